@@ -1,0 +1,56 @@
+"""What the broker last said of a holding: one row of `broker_positions`."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from position_sync_dagster.domain.instrument import Instrument
+
+
+class Completeness(StrEnum):
+    """How much of an account the last walk covered.
+
+    COMPLETE: positions and portfolio values ended with the broker's own end messages.
+    PARTIAL: positions ended, portfolio values did not. UNKNOWN: neither can be trusted.
+    """
+
+    COMPLETE = "COMPLETE"
+    PARTIAL = "PARTIAL"
+    UNKNOWN = "UNKNOWN"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BrokerPosition:
+    """One holding as the broker last told it; a position of 0.0 is an explicit close.
+
+    Attributes:
+        position: Signed units.
+        average_cost: Per unit, including multiplier and commissions.
+        market_price, market_value, unrealized_pnl, realized_pnl: From the portfolio feed or
+            PnLSingle; None until the broker gave them.
+        value_time: The broker's time of the values; None when it gave none or it is uncertain.
+        received_at: When this row last changed here.
+        position_time: When `position` last changed here (a closed row keeps its closing time).
+        completeness: Of the walk of the account that the row belongs to.
+    """
+
+    gateway_id: str
+    account: str
+    instrument: Instrument
+    position: float
+    average_cost: float | None = None
+    market_price: float | None = None
+    market_value: float | None = None
+    unrealized_pnl: float | None = None
+    realized_pnl: float | None = None
+    daily_pnl: float | None = None
+    value_time: datetime | None = None
+    received_at: datetime
+    position_time: datetime
+    snapshot_id: str
+    completeness: Completeness = Completeness.UNKNOWN
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """Give (account, conid)."""
+        return (self.account, self.instrument.conid)

@@ -1,0 +1,143 @@
+"""What is held: the instrument behind a conid, and how IB's spellings of it are read."""
+
+import math
+from dataclasses import dataclass
+from datetime import date, datetime
+from enum import StrEnum
+
+from position_sync_dagster.errors import InvalidLegError
+
+
+class Right(StrEnum):
+    """The right of an option; C and P end at the gateway's edge."""
+
+    CALL = "CALL"
+    PUT = "PUT"
+
+
+_RIGHTS = {"C": Right.CALL, "CALL": Right.CALL, "P": Right.PUT, "PUT": Right.PUT}
+
+
+def parse_right(text: str) -> Right:
+    """Read an option right as IB or a person writes it.
+
+    Raises:
+        InvalidLegError: It is none of C, CALL, P, PUT, in any case.
+
+    >>> parse_right("c")
+    <Right.CALL: 'CALL'>
+    """
+    right = _RIGHTS.get(str(text).strip().upper())
+    if right is None:
+        raise InvalidLegError(f"The right {text!r} is not known.", remedy="Write CALL or PUT.")
+    return right
+
+
+def parse_expiry(value: str | int | date) -> date:
+    """Read an expiry: a date, or text such as "20260220" or "2026-02-20".
+
+    Raises:
+        InvalidLegError: It is no calendar day.
+
+    >>> parse_expiry("20260220")
+    datetime.date(2026, 2, 20)
+    """
+    if isinstance(value, datetime):
+        return value.date()
+    if isinstance(value, date):
+        return value
+    text = str(value).strip()
+    for pattern in ("%Y%m%d", "%Y-%m-%d"):
+        try:
+            return datetime.strptime(text, pattern).date()  # noqa: DTZ007 - a calendar day has no zone
+        except ValueError:
+            continue
+    raise InvalidLegError(
+        f"The expiry {value!r} is no day.", remedy='Write it as "20260220" or "2026-02-20".'
+    )
+
+
+def parse_conid(value: int | str) -> int:
+    """Read a contract id: a whole number above zero.
+
+    Raises:
+        InvalidLegError: It is not.
+    """
+    try:
+        conid = int(value)
+    except (TypeError, ValueError):
+        conid = 0
+    if isinstance(value, bool) or conid <= 0 or conid >= 2**63 or str(conid) != str(value).strip():
+        raise InvalidLegError(
+            f"The conid {value!r} is no contract id.",
+            remedy="Take the whole number that TWS shows under Contract Info > Description.",
+        )
+    return conid
+
+
+def parse_strike(value: float | str) -> float:
+    """Read a strike: a finite number, in the price unit of the contract.
+
+    Raises:
+        InvalidLegError: It is not.
+    """
+    try:
+        strike = float(value)
+    except (TypeError, ValueError):
+        strike = math.nan
+    if not math.isfinite(strike):
+        raise InvalidLegError(f"The strike {value!r} is no number.", remedy="Write it as 450.0.")
+    return strike
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Instrument:
+    """An instrument as the broker names it with a holding.
+
+    `multiplier` is 1.0 where the broker leaves it empty (stocks). `exchange` is the listing
+    exchange, and empty for the options and futures of `reqPositions`.
+    """
+
+    conid: int
+    symbol: str
+    sec_type: str
+    currency: str
+    multiplier: float = 1.0
+    right: Right | None = None
+    strike: float | None = None
+    expiry: date | None = None
+    local_symbol: str = ""
+    trading_class: str = ""
+    exchange: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContractDetails:
+    """What is stored of a contract at first sight: the row of the table `contracts`.
+
+    Attributes:
+        price_magnifier: Divisor from quoted prices to the currency's major unit: 100 for
+            contracts quoted in cents or pence, else 1. Source: contract details, message 10.
+        last_trade_date: The last trading day of a derivative.
+        last_trade_time: Local time in `time_zone`, as the broker writes it ("08:30:00").
+        trading_hours: As the broker writes them, sessions separated by ";".
+        seen_at: When we first asked.
+    """
+
+    conid: int
+    symbol: str
+    sec_type: str
+    currency: str
+    local_symbol: str
+    trading_class: str
+    exchange: str
+    under_conid: int | None
+    multiplier: float
+    price_magnifier: int
+    right: Right | None
+    strike: float | None
+    last_trade_date: date | None
+    last_trade_time: str | None
+    time_zone: str | None
+    trading_hours: str | None
+    seen_at: datetime

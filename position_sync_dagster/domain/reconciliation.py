@@ -1,0 +1,170 @@
+"""Compare what the broker says with what the tables say; pure."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from position_sync_dagster.domain.broker import BrokerPosition
+from position_sync_dagster.domain.leg import ActiveContract
+from position_sync_dagster.domain.update import PositionUpdate
+
+
+class DiscrepancyType(StrEnum):
+    """How the tables differ from the broker.
+
+    MISSING: held at the broker, no row here. SURPLUS: a row here with a quantity, nothing at
+    the broker. QUANTITY: both, with different quantities. STALE: the row is older than allowed.
+    LEG_QUANTITY: strategies claim more of a holding than there is.
+    """
+
+    MISSING = "MISSING"
+    SURPLUS = "SURPLUS"
+    QUANTITY = "QUANTITY"
+    STALE = "STALE"
+    LEG_QUANTITY = "LEG_QUANTITY"
+
+
+class BreakState(StrEnum):
+    """The life of a discrepancy in `reconciliation_breaks`."""
+
+    OPENED = "OPENED"
+    CONFIRMED = "CONFIRMED"
+    RESOLVED = "RESOLVED"
+    ACCEPTED = "ACCEPTED"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Discrepancy:
+    """One difference between the broker and the tables.
+
+    Attributes:
+        expected: The broker's figure (quantity), None when it has none.
+        actual: Ours, None when we have none.
+    """
+
+    type: DiscrepancyType
+    account: str
+    conid: int
+    symbol: str
+    expected: float | None
+    actual: float | None
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReconciliationResult:
+    """The outcome of one comparison.
+
+    Attributes:
+        complete: False when the snapshot covers not every account: then nothing is called
+            SURPLUS, since an absent row proves nothing.
+        checked: Number of (account, conid) compared.
+    """
+
+    at: datetime
+    complete: bool
+    checked: int
+    discrepancies: tuple[Discrepancy, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Tell whether the snapshot was complete and nothing differs."""
+        return self.complete and not self.discrepancies
+
+    def count(self, kind: DiscrepancyType) -> int:
+        """Count the discrepancies of one type."""
+        return sum(d.type is kind for d in self.discrepancies)
+
+
+def compare(
+    snapshot: Iterable[BrokerPosition],
+    latest: Iterable[PositionUpdate],
+    legs: Iterable[ActiveContract],
+    *,
+    complete: bool,
+    now: datetime,
+    stale_after: timedelta,
+) -> ReconciliationResult:
+    """Compare one broker snapshot with the latest rows and the registry.
+
+    Args:
+        snapshot: Every holding of every account; zero positions count as not held.
+        latest: The newest row per (account, conid).
+        complete: Whether the snapshot covers every account whole.
+        stale_after: The age of a row from which it is STALE.
+    """
+    broker = {p.key: p for p in snapshot}
+    rows = {(u.account, u.conid): u for u in latest}
+    found: list[Discrepancy] = []
+    for key in sorted(broker.keys() | rows.keys()):
+        account, conid = key
+        said, row = broker.get(key), rows.get(key)
+        symbol = said.instrument.symbol if said else row.symbol if row else ""
+
+        def note(
+            kind: DiscrepancyType,
+            expected: float | None,
+            actual: float | None,
+            detail: str,
+            at: tuple[str, int, str] = (account, conid, symbol),
+        ) -> None:
+            found.append(
+                Discrepancy(
+                    type=kind,
+                    account=at[0],
+                    conid=at[1],
+                    symbol=at[2],
+                    expected=expected,
+                    actual=actual,
+                    detail=detail,
+                )
+            )
+
+        held = said.position if said else 0.0
+        if row is None:
+            if held:
+                note(DiscrepancyType.MISSING, held, None, "held at the broker, no row")
+        elif held == 0 and row.position != 0:
+            if said is not None or complete:
+                note(DiscrepancyType.SURPLUS, 0.0, row.position, "not held at the broker")
+        elif held != row.position:
+            note(DiscrepancyType.QUANTITY, held, row.position, "quantities differ")
+        elif held and now - row.timestamp > stale_after:
+            age_s = (now - row.timestamp).total_seconds()
+            note(DiscrepancyType.STALE, held, row.position, f"the row is {age_s:.0f} s old")
+    found.extend(_overclaimed(broker, legs))
+    return ReconciliationResult(
+        at=now,
+        complete=complete,
+        checked=len(broker.keys() | rows.keys()),
+        discrepancies=tuple(found),
+    )
+
+
+def _overclaimed(
+    broker: dict[tuple[str, int], BrokerPosition], legs: Iterable[ActiveContract]
+) -> list[Discrepancy]:
+    claims: dict[tuple[str, int], float] = {}
+    symbols: dict[tuple[str, int], str] = {}
+    for leg in legs:
+        if leg.removed_at is None and leg.account is not None and leg.quantity is not None:
+            key = (leg.account, leg.conid)
+            claims[key] = claims.get(key, 0.0) + leg.quantity
+            symbols[key] = leg.symbol
+    over: list[Discrepancy] = []
+    for key, claimed in sorted(claims.items()):
+        held = broker[key].position if key in broker else 0.0
+        if held and (claimed * held < 0 or abs(claimed) > abs(held)):
+            over.append(
+                Discrepancy(
+                    type=DiscrepancyType.LEG_QUANTITY,
+                    account=key[0],
+                    conid=key[1],
+                    symbol=symbols[key],
+                    expected=held,
+                    actual=claimed,
+                    detail="strategies claim more than is held",
+                )
+            )
+    return over
