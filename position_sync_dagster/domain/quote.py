@@ -1,0 +1,74 @@
+"""A quote as it stands, and which of its prices values a position."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from position_sync_dagster.domain.update import PriceKind
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quote:
+    """The newest market data of one contract; None where the gateway said nothing usable.
+
+    Attributes:
+        bid, ask, last, mark: In the contract's price unit (cents for cent-quoted contracts).
+        mark_time: When the mark arrived here.
+        last_time: The exchange's time of the last trade.
+        received_at: When the newest tick arrived here; None before the first.
+        market_data_type: 1 live, 2 frozen, 3 delayed, 4 delayed frozen.
+        implied_vol, delta, gamma, vega, theta, underlying_price: Of IB's option model.
+    """
+
+    conid: int
+    received_at: datetime | None = None
+    bid: float | None = None
+    ask: float | None = None
+    last: float | None = None
+    mark: float | None = None
+    mark_time: datetime | None = None
+    last_time: datetime | None = None
+    market_data_type: int | None = None
+    halted: bool = False
+    implied_vol: float | None = None
+    delta: float | None = None
+    gamma: float | None = None
+    vega: float | None = None
+    theta: float | None = None
+    underlying_price: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Price:
+    """A price, its kind, and the exchange's time of it where there is one."""
+
+    value: float
+    kind: PriceKind
+    at: datetime | None = None
+
+
+def price_of(quote: Quote, *, now: datetime, max_mark_age: timedelta) -> Price | None:
+    """Choose the price that values a position: MARK, LAST inside the quote, MID, else None.
+
+    LAST counts only inside an uncrossed two-sided quote: without a bid, a last trade says
+    nothing about today (bid none, ask 0.05, last 1.20 is no 1.20).
+
+    Args:
+        max_mark_age: An older mark is not used.
+
+    >>> from datetime import UTC
+    >>> now = datetime(2026, 1, 2, tzinfo=UTC)
+    >>> price_of(Quote(conid=1, ask=0.05, last=1.20), now=now, max_mark_age=timedelta(60))
+    >>> price_of(Quote(conid=1, bid=1.0, ask=1.5), now=now, max_mark_age=timedelta(60)).value
+    1.25
+    """
+    if (
+        quote.mark is not None
+        and quote.mark_time is not None
+        and now - quote.mark_time <= max_mark_age
+    ):
+        return Price(value=quote.mark, kind=PriceKind.MARK)
+    if quote.bid is None or quote.ask is None or quote.bid > quote.ask:
+        return None
+    if quote.last is not None and quote.bid <= quote.last <= quote.ask:
+        return Price(value=quote.last, kind=PriceKind.LAST, at=quote.last_time)
+    return Price(value=(quote.bid + quote.ask) / 2, kind=PriceKind.MID)

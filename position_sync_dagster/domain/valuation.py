@@ -1,0 +1,183 @@
+"""From a holding and a price to the money: pure."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from position_sync_dagster.domain.broker import BrokerPosition
+from position_sync_dagster.domain.quote import Quote, price_of
+from position_sync_dagster.domain.update import (
+    PositionUpdate,
+    PriceKind,
+    Source,
+    ValueOrigin,
+    trading_mode_of,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Provenance:
+    """Who writes a row: the columns that make it auditable."""
+
+    session_id: str | None = None
+    fencing_token: int | None = None
+    run_id: str | None = None
+
+
+def factor_agrees(
+    holding: BrokerPosition, *, price_magnifier: int, tolerance: float = 0.02
+) -> bool | None:
+    """Check multiplier / price_magnifier against the broker's own value of the holding.
+
+    The portfolio row carries position, price and value, so the broker's factor is known. Its
+    price may stand in the quoted or in the major unit; both are accepted.
+
+    Returns:
+        None where the broker gave no value to check against.
+    """
+    if not holding.position or not holding.market_price or not holding.market_value:
+        return None
+    implied = holding.market_value / (holding.position * holding.market_price)
+    multiplier = holding.instrument.multiplier
+    return any(
+        abs(implied - expected) <= tolerance * expected
+        for expected in (multiplier / price_magnifier, multiplier)
+    )
+
+
+def revalue(
+    holding: BrokerPosition,
+    quote: Quote | None,
+    *,
+    price_magnifier: int | None,
+    now: datetime,
+    max_mark_age: timedelta,
+    by: Provenance,
+) -> PositionUpdate:
+    """Value a streamed holding by its quote; by its portfolio row while no tick has come.
+
+    A closed holding gives the explicit zero row. With an unknown factor
+    (`price_magnifier` None) the price is kept and the money stays unknown.
+    """
+    if holding.position == 0:
+        return closed(holding, source=Source.STREAM, now=now, by=by)
+    if quote is None or quote.received_at is None:
+        return from_portfolio(holding, source=Source.STREAM, now=now, by=by)
+    price = price_of(quote, now=now, max_mark_age=max_mark_age)
+    value = pnl = None
+    if price is not None and price_magnifier is not None:
+        value = holding.position * price.value * holding.instrument.multiplier / price_magnifier
+        if holding.average_cost is not None:
+            pnl = value - holding.position * holding.average_cost
+    return _row(
+        holding,
+        source=Source.STREAM,
+        now=now,
+        by=by,
+        market_price=price.value if price else None,
+        price_kind=price.kind if price else None,
+        value_time=price.at if price else None,
+        market_value=value,
+        unrealized_pnl=pnl,
+        value_source=ValueOrigin.TICK,
+        quote=quote,
+    )
+
+
+def from_portfolio(
+    holding: BrokerPosition,
+    *,
+    source: Source,
+    now: datetime,
+    by: Provenance,
+    origin: ValueOrigin = ValueOrigin.PORTFOLIO,
+) -> PositionUpdate:
+    """Value a holding by what the broker last said of it; what it did not say stays None."""
+    if holding.position == 0:
+        return closed(holding, source=source, now=now, by=by)
+    known = holding.market_value is not None or holding.market_price is not None
+    return _row(
+        holding,
+        source=source,
+        now=now,
+        by=by,
+        market_price=holding.market_price,
+        price_kind=PriceKind.PORTFOLIO if holding.market_price is not None else None,
+        value_time=holding.value_time if known else None,
+        market_value=holding.market_value,
+        unrealized_pnl=holding.unrealized_pnl,
+        value_source=origin if known else ValueOrigin.NONE,
+        quote=None,
+    )
+
+
+def closed(
+    holding: BrokerPosition, *, source: Source, now: datetime, by: Provenance
+) -> PositionUpdate:
+    """Give the explicit zero row of a holding that is no longer held."""
+    return _row(
+        holding,
+        source=source,
+        now=now,
+        by=by,
+        market_price=None,
+        price_kind=None,
+        value_time=None,
+        market_value=0.0,
+        unrealized_pnl=0.0,
+        value_source=ValueOrigin.NONE,
+        quote=None,
+    )
+
+
+def _row(
+    holding: BrokerPosition,
+    *,
+    source: Source,
+    now: datetime,
+    by: Provenance,
+    market_price: float | None,
+    price_kind: PriceKind | None,
+    value_time: datetime | None,
+    market_value: float | None,
+    unrealized_pnl: float | None,
+    value_source: ValueOrigin,
+    quote: Quote | None,
+) -> PositionUpdate:
+    instrument = holding.instrument
+    return PositionUpdate(
+        conid=instrument.conid,
+        symbol=instrument.symbol,
+        right=instrument.right,
+        position=holding.position,
+        market_price=market_price,
+        market_value=market_value,
+        average_cost=holding.average_cost if holding.position else None,
+        unrealized_pnl=unrealized_pnl,
+        timestamp=now,
+        account=holding.account,
+        sec_type=instrument.sec_type,
+        strike=instrument.strike,
+        expiry=instrument.expiry,
+        multiplier=instrument.multiplier,
+        currency=instrument.currency,
+        price_kind=price_kind,
+        bid=quote.bid if quote else None,
+        ask=quote.ask if quote else None,
+        realized_pnl=holding.realized_pnl,
+        daily_pnl=holding.daily_pnl,
+        implied_vol=quote.implied_vol if quote else None,
+        delta=quote.delta if quote else None,
+        gamma=quote.gamma if quote else None,
+        vega=quote.vega if quote else None,
+        theta=quote.theta if quote else None,
+        underlying_price=quote.underlying_price if quote else None,
+        value_time=value_time,
+        source=source,
+        value_source=value_source,
+        market_data_type=quote.market_data_type if quote else None,
+        gateway_id=holding.gateway_id,
+        trading_mode=trading_mode_of(holding.account),
+        session_id=by.session_id,
+        fencing_token=by.fencing_token,
+        run_id=by.run_id,
+    )
