@@ -1,0 +1,98 @@
+# Position Sync for Interactive Brokers. `make` alone lists what there is.
+#
+# Each target works as the first command on a machine that has Python 3.11+ with pip and venv,
+# and make: what it needs is installed into .tools and .venv of this folder, nowhere else.
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+
+UV_VERSION := 0.13.8
+UV := .tools/bin/uv
+UV_INSTALLED := .tools/.uv-$(UV_VERSION)
+SYNCED := .venv/.synced
+BIN := .venv/bin
+
+export UV_PYTHON_DOWNLOADS := never
+export UV_PROJECT_ENVIRONMENT := .venv
+unexport VIRTUAL_ENV PYTHONHOME PYTHONPATH
+
+FOR ?=
+UI_PORT ?=
+CONTROL_PORT ?=
+HOME_DIR ?=
+ARGS ?=
+
+.PHONY: help
+help: ## list the targets
+	@echo 'Position Sync for Interactive Brokers'
+	@echo
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-15s %s\n", $$1, $$2 }'
+	@echo
+	@echo '  demo takes FOR=60 (seconds, unattended; fails unless its figures are met),'
+	@echo '  UI_PORT=3000, CONTROL_PORT=, HOME_DIR=.demo; dev takes UI_PORT=3000; test takes ARGS=.'
+
+.PHONY: demo
+demo: $(SYNCED) ## simulator, stream, queue and Dagster UI together, with a live status
+	@exec $(BIN)/position-sync demo --end-with $$PPID $(if $(FOR),--for $(FOR)) \
+	  $(if $(UI_PORT),--ui-port $(UI_PORT)) $(if $(CONTROL_PORT),--control-port $(CONTROL_PORT)) \
+	  $(if $(HOME_DIR),--home '$(HOME_DIR)') $(ARGS)
+
+.PHONY: dev
+dev: $(SYNCED) ## dagster dev on 127.0.0.1 against your own TWS or IB Gateway (see .env.example)
+	@exec $(BIN)/position-sync dev --end-with $$PPID $(if $(UI_PORT),--ui-port $(UI_PORT)) $(ARGS)
+
+.PHONY: test
+test: $(SYNCED) ## the whole test suite
+	@$(BIN)/pytest $(ARGS)
+
+.PHONY: check
+check: $(SYNCED) ## lint, format, types, import rules, lock file
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(UV) lock --check
+
+.PHONY: setup
+setup: $(SYNCED) ## install the tools and the locked dependencies only
+
+# The candidates are asked, not trusted: a launcher may exist for a Python that does not.
+$(UV_INSTALLED):
+	@found=; novenv=; \
+	for python in $(PYTHON) python3 python3.13 python3.12 python3.11 python3.14; do \
+	  "$$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 15))' \
+	    >/dev/null 2>&1 || continue; \
+	  if "$$python" -c 'import ensurepip, venv' >/dev/null 2>&1; then found=$$python; break; fi; \
+	  novenv=$${novenv:-$$python}; \
+	done; \
+	if [ -z "$$found" ]; then \
+	  if [ -n "$$novenv" ]; then \
+	    echo "$$novenv has no venv and pip. Install them (on Debian and Ubuntu: apt install python3-venv)." >&2; \
+	  else \
+	    echo 'No Python 3.11 to 3.14 was found. Install one, or name it: make PYTHON=/path/to/python3 ...' >&2; \
+	  fi; \
+	  exit 1; \
+	fi; \
+	echo "Installing uv $(UV_VERSION) into .tools ($$("$$found" --version))"; \
+	"$$found" -m venv --clear .tools && \
+	.tools/bin/python -m pip install --quiet --disable-pip-version-check 'uv==$(UV_VERSION)'
+	@touch $@
+
+# uv does not read pip's configuration. Where pip is pointed at an index of its own, or uv cannot
+# reach the one in the lock file, pip installs the same locked and hashed versions.
+$(SYNCED): $(UV_INSTALLED) pyproject.toml uv.lock
+	@echo 'Installing the locked dependencies into .venv (the first time takes a minute or two)'; \
+	python=.venv/bin/python; "$$python" -c '' >/dev/null 2>&1 || python=.tools/bin/python; \
+	if .tools/bin/python -m pip config list 2>/dev/null | grep -Eq '[.](index-url|no-index)='; then \
+	  echo 'pip has an index of its own: installing with pip'; \
+	elif $(UV) sync --quiet --frozen --python "$$python"; then \
+	  touch $@; exit 0; \
+	else \
+	  echo 'uv could not install them: trying pip' >&2; \
+	fi; \
+	$(UV) export --quiet --frozen --no-emit-project --output-file .tools/requirements.txt >/dev/null && \
+	"$$python" -m venv .venv && \
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r .tools/requirements.txt && \
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable . && \
+	touch $@
