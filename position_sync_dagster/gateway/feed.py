@@ -1,0 +1,336 @@
+"""The account feed: what the broker says of every holding, positions first, then values."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta, tzinfo
+from typing import Any
+from uuid import uuid4
+
+from ib_async import IB, PortfolioItem, Position
+
+from position_sync_dagster.domain.broker import BrokerPosition, Completeness
+from position_sync_dagster.domain.clock import Clock, utc_now
+from position_sync_dagster.domain.instrument import Instrument
+from position_sync_dagster.domain.routing import Key
+from position_sync_dagster.errors import (
+    GatewayLostError,
+    GatewayTimeoutError,
+    TooManyAccountsError,
+)
+from position_sync_dagster.gateway.clock_text import moment_of
+from position_sync_dagster.gateway.translate import portfolio_of, position_of
+from position_sync_dagster.settings import Settings
+
+MAX_ACCOUNTS = 50
+"""`reqPositions` is not served above. Source: IB, "Requesting Positions"."""
+
+NOT_SUBSCRIBED = 2101
+"""Another client holds the account subscription; no end message follows."""
+
+ACCOUNT_TIME_MESSAGE = 8
+
+ZONE_TRUST = timedelta(minutes=10)
+"""The last time message of a download is about now, if we read it in the right zone."""
+
+PositionListener = Callable[[Key], None]
+
+
+@dataclass(slots=True)
+class _Walk:
+    """One account being downloaded."""
+
+    refused: asyncio.Future[None]
+    last_key: Key | None = None
+    times: dict[Key, str] | None = None
+    closing_time: str = ""
+
+
+class AccountFeed:
+    """Keep every holding of the login as the broker last told it.
+
+    `snapshot()` asks for all positions, `walk()` for the accounts' portfolio values, strictly
+    one account after the other, since the gateway serves one account at a time to all its
+    clients. Afterwards events keep it current. Rows of holdings that vanish stay, with a
+    position of 0.0; nothing vanishes by a failed request.
+    """
+
+    def __init__(
+        self, ib: IB, *, settings: Settings, accounts: tuple[str, ...], clock: Clock = utc_now
+    ) -> None:
+        self._ib = ib
+        self._settings = settings
+        self._clock = clock
+        self._walk: _Walk | None = None
+        self._zone: tzinfo | None = None
+        self._guard = asyncio.Lock()
+        self._holdings: dict[Key, BrokerPosition] = {}
+        self._changed: set[Key] = set()
+        self.accounts = accounts
+        self.snapshot_id = ""
+        self.snapshot_at: datetime | None = None
+        self.walked_at: datetime | None = None
+        self.completeness: dict[str, Completeness] = dict.fromkeys(accounts, Completeness.UNKNOWN)
+        self.on_position: PositionListener | None = None
+        ib.positionEvent += self._on_position
+        ib.updatePortfolioEvent += self._on_portfolio
+        ib.errorEvent += self._on_error
+        # ib_async drops the account's time messages; they are the only time of portfolio values.
+        ib.client.decoder.handlers[ACCOUNT_TIME_MESSAGE] = self._on_account_time
+
+    @property
+    def holdings(self) -> tuple[BrokerPosition, ...]:
+        """Give every holding, closed ones with a position of 0.0."""
+        return tuple(self._holdings.values())
+
+    @property
+    def is_complete(self) -> bool:
+        """Tell whether positions and values of every account came whole."""
+        return bool(self.completeness) and all(
+            c is Completeness.COMPLETE for c in self.completeness.values()
+        )
+
+    def get(self, key: Key) -> BrokerPosition | None:
+        """Give one holding."""
+        return self._holdings.get(key)
+
+    def take_changed(self) -> set[Key]:
+        """Give the holdings that changed since the last call, and forget that they did."""
+        changed, self._changed = self._changed, set()
+        return changed
+
+    def remember(self, holdings: Iterable[BrokerPosition]) -> None:
+        """Take what an earlier session knew, so that a holding closed meanwhile is seen."""
+        for holding in holdings:
+            self._holdings.setdefault(
+                holding.key, replace(holding, completeness=Completeness.UNKNOWN)
+            )
+
+    async def snapshot(self) -> None:
+        """Ask for every position; only a list that ends with its end message counts.
+
+        Raises:
+            TooManyAccountsError: The login has more accounts than the gateway serves.
+            GatewayTimeoutError, GatewayLostError: No end came; nothing was changed.
+        """
+        if len(self.accounts) > MAX_ACCOUNTS:
+            raise TooManyAccountsError(
+                f"The login has {len(self.accounts)} accounts; the gateway serves positions "
+                f"for up to {MAX_ACCOUNTS}.",
+                remedy="Use a login that sees fewer accounts.",
+            )
+        async with self._guard:
+            rows = await self._answer(self._ib.reqPositionsAsync(), "the positions")
+            self.snapshot_id = str(uuid4())
+            self.snapshot_at = self._clock()
+            told = set()
+            for row in rows:
+                account, instrument, position, cost = position_of(row)
+                told.add((account, instrument.conid))
+                self._put_position(account, instrument, position, cost)
+            for key, holding in list(self._holdings.items()):
+                if key not in told and holding.position:
+                    self._close(holding)
+            for account in self.accounts:
+                if self.completeness[account] is Completeness.UNKNOWN:
+                    self._set_completeness(account, Completeness.PARTIAL)
+
+    async def walk(self, accounts: Iterable[str] | None = None) -> None:
+        """Download the portfolio values of the accounts, one after the other.
+
+        An account that the gateway does not serve (2101, or no end in time) stays PARTIAL. With
+        one account the subscription stays open and keeps the values current.
+
+        Raises:
+            GatewayLostError: The connection ended.
+        """
+        async with self._guard:
+            for account in self.accounts if accounts is None else accounts:
+                await self._download(account)
+            self.walked_at = self._clock()
+
+    async def _download(self, account: str) -> None:
+        walk = self._walk = _Walk(asyncio.get_running_loop().create_future(), times={})
+        what = f"the values of account {account}"
+        try:
+            await self._answer(self._ib.reqAccountUpdatesAsync(account), what, refused=walk.refused)
+            self._apply_times(walk)
+            self._set_completeness(account, Completeness.COMPLETE)
+        except GatewayTimeoutError:
+            self._set_completeness(account, Completeness.PARTIAL)
+        finally:
+            walk.times = None
+        if len(self.accounts) > 1:
+            self._walk = None
+            with suppress(ConnectionError):
+                self._ib.client.reqAccountUpdates(False, account)
+
+    async def _answer(
+        self, request: Awaitable[Any], what: str, *, refused: asyncio.Future[None] | None = None
+    ) -> Any:
+        """Await an answer with a bound; ib_async itself waits for ever for a refused one."""
+        future = asyncio.ensure_future(request)
+        try:
+            await asyncio.wait(
+                {future, refused} if refused else {future},
+                timeout=self._settings.gateway_timeout_s,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+            if future.done():
+                return future.result()
+        except ConnectionError as error:
+            raise self._lost(what) from error
+        finally:
+            future.cancel()
+        if not self._ib.isConnected():
+            raise self._lost(what)
+        raise GatewayTimeoutError(
+            f"The gateway at {self._settings.gateway_id} did not give {what} whole.",
+            remedy="See whether another program holds an account subscription (code 2101), or "
+            "raise POSITION_SYNC_GATEWAY_TIMEOUT_S.",
+        )
+
+    def _lost(self, what: str) -> GatewayLostError:
+        return GatewayLostError(
+            f"The connection to {self._settings.gateway_id} ended while {what} was awaited.",
+            remedy="It is tried again.",
+        )
+
+    def _on_error(self, _request: int, code: int, _text: str, _contract: object) -> None:
+        walk = self._walk
+        if code == NOT_SUBSCRIBED and walk is not None and not walk.refused.done():
+            walk.refused.set_result(None)
+
+    def _on_position(self, row: Position) -> None:
+        account, instrument, position, cost = position_of(row)
+        self._put_position(account, instrument, position, cost)
+
+    def _on_portfolio(self, item: PortfolioItem) -> None:
+        account, instrument, values = portfolio_of(item)
+        key = (account, instrument.conid)
+        if self._walk is not None:
+            self._walk.last_key = key
+        position = float(item.position)
+        before = self._holdings.get(key)
+        if before is None and position == 0:
+            return
+        now = self._clock()
+        moved = before is None or before.position != position
+        instrument = _merged(before.instrument if before else None, instrument)
+        self._store(
+            BrokerPosition(
+                gateway_id=self._settings.gateway_id,
+                account=account,
+                instrument=instrument,
+                position=position,
+                value_time=None,
+                received_at=now,
+                position_time=now if moved or before is None else before.position_time,
+                snapshot_id=self.snapshot_id,
+                daily_pnl=before.daily_pnl if before else None,
+                completeness=self.completeness.get(account, Completeness.UNKNOWN),
+                **values,
+            ),
+            moved=moved,
+        )
+
+    def _on_account_time(self, fields: list[str]) -> None:
+        """Give the time to the portfolio row before it (one follows every single row)."""
+        walk, text = self._walk, fields[-1]
+        if walk is None:
+            return
+        if walk.times is not None:
+            walk.closing_time = text
+        if walk.last_key is None:
+            return
+        key, walk.last_key = walk.last_key, None
+        if walk.times is not None:
+            walk.times[key] = text
+        else:
+            self._stamp(key, text)
+
+    def _apply_times(self, walk: _Walk) -> None:
+        """Date the rows of a download, once its closing time shows which zone it speaks."""
+        now = self._clock()
+        zone = now.astimezone().tzinfo
+        closing = moment_of(walk.closing_time, now=now, zone=zone) if zone else None
+        trusted = closing is not None and now - closing <= ZONE_TRUST
+        self._zone = zone if trusted else None
+        for key, text in (walk.times or {}).items():
+            self._stamp(key, text)
+
+    def _stamp(self, key: Key, text: str) -> None:
+        holding = self._holdings.get(key)
+        if holding is not None and self._zone is not None:
+            at = moment_of(text, now=self._clock(), zone=self._zone)
+            self._holdings[key] = replace(holding, value_time=at)
+
+    def _put_position(
+        self, account: str, instrument: Instrument, position: float, cost: float | None
+    ) -> None:
+        key = (account, instrument.conid)
+        before = self._holdings.get(key)
+        if position == 0:
+            if before is not None and before.position:
+                self._close(before)
+            return
+        now = self._clock()
+        if before is not None and before.position == position:
+            self._holdings[key] = replace(
+                before,
+                instrument=_merged(before.instrument, instrument),
+                average_cost=cost if cost is not None else before.average_cost,
+                snapshot_id=self.snapshot_id,
+                completeness=self.completeness.get(account, Completeness.UNKNOWN),
+            )
+            return
+        self._store(
+            BrokerPosition(
+                gateway_id=self._settings.gateway_id,
+                account=account,
+                instrument=_merged(before.instrument if before else None, instrument),
+                position=position,
+                average_cost=cost,
+                received_at=now,
+                position_time=now,
+                snapshot_id=self.snapshot_id,
+                completeness=self.completeness.get(account, Completeness.UNKNOWN),
+            ),
+            moved=True,
+        )
+
+    def _close(self, holding: BrokerPosition) -> None:
+        now = self._clock()
+        self._store(
+            BrokerPosition(
+                gateway_id=holding.gateway_id,
+                account=holding.account,
+                instrument=holding.instrument,
+                position=0.0,
+                realized_pnl=holding.realized_pnl,
+                received_at=now,
+                position_time=now,
+                snapshot_id=self.snapshot_id,
+                completeness=self.completeness.get(holding.account, Completeness.UNKNOWN),
+            ),
+            moved=True,
+        )
+
+    def _store(self, holding: BrokerPosition, *, moved: bool) -> None:
+        self._holdings[holding.key] = holding
+        self._changed.add(holding.key)
+        if moved and self.on_position is not None:
+            self.on_position(holding.key)
+
+    def _set_completeness(self, account: str, completeness: Completeness) -> None:
+        self.completeness[account] = completeness
+        for key, holding in self._holdings.items():
+            if holding.account == account and holding.completeness is not completeness:
+                self._holdings[key] = replace(holding, completeness=completeness)
+                self._changed.add(key)
+
+
+def _merged(before: Instrument | None, told: Instrument) -> Instrument:
+    """Keep the listing exchange when a later message leaves it empty."""
+    return replace(told, exchange=told.exchange or (before.exchange if before else ""))

@@ -1,0 +1,186 @@
+"""From ib_async's objects to the domain's values: IB's sentinels and spellings end here."""
+
+import math
+from datetime import date, datetime
+
+from ib_async import Contract, PortfolioItem, Position, Ticker
+from ib_async import ContractDetails as IBContractDetails
+
+from position_sync_dagster.domain.instrument import (
+    ContractDetails,
+    Instrument,
+    Right,
+    parse_expiry,
+    parse_right,
+)
+from position_sync_dagster.domain.quote import Quote
+from position_sync_dagster.errors import InvalidLegError
+
+UNSET = 1.7976931348623157e308
+"""IB's "unset" double (DBL_MAX), e.g. the realized P&L of PnLSingle before a trade."""
+
+OPTION_TYPES = frozenset({"OPT", "FOP", "WAR", "IOPT"})
+
+MARK_TICK = 37
+"""Tick type of the mark price, sent for generic tick 232. Source: IB, "Available Tick Types"."""
+
+
+def known(value: float | None) -> float | None:
+    """Give a finite, set number, else None.
+
+    >>> known(UNSET), known(float("nan")), known(0.0)
+    (None, None, 0.0)
+    """
+    if value is None or not math.isfinite(value) or abs(value) >= UNSET:
+        return None
+    return float(value)
+
+
+def instrument_of(contract: Contract) -> Instrument:
+    """Read an instrument from a position or portfolio row.
+
+    An empty multiplier is 1 (stocks). Right and strike exist for options alone; others carry
+    "", "0" or "?" there (recorded in messages 7 and 61).
+    """
+    option = contract.secType in OPTION_TYPES
+    return Instrument(
+        conid=contract.conId,
+        symbol=contract.symbol,
+        sec_type=contract.secType,
+        currency=contract.currency,
+        multiplier=_multiplier(contract.multiplier),
+        right=_right(contract.right) if option else None,
+        strike=known(contract.strike) if option else None,
+        expiry=_day(contract.lastTradeDateOrContractMonth),
+        local_symbol=contract.localSymbol,
+        trading_class=contract.tradingClass,
+        exchange=contract.exchange or contract.primaryExchange,
+    )
+
+
+def details_of(details: IBContractDetails, *, seen_at: datetime) -> ContractDetails:
+    """Read contract details; the contract inside carries the exchange to request it on."""
+    contract = details.contract
+    if contract is None:
+        raise ValueError("contract details without a contract")
+    instrument = instrument_of(contract)
+    return ContractDetails(
+        conid=instrument.conid,
+        symbol=instrument.symbol,
+        sec_type=instrument.sec_type,
+        currency=instrument.currency,
+        local_symbol=instrument.local_symbol,
+        trading_class=instrument.trading_class,
+        exchange=contract.exchange,
+        under_conid=details.underConId or None,
+        multiplier=instrument.multiplier,
+        price_magnifier=details.priceMagnifier or 1,
+        right=instrument.right,
+        strike=instrument.strike,
+        last_trade_date=instrument.expiry,
+        last_trade_time=details.lastTradeTime or None,
+        time_zone=details.timeZoneId or None,
+        trading_hours=details.tradingHours or None,
+        seen_at=seen_at,
+    )
+
+
+def streamable(details: ContractDetails) -> Contract:
+    """Give the contract to request market data for.
+
+    A holding's own contract comes without an exchange; options and stocks go to SMART, the
+    rest to the exchange of its details. Source: IB, "Contracts"; recorded message 61.
+    """
+    smart = details.sec_type in {"OPT", "STK", "WAR", "IOPT"}
+    return Contract(
+        conId=details.conid,
+        symbol=details.symbol,
+        secType=details.sec_type,
+        currency=details.currency,
+        exchange="SMART" if smart else details.exchange,
+    )
+
+
+def quote_of(ticker: Ticker, *, mark_time: datetime | None) -> Quote:
+    """Read the newest market data of a ticker.
+
+    Bid and ask of 0 or −1 mean that there is none; so does a last of −1. Unset greeks stand at
+    −2, an unset underlying price and implied volatility at −1 (ib_async 2.1.0, wrapper).
+    `mark_time` is the time of receipt of tick 37.
+    """
+    contract, greeks = ticker.contract, ticker.modelGreeks
+    delayed = ticker.marketDataType in (3, 4)
+    last_time = ticker.delayedLastTimestamp if delayed else ticker.lastTimestamp
+    return Quote(
+        conid=contract.conId if contract else 0,
+        received_at=ticker.time,
+        bid=_side(ticker.bid),
+        ask=_side(ticker.ask),
+        last=None if ticker.last == -1 else known(ticker.last),
+        mark=None if ticker.markPrice == -1 else known(ticker.markPrice),
+        mark_time=mark_time,
+        last_time=last_time,
+        market_data_type=ticker.marketDataType,
+        halted=ticker.halted in (1, 2),
+        implied_vol=_greek(greeks.impliedVol, -1) if greeks else None,
+        delta=_greek(greeks.delta, -2) if greeks else None,
+        gamma=_greek(greeks.gamma, -2) if greeks else None,
+        vega=_greek(greeks.vega, -2) if greeks else None,
+        theta=_greek(greeks.theta, -2) if greeks else None,
+        underlying_price=_greek(greeks.undPrice, -1) if greeks else None,
+    )
+
+
+def position_of(position: Position) -> tuple[str, Instrument, float, float | None]:
+    """Give (account, instrument, position, average cost) of message 61."""
+    return (
+        position.account,
+        instrument_of(position.contract),
+        float(position.position),
+        known(position.avgCost),
+    )
+
+
+def portfolio_of(item: PortfolioItem) -> tuple[str, Instrument, dict[str, float | None]]:
+    """Give (account, instrument, values) of message 7; a value not given is None."""
+    values = {
+        "average_cost": known(item.averageCost),
+        "market_price": known(item.marketPrice),
+        "market_value": known(item.marketValue),
+        "unrealized_pnl": known(item.unrealizedPNL),
+        "realized_pnl": known(item.realizedPNL),
+    }
+    return item.account, instrument_of(item.contract), values
+
+
+def _side(price: float) -> float | None:
+    value = known(price)
+    return None if value is None or value in (0.0, -1.0) else value
+
+
+def _greek(value: float | None, unset: int) -> float | None:
+    value = known(value)
+    return None if value == unset else value
+
+
+def _multiplier(text: str) -> float:
+    try:
+        value = float(text)
+    except (TypeError, ValueError):
+        return 1.0
+    return value if value > 0 else 1.0
+
+
+def _right(text: str) -> Right | None:
+    try:
+        return parse_right(text)
+    except InvalidLegError:
+        return None
+
+
+def _day(text: str) -> date | None:
+    """Read "20270115" or "20261218 08:30:00 US/Central"; a bare month is no day."""
+    try:
+        return parse_expiry(text.split(" ")[0].split("-")[0]) if text else None
+    except InvalidLegError:
+        return None
