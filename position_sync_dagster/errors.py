@@ -74,6 +74,10 @@ class ForeignTableError(LakeError):
     """The path holds something that is not the table that this package keeps there."""
 
 
+class BrokenTableError(LakeError):
+    """Files that the table's log names are gone, or the log itself is damaged."""
+
+
 class NewerTableError(LakeError):
     """The table was written by a newer release than the running code."""
 
@@ -84,6 +88,10 @@ class TradingModeError(LakeError):
 
 class CommitContentionError(LakeError):
     """Other writers kept winning for longer than the bound; nothing was changed."""
+
+
+class InvalidRequestError(LakeError, ValueError):
+    """A value given to a table call is out of range or cannot be stored."""
 
 
 class UnknownRequestError(LakeError):
