@@ -1,0 +1,64 @@
+"""Ports on 127.0.0.1: which are free."""
+
+import errno
+import socket
+
+from position_sync_dagster.errors import PositionSyncError
+
+LOOPBACK = "127.0.0.1"
+NEXT_PORTS = 50
+"""How many ports after the wanted one are tried."""
+
+
+class PortTakenError(PositionSyncError):
+    """Another program listens at a port that is needed."""
+
+
+def is_free(port: int) -> bool:
+    """Tell whether a server could listen at `port` now."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((LOOPBACK, port))
+            probe.listen(1)
+        except OSError as error:
+            if error.errno in {errno.EADDRINUSE, errno.EACCES}:
+                return False
+            raise
+        return True
+
+
+def any_free() -> int:
+    """Give a port that is free now."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.bind((LOOPBACK, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def require_free(port: int, *, purpose: str, option: str) -> int:
+    """Give `port` if it is free.
+
+    Raises:
+        PortTakenError: It is not; the message names its purpose and the option to change it.
+    """
+    if is_free(port):
+        return port
+    raise PortTakenError(
+        f"Port {port} of {LOOPBACK} is taken, so the {purpose} cannot have it.",
+        remedy=f"End the program that listens there, or give another with {option}.",
+    )
+
+
+def first_free(wanted: int) -> int:
+    """Give `wanted`, or the next port after it that is free.
+
+    Raises:
+        PortTakenError: None of the next ones is.
+    """
+    for port in range(wanted, min(wanted + NEXT_PORTS, 65536)):
+        if is_free(port):
+            return port
+    raise PortTakenError(
+        f"The ports from {wanted} on are all taken.", remedy="Give another one that is free."
+    )
