@@ -1,0 +1,109 @@
+"""One tradable contract, as the book defines it and as a request asks for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class SecType(StrEnum):
+    """Name the kinds of contract that a book may hold."""
+
+    STK = "STK"
+    IND = "IND"
+    OPT = "OPT"
+    FUT = "FUT"
+    FOP = "FOP"
+
+
+OPTIONS = frozenset({SecType.OPT, SecType.FOP})
+DATED = frozenset({SecType.OPT, SecType.FUT, SecType.FOP})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contract:
+    """Hold one contract; `multiplier` 1 with an empty wire text is a stock's."""
+
+    conid: int
+    symbol: str
+    sec_type: SecType
+    underlying: str
+    """Symbol of the underlying whose walk drives the price."""
+    under_conid: int = 0
+    expiry: str = ""
+    strike: float = 0.0
+    right: str = ""
+    multiplier: float = 1.0
+    currency: str = "USD"
+    exchange: str = "SMART"
+    """Listing exchange."""
+    local_symbol: str = ""
+    trading_class: str = ""
+    price_magnifier: int = 1
+    min_tick: float = 0.01
+    long_name: str = ""
+    farm: str = "usfarm"
+
+    @property
+    def is_option(self) -> bool:
+        return self.sec_type in OPTIONS
+
+    @property
+    def multiplier_text(self) -> str:
+        """Give the multiplier as the gateway writes it: empty for stocks and indices."""
+        if self.sec_type in (SecType.STK, SecType.IND):
+            return ""
+        return f"{self.multiplier:g}"
+
+    @property
+    def valid_exchanges(self) -> tuple[str, ...]:
+        """List where the contract can be routed: SMART for stocks and equity options only."""
+        if self.sec_type in (SecType.STK, SecType.OPT):
+            return ("SMART", self.exchange) if self.exchange != "SMART" else ("SMART", "CBOE")
+        return (self.exchange,)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContractQuery:
+    """Hold the contract fields of a request; empty and zero mean "any"."""
+
+    conid: int = 0
+    symbol: str = ""
+    sec_type: str = ""
+    expiry: str = ""
+    strike: float = 0.0
+    right: str = ""
+    multiplier: str = ""
+    exchange: str = ""
+    primary_exchange: str = ""
+    currency: str = ""
+    local_symbol: str = ""
+    trading_class: str = ""
+
+    def matches(self, contract: Contract) -> bool:
+        """Say whether a contract is one of those asked for; the exchange is judged apart.
+
+        A known conid decides alone, as at the gateway; an expiry may be a month (YYYYMM).
+        """
+        if self.conid:
+            return contract.conid == self.conid
+        right = {"CALL": "C", "PUT": "P", "0": "", "?": ""}.get(
+            self.right.upper(), self.right.upper()
+        )
+        return (
+            bool(self.symbol or self.local_symbol)
+            and self.symbol in ("", contract.symbol)
+            and self.local_symbol.replace(" ", "") in ("", contract.local_symbol.replace(" ", ""))
+            and self.sec_type in ("", contract.sec_type)
+            and contract.expiry.startswith(self.expiry.split(" ")[0])
+            and self.strike in (0.0, contract.strike)
+            and right in ("", contract.right)
+            and self.multiplier in ("", contract.multiplier_text)
+            and self.currency in ("", contract.currency)
+            and self.trading_class in ("", contract.trading_class)
+        )
+
+    def find(self, contracts: Iterable[Contract]) -> list[Contract]:
+        """Return every contract asked for, in the order given."""
+        return [contract for contract in contracts if self.matches(contract)]

@@ -1,0 +1,271 @@
+"""The gateway: one simulated login with its market, its ledger and its connected clients."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from position_sync_dagster.simulator import messages
+from position_sync_dagster.simulator.accounts import AccountDesk
+from position_sync_dagster.simulator.answers import ANSWERS
+from position_sync_dagster.simulator.book import Book
+from position_sync_dagster.simulator.ledger import Ledger
+from position_sync_dagster.simulator.lines import Lines
+from position_sync_dagster.simulator.market import Market
+from position_sync_dagster.simulator.marketdata import MarketDataDesk
+from position_sync_dagster.simulator.reference import ReferenceDesk
+from position_sync_dagster.simulator.requests import ORDER_REQUESTS, Request
+from position_sync_dagster.simulator.session import Session
+from position_sync_dagster.simulator.stats import OrderMessage, Stats
+from position_sync_dagster.simulator.ticklog import TickLog
+
+MAX_CLIENTS = 32
+"""IB's limit of API clients on one gateway."""
+
+IN_USE = "Unable to connect as the client id is already in use. Retry with a unique client id."
+OFFLINE = (
+    "Connectivity between Trader Workstation and server is broken. "
+    "It will be restored automatically."
+)
+READ_ONLY = (
+    "Error validating request.-'bF' : cause - The API interface is currently in Read-Only mode."
+)
+OPENING_DELAY_S = 5.0
+"""The market opens at the first tick or profit request, or this long after account data."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """Hold how a gateway behaves; times in seconds."""
+
+    seed: int = 7
+    max_lines: int = 100
+    tick_interval_s: float = 0.5
+    refresh_interval_s: float = 180.0
+    pnl_interval_s: float = 1.0
+    snapshot_s: float = 12.0
+    max_messages_per_s: int = 50
+    """0 switches the check off."""
+    max_buffer_bytes: int = 4 << 20
+    """What a client may leave unread before it is dropped."""
+    tick_ring: int = 0
+    """How many sent ticks to keep for latency measurements."""
+    first_order_id: int = 1
+    autostep: bool = True
+    """Let the market step by itself; False leaves it to `step`."""
+
+
+class Gateway:
+    """Hold the state behind all sessions; lives in one event loop."""
+
+    def __init__(
+        self, book: Book, options: Options, *, now: Callable[[], float] = time.time
+    ) -> None:
+        self.book = book
+        self.options = options
+        self.now = now
+        self.stats = Stats()
+        self.paused = False
+        self.connected = True
+        self.max_messages_per_s = options.max_messages_per_s
+        self.max_buffer_bytes = options.max_buffer_bytes
+        self.market = Market(
+            underlyings=book.underlyings,
+            contracts=book.contracts,
+            as_of=book.as_of,
+            rate=book.rate,
+            seed=options.seed,
+            pins=book.pins,
+        )
+        self.ledger = Ledger(book, self.market.value_price)
+        self.data: MarketDataDesk = MarketDataDesk(
+            book=book,
+            market=self.market,
+            lines=Lines(options.max_lines),
+            log=TickLog(options.tick_ring),
+            now=now,
+            later=self._later,
+            snapshot_s=options.snapshot_s,
+        )
+        self.accounts: AccountDesk = AccountDesk(
+            ledger=self.ledger,
+            market=self.market,
+            now=now,
+            later=self._later,
+            refresh_interval_s=options.refresh_interval_s,
+        )
+        self.reference: ReferenceDesk = ReferenceDesk(book=book, now=now)
+        self.sessions: dict[int, Session] = {}
+        self.busy_ids: dict[int, float] = {}
+        self._sockets: set[Session] = set()
+        self._timers: set[asyncio.TimerHandle] = set()
+        self._open = False
+        self._ended = False
+
+    # -- time ---------------------------------------------------------------------------------
+
+    def _later(self, delay_s: float, action: Callable[[], None]) -> None:
+        """Run an action later, unless the gateway has ended by then."""
+        if self._ended:
+            return
+
+        def run() -> None:
+            self._timers.discard(handle)
+            action()
+
+        handle = asyncio.get_running_loop().call_later(delay_s, run)
+        self._timers.add(handle)
+
+    def open_market(self) -> None:
+        """Let market time run from now on; a second call changes nothing.
+
+        It starts with the first request that sees prices move, so that two sessions with the
+        same requests see the same prices.
+        """
+        if self._open or not self.options.autostep:
+            return
+        self._open = True
+        self._later(self.options.tick_interval_s, self._step_again)
+
+    def open_market_soon(self) -> None:
+        """Open the market even if nobody asks for ticks."""
+        if not self._open:
+            self._later(OPENING_DELAY_S, self.open_market)
+
+    def _step_again(self) -> None:
+        started = time.perf_counter()
+        if not self.paused:
+            self.step()
+        spent = time.perf_counter() - started
+        self._later(max(0.0, self.options.tick_interval_s - spent), self._step_again)
+
+    def _profits_again(self) -> None:
+        if not self.paused:
+            self.accounts.send_profits()
+            self.flush()
+        self._later(self.options.pnl_interval_s, self._profits_again)
+
+    def start(self, session: Session, client_id: int) -> bool:
+        """Let a client in, or refuse it as a gateway does; returns whether it is in."""
+        free_at = self.busy_ids.get(client_id, 0.0)
+        if client_id in self.sessions or free_at > asyncio.get_running_loop().time():
+            self.stats.refused["client id in use"] += 1
+            session.send(messages.error(-1, 326, IN_USE))
+            session.close(f"client id {client_id} is in use")
+            return False
+        if len(self.sessions) >= MAX_CLIENTS:
+            self.stats.refused["too many clients"] += 1
+            session.close(f"{MAX_CLIENTS} clients are connected already")
+            return False
+        session.client_id = client_id
+        self.sessions[client_id] = session
+        self.stats.connected(client_id)
+        self.stats.requests[client_id]["startApi"] += 1
+        # 15 precedes 9 in every capture, and the notices follow.
+        session.send(messages.managed_accounts(self.accounts.names))
+        session.send(messages.next_valid_id(self.options.first_order_id))
+        for code, text in self.notices():
+            session.send(messages.error(-1, code, text))
+        return True
+
+    def notices(self) -> list[tuple[int, str]]:
+        """List what a gateway says about its farms at login."""
+        if not self.connected:
+            return [(2110, OFFLINE)]
+        broken = self.data.broken_farms
+        farms = [
+            (2103, f"Market data farm connection is broken:{farm}")
+            if farm in broken
+            else (2104, f"Market data farm connection is OK:{farm}")
+            for farm in self.data.farms()
+        ]
+        history = "HMDS data farm connection is"
+        historical = (2105, f"{history} broken:ushmds")
+        if "ushmds" not in broken:
+            historical = (2106, f"{history} OK:ushmds")
+        return [*farms, historical, (2158, "Sec-def data farm connection is OK:secdefnj")]
+
+    def start_timers(self) -> None:
+        """Start what runs by itself; call once in the loop."""
+        if self.options.autostep:
+            self._later(self.options.pnl_interval_s, self._profits_again)
+
+    # -- sessions -----------------------------------------------------------------------------
+
+    def opened(self, session: Session) -> None:
+        self._sockets.add(session)
+        self.stats.sockets = len(self._sockets)
+
+    def ended(self, session: Session) -> None:
+        """Free everything of a client that has gone."""
+        self._sockets.discard(session)
+        self.stats.sockets = len(self._sockets)
+        client_id = session.client_id
+        if client_id is None or self.sessions.get(client_id) is not session:
+            return
+        del self.sessions[client_id]
+        self.stats.disconnected(client_id)
+        self.data.lines.free_all(session)
+        self.accounts.forget(session)
+
+    def answer(self, session: Session, request: Request) -> None:
+        """Act on one request of a client that is in."""
+        if request.name in ORDER_REQUESTS:
+            client_id = -1 if session.client_id is None else session.client_id
+            self.stats.orders.append(
+                OrderMessage(client_id=client_id, name=request.name, fields=request.fields)
+            )
+            if request.req_id != -1:
+                session.send(messages.error(request.req_id, 321, READ_ONLY))
+            return
+        answer = ANSWERS.get(request.name)
+        if answer is not None:
+            answer(self, session, request)
+
+    def flush(self) -> None:
+        """Write what every client has waiting."""
+        for session in list(self.sessions.values()):
+            session.flush()
+
+    def step(self) -> None:
+        """Let the market take one step, and send what changed."""
+        self.market.step()
+        self.data.step()
+        self.flush()
+
+    def end(self) -> None:
+        """Stop the timers and cut every connection."""
+        self._ended = True
+        for handle in self._timers:
+            handle.cancel()
+        self._timers.clear()
+        self.drop_sockets()
+
+    def drop_sockets(self) -> None:
+        """Cut every connection, started or not."""
+        for session in list(self._sockets):
+            session.abort()
+
+    def resume_sockets(self) -> None:
+        """Act on what arrived while the gateway was paused."""
+        for session in list(self._sockets):
+            session.process()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return everything that is counted, for JSON."""
+        lines = self.data.lines
+        return {
+            "book": self.book.name,
+            "lines_in_use": len(lines),
+            "peak_lines": lines.peak,
+            "line_limit": lines.limit,
+            "lines_by_conid": lines.by_conid(),
+            "steps": self.market.steps,
+            "account_feed": self.accounts.feed(),
+            "connectivity": "up" if self.connected else "lost",
+            "paused": self.paused,
+            **self.stats.as_dict(),
+        }

@@ -1,0 +1,91 @@
+"""Option prices and greeks after Black and Scholes; standard library only."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+_SQRT_2PI = math.sqrt(2 * math.pi)
+DAYS_PER_YEAR = 365.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Greeks:
+    """Hold a theoretical price with its greeks, in IB's units.
+
+    `vega` is per point of volatility (1 %), `theta` per calendar day.
+    """
+
+    implied_vol: float
+    price: float
+    delta: float
+    gamma: float
+    vega: float
+    theta: float
+
+
+def _cdf(x: float) -> float:
+    return 0.5 * math.erfc(-x / math.sqrt(2))
+
+
+def black_scholes(
+    *,
+    spot: float,
+    strike: float,
+    years: float,
+    volatility: float,
+    rate: float,
+    call: bool,
+    on_future: bool = False,
+) -> Greeks:
+    """Return price and greeks of a European option; on a future after Black (1976).
+
+    At or after expiry the price is the intrinsic value and the greeks are 0 (delta 0 or ±1).
+    """
+    if years <= 0 or volatility <= 0:
+        intrinsic = max(0.0, spot - strike if call else strike - spot)
+        sign = 1.0 if call else -1.0
+        return Greeks(
+            implied_vol=max(volatility, 0.0),
+            price=intrinsic,
+            delta=sign if intrinsic > 0 else 0.0,
+            gamma=0.0,
+            vega=0.0,
+            theta=0.0,
+        )
+    carry = 0.0 if on_future else rate
+    discount = math.exp(-rate * years)
+    growth = math.exp((carry - rate) * years)
+    root = volatility * math.sqrt(years)
+    d1 = (math.log(spot / strike) + (carry + 0.5 * volatility**2) * years) / root
+    d2 = d1 - root
+    density = math.exp(-0.5 * d1 * d1) / _SQRT_2PI
+    side = 1.0 if call else -1.0
+    n1, n2 = _cdf(side * d1), _cdf(side * d2)
+    price = side * (spot * growth * n1 - strike * discount * n2)
+    decay = (
+        -spot * growth * density * volatility / (2 * math.sqrt(years))
+        - side * (carry - rate) * spot * growth * n1
+        - side * rate * strike * discount * n2
+    )
+    return Greeks(
+        implied_vol=volatility,
+        price=max(price, 0.0),
+        delta=side * growth * n1,
+        gamma=growth * density / (spot * root),
+        vega=spot * growth * density * math.sqrt(years) / 100,
+        theta=decay / DAYS_PER_YEAR,
+    )
+
+
+def skewed(volatility: float, strike: float, reference: float) -> float:
+    """Return the volatility of one strike: lower strikes dearer, as in equity options."""
+    moneyness = math.log(strike / reference)
+    return volatility * max(0.4, 1 - 0.25 * moneyness + 0.3 * moneyness * moneyness)
+
+
+def round_to(price: float, tick: float, *, up: bool) -> float:
+    """Round a price to its tick, outwards for a quote, without binary dust."""
+    steps = price / tick
+    whole = math.ceil(steps - 1e-9) if up else math.floor(steps + 1e-9)
+    return round(whole * tick, 8)

@@ -1,0 +1,144 @@
+"""YAML files with places: every error of a book names its line and column."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, TypeAdapter, ValidationError
+from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+
+from position_sync_dagster.simulator.errors import BookError
+
+Location = tuple[int | str, ...]
+T = TypeVar("T")
+
+
+class Source:
+    """Hold one parsed YAML file, and know where in it each value stands."""
+
+    def __init__(self, path: Path, root: Node | None, data: Any) -> None:
+        self.path = path
+        self.data = data
+        self._root = root
+
+    @classmethod
+    def read(cls, path: Path) -> Source:
+        """Read a file; raises BookError when it is missing, unreadable or malformed."""
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as problem:
+            raise BookError(
+                path, 0, 0, f"cannot be read: {problem}", "give the path of a readable YAML file"
+            ) from problem
+        try:
+            root = yaml.compose(text, Loader=yaml.SafeLoader)
+            data = yaml.safe_load(text)
+        except yaml.YAMLError as problem:
+            mark = getattr(problem, "problem_mark", None)
+            line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
+            cause = getattr(problem, "problem", None) or str(problem)
+            raise BookError(
+                path, line, column, f"malformed YAML: {cause}", "correct the YAML at this place"
+            ) from problem
+        except ValueError as problem:
+            raise BookError(
+                path, 1, 1, f"malformed YAML: {problem}", "correct the value, or quote it"
+            ) from problem
+        source = cls(path, root, data)
+        if root is not None:
+            source._refuse_duplicates(root)
+        return source
+
+    def _refuse_duplicates(self, node: Node) -> None:
+        if isinstance(node, SequenceNode):
+            for item in node.value:
+                self._refuse_duplicates(item)
+        if not isinstance(node, MappingNode):
+            return
+        seen: set[str] = set()
+        for key, value in node.value:
+            if isinstance(key, ScalarNode):
+                if key.value in seen:
+                    mark = key.start_mark
+                    raise BookError(
+                        self.path,
+                        mark.line + 1,
+                        mark.column + 1,
+                        f"the key {key.value!r} stands here twice",
+                        "keep one of them",
+                    )
+                seen.add(key.value)
+            self._refuse_duplicates(value)
+
+    def place(self, location: Location) -> tuple[int, int]:
+        """Return line and column of a value, or of its nearest parent that exists."""
+        node = self._root
+        if node is None:
+            return 1, 1
+        for step in location:
+            child = _child(node, step)
+            if child is None:
+                break
+            node = child
+        return node.start_mark.line + 1, node.start_mark.column + 1
+
+    def error(self, location: Location, cause: str, remedy: str) -> BookError:
+        """Return the error for one value of this file."""
+        line, column = self.place(location)
+        return BookError(self.path, line, column, cause, remedy, dotted(location))
+
+    def parse(self, kind: type[T] | Any) -> Any:
+        """Validate the whole file; raises BookError for its first bad field."""
+        try:
+            return TypeAdapter(kind).validate_python(self.data)
+        except ValidationError as problem:
+            first = problem.errors()[0]
+            location = self._real(first["loc"])
+            cause, remedy = _explain(dict(first))
+            raise self.error(location, cause, remedy) from None
+
+    def _real(self, location: tuple[int | str, ...]) -> Location:
+        """Drop the steps that pydantic adds for union members: they are not in the file."""
+        node = self._root
+        kept: list[int | str] = []
+        for position, step in enumerate(location):
+            child = None if node is None else _child(node, step)
+            if child is None:
+                if position == len(location) - 1:
+                    kept.append(step)
+                continue
+            node = child
+            kept.append(step)
+        return tuple(kept)
+
+
+def _child(node: Node, step: int | str) -> Node | None:
+    if isinstance(node, SequenceNode) and isinstance(step, int) and step < len(node.value):
+        item = node.value[step]
+        return item if isinstance(item, Node) else None
+    if isinstance(node, MappingNode):
+        for key, value in node.value:
+            if isinstance(key, ScalarNode) and key.value == str(step):
+                return value if isinstance(value, Node) else None
+    return None
+
+
+def dotted(location: Location) -> str:
+    """Write a location as `positions[3].conid`."""
+    text = ""
+    for step in location:
+        text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else step
+    return text
+
+
+def _explain(error: dict[str, Any]) -> tuple[str, str]:
+    kind, message, given = error["type"], str(error["msg"]), error.get("input")
+    if kind == "missing":
+        return "this field is required and missing", "add it"
+    if kind == "extra_forbidden":
+        return "this field is not known", "remove it, or correct its name"
+    cause = message.removeprefix("Value error, ")
+    shown = "" if isinstance(given, (dict, list, BaseModel)) else f", not {given!r}"
+    return f"{cause[0].lower()}{cause[1:]}{shown}", "correct the value"
