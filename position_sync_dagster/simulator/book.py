@@ -265,14 +265,13 @@ class _Builder:
             quantities = part.quantities or ([] if part.quantity is None else [part.quantity])
             if not quantities or (part.quantities is not None and part.quantity is not None):
                 raise self._error(at, "a position has a quantity or quantities", "give one")
-            if part.chain is None:
-                assert part.conid is not None
+            if part.conid is not None:
                 self._known((*at, "conid"), part.conid)
                 conids = [part.conid]
-            elif part.chain in self._chains:
-                conids = self._chains[part.chain]
             else:
-                raise self._error((*at, "chain"), f"there is no chain {part.chain}")
+                conids = self._chains.get(part.chain or "", [])
+                if not conids:
+                    raise self._error((*at, "chain"), f"there is no chain {part.chain}")
             for offset, conid in enumerate(conids):
                 if (part.account, conid) in seen:
                     raise self._error(at, f"{part.account} holds conid {conid} twice")

@@ -26,7 +26,17 @@ LOCALHOST = "127.0.0.1"
 
 
 class _Server(uvicorn.Server):
-    """Leave the signals to the program that runs the loop."""
+    """Leave the signals to the program that runs the loop, and tell when it listens."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.listening = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        try:
+            await super().startup(sockets=sockets)
+        finally:
+            self.listening.set()
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -62,8 +72,7 @@ class ControlPort:
         )
         self._server = _Server(config)
         self._task = asyncio.create_task(self._server.serve(sockets=[listener]))
-        while not self._server.started and not self._task.done():
-            await asyncio.sleep(0.005)
+        await self._server.listening.wait()
 
     async def stop(self) -> None:
         """End the server; open requests get a second to finish."""
@@ -99,16 +108,14 @@ class ControlPort:
 
     async def _ticks(self, request: Request) -> JSONResponse:
         given = request.query_params.get("conid")
-        recent = request.query_params.get("recent") in ("1", "true")
-        if given is None and not recent:
-            return _problem(400, "conid", "this query parameter is required")
         try:
             conid = None if given is None else int(given)
         except ValueError:
             return _problem(400, "conid", f"{given!r} is not a whole number")
-        if recent:
+        if request.query_params.get("recent") in ("1", "true"):
             return JSONResponse(self._simulator.recent_ticks(conid))
-        assert conid is not None
+        if conid is None:
+            return _problem(400, "conid", "this query parameter is required")
         return JSONResponse(self._simulator.ticks(conid))
 
     async def _act(self, request: Request) -> JSONResponse:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
@@ -176,8 +175,3 @@ class Simulator(Faults):
     async def _return(self, port: int, down_s: float) -> None:
         await asyncio.sleep(down_s)
         await self._listen(port)
-
-    async def serve_until(self, stop: asyncio.Event) -> None:
-        """Keep serving until the event is set."""
-        with suppress(asyncio.CancelledError):
-            await stop.wait()
