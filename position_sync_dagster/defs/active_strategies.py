@@ -1,0 +1,43 @@
+"""The asset `active_strategies`: who is active, as the strategies file says."""
+
+import asyncio
+
+import dagster as dg
+
+from position_sync_dagster.defs.failures import told_as_failure
+from position_sync_dagster.defs.resources import GatewayResource, LakeResource
+from position_sync_dagster.defs.tables import GROUP, KINDS, OWNERS, TAGS, columns_of, data_version
+from position_sync_dagster.lake.schemas import ACTIVE_STRATEGIES
+
+
+@dg.asset(
+    group_name=GROUP,
+    owners=OWNERS,
+    kinds=KINDS,
+    tags=TAGS,
+    metadata=columns_of(ACTIVE_STRATEGIES),
+    description="The legs of active strategies, each with the interval of its stay. Materializing "
+    "makes the table equal to the strategies file, where there is one.",
+)
+def active_strategies(
+    context: dg.AssetExecutionContext, lake: LakeResource, gateway: GatewayResource
+) -> dg.MaterializeResult[None]:
+    """Make the table equal to the strategies file; without a file, record what it holds."""
+    settings = gateway.settings(lake)
+    with told_as_failure():
+        registry = lake.open(settings).registry
+        if settings.strategies_file is not None:
+            from position_sync_dagster.lake.strategies_file import load_strategies
+
+            asyncio.run(registry.replace_all(load_strategies(settings.strategies_file)))
+        legs = asyncio.run(registry.get_all_active())
+    return dg.MaterializeResult(
+        metadata={
+            "dagster/row_count": len(legs),
+            "strategies": len({leg.strategy_id for leg in legs}),
+            "conids": len({leg.conid for leg in legs}),
+            "delta_version": registry.version,
+            "strategies_file": str(settings.strategies_file or "none: the table rules"),
+        },
+        data_version=data_version(registry.version),
+    )

@@ -1,0 +1,131 @@
+"""The drain: a job over the queue's path, and the sensor that asks for it."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+from position_sync_dagster.defs.history import LIVING, JobRun, RunState, recent_runs
+from position_sync_dagster.defs.resources import GatewayResource, LakeResource
+from position_sync_dagster.defs.stream import STREAM_JOB
+from position_sync_dagster.defs.tables import DATA_VERSION
+from position_sync_dagster.domain.session import SessionState
+from position_sync_dagster.sync.workload import (
+    DrainCursor,
+    Step,
+    Workload,
+    consecutive,
+    plan_drain,
+)
+
+if TYPE_CHECKING:
+    from position_sync_dagster.domain.session import GatewaySession
+    from position_sync_dagster.lake import Lake
+    from position_sync_dagster.settings import Settings
+
+DRAIN_JOB = "drain_positions"
+
+MAX_RUNTIME_S = 90
+"""A drain bounds itself to half of this; a run that lives longer was left behind by a crash."""
+
+RUNS_SEEN = 6
+
+drain_positions = dg.define_asset_job(
+    DRAIN_JOB,
+    selection=dg.AssetSelection.assets(*(step.value for step in Step)),
+    executor_def=dg.in_process_executor,
+    tags={"dagster/max_runtime": str(MAX_RUNTIME_S), "dagster/max_retries": "0"},
+    description="Bring the registry, the queue and the values of what holds no line up to date.",
+)
+
+
+@dg.sensor(
+    job_name=DRAIN_JOB,
+    minimum_interval_seconds=4,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Every 5 s: ask for a drain of what waits, and for a refresh when one is due and "
+    "no stream lives. It only reads. (The daemon looks every 5 s; an interval of 5 would miss "
+    "every other look.)",
+)
+def drain_queue(
+    context: dg.SensorEvaluationContext, lake: LakeResource, gateway: GatewayResource
+) -> dg.SensorResult:
+    """Ask for one run over what has work, or say in numbers why there is none."""
+    settings = gateway.settings(lake)
+    plan = plan_drain(
+        observe(context.instance, lake.peek(settings), settings, now=datetime.now(UTC)),
+        DrainCursor.from_text(context.cursor),
+        refresh_interval_s=settings.refresh_interval_s,
+    )
+    if not plan.steps:
+        return dg.SensorResult(skip_reason=plan.reason, cursor=plan.cursor.to_text())
+    context.log.info(plan.reason)
+    request = dg.RunRequest(asset_selection=[dg.AssetKey(step.value) for step in plan.steps])
+    return dg.SensorResult(run_requests=[request], cursor=plan.cursor.to_text())
+
+
+def observe(
+    instance: dg.DagsterInstance, lake: "Lake", settings: "Settings", *, now: datetime
+) -> Workload:
+    """Read everything that the decision needs; it changes nothing."""
+    drains = recent_runs(instance, DRAIN_JOB, limit=RUNS_SEEN)
+    streams = recent_runs(instance, STREAM_JOB, limit=1)
+    ended = [run for run in drains if run.state not in LIVING]
+    failures = consecutive(run.state is RunState.FAILED and run.own_fault for run in ended)
+    session = lake.sessions.current_sync(settings.gateway_id)
+    backlog = lake.queue.overview_sync(now)
+    return Workload(
+        now=now,
+        pending=backlog.pending,
+        claimable=backlog.claimable,
+        oldest_claimable_s=backlog.oldest_claimable_s,
+        values_until=_values_until(session, settings, now),
+        session=session,
+        stream_in_flight=any(run.state in LIVING for run in streams),
+        drain_in_flight=_in_flight(drains, now),
+        drain_failures=failures,
+        drain_failed_at=ended[0].ended_at if failures else None,
+        registry_version=lake.registry.version,
+        recorded_version=_recorded_version(instance),
+        strategies_mark=_mark(settings.strategies_file),
+    )
+
+
+def _in_flight(drains: Sequence[JobRun], now: datetime) -> str | None:
+    for run in drains:
+        if run.state in LIVING and now - run.since < timedelta(seconds=MAX_RUNTIME_S):
+            return run.run_id
+    return None
+
+
+def _values_until(
+    session: "GatewaySession | None", settings: "Settings", now: datetime
+) -> datetime | None:
+    """Tell until when `broker_positions` counts, by the rule that the drain itself goes by."""
+    if session is None:
+        return None
+    fresh = timedelta(seconds=settings.refresh_interval_s + settings.drain_time_limit_s)
+    if session.is_alive(now):
+        return now + fresh if session.state is SessionState.LIVE else None
+    return session.heartbeat_at + fresh
+
+
+def _recorded_version(instance: dg.DagsterInstance) -> int | None:
+    event = instance.get_latest_materialization_event(dg.AssetKey(Step.STRATEGIES.value))
+    if event is None or event.asset_materialization is None:
+        return None
+    recorded = (event.asset_materialization.tags or {}).get(DATA_VERSION, "")
+    return int(recorded) if recorded.isdigit() else None
+
+
+def _mark(path: Path | None) -> str | None:
+    """Give a fingerprint of the file that changes when it is saved; None without a file."""
+    if path is None:
+        return None
+    try:
+        stat = path.stat()
+    except OSError:
+        return "missing"
+    return f"{stat.st_mtime_ns}:{stat.st_size}"

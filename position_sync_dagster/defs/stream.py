@@ -1,0 +1,92 @@
+"""The stream: one long-running op that owns the login and values legs with lines."""
+
+import dagster as dg
+
+from position_sync_dagster.defs.failures import told_as_failure
+from position_sync_dagster.defs.resources import GatewayResource, LakeResource
+from position_sync_dagster.defs.stream_worker import StreamWorker
+from position_sync_dagster.defs.tables import DATA_VERSION
+from position_sync_dagster.sync.reports import StreamReport
+
+STREAM_JOB = "stream_positions"
+
+CLEAN_END_S = 10.0
+"""A stream that was told to end has this long to free its lines and its lease."""
+
+
+@dg.op(tags={"domain": "positions"})
+def stream_legs(
+    context: dg.OpExecutionContext, lake: LakeResource, gateway: GatewayResource
+) -> None:
+    """Own the login: stream active legs, keep `broker_positions`, enqueue everything else.
+
+    The op runs until it is terminated or its rotation is due. At most once a minute it logs a
+    materialization of `position_updates`, and of `position_queue` when it enqueued.
+    """
+    settings = gateway.settings(lake)
+    with told_as_failure():
+        worker = StreamWorker(lake.open(settings), settings, run_id=context.run_id)
+        with worker.running(grace_s=CLEAN_END_S):
+            for report in worker.reports():
+                for event in materializations(report):
+                    context.log_event(event)
+        total = worker.result()
+    context.log.info(
+        f"The stream ended: {total.rows} rows in {total.commits} commits, "
+        f"{total.enqueued} requests enqueued, {total.reconnects} reconnects."
+    )
+
+
+@dg.job(
+    name=STREAM_JOB,
+    executor_def=dg.in_process_executor,
+    tags={"dagster/max_retries": "0", "domain": "positions"},
+)
+def stream_positions() -> None:
+    """Stream the legs of active strategies; the session's lease keeps it single."""
+    stream_legs()
+
+
+def materializations(report: StreamReport) -> list[dg.AssetMaterialization]:
+    """Tell a span of the stream as events on the tables that it changed.
+
+    Each carries its Delta version: without it everything downstream would be judged stale, or
+    not, by chance.
+    """
+    events: list[dg.AssetMaterialization] = []
+    if report.version_to is not None:
+        events.append(
+            dg.AssetMaterialization(
+                asset_key="position_updates",
+                description=f"Streamed: {report.state.lower()}",
+                metadata=_known(
+                    rows=report.rows,
+                    commits=report.commits,
+                    delta_version=report.version_to,
+                    delta_version_from=report.version_from,
+                    lines_in_use=report.lines_in_use,
+                    line_limit=report.line_limit,
+                    legs_streamed=report.legs_streamed,
+                    reconnects=report.reconnects,
+                    tick_to_table_p50_s=report.tick_to_table_p50_s,
+                    tick_to_table_p95_s=report.tick_to_table_p95_s,
+                    state=report.state,
+                    note=report.detail,
+                ),
+                tags={DATA_VERSION: str(report.version_to)},
+            )
+        )
+    if report.enqueued and report.queue_version is not None:
+        events.append(
+            dg.AssetMaterialization(
+                asset_key="position_queue",
+                description="Enqueued by the stream",
+                metadata=_known(enqueued=report.enqueued, delta_version=report.queue_version),
+                tags={DATA_VERSION: str(report.queue_version)},
+            )
+        )
+    return events
+
+
+def _known(**values: float | str | None) -> dict[str, float | str]:
+    return {name: value for name, value in values.items() if value is not None}

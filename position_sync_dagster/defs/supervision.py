@@ -1,0 +1,113 @@
+"""Decide whether the stream needs a new run; pure."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from position_sync_dagster.defs.history import LIVING, JobRun, RunState
+from position_sync_dagster.domain.session import ALIVE, GatewaySession, Owner
+from position_sync_dagster.sync.workload import consecutive, retry_delay_s
+
+START_GRACE = timedelta(seconds=30)
+"""A worker takes 3 to 10 s from its launch to its lease, and less from its lease to its end."""
+
+SHORT_LIFE = timedelta(seconds=30)
+"""A run that failed sooner after its start counts towards a crash loop."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Supervision:
+    """What the supervisor does next.
+
+    Attributes:
+        start: Request a new run.
+        lost: Runs to report as failed: Dagster believes they live, their lease says otherwise.
+    """
+
+    start: bool
+    lost: tuple[str, ...]
+    reason: str
+
+
+def supervise(
+    runs: Sequence[JobRun],
+    session: GatewaySession | None,
+    *,
+    now: datetime,
+    supervised_since: datetime | None,
+) -> Supervision:
+    """Decide by the lease, never by a run's status, whether the stream needs a new run.
+
+    Args:
+        runs: The recent stream runs, newest first.
+        session: The newest session of the gateway, alive or not.
+        supervised_since: When a person last switched the supervisor on.
+    """
+    owner = session if session is not None and session.is_alive(now) else None
+    lost = tuple(r.run_id for r in runs if _is_lost(r, session, owner, now))
+    living = [r for r in runs if r.state in LIVING and r.run_id not in lost]
+    if living:
+        return Supervision(start=False, lost=lost, reason=_describe(living[0], owner, now))
+    if owner is not None and not _is_left_over(owner, runs, lost):
+        reason = f"the login is owned by {_name(owner)}, until its lease ends"
+        return Supervision(start=False, lost=lost, reason=reason)
+    if lost:
+        return Supervision(start=True, lost=lost, reason="the stream's lease ended without it")
+    if not runs:
+        return Supervision(start=True, lost=(), reason="no stream has run yet")
+    return _after(runs, now, supervised_since)
+
+
+def _after(runs: Sequence[JobRun], now: datetime, supervised_since: datetime | None) -> Supervision:
+    newest = runs[0]
+    ended_at = newest.ended_at or now
+    if newest.state is RunState.CANCELED and (
+        supervised_since is None or ended_at > supervised_since
+    ):
+        return Supervision(
+            start=False,
+            lost=(),
+            reason=f"paused by a person at {ended_at:%Y-%m-%d %H:%M:%S} UTC: switch this sensor "
+            "off and on, or launch the job, to resume",
+        )
+    crashes = consecutive(_crashed(r) for r in runs)
+    wait_s = retry_delay_s(crashes - 1) - (now - ended_at).total_seconds()
+    if crashes > 1 and wait_s > 0:
+        reason = f"{crashes} runs failed in a row soon after their start; next in {wait_s:.0f} s"
+        return Supervision(start=False, lost=(), reason=reason)
+    return Supervision(start=True, lost=(), reason=f"the last run {newest.state.value.lower()}")
+
+
+def _is_lost(
+    run: JobRun, session: GatewaySession | None, owner: GatewaySession | None, now: datetime
+) -> bool:
+    if run.state not in (RunState.STARTING, RunState.RUNNING) or owner is not None:
+        return False
+    if session is None or session.run_id != run.run_id:
+        return now - run.since > START_GRACE
+    if session.state in ALIVE:
+        return True
+    return now - session.state_since > START_GRACE
+
+
+def _is_left_over(owner: GatewaySession, runs: Sequence[JobRun], lost: Sequence[str]) -> bool:
+    ended = {r.run_id for r in runs if r.state not in LIVING} | set(lost)
+    return owner.run_id in ended
+
+
+def _crashed(run: JobRun) -> bool:
+    if run.state is not RunState.FAILED or not run.own_fault or run.ended_at is None:
+        return False
+    return run.ended_at - run.since < SHORT_LIFE
+
+
+def _describe(run: JobRun, owner: GatewaySession | None, now: datetime) -> str:
+    if owner is None or owner.run_id != run.run_id:
+        return f"run {run.run_id[:8]} is {run.state.value.lower()}"
+    left_s = (owner.expires_at - now).total_seconds()
+    return f"run {run.run_id[:8]} is {owner.state.value.lower()}, its lease holds {left_s:.0f} s"
+
+
+def _name(owner: GatewaySession) -> str:
+    who = "a stream" if owner.owner is Owner.STREAM else "a drain"
+    return f"{who} (process {owner.pid} on {owner.host})"

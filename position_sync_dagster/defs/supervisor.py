@@ -1,0 +1,44 @@
+"""The supervisor: a sensor that keeps one stream alive, and no more than one."""
+
+from datetime import UTC, datetime
+
+import dagster as dg
+
+from position_sync_dagster.defs.history import recent_runs
+from position_sync_dagster.defs.resources import GatewayResource, LakeResource
+from position_sync_dagster.defs.stream import STREAM_JOB
+from position_sync_dagster.defs.supervision import supervise
+
+RUNS_SEEN = 8
+"""Enough to see a crash loop up to its longest pause."""
+
+
+@dg.sensor(
+    job_name=STREAM_JOB,
+    minimum_interval_seconds=4,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Start the stream when its lease has ended: after a clean end, a crash, a kill. "
+    "Terminating its run pauses it until this sensor is switched off and on, or the job launched.",
+)
+def supervise_stream(
+    context: dg.SensorEvaluationContext, lake: LakeResource, gateway: GatewayResource
+) -> dg.RunRequest | dg.SkipReason:
+    """Ask for a stream run when none lives; report as failed what died without a word."""
+    settings = gateway.settings(lake)
+    started_at = context.last_sensor_start_time
+    decision = supervise(
+        recent_runs(context.instance, STREAM_JOB, limit=RUNS_SEEN),
+        lake.peek(settings).sessions.current_sync(settings.gateway_id),
+        now=datetime.now(UTC),
+        supervised_since=None if started_at is None else datetime.fromtimestamp(started_at, UTC),
+    )
+    for run_id in decision.lost:
+        run = context.instance.get_run_by_id(run_id)
+        if run is not None and not run.is_finished:
+            context.instance.report_run_failed(
+                run, "Its process is gone: the lease on the gateway ended without a last word."
+            )
+    if decision.start:
+        context.log.info(decision.reason)
+        return dg.RunRequest()
+    return dg.SkipReason(decision.reason)
