@@ -2,13 +2,14 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import ClassVar
 from weakref import WeakKeyDictionary
 
 from ib_async import IB, StartupFetchNONE
 
+from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.domain.update import TradingMode, trading_mode_of
 from position_sync_dagster.errors import (
     ClientIdInUseError,
@@ -18,6 +19,7 @@ from position_sync_dagster.errors import (
     NotAGatewayError,
     SettingsError,
 )
+from position_sync_dagster.gateway.details import fetch_details
 from position_sync_dagster.gateway.feed import AccountFeed
 from position_sync_dagster.gateway.lines import MarketDataLines
 from position_sync_dagster.settings import Settings, load_settings
@@ -26,15 +28,16 @@ CLIENT_ID_IN_USE = 326
 MAX_FRAME = 1 << 24
 """No message of a gateway is longer (16 MiB); a greater length prefix is another protocol."""
 
-ErrorListener = Callable[[int, int, str], None]
-"""Called with (request id or −1, code, text) for each message of type 4."""
-
 
 class GatewayConnection:
     """A live connection: ib_async's `ib`, the account feed and the market data lines on it.
 
     It ends with the socket: after a drop `is_connected` is False for ever, and the manager
     gives a new one. It has no order path.
+
+    Attributes:
+        on_message: Called with (code, text) for each message of type 4.
+        lost: Set when the socket is gone.
     """
 
     def __init__(self, ib: IB, *, client_id: int, settings: Settings) -> None:
@@ -46,6 +49,9 @@ class GatewayConnection:
         ib.disconnectedEvent += self.lost.set
         self.feed = AccountFeed(ib, settings=settings, accounts=self.accounts)
         self.lines = MarketDataLines(ib, settings=settings)
+        self.on_message: Callable[[int, str], None] | None = None
+        self._timeout_s = settings.gateway_timeout_s
+        ib.errorEvent += self._on_error
 
     @property
     def is_connected(self) -> bool:
@@ -56,6 +62,18 @@ class GatewayConnection:
     def trading_mode(self) -> TradingMode:
         """Tell live, paper or simulated by the account ids."""
         return trading_mode_of(self.accounts[0])
+
+    async def details(self, conids: Iterable[int]) -> dict[int, ContractDetails]:
+        """Ask for contract details; a conid that the gateway does not know is left out."""
+        return await fetch_details(self.ib, conids, timeout_s=self._timeout_s)
+
+    def drop(self) -> None:
+        """End the connection at once; whoever needs it connects again."""
+        self.ib.disconnect()
+
+    def _on_error(self, _request: int, code: int, text: str, _contract: object) -> None:
+        if self.on_message is not None:
+            self.on_message(code, text)
 
     async def close(self) -> None:
         """End the connection and wait until the socket is closed."""

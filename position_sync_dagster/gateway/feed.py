@@ -1,7 +1,7 @@
 """The account feed: what the broker says of every holding, positions first, then values."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, tzinfo
@@ -34,8 +34,6 @@ ACCOUNT_TIME_MESSAGE = 8
 ZONE_TRUST = timedelta(minutes=10)
 """The last time message of a download is about now, if we read it in the right zone."""
 
-PositionListener = Callable[[Key], None]
-
 
 @dataclass(slots=True)
 class _Walk:
@@ -65,14 +63,15 @@ class AccountFeed:
         self._walk: _Walk | None = None
         self._zone: tzinfo | None = None
         self._guard = asyncio.Lock()
+        self._ensuring = asyncio.Lock()
         self._holdings: dict[Key, BrokerPosition] = {}
         self._changed: set[Key] = set()
         self.accounts = accounts
         self.snapshot_id = ""
         self.snapshot_at: datetime | None = None
         self.walked_at: datetime | None = None
+        self.walked: set[str] = set()
         self.completeness: dict[str, Completeness] = dict.fromkeys(accounts, Completeness.UNKNOWN)
-        self.on_position: PositionListener | None = None
         ib.positionEvent += self._on_position
         ib.updatePortfolioEvent += self._on_portfolio
         ib.errorEvent += self._on_error
@@ -99,6 +98,10 @@ class AccountFeed:
         """Give the holdings that changed since the last call, and forget that they did."""
         changed, self._changed = self._changed, set()
         return changed
+
+    def give_back(self, changed: set[Key]) -> None:
+        """Take back changes that could not be dealt with."""
+        self._changed |= changed
 
     def remember(self, holdings: Iterable[BrokerPosition]) -> None:
         """Take what an earlier session knew, so that a holding closed meanwhile is seen."""
@@ -150,6 +153,22 @@ class AccountFeed:
                 await self._download(account)
             self.walked_at = self._clock()
 
+    async def ensure(self, max_age: timedelta) -> None:
+        """Have a snapshot and values no older than `max_age`, asking only for what is missing.
+
+        With one account the open subscription keeps the values current by itself.
+
+        Raises:
+            GatewayError: As `snapshot` and `walk`.
+        """
+        async with self._ensuring:
+            if self.snapshot_at is None:
+                await self.snapshot()
+            kept_current = self.is_complete and len(self.accounts) == 1
+            old = self.walked_at is None or self._clock() - self.walked_at > max_age
+            if old and not kept_current:
+                await self.walk()
+
     async def _download(self, account: str) -> None:
         walk = self._walk = _Walk(asyncio.get_running_loop().create_future(), times={})
         what = f"the values of account {account}"
@@ -161,6 +180,7 @@ class AccountFeed:
             self._set_completeness(account, Completeness.PARTIAL)
         finally:
             walk.times = None
+            self.walked.add(account)
         if len(self.accounts) > 1:
             self._walk = None
             with suppress(ConnectionError):
@@ -216,7 +236,6 @@ class AccountFeed:
         if before is None and position == 0:
             return
         now = self._clock()
-        moved = before is None or before.position != position
         instrument = _merged(before.instrument if before else None, instrument)
         self._store(
             BrokerPosition(
@@ -226,13 +245,14 @@ class AccountFeed:
                 position=position,
                 value_time=None,
                 received_at=now,
-                position_time=now if moved or before is None else before.position_time,
+                position_time=(
+                    before.position_time if before and before.position == position else now
+                ),
                 snapshot_id=self.snapshot_id,
                 daily_pnl=before.daily_pnl if before else None,
                 completeness=self.completeness.get(account, Completeness.UNKNOWN),
                 **values,
             ),
-            moved=moved,
         )
 
     def _on_account_time(self, fields: list[str]) -> None:
@@ -297,7 +317,6 @@ class AccountFeed:
                 snapshot_id=self.snapshot_id,
                 completeness=self.completeness.get(account, Completeness.UNKNOWN),
             ),
-            moved=True,
         )
 
     def _close(self, holding: BrokerPosition) -> None:
@@ -314,14 +333,11 @@ class AccountFeed:
                 snapshot_id=self.snapshot_id,
                 completeness=self.completeness.get(holding.account, Completeness.UNKNOWN),
             ),
-            moved=True,
         )
 
-    def _store(self, holding: BrokerPosition, *, moved: bool) -> None:
+    def _store(self, holding: BrokerPosition) -> None:
         self._holdings[holding.key] = holding
         self._changed.add(holding.key)
-        if moved and self.on_position is not None:
-            self.on_position(holding.key)
 
     def _set_completeness(self, account: str, completeness: Completeness) -> None:
         self.completeness[account] = completeness

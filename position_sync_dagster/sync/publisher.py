@@ -1,0 +1,146 @@
+"""What the owner of a login writes besides streamed rows: the broker's word, and the queue."""
+
+from collections.abc import Iterable
+from datetime import timedelta
+
+from position_sync_dagster.domain.broker import BrokerPosition
+from position_sync_dagster.domain.clock import Clock, utc_now
+from position_sync_dagster.domain.leg import LegState
+from position_sync_dagster.domain.request import (
+    ACTIVE_PRIORITY,
+    MONITORING_PRIORITY,
+    QueueRequest,
+    Reason,
+)
+from position_sync_dagster.domain.routing import Key
+from position_sync_dagster.domain.session import GatewaySession
+from position_sync_dagster.gateway.feed import AccountFeed
+from position_sync_dagster.lake.broker_positions import BrokerPositionsTable
+from position_sync_dagster.lake.queue import PositionQueue
+from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.tally import Tally
+
+CLOSED_KEPT = timedelta(days=2)
+"""A closed holding is told this long; its zero row has long been written."""
+
+QUEUED = frozenset({LegState.OVERFLOW, LegState.MONITORED})
+
+
+class Publisher:
+    """Write `broker_positions`, and enqueue what is not streamed."""
+
+    def __init__(
+        self,
+        queue: PositionQueue | None,
+        broker_positions: BrokerPositionsTable | None,
+        *,
+        settings: Settings,
+        tally: Tally,
+        clock: Clock = utc_now,
+    ) -> None:
+        self._queue = queue
+        self._positions = broker_positions
+        self._settings = settings
+        self._clock = clock
+        self._told: dict[Key, tuple[float, bool]] = {}
+        self.tally = tally
+
+    async def initialize(self) -> None:
+        """Create the tables where they are missing."""
+        if self._queue is not None:
+            await self._queue.initialize()
+        if self._positions is not None:
+            await self._positions.initialize()
+
+    async def remembered(self) -> list[BrokerPosition]:
+        """Give what the last owner knew, so that what closed meanwhile gets its zero row."""
+        if self._positions is None:
+            return []
+        rows = await self._positions.read(self._settings.gateway_id)
+        recent = [row for row in rows if row.position or not self._old(row)]
+        self._told = {row.key: _gist(row) for row in recent}
+        return recent
+
+    async def publish(self, feed: AccountFeed, *, session: GatewaySession | None) -> None:
+        """Replace what the tables say of this gateway by what it says now; one commit."""
+        if self._positions is not None:
+            rows = [row for row in feed.holdings if row.position or not self._old(row)]
+            await self._positions.replace(self._settings.gateway_id, rows, session=session)
+
+    async def enqueue_all(
+        self, feed: AccountFeed, routes: dict[Key, LegState], reason: Reason = Reason.SNAPSHOT
+    ) -> int:
+        """Queue every holding that is not streamed, and what closed unseen."""
+        keys = [key for key, state in routes.items() if state in QUEUED]
+        keys += self._closed_unseen(feed, routes)
+        return await self._enqueue(feed, routes, keys, reason)
+
+    async def enqueue_changed(
+        self, feed: AccountFeed, routes: dict[Key, LegState], changed: Iterable[Key]
+    ) -> int:
+        """Queue the holdings of which the position or the knowledge of its value changed."""
+        keys = []
+        for key in changed:
+            holding = feed.get(key)
+            if holding is None or routes.get(key) is LegState.STREAMED or key not in routes:
+                continue
+            if self._told.get(key) != _gist(holding):
+                keys.append(key)
+        return await self._enqueue(feed, routes, keys, Reason.CHANGED)
+
+    async def enqueue_rerouted(
+        self, feed: AccountFeed, routes: dict[Key, LegState], keys: Iterable[Key]
+    ) -> int:
+        """Queue the holdings that lost their line."""
+        return await self._enqueue(feed, routes, list(keys), Reason.CHANGED)
+
+    def written(self, holding: BrokerPosition) -> None:
+        """Note that a row of this holding was written by the stream."""
+        self._told[holding.key] = _gist(holding)
+
+    def _closed_unseen(self, feed: AccountFeed, routes: dict[Key, LegState]) -> list[Key]:
+        return [
+            holding.key
+            for holding in feed.holdings
+            if holding.position == 0
+            and holding.key in routes
+            and self._told.get(holding.key, (0.0, True))[0] != 0
+        ]
+
+    async def _enqueue(
+        self,
+        feed: AccountFeed,
+        routes: dict[Key, LegState],
+        keys: list[Key],
+        reason: Reason,
+    ) -> int:
+        if self._queue is None or not keys:
+            return 0
+        requests, told = [], {}
+        for key in keys:
+            holding = feed.get(key)
+            if holding is None:
+                continue
+            overflow = routes.get(key) is LegState.OVERFLOW
+            requests.append(
+                QueueRequest(
+                    conid=key[1],
+                    symbol=holding.instrument.symbol,
+                    priority=ACTIVE_PRIORITY if overflow else MONITORING_PRIORITY,
+                    account=key[0],
+                    reason=Reason.OVERFLOW if overflow else reason,
+                )
+            )
+            told[key] = _gist(holding)
+        await self._queue.insert_many(requests)
+        self._told.update(told)
+        self.tally.queued(len(requests), self._queue.version)
+        return len(requests)
+
+    def _old(self, row: BrokerPosition) -> bool:
+        return self._clock() - row.position_time > CLOSED_KEPT
+
+
+def _gist(holding: BrokerPosition) -> tuple[float, bool]:
+    """Give what is worth a new row at once: the quantity, and whether its value is known."""
+    return (holding.position, holding.position == 0 or holding.market_value is not None)

@@ -1,0 +1,452 @@
+"""The streamer: active legs by market data lines, everything else into the queue."""
+
+import asyncio
+import logging
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from random import Random
+
+from position_sync_dagster.domain.broker import BrokerPosition
+from position_sync_dagster.domain.clock import Clock, utc_now
+from position_sync_dagster.domain.leg import LegState
+from position_sync_dagster.domain.request import Reason
+from position_sync_dagster.domain.routing import Demand, Key, allocate_lines, demands, route
+from position_sync_dagster.domain.session import SessionState
+from position_sync_dagster.domain.update import PositionUpdateHandler
+from position_sync_dagster.domain.valuation import Provenance, factor_agrees, revalue
+from position_sync_dagster.errors import GatewayError, GatewayLostError, LakeError
+from position_sync_dagster.gateway.connection import GatewayConnection, IBConnectionManager
+from position_sync_dagster.gateway.lines import TOO_MANY_LINES, Refusal
+from position_sync_dagster.lake.broker_positions import BrokerPositionsTable
+from position_sync_dagster.lake.contracts import ContractsTable
+from position_sync_dagster.lake.queue import PositionQueue
+from position_sync_dagster.lake.registry import StrategyRegistry
+from position_sync_dagster.settings import Settings, load_settings
+from position_sync_dagster.sync.contracts import Contracts
+from position_sync_dagster.sync.mailbox import Letter, Mailbox
+from position_sync_dagster.sync.ownership import Ownership
+from position_sync_dagster.sync.publisher import Publisher
+from position_sync_dagster.sync.tally import Tally
+
+logger = logging.getLogger(__name__)
+
+CONNECTIVITY_LOST, RESTORED_DATA_LOST, RESTORED_DATA_KEPT, PORT_CHANGED = 1100, 1101, 1102, 1300
+
+FIRST_TICK_GRACE_S = 5.0
+"""A leg whose line is silent this long is valued by its portfolio row meanwhile."""
+
+BARRED_S = 300.0
+"""A conid whose market data was refused is asked for again after this."""
+
+PROBE_S = 600.0
+"""A limit learned from code 101 is probed upwards after this."""
+
+CLOSE_TIMEOUT_S = 5.0
+
+
+class IBPositionStreamer:
+    """Stream the legs of active strategies, one line each, and queue every other position.
+
+    Each holding of a conid is its own row, and one line serves them all. Registered handlers
+    hear the newest value of each streamed position once per flush. Changes of the registry by
+    any process, and position events of the broker, take effect at the next flush.
+
+    Args:
+        registry: Who is active; by default the one at its default path.
+        queue: Where everything else goes; None: nothing is queued.
+        manager: The shared connection.
+        broker_positions, contracts: Where the broker's word and contract details are kept.
+        ownership: The lease that is checked before each write; None in a single process.
+
+    Example:
+        streamer = IBPositionStreamer(registry, queue)
+        streamer.register_handler(DeltaLakePositionWriter())
+        await streamer.start()
+        ...
+        await streamer.stop()
+    """
+
+    def __init__(
+        self,
+        registry: StrategyRegistry | None = None,
+        queue: PositionQueue | None = None,
+        *,
+        manager: IBConnectionManager | None = None,
+        settings: Settings | None = None,
+        broker_positions: BrokerPositionsTable | None = None,
+        contracts: ContractsTable | None = None,
+        ownership: Ownership | None = None,
+        clock: Clock = utc_now,
+        random: Random | None = None,
+    ) -> None:
+        self.settings = settings or (manager.settings if manager else load_settings())
+        self.registry = registry or StrategyRegistry()
+        self.tally = Tally()
+        self._manager = manager or IBConnectionManager(self.settings)
+        self._contracts = Contracts(contracts)
+        self._publisher = Publisher(
+            queue, broker_positions, settings=self.settings, tally=self.tally, clock=clock
+        )
+        self._ownership = ownership
+        self._clock = clock
+        self._random = random or Random()  # noqa: S311 - jitter of a delay
+        self._mailboxes: list[Mailbox] = []
+        self._connection: GatewayConnection | None = None
+        self._wired: GatewayConnection | None = None
+        self._walk: asyncio.Task[None] | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._stop = asyncio.Event()
+        self._routes: dict[Key, LegState] = {}
+        self._silent: dict[Key, datetime] = {}
+        self._dirty: dict[Key, float | None] = {}
+        self._barred: dict[int, datetime] = {}
+        self._limit = self.settings.max_lines
+        self._limit_learned_at: datetime | None = None
+        self._refresh_due = clock()
+        self._reason = Reason.SNAPSHOT
+        self._state = SessionState.STARTING
+        self._detail: str | None = None
+
+    @property
+    def state(self) -> SessionState:
+        """Tell STARTING, LIVE, BLIND (no gateway) or ENDED."""
+        return self._state
+
+    @property
+    def detail(self) -> str | None:
+        """Tell why the stream is BLIND."""
+        return self._detail
+
+    @property
+    def lines_in_use(self) -> int:
+        """Count the market data lines held."""
+        return self._connection.lines.in_use if self._connection else 0
+
+    @property
+    def line_limit(self) -> int:
+        """Give the number of lines of the login, as configured or learned."""
+        return self._limit
+
+    @property
+    def routes(self) -> dict[Key, LegState]:
+        """Give (account, conid) → STREAMED, OVERFLOW, MONITORED or CLOSED."""
+        return dict(self._routes)
+
+    def register_handler(self, handler: PositionUpdateHandler) -> None:
+        """Let a handler hear each streamed update; a failing one does not harm the others."""
+        self._mailboxes.append(Mailbox(handler, on_delivered=self.tally.delivered))
+
+    async def start(self) -> None:
+        """Connect, take the first snapshot and the lines; stream in the background then.
+
+        Raises:
+            GatewayError: The gateway cannot be used; nothing was started.
+        """
+        if self._task is not None:
+            return
+        self._stop.clear()
+        await self._initialize()
+        try:
+            await self._open()
+        except BaseException:
+            await self._manager.close()
+            raise
+        self._task = asyncio.create_task(self._run())
+
+    async def stop(self) -> None:
+        """Write what is due, free the lines, end the connection."""
+        self._stop.set()
+        if self._task is not None:
+            await self._task
+            self._task = None
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Stream until `stop` is set; a gateway that is not there is tried again and again.
+
+        Raises:
+            LeaseLostError: The login belongs to another process now.
+            LakeError: The tables cannot be used at the start.
+        """
+        await self._initialize()
+        self._stop = stop
+        await self._run()
+
+    async def _initialize(self) -> None:
+        await self.registry.initialize()
+        await self.registry.refresh()
+        await self._publisher.initialize()
+        await self._contracts.initialize()
+
+    async def _run(self) -> None:
+        failures = 0
+        try:
+            while not self._stop.is_set():
+                self._check_lease()
+                if self._connection is None or not self._connection.is_connected:
+                    try:
+                        await self._open()
+                        failures = 0
+                    except GatewayError as error:
+                        self._go_blind(str(error))
+                        failures += 1
+                        await self._pause(self._backoff_s(failures))
+                    continue
+                try:
+                    await self._tick()
+                except LakeError as error:
+                    logger.error("%s", error)
+                except GatewayLostError as error:
+                    self._go_blind(str(error))
+                except GatewayError as error:
+                    logger.warning("%s", error)
+                await self._pause(self.settings.flush_interval_s)
+        finally:
+            await self._close()
+
+    def _backoff_s(self, failures: int) -> float:
+        return min(30.0, 2.0 ** min(failures, 5)) * self._random.uniform(0.5, 1.0)
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait, but no longer than until stop, the loss of the socket or of the lease."""
+        events = [self._stop]
+        if self._connection is not None and self._connection.is_connected:
+            events.append(self._connection.lost)
+        if self._ownership is not None:
+            events.append(self._ownership.lost)
+        waits = [asyncio.create_task(event.wait()) for event in events]
+        try:
+            await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+
+    def _check_lease(self) -> None:
+        if self._ownership is not None:
+            self._ownership.check()
+
+    async def _open(self) -> None:
+        """Connect; positions first, then lines; the accounts' values come beside."""
+        self._connection = None
+        connection = await self._manager.get_connection()
+        if self._ownership is not None:
+            await self._ownership.claim_mode(connection.trading_mode)
+        before, self._wired = self._wired, connection
+        if connection is not before:
+            connection.on_message = self._on_message
+            connection.lines.on_refusal = self._on_refusal
+            if before is not None:
+                connection.feed.remember(before.feed.holdings)
+                self.tally.reconnects += 1
+            else:
+                connection.feed.remember(await self._publisher.remembered())
+            self._routes, self._dirty, self._silent = {}, {}, {}
+        await connection.feed.snapshot()
+        await self._publish(connection)
+        await self._reroute(connection)
+        self._connection = connection
+        self._state, self._detail = SessionState.LIVE, None
+        self._nudge()
+        self._start_walk(connection)
+
+    async def _tick(self) -> None:
+        """Do one flush: registry, the broker's changes, lines, values, queue."""
+        connection = self._require()
+        changed = connection.feed.take_changed()
+        try:
+            await self._follow(connection, changed)
+        except LakeError:
+            connection.feed.give_back(changed)
+            raise
+        self._contracts.learn_in_background(
+            connection, (h.instrument.conid for h in connection.feed.holdings if h.position)
+        )
+
+    async def _follow(self, connection: GatewayConnection, changed: set[Key]) -> None:
+        if changed:
+            await self._publish(connection)
+        streamed = {key for key in changed if self._routes.get(key) is LegState.STREAMED}
+        self._mark(streamed)
+        if await self.registry.refresh() or changed or self._lines_stale(connection):
+            await self._reroute(connection)
+        self._flush(connection)
+        await self._publisher.enqueue_changed(connection.feed, self._routes, changed - streamed)
+        if self._walk is not None and self._walk.done():
+            walk, self._walk = self._walk, None
+            walk.result()
+            await self._publisher.enqueue_all(connection.feed, self._routes, self._reason)
+        elif self._walk is None and self._clock() >= self._refresh_due:
+            self._start_walk(connection, Reason.REFRESH)
+
+    def _start_walk(self, connection: GatewayConnection, reason: Reason = Reason.SNAPSHOT) -> None:
+        """Ask beside the flushes for what does not come by itself; queue everything then."""
+        interval = timedelta(seconds=self.settings.refresh_interval_s)
+        self._refresh_due = self._clock() + interval
+        self._reason = reason
+        self._walk = asyncio.create_task(connection.feed.ensure(interval / 2))
+
+    async def _publish(self, connection: GatewayConnection) -> None:
+        self._check_lease()
+        session = self._ownership.session if self._ownership else None
+        await self._publisher.publish(connection.feed, session=session)
+
+    def _lines_stale(self, connection: GatewayConnection) -> bool:
+        """Tell whether time alone changes the allocation: a hold ended, a bar, a lowered limit."""
+        now = self._clock()
+        if self._limit_learned_at is not None and now - self._limit_learned_at > timedelta(
+            seconds=PROBE_S
+        ):
+            self._limit, self._limit_learned_at = self.settings.max_lines, None
+        self._barred = {c: until for c, until in self._barred.items() if until > now}
+        wanted = {d.conid for d in self._demands(connection)}
+        held = set(connection.lines.held)
+        return bool(held - wanted) or len(held) < min(len(wanted), self._budget)
+
+    @property
+    def _budget(self) -> int:
+        return max(0, self._limit - self.settings.reserved_lines)
+
+    def _demands(self, connection: GatewayConnection) -> list[Demand]:
+        return demands(
+            connection.feed.holdings,
+            self.registry.active,
+            sec_types=self.settings.sec_types,
+            barred=self._barred,
+        )
+
+    async def _reroute(self, connection: GatewayConnection) -> None:
+        """Give and take lines, then send each holding its way."""
+        now, lines = self._clock(), connection.lines
+        chosen = allocate_lines(
+            self._demands(connection),
+            lines.held,
+            limit=self._limit,
+            reserve=self.settings.reserved_lines,
+            now=now,
+            min_hold=timedelta(seconds=self.settings.min_hold_s),
+        )
+        details = await self._contracts.details(connection, chosen)
+        for conid in set(lines.held) - chosen:
+            lines.cancel(conid)
+        for conid in sorted(chosen - set(lines.held)):
+            if conid in details:
+                lines.subscribe(details[conid])
+            else:
+                self._bar(conid, "the gateway gave no contract details")
+        routes = route(
+            connection.feed.holdings,
+            self.registry.active,
+            frozenset(lines.held),
+            sec_types=self.settings.sec_types,
+        )
+        left = set()
+        for key, state in routes.items():
+            before = self._routes.get(key)
+            if state is before:
+                continue
+            if before is not None:
+                logger.info("%s of %s: %s → %s", key[1], key[0], before, state)
+            if state is LegState.STREAMED:
+                self._silent[key] = now
+            elif before is LegState.STREAMED and state is not LegState.CLOSED:
+                left.add(key)
+        self._routes = routes
+        self._silent = {k: at for k, at in self._silent.items() if k in routes}
+        await self._publisher.enqueue_rerouted(connection.feed, routes, left)
+
+    def _mark(self, keys: Iterable[Key]) -> None:
+        for key in keys:
+            self._dirty.setdefault(key, None)
+
+    def _flush(self, connection: GatewayConnection) -> None:
+        """Value what changed since the last flush and hand it to the handlers."""
+        self._check_lease()
+        now = self._clock()
+        ticked = connection.lines.take_ticked()
+        by_conid: dict[int, list[Key]] = {}
+        for key, state in self._routes.items():
+            if state is LegState.STREAMED:
+                by_conid.setdefault(key[1], []).append(key)
+        for conid, arrived in ticked.items():
+            for key in by_conid.get(conid, ()):
+                self._dirty[key] = arrived
+                self._silent.pop(key, None)
+        for key, since in list(self._silent.items()):
+            if now - since >= timedelta(seconds=FIRST_TICK_GRACE_S):
+                self._dirty.setdefault(key, None)
+                del self._silent[key]
+        dirty = {k: at for k, at in self._dirty.items() if k[0] in connection.feed.walked}
+        self._dirty = {k: at for k, at in self._dirty.items() if k not in dirty}
+        by = self._ownership.provenance if self._ownership else Provenance()
+        letters = []
+        for key, arrived in dirty.items():
+            holding = connection.feed.get(key)
+            if holding is None or (arrived is None and key in self._silent and holding.position):
+                continue
+            update = revalue(
+                holding,
+                connection.lines.quote(key[1]),
+                price_magnifier=self._magnifier(holding),
+                now=now,
+                max_mark_age=timedelta(seconds=self.settings.max_mark_age_s),
+                by=by,
+            )
+            letters.append(Letter(update=update, arrived=arrived))
+            self._publisher.written(holding)
+        for mailbox in self._mailboxes:
+            mailbox.put(letters)
+
+    def _magnifier(self, holding: BrokerPosition) -> int | None:
+        """Give the price magnifier, or None where the broker's own value contradicts it."""
+        magnifier = self._contracts.magnifier(holding.instrument.conid)
+        if magnifier is None or factor_agrees(holding, price_magnifier=magnifier) is False:
+            return None
+        return magnifier
+
+    def _on_message(self, code: int, text: str) -> None:
+        if code == CONNECTIVITY_LOST:
+            self._go_blind(text)
+        elif code == RESTORED_DATA_KEPT:
+            self._state, self._detail = SessionState.LIVE, None
+            self._nudge()
+        elif code in (RESTORED_DATA_LOST, PORT_CHANGED) and self._wired is not None:
+            # Every subscription is gone: a new connection asks for all of it again.
+            self._go_blind(text)
+            self._wired.drop()
+
+    def _on_refusal(self, refusal: Refusal) -> None:
+        if refusal.code == TOO_MANY_LINES and self._wired is not None:
+            given = self._wired.lines.in_use
+            self._limit = given + self.settings.reserved_lines
+            self._limit_learned_at = self._clock()
+            logger.warning("the gateway gives %d lines: %s", given, refusal.text)
+        else:
+            self._bar(refusal.conid, f"{refusal.code} {refusal.text}")
+
+    def _bar(self, conid: int, why: str) -> None:
+        self._barred[conid] = self._clock() + timedelta(seconds=BARRED_S)
+        logger.warning("conid %d has no market data, it is queued instead: %s", conid, why)
+
+    def _go_blind(self, why: str) -> None:
+        if self._state is not SessionState.BLIND or self._detail != why:
+            logger.warning("blind: %s", why)
+        self._state, self._detail = SessionState.BLIND, why
+        self._nudge()
+
+    def _nudge(self) -> None:
+        if self._ownership is not None:
+            self._ownership.nudge()
+
+    def _require(self) -> GatewayConnection:
+        if self._connection is None:
+            raise GatewayLostError("There is no connection.", remedy="It is tried again.")
+        return self._connection
+
+    async def _close(self) -> None:
+        self._state = SessionState.ENDED
+        if self._walk is not None:
+            self._walk.cancel()
+            await asyncio.gather(self._walk, return_exceptions=True)
+        await self._contracts.close()
+        for mailbox in self._mailboxes:
+            await mailbox.close(timeout_s=CLOSE_TIMEOUT_S)
+        await self._manager.close()

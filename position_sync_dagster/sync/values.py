@@ -1,0 +1,148 @@
+"""Where a drained request gets its values from, and what they make of the request."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+from typing import Protocol
+
+from position_sync_dagster.domain.broker import BrokerPosition, Completeness
+from position_sync_dagster.domain.clock import Clock, utc_now
+from position_sync_dagster.domain.request import QueuedPosition
+from position_sync_dagster.domain.routing import Key
+from position_sync_dagster.domain.session import SessionState
+from position_sync_dagster.errors import GatewayError
+from position_sync_dagster.gateway.connection import IBConnectionManager
+from position_sync_dagster.lake.broker_positions import BrokerPositionsTable
+from position_sync_dagster.lake.sessions import GatewaySessions
+from position_sync_dagster.settings import Settings
+
+
+class SourceBlindError(GatewayError):
+    """Nothing current is known of the broker; requests are released, not failed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BrokerView:
+    """All that is currently known of the broker; `complete` when it covers every account."""
+
+    holdings: Mapping[Key, BrokerPosition]
+    complete: bool
+
+
+class ValueSource(Protocol):
+    """Gives a current view of the broker without using a market data line."""
+
+    async def view(self) -> BrokerView:
+        """Give it.
+
+        Raises:
+            SourceBlindError: There is none; try later.
+        """
+        ...
+
+
+class Verdict(StrEnum):
+    """What a view makes of a request."""
+
+    VALUED = "VALUED"
+    NOT_HELD = "NOT_HELD"
+    UNKNOWN = "UNKNOWN"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """The holdings that answer a request, one per account where it names none."""
+
+    verdict: Verdict
+    holdings: tuple[BrokerPosition, ...] = ()
+
+
+def answer(request: QueuedPosition, view: BrokerView) -> Answer:
+    """Find what a request asks for.
+
+    An absent holding is NOT_HELD in a complete view alone; otherwise it is UNKNOWN, since a
+    request that failed proves nothing.
+    """
+    if request.account is not None:
+        holding = view.holdings.get((request.account, request.conid))
+        found = (holding,) if holding is not None else ()
+    else:
+        found = tuple(h for (_, conid), h in view.holdings.items() if conid == request.conid)
+    if found:
+        return Answer(verdict=Verdict.VALUED, holdings=found)
+    return Answer(verdict=Verdict.NOT_HELD if view.complete else Verdict.UNKNOWN)
+
+
+class ConnectionValues:
+    """Values over the process's shared connection: the library in one process."""
+
+    def __init__(self, manager: IBConnectionManager) -> None:
+        self._manager = manager
+
+    async def view(self) -> BrokerView:
+        """Give the account feed's holdings, downloading them first where they are missing."""
+        try:
+            connection = await self._manager.get_connection()
+            await connection.feed.ensure(
+                timedelta(seconds=self._manager.settings.refresh_interval_s)
+            )
+        except SourceBlindError:
+            raise
+        except GatewayError as error:
+            raise SourceBlindError(error.what, remedy=error.remedy) from error
+        feed = connection.feed
+        return BrokerView(holdings={h.key: h for h in feed.holdings}, complete=feed.is_complete)
+
+    async def close(self) -> None:
+        """Give the connection up."""
+        await self._manager.close()
+
+
+class LakeValues:
+    """Values from `broker_positions`, which the owner of the login keeps: across processes.
+
+    They count while the owner is LIVE, or for one refresh interval after it was.
+    """
+
+    def __init__(
+        self,
+        broker_positions: BrokerPositionsTable,
+        sessions: GatewaySessions,
+        settings: Settings,
+        *,
+        clock: Clock = utc_now,
+    ) -> None:
+        self._positions = broker_positions
+        self._sessions = sessions
+        self._settings = settings
+        self._clock = clock
+
+    async def view(self) -> BrokerView:
+        """Give the owner's last words, if they are current."""
+        gateway_id, now = self._settings.gateway_id, self._clock()
+        session = await self._sessions.current(gateway_id)
+        if session is None:
+            raise SourceBlindError(
+                f"Nobody has asked the gateway {gateway_id} yet.",
+                remedy="Start the stream or materialize position_queue.",
+            )
+        alive = session.is_alive(now)
+        if alive and session.state is not SessionState.LIVE:
+            raise SourceBlindError(
+                f"The owner of {gateway_id} is {session.state} since "
+                f"{session.state_since:%H:%M:%S} UTC"
+                + (f": {session.detail}" if session.detail else "."),
+                remedy="The requests wait until it sees the gateway again.",
+            )
+        rows = await self._positions.read(gateway_id)
+        fresh_s = self._settings.refresh_interval_s + self._settings.drain_time_limit_s
+        if not alive and (now - session.heartbeat_at).total_seconds() > fresh_s:
+            raise SourceBlindError(
+                f"The last owner of {gateway_id} was seen at {session.heartbeat_at:%H:%M:%S} UTC.",
+                remedy="Start the stream or materialize position_queue.",
+            )
+        return BrokerView(
+            holdings={row.key: row for row in rows},
+            complete=bool(rows) and all(row.completeness is Completeness.COMPLETE for row in rows),
+        )
