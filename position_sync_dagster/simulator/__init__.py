@@ -32,6 +32,7 @@ from position_sync_dagster.simulator.errors import (
     SimulatorError,
 )
 from position_sync_dagster.simulator.gateway import Options
+from position_sync_dagster.simulator.service import run
 from position_sync_dagster.simulator.simulator import Simulator
 
 __all__ = [
@@ -45,10 +46,3 @@ __all__ = [
     "load_book",
     "run",
 ]
-
-
-def run(**options: object) -> int:
-    """Serve a book until SIGINT or SIGTERM; see `__main__.run` for the options."""
-    from position_sync_dagster.simulator.__main__ import run as serve
-
-    return serve(**options)  # type: ignore[arg-type]

@@ -20,7 +20,7 @@ from position_sync_dagster.simulator.market import Pin, Underlying
 from position_sync_dagster.simulator.source import Location, Source
 
 BOOKS = Path(__file__).parent / "books"
-_FARMS = {SecType.OPT: "usopt", SecType.FUT: "usfuture", SecType.FOP: "usfuture"}
+_FARMS = {SecType.FUT: "usfuture", SecType.FOP: "usfuture"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

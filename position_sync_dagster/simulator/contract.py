@@ -18,6 +18,8 @@ class SecType(StrEnum):
 
 
 OPTIONS = frozenset({SecType.OPT, SecType.FOP})
+STOCK_VENUES = ("SMART", "NYSE", "NASDAQ", "ARCA", "BATS")
+OPTION_VENUES = ("SMART", "AMEX", "CBOE", "PHLX", "ISE")
 DATED = frozenset({SecType.OPT, SecType.FUT, SecType.FOP})
 
 
@@ -59,9 +61,13 @@ class Contract:
     @property
     def valid_exchanges(self) -> tuple[str, ...]:
         """List where the contract can be routed: SMART for stocks and equity options only."""
-        if self.sec_type in (SecType.STK, SecType.OPT):
-            return ("SMART", self.exchange) if self.exchange != "SMART" else ("SMART", "CBOE")
-        return (self.exchange,)
+        if self.sec_type is SecType.STK:
+            venues = STOCK_VENUES
+        elif self.sec_type is SecType.OPT:
+            venues = OPTION_VENUES
+        else:
+            return (self.exchange,)
+        return venues if self.exchange in venues else (*venues, self.exchange)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -65,6 +65,7 @@ class ControlPort:
         self.port = listener.getsockname()[1]
         config = uvicorn.Config(
             self._app(),
+            log_config=None,
             log_level="warning",
             access_log=False,
             lifespan="off",

@@ -33,6 +33,7 @@ OFFLINE = (
 READ_ONLY = (
     "Error validating request.-'bF' : cause - The API interface is currently in Read-Only mode."
 )
+PAUSE_POLL_S = 0.1
 OPENING_DELAY_S = 5.0
 """The market opens at the first tick or profit request, or this long after account data."""
 
@@ -87,14 +88,14 @@ class Gateway:
             lines=Lines(options.max_lines),
             log=TickLog(options.tick_ring),
             now=now,
-            later=self._later,
+            later=self._when_awake,
             snapshot_s=options.snapshot_s,
         )
         self.accounts: AccountDesk = AccountDesk(
             ledger=self.ledger,
             market=self.market,
             now=now,
-            later=self._later,
+            later=self._when_awake,
             refresh_interval_s=options.refresh_interval_s,
         )
         self.reference: ReferenceDesk = ReferenceDesk(book=book, now=now)
@@ -118,6 +119,17 @@ class Gateway:
 
         handle = asyncio.get_running_loop().call_later(delay_s, run)
         self._timers.add(handle)
+
+    def _when_awake(self, delay_s: float, action: Callable[[], None]) -> None:
+        """Run an action later, but not while the gateway is paused."""
+
+        def run() -> None:
+            if self.paused:
+                self._later(PAUSE_POLL_S, run)
+            else:
+                action()
+
+        self._later(delay_s, run)
 
     def open_market(self) -> None:
         """Let market time run from now on; a second call changes nothing.

@@ -26,6 +26,8 @@ class Holding:
     realized: float | None = None
     overnight: float = 0.0
     """Quantity held at the previous close, for the daily profit."""
+    cash_today: float = 0.0
+    """What today's trades brought in (sold) or cost (bought)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,12 +82,11 @@ class Ledger:
         factor = holding.contract.multiplier
         value = holding.quantity * price * factor
         unrealized = value - holding.quantity * holding.average_cost
-        overnight = holding.overnight * (price - close_price) * factor
         return Valuation(
             price=price,
             value=value,
             unrealized=unrealized,
-            daily=overnight if holding.realized is None else unrealized + holding.realized,
+            daily=value + holding.cash_today - holding.overnight * close_price * factor,
         )
 
     def fill(
@@ -113,7 +114,13 @@ class Ledger:
             realized += closed * (paid - old.average_cost)
             flipped = held * old.quantity < 0
             cost = paid if flipped else old.average_cost if held else 0.0
-        new = replace(old, quantity=held, average_cost=cost, realized=realized)
+        new = replace(
+            old,
+            quantity=held,
+            average_cost=cost,
+            realized=realized,
+            cash_today=old.cash_today - quantity * paid,
+        )
         self._holdings[account, conid] = new
         if contract.sec_type not in (SecType.FUT,):
             self.cash[account] -= quantity * paid
@@ -144,7 +151,7 @@ class Ledger:
     def reset_day(self) -> None:
         """Forget the closed rows and today's realized profits, as the nightly reset does."""
         self._holdings = {
-            key: replace(holding, realized=None, overnight=holding.quantity)
+            key: replace(holding, realized=None, overnight=holding.quantity, cash_today=0.0)
             for key, holding in self._holdings.items()
             if holding.quantity
         }

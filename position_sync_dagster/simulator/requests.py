@@ -270,7 +270,6 @@ _DECODERS: dict[str, Callable[[str, list[str]], Request]] = {
         (
             "cancelPnL",
             "cancelPnLSingle",
-            "placeOrder",
             "reqHistoricalData",
             "reqScannerSubscription",
             "reqSoftDollarTiers",
@@ -290,8 +289,6 @@ _DECODERS: dict[str, Callable[[str, list[str]], Request]] = {
     ),
     **dict.fromkeys(
         (
-            "cancelOrder",
-            "exerciseOptions",
             "reqExecutions",
             "reqAccountSummary",
             "cancelAccountSummary",
@@ -318,8 +315,15 @@ def decode(fields: list[str]) -> Request:
     name = NAMES.get(type_id)
     if name is None:
         raise MalformedRequestError(-1, "Message Id", str(type_id))
-    decoder = _DECODERS.get(name)
-    request = Request(name=name) if decoder is None else decoder(name, fields)
     if name in ORDER_REQUESTS:
-        return Request(name=name, fields=tuple(fields), req_id=request.req_id)
-    return request
+        return _order(name, fields)
+    decoder = _DECODERS.get(name)
+    return Request(name=name) if decoder is None else decoder(name, fields)
+
+
+def _order(name: str, fields: list[str]) -> Request:
+    """Take an order message whatever stands in it: each one must be recorded."""
+    at = 1 if name == "placeOrder" else 2
+    text = fields[at] if len(fields) > at else ""
+    known = name != "reqGlobalCancel" and text.isdecimal()
+    return Request(name=name, fields=tuple(fields), req_id=int(text) if known else -1)

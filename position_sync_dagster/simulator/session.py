@@ -104,6 +104,8 @@ class Session(asyncio.Protocol):
         fields = wire.fields_of(payload)
         request = requests.decode(fields)
         if self.client_id is None:
+            if request.name in requests.ORDER_REQUESTS:
+                self._host.answer(self, request)
             if request.name != "startApi":
                 log.info("%s sent %s before startApi: ignored", self.peer, request.name)
                 return

@@ -124,7 +124,7 @@ def changed(
     index = sec_type is SecType.IND
     opening = before is None
     known = quote if before is None else before
-    if opening or (quote.trade_step != known.trade_step and quote.last is not None):
+    if quote.last is not None and (opening or quote.trade_step != known.trade_step):
         yield messages.tick_string(req_id, types["timestamp"], str(epoch_s))
     if quote.last is not None and (opening or quote.last != known.last):
         size = "" if index else str(quote.last_size)
