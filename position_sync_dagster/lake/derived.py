@@ -1,0 +1,161 @@
+"""Tables derived from the ledger: replaced whole or by the day, and only when they change."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from pathlib import Path
+
+import polars as pl
+from deltalake import DeltaTable
+
+from position_sync_dagster.lake.schemas import POSITION_UPDATES, Kind, TableSpec
+from position_sync_dagster.lake.table import Table, overwrite, scan
+
+_VALUES = {name: kind for name, kind in POSITION_UPDATES.columns.items() if name != "date"}
+
+LATEST_POSITIONS = TableSpec(
+    name="latest_positions",
+    version=1,
+    columns=_VALUES,
+    indexed=("account", "conid"),
+)
+
+STRATEGY_EXPOSURE = TableSpec(
+    name="strategy_exposure",
+    version=1,
+    columns={
+        "strategy_id": Kind.TEXT,
+        "currency": Kind.TEXT,
+        "asset_class": Kind.TEXT,
+        "legs": Kind.COUNT,
+        "legs_held": Kind.COUNT,
+        "market_value": Kind.NUMBER,
+        "notional": Kind.NUMBER,
+        "unrealized_pnl": Kind.NUMBER,
+        "delta": Kind.NUMBER,
+        "gamma": Kind.NUMBER,
+        "vega": Kind.NUMBER,
+        "theta": Kind.NUMBER,
+        "legs_without_value": Kind.COUNT,
+        "legs_without_greeks": Kind.COUNT,
+        "oldest_value_at": Kind.MOMENT,
+    },
+    indexed=("strategy_id",),
+)
+
+DAILY_POSITIONS = TableSpec(
+    name="daily_positions",
+    version=1,
+    columns={
+        "session_date": Kind.DAY,
+        "closed_at": Kind.MOMENT,
+        "age_s": Kind.NUMBER,
+        **_VALUES,
+    },
+    partition_by=("session_date",),
+    indexed=("account", "conid"),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replaced:
+    """What a replacement did.
+
+    Attributes:
+        version: Of the table, afterwards.
+        changed: False when the table held exactly these rows: then nothing was committed.
+    """
+
+    version: int
+    rows: int
+    changed: bool
+
+
+class DerivedTable:
+    """A table whose rows follow from others; the same input leaves it untouched."""
+
+    def __init__(
+        self, path: str | Path, spec: TableSpec, *, storage_options: Mapping[str, str] | None = None
+    ) -> None:
+        self.spec = spec
+        self._table = Table(path, spec, storage_options=storage_options)
+
+    @property
+    def path(self) -> str:
+        """Give the table's absolute path or URI."""
+        return self._table.path
+
+    def version(self) -> int:
+        """Give the newest version."""
+        return self._table.version()
+
+    def read(self, predicate: str | None = None) -> pl.DataFrame:
+        """Read rows, in no particular order."""
+        return self._table.rows(predicate)
+
+    def replace(self, frame: pl.DataFrame, *, run_id: str | None = None) -> Replaced:
+        """Make the whole table equal to the frame, in one commit.
+
+        Raises:
+            CommitContentionError: Others kept winning; nothing was changed.
+        """
+        return self._replace(frame, "true", run_id)
+
+    def replace_days(
+        self, frame: pl.DataFrame, days: list[date], *, run_id: str | None = None
+    ) -> Replaced:
+        """Make the partitions of these days equal to the frame, in one commit.
+
+        Raises:
+            CommitContentionError: Others kept winning; nothing was changed.
+        """
+        listed = ", ".join(f"'{day.isoformat()}'" for day in sorted(days))
+        return self._replace(frame, f"{self.spec.partition_by[0]} IN ({listed})", run_id)
+
+    def _replace(self, frame: pl.DataFrame, predicate: str, run_id: str | None) -> Replaced:
+        wanted = frame.select(list(self.spec.columns)).cast(dict(self.spec.polars))
+
+        def step(handle: DeltaTable) -> Replaced:
+            changed = not _same(scan(handle, self.spec, predicate), wanted)
+            if changed:
+                note = {"step": f"replace {self.spec.name}", "run_id": run_id or ""}
+                overwrite(handle, wanted, predicate, note)
+            return Replaced(version=handle.version(), rows=wanted.height, changed=changed)
+
+        return self._table.transact(step)
+
+
+def last_values(updates: Table, *, since: datetime, until: datetime) -> pl.DataFrame:
+    """Read the last row of each (account, conid) from `since` up to and including `until`.
+
+    The span is read backwards an hour at a time, so a day with millions of streamed rows needs
+    the memory of an hour.
+    """
+    newest = pl.DataFrame(schema=updates.spec.polars)
+    high = until
+    while high >= since:
+        low = max(since, high - timedelta(hours=1))
+        rows = updates.rows(_between(low, high, first=low == since))
+        newest = pl.concat([newest, rows]).sort("timestamp", "update_id", descending=True)
+        newest = newest.unique(["account", "conid"], keep="first", maintain_order=True)
+        if low == since:
+            break
+        high = low
+    return newest.sort("account", "conid")
+
+
+def _between(low: datetime, high: datetime, *, first: bool) -> str:
+    days = {low.date() + timedelta(days=n) for n in range((high.date() - low.date()).days + 1)}
+    listed = ", ".join(f"'{day.isoformat()}'" for day in sorted(days))
+    above = ">=" if first else ">"
+    return (
+        f"date IN ({listed}) AND timestamp {above} '{low.isoformat()}' "
+        f"AND timestamp <= '{high.isoformat()}'"
+    )
+
+
+def _same(found: pl.DataFrame, wanted: pl.DataFrame) -> bool:
+    if found.height != wanted.height:
+        return False
+    order = wanted.columns
+    return found.select(order).sort(order).equals(wanted.sort(order), null_equal=True)

@@ -1,0 +1,81 @@
+"""What a failure of Delta Lake means to the caller."""
+
+from enum import Enum, auto
+
+from deltalake.exceptions import CommitFailedError, DeltaError
+from polars.exceptions import PolarsError
+
+from position_sync_dagster.errors import (
+    BrokenTableError,
+    CommitContentionError,
+    LakeError,
+    LakeNotWritableError,
+)
+
+STORAGE_ERRORS = (DeltaError, PolarsError, OSError)
+"""What delta-rs and Polars raise for a failure of storage."""
+
+
+class Fault(Enum):
+    """The kinds that are treated differently."""
+
+    CONFLICT = auto()  # another writer was first: plan again
+    STALE = auto()  # a file of the snapshot is gone: open again
+    UNWRITABLE = auto()
+    OTHER = auto()
+
+
+_UNWRITABLE = (
+    "No space left on device",
+    "Read-only file system",
+    "Permission denied",
+    "Operation not permitted",
+    "Not a directory",
+    "NotADirectory",
+    "Disk quota exceeded",
+    "File too large",
+    "Input/output error",
+    "Could not create local directory",
+    "AccessDenied",
+    "Access Denied",
+)
+_CONFLICT = ("Invalid table version", "already exists")
+_STALE = ("No such file or directory", "not found", "NotFound")
+
+
+def classify(error: Exception) -> Fault:
+    """Tell what a failure of storage means."""
+    text = str(error)
+    if any(mark in text for mark in _UNWRITABLE):
+        return Fault.UNWRITABLE
+    if isinstance(error, CommitFailedError) or any(mark in text for mark in _CONFLICT):
+        return Fault.CONFLICT
+    if any(mark in text for mark in _STALE):
+        return Fault.STALE
+    return Fault.OTHER
+
+
+def explain(error: Exception, path: str) -> LakeError:
+    """Turn a failure that will not go away into the error that names thing and remedy."""
+    match classify(error):
+        case Fault.UNWRITABLE:
+            return LakeNotWritableError(
+                f"The table {path} cannot be written: {_line(error)}.",
+                remedy="Check the folder, its permissions and free space, or set "
+                "POSITION_SYNC_LAKE to another place.",
+            )
+        case Fault.CONFLICT:
+            return CommitContentionError(
+                f"Other writers of {path} kept winning; nothing was changed.",
+                remedy="Try again; if it repeats, look for a process that writes in a tight loop.",
+            )
+        case Fault.STALE | Fault.OTHER:
+            return BrokenTableError(
+                f"The table {path} cannot be read whole: {_line(error)}.",
+                remedy="Files of it were deleted or damaged: restore the folder from a copy, or "
+                "move it away to start with an empty table.",
+            )
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split("\nstack backtrace")[0].split())[:300].rstrip(".")

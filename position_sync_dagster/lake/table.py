@@ -1,0 +1,388 @@
+"""One Delta table: opened, created, validated, migrated, read, and changed without conflict."""
+
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from threading import RLock
+from typing import TypeVar
+
+import polars as pl
+from deltalake import (
+    CommitProperties,
+    DeltaTable,
+    Field,
+    PostCommitHookProperties,
+    Transaction,
+    write_deltalake,
+)
+from deltalake.exceptions import TableNotFoundError
+from deltalake.schema import PrimitiveType
+from filelock import FileLock, Timeout
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_exception,
+    stop_after_attempt,
+    stop_after_delay,
+    stop_any,
+    wait_random_exponential,
+)
+
+from position_sync_dagster.errors import (
+    BrokenTableError,
+    CommitContentionError,
+    ForeignTableError,
+    LakeError,
+    NewerTableError,
+)
+from position_sync_dagster.lake.faults import STORAGE_ERRORS, Fault, classify, explain
+from position_sync_dagster.lake.schemas import NAME_PROPERTY, VERSION_PROPERTY, TableSpec
+
+T = TypeVar("T")
+logger = logging.getLogger(__name__)
+
+REOPEN_EVERY = 10
+"""Versions after which a handle is opened anew: it never rebases onto newer checkpoints, so each
+of its commits gets slower (3.8 to 42 ms after 560)."""
+
+REOPEN_AFTER_S = 20.0
+"""Age at which a handle is opened anew, far below the retention of log and files."""
+
+CHECKPOINT_EVERY = 10
+CLEAN_EVERY = 100
+FAIR_WAIT_S = 2.0
+"""How long a writer queues behind others; it then goes on without, since the lock is for fairness
+and Delta's own check is for safety."""
+
+SUSPECT_AFTER_S = 300.0
+"""A commit this long after its snapshot may have met a log that was cleaned under it."""
+
+_NO_HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
+
+
+class Replan(Exception):  # noqa: N818 - a signal between steps, not an error
+    """Ask for the step to be run again on a fresh handle."""
+
+
+class Table:
+    """A Delta table at a path; every method may be called from any thread.
+
+    Args:
+        path: A folder, absolute or relative to the working directory, or an `s3://` URI.
+        contention_s: How long a change is tried again while others win, in seconds.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        spec: TableSpec,
+        *,
+        storage_options: Mapping[str, str] | None = None,
+        contention_s: float = 15.0,
+    ) -> None:
+        text = str(path)
+        self.remote = "://" in text and not text.startswith("file://")
+        self.path = text.rstrip("/") if self.remote else os.path.abspath(text.removeprefix("file://"))
+        self.spec = spec
+        self.options = dict(storage_options) if storage_options else None
+        self._contention_s = contention_s
+        self._mutex = RLock()
+        self._handle: DeltaTable | None = None
+        self._opened_at = 0.0
+        self._opened_version = -1
+
+    def initialize(self) -> None:
+        """Create the table, or check and migrate the one that is there.
+
+        Raises:
+            ForeignTableError, NewerTableError, BrokenTableError, LakeNotWritableError,
+            CommitContentionError.
+        """
+        self.snapshot(lambda handle: handle.version())
+
+    def snapshot(self, step: Callable[[DeltaTable], T]) -> T:
+        """Read something from the newest version; `step` may run more than once."""
+        return self._attempt(step, fair=False)
+
+    def transact(self, step: Callable[[DeltaTable], T]) -> T:
+        """Read, decide and commit on one handle; on a conflict all of it runs again.
+
+        The handle that `step` reads is the one it commits with, so that Delta checks the commit
+        against exactly what was read.
+
+        Raises:
+            CommitContentionError: Others kept winning; nothing was changed.
+            LakeNotWritableError, BrokenTableError: Nothing was changed.
+        """
+        return self._attempt(step, fair=True)
+
+    def rows(self, predicate: str | None = None, columns: list[str] | None = None) -> pl.DataFrame:
+        """Read rows; `predicate` holds constants or checked literals only."""
+        return self.snapshot(lambda handle: scan(handle, self.spec, predicate, columns))
+
+    def version(self) -> int:
+        """Give the newest version."""
+        return self.snapshot(lambda handle: handle.version())
+
+    def _attempt(self, step: Callable[[DeltaTable], T], *, fair: bool) -> T:
+        for attempt in Retrying(
+            retry=retry_if_exception(_worth_retrying),
+            wait=wait_random_exponential(multiplier=0.004, max=0.25),
+            stop=stop_any(
+                stop_after_delay(self._contention_s), _stop_when_stale_for_good
+            ),
+            reraise=True,
+        ):
+            with attempt, self._mutex, self._translated(attempt.retry_state):
+                # The lock file lies in the table's folder, which must be there first.
+                self._ready()
+                with self._turn(fair):
+                    handle = self._fresh()
+                    started, before = time.monotonic(), handle.version()
+                    result = step(handle)
+                    self._after(handle, before, started)
+                    return result
+        raise AssertionError("unreachable")  # pragma: no cover
+
+    @contextmanager
+    def _translated(self, state: RetryCallState) -> Iterator[None]:
+        try:
+            yield
+        except Replan:
+            self._handle = None
+            raise
+        except STORAGE_ERRORS as error:
+            self._handle = None
+            if classify(error) in (Fault.CONFLICT, Fault.STALE) and not self._last(state, error):
+                raise
+            raise explain(error, self.path) from error
+
+    def _last(self, state: RetryCallState, error: Exception) -> bool:
+        passed_s = time.monotonic() - state.start_time
+        if classify(error) is Fault.STALE:
+            return state.attempt_number >= _STALE_ATTEMPTS
+        return passed_s >= self._contention_s
+
+    @contextmanager
+    def _turn(self, fair: bool) -> Iterator[None]:
+        if not fair or self.remote:
+            yield
+            return
+        lock = FileLock(f"{self.path}/.turn.lock")
+        try:
+            lock.acquire(timeout=FAIR_WAIT_S, poll_interval=0.002)
+        except Timeout:
+            pass
+        except OSError as error:
+            raise explain(error, self.path) from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _ready(self) -> DeltaTable:
+        if self._handle is None:
+            first = self._opened_version < 0
+            handle = self._open()
+            self._validate(handle)
+            self._handle = handle
+            self._opened_at = time.monotonic()
+            self._opened_version = handle.version()
+            if first:
+                logger.debug("opened %s at version %d", self.path, handle.version())
+        return self._handle
+
+    def _fresh(self) -> DeltaTable:
+        handle = self._ready()
+        aged = time.monotonic() - self._opened_at > REOPEN_AFTER_S or self._replaced(handle)
+        if not aged:
+            # Between two steps only: an update between plan and commit would hide a conflict.
+            handle.update_incremental()
+            aged = handle.version() - self._opened_version >= REOPEN_EVERY
+        if aged:
+            self._handle = None
+            handle = self._ready()
+        return handle
+
+    def _replaced(self, handle: DeltaTable) -> bool:
+        # A folder deleted under a running process: a commit would leave a log without a start.
+        entry = f"{self.path}/_delta_log/{handle.version():020}.json"
+        return not self.remote and not os.path.exists(entry)
+
+    def _after(self, handle: DeltaTable, before: int, started: float) -> None:
+        version = handle.version()
+        if version == before:
+            return
+        if time.monotonic() - started > SUSPECT_AFTER_S:
+            self._handle = None
+            raise CommitContentionError(
+                f"This process stood still for minutes inside a commit to {self.path}.",
+                remedy="Read the table again before going on; the commit may not count.",
+            )
+        if version // CHECKPOINT_EVERY == before // CHECKPOINT_EVERY:
+            return
+        self._handle = None
+        try:
+            handle.create_checkpoint()
+            if version // CLEAN_EVERY != before // CLEAN_EVERY:
+                handle.cleanup_metadata()
+        except STORAGE_ERRORS as error:
+            # The commit itself is whole; the next checkpoint or `maintain` makes up for this.
+            logger.warning("no checkpoint of %s at version %d: %s", self.path, version, error)
+
+    def _open(self) -> DeltaTable:
+        for _ in range(2):
+            try:
+                return DeltaTable(self.path, storage_options=self.options)
+            except TableNotFoundError as error:
+                self._refuse_foreign_folder(error)
+            except STORAGE_ERRORS as error:
+                if not self.remote and os.path.isfile(self.path):
+                    raise self._foreign("it is a file") from error
+                if classify(error) is Fault.UNWRITABLE:
+                    raise explain(error, self.path) from error
+                raise BrokenTableError(
+                    f"The log of the table {self.path} cannot be read: {' '.join(str(error).split())[:200]}.",
+                    remedy="Restore its _delta_log from a copy, or move the folder away to start "
+                    "with an empty table.",
+                ) from error
+            try:
+                return DeltaTable.create(
+                    self.path,
+                    schema=self.spec.delta,
+                    partition_by=list(self.spec.partition_by),
+                    name=self.spec.name,
+                    configuration=self.spec.configuration,
+                    storage_options=self.options,
+                    raise_if_key_not_exists=False,
+                )
+            except STORAGE_ERRORS as error:
+                if classify(error) is Fault.UNWRITABLE:
+                    raise explain(error, self.path) from error
+                lost_race = error
+        raise explain(lost_race, self.path) from lost_race
+
+    def _refuse_foreign_folder(self, error: Exception) -> None:
+        if self.remote or not os.path.exists(self.path):
+            return
+        try:
+            found = sorted(os.listdir(self.path))
+        except OSError as cause:
+            raise explain(cause, self.path) from cause
+        if "_delta_log" in found and len(found) > 1:
+            raise BrokenTableError(
+                f"The table {self.path} has data but no log.",
+                remedy="Restore its _delta_log from a copy, or move the folder away to start with "
+                "an empty table.",
+            ) from error
+        if set(found) - {"_delta_log", ".turn.lock"}:
+            raise self._foreign(f"it holds {found[0]!r} and no Delta table") from error
+
+    def _validate(self, handle: DeltaTable) -> None:
+        properties = handle.metadata().configuration
+        name, text = properties.get(NAME_PROPERTY), properties.get(VERSION_PROPERTY, "")
+        if name != self.spec.name or not text.isdigit():
+            raise self._foreign(f"it holds {f'the table {name!r}' if name else 'a foreign table'}")
+        if int(text) > self.spec.version:
+            raise NewerTableError(
+                f"The table {self.path} has schema version {text}; this release knows "
+                f"{self.spec.version}.",
+                remedy="Install the release that wrote it, or a later one.",
+            )
+        found = {f.name: str(getattr(f.type, "type", f.type)) for f in handle.schema().fields}
+        wanted = {column: kind.value for column, kind in self.spec.columns.items()}
+        odd = [c for c in found if wanted.get(c, found[c]) != found[c] or c not in wanted]
+        if odd or list(handle.metadata().partition_columns) != list(self.spec.partition_by):
+            raise self._foreign(f"its schema is another one ({', '.join(odd) or 'partitions'})")
+        missing = [column for column in wanted if column not in found]
+        if missing and int(text) == self.spec.version:
+            raise self._foreign(f"its schema lacks {', '.join(missing)}")
+        if int(text) < self.spec.version:
+            self._migrate(handle, missing)
+
+    def _migrate(self, handle: DeltaTable, missing: list[str]) -> None:
+        logger.info("migrating %s to schema version %d", self.path, self.spec.version)
+        if missing:
+            handle.alter.add_columns(
+                [Field(c, PrimitiveType(self.spec.columns[c].value)) for c in missing]
+            )
+        handle.alter.set_table_properties(self.spec.configuration, raise_if_not_exists=False)
+        raise Replan
+
+    def _foreign(self, detail: str) -> ForeignTableError:
+        return ForeignTableError(
+            f"{self.path} is not the table {self.spec.name!r} of this package: {detail}.",
+            remedy="Point POSITION_SYNC_LAKE at another folder, or move this one away.",
+        )
+
+
+def scan(
+    handle: DeltaTable,
+    spec: TableSpec,
+    predicate: str | None = None,
+    columns: list[str] | None = None,
+) -> pl.DataFrame:
+    """Read rows of one snapshot, in no particular order."""
+    frame = pl.DataFrame(handle.scan(columns=columns, predicate=predicate))
+    wanted = columns or list(spec.columns)
+    return frame.select(wanted) if frame.width else pl.DataFrame(schema=spec.polars).select(wanted)
+
+
+def overwrite(
+    handle: DeltaTable,
+    frame: pl.DataFrame,
+    predicate: str,
+    note: Mapping[str, str],
+    transactions: list[Transaction] | None = None,
+) -> None:
+    """Replace what matches the predicate; conflicts with whoever changes or adds to the same."""
+    write_deltalake(
+        handle,
+        frame,
+        mode="overwrite",
+        predicate=predicate,
+        commit_properties=_properties(note, transactions),
+        post_commithook_properties=_NO_HOOKS,
+    )
+
+
+def append(
+    handle: DeltaTable,
+    frame: pl.DataFrame,
+    note: Mapping[str, str],
+    transactions: list[Transaction] | None = None,
+) -> None:
+    """Add rows; conflicts only with whoever names the same application transaction."""
+    write_deltalake(
+        handle,
+        frame,
+        mode="append",
+        commit_properties=_properties(note, transactions),
+        post_commithook_properties=_NO_HOOKS,
+    )
+
+
+def actions(handle: DeltaTable) -> pl.DataFrame:
+    """Give one row per data file of the snapshot, from the log alone."""
+    return pl.DataFrame(handle.get_add_actions(flatten=True))
+
+
+def _properties(note: Mapping[str, str], transactions: list[Transaction] | None) -> CommitProperties:
+    return CommitProperties(custom_metadata=dict(note), app_transactions=transactions)
+
+
+_STALE_ATTEMPTS = 4
+"""A file that is gone on fresh handles too was not vacuumed: the table is broken."""
+
+
+def _worth_retrying(error: BaseException) -> bool:
+    return isinstance(error, (*STORAGE_ERRORS, Replan)) and not isinstance(error, LakeError)
+
+
+def _stop_when_stale_for_good(state: RetryCallState) -> bool:
+    error = state.outcome.exception() if state.outcome else None
+    stale = isinstance(error, STORAGE_ERRORS) and classify(error) is Fault.STALE
+    return stale and state.attempt_number >= _STALE_ATTEMPTS
