@@ -1,0 +1,106 @@
+"""Every option leg of an Interactive Brokers account, valued on a fixed budget of lines.
+
+The public names below are imported when they are first used, so that importing the package is
+cheap. The whole works without Dagster: see "As a library" in the README.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+_HOMES = {
+    "domain.broker": ("BrokerPosition", "Completeness"),
+    "domain.leg": ("ActiveContract", "LegState"),
+    "domain.reconciliation": ("Discrepancy", "DiscrepancyType", "ReconciliationResult"),
+    "domain.request": ("QueuedPosition", "QueueRequest", "QueueStatus", "Reason", "RetryPolicy"),
+    "domain.update": ("PositionUpdate", "PositionUpdateHandler"),
+    "errors": ("PositionSyncError",),
+    "gateway.connection": ("GatewayConnection", "IBConnectionManager"),
+    "lake.lake": ("Lake",),
+    "lake.memory_queue": ("InMemoryPositionQueue",),
+    "lake.queue": ("PositionQueue",),
+    "lake.registry": ("StrategyRegistry",),
+    "lake.updates": ("PositionUpdatesTable",),
+    "lake.writer": ("DeltaLakePositionWriter",),
+    "settings": ("Settings", "load_settings"),
+    "sync.reconciliation": ("PositionReconciler", "ReconciliationService"),
+    "sync.streamer": ("IBPositionStreamer",),
+    "sync.worker": ("QueueWorker", "WorkerStats"),
+}
+
+_EXPORTS = {name: home for home, names in _HOMES.items() for name in names}
+
+if TYPE_CHECKING:
+    from position_sync_dagster.domain.broker import BrokerPosition, Completeness
+    from position_sync_dagster.domain.leg import ActiveContract, LegState
+    from position_sync_dagster.domain.reconciliation import (
+        Discrepancy,
+        DiscrepancyType,
+        ReconciliationResult,
+    )
+    from position_sync_dagster.domain.request import (
+        QueuedPosition,
+        QueueRequest,
+        QueueStatus,
+        Reason,
+        RetryPolicy,
+    )
+    from position_sync_dagster.domain.update import PositionUpdate, PositionUpdateHandler
+    from position_sync_dagster.errors import PositionSyncError
+    from position_sync_dagster.gateway.connection import GatewayConnection, IBConnectionManager
+    from position_sync_dagster.lake.lake import Lake
+    from position_sync_dagster.lake.memory_queue import InMemoryPositionQueue
+    from position_sync_dagster.lake.queue import PositionQueue
+    from position_sync_dagster.lake.registry import StrategyRegistry
+    from position_sync_dagster.lake.updates import PositionUpdatesTable
+    from position_sync_dagster.lake.writer import DeltaLakePositionWriter
+    from position_sync_dagster.settings import Settings, load_settings
+    from position_sync_dagster.sync.reconciliation import PositionReconciler, ReconciliationService
+    from position_sync_dagster.sync.streamer import IBPositionStreamer
+    from position_sync_dagster.sync.worker import QueueWorker, WorkerStats
+
+__all__ = [
+    "ActiveContract",
+    "BrokerPosition",
+    "Completeness",
+    "DeltaLakePositionWriter",
+    "Discrepancy",
+    "DiscrepancyType",
+    "GatewayConnection",
+    "IBConnectionManager",
+    "IBPositionStreamer",
+    "InMemoryPositionQueue",
+    "Lake",
+    "LegState",
+    "PositionQueue",
+    "PositionReconciler",
+    "PositionSyncError",
+    "PositionUpdate",
+    "PositionUpdateHandler",
+    "PositionUpdatesTable",
+    "QueueRequest",
+    "QueueStatus",
+    "QueueWorker",
+    "QueuedPosition",
+    "Reason",
+    "ReconciliationResult",
+    "ReconciliationService",
+    "RetryPolicy",
+    "Settings",
+    "StrategyRegistry",
+    "WorkerStats",
+    "load_settings",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name at its first use (PEP 562)."""
+    home = _EXPORTS.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -173,6 +173,7 @@ class _Shared:
 async def connect(settings: Settings) -> GatewayConnection:
     """Connect with the first free client id of the pool; see `get_connection` for the errors."""
     logging.getLogger("ib_async").setLevel(logging.WARNING)  # it logs each position at INFO
+    logging.getLogger("ib_async.client").setLevel(logging.CRITICAL)  # our errors say it better
     for client_id in settings.client_id_pool:
         with suppress(ClientIdInUseError):
             ib = await _connect_as(client_id, settings)
@@ -247,7 +248,8 @@ async def _connect_as(client_id: int, settings: Settings) -> IB:
     )
     try:
         await asyncio.wait({attempt, trouble}, return_when=asyncio.FIRST_COMPLETED)
-        if trouble.done():
+        timed_out = attempt.done() and isinstance(attempt.exception(), TimeoutError)
+        if trouble.done() and not timed_out:
             raise trouble.result()
         await attempt
     except TimeoutError as error:

@@ -10,19 +10,20 @@ from position_sync_dagster.domain.broker import BrokerPosition
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.domain.request import Reason
-from position_sync_dagster.domain.routing import Demand, Key, allocate_lines, demands, route
+from position_sync_dagster.domain.routing import Key, route
 from position_sync_dagster.domain.session import SessionState
 from position_sync_dagster.domain.update import PositionUpdateHandler
 from position_sync_dagster.domain.valuation import Provenance, factor_agrees, revalue
 from position_sync_dagster.errors import GatewayError, GatewayLostError, LakeError
 from position_sync_dagster.gateway.connection import GatewayConnection, IBConnectionManager
-from position_sync_dagster.gateway.lines import TOO_MANY_LINES, Refusal
+from position_sync_dagster.gateway.lines import Refusal
 from position_sync_dagster.lake.broker_positions import BrokerPositionsTable
 from position_sync_dagster.lake.contracts import ContractsTable
 from position_sync_dagster.lake.queue import PositionQueue
 from position_sync_dagster.lake.registry import StrategyRegistry
 from position_sync_dagster.settings import Settings, load_settings
 from position_sync_dagster.sync.contracts import Contracts
+from position_sync_dagster.sync.linekeeper import LineKeeper
 from position_sync_dagster.sync.mailbox import Letter, Mailbox
 from position_sync_dagster.sync.ownership import Ownership
 from position_sync_dagster.sync.publisher import Publisher
@@ -34,12 +35,6 @@ CONNECTIVITY_LOST, RESTORED_DATA_LOST, RESTORED_DATA_KEPT, PORT_CHANGED = 1100, 
 
 FIRST_TICK_GRACE_S = 5.0
 """A leg whose line is silent this long is valued by its portfolio row meanwhile."""
-
-BARRED_S = 300.0
-"""A conid whose market data was refused is asked for again after this."""
-
-PROBE_S = 600.0
-"""A limit learned from code 101 is probed upwards after this."""
 
 CLOSE_TIMEOUT_S = 5.0
 
@@ -84,6 +79,7 @@ class IBPositionStreamer:
         self.tally = Tally()
         self._manager = manager or IBConnectionManager(self.settings)
         self._contracts = Contracts(contracts)
+        self._lines = LineKeeper(self._contracts, settings=self.settings, clock=clock)
         self._publisher = Publisher(
             queue, broker_positions, settings=self.settings, tally=self.tally, clock=clock
         )
@@ -99,9 +95,6 @@ class IBPositionStreamer:
         self._routes: dict[Key, LegState] = {}
         self._silent: dict[Key, datetime] = {}
         self._dirty: dict[Key, float | None] = {}
-        self._barred: dict[int, datetime] = {}
-        self._limit = self.settings.max_lines
-        self._limit_learned_at: datetime | None = None
         self._refresh_due = clock()
         self._reason = Reason.SNAPSHOT
         self._state = SessionState.STARTING
@@ -125,7 +118,7 @@ class IBPositionStreamer:
     @property
     def line_limit(self) -> int:
         """Give the number of lines of the login, as configured or learned."""
-        return self._limit
+        return self._lines.limit
 
     @property
     def routes(self) -> dict[Key, LegState]:
@@ -183,6 +176,8 @@ class IBPositionStreamer:
             while not self._stop.is_set():
                 self._check_lease()
                 if self._connection is None or not self._connection.is_connected:
+                    if self._connection is not None:
+                        self._go_blind(f"the connection to {self.settings.gateway_id} ended")
                     try:
                         await self._open()
                         failures = 0
@@ -227,6 +222,7 @@ class IBPositionStreamer:
     async def _open(self) -> None:
         """Connect; positions first, then lines; the accounts' values come beside."""
         self._connection = None
+        await self._end_walk()
         connection = await self._manager.get_connection()
         if self._ownership is not None:
             await self._ownership.claim_mode(connection.trading_mode)
@@ -266,7 +262,8 @@ class IBPositionStreamer:
             await self._publish(connection)
         streamed = {key for key in changed if self._routes.get(key) is LegState.STREAMED}
         self._mark(streamed)
-        if await self.registry.refresh() or changed or self._lines_stale(connection):
+        stale = self._lines.stale(connection.lines, connection.feed.holdings, self.registry.active)
+        if await self.registry.refresh() or changed or stale:
             await self._reroute(connection)
         self._flush(connection)
         await self._publisher.enqueue_changed(connection.feed, self._routes, changed - streamed)
@@ -284,58 +281,27 @@ class IBPositionStreamer:
         self._reason = reason
         self._walk = asyncio.create_task(connection.feed.ensure(interval / 2))
 
+    async def _end_walk(self) -> None:
+        walk, self._walk = self._walk, None
+        if walk is not None:
+            walk.cancel()
+            await asyncio.gather(walk, return_exceptions=True)
+
     async def _publish(self, connection: GatewayConnection) -> None:
         self._check_lease()
         session = self._ownership.session if self._ownership else None
         await self._publisher.publish(connection.feed, session=session)
 
-    def _lines_stale(self, connection: GatewayConnection) -> bool:
-        """Tell whether time alone changes the allocation: a hold ended, a bar, a lowered limit."""
-        now = self._clock()
-        if self._limit_learned_at is not None and now - self._limit_learned_at > timedelta(
-            seconds=PROBE_S
-        ):
-            self._limit, self._limit_learned_at = self.settings.max_lines, None
-        self._barred = {c: until for c, until in self._barred.items() if until > now}
-        wanted = {d.conid for d in self._demands(connection)}
-        held = set(connection.lines.held)
-        return bool(held - wanted) or len(held) < min(len(wanted), self._budget)
-
-    @property
-    def _budget(self) -> int:
-        return max(0, self._limit - self.settings.reserved_lines)
-
-    def _demands(self, connection: GatewayConnection) -> list[Demand]:
-        return demands(
-            connection.feed.holdings,
-            self.registry.active,
-            sec_types=self.settings.sec_types,
-            barred=self._barred,
-        )
-
     async def _reroute(self, connection: GatewayConnection) -> None:
         """Give and take lines, then send each holding its way."""
-        now, lines = self._clock(), connection.lines
-        chosen = allocate_lines(
-            self._demands(connection),
-            lines.held,
-            limit=self._limit,
-            reserve=self.settings.reserved_lines,
-            now=now,
-            min_hold=timedelta(seconds=self.settings.min_hold_s),
+        now = self._clock()
+        lines = await self._lines.allocate(
+            connection, connection.feed.holdings, self.registry.active
         )
-        details = await self._contracts.details(connection, chosen)
-        for conid in set(lines.held) - chosen:
-            lines.cancel(conid)
-        for conid in sorted(chosen - set(lines.held)):
-            if conid in details:
-                lines.subscribe(details[conid])
-            else:
-                self._bar(conid, "the gateway gave no contract details")
         routes = route(
             connection.feed.holdings,
             self.registry.active,
-            frozenset(lines.held),
+            lines,
             sec_types=self.settings.sec_types,
         )
         left = set()
@@ -414,17 +380,8 @@ class IBPositionStreamer:
             self._wired.drop()
 
     def _on_refusal(self, refusal: Refusal) -> None:
-        if refusal.code == TOO_MANY_LINES and self._wired is not None:
-            given = self._wired.lines.in_use
-            self._limit = given + self.settings.reserved_lines
-            self._limit_learned_at = self._clock()
-            logger.warning("the gateway gives %d lines: %s", given, refusal.text)
-        else:
-            self._bar(refusal.conid, f"{refusal.code} {refusal.text}")
-
-    def _bar(self, conid: int, why: str) -> None:
-        self._barred[conid] = self._clock() + timedelta(seconds=BARRED_S)
-        logger.warning("conid %d has no market data, it is queued instead: %s", conid, why)
+        if self._wired is not None:
+            self._lines.refused(refusal, self._wired.lines)
 
     def _go_blind(self, why: str) -> None:
         if self._state is not SessionState.BLIND or self._detail != why:
@@ -443,9 +400,7 @@ class IBPositionStreamer:
 
     async def _close(self) -> None:
         self._state = SessionState.ENDED
-        if self._walk is not None:
-            self._walk.cancel()
-            await asyncio.gather(self._walk, return_exceptions=True)
+        await self._end_walk()
         await self._contracts.close()
         for mailbox in self._mailboxes:
             await mailbox.close(timeout_s=CLOSE_TIMEOUT_S)

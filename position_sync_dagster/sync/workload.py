@@ -13,7 +13,7 @@ SETTLE_S = 10.0
 """A login without an owner is left alone this long: a stream that is about to start comes first."""
 
 FIRST_RETRY_S = 10.0
-LAST_RETRY_S = 300.0
+LAST_RETRY_S = 120.0
 
 
 class Step(StrEnum):
@@ -71,26 +71,28 @@ class Workload:
     Attributes:
         pending: Requests that wait, whether or not they may be claimed yet.
         claimable: Those that may be claimed now, and claims whose lease has expired.
-        oldest_claimable_s: Age of the oldest of them, in seconds.
         values_until: Until when a drain can take values from `broker_positions`; None when it
             holds none that are complete.
         session: The gateway's newest session, alive or not.
         stream_in_flight: A stream run is queued, starting or running.
         drain_in_flight: Id of a drain run that is queued, starting or running.
-        drain_failures: Drain runs that failed in a row, the newest at `drain_failed_at`.
+        setbacks: Drain runs in a row that failed, or gave back all they claimed; the last one
+            ended at `set_back_at`.
+        given_back: Requests that the last of them gave back; 0 when it failed.
         recorded_version: Version of `active_strategies` that Dagster last recorded.
     """
 
     now: datetime
     pending: int
     claimable: int
-    oldest_claimable_s: float | None = None
+    oldest_pending_at: datetime | None = None
     values_until: datetime | None = None
     session: GatewaySession | None = None
     stream_in_flight: bool = False
     drain_in_flight: str | None = None
-    drain_failures: int = 0
-    drain_failed_at: datetime | None = None
+    setbacks: int = 0
+    set_back_at: datetime | None = None
+    given_back: int = 0
     registry_version: int | None = None
     recorded_version: int | None = None
     strategies_mark: str | None = None
@@ -121,7 +123,8 @@ def plan_drain(seen: Workload, cursor: DrainCursor, *, refresh_interval_s: float
         return _skip(f"drain run {seen.drain_in_flight[:8]} is in flight", seen, cursor)
     wait_s = _back_off_s(seen)
     if wait_s > 0:
-        reason = f"{seen.drain_failures} drain runs failed in a row; next in {wait_s:.0f} s"
+        what = "gave back what they claimed" if seen.given_back else "failed"
+        reason = f"the last {seen.setbacks} drain runs {what}; next in {wait_s:.0f} s"
         return _skip(reason, seen, cursor)
 
     steps: list[Step] = []
@@ -156,7 +159,7 @@ def retry_delay_s(
     """Give the pause after so many failures in a row, in seconds; it doubles.
 
     >>> [retry_delay_s(n) for n in (0, 1, 2, 9)]
-    [0.0, 10.0, 20.0, 300.0]
+    [0.0, 10.0, 20.0, 120.0]
     """
     return 0.0 if failures <= 0 else min(first_s * 2.0 ** min(failures - 1, 30), last_s)
 
@@ -187,10 +190,10 @@ def _note_owner(seen: Workload, cursor: DrainCursor) -> DrainCursor:
 
 
 def _back_off_s(seen: Workload) -> float:
-    if seen.drain_failed_at is None:
+    if seen.set_back_at is None or 0 < seen.given_back < seen.claimable:
         return 0.0
-    since_s = (seen.now - seen.drain_failed_at).total_seconds()
-    return max(0.0, retry_delay_s(seen.drain_failures) - since_s)
+    since_s = (seen.now - seen.set_back_at).total_seconds()
+    return max(0.0, retry_delay_s(seen.setbacks) - since_s)
 
 
 def _registry_moved(seen: Workload, cursor: DrainCursor) -> bool:
@@ -229,8 +232,10 @@ def _hindrance(seen: Workload) -> str | None:
 
 
 def _numbers(reason: str, seen: Workload) -> str:
-    oldest = "" if seen.oldest_claimable_s is None else f", oldest {seen.oldest_claimable_s:.1f} s"
-    return f"{reason} (pending {seen.pending}, claimable {seen.claimable}{oldest})"
+    numbers = f"pending {seen.pending}, claimable {seen.claimable}"
+    if seen.oldest_pending_at is not None:
+        numbers += f", oldest {(seen.now - seen.oldest_pending_at).total_seconds():.1f} s"
+    return f"{reason} ({numbers})"
 
 
 def _skip(reason: str, seen: Workload, cursor: DrainCursor) -> DrainPlan:

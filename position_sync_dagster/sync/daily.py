@@ -1,0 +1,127 @@
+"""The days of an exchange: which there are, and when each one closes."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+from typing import Self
+from zoneinfo import ZoneInfo
+
+from position_sync_dagster.errors import PositionSyncError, SettingsError
+
+
+class SessionOpenError(PositionSyncError):
+    """A day was asked for whose session has not closed yet."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExchangeDays:
+    """What a partition and its schedule need to know of an exchange, and no more.
+
+    Attributes:
+        calendar: Market identifier code (ISO 10383), for example "XNYS".
+        closes_at: The usual close in local time; half days close earlier.
+        holidays: Weekdays without a session, ascending.
+    """
+
+    calendar: str
+    timezone: str
+    closes_at: time
+    holidays: tuple[date, ...]
+
+    def midnights(self) -> list[datetime]:
+        """Give each holiday as its local midnight: any other hour would exclude nothing."""
+        zone = ZoneInfo(self.timezone)
+        return [datetime.combine(day, time(), zone) for day in self.holidays]
+
+    def to_text(self) -> str:
+        """Write the days as text."""
+        return json.dumps(
+            {
+                "calendar": self.calendar,
+                "timezone": self.timezone,
+                "closes_at": self.closes_at.isoformat(),
+                "holidays": [day.isoformat() for day in self.holidays],
+            }
+        )
+
+    @classmethod
+    def from_text(cls, text: str) -> Self:
+        """Read what `to_text` wrote."""
+        values = json.loads(text)
+        return cls(
+            calendar=values["calendar"],
+            timezone=values["timezone"],
+            closes_at=time.fromisoformat(values["closes_at"]),
+            holidays=tuple(date.fromisoformat(day) for day in values["holidays"]),
+        )
+
+
+def exchange_days(calendar: str, first: date, last: date) -> ExchangeDays:
+    """Look up an exchange from `first` to `last`.
+
+    The New York exchange comes from `holidays`, which is quick to import; any other from
+    `exchange_calendars`, which knows holidays a year ahead.
+
+    Raises:
+        SettingsError: The calendar is not known.
+    """
+    if calendar == "XNYS":
+        from holidays import financial_holidays
+
+        closed = financial_holidays("XNYS", years=range(first.year, last.year + 1))
+        return ExchangeDays(
+            calendar=calendar,
+            timezone="America/New_York",
+            closes_at=time(16, 0),
+            holidays=tuple(
+                day for day in sorted(closed) if first <= day <= last and day.weekday() < 5
+            ),
+        )
+    found = _calendar(calendar)
+    last = min(last, found.last_session.date())
+    weekdays = (first + timedelta(days=n) for n in range((last - first).days + 1))
+    return ExchangeDays(
+        calendar=calendar,
+        timezone=str(found.tz),
+        closes_at=found.close_times[-1][1],
+        holidays=tuple(
+            day for day in weekdays if day.weekday() < 5 and not found.is_session(day.isoformat())
+        ),
+    )
+
+
+def session_closes(calendar: str, days: Iterable[date], *, now: datetime) -> dict[date, datetime]:
+    """Give the moment, in UTC, at which each day's session closed; half days included.
+
+    Raises:
+        SessionOpenError: One of them has not closed yet, or is no session at all.
+        SettingsError: The calendar is not known.
+    """
+    found = _calendar(calendar)
+    closes: dict[date, datetime] = {}
+    for day in days:
+        if not found.is_session(day.isoformat()):
+            raise SessionOpenError(
+                f"{calendar} has no session on {day}.", remedy="Choose a day on which it trades."
+            )
+        close = found.session_close(day.isoformat()).to_pydatetime().astimezone(UTC)
+        if close > now:
+            raise SessionOpenError(
+                f"The session of {day} on {calendar} closes at {close:%Y-%m-%d %H:%M} UTC.",
+                remedy="Materialize it after that, or leave this day out.",
+            )
+        closes[day] = close
+    return closes
+
+
+def _calendar(calendar: str):  # type: ignore[no-untyped-def]
+    import exchange_calendars
+
+    try:
+        return exchange_calendars.get_calendar(calendar)
+    except exchange_calendars.errors.InvalidCalendarName:
+        raise SettingsError(
+            f"POSITION_SYNC_CALENDAR={calendar!r} is no exchange that is known.",
+            remedy='Use a market identifier code such as "XNYS"; `ecal --help` lists them.',
+        ) from None

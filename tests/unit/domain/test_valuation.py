@@ -1,0 +1,144 @@
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from position_sync_dagster.domain.broker import BrokerPosition
+from position_sync_dagster.domain.instrument import Instrument, Right
+from position_sync_dagster.domain.quote import Quote
+from position_sync_dagster.domain.update import PriceKind, Source, TradingMode, ValueOrigin
+from position_sync_dagster.domain.valuation import (
+    Provenance,
+    factor_agrees,
+    from_portfolio,
+    revalue,
+)
+
+NOW = datetime(2026, 3, 4, 15, 30, tzinfo=UTC)
+OPTION = Instrument(
+    conid=7,
+    symbol="SPY",
+    sec_type="OPT",
+    currency="USD",
+    multiplier=100.0,
+    right=Right.PUT,
+    strike=500.0,
+)
+STOCK = Instrument(conid=8, symbol="SPY", sec_type="STK", currency="USD")
+PENCE = Instrument(conid=9, symbol="VOD", sec_type="STK", currency="GBP")
+FUTURE = Instrument(conid=10, symbol="ES", sec_type="FUT", currency="USD", multiplier=50.0)
+
+
+def holding(instrument=OPTION, position=-3.0, **more):
+    return BrokerPosition(
+        **{
+            "gateway_id": "g:1",
+            "account": "DUSIM0001",
+            "instrument": instrument,
+            "position": position,
+            "average_cost": 210.0,
+            "received_at": NOW,
+            "position_time": NOW,
+            "snapshot_id": "s",
+        }
+        | more
+    )
+
+
+def value(held, quote, magnifier=1):
+    return revalue(
+        held,
+        quote,
+        price_magnifier=magnifier,
+        now=NOW,
+        max_mark_age=timedelta(seconds=120),
+        by=Provenance(session_id="s1", fencing_token=4, run_id="r1"),
+    )
+
+
+def marked(price):
+    return Quote(conid=1, mark=price, mark_time=NOW, received_at=NOW, market_data_type=1)
+
+
+def test_a_short_option_is_worth_its_signed_quantity_times_price_times_multiplier():
+    row = value(holding(), marked(1.5))
+    assert row.market_value == pytest.approx(-450.0)
+    assert row.unrealized_pnl == pytest.approx(-450.0 + 3 * 210.0)
+    assert (row.price_kind, row.value_source) == (PriceKind.MARK, ValueOrigin.TICK)
+    assert (row.session_id, row.fencing_token, row.run_id) == ("s1", 4, "r1")
+    assert row.trading_mode is TradingMode.SIMULATED
+
+
+def test_a_stock_without_a_multiplier_counts_once():
+    assert value(holding(STOCK, 10.0), marked(620.0)).market_value == pytest.approx(6200.0)
+
+
+def test_a_cent_quoted_contract_is_valued_in_its_major_unit():
+    row = value(holding(PENCE, 1000.0, average_cost=0.8), marked(75.0), magnifier=100)
+    assert row.market_value == pytest.approx(750.0)
+    assert row.unrealized_pnl == pytest.approx(-50.0)
+    assert row.market_price == 75.0
+
+
+def test_a_future_has_its_notional_value():
+    held = holding(FUTURE, 2.0, average_cost=250_000.0)
+    row = value(held, marked(5100.0))
+    assert row.market_value == pytest.approx(510_000.0)
+    assert row.unrealized_pnl == pytest.approx(10_000.0)
+
+
+def test_without_a_usable_price_the_money_is_unknown_and_not_zero():
+    row = value(holding(), Quote(conid=1, ask=0.05, last=1.2, received_at=NOW))
+    assert (row.market_price, row.market_value, row.unrealized_pnl) == (None, None, None)
+    assert (row.position, row.ask, row.bid) == (-3.0, 0.05, None)
+
+
+def test_with_an_unknown_factor_the_price_is_kept_and_the_money_unknown():
+    row = value(holding(), marked(1.5), magnifier=None)
+    assert (row.market_price, row.market_value) == (1.5, None)
+
+
+def test_without_an_average_cost_the_profit_is_unknown():
+    row = value(holding(average_cost=None), marked(1.5))
+    assert (row.market_value, row.unrealized_pnl) == (pytest.approx(-450.0), None)
+
+
+def test_a_line_without_a_tick_leaves_the_portfolio_value_standing():
+    row = value(holding(market_price=1.4, market_value=-420.0, unrealized_pnl=210.0), None)
+    assert (row.source, row.value_source) == (Source.STREAM, ValueOrigin.PORTFOLIO)
+    assert (row.market_value, row.price_kind) == (-420.0, PriceKind.PORTFOLIO)
+
+
+def test_a_closed_position_is_an_explicit_zero_row():
+    row = value(holding(position=0.0, realized_pnl=55.0), marked(1.5))
+    assert (row.position, row.market_value, row.unrealized_pnl) == (0.0, 0.0, 0.0)
+    assert (row.market_price, row.realized_pnl) == (None, 55.0)
+
+
+def test_what_the_gateway_did_not_give_stays_null_in_a_drained_row():
+    row = from_portfolio(holding(), source=Source.QUEUE, now=NOW, by=Provenance())
+    assert (row.market_price, row.market_value, row.unrealized_pnl) == (None, None, None)
+    assert row.value_source is ValueOrigin.NONE
+    assert row.average_cost == 210.0
+
+
+def test_a_drained_row_carries_the_time_of_its_source():
+    told = NOW - timedelta(minutes=2)
+    held = holding(market_price=1.4, market_value=-420.0, value_time=told)
+    row = from_portfolio(held, source=Source.QUEUE, now=NOW, by=Provenance())
+    assert (row.timestamp, row.value_time) == (NOW, told)
+
+
+@pytest.mark.parametrize(
+    ("held", "magnifier", "agrees"),
+    [
+        (holding(market_price=1.5, market_value=-450.0), 1, True),
+        (holding(market_price=1.5, market_value=-4.5), 1, False),
+        (holding(PENCE, 1000.0, market_price=75.0, market_value=750.0), 100, True),
+        (holding(PENCE, 1000.0, market_price=0.75, market_value=750.0), 100, True),
+        (holding(PENCE, 1000.0, market_price=75.0, market_value=750.0), 1, False),
+        (holding(), 1, None),
+        (holding(market_price=0.0, market_value=0.0), 1, None),
+    ],
+)
+def test_the_factor_is_checked_against_the_brokers_own_value(held, magnifier, agrees):
+    assert factor_agrees(held, price_magnifier=magnifier) is agrees
