@@ -11,6 +11,7 @@ from position_sync_dagster.defs.history import LIVING, JobRun, RunState, recent_
 from position_sync_dagster.defs.resources import GatewayResource, LakeResource
 from position_sync_dagster.defs.stream import STREAM_JOB
 from position_sync_dagster.defs.tables import DATA_VERSION
+from position_sync_dagster.domain.request import QueueStatus
 from position_sync_dagster.domain.session import SessionState
 from position_sync_dagster.sync.workload import (
     DrainCursor,
@@ -73,24 +74,29 @@ def observe(
     drains = recent_runs(instance, DRAIN_JOB, limit=RUNS_SEEN)
     streams = recent_runs(instance, STREAM_JOB, limit=1)
     ended = [run for run in drains if run.state not in LIVING]
-    failures = consecutive(run.state is RunState.FAILED and run.own_fault for run in ended)
+    setbacks = consecutive(_is_setback(run) for run in ended)
     session = lake.sessions.current_sync(settings.gateway_id)
-    backlog = lake.queue.overview_sync(now)
+    backlog = lake.queue.sync.overview()
     return Workload(
         now=now,
-        pending=backlog.pending,
-        claimable=backlog.claimable,
-        oldest_claimable_s=backlog.oldest_claimable_s,
+        pending=backlog.counts[QueueStatus.PENDING],
+        claimable=backlog.claimable + backlog.expired,
+        oldest_pending_at=backlog.oldest_pending_at,
         values_until=_values_until(session, settings, now),
         session=session,
         stream_in_flight=any(run.state in LIVING for run in streams),
         drain_in_flight=_in_flight(drains, now),
-        drain_failures=failures,
-        drain_failed_at=ended[0].ended_at if failures else None,
+        setbacks=setbacks,
+        set_back_at=ended[0].ended_at if setbacks else None,
+        given_back=ended[0].given_back if setbacks else 0,
         registry_version=lake.registry.version,
         recorded_version=_recorded_version(instance),
         strategies_mark=_mark(settings.strategies_file),
     )
+
+
+def _is_setback(run: JobRun) -> bool:
+    return run.given_back > 0 or (run.state is RunState.FAILED and run.own_fault)
 
 
 def _in_flight(drains: Sequence[JobRun], now: datetime) -> str | None:

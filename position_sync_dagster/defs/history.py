@@ -32,6 +32,7 @@ class JobRun:
         since: When it was created or, once it began, when it began.
         ended_at: None while it lives.
         own_fault: It failed by its own error, not by being interrupted, killed or given up.
+        given_back: Requests that it claimed and gave back without a single row written.
     """
 
     run_id: str
@@ -39,7 +40,11 @@ class JobRun:
     since: datetime
     ended_at: datetime | None = None
     own_fault: bool = False
+    given_back: int = 0
 
+
+GIVEN_BACK = "position_sync/given_back"
+"""The tag by which a drain says that it could value nothing of what it claimed."""
 
 FAILURE_REASON = "dagster/failure_reason"
 """The tag by which Dagster says why a run failed."""
@@ -73,6 +78,7 @@ def _run_of(record: dg.RunRecord) -> JobRun:
         since=_moment(record.start_time) or launched,
         ended_at=_moment(record.end_time),
         own_fault=run.tags.get(FAILURE_REASON) in OWN_FAULTS,
+        given_back=int(run.tags.get(GIVEN_BACK, 0)),
     )
 
 

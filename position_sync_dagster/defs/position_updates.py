@@ -5,6 +5,7 @@ import asyncio
 import dagster as dg
 
 from position_sync_dagster.defs.failures import told_as_failure
+from position_sync_dagster.defs.history import GIVEN_BACK
 from position_sync_dagster.defs.resources import GatewayResource, LakeResource
 from position_sync_dagster.defs.tables import GROUP, KINDS, OWNERS, TAGS, columns_of, data_version
 from position_sync_dagster.lake.schemas import POSITION_UPDATES
@@ -44,6 +45,8 @@ def position_updates(
         version = report.version_to if report.version_to is not None else tables.updates.version
     if report.reason:
         context.log.warning(report.reason)
+    if report.released and not report.rows:
+        context.instance.add_run_tags(context.run_id, {GIVEN_BACK: str(report.released)})
     return dg.MaterializeResult(
         metadata=drain_metadata(report, version), data_version=data_version(version)
     )

@@ -11,6 +11,9 @@ from position_sync_dagster.sync.workload import consecutive, retry_delay_s
 START_GRACE = timedelta(seconds=30)
 """A worker takes 3 to 10 s from its launch to its lease, and less from its lease to its end."""
 
+ROTATION_LEAD_S = 30.0
+"""A successor is up before the end: the gap is one hand-over of the lease, not a start."""
+
 SHORT_LIFE = timedelta(seconds=30)
 """A run that failed sooner after its start counts towards a crash loop."""
 
@@ -35,6 +38,7 @@ def supervise(
     *,
     now: datetime,
     supervised_since: datetime | None,
+    rotate_after_s: float,
 ) -> Supervision:
     """Decide by the lease, never by a run's status, whether the stream needs a new run.
 
@@ -42,14 +46,21 @@ def supervise(
         runs: The recent stream runs, newest first.
         session: The newest session of the gateway, alive or not.
         supervised_since: When a person last switched the supervisor on.
+        rotate_after_s: Life of a session; its successor starts a little before the end and waits
+            for the lease.
     """
     owner = session if session is not None and session.is_alive(now) else None
     lost = tuple(r.run_id for r in runs if _is_lost(r, session, owner, now))
     living = [r for r in runs if r.state in LIVING and r.run_id not in lost]
+    if owner is not None and [r.run_id for r in living] == [owner.run_id]:
+        due_s = (owner.started_at - now).total_seconds() + rotate_after_s
+        if due_s <= min(ROTATION_LEAD_S, rotate_after_s / 2):
+            reason = f"run {living[0].run_id[:8]} ends in {due_s:.0f} s: its successor starts"
+            return Supervision(start=True, lost=lost, reason=reason)
     if living:
         return Supervision(start=False, lost=lost, reason=_describe(living[0], owner, now))
-    if owner is not None and not _is_left_over(owner, runs, lost):
-        reason = f"the login is owned by {_name(owner)}, until its lease ends"
+    if owner is not None and owner.owner is Owner.STREAM and not _is_left_over(owner, runs, lost):
+        reason = f"process {owner.pid} on {owner.host} streams outside Dagster"
         return Supervision(start=False, lost=lost, reason=reason)
     if lost:
         return Supervision(start=True, lost=lost, reason="the stream's lease ended without it")
@@ -106,8 +117,3 @@ def _describe(run: JobRun, owner: GatewaySession | None, now: datetime) -> str:
         return f"run {run.run_id[:8]} is {run.state.value.lower()}"
     left_s = (owner.expires_at - now).total_seconds()
     return f"run {run.run_id[:8]} is {owner.state.value.lower()}, its lease holds {left_s:.0f} s"
-
-
-def _name(owner: GatewaySession) -> str:
-    who = "a stream" if owner.owner is Owner.STREAM else "a drain"
-    return f"{who} (process {owner.pid} on {owner.host})"

@@ -31,6 +31,7 @@ def supervise_stream(
         lake.peek(settings).sessions.current_sync(settings.gateway_id),
         now=datetime.now(UTC),
         supervised_since=None if started_at is None else datetime.fromtimestamp(started_at, UTC),
+        rotate_after_s=settings.rotate_after_s,
     )
     for run_id in decision.lost:
         run = context.instance.get_run_by_id(run_id)

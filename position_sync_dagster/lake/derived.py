@@ -113,7 +113,7 @@ class DerivedTable:
         return self._replace(frame, f"{self.spec.partition_by[0]} IN ({listed})", run_id)
 
     def _replace(self, frame: pl.DataFrame, predicate: str, run_id: str | None) -> Replaced:
-        wanted = frame.select(list(self.spec.columns)).cast(dict(self.spec.polars))
+        wanted = frame.select(list(self.spec.columns)).cast(self.spec.polars)
 
         def step(handle: DeltaTable) -> Replaced:
             changed = not _same(scan(handle, self.spec, predicate), wanted)

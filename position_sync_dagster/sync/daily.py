@@ -1,6 +1,7 @@
 """The days of an exchange: which there are, and when each one closes."""
 
 import json
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
@@ -119,7 +120,10 @@ def _calendar(calendar: str):  # type: ignore[no-untyped-def]
     import exchange_calendars
 
     try:
-        return exchange_calendars.get_calendar(calendar)
+        with warnings.catch_warnings():
+            # Its use of pandas is deprecated there; nothing that a user of ours could mend.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            return exchange_calendars.get_calendar(calendar)
     except exchange_calendars.errors.InvalidCalendarName:
         raise SettingsError(
             f"POSITION_SYNC_CALENDAR={calendar!r} is no exchange that is known.",
