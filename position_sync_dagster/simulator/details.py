@@ -6,6 +6,7 @@ from datetime import date, timedelta
 
 from position_sync_dagster.simulator.contract import DATED, Contract, SecType
 
+CHICAGO = frozenset({"CME", "CBOT", "CBOE"})
 ORDER_TYPES = (
     "ACTIVETIM,AD,ADJUST,ALERT,ALLOC,AVGCOST,BASKET,COND,CONDORDER,DAY,DEACT,GAT,GTC,GTD,GTT,"
     "IOC,LIT,LMT,MIT,MKT,MTL,NONALGO,OCA,PEGBENCH,SCALE,STP,STPLMT,TRAIL,WHATIF"
@@ -21,7 +22,8 @@ def contract_details(
     of a non-option is `0`, and an expiry carries time and zone.
     """
     derivative = contract.sec_type in DATED
-    expiry = f"{contract.expiry} 16:00:00 US/Eastern" if derivative else ""
+    zone = "US/Central" if contract.exchange in CHICAGO else "US/Eastern"
+    expiry = f"{contract.expiry} 16:00:00 {zone}" if derivative else ""
     return (
         "10",
         str(req_id),
@@ -48,7 +50,7 @@ def contract_details(
         "",
         "",
         "",
-        "US/Eastern",
+        zone,
         hours(today, "0930", "1600"),
         hours(today, "0930", "1600"),
         "",
