@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import BinaryIO, Self
 
 from position_sync_dagster.errors import PositionSyncError
 
@@ -19,6 +19,13 @@ class ChildEndedError(PositionSyncError):
     """A program that should run has ended."""
 
 
+def fresh(log: Path) -> BinaryIO:
+    """Open an empty log file; what it held goes to the same name with `.previous`."""
+    if log.exists():
+        log.replace(log.with_name(f"{log.stem}.previous{log.suffix}"))
+    return log.open("wb")
+
+
 class Child:
     """A program started under a keeper; it ends with its owner, however that one ends.
 
@@ -27,7 +34,8 @@ class Child:
         command: Program and arguments.
         env: The whole environment.
         cwd: Working directory.
-        log: File that takes its output, emptied first; None leaves it on this terminal.
+        log: File that takes its output, the one before kept beside it; None leaves the output
+            on this terminal.
         grace_s: Seconds between the interrupt and the kill.
         holds: File descriptors that stay open until the program has ended: the lock of a home,
             or the pipe of another child, which then ends after this one.
@@ -51,7 +59,7 @@ class Child:
         self._open = True
         keeper = [sys.executable, "-m", "position_sync_dagster.launch.keeper"]
         keeper += ["--owner-fd", str(owner_fd), "--grace-s", str(grace_s), "--", *command]
-        output = log.open("wb") if log else None
+        output = fresh(log) if log else None
         try:
             self._keeper = subprocess.Popen(  # noqa: S603 - our own module, no shell
                 keeper,

@@ -1,0 +1,20 @@
+"""The commands of `position-sync`, put together."""
+
+import typer
+
+from position_sync_dagster.cli import positions, run, status, strategies
+
+app = typer.Typer(
+    name="position-sync",
+    help="Every option leg of an Interactive Brokers account, valued into Delta tables.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("demo")(run.demo)
+app.command("dev")(run.dev)
+app.command("simulate")(run.simulate)
+app.command("status")(status.status)
+app.command("positions")(positions.positions)
+app.add_typer(strategies.app, name="strategies")

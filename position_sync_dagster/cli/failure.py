@@ -1,0 +1,44 @@
+"""Errors as a person at a terminal, or a script, meets them."""
+
+import sys
+
+from position_sync_dagster.errors import (
+    AmbiguousRemovalError,
+    InvalidLegError,
+    PositionSyncError,
+    SettingsError,
+    StrategiesFileError,
+    UnknownLegError,
+)
+from position_sync_dagster.launch.home import HomeError
+from position_sync_dagster.launch.lock import HomeInUseError
+from position_sync_dagster.launch.ports import PortTakenError
+from position_sync_dagster.launch.text import printable
+
+FAILED = 1
+MISUSED = 2
+
+MISUSES = (
+    AmbiguousRemovalError,
+    HomeError,
+    HomeInUseError,
+    InvalidLegError,
+    PortTakenError,
+    SettingsError,
+    StrategiesFileError,
+    UnknownLegError,
+)
+"""What the caller can put right on the command line, in a file or in the environment."""
+
+
+def exit_code(error: PositionSyncError) -> int:
+    """Give 2 for what the caller can put right, else 1."""
+    return MISUSED if isinstance(error, MISUSES) else FAILED
+
+
+def tell(error: PositionSyncError) -> int:
+    """Write the error to stderr, what happened and then the remedy; give the exit code."""
+    for text in (f"position-sync: {error.what}", f"  {error.remedy}"):
+        for line in text.splitlines():
+            print(printable(line), file=sys.stderr)  # noqa: T201 - the command line's output
+    return exit_code(error)

@@ -1,0 +1,36 @@
+"""Options that several commands share."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from position_sync_dagster.settings import Settings
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for a program.")]
+HomeFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--home",
+        metavar="FOLDER",
+        help="Use the settings and the tables of a demo's home, .demo for one.",
+    ),
+]
+
+
+def settings_for(home: Path | None) -> "Settings":
+    """Read the settings of a home, or, without one, those of the environment and `.env`.
+
+    Raises:
+        HomeError: There is no home at the path.
+        SettingsError: A value is malformed.
+    """
+    from position_sync_dagster.settings import load_settings
+
+    if home is None:
+        return load_settings()
+    from position_sync_dagster.launch.home import Home, adopt_environment
+
+    adopt_environment(Home.at(home).settings())
+    return load_settings(_env_file=None)

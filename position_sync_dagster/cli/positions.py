@@ -1,0 +1,85 @@
+"""The command `position-sync positions`: the newest value of each position."""
+
+import asyncio
+from typing import Annotated
+
+import typer
+
+from position_sync_dagster.cli.options import HomeFolder, Json, settings_for
+from position_sync_dagster.cli.output import print_json, print_table
+from position_sync_dagster.cli.strategies import open_lake
+from position_sync_dagster.launch.text import age, number, quantity
+
+COLUMNS = {
+    "account": "left",
+    "conid": "right",
+    "symbol": "left",
+    "right": "left",
+    "strike": "right",
+    "expiry": "left",
+    "position": "right",
+    "price": "right",
+    "value": "right",
+    "unrealised": "right",
+    "currency": "left",
+    "by": "left",
+    "from": "left",
+    "age": "right",
+}
+
+
+def positions(
+    strategy: Annotated[str | None, typer.Option(help="Only the legs of this strategy.")] = None,
+    closed: Annotated[bool, typer.Option("--closed", help="Also what is closed.")] = False,
+    json: Json = False,
+    home: HomeFolder = None,
+) -> None:
+    """Show the newest row of each position: its values, who wrote it, and how old it is."""
+    from position_sync_dagster.domain.clock import utc_now
+
+    lake = open_lake(settings_for(home))
+    rows = asyncio.run(lake.updates.latest_updates())
+    if strategy is not None:
+        legs = [
+            leg
+            for leg in asyncio.run(lake.registry.get_all_active())
+            if leg.strategy_id == strategy
+        ]
+        rows = [
+            row
+            for row in rows
+            if any(leg.conid == row.conid and leg.account in (None, row.account) for leg in legs)
+        ]
+    rows = [row for row in rows if closed or row.position]
+    rows.sort(
+        key=lambda row: (row.account, row.symbol, str(row.expiry), row.strike or 0, row.conid)
+    )
+    now = utc_now()
+    if json:
+        print_json(rows)
+        return
+    if not rows:
+        typer.echo("No position has a row yet.")
+        return
+    print_table(
+        COLUMNS,
+        (
+            (
+                row.account,
+                str(row.conid),
+                row.symbol,
+                str(row.right or ""),
+                "" if row.strike is None else f"{row.strike:g}",
+                "" if row.expiry is None else row.expiry.isoformat(),
+                quantity(row.position),
+                number(row.market_price),
+                number(row.market_value),
+                number(row.unrealized_pnl),
+                row.currency,
+                str(row.source),
+                str(row.value_source),
+                age(row.timestamp, now),
+            )
+            for row in rows
+        ),
+    )

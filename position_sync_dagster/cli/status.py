@@ -1,0 +1,24 @@
+"""The command `position-sync status`: one look at the whole."""
+
+import typer
+
+from position_sync_dagster.cli.options import HomeFolder, Json, settings_for
+from position_sync_dagster.cli.output import print_json
+
+
+def status(json: Json = False, home: HomeFolder = None) -> None:
+    """Show who owns the gateway, the lines, the queue and what was written last."""
+    from position_sync_dagster.domain.clock import utc_now
+    from position_sync_dagster.lake import Lake
+    from position_sync_dagster.sync.status import read_status
+
+    settings = settings_for(home)
+    lake = Lake(settings.lake)
+    found = read_status(lake, settings, utc_now())
+    if json:
+        print_json(found.to_dict())
+        return
+    from position_sync_dagster.launch.figures import describe
+
+    for label, value in describe(found):
+        typer.echo(f"{label:<18} {value}")

@@ -1,0 +1,191 @@
+"""The commands `position-sync strategies …`: which legs are active."""
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from position_sync_dagster.cli.options import HomeFolder, Json, settings_for
+from position_sync_dagster.cli.output import print_json, print_table
+from position_sync_dagster.launch.text import quantity
+
+if TYPE_CHECKING:
+    from position_sync_dagster.domain.leg import ActiveContract
+    from position_sync_dagster.lake import Lake
+    from position_sync_dagster.settings import Settings
+
+app = typer.Typer(help="The legs of active strategies.", no_args_is_help=True)
+
+Conid = Annotated[str, typer.Argument(help="IB's contract id.")]
+
+
+def open_lake(settings: "Settings") -> "Lake":
+    """Give the lake of the settings, its tables made where they are not."""
+    from position_sync_dagster.lake import Lake
+
+    lake = Lake(settings.lake)
+    asyncio.run(lake.initialize())
+    return lake
+
+
+def warn_of_file(settings: "Settings") -> None:
+    """Say that a strategies file will undo what is changed by hand."""
+    if settings.strategies_file is not None:
+        typer.echo(
+            f"The registry is kept equal to {settings.strategies_file}: its next materialization "
+            "undoes this change. Change the file as well.",
+            err=True,
+        )
+
+
+@app.command("list")
+def list_legs(json: Json = False, home: HomeFolder = None) -> None:
+    """List the active legs."""
+    lake = open_lake(settings_for(home))
+    legs = sorted(
+        asyncio.run(lake.registry.get_all_active()),
+        key=lambda leg: (leg.strategy_id, leg.symbol, leg.expiry, leg.strike, leg.right),
+    )
+    if json:
+        print_json(legs)
+        return
+    if not legs:
+        typer.echo("No leg is active. Add one with `position-sync strategies add`.")
+        return
+    print_legs(legs)
+
+
+def print_legs(legs: "Sequence[ActiveContract]") -> None:
+    """Print legs as a table."""
+    columns = {
+        "strategy": "left",
+        "conid": "right",
+        "symbol": "left",
+        "right": "left",
+        "strike": "right",
+        "expiry": "left",
+        "account": "left",
+        "quantity": "right",
+        "priority": "right",
+        "since (UTC)": "left",
+    }
+    rows = [
+        (
+            leg.strategy_id,
+            str(leg.conid),
+            leg.symbol,
+            str(leg.right),
+            f"{leg.strike:g}",
+            leg.expiry.isoformat(),
+            leg.account or "any",
+            "all" if leg.quantity is None else quantity(leg.quantity),
+            str(leg.priority),
+            f"{leg.added_at:%Y-%m-%d %H:%M:%S}",
+        )
+        for leg in legs
+    ]
+    print_table(columns, rows)
+
+
+@app.command("add")
+def add_leg(
+    conid: Conid,
+    strategy: Annotated[str, typer.Option(help="The strategy's name or number.")],
+    symbol: Annotated[str, typer.Option(help="The underlying's symbol.")],
+    right: Annotated[str, typer.Option(help="CALL or PUT.")],
+    strike: Annotated[str, typer.Option(help="In the contract's price unit.")],
+    expiry: Annotated[str, typer.Option(help='As "20260220" or "2026-02-20".')],
+    quantity: Annotated[
+        float | None, typer.Option(help="Signed contracts of this strategy; all if left out.")
+    ] = None,
+    account: Annotated[str | None, typer.Option(help="Any account if left out.")] = None,
+    priority: Annotated[int, typer.Option(min=1, help="1 gets a line before 2.")] = 1,
+    json: Json = False,
+    home: HomeFolder = None,
+) -> None:
+    """Make a leg active: it is streamed within seconds if it is held and a line is free."""
+    from position_sync_dagster.domain.clock import utc_now
+    from position_sync_dagster.domain.leg import make_leg
+
+    leg = make_leg(
+        conid=conid,
+        symbol=symbol,
+        right=right,
+        strike=strike,
+        expiry=expiry,
+        strategy_id=strategy,
+        added_at=utc_now(),
+        quantity=quantity,
+        account=account,
+        priority=priority,
+    )
+    settings = settings_for(home)
+    lake = open_lake(settings)
+    asyncio.run(
+        lake.registry.add_active(
+            conid=leg.conid,
+            symbol=leg.symbol,
+            right=leg.right,
+            strike=leg.strike,
+            expiry=leg.expiry,
+            strategy_id=leg.strategy_id,
+            quantity=leg.quantity,
+            account=leg.account,
+            priority=leg.priority,
+        )
+    )
+    warn_of_file(settings)
+    if json:
+        print_json(leg)
+    else:
+        typer.echo(f"{leg.symbol} {leg.conid} is active in {leg.strategy_id}.")
+
+
+@app.command("remove")
+def remove_leg(
+    conid: Conid,
+    strategy: Annotated[
+        str | None, typer.Option(help="Needed only if several strategies hold the leg.")
+    ] = None,
+    json: Json = False,
+    home: HomeFolder = None,
+) -> None:
+    """End a leg's stay: it is valued by the queue again and its line becomes free."""
+    from position_sync_dagster.domain.instrument import parse_conid
+
+    number = parse_conid(conid)
+    settings = settings_for(home)
+    lake = open_lake(settings)
+    asyncio.run(lake.registry.remove_active(number, strategy_id=strategy))
+    warn_of_file(settings)
+    if json:
+        print_json({"conid": number, "strategy_id": strategy, "removed": True})
+    else:
+        typer.echo(f"{number} is removed{f' from {strategy}' if strategy else ''}.")
+
+
+@app.command("import")
+def import_file(
+    file: Annotated[Path, typer.Argument(help="A strategies file in YAML.")],
+    json: Json = False,
+    home: HomeFolder = None,
+) -> None:
+    """Make the active legs equal to a strategies file; nothing changes if it has an error."""
+    from position_sync_dagster.lake.strategies_file import load_strategies
+
+    legs = load_strategies(file)
+    settings = settings_for(home)
+    lake = open_lake(settings)
+    before = {leg.key for leg in asyncio.run(lake.registry.get_all_active())}
+    asyncio.run(lake.registry.replace_all(legs))
+    after = {leg.key for leg in asyncio.run(lake.registry.get_all_active())}
+    counts = {"legs": len(after), "added": len(after - before), "removed": len(before - after)}
+    if json:
+        print_json(counts)
+    else:
+        typer.echo(
+            f"{counts['legs']} legs are active: {counts['added']} added, "
+            f"{counts['removed']} removed."
+        )

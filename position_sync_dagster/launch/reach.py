@@ -1,0 +1,39 @@
+"""Whether something listens at the gateway's address, and what to do if not."""
+
+import socket
+from enum import StrEnum
+
+CONNECT_S = 2.0
+
+
+class Reach(StrEnum):
+    """What a connection attempt found."""
+
+    OPEN = "something listens"
+    REFUSED = "nothing listens there"
+    SILENT = "there is no answer"
+    UNKNOWN = "the address is not known"
+
+
+def probe(host: str, port: int, *, timeout_s: float = CONNECT_S) -> Reach:
+    """Try to connect, and close again at once."""
+    try:
+        socket.create_connection((host, port), timeout=timeout_s).close()
+    except ConnectionRefusedError:
+        return Reach.REFUSED
+    except socket.gaierror:
+        return Reach.UNKNOWN
+    except OSError:
+        return Reach.SILENT
+    return Reach.OPEN
+
+
+def advice(host: str, port: int, found: Reach) -> str:
+    """Say what was tried and what to change."""
+    return (
+        f"No gateway at {host}:{port}: {found}.\n"
+        "  Start TWS or IB Gateway and log in; in its API settings enable socket clients and\n"
+        "  compare the port. Another address: POSITION_SYNC_GATEWAY_HOST and\n"
+        "  POSITION_SYNC_GATEWAY_PORT (TWS live 7496, paper 7497; Gateway live 4001, paper 4002),\n"
+        "  in the environment or in .env. Everything keeps running, and the stream keeps trying."
+    )

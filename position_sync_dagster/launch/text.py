@@ -1,0 +1,57 @@
+"""Values as text for a terminal."""
+
+from datetime import datetime, timedelta
+
+
+def printable(text: str) -> str:
+    r"""Give text that cannot steer a terminal: each control character as its escape.
+
+    >>> printable("AAPL\x1b[2J")
+    'AAPL\\x1b[2J'
+    """
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
+    )
+
+
+def number(value: float | None, digits: int = 2) -> str:
+    """Write a number for a table; what is unknown is a dash, never a zero.
+
+    >>> number(1234.5), number(None)
+    ('1,234.50', '–')
+    """
+    return "–" if value is None else f"{value:,.{digits}f}"
+
+
+def quantity(value: float | None) -> str:
+    """Write a quantity without needless decimals.
+
+    >>> quantity(-3.0), quantity(0.5)
+    ('-3', '0.5')
+    """
+    return "–" if value is None else f"{value:,.10g}"
+
+
+def age(since: datetime | None, now: datetime) -> str:
+    """Write how long ago a moment is."""
+    return "–" if since is None else duration((now - since).total_seconds())
+
+
+def duration(seconds: float | None) -> str:
+    """Write a length of time.
+
+    >>> duration(0.42), duration(75), duration(7300), duration(200000)
+    ('0.4 s', '75 s', '2 h 1 min', '2 d 7 h')
+    """
+    if seconds is None:
+        return "–"
+    seconds = max(seconds, 0.0)
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    length = timedelta(seconds=round(seconds))
+    hours, rest = divmod(length.seconds, 3600)
+    if length.days:
+        return f"{length.days} d {hours} h"
+    return f"{hours} h {rest // 60} min" if hours else f"{rest // 60} min"
