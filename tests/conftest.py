@@ -1,0 +1,80 @@
+"""What every test may need: a condition with a deadline, and a simulator on free ports."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from position_sync_dagster.settings import Settings
+from position_sync_dagster.simulator import Simulator, load_book
+
+DEADLINE_S = 10.0
+POLL_S = 0.02
+
+
+@pytest.fixture(autouse=True)
+def _own_settings(monkeypatch, tmp_path):
+    """Keep a developer's own settings out of the tests."""
+    import os
+
+    for name in list(os.environ):
+        if name.startswith("POSITION_SYNC_"):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def eventually() -> Callable[..., Awaitable[Any]]:
+    """Wait until a condition (plain or async) holds and give what it returned."""
+
+    async def wait(condition: Callable[[], Any], *, within_s: float = DEADLINE_S) -> Any:
+        deadline = time.monotonic() + within_s
+        while True:
+            result = condition()
+            if asyncio.iscoroutine(result):
+                result = await result
+            if result:
+                return result
+            if time.monotonic() > deadline:
+                raise AssertionError(f"did not happen within {within_s:g} s: {condition}")
+            await asyncio.sleep(POLL_S)
+
+    return wait
+
+
+@pytest.fixture
+def simulate() -> Callable[..., Any]:
+    """Run a simulator; at its end no order message may have reached it."""
+
+    @asynccontextmanager
+    async def run(book: str = "small", **options: Any) -> AsyncIterator[Simulator]:
+        options.setdefault("tick_interval_s", 0.05)
+        async with Simulator(load_book(book), seed=7, port=0, control_port=None, **options) as sim:
+            yield sim
+            assert sim.orders_received == []
+
+    return run
+
+
+@pytest.fixture
+def settings_for() -> Callable[..., Settings]:
+    """Give settings for a simulator, with short intervals."""
+
+    def make(sim: Simulator, **more: Any) -> Settings:
+        return Settings(
+            _env_file=None,
+            **{
+                "gateway_port": sim.port,
+                "gateway_timeout_s": 3.0,
+                "flush_interval_s": 0.1,
+                "min_hold_s": 0.1,
+                "heartbeat_s": 0.5,
+                "session_lease_s": 3.0,
+            }
+            | more,
+        )
+
+    return make

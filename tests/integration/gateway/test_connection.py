@@ -1,0 +1,137 @@
+"""Connecting: the real ib_async over a real socket, to the simulator and to what is none."""
+
+import asyncio
+import time
+from contextlib import asynccontextmanager
+
+import pytest
+
+from position_sync_dagster.domain.update import TradingMode
+from position_sync_dagster.errors import (
+    ClientIdInUseError,
+    GatewayRefusedError,
+    GatewayTimeoutError,
+    NotAGatewayError,
+    SettingsError,
+)
+from position_sync_dagster.gateway.connection import IBConnectionManager, connect
+from position_sync_dagster.settings import Settings, load_settings
+
+
+@asynccontextmanager
+async def server(answer):
+    """Serve something that is no gateway."""
+    listening = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with listening:
+        yield Settings(
+            _env_file=None,
+            gateway_port=listening.sockets[0].getsockname()[1],
+            gateway_timeout_s=0.5,
+        )
+
+
+async def test_managers_of_one_gateway_share_one_connection(simulate, settings_for, eventually):
+    async with simulate() as sim:
+        first, second = (IBConnectionManager(settings_for(sim)) for _ in range(2))
+        connection = await first.get_connection()
+        assert await second.get_connection() is connection
+        assert connection.accounts == ("DUSIM0001", "DUSIM0002")
+        assert connection.trading_mode is TradingMode.SIMULATED
+        assert sim.stats()["connections"]["now"] == 1
+        await first.close()
+        assert connection.is_connected
+        await second.close()
+        assert not connection.is_connected
+        await eventually(lambda: sim.stats()["connections"]["now"] == 0)
+
+
+async def test_connecting_asks_for_positions_alone(simulate, settings_for):
+    async with simulate() as sim:
+        manager = IBConnectionManager(settings_for(sim))
+        await manager.get_connection()
+        (requests,) = sim.stats()["requests"].values()
+        assert set(requests) == {"startApi", "reqPositions"}
+        await manager.close()
+
+
+async def test_a_client_id_in_use_leads_to_the_next_of_the_pool(simulate, settings_for):
+    async with simulate() as sim:
+        settings = settings_for(sim, gateway_client_ids=2)
+        connections = [await connect(settings), await connect(settings)]
+        assert [c.client_id for c in connections] == [17, 18]
+        started = time.monotonic()
+        with pytest.raises(ClientIdInUseError, match="17 to 18"):
+            await connect(settings)
+        assert time.monotonic() - started < settings.gateway_timeout_s
+        for connection in connections:
+            await connection.close()
+
+
+async def test_nothing_listening_is_said_with_address_and_remedy():
+    async with server(lambda _r, w: w.close()) as settings:
+        port = settings.gateway_port
+    with pytest.raises(GatewayRefusedError, match=f"127.0.0.1:{port}") as caught:
+        await connect(settings)
+    assert "POSITION_SYNC_GATEWAY_PORT" in caught.value.remedy
+
+
+async def test_a_web_server_is_named_as_no_gateway():
+    async def answer(reader, writer):
+        await reader.read(100)
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    async with server(answer) as settings:
+        with pytest.raises(NotAGatewayError, match=str(settings.gateway_port)):
+            await connect(settings)
+
+
+async def test_a_silent_server_is_a_timeout():
+    over = asyncio.Event()
+
+    async def answer(_reader, writer):
+        await over.wait()
+        writer.close()
+
+    async with server(answer) as settings:
+        with pytest.raises(GatewayTimeoutError, match=r"0\.5 s"):
+            await connect(settings)
+        over.set()
+
+
+async def test_a_server_that_hangs_up_is_refusing():
+    async def answer(reader, writer):
+        await reader.read(100)
+        writer.close()
+
+    async with server(answer) as settings:
+        with pytest.raises(GatewayRefusedError, match="closed the connection"):
+            await connect(settings)
+
+
+async def test_paper_settings_refuse_an_account_of_another_mode(simulate, settings_for, eventually):
+    async with simulate() as sim:
+        with pytest.raises(SettingsError, match=r"PAPER.*SIMULATED"):
+            await connect(settings_for(sim, trading_mode="PAPER"))
+        await eventually(lambda: sim.stats()["connections"]["now"] == 0)
+
+
+def test_client_id_zero_is_refused(monkeypatch):
+    with pytest.raises(SettingsError, match="client id 0"):
+        IBConnectionManager(Settings(_env_file=None), client_id=0)
+    monkeypatch.setenv("POSITION_SYNC_GATEWAY_CLIENT_ID", "0")
+    with pytest.raises(SettingsError, match="POSITION_SYNC_GATEWAY_CLIENT_ID"):
+        load_settings()
+
+
+async def test_a_dropped_connection_is_followed_by_a_new_one(simulate, settings_for):
+    async with simulate() as sim:
+        manager = IBConnectionManager(settings_for(sim))
+        first = await manager.get_connection()
+        sim.disconnect()
+        await asyncio.wait_for(first.lost.wait(), 5)
+        second = await manager.get_connection()
+        assert second is not first
+        assert second.is_connected
+        await manager.close()

@@ -1,0 +1,103 @@
+"""Market data lines, counted by us as the gateway counts them."""
+
+import pytest
+
+from position_sync_dagster.gateway.connection import connect
+
+CALL, PUT, WORTHLESS, CENTS, FUTURE, STOCK = (
+    921000001,
+    921000002,
+    921000003,
+    921000004,
+    920000002,
+    920000001,
+)
+ALL = (CALL, PUT, WORTHLESS, CENTS, FUTURE, STOCK)
+
+
+@pytest.fixture
+async def line(simulate, settings_for):
+    """A simulator, a connection and the details of some contracts."""
+    async with simulate() as sim:
+        connection = await connect(settings_for(sim))
+        details = await connection.details([*ALL, 999])
+        yield sim, connection, details
+        await connection.close()
+
+
+async def test_details_are_known_for_every_kind_of_contract_but_not_for_an_unknown_one(line):
+    _sim, _connection, details = line
+    assert set(details) == set(ALL)
+    assert (details[CENTS].price_magnifier, details[CENTS].multiplier) == (100, 5000.0)
+    assert (details[STOCK].multiplier, details[STOCK].right) == (1.0, None)
+    assert details[FUTURE].exchange == "CME"
+
+
+async def test_every_kind_of_contract_streams_on_one_line_each(line, eventually):
+    sim, connection, details = line
+    for conid in ALL:
+        connection.lines.subscribe(details[conid])
+    await eventually(
+        lambda: all(connection.lines.quote(c).mark is not None for c in set(ALL) - {WORTHLESS})
+    )
+    assert connection.lines.in_use == sim.stats()["lines_in_use"] == len(ALL)
+    quote = connection.lines.quote(CALL)
+    assert quote.bid <= quote.ask
+    assert 0 < quote.delta < 1
+    assert quote.mark_time is not None
+    assert quote.market_data_type == 1
+
+
+async def test_a_worthless_option_has_no_bid(line, eventually):
+    _sim, connection, details = line
+    connection.lines.subscribe(details[WORTHLESS])
+    await eventually(lambda: connection.lines.quote(WORTHLESS).ask == 0.05)
+    assert connection.lines.quote(WORTHLESS).bid is None
+
+
+async def test_two_callers_share_a_line_and_the_last_one_frees_it(line, eventually):
+    sim, connection, details = line
+    connection.lines.subscribe(details[CALL])
+    connection.lines.subscribe(details[CALL])
+    await eventually(lambda: sim.stats()["lines_in_use"] == 1)
+    connection.lines.cancel(CALL)
+    assert connection.lines.in_use == 1
+    connection.lines.cancel(CALL)
+    assert connection.lines.in_use == 0
+    await eventually(lambda: sim.stats()["lines_in_use"] == 0)
+    assert sim.stats()["peak_lines"] == 1
+
+
+async def test_a_line_taken_again_starts_without_old_prices(line, eventually):
+    _sim, connection, details = line
+    connection.lines.subscribe(details[CALL])
+    await eventually(lambda: connection.lines.quote(CALL).mark is not None)
+    connection.lines.cancel(CALL)
+    connection.lines.subscribe(details[CALL])
+    assert connection.lines.quote(CALL).mark is None
+    assert connection.lines.quote(CALL).received_at is None
+
+
+async def test_the_line_too_many_is_refused_while_the_others_go_on(line, eventually):
+    sim, connection, details = line
+    sim.set_line_limit(2)
+    refusals = []
+    connection.lines.on_refusal = refusals.append
+    for conid in (CALL, PUT, STOCK):
+        connection.lines.subscribe(details[conid])
+    await eventually(lambda: refusals)
+    assert [(r.conid, r.code) for r in refusals] == [(STOCK, 101)]
+    assert connection.lines.in_use == 2
+    connection.lines.take_ticked()
+    await eventually(lambda: {CALL, PUT} <= set(connection.lines.take_ticked()))
+
+
+async def test_a_contract_without_permission_frees_its_line(line, eventually):
+    sim, connection, details = line
+    sim.set_permission(CALL, 354)
+    refusals = []
+    connection.lines.on_refusal = refusals.append
+    connection.lines.subscribe(details[CALL])
+    await eventually(lambda: refusals)
+    assert refusals[0].code == 354
+    assert connection.lines.in_use == 0
