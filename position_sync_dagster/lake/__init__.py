@@ -1,0 +1,1 @@
+"""Everything that knows Delta Lake: tables, the registry, the queue, the ledger, maintenance."""

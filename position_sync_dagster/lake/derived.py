@@ -10,8 +10,15 @@ from deltalake import DeltaTable
 
 from position_sync_dagster.lake.schemas import POSITION_UPDATES, Kind, TableSpec
 from position_sync_dagster.lake.table import Table, overwrite, scan
+from position_sync_dagster.lake.updates import SyncUpdates
 
 _VALUES = {name: kind for name, kind in POSITION_UPDATES.columns.items() if name != "date"}
+
+LATE_BY = timedelta(hours=1)
+"""How late a row may be committed and still be seen by an incremental read."""
+
+LOOK_BACK_DAYS = 4
+"""An older value than one from before a long weekend is no value at a close."""
 
 LATEST_POSITIONS = TableSpec(
     name="latest_positions",
@@ -102,15 +109,19 @@ class DerivedTable:
         return self._replace(frame, "true", run_id)
 
     def replace_days(
-        self, frame: pl.DataFrame, days: list[date], *, run_id: str | None = None
+        self, frames: Mapping[date, pl.DataFrame], *, run_id: str | None = None
     ) -> Replaced:
-        """Make the partitions of these days equal to the frame, in one commit.
+        """Make the partitions of these days equal to their frames, in one commit.
 
         Raises:
             CommitContentionError: Others kept winning; nothing was changed.
         """
-        listed = ", ".join(f"'{day.isoformat()}'" for day in sorted(days))
-        return self._replace(frame, f"{self.spec.partition_by[0]} IN ({listed})", run_id)
+        listed = ", ".join(f"'{day.isoformat()}'" for day in sorted(frames))
+        return self._replace(
+            pl.concat(list(frames.values())),
+            f"{self.spec.partition_by[0]} IN ({listed})",
+            run_id,
+        )
 
     def _replace(self, frame: pl.DataFrame, predicate: str, run_id: str | None) -> Replaced:
         wanted = frame.select(list(self.spec.columns)).cast(self.spec.polars)
@@ -125,32 +136,43 @@ class DerivedTable:
         return self._table.transact(step)
 
 
-def last_values(updates: Table, *, since: datetime, until: datetime) -> pl.DataFrame:
-    """Read the last row of each (account, conid) from `since` up to and including `until`.
+def current_values(updates: SyncUpdates, latest: DerivedTable) -> pl.DataFrame:
+    """Give the newest row per (account, conid), reading only what `latest` does not hold yet.
 
-    The span is read backwards an hour at a time, so a day with millions of streamed rows needs
-    the memory of an hour.
+    Rows of the ledger are never changed, so what was the newest stays so against older rows.
     """
-    newest = pl.DataFrame(schema=updates.spec.polars)
-    high = until
-    while high >= since:
-        low = max(since, high - timedelta(hours=1))
-        rows = updates.rows(_between(low, high, first=low == since))
-        newest = pl.concat([newest, rows]).sort("timestamp", "update_id", descending=True)
-        newest = newest.unique(["account", "conid"], keep="first", maintain_order=True)
-        if low == since:
-            break
-        high = low
-    return newest.sort("account", "conid")
-
-
-def _between(low: datetime, high: datetime, *, first: bool) -> str:
-    days = {low.date() + timedelta(days=n) for n in range((high.date() - low.date()).days + 1)}
-    listed = ", ".join(f"'{day.isoformat()}'" for day in sorted(days))
-    above = ">=" if first else ">"
+    known = latest.read()
+    newest = known.get_column("timestamp").max()
+    if not isinstance(newest, datetime):
+        return updates.latest().select(list(_VALUES))
+    fresh = updates.latest_since(newest - LATE_BY).select(list(_VALUES))
     return (
-        f"date IN ({listed}) AND timestamp {above} '{low.isoformat()}' "
-        f"AND timestamp <= '{high.isoformat()}'"
+        pl.concat([known, fresh])
+        .sort("timestamp", "update_id")
+        .unique(["account", "conid"], keep="last")
+        .sort("account", "conid")
+    )
+
+
+def values_at_close(
+    updates: SyncUpdates, day: date, *, opened: datetime, closed: datetime
+) -> pl.DataFrame:
+    """Give the last row at or before a close of what was held then or closed on that day.
+
+    Args:
+        opened: The day's local midnight.
+        closed: The close of its session.
+    """
+    held = (pl.col("position") != 0) | (pl.col("timestamp") >= opened)
+    return (
+        updates.asof(closed, LOOK_BACK_DAYS)
+        .filter(held)
+        .with_columns(
+            session_date=pl.lit(day),
+            closed_at=pl.lit(closed).dt.cast_time_unit("us"),
+            age_s=(pl.lit(closed) - pl.col("timestamp")).dt.total_milliseconds() / 1000,
+        )
+        .select(list(DAILY_POSITIONS.columns))
     )
 
 

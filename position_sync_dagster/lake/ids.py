@@ -54,7 +54,8 @@ def id_literals(ids: Iterable[str]) -> str:
     for text in checked:
         if not _SAFE.match(text):
             raise InvalidRequestError(
-                f"{text[:80]!r} is no id of a request.", remedy="Give ids as `insert` returned them."
+                f"{text[:80]!r} is no id of a request.",
+                remedy="Give ids as `insert` returned them.",
             )
     return ",".join(f"'{text}'" for text in checked)
 

@@ -74,7 +74,9 @@ def plan_insert(
         elif key not in fresh or request.priority < fresh[key].priority:
             fresh[key] = request
     ids = dict(zip(fresh, new_ids(len(fresh)), strict=True))
-    result = [known[k][0] if k in known else ids[k] for k in ((r.account, r.conid) for r in requests)]
+    result = [
+        known[k][0] if k in known else ids[k] for k in ((r.account, r.conid) for r in requests)
+    ]
     if not (fresh or raised or again):
         return Change(result)
     added = request_rows(
@@ -240,9 +242,7 @@ def plan_renew(
     """Let the lease of requests end later."""
     hit = pl.col("request_id").is_in(ids)
     until = now + timedelta(seconds=lease_s)
-    return Change(
-        None, live.with_columns(lease_expires_at=_when(hit, until, "lease_expires_at"))
-    )
+    return Change(None, live.with_columns(lease_expires_at=_when(hit, until, "lease_expires_at")))
 
 
 def plan_retry(
@@ -304,9 +304,7 @@ def check(
     wanted = list(ids)
     found = {
         request_id: (status, token, expires_at)
-        for request_id, status, token, expires_at in live.filter(
-            pl.col("request_id").is_in(wanted)
-        )
+        for request_id, status, token, expires_at in live.filter(pl.col("request_id").is_in(wanted))
         .select("request_id", "status", "lease_token", "lease_expires_at")
         .iter_rows()
     }
@@ -373,7 +371,9 @@ def _end(frame: pl.DataFrame, status: str, now: datetime) -> pl.DataFrame:
 
 
 def _when(hit: pl.Expr, value: object, column: str) -> pl.Expr:
-    literal = pl.lit(value, pl.Datetime("us", "UTC")) if isinstance(value, datetime) else pl.lit(value)
+    literal = (
+        pl.lit(value, pl.Datetime("us", "UTC")) if isinstance(value, datetime) else pl.lit(value)
+    )
     return pl.when(hit).then(literal).otherwise(pl.col(column))
 
 

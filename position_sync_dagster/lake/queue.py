@@ -201,9 +201,7 @@ class SyncQueue:
         self.store.change(step, {"action": "success"})
         self._forget(ids)
 
-    def mark_failed(
-        self, request_id: str, error_message: str, *, retryable: bool = True
-    ) -> None:
+    def mark_failed(self, request_id: str, error_message: str, *, retryable: bool = True) -> None:
         """Note that one request failed; see `mark_failed_many`."""
         self.mark_failed_many({request_id: error_message}, retryable=retryable)
 
@@ -311,9 +309,7 @@ class SyncQueue:
             counts[QueueStatus(bucket)] += number
         now = self._clock()
         pending = view.live.filter(pl.col("status") == PENDING)
-        ready = pending.filter(
-            pl.col("available_at").is_null() | (pl.col("available_at") <= now)
-        )
+        ready = pending.filter(pl.col("available_at").is_null() | (pl.col("available_at") <= now))
         oldest = pending.get_column("created_at").min()
         return QueueOverview(
             counts=counts,

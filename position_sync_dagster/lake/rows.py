@@ -44,9 +44,7 @@ def frame_of(spec: TableSpec, rows: Iterable[Mapping[str, Any]]) -> pl.DataFrame
         InvalidRequestError: A text cannot be stored, since it holds half a surrogate pair.
     """
     listed = list(rows)
-    columns = {
-        name: [_plain(row.get(name)) for row in listed] for name in spec.columns
-    }
+    columns = {name: [_plain(row.get(name)) for row in listed] for name in spec.columns}
     try:
         return pl.DataFrame(columns, schema=spec.polars)
     except UnicodeEncodeError as error:
@@ -66,8 +64,7 @@ def requests_of(frame: pl.DataFrame) -> list[QueuedPosition]:
     plain = frame.drop("bucket", "part", strict=False)
     return [
         QueuedPosition(
-            **row
-            | {"status": QueueStatus(row["status"]), "reason": Reason(row["reason"])}
+            **row | {"status": QueueStatus(row["status"]), "reason": Reason(row["reason"])}
         )
         for row in plain.iter_rows(named=True)
     ]
@@ -135,8 +132,7 @@ def broker_positions_of(frame: pl.DataFrame) -> list[BrokerPosition]:
     return [
         BrokerPosition(
             instrument=Instrument(
-                **{name: row[name] for name in _INSTRUMENT}
-                | {"right": _maybe(Right, row["right"])}
+                **{name: row[name] for name in _INSTRUMENT} | {"right": _maybe(Right, row["right"])}
             ),
             **{name: row[name] for name in _BROKER}
             | {"completeness": Completeness(row["completeness"])},
@@ -167,9 +163,7 @@ def sessions_of(frame: pl.DataFrame) -> list[GatewaySession]:
     """Read sessions."""
     plain = frame.drop("bucket", "part", strict=False)
     return [
-        GatewaySession(
-            **row | {"owner": Owner(row["owner"]), "state": SessionState(row["state"])}
-        )
+        GatewaySession(**row | {"owner": Owner(row["owner"]), "state": SessionState(row["state"])})
         for row in plain.iter_rows(named=True)
     ]
 

@@ -25,9 +25,6 @@ from tenacity import (
     RetryCallState,
     Retrying,
     retry_if_exception,
-    stop_after_attempt,
-    stop_after_delay,
-    stop_any,
     wait_random_exponential,
 )
 
@@ -63,7 +60,7 @@ SUSPECT_AFTER_S = 300.0
 _NO_HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
 
 
-class Replan(Exception):  # noqa: N818 - a signal between steps, not an error
+class Replan(Exception):
     """Ask for the step to be run again on a fresh handle."""
 
 
@@ -85,7 +82,9 @@ class Table:
     ) -> None:
         text = str(path)
         self.remote = "://" in text and not text.startswith("file://")
-        self.path = text.rstrip("/") if self.remote else os.path.abspath(text.removeprefix("file://"))
+        self.path = (
+            text.rstrip("/") if self.remote else os.path.abspath(text.removeprefix("file://"))
+        )
         self.spec = spec
         self.options = dict(storage_options) if storage_options else None
         self._contention_s = contention_s
@@ -129,11 +128,8 @@ class Table:
 
     def _attempt(self, step: Callable[[DeltaTable], T], *, fair: bool) -> T:
         for attempt in Retrying(
-            retry=retry_if_exception(_worth_retrying),
+            retry=retry_if_exception(_worth_retrying),  # `_translated` ends it
             wait=wait_random_exponential(multiplier=0.004, max=0.25),
-            stop=stop_any(
-                stop_after_delay(self._contention_s), _stop_when_stale_for_good
-            ),
             reraise=True,
         ):
             with attempt, self._mutex, self._translated(attempt.retry_state):
@@ -244,11 +240,7 @@ class Table:
                     raise self._foreign("it is a file") from error
                 if classify(error) is Fault.UNWRITABLE:
                     raise explain(error, self.path) from error
-                raise BrokenTableError(
-                    f"The log of the table {self.path} cannot be read: {' '.join(str(error).split())[:200]}.",
-                    remedy="Restore its _delta_log from a copy, or move the folder away to start "
-                    "with an empty table.",
-                ) from error
+                raise explain(error, self.path) from error
             try:
                 return DeltaTable.create(
                     self.path,
@@ -370,7 +362,9 @@ def actions(handle: DeltaTable) -> pl.DataFrame:
     return pl.DataFrame(handle.get_add_actions(flatten=True))
 
 
-def _properties(note: Mapping[str, str], transactions: list[Transaction] | None) -> CommitProperties:
+def _properties(
+    note: Mapping[str, str], transactions: list[Transaction] | None
+) -> CommitProperties:
     return CommitProperties(custom_metadata=dict(note), app_transactions=transactions)
 
 
@@ -380,9 +374,3 @@ _STALE_ATTEMPTS = 4
 
 def _worth_retrying(error: BaseException) -> bool:
     return isinstance(error, (*STORAGE_ERRORS, Replan)) and not isinstance(error, LakeError)
-
-
-def _stop_when_stale_for_good(state: RetryCallState) -> bool:
-    error = state.outcome.exception() if state.outcome else None
-    stale = isinstance(error, STORAGE_ERRORS) and classify(error) is Fault.STALE
-    return stale and state.attempt_number >= _STALE_ATTEMPTS

@@ -1,0 +1,283 @@
+"""The life of discrepancies between the broker and the tables."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+
+import polars as pl
+
+from position_sync_dagster.domain.clock import Clock, utc_now
+from position_sync_dagster.domain.reconciliation import BreakState, Discrepancy, DiscrepancyType
+from position_sync_dagster.errors import UnknownRequestError
+from position_sync_dagster.lake.ids import NewIds, new_ids
+from position_sync_dagster.lake.offload import offload
+from position_sync_dagster.lake.rows import frame_of
+from position_sync_dagster.lake.schemas import LIVE, LIVE_PART, RECONCILIATION_BREAKS
+from position_sync_dagster.lake.stays import Change, StayTable, View
+from position_sync_dagster.lake.table import Table
+
+CLOSED = "closed"
+"""The partition of breaks that are over."""
+
+_Key = tuple[str, str, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Break:
+    """One discrepancy from when it was first seen until it was gone.
+
+    Attributes:
+        state: OPENED at first sight, CONFIRMED when seen again, RESOLVED when gone; ACCEPTED by a
+            person, until it is gone.
+    """
+
+    break_id: str
+    gateway_id: str
+    account: str
+    conid: int
+    symbol: str
+    type: DiscrepancyType
+    expected: float | None
+    actual: float | None
+    detail: str
+    state: BreakState
+    opened_at: datetime
+    confirmed_at: datetime | None = None
+    resolved_at: datetime | None = None
+    accepted_at: datetime | None = None
+    accepted_by: str | None = None
+    note: str | None = None
+    snapshot_id: str | None = None
+    run_id: str | None = None
+    last_seen_at: datetime
+
+    @property
+    def key(self) -> _Key:
+        """Give (type, account, conid): one break of a gateway at a time has it."""
+        return (self.type.value, self.account, self.conid)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BreakCounts:
+    """What a reconciliation changed."""
+
+    opened: int = 0
+    confirmed: int = 0
+    resolved: int = 0
+
+
+def next_breaks(
+    known: Iterable[Break],
+    seen: Mapping[_Key, Discrepancy],
+    *,
+    at: datetime,
+    snapshot_id: str | None,
+    run_id: str | None,
+) -> tuple[list[Break], list[Break]]:
+    """Decide what becomes of known breaks; give those still open and those over."""
+    open_now: list[Break] = []
+    over: list[Break] = []
+    for one in known:
+        found = seen.get(one.key)
+        if found is None:
+            accepted = one.state is BreakState.ACCEPTED
+            over.append(
+                replace(one, state=one.state if accepted else BreakState.RESOLVED, resolved_at=at)
+            )
+            continue
+        told = (one.expected, one.actual) != (found.expected, found.actual)
+        if one.state is BreakState.OPENED or told:
+            confirmed = one.state is not BreakState.ACCEPTED
+            one = replace(
+                one,
+                expected=found.expected,
+                actual=found.actual,
+                detail=found.detail,
+                state=BreakState.CONFIRMED if confirmed else one.state,
+                confirmed_at=one.confirmed_at or (at if confirmed else None),
+                snapshot_id=snapshot_id,
+                run_id=run_id,
+                last_seen_at=at,
+            )
+        open_now.append(one)
+    return open_now, over
+
+
+class SyncBreaks:
+    """The breaks as plain calls, for callers that may block; see `ReconciliationBreaks`."""
+
+    def __init__(self, table: Table, clock: Clock, new_ids: NewIds) -> None:
+        self.table = table
+        self._stays = StayTable(table, clock)
+        self._clock = clock
+        self._new_ids = new_ids
+
+    def initialize(self) -> None:
+        """Create the table, or check and migrate the one that is there."""
+        self._stays.initialize()
+
+    def record(
+        self,
+        gateway_id: str,
+        discrepancies: Iterable[Discrepancy],
+        at: datetime,
+        snapshot_id: str | None = None,
+        run_id: str | None = None,
+    ) -> BreakCounts:
+        """Note what a reconciliation found; see `ReconciliationBreaks.record`."""
+        seen = {(d.type.value, d.account, d.conid): d for d in discrepancies}
+
+        def step(view: View) -> Change[BreakCounts]:
+            stored = breaks_of(view.live)
+            known = [one for one in stored if one.gateway_id == gateway_id]
+            kept, over = next_breaks(known, seen, at=at, snapshot_id=snapshot_id, run_id=run_id)
+            new = [d for key, d in seen.items() if key not in {one.key for one in known}]
+            opened = [
+                Break(
+                    break_id=break_id,
+                    gateway_id=gateway_id,
+                    account=d.account,
+                    conid=d.conid,
+                    symbol=d.symbol,
+                    type=d.type,
+                    expected=d.expected,
+                    actual=d.actual,
+                    detail=d.detail,
+                    state=BreakState.OPENED,
+                    opened_at=at,
+                    snapshot_id=snapshot_id,
+                    run_id=run_id,
+                    last_seen_at=at,
+                )
+                for break_id, d in zip(self._new_ids(at, len(new)), new, strict=True)
+            ]
+            was_open = {one.break_id for one in known if one.state is BreakState.OPENED}
+            counts = BreakCounts(
+                opened=len(opened),
+                confirmed=sum(one.break_id in was_open for one in kept),
+                resolved=len(over),
+            )
+            if not (opened or over) and kept == known:
+                return Change(counts)
+            others = [one for one in stored if one.gateway_id != gateway_id]
+            return Change(counts, _rows([*others, *kept, *opened]), _rows(over, bucket=CLOSED))
+
+        return self._stays.change(step, {"action": "reconcile", "run_id": run_id or ""})
+
+    def accept(self, break_id: str, by: str, note: str = "") -> Break:
+        """Note that a person accepts a break as it is."""
+
+        def step(view: View) -> Change[Break]:
+            stored = breaks_of(view.live)
+            found = next((one for one in stored if one.break_id == break_id), None)
+            if found is None:
+                raise UnknownRequestError(
+                    f"No open break has the id {break_id[:80]!r}.",
+                    remedy="List the open breaks and take the id from there.",
+                )
+            accepted = replace(
+                found,
+                state=BreakState.ACCEPTED,
+                accepted_at=self._clock(),
+                accepted_by=by,
+                note=note or None,
+            )
+            after = [accepted if one is found else one for one in stored]
+            return Change(accepted, _rows(after))
+
+        return self._stays.change(step, {"action": "accept"})
+
+    def open_breaks(self, gateway_id: str | None = None) -> list[Break]:
+        """Give the breaks that are there now, oldest first."""
+        found = breaks_of(self._stays.view().live)
+        mine = [one for one in found if gateway_id in (None, one.gateway_id)]
+        return sorted(mine, key=lambda one: (one.opened_at, one.break_id))
+
+    def closed_breaks(self, limit: int = 50) -> list[Break]:
+        """Give the breaks that are over, newest first."""
+        rows = self._stays.ended(f"bucket = '{CLOSED}'")
+        return breaks_of(rows.sort("resolved_at", descending=True).head(limit))
+
+
+class ReconciliationBreaks:
+    """The table `reconciliation_breaks`: one row per discrepancy, from its opening to its end.
+
+    Args:
+        delta_lake_path: Folder or `s3://` URI of the table.
+
+    Attributes:
+        sync: The same table as plain calls.
+    """
+
+    def __init__(
+        self,
+        delta_lake_path: str | Path = "data/lake/reconciliation_breaks",
+        *,
+        clock: Clock = utc_now,
+        new_ids: NewIds = new_ids,
+        contention_s: float = 15.0,
+        storage_options: Mapping[str, str] | None = None,
+    ) -> None:
+        self.table = Table(
+            delta_lake_path,
+            RECONCILIATION_BREAKS,
+            contention_s=contention_s,
+            storage_options=storage_options,
+        )
+        self.sync = SyncBreaks(self.table, clock, new_ids)
+
+    async def initialize(self) -> None:
+        """Create the table, or check and migrate the one that is there."""
+        await offload(self.sync.initialize)
+
+    async def record(
+        self,
+        gateway_id: str,
+        discrepancies: Iterable[Discrepancy],
+        at: datetime,
+        snapshot_id: str | None = None,
+        run_id: str | None = None,
+    ) -> BreakCounts:
+        """Note what a reconciliation of one gateway found, in one commit.
+
+        A new discrepancy is OPENED, one seen again CONFIRMED, one that is gone RESOLVED. Nothing
+        is written when nothing changed.
+        """
+        return await offload(self.sync.record, gateway_id, discrepancies, at, snapshot_id, run_id)
+
+    async def accept(self, break_id: str, by: str, note: str = "") -> Break:
+        """Note that a person accepts a break as it is; it ends when it is gone.
+
+        Raises:
+            UnknownRequestError: No open break has the id.
+        """
+        return await offload(self.sync.accept, break_id, by, note)
+
+    async def open_breaks(self, gateway_id: str | None = None) -> list[Break]:
+        """Give the breaks that are there now, oldest first."""
+        return await offload(self.sync.open_breaks, gateway_id)
+
+    async def closed_breaks(self, limit: int = 50) -> list[Break]:
+        """Give the breaks that are over, newest first."""
+        return await offload(self.sync.closed_breaks, limit)
+
+
+def breaks_of(frame: pl.DataFrame) -> list[Break]:
+    """Read breaks."""
+    plain = frame.drop("bucket", "part", strict=False)
+    return [
+        Break(**row | {"type": DiscrepancyType(row["type"]), "state": BreakState(row["state"])})
+        for row in plain.iter_rows(named=True)
+    ]
+
+
+def _rows(breaks: Iterable[Break], bucket: str = LIVE) -> pl.DataFrame:
+    return frame_of(
+        RECONCILIATION_BREAKS,
+        (
+            {name: getattr(one, name) for name in Break.__dataclass_fields__}
+            | {"bucket": bucket, "part": LIVE_PART}
+            for one in breaks
+        ),
+    )

@@ -1,0 +1,186 @@
+"""What the broker last said, replaced by the owner of the login."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import polars as pl
+from deltalake import DeltaTable, Transaction
+
+from position_sync_dagster.domain.broker import BrokerPosition
+from position_sync_dagster.domain.session import GatewaySession
+from position_sync_dagster.domain.update import trading_mode_of
+from position_sync_dagster.errors import LeaseLostError
+from position_sync_dagster.lake.ids import text_literal
+from position_sync_dagster.lake.mode import check_mode
+from position_sync_dagster.lake.offload import offload
+from position_sync_dagster.lake.rows import broker_positions_of, broker_rows
+from position_sync_dagster.lake.schemas import BROKER_POSITIONS
+from position_sync_dagster.lake.table import Table, overwrite, scan
+
+
+class SyncBrokerPositions:
+    """The table as plain calls, for callers that may block; see `BrokerPositionsTable`."""
+
+    def __init__(self, table: Table) -> None:
+        self.table = table
+        self._cached: tuple[int, str, list[BrokerPosition]] | None = None
+
+    def initialize(self) -> None:
+        """Create the table, or check and migrate the one that is there."""
+        self.table.initialize()
+
+    def replace(
+        self,
+        gateway_id: str,
+        positions: Iterable[BrokerPosition],
+        session: GatewaySession | None = None,
+    ) -> int:
+        """Make the gateway's rows equal to these; give the table's version."""
+        return self._write(gateway_id, list(positions), session, keep=False)
+
+    def upsert(
+        self,
+        gateway_id: str,
+        positions: Iterable[BrokerPosition],
+        session: GatewaySession | None = None,
+    ) -> int:
+        """Replace the rows of these holdings and keep the others; give the table's version."""
+        return self._write(gateway_id, list(positions), session, keep=True)
+
+    def read(self, gateway_id: str) -> list[BrokerPosition]:
+        """Give what the broker last said, by account and conid."""
+
+        def step(handle: DeltaTable) -> list[BrokerPosition]:
+            cached = self._cached
+            if cached is None or cached[:2] != (handle.version(), gateway_id):
+                rows = scan(handle, BROKER_POSITIONS, _of(gateway_id))
+                found = broker_positions_of(rows.sort("account", "conid"))
+                cached = self._cached = (handle.version(), gateway_id, found)
+            return list(cached[2])
+
+        return self.table.snapshot(step)
+
+    def frame(self) -> pl.DataFrame:
+        """Give the rows of all gateways."""
+        return self.table.rows().sort("gateway_id", "account", "conid")
+
+    def version(self) -> int:
+        """Give the table's newest version."""
+        return self.table.version()
+
+    def _write(
+        self,
+        gateway_id: str,
+        positions: list[BrokerPosition],
+        session: GatewaySession | None,
+        *,
+        keep: bool,
+    ) -> int:
+        given = broker_rows(positions, session).with_columns(gateway_id=pl.lit(gateway_id))
+        given = given.unique(["account", "conid"], keep="last", maintain_order=True)
+        fence = f"owner:{gateway_id}"
+
+        def step(handle: DeltaTable) -> int:
+            check_mode(handle, (trading_mode_of(p.account) for p in positions), self.table.path)
+            before = scan(handle, BROKER_POSITIONS, _of(gateway_id))
+            # The rows carry the token; the transaction carries it while there are none.
+            tokens = [handle.transaction_version(fence), before.get_column("fencing_token").max()]
+            newest = max((int(str(t)) for t in tokens if t is not None), default=None)
+            _refuse_stale_owner(session, newest, gateway_id)
+            after = given
+            if keep:
+                others = before.join(given, on=["account", "conid"], how="anti")
+                after = pl.concat([others, given])
+            fenced = (
+                [Transaction(fence, session.fencing_token)]
+                if session and session.fencing_token != handle.transaction_version(fence)
+                else None
+            )
+            note = {"session_id": session.session_id} if session else {}
+            overwrite(handle, after, _of(gateway_id), note, fenced)
+            return handle.version()
+
+        return self.table.transact(step)
+
+
+class BrokerPositionsTable:
+    """The table `broker_positions`: one row per (gateway_id, account, conid).
+
+    Args:
+        delta_lake_path: Folder or `s3://` URI of the table.
+
+    Attributes:
+        sync: The same table as plain calls.
+    """
+
+    def __init__(
+        self,
+        delta_lake_path: str | Path = "data/lake/broker_positions",
+        *,
+        contention_s: float = 15.0,
+        storage_options: Mapping[str, str] | None = None,
+    ) -> None:
+        self.table = Table(
+            delta_lake_path,
+            BROKER_POSITIONS,
+            contention_s=contention_s,
+            storage_options=storage_options,
+        )
+        self.sync = SyncBrokerPositions(self.table)
+
+    async def initialize(self) -> None:
+        """Create the table, or check and migrate the one that is there."""
+        await offload(self.sync.initialize)
+
+    async def replace(
+        self,
+        gateway_id: str,
+        positions: Iterable[BrokerPosition],
+        session: GatewaySession | None = None,
+    ) -> int:
+        """Make the gateway's rows equal to these, in one commit; give the table's version.
+
+        Rows of position 0 are kept as given: they say that a holding was closed.
+
+        Raises:
+            LeaseLostError: An owner with a newer session has written already.
+            TradingModeError: The table holds accounts of another trading mode.
+        """
+        return await offload(self.sync.replace, gateway_id, positions, session)
+
+    async def upsert(
+        self,
+        gateway_id: str,
+        positions: Iterable[BrokerPosition],
+        session: GatewaySession | None = None,
+    ) -> int:
+        """Replace the rows of these holdings and keep the others; errors as `replace`."""
+        return await offload(self.sync.upsert, gateway_id, positions, session)
+
+    async def read(self, gateway_id: str) -> list[BrokerPosition]:
+        """Give what the broker last said, by account and conid."""
+        return await offload(self.sync.read, gateway_id)
+
+    async def frame(self) -> pl.DataFrame:
+        """Give the rows of all gateways."""
+        return await offload(self.sync.frame)
+
+    async def version(self) -> int:
+        """Give the table's newest version."""
+        return await offload(self.sync.version)
+
+
+def _of(gateway_id: str) -> str:
+    return f"gateway_id = {text_literal(gateway_id)}"
+
+
+def _refuse_stale_owner(
+    session: GatewaySession | None, newest: int | None, gateway_id: str
+) -> None:
+    if session is None or newest is None or session.fencing_token >= newest:
+        return
+    raise LeaseLostError(
+        f"The login {gateway_id} has a newer owner (token {newest}; this session has "
+        f"{session.fencing_token}).",
+        remedy="End this session; the newer owner writes for the login.",
+    )

@@ -1,0 +1,85 @@
+"""What is known of each contract, stored at first sight."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import polars as pl
+from deltalake import DeltaTable, Transaction
+
+from position_sync_dagster.domain.instrument import ContractDetails
+from position_sync_dagster.lake.offload import offload
+from position_sync_dagster.lake.rows import contract_rows, contracts_of
+from position_sync_dagster.lake.schemas import CONTRACTS
+from position_sync_dagster.lake.table import Table, append, scan
+
+WRITER = "contracts"
+"""The application transaction of every append: two of them conflict, so that each sees what the
+other stored."""
+
+
+class SyncContracts:
+    """The table as plain calls, for callers that may block; see `ContractsTable`."""
+
+    def __init__(self, table: Table) -> None:
+        self.table = table
+
+    def initialize(self) -> None:
+        """Create the table, or check and migrate the one that is there."""
+        self.table.initialize()
+
+    def add(self, details: Iterable[ContractDetails]) -> int:
+        """Store contracts that are not known yet; give how many were new."""
+        rows = contract_rows(details).unique("conid", keep="first", maintain_order=True)
+        if rows.is_empty():
+            return 0
+
+        def step(handle: DeltaTable) -> int:
+            new = rows.join(scan(handle, CONTRACTS, columns=["conid"]), on="conid", how="anti")
+            if not new.is_empty():
+                append(handle, new, {}, [Transaction(WRITER, handle.version() + 1)])
+            return new.height
+
+        return self.table.transact(step)
+
+    def get(self, conids: Iterable[int]) -> dict[int, ContractDetails]:
+        """Give what is known of these contracts; an unknown one is absent."""
+        wanted = list(conids)
+        if not wanted:
+            return {}
+        frame = self.table.rows().filter(pl.col("conid").is_in(wanted))
+        return {one.conid: one for one in contracts_of(frame)}
+
+
+class ContractsTable:
+    """The table `contracts`: one row per conid.
+
+    Args:
+        delta_lake_path: Folder or `s3://` URI of the table.
+
+    Attributes:
+        sync: The same table as plain calls.
+    """
+
+    def __init__(
+        self,
+        delta_lake_path: str | Path = "data/lake/contracts",
+        *,
+        contention_s: float = 15.0,
+        storage_options: Mapping[str, str] | None = None,
+    ) -> None:
+        self.table = Table(
+            delta_lake_path, CONTRACTS, contention_s=contention_s, storage_options=storage_options
+        )
+        self.sync = SyncContracts(self.table)
+
+    async def initialize(self) -> None:
+        """Create the table, or check and migrate the one that is there."""
+        await offload(self.sync.initialize)
+
+    async def add(self, details: Iterable[ContractDetails]) -> int:
+        """Store contracts that are not known yet, in one commit; give how many were new."""
+        return await offload(self.sync.add, details)
+
+    async def get(self, conids: Iterable[int]) -> dict[int, ContractDetails]:
+        """Give what is known of these contracts, by conid; an unknown one is absent."""
+        return await offload(self.sync.get, conids)

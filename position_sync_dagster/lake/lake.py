@@ -1,0 +1,146 @@
+"""All tables of one lake."""
+
+import asyncio
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+
+from position_sync_dagster.domain.clock import Clock, utc_now
+from position_sync_dagster.domain.request import RetryPolicy
+from position_sync_dagster.lake.breaks import ReconciliationBreaks
+from position_sync_dagster.lake.broker_positions import BrokerPositionsTable
+from position_sync_dagster.lake.contracts import ContractsTable
+from position_sync_dagster.lake.maintenance import MaintenanceResult, maintain
+from position_sync_dagster.lake.offload import offload
+from position_sync_dagster.lake.queue import PositionQueue
+from position_sync_dagster.lake.registry import StrategyRegistry
+from position_sync_dagster.lake.sessions import GatewaySessions
+from position_sync_dagster.lake.table import Table
+from position_sync_dagster.lake.updates import PositionUpdatesTable
+
+
+class Lake:
+    """The tables of one folder or `s3://` URI, each opened at its first use.
+
+    >>> lake = Lake("data/lake")          # doctest: +SKIP
+    >>> await lake.initialize()           # doctest: +SKIP
+    >>> await lake.queue.counts()         # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        path: str | Path = "data/lake",
+        *,
+        clock: Clock = utc_now,
+        retry: RetryPolicy | None = None,
+        contention_s: float = 15.0,
+        storage_options: Mapping[str, str] | None = None,
+    ) -> None:
+        self.path = str(path).rstrip("/")
+        self._clock = clock
+        self._retry = retry
+        self._contention_s = contention_s
+        self._options = storage_options
+
+    @cached_property
+    def registry(self) -> StrategyRegistry:
+        """The table active_strategies."""
+        return StrategyRegistry(
+            self.table_path("active_strategies"),
+            clock=self._clock,
+            contention_s=self._contention_s,
+            storage_options=self._options,
+        )
+
+    @cached_property
+    def queue(self) -> PositionQueue:
+        """The table position_queue."""
+        return PositionQueue(
+            self.table_path("position_queue"),
+            retry=self._retry,
+            clock=self._clock,
+            contention_s=self._contention_s,
+            storage_options=self._options,
+        )
+
+    @cached_property
+    def updates(self) -> PositionUpdatesTable:
+        """The table position_updates."""
+        return PositionUpdatesTable(
+            self.table_path("position_updates"),
+            contention_s=self._contention_s,
+            storage_options=self._options,
+        )
+
+    @cached_property
+    def broker_positions(self) -> BrokerPositionsTable:
+        """The table broker_positions."""
+        return BrokerPositionsTable(
+            self.table_path("broker_positions"),
+            contention_s=self._contention_s,
+            storage_options=self._options,
+        )
+
+    @cached_property
+    def contracts(self) -> ContractsTable:
+        """The table contracts."""
+        return ContractsTable(
+            self.table_path("contracts"),
+            contention_s=self._contention_s,
+            storage_options=self._options,
+        )
+
+    @cached_property
+    def sessions(self) -> GatewaySessions:
+        """The table gateway_sessions."""
+        return GatewaySessions(
+            self.table_path("gateway_sessions"),
+            clock=self._clock,
+            contention_s=self._contention_s,
+            storage_options=self._options,
+        )
+
+    @cached_property
+    def breaks(self) -> ReconciliationBreaks:
+        """The table reconciliation_breaks."""
+        return ReconciliationBreaks(
+            self.table_path("reconciliation_breaks"),
+            clock=self._clock,
+            contention_s=self._contention_s,
+            storage_options=self._options,
+        )
+
+    @property
+    def tables(self) -> tuple[Table, ...]:
+        """Give every table."""
+        return (
+            self.registry.table,
+            self.queue.table,
+            self.updates.table,
+            self.broker_positions.table,
+            self.contracts.table,
+            self.sessions.table,
+            self.breaks.table,
+        )
+
+    def table_path(self, name: str) -> str:
+        """Give the path of a table."""
+        return f"{self.path}/{name}"
+
+    async def initialize(self) -> None:
+        """Create all tables, or check and migrate those that are there.
+
+        May be called any number of times, by processes that race each other.
+        """
+        await asyncio.gather(*(offload(table.initialize) for table in self.tables))
+        await self.registry.refresh()
+
+    def initialize_sync(self) -> None:
+        """Do as `initialize`, and block."""
+        for table in self.tables:
+            table.initialize()
+        self.registry.sync.refresh()
+
+    def maintain(self, *, clean_now: bool = False) -> list[MaintenanceResult]:
+        """Maintain every table; blocks. See `maintenance.maintain`."""
+        return [maintain(table, clean_now=clean_now) for table in self.tables]

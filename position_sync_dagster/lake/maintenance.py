@@ -1,0 +1,139 @@
+"""What keeps a table as fast after a million commits: compaction, checkpoint, retention."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import polars as pl
+from deltalake import DeltaTable
+
+from position_sync_dagster.lake.faults import STORAGE_ERRORS, Fault, classify
+from position_sync_dagster.lake.schemas import LIVE
+from position_sync_dagster.lake.stays import new_part
+from position_sync_dagster.lake.table import Table, actions, overwrite, scan
+
+COMPACT_FROM = 32
+"""Small files of one kind from which they are merged."""
+
+SMALL_BYTES = 16 * 1024 * 1024
+"""A file from this size on is left alone; merging it again would cost more than it saves."""
+
+MOST_FILES = 512
+"""Files merged in one commit; the rest waits for the next turn."""
+
+KEEP_MINUTES = 30
+"""Age from which a file that no version needs is deleted; a reader of an older snapshot opens
+the table again. Twice the longest run, so that nobody meets it in practice."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MaintenanceResult:
+    """What one turn did to one table.
+
+    Attributes:
+        compacted: Files that were merged into fewer.
+        deleted: Files that were deleted, since no version within the retention needs them.
+        files: Data files of the newest version.
+        version: The newest version.
+        skipped: Why a part was left for the next turn; None when all was done.
+    """
+
+    table: str
+    compacted: int
+    deleted: int
+    files: int
+    version: int
+    skipped: str | None = None
+
+
+def maintain(table: Table, *, clean_now: bool = False) -> MaintenanceResult:
+    """Merge small files, write a checkpoint, delete what the retention lets go; blocks.
+
+    Writers and readers go on beside it. A writer that wins makes this turn shorter, never wrong.
+
+    Args:
+        clean_now: Ignore the retention, for tests and for tables that nobody else has open.
+    """
+    skipped = None
+    compacted = 0
+    try:
+        compacted = compact(table)
+    except STORAGE_ERRORS as error:
+        if classify(error) is Fault.UNWRITABLE:
+            raise
+        skipped = f"compaction: {type(error).__name__}"
+    deleted = table.snapshot(lambda handle: _clean(handle, clean_now=clean_now))
+    files, version = table.snapshot(lambda handle: (actions(handle).height, handle.version()))
+    return MaintenanceResult(
+        table=table.spec.name,
+        compacted=compacted,
+        deleted=deleted,
+        files=files,
+        version=version,
+        skipped=skipped,
+    )
+
+
+def compact(table: Table) -> int:
+    """Merge small files; give how many were merged.
+
+    Ended rows of a table with parts are merged by an overwrite of those parts alone, which meets
+    no change of the live rows. The other tables use Delta's own compaction.
+    """
+    if "part" in table.spec.partition_by:
+        return sum(_merge_parts(table, bucket) for bucket in _buckets(table))
+    return table.snapshot(_compact_by_delta)
+
+
+def _buckets(table: Table) -> list[str]:
+    files = table.snapshot(actions)
+    if files.is_empty():
+        return []
+    return sorted(set(files.get_column("partition.bucket")) - {LIVE})
+
+
+def _merge_parts(table: Table, bucket: str) -> int:
+    def step(handle: DeltaTable) -> int:
+        files = actions(handle).filter(pl.col("partition.bucket") == bucket)
+        sizes = files.group_by("partition.part").agg(
+            pl.col("size_bytes").sum(), pl.len().alias("files")
+        )
+        small = sizes.filter(pl.col("size_bytes") < SMALL_BYTES).sort("partition.part")
+        chosen = small.head(MOST_FILES)
+        if chosen.height < COMPACT_FROM:
+            return 0
+        part = new_part(datetime.now(UTC))
+        names = ",".join(f"'{name}'" for name in chosen.get_column("partition.part"))
+        rows = scan(handle, table.spec, f"bucket = '{bucket}' AND part IN ({names})")
+        ordered = rows.with_columns(part=pl.lit(part)).sort(table.spec.indexed[0])
+        predicate = f"bucket = '{bucket}' AND part IN ({names},'{part}')"
+        overwrite(handle, ordered, predicate, {"action": "compact"})
+        return int(chosen.get_column("files").sum())
+
+    return table.transact(step)
+
+
+def _compact_by_delta(handle: DeltaTable) -> int:
+    files = actions(handle)
+    if files.is_empty() or not _fragmented(files):
+        return 0
+    metrics = handle.optimize.compact(target_size=SMALL_BYTES * 4)
+    return int(metrics["numFilesRemoved"])
+
+
+def _fragmented(files: pl.DataFrame) -> bool:
+    small = files.filter(pl.col("size_bytes") < SMALL_BYTES)
+    keys = [name for name in files.columns if name.startswith("partition.")]
+    if not keys:
+        return small.height >= COMPACT_FROM
+    return bool((small.group_by(keys).len().get_column("len") >= COMPACT_FROM).any())
+
+
+def _clean(handle: DeltaTable, *, clean_now: bool) -> int:
+    handle.create_checkpoint()
+    handle.cleanup_metadata()
+    deleted = handle.vacuum(
+        retention_hours=0 if clean_now else None,
+        dry_run=False,
+        enforce_retention_duration=not clean_now,
+    )
+    return len(deleted)

@@ -1,0 +1,325 @@
+"""Who owns a login: leases of gateway owners, fenced by a growing token."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TypeVar
+
+import polars as pl
+from deltalake import DeltaTable
+
+from position_sync_dagster.domain.clock import Clock, utc_now
+from position_sync_dagster.domain.session import ALIVE, GatewaySession, Owner, SessionState
+from position_sync_dagster.domain.update import TradingMode
+from position_sync_dagster.errors import InvalidRequestError, LeaseLostError, LoginOwnedError
+from position_sync_dagster.lake.ids import NewIds, new_ids
+from position_sync_dagster.lake.mode import check_mode
+from position_sync_dagster.lake.offload import offload
+from position_sync_dagster.lake.rows import session_rows, sessions_of
+from position_sync_dagster.lake.schemas import GATEWAY_SESSIONS
+from position_sync_dagster.lake.stays import Change, StayTable, View
+from position_sync_dagster.lake.table import Table
+
+T = TypeVar("T")
+
+PAST = "past"
+"""The partition of sessions that another one has followed."""
+
+
+class SyncSessions:
+    """The sessions as plain calls, for callers that may block; see `GatewaySessions`."""
+
+    def __init__(self, table: Table, clock: Clock, new_ids: NewIds) -> None:
+        self.table = table
+        self._stays = StayTable(table, clock)
+        self._clock = clock
+        self._new_ids = new_ids
+
+    def initialize(self) -> None:
+        """Create the table, or check and migrate the one that is there."""
+        self._stays.initialize()
+
+    def acquire(
+        self,
+        gateway_id: str,
+        owner: Owner,
+        *,
+        lease_s: float,
+        run_id: str | None,
+        host: str,
+        pid: int,
+        trading_mode: TradingMode | None = None,
+    ) -> GatewaySession:
+        """Become the owner of a login; see `GatewaySessions.acquire`."""
+        _positive(lease_s)
+        if trading_mode is not None:
+            self._remember_mode(trading_mode)
+
+        def step(view: View) -> Change[GatewaySession]:
+            now = self._clock()
+            before = sessions_of(view.live)
+            last = _of(before, gateway_id)
+            if last is not None and last.is_alive(now):
+                raise _owned(last)
+            session = GatewaySession(
+                gateway_id=gateway_id,
+                owner=Owner(owner),
+                session_id=self._new_ids(now, 1)[0],
+                run_id=run_id,
+                host=host,
+                pid=pid,
+                fencing_token=last.fencing_token + 1 if last else 1,
+                started_at=now,
+                heartbeat_at=now,
+                expires_at=now + timedelta(seconds=lease_s),
+                state=SessionState.STARTING,
+                state_since=now,
+            )
+            others = [s for s in before if s.gateway_id != gateway_id]
+            past = [_as_lost(last, now) if last.state in ALIVE else last] if last else []
+            moved = session_rows(past).with_columns(bucket=pl.lit(PAST))
+            return Change(session, session_rows([*others, session]), moved)
+
+        return self._stays.change(step, {"action": "acquire", "run_id": run_id or ""})
+
+    def renew(
+        self,
+        session: GatewaySession,
+        *,
+        lease_s: float,
+        state: SessionState | None = None,
+        lines_in_use: int | None = None,
+        line_limit: int | None = None,
+        detail: str | None = None,
+    ) -> GatewaySession:
+        """Let the lease end later, and tell how the owner does."""
+        _positive(lease_s)
+
+        def change(stored: GatewaySession, now: datetime) -> GatewaySession:
+            if now >= stored.expires_at:
+                raise _lost(stored, "its lease is over")
+            entered = state is not None and state is not stored.state
+            return replace(
+                stored,
+                heartbeat_at=now,
+                expires_at=now + timedelta(seconds=lease_s),
+                state=state or stored.state,
+                state_since=now if entered else stored.state_since,
+                lines_in_use=stored.lines_in_use if lines_in_use is None else lines_in_use,
+                line_limit=stored.line_limit if line_limit is None else line_limit,
+                detail=detail if detail is not None or entered else stored.detail,
+            )
+
+        return self._own(session, change, "heartbeat")
+
+    def end(
+        self,
+        session: GatewaySession,
+        state: SessionState = SessionState.ENDED,
+        detail: str | None = None,
+    ) -> GatewaySession:
+        """Give the login up; the next owner need not wait."""
+
+        def change(stored: GatewaySession, now: datetime) -> GatewaySession:
+            return replace(
+                stored,
+                heartbeat_at=now,
+                expires_at=min(now, stored.expires_at),
+                state=state,
+                state_since=now,
+                lines_in_use=0,
+                detail=detail,
+            )
+
+        return self._own(session, change, "end")
+
+    def current(self, gateway_id: str) -> GatewaySession | None:
+        """Give the newest session of a login, alive or not."""
+        return _of(sessions_of(self._stays.view().live), gateway_id)
+
+    def alive(self, gateway_id: str, now: datetime | None = None) -> GatewaySession | None:
+        """Give the session that owns a login now; None while nobody does."""
+        session = self.current(gateway_id)
+        return session if session and session.is_alive(now or self._clock()) else None
+
+    def history(self, limit: int = 50) -> list[GatewaySession]:
+        """Give the newest sessions of all logins, newest first."""
+        rows = pl.concat([self._stays.view().live, self._stays.ended(f"bucket = '{PAST}'")])
+        newest = rows.sort("started_at", "fencing_token", descending=True)
+        return sessions_of(
+            newest.unique("session_id", keep="first", maintain_order=True).head(limit)
+        )
+
+    def _own(
+        self,
+        session: GatewaySession,
+        change: Callable[[GatewaySession, datetime], GatewaySession],
+        action: str,
+    ) -> GatewaySession:
+        def step(view: View) -> Change[GatewaySession]:
+            before = sessions_of(view.live)
+            stored = _of(before, session.gateway_id)
+            if stored is None or stored.session_id != session.session_id:
+                raise _lost(session, "another session has followed")
+            if stored.state not in ALIVE:
+                raise _lost(session, f"it is {stored.state.value}")
+            after = change(stored, self._clock())
+            others = [s for s in before if s.gateway_id != session.gateway_id]
+            return Change(after, session_rows([*others, after]))
+
+        return self._stays.change(step, {"action": action, "session_id": session.session_id})
+
+    def _remember_mode(self, mode: TradingMode) -> None:
+        def step(handle: DeltaTable) -> None:
+            check_mode(handle, [mode], self.table.path)
+
+        self.table.transact(step)
+
+
+class GatewaySessions:
+    """The table `gateway_sessions`: leases by which one process at a time owns a login.
+
+    Args:
+        delta_lake_path: Folder or `s3://` URI of the table.
+
+    Attributes:
+        sync: The same table as plain calls.
+    """
+
+    def __init__(
+        self,
+        delta_lake_path: str | Path = "data/lake/gateway_sessions",
+        *,
+        clock: Clock = utc_now,
+        new_ids: NewIds = new_ids,
+        contention_s: float = 15.0,
+        storage_options: Mapping[str, str] | None = None,
+    ) -> None:
+        self.table = Table(
+            delta_lake_path,
+            GATEWAY_SESSIONS,
+            contention_s=contention_s,
+            storage_options=storage_options,
+        )
+        self.sync = SyncSessions(self.table, clock, new_ids)
+
+    async def initialize(self) -> None:
+        """Create the table, or check and migrate the one that is there."""
+        await offload(self.sync.initialize)
+
+    async def acquire(
+        self,
+        gateway_id: str,
+        owner: Owner,
+        *,
+        lease_s: float,
+        run_id: str | None,
+        host: str,
+        pid: int,
+        trading_mode: TradingMode | None = None,
+    ) -> GatewaySession:
+        """Become the owner of a login for `lease_s` seconds.
+
+        A session whose lease is over is taken over and marked LOST. The new session's fencing
+        token is one above the last one's.
+
+        Raises:
+            LoginOwnedError: Another owner's lease holds; the message names it and its end.
+            TradingModeError: The lake belongs to another trading mode.
+        """
+        return await offload(
+            self.sync.acquire,
+            gateway_id,
+            owner,
+            lease_s=lease_s,
+            run_id=run_id,
+            host=host,
+            pid=pid,
+            trading_mode=trading_mode,
+        )
+
+    async def renew(
+        self,
+        session: GatewaySession,
+        *,
+        lease_s: float,
+        state: SessionState | None = None,
+        lines_in_use: int | None = None,
+        line_limit: int | None = None,
+        detail: str | None = None,
+    ) -> GatewaySession:
+        """Let the lease end `lease_s` seconds from now, and tell how the owner does.
+
+        What is None stays as it is; `detail` is dropped when the state changes.
+
+        Raises:
+            LeaseLostError: The lease is over, or another session has followed.
+        """
+        return await offload(
+            self.sync.renew,
+            session,
+            lease_s=lease_s,
+            state=state,
+            lines_in_use=lines_in_use,
+            line_limit=line_limit,
+            detail=detail,
+        )
+
+    async def end(
+        self,
+        session: GatewaySession,
+        state: SessionState = SessionState.ENDED,
+        detail: str | None = None,
+    ) -> GatewaySession:
+        """Give the login up, so that the next owner need not wait for the lease.
+
+        Raises:
+            LeaseLostError: Another session has followed, or this one has ended.
+        """
+        return await offload(self.sync.end, session, state, detail)
+
+    async def current(self, gateway_id: str) -> GatewaySession | None:
+        """Give the newest session of a login, alive or not; None when there never was one."""
+        return await offload(self.sync.current, gateway_id)
+
+    async def alive(self, gateway_id: str, now: datetime | None = None) -> GatewaySession | None:
+        """Give the session that owns a login at `now`; None while nobody does."""
+        return await offload(self.sync.alive, gateway_id, now)
+
+    async def history(self, limit: int = 50) -> list[GatewaySession]:
+        """Give the newest sessions of all logins, newest first."""
+        return await offload(self.sync.history, limit)
+
+
+def _of(sessions: list[GatewaySession], gateway_id: str) -> GatewaySession | None:
+    return next((s for s in sessions if s.gateway_id == gateway_id), None)
+
+
+def _as_lost(session: GatewaySession, now: datetime) -> GatewaySession:
+    detail = session.detail or f"lease over at {session.expires_at:%Y-%m-%d %H:%M:%S} UTC"
+    return replace(session, state=SessionState.LOST, state_since=now, detail=detail)
+
+
+def _owned(session: GatewaySession) -> LoginOwnedError:
+    run = f", run {session.run_id}" if session.run_id else ""
+    return LoginOwnedError(
+        f"The login {session.gateway_id} is owned by {session.owner.value} (process {session.pid} "
+        f"on {session.host}{run}) until {session.expires_at:%Y-%m-%d %H:%M:%S} UTC.",
+        remedy="Wait until then, or end that process.",
+    )
+
+
+def _lost(session: GatewaySession, why: str) -> LeaseLostError:
+    return LeaseLostError(
+        f"The session {session.session_id} no longer owns the login {session.gateway_id}: {why}.",
+        remedy="Write nothing more for it; acquire the login again.",
+    )
+
+
+def _positive(lease_s: float) -> None:
+    if not 0 < lease_s < 10**9:
+        raise InvalidRequestError(
+            f"A lease of {lease_s!r} s is over before it begins, or never ends.",
+            remedy="Give seconds above 0, such as 15.",
+        )

@@ -1,0 +1,209 @@
+"""The YAML file of strategies, read with the place of every mistake."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NoReturn
+
+import yaml
+from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+
+from position_sync_dagster.domain.clock import Clock, utc_now
+from position_sync_dagster.domain.leg import ActiveContract, make_leg
+from position_sync_dagster.errors import InvalidLegError, StrategiesFileError
+
+_NULL = "tag:yaml.org,2002:null"
+_STRATEGY = ("strategy_id", "priority", "legs")
+_LEG = ("conid", "symbol", "right", "strike", "expiry", "account", "quantity", "priority")
+_NEEDED = ("conid", "symbol", "right", "strike", "expiry")
+
+
+def load_strategies(path: str | Path, clock: Clock = utc_now) -> list[ActiveContract]:
+    """Read the legs of a strategies file, in its order.
+
+    The file::
+
+        strategies:
+          - strategy_id: ic-1
+            priority: 1          # optional
+            legs:
+              - {conid: 700001, symbol: SPY, right: C, strike: 450, expiry: 20260220}
+              - {conid: 700002, symbol: SPY, right: P, strike: 440, expiry: 2026-02-20,
+                 account: DU1234567, quantity: -1}
+
+    Raises:
+        StrategiesFileError: The message names file, line, column, cause and remedy.
+    """
+    return _Reader(Path(path), clock).read()
+
+
+class _Reader:
+    def __init__(self, path: Path, clock: Clock) -> None:
+        self.path = path
+        self.now = clock()
+
+    def read(self) -> list[ActiveContract]:
+        root = self._compose()
+        if root is None:
+            self._fail(
+                None, "it is empty", "Begin it with `strategies:`; `strategies: []` for none"
+            )
+        top = self._mapping(root, ("strategies",), ("strategies",))
+        legs: list[ActiveContract] = []
+        places: dict[tuple[str, str | None, int], Node] = {}
+        for node in self._items(top["strategies"], "strategies"):
+            for leg, place in self._strategy(node):
+                if leg.key in places:
+                    first = places[leg.key].start_mark.line + 1
+                    self._fail(
+                        place,
+                        f"the strategy {leg.strategy_id!r} has the leg {leg.conid} already, "
+                        f"in line {first}",
+                        "Keep one of them",
+                    )
+                places[leg.key] = place
+                self._refuse_second_whole(leg, place, legs)
+                legs.append(leg)
+        return legs
+
+    def _compose(self) -> Node | None:
+        try:
+            text = self.path.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            self._fail(None, "there is no such file", "Correct POSITION_SYNC_STRATEGIES_FILE")
+        except (OSError, UnicodeDecodeError) as error:
+            self._fail(None, f"it cannot be read: {error}", "Give a text file in UTF-8")
+        try:
+            return yaml.compose(text, Loader=yaml.SafeLoader)
+        except yaml.MarkedYAMLError as error:
+            mark = error.problem_mark or error.context_mark
+            raise self._error(
+                (mark.line + 1, mark.column + 1) if mark else None,
+                f"it is no YAML: {error.problem or error.context}",
+                "Correct the text there; mind indentation, quotes and brackets",
+            ) from None
+        except yaml.reader.ReaderError as error:
+            before = text[: error.position]
+            at = (before.count("\n") + 1, error.position - before.rfind("\n"))
+            raise self._error(
+                at, f"it is no YAML: {error.reason}", "Remove the character"
+            ) from None
+        except RecursionError:
+            self._fail(None, "it is nested too deeply", "Write it as the README shows")
+
+    def _strategy(self, node: Node) -> Iterator[tuple[ActiveContract, Node]]:
+        fields = self._mapping(node, _STRATEGY, ("strategy_id", "legs"))
+        strategy_id = self._text(fields["strategy_id"], "strategy_id")
+        priority = self._priority(fields.get("priority"), 1)
+        for leg_node in self._items(fields["legs"], "legs"):
+            yield self._leg(leg_node, strategy_id, priority), leg_node
+
+    def _leg(self, node: Node, strategy_id: str, priority: int) -> ActiveContract:
+        fields = self._mapping(node, _LEG, _NEEDED)
+        text = {name: self._text(fields[name], name) for name in _NEEDED}
+        good = {"conid": "1", "symbol": "X", "right": "C", "strike": "1", "expiry": "20260101"}
+        for name in _NEEDED:
+            # One field at a time, the others good, so that the mistake has its place.
+            try:
+                make_leg(**good | {name: text[name]}, strategy_id="x", added_at=self.now)  # type: ignore[arg-type]
+            except InvalidLegError as error:
+                raise self._error(_at(fields[name]), error.what, error.remedy) from None
+        account, quantity = fields.get("account"), fields.get("quantity")
+        return make_leg(
+            conid=text["conid"],
+            symbol=text["symbol"],
+            right=text["right"],
+            strike=text["strike"],
+            expiry=text["expiry"],
+            strategy_id=strategy_id,
+            added_at=self.now,
+            quantity=None if _absent(quantity) else self._number(quantity),
+            account=None if _absent(account) else self._text(account, "account"),
+            priority=self._priority(fields.get("priority"), priority),
+        )
+
+    def _refuse_second_whole(
+        self, leg: ActiveContract, place: Node, legs: list[ActiveContract]
+    ) -> None:
+        for other in legs:
+            if (
+                leg.quantity is None
+                and other.quantity is None
+                and other.conid == leg.conid
+                and other.strategy_id != leg.strategy_id
+                and (other.account == leg.account or None in (other.account, leg.account))
+            ):
+                self._fail(
+                    place,
+                    f"the strategies {other.strategy_id!r} and {leg.strategy_id!r} both hold the "
+                    f"whole of leg {leg.conid}",
+                    "Give each its quantity of the leg",
+                )
+
+    def _mapping(
+        self, node: Node, allowed: tuple[str, ...], needed: tuple[str, ...]
+    ) -> dict[str, Node]:
+        if not isinstance(node, MappingNode):
+            self._fail(node, "fields are expected here", f"Write {needed[0]}: … and the others")
+        fields: dict[str, Node] = {}
+        for key, value in node.value:
+            name = key.value if isinstance(key, ScalarNode) else "?"
+            if name not in allowed:
+                self._fail(key, f"the field {name!r} is not known", f"Use {', '.join(allowed)}")
+            if name in fields:
+                self._fail(key, f"the field {name!r} is there twice", "Keep one of them")
+            fields[name] = value
+        for name in needed:
+            if name not in fields:
+                self._fail(node, f"the field {name!r} is missing", "Add it")
+        return fields
+
+    def _items(self, node: Node, name: str) -> list[Node]:
+        if _absent(node):
+            return []
+        if not isinstance(node, SequenceNode):
+            self._fail(node, f"{name} must be a list", "Begin each entry with a dash")
+        return list(node.value)
+
+    def _text(self, node: Node | None, name: str) -> str:
+        if node is None or _absent(node) or not isinstance(node, ScalarNode) or not node.value:
+            self._fail(node, f"{name} has no value", "Write one")
+        return str(node.value)
+
+    def _number(self, node: Node | None) -> float:
+        text = self._text(node, "quantity")
+        try:
+            number = float(text)
+        except ValueError:
+            number = 0.0
+        if number == 0 or number - number != 0:
+            self._fail(
+                node,
+                f"the quantity {text!r} is no number of contracts",
+                "Write it with its sign, as -1; leave it out for the whole holding",
+            )
+        return number
+
+    def _priority(self, node: Node | None, default: int) -> int:
+        if node is None:
+            return default
+        text = self._text(node, "priority")
+        if not text.isdecimal() or int(text) < 1:
+            self._fail(node, f"the priority {text!r} is no whole number above zero", "Write 1 or 2")
+        return int(text)
+
+    def _fail(self, node: Node | None, cause: str, remedy: str) -> NoReturn:
+        raise self._error(_at(node), cause, remedy) from None
+
+    def _error(self, at: tuple[int, int] | None, cause: str, remedy: str) -> StrategiesFileError:
+        place = f", line {at[0]}, column {at[1]}" if at else ""
+        return StrategiesFileError(
+            f"{self.path}{place}: {cause.rstrip('.')}.", remedy=f"{remedy.rstrip('.')}."
+        )
+
+
+def _at(node: Node | None) -> tuple[int, int] | None:
+    return None if node is None else (node.start_mark.line + 1, node.start_mark.column + 1)
+
+
+def _absent(node: Node | None) -> bool:
+    return node is None or (isinstance(node, ScalarNode) and node.tag == _NULL)
