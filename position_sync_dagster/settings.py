@@ -62,6 +62,8 @@ class Settings(BaseSettings):
     session_lease_s: float = Field(15.0, gt=0, description="A silent owner is dead after this.")
     rotate_after_s: float = Field(21600.0, gt=0, description="A stream run ends and is followed.")
 
+    keep_runs_days: int = Field(14, ge=1, description="Dagster forgets older runs; rows stay.")
+
     calendar: str = Field("XNYS", description="Exchange whose days daily_positions follows.")
     daily_start: str = Field("2026-01-02", description="First day of daily_positions.")
     stale_after_s: float = Field(600.0, gt=0, description="Reconciliation calls a row STALE.")
