@@ -18,8 +18,7 @@ from position_sync_dagster.simulator.contract import Contract, SecType
 from position_sync_dagster.simulator.details import contract_details
 
 RECORDED = [
-    json.loads(line)
-    for line in (Path(__file__).parent / "recorded.jsonl").read_text().splitlines()
+    json.loads(line) for line in (Path(__file__).parent / "recorded.jsonl").read_text().splitlines()
 ]
 
 
@@ -146,9 +145,7 @@ def test_contract_details_have_the_recorded_layout(symbol: str) -> None:
         min_tick=float(recorded[13]),
         long_name=recorded[19],
     )
-    ours = list(
-        contract_details(int(recorded[1]), contract, recorded[7], "IND", date(2026, 4, 5))
-    )
+    ours = list(contract_details(int(recorded[1]), contract, recorded[7], "IND", date(2026, 4, 5)))
     sec_ids = 2 * int(recorded[30])
     del recorded[31 : 31 + sec_ids]
     recorded[30] = "0"

@@ -1,0 +1,287 @@
+"""Positions, account updates, profits and contract details over the wire."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from position_sync_dagster.simulator import ActionError, Book, Simulator
+
+Connect = Callable[..., Awaitable[Any]]
+Eventually = Callable[[Callable[[], bool]], Awaitable[None]]
+CALL, PUT, WORTHLESS, CENTS, ES_PUT, INDEX_PUT, UNHELD, CLOSED = (
+    921000000 + n for n in range(1, 9)
+)
+STOCK, FUTURE = 920000001, 920000002
+UNSET = 1.7976931348623157e308
+
+
+async def test_positions_come_with_the_layout_of_each_kind(small: Book, connect: Connect) -> None:
+    async with Simulator(small) as sim:
+        client = await connect(sim.port)
+        client.send(61, 1)
+        await client.wait_id(62)
+        rows = {(m[2], int(m[3])): m for m in client.of(61)}
+        assert len(rows) == 10
+        option = rows["DUSIM0001", CALL]
+        assert option[4:14] == [
+            *("AAPL", "OPT", "20281215", "240.0", "C", "100"),
+            *("", "USD", "AAPL  281215C00240000", "AAPL"),
+        ]
+        assert option[14:] == ["5", "2150.65"]
+        stock = rows["DUSIM0001", STOCK]
+        assert stock[6:11] == ["", "0.0", "", "", "NASDAQ"]
+        future = rows["DUSIM0002", FUTURE]
+        assert future[6:11] == ["20281215", "0.0", "", "50", ""]
+        assert rows["DUSIM0001", CLOSED][14:] == ["0", "0.0"]
+        assert rows["DUSIM0002", CALL][14] == "-1"
+
+
+async def test_position_changes_come_while_subscribed_and_not_after(
+    small: Book, connect: Connect
+) -> None:
+    async with Simulator(small) as sim:
+        client = await connect(sim.port)
+        client.send(61, 1)
+        await client.wait_id(62)
+        since = len(client.messages)
+        sim.fill("DUSIM0001", UNHELD, 3, 12.5)
+        opened = await client.wait_id(61, since)
+        assert (opened[3], opened[14:]) == (str(UNHELD), ["3", "1250.0"])
+        since = len(client.messages)
+        sim.close_position("DUSIM0001", UNHELD)
+        closed = await client.wait_id(61, since)
+        assert (closed[3], closed[14:]) == (str(UNHELD), ["0", "0.0"])
+        client.send(64, 1)
+        since = await client.barrier()
+        sim.fill("DUSIM0001", UNHELD, 3)
+        await client.barrier()
+        assert client.of(61, since=since) == []
+
+
+async def test_an_account_download_has_a_time_after_every_row_and_then_its_end(
+    small: Book, connect: Connect
+) -> None:
+    async with Simulator(small) as sim:
+        client = await connect(sim.port)
+        client.send(6, 2, 1, "DUSIM0001")
+        await client.wait_id(54)
+        heard = [m for m in client.messages if m[0] in ("6", "7", "8", "54")]
+        kinds = "".join({"6": "v", "7": "p", "8": "t", "54": "e"}[m[0]] for m in heard)
+        assert kinds.lstrip("v") == "pt" * 6 + "te"
+        assert all(len(m[2]) == 5 and m[2][2] == ":" for m in client.of(8))
+        rows = {int(m[2]): m for m in client.of(7)}
+        assert rows[STOCK][6:8] == ["0", "0"]
+        assert rows[STOCK][19] == "DUSIM0001"
+        assert rows[CLOSED][13] == "0"
+        for conid, row in rows.items():
+            held, price, value, cost, unrealized = map(float, row[13:18])
+            factor = float(row[8] or 1)
+            assert value == pytest.approx(held * price * factor)
+            assert unrealized == pytest.approx(value - held * cost), conid
+        assert ["6", "2", "AccountCode", "DUSIM0001", "", "DUSIM0001"] in heard
+
+
+async def test_cents_are_worth_dollars_in_the_portfolio(small: Book, connect: Connect) -> None:
+    async with Simulator(small, autostep=False) as sim:
+        client = await connect(sim.port)
+        client.send(6, 2, 1, "DUSIM0001")
+        client.market_data(1, CENTS, exchange="CBOT", sec_type="FOP", ticks="232")
+        await client.barrier()
+        row = next(m for m in client.of(7) if m[2] == str(CENTS))
+        mark = next(float(m[4]) for m in client.of(1) if m[3] == "37")
+        assert float(row[15]) == pytest.approx(2 * mark * 5000 / 100)
+
+
+async def test_one_account_at_a_time_over_all_clients(
+    small: Book, connect: Connect, eventually: Eventually
+) -> None:
+    async with Simulator(small) as sim:
+        one, two, three = [await connect(sim.port, n) for n in (1, 2, 3)]
+        one.send(6, 2, 1, "DUSIM0001")
+        await one.wait_id(54)
+        two.send(6, 2, 1, "DUSIM0002")
+        error = await two.wait_error(2101)
+        assert error[4].startswith("Unable to subscribe to account")
+        assert "DUSIM0001" in error[4]
+        await two.barrier()
+        assert two.of(6, 7, 8, 54) == []
+        three.send(6, 2, 1, "DUSIM0001")
+        await three.wait_id(54)
+        assert sim.stats()["account_feed"] == {"account": "DUSIM0001", "clients": [1, 3]}
+        one.send(6, 2, 0, "DUSIM0001")
+        text = "API client has been unsubscribed from account data."
+        assert (await one.wait_error(2100))[4] == text
+        await three.close()
+        await eventually(lambda: sim.stats()["account_feed"] is None)
+        two.send(6, 2, 1, "DUSIM0002")
+        await two.wait_id(54)
+
+
+async def test_a_clients_next_account_replaces_its_first(small: Book, connect: Connect) -> None:
+    async with Simulator(small) as sim:
+        client = await connect(sim.port)
+        client.send(6, 2, 1, "DUSIM0001")
+        await client.wait_id(54)
+        client.send(6, 2, 1, "DUSIM0002")
+        await client.wait(lambda m: m == ["54", "1", "DUSIM0002"])
+        await client.wait_error(2100)
+        assert sim.stats()["account_feed"] == {"account": "DUSIM0002", "clients": [1]}
+
+
+async def test_an_unknown_account_hears_321_and_no_end(small: Book, connect: Connect) -> None:
+    async with Simulator(small) as sim:
+        client = await connect(sim.port)
+        client.send(6, 2, 1, "DU999")
+        client.send(6, 2, 1, "")
+        client.send(76, 1, 8, "DU999", "", 0)
+        await client.wait_error(321, 8)
+        await client.barrier()
+        assert client.of(54, 74) == []
+
+
+async def test_a_change_brings_one_row_with_its_time_and_the_refresh_brings_all(
+    small: Book, connect: Connect
+) -> None:
+    async with Simulator(small, refresh_interval_s=0.1) as sim:
+        client = await connect(sim.port)
+        client.send(6, 2, 1, "DUSIM0001")
+        await client.wait_id(54)
+        since = len(client.messages)
+        sim.fill("DUSIM0001", CALL, -2, 17.0)
+        row = await client.wait_id(7, since)
+        assert (row[2], row[13]) == (str(CALL), "3")
+        assert float(row[18]) == pytest.approx(2 * (1700 - 2150.65))
+        await client.wait(lambda m: len(client.of(7, since=since)) >= 13, since)
+        rows = client.of(7, since=since)
+        assert [m[2] for m in rows[1:7]] == [m[2] for m in rows[7:13]]
+        assert len(client.of(54)) == 1
+        client.send(6, 2, 0, "DUSIM0001")
+        since = await client.barrier()
+        sim.fill("DUSIM0001", CALL, 1)
+        await client.barrier()
+        assert client.of(7, since=since) == []
+
+
+async def test_profit_of_a_held_contract_comes_again_and_again_and_of_others_never(
+    small: Book, connect: Connect
+) -> None:
+    async with Simulator(small, pnl_interval_s=0.03) as sim:
+        client = await connect(sim.port)
+        client.send(94, 1, "DUSIM0001", "", CALL)
+        client.send(94, 2, "DUSIM0001", "", UNHELD)
+        client.send(92, 3, "DUSIM0001", "")
+        await client.wait(lambda m: len(client.of(95)) >= 3)
+        assert {m[1] for m in client.of(95)} == {"1"}
+        row = client.of(95)[0]
+        assert row[2] == "5"
+        assert float(row[5]) == UNSET
+        assert all(math.isfinite(float(row[i])) and float(row[i]) < UNSET for i in (3, 4, 6))
+        await client.wait(lambda m: len(client.of(94)) >= 2)
+        sim.fill("DUSIM0001", UNHELD, 1)
+        opened = await client.wait(lambda m: m[0] == "95" and m[1] == "2")
+        assert float(opened[5]) == 0.0
+        client.send(95, 1)
+        since = await client.barrier()
+        await client.wait(lambda m: len(client.of(95, since=since)) >= 3, since)
+        assert {m[1] for m in client.of(95, since=since)} == {"2"}
+        assert sim.stats()["lines_in_use"] == 0
+
+
+async def test_daily_profit_counts_from_the_close_and_todays_cash(
+    small: Book, connect: Connect
+) -> None:
+    async with Simulator(small, autostep=False) as sim:
+        client = await connect(sim.port)
+        client.send(94, 1, "DUSIM0001", "", STOCK)
+        client.market_data(2, STOCK, sec_type="STK", ticks="232")
+        await client.barrier()
+        close = next(float(m[4]) for m in client.of(1) if m[3] == "9")
+        mark = next(float(m[4]) for m in client.of(1) if m[3] == "37")
+        assert float(client.of(95)[0][3]) == pytest.approx(200 * (mark - close), abs=3)
+        sim.fill("DUSIM0001", STOCK, -200, 300.0)
+        client.send(95, 1)
+        client.send(94, 1, "DUSIM0001", "", STOCK)
+        await client.barrier()
+        last = client.of(95)[-1]
+        assert last[2] == "0"
+        assert float(last[3]) == pytest.approx(200 * (300 - close), abs=3)
+        assert float(last[5]) == pytest.approx(200 * (300 - 201.88))
+
+
+async def test_a_short_put_assigned_goes_away_and_the_stock_comes(
+    small: Book, connect: Connect
+) -> None:
+    async with Simulator(small) as sim:
+        client = await connect(sim.port)
+        client.send(61, 1)
+        await client.wait_id(62)
+        since = len(client.messages)
+        sim.assign("DUSIM0001", PUT)
+        await client.wait(lambda m: len(client.of(61, since=since)) == 2, since)
+        rows = {int(m[3]): m[14:] for m in client.of(61, since=since)}
+        assert rows[PUT] == ["0", "0.0"]
+        assert float(rows[STOCK][0]) == 500
+        assert float(rows[STOCK][1]) == pytest.approx((200 * 201.88 + 300 * 220) / 500)
+        with pytest.raises(ActionError, match="not a short option"):
+            sim.assign("DUSIM0001", CALL)
+        with pytest.raises(ActionError, match="does not hold"):
+            sim.assign("DUSIM0001", PUT)
+
+
+async def test_contract_details_by_conid_and_by_fields(small: Book, connect: Connect) -> None:
+    async with Simulator(small) as sim:
+        client = await connect(sim.port)
+        client.contract_details(1, CALL, "", "", "", 0.0, "", "", "", "", "", "", "")
+        await client.wait(lambda m: m == ["52", "1", "1"])
+        [row] = client.of(10)
+        assert row[12] == str(CALL)
+        assert row[7] == "SMART"
+        fields = ("AAPL", "OPT", "202812", 0.0, "", "", "SMART", "", "USD", "", "")
+        client.contract_details(2, 0, *fields)
+        await client.wait(lambda m: m == ["52", "1", "2"])
+        found = [m for m in client.of(10) if m[1] == "2"]
+        assert {int(m[12]) for m in found} == {CALL, PUT, CLOSED}
+        client.contract_details(3, FUTURE, "", "", "", 0.0, "", "", "", "", "", "", "")
+        await client.wait(lambda m: m == ["52", "1", "3"])
+        assert client.of(10)[-1][7] == "CME"
+
+
+async def test_unknown_contract_details_hear_200_and_no_end(small: Book, connect: Connect) -> None:
+    async with Simulator(small) as sim:
+        client = await connect(sim.port)
+        client.contract_details(1, 77, "", "", "", 0.0, "", "", "", "", "", "", "")
+        client.contract_details(2, 0, "AAPL", "OPT", "20281215", 1.0, "C", *[""] * 6)
+        client.contract_details(3, 0, "", "", "", 0.0, "", *[""] * 6)
+        for req_id in (1, 2, 3):
+            error = await client.wait_error(200, req_id)
+            assert error[4] == "No security definition has been found for the request"
+        await client.barrier()
+        assert client.of(52) == []
+
+
+async def test_the_remaining_requests_are_answered_so_that_none_hangs(
+    small: Book, connect: Connect
+) -> None:
+    async with Simulator(small) as sim:
+        client = await connect(sim.port)
+        client.send(62, 1, 5, "All", "NetLiquidation")
+        await client.wait_id(64)
+        assert {m[3] for m in client.of(63)} == {"DUSIM0001", "DUSIM0002"}
+        client.send(76, 1, 6, "DUSIM0002", "", 0)
+        await client.wait_id(74)
+        client.send(74, 1, 7, "DUSIM0002", "")
+        await client.wait_id(72)
+        assert len(client.of(71)) == 4
+        client.send(78, 8, "AAPL", "", "STK", STOCK)
+        await client.wait_id(76)
+        assert "20281215" in client.of(75)[0]
+        client.send(81, 9, "AA")
+        await client.wait_id(79)
+        client.send(8, 1, 1)
+        client.send(17, 1)
+        client.send(20, 10, CALL, *[""] * 20)
+        await client.wait_error(162, 10)

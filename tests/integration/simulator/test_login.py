@@ -1,0 +1,271 @@
+"""Handshake, login, refusals and rude peers."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import struct
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from position_sync_dagster.simulator import Book, PortTakenError, Simulator
+
+Connect = Callable[..., Awaitable[Any]]
+Eventually = Callable[[Callable[[], bool]], Awaitable[None]]
+
+
+async def test_a_login_brings_accounts_then_next_id_then_farm_notices(
+    small: Book, connect: Connect
+) -> None:
+    async with Simulator(small) as sim:
+        client = await connect(sim.port)
+        version, stamp = client.messages[0]
+        assert version == "178"
+        assert stamp.endswith("Greenwich Mean Time")
+        assert client.messages[1] == ["15", "1", "DUSIM0001,DUSIM0002,"]
+        assert client.messages[2] == ["9", "1", "1"]
+        codes = [message[3] for message in client.messages[3:]]
+        assert codes == ["2104", "2104", "2106", "2158"]
+
+
+@pytest.mark.parametrize(
+    ("offer", "version"),
+    [("v157..176", "176"), ("v100..187", "178"), ("v177", "177"), ("v100..178 +PACEAPI", "178")],
+)
+async def test_the_newest_version_that_both_sides_know_is_spoken(
+    small: Book, connect: Connect, offer: str, version: str
+) -> None:
+    async with Simulator(small) as sim:
+        client = await connect(sim.port, versions=offer)
+        assert client.messages[0][0] == version
+
+
+@pytest.mark.parametrize("offer", ["v100..151", "v157..175", "v183..193"])
+async def test_a_client_without_a_common_version_is_closed_and_named_in_the_log(
+    small: Book, connect: Connect, caplog: pytest.LogCaptureFixture, offer: str
+) -> None:
+    async with Simulator(small) as sim:
+        client = await connect(sim.port, start=False)
+        client.greet(offer)
+        await client.wait_closed()
+        assert client.messages == []
+        assert sim.stats()["refused"] == {"version": 1}
+    assert offer in caplog.text
+    assert "176 to 178" in caplog.text
+
+
+async def test_a_used_client_id_hears_326_and_is_closed_while_the_first_lives_on(
+    small: Book, connect: Connect, eventually: Eventually
+) -> None:
+    async with Simulator(small) as sim:
+        first = await connect(sim.port, client_id=5)
+        second = await connect(sim.port, start=False)
+        second.greet()
+        second.send(71, 2, 5, "")
+        error = await second.wait_error(326)
+        assert error[2] == "-1"
+        await second.wait_closed()
+        assert [m[0] for m in second.messages[1:]] == ["4"]
+        await first.barrier()
+        await first.close()
+        await eventually(lambda: sim.stats()["connections"]["now"] == 0)
+        third = await connect(sim.port, client_id=5)
+        await third.barrier()
+        assert sim.stats()["connections"]["by_client"]["5"] == {"now": 1, "total": 2}
+
+
+async def test_the_33rd_client_is_refused(small: Book, connect: Connect) -> None:
+    async with Simulator(small) as sim:
+        for client_id in range(1, 33):
+            await connect(sim.port, client_id=client_id)
+        late = await connect(sim.port, start=False)
+        late.greet()
+        late.send(71, 2, 99, "")
+        await late.wait_closed()
+        assert sim.stats()["connections"]["now"] == 32
+        assert sim.stats()["connections"]["peak"] == 32
+        assert sim.stats()["refused"] == {"too many clients": 1}
+
+
+async def test_more_than_50_messages_a_second_bring_one_error_100_and_the_session_goes_on(
+    small: Book, connect: Connect
+) -> None:
+    async with Simulator(small) as sim:
+        client = await connect(sim.port)
+        for _ in range(60):
+            client.send(49, 1)
+        await client.wait_error(100)
+        await client.barrier()
+        assert len([m for m in client.of(4) if m[3] == "100"]) == 1
+        assert len(client.of(49)) == 61
+        assert sim.stats()["rate_violations"] == 11
+
+
+async def test_a_request_that_cannot_be_read_hears_320_and_is_closed(
+    small: Book, connect: Connect
+) -> None:
+    async with Simulator(small) as sim:
+        client = await connect(sim.port)
+        client.market_data(3, "Option(symbol='SPY')")  # what ib_async issue 158 sent
+        error = await client.wait_error(320)
+        assert error[2] == "3"
+        assert "Unable to parse field: 'Con Id' for input string: 'Option(" in error[4]
+        await client.wait_closed()
+
+
+@pytest.mark.parametrize(
+    "fields", [(4711, 1), ("x",), (1, 11, 5), (71,), (94, 7, "DUSIM0001", "", "abc")]
+)
+async def test_unknown_and_cut_off_requests_hear_320_too(
+    small: Book, connect: Connect, fields: tuple[object, ...]
+) -> None:
+    async with Simulator(small) as sim:
+        client = await connect(sim.port)
+        client.send(*fields)
+        await client.wait_error(320)
+        await client.wait_closed()
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"\x16\x03\x01\x02\x00",
+        b"API\0\xff\xff\xff\xff",
+        b"API\0\x00\x00\x00\x04abcd",
+        b"API\0\x00\x00\x00\x00",
+    ],
+)
+async def test_garbage_is_closed_and_harms_nobody_else(
+    small: Book, connect: Connect, garbage: bytes
+) -> None:
+    async with Simulator(small) as sim:
+        good = await connect(sim.port)
+        bad = await connect(sim.port, start=False)
+        bad.writer.write(garbage)
+        await bad.wait_closed()
+        await good.barrier()
+        assert sim.stats()["connections"]["now"] == 1
+
+
+async def test_garbage_after_the_login_closes_that_client_only(
+    small: Book, connect: Connect
+) -> None:
+    async with Simulator(small) as sim:
+        good, bad = await connect(sim.port, 1), await connect(sim.port, 2)
+        bad.writer.write(struct.pack(">I", 0xFFFFFFF) + b"x" * 100)
+        await bad.wait_closed()
+        await good.barrier()
+        assert sim.stats()["refused"] == {"not the protocol": 1}
+
+
+async def test_bare_probes_leave_no_trace(
+    small: Book, connect: Connect, eventually: Eventually
+) -> None:
+    async with Simulator(small) as sim:
+        for _ in range(20):
+            _, writer = await asyncio.open_connection("127.0.0.1", sim.port)
+            writer.close()
+            await writer.wait_closed()
+        await eventually(lambda: sim.stats()["connections"]["sockets"] == 0)
+        assert sim.stats()["connections"]["total"] == 0
+        await (await connect(sim.port)).barrier()
+
+
+async def test_a_frame_may_arrive_byte_by_byte(small: Book, connect: Connect) -> None:
+    async with Simulator(small) as sim:
+        client = await connect(sim.port, start=False)
+        offer = b"v157..178"
+        for byte in b"API\0" + struct.pack(">I", len(offer)) + offer:
+            client.writer.write(bytes([byte]))
+            await client.writer.drain()
+        await client.wait(lambda m: len(m) == 2)
+
+
+async def test_a_client_that_does_not_read_is_dropped_at_its_limit(
+    small: Book, connect: Connect, eventually: Eventually, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with Simulator(small, max_buffer_bytes=50_000, max_messages_per_s=0) as sim:
+        good = await connect(sim.port, 1)
+        slow = await connect(sim.port, 2)
+        slow.writer.transport.pause_reading()
+
+        def flood() -> bool:
+            for _ in range(200):
+                slow.send(61, 1)
+            return bool(sim.stats()["refused"].get("slow client"))
+
+        await eventually(flood)
+        await eventually(lambda: sim.stats()["connections"]["now"] == 1)
+        await good.barrier()
+    assert "does not read" in caplog.text
+
+
+async def test_a_taken_port_is_named(small: Book) -> None:
+    async with Simulator(small) as sim:
+        with pytest.raises(PortTakenError, match=f"127.0.0.1:{sim.port}"):
+            async with Simulator(small, port=sim.port):
+                pass
+        with pytest.raises(PortTakenError, match=str(sim.port)):
+            async with Simulator(small, control_port=sim.port):
+                pass
+
+
+async def test_every_request_is_counted_by_client_and_name(
+    small: Book, connect: Connect, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    async with Simulator(small) as sim:
+        client = await connect(sim.port, client_id=7)
+        client.send(14, 1, 5)
+        client.send(12, 1, 1)
+        client.send(61, 1)
+        await client.barrier()
+        assert sim.stats()["requests"] == {
+            "7": {
+                "startApi": 1,
+                "setServerLogLevel": 1,
+                "reqNewsBulletins": 1,
+                "reqPositions": 1,
+                "reqCurrentTime": 1,
+            }
+        }
+        assert sim.stats()["messages_sent"]["position"] == 10
+
+
+@pytest.mark.parametrize(
+    ("name", "fields"),
+    [
+        ("placeOrder", (3, 12, 921000001, "AAPL", "OPT", "junk")),
+        ("cancelOrder", (4, 1, 12, "")),
+        ("exerciseOptions", (21, 2, 12, 921000001)),
+        ("reqGlobalCancel", (58, 1)),
+        ("placeOrder", (3,)),
+    ],
+)
+async def test_an_order_message_is_recorded_whatever_it_says_and_changes_nothing(
+    small: Book, connect: Connect, name: str, fields: tuple[object, ...]
+) -> None:
+    async with Simulator(small) as sim:
+        client = await connect(sim.port, client_id=4)
+        before = sim.positions()
+        client.send(*fields)
+        await client.barrier()
+        [order] = sim.orders_received
+        assert (order.client_id, order.name) == (4, name)
+        assert order.fields == tuple(str(field) for field in fields)
+        assert sim.stats()["orders_received"][0]["name"] == name
+        assert sim.positions() == before
+        assert not client.closed.is_set()
+
+
+async def test_a_request_that_reads_leaves_no_order(small: Book, connect: Connect) -> None:
+    async with Simulator(small) as sim:
+        client = await connect(sim.port)
+        for request in ((5, 1), (16, 1), (15, 1, 0), (99, 0), (7, 3, 1, 0, "", "", "", "", "", "")):
+            client.send(*request)
+        await client.barrier()
+        assert [m[0] for m in client.messages[-5:]] == ["53", "53", "102", "55", "49"]
+        assert sim.orders_received == []
