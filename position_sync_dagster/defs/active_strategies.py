@@ -1,7 +1,5 @@
 """The asset `active_strategies`: who is active, as the strategies file says."""
 
-import asyncio
-
 import dagster as dg
 
 from position_sync_dagster.defs.failures import told_as_failure
@@ -23,14 +21,14 @@ def active_strategies(
     context: dg.AssetExecutionContext, lake: LakeResource, gateway: GatewayResource
 ) -> dg.MaterializeResult[None]:
     """Make the table equal to the strategies file; without a file, record what it holds."""
-    settings = gateway.settings(lake)
     with told_as_failure():
-        registry = lake.open(settings).registry
+        settings = gateway.settings(lake)
+        registry = lake.open(settings).registry.sync
         if settings.strategies_file is not None:
             from position_sync_dagster.lake.strategies_file import load_strategies
 
-            asyncio.run(registry.replace_all(load_strategies(settings.strategies_file)))
-        legs = asyncio.run(registry.get_all_active())
+            registry.replace_all(load_strategies(settings.strategies_file))
+        legs = registry.get_all_active()
     return dg.MaterializeResult(
         metadata={
             "dagster/row_count": len(legs),

@@ -23,7 +23,7 @@ from position_sync_dagster.sync.workload import (
 
 if TYPE_CHECKING:
     from position_sync_dagster.domain.session import GatewaySession
-    from position_sync_dagster.lake import Lake
+    from position_sync_dagster.lake.lake import Lake
     from position_sync_dagster.settings import Settings
 
 DRAIN_JOB = "drain_positions"
@@ -75,7 +75,7 @@ def observe(
     streams = recent_runs(instance, STREAM_JOB, limit=1)
     ended = [run for run in drains if run.state not in LIVING]
     setbacks = consecutive(_is_setback(run) for run in ended)
-    session = lake.sessions.current_sync(settings.gateway_id)
+    session = lake.sessions.sync.current(settings.gateway_id)
     backlog = lake.queue.sync.overview()
     return Workload(
         now=now,
@@ -89,7 +89,7 @@ def observe(
         setbacks=setbacks,
         set_back_at=ended[0].ended_at if setbacks else None,
         given_back=ended[0].given_back if setbacks else 0,
-        registry_version=lake.registry.version,
+        registry_version=lake.registry.table.version(),
         recorded_version=_recorded_version(instance),
         strategies_mark=_mark(settings.strategies_file),
     )

@@ -26,11 +26,11 @@ def position_queue(
     """Enqueue every monitored holding of one broker snapshot."""
     from position_sync_dagster.sync.refresh import refresh
 
-    settings = gateway.settings(lake)
     with told_as_failure():
+        settings = gateway.settings(lake)
         tables = lake.open(settings)
         report = asyncio.run(refresh(tables, settings, run_id=context.run_id))
-        version = report.queue_version or tables.queue.version
+        version = report.queue_version or tables.queue.table.version()
     return dg.MaterializeResult(
         metadata={
             "enqueued": report.enqueued,

@@ -31,8 +31,8 @@ def position_updates(
     """Value the queue's requests in batches until it is empty or the time is up."""
     from position_sync_dagster.sync.drain import drain
 
-    settings = gateway.settings(lake)
     with told_as_failure():
+        settings = gateway.settings(lake)
         tables = lake.open(settings)
         report = asyncio.run(
             drain(
@@ -42,7 +42,9 @@ def position_updates(
                 time_limit_s=settings.drain_time_limit_s,
             )
         )
-        version = report.version_to if report.version_to is not None else tables.updates.version
+        version = (
+            report.version_to if report.version_to is not None else tables.updates.table.version()
+        )
     if report.reason:
         context.log.warning(report.reason)
     if report.released and not report.rows:

@@ -6,7 +6,7 @@ import dagster as dg
 from pydantic import Field
 
 if TYPE_CHECKING:
-    from position_sync_dagster.lake import Lake
+    from position_sync_dagster.lake.lake import Lake
     from position_sync_dagster.settings import Settings
 
 
@@ -19,7 +19,7 @@ class LakeResource(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     def open(self, settings: "Settings") -> "Lake":
         """Give the tables, made at first use."""
-        from position_sync_dagster.lake import Lake
+        from position_sync_dagster.lake.lake import Lake
 
         lake = Lake(settings.lake)
         lake.initialize_sync()
@@ -27,7 +27,7 @@ class LakeResource(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     def peek(self, settings: "Settings") -> "Lake":
         """Give the tables for reading, as they are: a sensor makes none."""
-        from position_sync_dagster.lake import Lake
+        from position_sync_dagster.lake.lake import Lake
 
         return Lake(settings.lake)
 

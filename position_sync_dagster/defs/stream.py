@@ -23,8 +23,8 @@ def stream_legs(
     The op runs until it is terminated or its rotation is due. At most once a minute it logs a
     materialization of `position_updates`, and of `position_queue` when it enqueued.
     """
-    settings = gateway.settings(lake)
     with told_as_failure():
+        settings = gateway.settings(lake)
         worker = StreamWorker(lake.open(settings), settings, run_id=context.run_id)
         with worker.running(grace_s=CLEAN_END_S):
             for report in worker.reports():

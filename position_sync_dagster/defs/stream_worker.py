@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from position_sync_dagster.sync.reports import StreamReport
 
 if TYPE_CHECKING:
-    from position_sync_dagster.lake import Lake
+    from position_sync_dagster.lake.lake import Lake
     from position_sync_dagster.settings import Settings
 
 POLL_S = 0.5

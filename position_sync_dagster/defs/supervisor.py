@@ -28,7 +28,7 @@ def supervise_stream(
     started_at = context.last_sensor_start_time
     decision = supervise(
         recent_runs(context.instance, STREAM_JOB, limit=RUNS_SEEN),
-        lake.peek(settings).sessions.current_sync(settings.gateway_id),
+        lake.peek(settings).sessions.sync.current(settings.gateway_id),
         now=datetime.now(UTC),
         supervised_since=None if started_at is None else datetime.fromtimestamp(started_at, UTC),
         rotate_after_s=settings.rotate_after_s,

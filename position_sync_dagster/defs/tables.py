@@ -2,11 +2,12 @@
 
 import dagster as dg
 
+from position_sync_dagster.lake.derived import DerivedTable, Replaced
 from position_sync_dagster.lake.schemas import Kind, TableSpec
 
 OWNERS = ["team:position-sync"]
 GROUP = "positions"
-DERIVED_GROUP = "derived"
+DERIVED = "derived"
 KINDS = {"deltalake", "python"}
 TAGS = {"domain": "positions"}
 
@@ -31,3 +32,13 @@ def columns_of(spec: TableSpec) -> dict[str, dg.TableSchemaMetadataValue]:
 def data_version(version: int | None) -> dg.DataVersion | None:
     """Give a Delta version as the asset's data version."""
     return None if version is None else dg.DataVersion(str(version))
+
+
+def replaced(table: DerivedTable, result: Replaced) -> dict[str, float | str]:
+    """Tell a replacement of a derived table in numbers."""
+    return {
+        "dagster/row_count": result.rows,
+        "dagster/uri": table.path,
+        "delta_version": result.version,
+        "changed": int(result.changed),
+    }
