@@ -32,6 +32,8 @@ class BrokerPosition:
         received_at: When this row last changed here.
         position_time: When `position` last changed here (a closed row keeps its closing time).
         completeness: Of the walk of the account that the row belongs to.
+        confirmed_at: When that walk ended, or when the account's open subscription was last
+            known to stand: until then the values are what the broker says.
     """
 
     gateway_id: str
@@ -49,6 +51,7 @@ class BrokerPosition:
     position_time: datetime
     snapshot_id: str
     completeness: Completeness = Completeness.UNKNOWN
+    confirmed_at: datetime | None = None
 
     @property
     def key(self) -> tuple[str, int]:

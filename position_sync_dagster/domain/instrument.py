@@ -1,6 +1,7 @@
 """What is held: the instrument behind a conid, and how IB's spellings of it are read."""
 
 import math
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, datetime
 from enum import StrEnum
@@ -47,11 +48,9 @@ def parse_expiry(value: str | int | date) -> date:
     if isinstance(value, date):
         return value
     text = str(value).strip()
-    for pattern in ("%Y%m%d", "%Y-%m-%d"):
-        try:
-            return datetime.strptime(text, pattern).date()  # noqa: DTZ007 - a calendar day has no zone
-        except ValueError:
-            continue
+    if text.replace("-", "").isdigit() and (len(text), text.count("-")) in ((8, 0), (10, 2)):
+        with suppress(ValueError):
+            return date.fromisoformat(text)
     raise InvalidLegError(
         f"The expiry {value!r} is no day.", remedy='Write it as "20260220" or "2026-02-20".'
     )

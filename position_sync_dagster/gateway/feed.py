@@ -71,6 +71,7 @@ class AccountFeed:
         self.snapshot_at: datetime | None = None
         self.walked_at: datetime | None = None
         self.walked: set[str] = set()
+        self._confirmed: dict[str, datetime] = {}
         self.completeness: dict[str, Completeness] = dict.fromkeys(accounts, Completeness.UNKNOWN)
         ib.positionEvent += self._on_position
         ib.updatePortfolioEvent += self._on_portfolio
@@ -107,7 +108,8 @@ class AccountFeed:
         """Take what an earlier session knew, so that a holding closed meanwhile is seen."""
         for holding in holdings:
             self._holdings.setdefault(
-                holding.key, replace(holding, completeness=Completeness.UNKNOWN)
+                holding.key,
+                replace(holding, completeness=Completeness.UNKNOWN, confirmed_at=None),
             )
 
     async def snapshot(self) -> None:
@@ -137,7 +139,7 @@ class AccountFeed:
                     self._close(holding)
             for account in self.accounts:
                 if self.completeness[account] is Completeness.UNKNOWN:
-                    self._set_completeness(account, Completeness.PARTIAL)
+                    self._settle(account, Completeness.PARTIAL)
 
     async def walk(self, accounts: Iterable[str] | None = None) -> None:
         """Download the portfolio values of the accounts, one after the other.
@@ -164,9 +166,12 @@ class AccountFeed:
         async with self._ensuring:
             if self.snapshot_at is None:
                 await self.snapshot()
-            kept_current = self.is_complete and len(self.accounts) == 1
-            old = self.walked_at is None or self._clock() - self.walked_at > max_age
-            if old and not kept_current:
+            if self.walked_at is not None and self._clock() - self.walked_at <= max_age:
+                return
+            if self.is_complete and len(self.accounts) == 1 and self._ib.isConnected():
+                self.walked_at = self._clock()
+                self._settle(self.accounts[0], Completeness.COMPLETE)
+            else:
                 await self.walk()
 
     async def _download(self, account: str) -> None:
@@ -175,9 +180,9 @@ class AccountFeed:
         try:
             await self._answer(self._ib.reqAccountUpdatesAsync(account), what, refused=walk.refused)
             self._apply_times(walk)
-            self._set_completeness(account, Completeness.COMPLETE)
+            self._settle(account, Completeness.COMPLETE)
         except GatewayTimeoutError:
-            self._set_completeness(account, Completeness.PARTIAL)
+            self._settle(account, Completeness.PARTIAL)
         finally:
             walk.times = None
             self.walked.add(account)
@@ -250,7 +255,6 @@ class AccountFeed:
                 ),
                 snapshot_id=self.snapshot_id,
                 daily_pnl=before.daily_pnl if before else None,
-                completeness=self.completeness.get(account, Completeness.UNKNOWN),
                 **values,
             ),
         )
@@ -302,7 +306,6 @@ class AccountFeed:
                 instrument=_merged(before.instrument, instrument),
                 average_cost=cost if cost is not None else before.average_cost,
                 snapshot_id=self.snapshot_id,
-                completeness=self.completeness.get(account, Completeness.UNKNOWN),
             )
             return
         self._store(
@@ -331,20 +334,28 @@ class AccountFeed:
                 received_at=now,
                 position_time=now,
                 snapshot_id=self.snapshot_id,
-                completeness=self.completeness.get(holding.account, Completeness.UNKNOWN),
             ),
         )
 
     def _store(self, holding: BrokerPosition) -> None:
-        self._holdings[holding.key] = holding
+        self._holdings[holding.key] = self._as_of_walk(holding)
         self._changed.add(holding.key)
 
-    def _set_completeness(self, account: str, completeness: Completeness) -> None:
+    def _settle(self, account: str, completeness: Completeness) -> None:
+        """Note how a walk of an account ended, in each of its rows."""
         self.completeness[account] = completeness
+        if completeness is Completeness.COMPLETE:
+            self._confirmed[account] = self._clock()
         for key, holding in self._holdings.items():
-            if holding.account == account and holding.completeness is not completeness:
-                self._holdings[key] = replace(holding, completeness=completeness)
-                self._changed.add(key)
+            if holding.account == account:
+                self._holdings[key] = self._as_of_walk(holding)
+
+    def _as_of_walk(self, holding: BrokerPosition) -> BrokerPosition:
+        return replace(
+            holding,
+            completeness=self.completeness.get(holding.account, Completeness.UNKNOWN),
+            confirmed_at=self._confirmed.get(holding.account),
+        )
 
 
 def _merged(before: Instrument | None, told: Instrument) -> Instrument:

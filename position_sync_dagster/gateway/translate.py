@@ -2,6 +2,7 @@
 
 import math
 from datetime import date, datetime
+from typing import TypedDict
 
 from ib_async import Contract, PortfolioItem, Position, Ticker
 from ib_async import ContractDetails as IBContractDetails
@@ -141,15 +142,25 @@ def position_of(position: Position) -> tuple[str, Instrument, float, float | Non
     )
 
 
-def portfolio_of(item: PortfolioItem) -> tuple[str, Instrument, dict[str, float | None]]:
+class PortfolioValues(TypedDict):
+    """The values of a portfolio row; None is not given."""
+
+    average_cost: float | None
+    market_price: float | None
+    market_value: float | None
+    unrealized_pnl: float | None
+    realized_pnl: float | None
+
+
+def portfolio_of(item: PortfolioItem) -> tuple[str, Instrument, PortfolioValues]:
     """Give (account, instrument, values) of message 7; a value not given is None."""
-    values = {
-        "average_cost": known(item.averageCost),
-        "market_price": known(item.marketPrice),
-        "market_value": known(item.marketValue),
-        "unrealized_pnl": known(item.unrealizedPNL),
-        "realized_pnl": known(item.realizedPNL),
-    }
+    values = PortfolioValues(
+        average_cost=known(item.averageCost),
+        market_price=known(item.marketPrice),
+        market_value=known(item.marketValue),
+        unrealized_pnl=known(item.unrealizedPNL),
+        realized_pnl=known(item.realizedPNL),
+    )
     return item.account, instrument_of(item.contract), values
 
 

@@ -41,12 +41,11 @@ class SyncContracts:
 
         return self.table.transact(step)
 
-    def get(self, conids: Iterable[int]) -> dict[int, ContractDetails]:
-        """Give what is known of these contracts; an unknown one is absent."""
-        wanted = list(conids)
-        if not wanted:
-            return {}
-        frame = self.table.rows().filter(pl.col("conid").is_in(wanted))
+    def get(self, conids: Iterable[int] | None = None) -> dict[int, ContractDetails]:
+        """Give what is known of these contracts, or of all; an unknown one is absent."""
+        frame = self.table.rows()
+        if conids is not None:
+            frame = frame.filter(pl.col("conid").is_in(list(conids)))
         return {one.conid: one for one in contracts_of(frame)}
 
 
@@ -80,6 +79,6 @@ class ContractsTable:
         """Store contracts that are not known yet, in one commit; give how many were new."""
         return await offload(self.sync.add, details)
 
-    async def get(self, conids: Iterable[int]) -> dict[int, ContractDetails]:
-        """Give what is known of these contracts, by conid; an unknown one is absent."""
+    async def get(self, conids: Iterable[int] | None = None) -> dict[int, ContractDetails]:
+        """Give what is known of these contracts, or of all, by conid; an unknown one is absent."""
         return await offload(self.sync.get, conids)

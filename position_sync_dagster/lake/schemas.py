@@ -222,12 +222,13 @@ BROKER_POSITIONS = TableSpec(
         "position_time": _M,
         "snapshot_id": _T,
         "completeness": _T,
+        "confirmed_at": _M,
         "trading_mode": _T,
         "session_id": _T,
         "fencing_token": _N,
     },
     partition_by=("gateway_id",),
-    indexed=("received_at", "fencing_token"),
+    indexed=("confirmed_at", "fencing_token"),
 )
 
 CONTRACTS = TableSpec(

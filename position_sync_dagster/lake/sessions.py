@@ -54,7 +54,7 @@ class SyncSessions:
         """Become the owner of a login; see `GatewaySessions.acquire`."""
         _positive(lease_s)
         if trading_mode is not None:
-            self._remember_mode(trading_mode)
+            self.claim_mode(trading_mode)
 
         def step(view: View) -> Change[GatewaySession]:
             now = self._clock()
@@ -170,7 +170,9 @@ class SyncSessions:
 
         return self._stays.change(step, {"action": action, "session_id": session.session_id})
 
-    def _remember_mode(self, mode: TradingMode) -> None:
+    def claim_mode(self, mode: TradingMode) -> None:
+        """Bind the lake to a trading mode; see `GatewaySessions.claim_mode`."""
+
         def step(handle: DeltaTable) -> None:
             check_mode(handle, [mode], self.table.path)
 
@@ -238,6 +240,14 @@ class GatewaySessions:
             pid=pid,
             trading_mode=trading_mode,
         )
+
+    async def claim_mode(self, mode: TradingMode) -> None:
+        """Bind the lake to a trading mode, once and for all.
+
+        Raises:
+            TradingModeError: The lake belongs to another trading mode.
+        """
+        await offload(self.sync.claim_mode, mode)
 
     async def renew(
         self,

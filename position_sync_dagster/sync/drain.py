@@ -29,7 +29,7 @@ async def drain(
     started = clock()
     limit_s = settings.drain_time_limit_s if time_limit_s is None else time_limit_s
     await lake.initialize()
-    rescued = await lake.queue.rescue()
+    rescued = len(await lake.queue.rescue())
     worker = QueueWorker(
         lake.queue,
         batch_size=settings.batch_size,
@@ -53,14 +53,14 @@ async def drain(
         if report.claimed < settings.batch_size or report.released:
             break
     versions = [b.version for b in batches if b.version is not None]
-    counts = await lake.queue.counts()
+    left = await lake.queue.overview()
     return DrainReport(
         batches=tuple(batches),
         rescued=rescued,
         version_from=min(versions) - 1 if versions else None,
         version_to=max(versions) if versions else None,
-        queue_version=lake.queue.version,
-        pending_after=counts.get(QueueStatus.PENDING, 0),
+        queue_version=left.version,
+        pending_after=left.counts.get(QueueStatus.PENDING, 0),
         duration_s=(clock() - started).total_seconds(),
         reason=reason,
     )

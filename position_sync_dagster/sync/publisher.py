@@ -134,7 +134,7 @@ class Publisher:
             told[key] = _gist(holding)
         await self._queue.insert_many(requests)
         self._told.update(told)
-        self.tally.queued(len(requests), self._queue.version)
+        self.tally.queued(len(requests), (await self._queue.overview()).version)
         return len(requests)
 
     def _old(self, row: BrokerPosition) -> bool:

@@ -93,7 +93,7 @@ class ReconciliationService:
             if row.gateway_id == self._settings.gateway_id
         ]
         result = self._reconciler.reconcile(
-            snapshot, latest, self._lake.registry.active, complete=view.complete
+            snapshot, latest, self._lake.registry.legs, complete=view.complete
         )
         await self._lake.breaks.record(
             self._settings.gateway_id,

@@ -56,7 +56,7 @@ async def refresh(
         accounts=len(feed.accounts),
         positions=sum(holding.position != 0 for holding in feed.holdings),
         enqueued=enqueued,
-        queue_version=lake.queue.version,
+        queue_version=(await lake.queue.overview()).version,
         incomplete_accounts=tuple(
             account
             for account, completeness in feed.completeness.items()
@@ -84,5 +84,5 @@ async def _ask_the_gateway(
     own.check()
     own.report(lambda: Standing(SessionState.LIVE))
     await publisher.publish(feed, session=own.session)
-    routes = route(feed.holdings, lake.registry.active, frozenset(), sec_types=settings.sec_types)
+    routes = route(feed.holdings, lake.registry.legs, frozenset(), sec_types=settings.sec_types)
     return feed, await publisher.enqueue_all(feed, routes, Reason.REFRESH)

@@ -1,12 +1,13 @@
 """The state of everything at one moment, read from the tables alone."""
 
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
-from position_sync_dagster.domain.clock import utc_now
+import polars as pl
+
 from position_sync_dagster.domain.request import QueueStatus
-from position_sync_dagster.domain.routing import demands
+from position_sync_dagster.domain.session import ALIVE, GatewaySession, SessionState
 from position_sync_dagster.domain.update import Source
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import Settings
@@ -22,12 +23,12 @@ class Status:
             None when nobody ever owned the login; `session_since` is when it entered it.
         blind_since: Since when nobody sees the gateway; None while the stream is LIVE.
         lines_in_use, line_limit: Of the living owner; 0 without one.
-        active_legs: Conids of active strategies; `legs_held` of them are held at the broker.
+        active_legs: Legs of active strategies; `legs_held` of their conids are held.
         positions: Holdings that the broker last told.
         oldest_pending_age_s: Age of the oldest waiting request, in seconds.
         updates_rows, updates_version: Rows and Delta version of `position_updates`.
-        streamed_rows: Current rows (the newest per holding) that the stream wrote.
-        queued_rows: Current rows that the queue wrote; `last_drained_at` is their newest time.
+        legs_streamed, legs_queued: Holdings whose newest row, of the last two refresh intervals,
+            came by the stream or by the queue; `last_drained_at` is the newest of the latter.
     """
 
     at: datetime
@@ -48,8 +49,8 @@ class Status:
     oldest_pending_age_s: float | None
     updates_rows: int
     updates_version: int
-    streamed_rows: int
-    queued_rows: int
+    legs_streamed: int
+    legs_queued: int
     last_drained_at: datetime | None
     trading_mode: str | None
 
@@ -59,3 +60,65 @@ class Status:
             name: value.isoformat() if isinstance(value, datetime) else value
             for name, value in asdict(self).items()
         }
+
+
+def read_status(lake: Lake, settings: Settings, now: datetime) -> Status:
+    """Read the state from the tables; it changes nothing and asks no gateway.
+
+    Raises:
+        LakeError: A table cannot be used.
+    """
+    session = lake.sessions.sync.current(settings.gateway_id)
+    alive = session is not None and session.is_alive(now)
+    overview = lake.queue.sync.overview()
+    lake.registry.sync.refresh()
+    active = lake.registry.legs
+    held = {
+        row.instrument.conid: row.account
+        for row in lake.broker_positions.sync.read(settings.gateway_id)
+        if row.position
+    }
+    window = timedelta(seconds=2 * settings.refresh_interval_s)
+    recent = lake.updates.sync.latest_since(now - window).filter(pl.col("position") != 0)
+    streamed = recent.filter(pl.col("source") == Source.STREAM.value)
+    queued = recent.filter(pl.col("source") == Source.QUEUE.value)
+    return Status(
+        at=now,
+        lake=settings.lake,
+        gateway_id=settings.gateway_id,
+        session_state=_state(session, alive=alive),
+        session_owner=session.owner if session else None,
+        session_since=session.state_since if session else None,
+        session_detail=session.detail if session else None,
+        run_id=session.run_id if session else None,
+        blind_since=blind_since(session, now),
+        lines_in_use=session.lines_in_use if session and alive else 0,
+        line_limit=session.line_limit if session and alive else 0,
+        active_legs=len(active),
+        legs_held=len({leg.conid for leg in active} & held.keys()),
+        positions=len(held),
+        queue={status.value: overview.counts.get(status, 0) for status in QueueStatus},
+        oldest_pending_age_s=(
+            (now - overview.oldest_pending_at).total_seconds()
+            if overview.oldest_pending_at
+            else None
+        ),
+        updates_rows=lake.updates.sync.count(),
+        updates_version=lake.updates.sync.version(),
+        legs_streamed=streamed.height,
+        legs_queued=queued.height,
+        last_drained_at=_newest(queued),
+        trading_mode=None,
+    )
+
+
+def _newest(rows: pl.DataFrame) -> datetime | None:
+    at = rows.get_column("timestamp").max()
+    return at if isinstance(at, datetime) else None
+
+
+def _state(session: GatewaySession | None, *, alive: bool) -> str | None:
+    """Give the session's state; one whose lease ran out is LOST, whatever its row says."""
+    if session is None:
+        return None
+    return session.state if alive or session.state not in ALIVE else SessionState.LOST

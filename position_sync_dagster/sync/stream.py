@@ -90,9 +90,11 @@ class _Writer:
         await self.on_position_updates([update])
 
     async def on_position_updates(self, updates: Sequence[PositionUpdate]) -> None:
-        written = await self._writer.on_position_updates(updates)
-        if written.rows:
-            self._streamer.tally.committed(written.rows, written.version)
+        before = self._writer.rows_written
+        await self._writer.on_position_updates(updates)
+        rows, version = self._writer.rows_written - before, self._writer.last_version
+        if rows and version is not None:
+            self._streamer.tally.committed(rows, version)
 
 
 class _Watch:

@@ -262,7 +262,7 @@ class IBPositionStreamer:
             await self._publish(connection)
         streamed = {key for key in changed if self._routes.get(key) is LegState.STREAMED}
         self._mark(streamed)
-        stale = self._lines.stale(connection.lines, connection.feed.holdings, self.registry.active)
+        stale = self._lines.stale(connection.lines, connection.feed.holdings, self.registry.legs)
         if await self.registry.refresh() or changed or stale:
             await self._reroute(connection)
         self._flush(connection)
@@ -270,6 +270,7 @@ class IBPositionStreamer:
         if self._walk is not None and self._walk.done():
             walk, self._walk = self._walk, None
             walk.result()
+            await self._publish(connection)
             await self._publisher.enqueue_all(connection.feed, self._routes, self._reason)
         elif self._walk is None and self._clock() >= self._refresh_due:
             self._start_walk(connection, Reason.REFRESH)
@@ -295,12 +296,10 @@ class IBPositionStreamer:
     async def _reroute(self, connection: GatewayConnection) -> None:
         """Give and take lines, then send each holding its way."""
         now = self._clock()
-        lines = await self._lines.allocate(
-            connection, connection.feed.holdings, self.registry.active
-        )
+        lines = await self._lines.allocate(connection, connection.feed.holdings, self.registry.legs)
         routes = route(
             connection.feed.holdings,
-            self.registry.active,
+            self.registry.legs,
             lines,
             sec_types=self.settings.sec_types,
         )
@@ -332,9 +331,9 @@ class IBPositionStreamer:
         for key, state in self._routes.items():
             if state is LegState.STREAMED:
                 by_conid.setdefault(key[1], []).append(key)
-        for conid, arrived in ticked.items():
+        for conid, tick_at in ticked.items():
             for key in by_conid.get(conid, ()):
-                self._dirty[key] = arrived
+                self._dirty[key] = tick_at
                 self._silent.pop(key, None)
         for key, since in list(self._silent.items()):
             if now - since >= timedelta(seconds=FIRST_TICK_GRACE_S):

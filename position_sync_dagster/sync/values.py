@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Protocol
 
@@ -10,7 +10,7 @@ from position_sync_dagster.domain.broker import BrokerPosition, Completeness
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.request import QueuedPosition
 from position_sync_dagster.domain.routing import Key
-from position_sync_dagster.domain.session import SessionState
+from position_sync_dagster.domain.session import GatewaySession, SessionState
 from position_sync_dagster.errors import GatewayError
 from position_sync_dagster.gateway.connection import IBConnectionManager
 from position_sync_dagster.lake.broker_positions import BrokerPositionsTable
@@ -66,11 +66,11 @@ def answer(request: QueuedPosition, view: BrokerView) -> Answer:
     """
     if request.account is not None:
         holding = view.holdings.get((request.account, request.conid))
-        found = (holding,) if holding is not None else ()
+        found = [holding] if holding is not None else []
     else:
-        found = tuple(h for (_, conid), h in view.holdings.items() if conid == request.conid)
+        found = [h for (_, conid), h in view.holdings.items() if conid == request.conid]
     if found:
-        return Answer(verdict=Verdict.VALUED, holdings=found)
+        return Answer(verdict=Verdict.VALUED, holdings=tuple(found))
     return Answer(verdict=Verdict.NOT_HELD if view.complete else Verdict.UNKNOWN)
 
 
@@ -102,7 +102,7 @@ class ConnectionValues:
 class LakeValues:
     """Values from `broker_positions`, which the owner of the login keeps: across processes.
 
-    They count while the owner is LIVE, or for one refresh interval after it was.
+    When they count, `why_blind` decides.
     """
 
     def __init__(
@@ -122,27 +122,43 @@ class LakeValues:
         """Give the owner's last words, if they are current."""
         gateway_id, now = self._settings.gateway_id, self._clock()
         session = await self._sessions.current(gateway_id)
-        if session is None:
-            raise SourceBlindError(
-                f"Nobody has asked the gateway {gateway_id} yet.",
-                remedy="Start the stream or materialize position_queue.",
-            )
-        alive = session.is_alive(now)
-        if alive and session.state is not SessionState.LIVE:
-            raise SourceBlindError(
-                f"The owner of {gateway_id} is {session.state} since "
-                f"{session.state_since:%H:%M:%S} UTC"
-                + (f": {session.detail}" if session.detail else "."),
-                remedy="The requests wait until it sees the gateway again.",
-            )
         rows = await self._positions.read(gateway_id)
-        fresh_s = self._settings.refresh_interval_s + self._settings.drain_time_limit_s
-        if not alive and (now - session.heartbeat_at).total_seconds() > fresh_s:
+        confirmed = max((row.confirmed_at for row in rows if row.confirmed_at), default=None)
+        why = why_blind(session, confirmed, self._settings, now)
+        if why is not None:
             raise SourceBlindError(
-                f"The last owner of {gateway_id} was seen at {session.heartbeat_at:%H:%M:%S} UTC.",
-                remedy="Start the stream or materialize position_queue.",
+                why, remedy="The requests wait; nothing is lost and nothing is failed."
             )
         return BrokerView(
             holdings={row.key: row for row in rows},
             complete=bool(rows) and all(row.completeness is Completeness.COMPLETE for row in rows),
         )
+
+
+def why_blind(
+    session: GatewaySession | None, confirmed_at: datetime | None, settings: Settings, now: datetime
+) -> str | None:
+    """Tell why the owner's last words do not count now; None when they do.
+
+    They count while the owner is LIVE, and without an owner for as long as a refresh may be
+    apart, from the newest `confirmed_at` in `broker_positions` on.
+    """
+    gateway_id = settings.gateway_id
+    if session is not None and session.is_alive(now):
+        if session.state is SessionState.LIVE:
+            return None
+        because = f": {session.detail}" if session.detail else "."
+        return (
+            f"The owner of {gateway_id} is {session.state} since "
+            f"{session.state_since:%H:%M:%S} UTC{because}"
+        )
+    if confirmed_at is None:
+        return f"Nobody has asked the gateway {gateway_id} for its positions yet."
+    if now - confirmed_at > timedelta(
+        seconds=settings.refresh_interval_s + settings.drain_time_limit_s
+    ):
+        return (
+            f"The gateway {gateway_id} was last asked at {confirmed_at:%Y-%m-%d %H:%M:%S} UTC, "
+            "and no stream lives."
+        )
+    return None

@@ -1,0 +1,117 @@
+from datetime import UTC, date, datetime, timedelta, timezone
+from math import inf, nan
+
+import pytest
+from ib_async import Contract, OptionComputation, Ticker
+from ib_async import ContractDetails as IBContractDetails
+
+from position_sync_dagster.gateway.clock_text import moment_of
+from position_sync_dagster.gateway.translate import (
+    UNSET,
+    details_of,
+    instrument_of,
+    known,
+    quote_of,
+    streamable,
+)
+
+NOW = datetime(2026, 3, 4, 15, 30, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("value", [None, nan, inf, -inf, UNSET, -UNSET])
+def test_unset_numbers_are_unknown(value):
+    assert known(value) is None
+
+
+def test_zero_is_a_number():
+    assert known(0) == 0.0
+
+
+@pytest.mark.parametrize("right", ["", "0", "?"])
+def test_a_stock_has_neither_right_nor_strike_nor_multiplier(right):
+    contract = Contract(conId=1, symbol="AAPL", secType="STK", currency="USD", right=right)
+    stock = instrument_of(contract)
+    assert (stock.right, stock.strike, stock.multiplier, stock.expiry) == (None, None, 1.0, None)
+
+
+def test_an_option_is_read_as_recorded():
+    contract = Contract(
+        conId=728937835,
+        symbol="QQQ",
+        secType="OPT",
+        currency="USD",
+        right="P",
+        strike=500.0,
+        lastTradeDateOrContractMonth="20270115",
+        multiplier="100",
+        localSymbol="QQQ   270115P00500000",
+        tradingClass="QQQ",
+    )
+    option = instrument_of(contract)
+    assert (option.right, option.strike, option.multiplier) == ("PUT", 500.0, 100.0)
+    assert (option.expiry, option.exchange) == (date(2027, 1, 15), "")
+
+
+@pytest.mark.parametrize(
+    ("text", "day"),
+    [("20261218 08:30:00 US/Central", date(2026, 12, 18)), ("202612", None), ("", None)],
+)
+def test_a_last_trade_date_is_a_day_or_unknown(text, day):
+    contract = Contract(conId=1, symbol="ES", secType="FUT", lastTradeDateOrContractMonth=text)
+    assert instrument_of(contract).expiry == day
+
+
+@pytest.mark.parametrize(("sec_type", "exchange"), [("OPT", "SMART"), ("FUT", "CME")])
+def test_options_stream_from_smart_and_futures_from_their_exchange(sec_type, exchange):
+    contract = Contract(conId=1, symbol="X", secType=sec_type, exchange="CME", multiplier="50")
+    details = details_of(IBContractDetails(contract=contract, priceMagnifier=0), seen_at=NOW)
+    assert details.price_magnifier == 1
+    assert streamable(details).exchange == exchange
+
+
+def ticker(**fields):
+    return Ticker(contract=Contract(conId=1), **fields)
+
+
+def test_an_absent_side_is_none_however_it_is_written():
+    for absent in (nan, -1, 0):
+        quote = quote_of(ticker(bid=absent, ask=absent, last=nan), mark_time=None)
+        assert (quote.bid, quote.ask, quote.last) == (None, None, None)
+
+
+def test_unset_greeks_are_none_and_a_delta_of_minus_one_is_a_delta():
+    unset = OptionComputation(0, -1, -2, -1, -1, -2, -2, -2, -1)
+    quote = quote_of(ticker(modelGreeks=unset), mark_time=None)
+    assert {quote.implied_vol, quote.delta, quote.gamma, quote.vega, quote.theta} == {None}
+    assert quote.underlying_price is None
+    deep = OptionComputation(0, 0.2, -1.0, 1, 0, 0.0, 0.0, -0.1, 600.0)
+    quote = quote_of(ticker(modelGreeks=deep), mark_time=None)
+    assert (quote.delta, quote.gamma, quote.theta, quote.underlying_price) == (-1, 0, -0.1, 600)
+
+
+def test_delayed_data_takes_the_delayed_time_of_its_last_trade():
+    live, late = NOW, NOW - timedelta(minutes=15)
+    both = {"lastTimestamp": live, "delayedLastTimestamp": late}
+    assert quote_of(ticker(marketDataType=3, **both), mark_time=None).last_time == late
+    assert quote_of(ticker(marketDataType=1, **both), mark_time=None).last_time == live
+
+
+@pytest.mark.parametrize(
+    ("text", "moment"),
+    [
+        ("15:29", NOW - timedelta(minutes=1)),
+        ("15:31", NOW),  # a gateway's clock may run ahead a little
+        ("16:30", NOW - timedelta(hours=23)),
+        ("00:00", NOW.replace(hour=0, minute=0)),
+        ("25:00", None),
+        ("", None),
+        ("12", None),
+    ],
+)
+def test_a_time_of_day_is_the_newest_such_moment(text, moment):
+    assert moment_of(text, now=NOW, zone=UTC) == moment
+
+
+def test_a_time_of_day_is_read_in_its_zone():
+    zone = timezone(timedelta(hours=-5))
+    assert moment_of("10:15", now=NOW, zone=zone) == NOW - timedelta(minutes=15)

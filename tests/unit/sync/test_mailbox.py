@@ -1,0 +1,129 @@
+"""Delivery to handlers: conflated, isolated, never losing the newest value."""
+
+import asyncio
+
+import pytest
+
+from position_sync_dagster.domain.clock import utc_now
+from position_sync_dagster.domain.update import PositionUpdate
+from position_sync_dagster.errors import CommitContentionError
+from position_sync_dagster.sync import mailbox as module
+from position_sync_dagster.sync.mailbox import Letter, Mailbox
+
+
+@pytest.fixture(autouse=True)
+def _quick_retry(monkeypatch):
+    monkeypatch.setattr(module, "RETRY_S", 0.01)
+
+
+def letter(conid, price, arrived=None):
+    update = PositionUpdate(conid, "SPY", None, 1.0, price, None, None, None, utc_now())
+    return Letter(update=update, arrived=arrived)
+
+
+class Listener:
+    def __init__(self, fails=0, error=None):
+        self.heard = []
+        self.fails = fails
+        self.error = error or RuntimeError("broken")
+
+    async def on_position_update(self, update):
+        if self.fails:
+            self.fails -= 1
+            raise self.error
+        self.heard.append((update.conid, update.market_price))
+
+
+class Table(Listener):
+    def __init__(self, fails=0, error=None):
+        super().__init__(fails, error or CommitContentionError("busy", remedy="wait"))
+        self.batches = []
+        self.open = asyncio.Event()
+        self.open.set()
+
+    async def on_position_updates(self, updates):
+        await self.open.wait()
+        if self.fails:
+            self.fails -= 1
+            raise self.error
+        self.batches.append([(u.conid, u.market_price) for u in updates])
+
+
+async def test_a_handler_hears_each_update():
+    listener = Listener()
+    box = Mailbox(listener)
+    box.put([letter(1, 1.0), letter(2, 2.0)])
+    await box.close(timeout_s=5)
+    assert listener.heard == [(1, 1.0), (2, 2.0)]
+
+
+async def test_a_handler_of_batches_gets_each_flush_as_one():
+    table = Table()
+    box = Mailbox(table)
+    box.put([letter(1, 1.0), letter(2, 2.0)])
+    await box.close(timeout_s=5)
+    assert table.batches == [[(1, 1.0), (2, 2.0)]]
+
+
+async def test_a_slow_table_gets_the_newest_value_of_each_position(eventually):
+    table = Table()
+    box = Mailbox(table)
+    box.put([letter(1, 1.0)])
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    table.open.clear()
+    for price in range(2, 50):
+        box.put([letter(1, float(price)), letter(2, float(price))])
+    table.open.set()
+    await box.close(timeout_s=5)
+    assert table.batches[-1] == [(1, 49.0), (2, 49.0)]
+    assert len(table.batches) <= 3
+
+
+async def test_a_table_that_could_not_commit_gets_the_updates_again_under_newer_ones():
+    table = Table(fails=3)
+    box = Mailbox(table)
+    box.put([letter(1, 1.0), letter(2, 2.0)])
+    await asyncio.sleep(0)
+    box.put([letter(2, 3.0)])
+    await box.close(timeout_s=5)
+    assert dict(table.batches[-1]) | dict(table.batches[0]) == {1: 1.0, 2: 3.0}
+    assert box.failures == 3
+
+
+async def test_a_handler_that_raises_is_reported_and_hears_the_next(caplog):
+    listener = Listener(fails=1)
+    box = Mailbox(listener)
+    box.put([letter(1, 1.0)])
+    await asyncio.sleep(0.05)
+    box.put([letter(1, 2.0)])
+    await box.close(timeout_s=5)
+    assert listener.heard == [(1, 2.0)]
+    assert "Listener failed: broken" in caplog.text
+
+
+async def test_a_handler_that_hangs_harms_no_other_and_does_not_block_the_end(caplog):
+    hanging, other = Table(), Listener()
+    hanging.open.clear()
+    boxes = [Mailbox(hanging), Mailbox(other)]
+    for box in boxes:
+        box.put([letter(1, 1.0)])
+    for box in boxes:
+        await box.close(timeout_s=0.1)
+    assert other.heard == [(1, 1.0)]
+    assert "Table did not take its last" in caplog.text
+
+
+async def test_latency_counts_from_the_first_tick_behind_a_delivery():
+    seen = []
+    box = Mailbox(Table(), on_delivered=seen.append)
+    long_ago = 1_000_000.0
+    box.put([letter(1, 1.0, arrived=long_ago)])
+    box.put([letter(1, 2.0, arrived=long_ago + 500)])
+    await box.close(timeout_s=5)
+    (latency,) = seen
+    assert latency > 1_000_000
+    box = Mailbox(Table(), on_delivered=seen.append)
+    box.put([letter(1, 1.0)])
+    await box.close(timeout_s=5)
+    assert len(seen) == 1
