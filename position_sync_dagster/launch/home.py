@@ -96,11 +96,21 @@ class Home:
         settings = {} if self.is_new else self.settings()
         settings.update(values)
         lines = ["# The settings of this home; those of the user do not reach into it."]
-        lines += [f"{name}='{value}'" for name, value in settings.items()]
+        lines += [f"{name}={quoted(value)}" for name, value in settings.items()]
         draft = self.settings_file.with_suffix(".draft")
         draft.write_text("\n".join(lines) + "\n", encoding="utf-8")
         draft.replace(self.settings_file)
         return settings
+
+
+def quoted(value: str) -> str:
+    r"""Give a value as a settings file holds it, literally.
+
+    >>> print(quoted("it's"))
+    'it\'s'
+    """
+    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
 
 
 def instance_file() -> Path:
