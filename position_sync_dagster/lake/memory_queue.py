@@ -12,7 +12,7 @@ from position_sync_dagster.domain.request import RetryPolicy
 from position_sync_dagster.lake.ids import NewIds, new_ids
 from position_sync_dagster.lake.queue import PROMOTE_AFTER_S, AsyncQueue, SyncQueue
 from position_sync_dagster.lake.schemas import POSITION_QUEUE
-from position_sync_dagster.lake.stays import Change, View
+from position_sync_dagster.lake.stays import Change, Figures, View
 
 T = TypeVar("T")
 
@@ -54,8 +54,9 @@ class _MemoryStore:
         rows = self._ended.filter(pl.sql_expr(predicate))
         return rows.select(columns) if columns else rows
 
-    def ended_counts(self) -> dict[str, int]:
-        return dict(self._ended.group_by("bucket").len().iter_rows())
+    def figures(self) -> Figures:
+        with self._mutex:
+            return Figures(self.view(), dict(self._ended.group_by("bucket").len().iter_rows()))
 
 
 class InMemoryPositionQueue(AsyncQueue):

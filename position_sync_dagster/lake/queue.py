@@ -46,7 +46,7 @@ from position_sync_dagster.lake.plan import (
 )
 from position_sync_dagster.lake.rows import requests_of
 from position_sync_dagster.lake.schemas import POSITION_QUEUE
-from position_sync_dagster.lake.stays import Change, StayTable, View
+from position_sync_dagster.lake.stays import Change, Figures, StayTable, View
 from position_sync_dagster.lake.table import Table
 
 T = TypeVar("T")
@@ -73,8 +73,8 @@ class QueueStore(Protocol):
     def ended(self, predicate: str, columns: list[str] | None = None) -> pl.DataFrame:
         """Read ended rows."""
 
-    def ended_counts(self) -> dict[str, int]:
-        """Count ended rows by bucket."""
+    def figures(self) -> Figures:
+        """Read the live rows and count the ended ones by bucket."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -301,11 +301,12 @@ class SyncQueue:
 
     def overview(self) -> QueueOverview:
         """Read the queue's figures, without reading finished requests."""
-        view = self.store.view()
+        figures = self.store.figures()
+        view = figures.view
         counts = dict.fromkeys(QueueStatus, 0)
         for status, number in view.live.group_by("status").len().iter_rows():
             counts[QueueStatus(status)] += number
-        for bucket, number in self.store.ended_counts().items():
+        for bucket, number in figures.ended.items():
             counts[QueueStatus(bucket)] += number
         now = self._clock()
         pending = view.live.filter(pl.col("status") == PENDING)

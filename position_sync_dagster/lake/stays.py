@@ -57,6 +57,14 @@ class View:
 Step = Callable[[View], Change[T]]
 
 
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """One snapshot: its live rows, and how many ended ones lie in each bucket."""
+
+    view: View
+    ended: Mapping[str, int]
+
+
 class StayTable:
     """A `Table` partitioned by bucket and part."""
 
@@ -64,6 +72,7 @@ class StayTable:
         self.table = table
         self._clock = clock
         self._cached: tuple[int, pl.DataFrame] | None = None
+        self._counted: tuple[int, dict[str, int]] | None = None
 
     def initialize(self) -> None:
         """Create, check or migrate the table."""
@@ -81,9 +90,15 @@ class StayTable:
         """Read ended rows."""
         return self.table.rows(f"bucket <> '{LIVE}' AND ({predicate})", columns)
 
-    def ended_counts(self) -> dict[str, int]:
-        """Count ended rows by bucket, from the log's file statistics."""
-        return self.table.snapshot(_ended_counts)
+    def figures(self) -> Figures:
+        """Read the live rows and count the ended ones, from the log's file statistics."""
+        return self.table.snapshot(self._figures)
+
+    def _figures(self, handle: DeltaTable) -> Figures:
+        view, counted = self._view(handle), self._counted
+        if counted is None or counted[0] != view.version:
+            counted = self._counted = (view.version, _ended_counts(handle))
+        return Figures(view, counted[1])
 
     def _view(self, handle: DeltaTable) -> View:
         version = handle.version()
