@@ -17,14 +17,15 @@ FAMILY = textwrap.dedent(
     """
     import os, signal, subprocess, sys, time
     sleep = [sys.executable, "-c", "import time; time.sleep(600)"]
-    deaf = "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); time.sleep(600)"
     subprocess.Popen(sleep)
     subprocess.Popen(sleep, start_new_session=True)
     if os.fork() == 0:
         subprocess.Popen(sleep, start_new_session=True)  # an orphan in a session of its own
         os._exit(0)
     if "deaf" in sys.argv:
-        subprocess.Popen([sys.executable, "-c", deaf], start_new_session=True)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # which a child inherits
+        subprocess.Popen(sleep, start_new_session=True)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     print("ready", flush=True)
     if "ends" in sys.argv:
         sys.exit(7)
