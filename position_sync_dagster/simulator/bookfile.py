@@ -11,15 +11,19 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Discriminator,
     Field,
     NonNegativeFloat,
     PositiveFloat,
     PositiveInt,
+    Tag,
+    model_validator,
 )
 
 from position_sync_dagster.simulator.contract import SecType
 
 ACCOUNT_PREFIX = "DUSIM"
+MAX_STRIKES = 1000
 PermissionCode = Literal[354, 10089, 10090, 10091, 10167, 10168, 10197]
 
 
@@ -105,6 +109,12 @@ class StrikeRange(Part):
     stop: PositiveFloat
     step: PositiveFloat
 
+    @model_validator(mode="after")
+    def _countable(self) -> StrikeRange:
+        if not 0 <= (self.stop - self.start) / self.step <= MAX_STRIKES:
+            raise ValueError(f"a range of strikes goes upwards and has at most {MAX_STRIKES}")
+        return self
+
     def values(self) -> list[float]:
         """List the strikes from start to stop, both included, in decimal arithmetic."""
         at, stop, step = (Decimal(str(x)) for x in (self.start, self.stop, self.step))
@@ -115,6 +125,17 @@ class StrikeRange(Part):
         return strikes
 
 
+def _strikes_kind(value: object) -> str:
+    return "range" if isinstance(value, (dict, StrikeRange)) else "list"
+
+
+Strikes = Annotated[
+    Annotated[list[PositiveFloat], Field(min_length=1), Tag("list")]
+    | Annotated[StrikeRange, Tag("range")],
+    Discriminator(_strikes_kind),
+]
+
+
 class ChainPart(Part):
     """Define a whole chain; conids count up by expiry, then strike, then right."""
 
@@ -122,7 +143,7 @@ class ChainPart(Part):
     underlying: str
     first_conid: Conid
     expiries: Annotated[list[Expiry], Field(min_length=1)]
-    strikes: Annotated[list[PositiveFloat], Field(min_length=1)] | StrikeRange
+    strikes: Strikes
     rights: Annotated[list[Right], Field(min_length=1)] = ["C", "P"]
     sec_type: Literal[SecType.OPT, SecType.FOP] = SecType.OPT
     multiplier: PositiveFloat = 100.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -55,7 +56,7 @@ async def test_only_changes_tick(small: Book, connect: Connect) -> None:
         for kind in ("1", "2", "4", "37"):
             prices = [m[4] for m in client.of(1) if m[3] == kind]
             assert len(prices) > 20
-            assert all(a != b for a, b in zip(prices, prices[1:], strict=False))
+            assert all(a != b for a, b in pairwise(prices))
 
 
 async def test_quote_mark_and_model_agree_with_each_other(small: Book, connect: Connect) -> None:

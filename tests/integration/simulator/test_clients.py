@@ -1,0 +1,241 @@
+"""Unmodified clients: ib_async, ib_insync and the original ibapi."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import ib_async
+import pytest
+from ibapi.client import EClient
+from ibapi.contract import Contract as IbapiContract
+from ibapi.wrapper import EWrapper
+
+from position_sync_dagster.simulator import Book, Simulator, load_book
+
+CALL, FUTURE = 921000001, 920000002
+
+
+async def held_to(library: Any, sim: Simulator, version: int) -> None:
+    """Use one of the two libraries that share their interface as its users do."""
+    ib = library.IB()
+    errors: list[int] = []
+    ib.errorEvent += lambda req_id, code, text, contract: errors.append(code)
+    await ib.connectAsync("127.0.0.1", sim.port, clientId=3, timeout=5, account="DUSIM0001")
+    try:
+        assert ib.client.serverVersion() == version
+        assert ib.managedAccounts() == ["DUSIM0001", "DUSIM0002"]
+        positions = {(p.account, p.contract.conId): p for p in ib.positions()}
+        assert len(positions) == 9  # the library drops the closed one
+        held = positions["DUSIM0001", CALL]
+        assert (held.position, held.avgCost) == (5, 2150.65)
+        assert held.contract.exchange == ""
+        portfolio = {item.contract.conId: item for item in ib.portfolio()}
+        assert len(portfolio) == 5
+        assert portfolio[CALL].marketValue > 0
+        values = {v.tag: v for v in ib.accountValues("DUSIM0001")}
+        assert float(values["NetLiquidation"].value) > 0
+        assert ib.openTrades() == []
+        assert ib.fills() == []
+
+        contract = library.Contract(conId=CALL, exchange="SMART")
+        [details] = await ib.reqContractDetailsAsync(contract)
+        assert details.contract.strike == 240
+        await ib.qualifyContractsAsync(contract)
+        assert contract.symbol == "AAPL"
+        assert contract.right == "C"
+        future = library.Future("ES", "202812", "CME")
+        await ib.qualifyContractsAsync(future)
+        assert (future.conId, future.multiplier) == (FUTURE, "50")
+
+        ticker = ib.reqMktData(contract, "232")
+        pnl = ib.reqPnLSingle("DUSIM0001", "", CALL)
+        async with asyncio.timeout(5):
+            while not (ticker.modelGreeks and pnl.value == pnl.value):
+                await asyncio.sleep(0.01)
+        assert ticker.bid < ticker.markPrice < ticker.ask
+        assert ticker.marketDataType == 1
+        assert ticker.modelGreeks.undPrice == pytest.approx(230, rel=0.1)
+        assert pnl.position == 5
+        assert pnl.realizedPnL > 1e300
+        ib.cancelMktData(contract)
+        ib.cancelPnLSingle("DUSIM0001", "", CALL)
+        assert (await ib.reqCurrentTimeAsync()).year > 2000
+        assert sim.stats()["lines_in_use"] == 0
+
+        sim.fill("DUSIM0001", CALL, -5)
+        async with asyncio.timeout(5):
+            while any(p.contract.conId == CALL for p in ib.positions("DUSIM0001")):
+                await asyncio.sleep(0.01)
+        assert set(errors) <= {2104, 2106, 2158}
+        assert sim.orders_received == []
+    finally:
+        ib.disconnect()
+
+
+async def test_ib_async_connects_and_sees_everything(small: Book) -> None:
+    async with Simulator(small, tick_interval_s=0.02, pnl_interval_s=0.05) as sim:
+        await held_to(ib_async, sim, 178)
+
+
+async def test_ib_insync_connects_and_sees_everything(small: Book) -> None:
+    import ib_insync
+
+    async with Simulator(small, tick_interval_s=0.02, pnl_interval_s=0.05) as sim:
+        await held_to(ib_insync, sim, 176)
+
+
+async def test_ib_async_snapshots_end(small: Book) -> None:
+    async with Simulator(small, snapshot_s=0.1) as sim:
+        ib = ib_async.IB()
+        await ib.connectAsync("127.0.0.1", sim.port, clientId=3, timeout=5)
+        contract = ib_async.Contract(conId=CALL, exchange="SMART")
+        [ticker] = await asyncio.wait_for(ib.reqTickersAsync(contract), 5)
+        assert ticker.bid > 0
+        ib.disconnect()
+
+
+async def test_ib_async_loads_the_demo_book_with_200_legs() -> None:
+    async with Simulator(load_book("demo")) as sim:
+        ib = ib_async.IB()
+        await ib.connectAsync("127.0.0.1", sim.port, clientId=3, timeout=5)
+        assert len(ib.positions()) == 200
+        assert len(ib.portfolio()) == 200
+        assert {p.account for p in ib.positions()} == {"DUSIM0001"}
+        ib.disconnect()
+
+
+async def test_ib_async_hears_326_before_its_connection_closes(small: Book) -> None:
+    async with Simulator(small) as sim:
+        first, second = ib_async.IB(), ib_async.IB()
+        await first.connectAsync("127.0.0.1", sim.port, clientId=3, timeout=5)
+        codes: list[int] = []
+        second.errorEvent += lambda req_id, code, text, contract: codes.append(code)
+        with pytest.raises((TimeoutError, ConnectionError)):
+            await second.connectAsync("127.0.0.1", sim.port, clientId=3, timeout=0.5)
+        assert 326 in codes
+        assert first.isConnected()
+        first.disconnect()
+
+
+class Original(EWrapper, EClient):
+    """The original client as its manual shows it: wrapper and client in one class."""
+
+    def __init__(self) -> None:
+        EClient.__init__(self, self)
+        self.heard: dict[str, list[tuple[Any, ...]]] = {}
+        self.news = threading.Condition()
+
+    def note(self, name: str, *args: Any) -> None:
+        with self.news:
+            self.heard.setdefault(name, []).append(args)
+            self.news.notify_all()
+
+    def wait(self, name: str, test: Callable[[tuple[Any, ...]], bool] = lambda a: True) -> Any:
+        with self.news:
+            found = self.news.wait_for(
+                lambda: [args for args in self.heard.get(name, []) if test(args)], timeout=5
+            )
+        assert found, f"{name} never came; heard {sorted(self.heard)}"
+        return found[0]
+
+
+def _listen(name: str) -> Callable[..., None]:
+    def method(self: Original, *args: Any) -> None:
+        self.note(name, *args)
+
+    return method
+
+
+_EVENTS = (
+    "error",
+    "managedAccounts",
+    "nextValidId",
+    "position",
+    "positionEnd",
+    "updateAccountValue",
+    "updatePortfolio",
+    "updateAccountTime",
+    "accountDownloadEnd",
+    "contractDetails",
+    "contractDetailsEnd",
+    "tickPrice",
+    "tickSize",
+    "tickString",
+    "tickGeneric",
+    "tickOptionComputation",
+    "marketDataType",
+    "tickReqParams",
+    "pnlSingle",
+    "currentTime",
+    "openOrderEnd",
+    "completedOrdersEnd",
+    "execDetailsEnd",
+    "tickSnapshotEnd",
+)
+for _name in _EVENTS:
+    setattr(Original, _name, _listen(_name))
+
+
+@pytest.fixture
+def original() -> Iterator[Original]:
+    client = Original()
+    yield client
+    client.disconnect()
+
+
+def use_original(app: Original, port: int) -> None:
+    app.connect("127.0.0.1", port, 8)
+    thread = threading.Thread(target=app.run, daemon=True)
+    thread.start()
+    try:
+        assert app.serverVersion() == 178
+        assert app.wait("managedAccounts") == ("DUSIM0001,DUSIM0002,",)
+        assert app.wait("nextValidId") == (1,)
+        app.reqPositions()
+        app.wait("positionEnd")
+        rows = {(a, c.conId): (c, held, cost) for a, c, held, cost in app.heard["position"]}
+        assert len(rows) == 10
+        contract, held, cost = rows["DUSIM0001", CALL]
+        assert (contract.strike, contract.exchange, int(held), cost) == (240, "", 5, 2150.65)
+        app.reqAccountUpdates(True, "DUSIM0001")
+        app.wait("accountDownloadEnd")
+        assert len(app.heard["updatePortfolio"]) == 6
+        assert len(app.heard["updateAccountTime"]) == 7
+        asked = IbapiContract()
+        asked.conId, asked.exchange = CALL, "SMART"
+        app.reqContractDetails(21, asked)
+        app.wait("contractDetailsEnd")
+        details = app.heard["contractDetails"][0][1]
+        assert (details.contract.symbol, details.contract.right) == ("AAPL", "C")
+        assert (details.priceMagnifier, details.aggGroup) == (1, 1)
+        app.reqMktData(22, asked, "232", False, False, [])
+        app.wait("tickPrice", lambda a: a[:2] == (22, 37))
+        greeks = app.wait("tickOptionComputation", lambda a: a[:2] == (22, 13))
+        assert 0 < greeks[4] < 1
+        assert app.wait("marketDataType") == (22, 1)
+        app.reqPnLSingle(23, "DUSIM0001", "", CALL)
+        assert int(app.wait("pnlSingle")[1]) == 5
+        app.cancelMktData(22)
+        app.cancelMktData(22)
+        app.wait("error", lambda a: a[:2] == (22, 300))
+        app.reqOpenOrders()
+        app.wait("openOrderEnd")
+        app.reqCompletedOrders(False)
+        app.wait("completedOrdersEnd")
+        app.reqCurrentTime()
+        app.wait("currentTime")
+    finally:
+        app.disconnect()
+        thread.join(5)
+        assert not thread.is_alive()
+
+
+async def test_the_original_ibapi_connects_and_sees_everything(
+    small: Book, original: Original
+) -> None:
+    async with Simulator(small, tick_interval_s=0.02, pnl_interval_s=0.05) as sim:
+        await asyncio.to_thread(use_original, original, sim.port)
+        assert sim.orders_received == []

@@ -1,0 +1,107 @@
+"""The simulator as a program: its one line, its signals, its errors, its scenario."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import socket
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+Connect = Callable[..., Awaitable[Any]]
+CALL = 921000001
+
+
+@asynccontextmanager
+async def program(*arguments: str) -> AsyncIterator[Process]:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *("-m", "position_sync_dagster.simulator", *arguments),
+        stdout=PIPE,
+        stderr=PIPE,
+    )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()
+
+
+async def ready(process: Process) -> dict[str, Any]:
+    assert process.stdout is not None
+    line = await asyncio.wait_for(process.stdout.readline(), 15)
+    assert line, (await process.communicate())[1].decode()
+    return dict(json.loads(line))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_it_says_its_ports_serves_and_ends_cleanly(
+    connect: Connect, number: signal.Signals
+) -> None:
+    async with program("--port", "0", "--book", "small", "--max-lines", "1") as process:
+        ports = await ready(process)
+        client = await connect(ports["port"])
+        client.market_data(1, CALL)
+        client.market_data(2, CALL)
+        await client.wait_error(101, 2)
+        async with httpx.AsyncClient() as http:
+            stats = await http.get(f"http://127.0.0.1:{ports['control_port']}/stats")
+        assert stats.json()["lines_in_use"] == 1
+        process.send_signal(number)
+        out, err = await asyncio.wait_for(process.communicate(), 5)
+        assert process.returncode == 0
+        assert (out, err) == (b"", b"")
+        await client.wait_closed()
+
+
+async def test_a_taken_port_ends_it_with_2_and_the_reason() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        async with program("--port", str(port), "--book", "small") as process:
+            out, err = await asyncio.wait_for(process.communicate(), 15)
+    assert process.returncode == 2
+    assert out == b""
+    assert f"cannot listen on 127.0.0.1:{port}" in err.decode()
+    assert err.count(b"\n") == 1
+
+
+async def test_a_bad_book_ends_it_with_2_and_the_place(tmp_path: Path) -> None:
+    book = tmp_path / "bad.yaml"
+    book.write_text("as_of: 2028-06-01\naccounts: [{name: U1}]\n")
+    async with program("--book", str(book)) as process:
+        _, err = await asyncio.wait_for(process.communicate(), 15)
+    assert process.returncode == 2
+    assert f"{book}:2:19: accounts[0].name" in err.decode()
+
+
+async def test_a_scenario_happens_by_itself(connect: Connect, tmp_path: Path) -> None:
+    scenario = tmp_path / "scenario.yaml"
+    scenario.write_text(
+        "- {at_s: 0.0, do: close, account: DUSIM0001, conid: 921000007}\n"
+        "- {at_s: 0.0, do: line_limit, limit: 3}\n"
+        "- {at_s: 0.5, do: fill, account: DUSIM0001, conid: 921000007, quantity: 2}\n"
+    )
+    arguments = ("--port", "0", "--book", "small", "--scenario", str(scenario))
+    async with program(*arguments) as process:
+        ports = await ready(process)
+        client = await connect(ports["port"])
+        client.send(61, 1)
+        row = await client.wait(lambda m: m[0] == "61" and m[3] == "921000007")
+        assert row[14] == "2"
+        async with httpx.AsyncClient() as http:
+            stats = await http.get(f"http://127.0.0.1:{ports['control_port']}/stats")
+        assert stats.json()["line_limit"] == 3
+        process.terminate()
+        _, err = await asyncio.wait_for(process.communicate(), 5)
+        assert b"scenario: close at 0.0 s failed" in err
