@@ -1,6 +1,5 @@
 """The command `position-sync positions`: the newest value of each position."""
 
-import asyncio
 from typing import Annotated
 
 import typer
@@ -38,13 +37,9 @@ def positions(
     from position_sync_dagster.domain.clock import utc_now
 
     lake = open_lake(settings_for(home))
-    rows = asyncio.run(lake.updates.latest_updates())
+    rows = lake.updates.sync.latest_updates()
     if strategy is not None:
-        legs = [
-            leg
-            for leg in asyncio.run(lake.registry.get_all_active())
-            if leg.strategy_id == strategy
-        ]
+        legs = [leg for leg in lake.registry.sync.get_all_active() if leg.strategy_id == strategy]
         rows = [
             row
             for row in rows

@@ -1,6 +1,5 @@
 """The commands `position-sync strategies …`: which legs are active."""
 
-import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,7 +8,7 @@ import typer
 
 from position_sync_dagster.cli.options import HomeFolder, Json, settings_for
 from position_sync_dagster.cli.output import print_json, print_table
-from position_sync_dagster.launch.text import quantity
+from position_sync_dagster.launch.text import printable, quantity
 
 if TYPE_CHECKING:
     from position_sync_dagster.domain.leg import ActiveContract
@@ -26,7 +25,7 @@ def open_lake(settings: "Settings") -> "Lake":
     from position_sync_dagster.lake import Lake
 
     lake = Lake(settings.lake)
-    asyncio.run(lake.initialize())
+    lake.initialize_sync()
     return lake
 
 
@@ -45,7 +44,7 @@ def list_legs(json: Json = False, home: HomeFolder = None) -> None:
     """List the active legs."""
     lake = open_lake(settings_for(home))
     legs = sorted(
-        asyncio.run(lake.registry.get_all_active()),
+        lake.registry.sync.get_all_active(),
         key=lambda leg: (leg.strategy_id, leg.symbol, leg.expiry, leg.strike, leg.right),
     )
     if json:
@@ -123,24 +122,12 @@ def add_leg(
     )
     settings = settings_for(home)
     lake = open_lake(settings)
-    asyncio.run(
-        lake.registry.add_active(
-            conid=leg.conid,
-            symbol=leg.symbol,
-            right=leg.right,
-            strike=leg.strike,
-            expiry=leg.expiry,
-            strategy_id=leg.strategy_id,
-            quantity=leg.quantity,
-            account=leg.account,
-            priority=leg.priority,
-        )
-    )
+    lake.registry.sync.add_many([leg])
     warn_of_file(settings)
     if json:
         print_json(leg)
     else:
-        typer.echo(f"{leg.symbol} {leg.conid} is active in {leg.strategy_id}.")
+        typer.echo(printable(f"{leg.symbol} {leg.conid} is active in {leg.strategy_id}."))
 
 
 @app.command("remove")
@@ -148,6 +135,9 @@ def remove_leg(
     conid: Conid,
     strategy: Annotated[
         str | None, typer.Option(help="Needed only if several strategies hold the leg.")
+    ] = None,
+    account: Annotated[
+        str | None, typer.Option(help="Needed only if the strategy holds it in several.")
     ] = None,
     json: Json = False,
     home: HomeFolder = None,
@@ -158,12 +148,12 @@ def remove_leg(
     number = parse_conid(conid)
     settings = settings_for(home)
     lake = open_lake(settings)
-    asyncio.run(lake.registry.remove_active(number, strategy_id=strategy))
+    leg = lake.registry.sync.remove_active(number, strategy_id=strategy, account=account)
     warn_of_file(settings)
     if json:
-        print_json({"conid": number, "strategy_id": strategy, "removed": True})
+        print_json(leg)
     else:
-        typer.echo(f"{number} is removed{f' from {strategy}' if strategy else ''}.")
+        typer.echo(printable(f"{leg.symbol} {leg.conid} is removed from {leg.strategy_id}."))
 
 
 @app.command("import")
@@ -178,14 +168,10 @@ def import_file(
     legs = load_strategies(file)
     settings = settings_for(home)
     lake = open_lake(settings)
-    before = {leg.key for leg in asyncio.run(lake.registry.get_all_active())}
-    asyncio.run(lake.registry.replace_all(legs))
-    after = {leg.key for leg in asyncio.run(lake.registry.get_all_active())}
-    counts = {"legs": len(after), "added": len(after - before), "removed": len(before - after)}
+    added, removed = lake.registry.sync.replace_all(legs)
+    active = len(lake.registry.sync.get_all_active())
+    warn_of_file(settings)
     if json:
-        print_json(counts)
+        print_json({"legs": active, "added": added, "removed": removed})
     else:
-        typer.echo(
-            f"{counts['legs']} legs are active: {counts['added']} added, "
-            f"{counts['removed']} removed."
-        )
+        typer.echo(f"{active} legs are active: {added} added, {removed} removed.")

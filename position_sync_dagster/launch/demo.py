@@ -172,20 +172,15 @@ def chosen_ports(options: Options, screen: Watched) -> tuple[int, int]:
 
 def import_strategies(lake_path: Path) -> None:
     """Make the demo's strategies active, once: what a person changes afterwards stays."""
-    import asyncio
-
     from position_sync_dagster.lake import Lake
     from position_sync_dagster.lake.strategies_file import load_strategies
-
-    async def put() -> None:
-        lake = Lake(str(lake_path))
-        await lake.initialize()
-        await lake.registry.replace_all(legs)
 
     book = files("position_sync_dagster.simulator") / "books" / "demo_strategies.yaml"
     with as_file(book) as path:
         legs = load_strategies(path)
-    asyncio.run(put())
+    lake = Lake(str(lake_path))
+    lake.initialize_sync()
+    lake.registry.sync.replace_all(legs)
 
 
 def watch(session: Session, options: Options, screen: Watched, stop: Stop) -> tuple[Finding, ...]:
@@ -205,12 +200,8 @@ def watch(session: Session, options: Options, screen: Watched, stop: Stop) -> tu
     lake = Lake(settings.lake)
     serving = False
     deadline = None if options.seconds is None else session.since.timestamp() + options.seconds
-    with (
-        Watch(
-            lake, settings, control_port=session.simulator.control, since=session.since
-        ) as tables,
-        screen,
-    ):
+    tables = Watch(lake, settings, control_port=session.simulator.control, since=session.since)
+    with screen:
         while deadline is None or time.time() < deadline:
             session.check()
             if not serving and dagster_dev.is_serving(session.ui_port):

@@ -1,9 +1,6 @@
 """What the tables and the simulator say of a running demo."""
 
-import asyncio
 from datetime import datetime
-from types import TracebackType
-from typing import Self
 
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.lake import Lake
@@ -36,7 +33,6 @@ class Watch:
         self._settings = settings
         self._control_port = control_port
         self._since = since
-        self._runner = asyncio.Runner()
         self.complete_after_s: float | None = None
         """Seconds from the start until each leg had a current row; None: not yet."""
 
@@ -46,8 +42,8 @@ class Watch:
 
     def look(self) -> tuple[Expectation, Coverage]:
         """Compare what is held with the rows of this session."""
-        legs = self._runner.run(self._lake.registry.get_all_active())
-        latest = self._runner.run(self._lake.updates.latest_updates())
+        legs = self._lake.registry.sync.get_all_active()
+        latest = self._lake.updates.sync.latest_updates()
         now = utc_now()
         expectation = expect(simulator.held(self._control_port), legs)
         coverage = cover(expectation, latest, since=self._since)
@@ -67,14 +63,3 @@ class Watch:
             peak_lines=counts["peak_lines"],
             order_messages=len(counts["orders_received"]),
         )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._runner.close()
