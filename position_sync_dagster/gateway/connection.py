@@ -25,6 +25,10 @@ from position_sync_dagster.gateway.lines import MarketDataLines
 from position_sync_dagster.settings import Settings, load_settings
 
 CLIENT_ID_IN_USE = 326
+MAX_REQUESTS, REQUESTS_INTERVAL_S = 10, 0.25
+"""Pace of our messages: never more than 50 in any second, as the gateway counts them. ib_async's
+own 45 per second come in bursts, of which two may fall into one second at the gateway."""
+
 MAX_FRAME = 1 << 24
 """No message of a gateway is longer (16 MiB); a greater length prefix is another protocol."""
 
@@ -36,7 +40,7 @@ class GatewayConnection:
     gives a new one. It has no order path.
 
     Attributes:
-        on_message: Called with (code, text) for each message of type 4.
+        on_message: Listeners, called with (code, text) for each message of type 4.
         lost: Set when the socket is gone.
     """
 
@@ -49,7 +53,7 @@ class GatewayConnection:
         ib.disconnectedEvent += self.lost.set
         self.feed = AccountFeed(ib, settings=settings, accounts=self.accounts)
         self.lines = MarketDataLines(ib, settings=settings)
-        self.on_message: Callable[[int, str], None] | None = None
+        self.on_message: list[Callable[[int, str], None]] = []
         self._timeout_s = settings.gateway_timeout_s
         ib.errorEvent += self._on_error
 
@@ -72,8 +76,8 @@ class GatewayConnection:
         self.ib.disconnect()
 
     def _on_error(self, _request: int, code: int, text: str, _contract: object) -> None:
-        if self.on_message is not None:
-            self.on_message(code, text)
+        for listener in list(self.on_message):
+            listener(code, text)
 
     async def close(self) -> None:
         """End the connection and wait until the socket is closed."""
@@ -210,6 +214,8 @@ async def _connect_as(client_id: int, settings: Settings) -> IB:
     """
     where = settings.gateway_id
     ib = IB()
+    ib.client.MaxRequests = MAX_REQUESTS
+    ib.client.RequestsInterval = REQUESTS_INTERVAL_S  # type: ignore[assignment] # any seconds do
     trouble: asyncio.Future[GatewayError] = asyncio.get_running_loop().create_future()
 
     def report(error: GatewayError) -> None:

@@ -21,6 +21,7 @@ from position_sync_dagster.errors import (
 )
 from position_sync_dagster.gateway.clock_text import moment_of
 from position_sync_dagster.gateway.translate import portfolio_of, position_of
+from position_sync_dagster.gateway.watch import Watch, Watches
 from position_sync_dagster.settings import Settings
 
 MAX_ACCOUNTS = 50
@@ -65,7 +66,7 @@ class AccountFeed:
         self._guard = asyncio.Lock()
         self._ensuring = asyncio.Lock()
         self._holdings: dict[Key, BrokerPosition] = {}
-        self._changed: set[Key] = set()
+        self._watches: Watches[Key, datetime] = Watches()
         self.accounts = accounts
         self.snapshot_id = ""
         self.snapshot_at: datetime | None = None
@@ -95,14 +96,9 @@ class AccountFeed:
         """Give one holding."""
         return self._holdings.get(key)
 
-    def take_changed(self) -> set[Key]:
-        """Give the holdings that changed since the last call, and forget that they did."""
-        changed, self._changed = self._changed, set()
-        return changed
-
-    def give_back(self, changed: set[Key]) -> None:
-        """Take back changes that could not be dealt with."""
-        self._changed |= changed
+    def watch(self) -> Watch[Key, datetime]:
+        """Watch which holdings change, and when."""
+        return self._watches.new()
 
     def remember(self, holdings: Iterable[BrokerPosition]) -> None:
         """Take what an earlier session knew, so that a holding closed meanwhile is seen."""
@@ -339,7 +335,7 @@ class AccountFeed:
 
     def _store(self, holding: BrokerPosition) -> None:
         self._holdings[holding.key] = self._as_of_walk(holding)
-        self._changed.add(holding.key)
+        self._watches.note(holding.key, holding.received_at)
 
     def _settle(self, account: str, completeness: Completeness) -> None:
         """Note how a walk of an account ended, in each of its rows."""

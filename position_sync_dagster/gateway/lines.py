@@ -1,17 +1,17 @@
 """Market data lines: one stream per conid, counted as the gateway counts them."""
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from ib_async import IB, Contract, Ticker
 
-from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.domain.quote import Quote
 from position_sync_dagster.gateway.translate import MARK_TICK, quote_of, streamable
+from position_sync_dagster.gateway.watch import Watch, Watches
 from position_sync_dagster.settings import Settings
 
 GENERIC_TICKS = "232"
@@ -42,7 +42,6 @@ class _Line:
     contract: Contract
     ticker: Ticker
     request_id: int
-    since: datetime
     holders: int = 1
     mark_time: datetime | None = None
 
@@ -51,19 +50,18 @@ class MarketDataLines:
     """The lines that this connection holds; two callers of one conid share its line.
 
     Attributes:
-        on_refusal: Called when the gateway ends or refuses a line; it is freed then.
+        on_refusal: Listeners, called when the gateway ends or refuses a line; it is freed then.
     """
 
-    def __init__(self, ib: IB, *, settings: Settings, clock: Clock = utc_now) -> None:
+    def __init__(self, ib: IB, *, settings: Settings) -> None:
         self._ib = ib
-        self._clock = clock
         self._market_data_type = settings.market_data_type
         self._announced = False
         self._lines: dict[int, _Line] = {}
         self._by_request: dict[int, int] = {}
         self._retired: deque[int] = deque()
-        self._dirty: dict[int, float] = {}
-        self.on_refusal: Callable[[Refusal], None] | None = None
+        self._ticked: Watches[int, float] = Watches()
+        self.on_refusal: list[Callable[[Refusal], None]] = []
         ib.pendingTickersEvent += self._on_ticks
         ib.errorEvent += self._on_error
 
@@ -71,11 +69,6 @@ class MarketDataLines:
     def in_use(self) -> int:
         """Count the lines held."""
         return len(self._lines)
-
-    @property
-    def held(self) -> Mapping[int, datetime]:
-        """Give conid → when its line was taken."""
-        return {conid: line.since for conid, line in self._lines.items()}
 
     def subscribe(self, details: ContractDetails) -> None:
         """Take a line for a contract, or share the one that it has."""
@@ -89,7 +82,7 @@ class MarketDataLines:
         contract = streamable(details)
         ticker = self._ib.reqMktData(contract, GENERIC_TICKS)
         request_id = self._ib.wrapper.ticker2ReqId["mktData"][ticker]
-        self._lines[details.conid] = _Line(contract, ticker, request_id, self._clock())
+        self._lines[details.conid] = _Line(contract, ticker, request_id)
         self._by_request[request_id] = details.conid
 
     def cancel(self, conid: int) -> None:
@@ -115,10 +108,9 @@ class MarketDataLines:
         line = self._lines.get(conid)
         return None if line is None else quote_of(line.ticker, mark_time=line.mark_time)
 
-    def take_ticked(self) -> dict[int, float]:
-        """Give conid → arrival (Unix seconds) of its first tick since the last call."""
-        dirty, self._dirty = self._dirty, {}
-        return dirty
+    def watch(self) -> Watch[int, float]:
+        """Watch which conids tick, and when the first tick of each arrived (Unix seconds)."""
+        return self._ticked.new()
 
     def _on_ticks(self, tickers: set[Ticker]) -> None:
         for ticker in tickers:
@@ -126,7 +118,7 @@ class MarketDataLines:
             line = self._lines.get(contract.conId) if contract else None
             if line is None or line.ticker is not ticker:
                 continue
-            self._dirty.setdefault(line.contract.conId, self._ib.wrapper.time)
+            self._ticked.note(line.contract.conId, self._ib.wrapper.time)
             if any(tick.tickType == MARK_TICK for tick in ticker.ticks):
                 line.mark_time = ticker.time
 
@@ -138,13 +130,13 @@ class MarketDataLines:
         self._forget(conid)
         self._ib.wrapper.endTicker(line.ticker, "mktData")
         self._drop_ticker(line)
-        if self.on_refusal is not None:
-            self.on_refusal(Refusal(conid=conid, code=code, text=text))
+        for listener in list(self.on_refusal):
+            listener(Refusal(conid=conid, code=code, text=text))
 
     def _forget(self, conid: int) -> None:
         line = self._lines.pop(conid)
         del self._by_request[line.request_id]
-        self._dirty.pop(conid, None)
+        self._ticked.forget(conid)
 
     def _drop_ticker(self, line: _Line) -> None:
         """Let a later line of the conid start empty: ib_async reuses a ticker with old prices."""

@@ -11,8 +11,8 @@ from position_sync_dagster.lake.contracts import ContractsTable
 
 logger = logging.getLogger(__name__)
 
-CHUNK = 50
-"""Conids learned in one go in the background, one commit each."""
+CHUNK = 20
+"""Conids learned in one go in the background, one commit each: lines come first."""
 
 
 class Contracts:

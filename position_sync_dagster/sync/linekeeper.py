@@ -34,6 +34,7 @@ class LineKeeper:
         self._settings = settings
         self._clock = clock
         self._barred: dict[int, datetime] = {}
+        self._held: dict[int, datetime] = {}
         self._learned_at: datetime | None = None
         self.limit = settings.max_lines
 
@@ -49,9 +50,8 @@ class LineKeeper:
             self.limit, self._learned_at = self._settings.max_lines, None
         self._barred = {conid: until for conid, until in self._barred.items() if until > now}
         wanted = {demand.conid for demand in self._demands(holdings, legs)}
-        held = lines.held.keys()
-        budget = max(0, self.limit - self._settings.reserved_lines)
-        return bool(held - wanted) or len(held) != min(len(wanted), budget)
+        budget = max(0, self._limit_here(lines) - self._settings.reserved_lines)
+        return bool(self._held.keys() - wanted) or len(self._held) != min(len(wanted), budget)
 
     async def allocate(
         self,
@@ -60,33 +60,51 @@ class LineKeeper:
         legs: Iterable[ActiveContract],
     ) -> frozenset[int]:
         """Take and free lines; give the conids that hold one afterwards."""
-        lines = connection.lines
+        lines, now = connection.lines, self._clock()
         chosen = allocate_lines(
             self._demands(holdings, legs),
-            lines.held,
-            limit=self.limit,
+            self._held,
+            limit=self._limit_here(lines),
             reserve=self._settings.reserved_lines,
-            now=self._clock(),
+            now=now,
             min_hold=timedelta(seconds=self._settings.min_hold_s),
         )
         details = await self._contracts.details(connection, chosen)
-        for conid in lines.held.keys() - chosen:
+        for conid in self._held.keys() - chosen:
+            del self._held[conid]
             lines.cancel(conid)
-        for conid in sorted(chosen - lines.held.keys()):
+        for conid in sorted(chosen - self._held.keys()):
             if conid in details:
                 lines.subscribe(details[conid])
+                self._held[conid] = now
             else:
                 self._bar(conid, "the gateway gave no contract details")
-        return frozenset(lines.held)
+        return frozenset(self._held)
 
     def refused(self, refusal: Refusal, lines: MarketDataLines) -> None:
         """Learn from a refusal: the number of lines, or that a conid has no market data."""
+        if self._held.pop(refusal.conid, None) is None:
+            return
         if refusal.code == TOO_MANY_LINES:
             self.limit = lines.in_use + self._settings.reserved_lines
             self._learned_at = self._clock()
             logger.warning("the gateway gives %d lines: %s", lines.in_use, refusal.text)
         else:
             self._bar(refusal.conid, f"{refusal.code} {refusal.text}")
+
+    def release(self, lines: MarketDataLines) -> None:
+        """Free the lines held here; those that another streamer shares stay."""
+        for conid in self._held:
+            lines.cancel(conid)
+        self._held = {}
+
+    def forget(self) -> None:
+        """Start anew on a new connection: the old one's lines ended with it."""
+        self._held = {}
+
+    def _limit_here(self, lines: MarketDataLines) -> int:
+        """Leave out the lines that others of this process hold on the same connection."""
+        return self.limit - (lines.in_use - len(self._held))
 
     def _demands(
         self, holdings: Iterable[BrokerPosition], legs: Iterable[ActiveContract]

@@ -17,6 +17,7 @@ from position_sync_dagster.domain.valuation import Provenance, factor_agrees, re
 from position_sync_dagster.errors import GatewayError, GatewayLostError, LakeError
 from position_sync_dagster.gateway.connection import GatewayConnection, IBConnectionManager
 from position_sync_dagster.gateway.lines import Refusal
+from position_sync_dagster.gateway.watch import Watch
 from position_sync_dagster.lake.broker_positions import BrokerPositionsTable
 from position_sync_dagster.lake.contracts import ContractsTable
 from position_sync_dagster.lake.queue import PositionQueue
@@ -92,6 +93,8 @@ class IBPositionStreamer:
         self._walk: asyncio.Task[None] | None = None
         self._task: asyncio.Task[None] | None = None
         self._stop = asyncio.Event()
+        self._changes: Watch[Key, datetime] = Watch()
+        self._ticks: Watch[int, float] = Watch()
         self._routes: dict[Key, LegState] = {}
         self._silent: dict[Key, datetime] = {}
         self._dirty: dict[Key, float | None] = {}
@@ -228,13 +231,15 @@ class IBPositionStreamer:
             await self._ownership.claim_mode(connection.trading_mode)
         before, self._wired = self._wired, connection
         if connection is not before:
-            connection.on_message = self._on_message
-            connection.lines.on_refusal = self._on_refusal
+            connection.on_message.append(self._on_message)
+            connection.lines.on_refusal.append(self._on_refusal)
+            self._changes, self._ticks = connection.feed.watch(), connection.lines.watch()
             if before is not None:
                 connection.feed.remember(before.feed.holdings)
                 self.tally.reconnects += 1
             else:
                 connection.feed.remember(await self._publisher.remembered())
+            self._lines.forget()
             self._routes, self._dirty, self._silent = {}, {}, {}
         await connection.feed.snapshot()
         await self._publish(connection)
@@ -247,11 +252,11 @@ class IBPositionStreamer:
     async def _tick(self) -> None:
         """Do one flush: registry, the broker's changes, lines, values, queue."""
         connection = self._require()
-        changed = connection.feed.take_changed()
+        changed = self._changes.take()
         try:
-            await self._follow(connection, changed)
+            await self._follow(connection, set(changed))
         except LakeError:
-            connection.feed.give_back(changed)
+            self._changes.give_back(changed)
             raise
         self._contracts.learn_in_background(
             connection, (h.instrument.conid for h in connection.feed.holdings if h.position)
@@ -266,7 +271,8 @@ class IBPositionStreamer:
         if await self.registry.refresh() or changed or stale:
             await self._reroute(connection)
         self._flush(connection)
-        await self._publisher.enqueue_changed(connection.feed, self._routes, changed - streamed)
+        if self._walk is None or self._reason is not Reason.SNAPSHOT:
+            await self._publisher.enqueue_changed(connection.feed, self._routes, changed - streamed)
         if self._walk is not None and self._walk.done():
             walk, self._walk = self._walk, None
             walk.result()
@@ -326,7 +332,7 @@ class IBPositionStreamer:
         """Value what changed since the last flush and hand it to the handlers."""
         self._check_lease()
         now = self._clock()
-        ticked = connection.lines.take_ticked()
+        ticked = self._ticks.take()
         by_conid: dict[int, list[Key]] = {}
         for key, state in self._routes.items():
             if state is LegState.STREAMED:
@@ -403,4 +409,10 @@ class IBPositionStreamer:
         await self._contracts.close()
         for mailbox in self._mailboxes:
             await mailbox.close(timeout_s=CLOSE_TIMEOUT_S)
+        if self._wired is not None:
+            self._lines.release(self._wired.lines)
+            self._wired.on_message.remove(self._on_message)
+            self._wired.lines.on_refusal.remove(self._on_refusal)
+            self._wired = self._connection = None
+            self._routes = {}
         await self._manager.close()

@@ -79,7 +79,7 @@ class Workload:
         setbacks: Drain runs in a row that failed, or gave back all they claimed; the last one
             ended at `set_back_at`.
         given_back: Requests that the last of them gave back; 0 when it failed.
-        recorded_version: Version of `active_strategies` that Dagster last recorded.
+        recorded_version: Version of `active_strategies` that a run last recorded.
     """
 
     now: datetime

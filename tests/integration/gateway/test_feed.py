@@ -79,13 +79,13 @@ async def test_a_fill_and_a_close_show_at_once(simulate, settings_for, eventuall
         connection = await opened(sim, settings_for)
         feed = connection.feed
         await feed.ensure(timedelta(seconds=60))
-        feed.take_changed()
+        changes = feed.watch()
         opened_key, closed_key = ("DUSIM0001", 921000007), ("DUSIM0001", 921000002)
         sim.fill("DUSIM0001", 921000007, 4)
         sim.close_position("DUSIM0001", 921000002)
         await eventually(lambda: feed.get(opened_key) and feed.get(closed_key).position == 0)
         assert feed.get(opened_key).position == 4.0
-        assert {opened_key, closed_key} <= feed.take_changed()
+        assert {opened_key, closed_key} <= set(changes.take())
         await connection.close()
 
 

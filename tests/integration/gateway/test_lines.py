@@ -81,22 +81,22 @@ async def test_a_line_taken_again_starts_without_old_prices(line, eventually):
 async def test_the_line_too_many_is_refused_while_the_others_go_on(line, eventually):
     sim, connection, details = line
     sim.set_line_limit(2)
-    refusals = []
-    connection.lines.on_refusal = refusals.append
+    refusals, seen = [], set()
+    connection.lines.on_refusal.append(refusals.append)
     for conid in (CALL, PUT, STOCK):
         connection.lines.subscribe(details[conid])
     await eventually(lambda: refusals)
     assert [(r.conid, r.code) for r in refusals] == [(STOCK, 101)]
     assert connection.lines.in_use == 2
-    connection.lines.take_ticked()
-    await eventually(lambda: {CALL, PUT} <= set(connection.lines.take_ticked()))
+    ticked = connection.lines.watch()
+    await eventually(lambda: seen.update(ticked.take()) or {CALL, PUT} <= seen)
 
 
 async def test_a_contract_without_permission_frees_its_line(line, eventually):
     sim, connection, details = line
     sim.set_permission(CALL, 354)
     refusals = []
-    connection.lines.on_refusal = refusals.append
+    connection.lines.on_refusal.append(refusals.append)
     connection.lines.subscribe(details[CALL])
     await eventually(lambda: refusals)
     assert refusals[0].code == 354

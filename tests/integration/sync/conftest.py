@@ -1,0 +1,71 @@
+"""A streamer over a simulator and real tables."""
+
+from contextlib import asynccontextmanager
+
+import pytest
+
+from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.lake.writer import DeltaLakePositionWriter
+from position_sync_dagster.sync.streamer import IBPositionStreamer
+
+A, B = "DUSIM0001", "DUSIM0002"
+CALL, PUT, WORTHLESS, CENTS, STOCK, UNHELD = (
+    921000001, 921000002, 921000003, 921000004, 920000001, 921000007,
+)  # fmt: skip
+
+
+class Heard:
+    """A handler that remembers."""
+
+    def __init__(self):
+        self.updates = []
+
+    async def on_position_update(self, update):
+        self.updates.append(update)
+
+    def newest(self, account, conid):
+        found = [u for u in self.updates if (u.account, u.conid) == (account, conid)]
+        return found[-1] if found else None
+
+
+@pytest.fixture
+async def lake(tmp_path):
+    lake = Lake(tmp_path / "lake")
+    await lake.initialize()
+    return lake
+
+
+@pytest.fixture
+def leg():
+    """Give the arguments of a leg."""
+
+    def make(conid, strategy_id="s", **more):
+        return {
+            "conid": conid, "symbol": "AAPL", "right": "C", "strike": 240, "expiry": "20281215",
+            "strategy_id": strategy_id,
+        } | more  # fmt: skip
+
+    return make
+
+
+@pytest.fixture
+def streaming(lake, settings_for):
+    """Stream into the lake, and into a handler that remembers."""
+
+    @asynccontextmanager
+    async def run(sim, **more):
+        settings = settings_for(sim, **more)
+        streamer = IBPositionStreamer(
+            lake.registry, lake.queue, settings=settings,
+            broker_positions=lake.broker_positions, contracts=lake.contracts,
+        )  # fmt: skip
+        heard = Heard()
+        streamer.register_handler(heard)
+        streamer.register_handler(DeltaLakePositionWriter(table=lake.updates))
+        await streamer.start()
+        try:
+            yield streamer, heard
+        finally:
+            await streamer.stop()
+
+    return run

@@ -1,0 +1,265 @@
+"""The streamer: lines for active legs, the queue for everything else, and what moves between."""
+
+import asyncio
+
+import pytest
+
+from position_sync_dagster.domain.leg import LegState
+from position_sync_dagster.domain.request import QueueStatus
+from position_sync_dagster.domain.session import SessionState
+from position_sync_dagster.domain.update import PriceKind, ValueOrigin
+from position_sync_dagster.errors import GatewayRefusedError
+from position_sync_dagster.gateway.connection import IBConnectionManager
+from position_sync_dagster.lake.registry import StrategyRegistry
+from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.streamer import IBPositionStreamer
+
+A, B = "DUSIM0001", "DUSIM0002"
+CALL, PUT, WORTHLESS, CENTS, STOCK, UNHELD = (
+    921000001, 921000002, 921000003, 921000004, 920000001, 921000007,
+)  # fmt: skip
+
+
+async def queued(lake):
+    rows = await lake.queue.get_batch(priority=None, limit=1000, status=QueueStatus.PENDING)
+    return {(row.account, row.conid): row for row in rows}
+
+
+async def test_active_legs_stream_and_everything_else_is_queued(
+    simulate, streaming, lake, leg, eventually
+):
+    async with simulate() as sim:
+        await lake.registry.add_active(**leg(PUT))
+        async with streaming(sim) as (streamer, heard):
+            await eventually(lambda: heard.newest(A, PUT))
+            requests = await eventually(lambda: queued(lake))
+            assert streamer.lines_in_use == sim.stats()["lines_in_use"] == 1
+            assert len(requests) == 8
+            assert (A, PUT) not in requests
+            rows = await lake.broker_positions.read(streamer.settings.gateway_id)
+            assert len(rows) == 9
+
+
+async def test_one_line_serves_every_account_that_holds_the_leg(
+    simulate, streaming, lake, leg, eventually
+):
+    async with simulate() as sim:
+        await lake.registry.add_active(**leg(CALL, account=A))
+        async with streaming(sim) as (streamer, heard):
+            await eventually(lambda: heard.newest(A, CALL) and heard.newest(B, CALL))
+            assert sim.stats()["peak_lines"] == streamer.lines_in_use == 1
+            assert heard.newest(A, CALL).position == 5.0
+            assert heard.newest(B, CALL).position == -1.0
+
+
+async def test_a_streamed_row_agrees_with_the_brokers_own_value(
+    simulate, streaming, lake, leg, eventually
+):
+    async with simulate() as sim:
+        for conid in (CALL, CENTS, STOCK):
+            await lake.registry.add_active(**leg(conid))
+        async with streaming(sim) as (_streamer, heard):
+            for conid, factor in ((CALL, 100), (CENTS, 50), (STOCK, 1)):
+                row = await eventually(lambda c=conid: heard.newest(A, c))
+                assert (row.price_kind, row.value_source) == (PriceKind.MARK, ValueOrigin.TICK)
+                assert row.market_value == pytest.approx(row.position * row.market_price * factor)
+                rows = await lake.broker_positions.read(f"127.0.0.1:{sim.port}")
+                (told,) = [r for r in rows if r.key == (A, conid) and r.market_value]
+                assert row.market_value == pytest.approx(told.market_value, rel=0.05)
+                assert row.unrealized_pnl == pytest.approx(
+                    row.market_value - row.position * told.average_cost
+                )
+
+
+async def test_a_worthless_option_without_a_bid_has_no_value(
+    simulate, streaming, lake, leg, eventually
+):
+    async with simulate() as sim:
+        await lake.registry.add_active(**leg(WORTHLESS))
+        async with streaming(sim) as (_streamer, heard):
+            row = await eventually(lambda: heard.newest(A, WORTHLESS))
+            assert (row.ask, row.bid) == (0.05, None)
+            if row.price_kind is None:
+                assert row.market_value is None
+            else:
+                assert row.price_kind is PriceKind.MARK
+
+
+async def test_a_leg_added_by_another_process_streams_and_removed_goes_back(
+    simulate, streaming, lake, leg, eventually
+):
+    async with simulate() as sim:
+        elsewhere = StrategyRegistry(lake.table_path("active_strategies"))
+        await elsewhere.initialize()
+        async with streaming(sim) as (streamer, heard):
+            await eventually(lambda: queued(lake))
+            assert streamer.routes[(A, PUT)] is LegState.MONITORED
+            await elsewhere.add_active(**leg(PUT))
+            await eventually(lambda: heard.newest(A, PUT))
+            assert sim.stats()["lines_in_use"] == 1
+            await elsewhere.remove_active(PUT)
+            await eventually(lambda: sim.stats()["lines_in_use"] == 0)
+            assert streamer.routes[(A, PUT)] is LegState.MONITORED
+            assert (A, PUT) in await queued(lake)
+
+
+async def test_an_armed_leg_takes_its_line_when_it_is_first_held(
+    simulate, streaming, lake, leg, eventually
+):
+    async with simulate() as sim:
+        await lake.registry.add_active(**leg(UNHELD))
+        async with streaming(sim) as (streamer, heard):
+            await eventually(lambda: queued(lake))
+            assert streamer.lines_in_use == 0
+            sim.fill(A, UNHELD, 3)
+            row = await eventually(lambda: heard.newest(A, UNHELD))
+            assert row.position == 3.0
+            assert streamer.lines_in_use == 1
+
+
+async def test_a_streamed_position_that_closes_gives_a_zero_row_and_frees_its_line(
+    simulate, streaming, lake, leg, eventually
+):
+    async with simulate() as sim:
+        await lake.registry.add_active(**leg(PUT))
+        async with streaming(sim) as (_streamer, heard):
+            await eventually(lambda: heard.newest(A, PUT))
+            sim.close_position(A, PUT)
+            row = await eventually(
+                lambda: heard.newest(A, PUT).position == 0 and heard.newest(A, PUT)
+            )
+            assert (row.market_value, row.unrealized_pnl) == (0.0, 0.0)
+            await eventually(lambda: sim.stats()["lines_in_use"] == 0)
+
+
+async def test_a_monitored_position_that_changes_or_closes_is_queued_at_once(
+    simulate, streaming, lake, eventually
+):
+    async with simulate() as sim, streaming(sim):
+        await eventually(lambda: queued(lake))
+        batch = await lake.queue.claim_batch(100)
+        await lake.queue.mark_success([r.request_id for r in batch])
+        sim.fill(A, CALL, 2)
+        sim.close_position(A, PUT)
+        requests = await eventually(lambda: _both(lake, {(A, CALL), (A, PUT)}))
+        assert {r.reason for r in requests.values()} == {"CHANGED"}
+        rows = {r.key: r for r in await lake.broker_positions.read(f"127.0.0.1:{sim.port}")}
+        assert rows[(A, CALL)].position == 7.0
+        assert rows[(A, PUT)].position == 0.0
+
+
+async def _both(lake, keys):
+    requests = await queued(lake)
+    return requests if keys <= set(requests) else None
+
+
+async def test_legs_beyond_the_budget_overflow_into_the_queue_first(
+    simulate, streaming, lake, leg, eventually
+):
+    async with simulate() as sim:
+        for priority, conid in ((1, PUT), (2, CALL), (3, STOCK)):
+            await lake.registry.add_active(**leg(conid, priority=priority))
+        async with streaming(sim, max_lines=3, reserved_lines=2) as (streamer, heard):
+            await eventually(lambda: heard.newest(A, PUT))
+            requests = await eventually(lambda: queued(lake))
+            assert sim.stats()["peak_lines"] == 1
+            assert streamer.routes[(A, CALL)] is LegState.OVERFLOW
+            assert requests[(A, CALL)].priority == requests[(B, CALL)].priority == 1
+            assert requests[(A, WORTHLESS)].priority == 2
+
+
+async def test_a_gateway_with_fewer_lines_than_configured_is_believed(
+    simulate, streaming, lake, leg, eventually
+):
+    async with simulate() as sim:
+        sim.set_line_limit(1)
+        for conid in (PUT, CALL):
+            await lake.registry.add_active(**leg(conid))
+        async with streaming(sim, reserved_lines=0) as (streamer, heard):
+            await eventually(lambda: streamer.line_limit == 1)
+            await eventually(lambda: LegState.OVERFLOW in streamer.routes.values())
+            await eventually(lambda: heard.updates)
+            assert sim.stats()["lines_in_use"] == streamer.lines_in_use == 1
+
+
+async def test_after_a_dropped_connection_it_streams_again_by_itself(
+    simulate, streaming, lake, leg, eventually
+):
+    async with simulate() as sim:
+        await lake.registry.add_active(**leg(PUT))
+        async with streaming(sim) as (streamer, heard):
+            await eventually(lambda: heard.newest(A, PUT))
+            sim.close_position(A, CALL)
+            await eventually(lambda: streamer.routes[(A, CALL)] is LegState.CLOSED)
+            sim.disconnect()
+            await eventually(lambda: streamer.tally.reconnects == 1)
+            await eventually(lambda: streamer.state is SessionState.LIVE)
+            count = len(heard.updates)
+            await eventually(lambda: len(heard.updates) > count)
+            assert sim.stats()["lines_in_use"] == 1
+            assert sim.stats()["connections"]["now"] == 1
+
+
+async def test_connectivity_lost_and_restored_with_data_lost_takes_everything_anew(
+    simulate, streaming, lake, leg, eventually
+):
+    async with simulate() as sim:
+        await lake.registry.add_active(**leg(PUT))
+        async with streaming(sim) as (streamer, heard):
+            await eventually(lambda: heard.newest(A, PUT))
+            sim.connectivity("lost")
+            await eventually(lambda: streamer.state is SessionState.BLIND)
+            assert "has been lost" in streamer.detail
+            sim.connectivity("restored_data_lost")
+            await eventually(lambda: streamer.state is SessionState.LIVE)
+            count = len(heard.updates)
+            await eventually(lambda: len(heard.updates) > count)
+            assert sim.stats()["lines_in_use"] == 1
+
+
+async def test_a_start_without_a_gateway_is_a_named_error(lake):
+    settings = Settings(_env_file=None, gateway_port=1)
+    streamer = IBPositionStreamer(lake.registry, lake.queue, settings=settings)
+    with pytest.raises(GatewayRefusedError, match=r"127\.0\.0\.1:1"):
+        await streamer.start()
+
+
+async def test_run_keeps_trying_until_the_gateway_comes(
+    simulate, lake, leg, settings_for, eventually, monkeypatch
+):
+    monkeypatch.setattr(IBPositionStreamer, "_backoff_s", lambda _self, _n: 0.05)
+    async with simulate() as sim:
+        port = sim.port
+    settings = Settings(_env_file=None, gateway_port=port, flush_interval_s=0.1)
+    streamer = IBPositionStreamer(lake.registry, lake.queue, settings=settings)
+    stop = asyncio.Event()
+    task = asyncio.create_task(streamer.run(stop))
+    await eventually(lambda: streamer.state is SessionState.BLIND)
+    assert f"127.0.0.1:{port}" in streamer.detail
+    from position_sync_dagster.simulator import Simulator, load_book
+
+    async with Simulator(load_book("small"), port=port, control_port=None):
+        await eventually(lambda: streamer.state is SessionState.LIVE)
+        stop.set()
+        await task
+
+
+async def test_two_streamers_of_one_process_share_connection_and_lines(
+    simulate, lake, leg, settings_for, eventually
+):
+    async with simulate() as sim:
+        await lake.registry.add_active(**leg(PUT))
+        settings = settings_for(sim)
+        streamers = [
+            IBPositionStreamer(lake.registry, manager=IBConnectionManager(settings))
+            for _ in range(2)
+        ]
+        for streamer in streamers:
+            await streamer.start()
+        await eventually(lambda: sim.stats()["lines_in_use"] == 1)
+        assert sim.stats()["connections"]["now"] == 1
+        await streamers[0].stop()
+        assert sim.stats()["lines_in_use"] == 1
+        await streamers[1].stop()
+        await eventually(lambda: sim.stats()["connections"]["now"] == 0)
+        assert sim.stats()["peak_lines"] == 1
