@@ -1,9 +1,8 @@
-"""The account desk: positions, account updates, summaries and profits."""
+"""The account desk: positions, account updates and summaries."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from position_sync_dagster.simulator import messages
@@ -14,14 +13,6 @@ from position_sync_dagster.simulator.requests import Request
 from position_sync_dagster.simulator.session import Session
 
 UNSUBSCRIBED = "API client has been unsubscribed from account data."
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Profit:
-    """Hold one running reqPnL (conid 0) or reqPnLSingle."""
-
-    account: str
-    conid: int
 
 
 class AccountDesk:
@@ -44,7 +35,6 @@ class AccountDesk:
         self._positions: set[Session] = set()
         self._feeds: dict[Session, str] = {}
         self._feed_runs: dict[Session, object] = {}
-        self._profits: dict[tuple[Session, int], _Profit] = {}
         self.silent = False
 
     @property
@@ -69,7 +59,7 @@ class AccountDesk:
         self._positions.discard(session)
 
     def positions_multi(self, session: Session, request: Request) -> None:
-        account = self._account(session, request)
+        account = self.account_of(session, request)
         if account is None:
             return
         for held in self._ledger.holdings(account):
@@ -180,7 +170,8 @@ class AccountDesk:
         ):
             yield tag, f"{amount:.2f}", currency
 
-    def _account(self, session: Session, request: Request) -> str | None:
+    def account_of(self, session: Session, request: Request) -> str | None:
+        """Return the account that a request means, or refuse it with 321 and return None."""
         if request.account in self._ledger.accounts:
             return request.account
         if not request.account and len(self.names) == 1:
@@ -190,7 +181,7 @@ class AccountDesk:
         return None
 
     def account_updates_multi(self, session: Session, request: Request) -> None:
-        account = self._account(session, request)
+        account = self.account_of(session, request)
         if account is None:
             return
         for tag, value, currency in self._values(account):
@@ -206,48 +197,6 @@ class AccountDesk:
                 session.send(messages.account_summary(*row))
         session.send(messages.account_summary_end(request.req_id))
 
-    def subscribe_profit(self, session: Session, request: Request) -> None:
-        """Start reqPnL or reqPnLSingle; the first message comes at once, if there is one."""
-        account = self._account(session, request)
-        if account is None:
-            return
-        if (session, request.req_id) in self._profits:
-            session.send(messages.error(request.req_id, 102, "Duplicate ticker ID."))
-            return
-        profit = _Profit(account=account, conid=request.conid)
-        self._profits[session, request.req_id] = profit
-        if not self.silent:
-            self._send_profit(session, request.req_id, profit)
-
-    def cancel_profit(self, session: Session, req_id: int) -> None:
-        if self._profits.pop((session, req_id), None) is None:
-            text = f"Can't find EId with tickerId:{req_id}"
-            session.send(messages.error(req_id, 300, text))
-
-    def send_profits(self) -> None:
-        """Send every running profit once; the gateway does so about every second."""
-        if self.silent:
-            return
-        for (session, req_id), profit in list(self._profits.items()):
-            self._send_profit(session, req_id, profit)
-
-    def _send_profit(self, session: Session, req_id: int, profit: _Profit) -> None:
-        if profit.conid:
-            held = self._ledger.holding(profit.account, profit.conid)
-            if held is None:
-                return
-            worth = self._ledger.value(held, self._market.close_price(profit.conid))
-            row = (held.quantity, worth.daily, worth.unrealized, held.realized, worth.value)
-            session.send(messages.pnl_single(req_id, *row))
-            return
-        daily = unrealized = realized = 0.0
-        for held in self._ledger.holdings(profit.account):
-            worth = self._ledger.value(held, self._market.close_price(held.contract.conid))
-            daily += worth.daily
-            unrealized += worth.unrealized
-            realized += held.realized or 0.0
-        session.send(messages.pnl(req_id, daily, unrealized, realized))
-
     def changed(self, holding: Holding) -> None:
         """Tell everybody concerned about one changed row."""
         for session in self._positions:
@@ -260,13 +209,11 @@ class AccountDesk:
 
     def forget(self, session: Session | None = None) -> None:
         """End every subscription of one client, or of all."""
-        for each in {*self._positions, *self._feeds, *(key[0] for key in self._profits)}:
+        for each in {*self._positions, *self._feeds}:
             if session in (None, each):
                 self._positions.discard(each)
                 self._feeds.pop(each, None)
                 self._feed_runs.pop(each, None)
-        for key in [key for key in self._profits if session in (None, key[0])]:
-            del self._profits[key]
 
 
 def _position(holding: Holding) -> Fields:

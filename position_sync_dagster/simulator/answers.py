@@ -35,7 +35,7 @@ def _account_updates(gateway: Gateway, session: Session, request: Request) -> No
 
 
 def _profit(gateway: Gateway, session: Session, request: Request) -> None:
-    gateway.accounts.subscribe_profit(session, request)
+    gateway.profits.subscribe(session, request)
     gateway.open_market()
 
 
@@ -72,8 +72,8 @@ ANSWERS: dict[str, Answer] = {
     "reqAccountSummary": lambda g, s, r: g.accounts.summary(s, r),
     "reqPnL": _profit,
     "reqPnLSingle": _profit,
-    "cancelPnL": lambda g, s, r: g.accounts.cancel_profit(s, r.req_id),
-    "cancelPnLSingle": lambda g, s, r: g.accounts.cancel_profit(s, r.req_id),
+    "cancelPnL": lambda g, s, r: g.profits.cancel(s, r.req_id),
+    "cancelPnLSingle": lambda g, s, r: g.profits.cancel(s, r.req_id),
     "reqContractDetails": lambda g, s, r: g.reference.details(s, r),
     "reqSecDefOptParams": lambda g, s, r: g.reference.option_chain(s, r),
     "reqMatchingSymbols": lambda g, s, r: g.reference.matching_symbols(s, r),

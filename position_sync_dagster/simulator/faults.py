@@ -110,7 +110,7 @@ class Faults:
         gateway = self._gateway
         if state == "lost":
             gateway.connected = False
-            gateway.data.silent = gateway.accounts.silent = True
+            gateway.data.silent = gateway.accounts.silent = gateway.profits.silent = True
             self.send_error(1100, LOST)
         elif state in ("restored_data_lost", "restored_data_kept"):
             gateway.connected = True
@@ -118,10 +118,11 @@ class Faults:
             if not kept:
                 gateway.data.lines.free_all()
                 gateway.accounts.forget()
+                gateway.profits.forget()
             farms = "; ".join(gateway.data.farms())
             text = RESTORED_KEPT.format(farms=farms) if kept else RESTORED_LOST
             self.send_error(1102 if kept else 1101, text)
-            gateway.accounts.silent = False
+            gateway.accounts.silent = gateway.profits.silent = False
             gateway.data.resume()
             gateway.flush()
         else:

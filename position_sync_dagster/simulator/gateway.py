@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from position_sync_dagster.simulator import messages
@@ -16,8 +15,11 @@ from position_sync_dagster.simulator.ledger import Ledger
 from position_sync_dagster.simulator.lines import Lines
 from position_sync_dagster.simulator.market import Market
 from position_sync_dagster.simulator.marketdata import MarketDataDesk
+from position_sync_dagster.simulator.options import Options
+from position_sync_dagster.simulator.profits import ProfitDesk
 from position_sync_dagster.simulator.reference import ReferenceDesk
-from position_sync_dagster.simulator.requests import ORDER_REQUESTS, Request
+from position_sync_dagster.simulator.requestnames import ORDER_REQUESTS
+from position_sync_dagster.simulator.requests import Request
 from position_sync_dagster.simulator.session import Session
 from position_sync_dagster.simulator.stats import OrderMessage, Stats
 from position_sync_dagster.simulator.ticklog import TickLog
@@ -36,27 +38,6 @@ READ_ONLY = (
 PAUSE_POLL_S = 0.1
 OPENING_DELAY_S = 5.0
 """The market opens at the first tick or profit request, or this long after account data."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
-    """Hold how a gateway behaves; times in seconds."""
-
-    seed: int = 7
-    max_lines: int = 100
-    tick_interval_s: float = 0.5
-    refresh_interval_s: float = 180.0
-    pnl_interval_s: float = 1.0
-    snapshot_s: float = 12.0
-    max_messages_per_s: int = 50
-    """0 switches the check off."""
-    max_buffer_bytes: int = 4 << 20
-    """What a client may leave unread before it is dropped."""
-    tick_ring: int = 0
-    """How many sent ticks to keep for latency measurements."""
-    first_order_id: int = 1
-    autostep: bool = True
-    """Let the market step by itself; False leaves it to `step`."""
 
 
 class Gateway:
@@ -97,6 +78,9 @@ class Gateway:
             now=now,
             later=self._when_awake,
             refresh_interval_s=options.refresh_interval_s,
+        )
+        self.profits: ProfitDesk = ProfitDesk(
+            accounts=self.accounts, ledger=self.ledger, market=self.market
         )
         self.reference: ReferenceDesk = ReferenceDesk(book=book, now=now)
         self.sessions: dict[int, Session] = {}
@@ -156,7 +140,7 @@ class Gateway:
 
     def _profits_again(self) -> None:
         if not self.paused:
-            self.accounts.send_profits()
+            self.profits.send_all()
             self.flush()
         self._later(self.options.pnl_interval_s, self._profits_again)
 
@@ -222,6 +206,7 @@ class Gateway:
         self.stats.disconnected(client_id)
         self.data.lines.free_all(session)
         self.accounts.forget(session)
+        self.profits.forget(session)
 
     def answer(self, session: Session, request: Request) -> None:
         """Act on one request of a client that is in."""

@@ -14,50 +14,6 @@ Fields = tuple[str, ...]
 UNSET = "1.7976931348623157E308"
 """The gateway's "no value": the largest double, as Java writes it."""
 
-NAMES = {
-    "1": "tickPrice",
-    "2": "tickSize",
-    "4": "error",
-    "6": "updateAccountValue",
-    "7": "updatePortfolio",
-    "8": "updateAccountTime",
-    "9": "nextValidId",
-    "10": "contractDetails",
-    "15": "managedAccounts",
-    "21": "tickOptionComputation",
-    "45": "tickGeneric",
-    "46": "tickString",
-    "49": "currentTime",
-    "52": "contractDetailsEnd",
-    "53": "openOrderEnd",
-    "54": "accountDownloadEnd",
-    "55": "execDetailsEnd",
-    "57": "tickSnapshotEnd",
-    "58": "marketDataType",
-    "61": "position",
-    "62": "positionEnd",
-    "63": "accountSummary",
-    "64": "accountSummaryEnd",
-    "71": "positionMulti",
-    "72": "positionMultiEnd",
-    "73": "accountUpdateMulti",
-    "74": "accountUpdateMultiEnd",
-    "75": "securityDefinitionOptionParameter",
-    "76": "securityDefinitionOptionParameterEnd",
-    "77": "softDollarTiers",
-    "78": "familyCodes",
-    "79": "symbolSamples",
-    "80": "mktDepthExchanges",
-    "81": "tickReqParams",
-    "82": "smartComponents",
-    "85": "newsProviders",
-    "93": "marketRule",
-    "94": "pnl",
-    "95": "pnlSingle",
-    "102": "completedOrdersEnd",
-    "107": "userInfo",
-}
-
 
 def number(value: float) -> str:
     """Write a price or amount as Java's Double.toString does: never without a decimal point."""

@@ -7,7 +7,7 @@ import json
 import signal
 import sys
 
-from position_sync_dagster.simulator.book import load_book
+from position_sync_dagster.simulator.bookshelf import load_book
 from position_sync_dagster.simulator.errors import SimulatorError
 from position_sync_dagster.simulator.scenario import Event, load_scenario, play
 from position_sync_dagster.simulator.simulator import Simulator

@@ -10,7 +10,9 @@ from typing import Protocol, cast
 
 from position_sync_dagster.simulator import messages, requests, wire
 from position_sync_dagster.simulator.errors import MalformedRequestError, WireError
+from position_sync_dagster.simulator.messagenames import NAMES
 from position_sync_dagster.simulator.messages import Fields
+from position_sync_dagster.simulator.requestnames import ORDER_REQUESTS
 from position_sync_dagster.simulator.requests import Request
 from position_sync_dagster.simulator.stats import Stats
 
@@ -104,7 +106,7 @@ class Session(asyncio.Protocol):
         fields = wire.fields_of(payload)
         request = requests.decode(fields)
         if self.client_id is None:
-            if request.name in requests.ORDER_REQUESTS:
+            if request.name in ORDER_REQUESTS:
                 self._host.answer(self, request)
             if request.name != "startApi":
                 log.info("%s sent %s before startApi: ignored", self.peer, request.name)
@@ -153,7 +155,7 @@ class Session(asyncio.Protocol):
         """Queue one message until the next flush; nothing is sent to a client that is leaving."""
         if self._closing:
             return
-        if fields[0] in messages.NAMES:
+        if fields[0] in NAMES:
             self._host.stats.sent[fields[0]] += 1
         self._outgoing.append(wire.frame(fields))
 

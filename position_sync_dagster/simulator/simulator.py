@@ -12,7 +12,8 @@ from position_sync_dagster.simulator.book import Book
 from position_sync_dagster.simulator.control import ControlPort
 from position_sync_dagster.simulator.errors import PortTakenError
 from position_sync_dagster.simulator.faults import Faults, as_dict
-from position_sync_dagster.simulator.gateway import Gateway, Options
+from position_sync_dagster.simulator.gateway import Gateway
+from position_sync_dagster.simulator.options import Options
 from position_sync_dagster.simulator.session import Session
 from position_sync_dagster.simulator.stats import OrderMessage
 

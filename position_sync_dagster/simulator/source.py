@@ -95,18 +95,21 @@ class Source:
             return TypeAdapter(kind).validate_python(self.data)
         except ValidationError as problem:
             first = problem.errors()[0]
-            location = self._real(first["loc"])
+            location = self._real(first["loc"], keep_last=first["type"] == "missing")
             cause, remedy = _explain(dict(first))
             raise self.error(location, cause, remedy) from None
 
-    def _real(self, location: tuple[int | str, ...]) -> Location:
-        """Drop the steps that pydantic adds for union members: they are not in the file."""
+    def _real(self, location: tuple[int | str, ...], *, keep_last: bool) -> Location:
+        """Drop the steps that pydantic adds for union members: they are not in the file.
+
+        A missing field is not there either, but its name must stay.
+        """
         node = self._root
         kept: list[int | str] = []
         for position, step in enumerate(location):
             child = None if node is None else _child(node, step)
             if child is None:
-                if position == len(location) - 1:
+                if keep_last and position == len(location) - 1:
                     kept.append(step)
                 continue
             node = child

@@ -16,6 +16,7 @@ import pytest
 from position_sync_dagster.simulator import messages, wire
 from position_sync_dagster.simulator.contract import Contract, SecType
 from position_sync_dagster.simulator.details import contract_details
+from position_sync_dagster.simulator.messagenames import NAMES
 
 RECORDED = [
     json.loads(line) for line in (Path(__file__).parent / "recorded.jsonl").read_text().splitlines()
@@ -114,7 +115,7 @@ def same(ours: str, recorded: str) -> str:
 
 def test_every_message_that_the_simulator_sends_is_held_to_a_recording_or_named_here() -> None:
     recorded = {record["name"] for record in RECORDED}
-    sent = set(messages.NAMES.values())
+    sent = set(NAMES.values())
     no_recording = sent - recorded
     assert no_recording == {
         *NEVER_RECORDED,

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from position_sync_dagster.simulator import BookError, load_book
-from position_sync_dagster.simulator.book import BOOKS
+from position_sync_dagster.simulator.bookshelf import BOOKS
 from position_sync_dagster.simulator.contract import ContractQuery, SecType
 from position_sync_dagster.simulator.scenario import load_scenario
 
@@ -96,7 +96,7 @@ BAD = [
     ("quantities: [1, -2]", "quantities: [a]", 13, 52, "positions[0].quantities[0]", "number"),
     ("as_of: 2028-06-01", "as_of: soon", 1, 8, "as_of", "date"),
     ("stop: 210", "stop: 110", 11, 14, "chains[0].strikes", "goes upwards"),
-    ("step: 10", "step: 0", 11, 43, "chains[0].strikes.step", "greater than 0"),
+    ("step: 10", "step: 0", 11, 44, "chains[0].strikes.step", "greater than 0"),
 ]
 
 

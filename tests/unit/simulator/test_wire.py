@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from position_sync_dagster.simulator.errors import MalformedRequestError, WireError
-from position_sync_dagster.simulator.requests import NAMES, decode
+from position_sync_dagster.simulator.requestnames import NAMES
+from position_sync_dagster.simulator.requests import decode
 from position_sync_dagster.simulator.wire import FrameReader, fields_of, frame, negotiate
 
 TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20)
