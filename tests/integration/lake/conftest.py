@@ -1,0 +1,65 @@
+"""A clock in the test's hand, and the values that the tests of the lake are made of."""
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from position_sync_dagster.domain.update import PositionUpdate, Source, TradingMode
+
+# The tests import the worker that their processes run, which lies beside them.
+sys.path.append(str(Path(__file__).parent))
+
+
+@dataclass
+class HandClock:
+    """A clock that moves when told."""
+
+    now: datetime = datetime(2026, 1, 2, 15, 0, tzinfo=UTC)
+
+    def __call__(self) -> datetime:
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        self.now += timedelta(seconds=seconds)
+
+
+@pytest.fixture
+def clock() -> HandClock:
+    return HandClock()
+
+
+@pytest.fixture
+def make_update(clock: HandClock) -> Callable[..., PositionUpdate]:
+    def make(
+        conid: int = 1,
+        *,
+        position: float = 1.0,
+        account: str = "DUSIM1",
+        timestamp: datetime | None = None,
+        request_id: str | None = None,
+        trading_mode: TradingMode = TradingMode.SIMULATED,
+        update_id: str = "",
+        symbol: str = "SPY",
+    ) -> PositionUpdate:
+        return PositionUpdate(
+            conid=conid,
+            symbol=symbol,
+            right=None,
+            position=position,
+            market_price=1.5,
+            market_value=150.0 * position,
+            average_cost=120.0,
+            unrealized_pnl=30.0 * position,
+            timestamp=timestamp or clock.now,
+            account=account,
+            source=Source.QUEUE if request_id else Source.STREAM,
+            request_id=request_id,
+            trading_mode=trading_mode,
+            update_id=update_id,
+        )
+
+    return make
