@@ -73,11 +73,11 @@ def read_status(lake: Lake, settings: Settings, now: datetime) -> Status:
     overview = lake.queue.sync.overview()
     lake.registry.sync.refresh()
     active = lake.registry.legs
-    held = {
-        row.instrument.conid: row.account
+    held = [
+        row.instrument.conid
         for row in lake.broker_positions.sync.read(settings.gateway_id)
         if row.position
-    }
+    ]
     window = timedelta(seconds=2 * settings.refresh_interval_s)
     recent = lake.updates.sync.latest_since(now - window).filter(pl.col("position") != 0)
     streamed = recent.filter(pl.col("source") == Source.STREAM.value)
@@ -95,7 +95,7 @@ def read_status(lake: Lake, settings: Settings, now: datetime) -> Status:
         lines_in_use=session.lines_in_use if session and alive else 0,
         line_limit=session.line_limit if session and alive else 0,
         active_legs=len(active),
-        legs_held=len({leg.conid for leg in active} & held.keys()),
+        legs_held=len({leg.conid for leg in active} & set(held)),
         positions=len(held),
         queue={status.value: overview.counts.get(status, 0) for status in QueueStatus},
         oldest_pending_age_s=(
