@@ -35,6 +35,7 @@ class AccountDesk:
         self._positions: set[Session] = set()
         self._feeds: dict[Session, str] = {}
         self._feed_runs: dict[Session, object] = {}
+        self._late: list[Holding] = []
         self.silent = False
 
     @property
@@ -198,7 +199,10 @@ class AccountDesk:
         session.send(messages.account_summary_end(request.req_id))
 
     def changed(self, holding: Holding) -> None:
-        """Tell everybody concerned about one changed row."""
+        """Tell everybody concerned about one changed row; after a silence if there is one."""
+        if self.silent:
+            self._late.append(holding)
+            return
         for session in self._positions:
             session.send(_position(holding))
         clock = self._clock()
@@ -206,6 +210,13 @@ class AccountDesk:
             if account == holding.account:
                 session.send(self._portfolio(holding))
                 session.send(clock)
+
+    def speak(self) -> None:
+        """End the silence, and tell what changed in it."""
+        self.silent = False
+        late, self._late = self._late, []
+        for holding in late:
+            self.changed(holding)
 
     def forget(self, session: Session | None = None) -> None:
         """End every subscription of one client, or of all."""

@@ -39,6 +39,10 @@ class ActionError(SimulatorError):
         super().__init__(f"{field}: {cause}")
 
 
+class OptionError(SimulatorError):
+    """Say which option of the simulator makes no sense."""
+
+
 class PortTakenError(SimulatorError):
     """Say that an address cannot be listened on."""
 

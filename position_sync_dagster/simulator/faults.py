@@ -122,7 +122,8 @@ class Faults:
             farms = "; ".join(gateway.data.farms())
             text = RESTORED_KEPT.format(farms=farms) if kept else RESTORED_LOST
             self.send_error(1102 if kept else 1101, text)
-            gateway.accounts.silent = gateway.profits.silent = False
+            gateway.profits.silent = False
+            gateway.accounts.speak()
             gateway.data.resume()
             gateway.flush()
         else:

@@ -54,6 +54,7 @@ class Gateway:
         self.connected = True
         self.max_messages_per_s = options.max_messages_per_s
         self.max_buffer_bytes = options.max_buffer_bytes
+        self.handshake_timeout_s = options.handshake_timeout_s
         self.market = Market(
             underlyings=book.underlyings,
             contracts=book.contracts,
@@ -88,6 +89,7 @@ class Gateway:
         self._sockets: set[Session] = set()
         self._timers: set[asyncio.TimerHandle] = set()
         self._open = False
+        self._opening = False
         self._ended = False
 
     # -- time ---------------------------------------------------------------------------------
@@ -128,7 +130,8 @@ class Gateway:
 
     def open_market_soon(self) -> None:
         """Open the market even if nobody asks for ticks."""
-        if not self._open:
+        if not self._opening:
+            self._opening = True
             self._later(OPENING_DELAY_S, self.open_market)
 
     def _step_again(self) -> None:

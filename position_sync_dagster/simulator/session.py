@@ -18,7 +18,6 @@ from position_sync_dagster.simulator.stats import Stats
 
 log = logging.getLogger(__name__)
 
-HANDSHAKE_TIMEOUT_S = 10.0
 PAUSED_INPUT_BYTES = 1 << 20
 
 
@@ -29,6 +28,7 @@ class Host(Protocol):
     paused: bool
     max_messages_per_s: int
     max_buffer_bytes: int
+    handshake_timeout_s: float
 
     def now(self) -> float: ...
     def opened(self, session: Session) -> None: ...
@@ -66,7 +66,7 @@ class Session(asyncio.Protocol):
         self.peer = str(transport.get_extra_info("peername"))
         self._transport.set_write_buffer_limits(high=self._host.max_buffer_bytes)
         loop = asyncio.get_running_loop()
-        self._timeout = loop.call_later(HANDSHAKE_TIMEOUT_S, self._handshake_late)
+        self._timeout = loop.call_later(self._host.handshake_timeout_s, self._handshake_late)
         self._host.opened(self)
 
     def data_received(self, data: bytes) -> None:
@@ -164,9 +164,12 @@ class Session(asyncio.Protocol):
         self._outgoing.append(data)
 
     def flush(self) -> None:
-        """Write what was queued; a client that does not read is dropped at its buffer limit."""
+        """Write what was queued, unless the gateway is paused.
+
+        A client that does not read is dropped at its buffer limit.
+        """
         transport = self._transport
-        if transport is None or not self._outgoing:
+        if transport is None or not self._outgoing or self._host.paused:
             return
         if not transport.is_closing():
             transport.write(b"".join(self._outgoing))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
 from types import TracebackType
@@ -17,7 +18,10 @@ from position_sync_dagster.simulator.options import Options
 from position_sync_dagster.simulator.session import Session
 from position_sync_dagster.simulator.stats import OrderMessage
 
+log = logging.getLogger(__name__)
+
 LAST_PORT = 65535
+RETRY_S = 0.2
 
 
 class Simulator(Faults):
@@ -47,6 +51,7 @@ class Simulator(Faults):
         snapshot_s: float = 12.0,
         max_messages_per_s: int = 50,
         max_buffer_bytes: int = 4 << 20,
+        handshake_timeout_s: float = 10.0,
         tick_ring: int = 0,
         autostep: bool = True,
         now: Callable[[], float] = time.time,
@@ -60,6 +65,7 @@ class Simulator(Faults):
             snapshot_s=snapshot_s,
             max_messages_per_s=max_messages_per_s,
             max_buffer_bytes=max_buffer_bytes,
+            handshake_timeout_s=handshake_timeout_s,
             tick_ring=tick_ring,
             autostep=autostep,
         )
@@ -175,4 +181,9 @@ class Simulator(Faults):
 
     async def _return(self, port: int, down_s: float) -> None:
         await asyncio.sleep(down_s)
-        await self._listen(port)
+        while self._server is None:
+            try:
+                await self._listen(port)
+            except PortTakenError as problem:
+                log.warning("the gateway cannot come back yet: %s", problem)
+                await asyncio.sleep(RETRY_S)

@@ -315,3 +315,38 @@ async def test_the_python_api_refuses_the_same(small: Book) -> None:
         with pytest.raises(ActionError, match="limit"):
             sim.set_line_limit(-1)
         assert sim.control_port is None
+
+
+async def test_what_changes_in_a_silence_is_told_after_it(small: Book, connect: Connect) -> None:
+    async with Simulator(small) as sim:
+        client = await connect(sim.port)
+        client.send(61, 1)
+        await client.wait_id(62)
+        sim.connectivity("lost")
+        sim.fill("DUSIM0001", CALL, 1)
+        since = await client.barrier()
+        assert client.of(61, since=since - 1) == []
+        sim.connectivity("restored_data_kept")
+        assert (await client.wait_id(61, since))[14] == "6"
+        sim.pause()
+        since = len(client.messages)
+        sim.fill("DUSIM0001", CALL, 1)
+        sim.resume()
+        assert (await client.wait_id(61, since))[14] == "7"
+
+
+async def test_a_pause_holds_back_what_happens_in_it(
+    small: Book, connect: Connect, eventually: Eventually
+) -> None:
+    async with Simulator(small, control_port=0) as sim, control(sim) as http:
+        client = await connect(sim.port)
+        client.send(61, 1)
+        await client.wait_id(62)
+        since = len(client.messages)
+        sim.pause()
+        sim.fill("DUSIM0001", CALL, 1)
+        for _ in range(10):
+            await http.get("/stats")
+        assert client.messages[since:] == []
+        sim.resume()
+        await client.wait_id(61, since)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from position_sync_dagster.simulator import Book, PortTakenError, Simulator
+from position_sync_dagster.simulator import Book, PortTakenError, Simulator, SimulatorError
 
 Connect = Callable[..., Awaitable[Any]]
 Eventually = Callable[[Callable[[], bool]], Awaitable[None]]
@@ -269,3 +269,21 @@ async def test_a_request_that_reads_leaves_no_order(small: Book, connect: Connec
         await client.barrier()
         assert [m[0] for m in client.messages[-5:]] == ["53", "53", "102", "55", "49"]
         assert sim.orders_received == []
+
+
+async def test_a_connection_that_never_starts_is_closed_in_time(
+    small: Book, connect: Connect
+) -> None:
+    async with Simulator(small, handshake_timeout_s=0.05) as sim:
+        mute = await connect(sim.port, start=False)
+        half = await connect(sim.port, start=False)
+        half.greet()
+        await mute.wait_closed()
+        await half.wait_closed()
+        assert sim.stats()["refused"] == {"handshake timeout": 2}
+
+
+@pytest.mark.parametrize("option", ["tick_interval_s", "refresh_interval_s", "pnl_interval_s"])
+def test_a_time_of_zero_is_refused(small: Book, option: str) -> None:
+    with pytest.raises(SimulatorError, match=f"{option} is 0"):
+        Simulator(small, **{option: 0})  # type: ignore[arg-type]

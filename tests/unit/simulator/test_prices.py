@@ -48,7 +48,7 @@ def test_greeks_are_the_slopes_of_the_price(call: bool, on_future: bool) -> None
     def at(**changes: float) -> float:
         terms = {"spot": 105.0, "strike": 100.0, "years": 0.7, "volatility": 0.3, "rate": 0.04}
         terms.update(changes)
-        return black_scholes(call=call, on_future=on_future, **terms).price  # type: ignore[arg-type]
+        return black_scholes(call=call, on_future=on_future, **terms).price
 
     greeks = black_scholes(
         spot=105,
