@@ -220,10 +220,7 @@ def watch(session: Session, options: Options, screen: Watched, stop: Stop) -> tu
                 status = told.to_dict() | {"complete_after_s": tables.complete_after_s}
             except LakeError as error:
                 figures.append(("tables", str(error)))
-            figures.append(("UI", places["ui"] if serving else "starting"))
-            figures += [("controls", places["control"]), ("logs", places["logs"])]
-            figures.append(("tables", f"position-sync status --home {options.home}"))
-            screen.show(figures, status)
+            screen.show(figures, worded(places, options, serving=serving), status)
             stop.pause(LOOK_INTERVAL_S)
         limit_s = (options.seconds or 0) if session.is_first else TIME_LIMIT_S
         return tables.judge(limit_s=limit_s)
@@ -239,3 +236,13 @@ def where(session: Session) -> dict[str, str]:
         "lake": str(session.home.lake),
         "logs": str(session.home.log("*")),
     }
+
+
+def worded(places: dict[str, str], options: Options, *, serving: bool) -> list[tuple[str, str]]:
+    """Say for a person where to look further."""
+    return [
+        ("Dagster UI", places["ui"] if serving else "starting"),
+        ("simulator", f"{places['control']}/stats"),
+        ("tables", f"position-sync positions --home {options.home}"),
+        ("logs", places["logs"]),
+    ]

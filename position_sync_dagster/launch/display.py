@@ -27,8 +27,8 @@ class Display(Protocol):
     def note(self, text: str) -> None:
         """Show one remark."""
 
-    def show(self, figures: Figures, status: Mapping[str, Any]) -> None:
-        """Show how things stand; called about once a second."""
+    def show(self, figures: Figures, places: Figures, status: Mapping[str, Any]) -> None:
+        """Show how things stand, and where to look further; called about once a second."""
 
     def event(self, name: str, values: Mapping[str, Any]) -> None:
         """Tell a program of something that happened."""
@@ -75,7 +75,7 @@ class JsonDisplay(_Quiet):
         sys.stdout.write(json.dumps({"event": name, **values}) + "\n")
         sys.stdout.flush()
 
-    def show(self, figures: Figures, status: Mapping[str, Any]) -> None:
+    def show(self, figures: Figures, places: Figures, status: Mapping[str, Any]) -> None:
         if time.monotonic() >= self._next:
             self._next = time.monotonic() + LINE_INTERVAL_S
             self.event("status", status)
@@ -93,12 +93,16 @@ class LineDisplay(_Quiet):
 
     def __init__(self) -> None:
         self._next = 0.0
+        self._places: Figures = ()
 
     def note(self, text: str) -> None:
         sys.stdout.write(text + "\n")
         sys.stdout.flush()
 
-    def show(self, figures: Figures, status: Mapping[str, Any]) -> None:
+    def show(self, figures: Figures, places: Figures, status: Mapping[str, Any]) -> None:
+        if places != self._places:
+            self._places = places
+            self.note("\n".join(f"{label}: {value}" for label, value in places))
         if time.monotonic() >= self._next:
             self._next = time.monotonic() + LINE_INTERVAL_S
             self.note("; ".join(f"{label}: {value}" for label, value in figures))
@@ -120,12 +124,15 @@ class LiveDisplay:
     def event(self, name: str, values: Mapping[str, Any]) -> None:
         pass
 
-    def show(self, figures: Figures, status: Mapping[str, Any]) -> None:
+    def show(self, figures: Figures, places: Figures, status: Mapping[str, Any]) -> None:
         table = Table(box=None, show_header=False, pad_edge=False)
         table.add_column(style="bold cyan", no_wrap=True)
         table.add_column()
         for label, value in figures:
             table.add_row(label, Text(value))
+        table.add_section()
+        for label, value in places:
+            table.add_row(label, Text(value, style="cyan" if "://" in value else ""))
         hint = Text("Ctrl-C ends it.", style="dim")
         self._live.update(Group(Text(""), table, Text(""), hint), refresh=True)
 
@@ -169,10 +176,10 @@ class Watched:
         with _or_stopped():
             self._display.note(text)
 
-    def show(self, figures: Figures, status: Mapping[str, Any]) -> None:
+    def show(self, figures: Figures, places: Figures, status: Mapping[str, Any]) -> None:
         """Show how things stand."""
         with _or_stopped():
-            self._display.show(figures, status)
+            self._display.show(figures, places, status)
 
     def event(self, name: str, values: Mapping[str, Any]) -> None:
         """Tell a program of something that happened."""
