@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -164,6 +165,20 @@ async def test_a_change_brings_one_row_with_its_time_and_the_refresh_brings_all(
         sim.fill("DUSIM0001", CALL, 1)
         await client.barrier()
         assert client.of(7, since=since) == []
+
+
+async def test_subscribing_again_does_not_make_the_refresh_more_frequent(
+    small: Book, connect: Connect
+) -> None:
+    loop = asyncio.get_running_loop()
+    async with Simulator(small, refresh_interval_s=0.1) as sim:
+        client = await connect(sim.port)
+        for _ in range(5):
+            client.send(6, 2, 1, "DUSIM0001")
+        start = loop.time()
+        since = await client.barrier()
+        await client.wait(lambda m: len(client.of(7, since=since)) >= 3 * 6, since)
+        assert loop.time() - start >= 3 * 0.1
 
 
 async def test_profit_of_a_held_contract_comes_again_and_again_and_of_others_never(

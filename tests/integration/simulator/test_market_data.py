@@ -136,6 +136,9 @@ async def test_a_disconnect_frees_the_lines_of_that_client(
         assert sim.stats()["lines_in_use"] == 3
         await one.close()
         await eventually(lambda: sim.stats()["lines_in_use"] == 1)
+        two.market_data(2, PUT)
+        await two.barrier()
+        assert sim.stats()["lines_in_use"] == 2
         assert sim.stats()["peak_lines"] == 3
 
 
