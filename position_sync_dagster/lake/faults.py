@@ -1,5 +1,6 @@
 """What a failure of Delta Lake means to the caller."""
 
+import re
 from enum import Enum, auto
 
 from deltalake.exceptions import CommitFailedError, DeltaError
@@ -24,6 +25,8 @@ class Fault(Enum):
     UNWRITABLE = auto()
     OTHER = auto()
 
+
+_BACKTRACE = re.compile(r"\n\s*(stack backtrace|0: )")
 
 _UNWRITABLE = (
     "No space left on device",
@@ -78,4 +81,5 @@ def explain(error: Exception, path: str) -> LakeError:
 
 
 def _line(error: Exception) -> str:
-    return " ".join(str(error).split("\nstack backtrace")[0].split())[:300].rstrip(".")
+    told = _BACKTRACE.split(str(error), maxsplit=1)[0]
+    return " ".join(told.split())[:300].rstrip(".")

@@ -1,0 +1,229 @@
+"""The ledger of values: each row once, one answer to what is newest, one trading mode."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from random import Random
+
+import pytest
+from deltalake import DeltaTable
+
+from position_sync_dagster.domain.update import PositionUpdate, PositionUpdateHandler, TradingMode
+from position_sync_dagster.errors import TradingModeError
+from position_sync_dagster.lake.ids import new_ids
+from position_sync_dagster.lake.maintenance import maintain
+from position_sync_dagster.lake.schemas import POSITION_UPDATES
+from position_sync_dagster.lake.table import scan
+from position_sync_dagster.lake.updates import PositionUpdatesTable
+from position_sync_dagster.lake.writer import DeltaLakePositionWriter
+
+
+@pytest.fixture
+def ledger(tmp_path):
+    return PositionUpdatesTable(tmp_path / "updates")
+
+
+def test_an_update_is_read_as_it_was_written(ledger, make_update):
+    update = make_update(symbol="it's\0 '; DROP 🙂", update_id="u-1")
+    ledger.sync.append([update], batch_id="b-1", run_id="r-1")
+    [read] = ledger.sync.latest_updates()
+    assert isinstance(read, PositionUpdate)
+    assert (read.symbol, read.update_id, read.batch_id, read.run_id) == (
+        update.symbol,
+        "u-1",
+        "b-1",
+        "r-1",
+    )
+    assert read.timestamp == update.timestamp
+    assert read.expiry is None
+
+
+def test_a_batch_that_is_tried_again_writes_nothing_even_with_new_values(ledger, make_update):
+    first = ledger.sync.append([make_update(1), make_update(2)], batch_id="b-1")
+    assert (first.version, first.rows) == (2, 2)  # 1 remembers the trading mode
+    again = ledger.sync.append([make_update(1, position=9.0), make_update(3)], batch_id="b-1")
+    assert (again.version, again.rows) == (2, 0)
+    assert ledger.sync.count() == 2
+
+
+def test_the_row_of_a_request_is_written_once_whoever_brings_it(ledger, make_update, clock):
+    request_id = new_ids(clock.now, 1)[0]
+    ledger.sync.append([make_update(1, request_id=request_id)], batch_id="b-1")
+    clock.advance(7200)
+    late = [make_update(1, request_id=request_id, position=2.0), make_update(2)]
+    assert ledger.sync.append(late, batch_id="b-2").rows == 1
+    assert ledger.sync.existing([request_id, "other"], clock.now - timedelta(hours=3)) == {
+        request_id
+    }
+
+
+def test_a_request_with_an_id_of_its_own_kind_is_still_written_once(ledger, make_update, clock):
+    for _ in range(2):
+        ledger.sync.append([make_update(1, request_id="mine-1", update_id="row-1")])
+        clock.advance(3600)
+    assert ledger.sync.count() == 1
+
+
+def test_the_look_up_of_repeats_reads_no_file_that_cannot_hold_one(
+    ledger, make_update, clock, monkeypatch
+):
+    for _ in range(30):
+        clock.advance(1)
+        ledger.sync.append([make_update(c) for c in range(20)])
+    read: list[int] = []
+    scan = ledger.sync._scan
+    monkeypatch.setattr(
+        ledger.sync, "_scan", lambda files: read.append(files.height) or scan(files)
+    )
+    clock.advance(1)
+    ledger.sync.append([make_update(c) for c in range(20)])
+    assert read == [0]
+
+
+async def test_a_repeated_streamed_update_writes_nothing(ledger, make_update, clock):
+    writer = DeltaLakePositionWriter(table=ledger)
+    assert isinstance(writer, PositionUpdateHandler)
+    await writer.on_position_update(make_update(1))
+    await writer.on_position_updates([make_update(1), make_update(1)])
+    await writer.on_position_updates([])
+    assert (writer.rows_written, writer.commits, writer.last_version) == (1, 1, 2)
+    clock.advance(1)
+    await writer.on_position_updates([make_update(1), make_update(2)])
+    assert (writer.rows_written, writer.commits, writer.last_version) == (3, 2, 3)
+
+
+async def test_one_flush_is_one_commit_with_one_batch_id(ledger, make_update):
+    await DeltaLakePositionWriter(table=ledger).on_position_updates(
+        [make_update(c) for c in range(50)]
+    )
+    rows = ledger.table.rows(columns=["batch_id", "update_id"])
+    assert rows.get_column("batch_id").n_unique() == 1
+    assert rows.get_column("update_id").n_unique() == 50
+    commit = ledger.table.snapshot(lambda handle: handle.history(1))[0]
+    assert commit["batch_id"] == rows.get_column("batch_id")[0]
+
+
+def test_the_newest_row_of_a_holding_is_the_same_in_any_order_of_arrival(
+    tmp_path, make_update, clock
+):
+    moments = [clock.now + timedelta(seconds=s) for s in (0, 5, 3, 5, 1)]
+    updates = [
+        make_update(c, timestamp=at, position=float(k), update_id=f"{c}-{k}")
+        for k, at in enumerate(moments)
+        for c in (1, 2)
+    ]
+    answers = []
+    for seed in range(4):
+        table = PositionUpdatesTable(tmp_path / f"u{seed}")
+        shuffled = Random(seed).sample(updates, len(updates))
+        for start in range(0, len(shuffled), 3):
+            table.sync.append(shuffled[start : start + 3])
+            table.sync.latest()
+        answers.append(table.sync.latest().select("account", "conid", "position").rows())
+    assert answers == [[("DUSIM1", 1, 3.0), ("DUSIM1", 2, 3.0)]] * 4
+
+
+def test_the_same_contract_in_two_accounts_is_two_holdings(ledger, make_update):
+    ledger.sync.append([make_update(1, account=a) for a in ("DUSIM1", "DUSIM2")])
+    assert ledger.sync.latest().height == 2
+
+
+def test_the_newest_rows_stay_right_when_files_are_merged_and_deleted(ledger, make_update, clock):
+    for step in range(40):
+        clock.advance(1)
+        ledger.sync.append([make_update(c, position=float(step)) for c in (1, 2)])
+        if step == 20:
+            ledger.sync.latest()
+    result = maintain(ledger.table, clean_now=True)
+    assert (result.compacted, result.files) == (40, 1)
+    assert result.deleted == 40
+    clock.advance(1)
+    ledger.sync.append([make_update(2, position=99.0)])
+    positions = ledger.sync.latest().get_column("position").to_list()
+    assert positions == [39.0, 99.0]
+    fresh = PositionUpdatesTable(ledger.table.path).sync.latest()
+    assert fresh.get_column("position").to_list() == positions
+
+
+def test_a_repeat_is_recognized_after_a_compaction(ledger, make_update, clock):
+    batches = []
+    for _ in range(40):
+        clock.advance(1)
+        batches.append([make_update(c) for c in (1, 2)])
+        ledger.sync.append(batches[-1])
+    maintain(ledger.table, clean_now=True)
+    assert [ledger.sync.append(batch).rows for batch in batches] == [0] * 40
+
+
+def test_a_reader_with_an_old_handle_survives_a_vacuum(ledger, make_update, clock):
+    for _ in range(40):
+        clock.advance(1)
+        ledger.sync.append([make_update(1)])
+    other = PositionUpdatesTable(ledger.table.path)
+    maintain(other.table, clean_now=True)
+    assert ledger.sync.between(datetime(2026, 1, 1, tzinfo=UTC), clock.now).height == 40
+
+
+def test_a_scan_under_way_while_its_files_are_vacuumed_is_made_again(ledger, make_update, clock):
+    for _ in range(40):
+        clock.advance(1)
+        ledger.sync.append([make_update(1)])
+    tries = []
+
+    def slow_read(handle: DeltaTable) -> int:
+        tries.append(handle.version())
+        if len(tries) == 1:
+            maintain(PositionUpdatesTable(ledger.table.path).table, clean_now=True)
+        return scan(handle, POSITION_UPDATES, columns=["conid"]).height
+
+    assert ledger.table.snapshot(slow_read) == 40
+    assert len(tries) == 2
+
+
+def test_the_value_at_a_moment_is_the_last_one_before_it(ledger, make_update, clock):
+    began = clock.now
+    for day in range(5):
+        clock.now = began + timedelta(days=day)
+        ledger.sync.append([make_update(1, position=float(day))])
+    noon = began + timedelta(days=2, hours=5)
+    assert ledger.sync.asof(noon).get_column("position").to_list() == [2.0]
+    assert ledger.sync.asof(began + timedelta(days=2)).get_column("position").to_list() == [2.0]
+    just_before = began + timedelta(days=2) - timedelta(microseconds=1)
+    assert ledger.sync.asof(just_before).get_column("position").to_list() == [1.0]
+    assert ledger.sync.asof(began - timedelta(seconds=1)).is_empty()
+    late = began + timedelta(days=9)
+    assert ledger.sync.asof(late, look_back_days=4).is_empty()
+    assert ledger.sync.asof(late, look_back_days=5).get_column("position").to_list() == [4.0]
+    since = ledger.sync.latest_since(began + timedelta(days=4))
+    assert since.get_column("position").to_list() == [4.0]
+
+
+def test_the_date_is_the_utc_date_of_the_timestamp(ledger, make_update):
+    ledger.sync.append([make_update(1, timestamp=datetime(2026, 1, 2, 23, 59, 59, 999999, UTC))])
+    ledger.sync.append([make_update(1, timestamp=datetime(2026, 1, 3, 0, 0, tzinfo=UTC))])
+    days = [p.name for p in sorted(Path(ledger.table.path).glob("date=*"))]
+    assert days == ["date=2026-01-02", "date=2026-01-03"]
+
+
+def test_a_lake_of_one_trading_mode_refuses_the_others_and_keeps_its_rows(ledger, make_update):
+    ledger.sync.append([make_update(1)])
+    for mode in (TradingMode.LIVE, TradingMode.PAPER):
+        with pytest.raises(TradingModeError, match="SIMULATED"):
+            ledger.sync.append([make_update(2, trading_mode=mode)])
+    with pytest.raises(TradingModeError):
+        ledger.sync.append([make_update(3), make_update(4, trading_mode=TradingMode.LIVE)])
+    assert ledger.sync.count() == 1
+
+
+def test_the_first_rows_may_not_be_of_two_trading_modes(ledger, make_update):
+    with pytest.raises(TradingModeError):
+        ledger.sync.append([make_update(1), make_update(2, trading_mode=TradingMode.LIVE)])
+    assert ledger.sync.count() == 0
+
+
+def test_counting_reads_no_data(ledger, make_update, clock):
+    for _ in range(3):
+        clock.advance(1)
+        ledger.sync.append([make_update(c) for c in range(7)])
+    for file in Path(ledger.table.path).rglob("*.parquet"):
+        file.unlink()
+    assert ledger.sync.count() == 21

@@ -1,0 +1,225 @@
+"""What lies at a table's path: nothing, the table, an older or newer one, or something else."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+
+import polars as pl
+import pytest
+from deltalake import DeltaTable, write_deltalake
+
+from position_sync_dagster.domain.request import QueueRequest, QueueStatus
+from position_sync_dagster.errors import (
+    BrokenTableError,
+    CommitContentionError,
+    ForeignTableError,
+    LakeNotWritableError,
+    NewerTableError,
+)
+from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.lake.queue import PositionQueue
+from position_sync_dagster.lake.schemas import POSITION_QUEUE, TABLES, VERSION_PROPERTY, Kind
+from position_sync_dagster.lake.stays import Change, StayTable
+from position_sync_dagster.lake.table import Table
+
+
+def spend(path: Path, count: int = 1) -> PositionQueue:
+    queue = PositionQueue(path)
+    queue.sync.initialize()
+    queue.sync.insert_many(QueueRequest(c, "SPY") for c in range(1, count + 1))
+    return queue
+
+
+async def test_a_lake_is_made_with_every_table_and_opens_again_as_it_is(tmp_path):
+    await Lake(tmp_path).initialize()
+    await Lake(tmp_path).initialize()
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(spec.name for spec in TABLES)
+    for spec in TABLES:
+        table = DeltaTable(tmp_path / spec.name)
+        assert [f.name for f in table.schema().fields] == list(spec.columns)
+        assert table.version() == 0
+
+
+def test_a_relative_path_stays_where_it_was_when_the_process_moves(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    lake = Lake("data/lake")
+    lake.initialize_sync()
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    lake.queue.sync.insert_many([QueueRequest(1, "SPY")])
+    assert list(elsewhere.iterdir()) == []
+
+
+def test_a_folder_that_holds_something_else_is_left_alone(tmp_path):
+    (tmp_path / "q").mkdir()
+    (tmp_path / "q" / "thesis.txt").write_text("years of work")
+    with pytest.raises(ForeignTableError, match="thesis"):
+        PositionQueue(tmp_path / "q").sync.initialize()
+    assert [p.name for p in (tmp_path / "q").iterdir()] == ["thesis.txt"]
+
+
+def test_a_file_at_the_path_is_refused(tmp_path):
+    (tmp_path / "q").write_text("a file")
+    with pytest.raises(ForeignTableError, match="it is a file"):
+        PositionQueue(tmp_path / "q").sync.initialize()
+
+
+def test_a_foreign_delta_table_is_refused_and_left_alone(tmp_path):
+    write_deltalake(tmp_path / "q", pl.DataFrame({"a": [1]}))
+    with pytest.raises(ForeignTableError, match="foreign table"):
+        PositionQueue(tmp_path / "q").sync.insert_many([QueueRequest(1, "SPY")])
+    assert DeltaTable(tmp_path / "q").version() == 0
+
+
+def test_another_table_of_the_lake_is_refused_by_name(tmp_path):
+    Lake(tmp_path).initialize_sync()
+    with pytest.raises(ForeignTableError, match="'position_updates'"):
+        PositionQueue(tmp_path / "position_updates").sync.initialize()
+
+
+def test_a_foreign_schema_under_our_name_is_refused_naming_its_columns(tmp_path):
+    columns = {**POSITION_QUEUE.columns, "conid": Kind.TEXT}
+    Table(tmp_path / "q", replace(POSITION_QUEUE, columns=columns)).initialize()
+    with pytest.raises(ForeignTableError, match="conid"):
+        PositionQueue(tmp_path / "q").sync.initialize()
+
+
+def test_a_table_of_a_newer_release_is_refused_and_left_alone(tmp_path):
+    columns = {**POSITION_QUEUE.columns, "later": Kind.TEXT}
+    newer = replace(POSITION_QUEUE, version=POSITION_QUEUE.version + 1, columns=columns)
+    Table(tmp_path / "q", newer).initialize()
+    with pytest.raises(NewerTableError, match="Install the release"):
+        spend(tmp_path / "q")
+    assert DeltaTable(tmp_path / "q").version() == 0
+
+
+def test_a_table_of_an_older_release_gets_the_new_columns_and_keeps_its_rows(tmp_path, clock):
+    first = spend(tmp_path / "q", 3)
+    first.sync.mark_success(first.sync.claim_batch(limit=1)[0].request_id)
+    columns = {**POSITION_QUEUE.columns, "note": Kind.TEXT, "seen_at": Kind.MOMENT}
+    newer = replace(POSITION_QUEUE, version=POSITION_QUEUE.version + 1, columns=columns)
+    stays = StayTable(Table(tmp_path / "q", newer), clock)
+    stays.initialize()
+    stays.initialize()
+    rows = pl.concat([stays.view().live, stays.ended("true")])
+    assert rows.height == 3
+    assert rows.get_column("note").is_null().all()
+    properties = DeltaTable(tmp_path / "q").metadata().configuration
+    assert properties[VERSION_PROPERTY] == str(newer.version)
+    with pytest.raises(NewerTableError):
+        PositionQueue(tmp_path / "q").sync.counts()
+
+
+def test_a_table_whose_log_is_gone_is_called_broken(tmp_path):
+    spend(tmp_path / "q")
+    shutil.rmtree(tmp_path / "q" / "_delta_log")
+    (tmp_path / "q" / "_delta_log").mkdir()
+    with pytest.raises(BrokenTableError, match="no log"):
+        PositionQueue(tmp_path / "q").sync.initialize()
+
+
+def test_a_table_whose_log_is_cut_is_called_broken(tmp_path):
+    spend(tmp_path / "q")
+    (tmp_path / "q" / "_delta_log" / f"{1:020}.json").write_text('{"add":')
+    with pytest.raises(BrokenTableError, match="damaged"):
+        PositionQueue(tmp_path / "q").sync.initialize()
+
+
+def test_a_table_whose_first_log_entries_are_gone_is_called_broken(tmp_path):
+    spend(tmp_path / "q")
+    (tmp_path / "q" / "_delta_log" / f"{0:020}.json").unlink()
+    with pytest.raises(BrokenTableError, match="damaged"):
+        PositionQueue(tmp_path / "q").sync.initialize()
+
+
+def test_a_table_whose_data_files_are_gone_is_called_broken(tmp_path):
+    spend(tmp_path / "q")
+    for file in (tmp_path / "q" / "bucket=live").rglob("*.parquet"):
+        file.unlink()
+    with pytest.raises(BrokenTableError, match="cannot be read whole"):
+        PositionQueue(tmp_path / "q").sync.get_batch()
+
+
+def test_a_table_deleted_under_a_running_process_is_made_anew_and_whole(tmp_path):
+    queue = spend(tmp_path / "q", 3)
+    shutil.rmtree(tmp_path / "q")
+    queue.sync.insert_many([QueueRequest(9, "SPY")])
+    assert PositionQueue(tmp_path / "q").sync.counts()[QueueStatus.PENDING] == 1
+
+
+def test_a_path_under_a_file_is_not_writable(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(LakeNotWritableError, match="POSITION_SYNC_LAKE"):
+        PositionQueue(tmp_path / "file" / "q").sync.initialize()
+
+
+def test_a_path_where_no_folder_can_be_made_is_not_writable():
+    if not Path("/proc/self").exists():
+        pytest.skip("no file system here that refuses folders to everybody")
+    with pytest.raises(LakeNotWritableError):
+        PositionQueue("/proc/lake/q").sync.initialize()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 512 KB of its own; needs the right to mount."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(disk)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("mounting a small disk is not allowed here")
+    yield disk
+    subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_full_disk_is_named_and_loses_nothing(small_disk, capfd):
+    queue = spend(small_disk / "q", 3)
+    before = queue.sync.get_batch()
+    filler = small_disk / "filler"
+    with pytest.raises(OSError, match="space"):
+        filler.write_bytes(b"x" * 1024 * 1024)
+    with pytest.raises(LakeNotWritableError, match="space"):
+        queue.sync.insert_many(QueueRequest(c, "S" * 900) for c in range(100, 400))
+    assert queue.sync.get_batch() == before
+    filler.unlink()
+    queue.sync.insert_many([QueueRequest(9, "SPY")])
+    assert queue.sync.counts()[QueueStatus.PENDING] == 4
+
+
+def test_a_read_only_disk_is_named_and_still_read(small_disk):
+    queue = spend(small_disk / "q", 3)
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    with pytest.raises(LakeNotWritableError, match="Read-only"):
+        queue.sync.claim_batch()
+    assert PositionQueue(small_disk / "q").sync.counts()[QueueStatus.PENDING] == 3
+
+
+def test_a_writer_that_never_wins_gives_up_in_bounded_time_and_changes_nothing(tmp_path):
+    queue = PositionQueue(tmp_path / "q", contention_s=0.3)
+    queue.sync.initialize()
+    rival = PositionQueue(tmp_path / "q")
+    rival.table._turn = lambda fair: nullcontext()  # it does not queue behind the other
+    conids = iter(range(1, 10_000))
+
+    def always_late(view):
+        rival.sync.insert_many([QueueRequest(next(conids), "SPY")])
+        return Change(None, view.live.clear())
+
+    with pytest.raises(CommitContentionError, match="nothing was changed"):
+        queue.sync.store.change(always_late, {})
+    assert rival.sync.counts()[QueueStatus.PENDING] == next(conids) - 1
+
+
+def test_many_commits_leave_handles_fresh_and_the_log_with_checkpoints(tmp_path):
+    queue = spend(tmp_path / "q")
+    for conid in range(2, 32):
+        queue.sync.insert_many([QueueRequest(conid, "SPY")])
+    log = tmp_path / "q" / "_delta_log"
+    assert len(list(log.glob("*.checkpoint.parquet"))) == 3
+    assert queue.sync.counts()[QueueStatus.PENDING] == 31
