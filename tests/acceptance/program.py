@@ -1,0 +1,226 @@
+"""The program as a person starts it, and what can be seen of it from outside."""
+
+import json
+import os
+import queue
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import httpx
+import polars as pl
+import psutil
+import pytest
+from deltalake import DeltaTable
+
+PROGRAM = str(Path(sys.executable).parent / "position-sync")
+LEGS, STREAMED, QUEUED = 200, 20, 180
+ACCOUNT = "DUSIM0001"
+END_WITHIN_S = 5.0
+
+
+def clean_environment() -> dict[str, str]:
+    return {k: v for k, v in os.environ.items() if not k.startswith(("POSITION_SYNC_", "DAGSTER_"))}
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def wait_for(
+    what: str, condition: Callable[[], Any], *, within_s: float, poll_s: float = 0.1
+) -> Any:
+    """Give what the condition returned as soon as it holds."""
+    deadline = time.monotonic() + within_s
+    while True:
+        found = condition()
+        if found:
+            return found
+        assert time.monotonic() < deadline, f"not within {within_s:g} s: {what}"
+        time.sleep(poll_s)
+
+
+def command(*arguments: str, cwd: Path, within_s: float = 30.0) -> subprocess.CompletedProcess[str]:
+    """Run `position-sync` to its end."""
+    return subprocess.run(
+        [PROGRAM, *arguments],
+        cwd=cwd,
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        timeout=within_s,
+        check=False,
+    )
+
+
+class Demo:
+    """One start of `position-sync demo` in `home`, in a session of its own."""
+
+    def __init__(self, home: Path, *arguments: str, terminal: int | None = None) -> None:
+        self.home = home
+        self.lake = home / "lake"
+        self.ui_port, self.control_port = free_port(), free_port()
+        self.events: queue.Queue[dict[str, Any]] = queue.Queue()
+        self.errors = home.parent / f"{home.name}.stderr"
+        self.control = httpx.Client(
+            base_url=f"http://127.0.0.1:{self.control_port}", timeout=5, trust_env=False
+        )
+        line = [PROGRAM, "demo", "--home", str(home), *arguments]
+        line += ["--ui-port", str(self.ui_port), "--control-port", str(self.control_port)]
+        self._reader: threading.Thread | None = None
+        if terminal is not None:
+            adopt = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
+            adopt += "os.execv(sys.argv[1], sys.argv[1:])"
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", adopt, *line],
+                cwd=home.parent,
+                env=clean_environment(),
+                stdin=terminal,
+                stdout=terminal,
+                stderr=terminal,
+                start_new_session=True,
+            )
+            return
+        with self.errors.open("w") as errors:
+            self.process = subprocess.Popen(
+                [*line, "--json"],
+                cwd=home.parent,
+                env=clean_environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                start_new_session=True,
+            )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        with suppress(ValueError, OSError):
+            for line in self.process.stdout:
+                self.events.put(json.loads(line))
+
+    def event(self, name: str, *, within_s: float) -> dict[str, Any]:
+        """Wait for an event of the demo's JSON output."""
+
+        def next_one() -> dict[str, Any] | None:
+            self.check()
+            with suppress(queue.Empty):
+                while True:
+                    found = self.events.get_nowait()
+                    if found["event"] == name:
+                        return found
+            return None
+
+        found: dict[str, Any] = wait_for(f"the event {name}", next_one, within_s=within_s)
+        return found
+
+    def check(self) -> None:
+        """Fail with the demo's own words if it has ended badly."""
+        if self.process.poll() not in (None, 0):
+            told = self.errors.read_text() if self.errors.exists() else ""
+            pytest.fail(f"the demo ended with {self.process.returncode}: {told}")
+
+    def stats(self) -> dict[str, Any]:
+        """Ask the simulator for its counts."""
+        counts: dict[str, Any] = self.control.get("/stats").raise_for_status().json()
+        return counts
+
+    def lines(self) -> int:
+        """Give the lines in use, 0 while the simulator is not there."""
+        with suppress(httpx.TransportError):
+            lines: int = self.stats()["lines_in_use"]
+            return lines
+        return 0
+
+    def post(self, action: str, **arguments: Any) -> Any:
+        """Let something happen at the broker."""
+        answer = self.control.post(f"/{action}", json=arguments)
+        assert answer.status_code == 200, answer.text
+        return answer.json()["result"]
+
+    def table(self, name: str) -> pl.DataFrame:
+        """Read a whole table, as any program could."""
+        return pl.read_delta(str(self.lake / name))
+
+    def updates(self) -> pl.DataFrame:
+        return self.table("position_updates")
+
+    def latest(self, conid: int) -> dict[str, Any] | None:
+        """Give the newest row of a conid, or None before there is one."""
+        rows = pl.scan_delta(str(self.lake / "position_updates")).filter(pl.col("conid") == conid)
+        newest = rows.sort("timestamp").tail(1).collect()
+        return newest.row(0, named=True) if newest.height else None
+
+    def graphql(self, query: str, **variables: Any) -> Any:
+        """Ask the UI's server."""
+        answer = httpx.post(
+            f"http://127.0.0.1:{self.ui_port}/graphql",
+            json={"query": query, "variables": variables},
+            timeout=30,
+            trust_env=False,
+        ).raise_for_status()
+        told = answer.json()
+        assert "errors" not in told, told["errors"]
+        return told["data"]
+
+    def processes(self) -> list[psutil.Process]:
+        """List all living processes of this home, however they are tied to the demo."""
+        found = []
+        for process in psutil.process_iter():
+            with suppress(psutil.Error, OSError):
+                words = [*process.cmdline(), *process.environ().values()]
+                mine = any(str(self.home) in word for word in words)
+                if mine and process.pid != os.getpid() and process.status() != "zombie":
+                    found.append(process)
+        return found
+
+    def wait_until_gone(self) -> float:
+        """Wait until no process is left; give the seconds that it took."""
+        began = time.monotonic()
+        deadline = began + END_WITHIN_S
+        while left := self.processes():
+            self.process.poll()
+            if time.monotonic() > deadline:
+                words = [" ".join(p.cmdline())[:120] for p in left if p.is_running()]
+                pytest.fail(f"still there after {END_WITHIN_S:g} s: {words}")
+            time.sleep(0.05)
+        return time.monotonic() - began
+
+    def close(self) -> None:
+        """End everything, whatever state it is in."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(10)
+        for process in self.processes():
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        self.process.wait(5)
+        if self._reader is not None:
+            self._reader.join(5)
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+        self.control.close()
+
+
+def assert_tables_are_whole(lake: Path) -> None:
+    """Read each table to the end: no file missing, no commit half-written."""
+    tables = [path.parent for path in lake.glob("*/_delta_log")]
+    assert {"active_strategies", "position_queue", "position_updates"} <= {t.name for t in tables}
+    for path in tables:
+        assert DeltaTable(str(path)).version() >= 0
+        pl.read_delta(str(path))
+    written = pl.read_delta(str(lake / "position_updates"))
+    assert written["update_id"].is_unique().all(), "an update was written twice"

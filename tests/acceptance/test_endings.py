@@ -1,0 +1,148 @@
+"""However the demo ends, nothing of it is left, and the next start carries on."""
+
+import os
+import random
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import polars as pl
+import psutil
+import pytest
+
+from tests.acceptance.program import (
+    END_WITHIN_S,
+    LEGS,
+    QUEUED,
+    STREAMED,
+    Demo,
+    assert_tables_are_whole,
+    wait_for,
+)
+
+STREAMING_WITHIN_S = 60.0
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory) -> Path:
+    """One home for all endings: each start carries on from the tables of the one before."""
+    folder: Path = tmp_path_factory.mktemp("endings") / "home"
+    return folder
+
+
+@pytest.fixture
+def terminal() -> Iterator[tuple[int, int]]:
+    """Give a terminal: the side that a person sees, and the program's side."""
+    person, program = os.openpty()
+    yield person, program
+    for fd in (person, program):
+        with suppress(OSError):
+            os.close(fd)
+
+
+def until_streaming(demo: Demo) -> None:
+    def streaming() -> bool:
+        demo.check()
+        return demo.lines() >= STREAMED
+
+    wait_for("the stream has its lines", streaming, within_s=STREAMING_WITHIN_S, poll_s=0.2)
+
+
+def rows_written(home: Path) -> int:
+    count: int = pl.scan_delta(str(home / "lake" / "position_updates")).select(pl.len()).collect()
+    return count.item()
+
+
+def ended_without_a_trace(demo: Demo) -> None:
+    took_s = demo.wait_until_gone()
+    assert took_s <= END_WITHIN_S
+    assert_tables_are_whole(demo.lake)
+
+
+@pytest.mark.parametrize("sig", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_signal_ends_all_of_it(home, start, sig):
+    demo = start(home=home)
+    until_streaming(demo)
+    before = rows_written(home)
+    wait_for("it writes", lambda: rows_written(home) > before, within_s=10)
+    demo.process.send_signal(sig)
+    ended_without_a_trace(demo)
+    code = demo.process.wait(1)
+    assert code == (-signal.SIGKILL if sig == signal.SIGKILL else 0)
+    assert rows_written(home) > before
+
+
+def test_a_closed_terminal_ends_all_of_it(home, start, terminal):
+    person, program = terminal
+    demo = start(home=home, terminal=program)
+    os.close(program)
+    shown: list[bytes] = []
+
+    def watch() -> None:
+        with suppress(OSError):
+            while text := os.read(person, 65536):
+                shown.append(text)
+
+    reader = threading.Thread(target=watch, daemon=True)
+    reader.start()
+    until_streaming(demo)
+    wait_for("the live status", lambda: b"20 of 100 in use" in b"".join(shown), within_s=15)
+    assert f"127.0.0.1:{demo.ui_port}".encode() in b"".join(shown)
+    # A terminal that closes takes its side away and hangs up on the foreground group.
+    os.kill(-os.getpgid(demo.process.pid), signal.SIGHUP)
+    os.close(person)
+    ended_without_a_trace(demo)
+
+
+def test_by_itself_it_ends_with_a_verdict(home, start):
+    demo = start("--for", "50", home=home)
+    verdict = demo.event("verdict", within_s=80)
+    assert verdict["met"], verdict["figures"]
+    found = {figure["name"]: figure["found"] for figure in verdict["figures"]}
+    assert found["legs with a current row"] == str(LEGS)
+    assert (found["by STREAM"], found["by QUEUE"]) == (str(STREAMED), str(QUEUED))
+    assert demo.process.wait(5) == 0
+    ended_without_a_trace(demo)
+
+
+def test_a_verdict_names_what_was_missed(start):
+    demo = start("--for", "3")
+    verdict = demo.event("verdict", within_s=40)
+    assert not verdict["met"]
+    missed = {figure["name"] for figure in verdict["figures"] if not figure["met"]}
+    assert {"legs with a current row", "by QUEUE", "all current after"} <= missed
+    assert demo.process.wait(5) == 1
+    ended_without_a_trace(demo)
+
+
+def test_after_a_kill_of_everything_no_request_is_lost_or_written_twice(home, start):
+    demo = start(home=home)
+    until_streaming(demo)
+    requests = wait_for(
+        "requests in the queue",
+        lambda: (q := demo.table("position_queue").filter(bucket="live")).height and q,
+        within_s=30,
+    )
+    threading.Event().wait(random.uniform(0.0, 6.0))
+    victims = [psutil.Process(demo.process.pid), *demo.processes()]
+    random.shuffle(victims)
+    for process in victims:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    demo.wait_until_gone()
+    assert_tables_are_whole(demo.lake)
+
+    again = start(home=home)
+    until_streaming(again)
+
+    def all_done() -> bool:
+        done = again.table("position_queue").filter(status="SUCCESS")["request_id"]
+        return requests["request_id"].is_in(done.implode()).all()
+
+    wait_for("each request that was there is answered", all_done, within_s=90, poll_s=0.5)
+    written = again.updates().filter(pl.col("request_id").is_not_null())
+    assert written["request_id"].is_unique().all(), "a request was answered twice"
+    assert set(requests["request_id"]) <= set(written["request_id"])
+    assert_tables_are_whole(again.lake)

@@ -1,0 +1,332 @@
+"""One running demo: what it shows, and how it follows the strategies and the broker."""
+
+import json
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from typing import Any
+
+import polars as pl
+import pytest
+
+from position_sync_dagster.domain.update import PositionUpdate, Source, TradingMode
+from position_sync_dagster.lake import Lake
+from tests.acceptance.program import ACCOUNT, LEGS, QUEUED, STREAMED, Demo, command, wait_for
+
+WARM_START_S = 60.0
+COLD_START_S = 120.0
+STREAMED_WITHIN_S = 2.0
+MONITORED_WITHIN_S = 15.0
+ROUTED_WITHIN_S = 5.0
+
+STREAMED_CONID = 911000001
+STREAMED_TO_CLOSE = 912000003
+TO_FILL = 915000030
+TO_ACTIVATE = ("915000033", "NVDA", "P", "152.5", "20290119")
+"""A leg that no strategy of the demo holds."""
+
+PAST_CONID = 999000001
+PAST_DAYS = 12
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory) -> Iterator[Demo]:
+    home = tmp_path_factory.mktemp("running") / "home"
+    remember_the_past(home / "lake")
+    demo = Demo(home)
+    demo.began = datetime.now(UTC)
+    try:
+        demo.event("started", within_s=30)
+        yield demo
+    finally:
+        demo.close()
+
+
+def remember_the_past(lake_path) -> None:
+    """Write a row a day of something that was held until the day before yesterday."""
+    lake = Lake(str(lake_path))
+    lake.initialize_sync()
+    now = datetime.now(UTC)
+    rows = [
+        PositionUpdate(
+            conid=PAST_CONID,
+            symbol="OLD",
+            right=None,
+            position=0.0 if days == 2 else 100.0,
+            market_price=10.0 + days,
+            market_value=1000.0 + 100 * days,
+            average_cost=9.0,
+            unrealized_pnl=None,
+            timestamp=now - timedelta(days=days),
+            account=ACCOUNT,
+            sec_type="STK",
+            multiplier=1.0,
+            source=Source.QUEUE,
+            trading_mode=TradingMode.SIMULATED,
+            gateway_id="127.0.0.1:1",
+            update_id=f"past-{days}",
+        )
+        for days in range(2, PAST_DAYS)
+    ]
+    lake.updates.sync.append(rows, "the-past")
+
+
+def newest(demo: Demo) -> pl.DataFrame:
+    """Give the newest row of each holding written since the start."""
+    rows = demo.updates().filter(pl.col("timestamp") >= demo.began)
+    return rows.sort("timestamp").unique(["account", "conid"], keep="last")
+
+
+def by_source(demo: Demo) -> dict[str, int]:
+    return dict(newest(demo).group_by("source").len().iter_rows())
+
+
+def materializations(demo: Demo, asset: str) -> list[dict[str, Any]]:
+    """Give the metadata of an asset's recent materializations, newest first."""
+    told = demo.graphql(
+        """query($key: AssetKeyInput!) { assetOrError(assetKey: $key) { ... on Asset {
+             assetMaterializations(limit: 50) { timestamp runId metadataEntries { label
+               ... on IntMetadataEntry { intValue } ... on FloatMetadataEntry { floatValue } } }
+        } } }""",
+        key={"path": [asset]},
+    )
+    return [
+        {e["label"]: e.get("intValue", e.get("floatValue")) for e in m["metadataEntries"]}
+        for m in told["assetOrError"].get("assetMaterializations", [])
+    ]
+
+
+def test_each_leg_has_a_current_row_by_its_own_path(demo):
+    wait_for(
+        f"{STREAMED} legs by STREAM and {QUEUED} by QUEUE",
+        lambda: (
+            (demo.lake / "position_updates" / "_delta_log").exists()
+            and by_source(demo) == {"STREAM": STREAMED, "QUEUE": QUEUED}
+        ),
+        within_s=COLD_START_S,
+        poll_s=0.5,
+    )
+    rows = newest(demo)
+    assert rows.height == LEGS
+    assert rows["trading_mode"].unique().to_list() == ["SIMULATED"]
+    assert rows["market_value"].null_count() == 0
+    assert set(rows.filter(source="STREAM")["value_source"]) == {"TICK"}
+    assert set(rows.filter(source="QUEUE")["value_source"]) == {"PORTFOLIO"}
+
+
+def test_the_broker_saw_one_connection_and_no_line_too_many(demo):
+    counts = demo.stats()
+    assert counts["lines_in_use"] == counts["peak_lines"] == STREAMED
+    assert counts["connections"]["now"] == 1
+    assert counts["connections"]["peak"] <= 2
+    assert counts["orders_received"] == []
+    assert counts["refused"] == {}
+    assert counts["rate_violations"] == 0
+
+
+def test_a_drained_value_agrees_with_its_position(demo):
+    rows = newest(demo).filter(pl.col("source") == "QUEUE")
+    ratio = rows["position"] * rows["market_price"] * rows["multiplier"] / rows["market_value"]
+    assert ratio.is_between(0.999, 1.001).all()
+
+
+def test_the_ui_shows_the_lineage(demo):
+    nodes = demo.graphql("{ assetNodes { assetKey { path } dependencyKeys { path } } }")
+    upstream = {
+        node["assetKey"]["path"][-1]: {key["path"][-1] for key in node["dependencyKeys"]}
+        for node in nodes["assetNodes"]
+    }
+    assert upstream["position_queue"] >= {"active_strategies"}
+    assert upstream["position_updates"] >= {"position_queue"}
+    for derived in ("latest_positions", "strategy_exposure", "daily_positions"):
+        assert upstream[derived] >= {"position_updates"}
+
+
+@pytest.mark.parametrize("asset", ["active_strategies", "position_updates"])
+def test_the_history_of_a_table_shows_rows_and_versions(demo, asset):
+    found = wait_for(
+        f"a materialization of {asset}", lambda: materializations(demo, asset), within_s=90
+    )
+    numbers = found[0]
+    assert numbers["dagster/row_count"] > 0
+    assert any("version" in label and value is not None for label, value in numbers.items())
+
+
+def test_the_command_line_sees_the_same(demo):
+    status = command("status", "--json", "--home", str(demo.home), cwd=demo.home.parent)
+    told = json.loads(status.stdout)
+    assert (told["lines_in_use"], told["legs_streamed"]) == (STREAMED, STREAMED)
+    assert told["session_state"] == "LIVE"
+    positions = command("positions", "--json", "--home", str(demo.home), cwd=demo.home.parent)
+    rows = [row for row in json.loads(positions.stdout) if row["conid"] != PAST_CONID]
+    assert len(rows) == LEGS
+    one = command(
+        "positions", "--strategy", "calendar-1", "--home", str(demo.home), cwd=demo.home.parent
+    )
+    assert one.stdout.count("STREAM") == 2
+
+
+def test_a_second_demo_in_the_home_is_refused(demo):
+    refused = command("demo", "--home", str(demo.home), "--for", "5", cwd=demo.home.parent)
+    assert refused.returncode == 2
+    assert "is in use by position-sync demo" in refused.stderr
+    assert demo.process.poll() is None
+
+
+def test_a_taken_port_is_named(demo, tmp_path):
+    refused = command(
+        "demo", "--home", str(tmp_path / "other"), "--ui-port", str(demo.ui_port), cwd=tmp_path
+    )
+    assert refused.returncode == 2
+    assert f"Port {demo.ui_port} of 127.0.0.1 is taken" in refused.stderr
+    assert "--ui-port" in refused.stderr
+
+
+def seen(demo: Demo, conid: int, condition: Callable[[dict[str, Any]], bool], within_s: float):
+    """Wait until the newest row of a conid fulfils a condition; give it and the seconds."""
+    began = time.monotonic()
+
+    def look() -> dict[str, Any] | None:
+        row = demo.latest(conid)
+        return row if row is not None and condition(row) else None
+
+    row = wait_for(f"a row of {conid}", look, within_s=within_s, poll_s=0.05)
+    return row, time.monotonic() - began
+
+
+def test_a_streamed_fill_is_seen_within_two_seconds(demo):
+    took = []
+    for _ in range(3):
+        before = demo.latest(STREAMED_CONID)["position"]
+        demo.post("fill", account=ACCOUNT, conid=STREAMED_CONID, quantity=2)
+        row, took_s = seen(
+            demo, STREAMED_CONID, lambda r, b=before: r["position"] == b + 2, within_s=10
+        )
+        assert row["source"] == "STREAM"
+        took.append(took_s)
+    assert statistics.median(took) <= STREAMED_WITHIN_S, took
+
+
+def test_a_streamed_close_is_an_explicit_zero_row(demo):
+    demo.post("close", account=ACCOUNT, conid=STREAMED_TO_CLOSE)
+    row, took_s = seen(demo, STREAMED_TO_CLOSE, lambda r: r["position"] == 0.0, within_s=10)
+    assert took_s <= STREAMED_WITHIN_S
+    assert row["account"] == ACCOUNT
+
+
+def monitored(demo: Demo, *, short: bool) -> int:
+    """Give a leg of no strategy that is held, long or short, as the broker says."""
+    told = demo.control.get("/positions").raise_for_status().json()
+    queued = set(newest(demo).filter(source="QUEUE")["conid"]) - {TO_FILL, int(TO_ACTIVATE[0])}
+    held = {row["conid"]: row["quantity"] for row in told if row["quantity"]}
+    return max(c for c, quantity in held.items() if c in queued and (quantity < 0) is short)
+
+
+@pytest.mark.parametrize("action", ["fill", "close", "assign"])
+def test_a_monitored_change_is_seen_within_fifteen_seconds(demo, action):
+    conid = TO_FILL if action == "fill" else monitored(demo, short=action == "assign")
+    before = demo.latest(conid)["position"]
+    more = {"quantity": 3} if action == "fill" else {}
+    demo.post(action, account=ACCOUNT, conid=conid, **more)
+    wanted = before + 3 if action == "fill" else 0.0
+    row, _ = seen(demo, conid, lambda r: r["position"] == wanted, within_s=MONITORED_WITHIN_S)
+    assert row["source"] == "QUEUE"
+
+
+def test_a_leg_made_active_is_streamed_and_removed_goes_back(demo):
+    conid, symbol, right, strike, expiry = TO_ACTIVATE
+    lines = demo.lines()
+    arguments = ["--strategy", "tried-out", "--symbol", symbol, "--right", right]
+    arguments += ["--strike", strike, "--expiry", expiry, "--home", str(demo.home)]
+    added = command("strategies", "add", conid, *arguments, cwd=demo.home.parent)
+    assert added.returncode == 0, added.stderr
+    row, took_s = seen(demo, int(conid), lambda r: r["source"] == "STREAM", within_s=20)
+    assert took_s <= ROUTED_WITHIN_S
+    assert row["position"] != 0
+    assert demo.lines() == lines + 1
+
+    removed = command("strategies", "remove", conid, "--home", str(demo.home), cwd=demo.home.parent)
+    assert removed.returncode == 0, removed.stderr
+    wait_for("the line is free again", lambda: demo.lines() == lines, within_s=15)
+    seen(demo, int(conid), lambda r: r["source"] == "QUEUE", within_s=MONITORED_WITHIN_S)
+
+
+def backfill(demo: Demo, days: list[str]) -> str:
+    told = demo.graphql(
+        """mutation($params: LaunchBackfillParams!) {
+             launchPartitionBackfill(backfillParams: $params) {
+               __typename ... on LaunchBackfillSuccess { backfillId }
+               ... on PythonError { message } } }""",
+        params={"assetSelection": [{"path": ["daily_positions"]}], "partitionNames": days},
+    )["launchPartitionBackfill"]
+    assert told["__typename"] == "LaunchBackfillSuccess", told
+
+    def ended() -> str | None:
+        state = demo.graphql(
+            """query($id: String!) { partitionBackfillOrError(backfillId: $id) {
+                 ... on PartitionBackfill { status } } }""",
+            id=told["backfillId"],
+        )["partitionBackfillOrError"]["status"]
+        return None if state == "REQUESTED" else state
+
+    status: str = wait_for("the backfill ends", ended, within_s=60, poll_s=0.5)
+    return status
+
+
+def filled(demo: Demo) -> int:
+    told = demo.graphql(
+        """query($key: AssetKeyInput!) { assetNodeOrError(assetKey: $key) {
+             ... on AssetNode { partitionStats { numMaterialized } } } }""",
+        key={"path": ["daily_positions"]},
+    )
+    count: int = told["assetNodeOrError"]["partitionStats"]["numMaterialized"]
+    return count
+
+
+def test_a_backfill_of_five_days_fills_five_partitions_and_again_changes_nothing(demo):
+    keys = demo.graphql(
+        """query($key: AssetKeyInput!) { assetNodeOrError(assetKey: $key) {
+             ... on AssetNode { partitionKeys } } }""",
+        key={"path": ["daily_positions"]},
+    )["assetNodeOrError"]["partitionKeys"]
+    today = datetime.now(UTC).date().isoformat()
+    days = [key for key in keys if key < today][-6:-1]
+    before = filled(demo)
+    assert backfill(demo, days) == "COMPLETED_SUCCESS"
+    assert filled(demo) == before + 5
+    values = ["session_date", "account", "conid", "position", "market_value"]
+    first = demo.table("daily_positions").select(values).sort(values)
+    assert first.height >= 5
+    assert first.is_unique().all()
+    assert backfill(demo, days) == "COMPLETED_SUCCESS"
+    assert filled(demo) == before + 5
+    assert demo.table("daily_positions").select(values).sort(values).equals(first)
+
+
+@pytest.mark.parametrize("sensor", ["drain_queue", "supervise_stream"])
+def test_the_sensors_tick_every_five_seconds(demo, sensor):
+    told = demo.graphql(
+        """query($sensor: SensorSelector!) { sensorOrError(sensorSelector: $sensor) {
+             ... on Sensor { sensorState { ticks(limit: 200) { timestamp endTimestamp status } } }
+        } }""",
+        sensor={
+            "repositoryName": "__repository__",
+            "repositoryLocationName": "position_sync_dagster",
+            "sensorName": sensor,
+        },
+    )
+    ticks = sorted(told["sensorOrError"]["sensorState"]["ticks"], key=lambda t: t["timestamp"])
+    assert len(ticks) >= 5
+    assert {tick["status"] for tick in ticks} <= {"SUCCESS", "SKIPPED", "STARTED"}
+    starts = [tick["timestamp"] for tick in ticks]
+    gaps = [later - earlier for earlier, later in pairwise(starts)]
+    assert statistics.median(gaps) <= 5.5
+
+
+def test_nothing_was_ordered_and_no_request_is_stuck(demo):
+    assert demo.stats()["orders_received"] == []
+    assert demo.stats()["connections"]["now"] == 1
+    stuck = demo.table("position_queue").filter(pl.col("status") == "FAILED")
+    assert stuck.height == 0, stuck["error_message"].unique().to_list()
