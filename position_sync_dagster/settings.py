@@ -44,6 +44,9 @@ class Settings(BaseSettings):
     max_lines: int = Field(100, ge=1, description="Market data lines of the login.")
     reserved_lines: int = Field(5, ge=0, description="Lines always left to other programs.")
     min_hold_s: float = Field(5.0, ge=0, description="A line is cancelled no sooner.")
+    delayed_fallback: bool = Field(
+        False, description="Stream delayed data where the login lacks the live subscription."
+    )
     market_data_type: int = Field(1, ge=1, le=4, description="1 live, 2 frozen, 3/4 delayed.")
     max_mark_age_s: float = Field(120.0, gt=0, description="An older mark price is not used.")
     sec_types: tuple[str, ...] = Field(
@@ -53,6 +56,9 @@ class Settings(BaseSettings):
     batch_size: int = Field(50, ge=1, description="Requests claimed at once.")
     drain_interval_s: float = Field(5.0, gt=0, description="Cadence of the drain.")
     drain_time_limit_s: float = Field(30.0, gt=0, description="Bound of one drain run.")
+    overflow_interval_s: float = Field(
+        30.0, gt=0, description="Active legs without a line are valued again."
+    )
     refresh_interval_s: float = Field(180.0, gt=0, description="Monitored legs are valued again.")
     flush_interval_s: float = Field(1.0, gt=0, description="Streamed rows are committed.")
     lease_s: float = Field(60.0, gt=0, description="A claimed request's lease.")

@@ -5,6 +5,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from position_sync_dagster.domain.instrument import Instrument
+from position_sync_dagster.domain.update import ValueOrigin
 
 
 class Completeness(StrEnum):
@@ -28,6 +29,8 @@ class BrokerPosition:
         average_cost: Per unit, including multiplier and commissions.
         market_price, market_value, unrealized_pnl, realized_pnl: From the portfolio feed or
             PnLSingle; None until the broker gave them.
+        value_source: PORTFOLIO, PNL_SINGLE (a subscription per position, about a second old), or
+            NONE while the broker gave no value.
         value_time: The broker's time of the values; None when it gave none or it is uncertain.
         received_at: When this row last changed here.
         position_time: When `position` last changed here (a closed row keeps its closing time).
@@ -50,6 +53,7 @@ class BrokerPosition:
     received_at: datetime
     position_time: datetime
     snapshot_id: str
+    value_source: ValueOrigin = ValueOrigin.NONE
     completeness: Completeness = Completeness.UNKNOWN
     confirmed_at: datetime | None = None
 

@@ -84,17 +84,11 @@ def revalue(
 
 
 def from_portfolio(
-    holding: BrokerPosition,
-    *,
-    source: Source,
-    now: datetime,
-    by: Provenance,
-    origin: ValueOrigin = ValueOrigin.PORTFOLIO,
+    holding: BrokerPosition, *, source: Source, now: datetime, by: Provenance
 ) -> PositionUpdate:
     """Value a holding by what the broker last said of it; what it did not say stays None."""
     if holding.position == 0:
         return closed(holding, source=source, now=now, by=by)
-    known = holding.market_value is not None or holding.market_price is not None
     return _row(
         holding,
         source=source,
@@ -102,10 +96,10 @@ def from_portfolio(
         by=by,
         market_price=holding.market_price,
         price_kind=PriceKind.PORTFOLIO if holding.market_price is not None else None,
-        value_time=holding.value_time if known else None,
+        value_time=holding.value_time,
         market_value=holding.market_value,
         unrealized_pnl=holding.unrealized_pnl,
-        value_source=origin if known else ValueOrigin.NONE,
+        value_source=holding.value_source,
         quote=None,
     )
 

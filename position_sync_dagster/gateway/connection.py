@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import re
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import ClassVar
@@ -22,9 +23,14 @@ from position_sync_dagster.errors import (
 from position_sync_dagster.gateway.details import fetch_details
 from position_sync_dagster.gateway.feed import AccountFeed
 from position_sync_dagster.gateway.lines import MarketDataLines
+from position_sync_dagster.gateway.pnl import PnlSubscriptions
 from position_sync_dagster.settings import Settings, load_settings
 
 CLIENT_ID_IN_USE = 326
+DATA_LOST = 1101
+PORT_CHANGED = 1300
+
+_NEW_PORT = re.compile(r"new port\D*(\d{2,5})")
 MAX_REQUESTS, REQUESTS_INTERVAL_S = 10, 0.25
 """Pace of our messages: never more than 50 in any second, as the gateway counts them. ib_async's
 own 45 per second come in bursts, of which two may fall into one second at the gateway."""
@@ -40,6 +46,7 @@ class GatewayConnection:
     gives a new one. It has no order path.
 
     Attributes:
+        new_port: Where the gateway said it moved to (code 1300).
         on_message: Listeners, called with (code, text) for each message of type 4.
         lost: Set when the socket is gone.
     """
@@ -48,11 +55,13 @@ class GatewayConnection:
         self.ib = ib
         self.client_id = client_id
         self.gateway_id = settings.gateway_id
+        self.new_port: int | None = None
         self.accounts: tuple[str, ...] = tuple(ib.client.getAccounts())
         self.lost = asyncio.Event()
         ib.disconnectedEvent += self.lost.set
         self.feed = AccountFeed(ib, settings=settings, accounts=self.accounts)
         self.lines = MarketDataLines(ib, settings=settings)
+        self.pnl = PnlSubscriptions(ib, self.feed)
         self.on_message: list[Callable[[int, str], None]] = []
         self._timeout_s = settings.gateway_timeout_s
         ib.errorEvent += self._on_error
@@ -71,11 +80,14 @@ class GatewayConnection:
         """Ask for contract details; a conid that the gateway does not know is left out."""
         return await fetch_details(self.ib, conids, timeout_s=self._timeout_s)
 
-    def drop(self) -> None:
-        """End the connection at once; whoever needs it connects again."""
-        self.ib.disconnect()
-
     def _on_error(self, _request: int, code: int, text: str, _contract: object) -> None:
+        if code == DATA_LOST:
+            # Every subscription is gone; whoever listens asks for positions and values anew.
+            self.feed.invalidate()
+            self.lines.resubscribe()
+            self.pnl.resubscribe()
+        elif code == PORT_CHANGED and (found := _NEW_PORT.search(text)):
+            self.new_port = int(found[1])
         for listener in list(self.on_message):
             listener(code, text)
 
@@ -144,7 +156,9 @@ class IBConnectionManager:
         async with shared.lock:
             shared.holders.add(id(self))
             if shared.connection is None or not shared.connection.is_connected:
-                shared.connection = await connect(self.settings)
+                if shared.connection is not None and shared.connection.new_port is not None:
+                    shared.port = shared.connection.new_port
+                shared.connection = await connect(self.settings, port=shared.port)
             return shared.connection
 
     async def close(self) -> None:
@@ -172,15 +186,20 @@ class _Shared:
         self.lock = asyncio.Lock()
         self.holders: set[int] = set()
         self.connection: GatewayConnection | None = None
+        self.port: int | None = None
 
 
-async def connect(settings: Settings) -> GatewayConnection:
-    """Connect with the first free client id of the pool; see `get_connection` for the errors."""
+async def connect(settings: Settings, *, port: int | None = None) -> GatewayConnection:
+    """Connect with the first free client id of the pool; see `get_connection` for the errors.
+
+    Args:
+        port: Where the gateway moved to, when it is not where the settings say.
+    """
     logging.getLogger("ib_async").setLevel(logging.WARNING)  # it logs each position at INFO
     logging.getLogger("ib_async.client").setLevel(logging.CRITICAL)  # our errors say it better
     for client_id in settings.client_id_pool:
         with suppress(ClientIdInUseError):
-            ib = await _connect_as(client_id, settings)
+            ib = await _connect_as(client_id, settings, port or settings.gateway_port)
             _check_trading_mode(ib, settings)
             return GatewayConnection(ib, client_id=client_id, settings=settings)
     pool = settings.client_id_pool
@@ -206,13 +225,13 @@ def _check_trading_mode(ib: IB, settings: Settings) -> None:
         )
 
 
-async def _connect_as(client_id: int, settings: Settings) -> IB:
+async def _connect_as(client_id: int, settings: Settings, port: int) -> IB:
     """Connect once; 326 and a foreign protocol show at once instead of at the timeout.
 
     ib_async's `connectAsync` fails at its timeout alone when the gateway refuses the client id
     (it sends 326 and closes); `errorEvent` hears it before.
     """
-    where = settings.gateway_id
+    where = f"{settings.gateway_host}:{port}"
     ib = IB()
     ib.client.MaxRequests = MAX_REQUESTS
     ib.client.RequestsInterval = REQUESTS_INTERVAL_S  # type: ignore[assignment] # any seconds do
@@ -245,7 +264,7 @@ async def _connect_as(client_id: int, settings: Settings) -> IB:
     attempt = asyncio.ensure_future(
         ib.connectAsync(
             settings.gateway_host,
-            settings.gateway_port,
+            port,
             clientId=client_id,
             timeout=settings.gateway_timeout_s,
             raiseSyncErrors=True,

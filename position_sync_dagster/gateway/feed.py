@@ -14,6 +14,7 @@ from position_sync_dagster.domain.broker import BrokerPosition, Completeness
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.domain.routing import Key
+from position_sync_dagster.domain.update import ValueOrigin
 from position_sync_dagster.errors import (
     GatewayLostError,
     GatewayTimeoutError,
@@ -107,6 +108,14 @@ class AccountFeed:
                 holding.key,
                 replace(holding, completeness=Completeness.UNKNOWN, confirmed_at=None),
             )
+
+    def invalidate(self) -> None:
+        """Note that the gateway dropped every subscription: what is known is old from now on."""
+        self.snapshot_at = self.walked_at = None
+        self.walked.clear()
+        for account in self.accounts:
+            self._confirmed.pop(account, None)
+            self._settle(account, Completeness.UNKNOWN)
 
     async def snapshot(self) -> None:
         """Ask for every position; only a list that ends with its end message counts.
@@ -218,6 +227,33 @@ class AccountFeed:
             remedy="It is tried again.",
         )
 
+    def put_pnl(
+        self,
+        key: Key,
+        *,
+        position: float,
+        market_value: float,
+        unrealized_pnl: float | None,
+        realized_pnl: float | None,
+        daily_pnl: float | None,
+    ) -> bool:
+        """Take the values of a PnLSingle subscription; tell whether they fit the holding."""
+        holding = self._holdings.get(key)
+        if holding is None or holding.position != position or not position:
+            return False
+        self._holdings[key] = replace(
+            holding,
+            market_price=None,
+            market_value=market_value,
+            unrealized_pnl=unrealized_pnl,
+            realized_pnl=realized_pnl,
+            daily_pnl=daily_pnl,
+            value_source=ValueOrigin.PNL_SINGLE,
+            value_time=None,
+            received_at=self._clock(),
+        )
+        return True
+
     def _on_error(self, _request: int, code: int, _text: str, _contract: object) -> None:
         walk = self._walk
         if code == NOT_SUBSCRIBED and walk is not None and not walk.refused.done():
@@ -251,6 +287,9 @@ class AccountFeed:
                 ),
                 snapshot_id=self.snapshot_id,
                 daily_pnl=before.daily_pnl if before else None,
+                value_source=(
+                    ValueOrigin.NONE if values["market_value"] is None else ValueOrigin.PORTFOLIO
+                ),
                 **values,
             ),
         )

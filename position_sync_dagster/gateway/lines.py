@@ -1,8 +1,7 @@
 """Market data lines: one stream per conid, counted as the gateway counts them."""
 
-from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -24,6 +23,9 @@ TERMINAL = frozenset({101, 200, 321, 322, 354, 10089, 10168, 10182, 10197})
 10167 are advisory, ticks follow them."""
 
 
+CANCEL_EFFECT_S = 2.0
+"""Ticks that come later after a cancel say that it had none."""
+
 KEPT_RETIRED = 200
 """Cancelled request ids that ib_async still knows."""
 
@@ -37,15 +39,6 @@ class Refusal:
     text: str
 
 
-@dataclass(slots=True)
-class _Line:
-    contract: Contract
-    ticker: Ticker
-    request_id: int
-    holders: int = 1
-    mark_time: datetime | None = None
-
-
 class MarketDataLines:
     """The lines that this connection holds; two callers of one conid share its line.
 
@@ -56,10 +49,10 @@ class MarketDataLines:
     def __init__(self, ib: IB, *, settings: Settings) -> None:
         self._ib = ib
         self._market_data_type = settings.market_data_type
-        self._announced = False
+        self._announced = 0
         self._lines: dict[int, _Line] = {}
-        self._by_request: dict[int, int] = {}
-        self._retired: deque[int] = deque()
+        self._by_request: dict[int, _Line] = {}
+        self._retired: dict[int, _Retired] = {}
         self._ticked: Watches[int, float] = Watches()
         self.on_refusal: list[Callable[[Refusal], None]] = []
         ib.pendingTickersEvent += self._on_ticks
@@ -70,20 +63,20 @@ class MarketDataLines:
         """Count the lines held."""
         return len(self._lines)
 
-    def subscribe(self, details: ContractDetails) -> None:
-        """Take a line for a contract, or share the one that it has."""
+    def subscribe(self, details: ContractDetails, *, market_data_type: int | None = None) -> None:
+        """Take a line for a contract, or share the one that it has.
+
+        Args:
+            market_data_type: Instead of the setting's; 3 asks for delayed data.
+        """
         line = self._lines.get(details.conid)
         if line is not None:
             line.holders += 1
             return
-        if not self._announced:
-            self._ib.reqMarketDataType(self._market_data_type)
-            self._announced = True
-        contract = streamable(details)
-        ticker = self._ib.reqMktData(contract, GENERIC_TICKS)
-        request_id = self._ib.wrapper.ticker2ReqId["mktData"][ticker]
-        self._lines[details.conid] = _Line(contract, ticker, request_id)
-        self._by_request[request_id] = details.conid
+        kind = market_data_type or self._market_data_type
+        line = _Line(streamable(details), kind)
+        self._lines[details.conid] = line
+        self._request(line)
 
     def cancel(self, conid: int) -> None:
         """Give a share of a line back; the last one frees it."""
@@ -92,10 +85,16 @@ class MarketDataLines:
             return
         line.holders -= 1
         if line.holders == 0:
-            self._forget(conid)
+            self._forget(line)
             if self._ib.isConnected():
-                self._ib.cancelMktData(line.contract)
-            self._drop_ticker(line)
+                self._ib.client.cancelMktData(line.request_id)
+
+    def resubscribe(self) -> None:
+        """Ask for every line anew, with new request ids: the gateway dropped them (code 1101)."""
+        for conid, line in list(self._lines.items()):
+            self._forget(line)
+            self._lines[conid] = line
+            self._request(line)
 
     def cancel_all(self) -> None:
         """Free every line, whoever shares it."""
@@ -112,36 +111,70 @@ class MarketDataLines:
         """Watch which conids tick, and when the first tick of each arrived (Unix seconds)."""
         return self._ticked.new()
 
+    def _request(self, line: "_Line") -> None:
+        if line.market_data_type != self._announced:
+            self._ib.reqMarketDataType(line.market_data_type)
+            self._announced = line.market_data_type
+        line.ticker = self._ib.reqMktData(line.contract, GENERIC_TICKS)
+        line.request_id = self._ib.wrapper.ticker2ReqId["mktData"][line.ticker]
+        line.mark_time = None
+        self._by_request[line.request_id] = line
+
     def _on_ticks(self, tickers: set[Ticker]) -> None:
         for ticker in tickers:
             contract = ticker.contract
             line = self._lines.get(contract.conId) if contract else None
             if line is None or line.ticker is not ticker:
+                self._still_streams(ticker)
                 continue
             self._ticked.note(line.contract.conId, self._ib.wrapper.time)
             if any(tick.tickType == MARK_TICK for tick in ticker.ticks):
                 line.mark_time = ticker.time
 
+    def _still_streams(self, ticker: Ticker) -> None:
+        """Cancel again what goes on ticking: a cancel is confirmed by its effect alone."""
+        retired = self._retired.get(id(ticker))
+        now = self._ib.wrapper.time
+        if retired is not None and now - retired.cancelled_at > CANCEL_EFFECT_S:
+            retired.cancelled_at = now
+            self._ib.client.cancelMktData(retired.request_id)
+
     def _on_error(self, request_id: int, code: int, text: str, _contract: Any) -> None:
-        conid = self._by_request.get(request_id)
-        if conid is None or code not in TERMINAL:
+        line = self._by_request.get(request_id)
+        if line is None or code not in TERMINAL:
             return
-        line = self._lines[conid]
-        self._forget(conid)
-        self._ib.wrapper.endTicker(line.ticker, "mktData")
-        self._drop_ticker(line)
+        conid = line.contract.conId
+        self._forget(line)
         for listener in list(self.on_refusal):
             listener(Refusal(conid=conid, code=code, text=text))
 
-    def _forget(self, conid: int) -> None:
-        line = self._lines.pop(conid)
+    def _forget(self, line: "_Line") -> None:
+        """Drop a line; a later one of the conid starts empty, while ib_async reuses tickers."""
+        wrapper, conid = self._ib.wrapper, line.contract.conId
+        del self._lines[conid]
         del self._by_request[line.request_id]
         self._ticked.forget(conid)
-
-    def _drop_ticker(self, line: _Line) -> None:
-        """Let a later line of the conid start empty: ib_async reuses a ticker with old prices."""
-        self._ib.wrapper.tickers.pop(hash(line.contract), None)
+        wrapper.endTicker(line.ticker, "mktData")
+        wrapper.tickers.pop(hash(line.contract), None)
         # Ticks of a cancelled request may still be under way, and ib_async logs unknown ids.
-        self._retired.append(line.request_id)
+        self._retired[id(line.ticker)] = _Retired(line.ticker, line.request_id, wrapper.time)
         if len(self._retired) > KEPT_RETIRED:
-            self._ib.wrapper.reqId2Ticker.pop(self._retired.popleft(), None)
+            oldest = self._retired.pop(next(iter(self._retired)))
+            wrapper.reqId2Ticker.pop(oldest.request_id, None)
+
+
+@dataclass(slots=True)
+class _Line:
+    contract: Contract
+    market_data_type: int
+    holders: int = 1
+    ticker: Ticker = field(default_factory=Ticker)
+    request_id: int = -1
+    mark_time: datetime | None = None
+
+
+@dataclass(slots=True)
+class _Retired:
+    ticker: Ticker
+    request_id: int
+    cancelled_at: float

@@ -135,7 +135,10 @@ def broker_positions_of(frame: pl.DataFrame) -> list[BrokerPosition]:
                 **{name: row[name] for name in _INSTRUMENT} | {"right": _maybe(Right, row["right"])}
             ),
             **{name: row[name] for name in _BROKER}
-            | {"completeness": Completeness(row["completeness"])},
+            | {
+                "completeness": Completeness(row["completeness"]),
+                "value_source": ValueOrigin(row["value_source"]),
+            },
         )
         for row in frame.iter_rows(named=True)
     ]

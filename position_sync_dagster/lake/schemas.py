@@ -217,6 +217,7 @@ BROKER_POSITIONS = TableSpec(
         "unrealized_pnl": _F,
         "realized_pnl": _F,
         "daily_pnl": _F,
+        "value_source": _T,
         "value_time": _M,
         "received_at": _M,
         "position_time": _M,

@@ -17,6 +17,7 @@ class StreamReport:
         queue_version: Delta version of `position_queue` after the last of them.
         legs_streamed: Holdings valued by a line at the end of the span.
         reconnects: Times the session connected anew.
+        promotions, demotions: Legs that got, or lost, a line while they were active.
         tick_to_table_p50_s, tick_to_table_p95_s: From the arrival of a tick to the end of the
             commit that holds it or a newer value, in seconds; None without a tick.
         state: The session's state at the end (LIVE, BLIND, …), with `detail` for a person.
@@ -34,6 +35,8 @@ class StreamReport:
     line_limit: int
     legs_streamed: int
     reconnects: int
+    promotions: int
+    demotions: int
     tick_to_table_p50_s: float | None
     tick_to_table_p95_s: float | None
     state: str

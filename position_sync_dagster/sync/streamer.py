@@ -15,7 +15,12 @@ from position_sync_dagster.domain.session import SessionState
 from position_sync_dagster.domain.update import PositionUpdateHandler
 from position_sync_dagster.domain.valuation import Provenance, factor_agrees, revalue
 from position_sync_dagster.errors import GatewayError, GatewayLostError, LakeError
-from position_sync_dagster.gateway.connection import GatewayConnection, IBConnectionManager
+from position_sync_dagster.gateway.connection import (
+    DATA_LOST,
+    PORT_CHANGED,
+    GatewayConnection,
+    IBConnectionManager,
+)
 from position_sync_dagster.gateway.lines import Refusal
 from position_sync_dagster.gateway.watch import Watch
 from position_sync_dagster.lake.broker_positions import BrokerPositionsTable
@@ -32,10 +37,14 @@ from position_sync_dagster.sync.tally import Tally
 
 logger = logging.getLogger(__name__)
 
-CONNECTIVITY_LOST, RESTORED_DATA_LOST, RESTORED_DATA_KEPT, PORT_CHANGED = 1100, 1101, 1102, 1300
+CONNECTIVITY_LOST, RESTORED_DATA_KEPT = 1100, 1102
+FARM_BROKEN, FARM_OK = 2103, 2104
 
 FIRST_TICK_GRACE_S = 5.0
 """A leg whose line is silent this long is valued by its portfolio row meanwhile."""
+
+PNL_PUBLISH_S = 2.0
+"""Values of legs without a line are published at most so often."""
 
 CLOSE_TIMEOUT_S = 5.0
 
@@ -100,6 +109,8 @@ class IBPositionStreamer:
         self._dirty: dict[Key, float | None] = {}
         self._refresh_due = clock()
         self._reason = Reason.SNAPSHOT
+        self._overflow_due = self._pnl_due = clock()
+        self._farms: set[str] = set()
         self._state = SessionState.STARTING
         self._detail: str | None = None
 
@@ -110,13 +121,16 @@ class IBPositionStreamer:
 
     @property
     def detail(self) -> str | None:
-        """Tell why the stream is BLIND."""
-        return self._detail
+        """Tell why the stream is BLIND, or what it cannot stream while it is LIVE."""
+        if self._state is not SessionState.LIVE:
+            return self._detail
+        said = [f"market data farm {farm} is broken" for farm in sorted(self._farms)]
+        return "; ".join([*said, *self._lines.complaints()]) or None
 
     @property
     def lines_in_use(self) -> int:
         """Count the market data lines held."""
-        return self._connection.lines.in_use if self._connection else 0
+        return self._wired.lines.in_use if self._wired else 0
 
     @property
     def line_limit(self) -> int:
@@ -180,7 +194,7 @@ class IBPositionStreamer:
                 self._check_lease()
                 if self._connection is None or not self._connection.is_connected:
                     if self._connection is not None:
-                        self._go_blind(f"the connection to {self.settings.gateway_id} ended")
+                        self._go_blind(f"The connection to {self.settings.gateway_id} ended.")
                     try:
                         await self._open()
                         failures = 0
@@ -230,6 +244,7 @@ class IBPositionStreamer:
         if self._ownership is not None:
             await self._ownership.claim_mode(connection.trading_mode)
         before, self._wired = self._wired, connection
+        self._routes, self._dirty, self._silent = {}, {}, {}
         if connection is not before:
             connection.on_message.append(self._on_message)
             connection.lines.on_refusal.append(self._on_refusal)
@@ -240,7 +255,7 @@ class IBPositionStreamer:
             else:
                 connection.feed.remember(await self._publisher.remembered())
             self._lines.forget()
-            self._routes, self._dirty, self._silent = {}, {}, {}
+            self._farms.clear()
         await connection.feed.snapshot()
         await self._publish(connection)
         await self._reroute(connection)
@@ -280,6 +295,19 @@ class IBPositionStreamer:
             await self._publisher.enqueue_all(connection.feed, self._routes, self._reason)
         elif self._walk is None and self._clock() >= self._refresh_due:
             self._start_walk(connection, Reason.REFRESH)
+        await self._value_overflow(connection)
+
+    async def _value_overflow(self, connection: GatewayConnection) -> None:
+        """Keep the values of legs without a line about a second old, and queue them often."""
+        overflow = {key for key, state in self._routes.items() if state is LegState.OVERFLOW}
+        connection.pnl.keep(overflow)
+        now = self._clock()
+        if overflow and now >= self._pnl_due and connection.pnl.take_fresh():
+            self._pnl_due = now + timedelta(seconds=PNL_PUBLISH_S)
+            await self._publish(connection)
+        if overflow and self._walk is None and now >= self._overflow_due:
+            self._overflow_due = now + timedelta(seconds=self.settings.overflow_interval_s)
+            await self._publisher.enqueue_rerouted(connection.feed, self._routes, overflow)
 
     def _start_walk(self, connection: GatewayConnection, reason: Reason = Reason.SNAPSHOT) -> None:
         """Ask beside the flushes for what does not come by itself; queue everything then."""
@@ -315,10 +343,15 @@ class IBPositionStreamer:
             if state is before:
                 continue
             if before is not None:
-                logger.info("%s of %s: %s → %s", key[1], key[0], before, state)
+                why = self._lines.why(key[1]) if state is LegState.OVERFLOW else ""
+                logger.info("%s of %s: %s → %s%s", key[1], key[0], before, state, why)
             if state is LegState.STREAMED:
                 self._silent[key] = now
+                self.tally.promotions += before is LegState.OVERFLOW
             elif before is LegState.STREAMED and state is not LegState.CLOSED:
+                self.tally.demotions += state is LegState.OVERFLOW
+                left.add(key)
+            elif before is not None and state is LegState.OVERFLOW:
                 left.add(key)
         self._routes = routes
         self._silent = {k: at for k, at in self._silent.items() if k in routes}
@@ -379,10 +412,16 @@ class IBPositionStreamer:
         elif code == RESTORED_DATA_KEPT:
             self._state, self._detail = SessionState.LIVE, None
             self._nudge()
-        elif code in (RESTORED_DATA_LOST, PORT_CHANGED) and self._wired is not None:
-            # Every subscription is gone: a new connection asks for all of it again.
+        elif code in (DATA_LOST, PORT_CHANGED):
+            # The connection has asked for its lines again (1101) or is about to end (1300);
+            # positions come first in both cases, as after every interruption.
             self._go_blind(text)
-            self._wired.drop()
+            self._connection = None
+        elif code in (FARM_BROKEN, FARM_OK):
+            self._farms.discard(text.rpartition(":")[2])
+            if code == FARM_BROKEN:
+                self._farms.add(text.rpartition(":")[2])
+            self._nudge()
 
     def _on_refusal(self, refusal: Refusal) -> None:
         if self._wired is not None:

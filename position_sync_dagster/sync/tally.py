@@ -17,6 +17,8 @@ class Tally:
     enqueued: int = 0
     queue_version: int | None = None
     reconnects: int = 0
+    promotions: int = 0
+    demotions: int = 0
     rows: int = 0
     commits: int = 0
     version_from: int | None = None
@@ -65,6 +67,8 @@ class Tally:
             line_limit=line_limit,
             legs_streamed=legs_streamed,
             reconnects=self.reconnects,
+            promotions=self.promotions,
+            demotions=self.demotions,
             tick_to_table_p50_s=quantile(ordered, 0.5),
             tick_to_table_p95_s=quantile(ordered, 0.95),
             state=state,
@@ -86,6 +90,8 @@ class Tally:
             other.queue_version if other.queue_version is not None else self.queue_version
         )
         self.reconnects += other.reconnects
+        self.promotions += other.promotions
+        self.demotions += other.demotions
         self.rows += other.rows
         self.commits += other.commits
         self.version_from = (

@@ -37,7 +37,7 @@ def running(lake):
                 report=reports.append,
                 report_interval_s=0.2,
                 **more,
-            )  # fmt: skip
+            )
         )
         tasks.append((task, stop))
         return task, stop, reports

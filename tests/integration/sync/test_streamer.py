@@ -263,3 +263,104 @@ async def test_two_streamers_of_one_process_share_connection_and_lines(
         await streamers[1].stop()
         await eventually(lambda: sim.stats()["connections"]["now"] == 0)
         assert sim.stats()["peak_lines"] == 1
+
+
+async def test_legs_without_a_line_are_valued_by_their_own_profit_and_loss_feed(
+    simulate, streaming, lake, leg, eventually
+):
+    async with simulate(pnl_interval_s=0.1) as sim:
+        for priority, conid in ((1, PUT), (2, STOCK)):
+            await lake.registry.add_active(**leg(conid, priority=priority))
+        async with streaming(sim, max_lines=1, reserved_lines=0) as (streamer, _heard):
+            row = await eventually(lambda: _row(lake, sim, (A, STOCK), "PNL_SINGLE"))
+            assert row.market_value == pytest.approx(200 * 230, rel=0.1)
+            assert row.daily_pnl is not None
+            assert sim.stats()["peak_lines"] == 1
+            assert streamer.routes[(A, STOCK)] is LegState.OVERFLOW
+            await lake.registry.remove_active(PUT)
+            await eventually(lambda: streamer.routes[(A, STOCK)] is LegState.STREAMED)
+            assert streamer.tally.promotions == 1
+            assert sim.stats()["peak_lines"] == 1
+            requests = sim.stats()["requests"]["17"]
+            await eventually(lambda: "cancelPnLSingle" in sim.stats()["requests"]["17"])
+            assert requests["reqPnLSingle"] == 1
+
+
+async def _row(lake, sim, key, value_source):
+    rows = {r.key: r for r in await lake.broker_positions.read(f"127.0.0.1:{sim.port}")}
+    row = rows.get(key)
+    return row if row is not None and row.value_source == value_source else None
+
+
+async def test_a_leg_without_permission_is_queued_and_its_state_says_why(
+    simulate, streaming, lake, leg, eventually
+):
+    async with simulate() as sim:
+        sim.set_permission(PUT, 354)
+        await lake.registry.add_active(**leg(PUT))
+        async with streaming(sim) as (streamer, _heard):
+            await eventually(lambda: streamer.routes.get((A, PUT)) is LegState.OVERFLOW)
+            assert f"{PUT} has no market data: 354 Requested market data" in streamer.detail
+            assert sim.stats()["lines_in_use"] == 0
+            assert sim.stats()["requests"]["17"]["reqMktData"] == 1
+
+
+async def test_a_leg_without_live_permission_streams_delayed_data_if_that_is_wished(
+    simulate, streaming, lake, leg, eventually
+):
+    async with simulate() as sim:
+        sim.set_permission(PUT, 354)
+        await lake.registry.add_active(**leg(PUT))
+        await lake.registry.add_active(**leg(CALL))
+        async with streaming(sim, delayed_fallback=True) as (streamer, heard):
+            await eventually(lambda: heard.newest(A, PUT) and heard.newest(A, CALL))
+            assert heard.newest(A, PUT).market_data_type == 3
+            assert heard.newest(A, CALL).market_data_type == 1
+            assert sim.stats()["lines_in_use"] == streamer.lines_in_use == 2
+
+
+async def test_a_broken_market_data_farm_is_told_and_nothing_is_torn_down(
+    simulate, streaming, lake, leg, eventually
+):
+    async with simulate() as sim:
+        await lake.registry.add_active(**leg(PUT))
+        async with streaming(sim) as (streamer, heard):
+            await eventually(lambda: heard.newest(A, PUT))
+            sim.farm("usopt", 2103)
+            await eventually(lambda: streamer.detail)
+            assert streamer.detail == "market data farm usopt is broken"
+            assert streamer.state is SessionState.LIVE
+            sim.farm("usopt", 2104)
+            await eventually(lambda: streamer.detail is None)
+            assert sim.stats()["requests"]["17"]["reqMktData"] == 1
+
+
+async def test_a_gateway_that_moves_to_another_port_is_followed(
+    simulate, streaming, lake, leg, eventually
+):
+    async with simulate() as sim:
+        await lake.registry.add_active(**leg(PUT))
+        async with streaming(sim) as (streamer, heard):
+            await eventually(lambda: heard.newest(A, PUT))
+            await sim.move_port()
+            await eventually(lambda: streamer.tally.reconnects == 1)
+            await eventually(lambda: streamer.state is SessionState.LIVE)
+            count = len(heard.updates)
+            await eventually(lambda: len(heard.updates) > count)
+
+
+async def test_after_data_was_lost_the_lines_have_new_request_ids(
+    simulate, streaming, lake, leg, eventually
+):
+    async with simulate() as sim:
+        await lake.registry.add_active(**leg(PUT))
+        async with streaming(sim) as (streamer, heard):
+            await eventually(lambda: heard.newest(A, PUT))
+            sim.connectivity("lost")
+            sim.connectivity("restored_data_lost")
+            await eventually(lambda: sim.stats()["requests"]["17"]["reqMktData"] == 2)
+            await eventually(lambda: streamer.state is SessionState.LIVE)
+            count = len(heard.updates)
+            await eventually(lambda: len(heard.updates) > count)
+            assert sim.stats()["lines_in_use"] == streamer.lines_in_use == 1
+            assert sim.stats()["connections"]["total"] == 1

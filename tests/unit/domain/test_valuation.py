@@ -103,7 +103,13 @@ def test_without_an_average_cost_the_profit_is_unknown():
 
 
 def test_a_line_without_a_tick_leaves_the_portfolio_value_standing():
-    row = value(holding(market_price=1.4, market_value=-420.0, unrealized_pnl=210.0), None)
+    held = holding(
+        market_price=1.4,
+        market_value=-420.0,
+        unrealized_pnl=210.0,
+        value_source=ValueOrigin.PORTFOLIO,
+    )
+    row = value(held, None)
     assert (row.source, row.value_source) == (Source.STREAM, ValueOrigin.PORTFOLIO)
     assert (row.market_value, row.price_kind) == (-420.0, PriceKind.PORTFOLIO)
 

@@ -1,0 +1,66 @@
+"""Values of single positions without a line: reqPnLSingle, about one a second."""
+
+from collections.abc import Iterable
+from contextlib import suppress
+
+from ib_async import IB, PnLSingle
+
+from position_sync_dagster.domain.routing import Key
+from position_sync_dagster.gateway.feed import AccountFeed
+from position_sync_dagster.gateway.translate import known
+
+
+class PnlSubscriptions:
+    """Keep the account feed's values of some holdings about a second old, without a line.
+
+    The gateway sends nothing for a conid that is not held, and DBL_MAX for what it does not
+    know (recorded: ibkr-go pnl_single.txt). ib_async refuses a second call with the same key
+    until the first is cancelled, hence the set.
+    """
+
+    def __init__(self, ib: IB, feed: AccountFeed) -> None:
+        self._ib = ib
+        self._feed = feed
+        self._keys: set[Key] = set()
+        self.fresh = False
+        ib.pnlSingleEvent += self._on_pnl
+
+    @property
+    def keys(self) -> frozenset[Key]:
+        """Give the (account, conid) that are subscribed."""
+        return frozenset(self._keys)
+
+    def keep(self, keys: Iterable[Key]) -> None:
+        """Subscribe to exactly these holdings."""
+        wanted = set(keys)
+        for account, conid in sorted(self._keys - wanted):
+            self._ib.cancelPnLSingle(account, "", conid)
+        for account, conid in sorted(wanted - self._keys):
+            self._ib.reqPnLSingle(account, "", conid)
+        self._keys = wanted
+
+    def resubscribe(self) -> None:
+        """Ask for all of them anew: the gateway dropped them (code 1101)."""
+        keys = self._keys
+        with suppress(ConnectionError):
+            self.keep(())
+            self.keep(keys)
+
+    def take_fresh(self) -> bool:
+        """Tell whether a value came since the last call."""
+        fresh, self.fresh = self.fresh, False
+        return fresh
+
+    def _on_pnl(self, pnl: PnLSingle) -> None:
+        value = known(pnl.value)
+        if value is None:
+            return
+        taken = self._feed.put_pnl(
+            (pnl.account, pnl.conId),
+            position=float(pnl.position),
+            market_value=value,
+            unrealized_pnl=known(pnl.unrealizedPnL),
+            realized_pnl=known(pnl.realizedPnL),
+            daily_pnl=known(pnl.dailyPnL),
+        )
+        self.fresh = self.fresh or taken
