@@ -265,6 +265,7 @@ class Gateway:
             "lines_by_conid": lines.by_conid(),
             "steps": self.market.steps,
             "account_feed": self.accounts.feed(),
+            "pnl_subscriptions": len(self.profits),
             "connectivity": "up" if self.connected else "lost",
             "paused": self.paused,
             **self.stats.as_dict(),

@@ -72,6 +72,9 @@ class ProfitDesk:
             realized += held.realized or 0.0
         session.send(messages.pnl(req_id, daily, unrealized, realized))
 
+    def __len__(self) -> int:
+        return len(self._profits)
+
     def forget(self, session: Session | None = None) -> None:
         """End every profit of one client, or of all."""
         for key in [key for key in self._profits if session in (None, key[0])]:

@@ -182,7 +182,7 @@ async def test_subscribing_again_does_not_make_the_refresh_more_frequent(
 
 
 async def test_profit_of_a_held_contract_comes_again_and_again_and_of_others_never(
-    small: Book, connect: Connect
+    small: Book, connect: Connect, eventually: Eventually
 ) -> None:
     async with Simulator(small, pnl_interval_s=0.03) as sim:
         client = await connect(sim.port)
@@ -204,6 +204,9 @@ async def test_profit_of_a_held_contract_comes_again_and_again_and_of_others_nev
         await client.wait(lambda m: len(client.of(95, since=since)) >= 3, since)
         assert {m[1] for m in client.of(95, since=since)} == {"2"}
         assert sim.stats()["lines_in_use"] == 0
+        assert sim.stats()["pnl_subscriptions"] == 2
+        await client.close()
+        await eventually(lambda: sim.stats()["pnl_subscriptions"] == 0)
 
 
 async def test_daily_profit_counts_from_the_close_and_todays_cash(

@@ -333,6 +333,11 @@ async def test_a_pinned_quote_can_be_crossed_half_or_missing(small: Book, connec
         await client.barrier()
         prices = {m[3]: float(m[4]) for m in client.of(1)}
         assert (prices["1"], prices["2"], prices["4"]) == (3.0, 2.5, 2.7)
+        sim.pin_quote(CALL, bid=3.0, ask=2.5, last=2.7)
+        since = len(client.messages)
+        sim.step(8)
+        await client.barrier()
+        assert client.of(1, since=since) == []
         sim.pin_quote(CALL, ask=2.5, no_mark=True)
         since = len(client.messages)
         sim.step()
