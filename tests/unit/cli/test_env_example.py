@@ -32,6 +32,8 @@ def test_the_value_shown_is_the_default(name):
     default = Settings.model_fields[name.lower()].default
     if isinstance(default, tuple):
         assert tuple(json.loads(text)) == default
+    elif isinstance(default, bool):
+        assert text == str(default).lower()
     elif isinstance(default, str):
         assert text == default
     else:
