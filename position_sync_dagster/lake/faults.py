@@ -17,6 +17,10 @@ STORAGE_ERRORS = (DeltaError, PolarsError, OSError)
 """What delta-rs and Polars raise for a failure of storage."""
 
 
+class Replan(Exception):
+    """Ask for a step to be run again on a fresh handle; a signal, not a failure."""
+
+
 class Fault(Enum):
     """The kinds that are treated differently."""
 

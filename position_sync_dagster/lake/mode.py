@@ -6,8 +6,8 @@ from deltalake import DeltaTable
 
 from position_sync_dagster.domain.update import TradingMode
 from position_sync_dagster.errors import TradingModeError
+from position_sync_dagster.lake.faults import Replan
 from position_sync_dagster.lake.schemas import MODE_PROPERTY
-from position_sync_dagster.lake.table import Replan
 
 
 def mode_of(handle: DeltaTable) -> TradingMode | None:

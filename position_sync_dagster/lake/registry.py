@@ -1,7 +1,6 @@
 """Who is active: the legs of the strategies, in memory and in their table."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import TypeVar
@@ -10,7 +9,13 @@ import polars as pl
 
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.leg import ActiveContract, make_leg
-from position_sync_dagster.errors import AmbiguousRemovalError, InvalidLegError, UnknownLegError
+from position_sync_dagster.lake.legs import (
+    LegIndex,
+    chosen_leg,
+    distinct_legs,
+    refuse_two_whole_holders,
+    same_leg,
+)
 from position_sync_dagster.lake.offload import offload
 from position_sync_dagster.lake.rows import leg_rows, legs_of
 from position_sync_dagster.lake.schemas import ACTIVE_STRATEGIES
@@ -22,23 +27,6 @@ _Legs = Mapping[tuple[str, str | None, int], ActiveContract]
 
 REMOVED = "removed"
 """The partition of stays that are over."""
-
-
-class LegIndex:
-    """The active legs, indexed by conid."""
-
-    def __init__(self, legs: Iterable[ActiveContract] = ()) -> None:
-        self.legs = tuple(sorted(legs, key=_order))
-        self._accounts: dict[int, set[str | None]] = {}
-        for leg in self.legs:
-            self._accounts.setdefault(leg.conid, set()).add(leg.account)
-
-    def is_active(self, conid: int, account: str | None = None) -> bool:
-        """Tell whether a strategy holds the leg; without an account, in any account."""
-        accounts = self._accounts.get(conid)
-        if accounts is None:
-            return False
-        return account is None or account in accounts or None in accounts
 
 
 class SyncRegistry:
@@ -85,12 +73,12 @@ class SyncRegistry:
 
     def add_many(self, legs: Iterable[ActiveContract]) -> list[ActiveContract]:
         """Begin stays in one commit; give the active stay of each leg."""
-        asked = _distinct(legs)
+        asked = distinct_legs(legs)
 
         def step(view: View) -> Change[list[ActiveContract]]:
             before = {leg.key: leg for leg in legs_of(view.live)}
             after = before | {
-                leg.key: before[leg.key] if _same(before.get(leg.key), leg) else leg
+                leg.key: before[leg.key] if same_leg(before.get(leg.key), leg) else leg
                 for leg in asked
             }
             result = [after[leg.key] for leg in asked]
@@ -105,7 +93,7 @@ class SyncRegistry:
 
         def step(view: View) -> Change[ActiveContract]:
             before = {leg.key: leg for leg in legs_of(view.live)}
-            leg = _chosen(before.values(), conid, strategy_id, account)
+            leg = chosen_leg(before.values(), conid, strategy_id, account)
             after = {key: kept for key, kept in before.items() if key != leg.key}
             return self._replace(before, after, leg.ended(self._clock()))
 
@@ -113,12 +101,12 @@ class SyncRegistry:
 
     def replace_all(self, legs: Iterable[ActiveContract]) -> tuple[int, int]:
         """Make the active legs equal to these, in one commit; give how many came and went."""
-        asked = _distinct(legs)
+        asked = distinct_legs(legs)
 
         def step(view: View) -> Change[tuple[int, int]]:
             before = {leg.key: leg for leg in legs_of(view.live)}
             after = {
-                leg.key: before[leg.key] if _same(before.get(leg.key), leg) else leg
+                leg.key: before[leg.key] if same_leg(before.get(leg.key), leg) else leg
                 for leg in asked
             }
             added = sum(before.get(key) != leg for key, leg in after.items())
@@ -128,7 +116,7 @@ class SyncRegistry:
         return self._change(step, "replace")
 
     def _replace(self, before: _Legs, after: _Legs, result: T) -> Change[T]:
-        _refuse_two_whole_holders(after.values())
+        refuse_two_whole_holders(after.values())
         if before == after:
             return Change(result)
         now = self._clock()
@@ -266,75 +254,3 @@ class StrategyRegistry:
     async def refresh(self) -> bool:
         """Read what other processes changed; tell whether the active legs differ now."""
         return await offload(self.sync.refresh)
-
-
-def _order(leg: ActiveContract) -> tuple[int, str, str]:
-    return (leg.conid, leg.account or "", leg.strategy_id)
-
-
-def _same(before: ActiveContract | None, leg: ActiveContract) -> bool:
-    return before is not None and replace(leg, added_at=before.added_at) == before
-
-
-def _distinct(legs: Iterable[ActiveContract]) -> list[ActiveContract]:
-    asked: dict[tuple[str, str | None, int], ActiveContract] = {}
-    for leg in legs:
-        if leg.key in asked and not _same(asked[leg.key], leg):
-            raise InvalidLegError(
-                f"The strategy {leg.strategy_id!r} names the leg {leg.conid} twice, differently.",
-                remedy="Keep one of them.",
-            )
-        asked.setdefault(leg.key, leg)
-    return list(asked.values())
-
-
-def _refuse_two_whole_holders(legs: Iterable[ActiveContract]) -> None:
-    holders: dict[int, list[ActiveContract]] = {}
-    for leg in legs:
-        if leg.quantity is None:
-            holders.setdefault(leg.conid, []).append(leg)
-    for conid, whole in holders.items():
-        for one in whole:
-            for other in whole:
-                apart = one.strategy_id == other.strategy_id or (
-                    one.account != other.account and None not in (one.account, other.account)
-                )
-                if not apart:
-                    raise InvalidLegError(
-                        f"The strategies {one.strategy_id!r} and {other.strategy_id!r} would both "
-                        f"hold the whole of leg {conid} in "
-                        f"{one.account or other.account or 'any account'}.",
-                        remedy="Give each its quantity (signed contracts) of the leg.",
-                    )
-
-
-def _chosen(
-    legs: Iterable[ActiveContract],
-    conid: int,
-    strategy_id: int | str | None,
-    account: str | None,
-) -> ActiveContract:
-    found = [
-        leg
-        for leg in legs
-        if leg.conid == conid
-        and (strategy_id is None or leg.strategy_id == str(strategy_id))
-        and (account is None or leg.account == account)
-    ]
-    if not found:
-        of = "" if strategy_id is None else f" of strategy {str(strategy_id)!r}"
-        raise UnknownLegError(
-            f"No active leg{of} has the conid {conid}"
-            + (f" in account {account!r}." if account else "."),
-            remedy="List the active legs and take conid, strategy and account from there.",
-        )
-    if len(found) > 1:
-        names = ", ".join(
-            f"{leg.strategy_id!r} ({leg.account or 'any account'})"
-            for leg in sorted(found, key=_order)
-        )
-        raise AmbiguousRemovalError(
-            f"The leg {conid} has several holders: {names}.",
-            remedy="Say which with strategy_id, and account if needed.",
-        )
-    return found[0]

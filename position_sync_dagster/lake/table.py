@@ -13,13 +13,10 @@ import polars as pl
 from deltalake import (
     CommitProperties,
     DeltaTable,
-    Field,
     PostCommitHookProperties,
     Transaction,
     write_deltalake,
 )
-from deltalake.exceptions import TableNotFoundError
-from deltalake.schema import PrimitiveType
 from filelock import FileLock, Timeout
 from tenacity import (
     RetryCallState,
@@ -29,14 +26,12 @@ from tenacity import (
 )
 
 from position_sync_dagster.errors import (
-    BrokenTableError,
     CommitContentionError,
-    ForeignTableError,
     LakeError,
-    NewerTableError,
 )
-from position_sync_dagster.lake.faults import STORAGE_ERRORS, Fault, classify, explain
-from position_sync_dagster.lake.schemas import NAME_PROPERTY, VERSION_PROPERTY, TableSpec
+from position_sync_dagster.lake.faults import STORAGE_ERRORS, Fault, Replan, classify, explain
+from position_sync_dagster.lake.opening import TURN_LOCK, Place, located
+from position_sync_dagster.lake.schemas import TableSpec
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
@@ -60,10 +55,6 @@ SUSPECT_AFTER_S = 300.0
 _NO_HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
 
 
-class Replan(Exception):
-    """Ask for the step to be run again on a fresh handle."""
-
-
 class Table:
     """A Delta table at a path; every method may be called from any thread.
 
@@ -80,13 +71,10 @@ class Table:
         storage_options: Mapping[str, str] | None = None,
         contention_s: float = 15.0,
     ) -> None:
-        text = str(path)
-        self.remote = "://" in text and not text.startswith("file://")
-        self.path = (
-            text.rstrip("/") if self.remote else os.path.abspath(text.removeprefix("file://"))
-        )
+        self.path = located(path)
         self.spec = spec
         self.options = dict(storage_options) if storage_options else None
+        self._place = Place(self.path, spec, self.options)
         self._contention_s = contention_s
         self._mutex = RLock()
         self._handle: DeltaTable | None = None
@@ -164,10 +152,10 @@ class Table:
 
     @contextmanager
     def _turn(self, fair: bool) -> Iterator[None]:
-        if not fair or self.remote:
+        if not fair or self._place.remote:
             yield
             return
-        lock = FileLock(f"{self.path}/.turn.lock")
+        lock = FileLock(f"{self.path}/{TURN_LOCK}")
         try:
             lock.acquire(timeout=FAIR_WAIT_S, poll_interval=0.002)
         except Timeout:
@@ -181,14 +169,10 @@ class Table:
 
     def _ready(self) -> DeltaTable:
         if self._handle is None:
-            first = self._opened_version < 0
-            handle = self._open()
-            self._validate(handle)
+            handle = self._place.open()
             self._handle = handle
             self._opened_at = time.monotonic()
             self._opened_version = handle.version()
-            if first:
-                logger.debug("opened %s at version %d", self.path, handle.version())
         return self._handle
 
     def _fresh(self) -> DeltaTable:
@@ -206,7 +190,7 @@ class Table:
     def _replaced(self, handle: DeltaTable) -> bool:
         # A folder deleted under a running process: a commit would leave a log without a start.
         entry = f"{self.path}/_delta_log/{handle.version():020}.json"
-        return not self.remote and not os.path.exists(entry)
+        return not self._place.remote and not os.path.exists(entry)
 
     def _after(self, handle: DeltaTable, before: int, started: float) -> None:
         version = handle.version()
@@ -228,87 +212,6 @@ class Table:
         except STORAGE_ERRORS as error:
             # The commit itself is whole; the next checkpoint or `maintain` makes up for this.
             logger.warning("no checkpoint of %s at version %d: %s", self.path, version, error)
-
-    def _open(self) -> DeltaTable:
-        for _ in range(2):
-            try:
-                return DeltaTable(self.path, storage_options=self.options)
-            except TableNotFoundError as error:
-                self._refuse_foreign_folder(error)
-            except STORAGE_ERRORS as error:
-                if not self.remote and os.path.isfile(self.path):
-                    raise self._foreign("it is a file") from error
-                if classify(error) is Fault.UNWRITABLE:
-                    raise explain(error, self.path) from error
-                raise explain(error, self.path) from error
-            try:
-                return DeltaTable.create(
-                    self.path,
-                    schema=self.spec.delta,
-                    partition_by=list(self.spec.partition_by),
-                    name=self.spec.name,
-                    configuration=self.spec.configuration,
-                    storage_options=self.options,
-                    raise_if_key_not_exists=False,
-                )
-            except STORAGE_ERRORS as error:
-                if classify(error) is Fault.UNWRITABLE:
-                    raise explain(error, self.path) from error
-                lost_race = error
-        raise explain(lost_race, self.path) from lost_race
-
-    def _refuse_foreign_folder(self, error: Exception) -> None:
-        if self.remote or not os.path.exists(self.path):
-            return
-        try:
-            found = sorted(os.listdir(self.path))
-        except OSError as cause:
-            raise explain(cause, self.path) from cause
-        if "_delta_log" in found and len(found) > 1:
-            raise BrokenTableError(
-                f"The table {self.path} has data but no log.",
-                remedy="Restore its _delta_log from a copy, or move the folder away to start with "
-                "an empty table.",
-            ) from error
-        if set(found) - {"_delta_log", ".turn.lock"}:
-            raise self._foreign(f"it holds {found[0]!r} and no Delta table") from error
-
-    def _validate(self, handle: DeltaTable) -> None:
-        properties = handle.metadata().configuration
-        name, text = properties.get(NAME_PROPERTY), properties.get(VERSION_PROPERTY, "")
-        if name != self.spec.name or not text.isdigit():
-            raise self._foreign(f"it holds {f'the table {name!r}' if name else 'a foreign table'}")
-        if int(text) > self.spec.version:
-            raise NewerTableError(
-                f"The table {self.path} has schema version {text}; this release knows "
-                f"{self.spec.version}.",
-                remedy="Install the release that wrote it, or a later one.",
-            )
-        found = {f.name: str(getattr(f.type, "type", f.type)) for f in handle.schema().fields}
-        wanted = {column: kind.value for column, kind in self.spec.columns.items()}
-        odd = [c for c in found if wanted.get(c, found[c]) != found[c] or c not in wanted]
-        if odd or list(handle.metadata().partition_columns) != list(self.spec.partition_by):
-            raise self._foreign(f"its schema is another one ({', '.join(odd) or 'partitions'})")
-        missing = [column for column in wanted if column not in found]
-        if missing and int(text) == self.spec.version:
-            raise self._foreign(f"its schema lacks {', '.join(missing)}")
-        if int(text) < self.spec.version:
-            self._migrate(handle, missing)
-
-    def _migrate(self, handle: DeltaTable, missing: list[str]) -> None:
-        logger.info("migrating %s to schema version %d", self.path, self.spec.version)
-        if missing:
-            handle.alter.add_columns(
-                [Field(c, PrimitiveType(self.spec.columns[c].value)) for c in missing]
-            )
-        handle.alter.set_table_properties(self.spec.configuration, raise_if_not_exists=False)
-        raise Replan
-
-    def _foreign(self, detail: str) -> ForeignTableError:
-        return ForeignTableError(
-            f"{self.path} is not the table {self.spec.name!r} of this package: {detail}.",
-            remedy="Point POSITION_SYNC_LAKE at another folder, or move this one away.",
-        )
 
 
 def scan(

@@ -4,7 +4,7 @@ from datetime import UTC, date, datetime
 
 from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.domain.leg import ActiveContract
-from position_sync_dagster.lake.registry import LegIndex
+from position_sync_dagster.lake.legs import LegIndex
 
 
 def leg(conid, account=None, strategy_id="a"):

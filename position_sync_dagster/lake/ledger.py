@@ -1,0 +1,274 @@
+"""The ledger of values as plain calls: appended once per `update_id`, read by holding."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from threading import Lock
+
+import polars as pl
+from deltalake import DeltaTable, Transaction
+
+from position_sync_dagster.domain.update import PositionUpdate, Source
+from position_sync_dagster.lake.ids import content_id, created_at_of
+from position_sync_dagster.lake.mode import check_mode
+from position_sync_dagster.lake.rows import update_rows, updates_of
+from position_sync_dagster.lake.schemas import POSITION_UPDATES
+from position_sync_dagster.lake.table import Table, actions, append
+
+WRITER = "position_updates"
+"""The application transaction of every append: two of them conflict, so that each checks its ids
+against all rows before it."""
+
+SKEW_S = 300.0
+"""How far clocks of processes may differ before a look-up misses a row, in seconds."""
+
+UNDATED_LOOK_BACK_S = 86_400.0
+"""How far back a repeat is looked for when nothing tells when the work began, in seconds."""
+
+LOOK_BACK_DAYS = 14
+"""How far back `asof` reads for the last row of a holding, in days."""
+
+_KEY = ["account", "conid"]
+_NEWEST = ["timestamp", "update_id"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AppendResult:
+    """What an append did.
+
+    Attributes:
+        version: The table's version that holds the rows.
+        rows: Rows written; 0 when all of them were there already.
+    """
+
+    version: int
+    rows: int
+
+
+class SyncUpdates:
+    """The ledger as plain calls, for callers that may block; see `PositionUpdatesTable`."""
+
+    def __init__(self, table: Table) -> None:
+        self.table = table
+        self._mutex = Lock()
+        self._seen: frozenset[str] = frozenset()
+        self._latest = pl.DataFrame(schema=POSITION_UPDATES.polars)
+
+    def initialize(self) -> None:
+        """Create the table, or check and migrate the one that is there."""
+        self.table.initialize()
+
+    def append(
+        self,
+        updates: Iterable[PositionUpdate],
+        batch_id: str = "",
+        *,
+        since: datetime | None = None,
+        run_id: str | None = None,
+    ) -> AppendResult:
+        """Write updates in one commit, each `update_id` once; see `PositionUpdatesTable`."""
+        rows = identified(updates, batch_id, run_id)
+        if not rows:
+            return AppendResult(version=self.table.version(), rows=0)
+        frame = update_rows(rows).unique("update_id", keep="first", maintain_order=True)
+        first = since or _work_began(rows)
+        batch = rows[0].batch_id
+        note = {"batch_id": batch} | ({"run_id": rows[0].run_id} if rows[0].run_id else {})
+
+        def step(handle: DeltaTable) -> AppendResult:
+            check_mode(handle, (u.trading_mode for u in rows), self.table.path)
+            ids = frame.get_column("update_id")
+            known = self._known(handle, ids, [batch], first)
+            done = known.get_column("batch_id").is_in([batch]).any()
+            new = frame.join(known, on="update_id", how="anti")
+            if done or new.is_empty():
+                return AppendResult(version=handle.version(), rows=0)
+            append(handle, new, note, [Transaction(WRITER, handle.version() + 1)])
+            return AppendResult(version=handle.version(), rows=new.height)
+
+        return self.table.transact(step)
+
+    def existing(self, update_ids: Iterable[str], since: datetime) -> set[str]:
+        """Give which of these ids are written already, by rows not older than `since`."""
+        ids = pl.Series(list(update_ids), dtype=pl.String)
+        if ids.is_empty():
+            return set()
+        known = self.table.snapshot(lambda handle: self._known(handle, ids, [], since))
+        return set(known.get_column("update_id").to_list()) & set(ids)
+
+    def latest(self) -> pl.DataFrame:
+        """Give the newest row per (account, conid)."""
+        with self._mutex:
+            return self.table.snapshot(self._refresh_latest)
+
+    def latest_updates(self) -> list[PositionUpdate]:
+        """Give the newest update per (account, conid)."""
+        return updates_of(self.latest())
+
+    def asof(self, moment: datetime, look_back_days: int = LOOK_BACK_DAYS) -> pl.DataFrame:
+        """Give the last row at or before a moment per (account, conid)."""
+        moment = moment.astimezone(UTC)
+        first = moment - timedelta(days=look_back_days)
+        rows = pl.col("timestamp").is_between(first, moment)
+
+        def step(handle: DeltaTable) -> pl.DataFrame:
+            files = _overlapping(actions(handle), first, moment)
+            return _newest(self._scan(files).filter(rows)).collect()
+
+        return self.table.snapshot(step).sort(_KEY)
+
+    def latest_since(self, since: datetime) -> pl.DataFrame:
+        """Give the newest row per (account, conid) among those not older than `since`."""
+        rows = pl.col("timestamp") >= since
+
+        def step(handle: DeltaTable) -> pl.DataFrame:
+            files = _overlapping(actions(handle), since.astimezone(UTC), None)
+            return _newest(self._scan(files).filter(rows)).collect()
+
+        return self.table.snapshot(step).sort(_KEY)
+
+    def between(self, first: datetime, last: datetime) -> pl.DataFrame:
+        """Give all rows with `first` <= timestamp <= `last`, in order of time."""
+        rows = pl.col("timestamp").is_between(first, last)
+
+        def step(handle: DeltaTable) -> pl.DataFrame:
+            files = _overlapping(actions(handle), first.astimezone(UTC), last.astimezone(UTC))
+            return self._scan(files).filter(rows).collect()
+
+        return self.table.snapshot(step).sort(_NEWEST)
+
+    def count(self) -> int:
+        """Count the rows, from the log's file statistics."""
+        return self.table.snapshot(lambda handle: _rows(actions(handle)))
+
+    def version(self) -> int:
+        """Give the table's newest version."""
+        return self.table.version()
+
+    def _known(
+        self, handle: DeltaTable, ids: pl.Series, batches: Sequence[str], since: datetime
+    ) -> pl.DataFrame:
+        """Give (update_id, batch_id) of rows that may be repeats; reads candidate files only."""
+        files = _overlapping(
+            actions(handle), since.astimezone(UTC) - timedelta(seconds=SKEW_S), None
+        )
+        if files.is_empty():
+            return pl.DataFrame(schema={"update_id": pl.String, "batch_id": pl.String})
+        candidates = files.filter(
+            _spans("update_id", str(ids.min()), str(ids.max()))
+            | pl.any_horizontal(pl.lit(False), *(_spans("batch_id", b, b) for b in batches))
+        )
+        return (
+            self._scan(candidates)
+            .select("update_id", "batch_id")
+            .filter(
+                pl.col("update_id").is_in(ids.implode()) | pl.col("batch_id").is_in(list(batches))
+            )
+            .collect()
+        )
+
+    def _refresh_latest(self, handle: DeltaTable) -> pl.DataFrame:
+        # Rows are only ever added, so what was the newest stays so against older files: a second
+        # call reads the files that came since.
+        files = actions(handle)
+        present = frozenset(files.get_column("path")) if not files.is_empty() else frozenset()
+        new = present - self._seen
+        if new:
+            fresh = self._scan(files.filter(pl.col("path").is_in(list(new))))
+            joined = pl.concat([self._latest.lazy(), fresh])
+            self._latest = _newest(joined).collect().sort(_KEY)
+        self._seen = present
+        return self._latest
+
+    def _scan(self, files: pl.DataFrame) -> pl.LazyFrame:
+        schema = POSITION_UPDATES.polars
+        if files.is_empty():
+            return pl.LazyFrame(schema=schema)
+        stored = pl.Schema({name: kind for name, kind in schema.items() if name != "date"})
+        paths = [f"{self.table.path}/{path}" for path in files.get_column("path")]
+        return (
+            pl.scan_parquet(
+                paths,
+                schema=stored,
+                missing_columns="insert",
+                glob=False,
+                hive_partitioning=False,
+                storage_options=self.table.options,
+            )
+            .with_columns(date=pl.col("timestamp").dt.date())
+            .select(list(schema))
+        )
+
+
+def identified(
+    updates: Iterable[PositionUpdate], batch_id: str = "", run_id: str | None = None
+) -> list[PositionUpdate]:
+    """Fill empty ids of updates, the same for the same content."""
+    named = [u if u.update_id else replace(u, update_id=_update_id(u)) for u in updates]
+    if not named:
+        return []
+    batch = batch_id or content_id(
+        max(u.timestamp for u in named), *sorted(u.update_id for u in named)
+    )
+    return [
+        replace(u, batch_id=batch_id or u.batch_id or batch, run_id=u.run_id or run_id)
+        for u in named
+    ]
+
+
+def _update_id(update: PositionUpdate) -> str:
+    if update.source is Source.QUEUE and update.request_id:
+        return update.request_id
+    content = (
+        update.gateway_id,
+        update.account,
+        update.conid,
+        update.timestamp.astimezone(UTC).isoformat(),
+        update.source.value,
+        update.position,
+        update.market_price,
+        update.market_value,
+        update.average_cost,
+        update.unrealized_pnl,
+    )
+    return content_id(update.timestamp, *content)
+
+
+def _work_began(rows: Sequence[PositionUpdate]) -> datetime:
+    began = []
+    for update in rows:
+        made = created_at_of(update.request_id) if update.request_id else None
+        if made is None and update.source is Source.QUEUE:
+            made = update.timestamp - timedelta(seconds=UNDATED_LOOK_BACK_S)
+        began.append(min(made, update.timestamp) if made else update.timestamp)
+    return min(began)
+
+
+def _overlapping(files: pl.DataFrame, first: datetime, last: datetime | None) -> pl.DataFrame:
+    if files.is_empty():
+        return files
+    first -= timedelta(milliseconds=1)  # the log's statistics are cut to milliseconds
+    days: pl.Expr = pl.col("partition.date") >= first.date()
+    if last is not None:
+        days &= pl.col("partition.date") <= last.date()
+        days &= pl.col("min.timestamp").is_null() | (pl.col("min.timestamp") <= last)
+    return files.filter(
+        days, pl.col("max.timestamp").is_null() | (pl.col("max.timestamp") >= first)
+    )
+
+
+def _spans(column: str, low: str, high: str) -> pl.Expr:
+    least, most = pl.col(f"min.{column}"), pl.col(f"max.{column}")
+    return least.is_null() | most.is_null() | ((least <= high) & (most >= low))
+
+
+def _newest(rows: pl.LazyFrame) -> pl.LazyFrame:
+    return (
+        rows.group_by(_KEY)
+        .agg(pl.all().sort_by(_NEWEST).last())
+        .select(list(POSITION_UPDATES.columns))
+    )
+
+
+def _rows(files: pl.DataFrame) -> int:
+    return 0 if files.is_empty() else int(files.get_column("num_records").sum())
