@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from position_sync_dagster.domain.routing import Key
 from position_sync_dagster.domain.update import PositionUpdate, PositionUpdateHandler
-from position_sync_dagster.errors import PositionSyncError
+from position_sync_dagster.errors import LeaseLostError, PositionSyncError
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +31,8 @@ class Mailbox:
     Undelivered updates are conflated by (account, conid): memory is bounded by the number of
     positions, and the newest value is never lost. A handler with `on_position_updates` takes
     each flush as one call, and gets it again when it raises a `PositionSyncError` (a table that
-    could not commit); any other error is reported and the update counts as delivered.
+    could not commit), unless its lease is lost; any other error is reported and the update counts
+    as delivered.
     """
 
     def __init__(
@@ -104,7 +105,7 @@ class Mailbox:
                     await self.handler.on_position_update(letter.update)
         except PositionSyncError as error:
             self._report(error)
-            return self._batched is not None
+            return self._batched is not None and not isinstance(error, LeaseLostError)
         except Exception as error:  # noqa: BLE001 - a handler's own code: report it, go on
             self._report(error)
             return False

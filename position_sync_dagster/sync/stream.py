@@ -61,7 +61,8 @@ async def stream(
             ownership=own,
             clock=clock,
         )
-        streamer.register_handler(_Writer(DeltaLakePositionWriter(table=lake.updates), streamer))
+        writer = DeltaLakePositionWriter(table=lake.updates)
+        streamer.register_handler(_Writer(writer, streamer, own))
         own.report(lambda: _standing(streamer))
         watch = _Watch(streamer, report, clock)
         over = asyncio.Event()
@@ -80,16 +81,20 @@ async def stream(
 
 
 class _Writer:
-    """The persisting handler, counted."""
+    """The persisting handler: counted, and only under a lease that holds."""
 
-    def __init__(self, writer: DeltaLakePositionWriter, streamer: IBPositionStreamer) -> None:
+    def __init__(
+        self, writer: DeltaLakePositionWriter, streamer: IBPositionStreamer, own: Ownership
+    ) -> None:
         self._writer = writer
         self._streamer = streamer
+        self._own = own
 
     async def on_position_update(self, update: PositionUpdate) -> None:
         await self.on_position_updates([update])
 
     async def on_position_updates(self, updates: Sequence[PositionUpdate]) -> None:
+        self._own.check()
         before = self._writer.rows_written
         await self._writer.on_position_updates(updates)
         rows, version = self._writer.rows_written - before, self._writer.last_version
