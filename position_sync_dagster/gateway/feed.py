@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta, tzinfo
+from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any
 from uuid import uuid4
 
@@ -310,12 +310,12 @@ class AccountFeed:
             self._stamp(key, text)
 
     def _apply_times(self, walk: _Walk) -> None:
-        """Date the rows of a download, once its closing time shows which zone it speaks."""
+        """Date the rows of a download, if its closing time is now in our zone or in UTC."""
         now = self._clock()
-        zone = now.astimezone().tzinfo
-        closing = moment_of(walk.closing_time, now=now, zone=zone) if zone else None
-        trusted = closing is not None and now - closing <= ZONE_TRUST
-        self._zone = zone if trusted else None
+        self._zone = next(
+            (zone for zone in (now.astimezone().tzinfo, UTC) if zone and _is_now(walk, now, zone)),
+            None,
+        )
         for key, text in (walk.times or {}).items():
             self._stamp(key, text)
 
@@ -391,6 +391,11 @@ class AccountFeed:
             completeness=self.completeness.get(holding.account, Completeness.UNKNOWN),
             confirmed_at=self._confirmed.get(holding.account),
         )
+
+
+def _is_now(walk: _Walk, now: datetime, zone: tzinfo) -> bool:
+    closing = moment_of(walk.closing_time, now=now, zone=zone)
+    return closing is not None and now - closing <= ZONE_TRUST
 
 
 def _merged(before: Instrument | None, told: Instrument) -> Instrument:

@@ -1,5 +1,6 @@
 """The account feed: whole snapshots, one account at a time, and what a failure proves."""
 
+import time
 from datetime import timedelta
 
 import pytest
@@ -28,6 +29,17 @@ async def test_a_snapshot_knows_every_holding_and_no_value(simulate, settings_fo
         await connection.close()
 
 
+@pytest.fixture(params=["UTC", "America/New_York"])
+def zone(request, monkeypatch):
+    """Run in a time zone of its own; the simulator's gateway tells UTC."""
+    monkeypatch.setenv("TZ", request.param)
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.mark.usefixtures("zone")
 async def test_a_walk_brings_the_values_of_each_account(simulate, settings_for, eventually):
     async with simulate() as sim:
         connection = await opened(sim, settings_for)
