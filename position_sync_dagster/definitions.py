@@ -1,5 +1,6 @@
 """The Dagster code location: everything that `defs` holds."""
 
+from functools import cache
 from pathlib import Path
 
 import dagster as dg
@@ -8,4 +9,10 @@ import dagster as dg
 @dg.definitions
 def defs() -> dg.Definitions:
     """Compose the definitions of the project."""
+    return _loaded()
+
+
+@cache
+def _loaded() -> dg.Definitions:
+    # A run over a selection of assets asks twice for its definitions, in one process.
     return dg.load_from_defs_folder(path_within_project=Path(__file__).parent)

@@ -3,6 +3,7 @@
 import dagster as dg
 
 from position_sync_dagster.defs.failures import told_as_failure
+from position_sync_dagster.defs.history import REGISTRY_VERSION
 from position_sync_dagster.defs.resources import GatewayResource, LakeResource
 from position_sync_dagster.defs.tables import GROUP, KINDS, OWNERS, TAGS, columns_of, data_version
 from position_sync_dagster.lake.schemas import ACTIVE_STRATEGIES
@@ -29,6 +30,7 @@ def active_strategies(
 
             registry.replace_all(load_strategies(settings.strategies_file))
         legs = registry.get_all_active()
+    context.instance.add_run_tags(context.run_id, {REGISTRY_VERSION: str(registry.version)})
     return dg.MaterializeResult(
         metadata={
             "dagster/row_count": len(legs),

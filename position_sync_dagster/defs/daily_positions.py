@@ -4,7 +4,7 @@ from datetime import UTC, date, datetime, timedelta
 
 import dagster as dg
 
-from position_sync_dagster.defs.exchange import exchange_partitions, keep_days, known_days
+from position_sync_dagster.defs.exchange import exchange_partitions, known_days
 from position_sync_dagster.defs.failures import told_as_failure
 from position_sync_dagster.defs.resources import GatewayResource, LakeResource
 from position_sync_dagster.defs.tables import (
@@ -102,4 +102,4 @@ def daily() -> dg.Definitions:
         default_status=dg.DefaultScheduleStatus.RUNNING,
         description=f"Shortly after the usual close of {days.calendar}, on its trading days.",
     )
-    return keep_days(days, dg.Definitions(assets=[asset], jobs=[job], schedules=[schedule]))
+    return dg.Definitions(assets=[asset], jobs=[job], schedules=[schedule])

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from position_sync_dagster.defs.history import LIVING, JobRun, RunState, recent_runs
-from position_sync_dagster.defs.resources import GatewayResource, LakeResource
+from position_sync_dagster.defs.history import LIVING, REASON, JobRun, RunState, recent_runs
+from position_sync_dagster.defs.kept import instance_of, tables_of_ticks
 from position_sync_dagster.defs.stream import STREAM_JOB
-from position_sync_dagster.defs.tables import DATA_VERSION
 from position_sync_dagster.domain.request import QueueStatus
 from position_sync_dagster.domain.session import SessionState
 from position_sync_dagster.sync.workload import (
@@ -50,20 +49,20 @@ drain_positions = dg.define_asset_job(
     "no stream lives. It only reads. (The daemon looks every 5 s; an interval of 5 would miss "
     "every other look.)",
 )
-def drain_queue(
-    context: dg.SensorEvaluationContext, lake: LakeResource, gateway: GatewayResource
-) -> dg.SensorResult:
+def drain_queue(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     """Ask for one run over what has work, or say in numbers why there is none."""
-    settings = gateway.settings(lake)
+    lake, settings = tables_of_ticks()
     plan = plan_drain(
-        observe(context.instance, lake.peek(settings), settings, now=datetime.now(UTC)),
+        observe(instance_of(context), lake, settings, now=datetime.now(UTC)),
         DrainCursor.from_text(context.cursor),
         refresh_interval_s=settings.refresh_interval_s,
     )
     if not plan.steps:
         return dg.SensorResult(skip_reason=plan.reason, cursor=plan.cursor.to_text())
-    context.log.info(plan.reason)
-    request = dg.RunRequest(asset_selection=[dg.AssetKey(step.value) for step in plan.steps])
+    request = dg.RunRequest(
+        asset_selection=[dg.AssetKey(step.value) for step in plan.steps],
+        tags={REASON: plan.reason},
+    )
     return dg.SensorResult(run_requests=[request], cursor=plan.cursor.to_text())
 
 
@@ -90,7 +89,9 @@ def observe(
         set_back_at=ended[0].ended_at if setbacks else None,
         given_back=ended[0].given_back if setbacks else 0,
         registry_version=lake.registry.table.version(),
-        recorded_version=_recorded_version(instance),
+        recorded_version=next(
+            (run.registry_version for run in drains if run.registry_version is not None), None
+        ),
         strategies_mark=_mark(settings.strategies_file),
     )
 
@@ -116,14 +117,6 @@ def _values_until(
     if session.is_alive(now):
         return now + fresh if session.state is SessionState.LIVE else None
     return session.heartbeat_at + fresh
-
-
-def _recorded_version(instance: dg.DagsterInstance) -> int | None:
-    event = instance.get_latest_materialization_event(dg.AssetKey(Step.STRATEGIES.value))
-    if event is None or event.asset_materialization is None:
-        return None
-    recorded = (event.asset_materialization.tags or {}).get(DATA_VERSION, "")
-    return int(recorded) if recorded.isdigit() else None
 
 
 def _mark(path: Path | None) -> str | None:

@@ -36,12 +36,9 @@ def known_days(calendar: str, first: date) -> ExchangeDays:
             if days.calendar == calendar:
                 return days
     last = date(datetime.now(UTC).year + YEARS_AHEAD, 12, 31)
-    return exchange_days(calendar, first, last)
-
-
-def keep_days(days: ExchangeDays, defs: dg.Definitions) -> dg.Definitions:
-    """Give the definitions that pass the days on to the runs."""
-    return defs.with_reconstruction_metadata({KEPT: days.to_text()})
+    days = exchange_days(calendar, first, last)
+    context.add_to_pending_reconstruction_metadata(KEPT, days.to_text())
+    return days
 
 
 def exchange_partitions(days: ExchangeDays, start: str) -> dg.DailyPartitionsDefinition:

@@ -33,6 +33,7 @@ class JobRun:
         ended_at: None while it lives.
         own_fault: It failed by its own error, not by being interrupted, killed or given up.
         given_back: Requests that it claimed and gave back without a single row written.
+        registry_version: Delta version of `active_strategies` that it recorded.
     """
 
     run_id: str
@@ -41,10 +42,17 @@ class JobRun:
     ended_at: datetime | None = None
     own_fault: bool = False
     given_back: int = 0
+    registry_version: int | None = None
 
+
+REASON = "position_sync/reason"
+"""The tag by which a run says why a sensor asked for it."""
 
 GIVEN_BACK = "position_sync/given_back"
 """The tag by which a drain says that it could value nothing of what it claimed."""
+
+REGISTRY_VERSION = "position_sync/registry_version"
+"""The tag by which a run says which version of `active_strategies` it recorded."""
 
 FAILURE_REASON = "dagster/failure_reason"
 """The tag by which Dagster says why a run failed."""
@@ -79,6 +87,7 @@ def _run_of(record: dg.RunRecord) -> JobRun:
         ended_at=_moment(record.end_time),
         own_fault=run.tags.get(FAILURE_REASON) in OWN_FAULTS,
         given_back=int(run.tags.get(GIVEN_BACK, 0)),
+        registry_version=int(run.tags[REGISTRY_VERSION]) if REGISTRY_VERSION in run.tags else None,
     )
 
 

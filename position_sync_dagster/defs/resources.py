@@ -25,12 +25,6 @@ class LakeResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         lake.initialize_sync()
         return lake
 
-    def peek(self, settings: "Settings") -> "Lake":
-        """Give the tables for reading, as they are: a sensor makes none."""
-        from position_sync_dagster.lake.lake import Lake
-
-        return Lake(settings.lake)
-
 
 class GatewayResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     """The login's gateway; what is left out is read from POSITION_SYNC_GATEWAY_*."""
@@ -56,10 +50,14 @@ class GatewayResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         return load_settings(**{name: value for name, value in said.items() if value is not None})
 
 
+LAKE = LakeResource()
+GATEWAY = GatewayResource()
+
+
 @dg.definitions
 def resources() -> dg.Definitions:
     """Give each run the lake and the gateway, and run its steps in the run's own process."""
     return dg.Definitions(
-        resources={"lake": LakeResource(), "gateway": GatewayResource()},
+        resources={"lake": LAKE, "gateway": GATEWAY},
         executor=dg.in_process_executor,
     )

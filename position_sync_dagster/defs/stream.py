@@ -70,7 +70,7 @@ def materializations(report: StreamReport) -> list[dg.AssetMaterialization]:
                     reconnects=report.reconnects,
                     tick_to_table_p50_s=report.tick_to_table_p50_s,
                     tick_to_table_p95_s=report.tick_to_table_p95_s,
-                    state=report.state,
+                    state=str(report.state),
                     note=report.detail,
                 ),
                 tags={DATA_VERSION: str(report.version_to)},

@@ -4,8 +4,8 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
-from position_sync_dagster.defs.history import recent_runs
-from position_sync_dagster.defs.resources import GatewayResource, LakeResource
+from position_sync_dagster.defs.history import REASON, recent_runs
+from position_sync_dagster.defs.kept import instance_of, tables_of_ticks
 from position_sync_dagster.defs.stream import STREAM_JOB
 from position_sync_dagster.defs.supervision import supervise
 
@@ -20,26 +20,24 @@ RUNS_SEEN = 8
     description="Start the stream when its lease has ended: after a clean end, a crash, a kill. "
     "Terminating its run pauses it until this sensor is switched off and on, or the job launched.",
 )
-def supervise_stream(
-    context: dg.SensorEvaluationContext, lake: LakeResource, gateway: GatewayResource
-) -> dg.RunRequest | dg.SkipReason:
+def supervise_stream(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
     """Ask for a stream run when none lives; report as failed what died without a word."""
-    settings = gateway.settings(lake)
+    lake, settings = tables_of_ticks()
+    instance = instance_of(context)
     started_at = context.last_sensor_start_time
     decision = supervise(
-        recent_runs(context.instance, STREAM_JOB, limit=RUNS_SEEN),
-        lake.peek(settings).sessions.sync.current(settings.gateway_id),
+        recent_runs(instance, STREAM_JOB, limit=RUNS_SEEN),
+        lake.sessions.sync.current(settings.gateway_id),
         now=datetime.now(UTC),
         supervised_since=None if started_at is None else datetime.fromtimestamp(started_at, UTC),
         rotate_after_s=settings.rotate_after_s,
     )
     for run_id in decision.lost:
-        run = context.instance.get_run_by_id(run_id)
+        run = instance.get_run_by_id(run_id)
         if run is not None and not run.is_finished:
-            context.instance.report_run_failed(
+            instance.report_run_failed(
                 run, "Its process is gone: the lease on the gateway ended without a last word."
             )
     if decision.start:
-        context.log.info(decision.reason)
-        return dg.RunRequest()
+        return dg.RunRequest(tags={REASON: decision.reason})
     return dg.SkipReason(decision.reason)
