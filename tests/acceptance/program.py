@@ -63,6 +63,18 @@ def command(*arguments: str, cwd: Path, within_s: float = 30.0) -> subprocess.Co
     )
 
 
+def processes_of(folder: Path) -> list[psutil.Process]:
+    """List the living processes that name the folder, however they are tied to each other."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, OSError):
+            words = [*process.cmdline(), *process.environ().values()]
+            mine = any(str(folder) in word for word in words)
+            if mine and process.pid != os.getpid() and process.status() != "zombie":
+                found.append(process)
+    return found
+
+
 class Demo:
     """One start of `position-sync demo` in `home`, in a session of its own."""
 
@@ -176,15 +188,8 @@ class Demo:
         return told["data"]
 
     def processes(self) -> list[psutil.Process]:
-        """List all living processes of this home, however they are tied to the demo."""
-        found = []
-        for process in psutil.process_iter():
-            with suppress(psutil.Error, OSError):
-                words = [*process.cmdline(), *process.environ().values()]
-                mine = any(str(self.home) in word for word in words)
-                if mine and process.pid != os.getpid() and process.status() != "zombie":
-                    found.append(process)
-        return found
+        """List all living processes of this home."""
+        return processes_of(self.home)
 
     def wait_until_gone(self) -> float:
         """Wait until no process is left; give the seconds that it took."""

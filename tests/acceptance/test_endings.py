@@ -4,7 +4,6 @@ import os
 import random
 import signal
 import threading
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -30,16 +29,6 @@ def home(tmp_path_factory) -> Path:
     """One home for all endings: each start carries on from the tables of the one before."""
     folder: Path = tmp_path_factory.mktemp("endings") / "home"
     return folder
-
-
-@pytest.fixture
-def terminal() -> Iterator[tuple[int, int]]:
-    """Give a terminal: the side that a person sees, and the program's side."""
-    person, program = os.openpty()
-    yield person, program
-    for fd in (person, program):
-        with suppress(OSError):
-            os.close(fd)
 
 
 def until_streaming(demo: Demo) -> None:
@@ -74,26 +63,26 @@ def test_a_signal_ends_all_of_it(home, start, sig):
     assert rows_written(home) > before
 
 
-def test_a_closed_terminal_ends_all_of_it(home, start, terminal):
-    person, program = terminal
+def test_a_closed_terminal_ends_all_of_it(home, start):
+    person, program = os.openpty()  # the side that a person sees, and the program's side
     demo = start(home=home, terminal=program)
     os.close(program)
     shown: list[bytes] = []
 
     def watch() -> None:
-        with suppress(OSError):
-            while text := os.read(person, 65536):
+        with open(person, "rb", buffering=0) as screen, suppress(OSError):
+            while text := screen.read(65536):
                 shown.append(text)
 
-    reader = threading.Thread(target=watch, daemon=True)
+    reader = threading.Thread(target=watch)
     reader.start()
     until_streaming(demo)
     wait_for("the live status", lambda: b"20 of 100 in use" in b"".join(shown), within_s=15)
     assert f"127.0.0.1:{demo.ui_port}".encode() in b"".join(shown)
     # A terminal that closes takes its side away and hangs up on the foreground group.
-    os.kill(-os.getpgid(demo.process.pid), signal.SIGHUP)
-    os.close(person)
+    os.killpg(demo.process.pid, signal.SIGHUP)
     ended_without_a_trace(demo)
+    reader.join(5)
 
 
 def test_by_itself_it_ends_with_a_verdict(home, start):
