@@ -9,7 +9,7 @@ from deltalake import DeltaTable, Transaction
 from position_sync_dagster.domain.broker import BrokerPosition
 from position_sync_dagster.domain.session import GatewaySession
 from position_sync_dagster.domain.update import trading_mode_of
-from position_sync_dagster.errors import LeaseLostError
+from position_sync_dagster.lake.fence import owner_of, refuse_stale_owner
 from position_sync_dagster.lake.ids import text_literal
 from position_sync_dagster.lake.mode import check_mode
 from position_sync_dagster.lake.offload import offload
@@ -78,7 +78,7 @@ class SyncBrokerPositions:
     ) -> int:
         given = broker_rows(positions, session).with_columns(gateway_id=pl.lit(gateway_id))
         given = given.unique(["account", "conid"], keep="last", maintain_order=True)
-        fence = f"owner:{gateway_id}"
+        fence = owner_of(gateway_id)
 
         def step(handle: DeltaTable) -> int:
             check_mode(handle, (trading_mode_of(p.account) for p in positions), self.table.path)
@@ -86,7 +86,8 @@ class SyncBrokerPositions:
             # The rows carry the token; the transaction carries it while there are none.
             tokens = [handle.transaction_version(fence), before.get_column("fencing_token").max()]
             newest = max((int(str(t)) for t in tokens if t is not None), default=None)
-            _refuse_stale_owner(session, newest, gateway_id)
+            if session is not None:
+                refuse_stale_owner(session.fencing_token, newest, gateway_id)
             after = given
             if keep:
                 others = before.join(given, on=["account", "conid"], how="anti")
@@ -172,15 +173,3 @@ class BrokerPositionsTable:
 
 def _of(gateway_id: str) -> str:
     return f"gateway_id = {text_literal(gateway_id)}"
-
-
-def _refuse_stale_owner(
-    session: GatewaySession | None, newest: int | None, gateway_id: str
-) -> None:
-    if session is None or newest is None or session.fencing_token >= newest:
-        return
-    raise LeaseLostError(
-        f"The login {gateway_id} has a newer owner (token {newest}; this session has "
-        f"{session.fencing_token}).",
-        remedy="End this session; the newer owner writes for the login.",
-    )

@@ -9,6 +9,7 @@ import polars as pl
 from deltalake import DeltaTable, Transaction
 
 from position_sync_dagster.domain.update import PositionUpdate, Source
+from position_sync_dagster.lake.fence import owner_of, refuse_stale_owner
 from position_sync_dagster.lake.ids import content_id, created_at_of
 from position_sync_dagster.lake.mode import check_mode
 from position_sync_dagster.lake.rows import update_rows, updates_of
@@ -74,8 +75,13 @@ class SyncUpdates:
         first = since or _work_began(rows)
         batch = rows[0].batch_id
         note = {"batch_id": batch} | ({"run_id": rows[0].run_id} if rows[0].run_id else {})
+        owners = {(u.gateway_id, u.fencing_token) for u in rows if u.fencing_token is not None}
 
         def step(handle: DeltaTable) -> AppendResult:
+            for gateway_id, token in owners:
+                refuse_stale_owner(
+                    token, handle.transaction_version(owner_of(gateway_id)), gateway_id
+                )
             check_mode(handle, (u.trading_mode for u in rows), self.table.path)
             ids = frame.get_column("update_id")
             known = self._known(handle, ids, [batch], first)
@@ -87,6 +93,19 @@ class SyncUpdates:
             return AppendResult(version=handle.version(), rows=new.height)
 
         return self.table.transact(step)
+
+    def fence(self, gateway_id: str, token: int) -> None:
+        """Refuse rows of owners before this one from now on; see `PositionUpdatesTable`."""
+        fence = owner_of(gateway_id)
+
+        def step(handle: DeltaTable) -> None:
+            before = handle.transaction_version(fence)
+            refuse_stale_owner(token, before, gateway_id)
+            if before != token:
+                marks = [Transaction(WRITER, handle.version() + 1), Transaction(fence, token)]
+                append(handle, update_rows([]), {"action": "fence"}, marks)
+
+        self.table.transact(step)
 
     def existing(self, update_ids: Iterable[str], since: datetime) -> set[str]:
         """Give which of these ids are written already, by rows not older than `since`."""

@@ -68,8 +68,17 @@ class PositionUpdatesTable:
 
         Raises:
             TradingModeError: The table holds data of another trading mode.
+            LeaseLostError: A later owner of the gateway has fenced the table.
         """
         return await offload(self.sync.append, updates, batch_id, since=since, run_id=run_id)
+
+    async def fence(self, gateway_id: str, token: int) -> None:
+        """Let no owner of the gateway with a smaller fencing token add a row from now on.
+
+        Raises:
+            LeaseLostError: An owner with a greater token was here already.
+        """
+        await offload(self.sync.fence, gateway_id, token)
 
     async def existing(self, update_ids: Iterable[str], since: datetime) -> set[str]:
         """Give which of these ids are written already, by rows not older than `since`."""

@@ -52,6 +52,7 @@ async def stream(
         stop=stop,
         clock=clock,
     ) as own:
+        await lake.updates.fence(settings.gateway_id, own.session.fencing_token)
         streamer = IBPositionStreamer(
             lake.registry,
             lake.queue,

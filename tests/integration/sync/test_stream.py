@@ -1,6 +1,7 @@
 """The stream as a service: one owner by lease, fenced rows, reports, and its end."""
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -193,3 +194,24 @@ async def test_reconciliation_finds_what_differs_and_is_content_with_what_agrees
             (CALL, "QUANTITY"), (PUT, "SURPLUS"),
         }  # fmt: skip
         assert len(lake.breaks.sync.open_breaks()) == 2
+
+
+async def test_an_owner_that_was_followed_adds_no_row_even_if_it_never_looked(
+    simulate, lake, settings_for, running, leg, eventually
+):
+    async with simulate() as sim:
+        await lake.registry.add_active(**leg(PUT))
+        settings = settings_for(sim)
+        task, stop, reports = running(settings)
+        await eventually(lambda: reports)
+        stop.set()
+        await task
+        (old,) = [r for r in await lake.updates.latest_updates() if r.source == "STREAM"]
+        late = replace(old, update_id="", batch_id="", timestamp=utc_now())
+        assert (await lake.updates.append([late])).rows == 1
+        async with Ownership(lake.sessions, settings, owner=Owner.STREAM) as own:
+            await lake.updates.fence(settings.gateway_id, own.session.fencing_token)
+        later = replace(late, timestamp=utc_now())
+        with pytest.raises(LeaseLostError, match="newer owner"):
+            await lake.updates.append([later])
+        assert (await lake.updates.append([replace(later, fencing_token=None)])).rows == 1
