@@ -26,6 +26,11 @@ def new_ids(now: datetime, count: int) -> list[str]:
     return [_uuid(first + step, int.from_bytes(os.urandom(8)), 7) for step in range(count)]
 
 
+def new_part(now: datetime) -> str:
+    """Draw the name of a part: unique, in order of time, hexadecimal digits and dashes."""
+    return new_ids(now, 1)[0]
+
+
 def content_id(at: datetime, *content: object) -> str:
     """Give the UUID (version 8) of a content at a moment: the same for the same content."""
     digest = int.from_bytes(blake2b(repr(content).encode(), digest_size=16).digest())

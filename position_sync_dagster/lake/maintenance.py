@@ -1,28 +1,30 @@
 """What keeps a table as fast after a million commits: compaction, checkpoint, retention."""
 
+import logging
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import polars as pl
 from deltalake import DeltaTable
 
-from position_sync_dagster.lake.faults import STORAGE_ERRORS, Fault, classify
+from position_sync_dagster.errors import CommitContentionError, LakeError
+from position_sync_dagster.lake.faults import STORAGE_ERRORS
+from position_sync_dagster.lake.ids import new_part
 from position_sync_dagster.lake.schemas import LIVE
-from position_sync_dagster.lake.stays import new_part
 from position_sync_dagster.lake.table import Table, actions, overwrite, scan
+
+logger = logging.getLogger(__name__)
 
 COMPACT_FROM = 32
 """Small files of one kind from which they are merged."""
 
+TIDY_BYTES = 1024 * 1024
 SMALL_BYTES = 16 * 1024 * 1024
-"""A file from this size on is left alone; merging it again would cost more than it saves."""
+"""A file from this size on is left alone; merging it again would cost more than it saves. Writers
+merge up to the first bound on their way, `maintain` up to the second."""
 
 MOST_FILES = 512
 """Files merged in one commit; the rest waits for the next turn."""
-
-KEEP_MINUTES = 30
-"""Age from which a file that no version needs is deleted; a reader of an older snapshot opens
-the table again. Twice the longest run, so that nobody meets it in practice."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,11 +58,9 @@ def maintain(table: Table, *, clean_now: bool = False) -> MaintenanceResult:
     skipped = None
     compacted = 0
     try:
-        compacted = compact(table)
-    except STORAGE_ERRORS as error:
-        if classify(error) is Fault.UNWRITABLE:
-            raise
-        skipped = f"compaction: {type(error).__name__}"
+        compacted = compact(table, SMALL_BYTES)
+    except CommitContentionError:
+        skipped = "compaction: other writers kept winning"
     deleted = table.snapshot(lambda handle: _clean(handle, clean_now=clean_now))
     files, version = table.snapshot(lambda handle: (actions(handle).height, handle.version()))
     return MaintenanceResult(
@@ -73,15 +73,26 @@ def maintain(table: Table, *, clean_now: bool = False) -> MaintenanceResult:
     )
 
 
-def compact(table: Table) -> int:
-    """Merge small files; give how many were merged.
+def tidy(table: Table) -> None:
+    """Merge the smallest files when enough commits came; called by writers after a commit."""
+    if not table.crowded():
+        return
+    try:
+        compact(table, TIDY_BYTES)
+    except (*STORAGE_ERRORS, LakeError) as error:
+        # The commit before it is whole; the next turn merges more.
+        logger.info("no compaction of %s: %s", table.path, error)
+
+
+def compact(table: Table, small_bytes: int) -> int:
+    """Merge files smaller than `small_bytes`; give how many were merged.
 
     Ended rows of a table with parts are merged by an overwrite of those parts alone, which meets
     no change of the live rows. The other tables use Delta's own compaction.
     """
     if "part" in table.spec.partition_by:
-        return sum(_merge_parts(table, bucket) for bucket in _buckets(table))
-    return table.snapshot(_compact_by_delta)
+        return sum(_merge_parts(table, bucket, small_bytes) for bucket in _buckets(table))
+    return table.transact(lambda handle: _compact_by_delta(handle, small_bytes))
 
 
 def _buckets(table: Table) -> list[str]:
@@ -91,13 +102,13 @@ def _buckets(table: Table) -> list[str]:
     return sorted(set(files.get_column("partition.bucket")) - {LIVE})
 
 
-def _merge_parts(table: Table, bucket: str) -> int:
+def _merge_parts(table: Table, bucket: str, small_bytes: int) -> int:
     def step(handle: DeltaTable) -> int:
         files = actions(handle).filter(pl.col("partition.bucket") == bucket)
         sizes = files.group_by("partition.part").agg(
             pl.col("size_bytes").sum(), pl.len().alias("files")
         )
-        small = sizes.filter(pl.col("size_bytes") < SMALL_BYTES).sort("partition.part")
+        small = sizes.filter(pl.col("size_bytes") < small_bytes).sort("partition.part")
         chosen = small.head(MOST_FILES)
         if chosen.height < COMPACT_FROM:
             return 0
@@ -112,16 +123,16 @@ def _merge_parts(table: Table, bucket: str) -> int:
     return table.transact(step)
 
 
-def _compact_by_delta(handle: DeltaTable) -> int:
+def _compact_by_delta(handle: DeltaTable, small_bytes: int) -> int:
     files = actions(handle)
-    if files.is_empty() or not _fragmented(files):
+    if files.is_empty() or not _fragmented(files, small_bytes):
         return 0
-    metrics = handle.optimize.compact(target_size=SMALL_BYTES * 4)
+    metrics = handle.optimize.compact(target_size=small_bytes)
     return int(metrics["numFilesRemoved"])
 
 
-def _fragmented(files: pl.DataFrame) -> bool:
-    small = files.filter(pl.col("size_bytes") < SMALL_BYTES)
+def _fragmented(files: pl.DataFrame, small_bytes: int) -> bool:
+    small = files.filter(pl.col("size_bytes") < small_bytes)
     keys = [name for name in files.columns if name.startswith("partition.")]
     if not keys:
         return small.height >= COMPACT_FROM

@@ -8,14 +8,14 @@ one of them plans again; no change ever scans what has ended; and no value reach
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Generic, TypeVar
 
 import polars as pl
 from deltalake import DeltaTable
 
 from position_sync_dagster.domain.clock import Clock
-from position_sync_dagster.lake.ids import new_ids
+from position_sync_dagster.lake.ids import new_part
+from position_sync_dagster.lake.maintenance import tidy
 from position_sync_dagster.lake.schemas import LIVE, LIVE_PART
 from position_sync_dagster.lake.table import Table, actions, overwrite, scan
 
@@ -80,7 +80,9 @@ class StayTable:
 
     def change(self, step: Step[T], note: Mapping[str, str]) -> T:
         """Run a step on the newest live rows and commit what it decided, all or nothing."""
-        return self.table.transact(lambda handle: self._commit(handle, step, note))
+        result = self.table.transact(lambda handle: self._commit(handle, step, note))
+        tidy(self.table)
+        return result
 
     def view(self) -> View:
         """Read the newest live rows."""
@@ -141,11 +143,6 @@ class StayTable:
 def as_live(frame: pl.DataFrame) -> pl.DataFrame:
     """Give rows the partition of live ones."""
     return frame.with_columns(bucket=pl.lit(LIVE), part=pl.lit(LIVE_PART))
-
-
-def new_part(now: datetime) -> str:
-    """Draw the name of a part: unique, in order of time, hexadecimal digits and dashes."""
-    return new_ids(now, 1)[0]
 
 
 def _ended_counts(handle: DeltaTable) -> dict[str, int]:
