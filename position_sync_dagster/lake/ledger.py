@@ -11,6 +11,7 @@ from deltalake import DeltaTable, Transaction
 from position_sync_dagster.domain.update import PositionUpdate, Source
 from position_sync_dagster.lake.fence import owner_of, refuse_stale_owner
 from position_sync_dagster.lake.ids import content_id, created_at_of
+from position_sync_dagster.lake.maintenance import tidy
 from position_sync_dagster.lake.mode import check_mode
 from position_sync_dagster.lake.rows import update_rows, updates_of
 from position_sync_dagster.lake.schemas import POSITION_UPDATES
@@ -92,7 +93,9 @@ class SyncUpdates:
             append(handle, new, note, [Transaction(WRITER, handle.version() + 1)])
             return AppendResult(version=handle.version(), rows=new.height)
 
-        return self.table.transact(step)
+        result = self.table.transact(step)
+        tidy(self.table)
+        return result
 
     def fence(self, gateway_id: str, token: int) -> None:
         """Refuse rows of owners before this one from now on; see `PositionUpdatesTable`."""

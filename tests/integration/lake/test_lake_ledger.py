@@ -8,7 +8,7 @@ import pytest
 from deltalake import DeltaTable
 
 from position_sync_dagster.domain.update import PositionUpdate, PositionUpdateHandler, TradingMode
-from position_sync_dagster.errors import TradingModeError
+from position_sync_dagster.errors import LeaseLostError, TradingModeError
 from position_sync_dagster.lake.ids import new_ids
 from position_sync_dagster.lake.maintenance import maintain
 from position_sync_dagster.lake.schemas import POSITION_UPDATES
@@ -142,6 +142,25 @@ def test_the_newest_rows_stay_right_when_files_are_merged_and_deleted(ledger, ma
     assert positions == [39.0, 99.0]
     fresh = PositionUpdatesTable(ledger.table.path).sync.latest()
     assert fresh.get_column("position").to_list() == positions
+
+
+def test_the_fence_stands_when_files_are_merged_and_the_log_is_cut(ledger, make_update, clock):
+    ledger.sync.fence("g:1", 7)
+    for _ in range(40):
+        clock.advance(1)
+        ledger.sync.append([make_update(1)])
+    maintain(ledger.table, clean_now=True)
+    maintain(PositionUpdatesTable(ledger.table.path).table, clean_now=True)
+    with pytest.raises(LeaseLostError):
+        PositionUpdatesTable(ledger.table.path).sync.fence("g:1", 6)
+
+
+def test_writers_merge_small_files_on_their_way(ledger, make_update, clock):
+    for _ in range(200):
+        clock.advance(1)
+        ledger.sync.append([make_update(1)])
+    assert ledger.table.snapshot(lambda handle: len(handle.file_uris())) <= 2
+    assert ledger.sync.count() == 200
 
 
 def test_a_repeat_is_recognized_after_a_compaction(ledger, make_update, clock):
