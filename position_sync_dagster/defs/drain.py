@@ -11,7 +11,7 @@ from position_sync_dagster.defs.history import LIVING, REASON, JobRun, RunState,
 from position_sync_dagster.defs.kept import instance_of, tables_of_ticks
 from position_sync_dagster.defs.stream import STREAM_JOB
 from position_sync_dagster.domain.request import QueueStatus
-from position_sync_dagster.domain.session import SessionState
+from position_sync_dagster.sync.values import confirmed_at, why_blind
 from position_sync_dagster.sync.workload import (
     DrainCursor,
     Step,
@@ -21,7 +21,6 @@ from position_sync_dagster.sync.workload import (
 )
 
 if TYPE_CHECKING:
-    from position_sync_dagster.domain.session import GatewaySession
     from position_sync_dagster.lake.lake import Lake
     from position_sync_dagster.settings import Settings
 
@@ -81,7 +80,12 @@ def observe(
         pending=backlog.counts[QueueStatus.PENDING],
         claimable=backlog.claimable + backlog.expired,
         oldest_pending_at=backlog.oldest_pending_at,
-        values_until=_values_until(session, settings, now),
+        blind=why_blind(
+            session,
+            confirmed_at(lake.broker_positions.sync.read(settings.gateway_id)),
+            settings,
+            now,
+        ),
         session=session,
         stream_in_flight=any(run.state in LIVING for run in streams),
         drain_in_flight=_in_flight(drains, now),
@@ -105,18 +109,6 @@ def _in_flight(drains: Sequence[JobRun], now: datetime) -> str | None:
         if run.state in LIVING and now - run.since < timedelta(seconds=MAX_RUNTIME_S):
             return run.run_id
     return None
-
-
-def _values_until(
-    session: "GatewaySession | None", settings: "Settings", now: datetime
-) -> datetime | None:
-    """Tell until when `broker_positions` counts, by the rule that the drain itself goes by."""
-    if session is None:
-        return None
-    fresh = timedelta(seconds=settings.refresh_interval_s + settings.drain_time_limit_s)
-    if session.is_alive(now):
-        return now + fresh if session.state is SessionState.LIVE else None
-    return session.heartbeat_at + fresh
 
 
 def _mark(path: Path | None) -> str | None:

@@ -1,6 +1,6 @@
 """Where a drained request gets its values from, and what they make of the request."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -12,7 +12,6 @@ from position_sync_dagster.domain.request import QueuedPosition
 from position_sync_dagster.domain.routing import Key
 from position_sync_dagster.domain.session import GatewaySession, SessionState
 from position_sync_dagster.errors import GatewayError
-from position_sync_dagster.gateway.connection import IBConnectionManager
 from position_sync_dagster.lake.broker_positions import BrokerPositionsTable
 from position_sync_dagster.lake.sessions import GatewaySessions
 from position_sync_dagster.settings import Settings
@@ -39,6 +38,10 @@ class ValueSource(Protocol):
         Raises:
             SourceBlindError: There is none; try later.
         """
+        ...
+
+    async def close(self) -> None:
+        """Give up what was opened for it."""
         ...
 
 
@@ -74,31 +77,6 @@ def answer(request: QueuedPosition, view: BrokerView) -> Answer:
     return Answer(verdict=Verdict.NOT_HELD if view.complete else Verdict.UNKNOWN)
 
 
-class ConnectionValues:
-    """Values over the process's shared connection: the library in one process."""
-
-    def __init__(self, manager: IBConnectionManager) -> None:
-        self._manager = manager
-
-    async def view(self) -> BrokerView:
-        """Give the account feed's holdings, downloading them first where they are missing."""
-        try:
-            connection = await self._manager.get_connection()
-            await connection.feed.ensure(
-                timedelta(seconds=self._manager.settings.refresh_interval_s)
-            )
-        except SourceBlindError:
-            raise
-        except GatewayError as error:
-            raise SourceBlindError(error.what, remedy=error.remedy) from error
-        feed = connection.feed
-        return BrokerView(holdings={h.key: h for h in feed.holdings}, complete=feed.is_complete)
-
-    async def close(self) -> None:
-        """Give the connection up."""
-        await self._manager.close()
-
-
 class LakeValues:
     """Values from `broker_positions`, which the owner of the login keeps: across processes.
 
@@ -123,8 +101,7 @@ class LakeValues:
         gateway_id, now = self._settings.gateway_id, self._clock()
         session = await self._sessions.current(gateway_id)
         rows = await self._positions.read(gateway_id)
-        confirmed = max((row.confirmed_at for row in rows if row.confirmed_at), default=None)
-        why = why_blind(session, confirmed, self._settings, now)
+        why = why_blind(session, confirmed_at(rows), self._settings, now)
         if why is not None:
             raise SourceBlindError(
                 why, remedy="The requests wait; nothing is lost and nothing is failed."
@@ -134,9 +111,17 @@ class LakeValues:
             complete=bool(rows) and all(row.completeness is Completeness.COMPLETE for row in rows),
         )
 
+    async def close(self) -> None:
+        """Do nothing: the tables are shared."""
+
+
+def confirmed_at(rows: Iterable[BrokerPosition]) -> datetime | None:
+    """Tell when the broker last confirmed an account of these rows; None when it never has."""
+    return max((row.confirmed_at for row in rows if row.confirmed_at), default=None)
+
 
 def why_blind(
-    session: GatewaySession | None, confirmed_at: datetime | None, settings: Settings, now: datetime
+    session: GatewaySession | None, confirmed: datetime | None, settings: Settings, now: datetime
 ) -> str | None:
     """Tell why the owner's last words do not count now; None when they do.
 
@@ -152,13 +137,13 @@ def why_blind(
             f"The owner of {gateway_id} is {session.state} since "
             f"{session.state_since:%H:%M:%S} UTC{because}"
         )
-    if confirmed_at is None:
+    if confirmed is None:
         return f"Nobody has asked the gateway {gateway_id} for its positions yet."
-    if now - confirmed_at > timedelta(
+    if now - confirmed > timedelta(
         seconds=settings.refresh_interval_s + settings.drain_time_limit_s
     ):
         return (
-            f"The gateway {gateway_id} was last asked at {confirmed_at:%Y-%m-%d %H:%M:%S} UTC, "
+            f"The gateway {gateway_id} was last asked at {confirmed:%Y-%m-%d %H:%M:%S} UTC, "
             "and no stream lives."
         )
     return None

@@ -13,14 +13,12 @@ from position_sync_dagster.domain.request import QueuedPosition
 from position_sync_dagster.domain.update import PositionUpdate, Source
 from position_sync_dagster.domain.valuation import Provenance, from_portfolio
 from position_sync_dagster.errors import LakeError, LeaseLostError, PositionSyncError
-from position_sync_dagster.gateway.connection import IBConnectionManager
 from position_sync_dagster.lake.queue import PositionQueue
 from position_sync_dagster.lake.updates import PositionUpdatesTable
 from position_sync_dagster.settings import Settings, load_settings
 from position_sync_dagster.sync.reports import BatchReport
 from position_sync_dagster.sync.values import (
     BrokerView,
-    ConnectionValues,
     SourceBlindError,
     ValueSource,
     Verdict,
@@ -130,7 +128,7 @@ class QueueWorker:
         self._batch_size = batch_size
         self._settings = settings or load_settings()
         self._updates = updates or PositionUpdatesTable(delta_lake_path)
-        self._values = values or ConnectionValues(IBConnectionManager(self._settings))
+        self._values = values or _shared_connection(self._settings)
         self._by = by or Provenance()
         self._clock = clock
         self._owner = f"worker-{uuid4()}"
@@ -156,8 +154,7 @@ class QueueWorker:
         if self._task is not None:
             await self._task
             self._task = None
-        if isinstance(self._values, ConnectionValues):
-            await self._values.close()
+        await self._values.close()
 
     async def process_batch(self) -> BatchReport:
         """Claim one batch, write its rows in one commit and mark it.
@@ -268,3 +265,11 @@ class QueueWorker:
                     await asyncio.wait_for(self._stop.wait(), self._interval_s)
                 except TimeoutError:
                     continue
+
+
+def _shared_connection(settings: Settings) -> ValueSource:
+    """Give the default source; a drain in a process of its own never loads ib_async."""
+    from position_sync_dagster.gateway.connection import IBConnectionManager
+    from position_sync_dagster.sync.connection_values import ConnectionValues
+
+    return ConnectionValues(IBConnectionManager(settings))

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Self
 
-from position_sync_dagster.domain.session import GatewaySession, Owner, SessionState
+from position_sync_dagster.domain.session import GatewaySession
 
 SETTLE_S = 10.0
 """A login without an owner is left alone this long: a stream that is about to start comes first."""
@@ -71,8 +71,7 @@ class Workload:
     Attributes:
         pending: Requests that wait, whether or not they may be claimed yet.
         claimable: Those that may be claimed now, and claims whose lease has expired.
-        values_until: Until when a drain can take values from `broker_positions`; None when it
-            holds none that are complete.
+        blind: Why a drain cannot take values from `broker_positions`; None when it can.
         session: The gateway's newest session, alive or not.
         stream_in_flight: A stream run is queued, starting or running.
         drain_in_flight: Id of a drain run that is queued, starting or running.
@@ -86,7 +85,7 @@ class Workload:
     pending: int
     claimable: int
     oldest_pending_at: datetime | None = None
-    values_until: datetime | None = None
+    blind: str | None = None
     session: GatewaySession | None = None
     stream_in_flight: bool = False
     drain_in_flight: str | None = None
@@ -142,12 +141,9 @@ def plan_drain(seen: Workload, cursor: DrainCursor, *, refresh_interval_s: float
         steps += [Step.REFRESH, Step.DRAIN]
         reasons.append(refresh_reason)
     elif seen.claimable:
-        hindrance = _hindrance(seen)
-        if hindrance is None:
+        if seen.blind is None:
             steps.append(Step.DRAIN)
-            reasons.append("requests wait")
-        else:
-            reasons.append(hindrance)
+        reasons.append(seen.blind or "requests wait")
     if not steps:
         return _skip("; ".join(reasons) or refresh_reason, seen, cursor)
     return DrainPlan(steps=tuple(steps), reason=_numbers("; ".join(reasons), seen), cursor=cursor)
@@ -218,17 +214,6 @@ def _refresh_due(
     if seen.now < settled_at:
         return False, "a stream may be about to start"
     return True, "a refresh is due and no stream lives"
-
-
-def _hindrance(seen: Workload) -> str | None:
-    owner = _owner(seen)
-    if owner is not None and owner.state is SessionState.BLIND:
-        return f"the gateway is away since {owner.state_since:%H:%M:%S} UTC"
-    if owner is not None and owner.owner is Owner.DRAIN:
-        return "a drain owns the login"
-    if seen.values_until is None or seen.values_until < seen.now:
-        return "there are no fresh, complete values from the broker"
-    return None
 
 
 def _numbers(reason: str, seen: Workload) -> str:

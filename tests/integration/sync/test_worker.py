@@ -6,9 +6,10 @@ from position_sync_dagster.domain.request import QueueRequest, QueueStatus
 from position_sync_dagster.domain.session import SessionState
 from position_sync_dagster.errors import LakeError, LeaseLostError
 from position_sync_dagster.gateway.connection import IBConnectionManager
+from position_sync_dagster.sync.connection_values import ConnectionValues
 from position_sync_dagster.sync.drain import drain
 from position_sync_dagster.sync.refresh import refresh
-from position_sync_dagster.sync.values import ConnectionValues, SourceBlindError
+from position_sync_dagster.sync.values import SourceBlindError
 from position_sync_dagster.sync.worker import QueueWorker
 
 A, B = "DUSIM0001", "DUSIM0002"

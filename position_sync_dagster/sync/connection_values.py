@@ -1,0 +1,32 @@
+"""Values over the shared connection, for the library in one process."""
+
+from datetime import timedelta
+
+from position_sync_dagster.errors import GatewayError
+from position_sync_dagster.gateway.connection import IBConnectionManager
+from position_sync_dagster.sync.values import BrokerView, SourceBlindError
+
+
+class ConnectionValues:
+    """Values over the process's shared connection: the library in one process."""
+
+    def __init__(self, manager: IBConnectionManager) -> None:
+        self._manager = manager
+
+    async def view(self) -> BrokerView:
+        """Give the account feed's holdings, downloading them first where they are missing."""
+        try:
+            connection = await self._manager.get_connection()
+            await connection.feed.ensure(
+                timedelta(seconds=self._manager.settings.refresh_interval_s)
+            )
+        except SourceBlindError:
+            raise
+        except GatewayError as error:
+            raise SourceBlindError(error.what, remedy=error.remedy) from error
+        feed = connection.feed
+        return BrokerView(holdings={h.key: h for h in feed.holdings}, complete=feed.is_complete)
+
+    async def close(self) -> None:
+        """Give the connection up."""
+        await self._manager.close()
