@@ -53,6 +53,10 @@ FAIR_WAIT_S = 2.0
 """How long a writer queues behind others; it then goes on without, since the lock is for fairness
 and Delta's own check is for safety."""
 
+FAIR_POLL_S = 0.0005
+"""Who asks seldom is overtaken by who has just been served: at 2 ms four claimers in a tight loop
+wait up to 25 times the median, at 0.5 ms up to 9 times."""
+
 SUSPECT_AFTER_S = 300.0
 """A commit this long after its snapshot may have met a log that was cleaned under it."""
 
@@ -168,7 +172,7 @@ class Table:
             return
         lock = FileLock(f"{self.path}/{TURN_LOCK}")
         try:
-            lock.acquire(timeout=FAIR_WAIT_S, poll_interval=0.002)
+            lock.acquire(timeout=FAIR_WAIT_S, poll_interval=FAIR_POLL_S)
         except Timeout:
             pass
         except OSError as error:

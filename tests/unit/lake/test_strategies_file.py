@@ -127,4 +127,4 @@ def test_a_file_that_is_not_there_is_named_with_its_setting(tmp_path):
 
 def test_a_file_nested_without_end_is_refused(tmp_path):
     with pytest.raises(StrategiesFileError, match="nested"):
-        read(tmp_path, "strategies: " + "[" * 5000)
+        read(tmp_path, "strategies: " + "[" * 2000)
