@@ -198,7 +198,7 @@ class IBPositionStreamer:
                     try:
                         await self._open()
                         failures = 0
-                    except GatewayError as error:
+                    except (GatewayError, ConnectionError) as error:
                         self._go_blind(str(error))
                         failures += 1
                         await self._pause(self._backoff_s(failures))
@@ -207,7 +207,7 @@ class IBPositionStreamer:
                     await self._tick()
                 except LakeError as error:
                     logger.error("%s", error)
-                except GatewayLostError as error:
+                except (GatewayLostError, ConnectionError) as error:
                     self._go_blind(str(error))
                 except GatewayError as error:
                     logger.warning("%s", error)
