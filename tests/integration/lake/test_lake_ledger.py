@@ -9,6 +9,7 @@ from deltalake import DeltaTable
 
 from position_sync_dagster.domain.update import PositionUpdate, PositionUpdateHandler, TradingMode
 from position_sync_dagster.errors import LeaseLostError, TradingModeError
+from position_sync_dagster.lake import table
 from position_sync_dagster.lake.ids import new_ids
 from position_sync_dagster.lake.maintenance import maintain
 from position_sync_dagster.lake.schemas import POSITION_UPDATES
@@ -113,12 +114,12 @@ def test_the_newest_row_of_a_holding_is_the_same_in_any_order_of_arrival(
     ]
     answers = []
     for seed in range(4):
-        table = PositionUpdatesTable(tmp_path / f"u{seed}")
+        one = PositionUpdatesTable(tmp_path / f"u{seed}")
         shuffled = Random(seed).sample(updates, len(updates))
         for start in range(0, len(shuffled), 3):
-            table.sync.append(shuffled[start : start + 3])
-            table.sync.latest()
-        answers.append(table.sync.latest().select("account", "conid", "position").rows())
+            one.sync.append(shuffled[start : start + 3])
+            one.sync.latest()
+        answers.append(one.sync.latest().select("account", "conid", "position").rows())
     assert answers == [[("DUSIM1", 1, 3.0), ("DUSIM1", 2, 3.0)]] * 4
 
 
@@ -155,12 +156,13 @@ def test_the_fence_stands_when_files_are_merged_and_the_log_is_cut(ledger, make_
         PositionUpdatesTable(ledger.table.path).sync.fence("g:1", 6)
 
 
-def test_writers_merge_small_files_on_their_way(ledger, make_update, clock):
-    for _ in range(200):
+def test_writers_merge_small_files_on_their_way(ledger, make_update, clock, monkeypatch):
+    monkeypatch.setattr(table, "COMPACT_EVERY", 40)
+    for _ in range(40):
         clock.advance(1)
         ledger.sync.append([make_update(1)])
     assert ledger.table.snapshot(lambda handle: len(handle.file_uris())) < 10
-    assert ledger.sync.count() == 200
+    assert ledger.sync.count() == 40
 
 
 def test_a_repeat_is_recognized_after_a_compaction(ledger, make_update, clock):

@@ -141,7 +141,7 @@ async def test_a_login_of_another_trading_mode_is_refused(lake):
 
 async def test_weeks_of_heartbeats_leave_a_handful_of_files(lake, clock):
     session = await lake.sessions.acquire(LOGIN, Owner.STREAM, **WHO)
-    for _ in range(60):
+    for _ in range(30):
         clock.advance(4)
         session = await lake.sessions.renew(session, lease_s=15)
     for _ in range(40):
