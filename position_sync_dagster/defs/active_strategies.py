@@ -30,7 +30,7 @@ def active_strategies(
 
             registry.replace_all(load_strategies(settings.strategies_file))
         legs = registry.get_all_active()
-    context.instance.add_run_tags(context.run_id, {REGISTRY_VERSION: str(registry.version)})
+    context.instance.add_run_tags(context.run.run_id, {REGISTRY_VERSION: str(registry.version)})
     return dg.MaterializeResult(
         metadata={
             "dagster/row_count": len(legs),

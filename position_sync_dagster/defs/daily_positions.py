@@ -1,6 +1,7 @@
 """The asset `daily_positions`: every holding at the exchange's close, by the day."""
 
 from datetime import UTC, date, datetime, timedelta
+from zoneinfo import ZoneInfo
 
 import dagster as dg
 
@@ -18,6 +19,9 @@ from position_sync_dagster.defs.tables import (
 )
 from position_sync_dagster.lake.derived import DAILY_POSITIONS, DerivedTable, values_at_close
 from position_sync_dagster.settings import load_settings
+from position_sync_dagster.sync.daily import ExchangeDays
+
+CLOSE_JOB = "close_day"
 
 SETTLE = timedelta(minutes=20)
 """Index options trade, and the last values arrive, until a quarter of an hour after the close."""
@@ -60,7 +64,7 @@ def daily_asset(partitions: dg.DailyPartitionsDefinition) -> dg.AssetsDefinition
                 for day, key in days.items()
             }
             table = DerivedTable(settings.table("daily_positions"), DAILY_POSITIONS)
-            result = table.replace_days(frames, run_id=context.run_id)
+            result = table.replace_days(frames, run_id=context.run.run_id)
         for day, frame in frames.items():
             context.add_asset_metadata(
                 {
@@ -87,19 +91,33 @@ def daily() -> dg.Definitions:
     partitions = exchange_partitions(days, settings.daily_start)
     asset = daily_asset(partitions)
     job = dg.define_asset_job(
-        "close_day",
+        CLOSE_JOB,
         selection=[asset],
-        # Explicit: without it the schedule would run on holidays too.
-        partitions_def=partitions,
         description="Record every holding at the close of a session, or of a range of sessions.",
     )
+    return dg.Definitions(assets=[asset], jobs=[job], schedules=[closing_schedule(days)])
+
+
+def closing_schedule(days: ExchangeDays) -> dg.ScheduleDefinition:
+    """Build the schedule that records each session shortly after its usual close.
+
+    Dagster's own schedule for partitions would run on holidays, for the session before, unless
+    the job were given its partitions in a way that is deprecated.
+    """
     runs_at = datetime.combine(date(2000, 1, 1), days.closes_at) + SETTLE
-    schedule = dg.build_schedule_from_partitioned_job(
-        job,
+
+    @dg.schedule(
         name="after_the_close",
-        hour_of_day=runs_at.hour,
-        minute_of_hour=runs_at.minute,
+        job_name=CLOSE_JOB,
+        cron_schedule=f"{runs_at.minute} {runs_at.hour} * * 1-5",
+        execution_timezone=days.timezone,
         default_status=dg.DefaultScheduleStatus.RUNNING,
         description=f"Shortly after the usual close of {days.calendar}, on its trading days.",
     )
-    return dg.Definitions(assets=[asset], jobs=[job], schedules=[schedule])
+    def after_the_close(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+        day = context.scheduled_execution_time.astimezone(ZoneInfo(days.timezone)).date()
+        if not days.is_session(day):
+            return dg.SkipReason(f"{days.calendar} is closed on {day}.")
+        return dg.RunRequest(partition_key=day.isoformat())
+
+    return after_the_close

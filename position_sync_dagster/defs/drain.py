@@ -21,6 +21,7 @@ from position_sync_dagster.sync.workload import (
 )
 
 if TYPE_CHECKING:
+    from position_sync_dagster.domain.session import GatewaySession
     from position_sync_dagster.lake.lake import Lake
     from position_sync_dagster.settings import Settings
 
@@ -75,17 +76,13 @@ def observe(
     setbacks = consecutive(_is_setback(run) for run in ended)
     session = lake.sessions.sync.current(settings.gateway_id)
     backlog = lake.queue.sync.overview()
+    claimable = backlog.claimable + backlog.expired
     return Workload(
         now=now,
         pending=backlog.counts[QueueStatus.PENDING],
-        claimable=backlog.claimable + backlog.expired,
+        claimable=claimable,
         oldest_pending_at=backlog.oldest_pending_at,
-        blind=why_blind(
-            session,
-            confirmed_at(lake.broker_positions.sync.read(settings.gateway_id)),
-            settings,
-            now,
-        ),
+        blind=_blind(lake, settings, session, now) if claimable else None,
         session=session,
         stream_in_flight=any(run.state in LIVING for run in streams),
         drain_in_flight=_in_flight(drains, now),
@@ -98,6 +95,14 @@ def observe(
         ),
         strategies_mark=_mark(settings.strategies_file),
     )
+
+
+def _blind(
+    lake: "Lake", settings: "Settings", session: "GatewaySession | None", now: datetime
+) -> str | None:
+    """Tell why a drain could take no values, by the rule that the drain itself goes by."""
+    rows = lake.broker_positions.sync.read(settings.gateway_id)
+    return why_blind(session, confirmed_at(rows), settings, now)
 
 
 def _is_setback(run: JobRun) -> bool:

@@ -34,7 +34,7 @@ def latest_positions(
         settings = gateway.settings(lake)
         table = DerivedTable(settings.table("latest_positions"), LATEST_POSITIONS)
         rows = current_values(lake.open(settings).updates.sync, table)
-        result = table.replace(rows, run_id=context.run_id)
+        result = table.replace(rows, run_id=context.run.run_id)
     return dg.MaterializeResult(
         metadata=replaced(table, result)
         | {

@@ -29,7 +29,7 @@ def position_queue(
     with told_as_failure():
         settings = gateway.settings(lake)
         tables = lake.open(settings)
-        report = asyncio.run(refresh(tables, settings, run_id=context.run_id))
+        report = asyncio.run(refresh(tables, settings, run_id=context.run.run_id))
         version = report.queue_version or tables.queue.table.version()
     return dg.MaterializeResult(
         metadata={

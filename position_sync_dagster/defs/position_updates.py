@@ -38,7 +38,7 @@ def position_updates(
             drain(
                 tables,
                 settings,
-                run_id=context.run_id,
+                run_id=context.run.run_id,
                 time_limit_s=settings.drain_time_limit_s,
             )
         )
@@ -48,7 +48,7 @@ def position_updates(
     if report.reason:
         context.log.warning(report.reason)
     if report.released and not report.rows:
-        context.instance.add_run_tags(context.run_id, {GIVEN_BACK: str(report.released)})
+        context.instance.add_run_tags(context.run.run_id, {GIVEN_BACK: str(report.released)})
     return dg.MaterializeResult(
         metadata=drain_metadata(report, version), data_version=data_version(version)
     )

@@ -48,7 +48,7 @@ def strategy_exposure(
         found = exposures(tables.registry.sync.get_all_active(), values)
         table = DerivedTable(settings.table("strategy_exposure"), STRATEGY_EXPOSURE)
         rows = frame_of(STRATEGY_EXPOSURE, (asdict(exposure) for exposure in found))
-        result = table.replace(rows, run_id=context.run_id)
+        result = table.replace(rows, run_id=context.run.run_id)
     times = [e.oldest_value_at for e in found if e.oldest_value_at is not None]
     metadata = replaced(table, result) | {
         "strategies": len({e.strategy_id for e in found}),

@@ -25,7 +25,7 @@ def stream_legs(
     """
     with told_as_failure():
         settings = gateway.settings(lake)
-        worker = StreamWorker(lake.open(settings), settings, run_id=context.run_id)
+        worker = StreamWorker(lake.open(settings), settings, run_id=context.run.run_id)
         with worker.running(grace_s=CLEAN_END_S):
             for report in worker.reports():
                 for event in materializations(report):

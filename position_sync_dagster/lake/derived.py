@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import polars as pl
@@ -163,7 +163,7 @@ def values_at_close(
         opened: The day's local midnight.
         closed: The close of its session.
     """
-    held = (pl.col("position") != 0) | (pl.col("timestamp") >= opened)
+    held = (pl.col("position") != 0) | (pl.col("timestamp") >= opened.astimezone(UTC))
     return (
         updates.asof(closed, LOOK_BACK_DAYS)
         .filter(held)

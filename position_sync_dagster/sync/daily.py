@@ -35,6 +35,10 @@ class ExchangeDays:
         zone = ZoneInfo(self.timezone)
         return [datetime.combine(day, time(), zone) for day in self.holidays]
 
+    def is_session(self, day: date) -> bool:
+        """Tell whether the exchange trades on a day."""
+        return day.weekday() < 5 and day not in self.holidays
+
     def to_text(self) -> str:
         """Write the days as text."""
         return json.dumps(

@@ -80,16 +80,18 @@ def test_a_drain_in_flight_is_waited_for() -> None:
 
 def test_a_blind_owner_makes_requests_wait_and_the_reason_is_told() -> None:
     decided = plan(
-        seen(claimable=5, session=session(state=SessionState.BLIND, age_s=300), blind="the owner is BLIND")
+        seen(
+            claimable=5,
+            session=session(state=SessionState.BLIND, age_s=300),
+            blind="the owner is BLIND",
+        )
     )
     assert decided.steps == ()
     assert "the owner is BLIND" in decided.reason
 
 
 def test_stale_values_make_requests_wait_until_the_next_refresh() -> None:
-    decided = plan(
-        seen(claimable=5, session=dead(age_s=100), blind="last asked long ago")
-    )
+    decided = plan(seen(claimable=5, session=dead(age_s=100), blind="last asked long ago"))
     assert decided.steps == ()
     assert "last asked long ago" in decided.reason
 

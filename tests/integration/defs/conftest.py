@@ -1,0 +1,172 @@
+"""A Dagster instance, a lake and the rows that the definitions are tried on."""
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from position_sync_dagster.defs.resources import GATEWAY, LAKE
+from position_sync_dagster.domain.broker import BrokerPosition, Completeness
+from position_sync_dagster.domain.instrument import Instrument
+from position_sync_dagster.domain.request import QueueRequest
+from position_sync_dagster.domain.session import GatewaySession, Owner, SessionState
+from position_sync_dagster.domain.update import PositionUpdate, Source, TradingMode
+from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.settings import Settings, load_settings
+
+ACCOUNT = "DUSIM0001"
+CLOSED_PORT = 1
+"""Nothing listens there: who connects by mistake is refused at once."""
+
+
+@pytest.fixture
+def settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Settings:
+    """Give the settings that the definitions read from the environment."""
+    monkeypatch.setenv("POSITION_SYNC_LAKE", str(tmp_path / "lake"))
+    monkeypatch.setenv("POSITION_SYNC_GATEWAY_PORT", str(CLOSED_PORT))
+    return load_settings()
+
+
+@pytest.fixture
+def lake(settings: Settings) -> Lake:
+    """Give the tables, empty."""
+    lake = Lake(settings.lake)
+    lake.initialize_sync()
+    return lake
+
+
+@pytest.fixture
+def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
+    """Give an instance whose storages are in memory."""
+    home = tmp_path / "home"
+    home.mkdir()
+    with dg.DagsterInstance.ephemeral(tempdir=str(home)) as instance:
+        yield instance
+
+
+@pytest.fixture
+def instance_on_disk(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
+    """Give an instance with files, as a code server opens it; it takes a second."""
+    with dg.instance_for_test(temp_dir=str(tmp_path)) as instance:
+        yield instance
+
+
+@pytest.fixture
+def materialize(
+    settings: Settings, instance: dg.DagsterInstance
+) -> Callable[..., dg.ExecuteInProcessResult]:
+    """Run assets as the definitions run them; a failure is a result, not an exception."""
+
+    def run(*assets: Any, **options: Any) -> dg.ExecuteInProcessResult:
+        return dg.materialize(
+            list(assets),
+            resources={"lake": LAKE, "gateway": GATEWAY},
+            instance=instance,
+            raise_on_error=False,
+            **options,
+        )
+
+    return run
+
+
+@pytest.fixture
+def own(lake: Lake, settings: Settings) -> Callable[..., GatewaySession]:
+    """Take the login and give the session."""
+
+    def take(
+        *,
+        owner: Owner = Owner.STREAM,
+        state: SessionState = SessionState.LIVE,
+        run_id: str | None = None,
+        lease_s: float = 60.0,
+    ) -> GatewaySession:
+        sessions = lake.sessions.sync
+        session = sessions.acquire(
+            settings.gateway_id,
+            owner,
+            lease_s=60.0,
+            run_id=run_id,
+            host="here",
+            pid=os.getpid(),
+        )
+        return sessions.renew(session, lease_s=lease_s, state=state)
+
+    return take
+
+
+@pytest.fixture
+def hold(lake: Lake, settings: Settings) -> Callable[..., None]:
+    """Let the broker hold these conids, one contract each."""
+
+    def write(
+        session: GatewaySession, *conids: int, completeness: Completeness = Completeness.COMPLETE
+    ) -> None:
+        now = datetime.now(UTC)
+        rows = [
+            BrokerPosition(
+                gateway_id=settings.gateway_id,
+                account=ACCOUNT,
+                instrument=Instrument(conid=conid, symbol="SPY", sec_type="OPT", currency="USD"),
+                position=1.0,
+                average_cost=100.0,
+                market_price=1.5,
+                market_value=150.0,
+                unrealized_pnl=50.0,
+                received_at=now,
+                position_time=now,
+                snapshot_id="snapshot-1",
+                completeness=completeness,
+            )
+            for conid in conids
+        ]
+        lake.broker_positions.sync.replace(settings.gateway_id, rows, session=session)
+
+    return write
+
+
+@pytest.fixture
+def ask(lake: Lake) -> Callable[..., list[str]]:
+    """Put requests for these conids into the queue."""
+
+    def insert(*conids: int) -> list[str]:
+        return lake.queue.sync.insert_many(
+            [QueueRequest(conid, "SPY", 2, ACCOUNT) for conid in conids]
+        )
+
+    return insert
+
+
+@pytest.fixture
+def tell(lake: Lake, settings: Settings) -> Callable[..., None]:
+    """Write a row of the ledger as it would have been written at a moment."""
+
+    def write(conid: int, at: datetime, **values: Any) -> None:
+        plain = PositionUpdate(
+            conid=conid,
+            symbol="SPY",
+            right=None,
+            position=1.0,
+            market_price=1.5,
+            market_value=150.0,
+            average_cost=100.0,
+            unrealized_pnl=50.0,
+            timestamp=at,
+            account=ACCOUNT,
+            source=Source.STREAM,
+            gateway_id=settings.gateway_id,
+            trading_mode=TradingMode.SIMULATED,
+        )
+        lake.updates.sync.append([replace(plain, **values)])
+
+    return write
+
+
+@pytest.fixture
+def ago() -> Callable[[float], datetime]:
+    """Give the moment so many seconds ago."""
+    return lambda seconds: datetime.now(UTC) - timedelta(seconds=seconds)

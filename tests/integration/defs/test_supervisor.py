@@ -1,0 +1,98 @@
+"""The supervisor sensor over real runs and leases."""
+
+import time
+from collections.abc import Callable
+
+import dagster as dg
+import pytest
+
+from position_sync_dagster.defs.stream import STREAM_JOB
+from position_sync_dagster.defs.supervisor import supervise_stream
+from position_sync_dagster.domain.session import SessionState
+
+pytestmark = pytest.mark.usefixtures("settings", "lake")
+
+Tick = Callable[..., dg.RunRequest | dg.SkipReason]
+
+
+@pytest.fixture
+def tick(instance: dg.DagsterInstance) -> Tick:
+    def evaluate(*, since_s: float = 3600.0) -> dg.RunRequest | dg.SkipReason:
+        with dg.build_sensor_context(
+            instance=instance, last_sensor_start_time=time.time() - since_s
+        ) as context:
+            return supervise_stream(context)
+
+    return evaluate
+
+
+def begin(instance: dg.DagsterInstance, status: dg.DagsterRunStatus) -> str:
+    run = dg.DagsterRun(job_name=STREAM_JOB, status=status)
+    instance.add_run(run)
+    return run.run_id
+
+
+def test_the_stream_is_started_where_none_ran(tick: Tick) -> None:
+    assert isinstance(tick(), dg.RunRequest)
+
+
+def test_a_living_stream_is_left_alone(tick: Tick, instance, own) -> None:
+    own(run_id=begin(instance, dg.DagsterRunStatus.STARTED))
+    assert "its lease holds" in tick().skip_message
+
+
+def test_a_run_whose_lease_is_dead_is_failed_and_followed(tick: Tick, instance, own) -> None:
+    """After `kill -9` of everything Dagster believes for ever that the run goes on."""
+    run_id = begin(instance, dg.DagsterRunStatus.STARTED)
+    own(run_id=run_id, lease_s=0.001)
+    assert isinstance(tick(), dg.RunRequest)
+    assert instance.get_run_by_id(run_id).status is dg.DagsterRunStatus.FAILURE
+    assert isinstance(tick(), dg.RunRequest)
+
+
+def test_a_run_that_has_not_begun_is_waited_for(tick: Tick, instance) -> None:
+    begin(instance, dg.DagsterRunStatus.NOT_STARTED)
+    assert "is waiting" in tick().skip_message
+
+
+def test_a_terminated_run_pauses_the_stream_until_the_sensor_is_toggled(
+    tick: Tick, instance
+) -> None:
+    run_id = begin(instance, dg.DagsterRunStatus.STARTED)
+    instance.report_run_canceled(instance.get_run_by_id(run_id))
+    assert "paused by a person" in tick().skip_message
+    assert isinstance(tick(since_s=0.0), dg.RunRequest)
+
+
+def test_a_blind_stream_is_alive(tick: Tick, instance, own) -> None:
+    own(run_id=begin(instance, dg.DagsterRunStatus.STARTED), state=SessionState.BLIND)
+    assert "is blind" in tick().skip_message
+
+
+def test_a_tick_of_a_code_server_opens_the_instance_once(
+    instance_on_disk: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from position_sync_dagster.defs import kept
+
+    opened = []
+    from_ref = dg.DagsterInstance.from_ref
+
+    def count(ref):
+        opened.append(ref)
+        return from_ref(ref)
+
+    monkeypatch.setattr(dg.DagsterInstance, "from_ref", staticmethod(count))
+    for _ in range(2):
+        context = dg.SensorEvaluationContext(
+            instance_ref=instance_on_disk.get_ref(),
+            last_tick_completion_time=None,
+            last_run_key=None,
+            cursor=None,
+            log_key=None,
+            repository_name=None,
+        )
+        supervise_stream(context)
+    assert len(opened) == 1
+    for _, held in kept._instances:
+        held.dispose()
+    kept._instances.clear()
