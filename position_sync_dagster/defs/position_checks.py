@@ -87,13 +87,14 @@ def watched(session: GatewaySession | None, now: datetime) -> dg.AssetCheckResul
         "line_limit": session.line_limit,
         "note": session.detail or "",
     }
-    alive = session.is_alive(now)
-    if alive and session.state is SessionState.LIVE and session.owner is Owner.STREAM:
+    streaming = session.owner is Owner.STREAM and session.is_alive(now)
+    if streaming and session.state is SessionState.LIVE:
         return dg.AssetCheckResult(
             passed=True, description="A stream sees the gateway.", metadata=metadata
         )
+    alive = session.is_alive(now)
     since = session.state_since if alive else min(session.heartbeat_at, session.expires_at)
-    who = "The stream does not see the gateway" if alive else "No stream lives"
+    who = "The stream does not see the gateway" if streaming else "No stream lives"
     return dg.AssetCheckResult(
         passed=False,
         severity=dg.AssetCheckSeverity.WARN,

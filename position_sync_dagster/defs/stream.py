@@ -68,6 +68,8 @@ def materializations(report: StreamReport) -> list[dg.AssetMaterialization]:
                     line_limit=report.line_limit,
                     legs_streamed=report.legs_streamed,
                     reconnects=report.reconnects,
+                    promotions=report.promotions,
+                    demotions=report.demotions,
                     tick_to_table_p50_s=report.tick_to_table_p50_s,
                     tick_to_table_p95_s=report.tick_to_table_p95_s,
                     state=str(report.state),

@@ -1,0 +1,60 @@
+"""Upkeep of tables and of Dagster's own storage."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import dagster as dg
+
+from position_sync_dagster.defs.drain import DRAIN_JOB
+from position_sync_dagster.defs.maintenance import forget, maintain_lake, old_runs
+from position_sync_dagster.defs.resources import GATEWAY, LAKE
+from position_sync_dagster.lake.lake import Lake
+
+SOON = datetime.now(UTC) + timedelta(days=1)
+
+
+def ended(instance: dg.DagsterInstance, job_name: str) -> str:
+    run = dg.DagsterRun(job_name=job_name, status=dg.DagsterRunStatus.SUCCESS)
+    instance.add_run(run)
+    return run.run_id
+
+
+def test_upkeep_goes_over_every_table(settings, instance, lake: Lake) -> None:
+    result = maintain_lake.execute_in_process(
+        instance=instance, resources={"lake": LAKE, "gateway": GATEWAY}
+    )
+    assert result.success
+
+
+def test_runs_that_are_many_are_forgotten_and_closing_days_are_kept(instance) -> None:
+    drained = ended(instance, DRAIN_JOB)
+    ended(instance, "close_day")
+    assert list(old_runs(instance, before=SOON)) == [drained]
+
+
+def test_runs_younger_than_the_setting_are_kept(instance) -> None:
+    ended(instance, DRAIN_JOB)
+    assert list(old_runs(instance, before=datetime.now(UTC) - timedelta(days=14))) == []
+
+
+def test_a_run_that_goes_on_is_kept(instance) -> None:
+    instance.add_run(dg.DagsterRun(job_name=DRAIN_JOB, status=dg.DagsterRunStatus.STARTED))
+    assert list(old_runs(instance, before=SOON)) == []
+
+
+def test_forgetting_a_run_leaves_no_file_of_it(instance_on_disk, tmp_path: Path) -> None:
+    @dg.job(name=DRAIN_JOB, executor_def=dg.in_process_executor)
+    def job() -> None:
+        noisy()
+
+    run_id = job.execute_in_process(instance=instance_on_disk).run_id
+    kept = [path for path in tmp_path.rglob(f"*{run_id}*") if path.exists()]
+    assert kept
+    forget(instance_on_disk, run_id)
+    assert instance_on_disk.get_run_by_id(run_id) is None
+    assert [path for path in tmp_path.rglob(f"*{run_id}*") if path.exists()] == []
+
+
+@dg.op
+def noisy() -> None:
+    print("something for the log")
