@@ -11,6 +11,7 @@ UV_VERSION := 0.13.8
 UV := .tools/bin/uv
 UV_INSTALLED := .tools/.uv-$(UV_VERSION)
 SYNCED := .venv/.synced
+BENCH_SYNCED := .venv/.bench-synced
 BIN := .venv/bin
 
 export UV_PYTHON_DOWNLOADS := never
@@ -21,6 +22,7 @@ FOR ?=
 UI_PORT ?=
 CONTROL_PORT ?=
 HOME_DIR ?=
+PART ?=
 ARGS ?=
 
 .PHONY: help
@@ -30,7 +32,8 @@ help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-15s %s\n", $$1, $$2 }'
 	@echo
 	@echo '  demo takes FOR=60 (seconds, unattended; fails unless its figures are met),'
-	@echo '  UI_PORT=3000, CONTROL_PORT=, HOME_DIR=.demo; dev takes UI_PORT=3000; test takes ARGS=.'
+	@echo '  UI_PORT=3000, CONTROL_PORT=, HOME_DIR=.demo; dev takes UI_PORT=3000; test takes ARGS=;'
+	@echo '  bench takes PART=queue and ARGS=--quick.'
 
 .PHONY: demo
 demo: $(SYNCED) ## simulator, stream, queue and Dagster UI together, with a live status
@@ -45,6 +48,10 @@ dev: $(SYNCED) ## dagster dev on 127.0.0.1 against your own TWS or IB Gateway (s
 .PHONY: test
 test: $(SYNCED) ## the whole test suite
 	@$(BIN)/pytest $(ARGS)
+
+.PHONY: bench
+bench: $(BENCH_SYNCED) ## tables of times beside other ways to do the same (minutes)
+	@$(BIN)/python -m benchmarks $(if $(PART),--part $(PART)) $(ARGS)
 
 .PHONY: check
 check: $(SYNCED) ## lint, format, types, import rules, lock file
@@ -95,4 +102,12 @@ $(SYNCED): $(UV_INSTALLED) pyproject.toml uv.lock
 	"$$python" -m venv .venv && \
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r .tools/requirements.txt && \
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable . && \
+	touch $@
+
+# Beside what the tests need, and lost when that is installed anew.
+$(BENCH_SYNCED): $(SYNCED)
+	@echo 'Installing what the benchmarks compare with into .venv'; \
+	$(UV) export --quiet --frozen --only-group bench --output-file .tools/bench.txt >/dev/null && \
+	.tools/bin/python -m pip --python $(BIN)/python install --quiet --disable-pip-version-check \
+	  --no-deps --require-hashes -r .tools/bench.txt && \
 	touch $@

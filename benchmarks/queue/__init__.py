@@ -1,0 +1,21 @@
+"""The queue and the ledger beside a naive queue, SQLite, bare Delta commits, Parquet, DuckDB."""
+
+from benchmarks.queue.contention import claimers
+from benchmarks.queue.durability import durability
+from benchmarks.queue.flatness import flatness
+from benchmarks.queue.growth import growth
+from benchmarks.queue.ledger import appends
+from benchmarks.queue.newest import newest
+from benchmarks.queue.speed import speed
+
+TITLE = "The queue and the ledger"
+
+SECTIONS = {
+    "speed": speed,
+    "flatness": flatness,
+    "claimers": claimers,
+    "durability": durability,
+    "ledger": appends,
+    "newest": newest,
+    "growth": growth,
+}

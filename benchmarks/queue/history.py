@@ -1,0 +1,111 @@
+"""Queues with a past: finished requests in bulk, or many commits with their maintenance."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import polars as pl
+from deltalake import DeltaTable
+
+from benchmarks.bench import Bench
+from benchmarks.queue.contestant import BATCH
+from benchmarks.queue.lake_queue import ACCOUNT, FIRST_CONID, LakeQueue
+from position_sync_dagster.lake.ids import new_ids, new_part
+from position_sync_dagster.lake.maintenance import SMALL_BYTES, maintain
+from position_sync_dagster.lake.schemas import POSITION_QUEUE
+from position_sync_dagster.lake.table import actions, append
+
+UPKEEP_EVERY = 720
+"""Drains between two turns of maintenance: an hour of one drain every 5 s."""
+
+_PROBE_ROWS = 20_000
+
+
+def lake_of_finished(bench: Bench, rows: int) -> LakeQueue:
+    """Give our queue with finished requests, made once a run."""
+    return bench.kept(
+        f"finished-{rows}", lambda: queue_with_finished(bench.new_folder("lake"), rows)
+    )
+
+
+def lake_of_commits(bench: Bench, commits: int) -> LakeQueue:
+    """Give our queue after many commits, made once a run."""
+    return bench.kept(
+        f"commits-{commits}", lambda: queue_with_commits(bench.new_folder("lake"), commits)
+    )
+
+
+def queue_with_finished(path: Path, rows: int) -> LakeQueue:
+    """Make a queue that has finished so many requests.
+
+    They are written in bulk into the files that maintenance leaves of an hour-by-hour past: parts
+    in order of time, each just over the size from which maintenance lets a file be. A turn of
+    maintenance afterwards finds nothing to do.
+    """
+    contestant = LakeQueue(path)
+    if rows:
+        _write_parts(contestant, rows)
+        done = maintain(contestant.queue.table, clean_now=True)
+        assert done.compacted == 0, done
+    assert sum(contestant.counts().values()) == rows
+    return contestant
+
+
+def queue_with_commits(path: Path, commits: int) -> LakeQueue:
+    """Make a queue that has lived through so many commits, maintained as in production."""
+    contestant = LakeQueue(path)
+    drains = 0
+    while contestant.queue.table.version() < commits:
+        contestant.run(1)
+        drains += 4
+        if drains >= UPKEEP_EVERY:
+            maintain(contestant.queue.table)
+            drains = 0
+    return contestant
+
+
+def finished_rows(first_at: datetime, rows: int, part: str) -> pl.DataFrame:
+    """Give requests that were enqueued, claimed in batches and finished, in order of time."""
+    index = pl.int_range(rows, eager=True)
+    created = pl.lit(first_at) + pl.duration(milliseconds="index")
+    batches = [token.replace("-", "") for token in new_ids(first_at, -(-rows // BATCH))]
+    frame = pl.DataFrame({"request_id": new_ids(first_at, rows), "index": index})
+    return frame.select(
+        "request_id",
+        account=pl.lit(ACCOUNT),
+        conid=FIRST_CONID + pl.col("index") % 180,
+        symbol=pl.format("SYM{}", pl.col("index") % 40),
+        priority=pl.lit(2, pl.Int64),
+        status=pl.lit("SUCCESS"),
+        attempts=pl.lit(0, pl.Int64),
+        created_at=created,
+        updated_at=created + pl.duration(seconds=3),
+        available_at=pl.lit(None, pl.Datetime("us", "UTC")),
+        lease_owner=pl.lit("drain-worker-1"),
+        lease_token=pl.Series(batches).gather(index // BATCH),
+        lease_expires_at=pl.lit(None, pl.Datetime("us", "UTC")),
+        error_message=pl.lit(None, pl.String),
+        reason=pl.lit("REFRESH"),
+        bucket=pl.lit("SUCCESS"),
+        part=pl.lit(part),
+    ).cast(dict(POSITION_QUEUE.polars))  # type: ignore[arg-type]
+
+
+def _write_parts(contestant: LakeQueue, rows: int) -> None:
+    began = datetime.now(UTC) - timedelta(days=30)
+    per_part = _rows_of_a_full_part(contestant.queue.table.path, began)
+    for first in range(0, rows, per_part):
+        at = began + timedelta(seconds=first)
+        frame = finished_rows(at, min(per_part, rows - first), new_part(at))
+
+        def step(handle: DeltaTable, frame: pl.DataFrame = frame) -> None:
+            append(handle, frame, {"action": "compact"})
+
+        contestant.queue.table.transact(step)
+
+
+def _rows_of_a_full_part(path: str, at: datetime) -> int:
+    probe = LakeQueue(Path(path + "-probe"))
+    frame = finished_rows(at, _PROBE_ROWS, new_part(at))
+    probe.queue.table.transact(lambda handle: append(handle, frame, {}))
+    size = int(probe.queue.table.snapshot(actions).get_column("size_bytes").sum())
+    return int(1.2 * SMALL_BYTES / size * _PROBE_ROWS)

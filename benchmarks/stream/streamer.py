@@ -1,0 +1,29 @@
+"""The measured process: the whole stream as a run of Dagster does it, without Dagster.
+
+`python -m benchmarks.stream.streamer LAKE PORT SECONDS`
+"""
+
+import asyncio
+import sys
+
+from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.stream import stream
+
+
+async def main(lake: str, port: str, seconds: str) -> None:
+    """Stream into the lake for some seconds."""
+    settings = Settings(
+        _env_file=None,
+        lake=lake,
+        gateway_port=int(port),
+        max_lines=105,
+        rotate_after_s=float(seconds),
+    )
+    await stream(
+        Lake(lake), settings, stop=asyncio.Event(), report=lambda _: None, run_id="benchmark"
+    )
+
+
+if __name__ == "__main__":
+    asyncio.run(main(*sys.argv[1:]))
