@@ -153,7 +153,7 @@ async def _activate(folder: Path, lines: int) -> set[int]:
 
     lake = Lake(folder)
     await lake.registry.initialize()
-    held = sorted({p.conid for p in load_book("demo").positions})[:lines]
+    held = sorted({opening.conid for opening in load_book("demo").openings})[:lines]
     now = datetime.now(UTC)
     await lake.registry.add_many(
         make_leg(
