@@ -4,8 +4,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-
-from tests.acceptance.program import Demo
+from program import Demo
 
 
 @pytest.fixture

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-
-from tests.acceptance.program import (
+from program import (
     END_WITHIN_S,
     PROGRAM,
     clean_environment,

@@ -10,8 +10,7 @@ from pathlib import Path
 import polars as pl
 import psutil
 import pytest
-
-from tests.acceptance.program import (
+from program import (
     END_WITHIN_S,
     LEGS,
     QUEUED,

@@ -10,10 +10,10 @@ from typing import Any
 
 import polars as pl
 import pytest
+from program import ACCOUNT, LEGS, QUEUED, STREAMED, Demo, command, wait_for
 
 from position_sync_dagster.domain.update import PositionUpdate, Source, TradingMode
 from position_sync_dagster.lake import Lake
-from tests.acceptance.program import ACCOUNT, LEGS, QUEUED, STREAMED, Demo, command, wait_for
 
 WARM_START_S = 60.0
 COLD_START_S = 120.0
