@@ -215,3 +215,26 @@ async def test_an_owner_that_was_followed_adds_no_row_even_if_it_never_looked(
         with pytest.raises(LeaseLostError, match="newer owner"):
             await lake.updates.append([later])
         assert (await lake.updates.append([replace(later, fencing_token=None)])).rows == 1
+
+
+async def test_a_successor_takes_over_within_seconds_and_no_row_is_of_both(
+    simulate, lake, settings_for, running, leg, eventually
+):
+    async with simulate() as sim:
+        await lake.registry.add_active(**leg(PUT))
+        first, _stop, _ = running(settings_for(sim, rotate_after_s=2.0), run_id="run-1")
+        await eventually(lambda: _alive(lake, settings_for(sim)))
+        second, stop, reports = running(settings_for(sim), run_id="run-2", wait_s=20.0)
+        await first
+        await eventually(lambda: reports)
+        stop.set()
+        await second
+        rows = await lake.updates.between(utc_now() - timedelta(hours=1), utc_now())
+        rows = rows.filter(rows["source"] == "STREAM").sort("timestamp")
+        tokens = rows["fencing_token"].to_list()
+        assert tokens == sorted(tokens)
+        assert sorted(set(rows["run_id"])) == ["run-1", "run-2"]
+        last = rows.filter(rows["run_id"] == "run-1")["timestamp"].max()
+        begun = rows.filter(rows["run_id"] == "run-2")["timestamp"].min()
+        assert begun - last < timedelta(seconds=5)
+        assert sim.stats()["connections"]["peak"] == 1
