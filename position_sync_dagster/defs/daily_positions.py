@@ -15,7 +15,7 @@ from position_sync_dagster.defs.tables import (
     TAGS,
     columns_of,
     data_version,
-    replaced,
+    written,
 )
 from position_sync_dagster.lake.derived import DAILY_POSITIONS, DerivedTable, values_at_close
 from position_sync_dagster.settings import load_settings
@@ -77,7 +77,7 @@ def daily_asset(partitions: dg.DailyPartitionsDefinition) -> dg.AssetsDefinition
                 partition_key=days[day],
             )
         return dg.MaterializeResult(
-            metadata=replaced(table, result), data_version=data_version(result.version)
+            metadata=written(table, result), data_version=data_version(result.version)
         )
 
     return daily_positions

@@ -11,7 +11,7 @@ from position_sync_dagster.defs.tables import (
     TAGS,
     columns_of,
     data_version,
-    replaced,
+    written,
 )
 from position_sync_dagster.lake.derived import LATEST_POSITIONS, DerivedTable, current_values
 
@@ -36,8 +36,9 @@ def latest_positions(
         rows = current_values(lake.open(settings).updates.sync, table)
         result = table.replace(rows, run_id=context.run.run_id)
     return dg.MaterializeResult(
-        metadata=replaced(table, result)
+        metadata=written(table, result)
         | {
+            "dagster/row_count": result.rows,
             "held": rows.filter(rows["position"] != 0).height,
             "without_value": rows["market_value"].null_count(),
         },

@@ -14,7 +14,7 @@ from position_sync_dagster.defs.tables import (
     TAGS,
     columns_of,
     data_version,
-    replaced,
+    written,
 )
 from position_sync_dagster.lake.derived import (
     LATEST_POSITIONS,
@@ -50,7 +50,8 @@ def strategy_exposure(
         rows = frame_of(STRATEGY_EXPOSURE, (asdict(exposure) for exposure in found))
         result = table.replace(rows, run_id=context.run.run_id)
     times = [e.oldest_value_at for e in found if e.oldest_value_at is not None]
-    metadata = replaced(table, result) | {
+    metadata = written(table, result) | {
+        "dagster/row_count": result.rows,
         "strategies": len({e.strategy_id for e in found}),
         "legs": sum(e.legs for e in found),
         "legs_held": sum(e.legs_held for e in found),

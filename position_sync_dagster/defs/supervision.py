@@ -25,11 +25,13 @@ class Supervision:
     Attributes:
         start: Request a new run.
         lost: Runs to report as failed: Dagster believes they live, their lease says otherwise.
+        paused: A person ended the stream, and nobody resumed it.
     """
 
     start: bool
     lost: tuple[str, ...]
     reason: str
+    paused: bool = False
 
 
 def supervise(
@@ -80,6 +82,7 @@ def _after(runs: Sequence[JobRun], now: datetime, supervised_since: datetime | N
             lost=(),
             reason=f"paused by a person at {ended_at:%Y-%m-%d %H:%M:%S} UTC: switch this sensor "
             "off and on, or launch the job, to resume",
+            paused=True,
         )
     crashes = consecutive(_crashed(r) for r in runs)
     wait_s = retry_delay_s(crashes - 1) - (now - ended_at).total_seconds()

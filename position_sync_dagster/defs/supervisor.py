@@ -25,9 +25,10 @@ def supervise_stream(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.
     lake, settings = tables_of_ticks()
     instance = instance_of(context)
     started_at = context.last_sensor_start_time
+    session = lake.sessions.sync.current(settings.gateway_id)
     decision = supervise(
         recent_runs(instance, STREAM_JOB, limit=RUNS_SEEN),
-        lake.sessions.sync.current(settings.gateway_id),
+        session,
         now=datetime.now(UTC),
         supervised_since=None if started_at is None else datetime.fromtimestamp(started_at, UTC),
         rotate_after_s=settings.rotate_after_s,
@@ -38,6 +39,8 @@ def supervise_stream(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.
             instance.report_run_failed(
                 run, "Its process is gone: the lease on the gateway ended without a last word."
             )
+    if decision.paused and session is not None:
+        lake.sessions.sync.annotate(session, decision.reason)  # for `position-sync status`
     if decision.start:
         return dg.RunRequest(tags={REASON: decision.reason})
     return dg.SkipReason(decision.reason)

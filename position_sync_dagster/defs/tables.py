@@ -34,10 +34,10 @@ def data_version(version: int | None) -> dg.DataVersion | None:
     return None if version is None else dg.DataVersion(str(version))
 
 
-def replaced(table: DerivedTable, result: Replaced) -> dict[str, float | str]:
+def written(table: DerivedTable, result: Replaced) -> dict[str, float | str]:
     """Tell a replacement of a derived table in numbers."""
     return {
-        "dagster/row_count": result.rows,
+        "rows": result.rows,
         "dagster/uri": table.path,
         "delta_version": result.version,
         "changed": int(result.changed),
