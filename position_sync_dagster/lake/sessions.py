@@ -134,6 +134,24 @@ class SyncSessions:
 
         return self._own(session, change, "end")
 
+    def annotate(self, session: GatewaySession, detail: str) -> None:
+        """Say why a session that has ended is not followed; see `GatewaySessions.annotate`."""
+
+        def step(view: View) -> Change[None]:
+            before = sessions_of(view.live)
+            stored = _of(before, session.gateway_id)
+            if (
+                stored is None
+                or stored.session_id != session.session_id
+                or stored.state in ALIVE
+                or stored.detail == detail
+            ):
+                return Change(None)
+            others = [s for s in before if s.gateway_id != session.gateway_id]
+            return Change(None, session_rows([*others, replace(stored, detail=detail)]))
+
+        self._stays.change(step, {"action": "annotate", "session_id": session.session_id})
+
     def current(self, gateway_id: str) -> GatewaySession | None:
         """Give the newest session of a login, alive or not."""
         return _of(sessions_of(self._stays.view().live), gateway_id)
@@ -288,6 +306,13 @@ class GatewaySessions:
             LeaseLostError: Another session has followed, or this one has ended.
         """
         return await offload(self.sync.end, session, state, detail)
+
+    async def annotate(self, session: GatewaySession, detail: str) -> None:
+        """Say, for a person, why a session that has ended is not followed by another.
+
+        Changes nothing when the session lives, was followed, or says so already.
+        """
+        await offload(self.sync.annotate, session, detail)
 
     async def current(self, gateway_id: str) -> GatewaySession | None:
         """Give the newest session of a login, alive or not; None when there never was one."""

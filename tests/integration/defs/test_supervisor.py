@@ -8,7 +8,9 @@ import pytest
 
 from position_sync_dagster.defs.stream import STREAM_JOB
 from position_sync_dagster.defs.supervisor import supervise_stream
+from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.session import SessionState
+from position_sync_dagster.sync.status import read_status
 
 pytestmark = pytest.mark.usefixtures("settings", "lake")
 
@@ -56,11 +58,17 @@ def test_a_run_that_has_not_begun_is_waited_for(tick: Tick, instance) -> None:
 
 
 def test_a_terminated_run_pauses_the_stream_until_the_sensor_is_toggled(
-    tick: Tick, instance
+    tick: Tick, instance, own, lake, settings
 ) -> None:
     run_id = begin(instance, dg.DagsterRunStatus.STARTED)
+    lake.sessions.sync.end(own(run_id=run_id))
     instance.report_run_canceled(instance.get_run_by_id(run_id))
     assert "paused by a person" in tick().skip_message
+    status = read_status(lake, settings, utc_now())
+    assert "paused by a person" in status.session_detail
+    version = lake.sessions.table.version()
+    tick()
+    assert lake.sessions.table.version() == version
     assert isinstance(tick(since_s=0.0), dg.RunRequest)
 
 
