@@ -101,7 +101,9 @@ def keep(command: Sequence[str], *, owner_fd: int, grace_s: float) -> int:
         return 127
     codes: dict[int, int] = {}
     let_go = wait(owner_fd, wakeup_fd, child.pid, codes)
-    end(lambda: left_of(os.getpid()), grace_s=grace_s, after_poll=lambda: reap(codes))
+    killed = end(lambda: left_of(os.getpid()), grace_s=grace_s, after_poll=lambda: reap(codes))
+    if killed:
+        print(f"killed after {grace_s:g} s: {', '.join(killed)}", flush=True)  # noqa: T201
     child.returncode = codes.get(child.pid, 0)
     return 0 if let_go else exit_code(child.returncode)
 

@@ -64,7 +64,7 @@ def end(
     grace_s: float,
     poll_s: float = 0.05,
     after_poll: Callable[[], object] = lambda: None,
-) -> list[psutil.Process]:
+) -> list[str]:
     """End all that `find` gives: an interrupt to each, once, and a kill after `grace_s`.
 
     Args:
@@ -73,18 +73,26 @@ def end(
         after_poll: Called after each look, for a caller that has children to reap.
 
     Returns:
-        Those that had to be killed.
+        Those that had to be killed, each as its id and the start of its command line.
     """
     asked: set[psutil.Process] = set()
-    killed: set[psutil.Process] = set()
+    killed: dict[psutil.Process, str] = {}
     deadline = time.monotonic() + grace_s
     while left := find():
         if time.monotonic() < deadline:
             send(set(left) - asked, signal.SIGINT)
             asked.update(left)
         else:
+            killed = {process: described(process) for process in left} | killed
             send(left, signal.SIGKILL)
-            killed.update(left)
         time.sleep(poll_s)
         after_poll()
-    return sorted(killed, key=lambda process: process.pid)
+    return list(killed.values())
+
+
+def described(process: psutil.Process) -> str:
+    """Give a process's id and the start of its command line."""
+    try:
+        return f"{process.pid} ({' '.join(process.cmdline())[:80]})"
+    except psutil.Error:
+        return str(process.pid)
