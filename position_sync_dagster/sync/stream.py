@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.leg import LegState
@@ -81,6 +81,10 @@ async def stream(
         return watch.finish()
 
 
+LOOK_S = 1.0
+"""How often the reports are thought of."""
+
+
 class _Writer:
     """The persisting handler: counted, and only under a lease that holds."""
 
@@ -116,19 +120,29 @@ class _Watch:
         self._total = Tally()
 
     async def run(self, interval_s: float) -> None:
+        """Report once per interval; what was enqueued at once, since a drain follows it soon."""
+        interval = timedelta(seconds=interval_s)
+        queued_at = self._since - interval
         while True:
-            await asyncio.sleep(interval_s)
-            self._flush()
+            await asyncio.sleep(min(LOOK_S, interval_s))
+            now = self._clock()
+            if now - self._since >= interval:
+                queued_at = now if self._streamer.tally.enqueued else queued_at
+                self._flush(self._streamer.tally.take())
+            elif self._streamer.tally.enqueued and now - queued_at >= interval:
+                queued_at = now
+                self._flush(self._streamer.tally.take_queued())
 
     def finish(self) -> StreamReport:
-        self._flush()
+        """Report what is left and give the totals."""
+        self._flush(self._streamer.tally.take())
         return self._of(self._total, self._started)
 
-    def _flush(self) -> None:
-        span = self._streamer.tally.take()
+    def _flush(self, span: Tally) -> None:
         self._total.add(span)
         report = self._of(span, self._since)
-        self._since = report.until
+        if report.rows or report.reconnects:
+            self._since = report.until
         if report.rows or report.enqueued or report.reconnects:
             self._report(report)
 

@@ -83,6 +83,12 @@ class Tally:
             setattr(self, item.name, getattr(fresh, item.name))
         return taken
 
+    def take_queued(self) -> "Tally":
+        """Give only what was enqueued so far, and count that anew."""
+        taken = Tally(enqueued=self.enqueued, queue_version=self.queue_version)
+        self.enqueued, self.queue_version = 0, None
+        return taken
+
     def add(self, other: "Tally") -> None:
         """Count another span on top of this one."""
         self.enqueued += other.enqueued
