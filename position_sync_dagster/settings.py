@@ -24,6 +24,7 @@ class Settings(BaseSettings):
     )
 
     lake: str = Field("data/lake", description="Folder or s3:// URI of the tables.")
+    fsync: bool = Field(True, description="An acknowledged commit outlives a loss of power.")
     strategies_file: Path | None = Field(
         None, description="YAML file that the registry is kept equal to; none: the tables rule."
     )

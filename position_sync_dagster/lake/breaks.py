@@ -218,12 +218,14 @@ class ReconciliationBreaks:
         new_ids: NewIds = new_ids,
         contention_s: float = 15.0,
         storage_options: Mapping[str, str] | None = None,
+        fsync: bool = True,
     ) -> None:
         self.table = Table(
             delta_lake_path,
             RECONCILIATION_BREAKS,
             contention_s=contention_s,
             storage_options=storage_options,
+            fsync=fsync,
         )
         self.sync = SyncBreaks(self.table, clock, new_ids)
 

@@ -23,7 +23,7 @@ class SyncBrokerPositions:
 
     def __init__(self, table: Table) -> None:
         self.table = table
-        self._cached: tuple[int, str, list[BrokerPosition]] | None = None
+        self._cached: tuple[tuple[int, int], str, list[BrokerPosition]] | None = None
 
     def initialize(self) -> None:
         """Create the table, or check and migrate the one that is there."""
@@ -51,11 +51,11 @@ class SyncBrokerPositions:
         """Give what the broker last said, by account and conid."""
 
         def step(handle: DeltaTable) -> list[BrokerPosition]:
-            cached = self._cached
-            if cached is None or cached[:2] != (handle.version(), gateway_id):
+            cached, stamp = self._cached, self.table.stamp(handle)
+            if cached is None or cached[:2] != (stamp, gateway_id):
                 rows = scan(handle, BROKER_POSITIONS, _of(gateway_id))
                 found = broker_positions_of(rows.sort("account", "conid"))
-                cached = self._cached = (handle.version(), gateway_id, found)
+                cached = self._cached = (stamp, gateway_id, found)
             return list(cached[2])
 
         return self.table.snapshot(step)
@@ -120,12 +120,14 @@ class BrokerPositionsTable:
         *,
         contention_s: float = 15.0,
         storage_options: Mapping[str, str] | None = None,
+        fsync: bool = True,
     ) -> None:
         self.table = Table(
             delta_lake_path,
             BROKER_POSITIONS,
             contention_s=contention_s,
             storage_options=storage_options,
+            fsync=fsync,
         )
         self.sync = SyncBrokerPositions(self.table)
 

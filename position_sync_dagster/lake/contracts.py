@@ -65,9 +65,14 @@ class ContractsTable:
         *,
         contention_s: float = 15.0,
         storage_options: Mapping[str, str] | None = None,
+        fsync: bool = True,
     ) -> None:
         self.table = Table(
-            delta_lake_path, CONTRACTS, contention_s=contention_s, storage_options=storage_options
+            delta_lake_path,
+            CONTRACTS,
+            contention_s=contention_s,
+            storage_options=storage_options,
+            fsync=fsync,
         )
         self.sync = SyncContracts(self.table)
 

@@ -79,8 +79,8 @@ def explain(error: Exception, path: str) -> LakeError:
         case Fault.STALE | Fault.OTHER:
             return BrokenTableError(
                 f"The table {path} cannot be read whole: {_line(error)}.",
-                remedy="Files of it were deleted or damaged: restore the folder from a copy, or "
-                "move it away to start with an empty table.",
+                remedy="Files of it were deleted or damaged: `position-sync doctor` says which; "
+                "with --repair it goes back to the last whole version.",
             )
 
 

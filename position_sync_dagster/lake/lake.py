@@ -17,10 +17,14 @@ from position_sync_dagster.lake.registry import StrategyRegistry
 from position_sync_dagster.lake.sessions import GatewaySessions
 from position_sync_dagster.lake.table import Table
 from position_sync_dagster.lake.updates import PositionUpdatesTable
+from position_sync_dagster.settings import Settings
 
 
 class Lake:
     """The tables of one folder or `s3://` URI, each opened at its first use.
+
+    Args:
+        fsync: Whether what a call acknowledged is on the disk, not only in the system's memory.
 
     >>> lake = Lake("data/lake")          # doctest: +SKIP
     >>> await lake.initialize()           # doctest: +SKIP
@@ -35,12 +39,20 @@ class Lake:
         retry: RetryPolicy | None = None,
         contention_s: float = 15.0,
         storage_options: Mapping[str, str] | None = None,
+        fsync: bool = True,
     ) -> None:
         self.path = str(path).rstrip("/")
         self._clock = clock
         self._retry = retry
         self._contention_s = contention_s
         self._options = storage_options
+        self._fsync = fsync
+
+    @classmethod
+    def of(cls, settings: Settings, *, clock: Clock = utc_now) -> "Lake":
+        """Give the lake that the settings name, with their attempts and their fsync."""
+        retry = RetryPolicy(max_attempts=settings.max_attempts)
+        return cls(settings.lake, clock=clock, retry=retry, fsync=settings.fsync)
 
     @cached_property
     def registry(self) -> StrategyRegistry:
@@ -50,6 +62,7 @@ class Lake:
             clock=self._clock,
             contention_s=self._contention_s,
             storage_options=self._options,
+            fsync=self._fsync,
         )
 
     @cached_property
@@ -61,6 +74,7 @@ class Lake:
             clock=self._clock,
             contention_s=self._contention_s,
             storage_options=self._options,
+            fsync=self._fsync,
         )
 
     @cached_property
@@ -70,6 +84,7 @@ class Lake:
             self.table_path("position_updates"),
             contention_s=self._contention_s,
             storage_options=self._options,
+            fsync=self._fsync,
         )
 
     @cached_property
@@ -79,6 +94,7 @@ class Lake:
             self.table_path("broker_positions"),
             contention_s=self._contention_s,
             storage_options=self._options,
+            fsync=self._fsync,
         )
 
     @cached_property
@@ -88,6 +104,7 @@ class Lake:
             self.table_path("contracts"),
             contention_s=self._contention_s,
             storage_options=self._options,
+            fsync=self._fsync,
         )
 
     @cached_property
@@ -98,6 +115,7 @@ class Lake:
             clock=self._clock,
             contention_s=self._contention_s,
             storage_options=self._options,
+            fsync=self._fsync,
         )
 
     @cached_property
@@ -108,6 +126,7 @@ class Lake:
             clock=self._clock,
             contention_s=self._contention_s,
             storage_options=self._options,
+            fsync=self._fsync,
         )
 
     @property

@@ -53,6 +53,7 @@ class SyncUpdates:
     def __init__(self, table: Table) -> None:
         self.table = table
         self._mutex = Lock()
+        self._epoch = 0
         self._seen: frozenset[str] = frozenset()
         self._latest = pl.DataFrame(schema=POSITION_UPDATES.polars)
 
@@ -192,6 +193,9 @@ class SyncUpdates:
     def _refresh_latest(self, handle: DeltaTable) -> pl.DataFrame:
         # Rows are only ever added, so what was the newest stays so against older files: a second
         # call reads the files that came since.
+        epoch = self.table.stamp(handle)[0]
+        if epoch != self._epoch:
+            self._epoch, self._seen, self._latest = epoch, frozenset(), self._latest.clear()
         files = actions(handle)
         present = frozenset(files.get_column("path")) if not files.is_empty() else frozenset()
         new = present - self._seen

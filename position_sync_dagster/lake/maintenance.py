@@ -61,7 +61,7 @@ def maintain(table: Table, *, clean_now: bool = False) -> MaintenanceResult:
         compacted = compact(table, SMALL_BYTES)
     except CommitContentionError:
         skipped = "compaction: other writers kept winning"
-    deleted = table.snapshot(lambda handle: _clean(handle, clean_now=clean_now))
+    deleted = table.snapshot(lambda handle: _clean(table, handle, clean_now=clean_now))
     files, version = table.snapshot(lambda handle: (actions(handle).height, handle.version()))
     return MaintenanceResult(
         table=table.spec.name,
@@ -139,8 +139,8 @@ def _fragmented(files: pl.DataFrame, small_bytes: int) -> bool:
     return bool((small.group_by(keys).len().get_column("len") >= COMPACT_FROM).any())
 
 
-def _clean(handle: DeltaTable, *, clean_now: bool) -> int:
-    handle.create_checkpoint()
+def _clean(table: Table, handle: DeltaTable, *, clean_now: bool) -> int:
+    table.checkpoint(handle)
     handle.cleanup_metadata()
     deleted = handle.vacuum(
         retention_hours=0 if clean_now else None,

@@ -168,6 +168,7 @@ class PositionQueue(AsyncQueue):
         random: Draws the jitter of the back-off.
         promote_after_s: Age from which a pending request counts as priority 1, in seconds.
         contention_s: How long a change is tried again while other writers win, in seconds.
+        fsync: Whether what a call acknowledged is on the disk, not only in the system's memory.
 
     >>> queue = PositionQueue("data/lake/position_queue")  # doctest: +SKIP
     >>> await queue.initialize()                           # doctest: +SKIP
@@ -187,12 +188,14 @@ class PositionQueue(AsyncQueue):
         promote_after_s: float = PROMOTE_AFTER_S,
         contention_s: float = 15.0,
         storage_options: Mapping[str, str] | None = None,
+        fsync: bool = True,
     ) -> None:
         self.table = Table(
             delta_lake_path,
             POSITION_QUEUE,
             contention_s=contention_s,
             storage_options=storage_options,
+            fsync=fsync,
         )
         super().__init__(
             SyncQueue(

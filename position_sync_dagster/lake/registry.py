@@ -37,6 +37,7 @@ class SyncRegistry:
         self._clock = clock
         self._index = LegIndex()
         self._version = -1
+        self._rows: pl.DataFrame | None = None
 
     @property
     def version(self) -> int:
@@ -60,7 +61,7 @@ class SyncRegistry:
     def refresh(self) -> bool:
         """Read what other processes changed; tell whether the active legs differ now."""
         view = self._stays.view()
-        if view.version == self._version:
+        if view.version == self._version and view.live is self._rows:
             return False
         before = self._index.legs
         self._load(view)
@@ -132,7 +133,7 @@ class SyncRegistry:
     def _load(self, view: View) -> None:
         # One assignment: `is_active` is called from other threads without a lock.
         self._index = LegIndex(legs_of(view.live))
-        self._version = view.version
+        self._version, self._rows = view.version, view.live
 
 
 class StrategyRegistry:
@@ -159,12 +160,14 @@ class StrategyRegistry:
         clock: Clock = utc_now,
         contention_s: float = 15.0,
         storage_options: Mapping[str, str] | None = None,
+        fsync: bool = True,
     ) -> None:
         self.table = Table(
             delta_lake_path,
             ACTIVE_STRATEGIES,
             contention_s=contention_s,
             storage_options=storage_options,
+            fsync=fsync,
         )
         self._clock = clock
         self.sync = SyncRegistry(self.table, clock)

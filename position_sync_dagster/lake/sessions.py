@@ -215,12 +215,14 @@ class GatewaySessions:
         new_ids: NewIds = new_ids,
         contention_s: float = 15.0,
         storage_options: Mapping[str, str] | None = None,
+        fsync: bool = True,
     ) -> None:
         self.table = Table(
             delta_lake_path,
             GATEWAY_SESSIONS,
             contention_s=contention_s,
             storage_options=storage_options,
+            fsync=fsync,
         )
         self.sync = SyncSessions(self.table, clock, new_ids)
 

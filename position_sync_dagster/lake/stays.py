@@ -71,8 +71,8 @@ class StayTable:
     def __init__(self, table: Table, clock: Clock) -> None:
         self.table = table
         self._clock = clock
-        self._cached: tuple[int, pl.DataFrame] | None = None
-        self._counted: tuple[int, dict[str, int]] | None = None
+        self._cached: tuple[tuple[int, int], pl.DataFrame] | None = None
+        self._counted: tuple[tuple[int, int], dict[str, int]] | None = None
 
     def initialize(self) -> None:
         """Create, check or migrate the table."""
@@ -98,18 +98,19 @@ class StayTable:
 
     def _figures(self, handle: DeltaTable) -> Figures:
         view, counted = self._view(handle), self._counted
-        if counted is None or counted[0] != view.version:
-            counted = self._counted = (view.version, _ended_counts(handle))
+        stamp = self.table.stamp(handle)
+        if counted is None or counted[0] != stamp:
+            counted = self._counted = (stamp, _ended_counts(handle))
         return Figures(view, counted[1])
 
     def _view(self, handle: DeltaTable) -> View:
-        version = handle.version()
+        stamp = self.table.stamp(handle)
         cached = self._cached
-        if cached is None or cached[0] != version:
-            cached = (version, scan(handle, self.table.spec, f"bucket = '{LIVE}'"))
+        if cached is None or cached[0] != stamp:
+            cached = (stamp, scan(handle, self.table.spec, f"bucket = '{LIVE}'"))
             self._cached = cached
         return View(
-            version,
+            handle.version(),
             cached[1],
             lambda where: scan(handle, self.table.spec, f"bucket <> '{LIVE}' AND ({where})"),
         )
@@ -120,7 +121,7 @@ class StayTable:
             return change.result
         frame, predicate = self._replacement(change.live, change.ended, change.reopened)
         overwrite(handle, frame, predicate, note)
-        self._cached = (handle.version(), change.live)
+        self._cached = (self.table.stamp(handle), change.live)
         return change.result
 
     def _replacement(

@@ -28,10 +28,14 @@ from tenacity import (
 from position_sync_dagster.errors import (
     CommitContentionError,
     LakeError,
+    LakeNotWritableError,
 )
+from position_sync_dagster.lake.disk import Disk
+from position_sync_dagster.lake.entries import LOG, TRANSACTIONS, entry_name
 from position_sync_dagster.lake.faults import STORAGE_ERRORS, Fault, Replan, classify, explain
 from position_sync_dagster.lake.opening import TURN_LOCK, Place, located
 from position_sync_dagster.lake.schemas import TableSpec
+from position_sync_dagster.lake.tears import refuse_torn
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
@@ -69,6 +73,7 @@ class Table:
     Args:
         path: A folder, absolute or relative to the working directory, or an `s3://` URI.
         contention_s: How long a change is tried again while others win, in seconds.
+        fsync: Whether a change that was acknowledged is on the disk (local tables only).
     """
 
     def __init__(
@@ -78,17 +83,21 @@ class Table:
         *,
         storage_options: Mapping[str, str] | None = None,
         contention_s: float = 15.0,
+        fsync: bool = True,
     ) -> None:
         self.path = located(path)
         self.spec = spec
         self.options = dict(storage_options) if storage_options else None
         self._place = Place(self.path, spec, self.options)
+        self._disk = Disk(Path(self.path), on=fsync and not self._place.remote)
         self._contention_s = contention_s
         self._mutex = RLock()
         self._handle: DeltaTable | None = None
         self._opened_at = 0.0
         self._opened_version = -1
+        self._seen: tuple[int, int, int] | None = None
         self._crowded = False
+        self._epoch = 0
 
     def initialize(self) -> None:
         """Create the table, or check and migrate the one that is there.
@@ -97,7 +106,9 @@ class Table:
             ForeignTableError, NewerTableError, BrokenTableError, LakeNotWritableError,
             CommitContentionError.
         """
-        self.snapshot(lambda handle: handle.version())
+        if self.version() == 0:
+            with self._mutex:
+                self._disk.settle(0)
 
     def snapshot(self, step: Callable[[DeltaTable], T]) -> T:
         """Read something from the newest version; `step` may run more than once."""
@@ -112,6 +123,7 @@ class Table:
         Raises:
             CommitContentionError: Others kept winning; nothing was changed.
             LakeNotWritableError, BrokenTableError: Nothing was changed.
+            LakeNotWritableError: The change is made, and the disk did not confirm it, as it says.
         """
         return self._attempt(step, fair=True)
 
@@ -122,6 +134,20 @@ class Table:
     def version(self) -> int:
         """Give the newest version."""
         return self.snapshot(lambda handle: handle.version())
+
+    def stamp(self, handle: DeltaTable) -> tuple[int, int]:
+        """Give what is the same for the same content: the version, in the table's life.
+
+        A table that was deleted and made anew, or taken back by a repair, lives anew.
+        """
+        return (self._epoch, handle.version())
+
+    def checkpoint(self, handle: DeltaTable) -> None:
+        """Write a checkpoint of the handle's version, and sync what it stands for."""
+        with self._mutex:
+            self._disk.settle(handle.version())
+            handle.create_checkpoint()
+            self._disk.settle_checkpoint(handle.version())
 
     def crowded(self) -> bool:
         """Tell, once, that enough commits came for a compaction."""
@@ -142,8 +168,12 @@ class Table:
                     handle = self._fresh()
                     started, before = time.monotonic(), handle.version()
                     result = step(handle)
-                    self._after(handle, before, started)
-                    return result
+                    self._note(handle, before, started)
+                if fair:
+                    # After the turn: others commit on while the disk works for this one.
+                    self._disk.settle(handle.version())
+                self._upkeep(handle, before)
+                return result
         raise AssertionError("unreachable")  # pragma: no cover
 
     @contextmanager
@@ -185,14 +215,21 @@ class Table:
     def _ready(self) -> DeltaTable:
         if self._handle is None:
             handle = self._place.open()
+            if self._seen is not None and self._seen != self._seen_now(self._seen[0]):
+                self._epoch += 1
+                self._disk.forget()
+                self._seen = None
+            if self._seen is None and not self._place.remote:
+                refuse_torn(Path(self.path))
             self._handle = handle
             self._opened_at = time.monotonic()
             self._opened_version = handle.version()
+            self._seen = self._seen_now(handle.version())
         return self._handle
 
     def _fresh(self) -> DeltaTable:
         handle = self._ready()
-        aged = time.monotonic() - self._opened_at > REOPEN_AFTER_S or self._replaced(handle)
+        aged = time.monotonic() - self._opened_at > REOPEN_AFTER_S or self._replaced()
         if not aged:
             # Between two steps only: an update between plan and commit would hide a conflict.
             handle.update_incremental()
@@ -200,14 +237,23 @@ class Table:
         if aged:
             self._handle = None
             handle = self._ready()
+        self._seen = self._seen_now(handle.version())
         return handle
 
-    def _replaced(self, handle: DeltaTable) -> bool:
+    def _replaced(self) -> bool:
         # A folder deleted under a running process: a commit would leave a log without a start.
-        entry = f"{self.path}/_delta_log/{handle.version():020}.json"
-        return not self._place.remote and not os.path.exists(entry)
+        return self._seen is not None and self._seen != self._seen_now(self._seen[0])
 
-    def _after(self, handle: DeltaTable, before: int, started: float) -> None:
+    def _seen_now(self, version: int) -> tuple[int, int, int]:
+        if self._place.remote:
+            return (version, 0, 0)
+        try:
+            found = os.stat(f"{self.path}/{LOG}/{entry_name(version)}")
+        except OSError:
+            return (version, 0, 0)
+        return (version, found.st_ino, found.st_mtime_ns)
+
+    def _note(self, handle: DeltaTable, before: int, started: float) -> None:
         version = handle.version()
         if version == before:
             return
@@ -217,16 +263,20 @@ class Table:
                 f"This process stood still for minutes inside a commit to {self.path}.",
                 remedy="Read the table again before going on; the commit may not count.",
             )
+        self._seen = self._seen_now(version)
         if version // COMPACT_EVERY != before // COMPACT_EVERY:
             self._crowded = True
+
+    def _upkeep(self, handle: DeltaTable, before: int) -> None:
+        version = handle.version()
         if version // CHECKPOINT_EVERY == before // CHECKPOINT_EVERY:
             return
         self._handle = None
         try:
-            handle.create_checkpoint()
+            self.checkpoint(handle)
             if version // CLEAN_EVERY != before // CLEAN_EVERY:
                 handle.cleanup_metadata()
-        except STORAGE_ERRORS as error:
+        except (*STORAGE_ERRORS, LakeNotWritableError) as error:
             # The commit itself is whole; the next checkpoint or `maintain` makes up for this.
             logger.warning("no checkpoint of %s at version %d: %s", self.path, version, error)
 
@@ -285,7 +335,8 @@ def actions(handle: DeltaTable) -> pl.DataFrame:
 def _properties(
     note: Mapping[str, str], transactions: list[Transaction] | None
 ) -> CommitProperties:
-    return CommitProperties(custom_metadata=dict(note), app_transactions=transactions)
+    told = {**note, TRANSACTIONS: str(len(transactions or []))}
+    return CommitProperties(custom_metadata=told, app_transactions=transactions)
 
 
 _STALE_ATTEMPTS = 4

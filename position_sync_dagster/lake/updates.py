@@ -35,12 +35,14 @@ class PositionUpdatesTable:
         *,
         contention_s: float = 15.0,
         storage_options: Mapping[str, str] | None = None,
+        fsync: bool = True,
     ) -> None:
         self.table = Table(
             delta_lake_path,
             POSITION_UPDATES,
             contention_s=contention_s,
             storage_options=storage_options,
+            fsync=fsync,
         )
         self.sync = SyncUpdates(self.table)
 

@@ -27,8 +27,11 @@ class DeltaLakePositionWriter:
         *,
         table: PositionUpdatesTable | None = None,
         storage_options: Mapping[str, str] | None = None,
+        fsync: bool = True,
     ) -> None:
-        self.table = table or PositionUpdatesTable(delta_lake_path, storage_options=storage_options)
+        self.table = table or PositionUpdatesTable(
+            delta_lake_path, storage_options=storage_options, fsync=fsync
+        )
         self.last_version: int | None = None
         self.rows_written = 0
         self.commits = 0
