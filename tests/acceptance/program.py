@@ -37,6 +37,15 @@ def free_port() -> int:
         return port
 
 
+def patience() -> float:
+    """Give the factor by which a time limit grows: the work that waits for each core.
+
+    The limits hold on a machine that has nothing else to do; on one that runs other things too,
+    they say what is still right and not how busy it is.
+    """
+    return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+
+
 def wait_for(
     what: str, condition: Callable[[], Any], *, within_s: float, poll_s: float = 0.1
 ) -> Any:

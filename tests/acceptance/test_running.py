@@ -10,13 +10,12 @@ from typing import Any
 
 import polars as pl
 import pytest
-from program import ACCOUNT, LEGS, QUEUED, STREAMED, Demo, command, wait_for
+from program import ACCOUNT, LEGS, QUEUED, STREAMED, Demo, command, patience, wait_for
 
 from position_sync_dagster.domain.update import PositionUpdate, Source, TradingMode
 from position_sync_dagster.lake import Lake
 
-WARM_START_S = 60.0
-COLD_START_S = 120.0
+COLD_START_S = 150.0
 STREAMED_WITHIN_S = 2.0
 MONITORED_WITHIN_S = 15.0
 ROUTED_WITHIN_S = 5.0
@@ -206,13 +205,13 @@ def test_a_streamed_fill_is_seen_within_two_seconds(demo):
         )
         assert row["source"] == "STREAM"
         took.append(took_s)
-    assert statistics.median(took) <= STREAMED_WITHIN_S, took
+    assert statistics.median(took) <= STREAMED_WITHIN_S * patience(), took
 
 
 def test_a_streamed_close_is_an_explicit_zero_row(demo):
     demo.post("close", account=ACCOUNT, conid=STREAMED_TO_CLOSE)
     row, took_s = seen(demo, STREAMED_TO_CLOSE, lambda r: r["position"] == 0.0, within_s=10)
-    assert took_s <= STREAMED_WITHIN_S
+    assert took_s <= STREAMED_WITHIN_S * patience()
     assert row["account"] == ACCOUNT
 
 
@@ -231,7 +230,8 @@ def test_a_monitored_change_is_seen_within_fifteen_seconds(demo, action):
     more = {"quantity": 3} if action == "fill" else {}
     demo.post(action, account=ACCOUNT, conid=conid, **more)
     wanted = before + 3 if action == "fill" else 0.0
-    row, _ = seen(demo, conid, lambda r: r["position"] == wanted, within_s=MONITORED_WITHIN_S)
+    within_s = MONITORED_WITHIN_S * patience()
+    row, _ = seen(demo, conid, lambda r: r["position"] == wanted, within_s=within_s)
     assert row["source"] == "QUEUE"
 
 
@@ -243,14 +243,15 @@ def test_a_leg_made_active_is_streamed_and_removed_goes_back(demo):
     added = command("strategies", "add", conid, *arguments, cwd=demo.home.parent)
     assert added.returncode == 0, added.stderr
     row, took_s = seen(demo, int(conid), lambda r: r["source"] == "STREAM", within_s=20)
-    assert took_s <= ROUTED_WITHIN_S
+    assert took_s <= ROUTED_WITHIN_S * patience()
     assert row["position"] != 0
     assert demo.lines() == lines + 1
 
     removed = command("strategies", "remove", conid, "--home", str(demo.home), cwd=demo.home.parent)
     assert removed.returncode == 0, removed.stderr
     wait_for("the line is free again", lambda: demo.lines() == lines, within_s=15)
-    seen(demo, int(conid), lambda r: r["source"] == "QUEUE", within_s=MONITORED_WITHIN_S)
+    within_s = MONITORED_WITHIN_S * patience()
+    seen(demo, int(conid), lambda r: r["source"] == "QUEUE", within_s=within_s)
 
 
 def backfill(demo: Demo, days: list[str]) -> str:
@@ -271,7 +272,7 @@ def backfill(demo: Demo, days: list[str]) -> str:
         )["partitionBackfillOrError"]["status"]
         return None if state == "REQUESTED" else state
 
-    status: str = wait_for("the backfill ends", ended, within_s=60, poll_s=0.5)
+    status: str = wait_for("the backfill ends", ended, within_s=120, poll_s=0.5)
     return status
 
 
@@ -322,7 +323,7 @@ def test_the_sensors_tick_every_five_seconds(demo, sensor):
     assert {tick["status"] for tick in ticks} <= {"SUCCESS", "SKIPPED", "STARTED"}
     starts = [tick["timestamp"] for tick in ticks]
     gaps = [later - earlier for earlier, later in pairwise(starts)]
-    assert statistics.median(gaps) <= 5.5
+    assert statistics.median(gaps) <= 5.5 * patience()
 
 
 def test_nothing_was_ordered_and_no_request_is_stuck(demo):
