@@ -21,6 +21,7 @@ from position_sync_dagster.launch.display import Watched
 from position_sync_dagster.launch.figures import describe
 from position_sync_dagster.launch.home import Home, adopt_environment, occupied, own_environment
 from position_sync_dagster.launch.stop import Stop, Stopped
+from position_sync_dagster.launch.text import printable
 from position_sync_dagster.launch.verdict import TIME_LIMIT_S, Finding
 from position_sync_dagster.settings import PREFIX
 
@@ -218,8 +219,8 @@ def watch(session: Session, options: Options, screen: Watched, stop: Stop) -> tu
                     figures.append(("current", f"all legs, after {tables.complete_after_s:.1f} s"))
                 figures += describe(told)
                 status = told.to_dict() | {"complete_after_s": tables.complete_after_s}
-            except LakeError as error:
-                figures.append(("tables", str(error)))
+            except (LakeError, simulator.SimulatorError) as error:  # the next look may succeed
+                figures.append(("trouble", printable(str(error))))
             screen.show(figures, worded(places, options, serving=serving), status)
             stop.pause(LOOK_INTERVAL_S)
         limit_s = (options.seconds or 0) if session.is_first else TIME_LIMIT_S

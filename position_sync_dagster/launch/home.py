@@ -66,8 +66,13 @@ class Home:
         """Make the folders and put the project's instance file into Dagster's.
 
         Raises:
-            HomeError: A folder cannot be made or written.
+            HomeError: A folder cannot be made or written, or this is no checkout.
         """
+        if not (instance_file().is_file() and workspace_file().is_file()):
+            raise HomeError(
+                f"{PROJECT} has no workspace.yaml and dagster_home/dagster.yaml.",
+                remedy="Start it from a checkout of the project, with `make demo`.",
+            )
         try:
             self.dagster_home.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(instance_file(), self.dagster_home / "dagster.yaml")

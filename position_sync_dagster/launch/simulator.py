@@ -15,6 +15,7 @@ from position_sync_dagster.launch.stop import Stop
 READY_S = 20.0
 GRACE_S = 1.0
 POLL_S = 0.05
+ANSWER_S = 5.0
 
 
 class SimulatorError(PositionSyncError):
@@ -97,7 +98,7 @@ def held(control_port: int) -> frozenset[tuple[str, int]]:
 
 def _ask(control_port: int, path: str) -> Any:
     try:
-        return get_json(control_port, path)
+        return get_json(control_port, path, timeout_s=ANSWER_S)
     except (OSError, ValueError) as error:
         raise SimulatorError(
             f"The simulator's control port {control_port} does not answer: {error}.",
