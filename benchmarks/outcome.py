@@ -81,7 +81,8 @@ class Line:
         """Write the ratio the way its target is written."""
         if self.ratio is None:
             return ""
-        far = self.ratio < 0.5 if self.target is None else self.target.faster is not None
-        if far:
+        bound = self.target
+        loose = bound is None or bound.value is not None
+        if (loose and self.ratio < 0.5) or (bound is not None and bound.faster is not None):
             return f"{1 / self.ratio:,.1f}× {'faster' if self.unit == 'ms' else 'less'}"
         return f"{self.ratio:.2f}×"
