@@ -93,7 +93,7 @@ $(SYNCED): $(UV_INSTALLED) pyproject.toml uv.lock
 	python=.venv/bin/python; "$$python" -c '' >/dev/null 2>&1 || python=.tools/bin/python; \
 	if .tools/bin/python -m pip config list 2>/dev/null | grep -Eq '[.](index-url|no-index)='; then \
 	  echo 'pip has an index of its own: installing with pip'; \
-	elif $(UV) sync --quiet --frozen --python "$$python"; then \
+	elif $(UV) sync --quiet --frozen --compile-bytecode --python "$$python"; then \
 	  touch $@; exit 0; \
 	else \
 	  echo 'uv could not install them: trying pip' >&2; \
