@@ -2,7 +2,7 @@
 
 import typer
 
-from position_sync_dagster.cli import positions, run, status, strategies
+from position_sync_dagster.cli import doctor, positions, run, status, strategies
 
 app = typer.Typer(
     name="position-sync",
@@ -17,4 +17,5 @@ app.command("dev")(run.dev)
 app.command("simulate")(run.simulate)
 app.command("status")(status.status)
 app.command("positions")(positions.positions)
+app.command("doctor")(doctor.doctor)
 app.add_typer(strategies.app, name="strategies")

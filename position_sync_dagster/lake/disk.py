@@ -91,12 +91,17 @@ class Disk:
 
     def _sync(self, paths: Iterable[Path]) -> None:
         try:
-            list(_pool.map(_fsync, paths))
+            sync_now(paths)
         except OSError as error:
             raise LakeNotWritableError(
                 f"A change of {self._table} is made, and the disk did not confirm it: {error}.",
                 remedy="Check the disk; after a loss of power run `position-sync doctor`.",
             ) from error
+
+
+def sync_now(paths: Iterable[Path]) -> None:
+    """Sync files and folders; one that is gone is passed over."""
+    list(_pool.map(_fsync, paths))
 
 
 def _fsync(path: Path) -> None:

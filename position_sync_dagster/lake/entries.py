@@ -10,6 +10,9 @@ from urllib.parse import unquote
 
 LOG = "_delta_log"
 LAST_CHECKPOINT = "_last_checkpoint"
+ASIDE = "_torn"
+"""What the folders begin with to which a repair moves torn commits."""
+
 TRANSACTIONS = "transactions"
 """The note in a commit that says how many application transactions it sets."""
 
@@ -33,6 +36,11 @@ class DataFile:
     path: str
     size: int
     rows: int | None = None
+
+    @classmethod
+    def named(cls, path: str, size: int, stats: str | None) -> "DataFile":
+        """Read what an add action says of a file."""
+        return cls(unquote(path), int(size), json.loads(stats).get("numRecords") if stats else None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +104,11 @@ def judge_entry(version: int, text: bytes) -> Entry:
         except (ValueError, AttributeError):
             flaw = "is cut"
             break
-    added = tuple(data_file(body) for kind, body in actions if kind == "add")
+    added = tuple(
+        DataFile.named(body["path"], body["size"], body.get("stats"))
+        for kind, body in actions
+        if kind == "add"
+    )
     removed = frozenset(unquote(body["path"]) for kind, body in actions if kind == "remove")
     info = next((body for kind, body in actions if kind == "commitInfo"), {})
     kinds = [kind for kind, _ in actions]
@@ -107,13 +119,6 @@ def judge_entry(version: int, text: bytes) -> Entry:
         flaw=flaw or _missing_action(info, kinds),
         action=str(info.get("action") or info.get("operation") or ""),
     )
-
-
-def data_file(body: dict[str, Any]) -> DataFile:
-    """Read an add action of the log."""
-    stats = body.get("stats")
-    rows = json.loads(stats).get("numRecords") if stats else None
-    return DataFile(unquote(body["path"]), int(body["size"]), rows)
 
 
 def _missing_action(info: dict[str, Any], kinds: list[str]) -> str | None:

@@ -11,6 +11,7 @@ from deltalake.exceptions import TableNotFoundError
 from deltalake.schema import PrimitiveType
 
 from position_sync_dagster.errors import BrokenTableError, ForeignTableError, NewerTableError
+from position_sync_dagster.lake.entries import ASIDE, LOG
 from position_sync_dagster.lake.faults import (
     STORAGE_ERRORS,
     Fault,
@@ -25,7 +26,6 @@ logger = logging.getLogger(__name__)
 TURN_LOCK = ".turn.lock"
 """The file by which writers of one table queue up; it may lie in a folder before its table."""
 
-_LOG = "_delta_log"
 _TRIES = 3
 
 
@@ -67,7 +67,7 @@ class Place:
                 handle = DeltaTable(self.path, storage_options=self._options())
             except TableNotFoundError as missing:
                 # Another process may be creating it: what looks odd is looked at twice.
-                odd = self._odd_folder()
+                odd = self.odd_folder()
                 if odd and attempt:
                     raise odd from missing
                 if odd:
@@ -104,16 +104,21 @@ class Place:
     def _options(self) -> dict[str, str] | None:
         return dict(self.options) if self.options else None
 
-    def _odd_folder(self) -> BrokenTableError | ForeignTableError | None:
+    def odd_folder(self) -> BrokenTableError | ForeignTableError | None:
+        """Tell what is odd about a folder without a log; None where a table may be made."""
         if self.remote or not os.path.exists(self.path):
             return None
         try:
-            found = sorted(set(os.listdir(self.path)) - {TURN_LOCK})
+            found = sorted(
+                name
+                for name in os.listdir(self.path)
+                if name != TURN_LOCK and not name.startswith(ASIDE)
+            )
         except OSError as error:
             raise explain(error, self.path) from error
-        if found in ([], [_LOG]):
+        if found in ([], [LOG]):
             return None
-        if _LOG in found:
+        if LOG in found:
             return BrokenTableError(
                 f"The table {self.path} has data but no log.",
                 remedy="Restore its _delta_log from a copy, or move the folder away to start with "

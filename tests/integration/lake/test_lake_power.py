@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from deltalake import DeltaTable
 
 from position_sync_dagster.domain.request import QueueRequest, QueueStatus
 from position_sync_dagster.lake import disk, table
@@ -91,6 +92,9 @@ def test_a_commit_stands_on_synced_commits_of_others(tmp_path, synced):
 def test_a_merge_of_files_is_on_the_disk_before_the_log_is_cut(tmp_path, synced):
     source = tmp_path / "q"
     queue = PositionQueue(source)
+    queue.sync.initialize()
+    retention = {"delta.logRetentionDuration": "interval 0 seconds"}
+    DeltaTable(source).alter.set_table_properties(retention)
     for step in range(120):
         work(queue, step)
     assert maintain(queue.table, clean_now=True).compacted >= 32
