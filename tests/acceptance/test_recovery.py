@@ -1,0 +1,109 @@
+"""Whatever is killed, the stream comes back by itself, and never are there two.
+
+One round of each in the suite; `make chaos` asks for ten.
+"""
+
+import os
+import signal
+from contextlib import suppress
+from pathlib import Path
+
+import polars as pl
+import psutil
+import pytest
+from program import STREAMED, Demo, assert_tables_are_whole, patience, wait_for
+
+from position_sync_dagster.domain.clock import utc_now
+from position_sync_dagster.domain.session import GatewaySession, SessionState
+from position_sync_dagster.lake import Lake
+
+ROUNDS = int(os.environ.get("CHAOS_ROUNDS", "1"))
+STREAMING_WITHIN_S = 60.0
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory) -> Path:
+    """One home for all rounds: each start carries on from the tables of the one before."""
+    folder: Path = tmp_path_factory.mktemp("recovery") / "home"
+    return folder
+
+
+def streaming(demo: Demo, *, after: GatewaySession | None) -> GatewaySession:
+    """Wait for a stream that is another than the one before."""
+    lake = Lake(demo.lake)
+
+    def lives() -> GatewaySession | None:
+        demo.check()
+        found = lake.sessions.sync.history(1) if (demo.lake / "gateway_sessions").exists() else []
+        if not found or (after is not None and found[0].session_id == after.session_id):
+            return None
+        session = found[0]
+        alive = session.is_alive(utc_now()) and session.state is SessionState.LIVE
+        return session if alive and session.lines_in_use == STREAMED else None
+
+    session: GatewaySession = wait_for(
+        "streaming again", lives, within_s=STREAMING_WITHIN_S * patience(), poll_s=0.3
+    )
+    wait_for("the broker agrees", lambda: demo.lines() == STREAMED, within_s=10)
+    return session
+
+
+def assert_never_two_writers(lake: Path) -> None:
+    """Each token is one session's, and no row of an owner follows one of its successor."""
+    rows = pl.read_delta(str(lake / "position_updates")).filter(source="STREAM")
+    owners = rows.select("fencing_token", "session_id").unique()
+    assert owners["fencing_token"].is_unique().all()
+    spans = (
+        rows.group_by("fencing_token")
+        .agg(first=pl.col("timestamp").min(), last=pl.col("timestamp").max())
+        .sort("fencing_token")
+    )
+    later = spans["first"].shift(-1).drop_nulls()
+    assert (spans["last"].head(later.len()) <= later).all()
+
+
+@pytest.mark.timeout(300 * ROUNDS)
+def test_after_a_kill_of_the_streams_process_another_streams(home, start):
+    demo = start(home=home)
+    session = streaming(demo, after=None)
+    for _ in range(ROUNDS):
+        os.kill(session.pid, signal.SIGKILL)
+        session = streaming(demo, after=session)
+    demo.close()
+    demo.wait_until_gone()
+    assert_never_two_writers(demo.lake)
+    assert_tables_are_whole(demo.lake)
+
+
+@pytest.mark.timeout(300 * ROUNDS)
+@pytest.mark.parametrize("victims", ["dagster", "everything"])
+def test_after_a_crash_that_leaves_runs_started_the_next_start_streams(home, start, victims):
+    session = None
+    for _ in range(ROUNDS):
+        demo = start(home=home)
+        session = streaming(demo, after=session)
+        kill(demo, victims)
+        if victims == "everything":
+            demo.wait_until_gone()
+        else:
+            demo.process.wait(30)
+            assert demo.process.returncode != 0
+            demo.wait_until_gone()
+        assert_tables_are_whole(demo.lake)
+    demo = start(home=home)
+    streaming(demo, after=session)
+    demo.close()
+    demo.wait_until_gone()
+    assert_never_two_writers(demo.lake)
+
+
+def kill(demo: Demo, victims: str) -> None:
+    for process in demo.processes():
+        with suppress(psutil.NoSuchProcess):
+            words = " ".join(process.cmdline())
+            dagster = "dagster dev" in words or "dagster" in words.split("/")[-1]
+            inside = dagster or "multiprocessing" in words or "_daemon" in words
+            if victims == "everything" or (inside and "launch.keeper" not in words):
+                process.kill()
+    if victims == "everything":
+        demo.process.kill()
