@@ -14,6 +14,7 @@ from position_sync_dagster.domain.request import (
 )
 from position_sync_dagster.domain.routing import Key
 from position_sync_dagster.domain.session import GatewaySession
+from position_sync_dagster.domain.update import PositionUpdate
 from position_sync_dagster.gateway.feed import AccountFeed
 from position_sync_dagster.lake.broker_positions import BrokerPositionsTable
 from position_sync_dagster.lake.queue import PositionQueue
@@ -94,9 +95,12 @@ class Publisher:
         """Queue the holdings that lost their line."""
         return await self._enqueue(feed, routes, list(keys), Reason.CHANGED)
 
-    def written(self, holding: BrokerPosition) -> None:
-        """Note that a row of this holding was written by the stream."""
-        self._told[holding.key] = _gist(holding)
+    def written(self, feed: AccountFeed, updates: Iterable[PositionUpdate]) -> None:
+        """Note that the stream wrote rows of these holdings: they need no request for that."""
+        for update in updates:
+            holding = feed.get((update.account, update.conid))
+            if holding is not None:
+                self._told[holding.key] = _gist(holding)
 
     def _closed_unseen(self, feed: AccountFeed, routes: dict[Key, LegState]) -> list[Key]:
         return [

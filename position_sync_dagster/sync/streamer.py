@@ -2,18 +2,16 @@
 
 import asyncio
 import logging
-from collections.abc import Iterable
 from datetime import datetime, timedelta
 from random import Random
 
-from position_sync_dagster.domain.broker import BrokerPosition
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.domain.request import Reason
 from position_sync_dagster.domain.routing import Key, route
 from position_sync_dagster.domain.session import SessionState
 from position_sync_dagster.domain.update import PositionUpdateHandler
-from position_sync_dagster.domain.valuation import Provenance, factor_agrees, revalue
+from position_sync_dagster.domain.valuation import Provenance
 from position_sync_dagster.errors import GatewayError, GatewayLostError, LakeError
 from position_sync_dagster.gateway.connection import (
     DATA_LOST,
@@ -30,18 +28,16 @@ from position_sync_dagster.lake.registry import StrategyRegistry
 from position_sync_dagster.settings import Settings, load_settings
 from position_sync_dagster.sync.contracts import Contracts
 from position_sync_dagster.sync.linekeeper import LineKeeper
-from position_sync_dagster.sync.mailbox import Letter, Mailbox
+from position_sync_dagster.sync.mailbox import Mailbox
 from position_sync_dagster.sync.ownership import Ownership
 from position_sync_dagster.sync.publisher import Publisher
+from position_sync_dagster.sync.revaluer import Revaluer
 from position_sync_dagster.sync.tally import Tally
 
 logger = logging.getLogger(__name__)
 
 CONNECTIVITY_LOST, RESTORED_DATA_KEPT = 1100, 1102
 FARM_BROKEN, FARM_OK = 2103, 2104
-
-FIRST_TICK_GRACE_S = 5.0
-"""A leg whose line is silent this long is valued by its portfolio row meanwhile."""
 
 PNL_PUBLISH_S = 2.0
 """Values of legs without a line are published at most so often."""
@@ -90,6 +86,7 @@ class IBPositionStreamer:
         self._manager = manager or IBConnectionManager(self.settings)
         self._contracts = Contracts(contracts)
         self._lines = LineKeeper(self._contracts, settings=self.settings, clock=clock)
+        self._revaluer = Revaluer(self._contracts, settings=self.settings)
         self._publisher = Publisher(
             queue, broker_positions, settings=self.settings, tally=self.tally, clock=clock
         )
@@ -105,8 +102,6 @@ class IBPositionStreamer:
         self._changes: Watch[Key, datetime] = Watch()
         self._ticks: Watch[int, float] = Watch()
         self._routes: dict[Key, LegState] = {}
-        self._silent: dict[Key, datetime] = {}
-        self._dirty: dict[Key, float | None] = {}
         self._refresh_due = clock()
         self._reason = Reason.SNAPSHOT
         self._overflow_due = self._pnl_due = clock()
@@ -244,7 +239,8 @@ class IBPositionStreamer:
         if self._ownership is not None:
             await self._ownership.claim_mode(connection.trading_mode)
         before, self._wired = self._wired, connection
-        self._routes, self._dirty, self._silent = {}, {}, {}
+        self._routes = {}
+        self._revaluer.forget()
         if connection is not before:
             connection.on_message.append(self._on_message)
             connection.lines.on_refusal.append(self._on_refusal)
@@ -281,7 +277,7 @@ class IBPositionStreamer:
         if changed:
             await self._publish(connection)
         streamed = {key for key in changed if self._routes.get(key) is LegState.STREAMED}
-        self._mark(streamed)
+        self._revaluer.mark(streamed)
         stale = self._lines.stale(connection.lines, connection.feed.holdings, self.registry.legs)
         if await self.registry.refresh() or changed or stale:
             await self._reroute(connection)
@@ -329,7 +325,6 @@ class IBPositionStreamer:
 
     async def _reroute(self, connection: GatewayConnection) -> None:
         """Give and take lines, then send each holding its way."""
-        now = self._clock()
         lines = await self._lines.allocate(connection, connection.feed.holdings, self.registry.legs)
         routes = route(
             connection.feed.holdings,
@@ -346,7 +341,7 @@ class IBPositionStreamer:
                 why = self._lines.why(key[1]) if state is LegState.OVERFLOW else ""
                 logger.info("%s of %s: %s → %s%s", key[1], key[0], before, state, why)
             if state is LegState.STREAMED:
-                self._silent[key] = now
+                self._revaluer.await_tick([key], since=self._clock())
                 self.tally.promotions += before is LegState.OVERFLOW
             elif before is LegState.STREAMED and state is not LegState.CLOSED:
                 self.tally.demotions += state is LegState.OVERFLOW
@@ -354,57 +349,21 @@ class IBPositionStreamer:
             elif before is not None and state is LegState.OVERFLOW:
                 left.add(key)
         self._routes = routes
-        self._silent = {k: at for k, at in self._silent.items() if k in routes}
         await self._publisher.enqueue_rerouted(connection.feed, routes, left)
-
-    def _mark(self, keys: Iterable[Key]) -> None:
-        for key in keys:
-            self._dirty.setdefault(key, None)
 
     def _flush(self, connection: GatewayConnection) -> None:
         """Value what changed since the last flush and hand it to the handlers."""
         self._check_lease()
-        now = self._clock()
-        ticked = self._ticks.take()
-        by_conid: dict[int, list[Key]] = {}
-        for key, state in self._routes.items():
-            if state is LegState.STREAMED:
-                by_conid.setdefault(key[1], []).append(key)
-        for conid, tick_at in ticked.items():
-            for key in by_conid.get(conid, ()):
-                self._dirty[key] = tick_at
-                self._silent.pop(key, None)
-        for key, since in list(self._silent.items()):
-            if now - since >= timedelta(seconds=FIRST_TICK_GRACE_S):
-                self._dirty.setdefault(key, None)
-                del self._silent[key]
-        dirty = {k: at for k, at in self._dirty.items() if k[0] in connection.feed.walked}
-        self._dirty = {k: at for k, at in self._dirty.items() if k not in dirty}
-        by = self._ownership.provenance if self._ownership else Provenance()
-        letters = []
-        for key, arrived in dirty.items():
-            holding = connection.feed.get(key)
-            if holding is None or (arrived is None and key in self._silent and holding.position):
-                continue
-            update = revalue(
-                holding,
-                connection.lines.quote(key[1]),
-                price_magnifier=self._magnifier(holding),
-                now=now,
-                max_mark_age=timedelta(seconds=self.settings.max_mark_age_s),
-                by=by,
-            )
-            letters.append(Letter(update=update, arrived=arrived))
-            self._publisher.written(holding)
+        letters = self._revaluer.flush(
+            connection,
+            self._ticks.take(),
+            self._routes,
+            now=self._clock(),
+            by=self._ownership.provenance if self._ownership else Provenance(),
+        )
+        self._publisher.written(connection.feed, [letter.update for letter in letters])
         for mailbox in self._mailboxes:
             mailbox.put(letters)
-
-    def _magnifier(self, holding: BrokerPosition) -> int | None:
-        """Give the price magnifier, or None where the broker's own value contradicts it."""
-        magnifier = self._contracts.magnifier(holding.instrument.conid)
-        if magnifier is None or factor_agrees(holding, price_magnifier=magnifier) is False:
-            return None
-        return magnifier
 
     def _on_message(self, code: int, text: str) -> None:
         if code == CONNECTIVITY_LOST:
