@@ -1,8 +1,7 @@
 """What it costs that an acknowledged commit is on the disk: `POSITION_SYNC_FSYNC` 1 and 0."""
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 from benchmarks.bench import Bench
@@ -12,11 +11,7 @@ from benchmarks.queue.lake_queue import LakeQueue
 from benchmarks.queue.sqlite_queue import SqliteQueue
 from benchmarks.timing import Samples
 
-VARIABLE = "POSITION_SYNC_FSYNC"
-
-PROMISES = {"1": "synced", "0": "not synced"}
-"""What each value of the variable promises."""
-
+PROMISES = {True: "synced", False: "not synced"}
 
 STEPS: dict[str, tuple[str, ...]] = {
     "claim 50 + mark 50": ("claim", "mark"),
@@ -26,16 +21,13 @@ STEPS: dict[str, tuple[str, ...]] = {
 
 def durability(bench: Bench) -> None:
     """Compare with and without, each beside an SQLite queue that promises the same."""
-    ours = {flag: _with_setting(flag, lambda: _lake_queue(bench)) for flag in PROMISES}
-    theirs = {
-        flag: SqliteQueue(bench.new_folder("sqlite"), synchronous=flag == "1") for flag in PROMISES
-    }
+    ours = {flag: LakeQueue(bench.new_folder("lake"), fsync=flag) for flag in PROMISES}
+    theirs = {flag: SqliteQueue(bench.new_folder("sqlite"), synchronous=flag) for flag in PROMISES}
     of_ours = {flag: Samples() for flag in PROMISES}
     of_theirs = {flag: Samples() for flag in PROMISES}
-    for _ in range(bench.size(20, 3)):
+    for _ in range(bench.size(30, 3)):
         for flag in PROMISES:
-            with _setting(flag):
-                drain(ours[flag], of_ours[flag])
+            drain(ours[flag], of_ours[flag])
             theirs[flag].clear()
             drain(theirs[flag], of_theirs[flag])
     lines = []
@@ -44,7 +36,7 @@ def durability(bench: Bench) -> None:
             lines += [
                 Line(
                     what=what,
-                    state=f"{VARIABLE}={flag}",
+                    state=f"POSITION_SYNC_FSYNC={flag:d}",
                     ours=of_ours[flag].median(*names),
                     samples=len(of_ours[flag].of(*names)),
                     against=against,
@@ -52,29 +44,18 @@ def durability(bench: Bench) -> None:
                 )
                 for against, baseline in (
                     (f"persist-queue, {promise}", of_theirs[flag]),
-                    ("ours, not synced", of_ours["0"]),
+                    ("ours, not synced", of_ours[False]),
                 )
                 if baseline is not of_ours[flag]
             ]
-    syncs = {flag: _with_setting(flag, lambda: _syncs_of_a_claim(bench)) for flag in PROMISES}
-    bench.report.add("Durability", lines, _note(syncs))
+    syncs = {flag: _syncs_of_a_claim(bench, flag) for flag in PROMISES}
+    told = ", ".join(f"{count} with POSITION_SYNC_FSYNC={flag:d}" for flag, count in syncs.items())
+    bench.report.add("Durability", lines, f"Calls of fsync in one claim: {told}.")
 
 
-def _note(syncs: dict[str, int]) -> str:
-    if not any(syncs.values()):
-        return f"This version syncs nothing: {VARIABLE} has no effect, its two values are the same."
-    return "Syncs in one claim: " + ", ".join(
-        f"{count} with {VARIABLE}={flag}" for flag, count in syncs.items()
-    )
-
-
-def _lake_queue(bench: Bench) -> LakeQueue:
-    return LakeQueue(bench.new_folder("lake"))
-
-
-def _syncs_of_a_claim(bench: Bench) -> int:
-    """Count the calls of one claim; a setting that syncs from elsewhere shows as 0."""
-    contestant = _lake_queue(bench)
+def _syncs_of_a_claim(bench: Bench, flag: bool) -> int:
+    """Count them, so that the comparison is known to be one."""
+    contestant = LakeQueue(bench.new_folder("lake"), fsync=flag)
     contestant.enqueue(REFRESH)
     calls: list[str] = []
     originals = {name: getattr(os, name) for name in ("fsync", "fdatasync")}
@@ -94,21 +75,3 @@ def _syncs_of_a_claim(bench: Bench) -> int:
         for name, original in originals.items():
             setattr(os, name, original)
     return len(calls)
-
-
-def _with_setting(flag: str, work: Callable[[], Any]) -> Any:
-    with _setting(flag):
-        return work()
-
-
-@contextmanager
-def _setting(flag: str) -> Iterator[None]:
-    before = os.environ.get(VARIABLE)
-    os.environ[VARIABLE] = flag
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[VARIABLE]
-        else:
-            os.environ[VARIABLE] = before

@@ -26,13 +26,14 @@ def flatness(bench: Bench) -> None:
         lake_of_finished(bench, few),
     )
     long, short = bench.size((10_000, 100), (100, 20))
-    _compare(
-        bench,
-        f"after {long:,} commits",
-        lake_of_commits(bench, long),
-        f"after {short:,} commits",
-        lake_of_commits(bench, short),
-    )
+    for hurried, pace in ((False, "at their pace"), (True, "within minutes")):
+        _compare(
+            bench,
+            f"{long:,} commits {pace}",
+            lake_of_commits(bench, long, hurried=hurried),
+            f"{short:,} commits",
+            lake_of_commits(bench, short),
+        )
 
 
 def _compare(bench: Bench, name: str, old: LakeQueue, other: str, young: LakeQueue) -> None:

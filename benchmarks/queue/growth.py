@@ -8,7 +8,7 @@ from benchmarks.bench import Bench
 from benchmarks.outcome import Line, Target
 from benchmarks.queue.contestant import BATCH, REFRESH
 from benchmarks.queue.curve import Point, draw, write_csv
-from benchmarks.queue.history import UPKEEP_EVERY
+from benchmarks.queue.history import RETENTION_DRAINS, UPKEEP_EVERY, keep_for
 from benchmarks.queue.lake_queue import LakeQueue
 from benchmarks.queue.values import now, updates
 from benchmarks.timing import Samples, elapsed_ms, median
@@ -17,9 +17,6 @@ from position_sync_dagster.lake.table import Table
 from position_sync_dagster.lake.updates import PositionUpdatesTable
 
 DRAINS = 100_000
-
-RETENTION_DRAINS = UPKEEP_EVERY // 2
-"""The tables keep half an hour in production, which is half the time between two upkeeps."""
 
 BUDGET_S = 600.0
 _OPENS = 5
@@ -46,19 +43,6 @@ class Pair:
         samples.time("append", lambda: self.ledger.sync.append(values))
         samples.time("mark", lambda: self.queue.mark(batch))
 
-    def keep_for(self, seconds: float) -> None:
-        """Let log and files of both tables go after so long."""
-        text = f"interval {max(1, round(seconds))} seconds"
-        for table in self.tables:
-            table.transact(
-                lambda handle: handle.alter.set_table_properties(
-                    {
-                        "delta.logRetentionDuration": text,
-                        "delta.deletedFileRetentionDuration": text,
-                    },
-                )
-            )
-
 
 def growth(bench: Bench) -> None:
     """Run as many drains as the budget allows, at most 100,000, maintained as in production."""
@@ -77,7 +61,9 @@ def growth(bench: Bench) -> None:
         # The fullest moment: just before an upkeep.
         points.append(_measure(pair, (len(points) + 1) * upkeep_every, samples))
         # Time runs faster here, so retention shrinks with it.
-        pair.keep_for((time.monotonic() - turn_began) * RETENTION_DRAINS / UPKEEP_EVERY)
+        kept_s = (time.monotonic() - turn_began) * RETENTION_DRAINS / UPKEEP_EVERY
+        for table in pair.tables:
+            keep_for(table, kept_s)
         upkeeps.append(elapsed_ms(lambda: [maintain(table) for table in pair.tables]))
     bench.report.add(f"Growth over {points[-1].drains:,} drains", _lines(points), _note(points))
     bench.report.say(f"An upkeep of both tables took {median(upkeeps):,.0f} ms (median).")

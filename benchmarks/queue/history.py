@@ -1,5 +1,6 @@
 """Queues with a past: finished requests in bulk, or many commits with their maintenance."""
 
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -12,10 +13,13 @@ from benchmarks.queue.lake_queue import ACCOUNT, FIRST_CONID, LakeQueue
 from position_sync_dagster.lake.ids import new_ids, new_part
 from position_sync_dagster.lake.maintenance import SMALL_BYTES, maintain
 from position_sync_dagster.lake.schemas import POSITION_QUEUE
-from position_sync_dagster.lake.table import actions, append
+from position_sync_dagster.lake.table import Table, actions, append
 
 UPKEEP_EVERY = 720
 """Drains between two turns of maintenance: an hour of one drain every 5 s."""
+
+RETENTION_DRAINS = UPKEEP_EVERY // 2
+"""Drains in the half hour for which the tables keep their log and replaced files."""
 
 _PROBE_ROWS = 20_000
 
@@ -27,10 +31,11 @@ def lake_of_finished(bench: Bench, rows: int) -> LakeQueue:
     )
 
 
-def lake_of_commits(bench: Bench, commits: int) -> LakeQueue:
+def lake_of_commits(bench: Bench, commits: int, *, hurried: bool = False) -> LakeQueue:
     """Give our queue after many commits, made once a run."""
     return bench.kept(
-        f"commits-{commits}", lambda: queue_with_commits(bench.new_folder("lake"), commits)
+        f"commits-{commits}-{hurried}",
+        lambda: queue_with_commits(bench.new_folder("lake"), commits, hurried=hurried),
     )
 
 
@@ -50,17 +55,36 @@ def queue_with_finished(path: Path, rows: int) -> LakeQueue:
     return contestant
 
 
-def queue_with_commits(path: Path, commits: int) -> LakeQueue:
-    """Make a queue that has lived through so many commits, maintained as in production."""
+def queue_with_commits(path: Path, commits: int, *, hurried: bool = False) -> LakeQueue:
+    """Make a queue that has lived through so many commits, maintained as in production.
+
+    Args:
+        hurried: The commits came within minutes, and the table keeps them for half an hour as it
+            always does. Otherwise what it keeps shrinks as the time between two drains does.
+    """
     contestant = LakeQueue(path)
-    drains = 0
-    while contestant.queue.table.version() < commits:
+    table, drains, began = contestant.queue.table, 0, time.monotonic()
+    while table.version() < commits:
         contestant.run(1)
         drains += 4
-        if drains >= UPKEEP_EVERY:
-            maintain(contestant.queue.table)
-            drains = 0
+        if drains % 40 == 0 and drains <= 200 and not hurried:
+            keep_for(table, (time.monotonic() - began) / drains * RETENTION_DRAINS)
+        if drains % UPKEEP_EVERY == 0:
+            maintain(table)
     return contestant
+
+
+def keep_for(table: Table, seconds: float) -> None:
+    """Let a table keep its log and replaced files for so long, at least a second."""
+    text = f"interval {max(1, round(seconds))} seconds"
+    wanted = {"delta.logRetentionDuration": text, "delta.deletedFileRetentionDuration": text}
+
+    def step(handle: DeltaTable) -> None:
+        found = handle.metadata().configuration
+        if any(found.get(name) != value for name, value in wanted.items()):
+            handle.alter.set_table_properties(wanted)
+
+    table.transact(step)
 
 
 def finished_rows(first_at: datetime, rows: int, part: str) -> pl.DataFrame:

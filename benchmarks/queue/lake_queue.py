@@ -19,10 +19,14 @@ def refresh(count: int) -> list[QueueRequest]:
 
 
 class LakeQueue:
-    """`PositionQueue` by its plain calls."""
+    """`PositionQueue` by its plain calls, with its defaults.
 
-    def __init__(self, path: Path) -> None:
-        self.queue = PositionQueue(path)
+    Args:
+        fsync: As `POSITION_SYNC_FSYNC` sets it.
+    """
+
+    def __init__(self, path: Path, *, fsync: bool = True) -> None:
+        self.queue = PositionQueue(path, fsync=fsync)
         self.queue.sync.initialize()
 
     def enqueue(self, count: int) -> None:
