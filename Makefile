@@ -23,6 +23,7 @@ UI_PORT ?=
 CONTROL_PORT ?=
 HOME_DIR ?=
 PART ?=
+SEED ?=
 ARGS ?=
 
 .PHONY: help
@@ -48,6 +49,10 @@ dev: $(SYNCED) ## dagster dev on 127.0.0.1 against your own TWS or IB Gateway (s
 .PHONY: test
 test: $(SYNCED) ## the whole test suite
 	@$(BIN)/pytest $(ARGS)
+
+.PHONY: chaos
+chaos: $(SYNCED) ## 120 random kills of all that writes; SEED= replays (a minute)
+	@$(BIN)/python tests/chaos --kills 120 $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 .PHONY: bench
 bench: $(BENCH_SYNCED) ## tables of times beside other ways to do the same (minutes)

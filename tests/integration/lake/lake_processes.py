@@ -1,44 +1,36 @@
 """Start, await and kill the processes of the races."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-SCRIPT = Path(__file__).with_name("lake_worker.py")
+from nursery import nursery
+
+MODULE = Path(__file__).with_name("lake_worker.py")
 
 
 class Worker:
     """One process; it waits at its start until `go`, so that several begin together."""
 
     def __init__(self, work: str, lake: Path, **arguments: Any) -> None:
-        command = [sys.executable, "-W", "ignore", str(SCRIPT), work, str(lake)]
-        self.process = subprocess.Popen(
-            [*command, json.dumps(arguments)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        self._child = nursery(MODULE).start(work, str(lake), arguments)
 
     def go(self) -> None:
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        assert self.process.stdout.readline() == "ready\n"
-        self.process.stdin.write("\n")
-        self.process.stdin.flush()
+        self._child.go()
 
-    def result(self, timeout_s: float = 60) -> Any:
-        out, _ = self.process.communicate(timeout=timeout_s)
-        said = json.loads(out)
+    def result(self) -> Any:
+        said = json.loads(self._child.said())
         assert "error" not in said, said["error"]
         return said["result"]
 
+    def dies(self) -> bool:
+        """Wait for its end; tell whether it came without a result."""
+        return self._child.said() == ""
+
     def kill(self) -> None:
-        self.process.kill()
-        self.process.communicate()
+        self._child.kill()
 
 
 @contextmanager

@@ -1,12 +1,12 @@
-"""A process of the races: run as `python lake_worker.py <work> <lake> <arguments as JSON>`."""
+"""What the processes of the races do; a nursery forks them off."""
 
 import json
 import os
-import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from random import Random
+from typing import Any
 from uuid import uuid4
 
 import polars as pl
@@ -177,14 +177,12 @@ WORK: dict[str, Callable[..., object]] = {
     )
 }
 
-if __name__ == "__main__":
-    name, path, arguments = sys.argv[1:]
-    lake = Lake(path)
-    print("ready", flush=True)
-    sys.stdin.readline()
+
+def main(name: str, path: str, arguments: dict[str, Any]) -> None:
+    """Do one work at a lake, and say its result."""
     try:
-        result = WORK[name](lake, **json.loads(arguments))
+        result = WORK[name](Lake(path, fsync=False), **arguments)
     except LakeError as error:
-        print(json.dumps({"error": repr(error)}), flush=True)
-        sys.exit(1)
-    print(json.dumps({"result": result}), flush=True)
+        print(json.dumps({"error": repr(error)}))
+    else:
+        print(json.dumps({"result": result}))

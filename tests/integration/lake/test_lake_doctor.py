@@ -347,6 +347,8 @@ def test_the_command_tells_what_is_torn_and_repairs_it_when_asked(tmp_path, call
 def test_the_command_tells_of_what_is_no_table_and_of_misuse(tmp_path, call_doctor):
     path = tmp_path / "lake" / "position_queue"
     path.mkdir(parents=True)
+    assert call_doctor() == (0, call_doctor("--repair")[1])
+    assert list(path.iterdir()) == []
     (path / "thesis.txt").write_text("years of work")
     code, text = call_doctor("--repair")
     assert code == 1

@@ -13,7 +13,7 @@ from lake_worker import drain
 from position_sync_dagster.domain.request import QueueRequest, QueueStatus
 from position_sync_dagster.lake.lake import Lake
 
-REQUESTS = 500
+REQUESTS = 5000
 SEED = 20260102
 
 
@@ -31,7 +31,7 @@ def double_or_lost(granted: list[list[str]], ids: list[str]) -> tuple[list[str],
 
 def test_four_claimers_are_never_granted_the_same_request_and_lose_none(tmp_path):
     lake, ids = filled(tmp_path)
-    granted = together(*(Worker("claim", tmp_path, limit=7) for _ in range(4)))
+    granted = together(*(Worker("claim", tmp_path, limit=50) for _ in range(4)))
     assert double_or_lost(granted, ids) == ([], set())
     assert all(granted), "a claimer was starved"
     assert lake.queue.sync.counts()[QueueStatus.PROCESSING] == REQUESTS
@@ -39,7 +39,7 @@ def test_four_claimers_are_never_granted_the_same_request_and_lose_none(tmp_path
 
 def test_the_same_check_fails_on_a_claim_that_reads_and_writes_on_two_handles(tmp_path):
     _, ids = filled(tmp_path)
-    granted = together(*(Worker("claim_wrongly", tmp_path, limit=50) for _ in range(4)))
+    granted = together(*(Worker("claim_wrongly", tmp_path, limit=250) for _ in range(4)))
     assert double_or_lost(granted, ids) != ([], set())
 
 
@@ -89,7 +89,7 @@ def test_one_of_several_processes_owns_a_login(tmp_path):
 def test_a_worker_that_dies_at_any_step_of_a_drain_leaves_one_row_per_request(tmp_path, point):
     lake, _ = filled(tmp_path, 20)
     with workers(Worker("drain", tmp_path, lease_s=600, limit=8, crash=point)) as [worker]:
-        assert worker.process.wait(timeout=30) == 9
+        assert worker.dies()
     finish(lake)
     assert_every_request_ended_once(lake, at_least=20)
     assert lake.updates.sync.count() == 20

@@ -1,0 +1,122 @@
+"""What the processes of the chaos do, each for ever; a nursery forks them off, a kill ends them."""
+
+import asyncio
+import os
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from random import Random
+
+from position_sync_dagster.domain.broker import BrokerPosition
+from position_sync_dagster.domain.instrument import Instrument
+from position_sync_dagster.domain.request import QueueRequest
+from position_sync_dagster.errors import LakeError, LeaseLostError
+from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.values import BrokerView
+from position_sync_dagster.sync.worker import QueueWorker
+
+ACCOUNT = "DUSIM1"
+CONIDS = 400
+"""Few enough that requests for the same position meet."""
+
+LEASE_S = 1.0
+
+
+class EveryHolding(Mapping[tuple[str, int], BrokerPosition]):
+    """A broker that holds each contract that it is asked for."""
+
+    def __getitem__(self, key: tuple[str, int]) -> BrokerPosition:
+        now = datetime.now(UTC)
+        return BrokerPosition(
+            gateway_id="127.0.0.1:7497",
+            account=key[0],
+            instrument=Instrument(conid=key[1], symbol="SPY", sec_type="OPT", currency="USD"),
+            position=1.0,
+            market_price=1.0,
+            market_value=100.0,
+            received_at=now,
+            position_time=now,
+            snapshot_id="chaos",
+        )
+
+    def __iter__(self) -> Iterator[tuple[str, int]]:
+        return iter(())
+
+    def __len__(self) -> int:
+        return 0
+
+
+class AlwaysCurrent:
+    """A source of values that is never blind."""
+
+    async def view(self) -> BrokerView:
+        return BrokerView(holdings=EveryHolding(), complete=True)
+
+    async def close(self) -> None:
+        """Nothing to give up."""
+
+
+def insert(lake: Lake, random: Random, notes: Path) -> None:
+    """Insert requests; note the ids that were acknowledged."""
+    with notes.open("ab", buffering=0) as noted:
+        while True:
+            asked = [
+                QueueRequest(random.randint(1, CONIDS), "SPY", random.randint(1, 2), ACCOUNT)
+                for _ in range(random.randint(1, 30))
+            ]
+            ids = lake.queue.sync.insert_many(asked)
+            noted.write("".join(f"{request_id}\n" for request_id in ids).encode())
+
+
+def drain(lake: Lake, random: Random, notes: Path) -> None:
+    """Drain as the product's worker does, under leases that are soon over."""
+    settings = Settings(_env_file=None, lease_s=LEASE_S)
+    worker = QueueWorker(
+        lake.queue,
+        batch_size=random.randint(5, 40),
+        values=AlwaysCurrent(),
+        updates=lake.updates,
+        settings=settings,
+    )
+
+    async def run() -> None:
+        while True:
+            await lake.queue.rescue()
+            try:
+                await worker.process_batch()
+            except LeaseLostError:
+                continue
+
+    asyncio.run(run())
+
+
+def claim(lake: Lake, random: Random, notes: Path) -> None:
+    """Claim, and give back or forget."""
+    while True:
+        batch = lake.queue.sync.claim_batch(limit=random.randint(1, 20), lease_s=LEASE_S / 4)
+        if batch and random.random() < 0.7:
+            try:
+                lake.queue.sync.release([request.request_id for request in batch])
+            except LeaseLostError:
+                continue
+
+
+def keep_house(lake: Lake, random: Random, notes: Path) -> None:
+    """Compact, write checkpoints, cut the log and vacuum; note what was done."""
+    with notes.open("ab", buffering=0) as noted:
+        while True:
+            for done in lake.maintain():
+                noted.write(f"{done.compacted} {done.deleted}\n".encode())
+
+
+WORK = {work.__name__: work for work in (insert, drain, claim, keep_house)}
+
+
+def main(work: str, path: str, seed: int) -> None:
+    """Work until killed; an error of the lake is said and ends the process."""
+    notes = Path(f"{path}.{work}-{os.getpid()}-{seed}")
+    try:
+        WORK[work](Lake(path), Random(seed), notes)
+    except LakeError as error:
+        print(f"{work}: {error!r}")
