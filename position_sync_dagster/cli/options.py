@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from position_sync_dagster.lake import Lake
     from position_sync_dagster.settings import Settings
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for a program.")]
@@ -17,6 +18,23 @@ HomeFolder = Annotated[
         help="Use the settings and the tables of a demo's home, .demo for one.",
     ),
 ]
+
+
+def existing(lake: "Lake") -> "Lake":
+    """Give the lake if it is there: a look must not make tables where somebody mistyped a path.
+
+    Raises:
+        LakeError: There is none.
+    """
+    from position_sync_dagster.errors import LakeError
+
+    if not lake.exists:
+        raise LakeError(
+            f"There are no tables at {lake.path} yet.",
+            remedy="Start `make dev` or `make demo`, which make them, or set POSITION_SYNC_LAKE "
+            "(--home .demo for the demo's).",
+        )
+    return lake
 
 
 def settings_for(home: Path | None) -> "Settings":

@@ -4,9 +4,8 @@ from typing import Annotated
 
 import typer
 
-from position_sync_dagster.cli.options import HomeFolder, Json, settings_for
+from position_sync_dagster.cli.options import HomeFolder, Json, existing, settings_for
 from position_sync_dagster.cli.output import print_json, print_table
-from position_sync_dagster.cli.strategies import open_lake
 from position_sync_dagster.launch.text import age, number, quantity
 
 COLUMNS = {
@@ -35,8 +34,9 @@ def positions(
 ) -> None:
     """Show the newest row of each position: its values, who wrote it, and how old it is."""
     from position_sync_dagster.domain.clock import utc_now
+    from position_sync_dagster.lake import Lake
 
-    lake = open_lake(settings_for(home))
+    lake = existing(Lake.of(settings_for(home)))
     rows = lake.updates.sync.latest_updates()
     if strategy is not None:
         legs = [leg for leg in lake.registry.sync.get_all_active() if leg.strategy_id == strategy]

@@ -2,7 +2,7 @@
 
 import typer
 
-from position_sync_dagster.cli.options import HomeFolder, Json, settings_for
+from position_sync_dagster.cli.options import HomeFolder, Json, existing, settings_for
 from position_sync_dagster.cli.output import print_json
 
 
@@ -13,7 +13,7 @@ def status(json: Json = False, home: HomeFolder = None) -> None:
     from position_sync_dagster.sync.status import read_status
 
     settings = settings_for(home)
-    lake = Lake(settings.lake)
+    lake = existing(Lake.of(settings))
     found = read_status(lake, settings, utc_now())
     if json:
         print_json(found.to_dict())

@@ -24,7 +24,7 @@ def open_lake(settings: "Settings") -> "Lake":
     """Give the lake of the settings, its tables made where they are not."""
     from position_sync_dagster.lake import Lake
 
-    lake = Lake(settings.lake)
+    lake = Lake.of(settings)
     lake.initialize_sync()
     return lake
 

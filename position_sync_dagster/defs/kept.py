@@ -44,11 +44,11 @@ def tables_of_ticks() -> "tuple[Lake, Settings]":
         SettingsError: A value is malformed.
     """
     settings = GATEWAY.settings(LAKE)
-    return _lake_at(settings.lake), settings
+    return _lake_of(settings), settings
 
 
 @lru_cache(maxsize=2)
-def _lake_at(path: str) -> "Lake":
+def _lake_of(settings: "Settings") -> "Lake":
     from position_sync_dagster.lake.lake import Lake
 
-    return Lake(path)
+    return Lake.of(settings)

@@ -21,7 +21,7 @@ class LakeResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         """Give the tables, made at first use."""
         from position_sync_dagster.lake.lake import Lake
 
-        lake = Lake(settings.lake)
+        lake = Lake.of(settings)
         lake.initialize_sync()
         return lake
 

@@ -54,6 +54,13 @@ class Lake:
         retry = RetryPolicy(max_attempts=settings.max_attempts)
         return cls(settings.lake, clock=clock, retry=retry, fsync=settings.fsync)
 
+    @property
+    def exists(self) -> bool:
+        """Tell whether any of the tables is there; of a remote lake it is assumed."""
+        return "://" in self.path or any(
+            Path(table.path, "_delta_log").is_dir() for table in self.tables
+        )
+
     @cached_property
     def registry(self) -> StrategyRegistry:
         """The table active_strategies."""

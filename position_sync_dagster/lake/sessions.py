@@ -14,7 +14,7 @@ from position_sync_dagster.domain.session import ALIVE, GatewaySession, Owner, S
 from position_sync_dagster.domain.update import TradingMode
 from position_sync_dagster.errors import InvalidRequestError, LeaseLostError, LoginOwnedError
 from position_sync_dagster.lake.ids import NewIds, new_ids
-from position_sync_dagster.lake.mode import check_mode
+from position_sync_dagster.lake.mode import check_mode, mode_of
 from position_sync_dagster.lake.offload import offload
 from position_sync_dagster.lake.rows import session_rows, sessions_of
 from position_sync_dagster.lake.schemas import GATEWAY_SESSIONS
@@ -133,6 +133,10 @@ class SyncSessions:
             )
 
         return self._own(session, change, "end")
+
+    def mode(self) -> TradingMode | None:
+        """Give the trading mode that the lake is bound to; None before its first connection."""
+        return self.table.snapshot(mode_of)
 
     def annotate(self, session: GatewaySession, detail: str) -> None:
         """Say why a session that has ended is not followed; see `GatewaySessions.annotate`."""

@@ -198,7 +198,7 @@ def watch(session: Session, options: Options, screen: Watched, stop: Stop) -> tu
     places = where(session)
     screen.event("started", places | {"first": session.is_first})
     settings = load_settings(_env_file=None)
-    lake = Lake(settings.lake)
+    lake = Lake.of(settings)
     serving = False
     deadline = None if options.seconds is None else session.since.timestamp() + options.seconds
     tables = Watch(lake, settings, control_port=session.simulator.control, since=session.since)

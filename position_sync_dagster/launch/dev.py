@@ -89,7 +89,7 @@ def session_told(settings: "Settings") -> str | None:
     from position_sync_dagster.lake import Lake
 
     try:
-        session = Lake(settings.lake).sessions.sync.current(settings.gateway_id)
+        session = Lake.of(settings).sessions.sync.current(settings.gateway_id)
     except LakeError as error:
         return str(error)
     if session is None:

@@ -108,7 +108,7 @@ def read_status(lake: Lake, settings: Settings, now: datetime) -> Status:
         legs_streamed=streamed.height,
         legs_queued=queued.height,
         last_drained_at=_newest(queued),
-        trading_mode=None,
+        trading_mode=lake.sessions.sync.mode(),
     )
 
 

@@ -238,3 +238,13 @@ async def test_a_successor_takes_over_within_seconds_and_no_row_is_of_both(
         begun = rows.filter(rows["run_id"] == "run-2")["timestamp"].min()
         assert begun - last < timedelta(seconds=5)
         assert sim.stats()["connections"]["peak"] == 1
+
+
+async def test_status_tells_the_trading_mode_once_the_lake_is_bound_to_one(
+    simulate, lake, settings_for
+):
+    async with simulate() as sim:
+        settings = settings_for(sim)
+        assert read_status(lake, settings, utc_now()).trading_mode is None
+        await refresh(lake, settings)
+        assert read_status(lake, settings, utc_now()).trading_mode == "SIMULATED"
