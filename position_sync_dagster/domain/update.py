@@ -68,6 +68,7 @@ class PositionUpdate:
         value_time: When it was true at the source; None when the source gave no time.
         update_id: Unique; a drained row's is derived from its request.
         gateway_id: "host:port" of the gateway that told.
+        trading_mode: By default what the account says, when the row is written.
         batch_id: One per commit.
     """
 
@@ -102,7 +103,7 @@ class PositionUpdate:
     value_source: ValueOrigin = ValueOrigin.NONE
     market_data_type: int | None = None
     gateway_id: str = ""
-    trading_mode: TradingMode = TradingMode.SIMULATED
+    trading_mode: TradingMode | None = None
     request_id: str | None = None
     session_id: str | None = None
     fencing_token: int | None = None

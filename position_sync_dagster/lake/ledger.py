@@ -8,7 +8,7 @@ from threading import Lock
 import polars as pl
 from deltalake import DeltaTable, Transaction
 
-from position_sync_dagster.domain.update import PositionUpdate, Source
+from position_sync_dagster.domain.update import PositionUpdate, Source, trading_mode_of
 from position_sync_dagster.lake.fence import owner_of, refuse_stale_owner
 from position_sync_dagster.lake.ids import content_id, created_at_of
 from position_sync_dagster.lake.maintenance import tidy
@@ -84,7 +84,8 @@ class SyncUpdates:
                 refuse_stale_owner(
                     token, handle.transaction_version(owner_of(gateway_id)), gateway_id
                 )
-            check_mode(handle, (u.trading_mode for u in rows), self.table.path)
+            modes = (u.trading_mode for u in rows if u.trading_mode is not None)
+            check_mode(handle, modes, self.table.path)
             ids = frame.get_column("update_id")
             known = self._known(handle, ids, [batch], first)
             done = known.get_column("batch_id").is_in([batch]).any()
@@ -229,7 +230,7 @@ class SyncUpdates:
 def identified(
     updates: Iterable[PositionUpdate], batch_id: str = "", run_id: str | None = None
 ) -> list[PositionUpdate]:
-    """Fill empty ids of updates, the same for the same content."""
+    """Fill empty ids of updates, the same for the same content, and the account's trading mode."""
     named = [u if u.update_id else replace(u, update_id=_update_id(u)) for u in updates]
     if not named:
         return []
@@ -237,7 +238,12 @@ def identified(
         max(u.timestamp for u in named), *sorted(u.update_id for u in named)
     )
     return [
-        replace(u, batch_id=batch_id or u.batch_id or batch, run_id=u.run_id or run_id)
+        replace(
+            u,
+            batch_id=batch_id or u.batch_id or batch,
+            run_id=u.run_id or run_id,
+            trading_mode=u.trading_mode or (trading_mode_of(u.account) if u.account else None),
+        )
         for u in named
     ]
 

@@ -100,7 +100,7 @@ def updates_of(frame: pl.DataFrame) -> list[PositionUpdate]:
                 "price_kind": _maybe(PriceKind, row["price_kind"]),
                 "source": Source(row["source"]),
                 "value_source": ValueOrigin(row["value_source"]),
-                "trading_mode": TradingMode(row["trading_mode"]),
+                "trading_mode": _maybe(TradingMode, row["trading_mode"]),
             }
         )
         for row in frame.drop("date", strict=False).iter_rows(named=True)

@@ -1,5 +1,6 @@
 """The ledger of values: each row once, one answer to what is newest, one trading mode."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
@@ -248,3 +249,14 @@ def test_counting_reads_no_data(ledger, make_update, clock):
     for file in Path(ledger.table.path).rglob("*.parquet"):
         file.unlink()
     assert ledger.sync.count() == 21
+
+
+async def test_an_update_of_an_account_has_its_trading_mode_and_one_without_has_none(tmp_path):
+    table = PositionUpdatesTable(tmp_path / "position_updates")
+    now = datetime.now(UTC)
+    plain = PositionUpdate(1, "SPY", None, 1.0, 2.0, 200.0, 150.0, 50.0, now)
+    await table.append([plain, replace(plain, conid=2, account="DU123")])
+    rows = {u.conid: u.trading_mode for u in await table.latest_updates()}
+    assert rows == {1: None, 2: "PAPER"}
+    with pytest.raises(TradingModeError):
+        await table.append([replace(plain, conid=3, account="U123")])
