@@ -1,0 +1,95 @@
+"""A process killed at each single step of its work, and what the next one finds."""
+
+from pathlib import Path
+
+import pytest
+from crash_worker import POINTS
+from nursery import nursery
+
+from position_sync_dagster.domain.request import QueueRequest, QueueStatus
+from position_sync_dagster.lake.diagnosis import diagnose
+from position_sync_dagster.lake.lake import Lake
+
+MODULE = Path(__file__).with_name("crash_worker.py")
+REQUESTS = 12
+BATCH = 5
+
+
+def killed_at(path: Path, work: str, point: str) -> None:
+    """Let a process work until it kills itself at the point."""
+    child = nursery(MODULE).start(work, str(path), point)
+    child.go()
+    assert child.said() == f"at {point}\n", "it never came there"
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Lake:
+    made = Lake(tmp_path / "lake", fsync=False)
+    made.initialize_sync()
+    made.queue.sync.insert_many(
+        QueueRequest(conid, "SPY", account="DUSIM1") for conid in range(1, REQUESTS + 1)
+    )
+    return made
+
+
+def requests(lake: Lake) -> dict[QueueStatus, int]:
+    return {status: n for status, n in lake.queue.sync.counts().items() if n}
+
+
+def assert_all_ended_once(lake: Lake) -> None:
+    child = nursery(MODULE).start("drain_later", lake.path, "")
+    child.go()
+    assert child.said() == "done\n"
+    assert requests(lake) == {QueueStatus.SUCCESS: REQUESTS}
+    stored = lake.queue.table.rows(columns=["request_id"]).get_column("request_id")
+    written = lake.updates.table.rows(columns=["update_id", "request_id"])
+    assert sorted(written.get_column("request_id")) == sorted(stored)
+    assert written.get_column("update_id").n_unique() == REQUESTS
+    assert all(diagnose(table).healthy for table in lake.tables)
+
+
+P, C, S = QueueStatus.PENDING, QueueStatus.PROCESSING, QueueStatus.SUCCESS
+LEFT = {
+    "before the claim": ({P: REQUESTS}, 0),
+    "the claim's file is written": ({P: REQUESTS}, 0),
+    "after the claim": ({P: REQUESTS - BATCH, C: BATCH}, 0),
+    "after the value": ({P: REQUESTS - BATCH, C: BATCH}, 0),
+    "the ledger's file is written": ({P: REQUESTS - BATCH, C: BATCH}, 0),
+    "after the ledger": ({P: REQUESTS - BATCH, C: BATCH}, BATCH),
+    "the mark's files are written": ({P: REQUESTS - BATCH, C: BATCH}, BATCH),
+    "after the mark": ({P: REQUESTS - BATCH, S: BATCH}, BATCH),
+}
+
+
+@pytest.mark.parametrize("point", POINTS["drain"])
+def test_a_drain_killed_at_any_step_is_followed_by_one_row_for_each_request(lake, point):
+    killed_at(Path(lake.path), "drain", point)
+    assert (requests(lake), lake.updates.sync.count()) == LEFT[point]
+    assert_all_ended_once(lake)
+
+
+@pytest.mark.parametrize("point", POINTS["maintain"])
+def test_maintenance_killed_at_any_step_changes_nothing_that_is_read(lake, point):
+    finish_some(lake)
+    before = lake.queue.table.rows().sort("request_id").drop("part")
+    killed_at(Path(lake.path), "maintain", point)
+    again = Lake(lake.path, fsync=False)
+    assert again.queue.table.rows().sort("request_id").drop("part").equals(before)
+    assert all(diagnose(table).healthy for table in again.tables)
+    again.maintain(clean_now=True)
+    assert again.queue.table.rows().sort("request_id").drop("part").equals(before)
+
+
+def finish_some(lake: Lake, count: int = 35) -> None:
+    for conid in range(1000, 1000 + count):
+        lake.queue.sync.mark_success(lake.queue.sync.insert_many([QueueRequest(conid, "SPY")]))
+
+
+def test_an_insert_killed_before_its_commit_leaves_nothing(lake):
+    killed_at(Path(lake.path), "insert", "the insert's file is written")
+    assert requests(lake) == {P: REQUESTS}
+
+
+def test_an_insert_killed_before_it_was_told_is_there(lake):
+    killed_at(Path(lake.path), "insert", "after the insert")
+    assert requests(lake) == {P: REQUESTS + 1}
