@@ -158,7 +158,8 @@ class AccountFeed:
         async with self._guard:
             for account in self.accounts if accounts is None else accounts:
                 await self._download(account)
-            self.walked_at = self._clock()
+            if accounts is None:
+                self.walked_at = self._clock()
 
     async def ensure(self, max_age: timedelta) -> None:
         """Have a snapshot and values no older than `max_age`, asking only for what is missing.
@@ -178,6 +179,13 @@ class AccountFeed:
                 self._settle(self.accounts[0], Completeness.COMPLETE)
             else:
                 await self.walk()
+
+    def unsubscribed(self, changed: Iterable[Key]) -> set[str]:
+        """Give the accounts of which the values of these changes come by no open subscription."""
+        if len(self.accounts) == 1:
+            return set()
+        holdings = (self._holdings[key] for key in changed if key in self._holdings)
+        return {h.account for h in holdings if h.position and h.market_value is None}
 
     async def _download(self, account: str) -> None:
         walk = self._walk = _Walk(asyncio.get_running_loop().create_future(), times={})

@@ -104,6 +104,7 @@ class IBPositionStreamer:
         self._routes: dict[Key, LegState] = {}
         self._refresh_due = clock()
         self._reason = Reason.SNAPSHOT
+        self._unvalued: set[str] = set()
         self._overflow_due = self._pnl_due = clock()
         self._farms: set[str] = set()
         self._state = SessionState.STARTING
@@ -276,6 +277,7 @@ class IBPositionStreamer:
     async def _follow(self, connection: GatewayConnection, changed: set[Key]) -> None:
         if changed:
             await self._publish(connection)
+        self._unvalued |= connection.feed.unsubscribed(changed)
         streamed = {key for key in changed if self._routes.get(key) is LegState.STREAMED}
         self._revaluer.mark(streamed)
         stale = self._lines.stale(connection.lines, connection.feed.holdings, self.registry.legs)
@@ -288,9 +290,14 @@ class IBPositionStreamer:
             walk, self._walk = self._walk, None
             walk.result()
             await self._publish(connection)
-            await self._publisher.enqueue_all(connection.feed, self._routes, self._reason)
+            if self._reason is not Reason.CHANGED:
+                await self._publisher.enqueue_all(connection.feed, self._routes, self._reason)
         elif self._walk is None and self._clock() >= self._refresh_due:
             self._start_walk(connection, Reason.REFRESH)
+        elif self._walk is None and self._unvalued:
+            accounts, self._unvalued = self._unvalued, set()
+            self._reason = Reason.CHANGED
+            self._walk = asyncio.create_task(connection.feed.walk(accounts))
         await self._value_overflow(connection)
 
     async def _value_overflow(self, connection: GatewayConnection) -> None:

@@ -364,3 +364,15 @@ async def test_after_data_was_lost_the_lines_have_new_request_ids(
             await eventually(lambda: len(heard.updates) > count)
             assert sim.stats()["lines_in_use"] == streamer.lines_in_use == 1
             assert sim.stats()["connections"]["total"] == 1
+
+
+async def test_with_several_accounts_a_change_is_valued_soon_too(
+    simulate, streaming, lake, eventually
+):
+    async with simulate() as sim, streaming(sim):
+        await eventually(lambda: queued(lake))
+        sim.fill(B, UNHELD, 2)
+        row = await eventually(lambda: _row(lake, sim, (B, UNHELD), "PORTFOLIO"))
+        assert (row.position, row.completeness) == (2.0, "COMPLETE")
+        assert row.market_value > 0
+        await eventually(lambda: _both(lake, {(B, UNHELD)}))
