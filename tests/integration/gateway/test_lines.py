@@ -2,7 +2,9 @@
 
 import pytest
 
+from position_sync_dagster.gateway import lines
 from position_sync_dagster.gateway.connection import connect
+from position_sync_dagster.simulator.wire import frame
 
 CALL, PUT, WORTHLESS, CENTS, FUTURE, STOCK = (
     921000001,
@@ -100,4 +102,18 @@ async def test_a_contract_without_permission_frees_its_line(line, eventually):
     connection.lines.subscribe(details[CALL])
     await eventually(lambda: refusals)
     assert refusals[0].code == 354
+    assert connection.lines.in_use == 0
+
+
+async def test_a_cancel_without_effect_is_repeated(line, eventually, monkeypatch):
+    sim, connection, details = line
+    monkeypatch.setattr(lines, "CANCEL_EFFECT_S", 0.0)
+    connection.lines.subscribe(details[CALL])
+    await eventually(lambda: connection.lines.quote(CALL).mark is not None)
+    request_id = next(iter(connection.lines._by_request))
+    connection.lines.cancel(CALL)
+    await eventually(lambda: sim.stats()["lines_in_use"] == 0)
+    assert sim.stats()["requests"]["17"]["cancelMktData"] == 1
+    sim.send_raw(frame(["1", "6", str(request_id), "1", "1.5", "3", "0"]))
+    await eventually(lambda: sim.stats()["requests"]["17"]["cancelMktData"] == 2)
     assert connection.lines.in_use == 0
