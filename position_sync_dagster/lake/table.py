@@ -4,7 +4,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import RLock
 from typing import TypeVar
@@ -53,13 +53,10 @@ COMPACT_EVERY = 200
 """Versions after which small files are merged: each file of a snapshot costs every commit some
 microseconds (a claim takes 10 ms at 50 files, 28 at 1,000)."""
 
-FAIR_WAIT_S = 2.0
-"""How long a writer queues behind others; it then goes on without, since the lock is for fairness
-and Delta's own check is for safety."""
-
-FAIR_POLL_S = 0.0005
-"""Who asks seldom is overtaken by who has just been served: at 2 ms four claimers in a tight loop
-wait up to 25 times the median, at 0.5 ms up to 9 times."""
+FAIR_WAIT_S = ((0.02, 0.002), (0.08, 0.0005), (1.9, 0.0001))
+"""How long a writer queues behind others, and how often it asks meanwhile: the longer it waits,
+the oftener, since who asks seldom is overtaken by who has just been served. It then goes on
+without, as the lock is for fairness and Delta's own check is for safety."""
 
 SUSPECT_AFTER_S = 300.0
 """A commit this long after its snapshot may have met a log that was cleaned under it."""
@@ -202,9 +199,10 @@ class Table:
             return
         lock = FileLock(f"{self.path}/{TURN_LOCK}")
         try:
-            lock.acquire(timeout=FAIR_WAIT_S, poll_interval=FAIR_POLL_S)
-        except Timeout:
-            pass
+            for wait_s, poll_s in FAIR_WAIT_S:
+                with suppress(Timeout):
+                    lock.acquire(timeout=wait_s, poll_interval=poll_s)
+                    break
         except OSError as error:
             raise explain(error, self.path) from error
         try:
