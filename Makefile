@@ -34,7 +34,7 @@ help: ## list the targets
 	@echo
 	@echo '  demo takes FOR=60 (seconds, unattended; fails unless its figures are met),'
 	@echo '  UI_PORT=3000, CONTROL_PORT=, HOME_DIR=.demo; dev takes UI_PORT=3000; test takes ARGS=;'
-	@echo '  bench takes PART=queue and ARGS=--quick.'
+	@echo '  bench takes PART=queue and ARGS=--quick; chaos takes SEED=.'
 
 .PHONY: demo
 demo: $(SYNCED) ## simulator, stream, queue and Dagster UI together, with a live status

@@ -32,6 +32,8 @@ NASTY = [
     "%41%00?*[x]{y}",
     "",
     "x" * 1_000_000,
+    "".join(chr(plane << 16 | 0x41) for plane in range(17)),
+    "".join(chr((plane << 16) + 0xFFFD) for plane in range(17)),
 ]
 
 
@@ -425,6 +427,29 @@ async def test_finished_requests_are_read_newest_first(queue, clock):
         await queue.mark_success([request_id])
     assert ids_of(await queue.get_batch(status=SUCCESS, limit=2)) == [ids[2], ids[1]]
     assert await queue.get_batch(priority=P1, status=SUCCESS) == []
+
+
+async def test_a_lease_taken_before_the_clock_went_back_lives_on_and_ends(queue, clock):
+    request_id = await queue.insert(1, "SPY")
+    await queue.claim_batch(lease_s=30)
+    clock.advance(-3600)
+    assert await queue.rescue() == []
+    assert await queue.holds([request_id])
+    assert await queue.claim_batch() == []
+    clock.advance(3630)
+    assert await queue.rescue() == [request_id]
+
+
+async def test_a_limit_that_is_no_number_is_refused_and_changes_nothing(queue):
+    await queue.insert(1, "SPY")
+    for limit in (1.5, "5", True, None):
+        with pytest.raises(InvalidRequestError, match="limit"):
+            await queue.claim_batch(limit=limit)
+    assert await figures(queue) == (1, 0, 0, 0)
+
+
+async def test_a_table_that_was_not_initialized_is_made_at_its_first_use(make_queue):
+    assert await figures(make_queue()) == (0, 0, 0, 0)
 
 
 async def test_a_clock_that_goes_back_loses_nothing(queue, clock):

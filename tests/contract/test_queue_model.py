@@ -351,8 +351,8 @@ def _merge_early(monkeypatch):
 
 
 class TestInMemory(QueueMachine.TestCase):
-    settings = settings(PROFILE, max_examples=60, stateful_step_count=50)
+    settings = settings(PROFILE, max_examples=45, stateful_step_count=50)
 
 
 class TestDelta(DeltaQueueMachine.TestCase):
-    settings = settings(PROFILE, max_examples=15, stateful_step_count=40)
+    settings = settings(PROFILE, max_examples=8, stateful_step_count=40)

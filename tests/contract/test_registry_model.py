@@ -163,7 +163,7 @@ class TestRegistry(RegistryMachine.TestCase):
         derandomize=True,
         database=None,
         phases=[Phase.generate],
-        max_examples=12,
+        max_examples=8,
         stateful_step_count=30,
         suppress_health_check=list(HealthCheck),
     )

@@ -5,7 +5,6 @@ import os
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from random import Random
 from typing import Any
 from uuid import uuid4
 
@@ -62,15 +61,9 @@ def insert_the_same(lake: Lake, count: int) -> list[str]:
     return [lake.queue.sync.insert_many([QueueRequest(c, "SPY")])[0] for c in range(1, count + 1)]
 
 
-def drain(
-    lake: Lake, lease_s: float, limit: int, crash: str | None = None, until_empty: bool = True
-) -> int:
-    """Drain as a worker does: claim, write what is not written, mark; `crash` names an exit."""
+def drain(lake: Lake, lease_s: float, limit: int, until_empty: bool = True) -> int:
+    """Drain as a worker does: claim, write what is not written, mark."""
     queue, updates, done = lake.queue.sync, lake.updates.sync, 0
-
-    def reached(point: str) -> None:
-        if crash == point:
-            os._exit(9)
 
     while True:
         queue.rescue()
@@ -80,7 +73,6 @@ def drain(
                 return done
             time.sleep(0.01)
             continue
-        reached("after claim")
         ids = [request.request_id for request in batch]
         known = updates.existing(ids, min(request.created_at for request in batch))
         now = datetime.now(UTC)
@@ -102,27 +94,14 @@ def drain(
             for request in batch
             if request.request_id not in known
         ]
-        reached("after value")
         try:
             if not queue.holds(ids):
                 continue
             updates.append(rows, batch_id=str(uuid4()))
-            reached("after ledger")
             queue.mark_success(ids)
-            reached("after mark")
             done += len(ids)
         except LeaseLostError:
             continue
-
-
-def trickle(lake: Lake, first: int, seed: int) -> None:
-    """Insert new contracts for ever."""
-    random, conid = Random(seed), first
-    while True:
-        size = random.randint(1, 20)
-        lake.queue.sync.insert_many(QueueRequest(conid + k, "SPY") for k in range(size))
-        conid += size
-        time.sleep(0.01)
 
 
 def keep_house(lake: Lake) -> None:
@@ -173,7 +152,6 @@ WORK: dict[str, Callable[..., object]] = {
         insert_the_same,
         keep_house,
         own,
-        trickle,
     )
 }
 

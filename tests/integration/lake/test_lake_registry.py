@@ -133,12 +133,13 @@ async def test_a_refresh_brings_what_others_changed_and_says_whether(registry, t
 
 
 async def test_a_refresh_never_reads_what_is_over(registry, tmp_path, clock):
+    other = StrategyRegistry(tmp_path / "legs", clock=clock)
+    await other.initialize()
     await registry.add_active(conid=1, strategy_id="a", **LEG)
     await registry.add_active(conid=2, strategy_id="a", **LEG)
     await registry.remove_active(1)
     shutil.rmtree(tmp_path / "legs" / "bucket=removed")
-    other = StrategyRegistry(tmp_path / "legs", clock=clock)
-    await other.initialize()
+    assert await other.refresh()
     assert [x.conid for x in await other.get_all_active()] == [2]
 
 

@@ -22,11 +22,14 @@ from position_sync_dagster.errors import (
     LakeNotWritableError,
     NewerTableError,
 )
+from position_sync_dagster.lake import disk
+from position_sync_dagster.lake.diagnosis import diagnose
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.queue import PositionQueue
 from position_sync_dagster.lake.schemas import POSITION_QUEUE, TABLES, VERSION_PROPERTY, Kind
 from position_sync_dagster.lake.stays import Change, StayTable
 from position_sync_dagster.lake.table import Table
+from position_sync_dagster.lake.updates import PositionUpdatesTable
 
 
 def spend(path: Path, count: int = 1) -> PositionQueue:
@@ -214,6 +217,39 @@ def test_a_read_only_disk_is_named_and_still_read(small_disk):
     with pytest.raises(LakeNotWritableError, match="Read-only"):
         queue.sync.claim_batch()
     assert PositionQueue(small_disk / "q").sync.counts()[QueueStatus.PENDING] == 3
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_ledger_on_a_full_disk_keeps_what_it_has_and_takes_the_rows_later(
+    small_disk, make_update, clock
+):
+    ledger = PositionUpdatesTable(small_disk / "u")
+    ledger.sync.append([make_update(1)], batch_id="b-1")
+    filler = small_disk / "filler"
+    with pytest.raises(OSError, match="space"):
+        filler.write_bytes(b"x" * 1024 * 1024)
+    clock.advance(1)
+    rows = [make_update(c, symbol="S" * 900) for c in range(300)]
+    with pytest.raises(LakeNotWritableError, match="space"):
+        ledger.sync.append(rows, batch_id="b-2")
+    assert ledger.sync.count() == 1
+    assert diagnose(ledger.table).healthy
+    filler.unlink()
+    assert ledger.sync.append(rows, batch_id="b-2").rows == 300
+
+
+def test_a_disk_that_cannot_sync_is_named_and_the_change_is_not_made_twice(tmp_path, monkeypatch):
+    queue = spend(tmp_path / "q", 3)
+
+    def refuse(path: Path) -> None:
+        raise OSError(5, "Input/output error", str(path))
+
+    monkeypatch.setattr(disk, "_fsync", refuse)
+    with pytest.raises(LakeNotWritableError, match="did not confirm"):
+        queue.sync.claim_batch(limit=1)
+    monkeypatch.undo()
+    counts = PositionQueue(tmp_path / "q").sync.counts()
+    assert (counts[QueueStatus.PENDING], counts[QueueStatus.PROCESSING]) == (2, 1)
 
 
 def test_a_writer_that_never_wins_gives_up_in_bounded_time_and_changes_nothing(tmp_path):
