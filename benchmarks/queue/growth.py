@@ -68,6 +68,7 @@ def growth(bench: Bench) -> None:
     bench.report.add(f"Growth over {points[-1].drains:,} drains", _lines(points), _note(points))
     bench.report.say(f"An upkeep of both tables took {median(upkeeps):,.0f} ms (median).")
     target = bench.docs or bench.folder
+    target.mkdir(parents=True, exist_ok=True)
     write_csv(points, target / "growth.csv")
     draw(points, target / "growth.png")
 
