@@ -34,7 +34,7 @@ help: ## list the targets
 	@echo
 	@echo '  demo takes FOR=60 (seconds, unattended; fails unless its figures are met),'
 	@echo '  UI_PORT=3000, CONTROL_PORT=, HOME_DIR=.demo; dev takes UI_PORT=3000; test takes ARGS=;'
-	@echo '  bench takes PART=queue and ARGS=--quick; chaos takes SEED=.'
+	@echo '  bench takes PART=queue and ARGS=--quick; chaos takes SEED=, which replays its kills.'
 
 .PHONY: demo
 demo: $(SYNCED) ## simulator, stream, queue and Dagster UI together, with a live status
@@ -51,8 +51,9 @@ test: $(SYNCED) ## the whole test suite
 	@$(BIN)/pytest $(ARGS)
 
 .PHONY: chaos
-chaos: $(SYNCED) ## 120 random kills of all that writes; SEED= replays (a minute)
+chaos: $(SYNCED) ## 120 random kills of all that writes, then 30 of the whole program (half an hour)
 	@$(BIN)/python tests/chaos --kills 120 $(if $(SEED),--seed $(SEED)) $(ARGS)
+	@CHAOS_ROUNDS=10 $(BIN)/pytest -q tests/acceptance/test_recovery.py
 
 .PHONY: bench
 bench: $(BENCH_SYNCED) ## tables of times beside other ways to do the same (minutes)

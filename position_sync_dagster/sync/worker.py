@@ -127,7 +127,7 @@ class QueueWorker:
         self._interval_s = interval
         self._batch_size = batch_size
         self._settings = settings or load_settings()
-        self._updates = updates or PositionUpdatesTable(delta_lake_path)
+        self._updates = updates or PositionUpdatesTable(delta_lake_path, fsync=self._settings.fsync)
         self._values = values or _shared_connection(self._settings)
         self._by = by or Provenance()
         self._clock = clock
