@@ -29,6 +29,7 @@ class State:
     ours: LakeQueue
     naive: NaiveQueue
     kept: SqliteQueue
+    note: str = ""
     samples: dict[str, Samples] = field(default_factory=dict)
 
     def of(self, contestant: str) -> Samples:
@@ -53,7 +54,7 @@ def speed(bench: Bench) -> None:
             if turn < slow_rounds:
                 drain(state.kept, state.of("kept"), batches=1, rest=False)
                 drain(state.naive, state.of("naive"), batches=1, rest=False)
-        bench.report.add(f"Speed, {state.name}", _lines(state))
+        bench.report.add(f"Speed, {state.name}", _lines(state), state.note)
 
 
 def _lines(state: State) -> list[Line]:
@@ -108,4 +109,5 @@ def _committed(bench: Bench, commits: int) -> State:
     ours = lake_of_commits(bench, commits)
     naive.write_history(commits, commits=min(commits, NAIVE_COMMITS))
     kept.write_history(sum(ours.counts().values()))
-    return State(f"after {commits:,} commits", ours, naive, kept)
+    note = f"The naive queue: after {min(commits, NAIVE_COMMITS):,} commits."
+    return State(f"after {commits:,} commits", ours, naive, kept, note)
