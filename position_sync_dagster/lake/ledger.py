@@ -231,20 +231,20 @@ def identified(
     updates: Iterable[PositionUpdate], batch_id: str = "", run_id: str | None = None
 ) -> list[PositionUpdate]:
     """Fill empty ids of updates, the same for the same content, and the account's trading mode."""
-    named = [u if u.update_id else replace(u, update_id=_update_id(u)) for u in updates]
-    if not named:
+    listed = list(updates)
+    if not listed:
         return []
-    batch = batch_id or content_id(
-        max(u.timestamp for u in named), *sorted(u.update_id for u in named)
-    )
+    ids = [u.update_id or _update_id(u) for u in listed]
+    batch = batch_id or content_id(max(u.timestamp for u in listed), *sorted(ids))
     return [
         replace(
             u,
+            update_id=update_id,
             batch_id=batch_id or u.batch_id or batch,
             run_id=u.run_id or run_id,
             trading_mode=u.trading_mode or (trading_mode_of(u.account) if u.account else None),
         )
-        for u in named
+        for u, update_id in zip(listed, ids, strict=True)
     ]
 
 
@@ -295,8 +295,11 @@ def _spans(column: str, low: str, high: str) -> pl.Expr:
 
 
 def _newest(rows: pl.LazyFrame) -> pl.LazyFrame:
+    # Two passes: the first reads three columns, the second all columns of the few rows that count.
+    times = rows.group_by(_KEY).agg(pl.col("timestamp").max())
     return (
-        rows.group_by(_KEY)
+        rows.join(times, on=[*_KEY, "timestamp"], how="semi")
+        .group_by(_KEY)
         .agg(pl.all().sort_by(_NEWEST).last())
         .select(list(POSITION_UPDATES.columns))
     )

@@ -142,9 +142,12 @@ def _fragmented(files: pl.DataFrame, small_bytes: int) -> bool:
 def _clean(table: Table, handle: DeltaTable, *, clean_now: bool) -> int:
     table.checkpoint(handle)
     handle.cleanup_metadata()
+    # Only a full vacuum lists the folder: the checkpoints of writers drop the tombstones by which
+    # a lite one would find what was replaced, and so it leaves most of it for ever.
     deleted = handle.vacuum(
         retention_hours=0 if clean_now else None,
         dry_run=False,
         enforce_retention_duration=not clean_now,
+        full=True,
     )
     return len(deleted)

@@ -1,7 +1,6 @@
 """Values to rows and back: the one place that knows how a dataclass lies in a table."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from enum import StrEnum
 from typing import Any
 
 import polars as pl
@@ -44,7 +43,7 @@ def frame_of(spec: TableSpec, rows: Iterable[Mapping[str, Any]]) -> pl.DataFrame
         InvalidRequestError: A text cannot be stored, since it holds half a surrogate pair.
     """
     listed = list(rows)
-    columns = {name: [_plain(row.get(name)) for row in listed] for name in spec.columns}
+    columns = {name: [row.get(name) for row in listed] for name in spec.columns}
     try:
         return pl.DataFrame(columns, schema=spec.polars)
     except UnicodeEncodeError as error:
@@ -173,10 +172,6 @@ def sessions_of(frame: pl.DataFrame) -> list[GatewaySession]:
 
 def _fields(value: Any) -> dict[str, Any]:
     return {name: getattr(value, name) for name in value.__dataclass_fields__}
-
-
-def _plain(value: Any) -> Any:
-    return value.value if isinstance(value, StrEnum) else value
 
 
 def _maybe(kind: type[Any], text: str | None) -> Any:

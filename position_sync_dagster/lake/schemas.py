@@ -44,12 +44,13 @@ _POLARS: Mapping[Kind, pl.DataType] = MappingProxyType(
 RETENTION: Mapping[str, str] = MappingProxyType(
     {
         "delta.checkpointInterval": "10",
-        "delta.logRetentionDuration": "interval 30 minutes",
+        "delta.logRetentionDuration": "interval 10 minutes",
         "delta.deletedFileRetentionDuration": "interval 30 minutes",
     }
 )
 """Ten versions a checkpoint keeps an open at a few milliseconds; half an hour outlives every
-reader of a snapshot and bounds the log at one commit a second to 1,800 entries."""
+reader of a snapshot. Ten minutes of log bound it at one commit a second to 600 entries: each
+commit lists that folder."""
 
 
 @dataclass(frozen=True)

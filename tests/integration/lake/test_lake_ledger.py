@@ -13,6 +13,8 @@ from position_sync_dagster.errors import LeaseLostError, TradingModeError
 from position_sync_dagster.lake import table
 from position_sync_dagster.lake.ids import new_ids
 from position_sync_dagster.lake.maintenance import maintain
+from position_sync_dagster.lake.opening import TURN_LOCK
+from position_sync_dagster.lake.queue import PositionQueue
 from position_sync_dagster.lake.schemas import POSITION_UPDATES
 from position_sync_dagster.lake.table import scan
 from position_sync_dagster.lake.updates import PositionUpdatesTable
@@ -260,3 +262,18 @@ async def test_an_update_of_an_account_has_its_trading_mode_and_one_without_has_
     assert rows == {1: None, 2: "PAPER"}
     with pytest.raises(TradingModeError):
         await table.append([replace(plain, conid=3, account="U123")])
+
+
+async def test_maintenance_leaves_no_file_behind_that_writers_replaced(tmp_path):
+    """The checkpoints that writers make drop the tombstones by which a lite vacuum finds files."""
+    queue = PositionQueue(tmp_path / "position_queue", fsync=False)
+    await queue.initialize()
+    for conid in range(1, 40):
+        await queue.insert(conid, "SPY")
+    for _ in range(2):
+        maintain(queue.table, clean_now=True)
+    files = list((tmp_path / "position_queue").rglob("*.parquet"))
+    data = [path for path in files if "_delta_log" not in path.parts]
+    assert len(data) == 1
+    assert (tmp_path / "position_queue" / TURN_LOCK).exists()
+    assert len(await queue.get_batch(limit=100)) == 39
