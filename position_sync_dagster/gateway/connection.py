@@ -3,10 +3,11 @@
 import asyncio
 import logging
 import re
+import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import ClassVar
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 from ib_async import IB, StartupFetchNONE
 
@@ -26,14 +27,20 @@ from position_sync_dagster.gateway.lines import MarketDataLines
 from position_sync_dagster.gateway.pnl import PnlSubscriptions
 from position_sync_dagster.settings import Settings, load_settings
 
+logger = logging.getLogger(__name__)
+
 CLIENT_ID_IN_USE = 326
-DATA_LOST = 1101
+CONNECTIVITY_LOST, CONNECTIVITY_BROKEN = 1100, 2110
+DATA_LOST, DATA_KEPT = 1101, 1102
 PORT_CHANGED = 1300
 
 _NEW_PORT = re.compile(r"new port\D*(\d{2,5})")
 MAX_REQUESTS, REQUESTS_INTERVAL_S = 10, 0.25
 """Pace of our messages: never more than 50 in any second, as the gateway counts them. ib_async's
 own 45 per second come in bursts, of which two may fall into one second at the gateway."""
+
+SILENCE_S = 10.0
+"""After this long without a packet the gateway is asked for the time, with as long to answer."""
 
 MAX_FRAME = 1 << 24
 """No message of a gateway is longer (16 MiB); a greater length prefix is another protocol."""
@@ -46,6 +53,7 @@ class GatewayConnection:
     gives a new one. It has no order path.
 
     Attributes:
+        connectivity_lost: What the gateway said when it lost IB (1100, 2110), else None.
         new_port: Where the gateway said it moved to (code 1300).
         on_message: Listeners, called with (code, text) for each message of type 4.
         lost: Set when the socket is gone.
@@ -58,13 +66,16 @@ class GatewayConnection:
         self.new_port: int | None = None
         self.accounts: tuple[str, ...] = tuple(ib.client.getAccounts())
         self.lost = asyncio.Event()
-        ib.disconnectedEvent += self.lost.set
+        ib.disconnectedEvent.connect(self.lost.set, keep_ref=True)
         self.feed = AccountFeed(ib, settings=settings, accounts=self.accounts)
         self.lines = MarketDataLines(ib, settings=settings)
         self.pnl = PnlSubscriptions(ib, self.feed)
         self.on_message: list[Callable[[int, str], None]] = []
+        self.connectivity_lost: str | None = None
         self._timeout_s = settings.gateway_timeout_s
         ib.errorEvent += self._on_error
+        ib.client.conn.hasData += self._on_data
+        self._watchdog = asyncio.create_task(self._watch())
 
     @property
     def is_connected(self) -> bool:
@@ -80,7 +91,39 @@ class GatewayConnection:
         """Ask for contract details; a conid that the gateway does not know is left out."""
         return await fetch_details(self.ib, conids, timeout_s=self._timeout_s)
 
+    def drop(self, why: str) -> None:
+        """End the connection without waiting; whoever needs one gets a new one."""
+        logger.warning("the connection to %s is given up: %s", self.gateway_id, why)
+        self._watchdog.cancel()
+        self.ib.disconnect()
+        self.lost.set()
+
+    async def _watch(self) -> None:
+        """Drop a connection on which nothing arrives any more, not even an answer.
+
+        A hung gateway, or one that a broken network hides, keeps its socket open for hours.
+        """
+        while self.is_connected:
+            await asyncio.sleep(SILENCE_S / 2)
+            if time.time() - self.ib.wrapper.time < SILENCE_S:
+                continue
+            try:
+                await asyncio.wait_for(self.ib.reqCurrentTimeAsync(), SILENCE_S)
+            except TimeoutError:
+                self.drop(f"it has not answered for {2 * SILENCE_S:g} s")
+            except ConnectionError:
+                return
+
+    def _on_data(self, _data: bytes) -> None:
+        waiting = self.ib.client._data
+        if len(waiting) >= 4 and int.from_bytes(waiting[:4], "big") > MAX_FRAME:
+            self.drop("it sent a frame longer than any message")
+
     def _on_error(self, _request: int, code: int, text: str, _contract: object) -> None:
+        if code in (CONNECTIVITY_LOST, CONNECTIVITY_BROKEN):
+            self.connectivity_lost = text
+        elif code in (DATA_LOST, DATA_KEPT):
+            self.connectivity_lost = None
         if code == DATA_LOST:
             # Every subscription is gone; whoever listens asks for positions and values anew.
             self.feed.invalidate()
@@ -93,6 +136,7 @@ class GatewayConnection:
 
     async def close(self) -> None:
         """End the connection and wait until the socket is closed."""
+        self._watchdog.cancel()
         if self.ib.client.conn.isConnected():
             self.lines.cancel_all()
             gone = self.ib.client.conn.disconnected
@@ -154,18 +198,19 @@ class IBConnectionManager:
         """
         shared = self._slot()
         async with shared.lock:
-            shared.holders.add(id(self))
+            shared.holders.add(self)
             if shared.connection is None or not shared.connection.is_connected:
                 if shared.connection is not None and shared.connection.new_port is not None:
                     shared.port = shared.connection.new_port
                 shared.connection = await connect(self.settings, port=shared.port)
+            _check_trading_mode(shared.connection.accounts, self.settings)
             return shared.connection
 
     async def close(self) -> None:
         """Give the connection up; it ends when the last of its managers has."""
         shared = self._slot()
         async with shared.lock:
-            shared.holders.discard(id(self))
+            shared.holders.discard(self)
             if not shared.holders and shared.connection is not None:
                 await shared.connection.close()
                 shared.connection = None
@@ -184,7 +229,7 @@ class IBConnectionManager:
 class _Shared:
     def __init__(self) -> None:
         self.lock = asyncio.Lock()
-        self.holders: set[int] = set()
+        self.holders: WeakSet[IBConnectionManager] = WeakSet()
         self.connection: GatewayConnection | None = None
         self.port: int | None = None
 
@@ -196,11 +241,16 @@ async def connect(settings: Settings, *, port: int | None = None) -> GatewayConn
         port: Where the gateway moved to, when it is not where the settings say.
     """
     logging.getLogger("ib_async").setLevel(logging.WARNING)  # it logs each position at INFO
-    logging.getLogger("ib_async.client").setLevel(logging.CRITICAL)  # our errors say it better
+    for noisy in ("ib_async.client", "ib_async.decoder", "eventkit"):
+        logging.getLogger(noisy).setLevel(logging.CRITICAL)  # our errors say it better
     for client_id in settings.client_id_pool:
         with suppress(ClientIdInUseError):
             ib = await _connect_as(client_id, settings, port or settings.gateway_port)
-            _check_trading_mode(ib, settings)
+            try:
+                _check_trading_mode(ib.client.getAccounts(), settings)
+            except SettingsError:
+                ib.disconnect()
+                raise
             return GatewayConnection(ib, client_id=client_id, settings=settings)
     pool = settings.client_id_pool
     raise ClientIdInUseError(
@@ -211,12 +261,10 @@ async def connect(settings: Settings, *, port: int | None = None) -> GatewayConn
     )
 
 
-def _check_trading_mode(ib: IB, settings: Settings) -> None:
-    accounts = ib.client.getAccounts()
+def _check_trading_mode(accounts: Iterable[str], settings: Settings) -> None:
     expected = settings.trading_mode
     wrong = [a for a in accounts if expected is not None and trading_mode_of(a) is not expected]
     if wrong:
-        ib.disconnect()
         raise SettingsError(
             f"POSITION_SYNC_TRADING_MODE is {expected}, and the gateway at {settings.gateway_id} "
             f"serves a {trading_mode_of(wrong[0])} account.",
@@ -241,13 +289,18 @@ async def _connect_as(client_id: int, settings: Settings, port: int) -> IB:
         if not trouble.done():
             trouble.set_result(error)
 
+    heard: list[int] = []
+
     def on_error(_request: int, code: int, text: str, _contract: object) -> None:
         if code == CLIENT_ID_IN_USE:
             report(ClientIdInUseError(f"Client id {client_id}: {text}", remedy="Use another."))
 
     def on_data(data: bytes) -> None:
-        if not ib.client.serverVersion() and int.from_bytes(data[:4], "big") > MAX_FRAME:
+        # The first frame is "version NUL time NUL": a length, then digits.
+        too_long = int.from_bytes(data[:4], "big") > MAX_FRAME
+        if not heard and (too_long or not data[4:5].isdigit()):
             report(_not_a_gateway(where))
+        heard.append(len(data))
 
     def on_end(_message: str) -> None:
         report(

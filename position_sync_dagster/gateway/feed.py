@@ -1,10 +1,11 @@
 """The account feed: what the broker says of every holding, positions first, then values."""
 
 import asyncio
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta, tzinfo
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -74,6 +75,7 @@ class AccountFeed:
         self.walked_at: datetime | None = None
         self.walked: set[str] = set()
         self._confirmed: dict[str, datetime] = {}
+        self._walk_ended: dict[str, datetime] = {}
         self.completeness: dict[str, Completeness] = dict.fromkeys(accounts, Completeness.UNKNOWN)
         ib.positionEvent += self._on_position
         ib.updatePortfolioEvent += self._on_portfolio
@@ -131,7 +133,7 @@ class AccountFeed:
                 remedy="Use a login that sees fewer accounts.",
             )
         async with self._guard:
-            rows = await self._answer(self._ib.reqPositionsAsync(), "the positions")
+            rows = await self._answer(self._ib.reqPositionsAsync, "the positions")
             self.snapshot_id = str(uuid4())
             self.snapshot_at = self._clock()
             told = set()
@@ -185,13 +187,21 @@ class AccountFeed:
         if len(self.accounts) == 1:
             return set()
         holdings = (self._holdings[key] for key in changed if key in self._holdings)
-        return {h.account for h in holdings if h.position and h.market_value is None}
+        return {
+            h.account
+            for h in holdings
+            if h.position
+            and h.market_value is None
+            and h.position_time > self._walk_ended.get(h.account, h.position_time)
+        }
 
     async def _download(self, account: str) -> None:
         walk = self._walk = _Walk(asyncio.get_running_loop().create_future(), times={})
         what = f"the values of account {account}"
         try:
-            await self._answer(self._ib.reqAccountUpdatesAsync(account), what, refused=walk.refused)
+            await self._answer(
+                partial(self._ib.reqAccountUpdatesAsync, account), what, refused=walk.refused
+            )
             self._apply_times(walk)
             self._settle(account, Completeness.COMPLETE)
         except GatewayTimeoutError:
@@ -199,16 +209,24 @@ class AccountFeed:
         finally:
             walk.times = None
             self.walked.add(account)
+            self._walk_ended[account] = self._clock()
         if len(self.accounts) > 1:
             self._walk = None
             with suppress(ConnectionError):
                 self._ib.client.reqAccountUpdates(False, account)
 
     async def _answer(
-        self, request: Awaitable[Any], what: str, *, refused: asyncio.Future[None] | None = None
+        self,
+        ask: Callable[[], Awaitable[Any]],
+        what: str,
+        *,
+        refused: asyncio.Future[None] | None = None,
     ) -> Any:
-        """Await an answer with a bound; ib_async itself waits for ever for a refused one."""
-        future = asyncio.ensure_future(request)
+        """Ask, with a bound on the answer; ib_async itself waits for ever for a refused one."""
+        try:
+            future = asyncio.ensure_future(ask())
+        except ConnectionError as error:
+            raise self._lost(what) from error
         try:
             await asyncio.wait(
                 {future, refused} if refused else {future},
@@ -261,6 +279,12 @@ class AccountFeed:
             received_at=self._clock(),
         )
         return True
+
+    def forget_pnl(self, key: Key) -> None:
+        """Drop the daily profit of a holding whose PnLSingle subscription ended: it would stay."""
+        holding = self._holdings.get(key)
+        if holding is not None and holding.daily_pnl is not None:
+            self._holdings[key] = replace(holding, daily_pnl=None)
 
     def _on_error(self, _request: int, code: int, _text: str, _contract: object) -> None:
         walk = self._walk

@@ -1,7 +1,6 @@
 """Values of single positions without a line: reqPnLSingle, about one a second."""
 
 from collections.abc import Iterable
-from contextlib import suppress
 
 from ib_async import IB, PnLSingle
 
@@ -21,7 +20,8 @@ class PnlSubscriptions:
     def __init__(self, ib: IB, feed: AccountFeed) -> None:
         self._ib = ib
         self._feed = feed
-        self._keys: set[Key] = set()
+        self._keys: frozenset[Key] = frozenset()
+        self._wanted: dict[object, frozenset[Key]] = {}
         self.fresh = False
         ib.pnlSingleEvent += self._on_pnl
 
@@ -30,21 +30,27 @@ class PnlSubscriptions:
         """Give the (account, conid) that are subscribed."""
         return frozenset(self._keys)
 
-    def keep(self, keys: Iterable[Key]) -> None:
-        """Subscribe to exactly these holdings."""
-        wanted = set(keys)
+    def keep(self, owner: object, keys: Iterable[Key]) -> None:
+        """Subscribe to these holdings for an owner, and to those of the other owners."""
+        self._wanted[owner] = frozenset(keys)
+        wanted = frozenset().union(*self._wanted.values())
         for account, conid in sorted(self._keys - wanted):
             self._ib.cancelPnLSingle(account, "", conid)
+            self._feed.forget_pnl((account, conid))
         for account, conid in sorted(wanted - self._keys):
             self._ib.reqPnLSingle(account, "", conid)
         self._keys = wanted
 
+    def release(self, owner: object) -> None:
+        """End what only this owner wanted."""
+        if self._wanted.pop(owner, None) and self._ib.isConnected():
+            self.keep(self, ())
+
     def resubscribe(self) -> None:
         """Ask for all of them anew: the gateway dropped them (code 1101)."""
-        keys = self._keys
-        with suppress(ConnectionError):
-            self.keep(())
-            self.keep(keys)
+        for account, conid in sorted(self._keys):
+            self._ib.cancelPnLSingle(account, "", conid)
+            self._ib.reqPnLSingle(account, "", conid)
 
     def take_fresh(self) -> bool:
         """Tell whether a value came since the last call."""

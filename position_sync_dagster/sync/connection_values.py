@@ -2,9 +2,10 @@
 
 from datetime import timedelta
 
+from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.errors import GatewayError
 from position_sync_dagster.gateway.connection import IBConnectionManager
-from position_sync_dagster.sync.values import BrokerView, SourceBlindError
+from position_sync_dagster.sync.values import BrokerView, SourceBlindError, unconfirmed
 
 
 class ConnectionValues:
@@ -20,12 +21,16 @@ class ConnectionValues:
             await connection.feed.ensure(
                 timedelta(seconds=self._manager.settings.refresh_interval_s)
             )
-        except SourceBlindError:
-            raise
         except GatewayError as error:
             raise SourceBlindError(error.what, remedy=error.remedy) from error
+        if connection.connectivity_lost is not None:
+            raise SourceBlindError(connection.connectivity_lost, remedy="It comes back by itself.")
         feed = connection.feed
-        return BrokerView(holdings={h.key: h for h in feed.holdings}, complete=feed.is_complete)
+        return BrokerView(
+            holdings={h.key: h for h in feed.holdings},
+            complete=feed.is_complete,
+            unconfirmed=unconfirmed(feed.holdings, self._manager.settings, utc_now()),
+        )
 
     async def close(self) -> None:
         """Give the connection up."""

@@ -56,6 +56,11 @@ class LineKeeper:
         self._probe_s = PROBE_S
         self.limit = settings.max_lines
 
+    @property
+    def in_use(self) -> int:
+        """Count the lines held here."""
+        return len(self._held)
+
     def stale(
         self,
         lines: MarketDataLines,

@@ -8,9 +8,17 @@ from dataclasses import dataclass
 
 from position_sync_dagster.domain.routing import Key
 from position_sync_dagster.domain.update import PositionUpdate, PositionUpdateHandler
-from position_sync_dagster.errors import LeaseLostError, PositionSyncError
+from position_sync_dagster.errors import (
+    ForeignTableError,
+    LeaseLostError,
+    PositionSyncError,
+    TradingModeError,
+)
 
 logger = logging.getLogger(__name__)
+
+FINAL = (LeaseLostError, TradingModeError, ForeignTableError)
+"""Errors that another try cannot mend."""
 
 RETRY_S = 0.5
 SLOW_S = 10.0
@@ -102,10 +110,10 @@ class Mailbox:
                 await self._batched([letter.update for letter in letters])
             else:
                 for letter in letters:
-                    await self.handler.on_position_update(letter.update)
+                    await self._hand_over(letter.update)
         except PositionSyncError as error:
             self._report(error)
-            return self._batched is not None and not isinstance(error, LeaseLostError)
+            return not isinstance(error, FINAL)
         except Exception as error:  # noqa: BLE001 - a handler's own code: report it, go on
             self._report(error)
             return False
@@ -116,9 +124,16 @@ class Mailbox:
                     self._on_delivered(now - letter.arrived)
         return False
 
+    async def _hand_over(self, update: PositionUpdate) -> None:
+        try:
+            await self.handler.on_position_update(update)
+        except Exception as error:  # noqa: BLE001 - a handler's own code: report it, go on
+            self._report(error)
+
     def _report(self, error: Exception) -> None:
         self.failures += 1
-        logger.error("%s failed: %s", type(self.handler).__name__, error, exc_info=error)
+        trace = None if isinstance(error, PositionSyncError) else error
+        logger.error("%s failed: %s", type(self.handler).__name__, error, exc_info=trace)
 
     def _report_slow(self, count: int) -> None:
         logger.warning(

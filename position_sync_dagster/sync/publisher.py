@@ -18,6 +18,7 @@ from position_sync_dagster.domain.update import PositionUpdate
 from position_sync_dagster.gateway.feed import AccountFeed
 from position_sync_dagster.lake.broker_positions import BrokerPositionsTable
 from position_sync_dagster.lake.queue import PositionQueue
+from position_sync_dagster.lake.updates import PositionUpdatesTable
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.tally import Tally
 
@@ -34,6 +35,7 @@ class Publisher:
         self,
         queue: PositionQueue | None,
         broker_positions: BrokerPositionsTable | None,
+        updates: PositionUpdatesTable | None = None,
         *,
         settings: Settings,
         tally: Tally,
@@ -41,9 +43,11 @@ class Publisher:
     ) -> None:
         self._queue = queue
         self._positions = broker_positions
+        self._updates = updates
         self._settings = settings
         self._clock = clock
         self._told: dict[Key, tuple[float, bool]] = {}
+        self._owed: set[Key] = set()
         self.tally = tally
 
     async def initialize(self) -> None:
@@ -59,8 +63,22 @@ class Publisher:
             return []
         rows = await self._positions.read(self._settings.gateway_id)
         recent = [row for row in rows if row.position or not self._old(row)]
-        self._told = {row.key: _gist(row) for row in recent}
+        closed = await self._closed_rows()
+        self._told = {row.key: _gist(row) for row in recent if row.position or row.key in closed}
+        self._owed = {row.key for row in recent} - self._told.keys()
         return recent
+
+    async def _closed_rows(self) -> set[Key]:
+        """Give the holdings of which the newest row says that they are closed.
+
+        `broker_positions` is written before the rows: a process that died in between still owes
+        the zero row of a close.
+        """
+        if self._updates is None:
+            return set()
+        rows = await self._updates.latest_since(self._clock() - CLOSED_KEPT)
+        zero = rows.filter(rows["position"] == 0)
+        return set(zip(zero["account"], zero["conid"], strict=True))
 
     async def publish(self, feed: AccountFeed, *, session: GatewaySession | None) -> None:
         """Replace what the tables say of this gateway by what it says now; one commit."""
@@ -108,7 +126,7 @@ class Publisher:
             for holding in feed.holdings
             if holding.position == 0
             and holding.key in routes
-            and self._told.get(holding.key, (0.0, True))[0] != 0
+            and (holding.key in self._owed or self._told.get(holding.key, (0.0, True))[0] != 0)
         ]
 
     async def _enqueue(
@@ -138,6 +156,7 @@ class Publisher:
             told[key] = _gist(holding)
         await self._queue.insert_many(requests)
         self._told.update(told)
+        self._owed -= told.keys()
         self.tally.queued(len(requests), (await self._queue.overview()).version)
         return len(requests)
 

@@ -9,7 +9,7 @@ from position_sync_dagster.domain.leg import ActiveContract
 from position_sync_dagster.domain.reconciliation import ReconciliationResult, compare
 from position_sync_dagster.domain.update import PositionUpdate
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.settings import Settings
+from position_sync_dagster.settings import Settings, load_settings
 from position_sync_dagster.sync.values import LakeValues, ValueSource
 
 
@@ -53,20 +53,25 @@ class PositionReconciler:
 class ReconciliationService:
     """Reconcile the lake with the broker's last word, and keep the breaks.
 
+    Args:
+        lake, settings: By default those of the environment.
+        values: Where the broker's word comes from: the tables, or, in one process with a streamer
+            that writes none, `ConnectionValues(manager)`.
+
     Example:
         result = await ReconciliationService(lake, settings).run()
     """
 
     def __init__(
         self,
-        lake: Lake,
-        settings: Settings,
+        lake: Lake | None = None,
+        settings: Settings | None = None,
         *,
         values: ValueSource | None = None,
         clock: Clock = utc_now,
     ) -> None:
-        self._lake = lake
-        self._settings = settings
+        self._settings = settings = settings or load_settings()
+        self._lake = lake = lake or Lake.of(settings, clock=clock)
         self._values = values or LakeValues(
             lake.broker_positions, lake.sessions, settings, clock=clock
         )

@@ -70,7 +70,12 @@ async def _ask_the_gateway(
     lake: Lake, settings: Settings, own: Ownership, clock: Clock
 ) -> tuple[AccountFeed, int]:
     publisher = Publisher(
-        lake.queue, lake.broker_positions, settings=settings, tally=Tally(), clock=clock
+        lake.queue,
+        lake.broker_positions,
+        lake.updates,
+        settings=settings,
+        tally=Tally(),
+        clock=clock,
     )
     manager = IBConnectionManager(settings)
     try:

@@ -58,6 +58,7 @@ async def stream(
             lake.queue,
             settings=settings,
             broker_positions=lake.broker_positions,
+            updates=lake.updates,
             contracts=lake.contracts,
             ownership=own,
             clock=clock,

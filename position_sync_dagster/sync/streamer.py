@@ -2,8 +2,10 @@
 
 import asyncio
 import logging
+from collections.abc import Coroutine
 from datetime import datetime, timedelta
 from random import Random
+from typing import Any
 
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.leg import LegState
@@ -12,7 +14,12 @@ from position_sync_dagster.domain.routing import Key, route
 from position_sync_dagster.domain.session import SessionState
 from position_sync_dagster.domain.update import PositionUpdateHandler
 from position_sync_dagster.domain.valuation import Provenance
-from position_sync_dagster.errors import GatewayError, GatewayLostError, LakeError
+from position_sync_dagster.errors import (
+    GatewayError,
+    GatewayLostError,
+    GatewayTimeoutError,
+    LakeError,
+)
 from position_sync_dagster.gateway.connection import (
     DATA_LOST,
     PORT_CHANGED,
@@ -25,6 +32,7 @@ from position_sync_dagster.lake.broker_positions import BrokerPositionsTable
 from position_sync_dagster.lake.contracts import ContractsTable
 from position_sync_dagster.lake.queue import PositionQueue
 from position_sync_dagster.lake.registry import StrategyRegistry
+from position_sync_dagster.lake.updates import PositionUpdatesTable
 from position_sync_dagster.settings import Settings, load_settings
 from position_sync_dagster.sync.contracts import Contracts
 from position_sync_dagster.sync.linekeeper import LineKeeper
@@ -57,6 +65,7 @@ class IBPositionStreamer:
         queue: Where everything else goes; None: nothing is queued.
         manager: The shared connection.
         broker_positions, contracts: Where the broker's word and contract details are kept.
+        updates: The ledger, which tells at the start which closes have their row already.
         ownership: The lease that is checked before each write; None in a single process.
 
     Example:
@@ -75,6 +84,7 @@ class IBPositionStreamer:
         manager: IBConnectionManager | None = None,
         settings: Settings | None = None,
         broker_positions: BrokerPositionsTable | None = None,
+        updates: PositionUpdatesTable | None = None,
         contracts: ContractsTable | None = None,
         ownership: Ownership | None = None,
         clock: Clock = utc_now,
@@ -88,7 +98,12 @@ class IBPositionStreamer:
         self._lines = LineKeeper(self._contracts, settings=self.settings, clock=clock)
         self._revaluer = Revaluer(self._contracts, settings=self.settings)
         self._publisher = Publisher(
-            queue, broker_positions, settings=self.settings, tally=self.tally, clock=clock
+            queue,
+            broker_positions,
+            updates,
+            settings=self.settings,
+            tally=self.tally,
+            clock=clock,
         )
         self._ownership = ownership
         self._clock = clock
@@ -126,7 +141,7 @@ class IBPositionStreamer:
     @property
     def lines_in_use(self) -> int:
         """Count the market data lines held."""
-        return self._wired.lines.in_use if self._wired else 0
+        return self._lines.in_use
 
     @property
     def line_limit(self) -> int:
@@ -140,6 +155,10 @@ class IBPositionStreamer:
 
     def register_handler(self, handler: PositionUpdateHandler) -> None:
         """Let a handler hear each streamed update; a failing one does not harm the others."""
+        if not isinstance(handler, PositionUpdateHandler):
+            raise TypeError(
+                f"{type(handler).__name__} is no handler: it has no method on_position_update."
+            )
         self._mailboxes.append(Mailbox(handler, on_delivered=self.tally.delivered))
 
     async def start(self) -> None:
@@ -192,9 +211,11 @@ class IBPositionStreamer:
                     if self._connection is not None:
                         self._go_blind(f"The connection to {self.settings.gateway_id} ended.")
                     try:
-                        await self._open()
+                        await self._unless_stopped(self._open())
                         failures = 0
                     except (GatewayError, ConnectionError) as error:
+                        if isinstance(error, GatewayTimeoutError) and self._wired is not None:
+                            self._wired.drop(str(error))
                         self._go_blind(str(error))
                         failures += 1
                         await self._pause(self._backoff_s(failures))
@@ -210,6 +231,18 @@ class IBPositionStreamer:
                 await self._pause(self.settings.flush_interval_s)
         finally:
             await self._close()
+
+    async def _unless_stopped(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do something that may wait long for the gateway, but end at once with the stream."""
+        task, stop = asyncio.create_task(work), asyncio.create_task(self._stop.wait())
+        try:
+            await asyncio.wait({task, stop}, return_when=asyncio.FIRST_COMPLETED)
+            if task.done():
+                task.result()
+        finally:
+            stop.cancel()
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
 
     def _backoff_s(self, failures: int) -> float:
         return min(30.0, 2.0 ** min(failures, 5)) * self._random.uniform(0.5, 1.0)
@@ -264,6 +297,8 @@ class IBPositionStreamer:
     async def _tick(self) -> None:
         """Do one flush: registry, the broker's changes, lines, values, queue."""
         connection = self._require()
+        if self._state is SessionState.BLIND:
+            return  # connected to a gateway that has lost IB: what it says is no news
         changed = self._changes.take()
         try:
             await self._follow(connection, set(changed))
@@ -287,11 +322,7 @@ class IBPositionStreamer:
         if self._walk is None or self._reason is not Reason.SNAPSHOT:
             await self._publisher.enqueue_changed(connection.feed, self._routes, changed - streamed)
         if self._walk is not None and self._walk.done():
-            walk, self._walk = self._walk, None
-            walk.result()
-            await self._publish(connection)
-            if self._reason is not Reason.CHANGED:
-                await self._publisher.enqueue_all(connection.feed, self._routes, self._reason)
+            await self._finish_walk(connection, self._walk)
         elif self._walk is None and self._clock() >= self._refresh_due:
             self._start_walk(connection, Reason.REFRESH)
         elif self._walk is None and self._unvalued:
@@ -303,7 +334,7 @@ class IBPositionStreamer:
     async def _value_overflow(self, connection: GatewayConnection) -> None:
         """Keep the values of legs without a line about a second old, and queue them often."""
         overflow = {key for key, state in self._routes.items() if state is LegState.OVERFLOW}
-        connection.pnl.keep(overflow)
+        connection.pnl.keep(self, overflow)
         now = self._clock()
         if overflow and now >= self._pnl_due and connection.pnl.take_fresh():
             self._pnl_due = now + timedelta(seconds=PNL_PUBLISH_S)
@@ -318,6 +349,15 @@ class IBPositionStreamer:
         self._refresh_due = self._clock() + interval
         self._reason = reason
         self._walk = asyncio.create_task(connection.feed.ensure(interval / 2))
+
+    async def _finish_walk(self, connection: GatewayConnection, walk: asyncio.Task[None]) -> None:
+        """Publish what a walk brought and queue what it was for; again if a table was busy."""
+        if walk.exception() is None:
+            await self._publish(connection)
+            if self._reason is not Reason.CHANGED:
+                await self._publisher.enqueue_all(connection.feed, self._routes, self._reason)
+        self._walk = None
+        walk.result()
 
     async def _end_walk(self) -> None:
         walk, self._walk = self._walk, None
@@ -416,6 +456,7 @@ class IBPositionStreamer:
             await mailbox.close(timeout_s=CLOSE_TIMEOUT_S)
         if self._wired is not None:
             self._lines.release(self._wired.lines)
+            self._wired.pnl.release(self)
             self._wired.on_message.remove(self._on_message)
             self._wired.lines.on_refusal.remove(self._on_refusal)
             self._wired = self._connection = None

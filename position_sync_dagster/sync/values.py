@@ -23,10 +23,16 @@ class SourceBlindError(GatewayError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BrokerView:
-    """All that is currently known of the broker; `complete` when it covers every account."""
+    """All that is currently known of the broker.
+
+    Attributes:
+        complete: It covers every account.
+        unconfirmed: Accounts of which the values are too old to be told as news.
+    """
 
     holdings: Mapping[Key, BrokerPosition]
     complete: bool
+    unconfirmed: frozenset[str] = frozenset()
 
 
 class ValueSource(Protocol):
@@ -72,6 +78,8 @@ def answer(request: QueuedPosition, view: BrokerView) -> Answer:
         found = [holding] if holding is not None else []
     else:
         found = [h for (_, conid), h in view.holdings.items() if conid == request.conid]
+    if any(holding.account in view.unconfirmed and holding.position for holding in found):
+        return Answer(verdict=Verdict.UNKNOWN)
     if found:
         return Answer(verdict=Verdict.VALUED, holdings=tuple(found))
     return Answer(verdict=Verdict.NOT_HELD if view.complete else Verdict.UNKNOWN)
@@ -109,10 +117,21 @@ class LakeValues:
         return BrokerView(
             holdings={row.key: row for row in rows},
             complete=bool(rows) and all(row.completeness is Completeness.COMPLETE for row in rows),
+            unconfirmed=unconfirmed(rows, self._settings, now),
         )
 
     async def close(self) -> None:
         """Do nothing: the tables are shared."""
+
+
+def unconfirmed(
+    rows: Iterable[BrokerPosition], settings: Settings, now: datetime
+) -> frozenset[str]:
+    """Name the accounts that the broker has not confirmed for two refresh intervals."""
+    bound = now - timedelta(seconds=2 * settings.refresh_interval_s + settings.drain_time_limit_s)
+    return frozenset(
+        row.account for row in rows if row.confirmed_at is None or row.confirmed_at < bound
+    )
 
 
 def confirmed_at(rows: Iterable[BrokerPosition]) -> datetime | None:

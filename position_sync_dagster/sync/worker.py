@@ -12,7 +12,7 @@ from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.request import QueuedPosition
 from position_sync_dagster.domain.update import PositionUpdate, Source
 from position_sync_dagster.domain.valuation import Provenance, from_portfolio
-from position_sync_dagster.errors import LakeError, LeaseLostError, PositionSyncError
+from position_sync_dagster.errors import LakeError, LeaseLostError, PositionSyncError, SettingsError
 from position_sync_dagster.lake.queue import PositionQueue
 from position_sync_dagster.lake.updates import PositionUpdatesTable
 from position_sync_dagster.settings import Settings, load_settings
@@ -123,6 +123,11 @@ class QueueWorker:
         by: Provenance | None = None,
         clock: Clock = utc_now,
     ) -> None:
+        if interval <= 0 or batch_size < 1:
+            raise SettingsError(
+                f"A worker with interval={interval!r} and batch_size={batch_size!r} cannot work.",
+                remedy="Give seconds above 0 and at least one request a batch.",
+            )
         self._queue = queue
         self._interval_s = interval
         self._batch_size = batch_size
@@ -151,10 +156,12 @@ class QueueWorker:
     async def stop(self) -> None:
         """Finish the batch under way and end."""
         self._stop.set()
-        if self._task is not None:
-            await self._task
-            self._task = None
-        await self._values.close()
+        task, self._task = self._task, None
+        try:
+            if task is not None:
+                await task
+        finally:
+            await self._values.close()
 
     async def process_batch(self) -> BatchReport:
         """Claim one batch, write its rows in one commit and mark it.

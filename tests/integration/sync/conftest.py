@@ -53,11 +53,11 @@ def streaming(lake, settings_for):
     """Stream into the lake, and into a handler that remembers."""
 
     @asynccontextmanager
-    async def run(sim, **more):
+    async def run(sim, *, updates=None, **more):
         settings = settings_for(sim, **more)
         streamer = IBPositionStreamer(
             lake.registry, lake.queue, settings=settings,
-            broker_positions=lake.broker_positions, contracts=lake.contracts,
+            broker_positions=lake.broker_positions, contracts=lake.contracts, updates=updates,
         )  # fmt: skip
         heard = Heard()
         streamer.register_handler(heard)

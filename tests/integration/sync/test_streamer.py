@@ -1,18 +1,23 @@
 """The streamer: lines for active legs, the queue for everything else, and what moves between."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
+from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.domain.request import QueueStatus
 from position_sync_dagster.domain.session import SessionState
 from position_sync_dagster.domain.update import PriceKind, ValueOrigin
 from position_sync_dagster.errors import GatewayRefusedError
+from position_sync_dagster.gateway import connection
 from position_sync_dagster.gateway.connection import IBConnectionManager
 from position_sync_dagster.lake.registry import StrategyRegistry
 from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.connection_values import ConnectionValues
 from position_sync_dagster.sync.streamer import IBPositionStreamer
+from position_sync_dagster.sync.values import SourceBlindError
 
 A, B = "DUSIM0001", "DUSIM0002"
 CALL, PUT, WORTHLESS, CENTS, STOCK, UNHELD = (
@@ -376,3 +381,113 @@ async def test_with_several_accounts_a_change_is_valued_soon_too(
         assert (row.position, row.completeness) == (2.0, "COMPLETE")
         assert row.market_value > 0
         await eventually(lambda: _both(lake, {(B, UNHELD)}))
+
+
+async def test_a_gateway_that_hangs_makes_the_stream_blind_and_is_left(
+    simulate, streaming, lake, leg, eventually, monkeypatch
+):
+    monkeypatch.setattr(connection, "SILENCE_S", 0.3)
+    monkeypatch.setattr(IBPositionStreamer, "_backoff_s", lambda _self, _failures: 0.1)
+    async with simulate() as sim:
+        await lake.registry.add_active(**leg(PUT))
+        async with streaming(sim, gateway_timeout_s=0.5) as (streamer, heard):
+            await eventually(lambda: heard.newest(A, PUT))
+            sim.pause()
+            await eventually(lambda: streamer.state is SessionState.BLIND)
+            sim.resume()
+            await eventually(lambda: streamer.state is SessionState.LIVE)
+            count = len(heard.updates)
+            await eventually(lambda: len(heard.updates) > count)
+
+
+async def test_a_frame_longer_than_any_message_ends_the_connection(
+    simulate, streaming, lake, leg, eventually
+):
+    async with simulate() as sim:
+        await lake.registry.add_active(**leg(PUT))
+        async with streaming(sim) as (streamer, heard):
+            await eventually(lambda: heard.newest(A, PUT))
+            sim.send_raw(bytes.fromhex("7fffffff41"))
+            await eventually(lambda: streamer.tally.reconnects == 1)
+            await eventually(lambda: streamer.state is SessionState.LIVE)
+            count = len(heard.updates)
+            await eventually(lambda: len(heard.updates) > count)
+
+
+async def test_a_close_that_a_dead_process_still_owed_gets_its_row(
+    simulate, streaming, lake, eventually
+):
+    async with simulate() as sim:
+        gateway_id = f"127.0.0.1:{sim.port}"
+        async with streaming(sim):
+            await eventually(lambda: queued(lake))
+        # It died between broker_positions and the row of the close.
+        sim.close_position(A, PUT)
+        rows = {row.key: row for row in await lake.broker_positions.read(gateway_id)}
+        gone = replace(rows[(A, PUT)], position=0.0, position_time=utc_now())
+        await lake.broker_positions.upsert(gateway_id, [gone])
+        batch = await lake.queue.claim_batch(100)
+        await lake.queue.mark_success([request.request_id for request in batch])
+        async with streaming(sim, updates=lake.updates):
+            await eventually(lambda: _both(lake, {(A, PUT), (A, CALL)}))
+
+
+async def test_while_the_gateway_has_lost_ib_nothing_is_told_as_news(
+    simulate, streaming, lake, leg, eventually
+):
+    async with simulate() as sim:
+        await lake.registry.add_active(**leg(PUT))
+        async with streaming(sim, refresh_interval_s=0.2) as (streamer, heard):
+            await eventually(lambda: heard.newest(A, PUT))
+            sim.connectivity("lost")
+            await eventually(lambda: streamer.state is SessionState.BLIND)
+            values = ConnectionValues(IBConnectionManager(streamer.settings))
+            with pytest.raises(SourceBlindError, match="has been lost"):
+                await values.view()
+            await values.close()
+            count, version = len(heard.updates), await lake.broker_positions.version()
+            await asyncio.sleep(0.5)
+            assert len(heard.updates) == count
+            assert await lake.broker_positions.version() == version
+            sim.connectivity("restored_data_kept")
+            await eventually(lambda: len(heard.updates) > count)
+
+
+async def test_an_account_without_a_value_is_not_walked_again_and_again(
+    simulate, streaming, lake, eventually, monkeypatch
+):
+    async with simulate() as sim, streaming(sim) as (streamer, _heard):
+        await eventually(lambda: queued(lake))
+        feed = streamer._wired.feed
+        key = (B, CALL)
+        before = sim.stats()["requests"]["17"]["reqAccountUpdates"]
+        feed._store(replace(feed.get(key), market_value=None))
+        await asyncio.sleep(0.5)
+        assert sim.stats()["requests"]["17"]["reqAccountUpdates"] == before
+
+
+async def test_two_streamers_share_the_profit_feeds_of_legs_without_a_line(
+    simulate, lake, leg, settings_for, eventually
+):
+    async with simulate(pnl_interval_s=0.1) as sim:
+        for conid in (PUT, STOCK):
+            await lake.registry.add_active(**leg(conid))
+        settings = settings_for(sim, max_lines=1, reserved_lines=1)
+        streamers = [
+            IBPositionStreamer(lake.registry, manager=IBConnectionManager(settings))
+            for _ in range(2)
+        ]
+        for streamer in streamers:
+            await streamer.start()
+        await eventually(lambda: sim.stats()["requests"]["17"].get("reqPnLSingle") == 2)
+        await asyncio.sleep(0.5)
+        assert sim.stats()["requests"]["17"]["reqPnLSingle"] == 2
+        await streamers[0].stop()
+        assert len(streamers[1]._wired.pnl.keys) == 2
+        await streamers[1].stop()
+
+
+def test_a_handler_without_the_method_is_refused(settings_for):
+    streamer = IBPositionStreamer(settings=Settings(_env_file=None))
+    with pytest.raises(TypeError, match="on_position_update"):
+        streamer.register_handler(object())

@@ -4,7 +4,7 @@ import pytest
 
 from position_sync_dagster.domain.request import QueueRequest, QueueStatus
 from position_sync_dagster.domain.session import SessionState
-from position_sync_dagster.errors import LakeError, LeaseLostError
+from position_sync_dagster.errors import LakeError, LeaseLostError, SettingsError
 from position_sync_dagster.gateway.connection import IBConnectionManager
 from position_sync_dagster.sync.connection_values import ConnectionValues
 from position_sync_dagster.sync.drain import drain
@@ -170,3 +170,24 @@ async def test_a_position_closed_while_nobody_looked_gets_its_zero_row(
         assert rows[(A, PUT)].position == 0.0
         assert rows[(A, PUT)].market_value == 0.0
         assert rows[(A, CALL)].position == 5.0
+
+
+async def test_a_worker_survives_a_dropped_connection_and_leaves_none_open(
+    simulate, lake, worker_for, eventually
+):
+    async with simulate() as sim:
+        worker = worker_for(sim)
+        await lake.queue.insert(CALL, "AAPL", account=A)
+        await worker.start()
+        await eventually(lambda: worker.get_stats().total_success == 1)
+        sim.disconnect()
+        await lake.queue.insert(PUT, "AAPL", account=A)
+        await eventually(lambda: worker.get_stats().total_success == 2)
+        await worker.stop()
+        await eventually(lambda: sim.stats()["connections"]["now"] == 0)
+
+
+@pytest.mark.parametrize("options", [{"interval": 0}, {"interval": -1}, {"batch_size": 0}])
+def test_a_worker_that_cannot_work_is_refused(lake, options):
+    with pytest.raises(SettingsError, match="cannot work"):
+        QueueWorker(lake.queue, **options)

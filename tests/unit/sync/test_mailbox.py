@@ -6,7 +6,7 @@ import pytest
 
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.update import PositionUpdate
-from position_sync_dagster.errors import CommitContentionError
+from position_sync_dagster.errors import CommitContentionError, TradingModeError
 from position_sync_dagster.sync import mailbox as module
 from position_sync_dagster.sync.mailbox import Letter, Mailbox
 
@@ -127,3 +127,26 @@ async def test_latency_counts_from_the_first_tick_behind_a_delivery():
     box.put([letter(1, 1.0)])
     await box.close(timeout_s=5)
     assert len(seen) == 1
+
+
+async def test_a_handler_that_raises_for_one_leg_hears_the_others_of_the_flush():
+    class Picky(Listener):
+        async def on_position_update(self, update):
+            if update.conid == 2:
+                raise ValueError("not this one")
+            await super().on_position_update(update)
+
+    picky = Picky()
+    box = Mailbox(picky)
+    box.put([letter(conid, 1.0) for conid in (1, 2, 3)])
+    await box.close(timeout_s=5)
+    assert [conid for conid, _ in picky.heard] == [1, 3]
+    assert box.failures == 1
+
+
+async def test_an_error_that_another_try_cannot_mend_is_not_retried():
+    table = Table(fails=9, error=TradingModeError("another mode", remedy="move"))
+    box = Mailbox(table)
+    box.put([letter(1, 1.0)])
+    await box.close(timeout_s=5)
+    assert box.failures == 1
