@@ -11,6 +11,7 @@ from deltalake import DeltaTable, Transaction
 from position_sync_dagster.domain.update import PositionUpdate, Source, trading_mode_of
 from position_sync_dagster.lake.fence import owner_of, refuse_stale_owner
 from position_sync_dagster.lake.ids import content_id, created_at_of
+from position_sync_dagster.lake.incoming import all_readable
 from position_sync_dagster.lake.maintenance import tidy
 from position_sync_dagster.lake.mode import check_mode
 from position_sync_dagster.lake.rows import update_rows, updates_of
@@ -230,8 +231,15 @@ class SyncUpdates:
 def identified(
     updates: Iterable[PositionUpdate], batch_id: str = "", run_id: str | None = None
 ) -> list[PositionUpdate]:
-    """Fill empty ids of updates, the same for the same content, and the account's trading mode."""
-    listed = list(updates)
+    """Fill empty ids of updates, the same for the same content, and the account's trading mode.
+
+    Updates may come from anyone: a time without a zone is taken as local time, which is what
+    `datetime.now()` means; see `readable` for what else is read, or refused by name.
+
+    Raises:
+        InvalidRequestError: A field of an update cannot be stored.
+    """
+    listed = all_readable(updates)
     if not listed:
         return []
     ids = [u.update_id or _update_id(u) for u in listed]

@@ -1,6 +1,7 @@
 """Values to rows and back: the one place that knows how a dataclass lies in a table."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from enum import StrEnum
 from typing import Any
 
 import polars as pl
@@ -90,16 +91,16 @@ def update_rows(updates: Sequence[PositionUpdate]) -> pl.DataFrame:
 
 
 def updates_of(frame: pl.DataFrame) -> list[PositionUpdate]:
-    """Read updates."""
+    """Read updates; a text that is not known is None, so that one row never hides the others."""
     return [
         PositionUpdate(
             **row
             | {
-                "right": _maybe(Right, row["right"]),
-                "price_kind": _maybe(PriceKind, row["price_kind"]),
+                "right": _known(Right, row["right"]),
+                "price_kind": _known(PriceKind, row["price_kind"]),
                 "source": Source(row["source"]),
-                "value_source": ValueOrigin(row["value_source"]),
-                "trading_mode": _maybe(TradingMode, row["trading_mode"]),
+                "value_source": _known(ValueOrigin, row["value_source"]) or ValueOrigin.NONE,
+                "trading_mode": _known(TradingMode, row["trading_mode"]),
             }
         )
         for row in frame.drop("date", strict=False).iter_rows(named=True)
@@ -172,6 +173,10 @@ def sessions_of(frame: pl.DataFrame) -> list[GatewaySession]:
 
 def _fields(value: Any) -> dict[str, Any]:
     return {name: getattr(value, name) for name in value.__dataclass_fields__}
+
+
+def _known(kind: type[StrEnum], text: str | None) -> Any:
+    return kind(text) if text is not None and text in kind.__members__ else None
 
 
 def _maybe(kind: type[Any], text: str | None) -> Any:

@@ -71,6 +71,9 @@ class PositionUpdatesTable:
         Raises:
             TradingModeError: The table holds data of another trading mode.
             LeaseLostError: A later owner of the gateway has fenced the table.
+            InvalidRequestError: A field cannot be stored: no position, text for a number, a right
+                or an expiry that does not parse. A number that is not finite is stored as
+                unknown, a time without a zone as local time.
         """
         return await offload(self.sync.append, updates, batch_id, since=since, run_id=run_id)
 
