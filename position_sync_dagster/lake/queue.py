@@ -55,6 +55,10 @@ class AsyncQueue:
 
         At most one request per (account, conid) is live: a second insert gives the first one's id
         and raises its priority if it is higher (1 is higher than 2).
+
+        Raises:
+            InvalidRequestError: The conid is no whole number above zero, the symbol is empty, or
+                the priority is neither 1 nor 2.
         """
         request = QueueRequest(conid, symbol, priority, account, reason)
         return (await self.insert_many([request]))[0]

@@ -12,6 +12,7 @@ import polars as pl
 
 from position_sync_dagster.domain.clock import Clock
 from position_sync_dagster.domain.request import (
+    ACTIVE_PRIORITY,
     MONITORING_PRIORITY,
     QueuedPosition,
     QueueRequest,
@@ -366,12 +367,23 @@ def _listed(request_ids: str | Iterable[str]) -> list[str]:
 
 
 def _checked(request: QueueRequest) -> QueueRequest:
-    for name, value in (("conid", request.conid), ("priority", request.priority)):
-        if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < 2**63:
-            raise InvalidRequestError(
-                f"The {name} {value!r} of a request is no whole number above zero.",
-                remedy="Give the contract id as TWS shows it, and priority 1 or 2.",
-            )
+    conid, priority, symbol = request.conid, request.priority, request.symbol
+    if isinstance(conid, bool) or not isinstance(conid, int) or not 0 < conid < 2**63:
+        raise InvalidRequestError(
+            f"The conid {conid!r} of a request is no whole number above zero.",
+            remedy="Give the contract id as TWS shows it.",
+        )
+    known = priority in (ACTIVE_PRIORITY, MONITORING_PRIORITY)
+    if isinstance(priority, bool) or not isinstance(priority, int) or not known:
+        raise InvalidRequestError(
+            f"The priority {priority!r} of the request for {conid} is neither 1 nor 2.",
+            remedy="Give 1 for an active leg without a line, 2 for all else.",
+        )
+    if not isinstance(symbol, str) or not symbol.strip():
+        raise InvalidRequestError(
+            f"The symbol {symbol!r} of the request for {conid} is empty.",
+            remedy="Give the symbol of the position's underlying.",
+        )
     return request
 
 

@@ -354,19 +354,34 @@ async def test_what_is_no_contract_id_is_refused(queue, conid):
     assert await figures(queue) == (0, 0, 0, 0)
 
 
+@pytest.mark.parametrize("priority", [0, 3, -1, 1.0, "1", True, None])
+async def test_what_is_no_priority_is_refused(queue, priority):
+    with pytest.raises(InvalidRequestError, match="priority"):
+        await queue.insert(1, "SPY", priority)
+    assert await figures(queue) == (0, 0, 0, 0)
+
+
+@pytest.mark.parametrize("symbol", ["", "  ", None, 5])
+async def test_a_request_without_a_symbol_is_refused(queue, symbol):
+    with pytest.raises(InvalidRequestError, match="symbol"):
+        await queue.insert_many([QueueRequest(1, "SPY"), QueueRequest(2, symbol)])
+    assert await figures(queue) == (0, 0, 0, 0)
+
+
 @pytest.mark.parametrize("text", NASTY, ids=range(len(NASTY)))
 async def test_any_text_is_stored_exactly_as_it_was_given(queue, text):
-    request_id = await queue.insert(1, text, account=text)
-    assert await queue.insert(1, text, account=text) == request_id
+    symbol = text or "SPY"
+    request_id = await queue.insert(1, symbol, account=text)
+    assert await queue.insert(1, symbol, account=text) == request_id
     [claimed] = await queue.claim_batch(owner=text or "somebody")
-    assert (claimed.symbol, claimed.account) == (text, text)
+    assert (claimed.symbol, claimed.account) == (symbol, text)
     assert claimed.lease_owner == (text or "somebody")
     await queue.mark_failed(request_id, text, retryable=False)
     [failed] = await queue.get_batch(priority=None, status=FAILED)
-    assert (failed.symbol, failed.account, failed.error_message) == (text, text, text)
+    assert (failed.symbol, failed.account, failed.error_message) == (symbol, text, text)
     await queue.retry([request_id])
     [again] = await queue.get_batch()
-    assert (again.symbol, again.account, again.error_message) == (text, text, text)
+    assert (again.symbol, again.account, again.error_message) == (symbol, text, text)
 
 
 async def test_half_a_surrogate_pair_is_refused_in_a_symbol_and_spelled_out_in_an_error(queue):
