@@ -40,17 +40,20 @@ def age(since: datetime | None, now: datetime) -> str:
 def duration(seconds: float | None) -> str:
     """Write a length of time.
 
-    >>> duration(0.42), duration(75), duration(7300), duration(200000)
-    ('0.4 s', '75 s', '2 h 1 min', '2 d 7 h')
+    Seconds up to two minutes, then whole minutes.
+
+    >>> duration(0.42), duration(119), duration(120), duration(7300), duration(200000)
+    ('0.4 s', '119 s', '2 min', '2 h 1 min', '2 d 7 h')
     """
     if seconds is None:
         return "–"
     seconds = max(seconds, 0.0)
-    if seconds < 10:
+    whole = round(seconds)
+    if seconds < 9.95:
         return f"{seconds:.1f} s"
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    length = timedelta(seconds=round(seconds))
+    if whole < 120:
+        return f"{whole} s"
+    length = timedelta(seconds=whole)
     hours, rest = divmod(length.seconds, 3600)
     if length.days:
         return f"{length.days} d {hours} h"
