@@ -1,16 +1,20 @@
 """Settings from the environment or a `.env` file, prefix POSITION_SYNC_."""
 
+import json
+from datetime import date
 from functools import cached_property
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Self
 
-from pydantic import Field, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import SettingsError as SourceError
 
 from position_sync_dagster.domain.update import TradingMode
 from position_sync_dagster.errors import SettingsError
 
 PREFIX = "POSITION_SYNC_"
+_CORRECT = "Correct it in the environment or in .env; .env.example lists each setting."
 
 
 class Settings(BaseSettings):
@@ -50,8 +54,8 @@ class Settings(BaseSettings):
     )
     market_data_type: int = Field(1, ge=1, le=4, description="1 live, 2 frozen, 3/4 delayed.")
     max_mark_age_s: float = Field(120.0, gt=0, description="An older mark price is not used.")
-    sec_types: tuple[str, ...] = Field(
-        ("OPT", "FOP", "STK", "FUT"), description='As JSON: ["OPT", "FOP"]. Others are left alone.'
+    sec_types: Annotated[tuple[str, ...], NoDecode] = Field(
+        ("OPT", "FOP", "STK", "FUT"), description="As OPT,FOP or as JSON. Others are left alone."
     )
 
     batch_size: int = Field(50, ge=1, description="Requests claimed at once.")
@@ -74,6 +78,44 @@ class Settings(BaseSettings):
     calendar: str = Field("XNYS", description="Exchange whose days daily_positions follows.")
     daily_start: str = Field("2026-01-02", description="First day of daily_positions.")
     stale_after_s: float = Field(600.0, gt=0, description="Reconciliation calls a row STALE.")
+
+    @field_validator("sec_types", mode="before")
+    @classmethod
+    def _listed(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        text = value.strip()
+        if text.startswith("["):
+            return json.loads(text)
+        listed = tuple(part.strip() for part in text.split(",") if part.strip())
+        if not listed:
+            raise ValueError("name at least one type, such as OPT,FOP")
+        return listed
+
+    @field_validator("daily_start")
+    @classmethod
+    def _day(cls, value: str) -> str:
+        try:
+            return date.fromisoformat(value.strip()).isoformat()
+        except ValueError:
+            raise ValueError("write a day such as 2026-01-02") from None
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        if self.reserved_lines >= self.max_lines:
+            raise SettingsError(
+                f"{PREFIX}RESERVED_LINES={self.reserved_lines} leaves none of "
+                f"{PREFIX}MAX_LINES={self.max_lines} lines to stream with.",
+                remedy=f"Set {PREFIX}RESERVED_LINES below {PREFIX}MAX_LINES.",
+            )
+        if self.heartbeat_s >= self.session_lease_s:
+            raise SettingsError(
+                f"{PREFIX}HEARTBEAT_S={self.heartbeat_s:g} is no shorter than "
+                f"{PREFIX}SESSION_LEASE_S={self.session_lease_s:g}: a living owner would be taken "
+                "for dead.",
+                remedy=f"Set {PREFIX}HEARTBEAT_S to a third of {PREFIX}SESSION_LEASE_S or less.",
+            )
+        return self
 
     @property
     def gateway_id(self) -> str:
@@ -99,7 +141,8 @@ def load_settings(**overrides: object) -> Settings:
     """Read the settings; keyword arguments win over the environment.
 
     Raises:
-        SettingsError: A value is malformed; the message names its variable and the remedy.
+        SettingsError: A value is malformed, or two contradict each other; the message names
+            the variable and the remedy.
 
     >>> load_settings(gateway_port=4002).gateway_port
     4002
@@ -110,6 +153,9 @@ def load_settings(**overrides: object) -> Settings:
         first = error.errors()[0]
         name = PREFIX + str(first["loc"][0]).upper() if first["loc"] else PREFIX.rstrip("_")
         raise SettingsError(
-            f"{name}={first.get('input')!r} is not usable: {first['msg']}.",
-            remedy="Correct it in the environment or in .env; .env.example lists each setting.",
+            f"{name}={first.get('input')!r} is not usable: "
+            f"{first['msg'].removeprefix('Value error, ')}.",
+            remedy=_CORRECT,
         ) from None
+    except SourceError as error:
+        raise SettingsError(f"The settings cannot be read: {error}.", remedy=_CORRECT) from None

@@ -1,0 +1,70 @@
+"""Settings: what is malformed, or contradicts another, is named with its variable."""
+
+import pytest
+
+from position_sync_dagster import cli
+from position_sync_dagster.errors import SettingsError
+from position_sync_dagster.settings import Settings, load_settings
+
+
+@pytest.mark.parametrize("text", ["OPT,FOP", " OPT , FOP, ", '["OPT", "FOP"]', ' ["OPT","FOP"]'])
+def test_types_may_be_listed_with_commas_or_as_json(monkeypatch, tmp_path, text):
+    monkeypatch.setenv("POSITION_SYNC_SEC_TYPES", text)
+    assert load_settings().sec_types == ("OPT", "FOP")
+    monkeypatch.delenv("POSITION_SYNC_SEC_TYPES")
+    (tmp_path / ".env").write_text(f"POSITION_SYNC_SEC_TYPES={text}\n")
+    assert load_settings().sec_types == ("OPT", "FOP")
+
+
+def test_one_type_is_a_list(monkeypatch):
+    monkeypatch.setenv("POSITION_SYNC_SEC_TYPES", "OPT")
+    assert load_settings().sec_types == ("OPT",)
+
+
+@pytest.mark.parametrize("text", ["", " , ", '["OPT"', "[1]"])
+def test_types_that_do_not_parse_are_named_on_the_command_line(monkeypatch, capsys, text):
+    monkeypatch.setenv("POSITION_SYNC_SEC_TYPES", text)
+    monkeypatch.setattr("sys.argv", ["position-sync", "status"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2
+    told = capsys.readouterr().err
+    assert "POSITION_SYNC_SEC_TYPES=" in told
+    assert "Traceback" not in told
+
+
+def test_what_the_sources_cannot_read_is_an_error_of_settings(monkeypatch):
+    from pydantic_settings import EnvSettingsSource
+    from pydantic_settings import SettingsError as SourceError
+
+    def fail(_self):
+        raise SourceError("error parsing value")
+
+    monkeypatch.setattr(EnvSettingsSource, "__call__", fail)
+    with pytest.raises(SettingsError, match="cannot be read: error parsing value"):
+        load_settings()
+
+
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [
+        ({"max_lines": 5}, "RESERVED_LINES=5"),
+        ({"max_lines": 5, "reserved_lines": 9}, "MAX_LINES=5"),
+        ({"heartbeat_s": 15}, "HEARTBEAT_S=15"),
+        ({"session_lease_s": 3}, "SESSION_LEASE_S=3"),
+        ({"daily_start": "yesterday"}, "DAILY_START='yesterday'"),
+        ({"daily_start": "2026-02-30"}, "DAILY_START='2026-02-30'"),
+    ],
+)
+def test_what_cannot_work_is_refused_with_its_variable(monkeypatch, values, named):
+    for name, value in values.items():
+        monkeypatch.setenv(f"POSITION_SYNC_{name.upper()}", str(value))
+    with pytest.raises(SettingsError, match=f"POSITION_SYNC_{named}") as caught:
+        load_settings()
+    assert caught.value.remedy
+
+
+def test_settings_at_the_edge_are_taken():
+    edge = Settings(_env_file=None, max_lines=1, reserved_lines=0, heartbeat_s=2, session_lease_s=3)
+    assert edge.max_lines == 1
+    assert load_settings(daily_start="20260105").daily_start == "2026-01-05"
