@@ -1,17 +1,18 @@
 """The commands `position-sync strategies …`: which legs are active."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from position_sync_dagster.cli.options import HomeFolder, Json, settings_for
+from position_sync_dagster.cli.options import HomeFolder, Json, existing, settings_for
 from position_sync_dagster.cli.output import print_json, print_table
 from position_sync_dagster.launch.text import printable, quantity
 
 if TYPE_CHECKING:
-    from position_sync_dagster.domain.leg import ActiveContract
+    from position_sync_dagster.domain.leg import ActiveContract, LegState
     from position_sync_dagster.lake import Lake
     from position_sync_dagster.settings import Settings
 
@@ -41,25 +42,38 @@ def warn_of_file(settings: "Settings") -> None:
 
 @app.command("list")
 def list_legs(json: Json = False, home: HomeFolder = None) -> None:
-    """List the active legs."""
-    lake = open_lake(settings_for(home))
+    """List the active legs, each with its state.
+
+    ARMED: not held (is its conid right?). STREAMED: valued by the stream. OVERFLOW: held, and not
+    streamed at the moment, so that the queue values it.
+    """
+    from position_sync_dagster.domain.clock import utc_now
+    from position_sync_dagster.lake import Lake
+    from position_sync_dagster.sync.status import leg_states
+
+    settings = settings_for(home)
+    lake = existing(Lake.of(settings))
     legs = sorted(
         lake.registry.sync.get_all_active(),
         key=lambda leg: (leg.strategy_id, leg.symbol, leg.expiry, leg.strike, leg.right),
     )
+    states = leg_states(legs, lake, settings, utc_now())
     if json:
-        print_json(legs)
+        print_json(
+            [asdict(leg) | {"state": state} for leg, state in zip(legs, states, strict=True)]
+        )
         return
     if not legs:
         typer.echo("No leg is active. Add one with `position-sync strategies add`.")
         return
-    print_legs(legs)
+    print_legs(legs, states)
 
 
-def print_legs(legs: "Sequence[ActiveContract]") -> None:
-    """Print legs as a table."""
+def print_legs(legs: "Sequence[ActiveContract]", states: "Sequence[LegState]") -> None:
+    """Print legs, each with its state, as a table."""
     columns = {
         "strategy": "left",
+        "state": "left",
         "conid": "right",
         "symbol": "left",
         "right": "left",
@@ -73,6 +87,7 @@ def print_legs(legs: "Sequence[ActiveContract]") -> None:
     rows = [
         (
             leg.strategy_id,
+            str(state),
             str(leg.conid),
             leg.symbol,
             str(leg.right),
@@ -83,7 +98,7 @@ def print_legs(legs: "Sequence[ActiveContract]") -> None:
             str(leg.priority),
             f"{leg.added_at:%Y-%m-%d %H:%M:%S}",
         )
-        for leg in legs
+        for leg, state in zip(legs, states, strict=True)
     ]
     print_table(columns, rows)
 
@@ -165,7 +180,7 @@ def import_file(
     """Make the active legs equal to a strategies file; nothing changes if it has an error."""
     from position_sync_dagster.lake.strategies_file import load_strategies
 
-    legs = load_strategies(file)
+    legs = load_strategies(file, named_by="the path")
     settings = settings_for(home)
     lake = open_lake(settings)
     added, removed = lake.registry.sync.replace_all(legs)

@@ -17,7 +17,9 @@ _LEG = ("conid", "symbol", "right", "strike", "expiry", "account", "quantity", "
 _NEEDED = ("conid", "symbol", "right", "strike", "expiry")
 
 
-def load_strategies(path: str | Path, clock: Clock = utc_now) -> list[ActiveContract]:
+def load_strategies(
+    path: str | Path, clock: Clock = utc_now, *, named_by: str = "POSITION_SYNC_STRATEGIES_FILE"
+) -> list[ActiveContract]:
     """Read the legs of a strategies file, in its order.
 
     The file::
@@ -30,15 +32,19 @@ def load_strategies(path: str | Path, clock: Clock = utc_now) -> list[ActiveCont
               - {conid: 700002, symbol: SPY, right: P, strike: 440, expiry: 2026-02-20,
                  account: DU1234567, quantity: -1}
 
+    Args:
+        named_by: What gave the path, for the remedy when there is no such file.
+
     Raises:
         StrategiesFileError: The message names file, line, column, cause and remedy.
     """
-    return _Reader(Path(path), clock).read()
+    return _Reader(Path(path), clock, named_by).read()
 
 
 class _Reader:
-    def __init__(self, path: Path, clock: Clock) -> None:
+    def __init__(self, path: Path, clock: Clock, named_by: str) -> None:
         self.path = path
+        self.named_by = named_by
         self.now = clock()
 
     def read(self) -> list[ActiveContract]:
@@ -69,7 +75,7 @@ class _Reader:
         try:
             text = self.path.read_text(encoding="utf-8")
         except FileNotFoundError:
-            self._fail(None, "there is no such file", "Correct POSITION_SYNC_STRATEGIES_FILE")
+            self._fail(None, "there is no such file", f"Correct {self.named_by}")
         except (OSError, UnicodeDecodeError) as error:
             self._fail(None, f"it cannot be read: {error}", "Give a text file in UTF-8")
         try:

@@ -13,7 +13,12 @@ def describe(status: "Status") -> list[tuple[str, str]]:
     queue = status.queue
     return [
         ("gateway", _gateway(status)),
-        ("lines", f"{status.lines_in_use} of {status.line_limit} in use"),
+        (
+            "lines",
+            "–"
+            if status.lines_in_use is None
+            else f"{status.lines_in_use} of {status.line_limit} in use",
+        ),
         (
             "legs",
             f"{status.legs_streamed} streamed, {status.legs_queued} monitored "

@@ -1,11 +1,13 @@
 """The state of everything at one moment, read from the tables alone."""
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 import polars as pl
 
+from position_sync_dagster.domain.leg import ActiveContract, LegState
 from position_sync_dagster.domain.request import QueueStatus
 from position_sync_dagster.domain.session import ALIVE, GatewaySession, SessionState
 from position_sync_dagster.domain.update import Source
@@ -22,8 +24,9 @@ class Status:
         session_state: The owner's state (STARTING, LIVE, BLIND), ENDED or LOST without one,
             None when nobody ever owned the login; `session_since` is when it entered it.
         blind_since: Since when nobody sees the gateway; None while the stream is LIVE.
-        lines_in_use, line_limit: Of the living owner; 0 without one.
-        active_legs: Legs of active strategies; `legs_held` of their conids are held.
+        lines_in_use, line_limit: Of the living owner; None while nobody owns the login.
+        active_legs: Conids of active strategies, each counted once in however many strategies
+            it is a leg; `legs_held` of them are held.
         positions: Holdings that the broker last told.
         oldest_pending_age_s: Age of the oldest waiting request, in seconds.
         updates_rows, updates_version: Rows and Delta version of `position_updates`.
@@ -40,8 +43,8 @@ class Status:
     session_detail: str | None
     run_id: str | None
     blind_since: datetime | None
-    lines_in_use: int
-    line_limit: int
+    lines_in_use: int | None
+    line_limit: int | None
     active_legs: int
     legs_held: int
     positions: int
@@ -72,14 +75,13 @@ def read_status(lake: Lake, settings: Settings, now: datetime) -> Status:
     alive = session is not None and session.is_alive(now)
     overview = lake.queue.sync.overview()
     lake.registry.sync.refresh()
-    active = lake.registry.legs
+    active = {leg.conid for leg in lake.registry.legs}
     held = [
         row.instrument.conid
         for row in lake.broker_positions.sync.read(settings.gateway_id)
         if row.position
     ]
-    window = timedelta(seconds=2 * settings.refresh_interval_s)
-    recent = lake.updates.sync.latest_since(now - window).filter(pl.col("position") != 0)
+    recent = _recent(lake, settings, now)
     streamed = recent.filter(pl.col("source") == Source.STREAM.value)
     queued = recent.filter(pl.col("source") == Source.QUEUE.value)
     return Status(
@@ -92,10 +94,10 @@ def read_status(lake: Lake, settings: Settings, now: datetime) -> Status:
         session_detail=session.detail if session else None,
         run_id=session.run_id if session else None,
         blind_since=blind_since(session, now),
-        lines_in_use=session.lines_in_use if session and alive else 0,
-        line_limit=session.line_limit if session and alive else 0,
+        lines_in_use=session.lines_in_use if session and alive else None,
+        line_limit=session.line_limit if session and alive else None,
         active_legs=len(active),
-        legs_held=len({leg.conid for leg in active} & set(held)),
+        legs_held=len(active.intersection(held)),
         positions=len(held),
         queue={status.value: overview.counts.get(status, 0) for status in QueueStatus},
         oldest_pending_age_s=(
@@ -110,6 +112,42 @@ def read_status(lake: Lake, settings: Settings, now: datetime) -> Status:
         last_drained_at=_newest(queued),
         trading_mode=lake.sessions.sync.mode(),
     )
+
+
+def leg_states(
+    legs: Iterable[ActiveContract], lake: Lake, settings: Settings, now: datetime
+) -> list[LegState]:
+    """Tell where each active leg stands, in order, as far as the tables tell.
+
+    ARMED: the broker tells no holding of it, in the leg's account if it names one; a mistyped
+    conid stays so. STREAMED: the newest row of a holding, of the last two refresh intervals, came
+    by the stream. OVERFLOW: held, and not streamed.
+
+    Raises:
+        LakeError: A table cannot be used.
+    """
+    held: dict[int, set[str]] = {}
+    for row in lake.broker_positions.sync.read(settings.gateway_id):
+        if row.position:
+            held.setdefault(row.instrument.conid, set()).add(row.account)
+    recent = _recent(lake, settings, now).filter(pl.col("source") == Source.STREAM.value)
+    streamed = set(recent.select("account", "conid").iter_rows())
+
+    def state(leg: ActiveContract) -> LegState:
+        found = held.get(leg.conid, set())
+        accounts = found if leg.account is None else found & {leg.account}
+        if not accounts:
+            return LegState.ARMED
+        by_stream = any((account, leg.conid) in streamed for account in accounts)
+        return LegState.STREAMED if by_stream else LegState.OVERFLOW
+
+    return [state(leg) for leg in legs]
+
+
+def _recent(lake: Lake, settings: Settings, now: datetime) -> pl.DataFrame:
+    """Give the newest row of each holding, of those of the last two refresh intervals."""
+    window = timedelta(seconds=2 * settings.refresh_interval_s)
+    return lake.updates.sync.latest_since(now - window).filter(pl.col("position") != 0)
 
 
 def _newest(rows: pl.DataFrame) -> datetime | None:
