@@ -147,7 +147,7 @@ class Publisher:
             requests.append(
                 QueueRequest(
                     conid=key[1],
-                    symbol=holding.instrument.symbol,
+                    symbol=holding.instrument.symbol or str(key[1]),
                     priority=ACTIVE_PRIORITY if overflow else MONITORING_PRIORITY,
                     account=key[0],
                     reason=Reason.OVERFLOW if overflow else reason,

@@ -121,6 +121,7 @@ def hold(lake: Lake, settings: Settings) -> Callable[..., None]:
                 position_time=now,
                 snapshot_id="snapshot-1",
                 completeness=completeness,
+                confirmed_at=now,
             )
             for conid in conids
         ]
