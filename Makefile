@@ -73,8 +73,8 @@ setup: $(SYNCED) ## install the tools and the locked dependencies only
 # The candidates are asked, not trusted: a launcher may exist for a Python that does not.
 $(UV_INSTALLED):
 	@found=; novenv=; \
-	for python in $(PYTHON) python3 python3.13 python3.12 python3.11 python3.14; do \
-	  "$$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 15))' \
+	for python in $(PYTHON) python3 python3.13 python3.12 python3.11; do \
+	  "$$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' \
 	    >/dev/null 2>&1 || continue; \
 	  if "$$python" -c 'import ensurepip, venv' >/dev/null 2>&1; then found=$$python; break; fi; \
 	  novenv=$${novenv:-$$python}; \
@@ -83,7 +83,7 @@ $(UV_INSTALLED):
 	  if [ -n "$$novenv" ]; then \
 	    echo "$$novenv has no venv and pip. Install them (on Debian and Ubuntu: apt install python3-venv)." >&2; \
 	  else \
-	    echo 'No Python 3.11 to 3.14 was found. Install one, or name it: make PYTHON=/path/to/python3 ...' >&2; \
+	    echo 'No Python 3.11 to 3.13 was found. Install one, or name it: make PYTHON=/path/to/python3 ...' >&2; \
 	  fi; \
 	  exit 1; \
 	fi; \
