@@ -215,6 +215,11 @@ class Table:
             handle = self._place.open()
             if self._seen is not None and self._seen != self._seen_now(self._seen[0]):
                 self._epoch += 1
+                logger.error(
+                    "%s is another table than a moment ago: it was deleted, replaced or repaired "
+                    "under this process, which goes on with what is there now",
+                    self.path,
+                )
                 self._disk.forget()
                 self._seen = None
             if self._seen is None and not self._place.remote:
