@@ -1,0 +1,45 @@
+"""The package as a library, in one script: 200 legs, 20 lines, one connection."""
+
+from importlib.resources import as_file, files
+
+import position_sync_dagster as ps
+from position_sync_dagster.lake.strategies_file import load_strategies
+
+
+async def test_registry_queue_streamer_and_worker_in_one_script(simulate, monkeypatch, eventually):
+    async with simulate("demo", tick_interval_s=0.2) as sim:
+        monkeypatch.setenv("POSITION_SYNC_GATEWAY_PORT", str(sim.port))
+        monkeypatch.setenv("POSITION_SYNC_FLUSH_INTERVAL_S", "0.2")
+        registry, queue = ps.StrategyRegistry(), ps.PositionQueue()
+        await registry.initialize()
+        with as_file(files("position_sync_dagster.simulator") / "books") as books:
+            await registry.add_many(load_strategies(books / "demo_strategies.yaml"))
+        streamer = ps.IBPositionStreamer(registry, queue)
+        streamer.register_handler(ps.DeltaLakePositionWriter())
+        worker = ps.QueueWorker(queue, interval=0.2, batch_size=50)
+        await streamer.start()
+        await worker.start()
+        table = ps.PositionUpdatesTable()
+
+        async def all_current():
+            return (await table.latest()).height == 200
+
+        await eventually(all_current, within_s=30)
+        rows = await table.latest()
+        assert sorted(rows["source"].value_counts().iter_rows()) == [
+            ("QUEUE", 180),
+            ("STREAM", 20),
+        ]
+        assert rows["market_value"].null_count() == 0
+        assert sim.stats()["peak_lines"] == 20
+        assert sim.stats()["connections"]["total"] == 1
+        assert worker.get_stats().total_failed == 0
+        await worker.stop()
+        await streamer.stop()
+        await eventually(lambda: sim.stats()["connections"]["now"] == 0)
+
+
+def test_every_public_name_can_be_imported():
+    for name in ps.__all__:
+        assert getattr(ps, name) is not None
+    assert set(ps.__all__) <= set(dir(ps))
