@@ -132,10 +132,6 @@ class Settings(BaseSettings):
         """Give the path of a table in the lake."""
         return f"{self.lake.rstrip('/')}/{name}"
 
-    def with_lake(self, lake: str | Path) -> Self:
-        """Give the same settings for another lake."""
-        return self.model_copy(update={"lake": str(lake)})
-
 
 def load_settings(**overrides: object) -> Settings:
     """Read the settings; keyword arguments win over the environment.

@@ -62,7 +62,7 @@ class Publisher:
         if self._positions is None:
             return []
         rows = await self._positions.read(self._settings.gateway_id)
-        recent = [row for row in rows if row.position or not self._old(row)]
+        recent = self._recent(rows)
         closed = await self._closed_rows()
         self._told = {row.key: _gist(row) for row in recent if row.position or row.key in closed}
         self._owed = {row.key for row in recent} - self._told.keys()
@@ -83,7 +83,7 @@ class Publisher:
     async def publish(self, feed: AccountFeed, *, session: GatewaySession | None) -> None:
         """Replace what the tables say of this gateway by what it says now; one commit."""
         if self._positions is not None:
-            rows = [row for row in feed.holdings if row.position or not self._old(row)]
+            rows = self._recent(feed.holdings)
             await self._positions.replace(self._settings.gateway_id, rows, session=session)
 
     async def enqueue_all(
@@ -160,8 +160,10 @@ class Publisher:
         self.tally.queued(len(requests), (await self._queue.overview()).version)
         return len(requests)
 
-    def _old(self, row: BrokerPosition) -> bool:
-        return self._clock() - row.position_time > CLOSED_KEPT
+    def _recent(self, rows: Iterable[BrokerPosition]) -> list[BrokerPosition]:
+        """Leave out what closed long ago."""
+        since = self._clock() - CLOSED_KEPT
+        return [row for row in rows if row.position or row.position_time >= since]
 
 
 def _gist(holding: BrokerPosition) -> tuple[float, bool]:

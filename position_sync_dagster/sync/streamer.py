@@ -21,6 +21,8 @@ from position_sync_dagster.errors import (
     LakeError,
 )
 from position_sync_dagster.gateway.connection import (
+    CONNECTIVITY_LOST,
+    DATA_KEPT,
     DATA_LOST,
     PORT_CHANGED,
     GatewayConnection,
@@ -44,7 +46,6 @@ from position_sync_dagster.sync.tally import Tally
 
 logger = logging.getLogger(__name__)
 
-CONNECTIVITY_LOST, RESTORED_DATA_KEPT = 1100, 1102
 FARM_BROKEN, FARM_OK = 2103, 2104
 
 PNL_PUBLISH_S = 2.0
@@ -415,7 +416,7 @@ class IBPositionStreamer:
     def _on_message(self, code: int, text: str) -> None:
         if code == CONNECTIVITY_LOST:
             self._go_blind(text)
-        elif code == RESTORED_DATA_KEPT:
+        elif code == DATA_KEPT:
             self._state, self._detail = SessionState.LIVE, None
             self._nudge()
         elif code in (DATA_LOST, PORT_CHANGED):
