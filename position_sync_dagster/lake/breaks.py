@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
+from typing import Unpack
 
 import polars as pl
 
@@ -15,7 +16,7 @@ from position_sync_dagster.lake.offload import offload
 from position_sync_dagster.lake.rows import frame_of
 from position_sync_dagster.lake.schemas import LIVE, LIVE_PART, RECONCILIATION_BREAKS
 from position_sync_dagster.lake.stays import Change, StayTable, View
-from position_sync_dagster.lake.table import Table
+from position_sync_dagster.lake.table import Table, TableOptions
 
 CLOSED = "closed"
 """The partition of breaks that are over."""
@@ -216,16 +217,12 @@ class ReconciliationBreaks:
         *,
         clock: Clock = utc_now,
         new_ids: NewIds = new_ids,
-        contention_s: float = 15.0,
-        storage_options: Mapping[str, str] | None = None,
-        fsync: bool = True,
+        **options: Unpack[TableOptions],
     ) -> None:
         self.table = Table(
             delta_lake_path,
             RECONCILIATION_BREAKS,
-            contention_s=contention_s,
-            storage_options=storage_options,
-            fsync=fsync,
+            **options,
         )
         self.sync = SyncBreaks(self.table, clock, new_ids)
 

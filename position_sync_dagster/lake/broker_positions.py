@@ -1,7 +1,8 @@
 """What the broker last said, replaced by the owner of the login."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Unpack
 
 import polars as pl
 from deltalake import DeltaTable, Transaction
@@ -15,7 +16,7 @@ from position_sync_dagster.lake.mode import check_mode
 from position_sync_dagster.lake.offload import offload
 from position_sync_dagster.lake.rows import broker_positions_of, broker_rows
 from position_sync_dagster.lake.schemas import BROKER_POSITIONS
-from position_sync_dagster.lake.table import Table, overwrite, scan
+from position_sync_dagster.lake.table import Table, TableOptions, overwrite, scan
 
 
 class SyncBrokerPositions:
@@ -117,17 +118,12 @@ class BrokerPositionsTable:
     def __init__(
         self,
         delta_lake_path: str | Path = "data/lake/broker_positions",
-        *,
-        contention_s: float = 15.0,
-        storage_options: Mapping[str, str] | None = None,
-        fsync: bool = True,
+        **options: Unpack[TableOptions],
     ) -> None:
         self.table = Table(
             delta_lake_path,
             BROKER_POSITIONS,
-            contention_s=contention_s,
-            storage_options=storage_options,
-            fsync=fsync,
+            **options,
         )
         self.sync = SyncBrokerPositions(self.table)
 

@@ -1,7 +1,8 @@
 """What is known of each contract, stored at first sight."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Unpack
 
 import polars as pl
 from deltalake import DeltaTable, Transaction
@@ -10,7 +11,7 @@ from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.lake.offload import offload
 from position_sync_dagster.lake.rows import contract_rows, contracts_of
 from position_sync_dagster.lake.schemas import CONTRACTS
-from position_sync_dagster.lake.table import Table, append, scan
+from position_sync_dagster.lake.table import Table, TableOptions, append, scan
 
 WRITER = "contracts"
 """The application transaction of every append: two of them conflict, so that each sees what the
@@ -62,17 +63,12 @@ class ContractsTable:
     def __init__(
         self,
         delta_lake_path: str | Path = "data/lake/contracts",
-        *,
-        contention_s: float = 15.0,
-        storage_options: Mapping[str, str] | None = None,
-        fsync: bool = True,
+        **options: Unpack[TableOptions],
     ) -> None:
         self.table = Table(
             delta_lake_path,
             CONTRACTS,
-            contention_s=contention_s,
-            storage_options=storage_options,
-            fsync=fsync,
+            **options,
         )
         self.sync = SyncContracts(self.table)
 

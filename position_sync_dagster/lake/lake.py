@@ -1,9 +1,9 @@
 """All tables of one lake."""
 
 import asyncio
-from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
+from typing import Unpack
 
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.request import RetryPolicy
@@ -15,7 +15,7 @@ from position_sync_dagster.lake.offload import offload
 from position_sync_dagster.lake.queue import PositionQueue
 from position_sync_dagster.lake.registry import StrategyRegistry
 from position_sync_dagster.lake.sessions import GatewaySessions
-from position_sync_dagster.lake.table import Table
+from position_sync_dagster.lake.table import Table, TableOptions
 from position_sync_dagster.lake.updates import PositionUpdatesTable
 from position_sync_dagster.settings import Settings
 
@@ -37,16 +37,12 @@ class Lake:
         *,
         clock: Clock = utc_now,
         retry: RetryPolicy | None = None,
-        contention_s: float = 15.0,
-        storage_options: Mapping[str, str] | None = None,
-        fsync: bool = True,
+        **options: Unpack[TableOptions],
     ) -> None:
         self.path = str(path).rstrip("/")
         self._clock = clock
         self._retry = retry
-        self._contention_s = contention_s
-        self._options = storage_options
-        self._fsync = fsync
+        self._options = options
 
     @classmethod
     def of(cls, settings: Settings, *, clock: Clock = utc_now) -> "Lake":
@@ -67,9 +63,7 @@ class Lake:
         return StrategyRegistry(
             self.table_path("active_strategies"),
             clock=self._clock,
-            contention_s=self._contention_s,
-            storage_options=self._options,
-            fsync=self._fsync,
+            **self._options,
         )
 
     @cached_property
@@ -79,9 +73,7 @@ class Lake:
             self.table_path("position_queue"),
             retry=self._retry,
             clock=self._clock,
-            contention_s=self._contention_s,
-            storage_options=self._options,
-            fsync=self._fsync,
+            **self._options,
         )
 
     @cached_property
@@ -89,9 +81,7 @@ class Lake:
         """The table position_updates."""
         return PositionUpdatesTable(
             self.table_path("position_updates"),
-            contention_s=self._contention_s,
-            storage_options=self._options,
-            fsync=self._fsync,
+            **self._options,
         )
 
     @cached_property
@@ -99,9 +89,7 @@ class Lake:
         """The table broker_positions."""
         return BrokerPositionsTable(
             self.table_path("broker_positions"),
-            contention_s=self._contention_s,
-            storage_options=self._options,
-            fsync=self._fsync,
+            **self._options,
         )
 
     @cached_property
@@ -109,9 +97,7 @@ class Lake:
         """The table contracts."""
         return ContractsTable(
             self.table_path("contracts"),
-            contention_s=self._contention_s,
-            storage_options=self._options,
-            fsync=self._fsync,
+            **self._options,
         )
 
     @cached_property
@@ -120,9 +106,7 @@ class Lake:
         return GatewaySessions(
             self.table_path("gateway_sessions"),
             clock=self._clock,
-            contention_s=self._contention_s,
-            storage_options=self._options,
-            fsync=self._fsync,
+            **self._options,
         )
 
     @cached_property
@@ -131,9 +115,7 @@ class Lake:
         return ReconciliationBreaks(
             self.table_path("reconciliation_breaks"),
             clock=self._clock,
-            contention_s=self._contention_s,
-            storage_options=self._options,
-            fsync=self._fsync,
+            **self._options,
         )
 
     @property

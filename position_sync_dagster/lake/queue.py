@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from random import Random
+from typing import Unpack
 
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.request import (
@@ -23,7 +24,7 @@ from position_sync_dagster.lake.sync_queue import (
     QueueOverview,
     SyncQueue,
 )
-from position_sync_dagster.lake.table import Table
+from position_sync_dagster.lake.table import Table, TableOptions
 
 __all__ = ["PROMOTE_AFTER_S", "AsyncQueue", "PositionQueue", "QueueOverview", "SyncQueue"]
 
@@ -190,16 +191,12 @@ class PositionQueue(AsyncQueue):
         random: Random | None = None,
         new_ids: NewIds = new_ids,
         promote_after_s: float = PROMOTE_AFTER_S,
-        contention_s: float = 15.0,
-        storage_options: Mapping[str, str] | None = None,
-        fsync: bool = True,
+        **options: Unpack[TableOptions],
     ) -> None:
         self.table = Table(
             delta_lake_path,
             POSITION_QUEUE,
-            contention_s=contention_s,
-            storage_options=storage_options,
-            fsync=fsync,
+            **options,
         )
         super().__init__(
             SyncQueue(

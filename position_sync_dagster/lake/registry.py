@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping
 from datetime import date
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, Unpack
 
 import polars as pl
 
@@ -20,7 +20,7 @@ from position_sync_dagster.lake.offload import offload
 from position_sync_dagster.lake.rows import leg_rows, legs_of
 from position_sync_dagster.lake.schemas import ACTIVE_STRATEGIES
 from position_sync_dagster.lake.stays import Change, StayTable, View
-from position_sync_dagster.lake.table import Table
+from position_sync_dagster.lake.table import Table, TableOptions
 
 T = TypeVar("T")
 _Legs = Mapping[tuple[str, str | None, int], ActiveContract]
@@ -158,16 +158,12 @@ class StrategyRegistry:
         delta_lake_path: str | Path = "data/lake/active_strategies",
         *,
         clock: Clock = utc_now,
-        contention_s: float = 15.0,
-        storage_options: Mapping[str, str] | None = None,
-        fsync: bool = True,
+        **options: Unpack[TableOptions],
     ) -> None:
         self.table = Table(
             delta_lake_path,
             ACTIVE_STRATEGIES,
-            contention_s=contention_s,
-            storage_options=storage_options,
-            fsync=fsync,
+            **options,
         )
         self._clock = clock
         self.sync = SyncRegistry(self.table, clock)

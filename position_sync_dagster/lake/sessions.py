@@ -1,10 +1,10 @@
 """Who owns a login: leases of gateway owners, fenced by a growing token."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, Unpack
 
 import polars as pl
 from deltalake import DeltaTable
@@ -19,7 +19,7 @@ from position_sync_dagster.lake.offload import offload
 from position_sync_dagster.lake.rows import session_rows, sessions_of
 from position_sync_dagster.lake.schemas import GATEWAY_SESSIONS
 from position_sync_dagster.lake.stays import Change, StayTable, View
-from position_sync_dagster.lake.table import Table
+from position_sync_dagster.lake.table import Table, TableOptions
 
 T = TypeVar("T")
 
@@ -217,16 +217,12 @@ class GatewaySessions:
         *,
         clock: Clock = utc_now,
         new_ids: NewIds = new_ids,
-        contention_s: float = 15.0,
-        storage_options: Mapping[str, str] | None = None,
-        fsync: bool = True,
+        **options: Unpack[TableOptions],
     ) -> None:
         self.table = Table(
             delta_lake_path,
             GATEWAY_SESSIONS,
-            contention_s=contention_s,
-            storage_options=storage_options,
-            fsync=fsync,
+            **options,
         )
         self.sync = SyncSessions(self.table, clock, new_ids)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import RLock
-from typing import TypeVar
+from typing import TypedDict, TypeVar
 
 import polars as pl
 from deltalake import (
@@ -62,6 +62,14 @@ SUSPECT_AFTER_S = 300.0
 """A commit this long after its snapshot may have met a log that was cleaned under it."""
 
 _NO_HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
+
+
+class TableOptions(TypedDict, total=False):
+    """What every table takes; see `Table`, where the defaults are."""
+
+    contention_s: float
+    storage_options: Mapping[str, str] | None
+    fsync: bool
 
 
 class Table:

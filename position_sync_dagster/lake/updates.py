@@ -1,8 +1,9 @@
 """The table of values, for asyncio."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
+from typing import Unpack
 
 import polars as pl
 
@@ -10,7 +11,7 @@ from position_sync_dagster.domain.update import PositionUpdate
 from position_sync_dagster.lake.ledger import LOOK_BACK_DAYS, AppendResult, SyncUpdates
 from position_sync_dagster.lake.offload import offload
 from position_sync_dagster.lake.schemas import POSITION_UPDATES
-from position_sync_dagster.lake.table import Table
+from position_sync_dagster.lake.table import Table, TableOptions
 
 __all__ = ["AppendResult", "PositionUpdatesTable", "SyncUpdates"]
 
@@ -32,17 +33,12 @@ class PositionUpdatesTable:
     def __init__(
         self,
         delta_lake_path: str | Path = "data/lake/position_updates",
-        *,
-        contention_s: float = 15.0,
-        storage_options: Mapping[str, str] | None = None,
-        fsync: bool = True,
+        **options: Unpack[TableOptions],
     ) -> None:
         self.table = Table(
             delta_lake_path,
             POSITION_UPDATES,
-            contention_s=contention_s,
-            storage_options=storage_options,
-            fsync=fsync,
+            **options,
         )
         self.sync = SyncUpdates(self.table)
 
