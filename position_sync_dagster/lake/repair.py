@@ -26,7 +26,7 @@ from position_sync_dagster.lake.faults import explain
 from position_sync_dagster.lake.ids import id_literals
 from position_sync_dagster.lake.ledger import SyncUpdates
 from position_sync_dagster.lake.opening import TURN_LOCK
-from position_sync_dagster.lake.rows import updates_of
+from position_sync_dagster.lake.rows import moment, updates_of
 from position_sync_dagster.lake.schemas import LIVE, LIVE_PART, POSITION_QUEUE, POSITION_UPDATES
 from position_sync_dagster.lake.stays import Change, StayTable, View
 from position_sync_dagster.lake.table import Table
@@ -94,7 +94,7 @@ def plan_requests(view: View, loose: pl.DataFrame, now: datetime) -> Change[int]
         .join(view.live, on=["account", "conid"], how="anti", nulls_equal=True)
         .with_columns(
             status=pl.lit(QueueStatus.PENDING.value),
-            updated_at=pl.lit(now, pl.Datetime("us", "UTC")),
+            updated_at=moment(now),
             available_at=pl.lit(None, pl.Datetime("us", "UTC")),
             lease_owner=pl.lit(None, pl.String),
             lease_token=pl.lit(None, pl.String),

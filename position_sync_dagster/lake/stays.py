@@ -2,8 +2,9 @@
 
 Live rows lie in the partition `bucket = 'live'`, ended ones in partitions of their own per commit
 (`bucket`, `part`). A change reads the live part and replaces it, together with the parts that it
-makes, in one overwrite whose predicate names partitions only. So two changes always conflict and
-one of them plans again; no change ever scans what has ended; and no value reaches a predicate.
+makes, in one overwrite whose predicate names partitions only; a change that only adds may append
+instead. All changes share one application transaction. So two changes always conflict and one of
+them plans again; no change ever scans what has ended; and no value reaches a predicate.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,15 +12,18 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 import polars as pl
-from deltalake import DeltaTable
+from deltalake import DeltaTable, Transaction
 
 from position_sync_dagster.domain.clock import Clock
 from position_sync_dagster.lake.ids import new_part
 from position_sync_dagster.lake.maintenance import tidy
 from position_sync_dagster.lake.schemas import LIVE, LIVE_PART
-from position_sync_dagster.lake.table import Table, actions, overwrite, scan
+from position_sync_dagster.lake.table import Table, actions, append, overwrite, scan
 
 T = TypeVar("T")
+
+WRITER = "change"
+"""The application transaction of every change: an append alone would meet no overwrite."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +35,14 @@ class Change(Generic[T]):
         live: The whole live part afterwards; None leaves everything as it is.
         ended: Rows that leave it, with `bucket` naming where to; None for none.
         reopened: (bucket, part) of ended rows that are in `live` or `ended` now.
+        added: How many rows at the end of `live` are new, if that is all that changes.
     """
 
     result: T
     live: pl.DataFrame | None = None
     ended: pl.DataFrame | None = None
     reopened: frozenset[tuple[str, str]] = field(default_factory=frozenset)
+    added: int = 0
 
 
 class View:
@@ -119,8 +125,13 @@ class StayTable:
         change = step(self._view(handle))
         if change.live is None:
             return change.result
-        frame, predicate = self._replacement(change.live, change.ended, change.reopened)
-        overwrite(handle, frame, predicate, note)
+        marks = [Transaction(WRITER, handle.version() + 1)]
+        if 2 * change.added >= change.live.height > 0:
+            # Cheaper by a quarter, and at least as many rows as lie there keep the files few.
+            append(handle, change.live.tail(change.added), note, marks)
+        else:
+            frame, predicate = self._replacement(change.live, change.ended, change.reopened)
+            overwrite(handle, frame, predicate, note, marks)
         self._cached = (self.table.stamp(handle), change.live)
         return change.result
 

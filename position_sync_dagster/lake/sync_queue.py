@@ -42,7 +42,7 @@ from position_sync_dagster.lake.plan import (
     plan_retry,
     plan_success,
 )
-from position_sync_dagster.lake.rows import requests_of
+from position_sync_dagster.lake.rows import moment, requests_of
 from position_sync_dagster.lake.stays import Change, Figures, View
 
 T = TypeVar("T")
@@ -306,14 +306,16 @@ class SyncQueue:
             counts[QueueStatus(bucket)] += number
         now = self._clock()
         pending = view.live.filter(pl.col("status") == PENDING)
-        ready = pending.filter(pl.col("available_at").is_null() | (pl.col("available_at") <= now))
+        ready = pending.filter(
+            pl.col("available_at").is_null() | (pl.col("available_at") <= moment(now))
+        )
         oldest = pending.get_column("created_at").min()
         return QueueOverview(
             counts=counts,
             claimable=ready.height,
             oldest_pending_at=oldest if isinstance(oldest, datetime) else None,
             by_priority=dict(pending.group_by("priority").len().sort("priority").iter_rows()),
-            expired=view.live.filter(pl.col("lease_expires_at") <= now).height,
+            expired=view.live.filter(pl.col("lease_expires_at") <= moment(now)).height,
             version=view.version,
         )
 
