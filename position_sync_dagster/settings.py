@@ -59,7 +59,6 @@ class Settings(BaseSettings):
     )
 
     batch_size: int = Field(50, ge=1, description="Requests claimed at once.")
-    drain_interval_s: float = Field(5.0, gt=0, description="Cadence of the drain.")
     drain_time_limit_s: float = Field(30.0, gt=0, description="Bound of one drain run.")
     overflow_interval_s: float = Field(
         30.0, gt=0, description="Active legs without a line are valued again."

@@ -30,7 +30,9 @@ from position_sync_dagster.settings import Settings, load_settings
 logger = logging.getLogger(__name__)
 
 CLIENT_ID_IN_USE = 326
-CONNECTIVITY_LOST, CONNECTIVITY_BROKEN = 1100, 2110
+CONNECTIVITY_LOST = (1100, 2110)
+"""The gateway has lost IB: while it was connected, or before (it says 2110 at the log-in)."""
+
 DATA_LOST, DATA_KEPT = 1101, 1102
 PORT_CHANGED = 1300
 
@@ -59,7 +61,14 @@ class GatewayConnection:
         lost: Set when the socket is gone.
     """
 
-    def __init__(self, ib: IB, *, client_id: int, settings: Settings) -> None:
+    def __init__(
+        self,
+        ib: IB,
+        *,
+        client_id: int,
+        settings: Settings,
+        connectivity_lost: str | None = None,
+    ) -> None:
         self.ib = ib
         self.client_id = client_id
         self.gateway_id = settings.gateway_id
@@ -71,7 +80,7 @@ class GatewayConnection:
         self.lines = MarketDataLines(ib, settings=settings)
         self.pnl = PnlSubscriptions(ib, self.feed)
         self.on_message: list[Callable[[int, str], None]] = []
-        self.connectivity_lost: str | None = None
+        self.connectivity_lost = connectivity_lost
         self._timeout_s = settings.gateway_timeout_s
         ib.errorEvent += self._on_error
         ib.client.conn.hasData += self._on_data
@@ -120,7 +129,7 @@ class GatewayConnection:
             self.drop("it sent a frame longer than any message")
 
     def _on_error(self, _request: int, code: int, text: str, _contract: object) -> None:
-        if code in (CONNECTIVITY_LOST, CONNECTIVITY_BROKEN):
+        if code in CONNECTIVITY_LOST:
             self.connectivity_lost = text
         elif code in (DATA_LOST, DATA_KEPT):
             self.connectivity_lost = None
@@ -245,13 +254,15 @@ async def connect(settings: Settings, *, port: int | None = None) -> GatewayConn
         logging.getLogger(noisy).setLevel(logging.CRITICAL)  # our errors say it better
     for client_id in settings.client_id_pool:
         with suppress(ClientIdInUseError):
-            ib = await _connect_as(client_id, settings, port or settings.gateway_port)
+            ib, offline = await _connect_as(client_id, settings, port or settings.gateway_port)
             try:
                 _check_trading_mode(ib.client.getAccounts(), settings)
             except SettingsError:
                 ib.disconnect()
                 raise
-            return GatewayConnection(ib, client_id=client_id, settings=settings)
+            return GatewayConnection(
+                ib, client_id=client_id, settings=settings, connectivity_lost=offline
+            )
     pool = settings.client_id_pool
     raise ClientIdInUseError(
         f"The gateway at {settings.gateway_id} has each of the client ids "
@@ -273,8 +284,10 @@ def _check_trading_mode(accounts: Iterable[str], settings: Settings) -> None:
         )
 
 
-async def _connect_as(client_id: int, settings: Settings, port: int) -> IB:
+async def _connect_as(client_id: int, settings: Settings, port: int) -> tuple[IB, str | None]:
     """Connect once; 326 and a foreign protocol show at once instead of at the timeout.
+
+    Gives also what the gateway says when it is itself without IB.
 
     ib_async's `connectAsync` fails at its timeout alone when the gateway refuses the client id
     (it sends 326 and closes); `errorEvent` hears it before.
@@ -290,10 +303,13 @@ async def _connect_as(client_id: int, settings: Settings, port: int) -> IB:
             trouble.set_result(error)
 
     heard: list[int] = []
+    offline: list[str] = []
 
     def on_error(_request: int, code: int, text: str, _contract: object) -> None:
         if code == CLIENT_ID_IN_USE:
             report(ClientIdInUseError(f"Client id {client_id}: {text}", remedy="Use another."))
+        elif code in CONNECTIVITY_LOST:
+            offline.append(text)
 
     def on_data(data: bytes) -> None:
         # The first frame is "version NUL time NUL": a length, then digits.
@@ -360,7 +376,7 @@ async def _connect_as(client_id: int, settings: Settings, port: int) -> IB:
         ib.client.conn.hasData -= on_data
         ib.client.conn.disconnected -= on_end
         ib.errorEvent -= on_error
-    return ib
+    return ib, next(iter(offline), None)
 
 
 def _not_a_gateway(where: str) -> NotAGatewayError:

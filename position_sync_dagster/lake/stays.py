@@ -23,7 +23,7 @@ from position_sync_dagster.lake.table import Table, actions, append, overwrite, 
 T = TypeVar("T")
 
 WRITER = "change"
-"""The application transaction of every change: an append alone would meet no overwrite."""
+"""The application transaction of every change: without it two appends would not meet."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,8 +4,18 @@ from datetime import timedelta
 
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.errors import GatewayError
-from position_sync_dagster.gateway.connection import IBConnectionManager
+from position_sync_dagster.gateway.connection import GatewayConnection, IBConnectionManager
 from position_sync_dagster.sync.values import BrokerView, SourceBlindError, unconfirmed
+
+
+def refuse_offline(connection: GatewayConnection) -> None:
+    """Refuse a gateway that has lost IB: what it says is no news.
+
+    Raises:
+        SourceBlindError: With what the gateway said.
+    """
+    if connection.connectivity_lost is not None:
+        raise SourceBlindError(connection.connectivity_lost, remedy="It comes back by itself.")
 
 
 class ConnectionValues:
@@ -23,8 +33,7 @@ class ConnectionValues:
             )
         except GatewayError as error:
             raise SourceBlindError(error.what, remedy=error.remedy) from error
-        if connection.connectivity_lost is not None:
-            raise SourceBlindError(connection.connectivity_lost, remedy="It comes back by itself.")
+        refuse_offline(connection)
         feed = connection.feed
         return BrokerView(
             holdings={h.key: h for h in feed.holdings},

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import re
 from collections.abc import Coroutine
 from datetime import datetime, timedelta
 from random import Random
@@ -36,6 +37,7 @@ from position_sync_dagster.lake.queue import PositionQueue
 from position_sync_dagster.lake.registry import StrategyRegistry
 from position_sync_dagster.lake.updates import PositionUpdatesTable
 from position_sync_dagster.settings import Settings, load_settings
+from position_sync_dagster.sync.connection_values import refuse_offline
 from position_sync_dagster.sync.contracts import Contracts
 from position_sync_dagster.sync.linekeeper import LineKeeper
 from position_sync_dagster.sync.mailbox import Mailbox
@@ -43,10 +45,12 @@ from position_sync_dagster.sync.ownership import Ownership
 from position_sync_dagster.sync.publisher import Publisher
 from position_sync_dagster.sync.revaluer import Revaluer
 from position_sync_dagster.sync.tally import Tally
+from position_sync_dagster.sync.values import SourceBlindError
 
 logger = logging.getLogger(__name__)
 
-FARM_BROKEN, FARM_OK = 2103, 2104
+FARM_BROKEN, FARM_OK = (2103, 2105, 2157), (2104, 2106, 2107, 2108, 2158)
+"""Of market data, history and security definitions; an inactive farm (2107, 2108) is well."""
 
 PNL_PUBLISH_S = 2.0
 """Values of legs without a line are published at most so often."""
@@ -136,7 +140,7 @@ class IBPositionStreamer:
         """Tell why the stream is BLIND, or what it cannot stream while it is LIVE."""
         if self._state is not SessionState.LIVE:
             return self._detail
-        said = [f"market data farm {farm} is broken" for farm in sorted(self._farms)]
+        said = [f"data farm {farm} is broken" for farm in sorted(self._farms)]
         return "; ".join([*said, *self._lines.complaints()]) or None
 
     @property
@@ -214,6 +218,9 @@ class IBPositionStreamer:
                     try:
                         await self._unless_stopped(self._open())
                         failures = 0
+                    except SourceBlindError as error:
+                        self._go_blind(error.what)
+                        await self._pause(self.settings.flush_interval_s)
                     except (GatewayError, ConnectionError) as error:
                         if isinstance(error, GatewayTimeoutError) and self._wired is not None:
                             self._wired.drop(str(error))
@@ -287,7 +294,9 @@ class IBPositionStreamer:
                 connection.feed.remember(await self._publisher.remembered())
             self._lines.forget()
             self._farms.clear()
+        refuse_offline(connection)
         await connection.feed.snapshot()
+        refuse_offline(connection)
         await self._publish(connection)
         await self._reroute(connection)
         self._connection = connection
@@ -414,9 +423,9 @@ class IBPositionStreamer:
             mailbox.put(letters)
 
     def _on_message(self, code: int, text: str) -> None:
-        if code == CONNECTIVITY_LOST:
+        if code in CONNECTIVITY_LOST:
             self._go_blind(text)
-        elif code == DATA_KEPT:
+        elif code == DATA_KEPT and self._connection is not None:
             self._state, self._detail = SessionState.LIVE, None
             self._nudge()
         elif code in (DATA_LOST, PORT_CHANGED):
@@ -424,10 +433,9 @@ class IBPositionStreamer:
             # positions come first in both cases, as after every interruption.
             self._go_blind(text)
             self._connection = None
-        elif code in (FARM_BROKEN, FARM_OK):
-            self._farms.discard(text.rpartition(":")[2])
-            if code == FARM_BROKEN:
-                self._farms.add(text.rpartition(":")[2])
+        elif code in FARM_BROKEN + FARM_OK:
+            farm = re.split("[:.]", text)[-1]
+            (self._farms.add if code in FARM_BROKEN else self._farms.discard)(farm)
             self._nudge()
 
     def _on_refusal(self, refusal: Refusal) -> None:

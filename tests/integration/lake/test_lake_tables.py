@@ -3,9 +3,9 @@
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from threading import Barrier
@@ -21,6 +21,7 @@ from position_sync_dagster.errors import (
     ForeignTableError,
     LakeNotWritableError,
     NewerTableError,
+    RequestStateError,
 )
 from position_sync_dagster.lake import disk
 from position_sync_dagster.lake.diagnosis import diagnose
@@ -266,6 +267,42 @@ def test_a_writer_that_never_wins_gives_up_in_bounded_time_and_changes_nothing(t
     with pytest.raises(CommitContentionError, match="nothing was changed"):
         queue.sync.store.change(always_late, {})
     assert rival.sync.counts()[QueueStatus.PENDING] == next(conids) - 1
+
+
+CHANGES: dict[str, Callable[[PositionQueue], object]] = {
+    "append": lambda queue: queue.sync.insert_many(QueueRequest(c, "SPY") for c in range(50, 60)),
+    "overwrite": lambda queue: queue.sync.claim_batch(1),
+    "retry": lambda queue: queue.sync.retry(str(queue.sync.store.ended("true")["request_id"][0])),
+}
+
+
+@pytest.mark.parametrize("first", CHANGES)
+@pytest.mark.parametrize("second", CHANGES)
+def test_of_two_changes_of_one_snapshot_the_second_plans_again(tmp_path, first, second):
+    queue = spend(tmp_path / "q", 2)
+    [failed] = queue.sync.claim_batch(1)
+    queue.sync.mark_failed(failed.request_id, "no such contract", retryable=False)
+    rival = PositionQueue(tmp_path / "q")
+    rival.table._turn = lambda fair: nullcontext()  # it does not queue behind the other
+    plans = 0
+    change = queue.sync.store.change
+
+    def late(step, note):
+        def planned(view):
+            nonlocal plans
+            plans += 1
+            if plans == 1:
+                CHANGES[first](rival)
+            return step(view)
+
+        return change(planned, note)
+
+    queue.sync.store.change = late
+    with suppress(RequestStateError):  # on the second plan: it is retried already
+        CHANGES[second](queue)
+    assert plans == 2
+    live = queue.sync.store.view().live
+    assert live.select("account", "conid").is_unique().all()
 
 
 def test_many_commits_leave_handles_fresh_and_the_log_with_checkpoints(tmp_path):

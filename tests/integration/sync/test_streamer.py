@@ -222,6 +222,29 @@ async def test_connectivity_lost_and_restored_with_data_lost_takes_everything_an
             assert sim.stats()["lines_in_use"] == 1
 
 
+async def test_a_gateway_that_is_itself_off_line_is_waited_for_on_one_connection(
+    simulate, lake, leg, settings_for, eventually
+):
+    async with simulate() as sim:
+        await lake.registry.add_active(**leg(PUT))
+        sim.connectivity("lost")
+        settings = settings_for(sim, flush_interval_s=0.1)
+        streamer = IBPositionStreamer(lake.registry, lake.queue, settings=settings)
+        stop = asyncio.Event()
+        task = asyncio.create_task(streamer.run(stop))
+        await eventually(lambda: streamer.state is SessionState.BLIND)
+        assert "is broken" in streamer.detail  # code 2110
+        await asyncio.sleep(0.5)
+        assert sim.stats()["connections"]["total"] == 1
+        assert not streamer.routes
+        sim.connectivity("restored_data_kept")
+        await eventually(lambda: streamer.state is SessionState.LIVE)
+        await eventually(lambda: sim.stats()["lines_in_use"] == 1)
+        assert streamer.tally.reconnects == 0
+        stop.set()
+        await task
+
+
 async def test_a_start_without_a_gateway_is_a_named_error(lake):
     settings = Settings(_env_file=None, gateway_port=1)
     streamer = IBPositionStreamer(lake.registry, lake.queue, settings=settings)
@@ -324,18 +347,19 @@ async def test_a_leg_without_live_permission_streams_delayed_data_if_that_is_wis
             assert sim.stats()["lines_in_use"] == streamer.lines_in_use == 2
 
 
-async def test_a_broken_market_data_farm_is_told_and_nothing_is_torn_down(
-    simulate, streaming, lake, leg, eventually
+@pytest.mark.parametrize(("broken", "well"), [(2103, 2104), (2105, 2106), (2105, 2107)])
+async def test_a_broken_data_farm_is_told_and_nothing_is_torn_down(
+    simulate, streaming, lake, leg, eventually, broken, well
 ):
     async with simulate() as sim:
         await lake.registry.add_active(**leg(PUT))
         async with streaming(sim) as (streamer, heard):
             await eventually(lambda: heard.newest(A, PUT))
-            sim.farm("usopt", 2103)
+            sim.farm("usopt", broken)
             await eventually(lambda: streamer.detail)
-            assert streamer.detail == "market data farm usopt is broken"
+            assert streamer.detail == "data farm usopt is broken"
             assert streamer.state is SessionState.LIVE
-            sim.farm("usopt", 2104)
+            sim.farm("usopt", well)
             await eventually(lambda: streamer.detail is None)
             assert sim.stats()["requests"]["17"]["reqMktData"] == 1
 
