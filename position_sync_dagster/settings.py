@@ -67,6 +67,8 @@ class Settings(BaseSettings):
     flush_interval_s: float = Field(1.0, gt=0, description="Streamed rows are committed.")
     lease_s: float = Field(60.0, gt=0, description="A claimed request's lease.")
     max_attempts: int = Field(5, ge=1, description="Failures until a request is FAILED.")
+    retry_delay_s: float = Field(5.0, gt=0, description="Delay after a failure; it doubles.")
+    max_retry_delay_s: float = Field(300.0, gt=0, description="Its upper bound.")
 
     heartbeat_s: float = Field(4.0, gt=0, description="The gateway owner renews its session.")
     session_lease_s: float = Field(15.0, gt=0, description="A silent owner is dead after this.")

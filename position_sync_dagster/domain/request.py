@@ -118,7 +118,8 @@ def next_attempt(
     attempts += 1
     if not retryable or attempts >= policy.max_attempts:
         return NextAttempt(status=QueueStatus.FAILED, attempts=attempts, available_at=now)
-    delay_s = min(policy.base_delay_s * 2 ** (attempts - 1), policy.max_delay_s)
+    doubled = 2.0 ** min(attempts - 1, 64)
+    delay_s = min(policy.base_delay_s * doubled, policy.max_delay_s)
     delay_s *= 1 + policy.jitter * (2 * random.random() - 1)
     return NextAttempt(
         status=QueueStatus.PENDING,

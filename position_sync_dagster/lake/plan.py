@@ -24,6 +24,10 @@ from position_sync_dagster.lake.stays import Change
 PENDING, PROCESSING = QueueStatus.PENDING.value, QueueStatus.PROCESSING.value
 SUCCESS, FAILED = QueueStatus.SUCCESS.value, QueueStatus.FAILED.value
 
+SKEW = timedelta(minutes=5)
+"""Clocks differ by less. A stamp further ahead comes from a clock that was wrong: it neither keeps
+a request from being claimed nor its lease from ending."""
+
 Ids = Callable[[int], list[str]]
 """Gives so many new request ids, in ascending order."""
 
@@ -80,12 +84,10 @@ def plan_insert(
         return Change(result)
     added = new_request_rows(ids.values(), fresh.values(), now)
     if raised:
-        hit = pl.col("request_id").is_in(list(raised))
         live = live.with_columns(
             priority=pl.col("request_id").replace_strict(
                 raised, default=pl.col("priority"), return_dtype=pl.Int64
-            ),
-            updated_at=_when(hit, moment(now), "updated_at"),
+            )
         )
     if again:
         hit = pl.col("request_id").is_in(list(again))
@@ -94,15 +96,29 @@ def plan_insert(
     return Change(result, after, added=0 if raised or again else added.height)
 
 
-def claim_order(promote_before: datetime) -> list[pl.Expr]:
+def is_ready(now: datetime) -> pl.Expr:
+    """Tell which requests may be claimed: pending ones without a back-off that is left."""
+    waited = pl.col("available_at").is_null() | (pl.col("available_at") <= moment(now))
+    return (pl.col("status") == PENDING) & (waited | _ahead("updated_at", now))
+
+
+def lease_is_over(now: datetime) -> pl.Expr:
+    """Tell which requests are being processed under a lease that is over."""
+    ended = pl.col("lease_expires_at") <= moment(now)
+    return (pl.col("status") == PROCESSING) & (ended | _ahead("updated_at", now))
+
+
+def claim_order(now: datetime, promote_after_s: float) -> list[pl.Expr]:
     """Order claims: priority 1 first, then the oldest.
 
-    A request created before `promote_before` counts as priority 1, whatever its own, so that a
-    steady stream of priority 1 cannot starve the others.
+    A request that has waited for `promote_after_s` counts as priority 1, whatever its own, so
+    that a steady stream of priority 1 cannot starve the others.
     """
-    old = pl.col("created_at") <= moment(promote_before)
+    ahead = _ahead("created_at", now)
+    old = ahead | (pl.col("created_at") <= moment(now - timedelta(seconds=promote_after_s)))
     rank = pl.when(old).then(pl.min_horizontal("priority", ACTIVE_PRIORITY)).otherwise("priority")
-    return [rank, pl.col("created_at"), pl.col("request_id")]
+    age = pl.when(ahead).then(moment(None)).otherwise("created_at")  # nulls come first
+    return [rank, age, pl.col("request_id")]
 
 
 def plan_claim(
@@ -117,11 +133,8 @@ def plan_claim(
 ) -> Change[pl.DataFrame]:
     """Grant up to `limit` pending requests under one lease."""
     at = moment(now)
-    may = live.select(
-        (pl.col("status") == PENDING)
-        & (pl.col("available_at").is_null() | (pl.col("available_at") <= at))
-    ).to_series()
-    ready = live.filter(may).sort(claim_order(now - timedelta(seconds=promote_after_s)))
+    may = live.select(is_ready(now)).to_series()
+    ready = live.filter(may).sort(claim_order(now, promote_after_s))
     if ready.is_empty():
         return Change(ready)
     granted = ready.head(limit).with_columns(
@@ -141,25 +154,8 @@ def plan_success(
     """End requests as SUCCESS; those asked for anew meanwhile are followed by a new one."""
     hit = _among(live, ids)
     done = live.filter(hit)
-    ended = _end(done, SUCCESS, now)
-    again = done.filter((pl.col("status") == PROCESSING) & pl.col("available_at").is_not_null())
-    rest = live.filter(~hit)
-    if not again.is_empty():
-        followers = again.with_columns(
-            request_id=pl.Series(new_ids(again.height), dtype=pl.String),
-            status=pl.lit(PENDING),
-            attempts=pl.lit(0, pl.Int64),
-            created_at=moment(now),
-            updated_at=moment(now),
-            available_at=moment(None),
-            lease_owner=pl.lit(None, pl.String),
-            lease_token=pl.lit(None, pl.String),
-            lease_expires_at=moment(None),
-            error_message=pl.lit(None, pl.String),
-            reason=pl.lit(Reason.CHANGED.value),
-        )
-        rest = pl.concat([rest, followers])
-    return Change(None, rest, ended)
+    rest = pl.concat([live.filter(~hit), _followers(done, now, new_ids)])
+    return Change(None, rest, _end(done, SUCCESS, now))
 
 
 def plan_failures(
@@ -169,8 +165,12 @@ def plan_failures(
     now: datetime,
     policy: RetryPolicy,
     random: Random,
+    new_ids: Ids,
 ) -> Change[None]:
-    """Send requests that failed back for another attempt, or end them as FAILED."""
+    """Send requests that failed back for another attempt, or end them as FAILED.
+
+    Those that end and were asked for anew meanwhile are followed by a new one.
+    """
     hit = pl.col("request_id").is_in(list(failures))
     next_of: dict[str, NextAttempt] = {
         request_id: next_attempt(
@@ -197,16 +197,18 @@ def plan_failures(
         orient="row",
     )
     columns = live.columns
+    before = live.filter(hit)
     changed = (
-        live.filter(hit)
-        .drop("status", "attempts", "available_at", "error_message")
+        before.drop("status", "attempts", "available_at", "error_message")
         .join(outcome, on="request_id", how="left")
         .select(columns)
     )
     final = pl.col("status") == FAILED
     back = _without_lease(changed.filter(~final)).with_columns(updated_at=moment(now))
     ended = _end(changed.filter(final), FAILED, now)
-    return Change(None, pl.concat([live.filter(~hit), back]), ended)
+    over = before.filter(pl.col("request_id").is_in(ended.get_column("request_id").implode()))
+    rest = [live.filter(~hit), back, _followers(over, now, new_ids)]
+    return Change(None, pl.concat(rest), ended)
 
 
 def plan_release(live: pl.DataFrame, ids: Sequence[str], *, now: datetime) -> Change[None]:
@@ -216,7 +218,7 @@ def plan_release(live: pl.DataFrame, ids: Sequence[str], *, now: datetime) -> Ch
 
 def plan_rescue(live: pl.DataFrame, *, now: datetime) -> Change[list[str]]:
     """Send requests whose lease is over back at once, without using up an attempt."""
-    over = (pl.col("status") == PROCESSING) & (pl.col("lease_expires_at") <= moment(now))
+    over = lease_is_over(now)
     ids = live.filter(over).get_column("request_id").sort().to_list()
     return Change(ids, _back(live, over, now)) if ids else Change(ids)
 
@@ -226,9 +228,12 @@ def plan_renew(
 ) -> Change[None]:
     """Let the lease of requests end later."""
     hit = pl.col("request_id").is_in(ids)
-    until = now + timedelta(seconds=lease_s)
-    ends = _when(hit, moment(until), "lease_expires_at")
-    return Change(None, live.with_columns(lease_expires_at=ends))
+    until = moment(now + timedelta(seconds=lease_s))
+    after = live.with_columns(
+        updated_at=_when(hit, moment(now), "updated_at"),
+        lease_expires_at=_when(hit, until, "lease_expires_at"),
+    )
+    return Change(None, after)
 
 
 def plan_retry(
@@ -337,6 +342,23 @@ def _among(live: pl.DataFrame, ids: Iterable[str]) -> pl.Series:
     return pl.Series([one in wanted for one in known], dtype=pl.Boolean)
 
 
+def _followers(done: pl.DataFrame, now: datetime, new_ids: Ids) -> pl.DataFrame:
+    """Give new requests for those that were asked for anew while they were processed."""
+    again = done.filter((pl.col("status") == PROCESSING) & pl.col("available_at").is_not_null())
+    if again.is_empty():
+        return again
+    return _without_lease(again).with_columns(
+        request_id=pl.Series(new_ids(again.height), dtype=pl.String),
+        status=pl.lit(PENDING),
+        attempts=pl.lit(0, pl.Int64),
+        created_at=moment(now),
+        updated_at=moment(now),
+        available_at=moment(None),
+        error_message=pl.lit(None, pl.String),
+        reason=pl.lit(Reason.CHANGED.value),
+    )
+
+
 def _back(live: pl.DataFrame, hit: pl.Expr, now: datetime) -> pl.DataFrame:
     back = _without_lease(live.filter(hit)).with_columns(
         status=pl.lit(PENDING), updated_at=moment(now), available_at=moment(None)
@@ -361,6 +383,10 @@ def _end(frame: pl.DataFrame, status: str, now: datetime) -> pl.DataFrame:
         available_at=moment(None),
         lease_expires_at=moment(None),
     )
+
+
+def _ahead(column: str, now: datetime) -> pl.Expr:
+    return pl.col(column) > moment(now + SKEW)
 
 
 def _when(hit: pl.Expr, value: pl.Expr, column: str) -> pl.Expr:

@@ -90,11 +90,14 @@ class AsyncQueue:
         No request is granted to two callers while its lease lives, in whatever processes they
         are. Priority 1 comes before 2, then the oldest; a request that has waited for more than a
         minute (`promote_after_s`) counts as priority 1, so that priority 2 is never starved.
-        The queue object remembers the lease: marking needs the ids alone.
+        The queue object remembers its newest lease of each request: marking needs the ids alone.
+        Workers that share one queue object give their `lease_token` with each step.
         """
         return await offload(self.sync.claim_batch, limit, owner, lease_s)
 
-    async def mark_success(self, request_ids: str | Iterable[str]) -> None:
+    async def mark_success(
+        self, request_ids: str | Iterable[str], *, lease_token: str | None = None
+    ) -> None:
         """End requests as SUCCESS, in one commit, all or none.
 
         Requests that were only read may be marked too, while nobody else holds their lease.
@@ -103,36 +106,62 @@ class AsyncQueue:
             LeaseLostError: A lease is over or is another's.
             UnknownRequestError, RequestStateError: A request is not there, or has ended.
         """
-        await offload(self.sync.mark_success, request_ids)
+        await offload(self.sync.mark_success, request_ids, lease_token=lease_token)
 
     async def mark_failed(
-        self, request_id: str, error_message: str, *, retryable: bool = True
+        self,
+        request_id: str,
+        error_message: str,
+        *,
+        retryable: bool = True,
+        lease_token: str | None = None,
     ) -> None:
         """Note that a request failed.
 
         It is PENDING again after a back-off that doubles with each failure, or FAILED when it is
         not `retryable` or its attempts are used up (`RetryPolicy`). Errors as `mark_success`.
         """
-        await offload(self.sync.mark_failed, request_id, error_message, retryable=retryable)
+        errors = {request_id: error_message}
+        await self.mark_failed_many(errors, retryable=retryable, lease_token=lease_token)
 
-    async def mark_failed_many(self, errors: Mapping[str, str], *, retryable: bool = True) -> None:
+    async def mark_failed_many(
+        self,
+        errors: Mapping[str, str],
+        *,
+        retryable: bool = True,
+        lease_token: str | None = None,
+    ) -> None:
         """Note that many requests failed, in one commit: error message by request id."""
-        await offload(self.sync.mark_failed_many, errors, retryable=retryable)
+        await offload(
+            self.sync.mark_failed_many, errors, retryable=retryable, lease_token=lease_token
+        )
 
-    async def release(self, request_ids: str | Iterable[str], reason: str = "") -> None:
+    async def release(
+        self,
+        request_ids: str | Iterable[str],
+        reason: str = "",
+        *,
+        lease_token: str | None = None,
+    ) -> None:
         """Give claimed requests back at once, without using up an attempt.
 
         For when the gateway, and not the request, was at fault. Errors as `mark_success`.
         """
-        await offload(self.sync.release, request_ids, reason)
+        await offload(self.sync.release, request_ids, reason, lease_token=lease_token)
 
-    async def renew(self, request_ids: str | Iterable[str], lease_s: float = LEASE_S) -> None:
+    async def renew(
+        self,
+        request_ids: str | Iterable[str],
+        lease_s: float = LEASE_S,
+        *,
+        lease_token: str | None = None,
+    ) -> None:
         """Let the leases of claimed requests end `lease_s` seconds from now.
 
         Raises:
             LeaseLostError: A lease is over or is another's.
         """
-        await offload(self.sync.renew, request_ids, lease_s)
+        await offload(self.sync.renew, request_ids, lease_s, lease_token=lease_token)
 
     async def rescue(self) -> list[str]:
         """Send requests whose lease is over back to PENDING; give their ids.
@@ -148,12 +177,14 @@ class AsyncQueue:
         """
         return await offload(self.sync.retry, request_ids)
 
-    async def holds(self, request_ids: str | Iterable[str]) -> bool:
+    async def holds(
+        self, request_ids: str | Iterable[str], *, lease_token: str | None = None
+    ) -> bool:
         """Tell whether the leases of all these requests are ours and not over.
 
         A worker asks before it writes: one that lost its lease must not.
         """
-        return await offload(self.sync.holds, request_ids)
+        return await offload(self.sync.holds, request_ids, lease_token=lease_token)
 
     async def counts(self) -> dict[QueueStatus, int]:
         """Count requests by status; costs the same at any history."""

@@ -17,6 +17,7 @@ from position_sync_dagster.domain.request import (
     QueuedPosition,
     QueueRequest,
     QueueStatus,
+    Reason,
     RetryPolicy,
 )
 from position_sync_dagster.errors import (
@@ -32,6 +33,8 @@ from position_sync_dagster.lake.plan import (
     Failure,
     check,
     claim_order,
+    is_ready,
+    lease_is_over,
     lease_lost,
     plan_claim,
     plan_failures,
@@ -42,7 +45,7 @@ from position_sync_dagster.lake.plan import (
     plan_retry,
     plan_success,
 )
-from position_sync_dagster.lake.rows import moment, requests_of
+from position_sync_dagster.lake.rows import requests_of
 from position_sync_dagster.lake.stays import Change, Figures, View
 
 T = TypeVar("T")
@@ -52,6 +55,7 @@ PROMOTE_AFTER_S = 60.0
 """A pending request older than this is claimed as if it had priority 1."""
 
 _TOKENS_KEPT = 10_000
+"""Leases remembered beside those of the newest claim."""
 
 
 class QueueStore(Protocol):
@@ -141,12 +145,13 @@ class SyncQueue:
     ) -> list[QueuedPosition]:
         """Read requests of a status, in the order of claims; finished ones newest first."""
         _not_negative(limit)
-        status = QueueStatus(status)
+        _known_priority(priority)
+        status = _known_status(status)
         wanted = pl.col("status") == status.value
         if priority is not None:
             wanted &= pl.col("priority") == priority
         if status in (QueueStatus.PENDING, QueueStatus.PROCESSING):
-            order = claim_order(self._clock())[1:] if priority else _by_priority()
+            order = claim_order(self._clock(), self._promote_after_s)
             return requests_of(self.store.view().live.filter(wanted).sort(order).head(limit))
         bucket = f"bucket = '{status.value}'"
         keys = self.store.ended(bucket, ["request_id", "updated_at", "priority", "status"])
@@ -162,6 +167,7 @@ class SyncQueue:
         """Take up to `limit` requests under a lease of `lease_s` seconds."""
         _not_negative(limit)
         _positive_lease(lease_s)
+        _text_or_none("owner", owner)
         if limit == 0:
             return []
         token = os.urandom(16).hex()
@@ -170,7 +176,7 @@ class SyncQueue:
                 view.live,
                 limit,
                 now=self._clock(),
-                owner=owner or f"pid-{os.getpid()}",
+                owner=_storable(owner or f"pid-{os.getpid()}"),
                 token=token,
                 lease_s=lease_s,
                 promote_after_s=self._promote_after_s,
@@ -181,7 +187,9 @@ class SyncQueue:
         self._remember([request.request_id for request in granted], token)
         return granted
 
-    def mark_success(self, request_ids: str | Iterable[str]) -> None:
+    def mark_success(
+        self, request_ids: str | Iterable[str], *, lease_token: str | None = None
+    ) -> None:
         """End requests as SUCCESS in one commit, or none of them."""
         ids = _listed(request_ids)
         if not ids:
@@ -189,7 +197,7 @@ class SyncQueue:
         now = self._clock()
 
         def step(view: View) -> Change[None]:
-            self._check(view, ids, Act.MARK, now)
+            self._check(view, ids, Act.MARK, now, lease_token)
             return plan_success(
                 view.live, ids, now=now, new_ids=lambda count: self._new_ids(now, count)
             )
@@ -197,11 +205,25 @@ class SyncQueue:
         self.store.change(step, {"action": "success"})
         self._forget(ids)
 
-    def mark_failed(self, request_id: str, error_message: str, *, retryable: bool = True) -> None:
+    def mark_failed(
+        self,
+        request_id: str,
+        error_message: str,
+        *,
+        retryable: bool = True,
+        lease_token: str | None = None,
+    ) -> None:
         """Note that one request failed; see `mark_failed_many`."""
-        self.mark_failed_many({request_id: error_message}, retryable=retryable)
+        errors = {request_id: error_message}
+        self.mark_failed_many(errors, retryable=retryable, lease_token=lease_token)
 
-    def mark_failed_many(self, errors: Mapping[str, str], *, retryable: bool = True) -> None:
+    def mark_failed_many(
+        self,
+        errors: Mapping[str, str],
+        *,
+        retryable: bool = True,
+        lease_token: str | None = None,
+    ) -> None:
         """Note that requests failed in one commit: PENDING after a back-off, or FAILED."""
         failures = {
             i: Failure(error_message=_storable(text), retryable=retryable)
@@ -212,15 +234,26 @@ class SyncQueue:
         now = self._clock()
 
         def step(view: View) -> Change[None]:
-            self._check(view, list(failures), Act.MARK, now)
+            self._check(view, list(failures), Act.MARK, now, lease_token)
             return plan_failures(
-                view.live, failures, now=now, policy=self._retry, random=self._random
+                view.live,
+                failures,
+                now=now,
+                policy=self._retry,
+                random=self._random,
+                new_ids=lambda count: self._new_ids(now, count),
             )
 
         self.store.change(step, {"action": "failure"})
         self._forget(failures)
 
-    def release(self, request_ids: str | Iterable[str], reason: str = "") -> None:
+    def release(
+        self,
+        request_ids: str | Iterable[str],
+        reason: str = "",
+        *,
+        lease_token: str | None = None,
+    ) -> None:
         """Give requests back at once, without using up an attempt."""
         ids = _listed(request_ids)
         if not ids:
@@ -228,13 +261,19 @@ class SyncQueue:
         now = self._clock()
 
         def step(view: View) -> Change[None]:
-            self._check(view, ids, Act.RELEASE, now)
+            self._check(view, ids, Act.RELEASE, now, lease_token)
             return plan_release(view.live, ids, now=now)
 
         self.store.change(step, {"action": "release", "reason": _storable(reason)[:200]})
         self._forget(ids)
 
-    def renew(self, request_ids: str | Iterable[str], lease_s: float = LEASE_S) -> None:
+    def renew(
+        self,
+        request_ids: str | Iterable[str],
+        lease_s: float = LEASE_S,
+        *,
+        lease_token: str | None = None,
+    ) -> None:
         """Let the leases of requests end `lease_s` seconds from now."""
         ids = _listed(request_ids)
         _positive_lease(lease_s)
@@ -243,7 +282,7 @@ class SyncQueue:
         now = self._clock()
 
         def step(view: View) -> Change[None]:
-            self._check(view, ids, Act.RENEW, now)
+            self._check(view, ids, Act.RENEW, now, lease_token)
             return plan_renew(view.live, ids, now=now, lease_s=lease_s)
 
         self.store.change(step, {"action": "renew"})
@@ -277,7 +316,7 @@ class SyncQueue:
 
         return self.store.change(step, {"action": "retry"})
 
-    def holds(self, request_ids: str | Iterable[str]) -> bool:
+    def holds(self, request_ids: str | Iterable[str], *, lease_token: str | None = None) -> bool:
         """Tell whether the leases of all these requests are ours and not over."""
         ids = _listed(request_ids)
         live = self.store.view().live.filter(pl.col("request_id").is_in(ids))
@@ -289,7 +328,8 @@ class SyncQueue:
             ).iter_rows()
             if token is not None and until > now
         }
-        return all(i in held and held[i] == self._tokens.get(i) for i in ids)
+        tokens = self._tokens if lease_token is None else dict.fromkeys(ids, lease_token)
+        return all(i in held and held[i] == tokens.get(i) for i in ids)
 
     def counts(self) -> dict[QueueStatus, int]:
         """Count requests by status, without reading finished ones."""
@@ -306,24 +346,24 @@ class SyncQueue:
             counts[QueueStatus(bucket)] += number
         now = self._clock()
         pending = view.live.filter(pl.col("status") == PENDING)
-        ready = pending.filter(
-            pl.col("available_at").is_null() | (pl.col("available_at") <= moment(now))
-        )
         oldest = pending.get_column("created_at").min()
         return QueueOverview(
             counts=counts,
-            claimable=ready.height,
+            claimable=view.live.filter(is_ready(now)).height,
             oldest_pending_at=oldest if isinstance(oldest, datetime) else None,
             by_priority=dict(pending.group_by("priority").len().sort("priority").iter_rows()),
-            expired=view.live.filter(pl.col("lease_expires_at") <= moment(now)).height,
+            expired=view.live.filter(lease_is_over(now)).height,
             version=view.version,
         )
 
-    def _check(self, view: View, ids: Sequence[str], act: Act, now: datetime) -> None:
-        missing = check(view.live, ids, self._tokens, act=act, now=now)
+    def _check(
+        self, view: View, ids: Sequence[str], act: Act, now: datetime, lease_token: str | None
+    ) -> None:
+        tokens = self._tokens if lease_token is None else dict.fromkeys(ids, lease_token)
+        missing = check(view.live, ids, tokens, act=act, now=now)
         if not missing:
             return
-        lost = [i for i in missing if i in self._tokens]
+        lost = [i for i in missing if i in tokens]
         if lost:
             raise lease_lost(lost[0])
         raise _wrong_state(self._find(view, missing), "the step needs a live request")
@@ -345,12 +385,12 @@ class SyncQueue:
             )
         return found
 
-    def _remember(self, ids: Iterable[str], token: str) -> None:
+    def _remember(self, ids: Sequence[str], token: str) -> None:
         with self._lock:
             for request_id in ids:
                 self._tokens.pop(request_id, None)
                 self._tokens[request_id] = token
-            while len(self._tokens) > _TOKENS_KEPT:
+            while len(self._tokens) > _TOKENS_KEPT + len(ids):
                 self._tokens.pop(next(iter(self._tokens)))
 
     def _forget(self, ids: Iterable[str]) -> None:
@@ -359,13 +399,15 @@ class SyncQueue:
                 self._tokens.pop(request_id, None)
 
 
-def _by_priority() -> list[pl.Expr]:
-    return [pl.col("priority"), pl.col("created_at"), pl.col("request_id")]
-
-
 def _listed(request_ids: str | Iterable[str]) -> list[str]:
-    ids = [request_ids] if isinstance(request_ids, str) else list(request_ids)
-    return list(dict.fromkeys(str(i) for i in ids))
+    try:
+        ids = [request_ids] if isinstance(request_ids, str) else list(request_ids)
+    except TypeError:
+        raise InvalidRequestError(
+            f"{request_ids!r} are no ids of requests.",
+            remedy="Give ids as `insert` or `claim_batch` gave them.",
+        ) from None
+    return list(dict.fromkeys(_storable(str(i)) for i in ids))
 
 
 def _checked(request: QueueRequest) -> QueueRequest:
@@ -375,11 +417,12 @@ def _checked(request: QueueRequest) -> QueueRequest:
             f"The conid {conid!r} of a request is no whole number above zero.",
             remedy="Give the contract id as TWS shows it.",
         )
-    known = priority in (ACTIVE_PRIORITY, MONITORING_PRIORITY)
-    if isinstance(priority, bool) or not isinstance(priority, int) or not known:
+    _known_priority(priority, f" of the request for {conid}")
+    _text_or_none("account", request.account)
+    if not isinstance(request.reason, Reason):
         raise InvalidRequestError(
-            f"The priority {priority!r} of the request for {conid} is neither 1 nor 2.",
-            remedy="Give 1 for an active leg without a line, 2 for all else.",
+            f"The reason {request.reason!r} of the request for {conid} is none.",
+            remedy=f"Give a Reason: {', '.join(Reason)}.",
         )
     if not isinstance(symbol, str) or not symbol.strip():
         raise InvalidRequestError(
@@ -387,6 +430,31 @@ def _checked(request: QueueRequest) -> QueueRequest:
             remedy="Give the symbol of the position's underlying.",
         )
     return request
+
+
+def _known_priority(priority: int | None, whose: str = "") -> None:
+    known = priority in ((ACTIVE_PRIORITY, MONITORING_PRIORITY) + ((None,) if not whose else ()))
+    if isinstance(priority, (bool, float)) or not known:
+        raise InvalidRequestError(
+            f"The priority {priority!r}{whose} is neither 1 nor 2.",
+            remedy="Give 1 for an active leg without a line, 2 for all else.",
+        )
+
+
+def _known_status(status: QueueStatus | str) -> QueueStatus:
+    try:
+        return QueueStatus(status)
+    except ValueError:
+        raise InvalidRequestError(
+            f"{status!r} is no status of a request.", remedy=f"Give {', '.join(QueueStatus)}."
+        ) from None
+
+
+def _text_or_none(name: str, text: object) -> None:
+    if text is not None and not isinstance(text, str):
+        raise InvalidRequestError(
+            f"The {name} {text!r} is no text.", remedy=f"Give the {name} as text, or None."
+        )
 
 
 def _not_negative(limit: int) -> None:
@@ -397,7 +465,8 @@ def _not_negative(limit: int) -> None:
 
 
 def _positive_lease(lease_s: float) -> None:
-    if not 0 < lease_s < 10**9:
+    number = isinstance(lease_s, (int, float)) and not isinstance(lease_s, bool)
+    if not number or not 0 < lease_s < 10**9:
         raise InvalidRequestError(
             f"A lease of {lease_s!r} s is over before it begins, or never ends.",
             remedy="Give seconds above 0, such as 60.",

@@ -6,6 +6,7 @@ One round in the suite, where a kill of everything is a test of its own (`test_e
 
 import os
 import signal
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -43,9 +44,11 @@ def streaming(demo: Demo, *, after: GatewaySession | None) -> GatewaySession:
         alive = session.is_alive(utc_now()) and session.state is SessionState.LIVE
         return session if alive and session.lines_in_use == STREAMED else None
 
+    began = time.monotonic()
     session: GatewaySession = wait_for(
         "streaming again", lives, within_s=STREAMING_WITHIN_S * patience(), poll_s=0.3
     )
+    print(f"{STREAMED} lines again after {time.monotonic() - began:.1f} s")  # shown by `make chaos`
     wait_for("the broker agrees", lambda: demo.lines() == STREAMED, within_s=10)
     return session
 

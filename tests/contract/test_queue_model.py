@@ -36,6 +36,7 @@ SUCCESS, FAILED = QueueStatus.SUCCESS, QueueStatus.FAILED
 POLICY = RetryPolicy(max_attempts=3, base_delay_s=10.0, max_delay_s=15.0, jitter=0.0)
 UNKNOWN = "01234567-89ab-7def-8123-456789abcdef"
 ALL = 10_000
+SKEW = timedelta(minutes=5)
 
 
 @dataclass
@@ -46,6 +47,7 @@ class Request:
     key: tuple[str | None, int]
     priority: int
     created_at: datetime
+    updated_at: datetime
     status: QueueStatus = PENDING
     attempts: int = 0
     available_at: datetime | None = None
@@ -55,8 +57,22 @@ class Request:
     def held(self, now: datetime) -> bool:
         return self.status is PROCESSING and self.expires_at > now
 
-    def back(self, available_at: datetime | None = None) -> None:
-        self.status, self.available_at = PENDING, available_at
+    def ahead(self, now: datetime) -> bool:
+        """Its clock was wrong: nobody knows how long it waits."""
+        return self.created_at > now + SKEW
+
+    def lost(self, now: datetime) -> bool:
+        """Its lease is over, or was taken by a clock that was far ahead."""
+        return self.status is PROCESSING and (
+            self.expires_at <= now or self.updated_at > now + SKEW
+        )
+
+    def ready(self, now: datetime) -> bool:
+        waited = self.available_at is None or self.available_at <= now
+        return self.status is PENDING and (waited or self.updated_at > now + SKEW)
+
+    def back(self, now: datetime, available_at: datetime | None = None) -> None:
+        self.status, self.available_at, self.updated_at = PENDING, available_at, now
         self.lease = self.expires_at = None
 
 
@@ -137,7 +153,9 @@ class QueueMachine(RuleBasedStateMachine):
             key = (request.account, request.conid)
             card = before.get(key) or self.cards.get(request_id)
             if card is None:
-                self.cards[request_id] = Request(request_id, key, request.priority, self.now)
+                self.cards[request_id] = Request(
+                    request_id, key, request.priority, self.now, self.now
+                )
                 continue
             assert request_id == card.request_id
             card.priority = min(card.priority, request.priority)
@@ -150,13 +168,12 @@ class QueueMachine(RuleBasedStateMachine):
         hand = self.hands[number]
         old = self.now - timedelta(seconds=PROMOTE_AFTER_S)
         ready = sorted(
-            (
-                card
-                for card in self.live.values()
-                if card.status is PENDING
-                and (card.available_at is None or card.available_at <= self.now)
+            (card for card in self.live.values() if card.ready(self.now)),
+            key=lambda c: (
+                1 if c.created_at <= old or c.ahead(self.now) else c.priority,
+                datetime.min.replace(tzinfo=UTC) if c.ahead(self.now) else c.created_at,
+                c.request_id,
             ),
-            key=lambda c: (1 if c.created_at <= old else c.priority, c.created_at, c.request_id),
         )[:limit]
         claimed = hand.queue.claim_batch(limit=limit, lease_s=lease_s)
         assert [r.request_id for r in claimed] == [card.request_id for card in ready]
@@ -164,6 +181,7 @@ class QueueMachine(RuleBasedStateMachine):
         for card in ready:
             card.status, card.lease, card.available_at = PROCESSING, lease, None
             card.expires_at = self.now + timedelta(seconds=lease_s)
+            card.updated_at = self.now
             hand.leases[card.request_id] = lease
 
     def refusal(self, hand: Hand, ids: list[str], act: str) -> type[LakeError] | None:
@@ -214,7 +232,7 @@ class QueueMachine(RuleBasedStateMachine):
             if (r.account, r.conid) == card.key
         ]
         assert new not in self.cards
-        self.cards[new] = Request(new, card.key, card.priority, self.now)
+        self.cards[new] = Request(new, card.key, card.priority, self.now, self.now)
 
     @precondition(lambda self: self.any(PENDING, PROCESSING))
     @rule(number=HANDS, picks=PICKS, retryable=st.booleans())
@@ -228,10 +246,14 @@ class QueueMachine(RuleBasedStateMachine):
         for request_id in ids:
             card = self.cards[request_id]
             hand.leases.pop(request_id, None)
+            asked_again = card.status is PROCESSING and card.available_at is not None
             card.attempts += 1
-            card.back(self.now + timedelta(seconds=(10, 15, 15)[min(card.attempts, 3) - 1]))
+            delay = timedelta(seconds=(10, 15, 15)[min(card.attempts, 3) - 1])
+            card.back(self.now, self.now + delay)
             if not retryable or card.attempts >= POLICY.max_attempts:
                 card.status = FAILED
+                if asked_again:
+                    self.follow(card)
 
     @precondition(lambda self: self.any(PROCESSING))
     @rule(number=HANDS, picks=PICKS)
@@ -239,7 +261,7 @@ class QueueMachine(RuleBasedStateMachine):
         hand, ids = self.hands[number], self.picked(picks)
         if self.allowed(hand, ids, "release", lambda: hand.queue.release(ids)):
             for request_id in ids:
-                self.cards[request_id].back()
+                self.cards[request_id].back(self.now)
                 hand.leases.pop(request_id, None)
 
     @precondition(lambda self: self.any(PROCESSING))
@@ -249,6 +271,7 @@ class QueueMachine(RuleBasedStateMachine):
         if self.allowed(hand, ids, "renew", lambda: hand.queue.renew(ids, lease_s=30)):
             for request_id in ids:
                 self.cards[request_id].expires_at = self.now + timedelta(seconds=30)
+                self.cards[request_id].updated_at = self.now
 
     @precondition(lambda self: self.any(PROCESSING))
     @rule(number=HANDS, wait=st.booleans())
@@ -256,10 +279,10 @@ class QueueMachine(RuleBasedStateMachine):
         if wait:  # to the very moment at which the last lease is over
             ends = [c.expires_at for c in self.live.values() if c.expires_at is not None]
             self.now = max([self.now, *ends])
-        over = [c for c in self.live.values() if c.status is PROCESSING and not c.held(self.now)]
+        over = [c for c in self.live.values() if c.lost(self.now)]
         assert self.hands[number].queue.rescue() == sorted(c.request_id for c in over)
         for card in over:
-            card.back()
+            card.back(self.now)
 
     @precondition(lambda self: self.any(FAILED))
     @rule(number=HANDS, picks=PICKS)
@@ -282,7 +305,7 @@ class QueueMachine(RuleBasedStateMachine):
             assert stands == taken.setdefault(card.key, request_id)
             if stands == request_id:
                 card.attempts = 0
-                card.back()
+                card.back(self.now)
 
     @rule(seconds=st.sampled_from([0.001, 5.0, 5.0, 10.0, 60.0, 3600.0, -5.0, -3600.0]))
     def time_passes(self, seconds: float) -> None:

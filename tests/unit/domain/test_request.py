@@ -18,6 +18,12 @@ def test_the_delay_doubles_up_to_its_bound():
     assert delays == [5, 10, 12]
 
 
+def test_the_delay_keeps_to_its_bound_at_any_number_of_attempts():
+    policy = RetryPolicy(max_attempts=10**6, jitter=0)
+    decided = next_attempt(5_000, retryable=True, now=NOW, policy=policy, random=Random(1))
+    assert decided.available_at == NOW + timedelta(seconds=policy.max_delay_s)
+
+
 def test_a_request_fails_for_good_when_its_attempts_are_used_up():
     assert decide(3).status is QueueStatus.FAILED
     assert decide(3).attempts == 4
