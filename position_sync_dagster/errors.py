@@ -90,6 +90,10 @@ class CommitContentionError(LakeError):
     """Other writers kept winning for longer than the bound; nothing was changed."""
 
 
+class StalledError(LakeError):
+    """The process stood still inside a commit, which may not count."""
+
+
 class InvalidRequestError(LakeError, ValueError):
     """A value given to a table call is out of range or cannot be stored."""
 

@@ -27,6 +27,7 @@ class Fault(Enum):
     CONFLICT = auto()  # another writer was first: plan again
     STALE = auto()  # a file of the snapshot is gone: open again
     UNWRITABLE = auto()
+    EXHAUSTED = auto()  # the process or the machine has no more to give: the table is whole
     OTHER = auto()
 
 
@@ -46,6 +47,7 @@ _UNWRITABLE = (
     "AccessDenied",
     "Access Denied",
 )
+_EXHAUSTED = ("Too many open files", "Cannot allocate memory", "out of memory")
 _CONFLICT = ("Invalid table version", "already exists")
 _STALE = ("No such file or directory", "not found", "NotFound")
 
@@ -55,6 +57,8 @@ def classify(error: Exception) -> Fault:
     text = str(error)
     if any(mark in text for mark in _UNWRITABLE):
         return Fault.UNWRITABLE
+    if any(mark in text for mark in _EXHAUSTED):
+        return Fault.EXHAUSTED
     if isinstance(error, CommitFailedError) or any(mark in text for mark in _CONFLICT):
         return Fault.CONFLICT
     if any(mark in text for mark in _STALE):
@@ -70,6 +74,12 @@ def explain(error: Exception, path: str) -> LakeError:
                 f"The table {path} cannot be written: {_line(error)}.",
                 remedy="Check the folder, its permissions and free space, or set "
                 "POSITION_SYNC_LAKE to another place.",
+            )
+        case Fault.EXHAUSTED:
+            return LakeError(
+                f"The table {path} cannot be used now: {_line(error)}.",
+                remedy="Raise the limit of this process (`ulimit -n` for files), or free memory; "
+                "the table itself is whole.",
             )
         case Fault.CONFLICT:
             return CommitContentionError(

@@ -54,8 +54,11 @@ class Place:
         """Tell whether the table lies in an object store."""
         return "://" in self.path
 
-    def open(self) -> DeltaTable:
+    def open(self, *, create: bool = True) -> DeltaTable:
         """Open the newest version; create the table where nothing is.
+
+        Args:
+            create: Whether it may be created: not by a process that has had it open.
 
         Raises:
             ForeignTableError, NewerTableError, BrokenTableError, LakeNotWritableError.
@@ -72,6 +75,8 @@ class Place:
                     raise odd from missing
                 if odd:
                     continue
+                if not create:
+                    raise self._vanished() from missing
             except STORAGE_ERRORS as unreadable:
                 if not self.remote and os.path.isfile(self.path):
                     raise self._foreign("it is a file") from unreadable
@@ -99,6 +104,13 @@ class Place:
             # Without it the loser of a race creates the table once more, as version 1, over the
             # winner's properties.
             commit_properties=CommitProperties(max_commit_retries=0),
+        )
+
+    def _vanished(self) -> BrokenTableError:
+        return BrokenTableError(
+            f"The table {self.path} was deleted or moved away under this process.",
+            remedy="Put it back from a copy. To begin with an empty one, end the program and "
+            "start it again.",
         )
 
     def _options(self) -> dict[str, str] | None:

@@ -26,9 +26,9 @@ from tenacity import (
 )
 
 from position_sync_dagster.errors import (
-    CommitContentionError,
     LakeError,
     LakeNotWritableError,
+    StalledError,
 )
 from position_sync_dagster.lake.disk import Disk
 from position_sync_dagster.lake.entries import LOG, TRANSACTIONS, entry_name
@@ -220,8 +220,8 @@ class Table:
 
     def _ready(self) -> DeltaTable:
         if self._handle is None:
-            handle = self._place.open()
-            if self._seen is not None and self._seen != self._seen_now(self._seen[0]):
+            handle = self._place.open(create=self._seen is None)
+            if self._replaced() and not self._outlived(handle):
                 self._epoch += 1
                 logger.error(
                     "%s is another table than a moment ago: it was deleted, replaced or repaired "
@@ -261,6 +261,11 @@ class Table:
         # A folder deleted under a running process: a commit would leave a log without a start.
         return self._seen is not None and self._seen != self._seen_now(self._seen[0])
 
+    def _outlived(self, handle: DeltaTable) -> bool:
+        # The entry last seen was cleaned away since: the table went on and is the same.
+        seen = self._seen
+        return seen is not None and handle.version() > seen[0] and not self._seen_now(seen[0])[1]
+
     def _seen_now(self, version: int) -> tuple[int, int, int]:
         if self._place.remote:
             return (version, 0, 0)
@@ -276,7 +281,7 @@ class Table:
             return
         if time.monotonic() - started > SUSPECT_AFTER_S:
             self._handle = None
-            raise CommitContentionError(
+            raise StalledError(
                 f"This process stood still for minutes inside a commit to {self.path}.",
                 remedy="Read the table again before going on; the commit may not count.",
             )

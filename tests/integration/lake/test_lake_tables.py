@@ -26,6 +26,7 @@ from position_sync_dagster.errors import (
 from position_sync_dagster.lake import disk
 from position_sync_dagster.lake.diagnosis import diagnose
 from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.lake.maintenance import COMPACT_FROM, maintain
 from position_sync_dagster.lake.queue import PositionQueue
 from position_sync_dagster.lake.schemas import POSITION_QUEUE, TABLES, VERSION_PROPERTY, Kind
 from position_sync_dagster.lake.stays import Change, StayTable
@@ -165,11 +166,39 @@ def test_a_table_whose_data_files_are_gone_is_called_broken(tmp_path):
         PositionQueue(tmp_path / "q").sync.get_batch()
 
 
-def test_a_table_deleted_under_a_running_process_is_made_anew_and_whole(tmp_path):
+def test_a_table_taken_away_under_a_running_process_is_missed_until_it_is_back(tmp_path):
+    queue = spend(tmp_path / "q", 3)
+    (tmp_path / "q").rename(tmp_path / "away")
+    for step in (queue.sync.counts, lambda: queue.sync.insert_many([QueueRequest(9, "SPY")])):
+        with pytest.raises(BrokenTableError, match="deleted or moved away under this process"):
+            step()
+        assert not (tmp_path / "q" / "_delta_log").exists()
+    if (tmp_path / "q").exists():
+        shutil.rmtree(tmp_path / "q")
+    (tmp_path / "away").rename(tmp_path / "q")
+    queue.sync.insert_many([QueueRequest(9, "SPY")])
+    assert queue.sync.counts()[QueueStatus.PENDING] == 4
+
+
+def test_a_table_made_anew_by_another_process_is_used_with_an_error_in_the_log(tmp_path, caplog):
     queue = spend(tmp_path / "q", 3)
     shutil.rmtree(tmp_path / "q")
-    queue.sync.insert_many([QueueRequest(9, "SPY")])
-    assert PositionQueue(tmp_path / "q").sync.counts()[QueueStatus.PENDING] == 1
+    spend(tmp_path / "q", 1)
+    assert queue.sync.counts()[QueueStatus.PENDING] == 1
+    assert "another table than a moment ago" in caplog.text
+
+
+def test_a_reader_that_sleeps_through_a_cleaning_of_the_log_raises_no_alarm(tmp_path, caplog):
+    idle = spend(tmp_path / "q", 1)
+    idle.sync.counts()
+    busy = PositionQueue(tmp_path / "q")
+    for conid in range(2, 15):
+        busy.sync.insert_many([QueueRequest(conid, "SPY")])
+    log = tmp_path / "q" / "_delta_log"
+    for entry in sorted(log.glob("*.json"))[:8]:  # the last checkpoint stands for them
+        entry.unlink()
+    assert idle.sync.counts()[QueueStatus.PENDING] == 14
+    assert "another table" not in caplog.text
 
 
 def test_a_path_under_a_file_is_not_writable(tmp_path):
@@ -187,10 +216,10 @@ def test_a_path_where_no_folder_can_be_made_is_not_writable():
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 512 KB of its own; needs the right to mount."""
+    """A disk of 2 MB of its own; needs the right to mount."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(disk)]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(disk)]
     if os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode:
         pytest.skip("mounting a small disk is not allowed here")
     yield disk
@@ -202,14 +231,78 @@ def test_a_full_disk_is_named_and_loses_nothing(small_disk, capfd):
     queue = spend(small_disk / "q", 3)
     before = queue.sync.get_batch()
     filler = small_disk / "filler"
-    with pytest.raises(OSError, match="space"):
-        filler.write_bytes(b"x" * 1024 * 1024)
+    fill(filler)
     with pytest.raises(LakeNotWritableError, match="space"):
         queue.sync.insert_many(QueueRequest(c, "S" * 900) for c in range(100, 400))
     assert queue.sync.get_batch() == before
     filler.unlink()
     queue.sync.insert_many([QueueRequest(9, "SPY")])
     assert queue.sync.counts()[QueueStatus.PENDING] == 4
+
+
+ON_A_FULL_DISK: dict[str, Callable[[PositionQueue, list[str]], object]] = {
+    "claim": lambda queue, _: queue.sync.claim_batch(limit=2),
+    "mark": lambda queue, held: queue.sync.mark_success(held),
+    "maintain": lambda queue, _: maintain(queue.table),
+}
+ROOM = 128 * 1024
+"""More bytes than any of these steps writes."""
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("step", ON_A_FULL_DISK)
+def test_a_step_on_a_nearly_full_disk_is_done_or_refused_by_name(tmp_path, small_disk, capfd, step):
+    first = PositionQueue(tmp_path / "q", fsync=False)
+    first.sync.initialize()
+    ids = first.sync.insert_many(QueueRequest(c, "SPY") for c in range(1, COMPACT_FROM + 11))
+    for request_id in ids[:COMPACT_FROM]:  # as many files as are merged
+        first.sync.mark_success(request_id)
+    done: dict[int, bool] = {}
+    for free in (0, 8192, 16384, 32768, ROOM):
+        path = Path(shutil.copytree(tmp_path / "q", small_disk / "q"))
+        done[free] = assert_done_or_refused(PositionQueue(path), ON_A_FULL_DISK[step], free)
+        shutil.rmtree(path)
+    assert (done[0], done[ROOM]) == (False, True)
+
+
+def assert_done_or_refused(
+    queue: PositionQueue, step: Callable[[PositionQueue, list[str]], object], free: int
+) -> bool:
+    """Do a step with so many bytes free, then everything with enough; tell if it was done."""
+    held = [request.request_id for request in queue.sync.claim_batch(limit=3)]
+    before = queue.sync.counts()
+    filler = Path(queue.table.path).with_name("filler")
+    fill(filler, leaving=free)
+    try:
+        step(queue, held)
+        done = True
+    except LakeNotWritableError as error:
+        assert "space" in str(error)  # noqa: PT017 - which of the two is the question here
+        done = False
+    counts = queue.sync.counts()
+    assert PositionQueue(queue.table.path).sync.counts() == counts
+    assert done or counts == before
+    assert sum(counts.values()) == sum(before.values())
+    filler.unlink()
+    assert diagnose(queue.table).healthy
+    under_way = queue.sync.get_batch(None, status=QueueStatus.PROCESSING)
+    for batch in (under_way, queue.sync.claim_batch()):
+        queue.sync.mark_success(request.request_id for request in batch)
+    maintain(queue.table)
+    assert queue.sync.counts()[QueueStatus.SUCCESS] == sum(before.values())
+    assert diagnose(queue.table).healthy
+    return done
+
+
+def fill(filler: Path, *, leaving: int = 0) -> None:
+    """Write a file until so many bytes are free on its disk."""
+    filler.write_bytes(b"x" * (free_on(filler.parent) - leaving))
+    assert free_on(filler.parent) == leaving
+
+
+def free_on(disk: Path) -> int:
+    found = os.statvfs(disk)
+    return found.f_bavail * found.f_frsize
 
 
 def test_a_read_only_disk_is_named_and_still_read(small_disk):
@@ -227,8 +320,7 @@ def test_the_ledger_on_a_full_disk_keeps_what_it_has_and_takes_the_rows_later(
     ledger = PositionUpdatesTable(small_disk / "u")
     ledger.sync.append([make_update(1)], batch_id="b-1")
     filler = small_disk / "filler"
-    with pytest.raises(OSError, match="space"):
-        filler.write_bytes(b"x" * 1024 * 1024)
+    fill(filler)
     clock.advance(1)
     rows = [make_update(c, symbol="S" * 900) for c in range(300)]
     with pytest.raises(LakeNotWritableError, match="space"):
@@ -303,6 +395,55 @@ def test_of_two_changes_of_one_snapshot_the_second_plans_again(tmp_path, first, 
     assert plans == 2
     live = queue.sync.store.view().live
     assert live.select("account", "conid").is_unique().all()
+
+
+MANY = 5
+
+
+def taken(queue: PositionQueue) -> list[str]:
+    return [request.request_id for request in queue.sync.claim_batch(MANY)]
+
+
+def given_up(queue: PositionQueue) -> list[str]:
+    ids = taken(queue)
+    queue.sync.mark_failed_many(dict.fromkeys(ids, "no such contract"), retryable=False)
+    return ids
+
+
+def asked(*conids: int, priority: int = 2) -> list[QueueRequest]:
+    return [QueueRequest(conid, "SPY", priority) for conid in conids]
+
+
+Ids = Callable[[PositionQueue], list[str]]
+ONE_COMMIT: dict[str, tuple[Ids, Callable[[PositionQueue, list[str]], object]]] = {
+    "insert few": (taken, lambda q, _: q.sync.insert_many(asked(101, 102, 103))),
+    "insert many": (taken, lambda q, _: q.sync.insert_many(asked(*range(101, 141)))),
+    "insert known": (taken, lambda q, _: q.sync.insert_many(asked(*range(8, 15), priority=1))),
+    "claim": (taken, lambda q, _: q.sync.claim_batch(MANY)),
+    "mark success": (taken, lambda q, ids: q.sync.mark_success(ids)),
+    "mark failed": (taken, lambda q, ids: q.sync.mark_failed_many(dict.fromkeys(ids, "busy"))),
+    "give up": (
+        taken,
+        lambda q, ids: q.sync.mark_failed_many(dict.fromkeys(ids, "x"), retryable=False),
+    ),
+    "release": (taken, lambda q, ids: q.sync.release(ids, "the gateway is gone")),
+    "renew": (taken, lambda q, ids: q.sync.renew(ids)),
+    "retry": (given_up, lambda q, ids: q.sync.retry(ids)),
+}
+
+
+@pytest.mark.parametrize("call", ONE_COMMIT)
+def test_a_call_for_many_requests_is_one_commit(tmp_path, call):
+    queue = spend(tmp_path / "q", 12)
+    prepare, change = ONE_COMMIT[call]
+    ids = prepare(queue)
+    assert len(ids) == MANY
+    before = queue.table.rows().sort("request_id")
+    version = queue.table.version()
+    change(queue, ids)
+    assert queue.table.version() == version + 1
+    touched = queue.table.rows().join(before, on=before.columns, how="anti", nulls_equal=True)
+    assert touched.height >= 3, "it was for many"
 
 
 def test_many_commits_leave_handles_fresh_and_the_log_with_checkpoints(tmp_path):

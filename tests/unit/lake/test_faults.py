@@ -20,6 +20,7 @@ from position_sync_dagster.lake.faults import Fault, classify, explain
         (DeltaError("Invalid table version: 7"), Fault.CONFLICT),
         (DeltaError("Unable to create dir: Permission denied"), Fault.UNWRITABLE),
         (ComputeError("Object at location x not found: No such file"), Fault.STALE),
+        (DeltaError("Generic LocalFileSystem: Too many open files"), Fault.EXHAUSTED),
         (DeltaError("Kernel error: Json error"), Fault.OTHER),
     ],
 )
