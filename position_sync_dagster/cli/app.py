@@ -2,7 +2,15 @@
 
 import typer
 
-from position_sync_dagster.cli import doctor, positions, run, status, strategies
+from position_sync_dagster.cli import (
+    doctor,
+    maintain,
+    positions,
+    queue,
+    run,
+    status,
+    strategies,
+)
 
 app = typer.Typer(
     name="position-sync",
@@ -18,4 +26,6 @@ app.command("simulate")(run.simulate)
 app.command("status")(status.status)
 app.command("positions")(positions.positions)
 app.command("doctor")(doctor.doctor)
+app.command("maintain")(maintain.maintain)
 app.add_typer(strategies.app, name="strategies")
+app.add_typer(queue.app, name="queue")

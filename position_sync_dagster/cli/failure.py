@@ -6,9 +6,11 @@ from position_sync_dagster.errors import (
     AmbiguousRemovalError,
     InvalidLegError,
     PositionSyncError,
+    RequestStateError,
     SettingsError,
     StrategiesFileError,
     UnknownLegError,
+    UnknownRequestError,
 )
 from position_sync_dagster.launch.home import HomeError
 from position_sync_dagster.launch.lock import HomeInUseError
@@ -24,9 +26,11 @@ MISUSES = (
     HomeInUseError,
     InvalidLegError,
     PortTakenError,
+    RequestStateError,
     SettingsError,
     StrategiesFileError,
     UnknownLegError,
+    UnknownRequestError,
 )
 """What the caller can put right on the command line, in a file or in the environment."""
 

@@ -13,8 +13,17 @@ from position_sync_dagster.launch.text import printable
 
 
 def as_json(value: Any) -> str:
-    """Write a value as JSON: dates in ISO 8601, frozen values as objects."""
-    return json.dumps(value, default=_plain, indent=2, ensure_ascii=False)
+    r"""Write a value as JSON: dates in ISO 8601, frozen values as objects.
+
+    What could steer a terminal is escaped; it stays the same value.
+
+    >>> as_json("\u00e9 \x9b2J")
+    '"é \\u009b2J"'
+    """
+    text = json.dumps(value, default=_plain, indent=2, ensure_ascii=False)
+    return "".join(
+        char if char.isprintable() or char == "\n" else json.dumps(char)[1:-1] for char in text
+    )
 
 
 def _plain(value: Any) -> Any:
@@ -56,3 +65,38 @@ def print_table(
     if not console.is_terminal:  # a pipe has no width: do not cut the rows to 80 columns
         console = Console(width=200)
     console.print(table)
+
+
+def print_noted(columns: Mapping[str, str], rows: Iterable[tuple[Sequence[str], str]]) -> None:
+    """Print rows as a table that is never cut, each with a note on a line of its own.
+
+    A note is cut to the width of a terminal; in a pipe it is whole.
+
+    Args:
+        columns: As of `print_table`.
+        rows: One text a column, and the note; without one there is no line for it.
+    """
+    from rich.cells import cell_len
+    from rich.console import Console
+    from rich.text import Text
+
+    listed = [([printable(cell) for cell in cells], printable(note)) for cells, note in rows]
+    widths = [
+        max(map(cell_len, cells)) for cells in zip(columns, *(c for c, _ in listed), strict=True)
+    ]
+
+    def line(cells: Iterable[str]) -> str:
+        padded = []
+        for cell, width, justify in zip(cells, widths, columns.values(), strict=True):
+            space = " " * (width - cell_len(cell))
+            padded.append(space + cell if justify == "right" else cell + space)
+        return "  ".join(padded).rstrip()
+
+    console = Console()
+    console.print(Text(line(columns), style="bold"), soft_wrap=True)
+    for cells, note in listed:
+        console.print(Text(line(cells)), soft_wrap=True)
+        if note and console.is_terminal:
+            console.print(Text(f"  {note}"), no_wrap=True, overflow="ellipsis")
+        elif note:
+            console.print(Text(f"  {note}"), soft_wrap=True)

@@ -61,7 +61,9 @@ def test_a_folder_that_is_no_home_is_named(monkeypatch, capsys):
     assert "nowhere is no home" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["demo", "dev", "simulate", "status", "positions"])
+@pytest.mark.parametrize(
+    "command", ["demo", "dev", "simulate", "status", "positions", "doctor", "maintain", "queue"]
+)
 def test_each_command_explains_itself(command):
     result = CliRunner().invoke(app, [command, "--help"])
     assert result.exit_code == 0

@@ -5,7 +5,7 @@ from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
-from position_sync_dagster.cli.output import as_json, print_table
+from position_sync_dagster.cli.output import as_json, print_noted, print_table
 from position_sync_dagster.domain.leg import make_leg
 from position_sync_dagster.launch.text import age, duration, number, printable, quantity
 
@@ -27,6 +27,25 @@ def test_a_value_is_never_read_as_markup(capsys):
 def test_a_row_is_not_cut_in_a_pipe(capsys):
     print_table(dict.fromkeys("abcdefgh", "left"), [("x" * 20,) * 8])
     assert capsys.readouterr().out.count("x") == 160
+
+
+def test_json_cannot_steer_the_terminal_and_keeps_each_value():
+    value = {"é\x7f": ["\x1b[2J\x9b31m\n", "\u202e", "\ud800", "\U000e0001"]}
+    text = as_json(value)
+    assert json.loads(text) == value
+    assert "é" in text
+    assert not [char for char in text if not char.isprintable() and char != "\n"]
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_note_is_cut_to_the_terminal_and_its_row_never(terminal, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setenv("TTY_COMPATIBLE", "1" if terminal else "0")
+    print_noted({"id": "left", "n": "right"}, [(("x" * 50, "7"), "y" * 60), (("z", "123"), "")])
+    _, row, note, last = capsys.readouterr().out.splitlines()
+    assert row == "x" * 50 + "    7"
+    assert note == ("  " + "y" * 37 + "…" if terminal else "  " + "y" * 60)
+    assert last == "z" + " " * 51 + "123"
 
 
 @pytest.mark.parametrize(("value", "text"), [(None, "–"), (0.0, "0.00"), (-1234.567, "-1,234.57")])

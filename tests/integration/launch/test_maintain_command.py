@@ -1,0 +1,73 @@
+"""The command that maintains the tables, over tables with a history."""
+
+import json
+from pathlib import Path
+
+import pytest
+from deltalake import DeltaTable
+from typer.testing import CliRunner
+
+from position_sync_dagster import cli
+from position_sync_dagster.cli.app import app
+from position_sync_dagster.domain.request import QueueRequest
+from position_sync_dagster.lake import Lake
+from position_sync_dagster.settings import load_settings
+
+FINISHED = 40
+
+
+@pytest.fixture
+def lake(monkeypatch) -> Lake:
+    """A lake whose queue has many small commits, and keeps nothing that is replaced."""
+    monkeypatch.setenv("POSITION_SYNC_FSYNC", "false")
+    lake = Lake.of(load_settings())
+    lake.initialize_sync()
+    DeltaTable(lake.queue.table.path).alter.set_table_properties(
+        {"delta.deletedFileRetentionDuration": "interval 0 seconds"}
+    )
+    for conid in range(1, FINISHED + 1):
+        lake.queue.sync.mark_success(lake.queue.sync.insert_many([QueueRequest(conid, "SPY")]))
+    lake.queue.sync.insert_many([QueueRequest(1000, "SPY")])
+    return lake
+
+
+def run(*arguments):
+    result = CliRunner().invoke(app, ["maintain", *arguments])
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def rows(lake):
+    return lake.queue.table.rows().drop("part").sort("request_id")
+
+
+def files(lake):
+    return [p for p in Path(lake.queue.table.path).rglob("*.parquet") if "_delta_log" not in str(p)]
+
+
+def test_files_are_merged_and_deleted_and_the_rows_stay(lake):
+    before, many = rows(lake), len(files(lake))
+    told = {one["table"]: one for one in json.loads(run("--json"))}
+    assert list(told) == [table.spec.name for table in lake.tables]
+    queue = told["position_queue"]
+    assert (queue["compacted"], queue["files"], queue["skipped"]) == (FINISHED, 2, None)
+    assert queue["deleted"] == many + 1 - len(files(lake)) > FINISHED
+    assert queue["version"] == lake.queue.table.version()
+    assert rows(lake).equals(before)
+
+
+def test_a_person_is_told_one_line_a_table(lake):
+    heading, *lines = run().splitlines()
+    assert heading.split() == ["table", "compacted", "deleted", "files", "version", "skipped"]
+    assert [line.split()[0] for line in lines] == [table.spec.name for table in lake.tables]
+    assert "position_queue" in lines[1]
+    assert lines[1].split()[1] == str(FINISHED)
+
+
+def test_a_lake_that_is_not_there_is_not_made(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["position-sync", "maintain"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 1
+    assert "There are no tables at data/lake yet" in capsys.readouterr().err
+    assert not list(Path.cwd().iterdir())
