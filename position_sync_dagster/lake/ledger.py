@@ -1,6 +1,6 @@
 """The ledger of values as plain calls: appended once per `update_id`, read by holding."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from threading import Lock
@@ -10,7 +10,7 @@ from deltalake import DeltaTable, Transaction
 
 from position_sync_dagster.domain.update import PositionUpdate, Source, trading_mode_of
 from position_sync_dagster.lake.fence import owner_of, refuse_stale_owner
-from position_sync_dagster.lake.ids import content_id, created_at_of
+from position_sync_dagster.lake.ids import content_id
 from position_sync_dagster.lake.incoming import all_readable
 from position_sync_dagster.lake.maintenance import tidy
 from position_sync_dagster.lake.mode import check_mode
@@ -21,12 +21,6 @@ from position_sync_dagster.lake.table import Table, actions, append
 WRITER = "position_updates"
 """The application transaction of every append: two of them conflict, so that each checks its ids
 against all rows before it."""
-
-SKEW_S = 300.0
-"""How far clocks of processes may differ before a look-up misses a row, in seconds."""
-
-UNDATED_LOOK_BACK_S = 86_400.0
-"""How far back a repeat is looked for when nothing tells when the work began, in seconds."""
 
 LOOK_BACK_DAYS = 14
 """How far back `asof` reads for the last row of a holding, in days."""
@@ -67,7 +61,6 @@ class SyncUpdates:
         updates: Iterable[PositionUpdate],
         batch_id: str = "",
         *,
-        since: datetime | None = None,
         run_id: str | None = None,
     ) -> AppendResult:
         """Write updates in one commit, each `update_id` once; see `PositionUpdatesTable`."""
@@ -75,9 +68,8 @@ class SyncUpdates:
         if not rows:
             return AppendResult(version=self.table.version(), rows=0)
         frame = update_rows(rows).unique("update_id", keep="first", maintain_order=True)
-        first = since or _work_began(rows)
-        batch = rows[0].batch_id
-        note = {"batch_id": batch} | ({"run_id": rows[0].run_id} if rows[0].run_id else {})
+        first = rows[0]
+        note = {"batch_id": first.batch_id} | ({"run_id": first.run_id} if first.run_id else {})
         owners = {(u.gateway_id, u.fencing_token) for u in rows if u.fencing_token is not None}
 
         def step(handle: DeltaTable) -> AppendResult:
@@ -87,11 +79,10 @@ class SyncUpdates:
                 )
             modes = (u.trading_mode for u in rows if u.trading_mode is not None)
             check_mode(handle, modes, self.table.path)
-            ids = frame.get_column("update_id")
-            known = self._known(handle, ids, [batch], first)
-            done = known.get_column("batch_id").is_in([batch]).any()
-            new = frame.join(known, on="update_id", how="anti")
-            if done or new.is_empty():
+            files = actions(handle)
+            new = self._without_stored(files, "batch_id", frame)
+            new = self._without_stored(files, "update_id", new)
+            if new.is_empty():
                 return AppendResult(version=handle.version(), rows=0)
             append(handle, new, note, [Transaction(WRITER, handle.version() + 1)])
             return AppendResult(version=handle.version(), rows=new.height)
@@ -113,13 +104,10 @@ class SyncUpdates:
 
         self.table.transact(step)
 
-    def existing(self, update_ids: Iterable[str], since: datetime) -> set[str]:
-        """Give which of these ids are written already, by rows not older than `since`."""
+    def existing(self, update_ids: Iterable[str], since: datetime | None = None) -> set[str]:
+        """Give which of these ids are written already; `since` changes nothing."""
         ids = pl.Series(list(update_ids), dtype=pl.String)
-        if ids.is_empty():
-            return set()
-        known = self.table.snapshot(lambda handle: self._known(handle, ids, [], since))
-        return set(known.get_column("update_id").to_list()) & set(ids)
+        return self.table.snapshot(lambda handle: self._stored(actions(handle), "update_id", ids))
 
     def latest(self) -> pl.DataFrame:
         """Give the newest row per (account, conid)."""
@@ -170,27 +158,19 @@ class SyncUpdates:
         """Give the table's newest version."""
         return self.table.version()
 
-    def _known(
-        self, handle: DeltaTable, ids: pl.Series, batches: Sequence[str], since: datetime
-    ) -> pl.DataFrame:
-        """Give (update_id, batch_id) of rows that may be repeats; reads candidate files only."""
-        files = _overlapping(
-            actions(handle), since.astimezone(UTC) - timedelta(seconds=SKEW_S), None
-        )
-        if files.is_empty():
-            return pl.DataFrame(schema={"update_id": pl.String, "batch_id": pl.String})
-        candidates = files.filter(
-            _spans("update_id", str(ids.min()), str(ids.max()))
-            | pl.any_horizontal(pl.lit(False), *(_spans("batch_id", b, b) for b in batches))
-        )
-        return (
-            self._scan(candidates)
-            .select("update_id", "batch_id")
-            .filter(
-                pl.col("update_id").is_in(ids.implode()) | pl.col("batch_id").is_in(list(batches))
-            )
-            .collect()
-        )
+    def _without_stored(self, files: pl.DataFrame, column: str, rows: pl.DataFrame) -> pl.DataFrame:
+        """Drop the rows whose id the table holds, whatever any clock said of either."""
+        stored = self._stored(files, column, rows.get_column(column))
+        return rows.filter(~pl.col(column).is_in(stored)) if stored else rows
+
+    def _stored(self, files: pl.DataFrame, column: str, ids: pl.Series) -> set[str]:
+        """Give which of the ids a column holds; reads the files that may hold one, no other."""
+        candidates = _candidates(files, column, ids)
+        if candidates.is_empty():
+            return set()
+        rows = self._scan(candidates).select(column)
+        found = rows.filter(pl.col(column).is_in(ids.unique().implode())).collect()
+        return set(found.get_column(column).to_list())
 
     def _refresh_latest(self, handle: DeltaTable) -> pl.DataFrame:
         # Rows are only ever added, so what was the newest stays so against older files: a second
@@ -274,16 +254,6 @@ def _update_id(update: PositionUpdate) -> str:
     return content_id(update.timestamp, *content)
 
 
-def _work_began(rows: Sequence[PositionUpdate]) -> datetime:
-    began = []
-    for update in rows:
-        made = created_at_of(update.request_id) if update.request_id else None
-        if made is None and update.source is Source.QUEUE:
-            made = update.timestamp - timedelta(seconds=UNDATED_LOOK_BACK_S)
-        began.append(min(made, update.timestamp) if made else update.timestamp)
-    return min(began)
-
-
 def _overlapping(files: pl.DataFrame, first: datetime, last: datetime | None) -> pl.DataFrame:
     if files.is_empty():
         return files
@@ -297,13 +267,22 @@ def _overlapping(files: pl.DataFrame, first: datetime, last: datetime | None) ->
     )
 
 
-def _spans(column: str, low: str, high: str) -> pl.Expr:
-    least, most = pl.col(f"min.{column}"), pl.col(f"max.{column}")
-    return least.is_null() | most.is_null() | ((least <= high) & (most >= low))
+def _candidates(files: pl.DataFrame, column: str, ids: pl.Series) -> pl.DataFrame:
+    """Keep the files that may hold one of the ids, by the log's statistics of the column.
+
+    An id must lie between a file's least and most: that the ids as a whole span the file is not
+    enough, since one old id among new ones would then name every file that came between.
+    """
+    if files.is_empty() or ids.is_empty():
+        return files.clear()
+    least, most = files.get_column(f"min.{column}"), files.get_column(f"max.{column}")
+    ordered = ids.sort()
+    hits = ordered.search_sorted(most, side="right") > ordered.search_sorted(least, side="left")
+    return files.filter(hits | least.is_null() | most.is_null())
 
 
 def _newest(rows: pl.LazyFrame) -> pl.LazyFrame:
-    # Two passes: the first reads three columns, the second all columns of the few rows that count.
+    # Two passes: the first reads three columns, the second all of the few rows that count.
     times = rows.group_by(_KEY).agg(pl.col("timestamp").max())
     return (
         rows.join(times, on=[*_KEY, "timestamp"], how="semi")

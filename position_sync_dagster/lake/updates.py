@@ -19,6 +19,12 @@ __all__ = ["AppendResult", "PositionUpdatesTable", "SyncUpdates"]
 class PositionUpdatesTable:
     """The table `position_updates`: every value of every holding, for good.
 
+    An `update_id` or a `batch_id` that is in the table is never written again, whatever the
+    clocks say. Each append looks its ids up in the files whose least and greatest id leave room
+    for one of them: next to none for ids that sort by time, as all ids are that this package
+    makes. Give your own ids in order of time too (UUIDs of version 7); random ones, such as
+    `uuid4`, are as safe and slow, since each append then reads the ids of most files.
+
     Args:
         delta_lake_path: Folder or `s3://` URI of the table.
 
@@ -51,18 +57,13 @@ class PositionUpdatesTable:
         updates: Iterable[PositionUpdate],
         batch_id: str = "",
         *,
-        since: datetime | None = None,
         run_id: str | None = None,
     ) -> AppendResult:
         """Write updates in one commit; what is there already is not written again.
 
         A batch that was committed before writes nothing; neither does an update whose id is in
-        the table. Empty ids are filled: a drained row takes its request's, a streamed one the
-        UUID of its content, and the batch that of its rows.
-
-        Args:
-            since: No repeat can be older than this; by default the oldest request's creation,
-                read from its id, or a day back when there is none.
+        the table, however old its row. Empty ids are filled: a drained row takes its request's, a
+        streamed one the UUID of its content, and the batch that of its rows.
 
         Raises:
             TradingModeError: The table holds data of another trading mode.
@@ -71,7 +72,7 @@ class PositionUpdatesTable:
                 or an expiry that does not parse. A number that is not finite is stored as
                 unknown, a time without a zone as local time.
         """
-        return await offload(self.sync.append, updates, batch_id, since=since, run_id=run_id)
+        return await offload(self.sync.append, updates, batch_id, run_id=run_id)
 
     async def fence(self, gateway_id: str, token: int) -> None:
         """Let no owner of the gateway with a smaller fencing token add a row from now on.
@@ -81,9 +82,9 @@ class PositionUpdatesTable:
         """
         await offload(self.sync.fence, gateway_id, token)
 
-    async def existing(self, update_ids: Iterable[str], since: datetime) -> set[str]:
-        """Give which of these ids are written already, by rows not older than `since`."""
-        return await offload(self.sync.existing, update_ids, since)
+    async def existing(self, update_ids: Iterable[str]) -> set[str]:
+        """Give which of these ids are written already."""
+        return await offload(self.sync.existing, update_ids)
 
     async def latest(self) -> pl.DataFrame:
         """Give the newest row per (account, conid).

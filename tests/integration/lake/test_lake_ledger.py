@@ -6,7 +6,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from deltalake import DeltaTable
+from deltalake import ColumnProperties, DeltaTable, WriterProperties, write_deltalake
 
 from position_sync_dagster.domain.update import PositionUpdate, PositionUpdateHandler, TradingMode
 from position_sync_dagster.errors import LeaseLostError, TradingModeError
@@ -15,6 +15,7 @@ from position_sync_dagster.lake.ids import new_ids
 from position_sync_dagster.lake.maintenance import maintain
 from position_sync_dagster.lake.opening import TURN_LOCK
 from position_sync_dagster.lake.queue import PositionQueue
+from position_sync_dagster.lake.rows import update_rows
 from position_sync_dagster.lake.schemas import POSITION_UPDATES
 from position_sync_dagster.lake.table import scan
 from position_sync_dagster.lake.updates import PositionUpdatesTable
@@ -24,6 +25,17 @@ from position_sync_dagster.lake.writer import DeltaLakePositionWriter
 @pytest.fixture
 def ledger(tmp_path):
     return PositionUpdatesTable(tmp_path / "updates")
+
+
+@pytest.fixture
+def files_read(ledger, monkeypatch) -> list[int]:
+    """Give how many files each look-up of repeats reads."""
+    read: list[int] = []
+    scan = ledger.sync._scan
+    monkeypatch.setattr(
+        ledger.sync, "_scan", lambda files: read.append(files.height) or scan(files)
+    )
+    return read
 
 
 def test_an_update_is_read_as_it_was_written(ledger, make_update):
@@ -55,9 +67,7 @@ def test_the_row_of_a_request_is_written_once_whoever_brings_it(ledger, make_upd
     clock.advance(7200)
     late = [make_update(1, request_id=request_id, position=2.0), make_update(2)]
     assert ledger.sync.append(late, batch_id="b-2").rows == 1
-    assert ledger.sync.existing([request_id, "other"], clock.now - timedelta(hours=3)) == {
-        request_id
-    }
+    assert ledger.sync.existing([request_id, "other"]) == {request_id}
 
 
 def test_a_request_with_an_id_of_its_own_kind_is_still_written_once(ledger, make_update, clock):
@@ -67,20 +77,95 @@ def test_a_request_with_an_id_of_its_own_kind_is_still_written_once(ledger, make
     assert ledger.sync.count() == 1
 
 
+@pytest.mark.parametrize("ahead_s", [400, 3600])
+def test_a_request_is_written_once_though_its_id_was_made_by_a_clock_that_ran_ahead(
+    ledger, make_update, clock, ahead_s
+):
+    request_id = new_ids(clock.now + timedelta(seconds=ahead_s), 1)[0]
+    ledger.sync.append([make_update(1, request_id=request_id)], batch_id="b-1")
+    clock.advance(ahead_s)
+    again = make_update(1, request_id=request_id, position=2.0)
+    assert ledger.sync.append([again], batch_id="b-2").rows == 0
+    assert ledger.sync.count() == 1
+
+
+@pytest.mark.parametrize("passed_s", [-3600, -400, 400, 3600, 30 * 86_400])
+def test_an_id_that_was_given_is_written_once_whatever_the_clock_says_later(
+    ledger, make_update, clock, passed_s
+):
+    ledger.sync.append([make_update(1, update_id="row-1")])
+    clock.advance(passed_s)
+    again = [make_update(1, update_id="row-1", position=2.0), make_update(2)]
+    assert ledger.sync.append(again).rows == 1
+    assert ledger.sync.latest().select("conid", "position").rows() == [(1, 1.0), (2, 1.0)]
+
+
+@pytest.mark.parametrize("passed_s", [-3600, -400, 400, 3600])
+def test_a_batch_is_written_once_though_its_rows_are_of_another_time(
+    ledger, make_update, clock, passed_s
+):
+    ledger.sync.append([make_update(1)], batch_id="b-1")
+    clock.advance(passed_s)
+    assert ledger.sync.append([make_update(1), make_update(2)], batch_id="b-1").rows == 0
+    assert ledger.sync.count() == 1
+
+
+def test_of_rows_that_bring_their_own_batches_those_of_a_known_one_are_left_out(
+    ledger, make_update, clock
+):
+    ledger.sync.append([make_update(1)], batch_id="b-1")
+    clock.advance(3600)
+    rows = [replace(make_update(c), batch_id=batch) for c, batch in ((2, "b-2"), (3, "b-1"))]
+    assert ledger.sync.append(rows).rows == 1
+    assert ledger.sync.latest().get_column("conid").to_list() == [1, 2]
+
+
 def test_the_look_up_of_repeats_reads_no_file_that_cannot_hold_one(
-    ledger, make_update, clock, monkeypatch
+    ledger, make_update, clock, files_read
 ):
     for _ in range(30):
         clock.advance(1)
         ledger.sync.append([make_update(c) for c in range(20)])
-    read: list[int] = []
-    scan = ledger.sync._scan
-    monkeypatch.setattr(
-        ledger.sync, "_scan", lambda files: read.append(files.height) or scan(files)
-    )
+    assert files_read == []
+
+
+def test_one_old_id_among_new_ones_costs_the_reading_of_its_file_alone(
+    ledger, make_update, clock, files_read
+):
+    old = make_update(1)
+    ledger.sync.append([old, make_update(2)])
+    for _ in range(30):
+        clock.advance(1)
+        ledger.sync.append([make_update(c) for c in (1, 2)])
     clock.advance(1)
-    ledger.sync.append([make_update(c) for c in range(20)])
-    assert read == [0]
+    mixed = [old, *(make_update(c) for c in range(2, 20))]
+    assert ledger.sync.append(mixed).rows == 18
+    assert files_read == [1]
+
+
+def test_a_file_without_statistics_is_read_for_repeats(ledger, make_update, clock):
+    ledger.sync.initialize()
+    none = WriterProperties(default_column_properties=ColumnProperties(statistics_enabled="NONE"))
+    rows = update_rows([replace(make_update(1, update_id="row-1"), batch_id="b-1")])
+    write_deltalake(ledger.table.path, rows, mode="append", writer_properties=none)
+    clock.advance(3600)
+    assert ledger.sync.append([make_update(1, update_id="row-1")]).rows == 0
+    assert ledger.sync.append([make_update(2)], batch_id="b-1").rows == 0
+    assert ledger.sync.append([make_update(2)]).rows == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["z" * 200, "é" * 99, "\U0010ffff" * 100, "a" + "\U0010ffff" * 100],
+    ids=["one byte", "two bytes", "no greater prefix", "one greater prefix"],
+)
+def test_an_id_longer_than_what_statistics_keep_of_it_is_written_once(
+    ledger, make_update, clock, text
+):
+    for _ in range(2):
+        ledger.sync.append([make_update(1, update_id=text), make_update(2, update_id="id")])
+        clock.advance(3600)
+    assert ledger.sync.count() == 2
 
 
 async def test_a_repeated_streamed_update_writes_nothing(ledger, make_update, clock):
