@@ -15,7 +15,6 @@ from position_sync_dagster.lake.incoming import all_readable
 from position_sync_dagster.lake.maintenance import tidy
 from position_sync_dagster.lake.mode import check_mode
 from position_sync_dagster.lake.rows import update_rows, updates_of
-from position_sync_dagster.lake.schemas import POSITION_UPDATES
 from position_sync_dagster.lake.table import Table, actions, append
 
 WRITER = "position_updates"
@@ -50,7 +49,7 @@ class SyncUpdates:
         self._mutex = Lock()
         self._epoch = 0
         self._seen: frozenset[str] = frozenset()
-        self._latest = pl.DataFrame(schema=POSITION_UPDATES.polars)
+        self._latest = pl.DataFrame(schema=table.spec.polars)
 
     def initialize(self) -> None:
         """Create the table, or check and migrate the one that is there."""
@@ -126,7 +125,7 @@ class SyncUpdates:
 
         def step(handle: DeltaTable) -> pl.DataFrame:
             files = _overlapping(actions(handle), first, moment)
-            return _newest(self._scan(files).filter(rows)).collect()
+            return self._newest(self._scan(files).filter(rows)).collect()
 
         return self.table.snapshot(step).sort(_KEY)
 
@@ -136,7 +135,7 @@ class SyncUpdates:
 
         def step(handle: DeltaTable) -> pl.DataFrame:
             files = _overlapping(actions(handle), since.astimezone(UTC), None)
-            return _newest(self._scan(files).filter(rows)).collect()
+            return self._newest(self._scan(files).filter(rows)).collect()
 
         return self.table.snapshot(step).sort(_KEY)
 
@@ -184,12 +183,22 @@ class SyncUpdates:
         if new:
             fresh = self._scan(files.filter(pl.col("path").is_in(list(new))))
             joined = pl.concat([self._latest.lazy(), fresh])
-            self._latest = _newest(joined).collect().sort(_KEY)
+            self._latest = self._newest(joined).collect().sort(_KEY)
         self._seen = present
         return self._latest
 
+    def _newest(self, rows: pl.LazyFrame) -> pl.LazyFrame:
+        # Two passes: the first reads three columns, the second all of the few rows that count.
+        times = rows.group_by(_KEY).agg(pl.col("timestamp").max())
+        return (
+            rows.join(times, on=[*_KEY, "timestamp"], how="semi")
+            .group_by(_KEY)
+            .agg(pl.all().sort_by(_NEWEST).last())
+            .select(list(self.table.spec.columns))
+        )
+
     def _scan(self, files: pl.DataFrame) -> pl.LazyFrame:
-        schema = POSITION_UPDATES.polars
+        schema = self.table.spec.polars
         if files.is_empty():
             return pl.LazyFrame(schema=schema)
         stored = pl.Schema({name: kind for name, kind in schema.items() if name != "date"})
@@ -279,17 +288,6 @@ def _candidates(files: pl.DataFrame, column: str, ids: pl.Series) -> pl.DataFram
     ordered = ids.sort()
     hits = ordered.search_sorted(most, side="right") > ordered.search_sorted(least, side="left")
     return files.filter(hits | least.is_null() | most.is_null())
-
-
-def _newest(rows: pl.LazyFrame) -> pl.LazyFrame:
-    # Two passes: the first reads three columns, the second all of the few rows that count.
-    times = rows.group_by(_KEY).agg(pl.col("timestamp").max())
-    return (
-        rows.join(times, on=[*_KEY, "timestamp"], how="semi")
-        .group_by(_KEY)
-        .agg(pl.all().sort_by(_NEWEST).last())
-        .select(list(POSITION_UPDATES.columns))
-    )
 
 
 def _rows(files: pl.DataFrame) -> int:

@@ -12,12 +12,13 @@ from position_sync_dagster.domain.update import PositionUpdate, PositionUpdateHa
 from position_sync_dagster.errors import LeaseLostError, TradingModeError
 from position_sync_dagster.lake import table
 from position_sync_dagster.lake.ids import new_ids
+from position_sync_dagster.lake.ledger import SyncUpdates
 from position_sync_dagster.lake.maintenance import maintain
 from position_sync_dagster.lake.opening import TURN_LOCK
 from position_sync_dagster.lake.queue import PositionQueue
 from position_sync_dagster.lake.rows import update_rows
-from position_sync_dagster.lake.schemas import POSITION_UPDATES
-from position_sync_dagster.lake.table import scan
+from position_sync_dagster.lake.schemas import POSITION_UPDATES, Kind
+from position_sync_dagster.lake.table import Table, append, scan
 from position_sync_dagster.lake.updates import PositionUpdatesTable
 from position_sync_dagster.lake.writer import DeltaLakePositionWriter
 
@@ -166,6 +167,37 @@ def test_an_id_longer_than_what_statistics_keep_of_it_is_written_once(
         ledger.sync.append([make_update(1, update_id=text), make_update(2, update_id="id")])
         clock.advance(3600)
     assert ledger.sync.count() == 2
+
+
+def test_a_ledger_of_an_older_release_is_migrated_and_keeps_each_row_once(
+    ledger, make_update, clock
+):
+    kept = {name: kind for name, kind in POSITION_UPDATES.columns.items() if name != "daily_pnl"}
+    older = replace(POSITION_UPDATES, version=POSITION_UPDATES.version - 1, columns=kept)
+    rows = update_rows(
+        replace(make_update(c, update_id=f"row-{c}"), batch_id="b-1") for c in (1, 2)
+    )
+    Table(ledger.table.path, older).transact(
+        lambda handle: append(handle, rows.drop("daily_pnl"), {"batch_id": "b-1"})
+    )
+    clock.advance(3600)
+    new = replace(make_update(2, update_id="row-3", position=3.0), daily_pnl=7.0)
+    assert ledger.sync.append([make_update(1, update_id="row-1"), new]).rows == 1
+    assert ledger.sync.append([make_update(4)], batch_id="b-1").rows == 0
+    assert ledger.sync.existing(["row-1", "row-2", "row-3", "row-4"]) == {"row-1", "row-2", "row-3"}
+    read = {u.conid: (u.position, u.daily_pnl) for u in ledger.sync.latest_updates()}
+    assert read == {1: (1.0, None), 2: (3.0, 7.0)}
+
+
+def test_the_newest_rows_have_the_columns_of_the_table_they_are_read_from(ledger, make_update):
+    ledger.sync.append([make_update(1, update_id="row-1")])
+    columns = {**POSITION_UPDATES.columns, "note": Kind.TEXT}
+    newer = replace(POSITION_UPDATES, version=POSITION_UPDATES.version + 1, columns=columns)
+    migrated = SyncUpdates(Table(ledger.table.path, newer))
+    assert migrated.existing(["row-1", "row-2"]) == {"row-1"}
+    latest = migrated.latest()
+    assert latest.columns == list(columns)
+    assert latest.get_column("note").to_list() == [None]
 
 
 async def test_a_repeated_streamed_update_writes_nothing(ledger, make_update, clock):
