@@ -2,7 +2,9 @@
 
 import asyncio
 import logging
+import math
 import re
+import time
 from collections.abc import Coroutine
 from datetime import datetime, timedelta
 from random import Random
@@ -20,6 +22,8 @@ from position_sync_dagster.errors import (
     GatewayLostError,
     GatewayTimeoutError,
     LakeError,
+    LeaseLostError,
+    TradingModeError,
 )
 from position_sync_dagster.gateway.connection import (
     CONNECTIVITY_LOST,
@@ -56,6 +60,9 @@ PNL_PUBLISH_S = 2.0
 """Values of legs without a line are published at most so often."""
 
 CLOSE_TIMEOUT_S = 5.0
+
+SETTLED_S = 60.0
+"""A connection that lasted so long was a good one: after it the first attempt is made at once."""
 
 
 class IBPositionStreamer:
@@ -122,10 +129,14 @@ class IBPositionStreamer:
         self._changes: Watch[Key, datetime] = Watch()
         self._ticks: Watch[int, float] = Watch()
         self._routes: dict[Key, LegState] = {}
-        self._refresh_due = clock()
+        self._refresh_due = 0.0
         self._reason = Reason.SNAPSHOT
         self._unvalued: set[str] = set()
-        self._overflow_due = self._pnl_due = clock()
+        self._overflow_due = self._pnl_due = 0.0
+        self._attempts = 0
+        self._opened_at = -SETTLED_S
+        self._said: dict[Key, LegState] = {}
+        self._registry_fault: str | None = None
         self._farms: set[str] = set()
         self._state = SessionState.STARTING
         self._detail: str | None = None
@@ -141,6 +152,7 @@ class IBPositionStreamer:
         if self._state is not SessionState.LIVE:
             return self._detail
         said = [f"data farm {farm} is broken" for farm in sorted(self._farms)]
+        said += [self._registry_fault] if self._registry_fault else []
         return "; ".join([*said, *self._lines.complaints()]) or None
 
     @property
@@ -208,25 +220,14 @@ class IBPositionStreamer:
         await self._contracts.initialize()
 
     async def _run(self) -> None:
-        failures = 0
+        flushes = asyncio.create_task(self._flush_on_time())
         try:
             while not self._stop.is_set():
                 self._check_lease()
+                if flushes.done():
+                    flushes.result()
                 if self._connection is None or not self._connection.is_connected:
-                    if self._connection is not None:
-                        self._go_blind(f"The connection to {self.settings.gateway_id} ended.")
-                    try:
-                        await self._unless_stopped(self._open())
-                        failures = 0
-                    except SourceBlindError as error:
-                        self._go_blind(error.what)
-                        await self._pause(self.settings.flush_interval_s)
-                    except (GatewayError, ConnectionError) as error:
-                        if isinstance(error, GatewayTimeoutError) and self._wired is not None:
-                            self._wired.drop(str(error))
-                        self._go_blind(str(error))
-                        failures += 1
-                        await self._pause(self._backoff_s(failures))
+                    await self._reconnect()
                     continue
                 try:
                     await self._tick()
@@ -238,7 +239,44 @@ class IBPositionStreamer:
                     logger.warning("%s", error)
                 await self._pause(self.settings.flush_interval_s)
         finally:
+            flushes.cancel()
+            await asyncio.gather(flushes, return_exceptions=True)
             await self._close()
+
+    async def _flush_on_time(self) -> None:
+        """Flush at its pace, whatever tables and requests the other steps wait for."""
+        while True:
+            await asyncio.sleep(self.settings.flush_interval_s)
+            connection = self._connection
+            if connection is not None and self._state is SessionState.LIVE:
+                self._flush(connection)
+
+    async def _reconnect(self) -> None:
+        """Connect: at once after a connection that lasted, else after a growing delay."""
+        if self._connection is not None:
+            self._go_blind(f"The connection to {self.settings.gateway_id} ended.")
+            self._connection = None
+        if time.monotonic() - self._opened_at >= SETTLED_S:
+            self._attempts = 0
+        if self._attempts:
+            await self._pause(self._backoff_s(self._attempts))
+        if self._stop.is_set():
+            return
+        self._attempts += 1
+        self._opened_at = math.inf
+        try:
+            await self._unless_stopped(self._open())
+            self._opened_at = time.monotonic()
+        except SourceBlindError as error:
+            self._attempts = 0
+            self._go_blind(error.what)
+            await self._pause(self.settings.flush_interval_s)
+        except (LeaseLostError, TradingModeError):
+            raise
+        except (GatewayError, ConnectionError, LakeError) as error:
+            if isinstance(error, GatewayTimeoutError) and self._wired is not None:
+                self._wired.drop(str(error))
+            self._go_blind(str(error))
 
     async def _unless_stopped(self, work: Coroutine[Any, Any, None]) -> None:
         """Do something that may wait long for the gateway, but end at once with the stream."""
@@ -326,14 +364,13 @@ class IBPositionStreamer:
         streamed = {key for key in changed if self._routes.get(key) is LegState.STREAMED}
         self._revaluer.mark(streamed)
         stale = self._lines.stale(connection.lines, connection.feed.holdings, self.registry.legs)
-        if await self.registry.refresh() or changed or stale:
+        if await self._registry_changed() or changed or stale:
             await self._reroute(connection)
-        self._flush(connection)
         if self._walk is None or self._reason is not Reason.SNAPSHOT:
             await self._publisher.enqueue_changed(connection.feed, self._routes, changed - streamed)
         if self._walk is not None and self._walk.done():
             await self._finish_walk(connection, self._walk)
-        elif self._walk is None and self._clock() >= self._refresh_due:
+        elif self._walk is None and time.monotonic() >= self._refresh_due:
             self._start_walk(connection, Reason.REFRESH)
         elif self._walk is None and self._unvalued:
             accounts, self._unvalued = self._unvalued, set()
@@ -341,24 +378,40 @@ class IBPositionStreamer:
             self._walk = asyncio.create_task(connection.feed.walk(accounts))
         await self._value_overflow(connection)
 
+    async def _registry_changed(self) -> bool:
+        """Read the registry; while it cannot be read, what was known of it goes on."""
+        before, fault = self._registry_fault, None
+        try:
+            return await self.registry.refresh()
+        except LakeError as error:
+            fault = error.what
+            if fault != before:
+                logger.error("the legs known so far stay active: %s", error)
+            return False
+        finally:
+            self._registry_fault = fault
+            if fault != before:
+                self._nudge()
+
     async def _value_overflow(self, connection: GatewayConnection) -> None:
         """Keep the values of legs without a line about a second old, and queue them often."""
         overflow = {key for key, state in self._routes.items() if state is LegState.OVERFLOW}
         connection.pnl.keep(self, overflow)
-        now = self._clock()
+        now = time.monotonic()
         if overflow and now >= self._pnl_due and connection.pnl.take_fresh():
-            self._pnl_due = now + timedelta(seconds=PNL_PUBLISH_S)
+            self._pnl_due = now + PNL_PUBLISH_S
             await self._publish(connection)
         if overflow and self._walk is None and now >= self._overflow_due:
-            self._overflow_due = now + timedelta(seconds=self.settings.overflow_interval_s)
+            self._overflow_due = now + self.settings.overflow_interval_s
             await self._publisher.enqueue_rerouted(connection.feed, self._routes, overflow)
 
     def _start_walk(self, connection: GatewayConnection, reason: Reason = Reason.SNAPSHOT) -> None:
         """Ask beside the flushes for what does not come by itself; queue everything then."""
-        interval = timedelta(seconds=self.settings.refresh_interval_s)
-        self._refresh_due = self._clock() + interval
+        interval_s = self.settings.refresh_interval_s
+        self._refresh_due = time.monotonic() + interval_s
         self._reason = reason
-        self._walk = asyncio.create_task(connection.feed.ensure(interval / 2))
+        half = timedelta(seconds=interval_s / 2)
+        self._walk = asyncio.create_task(connection.feed.ensure(half))
 
     async def _finish_walk(self, connection: GatewayConnection, walk: asyncio.Task[None]) -> None:
         """Publish what a walk brought and queue what it was for; again if a table was busy."""
@@ -391,22 +444,29 @@ class IBPositionStreamer:
         )
         left = set()
         for key, state in routes.items():
+            self._tell_route(key, state)
             before = self._routes.get(key)
             if state is before:
                 continue
-            if before is not None:
-                why = self._lines.why(key[1]) if state is LegState.OVERFLOW else ""
-                logger.info("%s of %s: %s → %s%s", key[1], key[0], before, state, why)
             if state is LegState.STREAMED:
                 self._revaluer.await_tick([key], since=self._clock())
-                self.tally.promotions += before is LegState.OVERFLOW
-            elif before is LegState.STREAMED and state is not LegState.CLOSED:
-                self.tally.demotions += state is LegState.OVERFLOW
-                left.add(key)
-            elif before is not None and state is LegState.OVERFLOW:
+                continue
+            lost_its_line = before is LegState.STREAMED and state is not LegState.CLOSED
+            if lost_its_line or (before is not None and state is LegState.OVERFLOW):
                 left.add(key)
         self._routes = routes
         await self._publisher.enqueue_rerouted(connection.feed, routes, left)
+
+    def _tell_route(self, key: Key, state: LegState) -> None:
+        """Log and count a change of route, also one across a reconnect."""
+        before = self._said.get(key)
+        self._said[key] = state
+        if before is None or before is state:
+            return
+        why = self._lines.why(key[1]) if state is LegState.OVERFLOW else ""
+        logger.info("%s of %s: %s → %s%s", key[1], key[0], before, state, why)
+        self.tally.promotions += before is LegState.OVERFLOW and state is LegState.STREAMED
+        self.tally.demotions += before is LegState.STREAMED and state is LegState.OVERFLOW
 
     def _flush(self, connection: GatewayConnection) -> None:
         """Value what changed since the last flush and hand it to the handlers."""

@@ -1,7 +1,11 @@
 """The streamer: lines for active legs, the queue for everything else, and what moves between."""
 
 import asyncio
+import shutil
 from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -10,7 +14,7 @@ from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.domain.request import QueueStatus
 from position_sync_dagster.domain.session import SessionState
 from position_sync_dagster.domain.update import PriceKind, ValueOrigin
-from position_sync_dagster.errors import GatewayRefusedError
+from position_sync_dagster.errors import GatewayRefusedError, LakeNotWritableError
 from position_sync_dagster.gateway import connection
 from position_sync_dagster.gateway.connection import IBConnectionManager
 from position_sync_dagster.lake.registry import StrategyRegistry
@@ -68,8 +72,12 @@ async def test_a_streamed_row_agrees_with_the_brokers_own_value(
                 row = await eventually(lambda c=conid: heard.newest(A, c))
                 assert (row.price_kind, row.value_source) == (PriceKind.MARK, ValueOrigin.TICK)
                 assert row.market_value == pytest.approx(row.position * row.market_price * factor)
-                rows = await lake.broker_positions.read(f"127.0.0.1:{sim.port}")
-                (told,) = [r for r in rows if r.key == (A, conid) and r.market_value]
+
+                async def told_of(conid=conid):
+                    rows = await lake.broker_positions.read(f"127.0.0.1:{sim.port}")
+                    return [r for r in rows if r.key == (A, conid) and r.market_value]
+
+                (told,) = await eventually(told_of)
                 assert row.market_value == pytest.approx(told.market_value, rel=0.05)
                 assert row.unrealized_pnl == pytest.approx(
                     row.market_value - row.position * told.average_cost
@@ -220,6 +228,140 @@ async def test_connectivity_lost_and_restored_with_data_lost_takes_everything_an
             count = len(heard.updates)
             await eventually(lambda: len(heard.updates) > count)
             assert sim.stats()["lines_in_use"] == 1
+
+
+async def test_a_gateway_that_drops_each_connection_is_asked_later_and_later(
+    simulate, lake, leg, settings_for, eventually, monkeypatch
+):
+    asked: list[int] = []
+    backoff_s = IBPositionStreamer._backoff_s
+
+    def remembered(self, failures):
+        asked.append(failures)
+        assert 0 < backoff_s(self, failures) <= 30
+        return 0.01
+
+    monkeypatch.setattr(IBPositionStreamer, "_backoff_s", remembered)
+    async with simulate() as sim:
+        await lake.registry.add_active(**leg(PUT))
+        streamer = IBPositionStreamer(
+            lake.registry, lake.queue, settings=settings_for(sim, flush_interval_s=0.1)
+        )
+        stop = asyncio.Event()
+        task = asyncio.create_task(streamer.run(stop))
+        for reconnects in range(4):
+            await eventually(lambda n=reconnects: streamer.tally.reconnects == n)
+            await eventually(lambda: streamer.state is SessionState.LIVE)
+            sim.disconnect()
+        await eventually(lambda: streamer.tally.reconnects == 4)
+        stop.set()
+        await task
+    assert asked == [1, 2, 3, 4]
+
+
+def test_the_delay_before_a_connection_grows_to_half_a_minute_and_is_jittered():
+    streamer = IBPositionStreamer(random=Random(1), settings=Settings(_env_file=None))
+    most = [max(streamer._backoff_s(n) for _ in range(200)) for n in range(1, 8)]
+    for found, bound_s in zip(most, [2, 4, 8, 16, 30, 30, 30], strict=True):
+        assert 0.95 * bound_s < found <= bound_s
+    assert len({streamer._backoff_s(3) for _ in range(10)}) == 10
+
+
+async def test_a_table_that_is_slow_delays_no_other(
+    simulate, streaming, lake, leg, eventually, monkeypatch
+):
+    async with simulate() as sim:
+        await lake.registry.add_active(**leg(PUT))
+        async with streaming(sim, flush_interval_s=0.1) as (_streamer, heard):
+            await eventually(lambda: heard.newest(A, PUT))
+            freed = asyncio.Event()
+
+            async def stuck(*_args, **_more):
+                await freed.wait()
+
+            monkeypatch.setattr(lake.broker_positions, "replace", stuck)
+            monkeypatch.setattr(lake.queue, "insert_many", stuck)
+            sim.fill(A, CALL, 1)
+            await asyncio.sleep(0.3)
+            count = len(heard.updates)
+            await eventually(lambda: len(heard.updates) >= count + 5)
+            monkeypatch.undo()
+            freed.set()
+
+
+async def test_a_lake_that_fails_while_it_connects_is_tried_again(
+    simulate, lake, leg, settings_for, eventually, monkeypatch
+):
+    monkeypatch.setattr(IBPositionStreamer, "_backoff_s", lambda _self, _n: 0.05)
+    replace = lake.broker_positions.replace
+    failures = iter([LakeNotWritableError("The disk is full.", remedy="Make room.")] * 3)
+
+    async def full(*args, **more):
+        for error in failures:
+            raise error
+        return await replace(*args, **more)
+
+    monkeypatch.setattr(lake.broker_positions, "replace", full)
+    async with simulate() as sim:
+        streamer = IBPositionStreamer(
+            lake.registry,
+            lake.queue,
+            broker_positions=lake.broker_positions,
+            settings=settings_for(sim, flush_interval_s=0.1),
+        )
+        stop = asyncio.Event()
+        task = asyncio.create_task(streamer.run(stop))
+        await eventually(lambda: "The disk is full" in (streamer.detail or ""))
+        await eventually(lambda: streamer.state is SessionState.LIVE)
+        stop.set()
+        await task
+
+
+async def test_a_registry_that_vanishes_keeps_its_legs_until_it_is_back(
+    simulate, streaming, lake, leg, eventually, caplog
+):
+    path = Path(lake.registry.table.path)
+    async with simulate() as sim:
+        await lake.registry.add_active(**leg(PUT))
+        async with streaming(sim, flush_interval_s=0.1) as (streamer, heard):
+            await eventually(lambda: heard.newest(A, PUT))
+            path.rename(path.with_name("away"))
+            await eventually(lambda: "deleted or moved away" in (streamer.detail or ""))
+            assert streamer.state is SessionState.LIVE
+            count = len(heard.updates)
+            await eventually(lambda: len(heard.updates) > count + 5)
+            assert streamer.routes[(A, PUT)] is LegState.STREAMED
+            assert sim.stats()["lines_in_use"] == 1
+            assert caplog.text.count("the legs known so far stay active") == 1
+            assert not (path / "_delta_log").exists()
+            if path.exists():
+                shutil.rmtree(path)
+            path.with_name("away").rename(path)
+            await eventually(lambda: streamer.detail is None)
+            await lake.registry.add_active(**leg(CALL))
+            await eventually(lambda: streamer.routes[(A, CALL)] is LegState.STREAMED)
+
+
+async def test_a_clock_that_goes_back_stops_neither_refresh_nor_queue(
+    simulate, lake, leg, settings_for, eventually
+):
+    behind = timedelta()
+    async with simulate() as sim:
+        streamer = IBPositionStreamer(
+            lake.registry,
+            lake.queue,
+            broker_positions=lake.broker_positions,
+            settings=settings_for(sim, flush_interval_s=0.1, refresh_interval_s=1),
+            clock=lambda: utc_now() - behind,
+        )
+        stop = asyncio.Event()
+        task = asyncio.create_task(streamer.run(stop))
+        await eventually(lambda: streamer.tally.enqueued)
+        behind = timedelta(hours=1)
+        enqueued = streamer.tally.enqueued
+        await eventually(lambda: streamer.tally.enqueued >= 3 * enqueued)
+        stop.set()
+        await task
 
 
 async def test_a_gateway_that_is_itself_off_line_is_waited_for_on_one_connection(
