@@ -1,6 +1,6 @@
 """The ledger of values as plain calls: appended once per `update_id`, read by holding."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from threading import Lock
@@ -41,6 +41,13 @@ class AppendResult:
     rows: int
 
 
+class _RefusedError(Exception):
+    """Carry what a guard raised past the retries, which would read an OSError as the table's."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+
 class SyncUpdates:
     """The ledger as plain calls, for callers that may block; see `PositionUpdatesTable`."""
 
@@ -61,6 +68,7 @@ class SyncUpdates:
         batch_id: str = "",
         *,
         run_id: str | None = None,
+        guard: Callable[[], None] | None = None,
     ) -> AppendResult:
         """Write updates in one commit, each `update_id` once; see `PositionUpdatesTable`."""
         rows = identified(updates, batch_id, run_id)
@@ -83,12 +91,20 @@ class SyncUpdates:
             new = self._without_stored(files, "update_id", new)
             if new.is_empty():
                 return AppendResult(version=handle.version(), rows=0)
+            if guard is not None:
+                _ask(guard)
             append(handle, new, note, [Transaction(WRITER, handle.version() + 1)])
             return AppendResult(version=handle.version(), rows=new.height)
 
-        result = self.table.transact(step)
-        tidy(self.table)
-        return result
+        refused: Exception
+        try:
+            result = self.table.transact(step)
+        except _RefusedError as refusal:
+            refused = refusal.error
+        else:
+            tidy(self.table)
+            return result
+        raise refused  # out here, where it gets no context that the guard did not give it
 
     def fence(self, gateway_id: str, token: int) -> None:
         """Refuse rows of owners before this one from now on; see `PositionUpdatesTable`."""
@@ -261,6 +277,13 @@ def _update_id(update: PositionUpdate) -> str:
         update.unrealized_pnl,
     )
     return content_id(update.timestamp, *content)
+
+
+def _ask(guard: Callable[[], None]) -> None:
+    try:
+        guard()
+    except Exception as error:
+        raise _RefusedError(error) from error
 
 
 def _overlapping(files: pl.DataFrame, first: datetime, last: datetime | None) -> pl.DataFrame:

@@ -1,6 +1,6 @@
 """The table of values, for asyncio."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from pathlib import Path
 from typing import Unpack
@@ -58,12 +58,19 @@ class PositionUpdatesTable:
         batch_id: str = "",
         *,
         run_id: str | None = None,
+        guard: Callable[[], None] | None = None,
     ) -> AppendResult:
         """Write updates in one commit; what is there already is not written again.
 
         A batch that was committed before writes nothing; neither does an update whose id is in
         the table, however old its row. Empty ids are filled: a drained row takes its request's, a
         streamed one the UUID of its content, and the batch that of its rows.
+
+        Args:
+            guard: Called right before the commit, anew in each attempt while other writers win,
+                and not at all when there is nothing to write. What it raises reaches the caller
+                as it is, and nothing is written. It runs in a thread of the lake, with the turn
+                of this table held: keep it short, and call nothing of this table in it.
 
         Raises:
             TradingModeError: The table holds data of another trading mode.
@@ -72,7 +79,7 @@ class PositionUpdatesTable:
                 or an expiry that does not parse. A number that is not finite is stored as
                 unknown, a time without a zone as local time.
         """
-        return await offload(self.sync.append, updates, batch_id, run_id=run_id)
+        return await offload(self.sync.append, updates, batch_id, run_id=run_id, guard=guard)
 
     async def fence(self, gateway_id: str, token: int) -> None:
         """Let no owner of the gateway with a smaller fencing token add a row from now on.

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
 
+import polars as pl
 import pytest
 from deltalake import ColumnProperties, DeltaTable, WriterProperties, write_deltalake
 
@@ -167,6 +168,65 @@ def test_an_id_longer_than_what_statistics_keep_of_it_is_written_once(
         ledger.sync.append([make_update(1, update_id=text), make_update(2, update_id="id")])
         clock.advance(3600)
     assert ledger.sync.count() == 2
+
+
+async def test_a_guard_is_asked_before_each_attempt_to_commit(
+    ledger, make_update, clock, monkeypatch
+):
+    monkeypatch.setattr(table, "FAIR_WAIT_S", ((0.01, 0.001),))
+    other = PositionUpdatesTable(ledger.table.path)
+    asked: list[int] = []
+
+    def guard() -> None:
+        asked.append(other.sync.count())
+        if len(asked) < 3:
+            other.sync.append([make_update(100 + len(asked))])
+
+    done = await ledger.append([make_update(1)], batch_id="b-1", guard=guard)
+    assert (done.rows, asked) == (1, [0, 1, 2])
+    assert ledger.sync.count() == 3
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        LeaseLostError("The lease ended.", remedy="Claim again."),
+        FileNotFoundError("No such file or directory"),
+        TimeoutError("the queue is busy"),
+        pl.exceptions.ComputeError("not found"),
+        KeyboardInterrupt(),
+    ],
+    ids=lambda refusal: type(refusal).__name__,
+)
+async def test_what_a_guard_raises_passes_unchanged_and_nothing_is_written(
+    ledger, make_update, monkeypatch, refusal
+):
+    monkeypatch.setattr(table, "FAIR_WAIT_S", ((0.01, 0.001),))
+    other = PositionUpdatesTable(ledger.table.path)
+    cause = ValueError("why")
+    asked: list[int] = []
+
+    def guard() -> None:
+        asked.append(1)
+        if len(asked) == 2:
+            raise refusal from cause
+        other.sync.append([make_update(2)])
+
+    with pytest.raises(type(refusal)) as raised:
+        ledger.sync.append([make_update(1)], guard=guard)
+    assert raised.value is refusal
+    assert refusal.__cause__ is cause
+    assert len(asked) == 2
+    assert ledger.sync.latest().get_column("conid").to_list() == [2]
+    assert ledger.sync.append([make_update(1)]).rows == 1
+
+
+def test_a_guard_is_not_asked_when_there_is_nothing_to_write(ledger, make_update):
+    ledger.sync.append([make_update(1)])
+    asked: list[int] = []
+    for rows in ([], [make_update(1)]):
+        assert ledger.sync.append(rows, guard=lambda: asked.append(1)).rows == 0
+    assert asked == []
 
 
 def test_a_ledger_of_an_older_release_is_migrated_and_keeps_each_row_once(
