@@ -3,10 +3,12 @@
 import asyncio
 import logging
 import re
+import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import suppress
-from typing import ClassVar
+from random import Random
+from typing import Any, ClassVar
 from weakref import WeakKeyDictionary, WeakSet
 
 from ib_async import IB, StartupFetchNONE
@@ -36,16 +38,27 @@ CONNECTIVITY_LOST = (1100, 2110)
 DATA_LOST, DATA_KEPT = 1101, 1102
 PORT_CHANGED = 1300
 
+POSITION, POSITION_END = "61", "62"
+"""Types of messages."""
+
 _NEW_PORT = re.compile(r"new port\D*(\d{2,5})")
 MAX_REQUESTS, REQUESTS_INTERVAL_S = 10, 0.25
 """Pace of our messages: never more than 50 in any second, as the gateway counts them. ib_async's
 own 45 per second come in bursts, of which two may fall into one second at the gateway."""
 
 SILENCE_S = 10.0
-"""After this long without a packet the gateway is asked for the time, with as long to answer."""
+"""After this long without a message that could be read the gateway is asked for the time, with as
+long to answer. Half a message that is not completed for so long ends the connection."""
 
-MAX_FRAME = 1 << 24
-"""No message of a gateway is longer (16 MiB); a greater length prefix is another protocol."""
+MAX_FRAME = 1 << 20
+"""No message that we ask for comes near it (1 MiB; contract details take some 2 KB). A length
+prefix that is text, because something before it was lost, is greater: its first bytes are not 0."""
+
+FIRST_PAUSE_S, PAUSES_S = 0.5, 5.0
+"""Between two client ids: the shortest pause, and all pauses of one attempt together."""
+
+SPARE_S = 60.0
+"""What each message may bring about is said at most so often."""
 
 
 class GatewayConnection:
@@ -82,6 +95,7 @@ class GatewayConnection:
         self.on_message: list[Callable[[int, str], None]] = []
         self.connectivity_lost = connectivity_lost
         self._timeout_s = settings.gateway_timeout_s
+        self._reading = _Reading(ib, settings.gateway_id)
         ib.errorEvent += self._on_error
         ib.client.conn.hasData += self._on_data
         self._watchdog = asyncio.create_task(self._watch())
@@ -108,14 +122,22 @@ class GatewayConnection:
         self.lost.set()
 
     async def _watch(self) -> None:
-        """Drop a connection on which nothing arrives any more, not even an answer.
+        """Drop a connection on which no message arrives any more, not even an answer.
 
-        A hung gateway, or one that a broken network hides, keeps its socket open for hours.
+        A hung gateway, or one that a broken network hides, keeps its socket open for hours; and
+        one that sends what is no message, or half of one, is no better, however many bytes come.
         """
+        loop = asyncio.get_running_loop()
+        seen, seen_at = -1, loop.time()
         while self.is_connected:
+            if self._reading.understood != seen:
+                seen, seen_at = self._reading.understood, loop.time()
             await asyncio.sleep(SILENCE_S / 2)
-            if time.time() - self.ib.wrapper.time < SILENCE_S:
+            if self._reading.understood != seen or loop.time() - seen_at < SILENCE_S:
                 continue
+            if self.ib.client._data:
+                self.drop(f"half a message has been waiting for its rest for {SILENCE_S:g} s")
+                return
             try:
                 await asyncio.wait_for(self.ib.reqCurrentTimeAsync(), SILENCE_S)
             except TimeoutError:
@@ -138,8 +160,13 @@ class GatewayConnection:
             self.feed.invalidate()
             self.lines.resubscribe()
             self.pnl.resubscribe()
-        elif code == PORT_CHANGED and (found := _NEW_PORT.search(text)):
-            self.new_port = int(found[1])
+        elif code == PORT_CHANGED:
+            self.new_port = new_port_of(text)
+            logger.warning(
+                "%s moves (%s): this process follows; set POSITION_SYNC_GATEWAY_PORT for others",
+                self.gateway_id,
+                text,
+            )
         for listener in list(self.on_message):
             listener(code, text)
 
@@ -155,6 +182,91 @@ class GatewayConnection:
                     while self.ib.client.conn.isConnected():
                         await gone
         self.lost.set()
+
+
+class _Reading:
+    """Tell how many messages of a connection were understood; say what was not, now and then.
+
+    ib_async reports each message that it cannot read with a trace, and each tick of a request
+    that it does not know with a line: a confused gateway sends hundreds a second. A list of
+    positions with one that could not be read has no end: what it lacks would pass for closed.
+    """
+
+    def __init__(self, ib: IB, gateway_id: str) -> None:
+        self.understood = 0
+        self._gateway_id = gateway_id
+        self._type, self._failed, self._torn = "", False, False
+        self._garbage, self._strays = _Spare(), _Spare()
+        decoder = ib.client.decoder
+        self._interpret: Callable[[list[str]], None] = decoder.interpret
+        decoder.interpret = self._read  # type: ignore[method-assign]
+        decoder.logger = self  # type: ignore[assignment]
+        ib.wrapper._logger = _Strays(ib.wrapper._logger, self)  # type: ignore[assignment]
+
+    def _read(self, fields: list[str]) -> None:
+        self._type, self._failed = fields[0] if fields else "", False
+        if self._type == POSITION_END and self._torn:
+            self._torn = False
+            return
+        self._interpret(fields)
+        self._torn |= self._failed and self._type == POSITION
+        self.understood += not self._failed
+
+    def exception(self, _message: str) -> None:
+        """Take what the decoder says of the message at hand; its values are nobody's business."""
+        self._failed = True
+        error = sys.exc_info()[1]
+        error = (error and error.__context__) or error
+        self._garbage.say(
+            f"{self._gateway_id} sent a message that cannot be read (type {self._type[:12]!a}, "
+            f"{type(error).__name__}); it is left out"
+        )
+
+    def stray(self, message: str) -> None:
+        """Take what the wrapper says of a tick that belongs to no request of ours."""
+        self._strays.say(f"{self._gateway_id} sent a tick that nobody asked for ({message})")
+
+
+class _Strays(logging.LoggerAdapter[logging.Logger]):
+    """The wrapper's logger, without a line for each tick of an unknown request."""
+
+    def __init__(self, inner: logging.Logger, reading: _Reading) -> None:
+        super().__init__(inner)
+        self._reading = reading
+
+    def error(self, msg: object, *args: object, **more: Any) -> None:
+        if "Unknown reqId" in str(msg):
+            self._reading.stray(str(msg))
+        else:
+            super().error(msg, *args, **more)
+
+
+class _Spare:
+    """Say one kind of thing at most once in `SPARE_S`, and how often it happened meanwhile."""
+
+    def __init__(self) -> None:
+        self._due_s = 0.0
+        self._unsaid = 0
+
+    def say(self, text: str) -> None:
+        now_s = time.monotonic()
+        if now_s < self._due_s:
+            self._unsaid += 1
+            return
+        more = f"; {self._unsaid} more since the last such line" if self._unsaid else ""
+        self._due_s, self._unsaid = now_s + SPARE_S, 0
+        logger.warning("%s%s", text, more)
+
+
+def new_port_of(text: str) -> int | None:
+    """Read the new port out of message 1300; None where it names none.
+
+    >>> new_port_of("Please reconnect on the new port - 4003")
+    4003
+    >>> new_port_of("the new port - 99999")
+    """
+    found = _NEW_PORT.search(text)
+    return int(found[1]) if found and 0 < int(found[1]) < 1 << 16 else None
 
 
 class IBConnectionManager:
@@ -211,7 +323,7 @@ class IBConnectionManager:
             if shared.connection is None or not shared.connection.is_connected:
                 if shared.connection is not None and shared.connection.new_port is not None:
                     shared.port = shared.connection.new_port
-                shared.connection = await connect(self.settings, port=shared.port)
+                shared.connection = await self._connect(shared)
             _check_trading_mode(shared.connection.accounts, self.settings)
             return shared.connection
 
@@ -223,6 +335,20 @@ class IBConnectionManager:
             if not shared.holders and shared.connection is not None:
                 await shared.connection.close()
                 shared.connection = None
+
+    async def _connect(self, shared: "_Shared") -> GatewayConnection:
+        """Connect where the gateway was last or said it would be, or else where it should be."""
+        configured = self.settings.gateway_port
+        errors: list[GatewayError] = []
+        for port in dict.fromkeys((shared.port or configured, configured)):
+            try:
+                connection = await connect(self.settings, port=port)
+            except (GatewayRefusedError, GatewayTimeoutError, NotAGatewayError) as error:
+                errors.append(error)
+            else:
+                shared.port = port
+                return connection
+        raise errors[0]
 
     def _slot(self) -> "_Shared":
         loop = asyncio.get_running_loop()
@@ -243,16 +369,27 @@ class _Shared:
         self.port: int | None = None
 
 
-async def connect(settings: Settings, *, port: int | None = None) -> GatewayConnection:
+async def connect(
+    settings: Settings,
+    *,
+    port: int | None = None,
+    random: Random | None = None,
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+) -> GatewayConnection:
     """Connect with the first free client id of the pool; see `get_connection` for the errors.
+
+    A gateway that has an id in use (326) is given a moment before it is asked for the next.
 
     Args:
         port: Where the gateway moved to, when it is not where the settings say.
     """
     logging.getLogger("ib_async").setLevel(logging.WARNING)  # it logs each position at INFO
-    for noisy in ("ib_async.client", "ib_async.decoder", "eventkit"):
+    for noisy in ("ib_async.client", "ib_async.Decoder", "eventkit"):
         logging.getLogger(noisy).setLevel(logging.CRITICAL)  # our errors say it better
+    pauses = client_id_pauses(random or Random())  # noqa: S311 - jitter of a delay
     for client_id in settings.client_id_pool:
+        if client_id != settings.client_id_pool[0]:
+            await sleep(next(pauses))
         with suppress(ClientIdInUseError):
             ib, offline = await _connect_as(client_id, settings, port or settings.gateway_port)
             try:
@@ -270,6 +407,15 @@ async def connect(settings: Settings, *, port: int | None = None) -> GatewayConn
         remedy="End the other program, or set POSITION_SYNC_GATEWAY_CLIENT_ID to a free one; "
         "after a dropped connection the gateway frees an id by itself within a minute or so.",
     )
+
+
+def client_id_pauses(random: Random) -> Iterator[float]:
+    """Give the pauses between the ids of the pool: growing and jittered, bounded in all."""
+    left_s, shortest_s = PAUSES_S, FIRST_PAUSE_S
+    while True:
+        pause_s = min(left_s, shortest_s * random.uniform(1.0, 1.5))
+        left_s, shortest_s = left_s - pause_s, 2 * shortest_s
+        yield pause_s
 
 
 def _check_trading_mode(accounts: Iterable[str], settings: Settings) -> None:
@@ -302,7 +448,7 @@ async def _connect_as(client_id: int, settings: Settings, port: int) -> tuple[IB
         if not trouble.done():
             trouble.set_result(error)
 
-    heard: list[int] = []
+    heard = bytearray()
     offline: list[str] = []
 
     def on_error(_request: int, code: int, text: str, _contract: object) -> None:
@@ -313,10 +459,12 @@ async def _connect_as(client_id: int, settings: Settings, port: int) -> tuple[IB
 
     def on_data(data: bytes) -> None:
         # The first frame is "version NUL time NUL": a length, then digits.
-        too_long = int.from_bytes(data[:4], "big") > MAX_FRAME
-        if not heard and (too_long or not data[4:5].isdigit()):
+        if len(heard) > 4:
+            return
+        heard.extend(data[:5])
+        too_long = len(heard) >= 4 and int.from_bytes(heard[:4], "big") > MAX_FRAME
+        if too_long or (len(heard) > 4 and not heard[4:5].isdigit()):
             report(_not_a_gateway(where))
-        heard.append(len(data))
 
     def on_end(_message: str) -> None:
         report(

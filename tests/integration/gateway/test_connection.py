@@ -1,8 +1,10 @@
 """Connecting: the real ib_async over a real socket, to the simulator and to what is none."""
 
 import asyncio
-import time
+import struct
 from contextlib import asynccontextmanager
+from itertools import islice
+from random import Random
 
 import pytest
 
@@ -14,7 +16,12 @@ from position_sync_dagster.errors import (
     NotAGatewayError,
     SettingsError,
 )
-from position_sync_dagster.gateway.connection import IBConnectionManager, connect
+from position_sync_dagster.gateway.connection import (
+    PAUSES_S,
+    IBConnectionManager,
+    client_id_pauses,
+    connect,
+)
 from position_sync_dagster.settings import Settings, load_settings
 
 
@@ -54,17 +61,35 @@ async def test_connecting_asks_for_positions_alone(simulate, settings_for):
         await manager.close()
 
 
-async def test_a_client_id_in_use_leads_to_the_next_of_the_pool(simulate, settings_for):
+async def test_a_client_id_in_use_leads_to_the_next_of_the_pool_after_a_pause(
+    simulate, settings_for
+):
+    pauses = []
+
+    async def pause(seconds):
+        pauses.append(seconds)
+
     async with simulate() as sim:
-        settings = settings_for(sim, gateway_client_ids=2)
-        connections = [await connect(settings), await connect(settings)]
-        assert [c.client_id for c in connections] == [17, 18]
-        started = time.monotonic()
-        with pytest.raises(ClientIdInUseError, match="17 to 18"):
-            await connect(settings)
-        assert time.monotonic() - started < settings.gateway_timeout_s
+        settings = settings_for(sim, gateway_client_ids=3)
+        connections = [await connect(settings, sleep=pause) for _ in range(3)]
+        assert [c.client_id for c in connections] == [17, 18, 19]
+        assert len(pauses) == 3
+        pauses.clear()
+        async with asyncio.timeout(settings.gateway_timeout_s):
+            with pytest.raises(ClientIdInUseError, match="17 to 19"):
+                await connect(settings, sleep=pause)
+        assert len(pauses) == 2
         for connection in connections:
             await connection.close()
+
+
+def test_the_pauses_between_client_ids_grow_and_are_bounded():
+    for seed in range(20):
+        pauses = list(islice(client_id_pauses(Random(seed)), 31))
+        assert 0.5 <= pauses[0] <= 0.75
+        assert pauses[0] < pauses[1] < pauses[2]
+        assert sum(pauses) == pytest.approx(PAUSES_S)
+    assert next(client_id_pauses(Random(1))) != next(client_id_pauses(Random(2)))
 
 
 async def test_nothing_listening_is_said_with_address_and_remedy():
@@ -85,6 +110,42 @@ async def test_a_web_server_is_named_as_no_gateway():
     async with server(answer) as settings:
         with pytest.raises(NotAGatewayError, match=str(settings.gateway_port)):
             await connect(settings)
+
+
+async def test_a_greeting_that_comes_in_pieces_is_no_other_protocol():
+    async def answer(reader, writer):
+        await reader.read(100)
+        text = b"176\x0020260302 15:00:00 GMT\x00"
+        for piece in (struct.pack(">I", len(text)), text):
+            writer.write(piece)
+            await writer.drain()
+            await asyncio.sleep(0.05)
+        await reader.read(100)
+        writer.close()
+
+    async with server(answer) as settings:
+        with pytest.raises(GatewayRefusedError, match="closed the connection"):
+            await connect(settings)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [b"", b"\x00\x00", b"\x00\x00\x00\x1a176\x00", b"\x00\x00\x00\x0b1garbage\x00\x00\x00"],
+    ids=["nothing", "half a length", "half a greeting", "a greeting of garbage"],
+)
+async def test_a_server_that_stops_in_the_middle_of_the_greeting_is_a_timeout(said, caplog):
+    over = asyncio.Event()
+
+    async def answer(_reader, writer):
+        writer.write(said)
+        await over.wait()
+        writer.close()
+
+    async with server(answer) as settings:
+        with pytest.raises(GatewayTimeoutError, match=r"did not answer within 0\.5 s"):
+            await connect(settings)
+        over.set()
+    assert "Traceback" not in caplog.text
 
 
 async def test_a_silent_server_is_a_timeout():
@@ -134,4 +195,37 @@ async def test_a_dropped_connection_is_followed_by_a_new_one(simulate, settings_
         second = await manager.get_connection()
         assert second is not first
         assert second.is_connected
+        await manager.close()
+
+
+async def test_a_gateway_that_moved_is_followed_and_found_again_at_its_old_port(
+    simulate, settings_for, caplog
+):
+    async with simulate() as old:
+        manager = IBConnectionManager(settings_for(old))
+        first = await manager.get_connection()
+        async with simulate() as new:
+            old.send_error(1300, f"Please reconnect on the new port - {new.port}")
+            async with asyncio.timeout(5):
+                while first.new_port is None:
+                    await asyncio.sleep(0.01)
+            assert str(new.port) in caplog.text
+            old.disconnect()
+            await asyncio.wait_for(first.lost.wait(), 5)
+            second = await manager.get_connection()
+            assert second.ib.client.port == new.port
+        await asyncio.wait_for(second.lost.wait(), 5)
+        third = await manager.get_connection()
+        assert third.ib.client.port == old.port
+        await manager.close()
+
+
+async def test_a_new_port_that_is_none_is_not_followed(simulate, settings_for):
+    async with simulate() as sim:
+        manager = IBConnectionManager(settings_for(sim))
+        first = await manager.get_connection()
+        sim.send_error(1300, "Please reconnect on the new port - 99999")
+        sim.disconnect()
+        await asyncio.wait_for(first.lost.wait(), 5)
+        assert (await manager.get_connection()).is_connected
         await manager.close()
