@@ -21,7 +21,9 @@ async def drain(
     """Value every pending request from `broker_positions`; it connects to nothing.
 
     It ends when nothing more can be claimed or after `time_limit_s` (default: the setting).
-    While the owner of the login is blind it claims nothing and says so in `reason`.
+    Requests that the broker's current word does not answer are given back at its end: until then
+    they are held, so that it goes through all the others. While the owner of the login is blind
+    it claims nothing and says so in `reason`.
 
     Raises:
         LakeError: A table could not be used; claimed requests are rescued by a later drain.
@@ -41,17 +43,18 @@ async def drain(
     )
     batches: list[BatchReport] = []
     reason = None
-    while (clock() - started).total_seconds() < limit_s:
-        try:
-            report = await worker.process_batch()
-        except SourceBlindError as error:
-            reason = str(error)
-            break
-        if report.claimed:
-            batches.append(report)
-        reason = report.reason or reason
-        if report.claimed < settings.batch_size or report.released:
-            break
+    async with worker.putting_off():
+        while (clock() - started).total_seconds() < limit_s:
+            try:
+                report = await worker.process_batch()
+            except SourceBlindError as error:
+                reason = str(error)
+                break
+            if report.claimed:
+                batches.append(report)
+            reason = report.reason or reason
+            if report.claimed < settings.batch_size:
+                break
     versions = [b.version for b in batches if b.version is not None]
     left = await lake.queue.overview()
     return DrainReport(

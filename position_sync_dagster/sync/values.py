@@ -11,10 +11,14 @@ from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.request import QueuedPosition
 from position_sync_dagster.domain.routing import Key
 from position_sync_dagster.domain.session import GatewaySession, SessionState
+from position_sync_dagster.domain.update import ValueOrigin
 from position_sync_dagster.errors import GatewayError
 from position_sync_dagster.lake.broker_positions import BrokerPositionsTable
 from position_sync_dagster.lake.sessions import GatewaySessions
 from position_sync_dagster.settings import Settings
+
+AHEAD = timedelta(minutes=5)
+"""Clocks differ by less; a time further ahead was told by a clock that was wrong, or set back."""
 
 
 class SourceBlindError(GatewayError):
@@ -27,12 +31,12 @@ class BrokerView:
 
     Attributes:
         complete: It covers every account.
-        unconfirmed: Accounts of which the values are too old to be told as news.
+        unconfirmed: Holdings of which the values are too old to be told as news.
     """
 
     holdings: Mapping[Key, BrokerPosition]
     complete: bool
-    unconfirmed: frozenset[str] = frozenset()
+    unconfirmed: frozenset[Key] = frozenset()
 
 
 class ValueSource(Protocol):
@@ -78,7 +82,7 @@ def answer(request: QueuedPosition, view: BrokerView) -> Answer:
         found = [holding] if holding is not None else []
     else:
         found = [h for (_, conid), h in view.holdings.items() if conid == request.conid]
-    if any(holding.account in view.unconfirmed and holding.position for holding in found):
+    if any(holding.key in view.unconfirmed and holding.position for holding in found):
         return Answer(verdict=Verdict.UNKNOWN)
     if found:
         return Answer(verdict=Verdict.VALUED, holdings=tuple(found))
@@ -109,7 +113,7 @@ class LakeValues:
         gateway_id, now = self._settings.gateway_id, self._clock()
         session = await self._sessions.current(gateway_id)
         rows = await self._positions.read(gateway_id)
-        why = why_blind(session, confirmed_at(rows), self._settings, now)
+        why = why_blind(session, confirmed_at(rows, now), self._settings, now)
         if why is not None:
             raise SourceBlindError(
                 why, remedy="The requests wait; nothing is lost and nothing is failed."
@@ -126,17 +130,33 @@ class LakeValues:
 
 def unconfirmed(
     rows: Iterable[BrokerPosition], settings: Settings, now: datetime
-) -> frozenset[str]:
-    """Name the accounts that the broker has not confirmed for two refresh intervals."""
-    bound = now - timedelta(seconds=2 * settings.refresh_interval_s + settings.drain_time_limit_s)
+) -> frozenset[Key]:
+    """Name the holdings of which the broker has said nothing for two refresh intervals.
+
+    What it says counts either way: a walk of the account that ended, which confirms all of its
+    holdings, or a value that came for this one (a PnLSingle subscription needs no walk).
+    """
+    span = timedelta(seconds=2 * settings.refresh_interval_s + settings.drain_time_limit_s)
     return frozenset(
-        row.account for row in rows if row.confirmed_at is None or row.confirmed_at < bound
+        row.key
+        for row in rows
+        if not (
+            _is_recent(row.confirmed_at, span, now)
+            or (row.value_source is not ValueOrigin.NONE and _is_recent(row.received_at, span, now))
+        )
     )
 
 
-def confirmed_at(rows: Iterable[BrokerPosition]) -> datetime | None:
-    """Tell when the broker last confirmed an account of these rows; None when it never has."""
-    return max((row.confirmed_at for row in rows if row.confirmed_at), default=None)
+def confirmed_at(rows: Iterable[BrokerPosition], now: datetime | None = None) -> datetime | None:
+    """Tell when the broker last confirmed an account of these rows; None when it never has.
+
+    Args:
+        now: Times that lie ahead of it, from before the clock was set back, are left out as long
+            as there are others.
+    """
+    times = [row.confirmed_at for row in rows if row.confirmed_at is not None]
+    told = [at for at in times if now is None or at <= now + AHEAD]
+    return max(told or times, default=None)
 
 
 def why_blind(
@@ -145,7 +165,8 @@ def why_blind(
     """Tell why the owner's last words do not count now; None when they do.
 
     They count while the owner is LIVE, and without an owner for as long as a refresh may be
-    apart, from the newest `confirmed_at` in `broker_positions` on.
+    apart, from the newest `confirmed_at` in `broker_positions` on. One that lies ahead tells that
+    the clock was set back, and not how old the words are.
     """
     gateway_id = settings.gateway_id
     if session is not None and session.is_alive(now):
@@ -158,11 +179,14 @@ def why_blind(
         )
     if confirmed is None:
         return f"Nobody has asked the gateway {gateway_id} for its positions yet."
-    if now - confirmed > timedelta(
-        seconds=settings.refresh_interval_s + settings.drain_time_limit_s
-    ):
+    span = timedelta(seconds=settings.refresh_interval_s + settings.drain_time_limit_s)
+    if not _is_recent(confirmed, span, now):
         return (
             f"The gateway {gateway_id} was last asked at {confirmed:%Y-%m-%d %H:%M:%S} UTC, "
             "and no stream lives."
         )
     return None
+
+
+def _is_recent(at: datetime | None, span: timedelta, now: datetime) -> bool:
+    return at is not None and now - span <= at <= now + AHEAD

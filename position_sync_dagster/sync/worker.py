@@ -2,17 +2,18 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
-from uuid import NAMESPACE_URL, uuid4, uuid5
+from uuid import uuid4
 
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.request import QueuedPosition
 from position_sync_dagster.domain.update import PositionUpdate, Source
 from position_sync_dagster.domain.valuation import Provenance, from_portfolio
 from position_sync_dagster.errors import LakeError, LeaseLostError, PositionSyncError, SettingsError
+from position_sync_dagster.lake.ids import content_id, new_ids
 from position_sync_dagster.lake.queue import PositionQueue
 from position_sync_dagster.lake.updates import PositionUpdatesTable
 from position_sync_dagster.settings import Settings, load_settings
@@ -28,6 +29,7 @@ from position_sync_dagster.sync.values import (
 logger = logging.getLogger(__name__)
 
 NOT_HELD = "No account of the login holds this conid."
+NOT_COVERED = "the broker's answer did not cover every account"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +63,8 @@ def plan_batch(
 ) -> BatchPlan:
     """Decide each request of a batch; pure.
 
-    The update_id of a row is derived from its request and account, so that a batch that is
-    written again after a crash is known.
+    The update_id of a row is derived from its request and holding, so that a batch that is
+    written again after a crash is known; it sorts by the request's time, as the table likes it.
     """
     rows: list[PositionUpdate] = []
     marks: dict[Verdict, list[str]] = {verdict: [] for verdict in Verdict}
@@ -71,13 +73,12 @@ def plan_batch(
         marks[found.verdict].append(request.request_id)
         for holding in found.holdings:
             row = from_portfolio(holding, source=Source.QUEUE, now=now, by=by)
-            name = f"{request.request_id}/{holding.account}/{holding.instrument.conid}"
             rows.append(
                 replace(
                     row,
                     request_id=request.request_id,
                     batch_id=batch_id,
-                    update_id=str(uuid5(NAMESPACE_URL, name)),
+                    update_id=content_id(request.created_at, request.request_id, *holding.key),
                 )
             )
     return BatchPlan(
@@ -138,6 +139,7 @@ class QueueWorker:
         self._clock = clock
         self._owner = f"worker-{uuid4()}"
         self._stats = WorkerStats()
+        self._put_off: list[Sequence[QueuedPosition]] | None = None
         self._task: asyncio.Task[None] | None = None
         self._stop = asyncio.Event()
 
@@ -163,6 +165,26 @@ class QueueWorker:
         finally:
             await self._values.close()
 
+    @asynccontextmanager
+    async def putting_off(self) -> AsyncIterator[None]:
+        """Keep what cannot be answered now until the end, and give it back then.
+
+        Given back at once, it would be the oldest again, and the next batch the same one: the
+        requests behind it would never be claimed. Held no longer than its lease.
+
+        Example:
+            async with worker.putting_off():
+                while (await worker.process_batch()).claimed:
+                    pass
+        """
+        put_off = self._put_off = []
+        try:
+            yield
+        finally:
+            self._put_off = None
+            for requests in put_off:
+                await self._give_back(requests, NOT_COVERED)
+
     async def process_batch(self) -> BatchReport:
         """Claim one batch, write its rows in one commit and mark it.
 
@@ -176,28 +198,41 @@ class QueueWorker:
         batch = await self._queue.claim_batch(
             self._batch_size, owner=self._owner, lease_s=self._settings.lease_s
         )
-        batch_id = str(uuid4())
+        (batch_id,) = new_ids(started, 1)
         if not batch:
             return self._report(batch_id, batch, started)
+        lease = batch[0].lease_token
         plan = plan_batch(batch, view, batch_id=batch_id, now=self._clock(), by=self._by)
         try:
             version, rows = await self._write(batch, plan, batch_id)
-            await self._queue.mark_success(plan.valued)
-            for request_id in plan.not_held:
-                await self._queue.mark_failed(request_id, NOT_HELD, retryable=False)
+            await self._queue.mark_success(plan.valued, lease_token=lease)
+            await self._queue.mark_failed_many(
+                dict.fromkeys(plan.not_held, NOT_HELD), retryable=False, lease_token=lease
+            )
         except LeaseLostError:
             raise
         except LakeError:
-            with suppress(LakeError):  # else the lease ends, and they are rescued
-                await self._queue.release([request.request_id for request in batch])
+            await self._give_back(batch, "the lake could not be used")
             raise
-        reason = None
-        if plan.unknown:
-            reason = "the broker's answer did not cover every account"
-            await self._queue.release(plan.unknown, reason)
+        unknown = [request for request in batch if request.request_id in plan.unknown]
+        if unknown and self._put_off is not None:
+            self._put_off.append(unknown)
+        elif unknown:
+            await self._give_back(unknown, NOT_COVERED)
         return self._report(
-            batch_id, batch, started, plan=plan, version=version, rows=rows, reason=reason
+            batch_id,
+            batch,
+            started,
+            plan=plan,
+            version=version,
+            rows=rows,
+            reason=NOT_COVERED if unknown else None,
         )
+
+    async def _give_back(self, requests: Sequence[QueuedPosition], why: str) -> None:
+        """Release requests of one claim; where that fails, their lease ends by itself."""
+        with suppress(LakeError):
+            await self._queue.release(_ids(requests), why, lease_token=requests[0].lease_token)
 
     async def _write(
         self, batch: Sequence[QueuedPosition], plan: BatchPlan, batch_id: str
@@ -205,12 +240,15 @@ class QueueWorker:
         """Commit the rows under a lease that still holds; give Delta version and row count."""
         if not plan.rows:
             return None, 0
-        if not await self._queue.holds([request.request_id for request in batch]):
-            raise LeaseLostError(
-                f"The lease of batch {batch_id} ended before its rows were written.",
-                remedy="Raise POSITION_SYNC_LEASE_S; the requests are claimed again.",
-            )
-        written = await self._updates.append(plan.rows, batch_id=batch_id)
+
+        def still_ours() -> None:
+            if not self._queue.sync.holds(_ids(batch), lease_token=batch[0].lease_token):
+                raise LeaseLostError(
+                    f"The lease of batch {batch_id} ended before its rows were written.",
+                    remedy="Raise POSITION_SYNC_LEASE_S; the requests are claimed again.",
+                )
+
+        written = await self._updates.append(plan.rows, batch_id=batch_id, guard=still_ours)
         return written.version, written.rows
 
     def _report(
@@ -256,22 +294,38 @@ class QueueWorker:
         """Drain until stopped; what goes wrong is said once and tried again."""
         said = ""
         while not self._stop.is_set():
-            full = False
+            more = False
             try:
                 await self._queue.rescue()
-                report = await self.process_batch()
-                full, said = report.claimed == self._batch_size, ""
+                more, said = await self._drain(), ""
             except SourceBlindError as error:
                 if str(error) != said:
                     logger.warning("%s", error)
                     said = str(error)
             except PositionSyncError as error:
                 logger.error("%s", error)
-            if not full:
+            if not more:
                 try:
                     await asyncio.wait_for(self._stop.wait(), self._interval_s)
                 except TimeoutError:
                     continue
+
+    async def _drain(self) -> bool:
+        """Process what waits, for half a lease at most; tell whether to go on at once."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self._settings.lease_s / 2
+        answered = False
+        async with self.putting_off():
+            while not self._stop.is_set() and loop.time() < until:
+                report = await self.process_batch()
+                answered = answered or report.released < report.claimed
+                if report.claimed < self._batch_size:
+                    return False
+        return answered
+
+
+def _ids(requests: Iterable[QueuedPosition]) -> list[str]:
+    return [request.request_id for request in requests]
 
 
 def _shared_connection(settings: Settings) -> ValueSource:

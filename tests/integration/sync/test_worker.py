@@ -72,18 +72,56 @@ async def test_without_a_gateway_nothing_is_claimed_and_nothing_fails(lake, work
     assert counts[QueueStatus.PENDING] == 1
 
 
-async def test_a_batch_whose_lease_was_lost_is_not_written(simulate, lake, worker_for):
+async def test_a_batch_whose_lease_ends_while_other_writers_win_is_not_written(
+    simulate, lake, worker_for, eventually, monkeypatch
+):
     async with simulate() as sim:
-        worker = worker_for(sim)
+        worker = worker_for(sim, lease_s=0.2)
         await lake.queue.insert(CALL, "AAPL")
+        append = lake.updates.append
 
-        async def lost(_ids):
-            return False
+        async def slowly(*args, **more):
+            await eventually(lake.queue.rescue)
+            return await append(*args, **more)
 
-        lake.queue.holds = lost
+        monkeypatch.setattr(lake.updates, "append", slowly)
         with pytest.raises(LeaseLostError):
             await worker.process_batch()
         assert await lake.updates.count() == 0
+        await worker.stop()
+
+
+async def test_a_lease_that_another_worker_took_over_the_same_queue_object_is_not_ours(
+    simulate, lake, worker_for, eventually, monkeypatch
+):
+    async with simulate() as sim:
+        worker = worker_for(sim, lease_s=0.2)
+        await lake.queue.insert(CALL, "AAPL")
+        append, taken = lake.updates.append, []
+
+        async def slowly(*args, **more):
+            await eventually(lake.queue.rescue)
+            taken.extend(await lake.queue.claim_batch(1, owner="another", lease_s=60))
+            return await append(*args, **more)
+
+        monkeypatch.setattr(lake.updates, "append", slowly)
+        with pytest.raises(LeaseLostError):
+            await worker.process_batch()
+        assert await lake.updates.count() == 0
+        (request,) = taken
+        await lake.queue.mark_success(request.request_id, lease_token=request.lease_token)
+        await worker.stop()
+
+
+async def test_what_is_not_held_is_marked_in_one_commit(simulate, lake, worker_for):
+    async with simulate() as sim:
+        worker = worker_for(sim)
+        await lake.queue.insert_many([QueueRequest(900 + n, "NONE") for n in range(20)])
+        before = (await lake.queue.overview()).version
+        report = await worker.process_batch()
+        assert report.failed == 20
+        claim_and_mark = 2
+        assert (await lake.queue.overview()).version == before + claim_and_mark
         await worker.stop()
 
 

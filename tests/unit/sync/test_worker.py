@@ -9,9 +9,17 @@ from position_sync_dagster.domain.broker import BrokerPosition
 from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.domain.request import QueuedPosition, QueueStatus
 from position_sync_dagster.domain.session import GatewaySession, Owner, SessionState
+from position_sync_dagster.domain.update import ValueOrigin
 from position_sync_dagster.domain.valuation import Provenance
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.values import BrokerView, Verdict, answer, why_blind
+from position_sync_dagster.sync.values import (
+    BrokerView,
+    Verdict,
+    answer,
+    confirmed_at,
+    unconfirmed,
+    why_blind,
+)
 from position_sync_dagster.sync.worker import plan_batch
 
 NOW = datetime(2026, 3, 4, 15, 30, tzinfo=UTC)
@@ -70,6 +78,53 @@ def test_a_batch_written_again_has_the_same_update_ids_and_no_two_are_alike():
     assert plan([request(1, request_id="other")]).rows[0].update_id != first.rows[0].update_id
 
 
+def test_rows_written_later_have_later_ids():
+    earlier = plan([replace(request(1), created_at=NOW - timedelta(seconds=1))])
+    assert earlier.rows[0].update_id < plan([request(1)]).rows[0].update_id
+
+
+def told(conid, *, confirmed_s=None, received_s=0, by=ValueOrigin.NONE):
+    confirmed = None if confirmed_s is None else NOW - timedelta(seconds=confirmed_s)
+    received = NOW - timedelta(seconds=received_s)
+    row = holding("A", conid)
+    return replace(row, confirmed_at=confirmed, received_at=received, value_source=by)
+
+
+HOUR_S = 3600
+
+
+@pytest.mark.parametrize(
+    ("row", "counts"),
+    [
+        (told(1, confirmed_s=389), True),
+        (told(1, confirmed_s=391), False),
+        (told(1), False),
+        (told(1, confirmed_s=-60), True),
+        (told(1, confirmed_s=-HOUR_S), False),
+        (told(1, by=ValueOrigin.PNL_SINGLE), True),
+        (told(1, confirmed_s=HOUR_S, received_s=5, by=ValueOrigin.PNL_SINGLE), True),
+        (told(1, confirmed_s=HOUR_S, received_s=391, by=ValueOrigin.PNL_SINGLE), False),
+        (told(1, received_s=-HOUR_S, by=ValueOrigin.PNL_SINGLE), False),
+    ],
+)
+def test_a_holding_is_confirmed_by_a_walk_or_by_a_value_of_its_own(row, counts):
+    silent = told(2, confirmed_s=HOUR_S)
+    rows = {r.key: r for r in (row, silent)}
+    view = BrokerView(
+        holdings=rows, complete=False, unconfirmed=unconfirmed(rows.values(), SETTINGS, NOW)
+    )
+    expected = Verdict.VALUED if counts else Verdict.UNKNOWN
+    assert answer(request(1, "A"), view).verdict is expected
+    assert answer(request(2, "A"), view).verdict is Verdict.UNKNOWN
+
+
+def test_a_confirmation_from_before_the_clock_was_set_back_does_not_hide_a_later_one():
+    rows = [told(1, confirmed_s=-HOUR_S), told(2, confirmed_s=7)]
+    assert confirmed_at(rows, NOW) == NOW - timedelta(seconds=7)
+    assert confirmed_at(rows[:1], NOW) == NOW + timedelta(seconds=HOUR_S)
+    assert confirmed_at([], NOW) is None
+
+
 def session(state, *, alive=True):
     return GatewaySession(
         gateway_id="g", owner=Owner.STREAM, session_id="s", run_id=None, host="h", pid=1,
@@ -87,6 +142,8 @@ def session(state, *, alive=True):
         (session(SessionState.LIVE, alive=False), 100, None),
         (session(SessionState.LIVE, alive=False), 211, "last asked"),
         (session(SessionState.ENDED), None, "Nobody has asked"),
+        (None, -60, None),
+        (None, -3600, "last asked"),
         (None, 100, None),
         (None, None, "Nobody has asked"),
     ],
