@@ -45,6 +45,9 @@ POINTS = {
     ),
 }
 BATCH = 5
+MANY = 20
+"""Requests of an insert that is larger than what waits, and so is an append."""
+
 Call = Callable[..., Any]
 
 
@@ -117,7 +120,8 @@ ARM: dict[str, Callable[[str], None]] = {
     "after the checkpoint": lambda p: after(DeltaTable, "create_checkpoint", p),
     "after the cleanup": lambda p: after(DeltaTable, "cleanup_metadata", p),
     "after the vacuum": lambda p: after(DeltaTable, "vacuum", p),
-    "the insert's file is written": lambda p: uncommitted(stays, "overwrite", p),
+    "the insert's file is written": lambda p: uncommitted(stays, "overwrite", p, acts("insert")),
+    "the large insert's file is written": lambda p: uncommitted(stays, "append", p, acts("insert")),
     "after the insert": lambda p: after(SyncQueue, "insert_many", p),
 }
 
@@ -149,6 +153,11 @@ class Values:
         """Nothing to give up."""
 
 
+def large_insert() -> list[QueueRequest]:
+    """Give requests that nobody asked for yet."""
+    return [QueueRequest(99 + number, "SPY", account="DUSIM1") for number in range(MANY)]
+
+
 async def drained(lake: Lake) -> None:
     worker = QueueWorker(
         lake.queue,
@@ -177,4 +186,6 @@ def main(work: str, path: str, point: str) -> None:
         case "maintain":
             maintenance.maintain(lake.queue.table)
         case "insert":
-            lake.queue.sync.insert_many([QueueRequest(99, "SPY", account="DUSIM1")])
+            lake.queue.sync.insert_many(large_insert()[:1])
+        case "insert_many":
+            lake.queue.sync.insert_many(large_insert())

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from crash_worker import POINTS
+from crash_worker import MANY, POINTS, large_insert
 from nursery import nursery
 
 from position_sync_dagster.domain.request import QueueRequest, QueueStatus
@@ -36,15 +36,15 @@ def requests(lake: Lake) -> dict[QueueStatus, int]:
     return {status: n for status, n in lake.queue.sync.counts().items() if n}
 
 
-def assert_all_ended_once(lake: Lake) -> None:
+def assert_all_ended_once(lake: Lake, count: int = REQUESTS) -> None:
     child = nursery(MODULE).start("drain_later", lake.path, "")
     child.go()
     assert child.said() == "done\n"
-    assert requests(lake) == {QueueStatus.SUCCESS: REQUESTS}
+    assert requests(lake) == {QueueStatus.SUCCESS: count}
     stored = lake.queue.table.rows(columns=["request_id"]).get_column("request_id")
     written = lake.updates.table.rows(columns=["update_id", "request_id"])
     assert sorted(written.get_column("request_id")) == sorted(stored)
-    assert written.get_column("update_id").n_unique() == REQUESTS
+    assert written.get_column("update_id").n_unique() == count
     assert all(diagnose(table).healthy for table in lake.tables)
 
 
@@ -85,11 +85,32 @@ def finish_some(lake: Lake, count: int = 35) -> None:
         lake.queue.sync.mark_success(lake.queue.sync.insert_many([QueueRequest(conid, "SPY")]))
 
 
-def test_an_insert_killed_before_its_commit_leaves_nothing(lake):
-    killed_at(Path(lake.path), "insert", "the insert's file is written")
+INSERTS = {
+    "insert": ("the insert's file is written", 1),
+    "insert_many": ("the large insert's file is written", MANY),
+}
+
+
+@pytest.mark.parametrize("work", INSERTS)
+def test_an_insert_killed_before_its_commit_leaves_nothing(lake, work):
+    point, _ = INSERTS[work]
+    files = data_files(lake)
+    killed_at(Path(lake.path), work, point)
+    assert data_files(lake) > files, "it was killed before it wrote anything"
     assert requests(lake) == {P: REQUESTS}
+    assert_all_ended_once(lake)
 
 
-def test_an_insert_killed_before_it_was_told_is_there(lake):
-    killed_at(Path(lake.path), "insert", "after the insert")
-    assert requests(lake) == {P: REQUESTS + 1}
+@pytest.mark.parametrize("work", INSERTS)
+def test_an_insert_killed_before_it_was_told_is_there_and_is_not_made_twice(lake, work):
+    _, count = INSERTS[work]
+    killed_at(Path(lake.path), work, "after the insert")
+    assert requests(lake) == {P: REQUESTS + count}
+    lake.queue.sync.insert_many(large_insert()[:count])
+    assert requests(lake) == {P: REQUESTS + count}
+    assert_all_ended_once(lake, REQUESTS + count)
+
+
+def data_files(lake: Lake) -> set[Path]:
+    """Give the files in the queue's folder, whether a version names them or not."""
+    return set(Path(lake.queue.table.path).glob("bucket=*/**/*.parquet"))

@@ -41,6 +41,11 @@ def insert(queue: PositionQueue) -> None:
     queue.sync.insert_many(QueueRequest(c, "SPY") for c in range(100, 105))
 
 
+def insert_many(queue: PositionQueue) -> None:
+    """Insert more than wait already, which is an append and no overwrite."""
+    queue.sync.insert_many(QueueRequest(c, "SPY") for c in range(100, 120))
+
+
 def claim(queue: PositionQueue) -> None:
     queue.sync.claim_batch(limit=2)
 
@@ -54,7 +59,7 @@ def fail(queue: PositionQueue) -> None:
         queue.sync.mark_failed(request.request_id, "x", retryable=False)
 
 
-STEPS = [insert, claim, mark, fail]
+STEPS = [insert, insert_many, claim, mark, fail]
 
 
 @pytest.fixture(params=STEPS, ids=lambda step: step.__name__)
@@ -97,6 +102,14 @@ def assert_refused(path: Path) -> None:
 def copies(source: Path, target: Path, count: int) -> Iterator[Path]:
     for number in range(count):
         yield Path(shutil.copytree(source, target / str(number)))
+
+
+@pytest.mark.parametrize(("step", "mode"), [(insert, "Overwrite"), (insert_many, "Append")])
+def test_inserts_of_both_forms_are_among_the_steps(before, step, mode):
+    path, _ = before
+    step(queue_at(path))
+    [made] = DeltaTable(path).history(1)
+    assert made["operationParameters"]["mode"] == mode
 
 
 def test_an_entry_cut_at_any_byte_is_judged_torn(before, last_step):
@@ -185,18 +198,48 @@ def test_a_data_file_of_the_right_size_full_of_zeros_is_found(before, last_step)
     assert rows(queue_at(path)) == old
 
 
-def test_several_torn_commits_are_undone_together(before):
+@pytest.mark.parametrize(("first", "count"), [(insert, 5), (insert_many, 20)])
+def test_several_torn_commits_are_undone_together(before, first, count):
     path, old = before
     queue = queue_at(path)
-    for step in (insert, claim, mark):
+    for step in (first, claim, mark):
         step(queue)
     entry(path, 3).write_bytes(b"")
     written_by(path, 5)[0].unlink()
     found = check_up(path)
     assert (found.version, found.whole_version) == (5, 2)
     assert {tear.version for tear in found.tears} >= {3, 5}
+    assert repair(queue_at(path).table, NOW).saved == count
+    assert len(rows(queue_at(path))) == len(old) + count
+
+
+@pytest.mark.parametrize("size", [0, 3, 1000, None])
+def test_the_first_insert_into_an_empty_queue_is_put_back(tmp_path, size):
+    path = tmp_path / "q"
+    queue_at(path).sync.initialize()
+    insert(queue_at(path))
+    asked = {row["request_id"] for row in rows(queue_at(path))}
+    torn = newest_entry(path)
+    torn.write_bytes(torn.read_bytes()[: size if size is not None else -2])
+    assert_refused(path)
+    found = check_up(path)
+    assert (found.version, found.whole_version, set(found.requests)) == (1, 0, asked)
     assert repair(queue_at(path).table, NOW).saved == 5
-    assert len(rows(queue_at(path))) == len(old) + 5
+    assert {row["request_id"] for row in rows(queue_at(path))} == asked
+    finish(queue_at(path), count=5)
+
+
+def test_an_appended_insert_outlives_the_torn_file_of_the_one_before_it(before):
+    path, old = before
+    queue = queue_at(path)
+    insert_many(queue)
+    queue.sync.insert_many(QueueRequest(c, "SPY") for c in range(200, 260))
+    written_by(path, 3)[0].unlink()
+    found = check_up(path)
+    assert (found.version, found.whole_version, len(found.requests)) == (4, 2, 60)
+    assert repair(queue_at(path).table, NOW).saved == 60
+    healed = rows(queue_at(path))
+    assert {r["conid"] for r in healed} == {r["conid"] for r in old} | set(range(200, 260))
 
 
 def test_a_version_that_is_missing_between_others_is_found(before):
