@@ -1,5 +1,6 @@
 """Upkeep of tables and of Dagster's own storage."""
 
+import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import dagster as dg
 from position_sync_dagster.defs.drain import DRAIN_JOB
 from position_sync_dagster.defs.maintenance import forget, maintain_lake, old_runs
 from position_sync_dagster.defs.resources import GATEWAY, LAKE
+from position_sync_dagster.domain.request import QueueRequest, QueueStatus
 from position_sync_dagster.lake.lake import Lake
 
 SOON = datetime.now(UTC) + timedelta(days=1)
@@ -19,11 +21,31 @@ def ended(instance: dg.DagsterInstance, job_name: str) -> str:
     return run.run_id
 
 
+FINISHED = 35
+"""Commits that finish one request each: more than `maintenance.COMPACT_FROM`."""
+
+
+def finished_files(lake: Lake) -> list[str]:
+    uris = lake.queue.table.snapshot(lambda handle: handle.file_uris())
+    return [uri for uri in uris if "bucket=SUCCESS" in uri]
+
+
 def test_upkeep_goes_over_every_table(settings, instance, lake: Lake) -> None:
+    quick = Lake(settings.lake, fsync=False).queue
+    for request_id in quick.sync.insert_many(
+        QueueRequest(c, "SPY") for c in range(1, FINISHED + 1)
+    ):
+        quick.sync.mark_success(request_id)
+    assert len(finished_files(lake)) == FINISHED
     result = maintain_lake.execute_in_process(
         instance=instance, resources={"lake": LAKE, "gateway": GATEWAY}
     )
     assert result.success
+    assert len(finished_files(lake)) == 1
+    assert lake.queue.sync.counts()[QueueStatus.SUCCESS] == FINISHED
+    for table in lake.tables:
+        last = json.loads(Path(table.path, "_delta_log", "_last_checkpoint").read_bytes())
+        assert (table.spec.name, last["version"]) == (table.spec.name, table.version())
 
 
 def test_runs_that_are_many_are_forgotten_and_closing_days_are_kept(instance) -> None:

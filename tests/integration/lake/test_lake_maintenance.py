@@ -6,6 +6,7 @@ import pytest
 from deltalake import DeltaTable
 
 from position_sync_dagster.domain.request import QueueRequest, QueueStatus
+from position_sync_dagster.errors import BrokenTableError
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.maintenance import maintain
 from position_sync_dagster.lake.queue import PositionQueue
@@ -63,6 +64,30 @@ def test_a_failed_request_is_put_back_out_of_a_merged_file(queue):
     assert queue.sync.retry(ids[7]) == [ids[7]]
     counts = queue.sync.counts()
     assert (counts[QueueStatus.PENDING], counts[QueueStatus.FAILED]) == (1, 39)
+
+
+def test_the_figures_of_a_queue_are_told_without_reading_what_is_finished(queue):
+    [failed, *done] = queue.sync.insert_many(QueueRequest(c, "SPY") for c in range(1, 41))
+    queue.sync.mark_success(done)
+    queue.sync.mark_failed(failed, "no such contract", retryable=False)
+    queue.sync.insert_many(QueueRequest(c, "SPY", 1) for c in (1000, 1001))
+    expected = queue.sync.overview()
+    maintain(queue.table)  # a checkpoint: who opens the table does not look for older files
+    for bucket in (QueueStatus.SUCCESS, QueueStatus.FAILED):
+        [file] = Path(queue.table.path, f"bucket={bucket}").rglob("*.parquet")
+        file.unlink()
+    for again in (queue, PositionQueue(queue.table.path)):
+        assert again.sync.overview() == expected
+        assert again.sync.counts() == {
+            QueueStatus.PENDING: 2,
+            QueueStatus.PROCESSING: 0,
+            QueueStatus.SUCCESS: 39,
+            QueueStatus.FAILED: 1,
+        }
+    queue.sync.release(r.request_id for r in queue.sync.claim_batch())
+    assert queue.sync.overview().by_priority == {1: 2}
+    with pytest.raises(BrokenTableError, match="cannot be read whole"):
+        queue.sync.get_batch(None, status=QueueStatus.SUCCESS)
 
 
 def test_what_no_version_needs_is_deleted_only_after_the_retention(queue):
