@@ -26,6 +26,10 @@ RETENTION = {
 }
 """Short, so that log and files are deleted while others use them; far longer than a commit."""
 
+WHOLE = 100
+"""Kills from which a campaign must have merged and deleted files beside them: fewer may be over
+before the house was kept once."""
+
 BACKLOG = 2000
 """Waiting requests from which the inserters rest for a while."""
 
@@ -69,9 +73,9 @@ def run(path: Path, *, kills: int, seed: int, tell: Callable[[str], None] = prin
     for table in (lake.queue.table, lake.updates.table):
         DeltaTable(table.path).alter.set_table_properties(RETENTION)
     with crew(path, random) as running:
-        for _ in range(kills):
+        for left in range(kills, 0, -1):
             sleep(random.uniform(0.02, 0.25))  # the moment of the kill, not a wait
-            work, victim = running.pop(random.randrange(len(running)))
+            work, victim = running.pop(choose([work for work, _ in running], random, tally, left))
             said = victim.kill()
             assert not said, said
             tally.kills[work] = tally.kills.get(work, 0) + 1
@@ -81,6 +85,7 @@ def run(path: Path, *, kills: int, seed: int, tell: Callable[[str], None] = prin
             running.append((work, start(work, path, random)))
     finish(path)
     check_end(lake, path, tally)
+    check_breadth(tally)
     tally.seconds = monotonic() - began
     return tally
 
@@ -102,6 +107,13 @@ def start(work: str, path: Path, random: Random) -> Child:
     child = nursery(VICTIMS).start(work, str(path), random.randrange(10**9))
     child.go()
     return child
+
+
+def choose(running: list[str], random: Random, tally: Tally, left: int) -> int:
+    """Choose who is killed: anybody, as long as enough kills are left for each kind."""
+    spared = set(CREW) - tally.kills.keys()
+    wanted = [at for at, work in enumerate(running) if work in spared]
+    return random.choice(wanted if wanted and left <= len(spared) else range(len(running)))
 
 
 def check_readable(lake: Lake, tally: Tally) -> None:
@@ -150,6 +162,15 @@ def check_end(lake: Lake, path: Path, tally: Tally) -> None:
     tally.acknowledged = len(acknowledged)
     done = [int(number) for number in notes(path, "keep_house")]
     tally.merged, tally.deleted = sum(done[::2]), sum(done[1::2])
+
+
+def check_breadth(tally: Tally) -> None:
+    """Tell a campaign that tried less than it should from one that found nothing."""
+    kills = sum(tally.kills.values())
+    assert len(tally.kills) == min(kills, len(set(CREW))), f"never killed in {tally}"
+    assert tally.acknowledged, f"no insert was acknowledged in {tally}"
+    assert kills < WHOLE or tally.merged, f"nothing was merged in {tally}"
+    assert kills < WHOLE or tally.deleted, f"nothing was deleted in {tally}"
 
 
 def notes(path: Path, work: str) -> list[str]:
