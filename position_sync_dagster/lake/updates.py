@@ -22,8 +22,9 @@ class PositionUpdatesTable:
     An `update_id` or a `batch_id` that is in the table is never written again, whatever the
     clocks say. Each append looks its ids up in the files whose least and greatest id leave room
     for one of them: next to none for ids that sort by time, as all ids are that this package
-    makes. Give your own ids in order of time too (UUIDs of version 7); random ones, such as
-    `uuid4`, are as safe and slow, since each append then reads the ids of most files.
+    makes. Give your own ids in order of time too (UUIDs of version 7). Random ones, such as
+    `uuid4`, are as safe, but slow: each append, of whatever ids, then reads the ids of most
+    files, for a second or more at ten million rows.
 
     Args:
         delta_lake_path: Folder or `s3://` URI of the table.
