@@ -3,8 +3,9 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 
 from position_sync_dagster.domain.routing import Key
 from position_sync_dagster.domain.update import PositionUpdate, PositionUpdateHandler
@@ -20,7 +21,12 @@ logger = logging.getLogger(__name__)
 FINAL = (LeaseLostError, TradingModeError, ForeignTableError)
 """Errors that another try cannot mend."""
 
-RETRY_S = 0.5
+RETRY_S, LAST_RETRY_S = 0.5, 2.0
+"""The pause before another try, which doubles; shorter than an end waits for a delivery."""
+
+END_S = 1.0
+"""A handler that is cancelled has so long to obey."""
+
 SLOW_S = 10.0
 """A delivery that takes longer is reported."""
 
@@ -38,9 +44,10 @@ class Mailbox:
 
     Undelivered updates are conflated by (account, conid): memory is bounded by the number of
     positions, and the newest value is never lost. A handler with `on_position_updates` takes
-    each flush as one call, and gets it again when it raises a `PositionSyncError` (a table that
-    could not commit), unless its lease is lost; any other error is reported and the update counts
-    as delivered.
+    each flush as one call, and gets it again, newer values over it, whatever it raises (a table
+    that could not commit, a defect in the code below it), unless its lease is lost. One without
+    hears each update once: it may have acted on it before it raised, so what it raises is
+    reported and the update counts as delivered.
     """
 
     def __init__(
@@ -51,6 +58,7 @@ class Mailbox:
         self._batched = getattr(handler, "on_position_updates", None)
         self._on_delivered = on_delivered
         self._pending: dict[Key, Letter] = {}
+        self._in_hand = 0
         self._filled = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -67,7 +75,7 @@ class Mailbox:
         if self._pending:
             self._idle.clear()
             self._filled.set()
-            if self._task is None:
+            if self._task is None or self._task.done():
                 self._task = asyncio.create_task(self._run())
 
     async def close(self, *, timeout_s: float) -> None:
@@ -78,45 +86,55 @@ class Mailbox:
             logger.error(
                 "%s did not take its last %d updates",
                 type(self.handler).__name__,
-                len(self._pending),
+                self._in_hand + len(self._pending),
             )
         if self._task is not None:
             self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await asyncio.wait({self._task}, timeout=END_S)
             self._task = None
 
     async def _run(self) -> None:
+        tries = 0
         while True:
             await self._filled.wait()
             self._filled.clear()
             letters, self._pending = list(self._pending.values()), {}
+            self._in_hand = len(letters)
             watch = asyncio.get_running_loop().call_later(SLOW_S, self._report_slow, len(letters))
             try:
-                failed = await self._deliver(letters)
+                failed = await self._deliver(letters, first=not tries)
+            except BaseException:
+                self._take_back(letters)
+                raise
             finally:
                 watch.cancel()
+                self._in_hand = 0
             if failed:
-                newer, self._pending = self._pending, {}
-                self.put(letters)
-                self.put(newer.values())
-                await asyncio.sleep(RETRY_S)
-            elif not self._pending:
+                self._take_back(letters)
+                await asyncio.sleep(min(LAST_RETRY_S, RETRY_S * 2.0**tries))
+                tries = min(tries + 1, 30)
+                continue
+            tries = 0
+            if not self._pending:
                 self._idle.set()
 
-    async def _deliver(self, letters: list[Letter]) -> bool:
-        """Hand the updates over; True where the handler wants them again."""
-        try:
-            if self._batched is not None:
-                await self._batched([letter.update for letter in letters])
-            else:
-                for letter in letters:
-                    await self._hand_over(letter.update)
-        except PositionSyncError as error:
-            self._report(error)
-            return not isinstance(error, FINAL)
-        except Exception as error:  # noqa: BLE001 - a handler's own code: report it, go on
-            self._report(error)
-            return False
+    def _take_back(self, letters: list[Letter]) -> None:
+        newer, self._pending = self._pending, {}
+        self.put(letters)
+        self.put(newer.values())
+
+    async def _deliver(self, letters: list[Letter], *, first: bool) -> bool:
+        """Hand the updates over; True where the handler is to get them again."""
+        if self._batched is None:
+            for letter in letters:
+                error = await _raised(partial(self.handler.on_position_update, letter.update))
+                if error is not None:
+                    self._report(error, trace=True)
+        else:
+            error = await _raised(partial(self._batched, [letter.update for letter in letters]))
+            if error is not None:
+                self._report(error, trace=first)
+                return not isinstance(error, FINAL)
         if self._on_delivered is not None:
             now = time.time()
             for letter in letters:
@@ -124,16 +142,11 @@ class Mailbox:
                     self._on_delivered(now - letter.arrived)
         return False
 
-    async def _hand_over(self, update: PositionUpdate) -> None:
-        try:
-            await self.handler.on_position_update(update)
-        except Exception as error:  # noqa: BLE001 - a handler's own code: report it, go on
-            self._report(error)
-
-    def _report(self, error: Exception) -> None:
+    def _report(self, error: BaseException, *, trace: bool) -> None:
         self.failures += 1
-        trace = None if isinstance(error, PositionSyncError) else error
-        logger.error("%s failed: %s", type(self.handler).__name__, error, exc_info=trace)
+        shown = error if trace and not isinstance(error, PositionSyncError) else None
+        text = str(error) or type(error).__name__
+        logger.error("%s failed: %s", type(self.handler).__name__, text, exc_info=shown)
 
     def _report_slow(self, count: int) -> None:
         logger.warning(
@@ -142,3 +155,22 @@ class Mailbox:
             count,
             SLOW_S,
         )
+
+
+async def _raised(call: Callable[[], Awaitable[None]]) -> BaseException | None:
+    """Call a handler's own code and give what it raised, unless it is this task that must end.
+
+    A cancellation that the handler brought about itself, and a panic of a library in Rust, are
+    no `Exception`: they would end the delivery for good.
+    """
+    task = asyncio.current_task()
+    raised: BaseException | None = None
+    try:
+        await call()
+    except (KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    except BaseException as error:  # noqa: BLE001 - a handler's own code: report it, go on
+        raised = error
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
+    return raised

@@ -14,6 +14,8 @@ from position_sync_dagster.sync.mailbox import Letter, Mailbox
 @pytest.fixture(autouse=True)
 def _quick_retry(monkeypatch):
     monkeypatch.setattr(module, "RETRY_S", 0.01)
+    monkeypatch.setattr(module, "LAST_RETRY_S", 0.02)
+    monkeypatch.setattr(module, "END_S", 0.2)
 
 
 def letter(conid, price, arrived=None):
@@ -111,7 +113,7 @@ async def test_a_handler_that_hangs_harms_no_other_and_does_not_block_the_end(ca
     for box in boxes:
         await box.close(timeout_s=0.1)
     assert other.heard == [(1, 1.0)]
-    assert "Table did not take its last" in caplog.text
+    assert "Table did not take its last 1 updates" in caplog.text
 
 
 async def test_latency_counts_from_the_first_tick_behind_a_delivery():
@@ -150,3 +152,96 @@ async def test_an_error_that_another_try_cannot_mend_is_not_retried():
     box.put([letter(1, 1.0)])
     await box.close(timeout_s=5)
     assert box.failures == 1
+
+
+class Panic(BaseException):
+    """What a panic of a library in Rust is in Python."""
+
+
+@pytest.mark.parametrize(
+    "error",
+    [asyncio.CancelledError(), Panic("index out of bounds"), RuntimeError("a defect")],
+    ids=["cancelled", "panic", "defect"],
+)
+async def test_a_table_that_raises_anything_gets_the_newest_values_again(error, caplog, eventually):
+    table = Table(fails=3, error=error)
+    box = Mailbox(table)
+    box.put([letter(1, 1.0), letter(2, 2.0)])
+    await eventually(lambda: box.failures)
+    box.put([letter(2, 3.0)])
+    await box.close(timeout_s=5)
+    assert table.batches == [[(1, 1.0), (2, 3.0)]]
+    assert box.failures == 3
+    lines = [record for record in caplog.records if "Table failed: " in record.getMessage()]
+    assert [bool(line.exc_info) for line in lines] == [True, False, False]
+    assert (str(error) or "CancelledError") in caplog.text
+
+
+@pytest.mark.parametrize("error", [asyncio.CancelledError(), Panic("overflow")])
+async def test_a_listener_that_raises_anything_hears_the_others_of_the_flush(error):
+    listener = Listener(fails=1, error=error)
+    box = Mailbox(listener)
+    box.put([letter(1, 1.0), letter(2, 2.0)])
+    await box.close(timeout_s=5)
+    assert listener.heard == [(2, 2.0)]
+    assert box.failures == 1
+
+
+async def test_a_handler_that_raises_before_it_is_awaited_is_reported():
+    class Plain:
+        def on_position_update(self, update):
+            raise RuntimeError("no coroutine")
+
+    box = Mailbox(Plain())
+    box.put([letter(1, 1.0)])
+    await box.close(timeout_s=5)
+    assert box.failures == 1
+
+
+async def test_a_handler_that_cancels_its_own_delivery_is_served_again(eventually):
+    class Cancelling(Table):
+        async def on_position_updates(self, updates):
+            if self.fails:
+                self.fails -= 1
+                asyncio.current_task().cancel()
+                await asyncio.sleep(0)
+            await super().on_position_updates(updates)
+
+    table = Cancelling(fails=1)
+    box = Mailbox(table)
+    box.put([letter(1, 1.0), letter(2, 2.0)])
+    await eventually(lambda: box._task.done())
+    box.put([letter(1, 3.0)])
+    await box.close(timeout_s=5)
+    assert table.batches == [[(1, 3.0), (2, 2.0)]]
+
+
+@pytest.mark.parametrize("swallowed", [False, True])
+async def test_the_end_of_a_mailbox_ends_its_task_whatever_the_handler_makes_of_it(swallowed):
+    class Stubborn(Table):
+        async def on_position_updates(self, updates):
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                if not swallowed:
+                    raise RuntimeError("not now") from None
+
+    box = Mailbox(Stubborn())
+    box.put([letter(1, 1.0)])
+    await asyncio.sleep(0)
+    task = box._task
+    await box.close(timeout_s=0.05)
+    assert task.cancelled()
+    assert box.failures == 0
+
+
+async def test_a_handler_that_hangs_is_reported_while_it_hangs(monkeypatch, caplog, eventually):
+    monkeypatch.setattr(module, "SLOW_S", 0.05)
+    table = Table()
+    table.open.clear()
+    box = Mailbox(table)
+    box.put([letter(1, 1.0), letter(2, 2.0)])
+    await eventually(lambda: "Table has been busy with 2 updates for more than" in caplog.text)
+    table.open.set()
+    await box.close(timeout_s=5)
+    assert table.batches == [[(1, 1.0), (2, 2.0)]]
