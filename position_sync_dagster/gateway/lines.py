@@ -1,5 +1,6 @@
 """Market data lines: one stream per conid, counted as the gateway counts them."""
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -18,10 +19,15 @@ GENERIC_TICKS = "232"
 
 TOO_MANY_LINES = 101
 
-TERMINAL = frozenset({101, 200, 321, 322, 354, 10089, 10168, 10182, 10197})
+LINE_UNKNOWN = 300
+"""Usually the answer to a second cancel; for a line that is held it says that there is none."""
+
+TERMINAL = frozenset({101, 200, LINE_UNKNOWN, 321, 322, 354, 10089, 10168, 10182, 10197})
 """Codes after which the request is dead. Source: recorded gateway behaviour; 10090, 10091 and
 10167 are advisory, ticks follow them."""
 
+DELAYED = 3
+DELAYED_TYPES = frozenset({DELAYED, 4})
 
 CANCEL_EFFECT_S = 2.0
 """Ticks that come later after a cancel say that it had none."""
@@ -32,11 +38,16 @@ KEPT_RETIRED = 200
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refusal:
-    """Why the gateway ended or refused a line."""
+    """Why the gateway ended or refused a line.
+
+    Attributes:
+        market_data_type: What was asked for: 1 live, 2 frozen, 3 and 4 delayed.
+    """
 
     conid: int
     code: int
     text: str
+    market_data_type: int
 
 
 class MarketDataLines:
@@ -46,8 +57,11 @@ class MarketDataLines:
         on_refusal: Listeners, called when the gateway ends or refuses a line; it is freed then.
     """
 
-    def __init__(self, ib: IB, *, settings: Settings) -> None:
+    def __init__(
+        self, ib: IB, *, settings: Settings, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
         self._ib = ib
+        self._monotonic = monotonic
         self._market_data_type = settings.market_data_type
         self._announced = 0
         self._lines: dict[int, _Line] = {}
@@ -88,6 +102,17 @@ class MarketDataLines:
             self._forget(line)
             if self._ib.isConnected():
                 self._ib.client.cancelMktData(line.request_id)
+
+    def switch(self, conid: int, *, market_data_type: int | None = None) -> None:
+        """Ask for a held line anew as another kind of data, for everybody who shares it."""
+        line = self._lines.get(conid)
+        if line is None:
+            return
+        self._forget(line)
+        self._ib.client.cancelMktData(line.request_id)
+        line.market_data_type = market_data_type or self._market_data_type
+        self._lines[conid] = line
+        self._request(line)
 
     def resubscribe(self) -> None:
         """Ask for every line anew, with new request ids: the gateway dropped them (code 1101)."""
@@ -134,7 +159,7 @@ class MarketDataLines:
     def _still_streams(self, ticker: Ticker) -> None:
         """Cancel again what goes on ticking: a cancel is confirmed by its effect alone."""
         retired = self._retired.get(id(ticker))
-        now = self._ib.wrapper.time
+        now = self._monotonic()
         if retired is not None and now - retired.cancelled_at > CANCEL_EFFECT_S:
             retired.cancelled_at = now
             self._ib.client.cancelMktData(retired.request_id)
@@ -146,7 +171,9 @@ class MarketDataLines:
         conid = line.contract.conId
         self._forget(line)
         for listener in list(self.on_refusal):
-            listener(Refusal(conid=conid, code=code, text=text))
+            listener(
+                Refusal(conid=conid, code=code, text=text, market_data_type=line.market_data_type)
+            )
 
     def _forget(self, line: "_Line") -> None:
         """Drop a line; a later one of the conid starts empty, while ib_async reuses tickers."""
@@ -157,7 +184,7 @@ class MarketDataLines:
         wrapper.endTicker(line.ticker, "mktData")
         wrapper.tickers.pop(hash(line.contract), None)
         # Ticks of a cancelled request may still be under way, and ib_async logs unknown ids.
-        self._retired[id(line.ticker)] = _Retired(line.ticker, line.request_id, wrapper.time)
+        self._retired[id(line.ticker)] = _Retired(line.ticker, line.request_id, self._monotonic())
         if len(self._retired) > KEPT_RETIRED:
             oldest = self._retired.pop(next(iter(self._retired)))
             wrapper.reqId2Ticker.pop(oldest.request_id, None)

@@ -94,15 +94,83 @@ async def test_the_line_too_many_is_refused_while_the_others_go_on(line, eventua
     await eventually(lambda: seen.update(ticked.take()) or {CALL, PUT} <= seen)
 
 
-async def test_a_contract_without_permission_frees_its_line(line, eventually):
+@pytest.mark.parametrize("code", [354, 10089, 10168, 10197])
+async def test_a_contract_without_permission_frees_its_line(line, eventually, code):
     sim, connection, details = line
-    sim.set_permission(CALL, 354)
+    sim.set_permission(CALL, code)
     refusals = []
     connection.lines.on_refusal.append(refusals.append)
     connection.lines.subscribe(details[CALL])
     await eventually(lambda: refusals)
-    assert refusals[0].code == 354
-    assert connection.lines.in_use == 0
+    assert (refusals[0].code, refusals[0].market_data_type) == (code, 1)
+    assert connection.lines.in_use == sim.stats()["lines_in_use"] == 0
+
+
+@pytest.mark.parametrize(("code", "asked", "given"), [(10090, 1, 1), (10091, 1, 1), (10167, 3, 3)])
+async def test_an_advisory_code_frees_no_line_and_ticks_follow_it(
+    line, eventually, code, asked, given
+):
+    sim, connection, details = line
+    sim.set_permission(CALL, code)
+    refusals, heard = [], []
+    connection.lines.on_refusal.append(refusals.append)
+    connection.ib.errorEvent += lambda _request, code, *_more: heard.append(code)
+    connection.lines.subscribe(details[CALL], market_data_type=asked)
+    await eventually(lambda: code in heard)
+    await eventually(lambda: connection.lines.quote(CALL).bid is not None)
+    assert connection.lines.quote(CALL).market_data_type == given
+    assert refusals == []
+    assert connection.lines.in_use == sim.stats()["lines_in_use"] == 1
+
+
+async def test_a_line_turns_from_delayed_to_live_data_without_a_second_one(line, eventually):
+    sim, connection, details = line
+    sim.set_permission(CALL, 354)
+    connection.lines.subscribe(details[CALL], market_data_type=3)
+    await eventually(lambda: connection.lines.quote(CALL).market_data_type == 3)
+    sim.set_permission(CALL, None)
+    connection.lines.switch(CALL)
+    assert connection.lines.quote(CALL).mark is None
+    await eventually(lambda: connection.lines.quote(CALL).mark is not None)
+    assert connection.lines.quote(CALL).market_data_type == 1
+    assert connection.lines.in_use == sim.stats()["lines_in_use"] == sim.stats()["peak_lines"] == 1
+    connection.lines.switch(PUT)
+    assert connection.lines.in_use == 1
+
+
+async def test_a_line_that_the_gateway_says_is_not_there_does_not_count(line, eventually):
+    sim, connection, details = line
+    refusals = []
+    connection.lines.on_refusal.append(refusals.append)
+    for conid in (CALL, PUT):
+        connection.lines.subscribe(details[conid])
+    await eventually(lambda: sim.stats()["lines_in_use"] == 2)
+    sim.send_error(300, "Can't find EId with tickerId", req_id=_request_of(connection, CALL))
+    await eventually(lambda: refusals)
+    assert [(r.conid, r.code) for r in refusals] == [(CALL, 300)]
+    assert connection.lines.in_use == 1
+    assert connection.lines.quote(CALL) is None
+
+
+async def test_a_second_cancel_is_answered_by_300_and_changes_no_count(line, eventually):
+    sim, connection, details = line
+    heard = []
+    connection.ib.errorEvent += lambda _request, code, *_more: heard.append(code)
+    for conid in (CALL, PUT):
+        connection.lines.subscribe(details[conid])
+    await eventually(lambda: sim.stats()["lines_in_use"] == 2)
+    request_id = _request_of(connection, CALL)
+    connection.lines.cancel(CALL)
+    connection.ib.client.cancelMktData(request_id)
+    await eventually(lambda: 300 in heard)
+    assert connection.lines.in_use == sim.stats()["lines_in_use"] == 1
+    connection.lines.subscribe(details[CALL])
+    await eventually(lambda: connection.lines.quote(CALL).mark is not None)
+    assert connection.lines.in_use == sim.stats()["lines_in_use"] == 2
+
+
+def _request_of(connection, conid):
+    return connection.lines._lines[conid].request_id
 
 
 async def test_a_cancel_without_effect_is_repeated(line, eventually, monkeypatch):
