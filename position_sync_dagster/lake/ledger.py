@@ -119,8 +119,8 @@ class SyncUpdates:
 
         self.table.transact(step)
 
-    def existing(self, update_ids: Iterable[str], since: datetime | None = None) -> set[str]:
-        """Give which of these ids are written already; `since` changes nothing."""
+    def existing(self, update_ids: Iterable[str]) -> set[str]:
+        """Give which of these ids are written already."""
         ids = pl.Series(list(update_ids), dtype=pl.String)
         return self.table.snapshot(lambda handle: self._stored(actions(handle), "update_id", ids))
 

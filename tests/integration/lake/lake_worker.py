@@ -74,7 +74,7 @@ def drain(lake: Lake, lease_s: float, limit: int, until_empty: bool = True) -> i
             time.sleep(0.01)
             continue
         ids = [request.request_id for request in batch]
-        known = updates.existing(ids, min(request.created_at for request in batch))
+        known = updates.existing(ids)
         now = datetime.now(UTC)
         rows = [
             PositionUpdate(
