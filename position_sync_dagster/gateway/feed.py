@@ -35,7 +35,8 @@ NOT_SUBSCRIBED = 2101
 ACCOUNT_TIME_MESSAGE = 8
 
 ZONE_TRUST = timedelta(minutes=10)
-"""The last time message of a download is about now, if we read it in the right zone."""
+"""The last time message of a download, and the one after a row that comes later by itself, is
+about now, if we read it in the right zone."""
 
 
 @dataclass(slots=True)
@@ -64,7 +65,6 @@ class AccountFeed:
         self._settings = settings
         self._clock = clock
         self._walk: _Walk | None = None
-        self._zone: tzinfo | None = None
         self._guard = asyncio.Lock()
         self._ensuring = asyncio.Lock()
         self._holdings: dict[Key, BrokerPosition] = {}
@@ -174,13 +174,18 @@ class AccountFeed:
         async with self._ensuring:
             if self.snapshot_at is None:
                 await self.snapshot()
-            if self.walked_at is not None and self._clock() - self.walked_at <= max_age:
+            if self._walked_within(max_age):
                 return
             if self.is_complete and len(self.accounts) == 1 and self._ib.isConnected():
                 self.walked_at = self._clock()
                 self._settle(self.accounts[0], Completeness.COMPLETE)
             else:
                 await self.walk()
+
+    def _walked_within(self, max_age: timedelta) -> bool:
+        # A walk that lies ahead was before the clock was set back: nobody knows how long ago.
+        walked_at = self.walked_at
+        return walked_at is not None and timedelta() <= self._clock() - walked_at <= max_age
 
     def unsubscribed(self, changed: Iterable[Key]) -> set[str]:
         """Give the accounts of which the values of these changes come by no open subscription."""
@@ -339,22 +344,18 @@ class AccountFeed:
         if walk.times is not None:
             walk.times[key] = text
         else:
-            self._stamp(key, text)
+            self._stamp(key, text, _zone_now(text, self._clock()))
 
     def _apply_times(self, walk: _Walk) -> None:
         """Date the rows of a download, if its closing time is now in our zone or in UTC."""
-        now = self._clock()
-        self._zone = next(
-            (zone for zone in (now.astimezone().tzinfo, UTC) if zone and _is_now(walk, now, zone)),
-            None,
-        )
+        zone = _zone_now(walk.closing_time, self._clock())
         for key, text in (walk.times or {}).items():
-            self._stamp(key, text)
+            self._stamp(key, text, zone)
 
-    def _stamp(self, key: Key, text: str) -> None:
+    def _stamp(self, key: Key, text: str, zone: tzinfo | None) -> None:
         holding = self._holdings.get(key)
-        if holding is not None and self._zone is not None:
-            at = moment_of(text, now=self._clock(), zone=self._zone)
+        if holding is not None and zone is not None:
+            at = moment_of(text, now=self._clock(), zone=zone)
             self._holdings[key] = replace(holding, value_time=at)
 
     def _put_position(
@@ -425,9 +426,17 @@ class AccountFeed:
         )
 
 
-def _is_now(walk: _Walk, now: datetime, zone: tzinfo) -> bool:
-    closing = moment_of(walk.closing_time, now=now, zone=zone)
-    return closing is not None and now - closing <= ZONE_TRUST
+def _zone_now(text: str, now: datetime) -> tzinfo | None:
+    """Give the zone, ours or UTC, in which clocks show `text` about now.
+
+    It is asked anew for each download and each later row: the offset of our zone changes twice a
+    year, and a clock may be set.
+    """
+    for zone in (now.astimezone().tzinfo, UTC):
+        at = moment_of(text, now=now, zone=zone) if zone else None
+        if at is not None and now - at <= ZONE_TRUST:
+            return zone
+    return None
 
 
 def _merged(before: Instrument | None, told: Instrument) -> Instrument:

@@ -39,6 +39,72 @@ def zone(request, monkeypatch):
     time.tzset()
 
 
+@pytest.fixture
+def live_in(monkeypatch):
+    """Move this process to a zone so many hours ahead of UTC."""
+
+    def move(hours):
+        monkeypatch.setenv("TZ", f"XXX-{hours}")
+        time.tzset()
+
+    yield move
+    monkeypatch.undo()
+    time.tzset()
+
+
+ONE_ACCOUNT = """\
+name: one
+as_of: 2028-06-01
+accounts: [{name: DUSIM0001}]
+underlyings: [{symbol: SPY, conid: 930000001, price: 620, volatility: 0.17}]
+positions: [{account: DUSIM0001, conid: 930000001, quantity: 10}]
+"""
+
+
+@pytest.mark.parametrize(
+    ("before_h", "gateway_h", "here_h", "dated"),
+    [(2, 1, 1, True), (2, 1, 2, False), (2, 3, 2, False), (0, 1, 0, False)],
+    ids=["daylight saving ends", "our clock runs ahead", "our clock is behind", "behind, in UTC"],
+)
+async def test_the_time_of_a_later_row_is_read_anew_or_left_unknown(
+    simulate, settings_for, eventually, live_in, tmp_path, before_h, gateway_h, here_h, dated
+):
+    """The simulator tells UTC, so its clock is set to what another zone's clocks show."""
+    book, key = tmp_path / "one.yaml", ("DUSIM0001", 930000001)
+    book.write_text(ONE_ACCOUNT)
+    shown_h = before_h
+    live_in(before_h)
+    async with simulate(book, now=lambda: time.time() + shown_h * 3600) as sim:
+        connection = await opened(sim, settings_for)
+        feed = connection.feed
+        await feed.ensure(timedelta(seconds=60))
+        assert feed.get(key).received_at - feed.get(key).value_time < timedelta(minutes=2)
+        shown_h = gateway_h
+        live_in(here_h)
+        sim.fill(*key, 5)
+        await eventually(lambda: feed.get(key).position == 15 and feed.get(key).market_value)
+        await connection.ib.reqCurrentTimeAsync()
+        row = feed.get(key)
+        if dated:
+            assert row.received_at - row.value_time < timedelta(minutes=2)
+        else:
+            assert row.value_time is None
+        await connection.close()
+
+
+async def test_a_clock_that_was_set_back_makes_the_values_asked_for_again(simulate, settings_for):
+    async with simulate() as sim:
+        connection = await opened(sim, settings_for)
+        feed = connection.feed
+        await feed.ensure(timedelta(seconds=60))
+        (before,) = sim.stats()["requests"].values()
+        feed.walked_at += timedelta(hours=1)
+        await feed.ensure(timedelta(seconds=60))
+        (after,) = sim.stats()["requests"].values()
+        assert after["reqAccountUpdates"] > before["reqAccountUpdates"]
+        await connection.close()
+
+
 @pytest.mark.usefixtures("zone")
 async def test_a_walk_brings_the_values_of_each_account(simulate, settings_for, eventually):
     async with simulate() as sim:

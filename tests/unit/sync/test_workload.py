@@ -165,6 +165,16 @@ def test_requests_that_could_not_be_valued_do_not_hold_up_new_ones() -> None:
     assert plan(replace(gave_back, claimable=5)).steps == (Step.DRAIN,)
 
 
+def test_a_clock_that_was_set_back_holds_up_neither_refresh_nor_drain() -> None:
+    hour = timedelta(hours=1)
+    started = replace(dead(age_s=100), started_at=NOW + hour)
+    settling = plan(seen(session=started), replace(SETTLED, unowned_since=NOW + hour))
+    assert settling.cursor.unowned_since == NOW
+    assert plan(seen(session=started)).steps == (Step.REFRESH, Step.DRAIN)
+    setback = seen(claimable=1, setbacks=1, set_back_at=NOW + hour, given_back=1)
+    assert plan(setback).steps == (Step.DRAIN,)
+
+
 def test_a_cursor_survives_being_written_and_read() -> None:
     cursor = DrainCursor(registry_version=4, strategies_mark="1:2", unowned_since=NOW)
     assert DrainCursor.from_text(cursor.to_text()) == cursor
