@@ -51,16 +51,24 @@ def revalue(
     price_magnifier: int | None,
     now: datetime,
     max_mark_age: timedelta,
+    quotes_since: datetime,
     by: Provenance,
 ) -> PositionUpdate:
-    """Value a streamed holding by its quote; by its portfolio row while no tick has come.
+    """Value a streamed holding by its quote; by its portfolio row where the quote is none.
 
     A closed holding gives the explicit zero row. With an unknown factor
-    (`price_magnifier` None) the price is kept and the money stays unknown.
+    (`price_magnifier` None) the price is kept and the money stays unknown. The row's `value_time`
+    is that of its source, never now.
+
+    Args:
+        quotes_since: A quote is none before its first tick, and once its newest tick came no
+            later than this (nothing of it is told then, bid, ask and greeks neither) or lies
+            ahead, since the clock was set back after it.
     """
     if holding.position == 0:
         return closed(holding, source=Source.STREAM, now=now, by=by)
-    if quote is None or quote.received_at is None:
+    ticked_at = quote.received_at if quote is not None else None
+    if quote is None or ticked_at is None or not quotes_since < ticked_at <= now:
         return from_portfolio(holding, source=Source.STREAM, now=now, by=by)
     price = price_of(quote, now=now, max_mark_age=max_mark_age)
     value = pnl = None

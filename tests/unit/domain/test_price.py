@@ -9,6 +9,8 @@ from position_sync_dagster.domain.update import PriceKind
 
 NOW = datetime(2026, 3, 4, 15, 30, tzinfo=UTC)
 RECENT, OLD = NOW - timedelta(seconds=5), NOW - timedelta(seconds=121)
+AHEAD = NOW + timedelta(hours=1)
+DELAYED = 3
 
 CASES = {
     "young mark wins over all": (
@@ -39,6 +41,51 @@ CASES = {
         dict(mark=-37.63, mark_time=RECENT),
         (-37.63, PriceKind.MARK),
     ),
+    "a mark from before the clock was set back is not young": (
+        dict(bid=1.0, ask=1.2, last=1.1, mark=9.0, mark_time=AHEAD),
+        (1.1, PriceKind.LAST),
+    ),
+    "halted: a young mark": (
+        dict(bid=1.0, ask=1.2, mark=1.15, mark_time=RECENT, halted=True),
+        (1.15, PriceKind.MARK),
+    ),
+    "halted: the mark does not age": (
+        dict(bid=1.0, ask=1.2, last=1.1, mark=1.15, mark_time=OLD, halted=True),
+        (1.15, PriceKind.MARK),
+    ),
+    "halted: nor does it lie ahead": (
+        dict(mark=9.0, mark_time=AHEAD, halted=True),
+        None,
+    ),
+    "halted: the last trade before it": (
+        dict(bid=1.0, ask=1.2, last=1.1, halted=True),
+        (1.1, PriceKind.LAST),
+    ),
+    "halted: a frozen quote has no mid": (dict(bid=1.0, ask=1.2, halted=True), None),
+    "halted: a last trade outside of the frozen quote says nothing": (
+        dict(bid=1.0, ask=1.2, last=2.0, halted=True),
+        None,
+    ),
+    "halted and worthless: no bid, ask 0.05, last 1.20": (
+        dict(ask=0.05, last=1.2, halted=True),
+        None,
+    ),
+    "delayed: the mark as live": (
+        dict(bid=1.0, ask=1.2, mark=1.15, mark_time=RECENT, market_data_type=DELAYED),
+        (1.15, PriceKind.MARK),
+    ),
+    "delayed without a mark: last inside the quote": (
+        dict(bid=1.0, ask=1.2, last=1.1, last_time=OLD, market_data_type=DELAYED),
+        (1.1, PriceKind.LAST),
+    ),
+    "delayed without a trade: mid": (
+        dict(bid=1.0, ask=1.2, market_data_type=DELAYED),
+        (1.1, PriceKind.MID),
+    ),
+    "a futures option quoted in cents": (
+        dict(bid=12.375, ask=12.625, last=11.0),
+        (12.5, PriceKind.MID),
+    ),
 }
 
 
@@ -48,13 +95,16 @@ def test_the_price_of_a_quote(quote, expected):
     assert (None if price is None else (pytest.approx(price.value), price.kind)) == expected
 
 
-def test_only_a_last_trade_carries_the_time_of_the_exchange():
+def at(**quote):
+    price = price_of(Quote(conid=1, **quote), now=NOW, max_mark_age=timedelta(seconds=120))
+    assert price is not None
+    return price.at
+
+
+def test_a_price_has_the_time_of_the_exchange_or_that_of_its_tick_and_never_now():
     traded = NOW - timedelta(minutes=3)
-    quote = Quote(conid=1, bid=1.0, ask=1.2, last=1.1, last_time=traded)
-    price = price_of(quote, now=NOW, max_mark_age=timedelta(seconds=120))
-    assert price is not None
-    assert price.at == traded
-    marked = Quote(conid=1, mark=1.0, mark_time=RECENT, last_time=traded)
-    price = price_of(marked, now=NOW, max_mark_age=timedelta(seconds=120))
-    assert price is not None
-    assert price.at is None
+    assert at(bid=1.0, ask=1.2, last=1.1, last_time=traded, received_at=RECENT) == traded
+    assert at(bid=1.0, ask=1.2, last=1.1, received_at=RECENT) == RECENT
+    assert at(bid=1.0, ask=1.2, received_at=OLD) == OLD
+    assert at(mark=1.0, mark_time=RECENT, last_time=traded, received_at=NOW) == RECENT
+    assert at(mark=1.0, mark_time=OLD, received_at=NOW, halted=True) == OLD

@@ -25,6 +25,15 @@ OPTION = Instrument(
 )
 STOCK = Instrument(conid=8, symbol="SPY", sec_type="STK", currency="USD")
 PENCE = Instrument(conid=9, symbol="VOD", sec_type="STK", currency="GBP")
+CORN_CALL = Instrument(
+    conid=11,
+    symbol="ZC",
+    sec_type="FOP",
+    currency="USD",
+    multiplier=5000.0,
+    right=Right.CALL,
+    strike=460.0,
+)
 FUTURE = Instrument(conid=10, symbol="ES", sec_type="FUT", currency="USD", multiplier=50.0)
 
 
@@ -44,13 +53,17 @@ def holding(instrument=OPTION, position=-3.0, **more):
     )
 
 
-def value(held, quote, magnifier=1):
+LONG_AGO = NOW - timedelta(days=1)
+
+
+def value(held, quote, magnifier=1, quotes_since=LONG_AGO):
     return revalue(
         held,
         quote,
         price_magnifier=magnifier,
         now=NOW,
         max_mark_age=timedelta(seconds=120),
+        quotes_since=quotes_since,
         by=Provenance(session_id="s1", fencing_token=4, run_id="r1"),
     )
 
@@ -77,6 +90,14 @@ def test_a_cent_quoted_contract_is_valued_in_its_major_unit():
     assert row.market_value == pytest.approx(750.0)
     assert row.unrealized_pnl == pytest.approx(-50.0)
     assert row.market_price == 75.0
+
+
+def test_a_futures_option_quoted_in_cents_is_valued_in_dollars():
+    quote = Quote(conid=11, bid=12.375, ask=12.625, received_at=NOW, market_data_type=3)
+    row = value(holding(CORN_CALL, 2.0, average_cost=602.5), quote, magnifier=100)
+    assert (row.market_price, row.price_kind, row.market_data_type) == (12.5, PriceKind.MID, 3)
+    assert row.market_value == pytest.approx(2 * 12.5 * 5000 / 100)
+    assert row.unrealized_pnl == pytest.approx(1250.0 - 2 * 602.5)
 
 
 def test_a_future_has_its_notional_value():
@@ -112,6 +133,52 @@ def test_a_line_without_a_tick_leaves_the_portfolio_value_standing():
     row = value(held, None)
     assert (row.source, row.value_source) == (Source.STREAM, ValueOrigin.PORTFOLIO)
     assert (row.market_value, row.price_kind) == (-420.0, PriceKind.PORTFOLIO)
+
+
+TOLD = NOW - timedelta(minutes=1)
+BEFORE = NOW - timedelta(minutes=20)
+VALUED = holding(
+    market_price=1.4,
+    market_value=-420.0,
+    unrealized_pnl=210.0,
+    value_time=TOLD,
+    value_source=ValueOrigin.PORTFOLIO,
+)
+
+
+def quoted(at, **more):
+    return Quote(
+        conid=7, bid=1.0, ask=1.2, last=1.1, delta=-0.3, received_at=at, market_data_type=1, **more
+    )
+
+
+@pytest.mark.parametrize(
+    ("quote", "since"),
+    [
+        (quoted(BEFORE), NOW - timedelta(minutes=10)),
+        (quoted(BEFORE), BEFORE),
+        (quoted(NOW + timedelta(hours=1)), LONG_AGO),
+        (quoted(BEFORE, halted=True, mark=1.3, mark_time=BEFORE), NOW - timedelta(minutes=10)),
+    ],
+    ids=["before an outage", "right at it", "before the clock was set back", "halted"],
+)
+def test_nothing_of_a_quote_that_no_longer_counts_is_told(quote, since):
+    row = value(VALUED, quote, quotes_since=since)
+    assert (row.value_source, row.price_kind) == (ValueOrigin.PORTFOLIO, PriceKind.PORTFOLIO)
+    assert (row.market_price, row.market_value, row.value_time) == (1.4, -420.0, TOLD)
+    assert (row.bid, row.ask, row.delta, row.market_data_type) == (None, None, None, None)
+
+
+def test_without_a_portfolio_value_a_quote_that_no_longer_counts_leaves_the_money_unknown():
+    row = value(holding(), quoted(BEFORE), quotes_since=TOLD)
+    assert (row.market_price, row.market_value, row.price_kind) == (None, None, None)
+    assert row.value_source is ValueOrigin.NONE
+
+
+def test_an_unchanged_quote_that_counts_is_told_with_the_time_of_its_tick():
+    row = value(VALUED, Quote(conid=7, bid=1.0, ask=1.2, received_at=BEFORE))
+    assert (row.value_source, row.price_kind) == (ValueOrigin.TICK, PriceKind.MID)
+    assert (row.timestamp, row.value_time) == (NOW, BEFORE)
 
 
 def test_a_closed_position_is_an_explicit_zero_row():
