@@ -19,6 +19,9 @@ from position_sync_dagster.errors import GatewayError
 MAX_DISCREPANCIES = 100
 """Discrepancies shown with a check; the table `reconciliation_breaks` has all of them."""
 
+SESSIONS_SEEN = 1000
+"""Enough to find the last stream behind two days of drains that owned the login."""
+
 GRAVE = frozenset({DiscrepancyType.MISSING, DiscrepancyType.SURPLUS, DiscrepancyType.QUANTITY})
 """Types by which the ledger states a holding that the broker does not."""
 
@@ -69,15 +72,20 @@ def judge(result: ReconciliationResult) -> dg.AssetCheckResult:
     description="Whether a stream sees the gateway, and since when none does.",
 )
 def a_stream_watches(lake: LakeResource, gateway: GatewayResource) -> dg.AssetCheckResult:
-    """Tell by the newest session of the gateway's lease."""
+    """Tell by the newest session of a stream; a drain that owns the login meanwhile is none."""
     with told_as_failure():
         settings = gateway.settings(lake)
-        session = lake.open(settings).sessions.sync.current(settings.gateway_id)
+        sessions = lake.open(settings).sessions.sync
+        session = sessions.current(settings.gateway_id)
+        if session is not None and session.owner is not Owner.STREAM:
+            known = sessions.history(SESSIONS_SEEN)
+            streams = [s for s in known if s.owner is Owner.STREAM]
+            session = next((s for s in streams if s.gateway_id == settings.gateway_id), None)
     return watched(session, datetime.now(UTC))
 
 
 def watched(session: GatewaySession | None, now: datetime) -> dg.AssetCheckResult:
-    """Tell since when nobody streams from the gateway."""
+    """Tell since when nobody streams from the gateway, by the newest session of a stream."""
     if session is None:
         return _unknown("No stream has run yet.")
     metadata: Mapping[str, dg.RawMetadataValue] = {
@@ -87,18 +95,17 @@ def watched(session: GatewaySession | None, now: datetime) -> dg.AssetCheckResul
         "line_limit": session.line_limit,
         "note": session.detail or "",
     }
-    streaming = session.owner is Owner.STREAM and session.is_alive(now)
-    if streaming and session.state is SessionState.LIVE:
+    alive = session.is_alive(now)
+    if alive and session.state is SessionState.LIVE:
         return dg.AssetCheckResult(
             passed=True, description="A stream sees the gateway.", metadata=metadata
         )
-    alive = session.is_alive(now)
-    since = session.state_since if alive else min(session.heartbeat_at, session.expires_at)
-    who = "The stream does not see the gateway" if streaming else "No stream lives"
+    since = session.seen_until(now)
+    who = "The stream has not" if alive else "No stream has"
     return dg.AssetCheckResult(
         passed=False,
         severity=dg.AssetCheckSeverity.WARN,
-        description=f"{who} since {since:%Y-%m-%d %H:%M:%S} UTC.",
+        description=f"{who} seen the gateway since {since:%Y-%m-%d %H:%M:%S} UTC.",
         metadata={**metadata, "blind_for_s": (now - since).total_seconds()},
     )
 

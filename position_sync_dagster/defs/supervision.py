@@ -14,6 +14,9 @@ START_GRACE = timedelta(seconds=30)
 ROTATION_LEAD_S = 30.0
 """A successor is up before the end: the gap is one hand-over of the lease, not a start."""
 
+CLOCK_SLACK_S = 5.0
+"""Dagster's database and this process may differ by so much about the time."""
+
 SHORT_LIFE = timedelta(seconds=30)
 """A run that failed sooner after its start counts towards a crash loop."""
 
@@ -26,12 +29,14 @@ class Supervision:
         start: Request a new run.
         lost: Runs to report as failed: Dagster believes they live, their lease says otherwise.
         paused: A person ended the stream, and nobody resumed it.
+        ahead: The heartbeat that lies in the future; give it to the next decision.
     """
 
     start: bool
     lost: tuple[str, ...]
     reason: str
     paused: bool = False
+    ahead: datetime | None = None
 
 
 def supervise(
@@ -41,6 +46,7 @@ def supervise(
     now: datetime,
     supervised_since: datetime | None,
     rotate_after_s: float,
+    ahead_before: datetime | None = None,
 ) -> Supervision:
     """Decide by the lease, never by a run's status, whether the stream needs a new run.
 
@@ -50,7 +56,12 @@ def supervise(
         supervised_since: When a person last switched the supervisor on.
         rotate_after_s: Life of a session; its successor starts a little before the end and waits
             for the lease.
+        ahead_before: What the last decision found `ahead`.
     """
+    # The owner of a lease from the future died, or lives and renews it before the next decision.
+    ahead = session is not None and session.state in ALIVE and session.is_ahead(now)
+    if session is not None and ahead and session.heartbeat_at != ahead_before:
+        return _ahead(session, now)
     owner = session if session is not None and session.is_alive(now) else None
     lost = tuple(r.run_id for r in runs if _is_lost(r, session, owner, now))
     living = [r for r in runs if r.state in LIVING and r.run_id not in lost]
@@ -85,11 +96,22 @@ def _after(runs: Sequence[JobRun], now: datetime, supervised_since: datetime | N
             paused=True,
         )
     crashes = consecutive(_crashed(r) for r in runs)
-    wait_s = retry_delay_s(crashes - 1) - (now - ended_at).total_seconds()
-    if crashes > 1 and wait_s > 0:
+    past_s = (now - ended_at).total_seconds()
+    wait_s = retry_delay_s(crashes - 1) - past_s
+    # An end in the future tells that the clock went back: how long ago it was, nobody knows.
+    if crashes > 1 and wait_s > 0 and past_s > -CLOCK_SLACK_S:
         reason = f"{crashes} runs failed in a row soon after their start; next in {wait_s:.0f} s"
         return Supervision(start=False, lost=(), reason=reason)
     return Supervision(start=True, lost=(), reason=f"the last run {newest.state.value.lower()}")
+
+
+def _ahead(session: GatewaySession, now: datetime) -> Supervision:
+    ahead = session.heartbeat_at
+    reason = (
+        f"the last heartbeat of process {session.pid} on {session.host} lies "
+        f"{(ahead - now).total_seconds():.0f} s in the future: a clock was set; looking once more"
+    )
+    return Supervision(start=False, lost=(), reason=reason, ahead=ahead)
 
 
 def _is_lost(
@@ -98,10 +120,10 @@ def _is_lost(
     if run.state not in (RunState.STARTING, RunState.RUNNING) or owner is not None:
         return False
     if session is None or session.run_id != run.run_id:
-        return now - run.since > START_GRACE
+        return abs(now - run.since) > START_GRACE
     if session.state in ALIVE:
         return True
-    return now - session.state_since > START_GRACE
+    return abs(now - session.heartbeat_at) > START_GRACE
 
 
 def _is_left_over(owner: GatewaySession, runs: Sequence[JobRun], lost: Sequence[str]) -> bool:

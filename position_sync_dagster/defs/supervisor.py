@@ -32,7 +32,10 @@ def supervise_stream(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.
         now=datetime.now(UTC),
         supervised_since=None if started_at is None else datetime.fromtimestamp(started_at, UTC),
         rotate_after_s=settings.rotate_after_s,
+        ahead_before=datetime.fromisoformat(context.cursor) if context.cursor else None,
     )
+    if decision.ahead is not None:
+        context.update_cursor(decision.ahead.isoformat())
     for run_id in decision.lost:
         run = instance.get_run_by_id(run_id)
         if run is not None and not run.is_finished:

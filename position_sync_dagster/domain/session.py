@@ -1,7 +1,7 @@
 """A session of a gateway owner: who may write for a login, and until when."""
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 
@@ -24,6 +24,9 @@ class SessionState(StrEnum):
 
 ALIVE = frozenset({SessionState.STARTING, SessionState.LIVE, SessionState.BLIND})
 
+CLOCK_TRUST = timedelta(minutes=5)
+"""A heartbeat that lies further ahead was written by a clock that was wrong, then or now."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GatewaySession:
@@ -32,7 +35,9 @@ class GatewaySession:
     Attributes:
         fencing_token: Grows by one with each session of the gateway; rows carry it.
         expires_at: The lease's end; the owner must renew before.
-        state_since: When `state` was entered.
+        heartbeat_at: When it was last renewed; when it ended, if it did.
+        state_since: When `state` was entered, if that is LIVE; otherwise since when nobody sees
+            the gateway, which an earlier session may have known.
         detail: Why the session is BLIND or how it ended, for a person.
     """
 
@@ -54,4 +59,14 @@ class GatewaySession:
 
     def is_alive(self, now: datetime) -> bool:
         """Tell whether the lease holds at `now`."""
-        return self.state in ALIVE and now < self.expires_at
+        return self.state in ALIVE and now < self.expires_at and not self.is_ahead(now)
+
+    def is_ahead(self, now: datetime) -> bool:
+        """Tell whether the last heartbeat lies in the future: the lease would hold for ever."""
+        return self.heartbeat_at - now > CLOCK_TRUST
+
+    def seen_until(self, now: datetime) -> datetime:
+        """Give the moment after which nobody has seen the gateway; `now` while it is LIVE."""
+        if self.state is not SessionState.LIVE:
+            return min(now, self.state_since)
+        return now if self.is_alive(now) else min(now, self.heartbeat_at)

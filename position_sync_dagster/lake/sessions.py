@@ -74,7 +74,7 @@ class SyncSessions:
                 heartbeat_at=now,
                 expires_at=now + timedelta(seconds=lease_s),
                 state=SessionState.STARTING,
-                state_since=now,
+                state_since=last.seen_until(now) if last else now,
             )
             others = [s for s in before if s.gateway_id != gateway_id]
             past = [_as_lost(last, now) if last.state in ALIVE else last] if last else []
@@ -100,12 +100,13 @@ class SyncSessions:
             if now >= stored.expires_at:
                 raise _lost(stored, "its lease is over")
             entered = state is not None and state is not stored.state
+            seen = SessionState.LIVE in (state, stored.state)
             return replace(
                 stored,
                 heartbeat_at=now,
                 expires_at=now + timedelta(seconds=lease_s),
                 state=state or stored.state,
-                state_since=now if entered else stored.state_since,
+                state_since=now if entered and seen else stored.state_since,
                 lines_in_use=stored.lines_in_use if lines_in_use is None else lines_in_use,
                 line_limit=stored.line_limit if line_limit is None else line_limit,
                 detail=detail if detail is not None or entered else stored.detail,
@@ -127,7 +128,7 @@ class SyncSessions:
                 heartbeat_at=now,
                 expires_at=min(now, stored.expires_at),
                 state=state,
-                state_since=now,
+                state_since=now if stored.state is SessionState.LIVE else stored.state_since,
                 lines_in_use=0,
                 detail=detail,
             )
@@ -147,7 +148,7 @@ class SyncSessions:
             if (
                 stored is None
                 or stored.session_id != session.session_id
-                or stored.state in ALIVE
+                or stored.is_alive(self._clock())
                 or stored.detail == detail
             ):
                 return Change(None)
@@ -244,7 +245,8 @@ class GatewaySessions:
         """Become the owner of a login for `lease_s` seconds.
 
         A session whose lease is over is taken over and marked LOST. The new session's fencing
-        token is one above the last one's.
+        token is one above the last one's, and until it is LIVE its `state_since` is the moment
+        after which nobody has seen the gateway.
 
         Raises:
             LoginOwnedError: Another owner's lease holds; the message names it and its end.
@@ -335,7 +337,8 @@ def _of(sessions: list[GatewaySession], gateway_id: str) -> GatewaySession | Non
 
 def _as_lost(session: GatewaySession, now: datetime) -> GatewaySession:
     detail = session.detail or f"lease over at {session.expires_at:%Y-%m-%d %H:%M:%S} UTC"
-    return replace(session, state=SessionState.LOST, state_since=now, detail=detail)
+    since = session.seen_until(now)
+    return replace(session, state=SessionState.LOST, state_since=since, detail=detail)
 
 
 def _owned(session: GatewaySession) -> LoginOwnedError:

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 import socket
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
@@ -26,6 +27,9 @@ from position_sync_dagster.settings import Settings
 logger = logging.getLogger(__name__)
 
 POLL_S = 0.5
+
+JUMP_S = 5.0
+"""The two clocks of a machine differ by less, unless one of them was set or it slept."""
 
 
 class Standing(NamedTuple):
@@ -62,6 +66,7 @@ class Ownership:
         wait_s: float = 0.0,
         stop: asyncio.Event | None = None,
         clock: Clock = utc_now,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._sessions = sessions
         self._settings = settings
@@ -70,7 +75,9 @@ class Ownership:
         self._wait_s = wait_s
         self._stop = stop
         self._clock = clock
+        self._monotonic = monotonic
         self._session: GatewaySession | None = None
+        self._renewed = (clock(), monotonic())
         self._task: asyncio.Task[None] | None = None
         self._standing: Callable[[], Standing] = lambda: Standing(SessionState.STARTING)
         self._nudge = asyncio.Event()
@@ -107,12 +114,27 @@ class Ownership:
         Raises:
             LeaseLostError: The lease ended or belongs to another.
         """
-        if self.lost.is_set() or not self.session.is_alive(self._clock()):
+        if self.lost.is_set() or self._clock() >= self.session.expires_at:
             raise LeaseLostError(
                 f"The lease on {self.session.gateway_id} ended at "
-                f"{self.session.expires_at:%H:%M:%S} UTC.",
+                f"{self.session.expires_at:%H:%M:%S} UTC.{self._jump()}",
                 remedy="Another process may own the login now; this one writes nothing more.",
             )
+
+    def _keep(self, session: GatewaySession) -> None:
+        self._session, self._renewed = session, (self._clock(), self._monotonic())
+
+    def _jump(self) -> str:
+        """Say that the clock jumped since the last renewal; nothing when it did not."""
+        at, at_s = self._renewed
+        jump_s = (self._clock() - at).total_seconds() - (self._monotonic() - at_s)
+        if abs(jump_s) < JUMP_S:
+            return ""
+        way = "forward" if jump_s > 0 else "back"
+        return (
+            f" This machine's clock jumped {way} by {abs(jump_s):.0f} s since the last heartbeat "
+            "(it was set, or the machine slept)."
+        )
 
     async def claim_mode(self, mode: TradingMode) -> None:
         """Bind the lake to the trading mode of the login, or refuse a lake of another mode.
@@ -126,7 +148,7 @@ class Ownership:
         deadline = asyncio.get_running_loop().time() + self._wait_s
         while self._session is None:
             try:
-                self._session = await self._sessions.acquire(
+                session = await self._sessions.acquire(
                     self._settings.gateway_id,
                     self._owner,
                     lease_s=self._settings.session_lease_s,
@@ -134,6 +156,7 @@ class Ownership:
                     host=socket.gethostname(),
                     pid=os.getpid(),
                 )
+                self._keep(session)
             except LoginOwnedError:
                 stopped = self._stop is not None and self._stop.is_set()
                 if stopped or asyncio.get_running_loop().time() >= deadline:
@@ -164,7 +187,7 @@ class Ownership:
             self._nudge.clear()
             standing = self._standing()
             try:
-                self._session = await self._sessions.renew(
+                session = await self._sessions.renew(
                     self.session,
                     lease_s=self._settings.session_lease_s,
                     state=standing.state,
@@ -172,10 +195,11 @@ class Ownership:
                     line_limit=standing.line_limit,
                     detail=standing.detail,
                 )
+                self._keep(session)
             except CommitContentionError as error:
                 logger.warning("%s", error)
             except LeaseLostError as error:
-                logger.error("%s", error)
+                logger.error("%s%s", error, self._jump())
                 self.lost.set()
                 return
             except LakeError as error:
@@ -187,8 +211,6 @@ class Ownership:
 
 def blind_since(session: GatewaySession | None, now: datetime) -> datetime | None:
     """Tell since when nobody sees the gateway; None while the stream does."""
-    if session is None:
+    if session is None or (session.is_alive(now) and session.state is SessionState.LIVE):
         return None
-    if session.is_alive(now):
-        return None if session.state is SessionState.LIVE else session.state_since
-    return session.heartbeat_at
+    return session.seen_until(now)

@@ -22,8 +22,9 @@ class Status:
 
     Attributes:
         session_state: The owner's state (STARTING, LIVE, BLIND), ENDED or LOST without one,
-            None when nobody ever owned the login; `session_since` is when it entered it.
-        blind_since: Since when nobody sees the gateway; None while the stream is LIVE.
+            None when nobody ever owned the login; `session_since` is when it entered it, or
+            `blind_since` while a living owner does not see the gateway.
+        blind_since: Since when nobody sees the gateway, across sessions; None while it is LIVE.
         lines_in_use, line_limit: Of the living owner; None while nobody owns the login.
         active_legs: Conids of active strategies, each counted once in however many strategies
             it is a leg; `legs_held` of them are held.
@@ -90,7 +91,7 @@ def read_status(lake: Lake, settings: Settings, now: datetime) -> Status:
         gateway_id=settings.gateway_id,
         session_state=_state(session, alive=alive),
         session_owner=session.owner if session else None,
-        session_since=session.state_since if session else None,
+        session_since=_since(session, now),
         session_detail=session.detail if session else None,
         run_id=session.run_id if session else None,
         blind_since=blind_since(session, now),
@@ -153,6 +154,15 @@ def _recent(lake: Lake, settings: Settings, now: datetime) -> pl.DataFrame:
 def _newest(rows: pl.DataFrame) -> datetime | None:
     at = rows.get_column("timestamp").max()
     return at if isinstance(at, datetime) else None
+
+
+def _since(session: GatewaySession | None, now: datetime) -> datetime | None:
+    """Give the moment at which the session entered the state that `_state` gives."""
+    if session is None:
+        return None
+    if session.is_alive(now):
+        return session.state_since
+    return session.heartbeat_at if session.state not in ALIVE else min(session.expires_at, now)
 
 
 def _state(session: GatewaySession | None, *, alive: bool) -> str | None:

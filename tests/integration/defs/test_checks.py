@@ -12,6 +12,7 @@ from position_sync_dagster.defs.position_checks import (
 )
 from position_sync_dagster.domain.broker import Completeness
 from position_sync_dagster.domain.session import Owner, SessionState
+from position_sync_dagster.sync.status import read_status
 
 
 @pytest.fixture
@@ -85,24 +86,48 @@ def test_a_lake_without_a_stream_says_that_none_ran(check, lake) -> None:
     assert "No stream has run yet" in (found.description or "")
 
 
-@pytest.mark.parametrize(
-    ("state", "owner", "said"),
-    [
-        (SessionState.BLIND, Owner.STREAM, "The stream does not see the gateway since"),
-        (SessionState.STARTING, Owner.STREAM, "The stream does not see the gateway since"),
-        (SessionState.LIVE, Owner.DRAIN, "No stream lives since"),
-    ],
-)
-def test_a_login_without_eyes_is_a_warning_that_says_since_when(own, state, owner, said) -> None:
-    session = own(state=state, owner=owner)
-    result = watched(session, datetime.now(UTC))
+@pytest.mark.parametrize("state", [SessionState.BLIND, SessionState.STARTING])
+def test_a_login_without_eyes_is_a_warning_that_says_since_when(own, state) -> None:
+    result = watched(own(state=state), datetime.now(UTC))
     assert not result.passed
     assert result.severity is dg.AssetCheckSeverity.WARN
-    assert (result.description or "").startswith(said)
+    assert (result.description or "").startswith("The stream has not seen the gateway since")
+
+
+def test_a_drain_that_owns_the_login_is_no_stream(check, own, lake) -> None:
+    lake.sessions.sync.end(own(owner=Owner.DRAIN))
+    assert "No stream has run yet" in (check(a_stream_watches).description or "")
+    ended = lake.sessions.sync.end(own())
+    own(owner=Owner.DRAIN)
+    said = f"No stream has seen the gateway since {ended.state_since:%Y-%m-%d %H:%M:%S} UTC."
+    found = check(a_stream_watches)
+    assert (found.passed, found.description) == (False, said)
+
+
+def test_blind_since_does_not_move_when_the_next_session_is_blind_too(
+    check, own, lake, settings
+) -> None:
+    """A restart and a rotation tell nothing new of a gateway that is not there."""
+    own(state=SessionState.LIVE)
+    blind = own_again(lake, settings, SessionState.BLIND)
+    since = f"{blind.state_since:%H:%M:%S}"
+    for state in (SessionState.STARTING, SessionState.BLIND):
+        lake.sessions.sync.end(lake.sessions.sync.current(settings.gateway_id))
+        later = own(state=state)
+        assert later.state_since == blind.state_since
+        status = read_status(lake, settings, datetime.now(UTC) + timedelta(seconds=1))
+        assert status.blind_since == status.session_since == blind.state_since
+        assert since in (check(a_stream_watches).description or "")
+
+
+def own_again(lake, settings, state):
+    """Renew the session that owns the login."""
+    session = lake.sessions.sync.current(settings.gateway_id)
+    return lake.sessions.sync.renew(session, lease_s=60.0, state=state)
 
 
 def test_a_lease_that_ran_out_counts_from_the_last_heartbeat(own) -> None:
     session = own(lease_s=0.001)
     result = watched(session, datetime.now(UTC) + timedelta(minutes=5))
     assert 299 < result.metadata["blind_for_s"].value < 302
-    assert (result.description or "").startswith("No stream lives since")
+    assert (result.description or "").startswith("No stream has seen the gateway since")

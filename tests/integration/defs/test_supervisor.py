@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from datetime import timedelta
 
 import dagster as dg
 import pytest
@@ -9,7 +10,8 @@ import pytest
 from position_sync_dagster.defs.stream import STREAM_JOB
 from position_sync_dagster.defs.supervisor import supervise_stream
 from position_sync_dagster.domain.clock import utc_now
-from position_sync_dagster.domain.session import SessionState
+from position_sync_dagster.domain.session import Owner, SessionState
+from position_sync_dagster.lake.sessions import SyncSessions
 from position_sync_dagster.sync.status import read_status
 
 pytestmark = pytest.mark.usefixtures("settings", "lake")
@@ -70,6 +72,44 @@ def test_a_terminated_run_pauses_the_stream_until_the_sensor_is_toggled(
     tick()
     assert lake.sessions.table.version() == version
     assert isinstance(tick(since_s=0.0), dg.RunRequest)
+
+
+def test_a_pause_whose_stream_did_not_end_its_lease_is_told_when_the_lease_is_over(
+    tick: Tick, instance, own, lake, settings
+) -> None:
+    """A clean end that takes longer than its grace leaves a row that says LIVE."""
+    run_id = begin(instance, dg.DagsterRunStatus.STARTED)
+    session = own(run_id=run_id, lease_s=3600.0)
+    instance.report_run_canceled(instance.get_run_by_id(run_id))
+    assert "paused by a person" in tick().skip_message
+    assert lake.sessions.sync.current(settings.gateway_id).detail is None
+    lake.sessions.sync.renew(session, lease_s=0.001)
+    assert "paused by a person" in tick().skip_message
+    status = read_status(lake, settings, utc_now())
+    assert status.session_state == "LOST"
+    assert "paused by a person" in status.session_detail
+
+
+def test_a_lease_from_the_future_is_looked_at_twice_and_then_followed(
+    instance, lake, settings
+) -> None:
+    ahead = SyncSessions(
+        lake.sessions.table, lambda: utc_now() + timedelta(hours=3), lake.sessions.sync._new_ids
+    )
+    run_id = begin(instance, dg.DagsterRunStatus.STARTED)
+    owner = {"lease_s": 15.0, "run_id": run_id, "host": "here", "pid": 1}
+    session = ahead.acquire(settings.gateway_id, Owner.STREAM, **owner)
+    cursor = None
+    for renewed in (True, True, False):
+        with dg.build_sensor_context(instance=instance, cursor=cursor) as context:
+            assert "in the future" in supervise_stream(context).skip_message
+            cursor = context.cursor
+        if renewed:
+            ahead.renew(session, lease_s=15.0)
+    assert instance.get_run_by_id(run_id).status is dg.DagsterRunStatus.STARTED
+    with dg.build_sensor_context(instance=instance, cursor=cursor) as context:
+        assert isinstance(supervise_stream(context), dg.RunRequest)
+    assert instance.get_run_by_id(run_id).status is dg.DagsterRunStatus.FAILURE
 
 
 def test_a_blind_stream_is_alive(tick: Tick, instance, own) -> None:

@@ -1,5 +1,6 @@
 """The tables of a login's owner: sessions, what the broker said, contracts and breaks."""
 
+import asyncio
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 
@@ -20,6 +21,8 @@ from position_sync_dagster.errors import (
 from position_sync_dagster.lake.breaks import BreakCounts
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.maintenance import maintain
+from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.ownership import Ownership
 
 LOGIN = "127.0.0.1:7497"
 WHO = {"lease_s": 15.0, "run_id": "run-1", "host": "box", "pid": 42}
@@ -105,6 +108,101 @@ async def test_a_dead_owner_is_followed_by_one_with_a_higher_token(lake, clock):
     newest, lost = await lake.sessions.history()
     assert newest == second
     assert (lost.session_id, lost.state) == (first.session_id, SessionState.LOST)
+
+
+@pytest.mark.parametrize("cleanly", [True, False])
+async def test_since_when_the_gateway_is_unseen_is_told_across_sessions(lake, clock, cleanly):
+    async def follow(session):
+        clock.advance(7)
+        if cleanly:
+            await lake.sessions.end(session)
+        clock.advance(60)
+        return await lake.sessions.acquire(LOGIN, Owner.STREAM, **WHO)
+
+    session = await lake.sessions.acquire(LOGIN, Owner.STREAM, **WHO)
+    assert session.state_since == clock.now
+    clock.advance(5)
+    session = await lake.sessions.renew(session, lease_s=15, state=SessionState.LIVE)
+    assert session.state_since == clock.now
+    clock.advance(10)
+    session = await lake.sessions.renew(session, lease_s=15, state=SessionState.LIVE)
+    last_seen = clock.now + timedelta(seconds=7 if cleanly else 0)
+    session = await follow(session)
+    assert (session.state, session.state_since) == (SessionState.STARTING, last_seen)
+    session = await follow(session)
+    assert session.state_since == last_seen
+    session = await lake.sessions.renew(session, lease_s=15, state=SessionState.BLIND)
+    assert session.state_since == last_seen
+    session = await follow(session)
+    assert session.state_since == last_seen
+    session = await lake.sessions.renew(session, lease_s=15, state=SessionState.LIVE)
+    assert session.state_since == clock.now
+    assert all(s.state_since <= last_seen for s in (await lake.sessions.history())[1:])
+
+
+async def test_a_lease_from_the_future_holds_for_minutes_and_not_for_hours(lake, clock):
+    real = clock.now
+    for ahead_s, fails in ((240, True), (4 * 3600, False)):
+        clock.advance(ahead_s)
+        dead = await lake.sessions.acquire(LOGIN, Owner.STREAM, **WHO)
+        clock.now = real
+        if fails:
+            with pytest.raises(LoginOwnedError):
+                await lake.sessions.acquire(LOGIN, Owner.STREAM, **WHO)
+            await lake.sessions.end(dead)
+    assert await lake.sessions.alive(LOGIN) is None
+    session = await lake.sessions.acquire(LOGIN, Owner.STREAM, **WHO)
+    assert session.fencing_token == dead.fencing_token + 1
+    assert session.state_since <= real
+    with pytest.raises(LeaseLostError):
+        await lake.sessions.renew(dead, lease_s=15)
+
+
+@pytest.fixture
+async def owning(lake, clock):
+    """Own the login by hand: nothing renews the lease by itself."""
+    seconds = [1000.0]
+    settings = Settings(_env_file=None, heartbeat_s=3600, session_lease_s=4000)
+    own = Ownership(
+        lake.sessions, settings, owner=Owner.STREAM, clock=clock, monotonic=lambda: seconds[0]
+    )
+    async with own:
+        yield own, seconds
+
+
+async def test_a_clock_that_jumped_forward_is_named_when_the_lease_is_lost(owning, clock, caplog):
+    own, seconds = owning
+    clock.advance(3600)
+    seconds[0] += 3600
+    own.check()
+    clock.advance(7200)
+    seconds[0] += 3
+    with pytest.raises(LeaseLostError, match=r"clock jumped forward by 7197 s since the last"):
+        own.check()
+    own.nudge()
+    await asyncio.wait_for(own.lost.wait(), 5)
+    assert "its lease is over" in caplog.text
+    assert "clock jumped forward by 7197 s" in caplog.text
+
+
+async def test_a_lease_that_ran_out_by_both_clocks_says_nothing_of_them(owning, clock):
+    own, seconds = owning
+    clock.advance(4001)
+    seconds[0] += 4000
+    with pytest.raises(LeaseLostError) as caught:
+        own.check()
+    assert "jumped" not in str(caught.value)
+
+
+async def test_a_clock_that_went_back_ends_no_owner(owning, clock):
+    own, _seconds = owning
+    clock.advance(-3600)
+    own.check()
+    own.nudge()
+    async with asyncio.timeout(5):
+        while own.session.heartbeat_at != clock.now:
+            await asyncio.sleep(0.01)
+    own.check()
 
 
 async def test_an_ended_session_leaves_the_login_free_at_once(lake):

@@ -23,7 +23,6 @@ def lease(
     owner: Owner = Owner.STREAM,
     state: SessionState = SessionState.LIVE,
     age_s: float = 600.0,
-    state_age_s: float = 600.0,
 ) -> GatewaySession:
     return GatewaySession(
         gateway_id="127.0.0.1:4002",
@@ -37,7 +36,7 @@ def lease(
         heartbeat_at=NOW + timedelta(seconds=left_s - 15),
         expires_at=NOW + timedelta(seconds=left_s),
         state=state,
-        state_since=ago(state_age_s),
+        state_since=ago(age_s),
     )
 
 
@@ -58,6 +57,7 @@ def decide(
     session: GatewaySession | None = None,
     supervised_since: datetime | None = None,
     rotate_after_s: float = 21600.0,
+    ahead_before: datetime | None = None,
 ) -> Supervision:
     return supervise(
         runs,
@@ -65,6 +65,7 @@ def decide(
         now=NOW,
         supervised_since=supervised_since or ago(3600),
         rotate_after_s=rotate_after_s,
+        ahead_before=ahead_before,
     )
 
 
@@ -99,9 +100,9 @@ def test_a_run_killed_before_it_had_a_lease_is_lost_after_a_grace() -> None:
 
 
 def test_a_run_whose_session_ended_cleanly_gets_time_to_end_itself() -> None:
-    ended = lease(state=SessionState.ENDED, state_age_s=2)
+    ended = lease(state=SessionState.ENDED, left_s=13)
     assert decide(run(RunState.RUNNING), session=ended).lost == ()
-    ended = lease(state=SessionState.ENDED, state_age_s=40)
+    ended = lease(state=SessionState.ENDED, left_s=-25)
     assert decide(run(RunState.RUNNING), session=ended).lost == ("new",)
 
 
@@ -168,6 +169,34 @@ def test_a_crash_loop_backs_off_ever_longer(crashes: int, pause_s: int) -> None:
     assert not early.start
     assert f"{crashes} runs failed in a row" in early.reason
     assert decide(*crashed(pause_s + 1)).start
+
+
+def test_a_crash_loop_is_not_paused_for_longer_because_the_clock_went_back() -> None:
+    runs = [
+        run(RunState.FAILED, began_s=-3595 + n, ended_s=-3600 + n, name=str(n)) for n in range(8)
+    ]
+    assert decide(*runs).start
+    again = run(RunState.FAILED, began_s=6, ended_s=1, name="again")
+    early = decide(again, *runs)
+    assert not early.start
+    assert "next in 119 s" in early.reason
+
+
+def test_a_run_that_began_in_the_future_and_has_no_lease_is_lost() -> None:
+    """It was killed before it had one, and then the clock went back."""
+    assert decide(run(RunState.STARTING, began_s=-20)).lost == ()
+    assert decide(run(RunState.STARTING, began_s=-3600)).lost == ("new",)
+
+
+def test_a_lease_from_the_future_is_believed_for_one_decision() -> None:
+    running = run(RunState.RUNNING)
+    for ahead_s in (0, 250):
+        assert decide(running, session=lease(left_s=ahead_s + 15)).ahead is None
+    far = lease(left_s=7200)
+    first = decide(running, session=far)
+    assert (first.start, first.lost, first.ahead) == (False, (), far.heartbeat_at)
+    second = decide(running, session=far, ahead_before=first.ahead)
+    assert (second.start, second.lost) == (True, ("new",))
 
 
 def test_runs_that_were_killed_are_no_crash_loop() -> None:
