@@ -1,18 +1,24 @@
 """The supervisor sensor over real runs and leases."""
 
+import logging
 import time
 from collections.abc import Callable
 from datetime import timedelta
 
 import dagster as dg
 import pytest
+import yaml
 
-from position_sync_dagster.defs.stream import STREAM_JOB
+from position_sync_dagster.defs.resources import GATEWAY, LAKE
+from position_sync_dagster.defs.stream import STREAM_JOB, stream_positions
 from position_sync_dagster.defs.supervisor import supervise_stream
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.session import Owner, SessionState
 from position_sync_dagster.lake.sessions import SyncSessions
+from position_sync_dagster.launch.home import PROJECT
+from position_sync_dagster.sync import stream as stream_module
 from position_sync_dagster.sync.status import read_status
+from position_sync_dagster.sync.tally import Tally
 
 pytestmark = pytest.mark.usefixtures("settings", "lake")
 
@@ -115,6 +121,40 @@ def test_a_lease_from_the_future_is_looked_at_twice_and_then_followed(
 def test_a_blind_stream_is_alive(tick: Tick, instance, own) -> None:
     own(run_id=begin(instance, dg.DagsterRunStatus.STARTED), state=SessionState.BLIND)
     assert "is blind" in tick().skip_message
+
+
+def test_the_log_of_a_run_tells_what_the_stream_did(
+    monkeypatch: pytest.MonkeyPatch, tmp_path
+) -> None:
+    """The stream logs in a thread of its own; Dagster shows what the instance file lets through."""
+
+    async def play(lake, settings, *, run_id, stop, report):
+        logging.getLogger("position_sync_dagster.sync.streamer").info("1 of A: OVERFLOW → STREAMED")
+        logging.getLogger("position_sync_dagster.sync.streamer").debug("a detail")
+        logging.getLogger("ib_async.wrapper").warning("another's word")
+        return Tally().report(
+            since=utc_now(), until=utc_now(), lines_in_use=0, line_limit=100, legs_streamed=0,
+            state="LIVE", detail=None,
+        )  # fmt: skip
+
+    monkeypatch.setattr(stream_module, "stream", play)
+    config = yaml.safe_load((PROJECT / "dagster_home" / "dagster.yaml").read_text())
+    levels = {name: logging.getLogger(name).level for name in ("position_sync_dagster", "dagster")}
+    wanted = {"python_logs": config["python_logs"]}
+    try:
+        with dg.instance_for_test(temp_dir=str(tmp_path), overrides=wanted) as instance:
+            result = stream_positions.execute_in_process(
+                instance=instance, resources={"lake": LAKE, "gateway": GATEWAY}
+            )
+            told = [r.event_log_entry for r in instance.get_records_for_run(result.run_id).records]
+    finally:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
+    lines = {entry.user_message: entry.level for entry in told if entry.dagster_event is None}
+    assert lines["1 of A: OVERFLOW → STREAMED"] == logging.INFO
+    assert "a detail" not in lines
+    assert "another's word" not in lines
+    assert any(line.startswith("The stream ended") for line in lines)
 
 
 def test_a_tick_of_a_code_server_opens_the_instance_once(
