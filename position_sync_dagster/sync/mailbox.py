@@ -24,6 +24,9 @@ FINAL = (LeaseLostError, TradingModeError, ForeignTableError)
 RETRY_S, LAST_RETRY_S = 0.5, 2.0
 """The pause before another try, which doubles; shorter than an end waits for a delivery."""
 
+SPARE_S = 30.0
+"""An error of one kind is said at most so often: a handler may raise at every tick of every leg."""
+
 END_S = 1.0
 """A handler that is cancelled has so long to obey."""
 
@@ -59,6 +62,7 @@ class Mailbox:
         self._on_delivered = on_delivered
         self._pending: dict[Key, Letter] = {}
         self._in_hand = 0
+        self._said_s: dict[str, float] = {}
         self._filled = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -102,7 +106,7 @@ class Mailbox:
             self._in_hand = len(letters)
             watch = asyncio.get_running_loop().call_later(SLOW_S, self._report_slow, len(letters))
             try:
-                failed = await self._deliver(letters, first=not tries)
+                failed = await self._deliver(letters)
             except BaseException:
                 self._take_back(letters)
                 raise
@@ -123,17 +127,17 @@ class Mailbox:
         self.put(letters)
         self.put(newer.values())
 
-    async def _deliver(self, letters: list[Letter], *, first: bool) -> bool:
+    async def _deliver(self, letters: list[Letter]) -> bool:
         """Hand the updates over; True where the handler is to get them again."""
         if self._batched is None:
             for letter in letters:
                 error = await _raised(partial(self.handler.on_position_update, letter.update))
                 if error is not None:
-                    self._report(error, trace=True)
+                    self._report(error)
         else:
             error = await _raised(partial(self._batched, [letter.update for letter in letters]))
             if error is not None:
-                self._report(error, trace=first)
+                self._report(error)
                 return not isinstance(error, FINAL)
         if self._on_delivered is not None:
             now = time.time()
@@ -142,11 +146,19 @@ class Mailbox:
                     self._on_delivered(now - letter.arrived)
         return False
 
-    def _report(self, error: BaseException, *, trace: bool) -> None:
+    def _report(self, error: BaseException) -> None:
         self.failures += 1
-        shown = error if trace and not isinstance(error, PositionSyncError) else None
-        text = str(error) or type(error).__name__
-        logger.error("%s failed: %s", type(self.handler).__name__, text, exc_info=shown)
+        kind, now_s = type(error).__name__, time.monotonic()
+        if kind in self._said_s and now_s < self._said_s[kind] + SPARE_S:
+            return
+        self._said_s[kind] = now_s
+        logger.error(
+            "%s failed: %s (failure %d)",
+            type(self.handler).__name__,
+            str(error) or kind,
+            self.failures,
+            exc_info=None if isinstance(error, PositionSyncError) else error,
+        )
 
     def _report_slow(self, count: int) -> None:
         logger.warning(
