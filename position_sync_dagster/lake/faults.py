@@ -25,7 +25,7 @@ class Fault(Enum):
     """The kinds that are treated differently."""
 
     CONFLICT = auto()  # another writer was first: plan again
-    STALE = auto()  # a file of the snapshot is gone: open again
+    STALE = auto()  # a file of the snapshot is gone, or not whole yet: open again
     UNWRITABLE = auto()
     EXHAUSTED = auto()  # the process or the machine has no more to give: the table is whole
     OTHER = auto()
@@ -49,7 +49,16 @@ _UNWRITABLE = (
 )
 _EXHAUSTED = ("Too many open files", "Cannot allocate memory", "out of memory")
 _CONFLICT = ("Invalid table version", "already exists")
-_STALE = ("No such file or directory", "not found", "NotFound")
+_STALE = (
+    "No such file or directory",
+    "not found",
+    "NotFound",
+    # A checkpoint that another process was writing; a damaged one stays so on every try.
+    "Requested range was invalid",
+    "Corrupt footer",
+    "EOF",
+)
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def classify(error: Exception) -> Fault:
@@ -95,5 +104,5 @@ def explain(error: Exception, path: str) -> LakeError:
 
 
 def _line(error: Exception) -> str:
-    told = _BACKTRACE.split(str(error), maxsplit=1)[0]
+    told = _BACKTRACE.split(_COLOUR.sub("", str(error)), maxsplit=1)[0]
     return " ".join(told.split())[:300].rstrip(".")

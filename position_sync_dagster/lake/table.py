@@ -31,7 +31,7 @@ from position_sync_dagster.errors import (
     StalledError,
 )
 from position_sync_dagster.lake.disk import Disk
-from position_sync_dagster.lake.entries import LOG, TRANSACTIONS, entry_name
+from position_sync_dagster.lake.entries import LOG, TRANSACTIONS, checkpoint_name, entry_name
 from position_sync_dagster.lake.faults import STORAGE_ERRORS, Fault, Replan, classify, explain
 from position_sync_dagster.lake.opening import TURN_LOCK, Place, located
 from position_sync_dagster.lake.schemas import TableSpec
@@ -148,11 +148,19 @@ class Table:
         return (self._epoch, handle.version())
 
     def checkpoint(self, handle: DeltaTable) -> None:
-        """Write a checkpoint of the handle's version, and sync what it stands for."""
-        with self._mutex:
-            self._disk.settle(handle.version())
-            handle.create_checkpoint()
-            self._disk.settle_checkpoint(handle.version())
+        """Write a checkpoint of the handle's version, and sync what it stands for.
+
+        One that is there is left alone: written again it may differ in size, which a reader that
+        has it open takes for damage.
+        """
+        version = handle.version()
+        with self._mutex, self._turn(True):
+            self._disk.settle(version)
+            if self._place.remote or not os.path.exists(
+                f"{self.path}/{LOG}/{checkpoint_name(version)}"
+            ):
+                handle.create_checkpoint()
+            self._disk.settle_checkpoint(version)
 
     def crowded(self) -> bool:
         """Tell, once, that enough commits came for a compaction."""

@@ -21,6 +21,7 @@ from position_sync_dagster.lake.faults import Fault, classify, explain
         (DeltaError("Unable to create dir: Permission denied"), Fault.UNWRITABLE),
         (ComputeError("Object at location x not found: No such file"), Fault.STALE),
         (DeltaError("Generic LocalFileSystem: Too many open files"), Fault.EXHAUSTED),
+        (DeltaError("Generic LocalFileSystem: Requested range was invalid"), Fault.STALE),
         (DeltaError("Kernel error: Json error"), Fault.OTHER),
     ],
 )
@@ -29,7 +30,7 @@ def test_failures_are_told_apart(error, fault):
 
 
 def test_each_failure_names_the_table_and_a_remedy_without_a_backtrace():
-    torn = DeltaError("Kernel error: Truncated record\n   0: <unknown>\n   1: <unknown>")
+    torn = DeltaError("\x1b[31m↳\x1b[0m Kernel error: Truncated record\n   0: <unknown>\n   1: <unknown>")
     for error, kind in (
         (torn, BrokenTableError),
         (DeltaError("Read-only file system"), LakeNotWritableError),
@@ -38,5 +39,6 @@ def test_each_failure_names_the_table_and_a_remedy_without_a_backtrace():
         said = explain(error, "/lake/t")
         assert isinstance(said, kind)
         assert "/lake/t" in said.what
+        assert "\x1b" not in said.what
         assert said.remedy
         assert "<unknown>" not in str(said)
