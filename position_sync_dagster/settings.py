@@ -53,7 +53,11 @@ class Settings(BaseSettings):
         False, description="Stream delayed data where the login lacks the live subscription."
     )
     market_data_type: int = Field(1, ge=1, le=4, description="1 live, 2 frozen, 3/4 delayed.")
-    max_mark_age_s: float = Field(120.0, gt=0, description="An older mark price is not used.")
+    max_mark_age_s: float = Field(
+        120.0,
+        gt=0,
+        description="An older mark is not used, nor a quote when no line ticks so long.",
+    )
     sec_types: Annotated[tuple[str, ...], NoDecode] = Field(
         ("OPT", "FOP", "STK", "FUT"), description="As OPT,FOP or as JSON. Others are left alone."
     )

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.simulator import Simulator, load_book
+from position_sync_dagster.simulator import Book, Simulator, load_book
 
 DEADLINE_S = 10.0
 POLL_S = 0.02
@@ -50,9 +50,10 @@ def simulate() -> Callable[..., Any]:
     """Run a simulator; at its end no order message may have reached it."""
 
     @asynccontextmanager
-    async def run(book: str = "small", **options: Any) -> AsyncIterator[Simulator]:
+    async def run(book: str | Book = "small", **options: Any) -> AsyncIterator[Simulator]:
         options.setdefault("tick_interval_s", 0.05)
-        async with Simulator(load_book(book), seed=7, port=0, control_port=None, **options) as sim:
+        found = book if isinstance(book, Book) else load_book(book)
+        async with Simulator(found, seed=7, port=0, control_port=None, **options) as sim:
             yield sim
             assert sim.orders_received == []
 

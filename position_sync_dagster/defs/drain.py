@@ -102,7 +102,7 @@ def _blind(
 ) -> str | None:
     """Tell why a drain could take no values, by the rule that the drain itself goes by."""
     rows = lake.broker_positions.sync.read(settings.gateway_id)
-    return why_blind(session, confirmed_at(rows), settings, now)
+    return why_blind(session, confirmed_at(rows, now), settings, now)
 
 
 def _is_setback(run: JobRun) -> bool:

@@ -49,7 +49,7 @@ REASON = "position_sync/reason"
 """The tag by which a run says why a sensor asked for it."""
 
 GIVEN_BACK = "position_sync/given_back"
-"""The tag by which a drain says that it could value nothing of what it claimed."""
+"""The tag by which a drain says how many of its requests the broker's word does not answer."""
 
 REGISTRY_VERSION = "position_sync/registry_version"
 """The tag by which a run says which version of `active_strategies` it recorded."""

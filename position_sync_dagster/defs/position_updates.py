@@ -47,7 +47,7 @@ def position_updates(
         )
     if report.reason:
         context.log.warning(report.reason)
-    if report.released and not report.rows:
+    if report.released:
         context.instance.add_run_tags(context.run.run_id, {GIVEN_BACK: str(report.released)})
     return dg.MaterializeResult(
         metadata=drain_metadata(report, version), data_version=data_version(version)

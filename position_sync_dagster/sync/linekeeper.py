@@ -87,7 +87,7 @@ class LineKeeper:
         self._denials: dict[int, Denial] = {}
         self._held: dict[int, float] = {}
         self._delayed: set[int] = set()
-        self._burst: tuple[float, str] | None = None
+        self._burst: tuple[float, int, str] | None = None
         self._limit = LineLimit(
             configured=settings.max_lines,
             reserve=settings.reserved_lines,
@@ -157,7 +157,7 @@ class LineKeeper:
         if refusal.code == TOO_MANY_LINES:
             now = self._monotonic()
             self._limit = self._limit.refused(lines.in_use, now)
-            self._burst = (now, refusal.text)
+            self._burst = (now, self._limit.lines, refusal.text)
             return
         fallback = (
             self._settings.delayed_fallback
@@ -244,5 +244,5 @@ class LineKeeper:
     def _tell_burst(self, now: float) -> None:
         """Log a burst of refusals once, when it is over."""
         if self._burst is not None and now - self._burst[0] >= BURST_S:
-            logger.warning("the gateway gives %s lines: %s", self._limit.given, self._burst[1])
+            logger.warning("the gateway gives %d lines: %s", *self._burst[1:])
             self._burst = None

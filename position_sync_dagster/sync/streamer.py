@@ -53,7 +53,8 @@ from position_sync_dagster.sync.values import SourceBlindError
 
 logger = logging.getLogger(__name__)
 
-FARM_BROKEN, FARM_OK = (2103, 2105, 2157), (2104, 2106, 2107, 2108, 2158)
+MARKET_DATA_FARM_BROKEN = 2103
+FARM_BROKEN, FARM_OK = (MARKET_DATA_FARM_BROKEN, 2105, 2157), (2104, 2106, 2107, 2108, 2158)
 """Of market data, history and security definitions; an inactive farm (2107, 2108) is well."""
 
 PNL_PUBLISH_S = 2.0
@@ -463,7 +464,7 @@ class IBPositionStreamer:
         self._said[key] = state
         if before is None or before is state:
             return
-        why = self._lines.why(key[1]) if state is LegState.OVERFLOW else ""
+        why = self._lines.why(key[1], state)
         logger.info("%s of %s: %s → %s%s", key[1], key[0], before, state, why)
         self.tally.promotions += before is LegState.OVERFLOW and state is LegState.STREAMED
         self.tally.demotions += before is LegState.STREAMED and state is LegState.OVERFLOW
@@ -495,6 +496,8 @@ class IBPositionStreamer:
             self._connection = None
         elif code in FARM_BROKEN + FARM_OK:
             farm = re.split("[:.]", text)[-1]
+            if code == MARKET_DATA_FARM_BROKEN:
+                self._revaluer.distrust(self._clock())
             (self._farms.add if code in FARM_BROKEN else self._farms.discard)(farm)
             self._nudge()
 
@@ -505,6 +508,7 @@ class IBPositionStreamer:
     def _go_blind(self, why: str) -> None:
         if self._state is not SessionState.BLIND or self._detail != why:
             logger.warning("blind: %s", why)
+            self._revaluer.distrust(self._clock())
         self._state, self._detail = SessionState.BLIND, why
         self._nudge()
 

@@ -78,8 +78,8 @@ class Workload:
         session: The gateway's newest session, alive or not.
         stream_in_flight: A stream run is queued, starting or running.
         drain_in_flight: Id of a drain run that is queued, starting or running.
-        setbacks: Drain runs in a row that failed, or gave back all they claimed; the last one
-            ended at `set_back_at`.
+        setbacks: Drain runs in a row that failed, or gave something back; the last one ended at
+            `set_back_at`.
         given_back: Requests that the last of them gave back; 0 when it failed.
         recorded_version: Version of `active_strategies` that a run last recorded.
     """
@@ -125,7 +125,7 @@ def plan_drain(seen: Workload, cursor: DrainCursor, *, refresh_interval_s: float
         return _skip(f"drain run {seen.drain_in_flight[:8]} is in flight", seen, cursor)
     wait_s = _back_off_s(seen)
     if wait_s > 0:
-        what = "gave back what they claimed" if seen.given_back else "failed"
+        what = "gave back what they could not value" if seen.given_back else "failed"
         reason = f"the last {seen.setbacks} drain runs {what}; next in {wait_s:.0f} s"
         return _skip(reason, seen, cursor)
 

@@ -4,6 +4,7 @@ An hour takes a second; the intervals of the settings are shortened likewise.
 """
 
 import asyncio
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -11,14 +12,18 @@ import pytest
 from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.domain.session import SessionState
 from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.simulator import load_book
 from position_sync_dagster.sync import linekeeper
 from position_sync_dagster.sync.streamer import IBPositionStreamer
 
-ACCOUNT = "DUSIM0001"
+A, B = "DUSIM0001", "DUSIM0002"
+SIZE = {A: 1, B: 100}
+"""What the positions of an account are multiples of: so a row tells whose it is."""
+
 RIGHTS = {"C": "CALL", "P": "PUT"}
-LINES = 60
+LINES, CUT = 100, 60
 HOUR_S = 1.0
-STRATEGIES = 8
+STRATEGIES, LEGS = 8, 18
 
 
 class Auditor:
@@ -32,14 +37,25 @@ class Auditor:
     async def on_position_update(self, update):
         self.heard += 1
         known = self.book[update.conid]
-        facts = (update.account, update.symbol, update.right, update.strike)
-        if facts != known["facts"]:
+        if (update.symbol, update.right, update.strike) != known["facts"]:
             self.wrong.append(("contract", update))
         priced = update.value_source == "TICK" and update.market_price is not None
         if priced and int(update.market_price) // 10 != known["index"]:
             self.wrong.append(("price", update))
-        if update.position not in known["positions"]:
+        if update.position not in known["positions"][update.account]:
             self.wrong.append(("position", update))
+
+
+def two_accounts():
+    """Give the demo's legs to two accounts: each third one to the second, some to both."""
+    book = load_book("demo")
+    openings = []
+    for number, opening in enumerate(book.openings):
+        theirs = replace(opening, account=B, quantity=opening.quantity * SIZE[B])
+        openings += [theirs] if number % 3 == 0 else [opening]
+        openings += [theirs] if number % 10 == 1 else []
+    accounts = (book.accounts[0], replace(book.accounts[0], name=B))
+    return replace(book, accounts=accounts, openings=tuple(openings))
 
 
 @pytest.fixture
@@ -55,17 +71,15 @@ async def test_a_day_of_faults_and_changes(simulate, settings_for, tmp_path, eve
     random = Random(11)  # the seed of the day
     lake = Lake(tmp_path / "lake")
     await lake.initialize()
-    async with simulate("demo", max_lines=LINES) as sim:
-        book = {
-            row["conid"]: {
-                "index": index,
-                "facts": (ACCOUNT, row["symbol"], RIGHTS[row["right"]], row["strike"]),
-                "positions": {row["quantity"]},
-            }
-            for index, row in enumerate(_legs(sim))
-        }
+    async with simulate(two_accounts(), max_lines=LINES) as sim:
+        book = {}
+        for row in _legs(sim):
+            facts = (row["symbol"], RIGHTS[row["right"]], row["strike"])
+            known = {"index": len(book), "facts": facts, "positions": {A: {0.0}, B: {0.0}}}
+            known = book.setdefault(row["conid"], known)
+            known["positions"][row["account"]].add(row["quantity"])
         settings = settings_for(
-            sim, max_lines=100, reserved_lines=5, refresh_interval_s=3.0,
+            sim, max_lines=LINES, reserved_lines=5, refresh_interval_s=3.0,
             overflow_interval_s=1.0, gateway_timeout_s=2.0,
         )  # fmt: skip
         streamer = IBPositionStreamer(
@@ -84,7 +98,8 @@ async def test_a_day_of_faults_and_changes(simulate, settings_for, tmp_path, eve
             await streamer.stop()
         assert auditor.wrong[:3] == []
         assert auditor.heard > 500
-        assert day.most_lines <= LINES
+        assert CUT < day.most_lines <= LINES - 5  # the reserve stays free
+        assert day.learned == {True, False}
         await eventually(lambda: sim.stats()["connections"]["now"] == 0)
         assert sim.stats()["lines_in_use"] == 0
 
@@ -106,6 +121,7 @@ class Day:
         self.random, self.eventually = random, eventually
         self.most_lines = 0
         self.limit = LINES
+        self.learned = set()
 
     async def hour(self, hour):
         await self._people(hour)
@@ -120,6 +136,7 @@ class Day:
     def _count(self):
         lines = self.sim.stats()["lines_in_use"]
         self.most_lines = max(self.most_lines, lines)
+        self.learned.add(self.streamer.line_limit < LINES)
         assert lines <= self.limit
 
     async def _people(self, hour):
@@ -129,21 +146,20 @@ class Day:
         mine = [leg for leg in self.lake.registry.legs if leg.strategy_id == strategy]
         for leg in mine:
             await self.lake.registry.remove_active(leg.conid, strategy)
-        for conid in self.random.sample(conids, 12):
-            _account, symbol, right, strike = self.book[conid]["facts"]
+        for conid in self.random.sample(conids, LEGS):
+            symbol, right, strike = self.book[conid]["facts"]
             if not self.lake.registry.is_active(conid):
                 await self.lake.registry.add_active(
                     conid=conid, symbol=symbol, right=right, strike=strike, expiry="20281215",
                     strategy_id=strategy, priority=1 + hour % 3,
                 )  # fmt: skip
-        for conid in self.random.sample(conids, 3):
-            quantity = self.random.choice([-2, 1, 3])
-            told = self.sim.fill(ACCOUNT, conid, quantity)
-            self.book[conid]["positions"] |= {told["quantity"], 0.0}
-        conid = self.random.choice(conids)
-        self.book[conid]["positions"].add(0.0)
-        if any(row["conid"] == conid for row in _legs(self.sim)):
-            self.sim.close_position(ACCOUNT, conid)
+        for conid in self.random.sample(conids, 4):
+            account = self.random.choice([A, B])
+            quantity = self.random.choice([-2, 1, 3]) * SIZE[account]
+            told = self.sim.fill(account, conid, quantity)
+            self.book[conid]["positions"][account].add(told["quantity"])
+        row = self.random.choice(_legs(self.sim))
+        self.sim.close_position(row["account"], row["conid"])
 
     async def _faults(self, hour):
         sim = self.sim
@@ -163,13 +179,16 @@ class Day:
         elif hour == 12:
             sim.disconnect(busy_s=0.5)
         elif hour == 14:
-            # Others take lines: ours that are over the limit are lost with the connection.
-            sim.set_line_limit(40)
+            # Others take lines: after the next connection the gateway refuses the rest (101).
+            sim.set_line_limit(CUT)
             sim.disconnect()
-            self.limit = 40
+            self.limit = CUT
         elif hour == 20:
             sim.set_line_limit(LINES)
             self.limit = LINES
+
+        elif hour == 23:
+            await self.eventually(lambda: self.streamer.line_limit == LINES, within_s=20)
 
     def _settled(self):
         """Nothing is forgotten, and our count is the gateway's."""

@@ -506,6 +506,29 @@ async def test_a_broken_data_farm_is_told_and_nothing_is_torn_down(
             assert sim.stats()["requests"]["17"]["reqMktData"] == 1
 
 
+async def test_what_a_broken_farm_said_is_no_quote_until_it_ticks_again(
+    simulate, streaming, lake, leg, eventually
+):
+    async with simulate(autostep=False) as sim:
+        await lake.registry.add_active(**leg(PUT))
+        async with streaming(sim, flush_interval_s=0.1) as (streamer, heard):
+            sim.step()
+            row = await eventually(lambda: heard.newest(A, PUT))
+            assert (row.value_source, row.bid is None) == (ValueOrigin.TICK, False)
+            sim.farm("usopt", 2103)
+            await eventually(lambda: streamer.detail)
+            position = sim.fill(A, PUT, 1)["quantity"]
+            row = await eventually(
+                lambda: (found := heard.newest(A, PUT)).position == position and found
+            )
+            assert row.value_source is not ValueOrigin.TICK
+            assert (row.bid, row.ask, row.delta) == (None, None, None)
+            sim.farm("usopt", 2104)
+            await eventually(lambda: streamer.detail is None)
+            sim.step()
+            await eventually(lambda: heard.newest(A, PUT).value_source is ValueOrigin.TICK)
+
+
 async def test_a_gateway_that_moves_to_another_port_is_followed(
     simulate, streaming, lake, leg, eventually
 ):

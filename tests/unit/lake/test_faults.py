@@ -30,7 +30,9 @@ def test_failures_are_told_apart(error, fault):
 
 
 def test_each_failure_names_the_table_and_a_remedy_without_a_backtrace():
-    torn = DeltaError("\x1b[31m↳\x1b[0m Kernel error: Truncated record\n   0: <unknown>\n   1: <unknown>")
+    torn = DeltaError(
+        "\x1b[31m↳\x1b[0m Kernel error: Truncated record\n   0: <unknown>\n   1: <unknown>"
+    )
     for error, kind in (
         (torn, BrokenTableError),
         (DeltaError("Read-only file system"), LakeNotWritableError),
