@@ -5,6 +5,7 @@ import logging
 import math
 import re
 import time
+from collections import Counter
 from collections.abc import Coroutine
 from datetime import datetime, timedelta
 from random import Random
@@ -59,6 +60,10 @@ FARM_BROKEN, FARM_OK = (MARKET_DATA_FARM_BROKEN, 2105, 2157), (2104, 2106, 2107,
 
 PNL_PUBLISH_S = 2.0
 """Values of legs without a line are published at most so often."""
+
+ROUTES_TOLD = 20
+"""Changes of route at once that are logged one by one, before their numbers alone: a line costs
+milliseconds in the log of a run."""
 
 CLOSE_TIMEOUT_S = 5.0
 
@@ -138,6 +143,7 @@ class IBPositionStreamer:
         self._opened_at = -SETTLED_S
         self._said: dict[Key, LegState] = {}
         self._registry_fault: str | None = None
+        self._table_fault: str | None = None
         self._farms: set[str] = set()
         self._state = SessionState.STARTING
         self._detail: str | None = None
@@ -232,8 +238,11 @@ class IBPositionStreamer:
                     continue
                 try:
                     await self._tick()
+                    self._table_fault = None
                 except LakeError as error:
-                    logger.error("%s", error)
+                    if str(error) != self._table_fault:
+                        logger.error("%s", error)
+                    self._table_fault = str(error)
                 except (GatewayLostError, ConnectionError) as error:
                     self._go_blind(str(error))
                 except GatewayError as error:
@@ -443,9 +452,9 @@ class IBPositionStreamer:
             lines,
             sec_types=self.settings.sec_types,
         )
+        self._tell_routes(routes)
         left = set()
         for key, state in routes.items():
-            self._tell_route(key, state)
             before = self._routes.get(key)
             if state is before:
                 continue
@@ -458,16 +467,23 @@ class IBPositionStreamer:
         self._routes = routes
         await self._publisher.enqueue_rerouted(connection.feed, routes, left)
 
-    def _tell_route(self, key: Key, state: LegState) -> None:
-        """Log and count a change of route, also one across a reconnect."""
-        before = self._said.get(key)
-        self._said[key] = state
-        if before is None or before is state:
-            return
-        why = self._lines.why(key[1], state)
-        logger.info("%s of %s: %s → %s%s", key[1], key[0], before, state, why)
-        self.tally.promotions += before is LegState.OVERFLOW and state is LegState.STREAMED
-        self.tally.demotions += before is LegState.STREAMED and state is LegState.OVERFLOW
+    def _tell_routes(self, routes: dict[Key, LegState]) -> None:
+        """Log and count changes of route, also those across a reconnect."""
+        changed = [
+            (key, before, state)
+            for key, state in routes.items()
+            if (before := self._said.get(key)) is not None and before is not state
+        ]
+        self._said.update(routes)
+        ways = Counter((before, state) for _key, before, state in changed)
+        self.tally.promotions += ways[LegState.OVERFLOW, LegState.STREAMED]
+        self.tally.demotions += ways[LegState.STREAMED, LegState.OVERFLOW]
+        for (account, conid), before, state in changed[:ROUTES_TOLD]:
+            why = self._lines.why(conid, state)
+            logger.info("%s of %s: %s → %s%s", conid, account, before, state, why)
+        if len(changed) > ROUTES_TOLD:
+            told = ", ".join(f"{n} {before} → {state}" for (before, state), n in ways.items())
+            logger.info("%d changes of route in all: %s", len(changed), told)
 
     def _flush(self, connection: GatewayConnection) -> None:
         """Value what changed since the last flush and hand it to the handlers."""

@@ -203,7 +203,7 @@ async def test_an_owner_that_was_followed_adds_no_row_even_if_it_never_looked(
         await lake.registry.add_active(**leg(PUT))
         settings = settings_for(sim)
         task, stop, reports = running(settings)
-        await eventually(lambda: reports)
+        await eventually(lambda: any(report.rows for report in reports))
         stop.set()
         await task
         (old,) = [r for r in await lake.updates.latest_updates() if r.source == "STREAM"]
