@@ -3,15 +3,13 @@
 import asyncio
 import logging
 import re
-import sys
-import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import suppress
 from random import Random
-from typing import Any, ClassVar
+from typing import ClassVar
 from weakref import WeakKeyDictionary, WeakSet
 
-from ib_async import IB, StartupFetchNONE
+from ib_async import IB
 
 from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.domain.update import TradingMode, trading_mode_of
@@ -26,39 +24,23 @@ from position_sync_dagster.errors import (
 from position_sync_dagster.gateway.details import fetch_details
 from position_sync_dagster.gateway.feed import AccountFeed
 from position_sync_dagster.gateway.lines import MarketDataLines
+from position_sync_dagster.gateway.login import CONNECTIVITY_LOST, MAX_FRAME, log_in
 from position_sync_dagster.gateway.pnl import PnlSubscriptions
+from position_sync_dagster.gateway.reading import Reading
 from position_sync_dagster.settings import Settings, load_settings
 
 logger = logging.getLogger(__name__)
 
-CLIENT_ID_IN_USE = 326
-CONNECTIVITY_LOST = (1100, 2110)
-"""The gateway has lost IB: while it was connected, or before (it says 2110 at the log-in)."""
-
 DATA_LOST, DATA_KEPT = 1101, 1102
 PORT_CHANGED = 1300
 
-POSITION, POSITION_END = "61", "62"
-"""Types of messages."""
-
 _NEW_PORT = re.compile(r"new port\D*(\d{2,5})")
-MAX_REQUESTS, REQUESTS_INTERVAL_S = 10, 0.25
-"""Pace of our messages: never more than 50 in any second, as the gateway counts them. ib_async's
-own 45 per second come in bursts, of which two may fall into one second at the gateway."""
-
 SILENCE_S = 10.0
 """After this long without a message that could be read the gateway is asked for the time, with as
 long to answer. Half a message that is not completed for so long ends the connection."""
 
-MAX_FRAME = 1 << 20
-"""No message that we ask for comes near it (1 MiB; contract details take some 2 KB). A length
-prefix that is text, because something before it was lost, is greater: its first bytes are not 0."""
-
 FIRST_PAUSE_S, PAUSES_S = 0.5, 5.0
 """Between two client ids: the shortest pause, and all pauses of one attempt together."""
-
-SPARE_S = 60.0
-"""What each message may bring about is said at most so often."""
 
 
 class GatewayConnection:
@@ -95,7 +77,7 @@ class GatewayConnection:
         self.on_message: list[Callable[[int, str], None]] = []
         self.connectivity_lost = connectivity_lost
         self._timeout_s = settings.gateway_timeout_s
-        self._reading = _Reading(ib, settings.gateway_id)
+        self._reading = Reading(ib, settings.gateway_id)
         ib.errorEvent += self._on_error
         ib.client.conn.hasData += self._on_data
         self._watchdog = asyncio.create_task(self._watch())
@@ -182,80 +164,6 @@ class GatewayConnection:
                     while self.ib.client.conn.isConnected():
                         await gone
         self.lost.set()
-
-
-class _Reading:
-    """Tell how many messages of a connection were understood; say what was not, now and then.
-
-    ib_async reports each message that it cannot read with a trace, and each tick of a request
-    that it does not know with a line: a confused gateway sends hundreds a second. A list of
-    positions with one that could not be read has no end: what it lacks would pass for closed.
-    """
-
-    def __init__(self, ib: IB, gateway_id: str) -> None:
-        self.understood = 0
-        self._gateway_id = gateway_id
-        self._type, self._failed, self._torn = "", False, False
-        self._garbage, self._strays = _Spare(), _Spare()
-        decoder = ib.client.decoder
-        self._interpret: Callable[[list[str]], None] = decoder.interpret
-        decoder.interpret = self._read  # type: ignore[method-assign]
-        decoder.logger = self  # type: ignore[assignment]
-        ib.wrapper._logger = _Strays(ib.wrapper._logger, self)  # type: ignore[assignment]
-
-    def _read(self, fields: list[str]) -> None:
-        self._type, self._failed = fields[0] if fields else "", False
-        if self._type == POSITION_END and self._torn:
-            self._torn = False
-            return
-        self._interpret(fields)
-        self._torn |= self._failed and self._type == POSITION
-        self.understood += not self._failed
-
-    def exception(self, _message: str) -> None:
-        """Take what the decoder says of the message at hand; its values are nobody's business."""
-        self._failed = True
-        error = sys.exc_info()[1]
-        error = (error and error.__context__) or error
-        self._garbage.say(
-            f"{self._gateway_id} sent a message that cannot be read (type {self._type[:12]!a}, "
-            f"{type(error).__name__}); it is left out"
-        )
-
-    def stray(self, message: str) -> None:
-        """Take what the wrapper says of a tick that belongs to no request of ours."""
-        self._strays.say(f"{self._gateway_id} sent a tick that nobody asked for ({message})")
-
-
-class _Strays(logging.LoggerAdapter[logging.Logger]):
-    """The wrapper's logger, without a line for each tick of an unknown request."""
-
-    def __init__(self, inner: logging.Logger, reading: _Reading) -> None:
-        super().__init__(inner)
-        self._reading = reading
-
-    def error(self, msg: object, *args: object, **more: Any) -> None:
-        if "Unknown reqId" in str(msg):
-            self._reading.stray(str(msg))
-        else:
-            super().error(msg, *args, **more)
-
-
-class _Spare:
-    """Say one kind of thing at most once in `SPARE_S`, and how often it happened meanwhile."""
-
-    def __init__(self) -> None:
-        self._due_s = 0.0
-        self._unsaid = 0
-
-    def say(self, text: str) -> None:
-        now_s = time.monotonic()
-        if now_s < self._due_s:
-            self._unsaid += 1
-            return
-        more = f"; {self._unsaid} more since the last such line" if self._unsaid else ""
-        self._due_s, self._unsaid = now_s + SPARE_S, 0
-        logger.warning("%s%s", text, more)
 
 
 def new_port_of(text: str) -> int | None:
@@ -391,7 +299,7 @@ async def connect(
         if client_id != settings.client_id_pool[0]:
             await sleep(next(pauses))
         with suppress(ClientIdInUseError):
-            ib, offline = await _connect_as(client_id, settings, port or settings.gateway_port)
+            ib, offline = await log_in(client_id, settings, port or settings.gateway_port)
             try:
                 _check_trading_mode(ib.client.getAccounts(), settings)
             except SettingsError:
@@ -428,108 +336,3 @@ def _check_trading_mode(accounts: Iterable[str], settings: Settings) -> None:
             remedy="Point POSITION_SYNC_GATEWAY_PORT at the gateway of the other mode, or change "
             "the mode together with POSITION_SYNC_LAKE.",
         )
-
-
-async def _connect_as(client_id: int, settings: Settings, port: int) -> tuple[IB, str | None]:
-    """Connect once; 326 and a foreign protocol show at once instead of at the timeout.
-
-    Gives also what the gateway says when it is itself without IB.
-
-    ib_async's `connectAsync` fails at its timeout alone when the gateway refuses the client id
-    (it sends 326 and closes); `errorEvent` hears it before.
-    """
-    where = f"{settings.gateway_host}:{port}"
-    ib = IB()
-    ib.client.MaxRequests = MAX_REQUESTS
-    ib.client.RequestsInterval = REQUESTS_INTERVAL_S  # type: ignore[assignment] # any seconds do
-    trouble: asyncio.Future[GatewayError] = asyncio.get_running_loop().create_future()
-
-    def report(error: GatewayError) -> None:
-        if not trouble.done():
-            trouble.set_result(error)
-
-    heard = bytearray()
-    offline: list[str] = []
-
-    def on_error(_request: int, code: int, text: str, _contract: object) -> None:
-        if code == CLIENT_ID_IN_USE:
-            report(ClientIdInUseError(f"Client id {client_id}: {text}", remedy="Use another."))
-        elif code in CONNECTIVITY_LOST:
-            offline.append(text)
-
-    def on_data(data: bytes) -> None:
-        # The first frame is "version NUL time NUL": a length, then digits.
-        if len(heard) > 4:
-            return
-        heard.extend(data[:5])
-        too_long = len(heard) >= 4 and int.from_bytes(heard[:4], "big") > MAX_FRAME
-        if too_long or (len(heard) > 4 and not heard[4:5].isdigit()):
-            report(_not_a_gateway(where))
-
-    def on_end(_message: str) -> None:
-        report(
-            GatewayRefusedError(
-                f"The gateway at {where} closed the connection before it was ready.",
-                remedy="Allow this machine under API > Settings > Trusted IPs and see whether the "
-                "gateway has logged in.",
-            )
-        )
-
-    ib.errorEvent += on_error
-    ib.client.conn.hasData += on_data
-    ib.client.conn.disconnected += on_end
-    attempt = asyncio.ensure_future(
-        ib.connectAsync(
-            settings.gateway_host,
-            port,
-            clientId=client_id,
-            timeout=settings.gateway_timeout_s,
-            raiseSyncErrors=True,
-            fetchFields=StartupFetchNONE,
-        )
-    )
-    try:
-        await asyncio.wait({attempt, trouble}, return_when=asyncio.FIRST_COMPLETED)
-        timed_out = attempt.done() and isinstance(attempt.exception(), TimeoutError)
-        if trouble.done() and not timed_out:
-            raise trouble.result()
-        await attempt
-    except TimeoutError as error:
-        raise GatewayTimeoutError(
-            f"{where} accepted the connection and did not answer within "
-            f"{settings.gateway_timeout_s:g} s.",
-            remedy="See whether TWS or IB Gateway waits at a dialog, and whether the port is its "
-            "API port.",
-        ) from error
-    except (OSError, ValueError) as error:
-        if isinstance(error, ConnectionError) and not isinstance(error, ConnectionRefusedError):
-            raise GatewayTimeoutError(
-                f"The gateway at {where} dropped the first requests: {error}.",
-                remedy="Wait for it to finish its log-in; it is tried again.",
-            ) from error
-        raise GatewayRefusedError(
-            f"Nothing listens at {where} ({error}).",
-            remedy="Start TWS or IB Gateway, enable its API (Configure > API > Settings > Enable "
-            "ActiveX and Socket Clients), and set POSITION_SYNC_GATEWAY_HOST and "
-            "POSITION_SYNC_GATEWAY_PORT to its address (TWS 7496 live, 7497 paper; Gateway "
-            "4001 live, 4002 paper).",
-        ) from error
-    finally:
-        if not attempt.done():
-            attempt.cancel()
-        with suppress(BaseException):
-            await asyncio.gather(attempt, return_exceptions=True)
-        if not ib.isConnected() or trouble.done():
-            ib.client.disconnect()
-        ib.client.conn.hasData -= on_data
-        ib.client.conn.disconnected -= on_end
-        ib.errorEvent -= on_error
-    return ib, next(iter(offline), None)
-
-
-def _not_a_gateway(where: str) -> NotAGatewayError:
-    return NotAGatewayError(
-        f"What listens at {where} is not an IB gateway.",
-        remedy="Set POSITION_SYNC_GATEWAY_PORT to the API port of TWS or IB Gateway (TWS 7496 "
-        "live, 7497 paper; Gateway 4001 live, 4002 paper).",
-    )

@@ -27,7 +27,6 @@ from position_sync_dagster.errors import (
     TradingModeError,
 )
 from position_sync_dagster.gateway.connection import (
-    CONNECTIVITY_LOST,
     DATA_KEPT,
     DATA_LOST,
     PORT_CHANGED,
@@ -35,6 +34,7 @@ from position_sync_dagster.gateway.connection import (
     IBConnectionManager,
 )
 from position_sync_dagster.gateway.lines import Refusal
+from position_sync_dagster.gateway.login import CONNECTIVITY_LOST
 from position_sync_dagster.gateway.watch import Watch
 from position_sync_dagster.lake.broker_positions import BrokerPositionsTable
 from position_sync_dagster.lake.contracts import ContractsTable

@@ -13,7 +13,7 @@ import pytest
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.leg import LegState, make_leg
 from position_sync_dagster.domain.request import QueueStatus
-from position_sync_dagster.gateway import connection as gateway
+from position_sync_dagster.gateway import login
 from position_sync_dagster.gateway.connection import connect
 from position_sync_dagster.simulator import Simulator, load_book
 from position_sync_dagster.sync.contracts import Contracts
@@ -300,7 +300,7 @@ async def crowd(tmp_path, lake, settings_for, monkeypatch, eventually):
 
     Messages are paced ten times as fast as a gateway allows, since pace is not what is tested.
     """
-    monkeypatch.setattr(gateway, "MAX_REQUESTS", 100)
+    monkeypatch.setattr(login, "MAX_REQUESTS", 100)
     (tmp_path / "many.yaml").write_text(MANY)
     async with Simulator(
         load_book(tmp_path / "many.yaml"), seed=7, control_port=0, max_messages_per_s=500

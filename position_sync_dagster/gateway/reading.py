@@ -1,0 +1,91 @@
+"""What ib_async makes of each message: counted when understood, and said once when not."""
+
+import logging
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from ib_async import IB
+
+logger = logging.getLogger(__name__)
+
+POSITION, POSITION_END = "61", "62"
+"""Types of messages."""
+
+SPARE_S = 60.0
+"""What each message may bring about is said at most so often."""
+
+
+class Reading:
+    """Tell how many messages of a connection were understood; say what was not, now and then.
+
+    ib_async reports each message that it cannot read with a trace, and each tick of a request
+    that it does not know with a line: a confused gateway sends hundreds a second. A list of
+    positions with one that could not be read has no end: what it lacks would pass for closed.
+    """
+
+    def __init__(self, ib: IB, gateway_id: str) -> None:
+        self.understood = 0
+        self._gateway_id = gateway_id
+        self._type, self._failed, self._torn = "", False, False
+        self._garbage, self._strays = _Spare(), _Spare()
+        decoder = ib.client.decoder
+        self._interpret: Callable[[list[str]], None] = decoder.interpret
+        decoder.interpret = self._read  # type: ignore[method-assign]
+        decoder.logger = self  # type: ignore[assignment]
+        ib.wrapper._logger = _Strays(ib.wrapper._logger, self)  # type: ignore[assignment]
+
+    def _read(self, fields: list[str]) -> None:
+        self._type, self._failed = fields[0] if fields else "", False
+        if self._type == POSITION_END and self._torn:
+            self._torn = False
+            return
+        self._interpret(fields)
+        self._torn |= self._failed and self._type == POSITION
+        self.understood += not self._failed
+
+    def exception(self, _message: str) -> None:
+        """Take what the decoder says of the message at hand; its values are nobody's business."""
+        self._failed = True
+        error = sys.exc_info()[1]
+        error = (error and error.__context__) or error
+        self._garbage.say(
+            f"{self._gateway_id} sent a message that cannot be read (type {self._type[:12]!a}, "
+            f"{type(error).__name__}); it is left out"
+        )
+
+    def stray(self, message: str) -> None:
+        """Take what the wrapper says of a tick that belongs to no request of ours."""
+        self._strays.say(f"{self._gateway_id} sent a tick that nobody asked for ({message})")
+
+
+class _Strays(logging.LoggerAdapter[logging.Logger]):
+    """The wrapper's logger, without a line for each tick of an unknown request."""
+
+    def __init__(self, inner: logging.Logger, reading: Reading) -> None:
+        super().__init__(inner)
+        self._reading = reading
+
+    def error(self, msg: object, *args: object, **more: Any) -> None:
+        if "Unknown reqId" in str(msg):
+            self._reading.stray(str(msg))
+        else:
+            super().error(msg, *args, **more)
+
+
+class _Spare:
+    """Say one kind of thing at most once in `SPARE_S`, and how often it happened meanwhile."""
+
+    def __init__(self) -> None:
+        self._due_s = 0.0
+        self._unsaid = 0
+
+    def say(self, text: str) -> None:
+        now_s = time.monotonic()
+        if now_s < self._due_s:
+            self._unsaid += 1
+            return
+        more = f"; {self._unsaid} more since the last such line" if self._unsaid else ""
+        self._due_s, self._unsaid = now_s + SPARE_S, 0
+        logger.warning("%s%s", text, more)
