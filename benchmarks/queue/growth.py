@@ -28,6 +28,7 @@ class Pair:
 
     queue: LakeQueue
     ledger: PositionUpdatesTable
+    left: int = 0
 
     @property
     def tables(self) -> tuple[Table, Table]:
@@ -36,12 +37,14 @@ class Pair:
 
     def drain(self, samples: Samples) -> None:
         """Claim 50, write their values, mark them; enqueue a refresh when too few are left."""
-        if self.queue.queue.sync.overview().claimable < BATCH:
+        if self.left < BATCH:
             samples.time("enqueue", lambda: self.queue.enqueue(REFRESH))
+            self.left = REFRESH
         batch = samples.time("claim", lambda: self.queue.claim(BATCH))
         values = updates(len(batch), now(), request_ids=[r.request_id for r in batch])
         samples.time("append", lambda: self.ledger.sync.append(values))
         samples.time("mark", lambda: self.queue.mark(batch))
+        self.left -= len(batch)
 
 
 def growth(bench: Bench) -> None:
