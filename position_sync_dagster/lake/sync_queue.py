@@ -12,18 +12,22 @@ import polars as pl
 
 from position_sync_dagster.domain.clock import Clock
 from position_sync_dagster.domain.request import (
-    ACTIVE_PRIORITY,
     MONITORING_PRIORITY,
     QueuedPosition,
     QueueRequest,
     QueueStatus,
-    Reason,
     RetryPolicy,
 )
-from position_sync_dagster.errors import (
-    InvalidRequestError,
-    RequestStateError,
-    UnknownRequestError,
+from position_sync_dagster.errors import RequestStateError, UnknownRequestError
+from position_sync_dagster.lake.asked import (
+    check_lease,
+    check_limit,
+    check_priority,
+    check_request,
+    check_text,
+    ids_of,
+    status_of,
+    storable,
 )
 from position_sync_dagster.lake.ids import NewIds, id_literals, is_id
 from position_sync_dagster.lake.plan import (
@@ -126,7 +130,7 @@ class SyncQueue:
 
     def insert_many(self, requests: Iterable[QueueRequest]) -> list[str]:
         """Add requests in one commit; give the id that stands for each, in order."""
-        asked = [_checked(request) for request in requests]
+        asked = [check_request(request) for request in requests]
         if not asked:
             return []
         now = self._clock()
@@ -144,9 +148,10 @@ class SyncQueue:
         status: QueueStatus = QueueStatus.PENDING,
     ) -> list[QueuedPosition]:
         """Read requests of a status, in the order of claims; finished ones newest first."""
-        _not_negative(limit)
-        _known_priority(priority)
-        status = _known_status(status)
+        check_limit(limit)
+        if priority is not None:
+            check_priority(priority)
+        status = status_of(status)
         wanted = pl.col("status") == status.value
         if priority is not None:
             wanted &= pl.col("priority") == priority
@@ -165,9 +170,9 @@ class SyncQueue:
         self, limit: int = 50, owner: str | None = None, lease_s: float = LEASE_S
     ) -> list[QueuedPosition]:
         """Take up to `limit` requests under a lease of `lease_s` seconds."""
-        _not_negative(limit)
-        _positive_lease(lease_s)
-        _text_or_none("owner", owner)
+        check_limit(limit)
+        check_lease(lease_s)
+        check_text("owner", owner)
         if limit == 0:
             return []
         token = os.urandom(16).hex()
@@ -176,7 +181,7 @@ class SyncQueue:
                 view.live,
                 limit,
                 now=self._clock(),
-                owner=_storable(owner or f"pid-{os.getpid()}"),
+                owner=storable(owner or f"pid-{os.getpid()}"),
                 token=token,
                 lease_s=lease_s,
                 promote_after_s=self._promote_after_s,
@@ -191,7 +196,7 @@ class SyncQueue:
         self, request_ids: str | Iterable[str], *, lease_token: str | None = None
     ) -> None:
         """End requests as SUCCESS in one commit, or none of them."""
-        ids = _listed(request_ids)
+        ids = ids_of(request_ids)
         if not ids:
             return
         now = self._clock()
@@ -226,7 +231,7 @@ class SyncQueue:
     ) -> None:
         """Note that requests failed in one commit: PENDING after a back-off, or FAILED."""
         failures = {
-            i: Failure(error_message=_storable(text), retryable=retryable)
+            i: Failure(error_message=storable(text), retryable=retryable)
             for i, text in errors.items()
         }
         if not failures:
@@ -255,7 +260,7 @@ class SyncQueue:
         lease_token: str | None = None,
     ) -> None:
         """Give requests back at once, without using up an attempt."""
-        ids = _listed(request_ids)
+        ids = ids_of(request_ids)
         if not ids:
             return
         now = self._clock()
@@ -264,7 +269,7 @@ class SyncQueue:
             self._check(view, ids, Act.RELEASE, now, lease_token)
             return plan_release(view.live, ids, now=now)
 
-        self.store.change(step, {"action": "release", "reason": _storable(reason)[:200]})
+        self.store.change(step, {"action": "release", "reason": storable(reason)[:200]})
         self._forget(ids)
 
     def renew(
@@ -275,8 +280,8 @@ class SyncQueue:
         lease_token: str | None = None,
     ) -> None:
         """Let the leases of requests end `lease_s` seconds from now."""
-        ids = _listed(request_ids)
-        _positive_lease(lease_s)
+        ids = ids_of(request_ids)
+        check_lease(lease_s)
         if not ids:
             return
         now = self._clock()
@@ -297,7 +302,7 @@ class SyncQueue:
 
     def retry(self, request_ids: str | Iterable[str]) -> list[str]:
         """Put FAILED requests back; give the id that stands for each, in order."""
-        ids = _listed(request_ids)
+        ids = ids_of(request_ids)
         if not ids:
             return []
         now = self._clock()
@@ -318,7 +323,7 @@ class SyncQueue:
 
     def holds(self, request_ids: str | Iterable[str], *, lease_token: str | None = None) -> bool:
         """Tell whether the leases of all these requests are ours and not over."""
-        ids = _listed(request_ids)
+        ids = ids_of(request_ids)
         live = self.store.view().live.filter(pl.col("request_id").is_in(ids))
         now = self._clock()
         held = {
@@ -397,85 +402,6 @@ class SyncQueue:
         with self._lock:
             for request_id in ids:
                 self._tokens.pop(request_id, None)
-
-
-def _listed(request_ids: str | Iterable[str]) -> list[str]:
-    try:
-        ids = [request_ids] if isinstance(request_ids, str) else list(request_ids)
-    except TypeError:
-        raise InvalidRequestError(
-            f"{request_ids!r} are no ids of requests.",
-            remedy="Give ids as `insert` or `claim_batch` gave them.",
-        ) from None
-    return list(dict.fromkeys(_storable(str(i)) for i in ids))
-
-
-def _checked(request: QueueRequest) -> QueueRequest:
-    conid, priority, symbol = request.conid, request.priority, request.symbol
-    if isinstance(conid, bool) or not isinstance(conid, int) or not 0 < conid < 2**63:
-        raise InvalidRequestError(
-            f"The conid {conid!r} of a request is no whole number above zero.",
-            remedy="Give the contract id as TWS shows it.",
-        )
-    _known_priority(priority, f" of the request for {conid}")
-    _text_or_none("account", request.account)
-    if not isinstance(request.reason, Reason):
-        raise InvalidRequestError(
-            f"The reason {request.reason!r} of the request for {conid} is none.",
-            remedy=f"Give a Reason: {', '.join(Reason)}.",
-        )
-    if not isinstance(symbol, str) or not symbol.strip():
-        raise InvalidRequestError(
-            f"The symbol {symbol!r} of the request for {conid} is empty.",
-            remedy="Give the symbol of the position's underlying.",
-        )
-    return request
-
-
-def _known_priority(priority: int | None, whose: str = "") -> None:
-    known = priority in ((ACTIVE_PRIORITY, MONITORING_PRIORITY) + ((None,) if not whose else ()))
-    if isinstance(priority, (bool, float)) or not known:
-        raise InvalidRequestError(
-            f"The priority {priority!r}{whose} is neither 1 nor 2.",
-            remedy="Give 1 for an active leg without a line, 2 for all else.",
-        )
-
-
-def _known_status(status: QueueStatus | str) -> QueueStatus:
-    try:
-        return QueueStatus(status)
-    except ValueError:
-        raise InvalidRequestError(
-            f"{status!r} is no status of a request.", remedy=f"Give {', '.join(QueueStatus)}."
-        ) from None
-
-
-def _text_or_none(name: str, text: object) -> None:
-    if text is not None and not isinstance(text, str):
-        raise InvalidRequestError(
-            f"The {name} {text!r} is no text.", remedy=f"Give the {name} as text, or None."
-        )
-
-
-def _not_negative(limit: int) -> None:
-    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 0:
-        raise InvalidRequestError(
-            f"The limit {limit!r} is no number of requests.", remedy="Give 0 or more."
-        )
-
-
-def _positive_lease(lease_s: float) -> None:
-    number = isinstance(lease_s, (int, float)) and not isinstance(lease_s, bool)
-    if not number or not 0 < lease_s < 10**9:
-        raise InvalidRequestError(
-            f"A lease of {lease_s!r} s is over before it begins, or never ends.",
-            remedy="Give seconds above 0, such as 60.",
-        )
-
-
-def _storable(text: str) -> str:
-    # A lone surrogate (from undecodable bytes in an error) has no UTF-8; keep it readable.
-    return str(text).encode("utf-8", "backslashreplace").decode()
 
 
 def _wrong_state(found: Mapping[str, str], why: str) -> RequestStateError:

@@ -5,7 +5,6 @@ import logging
 import math
 import re
 import time
-from collections import Counter
 from collections.abc import Coroutine
 from datetime import datetime, timedelta
 from random import Random
@@ -49,6 +48,7 @@ from position_sync_dagster.sync.mailbox import Mailbox
 from position_sync_dagster.sync.ownership import Ownership
 from position_sync_dagster.sync.publisher import Publisher
 from position_sync_dagster.sync.revaluer import Revaluer
+from position_sync_dagster.sync.route_log import RouteLog
 from position_sync_dagster.sync.tally import Tally
 from position_sync_dagster.sync.values import SourceBlindError
 
@@ -60,10 +60,6 @@ FARM_BROKEN, FARM_OK = (MARKET_DATA_FARM_BROKEN, 2105, 2157), (2104, 2106, 2107,
 
 PNL_PUBLISH_S = 2.0
 """Values of legs without a line are published at most so often."""
-
-ROUTES_TOLD = 20
-"""Changes of route at once that are logged one by one, before their numbers alone: a line costs
-milliseconds in the log of a run."""
 
 CLOSE_TIMEOUT_S = 5.0
 
@@ -141,7 +137,7 @@ class IBPositionStreamer:
         self._overflow_due = self._pnl_due = 0.0
         self._attempts = 0
         self._opened_at = -SETTLED_S
-        self._said: dict[Key, LegState] = {}
+        self._route_log = RouteLog(self.tally)
         self._registry_fault: str | None = None
         self._table_fault: str | None = None
         self._farms: set[str] = set()
@@ -452,7 +448,7 @@ class IBPositionStreamer:
             lines,
             sec_types=self.settings.sec_types,
         )
-        self._tell_routes(routes)
+        self._route_log.tell(routes, self._lines.why)
         left = set()
         for key, state in routes.items():
             before = self._routes.get(key)
@@ -466,24 +462,6 @@ class IBPositionStreamer:
                 left.add(key)
         self._routes = routes
         await self._publisher.enqueue_rerouted(connection.feed, routes, left)
-
-    def _tell_routes(self, routes: dict[Key, LegState]) -> None:
-        """Log and count changes of route, also those across a reconnect."""
-        changed = [
-            (key, before, state)
-            for key, state in routes.items()
-            if (before := self._said.get(key)) is not None and before is not state
-        ]
-        self._said.update(routes)
-        ways = Counter((before, state) for _key, before, state in changed)
-        self.tally.promotions += ways[LegState.OVERFLOW, LegState.STREAMED]
-        self.tally.demotions += ways[LegState.STREAMED, LegState.OVERFLOW]
-        for (account, conid), before, state in changed[:ROUTES_TOLD]:
-            why = self._lines.why(conid, state)
-            logger.info("%s of %s: %s → %s%s", conid, account, before, state, why)
-        if len(changed) > ROUTES_TOLD:
-            told = ", ".join(f"{n} {before} → {state}" for (before, state), n in ways.items())
-            logger.info("%d changes of route in all: %s", len(changed), told)
 
     def _flush(self, connection: GatewayConnection) -> None:
         """Value what changed since the last flush and hand it to the handlers."""
