@@ -57,6 +57,15 @@ def latency(bench: Bench) -> None:
             _plain("share of one core", state, ours.cpu_percent, theirs.cpu_percent, "%"),
             _plain("memory at the start", state, ours.memory_start, theirs.memory_start, "MB"),
             _plain("memory at the end", state, ours.memory_end, theirs.memory_end, "MB"),
+            Line(
+                what="memory, at the end",
+                state=state,
+                ours=ours.memory_end,
+                theirs=ours.memory_start,
+                unit="MB",
+                against="ours, at the start",
+                target=Target(ratio=1.1),
+            ),
         ]
         bench.report.add(f"The stream, {state}, {seconds} s", rows)
 

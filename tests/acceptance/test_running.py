@@ -326,6 +326,42 @@ def test_the_sensors_tick_every_five_seconds(demo, sensor):
     assert statistics.median(gaps) <= 5.5 * patience()
 
 
+def status(demo: Demo) -> dict[str, Any]:
+    told = command("status", "--json", "--home", str(demo.home), cwd=demo.home.parent)
+    assert told.returncode == 0, told.stderr
+    found: dict[str, Any] = json.loads(told.stdout)
+    return found
+
+
+def test_a_stream_terminated_in_the_ui_is_paused_until_a_person_resumes_it(demo):
+    lake = Lake(str(demo.lake))
+    (before,) = lake.sessions.sync.history(1)
+    told = demo.graphql(
+        "mutation($id: String!) { terminateRun(runId: $id) { __typename } }", id=before.run_id
+    )
+    assert told["terminateRun"]["__typename"] == "TerminateRunSuccess", told
+    wait_for("the lines are free", lambda: demo.lines() == 0, within_s=5 * patience())
+    wait_for("status says so", lambda: "paused by a person" in str(status(demo)), within_s=20)
+    time.sleep(12)  # two ticks of the supervisor, and a drain
+    assert demo.lines() == 0
+    newest_stream = next(s for s in lake.sessions.sync.history(5) if s.owner == "STREAM")
+    assert newest_stream.session_id == before.session_id
+
+    demo.graphql(
+        """mutation($params: ExecutionParams!) { launchRun(executionParams: $params) {
+             __typename } }""",
+        params={
+            "selector": {
+                "repositoryName": "__repository__",
+                "repositoryLocationName": "position_sync_dagster",
+                "jobName": "stream_positions",
+            },
+            "runConfigData": {},
+        },
+    )
+    wait_for("it streams again", lambda: demo.lines() >= STREAMED - 2, within_s=60 * patience())
+
+
 def test_nothing_was_ordered_and_no_request_is_stuck(demo):
     assert demo.stats()["orders_received"] == []
     assert demo.stats()["connections"]["now"] == 1
