@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import polars as pl
 from deltalake import DeltaTable
 
-from position_sync_dagster.errors import CommitContentionError, LakeError
+from position_sync_dagster.errors import CommitContentionError, LakeError, LakeNotWritableError
 from position_sync_dagster.lake.faults import STORAGE_ERRORS
 from position_sync_dagster.lake.ids import new_part
 from position_sync_dagster.lake.schemas import LIVE
@@ -57,11 +57,16 @@ def maintain(table: Table, *, clean_now: bool = False) -> MaintenanceResult:
     """
     skipped = None
     compacted = 0
+    full = False
     try:
         compacted = compact(table, SMALL_BYTES)
     except CommitContentionError:
         skipped = "compaction: other writers kept winning"
+    except LakeNotWritableError:
+        full = True
     deleted = table.snapshot(lambda handle: _clean(table, handle, clean_now=clean_now))
+    if full:  # and may have room now
+        compacted = compact(table, SMALL_BYTES)
     files, version = table.snapshot(lambda handle: (actions(handle).height, handle.version()))
     return MaintenanceResult(
         table=table.spec.name,
@@ -140,8 +145,6 @@ def _fragmented(files: pl.DataFrame, small_bytes: int) -> bool:
 
 
 def _clean(table: Table, handle: DeltaTable, *, clean_now: bool) -> int:
-    table.checkpoint(handle)
-    handle.cleanup_metadata()
     # Only a full vacuum lists the folder: the checkpoints of writers drop the tombstones by which
     # a lite one would find what was replaced, and so it leaves most of it for ever.
     deleted = handle.vacuum(
@@ -150,4 +153,6 @@ def _clean(table: Table, handle: DeltaTable, *, clean_now: bool) -> int:
         enforce_retention_duration=not clean_now,
         full=True,
     )
+    table.checkpoint(handle)
+    handle.cleanup_metadata()
     return len(deleted)

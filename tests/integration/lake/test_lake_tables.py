@@ -312,6 +312,18 @@ def free_on(disk: Path) -> int:
     return found.f_bavail * found.f_frsize
 
 
+def test_an_upkeep_makes_room_on_a_disk_that_is_full_of_what_was_replaced(small_disk):
+    queue = spend(small_disk / "q")
+    for conid in range(2, 42):
+        [request_id] = queue.sync.insert_many([QueueRequest(conid, "SPY")])
+        queue.sync.mark_success(request_id)
+    fill(small_disk / "filler", leaving=12 * 1024)
+    result = maintain(queue.table, clean_now=True)
+    assert result.compacted >= 32
+    assert result.deleted > 40
+    assert queue.sync.counts()[QueueStatus.SUCCESS] == 40
+
+
 def test_a_read_only_disk_is_named_and_still_read(small_disk):
     queue = spend(small_disk / "q", 3)
     assert mount("-o", "remount,ro", str(small_disk))
