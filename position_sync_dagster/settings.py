@@ -69,7 +69,7 @@ class Settings(BaseSettings):
     )
     refresh_interval_s: float = Field(180.0, gt=0, description="Monitored legs are valued again.")
     flush_interval_s: float = Field(1.0, gt=0, description="Streamed rows are committed.")
-    lease_s: float = Field(60.0, gt=0, description="A claimed request's lease.")
+    lease_s: float = Field(45.0, gt=0, description="A claimed request's lease.")
     max_attempts: int = Field(5, ge=1, description="Failures until a request is FAILED.")
     retry_delay_s: float = Field(5.0, gt=0, description="Delay after a failure; it doubles.")
     max_retry_delay_s: float = Field(300.0, gt=0, description="Its upper bound.")

@@ -211,8 +211,10 @@ class QueueWorker:
             )
         except LeaseLostError:
             raise
-        except LakeError:
-            await self._give_back(batch, "the lake could not be used")
+        except (LakeError, asyncio.CancelledError) as error:
+            ended = isinstance(error, asyncio.CancelledError)
+            why = "the worker was ended" if ended else "the lake could not be used"
+            await self._give_back(batch, why)
             raise
         unknown = [request for request in batch if request.request_id in plan.unknown]
         if unknown and self._put_off is not None:

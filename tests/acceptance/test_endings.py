@@ -87,7 +87,7 @@ def test_a_closed_terminal_ends_all_of_it(home, start):
 
 
 def test_by_itself_it_ends_with_a_verdict(home, start):
-    demo = start("--for", f"{min(50 * patience(), 90):.0f}", home=home)
+    demo = start("--for", f"{min(60 * patience(), 90):.0f}", home=home)
     verdict = demo.event("verdict", within_s=130)
     missed = {figure["name"] for figure in verdict["figures"] if not figure["met"]}
     on_time = "all current after"

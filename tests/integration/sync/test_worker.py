@@ -1,5 +1,7 @@
 """Draining: rows before marks, each request once, and nothing failed by a blind gateway."""
 
+import asyncio
+
 import pytest
 
 from position_sync_dagster.domain.request import QueueRequest, QueueStatus
@@ -229,3 +231,26 @@ async def test_a_worker_survives_a_dropped_connection_and_leaves_none_open(
 def test_a_worker_that_cannot_work_is_refused(lake, options):
     with pytest.raises(SettingsError, match="cannot work"):
         QueueWorker(lake.queue, **options)
+
+
+async def test_a_batch_whose_worker_is_ended_is_given_back_at_once(
+    simulate, lake, worker_for, eventually, monkeypatch
+):
+    async with simulate() as sim:
+        worker = worker_for(sim)
+        await lake.queue.insert(CALL, "AAPL")
+        entered = asyncio.Event()
+
+        async def never(*_args, **_more):
+            entered.set()
+            await asyncio.Event().wait()
+
+        monkeypatch.setattr(lake.updates, "append", never)
+        batch = asyncio.create_task(worker.process_batch())
+        await entered.wait()
+        batch.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await batch
+        (request,) = await lake.queue.get_batch(priority=None)
+        assert (request.status, request.attempts) == (QueueStatus.PENDING, 0)
+        await worker.stop()
