@@ -1,5 +1,6 @@
 """Market data lines: one stream per conid, counted as the gateway counts them."""
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -55,6 +56,7 @@ class MarketDataLines:
 
     Attributes:
         on_refusal: Listeners, called when the gateway ends or refuses a line; it is freed then.
+        ticked_at: When the newest tick of any line came, in monotonic seconds.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class MarketDataLines:
         self._by_request: dict[int, _Line] = {}
         self._retired: dict[int, _Retired] = {}
         self._ticked: Watches[int, float] = Watches()
+        self.ticked_at = -math.inf
         self.on_refusal: list[Callable[[Refusal], None]] = []
         ib.pendingTickersEvent += self._on_ticks
         ib.errorEvent += self._on_error
@@ -153,6 +156,7 @@ class MarketDataLines:
                 self._still_streams(ticker)
                 continue
             self._ticked.note(line.contract.conId, self._ib.wrapper.time)
+            self.ticked_at = self._monotonic()
             if any(tick.tickType == MARK_TICK for tick in ticker.ticks):
                 line.mark_time = ticker.time
 

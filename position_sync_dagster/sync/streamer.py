@@ -61,6 +61,9 @@ FARM_BROKEN, FARM_OK = (MARKET_DATA_FARM_BROKEN, 2105, 2157), (2104, 2106, 2107,
 PNL_PUBLISH_S = 2.0
 """Values of legs without a line are published at most so often."""
 
+GATHER_S = 0.05
+"""Ticks of one packet and its neighbours are flushed together."""
+
 CLOSE_TIMEOUT_S = 5.0
 
 SETTLED_S = 60.0
@@ -251,11 +254,13 @@ class IBPositionStreamer:
 
     async def _flush_on_time(self) -> None:
         """Flush at its pace, whatever tables and requests the other steps wait for."""
+        interval_s = pause = self.settings.flush_interval_s
         while True:
-            await asyncio.sleep(self.settings.flush_interval_s)
-            connection = self._connection
+            await asyncio.sleep(pause)
+            pause, connection = interval_s, self._connection
             if connection is not None and self._state is SessionState.LIVE:
                 self._flush(connection)
+                pause = pause_s(interval_s, time.monotonic() - connection.lines.ticked_at)
 
     async def _reconnect(self) -> None:
         """Connect: at once after a connection that lasted, else after a growing delay."""
@@ -529,3 +534,19 @@ class IBPositionStreamer:
             self._wired = self._connection = None
             self._routes = {}
         await self._manager.close()
+
+
+def pause_s(interval_s: float, waited_s: float) -> float:
+    """Give the pause before the next flush, so that flushes come right behind the ticks.
+
+    Where ticks come in step (a slow feed, or a snapshot a second) a flush at any moment would find
+    each of its values to be old already; a shorter pause, once, moves it to where they are new.
+
+    Args:
+        waited_s: How long ago the newest tick arrived when the flush took it.
+
+    >>> pause_s(1.0, 0.45), pause_s(1.0, 0.02), pause_s(1.0, 30.0)
+    (0.6, 1.0, 1.0)
+    """
+    late_s = waited_s - GATHER_S
+    return interval_s - min(late_s, interval_s / 2) if 0 < late_s < interval_s else interval_s
