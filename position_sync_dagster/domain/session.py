@@ -1,8 +1,10 @@
 """A session of a gateway owner: who may write for a login, and until when."""
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from enum import StrEnum
+
+from position_sync_dagster.domain.clock import SKEW
 
 
 class Owner(StrEnum):
@@ -23,9 +25,6 @@ class SessionState(StrEnum):
 
 
 ALIVE = frozenset({SessionState.STARTING, SessionState.LIVE, SessionState.BLIND})
-
-CLOCK_TRUST = timedelta(minutes=5)
-"""A heartbeat that lies further ahead was written by a clock that was wrong, then or now."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +62,7 @@ class GatewaySession:
 
     def is_ahead(self, now: datetime) -> bool:
         """Tell whether the last heartbeat lies in the future: the lease would hold for ever."""
-        return self.heartbeat_at - now > CLOCK_TRUST
+        return self.heartbeat_at - now > SKEW
 
     def seen_until(self, now: datetime) -> datetime:
         """Give the moment after which nobody has seen the gateway; `now` while it is LIVE."""

@@ -8,6 +8,7 @@ from random import Random
 
 import polars as pl
 
+from position_sync_dagster.domain.clock import SKEW
 from position_sync_dagster.domain.request import (
     ACTIVE_PRIORITY,
     NextAttempt,
@@ -23,10 +24,6 @@ from position_sync_dagster.lake.stays import Change
 
 PENDING, PROCESSING = QueueStatus.PENDING.value, QueueStatus.PROCESSING.value
 SUCCESS, FAILED = QueueStatus.SUCCESS.value, QueueStatus.FAILED.value
-
-SKEW = timedelta(minutes=5)
-"""Clocks differ by less. A stamp further ahead comes from a clock that was wrong: it neither keeps
-a request from being claimed nor its lease from ending."""
 
 Ids = Callable[[int], list[str]]
 """Gives so many new request ids, in ascending order."""

@@ -354,7 +354,7 @@ class IBPositionStreamer:
         self._start_walk(connection)
 
     async def _tick(self) -> None:
-        """Do one flush: registry, the broker's changes, lines, values, queue."""
+        """Follow what changed since the last step: registry, the broker, lines, queue."""
         connection = self._require()
         if self._state is SessionState.BLIND:
             return  # connected to a gateway that has lost IB: what it says is no news
@@ -391,18 +391,16 @@ class IBPositionStreamer:
 
     async def _registry_changed(self) -> bool:
         """Read the registry; while it cannot be read, what was known of it goes on."""
-        before, fault = self._registry_fault, None
+        before, self._registry_fault, changed = self._registry_fault, None, False
         try:
-            return await self.registry.refresh()
+            changed = await self.registry.refresh()
         except LakeError as error:
-            fault = error.what
-            if fault != before:
+            self._registry_fault = error.what
+            if error.what != before:
                 logger.error("the legs known so far stay active: %s", error)
-            return False
-        finally:
-            self._registry_fault = fault
-            if fault != before:
-                self._nudge()
+        if self._registry_fault != before:
+            self._nudge()
+        return changed
 
     async def _value_overflow(self, connection: GatewayConnection) -> None:
         """Keep the values of legs without a line about a second old, and queue them often."""

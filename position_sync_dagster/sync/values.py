@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from position_sync_dagster.domain.broker import BrokerPosition, Completeness
-from position_sync_dagster.domain.clock import Clock, utc_now
+from position_sync_dagster.domain.clock import SKEW, Clock, utc_now
 from position_sync_dagster.domain.request import QueuedPosition
 from position_sync_dagster.domain.routing import Key
 from position_sync_dagster.domain.session import GatewaySession, SessionState
@@ -16,9 +16,6 @@ from position_sync_dagster.errors import GatewayError
 from position_sync_dagster.lake.broker_positions import BrokerPositionsTable
 from position_sync_dagster.lake.sessions import GatewaySessions
 from position_sync_dagster.settings import Settings
-
-AHEAD = timedelta(minutes=5)
-"""Clocks differ by less; a time further ahead was told by a clock that was wrong, or set back."""
 
 
 class SourceBlindError(GatewayError):
@@ -155,7 +152,7 @@ def confirmed_at(rows: Iterable[BrokerPosition], now: datetime | None = None) ->
             as there are others.
     """
     times = [row.confirmed_at for row in rows if row.confirmed_at is not None]
-    told = [at for at in times if now is None or at <= now + AHEAD]
+    told = [at for at in times if now is None or at <= now + SKEW]
     return max(told or times, default=None)
 
 
@@ -189,4 +186,4 @@ def why_blind(
 
 
 def _is_recent(at: datetime | None, span: timedelta, now: datetime) -> bool:
-    return at is not None and now - span <= at <= now + AHEAD
+    return at is not None and now - span <= at <= now + SKEW

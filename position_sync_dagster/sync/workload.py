@@ -7,13 +7,11 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Self
 
+from position_sync_dagster.domain.clock import SKEW
 from position_sync_dagster.domain.session import GatewaySession
 
 SETTLE_S = 10.0
 """A login without an owner is left alone this long: a stream that is about to start comes first."""
-
-AHEAD_S = 300.0
-"""Clocks differ by less; what began later than that began before the clock was set back."""
 
 FIRST_RETRY_S = 10.0
 LAST_RETRY_S = 120.0
@@ -192,9 +190,9 @@ def _note_owner(seen: Workload, cursor: DrainCursor) -> DrainCursor:
 def _back_off_s(seen: Workload) -> float:
     if seen.set_back_at is None or 0 < seen.given_back < seen.claimable:
         return 0.0
-    since_s = (seen.now - seen.set_back_at).total_seconds()
-    if since_s < -AHEAD_S:
+    if seen.set_back_at > seen.now + SKEW:
         return 0.0
+    since_s = (seen.now - seen.set_back_at).total_seconds()
     return max(0.0, retry_delay_s(seen.setbacks) - since_s)
 
 
@@ -214,7 +212,7 @@ def _refresh_due(
         return False, "a stream run is on its way"
     if seen.session is not None:
         due_at = seen.session.started_at + timedelta(seconds=refresh_interval_s)
-        if seen.now < due_at and seen.session.started_at <= seen.now + timedelta(seconds=AHEAD_S):
+        if seen.now < due_at and seen.session.started_at <= seen.now + SKEW:
             return False, f"next refresh in {(due_at - seen.now).total_seconds():.0f} s"
     settled_at = cursor.unowned_since + timedelta(seconds=SETTLE_S)
     if seen.now < settled_at:
