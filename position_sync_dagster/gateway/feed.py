@@ -100,7 +100,7 @@ class AccountFeed:
         return self._holdings.get(key)
 
     def watch(self) -> Watch[Key, datetime]:
-        """Watch which holdings change, and when."""
+        """Watch which holdings change, and when; a changed quantity is urgent."""
         return self._watches.new()
 
     def remember(self, holdings: Iterable[BrokerPosition]) -> None:
@@ -406,8 +406,10 @@ class AccountFeed:
         )
 
     def _store(self, holding: BrokerPosition) -> None:
+        before = self._holdings.get(holding.key)
+        moved = before is None or before.position != holding.position
         self._holdings[holding.key] = self._as_of_walk(holding)
-        self._watches.note(holding.key, holding.received_at)
+        self._watches.note(holding.key, holding.received_at, urgent=moved)
 
     def _settle(self, account: str, completeness: Completeness) -> None:
         """Note how a walk of an account ended, in each of its rows."""

@@ -47,6 +47,10 @@ class Revaluer:
         for key in keys:
             self._due.setdefault(key, None)
 
+    def owes(self, key: Key) -> bool:
+        """Tell whether the holding will have a row at the next flush that can value it."""
+        return key in self._due
+
     def distrust(self, at: datetime) -> None:
         """Let no quote count whose newest tick came until then; its next one makes it count."""
         self._distrusted_at = at

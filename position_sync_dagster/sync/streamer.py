@@ -64,6 +64,9 @@ PNL_PUBLISH_S = 2.0
 GATHER_S = 0.05
 """Ticks of one packet and its neighbours are flushed together."""
 
+FILLS_S = 0.2
+"""Fills of so long are dealt with in one step: an order of several legs, or one in many parts."""
+
 CLOSE_TIMEOUT_S = 5.0
 
 SETTLED_S = 60.0
@@ -75,7 +78,7 @@ class IBPositionStreamer:
 
     Each holding of a conid is its own row, and one line serves them all. Registered handlers
     hear the newest value of each streamed position once per flush. Changes of the registry by
-    any process, and position events of the broker, take effect at the next flush.
+    any process take effect within a flush interval, position events of the broker at once.
 
     Args:
         registry: Who is active; by default the one at its default path.
@@ -246,7 +249,9 @@ class IBPositionStreamer:
                     self._go_blind(str(error))
                 except GatewayError as error:
                     logger.warning("%s", error)
-                await self._pause(self.settings.flush_interval_s)
+                await self._pause(self.settings.flush_interval_s, until=self._changes.urgent)
+                if self._changes.urgent.is_set():
+                    await self._pause(FILLS_S)
         finally:
             flushes.cancel()
             await asyncio.gather(flushes, return_exceptions=True)
@@ -304,9 +309,9 @@ class IBPositionStreamer:
     def _backoff_s(self, failures: int) -> float:
         return min(30.0, 2.0 ** min(failures, 5)) * self._random.uniform(0.5, 1.0)
 
-    async def _pause(self, seconds: float) -> None:
+    async def _pause(self, seconds: float, *, until: asyncio.Event | None = None) -> None:
         """Wait, but no longer than until stop, the loss of the socket or of the lease."""
-        events = [self._stop]
+        events = [self._stop] if until is None else [self._stop, until]
         if self._connection is not None and self._connection.is_connected:
             events.append(self._connection.lost)
         if self._ownership is not None:
@@ -372,7 +377,11 @@ class IBPositionStreamer:
         if changed:
             await self._publish(connection)
         self._unvalued |= connection.feed.unsubscribed(changed)
-        streamed = {key for key in changed if self._routes.get(key) is LegState.STREAMED}
+        streamed = {
+            key
+            for key in changed
+            if self._routes.get(key) is LegState.STREAMED or self._revaluer.owes(key)
+        }
         self._revaluer.mark(streamed)
         stale = self._lines.stale(connection.lines, connection.feed.holdings, self.registry.legs)
         if await self._registry_changed() or changed or stale:
@@ -460,8 +469,10 @@ class IBPositionStreamer:
             if state is LegState.STREAMED:
                 self._revaluer.await_tick([key], since=self._clock())
                 continue
-            lost_its_line = before is LegState.STREAMED and state is not LegState.CLOSED
-            if lost_its_line or (before is not None and state is LegState.OVERFLOW):
+            if before is LegState.STREAMED and state is LegState.CLOSED:
+                self._revaluer.mark([key])  # its zero row is the stream's, whenever it closed
+                continue
+            if before is LegState.STREAMED or (before and state is LegState.OVERFLOW):
                 left.add(key)
         self._routes = routes
         await self._publisher.enqueue_rerouted(connection.feed, routes, left)

@@ -145,6 +145,43 @@ async def test_a_streamed_position_that_closes_gives_a_zero_row_and_frees_its_li
             await eventually(lambda: sim.stats()["lines_in_use"] == 0)
 
 
+async def test_a_close_that_comes_while_a_table_is_written_is_still_the_streams(
+    simulate, streaming, lake, leg, eventually, monkeypatch
+):
+    async with simulate(tick_interval_s=600) as sim:  # no tick brings the row by the way
+        await lake.registry.add_active(**leg(PUT))
+        async with streaming(sim) as (streamer, heard):
+            await eventually(lambda: heard.newest(A, PUT) and streamer._walk is None)
+            await asyncio.sleep(0.5)  # until what the walk brought is dealt with
+            writes, freed = asyncio.Event(), asyncio.Event()
+            replace = lake.broker_positions.replace
+
+            async def slow(*args, **more):
+                writes.set()
+                await freed.wait()
+                await replace(*args, **more)
+
+            monkeypatch.setattr(lake.broker_positions, "replace", slow)
+            sim.fill(A, CALL, 2)
+            await asyncio.wait_for(writes.wait(), 30)
+            sim.close_position(A, PUT)
+            await eventually(lambda: streamer._connection.feed.get((A, PUT)).position == 0)
+            freed.set()
+            await eventually(lambda: heard.newest(A, PUT).position == 0)
+            await eventually(lambda: sim.stats()["lines_in_use"] == 0)
+            assert (A, PUT) not in await queued(lake)
+
+
+async def test_fills_reroute_at_once(simulate, streaming, lake, leg, eventually):
+    async with simulate() as sim:
+        await lake.registry.add_active(**leg(UNHELD))
+        async with streaming(sim, flush_interval_s=60) as (streamer, _heard):
+            sim.fill(A, UNHELD, 3)
+            await eventually(lambda: streamer.routes.get((A, UNHELD)) is LegState.STREAMED)
+            sim.close_position(A, UNHELD)
+            await eventually(lambda: streamer.routes[(A, UNHELD)] is LegState.CLOSED)
+
+
 async def test_a_monitored_position_that_changes_or_closes_is_queued_at_once(
     simulate, streaming, lake, eventually
 ):
