@@ -11,7 +11,7 @@ import pytest
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.simulator import Book, Simulator, load_book
 
-DEADLINE_S = 10.0
+DEADLINE_S = 60.0
 POLL_S = 0.02
 
 
@@ -30,8 +30,8 @@ def _own_settings(monkeypatch, tmp_path):
 def eventually() -> Callable[..., Awaitable[Any]]:
     """Wait until a condition (plain or async) holds and give what it returned."""
 
-    async def wait(condition: Callable[[], Any], *, within_s: float = DEADLINE_S) -> Any:
-        deadline = time.monotonic() + within_s
+    async def wait(condition: Callable[[], Any]) -> Any:
+        deadline = time.monotonic() + DEADLINE_S
         while True:
             result = condition()
             if asyncio.iscoroutine(result):
@@ -39,7 +39,7 @@ def eventually() -> Callable[..., Awaitable[Any]]:
             if result:
                 return result
             if time.monotonic() > deadline:
-                raise AssertionError(f"did not happen within {within_s:g} s: {condition}")
+                raise AssertionError(f"did not happen within {DEADLINE_S:g} s: {condition}")
             await asyncio.sleep(POLL_S)
 
     return wait
@@ -69,11 +69,11 @@ def settings_for() -> Callable[..., Settings]:
             _env_file=None,
             **{
                 "gateway_port": sim.port,
-                "gateway_timeout_s": 3.0,
+                "gateway_timeout_s": 10.0,
                 "flush_interval_s": 0.1,
                 "min_hold_s": 0.1,
                 "heartbeat_s": 0.5,
-                "session_lease_s": 3.0,
+                "session_lease_s": 10.0,
             }
             | more,
         )

@@ -23,7 +23,11 @@ from deltalake import DeltaTable
 PROGRAM = str(Path(sys.executable).parent / "position-sync")
 LEGS, STREAMED, QUEUED = 200, 20, 180
 ACCOUNT = "DUSIM0001"
-END_WITHIN_S = 5.0
+LIMIT_S = 180.0
+"""After so long something hangs: how fast it is, the benchmarks tell."""
+
+GONE_S = 30.0
+"""Later a server that lost its parent may end of its own accord, which would hide an orphan."""
 
 
 def clean_environment() -> dict[str, str]:
@@ -37,29 +41,18 @@ def free_port() -> int:
         return port
 
 
-def patience() -> float:
-    """Give the factor by which a time limit grows: the work that waits for each core.
-
-    The limits hold on a machine that has nothing else to do; on one that runs other things too,
-    they say what is still right and not how busy it is.
-    """
-    return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
-
-
-def wait_for(
-    what: str, condition: Callable[[], Any], *, within_s: float, poll_s: float = 0.1
-) -> Any:
+def wait_for(what: str, condition: Callable[[], Any], *, poll_s: float = 0.1) -> Any:
     """Give what the condition returned as soon as it holds."""
-    deadline = time.monotonic() + within_s
+    deadline = time.monotonic() + LIMIT_S
     while True:
         found = condition()
         if found:
             return found
-        assert time.monotonic() < deadline, f"not within {within_s:g} s: {what}"
+        assert time.monotonic() < deadline, f"did not happen within {LIMIT_S:g} s: {what}"
         time.sleep(poll_s)
 
 
-def command(*arguments: str, cwd: Path, within_s: float = 30.0) -> subprocess.CompletedProcess[str]:
+def command(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     """Run `position-sync` to its end."""
     return subprocess.run(
         [PROGRAM, *arguments],
@@ -67,7 +60,7 @@ def command(*arguments: str, cwd: Path, within_s: float = 30.0) -> subprocess.Co
         env=clean_environment(),
         capture_output=True,
         text=True,
-        timeout=within_s,
+        timeout=LIMIT_S,
         check=False,
     )
 
@@ -91,10 +84,10 @@ class Demo:
         self.home = home
         self.lake = home / "lake"
         self.ui_port, self.control_port = free_port(), free_port()
-        self.events: queue.Queue[dict[str, Any]] = queue.Queue()
+        self.events: queue.Queue[dict[str, Any] | None] = queue.Queue()
         self.errors = home.parent / f"{home.name}.stderr"
         self.control = httpx.Client(
-            base_url=f"http://127.0.0.1:{self.control_port}", timeout=5, trust_env=False
+            base_url=f"http://127.0.0.1:{self.control_port}", timeout=LIMIT_S, trust_env=False
         )
         line = [PROGRAM, "demo", "--home", str(home), *arguments]
         line += ["--ui-port", str(self.ui_port), "--control-port", str(self.control_port)]
@@ -131,27 +124,30 @@ class Demo:
         with suppress(ValueError, OSError):
             for line in self.process.stdout:
                 self.events.put(json.loads(line))
+        self.events.put(None)
 
-    def event(self, name: str, *, within_s: float) -> dict[str, Any]:
-        """Wait for an event of the demo's JSON output."""
-
-        def next_one() -> dict[str, Any] | None:
-            self.check()
+    def event(self, name: str) -> dict[str, Any]:
+        """Wait for an event of the demo's JSON output, which it may tell as its last word."""
+        deadline = time.monotonic() + LIMIT_S
+        while (left_s := deadline - time.monotonic()) > 0:
             with suppress(queue.Empty):
-                while True:
-                    found = self.events.get_nowait()
-                    if found["event"] == name:
-                        return found
-            return None
-
-        found: dict[str, Any] = wait_for(f"the event {name}", next_one, within_s=within_s)
-        return found
+                found = self.events.get(timeout=left_s)
+                if found is None:
+                    self.process.wait(LIMIT_S)
+                    pytest.fail(f"the demo ended without the event {name}: {self.last_words()}")
+                if found["event"] == name:
+                    return found
+        pytest.fail(f"did not happen within {LIMIT_S:g} s: the event {name}")
 
     def check(self) -> None:
         """Fail with the demo's own words if it has ended badly."""
         if self.process.poll() not in (None, 0):
-            told = self.errors.read_text() if self.errors.exists() else ""
-            pytest.fail(f"the demo ended with {self.process.returncode}: {told}")
+            pytest.fail(f"the demo ended: {self.last_words()}")
+
+    def last_words(self) -> str:
+        """Give its return code and what it said on stderr."""
+        told = self.errors.read_text() if self.errors.exists() else ""
+        return f"{self.process.returncode}, {told}"
 
     def stats(self) -> dict[str, Any]:
         """Ask the simulator for its counts."""
@@ -189,7 +185,7 @@ class Demo:
         answer = httpx.post(
             f"http://127.0.0.1:{self.ui_port}/graphql",
             json={"query": query, "variables": variables},
-            timeout=30,
+            timeout=LIMIT_S,
             trust_env=False,
         ).raise_for_status()
         told = answer.json()
@@ -200,30 +196,28 @@ class Demo:
         """List all living processes of this home."""
         return processes_of(self.home)
 
-    def wait_until_gone(self) -> float:
-        """Wait until no process is left; give the seconds that it took."""
-        began = time.monotonic()
-        deadline = began + END_WITHIN_S
+    def wait_until_gone(self) -> None:
+        """Wait until no process is left."""
+        deadline = time.monotonic() + GONE_S
         while left := self.processes():
             self.process.poll()
             if time.monotonic() > deadline:
                 words = [" ".join(p.cmdline())[:120] for p in left if p.is_running()]
-                pytest.fail(f"still there after {END_WITHIN_S:g} s: {words}")
+                pytest.fail(f"still there after {GONE_S:g} s: {words}")
             time.sleep(0.05)
-        return time.monotonic() - began
 
     def close(self) -> None:
         """End everything, whatever state it is in."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGINT)
             with suppress(subprocess.TimeoutExpired):
-                self.process.wait(10)
+                self.process.wait(LIMIT_S)
         for process in self.processes():
             with suppress(psutil.NoSuchProcess):
                 process.kill()
-        self.process.wait(5)
+        self.process.wait(LIMIT_S)
         if self._reader is not None:
-            self._reader.join(5)
+            self._reader.join(LIMIT_S)
         if self.process.stdout is not None:
             self.process.stdout.close()
         self.control.close()

@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 from program import (
-    END_WITHIN_S,
+    LIMIT_S,
     PROGRAM,
     clean_environment,
     free_port,
@@ -67,7 +67,7 @@ def dev(tmp_path) -> Iterator[Callable[..., Dev]]:
     for one in started:
         if one.process.poll() is None:
             one.process.send_signal(signal.SIGINT)
-            one.process.wait(10)
+            one.process.wait(LIMIT_S)
     for process in processes_of(tmp_path):
         process.kill()
 
@@ -75,14 +75,14 @@ def dev(tmp_path) -> Iterator[Callable[..., Dev]]:
 def test_without_a_gateway_it_says_what_to_change_and_keeps_running(dev, tmp_path):
     port = free_port()
     one = dev(gateway_port=port)
-    wait_for("the UI answers", one.serving, within_s=90)
-    told = wait_for("the advice", lambda: "No gateway" in one.told() and one.told(), within_s=10)
+    wait_for("the UI answers", one.serving)
+    told = wait_for("the advice", lambda: "No gateway" in one.told() and one.told())
     assert f"No gateway at 127.0.0.1:{port}" in told
     assert "POSITION_SYNC_GATEWAY_PORT" in told
     assert one.process.poll() is None
 
     second = dev(gateway_port=port)
-    assert second.process.wait(20) == 2
+    assert second.process.wait(LIMIT_S) == 2
     assert "is in use by position-sync dev" in second.output.read_text()
     assert one.serving()
 
@@ -93,11 +93,11 @@ def test_without_a_gateway_it_says_what_to_change_and_keeps_running(dev, tmp_pat
         env=clean_environment() | {"DAGSTER_HOME": str(tmp_path / "elsewhere")},
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=LIMIT_S,
         check=False,
     )
     assert taken.returncode == 2
     assert f"Port {one.ui_port} of 127.0.0.1 is taken" in taken.stderr
 
     os.kill(one.process.pid, signal.SIGKILL)
-    wait_for("nothing is left", one.gone, within_s=END_WITHIN_S, poll_s=0.05)
+    wait_for("nothing is left", one.gone, poll_s=0.05)

@@ -13,7 +13,7 @@ from pathlib import Path
 import polars as pl
 import psutil
 import pytest
-from program import STREAMED, Demo, assert_tables_are_whole, patience, wait_for
+from program import LIMIT_S, STREAMED, Demo, assert_tables_are_whole, wait_for
 
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.session import GatewaySession, SessionState
@@ -21,7 +21,6 @@ from position_sync_dagster.lake import Lake
 
 ROUNDS = int(os.environ.get("CHAOS_ROUNDS", "1"))
 VICTIMS = ["dagster", "everything"] if ROUNDS > 1 else ["dagster"]
-STREAMING_WITHIN_S = 60.0
 
 
 @pytest.fixture(scope="module")
@@ -45,11 +44,9 @@ def streaming(demo: Demo, *, after: GatewaySession | None) -> GatewaySession:
         return session if alive and session.lines_in_use == STREAMED else None
 
     began = time.monotonic()
-    session: GatewaySession = wait_for(
-        "streaming again", lives, within_s=STREAMING_WITHIN_S * patience(), poll_s=0.3
-    )
+    session: GatewaySession = wait_for("streaming again", lives, poll_s=0.3)
     print(f"{STREAMED} lines again after {time.monotonic() - began:.1f} s")  # shown by `make chaos`
-    wait_for("the broker agrees", lambda: demo.lines() == STREAMED, within_s=10)
+    wait_for("the broker agrees", lambda: demo.lines() == STREAMED)
     return session
 
 
@@ -67,7 +64,7 @@ def assert_never_two_writers(lake: Path) -> None:
     assert (spans["last"].head(later.len()) <= later).all()
 
 
-@pytest.mark.timeout(300 * ROUNDS)
+@pytest.mark.timeout(600 * ROUNDS)
 def test_after_a_kill_of_the_streams_process_another_streams(home, start):
     demo = start(home=home)
     session = streaming(demo, after=None)
@@ -80,7 +77,7 @@ def test_after_a_kill_of_the_streams_process_another_streams(home, start):
     assert_tables_are_whole(demo.lake)
 
 
-@pytest.mark.timeout(300 * ROUNDS)
+@pytest.mark.timeout(600 * ROUNDS)
 @pytest.mark.parametrize("victims", VICTIMS)
 def test_after_a_crash_that_leaves_runs_started_the_next_start_streams(home, start, victims):
     session = None
@@ -91,7 +88,7 @@ def test_after_a_crash_that_leaves_runs_started_the_next_start_streams(home, sta
         if victims == "everything":
             demo.wait_until_gone()
         else:
-            demo.process.wait(30)
+            demo.process.wait(LIMIT_S)
             assert demo.process.returncode != 0
             demo.wait_until_gone()
         assert_tables_are_whole(demo.lake)

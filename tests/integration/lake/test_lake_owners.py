@@ -180,7 +180,7 @@ async def test_a_clock_that_jumped_forward_is_named_when_the_lease_is_lost(ownin
     with pytest.raises(LeaseLostError, match=r"clock jumped forward by 7197 s since the last"):
         own.check()
     own.nudge()
-    await asyncio.wait_for(own.lost.wait(), 5)
+    await asyncio.wait_for(own.lost.wait(), 30)
     assert "its lease is over" in caplog.text
     assert "clock jumped forward by 7197 s" in caplog.text
 
@@ -199,7 +199,7 @@ async def test_a_clock_that_went_back_ends_no_owner(owning, clock):
     clock.advance(-3600)
     own.check()
     own.nudge()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while own.session.heartbeat_at != clock.now:
             await asyncio.sleep(0.01)
     own.check()

@@ -101,7 +101,7 @@ def assert_every_request_ended_once(lake: Lake, at_least: int) -> None:
     assert set(written) == set(stored.get_column("request_id"))
 
 
-def wait_until(condition, deadline_s: float = 30) -> None:
+def wait_until(condition, deadline_s: float = 60) -> None:
     end = time.monotonic() + deadline_s
     while not condition():
         assert time.monotonic() < end, "the condition never came true"

@@ -43,14 +43,12 @@ def holder(tmp_path):
     process.stdout.close()
 
 
-def test_a_home_in_use_is_refused_at_once_and_names_its_holder(tmp_path, holder):
-    began = time.monotonic()
+def test_a_home_in_use_is_refused_and_names_its_holder(tmp_path, holder):
     with (
         pytest.raises(HomeInUseError, match=rf"a holder \(process {holder.pid}\)"),
         occupied(tmp_path, purpose="another"),
     ):
         pass
-    assert time.monotonic() - began < 2.0
 
 
 def test_a_killed_holder_leaves_the_home_free(tmp_path, holder):

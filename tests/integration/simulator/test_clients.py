@@ -23,7 +23,7 @@ async def held_to(library: Any, sim: Simulator, version: int) -> None:
     ib = library.IB()
     errors: list[int] = []
     ib.errorEvent += lambda req_id, code, text, contract: errors.append(code)
-    await ib.connectAsync("127.0.0.1", sim.port, clientId=3, timeout=5, account="DUSIM0001")
+    await ib.connectAsync("127.0.0.1", sim.port, clientId=3, timeout=30, account="DUSIM0001")
     try:
         assert ib.client.serverVersion() == version
         assert ib.managedAccounts() == ["DUSIM0001", "DUSIM0002"]
@@ -52,7 +52,7 @@ async def held_to(library: Any, sim: Simulator, version: int) -> None:
 
         ticker = ib.reqMktData(contract, "232")
         pnl = ib.reqPnLSingle("DUSIM0001", "", CALL)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while not (ticker.modelGreeks and pnl.value == pnl.value):
                 await asyncio.sleep(0.01)
         assert ticker.bid < ticker.markPrice < ticker.ask
@@ -66,7 +66,7 @@ async def held_to(library: Any, sim: Simulator, version: int) -> None:
         assert sim.stats()["lines_in_use"] == 0
 
         sim.fill("DUSIM0001", CALL, -5)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while any(p.contract.conId == CALL for p in ib.positions("DUSIM0001")):
                 await asyncio.sleep(0.01)
         assert set(errors) <= {2104, 2106, 2158}
@@ -90,9 +90,9 @@ async def test_ib_insync_connects_and_sees_everything(small: Book) -> None:
 async def test_ib_async_snapshots_end(small: Book) -> None:
     async with Simulator(small, snapshot_s=0.1) as sim:
         ib = ib_async.IB()
-        await ib.connectAsync("127.0.0.1", sim.port, clientId=3, timeout=5)
+        await ib.connectAsync("127.0.0.1", sim.port, clientId=3, timeout=30)
         contract = ib_async.Contract(conId=CALL, exchange="SMART")
-        [ticker] = await asyncio.wait_for(ib.reqTickersAsync(contract), 5)
+        [ticker] = await asyncio.wait_for(ib.reqTickersAsync(contract), 30)
         assert ticker.bid > 0
         ib.disconnect()
 
@@ -100,7 +100,7 @@ async def test_ib_async_snapshots_end(small: Book) -> None:
 async def test_ib_async_loads_the_demo_book_with_200_legs() -> None:
     async with Simulator(load_book("demo")) as sim:
         ib = ib_async.IB()
-        await ib.connectAsync("127.0.0.1", sim.port, clientId=3, timeout=5)
+        await ib.connectAsync("127.0.0.1", sim.port, clientId=3, timeout=30)
         assert len(ib.positions()) == 200
         assert len(ib.portfolio()) == 200
         assert {p.account for p in ib.positions()} == {"DUSIM0001"}
@@ -110,7 +110,7 @@ async def test_ib_async_loads_the_demo_book_with_200_legs() -> None:
 async def test_ib_async_hears_326_before_its_connection_closes(small: Book) -> None:
     async with Simulator(small) as sim:
         first, second = ib_async.IB(), ib_async.IB()
-        await first.connectAsync("127.0.0.1", sim.port, clientId=3, timeout=5)
+        await first.connectAsync("127.0.0.1", sim.port, clientId=3, timeout=30)
         codes: list[int] = []
         second.errorEvent += lambda req_id, code, text, contract: codes.append(code)
         with pytest.raises((TimeoutError, ConnectionError)):
@@ -136,7 +136,7 @@ class Original(EWrapper, EClient):
     def wait(self, name: str, test: Callable[[tuple[Any, ...]], bool] = lambda a: True) -> Any:
         with self.news:
             found = self.news.wait_for(
-                lambda: [args for args in self.heard.get(name, []) if test(args)], timeout=5
+                lambda: [args for args in self.heard.get(name, []) if test(args)], timeout=30
             )
         assert found, f"{name} never came; heard {sorted(self.heard)}"
         return found[0]
@@ -229,7 +229,7 @@ def use_original(app: Original, port: int) -> None:
         app.wait("currentTime")
     finally:
         app.disconnect()
-        thread.join(5)
+        thread.join(30)
         assert not thread.is_alive()
 
 

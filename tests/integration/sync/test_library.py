@@ -24,7 +24,7 @@ async def test_registry_queue_streamer_and_worker_in_one_script(simulate, monkey
         async def all_current():
             return (await table.latest()).height == 200
 
-        await eventually(all_current, within_s=30)
+        await eventually(all_current)
         rows = await table.latest()
         assert sorted(rows["source"].value_counts().iter_rows()) == [
             ("QUEUE", 180),

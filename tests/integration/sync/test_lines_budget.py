@@ -346,11 +346,11 @@ async def test_250_active_legs_on_a_login_with_100_lines(crowd, lake, eventually
             and streamed
         )
 
-    streamed = await eventually(agreed, within_s=30)
+    streamed = await eventually(agreed)
     overflow = _in_state(streamer, LegState.OVERFLOW)
     assert streamed == set(conids[:STREAMED])
     assert overflow == set(conids[STREAMED:ACTIVE])
-    await eventually(lambda: sim.stats()["pnl_subscriptions"] == len(overflow), within_s=30)
+    await eventually(lambda: sim.stats()["pnl_subscriptions"] == len(overflow))
 
     async def queued():
         return await lake.queue.get_batch(priority=None, limit=1000, status=QueueStatus.PENDING)
@@ -358,14 +358,14 @@ async def test_250_active_legs_on_a_login_with_100_lines(crowd, lake, eventually
     async def all_queued():
         return len(await queued()) == len(conids) - STREAMED
 
-    await eventually(all_queued, within_s=30)
+    await eventually(all_queued)
     first = await lake.queue.claim_batch(len(overflow))
     then = await lake.queue.claim_batch(len(conids))
     assert {request.conid for request in first} == overflow
     assert {request.conid for request in then} == set(conids[ACTIVE:])
 
     await lake.registry.remove_active(conids[0])
-    await eventually(lambda: streamer.tally.promotions == 1, within_s=30)
-    streamed = await eventually(agreed, within_s=30)
+    await eventually(lambda: streamer.tally.promotions == 1)
+    streamed = await eventually(agreed)
     assert streamed == set(conids[1 : STREAMED + 1])
     assert streamer.routes[(A, conids[0])] is LegState.MONITORED
