@@ -1,0 +1,140 @@
+"""From something that happens to the row that tells it, through the whole program."""
+
+import asyncio
+import os
+import random
+import signal
+import statistics
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+from benchmarks.bench import Bench
+from benchmarks.outcome import Line, Target
+from benchmarks.program.running import Running, at_any_moment
+from position_sync_dagster.domain.session import GatewaySession, SessionState
+from position_sync_dagster.lake import Lake
+
+LEGS, STREAMED = 200, 20
+
+TICKS = """query($sensor: SensorSelector!) { sensorOrError(sensorSelector: $sensor) {
+  ... on Sensor { sensorState { ticks(limit: 20) { timestamp endTimestamp status } } } } }"""
+
+
+def latency(bench: Bench) -> None:
+    """Run the demo; let things happen at any moment, kill its stream, end it."""
+    home = bench.new_folder("program")
+    rounds = bench.size(12, 2)
+    with Running(home) as running:
+        running.until(lambda: running.newest().height >= LEGS)
+        started = running.age_s()
+        running.until(lambda: running.lines() == STREAMED)
+        state = f"{LEGS} legs, {STREAMED} streamed"
+        lines = [_one("start to 200 rows", state, started, 60.0)]
+        lines += _ticks(running, state)
+        lines += _changes(running, rounds)
+        lines += [
+            _many("kill -9 of the stream to all lines again", _kills(running, rounds // 4 or 1), 60)
+        ]
+        lines += [_one("Ctrl-C to no process left", state, running.end(), 5.0)]
+    bench.report.add("The whole program", lines)
+
+
+def _changes(running: Running, rounds: int) -> list[Line]:
+    """Time fills, closes and legs that are made active, each to its row."""
+    rows = running.newest()
+    streamed = sorted(rows.filter(source="STREAM")["conid"])
+    queued = sorted(rows.filter(source="QUEUE")["conid"])
+    random.shuffle(queued)
+    filled = [_change(running, "fill", random.choice(streamed)) for _ in range(rounds)]
+    monitored = [_change(running, "fill", queued.pop()) for _ in range(rounds)]
+    closed = [_change(running, "close", conid) for conid in streamed[: rounds // 2]]
+    lake = Lake(running.home / "lake")
+    active = [_activated(running, lake, queued.pop()) for _ in range(rounds)]
+    return [
+        _many("fill of a streamed leg to row", filled, 2.0),
+        _many("close of a streamed leg to row", closed, 2.0),
+        _many("fill of a monitored leg to row", monitored, 15.0),
+        _many("leg made active to streamed row", active, 5.0),
+    ]
+
+
+def _change(running: Running, action: str, conid: int) -> float:
+    before = running.row(conid)["position"]
+    more = {"quantity": 1 if before > 0 else -1} if action == "fill" else {}
+    wanted = before + more["quantity"] if more else 0.0
+    at_any_moment()
+    running.happens(action, conid, **more)
+    return running.until(lambda: running.row(conid)["position"] == wanted)
+
+
+def _activated(running: Running, lake: Lake, conid: int) -> float:
+    row = running.row(conid)
+    leg = {name: row[name] for name in ("conid", "symbol", "right", "strike", "expiry")}
+    at_any_moment()
+    asyncio.run(lake.registry.add_active(**leg, strategy_id="measured"))
+    return running.until(lambda: running.row(conid)["source"] == "STREAM")
+
+
+def _ticks(running: Running, state: str) -> list[Line]:
+    """Time the sensors' ticks that found nothing to do."""
+    lines = []
+    for sensor in ("drain_queue", "supervise_stream"):
+        said = {
+            "repositoryName": "__repository__",
+            "repositoryLocationName": "position_sync_dagster",
+            "sensorName": sensor,
+        }
+
+        def idle(said: dict[str, str] = said) -> list[dict[str, Any]]:
+            told = running.ask(TICKS, sensor=said)["sensorOrError"]["sensorState"]["ticks"]
+            return [tick for tick in told if tick["status"] == "SKIPPED" and tick["endTimestamp"]]
+
+        running.until(lambda idle=idle: len(idle()) >= 12, every_s=5.0)
+        ticks = sorted(idle(), key=lambda tick: tick["timestamp"])
+        took = [(tick["endTimestamp"] - tick["timestamp"]) * 1e3 for tick in ticks]
+        gaps = [later["timestamp"] - one["timestamp"] for one, later in pairwise(ticks)]
+        lines.append(
+            Line(
+                what=f"tick of {sensor} p95",
+                state=state,
+                ours=statistics.quantiles(took, n=20)[-1],
+                samples=len(took),
+                target=Target(value=150.0),
+            )
+        )
+        lines.append(_many(f"from tick to tick of {sensor}", gaps, 5.5))
+    return lines
+
+
+def _kills(running: Running, rounds: int) -> list[float]:
+    sessions = Lake(running.home / "lake").sessions.sync
+    took = []
+    for _ in range(rounds):
+        running.until(lambda: sessions.history(1)[0].lines_in_use == running.lines())
+        (before,) = sessions.history(1)
+
+        def again(before: GatewaySession = before) -> bool:
+            (now,) = sessions.history(1)
+            if now.session_id == before.session_id or now.state is not SessionState.LIVE:
+                return False
+            return now.lines_in_use == before.lines_in_use
+
+        os.kill(before.pid, signal.SIGKILL)
+        took.append(running.until(again))
+    return took
+
+
+def _one(what: str, state: str, seconds: float, bound: float) -> Line:
+    return Line(what=what, state=state, ours=seconds, unit="s", target=Target(value=bound))
+
+
+def _many(what: str, seconds: Sequence[float], bound: float) -> Line:
+    return Line(
+        what=f"{what}, median",
+        state=f"longest {max(seconds):.1f} s",
+        ours=statistics.median(seconds),
+        unit="s",
+        samples=len(seconds),
+        target=Target(value=bound),
+    )

@@ -1,0 +1,141 @@
+"""`position-sync demo` as a process of its own, and what can be seen of it from outside."""
+
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+import polars as pl
+import psutil
+
+PROGRAM = str(Path(sys.executable).with_name("position-sync"))
+ACCOUNT = "DUSIM0001"
+HANGS_S = 180.0
+
+
+class Running:
+    """One demo in `home`; it ends with the block."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.ui_port, control_port = _free_port(), _free_port()
+        self.broker = httpx.Client(
+            base_url=f"http://127.0.0.1:{control_port}", timeout=30, trust_env=False
+        )
+        self._began = time.monotonic()
+        self._output = home.with_suffix(".log").open("w")
+        self.process = subprocess.Popen(
+            [
+                PROGRAM, "demo", "--json", "--home", str(home), "--ui-port", str(self.ui_port),
+                "--control-port", str(control_port),
+            ],
+            env={k: v for k, v in os.environ.items() if not k.startswith("POSITION_SYNC_")},
+            stdout=self._output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )  # fmt: skip
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
+        self.end()
+        self.broker.close()
+        self._output.close()
+
+    def age_s(self) -> float:
+        """Give the seconds since its start."""
+        return time.monotonic() - self._began
+
+    def end(self) -> float:
+        """Interrupt it; give the seconds until no process of it is left."""
+        began = time.monotonic()
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
+        while self.process.poll() is None or self._left():
+            time.sleep(0.05)
+        return time.monotonic() - began
+
+    def _left(self) -> bool:
+        for process in psutil.process_iter():
+            with suppress(psutil.Error, OSError):
+                words = [*process.cmdline(), *process.environ().values()]
+                if process.pid != os.getpid() and any(str(self.home) in word for word in words):
+                    return True
+        return False
+
+    def until(self, condition: Callable[[], Any], *, every_s: float = 0.02) -> float:
+        """Wait for something; give the seconds.
+
+        Raises:
+            RuntimeError: It does not happen.
+        """
+        began = time.monotonic()
+        while not condition():
+            if self.process.poll() is not None or time.monotonic() - began > HANGS_S:
+                raise RuntimeError(f"It ended or hangs: see {self._output.name}.")
+            time.sleep(every_s)
+        return time.monotonic() - began
+
+    def lines(self) -> int:
+        """Give the lines in use, 0 while there is no simulator."""
+        with suppress(httpx.TransportError):
+            lines: int = self.broker.get("/stats").raise_for_status().json()["lines_in_use"]
+            return lines
+        return 0
+
+    def happens(self, action: str, conid: int, **more: Any) -> None:
+        """Let something happen at the broker."""
+        said = {"account": ACCOUNT, "conid": conid, **more}
+        self.broker.post(f"/{action}", json=said).raise_for_status()
+
+    def ledger(self) -> pl.LazyFrame:
+        """Read the ledger, as any program could."""
+        return pl.scan_delta(str(self.home / "lake" / "position_updates"))
+
+    def newest(self) -> pl.DataFrame:
+        """Give the newest row of each conid; none before the first commit."""
+        if not (self.home / "lake" / "position_updates" / "_delta_log").exists():
+            return pl.DataFrame(schema={"conid": pl.Int64, "source": pl.String})
+        return self.ledger().sort("timestamp").unique("conid", keep="last").collect()
+
+    def row(self, conid: int) -> dict[str, Any]:
+        """Give the newest row of one conid."""
+        rows = self.ledger().filter(pl.col("conid") == conid).sort("timestamp").tail(1).collect()
+        return rows.row(0, named=True)
+
+    def ask(self, query: str, **variables: Any) -> Any:
+        """Ask the UI's server."""
+        answer = httpx.post(
+            f"http://127.0.0.1:{self.ui_port}/graphql",
+            json={"query": query, "variables": variables},
+            timeout=60,
+            trust_env=False,
+        )
+        return answer.raise_for_status().json()["data"]
+
+
+def at_any_moment() -> None:
+    """Wait for a moment that has nothing to do with the program's own rhythm."""
+    time.sleep(random.uniform(0.0, 1.5))
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
