@@ -12,7 +12,7 @@ from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.reconciliation import BreakState, Discrepancy, DiscrepancyType
 from position_sync_dagster.errors import UnknownRequestError
 from position_sync_dagster.lake.ids import NewIds, new_ids
-from position_sync_dagster.lake.offload import offload
+from position_sync_dagster.lake.offload import offloaded
 from position_sync_dagster.lake.rows import frame_of
 from position_sync_dagster.lake.schemas import LIVE, LIVE_PART, RECONCILIATION_BREAKS
 from position_sync_dagster.lake.stays import Change, StayTable, View
@@ -126,7 +126,11 @@ class SyncBreaks:
         snapshot_id: str | None = None,
         run_id: str | None = None,
     ) -> BreakCounts:
-        """Note what a reconciliation found; see `ReconciliationBreaks.record`."""
+        """Note what a reconciliation of one gateway found, in one commit.
+
+        A new discrepancy is OPENED, one seen again CONFIRMED, one that is gone RESOLVED. Nothing
+        is written when nothing changed.
+        """
         seen = {(d.type.value, d.account, d.conid): d for d in discrepancies}
 
         def step(view: View) -> Change[BreakCounts]:
@@ -167,7 +171,11 @@ class SyncBreaks:
         return self._stays.change(step, {"action": "reconcile", "run_id": run_id or ""})
 
     def accept(self, break_id: str, by: str, note: str = "") -> Break:
-        """Note that a person accepts a break as it is."""
+        """Note that a person accepts a break as it is; it ends when it is gone.
+
+        Raises:
+            UnknownRequestError: No open break has the id.
+        """
 
         def step(view: View) -> Change[Break]:
             stored = breaks_of(view.live)
@@ -226,40 +234,11 @@ class ReconciliationBreaks:
         )
         self.sync = SyncBreaks(self.table, clock, new_ids)
 
-    async def initialize(self) -> None:
-        """Create the table, or check and migrate the one that is there."""
-        await offload(self.sync.initialize)
-
-    async def record(
-        self,
-        gateway_id: str,
-        discrepancies: Iterable[Discrepancy],
-        at: datetime,
-        snapshot_id: str | None = None,
-        run_id: str | None = None,
-    ) -> BreakCounts:
-        """Note what a reconciliation of one gateway found, in one commit.
-
-        A new discrepancy is OPENED, one seen again CONFIRMED, one that is gone RESOLVED. Nothing
-        is written when nothing changed.
-        """
-        return await offload(self.sync.record, gateway_id, discrepancies, at, snapshot_id, run_id)
-
-    async def accept(self, break_id: str, by: str, note: str = "") -> Break:
-        """Note that a person accepts a break as it is; it ends when it is gone.
-
-        Raises:
-            UnknownRequestError: No open break has the id.
-        """
-        return await offload(self.sync.accept, break_id, by, note)
-
-    async def open_breaks(self, gateway_id: str | None = None) -> list[Break]:
-        """Give the breaks that are there now, oldest first."""
-        return await offload(self.sync.open_breaks, gateway_id)
-
-    async def closed_breaks(self, limit: int = 50) -> list[Break]:
-        """Give the breaks that are over, newest first."""
-        return await offload(self.sync.closed_breaks, limit)
+    initialize = offloaded(SyncBreaks.initialize)
+    record = offloaded(SyncBreaks.record)
+    accept = offloaded(SyncBreaks.accept)
+    open_breaks = offloaded(SyncBreaks.open_breaks)
+    closed_breaks = offloaded(SyncBreaks.closed_breaks)
 
 
 def breaks_of(frame: pl.DataFrame) -> list[Break]:

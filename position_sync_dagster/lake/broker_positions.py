@@ -13,7 +13,7 @@ from position_sync_dagster.domain.update import trading_mode_of
 from position_sync_dagster.lake.fence import owner_of, refuse_stale_owner
 from position_sync_dagster.lake.ids import text_literal
 from position_sync_dagster.lake.mode import check_mode
-from position_sync_dagster.lake.offload import offload
+from position_sync_dagster.lake.offload import offloaded
 from position_sync_dagster.lake.rows import broker_positions_of, broker_rows
 from position_sync_dagster.lake.schemas import BROKER_POSITIONS
 from position_sync_dagster.lake.table import Table, TableOptions, overwrite, scan
@@ -36,7 +36,14 @@ class SyncBrokerPositions:
         positions: Iterable[BrokerPosition],
         session: GatewaySession | None = None,
     ) -> int:
-        """Make the gateway's rows equal to these; give the table's version."""
+        """Make the gateway's rows equal to these, in one commit; give the table's version.
+
+        Rows of position 0 are kept as given: they say that a holding was closed.
+
+        Raises:
+            LeaseLostError: An owner with a newer session has written already.
+            TradingModeError: The table holds accounts of another trading mode.
+        """
         return self._write(gateway_id, list(positions), session, keep=False)
 
     def upsert(
@@ -45,7 +52,7 @@ class SyncBrokerPositions:
         positions: Iterable[BrokerPosition],
         session: GatewaySession | None = None,
     ) -> int:
-        """Replace the rows of these holdings and keep the others; give the table's version."""
+        """Replace the rows of these holdings and keep the others; errors as `replace`."""
         return self._write(gateway_id, list(positions), session, keep=True)
 
     def read(self, gateway_id: str) -> list[BrokerPosition]:
@@ -127,46 +134,12 @@ class BrokerPositionsTable:
         )
         self.sync = SyncBrokerPositions(self.table)
 
-    async def initialize(self) -> None:
-        """Create the table, or check and migrate the one that is there."""
-        await offload(self.sync.initialize)
-
-    async def replace(
-        self,
-        gateway_id: str,
-        positions: Iterable[BrokerPosition],
-        session: GatewaySession | None = None,
-    ) -> int:
-        """Make the gateway's rows equal to these, in one commit; give the table's version.
-
-        Rows of position 0 are kept as given: they say that a holding was closed.
-
-        Raises:
-            LeaseLostError: An owner with a newer session has written already.
-            TradingModeError: The table holds accounts of another trading mode.
-        """
-        return await offload(self.sync.replace, gateway_id, positions, session)
-
-    async def upsert(
-        self,
-        gateway_id: str,
-        positions: Iterable[BrokerPosition],
-        session: GatewaySession | None = None,
-    ) -> int:
-        """Replace the rows of these holdings and keep the others; errors as `replace`."""
-        return await offload(self.sync.upsert, gateway_id, positions, session)
-
-    async def read(self, gateway_id: str) -> list[BrokerPosition]:
-        """Give what the broker last said, by account and conid."""
-        return await offload(self.sync.read, gateway_id)
-
-    async def frame(self) -> pl.DataFrame:
-        """Give the rows of all gateways."""
-        return await offload(self.sync.frame)
-
-    async def version(self) -> int:
-        """Give the table's newest version."""
-        return await offload(self.sync.version)
+    initialize = offloaded(SyncBrokerPositions.initialize)
+    replace = offloaded(SyncBrokerPositions.replace)
+    upsert = offloaded(SyncBrokerPositions.upsert)
+    read = offloaded(SyncBrokerPositions.read)
+    frame = offloaded(SyncBrokerPositions.frame)
+    version = offloaded(SyncBrokerPositions.version)
 
 
 def _of(gateway_id: str) -> str:

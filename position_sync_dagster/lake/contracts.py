@@ -8,7 +8,7 @@ import polars as pl
 from deltalake import DeltaTable, Transaction
 
 from position_sync_dagster.domain.instrument import ContractDetails
-from position_sync_dagster.lake.offload import offload
+from position_sync_dagster.lake.offload import offloaded
 from position_sync_dagster.lake.rows import contract_rows, contracts_of
 from position_sync_dagster.lake.schemas import CONTRACTS
 from position_sync_dagster.lake.table import Table, TableOptions, append, scan
@@ -29,7 +29,7 @@ class SyncContracts:
         self.table.initialize()
 
     def add(self, details: Iterable[ContractDetails]) -> int:
-        """Store contracts that are not known yet; give how many were new."""
+        """Store contracts that are not known yet, in one commit; give how many were new."""
         rows = contract_rows(details).unique("conid", keep="first", maintain_order=True)
         if rows.is_empty():
             return 0
@@ -43,7 +43,7 @@ class SyncContracts:
         return self.table.transact(step)
 
     def get(self, conids: Iterable[int] | None = None) -> dict[int, ContractDetails]:
-        """Give what is known of these contracts, or of all; an unknown one is absent."""
+        """Give what is known of these contracts, or of all, by conid; an unknown one is absent."""
         frame = self.table.rows()
         if conids is not None:
             frame = frame.filter(pl.col("conid").is_in(list(conids)))
@@ -72,14 +72,6 @@ class ContractsTable:
         )
         self.sync = SyncContracts(self.table)
 
-    async def initialize(self) -> None:
-        """Create the table, or check and migrate the one that is there."""
-        await offload(self.sync.initialize)
-
-    async def add(self, details: Iterable[ContractDetails]) -> int:
-        """Store contracts that are not known yet, in one commit; give how many were new."""
-        return await offload(self.sync.add, details)
-
-    async def get(self, conids: Iterable[int] | None = None) -> dict[int, ContractDetails]:
-        """Give what is known of these contracts, or of all, by conid; an unknown one is absent."""
-        return await offload(self.sync.get, conids)
+    initialize = offloaded(SyncContracts.initialize)
+    add = offloaded(SyncContracts.add)
+    get = offloaded(SyncContracts.get)

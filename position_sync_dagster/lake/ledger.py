@@ -70,7 +70,25 @@ class SyncUpdates:
         run_id: str | None = None,
         guard: Callable[[], None] | None = None,
     ) -> AppendResult:
-        """Write updates in one commit, each `update_id` once; see `PositionUpdatesTable`."""
+        """Write updates in one commit; what is there already is not written again.
+
+        A batch that was committed before writes nothing; neither does an update whose id is in
+        the table, however old its row. Empty ids are filled: a drained row takes its request's, a
+        streamed one the UUID of its content, and the batch that of its rows.
+
+        Args:
+            guard: Called right before the commit, anew in each attempt while other writers win,
+                and not at all when there is nothing to write. What it raises reaches the caller
+                as it is, and nothing is written. It runs in a thread of the lake, with the turn
+                of this table held: keep it short, and call nothing of this table in it.
+
+        Raises:
+            TradingModeError: The table holds data of another trading mode.
+            LeaseLostError: A later owner of the gateway has fenced the table.
+            InvalidRequestError: A field cannot be stored: no position, text for a number, a right
+                or an expiry that does not parse. A number that is not finite is stored as
+                unknown, a time without a zone as local time.
+        """
         rows = identified(updates, batch_id, run_id)
         if not rows:
             return AppendResult(version=self.table.version(), rows=0)
@@ -107,7 +125,11 @@ class SyncUpdates:
         raise refused  # out here, where it gets no context that the guard did not give it
 
     def fence(self, gateway_id: str, token: int) -> None:
-        """Refuse rows of owners before this one from now on; see `PositionUpdatesTable`."""
+        """Let no owner of the gateway with a smaller fencing token add a row from now on.
+
+        Raises:
+            LeaseLostError: An owner with a greater token was here already.
+        """
         fence = owner_of(gateway_id)
 
         def step(handle: DeltaTable) -> None:
@@ -125,7 +147,11 @@ class SyncUpdates:
         return self.table.snapshot(lambda handle: self._stored(actions(handle), "update_id", ids))
 
     def latest(self) -> pl.DataFrame:
-        """Give the newest row per (account, conid)."""
+        """Give the newest row per (account, conid).
+
+        The newest by `timestamp`, then by `update_id`, however the rows came in. The first call
+        reads the table, later ones what was added since.
+        """
         with self._mutex:
             return self.table.snapshot(self._refresh_latest)
 
@@ -134,7 +160,10 @@ class SyncUpdates:
         return updates_of(self.latest())
 
     def asof(self, moment: datetime, look_back_days: int = LOOK_BACK_DAYS) -> pl.DataFrame:
-        """Give the last row at or before a moment per (account, conid)."""
+        """Give the last row at or before a moment per (account, conid).
+
+        Reads only files of the `look_back_days` before the moment.
+        """
         moment = moment.astimezone(UTC)
         first = moment - timedelta(days=look_back_days)
         rows = pl.col("timestamp").is_between(first, moment)
@@ -166,7 +195,7 @@ class SyncUpdates:
         return self.table.snapshot(step).sort(_NEWEST)
 
     def count(self) -> int:
-        """Count the rows, from the log's file statistics."""
+        """Count the rows, without reading them."""
         return self.table.snapshot(lambda handle: _rows(actions(handle)))
 
     def version(self) -> int:

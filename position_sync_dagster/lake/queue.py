@@ -1,25 +1,18 @@
 """The queue of positions to be valued, for asyncio and in a Delta table."""
 
-from collections.abc import Iterable, Mapping
 from pathlib import Path
 from random import Random
 from typing import Unpack
 
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.request import (
-    MONITORING_PRIORITY,
-    QueuedPosition,
-    QueueRequest,
-    QueueStatus,
-    Reason,
     RetryPolicy,
 )
 from position_sync_dagster.lake.ids import NewIds, new_ids
-from position_sync_dagster.lake.offload import offload
+from position_sync_dagster.lake.offload import offloaded
 from position_sync_dagster.lake.schemas import POSITION_QUEUE
 from position_sync_dagster.lake.stays import StayTable
 from position_sync_dagster.lake.sync_queue import (
-    LEASE_S,
     PROMOTE_AFTER_S,
     QueueOverview,
     SyncQueue,
@@ -39,160 +32,21 @@ class AsyncQueue:
     def __init__(self, sync: SyncQueue) -> None:
         self.sync = sync
 
-    async def initialize(self) -> None:
-        """Create the queue's table, or check and migrate the one that is there."""
-        await offload(self.sync.initialize)
-
-    async def insert(
-        self,
-        conid: int,
-        symbol: str,
-        priority: int = MONITORING_PRIORITY,
-        account: str | None = None,
-        *,
-        reason: Reason = Reason.MANUAL,
-    ) -> str:
-        """Ask for one position to be valued; give the request's id.
-
-        At most one request per (account, conid) is live: a second insert gives the first one's id
-        and raises its priority if it is higher (1 is higher than 2).
-
-        Raises:
-            InvalidRequestError: The conid is no whole number above zero, the symbol is empty, or
-                the priority is neither 1 nor 2.
-        """
-        request = QueueRequest(conid, symbol, priority, account, reason)
-        return (await self.insert_many([request]))[0]
-
-    async def insert_many(self, requests: Iterable[QueueRequest]) -> list[str]:
-        """Ask for many positions in one commit; give the id that stands for each, in order."""
-        return await offload(self.sync.insert_many, requests)
-
-    async def get_batch(
-        self,
-        priority: int | None = MONITORING_PRIORITY,
-        limit: int = 50,
-        status: QueueStatus = QueueStatus.PENDING,
-    ) -> list[QueuedPosition]:
-        """Read requests without taking them.
-
-        Args:
-            priority: Only of this priority; None for all.
-            status: Live ones come in the order of claims, finished ones newest first.
-        """
-        return await offload(self.sync.get_batch, priority, limit, status)
-
-    async def claim_batch(
-        self, limit: int = 50, owner: str | None = None, lease_s: float = LEASE_S
-    ) -> list[QueuedPosition]:
-        """Take up to `limit` requests under a lease of `lease_s` seconds.
-
-        No request is granted to two callers while its lease lives, in whatever processes they
-        are. Priority 1 comes before 2, then the oldest; a request that has waited for more than a
-        minute (`promote_after_s`) counts as priority 1, so that priority 2 is never starved.
-        The queue object remembers its newest lease of each request: marking needs the ids alone.
-        Workers that share one queue object give their `lease_token` with each step.
-        """
-        return await offload(self.sync.claim_batch, limit, owner, lease_s)
-
-    async def mark_success(
-        self, request_ids: str | Iterable[str], *, lease_token: str | None = None
-    ) -> None:
-        """End requests as SUCCESS, in one commit, all or none.
-
-        Requests that were only read may be marked too, while nobody else holds their lease.
-
-        Raises:
-            LeaseLostError: A lease is over or is another's.
-            UnknownRequestError, RequestStateError: A request is not there, or has ended.
-        """
-        await offload(self.sync.mark_success, request_ids, lease_token=lease_token)
-
-    async def mark_failed(
-        self,
-        request_id: str,
-        error_message: str,
-        *,
-        retryable: bool = True,
-        lease_token: str | None = None,
-    ) -> None:
-        """Note that a request failed.
-
-        It is PENDING again after a back-off that doubles with each failure, or FAILED when it is
-        not `retryable` or its attempts are used up (`RetryPolicy`). Errors as `mark_success`.
-        """
-        errors = {request_id: error_message}
-        await self.mark_failed_many(errors, retryable=retryable, lease_token=lease_token)
-
-    async def mark_failed_many(
-        self,
-        errors: Mapping[str, str],
-        *,
-        retryable: bool = True,
-        lease_token: str | None = None,
-    ) -> None:
-        """Note that many requests failed, in one commit: error message by request id."""
-        await offload(
-            self.sync.mark_failed_many, errors, retryable=retryable, lease_token=lease_token
-        )
-
-    async def release(
-        self,
-        request_ids: str | Iterable[str],
-        reason: str = "",
-        *,
-        lease_token: str | None = None,
-    ) -> None:
-        """Give claimed requests back at once, without using up an attempt.
-
-        For when the gateway, and not the request, was at fault. Errors as `mark_success`.
-        """
-        await offload(self.sync.release, request_ids, reason, lease_token=lease_token)
-
-    async def renew(
-        self,
-        request_ids: str | Iterable[str],
-        lease_s: float = LEASE_S,
-        *,
-        lease_token: str | None = None,
-    ) -> None:
-        """Let the leases of claimed requests end `lease_s` seconds from now.
-
-        Raises:
-            LeaseLostError: A lease is over or is another's.
-        """
-        await offload(self.sync.renew, request_ids, lease_s, lease_token=lease_token)
-
-    async def rescue(self) -> list[str]:
-        """Send requests whose lease is over back to PENDING; give their ids.
-
-        No attempt is used up: the worker died, the request is not at fault.
-        """
-        return await offload(self.sync.rescue)
-
-    async def retry(self, request_ids: str | Iterable[str]) -> list[str]:
-        """Put FAILED requests back to PENDING with fresh attempts, by a person's wish.
-
-        Gives the id that stands for each: another one when its position is asked for already.
-        """
-        return await offload(self.sync.retry, request_ids)
-
-    async def holds(
-        self, request_ids: str | Iterable[str], *, lease_token: str | None = None
-    ) -> bool:
-        """Tell whether the leases of all these requests are ours and not over.
-
-        A worker asks before it writes: one that lost its lease must not.
-        """
-        return await offload(self.sync.holds, request_ids, lease_token=lease_token)
-
-    async def counts(self) -> dict[QueueStatus, int]:
-        """Count requests by status; costs the same at any history."""
-        return await offload(self.sync.counts)
-
-    async def overview(self) -> QueueOverview:
-        """Read counts, ages and what may be claimed now; costs the same at any history."""
-        return await offload(self.sync.overview)
+    initialize = offloaded(SyncQueue.initialize)
+    insert = offloaded(SyncQueue.insert)
+    insert_many = offloaded(SyncQueue.insert_many)
+    get_batch = offloaded(SyncQueue.get_batch)
+    claim_batch = offloaded(SyncQueue.claim_batch)
+    mark_success = offloaded(SyncQueue.mark_success)
+    mark_failed = offloaded(SyncQueue.mark_failed)
+    mark_failed_many = offloaded(SyncQueue.mark_failed_many)
+    release = offloaded(SyncQueue.release)
+    renew = offloaded(SyncQueue.renew)
+    rescue = offloaded(SyncQueue.rescue)
+    retry = offloaded(SyncQueue.retry)
+    holds = offloaded(SyncQueue.holds)
+    counts = offloaded(SyncQueue.counts)
+    overview = offloaded(SyncQueue.overview)
 
 
 class PositionQueue(AsyncQueue):

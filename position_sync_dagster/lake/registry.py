@@ -16,7 +16,7 @@ from position_sync_dagster.lake.legs import (
     refuse_two_whole_holders,
     same_leg,
 )
-from position_sync_dagster.lake.offload import offload
+from position_sync_dagster.lake.offload import offloaded
 from position_sync_dagster.lake.rows import leg_rows, legs_of
 from position_sync_dagster.lake.schemas import ACTIVE_STRATEGIES
 from position_sync_dagster.lake.stays import Change, StayTable, View
@@ -50,7 +50,7 @@ class SyncRegistry:
         return self._index.legs
 
     def initialize(self) -> None:
-        """Create, check or migrate the table and read the active legs."""
+        """Create the table, or check and migrate it, and read the active legs."""
         self._stays.initialize()
         self.refresh()
 
@@ -72,8 +72,49 @@ class SyncRegistry:
         self.refresh()
         return list(self._index.legs)
 
+    def add_active(
+        self,
+        conid: int,
+        symbol: str,
+        right: str,
+        strike: float,
+        expiry: str | date,
+        strategy_id: int | str,
+        *,
+        quantity: float | None = None,
+        account: str | None = None,
+        priority: int = 1,
+    ) -> ActiveContract:
+        """Begin a leg's stay in a strategy; the same leg again changes nothing.
+
+        A leg with other values ends the former stay and begins a new one. Strategies share a leg
+        by quantities: at most one may hold the whole (`quantity` None) of a conid in an account.
+
+        Args:
+            right: CALL or PUT; C and P are read too.
+            expiry: As IB writes it, "20260220", or a date.
+            quantity: Signed contracts of this strategy; None for the whole holding.
+            account: None for the leg in any account.
+
+        Raises:
+            InvalidLegError: A field does not parse, or two strategies would hold the whole.
+        """
+        leg = make_leg(
+            conid=conid,
+            symbol=symbol,
+            right=right,
+            strike=strike,
+            expiry=expiry,
+            strategy_id=strategy_id,
+            added_at=self._clock(),
+            quantity=quantity,
+            account=account,
+            priority=priority,
+        )
+        return self.add_many([leg])[0]
+
     def add_many(self, legs: Iterable[ActiveContract]) -> list[ActiveContract]:
-        """Begin stays in one commit; give the active stay of each leg."""
+        """Begin many stays in one commit; give the active stay of each leg."""
         asked = distinct_legs(legs)
 
         def step(view: View) -> Change[list[ActiveContract]]:
@@ -90,7 +131,12 @@ class SyncRegistry:
     def remove_active(
         self, conid: int, strategy_id: int | str | None = None, account: str | None = None
     ) -> ActiveContract:
-        """End the stay of a leg."""
+        """End a leg's stay and give it; its row is kept, with the time of removal.
+
+        Raises:
+            UnknownLegError: Nobody holds the leg.
+            AmbiguousRemovalError: Several stays match; the message names them.
+        """
 
         def step(view: View) -> Change[ActiveContract]:
             before = {leg.key: leg for leg in legs_of(view.live)}
@@ -165,7 +211,6 @@ class StrategyRegistry:
             ACTIVE_STRATEGIES,
             **options,
         )
-        self._clock = clock
         self.sync = SyncRegistry(self.table, clock)
 
     @property
@@ -178,78 +223,15 @@ class StrategyRegistry:
         """Give the active legs as read last, from memory."""
         return self.sync.legs
 
-    async def initialize(self) -> None:
-        """Create the table, or check and migrate it, and read the active legs."""
-        await offload(self.sync.initialize)
+    initialize = offloaded(SyncRegistry.initialize)
 
     def is_active(self, conid: int, account: str | None = None) -> bool:
         """Tell, from memory, whether a strategy holds the leg; without an account, in any."""
         return self.sync.is_active(conid, account)
 
-    async def add_active(
-        self,
-        conid: int,
-        symbol: str,
-        right: str,
-        strike: float,
-        expiry: str | date,
-        strategy_id: int | str,
-        *,
-        quantity: float | None = None,
-        account: str | None = None,
-        priority: int = 1,
-    ) -> ActiveContract:
-        """Begin a leg's stay in a strategy; the same leg again changes nothing.
-
-        A leg with other values ends the former stay and begins a new one. Strategies share a leg
-        by quantities: at most one may hold the whole (`quantity` None) of a conid in an account.
-
-        Args:
-            right: CALL or PUT; C and P are read too.
-            expiry: As IB writes it, "20260220", or a date.
-            quantity: Signed contracts of this strategy; None for the whole holding.
-            account: None for the leg in any account.
-
-        Raises:
-            InvalidLegError: A field does not parse, or two strategies would hold the whole.
-        """
-        leg = make_leg(
-            conid=conid,
-            symbol=symbol,
-            right=right,
-            strike=strike,
-            expiry=expiry,
-            strategy_id=strategy_id,
-            added_at=self._clock(),
-            quantity=quantity,
-            account=account,
-            priority=priority,
-        )
-        return (await self.add_many([leg]))[0]
-
-    async def add_many(self, legs: Iterable[ActiveContract]) -> list[ActiveContract]:
-        """Begin many stays in one commit; give the active stay of each leg."""
-        return await offload(self.sync.add_many, legs)
-
-    async def remove_active(
-        self, conid: int, strategy_id: int | str | None = None, account: str | None = None
-    ) -> ActiveContract:
-        """End a leg's stay and give it; its row is kept, with the time of removal.
-
-        Raises:
-            UnknownLegError: Nobody holds the leg.
-            AmbiguousRemovalError: Several stays match; the message names them.
-        """
-        return await offload(self.sync.remove_active, conid, strategy_id, account)
-
-    async def replace_all(self, legs: Iterable[ActiveContract]) -> tuple[int, int]:
-        """Make the active legs equal to these, in one commit; give how many came and went."""
-        return await offload(self.sync.replace_all, legs)
-
-    async def get_all_active(self) -> list[ActiveContract]:
-        """Give the active legs, by conid, account and strategy."""
-        return await offload(self.sync.get_all_active)
-
-    async def refresh(self) -> bool:
-        """Read what other processes changed; tell whether the active legs differ now."""
-        return await offload(self.sync.refresh)
+    add_active = offloaded(SyncRegistry.add_active)
+    add_many = offloaded(SyncRegistry.add_many)
+    remove_active = offloaded(SyncRegistry.remove_active)
+    replace_all = offloaded(SyncRegistry.replace_all)
+    get_all_active = offloaded(SyncRegistry.get_all_active)
+    refresh = offloaded(SyncRegistry.refresh)

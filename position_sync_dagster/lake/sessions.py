@@ -15,7 +15,7 @@ from position_sync_dagster.domain.update import TradingMode
 from position_sync_dagster.errors import InvalidRequestError, LeaseLostError, LoginOwnedError
 from position_sync_dagster.lake.ids import NewIds, new_ids
 from position_sync_dagster.lake.mode import check_mode, mode_of
-from position_sync_dagster.lake.offload import offload
+from position_sync_dagster.lake.offload import offloaded
 from position_sync_dagster.lake.rows import session_rows, sessions_of
 from position_sync_dagster.lake.schemas import GATEWAY_SESSIONS
 from position_sync_dagster.lake.stays import Change, StayTable, View
@@ -51,7 +51,16 @@ class SyncSessions:
         pid: int,
         trading_mode: TradingMode | None = None,
     ) -> GatewaySession:
-        """Become the owner of a login; see `GatewaySessions.acquire`."""
+        """Become the owner of a login for `lease_s` seconds.
+
+        A session whose lease is over is taken over and marked LOST. The new session's fencing
+        token is one above the last one's, and until it is LIVE its `state_since` is the moment
+        after which nobody has seen the gateway.
+
+        Raises:
+            LoginOwnedError: Another owner's lease holds; the message names it and its end.
+            TradingModeError: The lake belongs to another trading mode.
+        """
         _positive(lease_s)
         if trading_mode is not None:
             self.claim_mode(trading_mode)
@@ -93,7 +102,13 @@ class SyncSessions:
         line_limit: int | None = None,
         detail: str | None = None,
     ) -> GatewaySession:
-        """Let the lease end later, and tell how the owner does."""
+        """Let the lease end `lease_s` seconds from now, and tell how the owner does.
+
+        What is None stays as it is; `detail` is dropped when the state changes.
+
+        Raises:
+            LeaseLostError: The lease is over, or another session has followed.
+        """
         _positive(lease_s)
 
         def change(stored: GatewaySession, now: datetime) -> GatewaySession:
@@ -120,7 +135,11 @@ class SyncSessions:
         state: SessionState = SessionState.ENDED,
         detail: str | None = None,
     ) -> GatewaySession:
-        """Give the login up; the next owner need not wait."""
+        """Give the login up, so that the next owner need not wait for the lease.
+
+        Raises:
+            LeaseLostError: Another session has followed, or this one has ended.
+        """
 
         def change(stored: GatewaySession, now: datetime) -> GatewaySession:
             return replace(
@@ -140,7 +159,10 @@ class SyncSessions:
         return self.table.snapshot(mode_of)
 
     def annotate(self, session: GatewaySession, detail: str) -> None:
-        """Say why a session that has ended is not followed; see `GatewaySessions.annotate`."""
+        """Say, for a person, why a session that has ended is not followed by another.
+
+        Changes nothing when the session lives, was followed, or says so already.
+        """
 
         def step(view: View) -> Change[None]:
             before = sessions_of(view.live)
@@ -158,11 +180,11 @@ class SyncSessions:
         self._stays.change(step, {"action": "annotate", "session_id": session.session_id})
 
     def current(self, gateway_id: str) -> GatewaySession | None:
-        """Give the newest session of a login, alive or not."""
+        """Give the newest session of a login, alive or not; None when there never was one."""
         return _of(sessions_of(self._stays.view().live), gateway_id)
 
     def alive(self, gateway_id: str, now: datetime | None = None) -> GatewaySession | None:
-        """Give the session that owns a login now; None while nobody does."""
+        """Give the session that owns a login at `now`; None while nobody does."""
         session = self.current(gateway_id)
         return session if session and session.is_alive(now or self._clock()) else None
 
@@ -194,7 +216,11 @@ class SyncSessions:
         return self._stays.change(step, {"action": action, "session_id": session.session_id})
 
     def claim_mode(self, mode: TradingMode) -> None:
-        """Bind the lake to a trading mode; see `GatewaySessions.claim_mode`."""
+        """Bind the lake to a trading mode, once and for all.
+
+        Raises:
+            TradingModeError: The lake belongs to another trading mode.
+        """
 
         def step(handle: DeltaTable) -> None:
             check_mode(handle, [mode], self.table.path)
@@ -227,108 +253,15 @@ class GatewaySessions:
         )
         self.sync = SyncSessions(self.table, clock, new_ids)
 
-    async def initialize(self) -> None:
-        """Create the table, or check and migrate the one that is there."""
-        await offload(self.sync.initialize)
-
-    async def acquire(
-        self,
-        gateway_id: str,
-        owner: Owner,
-        *,
-        lease_s: float,
-        run_id: str | None,
-        host: str,
-        pid: int,
-        trading_mode: TradingMode | None = None,
-    ) -> GatewaySession:
-        """Become the owner of a login for `lease_s` seconds.
-
-        A session whose lease is over is taken over and marked LOST. The new session's fencing
-        token is one above the last one's, and until it is LIVE its `state_since` is the moment
-        after which nobody has seen the gateway.
-
-        Raises:
-            LoginOwnedError: Another owner's lease holds; the message names it and its end.
-            TradingModeError: The lake belongs to another trading mode.
-        """
-        return await offload(
-            self.sync.acquire,
-            gateway_id,
-            owner,
-            lease_s=lease_s,
-            run_id=run_id,
-            host=host,
-            pid=pid,
-            trading_mode=trading_mode,
-        )
-
-    async def claim_mode(self, mode: TradingMode) -> None:
-        """Bind the lake to a trading mode, once and for all.
-
-        Raises:
-            TradingModeError: The lake belongs to another trading mode.
-        """
-        await offload(self.sync.claim_mode, mode)
-
-    async def renew(
-        self,
-        session: GatewaySession,
-        *,
-        lease_s: float,
-        state: SessionState | None = None,
-        lines_in_use: int | None = None,
-        line_limit: int | None = None,
-        detail: str | None = None,
-    ) -> GatewaySession:
-        """Let the lease end `lease_s` seconds from now, and tell how the owner does.
-
-        What is None stays as it is; `detail` is dropped when the state changes.
-
-        Raises:
-            LeaseLostError: The lease is over, or another session has followed.
-        """
-        return await offload(
-            self.sync.renew,
-            session,
-            lease_s=lease_s,
-            state=state,
-            lines_in_use=lines_in_use,
-            line_limit=line_limit,
-            detail=detail,
-        )
-
-    async def end(
-        self,
-        session: GatewaySession,
-        state: SessionState = SessionState.ENDED,
-        detail: str | None = None,
-    ) -> GatewaySession:
-        """Give the login up, so that the next owner need not wait for the lease.
-
-        Raises:
-            LeaseLostError: Another session has followed, or this one has ended.
-        """
-        return await offload(self.sync.end, session, state, detail)
-
-    async def annotate(self, session: GatewaySession, detail: str) -> None:
-        """Say, for a person, why a session that has ended is not followed by another.
-
-        Changes nothing when the session lives, was followed, or says so already.
-        """
-        await offload(self.sync.annotate, session, detail)
-
-    async def current(self, gateway_id: str) -> GatewaySession | None:
-        """Give the newest session of a login, alive or not; None when there never was one."""
-        return await offload(self.sync.current, gateway_id)
-
-    async def alive(self, gateway_id: str, now: datetime | None = None) -> GatewaySession | None:
-        """Give the session that owns a login at `now`; None while nobody does."""
-        return await offload(self.sync.alive, gateway_id, now)
-
-    async def history(self, limit: int = 50) -> list[GatewaySession]:
-        """Give the newest sessions of all logins, newest first."""
-        return await offload(self.sync.history, limit)
+    initialize = offloaded(SyncSessions.initialize)
+    acquire = offloaded(SyncSessions.acquire)
+    claim_mode = offloaded(SyncSessions.claim_mode)
+    renew = offloaded(SyncSessions.renew)
+    end = offloaded(SyncSessions.end)
+    annotate = offloaded(SyncSessions.annotate)
+    current = offloaded(SyncSessions.current)
+    alive = offloaded(SyncSessions.alive)
+    history = offloaded(SyncSessions.history)
 
 
 def _of(sessions: list[GatewaySession], gateway_id: str) -> GatewaySession | None:

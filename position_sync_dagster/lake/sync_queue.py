@@ -16,6 +16,7 @@ from position_sync_dagster.domain.request import (
     QueuedPosition,
     QueueRequest,
     QueueStatus,
+    Reason,
     RetryPolicy,
 )
 from position_sync_dagster.errors import RequestStateError, UnknownRequestError
@@ -125,11 +126,31 @@ class SyncQueue:
         self._lock = Lock()
 
     def initialize(self) -> None:
-        """Create the queue, or check the one that is there."""
+        """Create the queue's table, or check and migrate the one that is there."""
         self.store.initialize()
 
+    def insert(
+        self,
+        conid: int,
+        symbol: str,
+        priority: int = MONITORING_PRIORITY,
+        account: str | None = None,
+        *,
+        reason: Reason = Reason.MANUAL,
+    ) -> str:
+        """Ask for one position to be valued; give the request's id.
+
+        At most one request per (account, conid) is live: a second insert gives the first one's id
+        and raises its priority if it is higher (1 is higher than 2).
+
+        Raises:
+            InvalidRequestError: The conid is no whole number above zero, the symbol is empty, or
+                the priority is neither 1 nor 2.
+        """
+        return self.insert_many([QueueRequest(conid, symbol, priority, account, reason)])[0]
+
     def insert_many(self, requests: Iterable[QueueRequest]) -> list[str]:
-        """Add requests in one commit; give the id that stands for each, in order."""
+        """Ask for many positions in one commit; give the id that stands for each, in order."""
         asked = [check_request(request) for request in requests]
         if not asked:
             return []
@@ -147,7 +168,12 @@ class SyncQueue:
         limit: int = 50,
         status: QueueStatus = QueueStatus.PENDING,
     ) -> list[QueuedPosition]:
-        """Read requests of a status, in the order of claims; finished ones newest first."""
+        """Read requests without taking them.
+
+        Args:
+            priority: Only of this priority; None for all.
+            status: Live ones come in the order of claims, finished ones newest first.
+        """
         check_limit(limit)
         if priority is not None:
             check_priority(priority)
@@ -169,7 +195,14 @@ class SyncQueue:
     def claim_batch(
         self, limit: int = 50, owner: str | None = None, lease_s: float = LEASE_S
     ) -> list[QueuedPosition]:
-        """Take up to `limit` requests under a lease of `lease_s` seconds."""
+        """Take up to `limit` requests under a lease of `lease_s` seconds.
+
+        No request is granted to two callers while its lease lives, in whatever processes they
+        are. Priority 1 comes before 2, then the oldest; a request that has waited for more than a
+        minute (`promote_after_s`) counts as priority 1, so that priority 2 is never starved.
+        The queue object remembers its newest lease of each request: marking needs the ids alone.
+        Workers that share one queue object give their `lease_token` with each step.
+        """
         check_limit(limit)
         check_lease(lease_s)
         check_text("owner", owner)
@@ -195,7 +228,14 @@ class SyncQueue:
     def mark_success(
         self, request_ids: str | Iterable[str], *, lease_token: str | None = None
     ) -> None:
-        """End requests as SUCCESS in one commit, or none of them."""
+        """End requests as SUCCESS, in one commit, all or none.
+
+        Requests that were only read may be marked too, while nobody else holds their lease.
+
+        Raises:
+            LeaseLostError: A lease is over or is another's.
+            UnknownRequestError, RequestStateError: A request is not there, or has ended.
+        """
         ids = ids_of(request_ids)
         if not ids:
             return
@@ -218,7 +258,11 @@ class SyncQueue:
         retryable: bool = True,
         lease_token: str | None = None,
     ) -> None:
-        """Note that one request failed; see `mark_failed_many`."""
+        """Note that a request failed.
+
+        It is PENDING again after a back-off that doubles with each failure, or FAILED when it is
+        not `retryable` or its attempts are used up (`RetryPolicy`). Errors as `mark_success`.
+        """
         errors = {request_id: error_message}
         self.mark_failed_many(errors, retryable=retryable, lease_token=lease_token)
 
@@ -229,7 +273,7 @@ class SyncQueue:
         retryable: bool = True,
         lease_token: str | None = None,
     ) -> None:
-        """Note that requests failed in one commit: PENDING after a back-off, or FAILED."""
+        """Note that many requests failed, in one commit: error message by request id."""
         failures = {
             i: Failure(error_message=storable(text), retryable=retryable)
             for i, text in errors.items()
@@ -259,7 +303,10 @@ class SyncQueue:
         *,
         lease_token: str | None = None,
     ) -> None:
-        """Give requests back at once, without using up an attempt."""
+        """Give claimed requests back at once, without using up an attempt.
+
+        For when the gateway, and not the request, was at fault. Errors as `mark_success`.
+        """
         ids = ids_of(request_ids)
         if not ids:
             return
@@ -279,7 +326,11 @@ class SyncQueue:
         *,
         lease_token: str | None = None,
     ) -> None:
-        """Let the leases of requests end `lease_s` seconds from now."""
+        """Let the leases of claimed requests end `lease_s` seconds from now.
+
+        Raises:
+            LeaseLostError: A lease is over or is another's.
+        """
         ids = ids_of(request_ids)
         check_lease(lease_s)
         if not ids:
@@ -293,7 +344,10 @@ class SyncQueue:
         self.store.change(step, {"action": "renew"})
 
     def rescue(self) -> list[str]:
-        """Send requests whose lease is over back to PENDING; give their ids."""
+        """Send requests whose lease is over back to PENDING; give their ids.
+
+        No attempt is used up: the worker died, the request is not at fault.
+        """
         if not self.overview().expired:
             return []
         return self.store.change(
@@ -301,7 +355,10 @@ class SyncQueue:
         )
 
     def retry(self, request_ids: str | Iterable[str]) -> list[str]:
-        """Put FAILED requests back; give the id that stands for each, in order."""
+        """Put FAILED requests back to PENDING with fresh attempts, by a person's wish.
+
+        Gives the id that stands for each: another one when its position is asked for already.
+        """
         ids = ids_of(request_ids)
         if not ids:
             return []
@@ -322,7 +379,10 @@ class SyncQueue:
         return self.store.change(step, {"action": "retry"})
 
     def holds(self, request_ids: str | Iterable[str], *, lease_token: str | None = None) -> bool:
-        """Tell whether the leases of all these requests are ours and not over."""
+        """Tell whether the leases of all these requests are ours and not over.
+
+        A worker asks before it writes: one that lost its lease must not.
+        """
         ids = ids_of(request_ids)
         live = self.store.view().live.filter(pl.col("request_id").is_in(ids))
         now = self._clock()
@@ -337,11 +397,11 @@ class SyncQueue:
         return all(i in held and held[i] == tokens.get(i) for i in ids)
 
     def counts(self) -> dict[QueueStatus, int]:
-        """Count requests by status, without reading finished ones."""
+        """Count requests by status; costs the same at any history."""
         return self.overview().counts
 
     def overview(self) -> QueueOverview:
-        """Read the queue's figures, without reading finished requests."""
+        """Read counts, ages and what may be claimed now; costs the same at any history."""
         figures = self.store.figures()
         view = figures.view
         counts = dict.fromkeys(QueueStatus, 0)
