@@ -69,3 +69,18 @@ def streaming(lake, settings_for):
             await streamer.stop()
 
     return run
+
+
+@pytest.fixture
+def desk(simulate, streaming, lake, leg):
+    """Stream legs of a strategy from a simulator of their own."""
+
+    @asynccontextmanager
+    async def run(*conids, simulator=None, **more):
+        async with simulate(**simulator or {}) as sim:
+            for conid in conids:
+                await lake.registry.add_active(**leg(conid))
+            async with streaming(sim, **more) as (streamer, heard):
+                yield sim, streamer, heard
+
+    return run

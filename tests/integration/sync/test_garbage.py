@@ -33,22 +33,20 @@ def _quick(monkeypatch):
 
 
 @pytest.fixture
-def live(simulate, streaming, lake, leg, eventually):
+def live(desk, eventually):
     """Stream one leg, and give what a test needs to see that it goes on."""
 
     @asynccontextmanager
     async def run(**more):
-        async with simulate() as sim:
-            await lake.registry.add_active(**leg(PUT))
-            async with streaming(sim, **more) as (streamer, heard):
-                await eventually(lambda: heard.newest(A, PUT))
+        async with desk(PUT, **more) as (sim, streamer, heard):
+            await eventually(lambda: heard.newest(A, PUT))
 
-                async def goes_on():
-                    await eventually(lambda: streamer.state is SessionState.LIVE)
-                    count = len(heard.updates)
-                    await eventually(lambda: len(heard.updates) > count)
+            async def goes_on():
+                await eventually(lambda: streamer.state is SessionState.LIVE)
+                count = len(heard.updates)
+                await eventually(lambda: len(heard.updates) > count)
 
-                yield sim, streamer, goes_on
+            yield sim, streamer, goes_on
 
     return run
 

@@ -34,19 +34,15 @@ async def queued(lake):
     return {(row.account, row.conid): row for row in rows}
 
 
-async def test_active_legs_stream_and_everything_else_is_queued(
-    simulate, streaming, lake, leg, eventually
-):
-    async with simulate() as sim:
-        await lake.registry.add_active(**leg(PUT))
-        async with streaming(sim) as (streamer, heard):
-            await eventually(lambda: heard.newest(A, PUT))
-            requests = await eventually(lambda: queued(lake))
-            assert streamer.lines_in_use == sim.stats()["lines_in_use"] == 1
-            assert len(requests) == 8
-            assert (A, PUT) not in requests
-            rows = await lake.broker_positions.read(streamer.settings.gateway_id)
-            assert len(rows) == 9
+async def test_active_legs_stream_and_everything_else_is_queued(desk, lake, eventually):
+    async with desk(PUT) as (sim, streamer, heard):
+        await eventually(lambda: heard.newest(A, PUT))
+        requests = await eventually(lambda: queued(lake))
+        assert streamer.lines_in_use == sim.stats()["lines_in_use"] == 1
+        assert len(requests) == 8
+        assert (A, PUT) not in requests
+        rows = await lake.broker_positions.read(streamer.settings.gateway_id)
+        assert len(rows) == 9
 
 
 async def test_one_line_serves_every_account_that_holds_the_leg(
@@ -84,18 +80,14 @@ async def test_a_streamed_row_agrees_with_the_brokers_own_value(
                 )
 
 
-async def test_a_worthless_option_without_a_bid_has_no_value(
-    simulate, streaming, lake, leg, eventually
-):
-    async with simulate() as sim:
-        await lake.registry.add_active(**leg(WORTHLESS))
-        async with streaming(sim) as (_streamer, heard):
-            row = await eventually(lambda: heard.newest(A, WORTHLESS))
-            assert (row.ask, row.bid) == (0.05, None)
-            if row.price_kind is None:
-                assert row.market_value is None
-            else:
-                assert row.price_kind is PriceKind.MARK
+async def test_a_worthless_option_without_a_bid_has_no_value(desk, eventually):
+    async with desk(WORTHLESS) as (_sim, _streamer, heard):
+        row = await eventually(lambda: heard.newest(A, WORTHLESS))
+        assert (row.ask, row.bid) == (0.05, None)
+        if row.price_kind is None:
+            assert row.market_value is None
+        else:
+            assert row.price_kind is PriceKind.MARK
 
 
 async def test_a_leg_added_by_another_process_streams_and_removed_goes_back(
@@ -116,70 +108,58 @@ async def test_a_leg_added_by_another_process_streams_and_removed_goes_back(
             assert (A, PUT) in await queued(lake)
 
 
-async def test_an_armed_leg_takes_its_line_when_it_is_first_held(
-    simulate, streaming, lake, leg, eventually
-):
-    async with simulate() as sim:
-        await lake.registry.add_active(**leg(UNHELD))
-        async with streaming(sim) as (streamer, heard):
-            await eventually(lambda: queued(lake))
-            assert streamer.lines_in_use == 0
-            sim.fill(A, UNHELD, 3)
-            row = await eventually(lambda: heard.newest(A, UNHELD))
-            assert row.position == 3.0
-            assert streamer.lines_in_use == 1
+async def test_an_armed_leg_takes_its_line_when_it_is_first_held(desk, lake, eventually):
+    async with desk(UNHELD) as (sim, streamer, heard):
+        await eventually(lambda: queued(lake))
+        assert streamer.lines_in_use == 0
+        sim.fill(A, UNHELD, 3)
+        row = await eventually(lambda: heard.newest(A, UNHELD))
+        assert row.position == 3.0
+        assert streamer.lines_in_use == 1
 
 
 async def test_a_streamed_position_that_closes_gives_a_zero_row_and_frees_its_line(
-    simulate, streaming, lake, leg, eventually
+    desk, eventually
 ):
-    async with simulate() as sim:
-        await lake.registry.add_active(**leg(PUT))
-        async with streaming(sim) as (_streamer, heard):
-            await eventually(lambda: heard.newest(A, PUT))
-            sim.close_position(A, PUT)
-            row = await eventually(
-                lambda: heard.newest(A, PUT).position == 0 and heard.newest(A, PUT)
-            )
-            assert (row.market_value, row.unrealized_pnl) == (0.0, 0.0)
-            await eventually(lambda: sim.stats()["lines_in_use"] == 0)
+    async with desk(PUT) as (sim, _streamer, heard):
+        await eventually(lambda: heard.newest(A, PUT))
+        sim.close_position(A, PUT)
+        row = await eventually(lambda: heard.newest(A, PUT).position == 0 and heard.newest(A, PUT))
+        assert (row.market_value, row.unrealized_pnl) == (0.0, 0.0)
+        await eventually(lambda: sim.stats()["lines_in_use"] == 0)
 
 
 async def test_a_close_that_comes_while_a_table_is_written_is_still_the_streams(
-    simulate, streaming, lake, leg, eventually, monkeypatch
+    desk, lake, eventually, monkeypatch
 ):
-    async with simulate(tick_interval_s=600) as sim:  # no tick brings the row by the way
-        await lake.registry.add_active(**leg(PUT))
-        async with streaming(sim) as (streamer, heard):
-            await eventually(lambda: heard.newest(A, PUT) and streamer._walk is None)
-            await asyncio.sleep(0.5)  # until what the walk brought is dealt with
-            writes, freed = asyncio.Event(), asyncio.Event()
-            replace = lake.broker_positions.replace
+    async with desk(PUT, simulator={"tick_interval_s": 600}) as (sim, streamer, heard):
+        await eventually(lambda: heard.newest(A, PUT) and streamer._walk is None)
+        await asyncio.sleep(0.5)  # until what the walk brought is dealt with
+        writes, freed = asyncio.Event(), asyncio.Event()
+        replace = lake.broker_positions.replace
 
-            async def slow(*args, **more):
-                writes.set()
-                await freed.wait()
-                await replace(*args, **more)
+        async def slow(*args, **more):
+            writes.set()
+            await freed.wait()
+            await replace(*args, **more)
 
-            monkeypatch.setattr(lake.broker_positions, "replace", slow)
-            sim.fill(A, CALL, 2)
-            await asyncio.wait_for(writes.wait(), 30)
-            sim.close_position(A, PUT)
-            await eventually(lambda: streamer._connection.feed.get((A, PUT)).position == 0)
-            freed.set()
-            await eventually(lambda: heard.newest(A, PUT).position == 0)
-            await eventually(lambda: sim.stats()["lines_in_use"] == 0)
-            assert (A, PUT) not in await queued(lake)
+        monkeypatch.setattr(lake.broker_positions, "replace", slow)
+        sim.fill(A, CALL, 2)
+        await asyncio.wait_for(writes.wait(), 30)
+        sim.close_position(A, PUT)
+        await eventually(lambda: streamer._connection.feed.get((A, PUT)).position == 0)
+        freed.set()
+        await eventually(lambda: heard.newest(A, PUT).position == 0)
+        await eventually(lambda: sim.stats()["lines_in_use"] == 0)
+        assert (A, PUT) not in await queued(lake)
 
 
-async def test_fills_reroute_at_once(simulate, streaming, lake, leg, eventually):
-    async with simulate() as sim:
-        await lake.registry.add_active(**leg(UNHELD))
-        async with streaming(sim, flush_interval_s=60) as (streamer, _heard):
-            sim.fill(A, UNHELD, 3)
-            await eventually(lambda: streamer.routes.get((A, UNHELD)) is LegState.STREAMED)
-            sim.close_position(A, UNHELD)
-            await eventually(lambda: streamer.routes[(A, UNHELD)] is LegState.CLOSED)
+async def test_fills_reroute_at_once(desk, eventually):
+    async with desk(UNHELD, flush_interval_s=60) as (sim, streamer, _heard):
+        sim.fill(A, UNHELD, 3)
+        await eventually(lambda: streamer.routes.get((A, UNHELD)) is LegState.STREAMED)
+        sim.close_position(A, UNHELD)
+        await eventually(lambda: streamer.routes[(A, UNHELD)] is LegState.CLOSED)
 
 
 async def test_a_monitored_position_that_changes_or_closes_is_queued_at_once(
@@ -232,39 +212,33 @@ async def test_a_gateway_with_fewer_lines_than_configured_is_believed(
             assert sim.stats()["lines_in_use"] == streamer.lines_in_use == 1
 
 
-async def test_after_a_dropped_connection_it_streams_again_by_itself(
-    simulate, streaming, lake, leg, eventually
-):
-    async with simulate() as sim:
-        await lake.registry.add_active(**leg(PUT))
-        async with streaming(sim) as (streamer, heard):
-            await eventually(lambda: heard.newest(A, PUT))
-            sim.close_position(A, CALL)
-            await eventually(lambda: streamer.routes[(A, CALL)] is LegState.CLOSED)
-            sim.disconnect()
-            await eventually(lambda: streamer.tally.reconnects == 1)
-            await eventually(lambda: streamer.state is SessionState.LIVE)
-            count = len(heard.updates)
-            await eventually(lambda: len(heard.updates) > count)
-            assert sim.stats()["lines_in_use"] == 1
-            assert sim.stats()["connections"]["now"] == 1
+async def test_after_a_dropped_connection_it_streams_again_by_itself(desk, eventually):
+    async with desk(PUT) as (sim, streamer, heard):
+        await eventually(lambda: heard.newest(A, PUT))
+        sim.close_position(A, CALL)
+        await eventually(lambda: streamer.routes[(A, CALL)] is LegState.CLOSED)
+        sim.disconnect()
+        await eventually(lambda: streamer.tally.reconnects == 1)
+        await eventually(lambda: streamer.state is SessionState.LIVE)
+        count = len(heard.updates)
+        await eventually(lambda: len(heard.updates) > count)
+        assert sim.stats()["lines_in_use"] == 1
+        assert sim.stats()["connections"]["now"] == 1
 
 
 async def test_connectivity_lost_and_restored_with_data_lost_takes_everything_anew(
-    simulate, streaming, lake, leg, eventually
+    desk, eventually
 ):
-    async with simulate() as sim:
-        await lake.registry.add_active(**leg(PUT))
-        async with streaming(sim) as (streamer, heard):
-            await eventually(lambda: heard.newest(A, PUT))
-            sim.connectivity("lost")
-            await eventually(lambda: streamer.state is SessionState.BLIND)
-            assert "has been lost" in streamer.detail
-            sim.connectivity("restored_data_lost")
-            await eventually(lambda: streamer.state is SessionState.LIVE)
-            count = len(heard.updates)
-            await eventually(lambda: len(heard.updates) > count)
-            assert sim.stats()["lines_in_use"] == 1
+    async with desk(PUT) as (sim, streamer, heard):
+        await eventually(lambda: heard.newest(A, PUT))
+        sim.connectivity("lost")
+        await eventually(lambda: streamer.state is SessionState.BLIND)
+        assert "has been lost" in streamer.detail
+        sim.connectivity("restored_data_lost")
+        await eventually(lambda: streamer.state is SessionState.LIVE)
+        count = len(heard.updates)
+        await eventually(lambda: len(heard.updates) > count)
+        assert sim.stats()["lines_in_use"] == 1
 
 
 async def test_a_gateway_that_drops_each_connection_is_asked_later_and_later(
@@ -304,26 +278,22 @@ def test_the_delay_before_a_connection_grows_to_half_a_minute_and_is_jittered():
     assert len({streamer._backoff_s(3) for _ in range(10)}) == 10
 
 
-async def test_a_table_that_is_slow_delays_no_other(
-    simulate, streaming, lake, leg, eventually, monkeypatch
-):
-    async with simulate() as sim:
-        await lake.registry.add_active(**leg(PUT))
-        async with streaming(sim, flush_interval_s=0.1) as (_streamer, heard):
-            await eventually(lambda: heard.newest(A, PUT))
-            freed = asyncio.Event()
+async def test_a_table_that_is_slow_delays_no_other(desk, lake, eventually, monkeypatch):
+    async with desk(PUT, flush_interval_s=0.1) as (sim, _streamer, heard):
+        await eventually(lambda: heard.newest(A, PUT))
+        freed = asyncio.Event()
 
-            async def stuck(*_args, **_more):
-                await freed.wait()
+        async def stuck(*_args, **_more):
+            await freed.wait()
 
-            monkeypatch.setattr(lake.broker_positions, "replace", stuck)
-            monkeypatch.setattr(lake.queue, "insert_many", stuck)
-            sim.fill(A, CALL, 1)
-            await asyncio.sleep(0.3)
-            count = len(heard.updates)
-            await eventually(lambda: len(heard.updates) >= count + 5)
-            monkeypatch.undo()
-            freed.set()
+        monkeypatch.setattr(lake.broker_positions, "replace", stuck)
+        monkeypatch.setattr(lake.queue, "insert_many", stuck)
+        sim.fill(A, CALL, 1)
+        await asyncio.sleep(0.3)
+        count = len(heard.updates)
+        await eventually(lambda: len(heard.updates) >= count + 5)
+        monkeypatch.undo()
+        freed.set()
 
 
 async def test_a_lake_that_fails_while_it_connects_is_tried_again(
@@ -355,28 +325,26 @@ async def test_a_lake_that_fails_while_it_connects_is_tried_again(
 
 
 async def test_a_registry_that_vanishes_keeps_its_legs_until_it_is_back(
-    simulate, streaming, lake, leg, eventually, caplog
+    desk, lake, leg, eventually, caplog
 ):
     path = Path(lake.registry.table.path)
-    async with simulate() as sim:
-        await lake.registry.add_active(**leg(PUT))
-        async with streaming(sim, flush_interval_s=0.1) as (streamer, heard):
-            await eventually(lambda: heard.newest(A, PUT))
-            path.rename(path.with_name("away"))
-            await eventually(lambda: "deleted or moved away" in (streamer.detail or ""))
-            assert streamer.state is SessionState.LIVE
-            count = len(heard.updates)
-            await eventually(lambda: len(heard.updates) > count + 5)
-            assert streamer.routes[(A, PUT)] is LegState.STREAMED
-            assert sim.stats()["lines_in_use"] == 1
-            assert caplog.text.count("the legs known so far stay active") == 1
-            assert not (path / "_delta_log").exists()
-            if path.exists():
-                shutil.rmtree(path)
-            path.with_name("away").rename(path)
-            await eventually(lambda: streamer.detail is None)
-            await lake.registry.add_active(**leg(CALL))
-            await eventually(lambda: streamer.routes[(A, CALL)] is LegState.STREAMED)
+    async with desk(PUT, flush_interval_s=0.1) as (sim, streamer, heard):
+        await eventually(lambda: heard.newest(A, PUT))
+        path.rename(path.with_name("away"))
+        await eventually(lambda: "deleted or moved away" in (streamer.detail or ""))
+        assert streamer.state is SessionState.LIVE
+        count = len(heard.updates)
+        await eventually(lambda: len(heard.updates) > count + 5)
+        assert streamer.routes[(A, PUT)] is LegState.STREAMED
+        assert sim.stats()["lines_in_use"] == 1
+        assert caplog.text.count("the legs known so far stay active") == 1
+        assert not (path / "_delta_log").exists()
+        if path.exists():
+            shutil.rmtree(path)
+        path.with_name("away").rename(path)
+        await eventually(lambda: streamer.detail is None)
+        await lake.registry.add_active(**leg(CALL))
+        await eventually(lambda: streamer.routes[(A, CALL)] is LegState.STREAMED)
 
 
 async def test_a_clock_that_goes_back_stops_neither_refresh_nor_queue(
@@ -527,74 +495,62 @@ async def test_a_leg_without_live_permission_streams_delayed_data_if_that_is_wis
 
 
 @pytest.mark.parametrize(("broken", "well"), [(2103, 2104), (2105, 2106), (2105, 2107)])
-async def test_a_broken_data_farm_is_told_and_nothing_is_torn_down(
-    simulate, streaming, lake, leg, eventually, broken, well
-):
-    async with simulate() as sim:
-        await lake.registry.add_active(**leg(PUT))
-        async with streaming(sim) as (streamer, heard):
-            await eventually(lambda: heard.newest(A, PUT))
-            sim.farm("usopt", broken)
-            await eventually(lambda: streamer.detail)
-            assert streamer.detail == "data farm usopt is broken"
-            assert streamer.state is SessionState.LIVE
-            sim.farm("usopt", well)
-            await eventually(lambda: streamer.detail is None)
-            assert sim.stats()["requests"]["17"]["reqMktData"] == 1
+async def test_a_broken_data_farm_is_told_and_nothing_is_torn_down(desk, eventually, broken, well):
+    async with desk(PUT) as (sim, streamer, heard):
+        await eventually(lambda: heard.newest(A, PUT))
+        sim.farm("usopt", broken)
+        await eventually(lambda: streamer.detail)
+        assert streamer.detail == "data farm usopt is broken"
+        assert streamer.state is SessionState.LIVE
+        sim.farm("usopt", well)
+        await eventually(lambda: streamer.detail is None)
+        assert sim.stats()["requests"]["17"]["reqMktData"] == 1
 
 
-async def test_what_a_broken_farm_said_is_no_quote_until_it_ticks_again(
-    simulate, streaming, lake, leg, eventually
-):
-    async with simulate(autostep=False) as sim:
-        await lake.registry.add_active(**leg(PUT))
-        async with streaming(sim, flush_interval_s=0.1) as (streamer, heard):
-            sim.step()
-            row = await eventually(lambda: heard.newest(A, PUT))
-            assert (row.value_source, row.bid is None) == (ValueOrigin.TICK, False)
-            sim.farm("usopt", 2103)
-            await eventually(lambda: streamer.detail)
-            position = sim.fill(A, PUT, 1)["quantity"]
-            row = await eventually(
-                lambda: (found := heard.newest(A, PUT)).position == position and found
-            )
-            assert row.value_source is not ValueOrigin.TICK
-            assert (row.bid, row.ask, row.delta) == (None, None, None)
-            sim.farm("usopt", 2104)
-            await eventually(lambda: streamer.detail is None)
-            sim.step()
-            await eventually(lambda: heard.newest(A, PUT).value_source is ValueOrigin.TICK)
+async def test_what_a_broken_farm_said_is_no_quote_until_it_ticks_again(desk, eventually):
+    async with desk(PUT, simulator={"autostep": False}, flush_interval_s=0.1) as (
+        sim,
+        streamer,
+        heard,
+    ):
+        sim.step()
+        row = await eventually(lambda: heard.newest(A, PUT))
+        assert (row.value_source, row.bid is None) == (ValueOrigin.TICK, False)
+        sim.farm("usopt", 2103)
+        await eventually(lambda: streamer.detail)
+        position = sim.fill(A, PUT, 1)["quantity"]
+        row = await eventually(
+            lambda: (found := heard.newest(A, PUT)).position == position and found
+        )
+        assert row.value_source is not ValueOrigin.TICK
+        assert (row.bid, row.ask, row.delta) == (None, None, None)
+        sim.farm("usopt", 2104)
+        await eventually(lambda: streamer.detail is None)
+        sim.step()
+        await eventually(lambda: heard.newest(A, PUT).value_source is ValueOrigin.TICK)
 
 
-async def test_a_gateway_that_moves_to_another_port_is_followed(
-    simulate, streaming, lake, leg, eventually
-):
-    async with simulate() as sim:
-        await lake.registry.add_active(**leg(PUT))
-        async with streaming(sim) as (streamer, heard):
-            await eventually(lambda: heard.newest(A, PUT))
-            await sim.move_port()
-            await eventually(lambda: streamer.tally.reconnects == 1)
-            await eventually(lambda: streamer.state is SessionState.LIVE)
-            count = len(heard.updates)
-            await eventually(lambda: len(heard.updates) > count)
+async def test_a_gateway_that_moves_to_another_port_is_followed(desk, eventually):
+    async with desk(PUT) as (sim, streamer, heard):
+        await eventually(lambda: heard.newest(A, PUT))
+        await sim.move_port()
+        await eventually(lambda: streamer.tally.reconnects == 1)
+        await eventually(lambda: streamer.state is SessionState.LIVE)
+        count = len(heard.updates)
+        await eventually(lambda: len(heard.updates) > count)
 
 
-async def test_after_data_was_lost_the_lines_have_new_request_ids(
-    simulate, streaming, lake, leg, eventually
-):
-    async with simulate() as sim:
-        await lake.registry.add_active(**leg(PUT))
-        async with streaming(sim) as (streamer, heard):
-            await eventually(lambda: heard.newest(A, PUT))
-            sim.connectivity("lost")
-            sim.connectivity("restored_data_lost")
-            await eventually(lambda: sim.stats()["requests"]["17"]["reqMktData"] == 2)
-            await eventually(lambda: streamer.state is SessionState.LIVE)
-            count = len(heard.updates)
-            await eventually(lambda: len(heard.updates) > count)
-            assert sim.stats()["lines_in_use"] == streamer.lines_in_use == 1
-            assert sim.stats()["connections"]["total"] == 1
+async def test_after_data_was_lost_the_lines_have_new_request_ids(desk, eventually):
+    async with desk(PUT) as (sim, streamer, heard):
+        await eventually(lambda: heard.newest(A, PUT))
+        sim.connectivity("lost")
+        sim.connectivity("restored_data_lost")
+        await eventually(lambda: sim.stats()["requests"]["17"]["reqMktData"] == 2)
+        await eventually(lambda: streamer.state is SessionState.LIVE)
+        count = len(heard.updates)
+        await eventually(lambda: len(heard.updates) > count)
+        assert sim.stats()["lines_in_use"] == streamer.lines_in_use == 1
+        assert sim.stats()["connections"]["total"] == 1
 
 
 async def test_with_several_accounts_a_change_is_valued_soon_too(
@@ -610,34 +566,28 @@ async def test_with_several_accounts_a_change_is_valued_soon_too(
 
 
 async def test_a_gateway_that_hangs_makes_the_stream_blind_and_is_left(
-    simulate, streaming, lake, leg, eventually, monkeypatch
+    desk, eventually, monkeypatch
 ):
     monkeypatch.setattr(connection, "SILENCE_S", 0.3)
     monkeypatch.setattr(IBPositionStreamer, "_backoff_s", lambda _self, _failures: 0.1)
-    async with simulate() as sim:
-        await lake.registry.add_active(**leg(PUT))
-        async with streaming(sim, gateway_timeout_s=0.5) as (streamer, heard):
-            await eventually(lambda: heard.newest(A, PUT))
-            sim.pause()
-            await eventually(lambda: streamer.state is SessionState.BLIND)
-            sim.resume()
-            await eventually(lambda: streamer.state is SessionState.LIVE)
-            count = len(heard.updates)
-            await eventually(lambda: len(heard.updates) > count)
+    async with desk(PUT, gateway_timeout_s=0.5) as (sim, streamer, heard):
+        await eventually(lambda: heard.newest(A, PUT))
+        sim.pause()
+        await eventually(lambda: streamer.state is SessionState.BLIND)
+        sim.resume()
+        await eventually(lambda: streamer.state is SessionState.LIVE)
+        count = len(heard.updates)
+        await eventually(lambda: len(heard.updates) > count)
 
 
-async def test_a_frame_longer_than_any_message_ends_the_connection(
-    simulate, streaming, lake, leg, eventually
-):
-    async with simulate() as sim:
-        await lake.registry.add_active(**leg(PUT))
-        async with streaming(sim) as (streamer, heard):
-            await eventually(lambda: heard.newest(A, PUT))
-            sim.send_raw(bytes.fromhex("7fffffff41"))
-            await eventually(lambda: streamer.tally.reconnects == 1)
-            await eventually(lambda: streamer.state is SessionState.LIVE)
-            count = len(heard.updates)
-            await eventually(lambda: len(heard.updates) > count)
+async def test_a_frame_longer_than_any_message_ends_the_connection(desk, eventually):
+    async with desk(PUT) as (sim, streamer, heard):
+        await eventually(lambda: heard.newest(A, PUT))
+        sim.send_raw(bytes.fromhex("7fffffff41"))
+        await eventually(lambda: streamer.tally.reconnects == 1)
+        await eventually(lambda: streamer.state is SessionState.LIVE)
+        count = len(heard.updates)
+        await eventually(lambda: len(heard.updates) > count)
 
 
 async def test_a_close_that_a_dead_process_still_owed_gets_its_row(
@@ -658,25 +608,21 @@ async def test_a_close_that_a_dead_process_still_owed_gets_its_row(
             await eventually(lambda: _both(lake, {(A, PUT), (A, CALL)}))
 
 
-async def test_while_the_gateway_has_lost_ib_nothing_is_told_as_news(
-    simulate, streaming, lake, leg, eventually
-):
-    async with simulate() as sim:
-        await lake.registry.add_active(**leg(PUT))
-        async with streaming(sim, refresh_interval_s=0.2) as (streamer, heard):
-            await eventually(lambda: heard.newest(A, PUT))
-            sim.connectivity("lost")
-            await eventually(lambda: streamer.state is SessionState.BLIND)
-            values = ConnectionValues(IBConnectionManager(streamer.settings))
-            with pytest.raises(SourceBlindError, match="has been lost"):
-                await values.view()
-            await values.close()
-            count, version = len(heard.updates), await lake.broker_positions.version()
-            await asyncio.sleep(0.5)
-            assert len(heard.updates) == count
-            assert await lake.broker_positions.version() == version
-            sim.connectivity("restored_data_kept")
-            await eventually(lambda: len(heard.updates) > count)
+async def test_while_the_gateway_has_lost_ib_nothing_is_told_as_news(desk, lake, eventually):
+    async with desk(PUT, refresh_interval_s=0.2) as (sim, streamer, heard):
+        await eventually(lambda: heard.newest(A, PUT))
+        sim.connectivity("lost")
+        await eventually(lambda: streamer.state is SessionState.BLIND)
+        values = ConnectionValues(IBConnectionManager(streamer.settings))
+        with pytest.raises(SourceBlindError, match="has been lost"):
+            await values.view()
+        await values.close()
+        count, version = len(heard.updates), await lake.broker_positions.version()
+        await asyncio.sleep(0.5)
+        assert len(heard.updates) == count
+        assert await lake.broker_positions.version() == version
+        sim.connectivity("restored_data_kept")
+        await eventually(lambda: len(heard.updates) > count)
 
 
 async def test_an_account_without_a_value_is_not_walked_again_and_again(
