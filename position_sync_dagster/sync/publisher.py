@@ -1,6 +1,6 @@
 """What the owner of a login writes besides streamed rows: the broker's word, and the queue."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
 
 from position_sync_dagster.domain.broker import BrokerPosition
@@ -87,7 +87,7 @@ class Publisher:
             await self._positions.replace(self._settings.gateway_id, rows, session=session)
 
     async def enqueue_all(
-        self, feed: AccountFeed, routes: dict[Key, LegState], reason: Reason = Reason.SNAPSHOT
+        self, feed: AccountFeed, routes: Mapping[Key, LegState], reason: Reason = Reason.SNAPSHOT
     ) -> int:
         """Queue every holding that is not streamed, and what closed unseen."""
         keys = [key for key, state in routes.items() if state in QUEUED]
@@ -95,7 +95,7 @@ class Publisher:
         return await self._enqueue(feed, routes, keys, reason)
 
     async def enqueue_changed(
-        self, feed: AccountFeed, routes: dict[Key, LegState], changed: Iterable[Key]
+        self, feed: AccountFeed, routes: Mapping[Key, LegState], changed: Iterable[Key]
     ) -> int:
         """Queue the holdings of which the position or the knowledge of its value changed."""
         keys = []
@@ -108,7 +108,7 @@ class Publisher:
         return await self._enqueue(feed, routes, keys, Reason.CHANGED)
 
     async def enqueue_rerouted(
-        self, feed: AccountFeed, routes: dict[Key, LegState], keys: Iterable[Key]
+        self, feed: AccountFeed, routes: Mapping[Key, LegState], keys: Iterable[Key]
     ) -> int:
         """Queue the holdings that lost their line."""
         return await self._enqueue(feed, routes, list(keys), Reason.CHANGED)
@@ -120,7 +120,7 @@ class Publisher:
             if holding is not None:
                 self._told[holding.key] = _gist(holding)
 
-    def _closed_unseen(self, feed: AccountFeed, routes: dict[Key, LegState]) -> list[Key]:
+    def _closed_unseen(self, feed: AccountFeed, routes: Mapping[Key, LegState]) -> list[Key]:
         return [
             holding.key
             for holding in feed.holdings
@@ -132,7 +132,7 @@ class Publisher:
     async def _enqueue(
         self,
         feed: AccountFeed,
-        routes: dict[Key, LegState],
+        routes: Mapping[Key, LegState],
         keys: list[Key],
         reason: Reason,
     ) -> int:

@@ -3,16 +3,15 @@
 import asyncio
 import logging
 import math
-import re
 import time
 from collections.abc import Coroutine
-from datetime import datetime, timedelta
+from datetime import datetime
+from functools import partial
 from random import Random
 from typing import Any
 
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.leg import LegState
-from position_sync_dagster.domain.request import Reason
 from position_sync_dagster.domain.routing import Key, route
 from position_sync_dagster.domain.session import SessionState
 from position_sync_dagster.domain.update import PositionUpdateHandler
@@ -43,6 +42,12 @@ from position_sync_dagster.lake.updates import PositionUpdatesTable
 from position_sync_dagster.settings import Settings, load_settings
 from position_sync_dagster.sync.connection_values import refuse_offline
 from position_sync_dagster.sync.contracts import Contracts
+from position_sync_dagster.sync.health import (
+    FARM_BROKEN,
+    FARM_OK,
+    MARKET_DATA_FARM_BROKEN,
+    Health,
+)
 from position_sync_dagster.sync.linekeeper import LineKeeper
 from position_sync_dagster.sync.mailbox import Mailbox
 from position_sync_dagster.sync.ownership import Ownership
@@ -51,12 +56,9 @@ from position_sync_dagster.sync.revaluer import Revaluer
 from position_sync_dagster.sync.route_log import RouteLog
 from position_sync_dagster.sync.tally import Tally
 from position_sync_dagster.sync.values import SourceBlindError
+from position_sync_dagster.sync.walker import Walker
 
 logger = logging.getLogger(__name__)
-
-MARKET_DATA_FARM_BROKEN = 2103
-FARM_BROKEN, FARM_OK = (MARKET_DATA_FARM_BROKEN, 2105, 2157), (2104, 2106, 2107, 2108, 2158)
-"""Of market data, history and security definitions; an inactive farm (2107, 2108) is well."""
 
 PNL_PUBLISH_S = 2.0
 """Values of legs without a line are published at most so often."""
@@ -131,38 +133,28 @@ class IBPositionStreamer:
         self._mailboxes: list[Mailbox] = []
         self._connection: GatewayConnection | None = None
         self._wired: GatewayConnection | None = None
-        self._walk: asyncio.Task[None] | None = None
         self._task: asyncio.Task[None] | None = None
         self._stop = asyncio.Event()
         self._changes: Watch[Key, datetime] = Watch()
         self._ticks: Watch[int, float] = Watch()
         self._routes: dict[Key, LegState] = {}
-        self._refresh_due = 0.0
-        self._reason = Reason.SNAPSHOT
-        self._unvalued: set[str] = set()
         self._overflow_due = self._pnl_due = 0.0
         self._attempts = 0
         self._opened_at = -SETTLED_S
         self._route_log = RouteLog(self.tally)
-        self._registry_fault: str | None = None
         self._table_fault: str | None = None
-        self._farms: set[str] = set()
-        self._state = SessionState.STARTING
-        self._detail: str | None = None
+        self._health = Health(ownership.nudge if ownership else lambda: None)
+        self._walker = Walker(self._publisher, refresh_interval_s=self.settings.refresh_interval_s)
 
     @property
     def state(self) -> SessionState:
         """Tell STARTING, LIVE, BLIND (no gateway) or ENDED."""
-        return self._state
+        return self._health.state
 
     @property
     def detail(self) -> str | None:
         """Tell why the stream is BLIND, or what it cannot stream while it is LIVE."""
-        if self._state is not SessionState.LIVE:
-            return self._detail
-        said = [f"data farm {farm} is broken" for farm in sorted(self._farms)]
-        said += [self._registry_fault] if self._registry_fault else []
-        return "; ".join([*said, *self._lines.complaints()]) or None
+        return self._health.detail(self._lines.complaints())
 
     @property
     def lines_in_use(self) -> int:
@@ -263,7 +255,7 @@ class IBPositionStreamer:
         while True:
             await asyncio.sleep(pause)
             pause, connection = interval_s, self._connection
-            if connection is not None and self._state is SessionState.LIVE:
+            if connection is not None and self.state is SessionState.LIVE:
                 self._flush(connection)
                 pause = pause_s(interval_s, time.monotonic() - connection.lines.ticked_at)
 
@@ -330,7 +322,7 @@ class IBPositionStreamer:
     async def _open(self) -> None:
         """Connect; positions first, then lines; the accounts' values come beside."""
         self._connection = None
-        await self._end_walk()
+        await self._walker.end()
         connection = await self._manager.get_connection()
         if self._ownership is not None:
             await self._ownership.claim_mode(connection.trading_mode)
@@ -347,21 +339,20 @@ class IBPositionStreamer:
             else:
                 connection.feed.remember(await self._publisher.remembered())
             self._lines.forget()
-            self._farms.clear()
+            self._health.connected()
         refuse_offline(connection)
         await connection.feed.snapshot()
         refuse_offline(connection)
         await self._publish(connection)
         await self._reroute(connection)
         self._connection = connection
-        self._state, self._detail = SessionState.LIVE, None
-        self._nudge()
-        self._start_walk(connection)
+        self._health.live()
+        self._walker.start(connection.feed)
 
     async def _tick(self) -> None:
         """Follow what changed since the last step: registry, the broker, lines, queue."""
         connection = self._require()
-        if self._state is SessionState.BLIND:
+        if self.state is SessionState.BLIND:
             return  # connected to a gateway that has lost IB: what it says is no news
         changed = self._changes.take()
         try:
@@ -376,7 +367,7 @@ class IBPositionStreamer:
     async def _follow(self, connection: GatewayConnection, changed: set[Key]) -> None:
         if changed:
             await self._publish(connection)
-        self._unvalued |= connection.feed.unsubscribed(changed)
+        self._walker.changed(connection.feed, changed)
         streamed = {
             key
             for key in changed
@@ -386,29 +377,20 @@ class IBPositionStreamer:
         stale = self._lines.stale(connection.lines, connection.feed.holdings, self.registry.legs)
         if await self._registry_changed() or changed or stale:
             await self._reroute(connection)
-        if self._walk is None or self._reason is not Reason.SNAPSHOT:
+        if not self._walker.opening:
             await self._publisher.enqueue_changed(connection.feed, self._routes, changed - streamed)
-        if self._walk is not None and self._walk.done():
-            await self._finish_walk(connection, self._walk)
-        elif self._walk is None and time.monotonic() >= self._refresh_due:
-            self._start_walk(connection, Reason.REFRESH)
-        elif self._walk is None and self._unvalued:
-            accounts, self._unvalued = self._unvalued, set()
-            self._reason = Reason.CHANGED
-            self._walk = asyncio.create_task(connection.feed.walk(accounts))
+        await self._walker.step(connection.feed, self._routes, partial(self._publish, connection))
         await self._value_overflow(connection)
 
     async def _registry_changed(self) -> bool:
         """Read the registry; while it cannot be read, what was known of it goes on."""
-        before, self._registry_fault, changed = self._registry_fault, None, False
         try:
             changed = await self.registry.refresh()
         except LakeError as error:
-            self._registry_fault = error.what
-            if error.what != before:
+            if self._health.registry(error.what):
                 logger.error("the legs known so far stay active: %s", error)
-        if self._registry_fault != before:
-            self._nudge()
+            return False
+        self._health.registry(None)
         return changed
 
     async def _value_overflow(self, connection: GatewayConnection) -> None:
@@ -419,32 +401,9 @@ class IBPositionStreamer:
         if overflow and now >= self._pnl_due and connection.pnl.take_fresh():
             self._pnl_due = now + PNL_PUBLISH_S
             await self._publish(connection)
-        if overflow and self._walk is None and now >= self._overflow_due:
+        if overflow and self._walker.idle and now >= self._overflow_due:
             self._overflow_due = now + self.settings.overflow_interval_s
             await self._publisher.enqueue_rerouted(connection.feed, self._routes, overflow)
-
-    def _start_walk(self, connection: GatewayConnection, reason: Reason = Reason.SNAPSHOT) -> None:
-        """Ask beside the flushes for what does not come by itself; queue everything then."""
-        interval_s = self.settings.refresh_interval_s
-        self._refresh_due = time.monotonic() + interval_s
-        self._reason = reason
-        half = timedelta(seconds=interval_s / 2)
-        self._walk = asyncio.create_task(connection.feed.ensure(half))
-
-    async def _finish_walk(self, connection: GatewayConnection, walk: asyncio.Task[None]) -> None:
-        """Publish what a walk brought and queue what it was for; again if a table was busy."""
-        if walk.exception() is None:
-            await self._publish(connection)
-            if self._reason is not Reason.CHANGED:
-                await self._publisher.enqueue_all(connection.feed, self._routes, self._reason)
-        self._walk = None
-        walk.result()
-
-    async def _end_walk(self) -> None:
-        walk, self._walk = self._walk, None
-        if walk is not None:
-            walk.cancel()
-            await asyncio.gather(walk, return_exceptions=True)
 
     async def _publish(self, connection: GatewayConnection) -> None:
         self._check_lease()
@@ -495,34 +454,24 @@ class IBPositionStreamer:
         if code in CONNECTIVITY_LOST:
             self._go_blind(text)
         elif code == DATA_KEPT and self._connection is not None:
-            self._state, self._detail = SessionState.LIVE, None
-            self._nudge()
+            self._health.live()
         elif code in (DATA_LOST, PORT_CHANGED):
             # The connection has asked for its lines again (1101) or is about to end (1300);
             # positions come first in both cases, as after every interruption.
             self._go_blind(text)
             self._connection = None
         elif code in FARM_BROKEN + FARM_OK:
-            farm = re.split("[:.]", text)[-1]
             if code == MARKET_DATA_FARM_BROKEN:
                 self._revaluer.distrust(self._clock())
-            (self._farms.add if code in FARM_BROKEN else self._farms.discard)(farm)
-            self._nudge()
+            self._health.farm(code, text)
 
     def _on_refusal(self, refusal: Refusal) -> None:
         if self._wired is not None:
             self._lines.refused(refusal, self._wired.lines)
 
     def _go_blind(self, why: str) -> None:
-        if self._state is not SessionState.BLIND or self._detail != why:
-            logger.warning("blind: %s", why)
+        if self._health.blind(why):
             self._revaluer.distrust(self._clock())
-        self._state, self._detail = SessionState.BLIND, why
-        self._nudge()
-
-    def _nudge(self) -> None:
-        if self._ownership is not None:
-            self._ownership.nudge()
 
     def _require(self) -> GatewayConnection:
         if self._connection is None:
@@ -530,8 +479,8 @@ class IBPositionStreamer:
         return self._connection
 
     async def _close(self) -> None:
-        self._state = SessionState.ENDED
-        await self._end_walk()
+        self._health.ended()
+        await self._walker.end()
         await self._contracts.close()
         for mailbox in self._mailboxes:
             await mailbox.close(timeout_s=CLOSE_TIMEOUT_S)

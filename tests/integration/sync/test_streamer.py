@@ -133,7 +133,7 @@ async def test_a_close_that_comes_while_a_table_is_written_is_still_the_streams(
     desk, lake, eventually, monkeypatch
 ):
     async with desk(PUT, simulator={"tick_interval_s": 600}) as (sim, streamer, heard):
-        await eventually(lambda: heard.newest(A, PUT) and streamer._walk is None)
+        await eventually(lambda: heard.newest(A, PUT) and streamer._walker.idle)
         await asyncio.sleep(0.5)  # until what the walk brought is dealt with
         writes, freed = asyncio.Event(), asyncio.Event()
         replace = lake.broker_positions.replace
