@@ -617,6 +617,7 @@ async def test_while_the_gateway_has_lost_ib_nothing_is_told_as_news(desk, lake,
         with pytest.raises(SourceBlindError, match="has been lost"):
             await values.view()
         await values.close()
+        await asyncio.sleep(0.5)  # until what was under way is written
         count, version = len(heard.updates), await lake.broker_positions.version()
         await asyncio.sleep(0.5)
         assert len(heard.updates) == count

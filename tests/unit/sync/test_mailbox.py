@@ -93,11 +93,11 @@ async def test_a_table_that_could_not_commit_gets_the_updates_again_under_newer_
     assert box.failures == 3
 
 
-async def test_a_handler_that_raises_is_reported_and_hears_the_next(caplog):
+async def test_a_handler_that_raises_is_reported_and_hears_the_next(caplog, eventually):
     listener = Listener(fails=1)
     box = Mailbox(listener)
     box.put([letter(1, 1.0)])
-    await asyncio.sleep(0.05)
+    await eventually(lambda: box.failures == 1)
     box.put([letter(1, 2.0)])
     await box.close(timeout_s=5)
     assert listener.heard == [(1, 2.0)]
