@@ -77,23 +77,12 @@ def _activated(running: Running, lake: Lake, conid: int) -> float:
 
 
 def _ticks(running: Running, state: str) -> list[Line]:
-    """Time the sensors' ticks that found nothing to do."""
+    """Time the sensors' ticks that found nothing to do, and what lies between any two."""
     lines = []
     for sensor in ("drain_queue", "supervise_stream"):
-        said = {
-            "repositoryName": "__repository__",
-            "repositoryLocationName": "position_sync_dagster",
-            "sensorName": sensor,
-        }
-
-        def idle(said: dict[str, str] = said) -> list[dict[str, Any]]:
-            told = running.ask(TICKS, sensor=said)["sensorOrError"]["sensorState"]["ticks"]
-            return [tick for tick in told if tick["status"] == "SKIPPED" and tick["endTimestamp"]]
-
-        running.until(lambda idle=idle: len(idle()) >= 12, every_s=5.0)
-        ticks = sorted(idle(), key=lambda tick: tick["timestamp"])
-        took = [(tick["endTimestamp"] - tick["timestamp"]) * 1e3 for tick in ticks]
-        gaps = [later["timestamp"] - one["timestamp"] for one, later in pairwise(ticks)]
+        running.until(lambda sensor=sensor: len(_idle(running, sensor)) >= 12, every_s=5.0)
+        took = _idle(running, sensor)
+        starts = [tick["timestamp"] for tick in _ticks_of(running, sensor)]
         lines.append(
             Line(
                 what=f"tick of {sensor} p95",
@@ -103,8 +92,27 @@ def _ticks(running: Running, state: str) -> list[Line]:
                 target=Target(value=150.0),
             )
         )
+        gaps = [later - one for one, later in pairwise(starts)]
         lines.append(_many(f"from tick to tick of {sensor}", gaps, 5.5))
     return lines
+
+
+def _idle(running: Running, sensor: str) -> list[float]:
+    return [
+        (tick["endTimestamp"] - tick["timestamp"]) * 1e3
+        for tick in _ticks_of(running, sensor)
+        if tick["status"] == "SKIPPED" and tick["endTimestamp"]
+    ]
+
+
+def _ticks_of(running: Running, sensor: str) -> list[dict[str, Any]]:
+    said = {
+        "repositoryName": "__repository__",
+        "repositoryLocationName": "position_sync_dagster",
+        "sensorName": sensor,
+    }
+    told = running.ask(TICKS, sensor=said)["sensorOrError"]["sensorState"]["ticks"]
+    return sorted(told, key=lambda tick: tick["timestamp"])
 
 
 def _kills(running: Running, rounds: int) -> list[float]:

@@ -67,16 +67,21 @@ class Running:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGINT)
         while self.process.poll() is None or self._left():
+            if time.monotonic() - began > HANGS_S:
+                for process in self._left():
+                    process.kill()
+                raise RuntimeError(f"It does not end: see {self._output.name}.")
             time.sleep(0.05)
         return time.monotonic() - began
 
-    def _left(self) -> bool:
+    def _left(self) -> list[psutil.Process]:
+        found = []
         for process in psutil.process_iter():
             with suppress(psutil.Error, OSError):
                 words = [*process.cmdline(), *process.environ().values()]
                 if process.pid != os.getpid() and any(str(self.home) in word for word in words):
-                    return True
-        return False
+                    found.append(process)
+        return found
 
     def until(self, condition: Callable[[], Any], *, every_s: float = 0.02) -> float:
         """Wait for something; give the seconds.

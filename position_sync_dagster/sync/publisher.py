@@ -113,6 +113,11 @@ class Publisher:
         """Queue the holdings that lost their line."""
         return await self._enqueue(feed, routes, list(keys), Reason.CHANGED)
 
+    def knows_closed(self, update: PositionUpdate) -> bool:
+        """Tell whether an update says that a holding closed which has its zero row, or request."""
+        told = self._told.get((update.account, update.conid))
+        return update.position == 0 and told is not None and told[0] == 0
+
     def written(self, feed: AccountFeed, updates: Iterable[PositionUpdate]) -> None:
         """Note that the stream wrote rows of these holdings: they need no request for that."""
         for update in updates:

@@ -48,7 +48,7 @@ class Revaluer:
             self._due.setdefault(key, None)
 
     def owes(self, key: Key) -> bool:
-        """Tell whether the holding will have a row at the next flush that can value it."""
+        """Tell whether the holding was marked, or ticked, and no flush has valued it since."""
         return key in self._due
 
     def distrust(self, at: datetime) -> None:

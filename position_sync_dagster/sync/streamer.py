@@ -51,7 +51,7 @@ from position_sync_dagster.sync.health import (
 from position_sync_dagster.sync.linekeeper import LineKeeper
 from position_sync_dagster.sync.mailbox import Mailbox
 from position_sync_dagster.sync.ownership import Ownership
-from position_sync_dagster.sync.publisher import Publisher
+from position_sync_dagster.sync.publisher import QUEUED, Publisher
 from position_sync_dagster.sync.revaluer import Revaluer
 from position_sync_dagster.sync.route_log import RouteLog
 from position_sync_dagster.sync.tally import Tally
@@ -138,7 +138,9 @@ class IBPositionStreamer:
         self._changes: Watch[Key, datetime] = Watch()
         self._ticks: Watch[int, float] = Watch()
         self._routes: dict[Key, LegState] = {}
+        self._left: set[Key] = set()
         self._overflow_due = self._pnl_due = 0.0
+        self._hurried_at = -math.inf
         self._attempts = 0
         self._opened_at = -SETTLED_S
         self._route_log = RouteLog(self.tally)
@@ -241,13 +243,21 @@ class IBPositionStreamer:
                     self._go_blind(str(error))
                 except GatewayError as error:
                     logger.warning("%s", error)
-                await self._pause(self.settings.flush_interval_s, until=self._changes.urgent)
-                if self._changes.urgent.is_set():
-                    await self._pause(FILLS_S)
+                await self._rest()
         finally:
             flushes.cancel()
             await asyncio.gather(flushes, return_exceptions=True)
             await self._close()
+
+    async def _rest(self) -> None:
+        """Wait for the next step: a flush interval, or once in it until soon after a fill."""
+        interval_s = self.settings.flush_interval_s
+        hurries = time.monotonic() - self._hurried_at >= interval_s
+        urgent = self._changes.urgent if hurries and self.state is SessionState.LIVE else None
+        await self._pause(interval_s, until=urgent)
+        if urgent is not None and urgent.is_set():
+            await self._pause(FILLS_S)
+            self._hurried_at = time.monotonic()
 
     async def _flush_on_time(self) -> None:
         """Flush at its pace, whatever tables and requests the other steps wait for."""
@@ -327,7 +337,7 @@ class IBPositionStreamer:
         if self._ownership is not None:
             await self._ownership.claim_mode(connection.trading_mode)
         before, self._wired = self._wired, connection
-        self._routes = {}
+        self._routes, self._left = {}, set()
         self._revaluer.forget()
         if connection is not before:
             connection.on_message.append(self._on_message)
@@ -375,7 +385,7 @@ class IBPositionStreamer:
         }
         self._revaluer.mark(streamed)
         stale = self._lines.stale(connection.lines, connection.feed.holdings, self.registry.legs)
-        if await self._registry_changed() or changed or stale:
+        if await self._registry_changed() or changed or stale or self._left:
             await self._reroute(connection)
         if not self._walker.opening:
             await self._publisher.enqueue_changed(connection.feed, self._routes, changed - streamed)
@@ -420,7 +430,6 @@ class IBPositionStreamer:
             sec_types=self.settings.sec_types,
         )
         self._route_log.tell(routes, self._lines.why)
-        left = set()
         for key, state in routes.items():
             before = self._routes.get(key)
             if state is before:
@@ -432,20 +441,23 @@ class IBPositionStreamer:
                 self._revaluer.mark([key])  # its zero row is the stream's, whenever it closed
                 continue
             if before is LegState.STREAMED or (before and state is LegState.OVERFLOW):
-                left.add(key)
+                self._left.add(key)
         self._routes = routes
-        await self._publisher.enqueue_rerouted(connection.feed, routes, left)
+        self._left = {key for key in self._left if routes.get(key) in QUEUED}
+        await self._publisher.enqueue_rerouted(connection.feed, routes, self._left)
+        self._left = set()
 
     def _flush(self, connection: GatewayConnection) -> None:
         """Value what changed since the last flush and hand it to the handlers."""
         self._check_lease()
-        letters = self._revaluer.flush(
+        valued = self._revaluer.flush(
             connection,
             self._ticks.take(),
             self._routes,
             now=self._clock(),
             by=self._ownership.provenance if self._ownership else Provenance(),
         )
+        letters = [one for one in valued if not self._publisher.knows_closed(one.update)]
         self._publisher.written(connection.feed, [letter.update for letter in letters])
         for mailbox in self._mailboxes:
             mailbox.put(letters)

@@ -41,14 +41,16 @@ def free_port() -> int:
         return port
 
 
-def wait_for(what: str, condition: Callable[[], Any], *, poll_s: float = 0.1) -> Any:
+def wait_for(
+    what: str, condition: Callable[[], Any], *, within_s: float = LIMIT_S, poll_s: float = 0.1
+) -> Any:
     """Give what the condition returned as soon as it holds."""
-    deadline = time.monotonic() + LIMIT_S
+    deadline = time.monotonic() + within_s
     while True:
         found = condition()
         if found:
             return found
-        assert time.monotonic() < deadline, f"did not happen within {LIMIT_S:g} s: {what}"
+        assert time.monotonic() < deadline, f"did not happen within {within_s:g} s: {what}"
         time.sleep(poll_s)
 
 
@@ -198,13 +200,12 @@ class Demo:
 
     def wait_until_gone(self) -> None:
         """Wait until no process is left."""
-        deadline = time.monotonic() + GONE_S
-        while left := self.processes():
+
+        def gone() -> bool:
             self.process.poll()
-            if time.monotonic() > deadline:
-                words = [" ".join(p.cmdline())[:120] for p in left if p.is_running()]
-                pytest.fail(f"still there after {GONE_S:g} s: {words}")
-            time.sleep(0.05)
+            return not self.processes()
+
+        wait_for("no process is left", gone, within_s=GONE_S, poll_s=0.05)
 
     def close(self) -> None:
         """End everything, whatever state it is in."""

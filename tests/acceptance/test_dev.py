@@ -9,6 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 from program import (
+    GONE_S,
     LIMIT_S,
     PROGRAM,
     clean_environment,
@@ -100,4 +101,4 @@ def test_without_a_gateway_it_says_what_to_change_and_keeps_running(dev, tmp_pat
     assert f"Port {one.ui_port} of 127.0.0.1 is taken" in taken.stderr
 
     os.kill(one.process.pid, signal.SIGKILL)
-    wait_for("nothing is left", one.gone, poll_s=0.05)
+    wait_for("nothing is left", one.gone, within_s=GONE_S, poll_s=0.05)

@@ -23,6 +23,9 @@ class Heard:
     async def on_position_update(self, update):
         self.updates.append(update)
 
+    def closes(self, conid):
+        return [u for u in self.updates if u.conid == conid and u.position == 0]
+
     def newest(self, account, conid):
         found = [u for u in self.updates if (u.account, u.conid) == (account, conid)]
         return found[-1] if found else None

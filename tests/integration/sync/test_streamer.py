@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+import time
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -129,37 +130,83 @@ async def test_a_streamed_position_that_closes_gives_a_zero_row_and_frees_its_li
         await eventually(lambda: sim.stats()["lines_in_use"] == 0)
 
 
-async def test_a_close_that_comes_while_a_table_is_written_is_still_the_streams(
+async def test_a_close_that_comes_in_the_middle_of_a_step_is_still_the_streams(
     desk, lake, eventually, monkeypatch
 ):
-    async with desk(PUT, simulator={"tick_interval_s": 600}) as (sim, streamer, heard):
+    quiet = {"tick_interval_s": 600}  # so that no tick brings the row
+    async with desk(PUT, simulator=quiet, flush_interval_s=2.0) as (sim, streamer, heard):
         await eventually(lambda: heard.newest(A, PUT) and streamer._walker.idle)
-        await asyncio.sleep(0.5)  # until what the walk brought is dealt with
-        writes, freed = asyncio.Event(), asyncio.Event()
-        replace = lake.broker_positions.replace
+        await asyncio.sleep(2.5)  # until what the walk brought is dealt with
+        waits, freed = asyncio.Event(), asyncio.Event()
+        refresh = lake.registry.refresh
 
-        async def slow(*args, **more):
-            writes.set()
+        async def slow():
+            waits.set()
             await freed.wait()
-            await replace(*args, **more)
+            await refresh()
+            return True  # so that this very step routes anew
 
-        monkeypatch.setattr(lake.broker_positions, "replace", slow)
-        sim.fill(A, CALL, 2)
-        await asyncio.wait_for(writes.wait(), 30)
+        monkeypatch.setattr(lake.registry, "refresh", slow)
+        await asyncio.wait_for(waits.wait(), 30)
         sim.close_position(A, PUT)
         await eventually(lambda: streamer._connection.feed.get((A, PUT)).position == 0)
         freed.set()
         await eventually(lambda: heard.newest(A, PUT).position == 0)
-        await eventually(lambda: sim.stats()["lines_in_use"] == 0)
+        await asyncio.sleep(2.5)  # what must not happen cannot be waited for
+        assert len(heard.closes(PUT)) == 1
         assert (A, PUT) not in await queued(lake)
 
 
+async def test_a_close_is_told_once_however_long_a_step_takes(desk, lake, eventually, monkeypatch):
+    async with desk(PUT) as (sim, streamer, heard):
+        await eventually(lambda: heard.newest(A, PUT))
+        refresh = lake.registry.refresh
+
+        async def slow():
+            await asyncio.sleep(0.3)  # some flushes
+            return await refresh()
+
+        monkeypatch.setattr(lake.registry, "refresh", slow)
+        sim.close_position(A, PUT)
+        await eventually(lambda: streamer.routes[(A, PUT)] is LegState.CLOSED)
+        await asyncio.sleep(0.5)  # what must not happen cannot be waited for
+        assert len(heard.closes(PUT)) == 1
+
+
 async def test_fills_reroute_at_once(desk, eventually):
-    async with desk(UNHELD, flush_interval_s=60) as (sim, streamer, _heard):
+    async with desk(UNHELD, flush_interval_s=600) as (sim, streamer, _heard):
         sim.fill(A, UNHELD, 3)
         await eventually(lambda: streamer.routes.get((A, UNHELD)) is LegState.STREAMED)
-        sim.close_position(A, UNHELD)
-        await eventually(lambda: streamer.routes[(A, UNHELD)] is LegState.CLOSED)
+
+
+async def test_fills_without_end_make_no_step_without_end(desk, lake, eventually):
+    async with desk(PUT, flush_interval_s=1.0) as (sim, streamer, heard):
+        await eventually(lambda: heard.newest(A, PUT) and streamer._walker.idle)
+        before = await lake.broker_positions.version()
+        began = time.monotonic()
+        for _ in range(30):
+            sim.fill(A, CALL, 1)
+            await asyncio.sleep(0.1)
+        steps = await lake.broker_positions.version() - before
+        assert steps <= 2 * (time.monotonic() - began + 1)
+
+
+async def test_a_leg_that_loses_its_line_while_the_queue_fails_is_queued_later(
+    desk, lake, eventually, monkeypatch
+):
+    async with desk(PUT) as (_sim, streamer, heard):
+        await eventually(lambda: heard.newest(A, PUT) and streamer._walker.idle)
+        await eventually(lambda: queued(lake))
+
+        async def fails(_requests):
+            raise LakeNotWritableError("The disk is full.", remedy="Free some space.")
+
+        monkeypatch.setattr(lake.queue, "insert_many", fails)
+        await lake.registry.remove_active(PUT)
+        await eventually(lambda: streamer.routes[(A, PUT)] is LegState.MONITORED)
+        await asyncio.sleep(0.3)  # some steps
+        monkeypatch.undo()
+        await eventually(lambda: _both(lake, {(A, PUT)}))
 
 
 async def test_a_monitored_position_that_changes_or_closes_is_queued_at_once(
