@@ -6,6 +6,7 @@ import random
 import signal
 import statistics
 from collections.abc import Sequence
+from contextlib import closing
 from itertools import pairwise
 from typing import Any
 
@@ -25,7 +26,7 @@ def latency(bench: Bench) -> None:
     """Run the demo; let things happen at any moment, kill its stream, end it."""
     home = bench.new_folder("program")
     rounds = bench.size(12, 2)
-    with Running(home) as running:
+    with closing(Running(home)) as running:
         running.until(lambda: running.newest().height >= LEGS)
         started = running.age_s()
         running.until(lambda: running.lines() == STREAMED)

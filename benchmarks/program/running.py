@@ -10,8 +10,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import httpx
 import polars as pl
@@ -23,7 +22,7 @@ HANGS_S = 180.0
 
 
 class Running:
-    """One demo in `home`; it ends with the block."""
+    """One demo in `home`, from its start to its `close`."""
 
     def __init__(self, home: Path) -> None:
         self.home = home
@@ -44,15 +43,8 @@ class Running:
             start_new_session=True,
         )  # fmt: skip
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """End it, whatever state it is in."""
         self.end()
         self.broker.close()
         self._output.close()
