@@ -3,7 +3,6 @@
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,7 +13,9 @@ from typing import Any
 
 import httpx
 import polars as pl
-import psutil
+
+from position_sync_dagster.launch.ports import any_free
+from position_sync_dagster.launch.processes import end, marked
 
 PROGRAM = str(Path(sys.executable).with_name("position-sync"))
 ACCOUNT = "DUSIM0001"
@@ -26,7 +27,7 @@ class Running:
 
     def __init__(self, home: Path) -> None:
         self.home = home
-        self.ui_port, control_port = _free_port(), _free_port()
+        self.ui_port, control_port = any_free(), any_free()
         self.broker = httpx.Client(
             base_url=f"http://127.0.0.1:{control_port}", timeout=30, trust_env=False
         )
@@ -58,22 +59,12 @@ class Running:
         began = time.monotonic()
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGINT)
-        while self.process.poll() is None or self._left():
+        while self.process.poll() is None or marked(str(self.home)):
             if time.monotonic() - began > HANGS_S:
-                for process in self._left():
-                    process.kill()
+                end(lambda: marked(str(self.home)), grace_s=0.0)
                 raise RuntimeError(f"It does not end: see {self._output.name}.")
             time.sleep(0.05)
         return time.monotonic() - began
-
-    def _left(self) -> list[psutil.Process]:
-        found = []
-        for process in psutil.process_iter():
-            with suppress(psutil.Error, OSError):
-                words = [*process.cmdline(), *process.environ().values()]
-                if process.pid != os.getpid() and any(str(self.home) in word for word in words):
-                    found.append(process)
-        return found
 
     def until(self, condition: Callable[[], Any], *, every_s: float = 0.02) -> float:
         """Wait for something; give the seconds.
@@ -129,10 +120,3 @@ class Running:
 def at_any_moment() -> None:
     """Wait for a moment that has nothing to do with the program's own rhythm."""
     time.sleep(random.uniform(0.0, 1.5))
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

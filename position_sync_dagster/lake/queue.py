@@ -5,9 +5,7 @@ from random import Random
 from typing import Unpack
 
 from position_sync_dagster.domain.clock import Clock, utc_now
-from position_sync_dagster.domain.request import (
-    RetryPolicy,
-)
+from position_sync_dagster.domain.request import RetryPolicy
 from position_sync_dagster.lake.ids import NewIds, new_ids
 from position_sync_dagster.lake.offload import offloaded
 from position_sync_dagster.lake.schemas import POSITION_QUEUE

@@ -443,6 +443,7 @@ class IBPositionStreamer:
             if before is LegState.STREAMED or (before and state is LegState.OVERFLOW):
                 self._left.add(key)
         self._routes = routes
+        # What cannot be queued now stays due, and has the next step route anew.
         self._left = {key for key in self._left if routes.get(key) in QUEUED}
         await self._publisher.enqueue_rerouted(connection.feed, routes, self._left)
         self._left = set()

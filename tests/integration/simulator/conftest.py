@@ -144,15 +144,3 @@ async def connect() -> AsyncIterator[Connect]:
 @pytest.fixture(scope="session")
 def small() -> Book:
     return load_book("small")
-
-
-@pytest.fixture
-def eventually() -> Callable[[Callable[[], bool]], Awaitable[None]]:
-    """Return a function that waits until a condition holds, and fails at the deadline."""
-
-    async def wait(condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(DEADLINE_S):
-            while not condition():
-                await asyncio.sleep(0.005)
-
-    return wait

@@ -4,6 +4,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from position_sync_dagster.domain.session import SessionState
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.writer import DeltaLakePositionWriter
 from position_sync_dagster.sync.streamer import IBPositionStreamer
@@ -72,6 +73,18 @@ def streaming(lake, settings_for):
             await streamer.stop()
 
     return run
+
+
+@pytest.fixture
+def goes_on(eventually):
+    """Wait until a streamer is live and hands out another update."""
+
+    async def wait(streamer, heard):
+        await eventually(lambda: streamer.state is SessionState.LIVE)
+        count = len(heard.updates)
+        await eventually(lambda: len(heard.updates) > count)
+
+    return wait
 
 
 @pytest.fixture

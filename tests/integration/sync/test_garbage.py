@@ -3,6 +3,7 @@
 import asyncio
 import struct
 from contextlib import asynccontextmanager
+from functools import partial
 
 import pytest
 
@@ -33,20 +34,14 @@ def _quick(monkeypatch):
 
 
 @pytest.fixture
-def live(desk, eventually):
+def live(desk, eventually, goes_on):
     """Stream one leg, and give what a test needs to see that it goes on."""
 
     @asynccontextmanager
     async def run(**more):
         async with desk(PUT, **more) as (sim, streamer, heard):
             await eventually(lambda: heard.newest(A, PUT))
-
-            async def goes_on():
-                await eventually(lambda: streamer.state is SessionState.LIVE)
-                count = len(heard.updates)
-                await eventually(lambda: len(heard.updates) > count)
-
-            yield sim, streamer, goes_on
+            yield sim, streamer, partial(goes_on, streamer, heard)
 
     return run
 

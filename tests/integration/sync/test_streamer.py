@@ -259,22 +259,20 @@ async def test_a_gateway_with_fewer_lines_than_configured_is_believed(
             assert sim.stats()["lines_in_use"] == streamer.lines_in_use == 1
 
 
-async def test_after_a_dropped_connection_it_streams_again_by_itself(desk, eventually):
+async def test_after_a_dropped_connection_it_streams_again_by_itself(desk, eventually, goes_on):
     async with desk(PUT) as (sim, streamer, heard):
         await eventually(lambda: heard.newest(A, PUT))
         sim.close_position(A, CALL)
         await eventually(lambda: streamer.routes[(A, CALL)] is LegState.CLOSED)
         sim.disconnect()
         await eventually(lambda: streamer.tally.reconnects == 1)
-        await eventually(lambda: streamer.state is SessionState.LIVE)
-        count = len(heard.updates)
-        await eventually(lambda: len(heard.updates) > count)
+        await goes_on(streamer, heard)
         assert sim.stats()["lines_in_use"] == 1
         assert sim.stats()["connections"]["now"] == 1
 
 
 async def test_connectivity_lost_and_restored_with_data_lost_takes_everything_anew(
-    desk, eventually
+    desk, eventually, goes_on
 ):
     async with desk(PUT) as (sim, streamer, heard):
         await eventually(lambda: heard.newest(A, PUT))
@@ -282,9 +280,7 @@ async def test_connectivity_lost_and_restored_with_data_lost_takes_everything_an
         await eventually(lambda: streamer.state is SessionState.BLIND)
         assert "has been lost" in streamer.detail
         sim.connectivity("restored_data_lost")
-        await eventually(lambda: streamer.state is SessionState.LIVE)
-        count = len(heard.updates)
-        await eventually(lambda: len(heard.updates) > count)
+        await goes_on(streamer, heard)
         assert sim.stats()["lines_in_use"] == 1
 
 
@@ -577,25 +573,21 @@ async def test_what_a_broken_farm_said_is_no_quote_until_it_ticks_again(desk, ev
         await eventually(lambda: heard.newest(A, PUT).value_source is ValueOrigin.TICK)
 
 
-async def test_a_gateway_that_moves_to_another_port_is_followed(desk, eventually):
+async def test_a_gateway_that_moves_to_another_port_is_followed(desk, eventually, goes_on):
     async with desk(PUT) as (sim, streamer, heard):
         await eventually(lambda: heard.newest(A, PUT))
         await sim.move_port()
         await eventually(lambda: streamer.tally.reconnects == 1)
-        await eventually(lambda: streamer.state is SessionState.LIVE)
-        count = len(heard.updates)
-        await eventually(lambda: len(heard.updates) > count)
+        await goes_on(streamer, heard)
 
 
-async def test_after_data_was_lost_the_lines_have_new_request_ids(desk, eventually):
+async def test_after_data_was_lost_the_lines_have_new_request_ids(desk, eventually, goes_on):
     async with desk(PUT) as (sim, streamer, heard):
         await eventually(lambda: heard.newest(A, PUT))
         sim.connectivity("lost")
         sim.connectivity("restored_data_lost")
         await eventually(lambda: sim.stats()["requests"]["17"]["reqMktData"] == 2)
-        await eventually(lambda: streamer.state is SessionState.LIVE)
-        count = len(heard.updates)
-        await eventually(lambda: len(heard.updates) > count)
+        await goes_on(streamer, heard)
         assert sim.stats()["lines_in_use"] == streamer.lines_in_use == 1
         assert sim.stats()["connections"]["total"] == 1
 
@@ -613,7 +605,7 @@ async def test_with_several_accounts_a_change_is_valued_soon_too(
 
 
 async def test_a_gateway_that_hangs_makes_the_stream_blind_and_is_left(
-    desk, eventually, monkeypatch
+    desk, eventually, monkeypatch, goes_on
 ):
     monkeypatch.setattr(connection, "SILENCE_S", 0.3)
     monkeypatch.setattr(IBPositionStreamer, "_backoff_s", lambda _self, _failures: 0.1)
@@ -622,19 +614,15 @@ async def test_a_gateway_that_hangs_makes_the_stream_blind_and_is_left(
         sim.pause()
         await eventually(lambda: streamer.state is SessionState.BLIND)
         sim.resume()
-        await eventually(lambda: streamer.state is SessionState.LIVE)
-        count = len(heard.updates)
-        await eventually(lambda: len(heard.updates) > count)
+        await goes_on(streamer, heard)
 
 
-async def test_a_frame_longer_than_any_message_ends_the_connection(desk, eventually):
+async def test_a_frame_longer_than_any_message_ends_the_connection(desk, eventually, goes_on):
     async with desk(PUT) as (sim, streamer, heard):
         await eventually(lambda: heard.newest(A, PUT))
         sim.send_raw(bytes.fromhex("7fffffff41"))
         await eventually(lambda: streamer.tally.reconnects == 1)
-        await eventually(lambda: streamer.state is SessionState.LIVE)
-        count = len(heard.updates)
-        await eventually(lambda: len(heard.updates) > count)
+        await goes_on(streamer, heard)
 
 
 async def test_a_close_that_a_dead_process_still_owed_gets_its_row(
