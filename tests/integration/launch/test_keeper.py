@@ -90,7 +90,7 @@ def test_nothing_survives_its_owner(home, sig, member):
         stderr=subprocess.DEVNULL,
     )
     wait_for(lambda: ready(home))
-    assert len(marked(str(home))) >= 6
+    wait_for(lambda: len(marked(str(home))) >= 6)  # the orphan starts its child beside "ready"
     owner.send_signal(sig)
     owner.wait(LIMIT_S)
     wait_for(lambda: not marked(str(home)))
