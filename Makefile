@@ -52,7 +52,7 @@ test: $(SYNCED) ## the whole test suite
 
 .PHONY: chaos
 chaos: $(SYNCED) ## 120 random kills of all that writes, then 30 of the whole program (half an hour)
-	@$(BIN)/python tests/chaos --kills 120 $(if $(SEED),--seed $(SEED)) $(ARGS)
+	@$(BIN)/python -m tests.chaos --kills 120 $(if $(SEED),--seed $(SEED)) $(ARGS)
 	@CHAOS_ROUNDS=10 $(BIN)/pytest -q -s tests/acceptance/test_recovery.py
 
 .PHONY: bench

@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 _HOMES = {
-    "domain.broker": ("BrokerPosition", "Completeness"),
+    "domain.broker_position": ("BrokerPosition", "Completeness"),
     "domain.leg": ("ActiveContract", "LegState"),
     "domain.reconciliation": ("Discrepancy", "DiscrepancyType", "ReconciliationResult"),
     "domain.request": ("QueuedPosition", "QueueRequest", "QueueStatus", "Reason", "RetryPolicy"),
@@ -16,21 +16,21 @@ _HOMES = {
     "errors": ("PositionSyncError",),
     "gateway.connection": ("GatewayConnection", "IBConnectionManager"),
     "lake.lake": ("Lake",),
-    "lake.memory_queue": ("InMemoryPositionQueue",),
-    "lake.queue": ("PositionQueue",),
-    "lake.registry": ("StrategyRegistry",),
-    "lake.updates": ("PositionUpdatesTable",),
-    "lake.writer": ("DeltaLakePositionWriter",),
+    "lake.queue.memory": ("InMemoryPositionQueue",),
+    "lake.queue.table": ("PositionQueue",),
+    "lake.registry.table": ("StrategyRegistry",),
+    "lake.updates.table": ("PositionUpdatesTable",),
+    "lake.updates.handler": ("DeltaLakePositionWriter",),
     "settings": ("Settings", "load_settings"),
-    "sync.reconciliation": ("PositionReconciler", "ReconciliationService"),
-    "sync.streamer": ("IBPositionStreamer",),
-    "sync.worker": ("QueueWorker", "WorkerStats"),
+    "sync.reports.reconciliation": ("PositionReconciler", "ReconciliationService"),
+    "sync.stream.streamer": ("IBPositionStreamer",),
+    "sync.drain.worker": ("QueueWorker", "WorkerStats"),
 }
 
 _EXPORTS = {name: home for home, names in _HOMES.items() for name in names}
 
 if TYPE_CHECKING:
-    from position_sync_dagster.domain.broker import BrokerPosition, Completeness
+    from position_sync_dagster.domain.broker_position import BrokerPosition, Completeness
     from position_sync_dagster.domain.leg import ActiveContract, LegState
     from position_sync_dagster.domain.reconciliation import (
         Discrepancy,
@@ -48,15 +48,18 @@ if TYPE_CHECKING:
     from position_sync_dagster.errors import PositionSyncError
     from position_sync_dagster.gateway.connection import GatewayConnection, IBConnectionManager
     from position_sync_dagster.lake.lake import Lake
-    from position_sync_dagster.lake.memory_queue import InMemoryPositionQueue
-    from position_sync_dagster.lake.queue import PositionQueue
-    from position_sync_dagster.lake.registry import StrategyRegistry
-    from position_sync_dagster.lake.updates import PositionUpdatesTable
-    from position_sync_dagster.lake.writer import DeltaLakePositionWriter
+    from position_sync_dagster.lake.queue.memory import InMemoryPositionQueue
+    from position_sync_dagster.lake.queue.table import PositionQueue
+    from position_sync_dagster.lake.registry.table import StrategyRegistry
+    from position_sync_dagster.lake.updates.handler import DeltaLakePositionWriter
+    from position_sync_dagster.lake.updates.table import PositionUpdatesTable
     from position_sync_dagster.settings import Settings, load_settings
-    from position_sync_dagster.sync.reconciliation import PositionReconciler, ReconciliationService
-    from position_sync_dagster.sync.streamer import IBPositionStreamer
-    from position_sync_dagster.sync.worker import QueueWorker, WorkerStats
+    from position_sync_dagster.sync.drain.worker import QueueWorker, WorkerStats
+    from position_sync_dagster.sync.reports.reconciliation import (
+        PositionReconciler,
+        ReconciliationService,
+    )
+    from position_sync_dagster.sync.stream.streamer import IBPositionStreamer
 
 __all__ = [
     "ActiveContract",

@@ -13,7 +13,7 @@ from typing import Any
 from benchmarks.bench import Bench
 from benchmarks.outcome import Line, Target
 from benchmarks.program.running import Running, at_any_moment
-from position_sync_dagster.domain.session import GatewaySession, SessionState
+from position_sync_dagster.domain.gateway_session import GatewaySession, SessionState
 from position_sync_dagster.lake import Lake
 
 LEGS, STREAMED = 200, 20

@@ -14,8 +14,8 @@ from typing import Any
 import httpx
 import polars as pl
 
-from position_sync_dagster.launch.ports import any_free
-from position_sync_dagster.launch.processes import end, marked
+from position_sync_dagster.processes.ports import any_free
+from position_sync_dagster.processes.process_tree import end, marked
 
 PROGRAM = str(Path(sys.executable).with_name("position-sync"))
 ACCOUNT = "DUSIM0001"

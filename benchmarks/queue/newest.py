@@ -12,9 +12,9 @@ from benchmarks.bench import Bench
 from benchmarks.outcome import Line
 from benchmarks.queue.values import bulk_rows, now, updates
 from benchmarks.timing import Samples
-from position_sync_dagster.lake.maintenance import maintain
-from position_sync_dagster.lake.table import append
-from position_sync_dagster.lake.updates import PositionUpdatesTable
+from position_sync_dagster.lake.storage.maintenance import maintain
+from position_sync_dagster.lake.storage.table import append
+from position_sync_dagster.lake.updates.table import PositionUpdatesTable
 
 DAYS = 20
 

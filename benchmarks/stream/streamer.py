@@ -8,7 +8,7 @@ import sys
 
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.stream import stream
+from position_sync_dagster.sync.stream.service import stream
 
 
 async def main(lake: str, port: str, seconds: str) -> None:

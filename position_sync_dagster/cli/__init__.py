@@ -6,7 +6,7 @@ import sys
 def main() -> None:
     """Run the command line; an error of this package is a message and an exit code."""
     from position_sync_dagster.cli.app import app
-    from position_sync_dagster.cli.failure import tell
+    from position_sync_dagster.cli.errors import tell
     from position_sync_dagster.errors import PositionSyncError
 
     try:

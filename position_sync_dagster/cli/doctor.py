@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from position_sync_dagster.cli.options import HomeFolder, Json, settings_for
-from position_sync_dagster.cli.output import print_json
+from position_sync_dagster.terminal.output import print_json
 
 if TYPE_CHECKING:
-    from position_sync_dagster.lake.diagnosis import Diagnosis
-    from position_sync_dagster.lake.repair import Repair
+    from position_sync_dagster.lake.recovery.diagnosis import Diagnosis
+    from position_sync_dagster.lake.recovery.repair import Repair
 
 SHOWN = 5
 """Requests that are named on the terminal; JSON names all."""
@@ -28,8 +28,8 @@ def doctor(
     from position_sync_dagster.domain.clock import utc_now
     from position_sync_dagster.errors import LakeError
     from position_sync_dagster.lake import Lake
-    from position_sync_dagster.lake.diagnosis import diagnose
-    from position_sync_dagster.lake.repair import repair as take_back
+    from position_sync_dagster.lake.recovery.diagnosis import diagnose
+    from position_sync_dagster.lake.recovery.repair import repair as take_back
 
     lake = Lake.of(settings_for(home))
     found = [diagnose(table) for table in lake.tables]

@@ -1,7 +1,7 @@
 """The command `position-sync maintain`: fewer files, the same rows."""
 
 from position_sync_dagster.cli.options import HomeFolder, Json, existing, settings_for
-from position_sync_dagster.cli.output import print_json, print_table
+from position_sync_dagster.terminal.output import print_json, print_table
 
 COLUMNS = {
     "table": "left",

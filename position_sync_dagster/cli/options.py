@@ -48,7 +48,7 @@ def settings_for(home: Path | None) -> "Settings":
 
     if home is None:
         return load_settings()
-    from position_sync_dagster.launch.home import Home, adopt_environment
+    from position_sync_dagster.processes.home import Home, adopt_environment
 
     adopt_environment(Home.at(home).settings())
     return load_settings(_env_file=None)

@@ -5,8 +5,8 @@ from typing import Annotated
 import typer
 
 from position_sync_dagster.cli.options import HomeFolder, Json, existing, settings_for
-from position_sync_dagster.cli.output import print_json, print_table
-from position_sync_dagster.launch.text import age, number, quantity
+from position_sync_dagster.terminal.output import print_json, print_table
+from position_sync_dagster.terminal.text import age, number, quantity
 
 COLUMNS = {
     "account": "left",

@@ -9,13 +9,13 @@ import typer
 from typer.core import TyperGroup
 
 from position_sync_dagster.cli.options import HomeFolder, Json, existing, settings_for
-from position_sync_dagster.cli.output import print_json, print_noted
 from position_sync_dagster.domain.request import QueueStatus
-from position_sync_dagster.launch.text import age, duration, printable
+from position_sync_dagster.terminal.output import print_json, print_noted
+from position_sync_dagster.terminal.text import age, duration, printable
 
 if TYPE_CHECKING:
     from position_sync_dagster.domain.request import QueuedPosition
-    from position_sync_dagster.lake.queue import SyncQueue
+    from position_sync_dagster.lake.queue.table import SyncQueue
 
 COLUMNS = {
     "id": "left",

@@ -44,7 +44,7 @@ def demo(
     end_with: EndWith = None,
 ) -> None:
     """Run the whole with a simulated gateway: 200 option legs, 20 of them streamed."""
-    from position_sync_dagster.launch.demo import Options, run
+    from position_sync_dagster.demo.run import Options, run
 
     options = Options(
         home=home,
@@ -62,7 +62,7 @@ def dev(
     end_with: EndWith = None,
 ) -> None:
     """Run Dagster against your own TWS or IB Gateway, as the settings say."""
-    from position_sync_dagster.launch.dev import run
+    from position_sync_dagster.cli.dev import run
 
     sys.exit(run(ui_port=ui_port, end_with=end_with))
 

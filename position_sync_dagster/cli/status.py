@@ -3,14 +3,14 @@
 import typer
 
 from position_sync_dagster.cli.options import HomeFolder, Json, existing, settings_for
-from position_sync_dagster.cli.output import print_json
+from position_sync_dagster.terminal.output import print_json
 
 
 def status(json: Json = False, home: HomeFolder = None) -> None:
     """Show who owns the gateway, the lines, the queue and what was written last."""
     from position_sync_dagster.domain.clock import utc_now
     from position_sync_dagster.lake import Lake
-    from position_sync_dagster.sync.status import read_status
+    from position_sync_dagster.sync.reports.status import read_status
 
     settings = settings_for(home)
     lake = existing(Lake.of(settings))
@@ -18,7 +18,7 @@ def status(json: Json = False, home: HomeFolder = None) -> None:
     if json:
         print_json(found.to_dict())
         return
-    from position_sync_dagster.launch.figures import describe
+    from position_sync_dagster.terminal.status_lines import describe
 
     for label, value in describe(found):
         typer.echo(f"{label:<18} {value}")

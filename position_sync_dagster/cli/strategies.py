@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from position_sync_dagster.cli.options import HomeFolder, Json, existing, settings_for
-from position_sync_dagster.cli.output import print_json, print_table
-from position_sync_dagster.launch.text import printable, quantity
+from position_sync_dagster.terminal.output import print_json, print_table
+from position_sync_dagster.terminal.text import printable, quantity
 
 if TYPE_CHECKING:
     from position_sync_dagster.domain.leg import ActiveContract, LegState
@@ -49,7 +49,7 @@ def list_legs(json: Json = False, home: HomeFolder = None) -> None:
     """
     from position_sync_dagster.domain.clock import utc_now
     from position_sync_dagster.lake import Lake
-    from position_sync_dagster.sync.status import leg_states
+    from position_sync_dagster.sync.reports.status import leg_states
 
     settings = settings_for(home)
     lake = existing(Lake.of(settings))
@@ -178,7 +178,7 @@ def import_file(
     home: HomeFolder = None,
 ) -> None:
     """Make the active legs equal to a strategies file; nothing changes if it has an error."""
-    from position_sync_dagster.lake.strategies_file import load_strategies
+    from position_sync_dagster.lake.registry.strategies_file import load_strategies
 
     legs = load_strategies(file, named_by="the path")
     settings = settings_for(home)

@@ -7,21 +7,22 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from position_sync_dagster.defs.history import LIVING, REASON, JobRun, RunState, recent_runs
-from position_sync_dagster.defs.kept import instance_of, tables_of_ticks
+from position_sync_dagster.defs.run_history import REASON, recent_runs
 from position_sync_dagster.defs.stream import STREAM_JOB
+from position_sync_dagster.defs.tick_cache import instance_of, tables_of_ticks
 from position_sync_dagster.domain.request import QueueStatus
-from position_sync_dagster.sync.values import confirmed_at, why_blind
-from position_sync_dagster.sync.workload import (
+from position_sync_dagster.sync.decisions.drain_plan import (
     DrainCursor,
     Step,
     Workload,
     consecutive,
     plan_drain,
 )
+from position_sync_dagster.sync.decisions.job_runs import LIVING, JobRun, RunState
+from position_sync_dagster.sync.drain.broker_view import confirmed_at, why_blind
 
 if TYPE_CHECKING:
-    from position_sync_dagster.domain.session import GatewaySession
+    from position_sync_dagster.domain.gateway_session import GatewaySession
     from position_sync_dagster.lake.lake import Lake
     from position_sync_dagster.settings import Settings
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import dagster as dg
 
+from position_sync_dagster.defs.dagster_failures import told_as_failure
 from position_sync_dagster.defs.drain import DRAIN_JOB
-from position_sync_dagster.defs.failures import told_as_failure
 from position_sync_dagster.defs.resources import GatewayResource, LakeResource
 from position_sync_dagster.defs.stream import STREAM_JOB
 

@@ -2,11 +2,11 @@
 
 import dagster as dg
 
-from position_sync_dagster.defs.failures import told_as_failure
+from position_sync_dagster.defs.assets.asset_metadata import DATA_VERSION
+from position_sync_dagster.defs.dagster_failures import told_as_failure
 from position_sync_dagster.defs.resources import GatewayResource, LakeResource
-from position_sync_dagster.defs.stream_worker import StreamWorker
-from position_sync_dagster.defs.tables import DATA_VERSION
-from position_sync_dagster.sync.reports import StreamReport
+from position_sync_dagster.defs.stream_thread import StreamWorker
+from position_sync_dagster.sync.run_reports import StreamReport
 
 STREAM_JOB = "stream_positions"
 

@@ -4,10 +4,10 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
-from position_sync_dagster.defs.history import REASON, recent_runs
-from position_sync_dagster.defs.kept import instance_of, tables_of_ticks
+from position_sync_dagster.defs.run_history import REASON, recent_runs
 from position_sync_dagster.defs.stream import STREAM_JOB
-from position_sync_dagster.defs.supervision import supervise
+from position_sync_dagster.defs.tick_cache import instance_of, tables_of_ticks
+from position_sync_dagster.sync.decisions.supervision import supervise
 
 RUNS_SEEN = 8
 """Enough to see a crash loop up to its longest pause."""

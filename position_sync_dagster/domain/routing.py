@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from math import inf
 
-from position_sync_dagster.domain.broker import BrokerPosition
+from position_sync_dagster.domain.broker_position import BrokerPosition
 from position_sync_dagster.domain.leg import ActiveContract, LegState
 
 Key = tuple[str, int]

@@ -21,12 +21,12 @@ from position_sync_dagster.errors import (
     NotAGatewayError,
     SettingsError,
 )
-from position_sync_dagster.gateway.details import fetch_details
-from position_sync_dagster.gateway.feed import AccountFeed
-from position_sync_dagster.gateway.lines import MarketDataLines
+from position_sync_dagster.gateway.account_feed import AccountFeed
+from position_sync_dagster.gateway.contract_details import fetch_details
+from position_sync_dagster.gateway.ib_async_internals import Reading
 from position_sync_dagster.gateway.login import CONNECTIVITY_LOST, MAX_FRAME, log_in
+from position_sync_dagster.gateway.market_data_lines import MarketDataLines
 from position_sync_dagster.gateway.pnl import PnlSubscriptions
-from position_sync_dagster.gateway.reading import Reading
 from position_sync_dagster.settings import Settings, load_settings
 
 logger = logging.getLogger(__name__)

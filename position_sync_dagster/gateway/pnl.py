@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from ib_async import IB, PnLSingle
 
 from position_sync_dagster.domain.routing import Key
-from position_sync_dagster.gateway.feed import AccountFeed
+from position_sync_dagster.gateway.account_feed import AccountFeed
 from position_sync_dagster.gateway.translate import known
 
 

@@ -11,12 +11,12 @@ import polars as pl
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.reconciliation import BreakState, Discrepancy, DiscrepancyType
 from position_sync_dagster.errors import UnknownRequestError
-from position_sync_dagster.lake.ids import NewIds, new_ids
-from position_sync_dagster.lake.offload import offloaded
-from position_sync_dagster.lake.rows import frame_of
-from position_sync_dagster.lake.schemas import LIVE, LIVE_PART, RECONCILIATION_BREAKS
-from position_sync_dagster.lake.stays import Change, StayTable, View
-from position_sync_dagster.lake.table import Table, TableOptions
+from position_sync_dagster.lake.storage.codec import frame_of
+from position_sync_dagster.lake.storage.ids import NewIds, new_ids
+from position_sync_dagster.lake.storage.lifecycle_table import Change, StayTable, View
+from position_sync_dagster.lake.storage.schemas import LIVE, LIVE_PART, RECONCILIATION_BREAKS
+from position_sync_dagster.lake.storage.table import Table, TableOptions
+from position_sync_dagster.lake.storage.threads import offloaded
 
 CLOSED = "closed"
 """The partition of breaks that are over."""

@@ -7,16 +7,16 @@ from typing import Unpack
 import polars as pl
 from deltalake import DeltaTable, Transaction
 
-from position_sync_dagster.domain.broker import BrokerPosition
-from position_sync_dagster.domain.session import GatewaySession
+from position_sync_dagster.domain.broker_position import BrokerPosition
+from position_sync_dagster.domain.gateway_session import GatewaySession
 from position_sync_dagster.domain.update import trading_mode_of
-from position_sync_dagster.lake.fence import owner_of, refuse_stale_owner
-from position_sync_dagster.lake.ids import text_literal
-from position_sync_dagster.lake.mode import check_mode
-from position_sync_dagster.lake.offload import offloaded
-from position_sync_dagster.lake.rows import broker_positions_of, broker_rows
-from position_sync_dagster.lake.schemas import BROKER_POSITIONS
-from position_sync_dagster.lake.table import Table, TableOptions, overwrite, scan
+from position_sync_dagster.lake.storage.codec import broker_positions_of, broker_rows
+from position_sync_dagster.lake.storage.fencing import owner_of, refuse_stale_owner
+from position_sync_dagster.lake.storage.ids import text_literal
+from position_sync_dagster.lake.storage.schemas import BROKER_POSITIONS
+from position_sync_dagster.lake.storage.table import Table, TableOptions, overwrite, scan
+from position_sync_dagster.lake.storage.threads import offloaded
+from position_sync_dagster.lake.storage.trading_mode import check_mode
 
 
 class SyncBrokerPositions:

@@ -8,10 +8,10 @@ import polars as pl
 from deltalake import DeltaTable, Transaction
 
 from position_sync_dagster.domain.instrument import ContractDetails
-from position_sync_dagster.lake.offload import offloaded
-from position_sync_dagster.lake.rows import contract_rows, contracts_of
-from position_sync_dagster.lake.schemas import CONTRACTS
-from position_sync_dagster.lake.table import Table, TableOptions, append, scan
+from position_sync_dagster.lake.storage.codec import contract_rows, contracts_of
+from position_sync_dagster.lake.storage.schemas import CONTRACTS
+from position_sync_dagster.lake.storage.table import Table, TableOptions, append, scan
+from position_sync_dagster.lake.storage.threads import offloaded
 
 WRITER = "contracts"
 """The application transaction of every append: two of them conflict, so that each sees what the

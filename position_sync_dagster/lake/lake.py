@@ -10,13 +10,13 @@ from position_sync_dagster.domain.request import RetryPolicy
 from position_sync_dagster.lake.breaks import ReconciliationBreaks
 from position_sync_dagster.lake.broker_positions import BrokerPositionsTable
 from position_sync_dagster.lake.contracts import ContractsTable
-from position_sync_dagster.lake.maintenance import MaintenanceResult, maintain
-from position_sync_dagster.lake.offload import offload
-from position_sync_dagster.lake.queue import PositionQueue
-from position_sync_dagster.lake.registry import StrategyRegistry
+from position_sync_dagster.lake.queue.table import PositionQueue
+from position_sync_dagster.lake.registry.table import StrategyRegistry
 from position_sync_dagster.lake.sessions import GatewaySessions
-from position_sync_dagster.lake.table import Table, TableOptions
-from position_sync_dagster.lake.updates import PositionUpdatesTable
+from position_sync_dagster.lake.storage.maintenance import MaintenanceResult, maintain
+from position_sync_dagster.lake.storage.table import Table, TableOptions
+from position_sync_dagster.lake.storage.threads import offload
+from position_sync_dagster.lake.updates.table import PositionUpdatesTable
 from position_sync_dagster.settings import Settings
 
 

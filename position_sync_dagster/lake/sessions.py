@@ -10,16 +10,16 @@ import polars as pl
 from deltalake import DeltaTable
 
 from position_sync_dagster.domain.clock import Clock, utc_now
-from position_sync_dagster.domain.session import ALIVE, GatewaySession, Owner, SessionState
+from position_sync_dagster.domain.gateway_session import ALIVE, GatewaySession, Owner, SessionState
 from position_sync_dagster.domain.update import TradingMode
 from position_sync_dagster.errors import InvalidRequestError, LeaseLostError, LoginOwnedError
-from position_sync_dagster.lake.ids import NewIds, new_ids
-from position_sync_dagster.lake.mode import check_mode, mode_of
-from position_sync_dagster.lake.offload import offloaded
-from position_sync_dagster.lake.rows import session_rows, sessions_of
-from position_sync_dagster.lake.schemas import GATEWAY_SESSIONS
-from position_sync_dagster.lake.stays import Change, StayTable, View
-from position_sync_dagster.lake.table import Table, TableOptions
+from position_sync_dagster.lake.storage.codec import session_rows, sessions_of
+from position_sync_dagster.lake.storage.ids import NewIds, new_ids
+from position_sync_dagster.lake.storage.lifecycle_table import Change, StayTable, View
+from position_sync_dagster.lake.storage.schemas import GATEWAY_SESSIONS
+from position_sync_dagster.lake.storage.table import Table, TableOptions
+from position_sync_dagster.lake.storage.threads import offloaded
+from position_sync_dagster.lake.storage.trading_mode import check_mode, mode_of
 
 T = TypeVar("T")
 

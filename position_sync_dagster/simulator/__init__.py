@@ -24,8 +24,8 @@ It speaks server versions 176 to 178 and uses nothing else of this package.
 
 from __future__ import annotations
 
-from position_sync_dagster.simulator.book import Book
-from position_sync_dagster.simulator.bookshelf import load_book
+from position_sync_dagster.simulator.books.book import Book
+from position_sync_dagster.simulator.books.loader import load_book
 from position_sync_dagster.simulator.errors import (
     ActionError,
     BookError,
@@ -33,8 +33,8 @@ from position_sync_dagster.simulator.errors import (
     SimulatorError,
 )
 from position_sync_dagster.simulator.options import Options
+from position_sync_dagster.simulator.server import Simulator
 from position_sync_dagster.simulator.service import run
-from position_sync_dagster.simulator.simulator import Simulator
 
 __all__ = [
     "ActionError",

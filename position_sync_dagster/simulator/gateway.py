@@ -7,22 +7,22 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from position_sync_dagster.simulator import messages
-from position_sync_dagster.simulator.accounts import AccountDesk
-from position_sync_dagster.simulator.answers import ANSWERS
-from position_sync_dagster.simulator.book import Book
-from position_sync_dagster.simulator.ledger import Ledger
-from position_sync_dagster.simulator.lines import Lines
-from position_sync_dagster.simulator.market import Market
-from position_sync_dagster.simulator.marketdata import MarketDataDesk
+from position_sync_dagster.simulator.accounts.account_data import AccountDesk
+from position_sync_dagster.simulator.accounts.ledger import Ledger
+from position_sync_dagster.simulator.accounts.profit_and_loss import ProfitDesk
+from position_sync_dagster.simulator.books.book import Book
+from position_sync_dagster.simulator.dispatch import ANSWERS
+from position_sync_dagster.simulator.market.lines import Lines
+from position_sync_dagster.simulator.market.market import Market
+from position_sync_dagster.simulator.market.market_data import MarketDataDesk
+from position_sync_dagster.simulator.market.tick_log import TickLog
 from position_sync_dagster.simulator.options import Options
-from position_sync_dagster.simulator.profits import ProfitDesk
+from position_sync_dagster.simulator.protocol import messages
+from position_sync_dagster.simulator.protocol.request_ids import ORDER_REQUESTS
+from position_sync_dagster.simulator.protocol.requests import Request
 from position_sync_dagster.simulator.reference import ReferenceDesk
-from position_sync_dagster.simulator.requestnames import ORDER_REQUESTS
-from position_sync_dagster.simulator.requests import Request
 from position_sync_dagster.simulator.session import Session
 from position_sync_dagster.simulator.stats import OrderMessage, Stats
-from position_sync_dagster.simulator.ticklog import TickLog
 
 MAX_CLIENTS = 32
 """IB's limit of API clients on one gateway."""

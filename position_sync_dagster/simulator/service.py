@@ -7,10 +7,10 @@ import json
 import signal
 import sys
 
-from position_sync_dagster.simulator.bookshelf import load_book
+from position_sync_dagster.simulator.books.loader import load_book
+from position_sync_dagster.simulator.control.scenario import Event, load_scenario, play
 from position_sync_dagster.simulator.errors import SimulatorError
-from position_sync_dagster.simulator.scenario import Event, load_scenario, play
-from position_sync_dagster.simulator.simulator import Simulator
+from position_sync_dagster.simulator.server import Simulator
 
 
 def run(

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import Any
 
-from position_sync_dagster.simulator.messagenames import NAMES
+from position_sync_dagster.simulator.protocol.message_ids import NAMES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

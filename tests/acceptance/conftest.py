@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from program import Demo
+
+from tests.support.demo_program import Demo
 
 
 @pytest.fixture

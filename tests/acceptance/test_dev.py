@@ -8,7 +8,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-from program import (
+
+from tests.support.demo_program import (
     GONE_S,
     LIMIT_S,
     PROGRAM,

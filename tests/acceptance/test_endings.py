@@ -10,7 +10,8 @@ from pathlib import Path
 import polars as pl
 import psutil
 import pytest
-from program import (
+
+from tests.support.demo_program import (
     LEGS,
     LIMIT_S,
     QUEUED,

@@ -13,11 +13,11 @@ from pathlib import Path
 import polars as pl
 import psutil
 import pytest
-from program import LIMIT_S, STREAMED, Demo, assert_tables_are_whole, wait_for
 
 from position_sync_dagster.domain.clock import utc_now
-from position_sync_dagster.domain.session import GatewaySession, SessionState
+from position_sync_dagster.domain.gateway_session import GatewaySession, SessionState
 from position_sync_dagster.lake import Lake
+from tests.support.demo_program import LIMIT_S, STREAMED, Demo, assert_tables_are_whole, wait_for
 
 ROUNDS = int(os.environ.get("CHAOS_ROUNDS", "1"))
 VICTIMS = ["dagster", "everything"] if ROUNDS > 1 else ["dagster"]

@@ -8,10 +8,10 @@ from typing import Any
 
 import polars as pl
 import pytest
-from program import ACCOUNT, LEGS, QUEUED, STREAMED, Demo, command, wait_for
 
 from position_sync_dagster.domain.update import PositionUpdate, Source, TradingMode
 from position_sync_dagster.lake import Lake
+from tests.support.demo_program import ACCOUNT, LEGS, QUEUED, STREAMED, Demo, command, wait_for
 
 STREAMED_CONID = 911000001
 STREAMED_TO_CLOSE = 912000003

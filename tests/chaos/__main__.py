@@ -1,14 +1,11 @@
-"""The whole of the chaos: `python tests/chaos --kills 120 --seed 7`."""
+"""The whole of the chaos: `python -m tests.chaos --kills 120 --seed 7`."""
 
 import argparse
-import sys
 import tempfile
 from pathlib import Path
 from random import SystemRandom
 
-sys.path.append(str(Path(__file__).parents[1] / "integration" / "lake"))
-
-from campaign import run
+from tests.chaos.campaign import run
 
 parser = argparse.ArgumentParser(prog="chaos", description=__doc__)
 parser.add_argument("--kills", type=int, default=120)

@@ -10,15 +10,15 @@ from random import Random
 from time import monotonic, sleep
 
 from deltalake import DeltaTable
-from nursery import Child, nursery
-from victims import AlwaysCurrent
 
 from position_sync_dagster.domain.request import QueueStatus
-from position_sync_dagster.lake.diagnosis import diagnose
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.sync.worker import QueueWorker
+from position_sync_dagster.lake.recovery.diagnosis import diagnose
+from position_sync_dagster.sync.drain.worker import QueueWorker
+from tests.chaos.victims import AlwaysCurrent
+from tests.support.forked_workers import Child, nursery
 
-VICTIMS = Path(__file__).with_name("victims.py")
+VICTIMS = "tests.chaos.victims"
 CREW = ("insert", "insert", "drain", "drain", "claim", "keep_house")
 RETENTION = {
     "delta.logRetentionDuration": "interval 2 seconds",

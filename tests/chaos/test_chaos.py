@@ -2,7 +2,7 @@
 
 from random import SystemRandom
 
-from campaign import CREW, run
+from tests.chaos.campaign import CREW, run
 
 
 def test_random_kills_of_everything_lose_nothing_and_write_nothing_twice(tmp_path):

@@ -7,14 +7,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
 
-from position_sync_dagster.domain.broker import BrokerPosition
+from position_sync_dagster.domain.broker_position import BrokerPosition
 from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.domain.request import QueueRequest
 from position_sync_dagster.errors import LakeError, LeaseLostError
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.values import BrokerView
-from position_sync_dagster.sync.worker import QueueWorker
+from position_sync_dagster.sync.drain.broker_view import BrokerView
+from position_sync_dagster.sync.drain.worker import QueueWorker
 
 ACCOUNT = "DUSIM1"
 CONIDS = 400

@@ -11,10 +11,10 @@ import dagster as dg
 import pytest
 
 from position_sync_dagster.defs.resources import GATEWAY, LAKE
-from position_sync_dagster.domain.broker import BrokerPosition, Completeness
+from position_sync_dagster.domain.broker_position import BrokerPosition, Completeness
+from position_sync_dagster.domain.gateway_session import GatewaySession, Owner, SessionState
 from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.domain.request import QueueRequest
-from position_sync_dagster.domain.session import GatewaySession, Owner, SessionState
 from position_sync_dagster.domain.update import PositionUpdate, Source, TradingMode
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import Settings, load_settings

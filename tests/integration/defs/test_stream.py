@@ -12,12 +12,12 @@ import pytest
 
 from position_sync_dagster.defs.resources import GATEWAY, LAKE
 from position_sync_dagster.defs.stream import materializations, stream_positions
-from position_sync_dagster.defs.stream_worker import StreamWorker
+from position_sync_dagster.defs.stream_thread import StreamWorker
 from position_sync_dagster.errors import LeaseLostError, LoginOwnedError
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync import stream as stream_module
-from position_sync_dagster.sync.reports import StreamReport
+from position_sync_dagster.sync.run_reports import StreamReport
+from position_sync_dagster.sync.stream import service as stream_module
 
 NOW = datetime(2026, 3, 9, 15, 0, tzinfo=UTC)
 

@@ -13,12 +13,12 @@ from position_sync_dagster.defs.resources import GATEWAY, LAKE
 from position_sync_dagster.defs.stream import STREAM_JOB, stream_positions
 from position_sync_dagster.defs.supervisor import supervise_stream
 from position_sync_dagster.domain.clock import utc_now
-from position_sync_dagster.domain.session import Owner, SessionState
+from position_sync_dagster.domain.gateway_session import Owner, SessionState
 from position_sync_dagster.lake.sessions import SyncSessions
-from position_sync_dagster.launch.home import PROJECT
-from position_sync_dagster.sync import stream as stream_module
-from position_sync_dagster.sync.status import read_status
-from position_sync_dagster.sync.tally import Tally
+from position_sync_dagster.processes.home import PROJECT
+from position_sync_dagster.sync.owner.metrics import Tally
+from position_sync_dagster.sync.reports.status import read_status
+from position_sync_dagster.sync.stream import service as stream_module
 
 pytestmark = pytest.mark.usefixtures("settings", "lake")
 
@@ -129,8 +129,10 @@ def test_the_log_of_a_run_tells_what_the_stream_did(
     """The stream logs in a thread of its own; Dagster shows what the instance file lets through."""
 
     async def play(lake, settings, *, run_id, stop, report):
-        logging.getLogger("position_sync_dagster.sync.streamer").info("1 of A: OVERFLOW → STREAMED")
-        logging.getLogger("position_sync_dagster.sync.streamer").debug("a detail")
+        logging.getLogger("position_sync_dagster.sync.stream.streamer").info(
+            "1 of A: OVERFLOW → STREAMED"
+        )
+        logging.getLogger("position_sync_dagster.sync.stream.streamer").debug("a detail")
         logging.getLogger("ib_async.wrapper").warning("another's word")
         return Tally().report(
             since=utc_now(), until=utc_now(), lines_in_use=0, line_limit=100, legs_streamed=0,
@@ -160,7 +162,7 @@ def test_the_log_of_a_run_tells_what_the_stream_did(
 def test_a_tick_of_a_code_server_opens_the_instance_once(
     instance_on_disk: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from position_sync_dagster.defs import kept
+    from position_sync_dagster.defs import tick_cache
 
     opened = []
     from_ref = dg.DagsterInstance.from_ref
@@ -181,6 +183,6 @@ def test_a_tick_of_a_code_server_opens_the_instance_once(
         )
         supervise_stream(context)
     assert len(opened) == 1
-    for _, held in kept._instances:
+    for _, held in tick_cache._instances:
         held.dispose()
-    kept._instances.clear()
+    tick_cache._instances.clear()

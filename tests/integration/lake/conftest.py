@@ -1,17 +1,12 @@
 """A clock in the test's hand, and the values that the tests of the lake are made of."""
 
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 
 from position_sync_dagster.domain.update import PositionUpdate, Source, TradingMode
-
-# The tests import the worker that their processes run, which lies beside them.
-sys.path.append(str(Path(__file__).parent))
 
 
 @dataclass

@@ -4,10 +4,10 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from position_sync_dagster.domain.session import SessionState
+from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.writer import DeltaLakePositionWriter
-from position_sync_dagster.sync.streamer import IBPositionStreamer
+from position_sync_dagster.lake.updates.handler import DeltaLakePositionWriter
+from position_sync_dagster.sync.stream.streamer import IBPositionStreamer
 
 A, B = "DUSIM0001", "DUSIM0002"
 CALL, PUT, WORTHLESS, CENTS, STOCK, UNHELD = (

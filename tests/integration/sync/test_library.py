@@ -3,7 +3,7 @@
 from importlib.resources import as_file, files
 
 import position_sync_dagster as ps
-from position_sync_dagster.lake.strategies_file import load_strategies
+from position_sync_dagster.lake.registry.strategies_file import load_strategies
 
 
 async def test_registry_queue_streamer_and_worker_in_one_script(simulate, monkeypatch, eventually):

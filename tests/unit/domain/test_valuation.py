@@ -2,7 +2,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from position_sync_dagster.domain.broker import BrokerPosition
+from position_sync_dagster.domain.broker_position import BrokerPosition
 from position_sync_dagster.domain.instrument import Instrument, Right
 from position_sync_dagster.domain.quote import Quote
 from position_sync_dagster.domain.update import PriceKind, Source, TradingMode, ValueOrigin

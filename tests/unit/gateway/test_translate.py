@@ -5,7 +5,7 @@ import pytest
 from ib_async import Contract, OptionComputation, Ticker
 from ib_async import ContractDetails as IBContractDetails
 
-from position_sync_dagster.gateway.clock_text import moment_of
+from position_sync_dagster.gateway.account_time import moment_of
 from position_sync_dagster.gateway.translate import (
     UNSET,
     details_of,

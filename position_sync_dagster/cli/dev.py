@@ -1,0 +1,111 @@
+"""`dagster dev` for the user's own gateway, with a word when the gateway is not there."""
+
+import os
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from position_sync_dagster.errors import LakeError
+from position_sync_dagster.processes import dagster_dev, ports
+from position_sync_dagster.processes.child_process import Child
+from position_sync_dagster.processes.home import PROJECT, occupied
+from position_sync_dagster.processes.probe import Reach, advice, probe
+from position_sync_dagster.processes.process_tree import MARKER
+from position_sync_dagster.processes.stop_request import Stop, Stopped
+from position_sync_dagster.terminal.text import printable
+
+if TYPE_CHECKING:
+    from position_sync_dagster.settings import Settings
+
+LOOK_INTERVAL_S = 5.0
+
+
+def run(*, ui_port: int, end_with: int | None = None) -> int:
+    """Run until somebody ends it; give the exit code.
+
+    Raises:
+        SettingsError: A setting is malformed.
+        PortTakenError: The UI's port is taken.
+        HomeInUseError: Another `dagster dev` runs in the home.
+        ChildEndedError: Dagster has ended.
+    """
+    from position_sync_dagster.settings import load_settings
+
+    settings = load_settings()
+    ports.require_free(ui_port, purpose="Dagster UI", option="--ui-port")
+    dagster_home = Path(os.environ.get("DAGSTER_HOME") or PROJECT / "dagster_home").absolute()
+    with (
+        Stop(end_with=end_with) as stop,
+        occupied(dagster_home, purpose="position-sync dev") as lock,
+    ):
+        try:
+            with dagster_dev.start(
+                env={**os.environ, MARKER: str(dagster_home)},
+                dagster_home=dagster_home,
+                ui_port=ui_port,
+                cwd=Path.cwd(),
+                log=None,
+                holds=[lock.fd],
+            ) as dagster:
+                watch(dagster, settings, ui_port, stop)
+        except Stopped as wish:
+            with suppress(Stopped):
+                say(f"Ended ({wish.reason}).")
+    return 0
+
+
+def watch(dagster: Child, settings: "Settings", ui_port: int, stop: Stop) -> None:
+    """Tell of what changes: the UI, the gateway, the stream's session.
+
+    Raises:
+        Stopped: Somebody wants an end.
+        ChildEndedError: Dagster has ended.
+    """
+    serving = False
+    reach: Reach | None = None
+    session: str | None = None
+    while True:
+        dagster.check()
+        if not serving and dagster_dev.is_serving(ui_port):
+            serving = True
+            say(f"The Dagster UI is at {dagster_dev.address(ui_port)}")
+        if reach is not Reach.OPEN:  # a gateway that is there is not knocked at again
+            found = probe(settings.gateway_host, settings.gateway_port)
+            if found is not Reach.OPEN and found != reach:
+                say(advice(settings.gateway_host, settings.gateway_port, found))
+            elif found is Reach.OPEN and reach is not None:
+                say(f"Something listens at {settings.gateway_id} now.")
+            reach = found
+        told = session_told(settings)
+        if told != session and told is not None:
+            say(f"Gateway {settings.gateway_id}: {told}")
+        session = told
+        stop.pause(LOOK_INTERVAL_S if serving else 1.0)
+
+
+def session_told(settings: "Settings") -> str | None:
+    """Give the session's state, with the reason where there is one."""
+    from position_sync_dagster.lake import Lake
+
+    try:
+        session = Lake.of(settings).sessions.sync.current(settings.gateway_id)
+    except LakeError as error:
+        return str(error)
+    if session is None:
+        return None
+    return f"{session.state} – {session.detail}" if session.detail else str(session.state)
+
+
+def say(text: str) -> None:
+    """Write lines that can be told from Dagster's own; a closed terminal is a wish to end.
+
+    Raises:
+        Stopped: Nobody reads any more.
+    """
+    try:
+        for line in text.splitlines():
+            sys.stderr.write(f"position-sync: {printable(line)}\n")
+        sys.stderr.flush()
+    except OSError as error:
+        raise Stopped("the terminal is gone", 1) from error

@@ -1,0 +1,48 @@
+"""Errors as a person at a terminal, or a script, meets them."""
+
+import sys
+
+from position_sync_dagster.errors import (
+    AmbiguousRemovalError,
+    InvalidLegError,
+    PositionSyncError,
+    RequestStateError,
+    SettingsError,
+    StrategiesFileError,
+    UnknownLegError,
+    UnknownRequestError,
+)
+from position_sync_dagster.processes.home import HomeError
+from position_sync_dagster.processes.home_lock import HomeInUseError
+from position_sync_dagster.processes.ports import PortTakenError
+from position_sync_dagster.terminal.text import printable
+
+FAILED = 1
+MISUSED = 2
+
+MISUSES = (
+    AmbiguousRemovalError,
+    HomeError,
+    HomeInUseError,
+    InvalidLegError,
+    PortTakenError,
+    RequestStateError,
+    SettingsError,
+    StrategiesFileError,
+    UnknownLegError,
+    UnknownRequestError,
+)
+"""What the caller can put right on the command line, in a file or in the environment."""
+
+
+def exit_code(error: PositionSyncError) -> int:
+    """Give 2 for what the caller can put right, else 1."""
+    return MISUSED if isinstance(error, MISUSES) else FAILED
+
+
+def tell(error: PositionSyncError) -> int:
+    """Write the error to stderr, what happened and then the remedy; give the exit code."""
+    for text in (f"position-sync: {error.what}", f"  {error.remedy}"):
+        for line in text.splitlines():
+            print(printable(line), file=sys.stderr)  # noqa: T201 - the command line's output
+    return exit_code(error)

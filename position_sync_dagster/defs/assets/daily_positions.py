@@ -1,0 +1,123 @@
+"""The asset `daily_positions`: every holding at the exchange's close, by the day."""
+
+from datetime import UTC, date, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+import dagster as dg
+
+from position_sync_dagster.defs.assets.asset_metadata import (
+    DERIVED,
+    KINDS,
+    OWNERS,
+    TAGS,
+    columns_of,
+    data_version,
+    written,
+)
+from position_sync_dagster.defs.assets.exchange_partitions import exchange_partitions, known_days
+from position_sync_dagster.defs.dagster_failures import told_as_failure
+from position_sync_dagster.defs.resources import GatewayResource, LakeResource
+from position_sync_dagster.lake.derived import DAILY_POSITIONS, DerivedTable, values_at_close
+from position_sync_dagster.settings import load_settings
+from position_sync_dagster.sync.reports.exchange_days import ExchangeDays
+
+CLOSE_JOB = "close_day"
+
+SETTLE = timedelta(minutes=20)
+"""Index options trade, and the last values arrive, until a quarter of an hour after the close."""
+
+
+def daily_asset(partitions: dg.DailyPartitionsDefinition) -> dg.AssetsDefinition:
+    """Build the asset over the days of an exchange."""
+
+    @dg.asset(
+        name="daily_positions",
+        deps=["position_updates"],
+        partitions_def=partitions,
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        group_name=DERIVED,
+        owners=OWNERS,
+        kinds=KINDS,
+        tags=TAGS,
+        metadata=columns_of(DAILY_POSITIONS) | {"partition_expr": "session_date"},
+        description="The last value of every holding at or before the close of a session, with "
+        "its age. A day is replaced whole, so filling it again changes nothing.",
+    )
+    def daily_positions(
+        context: dg.AssetExecutionContext, lake: LakeResource, gateway: GatewayResource
+    ) -> dg.MaterializeResult[None]:
+        """Replace the partitions of all the run's days in one commit."""
+        from position_sync_dagster.sync.reports.exchange_days import session_closes
+
+        with told_as_failure():
+            settings = gateway.settings(lake)
+            days = {date.fromisoformat(key): key for key in context.partition_keys}
+            closes = session_closes(settings.calendar, days, now=datetime.now(UTC))
+            updates = lake.open(settings).updates.sync
+            frames = {
+                day: values_at_close(
+                    updates,
+                    day,
+                    opened=partitions.time_window_for_partition_key(key).start,
+                    closed=closes[day],
+                )
+                for day, key in days.items()
+            }
+            table = DerivedTable(settings.table("daily_positions"), DAILY_POSITIONS)
+            result = table.replace_days(frames, run_id=context.run.run_id)
+        for day, frame in frames.items():
+            context.add_asset_metadata(
+                {
+                    "dagster/partition_row_count": frame.height,
+                    "held": frame.filter(frame["position"] != 0).height,
+                    "without_value": frame["market_value"].null_count(),
+                    "oldest_value_age_s": frame["age_s"].max() or 0.0,
+                    "closed_at": dg.MetadataValue.timestamp(closes[day]),
+                },
+                partition_key=days[day],
+            )
+        return dg.MaterializeResult(
+            metadata=written(table, result), data_version=data_version(result.version)
+        )
+
+    return daily_positions
+
+
+@dg.definitions
+def daily() -> dg.Definitions:
+    """Build asset, job and schedule for the exchange that the settings name."""
+    settings = load_settings()
+    days = known_days(settings.calendar, date.fromisoformat(settings.daily_start))
+    partitions = exchange_partitions(days, settings.daily_start)
+    asset = daily_asset(partitions)
+    job = dg.define_asset_job(
+        CLOSE_JOB,
+        selection=[asset],
+        description="Record every holding at the close of a session, or of a range of sessions.",
+    )
+    return dg.Definitions(assets=[asset], jobs=[job], schedules=[closing_schedule(days)])
+
+
+def closing_schedule(days: ExchangeDays) -> dg.ScheduleDefinition:
+    """Build the schedule that records each session shortly after its usual close.
+
+    Dagster's own schedule for partitions would run on holidays, for the session before, unless
+    the job were given its partitions in a way that is deprecated.
+    """
+    runs_at = datetime.combine(date(2000, 1, 1), days.closes_at) + SETTLE
+
+    @dg.schedule(
+        name="after_the_close",
+        job_name=CLOSE_JOB,
+        cron_schedule=f"{runs_at.minute} {runs_at.hour} * * 1-5",
+        execution_timezone=days.timezone,
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description=f"Shortly after the usual close of {days.calendar}, on its trading days.",
+    )
+    def after_the_close(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+        day = context.scheduled_execution_time.astimezone(ZoneInfo(days.timezone)).date()
+        if not days.is_session(day):
+            return dg.SkipReason(f"{days.calendar} is closed on {day}.")
+        return dg.RunRequest(partition_key=day.isoformat())
+
+    return after_the_close

@@ -1,0 +1,123 @@
+"""The asset `position_updates`: the ledger of values; materializing it drains the queue."""
+
+import asyncio
+
+import dagster as dg
+
+from position_sync_dagster.defs.assets.asset_metadata import (
+    GROUP,
+    KINDS,
+    OWNERS,
+    TAGS,
+    columns_of,
+    data_version,
+)
+from position_sync_dagster.defs.dagster_failures import told_as_failure
+from position_sync_dagster.defs.resources import GatewayResource, LakeResource
+from position_sync_dagster.defs.run_history import GIVEN_BACK
+from position_sync_dagster.lake.storage.schemas import POSITION_UPDATES
+from position_sync_dagster.sync.run_reports import BatchReport, DrainReport
+
+MAX_BATCHES = 50
+"""Batches shown with a run; the rows themselves name every batch."""
+
+
+@dg.asset(
+    deps=["position_queue"],
+    group_name=GROUP,
+    owners=OWNERS,
+    kinds=KINDS,
+    tags=TAGS,
+    metadata=columns_of(POSITION_UPDATES),
+    description="Every value of every position, streamed or drained: the ledger that all else is "
+    "derived from. Materializing drains the queue.",
+)
+def position_updates(
+    context: dg.AssetExecutionContext, lake: LakeResource, gateway: GatewayResource
+) -> dg.MaterializeResult[None]:
+    """Value the queue's requests in batches until it is empty or the time is up."""
+    from position_sync_dagster.sync.drain.run import drain
+
+    with told_as_failure():
+        settings = gateway.settings(lake)
+        tables = lake.open(settings)
+        report = asyncio.run(
+            drain(
+                tables,
+                settings,
+                run_id=context.run.run_id,
+                time_limit_s=settings.drain_time_limit_s,
+            )
+        )
+        version = (
+            report.version_to if report.version_to is not None else tables.updates.table.version()
+        )
+    if report.reason:
+        context.log.warning(report.reason)
+    if report.released:
+        context.instance.add_run_tags(context.run.run_id, {GIVEN_BACK: str(report.released)})
+    return dg.MaterializeResult(
+        metadata=drain_metadata(report, version), data_version=data_version(version)
+    )
+
+
+def drain_metadata(report: DrainReport, version: int | None) -> dict[str, dg.MetadataValue]:
+    """Tell a drain in numbers, which the UI plots, and a bounded table of its batches."""
+    waits = [b.oldest_wait_s for b in report.batches if b.oldest_wait_s is not None]
+    numbers: dict[str, float | int | None] = {
+        "rows": report.rows,
+        "batches": len(report.batches),
+        "claimed": report.claimed,
+        "succeeded": report.succeeded,
+        "failed": report.failed,
+        "released": report.released,
+        "rescued": report.rescued,
+        "pending_after": report.pending_after,
+        "oldest_wait_s": max(waits, default=None),
+        "duration_s": report.duration_s,
+        "delta_version": version,
+        "delta_version_from": report.version_from,
+        "queue_version": report.queue_version,
+    }
+    metadata: dict[str, dg.MetadataValue] = {
+        name: dg.MetadataValue.int(value)
+        if isinstance(value, int)
+        else dg.MetadataValue.float(value)
+        for name, value in numbers.items()
+        if value is not None
+    }
+    metadata["batch_table"] = dg.MetadataValue.table(
+        [_batch_record(b) for b in report.batches[:MAX_BATCHES]],
+        schema=_BATCH_SCHEMA,
+    )
+    metadata["note"] = dg.MetadataValue.text(report.reason or "")
+    return metadata
+
+
+_BATCH_SCHEMA = dg.TableSchema(
+    columns=[
+        dg.TableColumn("batch_id", "string"),
+        *(dg.TableColumn(n, "int") for n in ("claimed", "succeeded", "failed", "released", "rows")),
+        dg.TableColumn("delta_version", "int"),
+        dg.TableColumn("oldest_wait_s", "float"),
+        dg.TableColumn("duration_s", "float"),
+        dg.TableColumn("note", "string"),
+    ]
+)
+
+
+def _batch_record(batch: BatchReport) -> dg.TableRecord:
+    return dg.TableRecord(
+        {
+            "batch_id": batch.batch_id,
+            "claimed": batch.claimed,
+            "succeeded": batch.succeeded,
+            "failed": batch.failed,
+            "released": batch.released,
+            "rows": batch.rows,
+            "delta_version": batch.version if batch.version is not None else -1,
+            "oldest_wait_s": round(batch.oldest_wait_s or 0.0, 3),
+            "duration_s": round(batch.duration_s, 3),
+            "note": batch.reason or "",
+        }
+    )

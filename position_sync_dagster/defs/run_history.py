@@ -1,0 +1,57 @@
+"""What Dagster knows of a job's runs, as plain values to decide over."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import dagster as dg
+
+from position_sync_dagster.sync.decisions.job_runs import JobRun, RunState
+
+REASON = "position_sync/reason"
+"""The tag by which a run says why a sensor asked for it."""
+
+GIVEN_BACK = "position_sync/given_back"
+"""The tag by which a drain says how many of its requests the broker's word does not answer."""
+
+REGISTRY_VERSION = "position_sync/registry_version"
+"""The tag by which a run says which version of `active_strategies` it recorded."""
+
+FAILURE_REASON = "dagster/failure_reason"
+"""The tag by which Dagster says why a run failed."""
+
+OWN_FAULTS = frozenset({"STEP_FAILURE", "RUN_EXCEPTION", "JOB_INITIALIZATION_FAILURE"})
+"""Reasons that lie in the run itself; an interrupted or killed run carries another, or none."""
+
+_STATES = {
+    dg.DagsterRunStatus.STARTING: RunState.STARTING,
+    dg.DagsterRunStatus.STARTED: RunState.RUNNING,
+    dg.DagsterRunStatus.CANCELING: RunState.CANCELING,
+    dg.DagsterRunStatus.SUCCESS: RunState.ENDED,
+    dg.DagsterRunStatus.FAILURE: RunState.FAILED,
+    dg.DagsterRunStatus.CANCELED: RunState.CANCELED,
+}
+
+
+def recent_runs(instance: dg.DagsterInstance, job_name: str, *, limit: int) -> Sequence[JobRun]:
+    """Give the newest runs of a job, newest first."""
+    records = instance.get_run_records(dg.RunsFilter(job_name=job_name), limit=limit)
+    return [_run_of(record) for record in records]
+
+
+def _run_of(record: dg.RunRecord) -> JobRun:
+    run = record.dagster_run
+    state = _STATES.get(run.status, RunState.WAITING)
+    launched = record.update_timestamp if state is RunState.STARTING else record.create_timestamp
+    return JobRun(
+        run_id=run.run_id,
+        state=state,
+        since=_moment(record.start_time) or launched,
+        ended_at=_moment(record.end_time),
+        own_fault=run.tags.get(FAILURE_REASON) in OWN_FAULTS,
+        given_back=int(run.tags.get(GIVEN_BACK, 0)),
+        registry_version=int(run.tags[REGISTRY_VERSION]) if REGISTRY_VERSION in run.tags else None,
+    )
+
+
+def _moment(timestamp: float | None) -> datetime | None:
+    return None if timestamp is None else datetime.fromtimestamp(timestamp, UTC)

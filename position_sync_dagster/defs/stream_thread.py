@@ -1,0 +1,100 @@
+"""The stream's thread: the broker loop apart from Dagster's main thread."""
+
+import asyncio
+import queue
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from position_sync_dagster.sync.run_reports import StreamReport
+
+if TYPE_CHECKING:
+    from position_sync_dagster.lake.lake import Lake
+    from position_sync_dagster.settings import Settings
+
+POLL_S = 0.5
+"""The main thread looks up this often: an interrupt is raised between two looks."""
+
+
+class StreamWorker:
+    """Run the stream in a thread with its own event loop.
+
+    Dagster ends a run by raising in its main thread; inside an event loop that exception is lost
+    in whichever task happens to run. So the loop lives here, and the main thread only waits.
+
+    >>> worker = StreamWorker(lake, settings, run_id=None)  # doctest: +SKIP
+    >>> with worker.running(grace_s=15):  # doctest: +SKIP
+    ...     for report in worker.reports():
+    ...         print(report.rows)
+    """
+
+    def __init__(self, lake: "Lake", settings: "Settings", *, run_id: str | None) -> None:
+        self._lake = lake
+        self._settings = settings
+        self._run_id = run_id
+        self._reports: queue.SimpleQueue[StreamReport] = queue.SimpleQueue()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stop: asyncio.Event | None = None
+        self._ready = threading.Event()
+        self._total: StreamReport | None = None
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._work, name="stream", daemon=True)
+
+    @contextmanager
+    def running(self, *, grace_s: float) -> Iterator[None]:
+        """Start the thread; at the end of the block, however it ends, stop it and wait."""
+        self._thread.start()
+        self._ready.wait()
+        try:
+            yield
+        finally:
+            self._ask_to_stop()
+            self._thread.join(grace_s)
+
+    def reports(self) -> Iterator[StreamReport]:
+        """Give each report as it comes, until the stream has ended."""
+        while True:
+            ended = not self._thread.is_alive()
+            try:
+                yield self._reports.get(timeout=0 if ended else POLL_S)
+            except queue.Empty:
+                if ended:
+                    return
+
+    def result(self) -> StreamReport:
+        """Give the totals of the ended stream, or raise what ended it."""
+        if self._error is not None:
+            raise self._error
+        if self._total is None:
+            raise TimeoutError("The stream did not end in time.")
+        return self._total
+
+    def _work(self) -> None:
+        try:
+            self._total = asyncio.run(self._stream())
+        except BaseException as error:  # noqa: BLE001 - carried to the main thread by result()
+            self._error = error
+        finally:
+            self._ready.set()
+
+    async def _stream(self) -> StreamReport:
+        from position_sync_dagster.sync.stream.service import stream
+
+        self._stop = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._ready.set()
+        return await stream(
+            self._lake,
+            self._settings,
+            run_id=self._run_id,
+            stop=self._stop,
+            report=self._reports.put,
+        )
+
+    def _ask_to_stop(self) -> None:
+        if self._loop is not None and self._stop is not None and self._thread.is_alive():
+            try:
+                self._loop.call_soon_threadsafe(self._stop.set)
+            except RuntimeError:
+                return  # the loop closed between the look and the call: it has ended

@@ -1,0 +1,88 @@
+"""The queue in memory, for users' own tests: the same behaviour, nothing on disk."""
+
+from collections.abc import Callable, Mapping
+from random import Random
+from threading import RLock
+from typing import TypeVar
+
+import polars as pl
+
+from position_sync_dagster.domain.clock import Clock, utc_now
+from position_sync_dagster.domain.request import RetryPolicy
+from position_sync_dagster.lake.queue.table import PROMOTE_AFTER_S, AsyncQueue, SyncQueue
+from position_sync_dagster.lake.storage.ids import NewIds, new_ids
+from position_sync_dagster.lake.storage.lifecycle_table import Change, Figures, View
+from position_sync_dagster.lake.storage.schemas import POSITION_QUEUE
+
+T = TypeVar("T")
+
+
+class _MemoryStore:
+    def __init__(self) -> None:
+        self._live = pl.DataFrame(schema=POSITION_QUEUE.polars)
+        self._ended = pl.DataFrame(schema=POSITION_QUEUE.polars)
+        self._parts = 0
+        self._mutex = RLock()
+
+    def initialize(self) -> None:
+        """Nothing to create."""
+
+    def change(self, step: Callable[[View], Change[T]], note: Mapping[str, str]) -> T:
+        with self._mutex:
+            change = step(self.view())
+            if change.live is not None:
+                self._parts += 1
+                reopened = pl.DataFrame(
+                    sorted(change.reopened), schema=["bucket", "part"], orient="row"
+                )
+                kept = (
+                    self._ended.join(reopened, on=["bucket", "part"], how="anti")
+                    if change.reopened
+                    else self._ended
+                )
+                if change.ended is not None:
+                    part = pl.lit(str(self._parts))
+                    kept = pl.concat([kept, change.ended.with_columns(part=part)])
+                self._live, self._ended = change.live, kept
+            return change.result
+
+    def view(self) -> View:
+        with self._mutex:
+            return View(0, self._live, self.ended)
+
+    def ended(self, predicate: str, columns: list[str] | None = None) -> pl.DataFrame:
+        rows = self._ended.filter(pl.sql_expr(predicate))
+        return rows.select(columns) if columns else rows
+
+    def figures(self) -> Figures:
+        with self._mutex:
+            return Figures(self.view(), dict(self._ended.group_by("bucket").len().iter_rows()))
+
+
+class InMemoryPositionQueue(AsyncQueue):
+    """A `PositionQueue` that lives and dies with its object; arguments as there.
+
+    >>> import asyncio
+    >>> asyncio.run(InMemoryPositionQueue().insert(265598, "AAPL"))  # doctest: +ELLIPSIS
+    '...'
+    """
+
+    def __init__(
+        self,
+        *,
+        retry: RetryPolicy | None = None,
+        clock: Clock = utc_now,
+        random: Random | None = None,
+        new_ids: NewIds = new_ids,
+        promote_after_s: float = PROMOTE_AFTER_S,
+    ) -> None:
+        super().__init__(
+            SyncQueue(
+                _MemoryStore(),
+                retry=retry or RetryPolicy(),
+                clock=clock,
+                random=random or Random(),  # noqa: S311 - jitter, not a secret
+                new_ids=new_ids,
+                promote_after_s=promote_after_s,
+            )
+        )

@@ -1,0 +1,93 @@
+"""The queue of positions to be valued, for asyncio and in a Delta table."""
+
+from pathlib import Path
+from random import Random
+from typing import Unpack
+
+from position_sync_dagster.domain.clock import Clock, utc_now
+from position_sync_dagster.domain.request import RetryPolicy
+from position_sync_dagster.lake.queue.operations import (
+    PROMOTE_AFTER_S,
+    QueueOverview,
+    SyncQueue,
+)
+from position_sync_dagster.lake.storage.ids import NewIds, new_ids
+from position_sync_dagster.lake.storage.lifecycle_table import StayTable
+from position_sync_dagster.lake.storage.schemas import POSITION_QUEUE
+from position_sync_dagster.lake.storage.table import Table, TableOptions
+from position_sync_dagster.lake.storage.threads import offloaded
+
+__all__ = ["PROMOTE_AFTER_S", "AsyncQueue", "PositionQueue", "QueueOverview", "SyncQueue"]
+
+
+class AsyncQueue:
+    """The queue for asyncio; its blocking work runs in the lake's threads.
+
+    Attributes:
+        sync: The same queue as plain calls.
+    """
+
+    def __init__(self, sync: SyncQueue) -> None:
+        self.sync = sync
+
+    initialize = offloaded(SyncQueue.initialize)
+    insert = offloaded(SyncQueue.insert)
+    insert_many = offloaded(SyncQueue.insert_many)
+    get_batch = offloaded(SyncQueue.get_batch)
+    claim_batch = offloaded(SyncQueue.claim_batch)
+    mark_success = offloaded(SyncQueue.mark_success)
+    mark_failed = offloaded(SyncQueue.mark_failed)
+    mark_failed_many = offloaded(SyncQueue.mark_failed_many)
+    release = offloaded(SyncQueue.release)
+    renew = offloaded(SyncQueue.renew)
+    rescue = offloaded(SyncQueue.rescue)
+    retry = offloaded(SyncQueue.retry)
+    holds = offloaded(SyncQueue.holds)
+    counts = offloaded(SyncQueue.counts)
+    overview = offloaded(SyncQueue.overview)
+
+
+class PositionQueue(AsyncQueue):
+    """The queue in a Delta table, shared by any number of processes.
+
+    Args:
+        delta_lake_path: Folder or `s3://` URI of the table.
+        retry: Attempts and back-off of requests that fail.
+        random: Draws the jitter of the back-off.
+        promote_after_s: Age from which a pending request counts as priority 1, in seconds.
+        contention_s: How long a change is tried again while other writers win, in seconds.
+        fsync: Whether what a call acknowledged is on the disk, not only in the system's memory.
+
+    >>> queue = PositionQueue("data/lake/position_queue")  # doctest: +SKIP
+    >>> await queue.initialize()                           # doctest: +SKIP
+    >>> await queue.insert(265598, "AAPL")                 # doctest: +SKIP
+    >>> batch = await queue.claim_batch(limit=50)          # doctest: +SKIP
+    >>> await queue.mark_success([r.request_id for r in batch])  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        delta_lake_path: str | Path = "data/lake/position_queue",
+        *,
+        retry: RetryPolicy | None = None,
+        clock: Clock = utc_now,
+        random: Random | None = None,
+        new_ids: NewIds = new_ids,
+        promote_after_s: float = PROMOTE_AFTER_S,
+        **options: Unpack[TableOptions],
+    ) -> None:
+        self.table = Table(
+            delta_lake_path,
+            POSITION_QUEUE,
+            **options,
+        )
+        super().__init__(
+            SyncQueue(
+                StayTable(self.table, clock),
+                retry=retry or RetryPolicy(),
+                clock=clock,
+                random=random or Random(),  # noqa: S311 - jitter, not a secret
+                new_ids=new_ids,
+                promote_after_s=promote_after_s,
+            )
+        )

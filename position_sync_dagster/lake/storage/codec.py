@@ -1,0 +1,210 @@
+"""Values to rows and back: the one place that knows how a dataclass lies in a table."""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import Any
+
+import polars as pl
+
+from position_sync_dagster.domain.broker_position import BrokerPosition, Completeness
+from position_sync_dagster.domain.gateway_session import GatewaySession, Owner, SessionState
+from position_sync_dagster.domain.instrument import ContractDetails, Instrument, Right
+from position_sync_dagster.domain.leg import ActiveContract
+from position_sync_dagster.domain.request import QueuedPosition, QueueRequest, QueueStatus, Reason
+from position_sync_dagster.domain.update import (
+    PositionUpdate,
+    PriceKind,
+    Source,
+    TradingMode,
+    ValueOrigin,
+    trading_mode_of,
+)
+from position_sync_dagster.errors import InvalidRequestError
+from position_sync_dagster.lake.storage.schemas import (
+    ACTIVE_STRATEGIES,
+    BROKER_POSITIONS,
+    CONTRACTS,
+    GATEWAY_SESSIONS,
+    LIVE,
+    LIVE_PART,
+    POSITION_QUEUE,
+    POSITION_UPDATES,
+    TableSpec,
+)
+
+_INSTRUMENT = tuple(Instrument.__dataclass_fields__)
+_REQUEST = tuple(QueuedPosition.__dataclass_fields__)
+_BROKER = tuple(f for f in BrokerPosition.__dataclass_fields__ if f != "instrument")
+_SPLIT = {"bucket": LIVE, "part": LIVE_PART}
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_TICK = timedelta(microseconds=1)
+
+
+def frame_of(spec: TableSpec, rows: Iterable[Mapping[str, Any]]) -> pl.DataFrame:
+    """Give a frame of the table's schema; a column that a row lacks is null.
+
+    Raises:
+        InvalidRequestError: A text cannot be stored, since it holds half a surrogate pair.
+    """
+    listed = list(rows)
+    return _frame(spec, {name: [row.get(name) for row in listed] for name in spec.columns})
+
+
+def moment(at: datetime | None) -> pl.Expr:
+    """Give a moment as an expression; `pl.lit` of a `datetime` takes forty times as long."""
+    ticks = None if at is None else (at - _EPOCH) // _TICK
+    return pl.lit(ticks, pl.Int64).cast(pl.Datetime("us", "UTC"))
+
+
+def new_request_rows(
+    ids: Iterable[str], requests: Collection[QueueRequest], now: datetime
+) -> pl.DataFrame:
+    """Give the live rows of new requests, without the columns that are null at first."""
+    given: dict[str, list[Any]] = {
+        "request_id": list(ids),
+        "account": [request.account for request in requests],
+        "conid": [request.conid for request in requests],
+        "symbol": [request.symbol for request in requests],
+        "priority": [request.priority for request in requests],
+        "reason": [request.reason.value for request in requests],
+    }
+    return _frame(POSITION_QUEUE, given).with_columns(
+        status=pl.lit(QueueStatus.PENDING.value),
+        attempts=pl.lit(0, pl.Int64),
+        created_at=moment(now),
+        updated_at=moment(now),
+        bucket=pl.lit(LIVE),
+        part=pl.lit(LIVE_PART),
+    )
+
+
+def requests_of(frame: pl.DataFrame) -> list[QueuedPosition]:
+    """Read requests."""
+    columns = {name: frame.get_column(name).to_list() for name in _REQUEST}
+    columns["status"] = [QueueStatus(text) for text in columns["status"]]
+    columns["reason"] = [Reason(text) for text in columns["reason"]]
+    return [QueuedPosition(*row) for row in zip(*columns.values(), strict=True)]
+
+
+def leg_rows(legs: Iterable[ActiveContract]) -> pl.DataFrame:
+    """Give the live rows of legs."""
+    return frame_of(ACTIVE_STRATEGIES, (_fields(leg) | _SPLIT for leg in legs))
+
+
+def legs_of(frame: pl.DataFrame) -> list[ActiveContract]:
+    """Read legs."""
+    plain = frame.drop("bucket", "part", strict=False)
+    return [
+        ActiveContract(**row | {"right": Right(row["right"])})
+        for row in plain.iter_rows(named=True)
+    ]
+
+
+def update_rows(updates: Sequence[PositionUpdate]) -> pl.DataFrame:
+    """Give the rows of updates; `date` is the UTC date of their timestamp."""
+    frame = frame_of(POSITION_UPDATES, (_fields(update) for update in updates))
+    return frame.with_columns(date=pl.col("timestamp").dt.date())
+
+
+def updates_of(frame: pl.DataFrame) -> list[PositionUpdate]:
+    """Read updates; a text that is not known is None, so that one row never hides the others."""
+    return [
+        PositionUpdate(
+            **row
+            | {
+                "right": _known(Right, row["right"]),
+                "price_kind": _known(PriceKind, row["price_kind"]),
+                "source": Source(row["source"]),
+                "value_source": _known(ValueOrigin, row["value_source"]) or ValueOrigin.NONE,
+                "trading_mode": _known(TradingMode, row["trading_mode"]),
+            }
+        )
+        for row in frame.drop("date", strict=False).iter_rows(named=True)
+    ]
+
+
+def broker_rows(
+    positions: Iterable[BrokerPosition], session: GatewaySession | None
+) -> pl.DataFrame:
+    """Give the rows of broker positions, with the session that wrote them."""
+    owner = {
+        "session_id": session.session_id if session else None,
+        "fencing_token": session.fencing_token if session else None,
+    }
+    return frame_of(
+        BROKER_POSITIONS,
+        (
+            {name: getattr(p, name) for name in _BROKER}
+            | _fields(p.instrument)
+            | {"trading_mode": trading_mode_of(p.account)}
+            | owner
+            for p in positions
+        ),
+    )
+
+
+def broker_positions_of(frame: pl.DataFrame) -> list[BrokerPosition]:
+    """Read broker positions."""
+    return [
+        BrokerPosition(
+            instrument=Instrument(
+                **{name: row[name] for name in _INSTRUMENT} | {"right": _maybe(Right, row["right"])}
+            ),
+            **{name: row[name] for name in _BROKER}
+            | {
+                "completeness": Completeness(row["completeness"]),
+                "value_source": ValueOrigin(row["value_source"]),
+            },
+        )
+        for row in frame.iter_rows(named=True)
+    ]
+
+
+def contract_rows(details: Iterable[ContractDetails]) -> pl.DataFrame:
+    """Give the rows of contract details."""
+    return frame_of(CONTRACTS, (_fields(one) for one in details))
+
+
+def contracts_of(frame: pl.DataFrame) -> list[ContractDetails]:
+    """Read contract details."""
+    return [
+        ContractDetails(**row | {"right": _maybe(Right, row["right"])})
+        for row in frame.iter_rows(named=True)
+    ]
+
+
+def session_rows(sessions: Iterable[GatewaySession]) -> pl.DataFrame:
+    """Give the live rows of sessions."""
+    return frame_of(GATEWAY_SESSIONS, (_fields(session) | _SPLIT for session in sessions))
+
+
+def sessions_of(frame: pl.DataFrame) -> list[GatewaySession]:
+    """Read sessions."""
+    plain = frame.drop("bucket", "part", strict=False)
+    return [
+        GatewaySession(**row | {"owner": Owner(row["owner"]), "state": SessionState(row["state"])})
+        for row in plain.iter_rows(named=True)
+    ]
+
+
+def _frame(spec: TableSpec, columns: Mapping[str, list[Any]]) -> pl.DataFrame:
+    try:
+        return pl.DataFrame(columns, schema={name: spec.polars[name] for name in columns})
+    except UnicodeEncodeError as error:
+        raise InvalidRequestError(
+            f"A text for {spec.name} is no Unicode: {error.object[:40]!r}.",
+            remedy="Take out the lone surrogate at position " + str(error.start) + ".",
+        ) from None
+
+
+def _fields(value: Any) -> dict[str, Any]:
+    return {name: getattr(value, name) for name in value.__dataclass_fields__}
+
+
+def _known(kind: type[StrEnum], text: str | None) -> Any:
+    return kind(text) if text is not None and text in kind.__members__ else None
+
+
+def _maybe(kind: type[Any], text: str | None) -> Any:
+    return None if text is None else kind(text)

@@ -1,0 +1,158 @@
+"""What keeps a table as fast after a million commits: compaction, checkpoint, retention."""
+
+import logging
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import polars as pl
+from deltalake import DeltaTable
+
+from position_sync_dagster.errors import CommitContentionError, LakeError, LakeNotWritableError
+from position_sync_dagster.lake.storage.commit_errors import STORAGE_ERRORS
+from position_sync_dagster.lake.storage.ids import new_part
+from position_sync_dagster.lake.storage.schemas import LIVE
+from position_sync_dagster.lake.storage.table import Table, actions, overwrite, scan
+
+logger = logging.getLogger(__name__)
+
+COMPACT_FROM = 32
+"""Small files of one kind from which they are merged."""
+
+TIDY_BYTES = 1024 * 1024
+SMALL_BYTES = 16 * 1024 * 1024
+"""A file from this size on is left alone; merging it again would cost more than it saves. Writers
+merge up to the first bound on their way, `maintain` up to the second."""
+
+MOST_FILES = 512
+"""Files merged in one commit; the rest waits for the next turn."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MaintenanceResult:
+    """What one turn did to one table.
+
+    Attributes:
+        compacted: Files that were merged into fewer.
+        deleted: Files that were deleted, since no version within the retention needs them.
+        files: Data files of the newest version.
+        version: The newest version.
+        skipped: Why a part was left for the next turn; None when all was done.
+    """
+
+    table: str
+    compacted: int
+    deleted: int
+    files: int
+    version: int
+    skipped: str | None = None
+
+
+def maintain(table: Table, *, clean_now: bool = False) -> MaintenanceResult:
+    """Merge small files, write a checkpoint, delete what the retention lets go; blocks.
+
+    Writers and readers go on beside it. A writer that wins makes this turn shorter, never wrong.
+
+    Args:
+        clean_now: Ignore the retention, for tests and for tables that nobody else has open.
+    """
+    skipped = None
+    compacted = 0
+    full = False
+    try:
+        compacted = compact(table, SMALL_BYTES)
+    except CommitContentionError:
+        skipped = "compaction: other writers kept winning"
+    except LakeNotWritableError:
+        full = True
+    deleted = table.snapshot(lambda handle: _clean(table, handle, clean_now=clean_now))
+    if full:  # and may have room now
+        compacted = compact(table, SMALL_BYTES)
+    files, version = table.snapshot(lambda handle: (actions(handle).height, handle.version()))
+    return MaintenanceResult(
+        table=table.spec.name,
+        compacted=compacted,
+        deleted=deleted,
+        files=files,
+        version=version,
+        skipped=skipped,
+    )
+
+
+def tidy(table: Table) -> None:
+    """Merge the smallest files when enough commits came; called by writers after a commit."""
+    if not table.crowded():
+        return
+    try:
+        compact(table, TIDY_BYTES)
+    except (*STORAGE_ERRORS, LakeError) as error:
+        # The commit before it is whole; the next turn merges more.
+        logger.info("no compaction of %s: %s", table.path, error)
+
+
+def compact(table: Table, small_bytes: int) -> int:
+    """Merge files smaller than `small_bytes`; give how many were merged.
+
+    Ended rows of a table with parts are merged by an overwrite of those parts alone, which meets
+    no change of the live rows. The other tables use Delta's own compaction.
+    """
+    if "part" in table.spec.partition_by:
+        return sum(_merge_parts(table, bucket, small_bytes) for bucket in _buckets(table))
+    return table.transact(lambda handle: _compact_by_delta(handle, small_bytes))
+
+
+def _buckets(table: Table) -> list[str]:
+    files = table.snapshot(actions)
+    if files.is_empty():
+        return []
+    return sorted(set(files.get_column("partition.bucket")) - {LIVE})
+
+
+def _merge_parts(table: Table, bucket: str, small_bytes: int) -> int:
+    def step(handle: DeltaTable) -> int:
+        files = actions(handle).filter(pl.col("partition.bucket") == bucket)
+        sizes = files.group_by("partition.part").agg(
+            pl.col("size_bytes").sum(), pl.len().alias("files")
+        )
+        small = sizes.filter(pl.col("size_bytes") < small_bytes).sort("partition.part")
+        chosen = small.head(MOST_FILES)
+        if chosen.height < COMPACT_FROM:
+            return 0
+        part = new_part(datetime.now(UTC))
+        names = ",".join(f"'{name}'" for name in chosen.get_column("partition.part"))
+        rows = scan(handle, table.spec, f"bucket = '{bucket}' AND part IN ({names})")
+        ordered = rows.with_columns(part=pl.lit(part)).sort(table.spec.indexed[0])
+        predicate = f"bucket = '{bucket}' AND part IN ({names},'{part}')"
+        overwrite(handle, ordered, predicate, {"action": "compact"})
+        return int(chosen.get_column("files").sum())
+
+    return table.transact(step)
+
+
+def _compact_by_delta(handle: DeltaTable, small_bytes: int) -> int:
+    files = actions(handle)
+    if files.is_empty() or not _fragmented(files, small_bytes):
+        return 0
+    metrics = handle.optimize.compact(target_size=small_bytes)
+    return int(metrics["numFilesRemoved"])
+
+
+def _fragmented(files: pl.DataFrame, small_bytes: int) -> bool:
+    small = files.filter(pl.col("size_bytes") < small_bytes)
+    keys = [name for name in files.columns if name.startswith("partition.")]
+    if not keys:
+        return small.height >= COMPACT_FROM
+    return bool((small.group_by(keys).len().get_column("len") >= COMPACT_FROM).any())
+
+
+def _clean(table: Table, handle: DeltaTable, *, clean_now: bool) -> int:
+    # Only a full vacuum lists the folder: the checkpoints of writers drop the tombstones by which
+    # a lite one would find what was replaced, and so it leaves most of it for ever.
+    deleted = handle.vacuum(
+        retention_hours=0 if clean_now else None,
+        dry_run=False,
+        enforce_retention_duration=not clean_now,
+        full=True,
+    )
+    table.checkpoint(handle)
+    handle.cleanup_metadata()
+    return len(deleted)

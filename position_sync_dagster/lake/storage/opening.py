@@ -1,0 +1,178 @@
+"""Open the table at a path: create it, check it, migrate it, or say what lies there instead."""
+
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from deltalake import CommitProperties, DeltaTable, Field
+from deltalake.exceptions import TableNotFoundError
+from deltalake.schema import PrimitiveType
+
+from position_sync_dagster.errors import BrokenTableError, ForeignTableError, NewerTableError
+from position_sync_dagster.lake.delta_log.commit_log import ASIDE, LOG
+from position_sync_dagster.lake.storage.commit_errors import (
+    STORAGE_ERRORS,
+    Fault,
+    Replan,
+    classify,
+    explain,
+)
+from position_sync_dagster.lake.storage.schemas import NAME_PROPERTY, VERSION_PROPERTY, TableSpec
+
+logger = logging.getLogger(__name__)
+
+TURN_LOCK = ".turn.lock"
+"""The file by which writers of one table queue up; it may lie in a folder before its table."""
+
+_TRIES = 3
+
+
+def located(path: str | Path) -> str:
+    """Give the absolute path of a local table, or the URI of a remote one."""
+    text = str(path)
+    if "://" in text and not text.startswith("file://"):
+        return text.rstrip("/")
+    return os.path.abspath(text.removeprefix("file://"))
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a table lies and what it must be.
+
+    Attributes:
+        path: An absolute path or a URI.
+    """
+
+    path: str
+    spec: TableSpec
+    options: Mapping[str, str] | None
+
+    @property
+    def remote(self) -> bool:
+        """Tell whether the table lies in an object store."""
+        return "://" in self.path
+
+    def open(self, *, create: bool = True) -> DeltaTable:
+        """Open the newest version; create the table where nothing is.
+
+        Args:
+            create: Whether it may be created: not by a process that has had it open.
+
+        Raises:
+            ForeignTableError, NewerTableError, BrokenTableError, LakeNotWritableError.
+            Replan: The table was migrated; open it again.
+        """
+        error: Exception = FileNotFoundError(self.path)
+        for attempt in range(_TRIES):
+            try:
+                handle = DeltaTable(self.path, storage_options=self._options())
+            except TableNotFoundError as missing:
+                # Another process may be creating it: what looks odd is looked at twice.
+                odd = self.odd_folder()
+                if odd and attempt:
+                    raise odd from missing
+                if odd:
+                    continue
+                if not create:
+                    raise self._vanished() from missing
+            except STORAGE_ERRORS as unreadable:
+                if not self.remote and os.path.isfile(self.path):
+                    raise self._foreign("it is a file") from unreadable
+                raise explain(unreadable, self.path) from unreadable
+            else:
+                self._check(handle)
+                return handle
+            try:
+                return self._create()
+            except STORAGE_ERRORS as lost:
+                if classify(lost) is Fault.UNWRITABLE:
+                    raise explain(lost, self.path) from lost
+                error = lost
+        raise explain(error, self.path) from error
+
+    def _create(self) -> DeltaTable:
+        return DeltaTable.create(
+            self.path,
+            schema=self.spec.delta,
+            partition_by=list(self.spec.partition_by),
+            name=self.spec.name,
+            configuration=self.spec.configuration,
+            storage_options=self._options(),
+            raise_if_key_not_exists=False,
+            # Without it the loser of a race creates the table once more, as version 1, over the
+            # winner's properties.
+            commit_properties=CommitProperties(max_commit_retries=0),
+        )
+
+    def _vanished(self) -> BrokenTableError:
+        return BrokenTableError(
+            f"The table {self.path} was deleted or moved away under this process.",
+            remedy="Put it back from a copy. To begin with an empty one, end the program and "
+            "start it again.",
+        )
+
+    def _options(self) -> dict[str, str] | None:
+        return dict(self.options) if self.options else None
+
+    def odd_folder(self) -> BrokenTableError | ForeignTableError | None:
+        """Tell what is odd about a folder without a log; None where a table may be made."""
+        if self.remote or not os.path.exists(self.path):
+            return None
+        try:
+            found = sorted(
+                name
+                for name in os.listdir(self.path)
+                if name != TURN_LOCK and not name.startswith(ASIDE)
+            )
+        except OSError as error:
+            raise explain(error, self.path) from error
+        if found in ([], [LOG]):
+            return None
+        if LOG in found:
+            return BrokenTableError(
+                f"The table {self.path} has data but no log.",
+                remedy="Restore its _delta_log from a copy, or move the folder away to start with "
+                "an empty table.",
+            )
+        return self._foreign(f"it holds {found[0]!r} and no Delta table")
+
+    def _check(self, handle: DeltaTable) -> None:
+        properties = handle.metadata().configuration
+        name, text = properties.get(NAME_PROPERTY), properties.get(VERSION_PROPERTY, "")
+        if name != self.spec.name or not text.isdigit():
+            raise self._foreign(f"it holds {f'the table {name!r}' if name else 'a foreign table'}")
+        if int(text) > self.spec.version:
+            raise NewerTableError(
+                f"The table {self.path} has schema version {text}; this release knows "
+                f"{self.spec.version}.",
+                remedy="Install the release that wrote it, or a later one.",
+            )
+        found = {f.name: str(getattr(f.type, "type", f.type)) for f in handle.schema().fields}
+        wanted = {column: kind.value for column, kind in self.spec.columns.items()}
+        odd = [column for column, kind in found.items() if wanted.get(column) != kind]
+        if odd or list(handle.metadata().partition_columns) != list(self.spec.partition_by):
+            raise self._foreign(f"its schema is another one ({', '.join(odd) or 'partitions'})")
+        missing = [column for column in wanted if column not in found]
+        if int(text) < self.spec.version:
+            self._migrate(handle, missing)
+        elif missing:
+            raise self._foreign(f"its schema lacks {', '.join(missing)}")
+
+    def _migrate(self, handle: DeltaTable, missing: list[str]) -> None:
+        logger.info("migrating %s to schema version %d", self.path, self.spec.version)
+        # Columns first: a process that dies in between is followed by one that does the rest.
+        if missing:
+            kinds = [(column, self.spec.columns[column].value) for column in missing]
+            handle.alter.add_columns([Field(c, PrimitiveType(kind)) for c, kind in kinds])
+        handle.alter.set_table_properties(
+            {VERSION_PROPERTY: str(self.spec.version)}, raise_if_not_exists=False
+        )
+        raise Replan
+
+    def _foreign(self, detail: str) -> ForeignTableError:
+        return ForeignTableError(
+            f"{self.path} is not the table {self.spec.name!r} of this package: {detail}.",
+            remedy="Point POSITION_SYNC_LAKE at another folder, or move this one away.",
+        )

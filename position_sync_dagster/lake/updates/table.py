@@ -1,0 +1,57 @@
+"""The table of values, for asyncio."""
+
+from pathlib import Path
+from typing import Unpack
+
+from position_sync_dagster.lake.storage.schemas import POSITION_UPDATES
+from position_sync_dagster.lake.storage.table import Table, TableOptions
+from position_sync_dagster.lake.storage.threads import offloaded
+from position_sync_dagster.lake.updates.ledger import AppendResult, SyncUpdates
+
+__all__ = ["AppendResult", "PositionUpdatesTable", "SyncUpdates"]
+
+
+class PositionUpdatesTable:
+    """The table `position_updates`: every value of every holding, for good.
+
+    An `update_id` or a `batch_id` that is in the table is never written again, whatever the
+    clocks say. Each append looks its ids up in the files whose least and greatest id leave room
+    for one of them: next to none for ids that sort by time, as all ids are that this package
+    makes. Give your own ids in order of time too (UUIDs of version 7). Random ones, such as
+    `uuid4`, are as safe, but slow: each append, of whatever ids, then reads the ids of most
+    files, for a second or more at ten million rows.
+
+    Args:
+        delta_lake_path: Folder or `s3://` URI of the table.
+
+    Attributes:
+        sync: The same table as plain calls.
+
+    >>> updates = PositionUpdatesTable("data/lake/position_updates")  # doctest: +SKIP
+    >>> await updates.append([update], batch_id="drain-1")            # doctest: +SKIP
+    >>> (await updates.latest()).select("account", "conid", "position")  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        delta_lake_path: str | Path = "data/lake/position_updates",
+        **options: Unpack[TableOptions],
+    ) -> None:
+        self.table = Table(
+            delta_lake_path,
+            POSITION_UPDATES,
+            **options,
+        )
+        self.sync = SyncUpdates(self.table)
+
+    initialize = offloaded(SyncUpdates.initialize)
+    append = offloaded(SyncUpdates.append)
+    fence = offloaded(SyncUpdates.fence)
+    existing = offloaded(SyncUpdates.existing)
+    latest = offloaded(SyncUpdates.latest)
+    latest_updates = offloaded(SyncUpdates.latest_updates)
+    asof = offloaded(SyncUpdates.asof)
+    latest_since = offloaded(SyncUpdates.latest_since)
+    between = offloaded(SyncUpdates.between)
+    count = offloaded(SyncUpdates.count)
+    version = offloaded(SyncUpdates.version)

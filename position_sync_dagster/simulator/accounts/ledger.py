@@ -1,0 +1,170 @@
+"""The positions of every account, and what fills, closes and assignments do to them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from position_sync_dagster.simulator.books.book import Account, Book
+from position_sync_dagster.simulator.errors import ActionError
+from position_sync_dagster.simulator.market.market import mix
+from position_sync_dagster.simulator.protocol.contract import Contract, SecType
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holding:
+    """Hold one position; `average_cost` is per contract and includes the multiplier.
+
+    `realized` is None until the position trades today. A quantity of 0 is a position closed
+    today: it stays in the lists until the nightly reset.
+    """
+
+    account: str
+    contract: Contract
+    quantity: float
+    average_cost: float
+    realized: float | None = None
+    overnight: float = 0.0
+    """Quantity held at the previous close, for the daily profit."""
+    cash_today: float = 0.0
+    """What today's trades brought in (sold) or cost (bought)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Valuation:
+    """Hold what a position is worth, in the major unit of its currency."""
+
+    price: float
+    value: float
+    unrealized: float
+    daily: float
+
+
+class Ledger:
+    """Keep the holdings; prices come from `price_of(conid)`, in the major unit."""
+
+    def __init__(self, book: Book, price_of: Callable[[int], float]) -> None:
+        self._price_of = price_of
+        self._contracts = book.contracts
+        self.accounts: dict[str, Account] = {account.name: account for account in book.accounts}
+        self.cash: dict[str, float] = {account.name: account.cash for account in book.accounts}
+        self._holdings: dict[tuple[str, int], Holding] = {}
+        for opening in book.openings:
+            contract = book.contracts[opening.conid]
+            cost = opening.average_cost
+            if cost is None:
+                # Near the fair price, but not at it: profits and losses from the start.
+                percent = mix(opening.conid) % 41 - 20
+                factor = contract.multiplier * (1 + percent / 100)
+                cost = round(price_of(opening.conid) * factor, 4)
+            if opening.quantity == 0:
+                cost = 0.0
+            self._holdings[opening.account, opening.conid] = Holding(
+                account=opening.account,
+                contract=contract,
+                quantity=opening.quantity,
+                average_cost=cost,
+                overnight=opening.quantity,
+                realized=None if opening.quantity else 0.0,
+            )
+
+    def holdings(self, account: str | None = None) -> list[Holding]:
+        """List the rows of one account, or of all; closed ones included."""
+        return [h for h in self._holdings.values() if account in (None, h.account)]
+
+    def holding(self, account: str, conid: int) -> Holding | None:
+        """Return one row, or None where the account never held the contract."""
+        return self._holdings.get((account, conid))
+
+    def value(self, holding: Holding, close_price: float) -> Valuation:
+        """Value one holding at the current price against its cost and the previous close."""
+        price = self._price_of(holding.contract.conid)
+        factor = holding.contract.multiplier
+        value = holding.quantity * price * factor
+        unrealized = value - holding.quantity * holding.average_cost
+        return Valuation(
+            price=price,
+            value=value,
+            unrealized=unrealized,
+            daily=value + holding.cash_today - holding.overnight * close_price * factor,
+        )
+
+    def fill(
+        self, account: str, conid: int, quantity: float, price: float | None = None
+    ) -> Holding:
+        """Trade `quantity` (signed) and return the new row.
+
+        `price` is per unit in the major currency; without it the current price is taken.
+        Raises ActionError for an unknown account or conid and for a quantity of 0.
+        """
+        self._known(account, conid)
+        if quantity == 0:
+            raise ActionError("quantity", "a fill of 0 contracts changes nothing")
+        contract = self._contracts[conid]
+        paid = (self._price_of(conid) if price is None else price) * contract.multiplier
+        old = self._holdings.get((account, conid)) or Holding(
+            account=account, contract=contract, quantity=0.0, average_cost=0.0
+        )
+        held = old.quantity + quantity
+        realized = old.realized or 0.0
+        if old.quantity * quantity >= 0:
+            cost = (old.quantity * old.average_cost + quantity * paid) / held
+        else:
+            closed = min(abs(quantity), abs(old.quantity)) * (1 if old.quantity > 0 else -1)
+            realized += closed * (paid - old.average_cost)
+            flipped = held * old.quantity < 0
+            cost = paid if flipped else old.average_cost if held else 0.0
+        new = replace(
+            old,
+            quantity=held,
+            average_cost=cost,
+            realized=realized,
+            cash_today=old.cash_today - quantity * paid,
+        )
+        self._holdings[account, conid] = new
+        if contract.sec_type not in (SecType.FUT,):
+            self.cash[account] -= quantity * paid
+        return new
+
+    def close(self, account: str, conid: int) -> Holding:
+        """Trade a position down to 0 at the current price and return its row."""
+        held = self._held(account, conid)
+        return self.fill(account, conid, -held.quantity)
+
+    def assign(self, account: str, conid: int) -> list[Holding]:
+        """Assign a short option: it goes away and its underlying comes at the strike.
+
+        Returns the changed rows; options on an index settle in cash, so only one changes.
+        """
+        held = self._held(account, conid)
+        option = held.contract
+        if not option.is_option or held.quantity >= 0:
+            raise ActionError("conid", f"{option.local_symbol} is not a short option")
+        rows = [self.fill(account, conid, -held.quantity, 0.0)]
+        under = self._contracts[option.under_conid]
+        if under.sec_type is not SecType.IND:
+            units = option.multiplier / under.multiplier * -held.quantity
+            side = 1.0 if option.right == "P" else -1.0
+            rows.append(self.fill(account, under.conid, side * units, option.strike))
+        return rows
+
+    def reset_day(self) -> None:
+        """Forget the closed rows and today's realized profits, as the nightly reset does."""
+        self._holdings = {
+            key: replace(holding, realized=None, overnight=holding.quantity, cash_today=0.0)
+            for key, holding in self._holdings.items()
+            if holding.quantity
+        }
+
+    def _known(self, account: str, conid: int) -> None:
+        if account not in self.accounts:
+            raise ActionError("account", f"there is no account {account!r} on this login")
+        if conid not in self._contracts:
+            raise ActionError("conid", f"no contract of the book has conid {conid}")
+
+    def _held(self, account: str, conid: int) -> Holding:
+        self._known(account, conid)
+        held = self._holdings.get((account, conid))
+        if held is None or not held.quantity:
+            raise ActionError("conid", f"{account} does not hold conid {conid}")
+        return held

@@ -1,0 +1,197 @@
+"""The shape of a book file: what may stand in it, before it is resolved into a Book."""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Annotated, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    Tag,
+    model_validator,
+)
+
+from position_sync_dagster.simulator.protocol.contract import SecType
+
+ACCOUNT_PREFIX = "DUSIM"
+MAX_STRIKES = 1000
+PermissionCode = Literal[354, 10089, 10090, 10091, 10167, 10168, 10197]
+
+
+def _account_name(value: str) -> str:
+    if not value.startswith(ACCOUNT_PREFIX) or not value.isalnum():
+        raise ValueError(
+            f"an account of the simulator starts with {ACCOUNT_PREFIX} and has letters and "
+            "digits only, so that it is never taken for a real one"
+        )
+    return value
+
+
+def _expiry(value: object) -> str:
+    text = str(value)
+    try:
+        datetime.strptime(text, "%Y%m%d")  # noqa: DTZ007 - a date only, no time zone
+    except ValueError:
+        raise ValueError("an expiry is a date written as YYYYMMDD") from None
+    return text
+
+
+def _right(value: object) -> str:
+    short = {"C": "C", "CALL": "C", "P": "P", "PUT": "P"}.get(str(value).upper())
+    if short is None:
+        raise ValueError("a right is C, CALL, P or PUT")
+    return short
+
+
+AccountName = Annotated[str, AfterValidator(_account_name)]
+Expiry = Annotated[str, BeforeValidator(_expiry)]
+Right = Annotated[str, BeforeValidator(_right)]
+Conid = Annotated[int, Field(gt=0, lt=2**31)]
+
+
+class Part(BaseModel):
+    """Refuse unknown fields in every part of a book."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class AccountPart(Part):
+    name: AccountName
+    currency: str = "USD"
+    cash: float = 0.0
+
+
+class UnderlyingPart(Part):
+    symbol: str = Field(min_length=1)
+    conid: Conid
+    price: PositiveFloat
+    volatility: NonNegativeFloat
+    currency: str = "USD"
+    exchange: str = "NASDAQ"
+    sec_type: SecType = SecType.STK
+    name: str = ""
+    price_magnifier: PositiveInt = 1
+    min_tick: PositiveFloat = 0.01
+    multiplier: PositiveFloat = 1.0
+    """For an underlying that is itself a future."""
+    expiry: Expiry | None = None
+
+
+class ContractPart(Part):
+    """Define one more contract on an underlying of the book."""
+
+    conid: Conid
+    underlying: str
+    sec_type: SecType
+    expiry: Expiry | None = None
+    strike: PositiveFloat | None = None
+    right: Right | None = None
+    multiplier: PositiveFloat | None = None
+    exchange: str | None = None
+    currency: str | None = None
+    trading_class: str | None = None
+    local_symbol: str | None = None
+    price_magnifier: PositiveInt = 1
+    min_tick: PositiveFloat = 0.01
+
+
+class StrikeRange(Part):
+    start: PositiveFloat
+    stop: PositiveFloat
+    step: PositiveFloat
+
+    @model_validator(mode="after")
+    def _countable(self) -> StrikeRange:
+        if not 0 <= (self.stop - self.start) / self.step <= MAX_STRIKES:
+            raise ValueError(f"a range of strikes goes upwards and has at most {MAX_STRIKES}")
+        return self
+
+    def values(self) -> list[float]:
+        """List the strikes from start to stop, both included, in decimal arithmetic."""
+        at, stop, step = (Decimal(str(x)) for x in (self.start, self.stop, self.step))
+        strikes = []
+        while at <= stop:
+            strikes.append(float(at))
+            at += step
+        return strikes
+
+
+def _strikes_kind(value: object) -> str:
+    return "range" if isinstance(value, (dict, StrikeRange)) else "list"
+
+
+Strikes = Annotated[
+    Annotated[list[PositiveFloat], Field(min_length=1), Tag("list")]
+    | Annotated[StrikeRange, Tag("range")],
+    Discriminator(_strikes_kind),
+]
+
+
+class ChainPart(Part):
+    """Define a whole chain; conids count up by expiry, then strike, then right."""
+
+    name: str = Field(min_length=1)
+    underlying: str
+    first_conid: Conid
+    expiries: Annotated[list[Expiry], Field(min_length=1)]
+    strikes: Strikes
+    rights: Annotated[list[Right], Field(min_length=1)] = ["C", "P"]
+    sec_type: Literal[SecType.OPT, SecType.FOP] = SecType.OPT
+    multiplier: PositiveFloat = 100.0
+    exchange: str | None = None
+    trading_class: str | None = None
+    price_magnifier: PositiveInt = 1
+    min_tick: PositiveFloat = 0.01
+
+
+class PositionPart(Part):
+    """Hold one contract, or (with `chain`) every contract of a chain.
+
+    `quantities` repeats over the chain; without `average_cost` one near the first fair price is
+    taken. A quantity of 0 is a position closed today.
+    """
+
+    account: AccountName
+    conid: Conid | None = None
+    chain: str | None = None
+    quantity: float | None = None
+    quantities: Annotated[list[float], Field(min_length=1)] | None = None
+    average_cost: float | None = None
+
+
+class PermissionPart(Part):
+    conid: Conid
+    code: PermissionCode
+
+
+class NoBidPart(Part):
+    """Describe a contract that nobody bids for; `last` is an old trade."""
+
+    conid: Conid
+    ask: PositiveFloat = 0.05
+    last: PositiveFloat | None = None
+
+
+class BookPart(Part):
+    """Be the whole file."""
+
+    name: str = ""
+    as_of: date
+    rate: float = 0.04
+    accounts: Annotated[list[AccountPart], Field(min_length=1)]
+    underlyings: Annotated[list[UnderlyingPart], Field(min_length=1)]
+    contracts: list[ContractPart] = []
+    chains: list[ChainPart] = []
+    positions: list[PositionPart] = []
+    permissions: list[PermissionPart] = []
+    no_bid: list[NoBidPart] = []
+    halted: list[Conid] = []

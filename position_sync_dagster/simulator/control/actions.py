@@ -1,0 +1,153 @@
+"""Actions by name with checked arguments, for the control port and for scenario files."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from position_sync_dagster.simulator.errors import ActionError
+
+if TYPE_CHECKING:
+    from position_sync_dagster.simulator.server import Simulator
+
+
+class Arguments(BaseModel):
+    """Refuse unknown arguments."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+class NoArguments(Arguments):
+    pass
+
+
+class Fill(Arguments):
+    account: str
+    conid: int
+    quantity: float
+    price: Annotated[float, Field(ge=0)] | None = None
+
+
+class Holder(Arguments):
+    account: str
+    conid: int
+
+
+class Disconnect(Arguments):
+    client_id: int | None = None
+    busy_s: Annotated[float, Field(ge=0)] = 0.0
+
+
+class SendError(Arguments):
+    code: int
+    text: str | None = None
+    req_id: int = -1
+    client_id: int | None = None
+
+
+class ConnectivityState(Arguments):
+    state: Literal["lost", "restored_data_lost", "restored_data_kept"]
+
+
+class FarmNotice(Arguments):
+    farm: str = "usfarm"
+    code: int = 2103
+
+
+class LineLimit(Arguments):
+    limit: Annotated[int, Field(ge=0)]
+
+
+class Permission(Arguments):
+    conid: int | None = None
+    code: int | None = None
+
+
+class PinQuote(Arguments):
+    conid: int
+    bid: float | None = None
+    ask: float | None = None
+    last: float | None = None
+    mark: float | None = None
+    no_mark: bool = False
+    release: bool = False
+
+
+class Freeze(Arguments):
+    frozen: bool = True
+
+
+def _from_hex(value: object) -> bytes:
+    return bytes.fromhex(str(value))
+
+
+class Raw(Arguments):
+    data: Annotated[bytes, BeforeValidator(_from_hex)] = Field(alias="hex")
+    client_id: int | None = None
+
+
+class Port(Arguments):
+    port: Annotated[int, Field(ge=0, le=65535)] = 0
+
+
+class Restart(Arguments):
+    down_s: Annotated[float, Field(ge=0)] = 1.0
+
+
+class Step(Arguments):
+    count: Annotated[int, Field(ge=1, le=100_000)] = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Action:
+    """Join the arguments of an action with the simulator's method that does it."""
+
+    arguments: type[Arguments]
+    method: str
+
+
+ACTIONS: dict[str, Action] = {
+    "fill": Action(arguments=Fill, method="fill"),
+    "close": Action(arguments=Holder, method="close_position"),
+    "assign": Action(arguments=Holder, method="assign"),
+    "disconnect": Action(arguments=Disconnect, method="disconnect"),
+    "error": Action(arguments=SendError, method="send_error"),
+    "connectivity": Action(arguments=ConnectivityState, method="connectivity"),
+    "farm": Action(arguments=FarmNotice, method="farm"),
+    "line_limit": Action(arguments=LineLimit, method="set_line_limit"),
+    "pause": Action(arguments=NoArguments, method="pause"),
+    "resume": Action(arguments=NoArguments, method="resume"),
+    "permissions": Action(arguments=Permission, method="set_permission"),
+    "quote": Action(arguments=PinQuote, method="pin_quote"),
+    "freeze": Action(arguments=Freeze, method="freeze"),
+    "raw": Action(arguments=Raw, method="send_raw"),
+    "port": Action(arguments=Port, method="move_port"),
+    "restart": Action(arguments=Restart, method="restart"),
+    "reset_day": Action(arguments=NoArguments, method="reset_day"),
+    "step": Action(arguments=Step, method="step"),
+}
+"""Every action, under the name of its `POST` path and of `do` in a scenario."""
+
+
+def check(name: str, given: dict[str, Any]) -> Arguments:
+    """Return the checked arguments of an action; raises ActionError naming the bad one."""
+    action = ACTIONS.get(name)
+    if action is None:
+        raise ActionError("do", f"there is no action {name!r}; use one of {', '.join(ACTIONS)}")
+    try:
+        return action.arguments.model_validate(given)
+    except ValidationError as problem:
+        first = problem.errors()[0]
+        field = ".".join(str(step) for step in first["loc"]) or "body"
+        raise ActionError(field, str(first["msg"])) from None
+
+
+async def perform(simulator: Simulator, name: str, arguments: Arguments) -> Any:
+    """Do an action and return what its method returns; raises ActionError."""
+    method: Callable[..., Any | Awaitable[Any]] = getattr(simulator, ACTIONS[name].method)
+    result = method(**{key: getattr(arguments, key) for key in type(arguments).model_fields})
+    return await result if inspect.isawaitable(result) else result

@@ -1,0 +1,141 @@
+"""The control port: counts to read and faults to cause, over HTTP on 127.0.0.1."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from position_sync_dagster.simulator.control.actions import ACTIONS, check, perform
+from position_sync_dagster.simulator.errors import ActionError, PortTakenError
+
+if TYPE_CHECKING:
+    from position_sync_dagster.simulator.server import Simulator
+
+LOCALHOST = "127.0.0.1"
+"""The control port is never opened to other machines, whatever the gateway's host is."""
+
+
+class _Server(uvicorn.Server):
+    """Leave the signals to the program that runs the loop, and tell when it listens."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.listening = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        try:
+            await super().startup(sockets=sockets)
+        finally:
+            self.listening.set()
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class ControlPort:
+    """Serve one simulator's control API in the running event loop."""
+
+    def __init__(self, simulator: Simulator, port: int) -> None:
+        self._simulator = simulator
+        self.port = port
+        self._server: _Server | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Listen; raises PortTakenError."""
+        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((LOCALHOST, self.port))
+        except (OSError, OverflowError) as problem:
+            listener.close()
+            reason = getattr(problem, "strerror", None) or str(problem)
+            raise PortTakenError(LOCALHOST, self.port, reason) from problem
+        self.port = listener.getsockname()[1]
+        config = uvicorn.Config(
+            self._app(),
+            log_config=None,
+            log_level="warning",
+            access_log=False,
+            lifespan="off",
+            timeout_graceful_shutdown=1,
+        )
+        self._server = _Server(config)
+        self._task = asyncio.create_task(self._server.serve(sockets=[listener]))
+        await self._server.listening.wait()
+
+    async def stop(self) -> None:
+        """End the server; open requests get a second to finish."""
+        if self._server is not None and self._task is not None:
+            self._server.should_exit = True
+            await self._task
+
+    def _app(self) -> Starlette:
+        reads = {
+            "/": self._index,
+            "/stats": self._stats,
+            "/positions": self._positions,
+            "/ticks": self._ticks,
+        }
+        routes = [Route(path, read, methods=["GET"]) for path, read in reads.items()]
+        routes += [Route(f"/{name}", self._act, methods=["POST"]) for name in ACTIONS]
+        return Starlette(routes=routes)
+
+    async def _index(self, request: Request) -> JSONResponse:
+        posts = {
+            f"POST /{name}": sorted(
+                field.alias or key for key, field in action.arguments.model_fields.items()
+            )
+            for name, action in ACTIONS.items()
+        }
+        return JSONResponse({"GET": ["/stats", "/positions", "/ticks?conid=&recent="], **posts})
+
+    async def _stats(self, request: Request) -> JSONResponse:
+        return JSONResponse(self._simulator.stats())
+
+    async def _positions(self, request: Request) -> JSONResponse:
+        return JSONResponse(self._simulator.positions())
+
+    async def _ticks(self, request: Request) -> JSONResponse:
+        given = request.query_params.get("conid")
+        try:
+            conid = None if given is None else int(given)
+        except ValueError:
+            return _problem(400, "conid", f"{given!r} is not a whole number")
+        if request.query_params.get("recent") in ("1", "true"):
+            return JSONResponse(self._simulator.recent_ticks(conid))
+        if conid is None:
+            return _problem(400, "conid", "this query parameter is required")
+        return JSONResponse(self._simulator.ticks(conid))
+
+    async def _act(self, request: Request) -> JSONResponse:
+        name = request.url.path.strip("/")
+        body = await request.body()
+        try:
+            given: Any = json.loads(body) if body else {}
+        except ValueError as problem:
+            return _problem(400, "body", f"not JSON: {problem}")
+        if not isinstance(given, dict):
+            return _problem(400, "body", "a JSON object is expected")
+        try:
+            result = await perform(self._simulator, name, check(name, given))
+        except ActionError as problem:
+            return _problem(422, problem.field, problem.cause)
+        except PortTakenError as problem:
+            return _problem(422, "port", str(problem))
+        return JSONResponse({"ok": True, "result": result})
+
+
+def _problem(status: int, field: str, cause: str) -> JSONResponse:
+    return JSONResponse({"ok": False, "field": field, "error": cause}, status_code=status)

@@ -1,0 +1,70 @@
+"""Market data lines: who streams what, counted as the gateway counts."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from position_sync_dagster.simulator.market.market import Quote
+from position_sync_dagster.simulator.protocol.contract import Contract
+from position_sync_dagster.simulator.session import Session
+
+
+@dataclass(slots=True, kw_only=True)
+class Line:
+    """Hold one running market data request; `last` is the quote its client knows."""
+
+    session: Session
+    req_id: int
+    contract: Contract
+    mark: bool
+    delayed: bool
+    greeks: bool
+    snapshot: bool
+    last: Quote | None = None
+
+
+class Lines:
+    """Hold every line of the login, shared by all its clients.
+
+    A second request for the same contract is another line: no source was found that says a
+    gateway merges them, so this is the worst case.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.peak = 0
+        self._lines: dict[tuple[Session, int], Line] = {}
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+    def __iter__(self) -> Iterator[Line]:
+        return iter(list(self._lines.values()))
+
+    @property
+    def full(self) -> bool:
+        return len(self._lines) >= self.limit
+
+    def get(self, session: Session, req_id: int) -> Line | None:
+        return self._lines.get((session, req_id))
+
+    def take(self, line: Line) -> None:
+        """Count a line from now on."""
+        self._lines[line.session, line.req_id] = line
+        self.peak = max(self.peak, len(self._lines))
+
+    def free(self, session: Session, req_id: int) -> Line | None:
+        """Free one line; None when there is none of that id."""
+        return self._lines.pop((session, req_id), None)
+
+    def free_all(self, session: Session | None = None) -> None:
+        """Free every line of one client, or of all."""
+        for key in [key for key in self._lines if session in (None, key[0])]:
+            del self._lines[key]
+
+    def by_conid(self) -> dict[str, int]:
+        """Return conid → number of lines."""
+        counts = Counter(line.contract.conid for line in self._lines.values())
+        return {str(conid): count for conid, count in sorted(counts.items())}

@@ -1,0 +1,170 @@
+"""Ticks: the messages that tell one market data line what changed; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from position_sync_dagster.simulator.market.market import Quote
+from position_sync_dagster.simulator.protocol import messages
+from position_sync_dagster.simulator.protocol.contract import SecType
+from position_sync_dagster.simulator.protocol.messages import Fields
+
+MARK_PRICE_TICK = "232"
+"""The generic tick that brings mark prices (tick type 37)."""
+
+_LIVE = {
+    "bid_size": 0,
+    "bid": 1,
+    "ask": 2,
+    "ask_size": 3,
+    "last": 4,
+    "last_size": 5,
+    "high": 6,
+    "low": 7,
+    "volume": 8,
+    "close": 9,
+    "model": 13,
+    "open": 14,
+    "timestamp": 45,
+    "halted": 49,
+}
+_DELAYED = {
+    "bid": 66,
+    "ask": 67,
+    "last": 68,
+    "bid_size": 69,
+    "ask_size": 70,
+    "last_size": 71,
+    "high": 72,
+    "low": 73,
+    "volume": 74,
+    "close": 75,
+    "open": 76,
+    "model": 83,
+    "timestamp": 88,
+    "halted": 90,
+}
+"""Delayed tick types as recorded by ibkr-go (delayed_quote_reconnect) and listed in ibapi."""
+
+MARK_PRICE = 37
+PRICE_NAMES = {1: "bid", 2: "ask", 4: "last", 37: "mark", 66: "bid", 67: "ask", 68: "last"}
+
+_COMMON = {
+    100: "Option Volume",
+    101: "Option Open Interest",
+    105: "Average Opt Volume",
+    106: "impvolat",
+    165: "Misc. Stats",
+    221: "Creditman Mark Price",
+    225: "Auction",
+    232: "Pl Price",
+    233: "RTVolume",
+    236: "inventory",
+    258: "Fundamentals",
+    293: "TradeCount",
+    294: "TradeRate",
+    295: "VolumeRate",
+    318: "LastRTHTrade",
+    375: "RTTrdVolume",
+    411: "rthistvol",
+    456: "IBDividends",
+    460: "Bond Factor Multiplier",
+    576: "EtfNavBidAsk(navbidask)",
+    577: "EtfNavLast(navlast)",
+    578: "EtfNavClose(navclose)",
+    586: "IPOHLMPRC",
+    587: "Pl Price Delayed",
+    588: "Futures Open Interest",
+    595: "Short-Term Volume X Mins",
+    614: "EtfNavMisc(high/low)",
+    619: "Creditman Slow Mark Price",
+    623: "EtfFrozenNavLast(fznavlast)",
+}
+"""Legal generic ticks as a gateway lists them (deephaven-ib issues/46, for STK)."""
+
+_ALIASES = {221: 220, 232: 221, 258: 47, 456: 59}
+_LEGAL = frozenset(str(code) for code in (*_COMMON, *_ALIASES.values()))
+
+
+def illegal_list(ticks: tuple[str, ...], text: str, sec_type: str) -> str | None:
+    """Return the refusal of a generic tick list, or None for a legal one.
+
+    One illegal entry refuses the whole request with 321; `mdoff` before the list is legal.
+    """
+    if all(tick in _LEGAL or tick == "mdoff" for tick in ticks):
+        return None
+    legal = ",".join(
+        f"{code}/{_ALIASES[code]}({name})" if code in _ALIASES else f"{code}({name})"
+        for code, name in _COMMON.items()
+    )
+    return (
+        f"Error validating request.-'bQ' : cause - Incorrect generic tick list of {text}.  "
+        f"Legal ones for ({sec_type}) are: {legal}"
+    )
+
+
+def changed(
+    req_id: int,
+    sec_type: SecType,
+    before: Quote | None,
+    quote: Quote,
+    *,
+    epoch_s: int,
+    mark: bool,
+    delayed: bool,
+    greeks: bool = True,
+    halted: bool = False,
+) -> Iterator[Fields]:
+    """Yield the ticks that lead from one quote to the next; `before` None opens the line.
+
+    A side without a price is sent as -1 with size 0 (IB, "Tick Types"); an index has no sides
+    and its last price comes with an EMPTY size (ib_insync issues/428).
+    """
+    types = _DELAYED if delayed else _LIVE
+    index = sec_type is SecType.IND
+    opening = before is None
+    known = quote if before is None else before
+    if quote.last is not None and (opening or quote.trade_step != known.trade_step):
+        yield messages.tick_string(req_id, types["timestamp"], str(epoch_s))
+    if quote.last is not None and (opening or quote.last != known.last):
+        size = "" if index else str(quote.last_size)
+        yield messages.tick_price(req_id, types["last"], quote.last, size)
+    if opening:
+        yield messages.tick_generic(req_id, types["halted"], 1.0 if halted else 0.0)
+    if not index:
+        if opening or quote.bid != known.bid:
+            yield _side(req_id, types["bid"], quote.bid, quote.bid_size)
+        if opening or quote.ask != known.ask:
+            yield _side(req_id, types["ask"], quote.ask, quote.ask_size)
+        if opening or quote.volume != known.volume:
+            yield messages.tick_size(req_id, types["volume"], str(quote.volume))
+    if opening:
+        traded = quote.open if quote.last is None else quote.last
+        for name, price in (
+            ("high", max(quote.open, traded)),
+            ("low", min(quote.open, traded)),
+            ("close", quote.close),
+            ("open", quote.open),
+        ):
+            yield messages.tick_price(req_id, types[name], price, "0")
+    if mark and not delayed and quote.mark is not None and (opening or quote.mark != known.mark):
+        yield messages.tick_price(req_id, MARK_PRICE, quote.mark, "0")
+    model = quote.greeks
+    if model is not None and greeks and (opening or model != known.greeks):
+        yield messages.option_computation(
+            req_id,
+            types["model"],
+            implied_vol=model.implied_vol,
+            delta=model.delta,
+            price=model.price,
+            gamma=model.gamma,
+            vega=model.vega,
+            theta=model.theta,
+            underlying_price=quote.underlying_price,
+        )
+
+
+def _side(req_id: int, tick_type: int, price: float | None, size: int) -> Fields:
+    if price is None:
+        return messages.tick_price(req_id, tick_type, -1.0, "0")
+    return messages.tick_price(req_id, tick_type, price, str(size), 1)

@@ -1,0 +1,79 @@
+"""The contract details message: the longest one, so it has a file to itself."""
+
+from __future__ import annotations
+
+from datetime import date, timedelta
+
+from position_sync_dagster.simulator.protocol.contract import DATED, Contract, SecType
+
+CHICAGO = frozenset({"CME", "CBOT", "CBOE"})
+ORDER_TYPES = (
+    "ACTIVETIM,AD,ADJUST,ALERT,ALLOC,AVGCOST,BASKET,COND,CONDORDER,DAY,DEACT,GAT,GTC,GTD,GTT,"
+    "IOC,LIT,LMT,MIT,MKT,MTL,NONALGO,OCA,PEGBENCH,SCALE,STP,STPLMT,TRAIL,WHATIF"
+)
+
+
+def contract_details(
+    req_id: int, contract: Contract, exchange: str, under_sec_type: str, today: date
+) -> tuple[str, ...]:
+    """Return the details of one contract as routed to `exchange`.
+
+    The layout is that of versions 164 to 178 (recorded by ibkr-go for AAPL and ES): the strike
+    of a non-option is `0`, and an expiry carries time and zone.
+    """
+    derivative = contract.sec_type in DATED
+    zone = "US/Central" if contract.exchange in CHICAGO else "US/Eastern"
+    expiry = f"{contract.expiry} 16:00:00 {zone}" if derivative else ""
+    return (
+        "10",
+        str(req_id),
+        contract.symbol,
+        contract.sec_type,
+        expiry,
+        f"{contract.strike:g}",
+        contract.right,
+        exchange,
+        contract.currency,
+        contract.local_symbol,
+        contract.trading_class,
+        contract.trading_class,
+        str(contract.conid),
+        f"{contract.min_tick:g}",
+        contract.multiplier_text,
+        ORDER_TYPES,
+        ",".join(contract.valid_exchanges),
+        str(contract.price_magnifier),
+        str(contract.under_conid),
+        contract.long_name,
+        contract.exchange if contract.sec_type is SecType.STK else "",
+        contract.expiry[:6],
+        "",
+        "",
+        "",
+        zone,
+        hours(today, "0930", "1600"),
+        hours(today, "0930", "1600"),
+        "",
+        "",
+        "0",
+        "1",
+        contract.underlying if derivative else "",
+        under_sec_type if derivative else "",
+        ",".join("26" for _ in contract.valid_exchanges),
+        contract.expiry,
+        "COMMON" if contract.sec_type is SecType.STK else "",
+        "1",
+        "1",
+        "1",
+    )
+
+
+def hours(today: date, opens: str, closes: str) -> str:
+    """Write six days of trading hours, weekends closed, as `20260406:0930-20260406:1600;…`."""
+    days = []
+    for offset in range(6):
+        day = today + timedelta(days=offset)
+        stamp = f"{day:%Y%m%d}"
+        weekend = day.weekday() >= 5
+        days.append(f"{stamp}:CLOSED" if weekend else f"{stamp}:{opens}-{stamp}:{closes}")
+    return ";".join(days)

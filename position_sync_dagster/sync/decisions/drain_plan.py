@@ -1,0 +1,231 @@
+"""Decide whether there is work for a drain, and which; pure."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Self
+
+from position_sync_dagster.domain.clock import SKEW
+from position_sync_dagster.domain.gateway_session import GatewaySession
+
+SETTLE_S = 10.0
+"""A login without an owner is left alone this long: a stream that is about to start comes first."""
+
+FIRST_RETRY_S = 10.0
+LAST_RETRY_S = 120.0
+
+
+class Step(StrEnum):
+    """A part of a drain run, by the name of the table that it brings up to date."""
+
+    STRATEGIES = "active_strategies"
+    REFRESH = "position_queue"
+    DRAIN = "position_updates"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DrainCursor:
+    """What the last decision remembered for the next.
+
+    Attributes:
+        registry_version: Delta version of `active_strategies` that was last acted on.
+        strategies_mark: Fingerprint of the strategies file that was last acted on.
+        unowned_since: Since when the login has had no owner, as far as was seen.
+    """
+
+    registry_version: int | None = None
+    strategies_mark: str | None = None
+    unowned_since: datetime | None = None
+
+    def to_text(self) -> str:
+        """Write the cursor as Dagster keeps it."""
+        values = asdict(self)
+        if self.unowned_since is not None:
+            values["unowned_since"] = self.unowned_since.isoformat()
+        return json.dumps(values)
+
+    @classmethod
+    def from_text(cls, text: str | None) -> Self:
+        """Read a cursor; none, or one of an older shape, is the empty cursor.
+
+        >>> DrainCursor.from_text(DrainCursor(registry_version=3).to_text()).registry_version
+        3
+        """
+        try:
+            values = json.loads(text) if text else {}
+            since = values.get("unowned_since")
+            return cls(
+                registry_version=values.get("registry_version"),
+                strategies_mark=values.get("strategies_mark"),
+                unowned_since=datetime.fromisoformat(since) if since else None,
+            )
+        except (ValueError, AttributeError, TypeError):
+            return cls()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workload:
+    """What was seen at one moment.
+
+    Attributes:
+        pending: Requests that wait, whether or not they may be claimed yet.
+        claimable: Those that may be claimed now, and claims whose lease has expired.
+        blind: Why a drain cannot take values from `broker_positions`; None when it can.
+        session: The gateway's newest session, alive or not.
+        stream_in_flight: A stream run is queued, starting or running.
+        drain_in_flight: Id of a drain run that is queued, starting or running.
+        setbacks: Drain runs in a row that failed, or gave something back; the last one ended at
+            `set_back_at`.
+        given_back: Requests that the last of them gave back; 0 when it failed.
+        recorded_version: Version of `active_strategies` that a run last recorded.
+    """
+
+    now: datetime
+    pending: int
+    claimable: int
+    oldest_pending_at: datetime | None = None
+    blind: str | None = None
+    session: GatewaySession | None = None
+    stream_in_flight: bool = False
+    drain_in_flight: str | None = None
+    setbacks: int = 0
+    set_back_at: datetime | None = None
+    given_back: int = 0
+    registry_version: int | None = None
+    recorded_version: int | None = None
+    strategies_mark: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DrainPlan:
+    """The steps of the next drain run, none when there is nothing to do, and why."""
+
+    steps: tuple[Step, ...]
+    reason: str
+    cursor: DrainCursor
+
+
+def plan_drain(seen: Workload, cursor: DrainCursor, *, refresh_interval_s: float) -> DrainPlan:
+    """Decide what the next drain run has to do.
+
+    A run is asked for only when it can achieve something: requests that cannot be valued now
+    wait, and at most one refresh per `refresh_interval_s` connects to the gateway.
+
+    >>> from datetime import UTC
+    >>> seen = Workload(now=datetime(2026, 1, 2, tzinfo=UTC), pending=0, claimable=0)
+    >>> plan_drain(seen, DrainCursor(), refresh_interval_s=180).steps
+    ()
+    """
+    cursor = _note_owner(seen, cursor)
+    if seen.drain_in_flight is not None:
+        return _skip(f"drain run {seen.drain_in_flight[:8]} is in flight", seen, cursor)
+    wait_s = _back_off_s(seen)
+    if wait_s > 0:
+        what = "gave back what they could not value" if seen.given_back else "failed"
+        reason = f"the last {seen.setbacks} drain runs {what}; next in {wait_s:.0f} s"
+        return _skip(reason, seen, cursor)
+
+    steps: list[Step] = []
+    reasons: list[str] = []
+    if _registry_moved(seen, cursor):
+        steps.append(Step.STRATEGIES)
+        reasons.append("the registry moved")
+        cursor = replace(
+            cursor,
+            registry_version=seen.registry_version,
+            strategies_mark=seen.strategies_mark,
+        )
+    refresh, refresh_reason = _refresh_due(seen, cursor, refresh_interval_s)
+    if refresh:
+        steps += [Step.REFRESH, Step.DRAIN]
+        reasons.append(refresh_reason)
+    elif seen.claimable:
+        if seen.blind is None:
+            steps.append(Step.DRAIN)
+        reasons.append(seen.blind or "requests wait")
+    if not steps:
+        return _skip("; ".join(reasons) or refresh_reason, seen, cursor)
+    return DrainPlan(steps=tuple(steps), reason=_numbers("; ".join(reasons), seen), cursor=cursor)
+
+
+def retry_delay_s(
+    failures: int, *, first_s: float = FIRST_RETRY_S, last_s: float = LAST_RETRY_S
+) -> float:
+    """Give the pause after so many failures in a row, in seconds; it doubles.
+
+    >>> [retry_delay_s(n) for n in (0, 1, 2, 9)]
+    [0.0, 10.0, 20.0, 120.0]
+    """
+    return 0.0 if failures <= 0 else min(first_s * 2.0 ** min(failures - 1, 30), last_s)
+
+
+def consecutive(outcomes: Iterable[bool]) -> int:
+    """Count the failures at the front of outcomes, newest first; True is a failure.
+
+    >>> consecutive([True, True, False, True])
+    2
+    """
+    count = 0
+    for failed in outcomes:
+        if not failed:
+            break
+        count += 1
+    return count
+
+
+def _owner(seen: Workload) -> GatewaySession | None:
+    session = seen.session
+    return session if session is not None and session.is_alive(seen.now) else None
+
+
+def _note_owner(seen: Workload, cursor: DrainCursor) -> DrainCursor:
+    if _owner(seen) is not None or seen.stream_in_flight:
+        return replace(cursor, unowned_since=None)
+    since = cursor.unowned_since
+    return replace(cursor, unowned_since=min(since, seen.now) if since else seen.now)
+
+
+def _back_off_s(seen: Workload) -> float:
+    if seen.set_back_at is None or 0 < seen.given_back < seen.claimable:
+        return 0.0
+    if seen.set_back_at > seen.now + SKEW:
+        return 0.0
+    since_s = (seen.now - seen.set_back_at).total_seconds()
+    return max(0.0, retry_delay_s(seen.setbacks) - since_s)
+
+
+def _registry_moved(seen: Workload, cursor: DrainCursor) -> bool:
+    if seen.strategies_mark != cursor.strategies_mark:
+        return True
+    return seen.registry_version not in (cursor.registry_version, seen.recorded_version)
+
+
+def _refresh_due(
+    seen: Workload, cursor: DrainCursor, refresh_interval_s: float
+) -> tuple[bool, str]:
+    owner = _owner(seen)
+    if owner is not None:
+        return False, f"the {owner.owner.value.lower()} is {owner.state.value.lower()}"
+    if seen.stream_in_flight or cursor.unowned_since is None:
+        return False, "a stream run is on its way"
+    if seen.session is not None:
+        due_at = seen.session.started_at + timedelta(seconds=refresh_interval_s)
+        if seen.now < due_at and seen.session.started_at <= seen.now + SKEW:
+            return False, f"next refresh in {(due_at - seen.now).total_seconds():.0f} s"
+    settled_at = cursor.unowned_since + timedelta(seconds=SETTLE_S)
+    if seen.now < settled_at:
+        return False, "a stream may be about to start"
+    return True, "a refresh is due and no stream lives"
+
+
+def _numbers(reason: str, seen: Workload) -> str:
+    numbers = f"pending {seen.pending}, claimable {seen.claimable}"
+    if seen.oldest_pending_at is not None:
+        numbers += f", oldest {(seen.now - seen.oldest_pending_at).total_seconds():.1f} s"
+    return f"{reason} ({numbers})"
+
+
+def _skip(reason: str, seen: Workload, cursor: DrainCursor) -> DrainPlan:
+    return DrainPlan(steps=(), reason=_numbers(reason, seen), cursor=cursor)

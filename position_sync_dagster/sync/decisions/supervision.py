@@ -1,0 +1,144 @@
+"""Decide whether the stream needs a new run; pure."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from position_sync_dagster.domain.gateway_session import ALIVE, GatewaySession, Owner
+from position_sync_dagster.sync.decisions.drain_plan import consecutive, retry_delay_s
+from position_sync_dagster.sync.decisions.job_runs import LIVING, JobRun, RunState
+
+START_GRACE = timedelta(seconds=30)
+"""A worker takes 3 to 10 s from its launch to its lease, and less from its lease to its end."""
+
+ROTATION_LEAD_S = 30.0
+"""A successor is up before the end: the gap is one hand-over of the lease, not a start."""
+
+CLOCK_SLACK_S = 5.0
+"""Dagster's database and this process may differ by so much about the time."""
+
+SHORT_LIFE = timedelta(seconds=30)
+"""A run that failed sooner after its start counts towards a crash loop."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Supervision:
+    """What the supervisor does next.
+
+    Attributes:
+        start: Request a new run.
+        lost: Runs to report as failed: Dagster believes they live, their lease says otherwise.
+        paused: A person ended the stream, and nobody resumed it.
+        ahead: The heartbeat that lies in the future; give it to the next decision.
+    """
+
+    start: bool
+    lost: tuple[str, ...]
+    reason: str
+    paused: bool = False
+    ahead: datetime | None = None
+
+
+def supervise(
+    runs: Sequence[JobRun],
+    session: GatewaySession | None,
+    *,
+    now: datetime,
+    supervised_since: datetime | None,
+    rotate_after_s: float,
+    ahead_before: datetime | None = None,
+) -> Supervision:
+    """Decide by the lease, never by a run's status, whether the stream needs a new run.
+
+    Args:
+        runs: The recent stream runs, newest first.
+        session: The newest session of the gateway, alive or not.
+        supervised_since: When a person last switched the supervisor on.
+        rotate_after_s: Life of a session; its successor starts a little before the end and waits
+            for the lease.
+        ahead_before: What the last decision found `ahead`.
+    """
+    # The owner of a lease from the future died, or lives and renews it before the next decision.
+    ahead = session is not None and session.state in ALIVE and session.is_ahead(now)
+    if session is not None and ahead and session.heartbeat_at != ahead_before:
+        return _ahead(session, now)
+    owner = session if session is not None and session.is_alive(now) else None
+    lost = tuple(r.run_id for r in runs if _is_lost(r, session, owner, now))
+    living = [r for r in runs if r.state in LIVING and r.run_id not in lost]
+    if owner is not None and [r.run_id for r in living] == [owner.run_id]:
+        due_s = (owner.started_at - now).total_seconds() + rotate_after_s
+        if due_s <= min(ROTATION_LEAD_S, rotate_after_s / 2):
+            reason = f"run {living[0].run_id[:8]} ends in {due_s:.0f} s: its successor starts"
+            return Supervision(start=True, lost=lost, reason=reason)
+    if living:
+        return Supervision(start=False, lost=lost, reason=_describe(living[0], owner, now))
+    if owner is not None and owner.owner is Owner.STREAM and not _is_left_over(owner, runs, lost):
+        reason = f"process {owner.pid} on {owner.host} streams outside Dagster"
+        return Supervision(start=False, lost=lost, reason=reason)
+    if lost:
+        return Supervision(start=True, lost=lost, reason="the stream's lease ended without it")
+    if not runs:
+        return Supervision(start=True, lost=(), reason="no stream has run yet")
+    return _after(runs, now, supervised_since)
+
+
+def _after(runs: Sequence[JobRun], now: datetime, supervised_since: datetime | None) -> Supervision:
+    newest = runs[0]
+    ended_at = newest.ended_at or now
+    if newest.state is RunState.CANCELED and (
+        supervised_since is None or ended_at > supervised_since
+    ):
+        return Supervision(
+            start=False,
+            lost=(),
+            reason=f"paused by a person at {ended_at:%Y-%m-%d %H:%M:%S} UTC: switch this sensor "
+            "off and on, or launch the job, to resume",
+            paused=True,
+        )
+    crashes = consecutive(_crashed(r) for r in runs)
+    past_s = (now - ended_at).total_seconds()
+    wait_s = retry_delay_s(crashes - 1) - past_s
+    # An end in the future tells that the clock went back: how long ago it was, nobody knows.
+    if crashes > 1 and wait_s > 0 and past_s > -CLOCK_SLACK_S:
+        reason = f"{crashes} runs failed in a row soon after their start; next in {wait_s:.0f} s"
+        return Supervision(start=False, lost=(), reason=reason)
+    return Supervision(start=True, lost=(), reason=f"the last run {newest.state.value.lower()}")
+
+
+def _ahead(session: GatewaySession, now: datetime) -> Supervision:
+    ahead = session.heartbeat_at
+    reason = (
+        f"the last heartbeat of process {session.pid} on {session.host} lies "
+        f"{(ahead - now).total_seconds():.0f} s in the future: a clock was set; looking once more"
+    )
+    return Supervision(start=False, lost=(), reason=reason, ahead=ahead)
+
+
+def _is_lost(
+    run: JobRun, session: GatewaySession | None, owner: GatewaySession | None, now: datetime
+) -> bool:
+    if run.state not in (RunState.STARTING, RunState.RUNNING) or owner is not None:
+        return False
+    if session is None or session.run_id != run.run_id:
+        return abs(now - run.since) > START_GRACE
+    if session.state in ALIVE:
+        return True
+    return abs(now - session.heartbeat_at) > START_GRACE
+
+
+def _is_left_over(owner: GatewaySession, runs: Sequence[JobRun], lost: Sequence[str]) -> bool:
+    ended = {r.run_id for r in runs if r.state not in LIVING} | set(lost)
+    return owner.run_id in ended
+
+
+def _crashed(run: JobRun) -> bool:
+    if run.state is not RunState.FAILED or not run.own_fault or run.ended_at is None:
+        return False
+    return run.ended_at - run.since < SHORT_LIFE
+
+
+def _describe(run: JobRun, owner: GatewaySession | None, now: datetime) -> str:
+    if owner is None or owner.run_id != run.run_id:
+        return f"run {run.run_id[:8]} is {run.state.value.lower()}"
+    left_s = (owner.expires_at - now).total_seconds()
+    return f"run {run.run_id[:8]} is {owner.state.value.lower()}, its lease holds {left_s:.0f} s"

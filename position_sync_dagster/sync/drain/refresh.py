@@ -1,0 +1,93 @@
+"""Refresh the queue from the broker: from the stream's word, or by one short connection."""
+
+from datetime import timedelta
+
+from position_sync_dagster.domain.broker_position import Completeness
+from position_sync_dagster.domain.clock import Clock, utc_now
+from position_sync_dagster.domain.gateway_session import Owner, SessionState
+from position_sync_dagster.domain.request import Reason
+from position_sync_dagster.domain.routing import route
+from position_sync_dagster.errors import LoginOwnedError
+from position_sync_dagster.gateway.account_feed import AccountFeed
+from position_sync_dagster.gateway.connection import IBConnectionManager
+from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.owner.metrics import Tally
+from position_sync_dagster.sync.owner.ownership import Ownership, Standing
+from position_sync_dagster.sync.owner.publisher import Publisher
+from position_sync_dagster.sync.run_reports import RefreshReport
+
+
+async def refresh(
+    lake: Lake, settings: Settings, *, run_id: str | None = None, clock: Clock = utc_now
+) -> RefreshReport:
+    """Queue every position that no line serves.
+
+    While a stream is alive it has done so itself and goes on doing it: nothing is asked of the
+    gateway. While none is, this process owns the login for one short connection: all positions,
+    every account's values, `broker_positions`, the queue, and out.
+
+    Raises:
+        GatewayError: The gateway cannot be used; nothing was enqueued.
+        TradingModeError: The lake holds data of another trading mode.
+    """
+    started = clock()
+    await lake.initialize()
+    await lake.registry.initialize()
+    await lake.registry.refresh()
+    try:
+        async with Ownership(
+            lake.sessions, settings, owner=Owner.DRAIN, run_id=run_id, clock=clock
+        ) as own:
+            feed, enqueued = await _ask_the_gateway(lake, settings, own, clock)
+    except LoginOwnedError as error:
+        return RefreshReport(
+            connected=False,
+            accounts=0,
+            positions=0,
+            enqueued=0,
+            queue_version=None,
+            incomplete_accounts=(),
+            duration_s=(clock() - started).total_seconds(),
+            reason=f"{error.what} It enqueues by itself.",
+        )
+    return RefreshReport(
+        connected=True,
+        accounts=len(feed.accounts),
+        positions=sum(holding.position != 0 for holding in feed.holdings),
+        enqueued=enqueued,
+        queue_version=(await lake.queue.overview()).version,
+        incomplete_accounts=tuple(
+            account
+            for account, completeness in feed.completeness.items()
+            if completeness is not Completeness.COMPLETE
+        ),
+        duration_s=(clock() - started).total_seconds(),
+    )
+
+
+async def _ask_the_gateway(
+    lake: Lake, settings: Settings, own: Ownership, clock: Clock
+) -> tuple[AccountFeed, int]:
+    publisher = Publisher(
+        lake.queue,
+        lake.broker_positions,
+        lake.updates,
+        settings=settings,
+        tally=Tally(),
+        clock=clock,
+    )
+    manager = IBConnectionManager(settings)
+    try:
+        connection = await manager.get_connection()
+        await own.claim_mode(connection.trading_mode)
+        feed = connection.feed
+        feed.remember(await publisher.remembered())
+        await feed.ensure(timedelta(seconds=settings.refresh_interval_s))
+    finally:
+        await manager.close()
+    own.check()
+    own.report(lambda: Standing(SessionState.LIVE))
+    await publisher.publish(feed, session=own.session)
+    routes = route(feed.holdings, lake.registry.legs, frozenset(), sec_types=settings.sec_types)
+    return feed, await publisher.enqueue_all(feed, routes, Reason.REFRESH)

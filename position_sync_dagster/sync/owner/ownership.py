@@ -1,0 +1,216 @@
+"""The lease on a login: one process owns the gateway's account feed at a time."""
+
+import asyncio
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import datetime
+from types import TracebackType
+from typing import NamedTuple, Self
+
+from position_sync_dagster.domain.clock import Clock, utc_now
+from position_sync_dagster.domain.gateway_session import GatewaySession, Owner, SessionState
+from position_sync_dagster.domain.update import TradingMode
+from position_sync_dagster.domain.valuation import Provenance
+from position_sync_dagster.errors import (
+    CommitContentionError,
+    LakeError,
+    LeaseLostError,
+    LoginOwnedError,
+)
+from position_sync_dagster.lake.sessions import GatewaySessions
+from position_sync_dagster.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+POLL_S = 0.5
+
+JUMP_S = 5.0
+"""The two clocks of a machine differ by less, unless one of them was set or it slept."""
+
+
+class Standing(NamedTuple):
+    """What the owner says of itself with each heartbeat."""
+
+    state: SessionState
+    lines_in_use: int = 0
+    line_limit: int = 0
+    detail: str | None = None
+
+
+class Ownership:
+    """Hold the lease while the block runs, renewing it in the background.
+
+    Args:
+        wait_s: How long to wait for a present owner to end.
+        stop: Ends the wait early.
+
+    Raises:
+        LoginOwnedError: Another process owns the login and did not end in time.
+
+    Example:
+        async with Ownership(lake.sessions, settings, owner=Owner.STREAM) as own:
+            own.check()  # before each write
+    """
+
+    def __init__(
+        self,
+        sessions: GatewaySessions,
+        settings: Settings,
+        *,
+        owner: Owner,
+        run_id: str | None = None,
+        wait_s: float = 0.0,
+        stop: asyncio.Event | None = None,
+        clock: Clock = utc_now,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._sessions = sessions
+        self._settings = settings
+        self._owner = owner
+        self._run_id = run_id
+        self._wait_s = wait_s
+        self._stop = stop
+        self._clock = clock
+        self._monotonic = monotonic
+        self._session: GatewaySession | None = None
+        self._renewed = (clock(), monotonic())
+        self._task: asyncio.Task[None] | None = None
+        self._standing: Callable[[], Standing] = lambda: Standing(SessionState.STARTING)
+        self._nudge = asyncio.Event()
+        self.lost = asyncio.Event()
+
+    @property
+    def session(self) -> GatewaySession:
+        """Give the lease as last renewed."""
+        if self._session is None:
+            raise LeaseLostError("The login is not owned yet.", remedy="Enter the block first.")
+        return self._session
+
+    @property
+    def provenance(self) -> Provenance:
+        """Give the columns by which this owner's rows are known."""
+        session = self.session
+        return Provenance(
+            session_id=session.session_id,
+            fencing_token=session.fencing_token,
+            run_id=session.run_id,
+        )
+
+    def report(self, standing: Callable[[], Standing]) -> None:
+        """Say where to ask for the state that goes with each heartbeat."""
+        self._standing = standing
+
+    def nudge(self) -> None:
+        """Renew at once: the state has changed."""
+        self._nudge.set()
+
+    def check(self) -> None:
+        """Refuse to go on with a lease that has run out; call it before each write.
+
+        Raises:
+            LeaseLostError: The lease ended or belongs to another.
+        """
+        if self.lost.is_set() or self._clock() >= self.session.expires_at:
+            raise LeaseLostError(
+                f"The lease on {self.session.gateway_id} ended at "
+                f"{self.session.expires_at:%H:%M:%S} UTC.{self._jump()}",
+                remedy="Another process may own the login now; this one writes nothing more.",
+            )
+
+    def _keep(self, session: GatewaySession) -> None:
+        self._session, self._renewed = session, (self._clock(), self._monotonic())
+
+    def _jump(self) -> str:
+        """Say that the clock jumped since the last renewal; nothing when it did not."""
+        at, at_s = self._renewed
+        jump_s = (self._clock() - at).total_seconds() - (self._monotonic() - at_s)
+        if abs(jump_s) < JUMP_S:
+            return ""
+        way = "forward" if jump_s > 0 else "back"
+        return (
+            f" This machine's clock jumped {way} by {abs(jump_s):.0f} s since the last heartbeat "
+            "(it was set, or the machine slept)."
+        )
+
+    async def claim_mode(self, mode: TradingMode) -> None:
+        """Bind the lake to the trading mode of the login, or refuse a lake of another mode.
+
+        Raises:
+            TradingModeError: The lake holds data of another mode.
+        """
+        await self._sessions.claim_mode(mode)
+
+    async def __aenter__(self) -> Self:
+        deadline = asyncio.get_running_loop().time() + self._wait_s
+        while self._session is None:
+            try:
+                session = await self._sessions.acquire(
+                    self._settings.gateway_id,
+                    self._owner,
+                    lease_s=self._settings.session_lease_s,
+                    run_id=self._run_id,
+                    host=socket.gethostname(),
+                    pid=os.getpid(),
+                )
+                self._keep(session)
+            except LoginOwnedError:
+                stopped = self._stop is not None and self._stop.is_set()
+                if stopped or asyncio.get_running_loop().time() >= deadline:
+                    raise
+                await asyncio.sleep(POLL_S)
+        self._task = asyncio.create_task(self._beat())
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+        if not self.lost.is_set():
+            detail = f"{kind.__name__}: {error}" if kind is not None else None
+            with suppress(LakeError):
+                await self._sessions.end(self.session, detail=detail)
+
+    async def _beat(self) -> None:
+        while True:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._nudge.wait(), self._settings.heartbeat_s)
+            self._nudge.clear()
+            standing = self._standing()
+            try:
+                session = await self._sessions.renew(
+                    self.session,
+                    lease_s=self._settings.session_lease_s,
+                    state=standing.state,
+                    lines_in_use=standing.lines_in_use,
+                    line_limit=standing.line_limit,
+                    detail=standing.detail,
+                )
+                self._keep(session)
+            except CommitContentionError as error:
+                logger.warning("%s", error)
+            except LeaseLostError as error:
+                logger.error("%s%s", error, self._jump())
+                self.lost.set()
+                return
+            except LakeError as error:
+                logger.error("%s", error)
+                if self._clock() >= self.session.expires_at:
+                    self.lost.set()
+                    return
+
+
+def blind_since(session: GatewaySession | None, now: datetime) -> datetime | None:
+    """Tell since when nobody sees the gateway; None while the stream does."""
+    if session is None or (session.is_alive(now) and session.state is SessionState.LIVE):
+        return None
+    return session.seen_until(now)

@@ -1,0 +1,110 @@
+"""Reconcile one complete broker snapshot with the latest rows and the registry."""
+
+from collections.abc import Iterable
+from datetime import timedelta
+
+from position_sync_dagster.domain.broker_position import BrokerPosition
+from position_sync_dagster.domain.clock import Clock, utc_now
+from position_sync_dagster.domain.leg import ActiveContract
+from position_sync_dagster.domain.reconciliation import ReconciliationResult, compare
+from position_sync_dagster.domain.update import PositionUpdate
+from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.settings import Settings, load_settings
+from position_sync_dagster.sync.drain.broker_view import LakeValues, ValueSource
+
+
+class PositionReconciler:
+    """Compare what the broker says with what the tables say.
+
+    Args:
+        stale_after: Age of a row from which it is STALE.
+
+    Example:
+        result = PositionReconciler().reconcile(snapshot, latest, legs, complete=True)
+        for discrepancy in result.discrepancies:
+            print(discrepancy.type, discrepancy.conid, discrepancy.detail)
+    """
+
+    def __init__(
+        self, *, stale_after: timedelta = timedelta(minutes=10), clock: Clock = utc_now
+    ) -> None:
+        self._stale_after = stale_after
+        self._clock = clock
+
+    def reconcile(
+        self,
+        snapshot: Iterable[BrokerPosition],
+        latest: Iterable[PositionUpdate],
+        legs: Iterable[ActiveContract] = (),
+        *,
+        complete: bool,
+    ) -> ReconciliationResult:
+        """Give every difference; an incomplete snapshot proves nothing absent."""
+        return compare(
+            snapshot,
+            latest,
+            legs,
+            complete=complete,
+            now=self._clock(),
+            stale_after=self._stale_after,
+        )
+
+
+class ReconciliationService:
+    """Reconcile the lake with the broker's last word, and keep the breaks.
+
+    Args:
+        lake, settings: By default those of the environment.
+        values: Where the broker's word comes from: the tables, or, in one process with a streamer
+            that writes none, `ConnectionValues(manager)`.
+
+    Example:
+        result = await ReconciliationService(lake, settings).run()
+    """
+
+    def __init__(
+        self,
+        lake: Lake | None = None,
+        settings: Settings | None = None,
+        *,
+        values: ValueSource | None = None,
+        clock: Clock = utc_now,
+    ) -> None:
+        self._settings = settings = settings or load_settings()
+        self._lake = lake = lake or Lake.of(settings, clock=clock)
+        self._values = values or LakeValues(
+            lake.broker_positions, lake.sessions, settings, clock=clock
+        )
+        self._clock = clock
+        self._reconciler = PositionReconciler(
+            stale_after=timedelta(seconds=settings.stale_after_s), clock=clock
+        )
+
+    async def run(self, run_id: str | None = None) -> ReconciliationResult:
+        """Compare, record the breaks in one commit, and give the result.
+
+        Raises:
+            SourceBlindError: Nothing current is known of the broker; no break was touched.
+        """
+        await self._lake.initialize()
+        view = await self._values.view()
+        await self._lake.registry.initialize()
+        await self._lake.registry.refresh()
+        allowed = set(self._settings.sec_types)
+        snapshot = [h for h in view.holdings.values() if h.instrument.sec_type in allowed]
+        latest = [
+            row
+            for row in await self._lake.updates.latest_updates()
+            if row.gateway_id == self._settings.gateway_id
+        ]
+        result = self._reconciler.reconcile(
+            snapshot, latest, self._lake.registry.legs, complete=view.complete
+        )
+        await self._lake.breaks.record(
+            self._settings.gateway_id,
+            result.discrepancies,
+            at=result.at,
+            snapshot_id=snapshot[0].snapshot_id if snapshot else None,
+            run_id=run_id,
+        )
+        return result

@@ -1,0 +1,172 @@
+"""The state of everything at one moment, read from the tables alone."""
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import polars as pl
+
+from position_sync_dagster.domain.gateway_session import ALIVE, GatewaySession, SessionState
+from position_sync_dagster.domain.leg import ActiveContract, LegState
+from position_sync_dagster.domain.request import QueueStatus
+from position_sync_dagster.domain.update import Source
+from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.owner.ownership import blind_since
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """What a person wants to know first.
+
+    Attributes:
+        session_state: The owner's state (STARTING, LIVE, BLIND), ENDED or LOST without one,
+            None when nobody ever owned the login; `session_since` is when it entered it, or
+            `blind_since` while a living owner does not see the gateway.
+        blind_since: Since when nobody sees the gateway, across sessions; None while it is LIVE.
+        lines_in_use, line_limit: Of the living owner; None while nobody owns the login.
+        active_legs: Conids of active strategies, each counted once in however many strategies
+            it is a leg; `legs_held` of them are held.
+        positions: Holdings that the broker last told.
+        oldest_pending_age_s: Age of the oldest waiting request, in seconds.
+        updates_rows, updates_version: Rows and Delta version of `position_updates`.
+        legs_streamed, legs_queued: Holdings whose newest row, of the last two refresh intervals,
+            came by the stream or by the queue; `last_drained_at` is the newest of the latter.
+    """
+
+    at: datetime
+    lake: str
+    gateway_id: str
+    session_state: str | None
+    session_owner: str | None
+    session_since: datetime | None
+    session_detail: str | None
+    run_id: str | None
+    blind_since: datetime | None
+    lines_in_use: int | None
+    line_limit: int | None
+    active_legs: int
+    legs_held: int
+    positions: int
+    queue: dict[str, int]
+    oldest_pending_age_s: float | None
+    updates_rows: int
+    updates_version: int
+    legs_streamed: int
+    legs_queued: int
+    last_drained_at: datetime | None
+    trading_mode: str | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give plain values for JSON; times as ISO 8601."""
+        return {
+            name: value.isoformat() if isinstance(value, datetime) else value
+            for name, value in asdict(self).items()
+        }
+
+
+def read_status(lake: Lake, settings: Settings, now: datetime) -> Status:
+    """Read the state from the tables; it changes nothing and asks no gateway.
+
+    Raises:
+        LakeError: A table cannot be used.
+    """
+    session = lake.sessions.sync.current(settings.gateway_id)
+    alive = session is not None and session.is_alive(now)
+    overview = lake.queue.sync.overview()
+    lake.registry.sync.refresh()
+    active = {leg.conid for leg in lake.registry.legs}
+    held = [
+        row.instrument.conid
+        for row in lake.broker_positions.sync.read(settings.gateway_id)
+        if row.position
+    ]
+    recent = _recent(lake, settings, now)
+    streamed = recent.filter(pl.col("source") == Source.STREAM.value)
+    queued = recent.filter(pl.col("source") == Source.QUEUE.value)
+    return Status(
+        at=now,
+        lake=settings.lake,
+        gateway_id=settings.gateway_id,
+        session_state=_state(session, alive=alive),
+        session_owner=session.owner if session else None,
+        session_since=_since(session, now),
+        session_detail=session.detail if session else None,
+        run_id=session.run_id if session else None,
+        blind_since=blind_since(session, now),
+        lines_in_use=session.lines_in_use if session and alive else None,
+        line_limit=session.line_limit if session and alive else None,
+        active_legs=len(active),
+        legs_held=len(active.intersection(held)),
+        positions=len(held),
+        queue={status.value: overview.counts.get(status, 0) for status in QueueStatus},
+        oldest_pending_age_s=(
+            (now - overview.oldest_pending_at).total_seconds()
+            if overview.oldest_pending_at
+            else None
+        ),
+        updates_rows=lake.updates.sync.count(),
+        updates_version=lake.updates.sync.version(),
+        legs_streamed=streamed.height,
+        legs_queued=queued.height,
+        last_drained_at=_newest(queued),
+        trading_mode=lake.sessions.sync.mode(),
+    )
+
+
+def leg_states(
+    legs: Iterable[ActiveContract], lake: Lake, settings: Settings, now: datetime
+) -> list[LegState]:
+    """Tell where each active leg stands, in order, as far as the tables tell.
+
+    ARMED: the broker tells no holding of it, in the leg's account if it names one; a mistyped
+    conid stays so. STREAMED: the newest row of a holding, of the last two refresh intervals, came
+    by the stream. OVERFLOW: held, and not streamed.
+
+    Raises:
+        LakeError: A table cannot be used.
+    """
+    held: dict[int, set[str]] = {}
+    for row in lake.broker_positions.sync.read(settings.gateway_id):
+        if row.position:
+            held.setdefault(row.instrument.conid, set()).add(row.account)
+    recent = _recent(lake, settings, now).filter(pl.col("source") == Source.STREAM.value)
+    streamed = set(recent.select("account", "conid").iter_rows())
+
+    def state(leg: ActiveContract) -> LegState:
+        found = held.get(leg.conid, set())
+        accounts = found if leg.account is None else found & {leg.account}
+        if not accounts:
+            return LegState.ARMED
+        by_stream = any((account, leg.conid) in streamed for account in accounts)
+        return LegState.STREAMED if by_stream else LegState.OVERFLOW
+
+    return [state(leg) for leg in legs]
+
+
+def _recent(lake: Lake, settings: Settings, now: datetime) -> pl.DataFrame:
+    """Give the newest row of each holding, of those of the last two refresh intervals."""
+    window = timedelta(seconds=2 * settings.refresh_interval_s)
+    return lake.updates.sync.latest_since(now - window).filter(pl.col("position") != 0)
+
+
+def _newest(rows: pl.DataFrame) -> datetime | None:
+    at = rows.get_column("timestamp").max()
+    return at if isinstance(at, datetime) else None
+
+
+def _since(session: GatewaySession | None, now: datetime) -> datetime | None:
+    """Give the moment at which the session entered the state that `_state` gives."""
+    if session is None:
+        return None
+    if session.is_alive(now):
+        return session.state_since
+    return session.heartbeat_at if session.state not in ALIVE else min(session.expires_at, now)
+
+
+def _state(session: GatewaySession | None, *, alive: bool) -> str | None:
+    """Give the session's state; one whose lease ran out is LOST, whatever its row says."""
+    if session is None:
+        return None
+    return session.state if alive or session.state not in ALIVE else SessionState.LOST

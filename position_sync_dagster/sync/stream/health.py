@@ -1,0 +1,76 @@
+"""What the stream says of itself: its state, and why."""
+
+import logging
+import re
+from collections.abc import Callable, Iterable
+
+from position_sync_dagster.domain.gateway_session import SessionState
+
+logger = logging.getLogger(__name__)
+
+MARKET_DATA_FARM_BROKEN = 2103
+FARM_BROKEN, FARM_OK = (MARKET_DATA_FARM_BROKEN, 2105, 2157), (2104, 2106, 2107, 2108, 2158)
+"""Of market data, history and security definitions; an inactive farm (2107, 2108) is well."""
+
+
+class Health:
+    """STARTING, LIVE, BLIND (no gateway) or ENDED, and what a person should know of it.
+
+    Args:
+        nudge: Called at each change, so that it is told at once.
+    """
+
+    def __init__(self, nudge: Callable[[], None]) -> None:
+        self.state = SessionState.STARTING
+        self._nudge = nudge
+        self._why: str | None = None
+        self._farms: set[str] = set()
+        self._registry_fault: str | None = None
+
+    def detail(self, complaints: Iterable[str]) -> str | None:
+        """Tell why the stream is BLIND, or what it cannot stream while it is LIVE.
+
+        Args:
+            complaints: What the lines have to say.
+        """
+        if self.state is not SessionState.LIVE:
+            return self._why
+        said = [f"data farm {farm} is broken" for farm in sorted(self._farms)]
+        said += [self._registry_fault] if self._registry_fault else []
+        return "; ".join([*said, *complaints]) or None
+
+    def live(self) -> None:
+        """Note that the gateway is there."""
+        self.state, self._why = SessionState.LIVE, None
+        self._nudge()
+
+    def blind(self, why: str) -> bool:
+        """Note that it is not, and log it; tell whether that is new."""
+        new = self.state is not SessionState.BLIND or self._why != why
+        if new:
+            logger.warning("blind: %s", why)
+        self.state, self._why = SessionState.BLIND, why
+        self._nudge()
+        return new
+
+    def ended(self) -> None:
+        """Note the end."""
+        self.state = SessionState.ENDED
+
+    def connected(self) -> None:
+        """Start anew on a new connection: what broke is told again."""
+        self._farms.clear()
+
+    def farm(self, code: int, text: str) -> None:
+        """Note what the gateway says of one of its data farms."""
+        name = re.split("[:.]", text)[-1]
+        (self._farms.add if code in FARM_BROKEN else self._farms.discard)(name)
+        self._nudge()
+
+    def registry(self, fault: str | None) -> bool:
+        """Note whether the registry can be read; tell whether that is new."""
+        new = fault != self._registry_fault
+        self._registry_fault = fault
+        if new:
+            self._nudge()
+        return new

@@ -1,0 +1,131 @@
+"""Which streamed holdings are due for a new row, and the rows themselves."""
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime, timedelta
+
+from position_sync_dagster.domain.broker_position import BrokerPosition
+from position_sync_dagster.domain.leg import LegState
+from position_sync_dagster.domain.routing import Key
+from position_sync_dagster.domain.valuation import Provenance, factor_agrees, revalue
+from position_sync_dagster.gateway.connection import GatewayConnection
+from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.stream.contract_cache import Contracts
+from position_sync_dagster.sync.stream.delivery import Letter
+
+FIRST_TICK_GRACE_S = 5.0
+"""A leg whose line is silent this long is valued by its portfolio row meanwhile."""
+
+
+class Revaluer:
+    """Collect what ticked or changed, and value it once per flush.
+
+    A gateway ticks on change alone: the quote of a quiet option is as good after minutes as at
+    first, for as long as its data flows. It counts no longer, and the broker's portfolio value
+    is told instead,
+
+    - once `distrust` was called after its newest tick: its farm broke, or the stream was blind;
+    - when neither it nor any other line has ticked for `max_mark_age_s`: nothing tells that data
+      flows (the market is closed, or a farm broke without a word);
+    - when its newest tick lies ahead of the clock, which was set back since.
+
+    Its next tick makes it count again.
+    """
+
+    def __init__(self, contracts: Contracts, *, settings: Settings) -> None:
+        self._contracts = contracts
+        self._max_mark_age = timedelta(seconds=settings.max_mark_age_s)
+        self._due: dict[Key, float | None] = {}
+        self._silent: dict[Key, datetime] = {}
+        self._distrusted_at = self._ticked_at = datetime.min.replace(tzinfo=UTC)
+
+    def forget(self) -> None:
+        """Start anew on a new connection."""
+        self._due, self._silent = {}, {}
+
+    def mark(self, keys: Iterable[Key]) -> None:
+        """Have the holdings valued at the next flush, tick or not."""
+        for key in keys:
+            self._due.setdefault(key, None)
+
+    def owes(self, key: Key) -> bool:
+        """Tell whether the holding was marked, or ticked, and no flush has valued it since."""
+        return key in self._due
+
+    def distrust(self, at: datetime) -> None:
+        """Let no quote count whose newest tick came until then; its next one makes it count."""
+        self._distrusted_at = at
+
+    def await_tick(self, keys: Iterable[Key], *, since: datetime) -> None:
+        """Give the new lines of these holdings a moment to tick before anything is written."""
+        for key in keys:
+            self._silent[key] = since
+
+    def flush(
+        self,
+        connection: GatewayConnection,
+        ticked: Mapping[int, float],
+        routes: Mapping[Key, LegState],
+        *,
+        now: datetime,
+        by: Provenance,
+    ) -> list[Letter]:
+        """Value what is due.
+
+        A holding whose account has not been walked yet waits, since its factor is checked against
+        its portfolio row before its first row.
+
+        Args:
+            ticked: conid → arrival of its first tick since the last flush, in Unix seconds.
+        """
+        self._take_ticks(ticked, routes, now)
+        quotes_since = self._quotes_since(now)
+        due = {k: at for k, at in self._due.items() if k[0] in connection.feed.walked}
+        self._due = {k: at for k, at in self._due.items() if k not in due}
+        letters = []
+        for key, arrived in due.items():
+            holding = connection.feed.get(key)
+            waits = arrived is None and key in self._silent
+            if holding is None or (waits and holding.position):
+                continue
+            update = revalue(
+                holding,
+                connection.lines.quote(key[1]),
+                price_magnifier=self._magnifier(holding),
+                now=now,
+                max_mark_age=self._max_mark_age,
+                quotes_since=quotes_since,
+                by=by,
+            )
+            letters.append(Letter(update=update, arrived=arrived))
+        return letters
+
+    def _take_ticks(
+        self, ticked: Mapping[int, float], routes: Mapping[Key, LegState], now: datetime
+    ) -> None:
+        # What lies ahead was before the clock was set back.
+        self._distrusted_at = min(self._distrusted_at, now)
+        self._ticked_at = now if ticked else min(self._ticked_at, now)
+        self._silent = {k: min(at, now) for k, at in self._silent.items() if k in routes}
+        for key, state in routes.items():
+            arrived = ticked.get(key[1])
+            if arrived is not None and state is LegState.STREAMED:
+                self._due[key] = arrived
+                self._silent.pop(key, None)
+        for key, since in list(self._silent.items()):
+            if now - since >= timedelta(seconds=FIRST_TICK_GRACE_S):
+                self._due.setdefault(key, None)
+                del self._silent[key]
+
+    def _quotes_since(self, now: datetime) -> datetime:
+        """Give the moment from which a quote's newest tick must come for it to count."""
+        oldest = now - self._max_mark_age
+        if self._ticked_at >= oldest:
+            return self._distrusted_at
+        return max(self._distrusted_at, oldest)
+
+    def _magnifier(self, holding: BrokerPosition) -> int | None:
+        """Give the price magnifier, or None where the broker's own value contradicts it."""
+        magnifier = self._contracts.magnifier(holding.instrument.conid)
+        if magnifier is None or factor_agrees(holding, price_magnifier=magnifier) is False:
+            return None
+        return magnifier

@@ -1,0 +1,102 @@
+"""What a command prints: JSON for a program, a table for a person."""
+
+import dataclasses
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import date, datetime
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from position_sync_dagster.terminal.text import printable
+
+
+def as_json(value: Any) -> str:
+    r"""Write a value as JSON: dates in ISO 8601, frozen values as objects.
+
+    What could steer a terminal is escaped; it stays the same value.
+
+    >>> as_json("\u00e9 \x9b2J")
+    '"é \\u009b2J"'
+    """
+    text = json.dumps(value, default=_plain, indent=2, ensure_ascii=False)
+    return "".join(
+        char if char.isprintable() or char == "\n" else json.dumps(char)[1:-1] for char in text
+    )
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, datetime | date):
+        return value.isoformat()
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, Path):
+        return str(value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    raise TypeError(f"{type(value).__name__} has no JSON form")
+
+
+def print_json(value: Any) -> None:
+    """Print a value as JSON."""
+    sys.stdout.write(as_json(value) + "\n")
+
+
+def print_table(
+    columns: Mapping[str, str], rows: Iterable[Sequence[str]], *, title: str | None = None
+) -> None:
+    """Print rows as a table.
+
+    Args:
+        columns: Each heading with its justification, "left" or "right".
+        rows: One text a column; shown as it is, never read as markup.
+    """
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, header_style="bold", title=title)
+    for heading, justify in columns.items():
+        table.add_column(heading, justify="right" if justify == "right" else "left")
+    for row in rows:
+        table.add_row(*(Text(printable(cell)) for cell in row))
+    console = Console()
+    if not console.is_terminal:  # a pipe has no width: do not cut the rows to 80 columns
+        console = Console(width=200)
+    console.print(table)
+
+
+def print_noted(columns: Mapping[str, str], rows: Iterable[tuple[Sequence[str], str]]) -> None:
+    """Print rows as a table that is never cut, each with a note on a line of its own.
+
+    A note is cut to the width of a terminal; in a pipe it is whole.
+
+    Args:
+        columns: As of `print_table`.
+        rows: One text a column, and the note; without one there is no line for it.
+    """
+    from rich.cells import cell_len
+    from rich.console import Console
+    from rich.text import Text
+
+    listed = [([printable(cell) for cell in cells], printable(note)) for cells, note in rows]
+    widths = [
+        max(map(cell_len, cells)) for cells in zip(columns, *(c for c, _ in listed), strict=True)
+    ]
+
+    def line(cells: Iterable[str]) -> str:
+        padded = []
+        for cell, width, justify in zip(cells, widths, columns.values(), strict=True):
+            space = " " * (width - cell_len(cell))
+            padded.append(space + cell if justify == "right" else cell + space)
+        return "  ".join(padded).rstrip()
+
+    console = Console()
+    console.print(Text(line(columns), style="bold"), soft_wrap=True)
+    for cells, note in listed:
+        console.print(Text(line(cells)), soft_wrap=True)
+        if note and console.is_terminal:
+            console.print(Text(f"  {note}"), no_wrap=True, overflow="ellipsis")
+        elif note:
+            console.print(Text(f"  {note}"), soft_wrap=True)

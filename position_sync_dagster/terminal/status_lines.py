@@ -1,0 +1,50 @@
+"""The figures of a `Status`, in words, in the order in which a person asks for them."""
+
+from typing import TYPE_CHECKING
+
+from position_sync_dagster.terminal.text import age, duration, printable
+
+if TYPE_CHECKING:
+    from position_sync_dagster.sync.reports.status import Status
+
+
+def describe(status: "Status") -> list[tuple[str, str]]:
+    """Give label and value of each figure."""
+    queue = status.queue
+    return [
+        ("gateway", _gateway(status)),
+        (
+            "lines",
+            "–"
+            if status.lines_in_use is None
+            else f"{status.lines_in_use} of {status.line_limit} in use",
+        ),
+        (
+            "legs",
+            f"{status.legs_streamed} streamed, {status.legs_queued} monitored "
+            f"({status.legs_held} of {status.active_legs} active legs held, "
+            f"{status.positions} positions)",
+        ),
+        (
+            "queue",
+            ", ".join(f"{count:,} {name.lower()}" for name, count in queue.items()) or "empty",
+        ),
+        ("oldest pending", duration(status.oldest_pending_age_s)),
+        ("updates", f"{status.updates_rows:,} rows, version {status.updates_version}"),
+        (
+            "last drain",
+            "none yet"
+            if status.last_drained_at is None
+            else f"{age(status.last_drained_at, status.at)} ago",
+        ),
+    ]
+
+
+def _gateway(status: "Status") -> str:
+    mode = f", {status.trading_mode}" if status.trading_mode else ""
+    if status.session_state is None:
+        return f"{status.gateway_id}: nobody has connected yet{mode}"
+    state = f"{status.session_state} for {age(status.session_since, status.at)}"
+    owner = f" ({status.session_owner}{mode})" if status.session_owner else ""
+    detail = f" – {printable(status.session_detail)}" if status.session_detail else ""
+    return f"{status.gateway_id}: {state}{owner}{detail}"

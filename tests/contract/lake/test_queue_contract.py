@@ -1,0 +1,584 @@
+"""What every queue of positions does, whatever it keeps its rows in."""
+
+from collections.abc import Iterable
+
+import pytest
+
+from position_sync_dagster.domain.request import (
+    QueuedPosition,
+    QueueRequest,
+    QueueStatus,
+    Reason,
+)
+from position_sync_dagster.errors import (
+    InvalidRequestError,
+    LeaseLostError,
+    RequestStateError,
+    UnknownRequestError,
+)
+from position_sync_dagster.lake.queue.table import AsyncQueue
+
+P1, P2 = 1, 2
+PENDING, PROCESSING = QueueStatus.PENDING, QueueStatus.PROCESSING
+SUCCESS, FAILED = QueueStatus.SUCCESS, QueueStatus.FAILED
+
+NASTY = [
+    'it\'s "quoted" `x`',
+    "'; DROP TABLE position_queue; --",
+    "line\nbreak\ttab\r\n",
+    "nul\0inside",
+    "€ 漢字 🙂 \U0010ffff ﷽",
+    "\\' OR 1=1 --",
+    "%41%00?*[x]{y}",
+    "",
+    "x" * 1_000_000,
+    "".join(chr(plane << 16 | 0x41) for plane in range(17)),
+    "".join(chr((plane << 16) + 0xFFFD) for plane in range(17)),
+]
+
+
+def ids_of(requests: Iterable[QueuedPosition]) -> list[str]:
+    return [request.request_id for request in requests]
+
+
+async def figures(queue: AsyncQueue) -> tuple[int, int, int, int]:
+    counts = await queue.counts()
+    return (counts[PENDING], counts[PROCESSING], counts[SUCCESS], counts[FAILED])
+
+
+async def test_an_inserted_request_is_read_as_it_was_asked(queue, clock):
+    request_id = await queue.insert(700001, "SPY", priority=P1, account="DUSIM1")
+    [stored] = await queue.get_batch(priority=P1)
+    assert stored == QueuedPosition(
+        request_id=request_id,
+        conid=700001,
+        symbol="SPY",
+        priority=P1,
+        status=PENDING,
+        created_at=clock.now,
+        updated_at=clock.now,
+        account="DUSIM1",
+        reason=Reason.MANUAL,
+    )
+
+
+async def test_a_second_insert_gives_the_first_id_and_raises_its_priority(queue):
+    first = await queue.insert(1, "SPY", priority=P2)
+    assert await queue.insert(1, "SPY", priority=P1) == first
+    assert await queue.insert(1, "SPY", priority=P2) == first
+    [stored] = await queue.get_batch(priority=None)
+    assert stored.priority == P1
+
+
+async def test_a_second_insert_raises_the_priority_of_a_request_being_processed(queue):
+    await queue.insert(1, "SPY", priority=P2)
+    [claimed] = await queue.claim_batch()
+    await queue.insert(1, "SPY", priority=P1)
+    await queue.release([claimed.request_id])
+    [stored] = await queue.get_batch(priority=None)
+    assert (stored.request_id, stored.priority) == (claimed.request_id, P1)
+
+
+async def test_the_same_contract_in_another_account_is_another_request(queue):
+    ids = await queue.insert_many(
+        [
+            QueueRequest(1, "SPY", account="A"),
+            QueueRequest(1, "SPY", account="B"),
+            QueueRequest(1, "SPY"),
+            QueueRequest(1, "SPY", account="A"),
+        ]
+    )
+    assert len(set(ids)) == 3
+    assert ids[3] == ids[0]
+
+
+async def test_many_inserts_of_one_position_keep_the_highest_priority(queue):
+    ids = await queue.insert_many([QueueRequest(1, "SPY", p) for p in (P2, P1, P2)])
+    assert len(set(ids)) == 1
+    [stored] = await queue.get_batch(priority=None)
+    assert stored.priority == P1
+
+
+async def test_a_finished_position_can_be_asked_for_again(queue):
+    first = await queue.insert(1, "SPY")
+    await queue.claim_batch()
+    await queue.mark_success([first])
+    assert await queue.insert(1, "SPY") != first
+    assert await figures(queue) == (1, 0, 1, 0)
+
+
+async def test_claims_come_by_priority_then_by_age_then_in_order_of_insertion(queue, clock):
+    await queue.insert_many([QueueRequest(c, "SPY", P2) for c in (1, 2)])
+    clock.advance(1)
+    await queue.insert_many([QueueRequest(c, "SPY", P1) for c in (3, 4)])
+    clock.advance(1)
+    await queue.insert(5, "SPY", priority=P2)
+    assert [r.conid for r in await queue.claim_batch(limit=3)] == [3, 4, 1]
+    assert [r.conid for r in await queue.claim_batch(limit=3)] == [2, 5]
+    assert await queue.claim_batch() == []
+
+
+async def test_a_steady_stream_of_priority_1_does_not_starve_priority_2(queue, clock):
+    low = await queue.insert(1, "SPY", priority=P2)
+    began = clock.now
+    for step in range(100):
+        await queue.insert_many([QueueRequest(100 + 4 * step + k, "SPY", P1) for k in range(4)])
+        claimed = ids_of(await queue.claim_batch(limit=2))
+        if low in claimed:
+            waited_s = (clock.now - began).total_seconds()
+            assert waited_s >= 60  # priority 1 comes first until then
+            return
+        await queue.mark_success(claimed)
+        clock.advance(5)
+    pytest.fail("the request of priority 2 was never claimed")
+
+
+async def test_a_claim_carries_a_lease(queue, clock):
+    await queue.insert(1, "SPY")
+    [claimed] = await queue.claim_batch(owner="worker-1", lease_s=30)
+    assert claimed.status is PROCESSING
+    assert claimed.lease_owner == "worker-1"
+    assert claimed.lease_token
+    assert (claimed.lease_expires_at - clock.now).total_seconds() == 30
+
+
+async def test_a_claimed_request_is_granted_again_only_after_its_rescue(queue, clock):
+    request_id = await queue.insert(1, "SPY")
+    await queue.claim_batch(lease_s=30)
+    assert await queue.claim_batch() == []
+    assert await queue.rescue() == []
+    clock.advance(30)
+    assert await queue.claim_batch() == []
+    assert await queue.rescue() == [request_id]
+    [again] = await queue.claim_batch()
+    assert (again.request_id, again.attempts) == (request_id, 0)
+
+
+async def test_every_claim_draws_a_new_token(queue):
+    await queue.insert(1, "SPY")
+    [first] = await queue.claim_batch()
+    await queue.release([first.request_id])
+    [second] = await queue.claim_batch()
+    assert first.lease_token != second.lease_token
+
+
+async def test_success_ends_a_request_once(queue):
+    await queue.insert_many([QueueRequest(c, "SPY") for c in (1, 2, 3)])
+    claimed = ids_of(await queue.claim_batch(limit=2))
+    await queue.mark_success(claimed)
+    assert await figures(queue) == (1, 0, 2, 0)
+    with pytest.raises(RequestStateError):
+        await queue.mark_success(claimed)
+    with pytest.raises(RequestStateError):
+        await queue.mark_failed(claimed[0], "late")
+    assert await figures(queue) == (1, 0, 2, 0)
+
+
+async def test_requests_that_were_only_read_may_be_marked(queue):
+    await queue.insert_many([QueueRequest(c, "SPY") for c in (1, 2)])
+    first, second = ids_of(await queue.get_batch())
+    await queue.mark_success([first])
+    await queue.mark_failed(second, "no such contract", retryable=False)
+    assert await figures(queue) == (0, 0, 1, 1)
+
+
+async def test_one_id_alone_may_be_marked(queue):
+    request_id = await queue.insert(1, "SPY")
+    await queue.mark_success(request_id)
+    assert await figures(queue) == (0, 0, 1, 0)
+
+
+@pytest.mark.parametrize("step", ["mark_success", "mark_failed", "release", "renew"])
+async def test_nothing_is_marked_under_a_lease_that_is_over(queue, clock, step):
+    await queue.insert(1, "SPY")
+    [claimed] = await queue.claim_batch(lease_s=30)
+    clock.advance(30)
+    before = await queue.get_batch(priority=None, status=PROCESSING)
+    args = (claimed.request_id, "x") if step == "mark_failed" else ([claimed.request_id],)
+    with pytest.raises(LeaseLostError, match=claimed.request_id):
+        await getattr(queue, step)(*args)
+    assert await queue.get_batch(priority=None, status=PROCESSING) == before
+
+
+async def test_a_rescued_request_is_lost_to_its_first_worker_even_while_it_waits(queue, clock):
+    await queue.insert(1, "SPY")
+    [claimed] = await queue.claim_batch(lease_s=30)
+    clock.advance(31)
+    await queue.rescue()
+    assert not await queue.holds([claimed.request_id])
+    with pytest.raises(LeaseLostError):
+        await queue.mark_success([claimed.request_id])
+    assert await figures(queue) == (1, 0, 0, 0)
+
+
+async def test_a_failure_comes_back_after_a_growing_delay_and_is_final_at_the_limit(queue, clock):
+    request_id = await queue.insert(1, "SPY")
+    for delay_s in (10, 15):  # doubling from 10, bounded at 15
+        [claimed] = await queue.claim_batch()
+        await queue.mark_failed(claimed.request_id, "no answer")
+        clock.advance(delay_s - 1)
+        assert await queue.claim_batch() == []
+        clock.advance(1)
+    [third] = await queue.claim_batch()
+    assert (third.attempts, third.error_message) == (2, "no answer")
+    await queue.mark_failed(request_id, "still no answer")
+    [failed] = await queue.get_batch(priority=None, status=FAILED)
+    assert (failed.attempts, failed.error_message) == (3, "still no answer")
+    assert failed.lease_owner == third.lease_owner
+
+
+async def test_a_failure_that_is_not_worth_a_retry_is_final(queue):
+    request_id = await queue.insert(1, "SPY")
+    await queue.claim_batch()
+    await queue.mark_failed(request_id, "unknown contract", retryable=False)
+    assert await figures(queue) == (0, 0, 0, 1)
+
+
+async def test_many_failures_are_noted_at_once_each_with_its_message(queue, clock):
+    await queue.insert_many([QueueRequest(c, "SPY") for c in (1, 2, 3)])
+    one, two, three = ids_of(await queue.claim_batch())
+    await queue.mark_failed_many({one: "a", two: "b"})
+    clock.advance(3600)
+    assert {r.request_id: r.error_message for r in await queue.claim_batch()} == {
+        one: "a",
+        two: "b",
+    }
+    assert await queue.holds([one, two, three]) is False  # the lease of the third is over
+
+
+async def test_a_failed_request_is_put_back_by_a_person_with_fresh_attempts(queue):
+    request_id, other = await queue.insert_many([QueueRequest(c, "SPY") for c in (1, 2)])
+    await queue.claim_batch()
+    await queue.mark_failed_many({request_id: "x", other: "y"}, retryable=False)
+    assert await queue.retry([request_id]) == [request_id]
+    [again] = await queue.claim_batch()
+    assert (again.request_id, again.attempts, again.error_message) == (request_id, 0, "x")
+    assert await figures(queue) == (0, 1, 0, 1)
+    assert ids_of(await queue.get_batch(priority=None, status=FAILED)) == [other]
+
+
+async def test_a_failed_request_stays_while_its_position_is_asked_for_already(queue):
+    failed = await queue.insert(1, "SPY")
+    await queue.mark_failed(failed, "x", retryable=False)
+    live = await queue.insert(1, "SPY")
+    assert await queue.retry(failed) == [live]
+    assert await figures(queue) == (1, 0, 0, 1)
+
+
+@pytest.mark.parametrize("state", ["live", "success"])
+async def test_only_a_failed_request_is_retried(queue, state):
+    request_id = await queue.insert(1, "SPY")
+    if state == "success":
+        await queue.mark_success(request_id)
+    before = await figures(queue)
+    with pytest.raises(RequestStateError):
+        await queue.retry([request_id])
+    assert await figures(queue) == before
+
+
+async def test_a_released_request_is_there_at_once_with_its_attempts_untouched(queue):
+    request_id = await queue.insert(1, "SPY")
+    await queue.claim_batch()
+    await queue.release([request_id], "the gateway is down")
+    [again] = await queue.claim_batch()
+    assert (again.request_id, again.attempts) == (request_id, 0)
+
+
+async def test_a_pending_request_cannot_be_released_or_renewed(queue):
+    request_id = await queue.insert(1, "SPY")
+    with pytest.raises(RequestStateError):
+        await queue.release([request_id])
+    with pytest.raises(RequestStateError):
+        await queue.renew([request_id])
+
+
+async def test_a_renewed_lease_lives_longer(queue, clock):
+    await queue.insert(1, "SPY")
+    ids = ids_of(await queue.claim_batch(lease_s=30))
+    clock.advance(20)
+    await queue.renew(ids, lease_s=30)
+    clock.advance(20)
+    assert await queue.holds(ids)
+    assert await queue.rescue() == []
+    clock.advance(10)
+    assert not await queue.holds(ids)
+    assert await queue.rescue() == ids
+
+
+async def test_unknown_requests_are_named(queue):
+    for unknown in ("01234567-89ab-7def-8123-456789abcdef", "nope", "' OR '1'='1", "x" * 999):
+        with pytest.raises(UnknownRequestError):
+            await queue.mark_success([unknown])
+        with pytest.raises(UnknownRequestError):
+            await queue.retry([unknown])
+        assert not await queue.holds([unknown])
+
+
+async def test_a_mark_that_is_wrong_for_one_request_marks_none(queue):
+    good, done = await queue.insert_many([QueueRequest(c, "SPY") for c in (1, 2)])
+    await queue.mark_success([done])
+    for wrong, error in (("nope", UnknownRequestError), (done, RequestStateError)):
+        with pytest.raises(error):
+            await queue.mark_success([good, wrong])
+        with pytest.raises(error):
+            await queue.mark_failed_many({good: "x", wrong: "x"})
+        assert await figures(queue) == (1, 0, 1, 0)
+
+
+async def test_no_requests_is_no_work(queue):
+    assert await queue.insert_many([]) == []
+    await queue.mark_success([])
+    await queue.mark_failed_many({})
+    await queue.release([])
+    assert await queue.retry([]) == []
+    assert await queue.claim_batch(limit=0) == []
+    assert await queue.holds([])
+
+
+async def test_a_limit_or_lease_out_of_range_is_refused_and_changes_nothing(queue):
+    await queue.insert(1, "SPY")
+    with pytest.raises(InvalidRequestError):
+        await queue.claim_batch(limit=-1)
+    for lease_s in (0, -5, float("nan"), float("inf")):
+        with pytest.raises(InvalidRequestError):
+            await queue.claim_batch(lease_s=lease_s)
+    with pytest.raises(InvalidRequestError):
+        await queue.get_batch(limit=-1)
+    assert await figures(queue) == (1, 0, 0, 0)
+
+
+@pytest.mark.parametrize("conid", [0, -1, 2**63, 1.5, "1", True, None])
+async def test_what_is_no_contract_id_is_refused(queue, conid):
+    with pytest.raises(InvalidRequestError, match="conid"):
+        await queue.insert(conid, "SPY")
+    assert await figures(queue) == (0, 0, 0, 0)
+
+
+@pytest.mark.parametrize("priority", [0, 3, -1, 1.0, "1", True, None])
+async def test_what_is_no_priority_is_refused(queue, priority):
+    with pytest.raises(InvalidRequestError, match="priority"):
+        await queue.insert(1, "SPY", priority)
+    assert await figures(queue) == (0, 0, 0, 0)
+
+
+@pytest.mark.parametrize("symbol", ["", "  ", None, 5])
+async def test_a_request_without_a_symbol_is_refused(queue, symbol):
+    with pytest.raises(InvalidRequestError, match="symbol"):
+        await queue.insert_many([QueueRequest(1, "SPY"), QueueRequest(2, symbol)])
+    assert await figures(queue) == (0, 0, 0, 0)
+
+
+@pytest.mark.parametrize("text", NASTY, ids=range(len(NASTY)))
+async def test_any_text_is_stored_exactly_as_it_was_given(queue, text):
+    symbol = text or "SPY"
+    request_id = await queue.insert(1, symbol, account=text)
+    assert await queue.insert(1, symbol, account=text) == request_id
+    [claimed] = await queue.claim_batch(owner=text or "somebody")
+    assert (claimed.symbol, claimed.account) == (symbol, text)
+    assert claimed.lease_owner == (text or "somebody")
+    await queue.mark_failed(request_id, text, retryable=False)
+    [failed] = await queue.get_batch(priority=None, status=FAILED)
+    assert (failed.symbol, failed.account, failed.error_message) == (symbol, text, text)
+    await queue.retry([request_id])
+    [again] = await queue.get_batch()
+    assert (again.symbol, again.account, again.error_message) == (symbol, text, text)
+
+
+async def test_half_a_surrogate_pair_is_refused_in_a_symbol_and_spelled_out_in_an_error(queue):
+    with pytest.raises(InvalidRequestError, match="surrogate"):
+        await queue.insert(1, "SPY\ud800")
+    request_id = await queue.insert(1, "SPY")
+    await queue.mark_failed(request_id, "bytes \udcff", retryable=False)
+    [failed] = await queue.get_batch(priority=None, status=FAILED)
+    assert failed.error_message == "bytes \\udcff"
+
+
+async def test_a_change_during_processing_is_followed_by_a_new_request(queue, clock):
+    first = await queue.insert(1, "SPY", account="A")
+    await queue.claim_batch()
+    clock.advance(1)
+    assert await queue.insert(1, "SPY", account="A", reason=Reason.CHANGED) == first
+    clock.advance(1)
+    await queue.mark_success([first])
+    [follower] = await queue.get_batch(priority=None)
+    assert follower.request_id != first
+    assert (follower.conid, follower.account, follower.status) == (1, "A", PENDING)
+    assert (follower.reason, follower.created_at) == (Reason.CHANGED, clock.now)
+    assert await figures(queue) == (1, 0, 1, 0)
+
+
+async def test_a_mere_refresh_during_processing_is_not_followed(queue):
+    first = await queue.insert(1, "SPY")
+    await queue.claim_batch()
+    for reason in (Reason.REFRESH, Reason.MANUAL, Reason.SNAPSHOT):
+        assert await queue.insert(1, "SPY", reason=reason) == first
+    await queue.mark_success([first])
+    assert await figures(queue) == (0, 0, 1, 0)
+
+
+async def test_the_overview_tells_what_waits_and_since_when(queue, clock):
+    began = clock.now
+    await queue.insert_many([QueueRequest(c, "SPY", P2) for c in (1, 2)])
+    clock.advance(5)
+    await queue.insert(3, "SPY", priority=P1)
+    overview = await queue.overview()
+    assert overview.oldest_pending_at == began
+    assert overview.by_priority == {P1: 1, P2: 2}
+    assert overview.claimable == 3
+    ids = ids_of(await queue.claim_batch(limit=3, lease_s=30))
+    await queue.mark_failed(ids[0], "x")
+    overview = await queue.overview()
+    assert (overview.claimable, overview.expired) == (0, 0)
+    assert overview.counts == {PENDING: 1, PROCESSING: 2, SUCCESS: 0, FAILED: 0}
+    clock.advance(30)
+    overview = await queue.overview()
+    assert (overview.claimable, overview.expired) == (1, 2)
+
+
+async def test_finished_requests_are_read_newest_first(queue, clock):
+    ids = await queue.insert_many([QueueRequest(c, "SPY") for c in (1, 2, 3)])
+    for request_id in ids:
+        clock.advance(1)
+        await queue.mark_success([request_id])
+    assert ids_of(await queue.get_batch(status=SUCCESS, limit=2)) == [ids[2], ids[1]]
+    assert await queue.get_batch(priority=P1, status=SUCCESS) == []
+
+
+async def test_a_lease_lives_on_when_the_clock_is_set_right_by_a_little(queue, clock):
+    request_id = await queue.insert(1, "SPY")
+    await queue.claim_batch(lease_s=30)
+    clock.advance(-60)
+    assert await queue.rescue() == []
+    assert await queue.holds([request_id])
+    assert await queue.claim_batch() == []
+    clock.advance(90)
+    assert await queue.rescue() == [request_id]
+
+
+@pytest.mark.parametrize("ahead_s", [3600, 365 * 86_400])
+async def test_a_lease_of_a_clock_that_was_far_ahead_does_not_bind(queue, clock, ahead_s):
+    request_id = await queue.insert(1, "SPY")
+    await queue.claim_batch(lease_s=30)
+    await queue.renew([request_id])
+    await queue.insert(1, "SPY", priority=P1)
+    clock.advance(-ahead_s)
+    assert (await queue.overview()).expired == 1
+    assert await queue.rescue() == [request_id]
+    assert ids_of(await queue.claim_batch()) == [request_id]
+
+
+async def test_a_back_off_of_a_clock_that_was_far_ahead_does_not_bind(queue, clock):
+    request_id = await queue.insert(1, "SPY")
+    await queue.claim_batch()
+    await queue.mark_failed(request_id, "x")
+    await queue.insert(1, "SPY", priority=P1)
+    clock.advance(-3600)
+    assert (await queue.overview()).claimable == 1
+    assert ids_of(await queue.claim_batch()) == [request_id]
+
+
+async def test_a_request_of_a_clock_that_was_far_ahead_is_not_starved(queue, clock):
+    first = await queue.insert(1, "SPY", priority=P2)
+    clock.advance(-3600)
+    second = await queue.insert(2, "SPY", priority=P1)
+    assert {*ids_of(await queue.claim_batch(limit=2))} == {first, second}
+    await queue.release([first, second])
+    for conid in range(3, 10):
+        await queue.insert(conid, "SPY", priority=P1)
+        clock.advance(30)
+        if first in ids_of(await queue.claim_batch(limit=1)):
+            return
+    pytest.fail("priority 2 was passed over for three minutes")
+
+
+async def test_batches_are_read_in_the_order_of_claims(queue, clock):
+    await queue.insert(1, "SPY", priority=P2)
+    clock.advance(90)
+    await queue.insert(2, "SPY", priority=P1)
+    read = ids_of(await queue.get_batch(priority=None))
+    assert read == ids_of(await queue.claim_batch())
+
+
+async def test_workers_that_share_a_queue_object_are_told_apart_by_their_tokens(queue, clock):
+    ids = await queue.insert_many([QueueRequest(c, "SPY") for c in (1, 2)])
+    first = await queue.claim_batch(lease_s=30)
+    clock.advance(31)
+    await queue.rescue()
+    second = await queue.claim_batch(lease_s=30)
+    late, ours = first[0].lease_token, second[0].lease_token
+    assert not await queue.holds(ids, lease_token=late)
+    for step in (
+        lambda: queue.mark_success(ids, lease_token=late),
+        lambda: queue.mark_failed(ids[0], "x", lease_token=late),
+        lambda: queue.mark_failed_many({ids[0]: "x"}, lease_token=late),
+        lambda: queue.release(ids, lease_token=late),
+        lambda: queue.renew(ids, lease_token=late),
+    ):
+        with pytest.raises(LeaseLostError):
+            await step()
+    assert await queue.holds(ids, lease_token=ours)
+    await queue.mark_success(ids, lease_token=ours)
+    with pytest.raises(LeaseLostError):
+        await queue.mark_success(ids, lease_token=late)
+
+
+async def test_a_change_during_processing_that_ends_in_failure_is_followed_too(queue):
+    first = await queue.insert(1, "SPY", account="A")
+    await queue.claim_batch()
+    await queue.insert(1, "SPY", account="A", reason=Reason.CHANGED)
+    await queue.mark_failed(first, "not held", retryable=False)
+    [follower] = await queue.get_batch(priority=None)
+    assert (follower.conid, follower.account, follower.reason) == (1, "A", Reason.CHANGED)
+    assert (follower.attempts, follower.error_message) == (0, None)
+    assert await figures(queue) == (1, 0, 0, 1)
+
+
+async def test_as_many_as_were_claimed_can_be_marked(queue):
+    ids = await queue.insert_many([QueueRequest(c, "SPY") for c in range(1, 12_001)])
+    await queue.claim_batch(limit=12_000)
+    await queue.mark_success(ids)
+    assert await figures(queue) == (0, 0, 12_000, 0)
+
+
+async def test_what_is_no_text_or_name_is_refused_by_name_and_changes_nothing(queue):
+    request_id = await queue.insert(1, "SPY")
+    refused = {
+        "account": lambda: queue.insert(2, "SPY", account=5),
+        "reason": lambda: queue.insert(2, "SPY", reason="MANUAL"),
+        "owner": lambda: queue.claim_batch(owner=5),
+        "lease": lambda: queue.claim_batch(lease_s="5"),
+        "ids": lambda: queue.mark_success(None),
+        "status": lambda: queue.get_batch(status="bogus"),
+        "priority": lambda: queue.get_batch(priority="x"),
+    }
+    for name, step in refused.items():
+        with pytest.raises(InvalidRequestError, match=name):
+            await step()
+    with pytest.raises(UnknownRequestError):
+        await queue.mark_success(["\udcff"])
+    assert await figures(queue) == (1, 0, 0, 0)
+    [claimed] = await queue.claim_batch(owner="\udcff")
+    assert (claimed.request_id, claimed.lease_owner) == (request_id, "\\udcff")
+
+
+async def test_a_limit_that_is_no_number_is_refused_and_changes_nothing(queue):
+    await queue.insert(1, "SPY")
+    for limit in (1.5, "5", True, None):
+        with pytest.raises(InvalidRequestError, match="limit"):
+            await queue.claim_batch(limit=limit)
+    assert await figures(queue) == (1, 0, 0, 0)
+
+
+async def test_a_table_that_was_not_initialized_is_made_at_its_first_use(make_queue):
+    assert await figures(make_queue()) == (0, 0, 0, 0)
+
+
+async def test_a_clock_that_goes_back_loses_nothing(queue, clock):
+    await queue.insert_many([QueueRequest(c, "SPY") for c in (1, 2)])
+    clock.advance(-3600)
+    await queue.insert(3, "SPY")
+    claimed = await queue.claim_batch(lease_s=30)
+    assert {r.conid for r in claimed} == {1, 2, 3}
+    clock.advance(-3600)
+    await queue.mark_success(ids_of(claimed))
+    assert await figures(queue) == (0, 0, 3, 0)

@@ -1,0 +1,134 @@
+"""The commands that look at the tables, over tables without a gateway."""
+
+import json
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from position_sync_dagster import cli
+from position_sync_dagster.cli.app import app
+from position_sync_dagster.domain.broker_position import BrokerPosition
+from position_sync_dagster.domain.clock import utc_now
+from position_sync_dagster.domain.gateway_session import Owner
+from position_sync_dagster.domain.instrument import Instrument
+from position_sync_dagster.domain.leg import make_leg
+from position_sync_dagster.domain.update import PositionUpdate, Source
+from position_sync_dagster.lake import Lake
+from position_sync_dagster.settings import load_settings
+from position_sync_dagster.sync.reports.status import read_status
+
+GATEWAY = "127.0.0.1:7497"
+STREAMED, QUEUED, STALE, UNHELD, CLOSED, SHARED = 911, 912, 913, 914, 915, 916
+A, B = "DUSIM1", "DUSIM2"
+
+
+def held(conid, account=A, position=1.0):
+    return BrokerPosition(
+        gateway_id=GATEWAY,
+        account=account,
+        instrument=Instrument(conid=conid, symbol="SPY", sec_type="OPT", currency="USD"),
+        position=position,
+        received_at=utc_now(),
+        position_time=utc_now(),
+        snapshot_id="1",
+    )
+
+
+def row(conid, source, *, account=A, ago_s=1.0):
+    at = utc_now() - timedelta(seconds=ago_s)
+    return PositionUpdate(
+        conid, "SPY", None, 1.0, 1.5, 150.0, 120.0, 30.0, at, account, source=source
+    )
+
+
+def leg(conid, strategy="s", account=None):
+    return make_leg(
+        conid=conid, symbol="SPY", right="C", strike=450, expiry="20281215", strategy_id=strategy,
+        quantity=1, account=account, added_at=utc_now(),
+    )  # fmt: skip
+
+
+@pytest.fixture
+def lake():
+    lake = Lake.of(load_settings())
+    lake.initialize_sync()
+    lake.broker_positions.sync.replace(
+        GATEWAY,
+        [held(STREAMED), held(QUEUED), held(STALE), held(CLOSED, position=0.0), held(SHARED, B)],
+    )
+    lake.updates.sync.append(
+        [
+            row(STREAMED, Source.QUEUE, ago_s=9),
+            row(STREAMED, Source.STREAM),
+            row(QUEUED, Source.STREAM, ago_s=9),
+            row(QUEUED, Source.QUEUE),
+            row(STALE, Source.STREAM, ago_s=600),
+            row(SHARED, Source.STREAM, account=B),
+        ]
+    )
+    return lake
+
+
+def run(*arguments):
+    result = CliRunner().invoke(app, list(arguments))
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def test_a_list_of_legs_tells_the_state_of_each(lake):
+    lake.registry.sync.add_many(leg(c) for c in (STREAMED, QUEUED, STALE, UNHELD, CLOSED, SHARED))
+    lake.registry.sync.add_many([leg(SHARED, "t", account=A), leg(SHARED, "u", account=B)])
+    told = json.loads(run("strategies", "list", "--json"))
+    assert {(one["strategy_id"], one["conid"]): one["state"] for one in told} == {
+        ("s", STREAMED): "STREAMED",
+        ("s", QUEUED): "OVERFLOW",
+        ("s", STALE): "OVERFLOW",
+        ("s", UNHELD): "ARMED",
+        ("s", CLOSED): "ARMED",
+        ("s", SHARED): "STREAMED",
+        ("t", SHARED): "ARMED",
+        ("u", SHARED): "STREAMED",
+    }
+    assert {one["expiry"] for one in told} == {"2028-12-15"}
+    shown = run("strategies", "list")
+    assert [line.split()[1] for line in shown.splitlines() if f" {UNHELD} " in line] == ["ARMED"]
+
+
+def test_a_leg_of_two_strategies_is_counted_once(lake):
+    lake.registry.sync.add_many([leg(STREAMED, "s"), leg(STREAMED, "t"), leg(QUEUED), leg(UNHELD)])
+    status = read_status(lake, load_settings(), utc_now())
+    assert (status.legs_held, status.active_legs) == (2, 3)
+    assert "2 of 3 active legs held" in run("status")
+
+
+def test_lines_are_unknown_while_nobody_owns_the_login(lake):
+    told = json.loads(run("status", "--json"))
+    assert (told["lines_in_use"], told["line_limit"]) == (None, None)
+    assert [line.split() for line in run("status").splitlines() if line.startswith("lines")] == [
+        ["lines", "–"]
+    ]
+    lake.sessions.sync.acquire(GATEWAY, Owner.STREAM, lease_s=60, run_id=None, host="here", pid=1)
+    told = json.loads(run("status", "--json"))
+    assert (told["lines_in_use"], told["line_limit"]) == (0, 0)
+
+
+def test_a_look_at_legs_makes_no_tables(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["position-sync", "strategies", "list"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 1
+    assert "There are no tables at data/lake yet" in capsys.readouterr().err
+    assert not list(Path.cwd().iterdir())
+
+
+def test_a_missing_file_to_import_is_not_blamed_on_a_setting(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["position-sync", "strategies", "import", "missing.yaml"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2
+    told = capsys.readouterr().err
+    assert "missing.yaml: there is no such file" in told
+    assert "Correct the path." in told
+    assert "POSITION_SYNC" not in told

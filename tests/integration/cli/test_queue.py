@@ -1,0 +1,219 @@
+"""The commands of the queue, over a real one."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from position_sync_dagster import cli
+from position_sync_dagster.cli.app import app
+from position_sync_dagster.domain.request import QueueRequest, QueueStatus
+from position_sync_dagster.lake import Lake
+from position_sync_dagster.lake.queue.operations import SyncQueue
+from position_sync_dagster.settings import load_settings
+
+ACCOUNT = "DUSIM0001"
+FAILED, PENDING = QueueStatus.FAILED, QueueStatus.PENDING
+ERROR = "No value of 911 came.\n  \x1b[2Jsecond line\x9b31m"
+
+
+@pytest.fixture
+def queue(monkeypatch) -> SyncQueue:
+    monkeypatch.setenv("POSITION_SYNC_FSYNC", "false")
+    lake = Lake.of(load_settings())
+    lake.initialize_sync()
+    return lake.queue.sync
+
+
+def insert(queue, *conids):
+    """Ask for even conids with priority 1, for odd ones with 2."""
+    return queue.insert_many(QueueRequest(c, "SPY", 1 + c % 2, ACCOUNT) for c in conids)
+
+
+def fail(queue, *conids, error=ERROR):
+    ids = insert(queue, *conids)
+    queue.mark_failed_many(dict.fromkeys(ids, error), retryable=False)
+    return ids
+
+
+def run(*arguments):
+    result = CliRunner().invoke(app, ["queue", *arguments])
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def refuse(monkeypatch, capsys, *arguments):
+    monkeypatch.setattr("sys.argv", ["position-sync", "queue", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    told = capsys.readouterr()
+    assert told.out == ""
+    return ended.value.code, told.err
+
+
+def state(queue):
+    return {
+        request.request_id: (request.status, request.attempts)
+        for status in QueueStatus
+        for request in queue.get_batch(None, 100, status)
+    }
+
+
+@pytest.mark.parametrize("name", [[], ["list"]])
+def test_the_queue_tells_counts_and_the_oldest_pending_age(queue, name):
+    fail(queue, 1, 2)
+    insert(queue, 3)
+    told = json.loads(run(*name, "--json"))
+    assert told["counts"] == {"PENDING": 1, "PROCESSING": 0, "SUCCESS": 0, "FAILED": 2}
+    assert 0 <= told["oldest_pending_age_s"] < 60
+    assert (told["status"], told["requests"]) == (None, None)
+    shown = [line.split() for line in run(*name).splitlines()]
+    assert ["failed", "2"] in shown
+    assert [line[:2] for line in shown][-1] == ["oldest", "pending"]
+
+
+def test_an_empty_queue_has_no_oldest_age(queue):
+    assert json.loads(run("--json"))["oldest_pending_age_s"] is None
+    assert run("--status", "FAILED").splitlines()[-1] == "No request is FAILED."
+
+
+@pytest.mark.parametrize("status", QueueStatus)
+def test_requests_of_each_status_are_shown(queue, status):
+    [failed] = fail(queue, 1)
+    done, waiting, claimed = insert(queue, 2, 3, 4)
+    queue.mark_success(done)
+    queue.claim_batch(limit=1)
+    ids = dict(zip(QueueStatus, (waiting, claimed, done, failed), strict=True))
+    [told] = json.loads(run("--status", status, "--json"))["requests"]
+    assert (told["request_id"], told["status"]) == (ids[status], status)
+    assert ids[status] in run("--status", status.lower())
+    assert "lease_token" not in told
+
+
+def test_a_request_is_told_whole_in_json_and_by_one_line_of_its_error_to_a_person(queue):
+    [failed] = fail(queue, 911)
+    text = run("--status", "FAILED", "--json")
+    [told] = json.loads(text)["requests"]
+    assert told["error_message"] == ERROR
+    assert (told["account"], told["conid"], told["symbol"]) == (ACCOUNT, 911, "SPY")
+    assert (told["priority"], told["attempts"]) == (2, 1)
+    assert told["age_s"] >= 0
+    shown = run("--status", "FAILED")
+    heading, row, error = shown.splitlines()[-3:]
+    assert heading.split() == ["id", "account", "conid", "symbol", "priority", "attempts", "age"]
+    assert row.split()[:6] == [failed, ACCOUNT, "911", "SPY", "2", "1"]
+    assert error == "  No value of 911 came."
+    assert not [char for char in text + shown if not char.isprintable() and char != "\n"]
+
+
+def test_an_error_cannot_steer_the_terminal(queue):
+    fail(queue, 1, error="\n\x1b[2J\x9b31m\todd")
+    assert run("--status", "FAILED").splitlines()[-1] == "  \\x1b[2J\\x9b31m\\todd"
+
+
+def test_no_more_than_the_limit_is_shown_and_the_rest_is_told(queue):
+    fail(queue, *range(1, 4))
+    assert len(json.loads(run("--status", "FAILED", "--limit", "2", "--json"))["requests"]) == 2
+    shown = run("--status", "FAILED", "--limit", "2")
+    assert "2 of 3 are shown" in shown
+    assert "are shown" not in run("--status", "FAILED")
+
+
+def test_a_retried_request_is_pending_with_fresh_attempts(queue):
+    first, second = fail(queue, 1, 2)
+    assert run("retry", first) == f"{first} is PENDING again.\n"
+    assert state(queue) == {first: (PENDING, 0), second: (FAILED, 1)}
+
+
+def test_what_stands_for_a_request_is_told_when_it_is_another(queue):
+    one, other = fail(queue, 1, 2)
+    [live] = insert(queue, 1)
+    assert json.loads(run("retry", one, other, one, "--json")) == [
+        {"request_id": one, "stands_for_it": live, "put_back": False},
+        {"request_id": other, "stands_for_it": other, "put_back": True},
+    ]
+    assert f"{one} stays FAILED: {live} asks" in run("retry", one)
+    assert queue.counts()[FAILED] == 1
+
+
+def test_all_that_failed_are_retried_together(queue):
+    ids = fail(queue, *range(1, 61))
+    version = queue.overview().version
+    told = json.loads(run("retry", "--all", "--json"))
+    assert {one["request_id"]: one["stands_for_it"] for one in told} == dict(
+        zip(ids, ids, strict=True)
+    )
+    assert queue.counts() == {**dict.fromkeys(QueueStatus, 0), PENDING: 60}
+    assert queue.overview().version == version + 1
+    assert run("retry", "--all") == "No request is FAILED.\n"
+    assert json.loads(run("retry", "--all", "--json")) == []
+
+
+def test_all_goes_on_without_what_somebody_else_put_back_meanwhile(queue, monkeypatch):
+    ids = fail(queue, 1, 2, 3)
+    read = SyncQueue.get_batch
+    overtaken = []
+
+    def read_then_lose_one(self, *arguments):
+        found = read(self, *arguments)
+        if not overtaken:
+            overtaken.extend(queue.retry(ids[0]))
+        return found
+
+    monkeypatch.setattr(SyncQueue, "get_batch", read_then_lose_one)
+    told = json.loads(run("retry", "--all", "--json"))
+    assert overtaken == [ids[0]]
+    assert {one["request_id"] for one in told} == set(ids[1:])
+    assert queue.counts()[PENDING] == 3
+
+
+@pytest.mark.parametrize("unknown", ["01890000-0000-7000-8000-000000000000", "'; DROP\x1b[2J"])
+def test_an_id_that_is_unknown_is_named_and_nothing_is_changed(queue, monkeypatch, capsys, unknown):
+    [failed] = fail(queue, 1)
+    before = state(queue)
+    code, told = refuse(monkeypatch, capsys, "retry", failed, unknown)
+    assert code == 2
+    assert unknown[:7] in told
+    assert "--status FAILED" in told
+    assert "\x1b" not in told
+    assert state(queue) == before
+
+
+def test_a_request_that_did_not_fail_is_named_and_nothing_is_changed(queue, monkeypatch, capsys):
+    [failed] = fail(queue, 1)
+    [pending, done] = insert(queue, 2, 3)
+    queue.mark_success(done)
+    before = state(queue)
+    for other, status in ((pending, "PENDING"), (done, "SUCCESS")):
+        code, told = refuse(monkeypatch, capsys, "retry", failed, other)
+        assert code == 2
+        assert f"{other} is {status}" in told
+    assert state(queue) == before
+
+
+@pytest.mark.parametrize("arguments", [["retry"], ["retry", "some-id", "--all"]])
+def test_retry_wants_either_ids_or_all(queue, monkeypatch, capsys, arguments):
+    code, told = refuse(monkeypatch, capsys, *arguments)
+    assert code == 2
+    assert "--all" in told
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["bogus"], ["--json", "retry", "--all"], ["--status", "LOST"], ["--limit", "0"]],
+)
+def test_what_the_queue_does_not_know_is_refused(queue, monkeypatch, capsys, arguments):
+    [failed] = fail(queue, 1)
+    assert refuse(monkeypatch, capsys, *arguments)[0] == 2
+    assert state(queue) == {failed: (FAILED, 1)}
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["list", "--status", "FAILED"], ["retry", "--all"], ["retry", "some-id"]]
+)
+def test_a_look_at_a_queue_that_is_not_there_makes_no_tables(monkeypatch, capsys, arguments):
+    code, told = refuse(monkeypatch, capsys, *arguments)
+    assert code == 1
+    assert "There are no tables at data/lake yet" in told
+    assert not list(Path.cwd().iterdir())

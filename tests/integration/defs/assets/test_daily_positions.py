@@ -1,0 +1,183 @@
+"""Daily positions: backfills, daylight saving, half days, holidays."""
+
+from collections.abc import Callable
+from datetime import UTC, date, datetime
+
+import dagster as dg
+import polars as pl
+import pytest
+
+from position_sync_dagster.defs.assets.daily_positions import daily, daily_asset
+from position_sync_dagster.defs.assets.exchange_partitions import exchange_partitions
+from position_sync_dagster.defs.resources import resources
+from position_sync_dagster.lake.derived import DAILY_POSITIONS, DerivedTable
+from position_sync_dagster.sync.reports import exchange_days as daily_module
+from position_sync_dagster.sync.reports.exchange_days import exchange_days
+
+DAYS = exchange_days("XNYS", date(2025, 1, 1), date(2026, 12, 31))
+PARTITIONS = exchange_partitions(DAYS, "2025-01-02")
+DAILY = daily_asset(PARTITIONS)
+
+WEEK = ("2026-03-05", "2026-03-11")
+"""Five sessions around the weekend on which New York turns its clocks."""
+
+
+def utc(text: str) -> datetime:
+    return datetime.fromisoformat(text).replace(tzinfo=UTC)
+
+
+@pytest.fixture
+def fill(materialize) -> Callable[[str, str], dg.ExecuteInProcessResult]:
+    def run(first: str, last: str) -> dg.ExecuteInProcessResult:
+        return materialize(
+            DAILY,
+            tags={
+                "dagster/asset_partition_range_start": first,
+                "dagster/asset_partition_range_end": last,
+            },
+        )
+
+    return run
+
+
+@pytest.fixture
+def table(settings) -> DerivedTable:
+    return DerivedTable(settings.table("daily_positions"), DAILY_POSITIONS)
+
+
+def by_day(table: DerivedTable) -> list[tuple[str, float, float]]:
+    found = table.read().sort("session_date", "conid")
+    return [
+        (str(day), value, age)
+        for day, value, age in found.select("session_date", "market_value", "age_s").rows()
+    ]
+
+
+def test_a_backfill_over_five_days_fills_each_with_its_last_value_before_the_close(
+    fill, tell, table
+) -> None:
+    for day in range(5, 12):
+        tell(1, utc(f"2026-03-{day:02}T19:59:00"), market_value=float(day))
+        tell(1, utc(f"2026-03-{day:02}T20:59:00"), market_value=float(day) + 0.5)
+        tell(1, utc(f"2026-03-{day:02}T22:00:00"), market_value=-1.0)
+    result = fill(*WEEK)
+    assert result.success
+    assert by_day(table) == [
+        ("2026-03-05", 5.5, 60.0),
+        ("2026-03-06", 6.5, 60.0),
+        ("2026-03-09", 9.0, 60.0),
+        ("2026-03-10", 10.0, 60.0),
+        ("2026-03-11", 11.0, 60.0),
+    ]
+    events = result.asset_materializations_for_node("daily_positions")
+    assert [event.partition for event in events] == [row[0] for row in by_day(table)]
+    assert {e.metadata["dagster/partition_row_count"].value for e in events} == {1}
+
+
+def test_the_same_backfill_again_changes_nothing(fill, tell, table) -> None:
+    tell(1, utc("2026-03-05T19:00:00"))
+    fill(*WEEK)
+    version = table.version()
+    again = fill(*WEEK)
+    assert again.success
+    assert table.version() == version
+    (event, *_) = again.asset_materializations_for_node("daily_positions")
+    assert event.tags["dagster/data_version"] == str(version)
+
+
+def test_a_day_that_is_filled_again_leaves_the_others_alone(fill, tell, table) -> None:
+    tell(1, utc("2026-03-05T19:00:00"), market_value=1.0)
+    tell(1, utc("2026-03-06T19:00:00"), market_value=2.0)
+    fill("2026-03-05", "2026-03-06")
+    tell(1, utc("2026-03-05T19:30:00"), market_value=3.0)
+    fill("2026-03-05", "2026-03-05")
+    assert [value for _, value, _ in by_day(table)] == [3.0, 2.0]
+
+
+def test_a_half_day_ends_at_its_own_close(fill, tell, table) -> None:
+    tell(1, utc("2025-11-28T17:59:00"), market_value=1.0)
+    tell(1, utc("2025-11-28T18:30:00"), market_value=2.0)
+    fill("2025-11-28", "2025-11-28")
+    assert by_day(table) == [("2025-11-28", 1.0, 60.0)]
+
+
+def test_a_value_from_before_keeps_its_age_and_one_from_last_week_is_none(
+    fill, tell, table
+) -> None:
+    tell(1, utc("2026-03-05T21:00:00"), market_value=1.0)
+    fill(*WEEK)
+    assert by_day(table) == [("2026-03-05", 1.0, 0.0), ("2026-03-06", 1.0, 86400.0),
+                             ("2026-03-09", 1.0, 342000.0)]  # fmt: skip
+
+
+def test_a_closed_position_shows_on_the_day_it_was_closed_and_not_after(fill, tell, table) -> None:
+    tell(1, utc("2026-03-05T19:00:00"))
+    tell(1, utc("2026-03-06T19:00:00"), position=0.0)
+    fill(*WEEK)
+    found = table.read().sort("session_date")
+    assert found["position"].to_list() == [1.0, 0.0]
+
+
+def test_a_session_that_has_not_closed_fails_before_anything_is_written(
+    fill, table, tell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tell(1, utc("2026-03-05T19:00:00"))
+    closes = daily_module.session_closes
+
+    def at_noon_of_the_last_day(calendar, days, *, now):
+        return closes(calendar, days, now=utc("2026-03-11T17:00:00"))
+
+    monkeypatch.setattr(daily_module, "session_closes", at_noon_of_the_last_day)
+    result = fill(*WEEK)
+    assert not result.success
+    message = result.failure_data_for_node("daily_positions").error.message
+    assert "2026-03-11 on XNYS closes at 2026-03-11 20:00 UTC" in message
+    assert table.read().is_empty()
+
+
+@pytest.mark.parametrize("day", ["2026-11-26", "2026-07-03", "2026-03-07", "2026-03-08"])
+def test_holidays_and_weekends_have_no_partition(day: str) -> None:
+    assert day not in PARTITIONS.get_partition_keys()
+
+
+def test_todays_partition_is_there_before_the_day_is_over() -> None:
+    at = datetime(2026, 3, 9, 20, 30, tzinfo=UTC)
+    with dg.partition_loading_context(effective_dt=at):
+        assert PARTITIONS.get_last_partition_key() == "2026-03-09"
+
+
+@pytest.mark.parametrize(
+    ("key", "hours"), [("2026-03-06", 24), ("2026-03-09", 24), ("2026-11-02", 24)]
+)
+def test_the_window_of_a_day_is_that_of_the_exchange(key: str, hours: int) -> None:
+    window = PARTITIONS.time_window_for_partition_key(key)
+    assert (window.end - window.start).total_seconds() == hours * 3600
+    assert str(window.start.tzinfo) == "America/New_York"
+
+
+def test_the_schedule_runs_the_day_that_just_closed_and_rests_on_holidays(
+    settings, instance
+) -> None:
+    repository = dg.Definitions.merge(daily(), resources()).get_repository_def()
+    schedule = repository.get_schedule_def("after_the_close")
+
+    def evaluate(at: str) -> list[str | None]:
+        moment = datetime.fromisoformat(at)
+        with dg.build_schedule_context(
+            instance=instance, scheduled_execution_time=moment, repository_def=repository
+        ) as context:
+            found = schedule.evaluate_tick(context)
+        return [request.partition_key for request in found.run_requests or ()]
+
+    assert schedule.cron_schedule == "20 16 * * 1-5"
+    assert schedule.execution_timezone == "America/New_York"
+    assert evaluate("2026-03-09T16:20:00-04:00") == ["2026-03-09"]
+    assert evaluate("2026-11-26T16:20:00-05:00") == []
+    assert evaluate("2026-11-27T16:20:00-05:00") == ["2026-11-27"]
+
+
+def test_rows_of_a_day_are_those_of_the_ledger(fill, tell, table, lake) -> None:
+    tell(1, utc("2026-03-05T19:00:00"))
+    fill("2026-03-05", "2026-03-05")
+    assert table.read()["update_id"].to_list() == lake.updates.sync.latest()["update_id"].to_list()
+    assert table.read().schema == pl.Schema(DAILY_POSITIONS.polars)

@@ -1,0 +1,88 @@
+"""Latest positions and exposure, derived from the ledger."""
+
+from datetime import date
+
+import dagster as dg
+import polars as pl
+
+from position_sync_dagster.defs.assets.latest_positions import latest_positions
+from position_sync_dagster.defs.assets.strategy_exposure import strategy_exposure
+from position_sync_dagster.domain.leg import make_leg
+from position_sync_dagster.lake.derived import LATEST_POSITIONS, STRATEGY_EXPOSURE, DerivedTable
+
+
+def rows(settings, spec) -> pl.DataFrame:
+    return DerivedTable(settings.table(spec.name), spec).read()
+
+
+def number(result: dg.ExecuteInProcessResult, name: str, key: str) -> float:
+    (event,) = result.asset_materializations_for_node(name)
+    return event.metadata[key].value
+
+
+def test_the_latest_table_holds_the_newest_row_of_each_holding(
+    materialize, settings, tell, ago
+) -> None:
+    tell(1, ago(20), market_value=100.0)
+    tell(1, ago(10), market_value=150.0)
+    tell(2, ago(15), position=0.0)
+    result = materialize(latest_positions)
+    found = rows(settings, LATEST_POSITIONS).sort("conid")
+    assert found["market_value"].to_list() == [150.0, 150.0]
+    assert number(result, "latest_positions", "held") == 1
+    assert number(result, "latest_positions", "dagster/row_count") == 2
+
+
+def test_later_rows_replace_earlier_ones_and_leave_the_others(
+    materialize, settings, tell, ago
+) -> None:
+    tell(1, ago(7200), market_value=1.0)
+    tell(2, ago(20), market_value=2.0)
+    materialize(latest_positions)
+    tell(2, ago(5), market_value=3.0)
+    materialize(latest_positions)
+    found = rows(settings, LATEST_POSITIONS).sort("conid")
+    assert found["market_value"].to_list() == [1.0, 3.0]
+
+
+def test_deriving_again_from_the_same_rows_makes_no_new_version(materialize, tell, ago) -> None:
+    tell(1, ago(20))
+    first = materialize(latest_positions)
+    second = materialize(latest_positions)
+    versions = [number(r, "latest_positions", "delta_version") for r in (first, second)]
+    assert versions[0] == versions[1]
+    assert number(second, "latest_positions", "changed") == 0
+
+
+def test_exposure_is_summed_per_strategy_and_says_how_old_it_is(
+    materialize, settings, lake, tell, ago
+) -> None:
+    now = ago(0)
+    legs = [
+        make_leg(
+            conid=conid,
+            symbol="SPY",
+            right="C",
+            strike=500,
+            expiry=date(2028, 12, 15),
+            strategy_id=strategy,
+            added_at=now,
+        )
+        for conid, strategy in ((1, "a"), (2, "a"), (3, "b"))
+    ]
+    lake.registry.sync.add_many(legs)
+    tell(1, ago(60), market_value=150.0, delta=0.5)
+    tell(2, ago(10), market_value=50.0)
+    result = materialize(strategy_exposure)
+    found = rows(settings, STRATEGY_EXPOSURE).sort("strategy_id")
+    assert found.select("strategy_id", "legs", "legs_held", "market_value", "delta").rows() == [
+        ("a", 2, 2, 200.0, 50.0),
+        ("b", 1, 0, None, None),
+    ]
+    assert number(result, "strategy_exposure", "legs_without_greeks") == 1
+    assert 59 < number(result, "strategy_exposure", "oldest_value_age_s") < 90
+
+
+def test_an_empty_lake_gives_empty_tables(materialize, settings, lake) -> None:
+    assert materialize(latest_positions, strategy_exposure).success
+    assert rows(settings, LATEST_POSITIONS).is_empty()

@@ -1,0 +1,157 @@
+"""The drain sensor over real tables and runs."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from position_sync_dagster.defs.drain import DRAIN_JOB, MAX_RUNTIME_S, drain_queue, observe
+from position_sync_dagster.defs.run_history import FAILURE_REASON, GIVEN_BACK
+from position_sync_dagster.defs.stream import STREAM_JOB
+from position_sync_dagster.domain.gateway_session import Owner, SessionState
+from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.decisions.drain_plan import DrainCursor
+
+pytestmark = pytest.mark.usefixtures("settings")
+
+
+@pytest.fixture
+def tick(instance: dg.DagsterInstance, lake: Lake) -> Callable[..., dg.SensorResult]:
+    """Evaluate the sensor, with the registry known, so that a test sees its own case alone."""
+
+    def evaluate(**cursor: Any) -> dg.SensorResult:
+        known = {"registry_version": lake.registry.table.version()} | cursor
+        with dg.build_sensor_context(
+            instance=instance, cursor=DrainCursor(**known).to_text()
+        ) as context:
+            result = drain_queue(context)
+        assert isinstance(result, dg.SensorResult)
+        return result
+
+    return evaluate
+
+
+def names(result: dg.SensorResult) -> list[str]:
+    assert result.run_requests is not None
+    (request,) = result.run_requests
+    assert request.run_key is None
+    return [key.to_user_string() for key in request.asset_selection or ()]
+
+
+def add_run(
+    instance: dg.DagsterInstance, status: dg.DagsterRunStatus, job: str = DRAIN_JOB, **tags: str
+) -> str:
+    run = dg.DagsterRun(job_name=job, status=status, tags=tags)
+    instance.add_run(run)
+    return run.run_id
+
+
+def test_waiting_requests_are_drained_by_one_run_over_the_ledger(tick, own, ask) -> None:
+    own()
+    ask(1, 2)
+    result = tick()
+    assert names(result) == ["position_updates"]
+    assert "pending 2, claimable 2" in result.run_requests[0].tags["position_sync/reason"]
+
+
+def test_an_empty_queue_is_skipped_with_its_numbers(tick, own) -> None:
+    own()
+    result = tick()
+    assert not result.run_requests
+    assert "pending 0, claimable 0" in result.skip_reason.skip_message
+
+
+def test_a_tick_changes_no_table(tick, own, ask, lake: Lake) -> None:
+    own()
+    ask(1)
+    before = [table.version() for table in lake.tables]
+    tick()
+    assert [table.version() for table in lake.tables] == before
+
+
+@pytest.mark.parametrize(
+    "status",
+    [
+        dg.DagsterRunStatus.NOT_STARTED,
+        dg.DagsterRunStatus.STARTING,
+        dg.DagsterRunStatus.STARTED,
+        dg.DagsterRunStatus.CANCELING,
+    ],
+)
+def test_a_drain_in_flight_keeps_the_next_one_back(tick, own, ask, instance, status) -> None:
+    own()
+    ask(1)
+    run_id = add_run(instance, status)
+    assert f"{run_id[:8]} is in flight" in tick().skip_reason.skip_message
+
+
+def test_a_drain_left_started_by_a_crash_blocks_nothing_for_long(
+    own, instance, lake: Lake, settings: Settings
+) -> None:
+    own()
+    add_run(instance, dg.DagsterRunStatus.STARTED)
+    later = datetime.now(UTC) + timedelta(seconds=MAX_RUNTIME_S + 1)
+    assert observe(instance, lake, settings, now=datetime.now(UTC)).drain_in_flight
+    assert observe(instance, lake, settings, now=later).drain_in_flight is None
+
+
+def test_requests_wait_while_the_owner_is_blind(tick, own, ask) -> None:
+    own(state=SessionState.BLIND)
+    ask(1)
+    assert "is BLIND since" in tick().skip_reason.skip_message
+
+
+def test_without_a_stream_a_refresh_is_asked_for_with_the_drain(tick, ago) -> None:
+    assert names(tick(unowned_since=ago(60))) == ["position_queue", "position_updates"]
+
+
+def test_a_stream_run_on_its_way_comes_before_a_refresh(tick, instance, ago) -> None:
+    add_run(instance, dg.DagsterRunStatus.NOT_STARTED, STREAM_JOB)
+    assert not tick(unowned_since=ago(60)).run_requests
+
+
+def test_a_refresh_that_just_was_is_not_repeated(tick, own, lake: Lake, ago) -> None:
+    lake.sessions.sync.end(own(owner=Owner.DRAIN))
+    assert "next refresh in" in tick(unowned_since=ago(60)).skip_reason.skip_message
+
+
+def test_a_registry_that_moved_is_recorded(tick, own) -> None:
+    own()
+    assert names(tick(registry_version=-5)) == ["active_strategies"]
+
+
+def test_a_strategies_file_that_was_saved_is_applied_once(
+    tick, own, monkeypatch: pytest.MonkeyPatch, tmp_path
+) -> None:
+    own()
+    path = tmp_path / "strategies.yaml"
+    path.write_text("strategies: []\n")
+    monkeypatch.setenv("POSITION_SYNC_STRATEGIES_FILE", str(path))
+    result = tick()
+    assert names(result) == ["active_strategies"]
+    mark = DrainCursor.from_text(result.cursor).strategies_mark
+    assert not tick(strategies_mark=mark).run_requests
+
+
+def test_a_drain_that_failed_is_not_asked_for_again_at_once(tick, own, ask, instance) -> None:
+    own()
+    ask(1)
+    run_id = add_run(instance, dg.DagsterRunStatus.STARTED)
+    instance.add_run_tags(run_id, {FAILURE_REASON: "STEP_FAILURE"})
+    instance.report_run_failed(instance.get_run_by_id(run_id))
+    assert "the last 1 drain runs failed" in tick().skip_reason.skip_message
+
+
+def test_requests_that_were_given_back_wait_until_there_are_others(
+    tick, own, ask, instance
+) -> None:
+    own()
+    ask(1, 2)
+    run_id = add_run(instance, dg.DagsterRunStatus.STARTED, **{GIVEN_BACK: "2"})
+    instance.report_run_failed(instance.get_run_by_id(run_id))
+    assert "gave back what they could not value" in tick().skip_reason.skip_message
+    ask(3)
+    assert names(tick()) == ["position_updates"]

@@ -1,0 +1,187 @@
+"""Market data lines, counted by us as the gateway counts them."""
+
+import pytest
+
+from position_sync_dagster.gateway import market_data_lines
+from position_sync_dagster.gateway.connection import connect
+from position_sync_dagster.simulator.protocol.wire import frame
+
+CALL, PUT, WORTHLESS, CENTS, FUTURE, STOCK = (
+    921000001,
+    921000002,
+    921000003,
+    921000004,
+    920000002,
+    920000001,
+)
+ALL = (CALL, PUT, WORTHLESS, CENTS, FUTURE, STOCK)
+
+
+@pytest.fixture
+async def line(simulate, settings_for):
+    """A simulator, a connection and the details of some contracts."""
+    async with simulate() as sim:
+        connection = await connect(settings_for(sim))
+        details = await connection.details([*ALL, 999])
+        yield sim, connection, details
+        await connection.close()
+
+
+async def test_details_are_known_for_every_kind_of_contract_but_not_for_an_unknown_one(line):
+    _sim, _connection, details = line
+    assert set(details) == set(ALL)
+    assert (details[CENTS].price_magnifier, details[CENTS].multiplier) == (100, 5000.0)
+    assert (details[STOCK].multiplier, details[STOCK].right) == (1.0, None)
+    assert details[FUTURE].exchange == "CME"
+
+
+async def test_every_kind_of_contract_streams_on_one_line_each(line, eventually):
+    sim, connection, details = line
+    for conid in ALL:
+        connection.lines.subscribe(details[conid])
+    await eventually(
+        lambda: all(connection.lines.quote(c).mark is not None for c in set(ALL) - {WORTHLESS})
+    )
+    assert connection.lines.in_use == sim.stats()["lines_in_use"] == len(ALL)
+    quote = connection.lines.quote(CALL)
+    assert quote.bid <= quote.ask
+    assert 0 < quote.delta < 1
+    assert quote.mark_time is not None
+    assert quote.market_data_type == 1
+
+
+async def test_a_worthless_option_has_no_bid(line, eventually):
+    _sim, connection, details = line
+    connection.lines.subscribe(details[WORTHLESS])
+    await eventually(lambda: connection.lines.quote(WORTHLESS).ask == 0.05)
+    assert connection.lines.quote(WORTHLESS).bid is None
+
+
+async def test_two_callers_share_a_line_and_the_last_one_frees_it(line, eventually):
+    sim, connection, details = line
+    connection.lines.subscribe(details[CALL])
+    connection.lines.subscribe(details[CALL])
+    await eventually(lambda: sim.stats()["lines_in_use"] == 1)
+    connection.lines.cancel(CALL)
+    assert connection.lines.in_use == 1
+    connection.lines.cancel(CALL)
+    assert connection.lines.in_use == 0
+    await eventually(lambda: sim.stats()["lines_in_use"] == 0)
+    assert sim.stats()["peak_lines"] == 1
+
+
+async def test_a_line_taken_again_starts_without_old_prices(line, eventually):
+    _sim, connection, details = line
+    connection.lines.subscribe(details[CALL])
+    await eventually(lambda: connection.lines.quote(CALL).mark is not None)
+    connection.lines.cancel(CALL)
+    connection.lines.subscribe(details[CALL])
+    assert connection.lines.quote(CALL).mark is None
+    assert connection.lines.quote(CALL).received_at is None
+
+
+async def test_the_line_too_many_is_refused_while_the_others_go_on(line, eventually):
+    sim, connection, details = line
+    sim.set_line_limit(2)
+    refusals, seen = [], set()
+    connection.lines.on_refusal.append(refusals.append)
+    for conid in (CALL, PUT, STOCK):
+        connection.lines.subscribe(details[conid])
+    await eventually(lambda: refusals)
+    assert [(r.conid, r.code) for r in refusals] == [(STOCK, 101)]
+    assert connection.lines.in_use == 2
+    ticked = connection.lines.watch()
+    await eventually(lambda: seen.update(ticked.take()) or {CALL, PUT} <= seen)
+
+
+@pytest.mark.parametrize("code", [354, 10089, 10168, 10197])
+async def test_a_contract_without_permission_frees_its_line(line, eventually, code):
+    sim, connection, details = line
+    sim.set_permission(CALL, code)
+    refusals = []
+    connection.lines.on_refusal.append(refusals.append)
+    connection.lines.subscribe(details[CALL])
+    await eventually(lambda: refusals)
+    assert (refusals[0].code, refusals[0].market_data_type) == (code, 1)
+    assert connection.lines.in_use == sim.stats()["lines_in_use"] == 0
+
+
+@pytest.mark.parametrize(("code", "asked", "given"), [(10090, 1, 1), (10091, 1, 1), (10167, 3, 3)])
+async def test_an_advisory_code_frees_no_line_and_ticks_follow_it(
+    line, eventually, code, asked, given
+):
+    sim, connection, details = line
+    sim.set_permission(CALL, code)
+    refusals, heard = [], []
+    connection.lines.on_refusal.append(refusals.append)
+    connection.ib.errorEvent += lambda _request, code, *_more: heard.append(code)
+    connection.lines.subscribe(details[CALL], market_data_type=asked)
+    await eventually(lambda: code in heard)
+    await eventually(lambda: connection.lines.quote(CALL).bid is not None)
+    assert connection.lines.quote(CALL).market_data_type == given
+    assert refusals == []
+    assert connection.lines.in_use == sim.stats()["lines_in_use"] == 1
+
+
+async def test_a_line_turns_from_delayed_to_live_data_without_a_second_one(line, eventually):
+    sim, connection, details = line
+    sim.set_permission(CALL, 354)
+    connection.lines.subscribe(details[CALL], market_data_type=3)
+    await eventually(lambda: connection.lines.quote(CALL).market_data_type == 3)
+    sim.set_permission(CALL, None)
+    connection.lines.switch(CALL)
+    assert connection.lines.quote(CALL).mark is None
+    await eventually(lambda: connection.lines.quote(CALL).mark is not None)
+    assert connection.lines.quote(CALL).market_data_type == 1
+    assert connection.lines.in_use == sim.stats()["lines_in_use"] == sim.stats()["peak_lines"] == 1
+    connection.lines.switch(PUT)
+    assert connection.lines.in_use == 1
+
+
+async def test_a_line_that_the_gateway_says_is_not_there_does_not_count(line, eventually):
+    sim, connection, details = line
+    refusals = []
+    connection.lines.on_refusal.append(refusals.append)
+    for conid in (CALL, PUT):
+        connection.lines.subscribe(details[conid])
+    await eventually(lambda: sim.stats()["lines_in_use"] == 2)
+    sim.send_error(300, "Can't find EId with tickerId", req_id=_request_of(connection, CALL))
+    await eventually(lambda: refusals)
+    assert [(r.conid, r.code) for r in refusals] == [(CALL, 300)]
+    assert connection.lines.in_use == 1
+    assert connection.lines.quote(CALL) is None
+
+
+async def test_a_second_cancel_is_answered_by_300_and_changes_no_count(line, eventually):
+    sim, connection, details = line
+    heard = []
+    connection.ib.errorEvent += lambda _request, code, *_more: heard.append(code)
+    for conid in (CALL, PUT):
+        connection.lines.subscribe(details[conid])
+    await eventually(lambda: sim.stats()["lines_in_use"] == 2)
+    request_id = _request_of(connection, CALL)
+    connection.lines.cancel(CALL)
+    connection.ib.client.cancelMktData(request_id)
+    await eventually(lambda: 300 in heard)
+    assert connection.lines.in_use == sim.stats()["lines_in_use"] == 1
+    connection.lines.subscribe(details[CALL])
+    await eventually(lambda: connection.lines.quote(CALL).mark is not None)
+    assert connection.lines.in_use == sim.stats()["lines_in_use"] == 2
+
+
+def _request_of(connection, conid):
+    return connection.lines._lines[conid].request_id
+
+
+async def test_a_cancel_without_effect_is_repeated(line, eventually, monkeypatch):
+    sim, connection, details = line
+    monkeypatch.setattr(market_data_lines, "CANCEL_EFFECT_S", 0.0)
+    connection.lines.subscribe(details[CALL])
+    await eventually(lambda: connection.lines.quote(CALL).mark is not None)
+    request_id = next(iter(connection.lines._by_request))
+    connection.lines.cancel(CALL)
+    await eventually(lambda: sim.stats()["lines_in_use"] == 0)
+    assert sim.stats()["requests"]["17"]["cancelMktData"] == 1
+    sim.send_raw(frame(["1", "6", str(request_id), "1", "1.5", "3", "0"]))
+    await eventually(lambda: sim.stats()["requests"]["17"]["cancelMktData"] == 2)
+    assert connection.lines.in_use == 0

@@ -1,0 +1,107 @@
+"""Several processes at one lake: nothing is granted twice, and nothing is lost."""
+
+import time
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from position_sync_dagster.domain.request import QueueRequest, QueueStatus
+from position_sync_dagster.lake.lake import Lake
+from tests.support.lake_processes import Worker, together, workers
+from tests.support.lake_worker import drain
+
+REQUESTS = 5000
+
+
+def filled(path: Path, count: int = REQUESTS) -> tuple[Lake, list[str]]:
+    lake = Lake(path)
+    lake.initialize_sync()
+    return lake, lake.queue.sync.insert_many(QueueRequest(c, "SPY") for c in range(1, count + 1))
+
+
+def double_or_lost(granted: list[list[str]], ids: list[str]) -> tuple[list[str], set[str]]:
+    """Give the requests granted more than once, and those granted never."""
+    times = Counter(request_id for some in granted for request_id in some)
+    return [i for i, n in times.items() if n > 1], set(ids) - set(times)
+
+
+def test_four_claimers_are_never_granted_the_same_request_and_lose_none(tmp_path):
+    lake, ids = filled(tmp_path)
+    granted = together(*(Worker("claim", tmp_path, limit=50) for _ in range(4)))
+    assert double_or_lost(granted, ids) == ([], set())
+    assert all(granted), "a claimer was starved"
+    assert lake.queue.sync.counts()[QueueStatus.PROCESSING] == REQUESTS
+
+
+def test_the_same_check_fails_on_a_claim_that_reads_and_writes_on_two_handles(tmp_path):
+    _, ids = filled(tmp_path)
+    granted = together(*(Worker("claim_wrongly", tmp_path, limit=250) for _ in range(4)))
+    assert double_or_lost(granted, ids) != ([], set())
+
+
+def test_racing_inserts_keep_one_live_request_per_position(tmp_path):
+    lake = Lake(tmp_path)
+    lake.initialize_sync()
+    results = together(*(Worker("insert_the_same", tmp_path, count=25) for _ in range(4)))
+    assert results[0] == results[1] == results[2] == results[3]
+    assert lake.queue.sync.counts()[QueueStatus.PENDING] == 25
+
+
+def test_inserting_claiming_and_compacting_at_once_loses_nothing(tmp_path):
+    lake, _ = filled(tmp_path, 1)
+    house = Worker("keep_house", tmp_path)
+    inserting = [
+        Worker("insert", tmp_path, first=first, count=100, size=5) for first in (1000, 2000)
+    ]
+    draining = [Worker("drain", tmp_path, lease_s=600, limit=9, until_empty=False)]
+    with workers(house, *inserting, *draining):
+        ids = [i for worker in inserting for i in worker.result()]
+        wait_until(lambda: not lake.queue.sync.overview().claimable)
+    assert len(set(ids)) == 200
+    finish(lake)
+    assert_every_request_ended_once(lake, at_least=201)
+
+
+def test_racing_writers_of_the_same_rows_write_each_once(tmp_path):
+    lake = Lake(tmp_path)
+    lake.initialize_sync()
+    written = together(*(Worker("append_the_same", tmp_path, count=60) for _ in range(3)))
+    assert sum(written) == 60
+    assert lake.updates.sync.count() == 60
+
+
+def test_racing_processes_create_a_lake_together(tmp_path):
+    versions = together(*(Worker("create", tmp_path / "lake") for _ in range(4)))
+    assert versions == [[0] * 7] * 4
+
+
+def test_one_of_several_processes_owns_a_login(tmp_path):
+    Lake(tmp_path).initialize_sync()
+    tokens = together(*(Worker("own", tmp_path) for _ in range(4)))
+    assert sorted(tokens, key=str) == [1, None, None, None]
+
+
+def finish(lake: Lake) -> None:
+    """Drain what is left, an hour later, so that every lease is over."""
+    later = Lake(lake.path, clock=lambda: datetime.now(UTC) + timedelta(hours=1))
+    later.queue.sync.rescue()
+
+    drain(later, lease_s=600, limit=100)
+
+
+def assert_every_request_ended_once(lake: Lake, at_least: int) -> None:
+    counts = lake.queue.sync.counts()
+    assert counts[QueueStatus.PENDING] == counts[QueueStatus.PROCESSING] == 0
+    stored = lake.queue.table.rows()
+    assert stored.height == counts[QueueStatus.SUCCESS] >= at_least
+    assert not stored.get_column("request_id").is_duplicated().any()
+    written = lake.updates.table.rows(columns=["update_id"]).get_column("update_id")
+    assert not written.is_duplicated().any()
+    assert set(written) == set(stored.get_column("request_id"))
+
+
+def wait_until(condition, deadline_s: float = 60) -> None:
+    end = time.monotonic() + deadline_s
+    while not condition():
+        assert time.monotonic() < end, "the condition never came true"
+        time.sleep(0.02)

@@ -1,0 +1,200 @@
+"""The registry: which legs are active, across processes and without reading what is over."""
+
+import shutil
+from datetime import date
+
+import pytest
+
+from position_sync_dagster.domain.instrument import Right
+from position_sync_dagster.domain.leg import make_leg
+from position_sync_dagster.errors import AmbiguousRemovalError, InvalidLegError, UnknownLegError
+from position_sync_dagster.lake.registry.table import StrategyRegistry
+
+LEG = {"symbol": "SPY", "right": "C", "strike": 450.0, "expiry": "20260220"}
+
+
+@pytest.fixture
+async def registry(tmp_path, clock):
+    made = StrategyRegistry(tmp_path / "legs", clock=clock)
+    await made.initialize()
+    return made
+
+
+def leg(clock, conid, strategy_id, **more):
+    return make_leg(conid=conid, strategy_id=strategy_id, added_at=clock.now, **(LEG | more))
+
+
+async def test_an_added_leg_is_active_and_read_by_others(registry, tmp_path, clock):
+    added = await registry.add_active(conid=1, strategy_id=7, **LEG)
+    assert (added.strategy_id, added.right, added.expiry) == ("7", Right.CALL, date(2026, 2, 20))
+    assert registry.is_active(1)
+    assert not registry.is_active(2)
+    other = StrategyRegistry(tmp_path / "legs", clock=clock)
+    assert not other.is_active(1)
+    await other.initialize()
+    assert other.is_active(1)
+    assert await other.get_all_active() == [added]
+
+
+async def test_the_parameters_may_be_given_by_position(registry):
+    await registry.add_active(1, "SPY", "PUT", 450.0, "20260220", 7)
+    assert registry.is_active(1)
+
+
+async def test_the_same_leg_again_changes_nothing(registry, clock):
+    first = await registry.add_active(conid=1, strategy_id="ic", **LEG)
+    version = registry.version
+    clock.advance(60)
+    assert await registry.add_active(conid=1, strategy_id="ic", **LEG) == first
+    assert registry.version == version
+
+
+async def test_a_leg_with_other_values_begins_a_new_stay_and_ends_the_former(registry, clock):
+    first = await registry.add_active(conid=1, strategy_id="ic", quantity=1, **LEG)
+    clock.advance(60)
+    second = await registry.add_active(conid=1, strategy_id="ic", quantity=2, **LEG)
+    assert await registry.get_all_active() == [second]
+    rows = registry.table.rows().sort("added_at").select("quantity", "added_at", "removed_at")
+    assert rows.rows() == [(1.0, first.added_at, clock.now), (2.0, clock.now, None)]
+
+
+async def test_a_leg_of_one_account_is_active_there_and_one_of_no_account_everywhere(registry):
+    await registry.add_active(conid=1, strategy_id="a", account="DU1", **LEG)
+    await registry.add_active(conid=2, strategy_id="a", **LEG)
+    assert registry.is_active(1)
+    assert registry.is_active(1, "DU1")
+    assert not registry.is_active(1, "DU2")
+    assert registry.is_active(2, "DU2")
+
+
+async def test_a_leg_shared_by_two_strategies_stays_active_until_both_drop_it(registry):
+    await registry.add_active(conid=1, strategy_id="a", quantity=1, **LEG)
+    await registry.add_active(conid=1, strategy_id="b", quantity=-2, **LEG)
+    with pytest.raises(AmbiguousRemovalError, match=r"'a' .*'b'"):
+        await registry.remove_active(1)
+    ended = await registry.remove_active(1, strategy_id="a")
+    assert (ended.strategy_id, ended.quantity) == ("a", 1.0)
+    assert registry.is_active(1)
+    await registry.remove_active(1)
+    assert not registry.is_active(1)
+    assert await registry.get_all_active() == []
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [(None, None), ("DU1", "DU1"), (None, "DU1"), ("DU1", None)]
+)
+async def test_two_strategies_cannot_both_hold_the_whole_of_a_leg(registry, first, second):
+    await registry.add_active(conid=1, strategy_id="a", account=first, **LEG)
+    version = registry.version
+    with pytest.raises(InvalidLegError, match="quantity"):
+        await registry.add_active(conid=1, strategy_id="b", account=second, **LEG)
+    assert registry.version == version
+    await registry.add_active(conid=1, strategy_id="b", account=second, quantity=1, **LEG)
+
+
+async def test_two_strategies_may_each_hold_the_whole_in_accounts_of_their_own(registry):
+    await registry.add_active(conid=1, strategy_id="a", account="DU1", **LEG)
+    await registry.add_active(conid=1, strategy_id="b", account="DU2", **LEG)
+    with pytest.raises(AmbiguousRemovalError):
+        await registry.remove_active(1)
+    await registry.remove_active(1, account="DU1")
+    assert [x.account for x in await registry.get_all_active()] == ["DU2"]
+
+
+async def test_a_leg_that_nobody_holds_cannot_be_removed(registry):
+    await registry.add_active(conid=1, strategy_id="a", **LEG)
+    for call in ({"conid": 2}, {"conid": 1, "strategy_id": "z"}, {"conid": 1, "account": "DU9"}):
+        with pytest.raises(UnknownLegError):
+            await registry.remove_active(**call)
+    assert registry.is_active(1)
+
+
+async def test_a_removed_leg_keeps_its_row_with_the_time_of_removal(registry, clock):
+    await registry.add_active(conid=1, strategy_id="a", **LEG)
+    clock.advance(60)
+    removed = await registry.remove_active(1)
+    assert removed.removed_at == clock.now
+    [row] = registry.table.rows().iter_rows(named=True)
+    assert row["removed_at"] == clock.now
+    again = await registry.add_active(conid=1, strategy_id="a", **LEG)
+    assert again.added_at == clock.now
+    assert registry.table.rows().height == 2
+
+
+async def test_a_refresh_brings_what_others_changed_and_says_whether(registry, tmp_path, clock):
+    other = StrategyRegistry(tmp_path / "legs", clock=clock)
+    await other.initialize()
+    assert not await other.refresh()
+    await registry.add_active(conid=1, strategy_id="a", **LEG)
+    assert await other.refresh()
+    assert other.is_active(1)
+    assert other.version == registry.version
+    assert not await other.refresh()
+
+
+async def test_a_refresh_never_reads_what_is_over(registry, tmp_path, clock):
+    other = StrategyRegistry(tmp_path / "legs", clock=clock)
+    await other.initialize()
+    await registry.add_active(conid=1, strategy_id="a", **LEG)
+    await registry.add_active(conid=2, strategy_id="a", **LEG)
+    await registry.remove_active(1)
+    shutil.rmtree(tmp_path / "legs" / "bucket=removed")
+    assert await other.refresh()
+    assert [x.conid for x in await other.get_all_active()] == [2]
+
+
+async def test_a_file_of_strategies_becomes_the_registry_in_one_commit(registry, clock):
+    legs = [leg(clock, c, "a") for c in (1, 2, 3)]
+    assert await registry.replace_all(legs) == (3, 0)
+    version = registry.version
+    clock.advance(60)
+    assert await registry.replace_all([leg(clock, c, "a") for c in (3, 2, 1)]) == (0, 0)
+    assert registry.version == version
+    changed = [leg(clock, 1, "a"), leg(clock, 2, "a", strike=455.0), leg(clock, 4, "b")]
+    assert await registry.replace_all(changed) == (2, 2)
+    assert registry.version == version + 1
+    active = await registry.get_all_active()
+    assert [(x.conid, x.strike) for x in active] == [(1, 450.0), (2, 455.0), (4, 450.0)]
+    assert active[0].added_at == legs[0].added_at
+    assert await registry.replace_all([]) == (0, 3)
+
+
+async def test_many_legs_come_in_one_commit_or_none_of_them(registry, clock):
+    before = registry.version
+    await registry.add_many([leg(clock, c, "a") for c in range(1, 51)])
+    assert registry.version == before + 1
+    with pytest.raises(InvalidLegError):
+        await registry.add_many([leg(clock, 60, "a"), leg(clock, 1, "b")])
+    with pytest.raises(InvalidLegError, match="twice"):
+        await registry.add_many([leg(clock, 60, "a"), leg(clock, 60, "a", strike=1.0)])
+    assert not registry.is_active(60)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"conid": 0},
+        {"conid": "x"},
+        {"right": "CALLS"},
+        {"expiry": "2026-02-30"},
+        {"strike": float("nan")},
+        {"symbol": " "},
+        {"priority": 0},
+    ],
+    ids=str,
+)
+async def test_a_field_that_does_not_parse_is_refused(registry, wrong):
+    with pytest.raises(InvalidLegError):
+        await registry.add_active(**({"conid": 1, "strategy_id": "a"} | LEG | wrong))
+    assert await registry.get_all_active() == []
+
+
+@pytest.mark.parametrize("text", ["it's", "'; --", "\0", "🙂\n", "a b%41"])
+async def test_any_strategy_symbol_and_account_is_stored_as_given(registry, text):
+    await registry.add_active(
+        conid=1, strategy_id=f"s{text}", account=text, **(LEG | {"symbol": f"S{text}"})
+    )
+    [active] = await registry.get_all_active()
+    assert (active.strategy_id, active.account, active.symbol) == (f"s{text}", text, f"S{text}")
+    await registry.remove_active(1, strategy_id=f"s{text}", account=text)
+    assert not registry.is_active(1)

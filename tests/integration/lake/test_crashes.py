@@ -1,0 +1,116 @@
+"""A process killed at each single step of its work, and what the next one finds."""
+
+from pathlib import Path
+
+import pytest
+
+from position_sync_dagster.domain.request import QueueRequest, QueueStatus
+from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.lake.recovery.diagnosis import diagnose
+from tests.support.crash_worker import MANY, POINTS, large_insert
+from tests.support.forked_workers import nursery
+
+MODULE = "tests.support.crash_worker"
+REQUESTS = 12
+BATCH = 5
+
+
+def killed_at(path: Path, work: str, point: str) -> None:
+    """Let a process work until it kills itself at the point."""
+    child = nursery(MODULE).start(work, str(path), point)
+    child.go()
+    assert child.said() == f"at {point}\n", "it never came there"
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Lake:
+    made = Lake(tmp_path / "lake", fsync=False)
+    made.initialize_sync()
+    made.queue.sync.insert_many(
+        QueueRequest(conid, "SPY", account="DUSIM1") for conid in range(1, REQUESTS + 1)
+    )
+    return made
+
+
+def requests(lake: Lake) -> dict[QueueStatus, int]:
+    return {status: n for status, n in lake.queue.sync.counts().items() if n}
+
+
+def assert_all_ended_once(lake: Lake, count: int = REQUESTS) -> None:
+    child = nursery(MODULE).start("drain_later", lake.path, "")
+    child.go()
+    assert child.said() == "done\n"
+    assert requests(lake) == {QueueStatus.SUCCESS: count}
+    stored = lake.queue.table.rows(columns=["request_id"]).get_column("request_id")
+    written = lake.updates.table.rows(columns=["update_id", "request_id"])
+    assert sorted(written.get_column("request_id")) == sorted(stored)
+    assert written.get_column("update_id").n_unique() == count
+    assert all(diagnose(table).healthy for table in lake.tables)
+
+
+P, C, S = QueueStatus.PENDING, QueueStatus.PROCESSING, QueueStatus.SUCCESS
+LEFT = {
+    "before the claim": ({P: REQUESTS}, 0),
+    "the claim's file is written": ({P: REQUESTS}, 0),
+    "after the claim": ({P: REQUESTS - BATCH, C: BATCH}, 0),
+    "after the value": ({P: REQUESTS - BATCH, C: BATCH}, 0),
+    "the ledger's file is written": ({P: REQUESTS - BATCH, C: BATCH}, 0),
+    "after the ledger": ({P: REQUESTS - BATCH, C: BATCH}, BATCH),
+    "the mark's files are written": ({P: REQUESTS - BATCH, C: BATCH}, BATCH),
+    "after the mark": ({P: REQUESTS - BATCH, S: BATCH}, BATCH),
+}
+
+
+@pytest.mark.parametrize("point", POINTS["drain"])
+def test_a_drain_killed_at_any_step_is_followed_by_one_row_for_each_request(lake, point):
+    killed_at(Path(lake.path), "drain", point)
+    assert (requests(lake), lake.updates.sync.count()) == LEFT[point]
+    assert_all_ended_once(lake)
+
+
+@pytest.mark.parametrize("point", POINTS["maintain"])
+def test_maintenance_killed_at_any_step_changes_nothing_that_is_read(lake, point):
+    finish_some(lake)
+    before = lake.queue.table.rows().sort("request_id").drop("part")
+    killed_at(Path(lake.path), "maintain", point)
+    again = Lake(lake.path, fsync=False)
+    assert again.queue.table.rows().sort("request_id").drop("part").equals(before)
+    assert all(diagnose(table).healthy for table in again.tables)
+    again.maintain(clean_now=True)
+    assert again.queue.table.rows().sort("request_id").drop("part").equals(before)
+
+
+def finish_some(lake: Lake, count: int = 35) -> None:
+    for conid in range(1000, 1000 + count):
+        lake.queue.sync.mark_success(lake.queue.sync.insert_many([QueueRequest(conid, "SPY")]))
+
+
+INSERTS = {
+    "insert": ("the insert's file is written", 1),
+    "insert_many": ("the large insert's file is written", MANY),
+}
+
+
+@pytest.mark.parametrize("work", INSERTS)
+def test_an_insert_killed_before_its_commit_leaves_nothing(lake, work):
+    point, _ = INSERTS[work]
+    files = data_files(lake)
+    killed_at(Path(lake.path), work, point)
+    assert data_files(lake) > files, "it was killed before it wrote anything"
+    assert requests(lake) == {P: REQUESTS}
+    assert_all_ended_once(lake)
+
+
+@pytest.mark.parametrize("work", INSERTS)
+def test_an_insert_killed_before_it_was_told_is_there_and_is_not_made_twice(lake, work):
+    _, count = INSERTS[work]
+    killed_at(Path(lake.path), work, "after the insert")
+    assert requests(lake) == {P: REQUESTS + count}
+    lake.queue.sync.insert_many(large_insert()[:count])
+    assert requests(lake) == {P: REQUESTS + count}
+    assert_all_ended_once(lake, REQUESTS + count)
+
+
+def data_files(lake: Lake) -> set[Path]:
+    """Give the files in the queue's folder, whether a version names them or not."""
+    return set(Path(lake.queue.table.path).glob("bucket=*/**/*.parquet"))

@@ -1,0 +1,456 @@
+"""The ledger of values: each row once, one answer to what is newest, one trading mode."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from random import Random
+
+import polars as pl
+import pytest
+from deltalake import ColumnProperties, DeltaTable, WriterProperties, write_deltalake
+
+from position_sync_dagster.domain.update import PositionUpdate, PositionUpdateHandler, TradingMode
+from position_sync_dagster.errors import LeaseLostError, TradingModeError
+from position_sync_dagster.lake.queue.table import PositionQueue
+from position_sync_dagster.lake.storage import table
+from position_sync_dagster.lake.storage.codec import update_rows
+from position_sync_dagster.lake.storage.ids import new_ids
+from position_sync_dagster.lake.storage.maintenance import maintain
+from position_sync_dagster.lake.storage.opening import TURN_LOCK
+from position_sync_dagster.lake.storage.schemas import POSITION_UPDATES, Kind
+from position_sync_dagster.lake.storage.table import Table, append, scan
+from position_sync_dagster.lake.updates.handler import DeltaLakePositionWriter
+from position_sync_dagster.lake.updates.ledger import SyncUpdates
+from position_sync_dagster.lake.updates.table import PositionUpdatesTable
+
+
+@pytest.fixture
+def ledger(tmp_path):
+    return PositionUpdatesTable(tmp_path / "updates")
+
+
+@pytest.fixture
+def files_read(ledger, monkeypatch) -> list[int]:
+    """Give how many files each look-up of repeats reads."""
+    read: list[int] = []
+    scan = ledger.sync._scan
+    monkeypatch.setattr(
+        ledger.sync, "_scan", lambda files: read.append(files.height) or scan(files)
+    )
+    return read
+
+
+def test_an_update_is_read_as_it_was_written(ledger, make_update):
+    update = make_update(symbol="it's\0 '; DROP 🙂", update_id="u-1")
+    ledger.sync.append([update], batch_id="b-1", run_id="r-1")
+    [read] = ledger.sync.latest_updates()
+    assert isinstance(read, PositionUpdate)
+    assert (read.symbol, read.update_id, read.batch_id, read.run_id) == (
+        update.symbol,
+        "u-1",
+        "b-1",
+        "r-1",
+    )
+    assert read.timestamp == update.timestamp
+    assert read.expiry is None
+
+
+def test_a_batch_that_is_tried_again_writes_nothing_even_with_new_values(ledger, make_update):
+    first = ledger.sync.append([make_update(1), make_update(2)], batch_id="b-1")
+    assert (first.version, first.rows) == (2, 2)  # 1 remembers the trading mode
+    again = ledger.sync.append([make_update(1, position=9.0), make_update(3)], batch_id="b-1")
+    assert (again.version, again.rows) == (2, 0)
+    assert ledger.sync.count() == 2
+
+
+def test_the_row_of_a_request_is_written_once_whoever_brings_it(ledger, make_update, clock):
+    request_id = new_ids(clock.now, 1)[0]
+    ledger.sync.append([make_update(1, request_id=request_id)], batch_id="b-1")
+    clock.advance(7200)
+    late = [make_update(1, request_id=request_id, position=2.0), make_update(2)]
+    assert ledger.sync.append(late, batch_id="b-2").rows == 1
+    assert ledger.sync.existing([request_id, "other"]) == {request_id}
+
+
+def test_a_request_with_an_id_of_its_own_kind_is_still_written_once(ledger, make_update, clock):
+    for _ in range(2):
+        ledger.sync.append([make_update(1, request_id="mine-1", update_id="row-1")])
+        clock.advance(3600)
+    assert ledger.sync.count() == 1
+
+
+@pytest.mark.parametrize("ahead_s", [400, 3600])
+def test_a_request_is_written_once_though_its_id_was_made_by_a_clock_that_ran_ahead(
+    ledger, make_update, clock, ahead_s
+):
+    request_id = new_ids(clock.now + timedelta(seconds=ahead_s), 1)[0]
+    ledger.sync.append([make_update(1, request_id=request_id)], batch_id="b-1")
+    clock.advance(ahead_s)
+    again = make_update(1, request_id=request_id, position=2.0)
+    assert ledger.sync.append([again], batch_id="b-2").rows == 0
+    assert ledger.sync.count() == 1
+
+
+@pytest.mark.parametrize("passed_s", [-3600, -400, 400, 3600, 30 * 86_400])
+def test_an_id_that_was_given_is_written_once_whatever_the_clock_says_later(
+    ledger, make_update, clock, passed_s
+):
+    ledger.sync.append([make_update(1, update_id="row-1")])
+    clock.advance(passed_s)
+    again = [make_update(1, update_id="row-1", position=2.0), make_update(2)]
+    assert ledger.sync.append(again).rows == 1
+    assert ledger.sync.latest().select("conid", "position").rows() == [(1, 1.0), (2, 1.0)]
+
+
+@pytest.mark.parametrize("passed_s", [-3600, -400, 400, 3600])
+def test_a_batch_is_written_once_though_its_rows_are_of_another_time(
+    ledger, make_update, clock, passed_s
+):
+    ledger.sync.append([make_update(1)], batch_id="b-1")
+    clock.advance(passed_s)
+    assert ledger.sync.append([make_update(1), make_update(2)], batch_id="b-1").rows == 0
+    assert ledger.sync.count() == 1
+
+
+def test_of_rows_that_bring_their_own_batches_those_of_a_known_one_are_left_out(
+    ledger, make_update, clock
+):
+    ledger.sync.append([make_update(1)], batch_id="b-1")
+    clock.advance(3600)
+    rows = [replace(make_update(c), batch_id=batch) for c, batch in ((2, "b-2"), (3, "b-1"))]
+    assert ledger.sync.append(rows).rows == 1
+    assert ledger.sync.latest().get_column("conid").to_list() == [1, 2]
+
+
+def test_the_look_up_of_repeats_reads_no_file_that_cannot_hold_one(
+    ledger, make_update, clock, files_read
+):
+    for _ in range(30):
+        clock.advance(1)
+        ledger.sync.append([make_update(c) for c in range(20)])
+    assert files_read == []
+
+
+def test_one_old_id_among_new_ones_costs_the_reading_of_its_file_alone(
+    ledger, make_update, clock, files_read
+):
+    old = make_update(1)
+    ledger.sync.append([old, make_update(2)])
+    for _ in range(30):
+        clock.advance(1)
+        ledger.sync.append([make_update(c) for c in (1, 2)])
+    clock.advance(1)
+    mixed = [old, *(make_update(c) for c in range(2, 20))]
+    assert ledger.sync.append(mixed).rows == 18
+    assert files_read == [1]
+
+
+def test_a_file_without_statistics_is_read_for_repeats(ledger, make_update, clock):
+    ledger.sync.initialize()
+    none = WriterProperties(default_column_properties=ColumnProperties(statistics_enabled="NONE"))
+    rows = update_rows([replace(make_update(1, update_id="row-1"), batch_id="b-1")])
+    write_deltalake(ledger.table.path, rows, mode="append", writer_properties=none)
+    clock.advance(3600)
+    assert ledger.sync.append([make_update(1, update_id="row-1")]).rows == 0
+    assert ledger.sync.append([make_update(2)], batch_id="b-1").rows == 0
+    assert ledger.sync.append([make_update(2)]).rows == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["z" * 200, "é" * 99, "\U0010ffff" * 100, "a" + "\U0010ffff" * 100],
+    ids=["one byte", "two bytes", "no greater prefix", "one greater prefix"],
+)
+def test_an_id_longer_than_what_statistics_keep_of_it_is_written_once(
+    ledger, make_update, clock, text
+):
+    for _ in range(2):
+        ledger.sync.append([make_update(1, update_id=text), make_update(2, update_id="id")])
+        clock.advance(3600)
+    assert ledger.sync.count() == 2
+
+
+async def test_a_guard_is_asked_before_each_attempt_to_commit(
+    ledger, make_update, clock, monkeypatch
+):
+    monkeypatch.setattr(table, "FAIR_WAIT_S", ((0.01, 0.001),))
+    other = PositionUpdatesTable(ledger.table.path)
+    asked: list[int] = []
+
+    def guard() -> None:
+        asked.append(other.sync.count())
+        if len(asked) < 3:
+            other.sync.append([make_update(100 + len(asked))])
+
+    done = await ledger.append([make_update(1)], batch_id="b-1", guard=guard)
+    assert (done.rows, asked) == (1, [0, 1, 2])
+    assert ledger.sync.count() == 3
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        LeaseLostError("The lease ended.", remedy="Claim again."),
+        FileNotFoundError("No such file or directory"),
+        TimeoutError("the queue is busy"),
+        pl.exceptions.ComputeError("not found"),
+        KeyboardInterrupt(),
+    ],
+    ids=lambda refusal: type(refusal).__name__,
+)
+async def test_what_a_guard_raises_passes_unchanged_and_nothing_is_written(
+    ledger, make_update, monkeypatch, refusal
+):
+    monkeypatch.setattr(table, "FAIR_WAIT_S", ((0.01, 0.001),))
+    other = PositionUpdatesTable(ledger.table.path)
+    cause = ValueError("why")
+    asked: list[int] = []
+
+    def guard() -> None:
+        asked.append(1)
+        if len(asked) == 2:
+            raise refusal from cause
+        other.sync.append([make_update(2)])
+
+    with pytest.raises(type(refusal)) as raised:
+        ledger.sync.append([make_update(1)], guard=guard)
+    assert raised.value is refusal
+    assert refusal.__cause__ is cause
+    assert len(asked) == 2
+    assert ledger.sync.latest().get_column("conid").to_list() == [2]
+    assert ledger.sync.append([make_update(1)]).rows == 1
+
+
+def test_a_guard_is_not_asked_when_there_is_nothing_to_write(ledger, make_update):
+    ledger.sync.append([make_update(1)])
+    asked: list[int] = []
+    for rows in ([], [make_update(1)]):
+        assert ledger.sync.append(rows, guard=lambda: asked.append(1)).rows == 0
+    assert asked == []
+
+
+def test_a_ledger_of_an_older_release_is_migrated_and_keeps_each_row_once(
+    ledger, make_update, clock
+):
+    kept = {name: kind for name, kind in POSITION_UPDATES.columns.items() if name != "daily_pnl"}
+    older = replace(POSITION_UPDATES, version=POSITION_UPDATES.version - 1, columns=kept)
+    rows = update_rows(
+        replace(make_update(c, update_id=f"row-{c}"), batch_id="b-1") for c in (1, 2)
+    )
+    Table(ledger.table.path, older).transact(
+        lambda handle: append(handle, rows.drop("daily_pnl"), {"batch_id": "b-1"})
+    )
+    clock.advance(3600)
+    new = replace(make_update(2, update_id="row-3", position=3.0), daily_pnl=7.0)
+    assert ledger.sync.append([make_update(1, update_id="row-1"), new]).rows == 1
+    assert ledger.sync.append([make_update(4)], batch_id="b-1").rows == 0
+    assert ledger.sync.existing(["row-1", "row-2", "row-3", "row-4"]) == {"row-1", "row-2", "row-3"}
+    read = {u.conid: (u.position, u.daily_pnl) for u in ledger.sync.latest_updates()}
+    assert read == {1: (1.0, None), 2: (3.0, 7.0)}
+
+
+def test_the_newest_rows_have_the_columns_of_the_table_they_are_read_from(ledger, make_update):
+    ledger.sync.append([make_update(1, update_id="row-1")])
+    columns = {**POSITION_UPDATES.columns, "note": Kind.TEXT}
+    newer = replace(POSITION_UPDATES, version=POSITION_UPDATES.version + 1, columns=columns)
+    migrated = SyncUpdates(Table(ledger.table.path, newer))
+    assert migrated.existing(["row-1", "row-2"]) == {"row-1"}
+    latest = migrated.latest()
+    assert latest.columns == list(columns)
+    assert latest.get_column("note").to_list() == [None]
+
+
+async def test_a_repeated_streamed_update_writes_nothing(ledger, make_update, clock):
+    writer = DeltaLakePositionWriter(table=ledger)
+    assert isinstance(writer, PositionUpdateHandler)
+    await writer.on_position_update(make_update(1))
+    await writer.on_position_updates([make_update(1), make_update(1)])
+    await writer.on_position_updates([])
+    assert (writer.rows_written, writer.commits, writer.last_version) == (1, 1, 2)
+    clock.advance(1)
+    await writer.on_position_updates([make_update(1), make_update(2)])
+    assert (writer.rows_written, writer.commits, writer.last_version) == (3, 2, 3)
+
+
+async def test_one_flush_is_one_commit_with_one_batch_id(ledger, make_update):
+    await DeltaLakePositionWriter(table=ledger).on_position_updates(
+        [make_update(c) for c in range(50)]
+    )
+    rows = ledger.table.rows(columns=["batch_id", "update_id"])
+    assert rows.get_column("batch_id").n_unique() == 1
+    assert rows.get_column("update_id").n_unique() == 50
+    commit = ledger.table.snapshot(lambda handle: handle.history(1))[0]
+    assert commit["batch_id"] == rows.get_column("batch_id")[0]
+
+
+def test_the_newest_row_of_a_holding_is_the_same_in_any_order_of_arrival(
+    tmp_path, make_update, clock
+):
+    moments = [clock.now + timedelta(seconds=s) for s in (0, 5, 3, 5, 1)]
+    updates = [
+        make_update(c, timestamp=at, position=float(k), update_id=f"{c}-{k}")
+        for k, at in enumerate(moments)
+        for c in (1, 2)
+    ]
+    answers = []
+    for seed in range(4):
+        one = PositionUpdatesTable(tmp_path / f"u{seed}")
+        shuffled = Random(seed).sample(updates, len(updates))
+        for start in range(0, len(shuffled), 3):
+            one.sync.append(shuffled[start : start + 3])
+            one.sync.latest()
+        answers.append(one.sync.latest().select("account", "conid", "position").rows())
+    assert answers == [[("DUSIM1", 1, 3.0), ("DUSIM1", 2, 3.0)]] * 4
+
+
+def test_the_same_contract_in_two_accounts_is_two_holdings(ledger, make_update):
+    ledger.sync.append([make_update(1, account=a) for a in ("DUSIM1", "DUSIM2")])
+    assert ledger.sync.latest().height == 2
+
+
+def test_the_newest_rows_stay_right_when_files_are_merged_and_deleted(ledger, make_update, clock):
+    for step in range(40):
+        clock.advance(1)
+        ledger.sync.append([make_update(c, position=float(step)) for c in (1, 2)])
+        if step == 20:
+            ledger.sync.latest()
+    result = maintain(ledger.table, clean_now=True)
+    assert (result.compacted, result.files) == (40, 1)
+    assert result.deleted == 40
+    clock.advance(1)
+    ledger.sync.append([make_update(2, position=99.0)])
+    positions = ledger.sync.latest().get_column("position").to_list()
+    assert positions == [39.0, 99.0]
+    fresh = PositionUpdatesTable(ledger.table.path).sync.latest()
+    assert fresh.get_column("position").to_list() == positions
+
+
+def test_the_fence_stands_when_files_are_merged_and_the_log_is_cut(ledger, make_update, clock):
+    ledger.sync.fence("g:1", 7)
+    for _ in range(40):
+        clock.advance(1)
+        ledger.sync.append([make_update(1)])
+    maintain(ledger.table, clean_now=True)
+    maintain(PositionUpdatesTable(ledger.table.path).table, clean_now=True)
+    with pytest.raises(LeaseLostError):
+        PositionUpdatesTable(ledger.table.path).sync.fence("g:1", 6)
+
+
+def test_writers_merge_small_files_on_their_way(ledger, make_update, clock, monkeypatch):
+    monkeypatch.setattr(table, "COMPACT_EVERY", 40)
+    for _ in range(40):
+        clock.advance(1)
+        ledger.sync.append([make_update(1)])
+    assert ledger.table.snapshot(lambda handle: len(handle.file_uris())) < 10
+    assert ledger.sync.count() == 40
+
+
+def test_a_repeat_is_recognized_after_a_compaction(ledger, make_update, clock):
+    batches = []
+    for _ in range(40):
+        clock.advance(1)
+        batches.append([make_update(c) for c in (1, 2)])
+        ledger.sync.append(batches[-1])
+    maintain(ledger.table, clean_now=True)
+    assert [ledger.sync.append(batch).rows for batch in batches] == [0] * 40
+
+
+def test_a_reader_with_an_old_handle_survives_a_vacuum(ledger, make_update, clock):
+    for _ in range(40):
+        clock.advance(1)
+        ledger.sync.append([make_update(1)])
+    other = PositionUpdatesTable(ledger.table.path)
+    maintain(other.table, clean_now=True)
+    assert ledger.sync.between(datetime(2026, 1, 1, tzinfo=UTC), clock.now).height == 40
+
+
+def test_a_scan_under_way_while_its_files_are_vacuumed_is_made_again(ledger, make_update, clock):
+    for _ in range(40):
+        clock.advance(1)
+        ledger.sync.append([make_update(1)])
+    tries = []
+
+    def slow_read(handle: DeltaTable) -> int:
+        tries.append(handle.version())
+        if len(tries) == 1:
+            maintain(PositionUpdatesTable(ledger.table.path).table, clean_now=True)
+        return scan(handle, POSITION_UPDATES, columns=["conid"]).height
+
+    assert ledger.table.snapshot(slow_read) == 40
+    assert len(tries) == 2
+
+
+def test_the_value_at_a_moment_is_the_last_one_before_it(ledger, make_update, clock):
+    began = clock.now
+    for day in range(5):
+        clock.now = began + timedelta(days=day)
+        ledger.sync.append([make_update(1, position=float(day))])
+    noon = began + timedelta(days=2, hours=5)
+    assert ledger.sync.asof(noon).get_column("position").to_list() == [2.0]
+    assert ledger.sync.asof(began + timedelta(days=2)).get_column("position").to_list() == [2.0]
+    just_before = began + timedelta(days=2) - timedelta(microseconds=1)
+    assert ledger.sync.asof(just_before).get_column("position").to_list() == [1.0]
+    assert ledger.sync.asof(began - timedelta(seconds=1)).is_empty()
+    late = began + timedelta(days=9)
+    assert ledger.sync.asof(late, look_back_days=4).is_empty()
+    assert ledger.sync.asof(late, look_back_days=5).get_column("position").to_list() == [4.0]
+    since = ledger.sync.latest_since(began + timedelta(days=4))
+    assert since.get_column("position").to_list() == [4.0]
+
+
+def test_the_date_is_the_utc_date_of_the_timestamp(ledger, make_update):
+    ledger.sync.append([make_update(1, timestamp=datetime(2026, 1, 2, 23, 59, 59, 999999, UTC))])
+    ledger.sync.append([make_update(1, timestamp=datetime(2026, 1, 3, 0, 0, tzinfo=UTC))])
+    days = [p.name for p in sorted(Path(ledger.table.path).glob("date=*"))]
+    assert days == ["date=2026-01-02", "date=2026-01-03"]
+
+
+def test_a_lake_of_one_trading_mode_refuses_the_others_and_keeps_its_rows(ledger, make_update):
+    ledger.sync.append([make_update(1)])
+    for mode in (TradingMode.LIVE, TradingMode.PAPER):
+        with pytest.raises(TradingModeError, match="SIMULATED"):
+            ledger.sync.append([make_update(2, trading_mode=mode)])
+    with pytest.raises(TradingModeError):
+        ledger.sync.append([make_update(3), make_update(4, trading_mode=TradingMode.LIVE)])
+    assert ledger.sync.count() == 1
+
+
+def test_the_first_rows_may_not_be_of_two_trading_modes(ledger, make_update):
+    with pytest.raises(TradingModeError):
+        ledger.sync.append([make_update(1), make_update(2, trading_mode=TradingMode.LIVE)])
+    assert ledger.sync.count() == 0
+
+
+def test_counting_reads_no_data(ledger, make_update, clock):
+    for _ in range(3):
+        clock.advance(1)
+        ledger.sync.append([make_update(c) for c in range(7)])
+    for file in Path(ledger.table.path).rglob("*.parquet"):
+        file.unlink()
+    assert ledger.sync.count() == 21
+
+
+async def test_an_update_of_an_account_has_its_trading_mode_and_one_without_has_none(tmp_path):
+    table = PositionUpdatesTable(tmp_path / "position_updates")
+    now = datetime.now(UTC)
+    plain = PositionUpdate(1, "SPY", None, 1.0, 2.0, 200.0, 150.0, 50.0, now)
+    await table.append([plain, replace(plain, conid=2, account="DU123")])
+    rows = {u.conid: u.trading_mode for u in await table.latest_updates()}
+    assert rows == {1: None, 2: "PAPER"}
+    with pytest.raises(TradingModeError):
+        await table.append([replace(plain, conid=3, account="U123")])
+
+
+async def test_maintenance_leaves_no_file_behind_that_writers_replaced(tmp_path):
+    """The checkpoints that writers make drop the tombstones by which a lite vacuum finds files."""
+    queue = PositionQueue(tmp_path / "position_queue", fsync=False)
+    await queue.initialize()
+    for conid in range(1, 40):
+        await queue.insert(conid, "SPY")
+    for _ in range(2):
+        maintain(queue.table, clean_now=True)
+    files = list((tmp_path / "position_queue").rglob("*.parquet"))
+    data = [path for path in files if "_delta_log" not in path.parts]
+    assert len(data) == 1
+    assert (tmp_path / "position_queue" / TURN_LOCK).exists()
+    assert len(await queue.get_batch(limit=100)) == 39

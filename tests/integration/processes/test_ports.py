@@ -1,0 +1,84 @@
+"""Ports: free, taken, answering."""
+
+import http.server
+import socket
+import threading
+
+import pytest
+
+from position_sync_dagster.demo import simulator_process
+from position_sync_dagster.processes import dagster_dev, ports
+from position_sync_dagster.processes.local_http import get_json
+from position_sync_dagster.processes.probe import Reach, advice, probe
+
+
+@pytest.fixture
+def taken():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
+
+
+def test_a_taken_port_is_named_with_the_option_that_changes_it(taken):
+    with pytest.raises(ports.PortTakenError, match=rf"{taken}.*Dagster UI.*--ui-port"):
+        ports.require_free(taken, purpose="Dagster UI", option="--ui-port")
+
+
+def test_the_next_free_port_is_found(taken):
+    assert ports.first_free(taken) > taken
+
+
+def test_a_port_in_use_moments_ago_is_free():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            accepted, _ = server.accept()
+            accepted.close()
+            client.recv(1)
+    assert ports.is_free(port)
+
+
+def test_what_listens_is_reached_and_what_does_not_is_told(taken):
+    free = ports.any_free()
+    assert probe("127.0.0.1", taken) is Reach.OPEN
+    assert probe("127.0.0.1", free) is Reach.REFUSED
+    text = advice("127.0.0.1", free, Reach.REFUSED)
+    assert f"127.0.0.1:{free}" in text
+    assert "POSITION_SYNC_GATEWAY_PORT" in text
+
+
+def test_a_server_that_is_not_dagster_is_not_taken_for_the_ui(monkeypatch):
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")  # must not be asked
+    handler = type(
+        "Handler",
+        (http.server.BaseHTTPRequestHandler,),
+        {
+            "do_GET": lambda self: (
+                self.send_response(200),
+                self.end_headers(),
+                self.wfile.write(b"[]"),
+            ),
+            "log_message": lambda *_: None,
+        },
+    )
+    with http.server.HTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        try:
+            assert get_json(server.server_port, "/") == []
+            assert not dagster_dev.is_serving(server.server_port)
+        finally:
+            server.shutdown()
+            thread.join()
+    assert not dagster_dev.is_serving(ports.any_free())
+
+
+def test_a_simulator_that_does_not_answer_is_named():
+    port = ports.any_free()
+    with pytest.raises(simulator_process.SimulatorError, match=str(port)):
+        simulator_process.stats(port)
+
+
+def test_the_ports_are_read_from_the_simulators_own_words():
+    said = 'warming up\n{"half": \n{"port": 4010, "control_port": 4011, "host": "127.0.0.1"}\n'
+    assert simulator_process.ports_said(said) == simulator_process.Ports(gateway=4010, control=4011)
+    assert simulator_process.ports_said("nothing yet") is None

@@ -1,0 +1,165 @@
+"""All that came from a program ends with its owner: real processes, real kills."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import psutil
+import pytest
+
+from position_sync_dagster.processes.child_process import Child, ChildEndedError
+from position_sync_dagster.processes.process_tree import MARKER, end, marked
+
+LIMIT_S = 30.0
+
+FAMILY = textwrap.dedent(
+    """
+    import os, signal, subprocess, sys, time
+    sleep = [sys.executable, "-c", "import time; time.sleep(600)"]
+    subprocess.Popen(sleep)
+    subprocess.Popen(sleep, start_new_session=True)
+    if os.fork() == 0:
+        subprocess.Popen(sleep, start_new_session=True)  # an orphan in a session of its own
+        os._exit(0)
+    if "deaf" in sys.argv:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # which a child inherits
+        subprocess.Popen(sleep, start_new_session=True)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    print("ready", flush=True)
+    if "ends" in sys.argv:
+        sys.exit(7)
+    time.sleep(600)
+    """
+)
+OWNER = textwrap.dedent(
+    """
+    import os, pathlib, sys, time
+    from position_sync_dagster.processes.child_process import Child
+    home = pathlib.Path(sys.argv[1])
+    child = Child("family", [sys.executable, "-c", sys.argv[2], *sys.argv[3:]],
+                  env=dict(os.environ), cwd=home, log=home / "family.log", grace_s=1.0)
+    time.sleep(600)
+    """
+)
+
+
+def wait_for(condition):
+    deadline = time.monotonic() + LIMIT_S
+    while not (found := condition()):
+        assert time.monotonic() < deadline, "did not happen"
+        time.sleep(0.02)
+    return found
+
+
+@pytest.fixture
+def home(tmp_path):
+    yield tmp_path
+    end(lambda: marked(str(tmp_path)), grace_s=0.0)
+
+
+def environment(home):
+    return {**os.environ, MARKER: str(home)}
+
+
+def family(home, *arguments, grace_s=1.0):
+    return Child(
+        "The family",
+        [sys.executable, "-c", FAMILY, *arguments],
+        env=environment(home),
+        cwd=home,
+        log=home / "family.log",
+        grace_s=grace_s,
+    )
+
+
+def ready(home):
+    log = home / "family.log"
+    return log.exists() and "ready" in log.read_text()
+
+
+@pytest.mark.parametrize("sig", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("member", ["willing", "deaf"])
+def test_nothing_survives_its_owner(home, sig, member):
+    owner = subprocess.Popen(
+        [sys.executable, "-c", OWNER, str(home), FAMILY, member],
+        env=environment(home),
+        start_new_session=True,
+        stderr=subprocess.DEVNULL,
+    )
+    wait_for(lambda: ready(home))
+    wait_for(lambda: len(marked(str(home))) >= 6)  # the orphan starts its child beside "ready"
+    owner.send_signal(sig)
+    owner.wait(LIMIT_S)
+    wait_for(lambda: not marked(str(home)))
+
+
+def test_stop_ends_orphans_in_sessions_of_their_own(home):
+    with family(home, grace_s=LIMIT_S) as child:
+        wait_for(lambda: ready(home))
+        assert child.stop() < LIMIT_S, "nobody had to be killed"
+    assert not marked(str(home))
+
+
+def test_a_deaf_process_is_killed_after_the_grace_time(home):
+    with family(home, "deaf", grace_s=0.5) as child:
+        wait_for(lambda: ready(home))
+        assert child.stop() >= 0.5
+    assert not marked(str(home))
+
+
+def test_a_program_that_ends_takes_its_family_along(home):
+    with family(home, "ends") as child:
+        wait_for(lambda: not child.running)
+        assert not marked(str(home))
+        with pytest.raises(ChildEndedError, match="ended with code 7") as told:
+            child.check()
+    assert "Its last words" in told.value.what
+    assert "family.log" in told.value.remedy
+
+
+def test_a_program_that_does_not_exist_is_told(home):
+    with Child(
+        "It", ["/no/such/program"], env=environment(home), cwd=home, log=home / "it.log"
+    ) as child:
+        wait_for(lambda: not child.running)
+        with pytest.raises(ChildEndedError, match="/no/such/program cannot be started"):
+            child.check()
+
+
+def test_a_killed_keeper_leaves_marked_processes_that_can_be_found(home):
+    with family(home) as child:
+        wait_for(lambda: ready(home))
+        psutil.Process(child.pid).kill()
+        wait_for(lambda: not child.running)
+        assert marked(str(home))
+        end(lambda: marked(str(home)), grace_s=1.0)
+    assert not marked(str(home))
+
+
+def test_one_child_can_outlive_another_by_holding_its_pipe(home):
+    def sleeper(name, *holds):
+        return Child(
+            name,
+            [sys.executable, "-c", "import time; time.sleep(600)"],
+            env=environment(home),
+            cwd=home,
+            log=home / f"{name}.log",
+            holds=holds,
+        )
+
+    with sleeper("first") as first, sleeper("second", first.pipe_fd) as second:
+        first.let_go()
+        time.sleep(0.3)  # nothing to wait for: the first must not end
+        assert first.running
+        second.stop()
+        wait_for(lambda: not first.running)
+
+
+def test_the_log_before_is_kept(home):
+    for expected in (False, True):
+        with family(home, "ends") as child:
+            wait_for(lambda: not child.running)
+        assert (home / "family.previous.log").exists() is expected

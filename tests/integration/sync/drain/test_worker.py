@@ -1,0 +1,256 @@
+"""Draining: rows before marks, each request once, and nothing failed by a blind gateway."""
+
+import asyncio
+
+import pytest
+
+from position_sync_dagster.domain.gateway_session import SessionState
+from position_sync_dagster.domain.request import QueueRequest, QueueStatus
+from position_sync_dagster.errors import LakeError, LeaseLostError, SettingsError
+from position_sync_dagster.gateway.connection import IBConnectionManager
+from position_sync_dagster.sync.drain.broker_view import SourceBlindError
+from position_sync_dagster.sync.drain.refresh import refresh
+from position_sync_dagster.sync.drain.run import drain
+from position_sync_dagster.sync.drain.shared_connection import ConnectionValues
+from position_sync_dagster.sync.drain.worker import QueueWorker
+
+A, B = "DUSIM0001", "DUSIM0002"
+CALL, PUT, UNHELD = 921000001, 921000002, 921000007
+
+
+@pytest.fixture
+def worker_for(lake, settings_for):
+    def make(sim, **more):
+        settings = settings_for(sim, **more)
+        return QueueWorker(
+            lake.queue, interval=0.05, updates=lake.updates, settings=settings,
+            values=ConnectionValues(IBConnectionManager(settings)),
+        )  # fmt: skip
+
+    return make
+
+
+async def test_a_worker_values_over_the_shared_connection_without_a_line(
+    simulate, lake, worker_for, eventually
+):
+    async with simulate() as sim:
+        worker = worker_for(sim)
+        await lake.queue.insert_many(
+            [QueueRequest(CALL, "AAPL", account=A), QueueRequest(CALL, "AAPL", account=B)]
+        )
+        await lake.queue.insert(PUT, "AAPL")
+        await worker.start()
+        await eventually(lambda: worker.get_stats().total_success == 3)
+        await worker.stop()
+        rows = {(u.account, u.conid): u for u in await lake.updates.latest_updates()}
+        assert set(rows) == {(A, CALL), (B, CALL), (A, PUT)}
+        assert rows[(A, PUT)].position == -3.0
+        assert all(u.market_value and u.value_time and u.request_id for u in rows.values())
+        assert sim.stats()["peak_lines"] == 0
+        stats = worker.get_stats()
+        assert (stats.total_processed, stats.total_failed) == (3, 0)
+        assert stats.last_batch_time is not None
+
+
+async def test_a_conid_that_nobody_holds_fails_for_good(simulate, lake, worker_for):
+    async with simulate() as sim:
+        worker = worker_for(sim)
+        request_id = await lake.queue.insert(999, "NONE")
+        report = await worker.process_batch()
+        assert (report.failed, report.rows) == (1, 0)
+        (failed,) = await lake.queue.get_batch(status=QueueStatus.FAILED)
+        assert failed.request_id == request_id
+        assert "holds this conid" in failed.error_message
+        await worker.stop()
+
+
+async def test_without_a_gateway_nothing_is_claimed_and_nothing_fails(lake, worker_for, simulate):
+    async with simulate() as sim:
+        worker = worker_for(sim)
+    await lake.queue.insert(CALL, "AAPL")
+    with pytest.raises(SourceBlindError):
+        await worker.process_batch()
+    counts = await lake.queue.counts()
+    assert counts[QueueStatus.PENDING] == 1
+
+
+async def test_a_batch_whose_lease_ends_while_other_writers_win_is_not_written(
+    simulate, lake, worker_for, eventually, monkeypatch
+):
+    async with simulate() as sim:
+        worker = worker_for(sim, lease_s=0.2)
+        await lake.queue.insert(CALL, "AAPL")
+        append = lake.updates.append
+
+        async def slowly(*args, **more):
+            await eventually(lake.queue.rescue)
+            return await append(*args, **more)
+
+        monkeypatch.setattr(lake.updates, "append", slowly)
+        with pytest.raises(LeaseLostError):
+            await worker.process_batch()
+        assert await lake.updates.count() == 0
+        await worker.stop()
+
+
+async def test_a_lease_that_another_worker_took_over_the_same_queue_object_is_not_ours(
+    simulate, lake, worker_for, eventually, monkeypatch
+):
+    async with simulate() as sim:
+        worker = worker_for(sim, lease_s=0.2)
+        await lake.queue.insert(CALL, "AAPL")
+        append, taken = lake.updates.append, []
+
+        async def slowly(*args, **more):
+            await eventually(lake.queue.rescue)
+            taken.extend(await lake.queue.claim_batch(1, owner="another", lease_s=60))
+            return await append(*args, **more)
+
+        monkeypatch.setattr(lake.updates, "append", slowly)
+        with pytest.raises(LeaseLostError):
+            await worker.process_batch()
+        assert await lake.updates.count() == 0
+        (request,) = taken
+        await lake.queue.mark_success(request.request_id, lease_token=request.lease_token)
+        await worker.stop()
+
+
+async def test_what_is_not_held_is_marked_in_one_commit(simulate, lake, worker_for):
+    async with simulate() as sim:
+        worker = worker_for(sim)
+        await lake.queue.insert_many([QueueRequest(900 + n, "NONE") for n in range(20)])
+        before = (await lake.queue.overview()).version
+        report = await worker.process_batch()
+        assert report.failed == 20
+        claim_and_mark = 2
+        assert (await lake.queue.overview()).version == before + claim_and_mark
+        await worker.stop()
+
+
+async def test_a_batch_that_could_not_be_written_is_given_back(
+    simulate, lake, worker_for, monkeypatch
+):
+    async with simulate() as sim:
+        worker = worker_for(sim)
+        await lake.queue.insert(CALL, "AAPL", account=A)
+
+        async def broken(*_args, **_more):
+            raise LakeError("The disk is full.", remedy="Make room.")
+
+        monkeypatch.setattr(lake.updates, "append", broken)
+        with pytest.raises(LakeError):
+            await worker.process_batch()
+        counts = await lake.queue.counts()
+        assert counts[QueueStatus.PENDING] == 1
+        monkeypatch.undo()
+        assert (await worker.process_batch()).rows == 1
+        await worker.stop()
+
+
+async def test_a_refresh_without_a_stream_is_one_short_connection(
+    simulate, lake, settings_for, eventually
+):
+    async with simulate() as sim:
+        settings = settings_for(sim)
+        report = await refresh(lake, settings, run_id="run-1")
+        assert (report.connected, report.accounts, report.positions) == (True, 2, 9)
+        assert report.enqueued == 9
+        assert report.incomplete_accounts == ()
+        await eventually(lambda: sim.stats()["connections"]["now"] == 0)
+        session = await lake.sessions.current(settings.gateway_id)
+        assert (session.state, session.owner, session.run_id) == (
+            SessionState.ENDED, "DRAIN", "run-1",
+        )  # fmt: skip
+
+        done = await drain(lake, settings, run_id="run-2")
+        assert (done.claimed, done.succeeded, done.rows, done.reason) == (9, 9, 9, None)
+        assert sim.stats()["connections"]["total"] == 1
+        rows = await lake.updates.latest_updates()
+        assert {(r.run_id, r.source) for r in rows} == {("run-2", "QUEUE")}
+        assert all(r.market_value is not None for r in rows)
+
+
+async def test_a_drain_before_anybody_asked_the_gateway_leaves_the_requests(
+    simulate, lake, settings_for
+):
+    async with simulate() as sim:
+        await lake.queue.insert(CALL, "AAPL")
+        done = await drain(lake, settings_for(sim))
+        assert (done.claimed, done.pending_after) == (0, 1)
+        assert "Nobody has asked" in done.reason
+        assert sim.stats()["connections"]["total"] == 0
+
+
+async def test_a_refresh_that_fails_does_not_make_old_values_fresh(simulate, lake, settings_for):
+    async with simulate() as sim:
+        settings = settings_for(sim, refresh_interval_s=0.1, drain_time_limit_s=0.1)
+        await refresh(lake, settings)
+    with pytest.raises(Exception, match="Nothing listens"):
+        await refresh(lake, settings)
+    await lake.queue.insert(UNHELD, "AAPL")
+    import asyncio
+
+    await asyncio.sleep(0.2)
+    done = await drain(lake, settings)
+    assert done.claimed == 0
+    assert "last asked" in done.reason
+
+
+async def test_a_position_closed_while_nobody_looked_gets_its_zero_row(
+    simulate, lake, settings_for
+):
+    async with simulate() as sim:
+        settings = settings_for(sim)
+        await refresh(lake, settings)
+        await drain(lake, settings)
+        sim.close_position(A, PUT)
+        await refresh(lake, settings)
+        await drain(lake, settings)
+        rows = {(u.account, u.conid): u for u in await lake.updates.latest_updates()}
+        assert rows[(A, PUT)].position == 0.0
+        assert rows[(A, PUT)].market_value == 0.0
+        assert rows[(A, CALL)].position == 5.0
+
+
+async def test_a_worker_survives_a_dropped_connection_and_leaves_none_open(
+    simulate, lake, worker_for, eventually
+):
+    async with simulate() as sim:
+        worker = worker_for(sim)
+        await lake.queue.insert(CALL, "AAPL", account=A)
+        await worker.start()
+        await eventually(lambda: worker.get_stats().total_success == 1)
+        sim.disconnect()
+        await lake.queue.insert(PUT, "AAPL", account=A)
+        await eventually(lambda: worker.get_stats().total_success == 2)
+        await worker.stop()
+        await eventually(lambda: sim.stats()["connections"]["now"] == 0)
+
+
+@pytest.mark.parametrize("options", [{"interval": 0}, {"interval": -1}, {"batch_size": 0}])
+def test_a_worker_that_cannot_work_is_refused(lake, options):
+    with pytest.raises(SettingsError, match="cannot work"):
+        QueueWorker(lake.queue, **options)
+
+
+async def test_a_batch_whose_worker_is_ended_is_given_back_at_once(
+    simulate, lake, worker_for, eventually, monkeypatch
+):
+    async with simulate() as sim:
+        worker = worker_for(sim)
+        await lake.queue.insert(CALL, "AAPL")
+        entered = asyncio.Event()
+
+        async def never(*_args, **_more):
+            entered.set()
+            await asyncio.Event().wait()
+
+        monkeypatch.setattr(lake.updates, "append", never)
+        batch = asyncio.create_task(worker.process_batch())
+        await entered.wait()
+        batch.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await batch
+        (request,) = await lake.queue.get_batch(priority=None)
+        assert (request.status, request.attempts) == (QueueStatus.PENDING, 0)
+        await worker.stop()

@@ -1,0 +1,124 @@
+"""Logins with several accounts: one feed at a time, another client's waited out."""
+
+from contextlib import asynccontextmanager
+
+import pytest
+
+from position_sync_dagster.domain.request import QueueStatus
+from position_sync_dagster.gateway.connection import IBConnectionManager, connect
+from position_sync_dagster.sync.drain.refresh import refresh
+from position_sync_dagster.sync.drain.run import drain
+from position_sync_dagster.sync.drain.shared_connection import ConnectionValues
+from position_sync_dagster.sync.drain.worker import QueueWorker
+
+LEGS = 6
+BATCH = 4
+"""Smaller than what one account holds: what is not answered fills more than a batch."""
+
+BOOK = """\
+name: advisor
+as_of: 2028-06-01
+accounts: [{accounts}]
+underlyings:
+  - {{symbol: SPY, conid: 930000001, price: 620, volatility: 0.17}}
+chains:
+  - {{name: spy, underlying: SPY, first_conid: 931000000, expiries: [20281215],
+     strikes: {{start: 600, stop: 620, step: 10}}}}
+positions: [{positions}]
+"""
+
+
+@pytest.fixture(params=[2, 5], ids=["two accounts", "an advisor login with 5"])
+def accounts(request):
+    return [f"DUSIM000{number}" for number in range(1, request.param + 1)]
+
+
+@pytest.fixture
+def book(accounts, tmp_path):
+    path = tmp_path / "advisor.yaml"
+    text = BOOK.format(
+        accounts=", ".join(f"{{name: {name}}}" for name in accounts),
+        positions=", ".join(f"{{account: {a}, chain: spy, quantities: [1]}}" for a in accounts),
+    )
+    path.write_text(text)
+    return path
+
+
+@pytest.fixture
+def other_client(settings_for):
+    """Let another client subscribe to an account; the gateway serves no other one meanwhile."""
+
+    @asynccontextmanager
+    async def hold(sim, account):
+        other = await connect(settings_for(sim, gateway_client_id=50))
+        other.ib.client.reqAccountUpdates(True, account)
+        await other.ib.reqCurrentTimeAsync()
+        yield
+        await other.close()
+
+    return hold
+
+
+async def valued(lake):
+    rows = await lake.updates.latest_updates()
+    return {(row.account, row.conid) for row in rows if row.market_value is not None}
+
+
+async def test_every_holding_is_valued_in_each_refresh(
+    simulate, lake, settings_for, accounts, book
+):
+    async with simulate(book) as sim:
+        settings = settings_for(sim, batch_size=BATCH)
+        for _ in range(2):
+            assert (await refresh(lake, settings)).incomplete_accounts == ()
+            done = await drain(lake, settings)
+            assert (done.succeeded, done.rows) == (LEGS * len(accounts),) * 2
+            assert (done.released, done.failed, done.pending_after) == (0, 0, 0)
+
+
+async def test_the_feed_of_another_client_is_waited_out_and_keeps_no_other_account_waiting(
+    simulate, lake, settings_for, accounts, book, other_client
+):
+    *refused, served = accounts
+    async with simulate(book) as sim:
+        settings = settings_for(sim, batch_size=BATCH)
+        async with other_client(sim, served):
+            assert (await refresh(lake, settings)).incomplete_accounts == tuple(refused)
+            done = await drain(lake, settings)
+            assert (done.succeeded, done.released) == (LEGS, LEGS * len(refused))
+            assert {account for account, _ in await valued(lake)} == {served}
+            again = await drain(lake, settings)
+            assert (again.claimed, again.released) == (LEGS * len(refused),) * 2
+            assert again.rows == 0
+            waiting = await lake.queue.overview()
+            # As many as the sensor hears of: it backs off until there are others.
+            assert waiting.claimable == again.released
+        assert (await refresh(lake, settings)).incomplete_accounts == ()
+        done = await drain(lake, settings)
+        assert (done.released, done.pending_after) == (0, 0)
+        assert len(await valued(lake)) == LEGS * len(accounts)
+        counts = await lake.queue.counts()
+        assert counts[QueueStatus.FAILED] == 0
+
+
+async def test_a_worker_goes_past_what_it_cannot_answer_and_rests_then(
+    simulate, lake, settings_for, accounts, book, other_client, eventually
+):
+    async with simulate(book) as sim:
+        settings = settings_for(sim, batch_size=BATCH)
+        async with other_client(sim, accounts[-1]):
+            await refresh(lake, settings)
+            worker = QueueWorker(
+                lake.queue, interval=60, batch_size=BATCH, updates=lake.updates,
+                settings=settings, values=ConnectionValues(IBConnectionManager(settings)),
+            )  # fmt: skip
+            await worker.start()
+            await eventually(lambda: worker.get_stats().total_success == LEGS)
+            pending = LEGS * (len(accounts) - 1)
+            await eventually(lambda: _claimable(lake, pending))
+            assert worker.get_stats().total_processed == LEGS * len(accounts)
+            await worker.stop()
+
+
+async def _claimable(lake, number):
+    return (await lake.queue.overview()).claimable == number

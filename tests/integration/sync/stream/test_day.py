@@ -1,0 +1,204 @@
+"""A day in half a minute: everything that a day brings, and what must hold at every step.
+
+An hour takes a second; the intervals of the settings are shortened likewise.
+"""
+
+import asyncio
+from dataclasses import replace
+from random import Random
+
+import pytest
+
+from position_sync_dagster.domain.gateway_session import SessionState
+from position_sync_dagster.domain.leg import LegState
+from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.simulator import load_book
+from position_sync_dagster.sync.stream import line_manager
+from position_sync_dagster.sync.stream.streamer import IBPositionStreamer
+
+A, B = "DUSIM0001", "DUSIM0002"
+SIZE = {A: 1, B: 100}
+"""What the positions of an account are multiples of: so a row tells whose it is."""
+
+RIGHTS = {"C": "CALL", "P": "PUT"}
+LINES, CUT = 100, 60
+HOUR_S = 1.0
+STRATEGIES, LEGS = 8, 18
+
+
+class Auditor:
+    """A handler that holds each update to its leg by a price that only this leg has."""
+
+    def __init__(self, book):
+        self.book = book
+        self.heard = 0
+        self.wrong = []
+
+    async def on_position_update(self, update):
+        self.heard += 1
+        known = self.book[update.conid]
+        if (update.symbol, update.right, update.strike) != known["facts"]:
+            self.wrong.append(("contract", update))
+        priced = update.value_source == "TICK" and update.market_price is not None
+        if priced and int(update.market_price) // 10 != known["index"]:
+            self.wrong.append(("price", update))
+        if update.position not in known["positions"][update.account]:
+            self.wrong.append(("position", update))
+
+
+def two_accounts():
+    """Give the demo's legs to two accounts: each third one to the second, some to both."""
+    book = load_book("demo")
+    openings = []
+    for number, opening in enumerate(book.openings):
+        theirs = replace(opening, account=B, quantity=opening.quantity * SIZE[B])
+        openings += [theirs] if number % 3 == 0 else [opening]
+        openings += [theirs] if number % 10 == 1 else []
+    accounts = (book.accounts[0], replace(book.accounts[0], name=B))
+    return replace(book, accounts=accounts, openings=tuple(openings))
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    monkeypatch.setattr(line_manager, "PROBE_S", 0.5)
+    monkeypatch.setattr(line_manager, "LONGEST_PROBE_S", 1.0)
+    monkeypatch.setattr(IBPositionStreamer, "_backoff_s", lambda _self, _failures: 0.1)
+
+
+@pytest.mark.usefixtures("quick")
+async def test_a_day_of_faults_and_changes(simulate, settings_for, tmp_path, eventually):
+    random = Random(11)  # the seed of the day
+    lake = Lake(tmp_path / "lake")
+    await lake.initialize()
+    async with simulate(two_accounts(), max_lines=LINES) as sim:
+        book = {}
+        for row in _legs(sim):
+            facts = (row["symbol"], RIGHTS[row["right"]], row["strike"])
+            known = {"index": len(book), "facts": facts, "positions": {A: {0.0}, B: {0.0}}}
+            known = book.setdefault(row["conid"], known)
+            known["positions"][row["account"]].add(row["quantity"])
+        settings = settings_for(
+            sim, max_lines=LINES, reserved_lines=5, refresh_interval_s=3.0,
+            overflow_interval_s=1.0, gateway_timeout_s=5.0,
+        )  # fmt: skip
+        streamer = IBPositionStreamer(
+            lake.registry, lake.queue, settings=settings,
+            broker_positions=lake.broker_positions, contracts=lake.contracts,
+        )  # fmt: skip
+        auditor = Auditor(book)
+        streamer.register_handler(auditor)
+        _quote(sim, book, 0)
+        await streamer.start()
+        day = Day(sim, lake, streamer, book, random, eventually)
+        try:
+            for hour in range(24):
+                await day.hour(hour)
+        finally:
+            await streamer.stop()
+        assert auditor.wrong[:3] == []
+        assert auditor.heard > 500
+        assert CUT < day.most_lines <= LINES - 5  # the reserve stays free
+        assert day.learned == {True, False}
+        await eventually(lambda: sim.stats()["connections"]["now"] == 0)
+        assert sim.stats()["lines_in_use"] == 0
+
+
+def _legs(sim):
+    return [row for row in sim.positions() if row["quantity"]]
+
+
+def _quote(sim, book, step):
+    """Give each leg a price that tells it from all others, and that moves with each step."""
+    for conid, known in book.items():
+        price = round(known["index"] * 10 + 1 + (step % 80) * 0.1, 2)
+        sim.pin_quote(conid, bid=price - 0.05, ask=price + 0.05, last=price, mark=price)
+
+
+class Day:
+    def __init__(self, sim, lake, streamer, book, random, eventually):
+        self.sim, self.lake, self.streamer, self.book = sim, lake, streamer, book
+        self.random, self.eventually = random, eventually
+        self.most_lines = 0
+        self.limit = LINES
+        self.learned = set()
+
+    async def hour(self, hour):
+        await self._people(hour)
+        await self._faults(hour)
+        for step in range(5):
+            _quote(self.sim, self.book, hour * 5 + step)
+            await asyncio.sleep(HOUR_S / 5)
+            self._count()
+        await self.eventually(self._settled)
+        self._count()
+
+    def _count(self):
+        lines = self.sim.stats()["lines_in_use"]
+        self.most_lines = max(self.most_lines, lines)
+        self.learned.add(self.streamer.line_limit < LINES)
+        assert lines <= self.limit
+
+    async def _people(self, hour):
+        """Strategies come and go, positions change, open and close."""
+        conids = sorted(self.book)
+        strategy = f"s{hour % STRATEGIES}"
+        mine = [leg for leg in self.lake.registry.legs if leg.strategy_id == strategy]
+        for leg in mine:
+            await self.lake.registry.remove_active(leg.conid, strategy)
+        for conid in self.random.sample(conids, LEGS):
+            symbol, right, strike = self.book[conid]["facts"]
+            if not self.lake.registry.is_active(conid):
+                await self.lake.registry.add_active(
+                    conid=conid, symbol=symbol, right=right, strike=strike, expiry="20281215",
+                    strategy_id=strategy, priority=1 + hour % 3,
+                )  # fmt: skip
+        for conid in self.random.sample(conids, 4):
+            account = self.random.choice([A, B])
+            quantity = self.random.choice([-2, 1, 3]) * SIZE[account]
+            told = self.sim.fill(account, conid, quantity)
+            self.book[conid]["positions"][account].add(told["quantity"])
+        row = self.random.choice(_legs(self.sim))
+        self.sim.close_position(row["account"], row["conid"])
+
+    async def _faults(self, hour):
+        sim = self.sim
+        if hour == 3:
+            await sim.restart(down_s=0.3)  # the nightly reset
+        elif hour in (5, 17):
+            sim.farm("usfarm", 2103)
+            await asyncio.sleep(0.2)
+            sim.farm("usfarm", 2104)
+        elif hour == 7:
+            sim.connectivity("lost")
+            sim.connectivity("restored_data_lost")
+        elif hour == 9:
+            sim.connectivity("lost")
+            await asyncio.sleep(0.2)
+            sim.connectivity("restored_data_kept")
+        elif hour == 12:
+            sim.disconnect(busy_s=0.5)
+        elif hour == 14:
+            # Others take lines: after the next connection the gateway refuses the rest (101).
+            sim.set_line_limit(CUT)
+            sim.disconnect()
+            self.limit = CUT
+        elif hour == 20:
+            sim.set_line_limit(LINES)
+            self.limit = LINES
+
+        elif hour == 23:
+            await self.eventually(lambda: self.streamer.line_limit == LINES)
+
+    def _settled(self):
+        """Nothing is forgotten, and our count is the gateway's."""
+        streamer, held = self.streamer, {(r["account"], r["conid"]) for r in _legs(self.sim)}
+        routes = streamer.routes
+        if streamer.state is not SessionState.LIVE:
+            return False
+        if streamer.lines_in_use != self.sim.stats()["lines_in_use"]:
+            return False
+        streamed = {key for key, state in routes.items() if state is LegState.STREAMED}
+        overflow = {key for key, state in routes.items() if state is LegState.OVERFLOW}
+        active = {key for key in held if self.lake.registry.is_active(key[1])}
+        open_keys = {key for key, state in routes.items() if state is not LegState.CLOSED}
+        return open_keys == held and streamed <= active and (streamed | overflow) == active

@@ -1,0 +1,173 @@
+"""A gateway that sends what no gateway sends: said once, lived through, nothing untrue written."""
+
+import asyncio
+import struct
+from contextlib import asynccontextmanager
+from functools import partial
+
+import pytest
+
+from position_sync_dagster.domain.gateway_session import SessionState
+from position_sync_dagster.errors import GatewayTimeoutError
+from position_sync_dagster.gateway import connection
+from position_sync_dagster.gateway.connection import IBConnectionManager
+from position_sync_dagster.sync.stream.streamer import IBPositionStreamer
+
+A, PUT = "DUSIM0001", 921000002
+UNREADABLE = "sent a message that cannot be read"
+GIVEN_UP = {
+    "half a message": "half a message has been waiting for its rest",
+    "longer than any message": "it sent a frame longer than any message",
+}
+STRAY = "sent a tick that nobody asked for"
+
+
+def frame(*fields):
+    """Make a message as it goes over the wire."""
+    payload = "".join(f"{field}\0" for field in fields).encode()
+    return struct.pack(">I", len(payload)) + payload
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch):
+    monkeypatch.setattr(IBPositionStreamer, "_backoff_s", lambda _self, _failures: 0.1)
+
+
+@pytest.fixture
+def live(desk, eventually, goes_on):
+    """Stream one leg, and give what a test needs to see that it goes on."""
+
+    @asynccontextmanager
+    async def run(**more):
+        async with desk(PUT, **more) as (sim, streamer, heard):
+            await eventually(lambda: heard.newest(A, PUT))
+            yield sim, streamer, partial(goes_on, streamer, heard)
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("garbage", "said"),
+    [
+        (frame("garbage", "DUSIM0001", 12.5), "type 'garbage'"),
+        (frame(), "type '', IndexError"),
+        (struct.pack(">I", 8) + b"\xff\xfe\x00\x80abcd", "cannot be read"),
+        (frame(999, 1, 2), "type '999', KeyError"),
+        (frame(7, 8, PUT, "DUSIM0001"), "type '7', ValueError"),
+        (frame(2, 6, "x", "y", "z"), "type '2', ValueError"),
+        (frame(1, 6, 1), "type '1', ValueError"),
+        (frame(4, 2), "type '4', ValueError"),
+    ],
+    ids=["text", "empty", "binary", "unknown type", "short", "letters", "short tick", "no code"],
+)
+async def test_a_message_that_cannot_be_read_is_left_out_and_said_once(
+    live, eventually, caplog, garbage, said
+):
+    async with live() as (sim, streamer, goes_on):
+        for _ in range(50):
+            sim.send_raw(garbage)
+        await goes_on()
+        assert streamer.tally.reconnects == 0
+        lines = [r.getMessage() for r in caplog.records if UNREADABLE in r.getMessage()]
+        assert len(lines) == 1
+        assert said in lines[0]
+        assert "DUSIM0001" not in lines[0]
+        assert "Traceback" not in caplog.text
+        assert not [r for r in caplog.records if r.name == "ib_async.Decoder"]
+
+
+async def test_ticks_of_requests_that_nobody_made_are_said_once(live, caplog):
+    async with live() as (sim, streamer, goes_on):
+        for _ in range(50):
+            sim.send_raw(frame(1, 6, 7777, 1, 1.5, 3, 0) + frame(2, 6, 7777, 8, 12))
+            sim.send_raw(frame(45, 6, 7777, 49, 0.0) + frame(46, 6, 7777, 45, "1772463600"))
+            sim.send_raw(frame(58, 1, 7777, 1) + frame(81, 7777, 0.01, "", 3))
+        await goes_on()
+        assert streamer.tally.reconnects == 0
+        lines = [r.getMessage() for r in caplog.records if "7777" in r.getMessage()]
+        assert len(lines) == 1
+        assert STRAY in lines[0]
+
+
+async def test_positions_of_which_one_could_not_be_read_are_no_list(simulate, settings_for):
+    async with simulate() as sim:
+        manager = IBConnectionManager(settings_for(sim, gateway_timeout_s=0.5))
+        held = await manager.get_connection()
+        await held.feed.snapshot()
+        before = {h.key: h.position for h in held.feed.holdings}
+        sim.send_raw(frame(61, 3, "DUSIM0001"))
+        with pytest.raises(GatewayTimeoutError, match="did not give the positions whole"):
+            await held.feed.snapshot()
+        assert {h.key: h.position for h in held.feed.holdings} == before
+        await held.feed.snapshot()
+        await manager.close()
+
+
+@pytest.mark.parametrize(
+    ("half", "why"),
+    [
+        ("000fffff39", "half a message"),
+        ("00f00000", "longer than any message"),
+        ("34003100", "longer than any message"),
+        ("00000040", "longer than any message"),
+        ("0000", "longer than any message"),
+    ],
+    ids=["the longest length", "15 MB", "text", "a length alone", "half a length"],
+)
+async def test_half_a_message_ends_the_connection_however_much_follows(
+    live, eventually, caplog, monkeypatch, half, why
+):
+    monkeypatch.setattr(connection, "SILENCE_S", 0.4)
+    async with live() as (sim, streamer, goes_on):
+        sim.send_raw(bytes.fromhex(half))
+        await eventually(lambda: streamer.tally.reconnects == 1)
+        await goes_on()
+        assert f"is given up: {GIVEN_UP[why]}" in caplog.text
+
+
+@pytest.mark.parametrize("half", ["0000", "00000040", "0000004036"])
+async def test_half_a_message_that_nothing_follows_ends_the_connection(
+    live, eventually, caplog, monkeypatch, half
+):
+    monkeypatch.setattr(connection, "SILENCE_S", 0.4)
+    async with live(gateway_timeout_s=0.5) as (sim, streamer, goes_on):
+        sim.send_raw(bytes.fromhex(half))
+        sim.pause()
+        await eventually(lambda: streamer.state is SessionState.BLIND)
+        sim.resume()
+        await goes_on()
+        assert GIVEN_UP["half a message"] in caplog.text
+
+
+async def test_a_gateway_that_says_nothing_but_garbage_is_left(
+    live, eventually, caplog, monkeypatch
+):
+    monkeypatch.setattr(connection, "SILENCE_S", 0.3)
+    async with live(gateway_timeout_s=0.5) as (sim, streamer, goes_on):
+        send = connection.IB.reqCurrentTimeAsync
+        monkeypatch.setattr(connection.IB, "reqCurrentTimeAsync", _never)
+        sim.freeze()
+
+        async def left():
+            sim.send_raw(frame("garbage"))
+            return streamer.tally.reconnects
+
+        await eventually(left)
+        monkeypatch.setattr(connection.IB, "reqCurrentTimeAsync", send)
+        sim.freeze(False)
+        await goes_on()
+        assert "it has not answered" in caplog.text
+
+
+async def _never(_ib):
+    await asyncio.Event().wait()
+
+
+async def test_a_quiet_market_ends_no_connection(live, monkeypatch):
+    monkeypatch.setattr(connection, "SILENCE_S", 0.2)
+    async with live() as (sim, streamer, goes_on):
+        sim.freeze()
+        await asyncio.sleep(1.0)  # what must not happen cannot be waited for
+        sim.freeze(False)
+        await goes_on()
+        assert streamer.tally.reconnects == 0

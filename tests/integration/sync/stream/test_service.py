@@ -1,0 +1,250 @@
+"""The stream as a service: one owner by lease, fenced rows, reports, and its end."""
+
+import asyncio
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from position_sync_dagster.domain.clock import utc_now
+from position_sync_dagster.domain.gateway_session import Owner, SessionState
+from position_sync_dagster.domain.update import TradingMode
+from position_sync_dagster.errors import LeaseLostError, LoginOwnedError, TradingModeError
+from position_sync_dagster.sync.drain.broker_view import SourceBlindError
+from position_sync_dagster.sync.drain.refresh import refresh
+from position_sync_dagster.sync.drain.run import drain
+from position_sync_dagster.sync.owner.ownership import Ownership
+from position_sync_dagster.sync.reports.reconciliation import ReconciliationService
+from position_sync_dagster.sync.reports.status import read_status
+from position_sync_dagster.sync.stream.service import stream
+
+A, B = "DUSIM0001", "DUSIM0002"
+CALL, PUT = 921000001, 921000002
+
+
+@pytest.fixture
+def running(lake):
+    """Run a stream as a task; give it with its stop and its reports."""
+    tasks = []
+
+    def start(settings, **more):
+        stop, reports = asyncio.Event(), []
+        task = asyncio.create_task(
+            stream(
+                lake,
+                settings,
+                run_id=more.pop("run_id", "run-1"),
+                stop=stop,
+                report=reports.append,
+                report_interval_s=0.2,
+                **more,
+            )
+        )
+        tasks.append((task, stop))
+        return task, stop, reports
+
+    return start
+
+
+async def test_a_stream_owns_the_login_writes_fenced_rows_and_reports(
+    simulate, lake, settings_for, running, leg, eventually
+):
+    async with simulate() as sim:
+        await lake.registry.add_active(**leg(PUT))
+        settings = settings_for(sim)
+        task, stop, reports = running(settings)
+        await eventually(lambda: sum(r.rows for r in reports) > 3)
+        session = await lake.sessions.current(settings.gateway_id)
+        assert (session.state, session.owner, session.run_id) == ("LIVE", "STREAM", "run-1")
+        await eventually(lambda: _lines(lake, settings))
+        status = read_status(lake, settings, utc_now())
+        assert (status.session_state, status.lines_in_use, status.blind_since) == ("LIVE", 1, None)
+        assert (status.active_legs, status.legs_held, status.positions) == (1, 1, 9)
+        done = await drain(lake, settings)
+        assert done.succeeded == 8
+        status = read_status(lake, settings, utc_now())
+        assert (status.legs_streamed, status.legs_queued) == (1, 8)
+        assert status.queue["SUCCESS"] == 8
+        assert status.to_dict()["at"] == status.at.isoformat()
+        stop.set()
+        total = await task
+        assert total.rows == sum(r.rows for r in reports)
+        assert total.tick_to_table_p50_s < 5
+        rows = await lake.updates.latest_updates()
+        streamed = [r for r in rows if r.source == "STREAM"]
+        assert {(r.session_id, r.fencing_token, r.run_id) for r in streamed} == {
+            (session.session_id, session.fencing_token, "run-1")
+        }
+        ended = await lake.sessions.current(settings.gateway_id)
+        assert ended.state is SessionState.ENDED
+        await eventually(lambda: sim.stats()["connections"]["now"] == 0)
+        assert sim.stats()["lines_in_use"] == 0
+
+
+async def _lines(lake, settings):
+    return (await lake.sessions.current(settings.gateway_id)).lines_in_use
+
+
+async def test_two_streams_of_one_login_never_both_run(
+    simulate, lake, settings_for, running, eventually
+):
+    async with simulate() as sim:
+        settings = settings_for(sim)
+        task, stop, _ = running(settings)
+        await eventually(lambda: _alive(lake, settings))
+        second, _stop2, _ = running(settings, run_id="run-2", wait_s=0.3)
+        with pytest.raises(LoginOwnedError, match="STREAM"):
+            await second
+        refreshed = await refresh(lake, settings)
+        assert not refreshed.connected
+        assert "owned by STREAM" in refreshed.reason
+        assert sim.stats()["connections"]["peak"] == 1
+        stop.set()
+        await task
+
+
+async def _alive(lake, settings):
+    session = await lake.sessions.alive(settings.gateway_id)
+    return session is not None and session.state is SessionState.LIVE
+
+
+async def test_a_stream_whose_lease_was_taken_over_writes_nothing_more(
+    simulate, lake, settings_for, running, leg, eventually, monkeypatch
+):
+    async with simulate() as sim:
+        await lake.registry.add_active(**leg(PUT))
+        settings = settings_for(sim, session_lease_s=0.6, heartbeat_s=0.2)
+        task, _stop, reports = running(settings)
+        await eventually(lambda: reports)
+        beat = lake.sessions.renew
+
+        async def silent(*_args, **_more):
+            await asyncio.Event().wait()
+
+        monkeypatch.setattr(lake.sessions, "renew", silent)
+        with pytest.raises(LeaseLostError):
+            await task
+        monkeypatch.setattr(lake.sessions, "renew", beat)
+        newest = max(r.timestamp for r in await lake.updates.latest_updates())
+        session = await lake.sessions.current(settings.gateway_id)
+        assert newest <= session.expires_at
+        assert not session.is_alive(utc_now())
+        async with Ownership(lake.sessions, settings, owner=Owner.STREAM) as own:
+            assert own.session.fencing_token == session.fencing_token + 1
+
+
+async def test_a_gateway_that_is_not_there_makes_the_stream_blind_and_not_dead(
+    simulate, lake, settings_for, running, eventually
+):
+    async with simulate() as sim:
+        settings = settings_for(sim)
+    task, stop, reports = running(settings)
+    await eventually(lambda: _state(lake, settings, SessionState.BLIND))
+    status = read_status(lake, settings, utc_now())
+    assert status.blind_since is not None
+    assert "Nothing listens" in status.session_detail
+    done = await drain(lake, settings)
+    assert "BLIND" in done.reason
+    with pytest.raises(SourceBlindError):
+        await ReconciliationService(lake, settings).run()
+    stop.set()
+    total = await task
+    assert (total.rows, reports) == (0, [])
+    assert await lake.updates.count() == 0
+
+
+async def _state(lake, settings, state):
+    session = await lake.sessions.current(settings.gateway_id)
+    return session is not None and session.state is state
+
+
+async def test_a_stream_ends_by_itself_when_its_time_is_up(simulate, lake, settings_for, running):
+    async with simulate() as sim:
+        task, _stop, _ = running(settings_for(sim, rotate_after_s=0.5))
+        total = await asyncio.wait_for(task, 30)
+        assert total.until - total.since >= timedelta(seconds=0.4)
+
+
+async def test_a_lake_of_another_trading_mode_is_refused(simulate, lake, settings_for, running):
+    async with simulate() as sim:
+        await lake.sessions.claim_mode(TradingMode.PAPER)
+        task, _stop, _ = running(settings_for(sim))
+        with pytest.raises(TradingModeError, match="PAPER"):
+            await asyncio.wait_for(task, 30)
+
+
+async def test_reconciliation_finds_what_differs_and_is_content_with_what_agrees(
+    simulate, lake, settings_for
+):
+    async with simulate() as sim:
+        settings = settings_for(sim)
+        await refresh(lake, settings)
+        service = ReconciliationService(lake, settings)
+        before = await service.run()
+        assert {d.type for d in before.discrepancies} == {"MISSING"}
+        assert len(before.discrepancies) == 9
+        await drain(lake, settings)
+        after = await service.run(run_id="run-9")
+        assert after.ok
+        sim.fill(A, CALL, 1)
+        sim.close_position(A, PUT)
+        await refresh(lake, settings)
+        moved = await service.run()
+        assert {(d.conid, d.type) for d in moved.discrepancies} == {
+            (CALL, "QUANTITY"), (PUT, "SURPLUS"),
+        }  # fmt: skip
+        assert len(lake.breaks.sync.open_breaks()) == 2
+
+
+async def test_an_owner_that_was_followed_adds_no_row_even_if_it_never_looked(
+    simulate, lake, settings_for, running, leg, eventually
+):
+    async with simulate() as sim:
+        await lake.registry.add_active(**leg(PUT))
+        settings = settings_for(sim)
+        task, stop, reports = running(settings)
+        await eventually(lambda: any(report.rows for report in reports))
+        stop.set()
+        await task
+        (old,) = [r for r in await lake.updates.latest_updates() if r.source == "STREAM"]
+        late = replace(old, update_id="", batch_id="", timestamp=utc_now())
+        assert (await lake.updates.append([late])).rows == 1
+        async with Ownership(lake.sessions, settings, owner=Owner.STREAM) as own:
+            await lake.updates.fence(settings.gateway_id, own.session.fencing_token)
+        later = replace(late, timestamp=utc_now())
+        with pytest.raises(LeaseLostError, match="newer owner"):
+            await lake.updates.append([later])
+        assert (await lake.updates.append([replace(later, fencing_token=None)])).rows == 1
+
+
+async def test_a_successor_takes_over_on_the_connection_and_no_row_is_of_both(
+    simulate, lake, settings_for, running, leg, eventually
+):
+    async with simulate() as sim:
+        await lake.registry.add_active(**leg(PUT))
+        first, _stop, _ = running(settings_for(sim, rotate_after_s=2.0), run_id="run-1")
+        await eventually(lambda: _alive(lake, settings_for(sim)))
+        second, stop, reports = running(settings_for(sim), run_id="run-2", wait_s=60.0)
+        await first
+        await eventually(lambda: reports)
+        stop.set()
+        await second
+        rows = await lake.updates.between(utc_now() - timedelta(hours=1), utc_now())
+        rows = rows.filter(rows["source"] == "STREAM").sort("timestamp")
+        tokens = rows["fencing_token"].to_list()
+        assert tokens == sorted(tokens)
+        assert sorted(set(rows["run_id"])) == ["run-1", "run-2"]
+        last = rows.filter(rows["run_id"] == "run-1")["timestamp"].max()
+        begun = rows.filter(rows["run_id"] == "run-2")["timestamp"].min()
+        assert begun > last
+        assert sim.stats()["connections"]["peak"] == 1
+
+
+async def test_status_tells_the_trading_mode_once_the_lake_is_bound_to_one(
+    simulate, lake, settings_for
+):
+    async with simulate() as sim:
+        settings = settings_for(sim)
+        assert read_status(lake, settings, utc_now()).trading_mode is None
+        await refresh(lake, settings)
+        assert read_status(lake, settings, utc_now()).trading_mode == "SIMULATED"

@@ -1,0 +1,200 @@
+"""Processes that kill themselves at a named point of their work; a nursery forks them off.
+
+The points are reached by wrapping what the product calls; the product knows nothing of them.
+"""
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from deltalake import DeltaTable
+
+from position_sync_dagster.domain.broker_position import BrokerPosition
+from position_sync_dagster.domain.instrument import Instrument
+from position_sync_dagster.domain.request import QueueRequest
+from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.lake.queue.operations import SyncQueue
+from position_sync_dagster.lake.storage import lifecycle_table, maintenance
+from position_sync_dagster.lake.updates import ledger
+from position_sync_dagster.lake.updates.ledger import SyncUpdates
+from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.drain.broker_view import BrokerView
+from position_sync_dagster.sync.drain.worker import QueueWorker
+
+POINTS = {
+    "drain": (
+        "before the claim",
+        "the claim's file is written",
+        "after the claim",
+        "after the value",
+        "the ledger's file is written",
+        "after the ledger",
+        "the mark's files are written",
+        "after the mark",
+    ),
+    "maintain": (
+        "before the merge",
+        "the merge's file is written",
+        "after the merge",
+        "before the checkpoint",
+        "after the checkpoint",
+        "after the cleanup",
+        "after the vacuum",
+    ),
+}
+BATCH = 5
+MANY = 20
+"""Requests of an insert that is larger than what waits, and so is an append."""
+
+Call = Callable[..., Any]
+
+
+def die(point: str) -> None:
+    os.write(1, f"at {point}\n".encode())
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def before(owner: Any, name: str, point: str, when: Call = lambda *_: True) -> None:
+    """Die instead of a call."""
+    real = getattr(owner, name)
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if when(*args):
+            die(point)
+        return real(*args, **kwargs)
+
+    setattr(owner, name, call)
+
+
+def after(owner: Any, name: str, point: str, when: Call = lambda *_: True) -> None:
+    """Die after a call."""
+    real = getattr(owner, name)
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        result = real(*args, **kwargs)
+        if when(*args):
+            die(point)
+        return result
+
+    setattr(owner, name, call)
+
+
+def uncommitted(owner: Any, name: str, point: str, when: Call = lambda *_: True) -> None:
+    """Die in a commit between its data files and its log entry: nobody has seen the entry."""
+    real = getattr(owner, name)
+
+    def call(handle: DeltaTable, *args: Any, **kwargs: Any) -> Any:
+        real(handle, *args, **kwargs)
+        if when(handle, *args):
+            entry = f"_delta_log/{handle.version():020}.json"
+            os.unlink(handle.table_uri.removeprefix("file://").rstrip("/") + "/" + entry)
+            die(point)
+
+    setattr(owner, name, call)
+
+
+def acts(action: str) -> Call:
+    """Tell whether a commit's note says this action."""
+    return lambda *args: any(
+        isinstance(arg, Mapping) and arg.get("action") == action for arg in args
+    )
+
+
+ARM: dict[str, Callable[[str], None]] = {
+    "before the claim": lambda p: before(lifecycle_table, "overwrite", p, acts("claim")),
+    "the claim's file is written": lambda p: uncommitted(
+        lifecycle_table, "overwrite", p, acts("claim")
+    ),
+    "after the claim": lambda p: after(SyncQueue, "claim_batch", p),
+    "after the value": lambda p: before(SyncUpdates, "append", p),
+    "the ledger's file is written": lambda p: uncommitted(
+        ledger, "append", p, lambda handle, frame, *_: frame.height > 0
+    ),
+    "after the ledger": lambda p: after(SyncUpdates, "append", p),
+    "the mark's files are written": lambda p: uncommitted(
+        lifecycle_table, "overwrite", p, acts("success")
+    ),
+    "after the mark": lambda p: after(SyncQueue, "mark_success", p),
+    "before the merge": lambda p: before(maintenance, "overwrite", p),
+    "the merge's file is written": lambda p: uncommitted(maintenance, "overwrite", p),
+    "after the merge": lambda p: after(maintenance, "overwrite", p),
+    "before the checkpoint": lambda p: before(DeltaTable, "create_checkpoint", p),
+    "after the checkpoint": lambda p: after(DeltaTable, "create_checkpoint", p),
+    "after the cleanup": lambda p: after(DeltaTable, "cleanup_metadata", p),
+    "after the vacuum": lambda p: after(DeltaTable, "vacuum", p),
+    "the insert's file is written": lambda p: uncommitted(
+        lifecycle_table, "overwrite", p, acts("insert")
+    ),
+    "the large insert's file is written": lambda p: uncommitted(
+        lifecycle_table, "append", p, acts("insert")
+    ),
+    "after the insert": lambda p: after(SyncQueue, "insert_many", p),
+}
+
+
+class Holdings(dict[tuple[str, int], BrokerPosition]):
+    """A broker that holds each contract that it is asked for."""
+
+    def get(self, key: tuple[str, int], default: Any = None) -> BrokerPosition:
+        now = datetime.now(UTC)
+        return BrokerPosition(
+            gateway_id="127.0.0.1:7497",
+            account=key[0],
+            instrument=Instrument(conid=key[1], symbol="SPY", sec_type="OPT", currency="USD"),
+            position=1.0,
+            market_value=100.0,
+            received_at=now,
+            position_time=now,
+            snapshot_id="walk",
+        )
+
+
+class Values:
+    """A source of values that is never blind."""
+
+    async def view(self) -> BrokerView:
+        return BrokerView(holdings=Holdings(), complete=True)
+
+    async def close(self) -> None:
+        """Nothing to give up."""
+
+
+def large_insert() -> list[QueueRequest]:
+    """Give requests that nobody asked for yet."""
+    return [QueueRequest(99 + number, "SPY", account="DUSIM1") for number in range(MANY)]
+
+
+async def drained(lake: Lake) -> None:
+    worker = QueueWorker(
+        lake.queue,
+        batch_size=BATCH,
+        values=Values(),
+        updates=lake.updates,
+        settings=Settings(_env_file=None),
+    )
+    await lake.queue.rescue()
+    while (await worker.process_batch()).claimed:
+        pass
+
+
+def main(work: str, path: str, point: str) -> None:
+    """Do a work, and die at the point."""
+    lake = Lake(path, fsync=False)
+    if point:
+        ARM[point](point)
+    match work:
+        case "drain":
+            asyncio.run(drained(lake))
+        case "drain_later":  # when every lease is over
+            clock = lambda: datetime.now(UTC) + timedelta(hours=1)  # noqa: E731
+            asyncio.run(drained(Lake(path, clock=clock, fsync=False)))
+            print("done")
+        case "maintain":
+            maintenance.maintain(lake.queue.table)
+        case "insert":
+            lake.queue.sync.insert_many(large_insert()[:1])
+        case "insert_many":
+            lake.queue.sync.insert_many(large_insert())

@@ -1,0 +1,70 @@
+"""Errors on the command line."""
+
+import pytest
+from typer.testing import CliRunner
+
+from position_sync_dagster import cli
+from position_sync_dagster.cli import errors
+from position_sync_dagster.cli.app import app
+from position_sync_dagster.errors import GatewayError, InvalidLegError, LakeError, SettingsError
+
+
+@pytest.mark.parametrize(
+    ("kind", "code"), [(SettingsError, 2), (InvalidLegError, 2), (GatewayError, 1), (LakeError, 1)]
+)
+def test_the_exit_code_tells_who_can_put_it_right(kind, code, capsys):
+    assert errors.tell(kind("The thing broke.", remedy="Mend it.")) == code
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert told.err == "position-sync: The thing broke.\n  Mend it.\n"
+
+
+def test_a_message_cannot_steer_the_terminal(capsys):
+    errors.tell(LakeError("Odd \x1b[2J name.", remedy="Rename it."))
+    assert "\x1b" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "names"),
+    [
+        (["add", "x1", "--right", "C", "--strike", "1", "--expiry", "20281215"], "'x1'"),
+        (["add", "911", "--right", "Q", "--strike", "1", "--expiry", "20281215"], "'Q'"),
+        (["add", "911", "--right", "C", "--strike", "one", "--expiry", "20281215"], "'one'"),
+        (["add", "911", "--right", "C", "--strike", "1", "--expiry", "20281399"], "'20281399'"),
+        (["remove", "0"], "'0'"),
+    ],
+)
+def test_a_leg_that_does_not_parse_is_named(arguments, names, monkeypatch, capsys, tmp_path):
+    more = ["--strategy", "a"] + (["--symbol", "SPY"] if arguments[0] == "add" else [])
+    monkeypatch.setattr("sys.argv", ["position-sync", "strategies", *arguments, *more])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2
+    assert names in capsys.readouterr().err
+    assert not list(tmp_path.iterdir()), "nothing is half-written"
+
+
+def test_a_malformed_setting_is_named(monkeypatch, capsys):
+    monkeypatch.setenv("POSITION_SYNC_GATEWAY_PORT", "many")
+    monkeypatch.setattr("sys.argv", ["position-sync", "status"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2
+    assert "POSITION_SYNC_GATEWAY_PORT='many'" in capsys.readouterr().err
+
+
+def test_a_folder_that_is_no_home_is_named(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["position-sync", "status", "--home", "nowhere"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2
+    assert "nowhere is no home" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "command", ["demo", "dev", "simulate", "status", "positions", "doctor", "maintain", "queue"]
+)
+def test_each_command_explains_itself(command):
+    result = CliRunner().invoke(app, [command, "--help"])
+    assert result.exit_code == 0
+    assert "Usage" in result.output

@@ -1,0 +1,46 @@
+"""What a failure of storage means to the caller."""
+
+import pytest
+from deltalake.exceptions import CommitFailedError, DeltaError
+from polars.exceptions import ComputeError
+
+from position_sync_dagster.errors import (
+    BrokenTableError,
+    CommitContentionError,
+    LakeNotWritableError,
+)
+from position_sync_dagster.lake.storage.commit_errors import Fault, classify, explain
+
+
+@pytest.mark.parametrize(
+    ("error", "fault"),
+    [
+        (CommitFailedError("a concurrent transactions added new data"), Fault.CONFLICT),
+        (CommitFailedError("No space left on device (os error 28)"), Fault.UNWRITABLE),
+        (DeltaError("Invalid table version: 7"), Fault.CONFLICT),
+        (DeltaError("Unable to create dir: Permission denied"), Fault.UNWRITABLE),
+        (ComputeError("Object at location x not found: No such file"), Fault.STALE),
+        (DeltaError("Generic LocalFileSystem: Too many open files"), Fault.EXHAUSTED),
+        (DeltaError("Generic LocalFileSystem: Requested range was invalid"), Fault.STALE),
+        (DeltaError("Kernel error: Json error"), Fault.OTHER),
+    ],
+)
+def test_failures_are_told_apart(error, fault):
+    assert classify(error) is fault
+
+
+def test_each_failure_names_the_table_and_a_remedy_without_a_backtrace():
+    torn = DeltaError(
+        "\x1b[31m↳\x1b[0m Kernel error: Truncated record\n   0: <unknown>\n   1: <unknown>"
+    )
+    for error, kind in (
+        (torn, BrokenTableError),
+        (DeltaError("Read-only file system"), LakeNotWritableError),
+        (CommitFailedError("added new data"), CommitContentionError),
+    ):
+        said = explain(error, "/lake/t")
+        assert isinstance(said, kind)
+        assert "/lake/t" in said.what
+        assert "\x1b" not in said.what
+        assert said.remedy
+        assert "<unknown>" not in str(said)

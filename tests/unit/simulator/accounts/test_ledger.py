@@ -1,0 +1,93 @@
+"""The ledger: average costs, realized profits, assignments and the nightly reset."""
+
+from __future__ import annotations
+
+import pytest
+
+from position_sync_dagster.simulator import ActionError, load_book
+from position_sync_dagster.simulator.accounts.ledger import Ledger
+
+A, CALL, PUT, STOCK, FUTURE = "DUSIM0001", 921000001, 921000002, 920000001, 920000002
+INDEX_PUT = 921000006
+
+
+def ledger(price: float = 10.0) -> Ledger:
+    return Ledger(load_book("small"), lambda conid: price)
+
+
+def test_buying_more_averages_the_cost() -> None:
+    row = ledger().fill(A, CALL, 5, 20.0)
+    assert row.quantity == 10
+    assert row.average_cost == pytest.approx((5 * 2150.65 + 5 * 2000) / 10)
+    assert row.realized == 0
+
+
+def test_selling_some_realizes_and_keeps_the_cost() -> None:
+    row = ledger().fill(A, CALL, -2, 30.0)
+    assert (row.quantity, row.average_cost) == (3, 2150.65)
+    assert row.realized == pytest.approx(2 * (3000 - 2150.65))
+
+
+def test_buying_back_a_short_realizes_with_the_other_sign() -> None:
+    row = ledger().fill(A, PUT, 1, 10.0)
+    assert row.quantity == -2
+    assert row.realized == pytest.approx(1398.7 - 1000)
+
+
+def test_selling_through_zero_starts_a_new_cost() -> None:
+    row = ledger().fill(A, CALL, -8, 30.0)
+    assert (row.quantity, row.average_cost) == (-3, 3000)
+    assert row.realized == pytest.approx(5 * (3000 - 2150.65))
+
+
+def test_a_closed_row_stays_until_the_day_ends() -> None:
+    book = ledger()
+    row = book.close(A, CALL)
+    assert (row.quantity, row.average_cost) == (0, 0)
+    assert book.holding(A, CALL) is not None
+    book.reset_day()
+    assert book.holding(A, CALL) is None
+    assert all(holding.realized is None for holding in book.holdings())
+    with pytest.raises(ActionError, match="does not hold"):
+        book.close(A, CALL)
+
+
+def test_cash_moves_with_fills_but_not_with_futures() -> None:
+    book = ledger()
+    book.fill(A, CALL, 1, 20.0)
+    assert book.cash[A] == 100_000 - 2000
+    book.fill(A, FUTURE, 1, 6500.0)
+    assert book.cash[A] == 100_000 - 2000
+
+
+def test_an_index_option_settles_in_cash() -> None:
+    book = ledger()
+    book.fill("DUSIM0002", INDEX_PUT, -3, 50.0)
+    rows = book.assign("DUSIM0002", INDEX_PUT)
+    assert [row.contract.conid for row in rows] == [INDEX_PUT]
+    assert rows[0].quantity == 0
+
+
+def test_a_short_call_assigned_delivers_the_stock() -> None:
+    book = ledger()
+    book.fill(A, CALL, -7, 20.0)
+    option, stock = book.assign(A, CALL)
+    assert option.quantity == 0
+    assert option.realized is not None
+    assert stock.contract.conid == STOCK
+    assert stock.quantity == 0
+    assert stock.realized == pytest.approx(200 * (240 - 201.88))
+
+
+def test_an_assigned_futures_option_brings_futures_one_to_one() -> None:
+    _, future = ledger().assign("DUSIM0002", 921000005)
+    assert future.contract.conid == FUTURE
+    assert future.quantity == 1 + 4
+
+
+def test_accounts_are_apart() -> None:
+    book = ledger()
+    book.fill("DUSIM0002", CALL, -1, 10.0)
+    held = book.holding(A, CALL)
+    assert held is not None
+    assert held.quantity == 5

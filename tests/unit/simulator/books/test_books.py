@@ -1,0 +1,192 @@
+"""Books: what is shipped, what a chain becomes, and how errors name their place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from position_sync_dagster.simulator import BookError, load_book
+from position_sync_dagster.simulator.books.loader import BOOKS
+from position_sync_dagster.simulator.control.scenario import load_scenario
+from position_sync_dagster.simulator.protocol.contract import ContractQuery, SecType
+
+GOOD = """\
+as_of: 2028-06-01
+accounts:
+  - {name: DUSIM0001, cash: 1000}
+underlyings:
+  - {symbol: AAPL, conid: 1, price: 200, volatility: 0.3}
+chains:
+  - name: aapl
+    underlying: AAPL
+    first_conid: 100
+    expiries: [20281215, 20290119]
+    strikes: {start: 190, stop: 210, step: 10}
+positions:
+  - {account: DUSIM0001, chain: aapl, quantities: [1, -2]}
+"""
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
+
+
+def test_the_demo_book_has_200_option_legs_in_one_account() -> None:
+    book = load_book("demo")
+    assert [account.name for account in book.accounts] == ["DUSIM0001"]
+    assert len(book.openings) == 200
+    held = [book.contracts[opening.conid] for opening in book.openings]
+    assert {contract.sec_type for contract in held} == {SecType.OPT}
+    assert {contract.right for contract in held} == {"C", "P"}
+    assert {contract.expiry for contract in held} == {"20281215", "20290119"}
+    assert len({contract.symbol for contract in held}) == 5
+    assert min(o.quantity for o in book.openings) < 0 < max(o.quantity for o in book.openings)
+    assert all(opening.quantity for opening in book.openings)
+
+
+def test_the_demo_strategies_hold_20_contracts_of_the_book_and_share_one() -> None:
+    book = load_book("demo")
+    strategies = yaml.safe_load((BOOKS / "demo_strategies.yaml").read_text())["strategies"]
+    legs = [leg for strategy in strategies for leg in strategy["legs"]]
+    conids = [leg["conid"] for leg in legs]
+    assert len(set(conids)) == 20
+    assert len(conids) == 21
+    held = {opening.conid: opening.quantity for opening in book.openings}
+    for leg in legs:
+        contract = book.contracts[leg["conid"]]
+        assert leg["symbol"] == contract.symbol
+        assert {"CALL": "C", "PUT": "P"}[leg["right"]] == contract.right
+        assert (leg["strike"], leg["expiry"]) == (contract.strike, contract.expiry)
+        assert leg["account"] == "DUSIM0001"
+    [shared] = {conid for conid in conids if conids.count(conid) == 2}
+    shares = [leg["quantity"] for leg in legs if leg["conid"] == shared]
+    assert sum(shares) == held[shared]
+
+
+def test_a_chain_counts_conids_by_expiry_then_strike_then_right(tmp_path: Path) -> None:
+    book = load_book(write(tmp_path / "b.yaml", GOOD))
+    chain = [book.contracts[conid] for conid in range(100, 112)]
+    assert [(c.expiry[:4], c.strike, c.right) for c in chain[:5]] == [
+        ("2028", 190, "C"),
+        ("2028", 190, "P"),
+        ("2028", 200, "C"),
+        ("2028", 200, "P"),
+        ("2028", 210, "C"),
+    ]
+    assert chain[6].expiry == "20290119"
+    assert chain[0].local_symbol == "AAPL  281215C00190000"
+    assert [o.quantity for o in book.openings] == [1, -2] * 6
+    assert book.name == "b"
+
+
+BAD = [
+    ("DUSIM0001, cash", "U1234567, cash", 3, 12, "accounts[0].name", "starts with DUSIM"),
+    ("price: 200", "price: -3", 5, 37, "underlyings[0].price", "greater than 0"),
+    ("price: 200, ", "", 5, 5, "underlyings[0].price", "required and missing"),
+    ("cash: 1000", "kash: 1000", 3, 29, "accounts[0].kash", "not known"),
+    ("underlying: AAPL", "underlying: AAPPL", 8, 17, "chains[0].underlying", "no underlying AAPPL"),
+    ("first_conid: 100", "first_conid: 1", 9, 18, "chains[0].first_conid", "conid 1 is used twice"),
+    ("[20281215, 2", "[20281315, 2", 10, 16, "chains[0].expiries[0]", "YYYYMMDD"),
+    ("chain: aapl", "chain: spy", 13, 33, "positions[0].chain", "no chain spy"),
+    ("- {account: DUSIM0001", "- {account: DUSIM0002", 13, 15, "positions[0].account", "DUSIM0002"),
+    ("chain: aapl, ", "conid: 99, ", 13, 33, "positions[0].conid", "conid 99"),
+    ("quantities: [1, -2]", "quantities: [a]", 13, 52, "positions[0].quantities[0]", "number"),
+    ("as_of: 2028-06-01", "as_of: soon", 1, 8, "as_of", "date"),
+    ("stop: 210", "stop: 110", 11, 14, "chains[0].strikes", "goes upwards"),
+    ("step: 10", "step: 0", 11, 44, "chains[0].strikes.step", "greater than 0"),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "line", "column", "field", "cause"), BAD)
+def test_a_bad_field_is_named_with_line_and_column(
+    tmp_path: Path, old: str, new: str, line: int, column: int, field: str, cause: str
+) -> None:
+    assert old in GOOD
+    path = write(tmp_path / "bad.yaml", GOOD.replace(old, new))
+    with pytest.raises(BookError) as caught:
+        load_book(path)
+    problem = caught.value
+    assert (problem.line, problem.column, problem.field) == (line, column, field)
+    assert cause in problem.cause
+    assert problem.remedy
+    assert str(problem).startswith(f"{path}:{line}:{column}: {field}: ")
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "column", "cause"),
+    [
+        ("accounts: [\n  {name: DUSIM0001\n", 3, 1, "malformed YAML"),
+        ("as_of: 2028-06-01\n\tname: x\n", 2, 1, "malformed YAML"),
+        ("as_of: 2028-06-01\nas_of: 2028-06-01\n", 2, 1, "twice"),
+        ("as_of: 2028-13-45\n", 1, 1, "malformed YAML"),
+        ("- a\n- b\n", 1, 1, ""),
+        ("", 1, 1, ""),
+    ],
+)
+def test_malformed_yaml_is_named_with_line_and_column(
+    tmp_path: Path, text: str, line: int, column: int, cause: str
+) -> None:
+    path = write(tmp_path / "bad.yaml", text)
+    with pytest.raises(BookError, match=r"bad\.yaml") as caught:
+        load_book(path)
+    assert (caught.value.line, caught.value.column) == (line, column)
+    assert cause in caught.value.cause
+
+
+def test_a_missing_book_names_the_shipped_ones(tmp_path: Path) -> None:
+    with pytest.raises(BookError, match="use one of demo, small"):
+        load_book("nosuch")
+    with pytest.raises(BookError, match="cannot be read"):
+        load_book(tmp_path / "nosuch.yaml")
+    with pytest.raises(BookError):
+        load_book("../demo")
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "column", "cause"),
+    [
+        ("- {at_s: 1, do: dance}\n", 1, 17, "no action 'dance'"),
+        ("- {at_s: 1, do: pause}\n- {at_s: -1, do: pause}\n", 2, 10, "greater than or equal to 0"),
+        ("- {at_s: 1, do: fill, account: DUSIM0001, conid: x, quantity: 1}\n", 1, 50, "integer"),
+        ("- {at_s: 1, do: line_limit, limits: 3}\n", 1, 3, "Field required"),
+    ],
+)
+def test_a_bad_scenario_is_named_with_line_and_column(
+    tmp_path: Path, text: str, line: int, column: int, cause: str
+) -> None:
+    path = write(tmp_path / "scenario.yaml", text)
+    with pytest.raises(BookError) as caught:
+        load_scenario(path)
+    assert (caught.value.line, caught.value.column) == (line, column)
+    assert cause in caught.value.cause
+
+
+def test_a_scenario_is_ordered_by_time(tmp_path: Path) -> None:
+    text = "- {at_s: 5, do: resume}\n- {at_s: 0.5, do: farm, farm: usfarm, code: 2104}\n"
+    events = load_scenario(write(tmp_path / "s.yaml", text))
+    assert [(event.at_s, event.do) for event in events] == [(0.5, "farm"), (5, "resume")]
+
+
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [
+        ({"conid": 921000002}, {921000002}),
+        ({"symbol": "AAPL", "sec_type": "OPT", "right": "PUT"}, {921000002, 921000003}),
+        ({"symbol": "AAPL", "sec_type": "OPT", "expiry": "2029"}, {921000007}),
+        ({"symbol": "AAPL", "strike": 240.0, "right": "C"}, {921000001}),
+        ({"symbol": "AAPL", "sec_type": "STK", "right": "?"}, {920000001}),
+        ({"local_symbol": "AAPL 281215C00240000"}, {921000001}),
+        ({"symbol": "AAPL", "currency": "EUR"}, set()),
+        ({"symbol": "AAPL", "multiplier": "10", "sec_type": "OPT"}, set()),
+        ({"symbol": "SPX", "trading_class": "SPXW"}, {921000006}),
+        ({}, set()),
+    ],
+)
+def test_contracts_are_found_by_what_a_request_says(
+    query: dict[str, object], found: set[int]
+) -> None:
+    contracts = load_book("small").contracts.values()
+    assert {c.conid for c in ContractQuery(**query).find(contracts)} == found  # type: ignore[arg-type]

@@ -1,0 +1,70 @@
+"""The days of an exchange."""
+
+from datetime import UTC, date, datetime, time
+
+import exchange_calendars
+import pytest
+
+from position_sync_dagster.errors import SettingsError
+from position_sync_dagster.sync.reports.exchange_days import (
+    ExchangeDays,
+    SessionOpenError,
+    exchange_days,
+    session_closes,
+)
+
+LATER = datetime(2027, 1, 1, tzinfo=UTC)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_new_york_closes_on_the_days_that_its_calendar_says() -> None:
+    first, last = date(2020, 1, 1), date(2026, 12, 31)
+    found = exchange_days("XNYS", first, last)
+    calendar = exchange_calendars.get_calendar("XNYS")
+    weekdays = (
+        date.fromordinal(n)
+        for n in range(first.toordinal(), last.toordinal() + 1)
+        if date.fromordinal(n).weekday() < 5
+    )
+    assert found.holidays == tuple(d for d in weekdays if not calendar.is_session(d.isoformat()))
+
+
+def test_another_exchange_has_its_own_zone_close_and_holidays() -> None:
+    found = exchange_days("XETR", date(2026, 1, 1), date(2026, 12, 31))
+    assert (found.timezone, found.closes_at) == ("Europe/Berlin", time(17, 30))
+    assert date(2026, 4, 6) in found.holidays
+    assert date(2026, 11, 26) not in found.holidays
+
+
+def test_holidays_are_excluded_at_their_local_midnight() -> None:
+    found = exchange_days("XNYS", date(2026, 1, 1), date(2026, 12, 31))
+    for day, midnight in zip(found.holidays, found.midnights(), strict=True):
+        assert midnight.date() == day
+        assert (midnight.hour, midnight.minute) == (0, 0)
+        assert str(midnight.tzinfo) == "America/New_York"
+
+
+def test_the_days_survive_being_written_and_read() -> None:
+    found = exchange_days("XNYS", date(2026, 1, 1), date(2026, 12, 31))
+    assert ExchangeDays.from_text(found.to_text()) == found
+
+
+def test_the_close_follows_daylight_saving_and_half_days() -> None:
+    days = [date(2026, 3, 6), date(2026, 3, 9), date(2026, 11, 27)]
+    closes = session_closes("XNYS", days, now=LATER)
+    assert [closes[day].hour for day in days] == [21, 20, 18]
+
+
+def test_a_session_that_is_open_cannot_be_closed_yet() -> None:
+    with pytest.raises(SessionOpenError, match="closes at 2026-03-09 20:00 UTC"):
+        session_closes("XNYS", [date(2026, 3, 9)], now=datetime(2026, 3, 9, 19, 59, tzinfo=UTC))
+
+
+def test_a_holiday_has_no_close() -> None:
+    with pytest.raises(SessionOpenError, match="no session on 2026-11-26"):
+        session_closes("XNYS", [date(2026, 11, 26)], now=LATER)
+
+
+def test_an_unknown_exchange_is_named_with_its_setting() -> None:
+    with pytest.raises(SettingsError, match="POSITION_SYNC_CALENDAR='XMOON'"):
+        exchange_days("XMOON", date(2026, 1, 1), date(2026, 12, 31))

@@ -1,0 +1,101 @@
+"""What a command prints."""
+
+import json
+from datetime import UTC, date, datetime, timedelta
+
+import pytest
+
+from position_sync_dagster.domain.leg import make_leg
+from position_sync_dagster.terminal.output import as_json, print_noted, print_table
+from position_sync_dagster.terminal.text import age, duration, number, printable, quantity
+
+NOW = datetime(2026, 1, 2, 15, 0, tzinfo=UTC)
+
+
+def test_a_value_cannot_steer_the_terminal():
+    assert printable("A\x1b[31mB\r\nC") == "A\\x1b[31mB\\r\\nC"
+
+
+def test_a_value_is_never_read_as_markup(capsys):
+    print_table({"symbol": "left"}, [("[bold red]AAPL[/]",), ("[/nonsense]",), ("\x1b[2J",)])
+    out = capsys.readouterr().out
+    assert "[bold red]AAPL[/]" in out
+    assert "[/nonsense]" in out
+    assert "\x1b" not in out
+
+
+def test_a_row_is_not_cut_in_a_pipe(capsys):
+    print_table(dict.fromkeys("abcdefgh", "left"), [("x" * 20,) * 8])
+    assert capsys.readouterr().out.count("x") == 160
+
+
+def test_json_cannot_steer_the_terminal_and_keeps_each_value():
+    value = {"é\x7f": ["\x1b[2J\x9b31m\n", "\u202e", "\ud800", "\U000e0001"]}
+    text = as_json(value)
+    assert json.loads(text) == value
+    assert "é" in text
+    assert not [char for char in text if not char.isprintable() and char != "\n"]
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_note_is_cut_to_the_terminal_and_its_row_never(terminal, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setenv("TTY_COMPATIBLE", "1" if terminal else "0")
+    print_noted({"id": "left", "n": "right"}, [(("x" * 50, "7"), "y" * 60), (("z", "123"), "")])
+    _, row, note, last = capsys.readouterr().out.splitlines()
+    assert row == "x" * 50 + "    7"
+    assert note == ("  " + "y" * 37 + "…" if terminal else "  " + "y" * 60)
+    assert last == "z" + " " * 51 + "123"
+
+
+@pytest.mark.parametrize(("value", "text"), [(None, "–"), (0.0, "0.00"), (-1234.567, "-1,234.57")])
+def test_unknown_is_a_dash_and_zero_is_zero(value, text):
+    assert number(value) == text
+
+
+def test_a_quantity_has_no_needless_decimals():
+    assert [quantity(v) for v in (3.0, -0.5, None, 12345.0)] == ["3", "-0.5", "–", "12,345"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (None, "–"),
+        (-3, "0.0 s"),
+        (9.94, "9.9 s"),
+        (9.97, "10 s"),
+        (59, "59 s"),
+        (99.7, "100 s"),
+        (100, "100 s"),
+        (119.4, "119 s"),
+        (119.6, "2 min"),
+        (179, "2 min"),
+        (600, "10 min"),
+        (3 * 3600 + 120, "3 h 2 min"),
+        (49 * 3600, "2 d 1 h"),
+    ],
+)
+def test_a_length_of_time_is_told_in_its_own_unit(seconds, text):
+    assert duration(seconds) == text
+
+
+def test_age_counts_from_the_moment():
+    assert age(NOW - timedelta(seconds=42), NOW) == "42 s"
+    assert age(None, NOW) == "–"
+
+
+def test_a_frozen_value_becomes_an_object():
+    leg = make_leg(
+        conid=911,
+        symbol="SPY",
+        right="C",
+        strike=620,
+        expiry="20281215",
+        strategy_id=7,
+        added_at=NOW,
+    )
+    told = json.loads(as_json([leg]))[0]
+    assert told["right"] == "CALL"
+    assert told["expiry"] == date(2028, 12, 15).isoformat()
+    assert told["added_at"] == "2026-01-02T15:00:00+00:00"
+    assert told["quantity"] is None
