@@ -11,7 +11,8 @@ _HOMES = {
     "domain.broker_position": ("BrokerPosition", "Completeness"),
     "domain.leg": ("ActiveContract", "LegState"),
     "domain.reconciliation": ("Discrepancy", "DiscrepancyType", "ReconciliationResult"),
-    "domain.request": ("QueuedPosition", "QueueRequest", "QueueStatus", "Reason", "RetryPolicy"),
+    "domain.request": ("QueuedPosition", "QueueRequest", "QueueStatus", "Reason"),
+    "domain.retry": ("RetryPolicy",),
     "domain.update": ("PositionUpdate", "PositionUpdateHandler"),
     "errors": ("PositionSyncError",),
     "gateway.connection": ("GatewayConnection", "IBConnectionManager"),
@@ -42,8 +43,8 @@ if TYPE_CHECKING:
         QueueRequest,
         QueueStatus,
         Reason,
-        RetryPolicy,
     )
+    from position_sync_dagster.domain.retry import RetryPolicy
     from position_sync_dagster.domain.update import PositionUpdate, PositionUpdateHandler
     from position_sync_dagster.errors import PositionSyncError
     from position_sync_dagster.gateway.connection import GatewayConnection, IBConnectionManager

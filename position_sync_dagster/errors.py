@@ -58,6 +58,10 @@ class GatewayLostError(GatewayError):
     """The connection ended while an answer was awaited."""
 
 
+class BrokerUnavailableError(GatewayError):
+    """Nothing current is known of the broker; requests are released, not failed."""
+
+
 class TooManyAccountsError(GatewayError):
     """The login has more than 50 accounts, for which the gateway serves no positions."""
 

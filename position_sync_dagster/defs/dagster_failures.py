@@ -9,7 +9,7 @@ from position_sync_dagster.errors import PositionSyncError
 
 
 @contextmanager
-def told_as_failure() -> Iterator[None]:
+def dagster_failures() -> Iterator[None]:
     """Turn an error of the package into a failure that says what happened and what to do.
 
     Such an error is a finding, not a bug: its traceback would only hide its message.

@@ -11,6 +11,7 @@ from position_sync_dagster.defs.run_history import REASON, recent_runs
 from position_sync_dagster.defs.stream import STREAM_JOB
 from position_sync_dagster.defs.tick_cache import instance_of, tables_of_ticks
 from position_sync_dagster.domain.request import QueueStatus
+from position_sync_dagster.sync.decisions.availability import confirmed_at, unavailable_reason
 from position_sync_dagster.sync.decisions.drain_plan import (
     DrainCursor,
     Step,
@@ -19,7 +20,6 @@ from position_sync_dagster.sync.decisions.drain_plan import (
     plan_drain,
 )
 from position_sync_dagster.sync.decisions.job_runs import LIVING, JobRun, RunState
-from position_sync_dagster.sync.drain.broker_view import confirmed_at, why_blind
 
 if TYPE_CHECKING:
     from position_sync_dagster.domain.gateway_session import GatewaySession
@@ -103,7 +103,7 @@ def _blind(
 ) -> str | None:
     """Tell why a drain could take no values, by the rule that the drain itself goes by."""
     rows = lake.broker_positions.sync.read(settings.gateway_id)
-    return why_blind(session, confirmed_at(rows, now), settings, now)
+    return unavailable_reason(session, confirmed_at(rows, now), settings, now)
 
 
 def _is_setback(run: JobRun) -> bool:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from position_sync_dagster.defs.dagster_failures import told_as_failure
+from position_sync_dagster.defs.dagster_failures import dagster_failures
 from position_sync_dagster.defs.drain import DRAIN_JOB
 from position_sync_dagster.defs.resources import GatewayResource, LakeResource
 from position_sync_dagster.defs.stream import STREAM_JOB
@@ -25,7 +25,7 @@ def maintain_tables(
     context: dg.OpExecutionContext, lake: LakeResource, gateway: GatewayResource
 ) -> None:
     """Compact files, write checkpoints and clean the log of every table."""
-    with told_as_failure():
+    with dagster_failures():
         results = lake.open(gateway.settings(lake)).maintain()
     for result in results:
         context.log.info(
@@ -40,7 +40,7 @@ def forget_old_runs(
     context: dg.OpExecutionContext, lake: LakeResource, gateway: GatewayResource
 ) -> None:
     """Delete ended runs older than the setting, with their events and logs; rows stay."""
-    with told_as_failure():
+    with dagster_failures():
         keep = timedelta(days=gateway.settings(lake).keep_runs_days)
     forgotten = 0
     for run_id in old_runs(context.instance, before=datetime.now(UTC) - keep):

@@ -3,7 +3,7 @@
 import dagster as dg
 
 from position_sync_dagster.defs.assets.asset_metadata import DATA_VERSION
-from position_sync_dagster.defs.dagster_failures import told_as_failure
+from position_sync_dagster.defs.dagster_failures import dagster_failures
 from position_sync_dagster.defs.resources import GatewayResource, LakeResource
 from position_sync_dagster.defs.stream_thread import StreamWorker
 from position_sync_dagster.sync.run_reports import StreamReport
@@ -23,7 +23,7 @@ def stream_legs(
     The op runs until it is terminated or its rotation is due. At most once a minute it logs a
     materialization of `position_updates`, and of `position_queue` when it enqueued.
     """
-    with told_as_failure():
+    with dagster_failures():
         settings = gateway.settings(lake)
         worker = StreamWorker(lake.open(settings), settings, run_id=context.run.run_id)
         with worker.running(grace_s=CLEAN_END_S):

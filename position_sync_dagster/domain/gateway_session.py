@@ -11,7 +11,8 @@ class Owner(StrEnum):
     """Which kind of process owns the login."""
 
     STREAM = "STREAM"
-    DRAIN = "DRAIN"
+    REFRESH = "DRAIN"
+    """A short-lived owner: a refresh by a drain run, while no stream lives; stored as DRAIN."""
 
 
 class SessionState(StrEnum):

@@ -22,7 +22,7 @@ from position_sync_dagster.errors import (
     TooManyAccountsError,
 )
 from position_sync_dagster.gateway.account_time import moment_of
-from position_sync_dagster.gateway.changes import Watch, Watches
+from position_sync_dagster.gateway.changes import ChangeNotifier, PendingChanges
 from position_sync_dagster.gateway.translate import portfolio_of, position_of
 from position_sync_dagster.settings import Settings
 
@@ -40,7 +40,7 @@ about now, if we read it in the right zone."""
 
 
 @dataclass(slots=True)
-class _Walk:
+class _Download:
     """One account being downloaded."""
 
     refused: asyncio.Future[None]
@@ -52,7 +52,7 @@ class _Walk:
 class AccountFeed:
     """Keep every holding of the login as the broker last told it.
 
-    `snapshot()` asks for all positions, `walk()` for the accounts' portfolio values, strictly
+    `snapshot()` asks for all positions, `download()` for the accounts' portfolio values, strictly
     one account after the other, since the gateway serves one account at a time to all its
     clients. Afterwards events keep it current. Rows of holdings that vanish stay, with a
     position of 0.0; nothing vanishes by a failed request.
@@ -64,18 +64,18 @@ class AccountFeed:
         self._ib = ib
         self._settings = settings
         self._clock = clock
-        self._walk: _Walk | None = None
+        self._current: _Download | None = None
         self._guard = asyncio.Lock()
         self._ensuring = asyncio.Lock()
         self._holdings: dict[Key, BrokerPosition] = {}
-        self._watches: Watches[Key, datetime] = Watches()
+        self._watches: ChangeNotifier[Key, datetime] = ChangeNotifier()
         self.accounts = accounts
         self.snapshot_id = ""
         self.snapshot_at: datetime | None = None
-        self.walked_at: datetime | None = None
-        self.walked: set[str] = set()
+        self.downloaded_at: datetime | None = None
+        self.downloaded: set[str] = set()
         self._confirmed: dict[str, datetime] = {}
-        self._walk_ended: dict[str, datetime] = {}
+        self._download_ended: dict[str, datetime] = {}
         self.completeness: dict[str, Completeness] = dict.fromkeys(accounts, Completeness.UNKNOWN)
         ib.positionEvent += self._on_position
         ib.updatePortfolioEvent += self._on_portfolio
@@ -99,7 +99,7 @@ class AccountFeed:
         """Give one holding."""
         return self._holdings.get(key)
 
-    def watch(self) -> Watch[Key, datetime]:
+    def watch(self) -> PendingChanges[Key, datetime]:
         """Watch which holdings change, and when; a changed quantity is urgent."""
         return self._watches.new()
 
@@ -113,8 +113,8 @@ class AccountFeed:
 
     def invalidate(self) -> None:
         """Note that the gateway dropped every subscription: what is known is old from now on."""
-        self.snapshot_at = self.walked_at = None
-        self.walked.clear()
+        self.snapshot_at = self.downloaded_at = None
+        self.downloaded.clear()
         for account in self.accounts:
             self._confirmed.pop(account, None)
             self._settle(account, Completeness.UNKNOWN)
@@ -148,7 +148,7 @@ class AccountFeed:
                 if self.completeness[account] is Completeness.UNKNOWN:
                     self._settle(account, Completeness.PARTIAL)
 
-    async def walk(self, accounts: Iterable[str] | None = None) -> None:
+    async def download(self, accounts: Iterable[str] | None = None) -> None:
         """Download the portfolio values of the accounts, one after the other.
 
         An account that the gateway does not serve (2101, or no end in time) stays PARTIAL. With
@@ -159,9 +159,9 @@ class AccountFeed:
         """
         async with self._guard:
             for account in self.accounts if accounts is None else accounts:
-                await self._download(account)
+                await self._download_account(account)
             if accounts is None:
-                self.walked_at = self._clock()
+                self.downloaded_at = self._clock()
 
     async def ensure(self, max_age: timedelta) -> None:
         """Have a snapshot and values no older than `max_age`, asking only for what is missing.
@@ -169,23 +169,23 @@ class AccountFeed:
         With one account the open subscription keeps the values current by itself.
 
         Raises:
-            GatewayError: As `snapshot` and `walk`.
+            GatewayError: As `snapshot` and `download`.
         """
         async with self._ensuring:
             if self.snapshot_at is None:
                 await self.snapshot()
-            if self._walked_within(max_age):
+            if self._downloaded_within(max_age):
                 return
             if self.is_complete and len(self.accounts) == 1 and self._ib.isConnected():
-                self.walked_at = self._clock()
+                self.downloaded_at = self._clock()
                 self._settle(self.accounts[0], Completeness.COMPLETE)
             else:
-                await self.walk()
+                await self.download()
 
-    def _walked_within(self, max_age: timedelta) -> bool:
-        # A walk that lies ahead was before the clock was set back: nobody knows how long ago.
-        walked_at = self.walked_at
-        return walked_at is not None and timedelta() <= self._clock() - walked_at <= max_age
+    def _downloaded_within(self, max_age: timedelta) -> bool:
+        # A download that lies ahead was before the clock was set back: nobody knows how long ago.
+        downloaded_at = self.downloaded_at
+        return downloaded_at is not None and timedelta() <= self._clock() - downloaded_at <= max_age
 
     def unsubscribed(self, changed: Iterable[Key]) -> set[str]:
         """Give the accounts of which the values of these changes come by no open subscription."""
@@ -197,26 +197,26 @@ class AccountFeed:
             for h in holdings
             if h.position
             and h.market_value is None
-            and h.position_time > self._walk_ended.get(h.account, h.position_time)
+            and h.position_time > self._download_ended.get(h.account, h.position_time)
         }
 
-    async def _download(self, account: str) -> None:
-        walk = self._walk = _Walk(asyncio.get_running_loop().create_future(), times={})
+    async def _download_account(self, account: str) -> None:
+        download = self._current = _Download(asyncio.get_running_loop().create_future(), times={})
         what = f"the values of account {account}"
         try:
             await self._answer(
-                partial(self._ib.reqAccountUpdatesAsync, account), what, refused=walk.refused
+                partial(self._ib.reqAccountUpdatesAsync, account), what, refused=download.refused
             )
-            self._apply_times(walk)
+            self._apply_times(download)
             self._settle(account, Completeness.COMPLETE)
         except GatewayTimeoutError:
             self._settle(account, Completeness.PARTIAL)
         finally:
-            walk.times = None
-            self.walked.add(account)
-            self._walk_ended[account] = self._clock()
+            download.times = None
+            self.downloaded.add(account)
+            self._download_ended[account] = self._clock()
         if len(self.accounts) > 1:
-            self._walk = None
+            self._current = None
             with suppress(ConnectionError):
                 self._ib.client.reqAccountUpdates(False, account)
 
@@ -292,9 +292,9 @@ class AccountFeed:
             self._holdings[key] = replace(holding, daily_pnl=None)
 
     def _on_error(self, _request: int, code: int, _text: str, _contract: object) -> None:
-        walk = self._walk
-        if code == NOT_SUBSCRIBED and walk is not None and not walk.refused.done():
-            walk.refused.set_result(None)
+        download = self._current
+        if code == NOT_SUBSCRIBED and download is not None and not download.refused.done():
+            download.refused.set_result(None)
 
     def _on_position(self, row: Position) -> None:
         account, instrument, position, cost = position_of(row)
@@ -303,8 +303,8 @@ class AccountFeed:
     def _on_portfolio(self, item: PortfolioItem) -> None:
         account, instrument, values = portfolio_of(item)
         key = (account, instrument.conid)
-        if self._walk is not None:
-            self._walk.last_key = key
+        if self._current is not None:
+            self._current.last_key = key
         position = float(item.position)
         before = self._holdings.get(key)
         if before is None and position == 0:
@@ -333,23 +333,23 @@ class AccountFeed:
 
     def _on_account_time(self, fields: list[str]) -> None:
         """Give the time to the portfolio row before it (one follows every single row)."""
-        walk, text = self._walk, fields[-1]
-        if walk is None:
+        download, text = self._current, fields[-1]
+        if download is None:
             return
-        if walk.times is not None:
-            walk.closing_time = text
-        if walk.last_key is None:
+        if download.times is not None:
+            download.closing_time = text
+        if download.last_key is None:
             return
-        key, walk.last_key = walk.last_key, None
-        if walk.times is not None:
-            walk.times[key] = text
+        key, download.last_key = download.last_key, None
+        if download.times is not None:
+            download.times[key] = text
         else:
             self._stamp(key, text, _zone_now(text, self._clock()))
 
-    def _apply_times(self, walk: _Walk) -> None:
+    def _apply_times(self, download: _Download) -> None:
         """Date the rows of a download, if its closing time is now in our zone or in UTC."""
-        zone = _zone_now(walk.closing_time, self._clock())
-        for key, text in (walk.times or {}).items():
+        zone = _zone_now(download.closing_time, self._clock())
+        for key, text in (download.times or {}).items():
             self._stamp(key, text, zone)
 
     def _stamp(self, key: Key, text: str, zone: tzinfo | None) -> None:
@@ -408,7 +408,7 @@ class AccountFeed:
     def _store(self, holding: BrokerPosition) -> None:
         before = self._holdings.get(holding.key)
         moved = before is None or before.position != holding.position
-        self._holdings[holding.key] = self._as_of_walk(holding)
+        self._holdings[holding.key] = self._with_completeness(holding)
         self._watches.note(holding.key, holding.received_at, urgent=moved)
 
     def _settle(self, account: str, completeness: Completeness) -> None:
@@ -418,9 +418,9 @@ class AccountFeed:
             self._confirmed[account] = self._clock()
         for key, holding in self._holdings.items():
             if holding.account == account:
-                self._holdings[key] = self._as_of_walk(holding)
+                self._holdings[key] = self._with_completeness(holding)
 
-    def _as_of_walk(self, holding: BrokerPosition) -> BrokerPosition:
+    def _with_completeness(self, holding: BrokerPosition) -> BrokerPosition:
         return replace(
             holding,
             completeness=self.completeness.get(holding.account, Completeness.UNKNOWN),

@@ -8,7 +8,7 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 
-class Watch(Generic[K, V]):
+class PendingChanges(Generic[K, V]):
     """The keys that something happened to, each with the first value noted for it.
 
     Attributes:
@@ -40,15 +40,15 @@ class Watch(Generic[K, V]):
         self._noted.pop(key, None)
 
 
-class Watches(Generic[K, V]):
+class ChangeNotifier(Generic[K, V]):
     """Everybody who watches; one that is dropped is forgotten by itself."""
 
     def __init__(self) -> None:
-        self._watches: WeakSet[Watch[K, V]] = WeakSet()
+        self._watches: WeakSet[PendingChanges[K, V]] = WeakSet()
 
-    def new(self) -> Watch[K, V]:
+    def new(self) -> PendingChanges[K, V]:
         """Give a watcher of its own."""
-        watch: Watch[K, V] = Watch()
+        watch: PendingChanges[K, V] = PendingChanges()
         self._watches.add(watch)
         return watch
 

@@ -5,6 +5,7 @@ import logging
 import re
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import suppress
+from itertools import count
 from random import Random
 from typing import ClassVar
 from weakref import WeakKeyDictionary, WeakSet
@@ -12,8 +13,10 @@ from weakref import WeakKeyDictionary, WeakSet
 from ib_async import IB
 
 from position_sync_dagster.domain.instrument import ContractDetails
+from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.domain.update import TradingMode, trading_mode_of
 from position_sync_dagster.errors import (
+    BrokerUnavailableError,
     ClientIdInUseError,
     GatewayError,
     GatewayRefusedError,
@@ -23,7 +26,7 @@ from position_sync_dagster.errors import (
 )
 from position_sync_dagster.gateway.account_feed import AccountFeed
 from position_sync_dagster.gateway.contract_details import fetch_details
-from position_sync_dagster.gateway.ib_async_internals import Reading
+from position_sync_dagster.gateway.ib_async_internals import MessageReader
 from position_sync_dagster.gateway.login import CONNECTIVITY_LOST, MAX_FRAME, log_in
 from position_sync_dagster.gateway.market_data_lines import MarketDataLines
 from position_sync_dagster.gateway.pnl import PnlSubscriptions
@@ -39,8 +42,11 @@ SILENCE_S = 10.0
 """After this long without a message that could be read the gateway is asked for the time, with as
 long to answer. Half a message that is not completed for so long ends the connection."""
 
-FIRST_PAUSE_S, PAUSES_S = 0.5, 5.0
-"""Between two client ids: the shortest pause, and all pauses of one attempt together."""
+NEXT_CLIENT_ID = Backoff(first_s=0.5, longest_s=5.0, jitter=(1.0, 1.5))
+"""Pauses between two client ids that are in use."""
+
+PAUSES_S = 5.0
+"""Bound of all pauses of one attempt together."""
 
 
 class GatewayConnection:
@@ -77,7 +83,7 @@ class GatewayConnection:
         self.on_message: list[Callable[[int, str], None]] = []
         self.connectivity_lost = connectivity_lost
         self._timeout_s = settings.gateway_timeout_s
-        self._reading = Reading(ib, settings.gateway_id)
+        self._reader = MessageReader(ib, settings.gateway_id)
         ib.errorEvent += self._on_error
         ib.client.conn.hasData += self._on_data
         self._watchdog = asyncio.create_task(self._watch())
@@ -112,10 +118,10 @@ class GatewayConnection:
         loop = asyncio.get_running_loop()
         seen, seen_at = -1, loop.time()
         while self.is_connected:
-            if self._reading.understood != seen:
-                seen, seen_at = self._reading.understood, loop.time()
+            if self._reader.understood != seen:
+                seen, seen_at = self._reader.understood, loop.time()
             await asyncio.sleep(SILENCE_S / 2)
-            if self._reading.understood != seen or loop.time() - seen_at < SILENCE_S:
+            if self._reader.understood != seen or loop.time() - seen_at < SILENCE_S:
                 continue
             if self.ib.client._data:
                 self.drop(f"half a message has been waiting for its rest for {SILENCE_S:g} s")
@@ -164,6 +170,18 @@ class GatewayConnection:
                     while self.ib.client.conn.isConnected():
                         await gone
         self.lost.set()
+
+
+def refuse_offline(connection: GatewayConnection) -> None:
+    """Refuse a gateway that has lost IB: what it says is no news.
+
+    Raises:
+        BrokerUnavailableError: With what the gateway said.
+    """
+    if connection.connectivity_lost is not None:
+        raise BrokerUnavailableError(
+            connection.connectivity_lost, remedy="It comes back by itself."
+        )
 
 
 def new_port_of(text: str) -> int | None:
@@ -319,10 +337,10 @@ async def connect(
 
 def client_id_pauses(random: Random) -> Iterator[float]:
     """Give the pauses between the ids of the pool: growing and jittered, bounded in all."""
-    left_s, shortest_s = PAUSES_S, FIRST_PAUSE_S
-    while True:
-        pause_s = min(left_s, shortest_s * random.uniform(1.0, 1.5))
-        left_s, shortest_s = left_s - pause_s, 2 * shortest_s
+    left_s = PAUSES_S
+    for taken in count(1):
+        pause_s = min(left_s, NEXT_CLIENT_ID.delay_s(taken, random))
+        left_s -= pause_s
         yield pause_s
 
 

@@ -17,7 +17,7 @@ SPARE_S = 60.0
 """What each message may bring about is said at most so often."""
 
 
-class Reading:
+class MessageReader:
     """Tell how many messages of a connection were understood; say what was not, now and then.
 
     ib_async reports each message that it cannot read with a trace, and each tick of a request
@@ -63,13 +63,13 @@ class Reading:
 class _Strays(logging.LoggerAdapter[logging.Logger]):
     """The wrapper's logger, without a line for each tick of an unknown request."""
 
-    def __init__(self, inner: logging.Logger, reading: Reading) -> None:
+    def __init__(self, inner: logging.Logger, reading: MessageReader) -> None:
         super().__init__(inner)
-        self._reading = reading
+        self._reader = reading
 
     def error(self, msg: object, *args: object, **more: Any) -> None:
         if "Unknown reqId" in str(msg):
-            self._reading.stray(str(msg))
+            self._reader.stray(str(msg))
         else:
             super().error(msg, *args, **more)
 

@@ -11,7 +11,7 @@ from ib_async import IB, Contract, Ticker
 
 from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.domain.quote import Quote
-from position_sync_dagster.gateway.changes import Watch, Watches
+from position_sync_dagster.gateway.changes import ChangeNotifier, PendingChanges
 from position_sync_dagster.gateway.translate import MARK_TICK, quote_of, streamable
 from position_sync_dagster.settings import Settings
 
@@ -69,7 +69,7 @@ class MarketDataLines:
         self._lines: dict[int, _Line] = {}
         self._by_request: dict[int, _Line] = {}
         self._retired: dict[int, _Retired] = {}
-        self._ticked: Watches[int, float] = Watches()
+        self._ticked: ChangeNotifier[int, float] = ChangeNotifier()
         self.ticked_at = -math.inf
         self.on_refusal: list[Callable[[Refusal], None]] = []
         ib.pendingTickersEvent += self._on_ticks
@@ -135,7 +135,7 @@ class MarketDataLines:
         line = self._lines.get(conid)
         return None if line is None else quote_of(line.ticker, mark_time=line.mark_time)
 
-    def watch(self) -> Watch[int, float]:
+    def watch(self) -> PendingChanges[int, float]:
         """Watch which conids tick, and when the first tick of each arrived (Unix seconds)."""
         return self._ticked.new()
 

@@ -13,7 +13,7 @@ from position_sync_dagster.domain.reconciliation import BreakState, Discrepancy,
 from position_sync_dagster.errors import UnknownRequestError
 from position_sync_dagster.lake.storage.codec import frame_of
 from position_sync_dagster.lake.storage.ids import NewIds, new_ids
-from position_sync_dagster.lake.storage.lifecycle_table import Change, StayTable, View
+from position_sync_dagster.lake.storage.lifecycle_table import Change, LifecycleTable, View
 from position_sync_dagster.lake.storage.schemas import LIVE, LIVE_PART, RECONCILIATION_BREAKS
 from position_sync_dagster.lake.storage.table import Table, TableOptions
 from position_sync_dagster.lake.storage.threads import offloaded
@@ -110,7 +110,7 @@ class SyncBreaks:
 
     def __init__(self, table: Table, clock: Clock, new_ids: NewIds) -> None:
         self.table = table
-        self._stays = StayTable(table, clock)
+        self._stays = LifecycleTable(table, clock)
         self._clock = clock
         self._new_ids = new_ids
 

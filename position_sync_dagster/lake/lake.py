@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Unpack
 
 from position_sync_dagster.domain.clock import Clock, utc_now
-from position_sync_dagster.domain.request import RetryPolicy
+from position_sync_dagster.domain.retry import RetryPolicy
 from position_sync_dagster.lake.breaks import ReconciliationBreaks
 from position_sync_dagster.lake.broker_positions import BrokerPositionsTable
 from position_sync_dagster.lake.contracts import ContractsTable

@@ -15,7 +15,7 @@ from position_sync_dagster.domain.update import TradingMode
 from position_sync_dagster.errors import InvalidRequestError, LeaseLostError, LoginOwnedError
 from position_sync_dagster.lake.storage.codec import session_rows, sessions_of
 from position_sync_dagster.lake.storage.ids import NewIds, new_ids
-from position_sync_dagster.lake.storage.lifecycle_table import Change, StayTable, View
+from position_sync_dagster.lake.storage.lifecycle_table import Change, LifecycleTable, View
 from position_sync_dagster.lake.storage.schemas import GATEWAY_SESSIONS
 from position_sync_dagster.lake.storage.table import Table, TableOptions
 from position_sync_dagster.lake.storage.threads import offloaded
@@ -32,7 +32,7 @@ class SyncSessions:
 
     def __init__(self, table: Table, clock: Clock, new_ids: NewIds) -> None:
         self.table = table
-        self._stays = StayTable(table, clock)
+        self._stays = LifecycleTable(table, clock)
         self._clock = clock
         self._new_ids = new_ids
 

@@ -120,7 +120,7 @@ def own(lake: Lake) -> int | None:
     """Try to own a login once; give the token, or None for a loser."""
     try:
         session = lake.sessions.sync.acquire(
-            "127.0.0.1:7497", Owner.DRAIN, lease_s=600, run_id=None, host="h", pid=os.getpid()
+            "127.0.0.1:7497", Owner.REFRESH, lease_s=600, run_id=None, host="h", pid=os.getpid()
         )
     except LoginOwnedError:
         return None

@@ -10,7 +10,7 @@ from position_sync_dagster.defs.assets.asset_metadata import (
     columns_of,
     data_version,
 )
-from position_sync_dagster.defs.dagster_failures import told_as_failure
+from position_sync_dagster.defs.dagster_failures import dagster_failures
 from position_sync_dagster.defs.resources import GatewayResource, LakeResource
 from position_sync_dagster.defs.run_history import REGISTRY_VERSION
 from position_sync_dagster.lake.storage.schemas import ACTIVE_STRATEGIES
@@ -29,7 +29,7 @@ def active_strategies(
     context: dg.AssetExecutionContext, lake: LakeResource, gateway: GatewayResource
 ) -> dg.MaterializeResult[None]:
     """Make the table equal to the strategies file; without a file, record what it holds."""
-    with told_as_failure():
+    with dagster_failures():
         settings = gateway.settings(lake)
         registry = lake.open(settings).registry.sync
         if settings.strategies_file is not None:

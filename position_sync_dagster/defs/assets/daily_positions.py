@@ -15,7 +15,7 @@ from position_sync_dagster.defs.assets.asset_metadata import (
     written,
 )
 from position_sync_dagster.defs.assets.exchange_partitions import exchange_partitions, known_days
-from position_sync_dagster.defs.dagster_failures import told_as_failure
+from position_sync_dagster.defs.dagster_failures import dagster_failures
 from position_sync_dagster.defs.resources import GatewayResource, LakeResource
 from position_sync_dagster.lake.derived import DAILY_POSITIONS, DerivedTable, values_at_close
 from position_sync_dagster.settings import load_settings
@@ -49,7 +49,7 @@ def daily_asset(partitions: dg.DailyPartitionsDefinition) -> dg.AssetsDefinition
         """Replace the partitions of all the run's days in one commit."""
         from position_sync_dagster.sync.reports.exchange_days import session_closes
 
-        with told_as_failure():
+        with dagster_failures():
             settings = gateway.settings(lake)
             days = {date.fromisoformat(key): key for key in context.partition_keys}
             closes = session_closes(settings.calendar, days, now=datetime.now(UTC))

@@ -11,7 +11,7 @@ from position_sync_dagster.defs.assets.asset_metadata import (
     data_version,
     written,
 )
-from position_sync_dagster.defs.dagster_failures import told_as_failure
+from position_sync_dagster.defs.dagster_failures import dagster_failures
 from position_sync_dagster.defs.resources import GatewayResource, LakeResource
 from position_sync_dagster.lake.derived import LATEST_POSITIONS, DerivedTable, current_values
 
@@ -30,7 +30,7 @@ def latest_positions(
     context: dg.AssetExecutionContext, lake: LakeResource, gateway: GatewayResource
 ) -> dg.MaterializeResult[None]:
     """Replace the table by the newest rows; unchanged rows make no new version."""
-    with told_as_failure():
+    with dagster_failures():
         settings = gateway.settings(lake)
         table = DerivedTable(settings.table("latest_positions"), LATEST_POSITIONS)
         rows = current_values(lake.open(settings).updates.sync, table)

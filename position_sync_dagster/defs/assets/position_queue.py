@@ -12,7 +12,7 @@ from position_sync_dagster.defs.assets.asset_metadata import (
     columns_of,
     data_version,
 )
-from position_sync_dagster.defs.dagster_failures import told_as_failure
+from position_sync_dagster.defs.dagster_failures import dagster_failures
 from position_sync_dagster.defs.resources import GatewayResource, LakeResource
 from position_sync_dagster.lake.storage.schemas import POSITION_QUEUE
 
@@ -33,7 +33,7 @@ def position_queue(
     """Enqueue every monitored holding of one broker snapshot."""
     from position_sync_dagster.sync.drain.refresh import refresh
 
-    with told_as_failure():
+    with dagster_failures():
         settings = gateway.settings(lake)
         tables = lake.open(settings)
         report = asyncio.run(refresh(tables, settings, run_id=context.run.run_id))

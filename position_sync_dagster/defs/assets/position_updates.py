@@ -12,7 +12,7 @@ from position_sync_dagster.defs.assets.asset_metadata import (
     columns_of,
     data_version,
 )
-from position_sync_dagster.defs.dagster_failures import told_as_failure
+from position_sync_dagster.defs.dagster_failures import dagster_failures
 from position_sync_dagster.defs.resources import GatewayResource, LakeResource
 from position_sync_dagster.defs.run_history import GIVEN_BACK
 from position_sync_dagster.lake.storage.schemas import POSITION_UPDATES
@@ -38,7 +38,7 @@ def position_updates(
     """Value the queue's requests in batches until it is empty or the time is up."""
     from position_sync_dagster.sync.drain.run import drain
 
-    with told_as_failure():
+    with dagster_failures():
         settings = gateway.settings(lake)
         tables = lake.open(settings)
         report = asyncio.run(

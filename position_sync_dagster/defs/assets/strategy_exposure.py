@@ -14,7 +14,7 @@ from position_sync_dagster.defs.assets.asset_metadata import (
     data_version,
     written,
 )
-from position_sync_dagster.defs.dagster_failures import told_as_failure
+from position_sync_dagster.defs.dagster_failures import dagster_failures
 from position_sync_dagster.defs.resources import GatewayResource, LakeResource
 from position_sync_dagster.lake.derived import (
     LATEST_POSITIONS,
@@ -40,7 +40,7 @@ def strategy_exposure(
     context: dg.AssetExecutionContext, lake: LakeResource, gateway: GatewayResource
 ) -> dg.MaterializeResult[None]:
     """Sum the newest rows over the legs of each strategy."""
-    with told_as_failure():
+    with dagster_failures():
         settings = gateway.settings(lake)
         tables = lake.open(settings)
         latest = DerivedTable(settings.table("latest_positions"), LATEST_POSITIONS)

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
-from position_sync_dagster.defs.dagster_failures import told_as_failure
+from position_sync_dagster.defs.dagster_failures import dagster_failures
 from position_sync_dagster.defs.resources import GatewayResource, LakeResource
 from position_sync_dagster.domain.gateway_session import GatewaySession, Owner, SessionState
 from position_sync_dagster.domain.reconciliation import (
@@ -36,7 +36,7 @@ def agrees_with_the_broker(
     """Reconcile; a snapshot that is missing or incomplete is said to be so, and no pass."""
     from position_sync_dagster.sync.reports.reconciliation import ReconciliationService
 
-    with told_as_failure():
+    with dagster_failures():
         settings = gateway.settings(lake)
         service = ReconciliationService(lake.open(settings), settings)
         try:
@@ -73,7 +73,7 @@ def judge(result: ReconciliationResult) -> dg.AssetCheckResult:
 )
 def a_stream_watches(lake: LakeResource, gateway: GatewayResource) -> dg.AssetCheckResult:
     """Tell by the newest session of a stream; a drain that owns the login meanwhile is none."""
-    with told_as_failure():
+    with dagster_failures():
         settings = gateway.settings(lake)
         sessions = lake.open(settings).sessions.sync
         session = sessions.current(settings.gateway_id)

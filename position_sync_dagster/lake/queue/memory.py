@@ -8,7 +8,7 @@ from typing import TypeVar
 import polars as pl
 
 from position_sync_dagster.domain.clock import Clock, utc_now
-from position_sync_dagster.domain.request import RetryPolicy
+from position_sync_dagster.domain.retry import RetryPolicy
 from position_sync_dagster.lake.queue.table import PROMOTE_AFTER_S, AsyncQueue, SyncQueue
 from position_sync_dagster.lake.storage.ids import NewIds, new_ids
 from position_sync_dagster.lake.storage.lifecycle_table import Change, Figures, View

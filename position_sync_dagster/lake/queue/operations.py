@@ -17,8 +17,8 @@ from position_sync_dagster.domain.request import (
     QueueRequest,
     QueueStatus,
     Reason,
-    RetryPolicy,
 )
+from position_sync_dagster.domain.retry import RetryPolicy
 from position_sync_dagster.errors import RequestStateError, UnknownRequestError
 from position_sync_dagster.lake.queue.arguments import (
     check_lease,

@@ -5,14 +5,14 @@ from random import Random
 from typing import Unpack
 
 from position_sync_dagster.domain.clock import Clock, utc_now
-from position_sync_dagster.domain.request import RetryPolicy
+from position_sync_dagster.domain.retry import RetryPolicy
 from position_sync_dagster.lake.queue.operations import (
     PROMOTE_AFTER_S,
     QueueOverview,
     SyncQueue,
 )
 from position_sync_dagster.lake.storage.ids import NewIds, new_ids
-from position_sync_dagster.lake.storage.lifecycle_table import StayTable
+from position_sync_dagster.lake.storage.lifecycle_table import LifecycleTable
 from position_sync_dagster.lake.storage.schemas import POSITION_QUEUE
 from position_sync_dagster.lake.storage.table import Table, TableOptions
 from position_sync_dagster.lake.storage.threads import offloaded
@@ -83,7 +83,7 @@ class PositionQueue(AsyncQueue):
         )
         super().__init__(
             SyncQueue(
-                StayTable(self.table, clock),
+                LifecycleTable(self.table, clock),
                 retry=retry or RetryPolicy(),
                 clock=clock,
                 random=random or Random(),  # noqa: S311 - jitter, not a secret

@@ -9,15 +9,8 @@ from random import Random
 import polars as pl
 
 from position_sync_dagster.domain.clock import SKEW
-from position_sync_dagster.domain.request import (
-    ACTIVE_PRIORITY,
-    NextAttempt,
-    QueueRequest,
-    QueueStatus,
-    Reason,
-    RetryPolicy,
-    next_attempt,
-)
+from position_sync_dagster.domain.request import ACTIVE_PRIORITY, QueueRequest, QueueStatus, Reason
+from position_sync_dagster.domain.retry import NextAttempt, RetryPolicy, next_attempt
 from position_sync_dagster.errors import LeaseLostError, RequestStateError
 from position_sync_dagster.lake.storage.codec import moment, new_request_rows
 from position_sync_dagster.lake.storage.lifecycle_table import Change

@@ -25,7 +25,7 @@ from position_sync_dagster.lake.recovery.diagnosis import Diagnosis, diagnose, l
 from position_sync_dagster.lake.storage.codec import moment, updates_of
 from position_sync_dagster.lake.storage.commit_errors import explain
 from position_sync_dagster.lake.storage.ids import id_literals
-from position_sync_dagster.lake.storage.lifecycle_table import Change, StayTable, View
+from position_sync_dagster.lake.storage.lifecycle_table import Change, LifecycleTable, View
 from position_sync_dagster.lake.storage.opening import TURN_LOCK
 from position_sync_dagster.lake.storage.schemas import (
     LIVE,
@@ -117,8 +117,8 @@ def _put_back(table: Table, loose: pl.DataFrame, now: datetime) -> int:
     if loose.is_empty():
         return 0
     if table.spec is POSITION_QUEUE:
-        stays = StayTable(table, lambda: now)
-        return stays.change(lambda view: plan_requests(view, loose, now), {"action": "repair"})
+        lifecycle = LifecycleTable(table, lambda: now)
+        return lifecycle.change(lambda view: plan_requests(view, loose, now), {"action": "repair"})
     if table.spec is POSITION_UPDATES:
         ledger = SyncUpdates(table)
         whole = loose.with_columns(date=pl.col("timestamp").dt.date())

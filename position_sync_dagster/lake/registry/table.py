@@ -17,7 +17,7 @@ from position_sync_dagster.lake.registry.legs import (
     same_leg,
 )
 from position_sync_dagster.lake.storage.codec import leg_rows, legs_of
-from position_sync_dagster.lake.storage.lifecycle_table import Change, StayTable, View
+from position_sync_dagster.lake.storage.lifecycle_table import Change, LifecycleTable, View
 from position_sync_dagster.lake.storage.schemas import ACTIVE_STRATEGIES
 from position_sync_dagster.lake.storage.table import Table, TableOptions
 from position_sync_dagster.lake.storage.threads import offloaded
@@ -33,7 +33,7 @@ class SyncRegistry:
     """The registry as plain calls, for callers that may block; see `StrategyRegistry`."""
 
     def __init__(self, table: Table, clock: Clock) -> None:
-        self._stays = StayTable(table, clock)
+        self._stays = LifecycleTable(table, clock)
         self._clock = clock
         self._index = LegIndex()
         self._version = -1

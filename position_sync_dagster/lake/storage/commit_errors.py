@@ -17,7 +17,7 @@ STORAGE_ERRORS = (DeltaError, PolarsError, OSError)
 """What delta-rs and Polars raise for a failure of storage."""
 
 
-class Replan(Exception):
+class RetryCommit(Exception):
     """Ask for a step to be run again on a fresh handle; a signal, not a failure."""
 
 

@@ -71,7 +71,7 @@ class Figures:
     ended: Mapping[str, int]
 
 
-class StayTable:
+class LifecycleTable:
     """A `Table` partitioned by bucket and part."""
 
     def __init__(self, table: Table, clock: Clock) -> None:

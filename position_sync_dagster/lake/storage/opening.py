@@ -15,7 +15,7 @@ from position_sync_dagster.lake.delta_log.commit_log import ASIDE, LOG
 from position_sync_dagster.lake.storage.commit_errors import (
     STORAGE_ERRORS,
     Fault,
-    Replan,
+    RetryCommit,
     classify,
     explain,
 )
@@ -62,7 +62,7 @@ class Place:
 
         Raises:
             ForeignTableError, NewerTableError, BrokenTableError, LakeNotWritableError.
-            Replan: The table was migrated; open it again.
+            RetryCommit: The table was migrated; open it again.
         """
         error: Exception = FileNotFoundError(self.path)
         for attempt in range(_TRIES):
@@ -169,7 +169,7 @@ class Place:
         handle.alter.set_table_properties(
             {VERSION_PROPERTY: str(self.spec.version)}, raise_if_not_exists=False
         )
-        raise Replan
+        raise RetryCommit
 
     def _foreign(self, detail: str) -> ForeignTableError:
         return ForeignTableError(

@@ -41,7 +41,7 @@ from position_sync_dagster.lake.delta_log.torn_commits import refuse_torn
 from position_sync_dagster.lake.storage.commit_errors import (
     STORAGE_ERRORS,
     Fault,
-    Replan,
+    RetryCommit,
     classify,
     explain,
 )
@@ -204,7 +204,7 @@ class Table:
     def _translated(self, state: RetryCallState) -> Iterator[None]:
         try:
             yield
-        except Replan:
+        except RetryCommit:
             self._handle = None
             raise
         except STORAGE_ERRORS as error:
@@ -385,4 +385,4 @@ _STALE_ATTEMPTS = 4
 
 
 def _worth_retrying(error: BaseException) -> bool:
-    return isinstance(error, (*STORAGE_ERRORS, Replan)) and not isinstance(error, LakeError)
+    return isinstance(error, (*STORAGE_ERRORS, RetryCommit)) and not isinstance(error, LakeError)

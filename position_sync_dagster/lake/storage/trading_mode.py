@@ -6,7 +6,7 @@ from deltalake import DeltaTable
 
 from position_sync_dagster.domain.update import TradingMode
 from position_sync_dagster.errors import TradingModeError
-from position_sync_dagster.lake.storage.commit_errors import Replan
+from position_sync_dagster.lake.storage.commit_errors import RetryCommit
 from position_sync_dagster.lake.storage.schemas import MODE_PROPERTY
 
 
@@ -32,7 +32,7 @@ def check_mode(handle: DeltaTable, modes: Iterable[TradingMode], path: str) -> N
         handle.alter.set_table_properties(
             {MODE_PROPERTY: offered[0].value}, raise_if_not_exists=False
         )
-        raise Replan
+        raise RetryCommit
     wrong = ", ".join(mode.value for mode in offered if mode is not remembered)
     raise TradingModeError(
         f"{path} holds {remembered.value if remembered else 'no'} data and was given {wrong}.",

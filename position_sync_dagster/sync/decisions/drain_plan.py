@@ -9,12 +9,13 @@ from typing import Self
 
 from position_sync_dagster.domain.clock import SKEW
 from position_sync_dagster.domain.gateway_session import GatewaySession
+from position_sync_dagster.domain.retry import Backoff
 
 SETTLE_S = 10.0
 """A login without an owner is left alone this long: a stream that is about to start comes first."""
 
-FIRST_RETRY_S = 10.0
-LAST_RETRY_S = 120.0
+RETRY = Backoff(first_s=10.0, longest_s=120.0)
+"""Delays after drains that failed, or that gave requests back, in a row."""
 
 
 class Step(StrEnum):
@@ -150,17 +151,6 @@ def plan_drain(seen: Workload, cursor: DrainCursor, *, refresh_interval_s: float
     return DrainPlan(steps=tuple(steps), reason=_numbers("; ".join(reasons), seen), cursor=cursor)
 
 
-def retry_delay_s(
-    failures: int, *, first_s: float = FIRST_RETRY_S, last_s: float = LAST_RETRY_S
-) -> float:
-    """Give the pause after so many failures in a row, in seconds; it doubles.
-
-    >>> [retry_delay_s(n) for n in (0, 1, 2, 9)]
-    [0.0, 10.0, 20.0, 120.0]
-    """
-    return 0.0 if failures <= 0 else min(first_s * 2.0 ** min(failures - 1, 30), last_s)
-
-
 def consecutive(outcomes: Iterable[bool]) -> int:
     """Count the failures at the front of outcomes, newest first; True is a failure.
 
@@ -193,7 +183,7 @@ def _back_off_s(seen: Workload) -> float:
     if seen.set_back_at > seen.now + SKEW:
         return 0.0
     since_s = (seen.now - seen.set_back_at).total_seconds()
-    return max(0.0, retry_delay_s(seen.setbacks) - since_s)
+    return max(0.0, RETRY.delay_s(seen.setbacks) - since_s)
 
 
 def _registry_moved(seen: Workload, cursor: DrainCursor) -> bool:

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from position_sync_dagster.domain.gateway_session import ALIVE, GatewaySession, Owner
-from position_sync_dagster.sync.decisions.drain_plan import consecutive, retry_delay_s
+from position_sync_dagster.domain.retry import Backoff
+from position_sync_dagster.sync.decisions.drain_plan import consecutive
 from position_sync_dagster.sync.decisions.job_runs import LIVING, JobRun, RunState
 
 START_GRACE = timedelta(seconds=30)
@@ -16,6 +17,9 @@ ROTATION_LEAD_S = 30.0
 
 CLOCK_SLACK_S = 5.0
 """Dagster's database and this process may differ by so much about the time."""
+
+RESTART = Backoff(first_s=10.0, longest_s=120.0)
+"""Delays between runs in a crash loop."""
 
 SHORT_LIFE = timedelta(seconds=30)
 """A run that failed sooner after its start counts towards a crash loop."""
@@ -97,7 +101,7 @@ def _after(runs: Sequence[JobRun], now: datetime, supervised_since: datetime | N
         )
     crashes = consecutive(_crashed(r) for r in runs)
     past_s = (now - ended_at).total_seconds()
-    wait_s = retry_delay_s(crashes - 1) - past_s
+    wait_s = RESTART.delay_s(crashes - 1) - past_s
     # An end in the future tells that the clock went back: how long ago it was, nobody knows.
     if crashes > 1 and wait_s > 0 and past_s > -CLOCK_SLACK_S:
         reason = f"{crashes} runs failed in a row soon after their start; next in {wait_s:.0f} s"

@@ -12,7 +12,7 @@ from position_sync_dagster.gateway.account_feed import AccountFeed
 from position_sync_dagster.gateway.connection import IBConnectionManager
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.owner.metrics import Tally
+from position_sync_dagster.sync.owner.metrics import StreamMetrics
 from position_sync_dagster.sync.owner.ownership import Ownership, Standing
 from position_sync_dagster.sync.owner.publisher import Publisher
 from position_sync_dagster.sync.run_reports import RefreshReport
@@ -37,7 +37,7 @@ async def refresh(
     await lake.registry.refresh()
     try:
         async with Ownership(
-            lake.sessions, settings, owner=Owner.DRAIN, run_id=run_id, clock=clock
+            lake.sessions, settings, owner=Owner.REFRESH, run_id=run_id, clock=clock
         ) as own:
             feed, enqueued = await _ask_the_gateway(lake, settings, own, clock)
     except LoginOwnedError as error:
@@ -74,7 +74,7 @@ async def _ask_the_gateway(
         lake.broker_positions,
         lake.updates,
         settings=settings,
-        tally=Tally(),
+        metrics=StreamMetrics(),
         clock=clock,
     )
     manager = IBConnectionManager(settings)

@@ -3,9 +3,10 @@
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.request import QueueStatus
 from position_sync_dagster.domain.valuation import Provenance
+from position_sync_dagster.errors import BrokerUnavailableError
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.drain.broker_view import LakeValues, SourceBlindError
+from position_sync_dagster.sync.drain.broker_view import LakeValues
 from position_sync_dagster.sync.drain.worker import QueueWorker
 from position_sync_dagster.sync.run_reports import BatchReport, DrainReport
 
@@ -43,11 +44,11 @@ async def drain(
     )
     batches: list[BatchReport] = []
     reason = None
-    async with worker.putting_off():
+    async with worker.deferring():
         while (clock() - started).total_seconds() < limit_s:
             try:
                 report = await worker.process_batch()
-            except SourceBlindError as error:
+            except BrokerUnavailableError as error:
                 reason = str(error)
                 break
             if report.claimed:

@@ -3,19 +3,10 @@
 from datetime import timedelta
 
 from position_sync_dagster.domain.clock import utc_now
-from position_sync_dagster.errors import GatewayError
-from position_sync_dagster.gateway.connection import GatewayConnection, IBConnectionManager
-from position_sync_dagster.sync.drain.broker_view import BrokerView, SourceBlindError, unconfirmed
-
-
-def refuse_offline(connection: GatewayConnection) -> None:
-    """Refuse a gateway that has lost IB: what it says is no news.
-
-    Raises:
-        SourceBlindError: With what the gateway said.
-    """
-    if connection.connectivity_lost is not None:
-        raise SourceBlindError(connection.connectivity_lost, remedy="It comes back by itself.")
+from position_sync_dagster.errors import BrokerUnavailableError, GatewayError
+from position_sync_dagster.gateway.connection import IBConnectionManager, refuse_offline
+from position_sync_dagster.sync.decisions.availability import unconfirmed
+from position_sync_dagster.sync.drain.broker_view import BrokerView
 
 
 class ConnectionValues:
@@ -32,7 +23,7 @@ class ConnectionValues:
                 timedelta(seconds=self._manager.settings.refresh_interval_s)
             )
         except GatewayError as error:
-            raise SourceBlindError(error.what, remedy=error.remedy) from error
+            raise BrokerUnavailableError(error.what, remedy=error.remedy) from error
         refuse_offline(connection)
         feed = connection.feed
         return BrokerView(

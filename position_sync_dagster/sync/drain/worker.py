@@ -12,18 +12,18 @@ from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.request import QueuedPosition
 from position_sync_dagster.domain.update import PositionUpdate, Source
 from position_sync_dagster.domain.valuation import Provenance, from_portfolio
-from position_sync_dagster.errors import LakeError, LeaseLostError, PositionSyncError, SettingsError
+from position_sync_dagster.errors import (
+    BrokerUnavailableError,
+    LakeError,
+    LeaseLostError,
+    PositionSyncError,
+    SettingsError,
+)
 from position_sync_dagster.lake.queue.table import PositionQueue
 from position_sync_dagster.lake.storage.ids import content_id, new_ids
 from position_sync_dagster.lake.updates.table import PositionUpdatesTable
 from position_sync_dagster.settings import Settings, load_settings
-from position_sync_dagster.sync.drain.broker_view import (
-    BrokerView,
-    SourceBlindError,
-    ValueSource,
-    Verdict,
-    answer,
-)
+from position_sync_dagster.sync.drain.broker_view import BrokerView, ValueSource, Verdict, answer
 from position_sync_dagster.sync.run_reports import BatchReport
 
 logger = logging.getLogger(__name__)
@@ -166,14 +166,14 @@ class QueueWorker:
             await self._values.close()
 
     @asynccontextmanager
-    async def putting_off(self) -> AsyncIterator[None]:
+    async def deferring(self) -> AsyncIterator[None]:
         """Keep what cannot be answered now until the end, and give it back then.
 
         Given back at once, it would be the oldest again, and the next batch the same one: the
         requests behind it would never be claimed. Held no longer than its lease.
 
         Example:
-            async with worker.putting_off():
+            async with worker.deferring():
                 while (await worker.process_batch()).claimed:
                     pass
         """
@@ -189,7 +189,7 @@ class QueueWorker:
         """Claim one batch, write its rows in one commit and mark it.
 
         Raises:
-            SourceBlindError: Nothing current is known of the broker; nothing was claimed.
+            BrokerUnavailableError: Nothing current is known of the broker; nothing was claimed.
             LeaseLostError: The batch took longer than its lease; nothing was written.
             LakeError: A table could not be used; the requests are rescued later.
         """
@@ -300,7 +300,7 @@ class QueueWorker:
             try:
                 await self._queue.rescue()
                 more, said = await self._drain(), ""
-            except SourceBlindError as error:
+            except BrokerUnavailableError as error:
                 if str(error) != said:
                     logger.warning("%s", error)
                     said = str(error)
@@ -317,7 +317,7 @@ class QueueWorker:
         loop = asyncio.get_running_loop()
         until = loop.time() + self._settings.lease_s / 2
         answered = False
-        async with self.putting_off():
+        async with self.deferring():
             while not self._stop.is_set() and loop.time() < until:
                 report = await self.process_batch()
                 answered = answered or report.released < report.claimed

@@ -11,7 +11,7 @@ KEPT_LATENCIES = 100_000
 
 
 @dataclass(slots=True)
-class Tally:
+class StreamMetrics:
     """Counters since the last report."""
 
     enqueued: int = 0
@@ -75,21 +75,21 @@ class Tally:
             detail=detail,
         )
 
-    def take(self) -> "Tally":
+    def take(self) -> "StreamMetrics":
         """Give the counts so far, and start anew."""
         taken = replace(self, latencies_s=self.latencies_s.copy())
-        fresh = Tally()
+        fresh = StreamMetrics()
         for item in fields(self):
             setattr(self, item.name, getattr(fresh, item.name))
         return taken
 
-    def take_queued(self) -> "Tally":
+    def take_queued(self) -> "StreamMetrics":
         """Give only what was enqueued so far, and count that anew."""
-        taken = Tally(enqueued=self.enqueued, queue_version=self.queue_version)
+        taken = StreamMetrics(enqueued=self.enqueued, queue_version=self.queue_version)
         self.enqueued, self.queue_version = 0, None
         return taken
 
-    def add(self, other: "Tally") -> None:
+    def add(self, other: "StreamMetrics") -> None:
         """Count another span on top of this one."""
         self.enqueued += other.enqueued
         self.queue_version = (

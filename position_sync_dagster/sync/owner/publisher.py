@@ -20,7 +20,7 @@ from position_sync_dagster.lake.broker_positions import BrokerPositionsTable
 from position_sync_dagster.lake.queue.table import PositionQueue
 from position_sync_dagster.lake.updates.table import PositionUpdatesTable
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.owner.metrics import Tally
+from position_sync_dagster.sync.owner.metrics import StreamMetrics
 
 CLOSED_KEPT = timedelta(days=2)
 """A closed holding is told this long; its zero row has long been written."""
@@ -38,7 +38,7 @@ class Publisher:
         updates: PositionUpdatesTable | None = None,
         *,
         settings: Settings,
-        tally: Tally,
+        metrics: StreamMetrics,
         clock: Clock = utc_now,
     ) -> None:
         self._queue = queue
@@ -48,7 +48,7 @@ class Publisher:
         self._clock = clock
         self._told: dict[Key, tuple[float, bool]] = {}
         self._owed: set[Key] = set()
-        self.tally = tally
+        self.metrics = metrics
 
     async def initialize(self) -> None:
         """Create the tables where they are missing."""
@@ -64,7 +64,9 @@ class Publisher:
         rows = await self._positions.read(self._settings.gateway_id)
         recent = self._recent(rows)
         closed = await self._closed_rows()
-        self._told = {row.key: _gist(row) for row in recent if row.position or row.key in closed}
+        self._told = {
+            row.key: _fingerprint(row) for row in recent if row.position or row.key in closed
+        }
         self._owed = {row.key for row in recent} - self._told.keys()
         return recent
 
@@ -103,7 +105,7 @@ class Publisher:
             holding = feed.get(key)
             if holding is None or routes.get(key) is LegState.STREAMED or key not in routes:
                 continue
-            if self._told.get(key) != _gist(holding):
+            if self._told.get(key) != _fingerprint(holding):
                 keys.append(key)
         return await self._enqueue(feed, routes, keys, Reason.CHANGED)
 
@@ -123,7 +125,7 @@ class Publisher:
         for update in updates:
             holding = feed.get((update.account, update.conid))
             if holding is not None:
-                self._told[holding.key] = _gist(holding)
+                self._told[holding.key] = _fingerprint(holding)
 
     def _closed_unseen(self, feed: AccountFeed, routes: Mapping[Key, LegState]) -> list[Key]:
         return [
@@ -158,11 +160,11 @@ class Publisher:
                     reason=Reason.OVERFLOW if overflow else reason,
                 )
             )
-            told[key] = _gist(holding)
+            told[key] = _fingerprint(holding)
         await self._queue.insert_many(requests)
         self._told.update(told)
         self._owed -= told.keys()
-        self.tally.queued(len(requests), (await self._queue.overview()).version)
+        self.metrics.queued(len(requests), (await self._queue.overview()).version)
         return len(requests)
 
     def _recent(self, rows: Iterable[BrokerPosition]) -> list[BrokerPosition]:
@@ -171,6 +173,6 @@ class Publisher:
         return [row for row in rows if row.position or row.position_time >= since]
 
 
-def _gist(holding: BrokerPosition) -> tuple[float, bool]:
+def _fingerprint(holding: BrokerPosition) -> tuple[float, bool]:
     """Give what is worth a new row at once: the quantity, and whether its value is known."""
     return (holding.position, holding.position == 0 or holding.market_value is not None)

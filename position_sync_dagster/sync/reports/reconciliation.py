@@ -84,7 +84,7 @@ class ReconciliationService:
         """Compare, record the breaks in one commit, and give the result.
 
         Raises:
-            SourceBlindError: Nothing current is known of the broker; no break was touched.
+            BrokerUnavailableError: Nothing current is known of the broker; no break was touched.
         """
         await self._lake.initialize()
         view = await self._values.view()

@@ -12,7 +12,7 @@ from position_sync_dagster.gateway.account_feed import AccountFeed
 from position_sync_dagster.sync.owner.publisher import Publisher
 
 
-class Walker:
+class AccountRefresh:
     """Walk the accounts at the start, each refresh interval, and where a change brought no value.
 
     There is one walk at a time. What it brought is published when it ends; after the first of a
@@ -44,7 +44,7 @@ class Walker:
         self._begin(reason, feed.ensure(half))
 
     def changed(self, feed: AccountFeed, keys: Collection[Key]) -> None:
-        """Note changes; those that bring no value by themselves have their accounts walked."""
+        """Note changes; those that bring no value by themselves have their accounts downloaded."""
         self._unvalued |= feed.unsubscribed(keys)
 
     async def step(
@@ -71,7 +71,7 @@ class Walker:
             self.start(feed, Reason.REFRESH)
         elif walk is None and self._unvalued:
             accounts, self._unvalued = self._unvalued, set()
-            self._begin(Reason.CHANGED, feed.walk(accounts))
+            self._begin(Reason.CHANGED, feed.download(accounts))
 
     async def end(self) -> None:
         """Break off."""

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 
+from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.domain.routing import Key
 from position_sync_dagster.domain.update import PositionUpdate, PositionUpdateHandler
 from position_sync_dagster.errors import (
@@ -21,8 +22,8 @@ logger = logging.getLogger(__name__)
 FINAL = (LeaseLostError, TradingModeError, ForeignTableError)
 """Errors that another try cannot mend."""
 
-RETRY_S, LAST_RETRY_S = 0.5, 2.0
-"""The pause before another try, which doubles; shorter than an end waits for a delivery."""
+RETRY = Backoff(first_s=0.5, longest_s=2.0)
+"""Pauses before another try; shorter than an end waits for a delivery."""
 
 SPARE_S = 30.0
 """An error of one kind is said at most so often: a handler may raise at every tick of every leg."""
@@ -35,14 +36,14 @@ SLOW_S = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Letter:
+class PendingUpdate:
     """An update, and when the tick behind it arrived (Unix seconds; None without a tick)."""
 
     update: PositionUpdate
     arrived: float | None = None
 
 
-class Mailbox:
+class Delivery:
     """Deliver updates to one handler, so that a slow or failing one harms nobody else.
 
     Undelivered updates are conflated by (account, conid): memory is bounded by the number of
@@ -60,7 +61,7 @@ class Mailbox:
         self.failures = 0
         self._batched = getattr(handler, "on_position_updates", None)
         self._on_delivered = on_delivered
-        self._pending: dict[Key, Letter] = {}
+        self._pending: dict[Key, PendingUpdate] = {}
         self._in_hand = 0
         self._said_s: dict[str, float] = {}
         self._filled = asyncio.Event()
@@ -68,13 +69,13 @@ class Mailbox:
         self._idle.set()
         self._task: asyncio.Task[None] | None = None
 
-    def put(self, letters: Iterable[Letter]) -> None:
+    def put(self, letters: Iterable[PendingUpdate]) -> None:
         """Take updates; a newer one of a position replaces an undelivered older one."""
         for letter in letters:
             key = (letter.update.account, letter.update.conid)
             older = self._pending.get(key)
             if older is not None and older.arrived is not None:
-                letter = Letter(update=letter.update, arrived=older.arrived)
+                letter = PendingUpdate(update=letter.update, arrived=older.arrived)
             self._pending[key] = letter
         if self._pending:
             self._idle.clear()
@@ -98,7 +99,7 @@ class Mailbox:
             self._task = None
 
     async def _run(self) -> None:
-        tries = 0
+        failures = 0
         while True:
             await self._filled.wait()
             self._filled.clear()
@@ -115,19 +116,19 @@ class Mailbox:
                 self._in_hand = 0
             if failed:
                 self._take_back(letters)
-                await asyncio.sleep(min(LAST_RETRY_S, RETRY_S * 2.0**tries))
-                tries = min(tries + 1, 30)
+                failures += 1
+                await asyncio.sleep(RETRY.delay_s(failures))
                 continue
-            tries = 0
+            failures = 0
             if not self._pending:
                 self._idle.set()
 
-    def _take_back(self, letters: list[Letter]) -> None:
+    def _take_back(self, letters: list[PendingUpdate]) -> None:
         newer, self._pending = self._pending, {}
         self.put(letters)
         self.put(newer.values())
 
-    async def _deliver(self, letters: list[Letter]) -> bool:
+    async def _deliver(self, letters: list[PendingUpdate]) -> bool:
         """Hand the updates over; True where the handler is to get them again."""
         if self._batched is None:
             for letter in letters:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from position_sync_dagster.domain.broker_position import BrokerPosition
 from position_sync_dagster.domain.clock import Clock
 from position_sync_dagster.domain.leg import ActiveContract, LegState
-from position_sync_dagster.domain.routing import (
+from position_sync_dagster.domain.line_allocation import (
     Demand,
     LineLimit,
     allocate_lines,
@@ -17,6 +17,7 @@ from position_sync_dagster.domain.routing import (
     rank,
     reason,
 )
+from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.gateway.connection import GatewayConnection
 from position_sync_dagster.gateway.market_data_lines import (
     DELAYED,
@@ -36,18 +37,17 @@ NOT_PERMITTED = frozenset({354, 10089, 10168, 10197})
 
 NO_CONTRACT = 200
 
-RETRY_S = {
-    10197: (60.0, 60.0),
-    10182: (30.0, 30.0),
-    LINE_UNKNOWN: (5.0, 300.0),
-    NO_CONTRACT: (60.0, 14_400.0),
+RETRY_WAITS = {
+    10197: Backoff(first_s=60.0, longest_s=60.0),
+    10182: Backoff(first_s=30.0, longest_s=30.0),
+    LINE_UNKNOWN: Backoff(first_s=5.0, longest_s=300.0),
+    NO_CONTRACT: Backoff(first_s=60.0, longest_s=14_400.0),
 }
-RETRY_OTHERWISE_S = (1800.0, 14_400.0)
-"""Waits until a conid that was refused is asked for again: the first, doubled each time up to the
-longest. A competing session (10197) and a farm outage (10182) pass at any moment, a missing
-subscription seldom does."""
+OTHER_RETRY_WAIT = Backoff(first_s=1800.0, longest_s=14_400.0)
+"""Waits until a conid that was refused is asked for again. A competing session (10197) and a farm
+outage (10182) pass at any moment, a missing subscription seldom does."""
 
-PROBE_S, LONGEST_PROBE_S = 60.0, 900.0
+PROBE_WAIT = Backoff(first_s=60.0, longest_s=900.0)
 """Waits until a limit learned from code 101 is probed upwards."""
 
 BURST_S = 5.0
@@ -63,7 +63,7 @@ class Denial(NamedTuple):
     delayed: bool
 
 
-class LineKeeper:
+class LineManager:
     """Hold the lines that the allocation chooses, and learn what the gateway refuses.
 
     Args:
@@ -91,8 +91,7 @@ class LineKeeper:
         self._limit = LineLimit(
             configured=settings.max_lines,
             reserve=settings.reserved_lines,
-            first_wait_s=PROBE_S,
-            longest_wait_s=LONGEST_PROBE_S,
+            wait=PROBE_WAIT,
         )
 
     @property
@@ -233,8 +232,7 @@ class LineKeeper:
         before = self._denials.get(conid)
         still = self._denied(conid) is not None  # delayed data were refused as well
         times = (before.times if before else 0) + (not still)
-        first_s, longest_s = RETRY_S.get(code, RETRY_OTHERWISE_S)
-        wait_s = min(longest_s, first_s * 2 ** min(times - 1, 10))
+        wait_s = RETRY_WAITS.get(code, OTHER_RETRY_WAIT).delay_s(times)
         self._denials[conid] = Denial(self._monotonic() + wait_s, why, times, delayed)
         has = "streams delayed data" if delayed else "has no market data, it is queued instead"
         logger.log(

@@ -10,20 +10,21 @@ from position_sync_dagster.domain.valuation import Provenance, factor_agrees, re
 from position_sync_dagster.gateway.connection import GatewayConnection
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.stream.contract_cache import Contracts
-from position_sync_dagster.sync.stream.delivery import Letter
+from position_sync_dagster.sync.stream.delivery import PendingUpdate
 
 FIRST_TICK_GRACE_S = 5.0
 """A leg whose line is silent this long is valued by its portfolio row meanwhile."""
 
 
-class Revaluer:
+class StreamPricer:
     """Collect what ticked or changed, and value it once per flush.
 
     A gateway ticks on change alone: the quote of a quiet option is as good after minutes as at
     first, for as long as its data flows. It counts no longer, and the broker's portfolio value
     is told instead,
 
-    - once `distrust` was called after its newest tick: its farm broke, or the stream was blind;
+    - once `invalidate_quotes` was called after its newest tick: its farm broke, or the stream was
+      blind;
     - when neither it nor any other line has ticked for `max_mark_age_s`: nothing tells that data
       flows (the market is closed, or a farm broke without a word);
     - when its newest tick lies ahead of the clock, which was set back since.
@@ -36,7 +37,7 @@ class Revaluer:
         self._max_mark_age = timedelta(seconds=settings.max_mark_age_s)
         self._due: dict[Key, float | None] = {}
         self._silent: dict[Key, datetime] = {}
-        self._distrusted_at = self._ticked_at = datetime.min.replace(tzinfo=UTC)
+        self._invalidated_at = self._ticked_at = datetime.min.replace(tzinfo=UTC)
 
     def forget(self) -> None:
         """Start anew on a new connection."""
@@ -47,13 +48,13 @@ class Revaluer:
         for key in keys:
             self._due.setdefault(key, None)
 
-    def owes(self, key: Key) -> bool:
+    def is_due(self, key: Key) -> bool:
         """Tell whether the holding was marked, or ticked, and no flush has valued it since."""
         return key in self._due
 
-    def distrust(self, at: datetime) -> None:
+    def invalidate_quotes(self, at: datetime) -> None:
         """Let no quote count whose newest tick came until then; its next one makes it count."""
-        self._distrusted_at = at
+        self._invalidated_at = at
 
     def await_tick(self, keys: Iterable[Key], *, since: datetime) -> None:
         """Give the new lines of these holdings a moment to tick before anything is written."""
@@ -68,18 +69,18 @@ class Revaluer:
         *,
         now: datetime,
         by: Provenance,
-    ) -> list[Letter]:
+    ) -> list[PendingUpdate]:
         """Value what is due.
 
-        A holding whose account has not been walked yet waits, since its factor is checked against
-        its portfolio row before its first row.
+        A holding whose account has not been downloaded yet waits, since its factor is checked
+        against its portfolio row before its first row.
 
         Args:
             ticked: conid → arrival of its first tick since the last flush, in Unix seconds.
         """
         self._take_ticks(ticked, routes, now)
         quotes_since = self._quotes_since(now)
-        due = {k: at for k, at in self._due.items() if k[0] in connection.feed.walked}
+        due = {k: at for k, at in self._due.items() if k[0] in connection.feed.downloaded}
         self._due = {k: at for k, at in self._due.items() if k not in due}
         letters = []
         for key, arrived in due.items():
@@ -96,14 +97,14 @@ class Revaluer:
                 quotes_since=quotes_since,
                 by=by,
             )
-            letters.append(Letter(update=update, arrived=arrived))
+            letters.append(PendingUpdate(update=update, arrived=arrived))
         return letters
 
     def _take_ticks(
         self, ticked: Mapping[int, float], routes: Mapping[Key, LegState], now: datetime
     ) -> None:
         # What lies ahead was before the clock was set back.
-        self._distrusted_at = min(self._distrusted_at, now)
+        self._invalidated_at = min(self._invalidated_at, now)
         self._ticked_at = now if ticked else min(self._ticked_at, now)
         self._silent = {k: min(at, now) for k, at in self._silent.items() if k in routes}
         for key, state in routes.items():
@@ -120,8 +121,8 @@ class Revaluer:
         """Give the moment from which a quote's newest tick must come for it to count."""
         oldest = now - self._max_mark_age
         if self._ticked_at >= oldest:
-            return self._distrusted_at
-        return max(self._distrusted_at, oldest)
+            return self._invalidated_at
+        return max(self._invalidated_at, oldest)
 
     def _magnifier(self, holding: BrokerPosition) -> int | None:
         """Give the price magnifier, or None where the broker's own value contradicts it."""

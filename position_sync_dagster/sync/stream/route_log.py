@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.domain.routing import Key
-from position_sync_dagster.sync.owner.metrics import Tally
+from position_sync_dagster.sync.owner.metrics import StreamMetrics
 
 logger = logging.getLogger(__name__)
 
@@ -18,8 +18,8 @@ in the log of a run."""
 class RouteLog:
     """What was last told of each holding's way."""
 
-    def __init__(self, tally: Tally) -> None:
-        self._tally = tally
+    def __init__(self, metrics: StreamMetrics) -> None:
+        self._metrics = metrics
         self._told: dict[Key, LegState] = {}
 
     def tell(self, routes: Mapping[Key, LegState], why: Callable[[int, LegState], str]) -> None:
@@ -35,8 +35,8 @@ class RouteLog:
         ]
         self._told.update(routes)
         ways = Counter((before, state) for _key, before, state in changed)
-        self._tally.promotions += ways[LegState.OVERFLOW, LegState.STREAMED]
-        self._tally.demotions += ways[LegState.STREAMED, LegState.OVERFLOW]
+        self._metrics.promotions += ways[LegState.OVERFLOW, LegState.STREAMED]
+        self._metrics.demotions += ways[LegState.STREAMED, LegState.OVERFLOW]
         for (account, conid), before, state in changed[:TOLD_EACH]:
             logger.info("%s of %s: %s → %s%s", conid, account, before, state, why(conid, state))
         if len(changed) > TOLD_EACH:

@@ -12,7 +12,7 @@ from position_sync_dagster.domain.update import PositionUpdate
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.updates.handler import DeltaLakePositionWriter
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.owner.metrics import Tally
+from position_sync_dagster.sync.owner.metrics import StreamMetrics
 from position_sync_dagster.sync.owner.ownership import Ownership, Standing
 from position_sync_dagster.sync.run_reports import StreamReport
 from position_sync_dagster.sync.stream.streamer import IBPositionStreamer
@@ -105,11 +105,11 @@ class _Writer:
         await self._writer.on_position_updates(updates)
         rows, version = self._writer.rows_written - before, self._writer.last_version
         if rows and version is not None:
-            self._streamer.tally.committed(rows, version)
+            self._streamer.metrics.committed(rows, version)
 
 
 class _Watch:
-    """Turn the streamer's tally into a report a minute, and into the totals at the end."""
+    """Turn the streamer's metrics into a report a minute, and into the totals at the end."""
 
     def __init__(
         self, streamer: IBPositionStreamer, report: Callable[[StreamReport], None], clock: Clock
@@ -118,7 +118,7 @@ class _Watch:
         self._report = report
         self._clock = clock
         self._started = self._since = clock()
-        self._total = Tally()
+        self._total = StreamMetrics()
 
     async def run(self, interval_s: float) -> None:
         """Report once per interval; what was enqueued at once, since a drain follows it soon."""
@@ -128,18 +128,18 @@ class _Watch:
             await asyncio.sleep(min(LOOK_S, interval_s))
             now = self._clock()
             if now - self._since >= interval:
-                queued_at = now if self._streamer.tally.enqueued else queued_at
-                self._flush(self._streamer.tally.take())
-            elif self._streamer.tally.enqueued and now - queued_at >= interval:
+                queued_at = now if self._streamer.metrics.enqueued else queued_at
+                self._flush(self._streamer.metrics.take())
+            elif self._streamer.metrics.enqueued and now - queued_at >= interval:
                 queued_at = now
-                self._flush(self._streamer.tally.take_queued())
+                self._flush(self._streamer.metrics.take_queued())
 
     def finish(self) -> StreamReport:
         """Report what is left and give the totals."""
-        self._flush(self._streamer.tally.take())
+        self._flush(self._streamer.metrics.take())
         return self._of(self._total, self._started)
 
-    def _flush(self, span: Tally) -> None:
+    def _flush(self, span: StreamMetrics) -> None:
         self._total.add(span)
         report = self._of(span, self._since)
         if report.rows or report.reconnects:
@@ -147,9 +147,9 @@ class _Watch:
         if report.rows or report.enqueued or report.reconnects:
             self._report(report)
 
-    def _of(self, tally: Tally, since: datetime) -> StreamReport:
+    def _of(self, metrics: StreamMetrics, since: datetime) -> StreamReport:
         streamer = self._streamer
-        return tally.report(
+        return metrics.report(
             since=since,
             until=self._clock(),
             lines_in_use=streamer.lines_in_use,

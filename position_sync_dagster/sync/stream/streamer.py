@@ -13,10 +13,12 @@ from typing import Any
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.leg import LegState
+from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.domain.routing import Key, route
 from position_sync_dagster.domain.update import PositionUpdateHandler
 from position_sync_dagster.domain.valuation import Provenance
 from position_sync_dagster.errors import (
+    BrokerUnavailableError,
     GatewayError,
     GatewayLostError,
     GatewayTimeoutError,
@@ -24,13 +26,14 @@ from position_sync_dagster.errors import (
     LeaseLostError,
     TradingModeError,
 )
-from position_sync_dagster.gateway.changes import Watch
+from position_sync_dagster.gateway.changes import PendingChanges
 from position_sync_dagster.gateway.connection import (
     DATA_KEPT,
     DATA_LOST,
     PORT_CHANGED,
     GatewayConnection,
     IBConnectionManager,
+    refuse_offline,
 )
 from position_sync_dagster.gateway.login import CONNECTIVITY_LOST
 from position_sync_dagster.gateway.market_data_lines import Refusal
@@ -40,22 +43,20 @@ from position_sync_dagster.lake.queue.table import PositionQueue
 from position_sync_dagster.lake.registry.table import StrategyRegistry
 from position_sync_dagster.lake.updates.table import PositionUpdatesTable
 from position_sync_dagster.settings import Settings, load_settings
-from position_sync_dagster.sync.drain.broker_view import SourceBlindError
-from position_sync_dagster.sync.drain.shared_connection import refuse_offline
-from position_sync_dagster.sync.owner.metrics import Tally
+from position_sync_dagster.sync.owner.metrics import StreamMetrics
 from position_sync_dagster.sync.owner.ownership import Ownership
 from position_sync_dagster.sync.owner.publisher import QUEUED, Publisher
-from position_sync_dagster.sync.stream.account_refresh import Walker
+from position_sync_dagster.sync.stream.account_refresh import AccountRefresh
 from position_sync_dagster.sync.stream.contract_cache import Contracts
-from position_sync_dagster.sync.stream.delivery import Mailbox
+from position_sync_dagster.sync.stream.delivery import Delivery
 from position_sync_dagster.sync.stream.health import (
     FARM_BROKEN,
     FARM_OK,
     MARKET_DATA_FARM_BROKEN,
     Health,
 )
-from position_sync_dagster.sync.stream.line_manager import LineKeeper
-from position_sync_dagster.sync.stream.pricing import Revaluer
+from position_sync_dagster.sync.stream.line_manager import LineManager
+from position_sync_dagster.sync.stream.pricing import StreamPricer
 from position_sync_dagster.sync.stream.route_log import RouteLog
 
 logger = logging.getLogger(__name__)
@@ -70,6 +71,9 @@ FILLS_S = 0.2
 """Fills of so long are dealt with in one step: an order of several legs, or one in many parts."""
 
 CLOSE_TIMEOUT_S = 5.0
+
+RECONNECT = Backoff(first_s=2.0, longest_s=30.0, jitter=(0.5, 1.0))
+"""Delays between attempts to connect."""
 
 SETTLED_S = 60.0
 """A connection that lasted so long was a good one: after it the first attempt is made at once."""
@@ -114,39 +118,41 @@ class IBPositionStreamer:
     ) -> None:
         self.settings = settings or (manager.settings if manager else load_settings())
         self.registry = registry or StrategyRegistry()
-        self.tally = Tally()
+        self.metrics = StreamMetrics()
         self._manager = manager or IBConnectionManager(self.settings)
         self._contracts = Contracts(contracts)
-        self._lines = LineKeeper(self._contracts, settings=self.settings, clock=clock)
-        self._revaluer = Revaluer(self._contracts, settings=self.settings)
+        self._lines = LineManager(self._contracts, settings=self.settings, clock=clock)
+        self._pricer = StreamPricer(self._contracts, settings=self.settings)
         self._publisher = Publisher(
             queue,
             broker_positions,
             updates,
             settings=self.settings,
-            tally=self.tally,
+            metrics=self.metrics,
             clock=clock,
         )
         self._ownership = ownership
         self._clock = clock
         self._random = random or Random()  # noqa: S311 - jitter of a delay
-        self._mailboxes: list[Mailbox] = []
+        self._deliveries: list[Delivery] = []
         self._connection: GatewayConnection | None = None
         self._wired: GatewayConnection | None = None
         self._task: asyncio.Task[None] | None = None
         self._stop = asyncio.Event()
-        self._changes: Watch[Key, datetime] = Watch()
-        self._ticks: Watch[int, float] = Watch()
+        self._changes: PendingChanges[Key, datetime] = PendingChanges()
+        self._ticks: PendingChanges[int, float] = PendingChanges()
         self._routes: dict[Key, LegState] = {}
         self._left: set[Key] = set()
         self._overflow_due = self._pnl_due = 0.0
         self._hurried_at = -math.inf
         self._attempts = 0
         self._opened_at = -SETTLED_S
-        self._route_log = RouteLog(self.tally)
+        self._route_log = RouteLog(self.metrics)
         self._table_fault: str | None = None
         self._health = Health(ownership.nudge if ownership else lambda: None)
-        self._walker = Walker(self._publisher, refresh_interval_s=self.settings.refresh_interval_s)
+        self._account_refresh = AccountRefresh(
+            self._publisher, refresh_interval_s=self.settings.refresh_interval_s
+        )
 
     @property
     def state(self) -> SessionState:
@@ -179,7 +185,7 @@ class IBPositionStreamer:
             raise TypeError(
                 f"{type(handler).__name__} is no handler: it has no method on_position_update."
             )
-        self._mailboxes.append(Mailbox(handler, on_delivered=self.tally.delivered))
+        self._deliveries.append(Delivery(handler, on_delivered=self.metrics.delivered))
 
     async def start(self) -> None:
         """Connect, take the first snapshot and the lines; stream in the background then.
@@ -277,7 +283,7 @@ class IBPositionStreamer:
         if time.monotonic() - self._opened_at >= SETTLED_S:
             self._attempts = 0
         if self._attempts:
-            await self._pause(self._backoff_s(self._attempts))
+            await self._pause(RECONNECT.delay_s(self._attempts, self._random))
         if self._stop.is_set():
             return
         self._attempts += 1
@@ -285,7 +291,7 @@ class IBPositionStreamer:
         try:
             await self._unless_stopped(self._open())
             self._opened_at = time.monotonic()
-        except SourceBlindError as error:
+        except BrokerUnavailableError as error:
             self._attempts = 0
             self._go_blind(error.what)
             await self._pause(self.settings.flush_interval_s)
@@ -308,9 +314,6 @@ class IBPositionStreamer:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
-    def _backoff_s(self, failures: int) -> float:
-        return min(30.0, 2.0 ** min(failures, 5)) * self._random.uniform(0.5, 1.0)
-
     async def _pause(self, seconds: float, *, until: asyncio.Event | None = None) -> None:
         """Wait, but no longer than until stop, the loss of the socket or of the lease."""
         events = [self._stop] if until is None else [self._stop, until]
@@ -332,20 +335,20 @@ class IBPositionStreamer:
     async def _open(self) -> None:
         """Connect; positions first, then lines; the accounts' values come beside."""
         self._connection = None
-        await self._walker.end()
+        await self._account_refresh.end()
         connection = await self._manager.get_connection()
         if self._ownership is not None:
             await self._ownership.claim_mode(connection.trading_mode)
         before, self._wired = self._wired, connection
         self._routes, self._left = {}, set()
-        self._revaluer.forget()
+        self._pricer.forget()
         if connection is not before:
             connection.on_message.append(self._on_message)
             connection.lines.on_refusal.append(self._on_refusal)
             self._changes, self._ticks = connection.feed.watch(), connection.lines.watch()
             if before is not None:
                 connection.feed.remember(before.feed.holdings)
-                self.tally.reconnects += 1
+                self.metrics.reconnects += 1
             else:
                 connection.feed.remember(await self._publisher.remembered())
             self._lines.forget()
@@ -357,7 +360,7 @@ class IBPositionStreamer:
         await self._reroute(connection)
         self._connection = connection
         self._health.live()
-        self._walker.start(connection.feed)
+        self._account_refresh.start(connection.feed)
 
     async def _tick(self) -> None:
         """Follow what changed since the last step: registry, the broker, lines, queue."""
@@ -377,19 +380,21 @@ class IBPositionStreamer:
     async def _follow(self, connection: GatewayConnection, changed: set[Key]) -> None:
         if changed:
             await self._publish(connection)
-        self._walker.changed(connection.feed, changed)
+        self._account_refresh.changed(connection.feed, changed)
         streamed = {
             key
             for key in changed
-            if self._routes.get(key) is LegState.STREAMED or self._revaluer.owes(key)
+            if self._routes.get(key) is LegState.STREAMED or self._pricer.is_due(key)
         }
-        self._revaluer.mark(streamed)
+        self._pricer.mark(streamed)
         stale = self._lines.stale(connection.lines, connection.feed.holdings, self.registry.legs)
         if await self._registry_changed() or changed or stale or self._left:
             await self._reroute(connection)
-        if not self._walker.opening:
+        if not self._account_refresh.opening:
             await self._publisher.enqueue_changed(connection.feed, self._routes, changed - streamed)
-        await self._walker.step(connection.feed, self._routes, partial(self._publish, connection))
+        await self._account_refresh.step(
+            connection.feed, self._routes, partial(self._publish, connection)
+        )
         await self._value_overflow(connection)
 
     async def _registry_changed(self) -> bool:
@@ -411,7 +416,7 @@ class IBPositionStreamer:
         if overflow and now >= self._pnl_due and connection.pnl.take_fresh():
             self._pnl_due = now + PNL_PUBLISH_S
             await self._publish(connection)
-        if overflow and self._walker.idle and now >= self._overflow_due:
+        if overflow and self._account_refresh.idle and now >= self._overflow_due:
             self._overflow_due = now + self.settings.overflow_interval_s
             await self._publisher.enqueue_rerouted(connection.feed, self._routes, overflow)
 
@@ -435,10 +440,10 @@ class IBPositionStreamer:
             if state is before:
                 continue
             if state is LegState.STREAMED:
-                self._revaluer.await_tick([key], since=self._clock())
+                self._pricer.await_tick([key], since=self._clock())
                 continue
             if before is LegState.STREAMED and state is LegState.CLOSED:
-                self._revaluer.mark([key])  # its zero row is the stream's, whenever it closed
+                self._pricer.mark([key])  # its zero row is the stream's, whenever it closed
                 continue
             if before is LegState.STREAMED or (before and state is LegState.OVERFLOW):
                 self._left.add(key)
@@ -451,7 +456,7 @@ class IBPositionStreamer:
     def _flush(self, connection: GatewayConnection) -> None:
         """Value what changed since the last flush and hand it to the handlers."""
         self._check_lease()
-        valued = self._revaluer.flush(
+        valued = self._pricer.flush(
             connection,
             self._ticks.take(),
             self._routes,
@@ -460,8 +465,8 @@ class IBPositionStreamer:
         )
         letters = [one for one in valued if not self._publisher.knows_closed(one.update)]
         self._publisher.written(connection.feed, [letter.update for letter in letters])
-        for mailbox in self._mailboxes:
-            mailbox.put(letters)
+        for delivery in self._deliveries:
+            delivery.put(letters)
 
     def _on_message(self, code: int, text: str) -> None:
         if code in CONNECTIVITY_LOST:
@@ -475,7 +480,7 @@ class IBPositionStreamer:
             self._connection = None
         elif code in FARM_BROKEN + FARM_OK:
             if code == MARKET_DATA_FARM_BROKEN:
-                self._revaluer.distrust(self._clock())
+                self._pricer.invalidate_quotes(self._clock())
             self._health.farm(code, text)
 
     def _on_refusal(self, refusal: Refusal) -> None:
@@ -484,7 +489,7 @@ class IBPositionStreamer:
 
     def _go_blind(self, why: str) -> None:
         if self._health.blind(why):
-            self._revaluer.distrust(self._clock())
+            self._pricer.invalidate_quotes(self._clock())
 
     def _require(self) -> GatewayConnection:
         if self._connection is None:
@@ -493,10 +498,10 @@ class IBPositionStreamer:
 
     async def _close(self) -> None:
         self._health.ended()
-        await self._walker.end()
+        await self._account_refresh.end()
         await self._contracts.close()
-        for mailbox in self._mailboxes:
-            await mailbox.close(timeout_s=CLOSE_TIMEOUT_S)
+        for delivery in self._deliveries:
+            await delivery.close(timeout_s=CLOSE_TIMEOUT_S)
         if self._wired is not None:
             self._lines.release(self._wired.lines)
             self._wired.pnl.release(self)

@@ -8,7 +8,7 @@ from random import Random
 
 import pytest
 
-from position_sync_dagster.domain.request import RetryPolicy
+from position_sync_dagster.domain.retry import RetryPolicy
 from position_sync_dagster.lake.queue.memory import InMemoryPositionQueue
 from position_sync_dagster.lake.queue.table import AsyncQueue, PositionQueue
 

@@ -114,7 +114,7 @@ def test_a_stream_run_on_its_way_comes_before_a_refresh(tick, instance, ago) -> 
 
 
 def test_a_refresh_that_just_was_is_not_repeated(tick, own, lake: Lake, ago) -> None:
-    lake.sessions.sync.end(own(owner=Owner.DRAIN))
+    lake.sessions.sync.end(own(owner=Owner.REFRESH))
     assert "next refresh in" in tick(unowned_since=ago(60)).skip_reason.skip_message
 
 

@@ -16,7 +16,7 @@ from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import Owner, SessionState
 from position_sync_dagster.lake.sessions import SyncSessions
 from position_sync_dagster.processes.home import PROJECT
-from position_sync_dagster.sync.owner.metrics import Tally
+from position_sync_dagster.sync.owner.metrics import StreamMetrics
 from position_sync_dagster.sync.reports.status import read_status
 from position_sync_dagster.sync.stream import service as stream_module
 
@@ -134,7 +134,7 @@ def test_the_log_of_a_run_tells_what_the_stream_did(
         )
         logging.getLogger("position_sync_dagster.sync.stream.streamer").debug("a detail")
         logging.getLogger("ib_async.wrapper").warning("another's word")
-        return Tally().report(
+        return StreamMetrics().report(
             since=utc_now(), until=utc_now(), lines_in_use=0, line_limit=100, legs_streamed=0,
             state="LIVE", detail=None,
         )  # fmt: skip

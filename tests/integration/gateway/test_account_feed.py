@@ -98,7 +98,7 @@ async def test_a_clock_that_was_set_back_makes_the_values_asked_for_again(simula
         feed = connection.feed
         await feed.ensure(timedelta(seconds=60))
         (before,) = sim.stats()["requests"].values()
-        feed.walked_at += timedelta(hours=1)
+        feed.downloaded_at += timedelta(hours=1)
         await feed.ensure(timedelta(seconds=60))
         (after,) = sim.stats()["requests"].values()
         assert after["reqAccountUpdates"] > before["reqAccountUpdates"]
@@ -145,7 +145,7 @@ async def test_an_account_that_another_client_holds_stays_partial(simulate, sett
         other.ib.client.reqAccountUpdates(True, "DUSIM0002")
         connection = await opened(sim, settings_for)
         await connection.feed.snapshot()
-        await connection.feed.walk(["DUSIM0001"])
+        await connection.feed.download(["DUSIM0001"])
         assert connection.feed.completeness["DUSIM0001"] is Completeness.PARTIAL
         assert {h.position for h in connection.feed.holdings} != {0.0}
         await connection.close()

@@ -63,9 +63,9 @@ async def test_a_login_has_one_owner_who_is_named_to_the_others(lake):
     session = await lake.sessions.acquire(LOGIN, Owner.STREAM, **WHO)
     assert (session.state, session.fencing_token) == (SessionState.STARTING, 1)
     with pytest.raises(LoginOwnedError, match=r"STREAM \(process 42 on box, .* until"):
-        await lake.sessions.acquire(LOGIN, Owner.DRAIN, **WHO)
+        await lake.sessions.acquire(LOGIN, Owner.REFRESH, **WHO)
     assert await lake.sessions.current(LOGIN) == session
-    other = await lake.sessions.acquire("127.0.0.1:4001", Owner.DRAIN, **WHO)
+    other = await lake.sessions.acquire("127.0.0.1:4001", Owner.REFRESH, **WHO)
     assert other.fencing_token == 1
 
 
@@ -100,7 +100,7 @@ async def test_a_session_whose_lease_is_over_is_lost_to_its_owner(lake, clock):
 async def test_a_dead_owner_is_followed_by_one_with_a_higher_token(lake, clock):
     first = await lake.sessions.acquire(LOGIN, Owner.STREAM, **WHO)
     clock.advance(15)
-    second = await lake.sessions.acquire(LOGIN, Owner.DRAIN, **WHO)
+    second = await lake.sessions.acquire(LOGIN, Owner.REFRESH, **WHO)
     assert second.fencing_token == first.fencing_token + 1
     for call in (lake.sessions.renew(first, lease_s=15), lake.sessions.end(first)):
         with pytest.raises(LeaseLostError, match="another session has followed"):
@@ -244,7 +244,7 @@ async def test_weeks_of_heartbeats_leave_a_handful_of_files(lake, clock):
         session = await lake.sessions.renew(session, lease_s=15)
     for _ in range(40):
         await lake.sessions.end(session)
-        session = await lake.sessions.acquire(LOGIN, Owner.DRAIN, **WHO)
+        session = await lake.sessions.acquire(LOGIN, Owner.REFRESH, **WHO)
     result = maintain(lake.sessions.table, clean_now=True)
     assert result.files == 2  # the live session and the past ones
     assert len(await lake.sessions.history(100)) == 41
@@ -291,7 +291,7 @@ async def test_an_owner_that_was_followed_writes_nothing(lake, clock, told):
     first = await lake.sessions.acquire(LOGIN, Owner.STREAM, **WHO)
     await lake.broker_positions.replace(LOGIN, [holding(clock, 1)], first)
     await lake.sessions.end(first)
-    second = await lake.sessions.acquire(LOGIN, Owner.DRAIN, **WHO)
+    second = await lake.sessions.acquire(LOGIN, Owner.REFRESH, **WHO)
     await lake.broker_positions.replace(LOGIN, [holding(clock, 2)] * told, second)
     before = await lake.broker_positions.read(LOGIN)
     for write in (lake.broker_positions.replace, lake.broker_positions.upsert):

@@ -7,14 +7,15 @@ from hypothesis import strategies as st
 from position_sync_dagster.domain.broker_position import BrokerPosition
 from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.domain.leg import LegState, make_leg
-from position_sync_dagster.domain.routing import (
+from position_sync_dagster.domain.line_allocation import (
     Demand,
     LineLimit,
     allocate_lines,
     demands,
     reason,
-    route,
 )
+from position_sync_dagster.domain.retry import Backoff
+from position_sync_dagster.domain.routing import route
 
 NOW = datetime(2026, 3, 4, 15, 30, tzinfo=UTC)
 OPT = ("OPT",)
@@ -130,7 +131,7 @@ def test_no_line_is_added_above_limit_less_reserve_and_the_choice_is_always_the_
         assert first >= {w.conid for w in wanted}
 
 
-LIMIT = LineLimit(configured=100, reserve=5, first_wait_s=60.0, longest_wait_s=900.0)
+LIMIT = LineLimit(configured=100, reserve=5, wait=Backoff(first_s=60.0, longest_s=900.0))
 
 
 def burst(limit, given, at):

@@ -95,10 +95,10 @@ def test_a_login_without_eyes_is_a_warning_that_says_since_when(own, state) -> N
 
 
 def test_a_drain_that_owns_the_login_is_no_stream(check, own, lake) -> None:
-    lake.sessions.sync.end(own(owner=Owner.DRAIN))
+    lake.sessions.sync.end(own(owner=Owner.REFRESH))
     assert "No stream has run yet" in (check(a_stream_watches).description or "")
     ended = lake.sessions.sync.end(own())
-    own(owner=Owner.DRAIN)
+    own(owner=Owner.REFRESH)
     said = f"No stream has seen the gateway since {ended.state_since:%Y-%m-%d %H:%M:%S} UTC."
     found = check(a_stream_watches)
     assert (found.passed, found.description) == (False, said)

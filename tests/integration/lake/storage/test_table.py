@@ -27,7 +27,7 @@ from position_sync_dagster.lake.delta_log import durability
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.queue.table import PositionQueue
 from position_sync_dagster.lake.recovery.diagnosis import diagnose
-from position_sync_dagster.lake.storage.lifecycle_table import Change, StayTable
+from position_sync_dagster.lake.storage.lifecycle_table import Change, LifecycleTable
 from position_sync_dagster.lake.storage.maintenance import COMPACT_FROM, maintain
 from position_sync_dagster.lake.storage.schemas import (
     POSITION_QUEUE,
@@ -129,10 +129,10 @@ def test_a_table_of_an_older_release_gets_the_new_columns_and_keeps_its_rows(tmp
     first.sync.mark_success(first.sync.claim_batch(limit=1)[0].request_id)
     columns = {**POSITION_QUEUE.columns, "note": Kind.TEXT, "seen_at": Kind.MOMENT}
     newer = replace(POSITION_QUEUE, version=POSITION_QUEUE.version + 1, columns=columns)
-    stays = StayTable(Table(tmp_path / "q", newer), clock)
-    stays.initialize()
-    stays.initialize()
-    rows = pl.concat([stays.view().live, stays.ended("true")])
+    lifecycle = LifecycleTable(Table(tmp_path / "q", newer), clock)
+    lifecycle.initialize()
+    lifecycle.initialize()
+    rows = pl.concat([lifecycle.view().live, lifecycle.ended("true")])
     assert rows.height == 3
     assert rows.get_column("note").is_null().all()
     properties = DeltaTable(tmp_path / "q").metadata().configuration
@@ -231,7 +231,7 @@ def mount(*arguments: str, command: str = "mount") -> bool:
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of 2 MB of its own; needs the right to mount, as root or by `sudo`."""
     disk = tmp_path / "disk"
-    durability.mkdir()
+    disk.mkdir()
     if not mount("-t", "tmpfs", "-o", "size=2m,mode=777", "tmpfs", str(disk)):
         pytest.skip("mounting a small disk is not allowed here")
     yield disk

@@ -6,9 +6,13 @@ import pytest
 
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.request import QueueRequest, QueueStatus
-from position_sync_dagster.errors import LakeError, LeaseLostError, SettingsError
+from position_sync_dagster.errors import (
+    BrokerUnavailableError,
+    LakeError,
+    LeaseLostError,
+    SettingsError,
+)
 from position_sync_dagster.gateway.connection import IBConnectionManager
-from position_sync_dagster.sync.drain.broker_view import SourceBlindError
 from position_sync_dagster.sync.drain.refresh import refresh
 from position_sync_dagster.sync.drain.run import drain
 from position_sync_dagster.sync.drain.shared_connection import ConnectionValues
@@ -68,7 +72,7 @@ async def test_without_a_gateway_nothing_is_claimed_and_nothing_fails(lake, work
     async with simulate() as sim:
         worker = worker_for(sim)
     await lake.queue.insert(CALL, "AAPL")
-    with pytest.raises(SourceBlindError):
+    with pytest.raises(BrokerUnavailableError):
         await worker.process_batch()
     counts = await lake.queue.counts()
     assert counts[QueueStatus.PENDING] == 1

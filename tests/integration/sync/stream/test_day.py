@@ -11,9 +11,10 @@ import pytest
 
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.leg import LegState
+from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.simulator import load_book
-from position_sync_dagster.sync.stream import line_manager
+from position_sync_dagster.sync.stream import line_manager, streamer
 from position_sync_dagster.sync.stream.streamer import IBPositionStreamer
 
 A, B = "DUSIM0001", "DUSIM0002"
@@ -60,9 +61,8 @@ def two_accounts():
 
 @pytest.fixture
 def quick(monkeypatch):
-    monkeypatch.setattr(line_manager, "PROBE_S", 0.5)
-    monkeypatch.setattr(line_manager, "LONGEST_PROBE_S", 1.0)
-    monkeypatch.setattr(IBPositionStreamer, "_backoff_s", lambda _self, _failures: 0.1)
+    monkeypatch.setattr(line_manager, "PROBE_WAIT", Backoff(first_s=0.5, longest_s=1.0))
+    monkeypatch.setattr(streamer, "RECONNECT", Backoff(first_s=0.1, longest_s=0.1))
 
 
 @pytest.mark.usefixtures("quick")

@@ -8,10 +8,11 @@ from functools import partial
 import pytest
 
 from position_sync_dagster.domain.gateway_session import SessionState
+from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.errors import GatewayTimeoutError
 from position_sync_dagster.gateway import connection
 from position_sync_dagster.gateway.connection import IBConnectionManager
-from position_sync_dagster.sync.stream.streamer import IBPositionStreamer
+from position_sync_dagster.sync.stream import streamer as streamer_module
 
 A, PUT = "DUSIM0001", 921000002
 UNREADABLE = "sent a message that cannot be read"
@@ -30,7 +31,7 @@ def frame(*fields):
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
-    monkeypatch.setattr(IBPositionStreamer, "_backoff_s", lambda _self, _failures: 0.1)
+    monkeypatch.setattr(streamer_module, "RECONNECT", Backoff(first_s=0.1, longest_s=0.1))
 
 
 @pytest.fixture
@@ -67,7 +68,7 @@ async def test_a_message_that_cannot_be_read_is_left_out_and_said_once(
         for _ in range(50):
             sim.send_raw(garbage)
         await goes_on()
-        assert streamer.tally.reconnects == 0
+        assert streamer.metrics.reconnects == 0
         lines = [r.getMessage() for r in caplog.records if UNREADABLE in r.getMessage()]
         assert len(lines) == 1
         assert said in lines[0]
@@ -83,7 +84,7 @@ async def test_ticks_of_requests_that_nobody_made_are_said_once(live, caplog):
             sim.send_raw(frame(45, 6, 7777, 49, 0.0) + frame(46, 6, 7777, 45, "1772463600"))
             sim.send_raw(frame(58, 1, 7777, 1) + frame(81, 7777, 0.01, "", 3))
         await goes_on()
-        assert streamer.tally.reconnects == 0
+        assert streamer.metrics.reconnects == 0
         lines = [r.getMessage() for r in caplog.records if "7777" in r.getMessage()]
         assert len(lines) == 1
         assert STRAY in lines[0]
@@ -120,7 +121,7 @@ async def test_half_a_message_ends_the_connection_however_much_follows(
     monkeypatch.setattr(connection, "SILENCE_S", 0.4)
     async with live() as (sim, streamer, goes_on):
         sim.send_raw(bytes.fromhex(half))
-        await eventually(lambda: streamer.tally.reconnects == 1)
+        await eventually(lambda: streamer.metrics.reconnects == 1)
         await goes_on()
         assert f"is given up: {GIVEN_UP[why]}" in caplog.text
 
@@ -150,7 +151,7 @@ async def test_a_gateway_that_says_nothing_but_garbage_is_left(
 
         async def left():
             sim.send_raw(frame("garbage"))
-            return streamer.tally.reconnects
+            return streamer.metrics.reconnects
 
         await eventually(left)
         monkeypatch.setattr(connection.IB, "reqCurrentTimeAsync", send)
@@ -170,4 +171,4 @@ async def test_a_quiet_market_ends_no_connection(live, monkeypatch):
         await asyncio.sleep(1.0)  # what must not happen cannot be waited for
         sim.freeze(False)
         await goes_on()
-        assert streamer.tally.reconnects == 0
+        assert streamer.metrics.reconnects == 0

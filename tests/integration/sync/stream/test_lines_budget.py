@@ -17,7 +17,7 @@ from position_sync_dagster.gateway import login
 from position_sync_dagster.gateway.connection import connect
 from position_sync_dagster.simulator import Simulator, load_book
 from position_sync_dagster.sync.stream.contract_cache import Contracts
-from position_sync_dagster.sync.stream.line_manager import LineKeeper
+from position_sync_dagster.sync.stream.line_manager import LineManager
 from position_sync_dagster.sync.stream.streamer import IBPositionStreamer
 
 A = "DUSIM0001"
@@ -32,7 +32,7 @@ class Desk:
     def __init__(self, sim, connection, settings):
         self.sim, self.connection = sim, connection
         self.now, self.legs = 1000.0, []
-        self.keeper = LineKeeper(
+        self.keeper = LineManager(
             Contracts(None), settings=settings, clock=utc_now, monotonic=lambda: self.now
         )
         connection.lines.on_refusal.append(
@@ -365,7 +365,7 @@ async def test_250_active_legs_on_a_login_with_100_lines(crowd, lake, eventually
     assert {request.conid for request in then} == set(conids[ACTIVE:])
 
     await lake.registry.remove_active(conids[0])
-    await eventually(lambda: streamer.tally.promotions == 1)
+    await eventually(lambda: streamer.metrics.promotions == 1)
     streamed = await eventually(agreed)
     assert streamed == set(conids[1 : STREAMED + 1])
     assert streamer.routes[(A, conids[0])] is LegState.MONITORED

@@ -9,8 +9,12 @@ import pytest
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import Owner, SessionState
 from position_sync_dagster.domain.update import TradingMode
-from position_sync_dagster.errors import LeaseLostError, LoginOwnedError, TradingModeError
-from position_sync_dagster.sync.drain.broker_view import SourceBlindError
+from position_sync_dagster.errors import (
+    BrokerUnavailableError,
+    LeaseLostError,
+    LoginOwnedError,
+    TradingModeError,
+)
 from position_sync_dagster.sync.drain.refresh import refresh
 from position_sync_dagster.sync.drain.run import drain
 from position_sync_dagster.sync.owner.ownership import Ownership
@@ -145,7 +149,7 @@ async def test_a_gateway_that_is_not_there_makes_the_stream_blind_and_not_dead(
     assert "Nothing listens" in status.session_detail
     done = await drain(lake, settings)
     assert "BLIND" in done.reason
-    with pytest.raises(SourceBlindError):
+    with pytest.raises(BrokerUnavailableError):
         await ReconciliationService(lake, settings).run()
     stop.set()
     total = await task

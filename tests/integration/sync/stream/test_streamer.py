@@ -14,14 +14,19 @@ from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.domain.request import QueueStatus
+from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.domain.update import PriceKind, ValueOrigin
-from position_sync_dagster.errors import GatewayRefusedError, LakeNotWritableError
+from position_sync_dagster.errors import (
+    BrokerUnavailableError,
+    GatewayRefusedError,
+    LakeNotWritableError,
+)
 from position_sync_dagster.gateway import connection
 from position_sync_dagster.gateway.connection import IBConnectionManager
 from position_sync_dagster.lake.registry.table import StrategyRegistry
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.drain.broker_view import SourceBlindError
 from position_sync_dagster.sync.drain.shared_connection import ConnectionValues
+from position_sync_dagster.sync.stream import streamer as streamer_module
 from position_sync_dagster.sync.stream.streamer import IBPositionStreamer
 
 A, B = "DUSIM0001", "DUSIM0002"
@@ -135,7 +140,7 @@ async def test_a_close_that_comes_in_the_middle_of_a_step_is_still_the_streams(
 ):
     quiet = {"tick_interval_s": 600}  # so that no tick brings the row
     async with desk(PUT, simulator=quiet, flush_interval_s=2.0) as (sim, streamer, heard):
-        await eventually(lambda: heard.newest(A, PUT) and streamer._walker.idle)
+        await eventually(lambda: heard.newest(A, PUT) and streamer._account_refresh.idle)
         await asyncio.sleep(2.5)  # until what the walk brought is dealt with
         waits, freed = asyncio.Event(), asyncio.Event()
         refresh = lake.registry.refresh
@@ -181,7 +186,7 @@ async def test_fills_reroute_at_once(desk, eventually):
 
 async def test_fills_without_end_make_no_step_without_end(desk, lake, eventually):
     async with desk(PUT, flush_interval_s=1.0) as (sim, streamer, heard):
-        await eventually(lambda: heard.newest(A, PUT) and streamer._walker.idle)
+        await eventually(lambda: heard.newest(A, PUT) and streamer._account_refresh.idle)
         before = await lake.broker_positions.version()
         began = time.monotonic()
         for _ in range(30):
@@ -195,7 +200,7 @@ async def test_a_leg_that_loses_its_line_while_the_queue_fails_is_queued_later(
     desk, lake, eventually, monkeypatch
 ):
     async with desk(PUT) as (_sim, streamer, heard):
-        await eventually(lambda: heard.newest(A, PUT) and streamer._walker.idle)
+        await eventually(lambda: heard.newest(A, PUT) and streamer._account_refresh.idle)
         await eventually(lambda: queued(lake))
 
         async def fails(_requests):
@@ -265,7 +270,7 @@ async def test_after_a_dropped_connection_it_streams_again_by_itself(desk, event
         sim.close_position(A, CALL)
         await eventually(lambda: streamer.routes[(A, CALL)] is LegState.CLOSED)
         sim.disconnect()
-        await eventually(lambda: streamer.tally.reconnects == 1)
+        await eventually(lambda: streamer.metrics.reconnects == 1)
         await goes_on(streamer, heard)
         assert sim.stats()["lines_in_use"] == 1
         assert sim.stats()["connections"]["now"] == 1
@@ -288,14 +293,14 @@ async def test_a_gateway_that_drops_each_connection_is_asked_later_and_later(
     simulate, lake, leg, settings_for, eventually, monkeypatch
 ):
     asked: list[int] = []
-    backoff_s = IBPositionStreamer._backoff_s
 
-    def remembered(self, failures):
-        asked.append(failures)
-        assert 0 < backoff_s(self, failures) <= 30
-        return 0.01
+    class Remembered(Backoff):
+        def delay_s(self, failures, random=None):
+            asked.append(failures)
+            return 0.01
 
-    monkeypatch.setattr(IBPositionStreamer, "_backoff_s", remembered)
+    remembered = Remembered(first_s=0.01, longest_s=0.01)
+    monkeypatch.setattr(streamer_module, "RECONNECT", remembered)
     async with simulate() as sim:
         await lake.registry.add_active(**leg(PUT))
         streamer = IBPositionStreamer(
@@ -304,21 +309,21 @@ async def test_a_gateway_that_drops_each_connection_is_asked_later_and_later(
         stop = asyncio.Event()
         task = asyncio.create_task(streamer.run(stop))
         for reconnects in range(4):
-            await eventually(lambda n=reconnects: streamer.tally.reconnects == n)
+            await eventually(lambda n=reconnects: streamer.metrics.reconnects == n)
             await eventually(lambda: streamer.state is SessionState.LIVE)
             sim.disconnect()
-        await eventually(lambda: streamer.tally.reconnects == 4)
+        await eventually(lambda: streamer.metrics.reconnects == 4)
         stop.set()
         await task
     assert asked == [1, 2, 3, 4]
 
 
 def test_the_delay_before_a_connection_grows_to_half_a_minute_and_is_jittered():
-    streamer = IBPositionStreamer(random=Random(1), settings=Settings(_env_file=None))
-    most = [max(streamer._backoff_s(n) for _ in range(200)) for n in range(1, 8)]
+    random, delay_s = Random(1), streamer_module.RECONNECT.delay_s
+    most = [max(delay_s(n, random) for _ in range(200)) for n in range(1, 8)]
     for found, bound_s in zip(most, [2, 4, 8, 16, 30, 30, 30], strict=True):
         assert 0.95 * bound_s < found <= bound_s
-    assert len({streamer._backoff_s(3) for _ in range(10)}) == 10
+    assert len({delay_s(3, random) for _ in range(10)}) == 10
 
 
 async def test_a_table_that_is_slow_delays_no_other(desk, lake, eventually, monkeypatch):
@@ -342,7 +347,7 @@ async def test_a_table_that_is_slow_delays_no_other(desk, lake, eventually, monk
 async def test_a_lake_that_fails_while_it_connects_is_tried_again(
     simulate, lake, leg, settings_for, eventually, monkeypatch
 ):
-    monkeypatch.setattr(IBPositionStreamer, "_backoff_s", lambda _self, _n: 0.05)
+    monkeypatch.setattr(streamer_module, "RECONNECT", Backoff(first_s=0.05, longest_s=0.05))
     replace = lake.broker_positions.replace
     failures = iter([LakeNotWritableError("The disk is full.", remedy="Make room.")] * 3)
 
@@ -404,10 +409,10 @@ async def test_a_clock_that_goes_back_stops_neither_refresh_nor_queue(
         )
         stop = asyncio.Event()
         task = asyncio.create_task(streamer.run(stop))
-        await eventually(lambda: streamer.tally.enqueued)
+        await eventually(lambda: streamer.metrics.enqueued)
         behind = timedelta(hours=1)
-        enqueued = streamer.tally.enqueued
-        await eventually(lambda: streamer.tally.enqueued >= 3 * enqueued)
+        enqueued = streamer.metrics.enqueued
+        await eventually(lambda: streamer.metrics.enqueued >= 3 * enqueued)
         stop.set()
         await task
 
@@ -430,7 +435,7 @@ async def test_a_gateway_that_is_itself_off_line_is_waited_for_on_one_connection
         sim.connectivity("restored_data_kept")
         await eventually(lambda: streamer.state is SessionState.LIVE)
         await eventually(lambda: sim.stats()["lines_in_use"] == 1)
-        assert streamer.tally.reconnects == 0
+        assert streamer.metrics.reconnects == 0
         stop.set()
         await task
 
@@ -445,7 +450,7 @@ async def test_a_start_without_a_gateway_is_a_named_error(lake):
 async def test_run_keeps_trying_until_the_gateway_comes(
     simulate, lake, leg, settings_for, eventually, monkeypatch
 ):
-    monkeypatch.setattr(IBPositionStreamer, "_backoff_s", lambda _self, _n: 0.05)
+    monkeypatch.setattr(streamer_module, "RECONNECT", Backoff(first_s=0.05, longest_s=0.05))
     async with simulate() as sim:
         port = sim.port
     settings = Settings(_env_file=None, gateway_port=port, flush_interval_s=0.1)
@@ -497,7 +502,7 @@ async def test_legs_without_a_line_are_valued_by_their_own_profit_and_loss_feed(
             assert streamer.routes[(A, STOCK)] is LegState.OVERFLOW
             await lake.registry.remove_active(PUT)
             await eventually(lambda: streamer.routes[(A, STOCK)] is LegState.STREAMED)
-            assert streamer.tally.promotions == 1
+            assert streamer.metrics.promotions == 1
             assert sim.stats()["peak_lines"] == 1
             requests = sim.stats()["requests"]["17"]
             await eventually(lambda: "cancelPnLSingle" in sim.stats()["requests"]["17"])
@@ -577,7 +582,7 @@ async def test_a_gateway_that_moves_to_another_port_is_followed(desk, eventually
     async with desk(PUT) as (sim, streamer, heard):
         await eventually(lambda: heard.newest(A, PUT))
         await sim.move_port()
-        await eventually(lambda: streamer.tally.reconnects == 1)
+        await eventually(lambda: streamer.metrics.reconnects == 1)
         await goes_on(streamer, heard)
 
 
@@ -608,7 +613,7 @@ async def test_a_gateway_that_hangs_makes_the_stream_blind_and_is_left(
     desk, eventually, monkeypatch, goes_on
 ):
     monkeypatch.setattr(connection, "SILENCE_S", 0.3)
-    monkeypatch.setattr(IBPositionStreamer, "_backoff_s", lambda _self, _failures: 0.1)
+    monkeypatch.setattr(streamer_module, "RECONNECT", Backoff(first_s=0.1, longest_s=0.1))
     async with desk(PUT, gateway_timeout_s=0.5) as (sim, streamer, heard):
         await eventually(lambda: heard.newest(A, PUT))
         sim.pause()
@@ -621,7 +626,7 @@ async def test_a_frame_longer_than_any_message_ends_the_connection(desk, eventua
     async with desk(PUT) as (sim, streamer, heard):
         await eventually(lambda: heard.newest(A, PUT))
         sim.send_raw(bytes.fromhex("7fffffff41"))
-        await eventually(lambda: streamer.tally.reconnects == 1)
+        await eventually(lambda: streamer.metrics.reconnects == 1)
         await goes_on(streamer, heard)
 
 
@@ -649,7 +654,7 @@ async def test_while_the_gateway_has_lost_ib_nothing_is_told_as_news(desk, lake,
         sim.connectivity("lost")
         await eventually(lambda: streamer.state is SessionState.BLIND)
         values = ConnectionValues(IBConnectionManager(streamer.settings))
-        with pytest.raises(SourceBlindError, match="has been lost"):
+        with pytest.raises(BrokerUnavailableError, match="has been lost"):
             await values.view()
         await values.close()
         await asyncio.sleep(0.5)  # until what was under way is written

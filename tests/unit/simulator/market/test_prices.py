@@ -114,11 +114,11 @@ def test_the_same_seed_walks_the_same_way_whoever_looks() -> None:
 @given(seed=st.integers(0, 2**31), steps=st.integers(0, 60))
 def test_quotes_stay_consistent_on_every_walk(seed: int, steps: int) -> None:
     book = load_book("small")
-    walked = market(book, seed)
+    downloaded = market(book, seed)
     for _ in range(steps):
-        walked.step()
+        downloaded.step()
     for contract in book.contracts.values():
-        quote = walked.quote(contract.conid)
+        quote = downloaded.quote(contract.conid)
         assert quote.mark is not None
         assert quote.mark >= 0
         if quote.bid is None:
@@ -159,10 +159,10 @@ def test_a_worthless_short_option_has_no_bid_and_an_old_last() -> None:
 
 def test_a_cent_quoted_option_is_worth_a_hundredth_in_its_currency() -> None:
     book = load_book("small")
-    walked = market(book)
+    downloaded = market(book)
     conid = 921000004
     assert book.contracts[conid].sec_type is SecType.FOP
-    assert walked.value_price(conid) == pytest.approx((walked.quote(conid).mark or 0) / 100)
+    assert downloaded.value_price(conid) == pytest.approx((downloaded.quote(conid).mark or 0) / 100)
 
 
 def test_mixed_numbers_are_the_same_everywhere() -> None:

@@ -128,7 +128,7 @@ def test_a_clean_end_is_followed_without_waiting_for_its_lease() -> None:
 
 
 def test_a_drain_that_owns_the_login_does_not_keep_the_stream_from_starting() -> None:
-    decided = decide(run(RunState.ENDED, ended_s=1), session=lease("x", owner=Owner.DRAIN))
+    decided = decide(run(RunState.ENDED, ended_s=1), session=lease("x", owner=Owner.REFRESH))
     assert decided.start
 
 

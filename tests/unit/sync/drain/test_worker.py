@@ -12,14 +12,12 @@ from position_sync_dagster.domain.request import QueuedPosition, QueueStatus
 from position_sync_dagster.domain.update import ValueOrigin
 from position_sync_dagster.domain.valuation import Provenance
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.drain.broker_view import (
-    BrokerView,
-    Verdict,
-    answer,
+from position_sync_dagster.sync.decisions.availability import (
     confirmed_at,
+    unavailable_reason,
     unconfirmed,
-    why_blind,
 )
+from position_sync_dagster.sync.drain.broker_view import BrokerView, Verdict, answer
 from position_sync_dagster.sync.drain.worker import plan_batch
 
 NOW = datetime(2026, 3, 4, 15, 30, tzinfo=UTC)
@@ -150,5 +148,5 @@ def session(state, *, alive=True):
 )
 def test_when_the_owners_last_words_count(owner, confirmed_s, blind):
     confirmed = None if confirmed_s is None else NOW - timedelta(seconds=confirmed_s)
-    why = why_blind(owner, confirmed, SETTINGS, NOW)
+    why = unavailable_reason(owner, confirmed, SETTINGS, NOW)
     assert (why is None) if blind is None else (blind in why)

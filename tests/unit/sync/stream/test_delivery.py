@@ -5,22 +5,22 @@ import asyncio
 import pytest
 
 from position_sync_dagster.domain.clock import utc_now
+from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.domain.update import PositionUpdate
 from position_sync_dagster.errors import CommitContentionError, TradingModeError
 from position_sync_dagster.sync.stream import delivery as module
-from position_sync_dagster.sync.stream.delivery import Letter, Mailbox
+from position_sync_dagster.sync.stream.delivery import Delivery, PendingUpdate
 
 
 @pytest.fixture(autouse=True)
 def _quick_retry(monkeypatch):
-    monkeypatch.setattr(module, "RETRY_S", 0.01)
-    monkeypatch.setattr(module, "LAST_RETRY_S", 0.02)
+    monkeypatch.setattr(module, "RETRY", Backoff(first_s=0.01, longest_s=0.02))
     monkeypatch.setattr(module, "END_S", 0.2)
 
 
 def letter(conid, price, arrived=None):
     update = PositionUpdate(conid, "SPY", None, 1.0, price, None, None, None, utc_now())
-    return Letter(update=update, arrived=arrived)
+    return PendingUpdate(update=update, arrived=arrived)
 
 
 class Listener:
@@ -53,7 +53,7 @@ class Table(Listener):
 
 async def test_a_handler_hears_each_update():
     listener = Listener()
-    box = Mailbox(listener)
+    box = Delivery(listener)
     box.put([letter(1, 1.0), letter(2, 2.0)])
     await box.close(timeout_s=5)
     assert listener.heard == [(1, 1.0), (2, 2.0)]
@@ -61,7 +61,7 @@ async def test_a_handler_hears_each_update():
 
 async def test_a_handler_of_batches_gets_each_flush_as_one():
     table = Table()
-    box = Mailbox(table)
+    box = Delivery(table)
     box.put([letter(1, 1.0), letter(2, 2.0)])
     await box.close(timeout_s=5)
     assert table.batches == [[(1, 1.0), (2, 2.0)]]
@@ -69,7 +69,7 @@ async def test_a_handler_of_batches_gets_each_flush_as_one():
 
 async def test_a_slow_table_gets_the_newest_value_of_each_position(eventually):
     table = Table()
-    box = Mailbox(table)
+    box = Delivery(table)
     box.put([letter(1, 1.0)])
     await asyncio.sleep(0)
     await asyncio.sleep(0)
@@ -84,7 +84,7 @@ async def test_a_slow_table_gets_the_newest_value_of_each_position(eventually):
 
 async def test_a_table_that_could_not_commit_gets_the_updates_again_under_newer_ones():
     table = Table(fails=3)
-    box = Mailbox(table)
+    box = Delivery(table)
     box.put([letter(1, 1.0), letter(2, 2.0)])
     await asyncio.sleep(0)
     box.put([letter(2, 3.0)])
@@ -95,7 +95,7 @@ async def test_a_table_that_could_not_commit_gets_the_updates_again_under_newer_
 
 async def test_a_handler_that_raises_is_reported_and_hears_the_next(caplog, eventually):
     listener = Listener(fails=1)
-    box = Mailbox(listener)
+    box = Delivery(listener)
     box.put([letter(1, 1.0)])
     await eventually(lambda: box.failures == 1)
     box.put([letter(1, 2.0)])
@@ -107,7 +107,7 @@ async def test_a_handler_that_raises_is_reported_and_hears_the_next(caplog, even
 async def test_a_handler_that_hangs_harms_no_other_and_does_not_block_the_end(caplog):
     hanging, other = Table(), Listener()
     hanging.open.clear()
-    boxes = [Mailbox(hanging), Mailbox(other)]
+    boxes = [Delivery(hanging), Delivery(other)]
     for box in boxes:
         box.put([letter(1, 1.0)])
     for box in boxes:
@@ -118,14 +118,14 @@ async def test_a_handler_that_hangs_harms_no_other_and_does_not_block_the_end(ca
 
 async def test_latency_counts_from_the_first_tick_behind_a_delivery():
     seen = []
-    box = Mailbox(Table(), on_delivered=seen.append)
+    box = Delivery(Table(), on_delivered=seen.append)
     long_ago = 1_000_000.0
     box.put([letter(1, 1.0, arrived=long_ago)])
     box.put([letter(1, 2.0, arrived=long_ago + 500)])
     await box.close(timeout_s=5)
     (latency,) = seen
     assert latency > 1_000_000
-    box = Mailbox(Table(), on_delivered=seen.append)
+    box = Delivery(Table(), on_delivered=seen.append)
     box.put([letter(1, 1.0)])
     await box.close(timeout_s=5)
     assert len(seen) == 1
@@ -139,7 +139,7 @@ async def test_a_handler_that_raises_for_one_leg_hears_the_others_of_the_flush()
             await super().on_position_update(update)
 
     picky = Picky()
-    box = Mailbox(picky)
+    box = Delivery(picky)
     box.put([letter(conid, 1.0) for conid in (1, 2, 3)])
     await box.close(timeout_s=5)
     assert [conid for conid, _ in picky.heard] == [1, 3]
@@ -148,7 +148,7 @@ async def test_a_handler_that_raises_for_one_leg_hears_the_others_of_the_flush()
 
 async def test_an_error_that_another_try_cannot_mend_is_not_retried():
     table = Table(fails=9, error=TradingModeError("another mode", remedy="move"))
-    box = Mailbox(table)
+    box = Delivery(table)
     box.put([letter(1, 1.0)])
     await box.close(timeout_s=5)
     assert box.failures == 1
@@ -165,7 +165,7 @@ class Panic(BaseException):
 )
 async def test_a_table_that_raises_anything_gets_the_newest_values_again(error, caplog, eventually):
     table = Table(fails=3, error=error)
-    box = Mailbox(table)
+    box = Delivery(table)
     box.put([letter(1, 1.0), letter(2, 2.0)])
     await eventually(lambda: box.failures)
     box.put([letter(2, 3.0)])
@@ -180,7 +180,7 @@ async def test_a_table_that_raises_anything_gets_the_newest_values_again(error, 
 @pytest.mark.parametrize("error", [asyncio.CancelledError(), Panic("overflow")])
 async def test_a_listener_that_raises_anything_hears_the_others_of_the_flush(error):
     listener = Listener(fails=1, error=error)
-    box = Mailbox(listener)
+    box = Delivery(listener)
     box.put([letter(1, 1.0), letter(2, 2.0)])
     await box.close(timeout_s=5)
     assert listener.heard == [(2, 2.0)]
@@ -191,7 +191,7 @@ async def test_a_handler_that_fails_at_every_update_says_so_once_in_a_while(
     monkeypatch, caplog, eventually
 ):
     monkeypatch.setattr(module, "SPARE_S", 0.2)
-    box = Mailbox(Listener(fails=10**6))
+    box = Delivery(Listener(fails=10**6))
     for failures in (200, 400):
         box.put([letter(conid, 1.0) for conid in range(200)])
         await eventually(lambda count=failures: box.failures == count)
@@ -209,7 +209,7 @@ async def test_a_handler_that_raises_before_it_is_awaited_is_reported():
         def on_position_update(self, update):
             raise RuntimeError("no coroutine")
 
-    box = Mailbox(Plain())
+    box = Delivery(Plain())
     box.put([letter(1, 1.0)])
     await box.close(timeout_s=5)
     assert box.failures == 1
@@ -225,7 +225,7 @@ async def test_a_handler_that_cancels_its_own_delivery_is_served_again(eventuall
             await super().on_position_updates(updates)
 
     table = Cancelling(fails=1)
-    box = Mailbox(table)
+    box = Delivery(table)
     box.put([letter(1, 1.0), letter(2, 2.0)])
     await eventually(lambda: box._task.done())
     box.put([letter(1, 3.0)])
@@ -243,7 +243,7 @@ async def test_the_end_of_a_mailbox_ends_its_task_whatever_the_handler_makes_of_
                 if not swallowed:
                     raise RuntimeError("not now") from None
 
-    box = Mailbox(Stubborn())
+    box = Delivery(Stubborn())
     box.put([letter(1, 1.0)])
     await asyncio.sleep(0)
     task = box._task
@@ -256,7 +256,7 @@ async def test_a_handler_that_hangs_is_reported_while_it_hangs(monkeypatch, capl
     monkeypatch.setattr(module, "SLOW_S", 0.05)
     table = Table()
     table.open.clear()
-    box = Mailbox(table)
+    box = Delivery(table)
     box.put([letter(1, 1.0), letter(2, 2.0)])
     await eventually(lambda: "Table has been busy with 2 updates for more than" in caplog.text)
     table.open.set()

@@ -11,7 +11,7 @@ from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.domain.quote import Quote
 from position_sync_dagster.domain.valuation import Provenance
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.stream.pricing import Revaluer
+from position_sync_dagster.sync.stream.pricing import StreamPricer
 
 START = datetime(2026, 3, 4, 15, 30, tzinfo=UTC)
 SETTINGS = Settings(_env_file=None, max_mark_age_s=120)
@@ -24,7 +24,7 @@ class Desk:
     """A revaluer beside two lines; `flush` gives the source of the quiet holding's row, if any."""
 
     def __init__(self):
-        self.revaluer = Revaluer(SimpleNamespace(magnifier=lambda _conid: 1), settings=SETTINGS)
+        self.revaluer = StreamPricer(SimpleNamespace(magnifier=lambda _conid: 1), settings=SETTINGS)
         self.ticks = {}
 
     def flush(self, after_s, *ticked, back=timedelta()):
@@ -32,7 +32,7 @@ class Desk:
         for conid in ticked:
             self.ticks[conid] = now
         connection = SimpleNamespace(
-            feed=SimpleNamespace(walked={"A"}, get=self._holding),
+            feed=SimpleNamespace(downloaded={"A"}, get=self._holding),
             lines=SimpleNamespace(quote=self._quote),
         )
         self.revaluer.mark([KEY])
@@ -75,7 +75,7 @@ def test_no_quote_counts_when_no_line_has_ticked_for_long(desk):
 
 
 def test_what_came_before_a_farm_broke_counts_again_with_its_next_tick(desk):
-    desk.revaluer.distrust(START + timedelta(seconds=1))
+    desk.revaluer.invalidate_quotes(START + timedelta(seconds=1))
     assert desk.flush(2, BUSY) == "PORTFOLIO"
     assert desk.flush(3, BUSY) == "PORTFOLIO"
     assert desk.flush(4, QUIET) == "TICK"
@@ -83,7 +83,7 @@ def test_what_came_before_a_farm_broke_counts_again_with_its_next_tick(desk):
 
 def test_a_clock_that_is_set_back_makes_quotes_wait_for_their_next_tick(desk):
     hour = timedelta(hours=1)
-    desk.revaluer.distrust(START + timedelta(seconds=1))
+    desk.revaluer.invalidate_quotes(START + timedelta(seconds=1))
     assert desk.flush(2, BUSY, back=hour) == "PORTFOLIO"
     desk.ticks[QUIET] = START + timedelta(seconds=3) - hour
     assert desk.flush(4, BUSY, back=hour) == "TICK"

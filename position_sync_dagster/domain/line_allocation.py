@@ -1,0 +1,206 @@
+"""Who gets a market data line: demand, priority, allocation and the limit of lines; pure.
+
+Intervals are measured in seconds of a monotonic clock: the wall clock may jump.
+"""
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from math import inf
+
+from position_sync_dagster.domain.broker_position import BrokerPosition
+from position_sync_dagster.domain.leg import ActiveContract, LegState
+from position_sync_dagster.domain.retry import Backoff
+
+PROBE_STEP = 5
+"""A limit learned from code 101 is first probed with so many lines above the reserve."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Demand:
+    """A conid that a strategy wants streamed and that some account holds."""
+
+    conid: int
+    priority: int
+    since: datetime
+    strategy: str
+
+
+def demands(
+    holdings: Iterable[BrokerPosition],
+    legs: Iterable[ActiveContract],
+    *,
+    sec_types: Iterable[str],
+) -> list[Demand]:
+    """List the conids that want a line: active in an account that holds them.
+
+    The leg of the best priority speaks for its conid, as old as the oldest.
+    """
+    allowed = frozenset(sec_types)
+    held: dict[int, set[str]] = {}
+    for holding in holdings:
+        if holding.position and holding.instrument.sec_type in allowed:
+            held.setdefault(holding.instrument.conid, set()).add(holding.account)
+    wanted: dict[int, Demand] = {}
+    for leg in legs:
+        accounts = held.get(leg.conid)
+        if not accounts or leg.removed_at is not None:
+            continue
+        if leg.account is not None and leg.account not in accounts:
+            continue
+        before = wanted.get(leg.conid)
+        first = before is None or leg.priority < before.priority
+        wanted[leg.conid] = Demand(
+            conid=leg.conid,
+            priority=leg.priority if before is None or first else before.priority,
+            since=min(leg.added_at, before.since) if before else leg.added_at,
+            strategy=leg.strategy_id if before is None or first else before.strategy,
+        )
+    return list(wanted.values())
+
+
+def rank(demand: Demand, held: Collection[int]) -> tuple[int, bool, datetime, int]:
+    """Give the order of demands: the smaller is served first.
+
+    Lower priority number first; then who holds a line already (a line is not passed to and
+    fro); then the older leg; then the smaller conid.
+    """
+    return (demand.priority, demand.conid not in held, demand.since, demand.conid)
+
+
+def allocate_lines(
+    wanted: Iterable[Demand],
+    held: Mapping[int, float],
+    *,
+    limit: int,
+    reserve: int,
+    now: float,
+    min_hold_s: float,
+) -> frozenset[int]:
+    """Choose the conids that hold a line from now on, by `rank`; never take above limit − reserve.
+
+    A line younger than `min_hold_s` is kept, whoever wants it, and counts. Lines that the gateway
+    has granted are kept so even above a limit that fell meanwhile; none is added then.
+
+    Args:
+        held: conid → when its line was taken.
+
+    >>> from datetime import UTC
+    >>> at = datetime(2026, 1, 2, tzinfo=UTC)
+    >>> legs = [Demand(conid=c, priority=1, since=at, strategy="s") for c in (3, 1, 2)]
+    >>> sorted(allocate_lines(legs, {}, limit=3, reserve=1, now=0.0, min_hold_s=5.0))
+    [1, 2]
+    """
+    chosen = {conid for conid, since in held.items() if now - since < min_hold_s}
+    free = limit - reserve - len(chosen)
+    if free > 0:
+        others = (demand for demand in wanted if demand.conid not in chosen)
+        ranked = sorted(others, key=lambda demand: rank(demand, held))
+        chosen.update(demand.conid for demand in ranked[:free])
+    return frozenset(chosen)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LineLimit:
+    """How many lines there are: as configured, or as the gateway showed by code 101.
+
+    A learned limit is probed upwards: the first time above the reserve, so that the gateway is
+    really asked, then twice as far each time that it gave more. A probe that is refused makes
+    the next one wait twice as long; one that was granted ends that.
+
+    Attributes:
+        configured: Never more than this.
+        reserve: Of these, always left free.
+        wait: How long a learned limit stands before it is probed.
+        given: Lines that the gateway gave when it refused one; None: it refuses none.
+        raised: Lines above `given` that are probed; 0 before a probe.
+        failures: Probes that were refused since one was granted.
+
+    >>> wait = Backoff(first_s=60, longest_s=900)
+    >>> limit = LineLimit(configured=100, reserve=5, wait=wait)
+    >>> limit = limit.refused(61, now=0.0).refused(60, now=0.1)
+    >>> limit.lines, limit.probed(60, now=59.0).lines, limit.probed(60, now=61.0).lines
+    (60, 60, 70)
+    """
+
+    configured: int
+    reserve: int
+    wait: Backoff
+    given: int | None = None
+    raised: int = 0
+    failures: int = 0
+    probe_at: float = inf
+
+    @property
+    def lines(self) -> int:
+        """Give the number of lines, the reserve included."""
+        if self.given is None:
+            return self.configured
+        return min(self.configured, self.given + self.raised)
+
+    def refused(self, in_use: int, now: float) -> "LineLimit":
+        """Learn from code 101 that the gateway gives no more than are in use.
+
+        Of a burst of refusals each but the last learns too little; only its first can be
+        the answer to a probe.
+        """
+        failures = self.failures + (self.raised > 0)
+        return replace(
+            self,
+            given=min(in_use, self.configured),
+            raised=0,
+            failures=failures,
+            probe_at=now + self.wait.delay_s(failures + 1),
+        )
+
+    def probed(self, in_use: int, now: float) -> "LineLimit":
+        """Try more lines where it is time; a probe that nobody made use of goes on."""
+        if self.given is None or now < self.probe_at:
+            return self
+        granted = self.raised > 0 and in_use > self.given
+        if granted and self.lines == self.configured:
+            return replace(self, given=None, raised=0, failures=0, probe_at=inf)
+        raised = self.raised or self.reserve + PROBE_STEP
+        return replace(
+            self,
+            raised=2 * raised if granted else raised,
+            failures=0 if granted else self.failures,
+            probe_at=now + self.wait.first_s,
+        )
+
+
+def reason(
+    conid: int,
+    state: LegState,
+    *,
+    wanted: Mapping[int, Demand],
+    lines: Collection[int],
+    denied: str | None,
+    limit: LineLimit,
+) -> str:
+    """Say why a holding of a conid goes the way that it goes now.
+
+    Args:
+        wanted: conid → its demand.
+        lines: The conids that hold a line.
+        denied: Why the conid has no live market data, else None.
+    """
+    demand = wanted.get(conid)
+    if state is LegState.CLOSED:
+        return "the position is closed"
+    if state is LegState.MONITORED:
+        where = "any more" if demand is None else "in this account"
+        return f"no active strategy holds it {where}"
+    if denied is not None:
+        return denied
+    if state is LegState.STREAMED:
+        return "a line is free"
+    if demand is not None:
+        before_it = sum(rank(other, lines) < rank(demand, lines) for other in wanted.values())
+        if limit.given is not None and before_it < limit.configured - limit.reserve:
+            return f"the gateway gave only {limit.given} lines"
+        first = [wanted[c] for c in lines if c in wanted and wanted[c].priority < demand.priority]
+        if first:
+            next_better = max(first, key=lambda other: rank(other, lines))
+            return f"strategy {next_better.strategy} of priority {next_better.priority} comes first"
+    return f"all {len(lines)} lines are taken"
