@@ -33,8 +33,8 @@ from position_sync_dagster.simulator.errors import (
     SimulatorError,
 )
 from position_sync_dagster.simulator.options import Options
+from position_sync_dagster.simulator.program import run
 from position_sync_dagster.simulator.server import Simulator
-from position_sync_dagster.simulator.service import run
 
 __all__ = [
     "ActionError",

@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from position_sync_dagster.simulator.service import run
+from position_sync_dagster.simulator.program import run
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -10,13 +10,13 @@ from types import TracebackType
 from typing import Any
 
 from position_sync_dagster.simulator.books.book import Book
+from position_sync_dagster.simulator.clients.connection import Session
+from position_sync_dagster.simulator.clients.stats import OrderMessage
 from position_sync_dagster.simulator.control.control_port import ControlPort
 from position_sync_dagster.simulator.control.faults import Faults, as_dict
 from position_sync_dagster.simulator.errors import PortTakenError
-from position_sync_dagster.simulator.gateway import Gateway
+from position_sync_dagster.simulator.gateway.gateway import Gateway
 from position_sync_dagster.simulator.options import Options
-from position_sync_dagster.simulator.session import Session
-from position_sync_dagster.simulator.stats import OrderMessage
 
 log = logging.getLogger(__name__)
 

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
 from position_sync_dagster.simulator.accounts.ledger import Holding, Ledger
+from position_sync_dagster.simulator.clients.connection import Session
 from position_sync_dagster.simulator.market.market import Market
 from position_sync_dagster.simulator.protocol import messages
 from position_sync_dagster.simulator.protocol.messages import Fields
 from position_sync_dagster.simulator.protocol.requests import Request
-from position_sync_dagster.simulator.session import Session
 
 UNSUBSCRIBED = "API client has been unsubscribed from account data."
 

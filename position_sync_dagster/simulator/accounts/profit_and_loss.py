@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 from position_sync_dagster.simulator.accounts.account_data import AccountDesk
 from position_sync_dagster.simulator.accounts.ledger import Ledger
+from position_sync_dagster.simulator.clients.connection import Session
 from position_sync_dagster.simulator.market.market import Market
 from position_sync_dagster.simulator.protocol import messages
 from position_sync_dagster.simulator.protocol.requests import Request
-from position_sync_dagster.simulator.session import Session
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,11 +10,11 @@ import asyncio
 from typing import Any, Literal
 
 from position_sync_dagster.simulator.accounts.ledger import Holding
+from position_sync_dagster.simulator.clients.connection import Session
 from position_sync_dagster.simulator.errors import ActionError
-from position_sync_dagster.simulator.gateway import Gateway
+from position_sync_dagster.simulator.gateway.gateway import Gateway
 from position_sync_dagster.simulator.market.market import Pin
 from position_sync_dagster.simulator.protocol import messages
-from position_sync_dagster.simulator.session import Session
 
 Connectivity = Literal["lost", "restored_data_lost", "restored_data_kept"]
 

@@ -6,15 +6,15 @@ import time
 from collections.abc import Callable
 
 from position_sync_dagster.simulator.books.book import Book
+from position_sync_dagster.simulator.clients.connection import Session
 from position_sync_dagster.simulator.errors import ActionError
-from position_sync_dagster.simulator.market import ticks
-from position_sync_dagster.simulator.market.lines import Line, Lines
 from position_sync_dagster.simulator.market.market import Market
-from position_sync_dagster.simulator.market.tick_log import TickLog
+from position_sync_dagster.simulator.market_data import ticks
+from position_sync_dagster.simulator.market_data.lines import Line, Lines
+from position_sync_dagster.simulator.market_data.tick_log import TickLog
 from position_sync_dagster.simulator.protocol import messages
 from position_sync_dagster.simulator.protocol.contract import Contract
 from position_sync_dagster.simulator.protocol.requests import Request
-from position_sync_dagster.simulator.session import Session
 
 UNKNOWN_CONTRACT = "No security definition has been found for the request"
 NOT_SUBSCRIBED = "Requested market data is not subscribed."

@@ -8,13 +8,13 @@ from collections import deque
 from datetime import UTC, datetime
 from typing import Protocol, cast
 
+from position_sync_dagster.simulator.clients.stats import Stats
 from position_sync_dagster.simulator.errors import MalformedRequestError, WireError
 from position_sync_dagster.simulator.protocol import messages, requests, wire
 from position_sync_dagster.simulator.protocol.message_ids import NAMES
 from position_sync_dagster.simulator.protocol.messages import Fields
 from position_sync_dagster.simulator.protocol.request_ids import ORDER_REQUESTS
 from position_sync_dagster.simulator.protocol.requests import Request
-from position_sync_dagster.simulator.stats import Stats
 
 log = logging.getLogger(__name__)
 

@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from position_sync_dagster.simulator.clients.connection import Session
 from position_sync_dagster.simulator.market.market import Quote
 from position_sync_dagster.simulator.protocol.contract import Contract
-from position_sync_dagster.simulator.session import Session
 
 
 @dataclass(slots=True, kw_only=True)

@@ -11,18 +11,18 @@ from position_sync_dagster.simulator.accounts.account_data import AccountDesk
 from position_sync_dagster.simulator.accounts.ledger import Ledger
 from position_sync_dagster.simulator.accounts.profit_and_loss import ProfitDesk
 from position_sync_dagster.simulator.books.book import Book
-from position_sync_dagster.simulator.dispatch import ANSWERS
-from position_sync_dagster.simulator.market.lines import Lines
+from position_sync_dagster.simulator.clients.connection import Session
+from position_sync_dagster.simulator.clients.stats import OrderMessage, Stats
+from position_sync_dagster.simulator.gateway.dispatch import ANSWERS
+from position_sync_dagster.simulator.gateway.reference_data import ReferenceDesk
 from position_sync_dagster.simulator.market.market import Market
-from position_sync_dagster.simulator.market.market_data import MarketDataDesk
-from position_sync_dagster.simulator.market.tick_log import TickLog
+from position_sync_dagster.simulator.market_data.lines import Lines
+from position_sync_dagster.simulator.market_data.market_data import MarketDataDesk
+from position_sync_dagster.simulator.market_data.tick_log import TickLog
 from position_sync_dagster.simulator.options import Options
 from position_sync_dagster.simulator.protocol import messages
 from position_sync_dagster.simulator.protocol.request_ids import ORDER_REQUESTS
 from position_sync_dagster.simulator.protocol.requests import Request
-from position_sync_dagster.simulator.reference import ReferenceDesk
-from position_sync_dagster.simulator.session import Session
-from position_sync_dagster.simulator.stats import OrderMessage, Stats
 
 MAX_CLIENTS = 32
 """IB's limit of API clients on one gateway."""

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from position_sync_dagster.simulator.books.book import Book
-from position_sync_dagster.simulator.market.market_data import UNKNOWN_CONTRACT
+from position_sync_dagster.simulator.clients.connection import Session
+from position_sync_dagster.simulator.market_data.market_data import UNKNOWN_CONTRACT
 from position_sync_dagster.simulator.protocol import messages
 from position_sync_dagster.simulator.protocol.contract import Contract
 from position_sync_dagster.simulator.protocol.contract_details import contract_details
 from position_sync_dagster.simulator.protocol.requests import Request
-from position_sync_dagster.simulator.session import Session
 
 _NO_HISTORY = "Historical Market Data Service error message:No historical market data"
 REFUSALS = {

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from position_sync_dagster.simulator.clients.connection import Session
+from position_sync_dagster.simulator.gateway.reference_data import REFUSALS
 from position_sync_dagster.simulator.protocol import messages
 from position_sync_dagster.simulator.protocol.requests import Request
-from position_sync_dagster.simulator.reference import REFUSALS
-from position_sync_dagster.simulator.session import Session
 
 if TYPE_CHECKING:
-    from position_sync_dagster.simulator.gateway import Gateway
+    from position_sync_dagster.simulator.gateway.gateway import Gateway
 
 Answer = Callable[["Gateway", Session, Request], None]
 

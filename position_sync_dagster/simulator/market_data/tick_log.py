@@ -6,7 +6,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
-from position_sync_dagster.simulator.market.ticks import PRICE_NAMES
+from position_sync_dagster.simulator.market_data.ticks import PRICE_NAMES
 from position_sync_dagster.simulator.protocol.messages import Fields
 
 
