@@ -29,7 +29,7 @@ from position_sync_dagster.simulator.books.loader import load_book
 from position_sync_dagster.simulator.errors import (
     ActionError,
     BookError,
-    PortTakenError,
+    PortInUseError,
     SimulatorError,
 )
 from position_sync_dagster.simulator.options import Options
@@ -41,7 +41,7 @@ __all__ = [
     "Book",
     "BookError",
     "Options",
-    "PortTakenError",
+    "PortInUseError",
     "Simulator",
     "SimulatorError",
     "load_book",

@@ -43,7 +43,7 @@ class OptionError(SimulatorError):
     """Say which option of the simulator makes no sense."""
 
 
-class PortTakenError(SimulatorError):
+class PortInUseError(SimulatorError):
     """Say that an address cannot be listened on."""
 
     def __init__(self, host: str, port: int, reason: str) -> None:

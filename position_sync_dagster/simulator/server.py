@@ -10,11 +10,11 @@ from types import TracebackType
 from typing import Any
 
 from position_sync_dagster.simulator.books.book import Book
-from position_sync_dagster.simulator.clients.connection import Session
+from position_sync_dagster.simulator.clients.connection import ClientConnection
 from position_sync_dagster.simulator.clients.stats import OrderMessage
 from position_sync_dagster.simulator.control.control_port import ControlPort
 from position_sync_dagster.simulator.control.faults import Faults, as_dict
-from position_sync_dagster.simulator.errors import PortTakenError
+from position_sync_dagster.simulator.errors import PortInUseError
 from position_sync_dagster.simulator.gateway.gateway import Gateway
 from position_sync_dagster.simulator.options import Options
 
@@ -32,7 +32,7 @@ class Simulator(Faults):
             sim.fill("DUSIM0001", 921000001, -1)
             assert not sim.orders_received
 
-    Port 0 takes any free one. `control_port` None opens no control port. Raises PortTakenError.
+    Port 0 takes any free one. `control_port` None opens no control port. Raises PortInUseError.
     All methods belong to the event loop that entered the context.
     """
 
@@ -142,10 +142,10 @@ class Simulator(Faults):
             if not 0 <= port <= LAST_PORT:
                 raise OSError("there is no such port")
             self._server = await loop.create_server(
-                lambda: Session(self._gateway), self.host, port, backlog=128
+                lambda: ClientConnection(self._gateway), self.host, port, backlog=128
             )
         except OSError as problem:
-            raise PortTakenError(self.host, port, problem.strerror or str(problem)) from problem
+            raise PortInUseError(self.host, port, problem.strerror or str(problem)) from problem
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def _stop_listening(self) -> None:
@@ -164,8 +164,8 @@ class Simulator(Faults):
             f"Please reconnect on the new port - {self.port}"
         )
         self.send_error(1300, text)
-        for session in list(self._gateway.sessions.values()):
-            session.close()
+        for client in list(self._gateway.clients.values()):
+            client.close()
         if old is not None:
             old.close()
         return self.port
@@ -184,6 +184,6 @@ class Simulator(Faults):
         while self._server is None:
             try:
                 await self._listen(port)
-            except PortTakenError as problem:
+            except PortInUseError as problem:
                 log.warning("the gateway cannot come back yet: %s", problem)
                 await asyncio.sleep(RETRY_S)

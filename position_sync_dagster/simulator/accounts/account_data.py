@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
 from position_sync_dagster.simulator.accounts.ledger import Holding, Ledger
-from position_sync_dagster.simulator.clients.connection import Session
+from position_sync_dagster.simulator.clients.connection import ClientConnection
 from position_sync_dagster.simulator.market.market import Market
 from position_sync_dagster.simulator.protocol import messages
 from position_sync_dagster.simulator.protocol.messages import Fields
@@ -15,7 +15,7 @@ from position_sync_dagster.simulator.protocol.requests import Request
 UNSUBSCRIBED = "API client has been unsubscribed from account data."
 
 
-class AccountDesk:
+class AccountDataService:
     """Serve what belongs to accounts. None of it uses a market data line."""
 
     def __init__(
@@ -32,9 +32,9 @@ class AccountDesk:
         self._now = now
         self._later = later
         self._refresh_interval_s = refresh_interval_s
-        self._positions: set[Session] = set()
-        self._feeds: dict[Session, str] = {}
-        self._feed_runs: dict[Session, object] = {}
+        self._positions: set[ClientConnection] = set()
+        self._feeds: dict[ClientConnection, str] = {}
+        self._feed_runs: dict[ClientConnection, object] = {}
         self._late: list[Holding] = []
         self.silent = False
 
@@ -49,26 +49,26 @@ class AccountDesk:
             return {"account": account, "clients": sorted(clients)}
         return None
 
-    def subscribe_positions(self, session: Session) -> None:
+    def subscribe_positions(self, client: ClientConnection) -> None:
         """Send all positions of all accounts, their end, and changes from now on."""
-        self._positions.add(session)
+        self._positions.add(client)
         for holding in self._ledger.holdings():
-            session.send(_position(holding))
-        session.send(messages.position_end())
+            client.send(_position(holding))
+        client.send(messages.position_end())
 
-    def cancel_positions(self, session: Session) -> None:
-        self._positions.discard(session)
+    def cancel_positions(self, client: ClientConnection) -> None:
+        self._positions.discard(client)
 
-    def positions_multi(self, session: Session, request: Request) -> None:
-        account = self.account_of(session, request)
+    def positions_multi(self, client: ClientConnection, request: Request) -> None:
+        account = self.account_of(client, request)
         if account is None:
             return
         for held in self._ledger.holdings(account):
             row = (account, held.contract, held.quantity, held.average_cost)
-            session.send(messages.position_multi(request.req_id, *row))
-        session.send(messages.position_multi_end(request.req_id))
+            client.send(messages.position_multi(request.req_id, *row))
+        client.send(messages.position_multi_end(request.req_id))
 
-    def account_updates(self, session: Session, request: Request) -> None:
+    def account_updates(self, client: ClientConnection, request: Request) -> None:
         """Answer reqAccountUpdates.
 
         One account at a time over all clients of a login: another client's other account gets
@@ -76,50 +76,50 @@ class AccountDesk:
         first one, which 2100 says.
         """
         if not request.subscribe:
-            if self._feeds.pop(session, None) is not None:
-                self._feed_runs.pop(session, None)
-            session.send(messages.error(-1, 2100, UNSUBSCRIBED))
+            if self._feeds.pop(client, None) is not None:
+                self._feed_runs.pop(client, None)
+            client.send(messages.error(-1, 2100, UNSUBSCRIBED))
             return
         account = request.account or (self.names[0] if len(self.names) == 1 else "")
         if account not in self._ledger.accounts:
             text = f"Error validating request.-'bU' : cause - Invalid account code '{account}'."
-            session.send(messages.error(-1, 321, text))
+            client.send(messages.error(-1, 321, text))
             return
-        others = {s: a for s, a in self._feeds.items() if s is not session and a != account}
+        others = {s: a for s, a in self._feeds.items() if s is not client and a != account}
         if others:
             clients = ", ".join(str(s.client_id) for s in others)
             text = (
                 "Unable to subscribe to account as the following clients are subscribed to a "
                 f"different account: {clients} ({next(iter(others.values()))})"
             )
-            session.send(messages.error(-1, 2101, text))
+            client.send(messages.error(-1, 2101, text))
             return
-        if self._feeds.get(session, account) != account:
-            session.send(messages.error(-1, 2100, UNSUBSCRIBED))
-        self._feeds[session] = account
-        self._download(session, account)
-        session.send(messages.account_download_end(account))
+        if self._feeds.get(client, account) != account:
+            client.send(messages.error(-1, 2100, UNSUBSCRIBED))
+        self._feeds[client] = account
+        self._download(client, account)
+        client.send(messages.account_download_end(account))
         run = object()
-        self._feed_runs[session] = run
-        self._later(self._refresh_interval_s, lambda: self._refresh(session, run))
+        self._feed_runs[client] = run
+        self._later(self._refresh_interval_s, lambda: self._refresh(client, run))
 
-    def _refresh(self, session: Session, run: object) -> None:
-        account = self._feeds.get(session)
-        if self._feed_runs.get(session) is not run or account is None:
+    def _refresh(self, client: ClientConnection, run: object) -> None:
+        account = self._feeds.get(client)
+        if self._feed_runs.get(client) is not run or account is None:
             return
         if not self.silent:
-            self._download(session, account)
-            session.flush()
-        self._later(self._refresh_interval_s, lambda: self._refresh(session, run))
+            self._download(client, account)
+            client.flush()
+        self._later(self._refresh_interval_s, lambda: self._refresh(client, run))
 
-    def _download(self, session: Session, account: str) -> None:
+    def _download(self, client: ClientConnection, account: str) -> None:
         for tag, value, currency in self._values(account):
-            session.send(messages.account_value(account, tag, value, currency))
+            client.send(messages.account_value(account, tag, value, currency))
         clock = self._clock()
         for holding in self._ledger.holdings(account):
-            session.send(self._portfolio(holding))
-            session.send(clock)
-        session.send(clock)
+            client.send(self._portfolio(holding))
+            client.send(clock)
+        client.send(clock)
 
     def _clock(self) -> Fields:
         return messages.account_time(datetime.fromtimestamp(self._now(), UTC).strftime("%H:%M"))
@@ -171,45 +171,45 @@ class AccountDesk:
         ):
             yield tag, f"{amount:.2f}", currency
 
-    def account_of(self, session: Session, request: Request) -> str | None:
+    def account_of(self, client: ClientConnection, request: Request) -> str | None:
         """Return the account that a request means, or refuse it with 321 and return None."""
         if request.account in self._ledger.accounts:
             return request.account
         if not request.account and len(self.names) == 1:
             return self.names[0]
         text = f"Error validating request.-'bV' : cause - Invalid account code '{request.account}'."
-        session.send(messages.error(request.req_id, 321, text))
+        client.send(messages.error(request.req_id, 321, text))
         return None
 
-    def account_updates_multi(self, session: Session, request: Request) -> None:
-        account = self.account_of(session, request)
+    def account_updates_multi(self, client: ClientConnection, request: Request) -> None:
+        account = self.account_of(client, request)
         if account is None:
             return
         for tag, value, currency in self._values(account):
             row = (request.req_id, account, tag, value, currency)
-            session.send(messages.account_update_multi(*row))
-        session.send(messages.account_update_multi_end(request.req_id))
+            client.send(messages.account_update_multi(*row))
+        client.send(messages.account_update_multi_end(request.req_id))
 
-    def summary(self, session: Session, request: Request) -> None:
+    def summary(self, client: ClientConnection, request: Request) -> None:
         """Answer reqAccountSummary with the values that exist, for every account."""
         for account in self.names:
             for tag, value, currency in self._values(account):
                 row = (request.req_id, account, tag, value, currency)
-                session.send(messages.account_summary(*row))
-        session.send(messages.account_summary_end(request.req_id))
+                client.send(messages.account_summary(*row))
+        client.send(messages.account_summary_end(request.req_id))
 
     def changed(self, holding: Holding) -> None:
         """Tell everybody concerned about one changed row; after a silence if there is one."""
         if self.silent:
             self._late.append(holding)
             return
-        for session in self._positions:
-            session.send(_position(holding))
+        for client in self._positions:
+            client.send(_position(holding))
         clock = self._clock()
-        for session, account in self._feeds.items():
+        for client, account in self._feeds.items():
             if account == holding.account:
-                session.send(self._portfolio(holding))
-                session.send(clock)
+                client.send(self._portfolio(holding))
+                client.send(clock)
 
     def speak(self) -> None:
         """End the silence, and tell what changed in it."""
@@ -218,10 +218,10 @@ class AccountDesk:
         for holding in late:
             self.changed(holding)
 
-    def forget(self, session: Session | None = None) -> None:
+    def forget(self, client: ClientConnection | None = None) -> None:
         """End every subscription of one client, or of all."""
         for each in {*self._positions, *self._feeds}:
-            if session in (None, each):
+            if client in (None, each):
                 self._positions.discard(each)
                 self._feeds.pop(each, None)
                 self._feed_runs.pop(each, None)

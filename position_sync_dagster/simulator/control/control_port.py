@@ -16,7 +16,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from position_sync_dagster.simulator.control.actions import ACTIONS, check, perform
-from position_sync_dagster.simulator.errors import ActionError, PortTakenError
+from position_sync_dagster.simulator.errors import ActionError, PortInUseError
 
 if TYPE_CHECKING:
     from position_sync_dagster.simulator.server import Simulator
@@ -53,7 +53,7 @@ class ControlPort:
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Listen; raises PortTakenError."""
+        """Listen; raises PortInUseError."""
         listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -61,7 +61,7 @@ class ControlPort:
         except (OSError, OverflowError) as problem:
             listener.close()
             reason = getattr(problem, "strerror", None) or str(problem)
-            raise PortTakenError(LOCALHOST, self.port, reason) from problem
+            raise PortInUseError(LOCALHOST, self.port, reason) from problem
         self.port = listener.getsockname()[1]
         config = uvicorn.Config(
             self._app(),
@@ -132,7 +132,7 @@ class ControlPort:
             result = await perform(self._simulator, name, check(name, given))
         except ActionError as problem:
             return _problem(422, problem.field, problem.cause)
-        except PortTakenError as problem:
+        except PortInUseError as problem:
             return _problem(422, "port", str(problem))
         return JSONResponse({"ok": True, "result": result})
 

@@ -10,7 +10,7 @@ import asyncio
 from typing import Any, Literal
 
 from position_sync_dagster.simulator.accounts.ledger import Holding
-from position_sync_dagster.simulator.clients.connection import Session
+from position_sync_dagster.simulator.clients.connection import ClientConnection
 from position_sync_dagster.simulator.errors import ActionError
 from position_sync_dagster.simulator.gateway.gateway import Gateway
 from position_sync_dagster.simulator.market.market import Pin
@@ -72,34 +72,34 @@ class Faults:
         self._gateway.flush()
         return as_dict(holding)
 
-    def _sessions(self, client_id: int | None) -> list[Session]:
-        sessions = self._gateway.sessions
+    def _clients(self, client_id: int | None) -> list[ClientConnection]:
+        clients = self._gateway.clients
         if client_id is None:
-            return list(sessions.values())
-        if client_id not in sessions:
+            return list(clients.values())
+        if client_id not in clients:
             raise ActionError("client_id", f"no client {client_id} is connected")
-        return [sessions[client_id]]
+        return [clients[client_id]]
 
     def disconnect(self, client_id: int | None = None, busy_s: float = 0.0) -> int:
         """Cut one client or all, and return how many; their ids answer 326 for `busy_s`."""
-        sessions = self._sessions(client_id)
+        clients = self._clients(client_id)
         until = asyncio.get_running_loop().time() + busy_s
-        for session in sessions:
-            if busy_s and session.client_id is not None:
-                self._gateway.busy_ids[session.client_id] = until
-            session.abort()
-        return len(sessions)
+        for client in clients:
+            if busy_s and client.client_id is not None:
+                self._gateway.busy_ids[client.client_id] = until
+            client.abort()
+        return len(clients)
 
     def send_error(
         self, code: int, text: str | None = None, req_id: int = -1, client_id: int | None = None
     ) -> int:
         """Send an error message with any code to one client or all; nothing else happens."""
-        sessions = self._sessions(client_id)
+        clients = self._clients(client_id)
         shown = ERROR_TEXTS.get(code, f"Simulated error {code}") if text is None else text
-        for session in sessions:
-            session.send(messages.error(req_id, code, shown))
-            session.flush()
-        return len(sessions)
+        for client in clients:
+            client.send(messages.error(req_id, code, shown))
+            client.flush()
+        return len(clients)
 
     def connectivity(self, state: Connectivity) -> None:
         """Lose the connection to IB (1100), or get it back without (1101) or with (1102) data.
@@ -177,7 +177,7 @@ class Faults:
         """Hold the quote of a contract: no bid, crossed, half, none; `release` lets it go."""
         if self._gateway.data.contract(conid) is None:
             raise ActionError("conid", f"no contract of the book has conid {conid}")
-        pin = Pin(bid=bid, ask=ask, last=last, mark=mark, frozen_mark=no_mark)
+        pin = Pin(bid=bid, ask=ask, last=last, mark=mark, no_mark=no_mark)
         self._gateway.market.pin(conid, None if release else pin)
 
     def freeze(self, frozen: bool = True) -> None:
@@ -186,11 +186,11 @@ class Faults:
 
     def send_raw(self, data: bytes, client_id: int | None = None) -> int:
         """Send bytes as they are: garbage, half frames, huge lengths."""
-        sessions = self._sessions(client_id)
-        for session in sessions:
-            session.send_raw(data)
-            session.flush()
-        return len(sessions)
+        clients = self._clients(client_id)
+        for client in clients:
+            client.send_raw(data)
+            client.flush()
+        return len(clients)
 
     def reset_day(self) -> None:
         """Forget the rows closed today and today's realized profits."""

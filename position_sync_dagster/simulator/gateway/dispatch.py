@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from position_sync_dagster.simulator.clients.connection import Session
+from position_sync_dagster.simulator.clients.connection import ClientConnection
 from position_sync_dagster.simulator.gateway.reference_data import REFUSALS
 from position_sync_dagster.simulator.protocol import messages
 from position_sync_dagster.simulator.protocol.requests import Request
@@ -13,50 +13,50 @@ from position_sync_dagster.simulator.protocol.requests import Request
 if TYPE_CHECKING:
     from position_sync_dagster.simulator.gateway.gateway import Gateway
 
-Answer = Callable[["Gateway", Session, Request], None]
+Answer = Callable[["Gateway", ClientConnection, Request], None]
 
 
-def _market_data(gateway: Gateway, session: Session, request: Request) -> None:
-    gateway.data.request(session, request)
+def _market_data(gateway: Gateway, client: ClientConnection, request: Request) -> None:
+    gateway.data.request(client, request)
     gateway.open_market()
 
 
-def _market_data_type(gateway: Gateway, session: Session, request: Request) -> None:
+def _market_data_type(gateway: Gateway, client: ClientConnection, request: Request) -> None:
     if request.number not in (1, 2, 3, 4):
         text = "Error validating request.-'cC' : cause - Invalid market data type"
-        session.send(messages.error(-1, 321, text))
+        client.send(messages.error(-1, 321, text))
         return
-    session.market_data_type = request.number
+    client.market_data_type = request.number
 
 
-def _account_updates(gateway: Gateway, session: Session, request: Request) -> None:
-    gateway.accounts.account_updates(session, request)
+def _account_updates(gateway: Gateway, client: ClientConnection, request: Request) -> None:
+    gateway.accounts.account_updates(client, request)
     gateway.open_market_soon()
 
 
-def _profit(gateway: Gateway, session: Session, request: Request) -> None:
-    gateway.profits.subscribe(session, request)
+def _profit(gateway: Gateway, client: ClientConnection, request: Request) -> None:
+    gateway.profits.subscribe(client, request)
     gateway.open_market()
 
 
-def _current_time(gateway: Gateway, session: Session, request: Request) -> None:
-    session.send(messages.current_time(int(gateway.now())))
+def _current_time(gateway: Gateway, client: ClientConnection, request: Request) -> None:
+    client.send(messages.current_time(int(gateway.now())))
 
 
-def _next_id(gateway: Gateway, session: Session, request: Request) -> None:
-    session.send(messages.next_valid_id(gateway.options.first_order_id))
+def _next_id(gateway: Gateway, client: ClientConnection, request: Request) -> None:
+    client.send(messages.next_valid_id(gateway.options.first_order_id))
 
 
-def _accounts(gateway: Gateway, session: Session, request: Request) -> None:
-    session.send(messages.managed_accounts(gateway.accounts.names))
+def _accounts(gateway: Gateway, client: ClientConnection, request: Request) -> None:
+    client.send(messages.managed_accounts(gateway.accounts.names))
 
 
-def _advisor(gateway: Gateway, session: Session, request: Request) -> None:
-    session.send(messages.error(-1, 321, "FA data operations ignored for non FA customers."))
+def _advisor(gateway: Gateway, client: ClientConnection, request: Request) -> None:
+    client.send(messages.error(-1, 321, "FA data operations ignored for non FA customers."))
 
 
-def _refuse(gateway: Gateway, session: Session, request: Request) -> None:
-    gateway.reference.refuse(session, request)
+def _refuse(gateway: Gateway, client: ClientConnection, request: Request) -> None:
+    gateway.reference.refuse(client, request)
 
 
 ANSWERS: dict[str, Answer] = {

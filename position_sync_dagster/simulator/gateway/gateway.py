@@ -7,17 +7,17 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from position_sync_dagster.simulator.accounts.account_data import AccountDesk
+from position_sync_dagster.simulator.accounts.account_data import AccountDataService
 from position_sync_dagster.simulator.accounts.ledger import Ledger
-from position_sync_dagster.simulator.accounts.profit_and_loss import ProfitDesk
+from position_sync_dagster.simulator.accounts.profit_and_loss import ProfitAndLossService
 from position_sync_dagster.simulator.books.book import Book
-from position_sync_dagster.simulator.clients.connection import Session
+from position_sync_dagster.simulator.clients.connection import ClientConnection
 from position_sync_dagster.simulator.clients.stats import OrderMessage, Stats
 from position_sync_dagster.simulator.gateway.dispatch import ANSWERS
-from position_sync_dagster.simulator.gateway.reference_data import ReferenceDesk
+from position_sync_dagster.simulator.gateway.reference_data import ReferenceDataService
 from position_sync_dagster.simulator.market.market import Market
 from position_sync_dagster.simulator.market_data.lines import Lines
-from position_sync_dagster.simulator.market_data.market_data import MarketDataDesk
+from position_sync_dagster.simulator.market_data.market_data import MarketDataService
 from position_sync_dagster.simulator.market_data.tick_log import TickLog
 from position_sync_dagster.simulator.options import Options
 from position_sync_dagster.simulator.protocol import messages
@@ -41,7 +41,7 @@ OPENING_DELAY_S = 5.0
 
 
 class Gateway:
-    """Hold the state behind all sessions; lives in one event loop."""
+    """Hold the state behind all clients; lives in one event loop."""
 
     def __init__(
         self, book: Book, options: Options, *, now: Callable[[], float] = time.time
@@ -64,7 +64,7 @@ class Gateway:
             pins=book.pins,
         )
         self.ledger = Ledger(book, self.market.value_price)
-        self.data: MarketDataDesk = MarketDataDesk(
+        self.data: MarketDataService = MarketDataService(
             book=book,
             market=self.market,
             lines=Lines(options.max_lines),
@@ -73,20 +73,20 @@ class Gateway:
             later=self._when_awake,
             snapshot_s=options.snapshot_s,
         )
-        self.accounts: AccountDesk = AccountDesk(
+        self.accounts: AccountDataService = AccountDataService(
             ledger=self.ledger,
             market=self.market,
             now=now,
             later=self._when_awake,
             refresh_interval_s=options.refresh_interval_s,
         )
-        self.profits: ProfitDesk = ProfitDesk(
+        self.profits: ProfitAndLossService = ProfitAndLossService(
             accounts=self.accounts, ledger=self.ledger, market=self.market
         )
-        self.reference: ReferenceDesk = ReferenceDesk(book=book, now=now)
-        self.sessions: dict[int, Session] = {}
+        self.reference: ReferenceDataService = ReferenceDataService(book=book, now=now)
+        self.clients: dict[int, ClientConnection] = {}
         self.busy_ids: dict[int, float] = {}
-        self._sockets: set[Session] = set()
+        self._sockets: set[ClientConnection] = set()
         self._timers: set[asyncio.TimerHandle] = set()
         self._open = False
         self._opening = False
@@ -120,7 +120,7 @@ class Gateway:
     def open_market(self) -> None:
         """Let market time run from now on; a second call changes nothing.
 
-        It starts with the first request that sees prices move, so that two sessions with the
+        It starts with the first request that sees prices move, so that two clients with the
         same requests see the same prices.
         """
         if self._open or not self.options.autostep:
@@ -147,27 +147,27 @@ class Gateway:
             self.flush()
         self._later(self.options.pnl_interval_s, self._profits_again)
 
-    def start(self, session: Session, client_id: int) -> bool:
+    def start(self, client: ClientConnection, client_id: int) -> bool:
         """Let a client in, or refuse it as a gateway does; returns whether it is in."""
         free_at = self.busy_ids.get(client_id, 0.0)
-        if client_id in self.sessions or free_at > asyncio.get_running_loop().time():
+        if client_id in self.clients or free_at > asyncio.get_running_loop().time():
             self.stats.refused["client id in use"] += 1
-            session.send(messages.error(-1, 326, IN_USE))
-            session.close(f"client id {client_id} is in use")
+            client.send(messages.error(-1, 326, IN_USE))
+            client.close(f"client id {client_id} is in use")
             return False
-        if len(self.sessions) >= MAX_CLIENTS:
+        if len(self.clients) >= MAX_CLIENTS:
             self.stats.refused["too many clients"] += 1
-            session.close(f"{MAX_CLIENTS} clients are connected already")
+            client.close(f"{MAX_CLIENTS} clients are connected already")
             return False
-        session.client_id = client_id
-        self.sessions[client_id] = session
+        client.client_id = client_id
+        self.clients[client_id] = client
         self.stats.connected(client_id)
         self.stats.requests[client_id]["startApi"] += 1
         # 15 precedes 9 in every capture, and the notices follow.
-        session.send(messages.managed_accounts(self.accounts.names))
-        session.send(messages.next_valid_id(self.options.first_order_id))
+        client.send(messages.managed_accounts(self.accounts.names))
+        client.send(messages.next_valid_id(self.options.first_order_id))
         for code, text in self.notices():
-            session.send(messages.error(-1, code, text))
+            client.send(messages.error(-1, code, text))
         return True
 
     def notices(self) -> list[tuple[int, str]]:
@@ -192,43 +192,43 @@ class Gateway:
         if self.options.autostep:
             self._later(self.options.pnl_interval_s, self._profits_again)
 
-    # -- sessions -----------------------------------------------------------------------------
+    # -- clients -----------------------------------------------------------------------------
 
-    def opened(self, session: Session) -> None:
-        self._sockets.add(session)
+    def opened(self, client: ClientConnection) -> None:
+        self._sockets.add(client)
         self.stats.sockets = len(self._sockets)
 
-    def ended(self, session: Session) -> None:
+    def ended(self, client: ClientConnection) -> None:
         """Free everything of a client that has gone."""
-        self._sockets.discard(session)
+        self._sockets.discard(client)
         self.stats.sockets = len(self._sockets)
-        client_id = session.client_id
-        if client_id is None or self.sessions.get(client_id) is not session:
+        client_id = client.client_id
+        if client_id is None or self.clients.get(client_id) is not client:
             return
-        del self.sessions[client_id]
+        del self.clients[client_id]
         self.stats.disconnected(client_id)
-        self.data.lines.free_all(session)
-        self.accounts.forget(session)
-        self.profits.forget(session)
+        self.data.lines.free_all(client)
+        self.accounts.forget(client)
+        self.profits.forget(client)
 
-    def answer(self, session: Session, request: Request) -> None:
+    def answer(self, client: ClientConnection, request: Request) -> None:
         """Act on one request of a client that is in."""
         if request.name in ORDER_REQUESTS:
-            client_id = -1 if session.client_id is None else session.client_id
+            client_id = -1 if client.client_id is None else client.client_id
             self.stats.orders.append(
                 OrderMessage(client_id=client_id, name=request.name, fields=request.fields)
             )
             if request.req_id != -1:
-                session.send(messages.error(request.req_id, 321, READ_ONLY))
+                client.send(messages.error(request.req_id, 321, READ_ONLY))
             return
         answer = ANSWERS.get(request.name)
         if answer is not None:
-            answer(self, session, request)
+            answer(self, client, request)
 
     def flush(self) -> None:
         """Write what every client has waiting."""
-        for session in list(self.sessions.values()):
-            session.flush()
+        for client in list(self.clients.values()):
+            client.flush()
 
     def step(self) -> None:
         """Let the market take one step, and send what changed."""
@@ -246,13 +246,13 @@ class Gateway:
 
     def drop_sockets(self) -> None:
         """Cut every connection, started or not."""
-        for session in list(self._sockets):
-            session.abort()
+        for client in list(self._sockets):
+            client.abort()
 
     def resume_sockets(self) -> None:
         """Act on what arrived while the gateway was paused."""
-        for session in list(self._sockets):
-            session.process()
+        for client in list(self._sockets):
+            client.process()
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything that is counted, for JSON."""

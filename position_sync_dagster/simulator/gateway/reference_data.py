@@ -6,7 +6,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from position_sync_dagster.simulator.books.book import Book
-from position_sync_dagster.simulator.clients.connection import Session
+from position_sync_dagster.simulator.clients.connection import ClientConnection
 from position_sync_dagster.simulator.market_data.market_data import UNKNOWN_CONTRACT
 from position_sync_dagster.simulator.protocol import messages
 from position_sync_dagster.simulator.protocol.contract import Contract
@@ -38,14 +38,14 @@ REFUSALS = {
 """What a login without the service answers, so that no request hangs."""
 
 
-class ReferenceDesk:
+class ReferenceDataService:
     """Answer questions about contracts, and about services that a simulator does not have."""
 
     def __init__(self, *, book: Book, now: Callable[[], float]) -> None:
         self._book = book
         self._now = now
 
-    def details(self, session: Session, request: Request) -> None:
+    def details(self, client: ClientConnection, request: Request) -> None:
         """Answer reqContractDetails: rows and an end, or 200 and no end.
 
         Recorded by ibkr-go (contract_details_not_found).
@@ -57,20 +57,20 @@ class ReferenceDesk:
             if query.exchange in ("", *contract.valid_exchanges)
         ]
         if not found:
-            session.send(messages.error(request.req_id, 200, UNKNOWN_CONTRACT))
+            client.send(messages.error(request.req_id, 200, UNKNOWN_CONTRACT))
             return
         today = datetime.fromtimestamp(self._now(), UTC).date()
         for contract in found:
             exchange = query.exchange or contract.valid_exchanges[0]
             under = self._underlying_type(contract)
-            session.send(contract_details(request.req_id, contract, exchange, under, today))
-        session.send(messages.contract_details_end(request.req_id))
+            client.send(contract_details(request.req_id, contract, exchange, under, today))
+        client.send(messages.contract_details_end(request.req_id))
 
     def _underlying_type(self, contract: Contract) -> str:
         under = self._book.contracts.get(contract.under_conid)
         return under.sec_type.value if under else ""
 
-    def option_chain(self, session: Session, request: Request) -> None:
+    def option_chain(self, client: ClientConnection, request: Request) -> None:
         """Answer reqSecDefOptParams with one row per exchange and trading class."""
         chains: dict[tuple[str, str, str], list[Contract]] = {}
         for contract in self._book.contracts.values():
@@ -81,7 +81,7 @@ class ReferenceDesk:
         for (exchange, trading_class, multiplier), contracts in chains.items():
             expiries = sorted({contract.expiry for contract in contracts})
             strikes = [f"{strike:g}" for strike in sorted({c.strike for c in contracts})]
-            session.send(
+            client.send(
                 (
                     "75",
                     str(request.req_id),
@@ -95,9 +95,9 @@ class ReferenceDesk:
                     *strikes,
                 )
             )
-        session.send(("76", str(request.req_id)))
+        client.send(("76", str(request.req_id)))
 
-    def matching_symbols(self, session: Session, request: Request) -> None:
+    def matching_symbols(self, client: ClientConnection, request: Request) -> None:
         """Answer reqMatchingSymbols with the underlyings whose symbol starts so."""
         pattern = request.text.upper()
         found = [u for u in self._book.underlyings.values() if u.symbol.startswith(pattern)]
@@ -105,8 +105,8 @@ class ReferenceDesk:
         for under in found:
             rows += [str(under.conid), under.symbol, under.sec_type, under.exchange]
             rows += [under.currency, "1", "OPT", under.name, ""]
-        session.send(("79", str(request.req_id), str(len(found)), *rows))
+        client.send(("79", str(request.req_id), str(len(found)), *rows))
 
-    def refuse(self, session: Session, request: Request) -> None:
+    def refuse(self, client: ClientConnection, request: Request) -> None:
         """Refuse a service that this login does not have."""
-        session.send(messages.error(request.req_id, *REFUSALS[request.name]))
+        client.send(messages.error(request.req_id, *REFUSALS[request.name]))

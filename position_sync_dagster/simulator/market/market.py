@@ -48,7 +48,7 @@ class Pin:
     ask: float | None = None
     last: float | None = None
     mark: float | None = None
-    frozen_mark: bool = False
+    no_mark: bool = False
     """Send no mark at all when `mark` is None, instead of a derived one."""
 
 
@@ -81,7 +81,7 @@ def mix(*parts: int) -> int:
     return (value ^ (value >> 31)) & 0xFFFFFFFF
 
 
-class _Walk:
+class RandomWalk:
     """Walk one underlying; keeps the few last prices that trades refer to."""
 
     def __init__(self, underlying: Underlying, seed: int) -> None:
@@ -123,7 +123,7 @@ class Market:
         self._as_of = as_of
         self._rate = rate
         self._seed = seed
-        self._walks = {symbol: _Walk(item, seed) for symbol, item in underlyings.items()}
+        self._walks = {symbol: RandomWalk(item, seed) for symbol, item in underlyings.items()}
         self._cache: dict[int, Quote] = {}
         self._fixed: dict[int, tuple[float, float, float]] = {}
         self._terms: dict[int, tuple[float, float]] = {}
@@ -187,7 +187,7 @@ class Market:
             on_future=contract.sec_type is SecType.FOP,
         )
 
-    def _last(self, contract: Contract, walk: _Walk, fair: float) -> tuple[int, float]:
+    def _last(self, contract: Contract, walk: RandomWalk, fair: float) -> tuple[int, float]:
         """Return step and price of the newest trade."""
         back = min((self.steps + contract.conid) % TRADE_EVERY, self.steps)
         traded = self.steps - back
@@ -202,7 +202,7 @@ class Market:
         theory = self._theory(contract, spot)
         return (spot if theory is None else theory.price) * contract.price_magnifier
 
-    def _opened(self, contract: Contract, walk: _Walk) -> tuple[float, float, float]:
+    def _opened(self, contract: Contract, walk: RandomWalk) -> tuple[float, float, float]:
         """Return spread, open and close of the day: they do not change with the steps."""
         fixed = self._fixed.get(contract.conid)
         if fixed is None:
@@ -251,7 +251,7 @@ class Market:
 
 def _pinned(quote: Quote, pin: Pin) -> Quote:
     mark = pin.mark
-    if mark is None and not pin.frozen_mark:
+    if mark is None and not pin.no_mark:
         limits = [value for value in (pin.bid, pin.ask) if value is not None]
         mark = min(quote.mark or 0.0, max(limits)) if limits else quote.mark
     return replace(quote, bid=pin.bid, ask=pin.ask, last=pin.last, mark=mark)

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from position_sync_dagster.simulator.clients.connection import Session
+from position_sync_dagster.simulator.clients.connection import ClientConnection
 from position_sync_dagster.simulator.market.market import Quote
 from position_sync_dagster.simulator.protocol.contract import Contract
 
@@ -15,7 +15,7 @@ from position_sync_dagster.simulator.protocol.contract import Contract
 class Line:
     """Hold one running market data request; `last` is the quote its client knows."""
 
-    session: Session
+    client: ClientConnection
     req_id: int
     contract: Contract
     mark: bool
@@ -35,7 +35,7 @@ class Lines:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.peak = 0
-        self._lines: dict[tuple[Session, int], Line] = {}
+        self._lines: dict[tuple[ClientConnection, int], Line] = {}
 
     def __len__(self) -> int:
         return len(self._lines)
@@ -47,21 +47,21 @@ class Lines:
     def full(self) -> bool:
         return len(self._lines) >= self.limit
 
-    def get(self, session: Session, req_id: int) -> Line | None:
-        return self._lines.get((session, req_id))
+    def get(self, client: ClientConnection, req_id: int) -> Line | None:
+        return self._lines.get((client, req_id))
 
     def take(self, line: Line) -> None:
         """Count a line from now on."""
-        self._lines[line.session, line.req_id] = line
+        self._lines[line.client, line.req_id] = line
         self.peak = max(self.peak, len(self._lines))
 
-    def free(self, session: Session, req_id: int) -> Line | None:
+    def free(self, client: ClientConnection, req_id: int) -> Line | None:
         """Free one line; None when there is none of that id."""
-        return self._lines.pop((session, req_id), None)
+        return self._lines.pop((client, req_id), None)
 
-    def free_all(self, session: Session | None = None) -> None:
+    def free_all(self, client: ClientConnection | None = None) -> None:
         """Free every line of one client, or of all."""
-        for key in [key for key in self._lines if session in (None, key[0])]:
+        for key in [key for key in self._lines if client in (None, key[0])]:
             del self._lines[key]
 
     def by_conid(self) -> dict[str, int]:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 from position_sync_dagster.simulator.books.book import Book
-from position_sync_dagster.simulator.clients.connection import Session
+from position_sync_dagster.simulator.clients.connection import ClientConnection
 from position_sync_dagster.simulator.errors import ActionError
 from position_sync_dagster.simulator.market.market import Market
 from position_sync_dagster.simulator.market_data import ticks
@@ -47,7 +47,7 @@ DELAYED_TYPES = (3, 4)
 BBO_EXCHANGE = "9c0001"
 
 
-class MarketDataDesk:
+class MarketDataService:
     """Grant lines, refuse what a gateway refuses, and send what changes at each step."""
 
     def __init__(
@@ -74,27 +74,27 @@ class MarketDataDesk:
         """Send nothing at all: connectivity lost, frozen market or paused gateway."""
         self.frozen = False
 
-    def request(self, session: Session, request: Request) -> None:
+    def request(self, client: ClientConnection, request: Request) -> None:
         """Answer one reqMktData."""
         req_id = request.req_id
-        problem = self._refusal(session, request)
+        problem = self._refusal(client, request)
         if problem is not None:
-            session.send(messages.error(req_id, *problem))
+            client.send(messages.error(req_id, *problem))
             return
         contract = request.contract.find(self._book.contracts.values())[0]
         code = self.permissions.get(contract.conid)
-        wants_delayed = session.market_data_type in DELAYED_TYPES
+        wants_delayed = client.market_data_type in DELAYED_TYPES
         barred = code in TERMINAL or code == DELAYED_ONLY
         if barred and not wants_delayed:
             shown = 354 if code == DELAYED_ONLY or code is None else code
-            session.send(messages.error(req_id, shown, TERMINAL[shown]))
+            client.send(messages.error(req_id, shown, TERMINAL[shown]))
             return
         if self.lines.full:
             text = "Max number of tickers has been reached."
-            session.send(messages.error(req_id, 101, text))
+            client.send(messages.error(req_id, 101, text))
             return
         line = Line(
-            session=session,
+            client=client,
             req_id=req_id,
             contract=contract,
             mark=ticks.MARK_PRICE_TICK in request.generic_ticks,
@@ -108,9 +108,9 @@ class MarketDataDesk:
         if line.snapshot:
             self._later(self._snapshot_s, lambda: self._end_snapshot(line))
 
-    def _refusal(self, session: Session, request: Request) -> tuple[int, str] | None:
+    def _refusal(self, client: ClientConnection, request: Request) -> tuple[int, str] | None:
         query, req_id = request.contract, request.req_id
-        if self.lines.get(session, req_id) is not None:
+        if self.lines.get(client, req_id) is not None:
             return 102, "Duplicate ticker ID."
         if not query.exchange:
             return 321, "Error validating request.-'bQ' : cause - Please enter exchange"
@@ -130,23 +130,23 @@ class MarketDataDesk:
         return None if illegal is None else (321, illegal)
 
     def _open(self, line: Line) -> None:
-        session, req_id, contract = line.session, line.req_id, line.contract
+        client, req_id, contract = line.client, line.req_id, line.contract
         code = self.permissions.get(contract.conid)
         # 58 before 81 live, and after it where data is delayed: both were recorded by ibkr-go.
         if line.delayed:
             data_type = 3
         else:
-            data_type = 2 if self.frozen and session.market_data_type in (2, 4) else 1
+            data_type = 2 if self.frozen and client.market_data_type in (2, 4) else 1
         head = [
             messages.market_data_type(req_id, data_type),
             messages.tick_request_params(req_id, contract.min_tick, BBO_EXCHANGE, 3),
         ]
         for fields in reversed(head) if line.delayed else head:
-            session.send(fields)
+            client.send(fields)
         if line.delayed:
-            session.send(messages.error(req_id, DELAYED_ONLY, DELAYED_TEXT))
+            client.send(messages.error(req_id, DELAYED_ONLY, DELAYED_TEXT))
         elif code in ADVISORY:
-            session.send(messages.error(req_id, code, ADVISORY[code]))
+            client.send(messages.error(req_id, code, ADVISORY[code]))
         if contract.farm not in self.broken_farms:
             self._send_changes(line)
 
@@ -166,7 +166,7 @@ class MarketDataDesk:
             greeks=line.greeks,
             halted=line.contract.conid in self._book.halted,
         ):
-            line.session.send(fields)
+            line.client.send(fields)
             self.log.record(line.contract.conid, fields, now)
         line.last = quote
 
@@ -181,17 +181,17 @@ class MarketDataDesk:
                 continue
             self._send_changes(line)
 
-    def cancel(self, session: Session, req_id: int) -> None:
+    def cancel(self, client: ClientConnection, req_id: int) -> None:
         """Answer one cancelMktData: silently, or with 300 where nothing streams."""
-        if self.lines.free(session, req_id) is None:
+        if self.lines.free(client, req_id) is None:
             text = f"Can't find EId with tickerId:{req_id}"
-            session.send(messages.error(req_id, 300, text))
+            client.send(messages.error(req_id, 300, text))
 
     def _end_snapshot(self, line: Line) -> None:
-        if self.lines.get(line.session, line.req_id) is line:
-            self.lines.free(line.session, line.req_id)
-            line.session.send(messages.snapshot_end(line.req_id))
-            line.session.flush()
+        if self.lines.get(line.client, line.req_id) is line:
+            self.lines.free(line.client, line.req_id)
+            line.client.send(messages.snapshot_end(line.req_id))
+            line.client.flush()
 
     def permit(self, conid: int | None, code: int | None) -> None:
         """Set the permission code of one contract, or of all; None permits again.
@@ -213,8 +213,8 @@ class MarketDataDesk:
             return
         for line in self.lines:
             if conid in (None, line.contract.conid) and not line.delayed:
-                self.lines.free(line.session, line.req_id)
-                line.session.send(messages.error(line.req_id, code, TERMINAL[code]))
+                self.lines.free(line.client, line.req_id)
+                line.client.send(messages.error(line.req_id, code, TERMINAL[code]))
 
     def farms(self) -> list[str]:
         """List the data farms that the book's contracts tick from."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from position_sync_dagster.simulator import Book, PortTakenError, Simulator, SimulatorError
+from position_sync_dagster.simulator import Book, PortInUseError, Simulator, SimulatorError
 
 Connect = Callable[..., Awaitable[Any]]
 Eventually = Callable[[Callable[[], bool]], Awaitable[None]]
@@ -89,7 +89,7 @@ async def test_the_33rd_client_is_refused(small: Book, connect: Connect) -> None
         assert sim.stats()["refused"] == {"too many clients": 1}
 
 
-async def test_more_than_50_messages_a_second_bring_one_error_100_and_the_session_goes_on(
+async def test_more_than_50_messages_a_second_bring_one_error_100_and_the_connection_goes_on(
     small: Book, connect: Connect
 ) -> None:
     async with Simulator(small) as sim:
@@ -205,10 +205,10 @@ async def test_a_client_that_does_not_read_is_dropped_at_its_limit(
 
 async def test_a_taken_port_is_named(small: Book) -> None:
     async with Simulator(small) as sim:
-        with pytest.raises(PortTakenError, match=f"127.0.0.1:{sim.port}"):
+        with pytest.raises(PortInUseError, match=f"127.0.0.1:{sim.port}"):
             async with Simulator(small, port=sim.port):
                 pass
-        with pytest.raises(PortTakenError, match=str(sim.port)):
+        with pytest.raises(PortInUseError, match=str(sim.port)):
             async with Simulator(small, control_port=sim.port):
                 pass
 

@@ -402,7 +402,7 @@ async def test_a_frozen_market_is_silent_without_a_word(small: Book, connect: Co
         assert client.about(1, since) != []
 
 
-async def run_session(book: Book, connect: Connect, seed: int) -> list[list[str]]:
+async def recorded_run(book: Book, connect: Connect, seed: int) -> list[list[str]]:
     async with Simulator(book, seed=seed, autostep=False, now=lambda: 1_790_000_000.0) as sim:
         client = await connect(sim.port)
         client.send(6, 2, 1, "DUSIM0001")
@@ -418,12 +418,12 @@ async def run_session(book: Book, connect: Connect, seed: int) -> list[list[str]
         return list(client.messages)
 
 
-async def test_the_same_seed_and_requests_give_the_same_session(
+async def test_the_same_seed_and_requests_give_the_same_messages(
     small: Book, connect: Connect
 ) -> None:
-    first = await run_session(small, connect, 11)
-    assert first == await run_session(small, connect, 11)
-    assert first != await run_session(small, connect, 12)
+    first = await recorded_run(small, connect, 11)
+    assert first == await recorded_run(small, connect, 11)
+    assert first != await recorded_run(small, connect, 12)
     assert len(first) > 200
 
 

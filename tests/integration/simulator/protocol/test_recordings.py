@@ -157,9 +157,9 @@ def test_contract_details_have_the_recorded_layout(symbol: str) -> None:
     shape = r"(\d{8} \d\d:\d\d:\d\d \S+)?"
     assert re.fullmatch(shape, ours[4])
     assert re.fullmatch(shape, recorded[4])
-    sessions = r"(\d{8}:(CLOSED|\d{4}-\d{8}:\d{4});?)+"
-    assert re.fullmatch(sessions, ours[27])
-    assert re.fullmatch(sessions, recorded[27])
+    trading_hours = r"(\d{8}:(CLOSED|\d{4}-\d{8}:\d{4});?)+"
+    assert re.fullmatch(trading_hours, ours[27])
+    assert re.fullmatch(trading_hours, recorded[27])
 
 
 class Heard:

@@ -114,11 +114,11 @@ def test_the_same_seed_walks_the_same_way_whoever_looks() -> None:
 @given(seed=st.integers(0, 2**31), steps=st.integers(0, 60))
 def test_quotes_stay_consistent_on_every_walk(seed: int, steps: int) -> None:
     book = load_book("small")
-    downloaded = market(book, seed)
+    simulated = market(book, seed)
     for _ in range(steps):
-        downloaded.step()
+        simulated.step()
     for contract in book.contracts.values():
-        quote = downloaded.quote(contract.conid)
+        quote = simulated.quote(contract.conid)
         assert quote.mark is not None
         assert quote.mark >= 0
         if quote.bid is None:
@@ -144,7 +144,7 @@ def test_a_pin_holds_a_quote_until_it_is_let_go() -> None:
     pinned.pin(921000001, Pin(bid=1.0, ask=None, last=2.0))
     quote = pinned.quote(921000001)
     assert (quote.bid, quote.ask, quote.last) == (1.0, None, 2.0)
-    pinned.pin(921000001, Pin(frozen_mark=True))
+    pinned.pin(921000001, Pin(no_mark=True))
     assert pinned.quote(921000001).mark is None
     pinned.pin(921000001, None)
     assert pinned.quote(921000001) == free
@@ -159,10 +159,10 @@ def test_a_worthless_short_option_has_no_bid_and_an_old_last() -> None:
 
 def test_a_cent_quoted_option_is_worth_a_hundredth_in_its_currency() -> None:
     book = load_book("small")
-    downloaded = market(book)
+    simulated = market(book)
     conid = 921000004
     assert book.contracts[conid].sec_type is SecType.FOP
-    assert downloaded.value_price(conid) == pytest.approx((downloaded.quote(conid).mark or 0) / 100)
+    assert simulated.value_price(conid) == pytest.approx((simulated.quote(conid).mark or 0) / 100)
 
 
 def test_mixed_numbers_are_the_same_everywhere() -> None:
