@@ -22,7 +22,7 @@ app = typer.Typer(
 )
 app.command("demo")(run.demo)
 app.command("dev")(run.dev)
-app.command("simulate")(run.simulate)
+app.command("simulate", **run.PASSED_ON)(run.simulate)
 app.command("status")(status.status)
 app.command("positions")(positions.positions)
 app.command("doctor")(doctor.doctor)

@@ -2,13 +2,12 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from position_sync_dagster.cli.options import Json
 
-Port = typer.Option(min=0, max=65535)
 EndWith = Annotated[
     int | None,
     typer.Option("--end-with", hidden=True, help="End when this process is the parent no more."),
@@ -67,31 +66,15 @@ def dev(
     sys.exit(run(ui_port=ui_port, end_with=end_with))
 
 
-def simulate(
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, Port] = 7497,
-    control_port: Annotated[int, Port] = 0,
-    book: Annotated[str, typer.Option(help="demo, small, or a YAML file.")] = "demo",
-    seed: Annotated[int, typer.Option(help="The same seed gives the same session.")] = 7,
-    max_lines: Annotated[int, typer.Option(min=1, help="Market data lines of the login.")] = 100,
-    tick_interval: Annotated[
-        float, typer.Option(min=0.01, metavar="SECONDS", help="Time between two steps.")
-    ] = 0.5,
-    scenario: Annotated[
-        str | None, typer.Option(metavar="FILE", help="A YAML list of what happens when.")
-    ] = None,
-) -> None:
-    """Run the gateway simulator alone. Port 0 takes any free one; the ports are printed."""
-    from position_sync_dagster.simulator import run
+PASSED_ON: dict[str, Any] = {
+    "add_help_option": False,
+    "context_settings": {"ignore_unknown_options": True, "allow_extra_args": True},
+}
+"""Settings of a command that passes all its arguments on, `--help` included."""
 
-    code = run(
-        host=host,
-        port=port,
-        control_port=control_port,
-        book=book,
-        seed=seed,
-        max_lines=max_lines,
-        tick_interval_s=tick_interval,
-        scenario=scenario,
-    )
-    sys.exit(code)
+
+def simulate(context: typer.Context) -> None:
+    """Run the gateway simulator alone. Port 0 takes any free one; the ports are printed."""
+    from position_sync_dagster.simulator.command_line import main
+
+    sys.exit(main(context.args, program=context.command_path))

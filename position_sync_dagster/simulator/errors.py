@@ -1,4 +1,4 @@
-"""What can go wrong in the simulator, each error with its cause and remedy."""
+"""The errors of the simulator, each with its cause and remedy."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from pathlib import Path
 
 
 class SimulatorError(Exception):
-    """Be the root of every error that the simulator raises."""
+    """The root of every error that the simulator raises."""
 
 
 class BookError(SimulatorError):
-    """Say what is wrong in a book or scenario file, where, and what to change.
+    """A mistake in a book or scenario file: where it is, and how to correct it.
 
     `line` and `column` count from 1 and are 0 when the place is unknown
     (a file that does not exist).
@@ -31,7 +31,7 @@ class BookError(SimulatorError):
 
 
 class ActionError(SimulatorError):
-    """Refuse a fault or trade that makes no sense; `field` names the argument at fault."""
+    """A trade or fault that cannot be done; `field` names the argument that is wrong."""
 
     def __init__(self, field: str, cause: str) -> None:
         self.field = field
@@ -40,11 +40,11 @@ class ActionError(SimulatorError):
 
 
 class OptionError(SimulatorError):
-    """Say which option of the simulator makes no sense."""
+    """An option of the simulator has an impossible value."""
 
 
 class PortInUseError(SimulatorError):
-    """Say that an address cannot be listened on."""
+    """The simulator cannot listen on an address."""
 
     def __init__(self, host: str, port: int, reason: str) -> None:
         self.host = host
@@ -56,11 +56,11 @@ class PortInUseError(SimulatorError):
 
 
 class WireError(SimulatorError):
-    """Say that the bytes of a client are not the gateway's protocol."""
+    """The bytes of a client do not follow the gateway's protocol."""
 
 
 class MalformedRequestError(WireError):
-    """Say which field of a request could not be read.
+    """A field of a request cannot be read.
 
     A gateway answers 320 and closes (as reported in ib_async issues/158 and ib_insync issues/152).
     """
@@ -69,6 +69,4 @@ class MalformedRequestError(WireError):
         self.req_id = req_id
         self.field = field
         self.value = value
-        super().__init__(
-            f"Error reading request. Unable to parse field: '{field}' for input string: '{value}'"
-        )
+        super().__init__(f"the field {field!r} cannot be read from {value!r}")

@@ -1,40 +1,60 @@
-"""How a simulated gateway behaves."""
+"""The options of a simulated gateway: the one definition of their names, types and defaults."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from position_sync_dagster.simulator.errors import OptionError
 
 
+def _on_command_line(default: Any, help_text: str) -> Any:
+    """Return a field that is also an option of the command line (see `command_line`)."""
+    return field(default=default, metadata={"help": help_text})
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """Hold how a gateway behaves; times in seconds."""
+    """How a gateway listens and behaves; times are in seconds.
 
-    seed: int = 7
-    max_lines: int = 100
-    tick_interval_s: float = 0.5
-    refresh_interval_s: float = 180.0
+    Raises:
+        OptionError: A time is not above 0, or a count is below 0.
+    """
+
+    host: str = _on_command_line("127.0.0.1", "address to listen on")
+    port: int = _on_command_line(0, "port of the gateway; 0 takes any free one")
+    control_port: int | None = _on_command_line(
+        None, "port of the controls, on 127.0.0.1; 0 takes any free one"
+    )
+    """None opens no control port."""
+    seed: int = _on_command_line(7, "the same seed gives the same prices")
+    max_lines: int = _on_command_line(100, "market data lines of the login")
+    tick_interval_s: float = _on_command_line(0.5, "seconds between two steps of the market")
+    refresh_interval_s: float = _on_command_line(180.0, "seconds between two account updates")
     pnl_interval_s: float = 1.0
     snapshot_s: float = 12.0
+    """How long a market data snapshot takes."""
     max_messages_per_s: int = 50
     """0 switches the check off."""
     max_buffer_bytes: int = 4 << 20
-    """What a client may leave unread before it is dropped."""
+    """How much a client may leave unread before it is dropped."""
     handshake_timeout_s: float = 10.0
     """How long a connection may take until startApi."""
-    tick_ring: int = 0
-    """How many sent ticks to keep for latency measurements."""
+    tick_ring: int = _on_command_line(0, "sent ticks to keep for GET /ticks?recent=1")
     first_order_id: int = 1
     autostep: bool = True
-    """Let the market step by itself; False leaves it to `step`."""
+    """Let the market step by itself; with False it moves by `step` only."""
 
     def __post_init__(self) -> None:
-        """Refuse what would make the loop spin; raises OptionError."""
+        """Refuse values that would make the event loop run without a pause."""
         for name in ("tick_interval_s", "refresh_interval_s", "pnl_interval_s"):
             if not 0 < getattr(self, name) < math.inf:
                 raise OptionError(f"{name} is {getattr(self, name)}: give a time above 0 seconds")
         for name in ("max_lines", "tick_ring", "max_messages_per_s"):
             if getattr(self, name) < 0:
                 raise OptionError(f"{name} is {getattr(self, name)}: give 0 or more")
+
+
+PROGRAM_OPTIONS = Options(port=7497, control_port=0)
+"""The defaults of the program: the port of TWS's paper trading, and a control port."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from position_sync_dagster.simulator.books.book import Account, Book
 from position_sync_dagster.simulator.errors import ActionError
-from position_sync_dagster.simulator.market.market import mix
+from position_sync_dagster.simulator.market.noise import mix
 from position_sync_dagster.simulator.protocol.contract import Contract, SecType
 
 

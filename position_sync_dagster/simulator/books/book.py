@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import date
 
-from position_sync_dagster.simulator.market.market import Pin, Underlying
+from position_sync_dagster.simulator.market.quote import Pin
+from position_sync_dagster.simulator.market.underlying import Underlying
+from position_sync_dagster.simulator.protocol.codes import Code
 from position_sync_dagster.simulator.protocol.contract import Contract
 
 
@@ -39,6 +41,7 @@ class Book:
     underlyings: dict[str, Underlying]
     contracts: dict[int, Contract]
     openings: tuple[Opening, ...]
-    permissions: dict[int, int] = field(default_factory=dict)
+    permissions: dict[int, Code] = field(default_factory=dict)
+    """Conid to the code of a missing market data permission."""
     pins: dict[int, Pin] = field(default_factory=dict)
     halted: frozenset[int] = frozenset()

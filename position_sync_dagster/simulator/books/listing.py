@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from position_sync_dagster.simulator.market.market import Underlying
+from position_sync_dagster.simulator.market.underlying import Underlying
 from position_sync_dagster.simulator.protocol.contract import Contract, SecType
 
 FARMS = {SecType.FUT: "usfuture", SecType.FOP: "usfuture"}

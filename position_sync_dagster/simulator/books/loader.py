@@ -16,10 +16,16 @@ from position_sync_dagster.simulator.books.schema import (
 )
 from position_sync_dagster.simulator.books.yaml_source import Location, Source
 from position_sync_dagster.simulator.errors import BookError
-from position_sync_dagster.simulator.market.market import Pin, Underlying
+from position_sync_dagster.simulator.market.quote import Pin
+from position_sync_dagster.simulator.market.underlying import Underlying
 from position_sync_dagster.simulator.protocol.contract import DATED, OPTIONS, Contract, SecType
 
 BOOKS = Path(__file__).parent
+
+
+def shipped_books() -> list[str]:
+    """Return the names of the books in this folder, without files that go with a book."""
+    return sorted(path.stem for path in BOOKS.glob("*.yaml") if "_" not in path.stem)
 
 
 def load_book(book: str | Path) -> Book:
@@ -31,7 +37,7 @@ def load_book(book: str | Path) -> Book:
     if path.suffix == "" and not path.exists():
         shipped = BOOKS / f"{path.name}.yaml"
         if len(path.parts) != 1 or not shipped.exists():
-            names = ", ".join(sorted(b.stem for b in BOOKS.glob("*.yaml") if "_" not in b.stem))
+            names = ", ".join(shipped_books())
             raise BookError(
                 path, 0, 0, "there is no such book", f"use one of {names}, or a path to a YAML file"
             )

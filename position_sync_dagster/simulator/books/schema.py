@@ -20,11 +20,11 @@ from pydantic import (
     model_validator,
 )
 
+from position_sync_dagster.simulator.protocol.codes import PERMISSION_CODES, Code
 from position_sync_dagster.simulator.protocol.contract import SecType
 
 ACCOUNT_PREFIX = "DUSIM"
 MAX_STRIKES = 1000
-PermissionCode = Literal[354, 10089, 10090, 10091, 10167, 10168, 10197]
 
 
 def _account_name(value: str) -> str:
@@ -52,10 +52,17 @@ def _right(value: object) -> str:
     return short
 
 
+def _permission_code(value: object) -> object:
+    if value not in PERMISSION_CODES:
+        raise ValueError(f"a permission code is one of {', '.join(map(str, PERMISSION_CODES))}")
+    return value
+
+
 AccountName = Annotated[str, AfterValidator(_account_name)]
 Expiry = Annotated[str, BeforeValidator(_expiry)]
 Right = Annotated[str, BeforeValidator(_right)]
 Conid = Annotated[int, Field(gt=0, lt=2**31)]
+PermissionCode = Annotated[Code, BeforeValidator(_permission_code)]
 
 
 class Part(BaseModel):

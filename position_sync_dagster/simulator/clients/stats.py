@@ -1,4 +1,4 @@
-"""What the simulator counts about itself."""
+"""What the simulator counts about its clients."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from position_sync_dagster.simulator.protocol.message_ids import NAMES
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OrderMessage:
-    """Hold one order message of a client; a reader of positions must never send any."""
+    """One order message of a client; a program that only reads positions must never send any."""
 
     client_id: int
     name: str
@@ -20,26 +20,31 @@ class OrderMessage:
 
 @dataclass(slots=True, kw_only=True)
 class Stats:
-    """Count connections, requests and messages; the counts only grow, except `now`."""
+    """Counts of connections, requests and messages; all of them only grow, except `now`."""
 
     requests: defaultdict[int, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+    """Requests by client id and name."""
     sent: Counter[str] = field(default_factory=Counter)
     """Messages sent by message id."""
     refused: Counter[str] = field(default_factory=Counter)
+    """Refused and dropped connections by reason."""
     orders: list[OrderMessage] = field(default_factory=list)
     now: Counter[int] = field(default_factory=Counter)
+    """Connections that are logged in now, by client id."""
     total: Counter[int] = field(default_factory=Counter)
+    """Logins by client id."""
     peak: int = 0
     sockets: int = 0
     rate_violations: int = 0
 
     def connected(self, client_id: int) -> None:
-        """Count a client that has started its API."""
+        """Count a client that has logged in."""
         self.now[client_id] += 1
         self.total[client_id] += 1
         self.peak = max(self.peak, self.now.total())
 
     def disconnected(self, client_id: int) -> None:
+        """Count the end of a client that was logged in."""
         self.now[client_id] -= 1
 
     def as_dict(self) -> dict[str, Any]:

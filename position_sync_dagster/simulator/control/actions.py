@@ -5,18 +5,17 @@ from __future__ import annotations
 import inspect
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from position_sync_dagster.simulator.control.faults import Connectivity, Faults
 from position_sync_dagster.simulator.errors import ActionError
-
-if TYPE_CHECKING:
-    from position_sync_dagster.simulator.server import Simulator
+from position_sync_dagster.simulator.protocol.codes import Code
 
 
 class Arguments(BaseModel):
-    """Refuse unknown arguments."""
+    """The arguments of one action; unknown ones are refused."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
@@ -50,12 +49,12 @@ class SendError(Arguments):
 
 
 class ConnectivityState(Arguments):
-    state: Literal["lost", "restored_data_lost", "restored_data_kept"]
+    state: Connectivity
 
 
 class FarmNotice(Arguments):
     farm: str = "usfarm"
-    code: int = 2103
+    code: int = Code.MARKET_FARM_BROKEN
 
 
 class LineLimit(Arguments):
@@ -104,7 +103,7 @@ class Step(Arguments):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Action:
-    """Join the arguments of an action with the simulator's method that does it."""
+    """The arguments of an action, and the method of Faults that does it."""
 
     arguments: type[Arguments]
     method: str
@@ -130,24 +129,32 @@ ACTIONS: dict[str, Action] = {
     "reset_day": Action(arguments=NoArguments, method="reset_day"),
     "step": Action(arguments=Step, method="step"),
 }
-"""Every action, under the name of its `POST` path and of `do` in a scenario."""
+"""Every action, by the name of its `POST` path and of `do` in a scenario."""
 
 
 def check(name: str, given: dict[str, Any]) -> Arguments:
-    """Return the checked arguments of an action; raises ActionError naming the bad one."""
+    """Return the checked arguments of an action.
+
+    Raises:
+        ActionError: There is no such action, or an argument is wrong; it names the argument.
+    """
     action = ACTIONS.get(name)
     if action is None:
         raise ActionError("do", f"there is no action {name!r}; use one of {', '.join(ACTIONS)}")
     try:
         return action.arguments.model_validate(given)
-    except ValidationError as problem:
-        first = problem.errors()[0]
+    except ValidationError as error:
+        first = error.errors()[0]
         field = ".".join(str(step) for step in first["loc"]) or "body"
         raise ActionError(field, str(first["msg"])) from None
 
 
-async def perform(simulator: Simulator, name: str, arguments: Arguments) -> Any:
-    """Do an action and return what its method returns; raises ActionError."""
+async def perform(simulator: Faults, name: str, arguments: Arguments) -> Any:
+    """Do an action and return the result of its method.
+
+    Raises:
+        ActionError: The action makes no sense in the present state.
+    """
     method: Callable[..., Any | Awaitable[Any]] = getattr(simulator, ACTIONS[name].method)
     result = method(**{key: getattr(arguments, key) for key in type(arguments).model_fields})
     return await result if inspect.isawaitable(result) else result

@@ -1,4 +1,4 @@
-"""The control port: counts to read and faults to cause, over HTTP on 127.0.0.1."""
+"""The control port: HTTP on 127.0.0.1 to read counts and to cause faults."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
@@ -16,17 +16,15 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from position_sync_dagster.simulator.control.actions import ACTIONS, check, perform
+from position_sync_dagster.simulator.control.faults import Faults
 from position_sync_dagster.simulator.errors import ActionError, PortInUseError
-
-if TYPE_CHECKING:
-    from position_sync_dagster.simulator.server import Simulator
 
 LOCALHOST = "127.0.0.1"
 """The control port is never opened to other machines, whatever the gateway's host is."""
 
 
 class _Server(uvicorn.Server):
-    """Leave the signals to the program that runs the loop, and tell when it listens."""
+    """A server that reports when it listens, and leaves signals to the program around it."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
@@ -44,24 +42,28 @@ class _Server(uvicorn.Server):
 
 
 class ControlPort:
-    """Serve one simulator's control API in the running event loop."""
+    """Serves the controls of one simulator over HTTP, in the running event loop."""
 
-    def __init__(self, simulator: Simulator, port: int) -> None:
+    def __init__(self, simulator: Faults, port: int) -> None:
         self._simulator = simulator
         self.port = port
         self._server: _Server | None = None
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Listen; raises PortInUseError."""
+        """Listen.
+
+        Raises:
+            PortInUseError: The port cannot be listened on.
+        """
         listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((LOCALHOST, self.port))
-        except (OSError, OverflowError) as problem:
+        except (OSError, OverflowError) as error:
             listener.close()
-            reason = getattr(problem, "strerror", None) or str(problem)
-            raise PortInUseError(LOCALHOST, self.port, reason) from problem
+            reason = getattr(error, "strerror", None) or str(error)
+            raise PortInUseError(LOCALHOST, self.port, reason) from error
         self.port = listener.getsockname()[1]
         config = uvicorn.Config(
             self._app(),
@@ -76,7 +78,7 @@ class ControlPort:
         await self._server.listening.wait()
 
     async def stop(self) -> None:
-        """End the server; open requests get a second to finish."""
+        """Close the server; open requests have a second to finish."""
         if self._server is not None and self._task is not None:
             self._server.should_exit = True
             await self._task
@@ -124,16 +126,16 @@ class ControlPort:
         body = await request.body()
         try:
             given: Any = json.loads(body) if body else {}
-        except ValueError as problem:
-            return _problem(400, "body", f"not JSON: {problem}")
+        except ValueError as error:
+            return _problem(400, "body", f"not JSON: {error}")
         if not isinstance(given, dict):
             return _problem(400, "body", "a JSON object is expected")
         try:
             result = await perform(self._simulator, name, check(name, given))
-        except ActionError as problem:
-            return _problem(422, problem.field, problem.cause)
-        except PortInUseError as problem:
-            return _problem(422, "port", str(problem))
+        except ActionError as error:
+            return _problem(422, error.field, error.cause)
+        except PortInUseError as error:
+            return _problem(422, "port", str(error))
         return JSONResponse({"ok": True, "result": result})
 
 

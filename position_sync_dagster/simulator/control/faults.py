@@ -1,84 +1,74 @@
-"""What can be done to a running gateway: trades, faults and rude behaviour.
+"""What can be done to a running gateway: trades, steps of the market, and faults.
 
-Every method may be called by a test, the control port or a scenario; each raises ActionError for
-arguments that make no sense, and changes nothing then.
+Each method may be called by a test, by the control port or by a scenario. Each raises ActionError
+for arguments that make no sense, and then changes nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from typing import Any, Literal
 
 from position_sync_dagster.simulator.accounts.ledger import Holding
 from position_sync_dagster.simulator.clients.connection import ClientConnection
+from position_sync_dagster.simulator.control.readings import Readings, as_dict
 from position_sync_dagster.simulator.errors import ActionError
-from position_sync_dagster.simulator.gateway.gateway import Gateway
-from position_sync_dagster.simulator.market.market import Pin
+from position_sync_dagster.simulator.market.quote import Pin
 from position_sync_dagster.simulator.protocol import messages
+from position_sync_dagster.simulator.protocol.codes import FARM_NOTICES, Code
 
 Connectivity = Literal["lost", "restored_data_lost", "restored_data_kept"]
 
-LOST = "Connectivity between IB and Trader Workstation has been lost."
-RESTORED_LOST = "Connectivity between IB and TWS has been restored - data lost."
-RESTORED_KEPT = (
-    "Connectivity between IB and Trader Workstation has been restored - data maintained. "
-    "All data farms are connected: {farms}."
+CODES_WITH_TEXT = frozenset(
+    {
+        Code.MESSAGE_RATE_EXCEEDED,
+        Code.LINE_LIMIT_REACHED,
+        Code.UNKNOWN_CONTRACT,
+        Code.NOT_SUBSCRIBED,
+        Code.COMPETING_SESSION,
+    }
 )
-FARM_TEXTS = {
-    2103: "Market data farm connection is broken:{farm}",
-    2104: "Market data farm connection is OK:{farm}",
-    2105: "HMDS data farm connection is broken:{farm}",
-    2106: "HMDS data farm connection is OK:{farm}",
-    2107: "HMDS data farm connection is inactive but should be available upon demand.{farm}",
-    2108: "Market data farm connection is inactive but should be available upon demand.{farm}",
-    2119: "Market data farm is connecting:{farm}",
-    2157: "Sec-def data farm connection is broken:{farm}",
-    2158: "Sec-def data farm connection is OK:{farm}",
-}
-ERROR_TEXTS = {
-    100: "Max rate of messages per second has been exceeded.",
-    101: "Max number of tickers has been reached.",
-    200: "No security definition has been found for the request",
-    354: (
-        "Requested market data is not subscribed."
-        "Delayed market data is available.Error&BEST/STK/Top&BEST/STK/Top"
-    ),
-    10197: "No market data during competing live session",
-}
+"""Codes that `send_error` sends with their own text when it gets none."""
 
 
-class Faults:
-    """Do things to one gateway."""
+class Faults(Readings, ABC):
+    """Does things to one gateway, besides reading it.
 
-    def __init__(self, gateway: Gateway) -> None:
-        self._gateway = gateway
+    `move_port` and `restart` belong to whoever owns the gateway's socket.
+    """
+
+    # -- trades and market time ---------------------------------------------------------------
 
     def fill(
         self, account: str, conid: int, quantity: float, price: float | None = None
     ) -> dict[str, Any]:
         """Trade a signed quantity in an account: opens, changes or closes its position."""
-        return self._tell(self._gateway.ledger.fill(account, conid, quantity, price))
+        return self._send_change(self._gateway.ledger.fill(account, conid, quantity, price))
 
     def close_position(self, account: str, conid: int) -> dict[str, Any]:
         """Trade a position down to 0; its row stays, with 0, until the nightly reset."""
-        return self._tell(self._gateway.ledger.close(account, conid))
+        return self._send_change(self._gateway.ledger.close(account, conid))
 
     def assign(self, account: str, conid: int) -> list[dict[str, Any]]:
-        """Assign a short option: it goes to 0 and the stock comes at the strike."""
-        return [self._tell(row) for row in self._gateway.ledger.assign(account, conid)]
+        """Assign a short option: it goes to 0, and its underlying is traded at the strike."""
+        return [self._send_change(row) for row in self._gateway.ledger.assign(account, conid)]
 
-    def _tell(self, holding: Holding) -> dict[str, Any]:
-        self._gateway.accounts.changed(holding)
+    def _send_change(self, holding: Holding) -> dict[str, Any]:
+        self._gateway.accounts.send_change(holding)
         self._gateway.flush()
         return as_dict(holding)
 
-    def _clients(self, client_id: int | None) -> list[ClientConnection]:
-        clients = self._gateway.clients
-        if client_id is None:
-            return list(clients.values())
-        if client_id not in clients:
-            raise ActionError("client_id", f"no client {client_id} is connected")
-        return [clients[client_id]]
+    def reset_day(self) -> None:
+        """Remove the rows closed today and today's realized profits."""
+        self._gateway.ledger.reset_day()
+
+    def step(self, count: int = 1) -> None:
+        """Let the market take steps now, besides those that it takes by itself."""
+        for _ in range(count):
+            self._gateway.step()
+
+    # -- connections --------------------------------------------------------------------------
 
     def disconnect(self, client_id: int | None = None, busy_s: float = 0.0) -> int:
         """Cut one client or all, and return how many; their ids answer 326 for `busy_s`."""
@@ -93,75 +83,102 @@ class Faults:
     def send_error(
         self, code: int, text: str | None = None, req_id: int = -1, client_id: int | None = None
     ) -> int:
-        """Send an error message with any code to one client or all; nothing else happens."""
+        """Send an error with any code to one client or all, and return how many.
+
+        Nothing else happens: the gateway's state stays as it is.
+        """
+        if text is None and code not in CODES_WITH_TEXT:
+            text = f"Simulated error {code}"
         clients = self._clients(client_id)
-        shown = ERROR_TEXTS.get(code, f"Simulated error {code}") if text is None else text
         for client in clients:
-            client.send(messages.error(req_id, code, shown))
+            client.send(messages.error(req_id, code, text))
             client.flush()
         return len(clients)
+
+    def send_raw(self, data: bytes, client_id: int | None = None) -> int:
+        """Send bytes as they are (garbage, half frames, huge lengths); return to how many."""
+        clients = self._clients(client_id)
+        for client in clients:
+            client.send_raw(data)
+            client.flush()
+        return len(clients)
+
+    def _clients(self, client_id: int | None) -> list[ClientConnection]:
+        clients = self._gateway.clients
+        if client_id is None:
+            return list(clients.values())
+        if client_id not in clients:
+            raise ActionError("client_id", f"no client {client_id} is connected")
+        return [clients[client_id]]
+
+    def _send_notice(self, code: Code, **values: object) -> None:
+        self.send_error(code, code.text.format(**values))
+
+    def pause(self) -> None:
+        """Stop answering: connections are accepted, but nothing is answered and nothing ticks."""
+        self._gateway.set_paused(True)
+
+    def resume(self) -> None:
+        """Answer what arrived during the pause, and tick again."""
+        self._gateway.set_paused(False)
+
+    @abstractmethod
+    async def move_port(self, port: int = 0) -> int:
+        """Move to another port and return it: 1300 to every client, then they are cut."""
+
+    @abstractmethod
+    async def restart(self, down_s: float = 1.0) -> None:
+        """Restart as gateways do every night: down for `down_s`, then without closed rows."""
+
+    # -- connectivity to IB -------------------------------------------------------------------
 
     def connectivity(self, state: Connectivity) -> None:
         """Lose the connection to IB (1100), or get it back without (1101) or with (1102) data.
 
-        While it is lost nothing ticks. After 1101 every subscription is gone; after 1102 all
+        While it is lost, nothing ticks. After 1101 every subscription is gone; after 1102 all
         continue by themselves.
         """
         gateway = self._gateway
         if state == "lost":
-            gateway.connected = False
-            gateway.data.silent = gateway.accounts.silent = gateway.profits.silent = True
-            self.send_error(1100, LOST)
-        elif state in ("restored_data_lost", "restored_data_kept"):
-            gateway.connected = True
-            kept = state == "restored_data_kept"
-            if not kept:
-                gateway.data.lines.free_all()
-                gateway.accounts.forget()
-                gateway.profits.forget()
-            farms = "; ".join(gateway.data.farms())
-            text = RESTORED_KEPT.format(farms=farms) if kept else RESTORED_LOST
-            self.send_error(1102 if kept else 1101, text)
-            gateway.profits.silent = False
-            gateway.accounts.speak()
-            gateway.data.resume()
-            gateway.flush()
+            gateway.lose_connectivity()
+            self._send_notice(Code.CONNECTIVITY_LOST)
+        elif state == "restored_data_lost":
+            gateway.end_subscriptions()
+            self._send_notice(Code.CONNECTIVITY_RESTORED_DATA_LOST)
+            gateway.restore_connectivity()
+        elif state == "restored_data_kept":
+            farms = "; ".join(gateway.market_data.farms())
+            self._send_notice(Code.CONNECTIVITY_RESTORED_DATA_KEPT, farms=farms)
+            gateway.restore_connectivity()
         else:
             raise ActionError("state", f"{state!r} is not a state of the connection")
 
-    def farm(self, farm: str, code: int = 2103) -> None:
+    def farm(self, farm: str, code: int = Code.MARKET_FARM_BROKEN) -> None:
         """Send a farm notice; after 2103 the farm's contracts stop ticking, after 2104 they go on.
 
-        All other codes are notices only.
+        2105 and 2106 do the same to a farm of historical data. All other codes are notices only.
         """
-        text = FARM_TEXTS.get(code)
-        if text is None:
-            codes = ", ".join(map(str, FARM_TEXTS))
+        if code not in FARM_NOTICES:
+            codes = ", ".join(map(str, FARM_NOTICES))
             raise ActionError("code", f"{code} is not a farm notice; use one of {codes}")
-        if code in (2103, 2105):
-            self._gateway.data.broken_farms.add(farm)
-        elif code in (2104, 2106):
-            self._gateway.data.broken_farms.discard(farm)
-        self.send_error(code, text.format(farm=farm))
+        broken = self._gateway.market_data.broken_farms
+        if code in (Code.MARKET_FARM_BROKEN, Code.HISTORY_FARM_BROKEN):
+            broken.add(farm)
+        elif code in (Code.MARKET_FARM_OK, Code.HISTORY_FARM_OK):
+            broken.discard(farm)
+        self._send_notice(Code(code), farm=farm)
+
+    # -- market data --------------------------------------------------------------------------
 
     def set_line_limit(self, limit: int) -> None:
         """Change the number of lines; running ones go on even above a lower limit."""
         if limit < 0:
             raise ActionError("limit", "a line limit is 0 or more")
-        self._gateway.data.lines.limit = limit
-
-    def pause(self) -> None:
-        """Fall silent: connections are accepted, but nothing is answered and nothing ticks."""
-        self._gateway.paused = True
-
-    def resume(self) -> None:
-        """Answer what has arrived meanwhile, and tick again."""
-        self._gateway.paused = False
-        self._gateway.resume_sockets()
+        self._gateway.market_data.lines.limit = limit
 
     def set_permission(self, conid: int | None = None, code: int | None = None) -> None:
         """Set the market data permission of one contract, or of all; code None permits."""
-        self._gateway.data.permit(conid, code)
+        self._gateway.market_data.set_permission(conid, code)
         self._gateway.flush()
 
     def pin_quote(
@@ -174,44 +191,16 @@ class Faults:
         no_mark: bool = False,
         release: bool = False,
     ) -> None:
-        """Hold the quote of a contract: no bid, crossed, half, none; `release` lets it go."""
-        if self._gateway.data.contract(conid) is None:
+        """Hold a contract's quote at these values; with `release` it moves again.
+
+        A side that is not given does not exist. Without `mark` the mark follows from the sides,
+        with `no_mark` none is sent.
+        """
+        if self._gateway.market_data.contract(conid) is None:
             raise ActionError("conid", f"no contract of the book has conid {conid}")
         pin = Pin(bid=bid, ask=ask, last=last, mark=mark, no_mark=no_mark)
         self._gateway.market.pin(conid, None if release else pin)
 
     def freeze(self, frozen: bool = True) -> None:
         """Stop the ticks without any notice (a closed market), or let them go on."""
-        self._gateway.data.frozen = frozen
-
-    def send_raw(self, data: bytes, client_id: int | None = None) -> int:
-        """Send bytes as they are: garbage, half frames, huge lengths."""
-        clients = self._clients(client_id)
-        for client in clients:
-            client.send_raw(data)
-            client.flush()
-        return len(clients)
-
-    def reset_day(self) -> None:
-        """Forget the rows closed today and today's realized profits."""
-        self._gateway.ledger.reset_day()
-
-
-def as_dict(holding: Holding) -> dict[str, Any]:
-    """Return one position for JSON."""
-    contract = holding.contract
-    return {
-        "account": holding.account,
-        "conid": contract.conid,
-        "symbol": contract.symbol,
-        "sec_type": contract.sec_type.value,
-        "local_symbol": contract.local_symbol,
-        "expiry": contract.expiry or None,
-        "strike": contract.strike if contract.is_option else None,
-        "right": contract.right or None,
-        "multiplier": contract.multiplier,
-        "currency": contract.currency,
-        "quantity": holding.quantity,
-        "average_cost": holding.average_cost,
-        "realized_pnl": holding.realized,
-    }
+        self._gateway.market_data.frozen = frozen

@@ -1,4 +1,4 @@
-"""Scenarios: a file of actions and when they happen."""
+"""Scenarios: files that list actions and their times."""
 
 from __future__ import annotations
 
@@ -6,21 +6,19 @@ import asyncio
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from position_sync_dagster.simulator.books.yaml_source import Source
 from position_sync_dagster.simulator.control.actions import Arguments, check, perform
+from position_sync_dagster.simulator.control.faults import Faults
 from position_sync_dagster.simulator.errors import ActionError
-
-if TYPE_CHECKING:
-    from position_sync_dagster.simulator.server import Simulator
 
 log = logging.getLogger(__name__)
 
 
-class _Line(BaseModel):
+class _Entry(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True)
 
     at_s: Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -29,7 +27,7 @@ class _Line(BaseModel):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """Hold one action and its time, in seconds after the start."""
+    """One action of a scenario; `at_s` is in seconds after the start."""
 
     at_s: float
     do: str
@@ -39,31 +37,32 @@ class Event:
 def load_scenario(path: str | Path) -> list[Event]:
     """Read a YAML list of `{at_s: 12, do: fill, …arguments}`, ordered by time.
 
-    Raises BookError with file, line and column.
+    Raises:
+        BookError: The file has a mistake; it names file, line and column.
     """
     source = Source.read(Path(path))
-    lines: list[_Line] = source.parse(list[_Line])
+    entries: list[_Entry] = source.parse(list[_Entry])
     events = []
-    for index, line in enumerate(lines):
-        given: dict[str, Any] = dict(line.model_extra or {})
+    for index, entry in enumerate(entries):
+        given: dict[str, Any] = dict(entry.model_extra or {})
         try:
-            arguments = check(line.do, given)
-        except ActionError as problem:
-            location = (index, problem.field) if problem.field != "body" else (index,)
+            arguments = check(entry.do, given)
+        except ActionError as error:
+            location = (index, error.field) if error.field != "body" else (index,)
             raise source.error(
-                location, problem.cause, "see the actions of the control port"
+                location, error.cause, "see the actions of the control port"
             ) from None
-        events.append(Event(at_s=line.at_s, do=line.do, arguments=arguments))
+        events.append(Event(at_s=entry.at_s, do=entry.do, arguments=arguments))
     return sorted(events, key=lambda event: event.at_s)
 
 
-async def play(simulator: Simulator, events: list[Event]) -> None:
-    """Do each event at its time; one that fails is logged, and the rest goes on."""
+async def play(simulator: Faults, events: list[Event]) -> None:
+    """Do each event at its time; log one that fails, and continue with the next."""
     loop = asyncio.get_running_loop()
     start = loop.time()
     for event in events:
         await asyncio.sleep(max(0.0, start + event.at_s - loop.time()))
         try:
             await perform(simulator, event.do, event.arguments)
-        except ActionError as problem:
-            log.warning("scenario: %s at %s s failed: %s", event.do, event.at_s, problem)
+        except ActionError as error:
+            log.warning("scenario: %s at %s s failed: %s", event.do, event.at_s, error)

@@ -1,97 +1,125 @@
-"""Which desk answers which request."""
+"""Which service answers which request."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
+from position_sync_dagster.simulator.accounts.account_data import AccountDataService
+from position_sync_dagster.simulator.accounts.profit_and_loss import ProfitAndLossService
 from position_sync_dagster.simulator.clients.connection import ClientConnection
-from position_sync_dagster.simulator.gateway.reference_data import REFUSALS
-from position_sync_dagster.simulator.protocol import messages
+from position_sync_dagster.simulator.gateway.reference_data import ReferenceDataService
+from position_sync_dagster.simulator.gateway.refusals import REFUSALS, refusal
+from position_sync_dagster.simulator.market_data.market_data import MarketDataService
+from position_sync_dagster.simulator.protocol import account_messages, messages
+from position_sync_dagster.simulator.protocol.codes import Code
 from position_sync_dagster.simulator.protocol.requests import Request
 
-if TYPE_CHECKING:
-    from position_sync_dagster.simulator.gateway.gateway import Gateway
-
-Answer = Callable[["Gateway", ClientConnection, Request], None]
+Handler = Callable[[ClientConnection, Request], None]
 
 
-def _market_data(gateway: Gateway, client: ClientConnection, request: Request) -> None:
-    gateway.data.request(client, request)
-    gateway.open_market()
+class Dispatcher:
+    """Answers requests: a table from a request's name to the service that knows the answer.
+
+    Args:
+        open_market: Called by requests that see prices move.
+        open_market_soon: Called by requests for account data.
+    """
+
+    def __init__(
+        self,
+        *,
+        accounts: AccountDataService,
+        market_data: MarketDataService,
+        profits: ProfitAndLossService,
+        reference_data: ReferenceDataService,
+        now: Callable[[], float],
+        first_order_id: int,
+        open_market: Callable[[], None],
+        open_market_soon: Callable[[], None],
+    ) -> None:
+        self._accounts = accounts
+        self._market_data = market_data
+        self._profits = profits
+        self._now = now
+        self._first_order_id = first_order_id
+        self._open_market = open_market
+        self._open_market_soon = open_market_soon
+        self._handlers: dict[str, Handler] = {
+            **dict.fromkeys(REFUSALS, lambda c, r: c.send(refusal(r))),
+            "reqMktData": self._request_market_data,
+            "cancelMktData": lambda c, r: market_data.cancel(c, r.req_id),
+            "reqMarketDataType": _set_market_data_type,
+            "reqPositions": lambda c, r: accounts.subscribe_positions(c),
+            "cancelPositions": lambda c, r: accounts.cancel_positions(c),
+            "reqPositionsMulti": accounts.positions_multi,
+            "reqAccountUpdates": self._request_account_updates,
+            "reqAccountUpdatesMulti": accounts.account_updates_multi,
+            "reqAccountSummary": accounts.summary,
+            "reqPnL": self._request_profit,
+            "reqPnLSingle": self._request_profit,
+            "cancelPnL": lambda c, r: profits.cancel(c, r.req_id),
+            "cancelPnLSingle": lambda c, r: profits.cancel(c, r.req_id),
+            "reqContractDetails": reference_data.details,
+            "reqSecDefOptParams": reference_data.option_chain,
+            "reqMatchingSymbols": reference_data.matching_symbols,
+            "reqOpenOrders": lambda c, r: c.send(messages.open_order_end()),
+            "reqAllOpenOrders": lambda c, r: c.send(messages.open_order_end()),
+            "reqCompletedOrders": lambda c, r: c.send(messages.completed_orders_end()),
+            "reqExecutions": lambda c, r: c.send(messages.executions_end(r.req_id)),
+            "reqCurrentTime": self._send_current_time,
+            "reqIds": self._send_next_id,
+            "reqManagedAccts": self._send_accounts,
+            "requestFA": _refuse_advisor_request,
+            "replaceFA": _refuse_advisor_request,
+            "reqMarketRule": lambda c, r: c.send(messages.market_rule(r.number)),
+            "reqNewsProviders": lambda c, r: c.send(messages.news_providers()),
+            "reqFamilyCodes": lambda c, r: c.send(messages.family_codes()),
+            "reqMktDepthExchanges": lambda c, r: c.send(messages.depth_exchanges()),
+            "reqSoftDollarTiers": lambda c, r: c.send(messages.soft_dollar_tiers(r.req_id)),
+            "reqSmartComponents": lambda c, r: c.send(messages.smart_components(r.req_id)),
+            "reqUserInfo": lambda c, r: c.send(messages.user_info(r.req_id)),
+        }
+
+    def handle(self, client: ClientConnection, request: Request) -> None:
+        """Answer one request.
+
+        Requests without a handler (log level, news bulletins, display groups, …) get no answer
+        from a real gateway either.
+        """
+        handler = self._handlers.get(request.name)
+        if handler is not None:
+            handler(client, request)
+
+    def _request_market_data(self, client: ClientConnection, request: Request) -> None:
+        self._market_data.request(client, request)
+        self._open_market()
+
+    def _request_account_updates(self, client: ClientConnection, request: Request) -> None:
+        self._accounts.account_updates(client, request)
+        self._open_market_soon()
+
+    def _request_profit(self, client: ClientConnection, request: Request) -> None:
+        self._profits.subscribe(client, request)
+        self._open_market()
+
+    def _send_current_time(self, client: ClientConnection, request: Request) -> None:
+        client.send(messages.current_time(int(self._now())))
+
+    def _send_next_id(self, client: ClientConnection, request: Request) -> None:
+        client.send(messages.next_valid_id(self._first_order_id))
+
+    def _send_accounts(self, client: ClientConnection, request: Request) -> None:
+        client.send(account_messages.managed_accounts(self._accounts.names))
 
 
-def _market_data_type(gateway: Gateway, client: ClientConnection, request: Request) -> None:
-    if request.number not in (1, 2, 3, 4):
-        text = "Error validating request.-'cC' : cause - Invalid market data type"
-        client.send(messages.error(-1, 321, text))
-        return
-    client.market_data_type = request.number
+def _set_market_data_type(client: ClientConnection, request: Request) -> None:
+    if request.number in (1, 2, 3, 4):
+        client.market_data_type = request.number
+    else:
+        cause = "Invalid market data type"
+        client.send(messages.error(-1, Code.INVALID_REQUEST, validator="cC", cause=cause))
 
 
-def _account_updates(gateway: Gateway, client: ClientConnection, request: Request) -> None:
-    gateway.accounts.account_updates(client, request)
-    gateway.open_market_soon()
-
-
-def _profit(gateway: Gateway, client: ClientConnection, request: Request) -> None:
-    gateway.profits.subscribe(client, request)
-    gateway.open_market()
-
-
-def _current_time(gateway: Gateway, client: ClientConnection, request: Request) -> None:
-    client.send(messages.current_time(int(gateway.now())))
-
-
-def _next_id(gateway: Gateway, client: ClientConnection, request: Request) -> None:
-    client.send(messages.next_valid_id(gateway.options.first_order_id))
-
-
-def _accounts(gateway: Gateway, client: ClientConnection, request: Request) -> None:
-    client.send(messages.managed_accounts(gateway.accounts.names))
-
-
-def _advisor(gateway: Gateway, client: ClientConnection, request: Request) -> None:
-    client.send(messages.error(-1, 321, "FA data operations ignored for non FA customers."))
-
-
-def _refuse(gateway: Gateway, client: ClientConnection, request: Request) -> None:
-    gateway.reference.refuse(client, request)
-
-
-ANSWERS: dict[str, Answer] = {
-    **dict.fromkeys(REFUSALS, _refuse),
-    "reqMktData": _market_data,
-    "cancelMktData": lambda g, s, r: g.data.cancel(s, r.req_id),
-    "reqMarketDataType": _market_data_type,
-    "reqPositions": lambda g, s, r: g.accounts.subscribe_positions(s),
-    "cancelPositions": lambda g, s, r: g.accounts.cancel_positions(s),
-    "reqPositionsMulti": lambda g, s, r: g.accounts.positions_multi(s, r),
-    "reqAccountUpdates": _account_updates,
-    "reqAccountUpdatesMulti": lambda g, s, r: g.accounts.account_updates_multi(s, r),
-    "reqAccountSummary": lambda g, s, r: g.accounts.summary(s, r),
-    "reqPnL": _profit,
-    "reqPnLSingle": _profit,
-    "cancelPnL": lambda g, s, r: g.profits.cancel(s, r.req_id),
-    "cancelPnLSingle": lambda g, s, r: g.profits.cancel(s, r.req_id),
-    "reqContractDetails": lambda g, s, r: g.reference.details(s, r),
-    "reqSecDefOptParams": lambda g, s, r: g.reference.option_chain(s, r),
-    "reqMatchingSymbols": lambda g, s, r: g.reference.matching_symbols(s, r),
-    "reqOpenOrders": lambda g, s, r: s.send(messages.open_order_end()),
-    "reqAllOpenOrders": lambda g, s, r: s.send(messages.open_order_end()),
-    "reqCompletedOrders": lambda g, s, r: s.send(messages.completed_orders_end()),
-    "reqExecutions": lambda g, s, r: s.send(messages.executions_end(r.req_id)),
-    "reqCurrentTime": _current_time,
-    "reqIds": _next_id,
-    "reqManagedAccts": _accounts,
-    "requestFA": _advisor,
-    "replaceFA": _advisor,
-    "reqMarketRule": lambda g, s, r: s.send(("93", str(r.number), "1", "0", "0.01")),
-    "reqNewsProviders": lambda g, s, r: s.send(("85", "0")),
-    "reqFamilyCodes": lambda g, s, r: s.send(("78", "1", "*", "")),
-    "reqMktDepthExchanges": lambda g, s, r: s.send(("80", "0")),
-    "reqSoftDollarTiers": lambda g, s, r: s.send(("77", str(r.req_id), "0")),
-    "reqSmartComponents": lambda g, s, r: s.send(("82", str(r.req_id), "0")),
-    "reqUserInfo": lambda g, s, r: s.send(("107", str(r.req_id), "")),
-}
-"""Requests that are not here (log level, news bulletins, display groups, …) need no answer."""
+def _refuse_advisor_request(client: ClientConnection, request: Request) -> None:
+    text = "FA data operations ignored for non FA customers."
+    client.send(messages.error(-1, Code.INVALID_REQUEST, text))

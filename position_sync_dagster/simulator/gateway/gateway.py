@@ -1,11 +1,10 @@
-"""The gateway: one simulated login with its market, its ledger and its connected clients."""
+"""The gateway: one simulated login with its market, its accounts and its connected clients."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections.abc import Callable
-from typing import Any
 
 from position_sync_dagster.simulator.accounts.account_data import AccountDataService
 from position_sync_dagster.simulator.accounts.ledger import Ledger
@@ -13,35 +12,38 @@ from position_sync_dagster.simulator.accounts.profit_and_loss import ProfitAndLo
 from position_sync_dagster.simulator.books.book import Book
 from position_sync_dagster.simulator.clients.connection import ClientConnection
 from position_sync_dagster.simulator.clients.stats import OrderMessage, Stats
-from position_sync_dagster.simulator.gateway.dispatch import ANSWERS
+from position_sync_dagster.simulator.gateway.dispatch import Dispatcher
 from position_sync_dagster.simulator.gateway.reference_data import ReferenceDataService
+from position_sync_dagster.simulator.gateway.timers import Timers
 from position_sync_dagster.simulator.market.market import Market
 from position_sync_dagster.simulator.market_data.lines import Lines
 from position_sync_dagster.simulator.market_data.market_data import MarketDataService
 from position_sync_dagster.simulator.market_data.tick_log import TickLog
 from position_sync_dagster.simulator.options import Options
-from position_sync_dagster.simulator.protocol import messages
+from position_sync_dagster.simulator.protocol import account_messages, messages
+from position_sync_dagster.simulator.protocol.codes import Code
+from position_sync_dagster.simulator.protocol.fields import Fields
 from position_sync_dagster.simulator.protocol.request_ids import ORDER_REQUESTS
 from position_sync_dagster.simulator.protocol.requests import Request
 
 MAX_CLIENTS = 32
 """IB's limit of API clients on one gateway."""
 
-IN_USE = "Unable to connect as the client id is already in use. Retry with a unique client id."
-OFFLINE = (
-    "Connectivity between Trader Workstation and server is broken. "
-    "It will be restored automatically."
-)
-READ_ONLY = (
-    "Error validating request.-'bF' : cause - The API interface is currently in Read-Only mode."
-)
-PAUSE_POLL_S = 0.1
+HISTORY_FARM = "ushmds"
+DEFINITION_FARM = "secdefnj"
+
 OPENING_DELAY_S = 5.0
 """The market opens at the first tick or profit request, or this long after account data."""
 
 
 class Gateway:
-    """Hold the state behind all clients; lives in one event loop."""
+    """The state behind all connections of one login; it lives in one event loop.
+
+    Args:
+        book: What the login knows at the start.
+        options: How the gateway behaves.
+        now: The wall clock, in seconds since 1970.
+    """
 
     def __init__(
         self, book: Book, options: Options, *, now: Callable[[], float] = time.time
@@ -52,9 +54,15 @@ class Gateway:
         self.stats = Stats()
         self.paused = False
         self.connected = True
-        self.max_messages_per_s = options.max_messages_per_s
-        self.max_buffer_bytes = options.max_buffer_bytes
-        self.handshake_timeout_s = options.handshake_timeout_s
+        """Whether the gateway itself has its connection to IB."""
+        self.clients: dict[int, ClientConnection] = {}
+        """The clients that have logged in, by client id."""
+        self.busy_ids: dict[int, float] = {}
+        """Client id to the time of the event loop until which it counts as in use."""
+        self._connections: set[ClientConnection] = set()
+        self._timers = Timers(lambda: self.paused)
+        self._market_open = False
+        self._market_opening = False
         self.market = Market(
             underlyings=book.underlyings,
             contracts=book.contracts,
@@ -64,95 +72,93 @@ class Gateway:
             pins=book.pins,
         )
         self.ledger = Ledger(book, self.market.value_price)
-        self.data: MarketDataService = MarketDataService(
+        self.market_data = MarketDataService(
             book=book,
             market=self.market,
             lines=Lines(options.max_lines),
             log=TickLog(options.tick_ring),
             now=now,
-            later=self._when_awake,
+            call_later=self._timers.call_later_unpaused,
             snapshot_s=options.snapshot_s,
         )
-        self.accounts: AccountDataService = AccountDataService(
+        self.accounts = AccountDataService(
             ledger=self.ledger,
             market=self.market,
             now=now,
-            later=self._when_awake,
+            call_later=self._timers.call_later_unpaused,
             refresh_interval_s=options.refresh_interval_s,
         )
-        self.profits: ProfitAndLossService = ProfitAndLossService(
+        self.profits = ProfitAndLossService(
             accounts=self.accounts, ledger=self.ledger, market=self.market
         )
-        self.reference: ReferenceDataService = ReferenceDataService(book=book, now=now)
-        self.clients: dict[int, ClientConnection] = {}
-        self.busy_ids: dict[int, float] = {}
-        self._sockets: set[ClientConnection] = set()
-        self._timers: set[asyncio.TimerHandle] = set()
-        self._open = False
-        self._opening = False
-        self._ended = False
+        self._dispatcher = Dispatcher(
+            accounts=self.accounts,
+            market_data=self.market_data,
+            profits=self.profits,
+            reference_data=ReferenceDataService(book=book, now=now),
+            now=now,
+            first_order_id=options.first_order_id,
+            open_market=self._open_market,
+            open_market_soon=self._open_market_soon,
+        )
 
-    # -- time ---------------------------------------------------------------------------------
+    # -- market time --------------------------------------------------------------------------
 
-    def _later(self, delay_s: float, action: Callable[[], None]) -> None:
-        """Run an action later, unless the gateway has ended by then."""
-        if self._ended:
-            return
+    def start_timers(self) -> None:
+        """Start what runs by itself; call it once, in the event loop."""
+        if self.options.autostep:
+            self._timers.call_later(self.options.pnl_interval_s, self._send_profits)
 
-        def run() -> None:
-            self._timers.discard(handle)
-            action()
+    def step(self) -> None:
+        """Let the market take one step, and send what changed."""
+        self.market.step()
+        self.market_data.send_changes()
+        self.flush()
 
-        handle = asyncio.get_running_loop().call_later(delay_s, run)
-        self._timers.add(handle)
-
-    def _when_awake(self, delay_s: float, action: Callable[[], None]) -> None:
-        """Run an action later, but not while the gateway is paused."""
-
-        def run() -> None:
-            if self.paused:
-                self._later(PAUSE_POLL_S, run)
-            else:
-                action()
-
-        self._later(delay_s, run)
-
-    def open_market(self) -> None:
+    def _open_market(self) -> None:
         """Let market time run from now on; a second call changes nothing.
 
-        It starts with the first request that sees prices move, so that two clients with the
-        same requests see the same prices.
+        It starts with the first request that sees prices move, so that two runs with the same
+        requests see the same prices.
         """
-        if self._open or not self.options.autostep:
+        if self._market_open or not self.options.autostep:
             return
-        self._open = True
-        self._later(self.options.tick_interval_s, self._step_again)
+        self._market_open = True
+        self._timers.call_later(self.options.tick_interval_s, self._step_again)
 
-    def open_market_soon(self) -> None:
-        """Open the market even if nobody asks for ticks."""
-        if not self._opening:
-            self._opening = True
-            self._later(OPENING_DELAY_S, self.open_market)
+    def _open_market_soon(self) -> None:
+        """Open the market after a while even if no client requests ticks."""
+        if not self._market_opening:
+            self._market_opening = True
+            self._timers.call_later(OPENING_DELAY_S, self._open_market)
 
     def _step_again(self) -> None:
         started = time.perf_counter()
         if not self.paused:
             self.step()
         spent = time.perf_counter() - started
-        self._later(max(0.0, self.options.tick_interval_s - spent), self._step_again)
+        delay_s = max(0.0, self.options.tick_interval_s - spent)
+        self._timers.call_later(delay_s, self._step_again)
 
-    def _profits_again(self) -> None:
+    def _send_profits(self) -> None:
         if not self.paused:
             self.profits.send_all()
             self.flush()
-        self._later(self.options.pnl_interval_s, self._profits_again)
+        self._timers.call_later(self.options.pnl_interval_s, self._send_profits)
 
-    def start(self, client: ClientConnection, client_id: int) -> bool:
-        """Let a client in, or refuse it as a gateway does; returns whether it is in."""
+    # -- clients ------------------------------------------------------------------------------
+
+    def opened(self, client: ClientConnection) -> None:
+        """Record a new connection, before its login."""
+        self._connections.add(client)
+        self.stats.sockets = len(self._connections)
+
+    def log_in(self, client: ClientConnection, client_id: int) -> bool:
+        """Accept or refuse a client as a gateway does; return whether it is accepted."""
         free_at = self.busy_ids.get(client_id, 0.0)
         if client_id in self.clients or free_at > asyncio.get_running_loop().time():
             self.stats.refused["client id in use"] += 1
-            client.send(messages.error(-1, 326, IN_USE))
+            client.send(messages.error(-1, Code.CLIENT_ID_IN_USE))
             client.close(f"client id {client_id} is in use")
             return False
         if len(self.clients) >= MAX_CLIENTS:
@@ -164,109 +170,91 @@ class Gateway:
         self.stats.connected(client_id)
         self.stats.requests[client_id]["startApi"] += 1
         # 15 precedes 9 in every capture, and the notices follow.
-        client.send(messages.managed_accounts(self.accounts.names))
+        client.send(account_messages.managed_accounts(self.accounts.names))
         client.send(messages.next_valid_id(self.options.first_order_id))
-        for code, text in self.notices():
-            client.send(messages.error(-1, code, text))
+        for notice in self._login_notices():
+            client.send(notice)
         return True
 
-    def notices(self) -> list[tuple[int, str]]:
-        """List what a gateway says about its farms at login."""
+    def _login_notices(self) -> list[Fields]:
         if not self.connected:
-            return [(2110, OFFLINE)]
-        broken = self.data.broken_farms
-        farms = [
-            (2103, f"Market data farm connection is broken:{farm}")
-            if farm in broken
-            else (2104, f"Market data farm connection is OK:{farm}")
-            for farm in self.data.farms()
+            return [messages.error(-1, Code.GATEWAY_OFFLINE)]
+        broken = self.market_data.broken_farms
+        notices = [
+            (Code.MARKET_FARM_BROKEN if farm in broken else Code.MARKET_FARM_OK, farm)
+            for farm in self.market_data.farms()
         ]
-        history = "HMDS data farm connection is"
-        historical = (2105, f"{history} broken:ushmds")
-        if "ushmds" not in broken:
-            historical = (2106, f"{history} OK:ushmds")
-        return [*farms, historical, (2158, "Sec-def data farm connection is OK:secdefnj")]
+        history_broken = HISTORY_FARM in broken
+        history = Code.HISTORY_FARM_BROKEN if history_broken else Code.HISTORY_FARM_OK
+        notices += [(history, HISTORY_FARM), (Code.DEFINITION_FARM_OK, DEFINITION_FARM)]
+        return [messages.error(-1, code, farm=farm) for code, farm in notices]
 
-    def start_timers(self) -> None:
-        """Start what runs by itself; call once in the loop."""
-        if self.options.autostep:
-            self._later(self.options.pnl_interval_s, self._profits_again)
+    def handle(self, client: ClientConnection, request: Request) -> None:
+        """Act on one request; an order message is recorded and refused, never carried out."""
+        if request.name not in ORDER_REQUESTS:
+            self._dispatcher.handle(client, request)
+            return
+        client_id = -1 if client.client_id is None else client.client_id
+        self.stats.orders.append(
+            OrderMessage(client_id=client_id, name=request.name, fields=request.fields)
+        )
+        if request.req_id != -1:
+            cause = "The API interface is currently in Read-Only mode."
+            refusal = {"validator": "bF", "cause": cause}
+            client.send(messages.error(request.req_id, Code.INVALID_REQUEST, **refusal))
 
-    # -- clients -----------------------------------------------------------------------------
-
-    def opened(self, client: ClientConnection) -> None:
-        self._sockets.add(client)
-        self.stats.sockets = len(self._sockets)
-
-    def ended(self, client: ClientConnection) -> None:
-        """Free everything of a client that has gone."""
-        self._sockets.discard(client)
-        self.stats.sockets = len(self._sockets)
+    def closed(self, client: ClientConnection) -> None:
+        """Free everything of a connection that has ended."""
+        self._connections.discard(client)
+        self.stats.sockets = len(self._connections)
         client_id = client.client_id
         if client_id is None or self.clients.get(client_id) is not client:
             return
         del self.clients[client_id]
         self.stats.disconnected(client_id)
-        self.data.lines.free_all(client)
-        self.accounts.forget(client)
-        self.profits.forget(client)
+        self.end_subscriptions(client)
 
-    def answer(self, client: ClientConnection, request: Request) -> None:
-        """Act on one request of a client that is in."""
-        if request.name in ORDER_REQUESTS:
-            client_id = -1 if client.client_id is None else client.client_id
-            self.stats.orders.append(
-                OrderMessage(client_id=client_id, name=request.name, fields=request.fields)
-            )
-            if request.req_id != -1:
-                client.send(messages.error(request.req_id, 321, READ_ONLY))
-            return
-        answer = ANSWERS.get(request.name)
-        if answer is not None:
-            answer(self, client, request)
+    def end_subscriptions(self, client: ClientConnection | None = None) -> None:
+        """End every subscription of one client, or of all."""
+        self.market_data.lines.remove_all(client)
+        self.accounts.end_subscriptions(client)
+        self.profits.end_subscriptions(client)
 
     def flush(self) -> None:
-        """Write what every client has waiting."""
+        """Write the queued messages of every client."""
         for client in list(self.clients.values()):
             client.flush()
 
-    def step(self) -> None:
-        """Let the market take one step, and send what changed."""
-        self.market.step()
-        self.data.step()
+    def set_paused(self, paused: bool) -> None:
+        """Stop answering, or act on everything that arrived in the pause."""
+        self.paused = paused
+        if not paused:
+            for client in list(self._connections):
+                client.process()
+
+    # -- connectivity to IB -------------------------------------------------------------------
+
+    def lose_connectivity(self) -> None:
+        """Send no data from now on, as without a connection to IB."""
+        self.connected = False
+        self.market_data.silent = self.accounts.silent = self.profits.silent = True
+
+    def restore_connectivity(self) -> None:
+        """Send data again, first what changed since the connection to IB was lost."""
+        self.connected = True
+        self.profits.silent = False
+        self.accounts.end_silence()
+        self.market_data.end_silence()
         self.flush()
 
-    def end(self) -> None:
-        """Stop the timers and cut every connection."""
-        self._ended = True
-        for handle in self._timers:
-            handle.cancel()
-        self._timers.clear()
-        self.drop_sockets()
+    # -- end ----------------------------------------------------------------------------------
 
-    def drop_sockets(self) -> None:
-        """Cut every connection, started or not."""
-        for client in list(self._sockets):
+    def drop_connections(self) -> None:
+        """Cut every connection, logged in or not."""
+        for client in list(self._connections):
             client.abort()
 
-    def resume_sockets(self) -> None:
-        """Act on what arrived while the gateway was paused."""
-        for client in list(self._sockets):
-            client.process()
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return everything that is counted, for JSON."""
-        lines = self.data.lines
-        return {
-            "book": self.book.name,
-            "lines_in_use": len(lines),
-            "peak_lines": lines.peak,
-            "line_limit": lines.limit,
-            "lines_by_conid": lines.by_conid(),
-            "steps": self.market.steps,
-            "account_feed": self.accounts.feed(),
-            "pnl_subscriptions": len(self.profits),
-            "connectivity": "up" if self.connected else "lost",
-            "paused": self.paused,
-            **self.stats.as_dict(),
-        }
+    def close(self) -> None:
+        """Stop the timers and cut every connection."""
+        self._timers.close()
+        self.drop_connections()

@@ -1,108 +1,22 @@
-"""The simulated market: a seeded walk of the underlyings, and quotes that follow from it.
+"""The simulated market: quotes that follow from the random walks of the underlyings.
 
 Everything is a function of (book, seed, step): the same seed gives the same prices at the same
-step, whoever looks and whenever.
+step, whatever the clients request and whenever.
 """
 
 from __future__ import annotations
 
-import math
-import random
-from collections import deque
-from dataclasses import dataclass, replace
 from datetime import date
 
+from position_sync_dagster.simulator.market.noise import mix
 from position_sync_dagster.simulator.market.pricing import Greeks, black_scholes, round_to, skewed
+from position_sync_dagster.simulator.market.quote import Pin, Quote
+from position_sync_dagster.simulator.market.underlying import (
+    TRADE_EVERY,
+    RandomWalk,
+    Underlying,
+)
 from position_sync_dagster.simulator.protocol.contract import Contract, SecType
-
-SECONDS_PER_STEP = 5.0
-"""Trading time that passes in one step, so that a demo moves visibly."""
-
-TRADING_SECONDS_PER_YEAR = 252 * 6.5 * 3600
-PULL = 2e-4
-"""How strongly a walk returns to its start in a step: a demo that runs for weeks stays sane."""
-
-TRADE_EVERY = 4
-"""A contract trades every fourth step, each conid at its own one."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Underlying:
-    """Hold one instrument that walks by itself."""
-
-    symbol: str
-    conid: int
-    price: float
-    volatility: float
-    currency: str = "USD"
-    exchange: str = "NASDAQ"
-    sec_type: SecType = SecType.STK
-    name: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pin:
-    """Hold a quote at given values; None means that this side does not exist."""
-
-    bid: float | None = None
-    ask: float | None = None
-    last: float | None = None
-    mark: float | None = None
-    no_mark: bool = False
-    """Send no mark at all when `mark` is None, instead of a derived one."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Quote:
-    """Hold what one contract shows at one step, in its quoted unit (cents where so quoted)."""
-
-    bid: float | None
-    ask: float | None
-    last: float | None
-    mark: float | None
-    bid_size: int
-    ask_size: int
-    last_size: int
-    volume: int
-    open: float
-    close: float
-    greeks: Greeks | None
-    underlying_price: float
-    trade_step: int
-
-
-def mix(*parts: int) -> int:
-    """Return a well spread 32 bit number made of the parts (splitmix64), the same everywhere."""
-    value = 0x9E3779B97F4A7C15
-    for part in parts:
-        value = (value ^ (part & 0xFFFFFFFFFFFFFFFF)) * 0xBF58476D1CE4E5B9 & 0xFFFFFFFFFFFFFFFF
-        value ^= value >> 29
-    value = value * 0x94D049BB133111EB & 0xFFFFFFFFFFFFFFFF
-    return (value ^ (value >> 31)) & 0xFFFFFFFF
-
-
-class RandomWalk:
-    """Walk one underlying; keeps the few last prices that trades refer to."""
-
-    def __init__(self, underlying: Underlying, seed: int) -> None:
-        self._start = underlying.price
-        # str seeds are hashed by Random itself, independent of PYTHONHASHSEED.
-        self._random = random.Random(f"{seed}:{underlying.symbol}")  # noqa: S311
-        dt = SECONDS_PER_STEP / TRADING_SECONDS_PER_YEAR
-        self._scale = underlying.volatility * math.sqrt(dt)
-        self.close = underlying.price * (
-            1 + 0.01 * self._random.uniform(-1, 1) * min(1.0, underlying.volatility)
-        )
-        self.recent: deque[float] = deque([underlying.price], maxlen=TRADE_EVERY)
-
-    def step(self) -> None:
-        price = self.recent[-1]
-        shock = self._random.gauss(0.0, 1.0) * self._scale
-        pull = PULL * math.log(self._start / price)
-        self.recent.append(price * math.exp(shock + pull))
-
-    def price(self, steps_back: int = 0) -> float:
-        return self.recent[max(-len(self.recent), -1 - steps_back)]
 
 
 class Market:
@@ -246,12 +160,4 @@ class Market:
             trade_step=traded,
         )
         pin = self.pins.get(contract.conid)
-        return quote if pin is None else _pinned(quote, pin)
-
-
-def _pinned(quote: Quote, pin: Pin) -> Quote:
-    mark = pin.mark
-    if mark is None and not pin.no_mark:
-        limits = [value for value in (pin.bid, pin.ask) if value is not None]
-        mark = min(quote.mark or 0.0, max(limits)) if limits else quote.mark
-    return replace(quote, bid=pin.bid, ask=pin.ask, last=pin.last, mark=mark)
+        return quote if pin is None else pin.applied_to(quote)

@@ -1,4 +1,4 @@
-"""Market data lines: who streams what, counted as the gateway counts."""
+"""Market data lines: which requests stream, counted as a gateway counts them."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from position_sync_dagster.simulator.clients.connection import ClientConnection
-from position_sync_dagster.simulator.market.market import Quote
+from position_sync_dagster.simulator.market.quote import Quote
 from position_sync_dagster.simulator.protocol.contract import Contract
 
 
 @dataclass(slots=True, kw_only=True)
 class Line:
-    """Hold one running market data request; `last` is the quote its client knows."""
+    """One running market data request; `last` is the quote that its client has seen."""
 
     client: ClientConnection
     req_id: int
@@ -26,15 +26,16 @@ class Line:
 
 
 class Lines:
-    """Hold every line of the login, shared by all its clients.
+    """Every line of the login, shared by all its clients.
 
-    A second request for the same contract is another line: no source was found that says a
+    A second request for the same contract is another line: no source was found that says that a
     gateway merges them, so this is the worst case.
     """
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.peak = 0
+        """The largest number of lines that were in use at one time."""
         self._lines: dict[tuple[ClientConnection, int], Line] = {}
 
     def __len__(self) -> int:
@@ -45,26 +46,28 @@ class Lines:
 
     @property
     def full(self) -> bool:
+        """Whether a further request must be refused."""
         return len(self._lines) >= self.limit
 
     def get(self, client: ClientConnection, req_id: int) -> Line | None:
+        """Return the line of a request, or None."""
         return self._lines.get((client, req_id))
 
-    def take(self, line: Line) -> None:
-        """Count a line from now on."""
+    def add(self, line: Line) -> None:
+        """Count a line as in use."""
         self._lines[line.client, line.req_id] = line
         self.peak = max(self.peak, len(self._lines))
 
-    def free(self, client: ClientConnection, req_id: int) -> Line | None:
-        """Free one line; None when there is none of that id."""
+    def remove(self, client: ClientConnection, req_id: int) -> Line | None:
+        """Free one line and return it; return None when the id has none."""
         return self._lines.pop((client, req_id), None)
 
-    def free_all(self, client: ClientConnection | None = None) -> None:
+    def remove_all(self, client: ClientConnection | None = None) -> None:
         """Free every line of one client, or of all."""
         for key in [key for key in self._lines if client in (None, key[0])]:
             del self._lines[key]
 
     def by_conid(self) -> dict[str, int]:
-        """Return conid → number of lines."""
+        """Return the number of lines per conid."""
         counts = Counter(line.contract.conid for line in self._lines.values())
         return {str(conid): count for conid, count in sorted(counts.items())}

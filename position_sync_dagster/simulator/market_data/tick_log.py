@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from position_sync_dagster.simulator.market_data.ticks import PRICE_NAMES
-from position_sync_dagster.simulator.protocol.messages import Fields
+from position_sync_dagster.simulator.protocol.fields import Fields
 
 
 @dataclass(frozen=True, slots=True)

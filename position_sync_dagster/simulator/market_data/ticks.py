@@ -1,16 +1,13 @@
-"""Ticks: the messages that tell one market data line what changed; pure."""
+"""Ticks: the messages that lead a market data line from one quote to the next; pure."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from position_sync_dagster.simulator.market.market import Quote
+from position_sync_dagster.simulator.market.quote import Quote
 from position_sync_dagster.simulator.protocol import messages
 from position_sync_dagster.simulator.protocol.contract import SecType
-from position_sync_dagster.simulator.protocol.messages import Fields
-
-MARK_PRICE_TICK = "232"
-"""The generic tick that brings mark prices (tick type 37)."""
+from position_sync_dagster.simulator.protocol.fields import Fields
 
 _LIVE = {
     "bid_size": 0,
@@ -49,59 +46,6 @@ _DELAYED = {
 MARK_PRICE = 37
 PRICE_NAMES = {1: "bid", 2: "ask", 4: "last", 37: "mark", 66: "bid", 67: "ask", 68: "last"}
 
-_COMMON = {
-    100: "Option Volume",
-    101: "Option Open Interest",
-    105: "Average Opt Volume",
-    106: "impvolat",
-    165: "Misc. Stats",
-    221: "Creditman Mark Price",
-    225: "Auction",
-    232: "Pl Price",
-    233: "RTVolume",
-    236: "inventory",
-    258: "Fundamentals",
-    293: "TradeCount",
-    294: "TradeRate",
-    295: "VolumeRate",
-    318: "LastRTHTrade",
-    375: "RTTrdVolume",
-    411: "rthistvol",
-    456: "IBDividends",
-    460: "Bond Factor Multiplier",
-    576: "EtfNavBidAsk(navbidask)",
-    577: "EtfNavLast(navlast)",
-    578: "EtfNavClose(navclose)",
-    586: "IPOHLMPRC",
-    587: "Pl Price Delayed",
-    588: "Futures Open Interest",
-    595: "Short-Term Volume X Mins",
-    614: "EtfNavMisc(high/low)",
-    619: "Creditman Slow Mark Price",
-    623: "EtfFrozenNavLast(fznavlast)",
-}
-"""Legal generic ticks as a gateway lists them (deephaven-ib issues/46, for STK)."""
-
-_ALIASES = {221: 220, 232: 221, 258: 47, 456: 59}
-_LEGAL = frozenset(str(code) for code in (*_COMMON, *_ALIASES.values()))
-
-
-def illegal_list(ticks: tuple[str, ...], text: str, sec_type: str) -> str | None:
-    """Return the refusal of a generic tick list, or None for a legal one.
-
-    One illegal entry refuses the whole request with 321; `mdoff` before the list is legal.
-    """
-    if all(tick in _LEGAL or tick == "mdoff" for tick in ticks):
-        return None
-    legal = ",".join(
-        f"{code}/{_ALIASES[code]}({name})" if code in _ALIASES else f"{code}({name})"
-        for code, name in _COMMON.items()
-    )
-    return (
-        f"Error validating request.-'bQ' : cause - Incorrect generic tick list of {text}.  "
-        f"Legal ones for ({sec_type}) are: {legal}"
-    )
-
 
 def changed(
     req_id: int,
@@ -115,7 +59,7 @@ def changed(
     greeks: bool = True,
     halted: bool = False,
 ) -> Iterator[Fields]:
-    """Yield the ticks that lead from one quote to the next; `before` None opens the line.
+    """Yield the ticks that lead from one quote to the next; a line opens with `before` None.
 
     A side without a price is sent as -1 with size 0 (IB, "Tick Types"); an index has no sides
     and its last price comes with an EMPTY size (ib_insync issues/428).

@@ -2,43 +2,31 @@
 
 Each function is pure and returns the fields of one message, the message id first. The layouts
 are those of recorded messages (public repositories of ibkr-go, rust-ibapi, ib_insync and others)
-and of the decoders of ib_async 2.1, ib_insync 0.9.86 and ibapi 10.
+and of the decoders of ib_async 2.1, ib_insync 0.9.86 and ibapi 10. Messages about accounts are
+in `account_messages`, messages about contracts in `contract_messages`.
 """
 
 from __future__ import annotations
 
-from position_sync_dagster.simulator.protocol.contract import Contract, SecType
-
-Fields = tuple[str, ...]
-
-UNSET = "1.7976931348623157E308"
-"""The gateway's "no value": the largest double, as Java writes it."""
+from position_sync_dagster.simulator.protocol.codes import Code
+from position_sync_dagster.simulator.protocol.fields import Fields, number
 
 
-def number(value: float) -> str:
-    """Write a price or amount as Java's Double.toString does: never without a decimal point."""
-    return repr(float(value))
+def error(req_id: int, code: int, text: str | None = None, **values: object) -> Fields:
+    """Return an error or a notice; `req_id` -1 belongs to no request.
 
+    Args:
+        req_id: The request that the message is about.
+        code: A Code, or with `text` any number.
+        text: The text to send instead of the code's own.
+        values: The values for the names in the code's own text, except `req_id`.
 
-def quantity(value: float) -> str:
-    """Write a size or position as the gateway's decimals: no point unless there is a fraction."""
-    return str(int(value)) if value == int(value) else repr(float(value))
-
-
-def optional(value: float | None) -> str:
-    """Write a number that the gateway may not have."""
-    return UNSET if value is None else number(value)
-
-
-def error(req_id: int, code: int, text: str) -> Fields:
-    """Return an error or notice; `req_id` -1 belongs to no request."""
-    return ("4", "2", str(req_id), str(code), text, "")
-
-
-def managed_accounts(accounts: tuple[str, ...]) -> Fields:
-    """Return the account list; one of several accounts ends with a comma (ib-ruby update.md)."""
-    text = accounts[0] if len(accounts) == 1 else "".join(f"{name}," for name in accounts)
-    return ("15", "1", text)
+    Example:
+        >>> error(7, Code.UNKNOWN_REQUEST_ID)
+        ('4', '2', '7', '300', "Can't find EId with tickerId:7", '')
+    """
+    shown = Code(code).text.format(req_id=req_id, **values) if text is None else text
+    return ("4", "2", str(req_id), str(int(code)), shown, "")
 
 
 def next_valid_id(order_id: int) -> Fields:
@@ -47,87 +35,6 @@ def next_valid_id(order_id: int) -> Fields:
 
 def current_time(epoch_s: int) -> Fields:
     return ("49", "1", str(epoch_s))
-
-
-def position(account: str, contract: Contract, held: float, average_cost: float) -> Fields:
-    """Return a position row.
-
-    Derivatives come with an EMPTY exchange, stocks with the listing one, and the strike of
-    anything else than an option is `0.0` (as recorded by ibkr-go and a nautilus_trader fork).
-    """
-    return ("61", "3", account, *_held_contract(contract), quantity(held), number(average_cost))
-
-
-def position_multi(
-    req_id: int, account: str, contract: Contract, held: float, average_cost: float
-) -> Fields:
-    row = _held_contract(contract)
-    return ("71", "1", str(req_id), account, *row, quantity(held), number(average_cost), "")
-
-
-def _held_contract(contract: Contract) -> Fields:
-    return (
-        str(contract.conid),
-        contract.symbol,
-        contract.sec_type,
-        contract.expiry,
-        number(contract.strike),
-        contract.right,
-        contract.multiplier_text,
-        contract.exchange if contract.sec_type in (SecType.STK, SecType.IND) else "",
-        contract.currency,
-        contract.local_symbol,
-        contract.trading_class,
-    )
-
-
-def portfolio_value(
-    account: str,
-    contract: Contract,
-    *,
-    held: float,
-    price: float,
-    value: float,
-    average_cost: float,
-    unrealized: float,
-    realized: float,
-) -> Fields:
-    """Return a portfolio row; of a non-option right and strike are both `0`."""
-    return (
-        "7",
-        "8",
-        str(contract.conid),
-        contract.symbol,
-        contract.sec_type,
-        contract.expiry,
-        number(contract.strike) if contract.is_option else "0",
-        contract.right or "0",
-        contract.multiplier_text,
-        contract.exchange,
-        contract.currency,
-        contract.local_symbol,
-        contract.trading_class,
-        quantity(held),
-        number(price),
-        number(value),
-        number(average_cost),
-        number(unrealized),
-        number(realized),
-        account,
-    )
-
-
-def account_value(account: str, tag: str, value: str, currency: str) -> Fields:
-    return ("6", "2", tag, value, currency, account)
-
-
-def account_time(clock: str) -> Fields:
-    """Return the time of account data, HH:MM without date or zone."""
-    return ("8", "1", clock)
-
-
-def account_download_end(account: str) -> Fields:
-    return ("54", "1", account)
 
 
 def tick_price(req_id: int, tick_type: int, price: float, size: str, mask: int = 0) -> Fields:
@@ -177,36 +84,6 @@ def option_computation(
     return ("21", str(req_id), str(tick_type), "0", *map(number, greeks))
 
 
-def pnl(
-    req_id: int, daily: float | None, unrealized: float | None, realized: float | None
-) -> Fields:
-    return ("94", str(req_id), optional(daily), optional(unrealized), optional(realized))
-
-
-def pnl_single(
-    req_id: int,
-    held: float,
-    daily: float | None,
-    unrealized: float | None,
-    realized: float | None,
-    value: float | None,
-) -> Fields:
-    """Return the profit of one position; realized is unset until it trades (ib_insync #462)."""
-    return (
-        "95",
-        str(req_id),
-        quantity(held),
-        optional(daily),
-        optional(unrealized),
-        optional(realized),
-        optional(value),
-    )
-
-
-def contract_details_end(req_id: int) -> Fields:
-    return ("52", "1", str(req_id))
-
-
 def open_order_end() -> Fields:
     return ("53", "1")
 
@@ -215,29 +92,40 @@ def executions_end(req_id: int) -> Fields:
     return ("55", "1", str(req_id))
 
 
-def position_end() -> Fields:
-    return ("62", "1")
-
-
-def position_multi_end(req_id: int) -> Fields:
-    return ("72", "1", str(req_id))
-
-
 def completed_orders_end() -> Fields:
     return ("102",)
 
 
-def account_summary(req_id: int, account: str, tag: str, value: str, currency: str) -> Fields:
-    return ("63", "1", str(req_id), account, tag, value, currency)
+def market_rule(rule_id: int) -> Fields:
+    """Return a rule with one price step of 0.01."""
+    return ("93", str(rule_id), "1", "0", "0.01")
 
 
-def account_summary_end(req_id: int) -> Fields:
-    return ("64", "1", str(req_id))
+def news_providers() -> Fields:
+    """Return an empty list of news providers."""
+    return ("85", "0")
 
 
-def account_update_multi(req_id: int, account: str, tag: str, value: str, currency: str) -> Fields:
-    return ("73", "1", str(req_id), account, "", tag, value, currency)
+def family_codes() -> Fields:
+    """Return the one family code of a login without a family."""
+    return ("78", "1", "*", "")
 
 
-def account_update_multi_end(req_id: int) -> Fields:
-    return ("74", "1", str(req_id))
+def depth_exchanges() -> Fields:
+    """Return an empty list of exchanges with market depth."""
+    return ("80", "0")
+
+
+def soft_dollar_tiers(req_id: int) -> Fields:
+    """Return an empty list of soft dollar tiers."""
+    return ("77", str(req_id), "0")
+
+
+def smart_components(req_id: int) -> Fields:
+    """Return an empty list of the exchanges behind SMART."""
+    return ("82", str(req_id), "0")
+
+
+def user_info(req_id: int) -> Fields:
+    """Return the user information of a login without white branding."""
+    return ("107", str(req_id), "")

@@ -13,9 +13,14 @@ import ib_async.decoder
 import ibapi.decoder
 import pytest
 
-from position_sync_dagster.simulator.protocol import messages, wire
+from position_sync_dagster.simulator.protocol import (
+    account_messages,
+    contract_messages,
+    messages,
+    wire,
+)
 from position_sync_dagster.simulator.protocol.contract import Contract, SecType
-from position_sync_dagster.simulator.protocol.contract_details import contract_details
+from position_sync_dagster.simulator.protocol.contract_messages import contract_details
 from position_sync_dagster.simulator.protocol.message_ids import NAMES
 
 RECORDED = [
@@ -53,8 +58,8 @@ AGAIN: dict[str, Callable[[list[str]], tuple[str, ...]]] = {
     "tickPrice": lambda f: messages.tick_price(int(f[2]), int(f[3]), float(f[4]), f[5], int(f[6])),
     "tickSize": lambda f: messages.tick_size(int(f[2]), int(f[3]), f[4]),
     "error": lambda f: messages.error(int(f[2]), int(f[3]), f[4]),
-    "updateAccountValue": lambda f: messages.account_value(f[5], f[2], f[3], f[4]),
-    "updatePortfolio": lambda f: messages.portfolio_value(
+    "updateAccountValue": lambda f: account_messages.account_value(f[5], f[2], f[3], f[4]),
+    "updatePortfolio": lambda f: account_messages.portfolio_value(
         f[19],
         held(f[2:13]),
         held=float(f[13]),
@@ -64,25 +69,27 @@ AGAIN: dict[str, Callable[[list[str]], tuple[str, ...]]] = {
         unrealized=float(f[17]),
         realized=float(f[18]),
     ),
-    "updateAccountTime": lambda f: messages.account_time(f[2]),
+    "updateAccountTime": lambda f: account_messages.account_time(f[2]),
     "nextValidId": lambda f: messages.next_valid_id(int(f[2])),
-    "managedAccounts": lambda f: messages.managed_accounts((f[2],)),
+    "managedAccounts": lambda f: account_messages.managed_accounts((f[2],)),
     "tickGeneric": lambda f: messages.tick_generic(int(f[2]), int(f[3]), float(f[4])),
     "tickString": lambda f: messages.tick_string(int(f[2]), int(f[3]), f[4]),
     "currentTime": lambda f: messages.current_time(int(f[2])),
-    "contractDetailsEnd": lambda f: messages.contract_details_end(int(f[2])),
+    "contractDetailsEnd": lambda f: contract_messages.contract_details_end(int(f[2])),
     "openOrderEnd": lambda f: messages.open_order_end(),
-    "accountDownloadEnd": lambda f: messages.account_download_end(f[2]),
+    "accountDownloadEnd": lambda f: account_messages.account_download_end(f[2]),
     "execDetailsEnd": lambda f: messages.executions_end(int(f[2])),
     "tickSnapshotEnd": lambda f: messages.snapshot_end(int(f[2])),
     "marketDataType": lambda f: messages.market_data_type(int(f[2]), int(f[3])),
-    "position": lambda f: messages.position(f[2], held(f[3:14]), float(f[14]), float(f[15])),
-    "positionEnd": lambda f: messages.position_end(),
-    "accountSummary": lambda f: messages.account_summary(int(f[2]), *f[3:]),
-    "accountSummaryEnd": lambda f: messages.account_summary_end(int(f[2])),
-    "positionMultiEnd": lambda f: messages.position_multi_end(int(f[2])),
-    "accountUpdateMulti": lambda f: messages.account_update_multi(int(f[2]), f[3], *f[5:]),
-    "accountUpdateMultiEnd": lambda f: messages.account_update_multi_end(int(f[2])),
+    "position": lambda f: account_messages.position(
+        f[2], held(f[3:14]), float(f[14]), float(f[15])
+    ),
+    "positionEnd": lambda f: account_messages.position_end(),
+    "accountSummary": lambda f: account_messages.account_summary(int(f[2]), *f[3:]),
+    "accountSummaryEnd": lambda f: account_messages.account_summary_end(int(f[2])),
+    "positionMultiEnd": lambda f: account_messages.position_multi_end(int(f[2])),
+    "accountUpdateMulti": lambda f: account_messages.account_update_multi(int(f[2]), f[3], *f[5:]),
+    "accountUpdateMultiEnd": lambda f: account_messages.account_update_multi_end(int(f[2])),
     "tickReqParams": lambda f: messages.tick_request_params(
         int(f[1]), float(f[2]), f[3], int(f[4])
     ),
@@ -207,10 +214,10 @@ OPTION = Contract(
 UNRECORDED: list[tuple[str, tuple[str, ...], tuple[Any, ...]]] = [
     (
         "pnlSingle",
-        messages.pnl_single(7, -3, 1.5, -2.25, None, -600.5),
+        account_messages.pnl_single(7, -3, 1.5, -2.25, None, -600.5),
         (7, -3.0, 1.5, -2.25, 1.7976931348623157e308, -600.5),
     ),
-    ("pnl", messages.pnl(7, 1.5, -2.25, None), (7, 1.5, -2.25, 1.7976931348623157e308)),
+    ("pnl", account_messages.pnl(7, 1.5, -2.25, None), (7, 1.5, -2.25, 1.7976931348623157e308)),
     (
         "tickOptionComputation",
         messages.option_computation(
@@ -254,7 +261,7 @@ def test_ibapi_reads_every_message_to_its_last_field(version: int) -> None:
     frames = [AGAIN[name](recorded) for name in AGAIN for recorded in of_type(name)]
     frames += [fields for _, fields, _ in UNRECORDED]
     frames.append(contract_details(7, OPTION, "SMART", "STK", date(2026, 4, 5)))
-    frames.append(messages.position_multi(7, "DUSIM0001", OPTION, -3, 2100.6321))
+    frames.append(account_messages.position_multi(7, "DUSIM0001", OPTION, -3, 2100.6321))
     for fields in frames:
         heard = Heard()
         decoder = ibapi.decoder.Decoder(heard, version)

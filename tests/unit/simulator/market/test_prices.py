@@ -9,8 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from position_sync_dagster.simulator import Book, load_book
-from position_sync_dagster.simulator.market.market import Market, Pin, mix
+from position_sync_dagster.simulator.market.market import Market
+from position_sync_dagster.simulator.market.noise import mix
 from position_sync_dagster.simulator.market.pricing import Greeks, black_scholes, round_to
+from position_sync_dagster.simulator.market.quote import Pin
 from position_sync_dagster.simulator.protocol.contract import SecType
 
 

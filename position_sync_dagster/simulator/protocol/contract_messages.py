@@ -1,10 +1,13 @@
-"""The contract details message: the longest one, so it has a file to itself."""
+"""Messages about contracts: details, option chains and symbols that match a pattern."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import date, timedelta
+from itertools import chain
 
 from position_sync_dagster.simulator.protocol.contract import DATED, Contract, SecType
+from position_sync_dagster.simulator.protocol.fields import Fields
 
 CHICAGO = frozenset({"CME", "CBOT", "CBOE"})
 ORDER_TYPES = (
@@ -15,7 +18,7 @@ ORDER_TYPES = (
 
 def contract_details(
     req_id: int, contract: Contract, exchange: str, under_sec_type: str, today: date
-) -> tuple[str, ...]:
+) -> Fields:
     """Return the details of one contract as routed to `exchange`.
 
     The layout is that of versions 164 to 178 (recorded by ibkr-go for AAPL and ES): the strike
@@ -77,3 +80,43 @@ def hours(today: date, opens: str, closes: str) -> str:
         weekend = day.weekday() >= 5
         days.append(f"{stamp}:CLOSED" if weekend else f"{stamp}:{opens}-{stamp}:{closes}")
     return ";".join(days)
+
+
+def contract_details_end(req_id: int) -> Fields:
+    """Return the end of the details of one request."""
+    return ("52", "1", str(req_id))
+
+
+def option_chain(
+    req_id: int,
+    *,
+    exchange: str,
+    under_conid: int,
+    trading_class: str,
+    multiplier: str,
+    expiries: Sequence[str],
+    strikes: Sequence[str],
+) -> Fields:
+    """Return the option chain of one exchange and trading class."""
+    return (
+        "75",
+        str(req_id),
+        exchange,
+        str(under_conid),
+        trading_class,
+        multiplier,
+        str(len(expiries)),
+        *expiries,
+        str(len(strikes)),
+        *strikes,
+    )
+
+
+def option_chain_end(req_id: int) -> Fields:
+    """Return the end of the option chains of one request."""
+    return ("76", str(req_id))
+
+
+def symbol_samples(req_id: int, samples: Sequence[Fields]) -> Fields:
+    """Return underlyings that match a pattern; each sample is the fields of one."""
+    return ("79", str(req_id), str(len(samples)), *chain.from_iterable(samples))

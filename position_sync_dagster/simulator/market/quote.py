@@ -1,0 +1,46 @@
+"""What the market shows of an instrument: its quote, and what a quote can be held at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from position_sync_dagster.simulator.market.pricing import Greeks
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pin:
+    """Values at which a quote is held; None means that this side does not exist."""
+
+    bid: float | None = None
+    ask: float | None = None
+    last: float | None = None
+    mark: float | None = None
+    no_mark: bool = False
+    """Send no mark when `mark` is None, instead of one that follows from the sides."""
+
+    def applied_to(self, quote: Quote) -> Quote:
+        """Return a quote with the values of this pin."""
+        mark = self.mark
+        if mark is None and not self.no_mark:
+            limits = [value for value in (self.bid, self.ask) if value is not None]
+            mark = min(quote.mark or 0.0, max(limits)) if limits else quote.mark
+        return replace(quote, bid=self.bid, ask=self.ask, last=self.last, mark=mark)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quote:
+    """The market in one contract at one step, in its quoted unit (cents where so quoted)."""
+
+    bid: float | None
+    ask: float | None
+    last: float | None
+    mark: float | None
+    bid_size: int
+    ask_size: int
+    last_size: int
+    volume: int
+    open: float
+    close: float
+    greeks: Greeks | None
+    underlying_price: float
+    trade_step: int

@@ -1,0 +1,24 @@
+"""The fields of a message, and how numbers are written in them."""
+
+from __future__ import annotations
+
+Fields = tuple[str, ...]
+"""One message as fields, its message id first."""
+
+UNSET = "1.7976931348623157E308"
+"""How the gateway writes "no value": the largest double, as Java writes it."""
+
+
+def number(value: float) -> str:
+    """Return a price or an amount as Java's Double.toString writes it, always with a point."""
+    return repr(float(value))
+
+
+def quantity(value: float) -> str:
+    """Return a size or a position as the gateway's decimals: a point only with a fraction."""
+    return str(int(value)) if value == int(value) else repr(float(value))
+
+
+def optional(value: float | None) -> str:
+    """Return a number that the gateway may not have; None is written as UNSET."""
+    return UNSET if value is None else number(value)
