@@ -1,25 +1,33 @@
 """A simulated Interactive Brokers gateway that unmodified clients connect to.
 
+The rest of the package and the tests import the names below; the simulator imports nothing of
+the rest. It serves server versions 176 to 178 and never carries out an order.
+
+A test runs it in its own event loop:
+
     from position_sync_dagster.simulator import Simulator, load_book
 
-    async with Simulator(load_book("demo"), seed=7, port=0, control_port=0) as sim:
+    async with Simulator(load_book("demo"), seed=7, control_port=0) as sim:
         await ib.connectAsync("127.0.0.1", sim.port, clientId=1)
         sim.fill("DUSIM0001", 911000000, -1)     # a position changes
         sim.disconnect()                         # every client is cut
         assert sim.stats()["lines_in_use"] == 0
         assert not sim.orders_received
 
-`Simulator(book, *, seed, host, port, control_port, max_lines, tick_interval_s,
-refresh_interval_s, pnl_interval_s, snapshot_s, …)` gives `port`, `control_port`, `stats()`,
-`positions()`, `ticks(conid)`, `orders_received`, `step(n)` and the faults `fill`,
-`close_position`, `assign`, `disconnect`, `send_error`, `connectivity`, `farm`,
-`set_line_limit`, `pause`, `resume`, `set_permission`, `pin_quote`, `freeze`, `send_raw`,
-`move_port`, `restart`, `reset_day`. The control port offers the same over HTTP: `GET /` lists it.
+`Options` lists the options of `Simulator(book, **options)`. A simulator has
 
-`load_book("demo")`, `load_book("small")` or a path to a YAML file. `run(...)` serves until a
-signal, as `python -m position_sync_dagster.simulator` does.
+- `port` and `control_port`;
+- readings (`control/readings.py`): `stats()`, `positions()`, `ticks(conid)`,
+  `recent_ticks(conid)`, `orders_received`;
+- trades and market time (`control/faults.py`): `fill`, `close_position`, `assign`, `reset_day`,
+  `step(n)`;
+- faults (`control/faults.py`): `disconnect`, `send_error`, `connectivity`, `farm`,
+  `set_line_limit`, `pause`, `resume`, `set_permission`, `pin_quote`, `freeze`, `send_raw`,
+  `move_port`, `restart`.
 
-It speaks server versions 176 to 178 and uses nothing else of this package.
+The control port offers the same over HTTP; `GET /` lists it. `load_book` reads `"demo"`,
+`"small"` or the path of a YAML file. `run(...)` serves until a signal, as
+`python -m position_sync_dagster.simulator` does.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The positions of every account, and what fills, closes and assignments do to them."""
+"""The ledger: the positions of every account, and what fills and assignments do to them."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from position_sync_dagster.simulator.protocol.contract import Contract, SecType
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Holding:
-    """Hold one position; `average_cost` is per contract and includes the multiplier.
+    """One position; `average_cost` is per contract and includes the multiplier.
 
-    `realized` is None until the position trades today. A quantity of 0 is a position closed
-    today: it stays in the lists until the nightly reset.
+    `realized` is None until the position trades today. A quantity of 0 is a position that was
+    closed today: it stays in the lists until the nightly reset.
     """
 
     account: str
@@ -25,14 +25,14 @@ class Holding:
     average_cost: float
     realized: float | None = None
     overnight: float = 0.0
-    """Quantity held at the previous close, for the daily profit."""
+    """The quantity held at the previous close, for the daily profit."""
     cash_today: float = 0.0
-    """What today's trades brought in (sold) or cost (bought)."""
+    """The money that today's trades brought in (above 0) or cost (below 0)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Valuation:
-    """Hold what a position is worth, in the major unit of its currency."""
+    """The value of a position, in the major unit of its currency."""
 
     price: float
     value: float
@@ -41,7 +41,7 @@ class Valuation:
 
 
 class Ledger:
-    """Keep the holdings; prices come from `price_of(conid)`, in the major unit."""
+    """Keeps the holdings; prices come from `price_of(conid)`, in the major unit."""
 
     def __init__(self, book: Book, price_of: Callable[[int], float]) -> None:
         self._price_of = price_of
@@ -69,7 +69,7 @@ class Ledger:
             )
 
     def holdings(self, account: str | None = None) -> list[Holding]:
-        """List the rows of one account, or of all; closed ones included."""
+        """Return the rows of one account, or of all; also those closed today."""
         return [h for h in self._holdings.values() if account in (None, h.account)]
 
     def holding(self, account: str, conid: int) -> Holding | None:
@@ -77,7 +77,7 @@ class Ledger:
         return self._holdings.get((account, conid))
 
     def value(self, holding: Holding, close_price: float) -> Valuation:
-        """Value one holding at the current price against its cost and the previous close."""
+        """Return the value of one holding at the current price."""
         price = self._price_of(holding.contract.conid)
         factor = holding.contract.multiplier
         value = holding.quantity * price * factor
@@ -92,12 +92,18 @@ class Ledger:
     def fill(
         self, account: str, conid: int, quantity: float, price: float | None = None
     ) -> Holding:
-        """Trade `quantity` (signed) and return the new row.
+        """Trade a signed quantity and return the new row.
 
-        `price` is per unit in the major currency; without it the current price is taken.
-        Raises ActionError for an unknown account or conid and for a quantity of 0.
+        Args:
+            account: The account that trades.
+            conid: The contract.
+            quantity: Above 0 buys, below 0 sells.
+            price: Per unit in the major currency; without it the current price.
+
+        Raises:
+            ActionError: The account or the conid is unknown, or the quantity is 0.
         """
-        self._known(account, conid)
+        self._check_known(account, conid)
         if quantity == 0:
             raise ActionError("quantity", "a fill of 0 contracts changes nothing")
         contract = self._contracts[conid]
@@ -122,7 +128,7 @@ class Ledger:
             cash_today=old.cash_today - quantity * paid,
         )
         self._holdings[account, conid] = new
-        if contract.sec_type not in (SecType.FUT,):
+        if contract.sec_type is not SecType.FUT:
             self.cash[account] -= quantity * paid
         return new
 
@@ -132,9 +138,13 @@ class Ledger:
         return self.fill(account, conid, -held.quantity)
 
     def assign(self, account: str, conid: int) -> list[Holding]:
-        """Assign a short option: it goes away and its underlying comes at the strike.
+        """Assign a short option: close it, and trade its underlying at the strike.
 
-        Returns the changed rows; options on an index settle in cash, so only one changes.
+        Returns:
+            The changed rows. Options on an index settle in cash, so only one row changes.
+
+        Raises:
+            ActionError: The account does not hold the contract, or it is not a short option.
         """
         held = self._held(account, conid)
         option = held.contract
@@ -149,21 +159,21 @@ class Ledger:
         return rows
 
     def reset_day(self) -> None:
-        """Forget the closed rows and today's realized profits, as the nightly reset does."""
+        """Remove the closed rows and today's realized profits, as the nightly reset does."""
         self._holdings = {
             key: replace(holding, realized=None, overnight=holding.quantity, cash_today=0.0)
             for key, holding in self._holdings.items()
             if holding.quantity
         }
 
-    def _known(self, account: str, conid: int) -> None:
+    def _check_known(self, account: str, conid: int) -> None:
         if account not in self.accounts:
             raise ActionError("account", f"there is no account {account!r} on this login")
         if conid not in self._contracts:
             raise ActionError("conid", f"no contract of the book has conid {conid}")
 
     def _held(self, account: str, conid: int) -> Holding:
-        self._known(account, conid)
+        self._check_known(account, conid)
         held = self._holdings.get((account, conid))
         if held is None or not held.quantity:
             raise ActionError("conid", f"{account} does not hold conid {conid}")

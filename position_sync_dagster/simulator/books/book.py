@@ -1,4 +1,4 @@
-"""A book: what a simulated login knows at start."""
+"""A book: everything that a simulated login knows at the start."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from position_sync_dagster.simulator.protocol.contract import Contract
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Account:
-    """Hold one managed account; `cash` is in its currency."""
+    """One managed account; `cash` is in its currency."""
 
     name: str
     currency: str
@@ -22,7 +22,7 @@ class Account:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Opening:
-    """Hold one position as it stands at start; None as cost means "near the fair price"."""
+    """One position at the start; a cost of None stands for one near the fair price."""
 
     account: str
     conid: int
@@ -32,7 +32,10 @@ class Opening:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Book:
-    """Hold everything that a simulated login knows at start."""
+    """Everything that a simulated login knows at the start.
+
+    Prices belong to the day `as_of`; `rate` is the interest rate per year.
+    """
 
     name: str
     as_of: date
@@ -44,4 +47,6 @@ class Book:
     permissions: dict[int, Code] = field(default_factory=dict)
     """Conid to the code of a missing market data permission."""
     pins: dict[int, Pin] = field(default_factory=dict)
+    """Conid to the values at which its quote is held."""
     halted: frozenset[int] = frozenset()
+    """Conids whose trading is halted."""

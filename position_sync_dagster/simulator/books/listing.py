@@ -1,12 +1,13 @@
-"""How contracts on an underlying are named and listed."""
+"""Contracts on an underlying: their names, symbols and data farms."""
 
 from __future__ import annotations
 
 from position_sync_dagster.simulator.market.underlying import Underlying
 from position_sync_dagster.simulator.protocol.contract import Contract, SecType
 
+DEFAULT_FARM = "usfarm"
 FARMS = {SecType.FUT: "usfuture", SecType.FOP: "usfuture"}
-"""Data farms by kind; everything else ticks from usfarm."""
+"""The data farms of the kinds that do not tick from DEFAULT_FARM."""
 
 
 def derived_contract(
@@ -25,7 +26,7 @@ def derived_contract(
     price_magnifier: int,
     min_tick: float,
 ) -> Contract:
-    """Return a contract on an underlying; without `local_symbol` the usual one is made."""
+    """Return a contract on an underlying; an empty `local_symbol` is replaced by the usual one."""
     if not local_symbol:
         local_symbol = underlying.symbol
         if sec_type is SecType.OPT:
@@ -51,10 +52,10 @@ def derived_contract(
         price_magnifier=price_magnifier,
         min_tick=min_tick,
         long_name=underlying.name or underlying.symbol,
-        farm=FARMS.get(sec_type, "usfarm"),
+        farm=FARMS.get(sec_type, DEFAULT_FARM),
     )
 
 
 def future_name(symbol: str, expiry: str) -> str:
-    """Write a future as exchanges do: symbol, month letter, last digit of the year."""
+    """Return the name of a future: symbol, letter of the month, last digit of the year."""
     return f"{symbol}{'FGHJKMNQUVXZ'[int(expiry[4:6]) - 1]}{expiry[3]}" if expiry else symbol

@@ -1,4 +1,4 @@
-"""Books read from YAML files, each reference in them resolved."""
+"""Reading books from YAML files, with every reference in them resolved."""
 
 from __future__ import annotations
 
@@ -6,7 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from position_sync_dagster.simulator.books.book import Account, Book, Opening
-from position_sync_dagster.simulator.books.listing import FARMS, derived_contract, future_name
+from position_sync_dagster.simulator.books.listing import (
+    DEFAULT_FARM,
+    FARMS,
+    derived_contract,
+    future_name,
+)
 from position_sync_dagster.simulator.books.schema import (
     BookPart,
     ChainPart,
@@ -29,9 +34,10 @@ def shipped_books() -> list[str]:
 
 
 def load_book(book: str | Path) -> Book:
-    """Read a book: the name of a shipped one (`demo`, `small`) or the path of a YAML file.
+    """Read a book: the name of one in this folder (`demo`, `small`) or the path of a YAML file.
 
-    Raises BookError, which names file, line and column, cause and remedy.
+    Raises:
+        BookError: The file has a mistake; it names file, line and column, cause and remedy.
     """
     path = Path(book)
     if path.suffix == "" and not path.exists():
@@ -47,7 +53,7 @@ def load_book(book: str | Path) -> Book:
 
 
 class _Builder:
-    """Resolve the parts of one file against each other."""
+    """Resolves the references between the parts of one file."""
 
     def __init__(self, source: Source, part: BookPart) -> None:
         self._source = source
@@ -60,7 +66,7 @@ class _Builder:
         part = self._part
         for index, account in enumerate(part.accounts):
             if account.name in {other.name for other in part.accounts[:index]}:
-                raise self._error(("accounts", index, "name"), "this account stands here twice")
+                raise self._error(("accounts", index, "name"), "this account is defined twice")
         for index, underlying in enumerate(part.underlyings):
             self._add_underlying(("underlyings", index), underlying)
         for index, contract in enumerate(part.contracts):
@@ -70,12 +76,12 @@ class _Builder:
         openings = tuple(self._openings())
         pins: dict[int, Pin] = {}
         for index, entry in enumerate(part.no_bid):
-            self._known(("no_bid", index, "conid"), entry.conid)
+            self._check_known(("no_bid", index, "conid"), entry.conid)
             pins[entry.conid] = Pin(ask=entry.ask, last=entry.last)
         for index, permission in enumerate(part.permissions):
-            self._known(("permissions", index, "conid"), permission.conid)
+            self._check_known(("permissions", index, "conid"), permission.conid)
         for index, conid in enumerate(part.halted):
-            self._known(("halted", index), conid)
+            self._check_known(("halted", index), conid)
         return Book(
             name=part.name or self._source.path.stem,
             as_of=part.as_of,
@@ -94,7 +100,7 @@ class _Builder:
     def _error(self, location: Location, cause: str, remedy: str = "correct it") -> BookError:
         return self._source.error(location, cause, remedy)
 
-    def _known(self, location: Location, conid: int) -> None:
+    def _check_known(self, location: Location, conid: int) -> None:
         if conid not in self._contracts:
             raise self._error(
                 location,
@@ -113,7 +119,7 @@ class _Builder:
 
     def _add_underlying(self, at: Location, part: UnderlyingPart) -> None:
         if part.symbol in self._underlyings:
-            raise self._error((*at, "symbol"), f"the underlying {part.symbol} stands here twice")
+            raise self._error((*at, "symbol"), f"the underlying {part.symbol} is defined twice")
         if part.sec_type not in (SecType.STK, SecType.IND, SecType.FUT):
             raise self._error((*at, "sec_type"), "an underlying is a STK, an IND or a FUT")
         if part.sec_type is SecType.FUT and part.expiry is None:
@@ -145,7 +151,7 @@ class _Builder:
                 price_magnifier=part.price_magnifier,
                 min_tick=part.min_tick,
                 long_name=part.name or part.symbol,
-                farm=FARMS.get(part.sec_type, "usfarm"),
+                farm=FARMS.get(part.sec_type, DEFAULT_FARM),
             ),
         )
 
@@ -178,7 +184,7 @@ class _Builder:
     def _add_chain(self, at: Location, part: ChainPart) -> None:
         underlying = self._underlying((*at, "underlying"), part.underlying)
         if part.name in self._chains:
-            raise self._error((*at, "name"), f"the chain {part.name} stands here twice")
+            raise self._error((*at, "name"), f"the chain {part.name} is defined twice")
         strikes = part.strikes.values() if isinstance(part.strikes, StrikeRange) else part.strikes
         legs = [
             (expiry, strike, right)
@@ -229,12 +235,16 @@ class _Builder:
                     f"use one of {', '.join(sorted(accounts))}, or add it under accounts",
                 )
             if (part.conid is None) == (part.chain is None):
-                raise self._error(at, "a position names either a conid or a chain", "give one")
+                raise self._error(
+                    at, "a position names either a conid or a chain", "give one of them"
+                )
             quantities = part.quantities or ([] if part.quantity is None else [part.quantity])
             if not quantities or (part.quantities is not None and part.quantity is not None):
-                raise self._error(at, "a position has a quantity or quantities", "give one")
+                raise self._error(
+                    at, "a position has either a quantity or quantities", "give one of them"
+                )
             if part.conid is not None:
-                self._known((*at, "conid"), part.conid)
+                self._check_known((*at, "conid"), part.conid)
                 conids = [part.conid]
             else:
                 conids = self._chains.get(part.chain or "", [])

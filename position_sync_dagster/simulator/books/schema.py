@@ -1,4 +1,4 @@
-"""The shape of a book file: what may stand in it, before it is resolved into a Book."""
+"""The schema of a book file: its fields and their rules, before references are resolved."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _account_name(value: str) -> str:
     if not value.startswith(ACCOUNT_PREFIX) or not value.isalnum():
         raise ValueError(
             f"an account of the simulator starts with {ACCOUNT_PREFIX} and has letters and "
-            "digits only, so that it is never taken for a real one"
+            "digits only, so that nobody takes it for a real one"
         )
     return value
 
@@ -66,7 +66,7 @@ PermissionCode = Annotated[Code, BeforeValidator(_permission_code)]
 
 
 class Part(BaseModel):
-    """Refuse unknown fields in every part of a book."""
+    """A part of a book file; unknown fields are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -89,12 +89,12 @@ class UnderlyingPart(Part):
     price_magnifier: PositiveInt = 1
     min_tick: PositiveFloat = 0.01
     multiplier: PositiveFloat = 1.0
-    """For an underlying that is itself a future."""
+    """For an underlying that is a future."""
     expiry: Expiry | None = None
 
 
 class ContractPart(Part):
-    """Define one more contract on an underlying of the book."""
+    """One contract on an underlying of the book."""
 
     conid: Conid
     underlying: str
@@ -119,11 +119,11 @@ class StrikeRange(Part):
     @model_validator(mode="after")
     def _countable(self) -> StrikeRange:
         if not 0 <= (self.stop - self.start) / self.step <= MAX_STRIKES:
-            raise ValueError(f"a range of strikes goes upwards and has at most {MAX_STRIKES}")
+            raise ValueError(f"a range of strikes goes upwards and has at most {MAX_STRIKES} steps")
         return self
 
     def values(self) -> list[float]:
-        """List the strikes from start to stop, both included, in decimal arithmetic."""
+        """Return the strikes from start to stop, both included, in decimal arithmetic."""
         at, stop, step = (Decimal(str(x)) for x in (self.start, self.stop, self.step))
         strikes = []
         while at <= stop:
@@ -144,7 +144,7 @@ Strikes = Annotated[
 
 
 class ChainPart(Part):
-    """Define a whole chain; conids count up by expiry, then strike, then right."""
+    """A whole chain of options; conids count up by expiry, then strike, then right."""
 
     name: str = Field(min_length=1)
     underlying: str
@@ -161,10 +161,10 @@ class ChainPart(Part):
 
 
 class PositionPart(Part):
-    """Hold one contract, or (with `chain`) every contract of a chain.
+    """A position in one contract or, with `chain`, in every contract of a chain.
 
-    `quantities` repeats over the chain; without `average_cost` one near the first fair price is
-    taken. A quantity of 0 is a position closed today.
+    `quantities` repeats over the chain. Without `average_cost`, the cost is near the first fair
+    price. A quantity of 0 is a position that was closed today.
     """
 
     account: AccountName
@@ -181,7 +181,7 @@ class PermissionPart(Part):
 
 
 class NoBidPart(Part):
-    """Describe a contract that nobody bids for; `last` is an old trade."""
+    """A contract that has no bid; `last` is the price of an old trade."""
 
     conid: Conid
     ask: PositiveFloat = 0.05
@@ -189,7 +189,7 @@ class NoBidPart(Part):
 
 
 class BookPart(Part):
-    """Be the whole file."""
+    """The whole file."""
 
     name: str = ""
     as_of: date

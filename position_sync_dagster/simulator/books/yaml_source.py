@@ -1,4 +1,4 @@
-"""YAML files with places: every error of a book names its line and column."""
+"""YAML files whose errors name line and column."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 class Source:
-    """Hold one parsed YAML file, and know where in it each value stands."""
+    """One parsed YAML file, and the line and column of each value in it."""
 
     def __init__(self, path: Path, root: Node | None, data: Any) -> None:
         self.path = path
@@ -25,13 +25,17 @@ class Source:
 
     @classmethod
     def read(cls, path: Path) -> Source:
-        """Read a file; raises BookError when it is missing, unreadable or malformed."""
+        """Read a file.
+
+        Raises:
+            BookError: The file is missing, unreadable or malformed.
+        """
         try:
             text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as problem:
+        except (OSError, UnicodeDecodeError) as error:
             raise BookError(
-                path, 0, 0, f"cannot be read: {problem}", "give the path of a readable YAML file"
-            ) from problem
+                path, 0, 0, f"cannot be read: {error}", "give the path of a readable YAML file"
+            ) from error
         try:
             root = yaml.compose(text, Loader=yaml.SafeLoader)
             data = yaml.safe_load(text)
@@ -48,13 +52,13 @@ class Source:
             ) from problem
         source = cls(path, root, data)
         if root is not None:
-            source._refuse_duplicates(root)
+            source._check_duplicates(root)
         return source
 
-    def _refuse_duplicates(self, node: Node) -> None:
+    def _check_duplicates(self, node: Node) -> None:
         if isinstance(node, SequenceNode):
             for item in node.value:
-                self._refuse_duplicates(item)
+                self._check_duplicates(item)
         if not isinstance(node, MappingNode):
             return
         seen: set[str] = set()
@@ -66,11 +70,11 @@ class Source:
                         self.path,
                         mark.line + 1,
                         mark.column + 1,
-                        f"the key {key.value!r} stands here twice",
+                        f"the key {key.value!r} is given twice",
                         "keep one of them",
                     )
                 seen.add(key.value)
-            self._refuse_duplicates(value)
+            self._check_duplicates(value)
 
     def place(self, location: Location) -> tuple[int, int]:
         """Return line and column of a value, or of its nearest parent that exists."""
@@ -90,19 +94,24 @@ class Source:
         return BookError(self.path, line, column, cause, remedy, dotted(location))
 
     def parse(self, kind: type[T] | Any) -> Any:
-        """Validate the whole file; raises BookError for its first bad field."""
+        """Return the whole file as a `kind`.
+
+        Raises:
+            BookError: A field is wrong; it names the first one.
+        """
         try:
             return TypeAdapter(kind).validate_python(self.data)
         except ValidationError as problem:
             first = problem.errors()[0]
-            location = self._real(first["loc"], keep_last=first["type"] == "missing")
+            location = self._without_union_steps(first["loc"], keep_last=first["type"] == "missing")
             cause, remedy = _explain(dict(first))
             raise self.error(location, cause, remedy) from None
 
-    def _real(self, location: tuple[int | str, ...], *, keep_last: bool) -> Location:
-        """Drop the steps that pydantic adds for union members: they are not in the file.
+    def _without_union_steps(self, location: tuple[int | str, ...], *, keep_last: bool) -> Location:
+        """Return a location without the steps that pydantic adds for the members of a union.
 
-        A missing field is not there either, but its name must stay.
+        The file does not have these steps. It does not have a missing field either, but the name
+        of that field must stay.
         """
         node = self._root
         kept: list[int | str] = []
@@ -129,7 +138,7 @@ def _child(node: Node, step: int | str) -> Node | None:
 
 
 def dotted(location: Location) -> str:
-    """Write a location as `positions[3].conid`."""
+    """Return a location as text, like `positions[3].conid`."""
     text = ""
     for step in location:
         text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else step

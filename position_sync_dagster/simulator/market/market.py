@@ -7,9 +7,16 @@ step, whatever the clients request and whenever.
 from __future__ import annotations
 
 from datetime import date
+from typing import NamedTuple
 
 from position_sync_dagster.simulator.market.noise import mix
-from position_sync_dagster.simulator.market.pricing import Greeks, black_scholes, round_to, skewed
+from position_sync_dagster.simulator.market.pricing import (
+    DAYS_PER_YEAR,
+    Greeks,
+    black_scholes,
+    round_to,
+    skewed,
+)
 from position_sync_dagster.simulator.market.quote import Pin, Quote
 from position_sync_dagster.simulator.market.underlying import (
     TRADE_EVERY,
@@ -18,9 +25,40 @@ from position_sync_dagster.simulator.market.underlying import (
 )
 from position_sync_dagster.simulator.protocol.contract import Contract, SecType
 
+OPTION_SPREAD = 0.02
+STOCK_SPREAD = 0.0002
+"""Width of a quote, as a share of the price at the opening."""
+
+
+class _Terms(NamedTuple):
+    """An option's time to expiry and its volatility; neither changes with the steps."""
+
+    years: float
+    volatility: float
+
+
+class _Trade(NamedTuple):
+    step: int
+    price: float
+
+
+class _Day(NamedTuple):
+    """A contract's values that hold for the whole day."""
+
+    half_spread: float
+    open: float
+    close: float
+
 
 class Market:
-    """Quote every contract of a book at the current step; advance with `step`."""
+    """Quotes every contract of a book at the current step; `step` advances it.
+
+    Args:
+        as_of: The day on which the market stands; times to expiry count from it.
+        rate: The interest rate per year.
+        seed: Decides the random walks.
+        pins: Quotes that are held at given values, by conid.
+    """
 
     def __init__(
         self,
@@ -37,34 +75,35 @@ class Market:
         self._as_of = as_of
         self._rate = rate
         self._seed = seed
+        self._pins: dict[int, Pin] = dict(pins or {})
         self._walks = {symbol: RandomWalk(item, seed) for symbol, item in underlyings.items()}
-        self._cache: dict[int, Quote] = {}
-        self._fixed: dict[int, tuple[float, float, float]] = {}
-        self._terms: dict[int, tuple[float, float]] = {}
-        self._trades: dict[int, tuple[int, float]] = {}
-        self.pins: dict[int, Pin] = dict(pins or {})
+        self._quotes: dict[int, Quote] = {}
+        self._terms: dict[int, _Terms] = {}
+        self._trades: dict[int, _Trade] = {}
+        self._days: dict[int, _Day] = {}
         self.steps = 0
+        """How many steps have passed."""
 
     def step(self) -> None:
         """Let one step of trading pass."""
         self.steps += 1
         for walk in self._walks.values():
             walk.step()
-        self._cache.clear()
+        self._quotes.clear()
 
     def pin(self, conid: int, pin: Pin | None) -> None:
-        """Hold a contract's quote at given values, or let it go again with None."""
+        """Hold a contract's quote at given values; None lets it move again."""
         if pin is None:
-            self.pins.pop(conid, None)
+            self._pins.pop(conid, None)
         else:
-            self.pins[conid] = pin
-        self._cache.pop(conid, None)
+            self._pins[conid] = pin
+        self._quotes.pop(conid, None)
 
     def quote(self, conid: int) -> Quote:
         """Return the quote of a contract of the book at this step."""
-        quote = self._cache.get(conid)
+        quote = self._quotes.get(conid)
         if quote is None:
-            quote = self._cache[conid] = self._quoted(self._contracts[conid])
+            quote = self._quotes[conid] = self._new_quote(self._contracts[conid])
         return quote
 
     def value_price(self, conid: int) -> float:
@@ -78,7 +117,40 @@ class Market:
         """Return the previous close in the major unit of the currency."""
         return self.quote(conid).close / self._contracts[conid].price_magnifier
 
+    def _new_quote(self, contract: Contract) -> Quote:
+        walk = self._walks[contract.underlying]
+        spot = walk.price()
+        theory = self._theory(contract, spot)
+        fair = (spot if theory is None else theory.price) * contract.price_magnifier
+        day = self._day(contract, walk)
+        tick = contract.min_tick
+        bid: float | None = round_to(fair - day.half_spread, tick, up=False)
+        ask: float | None = round_to(fair + day.half_spread, tick, up=True)
+        if bid is not None and bid <= 0:
+            bid, ask = None, max(ask or 0.0, tick)
+        noise = mix(self._seed, contract.conid, self.steps)
+        trade = self._last_trade(contract, walk, fair)
+        volume = mix(self._seed, contract.conid) % 500 + trade.step // TRADE_EVERY
+        quote = Quote(
+            bid=bid,
+            ask=ask,
+            last=trade.price,
+            mark=round(fair, 4),
+            bid_size=noise % 90 + 1,
+            ask_size=(noise >> 8) % 90 + 1,
+            last_size=mix(contract.conid, trade.step) % 9 + 1,
+            volume=volume,
+            open=day.open,
+            close=day.close,
+            greeks=theory,
+            underlying_price=spot * contract.price_magnifier,
+            trade_step=trade.step,
+        )
+        pin = self._pins.get(contract.conid)
+        return quote if pin is None else pin.applied_to(quote)
+
     def _theory(self, contract: Contract, spot: float) -> Greeks | None:
+        """Return the theoretical price of an option in the major unit; None for other kinds."""
         if not contract.is_option:
             return None
         strike = contract.strike / contract.price_magnifier
@@ -86,78 +158,44 @@ class Market:
         if terms is None:
             expiry = date.fromisoformat(contract.expiry)
             underlying = self._underlyings[contract.underlying]
-            terms = (
-                (expiry - self._as_of).days / 365.0,
-                skewed(underlying.volatility, strike, underlying.price),
+            terms = self._terms[contract.conid] = _Terms(
+                years=(expiry - self._as_of).days / DAYS_PER_YEAR,
+                volatility=skewed(underlying.volatility, strike, underlying.price),
             )
-            self._terms[contract.conid] = terms
         return black_scholes(
             spot=spot,
             strike=strike,
-            years=terms[0],
-            volatility=terms[1],
+            years=terms.years,
+            volatility=terms.volatility,
             rate=self._rate,
             call=contract.right == "C",
             on_future=contract.sec_type is SecType.FOP,
         )
 
-    def _last(self, contract: Contract, walk: RandomWalk, fair: float) -> tuple[int, float]:
-        """Return step and price of the newest trade."""
-        back = min((self.steps + contract.conid) % TRADE_EVERY, self.steps)
-        traded = self.steps - back
-        known = self._trades.get(contract.conid)
-        if known is None or known[0] != traded:
-            at = self._fair(contract, walk.price(back)) if back else fair
-            price = max(round_to(at, contract.min_tick, up=False), contract.min_tick)
-            known = self._trades[contract.conid] = (traded, price)
-        return known
-
-    def _fair(self, contract: Contract, spot: float) -> float:
+    def _fair_price(self, contract: Contract, spot: float) -> float:
         theory = self._theory(contract, spot)
         return (spot if theory is None else theory.price) * contract.price_magnifier
 
-    def _opened(self, contract: Contract, walk: RandomWalk) -> tuple[float, float, float]:
-        """Return spread, open and close of the day: they do not change with the steps."""
-        fixed = self._fixed.get(contract.conid)
-        if fixed is None:
-            underlying = self._underlyings[contract.underlying]
-            opened = self._fair(contract, underlying.price)
-            closed = self._fair(contract, walk.close)
-            share = 0.02 if contract.is_option else 0.0002
-            half = max(opened * share / 2, contract.min_tick / 2)
-            tick = contract.min_tick
-            fixed = (half, round_to(opened, tick, up=False), round_to(closed, tick, up=False))
-            self._fixed[contract.conid] = fixed
-        return fixed
+    def _last_trade(self, contract: Contract, walk: RandomWalk, fair: float) -> _Trade:
+        back = min((self.steps + contract.conid) % TRADE_EVERY, self.steps)
+        step = self.steps - back
+        trade = self._trades.get(contract.conid)
+        if trade is None or trade.step != step:
+            at = self._fair_price(contract, walk.price(back)) if back else fair
+            price = max(round_to(at, contract.min_tick, up=False), contract.min_tick)
+            trade = self._trades[contract.conid] = _Trade(step, price)
+        return trade
 
-    def _quoted(self, contract: Contract) -> Quote:
-        walk = self._walks[contract.underlying]
-        spot = walk.price()
-        theory = self._theory(contract, spot)
-        fair = (spot if theory is None else theory.price) * contract.price_magnifier
-        half, opened, closed = self._opened(contract, walk)
-        tick = contract.min_tick
-        bid: float | None = round_to(fair - half, tick, up=False)
-        ask: float | None = round_to(fair + half, tick, up=True)
-        if bid is not None and bid <= 0:
-            bid, ask = None, max(ask or 0.0, tick)
-        noise = mix(self._seed, contract.conid, self.steps)
-        traded, last = self._last(contract, walk, fair)
-        trades = mix(self._seed, contract.conid) % 500 + traded // TRADE_EVERY
-        quote = Quote(
-            bid=bid,
-            ask=ask,
-            last=last,
-            mark=round(fair, 4),
-            bid_size=noise % 90 + 1,
-            ask_size=(noise >> 8) % 90 + 1,
-            last_size=mix(contract.conid, traded) % 9 + 1,
-            volume=trades,
-            open=opened,
-            close=closed,
-            greeks=theory,
-            underlying_price=spot * contract.price_magnifier,
-            trade_step=traded,
-        )
-        pin = self.pins.get(contract.conid)
-        return quote if pin is None else pin.applied_to(quote)
+    def _day(self, contract: Contract, walk: RandomWalk) -> _Day:
+        day = self._days.get(contract.conid)
+        if day is None:
+            open_price = self._fair_price(contract, self._underlyings[contract.underlying].price)
+            close_price = self._fair_price(contract, walk.close)
+            share = OPTION_SPREAD if contract.is_option else STOCK_SPREAD
+            tick = contract.min_tick
+            day = self._days[contract.conid] = _Day(
+                half_spread=max(open_price * share / 2, tick / 2),
+                open=round_to(open_price, tick, up=False),
+                close=round_to(close_price, tick, up=False),
+            )
+        return day

@@ -1,4 +1,4 @@
-"""Option prices and greeks after Black and Scholes; standard library only."""
+"""Option prices and greeks by the formulas of Black, Scholes and Merton."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ DAYS_PER_YEAR = 365.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Greeks:
-    """Hold a theoretical price with its greeks, in IB's units.
+    """A theoretical price with its greeks, in IB's units.
 
     `vega` is per point of volatility (1 %), `theta` per calendar day.
     """
@@ -38,7 +38,7 @@ def black_scholes(
     call: bool,
     on_future: bool = False,
 ) -> Greeks:
-    """Return price and greeks of a European option; on a future after Black (1976).
+    """Return price and greeks of a European option; `on_future` uses Black's formula (1976).
 
     At or after expiry the price is the intrinsic value and the greeks are 0 (delta 0 or ±1).
     """
@@ -79,13 +79,13 @@ def black_scholes(
 
 
 def skewed(volatility: float, strike: float, reference: float) -> float:
-    """Return the volatility of one strike: lower strikes dearer, as in equity options."""
+    """Return the volatility of one strike: higher for lower strikes, as in equity options."""
     moneyness = math.log(strike / reference)
     return volatility * max(0.4, 1 - 0.25 * moneyness + 0.3 * moneyness * moneyness)
 
 
 def round_to(price: float, tick: float, *, up: bool) -> float:
-    """Round a price to its tick, outwards for a quote, without binary dust."""
+    """Round a price up or down to a multiple of its tick, without binary rounding errors."""
     steps = price / tick
     whole = math.ceil(steps - 1e-9) if up else math.floor(steps + 1e-9)
     return round(whole * tick, 8)

@@ -1,4 +1,4 @@
-"""What the market shows of an instrument: its quote, and what a quote can be held at."""
+"""The quote of one contract, and pins that hold a quote at given values."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from position_sync_dagster.simulator.market.pricing import Greeks
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pin:
-    """Values at which a quote is held; None means that this side does not exist."""
+    """The values at which a quote is held; None means that this side does not exist."""
 
     bid: float | None = None
     ask: float | None = None
@@ -29,7 +29,10 @@ class Pin:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quote:
-    """The market in one contract at one step, in its quoted unit (cents where so quoted)."""
+    """The quote of one contract at one step, in the unit in which it is quoted.
+
+    That unit is a cent where `price_magnifier` is 100. `trade_step` is the step of the last trade.
+    """
 
     bid: float | None
     ask: float | None

@@ -1,4 +1,4 @@
-"""When which tick was sent: the clock for latency measurements."""
+"""The log of sent ticks: which price was sent when, for measurements of latency."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from position_sync_dagster.simulator.protocol.fields import Fields
 
 @dataclass(frozen=True, slots=True)
 class SentTick:
-    """Hold one sent price; `sent_at_us` is unix time in microseconds."""
+    """One price that was sent; `sent_at_us` is unix time in microseconds."""
 
     conid: int
     field: str
@@ -21,14 +21,14 @@ class SentTick:
 
 
 class TickLog:
-    """Keep the newest price per conid and field, and the last `size` of all (0 keeps none)."""
+    """Keeps the newest price per conid and field, and the last `size` of all (0 keeps none)."""
 
     def __init__(self, size: int = 0) -> None:
         self._newest: dict[int, dict[str, SentTick]] = {}
-        self._ring: deque[SentTick] = deque(maxlen=size)
+        self._recent: deque[SentTick] = deque(maxlen=size)
 
     def record(self, conid: int, fields: Fields, sent_at_us: int) -> None:
-        """Take one message; anything but a price tick is ignored."""
+        """Record one message; ignore everything but price ticks."""
         if fields[0] != "1":
             return
         name = PRICE_NAMES.get(int(fields[3]))
@@ -36,16 +36,16 @@ class TickLog:
             return
         tick = SentTick(conid, name, float(fields[4]), sent_at_us)
         self._newest.setdefault(conid, {})[name] = tick
-        if self._ring.maxlen:
-            self._ring.append(tick)
+        if self._recent.maxlen:
+            self._recent.append(tick)
 
     def newest(self, conid: int) -> dict[str, dict[str, Any]]:
-        """Return field → value and sent_at_us for one conid; empty when nothing was sent."""
+        """Return value and `sent_at_us` by field for one conid; empty when nothing was sent."""
         return {
             name: {"value": tick.value, "sent_at_us": tick.sent_at_us}
             for name, tick in self._newest.get(conid, {}).items()
         }
 
     def recent(self, conid: int | None = None) -> list[SentTick]:
-        """Return the ring, oldest first."""
-        return [tick for tick in self._ring if conid in (None, tick.conid)]
+        """Return the last sent prices, oldest first."""
+        return [tick for tick in self._recent if conid in (None, tick.conid)]

@@ -9,7 +9,7 @@ from position_sync_dagster.simulator.protocol import messages
 from position_sync_dagster.simulator.protocol.contract import SecType
 from position_sync_dagster.simulator.protocol.fields import Fields
 
-_LIVE = {
+_LIVE_TYPES = {
     "bid_size": 0,
     "bid": 1,
     "ask": 2,
@@ -25,7 +25,7 @@ _LIVE = {
     "timestamp": 45,
     "halted": 49,
 }
-_DELAYED = {
+_DELAYED_TYPES = {
     "bid": 66,
     "ask": 67,
     "last": 68,
@@ -44,7 +44,10 @@ _DELAYED = {
 """Delayed tick types as recorded by ibkr-go (delayed_quote_reconnect) and listed in ibapi."""
 
 MARK_PRICE = 37
+"""The tick type of mark prices; it comes with generic tick 232."""
+
 PRICE_NAMES = {1: "bid", 2: "ask", 4: "last", 37: "mark", 66: "bid", 67: "ask", 68: "last"}
+"""The price tick types that the tick log keeps."""
 
 
 def changed(
@@ -61,10 +64,21 @@ def changed(
 ) -> Iterator[Fields]:
     """Yield the ticks that lead from one quote to the next; a line opens with `before` None.
 
-    A side without a price is sent as -1 with size 0 (IB, "Tick Types"); an index has no sides
-    and its last price comes with an EMPTY size (ib_insync issues/428).
+    A side without a price is sent as -1 with size 0 (IB, "Tick Types"). An index has no sides,
+    and its last price comes with an empty size (ib_insync issues/428).
+
+    Args:
+        req_id: The request of the line.
+        sec_type: The security type of the contract.
+        before: The quote that the client has seen.
+        quote: The quote now.
+        epoch_s: The time now, in seconds since 1970.
+        mark: Whether the line has requested mark prices.
+        delayed: Whether the line has delayed data.
+        greeks: Whether the login may see greeks.
+        halted: Whether trading in the contract is halted.
     """
-    types = _DELAYED if delayed else _LIVE
+    types = _DELAYED_TYPES if delayed else _LIVE_TYPES
     index = sec_type is SecType.IND
     opening = before is None
     known = quote if before is None else before

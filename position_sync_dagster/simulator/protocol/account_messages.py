@@ -10,7 +10,7 @@ from position_sync_dagster.simulator.protocol.fields import Fields, number, opti
 
 
 def managed_accounts(accounts: tuple[str, ...]) -> Fields:
-    """Return the account list; one of several accounts ends with a comma (ib-ruby update.md)."""
+    """Return the account list; a list of several accounts ends with a comma (ib-ruby update.md)."""
     text = accounts[0] if len(accounts) == 1 else "".join(f"{name}," for name in accounts)
     return ("15", "1", text)
 
@@ -18,8 +18,8 @@ def managed_accounts(accounts: tuple[str, ...]) -> Fields:
 def position(account: str, contract: Contract, held: float, average_cost: float) -> Fields:
     """Return a position row.
 
-    Derivatives come with an EMPTY exchange, stocks with the listing one, and the strike of
-    anything else than an option is `0.0` (as recorded by ibkr-go and a nautilus_trader fork).
+    Derivatives have an empty exchange, stocks the listing one, and the strike of anything but an
+    option is `0.0` (as recorded by ibkr-go and a fork of nautilus_trader).
     """
     return ("61", "3", account, *_held_contract(contract), quantity(held), number(average_cost))
 
@@ -66,7 +66,7 @@ def portfolio_value(
     unrealized: float,
     realized: float,
 ) -> Fields:
-    """Return a portfolio row; of a non-option right and strike are both `0`."""
+    """Return a portfolio row; for anything but an option, right and strike are both `0`."""
     return (
         "7",
         "8",
@@ -96,7 +96,7 @@ def account_value(account: str, tag: str, value: str, currency: str) -> Fields:
 
 
 def account_time(clock: str) -> Fields:
-    """Return the time of account data, HH:MM without date or zone."""
+    """Return the time of account data: HH:MM, without date and zone."""
     return ("8", "1", clock)
 
 
@@ -134,7 +134,10 @@ def pnl_single(
     realized: float | None,
     value: float | None,
 ) -> Fields:
-    """Return the profit of one position; realized is unset until it trades (ib_insync #462)."""
+    """Return the profit of one position; `realized` is unset until it trades.
+
+    Source: ib_insync issues/462.
+    """
     return (
         "95",
         str(req_id),

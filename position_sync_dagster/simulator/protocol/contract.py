@@ -1,4 +1,4 @@
-"""One tradable contract, as the book defines it and as a request asks for it."""
+"""Contracts: as a book defines them, and as a request describes them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from enum import StrEnum
 
 
 class SecType(StrEnum):
-    """Name the kinds of contract that a book may hold."""
+    """The kinds of contract that a book may have."""
 
     STK = "STK"
     IND = "IND"
@@ -25,13 +25,13 @@ DATED = frozenset({SecType.OPT, SecType.FUT, SecType.FOP})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contract:
-    """Hold one contract; `multiplier` 1 with an empty wire text is a stock's."""
+    """One contract."""
 
     conid: int
     symbol: str
     sec_type: SecType
     underlying: str
-    """Symbol of the underlying whose walk drives the price."""
+    """The symbol of the underlying whose random walk moves the price."""
     under_conid: int = 0
     expiry: str = ""
     strike: float = 0.0
@@ -39,28 +39,31 @@ class Contract:
     multiplier: float = 1.0
     currency: str = "USD"
     exchange: str = "SMART"
-    """Listing exchange."""
+    """The exchange that lists the contract."""
     local_symbol: str = ""
     trading_class: str = ""
     price_magnifier: int = 1
+    """Quoted prices are this many times the price in the major unit: 100 for cents."""
     min_tick: float = 0.01
     long_name: str = ""
     farm: str = "usfarm"
+    """The data farm that sends its ticks."""
 
     @property
     def is_option(self) -> bool:
+        """Whether the contract is an option, on a future or on anything else."""
         return self.sec_type in OPTIONS
 
     @property
     def multiplier_text(self) -> str:
-        """Give the multiplier as the gateway writes it: empty for stocks and indices."""
+        """The multiplier as the gateway writes it: empty for stocks and indices."""
         if self.sec_type in (SecType.STK, SecType.IND):
             return ""
         return f"{self.multiplier:g}"
 
     @property
     def valid_exchanges(self) -> tuple[str, ...]:
-        """List where the contract can be routed: SMART for stocks and equity options only."""
+        """The exchanges to route to: SMART is one of them for stocks and equity options only."""
         if self.sec_type is SecType.STK:
             venues = STOCK_VENUES
         elif self.sec_type is SecType.OPT:
@@ -72,7 +75,7 @@ class Contract:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContractQuery:
-    """Hold the contract fields of a request; empty and zero mean "any"."""
+    """The contract fields of a request; empty and zero mean "any"."""
 
     conid: int = 0
     symbol: str = ""
@@ -88,9 +91,9 @@ class ContractQuery:
     trading_class: str = ""
 
     def matches(self, contract: Contract) -> bool:
-        """Say whether a contract is one of those asked for; the exchange is judged apart.
+        """Return whether a contract matches all fields except the exchanges.
 
-        A known conid decides alone, as at the gateway; an expiry may be a month (YYYYMM).
+        A conid decides alone, as it does at the gateway. An expiry may be a month (YYYYMM).
         """
         if self.conid:
             return contract.conid == self.conid
@@ -111,5 +114,5 @@ class ContractQuery:
         )
 
     def find(self, contracts: Iterable[Contract]) -> list[Contract]:
-        """Return every contract asked for, in the order given."""
+        """Return the contracts that match, in their order."""
         return [contract for contract in contracts if self.matches(contract)]

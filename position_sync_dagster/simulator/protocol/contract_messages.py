@@ -21,8 +21,8 @@ def contract_details(
 ) -> Fields:
     """Return the details of one contract as routed to `exchange`.
 
-    The layout is that of versions 164 to 178 (recorded by ibkr-go for AAPL and ES): the strike
-    of a non-option is `0`, and an expiry carries time and zone.
+    The layout is that of versions 164 to 178 (recorded by ibkr-go for AAPL and ES). The strike
+    of anything but an option is `0`, and an expiry comes with a time and a zone.
     """
     derivative = contract.sec_type in DATED
     zone = "US/Central" if contract.exchange in CHICAGO else "US/Eastern"
@@ -72,7 +72,7 @@ def contract_details(
 
 
 def hours(today: date, opens: str, closes: str) -> str:
-    """Write six days of trading hours, weekends closed, as `20260406:0930-20260406:1600;…`."""
+    """Return six days of trading hours, weekends closed: `20260406:0930-20260406:1600;…`."""
     days = []
     for offset in range(6):
         day = today + timedelta(days=offset)

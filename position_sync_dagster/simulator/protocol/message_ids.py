@@ -1,4 +1,4 @@
-"""The messages that the simulator sends, by their message id."""
+"""The names of the messages that the simulator sends, by message id."""
 
 from __future__ import annotations
 

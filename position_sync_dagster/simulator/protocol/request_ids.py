@@ -1,4 +1,4 @@
-"""The requests of the protocol by their message id."""
+"""The names of the requests of the protocol, by message id."""
 
 from __future__ import annotations
 
@@ -86,3 +86,4 @@ NAMES = {
 }
 
 ORDER_REQUESTS = frozenset({"placeOrder", "cancelOrder", "exerciseOptions", "reqGlobalCancel"})
+"""The requests that change orders; a simulated login is read-only and refuses them."""

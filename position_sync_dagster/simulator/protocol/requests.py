@@ -1,4 +1,7 @@
-"""Requests of a client, decoded from their fields; layouts as ib_async 2.1 and ibapi 10 send."""
+"""Requests of a client, decoded from their fields.
+
+The layouts are those that ib_async 2.1 and ibapi 10 send.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +13,15 @@ from position_sync_dagster.simulator.protocol.contract import ContractQuery
 from position_sync_dagster.simulator.protocol.request_ids import NAMES, ORDER_REQUESTS
 
 UNSET_STRIKE = 1e300
-"""Newer ibapi versions send the largest double for "no strike"."""
+"""A strike above this is none: newer ibapi versions send the largest double for "no strike"."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """Hold one request; only what the simulator acts on is decoded, the rest stays in `fields`."""
+    """One request; only the fields that the simulator uses are decoded.
+
+    `fields` has all fields of an order message and is empty otherwise.
+    """
 
     name: str
     fields: tuple[str, ...] = ()
@@ -33,7 +39,7 @@ class Request:
 
 
 class _Reader:
-    """Read the fields of one request in turn, naming the one that does not parse."""
+    """Reads the fields of one request in turn; its errors name the field that does not parse."""
 
     def __init__(self, fields: list[str], skip: int) -> None:
         self._fields = fields
@@ -69,7 +75,7 @@ class _Reader:
             return False
         raise MalformedRequestError(self.req_id, label, value)
 
-    def identify(self) -> int:
+    def request_id(self) -> int:
         self.req_id = self.integer("Request Id")
         return self.req_id
 
@@ -96,7 +102,7 @@ class _Reader:
 
 def _market_data(name: str, fields: list[str]) -> Request:
     read = _Reader(fields, 2)
-    req_id = read.identify()
+    req_id = read.request_id()
     contract = read.contract()
     if contract.sec_type == "BAG":
         for _ in range(read.integer("Combo legs count") * 4):
@@ -118,7 +124,7 @@ def _market_data(name: str, fields: list[str]) -> Request:
 
 def _contract_details(name: str, fields: list[str]) -> Request:
     read = _Reader(fields, 2)
-    return Request(name=name, req_id=read.identify(), contract=read.contract())
+    return Request(name=name, req_id=read.request_id(), contract=read.contract())
 
 
 def _account_updates(name: str, fields: list[str]) -> Request:
@@ -128,7 +134,7 @@ def _account_updates(name: str, fields: list[str]) -> Request:
 
 def _pnl(name: str, fields: list[str]) -> Request:
     read = _Reader(fields, 1)
-    req_id = read.identify()
+    req_id = read.request_id()
     account, model = read.text("Account"), read.text("Model code")
     conid = read.integer("Con Id") if name == "reqPnLSingle" else 0
     return Request(name=name, req_id=req_id, account=account, model=model, conid=conid)
@@ -140,7 +146,7 @@ def _start_api(name: str, fields: list[str]) -> Request:
 
 def _account_by_id(name: str, fields: list[str]) -> Request:
     read = _Reader(fields, 2)
-    return Request(name=name, req_id=read.identify(), account=read.text("Account"))
+    return Request(name=name, req_id=read.request_id(), account=read.text("Account"))
 
 
 def _number(name: str, fields: list[str]) -> Request:
@@ -150,7 +156,7 @@ def _number(name: str, fields: list[str]) -> Request:
 
 def _option_chain(name: str, fields: list[str]) -> Request:
     read = _Reader(fields, 1)
-    req_id, symbol = read.identify(), read.text("Symbol")
+    req_id, symbol = read.request_id(), read.text("Symbol")
     exchange, sec_type = read.text("Exchange"), read.text("Security Type")
     contract = ContractQuery(
         symbol=symbol, exchange=exchange, sec_type=sec_type, conid=read.integer("Con Id")
@@ -161,14 +167,16 @@ def _option_chain(name: str, fields: list[str]) -> Request:
 def _by_id(skip: int) -> Callable[[str, list[str]], Request]:
     def decode(name: str, fields: list[str]) -> Request:
         read = _Reader(fields, skip)
-        req_id = read.identify()
+        req_id = read.request_id()
         text = fields[skip + 1] if len(fields) > skip + 1 else ""
         return Request(name=name, req_id=req_id, text=text)
 
     return decode
 
 
-_VERSIONED, _PLAIN = _by_id(2), _by_id(1)
+_VERSIONED, _PLAIN = _by_id(skip=2), _by_id(skip=1)
+"""Requests with their id after a version number, and those without a version number."""
+
 _DECODERS: dict[str, Callable[[str, list[str]], Request]] = {
     "reqMktData": _market_data,
     "cancelMktData": _VERSIONED,
@@ -224,7 +232,8 @@ _DECODERS: dict[str, Callable[[str, list[str]], Request]] = {
 def decode(fields: list[str]) -> Request:
     """Return the request in these fields.
 
-    Raises MalformedRequestError for an unknown message id and for a field that does not parse.
+    Raises:
+        MalformedRequestError: The message id is unknown, or a field does not parse.
     """
     read = _Reader(fields, 0)
     type_id = read.integer("Message Id")
@@ -238,7 +247,7 @@ def decode(fields: list[str]) -> Request:
 
 
 def _order(name: str, fields: list[str]) -> Request:
-    """Take an order message whatever stands in it: each one must be recorded."""
+    """Return an order message whatever its fields are: each one must be recorded."""
     at = 1 if name == "placeOrder" else 2
     text = fields[at] if len(fields) > at else ""
     known = name != "reqGlobalCancel" and text.isdecimal()

@@ -1,4 +1,4 @@
-"""Frames of the gateway's socket protocol: a 4 byte length, then fields that end with NUL."""
+"""Frames of the gateway's socket protocol: a length of 4 bytes, then fields that end with NUL."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from collections.abc import Iterable
 from position_sync_dagster.simulator.errors import WireError
 
 MIN_SERVER_VERSION = 176
-"""Oldest version served: ib_insync 0.9.86 stops there."""
+"""The oldest version served; ib_insync 0.9.86 has no newer one."""
 
 MAX_SERVER_VERSION = 178
-"""Newest version served: ib_async 2.1 stops there."""
+"""The newest version served; ib_async 2.1 has no newer one."""
 
 PREFIX = b"API\0"
 MAX_FRAME_BYTES = 1 << 20
-"""Largest request taken. The biggest real one, an order with conditions, stays below 10 kB."""
+"""The largest request accepted. The biggest real one, an order with conditions, has below 10 kB."""
 
 _RANGE = re.compile(rb"v(\d{1,9})(?:\.\.(\d{1,9}))?(?: .*)?", re.DOTALL)
 _LENGTH = struct.Struct(">I")
@@ -31,8 +31,11 @@ def frame(fields: Iterable[str]) -> bytes:
 def negotiate(offer: bytes) -> int | None:
     """Return the server version for a client's offer such as `v157..178`.
 
-    None means that the client is too old or too new to be served. Raises WireError when the
-    offer is not one.
+    Returns:
+        The version, or None for a client that is too old or too new to be served.
+
+    Raises:
+        WireError: The offer cannot be read.
     """
     match = _RANGE.fullmatch(offer)
     if match is None:
@@ -46,34 +49,35 @@ def negotiate(offer: bytes) -> int | None:
 
 
 class FrameReader:
-    """Cut a stream of bytes into frames, whatever the pieces in which it arrives."""
+    """Splits a stream of bytes into frames, whatever the pieces in which it arrives."""
 
     def __init__(self, max_frame_bytes: int = MAX_FRAME_BYTES) -> None:
         self._buffer = bytearray()
-        self._greeted = False
+        self._prefix_read = False
         self._max_frame_bytes = max_frame_bytes
 
     def feed(self, data: bytes) -> None:
-        """Take bytes as they came from the socket."""
+        """Append bytes as they came from the socket."""
         self._buffer += data
 
     def __len__(self) -> int:
         return len(self._buffer)
 
     def next_frame(self) -> bytes | None:
-        """Return the next whole frame without its length, or None while it is incomplete.
+        """Return the next complete frame without its length, or None while it is incomplete.
 
-        Raises WireError for a stream that does not start with `API`, and for a length that no
-        request has.
+        Raises:
+            WireError: The stream does not start with `API`, or a length is larger than that of
+                any request.
         """
-        if not self._greeted:
+        if not self._prefix_read:
             head = bytes(self._buffer[: len(PREFIX)])
             if not PREFIX.startswith(head):
                 raise WireError(f"the connection starts with {head!r} instead of {PREFIX!r}")
             if len(head) < len(PREFIX):
                 return None
             del self._buffer[: len(PREFIX)]
-            self._greeted = True
+            self._prefix_read = True
         if len(self._buffer) < _LENGTH.size:
             return None
         (length,) = _LENGTH.unpack_from(self._buffer)
@@ -88,7 +92,7 @@ class FrameReader:
 
 
 def fields_of(payload: bytes) -> list[str]:
-    """Split a frame into its fields, without the empty piece after the last NUL."""
+    """Return the fields of a frame, without the empty piece after the last NUL."""
     fields = payload.decode("utf-8", "backslashreplace").split("\0")
     if fields[-1] == "":
         fields.pop()
