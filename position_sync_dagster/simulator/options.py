@@ -44,7 +44,7 @@ class Options:
     tick_ring: int = _on_command_line(0, "sent ticks to keep for GET /ticks?recent=1")
     first_order_id: int = 1
     autostep: bool = True
-    """Let the market step by itself; with False it moves by `step` only."""
+    """Whether the market steps by itself; with False it moves by `step` only."""
 
     def __post_init__(self) -> None:
         """Refuse values that would make the event loop run without a pause."""

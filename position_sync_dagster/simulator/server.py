@@ -32,7 +32,7 @@ class Simulator(Faults):
     All methods belong to the event loop that entered the context.
 
     Args:
-        book: What the login knows at the start.
+        book: Accounts, contracts and positions of the login at the start.
         options: How the gateway listens and behaves.
         now: The wall clock, in seconds since 1970.
         changes: Single fields of Options that replace those of `options`.

@@ -1,4 +1,4 @@
-"""A book: everything that a simulated login knows at the start."""
+"""A book: accounts, contracts and positions of a simulated login at the start."""
 
 from __future__ import annotations
 

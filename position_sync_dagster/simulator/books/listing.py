@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from position_sync_dagster.simulator.market.underlying import Underlying
-from position_sync_dagster.simulator.protocol.contract import Contract, SecType
+from position_sync_dagster.simulator.protocol.contract import DEFAULT_FARM, Contract, SecType
 
-DEFAULT_FARM = "usfarm"
 FARMS = {SecType.FUT: "usfuture", SecType.FOP: "usfuture"}
 """The data farms of the kinds that do not tick from DEFAULT_FARM."""
 

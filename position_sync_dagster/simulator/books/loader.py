@@ -7,7 +7,6 @@ from pathlib import Path
 
 from position_sync_dagster.simulator.books.book import Account, Book, Opening
 from position_sync_dagster.simulator.books.listing import (
-    DEFAULT_FARM,
     FARMS,
     derived_contract,
     future_name,
@@ -23,7 +22,13 @@ from position_sync_dagster.simulator.books.yaml_source import Location, Source
 from position_sync_dagster.simulator.errors import BookError
 from position_sync_dagster.simulator.market.quote import Pin
 from position_sync_dagster.simulator.market.underlying import Underlying
-from position_sync_dagster.simulator.protocol.contract import DATED, OPTIONS, Contract, SecType
+from position_sync_dagster.simulator.protocol.contract import (
+    DATED,
+    DEFAULT_FARM,
+    OPTIONS,
+    Contract,
+    SecType,
+)
 
 BOOKS = Path(__file__).parent
 

@@ -173,7 +173,7 @@ class ClientConnection(asyncio.Protocol):
         self._outgoing.append(wire.frame(fields))
 
     def send_raw(self, data: bytes) -> None:
-        """Queue bytes as they are, to test how clients bear a broken gateway."""
+        """Queue bytes as they are, to test clients against a broken gateway."""
         self._outgoing.append(data)
 
     def flush(self) -> None:

@@ -1,4 +1,4 @@
-"""What the simulator counts about its clients."""
+"""Counts of connections, requests, messages and orders."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The controls of a running simulator: what can be read and done, over HTTP and by scenarios.
+"""The controls of a running simulator: readings, trades and faults, over HTTP and by scenario.
 
 Only the server and the program import it; it imports the gateway and everything below.
 """

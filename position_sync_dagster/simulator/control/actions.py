@@ -1,4 +1,7 @@
-"""Actions by name with checked arguments, for the control port and for scenario files."""
+"""Actions: the methods of Faults by name, with checked arguments.
+
+The control port and the scenario files use them.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from position_sync_dagster.simulator.control.faults import Connectivity, Faults
 from position_sync_dagster.simulator.errors import ActionError
 from position_sync_dagster.simulator.protocol.codes import Code
+from position_sync_dagster.simulator.protocol.contract import DEFAULT_FARM
 
 
 class Arguments(BaseModel):
@@ -31,7 +35,7 @@ class Fill(Arguments):
     price: Annotated[float, Field(ge=0)] | None = None
 
 
-class Holder(Arguments):
+class HeldPosition(Arguments):
     account: str
     conid: int
 
@@ -53,7 +57,7 @@ class ConnectivityState(Arguments):
 
 
 class FarmNotice(Arguments):
-    farm: str = "usfarm"
+    farm: str = DEFAULT_FARM
     code: int = Code.MARKET_FARM_BROKEN
 
 
@@ -84,12 +88,12 @@ def _from_hex(value: object) -> bytes:
     return bytes.fromhex(str(value))
 
 
-class Raw(Arguments):
+class RawBytes(Arguments):
     data: Annotated[bytes, BeforeValidator(_from_hex)] = Field(alias="hex")
     client_id: int | None = None
 
 
-class Port(Arguments):
+class NewPort(Arguments):
     port: Annotated[int, Field(ge=0, le=65535)] = 0
 
 
@@ -111,8 +115,8 @@ class Action:
 
 ACTIONS: dict[str, Action] = {
     "fill": Action(arguments=Fill, method="fill"),
-    "close": Action(arguments=Holder, method="close_position"),
-    "assign": Action(arguments=Holder, method="assign"),
+    "close": Action(arguments=HeldPosition, method="close_position"),
+    "assign": Action(arguments=HeldPosition, method="assign"),
     "disconnect": Action(arguments=Disconnect, method="disconnect"),
     "error": Action(arguments=SendError, method="send_error"),
     "connectivity": Action(arguments=ConnectivityState, method="connectivity"),
@@ -123,8 +127,8 @@ ACTIONS: dict[str, Action] = {
     "permissions": Action(arguments=Permission, method="set_permission"),
     "quote": Action(arguments=PinQuote, method="pin_quote"),
     "freeze": Action(arguments=Freeze, method="freeze"),
-    "raw": Action(arguments=Raw, method="send_raw"),
-    "port": Action(arguments=Port, method="move_port"),
+    "raw": Action(arguments=RawBytes, method="send_raw"),
+    "port": Action(arguments=NewPort, method="move_port"),
     "restart": Action(arguments=Restart, method="restart"),
     "reset_day": Action(arguments=NoArguments, method="reset_day"),
     "step": Action(arguments=Step, method="step"),

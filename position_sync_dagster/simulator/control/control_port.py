@@ -20,7 +20,7 @@ from position_sync_dagster.simulator.control.faults import Faults
 from position_sync_dagster.simulator.errors import ActionError, PortInUseError
 
 LOCALHOST = "127.0.0.1"
-"""The control port is never opened to other machines, whatever the gateway's host is."""
+"""The control port is never open to other machines, even if the gateway is."""
 
 
 class _Server(uvicorn.Server):

@@ -1,7 +1,7 @@
-"""What can be done to a running gateway: trades, steps of the market, and faults.
+"""Faults and trades: everything that can be done to a running gateway.
 
-Each method may be called by a test, by the control port or by a scenario. Each raises ActionError
-for arguments that make no sense, and then changes nothing.
+Tests, the control port and scenarios call these methods. Each method raises ActionError for
+arguments that make no sense, and then changes nothing.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ CODES_WITH_TEXT = frozenset(
         Code.COMPETING_SESSION,
     }
 )
-"""Codes that `send_error` sends with their own text when it gets none."""
+"""The codes that `send_error` sends with their own text if the caller passes none."""
 
 
 class Faults(Readings, ABC):
-    """Does things to one gateway, besides reading it.
+    """Changes one gateway, besides reading it.
 
-    `move_port` and `restart` belong to whoever owns the gateway's socket.
+    `move_port` and `restart` act on the listening socket; the class that owns it defines them.
     """
 
     # -- trades and market time ---------------------------------------------------------------
@@ -64,7 +64,7 @@ class Faults(Readings, ABC):
         self._gateway.ledger.reset_day()
 
     def step(self, count: int = 1) -> None:
-        """Let the market take steps now, besides those that it takes by itself."""
+        """Advance the market now, besides the steps that it takes by itself."""
         for _ in range(count):
             self._gateway.step()
 
@@ -202,5 +202,5 @@ class Faults(Readings, ABC):
         self._gateway.market.pin(conid, None if release else pin)
 
     def freeze(self, frozen: bool = True) -> None:
-        """Stop the ticks without any notice (a closed market), or let them go on."""
+        """Stop the ticks without any notice (a closed market), or continue them."""
         self._gateway.market_data.frozen = frozen

@@ -1,4 +1,4 @@
-"""What can be read from a running gateway: counts, positions, ticks and order messages."""
+"""Readings of a running gateway: counts, positions, ticks and order messages."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from position_sync_dagster.simulator.gateway.gateway import Gateway
 
 
 class Readings:
-    """Reads one gateway; everything returned is a copy, ready for JSON where it is a dict."""
+    """Reads one gateway; every result is a copy, and every dict is ready for JSON."""
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway

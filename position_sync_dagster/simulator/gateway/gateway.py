@@ -40,7 +40,7 @@ class Gateway:
     """The state behind all connections of one login; it lives in one event loop.
 
     Args:
-        book: What the login knows at the start.
+        book: Accounts, contracts and positions of the login at the start.
         options: How the gateway behaves.
         now: The wall clock, in seconds since 1970.
     """
@@ -105,20 +105,20 @@ class Gateway:
     # -- market time --------------------------------------------------------------------------
 
     def start_timers(self) -> None:
-        """Start what runs by itself; call it once, in the event loop."""
+        """Start the timers that run from the start; call this once, in the event loop."""
         if self.options.autostep:
             self._timers.call_later(self.options.pnl_interval_s, self._send_profits)
 
     def step(self) -> None:
-        """Let the market take one step, and send what changed."""
+        """Advance the market by one step, and send the changed ticks."""
         self.market.step()
         self.market_data.send_changes()
         self.flush()
 
     def _open_market(self) -> None:
-        """Let market time run from now on; a second call changes nothing.
+        """Start the steps of the market; a second call changes nothing.
 
-        It starts with the first request that sees prices move, so that two runs with the same
+        They start with the first request that sees prices move, so that two runs with the same
         requests see the same prices.
         """
         if self._market_open or not self.options.autostep:
@@ -240,7 +240,7 @@ class Gateway:
         self.market_data.silent = self.accounts.silent = self.profits.silent = True
 
     def restore_connectivity(self) -> None:
-        """Send data again, first what changed since the connection to IB was lost."""
+        """Send data again, starting with the changes since the connection to IB was lost."""
         self.connected = True
         self.profits.silent = False
         self.accounts.end_silence()

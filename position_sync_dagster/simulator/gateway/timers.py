@@ -43,7 +43,7 @@ class Timers:
         self.call_later(delay_s, run)
 
     def close(self) -> None:
-        """Cancel what is still to run, and accept nothing more."""
+        """Cancel the actions that wait, and accept no more."""
         self._closed = True
         for handle in self._handles:
             handle.cancel()

@@ -1,7 +1,7 @@
 """The simulated market: quotes that follow from the random walks of the underlyings.
 
 Everything is a function of (book, seed, step): the same seed gives the same prices at the same
-step, whatever the clients request and whenever.
+step, independent of what clients request and when.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Market:
     """Quotes every contract of a book at the current step; `step` advances it.
 
     Args:
-        as_of: The day on which the market stands; times to expiry count from it.
+        as_of: The day of the prices; times to expiry count from it.
         rate: The interest rate per year.
         seed: Decides the random walks.
         pins: Quotes that are held at given values, by conid.
@@ -85,7 +85,7 @@ class Market:
         """How many steps have passed."""
 
     def step(self) -> None:
-        """Let one step of trading pass."""
+        """Advance the market by one step."""
         self.steps += 1
         for walk in self._walks.values():
             walk.step()

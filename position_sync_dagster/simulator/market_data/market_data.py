@@ -30,7 +30,7 @@ BBO_EXCHANGE = "9c0001"
 
 
 class MarketDataService:
-    """Grants lines, refuses what a gateway refuses, and sends what changes at each step.
+    """Grants lines, refuses what a gateway refuses, and sends the ticks of each step.
 
     Args:
         call_later: Runs an action after some seconds, but not during a pause.
@@ -153,7 +153,7 @@ class MarketDataService:
             self._send_line(line)
 
     def send_changes(self) -> None:
-        """Send to every line what changed since its last tick."""
+        """Send the changes since the last tick of every line."""
         if self.silent or self.frozen:
             return
         for line in self.lines:

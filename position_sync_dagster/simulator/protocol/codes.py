@@ -1,7 +1,7 @@
 """The error and notice codes of the gateway that the simulator uses, each with its text.
 
-This is the only place with these numbers. The note after a code says what it means and names
-the source of its text: a public log or capture (repository, then issue or file), or the
+This is the only place with these numbers. The note after a code explains it and names the
+source of its text: a public log or capture (repository, then issue or file), or the
 documentation of IB.
 """
 

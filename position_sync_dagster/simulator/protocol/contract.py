@@ -18,6 +18,7 @@ class SecType(StrEnum):
 
 
 OPTIONS = frozenset({SecType.OPT, SecType.FOP})
+DEFAULT_FARM = "usfarm"
 STOCK_VENUES = ("SMART", "NYSE", "NASDAQ", "ARCA", "BATS")
 OPTION_VENUES = ("SMART", "AMEX", "CBOE", "PHLX", "ISE")
 DATED = frozenset({SecType.OPT, SecType.FUT, SecType.FOP})
@@ -46,7 +47,7 @@ class Contract:
     """Quoted prices are this many times the price in the major unit: 100 for cents."""
     min_tick: float = 0.01
     long_name: str = ""
-    farm: str = "usfarm"
+    farm: str = DEFAULT_FARM
     """The data farm that sends its ticks."""
 
     @property

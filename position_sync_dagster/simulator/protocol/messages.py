@@ -79,7 +79,7 @@ def option_computation(
     theta: float,
     underlying_price: float,
 ) -> Fields:
-    """Return greeks; the 0 after the tick type says that they are return-based."""
+    """Return greeks; the 0 after the tick type marks them as based on returns."""
     greeks = (implied_vol, delta, price, 0.0, gamma, vega, theta, underlying_price)
     return ("21", str(req_id), str(tick_type), "0", *map(number, greeks))
 

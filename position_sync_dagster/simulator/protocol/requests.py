@@ -247,7 +247,7 @@ def decode(fields: list[str]) -> Request:
 
 
 def _order(name: str, fields: list[str]) -> Request:
-    """Return an order message whatever its fields are: each one must be recorded."""
+    """Return an order message, even one with wrong fields: each one must be recorded."""
     at = 1 if name == "placeOrder" else 2
     text = fields[at] if len(fields) > at else ""
     known = name != "reqGlobalCancel" and text.isdecimal()

@@ -49,7 +49,7 @@ def negotiate(offer: bytes) -> int | None:
 
 
 class FrameReader:
-    """Splits a stream of bytes into frames, whatever the pieces in which it arrives."""
+    """Splits a stream of bytes into frames; the bytes may arrive in any pieces."""
 
     def __init__(self, max_frame_bytes: int = MAX_FRAME_BYTES) -> None:
         self._buffer = bytearray()

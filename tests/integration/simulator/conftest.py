@@ -1,4 +1,4 @@
-"""A client that speaks the wire protocol by hand, so that a test sees every single message."""
+"""A client of the wire protocol without a library, so that a test sees every single message."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Test = Callable[[Message], bool]
 
 
 class RawClient:
-    """Keep every message received, and wait for those that a test expects."""
+    """Keeps every message that it receives, and waits for those that a test expects."""
 
     def __init__(self) -> None:
         self.messages: list[Message] = []
@@ -50,7 +50,7 @@ class RawClient:
         self.writer.write(struct.pack(">I", len(payload)) + payload)
 
     async def wait(self, test: Test, since: int = 0) -> Message:
-        """Return the first message from `since` on that passes, or fail at the deadline."""
+        """Return the first message from `since` on that passes a test; fail at the deadline."""
         async with asyncio.timeout(DEADLINE_S):
             while True:
                 self._news.clear()
@@ -74,7 +74,7 @@ class RawClient:
             await self.closed.wait()
 
     async def barrier(self) -> int:
-        """Wait until everything sent so far is answered; returns the count of messages then."""
+        """Wait until every request so far is answered; return the count of messages then."""
         since = len(self.messages)
         self.send(49, 1)
         await self.wait_id(49, since)
@@ -85,7 +85,7 @@ class RawClient:
         return [message for message in self.messages[since:] if message[0] in wanted]
 
     def about(self, req_id: int, since: int = 0) -> list[Message]:
-        """List ticks and notices of one market data request."""
+        """Return the ticks and notices of one market data request."""
         at = {"1": 2, "2": 2, "4": 2, "21": 1, "45": 2, "46": 2, "57": 2, "58": 2, "81": 1}
         return [m for m in self.messages[since:] if m[0] in at and m[at[m[0]]] == str(req_id)]
 
@@ -120,7 +120,7 @@ Connect = Callable[..., Awaitable[RawClient]]
 
 @pytest.fixture
 async def connect() -> AsyncIterator[Connect]:
-    """Return a function that connects one more client and, unless told otherwise, logs it in."""
+    """Return a function that connects one more client and, by default, logs it in."""
     clients: list[RawClient] = []
 
     async def open_client(

@@ -70,8 +70,8 @@ async def test_an_account_download_has_a_time_after_every_row_and_then_its_end(
         client = await connect(sim.port)
         client.send(6, 2, 1, "DUSIM0001")
         await client.wait_id(54)
-        heard = [m for m in client.messages if m[0] in ("6", "7", "8", "54")]
-        kinds = "".join({"6": "v", "7": "p", "8": "t", "54": "e"}[m[0]] for m in heard)
+        received = [m for m in client.messages if m[0] in ("6", "7", "8", "54")]
+        kinds = "".join({"6": "v", "7": "p", "8": "t", "54": "e"}[m[0]] for m in received)
         assert kinds.lstrip("v") == "pt" * 6 + "te"
         assert all(len(m[2]) == 5 and m[2][2] == ":" for m in client.of(8))
         rows = {int(m[2]): m for m in client.of(7)}
@@ -83,7 +83,7 @@ async def test_an_account_download_has_a_time_after_every_row_and_then_its_end(
             factor = float(row[8] or 1)
             assert value == pytest.approx(held * price * factor)
             assert unrealized == pytest.approx(value - held * cost), conid
-        assert ["6", "2", "AccountCode", "DUSIM0001", "", "DUSIM0001"] in heard
+        assert ["6", "2", "AccountCode", "DUSIM0001", "", "DUSIM0001"] in received
 
 
 async def test_cents_are_worth_dollars_in_the_portfolio(small: Book, connect: Connect) -> None:
@@ -133,7 +133,7 @@ async def test_a_clients_next_account_replaces_its_first(small: Book, connect: C
         assert sim.stats()["account_feed"] == {"account": "DUSIM0002", "clients": [1]}
 
 
-async def test_an_unknown_account_hears_321_and_no_end(small: Book, connect: Connect) -> None:
+async def test_an_unknown_account_gets_321_and_no_end(small: Book, connect: Connect) -> None:
     async with Simulator(small) as sim:
         client = await connect(sim.port)
         client.send(6, 2, 1, "DU999")
@@ -181,7 +181,7 @@ async def test_subscribing_again_does_not_make_the_refresh_more_frequent(
         assert loop.time() - start >= 3 * 0.1
 
 
-async def test_profit_of_a_held_contract_comes_again_and_again_and_of_others_never(
+async def test_the_profit_of_a_held_contract_is_sent_repeatedly_and_of_others_never(
     small: Book, connect: Connect, eventually: Eventually
 ) -> None:
     async with Simulator(small, pnl_interval_s=0.03) as sim:
@@ -230,7 +230,7 @@ async def test_daily_profit_counts_from_the_close_and_todays_cash(
         assert float(last[5]) == pytest.approx(200 * (300 - 201.88))
 
 
-async def test_a_short_put_assigned_goes_away_and_the_stock_comes(
+async def test_a_short_put_that_is_assigned_is_closed_and_delivers_the_stock(
     small: Book, connect: Connect
 ) -> None:
     async with Simulator(small) as sim:
@@ -268,7 +268,7 @@ async def test_contract_details_by_conid_and_by_fields(small: Book, connect: Con
         assert client.of(10)[-1][7] == "CME"
 
 
-async def test_unknown_contract_details_hear_200_and_no_end(small: Book, connect: Connect) -> None:
+async def test_unknown_contract_details_get_200_and_no_end(small: Book, connect: Connect) -> None:
     async with Simulator(small) as sim:
         client = await connect(sim.port)
         client.contract_details(1, 77, "", "", "", 0.0, "", "", "", "", "", "", "")
@@ -281,9 +281,7 @@ async def test_unknown_contract_details_hear_200_and_no_end(small: Book, connect
         assert client.of(52) == []
 
 
-async def test_the_remaining_requests_are_answered_so_that_none_hangs(
-    small: Book, connect: Connect
-) -> None:
+async def test_every_remaining_request_is_answered(small: Book, connect: Connect) -> None:
     async with Simulator(small) as sim:
         client = await connect(sim.port)
         client.send(62, 1, 5, "All", "NetLiquidation")

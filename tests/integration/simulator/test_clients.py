@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import ib_async
@@ -15,11 +16,12 @@ from ibapi.wrapper import EWrapper
 
 from position_sync_dagster.simulator import Book, Simulator, load_book
 
+Eventually = Callable[[Callable[[], Any]], Awaitable[Any]]
 CALL, FUTURE = 921000001, 920000002
 
 
-async def held_to(library: Any, sim: Simulator, version: int) -> None:
-    """Use one of the two libraries that share their interface as its users do."""
+async def use_library(library: Any, sim: Simulator, version: int, eventually: Eventually) -> None:
+    """Use one of the two libraries that share their interface, as its users do."""
     ib = library.IB()
     errors: list[int] = []
     ib.errorEvent += lambda req_id, code, text, contract: errors.append(code)
@@ -52,9 +54,7 @@ async def held_to(library: Any, sim: Simulator, version: int) -> None:
 
         ticker = ib.reqMktData(contract, "232")
         pnl = ib.reqPnLSingle("DUSIM0001", "", CALL)
-        async with asyncio.timeout(30):
-            while not (ticker.modelGreeks and pnl.value == pnl.value):
-                await asyncio.sleep(0.01)
+        await eventually(lambda: ticker.modelGreeks and not math.isnan(pnl.value))
         assert ticker.bid < ticker.markPrice < ticker.ask
         assert ticker.marketDataType == 1
         assert ticker.modelGreeks.undPrice == pytest.approx(230, rel=0.1)
@@ -66,25 +66,23 @@ async def held_to(library: Any, sim: Simulator, version: int) -> None:
         assert sim.stats()["lines_in_use"] == 0
 
         sim.fill("DUSIM0001", CALL, -5)
-        async with asyncio.timeout(30):
-            while any(p.contract.conId == CALL for p in ib.positions("DUSIM0001")):
-                await asyncio.sleep(0.01)
+        await eventually(lambda: all(p.contract.conId != CALL for p in ib.positions("DUSIM0001")))
         assert set(errors) <= {2104, 2106, 2158}
         assert sim.orders_received == []
     finally:
         ib.disconnect()
 
 
-async def test_ib_async_connects_and_sees_everything(small: Book) -> None:
+async def test_ib_async_connects_and_sees_everything(small: Book, eventually: Eventually) -> None:
     async with Simulator(small, tick_interval_s=0.02, pnl_interval_s=0.05) as sim:
-        await held_to(ib_async, sim, 178)
+        await use_library(ib_async, sim, 178, eventually)
 
 
-async def test_ib_insync_connects_and_sees_everything(small: Book) -> None:
+async def test_ib_insync_connects_and_sees_everything(small: Book, eventually: Eventually) -> None:
     import ib_insync
 
     async with Simulator(small, tick_interval_s=0.02, pnl_interval_s=0.05) as sim:
-        await held_to(ib_insync, sim, 176)
+        await use_library(ib_insync, sim, 176, eventually)
 
 
 async def test_ib_async_snapshots_end(small: Book) -> None:
@@ -107,7 +105,7 @@ async def test_ib_async_loads_the_demo_book_with_200_legs() -> None:
         ib.disconnect()
 
 
-async def test_ib_async_hears_326_before_its_connection_closes(small: Book) -> None:
+async def test_ib_async_gets_326_before_its_connection_closes(small: Book) -> None:
     async with Simulator(small) as sim:
         first, second = ib_async.IB(), ib_async.IB()
         await first.connectAsync("127.0.0.1", sim.port, clientId=3, timeout=30)
@@ -125,20 +123,20 @@ class Original(EWrapper, EClient):
 
     def __init__(self) -> None:
         EClient.__init__(self, self)
-        self.heard: dict[str, list[tuple[Any, ...]]] = {}
+        self.received: dict[str, list[tuple[Any, ...]]] = {}
         self.news = threading.Condition()
 
     def note(self, name: str, *args: Any) -> None:
         with self.news:
-            self.heard.setdefault(name, []).append(args)
+            self.received.setdefault(name, []).append(args)
             self.news.notify_all()
 
     def wait(self, name: str, test: Callable[[tuple[Any, ...]], bool] = lambda a: True) -> Any:
         with self.news:
             found = self.news.wait_for(
-                lambda: [args for args in self.heard.get(name, []) if test(args)], timeout=30
+                lambda: [args for args in self.received.get(name, []) if test(args)], timeout=30
             )
-        assert found, f"{name} never came; heard {sorted(self.heard)}"
+        assert found, f"{name} never came; received {sorted(self.received)}"
         return found[0]
 
 
@@ -196,19 +194,19 @@ def use_original(app: Original, port: int) -> None:
         assert app.wait("nextValidId") == (1,)
         app.reqPositions()
         app.wait("positionEnd")
-        rows = {(a, c.conId): (c, held, cost) for a, c, held, cost in app.heard["position"]}
+        rows = {(a, c.conId): (c, held, cost) for a, c, held, cost in app.received["position"]}
         assert len(rows) == 10
         contract, held, cost = rows["DUSIM0001", CALL]
         assert (contract.strike, contract.exchange, int(held), cost) == (240, "", 5, 2150.65)
         app.reqAccountUpdates(True, "DUSIM0001")
         app.wait("accountDownloadEnd")
-        assert len(app.heard["updatePortfolio"]) == 6
-        assert len(app.heard["updateAccountTime"]) == 7
+        assert len(app.received["updatePortfolio"]) == 6
+        assert len(app.received["updateAccountTime"]) == 7
         asked = IbapiContract()
         asked.conId, asked.exchange = CALL, "SMART"
         app.reqContractDetails(21, asked)
         app.wait("contractDetailsEnd")
-        details = app.heard["contractDetails"][0][1]
+        details = app.received["contractDetails"][0][1]
         assert (details.contract.symbol, details.contract.right) == ("AAPL", "C")
         assert (details.priceMagnifier, details.aggGroup) == (1, 1)
         app.reqMktData(22, asked, "232", False, False, [])

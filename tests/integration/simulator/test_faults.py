@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 import httpx
@@ -11,7 +12,7 @@ import pytest
 from position_sync_dagster.simulator import ActionError, Book, Simulator
 
 Connect = Callable[..., Awaitable[Any]]
-Eventually = Callable[[Callable[[], bool]], Awaitable[None]]
+Eventually = Callable[[Callable[[], Any]], Awaitable[Any]]
 CALL, PUT = 921000001, 921000002
 
 
@@ -89,7 +90,7 @@ async def test_any_error_can_be_sent(small: Book, connect: Connect) -> None:
         assert [m for m in two.of(4) if m[3] == "10197"] == []
 
 
-async def test_connectivity_lost_and_restored_with_data_kept_goes_on_by_itself(
+async def test_lines_continue_by_themselves_after_connectivity_is_restored_with_data(
     small: Book, connect: Connect
 ) -> None:
     async with Simulator(small, control_port=0, autostep=False) as sim, control(sim) as http:
@@ -149,7 +150,7 @@ async def test_connectivity_restored_without_data_has_lost_every_subscription(
         await client.wait(lambda m: m[0] == "1" and m[2] == "3")
 
 
-async def test_a_paused_gateway_accepts_connections_and_says_nothing(
+async def test_a_paused_gateway_accepts_connections_and_sends_nothing(
     small: Book, connect: Connect
 ) -> None:
     async with (
@@ -199,7 +200,7 @@ async def test_the_line_limit_and_permissions_can_change_while_running(
         await client.wait(lambda m: m[0] == "58" and m[2] == "4")
 
 
-async def test_the_port_can_move_and_1300_says_where(small: Book, connect: Connect) -> None:
+async def test_the_port_can_move_and_1300_names_the_new_one(small: Book, connect: Connect) -> None:
     async with Simulator(small, control_port=0) as sim, control(sim) as http:
         client = await connect(sim.port)
         old = sim.port
@@ -212,7 +213,7 @@ async def test_the_port_can_move_and_1300_says_where(small: Book, connect: Conne
             await connect(old)
 
 
-async def test_a_restart_refuses_for_a_while_and_forgets_closed_rows(
+async def test_a_restart_refuses_connections_for_a_while_and_removes_closed_rows(
     small: Book, connect: Connect, eventually: Eventually
 ) -> None:
     async with Simulator(small, control_port=0) as sim, control(sim) as http:
@@ -222,16 +223,12 @@ async def test_a_restart_refuses_for_a_while_and_forgets_closed_rows(
         await client.wait_closed()
         with pytest.raises(ConnectionRefusedError):
             await connect(sim.port)
-        again = None
 
-        async def reconnect() -> Any:
-            while True:
-                try:
-                    return await connect(sim.port)
-                except ConnectionRefusedError:
-                    await eventually(lambda: True)
+        async def reconnected() -> Any:
+            with suppress(ConnectionRefusedError):
+                return await connect(sim.port)
 
-        again = await reconnect()
+        again = await eventually(reconnected)
         again.send(61, 1)
         await again.wait_id(62)
         assert len(again.of(61)) == 8
@@ -308,7 +305,7 @@ async def test_broken_json_and_unknown_paths_are_answered(small: Book) -> None:
         assert (await http.get("/fill")).status_code == 405
 
 
-async def test_the_python_api_refuses_the_same(small: Book) -> None:
+async def test_the_python_methods_refuse_the_same_arguments(small: Book) -> None:
     async with Simulator(small) as sim:
         with pytest.raises(ActionError, match="state"):
             sim.connectivity("sideways")  # type: ignore[arg-type]
@@ -317,7 +314,9 @@ async def test_the_python_api_refuses_the_same(small: Book) -> None:
         assert sim.control_port is None
 
 
-async def test_what_changes_in_a_silence_is_told_after_it(small: Book, connect: Connect) -> None:
+async def test_changes_during_lost_connectivity_are_sent_after_it(
+    small: Book, connect: Connect
+) -> None:
     async with Simulator(small) as sim:
         client = await connect(sim.port)
         client.send(61, 1)
@@ -335,7 +334,7 @@ async def test_what_changes_in_a_silence_is_told_after_it(small: Book, connect: 
         assert (await client.wait_id(61, since))[14] == "7"
 
 
-async def test_a_pause_holds_back_what_happens_in_it(
+async def test_changes_during_a_pause_are_sent_after_it(
     small: Book, connect: Connect, eventually: Eventually
 ) -> None:
     async with Simulator(small, control_port=0) as sim, control(sim) as http:

@@ -1,4 +1,4 @@
-"""Handshake, login, refusals and rude peers."""
+"""Handshake, login, refusals, and clients that break the protocol."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ async def test_a_login_brings_accounts_then_next_id_then_farm_notices(
     ("offer", "version"),
     [("v157..176", "176"), ("v100..187", "178"), ("v177", "177"), ("v100..178 +PACEAPI", "178")],
 )
-async def test_the_newest_version_that_both_sides_know_is_spoken(
+async def test_the_newest_version_that_both_sides_know_is_used(
     small: Book, connect: Connect, offer: str, version: str
 ) -> None:
     async with Simulator(small) as sim:
@@ -56,7 +56,7 @@ async def test_a_client_without_a_common_version_is_closed_and_named_in_the_log(
     assert "176 to 178" in caplog.text
 
 
-async def test_a_used_client_id_hears_326_and_is_closed_while_the_first_lives_on(
+async def test_a_client_id_in_use_gets_326_and_is_closed_while_the_first_client_stays(
     small: Book, connect: Connect, eventually: Eventually
 ) -> None:
     async with Simulator(small) as sim:
@@ -103,7 +103,7 @@ async def test_more_than_50_messages_a_second_bring_one_error_100_and_the_connec
         assert sim.stats()["rate_violations"] == 11
 
 
-async def test_a_request_that_cannot_be_read_hears_320_and_is_closed(
+async def test_a_request_that_cannot_be_read_gets_320_and_is_closed(
     small: Book, connect: Connect
 ) -> None:
     async with Simulator(small) as sim:
@@ -118,7 +118,7 @@ async def test_a_request_that_cannot_be_read_hears_320_and_is_closed(
 @pytest.mark.parametrize(
     "fields", [(4711, 1), ("x",), (1, 11, 5), (71,), (94, 7, "DUSIM0001", "", "abc")]
 )
-async def test_unknown_and_cut_off_requests_hear_320_too(
+async def test_unknown_and_incomplete_requests_get_320_too(
     small: Book, connect: Connect, fields: tuple[object, ...]
 ) -> None:
     async with Simulator(small) as sim:
@@ -138,7 +138,7 @@ async def test_unknown_and_cut_off_requests_hear_320_too(
         b"API\0\x00\x00\x00\x00",
     ],
 )
-async def test_garbage_is_closed_and_harms_nobody_else(
+async def test_garbage_closes_its_connection_and_no_other(
     small: Book, connect: Connect, garbage: bytes
 ) -> None:
     async with Simulator(small) as sim:
@@ -161,7 +161,7 @@ async def test_garbage_after_the_login_closes_that_client_only(
         assert sim.stats()["refused"] == {"not the protocol": 1}
 
 
-async def test_bare_probes_leave_no_trace(
+async def test_connections_without_a_handshake_are_not_counted_as_clients(
     small: Book, connect: Connect, eventually: Eventually
 ) -> None:
     async with Simulator(small) as sim:
@@ -203,7 +203,7 @@ async def test_a_client_that_does_not_read_is_dropped_at_its_limit(
     assert "does not read" in caplog.text
 
 
-async def test_a_taken_port_is_named(small: Book) -> None:
+async def test_a_port_in_use_is_named(small: Book) -> None:
     async with Simulator(small) as sim:
         with pytest.raises(PortInUseError, match=f"127.0.0.1:{sim.port}"):
             async with Simulator(small, port=sim.port):
@@ -245,7 +245,7 @@ async def test_every_request_is_counted_by_client_and_name(
         ("placeOrder", (3,)),
     ],
 )
-async def test_an_order_message_is_recorded_whatever_it_says_and_changes_nothing(
+async def test_any_order_message_is_recorded_and_changes_nothing(
     small: Book, connect: Connect, name: str, fields: tuple[object, ...]
 ) -> None:
     async with Simulator(small) as sim:
@@ -261,7 +261,7 @@ async def test_an_order_message_is_recorded_whatever_it_says_and_changes_nothing
         assert not client.closed.is_set()
 
 
-async def test_a_request_that_reads_leaves_no_order(small: Book, connect: Connect) -> None:
+async def test_a_request_that_only_reads_records_no_order(small: Book, connect: Connect) -> None:
     async with Simulator(small) as sim:
         client = await connect(sim.port)
         for request in ((5, 1), (16, 1), (15, 1, 0), (99, 0), (7, 3, 1, 0, "", "", "", "", "", "")):
@@ -271,7 +271,7 @@ async def test_a_request_that_reads_leaves_no_order(small: Book, connect: Connec
         assert sim.orders_received == []
 
 
-async def test_a_connection_that_never_starts_is_closed_in_time(
+async def test_a_connection_that_never_logs_in_is_closed_after_the_timeout(
     small: Book, connect: Connect
 ) -> None:
     async with Simulator(small, handshake_timeout_s=0.05) as sim:

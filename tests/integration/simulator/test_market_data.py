@@ -23,10 +23,10 @@ async def test_a_line_opens_with_type_and_parameters_then_ticks(
         client = await connect(sim.port)
         client.market_data(9, CALL, ticks="232")
         await client.barrier()
-        heard = client.about(9)
-        assert heard[0] == ["58", "1", "9", "1"]
-        assert heard[1] == ["81", "9", "0.01", "9c0001", "3"]
-        kinds = {(m[0], m[3]) if m[0] != "21" else (m[0], m[2]) for m in heard[2:]}
+        received = client.about(9)
+        assert received[0] == ["58", "1", "9", "1"]
+        assert received[1] == ["81", "9", "0.01", "9c0001", "3"]
+        kinds = {(m[0], m[3]) if m[0] != "21" else (m[0], m[2]) for m in received[2:]}
         assert {("46", "45"), ("45", "49"), ("1", "4"), ("1", "1"), ("1", "2")} <= kinds
         assert {("1", "37"), ("21", "13"), ("2", "8"), ("1", "9")} <= kinds
 
@@ -46,7 +46,7 @@ async def test_the_mark_price_comes_with_generic_tick_232_only(
         assert set(marks) == {"10"}
 
 
-async def test_only_changes_tick(small: Book, connect: Connect) -> None:
+async def test_only_changes_are_sent_as_ticks(small: Book, connect: Connect) -> None:
     async with Simulator(small, autostep=False) as sim:
         client = await connect(sim.port)
         client.market_data(9, STOCK, sec_type="STK", ticks="232")
@@ -99,7 +99,7 @@ async def test_a_duplicate_request_is_another_full_stream_and_another_line(
         assert client.about(2, since) != []
 
 
-async def test_over_the_limit_a_request_hears_101_and_running_lines_go_on(
+async def test_over_the_limit_a_request_gets_101_and_running_lines_continue(
     small: Book, connect: Connect
 ) -> None:
     async with Simulator(small, autostep=False, max_lines=2) as sim:
@@ -142,7 +142,7 @@ async def test_a_disconnect_frees_the_lines_of_that_client(
         assert sim.stats()["peak_lines"] == 3
 
 
-async def test_the_same_request_id_twice_hears_102_and_the_first_goes_on(
+async def test_the_same_request_id_twice_gets_102_and_the_first_line_continues(
     small: Book, connect: Connect
 ) -> None:
     async with Simulator(small, autostep=False) as sim:
@@ -157,7 +157,9 @@ async def test_the_same_request_id_twice_hears_102_and_the_first_goes_on(
         assert sim.stats()["lines_by_conid"] == {str(CALL): 1}
 
 
-async def test_a_cancel_of_what_does_not_stream_hears_300(small: Book, connect: Connect) -> None:
+async def test_a_cancel_of_an_id_that_does_not_stream_gets_300(
+    small: Book, connect: Connect
+) -> None:
     async with Simulator(small, autostep=False) as sim:
         client = await connect(sim.port)
         client.market_data(1, CALL)
@@ -183,7 +185,7 @@ async def test_nothing_comes_after_a_cancel(small: Book, connect: Connect) -> No
         assert client.about(2, since) != []
 
 
-async def test_an_unknown_contract_hears_200_and_nothing_after(
+async def test_an_unknown_contract_gets_200_and_nothing_after_it(
     small: Book, connect: Connect
 ) -> None:
     async with Simulator(small, autostep=False) as sim:
@@ -198,7 +200,7 @@ async def test_an_unknown_contract_hears_200_and_nothing_after(
 
 
 @pytest.mark.parametrize("conid", [CALL, FUTURE, ES_PUT])
-async def test_a_derivative_without_exchange_hears_321(
+async def test_a_derivative_without_exchange_gets_321(
     small: Book, connect: Connect, conid: int
 ) -> None:
     async with Simulator(small, autostep=False) as sim:
@@ -221,7 +223,7 @@ async def test_an_illegal_generic_tick_refuses_the_whole_request(
         assert sim.stats()["lines_in_use"] == 0
 
 
-async def test_a_snapshot_holds_a_line_until_its_end_and_is_dead_then(
+async def test_a_snapshot_uses_a_line_until_its_end_and_cannot_be_cancelled_then(
     small: Book, connect: Connect, eventually: Eventually
 ) -> None:
     async with Simulator(small, tick_interval_s=0.01, snapshot_s=0.15) as sim:
@@ -237,9 +239,7 @@ async def test_a_snapshot_holds_a_line_until_its_end_and_is_dead_then(
         await client.wait_error(300, 1)
 
 
-async def test_a_contract_that_nobody_bids_for_has_an_empty_bid(
-    small: Book, connect: Connect
-) -> None:
+async def test_a_contract_without_a_bid_has_an_empty_bid(small: Book, connect: Connect) -> None:
     async with Simulator(small, autostep=False) as sim:
         client = await connect(sim.port)
         client.market_data(1, WORTHLESS, ticks="232")
@@ -281,15 +281,15 @@ async def test_delayed_data_comes_with_10167_and_delayed_types(
         client.send(59, 1, 3)
         client.market_data(2, CALL)
         await client.barrier()
-        heard = client.about(2)
-        assert [m[0] for m in heard[:3]] == ["81", "58", "4"]
-        assert heard[1] == ["58", "1", "2", "3"]
-        assert heard[2][3] == "10167"
-        kinds = {int(m[2] if m[0] == "21" else m[3]) for m in heard[3:]}
+        received = client.about(2)
+        assert [m[0] for m in received[:3]] == ["81", "58", "4"]
+        assert received[1] == ["58", "1", "2", "3"]
+        assert received[2][3] == "10167"
+        kinds = {int(m[2] if m[0] == "21" else m[3]) for m in received[3:]}
         assert kinds == {66, 67, 68, 72, 73, 74, 75, 76, 83, 88, 90}
         sim.step(8)
         await client.barrier()
-        assert len(client.about(2)) > len(heard)
+        assert len(client.about(2)) > len(received)
 
 
 @pytest.mark.parametrize("code", [354, 10089, 10168, 10197])
@@ -320,9 +320,9 @@ async def test_an_advisory_code_leaves_the_ticks_but_not_the_greeks(
         await client.wait_error(code, 1)
         sim.step(5)
         await client.barrier()
-        heard = client.about(1)
-        assert len([m for m in heard if m[0] == "1"]) > 10
-        assert [m for m in heard if m[0] == "21"] == []
+        received = client.about(1)
+        assert len([m for m in received if m[0] == "1"]) > 10
+        assert [m for m in received if m[0] == "21"] == []
 
 
 async def test_a_pinned_quote_can_be_crossed_half_or_missing(small: Book, connect: Connect) -> None:
@@ -349,7 +349,7 @@ async def test_a_pinned_quote_can_be_crossed_half_or_missing(small: Book, connec
         await client.wait(lambda m: m[0] == "1" and m[3] == "1" and float(m[4]) > 10)
 
 
-async def test_a_broken_farm_stops_its_own_ticks_silently(small: Book, connect: Connect) -> None:
+async def test_a_broken_farm_stops_its_own_ticks_only(small: Book, connect: Connect) -> None:
     async with Simulator(small, autostep=False) as sim:
         client = await connect(sim.port)
         client.market_data(1, CALL)
@@ -371,7 +371,7 @@ async def test_a_broken_farm_stops_its_own_ticks_silently(small: Book, connect: 
         assert client.about(1, since) != []
 
 
-async def test_halted_contracts_say_so_and_do_not_tick(small: Book, connect: Connect) -> None:
+async def test_halted_contracts_are_marked_and_do_not_tick(small: Book, connect: Connect) -> None:
     from dataclasses import replace
 
     async with Simulator(replace(small, halted=frozenset({CALL})), autostep=False) as sim:
@@ -384,7 +384,9 @@ async def test_halted_contracts_say_so_and_do_not_tick(small: Book, connect: Con
         assert client.about(1, since) == []
 
 
-async def test_a_frozen_market_is_silent_without_a_word(small: Book, connect: Connect) -> None:
+async def test_a_frozen_market_sends_neither_ticks_nor_a_notice(
+    small: Book, connect: Connect
+) -> None:
     async with Simulator(small, autostep=False) as sim:
         client = await connect(sim.port)
         client.market_data(1, CALL)

@@ -1,4 +1,4 @@
-"""The simulator as a program: its one line, its signals, its errors, its scenario."""
+"""The simulator as a program: its output, signals, errors and scenario."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ async def ready(process: Process) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-async def test_it_says_its_ports_serves_and_ends_cleanly(
+async def test_it_prints_its_ports_serves_and_ends_cleanly(
     connect: Connect, number: signal.Signals
 ) -> None:
     async with program("--port", "0", "--book", "small", "--max-lines", "1") as process:
@@ -63,7 +63,7 @@ async def test_it_says_its_ports_serves_and_ends_cleanly(
         await client.wait_closed()
 
 
-async def test_a_taken_port_ends_it_with_2_and_the_reason() -> None:
+async def test_a_port_in_use_ends_it_with_exit_code_2_and_the_reason() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -76,7 +76,7 @@ async def test_a_taken_port_ends_it_with_2_and_the_reason() -> None:
     assert err.count(b"\n") == 1
 
 
-async def test_a_bad_book_ends_it_with_2_and_the_place(tmp_path: Path) -> None:
+async def test_a_bad_book_ends_it_with_exit_code_2_and_the_place(tmp_path: Path) -> None:
     book = tmp_path / "bad.yaml"
     book.write_text("as_of: 2028-06-01\naccounts: [{name: U1}]\n")
     async with program("--book", str(book)) as process:
@@ -85,7 +85,9 @@ async def test_a_bad_book_ends_it_with_2_and_the_place(tmp_path: Path) -> None:
     assert f"{book}:2:19: accounts[0].name" in err.decode()
 
 
-async def test_a_scenario_happens_by_itself(connect: Connect, tmp_path: Path) -> None:
+async def test_the_actions_of_a_scenario_are_done_at_their_times(
+    connect: Connect, tmp_path: Path
+) -> None:
     scenario = tmp_path / "scenario.yaml"
     scenario.write_text(
         "- {at_s: 0.0, do: close, account: DUSIM0001, conid: 921000007}\n"

@@ -1,4 +1,4 @@
-"""Every encoder held to recorded messages of its type, and to the decoders of real clients."""
+"""Every encoder compared with recorded messages and with the decoders of real clients."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from position_sync_dagster.simulator.protocol import (
     messages,
     wire,
 )
+from position_sync_dagster.simulator.protocol.codes import Code
 from position_sync_dagster.simulator.protocol.contract import Contract, SecType
 from position_sync_dagster.simulator.protocol.contract_messages import contract_details
 from position_sync_dagster.simulator.protocol.message_ids import NAMES
@@ -37,7 +38,7 @@ def of_type(name: str) -> list[list[str]]:
 
 
 def held(fields: list[str]) -> Contract:
-    """Make a contract from the eleven contract fields of a position or portfolio row."""
+    """Return a contract from the eleven contract fields of a position or portfolio row."""
     return Contract(
         conid=int(fields[0]),
         symbol=fields[1],
@@ -120,7 +121,26 @@ def same(ours: str, recorded: str) -> str:
         return ours
 
 
-def test_every_message_that_the_simulator_sends_is_held_to_a_recording_or_named_here() -> None:
+PLACEHOLDER = re.compile(r"\\{\w+\\}")
+OTHER_FARMS = "The following farms are connected"
+
+
+def test_the_texts_of_codes_are_the_recorded_ones() -> None:
+    compared = set()
+    for recorded in of_type("error"):
+        number, text = int(recorded[3]), recorded[4]
+        if number not in set(Code) or OTHER_FARMS in text:
+            continue
+        pattern = PLACEHOLDER.sub(".*", re.escape(Code(number).text))
+        assert re.match(pattern, text), f"{number}: {text}"
+        compared.add(number)
+    assert compared == {
+        *(100, 101, 200, 320, 354, 1100, 2103, 2104, 2106, 2107, 2119, 2158),
+        *(10089, 10090, 10168),
+    }
+
+
+def test_every_message_that_the_simulator_sends_has_a_recording_or_is_listed_here() -> None:
     recorded = {record["name"] for record in RECORDED}
     sent = set(NAMES.values())
     no_recording = sent - recorded
@@ -169,8 +189,8 @@ def test_contract_details_have_the_recorded_layout(symbol: str) -> None:
     assert re.fullmatch(trading_hours, recorded[27])
 
 
-class Heard:
-    """Take every call of a decoder."""
+class RecordingWrapper:
+    """Records every call of a decoder."""
 
     defaultTimezone = None
 
@@ -181,20 +201,20 @@ class Heard:
         return lambda *args: self.calls.append((name, args))
 
 
-def heard_by_ib_async(fields: list[str]) -> list[tuple[str, tuple[Any, ...]]]:
-    heard = Heard()
-    decoder = ib_async.decoder.Decoder(heard, 178)  # type: ignore[arg-type]
+def calls_of_ib_async(fields: list[str]) -> list[tuple[str, tuple[Any, ...]]]:
+    received = RecordingWrapper()
+    decoder = ib_async.decoder.Decoder(received, 178)  # type: ignore[arg-type]
     decoder.handlers[int(fields[0])](list(fields))
-    return heard.calls
+    return received.calls
 
 
 @pytest.mark.parametrize("name", AGAIN)
-def test_ib_async_hears_the_same_from_a_recording_and_from_the_encoder(name: str) -> None:
+def test_ib_async_decodes_the_same_from_a_recording_and_from_the_encoder(name: str) -> None:
     for recorded in of_type(name):
         ours = wire.fields_of(wire.frame(AGAIN[name](recorded))[4:])
         if name == "updatePortfolio":
             ours[7] = recorded[7]
-        assert heard_by_ib_async(ours) == heard_by_ib_async(recorded)
+        assert calls_of_ib_async(ours) == calls_of_ib_async(recorded)
 
 
 OPTION = Contract(
@@ -240,12 +260,12 @@ UNRECORDED: list[tuple[str, tuple[str, ...], tuple[Any, ...]]] = [
 def test_ib_async_reads_the_messages_that_nobody_recorded(
     name: str, fields: tuple[str, ...], expected: tuple[Any, ...]
 ) -> None:
-    assert heard_by_ib_async(list(fields)) == [(name, expected)]
+    assert calls_of_ib_async(list(fields)) == [(name, expected)]
 
 
 def test_ib_async_reads_an_option_out_of_contract_details() -> None:
     fields = contract_details(7, OPTION, "SMART", "STK", date(2026, 4, 5))
-    [(name, (req_id, details))] = heard_by_ib_async(list(fields))
+    [(name, (req_id, details))] = calls_of_ib_async(list(fields))
     assert (name, req_id) == ("contractDetails", 7)
     assert details.contract.conId == OPTION.conid
     assert details.contract.lastTradeDateOrContractMonth == "20270115"
@@ -263,8 +283,8 @@ def test_ibapi_reads_every_message_to_its_last_field(version: int) -> None:
     frames.append(contract_details(7, OPTION, "SMART", "STK", date(2026, 4, 5)))
     frames.append(account_messages.position_multi(7, "DUSIM0001", OPTION, -3, 2100.6321))
     for fields in frames:
-        heard = Heard()
-        decoder = ibapi.decoder.Decoder(heard, version)
+        received = RecordingWrapper()
+        decoder = ibapi.decoder.Decoder(received, version)
         rest = iter([field.encode() for field in fields])
         info = decoder.msgId2handleInfo[int(next(iter(fields)))]
         if info.processMeth is None:
@@ -272,4 +292,4 @@ def test_ibapi_reads_every_message_to_its_last_field(version: int) -> None:
         else:
             info.processMeth(decoder, rest)
             assert list(rest) == [], f"{fields} has more fields than ibapi reads"
-        assert heard.calls
+        assert received.calls

@@ -79,13 +79,13 @@ def test_a_short_call_assigned_delivers_the_stock() -> None:
     assert stock.realized == pytest.approx(200 * (240 - 201.88))
 
 
-def test_an_assigned_futures_option_brings_futures_one_to_one() -> None:
+def test_an_assigned_futures_option_delivers_one_future_per_option() -> None:
     _, future = ledger().assign("DUSIM0002", 921000005)
     assert future.contract.conid == FUTURE
     assert future.quantity == 1 + 4
 
 
-def test_accounts_are_apart() -> None:
+def test_accounts_are_independent() -> None:
     book = ledger()
     book.fill("DUSIM0002", CALL, -1, 10.0)
     held = book.holding(A, CALL)

@@ -1,4 +1,4 @@
-"""Books: what is shipped, what a chain becomes, and how errors name their place."""
+"""Books: the shipped ones, how chains become contracts, and how errors name their place."""
 
 from __future__ import annotations
 

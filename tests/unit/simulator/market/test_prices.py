@@ -1,4 +1,4 @@
-"""Prices: Black and Scholes, the walk, and quotes that follow from it."""
+"""Prices: Black and Scholes, random walks, and the quotes that follow from them."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def market(book: Book, seed: int = 7) -> Market:
     )
 
 
-def test_the_same_seed_walks_the_same_way_whoever_looks() -> None:
+def test_the_same_seed_gives_the_same_quotes_whichever_are_read() -> None:
     book = load_book("small")
     busy, lazy, other = market(book), market(book), market(book, seed=8)
     for _ in range(57):
@@ -139,7 +139,7 @@ def test_quotes_stay_consistent_on_every_walk(seed: int, steps: int) -> None:
             assert steps_of_tick == pytest.approx(round(steps_of_tick), abs=1e-6)
 
 
-def test_a_pin_holds_a_quote_until_it_is_let_go() -> None:
+def test_a_pin_holds_a_quote_until_it_is_released() -> None:
     book = load_book("small")
     pinned = market(book)
     free = pinned.quote(921000001)
@@ -167,6 +167,6 @@ def test_a_cent_quoted_option_is_worth_a_hundredth_in_its_currency() -> None:
     assert simulated.value_price(conid) == pytest.approx((simulated.quote(conid).mark or 0) / 100)
 
 
-def test_mixed_numbers_are_the_same_everywhere() -> None:
+def test_noise_is_repeatable_and_well_spread() -> None:
     assert mix(1, 2, 3) == mix(1, 2, 3)
     assert len({mix(7, n) for n in range(1000)}) == 1000

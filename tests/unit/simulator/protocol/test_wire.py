@@ -20,17 +20,19 @@ TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])
     messages=st.lists(st.lists(TEXT, min_size=1, max_size=6), max_size=5),
     cuts=st.lists(st.integers(1, 7), max_size=50),
 )
-def test_frames_survive_any_cut(messages: list[list[str]], cuts: list[int]) -> None:
+def test_frames_are_read_whatever_the_pieces_of_the_stream(
+    messages: list[list[str]], cuts: list[int]
+) -> None:
     stream = b"API\0" + b"".join(frame(fields) for fields in messages)
     reader = FrameReader()
-    heard = []
+    received = []
     while stream:
         size = cuts.pop() if cuts else len(stream)
         reader.feed(stream[:size])
         stream = stream[size:]
         while (payload := reader.next_frame()) is not None:
-            heard.append(fields_of(payload))
-    assert heard == messages
+            received.append(fields_of(payload))
+    assert received == messages
     assert len(reader) == 0
 
 
@@ -65,7 +67,7 @@ def test_versions_are_negotiated(offer: bytes, version: int | None) -> None:
 
 
 @pytest.mark.parametrize("offer", [b"", b"63", b"v", b"v1..", b"vx..y", b"v1..2..3", b"\xff"])
-def test_an_offer_that_is_none_is_refused(offer: bytes) -> None:
+def test_an_offer_that_cannot_be_read_is_refused(offer: bytes) -> None:
     with pytest.raises(WireError):
         negotiate(offer)
 
