@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
+from position_sync_dagster.simulator.accounts.account_values import account_values
 from position_sync_dagster.simulator.accounts.ledger import Holding, Ledger
 from position_sync_dagster.simulator.clients.connection import ClientConnection
 from position_sync_dagster.simulator.market.market import Market
@@ -152,38 +153,7 @@ class AccountDataService:
     # -- account values -----------------------------------------------------------------------
 
     def _values(self, account: str) -> Iterator[tuple[str, str, str]]:
-        """Yield tag, value and currency: a small, true part of what a gateway sends."""
-        currency = self._ledger.accounts[account].currency
-        market = {"STK": 0.0, "OPT": 0.0}
-        unrealized = realized = 0.0
-        for holding in self._ledger.holdings(account):
-            worth = self._ledger.value(holding, self._market.close_price(holding.contract.conid))
-            kind = "OPT" if holding.contract.is_option else holding.contract.sec_type.value
-            if kind in market:
-                market[kind] += worth.value
-            unrealized += worth.unrealized
-            realized += holding.realized or 0.0
-        cash = self._ledger.cash[account]
-        net = cash + sum(market.values())
-        yield "AccountCode", account, ""
-        yield "AccountReady", "true", ""
-        yield "AccountType", "INDIVIDUAL", ""
-        yield "Currency", currency, currency
-        for tag, amount in (
-            ("AvailableFunds", net),
-            ("BuyingPower", 4 * net),
-            ("CashBalance", cash),
-            ("ExcessLiquidity", net),
-            ("GrossPositionValue", sum(abs(value) for value in market.values())),
-            ("NetLiquidation", net),
-            ("OptionMarketValue", market["OPT"]),
-            ("RealizedPnL", realized),
-            ("StockMarketValue", market["STK"]),
-            ("TotalCashBalance", cash),
-            ("TotalCashValue", cash),
-            ("UnrealizedPnL", unrealized),
-        ):
-            yield tag, f"{amount:.2f}", currency
+        return account_values(self._ledger, self._market, account)
 
     def account_of(self, client: ClientConnection, request: Request) -> str | None:
         """Return the account that a request means, or refuse it with 321 and return None."""

@@ -39,17 +39,17 @@ class Source:
         try:
             root = yaml.compose(text, Loader=yaml.SafeLoader)
             data = yaml.safe_load(text)
-        except yaml.YAMLError as problem:
-            mark = getattr(problem, "problem_mark", None)
+        except yaml.YAMLError as error:
+            mark = getattr(error, "problem_mark", None)
             line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
-            cause = getattr(problem, "problem", None) or str(problem)
+            cause = getattr(error, "problem", None) or str(error)
             raise BookError(
                 path, line, column, f"malformed YAML: {cause}", "correct the YAML at this place"
-            ) from problem
-        except ValueError as problem:
+            ) from error
+        except ValueError as error:
             raise BookError(
-                path, 1, 1, f"malformed YAML: {problem}", "correct the value, or quote it"
-            ) from problem
+                path, 1, 1, f"malformed YAML: {error}", "correct the value, or quote it"
+            ) from error
         source = cls(path, root, data)
         if root is not None:
             source._check_duplicates(root)
@@ -101,8 +101,8 @@ class Source:
         """
         try:
             return TypeAdapter(kind).validate_python(self.data)
-        except ValidationError as problem:
-            first = problem.errors()[0]
+        except ValidationError as error:
+            first = error.errors()[0]
             location = self._without_union_steps(first["loc"], keep_last=first["type"] == "missing")
             cause, remedy = _explain(dict(first))
             raise self.error(location, cause, remedy) from None

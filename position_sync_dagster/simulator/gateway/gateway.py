@@ -13,6 +13,7 @@ from position_sync_dagster.simulator.books.book import Book
 from position_sync_dagster.simulator.clients.connection import ClientConnection
 from position_sync_dagster.simulator.clients.stats import OrderMessage, Stats
 from position_sync_dagster.simulator.gateway.dispatch import Dispatcher
+from position_sync_dagster.simulator.gateway.market_clock import MarketClock
 from position_sync_dagster.simulator.gateway.reference_data import ReferenceDataService
 from position_sync_dagster.simulator.gateway.timers import Timers
 from position_sync_dagster.simulator.market.market import Market
@@ -31,9 +32,6 @@ MAX_CLIENTS = 32
 
 HISTORY_FARM = "ushmds"
 DEFINITION_FARM = "secdefnj"
-
-OPENING_DELAY_S = 5.0
-"""The market opens at the first tick or profit request, or this long after account data."""
 
 
 class Gateway:
@@ -61,8 +59,13 @@ class Gateway:
         """Client id to the time of the event loop until which it counts as in use."""
         self._connections: set[ClientConnection] = set()
         self._timers = Timers(lambda: self.paused)
-        self._market_open = False
-        self._market_opening = False
+        self._market_clock = MarketClock(
+            timers=self._timers,
+            paused=lambda: self.paused,
+            step=self.step,
+            interval_s=options.tick_interval_s,
+            enabled=options.autostep,
+        )
         self.market = Market(
             underlyings=book.underlyings,
             contracts=book.contracts,
@@ -98,14 +101,14 @@ class Gateway:
             reference_data=ReferenceDataService(book=book, now=now),
             now=now,
             first_order_id=options.first_order_id,
-            open_market=self._open_market,
-            open_market_soon=self._open_market_soon,
+            open_market=self._market_clock.open,
+            open_market_soon=self._market_clock.open_soon,
         )
 
     # -- market time --------------------------------------------------------------------------
 
     def start_timers(self) -> None:
-        """Start the timers that run from the start; call this once, in the event loop."""
+        """Start sending profits regularly; call this once, in the event loop."""
         if self.options.autostep:
             self._timers.call_later(self.options.pnl_interval_s, self._send_profits)
 
@@ -114,31 +117,6 @@ class Gateway:
         self.market.step()
         self.market_data.send_changes()
         self.flush()
-
-    def _open_market(self) -> None:
-        """Start the steps of the market; a second call changes nothing.
-
-        They start with the first request that sees prices move, so that two runs with the same
-        requests see the same prices.
-        """
-        if self._market_open or not self.options.autostep:
-            return
-        self._market_open = True
-        self._timers.call_later(self.options.tick_interval_s, self._step_again)
-
-    def _open_market_soon(self) -> None:
-        """Open the market after a while even if no client requests ticks."""
-        if not self._market_opening:
-            self._market_opening = True
-            self._timers.call_later(OPENING_DELAY_S, self._open_market)
-
-    def _step_again(self) -> None:
-        started = time.perf_counter()
-        if not self.paused:
-            self.step()
-        spent = time.perf_counter() - started
-        delay_s = max(0.0, self.options.tick_interval_s - spent)
-        self._timers.call_later(delay_s, self._step_again)
 
     def _send_profits(self) -> None:
         if not self.paused:
