@@ -10,6 +10,7 @@ import yaml
 from position_sync_dagster.simulator import BookError, load_book
 from position_sync_dagster.simulator.books.loader import BOOKS
 from position_sync_dagster.simulator.control.scenario import load_scenario
+from position_sync_dagster.simulator.protocol.codes import Code
 from position_sync_dagster.simulator.protocol.contract import ContractQuery, SecType
 
 GOOD = """\
@@ -113,6 +114,16 @@ def test_a_bad_field_is_named_with_line_and_column(
     assert cause in problem.cause
     assert problem.remedy
     assert str(problem).startswith(f"{path}:{line}:{column}: {field}: ")
+
+
+def test_a_permission_is_one_of_the_known_codes(tmp_path: Path) -> None:
+    permission = "permissions:\n  - {conid: 100, code: 354}\n"
+    book = load_book(write(tmp_path / "b.yaml", GOOD + permission))
+    assert book.permissions == {100: Code.NOT_SUBSCRIBED}
+    with pytest.raises(BookError) as caught:
+        load_book(write(tmp_path / "bad.yaml", GOOD + permission.replace("354", "355")))
+    assert caught.value.field == "permissions[0].code"
+    assert "354, 10089, 10090, 10091, 10167, 10168, 10197, not 355" in caught.value.cause
 
 
 @pytest.mark.parametrize(
