@@ -27,6 +27,7 @@ def position(account: str, contract: Contract, held: float, average_cost: float)
 def position_multi(
     req_id: int, account: str, contract: Contract, held: float, average_cost: float
 ) -> Fields:
+    """Return a position row of one reqPositionsMulti."""
     row = _held_contract(contract)
     return ("71", "1", str(req_id), account, *row, quantity(held), number(average_cost), "")
 
@@ -48,10 +49,12 @@ def _held_contract(contract: Contract) -> Fields:
 
 
 def position_end() -> Fields:
+    """Return the end of the first positions."""
     return ("62", "1")
 
 
 def position_multi_end(req_id: int) -> Fields:
+    """Return the end of the positions of one reqPositionsMulti."""
     return ("72", "1", str(req_id))
 
 
@@ -92,6 +95,7 @@ def portfolio_value(
 
 
 def account_value(account: str, tag: str, value: str, currency: str) -> Fields:
+    """Return one value of an account."""
     return ("6", "2", tag, value, currency, account)
 
 
@@ -101,28 +105,34 @@ def account_time(clock: str) -> Fields:
 
 
 def account_download_end(account: str) -> Fields:
+    """Return the end of the first update of an account."""
     return ("54", "1", account)
 
 
 def account_summary(req_id: int, account: str, tag: str, value: str, currency: str) -> Fields:
+    """Return one value of an account for a reqAccountSummary."""
     return ("63", "1", str(req_id), account, tag, value, currency)
 
 
 def account_summary_end(req_id: int) -> Fields:
+    """Return the end of one reqAccountSummary."""
     return ("64", "1", str(req_id))
 
 
 def account_update_multi(req_id: int, account: str, tag: str, value: str, currency: str) -> Fields:
+    """Return one value of an account for a reqAccountUpdatesMulti."""
     return ("73", "1", str(req_id), account, "", tag, value, currency)
 
 
 def account_update_multi_end(req_id: int) -> Fields:
+    """Return the end of one reqAccountUpdatesMulti."""
     return ("74", "1", str(req_id))
 
 
 def pnl(
     req_id: int, daily: float | None, unrealized: float | None, realized: float | None
 ) -> Fields:
+    """Return the profits of an account; None is written as unset."""
     return ("94", str(req_id), optional(daily), optional(unrealized), optional(realized))
 
 

@@ -30,40 +30,49 @@ def error(req_id: int, code: int, text: str | None = None, **values: object) -> 
 
 
 def next_valid_id(order_id: int) -> Fields:
+    """Return the first order id that a client may use."""
     return ("9", "1", str(order_id))
 
 
 def current_time(epoch_s: int) -> Fields:
+    """Return the time of the gateway, in seconds since 1970."""
     return ("49", "1", str(epoch_s))
 
 
 def tick_price(req_id: int, tick_type: int, price: float, size: str, mask: int = 0) -> Fields:
+    """Return a price tick; bit 0 of `mask` marks a price that can be executed at once."""
     return ("1", "6", str(req_id), str(tick_type), number(price), size, str(mask))
 
 
 def tick_size(req_id: int, tick_type: int, size: str) -> Fields:
+    """Return a size tick."""
     return ("2", "6", str(req_id), str(tick_type), size)
 
 
 def tick_generic(req_id: int, tick_type: int, value: float) -> Fields:
+    """Return a tick with a number, like the halted flag."""
     return ("45", "6", str(req_id), str(tick_type), number(value))
 
 
 def tick_string(req_id: int, tick_type: int, value: str) -> Fields:
+    """Return a tick with a text, like the time of the last trade."""
     return ("46", "6", str(req_id), str(tick_type), value)
 
 
 def tick_request_params(
     req_id: int, min_tick: float, bbo_exchange: str, snapshot_permissions: int
 ) -> Fields:
+    """Return the parameters of a market data line, sent when it opens."""
     return ("81", str(req_id), f"{min_tick:g}", bbo_exchange, str(snapshot_permissions))
 
 
 def market_data_type(req_id: int, data_type: int) -> Fields:
+    """Return the market data type of a line: 1 live, 2 frozen, 3 delayed, 4 delayed frozen."""
     return ("58", "1", str(req_id), str(data_type))
 
 
 def snapshot_end(req_id: int) -> Fields:
+    """Return the end of a market data snapshot."""
     return ("57", "1", str(req_id))
 
 
@@ -85,14 +94,17 @@ def option_computation(
 
 
 def open_order_end() -> Fields:
+    """Return the end of the open orders."""
     return ("53", "1")
 
 
 def executions_end(req_id: int) -> Fields:
+    """Return the end of the executions of one request."""
     return ("55", "1", str(req_id))
 
 
 def completed_orders_end() -> Fields:
+    """Return the end of the completed orders."""
     return ("102",)
 
 
