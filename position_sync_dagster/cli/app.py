@@ -3,6 +3,8 @@
 import typer
 
 from position_sync_dagster.cli import (
+    demo,
+    dev,
     doctor,
     maintain,
     positions,
@@ -20,8 +22,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("demo")(run.demo)
-app.command("dev")(run.dev)
+app.command("demo")(demo.demo)
+app.command("dev")(dev.dev)
 app.command("simulate")(run.simulate)
 app.command("status")(status.status)
 app.command("positions")(positions.positions)

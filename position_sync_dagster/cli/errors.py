@@ -40,7 +40,7 @@ def exit_code(error: PositionSyncError) -> int:
     return MISUSED if isinstance(error, MISUSES) else FAILED
 
 
-def tell(error: PositionSyncError) -> int:
+def print_error(error: PositionSyncError) -> int:
     """Write the error to stderr, what happened and then the remedy; give the exit code."""
     for text in (f"position-sync: {error.what}", f"  {error.remedy}"):
         for line in text.splitlines():

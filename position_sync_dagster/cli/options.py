@@ -18,6 +18,10 @@ HomeFolder = Annotated[
         help="Use the settings and the tables of a demo's home, .demo for one.",
     ),
 ]
+EndWith = Annotated[
+    int | None,
+    typer.Option("--end-with", hidden=True, help="End when this process is the parent no more."),
+]
 
 
 def existing(lake: "Lake") -> "Lake":
@@ -50,5 +54,5 @@ def settings_for(home: Path | None) -> "Settings":
         return load_settings()
     from position_sync_dagster.processes.home import Home, adopt_environment
 
-    adopt_environment(Home.at(home).settings())
+    adopt_environment(Home.at(home).read_settings())
     return load_settings(_env_file=None)

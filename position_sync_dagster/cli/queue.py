@@ -10,7 +10,7 @@ from typer.core import TyperGroup
 
 from position_sync_dagster.cli.options import HomeFolder, Json, existing, settings_for
 from position_sync_dagster.domain.request import QueueStatus
-from position_sync_dagster.terminal.output import print_json, print_noted
+from position_sync_dagster.terminal.output import print_json, print_table_with_notes
 from position_sync_dagster.terminal.text import age, duration, printable
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def as_data(request: "QueuedPosition", now: datetime) -> dict[str, object]:
 
 def print_requests(requests: "Iterable[QueuedPosition]", now: datetime) -> None:
     """Print requests as a table, the first line of an error below its request."""
-    print_noted(
+    print_table_with_notes(
         COLUMNS,
         (
             (

@@ -50,7 +50,7 @@ class Coverage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
+class AcceptanceResult:
     """One figure: what was wanted, what was found."""
 
     name: str
@@ -59,7 +59,7 @@ class Finding:
     met: bool
 
 
-def expect(held: Iterable[Key], legs: Iterable[ActiveContract]) -> Expectation:
+def build_expectation(held: Iterable[Key], legs: Iterable[ActiveContract]) -> Expectation:
     """Divide what is held by the registry: an active conid streams in each account."""
     held = frozenset(held)
     active = {leg.conid for leg in legs if leg.removed_at is None}
@@ -67,7 +67,7 @@ def expect(held: Iterable[Key], legs: Iterable[ActiveContract]) -> Expectation:
     return Expectation(streamed=streamed, queued=held - streamed)
 
 
-def cover(
+def count_coverage(
     expectation: Expectation, latest: Iterable[PositionUpdate], *, since: datetime
 ) -> Coverage:
     """Count the legs whose newest row was written since `since`."""
@@ -85,7 +85,7 @@ def is_complete(expectation: Expectation, coverage: Coverage) -> bool:
     )
 
 
-def judge(
+def evaluate(
     expectation: Expectation,
     coverage: Coverage,
     *,
@@ -93,7 +93,7 @@ def judge(
     limit_s: float,
     peak_lines: int,
     order_messages: int,
-) -> tuple[Finding, ...]:
+) -> tuple[AcceptanceResult, ...]:
     """Compare what was found with what the demo promises.
 
     Args:
@@ -102,8 +102,10 @@ def judge(
         peak_lines: The most lines that were in use at once, as the simulator counted.
     """
 
-    def count(name: str, wanted: int, found: int) -> Finding:
-        return Finding(name=name, wanted=str(wanted), found=str(found), met=wanted == found)
+    def count(name: str, wanted: int, found: int) -> AcceptanceResult:
+        return AcceptanceResult(
+            name=name, wanted=str(wanted), found=str(found), met=wanted == found
+        )
 
     in_time = complete_after_s is not None and complete_after_s <= limit_s
     took = "not complete" if complete_after_s is None else f"{complete_after_s:.1f} s"
@@ -111,7 +113,7 @@ def judge(
         count("legs with a current row", expectation.legs, coverage.legs),
         count("  by STREAM", len(expectation.streamed), coverage.streamed),
         count("  by QUEUE", len(expectation.queued), coverage.queued),
-        Finding(
+        AcceptanceResult(
             name="all current after", wanted=f"at most {limit_s:.0f} s", found=took, met=in_time
         ),
         count("peak of market data lines", expectation.lines, peak_lines),

@@ -13,12 +13,12 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from position_sync_dagster.demo.acceptance import Finding
-from position_sync_dagster.processes.stop_request import Stopped
+from position_sync_dagster.demo.acceptance import AcceptanceResult
+from position_sync_dagster.processes.stop_request import StopRequested
 
 LINE_INTERVAL_S = 5.0
 
-Figures = Sequence[tuple[str, str]]
+LabelledValues = Sequence[tuple[str, str]]
 
 
 class Display(Protocol):
@@ -27,13 +27,15 @@ class Display(Protocol):
     def note(self, text: str) -> None:
         """Show one remark."""
 
-    def show(self, figures: Figures, places: Figures, status: Mapping[str, Any]) -> None:
+    def show(
+        self, figures: LabelledValues, places: LabelledValues, status: Mapping[str, Any]
+    ) -> None:
         """Show how things stand, and where to look further; called about once a second."""
 
     def event(self, name: str, values: Mapping[str, Any]) -> None:
         """Tell a program of something that happened."""
 
-    def verdict(self, findings: Sequence[Finding]) -> None:
+    def show_acceptance(self, results: Sequence[AcceptanceResult]) -> None:
         """Show whether the figures were met."""
 
     def __enter__(self) -> Self: ...
@@ -75,17 +77,19 @@ class JsonDisplay(_Quiet):
         sys.stdout.write(json.dumps({"event": name, **values}) + "\n")
         sys.stdout.flush()
 
-    def show(self, figures: Figures, places: Figures, status: Mapping[str, Any]) -> None:
+    def show(
+        self, figures: LabelledValues, places: LabelledValues, status: Mapping[str, Any]
+    ) -> None:
         if time.monotonic() >= self._next:
             self._next = time.monotonic() + LINE_INTERVAL_S
             self.event("status", status)
 
-    def verdict(self, findings: Sequence[Finding]) -> None:
+    def show_acceptance(self, results: Sequence[AcceptanceResult]) -> None:
         figures = [
             {"name": f.name.strip(), "wanted": f.wanted, "found": f.found, "met": f.met}
-            for f in findings
+            for f in results
         ]
-        self.event("verdict", {"met": all(f.met for f in findings), "figures": figures})
+        self.event("verdict", {"met": all(f.met for f in results), "figures": figures})
 
 
 class LineDisplay(_Quiet):
@@ -93,13 +97,15 @@ class LineDisplay(_Quiet):
 
     def __init__(self) -> None:
         self._next = 0.0
-        self._places: Figures = ()
+        self._places: LabelledValues = ()
 
     def note(self, text: str) -> None:
         sys.stdout.write(text + "\n")
         sys.stdout.flush()
 
-    def show(self, figures: Figures, places: Figures, status: Mapping[str, Any]) -> None:
+    def show(
+        self, figures: LabelledValues, places: LabelledValues, status: Mapping[str, Any]
+    ) -> None:
         if places != self._places:
             self._places = places
             self.note("\n".join(f"{label}: {value}" for label, value in places))
@@ -107,8 +113,8 @@ class LineDisplay(_Quiet):
             self._next = time.monotonic() + LINE_INTERVAL_S
             self.note("; ".join(f"{label}: {value}" for label, value in figures))
 
-    def verdict(self, findings: Sequence[Finding]) -> None:
-        Console(width=100).print(verdict_table(findings))
+    def show_acceptance(self, results: Sequence[AcceptanceResult]) -> None:
+        Console(width=100).print(acceptance_table(results))
 
 
 class LiveDisplay:
@@ -124,7 +130,9 @@ class LiveDisplay:
     def event(self, name: str, values: Mapping[str, Any]) -> None:
         pass
 
-    def show(self, figures: Figures, places: Figures, status: Mapping[str, Any]) -> None:
+    def show(
+        self, figures: LabelledValues, places: LabelledValues, status: Mapping[str, Any]
+    ) -> None:
         table = Table(box=None, show_header=False, pad_edge=False)
         table.add_column(style="bold cyan", no_wrap=True)
         table.add_column()
@@ -136,8 +144,8 @@ class LiveDisplay:
         hint = Text("Ctrl-C ends it.", style="dim")
         self._live.update(Group(Text(""), table, Text(""), hint), refresh=True)
 
-    def verdict(self, findings: Sequence[Finding]) -> None:
-        self._console.print(verdict_table(findings))
+    def show_acceptance(self, results: Sequence[AcceptanceResult]) -> None:
+        self._console.print(acceptance_table(results))
 
     def __enter__(self) -> Self:
         self._live.start()
@@ -152,20 +160,20 @@ class LiveDisplay:
         self._live.stop()
 
 
-def verdict_table(findings: Sequence[Finding]) -> Table:
+def acceptance_table(results: Sequence[AcceptanceResult]) -> Table:
     """Give the verdict as a table."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("figure")
     table.add_column("wanted", justify="right")
     table.add_column("found", justify="right")
     table.add_column("")
-    for finding in findings:
-        mark = Text("met", style="green") if finding.met else Text("missed", style="bold red")
-        table.add_row(Text(finding.name), Text(finding.wanted), Text(finding.found), mark)
+    for result in results:
+        mark = Text("met", style="green") if result.met else Text("missed", style="bold red")
+        table.add_row(Text(result.name), Text(result.wanted), Text(result.found), mark)
     return table
 
 
-class Watched:
+class GuardedDisplay:
     """A display whose watcher may go away: a closed terminal or pipe is a wish to end."""
 
     def __init__(self, display: Display) -> None:
@@ -176,7 +184,9 @@ class Watched:
         with _or_stopped():
             self._display.note(text)
 
-    def show(self, figures: Figures, places: Figures, status: Mapping[str, Any]) -> None:
+    def show(
+        self, figures: LabelledValues, places: LabelledValues, status: Mapping[str, Any]
+    ) -> None:
         """Show how things stand."""
         with _or_stopped():
             self._display.show(figures, places, status)
@@ -186,10 +196,10 @@ class Watched:
         with _or_stopped():
             self._display.event(name, values)
 
-    def verdict(self, findings: Sequence[Finding]) -> None:
+    def show_acceptance(self, results: Sequence[AcceptanceResult]) -> None:
         """Show whether the figures were met."""
         with _or_stopped():
-            self._display.verdict(findings)
+            self._display.show_acceptance(results)
 
     def __enter__(self) -> Self:
         with _or_stopped():
@@ -211,11 +221,11 @@ def _or_stopped() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise Stopped("nobody watches any more", 1) from error
+        raise StopRequested("nobody watches any more", 1) from error
 
 
-def choose(*, as_json: bool) -> Watched:
+def choose_display(*, as_json: bool) -> GuardedDisplay:
     """Give the display for where the output goes."""
     if as_json:
-        return Watched(JsonDisplay())
-    return Watched(LiveDisplay() if sys.stdout.isatty() else LineDisplay())
+        return GuardedDisplay(JsonDisplay())
+    return GuardedDisplay(LiveDisplay() if sys.stdout.isatty() else LineDisplay())

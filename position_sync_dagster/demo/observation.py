@@ -4,13 +4,13 @@ from datetime import datetime
 
 from position_sync_dagster.demo import simulator_process
 from position_sync_dagster.demo.acceptance import (
+    AcceptanceResult,
     Coverage,
     Expectation,
-    Finding,
-    cover,
-    expect,
+    build_expectation,
+    count_coverage,
+    evaluate,
     is_complete,
-    judge,
 )
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.lake import Lake
@@ -18,7 +18,7 @@ from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.reports.status import Status, read_status
 
 
-class Watch:
+class Observer:
     """Look at a demo, again and again.
 
     Args:
@@ -40,22 +40,22 @@ class Watch:
         """Read how things stand."""
         return read_status(self._lake, self._settings, utc_now())
 
-    def look(self) -> tuple[Expectation, Coverage]:
+    def observe(self) -> tuple[Expectation, Coverage]:
         """Compare what is held with the rows of this session."""
         legs = self._lake.registry.sync.get_all_active()
         latest = self._lake.updates.sync.latest_updates()
         now = utc_now()
-        expectation = expect(simulator_process.held(self._control_port), legs)
-        coverage = cover(expectation, latest, since=self._since)
+        expectation = build_expectation(simulator_process.held(self._control_port), legs)
+        coverage = count_coverage(expectation, latest, since=self._since)
         if self.complete_after_s is None and is_complete(expectation, coverage):
             self.complete_after_s = (now - self._since).total_seconds()
         return expectation, coverage
 
-    def judge(self, *, limit_s: float) -> tuple[Finding, ...]:
+    def evaluate(self, *, limit_s: float) -> tuple[AcceptanceResult, ...]:
         """Look for a last time, and compare with what the demo promises."""
-        expectation, coverage = self.look()
+        expectation, coverage = self.observe()
         counts = simulator_process.stats(self._control_port)
-        return judge(
+        return evaluate(
             expectation,
             coverage,
             complete_after_s=self.complete_after_s,

@@ -13,15 +13,20 @@ from datetime import datetime
 from importlib.resources import as_file, files
 from pathlib import Path
 
-from position_sync_dagster.demo import display, simulator_process
-from position_sync_dagster.demo.acceptance import TIME_LIMIT_S, Finding
-from position_sync_dagster.demo.display import Watched
+from position_sync_dagster.demo import simulator_process
+from position_sync_dagster.demo.acceptance import TIME_LIMIT_S, AcceptanceResult
+from position_sync_dagster.demo.display import GuardedDisplay, choose_display
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.errors import LakeError
 from position_sync_dagster.processes import dagster_dev, ports
-from position_sync_dagster.processes.child_process import Child
-from position_sync_dagster.processes.home import Home, adopt_environment, occupied, own_environment
-from position_sync_dagster.processes.stop_request import Stop, Stopped
+from position_sync_dagster.processes.child_process import ChildProcess
+from position_sync_dagster.processes.home import (
+    Home,
+    adopt_environment,
+    environment_of,
+    exclusive_use,
+)
+from position_sync_dagster.processes.stop_request import StopRequested, StopSignals
 from position_sync_dagster.settings import PREFIX
 from position_sync_dagster.terminal.status_lines import describe
 from position_sync_dagster.terminal.text import printable
@@ -39,7 +44,7 @@ class Options:
     """What the command line said; None leaves the choice to the demo.
 
     Attributes:
-        seconds: Run so long, then judge; None runs until somebody ends it.
+        seconds: Run so long, then evaluate; None runs until somebody ends it.
         end_with: Process id of the parent with which to end.
     """
 
@@ -52,15 +57,15 @@ class Options:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Session:
+class DemoRun:
     """The running programs of a demo, and where they are met."""
 
     home: Home
     is_first: bool
     since: datetime
     ui_port: int
-    simulator: simulator_process.Ports
-    children: tuple[Child, ...]
+    simulator: simulator_process.SimulatorPorts
+    children: tuple[ChildProcess, ...]
 
     def check(self) -> None:
         """Raise if one of the programs has ended.
@@ -78,45 +83,45 @@ def run(options: Options) -> int:
     Raises:
         PositionSyncError: It could not start, or one of its programs ended.
     """
-    screen = display.choose(as_json=options.as_json)
+    display = choose_display(as_json=options.as_json)
     home = Home.at(options.home)
-    findings: tuple[Finding, ...] = ()
+    results: tuple[AcceptanceResult, ...] = ()
     ending = time.monotonic()
-    with Stop(end_with=options.end_with) as stop:
+    with StopSignals(end_with=options.end_with) as stop:
         try:
             try:
                 with (
-                    occupied(home.path, purpose="position-sync demo") as lock,
-                    started(home, options, lock.fd, screen, stop) as session,
+                    exclusive_use(home.path, purpose="position-sync demo") as lock,
+                    started(home, options, lock.fd, display, stop) as demo_run,
                 ):
                     try:
-                        findings = watch(session, options, screen, stop)
+                        results = watch(demo_run, options, display, stop)
                     finally:
                         ending = time.monotonic()
-            except Stopped as wish:
-                screen.note(f"Ended ({wish.reason}) in {time.monotonic() - ending:.1f} s.")
-                return wish.code if options.seconds is not None else 0
-            screen.verdict(findings)
-        except Stopped as wish:
-            return wish.code
-    return 0 if all(finding.met for finding in findings) else 1
+            except StopRequested as request:
+                display.note(f"Ended ({request.reason}) in {time.monotonic() - ending:.1f} s.")
+                return request.code if options.seconds is not None else 0
+            display.show_acceptance(results)
+        except StopRequested as request:
+            return request.code
+    return 0 if all(result.met for result in results) else 1
 
 
 @contextmanager
 def started(
-    home: Home, options: Options, lock_fd: int, screen: Watched, stop: Stop
-) -> Iterator[Session]:
+    home: Home, options: Options, lock_fd: int, display: GuardedDisplay, stop: StopSignals
+) -> Iterator[DemoRun]:
     """Start the programs; end them, and all that came from them, when the block ends."""
     since = utc_now()
-    ui_port, control_port = chosen_ports(options, screen)
+    ui_port, control_port = chosen_ports(options, display)
     is_first = home.is_new
     home.prepare()
-    kept = {} if is_first else home.settings()
+    kept = {} if is_first else home.read_settings()
     wanted = int(kept.get(f"{PREFIX}GATEWAY_PORT", GATEWAY_PORT))
     with simulator_process.start(
-        env=own_environment(home.path, {}),
+        env=environment_of(home.path, {}),
         cwd=home.path,
-        log=home.log("simulator"),
+        log=home.log_file("simulator"),
         port=ports.first_free(wanted),
         control_port=control_port,
         lock_fd=lock_fd,
@@ -124,7 +129,7 @@ def started(
         if is_first:
             import_strategies(home.lake)
         found = simulator_process.wait_until_ready(gateway, stop)
-        settings = home.keep_settings(
+        settings = home.update_settings(
             {
                 f"{PREFIX}LAKE": str(home.lake),
                 f"{PREFIX}GATEWAY_HOST": ports.LOOPBACK,
@@ -135,14 +140,14 @@ def started(
         adopt_environment(settings)
         stop.check()
         with dagster_dev.start(
-            env=own_environment(home.path, settings),
+            env=environment_of(home.path, settings),
             dagster_home=home.dagster_home,
             ui_port=ui_port,
             cwd=home.path,
-            log=home.log("dagster"),
-            holds=[lock_fd, gateway.pipe_fd],
+            log=home.log_file("dagster"),
+            inherited_fds=[lock_fd, gateway.pipe_fd],
         ) as dagster:
-            yield Session(
+            yield DemoRun(
                 home=home,
                 is_first=is_first,
                 since=since,
@@ -152,7 +157,7 @@ def started(
             )
 
 
-def chosen_ports(options: Options, screen: Watched) -> tuple[int, int]:
+def chosen_ports(options: Options, display: GuardedDisplay) -> tuple[int, int]:
     """Give the UI's port and the control port, 0 for any.
 
     Raises:
@@ -168,7 +173,7 @@ def chosen_ports(options: Options, screen: Watched) -> tuple[int, int]:
         ), control_port
     ui_port = ports.first_free(UI_PORT)
     if ui_port != UI_PORT:
-        screen.note(f"Port {UI_PORT} is taken: the UI comes at {ui_port}.")
+        display.note(f"Port {UI_PORT} is taken: the UI comes at {ui_port}.")
     return ui_port, control_port
 
 
@@ -185,65 +190,73 @@ def import_strategies(lake_path: Path) -> None:
     lake.registry.sync.replace_all(legs)
 
 
-def watch(session: Session, options: Options, screen: Watched, stop: Stop) -> tuple[Finding, ...]:
+def watch(
+    demo_run: DemoRun, options: Options, display: GuardedDisplay, stop: StopSignals
+) -> tuple[AcceptanceResult, ...]:
     """Show the demo until its time is over or somebody ends it; give the verdict.
 
     Raises:
-        Stopped: Somebody wants an end.
+        StopRequested: Somebody wants an end.
         ChildEndedError: One of the programs has ended.
     """
-    from position_sync_dagster.demo.observation import Watch
+    from position_sync_dagster.demo.observation import Observer
     from position_sync_dagster.lake import Lake
     from position_sync_dagster.settings import load_settings
 
-    places = where(session)
-    screen.event("started", places | {"first": session.is_first})
+    places = addresses(demo_run)
+    display.event("started", places | {"first": demo_run.is_first})
     settings = load_settings(_env_file=None)
     lake = Lake.of(settings)
     serving = False
-    deadline = None if options.seconds is None else session.since.timestamp() + options.seconds
-    tables = Watch(lake, settings, control_port=session.simulator.control, since=session.since)
-    with screen:
+    deadline = None if options.seconds is None else demo_run.since.timestamp() + options.seconds
+    observer = Observer(
+        lake, settings, control_port=demo_run.simulator.control, since=demo_run.since
+    )
+    with display:
         while deadline is None or time.time() < deadline:
-            session.check()
-            if not serving and dagster_dev.is_serving(session.ui_port):
+            demo_run.check()
+            if not serving and dagster_dev.is_serving(demo_run.ui_port):
                 serving = True
-                screen.event("serving", {"ui": places["ui"]})
+                display.event("serving", {"ui": places["ui"]})
             figures: list[tuple[str, str]] = []
             status: dict[str, object] = {}
             try:
-                told = tables.status()
-                if tables.complete_after_s is None:
-                    expectation, coverage = tables.look()
+                found_status = observer.status()
+                if observer.complete_after_s is None:
+                    expectation, coverage = observer.observe()
                     figures.append(("current", f"{coverage.legs} of {expectation.legs} legs"))
                 else:
-                    figures.append(("current", f"all legs, after {tables.complete_after_s:.1f} s"))
-                figures += describe(told)
-                status = told.to_dict() | {"complete_after_s": tables.complete_after_s}
+                    figures.append(
+                        ("current", f"all legs, after {observer.complete_after_s:.1f} s")
+                    )
+                figures += describe(found_status)
+                status = found_status.to_dict() | {"complete_after_s": observer.complete_after_s}
             except (
                 LakeError,
-                simulator_process.SimulatorError,
+                simulator_process.SimulatorProcessError,
             ) as error:  # the next look may succeed
                 figures.append(("trouble", printable(str(error))))
-            screen.show(figures, worded(places, options, serving=serving), status)
+            display.show(figures, place_lines(places, options, serving=serving), status)
             stop.pause(LOOK_INTERVAL_S)
-        limit_s = (options.seconds or 0) if session.is_first else TIME_LIMIT_S
-        return tables.judge(limit_s=limit_s)
+        limit_s = (options.seconds or 0) if demo_run.is_first else TIME_LIMIT_S
+        return observer.evaluate(limit_s=limit_s)
 
 
-def where(session: Session) -> dict[str, str]:
+def addresses(demo_run: DemoRun) -> dict[str, str]:
     """Say where the parts are met."""
     return {
-        "ui": dagster_dev.address(session.ui_port),
-        "control": f"http://{ports.LOOPBACK}:{session.simulator.control}",
-        "gateway": f"{ports.LOOPBACK}:{session.simulator.gateway}",
-        "home": str(session.home.path),
-        "lake": str(session.home.lake),
-        "logs": str(session.home.log("*")),
+        "ui": dagster_dev.url(demo_run.ui_port),
+        "control": f"http://{ports.LOOPBACK}:{demo_run.simulator.control}",
+        "gateway": f"{ports.LOOPBACK}:{demo_run.simulator.gateway}",
+        "home": str(demo_run.home.path),
+        "lake": str(demo_run.home.lake),
+        "logs": str(demo_run.home.log_file("*")),
     }
 
 
-def worded(places: dict[str, str], options: Options, *, serving: bool) -> list[tuple[str, str]]:
+def place_lines(
+    places: dict[str, str], options: Options, *, serving: bool
+) -> list[tuple[str, str]]:
     """Say for a person where to look further."""
     return [
         ("Dagster UI", places["ui"] if serving else "starting"),

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from position_sync_dagster.errors import PositionSyncError
-from position_sync_dagster.processes.child_process import Child
+from position_sync_dagster.processes.child_process import ChildProcess
 from position_sync_dagster.processes.local_http import get_json
 from position_sync_dagster.processes.ports import LOOPBACK
-from position_sync_dagster.processes.stop_request import Stop
+from position_sync_dagster.processes.stop_request import StopSignals
 
 READY_S = 20.0
 GRACE_S = 1.0
@@ -18,11 +18,11 @@ POLL_S = 0.05
 ANSWER_S = 5.0
 
 
-class SimulatorError(PositionSyncError):
+class SimulatorProcessError(PositionSyncError):
     """The simulator did not start or does not answer."""
 
 
-class Ports(NamedTuple):
+class SimulatorPorts(NamedTuple):
     """Where the simulator listens."""
 
     gateway: int
@@ -31,39 +31,47 @@ class Ports(NamedTuple):
 
 def start(
     *, env: Mapping[str, str], cwd: Path, log: Path, port: int, control_port: int, lock_fd: int
-) -> Child:
+) -> ChildProcess:
     """Start the simulator with the demo's book; port 0 takes any free one."""
     command = [sys.executable, "-m", "position_sync_dagster.simulator", "--book", "demo"]
     command += ["--host", LOOPBACK, "--port", str(port), "--control-port", str(control_port)]
-    return Child(
-        "The simulator", command, env=env, cwd=cwd, log=log, grace_s=GRACE_S, holds=[lock_fd]
+    return ChildProcess(
+        "The simulator",
+        command,
+        env=env,
+        cwd=cwd,
+        log=log,
+        grace_s=GRACE_S,
+        inherited_fds=[lock_fd],
     )
 
 
-def wait_until_ready(child: Child, stop: Stop, *, timeout_s: float = READY_S) -> Ports:
+def wait_until_ready(
+    child: ChildProcess, stop: StopSignals, *, timeout_s: float = READY_S
+) -> SimulatorPorts:
     """Wait for the line with which the simulator says where it listens.
 
     Raises:
         ChildEndedError: It ended instead.
-        SimulatorError: It did not say so in time.
-        Stopped: Somebody wants an end.
+        SimulatorProcessError: It did not say so in time.
+        StopRequested: Somebody wants an end.
     """
     for _ in range(round(timeout_s / POLL_S)):
-        ports = ports_said(child.tail(lines=50))
+        ports = parse_ports(child.tail(lines=50))
         if ports:
             return ports
         child.check()
         stop.pause(POLL_S)
-    raise SimulatorError(
+    raise SimulatorProcessError(
         f"The simulator was not ready after {timeout_s:.0f} s.", remedy=f"See {child.log}."
     )
 
 
-def ports_said(output: str) -> Ports | None:
+def parse_ports(output: str) -> SimulatorPorts | None:
     """Find the ports in the simulator's output.
 
-    >>> ports_said('{"port": 4010, "control_port": 4011}')
-    Ports(gateway=4010, control=4011)
+    >>> parse_ports('{"port": 4010, "control_port": 4011}')
+    SimulatorPorts(gateway=4010, control=4011)
     """
     for line in output.splitlines():
         if line.startswith("{"):
@@ -72,7 +80,7 @@ def ports_said(output: str) -> Ports | None:
             except ValueError:
                 continue
             if said.get("port") and said.get("control_port"):
-                return Ports(gateway=said["port"], control=said["control_port"])
+                return SimulatorPorts(gateway=said["port"], control=said["control_port"])
     return None
 
 
@@ -80,7 +88,7 @@ def stats(control_port: int) -> dict[str, Any]:
     """Ask the control port for its counts.
 
     Raises:
-        SimulatorError: It does not answer.
+        SimulatorProcessError: It does not answer.
     """
     counts: dict[str, Any] = _ask(control_port, "/stats")
     return counts
@@ -90,7 +98,7 @@ def held(control_port: int) -> frozenset[tuple[str, int]]:
     """Ask the control port for what is held now, as (account, conid).
 
     Raises:
-        SimulatorError: It does not answer.
+        SimulatorProcessError: It does not answer.
     """
     rows = _ask(control_port, "/positions")
     return frozenset((row["account"], row["conid"]) for row in rows if row["quantity"])
@@ -100,7 +108,7 @@ def _ask(control_port: int, path: str) -> Any:
     try:
         return get_json(control_port, path, timeout_s=ANSWER_S)
     except (OSError, ValueError) as error:
-        raise SimulatorError(
+        raise SimulatorProcessError(
             f"The simulator's control port {control_port} does not answer: {error}.",
             remedy="See the simulator's log.",
         ) from error

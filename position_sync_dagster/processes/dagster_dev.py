@@ -4,7 +4,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from position_sync_dagster.processes.child_process import Child
+from position_sync_dagster.processes.child_process import ChildProcess
 from position_sync_dagster.processes.home import workspace_file
 from position_sync_dagster.processes.local_http import get_json
 from position_sync_dagster.processes.ports import LOOPBACK
@@ -21,25 +21,25 @@ def start(
     ui_port: int,
     cwd: Path,
     log: Path | None,
-    holds: Sequence[int],
-) -> Child:
+    inherited_fds: Sequence[int],
+) -> ChildProcess:
     """Start `dagster dev` on 127.0.0.1 with the project's workspace.
 
     Args:
         env: The whole environment, but for DAGSTER_HOME.
         dagster_home: An absolute path.
-        log, holds: As for `Child`.
+        log, inherited_fds: As for `ChildProcess`.
     """
     command = [sys.executable, "-m", "dagster", "dev", "--workspace", str(workspace_file())]
     command += ["--host", LOOPBACK, "--port", str(ui_port)]
-    return Child(
+    return ChildProcess(
         "dagster dev",
         command,
         env={**env, "DAGSTER_HOME": str(dagster_home)},
         cwd=cwd,
         log=log,
         grace_s=GRACE_S,
-        holds=holds,
+        inherited_fds=inherited_fds,
     )
 
 
@@ -51,6 +51,6 @@ def is_serving(ui_port: int, *, timeout_s: float = 1.0) -> bool:
         return False
 
 
-def address(ui_port: int) -> str:
+def url(ui_port: int) -> str:
     """Give the UI's address."""
     return f"http://{LOOPBACK}:{ui_port}"

@@ -11,13 +11,13 @@ from dotenv import dotenv_values
 
 from position_sync_dagster.errors import PositionSyncError
 from position_sync_dagster.processes.home_lock import HomeLock
-from position_sync_dagster.processes.process_tree import MARKER, end, marked
+from position_sync_dagster.processes.process_tree import MARKER, end_processes, find_marked
 from position_sync_dagster.settings import PREFIX
 
 PROJECT = Path(__file__).resolve().parents[2]
 """The folder of the checkout, which holds `workspace.yaml` and `dagster_home`."""
 
-FOREIGN = (PREFIX, "DAGSTER_")
+NOT_INHERITED = (PREFIX, "DAGSTER_")
 """Prefixes of variables that a home's processes never inherit."""
 
 LEFTOVER_GRACE_S = 1.0
@@ -53,7 +53,7 @@ class Home:
         """The settings of everything that runs in the home, one `NAME=value` a line."""
         return self.path / ".env"
 
-    def log(self, name: str) -> Path:
+    def log_file(self, name: str) -> Path:
         """The log file of a child."""
         return self.path / f"{name}.log"
 
@@ -82,7 +82,7 @@ class Home:
                 remedy="Choose a folder that you can write with --home.",
             ) from error
 
-    def settings(self) -> dict[str, str]:
+    def read_settings(self) -> dict[str, str]:
         """Read the settings that the home keeps.
 
         Raises:
@@ -96,22 +96,22 @@ class Home:
         values = dotenv_values(self.settings_file, interpolate=False)
         return {name: value for name, value in values.items() if value is not None}
 
-    def keep_settings(self, values: Mapping[str, str]) -> dict[str, str]:
+    def update_settings(self, values: Mapping[str, str]) -> dict[str, str]:
         """Write `values` over the settings that the home keeps; what a person added stays."""
-        settings = {} if self.is_new else self.settings()
+        settings = {} if self.is_new else self.read_settings()
         settings.update(values)
         lines = ["# The settings of this home; those of the user do not reach into it."]
-        lines += [f"{name}={quoted(value)}" for name, value in settings.items()]
+        lines += [f"{name}={quote(value)}" for name, value in settings.items()]
         draft = self.settings_file.with_suffix(".draft")
         draft.write_text("\n".join(lines) + "\n", encoding="utf-8")
         draft.replace(self.settings_file)
         return settings
 
 
-def quoted(value: str) -> str:
+def quote(value: str) -> str:
     r"""Give a value as a settings file holds it, literally.
 
-    >>> print(quoted("it's"))
+    >>> print(quote("it's"))
     'it\'s'
     """
     escaped = value.replace("\\", "\\\\").replace("'", "\\'")
@@ -128,9 +128,9 @@ def workspace_file() -> Path:
     return PROJECT / "workspace.yaml"
 
 
-def own_environment(marker: Path, values: Mapping[str, str]) -> dict[str, str]:
+def environment_of(marker: Path, values: Mapping[str, str]) -> dict[str, str]:
     """Give the environment of a home's processes: the user's, without what would mix homes."""
-    kept = {name: text for name, text in os.environ.items() if not name.startswith(FOREIGN)}
+    kept = {name: text for name, text in os.environ.items() if not name.startswith(NOT_INHERITED)}
     return kept | dict(values) | {MARKER: str(marker)}
 
 
@@ -142,7 +142,7 @@ def adopt_environment(values: Mapping[str, str]) -> None:
 
 
 @contextmanager
-def occupied(path: Path, *, purpose: str) -> Iterator[HomeLock]:
+def exclusive_use(path: Path, *, purpose: str) -> Iterator[HomeLock]:
     """Hold the lock of the folder `path`; end what is left of it before and after.
 
     Raises:
@@ -159,8 +159,8 @@ def occupied(path: Path, *, purpose: str) -> Iterator[HomeLock]:
             remedy="Choose a folder that you can write.",
         ) from error
     try:
-        end(lambda: marked(str(path)), grace_s=LEFTOVER_GRACE_S)
+        end_processes(lambda: find_marked(str(path)), grace_s=LEFTOVER_GRACE_S)
         yield lock
     finally:
-        end(lambda: marked(str(path)), grace_s=LEFTOVER_GRACE_S)
+        end_processes(lambda: find_marked(str(path)), grace_s=LEFTOVER_GRACE_S)
         lock.release()

@@ -15,7 +15,7 @@ import psutil
 
 from position_sync_dagster.errors import PositionSyncError
 
-NAME = ".lock"
+LOCK_FILE = ".lock"
 POLL_S = 0.1
 
 
@@ -48,7 +48,7 @@ class HomeLock:
         Raises:
             HomeInUseError: A living process holds it, or it was not free after `wait_s`.
         """
-        fd = os.open(self._home / NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        fd = os.open(self._home / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         deadline = time.monotonic() + wait_s
         while True:
             try:
@@ -66,7 +66,7 @@ class HomeLock:
                     remedy="End it first, or choose another home.",
                 ) from None
         os.ftruncate(fd, 0)
-        os.pwrite(fd, described(self._purpose), 0)
+        os.pwrite(fd, holder_record(self._purpose), 0)
         self._fd = fd
 
     def release(self) -> None:
@@ -76,7 +76,7 @@ class HomeLock:
             self._fd = None
 
 
-def described(purpose: str) -> bytes:
+def holder_record(purpose: str) -> bytes:
     """Say who holds the lock, for a person and for `living_holder`."""
     me = psutil.Process()
     return json.dumps({"purpose": purpose, "pid": me.pid, "started": me.create_time()}).encode()
@@ -85,12 +85,12 @@ def described(purpose: str) -> bytes:
 def living_holder(content: bytes) -> str | None:
     """Name the holder that a lock file tells of, if it still runs."""
     try:
-        told = json.loads(content)
-        process = psutil.Process(told["pid"])
-        if abs(process.create_time() - told["started"]) > 1.0:
+        record = json.loads(content)
+        process = psutil.Process(record["pid"])
+        if abs(process.create_time() - record["started"]) > 1.0:
             return None
         if process.status() == psutil.STATUS_ZOMBIE:
             return None
     except (ValueError, KeyError, TypeError, psutil.Error):
         return None
-    return f"{told.get('purpose', 'a process')} (process {told['pid']})"
+    return f"{record.get('purpose', 'a process')} (process {record['pid']})"

@@ -6,7 +6,7 @@ from enum import StrEnum
 CONNECT_S = 2.0
 
 
-class Reach(StrEnum):
+class ProbeResult(StrEnum):
     """What a connection attempt found."""
 
     OPEN = "something listens"
@@ -15,20 +15,20 @@ class Reach(StrEnum):
     UNKNOWN = "the address is not known"
 
 
-def probe(host: str, port: int, *, timeout_s: float = CONNECT_S) -> Reach:
+def probe(host: str, port: int, *, timeout_s: float = CONNECT_S) -> ProbeResult:
     """Try to connect, and close again at once."""
     try:
         socket.create_connection((host, port), timeout=timeout_s).close()
     except ConnectionRefusedError:
-        return Reach.REFUSED
+        return ProbeResult.REFUSED
     except socket.gaierror:
-        return Reach.UNKNOWN
+        return ProbeResult.UNKNOWN
     except OSError:
-        return Reach.SILENT
-    return Reach.OPEN
+        return ProbeResult.SILENT
+    return ProbeResult.OPEN
 
 
-def advice(host: str, port: int, found: Reach) -> str:
+def advice(host: str, port: int, found: ProbeResult) -> str:
     """Say what was tried and what to change."""
     return (
         f"No gateway at {host}:{port}: {found}.\n"

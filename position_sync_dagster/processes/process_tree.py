@@ -31,7 +31,7 @@ def in_group(group: int) -> list[psutil.Process]:
     return [process for process in found if is_running(process)]
 
 
-def marked(home: str) -> list[psutil.Process]:
+def find_marked(home: str) -> list[psutil.Process]:
     """List the living processes that were launched from `home`, without this one."""
     found = []
     for process in psutil.process_iter():
@@ -58,7 +58,7 @@ def send(processes: Iterable[psutil.Process], sig: signal.Signals) -> None:
             process.send_signal(sig)
 
 
-def end(
+def end_processes(
     find: Callable[[], list[psutil.Process]],
     *,
     grace_s: float,
@@ -68,29 +68,29 @@ def end(
     """End all that `find` gives: an interrupt to each, once, and a kill after `grace_s`.
 
     Args:
-        find: Gives the processes that still run; asked again until there is none, because a
-            process that is asked to end may start others on its way.
+        find: Gives the processes that still run; interrupted again until there is none, because a
+            process that is interrupted to end may start others on its way.
         after_poll: Called after each look, for a caller that has children to reap.
 
     Returns:
         Those that had to be killed, each as its id and the start of its command line.
     """
-    asked: set[psutil.Process] = set()
+    interrupted: set[psutil.Process] = set()
     killed: dict[psutil.Process, str] = {}
     deadline = time.monotonic() + grace_s
     while left := find():
         if time.monotonic() < deadline:
-            send(set(left) - asked, signal.SIGINT)
-            asked.update(left)
+            send(set(left) - interrupted, signal.SIGINT)
+            interrupted.update(left)
         else:
-            killed = {process: described(process) for process in left} | killed
+            killed = {process: describe(process) for process in left} | killed
             send(left, signal.SIGKILL)
         time.sleep(poll_s)
         after_poll()
     return list(killed.values())
 
 
-def described(process: psutil.Process) -> str:
+def describe(process: psutil.Process) -> str:
     """Give a process's id and the start of its command line."""
     try:
         return f"{process.pid} ({' '.join(process.cmdline())[:80]})"

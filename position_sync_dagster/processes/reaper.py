@@ -21,7 +21,7 @@ from collections.abc import Sequence
 
 import psutil
 
-from position_sync_dagster.processes.process_tree import descendants, end, in_group
+from position_sync_dagster.processes.process_tree import descendants, end_processes, in_group
 
 PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -51,7 +51,7 @@ def exit_code(code: int) -> int:
     return 128 - code if code < 0 else code
 
 
-def wait(owner_fd: int, wakeup_fd: int, pid: int, codes: dict[int, int]) -> bool:
+def wait_for_end(owner_fd: int, wakeup_fd: int, pid: int, codes: dict[int, int]) -> bool:
     """Wait until the program ends or the owner lets go; tell whether the owner did.
 
     A stop signal to the keeper counts as the owner letting go.
@@ -70,7 +70,7 @@ def wait(owner_fd: int, wakeup_fd: int, pid: int, codes: dict[int, int]) -> bool
                 return False
 
 
-def left_of(pid: int) -> list[psutil.Process]:
+def remaining_processes(pid: int) -> list[psutil.Process]:
     """List what still runs of all that came from the keeper `pid`.
 
     Without a subreaper an orphan is found by its process group.
@@ -81,7 +81,7 @@ def left_of(pid: int) -> list[psutil.Process]:
     return found
 
 
-def keep(command: Sequence[str], *, owner_fd: int, grace_s: float) -> int:
+def supervise(command: Sequence[str], *, owner_fd: int, grace_s: float) -> int:
     """Run `command` until it ends or the owner lets go, then end all that came from it.
 
     Returns:
@@ -100,12 +100,14 @@ def keep(command: Sequence[str], *, owner_fd: int, grace_s: float) -> int:
         print(f"{command[0]} cannot be started: {error}", file=sys.stderr)  # noqa: T201
         return 127
     codes: dict[int, int] = {}
-    let_go = wait(owner_fd, wakeup_fd, child.pid, codes)
-    killed = end(lambda: left_of(os.getpid()), grace_s=grace_s, after_poll=lambda: reap(codes))
+    released = wait_for_end(owner_fd, wakeup_fd, child.pid, codes)
+    killed = end_processes(
+        lambda: remaining_processes(os.getpid()), grace_s=grace_s, after_poll=lambda: reap(codes)
+    )
     if killed:
         print(f"killed after {grace_s:g} s: {', '.join(killed)}", flush=True)  # noqa: T201
     child.returncode = codes.get(child.pid, 0)
-    return 0 if let_go else exit_code(child.returncode)
+    return 0 if released else exit_code(child.returncode)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -115,7 +117,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--grace-s", type=float, required=True)
     parser.add_argument("command", nargs="+")
     options = parser.parse_args(argv)
-    return keep(options.command, owner_fd=options.owner_fd, grace_s=options.grace_s)
+    return supervise(options.command, owner_fd=options.owner_fd, grace_s=options.grace_s)
 
 
 if __name__ == "__main__":

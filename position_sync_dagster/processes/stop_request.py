@@ -16,7 +16,7 @@ REASONS = {
 }
 
 
-class Stopped(Exception):
+class StopRequested(Exception):
     """Somebody wants an end; raised where it is noticed.
 
     Attributes:
@@ -29,8 +29,8 @@ class Stopped(Exception):
         self.code = code
 
 
-class Stop:
-    """Notice the wish to end, between `with Stop(…) as stop` and its end.
+class StopSignals:
+    """Notice the wish to end, between `with StopSignals(…) as stop` and its end.
 
     Args:
         end_with: Process id of a parent; when it is the parent no more, that counts as the wish.
@@ -38,32 +38,32 @@ class Stop:
 
     def __init__(self, *, end_with: int | None = None) -> None:
         self._end_with = end_with
-        self._wish: Stopped | None = None
+        self._request: StopRequested | None = None
         self._reader, self._writer = os.pipe()
         os.set_blocking(self._writer, False)
         self._before: dict[signal.Signals, object] = {}
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self._wish is None:
-            self._wish = Stopped(REASONS[signal.Signals(number)], 128 + number)
+        if self._request is None:
+            self._request = StopRequested(REASONS[signal.Signals(number)], 128 + number)
             os.write(self._writer, b".")
 
     def check(self) -> None:
         """Raise if somebody wants an end.
 
         Raises:
-            Stopped: Somebody does.
+            StopRequested: Somebody does.
         """
-        if self._wish is None and self._end_with not in (None, os.getppid()):
-            self._wish = Stopped("the process that started this one is gone", 1)
-        if self._wish is not None:
-            raise self._wish
+        if self._request is None and self._end_with not in (None, os.getppid()):
+            self._request = StopRequested("the process that started this one is gone", 1)
+        if self._request is not None:
+            raise self._request
 
     def pause(self, seconds: float) -> None:
         """Wait so long, or until somebody wants an end.
 
         Raises:
-            Stopped: Somebody does.
+            StopRequested: Somebody does.
         """
         deadline = time.monotonic() + seconds
         while True:

@@ -67,7 +67,9 @@ def print_table(
     console.print(table)
 
 
-def print_noted(columns: Mapping[str, str], rows: Iterable[tuple[Sequence[str], str]]) -> None:
+def print_table_with_notes(
+    columns: Mapping[str, str], rows: Iterable[tuple[Sequence[str], str]]
+) -> None:
     """Print rows as a table that is never cut, each with a note on a line of its own.
 
     A note is cut to the width of a terminal; in a pipe it is whole.

@@ -10,8 +10,8 @@ import time
 import psutil
 import pytest
 
-from position_sync_dagster.processes.child_process import Child, ChildEndedError
-from position_sync_dagster.processes.process_tree import MARKER, end, marked
+from position_sync_dagster.processes.child_process import ChildEndedError, ChildProcess
+from position_sync_dagster.processes.process_tree import MARKER, end_processes, find_marked
 
 LIMIT_S = 30.0
 
@@ -37,9 +37,9 @@ FAMILY = textwrap.dedent(
 OWNER = textwrap.dedent(
     """
     import os, pathlib, sys, time
-    from position_sync_dagster.processes.child_process import Child
+    from position_sync_dagster.processes.child_process import ChildProcess
     home = pathlib.Path(sys.argv[1])
-    child = Child("family", [sys.executable, "-c", sys.argv[2], *sys.argv[3:]],
+    child = ChildProcess("family", [sys.executable, "-c", sys.argv[2], *sys.argv[3:]],
                   env=dict(os.environ), cwd=home, log=home / "family.log", grace_s=1.0)
     time.sleep(600)
     """
@@ -57,7 +57,7 @@ def wait_for(condition):
 @pytest.fixture
 def home(tmp_path):
     yield tmp_path
-    end(lambda: marked(str(tmp_path)), grace_s=0.0)
+    end_processes(lambda: find_marked(str(tmp_path)), grace_s=0.0)
 
 
 def environment(home):
@@ -65,7 +65,7 @@ def environment(home):
 
 
 def family(home, *arguments, grace_s=1.0):
-    return Child(
+    return ChildProcess(
         "The family",
         [sys.executable, "-c", FAMILY, *arguments],
         env=environment(home),
@@ -90,30 +90,30 @@ def test_nothing_survives_its_owner(home, sig, member):
         stderr=subprocess.DEVNULL,
     )
     wait_for(lambda: ready(home))
-    wait_for(lambda: len(marked(str(home))) >= 6)  # the orphan starts its child beside "ready"
+    wait_for(lambda: len(find_marked(str(home))) >= 6)  # the orphan starts its child beside "ready"
     owner.send_signal(sig)
     owner.wait(LIMIT_S)
-    wait_for(lambda: not marked(str(home)))
+    wait_for(lambda: not find_marked(str(home)))
 
 
 def test_stop_ends_orphans_in_sessions_of_their_own(home):
     with family(home, grace_s=LIMIT_S) as child:
         wait_for(lambda: ready(home))
         assert child.stop() < LIMIT_S, "nobody had to be killed"
-    assert not marked(str(home))
+    assert not find_marked(str(home))
 
 
 def test_a_deaf_process_is_killed_after_the_grace_time(home):
     with family(home, "deaf", grace_s=0.5) as child:
         wait_for(lambda: ready(home))
         assert child.stop() >= 0.5
-    assert not marked(str(home))
+    assert not find_marked(str(home))
 
 
 def test_a_program_that_ends_takes_its_family_along(home):
     with family(home, "ends") as child:
         wait_for(lambda: not child.running)
-        assert not marked(str(home))
+        assert not find_marked(str(home))
         with pytest.raises(ChildEndedError, match="ended with code 7") as told:
             child.check()
     assert "Its last words" in told.value.what
@@ -121,7 +121,7 @@ def test_a_program_that_ends_takes_its_family_along(home):
 
 
 def test_a_program_that_does_not_exist_is_told(home):
-    with Child(
+    with ChildProcess(
         "It", ["/no/such/program"], env=environment(home), cwd=home, log=home / "it.log"
     ) as child:
         wait_for(lambda: not child.running)
@@ -129,29 +129,29 @@ def test_a_program_that_does_not_exist_is_told(home):
             child.check()
 
 
-def test_a_killed_keeper_leaves_marked_processes_that_can_be_found(home):
+def test_a_killed_reaper_leaves_marked_processes_that_can_be_found(home):
     with family(home) as child:
         wait_for(lambda: ready(home))
         psutil.Process(child.pid).kill()
         wait_for(lambda: not child.running)
-        assert marked(str(home))
-        end(lambda: marked(str(home)), grace_s=1.0)
-    assert not marked(str(home))
+        assert find_marked(str(home))
+        end_processes(lambda: find_marked(str(home)), grace_s=1.0)
+    assert not find_marked(str(home))
 
 
 def test_one_child_can_outlive_another_by_holding_its_pipe(home):
-    def sleeper(name, *holds):
-        return Child(
+    def sleeper(name, *inherited_fds):
+        return ChildProcess(
             name,
             [sys.executable, "-c", "import time; time.sleep(600)"],
             env=environment(home),
             cwd=home,
             log=home / f"{name}.log",
-            holds=holds,
+            inherited_fds=inherited_fds,
         )
 
     with sleeper("first") as first, sleeper("second", first.pipe_fd) as second:
-        first.let_go()
+        first.request_end()
         time.sleep(0.3)  # nothing to wait for: the first must not end
         assert first.running
         second.stop()

@@ -13,14 +13,14 @@ from position_sync_dagster.errors import GatewayError, InvalidLegError, LakeErro
     ("kind", "code"), [(SettingsError, 2), (InvalidLegError, 2), (GatewayError, 1), (LakeError, 1)]
 )
 def test_the_exit_code_tells_who_can_put_it_right(kind, code, capsys):
-    assert errors.tell(kind("The thing broke.", remedy="Mend it.")) == code
+    assert errors.print_error(kind("The thing broke.", remedy="Mend it.")) == code
     told = capsys.readouterr()
     assert told.out == ""
     assert told.err == "position-sync: The thing broke.\n  Mend it.\n"
 
 
 def test_a_message_cannot_steer_the_terminal(capsys):
-    errors.tell(LakeError("Odd \x1b[2J name.", remedy="Rename it."))
+    errors.print_error(LakeError("Odd \x1b[2J name.", remedy="Rename it."))
     assert "\x1b" not in capsys.readouterr().err
 
 

@@ -6,7 +6,7 @@ from datetime import UTC, date, datetime, timedelta
 import pytest
 
 from position_sync_dagster.domain.leg import make_leg
-from position_sync_dagster.terminal.output import as_json, print_noted, print_table
+from position_sync_dagster.terminal.output import as_json, print_table, print_table_with_notes
 from position_sync_dagster.terminal.text import age, duration, number, printable, quantity
 
 NOW = datetime(2026, 1, 2, 15, 0, tzinfo=UTC)
@@ -41,7 +41,9 @@ def test_json_cannot_steer_the_terminal_and_keeps_each_value():
 def test_a_note_is_cut_to_the_terminal_and_its_row_never(terminal, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "40")
     monkeypatch.setenv("TTY_COMPATIBLE", "1" if terminal else "0")
-    print_noted({"id": "left", "n": "right"}, [(("x" * 50, "7"), "y" * 60), (("z", "123"), "")])
+    print_table_with_notes(
+        {"id": "left", "n": "right"}, [(("x" * 50, "7"), "y" * 60), (("z", "123"), "")]
+    )
     _, row, note, last = capsys.readouterr().out.splitlines()
     assert row == "x" * 50 + "    7"
     assert note == ("  " + "y" * 37 + "…" if terminal else "  " + "y" * 60)
