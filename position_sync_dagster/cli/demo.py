@@ -16,7 +16,7 @@ def demo(
             "--for",
             min=1,
             metavar="SECONDS",
-            help="Run unattended for so long; the exit code tells whether the figures were met.",
+            help="Run unattended for this time, then compare the figures with the wanted ones.",
         ),
     ] = None,
     ui_port: Annotated[
@@ -37,7 +37,14 @@ def demo(
     json: Json = False,
     end_with: EndWith = None,
 ) -> None:
-    """Run the whole with a simulated gateway: 200 option legs, 20 of them streamed."""
+    """Run the whole system on a simulated gateway: 200 option legs, 20 of them streamed.
+
+    Without --for it runs until you stop it: with Ctrl-C, SIGTERM, or by closing the terminal. The
+    exit code is then 0.
+
+    With --for the exit code is 0 if all figures are met and 1 if not. If it is stopped before its
+    time, the code is 128 plus the number of the signal: 130 after Ctrl-C.
+    """
     from position_sync_dagster.demo.run import Options, run
 
     options = Options(

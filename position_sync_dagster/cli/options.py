@@ -52,7 +52,8 @@ def settings_for(home: Path | None) -> "Settings":
 
     if home is None:
         return load_settings()
-    from position_sync_dagster.processes.home import Home, adopt_environment
+    from position_sync_dagster.processes.environment import adopt_environment
+    from position_sync_dagster.processes.home import Home
 
     adopt_environment(Home.at(home).read_settings())
     return load_settings(_env_file=None)

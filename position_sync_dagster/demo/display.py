@@ -1,4 +1,4 @@
-"""What the demo shows: a live table on a terminal, lines elsewhere, JSON for a program."""
+"""The output of the demo: a live table on a terminal, lines in a log, or JSON for a program."""
 
 import json
 import sys
@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -18,44 +18,46 @@ from position_sync_dagster.processes.stop_request import StopRequested
 
 LINE_INTERVAL_S = 5.0
 
-LabelledValues = Sequence[tuple[str, str]]
+Lines = Sequence[tuple[str, str]]
+"""Labels with their values."""
 
 
-class Display(Protocol):
-    """Show the demo to whoever watches; one that is gone is an OSError."""
+class Display:
+    """The base of the displays: shows nothing by itself.
+
+    Each public method raises `StopRequested` if the output was closed: a demo that nobody can see
+    any more ends. A display overrides the methods with an underscore.
+    """
 
     def note(self, text: str) -> None:
-        """Show one remark."""
-
-    def show(
-        self, figures: LabelledValues, places: LabelledValues, status: Mapping[str, Any]
-    ) -> None:
-        """Show how things stand, and where to look further; called about once a second."""
+        """Show a message."""
+        with _stop_if_closed():
+            self._note(text)
 
     def event(self, name: str, values: Mapping[str, Any]) -> None:
-        """Tell a program of something that happened."""
+        """Report an event to a program that reads the output."""
+        with _stop_if_closed():
+            self._event(name, values)
+
+    def show(self, figures: Lines, addresses: Lines, status: Mapping[str, Any]) -> None:
+        """Show the current state. It is called about once a second.
+
+        Args:
+            figures: The state, for a person.
+            addresses: Where a person finds more.
+            status: The state, for a program.
+        """
+        with _stop_if_closed():
+            self._show(figures, addresses, status)
 
     def show_acceptance(self, results: Sequence[AcceptanceResult]) -> None:
-        """Show whether the figures were met."""
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None: ...
-
-
-class _Quiet:
-    def note(self, text: str) -> None:
-        pass
-
-    def event(self, name: str, values: Mapping[str, Any]) -> None:
-        pass
+        """Show the results of the acceptance test."""
+        with _stop_if_closed():
+            self._show_acceptance(results)
 
     def __enter__(self) -> Self:
+        with _stop_if_closed():
+            self._start()
         return self
 
     def __exit__(
@@ -64,104 +66,100 @@ class _Quiet:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        pass
+        with suppress(OSError):
+            self._stop()
+
+    def _note(self, text: str) -> None: ...
+
+    def _event(self, name: str, values: Mapping[str, Any]) -> None: ...
+
+    def _show(self, figures: Lines, addresses: Lines, status: Mapping[str, Any]) -> None: ...
+
+    def _show_acceptance(self, results: Sequence[AcceptanceResult]) -> None: ...
+
+    def _start(self) -> None: ...
+
+    def _stop(self) -> None: ...
 
 
-class JsonDisplay(_Quiet):
-    """One JSON object a line."""
+class JsonDisplay(Display):
+    """Writes one JSON object per line."""
 
     def __init__(self) -> None:
         self._next = 0.0
 
-    def event(self, name: str, values: Mapping[str, Any]) -> None:
-        sys.stdout.write(json.dumps({"event": name, **values}) + "\n")
-        sys.stdout.flush()
+    def _event(self, name: str, values: Mapping[str, Any]) -> None:
+        _write_line(json.dumps({"event": name, **values}))
 
-    def show(
-        self, figures: LabelledValues, places: LabelledValues, status: Mapping[str, Any]
-    ) -> None:
+    def _show(self, figures: Lines, addresses: Lines, status: Mapping[str, Any]) -> None:
         if time.monotonic() >= self._next:
             self._next = time.monotonic() + LINE_INTERVAL_S
-            self.event("status", status)
+            self._event("status", status)
 
-    def show_acceptance(self, results: Sequence[AcceptanceResult]) -> None:
+    def _show_acceptance(self, results: Sequence[AcceptanceResult]) -> None:
         figures = [
-            {"name": f.name.strip(), "wanted": f.wanted, "found": f.found, "met": f.met}
-            for f in results
+            {"name": r.name.strip(), "wanted": r.wanted, "found": r.found, "met": r.met}
+            for r in results
         ]
-        self.event("verdict", {"met": all(f.met for f in results), "figures": figures})
+        self._event("verdict", {"met": all(r.met for r in results), "figures": figures})
 
 
-class LineDisplay(_Quiet):
-    """A line every few seconds, for a log."""
+class LineDisplay(Display):
+    """Writes a line every few seconds, for a log."""
 
     def __init__(self) -> None:
         self._next = 0.0
-        self._places: LabelledValues = ()
+        self._addresses: Lines = ()
 
-    def note(self, text: str) -> None:
-        sys.stdout.write(text + "\n")
-        sys.stdout.flush()
+    def _note(self, text: str) -> None:
+        _write_line(text)
 
-    def show(
-        self, figures: LabelledValues, places: LabelledValues, status: Mapping[str, Any]
-    ) -> None:
-        if places != self._places:
-            self._places = places
-            self.note("\n".join(f"{label}: {value}" for label, value in places))
+    def _show(self, figures: Lines, addresses: Lines, status: Mapping[str, Any]) -> None:
+        if addresses != self._addresses:
+            self._addresses = addresses
+            self._note("\n".join(f"{label}: {value}" for label, value in addresses))
         if time.monotonic() >= self._next:
             self._next = time.monotonic() + LINE_INTERVAL_S
-            self.note("; ".join(f"{label}: {value}" for label, value in figures))
+            self._note("; ".join(f"{label}: {value}" for label, value in figures))
 
-    def show_acceptance(self, results: Sequence[AcceptanceResult]) -> None:
+    def _show_acceptance(self, results: Sequence[AcceptanceResult]) -> None:
         Console(width=100).print(acceptance_table(results))
 
 
-class LiveDisplay:
-    """A table that is drawn anew in place."""
+class LiveDisplay(Display):
+    """Draws a table again and again in the same place of a terminal."""
 
     def __init__(self) -> None:
         self._console = Console()
         self._live = Live(console=self._console, auto_refresh=False)
 
-    def note(self, text: str) -> None:
+    def _note(self, text: str) -> None:
         self._console.print(Text(text))
 
-    def event(self, name: str, values: Mapping[str, Any]) -> None:
-        pass
-
-    def show(
-        self, figures: LabelledValues, places: LabelledValues, status: Mapping[str, Any]
-    ) -> None:
+    def _show(self, figures: Lines, addresses: Lines, status: Mapping[str, Any]) -> None:
         table = Table(box=None, show_header=False, pad_edge=False)
         table.add_column(style="bold cyan", no_wrap=True)
         table.add_column()
         for label, value in figures:
             table.add_row(label, Text(value))
         table.add_section()
-        for label, value in places:
+        for label, value in addresses:
             table.add_row(label, Text(value, style="cyan" if "://" in value else ""))
         hint = Text("Ctrl-C ends it.", style="dim")
         self._live.update(Group(Text(""), table, Text(""), hint), refresh=True)
 
-    def show_acceptance(self, results: Sequence[AcceptanceResult]) -> None:
+    def _show_acceptance(self, results: Sequence[AcceptanceResult]) -> None:
         self._console.print(acceptance_table(results))
 
-    def __enter__(self) -> Self:
+    def _start(self) -> None:
         self._live.start()
-        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def _stop(self) -> None:
         self._live.stop()
 
 
 def acceptance_table(results: Sequence[AcceptanceResult]) -> Table:
-    """Give the verdict as a table."""
+    """Return the results of the acceptance test as a table."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("figure")
     table.add_column("wanted", justify="right")
@@ -173,59 +171,21 @@ def acceptance_table(results: Sequence[AcceptanceResult]) -> Table:
     return table
 
 
-class GuardedDisplay:
-    """A display whose watcher may go away: a closed terminal or pipe is a wish to end."""
+def choose_display(*, as_json: bool) -> Display:
+    """Return the display that suits the standard output."""
+    if as_json:
+        return JsonDisplay()
+    return LiveDisplay() if sys.stdout.isatty() else LineDisplay()
 
-    def __init__(self, display: Display) -> None:
-        self._display = display
 
-    def note(self, text: str) -> None:
-        """Show one remark."""
-        with _or_stopped():
-            self._display.note(text)
-
-    def show(
-        self, figures: LabelledValues, places: LabelledValues, status: Mapping[str, Any]
-    ) -> None:
-        """Show how things stand."""
-        with _or_stopped():
-            self._display.show(figures, places, status)
-
-    def event(self, name: str, values: Mapping[str, Any]) -> None:
-        """Tell a program of something that happened."""
-        with _or_stopped():
-            self._display.event(name, values)
-
-    def show_acceptance(self, results: Sequence[AcceptanceResult]) -> None:
-        """Show whether the figures were met."""
-        with _or_stopped():
-            self._display.show_acceptance(results)
-
-    def __enter__(self) -> Self:
-        with _or_stopped():
-            self._display.__enter__()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        with suppress(OSError):
-            self._display.__exit__(kind, error, trace)
+def _write_line(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
 
 
 @contextmanager
-def _or_stopped() -> Iterator[None]:
+def _stop_if_closed() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise StopRequested("nobody watches any more", 1) from error
-
-
-def choose_display(*, as_json: bool) -> GuardedDisplay:
-    """Give the display for where the output goes."""
-    if as_json:
-        return GuardedDisplay(JsonDisplay())
-    return GuardedDisplay(LiveDisplay() if sys.stdout.isatty() else LineDisplay())
+        raise StopRequested("the output was closed", 1) from error

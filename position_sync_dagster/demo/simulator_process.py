@@ -10,20 +10,20 @@ from position_sync_dagster.errors import PositionSyncError
 from position_sync_dagster.processes.child_process import ChildProcess
 from position_sync_dagster.processes.local_http import get_json
 from position_sync_dagster.processes.ports import LOOPBACK
-from position_sync_dagster.processes.stop_request import StopSignals
+from position_sync_dagster.processes.stop_request import StopRequest
 
-READY_S = 20.0
+READY_TIMEOUT_S = 20.0
 GRACE_S = 1.0
 POLL_S = 0.05
-ANSWER_S = 5.0
+ANSWER_TIMEOUT_S = 5.0
 
 
 class SimulatorProcessError(PositionSyncError):
-    """The simulator did not start or does not answer."""
+    """The simulator did not start, or it does not answer."""
 
 
 class SimulatorPorts(NamedTuple):
-    """Where the simulator listens."""
+    """The ports at which the simulator listens."""
 
     gateway: int
     control: int
@@ -32,7 +32,7 @@ class SimulatorPorts(NamedTuple):
 def start(
     *, env: Mapping[str, str], cwd: Path, log: Path, port: int, control_port: int, lock_fd: int
 ) -> ChildProcess:
-    """Start the simulator with the demo's book; port 0 takes any free one."""
+    """Start the simulator with the demo's book. Port 0 takes any free port."""
     command = [sys.executable, "-m", "position_sync_dagster.simulator", "--book", "demo"]
     command += ["--host", LOOPBACK, "--port", str(port), "--control-port", str(control_port)]
     return ChildProcess(
@@ -47,14 +47,14 @@ def start(
 
 
 def wait_until_ready(
-    child: ChildProcess, stop: StopSignals, *, timeout_s: float = READY_S
+    child: ChildProcess, stop: StopRequest, *, timeout_s: float = READY_TIMEOUT_S
 ) -> SimulatorPorts:
-    """Wait for the line with which the simulator says where it listens.
+    """Wait until the simulator has printed its ports, and return them.
 
     Raises:
-        ChildEndedError: It ended instead.
-        SimulatorProcessError: It did not say so in time.
-        StopRequested: Somebody wants an end.
+        ChildEndedError: The simulator has ended.
+        SimulatorProcessError: The simulator did not print its ports in time.
+        StopRequested: This process shall stop.
     """
     for _ in range(round(timeout_s / POLL_S)):
         ports = parse_ports(child.tail(lines=50))
@@ -68,7 +68,7 @@ def wait_until_ready(
 
 
 def parse_ports(output: str) -> SimulatorPorts | None:
-    """Find the ports in the simulator's output.
+    """Return the ports from the simulator's output, None if it has not printed them yet.
 
     >>> parse_ports('{"port": 4010, "control_port": 4011}')
     SimulatorPorts(gateway=4010, control=4011)
@@ -76,37 +76,37 @@ def parse_ports(output: str) -> SimulatorPorts | None:
     for line in output.splitlines():
         if line.startswith("{"):
             try:
-                said = json.loads(line)
+                values = json.loads(line)
             except ValueError:
                 continue
-            if said.get("port") and said.get("control_port"):
-                return SimulatorPorts(gateway=said["port"], control=said["control_port"])
+            if values.get("port") and values.get("control_port"):
+                return SimulatorPorts(gateway=values["port"], control=values["control_port"])
     return None
 
 
 def stats(control_port: int) -> dict[str, Any]:
-    """Ask the control port for its counts.
+    """Read the simulator's counts from its control port.
 
     Raises:
-        SimulatorProcessError: It does not answer.
+        SimulatorProcessError: The simulator does not answer.
     """
-    counts: dict[str, Any] = _ask(control_port, "/stats")
+    counts: dict[str, Any] = _get(control_port, "/stats")
     return counts
 
 
 def held(control_port: int) -> frozenset[tuple[str, int]]:
-    """Ask the control port for what is held now, as (account, conid).
+    """Read the positions held from the control port, each as (account, conid).
 
     Raises:
-        SimulatorProcessError: It does not answer.
+        SimulatorProcessError: The simulator does not answer.
     """
-    rows = _ask(control_port, "/positions")
+    rows = _get(control_port, "/positions")
     return frozenset((row["account"], row["conid"]) for row in rows if row["quantity"])
 
 
-def _ask(control_port: int, path: str) -> Any:
+def _get(control_port: int, path: str) -> Any:
     try:
-        return get_json(control_port, path, timeout_s=ANSWER_S)
+        return get_json(control_port, path, timeout_s=ANSWER_TIMEOUT_S)
     except (OSError, ValueError) as error:
         raise SimulatorProcessError(
             f"The simulator's control port {control_port} does not answer: {error}.",

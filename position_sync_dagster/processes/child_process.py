@@ -1,4 +1,4 @@
-"""A child: one program under a keeper, as its owner sees it."""
+"""A child process: one program under a reaper, from the owner's side."""
 
 import os
 import subprocess
@@ -12,34 +12,26 @@ from typing import BinaryIO, Self
 from position_sync_dagster.errors import PositionSyncError
 
 KILL_MARGIN_S = 2.0
-"""How long past its grace time the keeper itself may take before it is killed."""
+"""Seconds after the grace time in which the reaper must end, before it is killed itself."""
 
 
 class ChildEndedError(PositionSyncError):
     """A program that should run has ended."""
 
 
-def open_log(log: Path) -> BinaryIO:
-    """Open an empty log file; what it held goes to the same name with `.previous`."""
-    if log.exists():
-        log.replace(log.with_name(f"{log.stem}.previous{log.suffix}"))
-    return log.open("wb")
-
-
 class ChildProcess:
-    """A program started under a keeper; it ends with its owner, however that one ends.
+    """A program under a reaper. It ends when its owner ends, also when the owner is killed.
 
     Args:
-        name: For messages.
-        command: Program and arguments.
+        name: The name of the program in messages.
+        command: The program and its arguments.
         env: The whole environment.
-        cwd: Working directory.
-        log: File that takes its output, the one before kept beside it; None leaves the output
-            on this terminal.
+        cwd: The working directory.
+        log: The file for the program's output. The file of the start before is kept beside it.
+            None leaves the output on this terminal.
         grace_s: Seconds between the interrupt and the kill.
         inherited_fds: File descriptors that stay open until the program has ended: the lock of a
-            home,
-            or the pipe of another child, which then ends after this one.
+            home, or the `pipe_fd` of another child, which then ends after this one.
     """
 
     def __init__(
@@ -82,44 +74,44 @@ class ChildProcess:
 
     @property
     def pid(self) -> int:
-        """Give the keeper's process id, which leads the child's session."""
+        """The process id of the reaper, which leads the program's process session."""
         return self._reaper.pid
 
     @property
     def running(self) -> bool:
-        """Tell whether the program (or its keeper, ending it) still runs."""
+        """Whether the program, or the reaper that is ending it, still runs."""
         return self._reaper.poll() is None
 
     def check(self) -> None:
-        """Raise if the program has ended.
+        """Raise an error if the program has ended.
 
         Raises:
-            ChildEndedError: It has; the message shows the end of its output.
+            ChildEndedError: The program has ended. The message shows the end of its output.
         """
         if self.running:
             return
         tail = self.tail()
         raise ChildEndedError(
             f"{self.name} has ended with code {self._reaper.returncode}."
-            + (f" Its last words:\n{tail}\n" if tail else ""),
+            + (f" Its last output:\n{tail}\n" if tail else ""),
             remedy=f"See {self.log}." if self.log else "See its output above.",
         )
 
     def tail(self, lines: int = 8) -> str:
-        """Give the end of the log."""
+        """Return the last lines of the log."""
         if self.log is None or not self.log.exists():
             return ""
         text = self.log.read_text(encoding="utf-8", errors="replace")
         return "\n".join(text.splitlines()[-lines:])
 
     def request_end(self) -> None:
-        """Ask the keeper to end everything; return at once."""
+        """Request the reaper to end everything, and return at once."""
         if self._pipe_open:
             self._pipe_open = False
             os.close(self.pipe_fd)
 
     def stop(self) -> float:
-        """End the program and all that came from it; give the seconds that it took."""
+        """End the program and every process that came from it; return the seconds it took."""
         started = time.monotonic()
         self.request_end()
         try:
@@ -139,3 +131,10 @@ class ChildProcess:
         trace: TracebackType | None,
     ) -> None:
         self.stop()
+
+
+def open_log(log: Path) -> BinaryIO:
+    """Open an empty log file. An existing one is renamed to `<name>.previous.<suffix>` before."""
+    if log.exists():
+        log.replace(log.with_name(f"{log.stem}.previous{log.suffix}"))
+    return log.open("wb")

@@ -7,7 +7,7 @@ import time
 from types import FrameType, TracebackType
 from typing import Self
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 LOOK_INTERVAL_S = 0.25
 REASONS = {
     signal.SIGINT: "interrupted",
@@ -20,17 +20,17 @@ class StopRequested(Exception):
     """Somebody wants an end; raised where it is noticed.
 
     Attributes:
-        code: The exit code by which a shell tells of it.
+        exit_code: The exit code by which a shell tells of it.
     """
 
-    def __init__(self, reason: str, code: int) -> None:
+    def __init__(self, reason: str, exit_code: int) -> None:
         super().__init__(reason)
         self.reason = reason
-        self.code = code
+        self.exit_code = exit_code
 
 
-class StopSignals:
-    """Notice the wish to end, between `with StopSignals(…) as stop` and its end.
+class StopRequest:
+    """Notice the wish to end, between `with StopRequest(…) as stop` and its end.
 
     Args:
         end_with: Process id of a parent; when it is the parent no more, that counts as the wish.
@@ -74,7 +74,7 @@ class StopSignals:
             select.select([self._reader], [], [], min(left, LOOK_INTERVAL_S))
 
     def __enter__(self) -> Self:
-        for sig in SIGNALS:
+        for sig in STOP_SIGNALS:
             self._before[sig] = signal.signal(sig, self._handle)
         return self
 

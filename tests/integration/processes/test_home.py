@@ -10,20 +10,15 @@ import time
 import pytest
 
 from position_sync_dagster.processes.child_process import ChildProcess
-from position_sync_dagster.processes.home import (
-    Home,
-    HomeError,
-    adopt_environment,
-    environment_of,
-    exclusive_use,
-)
-from position_sync_dagster.processes.home_lock import HomeInUseError, HomeLock
+from position_sync_dagster.processes.environment import adopt_environment, home_environment
+from position_sync_dagster.processes.home import Home, HomeError
+from position_sync_dagster.processes.home_lock import HomeInUseError, HomeLock, exclusive_use
 from position_sync_dagster.processes.process_tree import MARKER, find_marked, is_running
 
 HOLDER = textwrap.dedent(
     """
     import pathlib, sys, time
-    from position_sync_dagster.processes.home import exclusive_use
+    from position_sync_dagster.processes.home_lock import exclusive_use
     with exclusive_use(pathlib.Path(sys.argv[1]), purpose="a holder"):
         print("held", flush=True)
         time.sleep(600)
@@ -64,7 +59,7 @@ def test_a_home_stays_locked_until_the_last_child_has_ended(tmp_path):
     child = ChildProcess(
         "sleeper",
         [sys.executable, "-c", "import time; time.sleep(600)"],
-        env=environment_of(tmp_path, {}),
+        env=home_environment(tmp_path, {}),
         cwd=tmp_path,
         log=tmp_path / "sleeper.log",
         inherited_fds=[first.fd],
@@ -72,7 +67,7 @@ def test_a_home_stays_locked_until_the_last_child_has_ended(tmp_path):
     first.release()
     (tmp_path / ".lock").write_text("{}")  # as a killed owner's record reads: nobody lives
     second = HomeLock(tmp_path, purpose="the second")
-    with pytest.raises(HomeInUseError, match="a session that has ended"):
+    with pytest.raises(HomeInUseError, match="processes whose owner has ended"):
         second.acquire(wait_s=0.3)
     child.stop()
     second.acquire(wait_s=5.0)
@@ -82,13 +77,13 @@ def test_a_home_stays_locked_until_the_last_child_has_ended(tmp_path):
 def test_what_a_crash_left_behind_is_ended_before_the_next_session(tmp_path):
     stray = subprocess.Popen(
         [sys.executable, "-c", "import time; time.sleep(600)"],
-        env=environment_of(tmp_path, {}),
+        env=home_environment(tmp_path, {}),
         start_new_session=True,
     )
-    while not find_marked(str(tmp_path)):
+    while not find_marked(tmp_path):
         time.sleep(0.02)
     with exclusive_use(tmp_path, purpose="the next"):
-        assert not find_marked(str(tmp_path))
+        assert not find_marked(tmp_path)
     assert stray.wait() in (-signal.SIGINT, -signal.SIGKILL, 1)
 
 
@@ -98,14 +93,14 @@ def test_another_home_is_left_alone(tmp_path):
     with ChildProcess(
         "neighbour",
         [sys.executable, "-c", "import time; time.sleep(600)"],
-        env=environment_of(other, {}),
+        env=home_environment(other, {}),
         cwd=other,
         log=other / "log",
     ) as neighbour:
         with exclusive_use(mine, purpose="mine"):
             pass
         assert neighbour.running
-        assert all(is_running(process) for process in find_marked(str(other)))
+        assert all(is_running(process) for process in find_marked(other))
 
 
 def test_the_users_settings_do_not_reach_into_a_home(monkeypatch, tmp_path):
@@ -113,7 +108,7 @@ def test_the_users_settings_do_not_reach_into_a_home(monkeypatch, tmp_path):
     monkeypatch.setenv("POSITION_SYNC_MAX_LINES", "40")
     monkeypatch.setenv("DAGSTER_HOME", "/real/home")
     monkeypatch.setenv("TZ", "America/New_York")
-    env = environment_of(tmp_path, {"POSITION_SYNC_LAKE": "/demo/lake"})
+    env = home_environment(tmp_path, {"POSITION_SYNC_LAKE": "/demo/lake"})
     assert {k: v for k, v in env.items() if k.startswith(("POSITION_SYNC_", "DAGSTER_"))} == {
         "POSITION_SYNC_LAKE": "/demo/lake",
         MARKER: str(tmp_path),

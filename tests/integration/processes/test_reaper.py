@@ -57,7 +57,7 @@ def wait_for(condition):
 @pytest.fixture
 def home(tmp_path):
     yield tmp_path
-    end_processes(lambda: find_marked(str(tmp_path)), grace_s=0.0)
+    end_processes(lambda: find_marked(tmp_path), grace_s=0.0)
 
 
 def environment(home):
@@ -90,33 +90,33 @@ def test_nothing_survives_its_owner(home, sig, member):
         stderr=subprocess.DEVNULL,
     )
     wait_for(lambda: ready(home))
-    wait_for(lambda: len(find_marked(str(home))) >= 6)  # the orphan starts its child beside "ready"
+    wait_for(lambda: len(find_marked(home)) >= 6)  # the orphan starts its child beside "ready"
     owner.send_signal(sig)
     owner.wait(LIMIT_S)
-    wait_for(lambda: not find_marked(str(home)))
+    wait_for(lambda: not find_marked(home))
 
 
 def test_stop_ends_orphans_in_sessions_of_their_own(home):
     with family(home, grace_s=LIMIT_S) as child:
         wait_for(lambda: ready(home))
         assert child.stop() < LIMIT_S, "nobody had to be killed"
-    assert not find_marked(str(home))
+    assert not find_marked(home)
 
 
 def test_a_deaf_process_is_killed_after_the_grace_time(home):
     with family(home, "deaf", grace_s=0.5) as child:
         wait_for(lambda: ready(home))
         assert child.stop() >= 0.5
-    assert not find_marked(str(home))
+    assert not find_marked(home)
 
 
 def test_a_program_that_ends_takes_its_family_along(home):
     with family(home, "ends") as child:
         wait_for(lambda: not child.running)
-        assert not find_marked(str(home))
+        assert not find_marked(home)
         with pytest.raises(ChildEndedError, match="ended with code 7") as told:
             child.check()
-    assert "Its last words" in told.value.what
+    assert "Its last output" in told.value.what
     assert "family.log" in told.value.remedy
 
 
@@ -134,9 +134,9 @@ def test_a_killed_reaper_leaves_marked_processes_that_can_be_found(home):
         wait_for(lambda: ready(home))
         psutil.Process(child.pid).kill()
         wait_for(lambda: not child.running)
-        assert find_marked(str(home))
-        end_processes(lambda: find_marked(str(home)), grace_s=1.0)
-    assert not find_marked(str(home))
+        assert find_marked(home)
+        end_processes(lambda: find_marked(home), grace_s=1.0)
+    assert not find_marked(home)
 
 
 def test_one_child_can_outlive_another_by_holding_its_pipe(home):

@@ -5,9 +5,9 @@ from datetime import UTC, datetime, timedelta
 
 from position_sync_dagster.demo.acceptance import (
     Coverage,
-    build_expectation,
     count_coverage,
     evaluate,
+    expect_paths,
     is_complete,
 )
 from position_sync_dagster.domain.leg import make_leg
@@ -46,7 +46,7 @@ def row(conid, source, *, seconds=5.0):
     )
 
 
-EXPECTED = build_expectation(HELD, [leg(1), leg(2), leg(2, "b"), leg(99)])
+EXPECTED = expect_paths(HELD, [leg(1), leg(2), leg(2, "b"), leg(99)])
 ROWS = [row(c, Source.STREAM if c <= 2 else Source.QUEUE) for c in range(1, 11)]
 
 
@@ -55,11 +55,11 @@ def test_a_leg_that_is_not_held_is_not_expected_to_stream():
 
 
 def test_a_leg_that_was_removed_is_expected_from_the_queue():
-    assert not build_expectation(HELD, [leg(1).ended(START)]).streamed
+    assert not expect_paths(HELD, [leg(1).ended(START)]).streamed
 
 
 def test_one_line_serves_a_conid_in_two_accounts():
-    twice = build_expectation({("A", 1), ("B", 1)}, [leg(1)])
+    twice = expect_paths({("A", 1), ("B", 1)}, [leg(1)])
     assert (len(twice.streamed), twice.lines) == (2, 1)
 
 
