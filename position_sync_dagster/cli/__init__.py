@@ -6,9 +6,19 @@ other package except `defs` and the gateway, and imports the heavy ones when a c
 
 import sys
 
+RUN_UNTIL_STOPPED = ("demo", "dev")
+"""The commands that read the stop signals themselves, and then end their processes."""
+
 
 def main() -> None:
     """Run the command line. An error of this package becomes a message and an exit code."""
+    if sys.argv[1:2] and sys.argv[1] in RUN_UNTIL_STOPPED:
+        from position_sync_dagster.processes.stop_request import block_stop_signals
+
+        # Before the slow imports below, and until the process ends: a signal at any moment leads
+        # to the same end.
+        block_stop_signals()
+
     from position_sync_dagster.cli.app import app
     from position_sync_dagster.cli.errors import print_error
     from position_sync_dagster.errors import PositionSyncError

@@ -49,6 +49,7 @@ def receive_signals() -> int:
     for sig in (*STOP_SIGNALS, signal.SIGCHLD):
         signal.signal(sig, lambda *_: None)
     signal.set_wakeup_fd(write_fd, warn_on_full_buffer=False)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
     return read_fd
 
 

@@ -1,4 +1,4 @@
-"""All that came from a program ends with its owner: real processes, real kills."""
+"""All processes that come from a program end with its owner: real processes, real kills."""
 
 import os
 import signal
@@ -6,25 +6,30 @@ import subprocess
 import sys
 import textwrap
 import time
+from collections.abc import Callable, Iterator
 
 import psutil
 import pytest
 
 from position_sync_dagster.processes.child_process import ChildEndedError, ChildProcess
 from position_sync_dagster.processes.process_tree import MARKER, end_processes, find_marked
+from position_sync_dagster.processes.stop_request import block_stop_signals
 
 LIMIT_S = 30.0
 
 FAMILY = textwrap.dedent(
     """
     import os, signal, subprocess, sys, time
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGHUP) is signal.SIG_DFL
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, ())
     sleep = [sys.executable, "-c", "import time; time.sleep(600)"]
     subprocess.Popen(sleep)
     subprocess.Popen(sleep, start_new_session=True)
     if os.fork() == 0:
         subprocess.Popen(sleep, start_new_session=True)  # an orphan in a session of its own
         os._exit(0)
-    if "deaf" in sys.argv:
+    if "stubborn" in sys.argv:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # which a child inherits
         subprocess.Popen(sleep, start_new_session=True)
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -36,8 +41,10 @@ FAMILY = textwrap.dedent(
 )
 OWNER = textwrap.dedent(
     """
-    import os, pathlib, sys, time
+    import os, pathlib, signal, sys, time
     from position_sync_dagster.processes.child_process import ChildProcess
+    for sig in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(sig, signal.SIG_DFL)  # the tests may run under nohup or in the background
     home = pathlib.Path(sys.argv[1])
     child = ChildProcess("family", [sys.executable, "-c", sys.argv[2], *sys.argv[3:]],
                   env=dict(os.environ), cwd=home, log=home / "family.log", grace_s=1.0)
@@ -80,20 +87,52 @@ def ready(home):
     return log.exists() and "ready" in log.read_text()
 
 
+@pytest.fixture
+def start_owner(home) -> Iterator[Callable[..., subprocess.Popen]]:
+    """Start processes that own a family; they end with the test."""
+    owners: list[subprocess.Popen] = []
+
+    def start(member: str) -> subprocess.Popen:
+        owners.append(
+            subprocess.Popen(
+                [sys.executable, "-c", OWNER, str(home), FAMILY, member],
+                env=environment(home),
+                start_new_session=True,
+                stderr=subprocess.DEVNULL,
+            )
+        )
+        wait_for(lambda: ready(home))
+        wait_for(lambda: len(find_marked(home)) >= 6)  # the orphan starts its child beside "ready"
+        return owners[-1]
+
+    yield start
+    for owner in owners:
+        owner.kill()
+        owner.wait()
+
+
 @pytest.mark.parametrize("sig", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-@pytest.mark.parametrize("member", ["willing", "deaf"])
-def test_nothing_survives_its_owner(home, sig, member):
-    owner = subprocess.Popen(
-        [sys.executable, "-c", OWNER, str(home), FAMILY, member],
-        env=environment(home),
-        start_new_session=True,
-        stderr=subprocess.DEVNULL,
-    )
-    wait_for(lambda: ready(home))
-    wait_for(lambda: len(find_marked(home)) >= 6)  # the orphan starts its child beside "ready"
+@pytest.mark.parametrize("member", ["willing", "stubborn"])
+def test_nothing_survives_its_owner(home, start_owner, sig, member):
+    owner = start_owner(member)
     owner.send_signal(sig)
     owner.wait(LIMIT_S)
     wait_for(lambda: not find_marked(home))
+
+
+def test_a_program_does_not_inherit_ignored_and_blocked_signals(home):
+    ignored = [signal.SIGINT, signal.SIGHUP]
+    before = {sig: signal.signal(sig, signal.SIG_IGN) for sig in ignored}
+    unblocked = block_stop_signals()
+    try:
+        child = family(home)
+    finally:
+        for sig, handler in before.items():
+            signal.signal(sig, handler)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, unblocked)
+    with child:
+        wait_for(lambda: ready(home))  # it has checked its signals itself
+        child.check()
 
 
 def test_stop_ends_orphans_in_sessions_of_their_own(home):
@@ -103,24 +142,24 @@ def test_stop_ends_orphans_in_sessions_of_their_own(home):
     assert not find_marked(home)
 
 
-def test_a_deaf_process_is_killed_after_the_grace_time(home):
-    with family(home, "deaf", grace_s=0.5) as child:
+def test_a_process_that_ignores_the_interrupt_is_killed_after_the_grace_time(home):
+    with family(home, "stubborn", grace_s=0.5) as child:
         wait_for(lambda: ready(home))
         assert child.stop() >= 0.5
     assert not find_marked(home)
 
 
-def test_a_program_that_ends_takes_its_family_along(home):
+def test_when_a_program_ends_its_family_ends(home):
     with family(home, "ends") as child:
         wait_for(lambda: not child.running)
         assert not find_marked(home)
-        with pytest.raises(ChildEndedError, match="ended with code 7") as told:
+        with pytest.raises(ChildEndedError, match="ended with code 7") as raised:
             child.check()
-    assert "Its last output" in told.value.what
-    assert "family.log" in told.value.remedy
+    assert "Its last output" in raised.value.what
+    assert "family.log" in raised.value.remedy
 
 
-def test_a_program_that_does_not_exist_is_told(home):
+def test_a_program_that_does_not_exist_is_named(home):
     with ChildProcess(
         "It", ["/no/such/program"], env=environment(home), cwd=home, log=home / "it.log"
     ) as child:
@@ -158,7 +197,7 @@ def test_one_child_can_outlive_another_by_holding_its_pipe(home):
         wait_for(lambda: not first.running)
 
 
-def test_the_log_before_is_kept(home):
+def test_the_log_of_the_start_before_is_kept(home):
     for expected in (False, True):
         with family(home, "ends") as child:
             wait_for(lambda: not child.running)
