@@ -1,4 +1,4 @@
-"""The commands of `position-sync`, put together."""
+"""The application `position-sync` with all its commands."""
 
 import typer
 
