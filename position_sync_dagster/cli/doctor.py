@@ -116,8 +116,8 @@ def _affected(one: "Diagnosis") -> list[str]:
             return []
         return ["no whole version is within reach of the log: restore the folder from a copy"]
     what = "its creation is" if one.whole_version == -1 else f"what came after {one.whole_version}"
-    told = [f"last whole version {one.whole_version}; {what} undone: {one.rows} rows can be read"]
+    lines = [f"last whole version {one.whole_version}; {what} undone: {one.rows} rows can be read"]
     if one.requests:
         more = f" and {len(one.requests) - SHOWN} more" if len(one.requests) > SHOWN else ""
-        told.append(f"requests affected: {', '.join(one.requests[:SHOWN])}{more}")
-    return told
+        lines.append(f"requests affected: {', '.join(one.requests[:SHOWN])}{more}")
+    return lines

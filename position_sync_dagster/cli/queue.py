@@ -157,23 +157,27 @@ def retry_requests(
     if bool(request_ids) == every:
         raise typer.BadParameter("Give either ids of requests or --all.")
     queue = open_queue(home)
-    stands = retry_all(queue) if every else retry(queue, request_ids or [])
+    live_ids = retry_all(queue) if every else retry(queue, request_ids or [])
     if json:
         print_json(
             [
-                {"request_id": asked, "stands_for_it": live, "put_back": asked == live}
-                for asked, live in stands.items()
+                {
+                    "request_id": request_id,
+                    "stands_for_it": live_id,
+                    "put_back": request_id == live_id,
+                }
+                for request_id, live_id in live_ids.items()
             ]
         )
         return
-    if not stands:
+    if not live_ids:
         typer.echo("No request is FAILED.")
-    for asked, live in stands.items():
+    for request_id, live_id in live_ids.items():
         typer.echo(
             printable(
-                f"{asked} is PENDING again."
-                if asked == live
-                else f"{asked} stays FAILED: {live} asks for the same position already."
+                f"{request_id} is PENDING again."
+                if request_id == live_id
+                else f"{request_id} stays FAILED: {live_id} asks for the same position already."
             )
         )
 

@@ -112,7 +112,8 @@ def add_leg(
     strike: Annotated[str, typer.Option(help="In the contract's price unit.")],
     expiry: Annotated[str, typer.Option(help='As "20260220" or "2026-02-20".')],
     quantity: Annotated[
-        float | None, typer.Option(help="Signed number of contracts of this strategy. Default: all.")
+        float | None,
+        typer.Option(help="Signed number of contracts of this strategy. Default: all."),
     ] = None,
     account: Annotated[str | None, typer.Option(help="The account. Default: any.")] = None,
     priority: Annotated[int, typer.Option(min=1, help="1 gets a market data line before 2.")] = 1,
