@@ -16,6 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from position_sync_dagster.lake import Lake
 from position_sync_dagster.processes.ports import any_free
 from position_sync_dagster.processes.process_tree import end_processes, find_marked
 from tests.support.demo_program import LIMIT_S, PROGRAM, clean_environment, wait_for
@@ -34,6 +35,9 @@ class Run:
         (package / "__init__.py").touch()
         (package / "__main__.py").write_text("import time\ntime.sleep(600)\n")
         self.home = folder / "home"
+        Lake(str(self.home / "lake")).initialize_sync()
+        # A port of its own: demos that start at once would find the same one free.
+        (self.home / ".env").write_text(f"POSITION_SYNC_GATEWAY_PORT={any_free()}\n")
         self.output = folder / "output.txt"
         options += ("--ui-port", str(any_free()))
         if command == "demo":

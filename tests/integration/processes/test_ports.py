@@ -1,4 +1,4 @@
-"""SimulatorPorts: free, taken, answering."""
+"""Ports on this machine: free, taken, and with a server that answers."""
 
 import http.server
 import socket
@@ -37,7 +37,7 @@ def test_a_port_in_use_moments_ago_is_free():
     assert ports.is_free(port)
 
 
-def test_what_listens_is_reached_and_what_does_not_is_told(taken):
+def test_a_probe_finds_what_listens_and_advises_if_nothing_does(taken):
     free = ports.any_free()
     assert probe("127.0.0.1", taken) is ProbeResult.OPEN
     assert probe("127.0.0.1", free) is ProbeResult.REFUSED
@@ -46,7 +46,7 @@ def test_what_listens_is_reached_and_what_does_not_is_told(taken):
     assert "POSITION_SYNC_GATEWAY_PORT" in text
 
 
-def test_a_server_that_is_not_dagster_is_not_taken_for_the_ui(monkeypatch):
+def test_a_server_that_is_not_dagster_is_not_the_ui(monkeypatch):
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")  # must not be asked
     handler = type(
         "Handler",
@@ -78,7 +78,7 @@ def test_a_simulator_that_does_not_answer_is_named():
         simulator_process.stats(port)
 
 
-def test_the_ports_are_read_from_the_simulators_own_words():
+def test_the_ports_are_read_from_the_simulators_output():
     output = 'warming up\n{"half": \n{"port": 4010, "control_port": 4011, "host": "127.0.0.1"}\n'
     assert simulator_process.parse_ports(output) == simulator_process.SimulatorPorts(
         gateway=4010, control=4011

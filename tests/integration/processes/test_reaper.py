@@ -14,8 +14,7 @@ import pytest
 from position_sync_dagster.processes.child_process import ChildEndedError, ChildProcess
 from position_sync_dagster.processes.process_tree import MARKER, end_processes, find_marked
 from position_sync_dagster.processes.stop_request import block_stop_signals
-
-LIMIT_S = 30.0
+from tests.support.demo_program import GONE_S, wait_for
 
 FAMILY = textwrap.dedent(
     """
@@ -51,14 +50,6 @@ OWNER = textwrap.dedent(
     time.sleep(600)
     """
 )
-
-
-def wait_for(condition):
-    deadline = time.monotonic() + LIMIT_S
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "did not happen"
-        time.sleep(0.02)
-    return found
 
 
 @pytest.fixture
@@ -101,8 +92,9 @@ def start_owner(home) -> Iterator[Callable[..., subprocess.Popen]]:
                 stderr=subprocess.DEVNULL,
             )
         )
-        wait_for(lambda: ready(home))
-        wait_for(lambda: len(find_marked(home)) >= 6)  # the orphan starts its child beside "ready"
+        wait_for("the family is ready", lambda: ready(home))
+        # The orphan may start its child after the family is ready.
+        wait_for("all have started", lambda: len(find_marked(home)) >= 6)
         return owners[-1]
 
     yield start
@@ -116,8 +108,8 @@ def start_owner(home) -> Iterator[Callable[..., subprocess.Popen]]:
 def test_nothing_survives_its_owner(home, start_owner, sig, member):
     owner = start_owner(member)
     owner.send_signal(sig)
-    owner.wait(LIMIT_S)
-    wait_for(lambda: not find_marked(home))
+    owner.wait(GONE_S)
+    wait_for("nothing is left", lambda: not find_marked(home))
 
 
 def test_a_program_does_not_inherit_ignored_and_blocked_signals(home):
@@ -131,27 +123,27 @@ def test_a_program_does_not_inherit_ignored_and_blocked_signals(home):
             signal.signal(sig, handler)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, unblocked)
     with child:
-        wait_for(lambda: ready(home))  # it has checked its signals itself
+        wait_for("it has checked its signals", lambda: ready(home) or not child.running)
         child.check()
 
 
 def test_stop_ends_orphans_in_sessions_of_their_own(home):
-    with family(home, grace_s=LIMIT_S) as child:
-        wait_for(lambda: ready(home))
-        assert child.stop() < LIMIT_S, "nobody had to be killed"
+    with family(home, grace_s=GONE_S) as child:
+        wait_for("the family is ready", lambda: ready(home))
+        assert child.stop() < GONE_S, "nobody had to be killed"
     assert not find_marked(home)
 
 
 def test_a_process_that_ignores_the_interrupt_is_killed_after_the_grace_time(home):
     with family(home, "stubborn", grace_s=0.5) as child:
-        wait_for(lambda: ready(home))
+        wait_for("the family is ready", lambda: ready(home))
         assert child.stop() >= 0.5
     assert not find_marked(home)
 
 
 def test_when_a_program_ends_its_family_ends(home):
     with family(home, "ends") as child:
-        wait_for(lambda: not child.running)
+        wait_for("the child has ended", lambda: not child.running)
         assert not find_marked(home)
         with pytest.raises(ChildEndedError, match="ended with code 7") as raised:
             child.check()
@@ -163,16 +155,16 @@ def test_a_program_that_does_not_exist_is_named(home):
     with ChildProcess(
         "It", ["/no/such/program"], env=environment(home), cwd=home, log=home / "it.log"
     ) as child:
-        wait_for(lambda: not child.running)
+        wait_for("the child has ended", lambda: not child.running)
         with pytest.raises(ChildEndedError, match="/no/such/program cannot be started"):
             child.check()
 
 
 def test_a_killed_reaper_leaves_marked_processes_that_can_be_found(home):
     with family(home) as child:
-        wait_for(lambda: ready(home))
+        wait_for("the family is ready", lambda: ready(home))
         psutil.Process(child.pid).kill()
-        wait_for(lambda: not child.running)
+        wait_for("the child has ended", lambda: not child.running)
         assert find_marked(home)
         end_processes(lambda: find_marked(home), grace_s=1.0)
     assert not find_marked(home)
@@ -194,11 +186,11 @@ def test_one_child_can_outlive_another_by_holding_its_pipe(home):
         time.sleep(0.3)  # nothing to wait for: the first must not end
         assert first.running
         second.stop()
-        wait_for(lambda: not first.running)
+        wait_for("the first has ended", lambda: not first.running)
 
 
 def test_the_log_of_the_start_before_is_kept(home):
     for expected in (False, True):
         with family(home, "ends") as child:
-            wait_for(lambda: not child.running)
+            wait_for("the child has ended", lambda: not child.running)
         assert (home / "family.previous.log").exists() is expected

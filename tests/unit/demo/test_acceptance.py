@@ -1,4 +1,4 @@
-"""Whether the demo did what it promises."""
+"""The acceptance test of the demo, over rows made by hand."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -69,7 +69,7 @@ def test_each_leg_current_by_its_own_path_is_complete():
     assert is_complete(EXPECTED, coverage)
 
 
-def test_a_row_of_an_earlier_session_is_not_current():
+def test_a_row_of_an_earlier_run_is_not_current():
     coverage = count_coverage(
         EXPECTED, [*ROWS[:-1], row(10, Source.QUEUE, seconds=-1)], since=START
     )
@@ -87,20 +87,20 @@ def test_the_row_of_something_not_held_does_not_count():
     assert count_coverage(EXPECTED, [*ROWS, row(50, Source.QUEUE)], since=START).legs == 10
 
 
-def verdict(**changes):
-    given = {
+def figures_met(**changes):
+    arguments = {
         "coverage": count_coverage(EXPECTED, ROWS, since=START),
         "complete_after_s": 20.0,
         "limit_s": 60.0,
         "peak_lines": 2,
         "order_messages": 0,
     } | changes
-    coverage = given.pop("coverage")
-    return {f.name.strip(): f.met for f in evaluate(EXPECTED, coverage, **given)}
+    coverage = arguments.pop("coverage")
+    return {f.name.strip(): f.met for f in evaluate(EXPECTED, coverage, **arguments)}
 
 
-def test_all_is_met():
-    assert all(verdict().values())
+def test_all_figures_are_met():
+    assert all(figures_met().values())
 
 
 def test_each_figure_can_be_missed_alone():
@@ -114,4 +114,4 @@ def test_each_figure_can_be_missed_alone():
 
 
 def missed(**changes):
-    return [name for name, met in verdict(**changes).items() if not met]
+    return [name for name, met in figures_met(**changes).items() if not met]

@@ -1,4 +1,4 @@
-"""What a command prints."""
+"""Text and JSON that commands print."""
 
 import json
 from datetime import UTC, date, datetime, timedelta
@@ -77,7 +77,7 @@ def test_a_quantity_has_no_needless_decimals():
         (49 * 3600, "2 d 1 h"),
     ],
 )
-def test_a_length_of_time_is_told_in_its_own_unit(seconds, text):
+def test_a_length_of_time_has_the_unit_that_suits_it(seconds, text):
     assert duration(seconds) == text
 
 
@@ -96,8 +96,8 @@ def test_a_frozen_value_becomes_an_object():
         strategy_id=7,
         added_at=NOW,
     )
-    told = json.loads(as_json([leg]))[0]
-    assert told["right"] == "CALL"
-    assert told["expiry"] == date(2028, 12, 15).isoformat()
-    assert told["added_at"] == "2026-01-02T15:00:00+00:00"
-    assert told["quantity"] is None
+    printed = json.loads(as_json([leg]))[0]
+    assert printed["right"] == "CALL"
+    assert printed["expiry"] == date(2028, 12, 15).isoformat()
+    assert printed["added_at"] == "2026-01-02T15:00:00+00:00"
+    assert printed["quantity"] is None
