@@ -41,7 +41,7 @@ class ListByDefault(TyperGroup):
 
 app = typer.Typer(
     cls=ListByDefault,
-    help="The requests for positions to be valued. Without a command: `list`.",
+    help="List requests for position values, and retry failed ones. Without a command: `list`.",
 )
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from position_sync_dagster.lake import Lake
     from position_sync_dagster.settings import Settings
 
-app = typer.Typer(help="The legs of active strategies.", no_args_is_help=True)
+app = typer.Typer(help="List and change the legs of active strategies.", no_args_is_help=True)
 
 Conid = Annotated[str, typer.Argument(help="IB's contract id.")]
 
