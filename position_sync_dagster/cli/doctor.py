@@ -24,7 +24,7 @@ def doctor(
     json: Json = False,
     home: HomeFolder = None,
 ) -> None:
-    """Look for torn commits, which a loss of power can leave. The exit code is 1 if any is found."""
+    """Look for torn commits, which a power loss can leave. The exit code is 1 if any is found."""
     from position_sync_dagster.domain.clock import utc_now
     from position_sync_dagster.errors import LakeError
     from position_sync_dagster.lake import Lake
