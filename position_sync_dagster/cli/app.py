@@ -9,7 +9,7 @@ from position_sync_dagster.cli import (
     maintain,
     positions,
     queue,
-    run,
+    simulate,
     status,
     strategies,
 )
@@ -24,7 +24,7 @@ app = typer.Typer(
 )
 app.command("demo")(demo.demo)
 app.command("dev")(dev.dev)
-app.command("simulate")(run.simulate)
+app.command("simulate")(simulate.simulate)
 app.command("status")(status.status)
 app.command("positions")(positions.positions)
 app.command("doctor")(doctor.doctor)
