@@ -101,6 +101,7 @@ class JsonDisplay(Display):
             {"name": r.name.strip(), "wanted": r.wanted, "found": r.found, "met": r.met}
             for r in results
         ]
+        # Programs read this name and the names of its values.
         self._event("verdict", {"met": all(r.met for r in results), "figures": figures})
 
 

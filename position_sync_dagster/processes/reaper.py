@@ -5,7 +5,7 @@ reach only a part of the program. It reads a pipe of which only its owner holds 
 the owner ends in any way, also by `kill -9`, the pipe closes. Then, or when the program ends by
 itself, the reaper interrupts each process that came from the program, and kills it after a grace
 time. On Linux the reaper is the subreaper of them all, so that no process escapes by leading a
-session of its own or by losing its parent.
+process session of its own or by losing its parent.
 
 Run as `python -m position_sync_dagster.processes.reaper --owner-fd N --grace-s S -- PROGRAM ...`.
 """
