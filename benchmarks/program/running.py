@@ -15,7 +15,7 @@ import httpx
 import polars as pl
 
 from position_sync_dagster.processes.ports import any_free
-from position_sync_dagster.processes.process_tree import end, marked
+from position_sync_dagster.processes.process_tree import end_processes, find_marked
 
 PROGRAM = str(Path(sys.executable).with_name("position-sync"))
 ACCOUNT = "DUSIM0001"
@@ -59,9 +59,9 @@ class Running:
         began = time.monotonic()
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGINT)
-        while self.process.poll() is None or marked(str(self.home)):
+        while self.process.poll() is None or find_marked(self.home):
             if time.monotonic() - began > HANGS_S:
-                end(lambda: marked(str(self.home)), grace_s=0.0)
+                end_processes(lambda: find_marked(self.home), grace_s=0.0)
                 raise RuntimeError(f"It does not end: see {self._output.name}.")
             time.sleep(0.05)
         return time.monotonic() - began

@@ -1,15 +1,29 @@
-"""The command line, `position-sync`: one module a command."""
+"""The command line, `position-sync`: one module per command.
+
+Only the entry point uses `main`; nothing else of the package imports it. It may import every
+other package except `defs` and the gateway, and imports the heavy ones when a command runs.
+"""
 
 import sys
 
+RUN_UNTIL_STOPPED = ("demo", "dev")
+"""The commands that read the stop signals themselves, and then end their processes."""
+
 
 def main() -> None:
-    """Run the command line; an error of this package is a message and an exit code."""
+    """Run the command line. An error of this package becomes a message and an exit code."""
+    if sys.argv[1:2] and sys.argv[1] in RUN_UNTIL_STOPPED:
+        from position_sync_dagster.processes.stop_request import block_stop_signals
+
+        # Before the slow imports below, and until the process ends: a signal at any moment leads
+        # to the same end.
+        block_stop_signals()
+
     from position_sync_dagster.cli.app import app
-    from position_sync_dagster.cli.errors import tell
+    from position_sync_dagster.cli.errors import print_error
     from position_sync_dagster.errors import PositionSyncError
 
     try:
         app()
     except PositionSyncError as error:
-        sys.exit(tell(error))
+        sys.exit(print_error(error))

@@ -1,16 +1,18 @@
-"""The commands of `position-sync`, put together."""
+"""The application `position-sync` with all its commands."""
 
 import typer
 
 from position_sync_dagster.cli import (
+    demo,
+    dev,
     doctor,
     maintain,
     positions,
     queue,
-    run,
     status,
     strategies,
 )
+from position_sync_dagster.simulator.command_line import simulate
 
 app = typer.Typer(
     name="position-sync",
@@ -20,9 +22,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("demo")(run.demo)
-app.command("dev")(run.dev)
-app.command("simulate", **run.PASSED_ON)(run.simulate)
+app.command("demo")(demo.demo)
+app.command("dev")(dev.dev)
+app.command("simulate")(simulate)
 app.command("status")(status.status)
 app.command("positions")(positions.positions)
 app.command("doctor")(doctor.doctor)

@@ -1,28 +1,46 @@
-"""`dagster dev` for the user's own gateway, with a word when the gateway is not there."""
+"""The command `position-sync dev`: `dagster dev` for the user's own gateway."""
 
 import os
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
+import typer
+
+from position_sync_dagster.cli.options import EndWith
 from position_sync_dagster.errors import LakeError
 from position_sync_dagster.processes import dagster_dev, ports
-from position_sync_dagster.processes.child_process import Child
-from position_sync_dagster.processes.home import PROJECT, occupied
-from position_sync_dagster.processes.probe import Reach, advice, probe
+from position_sync_dagster.processes.checkout import PROJECT
+from position_sync_dagster.processes.child_process import ChildProcess
+from position_sync_dagster.processes.home_lock import exclusive_use
+from position_sync_dagster.processes.probe import ProbeResult, advice, probe
 from position_sync_dagster.processes.process_tree import MARKER
-from position_sync_dagster.processes.stop_request import Stop, Stopped
+from position_sync_dagster.processes.stop_request import StopRequest, StopRequested
 from position_sync_dagster.terminal.text import printable
 
 if TYPE_CHECKING:
     from position_sync_dagster.settings import Settings
 
-LOOK_INTERVAL_S = 5.0
+STARTING_INTERVAL_S = 1.0
+INTERVAL_S = 5.0
+"""Seconds between two reports, while the UI starts and afterwards."""
+
+
+def dev(
+    ui_port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the Dagster UI.")] = 3000,
+    end_with: EndWith = None,
+) -> None:
+    """Run Dagster against your own TWS or IB Gateway, as the settings say.
+
+    It runs until you stop it: with Ctrl-C, SIGTERM, or by closing the terminal. The exit code is
+    then 0.
+    """
+    sys.exit(run(ui_port=ui_port, end_with=end_with))
 
 
 def run(*, ui_port: int, end_with: int | None = None) -> int:
-    """Run until somebody ends it; give the exit code.
+    """Run `dagster dev` until a request to stop; return the exit code.
 
     Raises:
         SettingsError: A setting is malformed.
@@ -36,8 +54,8 @@ def run(*, ui_port: int, end_with: int | None = None) -> int:
     ports.require_free(ui_port, purpose="Dagster UI", option="--ui-port")
     dagster_home = Path(os.environ.get("DAGSTER_HOME") or PROJECT / "dagster_home").absolute()
     with (
-        Stop(end_with=end_with) as stop,
-        occupied(dagster_home, purpose="position-sync dev") as lock,
+        StopRequest(end_with=end_with) as stop,
+        exclusive_use(dagster_home, purpose="position-sync dev") as lock,
     ):
         try:
             with dagster_dev.start(
@@ -46,46 +64,46 @@ def run(*, ui_port: int, end_with: int | None = None) -> int:
                 ui_port=ui_port,
                 cwd=Path.cwd(),
                 log=None,
-                holds=[lock.fd],
+                inherited_fds=[lock.fd],
             ) as dagster:
                 watch(dagster, settings, ui_port, stop)
-        except Stopped as wish:
-            with suppress(Stopped):
-                say(f"Ended ({wish.reason}).")
+        except StopRequested as request:
+            with suppress(StopRequested):  # the terminal is closed
+                write_lines(f"Ended ({request.reason}).")
     return 0
 
 
-def watch(dagster: Child, settings: "Settings", ui_port: int, stop: Stop) -> None:
-    """Tell of what changes: the UI, the gateway, the stream's session.
+def watch(dagster: ChildProcess, settings: "Settings", ui_port: int, stop: StopRequest) -> None:
+    """Report each change: of the UI, of the gateway's port and of the gateway session.
 
     Raises:
-        Stopped: Somebody wants an end.
+        StopRequested: This process shall stop, or the terminal is closed.
         ChildEndedError: Dagster has ended.
     """
     serving = False
-    reach: Reach | None = None
+    gateway: ProbeResult | None = None
     session: str | None = None
     while True:
         dagster.check()
         if not serving and dagster_dev.is_serving(ui_port):
             serving = True
-            say(f"The Dagster UI is at {dagster_dev.address(ui_port)}")
-        if reach is not Reach.OPEN:  # a gateway that is there is not knocked at again
+            write_lines(f"The Dagster UI is at {dagster_dev.url(ui_port)}")
+        if gateway is not ProbeResult.OPEN:  # each probe is a connection that the gateway logs
             found = probe(settings.gateway_host, settings.gateway_port)
-            if found is not Reach.OPEN and found != reach:
-                say(advice(settings.gateway_host, settings.gateway_port, found))
-            elif found is Reach.OPEN and reach is not None:
-                say(f"Something listens at {settings.gateway_id} now.")
-            reach = found
-        told = session_told(settings)
-        if told != session and told is not None:
-            say(f"Gateway {settings.gateway_id}: {told}")
-        session = told
-        stop.pause(LOOK_INTERVAL_S if serving else 1.0)
+            if found is not ProbeResult.OPEN and found != gateway:
+                write_lines(advice(settings.gateway_host, settings.gateway_port, found))
+            elif found is ProbeResult.OPEN and gateway is not None:
+                write_lines(f"Something listens at {settings.gateway_id} now.")
+            gateway = found
+        state = session_state(settings)
+        if state != session and state is not None:
+            write_lines(f"Gateway {settings.gateway_id}: {state}")
+        session = state
+        stop.pause(INTERVAL_S if serving else STARTING_INTERVAL_S)
 
 
-def session_told(settings: "Settings") -> str | None:
-    """Give the session's state, with the reason where there is one."""
+def session_state(settings: "Settings") -> str | None:
+    """Return the state of the current gateway session and its reason, None without a session."""
     from position_sync_dagster.lake import Lake
 
     try:
@@ -97,15 +115,15 @@ def session_told(settings: "Settings") -> str | None:
     return f"{session.state} – {session.detail}" if session.detail else str(session.state)
 
 
-def say(text: str) -> None:
-    """Write lines that can be told from Dagster's own; a closed terminal is a wish to end.
+def write_lines(text: str) -> None:
+    """Write lines to stderr with a prefix that sets them apart from Dagster's own lines.
 
     Raises:
-        Stopped: Nobody reads any more.
+        StopRequested: The terminal is closed.
     """
     try:
         for line in text.splitlines():
             sys.stderr.write(f"position-sync: {printable(line)}\n")
         sys.stderr.flush()
     except OSError as error:
-        raise Stopped("the terminal is gone", 1) from error
+        raise StopRequested("the terminal is gone", 1) from error

@@ -1,4 +1,4 @@
-"""The command `position-sync doctor`: what a loss of power tore, and how it is put right."""
+"""The command `position-sync doctor`: find and repair commits that a power loss left torn."""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated
@@ -13,18 +13,18 @@ if TYPE_CHECKING:
     from position_sync_dagster.lake.recovery.repair import Repair
 
 SHOWN = 5
-"""Requests that are named on the terminal; JSON names all."""
+"""The number of requests named on the terminal. JSON names all."""
 
 
 def doctor(
     repair: Annotated[
         bool,
-        typer.Option("--repair", help="Take torn tables back to their last whole version."),
+        typer.Option("--repair", help="Restore each torn table to its last whole version."),
     ] = False,
     json: Json = False,
     home: HomeFolder = None,
 ) -> None:
-    """Look for torn commits, as a loss of power leaves them; 1 when something was found."""
+    """Look for torn commits, which a power loss can leave. The exit code is 1 if any is found."""
     from position_sync_dagster.domain.clock import utc_now
     from position_sync_dagster.errors import LakeError
     from position_sync_dagster.lake import Lake
@@ -55,7 +55,7 @@ def doctor(
 def as_data(
     found: "Iterable[Diagnosis]", repairs: "dict[str, Repair]", failures: dict[str, str]
 ) -> dict[str, object]:
-    """Give what was found and done as plain data."""
+    """Return the diagnoses and repairs as plain data."""
     listed = list(found)
     return {
         "healthy": all(one.healthy for one in listed),
@@ -85,7 +85,7 @@ def as_lines(
     *,
     repair: bool,
 ) -> list[str]:
-    """Give what was found and done as lines for a person."""
+    """Return the diagnoses and repairs as lines for a person."""
     lines: list[str] = []
     advise = False
     for one in found:
@@ -116,8 +116,8 @@ def _affected(one: "Diagnosis") -> list[str]:
             return []
         return ["no whole version is within reach of the log: restore the folder from a copy"]
     what = "its creation is" if one.whole_version == -1 else f"what came after {one.whole_version}"
-    told = [f"last whole version {one.whole_version}; {what} undone: {one.rows} rows can be read"]
+    lines = [f"last whole version {one.whole_version}; {what} undone: {one.rows} rows can be read"]
     if one.requests:
         more = f" and {len(one.requests) - SHOWN} more" if len(one.requests) > SHOWN else ""
-        told.append(f"requests affected: {', '.join(one.requests[:SHOWN])}{more}")
-    return told
+        lines.append(f"requests affected: {', '.join(one.requests[:SHOWN])}{more}")
+    return lines

@@ -1,4 +1,4 @@
-"""Errors as a person at a terminal, or a script, meets them."""
+"""Errors on the command line: a message for a person, an exit code for a script."""
 
 import sys
 
@@ -32,16 +32,16 @@ MISUSES = (
     UnknownLegError,
     UnknownRequestError,
 )
-"""What the caller can put right on the command line, in a file or in the environment."""
+"""Errors that the user can correct on the command line, in a file or in the environment."""
 
 
 def exit_code(error: PositionSyncError) -> int:
-    """Give 2 for what the caller can put right, else 1."""
+    """Return 2 for an error that the user can correct, else 1."""
     return MISUSED if isinstance(error, MISUSES) else FAILED
 
 
-def tell(error: PositionSyncError) -> int:
-    """Write the error to stderr, what happened and then the remedy; give the exit code."""
+def print_error(error: PositionSyncError) -> int:
+    """Print the error and its remedy to stderr; return the exit code."""
     for text in (f"position-sync: {error.what}", f"  {error.remedy}"):
         for line in text.splitlines():
             print(printable(line), file=sys.stderr)  # noqa: T201 - the command line's output

@@ -1,4 +1,4 @@
-"""The command `position-sync maintain`: fewer files, the same rows."""
+"""The command `position-sync maintain`: merge and delete files of the tables."""
 
 from position_sync_dagster.cli.options import HomeFolder, Json, existing, settings_for
 from position_sync_dagster.terminal.output import print_json, print_table
@@ -14,11 +14,11 @@ COLUMNS = {
 
 
 def maintain(json: Json = False, home: HomeFolder = None) -> None:
-    """Merge small files of each table, and delete what no version within the retention needs.
+    """Merge small files of each table, and delete files that no version in the retention needs.
 
-    Dagster does so every hour, while it runs. Writers and readers go on beside it. Told are the
-    files that were merged and deleted, the files and the version after it, and why a part was
-    left for the next time.
+    Dagster does this every hour while it runs. Other programs may read and write at the same
+    time. The output shows the number of files merged and deleted, the files and the version
+    afterwards, and why a part was skipped until the next time.
     """
     from position_sync_dagster.lake import Lake
 

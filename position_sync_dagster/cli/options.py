@@ -1,4 +1,4 @@
-"""Options that several commands share."""
+"""Options and settings that several commands share."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,16 +15,22 @@ HomeFolder = Annotated[
     typer.Option(
         "--home",
         metavar="FOLDER",
-        help="Use the settings and the tables of a demo's home, .demo for one.",
+        help="Use the settings and the tables of a demo's home, for example .demo.",
     ),
+]
+EndWith = Annotated[
+    int | None,
+    typer.Option("--end-with", hidden=True, help="End when this process is no longer the parent."),
 ]
 
 
 def existing(lake: "Lake") -> "Lake":
-    """Give the lake if it is there: a look must not make tables where somebody mistyped a path.
+    """Return the lake if it has tables.
+
+    A command that only reads must not create tables where somebody mistyped a path.
 
     Raises:
-        LakeError: There is none.
+        LakeError: There are no tables.
     """
     from position_sync_dagster.errors import LakeError
 
@@ -38,7 +44,7 @@ def existing(lake: "Lake") -> "Lake":
 
 
 def settings_for(home: Path | None) -> "Settings":
-    """Read the settings of a home, or, without one, those of the environment and `.env`.
+    """Read the settings of a home, or without a home those of the environment and `.env`.
 
     Raises:
         HomeError: There is no home at the path.
@@ -48,7 +54,8 @@ def settings_for(home: Path | None) -> "Settings":
 
     if home is None:
         return load_settings()
-    from position_sync_dagster.processes.home import Home, adopt_environment
+    from position_sync_dagster.processes.environment import adopt_environment
+    from position_sync_dagster.processes.home import Home
 
-    adopt_environment(Home.at(home).settings())
+    adopt_environment(Home.at(home).read_settings())
     return load_settings(_env_file=None)

@@ -1,4 +1,4 @@
-"""The command `position-sync positions`: the newest value of each position."""
+"""The command `position-sync positions`: the newest row of each position."""
 
 from typing import Annotated
 
@@ -28,11 +28,11 @@ COLUMNS = {
 
 def positions(
     strategy: Annotated[str | None, typer.Option(help="Only the legs of this strategy.")] = None,
-    closed: Annotated[bool, typer.Option("--closed", help="Also what is closed.")] = False,
+    closed: Annotated[bool, typer.Option("--closed", help="Show closed positions too.")] = False,
     json: Json = False,
     home: HomeFolder = None,
 ) -> None:
-    """Show the newest row of each position: its values, who wrote it, and how old it is."""
+    """Show the newest row of each position: its values, its source and its age."""
     from position_sync_dagster.domain.clock import utc_now
     from position_sync_dagster.lake import Lake
 

@@ -1,4 +1,4 @@
-"""The commands `position-sync queue …`: what waits, what failed, and another try for it."""
+"""The commands `position-sync queue …`: list requests, and retry those that failed."""
 
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -10,7 +10,7 @@ from typer.core import TyperGroup
 
 from position_sync_dagster.cli.options import HomeFolder, Json, existing, settings_for
 from position_sync_dagster.domain.request import QueueStatus
-from position_sync_dagster.terminal.output import print_json, print_noted
+from position_sync_dagster.terminal.output import print_json, print_table_with_notes
 from position_sync_dagster.terminal.text import age, duration, printable
 
 if TYPE_CHECKING:
@@ -29,10 +29,10 @@ COLUMNS = {
 
 
 class ListByDefault(TyperGroup):
-    """The group without a command's name is its command `list`."""
+    """A group that runs its command `list` if no command is named."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Put `list` before options that are not the group's own."""
+        """Put `list` before options that do not belong to the group."""
         own = ctx.help_option_names
         if not args or (args[0].startswith("-") and args[0] not in own):
             args = ["list", *args]
@@ -41,15 +41,15 @@ class ListByDefault(TyperGroup):
 
 app = typer.Typer(
     cls=ListByDefault,
-    help="The requests for positions to be valued. Without a command: `list`.",
+    help="List requests for position values, and retry failed ones. Without a command: `list`.",
 )
 
 
 def open_queue(home: HomeFolder) -> "SyncQueue":
-    """Give the queue of the lake that the settings name; a lake is not made.
+    """Return the queue of the lake in the settings, without creating tables.
 
     Raises:
-        LakeError: There is no lake.
+        LakeError: There are no tables.
     """
     from position_sync_dagster.lake import Lake
 
@@ -60,16 +60,16 @@ def open_queue(home: HomeFolder) -> "SyncQueue":
 def list_requests(
     status: Annotated[
         QueueStatus | None,
-        typer.Option(case_sensitive=False, help="Also the requests of this status."),
+        typer.Option(case_sensitive=False, help="Show the requests of this status too."),
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, help="Requests shown at most.")] = 50,
+    limit: Annotated[int, typer.Option(min=1, help="The highest number of requests to show.")] = 50,
     json: Json = False,
     home: HomeFolder = None,
 ) -> None:
-    """Count the requests by status and, with --status, show them with their error.
+    """Count the requests by status. With --status, show those requests and their errors.
 
-    Those that wait or are being valued come in the order of claims; those that ended, newest
-    first. The age counts from when the position was asked for.
+    PENDING and PROCESSING requests come in the order in which they are claimed, the others newest
+    first. The age counts from the creation of the request.
     """
     from position_sync_dagster.domain.clock import utc_now
 
@@ -102,15 +102,15 @@ def list_requests(
 
 
 def as_data(request: "QueuedPosition", now: datetime) -> dict[str, object]:
-    """Give a request as plain data; its lease token is nobody's but the worker's."""
+    """Return a request as plain data, without its lease token, which only its worker may know."""
     fields = asdict(request)
     del fields["lease_token"]
     return fields | {"age_s": (now - request.created_at).total_seconds()}
 
 
 def print_requests(requests: "Iterable[QueuedPosition]", now: datetime) -> None:
-    """Print requests as a table, the first line of an error below its request."""
-    print_noted(
+    """Print requests as a table, with the first line of its error below each."""
+    print_table_with_notes(
         COLUMNS,
         (
             (
@@ -131,7 +131,7 @@ def print_requests(requests: "Iterable[QueuedPosition]", now: datetime) -> None:
 
 
 def first_line(text: str) -> str:
-    r"""Give the first line that says something.
+    r"""Return the first line that is not empty.
 
     >>> first_line("\n  No value came.\nTraceback: ...")
     'No value came.'
@@ -143,46 +143,55 @@ def first_line(text: str) -> str:
 def retry_requests(
     request_ids: Annotated[
         list[str] | None,
-        typer.Argument(metavar="REQUEST_ID", help="As `queue --status FAILED` shows them."),
+        typer.Argument(metavar="REQUEST_ID", help="An id from `queue --status FAILED`."),
     ] = None,
-    every: Annotated[bool, typer.Option("--all", help="Each request that is FAILED.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="Retry all FAILED requests.")] = False,
     json: Json = False,
     home: HomeFolder = None,
 ) -> None:
-    """Put FAILED requests back to PENDING with fresh attempts: all that are named, or none.
+    """Put FAILED requests back to PENDING with fresh attempts: all named requests, or none.
 
-    Told is the id that stands for each. It is another one, and the request stays FAILED, where a
-    live request asks for the same position already.
+    If a live request for the same position exists already, the request stays FAILED. The output
+    then shows the id of the live one.
     """
     if bool(request_ids) == every:
         raise typer.BadParameter("Give either ids of requests or --all.")
     queue = open_queue(home)
-    stands = retry_all(queue) if every else retry(queue, request_ids or [])
+    live_ids = retry_all(queue) if every else retry(queue, request_ids or [])
     if json:
         print_json(
             [
-                {"request_id": asked, "stands_for_it": live, "put_back": asked == live}
-                for asked, live in stands.items()
+                {
+                    "request_id": request_id,
+                    "stands_for_it": live_id,
+                    "put_back": request_id == live_id,
+                }
+                for request_id, live_id in live_ids.items()
             ]
         )
         return
-    if not stands:
+    if not live_ids:
         typer.echo("No request is FAILED.")
-    for asked, live in stands.items():
+    for request_id, live_id in live_ids.items():
         typer.echo(
             printable(
-                f"{asked} is PENDING again."
-                if asked == live
-                else f"{asked} stays FAILED: {live} asks for the same position already."
+                f"{request_id} is PENDING again."
+                if request_id == live_id
+                else f"{request_id} stays FAILED: {live_id} asks for the same position already."
             )
         )
 
 
 def retry(queue: "SyncQueue", request_ids: Iterable[str]) -> dict[str, str]:
-    """Put FAILED requests back in one commit; give the id that stands for each, by its own.
+    """Put FAILED requests back in one commit.
+
+    Returns:
+        By id, the id of the live request for the same position. It is the same id for a request
+        that was put back.
 
     Raises:
-        UnknownRequestError, RequestStateError: One is not there, or not FAILED; none is changed.
+        UnknownRequestError: A request does not exist. None is changed.
+        RequestStateError: A request is not FAILED. None is changed.
     """
     from position_sync_dagster.errors import UnknownRequestError
 
@@ -197,7 +206,7 @@ def retry(queue: "SyncQueue", request_ids: Iterable[str]) -> dict[str, str]:
 
 
 def retry_all(queue: "SyncQueue") -> dict[str, str]:
-    """Put all FAILED requests back; one that somebody else puts back meanwhile is left out."""
+    """Put all FAILED requests back, except those that another program puts back meanwhile."""
     from position_sync_dagster.errors import RequestStateError
 
     while failed := queue.counts()[QueueStatus.FAILED]:
@@ -205,5 +214,5 @@ def retry_all(queue: "SyncQueue") -> dict[str, str]:
         try:
             return retry(queue, [request.request_id for request in requests])
         except RequestStateError:
-            continue  # the next look does not find it
+            continue  # the next read does not find it
     return {}

@@ -1,4 +1,4 @@
-"""The command `position-sync status`: one look at the whole."""
+"""The command `position-sync status`: the state of the whole system."""
 
 import typer
 
@@ -7,7 +7,7 @@ from position_sync_dagster.terminal.output import print_json
 
 
 def status(json: Json = False, home: HomeFolder = None) -> None:
-    """Show who owns the gateway, the lines, the queue and what was written last."""
+    """Show the owner of the gateway, the lines, the queue and the newest rows."""
     from position_sync_dagster.domain.clock import utc_now
     from position_sync_dagster.lake import Lake
     from position_sync_dagster.sync.reports.status import read_status

@@ -1,4 +1,4 @@
-"""The commands `position-sync strategies …`: which legs are active."""
+"""The commands `position-sync strategies …`: list and change the active legs."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from position_sync_dagster.lake import Lake
     from position_sync_dagster.settings import Settings
 
-app = typer.Typer(help="The legs of active strategies.", no_args_is_help=True)
+app = typer.Typer(help="List and change the legs of active strategies.", no_args_is_help=True)
 
 Conid = Annotated[str, typer.Argument(help="IB's contract id.")]
 
 
 def open_lake(settings: "Settings") -> "Lake":
-    """Give the lake of the settings, its tables made where they are not."""
+    """Return the lake of the settings; create the tables that do not exist."""
     from position_sync_dagster.lake import Lake
 
     lake = Lake.of(settings)
@@ -31,7 +31,7 @@ def open_lake(settings: "Settings") -> "Lake":
 
 
 def warn_of_file(settings: "Settings") -> None:
-    """Say that a strategies file will undo what is changed by hand."""
+    """Warn that the strategies file will undo a change by hand."""
     if settings.strategies_file is not None:
         typer.echo(
             f"The registry is kept equal to {settings.strategies_file}: its next materialization "
@@ -44,8 +44,8 @@ def warn_of_file(settings: "Settings") -> None:
 def list_legs(json: Json = False, home: HomeFolder = None) -> None:
     """List the active legs, each with its state.
 
-    ARMED: not held (is its conid right?). STREAMED: valued by the stream. OVERFLOW: held, and not
-    streamed at the moment, so that the queue values it.
+    ARMED: the leg is not held (is its conid right?). STREAMED: the stream values it. OVERFLOW: it
+    is held but not streamed at the moment, so the queue values it.
     """
     from position_sync_dagster.domain.clock import utc_now
     from position_sync_dagster.lake import Lake
@@ -70,7 +70,7 @@ def list_legs(json: Json = False, home: HomeFolder = None) -> None:
 
 
 def print_legs(legs: "Sequence[ActiveContract]", states: "Sequence[LegState]") -> None:
-    """Print legs, each with its state, as a table."""
+    """Print legs and their states as a table."""
     columns = {
         "strategy": "left",
         "state": "left",
@@ -112,14 +112,15 @@ def add_leg(
     strike: Annotated[str, typer.Option(help="In the contract's price unit.")],
     expiry: Annotated[str, typer.Option(help='As "20260220" or "2026-02-20".')],
     quantity: Annotated[
-        float | None, typer.Option(help="Signed contracts of this strategy; all if left out.")
+        float | None,
+        typer.Option(help="Signed number of contracts of this strategy. Default: all."),
     ] = None,
-    account: Annotated[str | None, typer.Option(help="Any account if left out.")] = None,
-    priority: Annotated[int, typer.Option(min=1, help="1 gets a line before 2.")] = 1,
+    account: Annotated[str | None, typer.Option(help="The account. Default: any.")] = None,
+    priority: Annotated[int, typer.Option(min=1, help="1 gets a market data line before 2.")] = 1,
     json: Json = False,
     home: HomeFolder = None,
 ) -> None:
-    """Make a leg active: it is streamed within seconds if it is held and a line is free."""
+    """Make a leg active. If it is held and a line is free, it streams within seconds."""
     from position_sync_dagster.domain.clock import utc_now
     from position_sync_dagster.domain.leg import make_leg
 
@@ -149,15 +150,15 @@ def add_leg(
 def remove_leg(
     conid: Conid,
     strategy: Annotated[
-        str | None, typer.Option(help="Needed only if several strategies hold the leg.")
+        str | None, typer.Option(help="The strategy, if several have the leg.")
     ] = None,
     account: Annotated[
-        str | None, typer.Option(help="Needed only if the strategy holds it in several.")
+        str | None, typer.Option(help="The account, if the strategy has the leg in several.")
     ] = None,
     json: Json = False,
     home: HomeFolder = None,
 ) -> None:
-    """End a leg's stay: it is valued by the queue again and its line becomes free."""
+    """Make a leg inactive: its line becomes free, and the queue values it again."""
     from position_sync_dagster.domain.instrument import parse_conid
 
     number = parse_conid(conid)
@@ -177,7 +178,7 @@ def import_file(
     json: Json = False,
     home: HomeFolder = None,
 ) -> None:
-    """Make the active legs equal to a strategies file; nothing changes if it has an error."""
+    """Make the active legs equal to a strategies file. If it has an error, nothing changes."""
     from position_sync_dagster.lake.registry.strategies_file import load_strategies
 
     legs = load_strategies(file, named_by="the path")

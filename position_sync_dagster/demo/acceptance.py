@@ -1,4 +1,7 @@
-"""Whether the demo did what it promises; pure."""
+"""The acceptance test of the demo: compare the rows in the tables with the positions held.
+
+Pure functions over values that `observation` reads.
+"""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -8,7 +11,7 @@ from position_sync_dagster.domain.leg import ActiveContract
 from position_sync_dagster.domain.update import PositionUpdate, Source
 
 TIME_LIMIT_S = 60.0
-"""A warm start has each leg's current row by then."""
+"""The time in which each leg must have a current row, for a start with existing tables."""
 
 Key = tuple[str, int]
 """Account and conid."""
@@ -16,27 +19,30 @@ Key = tuple[str, int]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expectation:
-    """What is held at the broker, and which part of it the registry has active."""
+    """The legs held at the broker, divided by the path that must value them."""
 
     streamed: frozenset[Key]
     queued: frozenset[Key]
 
     @property
     def legs(self) -> int:
-        """Count the legs held."""
+        """The number of legs held."""
         return len(self.streamed) + len(self.queued)
 
     @property
     def lines(self) -> int:
-        """Count the lines that streaming takes: one a conid."""
+        """The number of market data lines that the stream needs: one per conid."""
         return len({conid for _, conid in self.streamed})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Coverage:
-    """How many legs have a row of this session, by the path that wrote their newest one.
+    """The number of legs that have a row of this run, by the path that wrote the newest one.
 
-    A leg whose newest row came by the other path counts as `misrouted`.
+    Attributes:
+        streamed: Streamed legs whose newest row came from the stream.
+        queued: Queued legs whose newest row came from the queue.
+        misrouted: Legs whose newest row came from the other path.
     """
 
     streamed: int
@@ -45,13 +51,13 @@ class Coverage:
 
     @property
     def legs(self) -> int:
-        """Count the legs that have a current row, from whichever path."""
+        """The number of legs with a current row from either path."""
         return self.streamed + self.queued + self.misrouted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """One figure: what was wanted, what was found."""
+class AcceptanceResult:
+    """One figure of the acceptance test: the wanted value and the value found."""
 
     name: str
     wanted: str
@@ -59,18 +65,18 @@ class Finding:
     met: bool
 
 
-def expect(held: Iterable[Key], legs: Iterable[ActiveContract]) -> Expectation:
-    """Divide what is held by the registry: an active conid streams in each account."""
+def expect_paths(held: Iterable[Key], legs: Iterable[ActiveContract]) -> Expectation:
+    """Divide the legs held by the registry: an active conid streams in each account."""
     held = frozenset(held)
     active = {leg.conid for leg in legs if leg.removed_at is None}
     streamed = frozenset(key for key in held if key[1] in active)
     return Expectation(streamed=streamed, queued=held - streamed)
 
 
-def cover(
+def count_coverage(
     expectation: Expectation, latest: Iterable[PositionUpdate], *, since: datetime
 ) -> Coverage:
-    """Count the legs whose newest row was written since `since`."""
+    """Count the legs whose newest row was written at `since` or later."""
     current = {(row.account, row.conid): row.source for row in latest if row.timestamp >= since}
     streamed = sum(current.get(key) is Source.STREAM for key in expectation.streamed)
     queued = sum(current.get(key) is Source.QUEUE for key in expectation.queued)
@@ -79,13 +85,13 @@ def cover(
 
 
 def is_complete(expectation: Expectation, coverage: Coverage) -> bool:
-    """Tell whether each leg has a current row by its own path."""
+    """Return whether each leg has a current row from its own path."""
     return coverage.streamed == len(expectation.streamed) and coverage.queued == len(
         expectation.queued
     )
 
 
-def judge(
+def evaluate(
     expectation: Expectation,
     coverage: Coverage,
     *,
@@ -93,26 +99,33 @@ def judge(
     limit_s: float,
     peak_lines: int,
     order_messages: int,
-) -> tuple[Finding, ...]:
-    """Compare what was found with what the demo promises.
+) -> tuple[AcceptanceResult, ...]:
+    """Compare the figures of a run with the figures that the demo promises.
 
     Args:
-        complete_after_s: Seconds from the start until each leg had a current row; None: never.
-        limit_s: The time that was allowed.
-        peak_lines: The most lines that were in use at once, as the simulator counted.
+        complete_after_s: Seconds from the start until each leg had a current row; None if that
+            did not happen.
+        limit_s: The time allowed for it, in seconds.
+        peak_lines: The highest number of lines in use at once, as the simulator counted.
+        order_messages: The number of order messages that the simulator received.
     """
 
-    def count(name: str, wanted: int, found: int) -> Finding:
-        return Finding(name=name, wanted=str(wanted), found=str(found), met=wanted == found)
+    def count(name: str, wanted: int, found: int) -> AcceptanceResult:
+        return AcceptanceResult(
+            name=name, wanted=str(wanted), found=str(found), met=wanted == found
+        )
 
     in_time = complete_after_s is not None and complete_after_s <= limit_s
-    took = "not complete" if complete_after_s is None else f"{complete_after_s:.1f} s"
+    duration = "not complete" if complete_after_s is None else f"{complete_after_s:.1f} s"
     return (
         count("legs with a current row", expectation.legs, coverage.legs),
         count("  by STREAM", len(expectation.streamed), coverage.streamed),
         count("  by QUEUE", len(expectation.queued), coverage.queued),
-        Finding(
-            name="all current after", wanted=f"at most {limit_s:.0f} s", found=took, met=in_time
+        AcceptanceResult(
+            name="all current after",
+            wanted=f"at most {limit_s:.0f} s",
+            found=duration,
+            met=in_time,
         ),
         count("peak of market data lines", expectation.lines, peak_lines),
         count("order messages at the broker", 0, order_messages),

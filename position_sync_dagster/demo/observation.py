@@ -1,16 +1,16 @@
-"""What the tables and the simulator say of a running demo."""
+"""Read the state of a running demo from the tables and from the simulator."""
 
 from datetime import datetime
 
 from position_sync_dagster.demo import simulator_process
 from position_sync_dagster.demo.acceptance import (
+    AcceptanceResult,
     Coverage,
     Expectation,
-    Finding,
-    cover,
-    expect,
+    count_coverage,
+    evaluate,
+    expect_paths,
     is_complete,
-    judge,
 )
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.lake import Lake
@@ -18,12 +18,14 @@ from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.reports.status import Status, read_status
 
 
-class Watch:
-    """Look at a demo, again and again.
+class Observer:
+    """Reads the state of one run of the demo.
 
     Args:
-        control_port: Of the simulator, which knows what is held.
-        since: Rows from before are of an earlier session.
+        lake: The tables.
+        settings: The settings of the demo's home.
+        control_port: The control port of the simulator, which knows the positions held.
+        since: The start of the run. Older rows belong to an earlier run.
     """
 
     def __init__(
@@ -34,28 +36,28 @@ class Watch:
         self._control_port = control_port
         self._since = since
         self.complete_after_s: float | None = None
-        """Seconds from the start until each leg had a current row; None: not yet."""
+        """Seconds from the start until each leg had a current row; None until then."""
 
     def status(self) -> Status:
-        """Read how things stand."""
+        """Read the status, as `position-sync status` shows it."""
         return read_status(self._lake, self._settings, utc_now())
 
-    def look(self) -> tuple[Expectation, Coverage]:
-        """Compare what is held with the rows of this session."""
+    def coverage(self) -> tuple[Expectation, Coverage]:
+        """Compare the positions held with the rows of this run."""
         legs = self._lake.registry.sync.get_all_active()
         latest = self._lake.updates.sync.latest_updates()
         now = utc_now()
-        expectation = expect(simulator_process.held(self._control_port), legs)
-        coverage = cover(expectation, latest, since=self._since)
+        expectation = expect_paths(simulator_process.held(self._control_port), legs)
+        coverage = count_coverage(expectation, latest, since=self._since)
         if self.complete_after_s is None and is_complete(expectation, coverage):
             self.complete_after_s = (now - self._since).total_seconds()
         return expectation, coverage
 
-    def judge(self, *, limit_s: float) -> tuple[Finding, ...]:
-        """Look for a last time, and compare with what the demo promises."""
-        expectation, coverage = self.look()
+    def acceptance(self, *, limit_s: float) -> tuple[AcceptanceResult, ...]:
+        """Read the tables a last time, and return the results of the acceptance test."""
+        expectation, coverage = self.coverage()
         counts = simulator_process.stats(self._control_port)
-        return judge(
+        return evaluate(
             expectation,
             coverage,
             complete_after_s=self.complete_after_s,

@@ -7,23 +7,23 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from position_sync_dagster.errors import PositionSyncError
-from position_sync_dagster.processes.child_process import Child
+from position_sync_dagster.processes.child_process import ChildProcess
 from position_sync_dagster.processes.local_http import get_json
 from position_sync_dagster.processes.ports import LOOPBACK
-from position_sync_dagster.processes.stop_request import Stop
+from position_sync_dagster.processes.stop_request import StopRequest
 
-READY_S = 20.0
+READY_TIMEOUT_S = 20.0
 GRACE_S = 1.0
 POLL_S = 0.05
-ANSWER_S = 5.0
+ANSWER_TIMEOUT_S = 5.0
 
 
-class SimulatorError(PositionSyncError):
-    """The simulator did not start or does not answer."""
+class SimulatorProcessError(PositionSyncError):
+    """The simulator did not start, or it does not answer."""
 
 
-class Ports(NamedTuple):
-    """Where the simulator listens."""
+class SimulatorPorts(NamedTuple):
+    """The ports at which the simulator listens."""
 
     gateway: int
     control: int
@@ -31,76 +31,84 @@ class Ports(NamedTuple):
 
 def start(
     *, env: Mapping[str, str], cwd: Path, log: Path, port: int, control_port: int, lock_fd: int
-) -> Child:
-    """Start the simulator with the demo's book; port 0 takes any free one."""
+) -> ChildProcess:
+    """Start the simulator with the demo's book. Port 0 takes any free port."""
     command = [sys.executable, "-m", "position_sync_dagster.simulator", "--book", "demo"]
     command += ["--host", LOOPBACK, "--port", str(port), "--control-port", str(control_port)]
-    return Child(
-        "The simulator", command, env=env, cwd=cwd, log=log, grace_s=GRACE_S, holds=[lock_fd]
+    return ChildProcess(
+        "The simulator",
+        command,
+        env=env,
+        cwd=cwd,
+        log=log,
+        grace_s=GRACE_S,
+        inherited_fds=[lock_fd],
     )
 
 
-def wait_until_ready(child: Child, stop: Stop, *, timeout_s: float = READY_S) -> Ports:
-    """Wait for the line with which the simulator says where it listens.
+def wait_until_ready(
+    child: ChildProcess, stop: StopRequest, *, timeout_s: float = READY_TIMEOUT_S
+) -> SimulatorPorts:
+    """Wait until the simulator has printed its ports, and return them.
 
     Raises:
-        ChildEndedError: It ended instead.
-        SimulatorError: It did not say so in time.
-        Stopped: Somebody wants an end.
+        ChildEndedError: The simulator has ended.
+        SimulatorProcessError: The simulator did not print its ports in time.
+        StopRequested: This process shall stop.
     """
     for _ in range(round(timeout_s / POLL_S)):
-        ports = ports_said(child.tail(lines=50))
+        ports = parse_ports(child.tail(lines=50))
         if ports:
             return ports
         child.check()
         stop.pause(POLL_S)
-    raise SimulatorError(
+    raise SimulatorProcessError(
         f"The simulator was not ready after {timeout_s:.0f} s.", remedy=f"See {child.log}."
     )
 
 
-def ports_said(output: str) -> Ports | None:
-    """Find the ports in the simulator's output.
+def parse_ports(output: str) -> SimulatorPorts | None:
+    """Return the ports from the simulator's output, None if it has not printed them yet.
 
-    >>> ports_said('{"port": 4010, "control_port": 4011}')
-    Ports(gateway=4010, control=4011)
+    >>> parse_ports('{"port": 4010, "control_port": 4011}')
+    SimulatorPorts(gateway=4010, control=4011)
     """
     for line in output.splitlines():
         if line.startswith("{"):
             try:
-                said = json.loads(line)
+                values = json.loads(line)
             except ValueError:
                 continue
-            if said.get("port") and said.get("control_port"):
-                return Ports(gateway=said["port"], control=said["control_port"])
+            if values.get("port") and values.get("control_port"):
+                return SimulatorPorts(gateway=values["port"], control=values["control_port"])
     return None
 
 
 def stats(control_port: int) -> dict[str, Any]:
-    """Ask the control port for its counts.
+    """Read the simulator's counts from its control port.
 
     Raises:
-        SimulatorError: It does not answer.
+        SimulatorProcessError: The simulator does not answer.
     """
-    counts: dict[str, Any] = _ask(control_port, "/stats")
+    counts: dict[str, Any] = _get(control_port, "/stats")
     return counts
 
 
 def held(control_port: int) -> frozenset[tuple[str, int]]:
-    """Ask the control port for what is held now, as (account, conid).
+    """Read the positions held from the control port, each as (account, conid).
 
     Raises:
-        SimulatorError: It does not answer.
+        SimulatorProcessError: The simulator does not answer.
     """
-    rows = _ask(control_port, "/positions")
+    rows = _get(control_port, "/positions")
     return frozenset((row["account"], row["conid"]) for row in rows if row["quantity"])
 
 
-def _ask(control_port: int, path: str) -> Any:
+def _get(control_port: int, path: str) -> Any:
     try:
-        return get_json(control_port, path, timeout_s=ANSWER_S)
+        return get_json(control_port, path, timeout_s=ANSWER_TIMEOUT_S)
     except (OSError, ValueError) as error:
-        raise SimulatorError(
+        raise SimulatorProcessError(
             f"The simulator's control port {control_port} does not answer: {error}.",
             remedy="See the simulator's log.",
         ) from error

@@ -1,4 +1,4 @@
-"""A child: one program under a keeper, as its owner sees it."""
+"""A child process: one program under a reaper, from the owner's side."""
 
 import os
 import subprocess
@@ -12,33 +12,26 @@ from typing import BinaryIO, Self
 from position_sync_dagster.errors import PositionSyncError
 
 KILL_MARGIN_S = 2.0
-"""How long past its grace time the keeper itself may take before it is killed."""
+"""Seconds after the grace time in which the reaper must end, before it is killed itself."""
 
 
 class ChildEndedError(PositionSyncError):
     """A program that should run has ended."""
 
 
-def fresh(log: Path) -> BinaryIO:
-    """Open an empty log file; what it held goes to the same name with `.previous`."""
-    if log.exists():
-        log.replace(log.with_name(f"{log.stem}.previous{log.suffix}"))
-    return log.open("wb")
-
-
-class Child:
-    """A program started under a keeper; it ends with its owner, however that one ends.
+class ChildProcess:
+    """A program under a reaper. It ends when its owner ends, also when the owner is killed.
 
     Args:
-        name: For messages.
-        command: Program and arguments.
+        name: The name of the program in messages.
+        command: The program and its arguments.
         env: The whole environment.
-        cwd: Working directory.
-        log: File that takes its output, the one before kept beside it; None leaves the output
-            on this terminal.
+        cwd: The working directory.
+        log: The file for the program's output. The file of the start before is kept beside it.
+            None leaves the output on this terminal.
         grace_s: Seconds between the interrupt and the kill.
-        holds: File descriptors that stay open until the program has ended: the lock of a home,
-            or the pipe of another child, which then ends after this one.
+        inherited_fds: File descriptors that stay open until the program has ended: the lock of a
+            home, or the `pipe_fd` of another child, which then ends after this one.
     """
 
     def __init__(
@@ -50,25 +43,25 @@ class Child:
         cwd: Path,
         log: Path | None = None,
         grace_s: float = 3.5,
-        holds: Sequence[int] = (),
+        inherited_fds: Sequence[int] = (),
     ) -> None:
         self.name = name
         self.log = log
         self.grace_s = grace_s
         owner_fd, self.pipe_fd = os.pipe()
-        self._open = True
-        keeper = [sys.executable, "-m", "position_sync_dagster.processes.reaper"]
-        keeper += ["--owner-fd", str(owner_fd), "--grace-s", str(grace_s), "--", *command]
-        output = fresh(log) if log else None
+        self._pipe_open = True
+        reaper = [sys.executable, "-m", "position_sync_dagster.processes.reaper"]
+        reaper += ["--owner-fd", str(owner_fd), "--grace-s", str(grace_s), "--", *command]
+        output = open_log(log) if log else None
         try:
-            self._keeper = subprocess.Popen(  # noqa: S603 - our own module, no shell
-                keeper,
+            self._reaper = subprocess.Popen(  # noqa: S603 - our own module, no shell
+                reaper,
                 env=dict(env),
                 cwd=cwd,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT if output else None,
-                pass_fds=(owner_fd, *holds),
+                pass_fds=(owner_fd, *inherited_fds),
                 start_new_session=True,
             )
         except BaseException:
@@ -81,51 +74,51 @@ class Child:
 
     @property
     def pid(self) -> int:
-        """Give the keeper's process id, which leads the child's session."""
-        return self._keeper.pid
+        """The process id of the reaper, which leads the program's process session."""
+        return self._reaper.pid
 
     @property
     def running(self) -> bool:
-        """Tell whether the program (or its keeper, ending it) still runs."""
-        return self._keeper.poll() is None
+        """Whether the program, or the reaper that is ending it, still runs."""
+        return self._reaper.poll() is None
 
     def check(self) -> None:
-        """Raise if the program has ended.
+        """Raise an error if the program has ended.
 
         Raises:
-            ChildEndedError: It has; the message shows the end of its output.
+            ChildEndedError: The program has ended. The message shows the end of its output.
         """
         if self.running:
             return
         tail = self.tail()
         raise ChildEndedError(
-            f"{self.name} has ended with code {self._keeper.returncode}."
-            + (f" Its last words:\n{tail}\n" if tail else ""),
+            f"{self.name} has ended with code {self._reaper.returncode}."
+            + (f" Its last output:\n{tail}\n" if tail else ""),
             remedy=f"See {self.log}." if self.log else "See its output above.",
         )
 
     def tail(self, lines: int = 8) -> str:
-        """Give the end of the log."""
+        """Return the last lines of the log."""
         if self.log is None or not self.log.exists():
             return ""
         text = self.log.read_text(encoding="utf-8", errors="replace")
         return "\n".join(text.splitlines()[-lines:])
 
-    def let_go(self) -> None:
-        """Ask the keeper to end everything; return at once."""
-        if self._open:
-            self._open = False
+    def request_end(self) -> None:
+        """Request the reaper to end everything, and return at once."""
+        if self._pipe_open:
+            self._pipe_open = False
             os.close(self.pipe_fd)
 
     def stop(self) -> float:
-        """End the program and all that came from it; give the seconds that it took."""
+        """End the program and every process that came from it; return the seconds it took."""
         started = time.monotonic()
-        self.let_go()
+        self.request_end()
         try:
-            self._keeper.wait(self.grace_s + KILL_MARGIN_S)
+            self._reaper.wait(self.grace_s + KILL_MARGIN_S)
         except subprocess.TimeoutExpired:
-            self._keeper.kill()
-            self._keeper.wait()
+            self._reaper.kill()
+            self._reaper.wait()
         return time.monotonic() - started
 
     def __enter__(self) -> Self:
@@ -138,3 +131,10 @@ class Child:
         trace: TracebackType | None,
     ) -> None:
         self.stop()
+
+
+def open_log(log: Path) -> BinaryIO:
+    """Open an empty log file. An existing one is renamed to `<name>.previous.<suffix>` before."""
+    if log.exists():
+        log.replace(log.with_name(f"{log.stem}.previous{log.suffix}"))
+    return log.open("wb")

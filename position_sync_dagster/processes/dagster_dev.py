@@ -4,14 +4,17 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from position_sync_dagster.processes.child_process import Child
-from position_sync_dagster.processes.home import workspace_file
+from position_sync_dagster.processes.checkout import WORKSPACE_FILE
+from position_sync_dagster.processes.child_process import ChildProcess
 from position_sync_dagster.processes.local_http import get_json
 from position_sync_dagster.processes.ports import LOOPBACK
 
 GRACE_S = 3.0
-"""Interrupted, the stream ends its session and `dagster dev` itself ends within 2 s; its code
-servers stay for as long as they have a run's process, and only they are killed."""
+"""Seconds between the interrupt and the kill.
+
+After the interrupt the stream closes its gateway session, and `dagster dev` itself ends, within
+2 s. Its code servers wait as long as they have a run's process; only these have to be killed.
+"""
 
 
 def start(
@@ -21,36 +24,40 @@ def start(
     ui_port: int,
     cwd: Path,
     log: Path | None,
-    holds: Sequence[int],
-) -> Child:
+    inherited_fds: Sequence[int],
+) -> ChildProcess:
     """Start `dagster dev` on 127.0.0.1 with the project's workspace.
 
     Args:
-        env: The whole environment, but for DAGSTER_HOME.
+        env: The whole environment, without DAGSTER_HOME.
         dagster_home: An absolute path.
-        log, holds: As for `Child`.
+        log: As for `ChildProcess`.
+        inherited_fds: As for `ChildProcess`.
     """
-    command = [sys.executable, "-m", "dagster", "dev", "--workspace", str(workspace_file())]
+    command = [sys.executable, "-m", "dagster", "dev", "--workspace", str(WORKSPACE_FILE)]
     command += ["--host", LOOPBACK, "--port", str(ui_port)]
-    return Child(
+    return ChildProcess(
         "dagster dev",
         command,
         env={**env, "DAGSTER_HOME": str(dagster_home)},
         cwd=cwd,
         log=log,
         grace_s=GRACE_S,
-        holds=holds,
+        inherited_fds=inherited_fds,
     )
 
 
 def is_serving(ui_port: int, *, timeout_s: float = 1.0) -> bool:
-    """Tell whether the UI answers; "Serving" in its output comes before a bind error."""
+    """Return whether the UI answers.
+
+    The text "Serving" in Dagster's output is no proof: it comes before an error to bind the port.
+    """
     try:
         return "dagster_version" in get_json(ui_port, "/server_info", timeout_s=timeout_s)
     except (OSError, ValueError):
         return False
 
 
-def address(ui_port: int) -> str:
-    """Give the UI's address."""
+def url(ui_port: int) -> str:
+    """Return the address of the UI."""
     return f"http://{LOOPBACK}:{ui_port}"

@@ -1,33 +1,40 @@
-"""The lock of a home: one `dagster dev` in it at a time.
+"""The lock of a home: only one `dagster dev` runs in it at a time.
 
-It is an advisory lock on an open file. Each keeper that was started under it holds the same
-open file, so that the home stays locked until the last process of it has ended, even when the
-owner was killed.
+It is an advisory lock (`flock`) on an open file. Each reaper that was started under it holds the
+same open file. So the home stays locked until the last of its processes has ended, also when the
+owner was killed. The package filelock cannot do this: its release unlocks the file for all
+processes that share it.
 """
 
 import fcntl
 import json
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
 
 from position_sync_dagster.errors import PositionSyncError
+from position_sync_dagster.processes.home import HomeError
+from position_sync_dagster.processes.process_tree import end_processes, find_marked
 
-NAME = ".lock"
+LOCK_FILE = ".lock"
 POLL_S = 0.1
+LEFTOVER_GRACE_S = 1.0
+"""Seconds between the interrupt and the kill of processes that an earlier owner left."""
 
 
 class HomeInUseError(PositionSyncError):
-    """Another process runs in the home."""
+    """Another process uses the home."""
 
 
 class HomeLock:
-    """The lock of the folder `home`; taken with `acquire`.
+    """The lock of the folder `home`. `acquire` takes it.
 
     Args:
-        purpose: What the holder is, for the message that another one shows.
+        purpose: The name of the holder, for the message that another process shows.
     """
 
     def __init__(self, home: Path, *, purpose: str) -> None:
@@ -37,18 +44,18 @@ class HomeLock:
 
     @property
     def fd(self) -> int:
-        """Give the file descriptor; the lock is held while any copy of it is open."""
+        """The file descriptor. The lock is held while any copy of it is open."""
         if self._fd is None:
             raise RuntimeError("The lock is not held.")
         return self._fd
 
     def acquire(self, *, wait_s: float = 10.0) -> None:
-        """Take the lock; wait for the processes of an owner that is gone already.
+        """Take the lock. If its owner has ended, wait for the owner's processes to end.
 
         Raises:
             HomeInUseError: A living process holds it, or it was not free after `wait_s`.
         """
-        fd = os.open(self._home / NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        fd = os.open(self._home / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         deadline = time.monotonic() + wait_s
         while True:
             try:
@@ -60,37 +67,64 @@ class HomeLock:
                     time.sleep(POLL_S)
                     continue
                 os.close(fd)
-                who = holder or "processes of a session that has ended"
+                user = holder or "processes whose owner has ended"
                 raise HomeInUseError(
-                    f"The home {self._home} is in use by {who}.",
+                    f"The home {self._home} is in use by {user}.",
                     remedy="End it first, or choose another home.",
                 ) from None
         os.ftruncate(fd, 0)
-        os.pwrite(fd, described(self._purpose), 0)
+        os.pwrite(fd, holder_record(self._purpose), 0)
         self._fd = fd
 
     def release(self) -> None:
-        """Let go of this process's copy."""
+        """Close this process's copy of the lock."""
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None
 
 
-def described(purpose: str) -> bytes:
-    """Say who holds the lock, for a person and for `living_holder`."""
-    me = psutil.Process()
-    return json.dumps({"purpose": purpose, "pid": me.pid, "started": me.create_time()}).encode()
+@contextmanager
+def exclusive_use(home: Path, *, purpose: str) -> Iterator[HomeLock]:
+    """Hold the lock of the folder `home`; end its leftover processes before and after.
+
+    Raises:
+        HomeInUseError: Another living process holds the lock.
+        HomeError: The folder cannot be created or written.
+    """
+    lock = HomeLock(home, purpose=purpose)
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except OSError as error:
+        raise HomeError(
+            f"The home {home} cannot be written: {error.strerror}.",
+            remedy="Choose a folder that you can write.",
+        ) from error
+    try:
+        end_processes(lambda: find_marked(home), grace_s=LEFTOVER_GRACE_S)
+        yield lock
+    finally:
+        end_processes(lambda: find_marked(home), grace_s=LEFTOVER_GRACE_S)
+        lock.release()
+
+
+def holder_record(purpose: str) -> bytes:
+    """Return the content of the lock file: the holder's purpose and process, as JSON."""
+    process = psutil.Process()
+    return json.dumps(
+        {"purpose": purpose, "pid": process.pid, "started": process.create_time()}
+    ).encode()
 
 
 def living_holder(content: bytes) -> str | None:
-    """Name the holder that a lock file tells of, if it still runs."""
+    """Return a description of the holder in a lock file's content, None if it has ended."""
     try:
-        told = json.loads(content)
-        process = psutil.Process(told["pid"])
-        if abs(process.create_time() - told["started"]) > 1.0:
+        record = json.loads(content)
+        process = psutil.Process(record["pid"])
+        if abs(process.create_time() - record["started"]) > 1.0:
             return None
         if process.status() == psutil.STATUS_ZOMBIE:
             return None
     except (ValueError, KeyError, TypeError, psutil.Error):
         return None
-    return f"{told.get('purpose', 'a process')} (process {told['pid']})"
+    return f"{record.get('purpose', 'a process')} (process {record['pid']})"

@@ -1,4 +1,4 @@
-"""JSON from a server on this machine; a proxy in the environment is not asked."""
+"""Read JSON from an HTTP server on this machine, without a proxy that the environment names."""
 
 import http.client
 import json
@@ -8,11 +8,11 @@ from position_sync_dagster.processes.ports import LOOPBACK
 
 
 def get_json(port: int, path: str, *, timeout_s: float = 2.0) -> Any:
-    """Give what a server on 127.0.0.1 answers.
+    """Return the JSON value that the server on 127.0.0.1 answers with.
 
     Raises:
-        OSError: It does not answer, or not with success.
-        ValueError: The answer is no JSON.
+        OSError: The server does not answer, or not with status 200.
+        ValueError: The answer is not JSON.
     """
     connection = http.client.HTTPConnection(LOOPBACK, port, timeout=timeout_s)
     try:

@@ -1,4 +1,4 @@
-"""Ports on 127.0.0.1: which are free."""
+"""Free and taken TCP ports on 127.0.0.1."""
 
 import errno
 import socket
@@ -7,7 +7,7 @@ from position_sync_dagster.errors import PositionSyncError
 
 LOOPBACK = "127.0.0.1"
 NEXT_PORTS = 50
-"""How many ports after the wanted one are tried."""
+"""The number of ports that `first_free` tries."""
 
 
 class PortTakenError(PositionSyncError):
@@ -15,7 +15,7 @@ class PortTakenError(PositionSyncError):
 
 
 def is_free(port: int) -> bool:
-    """Tell whether a server could listen at `port` now."""
+    """Return whether a server could listen at `port` now."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -29,7 +29,7 @@ def is_free(port: int) -> bool:
 
 
 def any_free() -> int:
-    """Give a port that is free now."""
+    """Return a port that is free now."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.bind((LOOPBACK, 0))
         port: int = probe.getsockname()[1]
@@ -37,10 +37,10 @@ def any_free() -> int:
 
 
 def require_free(port: int, *, purpose: str, option: str) -> int:
-    """Give `port` if it is free.
+    """Return `port` if it is free.
 
     Raises:
-        PortTakenError: It is not; the message names its purpose and the option to change it.
+        PortTakenError: It is taken. The message names its purpose and the option that changes it.
     """
     if is_free(port):
         return port
@@ -51,10 +51,10 @@ def require_free(port: int, *, purpose: str, option: str) -> int:
 
 
 def first_free(wanted: int) -> int:
-    """Give `wanted`, or the next port after it that is free.
+    """Return `wanted`, or the next port after it that is free.
 
     Raises:
-        PortTakenError: None of the next ones is.
+        PortTakenError: The next ports are all taken.
     """
     for port in range(wanted, min(wanted + NEXT_PORTS, 65536)):
         if is_free(port):

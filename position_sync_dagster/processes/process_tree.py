@@ -1,10 +1,11 @@
-"""The processes of a home: found by their marker, their parent or their group, and ended."""
+"""Find the processes of a home, by their marker, their parent or their group, and end them."""
 
 import os
 import signal
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from pathlib import Path
 
 import psutil
 
@@ -31,20 +32,20 @@ def in_group(group: int) -> list[psutil.Process]:
     return [process for process in found if is_running(process)]
 
 
-def marked(home: str) -> list[psutil.Process]:
-    """List the living processes that were launched from `home`, without this one."""
+def find_marked(home: Path) -> list[psutil.Process]:
+    """List the living processes that carry the marker of `home`, without this one."""
     found = []
     for process in psutil.process_iter():
         if process.pid == os.getpid():
             continue
         with suppress(psutil.Error, OSError):
-            if process.environ().get(MARKER) == home and is_running(process):
+            if process.environ().get(MARKER) == str(home) and is_running(process):
                 found.append(process)
     return found
 
 
 def is_running(process: psutil.Process) -> bool:
-    """Tell whether the process still runs; a zombie does not."""
+    """Return whether the process still runs. A zombie does not."""
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -52,46 +53,46 @@ def is_running(process: psutil.Process) -> bool:
 
 
 def send(processes: Iterable[psutil.Process], sig: signal.Signals) -> None:
-    """Send a signal to each; one that has ended meanwhile is no error."""
+    """Send a signal to each process that still exists."""
     for process in processes:
         with suppress(psutil.NoSuchProcess):
             process.send_signal(sig)
 
 
-def end(
+def end_processes(
     find: Callable[[], list[psutil.Process]],
     *,
     grace_s: float,
     poll_s: float = 0.05,
     after_poll: Callable[[], object] = lambda: None,
 ) -> list[str]:
-    """End all that `find` gives: an interrupt to each, once, and a kill after `grace_s`.
+    """End all processes that `find` returns: interrupt each once, and kill it after `grace_s`.
 
     Args:
-        find: Gives the processes that still run; asked again until there is none, because a
-            process that is asked to end may start others on its way.
-        after_poll: Called after each look, for a caller that has children to reap.
+        find: Returns the processes that still run. It is called until it returns none, because a
+            process that is ending may start others.
+        after_poll: Called after each call of `find`, for a caller that must reap its children.
 
     Returns:
-        Those that had to be killed, each as its id and the start of its command line.
+        The processes that had to be killed, each as its id and the start of its command line.
     """
-    asked: set[psutil.Process] = set()
+    interrupted: set[psutil.Process] = set()
     killed: dict[psutil.Process, str] = {}
     deadline = time.monotonic() + grace_s
-    while left := find():
+    while remaining := find():
         if time.monotonic() < deadline:
-            send(set(left) - asked, signal.SIGINT)
-            asked.update(left)
+            send(set(remaining) - interrupted, signal.SIGINT)
+            interrupted.update(remaining)
         else:
-            killed = {process: described(process) for process in left} | killed
-            send(left, signal.SIGKILL)
+            killed = {process: describe(process) for process in remaining} | killed
+            send(remaining, signal.SIGKILL)
         time.sleep(poll_s)
         after_poll()
     return list(killed.values())
 
 
-def described(process: psutil.Process) -> str:
-    """Give a process's id and the start of its command line."""
+def describe(process: psutil.Process) -> str:
+    """Return a process's id and the start of its command line."""
     try:
         return f"{process.pid} ({' '.join(process.cmdline())[:80]})"
     except psutil.Error:

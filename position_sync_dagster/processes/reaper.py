@@ -1,11 +1,11 @@
-"""The keeper: a small process that starts one program and sees all of it end.
+"""The reaper: a small process that starts one program and ends every process that comes from it.
 
-It leads a session of its own, so that a Ctrl-C in the terminal or its closing does not reach the
-program half-way. It reads a pipe of which only its owner holds the other end. When the owner
-ends in whatever way, be it `kill -9`, the pipe closes; then, or when the program ends by itself,
-each process that came from the program is interrupted, and killed after a grace time. On Linux
-the keeper is the subreaper of them all, so that none escapes by leading a session of its own or
-by losing its parent.
+It leads a process session of its own, so that a Ctrl-C in the terminal or its closing does not
+reach only a part of the program. It reads a pipe of which only its owner holds the other end. When
+the owner ends in any way, also by `kill -9`, the pipe closes. Then, or when the program ends by
+itself, the reaper interrupts each process that came from the program, and kills it after a grace
+time. On Linux the reaper is the subreaper of them all, so that no process escapes by leading a
+process session of its own or by losing its parent.
 
 Run as `python -m position_sync_dagster.processes.reaper --owner-fd N --grace-s S -- PROGRAM ...`.
 """
@@ -21,21 +21,40 @@ from collections.abc import Sequence
 
 import psutil
 
-from position_sync_dagster.processes.process_tree import descendants, end, in_group
+from position_sync_dagster.processes.process_tree import descendants, end_processes, in_group
+from position_sync_dagster.processes.stop_request import STOP_SIGNALS
 
 PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-LOOK_INTERVAL_S = 1.0
+POLL_INTERVAL_S = 1.0
+CANNOT_START = 127
+"""The exit code for a program that cannot be started, as in a shell."""
 
 
 def adopt_orphans() -> None:
-    """Make this process the parent of each descendant that loses its own (Linux)."""
+    """Make this process the parent of each descendant that loses its own parent (Linux)."""
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
-def reap(codes: dict[int, int]) -> None:
-    """Collect each child that has ended into `codes`, by pid, a signal as a negative number."""
+def receive_signals() -> int:
+    """Receive stop signals and SIGCHLD, whatever was inherited, and return the fd to read them.
+
+    A process may inherit ignored and blocked signals: `nohup` ignores SIGHUP, a shell ignores
+    SIGINT for a background job, and an owner blocks the stop signals to read them. The program
+    must not inherit that. It gets the default actions, because `exec` resets handled signals, and
+    no blocked signals.
+    """
+    read_fd, write_fd = os.pipe()
+    os.set_blocking(write_fd, False)
+    for sig in (*STOP_SIGNALS, signal.SIGCHLD):
+        signal.signal(sig, lambda *_: None)
+    signal.set_wakeup_fd(write_fd, warn_on_full_buffer=False)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    return read_fd
+
+
+def reap(exit_codes: dict[int, int]) -> None:
+    """Store the exit code of each child that has ended, by process id; -n for signal n."""
     while True:
         try:
             pid, status = os.waitpid(-1, os.WNOHANG)
@@ -43,35 +62,36 @@ def reap(codes: dict[int, int]) -> None:
             return
         if pid == 0:
             return
-        codes[pid] = os.waitstatus_to_exitcode(status)
+        exit_codes[pid] = os.waitstatus_to_exitcode(status)
 
 
-def exit_code(code: int) -> int:
-    """Give the exit code of a process as a shell tells it: 128 + n for signal n."""
+def shell_exit_code(code: int) -> int:
+    """Return an exit code as a shell shows it: 128 + n for signal n."""
     return 128 - code if code < 0 else code
 
 
-def wait(owner_fd: int, wakeup_fd: int, pid: int, codes: dict[int, int]) -> bool:
-    """Wait until the program ends or the owner lets go; tell whether the owner did.
+def wait_for_end(owner_fd: int, signal_fd: int, pid: int, exit_codes: dict[int, int]) -> bool:
+    """Wait until the program ends, the owner closes its pipe or a stop signal arrives.
 
-    A stop signal to the keeper counts as the owner letting go.
+    Returns:
+        Whether an end was requested, by the pipe or by a signal.
     """
     with selectors.DefaultSelector() as selector:
         selector.register(owner_fd, selectors.EVENT_READ)
-        selector.register(wakeup_fd, selectors.EVENT_READ)
+        selector.register(signal_fd, selectors.EVENT_READ)
         while True:
-            ready = {key.fd for key, _ in selector.select(LOOK_INTERVAL_S)}
-            if wakeup_fd in ready and set(os.read(wakeup_fd, 4096)) & set(STOP_SIGNALS):
+            ready = {key.fd for key, _ in selector.select(POLL_INTERVAL_S)}
+            if signal_fd in ready and set(os.read(signal_fd, 4096)) & set(STOP_SIGNALS):
                 return True
             if owner_fd in ready and not os.read(owner_fd, 4096):
                 return True
-            reap(codes)
-            if pid in codes:
+            reap(exit_codes)
+            if pid in exit_codes:
                 return False
 
 
-def left_of(pid: int) -> list[psutil.Process]:
-    """List what still runs of all that came from the keeper `pid`.
+def remaining_processes(pid: int) -> list[psutil.Process]:
+    """List the processes that still run of all that came from the reaper `pid`.
 
     Without a subreaper an orphan is found by its process group.
     """
@@ -81,41 +101,42 @@ def left_of(pid: int) -> list[psutil.Process]:
     return found
 
 
-def keep(command: Sequence[str], *, owner_fd: int, grace_s: float) -> int:
-    """Run `command` until it ends or the owner lets go, then end all that came from it.
+def supervise(command: Sequence[str], *, owner_fd: int, grace_s: float) -> int:
+    """Run `command` until it ends or an end is requested, then end all that came from it.
 
     Returns:
         The command's exit code if it ended by itself, else 0; 127 if it cannot be started.
     """
     adopt_orphans()
-    wakeup_fd, write_fd = os.pipe()
-    os.set_blocking(write_fd, False)
-    for sig in (*STOP_SIGNALS, signal.SIGCHLD):
-        signal.signal(sig, lambda *_: None)
-    signal.set_wakeup_fd(write_fd, warn_on_full_buffer=False)
-
+    signal_fd = receive_signals()
     try:
-        child = subprocess.Popen(command, stdin=subprocess.DEVNULL)  # noqa: S603 - the owner's own
+        program = subprocess.Popen(command, stdin=subprocess.DEVNULL)  # noqa: S603 - the owner's own
     except OSError as error:
         print(f"{command[0]} cannot be started: {error}", file=sys.stderr)  # noqa: T201
-        return 127
-    codes: dict[int, int] = {}
-    let_go = wait(owner_fd, wakeup_fd, child.pid, codes)
-    killed = end(lambda: left_of(os.getpid()), grace_s=grace_s, after_poll=lambda: reap(codes))
+        return CANNOT_START
+    exit_codes: dict[int, int] = {}
+    end_requested = wait_for_end(owner_fd, signal_fd, program.pid, exit_codes)
+    killed = end_processes(
+        lambda: remaining_processes(os.getpid()),
+        grace_s=grace_s,
+        after_poll=lambda: reap(exit_codes),
+    )
     if killed:
         print(f"killed after {grace_s:g} s: {', '.join(killed)}", flush=True)  # noqa: T201
-    child.returncode = codes.get(child.pid, 0)
-    return 0 if let_go else exit_code(child.returncode)
+    program.returncode = exit_codes.get(program.pid, 0)
+    return 0 if end_requested else shell_exit_code(program.returncode)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Read the command line and keep the program."""
-    parser = argparse.ArgumentParser(prog="keeper", description="Start a program, see it end.")
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse the command line and supervise the program."""
+    parser = argparse.ArgumentParser(
+        prog="reaper", description="Start a program, and end all processes that come from it."
+    )
     parser.add_argument("--owner-fd", type=int, required=True)
     parser.add_argument("--grace-s", type=float, required=True)
     parser.add_argument("command", nargs="+")
-    options = parser.parse_args(argv)
-    return keep(options.command, owner_fd=options.owner_fd, grace_s=options.grace_s)
+    options = parser.parse_args(arguments)
+    return supervise(options.command, owner_fd=options.owner_fd, grace_s=options.grace_s)
 
 
 if __name__ == "__main__":

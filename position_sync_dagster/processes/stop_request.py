@@ -1,14 +1,19 @@
-"""The wish to end: a signal, a closed terminal, or the parent's end."""
+"""Requests to stop this process: a stop signal, or the end of its parent.
+
+The stop signals are blocked, and read when it suits: a blocked signal waits until it is read, and
+one that is never read ends with the process. Signal handlers would leave gaps. Before a handler
+is installed, and after it is removed, SIGINT raises KeyboardInterrupt. So it does during a query
+of polars, which puts a SIGINT handler of its own over Python's when it is imported.
+"""
 
 import os
-import select
 import signal
 import time
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import Self
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-LOOK_INTERVAL_S = 0.25
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+POLL_INTERVAL_S = 0.05
 REASONS = {
     signal.SIGINT: "interrupted",
     signal.SIGTERM: "asked to end",
@@ -16,66 +21,81 @@ REASONS = {
 }
 
 
-class Stopped(Exception):
-    """Somebody wants an end; raised where it is noticed.
+class StopRequested(Exception):
+    """The process shall stop.
 
     Attributes:
-        code: The exit code by which a shell tells of it.
+        reason: The cause, for a message.
+        exit_code: The exit code for work that was stopped before its end: 128 + n for signal n,
+            as a shell shows it, else 1.
     """
 
-    def __init__(self, reason: str, code: int) -> None:
+    def __init__(self, reason: str, exit_code: int) -> None:
         super().__init__(reason)
         self.reason = reason
-        self.code = code
+        self.exit_code = exit_code
 
 
-class Stop:
-    """Notice the wish to end, between `with Stop(…) as stop` and its end.
+def block_stop_signals() -> set[signal.Signals]:
+    """Block the stop signals from now on; return those that were not blocked before.
+
+    Call it in the main thread before other threads start. Threads inherit what is blocked, and a
+    thread that does not block a signal receives it.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    return set(STOP_SIGNALS).difference(before)
+
+
+class StopRequest:
+    """Raises `StopRequested` after a stop signal or the parent's end, inside its `with` block.
+
+    It is raised only by `check` and `pause`. Signals that arrive later in the block are ignored,
+    so that nothing interrupts the end of the work.
 
     Args:
-        end_with: Process id of a parent; when it is the parent no more, that counts as the wish.
+        end_with: A process id. When it is no longer the parent of this process, stop.
     """
 
     def __init__(self, *, end_with: int | None = None) -> None:
         self._end_with = end_with
-        self._wish: Stopped | None = None
-        self._reader, self._writer = os.pipe()
-        os.set_blocking(self._writer, False)
-        self._before: dict[signal.Signals, object] = {}
-
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self._wish is None:
-            self._wish = Stopped(REASONS[signal.Signals(number)], 128 + number)
-            os.write(self._writer, b".")
+        self._request: StopRequested | None = None
+        self._blocked: set[signal.Signals] = set()
 
     def check(self) -> None:
-        """Raise if somebody wants an end.
+        """Raise if this process shall stop.
 
         Raises:
-            Stopped: Somebody does.
+            StopRequested: A stop signal has arrived, or the parent has ended.
         """
-        if self._wish is None and self._end_with not in (None, os.getppid()):
-            self._wish = Stopped("the process that started this one is gone", 1)
-        if self._wish is not None:
-            raise self._wish
+        if self._request is None:
+            self._request = self._read_request()
+        if self._request is not None:
+            raise self._request
 
     def pause(self, seconds: float) -> None:
-        """Wait so long, or until somebody wants an end.
+        """Wait for a time; end the wait early with an exception if this process shall stop.
 
         Raises:
-            Stopped: Somebody does.
+            StopRequested: A stop signal has arrived, or the parent has ended.
         """
         deadline = time.monotonic() + seconds
         while True:
             self.check()
-            left = deadline - time.monotonic()
-            if left <= 0:
+            left_s = deadline - time.monotonic()
+            if left_s <= 0:
                 return
-            select.select([self._reader], [], [], min(left, LOOK_INTERVAL_S))
+            time.sleep(min(left_s, POLL_INTERVAL_S))
+
+    def _read_request(self) -> StopRequested | None:
+        sig = _take_pending_signal()
+        if sig is not None:
+            return StopRequested(REASONS[sig], 128 + sig)
+        if self._end_with not in (None, os.getppid()):
+            return StopRequested("the process that started this one is gone", 1)
+        return None
 
     def __enter__(self) -> Self:
-        for sig in SIGNALS:
-            self._before[sig] = signal.signal(sig, self._handle)
+        self._blocked = block_stop_signals()
         return self
 
     def __exit__(
@@ -84,7 +104,11 @@ class Stop:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        for sig, handler in self._before.items():
-            signal.signal(sig, handler)  # type: ignore[arg-type]
-        os.close(self._reader)
-        os.close(self._writer)
+        while _take_pending_signal() is not None:
+            pass
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, self._blocked)
+
+
+def _take_pending_signal() -> signal.Signals | None:
+    pending = signal.sigpending().intersection(STOP_SIGNALS)
+    return signal.Signals(signal.sigwait(pending)) if pending else None

@@ -32,17 +32,33 @@ The control port offers the same over HTTP; `GET /` lists it. `load_book` reads 
 
 from __future__ import annotations
 
-from position_sync_dagster.simulator.books.book import Book
-from position_sync_dagster.simulator.books.loader import load_book
-from position_sync_dagster.simulator.errors import (
-    ActionError,
-    BookError,
-    PortInUseError,
-    SimulatorError,
-)
-from position_sync_dagster.simulator.options import Options
-from position_sync_dagster.simulator.program import run
-from position_sync_dagster.simulator.server import Simulator
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from position_sync_dagster.simulator.books.book import Book
+    from position_sync_dagster.simulator.books.loader import load_book
+    from position_sync_dagster.simulator.errors import (
+        ActionError,
+        BookError,
+        PortInUseError,
+        SimulatorError,
+    )
+    from position_sync_dagster.simulator.options import Options
+    from position_sync_dagster.simulator.program import run
+    from position_sync_dagster.simulator.server import Simulator
+
+_MODULES = {
+    "ActionError": "errors",
+    "Book": "books.book",
+    "BookError": "errors",
+    "Options": "options",
+    "PortInUseError": "errors",
+    "Simulator": "server",
+    "SimulatorError": "errors",
+    "load_book": "books.loader",
+    "run": "program",
+}
 
 __all__ = [
     "ActionError",
@@ -55,3 +71,10 @@ __all__ = [
     "load_book",
     "run",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name at its first use, so that the command line starts quickly."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import sys
+import typer
 
-from position_sync_dagster.simulator.command_line import main
+from position_sync_dagster.simulator.command_line import simulate
 
 if __name__ == "__main__":
-    sys.exit(main())
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command()(simulate)
+    app()

@@ -1,58 +1,65 @@
-"""The command line of the simulator, made from the fields of `Options`."""
+"""The command line of the simulator, the same for `position-sync simulate` and `python -m`."""
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
+from typing import Annotated, Any
 
-from position_sync_dagster.simulator.books.loader import shipped_books
+import typer
+
 from position_sync_dagster.simulator.errors import OptionError
-from position_sync_dagster.simulator.options import PROGRAM_OPTIONS, Options
-from position_sync_dagster.simulator.program import DEFAULT_BOOK, run
-
-PROGRAM = "python -m position_sync_dagster.simulator"
+from position_sync_dagster.simulator.options import PROGRAM_OPTIONS
 
 
-def main(arguments: Sequence[str] | None = None, *, program: str = PROGRAM) -> int:
-    """Read the command line, run the simulator, and return its exit code.
+def _port(help_text: str) -> Any:
+    return typer.Option(min=0, max=65535, help=help_text)
 
-    Args:
-        arguments: The arguments; None takes those of the process.
-        program: The name to show in the usage.
-    """
-    parser = _parser(program)
-    given = parser.parse_args(arguments)
-    changes = {name: getattr(given, name) for name, _ in _command_line_fields()}
+
+def _seconds(help_text: str) -> Any:
+    return typer.Option(min=0.01, metavar="SECONDS", help=help_text)
+
+
+def simulate(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = PROGRAM_OPTIONS.host,
+    port: Annotated[int, _port("Port of the gateway.")] = PROGRAM_OPTIONS.port,
+    control_port: Annotated[
+        int, _port("Port of the controls, on 127.0.0.1.")
+    ] = PROGRAM_OPTIONS.control_port or 0,
+    book: Annotated[str, typer.Option(help="demo, small, or a YAML file.")] = "demo",
+    seed: Annotated[
+        int, typer.Option(help="The same seed gives the same prices.")
+    ] = PROGRAM_OPTIONS.seed,
+    max_lines: Annotated[
+        int, typer.Option(min=1, help="Market data lines of the login.")
+    ] = PROGRAM_OPTIONS.max_lines,
+    tick_interval: Annotated[
+        float, _seconds("Time between two steps of the market.")
+    ] = PROGRAM_OPTIONS.tick_interval_s,
+    refresh_interval: Annotated[
+        float, _seconds("Time between two account updates.")
+    ] = PROGRAM_OPTIONS.refresh_interval_s,
+    scenario: Annotated[
+        str | None, typer.Option(metavar="FILE", help="A YAML list of what happens when.")
+    ] = None,
+    tick_ring: Annotated[
+        int, typer.Option(min=0, help="Sent ticks to keep for GET /ticks?recent=1.")
+    ] = PROGRAM_OPTIONS.tick_ring,
+) -> None:
+    """Run the gateway simulator alone. Port 0 takes any free one; the ports are printed."""
+    from position_sync_dagster.simulator.program import run
+
     try:
-        options = replace(PROGRAM_OPTIONS, **changes)
-    except OptionError as error:
-        parser.error(str(error))
-    return run(given.book, options, scenario=given.scenario)
-
-
-def _parser(program: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog=program,
-        description="Serve a simulated Interactive Brokers gateway until a signal.",
-    )
-    parser.add_argument(
-        "--book",
-        default=DEFAULT_BOOK,
-        help=f"{', '.join(shipped_books())}, or the path of a YAML file (default: {DEFAULT_BOOK})",
-    )
-    for name, help_text in _command_line_fields():
-        default = getattr(PROGRAM_OPTIONS, name)
-        parser.add_argument(
-            f"--{name.removesuffix('_s').replace('_', '-')}",
-            dest=name,
-            type=type(default),
-            default=default,
-            help=f"{help_text} (default: {default})",
+        options = replace(
+            PROGRAM_OPTIONS,
+            host=host,
+            port=port,
+            control_port=control_port,
+            seed=seed,
+            max_lines=max_lines,
+            tick_interval_s=tick_interval,
+            refresh_interval_s=refresh_interval,
+            tick_ring=tick_ring,
         )
-    parser.add_argument("--scenario", metavar="FILE", help="a YAML list of {at_s, do, …}")
-    return parser
-
-
-def _command_line_fields() -> list[tuple[str, str]]:
-    return [(each.name, each.metadata["help"]) for each in fields(Options) if each.metadata]
+    except OptionError as error:
+        raise typer.BadParameter(str(error)) from None
+    raise typer.Exit(run(book, options, scenario=scenario))

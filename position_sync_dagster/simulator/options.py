@@ -3,15 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 from position_sync_dagster.simulator.errors import OptionError
-
-
-def _on_command_line(default: Any, help_text: str) -> Any:
-    """Return a field that is also an option of the command line (see `command_line`)."""
-    return field(default=default, metadata={"help": help_text})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,16 +16,20 @@ class Options:
         OptionError: A time is not above 0, or a count is below 0.
     """
 
-    host: str = _on_command_line("127.0.0.1", "address to listen on")
-    port: int = _on_command_line(0, "port of the gateway; 0 takes any free one")
-    control_port: int | None = _on_command_line(
-        None, "port of the controls, on 127.0.0.1; 0 takes any free one"
-    )
-    """None opens no control port."""
-    seed: int = _on_command_line(7, "the same seed gives the same prices")
-    max_lines: int = _on_command_line(100, "market data lines of the login")
-    tick_interval_s: float = _on_command_line(0.5, "seconds between two steps of the market")
-    refresh_interval_s: float = _on_command_line(180.0, "seconds between two account updates")
+    host: str = "127.0.0.1"
+    """Address to listen on."""
+    port: int = 0
+    """Port of the gateway; 0 takes any free one."""
+    control_port: int | None = None
+    """Port of the controls, on 127.0.0.1; 0 takes any free one, None opens none."""
+    seed: int = 7
+    """The same seed gives the same prices."""
+    max_lines: int = 100
+    """Market data lines of the login."""
+    tick_interval_s: float = 0.5
+    """Seconds between two steps of the market."""
+    refresh_interval_s: float = 180.0
+    """Seconds between two account updates."""
     pnl_interval_s: float = 1.0
     snapshot_s: float = 12.0
     """How long a market data snapshot takes."""
@@ -41,7 +39,8 @@ class Options:
     """How much a client may leave unread before it is dropped."""
     handshake_timeout_s: float = 10.0
     """How long a connection may take until startApi."""
-    tick_ring: int = _on_command_line(0, "sent ticks to keep for GET /ticks?recent=1")
+    tick_ring: int = 0
+    """Sent ticks to keep for GET /ticks?recent=1."""
     first_order_id: int = 1
     autostep: bool = True
     """Whether the market steps by itself; with False it moves by `step` only."""

@@ -1,4 +1,4 @@
-"""What a command prints: JSON for a program, a table for a person."""
+"""Print the result of a command: JSON for a program, a table for a person."""
 
 import dataclasses
 import json
@@ -13,9 +13,9 @@ from position_sync_dagster.terminal.text import printable
 
 
 def as_json(value: Any) -> str:
-    r"""Write a value as JSON: dates in ISO 8601, frozen values as objects.
+    r"""Return a value as JSON: dates in ISO 8601, dataclasses as objects.
 
-    What could steer a terminal is escaped; it stays the same value.
+    Control characters are escaped, because they could steer a terminal. The value stays the same.
 
     >>> as_json("\u00e9 \x9b2J")
     '"é \\u009b2J"'
@@ -50,7 +50,8 @@ def print_table(
 
     Args:
         columns: Each heading with its justification, "left" or "right".
-        rows: One text a column; shown as it is, never read as markup.
+        rows: One text per column, printed literally and never read as markup.
+        title: A line above the table.
     """
     from rich.console import Console
     from rich.table import Table
@@ -62,19 +63,21 @@ def print_table(
     for row in rows:
         table.add_row(*(Text(printable(cell)) for cell in row))
     console = Console()
-    if not console.is_terminal:  # a pipe has no width: do not cut the rows to 80 columns
+    if not console.is_terminal:  # a pipe has no width, and rich would cut the rows to 80 columns
         console = Console(width=200)
     console.print(table)
 
 
-def print_noted(columns: Mapping[str, str], rows: Iterable[tuple[Sequence[str], str]]) -> None:
-    """Print rows as a table that is never cut, each with a note on a line of its own.
+def print_table_with_notes(
+    columns: Mapping[str, str], rows: Iterable[tuple[Sequence[str], str]]
+) -> None:
+    """Print rows as a table that is never cut, each with a note on the next line.
 
-    A note is cut to the width of a terminal; in a pipe it is whole.
+    A note is cut to the width of a terminal. In a pipe it is printed whole.
 
     Args:
-        columns: As of `print_table`.
-        rows: One text a column, and the note; without one there is no line for it.
+        columns: As for `print_table`.
+        rows: One text per column, and the note. An empty note has no line.
     """
     from rich.cells import cell_len
     from rich.console import Console

@@ -1,4 +1,4 @@
-"""The figures of a `Status`, in words, in the order in which a person asks for them."""
+"""The figures of a `Status` as text, the most important ones first."""
 
 from typing import TYPE_CHECKING
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def describe(status: "Status") -> list[tuple[str, str]]:
-    """Give label and value of each figure."""
+    """Return the label and the value of each figure."""
     queue = status.queue
     return [
         ("gateway", _gateway(status)),

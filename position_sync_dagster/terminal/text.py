@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 
 
 def printable(text: str) -> str:
-    r"""Give text that cannot steer a terminal: each control character as its escape.
+    r"""Return text that cannot steer a terminal: each control character is escaped.
 
     >>> printable("AAPL\x1b[2J")
     'AAPL\\x1b[2J'
@@ -15,7 +15,7 @@ def printable(text: str) -> str:
 
 
 def number(value: float | None, digits: int = 2) -> str:
-    """Write a number for a table; what is unknown is a dash, never a zero.
+    """Return a number for a table. An unknown number is a dash, never a zero.
 
     >>> number(1234.5), number(None)
     ('1,234.50', '–')
@@ -24,7 +24,7 @@ def number(value: float | None, digits: int = 2) -> str:
 
 
 def quantity(value: float | None) -> str:
-    """Write a quantity without needless decimals.
+    """Return a quantity without needless decimals; an unknown one is a dash.
 
     >>> quantity(-3.0), quantity(0.5)
     ('-3', '0.5')
@@ -33,14 +33,12 @@ def quantity(value: float | None) -> str:
 
 
 def age(since: datetime | None, now: datetime) -> str:
-    """Write how long ago a moment is."""
+    """Return the time from `since` to `now`; an unknown one is a dash."""
     return "–" if since is None else duration((now - since).total_seconds())
 
 
 def duration(seconds: float | None) -> str:
-    """Write a length of time.
-
-    Seconds up to two minutes, then whole minutes.
+    """Return a length of time: in seconds up to two minutes, then in whole minutes.
 
     >>> duration(0.42), duration(119), duration(120), duration(7300), duration(200000)
     ('0.4 s', '119 s', '2 min', '2 h 1 min', '2 d 7 h')

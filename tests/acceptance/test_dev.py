@@ -9,12 +9,12 @@ from pathlib import Path
 import httpx
 import pytest
 
+from position_sync_dagster.processes.ports import any_free
 from tests.support.demo_program import (
     GONE_S,
     LIMIT_S,
     PROGRAM,
     clean_environment,
-    free_port,
     processes_of,
     wait_for,
 )
@@ -25,7 +25,7 @@ class Dev:
 
     def __init__(self, folder: Path, *, gateway_port: int) -> None:
         self.folder = folder
-        self.ui_port = free_port()
+        self.ui_port = any_free()
         self.output = folder / "output.txt"
         env = clean_environment() | {
             "DAGSTER_HOME": str(folder / "dagster_home"),
@@ -42,7 +42,7 @@ class Dev:
                 start_new_session=True,
             )
 
-    def told(self) -> str:
+    def text(self) -> str:
         return self.output.read_text()
 
     def serving(self) -> bool:
@@ -74,13 +74,13 @@ def dev(tmp_path) -> Iterator[Callable[..., Dev]]:
         process.kill()
 
 
-def test_without_a_gateway_it_says_what_to_change_and_keeps_running(dev, tmp_path):
-    port = free_port()
+def test_without_a_gateway_it_advises_and_keeps_running(dev, tmp_path):
+    port = any_free()
     one = dev(gateway_port=port)
     wait_for("the UI answers", one.serving)
-    told = wait_for("the advice", lambda: "No gateway" in one.told() and one.told())
-    assert f"No gateway at 127.0.0.1:{port}" in told
-    assert "POSITION_SYNC_GATEWAY_PORT" in told
+    text = wait_for("the advice", lambda: "No gateway" in one.text() and one.text())
+    assert f"No gateway at 127.0.0.1:{port}" in text
+    assert "POSITION_SYNC_GATEWAY_PORT" in text
     assert one.process.poll() is None
 
     second = dev(gateway_port=port)

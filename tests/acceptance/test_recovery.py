@@ -105,7 +105,7 @@ def kill(demo: Demo, victims: str) -> None:
             words = " ".join(process.cmdline())
             dagster = "dagster dev" in words or "dagster" in words.split("/")[-1]
             inside = dagster or "multiprocessing" in words or "_daemon" in words
-            if victims == "everything" or (inside and "launch.keeper" not in words):
+            if victims == "everything" or (inside and "processes.reaper" not in words):
                 process.kill()
     if victims == "everything":
         demo.process.kill()

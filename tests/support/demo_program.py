@@ -1,10 +1,9 @@
-"""The program as a person starts it, and what can be seen of it from outside."""
+"""Start `position-sync` as a person does, and observe it from outside."""
 
 import json
 import os
 import queue
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -20,31 +19,26 @@ import psutil
 import pytest
 from deltalake import DeltaTable
 
+from position_sync_dagster.processes.ports import any_free
+
 PROGRAM = str(Path(sys.executable).parent / "position-sync")
 LEGS, STREAMED, QUEUED = 200, 20, 180
 ACCOUNT = "DUSIM0001"
 LIMIT_S = 180.0
-"""After so long something hangs: how fast it is, the benchmarks tell."""
+"""After this time something hangs. The benchmarks measure how fast the program is."""
 
 GONE_S = 30.0
-"""Later a server that lost its parent may end of its own accord, which would hide an orphan."""
+"""After this time a server that lost its parent may end by itself, which would hide an orphan."""
 
 
 def clean_environment() -> dict[str, str]:
     return {k: v for k, v in os.environ.items() if not k.startswith(("POSITION_SYNC_", "DAGSTER_"))}
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 def wait_for(
     what: str, condition: Callable[[], Any], *, within_s: float = LIMIT_S, poll_s: float = 0.1
 ) -> Any:
-    """Give what the condition returned as soon as it holds."""
+    """Wait until the condition holds, and return its result."""
     deadline = time.monotonic() + within_s
     while True:
         found = condition()
@@ -55,7 +49,7 @@ def wait_for(
 
 
 def command(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """Run `position-sync` to its end."""
+    """Run `position-sync` and wait for its end."""
     return subprocess.run(
         [PROGRAM, *arguments],
         cwd=cwd,
@@ -68,24 +62,24 @@ def command(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 
 def processes_of(folder: Path) -> list[psutil.Process]:
-    """List the living processes that name the folder, however they are tied to each other."""
+    """List the living processes whose command line or environment names the folder."""
     found = []
     for process in psutil.process_iter():
         with suppress(psutil.Error, OSError):
-            words = [*process.cmdline(), *process.environ().values()]
-            mine = any(str(folder) in word for word in words)
-            if mine and process.pid != os.getpid() and process.status() != "zombie":
+            texts = [*process.cmdline(), *process.environ().values()]
+            named = any(str(folder) in text for text in texts)
+            if named and process.pid != os.getpid() and process.status() != "zombie":
                 found.append(process)
     return found
 
 
 class Demo:
-    """One start of `position-sync demo` in `home`, in a session of its own."""
+    """One start of `position-sync demo` in `home`, in a process session of its own."""
 
     def __init__(self, home: Path, *arguments: str, terminal: int | None = None) -> None:
         self.home = home
         self.lake = home / "lake"
-        self.ui_port, self.control_port = free_port(), free_port()
+        self.ui_port, self.control_port = any_free(), any_free()
         self.events: queue.Queue[dict[str, Any] | None] = queue.Queue()
         self.errors = home.parent / f"{home.name}.stderr"
         self.control = httpx.Client(
@@ -129,77 +123,77 @@ class Demo:
         self.events.put(None)
 
     def event(self, name: str) -> dict[str, Any]:
-        """Wait for an event of the demo's JSON output, which it may tell as its last word."""
+        """Wait for an event in the demo's JSON output, which may be the last line."""
         deadline = time.monotonic() + LIMIT_S
         while (left_s := deadline - time.monotonic()) > 0:
             with suppress(queue.Empty):
                 found = self.events.get(timeout=left_s)
                 if found is None:
                     self.process.wait(LIMIT_S)
-                    pytest.fail(f"the demo ended without the event {name}: {self.last_words()}")
+                    pytest.fail(f"the demo ended without the event {name}: {self.outcome()}")
                 if found["event"] == name:
                     return found
         pytest.fail(f"did not happen within {LIMIT_S:g} s: the event {name}")
 
     def check(self) -> None:
-        """Fail with the demo's own words if it has ended badly."""
+        """Fail with the demo's error if it has ended with one."""
         if self.process.poll() not in (None, 0):
-            pytest.fail(f"the demo ended: {self.last_words()}")
+            pytest.fail(f"the demo ended: {self.outcome()}")
 
-    def last_words(self) -> str:
-        """Give its return code and what it said on stderr."""
-        told = self.errors.read_text() if self.errors.exists() else ""
-        return f"{self.process.returncode}, {told}"
+    def outcome(self) -> str:
+        """Return its exit code and its output on stderr."""
+        errors = self.errors.read_text() if self.errors.exists() else ""
+        return f"{self.process.returncode}, {errors}"
 
     def stats(self) -> dict[str, Any]:
-        """Ask the simulator for its counts."""
+        """Read the simulator's counts."""
         counts: dict[str, Any] = self.control.get("/stats").raise_for_status().json()
         return counts
 
     def lines(self) -> int:
-        """Give the lines in use, 0 while the simulator is not there."""
+        """Return the number of lines in use, 0 while the simulator does not answer."""
         with suppress(httpx.TransportError):
             lines: int = self.stats()["lines_in_use"]
             return lines
         return 0
 
     def post(self, action: str, **arguments: Any) -> Any:
-        """Let something happen at the broker."""
+        """Make the simulator do something, and return its result."""
         answer = self.control.post(f"/{action}", json=arguments)
         assert answer.status_code == 200, answer.text
         return answer.json()["result"]
 
     def table(self, name: str) -> pl.DataFrame:
-        """Read a whole table, as any program could."""
+        """Read a whole table, as any program can."""
         return pl.read_delta(str(self.lake / name))
 
     def updates(self) -> pl.DataFrame:
         return self.table("position_updates")
 
     def latest(self, conid: int) -> dict[str, Any] | None:
-        """Give the newest row of a conid, or None before there is one."""
+        """Return the newest row of a conid, None before there is one."""
         rows = pl.scan_delta(str(self.lake / "position_updates")).filter(pl.col("conid") == conid)
         newest = rows.sort("timestamp").tail(1).collect()
         return newest.row(0, named=True) if newest.height else None
 
     def graphql(self, query: str, **variables: Any) -> Any:
-        """Ask the UI's server."""
+        """Query the server of the UI."""
         answer = httpx.post(
             f"http://127.0.0.1:{self.ui_port}/graphql",
             json={"query": query, "variables": variables},
             timeout=LIMIT_S,
             trust_env=False,
         ).raise_for_status()
-        told = answer.json()
-        assert "errors" not in told, told["errors"]
-        return told["data"]
+        result = answer.json()
+        assert "errors" not in result, result["errors"]
+        return result["data"]
 
     def processes(self) -> list[psutil.Process]:
         """List all living processes of this home."""
         return processes_of(self.home)
 
     def wait_until_gone(self) -> None:
-        """Wait until no process is left."""
+        """Wait until no process of this home runs."""
 
         def gone() -> bool:
             self.process.poll()
@@ -208,7 +202,7 @@ class Demo:
         wait_for("no process is left", gone, within_s=GONE_S, poll_s=0.05)
 
     def close(self) -> None:
-        """End everything, whatever state it is in."""
+        """End all processes, in whatever state they are."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGINT)
             with suppress(subprocess.TimeoutExpired):
@@ -225,7 +219,7 @@ class Demo:
 
 
 def assert_tables_are_whole(lake: Path) -> None:
-    """Read each table to the end: no file missing, no commit half-written."""
+    """Read each table completely: no file is missing, and no commit is half-written."""
     tables = [path.parent for path in lake.glob("*/_delta_log")]
     assert {"active_strategies", "position_queue", "position_updates"} <= {t.name for t in tables}
     for path in tables:

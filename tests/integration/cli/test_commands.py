@@ -1,4 +1,4 @@
-"""The commands that look at the tables, over tables without a gateway."""
+"""The commands that read the tables, without a gateway."""
 
 import json
 from datetime import timedelta
@@ -77,11 +77,11 @@ def run(*arguments):
     return result.stdout
 
 
-def test_a_list_of_legs_tells_the_state_of_each(lake):
+def test_a_list_of_legs_shows_the_state_of_each(lake):
     lake.registry.sync.add_many(leg(c) for c in (STREAMED, QUEUED, STALE, UNHELD, CLOSED, SHARED))
     lake.registry.sync.add_many([leg(SHARED, "t", account=A), leg(SHARED, "u", account=B)])
-    told = json.loads(run("strategies", "list", "--json"))
-    assert {(one["strategy_id"], one["conid"]): one["state"] for one in told} == {
+    printed = json.loads(run("strategies", "list", "--json"))
+    assert {(one["strategy_id"], one["conid"]): one["state"] for one in printed} == {
         ("s", STREAMED): "STREAMED",
         ("s", QUEUED): "OVERFLOW",
         ("s", STALE): "OVERFLOW",
@@ -91,7 +91,7 @@ def test_a_list_of_legs_tells_the_state_of_each(lake):
         ("t", SHARED): "ARMED",
         ("u", SHARED): "STREAMED",
     }
-    assert {one["expiry"] for one in told} == {"2028-12-15"}
+    assert {one["expiry"] for one in printed} == {"2028-12-15"}
     shown = run("strategies", "list")
     assert [line.split()[1] for line in shown.splitlines() if f" {UNHELD} " in line] == ["ARMED"]
 
@@ -104,17 +104,17 @@ def test_a_leg_of_two_strategies_is_counted_once(lake):
 
 
 def test_lines_are_unknown_while_nobody_owns_the_login(lake):
-    told = json.loads(run("status", "--json"))
-    assert (told["lines_in_use"], told["line_limit"]) == (None, None)
+    printed = json.loads(run("status", "--json"))
+    assert (printed["lines_in_use"], printed["line_limit"]) == (None, None)
     assert [line.split() for line in run("status").splitlines() if line.startswith("lines")] == [
         ["lines", "–"]
     ]
     lake.sessions.sync.acquire(GATEWAY, Owner.STREAM, lease_s=60, run_id=None, host="here", pid=1)
-    told = json.loads(run("status", "--json"))
-    assert (told["lines_in_use"], told["line_limit"]) == (0, 0)
+    printed = json.loads(run("status", "--json"))
+    assert (printed["lines_in_use"], printed["line_limit"]) == (0, 0)
 
 
-def test_a_look_at_legs_makes_no_tables(monkeypatch, capsys):
+def test_a_list_of_legs_creates_no_tables(monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["position-sync", "strategies", "list"])
     with pytest.raises(SystemExit) as ended:
         cli.main()
@@ -123,12 +123,12 @@ def test_a_look_at_legs_makes_no_tables(monkeypatch, capsys):
     assert not list(Path.cwd().iterdir())
 
 
-def test_a_missing_file_to_import_is_not_blamed_on_a_setting(monkeypatch, capsys):
+def test_the_error_for_a_missing_file_to_import_names_the_path_and_no_setting(monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["position-sync", "strategies", "import", "missing.yaml"])
     with pytest.raises(SystemExit) as ended:
         cli.main()
     assert ended.value.code == 2
-    told = capsys.readouterr().err
-    assert "missing.yaml: there is no such file" in told
-    assert "Correct the path." in told
-    assert "POSITION_SYNC" not in told
+    printed = capsys.readouterr().err
+    assert "missing.yaml: there is no such file" in printed
+    assert "Correct the path." in printed
+    assert "POSITION_SYNC" not in printed

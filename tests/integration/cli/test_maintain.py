@@ -1,4 +1,4 @@
-"""The command that maintains the tables, over tables with a history."""
+"""The command `maintain`, on tables with a history."""
 
 import json
 from pathlib import Path
@@ -18,7 +18,7 @@ FINISHED = 40
 
 @pytest.fixture
 def lake(monkeypatch) -> Lake:
-    """A lake whose queue has many small commits, and keeps nothing that is replaced."""
+    """A lake whose queue has many small commits, and keeps no replaced file."""
     monkeypatch.setenv("POSITION_SYNC_FSYNC", "false")
     lake = Lake.of(load_settings())
     lake.initialize_sync()
@@ -47,16 +47,16 @@ def files(lake):
 
 def test_files_are_merged_and_deleted_and_the_rows_stay(lake):
     before, many = rows(lake), len(files(lake))
-    told = {one["table"]: one for one in json.loads(run("--json"))}
-    assert list(told) == [table.spec.name for table in lake.tables]
-    queue = told["position_queue"]
+    printed = {one["table"]: one for one in json.loads(run("--json"))}
+    assert list(printed) == [table.spec.name for table in lake.tables]
+    queue = printed["position_queue"]
     assert (queue["compacted"], queue["files"], queue["skipped"]) == (FINISHED, 2, None)
     assert queue["deleted"] == many + 1 - len(files(lake)) > FINISHED
     assert queue["version"] == lake.queue.table.version()
     assert rows(lake).equals(before)
 
 
-def test_a_person_is_told_one_line_a_table(lake):
+def test_the_output_has_one_line_per_table(lake):
     heading, *lines = run().splitlines()
     assert heading.split() == ["table", "compacted", "deleted", "files", "version", "skipped"]
     assert [line.split()[0] for line in lines] == [table.spec.name for table in lake.tables]
@@ -64,7 +64,7 @@ def test_a_person_is_told_one_line_a_table(lake):
     assert lines[1].split()[1] == str(FINISHED)
 
 
-def test_a_lake_that_is_not_there_is_not_made(monkeypatch, capsys):
+def test_a_lake_that_does_not_exist_is_not_created(monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["position-sync", "maintain"])
     with pytest.raises(SystemExit) as ended:
         cli.main()

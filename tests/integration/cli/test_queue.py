@@ -1,4 +1,4 @@
-"""The commands of the queue, over a real one."""
+"""The commands `queue …`, on a real queue."""
 
 import json
 from pathlib import Path
@@ -27,7 +27,7 @@ def queue(monkeypatch) -> SyncQueue:
 
 
 def insert(queue, *conids):
-    """Ask for even conids with priority 1, for odd ones with 2."""
+    """Insert requests, for even conids with priority 1 and for odd ones with 2."""
     return queue.insert_many(QueueRequest(c, "SPY", 1 + c % 2, ACCOUNT) for c in conids)
 
 
@@ -47,9 +47,9 @@ def refuse(monkeypatch, capsys, *arguments):
     monkeypatch.setattr("sys.argv", ["position-sync", "queue", *arguments])
     with pytest.raises(SystemExit) as ended:
         cli.main()
-    told = capsys.readouterr()
-    assert told.out == ""
-    return ended.value.code, told.err
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    return ended.value.code, printed.err
 
 
 def state(queue):
@@ -61,13 +61,13 @@ def state(queue):
 
 
 @pytest.mark.parametrize("name", [[], ["list"]])
-def test_the_queue_tells_counts_and_the_oldest_pending_age(queue, name):
+def test_the_queue_shows_counts_and_the_oldest_pending_age(queue, name):
     fail(queue, 1, 2)
     insert(queue, 3)
-    told = json.loads(run(*name, "--json"))
-    assert told["counts"] == {"PENDING": 1, "PROCESSING": 0, "SUCCESS": 0, "FAILED": 2}
-    assert 0 <= told["oldest_pending_age_s"] < 60
-    assert (told["status"], told["requests"]) == (None, None)
+    printed = json.loads(run(*name, "--json"))
+    assert printed["counts"] == {"PENDING": 1, "PROCESSING": 0, "SUCCESS": 0, "FAILED": 2}
+    assert 0 <= printed["oldest_pending_age_s"] < 60
+    assert (printed["status"], printed["requests"]) == (None, None)
     shown = [line.split() for line in run(*name).splitlines()]
     assert ["failed", "2"] in shown
     assert [line[:2] for line in shown][-1] == ["oldest", "pending"]
@@ -85,20 +85,20 @@ def test_requests_of_each_status_are_shown(queue, status):
     queue.mark_success(done)
     queue.claim_batch(limit=1)
     ids = dict(zip(QueueStatus, (waiting, claimed, done, failed), strict=True))
-    [told] = json.loads(run("--status", status, "--json"))["requests"]
-    assert (told["request_id"], told["status"]) == (ids[status], status)
+    [printed] = json.loads(run("--status", status, "--json"))["requests"]
+    assert (printed["request_id"], printed["status"]) == (ids[status], status)
     assert ids[status] in run("--status", status.lower())
-    assert "lease_token" not in told
+    assert "lease_token" not in printed
 
 
-def test_a_request_is_told_whole_in_json_and_by_one_line_of_its_error_to_a_person(queue):
+def test_json_has_a_whole_request_and_the_table_one_line_of_its_error(queue):
     [failed] = fail(queue, 911)
     text = run("--status", "FAILED", "--json")
-    [told] = json.loads(text)["requests"]
-    assert told["error_message"] == ERROR
-    assert (told["account"], told["conid"], told["symbol"]) == (ACCOUNT, 911, "SPY")
-    assert (told["priority"], told["attempts"]) == (2, 1)
-    assert told["age_s"] >= 0
+    [printed] = json.loads(text)["requests"]
+    assert printed["error_message"] == ERROR
+    assert (printed["account"], printed["conid"], printed["symbol"]) == (ACCOUNT, 911, "SPY")
+    assert (printed["priority"], printed["attempts"]) == (2, 1)
+    assert printed["age_s"] >= 0
     shown = run("--status", "FAILED")
     heading, row, error = shown.splitlines()[-3:]
     assert heading.split() == ["id", "account", "conid", "symbol", "priority", "attempts", "age"]
@@ -112,7 +112,7 @@ def test_an_error_cannot_steer_the_terminal(queue):
     assert run("--status", "FAILED").splitlines()[-1] == "  \\x1b[2J\\x9b31m\\todd"
 
 
-def test_no_more_than_the_limit_is_shown_and_the_rest_is_told(queue):
+def test_no_more_than_the_limit_is_shown_and_the_rest_is_counted(queue):
     fail(queue, *range(1, 4))
     assert len(json.loads(run("--status", "FAILED", "--limit", "2", "--json"))["requests"]) == 2
     shown = run("--status", "FAILED", "--limit", "2")
@@ -126,7 +126,7 @@ def test_a_retried_request_is_pending_with_fresh_attempts(queue):
     assert state(queue) == {first: (PENDING, 0), second: (FAILED, 1)}
 
 
-def test_what_stands_for_a_request_is_told_when_it_is_another(queue):
+def test_a_request_with_a_live_one_for_its_position_stays_failed(queue):
     one, other = fail(queue, 1, 2)
     [live] = insert(queue, 1)
     assert json.loads(run("retry", one, other, one, "--json")) == [
@@ -137,11 +137,11 @@ def test_what_stands_for_a_request_is_told_when_it_is_another(queue):
     assert queue.counts()[FAILED] == 1
 
 
-def test_all_that_failed_are_retried_together(queue):
+def test_all_failed_requests_are_retried_in_one_commit(queue):
     ids = fail(queue, *range(1, 61))
     version = queue.overview().version
-    told = json.loads(run("retry", "--all", "--json"))
-    assert {one["request_id"]: one["stands_for_it"] for one in told} == dict(
+    printed = json.loads(run("retry", "--all", "--json"))
+    assert {one["request_id"]: one["stands_for_it"] for one in printed} == dict(
         zip(ids, ids, strict=True)
     )
     assert queue.counts() == {**dict.fromkeys(QueueStatus, 0), PENDING: 60}
@@ -150,7 +150,7 @@ def test_all_that_failed_are_retried_together(queue):
     assert json.loads(run("retry", "--all", "--json")) == []
 
 
-def test_all_goes_on_without_what_somebody_else_put_back_meanwhile(queue, monkeypatch):
+def test_retry_all_skips_a_request_that_another_program_put_back(queue, monkeypatch):
     ids = fail(queue, 1, 2, 3)
     read = SyncQueue.get_batch
     overtaken = []
@@ -162,21 +162,21 @@ def test_all_goes_on_without_what_somebody_else_put_back_meanwhile(queue, monkey
         return found
 
     monkeypatch.setattr(SyncQueue, "get_batch", read_then_lose_one)
-    told = json.loads(run("retry", "--all", "--json"))
+    printed = json.loads(run("retry", "--all", "--json"))
     assert overtaken == [ids[0]]
-    assert {one["request_id"] for one in told} == set(ids[1:])
+    assert {one["request_id"] for one in printed} == set(ids[1:])
     assert queue.counts()[PENDING] == 3
 
 
 @pytest.mark.parametrize("unknown", ["01890000-0000-7000-8000-000000000000", "'; DROP\x1b[2J"])
-def test_an_id_that_is_unknown_is_named_and_nothing_is_changed(queue, monkeypatch, capsys, unknown):
+def test_an_unknown_id_is_named_and_nothing_is_changed(queue, monkeypatch, capsys, unknown):
     [failed] = fail(queue, 1)
     before = state(queue)
-    code, told = refuse(monkeypatch, capsys, "retry", failed, unknown)
+    code, printed = refuse(monkeypatch, capsys, "retry", failed, unknown)
     assert code == 2
-    assert unknown[:7] in told
-    assert "--status FAILED" in told
-    assert "\x1b" not in told
+    assert unknown[:7] in printed
+    assert "--status FAILED" in printed
+    assert "\x1b" not in printed
     assert state(queue) == before
 
 
@@ -186,24 +186,24 @@ def test_a_request_that_did_not_fail_is_named_and_nothing_is_changed(queue, monk
     queue.mark_success(done)
     before = state(queue)
     for other, status in ((pending, "PENDING"), (done, "SUCCESS")):
-        code, told = refuse(monkeypatch, capsys, "retry", failed, other)
+        code, printed = refuse(monkeypatch, capsys, "retry", failed, other)
         assert code == 2
-        assert f"{other} is {status}" in told
+        assert f"{other} is {status}" in printed
     assert state(queue) == before
 
 
 @pytest.mark.parametrize("arguments", [["retry"], ["retry", "some-id", "--all"]])
-def test_retry_wants_either_ids_or_all(queue, monkeypatch, capsys, arguments):
-    code, told = refuse(monkeypatch, capsys, *arguments)
+def test_retry_needs_either_ids_or_all(queue, monkeypatch, capsys, arguments):
+    code, printed = refuse(monkeypatch, capsys, *arguments)
     assert code == 2
-    assert "--all" in told
+    assert "--all" in printed
 
 
 @pytest.mark.parametrize(
     "arguments",
     [["bogus"], ["--json", "retry", "--all"], ["--status", "LOST"], ["--limit", "0"]],
 )
-def test_what_the_queue_does_not_know_is_refused(queue, monkeypatch, capsys, arguments):
+def test_unknown_commands_and_values_are_refused(queue, monkeypatch, capsys, arguments):
     [failed] = fail(queue, 1)
     assert refuse(monkeypatch, capsys, *arguments)[0] == 2
     assert state(queue) == {failed: (FAILED, 1)}
@@ -212,8 +212,8 @@ def test_what_the_queue_does_not_know_is_refused(queue, monkeypatch, capsys, arg
 @pytest.mark.parametrize(
     "arguments", [[], ["list", "--status", "FAILED"], ["retry", "--all"], ["retry", "some-id"]]
 )
-def test_a_look_at_a_queue_that_is_not_there_makes_no_tables(monkeypatch, capsys, arguments):
-    code, told = refuse(monkeypatch, capsys, *arguments)
+def test_the_commands_create_no_tables(monkeypatch, capsys, arguments):
+    code, printed = refuse(monkeypatch, capsys, *arguments)
     assert code == 1
-    assert "There are no tables at data/lake yet" in told
+    assert "There are no tables at data/lake yet" in printed
     assert not list(Path.cwd().iterdir())

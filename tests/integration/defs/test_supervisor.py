@@ -15,7 +15,7 @@ from position_sync_dagster.defs.supervisor import supervise_stream
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import Owner, SessionState
 from position_sync_dagster.lake.sessions import SyncSessions
-from position_sync_dagster.processes.home import PROJECT
+from position_sync_dagster.processes.checkout import PROJECT
 from position_sync_dagster.sync.owner.metrics import StreamMetrics
 from position_sync_dagster.sync.reports.status import read_status
 from position_sync_dagster.sync.stream import service as stream_module

@@ -1,52 +1,61 @@
-"""A home: one session at a time, settings of its own, nothing left over."""
+"""A home: one user at a time, settings of its own, no process left over."""
 
 import os
 import signal
 import subprocess
 import sys
 import textwrap
-import time
 
 import pytest
 
-from position_sync_dagster.processes.child_process import Child
-from position_sync_dagster.processes.home import (
-    Home,
-    HomeError,
-    adopt_environment,
-    occupied,
-    own_environment,
-)
-from position_sync_dagster.processes.home_lock import HomeInUseError, HomeLock
-from position_sync_dagster.processes.process_tree import MARKER, is_running, marked
+from position_sync_dagster.processes.child_process import ChildProcess
+from position_sync_dagster.processes.environment import adopt_environment, home_environment
+from position_sync_dagster.processes.home import Home, HomeError
+from position_sync_dagster.processes.home_lock import HomeInUseError, HomeLock, exclusive_use
+from position_sync_dagster.processes.process_tree import MARKER, find_marked, is_running
+from tests.support.demo_program import wait_for
 
 HOLDER = textwrap.dedent(
     """
     import pathlib, sys, time
-    from position_sync_dagster.processes.home import occupied
-    with occupied(pathlib.Path(sys.argv[1]), purpose="a holder"):
+    from position_sync_dagster.processes.home_lock import exclusive_use
+    with exclusive_use(pathlib.Path(sys.argv[1]), purpose="a holder"):
         print("held", flush=True)
         time.sleep(600)
     """
 )
 
 
+SLEEP = [sys.executable, "-c", "import time; time.sleep(600)"]
+
+
 @pytest.fixture
 def holder(tmp_path):
-    process = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-c", HOLDER, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            assert process.stdout.readline() == "held\n"
+            yield process
+        finally:
+            process.kill()
+
+
+def sleeper(home, *inherited_fds):
+    return ChildProcess(
+        "sleeper",
+        SLEEP,
+        env=home_environment(home, {}),
+        cwd=home,
+        log=home / "sleeper.log",
+        inherited_fds=inherited_fds,
     )
-    assert process.stdout.readline() == "held\n"
-    yield process
-    process.kill()
-    process.wait()
-    process.stdout.close()
 
 
 def test_a_home_in_use_is_refused_and_names_its_holder(tmp_path, holder):
     with (
         pytest.raises(HomeInUseError, match=rf"a holder \(process {holder.pid}\)"),
-        occupied(tmp_path, purpose="another"),
+        exclusive_use(tmp_path, purpose="another"),
     ):
         pass
 
@@ -54,58 +63,45 @@ def test_a_home_in_use_is_refused_and_names_its_holder(tmp_path, holder):
 def test_a_killed_holder_leaves_the_home_free(tmp_path, holder):
     holder.kill()
     holder.wait()
-    with occupied(tmp_path, purpose="the next"):
+    with exclusive_use(tmp_path, purpose="the next"):
         pass
 
 
 def test_a_home_stays_locked_until_the_last_child_has_ended(tmp_path):
     first = HomeLock(tmp_path, purpose="the first")
-    first.acquire()
-    child = Child(
-        "sleeper",
-        [sys.executable, "-c", "import time; time.sleep(600)"],
-        env=own_environment(tmp_path, {}),
-        cwd=tmp_path,
-        log=tmp_path / "sleeper.log",
-        holds=[first.fd],
-    )
-    first.release()
-    (tmp_path / ".lock").write_text("{}")  # as a killed owner's record reads: nobody lives
     second = HomeLock(tmp_path, purpose="the second")
-    with pytest.raises(HomeInUseError, match="a session that has ended"):
-        second.acquire(wait_s=0.3)
-    child.stop()
+    first.acquire()
+    with sleeper(tmp_path, first.fd) as child:
+        first.release()
+        (tmp_path / ".lock").write_text("{}")  # a record without a living holder
+        with pytest.raises(HomeInUseError, match="processes whose owner has ended"):
+            second.acquire(wait_s=0.3)
+        child.stop()
     second.acquire(wait_s=5.0)
     second.release()
 
 
-def test_what_a_crash_left_behind_is_ended_before_the_next_session(tmp_path):
-    stray = subprocess.Popen(
-        [sys.executable, "-c", "import time; time.sleep(600)"],
-        env=own_environment(tmp_path, {}),
-        start_new_session=True,
-    )
-    while not marked(str(tmp_path)):
-        time.sleep(0.02)
-    with occupied(tmp_path, purpose="the next"):
-        assert not marked(str(tmp_path))
-    assert stray.wait() in (-signal.SIGINT, -signal.SIGKILL, 1)
+def test_processes_that_a_crash_left_are_ended_before_the_next_use(tmp_path):
+    with subprocess.Popen(
+        SLEEP, env=home_environment(tmp_path, {}), start_new_session=True
+    ) as stray:
+        try:
+            wait_for("it can be found", lambda: find_marked(tmp_path), poll_s=0.02)
+            with exclusive_use(tmp_path, purpose="the next"):
+                assert not find_marked(tmp_path)
+        finally:
+            stray.kill()
+    assert stray.returncode in (-signal.SIGINT, -signal.SIGKILL, 1)
 
 
 def test_another_home_is_left_alone(tmp_path):
     mine, other = tmp_path / "mine", tmp_path / "other"
     other.mkdir()
-    with Child(
-        "neighbour",
-        [sys.executable, "-c", "import time; time.sleep(600)"],
-        env=own_environment(other, {}),
-        cwd=other,
-        log=other / "log",
-    ) as neighbour:
-        with occupied(mine, purpose="mine"):
+    with sleeper(other) as neighbour:
+        with exclusive_use(mine, purpose="mine"):
             pass
         assert neighbour.running
-        assert all(is_running(process) for process in marked(str(other)))
+        assert all(is_running(process) for process in find_marked(other))
 
 
 def test_the_users_settings_do_not_reach_into_a_home(monkeypatch, tmp_path):
@@ -113,7 +109,7 @@ def test_the_users_settings_do_not_reach_into_a_home(monkeypatch, tmp_path):
     monkeypatch.setenv("POSITION_SYNC_MAX_LINES", "40")
     monkeypatch.setenv("DAGSTER_HOME", "/real/home")
     monkeypatch.setenv("TZ", "America/New_York")
-    env = own_environment(tmp_path, {"POSITION_SYNC_LAKE": "/demo/lake"})
+    env = home_environment(tmp_path, {"POSITION_SYNC_LAKE": "/demo/lake"})
     assert {k: v for k, v in env.items() if k.startswith(("POSITION_SYNC_", "DAGSTER_"))} == {
         "POSITION_SYNC_LAKE": "/demo/lake",
         MARKER: str(tmp_path),
@@ -125,15 +121,15 @@ def test_the_users_settings_do_not_reach_into_a_home(monkeypatch, tmp_path):
     assert "OTHER" not in os.environ
 
 
-def test_what_a_person_adds_to_a_homes_settings_stays(tmp_path):
+def test_settings_that_a_person_adds_to_a_home_stay(tmp_path):
     home = Home.at(tmp_path / "it's a home")
     assert home.is_new
     home.prepare()
-    home.keep_settings({"POSITION_SYNC_LAKE": "/a b/$HOME/it's \\ b"})
+    home.update_settings({"POSITION_SYNC_LAKE": "/a b/$HOME/it's \\ b"})
     with home.settings_file.open("a") as file:
         file.write("POSITION_SYNC_MAX_LINES=10\n")
-    home.keep_settings({"POSITION_SYNC_GATEWAY_PORT": "17497"})
-    assert home.settings() == {
+    home.update_settings({"POSITION_SYNC_GATEWAY_PORT": "17497"})
+    assert home.read_settings() == {
         "POSITION_SYNC_LAKE": "/a b/$HOME/it's \\ b",
         "POSITION_SYNC_MAX_LINES": "10",
         "POSITION_SYNC_GATEWAY_PORT": "17497",
@@ -141,10 +137,10 @@ def test_what_a_person_adds_to_a_homes_settings_stays(tmp_path):
     assert not home.is_new
 
 
-def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+def test_a_folder_that_cannot_be_created_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with (
         pytest.raises(HomeError, match="file/home"),
-        occupied(tmp_path / "file" / "home", purpose="x"),
+        exclusive_use(tmp_path / "file" / "home", purpose="x"),
     ):
         pass

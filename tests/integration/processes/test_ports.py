@@ -1,4 +1,4 @@
-"""Ports: free, taken, answering."""
+"""Ports on this machine: free, taken, and with a server that answers."""
 
 import http.server
 import socket
@@ -9,7 +9,7 @@ import pytest
 from position_sync_dagster.demo import simulator_process
 from position_sync_dagster.processes import dagster_dev, ports
 from position_sync_dagster.processes.local_http import get_json
-from position_sync_dagster.processes.probe import Reach, advice, probe
+from position_sync_dagster.processes.probe import ProbeResult, advice, probe
 
 
 @pytest.fixture
@@ -37,16 +37,16 @@ def test_a_port_in_use_moments_ago_is_free():
     assert ports.is_free(port)
 
 
-def test_what_listens_is_reached_and_what_does_not_is_told(taken):
+def test_a_probe_finds_what_listens_and_advises_if_nothing_does(taken):
     free = ports.any_free()
-    assert probe("127.0.0.1", taken) is Reach.OPEN
-    assert probe("127.0.0.1", free) is Reach.REFUSED
-    text = advice("127.0.0.1", free, Reach.REFUSED)
+    assert probe("127.0.0.1", taken) is ProbeResult.OPEN
+    assert probe("127.0.0.1", free) is ProbeResult.REFUSED
+    text = advice("127.0.0.1", free, ProbeResult.REFUSED)
     assert f"127.0.0.1:{free}" in text
     assert "POSITION_SYNC_GATEWAY_PORT" in text
 
 
-def test_a_server_that_is_not_dagster_is_not_taken_for_the_ui(monkeypatch):
+def test_a_server_that_is_not_dagster_is_not_the_ui(monkeypatch):
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")  # must not be asked
     handler = type(
         "Handler",
@@ -74,11 +74,13 @@ def test_a_server_that_is_not_dagster_is_not_taken_for_the_ui(monkeypatch):
 
 def test_a_simulator_that_does_not_answer_is_named():
     port = ports.any_free()
-    with pytest.raises(simulator_process.SimulatorError, match=str(port)):
+    with pytest.raises(simulator_process.SimulatorProcessError, match=str(port)):
         simulator_process.stats(port)
 
 
-def test_the_ports_are_read_from_the_simulators_own_words():
-    said = 'warming up\n{"half": \n{"port": 4010, "control_port": 4011, "host": "127.0.0.1"}\n'
-    assert simulator_process.ports_said(said) == simulator_process.Ports(gateway=4010, control=4011)
-    assert simulator_process.ports_said("nothing yet") is None
+def test_the_ports_are_read_from_the_simulators_output():
+    output = 'warming up\n{"half": \n{"port": 4010, "control_port": 4011, "host": "127.0.0.1"}\n'
+    assert simulator_process.parse_ports(output) == simulator_process.SimulatorPorts(
+        gateway=4010, control=4011
+    )
+    assert simulator_process.parse_ports("nothing yet") is None

@@ -1,4 +1,4 @@
-"""All that came from a program ends with its owner: real processes, real kills."""
+"""All processes that come from a program end with its owner: real processes, real kills."""
 
 import os
 import signal
@@ -6,25 +6,29 @@ import subprocess
 import sys
 import textwrap
 import time
+from collections.abc import Callable, Iterator
 
 import psutil
 import pytest
 
-from position_sync_dagster.processes.child_process import Child, ChildEndedError
-from position_sync_dagster.processes.process_tree import MARKER, end, marked
-
-LIMIT_S = 30.0
+from position_sync_dagster.processes.child_process import ChildEndedError, ChildProcess
+from position_sync_dagster.processes.process_tree import MARKER, end_processes, find_marked
+from position_sync_dagster.processes.stop_request import block_stop_signals
+from tests.support.demo_program import GONE_S, wait_for
 
 FAMILY = textwrap.dedent(
     """
     import os, signal, subprocess, sys, time
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGHUP) is signal.SIG_DFL
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, ())
     sleep = [sys.executable, "-c", "import time; time.sleep(600)"]
     subprocess.Popen(sleep)
     subprocess.Popen(sleep, start_new_session=True)
     if os.fork() == 0:
         subprocess.Popen(sleep, start_new_session=True)  # an orphan in a session of its own
         os._exit(0)
-    if "deaf" in sys.argv:
+    if "stubborn" in sys.argv:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # which a child inherits
         subprocess.Popen(sleep, start_new_session=True)
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -36,28 +40,22 @@ FAMILY = textwrap.dedent(
 )
 OWNER = textwrap.dedent(
     """
-    import os, pathlib, sys, time
-    from position_sync_dagster.processes.child_process import Child
+    import os, pathlib, signal, sys, time
+    from position_sync_dagster.processes.child_process import ChildProcess
+    for sig in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(sig, signal.SIG_DFL)  # the tests may run under nohup or in the background
     home = pathlib.Path(sys.argv[1])
-    child = Child("family", [sys.executable, "-c", sys.argv[2], *sys.argv[3:]],
+    child = ChildProcess("family", [sys.executable, "-c", sys.argv[2], *sys.argv[3:]],
                   env=dict(os.environ), cwd=home, log=home / "family.log", grace_s=1.0)
     time.sleep(600)
     """
 )
 
 
-def wait_for(condition):
-    deadline = time.monotonic() + LIMIT_S
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "did not happen"
-        time.sleep(0.02)
-    return found
-
-
 @pytest.fixture
 def home(tmp_path):
     yield tmp_path
-    end(lambda: marked(str(tmp_path)), grace_s=0.0)
+    end_processes(lambda: find_marked(tmp_path), grace_s=0.0)
 
 
 def environment(home):
@@ -65,7 +63,7 @@ def environment(home):
 
 
 def family(home, *arguments, grace_s=1.0):
-    return Child(
+    return ChildProcess(
         "The family",
         [sys.executable, "-c", FAMILY, *arguments],
         env=environment(home),
@@ -80,86 +78,119 @@ def ready(home):
     return log.exists() and "ready" in log.read_text()
 
 
+@pytest.fixture
+def start_owner(home) -> Iterator[Callable[..., subprocess.Popen]]:
+    """Start processes that own a family; they end with the test."""
+    owners: list[subprocess.Popen] = []
+
+    def start(member: str) -> subprocess.Popen:
+        owners.append(
+            subprocess.Popen(
+                [sys.executable, "-c", OWNER, str(home), FAMILY, member],
+                env=environment(home),
+                start_new_session=True,
+                stderr=subprocess.DEVNULL,
+            )
+        )
+        wait_for("the family is ready", lambda: ready(home))
+        # The orphan may start its child after the family is ready.
+        wait_for("all have started", lambda: len(find_marked(home)) >= 6)
+        return owners[-1]
+
+    yield start
+    for owner in owners:
+        owner.kill()
+        owner.wait()
+
+
 @pytest.mark.parametrize("sig", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-@pytest.mark.parametrize("member", ["willing", "deaf"])
-def test_nothing_survives_its_owner(home, sig, member):
-    owner = subprocess.Popen(
-        [sys.executable, "-c", OWNER, str(home), FAMILY, member],
-        env=environment(home),
-        start_new_session=True,
-        stderr=subprocess.DEVNULL,
-    )
-    wait_for(lambda: ready(home))
-    wait_for(lambda: len(marked(str(home))) >= 6)  # the orphan starts its child beside "ready"
+@pytest.mark.parametrize("member", ["willing", "stubborn"])
+def test_nothing_survives_its_owner(home, start_owner, sig, member):
+    owner = start_owner(member)
     owner.send_signal(sig)
-    owner.wait(LIMIT_S)
-    wait_for(lambda: not marked(str(home)))
+    owner.wait(GONE_S)
+    wait_for("nothing is left", lambda: not find_marked(home))
+
+
+def test_a_program_does_not_inherit_ignored_and_blocked_signals(home):
+    ignored = [signal.SIGINT, signal.SIGHUP]
+    before = {sig: signal.signal(sig, signal.SIG_IGN) for sig in ignored}
+    unblocked = block_stop_signals()
+    try:
+        child = family(home)
+    finally:
+        for sig, handler in before.items():
+            signal.signal(sig, handler)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, unblocked)
+    with child:
+        wait_for("it has checked its signals", lambda: ready(home) or not child.running)
+        child.check()
 
 
 def test_stop_ends_orphans_in_sessions_of_their_own(home):
-    with family(home, grace_s=LIMIT_S) as child:
-        wait_for(lambda: ready(home))
-        assert child.stop() < LIMIT_S, "nobody had to be killed"
-    assert not marked(str(home))
+    with family(home, grace_s=GONE_S) as child:
+        wait_for("the family is ready", lambda: ready(home))
+        assert child.stop() < GONE_S, "nobody had to be killed"
+    assert not find_marked(home)
 
 
-def test_a_deaf_process_is_killed_after_the_grace_time(home):
-    with family(home, "deaf", grace_s=0.5) as child:
-        wait_for(lambda: ready(home))
+def test_a_process_that_ignores_the_interrupt_is_killed_after_the_grace_time(home):
+    with family(home, "stubborn", grace_s=0.5) as child:
+        wait_for("the family is ready", lambda: ready(home))
         assert child.stop() >= 0.5
-    assert not marked(str(home))
+    assert not find_marked(home)
 
 
-def test_a_program_that_ends_takes_its_family_along(home):
+def test_when_a_program_ends_its_family_ends(home):
     with family(home, "ends") as child:
-        wait_for(lambda: not child.running)
-        assert not marked(str(home))
-        with pytest.raises(ChildEndedError, match="ended with code 7") as told:
+        wait_for("the child has ended", lambda: not child.running)
+        assert not find_marked(home)
+        with pytest.raises(ChildEndedError, match="ended with code 7") as raised:
             child.check()
-    assert "Its last words" in told.value.what
-    assert "family.log" in told.value.remedy
+    assert "Its last output" in raised.value.what
+    assert "family.log" in raised.value.remedy
 
 
-def test_a_program_that_does_not_exist_is_told(home):
-    with Child(
+def test_a_program_that_does_not_exist_is_named(home):
+    with ChildProcess(
         "It", ["/no/such/program"], env=environment(home), cwd=home, log=home / "it.log"
     ) as child:
-        wait_for(lambda: not child.running)
+        wait_for("the child has ended", lambda: not child.running)
         with pytest.raises(ChildEndedError, match="/no/such/program cannot be started"):
             child.check()
 
 
-def test_a_killed_keeper_leaves_marked_processes_that_can_be_found(home):
+def test_a_killed_reaper_leaves_marked_processes_that_can_be_found(home):
     with family(home) as child:
-        wait_for(lambda: ready(home))
+        wait_for("the family is ready", lambda: ready(home))
         psutil.Process(child.pid).kill()
-        wait_for(lambda: not child.running)
-        assert marked(str(home))
-        end(lambda: marked(str(home)), grace_s=1.0)
-    assert not marked(str(home))
+        wait_for("the child has ended", lambda: not child.running)
+        assert find_marked(home)
+        end_processes(lambda: find_marked(home), grace_s=1.0)
+    assert not find_marked(home)
 
 
 def test_one_child_can_outlive_another_by_holding_its_pipe(home):
-    def sleeper(name, *holds):
-        return Child(
+    def sleeper(name, *inherited_fds):
+        return ChildProcess(
             name,
             [sys.executable, "-c", "import time; time.sleep(600)"],
             env=environment(home),
             cwd=home,
             log=home / f"{name}.log",
-            holds=holds,
+            inherited_fds=inherited_fds,
         )
 
     with sleeper("first") as first, sleeper("second", first.pipe_fd) as second:
-        first.let_go()
+        first.request_end()
         time.sleep(0.3)  # nothing to wait for: the first must not end
         assert first.running
         second.stop()
-        wait_for(lambda: not first.running)
+        wait_for("the first has ended", lambda: not first.running)
 
 
-def test_the_log_before_is_kept(home):
+def test_the_log_of_the_start_before_is_kept(home):
     for expected in (False, True):
         with family(home, "ends") as child:
-            wait_for(lambda: not child.running)
+            wait_for("the child has ended", lambda: not child.running)
         assert (home / "family.previous.log").exists() is expected

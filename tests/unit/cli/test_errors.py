@@ -12,15 +12,15 @@ from position_sync_dagster.errors import GatewayError, InvalidLegError, LakeErro
 @pytest.mark.parametrize(
     ("kind", "code"), [(SettingsError, 2), (InvalidLegError, 2), (GatewayError, 1), (LakeError, 1)]
 )
-def test_the_exit_code_tells_who_can_put_it_right(kind, code, capsys):
-    assert errors.tell(kind("The thing broke.", remedy="Mend it.")) == code
-    told = capsys.readouterr()
-    assert told.out == ""
-    assert told.err == "position-sync: The thing broke.\n  Mend it.\n"
+def test_the_exit_code_is_2_for_what_the_user_can_correct(kind, code, capsys):
+    assert errors.print_error(kind("The thing broke.", remedy="Mend it.")) == code
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err == "position-sync: The thing broke.\n  Mend it.\n"
 
 
 def test_a_message_cannot_steer_the_terminal(capsys):
-    errors.tell(LakeError("Odd \x1b[2J name.", remedy="Rename it."))
+    errors.print_error(LakeError("Odd \x1b[2J name.", remedy="Rename it."))
     assert "\x1b" not in capsys.readouterr().err
 
 
@@ -53,7 +53,7 @@ def test_a_malformed_setting_is_named(monkeypatch, capsys):
     assert "POSITION_SYNC_GATEWAY_PORT='many'" in capsys.readouterr().err
 
 
-def test_a_folder_that_is_no_home_is_named(monkeypatch, capsys):
+def test_a_folder_that_is_not_a_home_is_named(monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["position-sync", "status", "--home", "nowhere"])
     with pytest.raises(SystemExit) as ended:
         cli.main()
@@ -64,7 +64,7 @@ def test_a_folder_that_is_no_home_is_named(monkeypatch, capsys):
 @pytest.mark.parametrize(
     "command", ["demo", "dev", "simulate", "status", "positions", "doctor", "maintain", "queue"]
 )
-def test_each_command_explains_itself(command):
+def test_each_command_has_help(command):
     result = CliRunner().invoke(app, [command, "--help"])
     assert result.exit_code == 0
     assert "Usage" in result.output

@@ -1,9 +1,15 @@
-"""Whether the demo did what it promises."""
+"""The acceptance test of the demo, over rows made by hand."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-from position_sync_dagster.demo.acceptance import Coverage, cover, expect, is_complete, judge
+from position_sync_dagster.demo.acceptance import (
+    Coverage,
+    count_coverage,
+    evaluate,
+    expect_paths,
+    is_complete,
+)
 from position_sync_dagster.domain.leg import make_leg
 from position_sync_dagster.domain.update import PositionUpdate, Source
 
@@ -40,7 +46,7 @@ def row(conid, source, *, seconds=5.0):
     )
 
 
-EXPECTED = expect(HELD, [leg(1), leg(2), leg(2, "b"), leg(99)])
+EXPECTED = expect_paths(HELD, [leg(1), leg(2), leg(2, "b"), leg(99)])
 ROWS = [row(c, Source.STREAM if c <= 2 else Source.QUEUE) for c in range(1, 11)]
 
 
@@ -49,54 +55,56 @@ def test_a_leg_that_is_not_held_is_not_expected_to_stream():
 
 
 def test_a_leg_that_was_removed_is_expected_from_the_queue():
-    assert not expect(HELD, [leg(1).ended(START)]).streamed
+    assert not expect_paths(HELD, [leg(1).ended(START)]).streamed
 
 
 def test_one_line_serves_a_conid_in_two_accounts():
-    twice = expect({("A", 1), ("B", 1)}, [leg(1)])
+    twice = expect_paths({("A", 1), ("B", 1)}, [leg(1)])
     assert (len(twice.streamed), twice.lines) == (2, 1)
 
 
 def test_each_leg_current_by_its_own_path_is_complete():
-    coverage = cover(EXPECTED, ROWS, since=START)
+    coverage = count_coverage(EXPECTED, ROWS, since=START)
     assert coverage == Coverage(streamed=2, queued=8, misrouted=0)
     assert is_complete(EXPECTED, coverage)
 
 
-def test_a_row_of_an_earlier_session_is_not_current():
-    coverage = cover(EXPECTED, [*ROWS[:-1], row(10, Source.QUEUE, seconds=-1)], since=START)
+def test_a_row_of_an_earlier_run_is_not_current():
+    coverage = count_coverage(
+        EXPECTED, [*ROWS[:-1], row(10, Source.QUEUE, seconds=-1)], since=START
+    )
     assert coverage.legs == 9
     assert not is_complete(EXPECTED, coverage)
 
 
 def test_an_active_leg_valued_by_the_queue_is_misrouted():
-    coverage = cover(EXPECTED, [row(1, Source.QUEUE), *ROWS[1:]], since=START)
+    coverage = count_coverage(EXPECTED, [row(1, Source.QUEUE), *ROWS[1:]], since=START)
     assert coverage == Coverage(streamed=1, queued=8, misrouted=1)
     assert not is_complete(EXPECTED, coverage)
 
 
 def test_the_row_of_something_not_held_does_not_count():
-    assert cover(EXPECTED, [*ROWS, row(50, Source.QUEUE)], since=START).legs == 10
+    assert count_coverage(EXPECTED, [*ROWS, row(50, Source.QUEUE)], since=START).legs == 10
 
 
-def verdict(**changes):
-    given = {
-        "coverage": cover(EXPECTED, ROWS, since=START),
+def figures_met(**changes):
+    arguments = {
+        "coverage": count_coverage(EXPECTED, ROWS, since=START),
         "complete_after_s": 20.0,
         "limit_s": 60.0,
         "peak_lines": 2,
         "order_messages": 0,
     } | changes
-    coverage = given.pop("coverage")
-    return {f.name.strip(): f.met for f in judge(EXPECTED, coverage, **given)}
+    coverage = arguments.pop("coverage")
+    return {f.name.strip(): f.met for f in evaluate(EXPECTED, coverage, **arguments)}
 
 
-def test_all_is_met():
-    assert all(verdict().values())
+def test_all_figures_are_met():
+    assert all(figures_met().values())
 
 
 def test_each_figure_can_be_missed_alone():
-    full = cover(EXPECTED, ROWS, since=START)
+    full = count_coverage(EXPECTED, ROWS, since=START)
     assert missed(complete_after_s=61.0) == ["all current after"]
     assert missed(complete_after_s=None) == ["all current after"]
     assert missed(peak_lines=3) == ["peak of market data lines"]
@@ -106,4 +114,4 @@ def test_each_figure_can_be_missed_alone():
 
 
 def missed(**changes):
-    return [name for name, met in verdict(**changes).items() if not met]
+    return [name for name, met in figures_met(**changes).items() if not met]

@@ -5,8 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import typer
+from typer.testing import CliRunner, Result
 
-from position_sync_dagster.simulator import Options, Simulator, command_line, load_book
+from position_sync_dagster.cli.app import app
+from position_sync_dagster.simulator import Options, Simulator, load_book, program
+from position_sync_dagster.simulator.command_line import simulate
 from position_sync_dagster.simulator.options import PROGRAM_OPTIONS
 
 
@@ -19,22 +23,35 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Options, str | N
         calls.append((book, options, scenario))
         return 0
 
-    monkeypatch.setattr(command_line, "run", run)
+    monkeypatch.setattr(program, "run", run)
     return calls
 
 
-def test_without_arguments_the_program_has_its_defaults(started: list[Any]) -> None:
-    assert command_line.main([]) == 0
+@pytest.fixture(params=["python -m", "position-sync"])
+def invoke(request: pytest.FixtureRequest) -> Any:
+    """Run the command as a module of its own, and as a command of `position-sync`."""
+    alone = typer.Typer()
+    alone.command()(simulate)
+
+    def run(arguments: str) -> Result:
+        if request.param == "python -m":
+            return CliRunner().invoke(alone, arguments.split())
+        return CliRunner().invoke(app, ["simulate", *arguments.split()])
+
+    return run
+
+
+def test_without_arguments_the_program_has_its_defaults(started: list[Any], invoke: Any) -> None:
+    assert invoke("").exit_code == 0
     assert started == [("demo", PROGRAM_OPTIONS, None)]
     assert (PROGRAM_OPTIONS.port, PROGRAM_OPTIONS.control_port) == (7497, 0)
 
 
-def test_every_argument_reaches_its_option(started: list[Any]) -> None:
-    arguments = (
+def test_every_argument_reaches_its_option(started: list[Any], invoke: Any) -> None:
+    invoke(
         "--book small --host ::1 --port 1 --control-port 2 --seed 3 --max-lines 4 "
         "--tick-interval 0.5 --refresh-interval 6 --tick-ring 7 --scenario s.yaml"
     )
-    command_line.main(arguments.split())
     options = Options(
         host="::1",
         port=1,
@@ -49,39 +66,15 @@ def test_every_argument_reaches_its_option(started: list[Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "reason"),
-    [
-        (["--tick-interval", "0"], "tick_interval_s is 0.0"),
-        (["--max-lines", "-1"], "max_lines is -1"),
-        (["--port", "x"], "--port"),
-        (["--nonsense"], "--nonsense"),
-    ],
+    "arguments", ["--tick-interval 0", "--max-lines 0", "--port x", "--port 70000", "--nonsense"]
 )
 def test_a_wrong_argument_ends_it_with_exit_code_2_and_the_reason(
-    started: list[Any], capsys: pytest.CaptureFixture[str], arguments: list[str], reason: str
+    started: list[Any], invoke: Any, arguments: str
 ) -> None:
-    with pytest.raises(SystemExit) as ended:
-        command_line.main(arguments)
-    assert ended.value.code == 2
-    assert reason in capsys.readouterr().err
+    ended = invoke(arguments)
+    assert ended.exit_code == 2
+    assert arguments.split()[0] in ended.output
     assert started == []
-
-
-def test_position_sync_simulate_passes_its_arguments_on(
-    started: list[Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from typer.testing import CliRunner
-
-    from position_sync_dagster.cli.app import app
-
-    result = CliRunner().invoke(app, ["simulate", "--port", "0", "--book", "small"])
-    assert result.exit_code == 0, result.output
-    [(book, options, _)] = started
-    assert (book, options.port) == ("small", 0)
-    usage = CliRunner().invoke(app, ["simulate", "--help"])
-    assert usage.exit_code == 0
-    assert "usage: " in usage.output
-    assert "--max-lines" in usage.output
 
 
 def test_a_simulator_takes_options_and_single_changes() -> None:

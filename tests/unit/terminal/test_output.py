@@ -1,4 +1,4 @@
-"""What a command prints."""
+"""Text and JSON that commands print."""
 
 import json
 from datetime import UTC, date, datetime, timedelta
@@ -6,7 +6,7 @@ from datetime import UTC, date, datetime, timedelta
 import pytest
 
 from position_sync_dagster.domain.leg import make_leg
-from position_sync_dagster.terminal.output import as_json, print_noted, print_table
+from position_sync_dagster.terminal.output import as_json, print_table, print_table_with_notes
 from position_sync_dagster.terminal.text import age, duration, number, printable, quantity
 
 NOW = datetime(2026, 1, 2, 15, 0, tzinfo=UTC)
@@ -41,7 +41,9 @@ def test_json_cannot_steer_the_terminal_and_keeps_each_value():
 def test_a_note_is_cut_to_the_terminal_and_its_row_never(terminal, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "40")
     monkeypatch.setenv("TTY_COMPATIBLE", "1" if terminal else "0")
-    print_noted({"id": "left", "n": "right"}, [(("x" * 50, "7"), "y" * 60), (("z", "123"), "")])
+    print_table_with_notes(
+        {"id": "left", "n": "right"}, [(("x" * 50, "7"), "y" * 60), (("z", "123"), "")]
+    )
     _, row, note, last = capsys.readouterr().out.splitlines()
     assert row == "x" * 50 + "    7"
     assert note == ("  " + "y" * 37 + "…" if terminal else "  " + "y" * 60)
@@ -75,7 +77,7 @@ def test_a_quantity_has_no_needless_decimals():
         (49 * 3600, "2 d 1 h"),
     ],
 )
-def test_a_length_of_time_is_told_in_its_own_unit(seconds, text):
+def test_a_length_of_time_has_the_unit_that_suits_it(seconds, text):
     assert duration(seconds) == text
 
 
@@ -94,8 +96,8 @@ def test_a_frozen_value_becomes_an_object():
         strategy_id=7,
         added_at=NOW,
     )
-    told = json.loads(as_json([leg]))[0]
-    assert told["right"] == "CALL"
-    assert told["expiry"] == date(2028, 12, 15).isoformat()
-    assert told["added_at"] == "2026-01-02T15:00:00+00:00"
-    assert told["quantity"] is None
+    printed = json.loads(as_json([leg]))[0]
+    assert printed["right"] == "CALL"
+    assert printed["expiry"] == date(2028, 12, 15).isoformat()
+    assert printed["added_at"] == "2026-01-02T15:00:00+00:00"
+    assert printed["quantity"] is None

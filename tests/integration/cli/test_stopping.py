@@ -1,0 +1,118 @@
+"""A signal at any moment of `position-sync demo` and `dev` ends them with the same exit code.
+
+`dagster dev` is replaced by a program that only sleeps, so that one run takes a second or two.
+"""
+
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+import pytest
+
+from position_sync_dagster.lake import Lake
+from position_sync_dagster.processes.ports import any_free
+from position_sync_dagster.processes.process_tree import end_processes, find_marked
+from tests.support.demo_program import LIMIT_S, PROGRAM, clean_environment, wait_for
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+
+DELAYS_S = (0.0, 0.1, 0.2, 0.4, 0.7, 1.0, 1.5, 2.5)
+
+
+class Run:
+    """One start of a command in a folder of its own."""
+
+    def __init__(self, folder: Path, command: str, *options: str) -> None:
+        package = folder / "python" / "dagster"
+        package.mkdir(parents=True)
+        (package / "__init__.py").touch()
+        (package / "__main__.py").write_text("import time\ntime.sleep(600)\n")
+        self.home = folder / "home"
+        Lake(str(self.home / "lake")).initialize_sync()
+        # A port of its own: demos that start at once would find the same one free.
+        (self.home / ".env").write_text(f"POSITION_SYNC_GATEWAY_PORT={any_free()}\n")
+        self.output = folder / "output.txt"
+        options += ("--ui-port", str(any_free()))
+        if command == "demo":
+            options += ("--home", str(self.home), "--json")
+        environment = {"PYTHONPATH": str(package.parent), "DAGSTER_HOME": str(self.home)}
+        with self.output.open("w") as output:
+            self.process = subprocess.Popen(
+                [PROGRAM, command, *options],
+                cwd=folder,
+                env=clean_environment() | environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def reads_signals(self) -> bool:
+        """Whether the process blocks SIGINT, to read it itself."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        blocked = int(re.search(r"SigBlk:\s*(\w+)", status)[1], 16)
+        return bool(blocked & 1 << signal.SIGINT - 1) or self.process.poll() is not None
+
+    def exit_code(self) -> int:
+        """Wait for the end, and check that no process is left."""
+        code = self.process.wait(LIMIT_S)
+        assert not find_marked(self.home)
+        return code
+
+    def close(self) -> None:
+        """End all processes, in whatever state they are."""
+        self.process.kill()
+        self.process.wait()
+        end_processes(lambda: find_marked(self.home), grace_s=0.0)
+
+
+@pytest.fixture
+def start(tmp_path_factory) -> Iterator[Callable[..., Run]]:
+    runs: list[Run] = []
+
+    def begin(command: str, *options: str) -> Run:
+        run = Run(tmp_path_factory.mktemp(command), command, *options)
+        runs.append(run)
+        wait_for("it reads signals", run.reads_signals, poll_s=0.001)
+        return run
+
+    yield begin
+    for run in runs:
+        run.close()
+
+
+@pytest.mark.parametrize(("command", "delays_s"), [("demo", DELAYS_S), ("dev", DELAYS_S[::2])])
+def test_an_interrupt_at_any_moment_ends_with_0(start, command, delays_s):
+    def interrupted_after(delay_s: float) -> int:
+        run = start(command)
+        time.sleep(delay_s)  # the moment is what is tested
+        run.process.send_signal(signal.SIGINT)
+        return run.exit_code()
+
+    with ThreadPoolExecutor(4) as pool:
+        codes = dict(zip(delays_s, pool.map(interrupted_after, delays_s), strict=True))
+    assert codes == dict.fromkeys(delays_s, 0)
+
+
+@pytest.mark.parametrize("sig", [signal.SIGTERM, signal.SIGHUP])
+def test_signals_without_a_pause_until_the_end_change_nothing(start, sig):
+    run = start("demo")
+    wait_for("it runs", lambda: "started" in run.output.read_text())
+    while run.process.poll() is None:
+        with suppress(psutil.NoSuchProcess):
+            psutil.Process(run.process.pid).send_signal(sig)
+            psutil.Process(run.process.pid).send_signal(signal.SIGINT)
+    assert run.exit_code() == 0
+
+
+def test_a_timed_demo_that_is_stopped_has_the_code_of_the_signal(start):
+    run = start("demo", "--for", "600")
+    run.process.send_signal(signal.SIGTERM)
+    assert run.exit_code() == 128 + signal.SIGTERM

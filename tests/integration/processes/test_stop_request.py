@@ -1,0 +1,83 @@
+"""Requests to stop a process, by a signal or by the end of its parent."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from position_sync_dagster.processes.stop_request import StopRequest, StopRequested
+from tests.support.demo_program import LIMIT_S
+
+WORK = textwrap.dedent(
+    """
+    import os, signal, sys
+    from position_sync_dagster.processes.stop_request import StopRequest, StopRequested
+    with StopRequest() as stop:
+        import polars as pl
+        rows = pl.LazyFrame({"a": range(200_000)}).sort("a", descending=True)
+        print("ready", flush=True)
+        try:
+            while True:
+                rows.collect()
+                stop.check()
+        except StopRequested as request:
+            for sig in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                os.kill(os.getpid(), sig)  # nothing interrupts the end
+            try:
+                stop.check()
+            except StopRequested as again:
+                print(again.reason)
+                code = again.exit_code
+    sys.exit(code)
+    """
+)
+
+
+@pytest.mark.parametrize(
+    ("sig", "reason"),
+    [
+        (signal.SIGINT, "interrupted"),
+        (signal.SIGTERM, "asked to end"),
+        (signal.SIGHUP, "the terminal was closed"),
+    ],
+)
+def test_a_signal_is_read_where_the_work_asks_for_it(sig, reason):
+    with subprocess.Popen(
+        [sys.executable, "-c", WORK],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        try:
+            assert process.stdout.readline() == "ready\n"
+            process.send_signal(sig)
+            output, _ = process.communicate(timeout=LIMIT_S)
+        finally:
+            process.kill()
+    assert output == f"{reason}\n"
+    assert process.returncode == 128 + sig
+
+
+def test_the_end_of_the_parent_is_a_request():
+    with StopRequest(end_with=os.getppid()) as stop:
+        stop.check()
+        stop.pause(0.0)
+    with (
+        StopRequest(end_with=os.getpid()) as stop,
+        pytest.raises(StopRequested, match="is gone") as raised,
+    ):
+        stop.pause(LIMIT_S)
+    assert raised.value.exit_code == 1
+
+
+def test_after_the_block_the_signals_are_as_before():
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    with StopRequest():
+        assert {signal.SIGINT, signal.SIGTERM, signal.SIGHUP} <= signal.pthread_sigmask(
+            signal.SIG_BLOCK, ()
+        )
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
