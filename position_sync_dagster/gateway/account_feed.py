@@ -23,16 +23,12 @@ from position_sync_dagster.errors import (
 )
 from position_sync_dagster.gateway.account_time import moment_of
 from position_sync_dagster.gateway.changes import ChangeNotifier, PendingChanges
+from position_sync_dagster.gateway.codes import GatewayCode, MessageType
 from position_sync_dagster.gateway.translate import portfolio_of, position_of
 from position_sync_dagster.settings import Settings
 
 MAX_ACCOUNTS = 50
 """`reqPositions` is not served above. Source: IB, "Requesting Positions"."""
-
-NOT_SUBSCRIBED = 2101
-"""Another client holds the account subscription; no end message follows."""
-
-ACCOUNT_TIME_MESSAGE = 8
 
 ZONE_TRUST = timedelta(minutes=10)
 """The last time message of a download, and the one after a row that comes later by itself, is
@@ -81,7 +77,7 @@ class AccountFeed:
         ib.updatePortfolioEvent += self._on_portfolio
         ib.errorEvent += self._on_error
         # ib_async drops the account's time messages; they are the only time of portfolio values.
-        ib.client.decoder.handlers[ACCOUNT_TIME_MESSAGE] = self._on_account_time
+        ib.client.decoder.handlers[MessageType.ACCOUNT_TIME] = self._on_account_time
 
     @property
     def holdings(self) -> tuple[BrokerPosition, ...]:
@@ -293,7 +289,11 @@ class AccountFeed:
 
     def _on_error(self, _request: int, code: int, _text: str, _contract: object) -> None:
         download = self._current
-        if code == NOT_SUBSCRIBED and download is not None and not download.refused.done():
+        if (
+            code == GatewayCode.ACCOUNT_NOT_SERVED
+            and download is not None
+            and not download.refused.done()
+        ):
             download.refused.set_result(None)
 
     def _on_position(self, row: Position) -> None:

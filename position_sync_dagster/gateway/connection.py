@@ -25,17 +25,15 @@ from position_sync_dagster.errors import (
     SettingsError,
 )
 from position_sync_dagster.gateway.account_feed import AccountFeed
+from position_sync_dagster.gateway.codes import OFFLINE, GatewayCode
 from position_sync_dagster.gateway.contract_details import fetch_details
 from position_sync_dagster.gateway.ib_async_internals import MessageReader
-from position_sync_dagster.gateway.login import CONNECTIVITY_LOST, MAX_FRAME, log_in
+from position_sync_dagster.gateway.login import MAX_FRAME, log_in
 from position_sync_dagster.gateway.market_data_lines import MarketDataLines
 from position_sync_dagster.gateway.pnl import PnlSubscriptions
 from position_sync_dagster.settings import Settings, load_settings
 
 logger = logging.getLogger(__name__)
-
-DATA_LOST, DATA_KEPT = 1101, 1102
-PORT_CHANGED = 1300
 
 _NEW_PORT = re.compile(r"new port\D*(\d{2,5})")
 SILENCE_S = 10.0
@@ -139,16 +137,16 @@ class GatewayConnection:
             self.drop("it sent a frame longer than any message")
 
     def _on_error(self, _request: int, code: int, text: str, _contract: object) -> None:
-        if code in CONNECTIVITY_LOST:
+        if code in OFFLINE:
             self.connectivity_lost = text
-        elif code in (DATA_LOST, DATA_KEPT):
+        elif code in (GatewayCode.RESTORED_DATA_LOST, GatewayCode.RESTORED_DATA_KEPT):
             self.connectivity_lost = None
-        if code == DATA_LOST:
+        if code == GatewayCode.RESTORED_DATA_LOST:
             # Every subscription is gone; whoever listens asks for positions and values anew.
             self.feed.invalidate()
             self.lines.resubscribe()
             self.pnl.resubscribe()
-        elif code == PORT_CHANGED:
+        elif code == GatewayCode.PORT_CHANGED:
             self.new_port = new_port_of(text)
             logger.warning(
                 "%s moves (%s): this process follows; set POSITION_SYNC_GATEWAY_PORT for others",

@@ -8,10 +8,11 @@ from typing import Any
 
 from ib_async import IB
 
+from position_sync_dagster.gateway.codes import MessageType
+
 logger = logging.getLogger(__name__)
 
-POSITION, POSITION_END = "61", "62"
-"""Types of messages."""
+POSITION, POSITION_END = str(MessageType.POSITION.value), str(MessageType.POSITION_END.value)
 
 SPARE_S = 60.0
 """What each message may bring about is said at most so often."""

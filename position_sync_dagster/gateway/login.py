@@ -12,11 +12,8 @@ from position_sync_dagster.errors import (
     GatewayTimeoutError,
     NotAGatewayError,
 )
+from position_sync_dagster.gateway.codes import OFFLINE, GatewayCode
 from position_sync_dagster.settings import Settings
-
-CLIENT_ID_IN_USE = 326
-CONNECTIVITY_LOST = (1100, 2110)
-"""The gateway has lost IB: while it was connected, or before (it says 2110 at the log-in)."""
 
 MAX_REQUESTS, REQUESTS_INTERVAL_S = 10, 0.25
 """Pace of our messages: never more than 50 in any second, as the gateway counts them. ib_async's
@@ -49,9 +46,9 @@ async def log_in(client_id: int, settings: Settings, port: int) -> tuple[IB, str
     offline: list[str] = []
 
     def on_error(_request: int, code: int, text: str, _contract: object) -> None:
-        if code == CLIENT_ID_IN_USE:
+        if code == GatewayCode.CLIENT_ID_IN_USE:
             report(ClientIdInUseError(f"Client id {client_id}: {text}", remedy="Use another."))
-        elif code in CONNECTIVITY_LOST:
+        elif code in OFFLINE:
             offline.append(text)
 
     def on_data(data: bytes) -> None:

@@ -12,23 +12,9 @@ from ib_async import IB, Contract, Ticker
 from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.domain.quote import Quote
 from position_sync_dagster.gateway.changes import ChangeNotifier, PendingChanges
-from position_sync_dagster.gateway.translate import MARK_TICK, quote_of, streamable
+from position_sync_dagster.gateway.codes import ENDS_LINE, MARK_PRICE_GENERIC_TICK, MARK_TICK
+from position_sync_dagster.gateway.translate import quote_of, streamable
 from position_sync_dagster.settings import Settings
-
-GENERIC_TICKS = "232"
-"""Mark price, and nothing else: one illegal entry refuses the whole request with 321."""
-
-TOO_MANY_LINES = 101
-
-LINE_UNKNOWN = 300
-"""Usually the answer to a second cancel; for a line that is held it says that there is none."""
-
-TERMINAL = frozenset({101, 200, LINE_UNKNOWN, 321, 322, 354, 10089, 10168, 10182, 10197})
-"""Codes after which the request is dead. Source: recorded gateway behaviour; 10090, 10091 and
-10167 are advisory, ticks follow them."""
-
-DELAYED = 3
-DELAYED_TYPES = frozenset({DELAYED, 4})
 
 CANCEL_EFFECT_S = 2.0
 """Ticks that come later after a cancel say that it had none."""
@@ -143,7 +129,7 @@ class MarketDataLines:
         if line.market_data_type != self._announced:
             self._ib.reqMarketDataType(line.market_data_type)
             self._announced = line.market_data_type
-        line.ticker = self._ib.reqMktData(line.contract, GENERIC_TICKS)
+        line.ticker = self._ib.reqMktData(line.contract, MARK_PRICE_GENERIC_TICK)
         line.request_id = self._ib.wrapper.ticker2ReqId["mktData"][line.ticker]
         line.mark_time = None
         self._by_request[line.request_id] = line
@@ -170,7 +156,7 @@ class MarketDataLines:
 
     def _on_error(self, request_id: int, code: int, text: str, _contract: Any) -> None:
         line = self._by_request.get(request_id)
-        if line is None or code not in TERMINAL:
+        if line is None or code not in ENDS_LINE:
             return
         conid = line.contract.conId
         self._forget(line)

@@ -16,14 +16,12 @@ from position_sync_dagster.domain.instrument import (
 )
 from position_sync_dagster.domain.quote import Quote
 from position_sync_dagster.errors import InvalidLegError
+from position_sync_dagster.gateway.codes import DELAYED_TYPES
 
 UNSET = 1.7976931348623157e308
 """IB's "unset" double (DBL_MAX), e.g. the realized P&L of PnLSingle before a trade."""
 
 OPTION_TYPES = frozenset({"OPT", "FOP", "WAR", "IOPT"})
-
-MARK_TICK = 37
-"""Tick type of the mark price, sent for generic tick 232. Source: IB, "Available Tick Types"."""
 
 
 def known(value: float | None) -> float | None:
@@ -110,7 +108,7 @@ def quote_of(ticker: Ticker, *, mark_time: datetime | None) -> Quote:
     `mark_time` is the time of receipt of tick 37.
     """
     contract, greeks = ticker.contract, ticker.modelGreeks
-    delayed = ticker.marketDataType in (3, 4)
+    delayed = ticker.marketDataType in DELAYED_TYPES
     last_time = ticker.delayedLastTimestamp if delayed else ticker.lastTimestamp
     return Quote(
         conid=contract.conId if contract else 0,
