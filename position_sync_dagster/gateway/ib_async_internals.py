@@ -2,20 +2,20 @@
 
 import logging
 import sys
-import time
 from collections.abc import Callable
 from typing import Any
 
 from ib_async import IB
 
 from position_sync_dagster.gateway.codes import MessageType
+from position_sync_dagster.outage_log import LimitedLog
 
 logger = logging.getLogger(__name__)
 
 POSITION, POSITION_END = str(MessageType.POSITION.value), str(MessageType.POSITION_END.value)
 
-SPARE_S = 60.0
-"""What each message may bring about is said at most so often."""
+LOG_EVERY_S = 60.0
+"""A confused gateway sends hundreds of bad messages a second: one line for each kind in so long."""
 
 
 class MessageReader:
@@ -30,7 +30,7 @@ class MessageReader:
         self.understood = 0
         self._gateway_id = gateway_id
         self._type, self._failed, self._torn = "", False, False
-        self._garbage, self._strays = _Spare(), _Spare()
+        self._log = LimitedLog(logger, every_s=LOG_EVERY_S)
         decoder = ib.client.decoder
         self._interpret: Callable[[list[str]], None] = decoder.interpret
         decoder.interpret = self._read  # type: ignore[method-assign]
@@ -51,14 +51,17 @@ class MessageReader:
         self._failed = True
         error = sys.exc_info()[1]
         error = (error and error.__context__) or error
-        self._garbage.say(
+        self._log.report(
+            "unreadable message",
             f"{self._gateway_id} sent a message that cannot be read (type {self._type[:12]!a}, "
-            f"{type(error).__name__}); it is left out"
+            f"{type(error).__name__}); it is left out",
         )
 
     def stray(self, message: str) -> None:
         """Take what the wrapper says of a tick that belongs to no request of ours."""
-        self._strays.say(f"{self._gateway_id} sent a tick that nobody asked for ({message})")
+        self._log.report(
+            "unknown request", f"{self._gateway_id} sent a tick that nobody asked for ({message})"
+        )
 
 
 class _Strays(logging.LoggerAdapter[logging.Logger]):
@@ -73,20 +76,3 @@ class _Strays(logging.LoggerAdapter[logging.Logger]):
             self._reader.stray(str(msg))
         else:
             super().error(msg, *args, **more)
-
-
-class _Spare:
-    """Say one kind of thing at most once in `SPARE_S`, and how often it happened meanwhile."""
-
-    def __init__(self) -> None:
-        self._due_s = 0.0
-        self._unsaid = 0
-
-    def say(self, text: str) -> None:
-        now_s = time.monotonic()
-        if now_s < self._due_s:
-            self._unsaid += 1
-            return
-        more = f"; {self._unsaid} more since the last such line" if self._unsaid else ""
-        self._due_s, self._unsaid = now_s + SPARE_S, 0
-        logger.warning("%s%s", text, more)
