@@ -23,7 +23,8 @@ from position_sync_dagster.errors import (
 )
 from position_sync_dagster.gateway.account_time import moment_of
 from position_sync_dagster.gateway.changes import ChangeNotifier, PendingChanges
-from position_sync_dagster.gateway.codes import GatewayCode, MessageType
+from position_sync_dagster.gateway.codes import GatewayCode
+from position_sync_dagster.gateway.ib_async_internals import on_account_time
 from position_sync_dagster.gateway.translate import portfolio_of, position_of
 from position_sync_dagster.settings import Settings
 
@@ -76,8 +77,7 @@ class AccountFeed:
         ib.positionEvent += self._on_position
         ib.updatePortfolioEvent += self._on_portfolio
         ib.errorEvent += self._on_error
-        # ib_async drops the account's time messages; they are the only time of portfolio values.
-        ib.client.decoder.handlers[MessageType.ACCOUNT_TIME] = self._on_account_time
+        on_account_time(ib, self._on_account_time)
 
     @property
     def holdings(self) -> tuple[BrokerPosition, ...]:

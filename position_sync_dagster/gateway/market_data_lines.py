@@ -13,6 +13,12 @@ from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.domain.quote import Quote
 from position_sync_dagster.gateway.changes import ChangeNotifier, PendingChanges
 from position_sync_dagster.gateway.codes import ENDS_LINE, MARK_PRICE_GENERIC_TICK, MARK_TICK
+from position_sync_dagster.gateway.ib_async_internals import (
+    forget_request,
+    packet_time,
+    request_id_of,
+    retire_ticker,
+)
 from position_sync_dagster.gateway.translate import quote_of, streamable
 from position_sync_dagster.settings import Settings
 
@@ -130,7 +136,7 @@ class MarketDataLines:
             self._ib.reqMarketDataType(line.market_data_type)
             self._announced = line.market_data_type
         line.ticker = self._ib.reqMktData(line.contract, MARK_PRICE_GENERIC_TICK)
-        line.request_id = self._ib.wrapper.ticker2ReqId["mktData"][line.ticker]
+        line.request_id = request_id_of(self._ib, line.ticker)
         line.mark_time = None
         self._by_request[line.request_id] = line
 
@@ -141,7 +147,7 @@ class MarketDataLines:
             if line is None or line.ticker is not ticker:
                 self._still_streams(ticker)
                 continue
-            self._ticked.note(line.contract.conId, self._ib.wrapper.time)
+            self._ticked.note(line.contract.conId, packet_time(self._ib))
             self.ticked_at = self._monotonic()
             if any(tick.tickType == MARK_TICK for tick in ticker.ticks):
                 line.mark_time = ticker.time
@@ -167,17 +173,16 @@ class MarketDataLines:
 
     def _forget(self, line: "_Line") -> None:
         """Drop a line; a later one of the conid starts empty, while ib_async reuses tickers."""
-        wrapper, conid = self._ib.wrapper, line.contract.conId
+        conid = line.contract.conId
         del self._lines[conid]
         del self._by_request[line.request_id]
         self._ticked.forget(conid)
-        wrapper.endTicker(line.ticker, "mktData")
-        wrapper.tickers.pop(hash(line.contract), None)
+        retire_ticker(self._ib, line.ticker, line.contract)
         # Ticks of a cancelled request may still be under way, and ib_async logs unknown ids.
         self._retired[id(line.ticker)] = _Retired(line.ticker, line.request_id, self._monotonic())
         if len(self._retired) > KEPT_RETIRED:
             oldest = self._retired.pop(next(iter(self._retired)))
-            wrapper.reqId2Ticker.pop(oldest.request_id, None)
+            forget_request(self._ib, oldest.request_id)
 
 
 @dataclass(slots=True)

@@ -33,11 +33,8 @@ from position_sync_dagster.gateway.codes import (
     OFFLINE,
     GatewayCode,
 )
-from position_sync_dagster.gateway.connection import (
-    GatewayConnection,
-    IBConnectionManager,
-    refuse_offline,
-)
+from position_sync_dagster.gateway.connection import GatewayConnection
+from position_sync_dagster.gateway.connection_manager import IBConnectionManager
 from position_sync_dagster.gateway.market_data_lines import Refusal
 from position_sync_dagster.lake.broker_positions import BrokerPositionsTable
 from position_sync_dagster.lake.contracts import ContractsTable
@@ -350,9 +347,9 @@ class IBPositionStreamer:
                 connection.feed.remember(await self._publisher.remembered())
             self._lines.forget()
             self._health.connected()
-        refuse_offline(connection)
+        connection.require_online()
         await connection.feed.snapshot()
-        refuse_offline(connection)
+        connection.require_online()
         await self._publish(connection)
         await self._reroute(connection)
         self._connection = connection

@@ -16,12 +16,9 @@ from position_sync_dagster.errors import (
     NotAGatewayError,
     SettingsError,
 )
-from position_sync_dagster.gateway.connection import (
-    PAUSES_S,
-    IBConnectionManager,
-    client_id_pauses,
-    connect,
-)
+from position_sync_dagster.gateway.connection import connect
+from position_sync_dagster.gateway.connection_manager import IBConnectionManager
+from position_sync_dagster.gateway.login import PAUSES_S, client_id_pauses
 from position_sync_dagster.settings import Settings, load_settings
 
 
