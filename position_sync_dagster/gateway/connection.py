@@ -65,7 +65,7 @@ class GatewayConnection:
         ib.disconnectedEvent.connect(self.lost.set, keep_ref=True)
         self.feed = AccountFeed(ib, settings=settings, accounts=self.accounts)
         self.lines = MarketDataLines(ib, settings=settings)
-        self.pnl = PnlSubscriptions(ib, self.feed)
+        self.pnl = PnlSubscriptions(ib, self.feed.book)
         self.on_message: list[Callable[[int, str], None]] = []
         self.connectivity_lost = connectivity_lost
         self._timeout_s = settings.gateway_timeout_s

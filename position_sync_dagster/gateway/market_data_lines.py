@@ -129,7 +129,7 @@ class MarketDataLines:
 
     def watch(self) -> PendingChanges[int, float]:
         """Watch which conids tick, and when the first tick of each arrived (Unix seconds)."""
-        return self._ticked.new()
+        return self._ticked.watch()
 
     def _request(self, line: "_Line") -> None:
         if line.market_data_type != self._announced:

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from ib_async import IB, PnLSingle
 
 from position_sync_dagster.domain.routing import Key
-from position_sync_dagster.gateway.account_feed import AccountFeed
+from position_sync_dagster.gateway.holdings import HoldingsBook
 from position_sync_dagster.gateway.translate import known
 
 
@@ -17,9 +17,9 @@ class PnlSubscriptions:
     until the first is cancelled, hence the set.
     """
 
-    def __init__(self, ib: IB, feed: AccountFeed) -> None:
+    def __init__(self, ib: IB, book: HoldingsBook) -> None:
         self._ib = ib
-        self._feed = feed
+        self._book = book
         self._keys: frozenset[Key] = frozenset()
         self._wanted: dict[object, frozenset[Key]] = {}
         self.fresh = False
@@ -36,7 +36,7 @@ class PnlSubscriptions:
         wanted = frozenset().union(*self._wanted.values())
         for account, conid in sorted(self._keys - wanted):
             self._ib.cancelPnLSingle(account, "", conid)
-            self._feed.forget_pnl((account, conid))
+            self._book.clear_daily_pnl((account, conid))
         for account, conid in sorted(wanted - self._keys):
             self._ib.reqPnLSingle(account, "", conid)
         self._keys = wanted
@@ -61,7 +61,7 @@ class PnlSubscriptions:
         value = known(pnl.value)
         if value is None:
             return
-        taken = self._feed.put_pnl(
+        taken = self._book.put_pnl(
             (pnl.account, pnl.conId),
             position=float(pnl.position),
             market_value=value,

@@ -674,7 +674,7 @@ async def test_an_account_without_a_value_is_not_walked_again_and_again(
         feed = streamer._wired.feed
         key = (B, CALL)
         before = sim.stats()["requests"]["17"]["reqAccountUpdates"]
-        feed._store(replace(feed.get(key), market_value=None))
+        feed.book.put(replace(feed.get(key), market_value=None))
         await asyncio.sleep(0.5)
         assert sim.stats()["requests"]["17"]["reqAccountUpdates"] == before
 
