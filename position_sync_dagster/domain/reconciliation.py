@@ -1,4 +1,4 @@
-"""Compare what the broker says with what the tables say; pure."""
+"""Reconciliation: compare the broker's holdings with the tables; pure."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,10 +11,10 @@ from position_sync_dagster.domain.update import PositionUpdate
 
 
 class DiscrepancyType(StrEnum):
-    """How the tables differ from the broker.
+    """The kinds of difference between the tables and the broker.
 
-    MISSING: held at the broker, no row here. SURPLUS: a row here with a quantity, nothing at
-    the broker. QUANTITY: both, with different quantities. STALE: the row is older than allowed.
+    MISSING: held at the broker, no row here. SURPLUS: a row here with a quantity, nothing at the
+    broker. QUANTITY: both, with different quantities. STALE: the row is older than allowed.
     LEG_QUANTITY: strategies claim more of a holding than there is.
     """
 
@@ -26,7 +26,7 @@ class DiscrepancyType(StrEnum):
 
 
 class BreakState(StrEnum):
-    """The life of a discrepancy in `reconciliation_breaks`."""
+    """The states of a discrepancy in `reconciliation_breaks`."""
 
     OPENED = "OPENED"
     CONFIRMED = "CONFIRMED"
@@ -39,8 +39,8 @@ class Discrepancy:
     """One difference between the broker and the tables.
 
     Attributes:
-        expected: The broker's figure (quantity), None when it has none.
-        actual: Ours, None when we have none.
+        expected: The broker's quantity; None where it has none.
+        actual: Ours; None where we have none.
     """
 
     type: DiscrepancyType
@@ -57,9 +57,9 @@ class ReconciliationResult:
     """The outcome of one comparison.
 
     Attributes:
-        complete: False when the snapshot covers not every account: then nothing is called
-            SURPLUS, since an absent row proves nothing.
-        checked: Number of (account, conid) compared.
+        complete: Whether the snapshot covers every account. If not, nothing is called SURPLUS,
+            since an absent holding proves nothing.
+        checked: The number of (account, conid) compared.
     """
 
     at: datetime
@@ -69,7 +69,7 @@ class ReconciliationResult:
 
     @property
     def ok(self) -> bool:
-        """Tell whether the snapshot was complete and nothing differs."""
+        """Whether the snapshot was complete and nothing differs."""
         return self.complete and not self.discrepancies
 
     def count(self, kind: DiscrepancyType) -> int:
@@ -89,10 +89,12 @@ def compare(
     """Compare one broker snapshot with the latest rows and the registry.
 
     Args:
-        snapshot: Every holding of every account; zero positions count as not held.
+        snapshot: Every holding of every account; a position of zero counts as not held.
         latest: The newest row per (account, conid).
-        complete: Whether the snapshot covers every account whole.
-        stale_after: The age of a row from which it is STALE.
+        legs: The legs of strategies.
+        complete: Whether the snapshot covers every account.
+        now: The moment of the comparison.
+        stale_after: A row that is older is STALE.
     """
     broker = {p.key: p for p in snapshot}
     rows = {(u.account, u.conid): u for u in latest}
