@@ -1,12 +1,13 @@
 """Reconciliation: compare the broker's holdings with the tables; pure."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
 from position_sync_dagster.domain.broker_position import BrokerPosition
 from position_sync_dagster.domain.leg import ActiveContract
+from position_sync_dagster.domain.routing import Key
 from position_sync_dagster.domain.update import PositionUpdate
 
 
@@ -98,57 +99,70 @@ def compare(
     """
     broker = {p.key: p for p in snapshot}
     rows = {(u.account, u.conid): u for u in latest}
-    found: list[Discrepancy] = []
-    for key in sorted(broker.keys() | rows.keys()):
-        account, conid = key
-        said, row = broker.get(key), rows.get(key)
-        symbol = said.instrument.symbol if said else row.symbol if row else ""
-
-        def note(
-            kind: DiscrepancyType,
-            expected: float | None,
-            actual: float | None,
-            detail: str,
-            at: tuple[str, int, str] = (account, conid, symbol),
-        ) -> None:
-            found.append(
-                Discrepancy(
-                    type=kind,
-                    account=at[0],
-                    conid=at[1],
-                    symbol=at[2],
-                    expected=expected,
-                    actual=actual,
-                    detail=detail,
-                )
-            )
-
-        held = said.position if said else 0.0
-        if row is None:
-            if held:
-                note(DiscrepancyType.MISSING, held, None, "held at the broker, no row")
-        elif held == 0 and row.position != 0:
-            if said is not None or complete:
-                note(DiscrepancyType.SURPLUS, 0.0, row.position, "not held at the broker")
-        elif held != row.position:
-            note(DiscrepancyType.QUANTITY, held, row.position, "quantities differ")
-        elif held and now - row.timestamp > stale_after:
-            age_s = (now - row.timestamp).total_seconds()
-            note(DiscrepancyType.STALE, held, row.position, f"the row is {age_s:.0f} s old")
-    found.extend(_overclaimed(broker, legs))
+    keys = sorted(broker.keys() | rows.keys())
+    found = (
+        _difference(
+            key,
+            broker.get(key),
+            rows.get(key),
+            complete=complete,
+            now=now,
+            stale_after=stale_after,
+        )
+        for key in keys
+    )
     return ReconciliationResult(
         at=now,
         complete=complete,
-        checked=len(broker.keys() | rows.keys()),
-        discrepancies=tuple(found),
+        checked=len(keys),
+        discrepancies=(*(one for one in found if one is not None), *_overclaimed(broker, legs)),
+    )
+
+
+def _difference(
+    key: Key,
+    holding: BrokerPosition | None,
+    row: PositionUpdate | None,
+    *,
+    complete: bool,
+    now: datetime,
+    stale_after: timedelta,
+) -> Discrepancy | None:
+    """Compare one holding of the broker with its newest row; one of them may be None."""
+    held = holding.position if holding else 0.0
+    if row is None:
+        if not held:
+            return None
+        kind, detail = DiscrepancyType.MISSING, "held at the broker, no row"
+    elif held == 0 and row.position != 0:
+        if holding is None and not complete:
+            return None
+        kind, detail = DiscrepancyType.SURPLUS, "not held at the broker"
+    elif held != row.position:
+        kind, detail = DiscrepancyType.QUANTITY, "quantities differ"
+    elif held and now - row.timestamp > stale_after:
+        age_s = (now - row.timestamp).total_seconds()
+        kind, detail = DiscrepancyType.STALE, f"the row is {age_s:.0f} s old"
+    else:
+        return None
+    account, conid = key
+    return Discrepancy(
+        type=kind,
+        account=account,
+        conid=conid,
+        symbol=holding.instrument.symbol if holding else row.symbol if row else "",
+        expected=held,
+        actual=row.position if row else None,
+        detail=detail,
     )
 
 
 def _overclaimed(
-    broker: dict[tuple[str, int], BrokerPosition], legs: Iterable[ActiveContract]
+    broker: Mapping[Key, BrokerPosition], legs: Iterable[ActiveContract]
 ) -> list[Discrepancy]:
-    claims: dict[tuple[str, int], float] = {}
-    symbols: dict[tuple[str, int], str] = {}
+    """Find the holdings of which strategies claim more than there is."""
+    claims: dict[Key, float] = {}
+    symbols: dict[Key, str] = {}
     for leg in legs:
         if leg.removed_at is None and leg.account is not None and leg.quantity is not None:
             key = (leg.account, leg.conid)
