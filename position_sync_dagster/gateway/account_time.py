@@ -24,7 +24,6 @@ def moment_of(text: str, *, now: datetime, zone: tzinfo) -> datetime | None:
     Returns:
         None where the text is no time of day, or no plausible one (`OLDEST`).
 
-    >>> from datetime import UTC
     >>> moment_of("23:59", now=datetime(2026, 1, 2, 0, 1, tzinfo=UTC), zone=UTC).isoformat()
     '2026-01-01T23:59:00+00:00'
     """
@@ -96,7 +95,7 @@ class RowTimes:
         self._last_row = key if self._following else None
 
     def on_time(self, text: str) -> None:
-        """Give the time to the row before it."""
+        """Date the row before this time message."""
         key, self._last_row = self._last_row, None
         if self._downloading:
             self._closing = text

@@ -27,7 +27,7 @@ class GatewayCode(IntEnum):
 
     LINE_UNKNOWN = 300
     """The gateway streams nothing under this request id. It usually answers a second cancel; for a
-    line that we hold it says that the line is gone. [R: rust-ibapi issues/224 and /236]"""
+    line that we hold it means that the line is gone. [R: rust-ibapi issues/224 and /236]"""
 
     REQUEST_INVALID = 321
     """The request did not pass validation. ib_async logs it as a warning only, and the caller would
@@ -44,8 +44,8 @@ class GatewayCode(IntEnum):
     """The login has no subscription for live data of the contract. [R: node-ib issues/73]"""
 
     CONNECTIVITY_LOST = 1100
-    """The gateway has lost IB. Our socket stays open, and nothing on it is news. [R: IBC
-    issues/143]"""
+    """The gateway has lost IB. Our socket stays open, and nothing that arrives on it is current.
+    [R: IBC issues/143]"""
 
     RESTORED_DATA_LOST = 1101
     """The gateway has IB again and dropped every subscription. ib_async does nothing; we subscribe
@@ -76,7 +76,7 @@ class GatewayCode(IntEnum):
     """Idle, which is no fault: it starts on demand. [R: Lean.Brokerages.IB issues/80]"""
 
     GATEWAY_OFFLINE = 2110
-    """The gateway is without IB; a client that logs in then is told so at once. [P: stoqey]"""
+    """The gateway is without IB; it sends this to a client that logs in then. [P: stoqey]"""
 
     SECURITY_DEFINITION_FARM_BROKEN = 2157
     SECURITY_DEFINITION_FARM_OK = 2158

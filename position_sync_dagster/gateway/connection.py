@@ -83,7 +83,7 @@ class GatewayConnection:
         return trading_mode_of(self.accounts[0])
 
     def require_online(self) -> None:
-        """Check that the gateway has IB: without it nothing that it sends is news.
+        """Check that the gateway has IB: without it nothing that it sends is current.
 
         Raises:
             BrokerUnavailableError: With the gateway's own message.

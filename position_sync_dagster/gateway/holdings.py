@@ -68,7 +68,7 @@ class HoldingsBook:
     def put_position(
         self, account: str, instrument: Instrument, position: float, cost: float | None
     ) -> None:
-        """Merge a position row; it says nothing about values."""
+        """Merge a position row, which has no values."""
         key = (account, instrument.conid)
         before = self._holdings.get(key)
         if position == 0:

@@ -9,8 +9,8 @@ from position_sync_dagster.gateway.ib_async_internals import bytes_received, unr
 from position_sync_dagster.gateway.message_reader import MessageReader, is_no_length
 
 SILENCE_S = 10.0
-"""After this long without a message that could be read the gateway is asked for the time, with as
-long to answer. Half a message that is not completed for so long ends the connection."""
+"""After this long without a readable message the watchdog requests the gateway's time, and waits as
+long for the answer. Half a message that is not completed in this time ends the connection."""
 
 
 class Watchdog:
