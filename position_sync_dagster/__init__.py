@@ -15,7 +15,8 @@ _HOMES = {
     "domain.retry": ("RetryPolicy",),
     "domain.update": ("PositionUpdate", "PositionUpdateHandler"),
     "errors": ("PositionSyncError",),
-    "gateway.connection": ("GatewayConnection", "IBConnectionManager"),
+    "gateway.connection": ("GatewayConnection",),
+    "gateway.connection_manager": ("IBConnectionManager",),
     "lake.lake": ("Lake",),
     "lake.queue.memory": ("InMemoryPositionQueue",),
     "lake.queue.table": ("PositionQueue",),
@@ -47,7 +48,8 @@ if TYPE_CHECKING:
     from position_sync_dagster.domain.retry import RetryPolicy
     from position_sync_dagster.domain.update import PositionUpdate, PositionUpdateHandler
     from position_sync_dagster.errors import PositionSyncError
-    from position_sync_dagster.gateway.connection import GatewayConnection, IBConnectionManager
+    from position_sync_dagster.gateway.connection import GatewayConnection
+    from position_sync_dagster.gateway.connection_manager import IBConnectionManager
     from position_sync_dagster.lake.lake import Lake
     from position_sync_dagster.lake.queue.memory import InMemoryPositionQueue
     from position_sync_dagster.lake.queue.table import PositionQueue

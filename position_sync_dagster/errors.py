@@ -1,12 +1,15 @@
-"""The errors of the package: one root, each naming the thing, the cause and the remedy."""
+"""The errors of the package: one root; each names the thing, the cause and the remedy."""
 
 
 class PositionSyncError(Exception):
-    """Say what happened to which thing, and what to do about it.
+    """The root of every error of this package.
 
     Args:
         what: One sentence: the thing and the cause.
         remedy: One sentence: what the reader can do now.
+
+    >>> str(PositionSyncError("The port 4002 is taken.", remedy="Use another one."))
+    'The port 4002 is taken. Use another one.'
     """
 
     def __init__(self, what: str, *, remedy: str) -> None:
@@ -22,48 +25,57 @@ def _rebuild(cls: type[PositionSyncError], what: str, remedy: str) -> PositionSy
     return cls(what, remedy=remedy)
 
 
+# What a person gives: settings, legs, the strategies file.
+
+
 class SettingsError(PositionSyncError):
     """A setting is missing, malformed or out of range."""
 
 
 class InvalidLegError(PositionSyncError):
-    """A leg's conid, right, strike, expiry or quantity does not parse."""
+    """A leg's conid, right, strike, expiry or quantity cannot be read."""
 
 
 class StrategiesFileError(PositionSyncError):
-    """A strategies file cannot be read; the message carries line and column."""
+    """A strategies file cannot be read; the message names line and column."""
+
+
+# The gateway.
 
 
 class GatewayError(PositionSyncError):
-    """The gateway cannot be used; the base of what a caller may retry."""
+    """The gateway cannot be used now; the caller may try again."""
 
 
 class GatewayRefusedError(GatewayError):
-    """Nothing listens at the gateway's address."""
+    """Nothing listens at the gateway's address, or it closes the connection at once."""
 
 
 class GatewayTimeoutError(GatewayError):
-    """The gateway accepted the connection or a request and did not answer in time."""
+    """The gateway accepted a connection or a request and did not answer in time."""
 
 
 class NotAGatewayError(GatewayError):
-    """Something listens at the address, and it does not speak the gateway's protocol."""
+    """The program at the gateway's address does not speak the gateway's protocol."""
 
 
 class ClientIdInUseError(GatewayError):
-    """Each client id that may be used is taken by another connection (code 326)."""
+    """Other connections use every client id of the pool (code 326)."""
 
 
 class GatewayLostError(GatewayError):
-    """The connection ended while an answer was awaited."""
+    """The connection ended before an answer came."""
 
 
 class BrokerUnavailableError(GatewayError):
-    """Nothing current is known of the broker; requests are released, not failed."""
+    """No current data of the broker is available; requests are released, not failed."""
 
 
 class TooManyAccountsError(GatewayError):
     """The login has more than 50 accounts, for which the gateway serves no positions."""
+
+
+# The lake: its folder and its tables.
 
 
 class LakeError(PositionSyncError):
@@ -71,31 +83,37 @@ class LakeError(PositionSyncError):
 
 
 class LakeNotWritableError(LakeError):
-    """The lake's folder cannot be written: permissions, a full or read-only disk."""
+    """The lake's folder cannot be written: permissions, or a full or read-only disk."""
 
 
 class ForeignTableError(LakeError):
-    """The path holds something that is not the table that this package keeps there."""
+    """The path holds something else than the table that this package keeps there."""
 
 
 class BrokenTableError(LakeError):
-    """Files that the table's log names are gone, or the log itself is damaged."""
+    """Files that the table's log names are missing, or the log itself is damaged."""
 
 
 class NewerTableError(LakeError):
-    """The table was written by a newer release than the running code."""
+    """A newer release than the running code wrote the table."""
 
 
 class TradingModeError(LakeError):
-    """A lake of one trading mode (live, paper, simulated) met data of another."""
+    """A lake of one trading mode (live, paper, simulated) was to hold data of another."""
+
+
+# Commits.
 
 
 class CommitContentionError(LakeError):
-    """Other writers kept winning for longer than the bound; nothing was changed."""
+    """Other writers committed first for longer than the bound; nothing was changed."""
 
 
 class StalledError(LakeError):
-    """The process stood still inside a commit, which may not count."""
+    """The process was suspended inside a commit, which may therefore not count."""
+
+
+# Requests of the queue.
 
 
 class InvalidRequestError(LakeError, ValueError):
@@ -103,23 +121,29 @@ class InvalidRequestError(LakeError, ValueError):
 
 
 class UnknownRequestError(LakeError):
-    """A request id is not in the queue."""
+    """The queue has no request with this id."""
 
 
 class RequestStateError(LakeError):
-    """A request is not in a state from which the step is allowed."""
+    """The state of a request does not allow this step."""
+
+
+# Leases: of requests and of the login.
 
 
 class LeaseLostError(LakeError):
-    """The lease under which the caller worked has expired or belongs to another."""
+    """The caller's lease has expired or belongs to another process."""
 
 
 class LoginOwnedError(LakeError):
     """Another process owns the login; only one may write for it at a time."""
 
 
+# Legs of strategies.
+
+
 class AmbiguousRemovalError(LakeError):
-    """Several strategies hold the leg, and the call does not say which to end."""
+    """Several strategies hold the leg, and the call does not name the one to end."""
 
 
 class UnknownLegError(LakeError):

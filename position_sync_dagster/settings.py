@@ -1,4 +1,4 @@
-"""Settings from the environment or a `.env` file, prefix POSITION_SYNC_."""
+"""Settings: read from the environment or a `.env` file, with the prefix POSITION_SYNC_."""
 
 import json
 from datetime import date
@@ -18,9 +18,12 @@ _CORRECT = "Correct it in the environment or in .env; .env.example lists each se
 
 
 class Settings(BaseSettings):
-    """All that can be set; each field's variable is its name in capitals with the prefix.
+    """Every setting; its variable is the field's name in capitals with the prefix.
 
     Read them with `load_settings()`, which turns a malformed value into a `SettingsError`.
+
+    >>> Settings(_env_file=None, gateway_port=4002).gateway_id
+    '127.0.0.1:4002'
     """
 
     model_config = SettingsConfigDict(
@@ -28,85 +31,118 @@ class Settings(BaseSettings):
     )
 
     lake: str = Field("data/lake", description="Folder or s3:// URI of the tables.")
-    fsync: bool = Field(True, description="An acknowledged commit outlives a loss of power.")
+    fsync: bool = Field(
+        True, description="Write each commit to the disk: it survives a loss of power."
+    )
     strategies_file: Path | None = Field(
-        None, description="YAML file that the registry is kept equal to; none: the tables rule."
+        None,
+        description="YAML file of the active legs; unset: the table and the CLI decide.",
     )
 
-    gateway_host: str = Field("127.0.0.1", description="An address, not a name (trusted IPs).")
+    gateway_host: str = Field(
+        "127.0.0.1", description="Address of the gateway; an address, not a name (trusted IPs)."
+    )
     gateway_port: int = Field(
-        7497, ge=1, le=65535, description="TWS live 7496, paper 7497; Gateway live 4001, paper 4002"
+        7497,
+        ge=1,
+        le=65535,
+        description="API port: TWS 7496 live, 7497 paper; Gateway 4001 live, 4002 paper.",
     )
     gateway_client_id: int = Field(
-        17, ge=1, le=2**31 - 1, description="First of the pool of client ids; 0 is refused."
+        17, ge=1, le=2**31 - 1, description="First client id of the pool; 0 is refused."
     )
-    gateway_client_ids: int = Field(4, ge=1, le=32, description="Size of the pool of client ids.")
-    gateway_timeout_s: float = Field(15.0, gt=0, description="Bound of one answer.")
+    gateway_client_ids: int = Field(4, ge=1, le=32, description="Number of client ids in the pool.")
+    gateway_timeout_s: float = Field(
+        15.0, gt=0, description="Longest wait for one answer of the gateway."
+    )
     trading_mode: TradingMode | None = Field(
-        None, description="LIVE, PAPER or SIMULATED: refuse any other account. None: as found."
+        None,
+        description="LIVE, PAPER or SIMULATED: refuse accounts of any other mode. Unset: accept "
+        "the mode that is found.",
     )
 
-    max_lines: int = Field(100, ge=1, description="Market data lines of the login.")
-    reserved_lines: int = Field(5, ge=0, description="Lines always left to other programs.")
-    min_hold_s: float = Field(5.0, ge=0, description="A line is cancelled no sooner.")
+    max_lines: int = Field(100, ge=1, description="Market data lines that the login has.")
+    reserved_lines: int = Field(
+        5, ge=0, description="Of these, lines that are always left to other programs."
+    )
+    min_hold_s: float = Field(5.0, ge=0, description="Shortest time that a line is held.")
     delayed_fallback: bool = Field(
         False, description="Stream delayed data where the login lacks the live subscription."
     )
-    market_data_type: int = Field(1, ge=1, le=4, description="1 live, 2 frozen, 3/4 delayed.")
+    market_data_type: int = Field(
+        1, ge=1, le=4, description="1 live, 2 frozen, 3 delayed, 4 delayed and frozen."
+    )
     max_mark_age_s: float = Field(
         120.0,
         gt=0,
-        description="An older mark is not used, nor a quote when no line ticks so long.",
+        description="An older mark price is not used, nor any quote when no line ticks so long.",
     )
     sec_types: Annotated[tuple[str, ...], NoDecode] = Field(
-        ("OPT", "FOP", "STK", "FUT"), description="As OPT,FOP or as JSON. Others are left alone."
+        ("OPT", "FOP", "STK", "FUT"),
+        description="Security types that are followed, as OPT,FOP or as JSON.",
     )
 
-    batch_size: int = Field(50, ge=1, description="Requests claimed at once.")
-    drain_time_limit_s: float = Field(30.0, gt=0, description="Bound of one drain run.")
+    batch_size: int = Field(50, ge=1, description="Requests that one batch claims.")
+    drain_time_limit_s: float = Field(30.0, gt=0, description="Longest time of one drain run.")
     overflow_interval_s: float = Field(
-        30.0, gt=0, description="Active legs without a line are valued again."
+        30.0, gt=0, description="How often active legs without a line are valued."
     )
-    refresh_interval_s: float = Field(180.0, gt=0, description="Monitored legs are valued again.")
-    flush_interval_s: float = Field(1.0, gt=0, description="Streamed rows are committed.")
-    lease_s: float = Field(45.0, gt=0, description="A claimed request's lease.")
+    refresh_interval_s: float = Field(
+        180.0, gt=0, description="How often monitored holdings are valued."
+    )
+    flush_interval_s: float = Field(1.0, gt=0, description="How often streamed rows are committed.")
+    lease_s: float = Field(45.0, gt=0, description="Lease of a claimed request.")
     max_attempts: int = Field(5, ge=1, description="Failures until a request is FAILED.")
-    retry_delay_s: float = Field(5.0, gt=0, description="Delay after a failure; it doubles.")
-    max_retry_delay_s: float = Field(300.0, gt=0, description="Its upper bound.")
+    retry_delay_s: float = Field(
+        5.0, gt=0, description="Delay after the first failure of a request; it doubles with each."
+    )
+    max_retry_delay_s: float = Field(300.0, gt=0, description="Upper bound of this delay.")
 
-    heartbeat_s: float = Field(4.0, gt=0, description="The gateway owner renews its session.")
-    session_lease_s: float = Field(15.0, gt=0, description="A silent owner is dead after this.")
-    rotate_after_s: float = Field(21600.0, gt=0, description="A stream run ends and is followed.")
+    heartbeat_s: float = Field(
+        4.0, gt=0, description="How often the gateway's owner renews its session."
+    )
+    session_lease_s: float = Field(
+        15.0, gt=0, description="An owner that is silent for longer counts as dead."
+    )
+    rotate_after_s: float = Field(
+        21600.0, gt=0, description="Age at which a stream run ends and a new one follows."
+    )
 
-    keep_runs_days: int = Field(14, ge=1, description="Dagster forgets older runs; rows stay.")
+    keep_runs_days: int = Field(
+        14, ge=1, description="Age at which finished Dagster runs are deleted; rows never are."
+    )
 
-    calendar: str = Field("XNYS", description="Exchange whose days daily_positions follows.")
+    calendar: str = Field(
+        "XNYS", description="Exchange whose trading days daily_positions follows."
+    )
     daily_start: str = Field("2026-01-02", description="First day of daily_positions.")
-    stale_after_s: float = Field(600.0, gt=0, description="Reconciliation calls a row STALE.")
+    stale_after_s: float = Field(
+        600.0, gt=0, description="Age from which reconciliation calls a row STALE."
+    )
 
     @field_validator("sec_types", mode="before")
     @classmethod
-    def _listed(cls, value: object) -> object:
+    def _split_types(cls, value: object) -> object:
         if not isinstance(value, str):
             return value
         text = value.strip()
         if text.startswith("["):
             return json.loads(text)
-        listed = tuple(part.strip() for part in text.split(",") if part.strip())
-        if not listed:
+        types = tuple(part.strip() for part in text.split(",") if part.strip())
+        if not types:
             raise ValueError("name at least one type, such as OPT,FOP")
-        return listed
+        return types
 
     @field_validator("daily_start")
     @classmethod
-    def _day(cls, value: str) -> str:
+    def _check_day(cls, value: str) -> str:
         try:
             return date.fromisoformat(value.strip()).isoformat()
         except ValueError:
             raise ValueError("write a day such as 2026-01-02") from None
 
     @model_validator(mode="after")
-    def _agree(self) -> Self:
+    def _check_agreement(self) -> Self:
         if self.reserved_lines >= self.max_lines:
             raise SettingsError(
                 f"{PREFIX}RESERVED_LINES={self.reserved_lines} leaves none of "
@@ -116,34 +152,34 @@ class Settings(BaseSettings):
         if self.heartbeat_s >= self.session_lease_s:
             raise SettingsError(
                 f"{PREFIX}HEARTBEAT_S={self.heartbeat_s:g} is no shorter than "
-                f"{PREFIX}SESSION_LEASE_S={self.session_lease_s:g}: a living owner would be taken "
-                "for dead.",
+                f"{PREFIX}SESSION_LEASE_S={self.session_lease_s:g}: a running owner would count "
+                "as dead.",
                 remedy=f"Set {PREFIX}HEARTBEAT_S to a third of {PREFIX}SESSION_LEASE_S or less.",
             )
         return self
 
     @property
     def gateway_id(self) -> str:
-        """Name the login's gateway: "host:port"."""
+        """The name of the login's gateway: "host:port"."""
         return f"{self.gateway_host}:{self.gateway_port}"
 
     @cached_property
     def client_id_pool(self) -> tuple[int, ...]:
-        """Give the client ids that may be used, in order."""
+        """The client ids that may be used, in order."""
         first = self.gateway_client_id
         return tuple(range(first, first + self.gateway_client_ids))
 
     def table(self, name: str) -> str:
-        """Give the path of a table in the lake."""
+        """Return the path of a table in the lake."""
         return f"{self.lake.rstrip('/')}/{name}"
 
 
 def load_settings(**overrides: object) -> Settings:
-    """Read the settings; keyword arguments win over the environment.
+    """Read the settings; keyword arguments take precedence over the environment.
 
     Raises:
-        SettingsError: A value is malformed, or two contradict each other; the message names
-            the variable and the remedy.
+        SettingsError: A value is malformed, or two contradict each other; the message names the
+            variable and the remedy.
 
     >>> load_settings(gateway_port=4002).gateway_port
     4002

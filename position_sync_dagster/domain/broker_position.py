@@ -1,4 +1,4 @@
-"""What the broker last said of a holding: one row of `broker_positions`."""
+"""A holding as the broker last reported it: one row of `broker_positions`."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -9,7 +9,7 @@ from position_sync_dagster.domain.update import ValueOrigin
 
 
 class Completeness(StrEnum):
-    """How much of an account the last walk covered.
+    """How much of an account the last download covered.
 
     COMPLETE: positions and portfolio values ended with the broker's own end messages.
     PARTIAL: positions ended, portfolio values did not. UNKNOWN: neither can be trusted.
@@ -22,7 +22,7 @@ class Completeness(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BrokerPosition:
-    """One holding as the broker last told it; a position of 0.0 is an explicit close.
+    """One holding as the broker last reported it; a position of 0.0 is an explicit close.
 
     Attributes:
         position: Signed units.
@@ -31,12 +31,12 @@ class BrokerPosition:
             PnLSingle; None until the broker gave them.
         value_source: PORTFOLIO, PNL_SINGLE (a subscription per position, about a second old), or
             NONE while the broker gave no value.
-        value_time: The broker's time of the values; None when it gave none or it is uncertain.
+        value_time: The broker's time of the values; None where it gave none or it is uncertain.
         received_at: When this row last changed here.
         position_time: When `position` last changed here (a closed row keeps its closing time).
-        completeness: Of the walk of the account that the row belongs to.
-        confirmed_at: When that walk ended, or when the account's open subscription was last
-            known to stand: until then the values are what the broker says.
+        completeness: Of the last download of the row's account.
+        confirmed_at: When that download ended, or when the account's open subscription was last
+            known to be alive. At that moment the values were the broker's present ones.
     """
 
     gateway_id: str
@@ -59,5 +59,5 @@ class BrokerPosition:
 
     @property
     def key(self) -> tuple[str, int]:
-        """Give (account, conid)."""
+        """The holding's (account, conid)."""
         return (self.account, self.instrument.conid)

@@ -1,17 +1,16 @@
-"""Time, as an argument."""
+"""Time as an argument, and how far two clocks may differ."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 Clock = Callable[[], datetime]
-"""Anything that gives the present moment as an aware UTC datetime."""
-
+"""Anything that returns the present moment as an aware UTC datetime."""
 
 SKEW = timedelta(minutes=5)
-"""Clocks differ by less. A stamp that lies further ahead was written by a clock that was wrong, or
-before this one was set back: it binds nobody, and tells no age."""
+"""Correct clocks differ by less. A time stamp further in the future comes from a wrong clock, or
+from before this clock was set back: it is not obeyed, and no age is computed from it."""
 
 
 def utc_now() -> datetime:
-    """Give the present moment, aware, in UTC."""
+    """Return the present moment as an aware UTC datetime."""
     return datetime.now(UTC)

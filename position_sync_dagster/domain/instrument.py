@@ -1,4 +1,4 @@
-"""What is held: the instrument behind a conid, and how IB's spellings of it are read."""
+"""The instrument behind a conid, its contract details, and the parsing of IB's spellings."""
 
 import math
 from contextlib import suppress
@@ -10,7 +10,7 @@ from position_sync_dagster.errors import InvalidLegError
 
 
 class Right(StrEnum):
-    """The right of an option; C and P end at the gateway's edge."""
+    """The right of an option; IB's C and P do not pass the gateway room."""
 
     CALL = "CALL"
     PUT = "PUT"
@@ -23,7 +23,7 @@ def parse_right(text: str) -> Right:
     """Read an option right as IB or a person writes it.
 
     Raises:
-        InvalidLegError: It is none of C, CALL, P, PUT, in any case.
+        InvalidLegError: It is none of C, CALL, P, PUT, in upper or lower case.
 
     >>> parse_right("c")
     <Right.CALL: 'CALL'>
@@ -60,7 +60,10 @@ def parse_conid(value: int | str) -> int:
     """Read a contract id: a whole number above zero.
 
     Raises:
-        InvalidLegError: It is not.
+        InvalidLegError: It is none.
+
+    >>> parse_conid(" 265598 ")
+    265598
     """
     try:
         conid = int(value)
@@ -78,7 +81,10 @@ def parse_strike(value: float | str) -> float:
     """Read a strike: a finite number, in the price unit of the contract.
 
     Raises:
-        InvalidLegError: It is not.
+        InvalidLegError: It is none.
+
+    >>> parse_strike("450")
+    450.0
     """
     try:
         strike = float(value)
@@ -93,8 +99,9 @@ def parse_strike(value: float | str) -> float:
 class Instrument:
     """An instrument as the broker names it with a holding.
 
-    `multiplier` is 1.0 where the broker leaves it empty (stocks). `exchange` is the listing
-    exchange, and empty for the options and futures of `reqPositions`.
+    Attributes:
+        multiplier: 1.0 where the broker leaves it empty (stocks).
+        exchange: The listing exchange; empty for the options and futures of `reqPositions`.
     """
 
     conid: int
@@ -112,7 +119,7 @@ class Instrument:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContractDetails:
-    """What is stored of a contract at first sight: the row of the table `contracts`.
+    """The details of a contract when it was first seen: a row of the table `contracts`.
 
     Attributes:
         price_magnifier: Divisor from quoted prices to the currency's major unit: 100 for
@@ -120,7 +127,7 @@ class ContractDetails:
         last_trade_date: The last trading day of a derivative.
         last_trade_time: Local time in `time_zone`, as the broker writes it ("08:30:00").
         trading_hours: As the broker writes them, sessions separated by ";".
-        seen_at: When we first asked.
+        seen_at: When the gateway first sent them.
     """
 
     conid: int

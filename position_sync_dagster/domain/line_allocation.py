@@ -1,6 +1,6 @@
-"""Who gets a market data line: demand, priority, allocation and the limit of lines; pure.
+"""Line priority: which conids get a market data line, and how many lines there are; pure.
 
-Intervals are measured in seconds of a monotonic clock: the wall clock may jump.
+Intervals are in seconds of a monotonic clock, since the wall clock may jump.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -13,12 +13,18 @@ from position_sync_dagster.domain.leg import ActiveContract, LegState
 from position_sync_dagster.domain.retry import Backoff
 
 PROBE_STEP = 5
-"""A limit learned from code 101 is first probed with so many lines above the reserve."""
+"""The first probe of a limit learned from code 101 tries so many lines above the reserve."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Demand:
-    """A conid that a strategy wants streamed and that some account holds."""
+    """A conid that a strategy wants streamed and that an account holds.
+
+    Attributes:
+        priority: The best (smallest) priority of its legs.
+        since: When the oldest of its legs was added.
+        strategy: The strategy of the leg with the best priority.
+    """
 
     conid: int
     priority: int
@@ -32,9 +38,12 @@ def demands(
     *,
     sec_types: Iterable[str],
 ) -> list[Demand]:
-    """List the conids that want a line: active in an account that holds them.
+    """Return the conids that want a line: active in an account that holds them.
 
-    The leg of the best priority speaks for its conid, as old as the oldest.
+    Args:
+        holdings: Every holding of the login.
+        legs: The legs of strategies.
+        sec_types: Holdings of other security types want no line.
     """
     allowed = frozenset(sec_types)
     held: dict[int, set[str]] = {}
@@ -60,10 +69,14 @@ def demands(
 
 
 def rank(demand: Demand, held: Collection[int]) -> tuple[int, bool, datetime, int]:
-    """Give the order of demands: the smaller is served first.
+    """Return the sort key of a demand: the smaller is served first.
 
-    Lower priority number first; then who holds a line already (a line is not passed to and
-    fro); then the older leg; then the smaller conid.
+    The smaller priority number comes first; then the conid that has a line already, so that a line
+    does not go back and forth; then the older leg; then the smaller conid.
+
+    Args:
+        demand: The conid.
+        held: The conids that have a line.
     """
     return (demand.priority, demand.conid not in held, demand.since, demand.conid)
 
@@ -77,13 +90,18 @@ def allocate_lines(
     now: float,
     min_hold_s: float,
 ) -> frozenset[int]:
-    """Choose the conids that hold a line from now on, by `rank`; never take above limit − reserve.
+    """Choose the conids that hold a line from now on, by `rank`; add none above limit − reserve.
 
-    A line younger than `min_hold_s` is kept, whoever wants it, and counts. Lines that the gateway
-    has granted are kept so even above a limit that fell meanwhile; none is added then.
+    A line younger than `min_hold_s` is kept, whoever wants it, and counts. Such lines are kept even
+    above a limit that fell meanwhile; none is added then.
 
     Args:
-        held: conid → when its line was taken.
+        wanted: The demands.
+        held: conid → when its line was requested.
+        limit: The lines of the login.
+        reserve: The lines that are left to other programs.
+        now: The present moment.
+        min_hold_s: How long a line is kept at least.
 
     >>> from datetime import UTC
     >>> at = datetime(2026, 1, 2, tzinfo=UTC)
@@ -102,19 +120,20 @@ def allocate_lines(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LineLimit:
-    """How many lines there are: as configured, or as the gateway showed by code 101.
+    """The number of lines: as configured, or as the gateway showed by code 101.
 
-    A learned limit is probed upwards: the first time above the reserve, so that the gateway is
-    really asked, then twice as far each time that it gave more. A probe that is refused makes
-    the next one wait twice as long; one that was granted ends that.
+    A learned limit is probed upwards. The first probe goes above the reserve, so that the gateway
+    really gets a request; each probe that it grants doubles the next one. After a probe that it
+    refuses, the next one waits twice as long.
 
     Attributes:
-        configured: Never more than this.
+        configured: The upper bound.
         reserve: Of these, always left free.
-        wait: How long a learned limit stands before it is probed.
-        given: Lines that the gateway gave when it refused one; None: it refuses none.
+        wait: How long a learned limit is used before it is probed.
+        given: The lines that the gateway gave when it refused one; None: it has refused none.
         raised: Lines above `given` that are probed; 0 before a probe.
-        failures: Probes that were refused since one was granted.
+        failures: Refused probes in a row.
+        probe_at: When the next probe is due.
 
     >>> wait = Backoff(first_s=60, longest_s=900)
     >>> limit = LineLimit(configured=100, reserve=5, wait=wait)
@@ -133,16 +152,16 @@ class LineLimit:
 
     @property
     def lines(self) -> int:
-        """Give the number of lines, the reserve included."""
+        """The number of lines, the reserve included."""
         if self.given is None:
             return self.configured
         return min(self.configured, self.given + self.raised)
 
     def refused(self, in_use: int, now: float) -> "LineLimit":
-        """Learn from code 101 that the gateway gives no more than are in use.
+        """Return the limit after code 101: the gateway gives no more than are in use.
 
-        Of a burst of refusals each but the last learns too little; only its first can be
-        the answer to a probe.
+        In a burst of refusals only the last one shows the true limit, and only the first one can
+        be the answer to a probe.
         """
         failures = self.failures + (self.raised > 0)
         return replace(
@@ -154,7 +173,7 @@ class LineLimit:
         )
 
     def probed(self, in_use: int, now: float) -> "LineLimit":
-        """Try more lines where it is time; a probe that nobody made use of goes on."""
+        """Return the limit with more lines, where a probe is due; an unused probe goes on."""
         if self.given is None or now < self.probe_at:
             return self
         granted = self.raised > 0 and in_use > self.given
@@ -178,12 +197,15 @@ def reason(
     denied: str | None,
     limit: LineLimit,
 ) -> str:
-    """Say why a holding of a conid goes the way that it goes now.
+    """Return the reason for the present route of a holding, for the log.
 
     Args:
+        conid: The contract of the holding.
+        state: Its route.
         wanted: conid → its demand.
         lines: The conids that hold a line.
         denied: Why the conid has no live market data, else None.
+        limit: The number of lines.
     """
     demand = wanted.get(conid)
     if state is LegState.CLOSED:

@@ -12,7 +12,7 @@ class Price:
     """A price, its kind, and when it was true.
 
     Attributes:
-        at: Of a LAST the exchange's time of the trade, where it gave one; otherwise the arrival of
+        at: For LAST the exchange's time of the trade, where it gave one; otherwise the arrival of
             the tick.
     """
 
@@ -24,16 +24,18 @@ class Price:
 def price_of(quote: Quote, *, now: datetime, max_mark_age: timedelta) -> Price | None:
     """Choose the price that values a position: MARK, LAST inside the quote, MID, else None.
 
-    LAST counts only inside an uncrossed two-sided quote: without a bid, a last trade says
-    nothing about today (bid none, ask 0.05, last 1.20 is no 1.20).
+    LAST counts only inside an uncrossed two-sided quote. Without a bid, a last trade says nothing
+    about today: bid none, ask 0.05 and last 1.20 do not mean 1.20.
 
-    While trading is halted nothing can make a mark older, so it counts whatever its age, with its
-    own time; LAST is the last trade before the halt; the quote is frozen or withdrawn and binds
-    nobody: there is no MID.
+    While trading is halted a mark counts whatever its age, with its own time, since nothing can
+    make it outdated. LAST is the last trade before the halt. There is no MID: the quote is frozen
+    or withdrawn, and nobody has to trade at it.
 
     Args:
-        max_mark_age: An older mark is not used; nor is one that lies ahead, since the clock was
-            set back after it came.
+        quote: The newest market data of the contract.
+        now: The present moment.
+        max_mark_age: An older mark is not used. Nor is one from the future: it came before the
+            clock was set back.
 
     >>> from datetime import UTC
     >>> now = datetime(2026, 1, 2, tzinfo=UTC)

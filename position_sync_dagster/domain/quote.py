@@ -6,7 +6,7 @@ from datetime import datetime
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quote:
-    """The newest market data of one contract; None where the gateway said nothing usable.
+    """The newest market data of one contract; None where the gateway sent nothing usable.
 
     Attributes:
         bid, ask, last, mark: In the contract's price unit (cents for cent-quoted contracts).
@@ -15,7 +15,7 @@ class Quote:
         received_at: When the newest tick arrived here; None before the first.
         market_data_type: 1 live, 2 frozen, 3 delayed, 4 delayed frozen.
         halted: Trading is halted (tick 49).
-        implied_vol, delta, gamma, vega, theta, underlying_price: Of IB's option model.
+        implied_vol, delta, gamma, vega, theta, underlying_price: From IB's option model.
     """
 
     conid: int

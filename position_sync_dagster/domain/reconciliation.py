@@ -1,20 +1,21 @@
-"""Compare what the broker says with what the tables say; pure."""
+"""Reconciliation: compare the broker's holdings with the tables; pure."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
 from position_sync_dagster.domain.broker_position import BrokerPosition
 from position_sync_dagster.domain.leg import ActiveContract
+from position_sync_dagster.domain.routing import Key
 from position_sync_dagster.domain.update import PositionUpdate
 
 
 class DiscrepancyType(StrEnum):
-    """How the tables differ from the broker.
+    """The kinds of difference between the tables and the broker.
 
-    MISSING: held at the broker, no row here. SURPLUS: a row here with a quantity, nothing at
-    the broker. QUANTITY: both, with different quantities. STALE: the row is older than allowed.
+    MISSING: held at the broker, no row here. SURPLUS: a row here with a quantity, nothing at the
+    broker. QUANTITY: both, with different quantities. STALE: the row is older than allowed.
     LEG_QUANTITY: strategies claim more of a holding than there is.
     """
 
@@ -26,7 +27,7 @@ class DiscrepancyType(StrEnum):
 
 
 class BreakState(StrEnum):
-    """The life of a discrepancy in `reconciliation_breaks`."""
+    """The states of a discrepancy in `reconciliation_breaks`."""
 
     OPENED = "OPENED"
     CONFIRMED = "CONFIRMED"
@@ -39,8 +40,8 @@ class Discrepancy:
     """One difference between the broker and the tables.
 
     Attributes:
-        expected: The broker's figure (quantity), None when it has none.
-        actual: Ours, None when we have none.
+        expected: The broker's quantity; None where it has none.
+        actual: Ours; None where we have none.
     """
 
     type: DiscrepancyType
@@ -57,9 +58,9 @@ class ReconciliationResult:
     """The outcome of one comparison.
 
     Attributes:
-        complete: False when the snapshot covers not every account: then nothing is called
-            SURPLUS, since an absent row proves nothing.
-        checked: Number of (account, conid) compared.
+        complete: Whether the snapshot covers every account. If not, nothing is called SURPLUS,
+            since an absent holding proves nothing.
+        checked: The number of (account, conid) compared.
     """
 
     at: datetime
@@ -69,7 +70,7 @@ class ReconciliationResult:
 
     @property
     def ok(self) -> bool:
-        """Tell whether the snapshot was complete and nothing differs."""
+        """Whether the snapshot was complete and nothing differs."""
         return self.complete and not self.discrepancies
 
     def count(self, kind: DiscrepancyType) -> int:
@@ -89,64 +90,79 @@ def compare(
     """Compare one broker snapshot with the latest rows and the registry.
 
     Args:
-        snapshot: Every holding of every account; zero positions count as not held.
+        snapshot: Every holding of every account; a position of zero counts as not held.
         latest: The newest row per (account, conid).
-        complete: Whether the snapshot covers every account whole.
-        stale_after: The age of a row from which it is STALE.
+        legs: The legs of strategies.
+        complete: Whether the snapshot covers every account.
+        now: The moment of the comparison.
+        stale_after: A row that is older is STALE.
     """
     broker = {p.key: p for p in snapshot}
     rows = {(u.account, u.conid): u for u in latest}
-    found: list[Discrepancy] = []
-    for key in sorted(broker.keys() | rows.keys()):
-        account, conid = key
-        said, row = broker.get(key), rows.get(key)
-        symbol = said.instrument.symbol if said else row.symbol if row else ""
-
-        def note(
-            kind: DiscrepancyType,
-            expected: float | None,
-            actual: float | None,
-            detail: str,
-            at: tuple[str, int, str] = (account, conid, symbol),
-        ) -> None:
-            found.append(
-                Discrepancy(
-                    type=kind,
-                    account=at[0],
-                    conid=at[1],
-                    symbol=at[2],
-                    expected=expected,
-                    actual=actual,
-                    detail=detail,
-                )
-            )
-
-        held = said.position if said else 0.0
-        if row is None:
-            if held:
-                note(DiscrepancyType.MISSING, held, None, "held at the broker, no row")
-        elif held == 0 and row.position != 0:
-            if said is not None or complete:
-                note(DiscrepancyType.SURPLUS, 0.0, row.position, "not held at the broker")
-        elif held != row.position:
-            note(DiscrepancyType.QUANTITY, held, row.position, "quantities differ")
-        elif held and now - row.timestamp > stale_after:
-            age_s = (now - row.timestamp).total_seconds()
-            note(DiscrepancyType.STALE, held, row.position, f"the row is {age_s:.0f} s old")
-    found.extend(_overclaimed(broker, legs))
+    keys = sorted(broker.keys() | rows.keys())
+    found = (
+        _difference(
+            key,
+            broker.get(key),
+            rows.get(key),
+            complete=complete,
+            now=now,
+            stale_after=stale_after,
+        )
+        for key in keys
+    )
     return ReconciliationResult(
         at=now,
         complete=complete,
-        checked=len(broker.keys() | rows.keys()),
-        discrepancies=tuple(found),
+        checked=len(keys),
+        discrepancies=(*(one for one in found if one is not None), *_overclaimed(broker, legs)),
+    )
+
+
+def _difference(
+    key: Key,
+    holding: BrokerPosition | None,
+    row: PositionUpdate | None,
+    *,
+    complete: bool,
+    now: datetime,
+    stale_after: timedelta,
+) -> Discrepancy | None:
+    """Compare one holding of the broker with its newest row; one of them may be None."""
+    held = holding.position if holding else 0.0
+    if row is None:
+        if not held:
+            return None
+        kind, detail = DiscrepancyType.MISSING, "held at the broker, no row"
+    elif held == 0 and row.position != 0:
+        if holding is None and not complete:
+            return None
+        kind, detail = DiscrepancyType.SURPLUS, "not held at the broker"
+    elif held != row.position:
+        kind, detail = DiscrepancyType.QUANTITY, "quantities differ"
+    elif held and now - row.timestamp > stale_after:
+        age_s = (now - row.timestamp).total_seconds()
+        kind, detail = DiscrepancyType.STALE, f"the row is {age_s:.0f} s old"
+    else:
+        return None
+    account, conid = key
+    return Discrepancy(
+        type=kind,
+        account=account,
+        conid=conid,
+        symbol=holding.instrument.symbol if holding else row.symbol if row else "",
+        expected=held,
+        actual=row.position if row else None,
+        detail=detail,
     )
 
 
 def _overclaimed(
-    broker: dict[tuple[str, int], BrokerPosition], legs: Iterable[ActiveContract]
+    broker: Mapping[Key, BrokerPosition], legs: Iterable[ActiveContract]
 ) -> list[Discrepancy]:
-    claims: dict[tuple[str, int], float] = {}
-    symbols: dict[tuple[str, int], str] = {}
+    """Find the holdings of which strategies claim more than there is."""
+    claims: dict[Key, float] = {}
+    symbols: dict[Key, str] = {}
     for leg in legs:
         if leg.removed_at is None and leg.account is not None and leg.quantity is not None:
             key = (leg.account, leg.conid)

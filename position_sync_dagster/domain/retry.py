@@ -1,4 +1,4 @@
-"""Retries and their back-off: the one formula, and what becomes of a request that failed; pure."""
+"""Retry back-off: the one formula for all delays, and the fate of a failed request; pure."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -14,7 +14,7 @@ class Backoff:
     Attributes:
         first_s: Delay after the first failure, in seconds.
         longest_s: Upper bound of the delay before the jitter, in seconds.
-        jitter: Bounds of the random factor; (1, 1) is no jitter.
+        jitter: Bounds of the random factor; (1, 1) means none.
 
     >>> backoff = Backoff(first_s=10.0, longest_s=120.0)
     >>> [backoff.delay_s(failures) for failures in (0, 1, 2, 9)]
@@ -44,7 +44,7 @@ class RetryPolicy:
 
     Attributes:
         max_attempts: Failures after which a request is FAILED.
-        base_delay_s: Delay after the first failure, in seconds; doubles with each.
+        base_delay_s: Delay after the first failure, in seconds; it doubles with each.
         max_delay_s: Its upper bound, in seconds.
         jitter: Part of the delay that is random, from 0 to 1.
     """
@@ -66,7 +66,7 @@ class RetryPolicy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NextAttempt:
-    """What becomes of a request that failed."""
+    """The state of a request after a failure."""
 
     status: QueueStatus
     attempts: int
@@ -80,6 +80,10 @@ def next_attempt(
 
     Args:
         attempts: Failures before this one.
+        retryable: Whether another attempt can help.
+        now: The moment of the failure.
+        policy: How often, and after what delay.
+        random: Draws the jitter.
 
     >>> from datetime import UTC
     >>> now = datetime(2026, 1, 2, tzinfo=UTC)

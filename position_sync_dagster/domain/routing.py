@@ -1,4 +1,4 @@
-"""The route of each holding: streamed, queued or closed; pure."""
+"""The route of each holding (streamed, queued or closed); pure."""
 
 from collections.abc import Iterable
 
@@ -6,7 +6,7 @@ from position_sync_dagster.domain.broker_position import BrokerPosition
 from position_sync_dagster.domain.leg import ActiveContract, LegState
 
 Key = tuple[str, int]
-"""(account, conid)."""
+"""(account, conid): what identifies a holding of the login."""
 
 
 def route(
@@ -16,11 +16,19 @@ def route(
     *,
     sec_types: Iterable[str],
 ) -> dict[Key, LegState]:
-    """Give each holding its way: one line serves every holding of its conid.
+    """Decide the route of each holding; one line serves every holding of its conid.
 
-    A conid with a line streams in each account that holds it, in a strategy or not, since that
-    is free. Without a line, an active leg is OVERFLOW and anything else MONITORED. Security
-    types that the settings leave out have no route.
+    A conid with a line is STREAMED in each account that holds it, in a strategy or not, since that
+    costs nothing. Without a line, an active leg is OVERFLOW and any other holding MONITORED.
+
+    Args:
+        holdings: Every holding of the login.
+        legs: The legs of strategies.
+        lines: The conids that hold a line.
+        sec_types: Holdings of other security types have no route.
+
+    Returns:
+        (account, conid) → the state of the holding.
     """
     allowed = frozenset(sec_types)
     active: dict[int, set[str | None]] = {}

@@ -1,4 +1,4 @@
-"""From a holding and a price to the money: pure."""
+"""Valuation: from a holding and a price to a row of `position_updates`; pure."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -17,7 +17,7 @@ from position_sync_dagster.domain.update import (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Provenance:
-    """Who writes a row: the columns that make it auditable."""
+    """The writer of a row: the columns that make it auditable."""
 
     session_id: str | None = None
     fencing_token: int | None = None
@@ -29,11 +29,11 @@ def factor_agrees(
 ) -> bool | None:
     """Check multiplier / price_magnifier against the broker's own value of the holding.
 
-    The portfolio row carries position, price and value, so the broker's factor is known. Its
-    price may stand in the quoted or in the major unit; both are accepted.
+    The portfolio row has position, price and value, so the broker's factor is known. Its price may
+    be in the quoted unit or in the major unit; both are accepted.
 
     Returns:
-        None where the broker gave no value to check against.
+        None where the broker gave no value to compare with.
     """
     if not holding.position or not holding.market_price or not holding.market_value:
         return None
@@ -55,16 +55,22 @@ def revalue(
     quotes_since: datetime,
     by: Provenance,
 ) -> PositionUpdate:
-    """Value a streamed holding by its quote; by its portfolio row where the quote is none.
+    """Value a streamed holding by its quote, or by its portfolio row where no quote counts.
 
-    A closed holding gives the explicit zero row. With an unknown factor
-    (`price_magnifier` None) the price is kept and the money stays unknown. The row's `value_time`
-    is that of its source, never now.
+    A closed holding gives the explicit zero row. With an unknown factor (`price_magnifier` None)
+    the price is kept and the money stays unknown. The row's `value_time` is that of its source,
+    never now.
 
     Args:
-        quotes_since: A quote is none before its first tick, and once its newest tick came no
-            later than this (nothing of it is told then, bid, ask and greeks neither) or lies
-            ahead, since the clock was set back after it.
+        holding: The holding as the broker last reported it.
+        quote: The newest market data of its contract.
+        price_magnifier: Divisor from quoted prices to the major unit; None: unknown.
+        now: The time of the row.
+        max_mark_age: An older mark is not used.
+        quotes_since: A quote counts only if its newest tick came after this moment and not in the
+            future (before the clock was set back). Of a quote that does not count nothing is used,
+            not even bid, ask or greeks.
+        by: The writer of the row.
     """
     if holding.position == 0:
         return closed(holding, source=Source.STREAM, now=now, by=by)
@@ -95,7 +101,7 @@ def revalue(
 def from_portfolio(
     holding: BrokerPosition, *, source: Source, now: datetime, by: Provenance
 ) -> PositionUpdate:
-    """Value a holding by what the broker last said of it; what it did not say stays None."""
+    """Value a holding by its portfolio row; values that the broker did not give stay None."""
     if holding.position == 0:
         return closed(holding, source=source, now=now, by=by)
     return _row(
@@ -116,7 +122,7 @@ def from_portfolio(
 def closed(
     holding: BrokerPosition, *, source: Source, now: datetime, by: Provenance
 ) -> PositionUpdate:
-    """Give the explicit zero row of a holding that is no longer held."""
+    """Return the explicit zero row of a holding that is no longer held."""
     return _row(
         holding,
         source=source,

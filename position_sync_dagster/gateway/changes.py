@@ -1,4 +1,4 @@
-"""What happened since one's last look: each watcher has its own."""
+"""Changes since the last look: each watcher has its own."""
 
 import asyncio
 from typing import Generic, TypeVar
@@ -9,10 +9,15 @@ V = TypeVar("V")
 
 
 class PendingChanges(Generic[K, V]):
-    """The keys that something happened to, each with the first value noted for it.
+    """The keys that changed since a watcher last took them, each with its first value.
 
     Attributes:
-        urgent: Set from a note that should not wait for the next look, until that look.
+        urgent: Set by a change that should not wait for the next look; cleared by `take`.
+
+    >>> changes = PendingChanges()
+    >>> changes.note("a", 1); changes.note("a", 2); changes.note("b", 3)
+    >>> changes.take(), changes.take()
+    ({'a': 1, 'b': 3}, {})
     """
 
     def __init__(self) -> None:
@@ -20,44 +25,44 @@ class PendingChanges(Generic[K, V]):
         self.urgent = asyncio.Event()
 
     def take(self) -> dict[K, V]:
-        """Give what was noted since the last call, and start anew."""
+        """Return what changed since the last call, and start anew."""
         noted, self._noted = self._noted, {}
         self.urgent.clear()
         return noted
 
     def give_back(self, noted: dict[K, V]) -> None:
-        """Take back what could not be dealt with."""
+        """Put back what could not be dealt with."""
         self._noted = noted | {k: v for k, v in self._noted.items() if k not in noted}
 
     def note(self, key: K, value: V, *, urgent: bool = False) -> None:
-        """Note that something happened to a key."""
+        """Add a change, unless the key has one already."""
         self._noted.setdefault(key, value)
         if urgent:
             self.urgent.set()
 
     def forget(self, key: K) -> None:
-        """Drop what was noted of a key."""
+        """Remove the change of a key."""
         self._noted.pop(key, None)
 
 
 class ChangeNotifier(Generic[K, V]):
-    """Everybody who watches; one that is dropped is forgotten by itself."""
+    """Passes each change to every watcher; a watcher that nobody holds any more is dropped."""
 
     def __init__(self) -> None:
-        self._watches: WeakSet[PendingChanges[K, V]] = WeakSet()
+        self._watchers: WeakSet[PendingChanges[K, V]] = WeakSet()
 
-    def new(self) -> PendingChanges[K, V]:
-        """Give a watcher of its own."""
-        watch: PendingChanges[K, V] = PendingChanges()
-        self._watches.add(watch)
-        return watch
+    def watch(self) -> PendingChanges[K, V]:
+        """Return a new watcher, which collects the changes from now on."""
+        watcher: PendingChanges[K, V] = PendingChanges()
+        self._watchers.add(watcher)
+        return watcher
 
     def note(self, key: K, value: V, *, urgent: bool = False) -> None:
-        """Tell every watcher."""
-        for watch in self._watches:
-            watch.note(key, value, urgent=urgent)
+        """Add a change to every watcher."""
+        for watcher in self._watchers:
+            watcher.note(key, value, urgent=urgent)
 
     def forget(self, key: K) -> None:
-        """Let every watcher drop a key."""
-        for watch in self._watches:
-            watch.forget(key)
+        """Remove the change of a key from every watcher."""
+        for watcher in self._watchers:
+            watcher.forget(key)

@@ -1,4 +1,4 @@
-"""Contract details, asked for once per conid."""
+"""Contract details: one request per conid."""
 
 import asyncio
 from collections.abc import Iterable
@@ -9,21 +9,28 @@ from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.gateway.translate import details_of
 
-AT_ONCE = 20
-"""Requests in flight; the gateway answers contract details one after the other."""
+CONCURRENT_REQUESTS = 20
+"""The gateway answers contract details one after the other."""
 
 
 async def fetch_details(
     ib: IB, conids: Iterable[int], *, timeout_s: float, clock: Clock = utc_now
 ) -> dict[int, ContractDetails]:
-    """Ask for the details of each conid; one that the gateway does not know is left out.
+    """Request the details of each conid; one that the gateway does not know is left out.
 
-    An unknown conid is answered by code 200 and no end message (recorded: ibkr-go
-    contract_details_not_found.txt); a refusal by 321 never ends in ib_async, hence the bound.
+    The gateway answers an unknown conid by code 200 and no end message (recorded: ibkr-go
+    contract_details_not_found.txt). A request that it refuses by 321 never ends in ib_async: hence
+    the bound of each answer.
+
+    Args:
+        ib: The connection.
+        conids: The contracts.
+        timeout_s: Bound of one answer; a conid without one is left out.
+        clock: The time of receipt.
     """
-    gate = asyncio.Semaphore(AT_ONCE)
+    gate = asyncio.Semaphore(CONCURRENT_REQUESTS)
 
-    async def ask(conid: int) -> ContractDetails | None:
+    async def request(conid: int) -> ContractDetails | None:
         async with gate:
             try:
                 found = await asyncio.wait_for(
@@ -33,5 +40,5 @@ async def fetch_details(
                 return None
         return details_of(found[0], seen_at=clock()) if found else None
 
-    answers = await asyncio.gather(*(ask(conid) for conid in conids))
+    answers = await asyncio.gather(*(request(conid) for conid in conids))
     return {details.conid: details for details in answers if details is not None}

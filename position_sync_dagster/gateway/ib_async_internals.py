@@ -1,91 +1,161 @@
-"""What ib_async makes of each message: counted when understood, and said once when not."""
+"""Every private thing of ib_async that we touch, each with the reason why.
+
+Written against ib_async 2.1.0. The other modules of this package use its public interface alone:
+`IB`, its events, and the request methods of `IB.client`.
+"""
 
 import logging
 import sys
-import time
 from collections.abc import Callable
 from typing import Any
 
-from ib_async import IB
+from ib_async import IB, Contract, Event, Ticker
 
-logger = logging.getLogger(__name__)
+from position_sync_dagster.gateway.codes import MessageType
 
-POSITION, POSITION_END = "61", "62"
-"""Types of messages."""
-
-SPARE_S = 60.0
-"""What each message may bring about is said at most so often."""
+_MARKET_DATA = "mktData"
+"""Under this name ib_async keeps the requests of `reqMktData`."""
 
 
-class MessageReader:
-    """Tell how many messages of a connection were understood; say what was not, now and then.
+def quiet_loggers() -> None:
+    """Silence the lines of ib_async that would leak holdings or repeat our own errors.
 
-    ib_async reports each message that it cannot read with a trace, and each tick of a request
-    that it does not know with a line: a confused gateway sends hundreds a second. A list of
-    positions with one that could not be read has no end: what it lacks would pass for closed.
+    It logs each position with its account at INFO. Its client, its decoder and eventkit log what
+    we raise as errors with a cause and a remedy.
     """
+    logging.getLogger("ib_async").setLevel(logging.WARNING)
+    for name in ("ib_async.client", "ib_async.Decoder", "eventkit"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
 
-    def __init__(self, ib: IB, gateway_id: str) -> None:
-        self.understood = 0
-        self._gateway_id = gateway_id
-        self._type, self._failed, self._torn = "", False, False
-        self._garbage, self._strays = _Spare(), _Spare()
-        decoder = ib.client.decoder
-        self._interpret: Callable[[list[str]], None] = decoder.interpret
-        decoder.interpret = self._read  # type: ignore[method-assign]
-        decoder.logger = self  # type: ignore[assignment]
-        ib.wrapper._logger = _Strays(ib.wrapper._logger, self)  # type: ignore[assignment]
 
-    def _read(self, fields: list[str]) -> None:
-        self._type, self._failed = fields[0] if fields else "", False
-        if self._type == POSITION_END and self._torn:
-            self._torn = False
-            return
-        self._interpret(fields)
-        self._torn |= self._failed and self._type == POSITION
-        self.understood += not self._failed
+def set_pace(ib: IB, *, max_requests: int, interval_s: float) -> None:
+    """Send at most so many messages per interval; `IB` has no setting for it."""
+    ib.client.MaxRequests = max_requests
+    ib.client.RequestsInterval = interval_s  # type: ignore[assignment] # any seconds do
+
+
+# The socket: `IB` reports a connection when it is ready, and an end when it was ready. We must see
+# what happens before, and wait until the socket is really closed.
+
+
+def bytes_received(ib: IB) -> Event:
+    """Return the event of the bytes that arrive, before they are read."""
+    return ib.client.conn.hasData
+
+
+def socket_closed(ib: IB) -> Event:
+    """Return the event of the end of the socket, also before the log-in is complete."""
+    return ib.client.conn.disconnected
+
+
+def has_socket(ib: IB) -> bool:
+    """Return whether the socket is still open, also after `IB.disconnect()`."""
+    return bool(ib.client.conn.isConnected())
+
+
+def unread_bytes(ib: IB) -> bytes:
+    """Return the bytes that arrived and are no whole message yet.
+
+    ib_async waits for the rest of a message without a bound.
+    """
+    return ib.client._data
+
+
+# The reading of messages: ib_async drops some that we need, and logs a trace or a line for each
+# that it cannot use.
+
+
+def on_account_time(ib: IB, handler: Callable[[list[str]], None]) -> None:
+    """Call a handler with the fields of each account time message.
+
+    ib_async drops these messages, and they are the only time of portfolio values.
+    """
+    ib.client.decoder.handlers[MessageType.ACCOUNT_TIME] = handler
+
+
+def intercept_messages(
+    ib: IB,
+    *,
+    read: Callable[[list[str]], None],
+    unreadable: Callable[[BaseException | None], None],
+) -> Callable[[list[str]], None]:
+    """Read each message with a function of ours, which may call ib_async's own.
+
+    ib_async does not tell whether it understood a message: its decoder logs the exception and
+    goes on.
+
+    Args:
+        ib: The connection.
+        read: Gets the fields of each message.
+        unreadable: Gets the cause when ib_async's own function cannot read a message.
+
+    Returns:
+        ib_async's own function.
+    """
+    decoder = ib.client.decoder
+    interpret: Callable[[list[str]], None] = decoder.interpret
+    decoder.interpret = read  # type: ignore[method-assign]
+    decoder.logger = _DecoderLog(unreadable)  # type: ignore[assignment]
+    return interpret
+
+
+class _DecoderLog:
+    """Stands for the decoder's logger, which it uses for messages that it cannot read."""
+
+    def __init__(self, unreadable: Callable[[BaseException | None], None]) -> None:
+        self._unreadable = unreadable
 
     def exception(self, _message: str) -> None:
-        """Take what the decoder says of the message at hand; its values are nobody's business."""
-        self._failed = True
+        """Report the cause; the message holds values of the account and is not logged."""
         error = sys.exc_info()[1]
-        error = (error and error.__context__) or error
-        self._garbage.say(
-            f"{self._gateway_id} sent a message that cannot be read (type {self._type[:12]!a}, "
-            f"{type(error).__name__}); it is left out"
-        )
-
-    def stray(self, message: str) -> None:
-        """Take what the wrapper says of a tick that belongs to no request of ours."""
-        self._strays.say(f"{self._gateway_id} sent a tick that nobody asked for ({message})")
+        self._unreadable((error and error.__context__) or error)
 
 
-class _Strays(logging.LoggerAdapter[logging.Logger]):
+def intercept_unknown_requests(ib: IB, report: Callable[[str], None]) -> None:
+    """Report the ticks of requests that ib_async does not know; it logs a line for each."""
+    ib.wrapper._logger = _WrapperLog(ib.wrapper._logger, report)  # type: ignore[assignment]
+
+
+class _WrapperLog(logging.LoggerAdapter[logging.Logger]):
     """The wrapper's logger, without a line for each tick of an unknown request."""
 
-    def __init__(self, inner: logging.Logger, reading: MessageReader) -> None:
+    def __init__(self, inner: logging.Logger, report: Callable[[str], None]) -> None:
         super().__init__(inner)
-        self._reader = reading
+        self._report = report
 
     def error(self, msg: object, *args: object, **more: Any) -> None:
         if "Unknown reqId" in str(msg):
-            self._reader.stray(str(msg))
+            self._report(str(msg))
         else:
             super().error(msg, *args, **more)
 
 
-class _Spare:
-    """Say one kind of thing at most once in `SPARE_S`, and how often it happened meanwhile."""
+# Tickers: `IB` has one ticker per contract for ever. We need the id of each request, and a ticker
+# without old prices when a contract is requested again.
 
-    def __init__(self) -> None:
-        self._due_s = 0.0
-        self._unsaid = 0
 
-    def say(self, text: str) -> None:
-        now_s = time.monotonic()
-        if now_s < self._due_s:
-            self._unsaid += 1
-            return
-        more = f"; {self._unsaid} more since the last such line" if self._unsaid else ""
-        self._due_s, self._unsaid = now_s + SPARE_S, 0
-        logger.warning("%s%s", text, more)
+def request_id_of(ib: IB, ticker: Ticker) -> int:
+    """Return the id of the market data request of a ticker; refusals name the id alone."""
+    return ib.wrapper.ticker2ReqId[_MARKET_DATA][ticker]
+
+
+def packet_time(ib: IB) -> float:
+    """Return when the packet that is being read arrived, in Unix seconds.
+
+    `Ticker.time` is the same as a datetime: this one is cheaper for each tick.
+    """
+    return ib.wrapper.time
+
+
+def retire_ticker(ib: IB, ticker: Ticker, contract: Contract) -> None:
+    """End a ticker without a message, so that the next request of the contract gets a new one.
+
+    Ticks of the old request still find the old ticker, until `forget_request`.
+    """
+    ib.wrapper.endTicker(ticker, _MARKET_DATA)
+    ib.wrapper.tickers.pop(hash(contract), None)
+
+
+def forget_request(ib: IB, request_id: int) -> None:
+    """Drop a retired request; ib_async keeps each for ever, and logs ticks of unknown ones."""
+    ib.wrapper.reqId2Ticker.pop(request_id, None)

@@ -1,10 +1,15 @@
-"""One attempt to log in at a gateway, with the errors that say what is there instead."""
+"""Log in at a gateway with the first free client id; the errors say what is there instead."""
 
 import asyncio
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass
+from itertools import count
+from random import Random
 
 from ib_async import IB, StartupFetchNONE
 
+from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.errors import (
     ClientIdInUseError,
     GatewayError,
@@ -12,69 +17,90 @@ from position_sync_dagster.errors import (
     GatewayTimeoutError,
     NotAGatewayError,
 )
+from position_sync_dagster.gateway.codes import OFFLINE, GatewayCode
+from position_sync_dagster.gateway.ib_async_internals import (
+    bytes_received,
+    quiet_loggers,
+    set_pace,
+    socket_closed,
+)
+from position_sync_dagster.gateway.message_reader import LENGTH_BYTES, is_no_length
 from position_sync_dagster.settings import Settings
-
-CLIENT_ID_IN_USE = 326
-CONNECTIVITY_LOST = (1100, 2110)
-"""The gateway has lost IB: while it was connected, or before (it says 2110 at the log-in)."""
 
 MAX_REQUESTS, REQUESTS_INTERVAL_S = 10, 0.25
 """Pace of our messages: never more than 50 in any second, as the gateway counts them. ib_async's
 own 45 per second come in bursts, of which two may fall into one second at the gateway."""
 
-MAX_FRAME = 1 << 20
-"""No message that we ask for comes near it (1 MiB; contract details take some 2 KB). A length
-prefix that is text, because something before it was lost, is greater: its first bytes are not 0."""
+NEXT_CLIENT_ID = Backoff(first_s=0.5, longest_s=5.0, jitter=(1.0, 1.5))
+"""Pauses between two client ids that are in use."""
+
+PAUSES_S = 5.0
+"""Bound of all pauses of one log-in together."""
 
 
-async def log_in(client_id: int, settings: Settings, port: int) -> tuple[IB, str | None]:
-    """Connect once; 326 and a foreign protocol show at once instead of at the timeout.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Login:
+    """A client that the gateway accepted.
 
-    Gives also what the gateway says when it is itself without IB.
-
-    ib_async's `connectAsync` fails at its timeout alone when the gateway refuses the client id
-    (it sends 326 and closes); `errorEvent` hears it before.
+    Attributes:
+        offline: The gateway's message that it has lost IB, where it sent one at the log-in.
     """
-    where = f"{settings.gateway_host}:{port}"
+
+    ib: IB
+    client_id: int
+    offline: str | None = None
+
+
+async def log_in(
+    settings: Settings,
+    *,
+    port: int,
+    random: Random,
+    sleep: Callable[[float], Awaitable[None]],
+) -> Login:
+    """Log in with the first client id of the pool that is free.
+
+    After an id that is in use (326) the gateway gets a moment before the next attempt.
+
+    Raises:
+        GatewayRefusedError: Nothing listens there, or it hangs up at once.
+        GatewayTimeoutError: It accepts the connection and then sends nothing.
+        NotAGatewayError: It speaks another protocol.
+        ClientIdInUseError: Every client id of the pool is in use.
+    """
+    quiet_loggers()
+    pool, pauses = settings.client_id_pool, client_id_pauses(random)
+    for client_id in pool:
+        if client_id != pool[0]:
+            await sleep(next(pauses))
+        with suppress(ClientIdInUseError):
+            return await _log_in_as(client_id, settings, port)
+    raise ClientIdInUseError(
+        f"The gateway at {settings.gateway_id} has each of the client ids "
+        f"{pool[0]} to {pool[-1]} in use (code 326).",
+        remedy="End the other program, or set POSITION_SYNC_GATEWAY_CLIENT_ID to a free one; "
+        "after a dropped connection the gateway frees an id by itself within a minute or so.",
+    )
+
+
+def client_id_pauses(random: Random) -> Iterator[float]:
+    """Yield the pauses between the ids of the pool in seconds: growing, with jitter, bounded."""
+    left_s = PAUSES_S
+    for taken in count(1):
+        pause_s = min(left_s, NEXT_CLIENT_ID.delay_s(taken, random))
+        left_s -= pause_s
+        yield pause_s
+
+
+async def _log_in_as(client_id: int, settings: Settings, port: int) -> Login:
+    """Make one attempt; whatever ends it shows at once instead of at the timeout.
+
+    When the gateway refuses the client id, it sends 326 and closes the socket. ib_async's
+    `connectAsync` fails at its timeout then; `errorEvent` comes before.
+    """
     ib = IB()
-    ib.client.MaxRequests = MAX_REQUESTS
-    ib.client.RequestsInterval = REQUESTS_INTERVAL_S  # type: ignore[assignment] # any seconds do
-    trouble: asyncio.Future[GatewayError] = asyncio.get_running_loop().create_future()
-
-    def report(error: GatewayError) -> None:
-        if not trouble.done():
-            trouble.set_result(error)
-
-    heard = bytearray()
-    offline: list[str] = []
-
-    def on_error(_request: int, code: int, text: str, _contract: object) -> None:
-        if code == CLIENT_ID_IN_USE:
-            report(ClientIdInUseError(f"Client id {client_id}: {text}", remedy="Use another."))
-        elif code in CONNECTIVITY_LOST:
-            offline.append(text)
-
-    def on_data(data: bytes) -> None:
-        # The first frame is "version NUL time NUL": a length, then digits.
-        if len(heard) > 4:
-            return
-        heard.extend(data[:5])
-        too_long = len(heard) >= 4 and int.from_bytes(heard[:4], "big") > MAX_FRAME
-        if too_long or (len(heard) > 4 and not heard[4:5].isdigit()):
-            report(_not_a_gateway(where))
-
-    def on_end(_message: str) -> None:
-        report(
-            GatewayRefusedError(
-                f"The gateway at {where} closed the connection before it was ready.",
-                remedy="Allow this machine under API > Settings > Trusted IPs and see whether the "
-                "gateway has logged in.",
-            )
-        )
-
-    ib.errorEvent += on_error
-    ib.client.conn.hasData += on_data
-    ib.client.conn.disconnected += on_end
+    set_pace(ib, max_requests=MAX_REQUESTS, interval_s=REQUESTS_INTERVAL_S)
+    listener = _LoginListener(ib, client_id, f"{settings.gateway_host}:{port}")
     attempt = asyncio.ensure_future(
         ib.connectAsync(
             settings.gateway_host,
@@ -86,47 +112,104 @@ async def log_in(client_id: int, settings: Settings, port: int) -> tuple[IB, str
         )
     )
     try:
-        await asyncio.wait({attempt, trouble}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({attempt, listener.failure}, return_when=asyncio.FIRST_COMPLETED)
         timed_out = attempt.done() and isinstance(attempt.exception(), TimeoutError)
-        if trouble.done() and not timed_out:
-            raise trouble.result()
+        if listener.failure.done() and not timed_out:
+            raise listener.failure.result()
         await attempt
     except TimeoutError as error:
         raise GatewayTimeoutError(
-            f"{where} accepted the connection and did not answer within "
+            f"{listener.address} accepted the connection and did not answer within "
             f"{settings.gateway_timeout_s:g} s.",
             remedy="See whether TWS or IB Gateway waits at a dialog, and whether the port is its "
             "API port.",
         ) from error
     except (OSError, ValueError) as error:
-        if isinstance(error, ConnectionError) and not isinstance(error, ConnectionRefusedError):
-            raise GatewayTimeoutError(
-                f"The gateway at {where} dropped the first requests: {error}.",
-                remedy="Wait for it to finish its log-in; it is tried again.",
-            ) from error
-        raise GatewayRefusedError(
-            f"Nothing listens at {where} ({error}).",
-            remedy="Start TWS or IB Gateway, enable its API (Configure > API > Settings > Enable "
-            "ActiveX and Socket Clients), and set POSITION_SYNC_GATEWAY_HOST and "
-            "POSITION_SYNC_GATEWAY_PORT to its address (TWS 7496 live, 7497 paper; Gateway "
-            "4001 live, 4002 paper).",
-        ) from error
+        raise _failed_to_connect(listener.address, error) from error
     finally:
-        if not attempt.done():
-            attempt.cancel()
-        with suppress(BaseException):
+        attempt.cancel()
+        with suppress(asyncio.CancelledError):
             await asyncio.gather(attempt, return_exceptions=True)
-        if not ib.isConnected() or trouble.done():
+        if not ib.isConnected() or listener.failure.done():
             ib.client.disconnect()
-        ib.client.conn.hasData -= on_data
-        ib.client.conn.disconnected -= on_end
-        ib.errorEvent -= on_error
-    return ib, next(iter(offline), None)
+        listener.detach()
+    return Login(ib=ib, client_id=client_id, offline=listener.offline)
 
 
-def _not_a_gateway(where: str) -> NotAGatewayError:
-    return NotAGatewayError(
-        f"What listens at {where} is not an IB gateway.",
-        remedy="Set POSITION_SYNC_GATEWAY_PORT to the API port of TWS or IB Gateway (TWS 7496 "
-        "live, 7497 paper; Gateway 4001 live, 4002 paper).",
+class _LoginListener:
+    """Recognizes, while a log-in is under way, that it will fail.
+
+    Attributes:
+        failure: Gets the error.
+        offline: The gateway's first message that it has lost IB.
+    """
+
+    def __init__(self, ib: IB, client_id: int, address: str) -> None:
+        self.address = address
+        self.failure: asyncio.Future[GatewayError] = asyncio.get_running_loop().create_future()
+        self.offline: str | None = None
+        self._client_id = client_id
+        self._head = bytearray()
+        self._listeners = (
+            (ib.errorEvent, self._on_error),
+            (bytes_received(ib), self._on_bytes),
+            (socket_closed(ib), self._on_close),
+        )
+        for event, listener in self._listeners:
+            event.connect(listener)
+
+    def detach(self) -> None:
+        for event, listener in self._listeners:
+            event.disconnect(listener)
+
+    def _fail(self, error: GatewayError) -> None:
+        if not self.failure.done():
+            self.failure.set_result(error)
+
+    def _on_error(self, _request: int, code: int, text: str, _contract: object) -> None:
+        if code == GatewayCode.CLIENT_ID_IN_USE:
+            error = ClientIdInUseError(
+                f"Client id {self._client_id}: {text}", remedy="Use another."
+            )
+            self._fail(error)
+        elif code in OFFLINE and self.offline is None:
+            self.offline = text
+
+    def _on_bytes(self, data: bytes) -> None:
+        # The first message is "version NUL time NUL": a length, then digits.
+        if len(self._head) > LENGTH_BYTES:
+            return
+        self._head.extend(data[: LENGTH_BYTES + 1])
+        text = self._head[LENGTH_BYTES : LENGTH_BYTES + 1]
+        if is_no_length(self._head) or (text and not text.isdigit()):
+            self._fail(
+                NotAGatewayError(
+                    f"What listens at {self.address} is not an IB gateway.",
+                    remedy="Set POSITION_SYNC_GATEWAY_PORT to the API port of TWS or IB Gateway "
+                    "(TWS 7496 live, 7497 paper; Gateway 4001 live, 4002 paper).",
+                )
+            )
+
+    def _on_close(self, _message: str) -> None:
+        self._fail(
+            GatewayRefusedError(
+                f"The gateway at {self.address} closed the connection before it was ready.",
+                remedy="Allow this machine under API > Settings > Trusted IPs and see whether the "
+                "gateway has logged in.",
+            )
+        )
+
+
+def _failed_to_connect(address: str, error: OSError | ValueError) -> GatewayError:
+    if isinstance(error, ConnectionError) and not isinstance(error, ConnectionRefusedError):
+        return GatewayTimeoutError(
+            f"The gateway at {address} dropped the first requests: {error}.",
+            remedy="Wait for it to finish its log-in; it is tried again.",
+        )
+    return GatewayRefusedError(
+        f"Nothing listens at {address} ({error}).",
+        remedy="Start TWS or IB Gateway, enable its API (Configure > API > Settings > Enable "
+        "ActiveX and Socket Clients), and set POSITION_SYNC_GATEWAY_HOST and "
+        "POSITION_SYNC_GATEWAY_PORT to its address (TWS 7496 live, 7497 paper; Gateway "
+        "4001 live, 4002 paper).",
     )

@@ -1,4 +1,4 @@
-"""Market data lines: one stream per conid, counted as the gateway counts them."""
+"""Market data lines: one subscription per conid, counted as the gateway counts them."""
 
 import math
 import time
@@ -12,37 +12,29 @@ from ib_async import IB, Contract, Ticker
 from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.domain.quote import Quote
 from position_sync_dagster.gateway.changes import ChangeNotifier, PendingChanges
-from position_sync_dagster.gateway.translate import MARK_TICK, quote_of, streamable
+from position_sync_dagster.gateway.codes import ENDS_LINE, MARK_PRICE_GENERIC_TICK, MARK_TICK
+from position_sync_dagster.gateway.ib_async_internals import (
+    forget_request,
+    packet_time,
+    request_id_of,
+    retire_ticker,
+)
+from position_sync_dagster.gateway.translate import quote_of, streamable
 from position_sync_dagster.settings import Settings
 
-GENERIC_TICKS = "232"
-"""Mark price, and nothing else: one illegal entry refuses the whole request with 321."""
-
-TOO_MANY_LINES = 101
-
-LINE_UNKNOWN = 300
-"""Usually the answer to a second cancel; for a line that is held it says that there is none."""
-
-TERMINAL = frozenset({101, 200, LINE_UNKNOWN, 321, 322, 354, 10089, 10168, 10182, 10197})
-"""Codes after which the request is dead. Source: recorded gateway behaviour; 10090, 10091 and
-10167 are advisory, ticks follow them."""
-
-DELAYED = 3
-DELAYED_TYPES = frozenset({DELAYED, 4})
-
 CANCEL_EFFECT_S = 2.0
-"""Ticks that come later after a cancel say that it had none."""
+"""A tick that comes later after a cancel shows that the cancel had no effect."""
 
-KEPT_RETIRED = 200
-"""Cancelled request ids that ib_async still knows."""
+MAX_RETIRED = 200
+"""Cancelled requests whose late ticks are still recognized."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refusal:
-    """Why the gateway ended or refused a line.
+    """The gateway's message that ended or refused a line.
 
     Attributes:
-        market_data_type: What was asked for: 1 live, 2 frozen, 3 and 4 delayed.
+        market_data_type: The requested `MarketDataType`.
     """
 
     conid: int
@@ -52,10 +44,15 @@ class Refusal:
 
 
 class MarketDataLines:
-    """The lines that this connection holds; two callers of one conid share its line.
+    """The lines that this connection holds; callers of the same conid share its line.
+
+    Args:
+        ib: The connection.
+        settings: The kind of market data to request.
+        monotonic: Measures intervals, in seconds.
 
     Attributes:
-        on_refusal: Listeners, called when the gateway ends or refuses a line; it is freed then.
+        on_refusal: Listeners, called when the gateway ends or refuses a line, which is free then.
         ticked_at: When the newest tick of any line came, in monotonic seconds.
     """
 
@@ -65,7 +62,7 @@ class MarketDataLines:
         self._ib = ib
         self._monotonic = monotonic
         self._market_data_type = settings.market_data_type
-        self._announced = 0
+        self._requested_type = 0
         self._lines: dict[int, _Line] = {}
         self._by_request: dict[int, _Line] = {}
         self._retired: dict[int, _Retired] = {}
@@ -77,14 +74,15 @@ class MarketDataLines:
 
     @property
     def in_use(self) -> int:
-        """Count the lines held."""
+        """The number of lines that this connection holds."""
         return len(self._lines)
 
     def subscribe(self, details: ContractDetails, *, market_data_type: int | None = None) -> None:
-        """Take a line for a contract, or share the one that it has.
+        """Request a line for a contract, or share the one that it has.
 
         Args:
-            market_data_type: Instead of the setting's; 3 asks for delayed data.
+            details: The contract.
+            market_data_type: Instead of the setting's; 3 requests delayed data.
         """
         line = self._lines.get(details.conid)
         if line is not None:
@@ -96,55 +94,63 @@ class MarketDataLines:
         self._request(line)
 
     def cancel(self, conid: int) -> None:
-        """Give a share of a line back; the last one frees it."""
+        """Release a line; the last caller that releases it frees it."""
         line = self._lines.get(conid)
         if line is None:
             return
         line.holders -= 1
         if line.holders == 0:
-            self._forget(line)
+            self._retire(line)
             if self._ib.isConnected():
                 self._ib.client.cancelMktData(line.request_id)
 
     def switch(self, conid: int, *, market_data_type: int | None = None) -> None:
-        """Ask for a held line anew as another kind of data, for everybody who shares it."""
+        """Request a held line again as another kind of data, for all that share it.
+
+        Args:
+            conid: Nothing happens when it has no line.
+            market_data_type: Instead of the setting's.
+        """
         line = self._lines.get(conid)
         if line is None:
             return
-        self._forget(line)
+        self._retire(line)
         self._ib.client.cancelMktData(line.request_id)
         line.market_data_type = market_data_type or self._market_data_type
         self._lines[conid] = line
         self._request(line)
 
     def resubscribe(self) -> None:
-        """Ask for every line anew, with new request ids: the gateway dropped them (code 1101)."""
+        """Request every line again with new ids: the gateway dropped them (code 1101)."""
         for conid, line in list(self._lines.items()):
-            self._forget(line)
+            self._retire(line)
             self._lines[conid] = line
             self._request(line)
 
     def cancel_all(self) -> None:
-        """Free every line, whoever shares it."""
+        """Free every line, also shared ones."""
         for conid, line in list(self._lines.items()):
             line.holders = 1
             self.cancel(conid)
 
     def quote(self, conid: int) -> Quote | None:
-        """Give the newest market data of a held line."""
+        """Return the newest market data of a line; None when the conid has none."""
         line = self._lines.get(conid)
         return None if line is None else quote_of(line.ticker, mark_time=line.mark_time)
 
     def watch(self) -> PendingChanges[int, float]:
-        """Watch which conids tick, and when the first tick of each arrived (Unix seconds)."""
-        return self._ticked.new()
+        """Collect from now on which conids tick, with the arrival of the first tick of each.
+
+        The arrival is in Unix seconds.
+        """
+        return self._ticked.watch()
 
     def _request(self, line: "_Line") -> None:
-        if line.market_data_type != self._announced:
+        if line.market_data_type != self._requested_type:
             self._ib.reqMarketDataType(line.market_data_type)
-            self._announced = line.market_data_type
-        line.ticker = self._ib.reqMktData(line.contract, GENERIC_TICKS)
-        line.request_id = self._ib.wrapper.ticker2ReqId["mktData"][line.ticker]
+            self._requested_type = line.market_data_type
+        line.ticker = self._ib.reqMktData(line.contract, MARK_PRICE_GENERIC_TICK)
+        line.request_id = request_id_of(self._ib, line.ticker)
         line.mark_time = None
         self._by_request[line.request_id] = line
 
@@ -153,15 +159,15 @@ class MarketDataLines:
             contract = ticker.contract
             line = self._lines.get(contract.conId) if contract else None
             if line is None or line.ticker is not ticker:
-                self._still_streams(ticker)
+                self._cancel_again(ticker)
                 continue
-            self._ticked.note(line.contract.conId, self._ib.wrapper.time)
+            self._ticked.note(line.contract.conId, packet_time(self._ib))
             self.ticked_at = self._monotonic()
             if any(tick.tickType == MARK_TICK for tick in ticker.ticks):
                 line.mark_time = ticker.time
 
-    def _still_streams(self, ticker: Ticker) -> None:
-        """Cancel again what goes on ticking: a cancel is confirmed by its effect alone."""
+    def _cancel_again(self, ticker: Ticker) -> None:
+        """Cancel a request again that still ticks: the gateway does not confirm a cancel."""
         retired = self._retired.get(id(ticker))
         now = self._monotonic()
         if retired is not None and now - retired.cancelled_at > CANCEL_EFFECT_S:
@@ -170,28 +176,27 @@ class MarketDataLines:
 
     def _on_error(self, request_id: int, code: int, text: str, _contract: Any) -> None:
         line = self._by_request.get(request_id)
-        if line is None or code not in TERMINAL:
+        if line is None or code not in ENDS_LINE:
             return
         conid = line.contract.conId
-        self._forget(line)
+        self._retire(line)
         for listener in list(self.on_refusal):
             listener(
                 Refusal(conid=conid, code=code, text=text, market_data_type=line.market_data_type)
             )
 
-    def _forget(self, line: "_Line") -> None:
-        """Drop a line; a later one of the conid starts empty, while ib_async reuses tickers."""
-        wrapper, conid = self._ib.wrapper, line.contract.conId
+    def _retire(self, line: "_Line") -> None:
+        """Remove a line, so that a later one of the conid starts without old prices."""
+        conid = line.contract.conId
         del self._lines[conid]
         del self._by_request[line.request_id]
         self._ticked.forget(conid)
-        wrapper.endTicker(line.ticker, "mktData")
-        wrapper.tickers.pop(hash(line.contract), None)
-        # Ticks of a cancelled request may still be under way, and ib_async logs unknown ids.
+        retire_ticker(self._ib, line.ticker, line.contract)
+        # Ticks of a cancelled request may still arrive, and ib_async logs unknown ids.
         self._retired[id(line.ticker)] = _Retired(line.ticker, line.request_id, self._monotonic())
-        if len(self._retired) > KEPT_RETIRED:
+        if len(self._retired) > MAX_RETIRED:
             oldest = self._retired.pop(next(iter(self._retired)))
-            wrapper.reqId2Ticker.pop(oldest.request_id, None)
+            forget_request(self._ib, oldest.request_id)
 
 
 @dataclass(slots=True)

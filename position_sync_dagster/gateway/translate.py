@@ -1,4 +1,4 @@
-"""From ib_async's objects to the domain's values: IB's sentinels and spellings end here."""
+"""Translate ib_async's objects to the domain's values; IB's sentinels and spellings end here."""
 
 import math
 from datetime import date, datetime
@@ -16,18 +16,16 @@ from position_sync_dagster.domain.instrument import (
 )
 from position_sync_dagster.domain.quote import Quote
 from position_sync_dagster.errors import InvalidLegError
+from position_sync_dagster.gateway.codes import DELAYED_TYPES
 
 UNSET = 1.7976931348623157e308
 """IB's "unset" double (DBL_MAX), e.g. the realized P&L of PnLSingle before a trade."""
 
 OPTION_TYPES = frozenset({"OPT", "FOP", "WAR", "IOPT"})
 
-MARK_TICK = 37
-"""Tick type of the mark price, sent for generic tick 232. Source: IB, "Available Tick Types"."""
-
 
 def known(value: float | None) -> float | None:
-    """Give a finite, set number, else None.
+    """Return a number that is finite and set, else None.
 
     >>> known(UNSET), known(float("nan")), known(0.0)
     (None, None, 0.0)
@@ -40,8 +38,8 @@ def known(value: float | None) -> float | None:
 def instrument_of(contract: Contract) -> Instrument:
     """Read an instrument from a position or portfolio row.
 
-    An empty multiplier is 1 (stocks). Right and strike exist for options alone; others carry
-    "", "0" or "?" there (recorded in messages 7 and 61).
+    An empty multiplier is 1 (stocks). Only options have a right and a strike; others carry "",
+    "0" or "?" there (recorded in messages 7 and 61).
     """
     option = contract.secType in OPTION_TYPES
     return Instrument(
@@ -60,7 +58,7 @@ def instrument_of(contract: Contract) -> Instrument:
 
 
 def details_of(details: IBContractDetails, *, seen_at: datetime) -> ContractDetails:
-    """Read contract details; the contract inside carries the exchange to request it on."""
+    """Read contract details; the contract in them has the exchange to request it on."""
     contract = details.contract
     if contract is None:
         raise ValueError("contract details without a contract")
@@ -87,10 +85,10 @@ def details_of(details: IBContractDetails, *, seen_at: datetime) -> ContractDeta
 
 
 def streamable(details: ContractDetails) -> Contract:
-    """Give the contract to request market data for.
+    """Return the contract to request market data for.
 
-    A holding's own contract comes without an exchange; options and stocks go to SMART, the
-    rest to the exchange of its details. Source: IB, "Contracts"; recorded message 61.
+    A holding's own contract has no exchange. Options and stocks stream from SMART, the others
+    from the exchange of their details. Source: IB, "Contracts"; recorded message 61.
     """
     smart = details.sec_type in {"OPT", "STK", "WAR", "IOPT"}
     return Contract(
@@ -105,12 +103,15 @@ def streamable(details: ContractDetails) -> Contract:
 def quote_of(ticker: Ticker, *, mark_time: datetime | None) -> Quote:
     """Read the newest market data of a ticker.
 
-    Bid and ask of 0 or −1 mean that there is none; so does a last of −1. Unset greeks stand at
-    −2, an unset underlying price and implied volatility at −1 (ib_async 2.1.0, wrapper).
-    `mark_time` is the time of receipt of tick 37.
+    A bid or ask of 0 or −1 means that there is none; so does a last of −1. Unset greeks are −2,
+    an unset underlying price or implied volatility is −1 (ib_async 2.1.0, wrapper).
+
+    Args:
+        ticker: The ticker of a line.
+        mark_time: When its newest tick 37 arrived.
     """
     contract, greeks = ticker.contract, ticker.modelGreeks
-    delayed = ticker.marketDataType in (3, 4)
+    delayed = ticker.marketDataType in DELAYED_TYPES
     last_time = ticker.delayedLastTimestamp if delayed else ticker.lastTimestamp
     return Quote(
         conid=contract.conId if contract else 0,
@@ -133,7 +134,7 @@ def quote_of(ticker: Ticker, *, mark_time: datetime | None) -> Quote:
 
 
 def position_of(position: Position) -> tuple[str, Instrument, float, float | None]:
-    """Give (account, instrument, position, average cost) of message 61."""
+    """Read (account, instrument, position, average cost) from message 61."""
     return (
         position.account,
         instrument_of(position.contract),
@@ -143,7 +144,7 @@ def position_of(position: Position) -> tuple[str, Instrument, float, float | Non
 
 
 class PortfolioValues(TypedDict):
-    """The values of a portfolio row; None is not given."""
+    """The values of a portfolio row; None where the broker gave none."""
 
     average_cost: float | None
     market_price: float | None
@@ -153,7 +154,7 @@ class PortfolioValues(TypedDict):
 
 
 def portfolio_of(item: PortfolioItem) -> tuple[str, Instrument, PortfolioValues]:
-    """Give (account, instrument, values) of message 7; a value not given is None."""
+    """Read (account, instrument, values) from message 7."""
     values = PortfolioValues(
         average_cost=known(item.averageCost),
         market_price=known(item.marketPrice),
@@ -190,7 +191,7 @@ def _right(text: str) -> Right | None:
 
 
 def _day(text: str) -> date | None:
-    """Read "20270115" or "20261218 08:30:00 US/Central"; a bare month is no day."""
+    """Read "20270115" or "20261218 08:30:00 US/Central"; a month alone gives None."""
     try:
         return parse_expiry(text.split(" ")[0].split("-")[0]) if text else None
     except InvalidLegError:

@@ -1,4 +1,4 @@
-"""`.env.example` and the settings say the same."""
+"""`.env.example` and the settings agree."""
 
 import re
 from pathlib import Path
@@ -17,7 +17,7 @@ def shown() -> dict[str, str]:
     return dict(lines)
 
 
-def test_each_setting_is_documented_and_nothing_else_is():
+def test_each_setting_is_documented_and_nothing_else():
     assert set(shown()) == {name.upper() for name in Settings.model_fields}
 
 

@@ -1,4 +1,4 @@
-"""Settings: what is malformed, or contradicts another, is named with its variable."""
+"""Settings: a malformed or contradictory value is reported with its variable."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from position_sync_dagster.settings import Settings, load_settings
 
 
 @pytest.mark.parametrize("text", ["OPT,FOP", " OPT , FOP, ", '["OPT", "FOP"]', ' ["OPT","FOP"]'])
-def test_types_may_be_listed_with_commas_or_as_json(monkeypatch, tmp_path, text):
+def test_security_types_may_be_written_with_commas_or_as_json(monkeypatch, tmp_path, text):
     monkeypatch.setenv("POSITION_SYNC_SEC_TYPES", text)
     assert load_settings().sec_types == ("OPT", "FOP")
     monkeypatch.delenv("POSITION_SYNC_SEC_TYPES")
@@ -16,24 +16,26 @@ def test_types_may_be_listed_with_commas_or_as_json(monkeypatch, tmp_path, text)
     assert load_settings().sec_types == ("OPT", "FOP")
 
 
-def test_one_type_is_a_list(monkeypatch):
+def test_a_single_security_type_is_accepted(monkeypatch):
     monkeypatch.setenv("POSITION_SYNC_SEC_TYPES", "OPT")
     assert load_settings().sec_types == ("OPT",)
 
 
 @pytest.mark.parametrize("text", ["", " , ", '["OPT"', "[1]"])
-def test_types_that_do_not_parse_are_named_on_the_command_line(monkeypatch, capsys, text):
+def test_security_types_that_cannot_be_read_are_reported_on_the_command_line(
+    monkeypatch, capsys, text
+):
     monkeypatch.setenv("POSITION_SYNC_SEC_TYPES", text)
     monkeypatch.setattr("sys.argv", ["position-sync", "status"])
     with pytest.raises(SystemExit) as ended:
         cli.main()
     assert ended.value.code == 2
-    told = capsys.readouterr().err
-    assert "POSITION_SYNC_SEC_TYPES=" in told
-    assert "Traceback" not in told
+    printed = capsys.readouterr().err
+    assert "POSITION_SYNC_SEC_TYPES=" in printed
+    assert "Traceback" not in printed
 
 
-def test_what_the_sources_cannot_read_is_an_error_of_settings(monkeypatch):
+def test_a_source_that_cannot_be_read_is_a_settings_error(monkeypatch):
     from pydantic_settings import EnvSettingsSource
     from pydantic_settings import SettingsError as SourceError
 
@@ -56,7 +58,7 @@ def test_what_the_sources_cannot_read_is_an_error_of_settings(monkeypatch):
         ({"daily_start": "2026-02-30"}, "DAILY_START='2026-02-30'"),
     ],
 )
-def test_what_cannot_work_is_refused_with_its_variable(monkeypatch, values, named):
+def test_a_value_that_cannot_work_is_refused_with_its_variable(monkeypatch, values, named):
     for name, value in values.items():
         monkeypatch.setenv(f"POSITION_SYNC_{name.upper()}", str(value))
     with pytest.raises(SettingsError, match=f"POSITION_SYNC_{named}") as caught:
@@ -64,7 +66,7 @@ def test_what_cannot_work_is_refused_with_its_variable(monkeypatch, values, name
     assert caught.value.remedy
 
 
-def test_settings_at_the_edge_are_taken():
+def test_values_at_their_bounds_are_accepted():
     edge = Settings(_env_file=None, max_lines=1, reserved_lines=0, heartbeat_s=2, session_lease_s=3)
     assert edge.max_lines == 1
     assert load_settings(daily_start="20260105").daily_start == "2026-01-05"

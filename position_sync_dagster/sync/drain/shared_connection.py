@@ -4,7 +4,7 @@ from datetime import timedelta
 
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.errors import BrokerUnavailableError, GatewayError
-from position_sync_dagster.gateway.connection import IBConnectionManager, refuse_offline
+from position_sync_dagster.gateway.connection_manager import IBConnectionManager
 from position_sync_dagster.sync.decisions.availability import unconfirmed
 from position_sync_dagster.sync.drain.broker_view import BrokerView
 
@@ -24,7 +24,7 @@ class ConnectionValues:
             )
         except GatewayError as error:
             raise BrokerUnavailableError(error.what, remedy=error.remedy) from error
-        refuse_offline(connection)
+        connection.require_online()
         feed = connection.feed
         return BrokerView(
             holdings={h.key: h for h in feed.holdings},

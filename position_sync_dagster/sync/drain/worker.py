@@ -332,7 +332,7 @@ def _ids(requests: Iterable[QueuedPosition]) -> list[str]:
 
 def _shared_connection(settings: Settings) -> ValueSource:
     """Give the default source; a drain in a process of its own never loads ib_async."""
-    from position_sync_dagster.gateway.connection import IBConnectionManager
+    from position_sync_dagster.gateway.connection_manager import IBConnectionManager
     from position_sync_dagster.sync.drain.shared_connection import ConnectionValues
 
     return ConnectionValues(IBConnectionManager(settings))

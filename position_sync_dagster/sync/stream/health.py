@@ -5,12 +5,9 @@ import re
 from collections.abc import Callable, Iterable
 
 from position_sync_dagster.domain.gateway_session import SessionState
+from position_sync_dagster.gateway.codes import FARM_BROKEN
 
 logger = logging.getLogger(__name__)
-
-MARKET_DATA_FARM_BROKEN = 2103
-FARM_BROKEN, FARM_OK = (MARKET_DATA_FARM_BROKEN, 2105, 2157), (2104, 2106, 2107, 2108, 2158)
-"""Of market data, history and security definitions; an inactive farm (2107, 2108) is well."""
 
 
 class Health:

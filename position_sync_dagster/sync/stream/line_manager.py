@@ -18,30 +18,24 @@ from position_sync_dagster.domain.line_allocation import (
     reason,
 )
 from position_sync_dagster.domain.retry import Backoff
-from position_sync_dagster.gateway.connection import GatewayConnection
-from position_sync_dagster.gateway.market_data_lines import (
-    DELAYED,
+from position_sync_dagster.gateway.codes import (
     DELAYED_TYPES,
-    LINE_UNKNOWN,
-    TOO_MANY_LINES,
-    MarketDataLines,
-    Refusal,
+    NOT_PERMITTED,
+    GatewayCode,
+    MarketDataType,
 )
+from position_sync_dagster.gateway.connection import GatewayConnection
+from position_sync_dagster.gateway.market_data_lines import MarketDataLines, Refusal
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.stream.contract_cache import Contracts
 
 logger = logging.getLogger(__name__)
 
-NOT_PERMITTED = frozenset({354, 10089, 10168, 10197})
-"""Codes after which delayed data may still be had."""
-
-NO_CONTRACT = 200
-
-RETRY_WAITS = {
-    10197: Backoff(first_s=60.0, longest_s=60.0),
-    10182: Backoff(first_s=30.0, longest_s=30.0),
-    LINE_UNKNOWN: Backoff(first_s=5.0, longest_s=300.0),
-    NO_CONTRACT: Backoff(first_s=60.0, longest_s=14_400.0),
+RETRY_WAITS: dict[int, Backoff] = {
+    GatewayCode.COMPETING_SESSION: Backoff(first_s=60.0, longest_s=60.0),
+    GatewayCode.CUT_BY_FARM: Backoff(first_s=30.0, longest_s=30.0),
+    GatewayCode.LINE_UNKNOWN: Backoff(first_s=5.0, longest_s=300.0),
+    GatewayCode.NO_CONTRACT: Backoff(first_s=60.0, longest_s=14_400.0),
 }
 OTHER_RETRY_WAIT = Backoff(first_s=1800.0, longest_s=14_400.0)
 """Waits until a conid that was refused is asked for again. A competing session (10197) and a farm
@@ -131,7 +125,12 @@ class LineManager:
         asked = self._choose(lines)
         details = await self._contracts.details(connection, asked)
         for conid in sorted(asked - details.keys() - self._held.keys()):
-            self._deny(conid, NO_CONTRACT, "the gateway gave no contract details", delayed=False)
+            self._deny(
+                conid,
+                GatewayCode.NO_CONTRACT,
+                "the gateway gave no contract details",
+                delayed=False,
+            )
         chosen = self._choose(lines)  # a line may have been refused meanwhile
         for conid in self._held.keys() - chosen:
             self._drop(conid)
@@ -143,7 +142,9 @@ class LineManager:
         new = (chosen - self._held.keys()) & details.keys()
         for conid in sorted(new, key=lambda c: rank(self._wanted[c], self._held)):
             delayed = self._denied(conid) is not None
-            lines.subscribe(details[conid], market_data_type=DELAYED if delayed else None)
+            lines.subscribe(
+                details[conid], market_data_type=MarketDataType.DELAYED if delayed else None
+            )
             self._held[conid] = self._monotonic()
             if delayed:
                 self._delayed.add(conid)
@@ -153,7 +154,7 @@ class LineManager:
         """Learn from a refusal: the number of lines, or that a conid has no market data."""
         if not self._drop(refusal.conid):
             return
-        if refusal.code == TOO_MANY_LINES:
+        if refusal.code == GatewayCode.TOO_MANY_LINES:
             now = self._monotonic()
             self._limit = self._limit.refused(lines.in_use, now)
             self._burst = (now, self._limit.lines, refusal.text)

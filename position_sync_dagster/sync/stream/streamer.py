@@ -27,15 +27,14 @@ from position_sync_dagster.errors import (
     TradingModeError,
 )
 from position_sync_dagster.gateway.changes import PendingChanges
-from position_sync_dagster.gateway.connection import (
-    DATA_KEPT,
-    DATA_LOST,
-    PORT_CHANGED,
-    GatewayConnection,
-    IBConnectionManager,
-    refuse_offline,
+from position_sync_dagster.gateway.codes import (
+    FARM_BROKEN,
+    FARM_OK,
+    OFFLINE,
+    GatewayCode,
 )
-from position_sync_dagster.gateway.login import CONNECTIVITY_LOST
+from position_sync_dagster.gateway.connection import GatewayConnection
+from position_sync_dagster.gateway.connection_manager import IBConnectionManager
 from position_sync_dagster.gateway.market_data_lines import Refusal
 from position_sync_dagster.lake.broker_positions import BrokerPositionsTable
 from position_sync_dagster.lake.contracts import ContractsTable
@@ -49,12 +48,7 @@ from position_sync_dagster.sync.owner.publisher import QUEUED, Publisher
 from position_sync_dagster.sync.stream.account_refresh import AccountRefresh
 from position_sync_dagster.sync.stream.contract_cache import Contracts
 from position_sync_dagster.sync.stream.delivery import Delivery
-from position_sync_dagster.sync.stream.health import (
-    FARM_BROKEN,
-    FARM_OK,
-    MARKET_DATA_FARM_BROKEN,
-    Health,
-)
+from position_sync_dagster.sync.stream.health import Health
 from position_sync_dagster.sync.stream.line_manager import LineManager
 from position_sync_dagster.sync.stream.pricing import StreamPricer
 from position_sync_dagster.sync.stream.route_log import RouteLog
@@ -353,9 +347,9 @@ class IBPositionStreamer:
                 connection.feed.remember(await self._publisher.remembered())
             self._lines.forget()
             self._health.connected()
-        refuse_offline(connection)
+        connection.require_online()
         await connection.feed.snapshot()
-        refuse_offline(connection)
+        connection.require_online()
         await self._publish(connection)
         await self._reroute(connection)
         self._connection = connection
@@ -469,17 +463,17 @@ class IBPositionStreamer:
             delivery.put(letters)
 
     def _on_message(self, code: int, text: str) -> None:
-        if code in CONNECTIVITY_LOST:
+        if code in OFFLINE:
             self._go_blind(text)
-        elif code == DATA_KEPT and self._connection is not None:
+        elif code == GatewayCode.RESTORED_DATA_KEPT and self._connection is not None:
             self._health.live()
-        elif code in (DATA_LOST, PORT_CHANGED):
+        elif code in (GatewayCode.RESTORED_DATA_LOST, GatewayCode.PORT_CHANGED):
             # The connection has asked for its lines again (1101) or is about to end (1300);
             # positions come first in both cases, as after every interruption.
             self._go_blind(text)
             self._connection = None
-        elif code in FARM_BROKEN + FARM_OK:
-            if code == MARKET_DATA_FARM_BROKEN:
+        elif code in FARM_BROKEN | FARM_OK:
+            if code == GatewayCode.MARKET_DATA_FARM_BROKEN:
                 self._pricer.invalidate_quotes(self._clock())
             self._health.farm(code, text)
 

@@ -1,4 +1,4 @@
-"""The account feed: whole snapshots, one account at a time, and what a failure proves."""
+"""The account feed: whole snapshots, one account at a time; a failure closes nothing."""
 
 import time
 from datetime import timedelta
@@ -31,7 +31,7 @@ async def test_a_snapshot_knows_every_holding_and_no_value(simulate, settings_fo
 
 @pytest.fixture(params=["UTC", "America/New_York"])
 def zone(request, monkeypatch):
-    """Run in a time zone of its own; the simulator's gateway tells UTC."""
+    """Run in another time zone; the simulator's gateway sends UTC."""
     monkeypatch.setenv("TZ", request.param)
     time.tzset()
     yield
@@ -40,7 +40,7 @@ def zone(request, monkeypatch):
 
 
 @pytest.fixture
-def live_in(monkeypatch):
+def move_to_zone(monkeypatch):
     """Move this process to a zone so many hours ahead of UTC."""
 
     def move(hours):
@@ -67,20 +67,20 @@ positions: [{account: DUSIM0001, conid: 930000001, quantity: 10}]
     ids=["daylight saving ends", "our clock runs ahead", "our clock is behind", "behind, in UTC"],
 )
 async def test_the_time_of_a_later_row_is_read_anew_or_left_unknown(
-    simulate, settings_for, eventually, live_in, tmp_path, before_h, gateway_h, here_h, dated
+    simulate, settings_for, eventually, move_to_zone, tmp_path, before_h, gateway_h, here_h, dated
 ):
-    """The simulator tells UTC, so its clock is set to what another zone's clocks show."""
+    """The simulator sends UTC, so its clock is set to what another zone's clocks show."""
     book, key = tmp_path / "one.yaml", ("DUSIM0001", 930000001)
     book.write_text(ONE_ACCOUNT)
     shown_h = before_h
-    live_in(before_h)
+    move_to_zone(before_h)
     async with simulate(book, now=lambda: time.time() + shown_h * 3600) as sim:
         connection = await opened(sim, settings_for)
         feed = connection.feed
         await feed.ensure(timedelta(seconds=60))
         assert feed.get(key).received_at - feed.get(key).value_time < timedelta(minutes=2)
         shown_h = gateway_h
-        live_in(here_h)
+        move_to_zone(here_h)
         sim.fill(*key, 5)
         await eventually(lambda: feed.get(key).position == 15 and feed.get(key).market_value)
         await connection.ib.reqCurrentTimeAsync()
@@ -92,7 +92,9 @@ async def test_the_time_of_a_later_row_is_read_anew_or_left_unknown(
         await connection.close()
 
 
-async def test_a_clock_that_was_set_back_makes_the_values_asked_for_again(simulate, settings_for):
+async def test_a_clock_that_was_set_back_makes_the_feed_request_the_values_again(
+    simulate, settings_for
+):
     async with simulate() as sim:
         connection = await opened(sim, settings_for)
         feed = connection.feed
@@ -106,17 +108,17 @@ async def test_a_clock_that_was_set_back_makes_the_values_asked_for_again(simula
 
 
 @pytest.mark.usefixtures("zone")
-async def test_a_walk_brings_the_values_of_each_account(simulate, settings_for, eventually):
+async def test_a_download_brings_the_values_of_each_account(simulate, settings_for, eventually):
     async with simulate() as sim:
         connection = await opened(sim, settings_for)
         feed = connection.feed
         await feed.ensure(timedelta(seconds=60))
         assert feed.completeness == dict.fromkeys(BOTH, Completeness.COMPLETE)
         assert feed.is_complete
-        told = {(p["account"], p["conid"]): p for p in sim.positions() if p["quantity"]}
+        held = {(p["account"], p["conid"]): p for p in sim.positions() if p["quantity"]}
         for holding in feed.holdings:
             assert holding.market_value is not None, holding
-            assert holding.position == told[holding.key]["quantity"]
+            assert holding.position == held[holding.key]["quantity"]
             assert holding.value_time is not None
             assert holding.received_at - holding.value_time < timedelta(minutes=2)
         on_and_off_for_two = 4
@@ -126,7 +128,7 @@ async def test_a_walk_brings_the_values_of_each_account(simulate, settings_for, 
         await connection.close()
 
 
-async def test_a_second_ensure_asks_for_nothing_while_the_values_are_young(simulate, settings_for):
+async def test_a_second_ensure_requests_nothing_while_the_values_are_recent(simulate, settings_for):
     async with simulate() as sim:
         connection = await opened(sim, settings_for)
         await connection.feed.ensure(timedelta(seconds=60))
@@ -152,7 +154,7 @@ async def test_an_account_that_another_client_holds_stays_partial(simulate, sett
         await other.close()
 
 
-async def test_a_fill_and_a_close_show_at_once(simulate, settings_for, eventually):
+async def test_a_fill_and_a_close_are_reported_at_once(simulate, settings_for, eventually):
     async with simulate() as sim:
         connection = await opened(sim, settings_for)
         feed = connection.feed
@@ -167,7 +169,9 @@ async def test_a_fill_and_a_close_show_at_once(simulate, settings_for, eventuall
         await connection.close()
 
 
-async def test_a_holding_closed_while_away_is_seen_by_the_next_snapshot(simulate, settings_for):
+async def test_a_holding_closed_while_disconnected_is_found_by_the_next_snapshot(
+    simulate, settings_for
+):
     async with simulate() as sim:
         first = await opened(sim, settings_for)
         await first.feed.snapshot()
@@ -180,7 +184,7 @@ async def test_a_holding_closed_while_away_is_seen_by_the_next_snapshot(simulate
         await second.close()
 
 
-async def test_a_lost_connection_proves_nothing_flat(simulate, settings_for, eventually):
+async def test_a_lost_connection_closes_no_holding(simulate, settings_for, eventually):
     async with simulate() as sim:
         connection = await opened(sim, settings_for)
         await connection.feed.snapshot()

@@ -1,4 +1,4 @@
-"""Connecting: the real ib_async over a real socket, to the simulator and to what is none."""
+"""Connecting with the real ib_async, to the simulator and to servers that are no gateway."""
 
 import asyncio
 import struct
@@ -16,18 +16,15 @@ from position_sync_dagster.errors import (
     NotAGatewayError,
     SettingsError,
 )
-from position_sync_dagster.gateway.connection import (
-    PAUSES_S,
-    IBConnectionManager,
-    client_id_pauses,
-    connect,
-)
+from position_sync_dagster.gateway.connection import connect
+from position_sync_dagster.gateway.connection_manager import IBConnectionManager
+from position_sync_dagster.gateway.login import PAUSES_S, client_id_pauses
 from position_sync_dagster.settings import Settings, load_settings
 
 
 @asynccontextmanager
 async def server(answer):
-    """Serve something that is no gateway."""
+    """Run a server that is no gateway."""
     listening = await asyncio.start_server(answer, "127.0.0.1", 0)
     async with listening:
         yield Settings(
@@ -52,7 +49,7 @@ async def test_managers_of_one_gateway_share_one_connection(simulate, settings_f
         await eventually(lambda: sim.stats()["connections"]["now"] == 0)
 
 
-async def test_connecting_asks_for_positions_alone(simulate, settings_for):
+async def test_connecting_requests_positions_and_nothing_else(simulate, settings_for):
     async with simulate() as sim:
         manager = IBConnectionManager(settings_for(sim))
         await manager.get_connection()
@@ -92,7 +89,7 @@ def test_the_pauses_between_client_ids_grow_and_are_bounded():
     assert next(client_id_pauses(Random(1))) != next(client_id_pauses(Random(2)))
 
 
-async def test_nothing_listening_is_said_with_address_and_remedy():
+async def test_when_nothing_listens_the_error_names_address_and_remedy():
     async with server(lambda _r, w: w.close()) as settings:
         port = settings.gateway_port
     with pytest.raises(GatewayRefusedError, match=f"127.0.0.1:{port}") as caught:
@@ -100,7 +97,7 @@ async def test_nothing_listening_is_said_with_address_and_remedy():
     assert "POSITION_SYNC_GATEWAY_PORT" in caught.value.remedy
 
 
-async def test_a_web_server_is_named_as_no_gateway():
+async def test_a_web_server_is_reported_as_no_gateway():
     async def answer(reader, writer):
         await reader.read(100)
         writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
@@ -112,7 +109,7 @@ async def test_a_web_server_is_named_as_no_gateway():
             await connect(settings)
 
 
-async def test_a_greeting_that_comes_in_pieces_is_no_other_protocol():
+async def test_a_greeting_in_pieces_is_still_the_gateways_protocol():
     async def answer(reader, writer):
         await reader.read(100)
         text = b"176\x0020260302 15:00:00 GMT\x00"
@@ -129,15 +126,15 @@ async def test_a_greeting_that_comes_in_pieces_is_no_other_protocol():
 
 
 @pytest.mark.parametrize(
-    "said",
+    "greeting",
     [b"", b"\x00\x00", b"\x00\x00\x00\x1a176\x00", b"\x00\x00\x00\x0b1garbage\x00\x00\x00"],
     ids=["nothing", "half a length", "half a greeting", "a greeting of garbage"],
 )
-async def test_a_server_that_stops_in_the_middle_of_the_greeting_is_a_timeout(said, caplog):
+async def test_a_server_that_stops_in_the_middle_of_the_greeting_is_a_timeout(greeting, caplog):
     over = asyncio.Event()
 
     async def answer(_reader, writer):
-        writer.write(said)
+        writer.write(greeting)
         await over.wait()
         writer.close()
 
@@ -161,7 +158,7 @@ async def test_a_silent_server_is_a_timeout():
         over.set()
 
 
-async def test_a_server_that_hangs_up_is_refusing():
+async def test_a_server_that_hangs_up_refuses():
     async def answer(reader, writer):
         await reader.read(100)
         writer.close()
@@ -199,16 +196,14 @@ async def test_a_dropped_connection_is_followed_by_a_new_one(simulate, settings_
 
 
 async def test_a_gateway_that_moved_is_followed_and_found_again_at_its_old_port(
-    simulate, settings_for, caplog
+    simulate, settings_for, eventually, caplog
 ):
     async with simulate() as old:
         manager = IBConnectionManager(settings_for(old))
         first = await manager.get_connection()
         async with simulate() as new:
             old.send_error(1300, f"Please reconnect on the new port - {new.port}")
-            async with asyncio.timeout(30):
-                while first.new_port is None:
-                    await asyncio.sleep(0.01)
+            await eventually(lambda: first.new_port is not None)
             assert str(new.port) in caplog.text
             old.disconnect()
             await asyncio.wait_for(first.lost.wait(), 30)
@@ -220,7 +215,7 @@ async def test_a_gateway_that_moved_is_followed_and_found_again_at_its_old_port(
         await manager.close()
 
 
-async def test_a_new_port_that_is_none_is_not_followed(simulate, settings_for):
+async def test_a_port_number_out_of_range_is_not_followed(simulate, settings_for):
     async with simulate() as sim:
         manager = IBConnectionManager(settings_for(sim))
         first = await manager.get_connection()

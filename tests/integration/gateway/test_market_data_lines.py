@@ -1,9 +1,11 @@
-"""Market data lines, counted by us as the gateway counts them."""
+"""Market data lines: we count them as the gateway does, and learn why it refuses one."""
 
 import pytest
 
-from position_sync_dagster.gateway import market_data_lines
 from position_sync_dagster.gateway.connection import connect
+from position_sync_dagster.gateway.ib_async_internals import request_id_of
+from position_sync_dagster.gateway.market_data_lines import CANCEL_EFFECT_S, MarketDataLines
+from position_sync_dagster.gateway.translate import streamable
 from position_sync_dagster.simulator.protocol.wire import frame
 
 CALL, PUT, WORTHLESS, CENTS, FUTURE, STOCK = (
@@ -138,14 +140,15 @@ async def test_a_line_turns_from_delayed_to_live_data_without_a_second_one(line,
     assert connection.lines.in_use == 1
 
 
-async def test_a_line_that_the_gateway_says_is_not_there_does_not_count(line, eventually):
+async def test_a_line_that_the_gateway_does_not_know_does_not_count(line, eventually):
     sim, connection, details = line
     refusals = []
     connection.lines.on_refusal.append(refusals.append)
     for conid in (CALL, PUT):
         connection.lines.subscribe(details[conid])
     await eventually(lambda: sim.stats()["lines_in_use"] == 2)
-    sim.send_error(300, "Can't find EId with tickerId", req_id=_request_of(connection, CALL))
+    request_id = _request_of(connection, details[CALL])
+    sim.send_error(300, "Can't find EId with tickerId", req_id=request_id)
     await eventually(lambda: refusals)
     assert [(r.conid, r.code) for r in refusals] == [(CALL, 300)]
     assert connection.lines.in_use == 1
@@ -159,7 +162,7 @@ async def test_a_second_cancel_is_answered_by_300_and_changes_no_count(line, eve
     for conid in (CALL, PUT):
         connection.lines.subscribe(details[conid])
     await eventually(lambda: sim.stats()["lines_in_use"] == 2)
-    request_id = _request_of(connection, CALL)
+    request_id = _request_of(connection, details[CALL])
     connection.lines.cancel(CALL)
     connection.ib.client.cancelMktData(request_id)
     await eventually(lambda: 300 in heard)
@@ -169,19 +172,24 @@ async def test_a_second_cancel_is_answered_by_300_and_changes_no_count(line, eve
     assert connection.lines.in_use == sim.stats()["lines_in_use"] == 2
 
 
-def _request_of(connection, conid):
-    return connection.lines._lines[conid].request_id
+def _request_of(connection, details):
+    return request_id_of(connection.ib, connection.ib.ticker(streamable(details)))
 
 
-async def test_a_cancel_without_effect_is_repeated(line, eventually, monkeypatch):
+async def test_a_cancel_without_effect_is_repeated(line, settings_for, eventually):
     sim, connection, details = line
-    monkeypatch.setattr(market_data_lines, "CANCEL_EFFECT_S", 0.0)
-    connection.lines.subscribe(details[CALL])
-    await eventually(lambda: connection.lines.quote(CALL).mark is not None)
-    request_id = next(iter(connection.lines._by_request))
-    connection.lines.cancel(CALL)
+    now_s = 0.0
+    lines = MarketDataLines(connection.ib, settings=settings_for(sim), monotonic=lambda: now_s)
+    cancels = lambda: sim.stats()["requests"]["17"]["cancelMktData"]  # noqa: E731
+    lines.subscribe(details[CALL])
+    await eventually(lambda: lines.quote(CALL).mark is not None)
+    late_tick = frame(["1", "6", str(_request_of(connection, details[CALL])), "1", "1.5", "3", "0"])
+    lines.cancel(CALL)
     await eventually(lambda: sim.stats()["lines_in_use"] == 0)
-    assert sim.stats()["requests"]["17"]["cancelMktData"] == 1
-    sim.send_raw(frame(["1", "6", str(request_id), "1", "1.5", "3", "0"]))
-    await eventually(lambda: sim.stats()["requests"]["17"]["cancelMktData"] == 2)
-    assert connection.lines.in_use == 0
+    sim.send_raw(late_tick)
+    await connection.ib.reqCurrentTimeAsync()
+    assert cancels() == 1
+    now_s = CANCEL_EFFECT_S + 0.1
+    sim.send_raw(late_tick)
+    await eventually(lambda: cancels() == 2)
+    assert lines.in_use == 0

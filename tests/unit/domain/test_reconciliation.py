@@ -1,3 +1,5 @@
+"""Reconciliation: the differences between the broker and the tables."""
+
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 

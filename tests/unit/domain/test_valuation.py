@@ -123,7 +123,7 @@ def test_without_an_average_cost_the_profit_is_unknown():
     assert (row.market_value, row.unrealized_pnl) == (pytest.approx(-450.0), None)
 
 
-def test_a_line_without_a_tick_leaves_the_portfolio_value_standing():
+def test_a_line_without_a_tick_leaves_the_portfolio_value_in_force():
     held = holding(
         market_price=1.4,
         market_value=-420.0,
@@ -162,7 +162,7 @@ def quoted(at, **more):
     ],
     ids=["before an outage", "right at it", "before the clock was set back", "halted"],
 )
-def test_nothing_of_a_quote_that_no_longer_counts_is_told(quote, since):
+def test_nothing_of_a_quote_that_no_longer_counts_is_used(quote, since):
     row = value(VALUED, quote, quotes_since=since)
     assert (row.value_source, row.price_kind) == (ValueOrigin.PORTFOLIO, PriceKind.PORTFOLIO)
     assert (row.market_price, row.market_value, row.value_time) == (1.4, -420.0, TOLD)
@@ -175,7 +175,7 @@ def test_without_a_portfolio_value_a_quote_that_no_longer_counts_leaves_the_mone
     assert row.value_source is ValueOrigin.NONE
 
 
-def test_an_unchanged_quote_that_counts_is_told_with_the_time_of_its_tick():
+def test_an_unchanged_quote_that_counts_is_used_with_the_time_of_its_tick():
     row = value(VALUED, Quote(conid=7, bid=1.0, ask=1.2, received_at=BEFORE))
     assert (row.value_source, row.price_kind) == (ValueOrigin.TICK, PriceKind.MID)
     assert (row.timestamp, row.value_time) == (NOW, BEFORE)

@@ -1,11 +1,12 @@
-from datetime import UTC, date, datetime, timedelta, timezone
+"""Translation: IB's sentinels and spellings become None, numbers and days."""
+
+from datetime import UTC, date, datetime, timedelta
 from math import inf, nan
 
 import pytest
 from ib_async import Contract, OptionComputation, Ticker
 from ib_async import ContractDetails as IBContractDetails
 
-from position_sync_dagster.gateway.account_time import moment_of
 from position_sync_dagster.gateway.translate import (
     UNSET,
     details_of,
@@ -94,26 +95,3 @@ def test_delayed_data_takes_the_delayed_time_of_its_last_trade():
     both = {"lastTimestamp": live, "delayedLastTimestamp": late}
     assert quote_of(ticker(marketDataType=3, **both), mark_time=None).last_time == late
     assert quote_of(ticker(marketDataType=1, **both), mark_time=None).last_time == live
-
-
-@pytest.mark.parametrize(
-    ("text", "moment"),
-    [
-        ("15:29", NOW - timedelta(minutes=1)),
-        ("15:31", NOW),  # a gateway's clock may run ahead a little
-        ("09:30", NOW - timedelta(hours=6)),
-        ("09:29", None),
-        ("16:30", None),  # our clock is an hour behind: yesterday's 16:30 would be a guess
-        ("00:00", None),
-        ("25:00", None),
-        ("", None),
-        ("12", None),
-    ],
-)
-def test_a_time_of_day_is_the_newest_such_moment_if_that_is_plausible(text, moment):
-    assert moment_of(text, now=NOW, zone=UTC) == moment
-
-
-def test_a_time_of_day_is_read_in_its_zone():
-    zone = timezone(timedelta(hours=-5))
-    assert moment_of("10:15", now=NOW, zone=zone) == NOW - timedelta(minutes=15)

@@ -12,7 +12,7 @@ from position_sync_dagster.errors import (
     LeaseLostError,
     SettingsError,
 )
-from position_sync_dagster.gateway.connection import IBConnectionManager
+from position_sync_dagster.gateway.connection_manager import IBConnectionManager
 from position_sync_dagster.sync.drain.refresh import refresh
 from position_sync_dagster.sync.drain.run import drain
 from position_sync_dagster.sync.drain.shared_connection import ConnectionValues

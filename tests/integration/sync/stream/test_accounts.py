@@ -5,7 +5,8 @@ from contextlib import asynccontextmanager
 import pytest
 
 from position_sync_dagster.domain.request import QueueStatus
-from position_sync_dagster.gateway.connection import IBConnectionManager, connect
+from position_sync_dagster.gateway.connection import connect
+from position_sync_dagster.gateway.connection_manager import IBConnectionManager
 from position_sync_dagster.sync.drain.refresh import refresh
 from position_sync_dagster.sync.drain.run import drain
 from position_sync_dagster.sync.drain.shared_connection import ConnectionValues

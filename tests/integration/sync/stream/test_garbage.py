@@ -10,8 +10,8 @@ import pytest
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.errors import GatewayTimeoutError
-from position_sync_dagster.gateway import connection
-from position_sync_dagster.gateway.connection import IBConnectionManager
+from position_sync_dagster.gateway import watchdog
+from position_sync_dagster.gateway.connection_manager import IBConnectionManager
 from position_sync_dagster.sync.stream import streamer as streamer_module
 
 A, PUT = "DUSIM0001", 921000002
@@ -118,7 +118,7 @@ async def test_positions_of_which_one_could_not_be_read_are_no_list(simulate, se
 async def test_half_a_message_ends_the_connection_however_much_follows(
     live, eventually, caplog, monkeypatch, half, why
 ):
-    monkeypatch.setattr(connection, "SILENCE_S", 0.4)
+    monkeypatch.setattr(watchdog, "SILENCE_S", 0.4)
     async with live() as (sim, streamer, goes_on):
         sim.send_raw(bytes.fromhex(half))
         await eventually(lambda: streamer.metrics.reconnects == 1)
@@ -130,7 +130,7 @@ async def test_half_a_message_ends_the_connection_however_much_follows(
 async def test_half_a_message_that_nothing_follows_ends_the_connection(
     live, eventually, caplog, monkeypatch, half
 ):
-    monkeypatch.setattr(connection, "SILENCE_S", 0.4)
+    monkeypatch.setattr(watchdog, "SILENCE_S", 0.4)
     async with live(gateway_timeout_s=0.5) as (sim, streamer, goes_on):
         sim.send_raw(bytes.fromhex(half))
         sim.pause()
@@ -143,10 +143,10 @@ async def test_half_a_message_that_nothing_follows_ends_the_connection(
 async def test_a_gateway_that_says_nothing_but_garbage_is_left(
     live, eventually, caplog, monkeypatch
 ):
-    monkeypatch.setattr(connection, "SILENCE_S", 0.3)
+    monkeypatch.setattr(watchdog, "SILENCE_S", 0.3)
     async with live(gateway_timeout_s=0.5) as (sim, streamer, goes_on):
-        send = connection.IB.reqCurrentTimeAsync
-        monkeypatch.setattr(connection.IB, "reqCurrentTimeAsync", _never)
+        send = watchdog.IB.reqCurrentTimeAsync
+        monkeypatch.setattr(watchdog.IB, "reqCurrentTimeAsync", _never)
         sim.freeze()
 
         async def left():
@@ -154,7 +154,7 @@ async def test_a_gateway_that_says_nothing_but_garbage_is_left(
             return streamer.metrics.reconnects
 
         await eventually(left)
-        monkeypatch.setattr(connection.IB, "reqCurrentTimeAsync", send)
+        monkeypatch.setattr(watchdog.IB, "reqCurrentTimeAsync", send)
         sim.freeze(False)
         await goes_on()
         assert "it has not answered" in caplog.text
@@ -165,7 +165,7 @@ async def _never(_ib):
 
 
 async def test_a_quiet_market_ends_no_connection(live, monkeypatch):
-    monkeypatch.setattr(connection, "SILENCE_S", 0.2)
+    monkeypatch.setattr(watchdog, "SILENCE_S", 0.2)
     async with live() as (sim, streamer, goes_on):
         sim.freeze()
         await asyncio.sleep(1.0)  # what must not happen cannot be waited for

@@ -21,8 +21,8 @@ from position_sync_dagster.errors import (
     GatewayRefusedError,
     LakeNotWritableError,
 )
-from position_sync_dagster.gateway import connection
-from position_sync_dagster.gateway.connection import IBConnectionManager
+from position_sync_dagster.gateway import watchdog
+from position_sync_dagster.gateway.connection_manager import IBConnectionManager
 from position_sync_dagster.lake.registry.table import StrategyRegistry
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.drain.shared_connection import ConnectionValues
@@ -612,7 +612,7 @@ async def test_with_several_accounts_a_change_is_valued_soon_too(
 async def test_a_gateway_that_hangs_makes_the_stream_blind_and_is_left(
     desk, eventually, monkeypatch, goes_on
 ):
-    monkeypatch.setattr(connection, "SILENCE_S", 0.3)
+    monkeypatch.setattr(watchdog, "SILENCE_S", 0.3)
     monkeypatch.setattr(streamer_module, "RECONNECT", Backoff(first_s=0.1, longest_s=0.1))
     async with desk(PUT, gateway_timeout_s=0.5) as (sim, streamer, heard):
         await eventually(lambda: heard.newest(A, PUT))
@@ -674,7 +674,7 @@ async def test_an_account_without_a_value_is_not_walked_again_and_again(
         feed = streamer._wired.feed
         key = (B, CALL)
         before = sim.stats()["requests"]["17"]["reqAccountUpdates"]
-        feed._store(replace(feed.get(key), market_value=None))
+        feed.book.put(replace(feed.get(key), market_value=None))
         await asyncio.sleep(0.5)
         assert sim.stats()["requests"]["17"]["reqAccountUpdates"] == before
 

@@ -1,3 +1,5 @@
+"""Retries: how often, and after what delay."""
+
 from datetime import UTC, datetime, timedelta
 from random import Random
 

@@ -1,0 +1,179 @@
+"""Every number of IB's protocol that the product knows, with what it means for us.
+
+Sources: [R] recorded on a real gateway, quoted in public threads or captures; [D] IB's
+documentation ("Message Codes", "Available Tick Types"); [C] the source of ib_async 2.1.0;
+[P] another project's report, not a recording.
+"""
+
+from enum import IntEnum
+
+
+class GatewayCode(IntEnum):
+    """The code of a message of type 4 (error or notice) that the product acts on.
+
+    A code that is not listed here changes nothing.
+
+    >>> f"{GatewayCode.TOO_MANY_LINES}", GatewayCode.TOO_MANY_LINES == 101
+    ('101', True)
+    """
+
+    TOO_MANY_LINES = 101
+    """The request for a line is refused, since all lines of the login are in use; the lines that
+    run go on. We learn the limit from it. [D]"""
+
+    NO_CONTRACT = 200
+    """The gateway knows no such contract. It comes instead of contract details, and no end message
+    follows; for a line it ends the request. [R: ibkr-go contract_details_not_found.txt]"""
+
+    LINE_UNKNOWN = 300
+    """The gateway streams nothing under this request id. It usually answers a second cancel; for a
+    line that we hold it means that the line is gone. [R: rust-ibapi issues/224 and /236]"""
+
+    REQUEST_INVALID = 321
+    """The request did not pass validation. ib_async logs it as a warning only, and the caller would
+    wait for ever. [R; C: wrapper.py]"""
+
+    REQUEST_FAILED = 322
+    """The gateway failed to process the request. [P: osauer/ibkr treats it as final]"""
+
+    CLIENT_ID_IN_USE = 326
+    """Another connection has our client id; the gateway closes ours. It also comes for a while
+    after a dropped connection. We try the next id of the pool. [R: node-ib issues/27]"""
+
+    NOT_SUBSCRIBED = 354
+    """The login has no subscription for live data of the contract. [R: node-ib issues/73]"""
+
+    CONNECTIVITY_LOST = 1100
+    """The gateway has lost IB. Our socket stays open, and nothing that arrives on it is current.
+    [R: IBC issues/143]"""
+
+    RESTORED_DATA_LOST = 1101
+    """The gateway has IB again and dropped every subscription. ib_async does nothing; we subscribe
+    to everything again with new request ids. [D]"""
+
+    RESTORED_DATA_KEPT = 1102
+    """The gateway has IB again and kept every subscription. [R: IBC issues/143]"""
+
+    PORT_CHANGED = 1300
+    """The gateway moves to another port, which the text names, and closes the socket. We follow.
+    [P: rust-ibapi src/messages.rs]"""
+
+    ACCOUNT_NOT_SERVED = 2101
+    """Another client is subscribed to the values of another account. No end message follows, and
+    ib_async takes it for a warning. [D: "Account Handling"; ib_insync issues/197]"""
+
+    MARKET_DATA_FARM_BROKEN = 2103
+    """Ticks of this data farm stop without a message for each line. [R: IBC issues/143]"""
+
+    MARKET_DATA_FARM_OK = 2104
+    HISTORY_FARM_BROKEN = 2105
+    HISTORY_FARM_OK = 2106
+
+    HISTORY_FARM_INACTIVE = 2107
+    """Idle, which is no fault: it starts on demand. [R]"""
+
+    MARKET_DATA_FARM_INACTIVE = 2108
+    """Idle, which is no fault: it starts on demand. [R: Lean.Brokerages.IB issues/80]"""
+
+    GATEWAY_OFFLINE = 2110
+    """The gateway is without IB; it sends this to a client that logs in then. [P: stoqey]"""
+
+    SECURITY_DEFINITION_FARM_BROKEN = 2157
+    SECURITY_DEFINITION_FARM_OK = 2158
+
+    NOT_SUBSCRIBED_FOR_API = 10089
+    """Market data need an additional subscription for the API. [R: ibkr-go]"""
+
+    PARTLY_SUBSCRIBED = 10090
+    """Some ticks are not subscribed; the others go on, so the line stays. [R: node-ib issues/73]"""
+
+    PARTLY_SUBSCRIBED_OPTION = 10091
+    """As 10090, for the data of an option; the line stays. [R: rust-ibapi pull/804]"""
+
+    DELAYED_INSTEAD = 10167
+    """Live data are not subscribed; delayed data follow, so the line stays. [R: ibkr-go
+    delayed_quote_reconnect.txt]"""
+
+    DELAYED_NOT_ENABLED = 10168
+    """Live data are not subscribed, and delayed data were not requested. [R: deephaven-ib
+    issues/44]"""
+
+    CUT_BY_FARM = 10182
+    """One subscription was cut while its data farm was down. [P: nautilus_trader pull/4412]"""
+
+    COMPETING_SESSION = 10197
+    """The same user watches live data elsewhere; one code per line. It passes at any moment.
+    [R: Lean.Brokerages.IB issues/140]"""
+
+
+OFFLINE = frozenset({GatewayCode.CONNECTIVITY_LOST, GatewayCode.GATEWAY_OFFLINE})
+"""The gateway has lost IB: while we were connected, or before."""
+
+FARM_BROKEN = frozenset(
+    {
+        GatewayCode.MARKET_DATA_FARM_BROKEN,
+        GatewayCode.HISTORY_FARM_BROKEN,
+        GatewayCode.SECURITY_DEFINITION_FARM_BROKEN,
+    }
+)
+"""A data farm is broken; the text names it."""
+
+FARM_OK = frozenset(
+    {
+        GatewayCode.MARKET_DATA_FARM_OK,
+        GatewayCode.HISTORY_FARM_OK,
+        GatewayCode.HISTORY_FARM_INACTIVE,
+        GatewayCode.MARKET_DATA_FARM_INACTIVE,
+        GatewayCode.SECURITY_DEFINITION_FARM_OK,
+    }
+)
+"""A data farm works, or is idle until somebody needs it; the text names it."""
+
+NOT_PERMITTED = frozenset(
+    {
+        GatewayCode.NOT_SUBSCRIBED,
+        GatewayCode.NOT_SUBSCRIBED_FOR_API,
+        GatewayCode.DELAYED_NOT_ENABLED,
+        GatewayCode.COMPETING_SESSION,
+    }
+)
+"""The login may not have live data of the contract now; it may still have delayed data."""
+
+ENDS_LINE = NOT_PERMITTED | {
+    GatewayCode.TOO_MANY_LINES,
+    GatewayCode.NO_CONTRACT,
+    GatewayCode.LINE_UNKNOWN,
+    GatewayCode.REQUEST_INVALID,
+    GatewayCode.REQUEST_FAILED,
+    GatewayCode.CUT_BY_FARM,
+}
+"""The request for market data is dead after these; 10090, 10091 and 10167 are advice, and ticks
+follow them."""
+
+
+class MarketDataType(IntEnum):
+    """The kind of market data of a line. Source: IB, "Market Data Types"."""
+
+    LIVE = 1
+    FROZEN = 2
+    DELAYED = 3
+    DELAYED_FROZEN = 4
+
+
+DELAYED_TYPES = frozenset({MarketDataType.DELAYED, MarketDataType.DELAYED_FROZEN})
+
+
+class MessageType(IntEnum):
+    """The first field of a message from the gateway, where we read the message ourselves."""
+
+    ACCOUNT_TIME = 8
+    POSITION = 61
+    POSITION_END = 62
+
+
+MARK_TICK = 37
+"""Tick type of the mark price, sent for generic tick 232. [D]"""
+
+MARK_PRICE_GENERIC_TICK = "232"
+"""Asks for the mark price. Real gateways refuse a list by the other names: one illegal entry
+refuses the whole request with 321. [R]"""

@@ -1,0 +1,228 @@
+"""The book of holdings: what the broker last reported of each, merged from its three feeds."""
+
+from collections.abc import Collection, Iterable
+from dataclasses import replace
+from datetime import datetime
+
+from position_sync_dagster.domain.broker_position import BrokerPosition, Completeness
+from position_sync_dagster.domain.clock import Clock
+from position_sync_dagster.domain.instrument import Instrument
+from position_sync_dagster.domain.routing import Key
+from position_sync_dagster.domain.update import ValueOrigin
+from position_sync_dagster.gateway.changes import ChangeNotifier, PendingChanges
+from position_sync_dagster.gateway.translate import PortfolioValues
+
+
+class HoldingsBook:
+    """Every holding of the login, merged from position, portfolio and PnLSingle messages.
+
+    A holding that is closed stays in the book with a position of 0.0.
+
+    Args:
+        gateway_id: "host:port" of the gateway.
+        accounts: The accounts of the login.
+        clock: The time of receipt.
+
+    Attributes:
+        snapshot_id: The id of the newest whole list of positions.
+        completeness: How much of each account the broker has confirmed.
+    """
+
+    def __init__(self, gateway_id: str, accounts: Iterable[str], *, clock: Clock) -> None:
+        self.snapshot_id = ""
+        self.completeness = dict.fromkeys(accounts, Completeness.UNKNOWN)
+        self._gateway_id = gateway_id
+        self._clock = clock
+        self._holdings: dict[Key, BrokerPosition] = {}
+        self._confirmed: dict[str, datetime] = {}
+        self._changes: ChangeNotifier[Key, datetime] = ChangeNotifier()
+
+    @property
+    def holdings(self) -> tuple[BrokerPosition, ...]:
+        """Return every holding, closed ones with a position of 0.0."""
+        return tuple(self._holdings.values())
+
+    @property
+    def is_complete(self) -> bool:
+        """Return whether the positions and the values of every account arrived whole."""
+        return bool(self.completeness) and all(
+            c is Completeness.COMPLETE for c in self.completeness.values()
+        )
+
+    def get(self, key: Key) -> BrokerPosition | None:
+        """Return one holding."""
+        return self._holdings.get(key)
+
+    def watch(self) -> PendingChanges[Key, datetime]:
+        """Collect from now on which holdings change, and when; a changed quantity is urgent."""
+        return self._changes.watch()
+
+    def remember(self, holdings: Iterable[BrokerPosition]) -> None:
+        """Add what an earlier connection knew, so that a close in the meantime is noticed."""
+        for holding in holdings:
+            self._holdings.setdefault(
+                holding.key,
+                replace(holding, completeness=Completeness.UNKNOWN, confirmed_at=None),
+            )
+
+    def put_position(
+        self, account: str, instrument: Instrument, position: float, cost: float | None
+    ) -> None:
+        """Merge a position row, which has no values."""
+        key = (account, instrument.conid)
+        before = self._holdings.get(key)
+        if position == 0:
+            if before is not None and before.position:
+                self._close(before)
+            return
+        now = self._clock()
+        if before is not None and before.position == position:
+            self._holdings[key] = replace(
+                before,
+                instrument=_with_exchange(instrument, before),
+                average_cost=cost if cost is not None else before.average_cost,
+                snapshot_id=self.snapshot_id,
+            )
+            return
+        self.put(
+            BrokerPosition(
+                gateway_id=self._gateway_id,
+                account=account,
+                instrument=_with_exchange(instrument, before),
+                position=position,
+                average_cost=cost,
+                received_at=now,
+                position_time=now,
+                snapshot_id=self.snapshot_id,
+            ),
+        )
+
+    def put_portfolio(
+        self, account: str, instrument: Instrument, position: float, values: PortfolioValues
+    ) -> None:
+        """Merge a portfolio row; a closed holding that was never held here is left out."""
+        before = self._holdings.get((account, instrument.conid))
+        if before is None and position == 0:
+            return
+        now = self._clock()
+        same = before is not None and before.position == position
+        self.put(
+            BrokerPosition(
+                gateway_id=self._gateway_id,
+                account=account,
+                instrument=_with_exchange(instrument, before),
+                position=position,
+                value_time=None,
+                received_at=now,
+                position_time=before.position_time if before and same else now,
+                snapshot_id=self.snapshot_id,
+                daily_pnl=before.daily_pnl if before else None,
+                value_source=(
+                    ValueOrigin.NONE if values["market_value"] is None else ValueOrigin.PORTFOLIO
+                ),
+                **values,
+            ),
+        )
+
+    def put_pnl(
+        self,
+        key: Key,
+        *,
+        position: float,
+        market_value: float,
+        unrealized_pnl: float | None,
+        realized_pnl: float | None,
+        daily_pnl: float | None,
+    ) -> bool:
+        """Merge the values of a PnLSingle message.
+
+        Returns:
+            Whether they belong to the quantity that is held; others are left out.
+        """
+        holding = self._holdings.get(key)
+        if holding is None or holding.position != position or not position:
+            return False
+        self._holdings[key] = replace(
+            holding,
+            market_price=None,
+            market_value=market_value,
+            unrealized_pnl=unrealized_pnl,
+            realized_pnl=realized_pnl,
+            daily_pnl=daily_pnl,
+            value_source=ValueOrigin.PNL_SINGLE,
+            value_time=None,
+            received_at=self._clock(),
+        )
+        return True
+
+    def clear_daily_pnl(self, key: Key) -> None:
+        """Remove the daily profit of a holding: its PnLSingle subscription ended."""
+        holding = self._holdings.get(key)
+        if holding is not None and holding.daily_pnl is not None:
+            self._holdings[key] = replace(holding, daily_pnl=None)
+
+    def set_value_time(self, key: Key, value_time: datetime | None) -> None:
+        """Set the broker's own time of the values of a holding."""
+        holding = self._holdings.get(key)
+        if holding is not None:
+            self._holdings[key] = replace(holding, value_time=value_time)
+
+    def close_absent(self, reported: Collection[Key]) -> None:
+        """Close every holding that a whole list of positions does not name."""
+        for key, holding in list(self._holdings.items()):
+            if key not in reported and holding.position:
+                self._close(holding)
+
+    def set_completeness(self, account: str, completeness: Completeness) -> None:
+        """Set in each row of an account how far the broker has confirmed it.
+
+        COMPLETE also sets the time of the confirmation.
+        """
+        self.completeness[account] = completeness
+        if completeness is Completeness.COMPLETE:
+            self._confirmed[account] = self._clock()
+        for key, holding in self._holdings.items():
+            if holding.account == account:
+                self._holdings[key] = self._with_completeness(holding)
+
+    def invalidate(self) -> None:
+        """Mark every account as UNKNOWN and unconfirmed."""
+        self._confirmed.clear()
+        for account in self.completeness:
+            self.set_completeness(account, Completeness.UNKNOWN)
+
+    def put(self, holding: BrokerPosition) -> None:
+        """Replace a holding and notify the watchers."""
+        before = self._holdings.get(holding.key)
+        moved = before is None or before.position != holding.position
+        self._holdings[holding.key] = self._with_completeness(holding)
+        self._changes.note(holding.key, holding.received_at, urgent=moved)
+
+    def _close(self, holding: BrokerPosition) -> None:
+        now = self._clock()
+        self.put(
+            BrokerPosition(
+                gateway_id=holding.gateway_id,
+                account=holding.account,
+                instrument=holding.instrument,
+                position=0.0,
+                realized_pnl=holding.realized_pnl,
+                received_at=now,
+                position_time=now,
+                snapshot_id=self.snapshot_id,
+            ),
+        )
+
+    def _with_completeness(self, holding: BrokerPosition) -> BrokerPosition:
+        return replace(
+            holding,
+            completeness=self.completeness.get(holding.account, Completeness.UNKNOWN),
+            confirmed_at=self._confirmed.get(holding.account),
+        )
+
+
+def _with_exchange(instrument: Instrument, before: BrokerPosition | None) -> Instrument:
+    """Keep the listing exchange when a later message leaves it empty."""
+    if instrument.exchange or before is None:
+        return instrument
+    return replace(instrument, exchange=before.instrument.exchange)

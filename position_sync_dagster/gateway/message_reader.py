@@ -1,0 +1,82 @@
+"""The reader of messages: counts those that were understood, and reports the others sparingly."""
+
+import logging
+
+from ib_async import IB
+
+from position_sync_dagster.gateway.codes import MessageType
+from position_sync_dagster.gateway.ib_async_internals import (
+    intercept_messages,
+    intercept_unknown_requests,
+)
+from position_sync_dagster.outage_log import LimitedLog
+
+logger = logging.getLogger(__name__)
+
+MAX_FRAME = 1 << 20
+"""No message that we ask for comes near it (1 MiB; contract details take some 2 KB). A length
+prefix that is text, because something before it was lost, is greater: its first bytes are not 0."""
+
+LENGTH_BYTES = 4
+"""Each message begins with its length, big-endian."""
+
+LOG_EVERY_S = 60.0
+"""A confused gateway sends hundreds of bad messages a second: a kind is logged once in so long."""
+
+_POSITION, _POSITION_END = str(int(MessageType.POSITION)), str(int(MessageType.POSITION_END))
+
+
+def is_no_length(data: bytes | bytearray) -> bool:
+    """Return whether data that should begin with the length of a message cannot be one.
+
+    >>> is_no_length(b"HTTP/1.1"), is_no_length(bytes([0, 0, 0, 26, 49])), is_no_length(b"HT")
+    (True, False, False)
+    """
+    length = data[:LENGTH_BYTES]
+    return len(length) == LENGTH_BYTES and int.from_bytes(length, "big") > MAX_FRAME
+
+
+class MessageReader:
+    """Counts the messages of a connection that were understood, and logs the others sparingly.
+
+    ib_async logs a trace for each message that it cannot read, and a line for each tick of a
+    request that it does not know.
+
+    A list of positions in which one could not be read is not ended: the holding that it lacks
+    would pass for closed. The request for it then times out.
+
+    Attributes:
+        understood: The number of messages that were understood.
+    """
+
+    def __init__(self, ib: IB, gateway_id: str) -> None:
+        self.understood = 0
+        self._gateway_id = gateway_id
+        self._type = ""
+        self._failed = False
+        self._position_failed = False
+        self._log = LimitedLog(logger, every_s=LOG_EVERY_S)
+        self._interpret = intercept_messages(ib, read=self._read, unreadable=self._on_unreadable)
+        intercept_unknown_requests(ib, self._on_unknown_request)
+
+    def _read(self, fields: list[str]) -> None:
+        self._type, self._failed = fields[0] if fields else "", False
+        if self._type == _POSITION_END and self._position_failed:
+            self._position_failed = False
+            return
+        self._interpret(fields)
+        self._position_failed |= self._failed and self._type == _POSITION
+        self.understood += not self._failed
+
+    def _on_unreadable(self, error: BaseException | None) -> None:
+        self._failed = True
+        self._log.report(
+            "unreadable message",
+            f"{self._gateway_id} sent a message that cannot be read (type {self._type[:12]!a}, "
+            f"{type(error).__name__}); it is left out",
+        )
+
+    def _on_unknown_request(self, message: str) -> None:
+        self._log.report(
+            "unknown request", f"{self._gateway_id} sent a tick that nobody asked for ({message})"
+        )

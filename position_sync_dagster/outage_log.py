@@ -1,0 +1,112 @@
+"""Log lines that would repeat for as long as a fault lasts: once per outage, or now and then."""
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+class OutageLog:
+    """Logs a fault once, until it changes or ends.
+
+    >>> log = OutageLog(logging.getLogger("example"))
+    >>> log.report("the disk is full"), log.report("the disk is full")
+    (True, False)
+    >>> log.clear()
+    >>> log.report("the disk is full", text="no row is written: the disk is full")
+    True
+    """
+
+    def __init__(self, logger: logging.Logger) -> None:
+        self._logger = logger
+        self._fault: str | None = None
+
+    @property
+    def fault(self) -> str | None:
+        """Return the fault that lasts; None while there is none."""
+        return self._fault
+
+    def report(self, fault: str, *, text: str | None = None, level: int = logging.ERROR) -> bool:
+        """Log the fault unless it is the one that was logged last.
+
+        Args:
+            fault: What is compared with the last one.
+            text: The line; by default the fault itself.
+            level: The level of the line.
+
+        Returns:
+            Whether the fault is new.
+        """
+        if fault == self._fault:
+            return False
+        self._fault = fault
+        self._logger.log(level, "%s", fault if text is None else text)
+        return True
+
+    def clear(self) -> None:
+        """End the outage: the next fault is logged, even the same one."""
+        self._fault = None
+
+
+@dataclass(slots=True)
+class _Kind:
+    logged_s: float
+    suppressed: int = 0
+
+
+class LimitedLog:
+    """Logs each kind of event at most once per interval, and counts the lines left out.
+
+    Args:
+        logger: Where the lines go.
+        every_s: The shortest time between two lines of one kind, in seconds.
+        monotonic: The clock of the interval.
+
+    >>> seconds = iter([0.0, 1.0, 61.0])
+    >>> log = LimitedLog(logging.getLogger("example"), every_s=60, monotonic=lambda: next(seconds))
+    >>> [log.report("garbage", "a message cannot be read") for _ in range(3)]
+    [True, False, True]
+    """
+
+    def __init__(
+        self,
+        logger: logging.Logger,
+        *,
+        every_s: float,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._logger = logger
+        self._every_s = every_s
+        self._monotonic = monotonic
+        self._kinds: dict[str, _Kind] = {}
+
+    def report(
+        self,
+        kind: str,
+        text: str,
+        *,
+        level: int = logging.WARNING,
+        error: BaseException | None = None,
+    ) -> bool:
+        """Log the line, with the number of those left out, unless one of its kind is too recent.
+
+        Args:
+            kind: Lines of one kind share the interval; the text may differ. There must be few
+                kinds: each is remembered.
+            text: The line.
+            level: The level of the line.
+            error: Its traceback goes with the line.
+
+        Returns:
+            Whether the line was logged.
+        """
+        now_s = self._monotonic()
+        last = self._kinds.get(kind)
+        if last is not None and now_s < last.logged_s + self._every_s:
+            last.suppressed += 1
+            return False
+        if last is not None and last.suppressed:
+            text += f"; {last.suppressed} more since the last such line"
+        self._kinds[kind] = _Kind(now_s)
+        self._logger.log(level, "%s", text, exc_info=error)
+        return True

@@ -1,0 +1,233 @@
+"""Line priority: who gets a market data line, and how the number of lines is learned."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from position_sync_dagster.domain.broker_position import BrokerPosition
+from position_sync_dagster.domain.instrument import Instrument
+from position_sync_dagster.domain.leg import LegState, make_leg
+from position_sync_dagster.domain.line_allocation import (
+    Demand,
+    LineLimit,
+    allocate_lines,
+    demands,
+    reason,
+)
+from position_sync_dagster.domain.retry import Backoff
+
+NOW = datetime(2026, 3, 4, 15, 30, tzinfo=UTC)
+OPT = ("OPT",)
+
+
+def leg(conid, strategy="s", account=None, priority=1, at=NOW):
+    return make_leg(
+        conid=conid,
+        symbol="SPY",
+        right="PUT",
+        strike=500,
+        expiry="20261218",
+        strategy_id=strategy,
+        added_at=at,
+        account=account,
+        priority=priority,
+    )
+
+
+def held(conid, account="A", position=1.0, sec_type="OPT"):
+    return BrokerPosition(
+        gateway_id="g",
+        account=account,
+        position=position,
+        received_at=NOW,
+        position_time=NOW,
+        snapshot_id="s",
+        instrument=Instrument(conid=conid, symbol="SPY", sec_type=sec_type, currency="USD"),
+    )
+
+
+def allocate(wanted, held_for=(), limit=10, reserve=0, hold_s=0.0):
+    """Allocate at moment 0; `held_for` gives conid → seconds since its line was taken."""
+    return allocate_lines(
+        wanted,
+        {conid: -age_s for conid, age_s in dict(held_for).items()},
+        limit=limit,
+        reserve=reserve,
+        now=0.0,
+        min_hold_s=hold_s,
+    )
+
+
+def want(conid, priority=1, age_s=0, strategy="s"):
+    since = NOW - timedelta(seconds=age_s)
+    return Demand(conid=conid, priority=priority, since=since, strategy=strategy)
+
+
+def test_a_leg_that_is_not_held_wants_no_line():
+    assert demands([held(1)], [leg(1), leg(2)], sec_types=OPT) == [want(1)]
+
+
+def test_a_closed_holding_wants_no_line():
+    assert demands([held(1, position=0.0)], [leg(1)], sec_types=OPT) == []
+
+
+def test_a_leg_shared_by_strategies_and_accounts_wants_one_line():
+    wanted = demands(
+        [held(1, "A"), held(1, "B")], [leg(1, "s1", priority=3), leg(1, "s2")], sec_types=OPT
+    )
+    assert wanted == [want(1, priority=1, strategy="s2")]
+
+
+def test_a_leg_of_another_account_wants_no_line():
+    assert demands([held(1, "A")], [leg(1, account="B")], sec_types=OPT) == []
+
+
+def test_lines_go_by_priority_then_to_the_conid_that_has_one_then_by_age():
+    wanted = [want(1, 2, 99), want(2, 1, 1), want(3, 1, 5), want(4, 1, 0)]
+    assert allocate(wanted, limit=2) == {2, 3}
+    assert allocate(wanted, {4: 60}, limit=2) == {4, 3}
+
+
+def test_the_reserve_stays_free():
+    assert len(allocate([want(c) for c in range(1, 200)], limit=100, reserve=5)) == 95
+
+
+def test_a_young_line_is_kept_and_counts_even_if_nobody_wants_it():
+    assert allocate([want(1), want(2)], {9: 1}, limit=2, hold_s=5) == {9, 1}
+    assert allocate([want(1), want(2)], {9: 1}, limit=2, hold_s=1) == {1, 2}
+
+
+def test_a_line_goes_to_a_better_priority_when_its_hold_is_over():
+    wanted = [want(1, priority=2), want(2, priority=1)]
+    assert allocate(wanted, {1: 4.9}, limit=1, hold_s=5) == {1}
+    assert allocate(wanted, {1: 5.0}, limit=1, hold_s=5) == {2}
+
+
+def test_young_lines_above_a_limit_that_fell_are_kept_until_their_hold_is_over():
+    wanted, granted = [want(c) for c in range(1, 6)], {1, 2, 3, 4}
+    young, grown = dict.fromkeys(granted, 2), dict.fromkeys(granted, 5)
+    assert allocate(wanted, young, limit=3, reserve=1, hold_s=5) == granted
+    assert allocate(wanted, grown, limit=3, reserve=1, hold_s=5) == {1, 2}
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 40), st.integers(1, 3), st.integers(0, 50)), max_size=60),
+    st.dictionaries(st.integers(1, 60), st.integers(0, 20), max_size=40),
+    st.integers(0, 30),
+    st.integers(0, 10),
+)
+def test_no_line_is_added_above_limit_less_reserve_and_the_choice_is_always_the_same(
+    wants, held_for, limit, reserve
+):
+    wanted = list({c: want(c, p, age) for c, p, age in wants}.values())
+    young = {c for c, age_s in held_for.items() if age_s < 5}
+    budget = max(0, limit - reserve)
+    first = allocate(wanted, held_for, limit, reserve, hold_s=5)
+    assert first >= young
+    assert len(first) <= budget or first == young
+    assert first == allocate(list(reversed(wanted)), held_for, limit, reserve, hold_s=5)
+    if len(first) < budget:
+        assert first >= {w.conid for w in wanted}
+
+
+LIMIT = LineLimit(configured=100, reserve=5, wait=Backoff(first_s=60.0, longest_s=900.0))
+
+
+def burst(limit, given, at):
+    """Refuse 35 lines one after the other, until so many are in use."""
+    for in_use in range(given + 34, given - 1, -1):
+        limit = limit.refused(in_use, at)
+    return limit
+
+
+def test_a_burst_of_refusals_lowers_the_limit_once():
+    limit = burst(LIMIT, 60, at=0.0)
+    assert (limit.lines, limit.probe_at) == (60, 60.0)
+    assert limit.probed(60, 59.9) == limit
+
+
+def test_a_probe_goes_beyond_the_reserve_so_that_the_gateway_gets_a_request():
+    limit = burst(LIMIT, 60, at=0.0).probed(55, 60.0)
+    assert limit.lines - limit.reserve > 60
+
+
+def test_each_refused_probe_makes_the_next_one_wait_twice_as_long_up_to_the_longest():
+    limit, now, waits = burst(LIMIT, 60, at=0.0), 0.0, []
+    for _ in range(7):
+        waits.append(limit.probe_at - now)
+        now = limit.probe_at
+        limit = burst(limit.probed(55, now), 60, at=now)
+    assert waits == [60, 120, 240, 480, 900, 900, 900]
+
+
+def test_the_limit_climbs_back_in_growing_steps_a_minute_apart():
+    limit, seen = burst(LIMIT, 60, at=0.0), []
+    while limit.given is not None:
+        now = limit.probe_at
+        limit = limit.probed(min(95, limit.lines - limit.reserve), now)
+        seen.append((now, limit.lines))
+    assert seen == [(60.0, 70), (120.0, 80), (180.0, 100), (240.0, 100)]
+    assert limit == LIMIT
+
+
+def test_a_granted_probe_ends_the_long_waits():
+    limit = LIMIT
+    for _ in range(6):
+        limit = burst(limit, 60, at=0.0)
+        limit = limit.probed(55, limit.probe_at)
+    granted = limit.probed(65, limit.probe_at)
+    assert burst(granted, 65, at=0.0).probe_at == 120.0
+
+
+def test_a_probe_that_is_not_used_is_no_success():
+    limit = burst(LIMIT, 60, at=0.0).probed(20, 60.0)
+    again = limit.probed(20, limit.probe_at)
+    assert (again.lines, again.given) == (limit.lines, 60)
+
+
+def test_a_limit_that_falls_further_without_a_probe_does_not_wait_longer():
+    limit = burst(burst(LIMIT, 60, at=0.0), 40, at=30.0)
+    assert (limit.lines, limit.probe_at) == (40, 90.0)
+
+
+def why(conid, state=LegState.OVERFLOW, wanted=(), lines=(), denied=None, limit=LIMIT):
+    by_conid = {demand.conid: demand for demand in wanted}
+    return reason(conid, state, wanted=by_conid, lines=lines, denied=denied, limit=limit)
+
+
+FEW = LIMIT.refused(60, 0.0)
+DENIED = "no market data: 354 Requested market data is not subscribed."
+
+
+@pytest.mark.parametrize(
+    ("given", "reason_text"),
+    [
+        (why(1, LegState.CLOSED), "the position is closed"),
+        (why(1, LegState.MONITORED), "no active strategy holds it any more"),
+        (
+            why(1, LegState.MONITORED, wanted=[want(1)]),
+            "no active strategy holds it in this account",
+        ),
+        (why(1, LegState.STREAMED, wanted=[want(1)], lines=[1]), "a line is free"),
+        (why(1, LegState.STREAMED, [want(1)], [1], f"delayed data, {DENIED}"),
+         f"delayed data, {DENIED}"),
+        (why(1, wanted=[want(1)], denied=DENIED), DENIED),
+        (
+            why(1, wanted=[want(1, 2), want(2, 1, strategy="condor")], lines=[2]),
+            "strategy condor of priority 1 comes first",
+        ),
+        (why(1, wanted=[want(1), want(2)], lines=[2]), "all 1 lines are taken"),
+        (
+            why(1, wanted=[want(1, 2), want(2, 1)], lines=[2], limit=FEW),
+            "the gateway gave only 60 lines",
+        ),
+        (
+            why(999, wanted=[want(c) for c in [*range(100), 999]], lines=range(55), limit=FEW),
+            "all 55 lines are taken",
+        ),
+    ],
+)  # fmt: skip
+def test_each_route_of_a_holding_has_a_reason(given, reason_text):
+    assert given == reason_text

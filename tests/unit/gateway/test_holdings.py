@@ -1,0 +1,121 @@
+"""The book of holdings: three feeds merged, and nothing closed by accident."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from position_sync_dagster.domain.broker_position import Completeness
+from position_sync_dagster.domain.instrument import Instrument
+from position_sync_dagster.domain.update import ValueOrigin
+from position_sync_dagster.gateway.holdings import HoldingsBook
+from position_sync_dagster.gateway.translate import PortfolioValues
+
+START = datetime(2026, 3, 4, 15, 30, tzinfo=UTC)
+ACCOUNT = "DU1"
+LISTED = Instrument(conid=7, symbol="SPY", sec_type="STK", currency="USD", exchange="ARCA")
+UNLISTED = Instrument(conid=7, symbol="SPY", sec_type="STK", currency="USD")
+KEY = (ACCOUNT, 7)
+VALUES = PortfolioValues(
+    average_cost=600.0,
+    market_price=620.0,
+    market_value=6200.0,
+    unrealized_pnl=200.0,
+    realized_pnl=0.0,
+)
+
+
+class Clock:
+    now = START
+
+    def __call__(self):
+        return self.now
+
+    def advance(self, **step):
+        self.now += timedelta(**step)
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def book(clock):
+    return HoldingsBook("g:1", [ACCOUNT], clock=clock)
+
+
+def test_a_position_row_knows_no_value_and_keeps_those_of_the_portfolio(book):
+    book.put_position(ACCOUNT, LISTED, 10.0, 600.0)
+    assert book.get(KEY).market_value is None
+    book.put_portfolio(ACCOUNT, UNLISTED, 10.0, VALUES)
+    book.put_position(ACCOUNT, UNLISTED, 10.0, 601.0)
+    holding = book.get(KEY)
+    assert (holding.market_value, holding.average_cost) == (6200.0, 601.0)
+    assert (holding.value_source, holding.instrument.exchange) == (ValueOrigin.PORTFOLIO, "ARCA")
+
+
+def test_the_time_of_the_position_moves_with_the_quantity_alone(book, clock):
+    book.put_position(ACCOUNT, LISTED, 10.0, 600.0)
+    clock.advance(minutes=1)
+    book.put_portfolio(ACCOUNT, LISTED, 10.0, VALUES)
+    assert book.get(KEY).position_time == START
+    assert book.get(KEY).received_at == clock.now
+    book.put_portfolio(ACCOUNT, LISTED, 12.0, VALUES)
+    assert book.get(KEY).position_time == clock.now
+
+
+def test_a_changed_quantity_is_urgent_and_a_changed_value_is_not(book):
+    changes = book.watch()
+    book.put_position(ACCOUNT, LISTED, 10.0, 600.0)
+    assert changes.urgent.is_set()
+    changes.take()
+    book.put_portfolio(ACCOUNT, LISTED, 10.0, VALUES)
+    assert not changes.urgent.is_set()
+    assert set(changes.take()) == {KEY}
+
+
+def test_a_whole_list_closes_what_it_does_not_name(book):
+    book.put_position(ACCOUNT, LISTED, 10.0, 600.0)
+    book.put_portfolio(ACCOUNT, LISTED, 10.0, VALUES)
+    book.close_absent({KEY})
+    assert book.get(KEY).position == 10.0
+    book.close_absent(set())
+    closed = book.get(KEY)
+    assert (closed.position, closed.market_value, closed.realized_pnl) == (0.0, None, 0.0)
+
+
+def test_a_closed_holding_that_was_never_held_is_left_out(book):
+    book.put_position(ACCOUNT, LISTED, 0.0, None)
+    book.put_portfolio(ACCOUNT, LISTED, 0.0, VALUES)
+    assert book.holdings == ()
+
+
+def test_only_complete_confirms_and_an_interruption_takes_it_back(book, clock):
+    book.put_position(ACCOUNT, LISTED, 10.0, 600.0)
+    book.set_completeness(ACCOUNT, Completeness.PARTIAL)
+    assert (book.get(KEY).completeness, book.get(KEY).confirmed_at) == ("PARTIAL", None)
+    book.set_completeness(ACCOUNT, Completeness.COMPLETE)
+    assert book.is_complete
+    assert book.get(KEY).confirmed_at == clock.now
+    book.invalidate()
+    assert not book.is_complete
+    assert (book.get(KEY).completeness, book.get(KEY).confirmed_at) == ("UNKNOWN", None)
+
+
+@pytest.mark.parametrize(("position", "merged"), [(10.0, True), (11.0, False)])
+def test_a_profit_message_is_merged_if_it_belongs_to_the_quantity_held(book, position, merged):
+    book.put_position(ACCOUNT, LISTED, 10.0, 600.0)
+    message = dict(market_value=6300.0, unrealized_pnl=None, realized_pnl=None, daily_pnl=5.0)
+    assert book.put_pnl(KEY, position=position, **message) is merged
+    assert book.get(KEY).daily_pnl == (5.0 if merged else None)
+    book.clear_daily_pnl(KEY)
+    assert book.get(KEY).daily_pnl is None
+
+
+def test_what_an_earlier_connection_knew_is_remembered_without_its_confirmation(book, clock):
+    earlier = HoldingsBook("g:1", [ACCOUNT], clock=clock)
+    earlier.put_position(ACCOUNT, LISTED, 10.0, 600.0)
+    earlier.set_completeness(ACCOUNT, Completeness.COMPLETE)
+    book.remember(earlier.holdings)
+    assert (book.get(KEY).position, book.get(KEY).confirmed_at) == (10.0, None)
+    assert book.get(KEY).completeness is Completeness.UNKNOWN
