@@ -16,6 +16,7 @@ from position_sync_dagster.errors import InvalidRequestError, LeaseLostError, Lo
 from position_sync_dagster.lake.storage.codec import session_rows, sessions_of
 from position_sync_dagster.lake.storage.ids import NewIds, new_ids
 from position_sync_dagster.lake.storage.lifecycle_table import Change, LifecycleTable, View
+from position_sync_dagster.lake.storage.partitions import bucket_column, in_bucket
 from position_sync_dagster.lake.storage.schemas import GATEWAY_SESSIONS
 from position_sync_dagster.lake.storage.table import Table, TableOptions
 from position_sync_dagster.lake.storage.threads import offloaded
@@ -87,7 +88,7 @@ class SyncSessions:
             )
             others = [s for s in before if s.gateway_id != gateway_id]
             past = [_as_lost(last, now) if last.state in ALIVE else last] if last else []
-            moved = session_rows(past).with_columns(bucket=pl.lit(PAST))
+            moved = session_rows(past).with_columns(bucket_column(PAST))
             return Change(session, session_rows([*others, session]), moved)
 
         return self._stays.change(step, {"action": "acquire", "run_id": run_id or ""})
@@ -190,7 +191,7 @@ class SyncSessions:
 
     def history(self, limit: int = 50) -> list[GatewaySession]:
         """Give the newest sessions of all logins, newest first."""
-        rows = pl.concat([self._stays.view().live, self._stays.ended(f"bucket = '{PAST}'")])
+        rows = pl.concat([self._stays.view().live, self._stays.ended(in_bucket(PAST))])
         newest = rows.sort("started_at", "fencing_token", descending=True)
         return sessions_of(
             newest.unique("session_id", keep="first", maintain_order=True).head(limit)

@@ -12,6 +12,7 @@ from position_sync_dagster.domain.retry import RetryPolicy
 from position_sync_dagster.lake.queue.table import PROMOTE_AFTER_S, AsyncQueue, SyncQueue
 from position_sync_dagster.lake.storage.ids import NewIds, new_ids
 from position_sync_dagster.lake.storage.lifecycle_table import Change, Figures, View
+from position_sync_dagster.lake.storage.partitions import PARTITION_COLUMNS
 from position_sync_dagster.lake.storage.schemas import POSITION_QUEUE
 
 T = TypeVar("T")
@@ -33,10 +34,10 @@ class _MemoryStore:
             if change.live is not None:
                 self._parts += 1
                 reopened = pl.DataFrame(
-                    sorted(change.reopened), schema=["bucket", "part"], orient="row"
+                    sorted(change.reopened), schema=PARTITION_COLUMNS, orient="row"
                 )
                 kept = (
-                    self._ended.join(reopened, on=["bucket", "part"], how="anti")
+                    self._ended.join(reopened, on=PARTITION_COLUMNS, how="anti")
                     if change.reopened
                     else self._ended
                 )

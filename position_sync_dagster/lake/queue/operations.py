@@ -52,6 +52,7 @@ from position_sync_dagster.lake.queue.transitions import (
 from position_sync_dagster.lake.storage.codec import requests_of
 from position_sync_dagster.lake.storage.ids import NewIds, id_literals, is_id
 from position_sync_dagster.lake.storage.lifecycle_table import Change, Figures, View
+from position_sync_dagster.lake.storage.partitions import in_bucket, in_parts
 
 T = TypeVar("T")
 
@@ -184,7 +185,7 @@ class SyncQueue:
         if status in (QueueStatus.PENDING, QueueStatus.PROCESSING):
             order = claim_order(self._clock(), self._promote_after_s)
             return requests_of(self.store.view().live.filter(wanted).sort(order).head(limit))
-        bucket = f"bucket = '{status.value}'"
+        bucket = in_bucket(status.value)
         keys = self.store.ended(bucket, ["request_id", "updated_at", "priority", "status"])
         newest = keys.filter(wanted).top_k(limit, by="updated_at").get_column("request_id")
         if newest.is_empty():
@@ -369,11 +370,10 @@ class SyncQueue:
             wrong = {i: s for i, s in found.items() if s != FAILED}
             if wrong:
                 raise _wrong_state(wrong, "only a FAILED request is retried")
-            failed = view.ended(f"bucket = '{FAILED}' AND request_id IN ({id_literals(ids)})")
+            failed = view.ended(f"{in_bucket(FAILED)} AND request_id IN ({id_literals(ids)})")
             order = pl.DataFrame({"request_id": ids}, schema={"request_id": pl.String})
             ordered = order.join(failed, on="request_id", how="left", maintain_order="left")
-            parts = ",".join(f"'{part}'" for part in failed.get_column("part").unique())
-            siblings = view.ended(f"bucket = '{FAILED}' AND part IN ({parts})")
+            siblings = view.ended(in_parts(FAILED, failed.get_column("part").unique()))
             return plan_retry(view.live, ordered.select(failed.columns), siblings, now=now)
 
         return self.store.change(step, {"action": "retry"})

@@ -11,7 +11,8 @@ from position_sync_dagster.lake.delta_log.log_reader import DiskLog
 from position_sync_dagster.lake.delta_log.torn_commits import Tear
 from position_sync_dagster.lake.storage.commit_errors import explain
 from position_sync_dagster.lake.storage.opening import Place
-from position_sync_dagster.lake.storage.schemas import LIVE, POSITION_QUEUE
+from position_sync_dagster.lake.storage.partitions import LIVE_PREFIX
+from position_sync_dagster.lake.storage.schemas import POSITION_QUEUE
 from position_sync_dagster.lake.storage.table import Table
 
 _STATE = ["request_id", "status", "attempts", "priority", "updated_at", "lease_token"]
@@ -92,9 +93,7 @@ def loose_rows(log: DiskLog, whole: int) -> pl.DataFrame:
 def _changed(log: DiskLog, whole: int, loose: pl.DataFrame) -> tuple[str, ...]:
     if loose.is_empty():
         return ()
-    live = [
-        log.table / name for name in log.state(whole) or {} if name.startswith(f"bucket={LIVE}/")
-    ]
+    live = [log.table / name for name in log.state(whole) or {} if name.startswith(LIVE_PREFIX)]
     before = [pl.read_parquet(path, glob=False).select(_STATE) for path in live]
     after = loose.select(_STATE)
     if before:

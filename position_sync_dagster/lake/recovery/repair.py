@@ -27,12 +27,8 @@ from position_sync_dagster.lake.storage.commit_errors import explain
 from position_sync_dagster.lake.storage.ids import id_literals
 from position_sync_dagster.lake.storage.lifecycle_table import Change, LifecycleTable, View
 from position_sync_dagster.lake.storage.opening import TURN_LOCK
-from position_sync_dagster.lake.storage.schemas import (
-    LIVE,
-    LIVE_PART,
-    POSITION_QUEUE,
-    POSITION_UPDATES,
-)
+from position_sync_dagster.lake.storage.partitions import LIVE_COLUMNS
+from position_sync_dagster.lake.storage.schemas import POSITION_QUEUE, POSITION_UPDATES
 from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.lake.updates.ledger import SyncUpdates
 
@@ -98,14 +94,13 @@ def plan_requests(view: View, loose: pl.DataFrame, now: datetime) -> Change[int]
         .unique(["account", "conid"], keep="last", maintain_order=True)
         .join(view.live, on=["account", "conid"], how="anti", nulls_equal=True)
         .with_columns(
+            *LIVE_COLUMNS,
             status=pl.lit(QueueStatus.PENDING.value),
             updated_at=moment(now),
             available_at=pl.lit(None, pl.Datetime("us", "UTC")),
             lease_owner=pl.lit(None, pl.String),
             lease_token=pl.lit(None, pl.String),
             lease_expires_at=pl.lit(None, pl.Datetime("us", "UTC")),
-            bucket=pl.lit(LIVE),
-            part=pl.lit(LIVE_PART),
         )
     )
     if back.is_empty():

@@ -18,6 +18,7 @@ from position_sync_dagster.lake.registry.legs import (
 )
 from position_sync_dagster.lake.storage.codec import leg_rows, legs_of
 from position_sync_dagster.lake.storage.lifecycle_table import Change, LifecycleTable, View
+from position_sync_dagster.lake.storage.partitions import bucket_column
 from position_sync_dagster.lake.storage.schemas import ACTIVE_STRATEGIES
 from position_sync_dagster.lake.storage.table import Table, TableOptions
 from position_sync_dagster.lake.storage.threads import offloaded
@@ -168,7 +169,7 @@ class SyncRegistry:
             return Change(result)
         now = self._clock()
         over = [leg.ended(now) for key, leg in before.items() if after.get(key) != leg]
-        ended = leg_rows(over).with_columns(bucket=pl.lit(REMOVED))
+        ended = leg_rows(over).with_columns(bucket_column(REMOVED))
         return Change(result, leg_rows(after.values()), ended)
 
     def _change(self, step: Callable[[View], Change[T]], action: str) -> T:

@@ -17,7 +17,12 @@ from deltalake import DeltaTable, Transaction
 from position_sync_dagster.domain.clock import Clock
 from position_sync_dagster.lake.storage.ids import new_part
 from position_sync_dagster.lake.storage.maintenance import tidy
-from position_sync_dagster.lake.storage.schemas import LIVE, LIVE_PART
+from position_sync_dagster.lake.storage.partitions import (
+    IS_LIVE,
+    LIVE,
+    in_part,
+    is_finished,
+)
 from position_sync_dagster.lake.storage.table import Table, actions, append, overwrite, scan
 
 T = TypeVar("T")
@@ -96,7 +101,7 @@ class LifecycleTable:
 
     def ended(self, predicate: str, columns: list[str] | None = None) -> pl.DataFrame:
         """Read ended rows."""
-        return self.table.rows(f"bucket <> '{LIVE}' AND ({predicate})", columns)
+        return self.table.rows(is_finished(predicate), columns)
 
     def figures(self) -> Figures:
         """Read the live rows and count the ended ones, from the log's file statistics."""
@@ -113,12 +118,12 @@ class LifecycleTable:
         stamp = self.table.stamp(handle)
         cached = self._cached
         if cached is None or cached[0] != stamp:
-            cached = (stamp, scan(handle, self.table.spec, f"bucket = '{LIVE}'"))
+            cached = (stamp, scan(handle, self.table.spec, IS_LIVE))
             self._cached = cached
         return View(
             handle.version(),
             cached[1],
-            lambda where: scan(handle, self.table.spec, f"bucket <> '{LIVE}' AND ({where})"),
+            lambda where: scan(handle, self.table.spec, is_finished(where)),
         )
 
     def _commit(self, handle: DeltaTable, step: Step[T], note: Mapping[str, str]) -> T:
@@ -141,20 +146,15 @@ class LifecycleTable:
         ended: pl.DataFrame | None,
         reopened: frozenset[tuple[str, str]],
     ) -> tuple[pl.DataFrame, str]:
-        terms = [f"bucket = '{LIVE}'"]
-        terms += [f"(bucket = '{b}' AND part = '{p}')" for b, p in sorted(reopened)]
+        terms = [IS_LIVE]
+        terms += [in_part(bucket, part) for bucket, part in sorted(reopened)]
         if ended is None or ended.is_empty():
             return live, " OR ".join(terms)
         part = new_part(self._clock())
         buckets = sorted(ended.get_column("bucket").unique())
-        terms += [f"(bucket = '{bucket}' AND part = '{part}')" for bucket in buckets]
+        terms += [in_part(bucket, part) for bucket in buckets]
         moved = ended.with_columns(part=pl.lit(part))
         return pl.concat([live, moved]), " OR ".join(terms)
-
-
-def as_live(frame: pl.DataFrame) -> pl.DataFrame:
-    """Give rows the partition of live ones."""
-    return frame.with_columns(bucket=pl.lit(LIVE), part=pl.lit(LIVE_PART))
 
 
 def _ended_counts(handle: DeltaTable) -> dict[str, int]:

@@ -10,7 +10,7 @@ from deltalake import DeltaTable
 from position_sync_dagster.errors import CommitContentionError, LakeError, LakeNotWritableError
 from position_sync_dagster.lake.storage.commit_errors import STORAGE_ERRORS
 from position_sync_dagster.lake.storage.ids import new_part
-from position_sync_dagster.lake.storage.schemas import LIVE
+from position_sync_dagster.lake.storage.partitions import LIVE, in_parts
 from position_sync_dagster.lake.storage.table import Table, actions, overwrite, scan
 
 logger = logging.getLogger(__name__)
@@ -118,11 +118,10 @@ def _merge_parts(table: Table, bucket: str, small_bytes: int) -> int:
         if chosen.height < COMPACT_FROM:
             return 0
         part = new_part(datetime.now(UTC))
-        names = ",".join(f"'{name}'" for name in chosen.get_column("partition.part"))
-        rows = scan(handle, table.spec, f"bucket = '{bucket}' AND part IN ({names})")
+        names = chosen.get_column("partition.part").to_list()
+        rows = scan(handle, table.spec, in_parts(bucket, names))
         ordered = rows.with_columns(part=pl.lit(part)).sort(table.spec.indexed[0])
-        predicate = f"bucket = '{bucket}' AND part IN ({names},'{part}')"
-        overwrite(handle, ordered, predicate, {"action": "compact"})
+        overwrite(handle, ordered, in_parts(bucket, [*names, part]), {"action": "compact"})
         return int(chosen.get_column("files").sum())
 
     return table.transact(step)
