@@ -25,8 +25,8 @@ from position_sync_dagster.lake.recovery.diagnosis import Diagnosis, diagnose, l
 from position_sync_dagster.lake.storage.codec import moment, updates_of
 from position_sync_dagster.lake.storage.commit_errors import explain
 from position_sync_dagster.lake.storage.ids import id_literals
-from position_sync_dagster.lake.storage.lifecycle_table import Change, LifecycleTable, View
-from position_sync_dagster.lake.storage.opening import TURN_LOCK
+from position_sync_dagster.lake.storage.lifecycle_table import Change, LifecycleTable, Snapshot
+from position_sync_dagster.lake.storage.opening import WRITER_LOCK
 from position_sync_dagster.lake.storage.partitions import LIVE_COLUMNS
 from position_sync_dagster.lake.storage.schemas import POSITION_QUEUE, POSITION_UPDATES
 from position_sync_dagster.lake.storage.table import Table
@@ -81,13 +81,13 @@ def repair(table: Table, now: datetime) -> Repair | None:
     )
 
 
-def plan_requests(view: View, loose: pl.DataFrame, now: datetime) -> Change[int]:
+def plan_requests(view: Snapshot, loose: pl.DataFrame, now: datetime) -> Change[int]:
     """Put requests that are not known back as PENDING, where nobody asks for their position."""
     newest = loose.sort("updated_at").unique("request_id", keep="last", maintain_order=True)
     ids = newest.get_column("request_id").to_list()
     if not ids:
         return Change(0)
-    ended = view.ended(f"request_id IN ({id_literals(ids)})")
+    ended = view.finished(f"request_id IN ({id_literals(ids)})")
     known = pl.concat([f.select("request_id") for f in (view.live, ended)])
     back = (
         newest.join(known, on="request_id", how="anti")
@@ -133,7 +133,7 @@ def _move_aside(log: DiskLog, found: Diagnosis, now: datetime) -> tuple[str, ...
         names.append(LAST_CHECKPOINT)
     moved = [f"{LOG}/{name}" for name in names]
     if whole == NEVER:  # what is left would look like a table that lost its log
-        kept = (LOG, TURN_LOCK, ASIDE)
+        kept = (LOG, WRITER_LOCK, ASIDE)
         moved += [name for name in os.listdir(log.table) if not name.startswith(kept)]
     aside = log.table / f"{ASIDE}-{now:%Y%m%dT%H%M%S%f}"
     try:
@@ -148,7 +148,7 @@ def _move_aside(log: DiskLog, found: Diagnosis, now: datetime) -> tuple[str, ...
 
 @contextmanager
 def _turn(table: Table) -> Iterator[None]:
-    lock = FileLock(f"{table.path}/{TURN_LOCK}")
+    lock = FileLock(f"{table.path}/{WRITER_LOCK}")
     try:
         lock.acquire(timeout=_TURN_S)
     except Timeout as error:

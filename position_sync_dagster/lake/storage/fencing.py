@@ -3,7 +3,7 @@
 from position_sync_dagster.errors import LeaseLostError
 
 
-def owner_of(gateway_id: str) -> str:
+def owner_transaction(gateway_id: str) -> str:
     """Name the application transaction whose version is the newest owner's fencing token."""
     return f"owner:{gateway_id}"
 

@@ -11,7 +11,7 @@ from position_sync_dagster.errors import CommitContentionError, LakeError, LakeN
 from position_sync_dagster.lake.storage.commit_errors import STORAGE_ERRORS
 from position_sync_dagster.lake.storage.ids import new_part
 from position_sync_dagster.lake.storage.partitions import LIVE, in_parts
-from position_sync_dagster.lake.storage.table import Table, actions, overwrite, scan
+from position_sync_dagster.lake.storage.table import Table, data_files, overwrite, scan
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ def maintain(table: Table, *, clean_now: bool = False) -> MaintenanceResult:
     deleted = table.snapshot(lambda handle: _clean(table, handle, clean_now=clean_now))
     if full:  # and may have room now
         compacted = compact(table, SMALL_BYTES)
-    files, version = table.snapshot(lambda handle: (actions(handle).height, handle.version()))
+    files, version = table.snapshot(lambda handle: (data_files(handle).height, handle.version()))
     return MaintenanceResult(
         table=table.spec.name,
         compacted=compacted,
@@ -78,9 +78,9 @@ def maintain(table: Table, *, clean_now: bool = False) -> MaintenanceResult:
     )
 
 
-def tidy(table: Table) -> None:
+def compact_if_needed(table: Table) -> None:
     """Merge the smallest files when enough commits came; called by writers after a commit."""
-    if not table.crowded():
+    if not table.needs_compaction():
         return
     try:
         compact(table, TIDY_BYTES)
@@ -101,7 +101,7 @@ def compact(table: Table, small_bytes: int) -> int:
 
 
 def _buckets(table: Table) -> list[str]:
-    files = table.snapshot(actions)
+    files = table.snapshot(data_files)
     if files.is_empty():
         return []
     return sorted(set(files.get_column("partition.bucket")) - {LIVE})
@@ -109,7 +109,7 @@ def _buckets(table: Table) -> list[str]:
 
 def _merge_parts(table: Table, bucket: str, small_bytes: int) -> int:
     def step(handle: DeltaTable) -> int:
-        files = actions(handle).filter(pl.col("partition.bucket") == bucket)
+        files = data_files(handle).filter(pl.col("partition.bucket") == bucket)
         sizes = files.group_by("partition.part").agg(
             pl.col("size_bytes").sum(), pl.len().alias("files")
         )
@@ -128,7 +128,7 @@ def _merge_parts(table: Table, bucket: str, small_bytes: int) -> int:
 
 
 def _compact_by_delta(handle: DeltaTable, small_bytes: int) -> int:
-    files = actions(handle)
+    files = data_files(handle)
     if files.is_empty() or not _fragmented(files, small_bytes):
         return 0
     metrics = handle.optimize.compact(target_size=small_bytes)

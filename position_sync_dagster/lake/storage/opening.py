@@ -23,7 +23,7 @@ from position_sync_dagster.lake.storage.schemas import NAME_PROPERTY, VERSION_PR
 
 logger = logging.getLogger(__name__)
 
-TURN_LOCK = ".turn.lock"
+WRITER_LOCK = ".turn.lock"
 """The file by which writers of one table queue up; it may lie in a folder before its table."""
 
 _TRIES = 3
@@ -124,7 +124,7 @@ class Place:
             found = sorted(
                 name
                 for name in os.listdir(self.path)
-                if name != TURN_LOCK and not name.startswith(ASIDE)
+                if name != WRITER_LOCK and not name.startswith(ASIDE)
             )
         except OSError as error:
             raise explain(error, self.path) from error

@@ -45,7 +45,7 @@ from position_sync_dagster.lake.storage.commit_errors import (
     classify,
     explain,
 )
-from position_sync_dagster.lake.storage.opening import TURN_LOCK, Place, located
+from position_sync_dagster.lake.storage.opening import WRITER_LOCK, Place, located
 from position_sync_dagster.lake.storage.schemas import TableSpec
 
 T = TypeVar("T")
@@ -112,8 +112,8 @@ class Table:
         self._opened_at = 0.0
         self._opened_version = -1
         self._seen: tuple[int, int, int] | None = None
-        self._crowded = False
-        self._epoch = 0
+        self._compaction_due = False
+        self._generation = 0
 
     def initialize(self) -> None:
         """Create the table, or check and migrate the one that is there.
@@ -151,12 +151,12 @@ class Table:
         """Give the newest version."""
         return self.snapshot(lambda handle: handle.version())
 
-    def stamp(self, handle: DeltaTable) -> tuple[int, int]:
+    def cache_key(self, handle: DeltaTable) -> tuple[int, int]:
         """Give what is the same for the same content: the version, in the table's life.
 
         A table that was deleted and made anew, or taken back by a repair, lives anew.
         """
-        return (self._epoch, handle.version())
+        return (self._generation, handle.version())
 
     def checkpoint(self, handle: DeltaTable) -> None:
         """Write a checkpoint of the handle's version, and sync what it stands for.
@@ -173,11 +173,11 @@ class Table:
                 handle.create_checkpoint()
             self._disk.settle_checkpoint(version)
 
-    def crowded(self) -> bool:
+    def needs_compaction(self) -> bool:
         """Tell, once, that enough commits came for a compaction."""
         with self._mutex:
-            crowded, self._crowded = self._crowded, False
-            return crowded
+            due, self._compaction_due = self._compaction_due, False
+            return due
 
     def _attempt(self, step: Callable[[DeltaTable], T], *, fair: bool) -> T:
         for attempt in Retrying(
@@ -224,7 +224,7 @@ class Table:
         if not fair or self._place.remote:
             yield
             return
-        lock = FileLock(f"{self.path}/{TURN_LOCK}")
+        lock = FileLock(f"{self.path}/{WRITER_LOCK}")
         try:
             for wait_s, poll_s in FAIR_WAIT_S:
                 with suppress(Timeout):
@@ -241,7 +241,7 @@ class Table:
         if self._handle is None:
             handle = self._place.open(create=self._seen is None)
             if self._replaced() and not self._outlived(handle):
-                self._epoch += 1
+                self._generation += 1
                 logger.error(
                     "%s is another table than a moment ago: it was deleted, replaced or repaired "
                     "under this process, which goes on with what is there now",
@@ -306,7 +306,7 @@ class Table:
             )
         self._seen = self._seen_now(version)
         if version // COMPACT_EVERY != before // COMPACT_EVERY:
-            self._crowded = True
+            self._compaction_due = True
 
     def _upkeep(self, handle: DeltaTable, before: int) -> None:
         version = handle.version()
@@ -338,7 +338,7 @@ def overwrite(
     handle: DeltaTable,
     frame: pl.DataFrame,
     predicate: str,
-    note: Mapping[str, str],
+    commit_info: Mapping[str, str],
     transactions: list[Transaction] | None = None,
 ) -> None:
     """Replace what matches the predicate; conflicts with whoever changes or adds to the same."""
@@ -347,7 +347,7 @@ def overwrite(
         frame,
         mode="overwrite",
         predicate=predicate,
-        commit_properties=_properties(note, transactions),
+        commit_properties=_properties(commit_info, transactions),
         post_commithook_properties=_NO_HOOKS,
     )
 
@@ -355,7 +355,7 @@ def overwrite(
 def append(
     handle: DeltaTable,
     frame: pl.DataFrame,
-    note: Mapping[str, str],
+    commit_info: Mapping[str, str],
     transactions: list[Transaction] | None = None,
 ) -> None:
     """Add rows; conflicts only with whoever names the same application transaction."""
@@ -363,20 +363,20 @@ def append(
         handle,
         frame,
         mode="append",
-        commit_properties=_properties(note, transactions),
+        commit_properties=_properties(commit_info, transactions),
         post_commithook_properties=_NO_HOOKS,
     )
 
 
-def actions(handle: DeltaTable) -> pl.DataFrame:
+def data_files(handle: DeltaTable) -> pl.DataFrame:
     """Give one row per data file of the snapshot, from the log alone."""
     return pl.DataFrame(handle.get_add_actions(flatten=True))
 
 
 def _properties(
-    note: Mapping[str, str], transactions: list[Transaction] | None
+    commit_info: Mapping[str, str], transactions: list[Transaction] | None
 ) -> CommitProperties:
-    told = {**note, TRANSACTIONS: str(len(transactions or []))}
+    told = {**commit_info, TRANSACTIONS: str(len(transactions or []))}
     return CommitProperties(custom_metadata=told, app_transactions=transactions)
 
 

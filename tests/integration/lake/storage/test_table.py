@@ -132,7 +132,7 @@ def test_a_table_of_an_older_release_gets_the_new_columns_and_keeps_its_rows(tmp
     lifecycle = LifecycleTable(Table(tmp_path / "q", newer), clock)
     lifecycle.initialize()
     lifecycle.initialize()
-    rows = pl.concat([lifecycle.view().live, lifecycle.ended("true")])
+    rows = pl.concat([lifecycle.snapshot().live, lifecycle.finished("true")])
     assert rows.height == 3
     assert rows.get_column("note").is_null().all()
     properties = DeltaTable(tmp_path / "q").metadata().configuration
@@ -388,7 +388,9 @@ def test_a_writer_that_never_wins_gives_up_in_bounded_time_and_changes_nothing(t
 CHANGES: dict[str, Callable[[PositionQueue], object]] = {
     "append": lambda queue: queue.sync.insert_many(QueueRequest(c, "SPY") for c in range(50, 60)),
     "overwrite": lambda queue: queue.sync.claim_batch(1),
-    "retry": lambda queue: queue.sync.retry(str(queue.sync.store.ended("true")["request_id"][0])),
+    "retry": lambda queue: queue.sync.retry(
+        str(queue.sync.store.finished("true")["request_id"][0])
+    ),
 }
 
 
@@ -417,7 +419,7 @@ def test_of_two_changes_of_one_snapshot_the_second_plans_again(tmp_path, first, 
     with suppress(RequestStateError):  # on the second plan: it is retried already
         CHANGES[second](queue)
     assert plans == 2
-    live = queue.sync.store.view().live
+    live = queue.sync.store.snapshot().live
     assert live.select("account", "conid").is_unique().all()
 
 

@@ -16,7 +16,7 @@ from position_sync_dagster.lake.storage import table
 from position_sync_dagster.lake.storage.codec import update_rows
 from position_sync_dagster.lake.storage.ids import new_ids
 from position_sync_dagster.lake.storage.maintenance import maintain
-from position_sync_dagster.lake.storage.opening import TURN_LOCK
+from position_sync_dagster.lake.storage.opening import WRITER_LOCK
 from position_sync_dagster.lake.storage.schemas import POSITION_UPDATES, Kind
 from position_sync_dagster.lake.storage.table import Table, append, scan
 from position_sync_dagster.lake.updates.handler import DeltaLakePositionWriter
@@ -452,5 +452,5 @@ async def test_maintenance_leaves_no_file_behind_that_writers_replaced(tmp_path)
     files = list((tmp_path / "position_queue").rglob("*.parquet"))
     data = [path for path in files if "_delta_log" not in path.parts]
     assert len(data) == 1
-    assert (tmp_path / "position_queue" / TURN_LOCK).exists()
+    assert (tmp_path / "position_queue" / WRITER_LOCK).exists()
     assert len(await queue.get_batch(limit=100)) == 39
