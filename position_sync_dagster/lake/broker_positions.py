@@ -12,9 +12,10 @@ from position_sync_dagster.domain.gateway_session import GatewaySession
 from position_sync_dagster.domain.update import trading_mode_of
 from position_sync_dagster.lake.storage.codec import broker_positions_of, broker_rows
 from position_sync_dagster.lake.storage.fencing import owner_transaction, refuse_stale_owner
+from position_sync_dagster.lake.storage.frames import overwrite, scan
 from position_sync_dagster.lake.storage.ids import text_literal
 from position_sync_dagster.lake.storage.schemas import BROKER_POSITIONS
-from position_sync_dagster.lake.storage.table import Table, TableOptions, overwrite, scan
+from position_sync_dagster.lake.storage.table import Table, TableOptions
 from position_sync_dagster.lake.storage.threads import offloaded
 from position_sync_dagster.lake.storage.trading_mode import check_mode
 

@@ -24,7 +24,7 @@ _FOLDERS_KEPT = 1000
 _pool = ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix="fsync")
 
 
-class Disk:
+class SyncedCommits:
     """What is known to be on the disk of one local table.
 
     A commit is only as safe as those it builds on, whoever made them: all versions since the last
@@ -47,7 +47,7 @@ class Disk:
         self._through = -1
         self._folders.clear()
 
-    def settle(self, version: int) -> None:
+    def sync_through(self, version: int) -> None:
         """Sync all versions up to this one.
 
         Raises:
@@ -70,7 +70,7 @@ class Disk:
         if len(self._folders) > _FOLDERS_KEPT:
             self._folders.clear()
 
-    def settle_checkpoint(self, version: int) -> None:
+    def sync_checkpoint(self, version: int) -> None:
         """Sync the checkpoint of a version; entries before it may be deleted only then."""
         if self._on:
             names = (checkpoint_name(version), LAST_CHECKPOINT, "")

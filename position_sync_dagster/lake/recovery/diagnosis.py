@@ -9,8 +9,8 @@ from position_sync_dagster.errors import LakeError
 from position_sync_dagster.lake.delta_log.commit_log import LOG
 from position_sync_dagster.lake.delta_log.log_reader import DiskLog
 from position_sync_dagster.lake.delta_log.torn_commits import Tear
-from position_sync_dagster.lake.storage.commit_errors import explain
-from position_sync_dagster.lake.storage.opening import Place
+from position_sync_dagster.lake.storage.commit_errors import to_lake_error
+from position_sync_dagster.lake.storage.opening import TableLocation
 from position_sync_dagster.lake.storage.partitions import LIVE_PREFIX
 from position_sync_dagster.lake.storage.schemas import POSITION_QUEUE
 from position_sync_dagster.lake.storage.table import Table
@@ -64,13 +64,13 @@ def diagnose(table: Table) -> Diagnosis:
     try:
         return _examined(table, told)
     except OSError as error:
-        return replace(told, problem=str(explain(error, table.path)))
+        return replace(told, problem=str(to_lake_error(error, table.path)))
 
 
 def _examined(table: Table, told: Diagnosis) -> Diagnosis:
     log = DiskLog(Path(table.path)) if (Path(table.path) / LOG).is_dir() else None
     if log is None or log.newest < 0:
-        odd = Place(table.path, table.spec, None).odd_folder()
+        odd = TableLocation(table.path, table.spec, None).odd_folder()
         return replace(told, problem=str(odd)) if odd else told
     tears = log.tears()
     if not tears:

@@ -1,17 +1,14 @@
 """Take a torn table back to its last whole version, and put back what can still be read."""
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 import polars as pl
-from filelock import FileLock, Timeout
 
 from position_sync_dagster.domain.request import QueueStatus
-from position_sync_dagster.errors import BrokenTableError, CommitContentionError
+from position_sync_dagster.errors import BrokenTableError
 from position_sync_dagster.lake.delta_log.commit_log import (
     ASIDE,
     LAST_CHECKPOINT,
@@ -23,16 +20,16 @@ from position_sync_dagster.lake.delta_log.durability import sync_now
 from position_sync_dagster.lake.delta_log.log_reader import NEVER, DiskLog
 from position_sync_dagster.lake.recovery.diagnosis import Diagnosis, diagnose, loose_rows
 from position_sync_dagster.lake.storage.codec import moment, updates_of
-from position_sync_dagster.lake.storage.commit_errors import explain
+from position_sync_dagster.lake.storage.commit_errors import to_lake_error
 from position_sync_dagster.lake.storage.ids import id_literals
 from position_sync_dagster.lake.storage.lifecycle_table import Change, LifecycleTable, Snapshot
-from position_sync_dagster.lake.storage.opening import WRITER_LOCK
 from position_sync_dagster.lake.storage.partitions import LIVE_COLUMNS
 from position_sync_dagster.lake.storage.schemas import POSITION_QUEUE, POSITION_UPDATES
 from position_sync_dagster.lake.storage.table import Table
+from position_sync_dagster.lake.storage.writer_lock import WRITER_LOCK, WriterLock
 from position_sync_dagster.lake.updates.ledger import SyncUpdates
 
-_TURN_S = 10.0
+LOCK_S = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +60,7 @@ def repair(table: Table, now: datetime) -> Repair | None:
         BrokenTableError: The log reaches back to no whole version.
         CommitContentionError: Another process writes all the time.
     """
-    with _turn(table):
+    with WriterLock(table.path).exclusive(LOCK_S):
         found = diagnose(table)
         if not found.tears:
             return None
@@ -142,23 +139,5 @@ def _move_aside(log: DiskLog, found: Diagnosis, now: datetime) -> tuple[str, ...
             os.replace(log.table / name, aside / name)
         sync_now([log.table, log.log, aside, aside / LOG])
     except OSError as error:
-        raise explain(error, str(log.table)) from error
+        raise to_lake_error(error, str(log.table)) from error
     return tuple(sorted(moved))
-
-
-@contextmanager
-def _turn(table: Table) -> Iterator[None]:
-    lock = FileLock(f"{table.path}/{WRITER_LOCK}")
-    try:
-        lock.acquire(timeout=_TURN_S)
-    except Timeout as error:
-        raise CommitContentionError(
-            f"Another process holds its turn at {table.path}; nothing was changed.",
-            remedy="End what writes to the lake, then repair it.",
-        ) from error
-    except OSError as error:
-        raise explain(error, table.path) from error
-    try:
-        yield
-    finally:
-        lock.release()

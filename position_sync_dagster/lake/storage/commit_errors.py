@@ -21,7 +21,7 @@ class RetryCommit(Exception):
     """Ask for a step to be run again on a fresh handle; a signal, not a failure."""
 
 
-class Fault(Enum):
+class ErrorKind(Enum):
     """The kinds that are treated differently."""
 
     CONFLICT = auto()  # another writer was first: plan again
@@ -61,41 +61,41 @@ _STALE = (
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
-def classify(error: Exception) -> Fault:
+def classify(error: Exception) -> ErrorKind:
     """Tell what a failure of storage means."""
     text = str(error)
     if any(mark in text for mark in _UNWRITABLE):
-        return Fault.UNWRITABLE
+        return ErrorKind.UNWRITABLE
     if any(mark in text for mark in _EXHAUSTED):
-        return Fault.EXHAUSTED
+        return ErrorKind.EXHAUSTED
     if isinstance(error, CommitFailedError) or any(mark in text for mark in _CONFLICT):
-        return Fault.CONFLICT
+        return ErrorKind.CONFLICT
     if any(mark in text for mark in _STALE):
-        return Fault.STALE
-    return Fault.OTHER
+        return ErrorKind.STALE
+    return ErrorKind.OTHER
 
 
-def explain(error: Exception, path: str) -> LakeError:
+def to_lake_error(error: Exception, path: str) -> LakeError:
     """Turn a failure that will not go away into the error that names thing and remedy."""
     match classify(error):
-        case Fault.UNWRITABLE:
+        case ErrorKind.UNWRITABLE:
             return LakeNotWritableError(
                 f"The table {path} cannot be written: {_line(error)}.",
                 remedy="Check the folder, its permissions and free space, or set "
                 "POSITION_SYNC_LAKE to another place.",
             )
-        case Fault.EXHAUSTED:
+        case ErrorKind.EXHAUSTED:
             return LakeError(
                 f"The table {path} cannot be used now: {_line(error)}.",
                 remedy="Raise the limit of this process (`ulimit -n` for files), or free memory; "
                 "the table itself is whole.",
             )
-        case Fault.CONFLICT:
+        case ErrorKind.CONFLICT:
             return CommitContentionError(
                 f"Other writers of {path} kept winning; nothing was changed.",
                 remedy="Try again; if it repeats, look for a process that writes in a tight loop.",
             )
-        case Fault.STALE | Fault.OTHER:
+        case ErrorKind.STALE | ErrorKind.OTHER:
             return BrokenTableError(
                 f"The table {path} cannot be read whole: {_line(error)}.",
                 remedy="Files of it were deleted or damaged: `position-sync doctor` says which; "

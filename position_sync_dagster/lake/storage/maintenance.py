@@ -9,9 +9,10 @@ from deltalake import DeltaTable
 
 from position_sync_dagster.errors import CommitContentionError, LakeError, LakeNotWritableError
 from position_sync_dagster.lake.storage.commit_errors import STORAGE_ERRORS
+from position_sync_dagster.lake.storage.frames import data_files, overwrite, scan
 from position_sync_dagster.lake.storage.ids import new_part
 from position_sync_dagster.lake.storage.partitions import LIVE, in_parts
-from position_sync_dagster.lake.storage.table import Table, data_files, overwrite, scan
+from position_sync_dagster.lake.storage.table import Table
 
 logger = logging.getLogger(__name__)
 
@@ -80,7 +81,7 @@ def maintain(table: Table, *, clean_now: bool = False) -> MaintenanceResult:
 
 def compact_if_needed(table: Table) -> None:
     """Merge the smallest files when enough commits came; called by writers after a commit."""
-    if not table.needs_compaction():
+    if not table.take_compaction_due():
         return
     try:
         compact(table, TIDY_BYTES)

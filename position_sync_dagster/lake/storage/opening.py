@@ -14,22 +14,20 @@ from position_sync_dagster.errors import BrokenTableError, ForeignTableError, Ne
 from position_sync_dagster.lake.delta_log.commit_log import ASIDE, LOG
 from position_sync_dagster.lake.storage.commit_errors import (
     STORAGE_ERRORS,
-    Fault,
+    ErrorKind,
     RetryCommit,
     classify,
-    explain,
+    to_lake_error,
 )
 from position_sync_dagster.lake.storage.schemas import NAME_PROPERTY, VERSION_PROPERTY, TableSpec
+from position_sync_dagster.lake.storage.writer_lock import WRITER_LOCK
 
 logger = logging.getLogger(__name__)
-
-WRITER_LOCK = ".turn.lock"
-"""The file by which writers of one table queue up; it may lie in a folder before its table."""
 
 _TRIES = 3
 
 
-def located(path: str | Path) -> str:
+def absolute_path(path: str | Path) -> str:
     """Give the absolute path of a local table, or the URI of a remote one."""
     text = str(path)
     if "://" in text and not text.startswith("file://"):
@@ -38,7 +36,7 @@ def located(path: str | Path) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class TableLocation:
     """Where a table lies and what it must be.
 
     Attributes:
@@ -80,17 +78,17 @@ class Place:
             except STORAGE_ERRORS as unreadable:
                 if not self.remote and os.path.isfile(self.path):
                     raise self._foreign("it is a file") from unreadable
-                raise explain(unreadable, self.path) from unreadable
+                raise to_lake_error(unreadable, self.path) from unreadable
             else:
                 self._check(handle)
                 return handle
             try:
                 return self._create()
             except STORAGE_ERRORS as lost:
-                if classify(lost) is Fault.UNWRITABLE:
-                    raise explain(lost, self.path) from lost
+                if classify(lost) is ErrorKind.UNWRITABLE:
+                    raise to_lake_error(lost, self.path) from lost
                 error = lost
-        raise explain(error, self.path) from error
+        raise to_lake_error(error, self.path) from error
 
     def _create(self) -> DeltaTable:
         return DeltaTable.create(
@@ -127,7 +125,7 @@ class Place:
                 if name != WRITER_LOCK and not name.startswith(ASIDE)
             )
         except OSError as error:
-            raise explain(error, self.path) from error
+            raise to_lake_error(error, self.path) from error
         if found in ([], [LOG]):
             return None
         if LOG in found:

@@ -11,9 +11,10 @@ from deltalake import DeltaTable, Transaction
 from position_sync_dagster.domain.update import PositionUpdate, Source, trading_mode_of
 from position_sync_dagster.lake.storage.codec import update_rows, updates_of
 from position_sync_dagster.lake.storage.fencing import owner_transaction, refuse_stale_owner
+from position_sync_dagster.lake.storage.frames import append, data_files
 from position_sync_dagster.lake.storage.ids import content_id
 from position_sync_dagster.lake.storage.maintenance import compact_if_needed
-from position_sync_dagster.lake.storage.table import Table, append, data_files
+from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.lake.storage.trading_mode import check_mode
 from position_sync_dagster.lake.updates.coercion import all_readable
 
