@@ -11,7 +11,7 @@ from deltalake.exceptions import TableNotFoundError
 from deltalake.schema import PrimitiveType
 
 from position_sync_dagster.errors import BrokenTableError, ForeignTableError, NewerTableError
-from position_sync_dagster.lake.delta_log.commit_log import ASIDE, LOG
+from position_sync_dagster.lake.delta_log.commit_log import LOG, SET_ASIDE
 from position_sync_dagster.lake.storage.commit_errors import (
     STORAGE_ERRORS,
     ErrorKind,
@@ -68,7 +68,7 @@ class TableLocation:
                 handle = DeltaTable(self.path, storage_options=self._options())
             except TableNotFoundError as missing:
                 # Another process may be creating it: what looks odd is looked at twice.
-                odd = self.odd_folder()
+                odd = self.unexpected_content()
                 if odd and attempt:
                     raise odd from missing
                 if odd:
@@ -114,7 +114,7 @@ class TableLocation:
     def _options(self) -> dict[str, str] | None:
         return dict(self.options) if self.options else None
 
-    def odd_folder(self) -> BrokenTableError | ForeignTableError | None:
+    def unexpected_content(self) -> BrokenTableError | ForeignTableError | None:
         """Tell what is odd about a folder without a log; None where a table may be made."""
         if self.remote or not os.path.exists(self.path):
             return None
@@ -122,7 +122,7 @@ class TableLocation:
             found = sorted(
                 name
                 for name in os.listdir(self.path)
-                if name != WRITER_LOCK and not name.startswith(ASIDE)
+                if name != WRITER_LOCK and not name.startswith(SET_ASIDE)
             )
         except OSError as error:
             raise to_lake_error(error, self.path) from error

@@ -44,7 +44,7 @@ class SyncedDisk:
 @pytest.fixture
 def synced(monkeypatch) -> SyncedDisk:
     made = SyncedDisk()
-    monkeypatch.setattr(durability, "_fsync", made.sync)
+    monkeypatch.setattr(durability, "sync_path", made.sync)
     return made
 
 

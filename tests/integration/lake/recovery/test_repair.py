@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from position_sync_dagster.cli.app import app
 from position_sync_dagster.domain.request import QueueRequest, QueueStatus
 from position_sync_dagster.errors import BrokenTableError
-from position_sync_dagster.lake.delta_log.commit_log import judge_entry
+from position_sync_dagster.lake.delta_log.commit_log import parse_entry
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.queue.table import PositionQueue
 from position_sync_dagster.lake.recovery.diagnosis import Diagnosis, diagnose
@@ -34,7 +34,7 @@ def newest_entry(table: Path) -> Path:
 
 
 def written_by(table: Path, version: int) -> list[Path]:
-    return [table / f.path for f in judge_entry(version, entry(table, version).read_bytes()).added]
+    return [table / f.path for f in parse_entry(version, entry(table, version).read_bytes()).added]
 
 
 def insert(queue: PositionQueue) -> None:
@@ -116,10 +116,10 @@ def test_an_entry_cut_at_any_byte_is_judged_torn(before, last_step):
     path, _ = before
     last_step(queue_at(path))
     whole = newest_entry(path).read_bytes()
-    assert judge_entry(3, whole).flaw is None
+    assert parse_entry(3, whole).flaw is None
     for length in range(len(whole)):
-        assert judge_entry(3, whole[:length]).flaw, length
-        assert judge_entry(3, whole[:length].ljust(len(whole), b"\0")).flaw, length
+        assert parse_entry(3, whole[:length]).flaw, length
+        assert parse_entry(3, whole[:length].ljust(len(whole), b"\0")).flaw, length
 
 
 def test_entries_of_every_kind_are_judged_whole_and_torn_when_cut(tmp_path, make_update, clock):
@@ -135,10 +135,10 @@ def test_entries_of_every_kind_are_judged_whole_and_torn_when_cut(tmp_path, make
     assert len(entries) > 100
     for file in entries:
         text = file.read_bytes()
-        assert judge_entry(0, text).flaw is None, text[:300]
+        assert parse_entry(0, text).flaw is None, text[:300]
         ends = [at for at, byte in enumerate(text) if byte == ord("\n")]
         for length in [*cuts(len(text), 5), *ends, *(at + 1 for at in ends)]:
-            assert judge_entry(0, text[:length]).flaw, (file, length)
+            assert parse_entry(0, text[:length]).flaw, (file, length)
 
 
 def test_a_torn_entry_is_refused_found_and_repaired_and_no_request_is_lost(
@@ -154,7 +154,7 @@ def test_a_torn_entry_is_refused_found_and_repaired_and_no_request_is_lost(
         assert_refused(copy)
         found = check_up(copy)
         assert (found.version, found.whole_version) == (3, 2)
-        assert [tear.version for tear in found.tears] == [3]
+        assert [one.version for one in found.torn_files] == [3]
         assert found.requests, "the data files are there, and tell which requests changed"
         done = repair(queue_at(copy).table, NOW)
         assert done.whole_version == 2
@@ -178,7 +178,7 @@ def test_a_torn_data_file_is_refused_found_and_repaired(before, last_step, tmp_p
             torn.write_bytes(torn.read_bytes()[:length])
         assert_refused(copy)
         found = check_up(copy)
-        assert [tear.file for tear in found.tears] == [str(file.relative_to(path))]
+        assert [one.file for one in found.torn_files] == [str(file.relative_to(path))]
         assert found.whole_version == 2
         repair(queue_at(copy).table, NOW)
         assert check_up(copy).healthy
@@ -208,7 +208,7 @@ def test_several_torn_commits_are_undone_together(before, first, count):
     written_by(path, 5)[0].unlink()
     found = check_up(path)
     assert (found.version, found.whole_version) == (5, 2)
-    assert {tear.version for tear in found.tears} >= {3, 5}
+    assert {one.version for one in found.torn_files} >= {3, 5}
     assert repair(queue_at(path).table, NOW).saved == count
     assert len(rows(queue_at(path))) == len(old) + count
 
@@ -267,7 +267,7 @@ def test_a_torn_checkpoint_costs_nothing(before, name, part):
     torn = checkpoint if name == "checkpoint" else path / "_delta_log" / "_last_checkpoint"
     torn.write_bytes(torn.read_bytes()[: int(torn.stat().st_size * part)])
     found = check_up(path)
-    assert [tear.file for tear in found.tears] == [f"_delta_log/{torn.name}"]
+    assert [one.file for one in found.torn_files] == [f"_delta_log/{torn.name}"]
     assert found.whole_version == found.version
     repair(queue_at(path).table, NOW)
     assert check_up(path).healthy
@@ -314,7 +314,7 @@ def test_what_the_log_no_longer_reaches_is_told_and_left_alone(tmp_path, make_up
     again = PositionUpdatesTable(tmp_path / "u", fsync=False)
     found = diagnose(again.table)
     assert (found.whole_version, found.repairable) == (None, False)
-    assert [(tear.flaw, tear.rows) for tear in found.tears] == [("is missing", 1)]
+    assert [(one.flaw, one.rows) for one in found.torn_files] == [("is missing", 1)]
     with pytest.raises(BrokenTableError, match="Restore"):
         repair(again.table, NOW)
     assert again.sync.count() == 25

@@ -362,7 +362,7 @@ def test_a_disk_that_cannot_sync_is_named_and_the_change_is_not_made_twice(tmp_p
     def refuse(path: Path) -> None:
         raise OSError(5, "Input/output error", str(path))
 
-    monkeypatch.setattr(durability, "_fsync", refuse)
+    monkeypatch.setattr(durability, "sync_path", refuse)
     with pytest.raises(LakeNotWritableError, match="did not confirm"):
         queue.sync.claim_batch(limit=1)
     monkeypatch.undo()
