@@ -1,4 +1,4 @@
-"""What a failure of Delta Lake means to the caller."""
+"""Failures of storage: their kinds, and the errors of this package that callers get."""
 
 import re
 from enum import Enum, auto
@@ -14,20 +14,20 @@ from position_sync_dagster.errors import (
 )
 
 STORAGE_ERRORS = (DeltaError, PolarsError, OSError)
-"""What delta-rs and Polars raise for a failure of storage."""
+"""The errors that delta-rs and Polars raise for a failure of storage."""
 
 
 class RetryCommit(Exception):
-    """Ask for a step to be run again on a fresh handle; a signal, not a failure."""
+    """The step must run again on a fresh handle; a signal, not a failure."""
 
 
 class ErrorKind(Enum):
-    """The kinds that are treated differently."""
+    """The kinds of failures that are treated differently."""
 
-    CONFLICT = auto()  # another writer was first: plan again
-    STALE = auto()  # a file of the snapshot is gone, or not whole yet: open again
+    CONFLICT = auto()  # another writer committed first: plan again
+    STALE = auto()  # a file of the snapshot is missing, or not whole yet: open again
     UNWRITABLE = auto()
-    EXHAUSTED = auto()  # the process or the machine has no more to give: the table is whole
+    EXHAUSTED = auto()  # no memory or open files left: the table is whole
     OTHER = auto()
 
 
@@ -53,7 +53,7 @@ _STALE = (
     "No such file or directory",
     "not found",
     "NotFound",
-    # A checkpoint that another process was writing; a damaged one stays so on every try.
+    # A checkpoint that another process is writing; a damaged one stays so on every try.
     "Requested range was invalid",
     "Corrupt footer",
     "EOF",
@@ -62,7 +62,7 @@ _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def classify(error: Exception) -> ErrorKind:
-    """Tell what a failure of storage means."""
+    """Return the kind of a failure of storage."""
     text = str(error)
     if any(mark in text for mark in _UNWRITABLE):
         return ErrorKind.UNWRITABLE
@@ -76,7 +76,7 @@ def classify(error: Exception) -> ErrorKind:
 
 
 def to_lake_error(error: Exception, path: str) -> LakeError:
-    """Turn a failure that will not go away into the error that names thing and remedy."""
+    """Return the error for a failure that stays; it names the table and a remedy."""
     match classify(error):
         case ErrorKind.UNWRITABLE:
             return LakeNotWritableError(
@@ -92,7 +92,7 @@ def to_lake_error(error: Exception, path: str) -> LakeError:
             )
         case ErrorKind.CONFLICT:
             return CommitContentionError(
-                f"Other writers of {path} kept winning; nothing was changed.",
+                f"Other writers of {path} committed first each time; nothing was changed.",
                 remedy="Try again; if it repeats, look for a process that writes in a tight loop.",
             )
         case ErrorKind.STALE | ErrorKind.OTHER:
@@ -104,5 +104,5 @@ def to_lake_error(error: Exception, path: str) -> LakeError:
 
 
 def _line(error: Exception) -> str:
-    told = _BACKTRACE.split(_COLOUR.sub("", str(error)), maxsplit=1)[0]
-    return " ".join(told.split())[:300].rstrip(".")
+    text = _BACKTRACE.split(_COLOUR.sub("", str(error)), maxsplit=1)[0]
+    return " ".join(text.split())[:300].rstrip(".")

@@ -1,4 +1,4 @@
-"""Open the table at a path: create it, check it, migrate it, or say what lies there instead."""
+"""Open the table at a path: create it, check it, migrate it, or refuse what lies there."""
 
 import logging
 import os
@@ -28,7 +28,7 @@ _TRIES = 3
 
 
 def absolute_path(path: str | Path) -> str:
-    """Give the absolute path of a local table, or the URI of a remote one."""
+    """Return the absolute path of a local table, or the URI of a remote one."""
     text = str(path)
     if "://" in text and not text.startswith("file://"):
         return text.rstrip("/")
@@ -37,7 +37,7 @@ def absolute_path(path: str | Path) -> str:
 
 @dataclass(frozen=True, slots=True)
 class TableLocation:
-    """Where a table lies and what it must be.
+    """The place of a table, and the schema that it must have.
 
     Attributes:
         path: An absolute path or a URI.
@@ -49,14 +49,14 @@ class TableLocation:
 
     @property
     def remote(self) -> bool:
-        """Tell whether the table lies in an object store."""
+        """Return whether the table lies in an object store."""
         return "://" in self.path
 
     def open(self, *, create: bool = True) -> DeltaTable:
-        """Open the newest version; create the table where nothing is.
+        """Open the newest version; create the table where there is none.
 
         Args:
-            create: Whether it may be created: not by a process that has had it open.
+            create: Whether the table may be created. A process that had it open before may not.
 
         Raises:
             ForeignTableError, NewerTableError, BrokenTableError, LakeNotWritableError.
@@ -67,11 +67,11 @@ class TableLocation:
             try:
                 handle = DeltaTable(self.path, storage_options=self._options())
             except TableNotFoundError as missing:
-                # Another process may be creating it: what looks odd is looked at twice.
-                odd = self.unexpected_content()
-                if odd and attempt:
-                    raise odd from missing
-                if odd:
+                # Another process may be creating it: unexpected content is looked at twice.
+                unexpected = self.unexpected_content()
+                if unexpected and attempt:
+                    raise unexpected from missing
+                if unexpected:
                     continue
                 if not create:
                     raise self._vanished() from missing
@@ -115,7 +115,7 @@ class TableLocation:
         return dict(self.options) if self.options else None
 
     def unexpected_content(self) -> BrokenTableError | ForeignTableError | None:
-        """Tell what is odd about a folder without a log; None where a table may be made."""
+        """Return the error for a folder without a log; None where a table may be created."""
         if self.remote or not os.path.exists(self.path):
             return None
         try:
@@ -149,9 +149,10 @@ class TableLocation:
             )
         found = {f.name: str(getattr(f.type, "type", f.type)) for f in handle.schema().fields}
         wanted = {column: kind.value for column, kind in self.spec.columns.items()}
-        odd = [column for column, kind in found.items() if wanted.get(column) != kind]
-        if odd or list(handle.metadata().partition_columns) != list(self.spec.partition_by):
-            raise self._foreign(f"its schema is another one ({', '.join(odd) or 'partitions'})")
+        different = [column for column, kind in found.items() if wanted.get(column) != kind]
+        if different or list(handle.metadata().partition_columns) != list(self.spec.partition_by):
+            detail = ", ".join(different) or "partitions"
+            raise self._foreign(f"its schema is another one ({detail})")
         missing = [column for column in wanted if column not in found]
         if int(text) < self.spec.version:
             self._migrate(handle, missing)
