@@ -42,7 +42,7 @@ def insert(queue: PositionQueue) -> None:
 
 
 def insert_many(queue: PositionQueue) -> None:
-    """Insert more than wait already, which is an append and no overwrite."""
+    """Insert more requests than the queue has, which is an append and not an overwrite."""
     queue.sync.insert_many(QueueRequest(c, "SPY") for c in range(100, 120))
 
 
@@ -86,11 +86,11 @@ def before(tmp_path: Path) -> tuple[Path, list[dict]]:
 
 
 def cuts(size: int, count: int = 12) -> list[int]:
-    """Spread lengths over a file, its two ends included."""
+    """Return lengths spread over a file, its two ends included."""
     return sorted({0, 1, 3, size - 1, size - 4, *(size * k // count for k in range(count))})
 
 
-def check_up(path: Path) -> Diagnosis:
+def examined(path: Path) -> Diagnosis:
     return diagnose(queue_at(path).table)
 
 
@@ -105,14 +105,14 @@ def copies(source: Path, target: Path, count: int) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize(("step", "mode"), [(insert, "Overwrite"), (insert_many, "Append")])
-def test_inserts_of_both_forms_are_among_the_steps(before, step, mode):
+def test_the_steps_include_inserts_of_both_forms(before, step, mode):
     path, _ = before
     step(queue_at(path))
     [made] = DeltaTable(path).history(1)
     assert made["operationParameters"]["mode"] == mode
 
 
-def test_an_entry_cut_at_any_byte_is_judged_torn(before, last_step):
+def test_an_entry_cut_at_any_byte_is_found_torn(before, last_step):
     path, _ = before
     last_step(queue_at(path))
     whole = newest_entry(path).read_bytes()
@@ -122,7 +122,7 @@ def test_an_entry_cut_at_any_byte_is_judged_torn(before, last_step):
         assert parse_entry(3, whole[:length].ljust(len(whole), b"\0")).flaw, length
 
 
-def test_entries_of_every_kind_are_judged_whole_and_torn_when_cut(tmp_path, make_update, clock):
+def test_entries_of_every_kind_are_found_whole_and_torn_when_cut(tmp_path, make_update, clock):
     lake = Lake(tmp_path, clock=clock, fsync=False)
     lake.initialize_sync()
     lake.updates.sync.fence("g:1", 3)
@@ -152,16 +152,16 @@ def test_a_torn_entry_is_refused_found_and_repaired_and_no_request_is_lost(
     for length, copy in zip(lengths, copies(path, tmp_path / "c", len(lengths)), strict=True):
         newest_entry(copy).write_bytes(whole[:length])
         assert_refused(copy)
-        found = check_up(copy)
+        found = examined(copy)
         assert (found.version, found.whole_version) == (3, 2)
         assert [one.version for one in found.torn_files] == [3]
-        assert found.requests, "the data files are there, and tell which requests changed"
+        assert found.requests, "the data files are there, and show which requests changed"
         done = repair(queue_at(copy).table, NOW)
         assert done.whole_version == 2
-        assert check_up(copy).healthy
-        healed = rows(queue_at(copy))
-        assert {r["request_id"] for r in healed} == {r["request_id"] for r in new}
-        assert [r for r in healed if r["request_id"] in {o["request_id"] for o in old}] == old
+        assert examined(copy).healthy
+        repaired = rows(queue_at(copy))
+        assert {r["request_id"] for r in repaired} == {r["request_id"] for r in new}
+        assert [r for r in repaired if r["request_id"] in {o["request_id"] for o in old}] == old
         finish(queue_at(copy), count=len(new))
 
 
@@ -169,19 +169,19 @@ def test_a_torn_data_file_is_refused_found_and_repaired(before, last_step, tmp_p
     path, old = before
     last_step(queue_at(path))
     files = written_by(path, 3)
-    spots = [(file, length) for file in files for length in (None, *cuts(file.stat().st_size, 4))]
-    for (file, length), copy in zip(spots, copies(path, tmp_path / "c", len(spots)), strict=True):
+    cases = [(file, length) for file in files for length in (None, *cuts(file.stat().st_size, 4))]
+    for (file, length), copy in zip(cases, copies(path, tmp_path / "c", len(cases)), strict=True):
         torn = copy / file.relative_to(path)
         if length is None:
             torn.unlink()
         else:
             torn.write_bytes(torn.read_bytes()[:length])
         assert_refused(copy)
-        found = check_up(copy)
+        found = examined(copy)
         assert [one.file for one in found.torn_files] == [str(file.relative_to(path))]
         assert found.whole_version == 2
         repair(queue_at(copy).table, NOW)
-        assert check_up(copy).healthy
+        assert examined(copy).healthy
         known = {r["request_id"] for r in old}
         assert [r for r in rows(queue_at(copy)) if r["request_id"] in known] == old
 
@@ -192,7 +192,7 @@ def test_a_data_file_of_the_right_size_full_of_zeros_is_found(before, last_step)
     for file in written_by(path, 3):
         text = file.read_bytes()
         file.write_bytes(text[: len(text) // 3].ljust(len(text), b"\0"))
-    found = check_up(path)
+    found = examined(path)
     assert found.whole_version == 2
     repair(queue_at(path).table, NOW)
     assert rows(queue_at(path)) == old
@@ -206,7 +206,7 @@ def test_several_torn_commits_are_undone_together(before, first, count):
         step(queue)
     entry(path, 3).write_bytes(b"")
     written_by(path, 5)[0].unlink()
-    found = check_up(path)
+    found = examined(path)
     assert (found.version, found.whole_version) == (5, 2)
     assert {one.version for one in found.torn_files} >= {3, 5}
     assert repair(queue_at(path).table, NOW).saved == count
@@ -222,24 +222,24 @@ def test_the_first_insert_into_an_empty_queue_is_put_back(tmp_path, size):
     torn = newest_entry(path)
     torn.write_bytes(torn.read_bytes()[: size if size is not None else -2])
     assert_refused(path)
-    found = check_up(path)
+    found = examined(path)
     assert (found.version, found.whole_version, set(found.requests)) == (1, 0, asked)
     assert repair(queue_at(path).table, NOW).saved == 5
     assert {row["request_id"] for row in rows(queue_at(path))} == asked
     finish(queue_at(path), count=5)
 
 
-def test_an_appended_insert_outlives_the_torn_file_of_the_one_before_it(before):
+def test_an_appended_insert_survives_the_torn_file_of_the_insert_before_it(before):
     path, old = before
     queue = queue_at(path)
     insert_many(queue)
     queue.sync.insert_many(QueueRequest(c, "SPY") for c in range(200, 260))
     written_by(path, 3)[0].unlink()
-    found = check_up(path)
+    found = examined(path)
     assert (found.version, found.whole_version, len(found.requests)) == (4, 2, 60)
     assert repair(queue_at(path).table, NOW).saved == 60
-    healed = rows(queue_at(path))
-    assert {r["conid"] for r in healed} == {r["conid"] for r in old} | set(range(200, 260))
+    repaired = rows(queue_at(path))
+    assert {r["conid"] for r in repaired} == {r["conid"] for r in old} | set(range(200, 260))
 
 
 def test_a_version_that_is_missing_between_others_is_found(before):
@@ -248,7 +248,7 @@ def test_a_version_that_is_missing_between_others_is_found(before):
     claim(queue)
     insert(queue)
     entry(path, 3).unlink()
-    assert check_up(path).whole_version == 2
+    assert examined(path).whole_version == 2
     repair(queue_at(path).table, NOW)
     assert len(rows(queue_at(path))) == len(old) + 5
 
@@ -266,26 +266,26 @@ def test_a_torn_checkpoint_costs_nothing(before, name, part):
     [*_, checkpoint] = sorted((path / "_delta_log").glob("*.checkpoint.parquet"))
     torn = checkpoint if name == "checkpoint" else path / "_delta_log" / "_last_checkpoint"
     torn.write_bytes(torn.read_bytes()[: int(torn.stat().st_size * part)])
-    found = check_up(path)
+    found = examined(path)
     assert [one.file for one in found.torn_files] == [f"_delta_log/{torn.name}"]
     assert found.whole_version == found.version
     repair(queue_at(path).table, NOW)
-    assert check_up(path).healthy
+    assert examined(path).healthy
     assert rows(queue_at(path)) == old
     assert DeltaTable(path).version() == found.version
 
 
 @pytest.mark.parametrize("length", [0, 1, 500, 900])
-def test_a_table_whose_creation_is_torn_is_made_anew(tmp_path, length):
+def test_a_table_whose_creation_is_torn_is_created_again(tmp_path, length):
     queue_at(tmp_path / "q").sync.initialize()
     first = entry(tmp_path / "q", 0)
     first.write_bytes(first.read_bytes()[:length])
     with pytest.raises(BrokenTableError, match="doctor"):
         queue_at(tmp_path / "q").sync.initialize()
-    assert check_up(tmp_path / "q").whole_version == -1
+    assert examined(tmp_path / "q").whole_version == -1
     repair(queue_at(tmp_path / "q").table, NOW)
     assert queue_at(tmp_path / "q").sync.counts()[PENDING] == 0
-    assert check_up(tmp_path / "q").healthy
+    assert examined(tmp_path / "q").healthy
 
 
 def test_values_of_a_torn_commit_are_written_once_again(tmp_path, make_update, clock):
@@ -302,7 +302,9 @@ def test_values_of_a_torn_commit_are_written_once_again(tmp_path, make_update, c
     assert again.table.rows().sort("update_id").equals(old)
 
 
-def test_what_the_log_no_longer_reaches_is_told_and_left_alone(tmp_path, make_update, clock):
+def test_a_torn_file_before_the_start_of_the_log_is_reported_and_left_alone(
+    tmp_path, make_update, clock
+):
     ledger = PositionUpdatesTable(tmp_path / "u", fsync=False)
     for _ in range(25):
         clock.advance(1)
@@ -323,13 +325,13 @@ def test_what_the_log_no_longer_reaches_is_told_and_left_alone(tmp_path, make_up
 def test_a_whole_table_is_left_as_it_is(before):
     path, old = before
     files = sorted(path.rglob("*"))
-    assert check_up(path).healthy
+    assert examined(path).healthy
     assert repair(queue_at(path).table, NOW) is None
     assert sorted(path.rglob("*")) in (files, sorted([*files, path / ".turn.lock"]))
     assert rows(queue_at(path)) == old
 
 
-def test_a_process_that_lived_through_a_repair_reads_the_table_anew(before):
+def test_a_process_that_runs_during_a_repair_reads_the_table_again(before):
     path, old = before
     queue = queue_at(path)
     claim(queue)
@@ -342,7 +344,7 @@ def test_a_process_that_lived_through_a_repair_reads_the_table_anew(before):
 
 
 def finish(queue: PositionQueue, count: int) -> None:
-    """Drain what is left; each request ends once."""
+    """Drain what is left, and check that each request ends once."""
     while batch := queue.sync.claim_batch():
         queue.sync.mark_success([r.request_id for r in batch])
     counts = queue.sync.counts()
@@ -361,7 +363,7 @@ def call_doctor(tmp_path, monkeypatch):
     return call
 
 
-def test_the_command_tells_what_is_torn_and_repairs_it_when_asked(tmp_path, call_doctor):
+def test_the_command_reports_what_is_torn_and_repairs_it_with_the_option(tmp_path, call_doctor):
     lake = Lake(tmp_path / "lake", fsync=False)
     assert call_doctor()[0] == 0
     assert not (tmp_path / "lake").exists()
@@ -373,8 +375,8 @@ def test_the_command_tells_what_is_torn_and_repairs_it_when_asked(tmp_path, call
     newest_entry(path).write_bytes(b"")
     code, text = call_doctor()
     assert code == 1
-    for told in ("position_queue", "version 2", newest_entry(path).name, "is empty", ids[0]):
-        assert told in text
+    for part in ("position_queue", "version 2", newest_entry(path).name, "is empty", ids[0]):
+        assert part in text
     assert "--repair" in text
     code, text = call_doctor("--json")
     [torn] = [t for t in json.loads(text)["tables"] if not t["healthy"]]
@@ -387,7 +389,7 @@ def test_the_command_tells_what_is_torn_and_repairs_it_when_asked(tmp_path, call
     assert PositionQueue(path).sync.counts()[PENDING] == 3
 
 
-def test_the_command_tells_of_what_is_no_table_and_of_misuse(tmp_path, call_doctor):
+def test_the_command_reports_a_folder_without_a_table_and_a_wrong_option(tmp_path, call_doctor):
     path = tmp_path / "lake" / "position_queue"
     path.mkdir(parents=True)
     assert call_doctor() == (0, call_doctor("--repair")[1])

@@ -1,4 +1,4 @@
-"""What a failure of storage means to the caller."""
+"""Failures of storage are told apart and explained to the caller."""
 
 import pytest
 from deltalake.exceptions import CommitFailedError, DeltaError
@@ -13,7 +13,7 @@ from position_sync_dagster.lake.storage.commit_errors import ErrorKind, classify
 
 
 @pytest.mark.parametrize(
-    ("error", "fault"),
+    ("error", "kind"),
     [
         (CommitFailedError("a concurrent transactions added new data"), ErrorKind.CONFLICT),
         (CommitFailedError("No space left on device (os error 28)"), ErrorKind.UNWRITABLE),
@@ -25,8 +25,8 @@ from position_sync_dagster.lake.storage.commit_errors import ErrorKind, classify
         (DeltaError("Kernel error: Json error"), ErrorKind.OTHER),
     ],
 )
-def test_failures_are_told_apart(error, fault):
-    assert classify(error) is fault
+def test_failures_are_told_apart(error, kind):
+    assert classify(error) is kind
 
 
 def test_each_failure_names_the_table_and_a_remedy_without_a_backtrace():
@@ -38,9 +38,9 @@ def test_each_failure_names_the_table_and_a_remedy_without_a_backtrace():
         (DeltaError("Read-only file system"), LakeNotWritableError),
         (CommitFailedError("added new data"), CommitContentionError),
     ):
-        said = to_lake_error(error, "/lake/t")
-        assert isinstance(said, kind)
-        assert "/lake/t" in said.what
-        assert "\x1b" not in said.what
-        assert said.remedy
-        assert "<unknown>" not in str(said)
+        message = to_lake_error(error, "/lake/t")
+        assert isinstance(message, kind)
+        assert "/lake/t" in message.what
+        assert "\x1b" not in message.what
+        assert message.remedy
+        assert "<unknown>" not in str(message)

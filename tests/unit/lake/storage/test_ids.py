@@ -1,4 +1,4 @@
-"""Ids sort by time, and only what is an id reaches a predicate."""
+"""Ids sort by time, and only ids reach a predicate."""
 
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
@@ -28,14 +28,14 @@ def test_later_ids_are_greater():
     assert new_ids(NOW, 1) < new_ids(later, 1)
 
 
-def test_an_id_tells_when_it_was_made():
+def test_the_time_of_an_id_can_be_read_from_it():
     made = created_at_of(new_ids(NOW, 1)[0])
     assert made is not None
     assert abs(made - NOW) < timedelta(milliseconds=1)
 
 
 @pytest.mark.parametrize("other", ["", "nope", "6ba7b810-9dad-41d1-80b4-00c04fd430c8"])
-def test_another_id_tells_nothing(other):
+def test_an_id_of_another_kind_has_no_time(other):
     assert created_at_of(other) is None
 
 
@@ -48,7 +48,7 @@ def test_the_same_content_at_the_same_moment_has_the_same_id():
 
 
 @pytest.mark.parametrize("text", ["", "a'b", "a b", "a,b", "é", "a\n", "x" * 129, "a)"])
-def test_what_is_no_id_never_reaches_a_predicate(text):
+def test_a_text_that_is_not_an_id_never_reaches_a_predicate(text):
     with pytest.raises(InvalidRequestError):
         id_literals(["ok", text])
 
