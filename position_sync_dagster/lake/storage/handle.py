@@ -1,4 +1,4 @@
-"""The open handle of one table: as new as the log, and of the same table as before."""
+"""The open handle of one table: kept as new as the log, and opened again when it must be."""
 
 import logging
 import os
@@ -29,8 +29,11 @@ class TableHandle:
     """Opens a table, and opens it again when the handle is old or the table is another one.
 
     Args:
-        on_replaced: Called when the table was deleted and made anew, or repaired, since the
+        on_replaced: Called when the table was deleted and created again, or repaired, since the
             handle was opened.
+
+    Attributes:
+        generation: Grows by one each time that the table was replaced under this process.
     """
 
     def __init__(self, location: TableLocation, on_replaced: Callable[[], None]) -> None:
@@ -41,7 +44,6 @@ class TableHandle:
         self._opened_version = -1
         self._last_entry: _Entry | None = None
         self.generation = 0
-        """Grows by one each time that the table was replaced under this process."""
 
     def ready(self) -> DeltaTable:
         """Return the handle, opened if there is none; it may be behind the log."""
@@ -51,7 +53,7 @@ class TableHandle:
                 self.generation += 1
                 logger.error(
                     "%s is another table than a moment ago: it was deleted, replaced or repaired "
-                    "under this process, which goes on with what is there now",
+                    "under this process, which continues with the table that is there now",
                     self._location.path,
                 )
                 self._on_replaced()

@@ -5,7 +5,6 @@ import re
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
-from uuid import UUID
 
 from position_sync_dagster.errors import InvalidRequestError
 
@@ -40,17 +39,6 @@ def content_id(at: datetime, *content: object) -> str:
     digest = int.from_bytes(blake2b(repr(content).encode(), digest_size=16).digest())
     ticks = (_milliseconds(at) << 12) | (digest >> 64 & 0xFFF)
     return _uuid(ticks, digest, 8)
-
-
-def created_at_of(request_id: str) -> datetime | None:
-    """Return the time at which `new_ids` made an id; None for any other id."""
-    try:
-        parsed = UUID(request_id)
-    except ValueError:
-        return None
-    if parsed.version != 7:
-        return None
-    return _EPOCH + timedelta(milliseconds=parsed.int >> 80)
 
 
 def id_literals(ids: Iterable[str]) -> str:

@@ -1,4 +1,4 @@
-"""Maintenance of a table: compaction, checkpoints and retention keep it fast for ever."""
+"""Maintenance of a table: compaction, checkpoints and retention keep it fast as it grows."""
 
 import logging
 from dataclasses import dataclass
@@ -87,7 +87,7 @@ def compact_if_needed(table: Table) -> None:
         compact(table, WRITER_SMALL_BYTES)
     except (*STORAGE_ERRORS, LakeError) as error:
         # The commit before it is whole; the next compaction merges more.
-        logger.info("no compaction of %s: %s", table.path, error)
+        logger.info("cannot compact %s now: %s", table.path, error)
 
 
 def compact(table: Table, small_bytes: int) -> int:
@@ -146,7 +146,7 @@ def _fragmented(files: pl.DataFrame, small_bytes: int) -> bool:
 
 def _clean(table: Table, handle: DeltaTable, *, clean_now: bool) -> int:
     # Only a full vacuum lists the folder. A lite one finds replaced files by their tombstones,
-    # which the checkpoints of writers drop: it would leave most of them for ever.
+    # which the checkpoints of writers drop: it would leave most of them.
     deleted = handle.vacuum(
         retention_hours=0 if clean_now else None,
         dry_run=False,

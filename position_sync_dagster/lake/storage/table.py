@@ -116,7 +116,7 @@ class Table:
 
         Returns:
             The generation and the version. The generation grows when the table was deleted and
-            made anew, or repaired: then the same version number may have another content.
+            created again, or repaired: then the same version number may have another content.
         """
         return (self._handle.generation, handle.version())
 
@@ -171,8 +171,8 @@ class Table:
         if time.monotonic() - started > SUSPECT_AFTER_S:
             self._handle.drop()
             raise StalledError(
-                f"This process stood still for minutes inside a commit to {self.path}.",
-                remedy="Read the table again before going on; the commit may not count.",
+                f"This process was stopped for minutes inside a commit to {self.path}.",
+                remedy="Read the table again before going on; the commit may be lost.",
             )
         self._handle.record(version)
         if version // COMPACT_EVERY != before // COMPACT_EVERY:
@@ -189,4 +189,9 @@ class Table:
                 handle.cleanup_metadata()
         except (*STORAGE_ERRORS, LakeNotWritableError) as error:
             # The commit itself is whole; the next checkpoint or `maintain` makes up for this.
-            logger.warning("no checkpoint of %s at version %d: %s", self.path, version, error)
+            logger.warning(
+                "cannot write a checkpoint of %s at version %d; its commits are safe: %s",
+                self.path,
+                version,
+                error,
+            )
