@@ -11,10 +11,11 @@ from position_sync_dagster.errors import (
     CommitContentionError,
     LakeNotWritableError,
     RequestStateError,
+    StalledError,
 )
 from position_sync_dagster.lake.delta_log import durability
 from position_sync_dagster.lake.queue.table import PositionQueue
-from position_sync_dagster.lake.storage import writer_lock
+from position_sync_dagster.lake.storage import table, writer_lock
 from position_sync_dagster.lake.storage.lifecycle_table import Change
 from tests.support.filled_queue import filled_queue
 
@@ -56,6 +57,18 @@ def test_a_writer_that_never_wins_gives_up_in_bounded_time_and_changes_nothing(
     with pytest.raises(CommitContentionError, match="nothing was changed"):
         queue.sync.store.change(decide_too_late, {})
     assert rival.sync.counts()[QueueStatus.PENDING] == next(conids) - 1
+
+
+def test_a_commit_of_a_process_that_was_stopped_for_minutes_is_not_acknowledged(
+    tmp_path, monkeypatch
+):
+    queue = filled_queue(tmp_path / "q", 3)
+    monkeypatch.setattr(table, "SUSPECT_AFTER_S", -1.0)  # as if minutes had passed
+    with pytest.raises(StalledError, match="stopped for minutes"):
+        queue.sync.claim_batch()
+    assert queue.sync.get_batch(None, status=QueueStatus.PROCESSING), "a read is never suspect"
+    monkeypatch.undo()
+    assert queue.sync.insert_many([QueueRequest(9, "SPY")])
 
 
 CHANGES: dict[str, Callable[[PositionQueue], object]] = {
