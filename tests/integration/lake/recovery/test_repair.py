@@ -1,6 +1,5 @@
 """Torn commits: real files cut at many places are found, and repaired without losing a request."""
 
-import json
 import shutil
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -8,58 +7,31 @@ from pathlib import Path
 
 import pytest
 from deltalake import DeltaTable
-from typer.testing import CliRunner
 
-from position_sync_dagster.cli.app import app
 from position_sync_dagster.domain.request import QueueRequest, QueueStatus
 from position_sync_dagster.errors import BrokenTableError
-from position_sync_dagster.lake.delta_log.commit_log import parse_entry
-from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.queue.table import PositionQueue
 from position_sync_dagster.lake.recovery.diagnosis import Diagnosis, diagnose
 from position_sync_dagster.lake.recovery.repair import repair
 from position_sync_dagster.lake.updates.table import PositionUpdatesTable
+from tests.support.torn_queues import (
+    STEPS,
+    claim,
+    cuts,
+    entry,
+    insert,
+    insert_many,
+    mark,
+    newest_entry,
+    queue_at,
+    rows,
+    small_queue,
+    written_by,
+)
 
 NOW = datetime.now(UTC)
 PENDING, PROCESSING = QueueStatus.PENDING, QueueStatus.PROCESSING
 SUCCESS, FAILED = QueueStatus.SUCCESS, QueueStatus.FAILED
-
-
-def entry(table: Path, version: int) -> Path:
-    return table / "_delta_log" / f"{version:020}.json"
-
-
-def newest_entry(table: Path) -> Path:
-    return max((table / "_delta_log").glob("0*.json"))
-
-
-def written_by(table: Path, version: int) -> list[Path]:
-    return [table / f.path for f in parse_entry(version, entry(table, version).read_bytes()).added]
-
-
-def insert(queue: PositionQueue) -> None:
-    queue.sync.insert_many(QueueRequest(c, "SPY") for c in range(100, 105))
-
-
-def insert_many(queue: PositionQueue) -> None:
-    """Insert more requests than the queue has, which is an append and not an overwrite."""
-    queue.sync.insert_many(QueueRequest(c, "SPY") for c in range(100, 120))
-
-
-def claim(queue: PositionQueue) -> None:
-    queue.sync.claim_batch(limit=2)
-
-
-def mark(queue: PositionQueue) -> None:
-    queue.sync.mark_success([r.request_id for r in queue.sync.get_batch(limit=2)])
-
-
-def fail(queue: PositionQueue) -> None:
-    for request in queue.sync.get_batch(limit=1):
-        queue.sync.mark_failed(request.request_id, "x", retryable=False)
-
-
-STEPS = [insert, insert_many, claim, mark, fail]
 
 
 @pytest.fixture(params=STEPS, ids=lambda step: step.__name__)
@@ -67,27 +39,10 @@ def last_step(request: pytest.FixtureRequest) -> Callable[[PositionQueue], None]
     return request.param
 
 
-def queue_at(path: Path) -> PositionQueue:
-    return PositionQueue(path, fsync=False)
-
-
-def rows(queue: PositionQueue) -> list[dict]:
-    return queue.table.rows().sort("request_id").to_dicts()
-
-
 @pytest.fixture
 def before(tmp_path: Path) -> tuple[Path, list[dict]]:
-    """A queue of eight requests, one of them done, and its rows."""
-    queue = queue_at(tmp_path / "q")
-    queue.sync.initialize()
-    ids = queue.sync.insert_many(QueueRequest(c, "SPY") for c in range(1, 9))
-    queue.sync.mark_success(ids[0])
-    return tmp_path / "q", rows(queue)
-
-
-def cuts(size: int, count: int = 12) -> list[int]:
-    """Return lengths spread over a file, its two ends included."""
-    return sorted({0, 1, 3, size - 1, size - 4, *(size * k // count for k in range(count))})
+    """The path of a small queue, and its rows."""
+    return tmp_path / "q", rows(small_queue(tmp_path / "q"))
 
 
 def examined(path: Path) -> Diagnosis:
@@ -102,43 +57,6 @@ def assert_refused(path: Path) -> None:
 def copies(source: Path, target: Path, count: int) -> Iterator[Path]:
     for number in range(count):
         yield Path(shutil.copytree(source, target / str(number)))
-
-
-@pytest.mark.parametrize(("step", "mode"), [(insert, "Overwrite"), (insert_many, "Append")])
-def test_the_steps_include_inserts_of_both_forms(before, step, mode):
-    path, _ = before
-    step(queue_at(path))
-    [made] = DeltaTable(path).history(1)
-    assert made["operationParameters"]["mode"] == mode
-
-
-def test_an_entry_cut_at_any_byte_is_found_torn(before, last_step):
-    path, _ = before
-    last_step(queue_at(path))
-    whole = newest_entry(path).read_bytes()
-    assert parse_entry(3, whole).flaw is None
-    for length in range(len(whole)):
-        assert parse_entry(3, whole[:length]).flaw, length
-        assert parse_entry(3, whole[:length].ljust(len(whole), b"\0")).flaw, length
-
-
-def test_entries_of_every_kind_are_found_whole_and_torn_when_cut(tmp_path, make_update, clock):
-    lake = Lake(tmp_path, clock=clock, fsync=False)
-    lake.initialize_sync()
-    lake.updates.sync.fence("g:1", 3)
-    for _ in range(33):
-        clock.advance(1)
-        lake.updates.sync.append([make_update(1), make_update(2)])
-        lake.queue.sync.mark_success(lake.queue.sync.insert_many([QueueRequest(1, "SPY")]))
-    lake.maintain()
-    entries = sorted(tmp_path.rglob("0*.json"))
-    assert len(entries) > 100
-    for file in entries:
-        text = file.read_bytes()
-        assert parse_entry(0, text).flaw is None, text[:300]
-        ends = [at for at, byte in enumerate(text) if byte == ord("\n")]
-        for length in [*cuts(len(text), 5), *ends, *(at + 1 for at in ends)]:
-            assert parse_entry(0, text[:length]).flaw, (file, length)
 
 
 def test_a_torn_entry_is_refused_found_and_repaired_and_no_request_is_lost(
@@ -350,53 +268,3 @@ def finish(queue: PositionQueue, count: int) -> None:
     counts = queue.sync.counts()
     assert counts[PENDING] == counts[PROCESSING] == 0
     assert counts[SUCCESS] + counts[FAILED] == count
-
-
-@pytest.fixture
-def call_doctor(tmp_path, monkeypatch):
-    monkeypatch.setenv("POSITION_SYNC_LAKE", str(tmp_path / "lake"))
-
-    def call(*arguments: str) -> tuple[int, str]:
-        result = CliRunner().invoke(app, ["doctor", *arguments])
-        return result.exit_code, result.output
-
-    return call
-
-
-def test_the_command_reports_what_is_torn_and_repairs_it_with_the_option(tmp_path, call_doctor):
-    lake = Lake(tmp_path / "lake", fsync=False)
-    assert call_doctor()[0] == 0
-    assert not (tmp_path / "lake").exists()
-    lake.initialize_sync()
-    ids = lake.queue.sync.insert_many(QueueRequest(c, "SPY") for c in range(1, 4))
-    claim(lake.queue)
-    assert call_doctor() == (0, call_doctor("--repair")[1])
-    path = Path(lake.queue.table.path)
-    newest_entry(path).write_bytes(b"")
-    code, text = call_doctor()
-    assert code == 1
-    for part in ("position_queue", "version 2", newest_entry(path).name, "is empty", ids[0]):
-        assert part in text
-    assert "--repair" in text
-    code, text = call_doctor("--json")
-    [torn] = [t for t in json.loads(text)["tables"] if not t["healthy"]]
-    assert (code, torn["table"], torn["whole_version"]) == (1, "position_queue", 1)
-    assert set(torn["requests"]) == set(ids[:2])
-    code, text = call_doctor("--repair")
-    assert code == 1
-    assert "taken back to version 1" in text
-    assert call_doctor()[0] == 0
-    assert PositionQueue(path).sync.counts()[PENDING] == 3
-
-
-def test_the_command_reports_a_folder_without_a_table_and_a_wrong_option(tmp_path, call_doctor):
-    path = tmp_path / "lake" / "position_queue"
-    path.mkdir(parents=True)
-    assert call_doctor() == (0, call_doctor("--repair")[1])
-    assert list(path.iterdir()) == []
-    (path / "thesis.txt").write_text("years of work")
-    code, text = call_doctor("--repair")
-    assert code == 1
-    assert "thesis.txt" in text
-    assert call_doctor("--reapir")[0] == 2
-    assert [p.name for p in path.iterdir()] == ["thesis.txt"]
