@@ -10,10 +10,11 @@ from deltalake import DeltaTable
 from benchmarks.bench import Bench
 from benchmarks.queue.contestant import BATCH
 from benchmarks.queue.lake_queue import ACCOUNT, FIRST_CONID, LakeQueue
+from position_sync_dagster.lake.storage.frames import append, data_files
 from position_sync_dagster.lake.storage.ids import new_ids, new_part
 from position_sync_dagster.lake.storage.maintenance import SMALL_BYTES, maintain
 from position_sync_dagster.lake.storage.schemas import POSITION_QUEUE
-from position_sync_dagster.lake.storage.table import Table, actions, append
+from position_sync_dagster.lake.storage.table import Table
 
 UPKEEP_EVERY = 720
 """Drains between two turns of maintenance: an hour of one drain every 5 s."""
@@ -131,5 +132,5 @@ def _rows_of_a_full_part(path: str, at: datetime) -> int:
     probe = LakeQueue(Path(path + "-probe"))
     frame = finished_rows(at, _PROBE_ROWS, new_part(at))
     probe.queue.table.transact(lambda handle: append(handle, frame, {}))
-    size = int(probe.queue.table.snapshot(actions).get_column("size_bytes").sum())
+    size = int(probe.queue.table.snapshot(data_files).get_column("size_bytes").sum())
     return int(1.2 * SMALL_BYTES / size * _PROBE_ROWS)

@@ -12,8 +12,8 @@ from benchmarks.bench import Bench
 from benchmarks.outcome import Line
 from benchmarks.queue.values import bulk_rows, now, updates
 from benchmarks.timing import Samples
+from position_sync_dagster.lake.storage.frames import append
 from position_sync_dagster.lake.storage.maintenance import maintain
-from position_sync_dagster.lake.storage.table import append
 from position_sync_dagster.lake.updates.table import PositionUpdatesTable
 
 DAYS = 20

@@ -67,7 +67,7 @@ def as_data(
                 "whole_version": one.whole_version,
                 "healthy": one.healthy,
                 "repairable": one.repairable,
-                "tears": one.tears,
+                "tears": one.torn_files,
                 "rows": one.rows,
                 "requests": one.requests,
                 "problem": failures.get(one.table, one.problem),
@@ -95,9 +95,9 @@ def as_lines(
             lines.append(f"{one.table:<22} {state}")
             continue
         lines.append(f"{one.table:<22} {problem or f'torn at version {one.version}'}")
-        for tear in one.tears:
-            rows = "" if tear.rows is None else f" ({tear.rows} rows)"
-            lines.append(f"  version {tear.version}: {tear.file} {tear.flaw}{rows}")
+        for torn in one.torn_files:
+            rows = "" if torn.rows is None else f" ({torn.rows} rows)"
+            lines.append(f"  version {torn.version}: {torn.file} {torn.flaw}{rows}")
         lines += [f"  {line}" for line in _affected(one)]
         done = repairs.get(one.table)
         if done is not None:
@@ -112,7 +112,7 @@ def as_lines(
 
 def _affected(one: "Diagnosis") -> list[str]:
     if not one.repairable:
-        if not one.tears:
+        if not one.torn_files:
             return []
         return ["no whole version is within reach of the log: restore the folder from a copy"]
     what = "its creation is" if one.whole_version == -1 else f"what came after {one.whole_version}"

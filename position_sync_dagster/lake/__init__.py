@@ -1,4 +1,8 @@
-"""Everything that knows Delta Lake: tables, the registry, the queue, the ledger, maintenance."""
+"""The tables of the lake: the queue, the ledger of values, the registry, sessions and the others.
+
+Import `Lake` for all tables at once, or a table from its own module; only this package imports
+`deltalake`, and it imports `domain`, `settings` and `errors` of this project.
+"""
 
 from typing import TYPE_CHECKING
 
@@ -9,7 +13,7 @@ __all__ = ["Lake"]
 
 
 def __getattr__(name: str) -> object:
-    # Late, so that a module of this package that needs no Delta Lake imports in no time.
+    # Late: a module of this package that needs no Delta Lake is imported fast.
     if name == "Lake":
         from position_sync_dagster.lake.lake import Lake
 

@@ -13,8 +13,14 @@ from position_sync_dagster.domain.reconciliation import BreakState, Discrepancy,
 from position_sync_dagster.errors import UnknownRequestError
 from position_sync_dagster.lake.storage.codec import frame_of
 from position_sync_dagster.lake.storage.ids import NewIds, new_ids
-from position_sync_dagster.lake.storage.lifecycle_table import Change, LifecycleTable, View
-from position_sync_dagster.lake.storage.schemas import LIVE, LIVE_PART, RECONCILIATION_BREAKS
+from position_sync_dagster.lake.storage.lifecycle_table import Change, LifecycleTable, Snapshot
+from position_sync_dagster.lake.storage.partitions import (
+    LIVE_PARTITION,
+    bucket_column,
+    in_bucket,
+    without_partition,
+)
+from position_sync_dagster.lake.storage.schemas import RECONCILIATION_BREAKS
 from position_sync_dagster.lake.storage.table import Table, TableOptions
 from position_sync_dagster.lake.storage.threads import offloaded
 
@@ -133,7 +139,7 @@ class SyncBreaks:
         """
         seen = {(d.type.value, d.account, d.conid): d for d in discrepancies}
 
-        def step(view: View) -> Change[BreakCounts]:
+        def step(view: Snapshot) -> Change[BreakCounts]:
             stored = breaks_of(view.live)
             known = [one for one in stored if one.gateway_id == gateway_id]
             kept, over = next_breaks(known, seen, at=at, snapshot_id=snapshot_id, run_id=run_id)
@@ -166,7 +172,11 @@ class SyncBreaks:
             if not (opened or over) and kept == known:
                 return Change(counts)
             others = [one for one in stored if one.gateway_id != gateway_id]
-            return Change(counts, _rows([*others, *kept, *opened]), _rows(over, bucket=CLOSED))
+            return Change(
+                counts,
+                _rows([*others, *kept, *opened]),
+                _rows(over).with_columns(bucket_column(CLOSED)),
+            )
 
         return self._stays.change(step, {"action": "reconcile", "run_id": run_id or ""})
 
@@ -177,7 +187,7 @@ class SyncBreaks:
             UnknownRequestError: No open break has the id.
         """
 
-        def step(view: View) -> Change[Break]:
+        def step(view: Snapshot) -> Change[Break]:
             stored = breaks_of(view.live)
             found = next((one for one in stored if one.break_id == break_id), None)
             if found is None:
@@ -199,13 +209,13 @@ class SyncBreaks:
 
     def open_breaks(self, gateway_id: str | None = None) -> list[Break]:
         """Give the breaks that are there now, oldest first."""
-        found = breaks_of(self._stays.view().live)
+        found = breaks_of(self._stays.snapshot().live)
         mine = [one for one in found if gateway_id in (None, one.gateway_id)]
         return sorted(mine, key=lambda one: (one.opened_at, one.break_id))
 
     def closed_breaks(self, limit: int = 50) -> list[Break]:
         """Give the breaks that are over, newest first."""
-        rows = self._stays.ended(f"bucket = '{CLOSED}'")
+        rows = self._stays.finished(in_bucket(CLOSED))
         return breaks_of(rows.sort("resolved_at", descending=True).head(limit))
 
 
@@ -243,19 +253,17 @@ class ReconciliationBreaks:
 
 def breaks_of(frame: pl.DataFrame) -> list[Break]:
     """Read breaks."""
-    plain = frame.drop("bucket", "part", strict=False)
     return [
         Break(**row | {"type": DiscrepancyType(row["type"]), "state": BreakState(row["state"])})
-        for row in plain.iter_rows(named=True)
+        for row in without_partition(frame).iter_rows(named=True)
     ]
 
 
-def _rows(breaks: Iterable[Break], bucket: str = LIVE) -> pl.DataFrame:
+def _rows(breaks: Iterable[Break]) -> pl.DataFrame:
     return frame_of(
         RECONCILIATION_BREAKS,
         (
-            {name: getattr(one, name) for name in Break.__dataclass_fields__}
-            | {"bucket": bucket, "part": LIVE_PART}
+            {name: getattr(one, name) for name in Break.__dataclass_fields__} | LIVE_PARTITION
             for one in breaks
         ),
     )

@@ -11,10 +11,11 @@ from position_sync_dagster.domain.broker_position import BrokerPosition
 from position_sync_dagster.domain.gateway_session import GatewaySession
 from position_sync_dagster.domain.update import trading_mode_of
 from position_sync_dagster.lake.storage.codec import broker_positions_of, broker_rows
-from position_sync_dagster.lake.storage.fencing import owner_of, refuse_stale_owner
+from position_sync_dagster.lake.storage.fencing import owner_transaction, refuse_stale_owner
+from position_sync_dagster.lake.storage.frames import overwrite, scan
 from position_sync_dagster.lake.storage.ids import text_literal
 from position_sync_dagster.lake.storage.schemas import BROKER_POSITIONS
-from position_sync_dagster.lake.storage.table import Table, TableOptions, overwrite, scan
+from position_sync_dagster.lake.storage.table import Table, TableOptions
 from position_sync_dagster.lake.storage.threads import offloaded
 from position_sync_dagster.lake.storage.trading_mode import check_mode
 
@@ -59,7 +60,7 @@ class SyncBrokerPositions:
         """Give what the broker last said, by account and conid."""
 
         def step(handle: DeltaTable) -> list[BrokerPosition]:
-            cached, stamp = self._cached, self.table.stamp(handle)
+            cached, stamp = self._cached, self.table.cache_key(handle)
             if cached is None or cached[:2] != (stamp, gateway_id):
                 rows = scan(handle, BROKER_POSITIONS, _of(gateway_id))
                 found = broker_positions_of(rows.sort("account", "conid"))
@@ -86,7 +87,7 @@ class SyncBrokerPositions:
     ) -> int:
         given = broker_rows(positions, session).with_columns(gateway_id=pl.lit(gateway_id))
         given = given.unique(["account", "conid"], keep="last", maintain_order=True)
-        fence = owner_of(gateway_id)
+        fence = owner_transaction(gateway_id)
 
         def step(handle: DeltaTable) -> int:
             check_mode(handle, (trading_mode_of(p.account) for p in positions), self.table.path)

@@ -8,8 +8,9 @@ from pathlib import Path
 import polars as pl
 from deltalake import DeltaTable
 
+from position_sync_dagster.lake.storage.frames import overwrite, scan
 from position_sync_dagster.lake.storage.schemas import POSITION_UPDATES, Kind, TableSpec
-from position_sync_dagster.lake.storage.table import Table, overwrite, scan
+from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.lake.updates.table import SyncUpdates
 
 _VALUES = {name: kind for name, kind in POSITION_UPDATES.columns.items() if name != "date"}

@@ -24,7 +24,12 @@ class Lake:
     """The tables of one folder or `s3://` URI, each opened at its first use.
 
     Args:
-        fsync: Whether what a call acknowledged is on the disk, not only in the system's memory.
+        path: A folder, absolute or relative to the working directory, or an `s3://` URI.
+        clock: Returns the current time, for leases and ages.
+        retry: Attempts and back-off of requests that fail.
+        contention_s: How long a change is tried again while other writers win, in seconds.
+        fsync: Whether a change that was acknowledged is on the disk, not only in the system's
+            memory.
 
     >>> lake = Lake("data/lake")          # doctest: +SKIP
     >>> await lake.initialize()           # doctest: +SKIP
@@ -46,7 +51,7 @@ class Lake:
 
     @classmethod
     def of(cls, settings: Settings, *, clock: Clock = utc_now) -> "Lake":
-        """Give the lake that the settings name, with their retries and their fsync."""
+        """Return the lake that the settings name, with their retries and their fsync."""
         retry = RetryPolicy(
             max_attempts=settings.max_attempts,
             base_delay_s=settings.retry_delay_s,
@@ -56,7 +61,7 @@ class Lake:
 
     @property
     def exists(self) -> bool:
-        """Tell whether any of the tables is there; of a remote lake it is assumed."""
+        """Return whether any of the tables exists; always True for a remote lake."""
         return "://" in self.path or any(
             Path(table.path, "_delta_log").is_dir() for table in self.tables
         )
@@ -65,66 +70,48 @@ class Lake:
     def registry(self) -> StrategyRegistry:
         """The table active_strategies."""
         return StrategyRegistry(
-            self.table_path("active_strategies"),
-            clock=self._clock,
-            **self._options,
+            self.table_path("active_strategies"), clock=self._clock, **self._options
         )
 
     @cached_property
     def queue(self) -> PositionQueue:
         """The table position_queue."""
         return PositionQueue(
-            self.table_path("position_queue"),
-            retry=self._retry,
-            clock=self._clock,
-            **self._options,
+            self.table_path("position_queue"), retry=self._retry, clock=self._clock, **self._options
         )
 
     @cached_property
     def updates(self) -> PositionUpdatesTable:
         """The table position_updates."""
-        return PositionUpdatesTable(
-            self.table_path("position_updates"),
-            **self._options,
-        )
+        return PositionUpdatesTable(self.table_path("position_updates"), **self._options)
 
     @cached_property
     def broker_positions(self) -> BrokerPositionsTable:
         """The table broker_positions."""
-        return BrokerPositionsTable(
-            self.table_path("broker_positions"),
-            **self._options,
-        )
+        return BrokerPositionsTable(self.table_path("broker_positions"), **self._options)
 
     @cached_property
     def contracts(self) -> ContractsTable:
         """The table contracts."""
-        return ContractsTable(
-            self.table_path("contracts"),
-            **self._options,
-        )
+        return ContractsTable(self.table_path("contracts"), **self._options)
 
     @cached_property
     def sessions(self) -> GatewaySessions:
         """The table gateway_sessions."""
         return GatewaySessions(
-            self.table_path("gateway_sessions"),
-            clock=self._clock,
-            **self._options,
+            self.table_path("gateway_sessions"), clock=self._clock, **self._options
         )
 
     @cached_property
     def breaks(self) -> ReconciliationBreaks:
         """The table reconciliation_breaks."""
         return ReconciliationBreaks(
-            self.table_path("reconciliation_breaks"),
-            clock=self._clock,
-            **self._options,
+            self.table_path("reconciliation_breaks"), clock=self._clock, **self._options
         )
 
     @property
     def tables(self) -> tuple[Table, ...]:
-        """Give every table."""
+        """Return every table."""
         return (
             self.registry.table,
             self.queue.table,
@@ -136,11 +123,11 @@ class Lake:
         )
 
     def table_path(self, name: str) -> str:
-        """Give the path of a table."""
+        """Return the path of a table."""
         return f"{self.path}/{name}"
 
     async def initialize(self) -> None:
-        """Create all tables, or check and migrate those that are there.
+        """Create all tables, or check and migrate those that exist.
 
         May be called any number of times, by processes that race each other.
         """
@@ -148,7 +135,7 @@ class Lake:
         await self.registry.refresh()
 
     def initialize_sync(self) -> None:
-        """Do as `initialize`, and block."""
+        """Initialize as `initialize` does, and block."""
         for table in self.tables:
             table.initialize()
         self.registry.sync.refresh()

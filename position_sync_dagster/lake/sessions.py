@@ -15,7 +15,8 @@ from position_sync_dagster.domain.update import TradingMode
 from position_sync_dagster.errors import InvalidRequestError, LeaseLostError, LoginOwnedError
 from position_sync_dagster.lake.storage.codec import session_rows, sessions_of
 from position_sync_dagster.lake.storage.ids import NewIds, new_ids
-from position_sync_dagster.lake.storage.lifecycle_table import Change, LifecycleTable, View
+from position_sync_dagster.lake.storage.lifecycle_table import Change, LifecycleTable, Snapshot
+from position_sync_dagster.lake.storage.partitions import bucket_column, in_bucket
 from position_sync_dagster.lake.storage.schemas import GATEWAY_SESSIONS
 from position_sync_dagster.lake.storage.table import Table, TableOptions
 from position_sync_dagster.lake.storage.threads import offloaded
@@ -65,7 +66,7 @@ class SyncSessions:
         if trading_mode is not None:
             self.claim_mode(trading_mode)
 
-        def step(view: View) -> Change[GatewaySession]:
+        def step(view: Snapshot) -> Change[GatewaySession]:
             now = self._clock()
             before = sessions_of(view.live)
             last = _of(before, gateway_id)
@@ -87,7 +88,7 @@ class SyncSessions:
             )
             others = [s for s in before if s.gateway_id != gateway_id]
             past = [_as_lost(last, now) if last.state in ALIVE else last] if last else []
-            moved = session_rows(past).with_columns(bucket=pl.lit(PAST))
+            moved = session_rows(past).with_columns(bucket_column(PAST))
             return Change(session, session_rows([*others, session]), moved)
 
         return self._stays.change(step, {"action": "acquire", "run_id": run_id or ""})
@@ -164,7 +165,7 @@ class SyncSessions:
         Changes nothing when the session lives, was followed, or says so already.
         """
 
-        def step(view: View) -> Change[None]:
+        def step(view: Snapshot) -> Change[None]:
             before = sessions_of(view.live)
             stored = _of(before, session.gateway_id)
             if (
@@ -181,7 +182,7 @@ class SyncSessions:
 
     def current(self, gateway_id: str) -> GatewaySession | None:
         """Give the newest session of a login, alive or not; None when there never was one."""
-        return _of(sessions_of(self._stays.view().live), gateway_id)
+        return _of(sessions_of(self._stays.snapshot().live), gateway_id)
 
     def alive(self, gateway_id: str, now: datetime | None = None) -> GatewaySession | None:
         """Give the session that owns a login at `now`; None while nobody does."""
@@ -190,7 +191,7 @@ class SyncSessions:
 
     def history(self, limit: int = 50) -> list[GatewaySession]:
         """Give the newest sessions of all logins, newest first."""
-        rows = pl.concat([self._stays.view().live, self._stays.ended(f"bucket = '{PAST}'")])
+        rows = pl.concat([self._stays.snapshot().live, self._stays.finished(in_bucket(PAST))])
         newest = rows.sort("started_at", "fencing_token", descending=True)
         return sessions_of(
             newest.unique("session_id", keep="first", maintain_order=True).head(limit)
@@ -202,7 +203,7 @@ class SyncSessions:
         change: Callable[[GatewaySession, datetime], GatewaySession],
         action: str,
     ) -> GatewaySession:
-        def step(view: View) -> Change[GatewaySession]:
+        def step(view: Snapshot) -> Change[GatewaySession]:
             before = sessions_of(view.live)
             stored = _of(before, session.gateway_id)
             if stored is None or stored.session_id != session.session_id:

@@ -1,4 +1,4 @@
-"""The whole of the chaos: `python -m tests.chaos --kills 120 --seed 7`."""
+"""The full chaos campaign: `python -m tests.chaos --kills 120 --seed 7`."""
 
 import argparse
 import tempfile

@@ -1,4 +1,4 @@
-"""Kill processes at random while all of them work; then drain, and count."""
+"""Kill processes at random while all of them work; then drain the queue, and count."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -15,31 +15,31 @@ from position_sync_dagster.domain.request import QueueStatus
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.recovery.diagnosis import diagnose
 from position_sync_dagster.sync.drain.worker import QueueWorker
-from tests.chaos.victims import AlwaysCurrent
-from tests.support.forked_workers import Child, nursery
+from tests.chaos.workers import AlwaysCurrent
+from tests.support.forked_workers import ForkedWorker, worker_forker
 
-VICTIMS = "tests.chaos.victims"
-CREW = ("insert", "insert", "drain", "drain", "claim", "keep_house")
+MODULE = "tests.chaos.workers"
+WORKERS = ("insert", "insert", "drain", "drain", "claim", "maintain")
 RETENTION = {
     "delta.logRetentionDuration": "interval 2 seconds",
     "delta.deletedFileRetentionDuration": "interval 5 seconds",
 }
 """Short, so that log and files are deleted while others use them; far longer than a commit."""
 
-WHOLE = 100
-"""Kills from which a campaign must have merged and deleted files beside them: fewer may be over
-before the house was kept once."""
+FULL_CAMPAIGN = 100
+"""Kills from which a campaign must have merged and deleted files: a shorter one may end before the
+first maintenance."""
 
 BACKLOG = 2000
-"""Waiting requests from which the inserters rest for a while."""
+"""Waiting requests from which a killed inserter is replaced by a drain."""
 
 
 @dataclass
-class Tally:
-    """What a campaign did.
+class CampaignResult:
+    """The counts of a campaign.
 
     Attributes:
-        kills: By what the killed process did.
+        kills: By the work of the killed process.
     """
 
     seed: int
@@ -60,69 +60,71 @@ class Tally:
         )
 
 
-def run(path: Path, *, kills: int, seed: int, tell: Callable[[str], None] = print) -> Tally:
-    """Do a campaign in a folder of its own.
+def run(
+    path: Path, *, kills: int, seed: int, report: Callable[[str], None] = print
+) -> CampaignResult:
+    """Run a campaign in a folder of its own.
 
-    The seed decides who is killed, after how long, and what each process does; when they reach
-    which point is the machine's.
+    The seed decides which process is killed, after how long, and what each process does. How far
+    each of them is by then depends on the machine.
     """
-    random, tally, began = Random(seed), Tally(seed), monotonic()
-    tell(f"chaos with seed {seed}: replay with --seed {seed}")
+    random, result, began = Random(seed), CampaignResult(seed), monotonic()
+    report(f"chaos with seed {seed}: replay with --seed {seed}")
     lake = Lake(path)
     lake.initialize_sync()
     for table in (lake.queue.table, lake.updates.table):
         DeltaTable(table.path).alter.set_table_properties(RETENTION)
-    with crew(path, random) as running:
+    with worker_processes(path, random) as running:
         for left in range(kills, 0, -1):
             sleep(random.uniform(0.02, 0.25))  # the moment of the kill, not a wait
-            work, victim = running.pop(choose([work for work, _ in running], random, tally, left))
-            said = victim.kill()
-            assert not said, said
-            tally.kills[work] = tally.kills.get(work, 0) + 1
-            check_readable(lake, tally)
+            work, worker = running.pop(choose([work for work, _ in running], random, result, left))
+            output = worker.kill()
+            assert not output, output
+            result.kills[work] = result.kills.get(work, 0) + 1
+            check_readable(lake, result)
             if work == "insert" and lake.queue.sync.overview().claimable > BACKLOG:
                 work = "drain"
             running.append((work, start(work, path, random)))
     finish(path)
-    check_end(lake, path, tally)
-    check_breadth(tally)
-    tally.seconds = monotonic() - began
-    return tally
+    check_end(lake, path, result)
+    check_breadth(result)
+    result.seconds = monotonic() - began
+    return result
 
 
 @contextmanager
-def crew(path: Path, random: Random) -> Iterator[list[tuple[str, Child]]]:
-    """Start one process of each of the crew, and leave none behind."""
-    running: list[tuple[str, Child]] = []
+def worker_processes(path: Path, random: Random) -> Iterator[list[tuple[str, ForkedWorker]]]:
+    """Start one process for each of `WORKERS`, and end all of them at the end."""
+    running: list[tuple[str, ForkedWorker]] = []
     try:
-        running += [(work, start(work, path, random)) for work in CREW]
+        running += [(work, start(work, path, random)) for work in WORKERS]
         yield running
     finally:
-        for _, child in running:
-            child.kill()
+        for _, worker in running:
+            worker.kill()
 
 
-def start(work: str, path: Path, random: Random) -> Child:
-    """Start a process; it works at once."""
-    child = nursery(VICTIMS).start(work, str(path), random.randrange(10**9))
-    child.go()
-    return child
+def start(work: str, path: Path, random: Random) -> ForkedWorker:
+    """Start a process that works at once."""
+    worker = worker_forker(MODULE).start(work, str(path), random.randrange(10**9))
+    worker.begin()
+    return worker
 
 
-def choose(running: list[str], random: Random, tally: Tally, left: int) -> int:
-    """Choose who is killed: anybody, as long as enough kills are left for each kind."""
-    spared = set(CREW) - tally.kills.keys()
-    wanted = [at for at, work in enumerate(running) if work in spared]
-    return random.choice(wanted if wanted and left <= len(spared) else range(len(running)))
+def choose(running: list[str], random: Random, result: CampaignResult, left: int) -> int:
+    """Choose the process to kill: any, as long as enough kills are left for each kind."""
+    never_killed = set(WORKERS) - result.kills.keys()
+    wanted = [at for at, work in enumerate(running) if work in never_killed]
+    return random.choice(wanted if wanted and left <= len(never_killed) else range(len(running)))
 
 
-def check_readable(lake: Lake, tally: Tally) -> None:
-    """Read both tables; nothing that ended may be gone."""
+def check_readable(lake: Lake, result: CampaignResult) -> None:
+    """Read both tables and check that no request and no value is gone."""
     counts = lake.queue.sync.counts()
     total, values = sum(counts.values()), lake.updates.sync.count()
-    assert total >= tally.requests, f"{tally.requests - total} requests are gone"
-    assert values >= tally.values, f"{tally.values - values} values are gone"
-    tally.requests, tally.values = total, values
+    assert total >= result.requests, f"{result.requests - total} requests are gone"
+    assert values >= result.values, f"{result.values - values} values are gone"
+    result.requests, result.values = total, values
     lake.queue.sync.get_batch(limit=5)
     lake.updates.sync.latest()
 
@@ -142,8 +144,8 @@ def finish(path: Path) -> None:
     asyncio.run(drain())
 
 
-def check_end(lake: Lake, path: Path, tally: Tally) -> None:
-    """Every request ended once, with one row; what was acknowledged is there; all is whole."""
+def check_end(lake: Lake, path: Path, result: CampaignResult) -> None:
+    """Check that every request ended once, with one row, and that every table is whole."""
     counts = lake.queue.sync.counts()
     assert counts[QueueStatus.PENDING] == counts[QueueStatus.PROCESSING] == 0, counts
     assert counts[QueueStatus.FAILED] == 0, counts
@@ -153,29 +155,29 @@ def check_end(lake: Lake, path: Path, tally: Tally) -> None:
     assert not written.get_column("update_id").is_duplicated().any(), "a value was written twice"
     assert not written.get_column("request_id").is_duplicated().any()
     assert set(written.get_column("request_id")) == set(requests)
-    acknowledged = set(notes(path, "insert"))
+    acknowledged = set(records(path, "insert"))
     assert acknowledged <= set(requests), "an acknowledged request is gone"
     for table in lake.tables:
         found = diagnose(table)
         assert found.healthy, found
-    tally.requests, tally.values = len(requests), written.height
-    tally.acknowledged = len(acknowledged)
-    done = [int(number) for number in notes(path, "keep_house")]
-    tally.merged, tally.deleted = sum(done[::2]), sum(done[1::2])
+    result.requests, result.values = len(requests), written.height
+    result.acknowledged = len(acknowledged)
+    done = [int(number) for number in records(path, "maintain")]
+    result.merged, result.deleted = sum(done[::2]), sum(done[1::2])
 
 
-def check_breadth(tally: Tally) -> None:
-    """Tell a campaign that tried less than it should from one that found nothing."""
-    kills = sum(tally.kills.values())
-    assert len(tally.kills) == min(kills, len(set(CREW))), f"never killed in {tally}"
-    assert tally.acknowledged, f"no insert was acknowledged in {tally}"
-    assert kills < WHOLE or tally.merged, f"nothing was merged in {tally}"
-    assert kills < WHOLE or tally.deleted, f"nothing was deleted in {tally}"
+def check_breadth(result: CampaignResult) -> None:
+    """Check that the campaign tried everything that it should."""
+    kills = sum(result.kills.values())
+    assert len(result.kills) == min(kills, len(set(WORKERS))), f"never killed in {result}"
+    assert result.acknowledged, f"no insert was acknowledged in {result}"
+    assert kills < FULL_CAMPAIGN or result.merged, f"nothing was merged in {result}"
+    assert kills < FULL_CAMPAIGN or result.deleted, f"nothing was deleted in {result}"
 
 
-def notes(path: Path, work: str) -> list[str]:
-    """Give the words that processes of a work noted; their last line may be cut."""
+def records(path: Path, work: str) -> list[str]:
+    """Return the words that processes of a work recorded; their last line may be cut."""
     words: list[str] = []
-    for note in path.parent.glob(f"{path.name}.{work}-*"):
-        words += note.read_text().rpartition("\n")[0].split()
+    for file in path.parent.glob(f"{path.name}.{work}-*"):
+        words += file.read_text().rpartition("\n")[0].split()
     return words

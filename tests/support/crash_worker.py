@@ -1,6 +1,6 @@
-"""Processes that kill themselves at a named point of their work; a nursery forks them off.
+"""Processes that kill themselves at a named point of their work; see `forked_workers`.
 
-The points are reached by wrapping what the product calls; the product knows nothing of them.
+Each point wraps a function that the product calls; the product knows nothing of the points.
 """
 
 import asyncio
@@ -47,7 +47,7 @@ POINTS = {
 }
 BATCH = 5
 MANY = 20
-"""Requests of an insert that is larger than what waits, and so is an append."""
+"""Requests of an insert that is larger than the queue, and so is an append."""
 
 Call = Callable[..., Any]
 
@@ -83,7 +83,7 @@ def after(owner: Any, name: str, point: str, when: Call = lambda *_: True) -> No
 
 
 def uncommitted(owner: Any, name: str, point: str, when: Call = lambda *_: True) -> None:
-    """Die in a commit between its data files and its log entry: nobody has seen the entry."""
+    """Die in a commit between its data files and its log entry: nobody read the entry."""
     real = getattr(owner, name)
 
     def call(handle: DeltaTable, *args: Any, **kwargs: Any) -> Any:
@@ -96,17 +96,17 @@ def uncommitted(owner: Any, name: str, point: str, when: Call = lambda *_: True)
     setattr(owner, name, call)
 
 
-def acts(action: str) -> Call:
-    """Tell whether a commit's note says this action."""
+def is_commit_of(action: str) -> Call:
+    """Return a condition: whether the commit's metadata names this action."""
     return lambda *args: any(
         isinstance(arg, Mapping) and arg.get("action") == action for arg in args
     )
 
 
 ARM: dict[str, Callable[[str], None]] = {
-    "before the claim": lambda p: before(lifecycle_table, "overwrite", p, acts("claim")),
+    "before the claim": lambda p: before(lifecycle_table, "overwrite", p, is_commit_of("claim")),
     "the claim's file is written": lambda p: uncommitted(
-        lifecycle_table, "overwrite", p, acts("claim")
+        lifecycle_table, "overwrite", p, is_commit_of("claim")
     ),
     "after the claim": lambda p: after(SyncQueue, "claim_batch", p),
     "after the value": lambda p: before(SyncUpdates, "append", p),
@@ -115,7 +115,7 @@ ARM: dict[str, Callable[[str], None]] = {
     ),
     "after the ledger": lambda p: after(SyncUpdates, "append", p),
     "the mark's files are written": lambda p: uncommitted(
-        lifecycle_table, "overwrite", p, acts("success")
+        lifecycle_table, "overwrite", p, is_commit_of("success")
     ),
     "after the mark": lambda p: after(SyncQueue, "mark_success", p),
     "before the merge": lambda p: before(maintenance, "overwrite", p),
@@ -126,10 +126,10 @@ ARM: dict[str, Callable[[str], None]] = {
     "after the cleanup": lambda p: after(DeltaTable, "cleanup_metadata", p),
     "after the vacuum": lambda p: after(DeltaTable, "vacuum", p),
     "the insert's file is written": lambda p: uncommitted(
-        lifecycle_table, "overwrite", p, acts("insert")
+        lifecycle_table, "overwrite", p, is_commit_of("insert")
     ),
     "the large insert's file is written": lambda p: uncommitted(
-        lifecycle_table, "append", p, acts("insert")
+        lifecycle_table, "append", p, is_commit_of("insert")
     ),
     "after the insert": lambda p: after(SyncQueue, "insert_many", p),
 }
@@ -148,22 +148,22 @@ class Holdings(dict[tuple[str, int], BrokerPosition]):
             market_value=100.0,
             received_at=now,
             position_time=now,
-            snapshot_id="walk",
+            snapshot_id="test",
         )
 
 
 class Values:
-    """A source of values that is never blind."""
+    """A source of values that is always available."""
 
     async def view(self) -> BrokerView:
         return BrokerView(holdings=Holdings(), complete=True)
 
     async def close(self) -> None:
-        """Nothing to give up."""
+        """Do nothing: there is nothing to close."""
 
 
 def large_insert() -> list[QueueRequest]:
-    """Give requests that nobody asked for yet."""
+    """Return requests for positions that the queue does not have."""
     return [QueueRequest(99 + number, "SPY", account="DUSIM1") for number in range(MANY)]
 
 

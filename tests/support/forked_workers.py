@@ -1,9 +1,9 @@
-"""A process with the lake loaded that forks off workers: one starts in milliseconds.
+"""A process with the lake loaded that forks workers: each starts in milliseconds.
 
 Run as `python -m tests.support.forked_workers <descriptor of a socket> <module of the workers>`.
 The module has a function `main(work, lake, arguments)`; a message is the arguments as JSON, with
-the descriptors of the worker's input and output. All workers die with their nursery, and it with
-its parent.
+the descriptors of the worker's input and output. All workers end with the forking process, and
+that one ends with its parent.
 """
 
 import json
@@ -20,8 +20,8 @@ from importlib import import_module
 from typing import Any
 
 
-class Nursery:
-    """The parent's end of a nursery."""
+class WorkerForker:
+    """The parent's end of a process that forks workers."""
 
     def __init__(self, module: str) -> None:
         self._ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -32,41 +32,41 @@ class Nursery:
                 command, pass_fds=[theirs.fileno()], start_new_session=True, env=environment
             ).returncode = 0  # it ends when this process does
 
-    def start(self, *arguments: Any) -> "Child":
-        """Fork a worker off; it waits at its start until it is told to go."""
+    def start(self, *arguments: Any) -> "ForkedWorker":
+        """Fork a worker; it waits until `begin`."""
         their_in, our_in = os.pipe()
         our_out, their_out = os.pipe()
         socket.send_fds(self._ours, [json.dumps(arguments).encode()], [their_in, their_out])
         os.close(their_in)
         os.close(their_out)
-        return Child(int(self._ours.recv(100)), our_in, our_out)
+        return ForkedWorker(int(self._ours.recv(100)), our_in, our_out)
 
 
-class Child:
-    """A worker; its output ends when it does."""
+class ForkedWorker:
+    """A worker process; its output ends when it ends."""
 
     def __init__(self, pid: int, stdin: int, stdout: int) -> None:
         self.pid = pid
         self._in = os.fdopen(stdin, "w")
         self._out = os.fdopen(stdout)
 
-    def go(self) -> None:
+    def begin(self) -> None:
         self._in.write("\n")
         self._in.flush()
 
-    def said(self) -> str:
-        """Give its whole output, at its end."""
+    def output(self) -> str:
+        """Wait for the end of the process and return its whole output."""
         text = self._out.read()
         self.close()
         return text
 
     def kill(self) -> str:
-        """Kill it, wait until it is gone, and give what it said before."""
+        """Kill the process, wait until it is gone, and return its output."""
         if self._out.closed:
             return ""
-        with suppress(ProcessLookupError):  # it has ended by itself
+        with suppress(ProcessLookupError):  # it ended by itself
             os.kill(self.pid, signal.SIGKILL)
-        return self.said()
+        return self.output()
 
     def close(self) -> None:
         for end in (self._in, self._out):
@@ -74,26 +74,26 @@ class Child:
 
 
 @cache
-def nursery(module: str) -> Nursery:
-    """Give the one nursery of a module of workers."""
-    return Nursery(module)
+def worker_forker(module: str) -> WorkerForker:
+    """Return the one forking process of a module of workers."""
+    return WorkerForker(module)
 
 
 def serve(ours: socket.socket, main: Callable[..., None]) -> None:
-    """Fork a worker off for each message, until the parent is gone."""
+    """Fork a worker for each message, until the parent is gone."""
     while True:
         message, descriptors, _, _ = socket.recv_fds(ours, 65536, 2)
         if not message:
             os.killpg(0, signal.SIGKILL)
         pid = os.fork()
         if pid == 0:
-            _grow_up(ours, descriptors, main, json.loads(message))
+            _run_worker(ours, descriptors, main, json.loads(message))
         for descriptor in descriptors:
             os.close(descriptor)
         ours.send(str(pid).encode())
 
 
-def _grow_up(
+def _run_worker(
     ours: socket.socket, descriptors: list[int], main: Callable[..., None], arguments: list[Any]
 ) -> None:
     code = 1
@@ -107,7 +107,7 @@ def _grow_up(
         sys.stdin.readline()
         main(*arguments)
         code = 0
-    except BaseException:  # noqa: BLE001 - a child never goes on as its parent
+    except BaseException:  # noqa: BLE001 - a worker never goes on as the forking process
         traceback.print_exc()
     finally:
         sys.stdout.flush()
@@ -115,7 +115,7 @@ def _grow_up(
 
 
 if __name__ == "__main__":
-    # Whoever forks has no other thread; the dead are nobody's children, so that none stays behind.
+    # This process has no other thread when it forks. Ended workers leave no zombies.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     workers = import_module(sys.argv[2])
     serve(socket.socket(fileno=int(sys.argv[1])), workers.main)

@@ -1,4 +1,4 @@
-"""Start, await and kill the processes of the races."""
+"""Start, await and kill the worker processes of the tests on races."""
 
 import json
 from collections.abc import Iterator
@@ -6,39 +6,39 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.support.forked_workers import nursery
+from tests.support.forked_workers import worker_forker
 
 MODULE = "tests.support.lake_worker"
 
 
 class Worker:
-    """One process; it waits at its start until `go`, so that several begin together."""
+    """One process; it waits until `begin`, so that several begin together."""
 
     def __init__(self, work: str, lake: Path, **arguments: Any) -> None:
-        self._child = nursery(MODULE).start(work, str(lake), arguments)
+        self._process = worker_forker(MODULE).start(work, str(lake), arguments)
 
-    def go(self) -> None:
-        self._child.go()
+    def begin(self) -> None:
+        self._process.begin()
 
     def result(self) -> Any:
-        said = json.loads(self._child.said())
-        assert "error" not in said, said["error"]
-        return said["result"]
+        answer = json.loads(self._process.output())
+        assert "error" not in answer, answer["error"]
+        return answer["result"]
 
     def dies(self) -> bool:
-        """Wait for its end; tell whether it came without a result."""
-        return self._child.said() == ""
+        """Wait for its end; return whether it ended without a result."""
+        return self._process.output() == ""
 
     def kill(self) -> None:
-        self._child.kill()
+        self._process.kill()
 
 
 @contextmanager
 def workers(*some: Worker) -> Iterator[list[Worker]]:
-    """Let workers begin together, and leave none behind."""
+    """Start workers at the same time, and end all of them at the end."""
     try:
         for worker in some:
-            worker.go()
+            worker.begin()
         yield list(some)
     finally:
         for worker in some:
@@ -46,6 +46,6 @@ def workers(*some: Worker) -> Iterator[list[Worker]]:
 
 
 def together(*some: Worker) -> list[Any]:
-    """Run workers at once and give their results."""
+    """Run workers at the same time and return their results."""
     with workers(*some) as running:
         return [worker.result() for worker in running]

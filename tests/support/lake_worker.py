@@ -1,4 +1,4 @@
-"""What the processes of the races do; a nursery forks them off."""
+"""The work of the processes in the tests on races; see `forked_workers`."""
 
 import json
 import os
@@ -20,7 +20,7 @@ from position_sync_dagster.lake.lake import Lake
 
 
 def claim(lake: Lake, limit: int) -> list[str]:
-    """Claim until nothing is left; give the ids that were granted."""
+    """Claim until nothing is left; return the ids that were granted."""
     granted: list[str] = []
     while batch := lake.queue.sync.claim_batch(limit=limit, lease_s=600):
         granted += [request.request_id for request in batch]
@@ -104,20 +104,20 @@ def drain(lake: Lake, lease_s: float, limit: int, until_empty: bool = True) -> i
             continue
 
 
-def keep_house(lake: Lake) -> None:
+def maintain(lake: Lake) -> None:
     """Maintain for ever."""
     while True:
         lake.maintain()
 
 
 def create(lake: Lake) -> list[int]:
-    """Create all tables; give their versions."""
+    """Create all tables; return their versions."""
     lake.initialize_sync()
     return [table.version() for table in lake.tables]
 
 
 def own(lake: Lake) -> int | None:
-    """Try to own a login once; give the token, or None for a loser."""
+    """Try once to own a login; return the token, or None if another one owns it."""
     try:
         session = lake.sessions.sync.acquire(
             "127.0.0.1:7497", Owner.REFRESH, lease_s=600, run_id=None, host="h", pid=os.getpid()
@@ -128,7 +128,7 @@ def own(lake: Lake) -> int | None:
 
 
 def append_the_same(lake: Lake, count: int) -> int:
-    """Write the same rows as every other process, ten a commit; give how many were new."""
+    """Write the same rows as every other process, ten a commit; return how many were new."""
     at = datetime(2026, 1, 2, tzinfo=UTC)
     rows = [
         PositionUpdate(c, "SPY", None, 1.0, 1.0, 1.0, 1.0, 1.0, at, update_id=f"row-{c}")
@@ -150,14 +150,14 @@ WORK: dict[str, Callable[..., object]] = {
         drain,
         insert,
         insert_the_same,
-        keep_house,
+        maintain,
         own,
     )
 }
 
 
 def main(name: str, path: str, arguments: dict[str, Any]) -> None:
-    """Do one work at a lake, and say its result."""
+    """Do one work on a lake and print its result."""
     try:
         result = WORK[name](Lake(path, fsync=False), **arguments)
     except LakeError as error:

@@ -1,8 +1,9 @@
-"""The entries of a local table's log as they lie on the disk: read, and judged whole or torn."""
+"""The entries of a table's log: their file names, and what the text of an entry says."""
 
 import json
 import os
 import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,11 @@ from urllib.parse import unquote
 
 LOG = "_delta_log"
 LAST_CHECKPOINT = "_last_checkpoint"
-ASIDE = "_torn"
-"""What the folders begin with to which a repair moves torn commits."""
+SET_ASIDE = "_torn"
+"""The start of the names of the folders to which a repair moves torn commits."""
 
 TRANSACTIONS = "transactions"
-"""The note in a commit that says how many application transactions it sets."""
+"""The key in a commit's metadata that says how many application transactions it sets."""
 
 _ENTRY = re.compile(r"(\d{20})\.json\Z")
 _CHECKPOINT = re.compile(r"(\d{20})\.checkpoint\.parquet\Z")
@@ -29,8 +30,8 @@ class DataFile:
     """A data file as the log names it.
 
     Attributes:
-        path: Relative to the table, as it lies on the disk.
-        rows: As the log counts them; None when it does not say.
+        path: Relative to the table, as the file is called on the disk.
+        rows: As the log counts them; None when the log does not say.
     """
 
     path: str
@@ -38,64 +39,66 @@ class DataFile:
     rows: int | None = None
 
     @classmethod
-    def named(cls, path: str, size: int, stats: str | None) -> "DataFile":
-        """Read what an add action says of a file."""
+    def parse(cls, path: str, size: int, stats: str | None) -> "DataFile":
+        """Read the fields of an add action."""
         return cls(unquote(path), int(size), json.loads(stats).get("numRecords") if stats else None)
 
 
+Files = Mapping[str, tuple[int, DataFile]]
+"""Data files by path, each with the version that added it, or that of the checkpoint."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class LogEntry:
     """One version of the log.
 
     Attributes:
         flaw: What is wrong with it, as a predicate ("is empty"); None for a whole one.
-        action: What the commit did, in this package's words; "" when unknown.
     """
 
     version: int
     added: tuple[DataFile, ...] = ()
     removed: frozenset[str] = frozenset()
     flaw: str | None = None
-    action: str = ""
 
 
 def entry_name(version: int) -> str:
-    """Name the file of a version."""
+    """Return the name of a version's entry."""
     return f"{version:020}.json"
 
 
 def checkpoint_name(version: int) -> str:
-    """Name the file of a version's checkpoint."""
+    """Return the name of a version's checkpoint."""
     return f"{version:020}.checkpoint.parquet"
 
 
 def entry_versions(log: Path) -> list[int]:
-    """List the versions that have an entry, ascending."""
-    return _numbers(log, _ENTRY)
+    """Return the versions that have an entry, ascending."""
+    return _versions(log, _ENTRY)
 
 
 def checkpoint_versions(log: Path) -> list[int]:
-    """List the versions that have a checkpoint, ascending."""
-    return _numbers(log, _CHECKPOINT)
+    """Return the versions that have a checkpoint, ascending."""
+    return _versions(log, _CHECKPOINT)
 
 
-def read_entry(log: Path, version: int) -> Entry:
-    """Read the entry of a version; a torn one is given with its flaw and what is legible of it."""
+def read_entry(log: Path, version: int) -> LogEntry:
+    """Read the entry of a version; a torn one comes with its flaw and its readable part."""
     try:
         text = (log / entry_name(version)).read_bytes()
     except FileNotFoundError:
-        return Entry(version=version, flaw="is missing")
-    return judge_entry(version, text)
+        return LogEntry(version=version, flaw="is missing")
+    return parse_entry(version, text)
 
 
-def judge_entry(version: int, text: bytes) -> Entry:
-    """Read an entry and tell whether all of it is there; pure.
+def parse_entry(version: int, text: bytes) -> LogEntry:
+    """Parse an entry and check that all of it is there.
 
-    Delta readers take an empty entry, or one cut at the end of a line, for a whole one. The first
-    line says how many files the commit added and removed, so that a missing line is noticed.
+    Delta readers accept an empty entry, and one that is cut at the end of a line. The first line
+    says how many files the commit added and removed; so a missing line is found.
     """
     if not text.strip(b"\0 \r\n"):
-        return Entry(version=version, flaw="is empty")
+        return LogEntry(version=version, flaw="is empty")
     actions: list[tuple[str, dict[str, Any]]] = []
     flaw = None
     for line in text.splitlines():
@@ -105,35 +108,46 @@ def judge_entry(version: int, text: bytes) -> Entry:
             flaw = "is cut"
             break
     added = tuple(
-        DataFile.named(body["path"], body["size"], body.get("stats"))
+        DataFile.parse(body["path"], body["size"], body.get("stats"))
         for kind, body in actions
         if kind == "add"
     )
     removed = frozenset(unquote(body["path"]) for kind, body in actions if kind == "remove")
     info = next((body for kind, body in actions if kind == "commitInfo"), {})
     kinds = [kind for kind, _ in actions]
-    return Entry(
+    return LogEntry(
         version=version,
         added=added,
         removed=removed,
         flaw=flaw or _missing_action(info, kinds),
-        action=str(info.get("action") or info.get("operation") or ""),
     )
+
+
+def replay(entries: Iterable[LogEntry], base: Files | None = None) -> Files:
+    """Return the files of a version: those of `base`, as the entries after it change them."""
+    files = dict(base or {})
+    for entry in entries:
+        for path in entry.removed:
+            files.pop(path, None)
+        files |= {file.path: (entry.version, file) for file in entry.added}
+    return files
 
 
 def _missing_action(info: dict[str, Any], kinds: list[str]) -> str | None:
     metrics = info.get("operationMetrics") or {}
-    told = {
+    expected = {
         "add": next((metrics[key] for key in _ADDED if key in metrics), None),
         "remove": next((metrics[key] for key in _REMOVED if key in metrics), None),
         "txn": info.get(TRANSACTIONS),
         "metaData": 1 if info.get("operation") in _SETS_SCHEMA else None,
         "protocol": 1 if info.get("operation") == "CREATE TABLE" else None,
     }
-    short = [k for k, count in told.items() if count is not None and kinds.count(k) < int(count)]
-    return "is cut" if short or not info else None
+    missing = any(
+        count is not None and kinds.count(kind) < int(count) for kind, count in expected.items()
+    )
+    return "is cut" if missing or not info else None
 
 
-def _numbers(log: Path, pattern: re.Pattern[str]) -> list[int]:
+def _versions(log: Path, pattern: re.Pattern[str]) -> list[int]:
     found = (pattern.match(name) for name in os.listdir(log))
     return sorted(int(match[1]) for match in found if match)

@@ -1,4 +1,4 @@
-"""Bring a table's commits to the disk, so that they outlive a loss of power."""
+"""Sync the commits of a table to the disk, so that they survive a loss of power."""
 
 import os
 from collections.abc import Iterable
@@ -16,20 +16,20 @@ from position_sync_dagster.lake.delta_log.commit_log import (
 )
 
 _THREADS = 8
-"""Files synced at once share one turn of the disk's journal: 6 files take 0.5 to 2 ms together,
-and 15 one after the other (ext4)."""
+"""Files that are synced at once share one write of the disk's journal: 6 files take 0.5 to 2 ms
+together, and 15 ms one after the other (ext4)."""
 
-_FOLDERS_KEPT = 1000
+_MAX_FOLDERS = 1000
 
 _pool = ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix="fsync")
 
 
-class Disk:
-    """What is known to be on the disk of one local table.
+class SyncedCommits:
+    """Syncs the commits of one local table, and remembers which are on the disk.
 
-    A commit is only as safe as those it builds on, whoever made them: all versions since the last
-    ones that this object synced are synced, at first those since the last checkpoint, which its
-    writer made of synced versions only.
+    A commit is only as safe as the commits that it builds on, whoever made them. So all versions
+    since the last synced one are synced; at first, all since the last checkpoint, which its writer
+    made of synced versions only.
 
     Args:
         on: Whether to sync at all.
@@ -43,16 +43,16 @@ class Disk:
         self._folders: set[Path] = set()
 
     def forget(self) -> None:
-        """Begin anew: the table is another one."""
+        """Start again from the last checkpoint: the table is another one."""
         self._through = -1
         self._folders.clear()
 
-    def settle(self, version: int) -> None:
+    def sync_through(self, version: int) -> None:
         """Sync all versions up to this one.
 
         Raises:
-            LakeNotWritableError: The disk refused; the versions are there, and may be lost with
-                the power.
+            LakeNotWritableError: The disk refused; the versions are there, and a loss of power
+                may take them away.
         """
         if not self._on or version <= self._through:
             return
@@ -63,21 +63,21 @@ class Disk:
             paths |= {self._table.parent, self._table, self._log / LAST_CHECKPOINT}
             paths.add(self._log / checkpoint_name(checkpoint))
             after = checkpoint - 1
-        paths |= self._written(range(after + 1, version + 1))
+        paths |= self._written_by(range(after + 1, version + 1))
         self._sync(paths)
         self._through = version
         self._folders |= {path.parent for path in paths if path.suffix == ".parquet"}
-        if len(self._folders) > _FOLDERS_KEPT:
+        if len(self._folders) > _MAX_FOLDERS:
             self._folders.clear()
 
-    def settle_checkpoint(self, version: int) -> None:
-        """Sync the checkpoint of a version; entries before it may be deleted only then."""
+    def sync_checkpoint(self, version: int) -> None:
+        """Sync the checkpoint of a version; entries before it may be deleted only afterwards."""
         if self._on:
             names = (checkpoint_name(version), LAST_CHECKPOINT, "")
             self._sync({self._log / name for name in names})
 
-    def _written(self, versions: range) -> set[Path]:
-        """Give what versions brought: entries, files, and folders that have a new member."""
+    def _written_by(self, versions: range) -> set[Path]:
+        """Return the paths that versions wrote: entries, files, and folders with new members."""
         paths = {self._log}
         for version in versions:
             paths.add(self._log / entry_name(version))
@@ -91,7 +91,7 @@ class Disk:
 
     def _sync(self, paths: Iterable[Path]) -> None:
         try:
-            sync_now(paths)
+            sync_paths(paths)
         except OSError as error:
             raise LakeNotWritableError(
                 f"A change of {self._table} is made, and the disk did not confirm it: {error}.",
@@ -99,12 +99,13 @@ class Disk:
             ) from error
 
 
-def sync_now(paths: Iterable[Path]) -> None:
-    """Sync files and folders; one that is gone is passed over."""
-    list(_pool.map(_fsync, paths))
+def sync_paths(paths: Iterable[Path]) -> None:
+    """Sync files and folders at once; a path that does not exist is skipped."""
+    list(_pool.map(sync_path, paths))
 
 
-def _fsync(path: Path) -> None:
+def sync_path(path: Path) -> None:
+    """Sync one file or folder; a path that does not exist is skipped."""
     try:
         descriptor = os.open(path, os.O_RDONLY)
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""The whole log of a local table as it lies on the disk, and what follows from it."""
+"""The whole log of a local table, read once: what is torn, and which version is whole."""
 
 import json
 from functools import cached_property
@@ -8,98 +8,106 @@ import polars as pl
 from polars.exceptions import PolarsError
 
 from position_sync_dagster.lake.delta_log.commit_log import (
-    ASIDE,
     LAST_CHECKPOINT,
     LOG,
+    SET_ASIDE,
     DataFile,
-    Entry,
+    Files,
+    LogEntry,
     checkpoint_name,
     checkpoint_versions,
     entry_name,
     entry_versions,
     read_entry,
-)
-from position_sync_dagster.lake.delta_log.torn_commits import (
-    Tear,
-    entry_tear,
-    file_flaw,
-    parquet_flaw,
     replay,
 )
+from position_sync_dagster.lake.delta_log.torn_commits import (
+    TornFile,
+    data_file_flaw,
+    parquet_flaw,
+    torn_files,
+)
 
-Files = dict[str, tuple[int, DataFile]]
-"""Data files by path, each with the version that added it, or that of the checkpoint."""
-
-NEVER = -1
-"""The whole version of a table whose very creation is torn."""
+NO_VERSION = -1
+"""The last whole version of a table whose very creation is torn."""
 
 
-class DiskLog:
-    """The log of one local table as it lies on the disk, read once."""
+class LogReader:
+    """Reads the log of one local table.
+
+    Attributes:
+        entries: The entries that are there, by version.
+        checkpoints: The files of each checkpoint, by version; None for one that cannot be read.
+    """
 
     def __init__(self, table: Path) -> None:
         self.table = table
         self.log = table / LOG
         self.entries = {v: read_entry(self.log, v) for v in entry_versions(self.log)}
-        self.checkpoints = {v: self._checkpoint(v) for v in checkpoint_versions(self.log)}
+        self.checkpoints = {v: self._read_checkpoint(v) for v in checkpoint_versions(self.log)}
         self._flaws: dict[DataFile, str | None] = {}
 
     @cached_property
     def newest(self) -> int:
-        """Give the newest version; -1 without any."""
+        """The newest version; -1 without any."""
         return max((*self.entries, *self.checkpoints), default=-1)
 
-    def tears(self) -> list[Tear]:
-        """Give all that a reader of the newest version meets or should have met."""
-        found = [
-            Tear(version=version, file=f"{LOG}/{checkpoint_name(version)}", flaw="cannot be read")
-            for version, stored in self.checkpoints.items()
-            if stored is None
+    def torn_files(self) -> list[TornFile]:
+        """Return all files that are torn and that a reader of the newest version needs."""
+        unreadable = [
+            (version, checkpoint_name(version))
+            for version, files in self.checkpoints.items()
+            if files is None
         ]
-        if self._lost_pointer():
-            pointer = f"{LOG}/{LAST_CHECKPOINT}"
-            found.append(Tear(version=self.newest, file=pointer, flaw="cannot be read"))
+        if self._is_pointer_torn():
+            unreadable.append((self.newest, LAST_CHECKPOINT))
+        found = [
+            TornFile(version=version, file=f"{LOG}/{name}", flaw="cannot be read")
+            for version, name in unreadable
+        ]
         base = max((v for v, files in self.checkpoints.items() if files is not None), default=-1)
-        recent = [self.entry(version) for version in range(base + 1, self.newest + 1)]
-        found += [entry_tear(entry) for entry in recent if entry.flaw]
-        for version, file in self._replayed(base, recent).values():
-            flaw = self._flaw(file)
-            if flaw:
-                found.append(Tear(version=version, file=file.path, flaw=flaw, rows=file.rows))
-        return sorted(found, key=lambda tear: (tear.version, tear.file))
+        entries = self._entries(base, self.newest)
+        found += torn_files(entries, self.checkpoints.get(base), self._flaw_of)
+        return sorted(found, key=lambda torn: (torn.version, torn.file))
 
     def whole_version(self) -> int | None:
-        """Give the last version of which log and files are whole."""
-        for version in range(self.newest, -1, -1):
-            files = self.state(version)
-            if files is not None and not any(self._flaw(file) for _, file in files.values()):
-                return version
-        young = not self.checkpoints and self.entry(0).flaw not in (None, "is missing")
-        return NEVER if young else None
+        """Return the last version whose log and files are whole.
 
-    def state(self, version: int) -> Files | None:
-        """Give the files of a version; None when its log is not whole."""
+        Returns:
+            `NO_VERSION` if even the creation of the table is torn; None if the log does not
+            reach back to a whole version.
+        """
+        for version in range(self.newest, -1, -1):
+            files = self.files_of(version)
+            if files is not None and not any(self._flaw_of(file) for _, file in files.values()):
+                return version
+        [creation] = self._entries(-1, 0)
+        is_creation_torn = not self.checkpoints and creation.flaw not in (None, "is missing")
+        return NO_VERSION if is_creation_torn else None
+
+    def files_of(self, version: int) -> Files | None:
+        """Return the files of a version; None if its log is not whole."""
         if version < 0:
             return {}
-        bases = (v for v in (*sorted(self.checkpoints, reverse=True), -1) if v <= version)
-        for base in bases:
-            entries = [self.entry(v) for v in range(base + 1, version + 1)]
-            whole = base < 0 or self.checkpoints[base] is not None
-            if whole and not any(entry.flaw for entry in entries):
-                return self._replayed(base, entries)
+        for base in (*sorted(self.checkpoints, reverse=True), -1):
+            if base > version or (base >= 0 and self.checkpoints[base] is None):
+                continue
+            entries = self._entries(base, version)
+            if not any(entry.flaw for entry in entries):
+                return replay(entries, self.checkpoints.get(base))
         return None
 
-    def loose_files(self, whole: int) -> list[Path]:
-        """Give the whole data files that commits after a version wrote.
+    def undone_files(self, whole: int) -> list[Path]:
+        """Return the data files that commits after a version wrote and that can be read.
 
-        Of a torn entry nobody knows which they were: then they are those that no entry names,
-        written since.
+        A torn entry does not name its files. They are then those files that no entry names and
+        that were written since.
         """
-        kept = self.state(whole) or {}
+        kept = self.files_of(whole) or {}
         after = [entry for version, entry in self.entries.items() if version > whole]
-        named = {file.path: file for entry in self.entries.values() for file in entry.added}
         paths = [file.path for entry in after for file in entry.added if file.path not in kept]
         if any(entry.flaw for entry in after):
+            named = {file.path for entry in self.entries.values() for file in entry.added}
             since = self._written_at(whole)
             paths += [
                 name
@@ -111,39 +119,31 @@ class DiskLog:
         found = (self.table / name for name in dict.fromkeys(paths))
         return [path for path in found if path.exists() and parquet_flaw(path) is None]
 
-    def entry(self, version: int) -> Entry:
-        """Give the entry of a version, with a flaw when it is missing."""
-        return self.entries.get(version) or Entry(version=version, flaw="is missing")
+    def _entries(self, after: int, through: int) -> list[LogEntry]:
+        missing = (LogEntry(version=v, flaw="is missing") for v in range(after + 1, through + 1))
+        return [self.entries.get(entry.version, entry) for entry in missing]
 
-    def _replayed(self, base: int, entries: list[Entry]) -> Files:
-        files = dict(self.checkpoints.get(base) or {})
-        for entry in entries:
-            for path in entry.removed:
-                files.pop(path, None)
-            files |= replay([entry])
-        return files
-
-    def _flaw(self, file: DataFile) -> str | None:
+    def _flaw_of(self, file: DataFile) -> str | None:
         if file not in self._flaws:
-            self._flaws[file] = file_flaw(self.table, file, deep=True)
+            self._flaws[file] = data_file_flaw(self.table, file, deep=True)
         return self._flaws[file]
 
-    def _checkpoint(self, version: int) -> Files | None:
+    def _read_checkpoint(self, version: int) -> Files | None:
         path = self.log / checkpoint_name(version)
         try:
             if path.stat().st_size == 0 or parquet_flaw(path):
                 return None
             added = pl.read_parquet(path, glob=False, columns=["add"]).drop_nulls().unnest("add")
             rows = added.select("path", "size", "stats").iter_rows()
-            files = [DataFile.named(name, size, stats) for name, size, stats in rows]
+            files = [DataFile.parse(name, size, stats) for name, size, stats in rows]
         except (PolarsError, OSError):
             return None
         return {file.path: (version, file) for file in files}
 
-    def _lost_pointer(self) -> bool:
+    def _is_pointer_torn(self) -> bool:
         try:
-            said = json.loads((self.log / LAST_CHECKPOINT).read_bytes())
-            return said["version"] not in self.checkpoints
+            pointer = json.loads((self.log / LAST_CHECKPOINT).read_bytes())
+            return pointer["version"] not in self.checkpoints
         except FileNotFoundError:
             return False
         except (ValueError, KeyError, TypeError):
@@ -158,4 +158,5 @@ class DiskLog:
 
     def _data_files(self) -> list[str]:
         found = (path.relative_to(self.table) for path in self.table.rglob("*.parquet"))
-        return sorted(str(path) for path in found if not path.parts[0].startswith((LOG, ASIDE)))
+        outside = (LOG, SET_ASIDE)
+        return sorted(str(path) for path in found if not path.parts[0].startswith(outside))

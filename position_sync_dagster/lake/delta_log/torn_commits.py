@@ -1,7 +1,13 @@
-"""Torn commits: found on the disk, since a Delta reader may take one for a whole one."""
+"""Torn commits: files that are not as the log says, since a loss of power came before a sync.
 
-from collections.abc import Iterable
+With fsync on, only commits that nobody acknowledged yet can be torn: the newest few, between
+their writing and their sync. With fsync off, or on a disk that confirms what it has not written,
+any commit can be. A Delta reader may take a torn commit for a whole one, so it is searched for.
+"""
+
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import polars as pl
@@ -11,11 +17,13 @@ from position_sync_dagster.errors import BrokenTableError
 from position_sync_dagster.lake.delta_log.commit_log import (
     LOG,
     DataFile,
-    Entry,
+    Files,
+    LogEntry,
     checkpoint_versions,
     entry_name,
     entry_versions,
     read_entry,
+    replay,
 )
 
 DOCTOR = (
@@ -24,12 +32,12 @@ DOCTOR = (
 )
 
 _MAGIC = b"PAR1"
-_LOOKS = 3
-"""A file may be superseded and deleted between two looks; one that stays away is missing."""
+_READS = 3
+"""A file may be superseded and deleted between two reads; one that stays away is missing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Tear:
+class TornFile:
     """One file that is not as the log says.
 
     Attributes:
@@ -48,67 +56,58 @@ class Tear:
 def refuse_torn(table: Path) -> None:
     """Refuse a table of which a commit since its last checkpoint is torn.
 
-    A process calls it when it opens a table: what is written while it lives cannot be torn by a
-    loss of power that it survived.
+    A process calls it when it opens a table: commits that are written while it runs cannot be torn
+    by a loss of power that it survived. It compares names and sizes only.
 
     Raises:
         BrokenTableError: The message names the file and `position-sync doctor`.
     """
-    found = recent_tears(table)
-    for _ in range(_LOOKS - 1):
+    for _ in range(_READS):
+        found = _torn_since_checkpoint(table)
         if not found:
             return
-        found = recent_tears(table)
-    if found:
-        tear = found[0]
-        raise BrokenTableError(
-            f"The table {table} is torn at version {tear.version}: {tear.file} {tear.flaw}.",
-            remedy=DOCTOR,
-        )
-
-
-def recent_tears(table: Path) -> list[Tear]:
-    """Find what is torn since the last checkpoint, by names and sizes alone."""
-    log = table / LOG
-    try:
-        first = max(checkpoint_versions(log), default=-1) + 1
-        last = max(entry_versions(log), default=-1)
-    except FileNotFoundError:
-        return []
-    entries = [read_entry(log, version) for version in range(first, last + 1)]
-    found = [entry_tear(entry) for entry in entries if entry.flaw]
-    for version, file in replay(entries).values():
-        flaw = file_flaw(table, file)
-        if flaw:
-            found.append(Tear(version=version, file=file.path, flaw=flaw, rows=file.rows))
-    return sorted(found, key=lambda tear: (tear.version, tear.file))
-
-
-def replay(entries: Iterable[Entry]) -> dict[str, tuple[int, DataFile]]:
-    """Give the files, with their versions, that entries add and none of them removes."""
-    files: dict[str, tuple[int, DataFile]] = {}
-    for entry in entries:
-        for path in entry.removed:
-            files.pop(path, None)
-        files |= {file.path: (entry.version, file) for file in entry.added}
-    return files
-
-
-def entry_tear(entry: Entry) -> Tear:
-    """Give the tear of an entry with a flaw."""
-    return Tear(
-        version=entry.version,
-        file=f"{LOG}/{entry_name(entry.version)}",
-        flaw=entry.flaw or "",
-        rows=sum(file.rows or 0 for file in entry.added) or None,
+    torn = found[0]
+    raise BrokenTableError(
+        f"The table {table} is torn at version {torn.version}: {torn.file} {torn.flaw}.",
+        remedy=DOCTOR,
     )
 
 
-def file_flaw(table: Path, file: DataFile, *, deep: bool = False) -> str | None:
-    """Tell what is wrong with a data file; None for nothing.
+def torn_files(
+    entries: Iterable[LogEntry],
+    base: Files | None,
+    flaw_of: Callable[[DataFile], str | None],
+) -> list[TornFile]:
+    """Return the torn entries, and the torn ones of the files that the last entry leaves.
 
     Args:
-        deep: Read it whole, not only its name and size.
+        entries: All entries after `base`, ascending.
+        base: The files of the checkpoint before them; None without one.
+        flaw_of: Returns what is wrong with a data file; None if nothing is.
+    """
+    listed = list(entries)
+    found = [
+        TornFile(
+            version=entry.version,
+            file=f"{LOG}/{entry_name(entry.version)}",
+            flaw=entry.flaw,
+            rows=sum(file.rows or 0 for file in entry.added) or None,
+        )
+        for entry in listed
+        if entry.flaw
+    ]
+    for version, file in replay(listed, base).values():
+        flaw = flaw_of(file)
+        if flaw:
+            found.append(TornFile(version=version, file=file.path, flaw=flaw, rows=file.rows))
+    return found
+
+
+def data_file_flaw(table: Path, file: DataFile, *, deep: bool) -> str | None:
+    """Return what is wrong with a data file; None if nothing is.
+
+    Args:
+        deep: Read the file whole, not only its name and size.
     """
     path = table / file.path
     try:
@@ -121,7 +120,7 @@ def file_flaw(table: Path, file: DataFile, *, deep: bool = False) -> str | None:
 
 
 def parquet_flaw(path: Path, rows: int | None = None) -> str | None:
-    """Tell what is wrong with a parquet file by reading all of it; None for nothing."""
+    """Return what is wrong with a parquet file, by reading all of it; None if nothing is."""
     with path.open("rb") as opened:
         if opened.read(4) != _MAGIC:
             return "cannot be read"
@@ -133,3 +132,15 @@ def parquet_flaw(path: Path, rows: int | None = None) -> str | None:
     except (PolarsError, OSError):
         return "cannot be read"
     return "cannot be read" if rows is not None and height != rows else None
+
+
+def _torn_since_checkpoint(table: Path) -> list[TornFile]:
+    log = table / LOG
+    try:
+        first = max(checkpoint_versions(log), default=-1) + 1
+        last = max(entry_versions(log), default=-1)
+    except FileNotFoundError:
+        return []
+    entries = [read_entry(log, version) for version in range(first, last + 1)]
+    found = torn_files(entries, None, partial(data_file_flaw, table, deep=False))
+    return sorted(found, key=lambda torn: (torn.version, torn.file))

@@ -11,7 +11,8 @@ from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.retry import RetryPolicy
 from position_sync_dagster.lake.queue.table import PROMOTE_AFTER_S, AsyncQueue, SyncQueue
 from position_sync_dagster.lake.storage.ids import NewIds, new_ids
-from position_sync_dagster.lake.storage.lifecycle_table import Change, Figures, View
+from position_sync_dagster.lake.storage.lifecycle_table import Change, CountedSnapshot, Snapshot
+from position_sync_dagster.lake.storage.partitions import PARTITION_COLUMNS
 from position_sync_dagster.lake.storage.schemas import POSITION_QUEUE
 
 T = TypeVar("T")
@@ -27,36 +28,38 @@ class _MemoryStore:
     def initialize(self) -> None:
         """Nothing to create."""
 
-    def change(self, step: Callable[[View], Change[T]], note: Mapping[str, str]) -> T:
+    def change(self, step: Callable[[Snapshot], Change[T]], commit_info: Mapping[str, str]) -> T:
         with self._mutex:
-            change = step(self.view())
+            change = step(self.snapshot())
             if change.live is not None:
                 self._parts += 1
                 reopened = pl.DataFrame(
-                    sorted(change.reopened), schema=["bucket", "part"], orient="row"
+                    sorted(change.reopened), schema=PARTITION_COLUMNS, orient="row"
                 )
                 kept = (
-                    self._ended.join(reopened, on=["bucket", "part"], how="anti")
+                    self._ended.join(reopened, on=PARTITION_COLUMNS, how="anti")
                     if change.reopened
                     else self._ended
                 )
-                if change.ended is not None:
+                if change.finished is not None:
                     part = pl.lit(str(self._parts))
-                    kept = pl.concat([kept, change.ended.with_columns(part=part)])
+                    kept = pl.concat([kept, change.finished.with_columns(part=part)])
                 self._live, self._ended = change.live, kept
             return change.result
 
-    def view(self) -> View:
+    def snapshot(self) -> Snapshot:
         with self._mutex:
-            return View(0, self._live, self.ended)
+            return Snapshot(0, self._live, self.finished)
 
-    def ended(self, predicate: str, columns: list[str] | None = None) -> pl.DataFrame:
+    def finished(self, predicate: str, columns: list[str] | None = None) -> pl.DataFrame:
         rows = self._ended.filter(pl.sql_expr(predicate))
         return rows.select(columns) if columns else rows
 
-    def figures(self) -> Figures:
+    def counted_snapshot(self) -> CountedSnapshot:
         with self._mutex:
-            return Figures(self.view(), dict(self._ended.group_by("bucket").len().iter_rows()))
+            return CountedSnapshot(
+                self.snapshot(), dict(self._ended.group_by("bucket").len().iter_rows())
+            )
 
 
 class InMemoryPositionQueue(AsyncQueue):

@@ -51,7 +51,8 @@ from position_sync_dagster.lake.queue.transitions import (
 )
 from position_sync_dagster.lake.storage.codec import requests_of
 from position_sync_dagster.lake.storage.ids import NewIds, id_literals, is_id
-from position_sync_dagster.lake.storage.lifecycle_table import Change, Figures, View
+from position_sync_dagster.lake.storage.lifecycle_table import Change, CountedSnapshot, Snapshot
+from position_sync_dagster.lake.storage.partitions import in_bucket, in_parts
 
 T = TypeVar("T")
 
@@ -69,17 +70,17 @@ class QueueStore(Protocol):
     def initialize(self) -> None:
         """Create it."""
 
-    def change(self, step: Callable[[View], Change[T]], note: Mapping[str, str]) -> T:
+    def change(self, step: Callable[[Snapshot], Change[T]], commit_info: Mapping[str, str]) -> T:
         """Run a step on the live rows and keep what it decided, all or nothing."""
 
-    def view(self) -> View:
+    def snapshot(self) -> Snapshot:
         """Read the live rows."""
 
-    def ended(self, predicate: str, columns: list[str] | None = None) -> pl.DataFrame:
-        """Read ended rows."""
+    def finished(self, predicate: str, columns: list[str] | None = None) -> pl.DataFrame:
+        """Read finished rows."""
 
-    def figures(self) -> Figures:
-        """Read the live rows and count the ended ones by bucket."""
+    def counted_snapshot(self) -> CountedSnapshot:
+        """Read the live rows and count the finished ones by bucket."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,13 +184,13 @@ class SyncQueue:
             wanted &= pl.col("priority") == priority
         if status in (QueueStatus.PENDING, QueueStatus.PROCESSING):
             order = claim_order(self._clock(), self._promote_after_s)
-            return requests_of(self.store.view().live.filter(wanted).sort(order).head(limit))
-        bucket = f"bucket = '{status.value}'"
-        keys = self.store.ended(bucket, ["request_id", "updated_at", "priority", "status"])
+            return requests_of(self.store.snapshot().live.filter(wanted).sort(order).head(limit))
+        bucket = in_bucket(status.value)
+        keys = self.store.finished(bucket, ["request_id", "updated_at", "priority", "status"])
         newest = keys.filter(wanted).top_k(limit, by="updated_at").get_column("request_id")
         if newest.is_empty():
             return []
-        frame = self.store.ended(f"{bucket} AND request_id IN ({id_literals(newest)})")
+        frame = self.store.finished(f"{bucket} AND request_id IN ({id_literals(newest)})")
         return requests_of(frame.sort("updated_at", "request_id", descending=True))
 
     def claim_batch(
@@ -241,7 +242,7 @@ class SyncQueue:
             return
         now = self._clock()
 
-        def step(view: View) -> Change[None]:
+        def step(view: Snapshot) -> Change[None]:
             self._check(view, ids, Act.MARK, now, lease_token)
             return plan_success(
                 view.live, ids, now=now, new_ids=lambda count: self._new_ids(now, count)
@@ -282,7 +283,7 @@ class SyncQueue:
             return
         now = self._clock()
 
-        def step(view: View) -> Change[None]:
+        def step(view: Snapshot) -> Change[None]:
             self._check(view, list(failures), Act.MARK, now, lease_token)
             return plan_failures(
                 view.live,
@@ -312,7 +313,7 @@ class SyncQueue:
             return
         now = self._clock()
 
-        def step(view: View) -> Change[None]:
+        def step(view: Snapshot) -> Change[None]:
             self._check(view, ids, Act.RELEASE, now, lease_token)
             return plan_release(view.live, ids, now=now)
 
@@ -337,7 +338,7 @@ class SyncQueue:
             return
         now = self._clock()
 
-        def step(view: View) -> Change[None]:
+        def step(view: Snapshot) -> Change[None]:
             self._check(view, ids, Act.RENEW, now, lease_token)
             return plan_renew(view.live, ids, now=now, lease_s=lease_s)
 
@@ -364,16 +365,15 @@ class SyncQueue:
             return []
         now = self._clock()
 
-        def step(view: View) -> Change[list[str]]:
+        def step(view: Snapshot) -> Change[list[str]]:
             found = self._find(view, ids)
             wrong = {i: s for i, s in found.items() if s != FAILED}
             if wrong:
                 raise _wrong_state(wrong, "only a FAILED request is retried")
-            failed = view.ended(f"bucket = '{FAILED}' AND request_id IN ({id_literals(ids)})")
+            failed = view.finished(f"{in_bucket(FAILED)} AND request_id IN ({id_literals(ids)})")
             order = pl.DataFrame({"request_id": ids}, schema={"request_id": pl.String})
             ordered = order.join(failed, on="request_id", how="left", maintain_order="left")
-            parts = ",".join(f"'{part}'" for part in failed.get_column("part").unique())
-            siblings = view.ended(f"bucket = '{FAILED}' AND part IN ({parts})")
+            siblings = view.finished(in_parts(FAILED, failed.get_column("part").unique()))
             return plan_retry(view.live, ordered.select(failed.columns), siblings, now=now)
 
         return self.store.change(step, {"action": "retry"})
@@ -384,7 +384,7 @@ class SyncQueue:
         A worker asks before it writes: one that lost its lease must not.
         """
         ids = ids_of(request_ids)
-        live = self.store.view().live.filter(pl.col("request_id").is_in(ids))
+        live = self.store.snapshot().live.filter(pl.col("request_id").is_in(ids))
         now = self._clock()
         held = {
             request_id: token
@@ -402,12 +402,12 @@ class SyncQueue:
 
     def overview(self) -> QueueOverview:
         """Read counts, ages and what may be claimed now; costs the same at any history."""
-        figures = self.store.figures()
-        view = figures.view
+        counted = self.store.counted_snapshot()
+        view = counted.snapshot
         counts = dict.fromkeys(QueueStatus, 0)
         for status, number in view.live.group_by("status").len().iter_rows():
             counts[QueueStatus(status)] += number
-        for bucket, number in figures.ended.items():
+        for bucket, number in counted.finished.items():
             counts[QueueStatus(bucket)] += number
         now = self._clock()
         pending = view.live.filter(pl.col("status") == PENDING)
@@ -422,7 +422,7 @@ class SyncQueue:
         )
 
     def _check(
-        self, view: View, ids: Sequence[str], act: Act, now: datetime, lease_token: str | None
+        self, view: Snapshot, ids: Sequence[str], act: Act, now: datetime, lease_token: str | None
     ) -> None:
         tokens = self._tokens if lease_token is None else dict.fromkeys(ids, lease_token)
         missing = check(view.live, ids, tokens, act=act, now=now)
@@ -433,13 +433,13 @@ class SyncQueue:
             raise lease_lost(lost[0])
         raise _wrong_state(self._find(view, missing), "the step needs a live request")
 
-    def _find(self, view: View, ids: Sequence[str]) -> dict[str, str]:
+    def _find(self, view: Snapshot, ids: Sequence[str]) -> dict[str, str]:
         unknown = [i for i in ids if not is_id(i)]
         live = view.live.filter(pl.col("request_id").is_in(ids))
         found = dict(live.select("request_id", "status").iter_rows())
         absent = [i for i in ids if i not in found and is_id(i)]
         if absent:
-            ended = view.ended(f"request_id IN ({id_literals(absent)})")
+            ended = view.finished(f"request_id IN ({id_literals(absent)})")
             found |= dict(ended.select("request_id", "status").iter_rows())
         unknown += [i for i in absent if i not in found]
         if unknown:

@@ -14,6 +14,11 @@ from position_sync_dagster.domain.retry import NextAttempt, RetryPolicy, next_at
 from position_sync_dagster.errors import LeaseLostError, RequestStateError
 from position_sync_dagster.lake.storage.codec import moment, new_request_rows
 from position_sync_dagster.lake.storage.lifecycle_table import Change
+from position_sync_dagster.lake.storage.partitions import (
+    LIVE_COLUMNS,
+    PARTITION_COLUMNS,
+    bucket_column,
+)
 
 PENDING, PROCESSING = QueueStatus.PENDING.value, QueueStatus.PROCESSING.value
 SUCCESS, FAILED = QueueStatus.SUCCESS.value, QueueStatus.FAILED.value
@@ -250,18 +255,17 @@ def plan_retry(
         return Change(result)
     hit = pl.col("request_id").is_in(back)
     revived = _without_lease(failed.filter(hit)).with_columns(
+        *LIVE_COLUMNS,
         status=pl.lit(PENDING),
         attempts=pl.lit(0, pl.Int64),
         updated_at=moment(now),
         available_at=moment(None),
-        bucket=live_bucket(),
-        part=live_part(),
     )
     return Change(
         result,
         pl.concat([live, revived]),
         siblings.filter(~hit),
-        frozenset(siblings.select("bucket", "part").unique().iter_rows()),
+        frozenset(siblings.select(PARTITION_COLUMNS).unique().iter_rows()),
     )
 
 
@@ -315,16 +319,6 @@ def lease_lost(request_id: str) -> LeaseLostError:
     )
 
 
-def live_bucket() -> pl.Expr:
-    """Give the bucket of live rows."""
-    return pl.lit("live")
-
-
-def live_part() -> pl.Expr:
-    """Give the part of live rows."""
-    return pl.lit("0")
-
-
 def _among(live: pl.DataFrame, ids: Iterable[str]) -> pl.Series:
     # A mask, eight times as fast as `is_in` on the rows of a usual queue.
     wanted = set(ids)
@@ -367,8 +361,8 @@ def _without_lease(frame: pl.DataFrame) -> pl.DataFrame:
 def _end(frame: pl.DataFrame, status: str, now: datetime) -> pl.DataFrame:
     # Owner and token stay, so that the row tells who finished it.
     return frame.with_columns(
+        bucket_column(status),
         status=pl.lit(status),
-        bucket=pl.lit(status),
         updated_at=moment(now),
         available_at=moment(None),
         lease_expires_at=moment(None),

@@ -7,25 +7,27 @@ import polars as pl
 
 from position_sync_dagster.errors import LakeError
 from position_sync_dagster.lake.delta_log.commit_log import LOG
-from position_sync_dagster.lake.delta_log.log_reader import DiskLog
-from position_sync_dagster.lake.delta_log.torn_commits import Tear
-from position_sync_dagster.lake.storage.commit_errors import explain
-from position_sync_dagster.lake.storage.opening import Place
-from position_sync_dagster.lake.storage.schemas import LIVE, POSITION_QUEUE
+from position_sync_dagster.lake.delta_log.log_reader import LogReader
+from position_sync_dagster.lake.delta_log.torn_commits import TornFile
+from position_sync_dagster.lake.storage.commit_errors import to_lake_error
+from position_sync_dagster.lake.storage.opening import TableLocation
+from position_sync_dagster.lake.storage.partitions import LIVE_PREFIX
+from position_sync_dagster.lake.storage.schemas import POSITION_QUEUE
 from position_sync_dagster.lake.storage.table import Table
 
-_STATE = ["request_id", "status", "attempts", "priority", "updated_at", "lease_token"]
+_COMPARED = ["request_id", "status", "attempts", "priority", "updated_at", "lease_token"]
+"""Columns by which a request is changed or not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Diagnosis:
-    """What was found at one table.
+    """The result of an examination of one table.
 
     Attributes:
         version: The newest version on the disk; None where no table is.
         whole_version: The last version of which everything is there; -1 when not even its
             creation is, None when the log does not reach back to one.
-        tears: What is torn, oldest first.
+        torn_files: What is torn, oldest first.
         rows: Rows that the commits after the whole version wrote and that can be read.
         requests: Ids of the queue's requests that those commits added or changed.
         problem: Why the path holds no table that can be examined.
@@ -35,76 +37,74 @@ class Diagnosis:
     path: str
     version: int | None = None
     whole_version: int | None = None
-    tears: tuple[Tear, ...] = ()
+    torn_files: tuple[TornFile, ...] = ()
     rows: int = 0
     requests: tuple[str, ...] = ()
     problem: str | None = None
 
     @property
     def healthy(self) -> bool:
-        """Tell whether nothing was found."""
-        return not self.tears and self.problem is None
+        """Return whether nothing wrong was found."""
+        return not self.torn_files and self.problem is None
 
     @property
     def repairable(self) -> bool:
-        """Tell whether there is a whole version to go back to."""
-        return bool(self.tears) and self.whole_version is not None
+        """Return whether there is a whole version to go back to."""
+        return bool(self.torn_files) and self.whole_version is not None
 
 
 def diagnose(table: Table) -> Diagnosis:
     """Examine a table without changing it.
 
-    A table that is not there is healthy; so is one in an object store, which keeps what it
-    acknowledged.
+    A table that does not exist is healthy. So is a table in an object store, since a store keeps
+    what it acknowledged.
     """
-    told = Diagnosis(table=table.spec.name, path=table.path)
+    unknown = Diagnosis(table=table.spec.name, path=table.path)
     if "://" in table.path or not Path(table.path).exists():
-        return told
+        return unknown
     try:
-        return _examined(table, told)
+        return _examine(table, unknown)
     except OSError as error:
-        return replace(told, problem=str(explain(error, table.path)))
+        return replace(unknown, problem=str(to_lake_error(error, table.path)))
 
 
-def _examined(table: Table, told: Diagnosis) -> Diagnosis:
-    log = DiskLog(Path(table.path)) if (Path(table.path) / LOG).is_dir() else None
+def _examine(table: Table, unknown: Diagnosis) -> Diagnosis:
+    log = LogReader(Path(table.path)) if (Path(table.path) / LOG).is_dir() else None
     if log is None or log.newest < 0:
-        odd = Place(table.path, table.spec, None).odd_folder()
-        return replace(told, problem=str(odd)) if odd else told
-    tears = log.tears()
-    if not tears:
-        return _opened(table, told)
+        foreign = TableLocation(table.path, table.spec, None).unexpected_content()
+        return replace(unknown, problem=str(foreign)) if foreign else unknown
+    torn = log.torn_files()
+    if not torn:
+        return _open(table, unknown)
     whole = log.whole_version()
-    told = replace(told, version=log.newest, whole_version=whole, tears=tuple(tears))
+    found = replace(unknown, version=log.newest, whole_version=whole, torn_files=tuple(torn))
     if whole is None:
-        return told
-    loose = loose_rows(log, whole)
-    requests = _changed(log, whole, loose) if table.spec is POSITION_QUEUE else ()
-    return replace(told, rows=loose.height, requests=requests)
+        return found
+    undone = undone_rows(log, whole)
+    requests = _changed_requests(log, whole, undone) if table.spec is POSITION_QUEUE else ()
+    return replace(found, rows=undone.height, requests=requests)
 
 
-def loose_rows(log: DiskLog, whole: int) -> pl.DataFrame:
-    """Give the rows that commits after a version wrote, as far as they can be read."""
-    frames = [pl.read_parquet(path, glob=False) for path in log.loose_files(whole)]
+def undone_rows(log: LogReader, whole: int) -> pl.DataFrame:
+    """Return the rows that commits after a version wrote, as far as they can be read."""
+    frames = [pl.read_parquet(path, glob=False) for path in log.undone_files(whole)]
     return pl.concat(frames, how="diagonal_relaxed") if frames else pl.DataFrame()
 
 
-def _changed(log: DiskLog, whole: int, loose: pl.DataFrame) -> tuple[str, ...]:
-    if loose.is_empty():
+def _changed_requests(log: LogReader, whole: int, undone: pl.DataFrame) -> tuple[str, ...]:
+    if undone.is_empty():
         return ()
-    live = [
-        log.table / name for name in log.state(whole) or {} if name.startswith(f"bucket={LIVE}/")
-    ]
-    before = [pl.read_parquet(path, glob=False).select(_STATE) for path in live]
-    after = loose.select(_STATE)
+    live = [log.table / name for name in log.files_of(whole) or {} if name.startswith(LIVE_PREFIX)]
+    before = [pl.read_parquet(path, glob=False).select(_COMPARED) for path in live]
+    after = undone.select(_COMPARED)
     if before:
-        after = after.join(pl.concat(before), on=_STATE, how="anti", nulls_equal=True)
+        after = after.join(pl.concat(before), on=_COMPARED, how="anti", nulls_equal=True)
     return tuple(after.get_column("request_id").unique().sort())
 
 
-def _opened(table: Table, told: Diagnosis) -> Diagnosis:
+def _open(table: Table, unknown: Diagnosis) -> Diagnosis:
     try:
         version = table.version()
     except LakeError as error:
-        return replace(told, problem=str(error))
-    return replace(told, version=version, whole_version=version)
+        return replace(unknown, problem=str(error))
+    return replace(unknown, version=version, whole_version=version)

@@ -1,47 +1,42 @@
 """Take a torn table back to its last whole version, and put back what can still be read."""
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 import polars as pl
-from filelock import FileLock, Timeout
 
 from position_sync_dagster.domain.request import QueueStatus
-from position_sync_dagster.errors import BrokenTableError, CommitContentionError
+from position_sync_dagster.errors import BrokenTableError
 from position_sync_dagster.lake.delta_log.commit_log import (
-    ASIDE,
     LAST_CHECKPOINT,
     LOG,
+    SET_ASIDE,
     checkpoint_name,
     entry_name,
 )
-from position_sync_dagster.lake.delta_log.durability import sync_now
-from position_sync_dagster.lake.delta_log.log_reader import NEVER, DiskLog
-from position_sync_dagster.lake.recovery.diagnosis import Diagnosis, diagnose, loose_rows
+from position_sync_dagster.lake.delta_log.durability import sync_paths
+from position_sync_dagster.lake.delta_log.log_reader import NO_VERSION, LogReader
+from position_sync_dagster.lake.delta_log.torn_commits import TornFile
+from position_sync_dagster.lake.recovery.diagnosis import diagnose, undone_rows
 from position_sync_dagster.lake.storage.codec import moment, updates_of
-from position_sync_dagster.lake.storage.commit_errors import explain
+from position_sync_dagster.lake.storage.commit_errors import to_lake_error
 from position_sync_dagster.lake.storage.ids import id_literals
-from position_sync_dagster.lake.storage.lifecycle_table import Change, LifecycleTable, View
-from position_sync_dagster.lake.storage.opening import TURN_LOCK
-from position_sync_dagster.lake.storage.schemas import (
-    LIVE,
-    LIVE_PART,
-    POSITION_QUEUE,
-    POSITION_UPDATES,
-)
+from position_sync_dagster.lake.storage.lifecycle_table import Change, LifecycleTable, Snapshot
+from position_sync_dagster.lake.storage.partitions import LIVE_COLUMNS
+from position_sync_dagster.lake.storage.schemas import POSITION_QUEUE, POSITION_UPDATES
 from position_sync_dagster.lake.storage.table import Table
+from position_sync_dagster.lake.storage.writer_lock import WRITER_LOCK, WriterLock
 from position_sync_dagster.lake.updates.ledger import SyncUpdates
 
-_TURN_S = 10.0
+LOCK_S = 10.0
+"""How long a repair waits for the writers of the table."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Repair:
-    """What a repair did to one table.
+    """The result of a repair of one table.
 
     Attributes:
         moved: Files that were moved to a folder `_torn-…` in the table's own.
@@ -57,113 +52,94 @@ class Repair:
 def repair(table: Table, now: datetime) -> Repair | None:
     """Take a table back to its last whole version; None when nothing is torn.
 
-    A commit was acknowledged once it and all before it were on the disk, so that what is undone
-    was promised to nobody. Whatever of it can be read is put back nevertheless: a request that
-    the whole version does not know is PENDING again, and values are written once each. Requests
-    that the undone commits claimed or marked are claimed again; their rows are known by their
-    `update_id`. Nothing is deleted: the torn files of the log are moved aside.
+    With fsync on, a commit is acknowledged only when it and all commits before it are on the
+    disk, so the undone commits were acknowledged to nobody. Their rows that can be read are put
+    back nevertheless: a request that the whole version does not know is PENDING again, and values
+    are written once each. Requests that the undone commits claimed or marked are claimed again;
+    their rows are known by their `update_id`. Nothing is deleted: the torn files of the log are
+    moved aside.
 
     Raises:
-        BrokenTableError: The log reaches back to no whole version.
+        BrokenTableError: The log does not reach back to a whole version.
         CommitContentionError: Another process writes all the time.
     """
-    with _turn(table):
+    with WriterLock(table.path).exclusive(LOCK_S):
         found = diagnose(table)
-        if not found.tears:
+        if not found.torn_files:
             return None
-        if found.whole_version is None:
+        whole = found.whole_version
+        if whole is None:
             raise BrokenTableError(
                 f"The log of {table.path} reaches back to no whole version.",
                 remedy="Restore the folder from a copy, or move it away to start with an empty "
                 "table.",
             )
-        log = DiskLog(Path(table.path))
-        loose = loose_rows(log, found.whole_version)
-        moved = _move_aside(log, found, now)
-    return Repair(
-        whole_version=found.whole_version, moved=moved, saved=_put_back(table, loose, now)
-    )
+        log = LogReader(Path(table.path))
+        undone = undone_rows(log, whole)
+        moved = _move_aside(log, whole, found.torn_files, now)
+    return Repair(whole_version=whole, moved=moved, saved=_put_back(table, undone, now))
 
 
-def plan_requests(view: View, loose: pl.DataFrame, now: datetime) -> Change[int]:
-    """Put requests that are not known back as PENDING, where nobody asks for their position."""
-    newest = loose.sort("updated_at").unique("request_id", keep="last", maintain_order=True)
+def plan_restore(snapshot: Snapshot, undone: pl.DataFrame, now: datetime) -> Change[int]:
+    """Add unknown requests as PENDING, unless another live request is for the same position."""
+    newest = undone.sort("updated_at").unique("request_id", keep="last", maintain_order=True)
     ids = newest.get_column("request_id").to_list()
     if not ids:
         return Change(0)
-    ended = view.ended(f"request_id IN ({id_literals(ids)})")
-    known = pl.concat([f.select("request_id") for f in (view.live, ended)])
-    back = (
+    finished = snapshot.finished(f"request_id IN ({id_literals(ids)})")
+    known = pl.concat([f.select("request_id") for f in (snapshot.live, finished)])
+    restored = (
         newest.join(known, on="request_id", how="anti")
         .unique(["account", "conid"], keep="last", maintain_order=True)
-        .join(view.live, on=["account", "conid"], how="anti", nulls_equal=True)
+        .join(snapshot.live, on=["account", "conid"], how="anti", nulls_equal=True)
         .with_columns(
+            *LIVE_COLUMNS,
             status=pl.lit(QueueStatus.PENDING.value),
             updated_at=moment(now),
             available_at=pl.lit(None, pl.Datetime("us", "UTC")),
             lease_owner=pl.lit(None, pl.String),
             lease_token=pl.lit(None, pl.String),
             lease_expires_at=pl.lit(None, pl.Datetime("us", "UTC")),
-            bucket=pl.lit(LIVE),
-            part=pl.lit(LIVE_PART),
         )
     )
-    if back.is_empty():
+    if restored.is_empty():
         return Change(0)
-    return Change(back.height, pl.concat([view.live, back.select(view.live.columns)]))
+    after = pl.concat([snapshot.live, restored.select(snapshot.live.columns)])
+    return Change(restored.height, after)
 
 
-def _put_back(table: Table, loose: pl.DataFrame, now: datetime) -> int:
-    if loose.is_empty():
+def _put_back(table: Table, undone: pl.DataFrame, now: datetime) -> int:
+    if undone.is_empty():
         return 0
     if table.spec is POSITION_QUEUE:
-        lifecycle = LifecycleTable(table, lambda: now)
-        return lifecycle.change(lambda view: plan_requests(view, loose, now), {"action": "repair"})
+        queue = LifecycleTable(table, lambda: now)
+        return queue.change(lambda found: plan_restore(found, undone, now), {"action": "repair"})
     if table.spec is POSITION_UPDATES:
         ledger = SyncUpdates(table)
-        whole = loose.with_columns(date=pl.col("timestamp").dt.date())
-        batches = whole.select(list(POSITION_UPDATES.columns)).partition_by("batch_id")
+        values = undone.with_columns(date=pl.col("timestamp").dt.date())
+        batches = values.select(list(POSITION_UPDATES.columns)).partition_by("batch_id")
         return sum(ledger.append(updates_of(batch)).rows for batch in batches)
     return 0
 
 
-def _move_aside(log: DiskLog, found: Diagnosis, now: datetime) -> tuple[str, ...]:
-    whole = found.whole_version if found.whole_version is not None else NEVER
+def _move_aside(
+    log: LogReader, whole: int, torn: tuple[TornFile, ...], now: datetime
+) -> tuple[str, ...]:
     names = [entry_name(v) for v in log.entries if v > whole]
     names += [checkpoint_name(v) for v, kept in log.checkpoints.items() if v > whole or not kept]
     pointer = f"{LOG}/{LAST_CHECKPOINT}"
-    if (log.log / LAST_CHECKPOINT).exists() and (
-        names or pointer in {tear.file for tear in found.tears}
-    ):
+    if (log.log / LAST_CHECKPOINT).exists() and (names or pointer in {one.file for one in torn}):
         names.append(LAST_CHECKPOINT)
     moved = [f"{LOG}/{name}" for name in names]
-    if whole == NEVER:  # what is left would look like a table that lost its log
-        kept = (LOG, TURN_LOCK, ASIDE)
+    if whole == NO_VERSION:  # what is left would look like a table that lost its log
+        kept = (LOG, WRITER_LOCK, SET_ASIDE)
         moved += [name for name in os.listdir(log.table) if not name.startswith(kept)]
-    aside = log.table / f"{ASIDE}-{now:%Y%m%dT%H%M%S%f}"
+    aside = log.table / f"{SET_ASIDE}-{now:%Y%m%dT%H%M%S%f}"
     try:
         for name in moved:
             (aside / name).parent.mkdir(parents=True, exist_ok=True)
             os.replace(log.table / name, aside / name)
-        sync_now([log.table, log.log, aside, aside / LOG])
+        sync_paths([log.table, log.log, aside, aside / LOG])
     except OSError as error:
-        raise explain(error, str(log.table)) from error
+        raise to_lake_error(error, str(log.table)) from error
     return tuple(sorted(moved))
-
-
-@contextmanager
-def _turn(table: Table) -> Iterator[None]:
-    lock = FileLock(f"{table.path}/{TURN_LOCK}")
-    try:
-        lock.acquire(timeout=_TURN_S)
-    except Timeout as error:
-        raise CommitContentionError(
-            f"Another process holds its turn at {table.path}; nothing was changed.",
-            remedy="End what writes to the lake, then repair it.",
-        ) from error
-    except OSError as error:
-        raise explain(error, table.path) from error
-    try:
-        yield
-    finally:
-        lock.release()

@@ -17,7 +17,8 @@ from position_sync_dagster.lake.registry.legs import (
     same_leg,
 )
 from position_sync_dagster.lake.storage.codec import leg_rows, legs_of
-from position_sync_dagster.lake.storage.lifecycle_table import Change, LifecycleTable, View
+from position_sync_dagster.lake.storage.lifecycle_table import Change, LifecycleTable, Snapshot
+from position_sync_dagster.lake.storage.partitions import bucket_column
 from position_sync_dagster.lake.storage.schemas import ACTIVE_STRATEGIES
 from position_sync_dagster.lake.storage.table import Table, TableOptions
 from position_sync_dagster.lake.storage.threads import offloaded
@@ -60,7 +61,7 @@ class SyncRegistry:
 
     def refresh(self) -> bool:
         """Read what other processes changed; tell whether the active legs differ now."""
-        view = self._stays.view()
+        view = self._stays.snapshot()
         if view.version == self._version and view.live is self._rows:
             return False
         before = self._index.legs
@@ -117,7 +118,7 @@ class SyncRegistry:
         """Begin many stays in one commit; give the active stay of each leg."""
         asked = distinct_legs(legs)
 
-        def step(view: View) -> Change[list[ActiveContract]]:
+        def step(view: Snapshot) -> Change[list[ActiveContract]]:
             before = {leg.key: leg for leg in legs_of(view.live)}
             after = before | {
                 leg.key: before[leg.key] if same_leg(before.get(leg.key), leg) else leg
@@ -138,7 +139,7 @@ class SyncRegistry:
             AmbiguousRemovalError: Several stays match; the message names them.
         """
 
-        def step(view: View) -> Change[ActiveContract]:
+        def step(view: Snapshot) -> Change[ActiveContract]:
             before = {leg.key: leg for leg in legs_of(view.live)}
             leg = chosen_leg(before.values(), conid, strategy_id, account)
             after = {key: kept for key, kept in before.items() if key != leg.key}
@@ -150,7 +151,7 @@ class SyncRegistry:
         """Make the active legs equal to these, in one commit; give how many came and went."""
         asked = distinct_legs(legs)
 
-        def step(view: View) -> Change[tuple[int, int]]:
+        def step(view: Snapshot) -> Change[tuple[int, int]]:
             before = {leg.key: leg for leg in legs_of(view.live)}
             after = {
                 leg.key: before[leg.key] if same_leg(before.get(leg.key), leg) else leg
@@ -168,15 +169,15 @@ class SyncRegistry:
             return Change(result)
         now = self._clock()
         over = [leg.ended(now) for key, leg in before.items() if after.get(key) != leg]
-        ended = leg_rows(over).with_columns(bucket=pl.lit(REMOVED))
+        ended = leg_rows(over).with_columns(bucket_column(REMOVED))
         return Change(result, leg_rows(after.values()), ended)
 
-    def _change(self, step: Callable[[View], Change[T]], action: str) -> T:
+    def _change(self, step: Callable[[Snapshot], Change[T]], action: str) -> T:
         result = self._stays.change(step, {"action": action})
         self.refresh()
         return result
 
-    def _load(self, view: View) -> None:
+    def _load(self, view: Snapshot) -> None:
         # One assignment: `is_active` is called from other threads without a lock.
         self._index = LegIndex(legs_of(view.live))
         self._version, self._rows = view.version, view.live

@@ -21,13 +21,16 @@ from position_sync_dagster.domain.update import (
     trading_mode_of,
 )
 from position_sync_dagster.errors import InvalidRequestError
+from position_sync_dagster.lake.storage.partitions import (
+    LIVE_COLUMNS,
+    LIVE_PARTITION,
+    without_partition,
+)
 from position_sync_dagster.lake.storage.schemas import (
     ACTIVE_STRATEGIES,
     BROKER_POSITIONS,
     CONTRACTS,
     GATEWAY_SESSIONS,
-    LIVE,
-    LIVE_PART,
     POSITION_QUEUE,
     POSITION_UPDATES,
     TableSpec,
@@ -36,7 +39,6 @@ from position_sync_dagster.lake.storage.schemas import (
 _INSTRUMENT = tuple(Instrument.__dataclass_fields__)
 _REQUEST = tuple(QueuedPosition.__dataclass_fields__)
 _BROKER = tuple(f for f in BrokerPosition.__dataclass_fields__ if f != "instrument")
-_SPLIT = {"bucket": LIVE, "part": LIVE_PART}
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _TICK = timedelta(microseconds=1)
 
@@ -70,12 +72,11 @@ def new_request_rows(
         "reason": [request.reason.value for request in requests],
     }
     return _frame(POSITION_QUEUE, given).with_columns(
+        *LIVE_COLUMNS,
         status=pl.lit(QueueStatus.PENDING.value),
         attempts=pl.lit(0, pl.Int64),
         created_at=moment(now),
         updated_at=moment(now),
-        bucket=pl.lit(LIVE),
-        part=pl.lit(LIVE_PART),
     )
 
 
@@ -89,15 +90,14 @@ def requests_of(frame: pl.DataFrame) -> list[QueuedPosition]:
 
 def leg_rows(legs: Iterable[ActiveContract]) -> pl.DataFrame:
     """Give the live rows of legs."""
-    return frame_of(ACTIVE_STRATEGIES, (_fields(leg) | _SPLIT for leg in legs))
+    return frame_of(ACTIVE_STRATEGIES, (_fields(leg) | LIVE_PARTITION for leg in legs))
 
 
 def legs_of(frame: pl.DataFrame) -> list[ActiveContract]:
     """Read legs."""
-    plain = frame.drop("bucket", "part", strict=False)
     return [
         ActiveContract(**row | {"right": Right(row["right"])})
-        for row in plain.iter_rows(named=True)
+        for row in without_partition(frame).iter_rows(named=True)
     ]
 
 
@@ -176,15 +176,14 @@ def contracts_of(frame: pl.DataFrame) -> list[ContractDetails]:
 
 def session_rows(sessions: Iterable[GatewaySession]) -> pl.DataFrame:
     """Give the live rows of sessions."""
-    return frame_of(GATEWAY_SESSIONS, (_fields(session) | _SPLIT for session in sessions))
+    return frame_of(GATEWAY_SESSIONS, (_fields(session) | LIVE_PARTITION for session in sessions))
 
 
 def sessions_of(frame: pl.DataFrame) -> list[GatewaySession]:
     """Read sessions."""
-    plain = frame.drop("bucket", "part", strict=False)
     return [
         GatewaySession(**row | {"owner": Owner(row["owner"]), "state": SessionState(row["state"])})
-        for row in plain.iter_rows(named=True)
+        for row in without_partition(frame).iter_rows(named=True)
     ]
 
 

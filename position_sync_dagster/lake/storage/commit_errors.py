@@ -1,4 +1,4 @@
-"""What a failure of Delta Lake means to the caller."""
+"""Failures of storage: their kinds, and the errors of this package that callers get."""
 
 import re
 from enum import Enum, auto
@@ -14,20 +14,20 @@ from position_sync_dagster.errors import (
 )
 
 STORAGE_ERRORS = (DeltaError, PolarsError, OSError)
-"""What delta-rs and Polars raise for a failure of storage."""
+"""The errors that delta-rs and Polars raise for a failure of storage."""
 
 
 class RetryCommit(Exception):
-    """Ask for a step to be run again on a fresh handle; a signal, not a failure."""
+    """The step must run again on a fresh handle; a signal, not a failure."""
 
 
-class Fault(Enum):
-    """The kinds that are treated differently."""
+class ErrorKind(Enum):
+    """The kinds of failures that are treated differently."""
 
-    CONFLICT = auto()  # another writer was first: plan again
-    STALE = auto()  # a file of the snapshot is gone, or not whole yet: open again
+    CONFLICT = auto()  # another writer committed first: plan again
+    STALE = auto()  # a file of the snapshot is missing, or not whole yet: open again
     UNWRITABLE = auto()
-    EXHAUSTED = auto()  # the process or the machine has no more to give: the table is whole
+    EXHAUSTED = auto()  # no memory or open files left: the table is whole
     OTHER = auto()
 
 
@@ -53,7 +53,7 @@ _STALE = (
     "No such file or directory",
     "not found",
     "NotFound",
-    # A checkpoint that another process was writing; a damaged one stays so on every try.
+    # A checkpoint that another process is writing; a damaged one stays so on every try.
     "Requested range was invalid",
     "Corrupt footer",
     "EOF",
@@ -61,41 +61,41 @@ _STALE = (
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
-def classify(error: Exception) -> Fault:
-    """Tell what a failure of storage means."""
+def classify(error: Exception) -> ErrorKind:
+    """Return the kind of a failure of storage."""
     text = str(error)
     if any(mark in text for mark in _UNWRITABLE):
-        return Fault.UNWRITABLE
+        return ErrorKind.UNWRITABLE
     if any(mark in text for mark in _EXHAUSTED):
-        return Fault.EXHAUSTED
+        return ErrorKind.EXHAUSTED
     if isinstance(error, CommitFailedError) or any(mark in text for mark in _CONFLICT):
-        return Fault.CONFLICT
+        return ErrorKind.CONFLICT
     if any(mark in text for mark in _STALE):
-        return Fault.STALE
-    return Fault.OTHER
+        return ErrorKind.STALE
+    return ErrorKind.OTHER
 
 
-def explain(error: Exception, path: str) -> LakeError:
-    """Turn a failure that will not go away into the error that names thing and remedy."""
+def to_lake_error(error: Exception, path: str) -> LakeError:
+    """Return the error for a failure that stays; it names the table and a remedy."""
     match classify(error):
-        case Fault.UNWRITABLE:
+        case ErrorKind.UNWRITABLE:
             return LakeNotWritableError(
                 f"The table {path} cannot be written: {_line(error)}.",
                 remedy="Check the folder, its permissions and free space, or set "
                 "POSITION_SYNC_LAKE to another place.",
             )
-        case Fault.EXHAUSTED:
+        case ErrorKind.EXHAUSTED:
             return LakeError(
                 f"The table {path} cannot be used now: {_line(error)}.",
                 remedy="Raise the limit of this process (`ulimit -n` for files), or free memory; "
                 "the table itself is whole.",
             )
-        case Fault.CONFLICT:
+        case ErrorKind.CONFLICT:
             return CommitContentionError(
-                f"Other writers of {path} kept winning; nothing was changed.",
+                f"Other writers of {path} committed first each time; nothing was changed.",
                 remedy="Try again; if it repeats, look for a process that writes in a tight loop.",
             )
-        case Fault.STALE | Fault.OTHER:
+        case ErrorKind.STALE | ErrorKind.OTHER:
             return BrokenTableError(
                 f"The table {path} cannot be read whole: {_line(error)}.",
                 remedy="Files of it were deleted or damaged: `position-sync doctor` says which; "
@@ -104,5 +104,5 @@ def explain(error: Exception, path: str) -> LakeError:
 
 
 def _line(error: Exception) -> str:
-    told = _BACKTRACE.split(_COLOUR.sub("", str(error)), maxsplit=1)[0]
-    return " ".join(told.split())[:300].rstrip(".")
+    text = _BACKTRACE.split(_COLOUR.sub("", str(error)), maxsplit=1)[0]
+    return " ".join(text.split())[:300].rstrip(".")

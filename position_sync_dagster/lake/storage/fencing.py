@@ -1,15 +1,15 @@
-"""The fence: a table remembers the newest owner of a gateway, and refuses those before it."""
+"""Fencing: a table remembers the newest owner of a gateway and refuses those before it."""
 
 from position_sync_dagster.errors import LeaseLostError
 
 
-def owner_of(gateway_id: str) -> str:
-    """Name the application transaction whose version is the newest owner's fencing token."""
+def owner_transaction(gateway_id: str) -> str:
+    """Return the name of the application transaction whose version is the newest owner's token."""
     return f"owner:{gateway_id}"
 
 
 def refuse_stale_owner(token: int, newest: int | None, gateway_id: str) -> None:
-    """Refuse an owner that another one has followed.
+    """Refuse an owner that was followed by another one.
 
     Raises:
         LeaseLostError: `newest` is greater than `token`.

@@ -1,11 +1,10 @@
-"""Ids that sort by time, and the literals that may stand in a predicate."""
+"""Ids that sort by time, and literals that are safe in a predicate."""
 
 import os
 import re
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
-from uuid import UUID
 
 from position_sync_dagster.errors import InvalidRequestError
 
@@ -13,11 +12,11 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SAFE = re.compile(r"[A-Za-z0-9_.:\-]{1,128}\Z")
 
 NewIds = Callable[[datetime, int], list[str]]
-"""Gives so many new ids for a moment, in ascending order."""
+"""Returns a number of new ids for a moment, in ascending order."""
 
 
 def new_ids(now: datetime, count: int) -> list[str]:
-    """Give `count` ascending UUIDs of version 7 (RFC 9562).
+    """Return `count` ascending UUIDs of version 7 (RFC 9562).
 
     Their order is that of time, so the ids of one file span a short range and a look-up by id
     reads few files.
@@ -31,33 +30,23 @@ def new_ids(now: datetime, count: int) -> list[str]:
 
 
 def new_part(now: datetime) -> str:
-    """Draw the name of a part: unique, in order of time, hexadecimal digits and dashes."""
+    """Return the name of a new part: unique, sorted by time, hexadecimal digits and dashes."""
     return new_ids(now, 1)[0]
 
 
 def content_id(at: datetime, *content: object) -> str:
-    """Give the UUID (version 8) of a content at a moment: the same for the same content."""
+    """Return the UUID (version 8) of a content at a moment; equal for equal content."""
     digest = int.from_bytes(blake2b(repr(content).encode(), digest_size=16).digest())
     ticks = (_milliseconds(at) << 12) | (digest >> 64 & 0xFFF)
     return _uuid(ticks, digest, 8)
 
 
-def created_at_of(request_id: str) -> datetime | None:
-    """Read the moment out of an id made by `new_ids`; None for any other id."""
-    try:
-        parsed = UUID(request_id)
-    except ValueError:
-        return None
-    if parsed.version != 7:
-        return None
-    return _EPOCH + timedelta(milliseconds=parsed.int >> 80)
-
-
 def id_literals(ids: Iterable[str]) -> str:
-    """Write ids as the inside of an SQL `IN (…)`.
+    """Return ids as the inside of an SQL `IN (…)`.
 
     Raises:
-        InvalidRequestError: One is no id; nothing but letters, digits and `_.:-` may pass.
+        InvalidRequestError: A text is not an id: it has other characters than letters, digits
+            and `_.:-`.
     """
     checked = list(ids)
     for text in checked:
@@ -70,12 +59,12 @@ def id_literals(ids: Iterable[str]) -> str:
 
 
 def is_id(text: str) -> bool:
-    """Tell whether a text may be an id at all."""
+    """Return whether a text may be an id."""
     return bool(_SAFE.match(text))
 
 
 def text_literal(text: str) -> str:
-    """Write any text as an SQL literal; the quote is the only character with a meaning there.
+    """Return any text as an SQL literal; the quote is the only special character there.
 
     >>> text_literal("it's")
     "'it''s'"

@@ -1,4 +1,4 @@
-"""What keeps a table as fast after a million commits: compaction, checkpoint, retention."""
+"""Maintenance of a table: compaction, checkpoints and retention keep it fast as it grows."""
 
 import logging
 from dataclasses import dataclass
@@ -9,34 +9,35 @@ from deltalake import DeltaTable
 
 from position_sync_dagster.errors import CommitContentionError, LakeError, LakeNotWritableError
 from position_sync_dagster.lake.storage.commit_errors import STORAGE_ERRORS
+from position_sync_dagster.lake.storage.frames import data_files, overwrite, scan
 from position_sync_dagster.lake.storage.ids import new_part
-from position_sync_dagster.lake.storage.schemas import LIVE
-from position_sync_dagster.lake.storage.table import Table, actions, overwrite, scan
+from position_sync_dagster.lake.storage.partitions import LIVE, in_parts
+from position_sync_dagster.lake.storage.table import Table
 
 logger = logging.getLogger(__name__)
 
 COMPACT_FROM = 32
-"""Small files of one kind from which they are merged."""
+"""The number of small files of one kind from which they are merged."""
 
-TIDY_BYTES = 1024 * 1024
+WRITER_SMALL_BYTES = 1024 * 1024
 SMALL_BYTES = 16 * 1024 * 1024
-"""A file from this size on is left alone; merging it again would cost more than it saves. Writers
-merge up to the first bound on their way, `maintain` up to the second."""
+"""A file of this size or more is left alone: merging it again would cost more than it saves.
+Writers merge files below the first bound after their commits, `maintain` below the second."""
 
-MOST_FILES = 512
-"""Files merged in one commit; the rest waits for the next turn."""
+MAX_FILES = 512
+"""Files that one commit merges; the others wait for the next compaction."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MaintenanceResult:
-    """What one turn did to one table.
+    """The result of one maintenance of one table.
 
     Attributes:
         compacted: Files that were merged into fewer.
-        deleted: Files that were deleted, since no version within the retention needs them.
+        deleted: Files that were deleted: no version within the retention needs them.
         files: Data files of the newest version.
         version: The newest version.
-        skipped: Why a part was left for the next turn; None when all was done.
+        skipped: Why a part was left for the next maintenance; None when all was done.
     """
 
     table: str
@@ -48,9 +49,9 @@ class MaintenanceResult:
 
 
 def maintain(table: Table, *, clean_now: bool = False) -> MaintenanceResult:
-    """Merge small files, write a checkpoint, delete what the retention lets go; blocks.
+    """Merge small files, write a checkpoint, delete files older than the retention; blocks.
 
-    Writers and readers go on beside it. A writer that wins makes this turn shorter, never wrong.
+    Writers and readers may go on meanwhile. If a writer commits first, less is merged.
 
     Args:
         clean_now: Ignore the retention, for tests and for tables that nobody else has open.
@@ -61,13 +62,13 @@ def maintain(table: Table, *, clean_now: bool = False) -> MaintenanceResult:
     try:
         compacted = compact(table, SMALL_BYTES)
     except CommitContentionError:
-        skipped = "compaction: other writers kept winning"
+        skipped = "compaction: other writers committed first each time"
     except LakeNotWritableError:
         full = True
     deleted = table.snapshot(lambda handle: _clean(table, handle, clean_now=clean_now))
-    if full:  # and may have room now
+    if full:  # the deleted files may have made room
         compacted = compact(table, SMALL_BYTES)
-    files, version = table.snapshot(lambda handle: (actions(handle).height, handle.version()))
+    files, version = table.snapshot(lambda handle: (data_files(handle).height, handle.version()))
     return MaintenanceResult(
         table=table.spec.name,
         compacted=compacted,
@@ -78,22 +79,22 @@ def maintain(table: Table, *, clean_now: bool = False) -> MaintenanceResult:
     )
 
 
-def tidy(table: Table) -> None:
-    """Merge the smallest files when enough commits came; called by writers after a commit."""
-    if not table.crowded():
+def compact_if_needed(table: Table) -> None:
+    """Merge the smallest files after enough commits; writers call it after a commit."""
+    if not table.take_compaction_due():
         return
     try:
-        compact(table, TIDY_BYTES)
+        compact(table, WRITER_SMALL_BYTES)
     except (*STORAGE_ERRORS, LakeError) as error:
-        # The commit before it is whole; the next turn merges more.
-        logger.info("no compaction of %s: %s", table.path, error)
+        # The commit before it is whole; the next compaction merges more.
+        logger.info("cannot compact %s now: %s", table.path, error)
 
 
 def compact(table: Table, small_bytes: int) -> int:
-    """Merge files smaller than `small_bytes`; give how many were merged.
+    """Merge files smaller than `small_bytes`; return how many were merged.
 
-    Ended rows of a table with parts are merged by an overwrite of those parts alone, which meets
-    no change of the live rows. The other tables use Delta's own compaction.
+    Finished rows of a table with parts are merged by an overwrite of those parts alone, which does
+    not conflict with changes of the live rows. The other tables use Delta's own compaction.
     """
     if "part" in table.spec.partition_by:
         return sum(_merge_parts(table, bucket, small_bytes) for bucket in _buckets(table))
@@ -101,7 +102,7 @@ def compact(table: Table, small_bytes: int) -> int:
 
 
 def _buckets(table: Table) -> list[str]:
-    files = table.snapshot(actions)
+    files = table.snapshot(data_files)
     if files.is_empty():
         return []
     return sorted(set(files.get_column("partition.bucket")) - {LIVE})
@@ -109,27 +110,26 @@ def _buckets(table: Table) -> list[str]:
 
 def _merge_parts(table: Table, bucket: str, small_bytes: int) -> int:
     def step(handle: DeltaTable) -> int:
-        files = actions(handle).filter(pl.col("partition.bucket") == bucket)
+        files = data_files(handle).filter(pl.col("partition.bucket") == bucket)
         sizes = files.group_by("partition.part").agg(
             pl.col("size_bytes").sum(), pl.len().alias("files")
         )
         small = sizes.filter(pl.col("size_bytes") < small_bytes).sort("partition.part")
-        chosen = small.head(MOST_FILES)
+        chosen = small.head(MAX_FILES)
         if chosen.height < COMPACT_FROM:
             return 0
         part = new_part(datetime.now(UTC))
-        names = ",".join(f"'{name}'" for name in chosen.get_column("partition.part"))
-        rows = scan(handle, table.spec, f"bucket = '{bucket}' AND part IN ({names})")
+        names = chosen.get_column("partition.part").to_list()
+        rows = scan(handle, table.spec, in_parts(bucket, names))
         ordered = rows.with_columns(part=pl.lit(part)).sort(table.spec.indexed[0])
-        predicate = f"bucket = '{bucket}' AND part IN ({names},'{part}')"
-        overwrite(handle, ordered, predicate, {"action": "compact"})
+        overwrite(handle, ordered, in_parts(bucket, [*names, part]), {"action": "compact"})
         return int(chosen.get_column("files").sum())
 
     return table.transact(step)
 
 
 def _compact_by_delta(handle: DeltaTable, small_bytes: int) -> int:
-    files = actions(handle)
+    files = data_files(handle)
     if files.is_empty() or not _fragmented(files, small_bytes):
         return 0
     metrics = handle.optimize.compact(target_size=small_bytes)
@@ -145,8 +145,8 @@ def _fragmented(files: pl.DataFrame, small_bytes: int) -> bool:
 
 
 def _clean(table: Table, handle: DeltaTable, *, clean_now: bool) -> int:
-    # Only a full vacuum lists the folder: the checkpoints of writers drop the tombstones by which
-    # a lite one would find what was replaced, and so it leaves most of it for ever.
+    # Only a full vacuum lists the folder. A lite one finds replaced files by their tombstones,
+    # which the checkpoints of writers drop: it would leave most of them.
     deleted = handle.vacuum(
         retention_hours=0 if clean_now else None,
         dry_run=False,

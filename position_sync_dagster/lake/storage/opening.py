@@ -1,4 +1,4 @@
-"""Open the table at a path: create it, check it, migrate it, or say what lies there instead."""
+"""Open the table at a path: create it, check it, migrate it, or refuse what lies there."""
 
 import logging
 import os
@@ -11,26 +11,24 @@ from deltalake.exceptions import TableNotFoundError
 from deltalake.schema import PrimitiveType
 
 from position_sync_dagster.errors import BrokenTableError, ForeignTableError, NewerTableError
-from position_sync_dagster.lake.delta_log.commit_log import ASIDE, LOG
+from position_sync_dagster.lake.delta_log.commit_log import LOG, SET_ASIDE
 from position_sync_dagster.lake.storage.commit_errors import (
     STORAGE_ERRORS,
-    Fault,
+    ErrorKind,
     RetryCommit,
     classify,
-    explain,
+    to_lake_error,
 )
 from position_sync_dagster.lake.storage.schemas import NAME_PROPERTY, VERSION_PROPERTY, TableSpec
+from position_sync_dagster.lake.storage.writer_lock import WRITER_LOCK
 
 logger = logging.getLogger(__name__)
-
-TURN_LOCK = ".turn.lock"
-"""The file by which writers of one table queue up; it may lie in a folder before its table."""
 
 _TRIES = 3
 
 
-def located(path: str | Path) -> str:
-    """Give the absolute path of a local table, or the URI of a remote one."""
+def absolute_path(path: str | Path) -> str:
+    """Return the absolute path of a local table, or the URI of a remote one."""
     text = str(path)
     if "://" in text and not text.startswith("file://"):
         return text.rstrip("/")
@@ -38,8 +36,8 @@ def located(path: str | Path) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where a table lies and what it must be.
+class TableLocation:
+    """The place of a table, and the schema that it must have.
 
     Attributes:
         path: An absolute path or a URI.
@@ -51,14 +49,14 @@ class Place:
 
     @property
     def remote(self) -> bool:
-        """Tell whether the table lies in an object store."""
+        """Return whether the table lies in an object store."""
         return "://" in self.path
 
     def open(self, *, create: bool = True) -> DeltaTable:
-        """Open the newest version; create the table where nothing is.
+        """Open the newest version; create the table where there is none.
 
         Args:
-            create: Whether it may be created: not by a process that has had it open.
+            create: Whether the table may be created. A process that had it open before may not.
 
         Raises:
             ForeignTableError, NewerTableError, BrokenTableError, LakeNotWritableError.
@@ -69,28 +67,28 @@ class Place:
             try:
                 handle = DeltaTable(self.path, storage_options=self._options())
             except TableNotFoundError as missing:
-                # Another process may be creating it: what looks odd is looked at twice.
-                odd = self.odd_folder()
-                if odd and attempt:
-                    raise odd from missing
-                if odd:
+                # Another process may be creating it: unexpected content is looked at twice.
+                unexpected = self.unexpected_content()
+                if unexpected and attempt:
+                    raise unexpected from missing
+                if unexpected:
                     continue
                 if not create:
                     raise self._vanished() from missing
             except STORAGE_ERRORS as unreadable:
                 if not self.remote and os.path.isfile(self.path):
                     raise self._foreign("it is a file") from unreadable
-                raise explain(unreadable, self.path) from unreadable
+                raise to_lake_error(unreadable, self.path) from unreadable
             else:
                 self._check(handle)
                 return handle
             try:
                 return self._create()
             except STORAGE_ERRORS as lost:
-                if classify(lost) is Fault.UNWRITABLE:
-                    raise explain(lost, self.path) from lost
+                if classify(lost) is ErrorKind.UNWRITABLE:
+                    raise to_lake_error(lost, self.path) from lost
                 error = lost
-        raise explain(error, self.path) from error
+        raise to_lake_error(error, self.path) from error
 
     def _create(self) -> DeltaTable:
         return DeltaTable.create(
@@ -116,18 +114,18 @@ class Place:
     def _options(self) -> dict[str, str] | None:
         return dict(self.options) if self.options else None
 
-    def odd_folder(self) -> BrokenTableError | ForeignTableError | None:
-        """Tell what is odd about a folder without a log; None where a table may be made."""
+    def unexpected_content(self) -> BrokenTableError | ForeignTableError | None:
+        """Return the error for a folder without a log; None where a table may be created."""
         if self.remote or not os.path.exists(self.path):
             return None
         try:
             found = sorted(
                 name
                 for name in os.listdir(self.path)
-                if name != TURN_LOCK and not name.startswith(ASIDE)
+                if name != WRITER_LOCK and not name.startswith(SET_ASIDE)
             )
         except OSError as error:
-            raise explain(error, self.path) from error
+            raise to_lake_error(error, self.path) from error
         if found in ([], [LOG]):
             return None
         if LOG in found:
@@ -151,9 +149,10 @@ class Place:
             )
         found = {f.name: str(getattr(f.type, "type", f.type)) for f in handle.schema().fields}
         wanted = {column: kind.value for column, kind in self.spec.columns.items()}
-        odd = [column for column, kind in found.items() if wanted.get(column) != kind]
-        if odd or list(handle.metadata().partition_columns) != list(self.spec.partition_by):
-            raise self._foreign(f"its schema is another one ({', '.join(odd) or 'partitions'})")
+        different = [column for column, kind in found.items() if wanted.get(column) != kind]
+        if different or list(handle.metadata().partition_columns) != list(self.spec.partition_by):
+            detail = ", ".join(different) or "partitions"
+            raise self._foreign(f"its schema is another one ({detail})")
         missing = [column for column in wanted if column not in found]
         if int(text) < self.spec.version:
             self._migrate(handle, missing)

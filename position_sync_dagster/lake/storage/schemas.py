@@ -14,12 +14,6 @@ NAME_PROPERTY = "positionSync.table"
 VERSION_PROPERTY = "positionSync.schemaVersion"
 MODE_PROPERTY = "positionSync.tradingMode"
 
-LIVE = "live"
-"""The partition of `bucket` that holds what still changes."""
-
-LIVE_PART = "0"
-"""The `part` of live rows; finished rows carry the part of the commit that finished them."""
-
 
 class Kind(StrEnum):
     """A column's type, as Delta names it."""

@@ -1,62 +1,30 @@
-"""One Delta table: opened, created, validated, migrated, read, and changed without conflict."""
+"""One Delta table: created, checked, read, and changed by commits that never lose an update."""
 
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from threading import RLock
 from typing import TypedDict, TypeVar
 
 import polars as pl
-from deltalake import (
-    CommitProperties,
-    DeltaTable,
-    PostCommitHookProperties,
-    Transaction,
-    write_deltalake,
-)
-from filelock import FileLock, Timeout
-from tenacity import (
-    RetryCallState,
-    Retrying,
-    retry_if_exception,
-    wait_random_exponential,
-)
+from deltalake import DeltaTable
 
-from position_sync_dagster.errors import (
-    LakeError,
-    LakeNotWritableError,
-    StalledError,
-)
-from position_sync_dagster.lake.delta_log.commit_log import (
-    LOG,
-    TRANSACTIONS,
-    checkpoint_name,
-    entry_name,
-)
-from position_sync_dagster.lake.delta_log.durability import Disk
-from position_sync_dagster.lake.delta_log.torn_commits import refuse_torn
-from position_sync_dagster.lake.storage.commit_errors import (
-    STORAGE_ERRORS,
-    Fault,
-    RetryCommit,
-    classify,
-    explain,
-)
-from position_sync_dagster.lake.storage.opening import TURN_LOCK, Place, located
+from position_sync_dagster.errors import LakeNotWritableError, StalledError
+from position_sync_dagster.lake.delta_log.commit_log import LOG, checkpoint_name
+from position_sync_dagster.lake.delta_log.durability import SyncedCommits
+from position_sync_dagster.lake.storage.commit_errors import STORAGE_ERRORS, RetryCommit
+from position_sync_dagster.lake.storage.commit_retry import retried
+from position_sync_dagster.lake.storage.frames import scan
+from position_sync_dagster.lake.storage.handle import TableHandle
+from position_sync_dagster.lake.storage.opening import TableLocation, absolute_path
 from position_sync_dagster.lake.storage.schemas import TableSpec
+from position_sync_dagster.lake.storage.writer_lock import WriterLock
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
-
-REOPEN_EVERY = 10
-"""Versions after which a handle is opened anew: it never rebases onto newer checkpoints, so each
-of its commits gets slower (3.8 to 42 ms after 560)."""
-
-REOPEN_AFTER_S = 20.0
-"""Age at which a handle is opened anew, far below the retention of log and files."""
 
 CHECKPOINT_EVERY = 10
 CLEAN_EVERY = 100
@@ -64,19 +32,12 @@ COMPACT_EVERY = 200
 """Versions after which small files are merged: each file of a snapshot costs every commit some
 microseconds (a claim takes 10 ms at 50 files, 28 at 1,000)."""
 
-FAIR_WAIT_S = ((0.02, 0.002), (0.08, 0.0005), (1.9, 0.0001))
-"""How long a writer queues behind others, and how often it asks meanwhile: the longer it waits,
-the oftener, since who asks seldom is overtaken by who has just been served. It then goes on
-without, as the lock is for fairness and Delta's own check is for safety."""
-
 SUSPECT_AFTER_S = 300.0
 """A commit this long after its snapshot may have met a log that was cleaned under it."""
 
-_NO_HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
-
 
 class TableOptions(TypedDict, total=False):
-    """What every table takes; see `Table`, where the defaults are."""
+    """The options of every table; see `Table`, where the defaults are."""
 
     contention_s: float
     storage_options: Mapping[str, str] | None
@@ -101,19 +62,17 @@ class Table:
         contention_s: float = 15.0,
         fsync: bool = True,
     ) -> None:
-        self.path = located(path)
+        self.path = absolute_path(path)
         self.spec = spec
         self.options = dict(storage_options) if storage_options else None
-        self._place = Place(self.path, spec, self.options)
-        self._disk = Disk(Path(self.path), on=fsync and not self._place.remote)
+        location = TableLocation(self.path, spec, self.options)
+        self._remote = location.remote
+        self._synced = SyncedCommits(Path(self.path), on=fsync and not location.remote)
+        self._handle = TableHandle(location, on_replaced=self._synced.forget)
+        self._writer_lock = WriterLock(self.path)
         self._contention_s = contention_s
         self._mutex = RLock()
-        self._handle: DeltaTable | None = None
-        self._opened_at = 0.0
-        self._opened_version = -1
-        self._seen: tuple[int, int, int] | None = None
-        self._crowded = False
-        self._epoch = 0
+        self._compaction_due = False
 
     def initialize(self) -> None:
         """Create the table, or check and migrate the one that is there.
@@ -124,11 +83,11 @@ class Table:
         """
         if self.version() == 0:
             with self._mutex:
-                self._disk.settle(0)
+                self._synced.sync_through(0)
 
     def snapshot(self, step: Callable[[DeltaTable], T]) -> T:
-        """Read something from the newest version; `step` may run more than once."""
-        return self._attempt(step, fair=False)
+        """Read from the newest version; `step` may run more than once."""
+        return self._run(step, change=False)
 
     def transact(self, step: Callable[[DeltaTable], T]) -> T:
         """Read, decide and commit on one handle; on a conflict all of it runs again.
@@ -137,252 +96,102 @@ class Table:
         against exactly what was read.
 
         Raises:
-            CommitContentionError: Others kept winning; nothing was changed.
+            CommitContentionError: Other writers committed first each time; nothing was changed.
             LakeNotWritableError, BrokenTableError: Nothing was changed.
-            LakeNotWritableError: The change is made, and the disk did not confirm it, as it says.
+            LakeNotWritableError: The change is made, and the disk did not confirm it, as the
+                message says.
         """
-        return self._attempt(step, fair=True)
+        return self._run(step, change=True)
 
     def rows(self, predicate: str | None = None, columns: list[str] | None = None) -> pl.DataFrame:
         """Read rows; `predicate` holds constants or checked literals only."""
         return self.snapshot(lambda handle: scan(handle, self.spec, predicate, columns))
 
     def version(self) -> int:
-        """Give the newest version."""
+        """Return the newest version."""
         return self.snapshot(lambda handle: handle.version())
 
-    def stamp(self, handle: DeltaTable) -> tuple[int, int]:
-        """Give what is the same for the same content: the version, in the table's life.
+    def cache_key(self, handle: DeltaTable) -> tuple[int, int]:
+        """Return a key that is equal for equal content, for caches.
 
-        A table that was deleted and made anew, or taken back by a repair, lives anew.
+        Returns:
+            The generation and the version. The generation grows when the table was deleted and
+            created again, or repaired: then the same version number may have another content.
         """
-        return (self._epoch, handle.version())
+        return (self._handle.generation, handle.version())
 
     def checkpoint(self, handle: DeltaTable) -> None:
-        """Write a checkpoint of the handle's version, and sync what it stands for.
+        """Write a checkpoint of the handle's version, and sync the versions that it stands for.
 
-        One that is there is left alone: written again it may differ in size, which a reader that
-        has it open takes for damage.
+        A checkpoint that exists is left alone: written again it may differ in size, and a reader
+        that has it open takes that for damage.
         """
         version = handle.version()
-        with self._mutex, self._turn(True):
-            self._disk.settle(version)
-            if self._place.remote or not os.path.exists(
-                f"{self.path}/{LOG}/{checkpoint_name(version)}"
-            ):
+        with self._mutex, self._writer_lock.fair():
+            self._synced.sync_through(version)
+            if self._remote or not os.path.exists(f"{self.path}/{LOG}/{checkpoint_name(version)}"):
                 handle.create_checkpoint()
-            self._disk.settle_checkpoint(version)
+            self._synced.sync_checkpoint(version)
 
-    def crowded(self) -> bool:
-        """Tell, once, that enough commits came for a compaction."""
+    def take_compaction_due(self) -> bool:
+        """Return whether there were enough commits for a compaction; once for each time."""
         with self._mutex:
-            crowded, self._crowded = self._crowded, False
-            return crowded
+            due, self._compaction_due = self._compaction_due, False
+            return due
 
-    def _attempt(self, step: Callable[[DeltaTable], T], *, fair: bool) -> T:
-        for attempt in Retrying(
-            retry=retry_if_exception(_worth_retrying),  # `_translated` ends it
-            wait=wait_random_exponential(multiplier=0.004, max=0.25),
-            reraise=True,
-        ):
-            with attempt, self._mutex, self._translated(attempt.retry_state):
-                # The lock file lies in the table's folder, which must be there first.
-                self._ready()
-                with self._turn(fair):
-                    handle = self._fresh()
-                    started, before = time.monotonic(), handle.version()
-                    result = step(handle)
-                    self._note(handle, before, started)
-                if fair:
-                    # After the turn: others commit on while the disk works for this one.
-                    self._disk.settle(handle.version())
-                self._upkeep(handle, before)
-                return result
-        raise AssertionError("unreachable")  # pragma: no cover
+    def _run(self, step: Callable[[DeltaTable], T], *, change: bool) -> T:
+        def attempt() -> T:
+            with self._mutex:
+                try:
+                    return self._attempt(step, change=change)
+                except (*STORAGE_ERRORS, RetryCommit):
+                    self._handle.drop()
+                    raise
 
-    @contextmanager
-    def _translated(self, state: RetryCallState) -> Iterator[None]:
-        try:
-            yield
-        except RetryCommit:
-            self._handle = None
-            raise
-        except STORAGE_ERRORS as error:
-            self._handle = None
-            if classify(error) in (Fault.CONFLICT, Fault.STALE) and not self._last(state, error):
-                raise
-            raise explain(error, self.path) from error
+        return retried(attempt, path=self.path, contention_s=self._contention_s)
 
-    def _last(self, state: RetryCallState, error: Exception) -> bool:
-        passed_s = time.monotonic() - state.start_time
-        if classify(error) is Fault.STALE:
-            return state.attempt_number >= _STALE_ATTEMPTS
-        return passed_s >= self._contention_s
+    def _attempt(self, step: Callable[[DeltaTable], T], *, change: bool) -> T:
+        # The lock file lies in the table's folder, which must be there first.
+        self._handle.ready()
+        with self._writer_lock.fair() if change else nullcontext():
+            handle = self._handle.newest()
+            started, before = time.monotonic(), handle.version()
+            result = step(handle)
+            self._record_commit(handle, before, started)
+        if change:
+            # Without the lock: others commit on while the disk works for this one.
+            self._synced.sync_through(handle.version())
+        self._checkpoint_if_due(handle, before)
+        return result
 
-    @contextmanager
-    def _turn(self, fair: bool) -> Iterator[None]:
-        if not fair or self._place.remote:
-            yield
-            return
-        lock = FileLock(f"{self.path}/{TURN_LOCK}")
-        try:
-            for wait_s, poll_s in FAIR_WAIT_S:
-                with suppress(Timeout):
-                    lock.acquire(timeout=wait_s, poll_interval=poll_s)
-                    break
-        except OSError as error:
-            raise explain(error, self.path) from error
-        try:
-            yield
-        finally:
-            lock.release()
-
-    def _ready(self) -> DeltaTable:
-        if self._handle is None:
-            handle = self._place.open(create=self._seen is None)
-            if self._replaced() and not self._outlived(handle):
-                self._epoch += 1
-                logger.error(
-                    "%s is another table than a moment ago: it was deleted, replaced or repaired "
-                    "under this process, which goes on with what is there now",
-                    self.path,
-                )
-                self._disk.forget()
-                self._seen = None
-            if self._seen is None and not self._place.remote:
-                refuse_torn(Path(self.path))
-            self._handle = handle
-            self._opened_at = time.monotonic()
-            self._opened_version = handle.version()
-            self._seen = self._seen_now(handle.version())
-        return self._handle
-
-    def _fresh(self) -> DeltaTable:
-        handle = self._ready()
-        aged = time.monotonic() - self._opened_at > REOPEN_AFTER_S or self._replaced()
-        if not aged:
-            # Between two steps only: an update between plan and commit would hide a conflict.
-            if self._behind(handle):
-                handle.update_incremental()
-            aged = handle.version() - self._opened_version >= REOPEN_EVERY
-        if aged:
-            self._handle = None
-            handle = self._ready()
-        self._seen = self._seen_now(handle.version())
-        return handle
-
-    def _behind(self, handle: DeltaTable) -> bool:
-        # Versions have no gaps, so one look-up tells what listing the log would (1.6 ms).
-        following = f"{self.path}/{LOG}/{entry_name(handle.version() + 1)}"
-        return self._place.remote or os.path.exists(following)
-
-    def _replaced(self) -> bool:
-        # A folder deleted under a running process: a commit would leave a log without a start.
-        return self._seen is not None and self._seen != self._seen_now(self._seen[0])
-
-    def _outlived(self, handle: DeltaTable) -> bool:
-        # The entry last seen was cleaned away since: the table went on and is the same.
-        seen = self._seen
-        return seen is not None and handle.version() > seen[0] and not self._seen_now(seen[0])[1]
-
-    def _seen_now(self, version: int) -> tuple[int, int, int]:
-        if self._place.remote:
-            return (version, 0, 0)
-        try:
-            found = os.stat(f"{self.path}/{LOG}/{entry_name(version)}")
-        except OSError:
-            return (version, 0, 0)
-        return (version, found.st_ino, found.st_mtime_ns)
-
-    def _note(self, handle: DeltaTable, before: int, started: float) -> None:
+    def _record_commit(self, handle: DeltaTable, before: int, started: float) -> None:
         version = handle.version()
         if version == before:
             return
         if time.monotonic() - started > SUSPECT_AFTER_S:
-            self._handle = None
+            self._handle.drop()
             raise StalledError(
-                f"This process stood still for minutes inside a commit to {self.path}.",
-                remedy="Read the table again before going on; the commit may not count.",
+                f"This process was stopped for minutes inside a commit to {self.path}.",
+                remedy="Read the table again before going on; the commit may be lost.",
             )
-        self._seen = self._seen_now(version)
+        self._handle.record(version)
         if version // COMPACT_EVERY != before // COMPACT_EVERY:
-            self._crowded = True
+            self._compaction_due = True
 
-    def _upkeep(self, handle: DeltaTable, before: int) -> None:
+    def _checkpoint_if_due(self, handle: DeltaTable, before: int) -> None:
         version = handle.version()
         if version // CHECKPOINT_EVERY == before // CHECKPOINT_EVERY:
             return
-        self._handle = None
+        self._handle.drop()
         try:
             self.checkpoint(handle)
             if version // CLEAN_EVERY != before // CLEAN_EVERY:
                 handle.cleanup_metadata()
         except (*STORAGE_ERRORS, LakeNotWritableError) as error:
             # The commit itself is whole; the next checkpoint or `maintain` makes up for this.
-            logger.warning("no checkpoint of %s at version %d: %s", self.path, version, error)
-
-
-def scan(
-    handle: DeltaTable,
-    spec: TableSpec,
-    predicate: str | None = None,
-    columns: list[str] | None = None,
-) -> pl.DataFrame:
-    """Read rows of one snapshot, in no particular order."""
-    frame = pl.DataFrame(handle.scan(columns=columns, predicate=predicate))
-    wanted = columns or list(spec.columns)
-    return frame.select(wanted) if frame.width else pl.DataFrame(schema=spec.polars).select(wanted)
-
-
-def overwrite(
-    handle: DeltaTable,
-    frame: pl.DataFrame,
-    predicate: str,
-    note: Mapping[str, str],
-    transactions: list[Transaction] | None = None,
-) -> None:
-    """Replace what matches the predicate; conflicts with whoever changes or adds to the same."""
-    write_deltalake(
-        handle,
-        frame,
-        mode="overwrite",
-        predicate=predicate,
-        commit_properties=_properties(note, transactions),
-        post_commithook_properties=_NO_HOOKS,
-    )
-
-
-def append(
-    handle: DeltaTable,
-    frame: pl.DataFrame,
-    note: Mapping[str, str],
-    transactions: list[Transaction] | None = None,
-) -> None:
-    """Add rows; conflicts only with whoever names the same application transaction."""
-    write_deltalake(
-        handle,
-        frame,
-        mode="append",
-        commit_properties=_properties(note, transactions),
-        post_commithook_properties=_NO_HOOKS,
-    )
-
-
-def actions(handle: DeltaTable) -> pl.DataFrame:
-    """Give one row per data file of the snapshot, from the log alone."""
-    return pl.DataFrame(handle.get_add_actions(flatten=True))
-
-
-def _properties(
-    note: Mapping[str, str], transactions: list[Transaction] | None
-) -> CommitProperties:
-    told = {**note, TRANSACTIONS: str(len(transactions or []))}
-    return CommitProperties(custom_metadata=told, app_transactions=transactions)
-
-
-_STALE_ATTEMPTS = 4
-"""A file that is gone on fresh handles too was not vacuumed: the table is broken."""
-
-
-def _worth_retrying(error: BaseException) -> bool:
-    return isinstance(error, (*STORAGE_ERRORS, RetryCommit)) and not isinstance(error, LakeError)
+            logger.warning(
+                "cannot write a checkpoint of %s at version %d; its commits are safe: %s",
+                self.path,
+                version,
+                error,
+            )

@@ -1,4 +1,4 @@
-"""The one place where blocking Delta work leaves the event loop."""
+"""The threads in which blocking Delta work runs, apart from the event loop."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -12,32 +12,32 @@ S = TypeVar("S")
 S_co = TypeVar("S_co", covariant=True)
 
 _THREADS = 4
-"""Delta work is disk-bound and each table serves one call at a time; a few threads suffice."""
+"""Delta work waits for the disk, and each table serves one call at a time: a few are enough."""
 
 _pool = ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix="lake")
 
 
 async def offload(work: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
-    """Run blocking work in the lake's threads and wait for its result.
+    """Run blocking work in the lake's threads and return its result.
 
-    A cancelled caller does not stop the work: a commit under way still lands.
+    If the caller is cancelled, the work goes on: a commit that has begun is still made.
     """
     loop = asyncio.get_running_loop()
     return await loop.run_in_executor(_pool, partial(work, *args, **kwargs))
 
 
 class Facade(Protocol[S_co]):
-    """A table for asyncio, over the same table as plain calls."""
+    """A table for asyncio, over the same table with blocking calls."""
 
     @property
     def sync(self) -> S_co:
-        """Give the table as plain calls."""
+        """The table with blocking calls."""
 
 
 def offloaded(
     method: Callable[Concatenate[S, P], R],
 ) -> Callable[Concatenate[Facade[S], P], Coroutine[Any, Any, R]]:
-    """Make the asyncio form of a plain call: the same arguments, result and errors."""
+    """Return the asyncio form of a blocking call: the same arguments, result and errors."""
 
     @wraps(method)
     async def call(self: Facade[S], /, *args: P.args, **kwargs: P.kwargs) -> R:

@@ -1,4 +1,4 @@
-"""A table remembers the trading mode of its first data and refuses the others."""
+"""A table remembers the trading mode of its first data and refuses data of other modes."""
 
 from collections.abc import Iterable
 
@@ -11,15 +11,15 @@ from position_sync_dagster.lake.storage.schemas import MODE_PROPERTY
 
 
 def mode_of(handle: DeltaTable) -> TradingMode | None:
-    """Give the trading mode that the table remembers; None before its first data."""
+    """Return the trading mode of the table; None before its first data."""
     text = handle.metadata().configuration.get(MODE_PROPERTY)
     return TradingMode(text) if text else None
 
 
 def check_mode(handle: DeltaTable, modes: Iterable[TradingMode], path: str) -> None:
-    """Check that data of these trading modes may go into the table; inside a step only.
+    """Check that data of these trading modes may go into the table; call it in a step only.
 
-    The first data's mode is remembered in a commit of its own, after which the step runs again.
+    The mode of the first data is stored in a commit of its own, after which the step runs again.
 
     Raises:
         TradingModeError: The table holds another mode's data, or the data are of several.

@@ -10,10 +10,11 @@ from deltalake import DeltaTable, Transaction
 
 from position_sync_dagster.domain.update import PositionUpdate, Source, trading_mode_of
 from position_sync_dagster.lake.storage.codec import update_rows, updates_of
-from position_sync_dagster.lake.storage.fencing import owner_of, refuse_stale_owner
+from position_sync_dagster.lake.storage.fencing import owner_transaction, refuse_stale_owner
+from position_sync_dagster.lake.storage.frames import append, data_files
 from position_sync_dagster.lake.storage.ids import content_id
-from position_sync_dagster.lake.storage.maintenance import tidy
-from position_sync_dagster.lake.storage.table import Table, actions, append
+from position_sync_dagster.lake.storage.maintenance import compact_if_needed
+from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.lake.storage.trading_mode import check_mode
 from position_sync_dagster.lake.updates.coercion import all_readable
 
@@ -100,11 +101,11 @@ class SyncUpdates:
         def step(handle: DeltaTable) -> AppendResult:
             for gateway_id, token in owners:
                 refuse_stale_owner(
-                    token, handle.transaction_version(owner_of(gateway_id)), gateway_id
+                    token, handle.transaction_version(owner_transaction(gateway_id)), gateway_id
                 )
             modes = (u.trading_mode for u in rows if u.trading_mode is not None)
             check_mode(handle, modes, self.table.path)
-            files = actions(handle)
+            files = data_files(handle)
             new = self._without_stored(files, "batch_id", frame)
             new = self._without_stored(files, "update_id", new)
             if new.is_empty():
@@ -120,7 +121,7 @@ class SyncUpdates:
         except _RefusedError as refusal:
             refused = refusal.error
         else:
-            tidy(self.table)
+            compact_if_needed(self.table)
             return result
         raise refused  # out here, where it gets no context that the guard did not give it
 
@@ -130,7 +131,7 @@ class SyncUpdates:
         Raises:
             LeaseLostError: An owner with a greater token was here already.
         """
-        fence = owner_of(gateway_id)
+        fence = owner_transaction(gateway_id)
 
         def step(handle: DeltaTable) -> None:
             before = handle.transaction_version(fence)
@@ -144,7 +145,9 @@ class SyncUpdates:
     def existing(self, update_ids: Iterable[str]) -> set[str]:
         """Give which of these ids are written already."""
         ids = pl.Series(list(update_ids), dtype=pl.String)
-        return self.table.snapshot(lambda handle: self._stored(actions(handle), "update_id", ids))
+        return self.table.snapshot(
+            lambda handle: self._stored(data_files(handle), "update_id", ids)
+        )
 
     def latest(self) -> pl.DataFrame:
         """Give the newest row per (account, conid).
@@ -169,7 +172,7 @@ class SyncUpdates:
         rows = pl.col("timestamp").is_between(first, moment)
 
         def step(handle: DeltaTable) -> pl.DataFrame:
-            files = _overlapping(actions(handle), first, moment)
+            files = _overlapping(data_files(handle), first, moment)
             return self._newest(self._scan(files).filter(rows)).collect()
 
         return self.table.snapshot(step).sort(_KEY)
@@ -179,7 +182,7 @@ class SyncUpdates:
         rows = pl.col("timestamp") >= since
 
         def step(handle: DeltaTable) -> pl.DataFrame:
-            files = _overlapping(actions(handle), since.astimezone(UTC), None)
+            files = _overlapping(data_files(handle), since.astimezone(UTC), None)
             return self._newest(self._scan(files).filter(rows)).collect()
 
         return self.table.snapshot(step).sort(_KEY)
@@ -189,14 +192,14 @@ class SyncUpdates:
         rows = pl.col("timestamp").is_between(first, last)
 
         def step(handle: DeltaTable) -> pl.DataFrame:
-            files = _overlapping(actions(handle), first.astimezone(UTC), last.astimezone(UTC))
+            files = _overlapping(data_files(handle), first.astimezone(UTC), last.astimezone(UTC))
             return self._scan(files).filter(rows).collect()
 
         return self.table.snapshot(step).sort(_NEWEST)
 
     def count(self) -> int:
         """Count the rows, without reading them."""
-        return self.table.snapshot(lambda handle: _rows(actions(handle)))
+        return self.table.snapshot(lambda handle: _rows(data_files(handle)))
 
     def version(self) -> int:
         """Give the table's newest version."""
@@ -219,10 +222,10 @@ class SyncUpdates:
     def _refresh_latest(self, handle: DeltaTable) -> pl.DataFrame:
         # Rows are only ever added, so what was the newest stays so against older files: a second
         # call reads the files that came since.
-        epoch = self.table.stamp(handle)[0]
+        epoch = self.table.cache_key(handle)[0]
         if epoch != self._epoch:
             self._epoch, self._seen, self._latest = epoch, frozenset(), self._latest.clear()
-        files = actions(handle)
+        files = data_files(handle)
         present = frozenset(files.get_column("path")) if not files.is_empty() else frozenset()
         new = present - self._seen
         if new:

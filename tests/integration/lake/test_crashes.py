@@ -1,4 +1,4 @@
-"""A process killed at each single step of its work, and what the next one finds."""
+"""A process that is killed at any step of its work leaves a lake that the next one goes on with."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from position_sync_dagster.domain.request import QueueRequest, QueueStatus
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.recovery.diagnosis import diagnose
 from tests.support.crash_worker import MANY, POINTS, large_insert
-from tests.support.forked_workers import nursery
+from tests.support.forked_workers import worker_forker
 
 MODULE = "tests.support.crash_worker"
 REQUESTS = 12
@@ -16,10 +16,10 @@ BATCH = 5
 
 
 def killed_at(path: Path, work: str, point: str) -> None:
-    """Let a process work until it kills itself at the point."""
-    child = nursery(MODULE).start(work, str(path), point)
-    child.go()
-    assert child.said() == f"at {point}\n", "it never came there"
+    """Run a process that kills itself at a point of its work."""
+    worker = worker_forker(MODULE).start(work, str(path), point)
+    worker.begin()
+    assert worker.output() == f"at {point}\n", "the process did not reach the point"
 
 
 @pytest.fixture
@@ -37,9 +37,9 @@ def requests(lake: Lake) -> dict[QueueStatus, int]:
 
 
 def assert_all_ended_once(lake: Lake, count: int = REQUESTS) -> None:
-    child = nursery(MODULE).start("drain_later", lake.path, "")
-    child.go()
-    assert child.said() == "done\n"
+    worker = worker_forker(MODULE).start("drain_later", lake.path, "")
+    worker.begin()
+    assert worker.output() == "done\n"
     assert requests(lake) == {QueueStatus.SUCCESS: count}
     stored = lake.queue.table.rows(columns=["request_id"]).get_column("request_id")
     written = lake.updates.table.rows(columns=["update_id", "request_id"])
@@ -96,13 +96,13 @@ def test_an_insert_killed_before_its_commit_leaves_nothing(lake, work):
     point, _ = INSERTS[work]
     files = data_files(lake)
     killed_at(Path(lake.path), work, point)
-    assert data_files(lake) > files, "it was killed before it wrote anything"
+    assert data_files(lake) > files, "the process was killed before it wrote anything"
     assert requests(lake) == {P: REQUESTS}
     assert_all_ended_once(lake)
 
 
 @pytest.mark.parametrize("work", INSERTS)
-def test_an_insert_killed_before_it_was_told_is_there_and_is_not_made_twice(lake, work):
+def test_an_insert_killed_before_its_answer_is_there_and_is_not_made_twice(lake, work):
     _, count = INSERTS[work]
     killed_at(Path(lake.path), work, "after the insert")
     assert requests(lake) == {P: REQUESTS + count}
@@ -112,5 +112,5 @@ def test_an_insert_killed_before_it_was_told_is_there_and_is_not_made_twice(lake
 
 
 def data_files(lake: Lake) -> set[Path]:
-    """Give the files in the queue's folder, whether a version names them or not."""
+    """Return the files in the queue's folder, whether a version names them or not."""
     return set(Path(lake.queue.table.path).glob("bucket=*/**/*.parquet"))

@@ -1,4 +1,4 @@
-"""Loss of power: what was acknowledged is on the disk, and nothing else is counted on."""
+"""After a loss of power, all acknowledged commits are on the disk."""
 
 from pathlib import Path
 
@@ -15,9 +15,9 @@ from position_sync_dagster.settings import Settings
 
 
 class SyncedDisk:
-    """What a disk holds of which only what was synced survives: bytes of files, names of folders.
+    """A disk on which only synced data survives: the bytes of files, the names in folders.
 
-    A file that was not synced is empty after the loss of power, if its name is there at all.
+    After the loss of power, a file that was not synced is empty, if its name is there at all.
     """
 
     def __init__(self) -> None:
@@ -31,7 +31,7 @@ class SyncedDisk:
             self.bytes[path] = path.read_bytes()
 
     def lose_power(self, source: Path, target: Path) -> Path:
-        """Write what survives of a folder to another one."""
+        """Copy to another folder what survives of a folder."""
         target.mkdir(parents=True)
         for name in self.names.get(source, ()):
             if (source / name).is_dir():
@@ -44,7 +44,7 @@ class SyncedDisk:
 @pytest.fixture
 def synced(monkeypatch) -> SyncedDisk:
     made = SyncedDisk()
-    monkeypatch.setattr(durability, "_fsync", made.sync)
+    monkeypatch.setattr(durability, "sync_path", made.sync)
     return made
 
 
@@ -78,19 +78,19 @@ def test_after_a_loss_of_power_each_acknowledged_commit_is_there(tmp_path, synce
             assert everything(survivor) == everything(queue)
 
 
-def test_a_commit_stands_on_synced_commits_of_others(tmp_path, synced):
+def test_a_commit_builds_on_synced_commits_of_others(tmp_path, synced):
     source = tmp_path / "q"
-    careless = PositionQueue(source, fsync=False)
-    careless.sync.initialize()
+    unsynced = PositionQueue(source, fsync=False)
+    unsynced.sync.initialize()
     for step in range(14):
-        work(careless, step)
-        careful = PositionQueue(source)
-        careful.sync.insert_many([QueueRequest(5000 + step, "SPY")])
+        work(unsynced, step)
+        synced_queue = PositionQueue(source)
+        synced_queue.sync.insert_many([QueueRequest(5000 + step, "SPY")])
         survivor = PositionQueue(synced.lose_power(source, tmp_path / f"after-{step}"))
-        assert everything(survivor) == everything(careful)
+        assert everything(survivor) == everything(synced_queue)
 
 
-def test_a_merge_of_files_is_on_the_disk_before_the_log_is_cut(tmp_path, synced):
+def test_merged_files_are_on_the_disk_before_the_log_is_cut(tmp_path, synced):
     source = tmp_path / "q"
     queue = PositionQueue(source)
     queue.sync.initialize()

@@ -49,7 +49,7 @@ def test_racing_inserts_keep_one_live_request_per_position(tmp_path):
 
 def test_inserting_claiming_and_compacting_at_once_loses_nothing(tmp_path):
     lake, _ = filled(tmp_path, 1)
-    house = Worker("keep_house", tmp_path)
+    house = Worker("maintain", tmp_path)
     inserting = [
         Worker("insert", tmp_path, first=first, count=100, size=5) for first in (1000, 2000)
     ]

@@ -1,6 +1,5 @@
 """Torn commits: real files cut at many places are found, and repaired without losing a request."""
 
-import json
 import shutil
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -8,58 +7,31 @@ from pathlib import Path
 
 import pytest
 from deltalake import DeltaTable
-from typer.testing import CliRunner
 
-from position_sync_dagster.cli.app import app
 from position_sync_dagster.domain.request import QueueRequest, QueueStatus
 from position_sync_dagster.errors import BrokenTableError
-from position_sync_dagster.lake.delta_log.commit_log import judge_entry
-from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.queue.table import PositionQueue
 from position_sync_dagster.lake.recovery.diagnosis import Diagnosis, diagnose
 from position_sync_dagster.lake.recovery.repair import repair
 from position_sync_dagster.lake.updates.table import PositionUpdatesTable
+from tests.support.torn_queues import (
+    STEPS,
+    claim,
+    cuts,
+    entry,
+    insert,
+    insert_many,
+    mark,
+    newest_entry,
+    queue_at,
+    rows,
+    small_queue,
+    written_by,
+)
 
 NOW = datetime.now(UTC)
 PENDING, PROCESSING = QueueStatus.PENDING, QueueStatus.PROCESSING
 SUCCESS, FAILED = QueueStatus.SUCCESS, QueueStatus.FAILED
-
-
-def entry(table: Path, version: int) -> Path:
-    return table / "_delta_log" / f"{version:020}.json"
-
-
-def newest_entry(table: Path) -> Path:
-    return max((table / "_delta_log").glob("0*.json"))
-
-
-def written_by(table: Path, version: int) -> list[Path]:
-    return [table / f.path for f in judge_entry(version, entry(table, version).read_bytes()).added]
-
-
-def insert(queue: PositionQueue) -> None:
-    queue.sync.insert_many(QueueRequest(c, "SPY") for c in range(100, 105))
-
-
-def insert_many(queue: PositionQueue) -> None:
-    """Insert more than wait already, which is an append and no overwrite."""
-    queue.sync.insert_many(QueueRequest(c, "SPY") for c in range(100, 120))
-
-
-def claim(queue: PositionQueue) -> None:
-    queue.sync.claim_batch(limit=2)
-
-
-def mark(queue: PositionQueue) -> None:
-    queue.sync.mark_success([r.request_id for r in queue.sync.get_batch(limit=2)])
-
-
-def fail(queue: PositionQueue) -> None:
-    for request in queue.sync.get_batch(limit=1):
-        queue.sync.mark_failed(request.request_id, "x", retryable=False)
-
-
-STEPS = [insert, insert_many, claim, mark, fail]
 
 
 @pytest.fixture(params=STEPS, ids=lambda step: step.__name__)
@@ -67,30 +39,13 @@ def last_step(request: pytest.FixtureRequest) -> Callable[[PositionQueue], None]
     return request.param
 
 
-def queue_at(path: Path) -> PositionQueue:
-    return PositionQueue(path, fsync=False)
-
-
-def rows(queue: PositionQueue) -> list[dict]:
-    return queue.table.rows().sort("request_id").to_dicts()
-
-
 @pytest.fixture
 def before(tmp_path: Path) -> tuple[Path, list[dict]]:
-    """A queue of eight requests, one of them done, and its rows."""
-    queue = queue_at(tmp_path / "q")
-    queue.sync.initialize()
-    ids = queue.sync.insert_many(QueueRequest(c, "SPY") for c in range(1, 9))
-    queue.sync.mark_success(ids[0])
-    return tmp_path / "q", rows(queue)
+    """The path of a small queue, and its rows."""
+    return tmp_path / "q", rows(small_queue(tmp_path / "q"))
 
 
-def cuts(size: int, count: int = 12) -> list[int]:
-    """Spread lengths over a file, its two ends included."""
-    return sorted({0, 1, 3, size - 1, size - 4, *(size * k // count for k in range(count))})
-
-
-def check_up(path: Path) -> Diagnosis:
+def examined(path: Path) -> Diagnosis:
     return diagnose(queue_at(path).table)
 
 
@@ -104,43 +59,6 @@ def copies(source: Path, target: Path, count: int) -> Iterator[Path]:
         yield Path(shutil.copytree(source, target / str(number)))
 
 
-@pytest.mark.parametrize(("step", "mode"), [(insert, "Overwrite"), (insert_many, "Append")])
-def test_inserts_of_both_forms_are_among_the_steps(before, step, mode):
-    path, _ = before
-    step(queue_at(path))
-    [made] = DeltaTable(path).history(1)
-    assert made["operationParameters"]["mode"] == mode
-
-
-def test_an_entry_cut_at_any_byte_is_judged_torn(before, last_step):
-    path, _ = before
-    last_step(queue_at(path))
-    whole = newest_entry(path).read_bytes()
-    assert judge_entry(3, whole).flaw is None
-    for length in range(len(whole)):
-        assert judge_entry(3, whole[:length]).flaw, length
-        assert judge_entry(3, whole[:length].ljust(len(whole), b"\0")).flaw, length
-
-
-def test_entries_of_every_kind_are_judged_whole_and_torn_when_cut(tmp_path, make_update, clock):
-    lake = Lake(tmp_path, clock=clock, fsync=False)
-    lake.initialize_sync()
-    lake.updates.sync.fence("g:1", 3)
-    for _ in range(33):
-        clock.advance(1)
-        lake.updates.sync.append([make_update(1), make_update(2)])
-        lake.queue.sync.mark_success(lake.queue.sync.insert_many([QueueRequest(1, "SPY")]))
-    lake.maintain()
-    entries = sorted(tmp_path.rglob("0*.json"))
-    assert len(entries) > 100
-    for file in entries:
-        text = file.read_bytes()
-        assert judge_entry(0, text).flaw is None, text[:300]
-        ends = [at for at, byte in enumerate(text) if byte == ord("\n")]
-        for length in [*cuts(len(text), 5), *ends, *(at + 1 for at in ends)]:
-            assert judge_entry(0, text[:length]).flaw, (file, length)
-
-
 def test_a_torn_entry_is_refused_found_and_repaired_and_no_request_is_lost(
     before, last_step, tmp_path
 ):
@@ -152,16 +70,16 @@ def test_a_torn_entry_is_refused_found_and_repaired_and_no_request_is_lost(
     for length, copy in zip(lengths, copies(path, tmp_path / "c", len(lengths)), strict=True):
         newest_entry(copy).write_bytes(whole[:length])
         assert_refused(copy)
-        found = check_up(copy)
+        found = examined(copy)
         assert (found.version, found.whole_version) == (3, 2)
-        assert [tear.version for tear in found.tears] == [3]
-        assert found.requests, "the data files are there, and tell which requests changed"
+        assert [one.version for one in found.torn_files] == [3]
+        assert found.requests, "the data files are there, and show which requests changed"
         done = repair(queue_at(copy).table, NOW)
         assert done.whole_version == 2
-        assert check_up(copy).healthy
-        healed = rows(queue_at(copy))
-        assert {r["request_id"] for r in healed} == {r["request_id"] for r in new}
-        assert [r for r in healed if r["request_id"] in {o["request_id"] for o in old}] == old
+        assert examined(copy).healthy
+        repaired = rows(queue_at(copy))
+        assert {r["request_id"] for r in repaired} == {r["request_id"] for r in new}
+        assert [r for r in repaired if r["request_id"] in {o["request_id"] for o in old}] == old
         finish(queue_at(copy), count=len(new))
 
 
@@ -169,19 +87,19 @@ def test_a_torn_data_file_is_refused_found_and_repaired(before, last_step, tmp_p
     path, old = before
     last_step(queue_at(path))
     files = written_by(path, 3)
-    spots = [(file, length) for file in files for length in (None, *cuts(file.stat().st_size, 4))]
-    for (file, length), copy in zip(spots, copies(path, tmp_path / "c", len(spots)), strict=True):
+    cases = [(file, length) for file in files for length in (None, *cuts(file.stat().st_size, 4))]
+    for (file, length), copy in zip(cases, copies(path, tmp_path / "c", len(cases)), strict=True):
         torn = copy / file.relative_to(path)
         if length is None:
             torn.unlink()
         else:
             torn.write_bytes(torn.read_bytes()[:length])
         assert_refused(copy)
-        found = check_up(copy)
-        assert [tear.file for tear in found.tears] == [str(file.relative_to(path))]
+        found = examined(copy)
+        assert [one.file for one in found.torn_files] == [str(file.relative_to(path))]
         assert found.whole_version == 2
         repair(queue_at(copy).table, NOW)
-        assert check_up(copy).healthy
+        assert examined(copy).healthy
         known = {r["request_id"] for r in old}
         assert [r for r in rows(queue_at(copy)) if r["request_id"] in known] == old
 
@@ -192,7 +110,7 @@ def test_a_data_file_of_the_right_size_full_of_zeros_is_found(before, last_step)
     for file in written_by(path, 3):
         text = file.read_bytes()
         file.write_bytes(text[: len(text) // 3].ljust(len(text), b"\0"))
-    found = check_up(path)
+    found = examined(path)
     assert found.whole_version == 2
     repair(queue_at(path).table, NOW)
     assert rows(queue_at(path)) == old
@@ -206,9 +124,9 @@ def test_several_torn_commits_are_undone_together(before, first, count):
         step(queue)
     entry(path, 3).write_bytes(b"")
     written_by(path, 5)[0].unlink()
-    found = check_up(path)
+    found = examined(path)
     assert (found.version, found.whole_version) == (5, 2)
-    assert {tear.version for tear in found.tears} >= {3, 5}
+    assert {one.version for one in found.torn_files} >= {3, 5}
     assert repair(queue_at(path).table, NOW).saved == count
     assert len(rows(queue_at(path))) == len(old) + count
 
@@ -222,24 +140,24 @@ def test_the_first_insert_into_an_empty_queue_is_put_back(tmp_path, size):
     torn = newest_entry(path)
     torn.write_bytes(torn.read_bytes()[: size if size is not None else -2])
     assert_refused(path)
-    found = check_up(path)
+    found = examined(path)
     assert (found.version, found.whole_version, set(found.requests)) == (1, 0, asked)
     assert repair(queue_at(path).table, NOW).saved == 5
     assert {row["request_id"] for row in rows(queue_at(path))} == asked
     finish(queue_at(path), count=5)
 
 
-def test_an_appended_insert_outlives_the_torn_file_of_the_one_before_it(before):
+def test_an_appended_insert_survives_the_torn_file_of_the_insert_before_it(before):
     path, old = before
     queue = queue_at(path)
     insert_many(queue)
     queue.sync.insert_many(QueueRequest(c, "SPY") for c in range(200, 260))
     written_by(path, 3)[0].unlink()
-    found = check_up(path)
+    found = examined(path)
     assert (found.version, found.whole_version, len(found.requests)) == (4, 2, 60)
     assert repair(queue_at(path).table, NOW).saved == 60
-    healed = rows(queue_at(path))
-    assert {r["conid"] for r in healed} == {r["conid"] for r in old} | set(range(200, 260))
+    repaired = rows(queue_at(path))
+    assert {r["conid"] for r in repaired} == {r["conid"] for r in old} | set(range(200, 260))
 
 
 def test_a_version_that_is_missing_between_others_is_found(before):
@@ -248,7 +166,7 @@ def test_a_version_that_is_missing_between_others_is_found(before):
     claim(queue)
     insert(queue)
     entry(path, 3).unlink()
-    assert check_up(path).whole_version == 2
+    assert examined(path).whole_version == 2
     repair(queue_at(path).table, NOW)
     assert len(rows(queue_at(path))) == len(old) + 5
 
@@ -266,26 +184,26 @@ def test_a_torn_checkpoint_costs_nothing(before, name, part):
     [*_, checkpoint] = sorted((path / "_delta_log").glob("*.checkpoint.parquet"))
     torn = checkpoint if name == "checkpoint" else path / "_delta_log" / "_last_checkpoint"
     torn.write_bytes(torn.read_bytes()[: int(torn.stat().st_size * part)])
-    found = check_up(path)
-    assert [tear.file for tear in found.tears] == [f"_delta_log/{torn.name}"]
+    found = examined(path)
+    assert [one.file for one in found.torn_files] == [f"_delta_log/{torn.name}"]
     assert found.whole_version == found.version
     repair(queue_at(path).table, NOW)
-    assert check_up(path).healthy
+    assert examined(path).healthy
     assert rows(queue_at(path)) == old
     assert DeltaTable(path).version() == found.version
 
 
 @pytest.mark.parametrize("length", [0, 1, 500, 900])
-def test_a_table_whose_creation_is_torn_is_made_anew(tmp_path, length):
+def test_a_table_whose_creation_is_torn_is_created_again(tmp_path, length):
     queue_at(tmp_path / "q").sync.initialize()
     first = entry(tmp_path / "q", 0)
     first.write_bytes(first.read_bytes()[:length])
     with pytest.raises(BrokenTableError, match="doctor"):
         queue_at(tmp_path / "q").sync.initialize()
-    assert check_up(tmp_path / "q").whole_version == -1
+    assert examined(tmp_path / "q").whole_version == -1
     repair(queue_at(tmp_path / "q").table, NOW)
     assert queue_at(tmp_path / "q").sync.counts()[PENDING] == 0
-    assert check_up(tmp_path / "q").healthy
+    assert examined(tmp_path / "q").healthy
 
 
 def test_values_of_a_torn_commit_are_written_once_again(tmp_path, make_update, clock):
@@ -302,7 +220,9 @@ def test_values_of_a_torn_commit_are_written_once_again(tmp_path, make_update, c
     assert again.table.rows().sort("update_id").equals(old)
 
 
-def test_what_the_log_no_longer_reaches_is_told_and_left_alone(tmp_path, make_update, clock):
+def test_a_torn_file_before_the_start_of_the_log_is_reported_and_left_alone(
+    tmp_path, make_update, clock
+):
     ledger = PositionUpdatesTable(tmp_path / "u", fsync=False)
     for _ in range(25):
         clock.advance(1)
@@ -314,7 +234,7 @@ def test_what_the_log_no_longer_reaches_is_told_and_left_alone(tmp_path, make_up
     again = PositionUpdatesTable(tmp_path / "u", fsync=False)
     found = diagnose(again.table)
     assert (found.whole_version, found.repairable) == (None, False)
-    assert [(tear.flaw, tear.rows) for tear in found.tears] == [("is missing", 1)]
+    assert [(one.flaw, one.rows) for one in found.torn_files] == [("is missing", 1)]
     with pytest.raises(BrokenTableError, match="Restore"):
         repair(again.table, NOW)
     assert again.sync.count() == 25
@@ -323,13 +243,13 @@ def test_what_the_log_no_longer_reaches_is_told_and_left_alone(tmp_path, make_up
 def test_a_whole_table_is_left_as_it_is(before):
     path, old = before
     files = sorted(path.rglob("*"))
-    assert check_up(path).healthy
+    assert examined(path).healthy
     assert repair(queue_at(path).table, NOW) is None
     assert sorted(path.rglob("*")) in (files, sorted([*files, path / ".turn.lock"]))
     assert rows(queue_at(path)) == old
 
 
-def test_a_process_that_lived_through_a_repair_reads_the_table_anew(before):
+def test_a_process_that_runs_during_a_repair_reads_the_table_again(before):
     path, old = before
     queue = queue_at(path)
     claim(queue)
@@ -342,59 +262,9 @@ def test_a_process_that_lived_through_a_repair_reads_the_table_anew(before):
 
 
 def finish(queue: PositionQueue, count: int) -> None:
-    """Drain what is left; each request ends once."""
+    """Drain what is left, and check that each request ends once."""
     while batch := queue.sync.claim_batch():
         queue.sync.mark_success([r.request_id for r in batch])
     counts = queue.sync.counts()
     assert counts[PENDING] == counts[PROCESSING] == 0
     assert counts[SUCCESS] + counts[FAILED] == count
-
-
-@pytest.fixture
-def call_doctor(tmp_path, monkeypatch):
-    monkeypatch.setenv("POSITION_SYNC_LAKE", str(tmp_path / "lake"))
-
-    def call(*arguments: str) -> tuple[int, str]:
-        result = CliRunner().invoke(app, ["doctor", *arguments])
-        return result.exit_code, result.output
-
-    return call
-
-
-def test_the_command_tells_what_is_torn_and_repairs_it_when_asked(tmp_path, call_doctor):
-    lake = Lake(tmp_path / "lake", fsync=False)
-    assert call_doctor()[0] == 0
-    assert not (tmp_path / "lake").exists()
-    lake.initialize_sync()
-    ids = lake.queue.sync.insert_many(QueueRequest(c, "SPY") for c in range(1, 4))
-    claim(lake.queue)
-    assert call_doctor() == (0, call_doctor("--repair")[1])
-    path = Path(lake.queue.table.path)
-    newest_entry(path).write_bytes(b"")
-    code, text = call_doctor()
-    assert code == 1
-    for told in ("position_queue", "version 2", newest_entry(path).name, "is empty", ids[0]):
-        assert told in text
-    assert "--repair" in text
-    code, text = call_doctor("--json")
-    [torn] = [t for t in json.loads(text)["tables"] if not t["healthy"]]
-    assert (code, torn["table"], torn["whole_version"]) == (1, "position_queue", 1)
-    assert set(torn["requests"]) == set(ids[:2])
-    code, text = call_doctor("--repair")
-    assert code == 1
-    assert "taken back to version 1" in text
-    assert call_doctor()[0] == 0
-    assert PositionQueue(path).sync.counts()[PENDING] == 3
-
-
-def test_the_command_tells_of_what_is_no_table_and_of_misuse(tmp_path, call_doctor):
-    path = tmp_path / "lake" / "position_queue"
-    path.mkdir(parents=True)
-    assert call_doctor() == (0, call_doctor("--repair")[1])
-    assert list(path.iterdir()) == []
-    (path / "thesis.txt").write_text("years of work")
-    code, text = call_doctor("--repair")
-    assert code == 1
-    assert "thesis.txt" in text
-    assert call_doctor("--reapir")[0] == 2
-    assert [p.name for p in path.iterdir()] == ["thesis.txt"]

@@ -1,4 +1,4 @@
-"""Maintenance: fewer files, the same rows, and nobody else disturbed."""
+"""Maintenance: fewer files, the same rows, and no effect on others."""
 
 from pathlib import Path
 
@@ -66,13 +66,13 @@ def test_a_failed_request_is_put_back_out_of_a_merged_file(queue):
     assert (counts[QueueStatus.PENDING], counts[QueueStatus.FAILED]) == (1, 39)
 
 
-def test_the_figures_of_a_queue_are_told_without_reading_what_is_finished(queue):
+def test_the_counts_of_a_queue_need_no_read_of_finished_requests(queue):
     [failed, *done] = queue.sync.insert_many(QueueRequest(c, "SPY") for c in range(1, 41))
     queue.sync.mark_success(done)
     queue.sync.mark_failed(failed, "no such contract", retryable=False)
     queue.sync.insert_many(QueueRequest(c, "SPY", 1) for c in (1000, 1001))
     expected = queue.sync.overview()
-    maintain(queue.table)  # a checkpoint: who opens the table does not look for older files
+    maintain(queue.table)  # a checkpoint: opening the table does not check older files
     for bucket in (QueueStatus.SUCCESS, QueueStatus.FAILED):
         [file] = Path(queue.table.path, f"bucket={bucket}").rglob("*.parquet")
         file.unlink()
@@ -90,7 +90,7 @@ def test_the_figures_of_a_queue_are_told_without_reading_what_is_finished(queue)
         queue.sync.get_batch(None, status=QueueStatus.SUCCESS)
 
 
-def test_what_no_version_needs_is_deleted_only_after_the_retention(queue):
+def test_files_that_no_version_needs_are_deleted_only_after_the_retention(queue):
     finish_some(queue, 40)
     assert maintain(queue.table).deleted == 0
     assert maintain(queue.table, clean_now=True).deleted > 40

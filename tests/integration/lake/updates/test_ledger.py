@@ -12,13 +12,14 @@ from deltalake import ColumnProperties, DeltaTable, WriterProperties, write_delt
 from position_sync_dagster.domain.update import PositionUpdate, PositionUpdateHandler, TradingMode
 from position_sync_dagster.errors import LeaseLostError, TradingModeError
 from position_sync_dagster.lake.queue.table import PositionQueue
-from position_sync_dagster.lake.storage import table
+from position_sync_dagster.lake.storage import table, writer_lock
 from position_sync_dagster.lake.storage.codec import update_rows
+from position_sync_dagster.lake.storage.frames import append, scan
 from position_sync_dagster.lake.storage.ids import new_ids
 from position_sync_dagster.lake.storage.maintenance import maintain
-from position_sync_dagster.lake.storage.opening import TURN_LOCK
 from position_sync_dagster.lake.storage.schemas import POSITION_UPDATES, Kind
-from position_sync_dagster.lake.storage.table import Table, append, scan
+from position_sync_dagster.lake.storage.table import Table
+from position_sync_dagster.lake.storage.writer_lock import WRITER_LOCK
 from position_sync_dagster.lake.updates.handler import DeltaLakePositionWriter
 from position_sync_dagster.lake.updates.ledger import SyncUpdates
 from position_sync_dagster.lake.updates.table import PositionUpdatesTable
@@ -173,7 +174,7 @@ def test_an_id_longer_than_what_statistics_keep_of_it_is_written_once(
 async def test_a_guard_is_asked_before_each_attempt_to_commit(
     ledger, make_update, clock, monkeypatch
 ):
-    monkeypatch.setattr(table, "FAIR_WAIT_S", ((0.01, 0.001),))
+    monkeypatch.setattr(writer_lock, "FAIR_WAIT_S", ((0.01, 0.001),))
     other = PositionUpdatesTable(ledger.table.path)
     asked: list[int] = []
 
@@ -201,7 +202,7 @@ async def test_a_guard_is_asked_before_each_attempt_to_commit(
 async def test_what_a_guard_raises_passes_unchanged_and_nothing_is_written(
     ledger, make_update, monkeypatch, refusal
 ):
-    monkeypatch.setattr(table, "FAIR_WAIT_S", ((0.01, 0.001),))
+    monkeypatch.setattr(writer_lock, "FAIR_WAIT_S", ((0.01, 0.001),))
     other = PositionUpdatesTable(ledger.table.path)
     cause = ValueError("why")
     asked: list[int] = []
@@ -452,5 +453,5 @@ async def test_maintenance_leaves_no_file_behind_that_writers_replaced(tmp_path)
     files = list((tmp_path / "position_queue").rglob("*.parquet"))
     data = [path for path in files if "_delta_log" not in path.parts]
     assert len(data) == 1
-    assert (tmp_path / "position_queue" / TURN_LOCK).exists()
+    assert (tmp_path / "position_queue" / WRITER_LOCK).exists()
     assert len(await queue.get_batch(limit=100)) == 39

@@ -1,4 +1,4 @@
-"""What a failure of storage means to the caller."""
+"""Failures of storage are told apart and explained to the caller."""
 
 import pytest
 from deltalake.exceptions import CommitFailedError, DeltaError
@@ -9,24 +9,24 @@ from position_sync_dagster.errors import (
     CommitContentionError,
     LakeNotWritableError,
 )
-from position_sync_dagster.lake.storage.commit_errors import Fault, classify, explain
+from position_sync_dagster.lake.storage.commit_errors import ErrorKind, classify, to_lake_error
 
 
 @pytest.mark.parametrize(
-    ("error", "fault"),
+    ("error", "kind"),
     [
-        (CommitFailedError("a concurrent transactions added new data"), Fault.CONFLICT),
-        (CommitFailedError("No space left on device (os error 28)"), Fault.UNWRITABLE),
-        (DeltaError("Invalid table version: 7"), Fault.CONFLICT),
-        (DeltaError("Unable to create dir: Permission denied"), Fault.UNWRITABLE),
-        (ComputeError("Object at location x not found: No such file"), Fault.STALE),
-        (DeltaError("Generic LocalFileSystem: Too many open files"), Fault.EXHAUSTED),
-        (DeltaError("Generic LocalFileSystem: Requested range was invalid"), Fault.STALE),
-        (DeltaError("Kernel error: Json error"), Fault.OTHER),
+        (CommitFailedError("a concurrent transactions added new data"), ErrorKind.CONFLICT),
+        (CommitFailedError("No space left on device (os error 28)"), ErrorKind.UNWRITABLE),
+        (DeltaError("Invalid table version: 7"), ErrorKind.CONFLICT),
+        (DeltaError("Unable to create dir: Permission denied"), ErrorKind.UNWRITABLE),
+        (ComputeError("Object at location x not found: No such file"), ErrorKind.STALE),
+        (DeltaError("Generic LocalFileSystem: Too many open files"), ErrorKind.EXHAUSTED),
+        (DeltaError("Generic LocalFileSystem: Requested range was invalid"), ErrorKind.STALE),
+        (DeltaError("Kernel error: Json error"), ErrorKind.OTHER),
     ],
 )
-def test_failures_are_told_apart(error, fault):
-    assert classify(error) is fault
+def test_failures_are_told_apart(error, kind):
+    assert classify(error) is kind
 
 
 def test_each_failure_names_the_table_and_a_remedy_without_a_backtrace():
@@ -38,9 +38,9 @@ def test_each_failure_names_the_table_and_a_remedy_without_a_backtrace():
         (DeltaError("Read-only file system"), LakeNotWritableError),
         (CommitFailedError("added new data"), CommitContentionError),
     ):
-        said = explain(error, "/lake/t")
-        assert isinstance(said, kind)
-        assert "/lake/t" in said.what
-        assert "\x1b" not in said.what
-        assert said.remedy
-        assert "<unknown>" not in str(said)
+        message = to_lake_error(error, "/lake/t")
+        assert isinstance(message, kind)
+        assert "/lake/t" in message.what
+        assert "\x1b" not in message.what
+        assert message.remedy
+        assert "<unknown>" not in str(message)

@@ -1,4 +1,4 @@
-"""What the processes of the chaos do, each for ever; a nursery forks them off, a kill ends them."""
+"""The work of the processes of a chaos campaign: each works until it is killed."""
 
 import asyncio
 import os
@@ -48,29 +48,29 @@ class EveryHolding(Mapping[tuple[str, int], BrokerPosition]):
 
 
 class AlwaysCurrent:
-    """A source of values that is never blind."""
+    """A source of values that is always available."""
 
     async def view(self) -> BrokerView:
         return BrokerView(holdings=EveryHolding(), complete=True)
 
     async def close(self) -> None:
-        """Nothing to give up."""
+        """Do nothing: there is nothing to close."""
 
 
-def insert(lake: Lake, random: Random, notes: Path) -> None:
-    """Insert requests; note the ids that were acknowledged."""
-    with notes.open("ab", buffering=0) as noted:
+def insert(lake: Lake, random: Random, records: Path) -> None:
+    """Insert requests; record the ids that were acknowledged."""
+    with records.open("ab", buffering=0) as out:
         while True:
-            asked = [
+            requests = [
                 QueueRequest(random.randint(1, CONIDS), "SPY", random.randint(1, 2), ACCOUNT)
                 for _ in range(random.randint(1, 30))
             ]
-            ids = lake.queue.sync.insert_many(asked)
-            noted.write("".join(f"{request_id}\n" for request_id in ids).encode())
+            ids = lake.queue.sync.insert_many(requests)
+            out.write("".join(f"{request_id}\n" for request_id in ids).encode())
 
 
-def drain(lake: Lake, random: Random, notes: Path) -> None:
-    """Drain as the product's worker does, under leases that are soon over."""
+def drain(lake: Lake, random: Random, records: Path) -> None:
+    """Drain as the product's worker does, with short leases."""
     settings = Settings(_env_file=None, lease_s=LEASE_S)
     worker = QueueWorker(
         lake.queue,
@@ -91,8 +91,8 @@ def drain(lake: Lake, random: Random, notes: Path) -> None:
     asyncio.run(run())
 
 
-def claim(lake: Lake, random: Random, notes: Path) -> None:
-    """Claim, and give back or forget."""
+def claim(lake: Lake, random: Random, records: Path) -> None:
+    """Claim requests; release them, or let their lease expire."""
     while True:
         batch = lake.queue.sync.claim_batch(limit=random.randint(1, 20), lease_s=LEASE_S / 4)
         if batch and random.random() < 0.7:
@@ -102,21 +102,21 @@ def claim(lake: Lake, random: Random, notes: Path) -> None:
                 continue
 
 
-def keep_house(lake: Lake, random: Random, notes: Path) -> None:
-    """Compact, write checkpoints, cut the log and vacuum; note what was done."""
-    with notes.open("ab", buffering=0) as noted:
+def maintain(lake: Lake, random: Random, records: Path) -> None:
+    """Compact, write checkpoints, cut the log and vacuum; record how much."""
+    with records.open("ab", buffering=0) as out:
         while True:
             for done in lake.maintain():
-                noted.write(f"{done.compacted} {done.deleted}\n".encode())
+                out.write(f"{done.compacted} {done.deleted}\n".encode())
 
 
-WORK = {work.__name__: work for work in (insert, drain, claim, keep_house)}
+WORK = {work.__name__: work for work in (insert, drain, claim, maintain)}
 
 
 def main(work: str, path: str, seed: int) -> None:
-    """Work until killed; an error of the lake is said and ends the process."""
-    notes = Path(f"{path}.{work}-{os.getpid()}-{seed}")
+    """Work until killed; an error of the lake is printed and ends the process."""
+    records = Path(f"{path}.{work}-{os.getpid()}-{seed}")
     try:
-        WORK[work](Lake(path), Random(seed), notes)
+        WORK[work](Lake(path), Random(seed), records)
     except LakeError as error:
         print(f"{work}: {error!r}")

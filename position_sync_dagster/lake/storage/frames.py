@@ -1,0 +1,78 @@
+"""The rows of an open table as Polars frames: read, replaced and appended."""
+
+from collections.abc import Mapping
+
+import polars as pl
+from deltalake import (
+    CommitProperties,
+    DeltaTable,
+    PostCommitHookProperties,
+    Transaction,
+    write_deltalake,
+)
+
+from position_sync_dagster.lake.delta_log.commit_log import TRANSACTIONS
+from position_sync_dagster.lake.storage.schemas import TableSpec
+
+_NO_HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
+
+
+def scan(
+    handle: DeltaTable,
+    spec: TableSpec,
+    predicate: str | None = None,
+    columns: list[str] | None = None,
+) -> pl.DataFrame:
+    """Read rows of one snapshot, in no particular order."""
+    frame = pl.DataFrame(handle.scan(columns=columns, predicate=predicate))
+    wanted = columns or list(spec.columns)
+    return frame.select(wanted) if frame.width else pl.DataFrame(schema=spec.polars).select(wanted)
+
+
+def overwrite(
+    handle: DeltaTable,
+    frame: pl.DataFrame,
+    predicate: str,
+    commit_info: Mapping[str, str],
+    transactions: list[Transaction] | None = None,
+) -> None:
+    """Replace the rows that match the predicate.
+
+    Conflicts with every commit that changes or adds rows that match it.
+    """
+    write_deltalake(
+        handle,
+        frame,
+        mode="overwrite",
+        predicate=predicate,
+        commit_properties=_properties(commit_info, transactions),
+        post_commithook_properties=_NO_HOOKS,
+    )
+
+
+def append(
+    handle: DeltaTable,
+    frame: pl.DataFrame,
+    commit_info: Mapping[str, str],
+    transactions: list[Transaction] | None = None,
+) -> None:
+    """Append rows; conflicts only with a commit that names the same application transaction."""
+    write_deltalake(
+        handle,
+        frame,
+        mode="append",
+        commit_properties=_properties(commit_info, transactions),
+        post_commithook_properties=_NO_HOOKS,
+    )
+
+
+def data_files(handle: DeltaTable) -> pl.DataFrame:
+    """Return one row for each data file of the snapshot, from the log alone."""
+    return pl.DataFrame(handle.get_add_actions(flatten=True))
+
+
+def _properties(
+    commit_info: Mapping[str, str], transactions: list[Transaction] | None
+) -> CommitProperties:
+    metadata = {**commit_info, TRANSACTIONS: str(len(transactions or []))}
+    return CommitProperties(custom_metadata=metadata, app_transactions=transactions)

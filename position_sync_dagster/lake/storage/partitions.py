@@ -1,0 +1,63 @@
+"""The partitions of a table whose rows change at first and are finished later.
+
+Live rows lie in the one partition `bucket = 'live'`, `part = '0'`. Finished rows lie in a bucket
+of their own kind, in a new part for each commit that finished them. So live and finished rows
+never share a file, and a change names only partitions in its predicate. Everything that depends
+on these two columns is in this module.
+"""
+
+from collections.abc import Iterable
+from types import MappingProxyType
+
+import polars as pl
+
+PARTITION_COLUMNS = ("bucket", "part")
+
+LIVE = "live"
+"""The bucket of rows that still change."""
+
+LIVE_PART = "0"
+"""The part of live rows; finished rows carry the part of the commit that finished them."""
+
+LIVE_PARTITION: MappingProxyType[str, str] = MappingProxyType({"bucket": LIVE, "part": LIVE_PART})
+"""The two columns of a live row, for rows that are built as dictionaries."""
+
+LIVE_COLUMNS = (pl.lit(LIVE).alias("bucket"), pl.lit(LIVE_PART).alias("part"))
+"""The two columns of live rows, for `frame.with_columns(*LIVE_COLUMNS, …)`."""
+
+LIVE_PREFIX = f"bucket={LIVE}/"
+"""The start of the path of every data file of live rows, relative to the table."""
+
+IS_LIVE = f"bucket = '{LIVE}'"
+"""The predicate of live rows."""
+
+
+def is_finished(predicate: str = "true") -> str:
+    """Return the predicate of finished rows that also match another predicate."""
+    return f"bucket <> '{LIVE}' AND ({predicate})"
+
+
+def in_bucket(bucket: str) -> str:
+    """Return the predicate of the rows of one bucket."""
+    return f"bucket = '{bucket}'"
+
+
+def in_parts(bucket: str, parts: Iterable[str]) -> str:
+    """Return the predicate of the rows of some parts of one bucket."""
+    names = ",".join(f"'{part}'" for part in parts)
+    return f"{in_bucket(bucket)} AND part IN ({names})"
+
+
+def in_part(bucket: str, part: str) -> str:
+    """Return the predicate of the rows of one part, in parentheses."""
+    return f"({in_bucket(bucket)} AND part = '{part}')"
+
+
+def bucket_column(bucket: str) -> pl.Expr:
+    """Return the column `bucket` of rows that are finished; the commit sets their part."""
+    return pl.lit(bucket).alias("bucket")
+
+
+def without_partition(frame: pl.DataFrame) -> pl.DataFrame:
+    """Return rows without the two partition columns."""
+    return frame.drop(PARTITION_COLUMNS, strict=False)

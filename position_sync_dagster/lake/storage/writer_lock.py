@@ -1,0 +1,74 @@
+"""The lock file by which the writers of one local table wait for each other.
+
+The lock makes writers fair to each other; it does not make them safe. Safety is Delta's own check
+of each commit. Without the lock, four writers in a tight loop keep each other waiting for seconds.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from filelock import FileLock, Timeout
+
+from position_sync_dagster.errors import CommitContentionError
+from position_sync_dagster.lake.storage.commit_errors import to_lake_error
+
+WRITER_LOCK = ".turn.lock"
+"""The name of the lock file; it may lie in a folder before its table."""
+
+FAIR_WAIT_S = ((0.02, 0.002), (0.08, 0.0005), (1.9, 0.0001))
+"""How long a writer waits for the others, and how often it tries meanwhile. The longer it waits,
+the more often it tries: a writer that tries seldom is overtaken by the one that just released the
+lock. After the last wait it goes on without the lock."""
+
+
+class WriterLock:
+    """The lock of the table at a path; a table in an object store has none.
+
+    Args:
+        path: The table's folder or URI.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._remote = "://" in path
+
+    @contextmanager
+    def fair(self) -> Iterator[None]:
+        """Wait for the writers before this one, for a bounded time, and go on in any case."""
+        if self._remote:
+            yield
+            return
+        lock = FileLock(f"{self._path}/{WRITER_LOCK}")
+        try:
+            for wait_s, poll_s in FAIR_WAIT_S:
+                with suppress(Timeout):
+                    lock.acquire(timeout=wait_s, poll_interval=poll_s)
+                    break
+        except OSError as error:
+            raise to_lake_error(error, self._path) from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    @contextmanager
+    def exclusive(self, timeout_s: float) -> Iterator[None]:
+        """Hold the lock of a local table.
+
+        Raises:
+            CommitContentionError: Another process held it for `timeout_s` seconds.
+        """
+        lock = FileLock(f"{self._path}/{WRITER_LOCK}")
+        try:
+            lock.acquire(timeout=timeout_s)
+        except Timeout as error:
+            raise CommitContentionError(
+                f"Another process holds the writers' lock of {self._path}; nothing was changed.",
+                remedy="End what writes to the lake, then repair it.",
+            ) from error
+        except OSError as error:
+            raise to_lake_error(error, self._path) from error
+        try:
+            yield
+        finally:
+            lock.release()

@@ -1,0 +1,159 @@
+"""A full, nearly full or read-only disk: each step is done, or refused with the reason."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from position_sync_dagster.domain.request import QueueRequest, QueueStatus
+from position_sync_dagster.errors import (
+    LakeNotWritableError,
+)
+from position_sync_dagster.lake.queue.table import PositionQueue
+from position_sync_dagster.lake.recovery.diagnosis import diagnose
+from position_sync_dagster.lake.storage.maintenance import COMPACT_FROM, maintain
+from position_sync_dagster.lake.updates.table import PositionUpdatesTable
+from tests.support.filled_queue import filled_queue
+
+
+def mount(*arguments: str, command: str = "mount") -> bool:
+    """Mount as root, by `sudo` if needed; return whether that was allowed."""
+    words = [*([] if os.geteuid() == 0 else ["sudo", "-n"]), command, *arguments]
+    return (
+        bool(shutil.which(words[0])) and not subprocess.run(words, capture_output=True).returncode
+    )
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 2 MB of its own; needs the right to mount, as root or by `sudo`."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if not mount("-t", "tmpfs", "-o", "size=2m,mode=777", "tmpfs", str(disk)):
+        pytest.skip("mounting a small disk is not allowed here")
+    yield disk
+    assert mount("-l", str(disk), command="umount")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_full_disk_is_reported_and_loses_nothing(small_disk, capfd):
+    queue = filled_queue(small_disk / "q", 3)
+    before = queue.sync.get_batch()
+    filler = small_disk / "filler"
+    fill(filler)
+    with pytest.raises(LakeNotWritableError, match="space"):
+        queue.sync.insert_many(QueueRequest(c, "S" * 900) for c in range(100, 400))
+    assert queue.sync.get_batch() == before
+    filler.unlink()
+    queue.sync.insert_many([QueueRequest(9, "SPY")])
+    assert queue.sync.counts()[QueueStatus.PENDING] == 4
+
+
+ON_A_FULL_DISK: dict[str, Callable[[PositionQueue, list[str]], object]] = {
+    "claim": lambda queue, _: queue.sync.claim_batch(limit=2),
+    "mark": lambda queue, held: queue.sync.mark_success(held),
+    "maintain": lambda queue, _: maintain(queue.table),
+}
+
+
+ROOM = 128 * 1024
+"""More bytes than any of these steps writes."""
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("step", ON_A_FULL_DISK)
+def test_a_step_on_a_nearly_full_disk_is_done_or_refused_with_the_reason(
+    tmp_path, small_disk, capfd, step
+):
+    first = PositionQueue(tmp_path / "q", fsync=False)
+    first.sync.initialize()
+    ids = first.sync.insert_many(QueueRequest(c, "SPY") for c in range(1, COMPACT_FROM + 11))
+    for request_id in ids[:COMPACT_FROM]:  # as many files as are merged
+        first.sync.mark_success(request_id)
+    done: dict[int, bool] = {}
+    for free in (0, 8192, 16384, 32768, ROOM):
+        path = Path(shutil.copytree(tmp_path / "q", small_disk / "q"))
+        done[free] = assert_done_or_refused(PositionQueue(path), ON_A_FULL_DISK[step], free)
+        shutil.rmtree(path)
+    assert (done[0], done[ROOM]) == (False, True)
+
+
+def assert_done_or_refused(
+    queue: PositionQueue, step: Callable[[PositionQueue, list[str]], object], free: int
+) -> bool:
+    """Do a step with few bytes free, then finish everything; return whether it was done."""
+    held = [request.request_id for request in queue.sync.claim_batch(limit=3)]
+    before = queue.sync.counts()
+    filler = Path(queue.table.path).with_name("filler")
+    fill(filler, leaving=free)
+    try:
+        step(queue, held)
+        done = True
+    except LakeNotWritableError as error:
+        assert "space" in str(error)  # noqa: PT017 - which of the two is the question here
+        done = False
+    counts = queue.sync.counts()
+    assert PositionQueue(queue.table.path).sync.counts() == counts
+    assert done or counts == before
+    assert sum(counts.values()) == sum(before.values())
+    filler.unlink()
+    assert diagnose(queue.table).healthy
+    under_way = queue.sync.get_batch(None, status=QueueStatus.PROCESSING)
+    for batch in (under_way, queue.sync.claim_batch()):
+        queue.sync.mark_success(request.request_id for request in batch)
+    maintain(queue.table)
+    assert queue.sync.counts()[QueueStatus.SUCCESS] == sum(before.values())
+    assert diagnose(queue.table).healthy
+    return done
+
+
+def fill(filler: Path, *, leaving: int = 0) -> None:
+    """Write a file until `leaving` bytes are free on its disk."""
+    filler.write_bytes(b"x" * (free_on(filler.parent) - leaving))
+    assert free_on(filler.parent) == leaving
+
+
+def free_on(disk: Path) -> int:
+    found = os.statvfs(disk)
+    return found.f_bavail * found.f_frsize
+
+
+def test_maintenance_makes_room_on_a_disk_that_is_full_of_replaced_files(small_disk):
+    queue = filled_queue(small_disk / "q")
+    for conid in range(2, 42):
+        [request_id] = queue.sync.insert_many([QueueRequest(conid, "SPY")])
+        queue.sync.mark_success(request_id)
+    fill(small_disk / "filler", leaving=12 * 1024)
+    result = maintain(queue.table, clean_now=True)
+    assert result.compacted >= 32
+    assert result.deleted > 40
+    assert queue.sync.counts()[QueueStatus.SUCCESS] == 40
+
+
+def test_a_read_only_disk_is_reported_and_still_read(small_disk):
+    queue = filled_queue(small_disk / "q", 3)
+    assert mount("-o", "remount,ro", str(small_disk))
+    with pytest.raises(LakeNotWritableError, match="Read-only"):
+        queue.sync.claim_batch()
+    assert PositionQueue(small_disk / "q").sync.counts()[QueueStatus.PENDING] == 3
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_ledger_on_a_full_disk_keeps_its_rows_and_accepts_new_ones_later(
+    small_disk, make_update, clock
+):
+    ledger = PositionUpdatesTable(small_disk / "u")
+    ledger.sync.append([make_update(1)], batch_id="b-1")
+    filler = small_disk / "filler"
+    fill(filler)
+    clock.advance(1)
+    rows = [make_update(c, symbol="S" * 900) for c in range(300)]
+    with pytest.raises(LakeNotWritableError, match="space"):
+        ledger.sync.append(rows, batch_id="b-2")
+    assert ledger.sync.count() == 1
+    assert diagnose(ledger.table).healthy
+    filler.unlink()
+    assert ledger.sync.append(rows, batch_id="b-2").rows == 300

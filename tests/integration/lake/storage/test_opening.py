@@ -1,0 +1,203 @@
+"""Opening a path: nothing there, the table, an older or newer one, or something else."""
+
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from threading import Barrier
+
+import polars as pl
+import pytest
+from deltalake import DeltaTable, write_deltalake
+
+from position_sync_dagster.domain.request import QueueRequest, QueueStatus
+from position_sync_dagster.errors import (
+    BrokenTableError,
+    ForeignTableError,
+    LakeNotWritableError,
+    NewerTableError,
+)
+from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.lake.queue.table import PositionQueue
+from position_sync_dagster.lake.storage.lifecycle_table import LifecycleTable
+from position_sync_dagster.lake.storage.schemas import (
+    POSITION_QUEUE,
+    TABLES,
+    VERSION_PROPERTY,
+    Kind,
+)
+from position_sync_dagster.lake.storage.table import Table
+from tests.support.filled_queue import filled_queue
+
+
+async def test_a_lake_is_made_with_every_table_and_opens_again_as_it_is(tmp_path):
+    await Lake(tmp_path).initialize()
+    await Lake(tmp_path).initialize()
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(spec.name for spec in TABLES)
+    for spec in TABLES:
+        table = DeltaTable(tmp_path / spec.name)
+        assert [f.name for f in table.schema().fields] == list(spec.columns)
+        assert table.version() == 0
+
+
+def test_threads_that_race_to_create_a_table_create_it_once(tmp_path):
+    for number in range(10):
+        barrier = Barrier(4)
+
+        def create(path=tmp_path / f"q{number}", barrier=barrier) -> int:
+            queue = PositionQueue(path)
+            barrier.wait()
+            queue.sync.initialize()
+            return queue.table.version()
+
+        with ThreadPoolExecutor(4) as pool:
+            assert [f.result() for f in [pool.submit(create) for _ in range(4)]] == [0] * 4
+
+
+def test_a_relative_path_does_not_move_with_the_working_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    lake = Lake("data/lake")
+    lake.initialize_sync()
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    lake.queue.sync.insert_many([QueueRequest(1, "SPY")])
+    assert list(elsewhere.iterdir()) == []
+
+
+def test_a_folder_that_holds_something_else_is_left_alone(tmp_path):
+    (tmp_path / "q").mkdir()
+    (tmp_path / "q" / "thesis.txt").write_text("years of work")
+    with pytest.raises(ForeignTableError, match="thesis"):
+        PositionQueue(tmp_path / "q").sync.initialize()
+    assert [p.name for p in (tmp_path / "q").iterdir()] == ["thesis.txt"]
+
+
+def test_a_file_at_the_path_is_refused(tmp_path):
+    (tmp_path / "q").write_text("a file")
+    with pytest.raises(ForeignTableError, match="it is a file"):
+        PositionQueue(tmp_path / "q").sync.initialize()
+
+
+def test_a_foreign_delta_table_is_refused_and_left_alone(tmp_path):
+    write_deltalake(tmp_path / "q", pl.DataFrame({"a": [1]}))
+    with pytest.raises(ForeignTableError, match="foreign table"):
+        PositionQueue(tmp_path / "q").sync.insert_many([QueueRequest(1, "SPY")])
+    assert DeltaTable(tmp_path / "q").version() == 0
+
+
+def test_another_table_of_the_lake_is_refused_by_name(tmp_path):
+    Lake(tmp_path).initialize_sync()
+    with pytest.raises(ForeignTableError, match="'position_updates'"):
+        PositionQueue(tmp_path / "position_updates").sync.initialize()
+
+
+def test_a_foreign_schema_under_our_name_is_refused_with_its_columns(tmp_path):
+    columns = {**POSITION_QUEUE.columns, "conid": Kind.TEXT}
+    Table(tmp_path / "q", replace(POSITION_QUEUE, columns=columns)).initialize()
+    with pytest.raises(ForeignTableError, match="conid"):
+        PositionQueue(tmp_path / "q").sync.initialize()
+
+
+def test_a_table_of_a_newer_release_is_refused_and_left_alone(tmp_path):
+    columns = {**POSITION_QUEUE.columns, "later": Kind.TEXT}
+    newer = replace(POSITION_QUEUE, version=POSITION_QUEUE.version + 1, columns=columns)
+    Table(tmp_path / "q", newer).initialize()
+    with pytest.raises(NewerTableError, match="Install the release"):
+        filled_queue(tmp_path / "q")
+    assert DeltaTable(tmp_path / "q").version() == 0
+
+
+def test_a_table_of_an_older_release_gets_the_new_columns_and_keeps_its_rows(tmp_path, clock):
+    first = filled_queue(tmp_path / "q", 3)
+    first.sync.mark_success(first.sync.claim_batch(limit=1)[0].request_id)
+    columns = {**POSITION_QUEUE.columns, "note": Kind.TEXT, "seen_at": Kind.MOMENT}
+    newer = replace(POSITION_QUEUE, version=POSITION_QUEUE.version + 1, columns=columns)
+    lifecycle = LifecycleTable(Table(tmp_path / "q", newer), clock)
+    lifecycle.initialize()
+    lifecycle.initialize()
+    rows = pl.concat([lifecycle.snapshot().live, lifecycle.finished("true")])
+    assert rows.height == 3
+    assert rows.get_column("note").is_null().all()
+    properties = DeltaTable(tmp_path / "q").metadata().configuration
+    assert properties[VERSION_PROPERTY] == str(newer.version)
+    with pytest.raises(NewerTableError):
+        PositionQueue(tmp_path / "q").sync.counts()
+
+
+def test_a_table_whose_log_is_gone_is_called_broken(tmp_path):
+    filled_queue(tmp_path / "q")
+    shutil.rmtree(tmp_path / "q" / "_delta_log")
+    (tmp_path / "q" / "_delta_log").mkdir()
+    with pytest.raises(BrokenTableError, match="no log"):
+        PositionQueue(tmp_path / "q").sync.initialize()
+
+
+def test_a_table_whose_log_is_cut_is_called_broken(tmp_path):
+    filled_queue(tmp_path / "q")
+    (tmp_path / "q" / "_delta_log" / f"{1:020}.json").write_text('{"add":')
+    with pytest.raises(BrokenTableError, match="damaged"):
+        PositionQueue(tmp_path / "q").sync.initialize()
+
+
+def test_a_table_whose_first_log_entries_are_gone_is_called_broken(tmp_path):
+    filled_queue(tmp_path / "q")
+    (tmp_path / "q" / "_delta_log" / f"{0:020}.json").unlink()
+    with pytest.raises(BrokenTableError, match="damaged"):
+        PositionQueue(tmp_path / "q").sync.initialize()
+
+
+def test_a_table_whose_data_files_are_gone_is_called_broken(tmp_path):
+    filled_queue(tmp_path / "q")
+    for file in (tmp_path / "q" / "bucket=live").rglob("*.parquet"):
+        file.unlink()
+    with pytest.raises(BrokenTableError, match=r"is missing.*position-sync doctor"):
+        PositionQueue(tmp_path / "q").sync.get_batch()
+
+
+def test_a_table_taken_away_under_a_running_process_is_reported_missing_until_it_is_back(tmp_path):
+    queue = filled_queue(tmp_path / "q", 3)
+    (tmp_path / "q").rename(tmp_path / "away")
+    for step in (queue.sync.counts, lambda: queue.sync.insert_many([QueueRequest(9, "SPY")])):
+        with pytest.raises(BrokenTableError, match="deleted or moved away under this process"):
+            step()
+        assert not (tmp_path / "q" / "_delta_log").exists()
+    if (tmp_path / "q").exists():
+        shutil.rmtree(tmp_path / "q")
+    (tmp_path / "away").rename(tmp_path / "q")
+    queue.sync.insert_many([QueueRequest(9, "SPY")])
+    assert queue.sync.counts()[QueueStatus.PENDING] == 4
+
+
+def test_a_table_made_anew_by_another_process_is_used_with_an_error_in_the_log(tmp_path, caplog):
+    queue = filled_queue(tmp_path / "q", 3)
+    shutil.rmtree(tmp_path / "q")
+    filled_queue(tmp_path / "q", 1)
+    assert queue.sync.counts()[QueueStatus.PENDING] == 1
+    assert "another table than a moment ago" in caplog.text
+
+
+def test_a_reader_that_is_idle_during_a_cleanup_of_the_log_logs_no_error(tmp_path, caplog):
+    idle = filled_queue(tmp_path / "q", 1)
+    idle.sync.counts()
+    busy = PositionQueue(tmp_path / "q")
+    for conid in range(2, 15):
+        busy.sync.insert_many([QueueRequest(conid, "SPY")])
+    log = tmp_path / "q" / "_delta_log"
+    for entry in sorted(log.glob("*.json"))[:8]:  # the last checkpoint stands for them
+        entry.unlink()
+    assert idle.sync.counts()[QueueStatus.PENDING] == 14
+    assert "another table" not in caplog.text
+
+
+def test_a_path_under_a_file_is_not_writable(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(LakeNotWritableError, match="POSITION_SYNC_LAKE"):
+        PositionQueue(tmp_path / "file" / "q").sync.initialize()
+
+
+def test_a_path_where_no_folder_can_be_made_is_not_writable():
+    if not Path("/proc/self").exists():
+        pytest.skip("no file system here that refuses folders to everybody")
+    with pytest.raises(LakeNotWritableError):
+        PositionQueue("/proc/lake/q").sync.initialize()

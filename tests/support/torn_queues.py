@@ -1,0 +1,66 @@
+"""Queues whose newest commit a test tears: the commits, and the files of the log."""
+
+from pathlib import Path
+
+from position_sync_dagster.domain.request import QueueRequest
+from position_sync_dagster.lake.delta_log.commit_log import parse_entry
+from position_sync_dagster.lake.queue.table import PositionQueue
+
+
+def entry(table: Path, version: int) -> Path:
+    return table / "_delta_log" / f"{version:020}.json"
+
+
+def newest_entry(table: Path) -> Path:
+    return max((table / "_delta_log").glob("0*.json"))
+
+
+def written_by(table: Path, version: int) -> list[Path]:
+    return [table / f.path for f in parse_entry(version, entry(table, version).read_bytes()).added]
+
+
+def insert(queue: PositionQueue) -> None:
+    queue.sync.insert_many(QueueRequest(c, "SPY") for c in range(100, 105))
+
+
+def insert_many(queue: PositionQueue) -> None:
+    """Insert more requests than the queue has, which is an append and not an overwrite."""
+    queue.sync.insert_many(QueueRequest(c, "SPY") for c in range(100, 120))
+
+
+def claim(queue: PositionQueue) -> None:
+    queue.sync.claim_batch(limit=2)
+
+
+def mark(queue: PositionQueue) -> None:
+    queue.sync.mark_success([r.request_id for r in queue.sync.get_batch(limit=2)])
+
+
+def fail(queue: PositionQueue) -> None:
+    for request in queue.sync.get_batch(limit=1):
+        queue.sync.mark_failed(request.request_id, "x", retryable=False)
+
+
+STEPS = [insert, insert_many, claim, mark, fail]
+
+
+def queue_at(path: Path) -> PositionQueue:
+    return PositionQueue(path, fsync=False)
+
+
+def rows(queue: PositionQueue) -> list[dict]:
+    return queue.table.rows().sort("request_id").to_dicts()
+
+
+def small_queue(path: Path) -> PositionQueue:
+    """Return a new queue of eight requests, one of them done; its newest version is 2."""
+    queue = queue_at(path)
+    queue.sync.initialize()
+    ids = queue.sync.insert_many(QueueRequest(c, "SPY") for c in range(1, 9))
+    queue.sync.mark_success(ids[0])
+    return queue
+
+
+def cuts(size: int, count: int = 12) -> list[int]:
+    """Return lengths spread over a file, its two ends included."""
+    return sorted({0, 1, 3, size - 1, size - 4, *(size * k // count for k in range(count))})

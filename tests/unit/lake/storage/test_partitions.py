@@ -1,0 +1,46 @@
+"""Live and finished rows: the columns and predicates that tell them apart."""
+
+import polars as pl
+
+from position_sync_dagster.lake.storage.partitions import (
+    IS_LIVE,
+    LIVE_COLUMNS,
+    LIVE_PARTITION,
+    bucket_column,
+    in_bucket,
+    in_part,
+    in_parts,
+    is_finished,
+    without_partition,
+)
+
+ROWS = pl.DataFrame(
+    {
+        "id": [1, 2, 3, 4],
+        "bucket": ["live", "SUCCESS", "SUCCESS", "FAILED"],
+        "part": ["0", "a", "b", "a"],
+    }
+)
+
+
+def matches(predicate: str) -> list[int]:
+    return ROWS.filter(pl.sql_expr(predicate)).get_column("id").to_list()
+
+
+def test_each_predicate_matches_its_rows_only():
+    assert matches(IS_LIVE) == [1]
+    assert matches(is_finished()) == [2, 3, 4]
+    assert matches(is_finished("id = 1 OR id = 2")) == [2]
+    assert matches(in_bucket("SUCCESS")) == [2, 3]
+    assert matches(in_part("SUCCESS", "a")) == [2]
+    assert matches(in_parts("SUCCESS", ["a", "b"])) == [2, 3]
+    assert matches(f"{IS_LIVE} OR {in_part('FAILED', 'a')}") == [1, 4]
+
+
+def test_rows_get_and_lose_the_columns_of_their_partition():
+    live = without_partition(ROWS).with_columns(*LIVE_COLUMNS)
+    assert live.select("bucket", "part").unique().to_dicts() == [dict(LIVE_PARTITION)]
+    assert live.filter(pl.sql_expr(IS_LIVE)).height == ROWS.height
+    finished = live.with_columns(bucket_column("closed"))
+    assert finished.filter(pl.sql_expr(in_bucket("closed"))).height == ROWS.height
+    assert without_partition(without_partition(ROWS)).columns == ["id"]
