@@ -6,7 +6,7 @@ from datetime import datetime
 
 from position_sync_dagster.sync.run_reports import StreamReport
 
-KEPT_LATENCIES = 100_000
+MAX_LATENCIES = 100_000
 """Newest tick-to-table times kept between two reports."""
 
 
@@ -23,7 +23,7 @@ class StreamMetrics:
     commits: int = 0
     version_from: int | None = None
     version_to: int | None = None
-    latencies_s: deque[float] = field(default_factory=lambda: deque(maxlen=KEPT_LATENCIES))
+    latencies_s: deque[float] = field(default_factory=lambda: deque(maxlen=MAX_LATENCIES))
 
     def delivered(self, latency_s: float) -> None:
         """Count one tick that reached its table (or another handler)."""

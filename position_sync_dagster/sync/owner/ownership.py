@@ -28,11 +28,11 @@ logger = logging.getLogger(__name__)
 
 POLL_S = 0.5
 
-JUMP_S = 5.0
+CLOCK_CHANGE_S = 5.0
 """The two clocks of a machine differ by less, unless one of them was set or it slept."""
 
 
-class Standing(NamedTuple):
+class OwnerStatus(NamedTuple):
     """What the owner says of itself with each heartbeat."""
 
     state: SessionState
@@ -77,10 +77,10 @@ class Ownership:
         self._clock = clock
         self._monotonic = monotonic
         self._session: GatewaySession | None = None
-        self._renewed = (clock(), monotonic())
+        self._renewed_at = (clock(), monotonic())
         self._task: asyncio.Task[None] | None = None
-        self._standing: Callable[[], Standing] = lambda: Standing(SessionState.STARTING)
-        self._nudge = asyncio.Event()
+        self._status: Callable[[], OwnerStatus] = lambda: OwnerStatus(SessionState.STARTING)
+        self._renewal_requested = asyncio.Event()
         self.lost = asyncio.Event()
 
     @property
@@ -100,13 +100,13 @@ class Ownership:
             run_id=session.run_id,
         )
 
-    def report(self, standing: Callable[[], Standing]) -> None:
+    def report_status(self, status: Callable[[], OwnerStatus]) -> None:
         """Say where to ask for the state that goes with each heartbeat."""
-        self._standing = standing
+        self._status = status
 
-    def nudge(self) -> None:
+    def renew_now(self) -> None:
         """Renew at once: the state has changed."""
-        self._nudge.set()
+        self._renewal_requested.set()
 
     def check(self) -> None:
         """Refuse to go on with a lease that has run out; call it before each write.
@@ -117,22 +117,22 @@ class Ownership:
         if self.lost.is_set() or self._clock() >= self.session.expires_at:
             raise LeaseLostError(
                 f"The lease on {self.session.gateway_id} ended at "
-                f"{self.session.expires_at:%H:%M:%S} UTC.{self._jump()}",
+                f"{self.session.expires_at:%H:%M:%S} UTC.{self._clock_change()}",
                 remedy="Another process may own the login now; this one writes nothing more.",
             )
 
-    def _keep(self, session: GatewaySession) -> None:
-        self._session, self._renewed = session, (self._clock(), self._monotonic())
+    def _take_session(self, session: GatewaySession) -> None:
+        self._session, self._renewed_at = session, (self._clock(), self._monotonic())
 
-    def _jump(self) -> str:
+    def _clock_change(self) -> str:
         """Say that the clock jumped since the last renewal; nothing when it did not."""
-        at, at_s = self._renewed
-        jump_s = (self._clock() - at).total_seconds() - (self._monotonic() - at_s)
-        if abs(jump_s) < JUMP_S:
+        at, at_s = self._renewed_at
+        change_s = (self._clock() - at).total_seconds() - (self._monotonic() - at_s)
+        if abs(change_s) < CLOCK_CHANGE_S:
             return ""
-        way = "forward" if jump_s > 0 else "back"
+        way = "forward" if change_s > 0 else "back"
         return (
-            f" This machine's clock jumped {way} by {abs(jump_s):.0f} s since the last heartbeat "
+            f" This machine's clock jumped {way} by {abs(change_s):.0f} s since the last heartbeat "
             "(it was set, or the machine slept)."
         )
 
@@ -156,13 +156,13 @@ class Ownership:
                     host=socket.gethostname(),
                     pid=os.getpid(),
                 )
-                self._keep(session)
+                self._take_session(session)
             except LoginOwnedError:
                 stopped = self._stop is not None and self._stop.is_set()
                 if stopped or asyncio.get_running_loop().time() >= deadline:
                     raise
                 await asyncio.sleep(POLL_S)
-        self._task = asyncio.create_task(self._beat())
+        self._task = asyncio.create_task(self._heartbeat())
         return self
 
     async def __aexit__(
@@ -180,26 +180,26 @@ class Ownership:
             with suppress(LakeError):
                 await self._sessions.end(self.session, detail=detail)
 
-    async def _beat(self) -> None:
+    async def _heartbeat(self) -> None:
         while True:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._nudge.wait(), self._settings.heartbeat_s)
-            self._nudge.clear()
-            standing = self._standing()
+                await asyncio.wait_for(self._renewal_requested.wait(), self._settings.heartbeat_s)
+            self._renewal_requested.clear()
+            status = self._status()
             try:
                 session = await self._sessions.renew(
                     self.session,
                     lease_s=self._settings.session_lease_s,
-                    state=standing.state,
-                    lines_in_use=standing.lines_in_use,
-                    line_limit=standing.line_limit,
-                    detail=standing.detail,
+                    state=status.state,
+                    lines_in_use=status.lines_in_use,
+                    line_limit=status.line_limit,
+                    detail=status.detail,
                 )
-                self._keep(session)
+                self._take_session(session)
             except CommitContentionError as error:
                 logger.warning("%s", error)
             except LeaseLostError as error:
-                logger.error("%s%s", error, self._jump())
+                logger.error("%s%s", error, self._clock_change())
                 self.lost.set()
                 return
             except LakeError as error:

@@ -23,7 +23,7 @@ from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.owner.metrics import StreamMetrics
 
 CLOSED_KEPT = timedelta(days=2)
-"""A closed holding is told this long; its zero row has long been written."""
+"""A closed holding is announced this long; its zero row has long been written."""
 
 QUEUED = frozenset({LegState.OVERFLOW, LegState.MONITORED})
 
@@ -46,8 +46,8 @@ class Publisher:
         self._updates = updates
         self._settings = settings
         self._clock = clock
-        self._told: dict[Key, tuple[float, bool]] = {}
-        self._owed: set[Key] = set()
+        self._announced: dict[Key, tuple[float, bool]] = {}
+        self._unwritten_closes: set[Key] = set()
         self.metrics = metrics
 
     async def initialize(self) -> None:
@@ -57,17 +57,17 @@ class Publisher:
         if self._positions is not None:
             await self._positions.initialize()
 
-    async def remembered(self) -> list[BrokerPosition]:
+    async def last_known(self) -> list[BrokerPosition]:
         """Give what the last owner knew, so that what closed meanwhile gets its zero row."""
         if self._positions is None:
             return []
         rows = await self._positions.read(self._settings.gateway_id)
         recent = self._recent(rows)
         closed = await self._closed_rows()
-        self._told = {
+        self._announced = {
             row.key: _fingerprint(row) for row in recent if row.position or row.key in closed
         }
-        self._owed = {row.key for row in recent} - self._told.keys()
+        self._unwritten_closes = {row.key for row in recent} - self._announced.keys()
         return recent
 
     async def _closed_rows(self) -> set[Key]:
@@ -105,11 +105,11 @@ class Publisher:
             holding = feed.get(key)
             if holding is None or routes.get(key) is LegState.STREAMED or key not in routes:
                 continue
-            if self._told.get(key) != _fingerprint(holding):
+            if self._announced.get(key) != _fingerprint(holding):
                 keys.append(key)
         return await self._enqueue(feed, routes, keys, Reason.CHANGED)
 
-    async def enqueue_rerouted(
+    async def enqueue(
         self, feed: AccountFeed, routes: Mapping[Key, LegState], keys: Iterable[Key]
     ) -> int:
         """Queue the holdings that lost their line."""
@@ -117,15 +117,15 @@ class Publisher:
 
     def knows_closed(self, update: PositionUpdate) -> bool:
         """Tell whether an update says that a holding closed which has its zero row, or request."""
-        told = self._told.get((update.account, update.conid))
-        return update.position == 0 and told is not None and told[0] == 0
+        announced = self._announced.get((update.account, update.conid))
+        return update.position == 0 and announced is not None and announced[0] == 0
 
     def written(self, feed: AccountFeed, updates: Iterable[PositionUpdate]) -> None:
         """Note that the stream wrote rows of these holdings: they need no request for that."""
         for update in updates:
             holding = feed.get((update.account, update.conid))
             if holding is not None:
-                self._told[holding.key] = _fingerprint(holding)
+                self._announced[holding.key] = _fingerprint(holding)
 
     def _closed_unseen(self, feed: AccountFeed, routes: Mapping[Key, LegState]) -> list[Key]:
         return [
@@ -133,7 +133,10 @@ class Publisher:
             for holding in feed.holdings
             if holding.position == 0
             and holding.key in routes
-            and (holding.key in self._owed or self._told.get(holding.key, (0.0, True))[0] != 0)
+            and (
+                holding.key in self._unwritten_closes
+                or self._announced.get(holding.key, (0.0, True))[0] != 0
+            )
         ]
 
     async def _enqueue(
@@ -145,7 +148,7 @@ class Publisher:
     ) -> int:
         if self._queue is None or not keys:
             return 0
-        requests, told = [], {}
+        requests, announced = [], {}
         for key in keys:
             holding = feed.get(key)
             if holding is None:
@@ -160,10 +163,10 @@ class Publisher:
                     reason=Reason.OVERFLOW if overflow else reason,
                 )
             )
-            told[key] = _fingerprint(holding)
+            announced[key] = _fingerprint(holding)
         await self._queue.insert_many(requests)
-        self._told.update(told)
-        self._owed -= told.keys()
+        self._announced.update(announced)
+        self._unwritten_closes -= announced.keys()
         self.metrics.queued(len(requests), (await self._queue.overview()).version)
         return len(requests)
 

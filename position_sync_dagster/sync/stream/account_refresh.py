@@ -15,31 +15,31 @@ from position_sync_dagster.sync.owner.publisher import Publisher
 class AccountRefresh:
     """Walk the accounts at the start, each refresh interval, and where a change brought no value.
 
-    There is one walk at a time. What it brought is published when it ends; after the first of a
+    There is one download at a time. What it brought is published when it ends; after the first of a
     connection and after a refresh, every holding that is not streamed is queued.
     """
 
     def __init__(self, publisher: Publisher, *, refresh_interval_s: float) -> None:
         self._publisher = publisher
         self._interval_s = refresh_interval_s
-        self._walk: asyncio.Task[None] | None = None
+        self._download: asyncio.Task[None] | None = None
         self._reason = Reason.SNAPSHOT
-        self._due = 0.0
+        self._next_at = 0.0
         self._unvalued: set[str] = set()
 
     @property
     def idle(self) -> bool:
-        """Tell whether no walk is under way."""
-        return self._walk is None
+        """Tell whether no download is under way."""
+        return self._download is None
 
     @property
     def opening(self) -> bool:
-        """Tell whether the first walk of a connection is under way, which queues every holding."""
-        return self._walk is not None and self._reason is Reason.SNAPSHOT
+        """Return whether the first download of a connection runs, which queues every holding."""
+        return self._download is not None and self._reason is Reason.SNAPSHOT
 
     def start(self, feed: AccountFeed, reason: Reason = Reason.SNAPSHOT) -> None:
         """Walk every account whose values are not fresh."""
-        self._due = time.monotonic() + self._interval_s
+        self._next_at = time.monotonic() + self._interval_s
         half = timedelta(seconds=self._interval_s / 2)
         self._begin(reason, feed.ensure(half))
 
@@ -53,33 +53,33 @@ class AccountRefresh:
         routes: Mapping[Key, LegState],
         publish: Callable[[], Awaitable[None]],
     ) -> None:
-        """End a walk that is over, and begin the next where one is due.
+        """End a download that is over, and begin the next where one is due.
 
         Raises:
-            GatewayError: The walk failed.
+            GatewayError: The download failed.
             LakeError: A table is busy; the same step is taken again the next time.
         """
-        walk = self._walk
-        if walk is not None and walk.done():
-            if walk.exception() is None:
+        download = self._download
+        if download is not None and download.done():
+            if download.exception() is None:
                 await publish()
                 if self._reason is not Reason.CHANGED:
                     await self._publisher.enqueue_all(feed, routes, self._reason)
-            self._walk = None
-            walk.result()
-        elif walk is None and time.monotonic() >= self._due:
+            self._download = None
+            download.result()
+        elif download is None and time.monotonic() >= self._next_at:
             self.start(feed, Reason.REFRESH)
-        elif walk is None and self._unvalued:
+        elif download is None and self._unvalued:
             accounts, self._unvalued = self._unvalued, set()
             self._begin(Reason.CHANGED, feed.download(accounts))
 
     async def end(self) -> None:
         """Break off."""
-        walk, self._walk = self._walk, None
-        if walk is not None:
-            walk.cancel()
-            await asyncio.gather(walk, return_exceptions=True)
+        download, self._download = self._download, None
+        if download is not None:
+            download.cancel()
+            await asyncio.gather(download, return_exceptions=True)
 
-    def _begin(self, reason: Reason, walk: Awaitable[None]) -> None:
+    def _begin(self, reason: Reason, download: Awaitable[None]) -> None:
         self._reason = reason
-        self._walk = asyncio.ensure_future(walk)
+        self._download = asyncio.ensure_future(download)

@@ -15,13 +15,13 @@ CHUNK = 20
 """Conids learned in one go in the background, one commit each: lines come first."""
 
 
-class Contracts:
+class ContractCache:
     """Know the details of every contract at first sight."""
 
     def __init__(self, table: ContractsTable | None) -> None:
         self._table = table
         self._known: dict[int, ContractDetails] = {}
-        self._unknown: set[int] = set()
+        self._without_details: set[int] = set()
         self._task: asyncio.Task[None] | None = None
 
     async def initialize(self) -> None:
@@ -42,16 +42,18 @@ class Contracts:
         wanted = set(conids)
         missing = wanted - self._known.keys()
         if missing:
-            await self._learn(connection, missing)
+            await self._fetch(connection, missing)
         return {conid: self._known[conid] for conid in wanted if conid in self._known}
 
-    def learn_in_background(self, connection: GatewayConnection, conids: Iterable[int]) -> None:
+    def fetch_in_background(self, connection: GatewayConnection, conids: Iterable[int]) -> None:
         """Learn the next few unknown conids beside everything else."""
         if self._task is not None and not self._task.done():
             return
-        missing = [c for c in conids if c not in self._known and c not in self._unknown][:CHUNK]
+        missing = [c for c in conids if c not in self._known and c not in self._without_details][
+            :CHUNK
+        ]
         if missing:
-            self._task = asyncio.create_task(self._learn_quietly(connection, missing))
+            self._task = asyncio.create_task(self._fetch_quietly(connection, missing))
 
     async def close(self) -> None:
         """End what runs in the background."""
@@ -59,15 +61,15 @@ class Contracts:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
-    async def _learn_quietly(self, connection: GatewayConnection, conids: list[int]) -> None:
+    async def _fetch_quietly(self, connection: GatewayConnection, conids: list[int]) -> None:
         try:
-            await self._learn(connection, conids)
+            await self._fetch(connection, conids)
         except (LakeError, ConnectionError) as error:
             logger.warning("contract details are asked for again: %s", error)
             return
-        self._unknown.update(c for c in conids if c not in self._known)
+        self._without_details.update(c for c in conids if c not in self._known)
 
-    async def _learn(self, connection: GatewayConnection, conids: Iterable[int]) -> None:
+    async def _fetch(self, connection: GatewayConnection, conids: Iterable[int]) -> None:
         found = await connection.details(conids)
         if found and self._table is not None:
             await self._table.add(list(found.values()))

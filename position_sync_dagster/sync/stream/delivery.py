@@ -25,7 +25,7 @@ FINAL = (LeaseLostError, TradingModeError, ForeignTableError)
 RETRY = Backoff(first_s=0.5, longest_s=2.0)
 """Pauses before another try; shorter than an end waits for a delivery."""
 
-SPARE_S = 30.0
+LOG_INTERVAL_S = 30.0
 """An error of one kind is said at most so often: a handler may raise at every tick of every leg."""
 
 END_S = 1.0
@@ -62,21 +62,21 @@ class Delivery:
         self._batched = getattr(handler, "on_position_updates", None)
         self._on_delivered = on_delivered
         self._pending: dict[Key, PendingUpdate] = {}
-        self._in_hand = 0
-        self._said_s: dict[str, float] = {}
+        self._being_delivered = 0
+        self._logged_s: dict[str, float] = {}
         self._filled = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
         self._task: asyncio.Task[None] | None = None
 
-    def put(self, letters: Iterable[PendingUpdate]) -> None:
+    def put(self, updates: Iterable[PendingUpdate]) -> None:
         """Take updates; a newer one of a position replaces an undelivered older one."""
-        for letter in letters:
-            key = (letter.update.account, letter.update.conid)
+        for pending in updates:
+            key = (pending.update.account, pending.update.conid)
             older = self._pending.get(key)
             if older is not None and older.arrived is not None:
-                letter = PendingUpdate(update=letter.update, arrived=older.arrived)
-            self._pending[key] = letter
+                pending = PendingUpdate(update=pending.update, arrived=older.arrived)
+            self._pending[key] = pending
         if self._pending:
             self._idle.clear()
             self._filled.set()
@@ -91,7 +91,7 @@ class Delivery:
             logger.error(
                 "%s did not take its last %d updates",
                 type(self.handler).__name__,
-                self._in_hand + len(self._pending),
+                self._being_delivered + len(self._pending),
             )
         if self._task is not None:
             self._task.cancel()
@@ -103,19 +103,19 @@ class Delivery:
         while True:
             await self._filled.wait()
             self._filled.clear()
-            letters, self._pending = list(self._pending.values()), {}
-            self._in_hand = len(letters)
-            watch = asyncio.get_running_loop().call_later(SLOW_S, self._report_slow, len(letters))
+            updates, self._pending = list(self._pending.values()), {}
+            self._being_delivered = len(updates)
+            timer = asyncio.get_running_loop().call_later(SLOW_S, self._report_slow, len(updates))
             try:
-                failed = await self._deliver(letters)
+                failed = await self._deliver(updates)
             except BaseException:
-                self._take_back(letters)
+                self._put_back(updates)
                 raise
             finally:
-                watch.cancel()
-                self._in_hand = 0
+                timer.cancel()
+                self._being_delivered = 0
             if failed:
-                self._take_back(letters)
+                self._put_back(updates)
                 failures += 1
                 await asyncio.sleep(RETRY.delay_s(failures))
                 continue
@@ -123,36 +123,36 @@ class Delivery:
             if not self._pending:
                 self._idle.set()
 
-    def _take_back(self, letters: list[PendingUpdate]) -> None:
+    def _put_back(self, updates: list[PendingUpdate]) -> None:
         newer, self._pending = self._pending, {}
-        self.put(letters)
+        self.put(updates)
         self.put(newer.values())
 
-    async def _deliver(self, letters: list[PendingUpdate]) -> bool:
+    async def _deliver(self, updates: list[PendingUpdate]) -> bool:
         """Hand the updates over; True where the handler is to get them again."""
         if self._batched is None:
-            for letter in letters:
-                error = await _raised(partial(self.handler.on_position_update, letter.update))
+            for pending in updates:
+                error = await _raised(partial(self.handler.on_position_update, pending.update))
                 if error is not None:
                     self._report(error)
         else:
-            error = await _raised(partial(self._batched, [letter.update for letter in letters]))
+            error = await _raised(partial(self._batched, [pending.update for pending in updates]))
             if error is not None:
                 self._report(error)
                 return not isinstance(error, FINAL)
         if self._on_delivered is not None:
             now = time.time()
-            for letter in letters:
-                if letter.arrived is not None:
-                    self._on_delivered(now - letter.arrived)
+            for pending in updates:
+                if pending.arrived is not None:
+                    self._on_delivered(now - pending.arrived)
         return False
 
     def _report(self, error: BaseException) -> None:
         self.failures += 1
         kind, now_s = type(error).__name__, time.monotonic()
-        if kind in self._said_s and now_s < self._said_s[kind] + SPARE_S:
+        if kind in self._logged_s and now_s < self._logged_s[kind] + LOG_INTERVAL_S:
             return
-        self._said_s[kind] = now_s
+        self._logged_s[kind] = now_s
         logger.error(
             "%s failed: %s (failure %d)",
             type(self.handler).__name__,

@@ -14,40 +14,40 @@ class Health:
     """STARTING, LIVE, BLIND (no gateway) or ENDED, and what a person should know of it.
 
     Args:
-        nudge: Called at each change, so that it is told at once.
+        on_change: Called at each change, so that it is told at once.
     """
 
-    def __init__(self, nudge: Callable[[], None]) -> None:
+    def __init__(self, on_change: Callable[[], None]) -> None:
         self.state = SessionState.STARTING
-        self._nudge = nudge
-        self._why: str | None = None
+        self._on_change = on_change
+        self._reason: str | None = None
         self._farms: set[str] = set()
-        self._registry_fault: str | None = None
+        self._registry_error: str | None = None
 
-    def detail(self, complaints: Iterable[str]) -> str | None:
+    def detail(self, problems: Iterable[str]) -> str | None:
         """Tell why the stream is BLIND, or what it cannot stream while it is LIVE.
 
         Args:
-            complaints: What the lines have to say.
+            problems: What the lines have to say.
         """
         if self.state is not SessionState.LIVE:
-            return self._why
-        said = [f"data farm {farm} is broken" for farm in sorted(self._farms)]
-        said += [self._registry_fault] if self._registry_fault else []
-        return "; ".join([*said, *complaints]) or None
+            return self._reason
+        texts = [f"data farm {farm} is broken" for farm in sorted(self._farms)]
+        texts += [self._registry_error] if self._registry_error else []
+        return "; ".join([*texts, *problems]) or None
 
     def live(self) -> None:
         """Note that the gateway is there."""
-        self.state, self._why = SessionState.LIVE, None
-        self._nudge()
+        self.state, self._reason = SessionState.LIVE, None
+        self._on_change()
 
-    def blind(self, why: str) -> bool:
+    def blind(self, reason: str) -> bool:
         """Note that it is not, and log it; tell whether that is new."""
-        new = self.state is not SessionState.BLIND or self._why != why
+        new = self.state is not SessionState.BLIND or self._reason != reason
         if new:
-            logger.warning("blind: %s", why)
-        self.state, self._why = SessionState.BLIND, why
-        self._nudge()
+            logger.warning("blind: %s", reason)
+        self.state, self._reason = SessionState.BLIND, reason
+        self._on_change()
         return new
 
     def ended(self) -> None:
@@ -62,12 +62,12 @@ class Health:
         """Note what the gateway says of one of its data farms."""
         name = re.split("[:.]", text)[-1]
         (self._farms.add if code in FARM_BROKEN else self._farms.discard)(name)
-        self._nudge()
+        self._on_change()
 
-    def registry(self, fault: str | None) -> bool:
+    def registry(self, error: str | None) -> bool:
         """Note whether the registry can be read; tell whether that is new."""
-        new = fault != self._registry_fault
-        self._registry_fault = fault
+        new = error != self._registry_error
+        self._registry_error = error
         if new:
-            self._nudge()
+            self._on_change()
         return new

@@ -27,7 +27,7 @@ from position_sync_dagster.gateway.codes import (
 from position_sync_dagster.gateway.connection import GatewayConnection
 from position_sync_dagster.gateway.market_data_lines import MarketDataLines, Refusal
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.stream.contract_cache import Contracts
+from position_sync_dagster.sync.stream.contract_cache import ContractCache
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ class Denial(NamedTuple):
     """A conid without live data until `until` (monotonic), for the `times`-th time in a row."""
 
     until: float
-    why: str
+    reason: str
     times: int
     delayed: bool
 
@@ -67,7 +67,7 @@ class LineManager:
 
     def __init__(
         self,
-        contracts: Contracts,
+        contracts: ContractCache,
         *,
         settings: Settings,
         clock: Clock,
@@ -77,7 +77,7 @@ class LineManager:
         self._settings = settings
         self._clock = clock
         self._monotonic = monotonic
-        self._wanted: dict[int, Demand] = {}
+        self._demand: dict[int, Demand] = {}
         self._denials: dict[int, Denial] = {}
         self._held: dict[int, float] = {}
         self._delayed: set[int] = set()
@@ -98,7 +98,7 @@ class LineManager:
         """Give the lines of the login, as configured, or as the gateway showed by code 101."""
         return self._limit.lines
 
-    def stale(
+    def needs_allocation(
         self,
         lines: MarketDataLines,
         holdings: Iterable[BrokerPosition],
@@ -106,12 +106,12 @@ class LineManager:
     ) -> bool:
         """Tell whether other lines are due than those held: a hold, a denial or a wait ended."""
         now = self._monotonic()
-        self._tell_burst(now)
+        self._log_burst(now)
         before, self._limit = self.limit, self._limit.probed(lines.in_use, now)
         if self.limit > before:
             logger.info("up to %d lines are tried, %d before", self.limit, before)
-        self._want(holdings, legs)
-        return self._choose(lines) != self._held.keys() or bool(self._live_again())
+        self._update_demand(holdings, legs)
+        return self._choose(lines) != self._held.keys() or bool(self._due_for_live())
 
     async def allocate(
         self,
@@ -121,10 +121,10 @@ class LineManager:
     ) -> frozenset[int]:
         """Take and free lines; give the conids that hold one afterwards."""
         lines = connection.lines
-        self._want(holdings, legs)
-        asked = self._choose(lines)
-        details = await self._contracts.details(connection, asked)
-        for conid in sorted(asked - details.keys() - self._held.keys()):
+        self._update_demand(holdings, legs)
+        requested = self._choose(lines)
+        details = await self._contracts.details(connection, requested)
+        for conid in sorted(requested - details.keys() - self._held.keys()):
             self._deny(
                 conid,
                 GatewayCode.NO_CONTRACT,
@@ -135,12 +135,12 @@ class LineManager:
         for conid in self._held.keys() - chosen:
             self._drop(conid)
             lines.cancel(conid)
-        for conid in self._live_again():
+        for conid in self._due_for_live():
             lines.switch(conid)
             self._delayed.discard(conid)
             self._held[conid] = self._monotonic()
         new = (chosen - self._held.keys()) & details.keys()
-        for conid in sorted(new, key=lambda c: rank(self._wanted[c], self._held)):
+        for conid in sorted(new, key=lambda c: rank(self._demand[c], self._held)):
             delayed = self._denied(conid) is not None
             lines.subscribe(
                 details[conid], market_data_type=MarketDataType.DELAYED if delayed else None
@@ -166,26 +166,26 @@ class LineManager:
         )
         self._deny(refusal.conid, refusal.code, f"{refusal.code} {refusal.text}", delayed=fallback)
 
-    def why(self, conid: int, state: LegState = LegState.OVERFLOW) -> str:
+    def reason_for(self, conid: int, state: LegState = LegState.OVERFLOW) -> str:
         """Say, in brackets, why a holding of a conid goes the way that it goes now."""
         denial = self._denied(conid)
         denied = None
         if denial is not None:
-            denied = f"{'delayed data' if denial.delayed else 'no market data'}: {denial.why}"
+            denied = f"{'delayed data' if denial.delayed else 'no market data'}: {denial.reason}"
         said = reason(
-            conid, state, wanted=self._wanted, lines=self._held, denied=denied, limit=self._limit
+            conid, state, wanted=self._demand, lines=self._held, denied=denied, limit=self._limit
         )
         return f" ({said})"
 
-    def complaints(self) -> list[str]:
+    def problems(self) -> list[str]:
         """Say which active conids have no live data, why, and until when; the first few."""
-        found = [(c, d) for c in self._wanted if (d := self._denied(c)) is not None]
+        found = [(c, d) for c in self._demand if (d := self._denied(c)) is not None]
         said = []
         for conid, denial in sorted(found, key=lambda pair: (pair[1].delayed, pair[0])):
             has = "streams delayed data" if denial.delayed else "has no market data"
             wait = timedelta(seconds=denial.until - self._monotonic())
             again = f"{self._clock() + wait:%H:%M} UTC"
-            said.append(f"{conid} {has}: {denial.why} (asked again at {again})")
+            said.append(f"{conid} {has}: {denial.reason} (asked again at {again})")
         return said[:3] + ([f"and {len(said) - 3} more"] if len(said) > 3 else [])
 
     def release(self, lines: MarketDataLines) -> None:
@@ -194,22 +194,24 @@ class LineManager:
             self._drop(conid)
             lines.cancel(conid)
 
-    def forget(self) -> None:
+    def reset(self) -> None:
         """Start anew on a new connection: the old one's lines and denials ended with it.
 
         What is subscribed may be another thing after a log-in; the number of lines is not.
         """
         self._held, self._delayed, self._denials = {}, set(), {}
 
-    def _want(self, holdings: Iterable[BrokerPosition], legs: Iterable[ActiveContract]) -> None:
+    def _update_demand(
+        self, holdings: Iterable[BrokerPosition], legs: Iterable[ActiveContract]
+    ) -> None:
         found = demands(holdings, legs, sec_types=self._settings.sec_types)
-        self._wanted = {demand.conid: demand for demand in found}
+        self._demand = {demand.conid: demand for demand in found}
 
     def _choose(self, lines: MarketDataLines) -> frozenset[int]:
         denied = {c for c in self._denials if (d := self._denied(c)) is not None and not d.delayed}
         others = max(0, lines.in_use - len(self._held))  # held by others of this process
         return allocate_lines(
-            (demand for conid, demand in self._wanted.items() if conid not in denied),
+            (demand for conid, demand in self._demand.items() if conid not in denied),
             self._held,
             limit=self._limit.lines - others,
             reserve=self._settings.reserved_lines,
@@ -221,7 +223,7 @@ class LineManager:
         denial = self._denials.get(conid)
         return denial if denial is not None and self._monotonic() < denial.until else None
 
-    def _live_again(self) -> list[int]:
+    def _due_for_live(self) -> list[int]:
         """Give the lines with delayed data of which live data may be asked for again."""
         return sorted(conid for conid in self._delayed if self._denied(conid) is None)
 
@@ -229,18 +231,18 @@ class LineManager:
         self._delayed.discard(conid)
         return self._held.pop(conid, None) is not None
 
-    def _deny(self, conid: int, code: int, why: str, *, delayed: bool) -> None:
+    def _deny(self, conid: int, code: int, reason: str, *, delayed: bool) -> None:
         before = self._denials.get(conid)
         still = self._denied(conid) is not None  # delayed data were refused as well
         times = (before.times if before else 0) + (not still)
         wait_s = RETRY_WAITS.get(code, OTHER_RETRY_WAIT).delay_s(times)
-        self._denials[conid] = Denial(self._monotonic() + wait_s, why, times, delayed)
+        self._denials[conid] = Denial(self._monotonic() + wait_s, reason, times, delayed)
         has = "streams delayed data" if delayed else "has no market data, it is queued instead"
         logger.log(
-            logging.WARNING if times == 1 else logging.INFO, "conid %d %s: %s", conid, has, why
+            logging.WARNING if times == 1 else logging.INFO, "conid %d %s: %s", conid, has, reason
         )
 
-    def _tell_burst(self, now: float) -> None:
+    def _log_burst(self, now: float) -> None:
         """Log a burst of refusals once, when it is over."""
         if self._burst is not None and now - self._burst[0] >= BURST_S:
             logger.warning("the gateway gives %d lines: %s", *self._burst[1:])

@@ -9,7 +9,7 @@ from position_sync_dagster.domain.routing import Key
 from position_sync_dagster.domain.valuation import Provenance, factor_agrees, revalue
 from position_sync_dagster.gateway.connection import GatewayConnection
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.stream.contract_cache import Contracts
+from position_sync_dagster.sync.stream.contract_cache import ContractCache
 from position_sync_dagster.sync.stream.delivery import PendingUpdate
 
 FIRST_TICK_GRACE_S = 5.0
@@ -32,18 +32,18 @@ class StreamPricer:
     Its next tick makes it count again.
     """
 
-    def __init__(self, contracts: Contracts, *, settings: Settings) -> None:
+    def __init__(self, contracts: ContractCache, *, settings: Settings) -> None:
         self._contracts = contracts
         self._max_mark_age = timedelta(seconds=settings.max_mark_age_s)
         self._due: dict[Key, float | None] = {}
-        self._silent: dict[Key, datetime] = {}
+        self._awaiting_tick: dict[Key, datetime] = {}
         self._invalidated_at = self._ticked_at = datetime.min.replace(tzinfo=UTC)
 
-    def forget(self) -> None:
+    def reset(self) -> None:
         """Start anew on a new connection."""
-        self._due, self._silent = {}, {}
+        self._due, self._awaiting_tick = {}, {}
 
-    def mark(self, keys: Iterable[Key]) -> None:
+    def mark_due(self, keys: Iterable[Key]) -> None:
         """Have the holdings valued at the next flush, tick or not."""
         for key in keys:
             self._due.setdefault(key, None)
@@ -59,7 +59,7 @@ class StreamPricer:
     def await_tick(self, keys: Iterable[Key], *, since: datetime) -> None:
         """Give the new lines of these holdings a moment to tick before anything is written."""
         for key in keys:
-            self._silent[key] = since
+            self._awaiting_tick[key] = since
 
     def flush(
         self,
@@ -82,10 +82,10 @@ class StreamPricer:
         quotes_since = self._quotes_since(now)
         due = {k: at for k, at in self._due.items() if k[0] in connection.feed.downloaded}
         self._due = {k: at for k, at in self._due.items() if k not in due}
-        letters = []
+        updates = []
         for key, arrived in due.items():
             holding = connection.feed.get(key)
-            waits = arrived is None and key in self._silent
+            waits = arrived is None and key in self._awaiting_tick
             if holding is None or (waits and holding.position):
                 continue
             update = revalue(
@@ -97,8 +97,8 @@ class StreamPricer:
                 quotes_since=quotes_since,
                 by=by,
             )
-            letters.append(PendingUpdate(update=update, arrived=arrived))
-        return letters
+            updates.append(PendingUpdate(update=update, arrived=arrived))
+        return updates
 
     def _take_ticks(
         self, ticked: Mapping[int, float], routes: Mapping[Key, LegState], now: datetime
@@ -106,16 +106,18 @@ class StreamPricer:
         # What lies ahead was before the clock was set back.
         self._invalidated_at = min(self._invalidated_at, now)
         self._ticked_at = now if ticked else min(self._ticked_at, now)
-        self._silent = {k: min(at, now) for k, at in self._silent.items() if k in routes}
+        self._awaiting_tick = {
+            k: min(at, now) for k, at in self._awaiting_tick.items() if k in routes
+        }
         for key, state in routes.items():
             arrived = ticked.get(key[1])
             if arrived is not None and state is LegState.STREAMED:
                 self._due[key] = arrived
-                self._silent.pop(key, None)
-        for key, since in list(self._silent.items()):
+                self._awaiting_tick.pop(key, None)
+        for key, since in list(self._awaiting_tick.items()):
             if now - since >= timedelta(seconds=FIRST_TICK_GRACE_S):
                 self._due.setdefault(key, None)
-                del self._silent[key]
+                del self._awaiting_tick[key]
 
     def _quotes_since(self, now: datetime) -> datetime:
         """Give the moment from which a quote's newest tick must come for it to count."""

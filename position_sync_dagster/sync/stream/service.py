@@ -13,7 +13,7 @@ from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.updates.handler import DeltaLakePositionWriter
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.owner.metrics import StreamMetrics
-from position_sync_dagster.sync.owner.ownership import Ownership, Standing
+from position_sync_dagster.sync.owner.ownership import Ownership, OwnerStatus
 from position_sync_dagster.sync.run_reports import StreamReport
 from position_sync_dagster.sync.stream.streamer import IBPositionStreamer
 
@@ -65,7 +65,7 @@ async def stream(
         )
         writer = DeltaLakePositionWriter(table=lake.updates)
         streamer.register_handler(_Writer(writer, streamer, own))
-        own.report(lambda: _standing(streamer))
+        own.report_status(lambda: _status(streamer))
         watch = _Watch(streamer, report, clock)
         over = asyncio.Event()
         timers = [
@@ -164,8 +164,8 @@ def _streamed(streamer: IBPositionStreamer) -> int:
     return sum(state is LegState.STREAMED for state in streamer.routes.values())
 
 
-def _standing(streamer: IBPositionStreamer) -> Standing:
-    return Standing(
+def _status(streamer: IBPositionStreamer) -> OwnerStatus:
+    return OwnerStatus(
         state=streamer.state,
         lines_in_use=streamer.lines_in_use,
         line_limit=streamer.line_limit,

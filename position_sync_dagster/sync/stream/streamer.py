@@ -49,7 +49,7 @@ from position_sync_dagster.sync.owner.metrics import StreamMetrics
 from position_sync_dagster.sync.owner.ownership import Ownership
 from position_sync_dagster.sync.owner.publisher import QUEUED, Publisher
 from position_sync_dagster.sync.stream.account_refresh import AccountRefresh
-from position_sync_dagster.sync.stream.contract_cache import Contracts
+from position_sync_dagster.sync.stream.contract_cache import ContractCache
 from position_sync_dagster.sync.stream.delivery import Delivery
 from position_sync_dagster.sync.stream.health import Health
 from position_sync_dagster.sync.stream.line_manager import LineManager
@@ -117,7 +117,7 @@ class IBPositionStreamer:
         self.registry = registry or StrategyRegistry()
         self.metrics = StreamMetrics()
         self._manager = manager or IBConnectionManager(self.settings)
-        self._contracts = Contracts(contracts)
+        self._contracts = ContractCache(contracts)
         self._lines = LineManager(self._contracts, settings=self.settings, clock=clock)
         self._pricer = StreamPricer(self._contracts, settings=self.settings)
         self._publisher = Publisher(
@@ -133,20 +133,20 @@ class IBPositionStreamer:
         self._random = random or Random()  # noqa: S311 - jitter of a delay
         self._deliveries: list[Delivery] = []
         self._connection: GatewayConnection | None = None
-        self._wired: GatewayConnection | None = None
+        self._attached: GatewayConnection | None = None
         self._task: asyncio.Task[None] | None = None
         self._stop = asyncio.Event()
         self._changes: PendingChanges[Key, datetime] = PendingChanges()
         self._ticks: PendingChanges[int, float] = PendingChanges()
         self._routes: dict[Key, LegState] = {}
-        self._left: set[Key] = set()
+        self._unqueued: set[Key] = set()
         self._overflow_due = self._pnl_due = 0.0
         self._hurried_at = -math.inf
         self._attempts = 0
         self._opened_at = -SETTLED_S
         self._route_log = RouteLog(self.metrics)
-        self._table_fault: str | None = None
-        self._health = Health(ownership.nudge if ownership else lambda: None)
+        self._table_error: str | None = None
+        self._health = Health(ownership.renew_now if ownership else lambda: None)
         self._account_refresh = AccountRefresh(
             self._publisher, refresh_interval_s=self.settings.refresh_interval_s
         )
@@ -159,7 +159,7 @@ class IBPositionStreamer:
     @property
     def detail(self) -> str | None:
         """Tell why the stream is BLIND, or what it cannot stream while it is LIVE."""
-        return self._health.detail(self._lines.complaints())
+        return self._health.detail(self._lines.problems())
 
     @property
     def lines_in_use(self) -> int:
@@ -236,12 +236,12 @@ class IBPositionStreamer:
                     await self._reconnect()
                     continue
                 try:
-                    await self._tick()
-                    self._table_fault = None
+                    await self._step()
+                    self._table_error = None
                 except LakeError as error:
-                    if str(error) != self._table_fault:
+                    if str(error) != self._table_error:
                         logger.error("%s", error)
-                    self._table_fault = str(error)
+                    self._table_error = str(error)
                 except (GatewayLostError, ConnectionError) as error:
                     self._go_blind(str(error))
                 except GatewayError as error:
@@ -255,8 +255,8 @@ class IBPositionStreamer:
     async def _rest(self) -> None:
         """Wait for the next step: a flush interval, or once in it until soon after a fill."""
         interval_s = self.settings.flush_interval_s
-        hurries = time.monotonic() - self._hurried_at >= interval_s
-        urgent = self._changes.urgent if hurries and self.state is SessionState.LIVE else None
+        may_hurry = time.monotonic() - self._hurried_at >= interval_s
+        urgent = self._changes.urgent if may_hurry and self.state is SessionState.LIVE else None
         await self._pause(interval_s, until=urgent)
         if urgent is not None and urgent.is_set():
             await self._pause(FILLS_S)
@@ -295,8 +295,8 @@ class IBPositionStreamer:
         except (LeaseLostError, TradingModeError):
             raise
         except (GatewayError, ConnectionError, LakeError) as error:
-            if isinstance(error, GatewayTimeoutError) and self._wired is not None:
-                self._wired.drop(str(error))
+            if isinstance(error, GatewayTimeoutError) and self._attached is not None:
+                self._attached.drop(str(error))
             self._go_blind(str(error))
 
     async def _unless_stopped(self, work: Coroutine[Any, Any, None]) -> None:
@@ -336,9 +336,9 @@ class IBPositionStreamer:
         connection = await self._manager.get_connection()
         if self._ownership is not None:
             await self._ownership.claim_mode(connection.trading_mode)
-        before, self._wired = self._wired, connection
-        self._routes, self._left = {}, set()
-        self._pricer.forget()
+        before, self._attached = self._attached, connection
+        self._routes, self._unqueued = {}, set()
+        self._pricer.reset()
         if connection is not before:
             connection.on_message.append(self._on_message)
             connection.lines.on_refusal.append(self._on_refusal)
@@ -347,8 +347,8 @@ class IBPositionStreamer:
                 connection.feed.remember(before.feed.holdings)
                 self.metrics.reconnects += 1
             else:
-                connection.feed.remember(await self._publisher.remembered())
-            self._lines.forget()
+                connection.feed.remember(await self._publisher.last_known())
+            self._lines.reset()
             self._health.connected()
         refuse_offline(connection)
         await connection.feed.snapshot()
@@ -359,7 +359,7 @@ class IBPositionStreamer:
         self._health.live()
         self._account_refresh.start(connection.feed)
 
-    async def _tick(self) -> None:
+    async def _step(self) -> None:
         """Follow what changed since the last step: registry, the broker, lines, queue."""
         connection = self._require()
         if self.state is SessionState.BLIND:
@@ -370,7 +370,7 @@ class IBPositionStreamer:
         except LakeError:
             self._changes.give_back(changed)
             raise
-        self._contracts.learn_in_background(
+        self._contracts.fetch_in_background(
             connection, (h.instrument.conid for h in connection.feed.holdings if h.position)
         )
 
@@ -383,9 +383,11 @@ class IBPositionStreamer:
             for key in changed
             if self._routes.get(key) is LegState.STREAMED or self._pricer.is_due(key)
         }
-        self._pricer.mark(streamed)
-        stale = self._lines.stale(connection.lines, connection.feed.holdings, self.registry.legs)
-        if await self._registry_changed() or changed or stale or self._left:
+        self._pricer.mark_due(streamed)
+        stale = self._lines.needs_allocation(
+            connection.lines, connection.feed.holdings, self.registry.legs
+        )
+        if await self._registry_changed() or changed or stale or self._unqueued:
             await self._reroute(connection)
         if not self._account_refresh.opening:
             await self._publisher.enqueue_changed(connection.feed, self._routes, changed - streamed)
@@ -415,7 +417,7 @@ class IBPositionStreamer:
             await self._publish(connection)
         if overflow and self._account_refresh.idle and now >= self._overflow_due:
             self._overflow_due = now + self.settings.overflow_interval_s
-            await self._publisher.enqueue_rerouted(connection.feed, self._routes, overflow)
+            await self._publisher.enqueue(connection.feed, self._routes, overflow)
 
     async def _publish(self, connection: GatewayConnection) -> None:
         self._check_lease()
@@ -431,7 +433,7 @@ class IBPositionStreamer:
             lines,
             sec_types=self.settings.sec_types,
         )
-        self._route_log.tell(routes, self._lines.why)
+        self._route_log.record(routes, self._lines.reason_for)
         for key, state in routes.items():
             before = self._routes.get(key)
             if state is before:
@@ -440,15 +442,15 @@ class IBPositionStreamer:
                 self._pricer.await_tick([key], since=self._clock())
                 continue
             if before is LegState.STREAMED and state is LegState.CLOSED:
-                self._pricer.mark([key])  # its zero row is the stream's, whenever it closed
+                self._pricer.mark_due([key])  # its zero row is the stream's, whenever it closed
                 continue
             if before is LegState.STREAMED or (before and state is LegState.OVERFLOW):
-                self._left.add(key)
+                self._unqueued.add(key)
         self._routes = routes
         # What cannot be queued now stays due, and has the next step route anew.
-        self._left = {key for key in self._left if routes.get(key) in QUEUED}
-        await self._publisher.enqueue_rerouted(connection.feed, routes, self._left)
-        self._left = set()
+        self._unqueued = {key for key in self._unqueued if routes.get(key) in QUEUED}
+        await self._publisher.enqueue(connection.feed, routes, self._unqueued)
+        self._unqueued = set()
 
     def _flush(self, connection: GatewayConnection) -> None:
         """Value what changed since the last flush and hand it to the handlers."""
@@ -460,10 +462,10 @@ class IBPositionStreamer:
             now=self._clock(),
             by=self._ownership.provenance if self._ownership else Provenance(),
         )
-        letters = [one for one in valued if not self._publisher.knows_closed(one.update)]
-        self._publisher.written(connection.feed, [letter.update for letter in letters])
+        updates = [one for one in valued if not self._publisher.knows_closed(one.update)]
+        self._publisher.written(connection.feed, [pending.update for pending in updates])
         for delivery in self._deliveries:
-            delivery.put(letters)
+            delivery.put(updates)
 
     def _on_message(self, code: int, text: str) -> None:
         if code in OFFLINE:
@@ -481,8 +483,8 @@ class IBPositionStreamer:
             self._health.farm(code, text)
 
     def _on_refusal(self, refusal: Refusal) -> None:
-        if self._wired is not None:
-            self._lines.refused(refusal, self._wired.lines)
+        if self._attached is not None:
+            self._lines.refused(refusal, self._attached.lines)
 
     def _go_blind(self, why: str) -> None:
         if self._health.blind(why):
@@ -499,12 +501,12 @@ class IBPositionStreamer:
         await self._contracts.close()
         for delivery in self._deliveries:
             await delivery.close(timeout_s=CLOSE_TIMEOUT_S)
-        if self._wired is not None:
-            self._lines.release(self._wired.lines)
-            self._wired.pnl.release(self)
-            self._wired.on_message.remove(self._on_message)
-            self._wired.lines.on_refusal.remove(self._on_refusal)
-            self._wired = self._connection = None
+        if self._attached is not None:
+            self._lines.release(self._attached.lines)
+            self._attached.pnl.release(self)
+            self._attached.on_message.remove(self._on_message)
+            self._attached.lines.on_refusal.remove(self._on_refusal)
+            self._attached = self._connection = None
             self._routes = {}
         await self._manager.close()
 

@@ -1,6 +1,6 @@
 """Lines as a budget: who gives way, what refusals teach, and when what was refused is tried again.
 
-The keeper is driven by hand over a simulator, with a clock that only the test moves.
+The manager is driven by hand over a simulator, with a clock that only the test moves.
 """
 
 from collections import Counter
@@ -16,7 +16,7 @@ from position_sync_dagster.domain.request import QueueStatus
 from position_sync_dagster.gateway import login
 from position_sync_dagster.gateway.connection import connect
 from position_sync_dagster.simulator import Simulator, load_book
-from position_sync_dagster.sync.stream.contract_cache import Contracts
+from position_sync_dagster.sync.stream.contract_cache import ContractCache
 from position_sync_dagster.sync.stream.line_manager import LineManager
 from position_sync_dagster.sync.stream.streamer import IBPositionStreamer
 
@@ -27,16 +27,16 @@ ALL = (STOCK, FUTURE, CALL, PUT, WORTHLESS, CENTS, FUTURE_OPTION, INDEX_OPTION)
 
 
 class Desk:
-    """A keeper on a connection; `tick` is what the streamer does each second."""
+    """A manager on a connection; `tick` is what the streamer does each second."""
 
     def __init__(self, sim, connection, settings):
         self.sim, self.connection = sim, connection
         self.now, self.legs = 1000.0, []
-        self.keeper = LineManager(
-            Contracts(None), settings=settings, clock=utc_now, monotonic=lambda: self.now
+        self.manager = LineManager(
+            ContractCache(None), settings=settings, clock=utc_now, monotonic=lambda: self.now
         )
         connection.lines.on_refusal.append(
-            lambda refusal: self.keeper.refused(refusal, connection.lines)
+            lambda refusal: self.manager.refused(refusal, connection.lines)
         )
         self.asked = Counter()
         ask = connection.lines._request
@@ -60,9 +60,9 @@ class Desk:
         """Let time pass; give the conids that stream now."""
         self.now += after_s
         lines, holdings = self.connection.lines, self.connection.feed.holdings
-        if self.keeper.stale(lines, holdings, self.legs):
-            return set(await self.keeper.allocate(self.connection, holdings, self.legs))
-        return set(self.keeper._held)
+        if self.manager.needs_allocation(lines, holdings, self.legs):
+            return set(await self.manager.allocate(self.connection, holdings, self.legs))
+        return set(self.manager._held)
 
     @property
     def streams(self):
@@ -91,8 +91,8 @@ async def test_a_line_is_taken_over_by_a_better_priority_as_soon_as_its_hold_is_
         assert await desk.tick(after_s=1) == {PUT}
         assert await desk.tick(after_s=3.9) == {PUT}
         assert await desk.tick(after_s=0.1) == {CALL}
-        assert desk.keeper.why(PUT) == " (strategy condor of priority 1 comes first)"
-        assert desk.keeper.why(CALL, LegState.STREAMED) == " (a line is free)"
+        assert desk.manager.reason_for(PUT) == " (strategy condor of priority 1 comes first)"
+        assert desk.manager.reason_for(CALL, LegState.STREAMED) == " (a line is free)"
         assert desk.sim.stats()["peak_lines"] == 1
 
 
@@ -124,11 +124,11 @@ async def test_lines_that_the_gateway_granted_are_held_for_their_time_above_a_li
     async with at_desk(lines=4, max_lines=10, reserved_lines=2) as desk:
         desk.add(*ALL)
         await desk.tick()
-        await eventually(lambda: desk.keeper.limit == 4)
+        await eventually(lambda: desk.manager.limit == 4)
         assert len(await desk.tick(after_s=2)) == len(desk.streams) == 4
         assert "cancelMktData" not in desk.sim.stats()["requests"]["17"]
         assert len(await desk.tick(after_s=3)) == 2
-        assert desk.keeper.why(ALL[-1]) == " (the gateway gave only 4 lines)"
+        assert desk.manager.reason_for(ALL[-1]) == " (the gateway gave only 4 lines)"
         await eventually(lambda: desk.sim.stats()["lines_in_use"] == 2)
         told = [r.message for r in caplog.records if "the gateway gives" in r.message]
         assert told == ["the gateway gives 4 lines: Max number of tickers has been reached."]
@@ -139,7 +139,7 @@ async def test_a_refused_leg_is_the_one_that_comes_last(at_desk, eventually):
         desk.add(CALL, priority=2)
         desk.add(PUT, INDEX_OPTION)
         await desk.tick()
-        await eventually(lambda: desk.keeper.limit == 2)
+        await eventually(lambda: desk.manager.limit == 2)
         assert desk.streams == {PUT, INDEX_OPTION}
 
 
@@ -147,11 +147,11 @@ async def test_the_learned_limit_is_probed_ever_more_rarely_and_climbs_back(at_d
     async with at_desk(lines=3, max_lines=10, reserved_lines=1) as desk:
         desk.add(*ALL)
         await desk.tick()
-        await eventually(lambda: desk.keeper.limit == 3)
+        await eventually(lambda: desk.manager.limit == 3)
         assert len(await desk.tick(after_s=59)) == 2
         refused = desk.asked.total()
         await desk.tick(after_s=1)
-        await eventually(lambda: desk.keeper.limit == 3)
+        await eventually(lambda: desk.manager.limit == 3)
         assert desk.asked.total() == refused + len(ALL) - 2
         await desk.tick(after_s=5)
         desk.sim.set_line_limit(10)
@@ -160,7 +160,7 @@ async def test_the_learned_limit_is_probed_ever_more_rarely_and_climbs_back(at_d
         await eventually(lambda: desk.sim.stats()["lines_in_use"] == len(ALL))
         await desk.tick(after_s=60)
         await desk.tick(after_s=60)
-        assert desk.keeper.limit == 10
+        assert desk.manager.limit == 10
         assert desk.sim.stats()["peak_lines"] == len(ALL)
 
 
@@ -177,8 +177,8 @@ async def test_a_leg_without_permission_is_asked_for_again_at_a_sensible_pace(
         for times, wait_s in ((1, first_s), (2, second_s)):
             await desk.tick()
             await eventually(lambda: desk.streams == {CALL})
-            assert desk.keeper.why(PUT).startswith(f" (no market data: {code} ")
-            (told,) = desk.keeper.complaints()
+            assert desk.manager.reason_for(PUT).startswith(f" (no market data: {code} ")
+            (told,) = desk.manager.problems()
             assert told.startswith(f"{PUT} has no market data: {code} ")
             assert told.endswith("UTC)")
             assert await desk.tick() == await desk.tick(after_s=wait_s - 1) == {CALL}
@@ -186,7 +186,7 @@ async def test_a_leg_without_permission_is_asked_for_again_at_a_sensible_pace(
             desk.now += 1
         desk.sim.set_permission(PUT, None)
         assert await desk.tick() == {CALL, PUT}
-        assert desk.keeper.complaints() == []
+        assert desk.manager.problems() == []
         await eventually(lambda: desk.sim.stats()["lines_in_use"] == 2)
 
 
@@ -203,9 +203,11 @@ async def test_a_leg_with_delayed_data_says_so_and_is_tried_live_again(
         await eventually(lambda: not desk.streams)
         assert await desk.tick() == {PUT}
         await eventually(lambda: desk.connection.lines.quote(PUT).market_data_type == 3)
-        (told,) = desk.keeper.complaints()
+        (told,) = desk.manager.problems()
         assert told.startswith(f"{PUT} streams delayed data: {code} ")
-        assert desk.keeper.why(PUT, LegState.STREAMED).startswith(f" (delayed data: {code} ")
+        assert desk.manager.reason_for(PUT, LegState.STREAMED).startswith(
+            f" (delayed data: {code} "
+        )
         assert await desk.tick(after_s=wait_s - 1) == {PUT}
         assert desk.asked[PUT] == 2
         await desk.tick(after_s=1)
@@ -217,8 +219,8 @@ async def test_a_leg_with_delayed_data_says_so_and_is_tried_live_again(
         await desk.tick(after_s=2 * wait_s)
         await eventually(lambda: desk.connection.lines.quote(PUT).mark is not None)
         assert desk.connection.lines.quote(PUT).market_data_type == 1
-        assert desk.keeper.complaints() == []
-        assert desk.sim.stats()["lines_in_use"] == desk.keeper.in_use == 1
+        assert desk.manager.problems() == []
+        assert desk.sim.stats()["lines_in_use"] == desk.manager.in_use == 1
         assert desk.sim.stats()["peak_lines"] == 1
 
 
@@ -228,8 +230,8 @@ async def test_on_a_new_connection_everything_is_tried_again(at_desk, eventually
         desk.add(PUT)
         await desk.tick()
         await eventually(lambda: not desk.streams)
-        desk.keeper.forget()
-        assert desk.keeper.complaints() == []
+        desk.manager.reset()
+        assert desk.manager.problems() == []
         desk.sim.set_permission(PUT, None)
         await desk.tick()
         await eventually(lambda: desk.connection.lines.quote(PUT).mark is not None)
@@ -244,8 +246,11 @@ async def test_a_leg_that_left_its_strategy_is_no_complaint_and_keeps_its_pace(a
         await eventually(lambda: not desk.streams)
         desk.remove(PUT)
         await desk.tick()
-        assert desk.keeper.complaints() == []
-        assert desk.keeper.why(PUT, LegState.MONITORED) == " (no active strategy holds it any more)"
+        assert desk.manager.problems() == []
+        assert (
+            desk.manager.reason_for(PUT, LegState.MONITORED)
+            == " (no active strategy holds it any more)"
+        )
         desk.add(PUT)
         await desk.tick(after_s=60)
         assert desk.asked[PUT] == 1
@@ -259,7 +264,7 @@ async def test_a_line_that_the_gateway_lost_is_soon_asked_for_again(at_desk, eve
         request_id = desk.connection.lines._lines[PUT].request_id
         desk.sim.send_error(300, "Can't find EId with tickerId", req_id=request_id)
         await eventually(lambda: desk.streams == {CALL})
-        assert desk.keeper.in_use == desk.connection.lines.in_use == 1
+        assert desk.manager.in_use == desk.connection.lines.in_use == 1
         assert await desk.tick(after_s=5) == desk.streams == {PUT, CALL}
 
 
@@ -267,14 +272,14 @@ async def test_a_refusal_while_details_are_asked_for_is_not_overlooked(at_desk, 
     async with at_desk() as desk:
         desk.add(PUT)
         assert await desk.tick() == {PUT}
-        details = desk.keeper._contracts.details
+        details = desk.manager._contracts.details
         request_id = desk.connection.lines._lines[PUT].request_id
 
         async def refused_meanwhile(connection, conids):
             connection.lines._on_error(request_id, 354, "not subscribed", None)
             return await details(connection, conids)
 
-        monkeypatch.setattr(desk.keeper._contracts, "details", refused_meanwhile)
+        monkeypatch.setattr(desk.manager._contracts, "details", refused_meanwhile)
         desk.add(CALL)
         assert await desk.tick() == desk.streams == {CALL}
         assert desk.asked[PUT] == 1

@@ -671,7 +671,7 @@ async def test_an_account_without_a_value_is_not_walked_again_and_again(
 ):
     async with simulate() as sim, streaming(sim) as (streamer, _heard):
         await eventually(lambda: queued(lake))
-        feed = streamer._wired.feed
+        feed = streamer._attached.feed
         key = (B, CALL)
         before = sim.stats()["requests"]["17"]["reqAccountUpdates"]
         feed._store(replace(feed.get(key), market_value=None))
@@ -696,7 +696,7 @@ async def test_two_streamers_share_the_profit_feeds_of_legs_without_a_line(
         await asyncio.sleep(0.5)
         assert sim.stats()["requests"]["17"]["reqPnLSingle"] == 2
         await streamers[0].stop()
-        assert (A, STOCK) in streamers[1]._wired.pnl.keys
+        assert (A, STOCK) in streamers[1]._attached.pnl.keys
         await streamers[1].stop()
 
 

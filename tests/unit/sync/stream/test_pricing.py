@@ -21,10 +21,10 @@ ROUTES = {KEY: LegState.STREAMED, ("A", BUSY): LegState.STREAMED}
 
 
 class Desk:
-    """A revaluer beside two lines; `flush` gives the source of the quiet holding's row, if any."""
+    """A pricer beside two lines; `flush` gives the source of the quiet holding's row, if any."""
 
     def __init__(self):
-        self.revaluer = StreamPricer(SimpleNamespace(magnifier=lambda _conid: 1), settings=SETTINGS)
+        self.pricer = StreamPricer(SimpleNamespace(magnifier=lambda _conid: 1), settings=SETTINGS)
         self.ticks = {}
 
     def flush(self, after_s, *ticked, back=timedelta()):
@@ -35,12 +35,12 @@ class Desk:
             feed=SimpleNamespace(downloaded={"A"}, get=self._holding),
             lines=SimpleNamespace(quote=self._quote),
         )
-        self.revaluer.mark([KEY])
-        letters = self.revaluer.flush(
+        self.pricer.mark_due([KEY])
+        updates = self.pricer.flush(
             connection, {conid: now.timestamp() for conid in ticked}, ROUTES,
             now=now - back, by=Provenance(),
         )  # fmt: skip
-        rows = [letter.update for letter in letters if letter.update.conid == QUIET]
+        rows = [pending.update for pending in updates if pending.update.conid == QUIET]
         return rows[0].value_source if rows else None
 
     def _quote(self, conid):
@@ -75,7 +75,7 @@ def test_no_quote_counts_when_no_line_has_ticked_for_long(desk):
 
 
 def test_what_came_before_a_farm_broke_counts_again_with_its_next_tick(desk):
-    desk.revaluer.invalidate_quotes(START + timedelta(seconds=1))
+    desk.pricer.invalidate_quotes(START + timedelta(seconds=1))
     assert desk.flush(2, BUSY) == "PORTFOLIO"
     assert desk.flush(3, BUSY) == "PORTFOLIO"
     assert desk.flush(4, QUIET) == "TICK"
@@ -83,13 +83,13 @@ def test_what_came_before_a_farm_broke_counts_again_with_its_next_tick(desk):
 
 def test_a_clock_that_is_set_back_makes_quotes_wait_for_their_next_tick(desk):
     hour = timedelta(hours=1)
-    desk.revaluer.invalidate_quotes(START + timedelta(seconds=1))
+    desk.pricer.invalidate_quotes(START + timedelta(seconds=1))
     assert desk.flush(2, BUSY, back=hour) == "PORTFOLIO"
     desk.ticks[QUIET] = START + timedelta(seconds=3) - hour
     assert desk.flush(4, BUSY, back=hour) == "TICK"
 
 
 def test_a_silent_line_is_waited_for_a_moment_whatever_the_clock_does(desk):
-    desk.revaluer.await_tick([KEY], since=START + timedelta(hours=1))
+    desk.pricer.await_tick([KEY], since=START + timedelta(hours=1))
     assert desk.flush(1) is None
     assert desk.flush(7) == "TICK"
