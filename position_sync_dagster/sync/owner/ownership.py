@@ -1,4 +1,4 @@
-"""The lease on a login: one process owns the gateway's account feed at a time."""
+"""The lease on a login: one process at a time owns the account feed of a gateway."""
 
 import asyncio
 import logging
@@ -27,13 +27,15 @@ from position_sync_dagster.settings import Settings
 logger = logging.getLogger(__name__)
 
 POLL_S = 0.5
+"""How often a login that is owned by another process is tried again, in seconds."""
 
 CLOCK_CHANGE_S = 5.0
-"""The two clocks of a machine differ by less, unless one of them was set or it slept."""
+"""The wall clock and the monotonic clock differ by less than this between two heartbeats, unless
+the wall clock was set or the machine slept."""
 
 
 class OwnerStatus(NamedTuple):
-    """What the owner says of itself with each heartbeat."""
+    """The status of an owner that is written with each heartbeat."""
 
     state: SessionState
     lines_in_use: int = 0
@@ -42,11 +44,14 @@ class OwnerStatus(NamedTuple):
 
 
 class Ownership:
-    """Hold the lease while the block runs, renewing it in the background.
+    """The lease on a login: held while the block runs, and renewed in the background.
 
     Args:
-        wait_s: How long to wait for a present owner to end.
+        wait_s: How long to wait for the present owner to end, in seconds.
         stop: Ends the wait early.
+
+    Attributes:
+        lost: Set when the lease is lost: nothing more may be written.
 
     Raises:
         LoginOwnedError: Another process owns the login and did not end in time.
@@ -85,14 +90,14 @@ class Ownership:
 
     @property
     def session(self) -> GatewaySession:
-        """Give the lease as last renewed."""
+        """The lease as it was last renewed."""
         if self._session is None:
             raise LeaseLostError("The login is not owned yet.", remedy="Enter the block first.")
         return self._session
 
     @property
     def provenance(self) -> Provenance:
-        """Give the columns by which this owner's rows are known."""
+        """The columns that show which owner wrote a row."""
         session = self.session
         return Provenance(
             session_id=session.session_id,
@@ -101,15 +106,19 @@ class Ownership:
         )
 
     def report_status(self, status: Callable[[], OwnerStatus]) -> None:
-        """Say where to ask for the state that goes with each heartbeat."""
+        """Write this status with each heartbeat from now on.
+
+        Args:
+            status: Called before each heartbeat.
+        """
         self._status = status
 
     def renew_now(self) -> None:
-        """Renew at once: the state has changed."""
+        """Renew the lease now, because the status has changed."""
         self._renewal_requested.set()
 
     def check(self) -> None:
-        """Refuse to go on with a lease that has run out; call it before each write.
+        """Raise an error if the lease is over; call it before each write.
 
         Raises:
             LeaseLostError: The lease ended or belongs to another.
@@ -125,19 +134,19 @@ class Ownership:
         self._session, self._renewed_at = session, (self._clock(), self._monotonic())
 
     def _clock_change(self) -> str:
-        """Say that the clock jumped since the last renewal; nothing when it did not."""
+        """Return a sentence about a jump of the clock since the last renewal; "" without one."""
         at, at_s = self._renewed_at
         change_s = (self._clock() - at).total_seconds() - (self._monotonic() - at_s)
         if abs(change_s) < CLOCK_CHANGE_S:
             return ""
-        way = "forward" if change_s > 0 else "back"
+        direction = "forward" if change_s > 0 else "back"
         return (
-            f" This machine's clock jumped {way} by {abs(change_s):.0f} s since the last heartbeat "
-            "(it was set, or the machine slept)."
+            f" This machine's clock jumped {direction} by {abs(change_s):.0f} s since the last "
+            "heartbeat (it was set, or the machine slept)."
         )
 
     async def claim_mode(self, mode: TradingMode) -> None:
-        """Bind the lake to the trading mode of the login, or refuse a lake of another mode.
+        """Bind the lake to the trading mode of the login.
 
         Raises:
             TradingModeError: The lake holds data of another mode.
@@ -210,7 +219,7 @@ class Ownership:
 
 
 def blind_since(session: GatewaySession | None, now: datetime) -> datetime | None:
-    """Tell since when nobody sees the gateway; None while the stream does."""
+    """Return since when no process sees the gateway; None while a stream is LIVE."""
     if session is None or (session.is_alive(now) and session.state is SessionState.LIVE):
         return None
     return session.seen_until(now)
