@@ -12,6 +12,7 @@ from position_sync_dagster.gateway.account_feed import AccountFeed
 from position_sync_dagster.gateway.connection import IBConnectionManager
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.owner.announcements import Announcements
 from position_sync_dagster.sync.owner.metrics import StreamMetrics
 from position_sync_dagster.sync.owner.ownership import Ownership, OwnerStatus
 from position_sync_dagster.sync.owner.publisher import Publisher
@@ -72,7 +73,7 @@ async def _ask_the_gateway(
     publisher = Publisher(
         lake.queue,
         lake.broker_positions,
-        lake.updates,
+        Announcements(lake.updates),
         settings=settings,
         metrics=StreamMetrics(),
         clock=clock,
@@ -82,7 +83,7 @@ async def _ask_the_gateway(
         connection = await manager.get_connection()
         await own.claim_mode(connection.trading_mode)
         feed = connection.feed
-        feed.remember(await publisher.last_known())
+        feed.remember(await publisher.restore())
         await feed.ensure(timedelta(seconds=settings.refresh_interval_s))
     finally:
         await manager.close()

@@ -1,4 +1,4 @@
-"""The walks of the accounts: what does not come by itself is asked for, beside the flushes."""
+"""Downloads of the accounts' values that do not arrive by themselves, beside the flushes."""
 
 import asyncio
 import time
@@ -13,23 +13,34 @@ from position_sync_dagster.sync.owner.publisher import Publisher
 
 
 class AccountRefresh:
-    """Walk the accounts at the start, each refresh interval, and where a change brought no value.
+    """Downloads the accounts on a new connection, at each refresh interval, and after changes.
 
-    There is one download at a time. What it brought is published when it ends; after the first of a
-    connection and after a refresh, every holding that is not streamed is queued.
+    One download runs at a time. Its values are published when it ends. After the first download
+    of a connection, and after a refresh, every holding that is not streamed is queued.
+
+    Args:
+        refresh_interval_s: Time between two refreshes, in seconds.
+        monotonic: The clock of this interval, in seconds.
     """
 
-    def __init__(self, publisher: Publisher, *, refresh_interval_s: float) -> None:
+    def __init__(
+        self,
+        publisher: Publisher,
+        *,
+        refresh_interval_s: float,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._publisher = publisher
         self._interval_s = refresh_interval_s
-        self._download: asyncio.Task[None] | None = None
+        self._monotonic = monotonic
+        self._download: asyncio.Future[None] | None = None
         self._reason = Reason.SNAPSHOT
         self._next_at = 0.0
-        self._unvalued: set[str] = set()
+        self._accounts_to_download: set[str] = set()
 
     @property
     def idle(self) -> bool:
-        """Tell whether no download is under way."""
+        """Return whether no download is under way."""
         return self._download is None
 
     @property
@@ -38,14 +49,14 @@ class AccountRefresh:
         return self._download is not None and self._reason is Reason.SNAPSHOT
 
     def start(self, feed: AccountFeed, reason: Reason = Reason.SNAPSHOT) -> None:
-        """Walk every account whose values are not fresh."""
-        self._next_at = time.monotonic() + self._interval_s
+        """Start to download every account whose values are older than half an interval."""
+        self._next_at = self._monotonic() + self._interval_s
         half = timedelta(seconds=self._interval_s / 2)
         self._begin(reason, feed.ensure(half))
 
-    def changed(self, feed: AccountFeed, keys: Collection[Key]) -> None:
-        """Note changes; those that bring no value by themselves have their accounts downloaded."""
-        self._unvalued |= feed.unsubscribed(keys)
+    def add_changes(self, feed: AccountFeed, keys: Collection[Key]) -> None:
+        """Add changed holdings; an account that sends no values by itself is downloaded next."""
+        self._accounts_to_download |= feed.unsubscribed(keys)
 
     async def step(
         self,
@@ -53,11 +64,14 @@ class AccountRefresh:
         routes: Mapping[Key, LegState],
         publish: Callable[[], Awaitable[None]],
     ) -> None:
-        """End a download that is over, and begin the next where one is due.
+        """Finish a download that ended, or start the next one that is due.
+
+        Args:
+            publish: Writes `broker_positions`.
 
         Raises:
             GatewayError: The download failed.
-            LakeError: A table is busy; the same step is taken again the next time.
+            LakeError: A table is busy; the same step is due again.
         """
         download = self._download
         if download is not None and download.done():
@@ -67,14 +81,14 @@ class AccountRefresh:
                     await self._publisher.enqueue_all(feed, routes, self._reason)
             self._download = None
             download.result()
-        elif download is None and time.monotonic() >= self._next_at:
+        elif download is None and self._monotonic() >= self._next_at:
             self.start(feed, Reason.REFRESH)
-        elif download is None and self._unvalued:
-            accounts, self._unvalued = self._unvalued, set()
+        elif download is None and self._accounts_to_download:
+            accounts, self._accounts_to_download = self._accounts_to_download, set()
             self._begin(Reason.CHANGED, feed.download(accounts))
 
     async def end(self) -> None:
-        """Break off."""
+        """Cancel the download that is under way, and wait until it has ended."""
         download, self._download = self._download, None
         if download is not None:
             download.cancel()
