@@ -74,7 +74,9 @@ class AccountRefresh:
             LakeError: A table is busy; the same step is due again.
         """
         download = self._download
-        if download is not None and download.done():
+        if download is not None and download.cancelled():
+            self._download = None
+        elif download is not None and download.done():
             if download.exception() is None:
                 await publish()
                 if self._reason is not Reason.CHANGED:
@@ -87,11 +89,19 @@ class AccountRefresh:
             accounts, self._accounts_to_download = self._accounts_to_download, set()
             self._begin(Reason.CHANGED, feed.download(accounts))
 
+    def interrupt(self) -> None:
+        """Cancel the download that is under way: the gateway dropped its subscriptions.
+
+        A download that went on would count as whole, with some accounts from before.
+        """
+        if self._download is not None:
+            self._download.cancel()
+
     async def end(self) -> None:
         """Cancel the download that is under way, and wait until it has ended."""
+        self.interrupt()
         download, self._download = self._download, None
         if download is not None:
-            download.cancel()
             await asyncio.gather(download, return_exceptions=True)
 
     def _begin(self, reason: Reason, download: Awaitable[None]) -> None:

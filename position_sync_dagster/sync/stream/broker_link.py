@@ -207,6 +207,7 @@ class BrokerLink:
             # positions come first in both cases, as after every interruption.
             self.go_blind(text)
             self._opened = None
+            self._router.interrupt()
         elif code in FARM_BROKEN | FARM_OK:
             if code == GatewayCode.MARKET_DATA_FARM_BROKEN:
                 self._pricer.invalidate_quotes(self._clock())

@@ -70,6 +70,10 @@ class Router:
         """Set while a fill waits for the next step."""
         return self._changes.urgent
 
+    def interrupt(self) -> None:
+        """End the download under way: the gateway dropped its subscriptions."""
+        self._account_refresh.interrupt()
+
     async def reset(self) -> None:
         """Forget the routes and values: a snapshot of the positions comes next."""
         await self._account_refresh.end()

@@ -101,3 +101,13 @@ async def test_accounts_that_changed_are_downloaded_after_the_download_under_way
     assert refreshing.feed.downloads == ["all", ["A", "B"]]
     await refreshing.finish_download()
     assert (refreshing.published, refreshing.publisher.enqueued) == (2, [Reason.SNAPSHOT])
+
+
+async def test_an_interrupted_download_does_not_count_as_whole(refreshing):
+    refreshing.refresh.start(refreshing.feed)
+    await refreshing.step()
+    refreshing.refresh.interrupt()
+    refreshing.feed.ended.set()
+    await refreshing.step()
+    assert (refreshing.published, refreshing.publisher.enqueued) == (0, [])
+    assert refreshing.refresh.idle
