@@ -108,7 +108,7 @@ class IBPositionStreamer:
         self._health = Health(ownership.renew_now if ownership else lambda: None)
         self._contracts = ContractCache(contracts)
         self._lines = LineManager(
-            self._contracts, settings=self.settings, clock=clock, monotonic=self.monotonic
+            self._contracts, settings=self.settings, clock=clock, monotonic=self._monotonic
         )
         pricer = StreamPricer(self._contracts, settings=self.settings)
         self._router = Router(
@@ -123,7 +123,7 @@ class IBPositionStreamer:
             metrics=self.metrics,
             settings=self.settings,
             clock=clock,
-            monotonic=self.monotonic,
+            monotonic=self._monotonic,
         )
         self._flusher = Flusher(
             pricer,
@@ -133,7 +133,7 @@ class IBPositionStreamer:
             interval_s=self.settings.flush_interval_s,
             on_delivered=self.metrics.delivered,
             clock=clock,
-            monotonic=self.monotonic,
+            monotonic=self._monotonic,
         )
         self._link = BrokerLink(
             manager or IBConnectionManager(self.settings),
@@ -142,7 +142,7 @@ class IBPositionStreamer:
             pricer,
             health=self._health,
             random=random or Random(),  # noqa: S311 - jitter of a delay
-            monotonic=self.monotonic,
+            monotonic=self._monotonic,
             ownership=ownership,
             metrics=self.metrics,
             settings=self.settings,
@@ -155,8 +155,8 @@ class IBPositionStreamer:
         self._table_outage = OutageLog(logger)
 
     @staticmethod
-    def monotonic() -> float:
-        """Return the monotonic time in seconds that every interval is measured by."""
+    def _monotonic() -> float:
+        """Return the time by which every interval is measured, in seconds; a test replaces it."""
         return time.monotonic()
 
     @property
@@ -274,7 +274,7 @@ class IBPositionStreamer:
     async def _pause(self) -> None:
         """Wait for a flush interval; once in each interval, only until soon after a fill."""
         interval_s = self.settings.flush_interval_s
-        may_be_early = self.monotonic() - self._early_step_at >= interval_s
+        may_be_early = self._monotonic() - self._early_step_at >= interval_s
         if not may_be_early or self.state is not SessionState.LIVE:
             await self._link.pause(interval_s, self._stop)
             return
@@ -282,7 +282,7 @@ class IBPositionStreamer:
         await self._link.pause(interval_s, self._stop, fill)
         if fill.is_set():
             await self._link.pause(FILLS_S, self._stop)
-            self._early_step_at = self.monotonic()
+            self._early_step_at = self._monotonic()
 
     async def _close(self) -> None:
         self._health.ended()
