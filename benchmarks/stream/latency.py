@@ -24,14 +24,14 @@ from position_sync_dagster.domain.leg import make_leg
 from position_sync_dagster.lake.lake import Lake
 
 SETTLE_S = 5.0
-"""The first seconds are the start: connecting, the first walk, contract details."""
+"""The start takes the first seconds: connecting, the first download, contract details."""
 
 TARGETS = {"tick to row p95": 1100.0, "newest value's age p95": 250.0, "share of one core": 10.0}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figures:
-    """What one run of one process gave; times in ms, memory in MB."""
+    """The figures of one run of one process; times in ms, memory in MB."""
 
     tick_to_row: list[float]
     age: list[float]
@@ -157,7 +157,7 @@ def _figures(
 
 
 async def _activate(folder: Path, lines: int) -> set[int]:
-    """Make the first legs of the demo's book active."""
+    """Add the first legs of the demo's book to the registry."""
     from position_sync_dagster.simulator import load_book
 
     lake = Lake(folder)

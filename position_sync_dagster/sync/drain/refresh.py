@@ -12,8 +12,9 @@ from position_sync_dagster.gateway.account_feed import AccountFeed
 from position_sync_dagster.gateway.connection_manager import IBConnectionManager
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.owner.announcements import Announcements
 from position_sync_dagster.sync.owner.metrics import StreamMetrics
-from position_sync_dagster.sync.owner.ownership import Ownership, Standing
+from position_sync_dagster.sync.owner.ownership import Ownership, OwnerStatus
 from position_sync_dagster.sync.owner.publisher import Publisher
 from position_sync_dagster.sync.run_reports import RefreshReport
 
@@ -72,7 +73,7 @@ async def _ask_the_gateway(
     publisher = Publisher(
         lake.queue,
         lake.broker_positions,
-        lake.updates,
+        Announcements(lake.updates),
         settings=settings,
         metrics=StreamMetrics(),
         clock=clock,
@@ -82,12 +83,12 @@ async def _ask_the_gateway(
         connection = await manager.get_connection()
         await own.claim_mode(connection.trading_mode)
         feed = connection.feed
-        feed.remember(await publisher.remembered())
+        feed.remember(await publisher.restore())
         await feed.ensure(timedelta(seconds=settings.refresh_interval_s))
     finally:
         await manager.close()
     own.check()
-    own.report(lambda: Standing(SessionState.LIVE))
+    own.report_status(lambda: OwnerStatus(SessionState.LIVE))
     await publisher.publish(feed, session=own.session)
     routes = route(feed.holdings, lake.registry.legs, frozenset(), sec_types=settings.sec_types)
     return feed, await publisher.enqueue_all(feed, routes, Reason.REFRESH)

@@ -1,4 +1,4 @@
-"""Count what the stream did, and give it as a report."""
+"""Counters of what the stream did between two reports."""
 
 from collections import deque
 from dataclasses import dataclass, field, fields, replace
@@ -6,13 +6,19 @@ from datetime import datetime
 
 from position_sync_dagster.sync.run_reports import StreamReport
 
-KEPT_LATENCIES = 100_000
-"""Newest tick-to-table times kept between two reports."""
+MAX_LATENCIES = 100_000
+"""So many tick-to-table times, the newest, are kept between two reports."""
 
 
 @dataclass(slots=True)
 class StreamMetrics:
-    """Counters since the last report."""
+    """Counters since the last report.
+
+    Attributes:
+        version_from, version_to: Delta versions of `position_updates` before the first and after
+            the last commit.
+        latencies_s: From the arrival of a tick to the end of its delivery, in seconds.
+    """
 
     enqueued: int = 0
     queue_version: int | None = None
@@ -23,7 +29,7 @@ class StreamMetrics:
     commits: int = 0
     version_from: int | None = None
     version_to: int | None = None
-    latencies_s: deque[float] = field(default_factory=lambda: deque(maxlen=KEPT_LATENCIES))
+    latencies_s: deque[float] = field(default_factory=lambda: deque(maxlen=MAX_LATENCIES))
 
     def delivered(self, latency_s: float) -> None:
         """Count one tick that reached its table (or another handler)."""
@@ -52,7 +58,7 @@ class StreamMetrics:
         state: str,
         detail: str | None,
     ) -> StreamReport:
-        """Give the counts as a report."""
+        """Return the counts as a report."""
         ordered = sorted(self.latencies_s)
         return StreamReport(
             since=since,
@@ -76,7 +82,7 @@ class StreamMetrics:
         )
 
     def take(self) -> "StreamMetrics":
-        """Give the counts so far, and start anew."""
+        """Return the counts so far, and start again from zero."""
         taken = replace(self, latencies_s=self.latencies_s.copy())
         fresh = StreamMetrics()
         for item in fields(self):
@@ -84,13 +90,13 @@ class StreamMetrics:
         return taken
 
     def take_queued(self) -> "StreamMetrics":
-        """Give only what was enqueued so far, and count that anew."""
+        """Return only the counts of the queue so far, and start these again from zero."""
         taken = StreamMetrics(enqueued=self.enqueued, queue_version=self.queue_version)
         self.enqueued, self.queue_version = 0, None
         return taken
 
     def add(self, other: "StreamMetrics") -> None:
-        """Count another span on top of this one."""
+        """Add the counts of another span to these."""
         self.enqueued += other.enqueued
         self.queue_version = (
             other.queue_version if other.queue_version is not None else self.queue_version
@@ -108,7 +114,7 @@ class StreamMetrics:
 
 
 def quantile(ordered: list[float], share: float) -> float | None:
-    """Give the value below which `share` of the ordered ones lie; None of nothing.
+    """Return the value below which `share` of the ordered values lie; None if there are none.
 
     >>> quantile([1.0, 2.0, 3.0, 4.0], 0.5)
     3.0

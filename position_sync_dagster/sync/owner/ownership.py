@@ -1,4 +1,4 @@
-"""The lease on a login: one process owns the gateway's account feed at a time."""
+"""The lease on a login: one process at a time owns the account feed of a gateway."""
 
 import asyncio
 import logging
@@ -27,13 +27,15 @@ from position_sync_dagster.settings import Settings
 logger = logging.getLogger(__name__)
 
 POLL_S = 0.5
+"""How often a login that is owned by another process is tried again, in seconds."""
 
-JUMP_S = 5.0
-"""The two clocks of a machine differ by less, unless one of them was set or it slept."""
+CLOCK_CHANGE_S = 5.0
+"""The wall clock and the monotonic clock differ by less than this between two heartbeats, unless
+the wall clock was set or the machine slept."""
 
 
-class Standing(NamedTuple):
-    """What the owner says of itself with each heartbeat."""
+class OwnerStatus(NamedTuple):
+    """The status of an owner that is written with each heartbeat."""
 
     state: SessionState
     lines_in_use: int = 0
@@ -42,11 +44,14 @@ class Standing(NamedTuple):
 
 
 class Ownership:
-    """Hold the lease while the block runs, renewing it in the background.
+    """The lease on a login: held while the block runs, and renewed in the background.
 
     Args:
-        wait_s: How long to wait for a present owner to end.
+        wait_s: How long to wait for the present owner to end, in seconds.
         stop: Ends the wait early.
+
+    Attributes:
+        lost: Set when the lease is lost: nothing more may be written.
 
     Raises:
         LoginOwnedError: Another process owns the login and did not end in time.
@@ -77,22 +82,22 @@ class Ownership:
         self._clock = clock
         self._monotonic = monotonic
         self._session: GatewaySession | None = None
-        self._renewed = (clock(), monotonic())
+        self._renewed_at = (clock(), monotonic())
         self._task: asyncio.Task[None] | None = None
-        self._standing: Callable[[], Standing] = lambda: Standing(SessionState.STARTING)
-        self._nudge = asyncio.Event()
+        self._status: Callable[[], OwnerStatus] = lambda: OwnerStatus(SessionState.STARTING)
+        self._renewal_requested = asyncio.Event()
         self.lost = asyncio.Event()
 
     @property
     def session(self) -> GatewaySession:
-        """Give the lease as last renewed."""
+        """The lease as it was last renewed."""
         if self._session is None:
             raise LeaseLostError("The login is not owned yet.", remedy="Enter the block first.")
         return self._session
 
     @property
     def provenance(self) -> Provenance:
-        """Give the columns by which this owner's rows are known."""
+        """The columns that show which owner wrote a row."""
         session = self.session
         return Provenance(
             session_id=session.session_id,
@@ -100,16 +105,20 @@ class Ownership:
             run_id=session.run_id,
         )
 
-    def report(self, standing: Callable[[], Standing]) -> None:
-        """Say where to ask for the state that goes with each heartbeat."""
-        self._standing = standing
+    def report_status(self, status: Callable[[], OwnerStatus]) -> None:
+        """Write this status with each heartbeat from now on.
 
-    def nudge(self) -> None:
-        """Renew at once: the state has changed."""
-        self._nudge.set()
+        Args:
+            status: Called before each heartbeat.
+        """
+        self._status = status
+
+    def renew_now(self) -> None:
+        """Renew the lease now, because the status has changed."""
+        self._renewal_requested.set()
 
     def check(self) -> None:
-        """Refuse to go on with a lease that has run out; call it before each write.
+        """Raise an error if the lease is over; call it before each write.
 
         Raises:
             LeaseLostError: The lease ended or belongs to another.
@@ -117,27 +126,27 @@ class Ownership:
         if self.lost.is_set() or self._clock() >= self.session.expires_at:
             raise LeaseLostError(
                 f"The lease on {self.session.gateway_id} ended at "
-                f"{self.session.expires_at:%H:%M:%S} UTC.{self._jump()}",
+                f"{self.session.expires_at:%H:%M:%S} UTC.{self._clock_change()}",
                 remedy="Another process may own the login now; this one writes nothing more.",
             )
 
-    def _keep(self, session: GatewaySession) -> None:
-        self._session, self._renewed = session, (self._clock(), self._monotonic())
+    def _take_session(self, session: GatewaySession) -> None:
+        self._session, self._renewed_at = session, (self._clock(), self._monotonic())
 
-    def _jump(self) -> str:
-        """Say that the clock jumped since the last renewal; nothing when it did not."""
-        at, at_s = self._renewed
-        jump_s = (self._clock() - at).total_seconds() - (self._monotonic() - at_s)
-        if abs(jump_s) < JUMP_S:
+    def _clock_change(self) -> str:
+        """Return a sentence about a jump of the clock since the last renewal; "" without one."""
+        at, at_s = self._renewed_at
+        change_s = (self._clock() - at).total_seconds() - (self._monotonic() - at_s)
+        if abs(change_s) < CLOCK_CHANGE_S:
             return ""
-        way = "forward" if jump_s > 0 else "back"
+        direction = "forward" if change_s > 0 else "back"
         return (
-            f" This machine's clock jumped {way} by {abs(jump_s):.0f} s since the last heartbeat "
-            "(it was set, or the machine slept)."
+            f" This machine's clock jumped {direction} by {abs(change_s):.0f} s since the last "
+            "heartbeat (it was set, or the machine slept)."
         )
 
     async def claim_mode(self, mode: TradingMode) -> None:
-        """Bind the lake to the trading mode of the login, or refuse a lake of another mode.
+        """Bind the lake to the trading mode of the login.
 
         Raises:
             TradingModeError: The lake holds data of another mode.
@@ -156,13 +165,13 @@ class Ownership:
                     host=socket.gethostname(),
                     pid=os.getpid(),
                 )
-                self._keep(session)
+                self._take_session(session)
             except LoginOwnedError:
                 stopped = self._stop is not None and self._stop.is_set()
                 if stopped or asyncio.get_running_loop().time() >= deadline:
                     raise
                 await asyncio.sleep(POLL_S)
-        self._task = asyncio.create_task(self._beat())
+        self._task = asyncio.create_task(self._heartbeat())
         return self
 
     async def __aexit__(
@@ -180,26 +189,26 @@ class Ownership:
             with suppress(LakeError):
                 await self._sessions.end(self.session, detail=detail)
 
-    async def _beat(self) -> None:
+    async def _heartbeat(self) -> None:
         while True:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._nudge.wait(), self._settings.heartbeat_s)
-            self._nudge.clear()
-            standing = self._standing()
+                await asyncio.wait_for(self._renewal_requested.wait(), self._settings.heartbeat_s)
+            self._renewal_requested.clear()
+            status = self._status()
             try:
                 session = await self._sessions.renew(
                     self.session,
                     lease_s=self._settings.session_lease_s,
-                    state=standing.state,
-                    lines_in_use=standing.lines_in_use,
-                    line_limit=standing.line_limit,
-                    detail=standing.detail,
+                    state=status.state,
+                    lines_in_use=status.lines_in_use,
+                    line_limit=status.line_limit,
+                    detail=status.detail,
                 )
-                self._keep(session)
+                self._take_session(session)
             except CommitContentionError as error:
                 logger.warning("%s", error)
             except LeaseLostError as error:
-                logger.error("%s%s", error, self._jump())
+                logger.error("%s%s", error, self._clock_change())
                 self.lost.set()
                 return
             except LakeError as error:
@@ -210,7 +219,7 @@ class Ownership:
 
 
 def blind_since(session: GatewaySession | None, now: datetime) -> datetime | None:
-    """Tell since when nobody sees the gateway; None while the stream does."""
+    """Return since when no process sees the gateway; None while a stream is LIVE."""
     if session is None or (session.is_alive(now) and session.state is SessionState.LIVE):
         return None
     return session.seen_until(now)

@@ -1,7 +1,7 @@
-"""What the owner of a login writes besides streamed rows: the broker's word, and the queue."""
+"""What the owner of a login publishes: `broker_positions`, and requests for the queue."""
 
 from collections.abc import Iterable, Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from position_sync_dagster.domain.broker_position import BrokerPosition
 from position_sync_dagster.domain.clock import Clock, utc_now
@@ -14,28 +14,33 @@ from position_sync_dagster.domain.request import (
     Reason,
 )
 from position_sync_dagster.domain.routing import Key
-from position_sync_dagster.domain.update import PositionUpdate
 from position_sync_dagster.gateway.account_feed import AccountFeed
 from position_sync_dagster.lake.broker_positions import BrokerPositionsTable
 from position_sync_dagster.lake.queue.table import PositionQueue
-from position_sync_dagster.lake.updates.table import PositionUpdatesTable
 from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.owner.announcements import Announcements
 from position_sync_dagster.sync.owner.metrics import StreamMetrics
 
 CLOSED_KEPT = timedelta(days=2)
-"""A closed holding is told this long; its zero row has long been written."""
+"""A closed holding stays in `broker_positions` this long; by then its zero row is written."""
 
 QUEUED = frozenset({LegState.OVERFLOW, LegState.MONITORED})
 
 
 class Publisher:
-    """Write `broker_positions`, and enqueue what is not streamed."""
+    """Writes `broker_positions`, and queues the holdings that are not streamed.
+
+    Args:
+        queue: Without it, nothing is queued.
+        broker_positions: Without it, nothing is written.
+        announced: What was announced before; requests are recorded there.
+    """
 
     def __init__(
         self,
         queue: PositionQueue | None,
         broker_positions: BrokerPositionsTable | None,
-        updates: PositionUpdatesTable | None = None,
+        announced: Announcements,
         *,
         settings: Settings,
         metrics: StreamMetrics,
@@ -43,47 +48,25 @@ class Publisher:
     ) -> None:
         self._queue = queue
         self._positions = broker_positions
-        self._updates = updates
+        self._announced = announced
         self._settings = settings
+        self._metrics = metrics
         self._clock = clock
-        self._told: dict[Key, tuple[float, bool]] = {}
-        self._owed: set[Key] = set()
-        self.metrics = metrics
 
-    async def initialize(self) -> None:
-        """Create the tables where they are missing."""
-        if self._queue is not None:
-            await self._queue.initialize()
-        if self._positions is not None:
-            await self._positions.initialize()
+    async def restore(self) -> list[BrokerPosition]:
+        """Continue where the last owner of the login ended.
 
-    async def remembered(self) -> list[BrokerPosition]:
-        """Give what the last owner knew, so that what closed meanwhile gets its zero row."""
+        Returns:
+            The holdings that it wrote. A holding that closed since then gets its zero row.
+        """
         if self._positions is None:
             return []
-        rows = await self._positions.read(self._settings.gateway_id)
-        recent = self._recent(rows)
-        closed = await self._closed_rows()
-        self._told = {
-            row.key: _fingerprint(row) for row in recent if row.position or row.key in closed
-        }
-        self._owed = {row.key for row in recent} - self._told.keys()
+        recent = self._recent(await self._positions.read(self._settings.gateway_id))
+        await self._announced.restore(recent, since=self._kept_since())
         return recent
 
-    async def _closed_rows(self) -> set[Key]:
-        """Give the holdings of which the newest row says that they are closed.
-
-        `broker_positions` is written before the rows: a process that died in between still owes
-        the zero row of a close.
-        """
-        if self._updates is None:
-            return set()
-        rows = await self._updates.latest_since(self._clock() - CLOSED_KEPT)
-        zero = rows.filter(rows["position"] == 0)
-        return set(zip(zero["account"], zero["conid"], strict=True))
-
     async def publish(self, feed: AccountFeed, *, session: GatewaySession | None) -> None:
-        """Replace what the tables say of this gateway by what it says now; one commit."""
+        """Replace the holdings of this gateway in `broker_positions`, in one commit."""
         if self._positions is not None:
             rows = self._recent(feed.holdings)
             await self._positions.replace(self._settings.gateway_id, rows, session=session)
@@ -91,88 +74,75 @@ class Publisher:
     async def enqueue_all(
         self, feed: AccountFeed, routes: Mapping[Key, LegState], reason: Reason = Reason.SNAPSHOT
     ) -> int:
-        """Queue every holding that is not streamed, and what closed unseen."""
+        """Queue every holding that is not streamed, and every close without a zero row.
+
+        Returns:
+            The number of requests.
+        """
         keys = [key for key, state in routes.items() if state in QUEUED]
-        keys += self._closed_unseen(feed, routes)
-        return await self._enqueue(feed, routes, keys, reason)
+        keys += [
+            holding.key
+            for holding in feed.holdings
+            if holding.key in routes and self._announced.lacks_zero_row(holding)
+        ]
+        return await self.enqueue(feed, routes, keys, reason)
 
     async def enqueue_changed(
         self, feed: AccountFeed, routes: Mapping[Key, LegState], changed: Iterable[Key]
-    ) -> int:
-        """Queue the holdings of which the position or the knowledge of its value changed."""
-        keys = []
-        for key in changed:
-            holding = feed.get(key)
-            if holding is None or routes.get(key) is LegState.STREAMED or key not in routes:
-                continue
-            if self._told.get(key) != _fingerprint(holding):
-                keys.append(key)
-        return await self._enqueue(feed, routes, keys, Reason.CHANGED)
-
-    async def enqueue_rerouted(
-        self, feed: AccountFeed, routes: Mapping[Key, LegState], keys: Iterable[Key]
-    ) -> int:
-        """Queue the holdings that lost their line."""
-        return await self._enqueue(feed, routes, list(keys), Reason.CHANGED)
-
-    def knows_closed(self, update: PositionUpdate) -> bool:
-        """Tell whether an update says that a holding closed which has its zero row, or request."""
-        told = self._told.get((update.account, update.conid))
-        return update.position == 0 and told is not None and told[0] == 0
-
-    def written(self, feed: AccountFeed, updates: Iterable[PositionUpdate]) -> None:
-        """Note that the stream wrote rows of these holdings: they need no request for that."""
-        for update in updates:
-            holding = feed.get((update.account, update.conid))
-            if holding is not None:
-                self._told[holding.key] = _fingerprint(holding)
-
-    def _closed_unseen(self, feed: AccountFeed, routes: Mapping[Key, LegState]) -> list[Key]:
-        return [
-            holding.key
-            for holding in feed.holdings
-            if holding.position == 0
-            and holding.key in routes
-            and (holding.key in self._owed or self._told.get(holding.key, (0.0, True))[0] != 0)
+    ) -> None:
+        """Queue the holdings whose quantity changed, or whose value became known or unknown."""
+        keys = [
+            key
+            for key in changed
+            if key in routes
+            and routes[key] is not LegState.STREAMED
+            and (holding := feed.get(key)) is not None
+            and not self._announced.is_current(holding)
         ]
+        await self.enqueue(feed, routes, keys)
 
-    async def _enqueue(
+    async def enqueue(
         self,
         feed: AccountFeed,
         routes: Mapping[Key, LegState],
-        keys: list[Key],
-        reason: Reason,
+        keys: Iterable[Key],
+        reason: Reason = Reason.CHANGED,
     ) -> int:
-        if self._queue is None or not keys:
+        """Queue these holdings in one commit.
+
+        Args:
+            reason: The reason of all but active legs without a line, which have OVERFLOW.
+
+        Returns:
+            The number of requests.
+        """
+        if self._queue is None:
             return 0
-        requests, told = [], {}
-        for key in keys:
-            holding = feed.get(key)
-            if holding is None:
-                continue
-            overflow = routes.get(key) is LegState.OVERFLOW
-            requests.append(
-                QueueRequest(
-                    conid=key[1],
-                    symbol=holding.instrument.symbol or str(key[1]),
-                    priority=ACTIVE_PRIORITY if overflow else MONITORING_PRIORITY,
-                    account=key[0],
-                    reason=Reason.OVERFLOW if overflow else reason,
-                )
-            )
-            told[key] = _fingerprint(holding)
-        await self._queue.insert_many(requests)
-        self._told.update(told)
-        self._owed -= told.keys()
-        self.metrics.queued(len(requests), (await self._queue.overview()).version)
-        return len(requests)
+        holdings = [holding for key in keys if (holding := feed.get(key)) is not None]
+        if not holdings:
+            return 0
+        await self._queue.insert_many(
+            [_request(holding, routes.get(holding.key), reason) for holding in holdings]
+        )
+        self._announced.record(holdings)
+        self._metrics.queued(len(holdings), (await self._queue.overview()).version)
+        return len(holdings)
 
-    def _recent(self, rows: Iterable[BrokerPosition]) -> list[BrokerPosition]:
-        """Leave out what closed long ago."""
-        since = self._clock() - CLOSED_KEPT
-        return [row for row in rows if row.position or row.position_time >= since]
+    def _recent(self, holdings: Iterable[BrokerPosition]) -> list[BrokerPosition]:
+        """Leave out the holdings that closed long ago."""
+        since = self._kept_since()
+        return [h for h in holdings if h.position or h.position_time >= since]
+
+    def _kept_since(self) -> datetime:
+        return self._clock() - CLOSED_KEPT
 
 
-def _fingerprint(holding: BrokerPosition) -> tuple[float, bool]:
-    """Give what is worth a new row at once: the quantity, and whether its value is known."""
-    return (holding.position, holding.position == 0 or holding.market_value is not None)
+def _request(holding: BrokerPosition, route: LegState | None, reason: Reason) -> QueueRequest:
+    overflow = route is LegState.OVERFLOW
+    return QueueRequest(
+        conid=holding.instrument.conid,
+        symbol=holding.instrument.symbol or str(holding.instrument.conid),
+        priority=ACTIVE_PRIORITY if overflow else MONITORING_PRIORITY,
+        account=holding.account,
+        reason=Reason.OVERFLOW if overflow else reason,
+    )

@@ -1,4 +1,4 @@
-"""The walks of the accounts: what does not come by itself is asked for, beside the flushes."""
+"""Downloads of the accounts' values that do not arrive by themselves, beside the flushes."""
 
 import asyncio
 import time
@@ -13,39 +13,50 @@ from position_sync_dagster.sync.owner.publisher import Publisher
 
 
 class AccountRefresh:
-    """Walk the accounts at the start, each refresh interval, and where a change brought no value.
+    """Downloads the accounts on a new connection, at each refresh interval, and after changes.
 
-    There is one walk at a time. What it brought is published when it ends; after the first of a
-    connection and after a refresh, every holding that is not streamed is queued.
+    One download runs at a time. Its values are published when it ends. After the first download
+    of a connection, and after a refresh, every holding that is not streamed is queued.
+
+    Args:
+        refresh_interval_s: Time between two refreshes, in seconds.
+        monotonic: The clock of this interval, in seconds.
     """
 
-    def __init__(self, publisher: Publisher, *, refresh_interval_s: float) -> None:
+    def __init__(
+        self,
+        publisher: Publisher,
+        *,
+        refresh_interval_s: float,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._publisher = publisher
         self._interval_s = refresh_interval_s
-        self._walk: asyncio.Task[None] | None = None
+        self._monotonic = monotonic
+        self._download: asyncio.Future[None] | None = None
         self._reason = Reason.SNAPSHOT
-        self._due = 0.0
-        self._unvalued: set[str] = set()
+        self._next_at = 0.0
+        self._accounts_to_download: set[str] = set()
 
     @property
     def idle(self) -> bool:
-        """Tell whether no walk is under way."""
-        return self._walk is None
+        """Return whether no download is under way."""
+        return self._download is None
 
     @property
     def opening(self) -> bool:
-        """Tell whether the first walk of a connection is under way, which queues every holding."""
-        return self._walk is not None and self._reason is Reason.SNAPSHOT
+        """Return whether the first download of a connection runs, which queues every holding."""
+        return self._download is not None and self._reason is Reason.SNAPSHOT
 
     def start(self, feed: AccountFeed, reason: Reason = Reason.SNAPSHOT) -> None:
-        """Walk every account whose values are not fresh."""
-        self._due = time.monotonic() + self._interval_s
+        """Start to download every account whose values are older than half an interval."""
+        self._next_at = self._monotonic() + self._interval_s
         half = timedelta(seconds=self._interval_s / 2)
         self._begin(reason, feed.ensure(half))
 
-    def changed(self, feed: AccountFeed, keys: Collection[Key]) -> None:
-        """Note changes; those that bring no value by themselves have their accounts downloaded."""
-        self._unvalued |= feed.unsubscribed(keys)
+    def add_changes(self, feed: AccountFeed, keys: Collection[Key]) -> None:
+        """Add changed holdings; an account that sends no values by itself is downloaded next."""
+        self._accounts_to_download |= feed.unsubscribed(keys)
 
     async def step(
         self,
@@ -53,33 +64,46 @@ class AccountRefresh:
         routes: Mapping[Key, LegState],
         publish: Callable[[], Awaitable[None]],
     ) -> None:
-        """End a walk that is over, and begin the next where one is due.
+        """Finish a download that ended, or start the next one that is due.
+
+        Args:
+            publish: Writes `broker_positions`.
 
         Raises:
-            GatewayError: The walk failed.
-            LakeError: A table is busy; the same step is taken again the next time.
+            GatewayError: The download failed.
+            LakeError: A table is busy; the same step is due again.
         """
-        walk = self._walk
-        if walk is not None and walk.done():
-            if walk.exception() is None:
+        download = self._download
+        if download is not None and download.cancelled():
+            self._download = None
+        elif download is not None and download.done():
+            if download.exception() is None:
                 await publish()
                 if self._reason is not Reason.CHANGED:
                     await self._publisher.enqueue_all(feed, routes, self._reason)
-            self._walk = None
-            walk.result()
-        elif walk is None and time.monotonic() >= self._due:
+            self._download = None
+            download.result()
+        elif download is None and self._monotonic() >= self._next_at:
             self.start(feed, Reason.REFRESH)
-        elif walk is None and self._unvalued:
-            accounts, self._unvalued = self._unvalued, set()
+        elif download is None and self._accounts_to_download:
+            accounts, self._accounts_to_download = self._accounts_to_download, set()
             self._begin(Reason.CHANGED, feed.download(accounts))
 
-    async def end(self) -> None:
-        """Break off."""
-        walk, self._walk = self._walk, None
-        if walk is not None:
-            walk.cancel()
-            await asyncio.gather(walk, return_exceptions=True)
+    def interrupt(self) -> None:
+        """Cancel the download that is under way: the gateway dropped its subscriptions.
 
-    def _begin(self, reason: Reason, walk: Awaitable[None]) -> None:
+        A download that went on would count as whole, with some accounts from before.
+        """
+        if self._download is not None:
+            self._download.cancel()
+
+    async def end(self) -> None:
+        """Cancel the download that is under way, and wait until it has ended."""
+        self.interrupt()
+        download, self._download = self._download, None
+        if download is not None:
+            await asyncio.gather(download, return_exceptions=True)
+
+    def _begin(self, reason: Reason, download: Awaitable[None]) -> None:
         self._reason = reason
-        self._walk = asyncio.ensure_future(walk)
+        self._download = asyncio.ensure_future(download)

@@ -1,4 +1,4 @@
-"""A mailbox per handler: the newest value of each position, delivered in its own time."""
+"""Delivery of updates to one handler: the newest value of each position, at the handler's pace."""
 
 import asyncio
 import logging
@@ -16,67 +16,90 @@ from position_sync_dagster.errors import (
     PositionSyncError,
     TradingModeError,
 )
+from position_sync_dagster.outage_log import LimitedLog
 
 logger = logging.getLogger(__name__)
 
 FINAL = (LeaseLostError, TradingModeError, ForeignTableError)
-"""Errors that another try cannot mend."""
+"""Errors that another attempt cannot repair."""
 
 RETRY = Backoff(first_s=0.5, longest_s=2.0)
-"""Pauses before another try; shorter than an end waits for a delivery."""
+"""Delays between attempts. They are shorter than the time that `close` waits for a delivery."""
 
-SPARE_S = 30.0
-"""An error of one kind is said at most so often: a handler may raise at every tick of every leg."""
+LOG_INTERVAL_S = 30.0
+"""Errors of one kind are logged at most this often: a handler may raise at every tick of every
+leg."""
 
-END_S = 1.0
-"""A handler that is cancelled has so long to obey."""
+CANCEL_TIMEOUT_S = 1.0
+"""A handler that is cancelled has this long to end."""
 
 SLOW_S = 10.0
-"""A delivery that takes longer is reported."""
+"""A delivery that takes longer is logged."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PendingUpdate:
-    """An update, and when the tick behind it arrived (Unix seconds; None without a tick)."""
+    """An update that was not delivered yet.
+
+    Attributes:
+        arrived: When the tick behind it arrived, in Unix seconds; None without a tick.
+    """
 
     update: PositionUpdate
     arrived: float | None = None
 
+    @property
+    def key(self) -> Key:
+        """(account, conid) of the position."""
+        return (self.update.account, self.update.conid)
+
 
 class Delivery:
-    """Deliver updates to one handler, so that a slow or failing one harms nobody else.
+    """Delivers updates to one handler, so that a slow or failing one harms no other.
 
-    Undelivered updates are conflated by (account, conid): memory is bounded by the number of
-    positions, and the newest value is never lost. A handler with `on_position_updates` takes
-    each flush as one call, and gets it again, newer values over it, whatever it raises (a table
-    that could not commit, a defect in the code below it), unless its lease is lost. One without
-    hears each update once: it may have acted on it before it raised, so what it raises is
-    reported and the update counts as delivered.
+    A newer update of a position replaces an undelivered older one. So memory is bounded by the
+    number of positions, and the newest value is never lost.
+
+    A handler with the method `on_position_updates` gets each flush in one call. Whatever it
+    raises (a table that could not commit, a defect in the code below it), it gets the updates
+    again, with newer values in their place, unless its lease is lost. A handler without this
+    method gets each update once: it may have acted on the update before it raised. So the error
+    is logged, and the update counts as delivered.
+
+    Args:
+        on_delivered: Called with the time from a tick's arrival to its delivery, in seconds.
+        monotonic: The clock of the intervals between log lines, in seconds.
+
+    Attributes:
+        failures: How often the handler raised.
     """
 
     def __init__(
-        self, handler: PositionUpdateHandler, *, on_delivered: Callable[[float], None] | None = None
+        self,
+        handler: PositionUpdateHandler,
+        *,
+        on_delivered: Callable[[float], None] | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.handler = handler
         self.failures = 0
         self._batched = getattr(handler, "on_position_updates", None)
         self._on_delivered = on_delivered
+        self._log = LimitedLog(logger, every_s=LOG_INTERVAL_S, monotonic=monotonic)
         self._pending: dict[Key, PendingUpdate] = {}
-        self._in_hand = 0
-        self._said_s: dict[str, float] = {}
+        self._in_delivery = 0
         self._filled = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
         self._task: asyncio.Task[None] | None = None
 
-    def put(self, letters: Iterable[PendingUpdate]) -> None:
-        """Take updates; a newer one of a position replaces an undelivered older one."""
-        for letter in letters:
-            key = (letter.update.account, letter.update.conid)
-            older = self._pending.get(key)
+    def put(self, updates: Iterable[PendingUpdate]) -> None:
+        """Add updates; a newer one of a position replaces an undelivered older one."""
+        for pending in updates:
+            older = self._pending.get(pending.key)
             if older is not None and older.arrived is not None:
-                letter = PendingUpdate(update=letter.update, arrived=older.arrived)
-            self._pending[key] = letter
+                pending = PendingUpdate(update=pending.update, arrived=older.arrived)
+            self._pending[pending.key] = pending
         if self._pending:
             self._idle.clear()
             self._filled.set()
@@ -84,18 +107,18 @@ class Delivery:
                 self._task = asyncio.create_task(self._run())
 
     async def close(self, *, timeout_s: float) -> None:
-        """Deliver what is left, within a bound, and end."""
+        """Deliver the updates that are left, for at most `timeout_s` seconds, and end."""
         try:
             await asyncio.wait_for(self._idle.wait(), timeout_s)
         except TimeoutError:
             logger.error(
                 "%s did not take its last %d updates",
                 type(self.handler).__name__,
-                self._in_hand + len(self._pending),
+                self._in_delivery + len(self._pending),
             )
         if self._task is not None:
             self._task.cancel()
-            await asyncio.wait({self._task}, timeout=END_S)
+            await asyncio.wait({self._task}, timeout=CANCEL_TIMEOUT_S)
             self._task = None
 
     async def _run(self) -> None:
@@ -103,19 +126,19 @@ class Delivery:
         while True:
             await self._filled.wait()
             self._filled.clear()
-            letters, self._pending = list(self._pending.values()), {}
-            self._in_hand = len(letters)
-            watch = asyncio.get_running_loop().call_later(SLOW_S, self._report_slow, len(letters))
+            updates, self._pending = list(self._pending.values()), {}
+            self._in_delivery = len(updates)
+            timer = asyncio.get_running_loop().call_later(SLOW_S, self._log_slow, len(updates))
             try:
-                failed = await self._deliver(letters)
+                failed = await self._deliver(updates)
             except BaseException:
-                self._take_back(letters)
+                self._put_back(updates)
                 raise
             finally:
-                watch.cancel()
-                self._in_hand = 0
+                timer.cancel()
+                self._in_delivery = 0
             if failed:
-                self._take_back(letters)
+                self._put_back(updates)
                 failures += 1
                 await asyncio.sleep(RETRY.delay_s(failures))
                 continue
@@ -123,45 +146,41 @@ class Delivery:
             if not self._pending:
                 self._idle.set()
 
-    def _take_back(self, letters: list[PendingUpdate]) -> None:
+    def _put_back(self, updates: list[PendingUpdate]) -> None:
         newer, self._pending = self._pending, {}
-        self.put(letters)
+        self.put(updates)
         self.put(newer.values())
 
-    async def _deliver(self, letters: list[PendingUpdate]) -> bool:
-        """Hand the updates over; True where the handler is to get them again."""
+    async def _deliver(self, updates: list[PendingUpdate]) -> bool:
+        """Call the handler, and return whether it must get the updates again."""
         if self._batched is None:
-            for letter in letters:
-                error = await _raised(partial(self.handler.on_position_update, letter.update))
+            for pending in updates:
+                error = await _raised(partial(self.handler.on_position_update, pending.update))
                 if error is not None:
-                    self._report(error)
+                    self._log_failure(error)
         else:
-            error = await _raised(partial(self._batched, [letter.update for letter in letters]))
+            error = await _raised(partial(self._batched, [pending.update for pending in updates]))
             if error is not None:
-                self._report(error)
+                self._log_failure(error)
                 return not isinstance(error, FINAL)
         if self._on_delivered is not None:
             now = time.time()
-            for letter in letters:
-                if letter.arrived is not None:
-                    self._on_delivered(now - letter.arrived)
+            for pending in updates:
+                if pending.arrived is not None:
+                    self._on_delivered(now - pending.arrived)
         return False
 
-    def _report(self, error: BaseException) -> None:
+    def _log_failure(self, error: BaseException) -> None:
         self.failures += 1
-        kind, now_s = type(error).__name__, time.monotonic()
-        if kind in self._said_s and now_s < self._said_s[kind] + SPARE_S:
-            return
-        self._said_s[kind] = now_s
-        logger.error(
-            "%s failed: %s (failure %d)",
-            type(self.handler).__name__,
-            str(error) or kind,
-            self.failures,
-            exc_info=None if isinstance(error, PositionSyncError) else error,
+        kind = type(error).__name__
+        self._log.report(
+            kind,
+            f"{type(self.handler).__name__} failed: {str(error) or kind}",
+            level=logging.ERROR,
+            error=None if isinstance(error, PositionSyncError) else error,
         )
 
-    def _report_slow(self, count: int) -> None:
+    def _log_slow(self, count: int) -> None:
         logger.warning(
             "%s has been busy with %d updates for more than %g s; newer values wait for it",
             type(self.handler).__name__,
@@ -171,10 +190,11 @@ class Delivery:
 
 
 async def _raised(call: Callable[[], Awaitable[None]]) -> BaseException | None:
-    """Call a handler's own code and give what it raised, unless it is this task that must end.
+    """Call a handler's own code and return the error that it raised.
 
     A cancellation that the handler brought about itself, and a panic of a library in Rust, are
-    no `Exception`: they would end the delivery for good.
+    no `Exception`: they would end the delivery for good. The cancellation of this task itself is
+    raised again.
     """
     task = asyncio.current_task()
     raised: BaseException | None = None
@@ -182,7 +202,7 @@ async def _raised(call: Callable[[], Awaitable[None]]) -> BaseException | None:
         await call()
     except (KeyboardInterrupt, SystemExit, GeneratorExit):
         raise
-    except BaseException as error:  # noqa: BLE001 - a handler's own code: report it, go on
+    except BaseException as error:  # noqa: BLE001 - a handler's own code: log it, go on
         raised = error
     if task is not None and task.cancelling():
         raise asyncio.CancelledError

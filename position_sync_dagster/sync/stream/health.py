@@ -1,73 +1,80 @@
-"""What the stream says of itself: its state, and why."""
+"""The state of the stream, and the reason for it."""
 
 import logging
 import re
 from collections.abc import Callable, Iterable
 
 from position_sync_dagster.domain.gateway_session import SessionState
+from position_sync_dagster.errors import LakeError
 from position_sync_dagster.gateway.codes import FARM_BROKEN
+from position_sync_dagster.outage_log import OutageLog
 
 logger = logging.getLogger(__name__)
 
 
 class Health:
-    """STARTING, LIVE, BLIND (no gateway) or ENDED, and what a person should know of it.
+    """STARTING, LIVE, BLIND (no gateway) or ENDED, and what a person should know about it.
 
     Args:
-        nudge: Called at each change, so that it is told at once.
+        on_change: Called at each change, so that the session shows it at once.
     """
 
-    def __init__(self, nudge: Callable[[], None]) -> None:
+    def __init__(self, on_change: Callable[[], None]) -> None:
         self.state = SessionState.STARTING
-        self._nudge = nudge
-        self._why: str | None = None
-        self._farms: set[str] = set()
-        self._registry_fault: str | None = None
+        self._on_change = on_change
+        self._gateway = OutageLog(logger)
+        self._registry = OutageLog(logger)
+        self._broken_farms: set[str] = set()
 
-    def detail(self, complaints: Iterable[str]) -> str | None:
-        """Tell why the stream is BLIND, or what it cannot stream while it is LIVE.
+    def detail(self, problems: Iterable[str]) -> str | None:
+        """Return why the stream is BLIND, or what it cannot stream while it is LIVE.
 
         Args:
-            complaints: What the lines have to say.
+            problems: The legs without live data, each with its reason.
         """
         if self.state is not SessionState.LIVE:
-            return self._why
-        said = [f"data farm {farm} is broken" for farm in sorted(self._farms)]
-        said += [self._registry_fault] if self._registry_fault else []
-        return "; ".join([*said, *complaints]) or None
+            return self._gateway.fault
+        found = [f"data farm {farm} is broken" for farm in sorted(self._broken_farms)]
+        found += [self._registry.fault] if self._registry.fault else []
+        return "; ".join([*found, *problems]) or None
 
     def live(self) -> None:
-        """Note that the gateway is there."""
-        self.state, self._why = SessionState.LIVE, None
-        self._nudge()
+        """Record that the gateway is there."""
+        self.state = SessionState.LIVE
+        self._gateway.clear()
+        self._on_change()
 
-    def blind(self, why: str) -> bool:
-        """Note that it is not, and log it; tell whether that is new."""
-        new = self.state is not SessionState.BLIND or self._why != why
-        if new:
-            logger.warning("blind: %s", why)
-        self.state, self._why = SessionState.BLIND, why
-        self._nudge()
+    def blind(self, reason: str) -> bool:
+        """Record that the gateway is not there, and return whether that is new."""
+        new = self._gateway.report(
+            reason, text=f"the stream is BLIND: {reason}", level=logging.WARNING
+        )
+        self.state = SessionState.BLIND
+        self._on_change()
         return new
 
     def ended(self) -> None:
-        """Note the end."""
+        """Record the end of the stream."""
         self.state = SessionState.ENDED
 
     def connected(self) -> None:
-        """Start anew on a new connection: what broke is told again."""
-        self._farms.clear()
+        """Forget the broken farms: a new connection reports them again."""
+        self._broken_farms.clear()
 
     def farm(self, code: int, text: str) -> None:
-        """Note what the gateway says of one of its data farms."""
+        """Record what the gateway reports of one of its data farms."""
         name = re.split("[:.]", text)[-1]
-        (self._farms.add if code in FARM_BROKEN else self._farms.discard)(name)
-        self._nudge()
+        (self._broken_farms.add if code in FARM_BROKEN else self._broken_farms.discard)(name)
+        self._on_change()
 
-    def registry(self, fault: str | None) -> bool:
-        """Note whether the registry can be read; tell whether that is new."""
-        new = fault != self._registry_fault
-        self._registry_fault = fault
-        if new:
-            self._nudge()
-        return new
+    def registry_failed(self, error: LakeError) -> None:
+        """Record that the registry cannot be read."""
+        text = f"the legs known so far stay active: {error}"
+        if self._registry.report(error.what, text=text):
+            self._on_change()
+
+    def registry_works(self) -> None:
+        """Record that the registry was read."""
+        if self._registry.fault is not None:
+            self._registry.clear()
+            self._on_change()

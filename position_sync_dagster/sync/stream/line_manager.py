@@ -1,9 +1,10 @@
-"""Who holds a line now: the allocation, put into effect on a connection."""
+"""The market data lines that the stream holds: the allocation, put into effect."""
 
 import logging
 import time
 from collections.abc import Callable, Iterable
 from datetime import timedelta
+from functools import partial
 from typing import NamedTuple
 
 from position_sync_dagster.domain.broker_position import BrokerPosition
@@ -27,7 +28,7 @@ from position_sync_dagster.gateway.codes import (
 from position_sync_dagster.gateway.connection import GatewayConnection
 from position_sync_dagster.gateway.market_data_lines import MarketDataLines, Refusal
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.stream.contract_cache import Contracts
+from position_sync_dagster.sync.stream.contract_cache import ContractCache
 
 logger = logging.getLogger(__name__)
 
@@ -38,36 +39,43 @@ RETRY_WAITS: dict[int, Backoff] = {
     GatewayCode.NO_CONTRACT: Backoff(first_s=60.0, longest_s=14_400.0),
 }
 OTHER_RETRY_WAIT = Backoff(first_s=1800.0, longest_s=14_400.0)
-"""Waits until a conid that was refused is asked for again. A competing session (10197) and a farm
-outage (10182) pass at any moment, a missing subscription seldom does."""
+"""Waits until a line that was refused is requested again. A competing session (10197) and a farm
+outage (10182) may end at any moment; a missing subscription seldom comes."""
 
 PROBE_WAIT = Backoff(first_s=60.0, longest_s=900.0)
-"""Waits until a limit learned from code 101 is probed upwards."""
+"""Waits until more lines than a limit learned from code 101 are tried."""
 
 BURST_S = 5.0
-"""So long after a refusal its burst is over: 100 requests take 2.5 s at the gateway's pace."""
+"""A burst of refusals is over this long after the last one: 100 requests take 2.5 s at the pace of
+the gateway."""
 
 
 class Denial(NamedTuple):
-    """A conid without live data until `until` (monotonic), for the `times`-th time in a row."""
+    """A conid that the gateway gives no live data for.
+
+    Attributes:
+        until: When live data may be requested again, in monotonic seconds.
+        times: Number of refusals in a row.
+        delayed: Whether it streams delayed data instead.
+    """
 
     until: float
-    why: str
+    reason: str
     times: int
     delayed: bool
 
 
 class LineManager:
-    """Hold the lines that the allocation chooses, and learn what the gateway refuses.
+    """Holds the lines that the allocation chooses, and learns from what the gateway refuses.
 
     Args:
-        clock: For what a person reads.
-        monotonic: For every interval, in seconds.
+        clock: The clock of the times that a person reads.
+        monotonic: The clock of every interval, in seconds.
     """
 
     def __init__(
         self,
-        contracts: Contracts,
+        contracts: ContractCache,
         *,
         settings: Settings,
         clock: Clock,
@@ -77,9 +85,10 @@ class LineManager:
         self._settings = settings
         self._clock = clock
         self._monotonic = monotonic
-        self._wanted: dict[int, Demand] = {}
+        self._demand: dict[int, Demand] = {}
         self._denials: dict[int, Denial] = {}
         self._held: dict[int, float] = {}
+        self._on_refusal: Callable[[Refusal], None] | None = None
         self._delayed: set[int] = set()
         self._burst: tuple[float, int, str] | None = None
         self._limit = LineLimit(
@@ -89,29 +98,34 @@ class LineManager:
         )
 
     @property
+    def held(self) -> frozenset[int]:
+        """The conids that hold a line."""
+        return frozenset(self._held)
+
+    @property
     def in_use(self) -> int:
-        """Count the lines held here."""
+        """The number of lines held here."""
         return len(self._held)
 
     @property
     def limit(self) -> int:
-        """Give the lines of the login, as configured, or as the gateway showed by code 101."""
+        """The number of lines of the login, as configured, or as learned from code 101."""
         return self._limit.lines
 
-    def stale(
+    def needs_allocation(
         self,
         lines: MarketDataLines,
         holdings: Iterable[BrokerPosition],
         legs: Iterable[ActiveContract],
     ) -> bool:
-        """Tell whether other lines are due than those held: a hold, a denial or a wait ended."""
+        """Return whether other lines are due than those held: a hold, a denial or a wait ended."""
         now = self._monotonic()
-        self._tell_burst(now)
+        self._log_burst(now)
         before, self._limit = self.limit, self._limit.probed(lines.in_use, now)
         if self.limit > before:
-            logger.info("up to %d lines are tried, %d before", self.limit, before)
-        self._want(holdings, legs)
-        return self._choose(lines) != self._held.keys() or bool(self._live_again())
+            logger.info("up to %d lines are requested now, up to %d before", self.limit, before)
+        self._update_demand(holdings, legs)
+        return self._choose(lines) != self._held.keys() or bool(self._due_for_live())
 
     async def allocate(
         self,
@@ -119,28 +133,32 @@ class LineManager:
         holdings: Iterable[BrokerPosition],
         legs: Iterable[ActiveContract],
     ) -> frozenset[int]:
-        """Take and free lines; give the conids that hold one afterwards."""
+        """Subscribe and cancel lines as the allocation chooses.
+
+        Returns:
+            The conids that hold a line afterwards.
+        """
         lines = connection.lines
-        self._want(holdings, legs)
-        asked = self._choose(lines)
-        details = await self._contracts.details(connection, asked)
-        for conid in sorted(asked - details.keys() - self._held.keys()):
+        self._update_demand(holdings, legs)
+        requested = self._choose(lines)
+        details = await self._contracts.details(connection, requested)
+        for conid in sorted(requested - details.keys() - self._held.keys()):
             self._deny(
                 conid,
                 GatewayCode.NO_CONTRACT,
                 "the gateway gave no contract details",
                 delayed=False,
             )
-        chosen = self._choose(lines)  # a line may have been refused meanwhile
+        chosen = self._choose(lines)  # a line may have been refused in the meantime
         for conid in self._held.keys() - chosen:
             self._drop(conid)
             lines.cancel(conid)
-        for conid in self._live_again():
+        for conid in self._due_for_live():
             lines.switch(conid)
             self._delayed.discard(conid)
             self._held[conid] = self._monotonic()
         new = (chosen - self._held.keys()) & details.keys()
-        for conid in sorted(new, key=lambda c: rank(self._wanted[c], self._held)):
+        for conid in sorted(new, key=lambda c: rank(self._demand[c], self._held)):
             delayed = self._denied(conid) is not None
             lines.subscribe(
                 details[conid], market_data_type=MarketDataType.DELAYED if delayed else None
@@ -148,10 +166,10 @@ class LineManager:
             self._held[conid] = self._monotonic()
             if delayed:
                 self._delayed.add(conid)
-        return frozenset(self._held)
+        return self.held
 
     def refused(self, refusal: Refusal, lines: MarketDataLines) -> None:
-        """Learn from a refusal: the number of lines, or that a conid has no market data."""
+        """Record a refusal: the login has fewer lines, or a conid has no market data."""
         if not self._drop(refusal.conid):
             return
         if refusal.code == GatewayCode.TOO_MANY_LINES:
@@ -166,50 +184,57 @@ class LineManager:
         )
         self._deny(refusal.conid, refusal.code, f"{refusal.code} {refusal.text}", delayed=fallback)
 
-    def why(self, conid: int, state: LegState = LegState.OVERFLOW) -> str:
-        """Say, in brackets, why a holding of a conid goes the way that it goes now."""
+    def reason_for(self, conid: int, state: LegState = LegState.OVERFLOW) -> str:
+        """Return, in brackets, the reason for the route of a conid's holdings."""
         denial = self._denied(conid)
         denied = None
         if denial is not None:
-            denied = f"{'delayed data' if denial.delayed else 'no market data'}: {denial.why}"
-        said = reason(
-            conid, state, wanted=self._wanted, lines=self._held, denied=denied, limit=self._limit
+            denied = f"{'delayed data' if denial.delayed else 'no market data'}: {denial.reason}"
+        text = reason(
+            conid, state, wanted=self._demand, lines=self._held, denied=denied, limit=self._limit
         )
-        return f" ({said})"
+        return f" ({text})"
 
-    def complaints(self) -> list[str]:
-        """Say which active conids have no live data, why, and until when; the first few."""
-        found = [(c, d) for c in self._wanted if (d := self._denied(c)) is not None]
-        said = []
+    def problems(self) -> list[str]:
+        """Return which active conids have no live data, why, and until when; the first few."""
+        found = [(c, d) for c in self._demand if (d := self._denied(c)) is not None]
+        texts = []
         for conid, denial in sorted(found, key=lambda pair: (pair[1].delayed, pair[0])):
             has = "streams delayed data" if denial.delayed else "has no market data"
             wait = timedelta(seconds=denial.until - self._monotonic())
             again = f"{self._clock() + wait:%H:%M} UTC"
-            said.append(f"{conid} {has}: {denial.why} (asked again at {again})")
-        return said[:3] + ([f"and {len(said) - 3} more"] if len(said) > 3 else [])
+            texts.append(f"{conid} {has}: {denial.reason} (requested again at {again})")
+        return texts[:3] + ([f"and {len(texts) - 3} more"] if len(texts) > 3 else [])
 
-    def release(self, lines: MarketDataLines) -> None:
-        """Free the lines held here; those that another streamer shares stay."""
+    def attach(self, lines: MarketDataLines) -> None:
+        """Start on a new connection; the lines and denials ended with the one before.
+
+        Other data may be permitted after a login. The number of lines stays the same.
+        """
+        self._held, self._delayed, self._denials = {}, set(), {}
+        self._on_refusal = partial(self.refused, lines=lines)
+        lines.on_refusal.append(self._on_refusal)
+
+    def detach(self, lines: MarketDataLines) -> None:
+        """Free the lines held here; a line that another streamer shares stays subscribed."""
         for conid in list(self._held):
             self._drop(conid)
             lines.cancel(conid)
+        if self._on_refusal is not None:
+            lines.on_refusal.remove(self._on_refusal)
+            self._on_refusal = None
 
-    def forget(self) -> None:
-        """Start anew on a new connection: the old one's lines and denials ended with it.
-
-        What is subscribed may be another thing after a log-in; the number of lines is not.
-        """
-        self._held, self._delayed, self._denials = {}, set(), {}
-
-    def _want(self, holdings: Iterable[BrokerPosition], legs: Iterable[ActiveContract]) -> None:
+    def _update_demand(
+        self, holdings: Iterable[BrokerPosition], legs: Iterable[ActiveContract]
+    ) -> None:
         found = demands(holdings, legs, sec_types=self._settings.sec_types)
-        self._wanted = {demand.conid: demand for demand in found}
+        self._demand = {demand.conid: demand for demand in found}
 
     def _choose(self, lines: MarketDataLines) -> frozenset[int]:
         denied = {c for c in self._denials if (d := self._denied(c)) is not None and not d.delayed}
-        others = max(0, lines.in_use - len(self._held))  # held by others of this process
+        others = max(0, lines.in_use - len(self._held))  # held by other streamers of this process
         return allocate_lines(
-            (demand for conid, demand in self._wanted.items() if conid not in denied),
+            (demand for conid, demand in self._demand.items() if conid not in denied),
             self._held,
             limit=self._limit.lines - others,
             reserve=self._settings.reserved_lines,
@@ -221,26 +246,26 @@ class LineManager:
         denial = self._denials.get(conid)
         return denial if denial is not None and self._monotonic() < denial.until else None
 
-    def _live_again(self) -> list[int]:
-        """Give the lines with delayed data of which live data may be asked for again."""
+    def _due_for_live(self) -> list[int]:
+        """Return the lines with delayed data for which live data may be requested again."""
         return sorted(conid for conid in self._delayed if self._denied(conid) is None)
 
     def _drop(self, conid: int) -> bool:
         self._delayed.discard(conid)
         return self._held.pop(conid, None) is not None
 
-    def _deny(self, conid: int, code: int, why: str, *, delayed: bool) -> None:
+    def _deny(self, conid: int, code: int, reason: str, *, delayed: bool) -> None:
         before = self._denials.get(conid)
-        still = self._denied(conid) is not None  # delayed data were refused as well
+        still = self._denied(conid) is not None  # delayed data were refused too
         times = (before.times if before else 0) + (not still)
         wait_s = RETRY_WAITS.get(code, OTHER_RETRY_WAIT).delay_s(times)
-        self._denials[conid] = Denial(self._monotonic() + wait_s, why, times, delayed)
+        self._denials[conid] = Denial(self._monotonic() + wait_s, reason, times, delayed)
         has = "streams delayed data" if delayed else "has no market data, it is queued instead"
         logger.log(
-            logging.WARNING if times == 1 else logging.INFO, "conid %d %s: %s", conid, has, why
+            logging.WARNING if times == 1 else logging.INFO, "conid %d %s: %s", conid, has, reason
         )
 
-    def _tell_burst(self, now: float) -> None:
+    def _log_burst(self, now: float) -> None:
         """Log a burst of refusals once, when it is over."""
         if self._burst is not None and now - self._burst[0] >= BURST_S:
             logger.warning("the gateway gives %d lines: %s", *self._burst[1:])

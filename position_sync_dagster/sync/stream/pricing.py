@@ -1,4 +1,4 @@
-"""Which streamed holdings are due for a new row, and the rows themselves."""
+"""The valuation of streamed holdings: which are due for a new row, and their rows."""
 
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
@@ -9,57 +9,57 @@ from position_sync_dagster.domain.routing import Key
 from position_sync_dagster.domain.valuation import Provenance, factor_agrees, revalue
 from position_sync_dagster.gateway.connection import GatewayConnection
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.stream.contract_cache import Contracts
+from position_sync_dagster.sync.stream.contract_cache import ContractCache
 from position_sync_dagster.sync.stream.delivery import PendingUpdate
 
 FIRST_TICK_GRACE_S = 5.0
-"""A leg whose line is silent this long is valued by its portfolio row meanwhile."""
+"""A leg whose new line has not ticked for this long is valued by its portfolio row."""
 
 
 class StreamPricer:
-    """Collect what ticked or changed, and value it once per flush.
+    """Collects the holdings that ticked or changed, and values them once per flush.
 
-    A gateway ticks on change alone: the quote of a quiet option is as good after minutes as at
-    first, for as long as its data flows. It counts no longer, and the broker's portfolio value
-    is told instead,
+    A gateway sends a tick only when something changes. So the quote of a quiet option is as good
+    after minutes as at first, as long as its data flow. A quote does not count, and the portfolio
+    value of the broker is used instead,
 
-    - once `invalidate_quotes` was called after its newest tick: its farm broke, or the stream was
-      blind;
-    - when neither it nor any other line has ticked for `max_mark_age_s`: nothing tells that data
-      flows (the market is closed, or a farm broke without a word);
-    - when its newest tick lies ahead of the clock, which was set back since.
+    - if `invalidate_quotes` was called after its newest tick: its farm broke, or the stream was
+      BLIND;
+    - if no line at all has ticked for `max_mark_age_s`: nothing shows that data flow (the market
+      is closed, or a farm broke without a message);
+    - if its newest tick is ahead of the clock: the clock was set back since then.
 
-    Its next tick makes it count again.
+    The next tick makes it count again.
     """
 
-    def __init__(self, contracts: Contracts, *, settings: Settings) -> None:
+    def __init__(self, contracts: ContractCache, *, settings: Settings) -> None:
         self._contracts = contracts
         self._max_mark_age = timedelta(seconds=settings.max_mark_age_s)
         self._due: dict[Key, float | None] = {}
-        self._silent: dict[Key, datetime] = {}
+        self._awaiting_tick: dict[Key, datetime] = {}
         self._invalidated_at = self._ticked_at = datetime.min.replace(tzinfo=UTC)
 
-    def forget(self) -> None:
-        """Start anew on a new connection."""
-        self._due, self._silent = {}, {}
+    def reset(self) -> None:
+        """Forget what is due: a snapshot of the positions comes next."""
+        self._due, self._awaiting_tick = {}, {}
 
-    def mark(self, keys: Iterable[Key]) -> None:
-        """Have the holdings valued at the next flush, tick or not."""
+    def mark_due(self, keys: Iterable[Key]) -> None:
+        """Value these holdings at the next flush, with or without a tick."""
         for key in keys:
             self._due.setdefault(key, None)
 
     def is_due(self, key: Key) -> bool:
-        """Tell whether the holding was marked, or ticked, and no flush has valued it since."""
+        """Return whether the holding is to be valued at the next flush."""
         return key in self._due
 
     def invalidate_quotes(self, at: datetime) -> None:
-        """Let no quote count whose newest tick came until then; its next one makes it count."""
+        """Ignore every quote whose newest tick came before `at`, until its next tick."""
         self._invalidated_at = at
 
     def await_tick(self, keys: Iterable[Key], *, since: datetime) -> None:
-        """Give the new lines of these holdings a moment to tick before anything is written."""
+        """Wait for the first tick of these holdings' new lines, for a moment, before a row."""
         for key in keys:
-            self._silent[key] = since
+            self._awaiting_tick[key] = since
 
     def flush(
         self,
@@ -68,12 +68,12 @@ class StreamPricer:
         routes: Mapping[Key, LegState],
         *,
         now: datetime,
-        by: Provenance,
+        provenance: Provenance,
     ) -> list[PendingUpdate]:
-        """Value what is due.
+        """Value the holdings that are due.
 
-        A holding whose account has not been downloaded yet waits, since its factor is checked
-        against its portfolio row before its first row.
+        A holding whose account has not been downloaded yet waits: its price factor is checked
+        against its portfolio row before its first row is written.
 
         Args:
             ticked: conid → arrival of its first tick since the last flush, in Unix seconds.
@@ -82,10 +82,10 @@ class StreamPricer:
         quotes_since = self._quotes_since(now)
         due = {k: at for k, at in self._due.items() if k[0] in connection.feed.downloaded}
         self._due = {k: at for k, at in self._due.items() if k not in due}
-        letters = []
+        updates = []
         for key, arrived in due.items():
             holding = connection.feed.get(key)
-            waits = arrived is None and key in self._silent
+            waits = arrived is None and key in self._awaiting_tick
             if holding is None or (waits and holding.position):
                 continue
             update = revalue(
@@ -95,37 +95,39 @@ class StreamPricer:
                 now=now,
                 max_mark_age=self._max_mark_age,
                 quotes_since=quotes_since,
-                by=by,
+                by=provenance,
             )
-            letters.append(PendingUpdate(update=update, arrived=arrived))
-        return letters
+            updates.append(PendingUpdate(update=update, arrived=arrived))
+        return updates
 
     def _take_ticks(
         self, ticked: Mapping[int, float], routes: Mapping[Key, LegState], now: datetime
     ) -> None:
-        # What lies ahead was before the clock was set back.
+        # A time ahead of the clock is from before the clock was set back.
         self._invalidated_at = min(self._invalidated_at, now)
         self._ticked_at = now if ticked else min(self._ticked_at, now)
-        self._silent = {k: min(at, now) for k, at in self._silent.items() if k in routes}
+        self._awaiting_tick = {
+            k: min(at, now) for k, at in self._awaiting_tick.items() if k in routes
+        }
         for key, state in routes.items():
             arrived = ticked.get(key[1])
             if arrived is not None and state is LegState.STREAMED:
                 self._due[key] = arrived
-                self._silent.pop(key, None)
-        for key, since in list(self._silent.items()):
+                self._awaiting_tick.pop(key, None)
+        for key, since in list(self._awaiting_tick.items()):
             if now - since >= timedelta(seconds=FIRST_TICK_GRACE_S):
                 self._due.setdefault(key, None)
-                del self._silent[key]
+                del self._awaiting_tick[key]
 
     def _quotes_since(self, now: datetime) -> datetime:
-        """Give the moment from which a quote's newest tick must come for it to count."""
+        """Return the earliest newest tick with which a quote counts."""
         oldest = now - self._max_mark_age
         if self._ticked_at >= oldest:
             return self._invalidated_at
         return max(self._invalidated_at, oldest)
 
     def _magnifier(self, holding: BrokerPosition) -> int | None:
-        """Give the price magnifier, or None where the broker's own value contradicts it."""
+        """Return the price magnifier; None if the value of the broker contradicts it."""
         magnifier = self._contracts.magnifier(holding.instrument.conid)
         if magnifier is None or factor_agrees(holding, price_magnifier=magnifier) is False:
             return None

@@ -1,20 +1,18 @@
-"""The stream as a service: own the login, stream into the lake, report, until told to stop."""
+"""The stream as a service: it owns the login, streams into the lake, and reports until its end."""
 
 import asyncio
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from datetime import datetime, timedelta
 
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.gateway_session import Owner
-from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.domain.update import PositionUpdate
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.updates.handler import DeltaLakePositionWriter
+from position_sync_dagster.lake.updates.table import PositionUpdatesTable
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.owner.metrics import StreamMetrics
-from position_sync_dagster.sync.owner.ownership import Ownership, Standing
+from position_sync_dagster.sync.owner.ownership import Ownership, OwnerStatus
 from position_sync_dagster.sync.run_reports import StreamReport
+from position_sync_dagster.sync.stream.reporter import StreamReporter
 from position_sync_dagster.sync.stream.streamer import IBPositionStreamer
 
 
@@ -29,16 +27,16 @@ async def stream(
     wait_s: float = 60.0,
     clock: Clock = utc_now,
 ) -> StreamReport:
-    """Stream until `stop` is set or the run's time is up; give the totals.
+    """Stream until `stop` is set or the run's time is up, and return the totals.
 
-    A gateway that is not there is tried again and again, and the session says BLIND meanwhile.
+    While there is no gateway, the stream tries again to connect, and its session is BLIND.
 
     Args:
-        report: Called every `report_interval_s` when there is something to say.
-        wait_s: How long to wait for a present owner of the login to end.
+        report: Called every `report_interval_s` when something happened.
+        wait_s: How long to wait for the present owner of the login to end, in seconds.
 
     Raises:
-        LoginOwnedError: Another process owns the login and goes on.
+        LoginOwnedError: Another process owns the login and did not end.
         LeaseLostError: The login was taken over; nothing was written afterwards.
         TradingModeError: The lake holds data of another trading mode.
     """
@@ -63,109 +61,46 @@ async def stream(
             ownership=own,
             clock=clock,
         )
-        writer = DeltaLakePositionWriter(table=lake.updates)
-        streamer.register_handler(_Writer(writer, streamer, own))
-        own.report(lambda: _standing(streamer))
-        watch = _Watch(streamer, report, clock)
-        over = asyncio.Event()
-        timers = [
-            asyncio.create_task(_after(stop, over)),
-            asyncio.create_task(_rotate(settings.rotate_after_s, over)),
-            asyncio.create_task(watch.run(report_interval_s)),
+        streamer.register_handler(UpdatesWriter(lake.updates, own, streamer.metrics))
+        own.report_status(lambda: _status(streamer))
+        reporter = StreamReporter(streamer, report, clock)
+        end = asyncio.Event()
+        tasks = [
+            asyncio.create_task(_set_after(stop, end)),
+            asyncio.create_task(_set_in(settings.rotate_after_s, end)),
+            asyncio.create_task(reporter.run(report_interval_s)),
         ]
         try:
-            await streamer.run(over)
+            await streamer.run(end)
         finally:
-            for timer in timers:
-                timer.cancel()
-            await asyncio.gather(*timers, return_exceptions=True)
-        return watch.finish()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        return reporter.finish()
 
 
-LOOK_S = 1.0
-"""How often the reports are thought of."""
-
-
-class _Writer:
-    """The persisting handler: counted, and only under a lease that holds."""
+class UpdatesWriter:
+    """The handler that writes streamed updates, counts them, and checks the lease before."""
 
     def __init__(
-        self, writer: DeltaLakePositionWriter, streamer: IBPositionStreamer, own: Ownership
+        self, table: PositionUpdatesTable, ownership: Ownership, metrics: StreamMetrics
     ) -> None:
-        self._writer = writer
-        self._streamer = streamer
-        self._own = own
+        self._table = table
+        self._ownership = ownership
+        self._metrics = metrics
 
     async def on_position_update(self, update: PositionUpdate) -> None:
         await self.on_position_updates([update])
 
     async def on_position_updates(self, updates: Sequence[PositionUpdate]) -> None:
-        self._own.check()
-        before = self._writer.rows_written
-        await self._writer.on_position_updates(updates)
-        rows, version = self._writer.rows_written - before, self._writer.last_version
-        if rows and version is not None:
-            self._streamer.metrics.committed(rows, version)
+        self._ownership.check()
+        result = await self._table.append(updates)
+        if result.rows:
+            self._metrics.committed(result.rows, result.version)
 
 
-class _Watch:
-    """Turn the streamer's metrics into a report a minute, and into the totals at the end."""
-
-    def __init__(
-        self, streamer: IBPositionStreamer, report: Callable[[StreamReport], None], clock: Clock
-    ) -> None:
-        self._streamer = streamer
-        self._report = report
-        self._clock = clock
-        self._started = self._since = clock()
-        self._total = StreamMetrics()
-
-    async def run(self, interval_s: float) -> None:
-        """Report once per interval; what was enqueued at once, since a drain follows it soon."""
-        interval = timedelta(seconds=interval_s)
-        queued_at = self._since - interval
-        while True:
-            await asyncio.sleep(min(LOOK_S, interval_s))
-            now = self._clock()
-            if now - self._since >= interval:
-                queued_at = now if self._streamer.metrics.enqueued else queued_at
-                self._flush(self._streamer.metrics.take())
-            elif self._streamer.metrics.enqueued and now - queued_at >= interval:
-                queued_at = now
-                self._flush(self._streamer.metrics.take_queued())
-
-    def finish(self) -> StreamReport:
-        """Report what is left and give the totals."""
-        self._flush(self._streamer.metrics.take())
-        return self._of(self._total, self._started)
-
-    def _flush(self, span: StreamMetrics) -> None:
-        self._total.add(span)
-        report = self._of(span, self._since)
-        if report.rows or report.reconnects:
-            self._since = report.until
-        if report.rows or report.enqueued or report.reconnects:
-            self._report(report)
-
-    def _of(self, metrics: StreamMetrics, since: datetime) -> StreamReport:
-        streamer = self._streamer
-        return metrics.report(
-            since=since,
-            until=self._clock(),
-            lines_in_use=streamer.lines_in_use,
-            line_limit=streamer.line_limit,
-            legs_streamed=_streamed(streamer),
-            state=streamer.state,
-            detail=streamer.detail,
-        )
-
-
-def _streamed(streamer: IBPositionStreamer) -> int:
-    return sum(state is LegState.STREAMED for state in streamer.routes.values())
-
-
-def _standing(streamer: IBPositionStreamer) -> Standing:
-    return Standing(
+def _status(streamer: IBPositionStreamer) -> OwnerStatus:
+    return OwnerStatus(
         state=streamer.state,
         lines_in_use=streamer.lines_in_use,
         line_limit=streamer.line_limit,
@@ -173,12 +108,11 @@ def _standing(streamer: IBPositionStreamer) -> Standing:
     )
 
 
-async def _after(event: asyncio.Event, over: asyncio.Event) -> None:
+async def _set_after(event: asyncio.Event, end: asyncio.Event) -> None:
     await event.wait()
-    over.set()
+    end.set()
 
 
-async def _rotate(seconds: float, over: asyncio.Event) -> None:
-    with suppress(OverflowError):
-        await asyncio.sleep(seconds)
-    over.set()
+async def _set_in(seconds: float, end: asyncio.Event) -> None:
+    await asyncio.sleep(seconds)
+    end.set()

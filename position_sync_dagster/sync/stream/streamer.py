@@ -4,89 +4,67 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Coroutine
-from datetime import datetime
-from functools import partial
 from random import Random
-from typing import Any
 
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.leg import LegState
-from position_sync_dagster.domain.retry import Backoff
-from position_sync_dagster.domain.routing import Key, route
+from position_sync_dagster.domain.routing import Key
 from position_sync_dagster.domain.update import PositionUpdateHandler
-from position_sync_dagster.domain.valuation import Provenance
 from position_sync_dagster.errors import (
-    BrokerUnavailableError,
     GatewayError,
     GatewayLostError,
-    GatewayTimeoutError,
     LakeError,
-    LeaseLostError,
-    TradingModeError,
-)
-from position_sync_dagster.gateway.changes import PendingChanges
-from position_sync_dagster.gateway.codes import (
-    FARM_BROKEN,
-    FARM_OK,
-    OFFLINE,
-    GatewayCode,
 )
 from position_sync_dagster.gateway.connection import GatewayConnection
 from position_sync_dagster.gateway.connection_manager import IBConnectionManager
-from position_sync_dagster.gateway.market_data_lines import Refusal
 from position_sync_dagster.lake.broker_positions import BrokerPositionsTable
 from position_sync_dagster.lake.contracts import ContractsTable
 from position_sync_dagster.lake.queue.table import PositionQueue
 from position_sync_dagster.lake.registry.table import StrategyRegistry
 from position_sync_dagster.lake.updates.table import PositionUpdatesTable
+from position_sync_dagster.outage_log import OutageLog
 from position_sync_dagster.settings import Settings, load_settings
+from position_sync_dagster.sync.owner.announcements import Announcements
 from position_sync_dagster.sync.owner.metrics import StreamMetrics
 from position_sync_dagster.sync.owner.ownership import Ownership
-from position_sync_dagster.sync.owner.publisher import QUEUED, Publisher
-from position_sync_dagster.sync.stream.account_refresh import AccountRefresh
-from position_sync_dagster.sync.stream.contract_cache import Contracts
-from position_sync_dagster.sync.stream.delivery import Delivery
-from position_sync_dagster.sync.stream.health import Health
+from position_sync_dagster.sync.owner.publisher import Publisher
+from position_sync_dagster.sync.stream.broker_link import BrokerLink
+from position_sync_dagster.sync.stream.contract_cache import ContractCache
+from position_sync_dagster.sync.stream.flusher import Flusher
+from position_sync_dagster.sync.stream.health import (
+    Health,
+)
 from position_sync_dagster.sync.stream.line_manager import LineManager
 from position_sync_dagster.sync.stream.pricing import StreamPricer
-from position_sync_dagster.sync.stream.route_log import RouteLog
+from position_sync_dagster.sync.stream.router import Router
+from position_sync_dagster.sync.stream.routes import Routes
 
 logger = logging.getLogger(__name__)
 
-PNL_PUBLISH_S = 2.0
-"""Values of legs without a line are published at most so often."""
-
-GATHER_S = 0.05
-"""Ticks of one packet and its neighbours are flushed together."""
-
 FILLS_S = 0.2
-"""Fills of so long are dealt with in one step: an order of several legs, or one in many parts."""
-
-CLOSE_TIMEOUT_S = 5.0
-
-RECONNECT = Backoff(first_s=2.0, longest_s=30.0, jitter=(0.5, 1.0))
-"""Delays between attempts to connect."""
-
-SETTLED_S = 60.0
-"""A connection that lasted so long was a good one: after it the first attempt is made at once."""
+"""Fills that arrive within this time are handled in one step: an order of several legs, or one
+that is filled in many parts."""
 
 
 class IBPositionStreamer:
-    """Stream the legs of active strategies, one line each, and queue every other position.
+    """Streams the legs of active strategies, one line each, and queues every other position.
 
-    Each holding of a conid is its own row, and one line serves them all. Registered handlers
-    hear the newest value of each streamed position once per flush. Changes of the registry by
+    Each holding of a conid is its own row, and one line serves them all. Each registered handler
+    gets the newest value of each streamed position once per flush. Changes of the registry by
     any process take effect within a flush interval, position events of the broker at once.
 
     Args:
-        registry: Who is active; by default the one at its default path.
-        queue: Where everything else goes; None: nothing is queued.
+        registry: Which legs are active; by default the registry at its default path.
+        queue: Takes the positions that are not streamed; None: nothing is queued.
         manager: The shared connection.
-        broker_positions, contracts: Where the broker's word and contract details are kept.
-        updates: The ledger, which tells at the start which closes have their row already.
-        ownership: The lease that is checked before each write; None in a single process.
+        broker_positions, contracts: Keep the positions and the contract details of the broker.
+        updates: The ledger. It shows at the start which closes have their row already.
+        ownership: The lease that is checked before each write; None in a single process. With
+            it, the tables belong to a lake that is initialized already.
+
+    Attributes:
+        metrics: What was counted since the last report.
 
     Example:
         streamer = IBPositionStreamer(registry, queue)
@@ -113,76 +91,111 @@ class IBPositionStreamer:
         self.settings = settings or (manager.settings if manager else load_settings())
         self.registry = registry or StrategyRegistry()
         self.metrics = StreamMetrics()
-        self._manager = manager or IBConnectionManager(self.settings)
-        self._contracts = Contracts(contracts)
-        self._lines = LineManager(self._contracts, settings=self.settings, clock=clock)
-        self._pricer = StreamPricer(self._contracts, settings=self.settings)
-        self._publisher = Publisher(
+        self._tables = (self.registry, queue, broker_positions, contracts)
+        self._ownership = ownership
+        announced = Announcements(updates)
+        routes = Routes()
+        publisher = Publisher(
             queue,
             broker_positions,
-            updates,
+            announced,
             settings=self.settings,
             metrics=self.metrics,
             clock=clock,
         )
-        self._ownership = ownership
-        self._clock = clock
-        self._random = random or Random()  # noqa: S311 - jitter of a delay
-        self._deliveries: list[Delivery] = []
-        self._connection: GatewayConnection | None = None
-        self._wired: GatewayConnection | None = None
+        self._health = Health(ownership.renew_now if ownership else lambda: None)
+        self._contracts = ContractCache(contracts)
+        self._lines = LineManager(
+            self._contracts, settings=self.settings, clock=clock, monotonic=self._monotonic
+        )
+        pricer = StreamPricer(self._contracts, settings=self.settings)
+        self._router = Router(
+            registry=self.registry,
+            publisher=publisher,
+            contracts=self._contracts,
+            lines=self._lines,
+            pricer=pricer,
+            routes=routes,
+            health=self._health,
+            ownership=ownership,
+            metrics=self.metrics,
+            settings=self.settings,
+            clock=clock,
+            monotonic=self._monotonic,
+        )
+        self._flusher = Flusher(
+            pricer,
+            routes,
+            announced,
+            ownership=ownership,
+            interval_s=self.settings.flush_interval_s,
+            on_delivered=self.metrics.delivered,
+            clock=clock,
+            monotonic=self._monotonic,
+        )
+        self._link = BrokerLink(
+            manager or IBConnectionManager(self.settings),
+            self._router,
+            self._flusher,
+            pricer,
+            health=self._health,
+            random=random or Random(),  # noqa: S311 - jitter of a delay
+            monotonic=self._monotonic,
+            ownership=ownership,
+            metrics=self.metrics,
+            settings=self.settings,
+            clock=clock,
+        )
+        self._routes = routes
         self._task: asyncio.Task[None] | None = None
         self._stop = asyncio.Event()
-        self._changes: PendingChanges[Key, datetime] = PendingChanges()
-        self._ticks: PendingChanges[int, float] = PendingChanges()
-        self._routes: dict[Key, LegState] = {}
-        self._left: set[Key] = set()
-        self._overflow_due = self._pnl_due = 0.0
-        self._hurried_at = -math.inf
-        self._attempts = 0
-        self._opened_at = -SETTLED_S
-        self._route_log = RouteLog(self.metrics)
-        self._table_fault: str | None = None
-        self._health = Health(ownership.nudge if ownership else lambda: None)
-        self._account_refresh = AccountRefresh(
-            self._publisher, refresh_interval_s=self.settings.refresh_interval_s
-        )
+        self._early_step_at = -math.inf
+        self._table_outage = OutageLog(logger)
+
+    @staticmethod
+    def _monotonic() -> float:
+        """Return the time by which every interval is measured, in seconds; a test replaces it."""
+        return time.monotonic()
 
     @property
     def state(self) -> SessionState:
-        """Tell STARTING, LIVE, BLIND (no gateway) or ENDED."""
+        """STARTING, LIVE, BLIND (no gateway) or ENDED."""
         return self._health.state
 
     @property
     def detail(self) -> str | None:
-        """Tell why the stream is BLIND, or what it cannot stream while it is LIVE."""
-        return self._health.detail(self._lines.complaints())
+        """Why the stream is BLIND, or which legs it cannot stream while it is LIVE."""
+        return self._health.detail(self._lines.problems())
 
     @property
     def lines_in_use(self) -> int:
-        """Count the market data lines held."""
+        """The number of market data lines held."""
         return self._lines.in_use
 
     @property
     def line_limit(self) -> int:
-        """Give the number of lines of the login, as configured or learned."""
+        """The number of lines of the login, as configured or learned."""
         return self._lines.limit
 
     @property
     def routes(self) -> dict[Key, LegState]:
-        """Give (account, conid) → STREAMED, OVERFLOW, MONITORED or CLOSED."""
-        return dict(self._routes)
+        """(account, conid) → STREAMED, OVERFLOW, MONITORED or CLOSED."""
+        return dict(self._routes.states)
 
     def register_handler(self, handler: PositionUpdateHandler) -> None:
-        """Let a handler hear each streamed update; a failing one does not harm the others."""
+        """Deliver each streamed update to a handler; one that fails does not harm the others.
+
+        Raises:
+            TypeError: The object has no method `on_position_update`.
+        """
         if not isinstance(handler, PositionUpdateHandler):
             raise TypeError(
                 f"{type(handler).__name__} is no handler: it has no method on_position_update."
             )
-        self._deliveries.append(Delivery(handler, on_delivered=self.metrics.delivered))
+        self._flusher.add_handler(handler)
 
     async def start(self) -> None:
-        """Connect, take the first snapshot and the lines; stream in the background then.
+        """Connect, request the positions and the lines, and then stream in the background.
 
         Raises:
             GatewayError: The gateway cannot be used; nothing was started.
@@ -192,21 +205,21 @@ class IBPositionStreamer:
         self._stop.clear()
         await self._initialize()
         try:
-            await self._open()
+            await self._link.open()
         except BaseException:
-            await self._manager.close()
+            await self._link.close()
             raise
         self._task = asyncio.create_task(self._run())
 
     async def stop(self) -> None:
-        """Write what is due, free the lines, end the connection."""
+        """Write the last updates, free the lines, and end the connection."""
         self._stop.set()
         if self._task is not None:
             await self._task
             self._task = None
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Stream until `stop` is set; a gateway that is not there is tried again and again.
+        """Stream until `stop` is set; while there is no gateway, try again to connect.
 
         Raises:
             LeaseLostError: The login belongs to another process now.
@@ -217,306 +230,60 @@ class IBPositionStreamer:
         await self._run()
 
     async def _initialize(self) -> None:
-        await self.registry.initialize()
+        if self._ownership is None:
+            for table in self._tables:
+                if table is not None:
+                    await table.initialize()
         await self.registry.refresh()
-        await self._publisher.initialize()
-        await self._contracts.initialize()
+        await self._contracts.load()
 
     async def _run(self) -> None:
-        flushes = asyncio.create_task(self._flush_on_time())
+        flushes = asyncio.create_task(self._flusher.run(self._link.live_connection))
         try:
             while not self._stop.is_set():
-                self._check_lease()
+                if self._ownership is not None:
+                    self._ownership.check()
                 if flushes.done():
                     flushes.result()
-                if self._connection is None or not self._connection.is_connected:
-                    await self._reconnect()
+                connection = self._link.connection
+                if connection is None:
+                    await self._link.reconnect(self._stop)
                     continue
-                try:
-                    await self._tick()
-                    self._table_fault = None
-                except LakeError as error:
-                    if str(error) != self._table_fault:
-                        logger.error("%s", error)
-                    self._table_fault = str(error)
-                except (GatewayLostError, ConnectionError) as error:
-                    self._go_blind(str(error))
-                except GatewayError as error:
-                    logger.warning("%s", error)
-                await self._rest()
+                # While it is BLIND, the gateway has lost IB: it reports nothing new.
+                if self.state is not SessionState.BLIND:
+                    await self._step(connection)
+                await self._pause()
         finally:
             flushes.cancel()
             await asyncio.gather(flushes, return_exceptions=True)
             await self._close()
 
-    async def _rest(self) -> None:
-        """Wait for the next step: a flush interval, or once in it until soon after a fill."""
-        interval_s = self.settings.flush_interval_s
-        hurries = time.monotonic() - self._hurried_at >= interval_s
-        urgent = self._changes.urgent if hurries and self.state is SessionState.LIVE else None
-        await self._pause(interval_s, until=urgent)
-        if urgent is not None and urgent.is_set():
-            await self._pause(FILLS_S)
-            self._hurried_at = time.monotonic()
-
-    async def _flush_on_time(self) -> None:
-        """Flush at its pace, whatever tables and requests the other steps wait for."""
-        interval_s = pause = self.settings.flush_interval_s
-        while True:
-            await asyncio.sleep(pause)
-            pause, connection = interval_s, self._connection
-            if connection is not None and self.state is SessionState.LIVE:
-                self._flush(connection)
-                pause = pause_s(interval_s, time.monotonic() - connection.lines.ticked_at)
-
-    async def _reconnect(self) -> None:
-        """Connect: at once after a connection that lasted, else after a growing delay."""
-        if self._connection is not None:
-            self._go_blind(f"The connection to {self.settings.gateway_id} ended.")
-            self._connection = None
-        if time.monotonic() - self._opened_at >= SETTLED_S:
-            self._attempts = 0
-        if self._attempts:
-            await self._pause(RECONNECT.delay_s(self._attempts, self._random))
-        if self._stop.is_set():
-            return
-        self._attempts += 1
-        self._opened_at = math.inf
+    async def _step(self, connection: GatewayConnection) -> None:
         try:
-            await self._unless_stopped(self._open())
-            self._opened_at = time.monotonic()
-        except BrokerUnavailableError as error:
-            self._attempts = 0
-            self._go_blind(error.what)
-            await self._pause(self.settings.flush_interval_s)
-        except (LeaseLostError, TradingModeError):
-            raise
-        except (GatewayError, ConnectionError, LakeError) as error:
-            if isinstance(error, GatewayTimeoutError) and self._wired is not None:
-                self._wired.drop(str(error))
-            self._go_blind(str(error))
-
-    async def _unless_stopped(self, work: Coroutine[Any, Any, None]) -> None:
-        """Do something that may wait long for the gateway, but end at once with the stream."""
-        task, stop = asyncio.create_task(work), asyncio.create_task(self._stop.wait())
-        try:
-            await asyncio.wait({task, stop}, return_when=asyncio.FIRST_COMPLETED)
-            if task.done():
-                task.result()
-        finally:
-            stop.cancel()
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-
-    async def _pause(self, seconds: float, *, until: asyncio.Event | None = None) -> None:
-        """Wait, but no longer than until stop, the loss of the socket or of the lease."""
-        events = [self._stop] if until is None else [self._stop, until]
-        if self._connection is not None and self._connection.is_connected:
-            events.append(self._connection.lost)
-        if self._ownership is not None:
-            events.append(self._ownership.lost)
-        waits = [asyncio.create_task(event.wait()) for event in events]
-        try:
-            await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for wait in waits:
-                wait.cancel()
-
-    def _check_lease(self) -> None:
-        if self._ownership is not None:
-            self._ownership.check()
-
-    async def _open(self) -> None:
-        """Connect; positions first, then lines; the accounts' values come beside."""
-        self._connection = None
-        await self._account_refresh.end()
-        connection = await self._manager.get_connection()
-        if self._ownership is not None:
-            await self._ownership.claim_mode(connection.trading_mode)
-        before, self._wired = self._wired, connection
-        self._routes, self._left = {}, set()
-        self._pricer.forget()
-        if connection is not before:
-            connection.on_message.append(self._on_message)
-            connection.lines.on_refusal.append(self._on_refusal)
-            self._changes, self._ticks = connection.feed.watch(), connection.lines.watch()
-            if before is not None:
-                connection.feed.remember(before.feed.holdings)
-                self.metrics.reconnects += 1
-            else:
-                connection.feed.remember(await self._publisher.remembered())
-            self._lines.forget()
-            self._health.connected()
-        connection.require_online()
-        await connection.feed.snapshot()
-        connection.require_online()
-        await self._publish(connection)
-        await self._reroute(connection)
-        self._connection = connection
-        self._health.live()
-        self._account_refresh.start(connection.feed)
-
-    async def _tick(self) -> None:
-        """Follow what changed since the last step: registry, the broker, lines, queue."""
-        connection = self._require()
-        if self.state is SessionState.BLIND:
-            return  # connected to a gateway that has lost IB: what it says is no news
-        changed = self._changes.take()
-        try:
-            await self._follow(connection, set(changed))
-        except LakeError:
-            self._changes.give_back(changed)
-            raise
-        self._contracts.learn_in_background(
-            connection, (h.instrument.conid for h in connection.feed.holdings if h.position)
-        )
-
-    async def _follow(self, connection: GatewayConnection, changed: set[Key]) -> None:
-        if changed:
-            await self._publish(connection)
-        self._account_refresh.changed(connection.feed, changed)
-        streamed = {
-            key
-            for key in changed
-            if self._routes.get(key) is LegState.STREAMED or self._pricer.is_due(key)
-        }
-        self._pricer.mark(streamed)
-        stale = self._lines.stale(connection.lines, connection.feed.holdings, self.registry.legs)
-        if await self._registry_changed() or changed or stale or self._left:
-            await self._reroute(connection)
-        if not self._account_refresh.opening:
-            await self._publisher.enqueue_changed(connection.feed, self._routes, changed - streamed)
-        await self._account_refresh.step(
-            connection.feed, self._routes, partial(self._publish, connection)
-        )
-        await self._value_overflow(connection)
-
-    async def _registry_changed(self) -> bool:
-        """Read the registry; while it cannot be read, what was known of it goes on."""
-        try:
-            changed = await self.registry.refresh()
+            await self._router.step(connection)
+            self._table_outage.clear()
         except LakeError as error:
-            if self._health.registry(error.what):
-                logger.error("the legs known so far stay active: %s", error)
-            return False
-        self._health.registry(None)
-        return changed
+            self._table_outage.report(str(error))
+        except (GatewayLostError, ConnectionError) as error:
+            self._link.go_blind(str(error))
+        except GatewayError as error:
+            logger.warning("%s", error)
 
-    async def _value_overflow(self, connection: GatewayConnection) -> None:
-        """Keep the values of legs without a line about a second old, and queue them often."""
-        overflow = {key for key, state in self._routes.items() if state is LegState.OVERFLOW}
-        connection.pnl.keep(self, overflow)
-        now = time.monotonic()
-        if overflow and now >= self._pnl_due and connection.pnl.take_fresh():
-            self._pnl_due = now + PNL_PUBLISH_S
-            await self._publish(connection)
-        if overflow and self._account_refresh.idle and now >= self._overflow_due:
-            self._overflow_due = now + self.settings.overflow_interval_s
-            await self._publisher.enqueue_rerouted(connection.feed, self._routes, overflow)
-
-    async def _publish(self, connection: GatewayConnection) -> None:
-        self._check_lease()
-        session = self._ownership.session if self._ownership else None
-        await self._publisher.publish(connection.feed, session=session)
-
-    async def _reroute(self, connection: GatewayConnection) -> None:
-        """Give and take lines, then send each holding its way."""
-        lines = await self._lines.allocate(connection, connection.feed.holdings, self.registry.legs)
-        routes = route(
-            connection.feed.holdings,
-            self.registry.legs,
-            lines,
-            sec_types=self.settings.sec_types,
-        )
-        self._route_log.tell(routes, self._lines.why)
-        for key, state in routes.items():
-            before = self._routes.get(key)
-            if state is before:
-                continue
-            if state is LegState.STREAMED:
-                self._pricer.await_tick([key], since=self._clock())
-                continue
-            if before is LegState.STREAMED and state is LegState.CLOSED:
-                self._pricer.mark([key])  # its zero row is the stream's, whenever it closed
-                continue
-            if before is LegState.STREAMED or (before and state is LegState.OVERFLOW):
-                self._left.add(key)
-        self._routes = routes
-        # What cannot be queued now stays due, and has the next step route anew.
-        self._left = {key for key in self._left if routes.get(key) in QUEUED}
-        await self._publisher.enqueue_rerouted(connection.feed, routes, self._left)
-        self._left = set()
-
-    def _flush(self, connection: GatewayConnection) -> None:
-        """Value what changed since the last flush and hand it to the handlers."""
-        self._check_lease()
-        valued = self._pricer.flush(
-            connection,
-            self._ticks.take(),
-            self._routes,
-            now=self._clock(),
-            by=self._ownership.provenance if self._ownership else Provenance(),
-        )
-        letters = [one for one in valued if not self._publisher.knows_closed(one.update)]
-        self._publisher.written(connection.feed, [letter.update for letter in letters])
-        for delivery in self._deliveries:
-            delivery.put(letters)
-
-    def _on_message(self, code: int, text: str) -> None:
-        if code in OFFLINE:
-            self._go_blind(text)
-        elif code == GatewayCode.RESTORED_DATA_KEPT and self._connection is not None:
-            self._health.live()
-        elif code in (GatewayCode.RESTORED_DATA_LOST, GatewayCode.PORT_CHANGED):
-            # The connection has asked for its lines again (1101) or is about to end (1300);
-            # positions come first in both cases, as after every interruption.
-            self._go_blind(text)
-            self._connection = None
-        elif code in FARM_BROKEN | FARM_OK:
-            if code == GatewayCode.MARKET_DATA_FARM_BROKEN:
-                self._pricer.invalidate_quotes(self._clock())
-            self._health.farm(code, text)
-
-    def _on_refusal(self, refusal: Refusal) -> None:
-        if self._wired is not None:
-            self._lines.refused(refusal, self._wired.lines)
-
-    def _go_blind(self, why: str) -> None:
-        if self._health.blind(why):
-            self._pricer.invalidate_quotes(self._clock())
-
-    def _require(self) -> GatewayConnection:
-        if self._connection is None:
-            raise GatewayLostError("There is no connection.", remedy="It is tried again.")
-        return self._connection
+    async def _pause(self) -> None:
+        """Wait for a flush interval; once in each interval, only until soon after a fill."""
+        interval_s = self.settings.flush_interval_s
+        may_be_early = self._monotonic() - self._early_step_at >= interval_s
+        if not may_be_early or self.state is not SessionState.LIVE:
+            await self._link.pause(interval_s, self._stop)
+            return
+        fill = self._router.urgent
+        await self._link.pause(interval_s, self._stop, fill)
+        if fill.is_set():
+            await self._link.pause(FILLS_S, self._stop)
+            self._early_step_at = self._monotonic()
 
     async def _close(self) -> None:
         self._health.ended()
-        await self._account_refresh.end()
-        await self._contracts.close()
-        for delivery in self._deliveries:
-            await delivery.close(timeout_s=CLOSE_TIMEOUT_S)
-        if self._wired is not None:
-            self._lines.release(self._wired.lines)
-            self._wired.pnl.release(self)
-            self._wired.on_message.remove(self._on_message)
-            self._wired.lines.on_refusal.remove(self._on_refusal)
-            self._wired = self._connection = None
-            self._routes = {}
-        await self._manager.close()
-
-
-def pause_s(interval_s: float, waited_s: float) -> float:
-    """Give the pause before the next flush, so that flushes come right behind the ticks.
-
-    Where ticks come in step (a slow feed, or a snapshot a second) a flush at any moment would find
-    each of its values to be old already; a shorter pause, once, moves it to where they are new.
-
-    Args:
-        waited_s: How long ago the newest tick arrived when the flush took it.
-
-    >>> pause_s(1.0, 0.45), pause_s(1.0, 0.02), pause_s(1.0, 30.0)
-    (0.6, 1.0, 1.0)
-    """
-    late_s = waited_s - GATHER_S
-    return interval_s - min(late_s, interval_s / 2) if 0 < late_s < interval_s else interval_s
+        await self._router.close()
+        await self._flusher.close()
+        await self._link.close()

@@ -179,7 +179,7 @@ async def test_a_clock_that_jumped_forward_is_named_when_the_lease_is_lost(ownin
     seconds[0] += 3
     with pytest.raises(LeaseLostError, match=r"clock jumped forward by 7197 s since the last"):
         own.check()
-    own.nudge()
+    own.renew_now()
     await asyncio.wait_for(own.lost.wait(), 30)
     assert "its lease is over" in caplog.text
     assert "clock jumped forward by 7197 s" in caplog.text
@@ -198,7 +198,7 @@ async def test_a_clock_that_went_back_ends_no_owner(owning, clock):
     own, _seconds = owning
     clock.advance(-3600)
     own.check()
-    own.nudge()
+    own.renew_now()
     async with asyncio.timeout(30):
         while own.session.heartbeat_at != clock.now:
             await asyncio.sleep(0.01)

@@ -15,8 +15,8 @@ CALL, PUT, WORTHLESS, CENTS, STOCK, UNHELD = (
 )  # fmt: skip
 
 
-class Heard:
-    """A handler that remembers."""
+class Recorder:
+    """A handler that keeps every update."""
 
     def __init__(self):
         self.updates = []
@@ -41,7 +41,7 @@ async def lake(tmp_path):
 
 @pytest.fixture
 def leg():
-    """Give the arguments of a leg."""
+    """Return the arguments of a leg."""
 
     def make(conid, strategy_id="s", **more):
         return {
@@ -54,7 +54,7 @@ def leg():
 
 @pytest.fixture
 def streaming(lake, settings_for):
-    """Stream into the lake, and into a handler that remembers."""
+    """Stream into the lake, and into a handler that keeps every update."""
 
     @asynccontextmanager
     async def run(sim, *, updates=None, **more):
@@ -63,12 +63,12 @@ def streaming(lake, settings_for):
             lake.registry, lake.queue, settings=settings,
             broker_positions=lake.broker_positions, contracts=lake.contracts, updates=updates,
         )  # fmt: skip
-        heard = Heard()
-        streamer.register_handler(heard)
+        received = Recorder()
+        streamer.register_handler(received)
         streamer.register_handler(DeltaLakePositionWriter(table=lake.updates))
         await streamer.start()
         try:
-            yield streamer, heard
+            yield streamer, received
         finally:
             await streamer.stop()
 
@@ -76,27 +76,27 @@ def streaming(lake, settings_for):
 
 
 @pytest.fixture
-def goes_on(eventually):
-    """Wait until a streamer is live and hands out another update."""
+def updates_continue(eventually):
+    """Wait until a streamer is LIVE and delivers another update."""
 
-    async def wait(streamer, heard):
+    async def wait(streamer, received):
         await eventually(lambda: streamer.state is SessionState.LIVE)
-        count = len(heard.updates)
-        await eventually(lambda: len(heard.updates) > count)
+        count = len(received.updates)
+        await eventually(lambda: len(received.updates) > count)
 
     return wait
 
 
 @pytest.fixture
-def desk(simulate, streaming, lake, leg):
-    """Stream legs of a strategy from a simulator of their own."""
+def stream_legs(simulate, streaming, lake, leg):
+    """Stream the legs of a strategy from a simulator of their own."""
 
     @asynccontextmanager
     async def run(*conids, simulator=None, **more):
         async with simulate(**simulator or {}) as sim:
             for conid in conids:
                 await lake.registry.add_active(**leg(conid))
-            async with streaming(sim, **more) as (streamer, heard):
-                yield sim, streamer, heard
+            async with streaming(sim, **more) as (streamer, received):
+                yield sim, streamer, received
 
     return run

@@ -1,4 +1,4 @@
-"""Logins with several accounts: one feed at a time, another client's waited out."""
+"""Logins with several accounts: one feed at a time, after the feed of another client ended."""
 
 from contextlib import asynccontextmanager
 
@@ -14,7 +14,7 @@ from position_sync_dagster.sync.drain.worker import QueueWorker
 
 LEGS = 6
 BATCH = 4
-"""Smaller than what one account holds: what is not answered fills more than a batch."""
+"""Smaller than the holdings of one account: requests without a value fill more than a batch."""
 
 BOOK = """\
 name: advisor
@@ -47,7 +47,7 @@ def book(accounts, tmp_path):
 
 @pytest.fixture
 def other_client(settings_for):
-    """Let another client subscribe to an account; the gateway serves no other one meanwhile."""
+    """Subscribe another client to an account; until it ends the gateway serves no other account."""
 
     @asynccontextmanager
     async def hold(sim, account):
@@ -77,7 +77,7 @@ async def test_every_holding_is_valued_in_each_refresh(
             assert (done.released, done.failed, done.pending_after) == (0, 0, 0)
 
 
-async def test_the_feed_of_another_client_is_waited_out_and_keeps_no_other_account_waiting(
+async def test_accounts_refused_because_of_another_client_are_valued_later_and_the_others_at_once(
     simulate, lake, settings_for, accounts, book, other_client
 ):
     *refused, served = accounts
@@ -102,7 +102,7 @@ async def test_the_feed_of_another_client_is_waited_out_and_keeps_no_other_accou
         assert counts[QueueStatus.FAILED] == 0
 
 
-async def test_a_worker_goes_past_what_it_cannot_answer_and_rests_then(
+async def test_a_worker_continues_after_requests_without_a_value_and_then_waits(
     simulate, lake, settings_for, accounts, book, other_client, eventually
 ):
     async with simulate(book) as sim:

@@ -1,4 +1,4 @@
-"""A day in half a minute: everything that a day brings, and what must hold at every step.
+"""A day in half a minute: all that happens in a day, and what must be true at every step.
 
 An hour takes a second; the intervals of the settings are shortened likewise.
 """
@@ -14,12 +14,12 @@ from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.simulator import load_book
-from position_sync_dagster.sync.stream import line_manager, streamer
+from position_sync_dagster.sync.stream import broker_link, line_manager
 from position_sync_dagster.sync.stream.streamer import IBPositionStreamer
 
 A, B = "DUSIM0001", "DUSIM0002"
 SIZE = {A: 1, B: 100}
-"""What the positions of an account are multiples of: so a row tells whose it is."""
+"""Every position of an account is a multiple of this: so a row shows whose it is."""
 
 RIGHTS = {"C": "CALL", "P": "PUT"}
 LINES, CUT = 100, 60
@@ -28,15 +28,15 @@ STRATEGIES, LEGS = 8, 18
 
 
 class Auditor:
-    """A handler that holds each update to its leg by a price that only this leg has."""
+    """A handler that checks each update against its leg: each leg has prices of its own."""
 
     def __init__(self, book):
         self.book = book
-        self.heard = 0
+        self.received = 0
         self.wrong = []
 
     async def on_position_update(self, update):
-        self.heard += 1
+        self.received += 1
         known = self.book[update.conid]
         if (update.symbol, update.right, update.strike) != known["facts"]:
             self.wrong.append(("contract", update))
@@ -48,7 +48,7 @@ class Auditor:
 
 
 def two_accounts():
-    """Give the demo's legs to two accounts: each third one to the second, some to both."""
+    """Return the demo's book with two accounts: each third leg is the second's, some are both's."""
     book = load_book("demo")
     openings = []
     for number, opening in enumerate(book.openings):
@@ -62,7 +62,7 @@ def two_accounts():
 @pytest.fixture
 def quick(monkeypatch):
     monkeypatch.setattr(line_manager, "PROBE_WAIT", Backoff(first_s=0.5, longest_s=1.0))
-    monkeypatch.setattr(streamer, "RECONNECT", Backoff(first_s=0.1, longest_s=0.1))
+    monkeypatch.setattr(broker_link, "RECONNECT", Backoff(first_s=0.1, longest_s=0.1))
 
 
 @pytest.mark.usefixtures("quick")
@@ -96,7 +96,7 @@ async def test_a_day_of_faults_and_changes(simulate, settings_for, tmp_path, eve
         finally:
             await streamer.stop()
         assert auditor.wrong[:3] == []
-        assert auditor.heard > 500
+        assert auditor.received > 500
         assert CUT < day.most_lines <= LINES - 5  # the reserve stays free
         assert day.learned == {True, False}
         await eventually(lambda: sim.stats()["connections"]["now"] == 0)
@@ -108,7 +108,7 @@ def _legs(sim):
 
 
 def _quote(sim, book, step):
-    """Give each leg a price that tells it from all others, and that moves with each step."""
+    """Set a price for each leg that no other leg has, and that moves with each step."""
     for conid, known in book.items():
         price = round(known["index"] * 10 + 1 + (step % 80) * 0.1, 2)
         sim.pin_quote(conid, bid=price - 0.05, ask=price + 0.05, last=price, mark=price)
@@ -155,8 +155,8 @@ class Day:
         for conid in self.random.sample(conids, 4):
             account = self.random.choice([A, B])
             quantity = self.random.choice([-2, 1, 3]) * SIZE[account]
-            told = self.sim.fill(account, conid, quantity)
-            self.book[conid]["positions"][account].add(told["quantity"])
+            filled = self.sim.fill(account, conid, quantity)
+            self.book[conid]["positions"][account].add(filled["quantity"])
         row = self.random.choice(_legs(self.sim))
         self.sim.close_position(row["account"], row["conid"])
 

@@ -1,4 +1,4 @@
-"""A gateway that sends what no gateway sends: said once, lived through, nothing untrue written."""
+"""A gateway that sends garbage: it is logged once, nothing ends, and no wrong row is written."""
 
 import asyncio
 import struct
@@ -12,7 +12,7 @@ from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.errors import GatewayTimeoutError
 from position_sync_dagster.gateway import watchdog
 from position_sync_dagster.gateway.connection_manager import IBConnectionManager
-from position_sync_dagster.sync.stream import streamer as streamer_module
+from position_sync_dagster.sync.stream import broker_link
 
 A, PUT = "DUSIM0001", 921000002
 UNREADABLE = "sent a message that cannot be read"
@@ -24,31 +24,31 @@ STRAY = "sent a tick that nobody asked for"
 
 
 def frame(*fields):
-    """Make a message as it goes over the wire."""
+    """Return a message as it goes over the wire."""
     payload = "".join(f"{field}\0" for field in fields).encode()
     return struct.pack(">I", len(payload)) + payload
 
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
-    monkeypatch.setattr(streamer_module, "RECONNECT", Backoff(first_s=0.1, longest_s=0.1))
+    monkeypatch.setattr(broker_link, "RECONNECT", Backoff(first_s=0.1, longest_s=0.1))
 
 
 @pytest.fixture
-def live(desk, eventually, goes_on):
-    """Stream one leg, and give what a test needs to see that it goes on."""
+def live(stream_legs, eventually, updates_continue):
+    """Stream one leg, and give the test a check that updates continue."""
 
     @asynccontextmanager
     async def run(**more):
-        async with desk(PUT, **more) as (sim, streamer, heard):
-            await eventually(lambda: heard.newest(A, PUT))
-            yield sim, streamer, partial(goes_on, streamer, heard)
+        async with stream_legs(PUT, **more) as (sim, streamer, received):
+            await eventually(lambda: received.newest(A, PUT))
+            yield sim, streamer, partial(updates_continue, streamer, received)
 
     return run
 
 
 @pytest.mark.parametrize(
-    ("garbage", "said"),
+    ("garbage", "expected"),
     [
         (frame("garbage", "DUSIM0001", 12.5), "type 'garbage'"),
         (frame(), "type '', IndexError"),
@@ -61,36 +61,36 @@ def live(desk, eventually, goes_on):
     ],
     ids=["text", "empty", "binary", "unknown type", "short", "letters", "short tick", "no code"],
 )
-async def test_a_message_that_cannot_be_read_is_left_out_and_said_once(
-    live, eventually, caplog, garbage, said
+async def test_a_message_that_cannot_be_read_is_left_out_and_logged_once(
+    live, eventually, caplog, garbage, expected
 ):
-    async with live() as (sim, streamer, goes_on):
+    async with live() as (sim, streamer, updates_continue):
         for _ in range(50):
             sim.send_raw(garbage)
-        await goes_on()
+        await updates_continue()
         assert streamer.metrics.reconnects == 0
         lines = [r.getMessage() for r in caplog.records if UNREADABLE in r.getMessage()]
         assert len(lines) == 1
-        assert said in lines[0]
+        assert expected in lines[0]
         assert "DUSIM0001" not in lines[0]
         assert "Traceback" not in caplog.text
         assert not [r for r in caplog.records if r.name == "ib_async.Decoder"]
 
 
-async def test_ticks_of_requests_that_nobody_made_are_said_once(live, caplog):
-    async with live() as (sim, streamer, goes_on):
+async def test_ticks_of_requests_that_nobody_made_are_logged_once(live, caplog):
+    async with live() as (sim, streamer, updates_continue):
         for _ in range(50):
             sim.send_raw(frame(1, 6, 7777, 1, 1.5, 3, 0) + frame(2, 6, 7777, 8, 12))
             sim.send_raw(frame(45, 6, 7777, 49, 0.0) + frame(46, 6, 7777, 45, "1772463600"))
             sim.send_raw(frame(58, 1, 7777, 1) + frame(81, 7777, 0.01, "", 3))
-        await goes_on()
+        await updates_continue()
         assert streamer.metrics.reconnects == 0
         lines = [r.getMessage() for r in caplog.records if "7777" in r.getMessage()]
         assert len(lines) == 1
         assert STRAY in lines[0]
 
 
-async def test_positions_of_which_one_could_not_be_read_are_no_list(simulate, settings_for):
+async def test_positions_of_which_one_cannot_be_read_are_no_snapshot(simulate, settings_for):
     async with simulate() as sim:
         manager = IBConnectionManager(settings_for(sim, gateway_timeout_s=0.5))
         held = await manager.get_connection()
@@ -115,36 +115,36 @@ async def test_positions_of_which_one_could_not_be_read_are_no_list(simulate, se
     ],
     ids=["the longest length", "15 MB", "text", "a length alone", "half a length"],
 )
-async def test_half_a_message_ends_the_connection_however_much_follows(
+async def test_half_a_message_ends_the_connection_even_if_others_follow(
     live, eventually, caplog, monkeypatch, half, why
 ):
     monkeypatch.setattr(watchdog, "SILENCE_S", 0.4)
-    async with live() as (sim, streamer, goes_on):
+    async with live() as (sim, streamer, updates_continue):
         sim.send_raw(bytes.fromhex(half))
         await eventually(lambda: streamer.metrics.reconnects == 1)
-        await goes_on()
+        await updates_continue()
         assert f"is given up: {GIVEN_UP[why]}" in caplog.text
 
 
 @pytest.mark.parametrize("half", ["0000", "00000040", "0000004036"])
-async def test_half_a_message_that_nothing_follows_ends_the_connection(
+async def test_half_a_message_ends_the_connection_even_if_nothing_follows(
     live, eventually, caplog, monkeypatch, half
 ):
     monkeypatch.setattr(watchdog, "SILENCE_S", 0.4)
-    async with live(gateway_timeout_s=0.5) as (sim, streamer, goes_on):
+    async with live(gateway_timeout_s=0.5) as (sim, streamer, updates_continue):
         sim.send_raw(bytes.fromhex(half))
         sim.pause()
         await eventually(lambda: streamer.state is SessionState.BLIND)
         sim.resume()
-        await goes_on()
+        await updates_continue()
         assert GIVEN_UP["half a message"] in caplog.text
 
 
-async def test_a_gateway_that_says_nothing_but_garbage_is_left(
+async def test_a_gateway_that_sends_only_garbage_is_disconnected(
     live, eventually, caplog, monkeypatch
 ):
     monkeypatch.setattr(watchdog, "SILENCE_S", 0.3)
-    async with live(gateway_timeout_s=0.5) as (sim, streamer, goes_on):
+    async with live(gateway_timeout_s=0.5) as (sim, streamer, updates_continue):
         send = watchdog.IB.reqCurrentTimeAsync
         monkeypatch.setattr(watchdog.IB, "reqCurrentTimeAsync", _never)
         sim.freeze()
@@ -156,7 +156,7 @@ async def test_a_gateway_that_says_nothing_but_garbage_is_left(
         await eventually(left)
         monkeypatch.setattr(watchdog.IB, "reqCurrentTimeAsync", send)
         sim.freeze(False)
-        await goes_on()
+        await updates_continue()
         assert "it has not answered" in caplog.text
 
 
@@ -166,9 +166,9 @@ async def _never(_ib):
 
 async def test_a_quiet_market_ends_no_connection(live, monkeypatch):
     monkeypatch.setattr(watchdog, "SILENCE_S", 0.2)
-    async with live() as (sim, streamer, goes_on):
+    async with live() as (sim, streamer, updates_continue):
         sim.freeze()
         await asyncio.sleep(1.0)  # what must not happen cannot be waited for
         sim.freeze(False)
-        await goes_on()
+        await updates_continue()
         assert streamer.metrics.reconnects == 0

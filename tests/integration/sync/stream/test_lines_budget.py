@@ -1,6 +1,6 @@
-"""Lines as a budget: who gives way, what refusals teach, and when what was refused is tried again.
+"""Lines as a budget: which leg gives up its line, and what follows from a refusal.
 
-The keeper is driven by hand over a simulator, with a clock that only the test moves.
+The manager is driven by hand over a simulator, with a clock that only the test moves.
 """
 
 from collections import Counter
@@ -16,7 +16,7 @@ from position_sync_dagster.domain.request import QueueStatus
 from position_sync_dagster.gateway import login
 from position_sync_dagster.gateway.connection import connect
 from position_sync_dagster.simulator import Simulator, load_book
-from position_sync_dagster.sync.stream.contract_cache import Contracts
+from position_sync_dagster.sync.stream.contract_cache import ContractCache
 from position_sync_dagster.sync.stream.line_manager import LineManager
 from position_sync_dagster.sync.stream.streamer import IBPositionStreamer
 
@@ -26,24 +26,27 @@ FUTURE, FUTURE_OPTION, INDEX_OPTION = 920000002, 921000005, 921000006
 ALL = (STOCK, FUTURE, CALL, PUT, WORTHLESS, CENTS, FUTURE_OPTION, INDEX_OPTION)
 
 
-class Desk:
-    """A keeper on a connection; `tick` is what the streamer does each second."""
+class ManagedLines:
+    """A line manager on a connection; `tick` does what the streamer does each second."""
 
     def __init__(self, sim, connection, settings):
         self.sim, self.connection = sim, connection
         self.now, self.legs = 1000.0, []
-        self.keeper = LineManager(
-            Contracts(None), settings=settings, clock=utc_now, monotonic=lambda: self.now
+        self.contracts = ContractCache(None)
+        self.manager = LineManager(
+            self.contracts, settings=settings, clock=utc_now, monotonic=lambda: self.now
         )
-        connection.lines.on_refusal.append(
-            lambda refusal: self.keeper.refused(refusal, connection.lines)
-        )
-        self.asked = Counter()
-        ask = connection.lines._request
-        connection.lines._request = lambda line: (
-            self.asked.update([line.contract.conId]),
-            ask(line),
-        )
+        self.manager.attach(connection.lines)
+        self.requests, self.request_ids = Counter(), {}
+        self._request = connection.ib.reqMktData
+        connection.ib.reqMktData = self._request_and_count
+
+    def _request_and_count(self, contract, *args):
+        ticker = self._request(contract, *args)
+        self.requests[contract.conId] += 1
+        request_ids = self.connection.ib.wrapper.ticker2ReqId["mktData"]
+        self.request_ids[contract.conId] = request_ids[ticker]
+        return ticker
 
     def add(self, *conids, priority=1, strategy="s"):
         for conid in conids:
@@ -57,46 +60,47 @@ class Desk:
         self.legs = [leg for leg in self.legs if leg.conid != conid]
 
     async def tick(self, *, after_s=0.0):
-        """Let time pass; give the conids that stream now."""
+        """Let time pass, and return the conids that hold a line then."""
         self.now += after_s
         lines, holdings = self.connection.lines, self.connection.feed.holdings
-        if self.keeper.stale(lines, holdings, self.legs):
-            return set(await self.keeper.allocate(self.connection, holdings, self.legs))
-        return set(self.keeper._held)
+        if self.manager.needs_allocation(lines, holdings, self.legs):
+            return set(await self.manager.allocate(self.connection, holdings, self.legs))
+        return set(self.manager.held)
 
     @property
     def streams(self):
-        return set(self.connection.lines._lines)
+        """The conids that have a line on the connection."""
+        return {conid for conid in ALL if self.connection.lines.quote(conid) is not None}
 
 
 @pytest.fixture
-def at_desk(simulate, settings_for):
+def manage_lines(simulate, settings_for):
     @asynccontextmanager
     async def run(*, lines=100, **more):
         async with simulate(max_lines=lines) as sim:
             settings = settings_for(sim, **({"min_hold_s": 5.0, "reserved_lines": 0} | more))
             connection = await connect(settings)
             await connection.feed.snapshot()
-            yield Desk(sim, connection, settings)
+            yield ManagedLines(sim, connection, settings)
             await connection.close()
 
     return run
 
 
-async def test_a_line_is_taken_over_by_a_better_priority_as_soon_as_its_hold_is_over(at_desk):
-    async with at_desk(max_lines=1) as desk:
-        desk.add(PUT, priority=2, strategy="slow")
-        assert await desk.tick() == {PUT}
-        desk.add(CALL, priority=1, strategy="condor")
-        assert await desk.tick(after_s=1) == {PUT}
-        assert await desk.tick(after_s=3.9) == {PUT}
-        assert await desk.tick(after_s=0.1) == {CALL}
-        assert desk.keeper.why(PUT) == " (strategy condor of priority 1 comes first)"
-        assert desk.keeper.why(CALL, LegState.STREAMED) == " (a line is free)"
-        assert desk.sim.stats()["peak_lines"] == 1
+async def test_a_line_is_taken_over_by_a_better_priority_as_soon_as_its_hold_is_over(manage_lines):
+    async with manage_lines(max_lines=1) as managed:
+        managed.add(PUT, priority=2, strategy="slow")
+        assert await managed.tick() == {PUT}
+        managed.add(CALL, priority=1, strategy="condor")
+        assert await managed.tick(after_s=1) == {PUT}
+        assert await managed.tick(after_s=3.9) == {PUT}
+        assert await managed.tick(after_s=0.1) == {CALL}
+        assert managed.manager.reason_for(PUT) == " (strategy condor of priority 1 comes first)"
+        assert managed.manager.reason_for(CALL, LegState.STREAMED) == " (a line is free)"
+        assert managed.sim.stats()["peak_lines"] == 1
 
 
-async def test_a_removed_leg_frees_its_line_and_the_waiting_one_has_it_though_the_clock_jumps(
+async def test_the_line_of_a_removed_leg_goes_to_the_waiting_one_even_if_the_clock_jumps(
     simulate, lake, leg, settings_for, eventually
 ):
     ahead = [timedelta(0)]
@@ -118,166 +122,173 @@ async def test_a_removed_leg_frees_its_line_and_the_waiting_one_has_it_though_th
             await streamer.stop()
 
 
-async def test_lines_that_the_gateway_granted_are_held_for_their_time_above_a_limit_that_fell(
-    at_desk, eventually, caplog
+async def test_granted_lines_are_held_for_their_minimum_time_even_above_a_limit_that_fell(
+    manage_lines, eventually, caplog
 ):
-    async with at_desk(lines=4, max_lines=10, reserved_lines=2) as desk:
-        desk.add(*ALL)
-        await desk.tick()
-        await eventually(lambda: desk.keeper.limit == 4)
-        assert len(await desk.tick(after_s=2)) == len(desk.streams) == 4
-        assert "cancelMktData" not in desk.sim.stats()["requests"]["17"]
-        assert len(await desk.tick(after_s=3)) == 2
-        assert desk.keeper.why(ALL[-1]) == " (the gateway gave only 4 lines)"
-        await eventually(lambda: desk.sim.stats()["lines_in_use"] == 2)
-        told = [r.message for r in caplog.records if "the gateway gives" in r.message]
-        assert told == ["the gateway gives 4 lines: Max number of tickers has been reached."]
+    async with manage_lines(lines=4, max_lines=10, reserved_lines=2) as managed:
+        managed.add(*ALL)
+        await managed.tick()
+        await eventually(lambda: managed.manager.limit == 4)
+        assert len(await managed.tick(after_s=2)) == len(managed.streams) == 4
+        assert "cancelMktData" not in managed.sim.stats()["requests"]["17"]
+        assert len(await managed.tick(after_s=3)) == 2
+        assert managed.manager.reason_for(ALL[-1]) == " (the gateway gave only 4 lines)"
+        await eventually(lambda: managed.sim.stats()["lines_in_use"] == 2)
+        text = [r.message for r in caplog.records if "the gateway gives" in r.message]
+        assert text == ["the gateway gives 4 lines: Max number of tickers has been reached."]
 
 
-async def test_a_refused_leg_is_the_one_that_comes_last(at_desk, eventually):
-    async with at_desk(lines=2, max_lines=10) as desk:
-        desk.add(CALL, priority=2)
-        desk.add(PUT, INDEX_OPTION)
-        await desk.tick()
-        await eventually(lambda: desk.keeper.limit == 2)
-        assert desk.streams == {PUT, INDEX_OPTION}
+async def test_a_refused_leg_is_the_one_that_comes_last(manage_lines, eventually):
+    async with manage_lines(lines=2, max_lines=10) as managed:
+        managed.add(CALL, priority=2)
+        managed.add(PUT, INDEX_OPTION)
+        await managed.tick()
+        await eventually(lambda: managed.manager.limit == 2)
+        assert managed.streams == {PUT, INDEX_OPTION}
 
 
-async def test_the_learned_limit_is_probed_ever_more_rarely_and_climbs_back(at_desk, eventually):
-    async with at_desk(lines=3, max_lines=10, reserved_lines=1) as desk:
-        desk.add(*ALL)
-        await desk.tick()
-        await eventually(lambda: desk.keeper.limit == 3)
-        assert len(await desk.tick(after_s=59)) == 2
-        refused = desk.asked.total()
-        await desk.tick(after_s=1)
-        await eventually(lambda: desk.keeper.limit == 3)
-        assert desk.asked.total() == refused + len(ALL) - 2
-        await desk.tick(after_s=5)
-        desk.sim.set_line_limit(10)
-        assert len(await desk.tick(after_s=110)) == 2
-        assert len(await desk.tick(after_s=5)) == len(ALL)
-        await eventually(lambda: desk.sim.stats()["lines_in_use"] == len(ALL))
-        await desk.tick(after_s=60)
-        await desk.tick(after_s=60)
-        assert desk.keeper.limit == 10
-        assert desk.sim.stats()["peak_lines"] == len(ALL)
+async def test_more_lines_than_the_learned_limit_are_tried_more_and_more_rarely_until_granted(
+    manage_lines, eventually
+):
+    async with manage_lines(lines=3, max_lines=10, reserved_lines=1) as managed:
+        managed.add(*ALL)
+        await managed.tick()
+        await eventually(lambda: managed.manager.limit == 3)
+        assert len(await managed.tick(after_s=59)) == 2
+        refused = managed.requests.total()
+        await managed.tick(after_s=1)
+        await eventually(lambda: managed.manager.limit == 3)
+        assert managed.requests.total() == refused + len(ALL) - 2
+        await managed.tick(after_s=5)
+        managed.sim.set_line_limit(10)
+        assert len(await managed.tick(after_s=110)) == 2
+        assert len(await managed.tick(after_s=5)) == len(ALL)
+        await eventually(lambda: managed.sim.stats()["lines_in_use"] == len(ALL))
+        await managed.tick(after_s=60)
+        await managed.tick(after_s=60)
+        assert managed.manager.limit == 10
+        assert managed.sim.stats()["peak_lines"] == len(ALL)
 
 
 @pytest.mark.parametrize(
     ("code", "first_s", "second_s"),
     [(354, 1800, 3600), (10089, 1800, 3600), (10168, 1800, 3600), (10197, 60, 60)],
 )
-async def test_a_leg_without_permission_is_asked_for_again_at_a_sensible_pace(
-    at_desk, eventually, code, first_s, second_s
+async def test_the_line_of_a_leg_without_permission_is_requested_again_after_growing_waits(
+    manage_lines, eventually, code, first_s, second_s
 ):
-    async with at_desk() as desk:
-        desk.sim.set_permission(PUT, code)
-        desk.add(PUT, CALL)
+    async with manage_lines() as managed:
+        managed.sim.set_permission(PUT, code)
+        managed.add(PUT, CALL)
         for times, wait_s in ((1, first_s), (2, second_s)):
-            await desk.tick()
-            await eventually(lambda: desk.streams == {CALL})
-            assert desk.keeper.why(PUT).startswith(f" (no market data: {code} ")
-            (told,) = desk.keeper.complaints()
-            assert told.startswith(f"{PUT} has no market data: {code} ")
-            assert told.endswith("UTC)")
-            assert await desk.tick() == await desk.tick(after_s=wait_s - 1) == {CALL}
-            assert desk.asked[PUT] == times
-            desk.now += 1
-        desk.sim.set_permission(PUT, None)
-        assert await desk.tick() == {CALL, PUT}
-        assert desk.keeper.complaints() == []
-        await eventually(lambda: desk.sim.stats()["lines_in_use"] == 2)
+            await managed.tick()
+            await eventually(lambda: managed.streams == {CALL})
+            assert managed.manager.reason_for(PUT).startswith(f" (no market data: {code} ")
+            (text,) = managed.manager.problems()
+            assert text.startswith(f"{PUT} has no market data: {code} ")
+            assert text.endswith("UTC)")
+            assert await managed.tick() == await managed.tick(after_s=wait_s - 1) == {CALL}
+            assert managed.requests[PUT] == times
+            managed.now += 1
+        managed.sim.set_permission(PUT, None)
+        assert await managed.tick() == {CALL, PUT}
+        assert managed.manager.problems() == []
+        await eventually(lambda: managed.sim.stats()["lines_in_use"] == 2)
 
 
 @pytest.mark.parametrize(
     ("code", "wait_s"), [(354, 1800), (10089, 1800), (10168, 1800), (10197, 60)]
 )
-async def test_a_leg_with_delayed_data_says_so_and_is_tried_live_again(
-    at_desk, eventually, code, wait_s
+async def test_a_leg_with_delayed_data_is_reported_and_live_data_are_requested_again(
+    manage_lines, eventually, code, wait_s
 ):
-    async with at_desk(delayed_fallback=True) as desk:
-        desk.sim.set_permission(PUT, code)
-        desk.add(PUT)
-        await desk.tick()
-        await eventually(lambda: not desk.streams)
-        assert await desk.tick() == {PUT}
-        await eventually(lambda: desk.connection.lines.quote(PUT).market_data_type == 3)
-        (told,) = desk.keeper.complaints()
-        assert told.startswith(f"{PUT} streams delayed data: {code} ")
-        assert desk.keeper.why(PUT, LegState.STREAMED).startswith(f" (delayed data: {code} ")
-        assert await desk.tick(after_s=wait_s - 1) == {PUT}
-        assert desk.asked[PUT] == 2
-        await desk.tick(after_s=1)
-        await eventually(lambda: not desk.streams)
-        assert await desk.tick() == {PUT}
-        assert desk.asked[PUT] == 4
-        await eventually(lambda: desk.connection.lines.quote(PUT).market_data_type == 3)
-        desk.sim.set_permission(PUT, None)
-        await desk.tick(after_s=2 * wait_s)
-        await eventually(lambda: desk.connection.lines.quote(PUT).mark is not None)
-        assert desk.connection.lines.quote(PUT).market_data_type == 1
-        assert desk.keeper.complaints() == []
-        assert desk.sim.stats()["lines_in_use"] == desk.keeper.in_use == 1
-        assert desk.sim.stats()["peak_lines"] == 1
+    async with manage_lines(delayed_fallback=True) as managed:
+        managed.sim.set_permission(PUT, code)
+        managed.add(PUT)
+        await managed.tick()
+        await eventually(lambda: not managed.streams)
+        assert await managed.tick() == {PUT}
+        await eventually(lambda: managed.connection.lines.quote(PUT).market_data_type == 3)
+        (text,) = managed.manager.problems()
+        assert text.startswith(f"{PUT} streams delayed data: {code} ")
+        assert managed.manager.reason_for(PUT, LegState.STREAMED).startswith(
+            f" (delayed data: {code} "
+        )
+        assert await managed.tick(after_s=wait_s - 1) == {PUT}
+        assert managed.requests[PUT] == 2
+        await managed.tick(after_s=1)
+        await eventually(lambda: not managed.streams)
+        assert await managed.tick() == {PUT}
+        assert managed.requests[PUT] == 4
+        await eventually(lambda: managed.connection.lines.quote(PUT).market_data_type == 3)
+        managed.sim.set_permission(PUT, None)
+        await managed.tick(after_s=2 * wait_s)
+        await eventually(lambda: managed.connection.lines.quote(PUT).mark is not None)
+        assert managed.connection.lines.quote(PUT).market_data_type == 1
+        assert managed.manager.problems() == []
+        assert managed.sim.stats()["lines_in_use"] == managed.manager.in_use == 1
+        assert managed.sim.stats()["peak_lines"] == 1
 
 
-async def test_on_a_new_connection_everything_is_tried_again(at_desk, eventually):
-    async with at_desk(delayed_fallback=True) as desk:
-        desk.sim.set_permission(PUT, 354)
-        desk.add(PUT)
-        await desk.tick()
-        await eventually(lambda: not desk.streams)
-        desk.keeper.forget()
-        assert desk.keeper.complaints() == []
-        desk.sim.set_permission(PUT, None)
-        await desk.tick()
-        await eventually(lambda: desk.connection.lines.quote(PUT).mark is not None)
-        assert desk.connection.lines.quote(PUT).market_data_type == 1
+async def test_on_a_new_connection_every_line_is_requested_again(manage_lines, eventually):
+    async with manage_lines(delayed_fallback=True) as managed:
+        managed.sim.set_permission(PUT, 354)
+        managed.add(PUT)
+        await managed.tick()
+        await eventually(lambda: not managed.streams)
+        managed.manager.attach(managed.connection.lines)
+        assert managed.manager.problems() == []
+        managed.sim.set_permission(PUT, None)
+        await managed.tick()
+        await eventually(lambda: managed.connection.lines.quote(PUT).mark is not None)
+        assert managed.connection.lines.quote(PUT).market_data_type == 1
 
 
-async def test_a_leg_that_left_its_strategy_is_no_complaint_and_keeps_its_pace(at_desk, eventually):
-    async with at_desk() as desk:
-        desk.sim.set_permission(PUT, 354)
-        desk.add(PUT)
-        await desk.tick()
-        await eventually(lambda: not desk.streams)
-        desk.remove(PUT)
-        await desk.tick()
-        assert desk.keeper.complaints() == []
-        assert desk.keeper.why(PUT, LegState.MONITORED) == " (no active strategy holds it any more)"
-        desk.add(PUT)
-        await desk.tick(after_s=60)
-        assert desk.asked[PUT] == 1
+async def test_a_leg_that_left_its_strategy_is_no_problem_and_keeps_its_wait(
+    manage_lines, eventually
+):
+    async with manage_lines() as managed:
+        managed.sim.set_permission(PUT, 354)
+        managed.add(PUT)
+        await managed.tick()
+        await eventually(lambda: not managed.streams)
+        managed.remove(PUT)
+        await managed.tick()
+        assert managed.manager.problems() == []
+        assert (
+            managed.manager.reason_for(PUT, LegState.MONITORED)
+            == " (no active strategy holds it any more)"
+        )
+        managed.add(PUT)
+        await managed.tick(after_s=60)
+        assert managed.requests[PUT] == 1
 
 
-async def test_a_line_that_the_gateway_lost_is_soon_asked_for_again(at_desk, eventually):
-    async with at_desk() as desk:
-        desk.add(PUT, CALL)
-        await desk.tick()
-        await eventually(lambda: desk.sim.stats()["lines_in_use"] == 2)
-        request_id = desk.connection.lines._lines[PUT].request_id
-        desk.sim.send_error(300, "Can't find EId with tickerId", req_id=request_id)
-        await eventually(lambda: desk.streams == {CALL})
-        assert desk.keeper.in_use == desk.connection.lines.in_use == 1
-        assert await desk.tick(after_s=5) == desk.streams == {PUT, CALL}
+async def test_a_line_that_the_gateway_lost_is_soon_requested_again(manage_lines, eventually):
+    async with manage_lines() as managed:
+        managed.add(PUT, CALL)
+        await managed.tick()
+        await eventually(lambda: managed.sim.stats()["lines_in_use"] == 2)
+        managed.sim.send_error(300, "Can't find EId with tickerId", req_id=managed.request_ids[PUT])
+        await eventually(lambda: managed.streams == {CALL})
+        assert managed.manager.in_use == managed.connection.lines.in_use == 1
+        assert await managed.tick(after_s=5) == managed.streams == {PUT, CALL}
 
 
-async def test_a_refusal_while_details_are_asked_for_is_not_overlooked(at_desk, monkeypatch):
-    async with at_desk() as desk:
-        desk.add(PUT)
-        assert await desk.tick() == {PUT}
-        details = desk.keeper._contracts.details
-        request_id = desk.connection.lines._lines[PUT].request_id
+async def test_a_refusal_while_contract_details_are_fetched_counts(manage_lines, monkeypatch):
+    async with manage_lines() as managed:
+        managed.add(PUT)
+        assert await managed.tick() == {PUT}
+        details = managed.contracts.details
 
         async def refused_meanwhile(connection, conids):
-            connection.lines._on_error(request_id, 354, "not subscribed", None)
+            connection.ib.errorEvent.emit(managed.request_ids[PUT], 354, "not subscribed", None)
             return await details(connection, conids)
 
-        monkeypatch.setattr(desk.keeper._contracts, "details", refused_meanwhile)
-        desk.add(CALL)
-        assert await desk.tick() == desk.streams == {CALL}
-        assert desk.asked[PUT] == 1
+        monkeypatch.setattr(managed.contracts, "details", refused_meanwhile)
+        managed.add(CALL)
+        assert await managed.tick() == managed.streams == {CALL}
+        assert managed.requests[PUT] == 1
 
 
 ACTIVE, OTHERS, STREAMED = 250, 30, 95

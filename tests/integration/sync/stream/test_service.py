@@ -1,6 +1,7 @@
 """The stream as a service: one owner by lease, fenced rows, reports, and its end."""
 
 import asyncio
+from collections import Counter
 from dataclasses import replace
 from datetime import timedelta
 
@@ -15,6 +16,7 @@ from position_sync_dagster.errors import (
     LoginOwnedError,
     TradingModeError,
 )
+from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.sync.drain.refresh import refresh
 from position_sync_dagster.sync.drain.run import drain
 from position_sync_dagster.sync.owner.ownership import Ownership
@@ -28,7 +30,7 @@ CALL, PUT = 921000001, 921000002
 
 @pytest.fixture
 def running(lake):
-    """Run a stream as a task; give it with its stop and its reports."""
+    """Run a stream as a task; return the task, its stop event and its reports."""
     tasks = []
 
     def start(settings, **more):
@@ -89,6 +91,24 @@ async def _lines(lake, settings):
     return (await lake.sessions.current(settings.gateway_id)).lines_in_use
 
 
+async def test_a_run_initializes_each_table_once(
+    simulate, lake, settings_for, running, monkeypatch
+):
+    initialized = Counter()
+    initialize = Table.initialize
+
+    def count(table):
+        initialized[table.path] += 1
+        initialize(table)
+
+    monkeypatch.setattr(Table, "initialize", count)
+    async with simulate() as sim:
+        task, _stop, _ = running(settings_for(sim, rotate_after_s=0.3))
+        await asyncio.wait_for(task, 30)
+    assert set(initialized.values()) == {1}
+    assert len(initialized) == len(lake.tables)
+
+
 async def test_two_streams_of_one_login_never_both_run(
     simulate, lake, settings_for, running, eventually
 ):
@@ -137,7 +157,7 @@ async def test_a_stream_whose_lease_was_taken_over_writes_nothing_more(
             assert own.session.fencing_token == session.fencing_token + 1
 
 
-async def test_a_gateway_that_is_not_there_makes_the_stream_blind_and_not_dead(
+async def test_without_a_gateway_the_stream_is_blind_and_runs_on(
     simulate, lake, settings_for, running, eventually
 ):
     async with simulate() as sim:
@@ -177,7 +197,7 @@ async def test_a_lake_of_another_trading_mode_is_refused(simulate, lake, setting
             await asyncio.wait_for(task, 30)
 
 
-async def test_reconciliation_finds_what_differs_and_is_content_with_what_agrees(
+async def test_reconciliation_finds_what_differs_and_nothing_once_all_agrees(
     simulate, lake, settings_for
 ):
     async with simulate() as sim:
@@ -200,7 +220,7 @@ async def test_reconciliation_finds_what_differs_and_is_content_with_what_agrees
         assert len(lake.breaks.sync.open_breaks()) == 2
 
 
-async def test_an_owner_that_was_followed_adds_no_row_even_if_it_never_looked(
+async def test_an_owner_with_a_successor_adds_no_row_even_if_it_never_checked_its_lease(
     simulate, lake, settings_for, running, leg, eventually
 ):
     async with simulate() as sim:
@@ -221,7 +241,7 @@ async def test_an_owner_that_was_followed_adds_no_row_even_if_it_never_looked(
         assert (await lake.updates.append([replace(later, fencing_token=None)])).rows == 1
 
 
-async def test_a_successor_takes_over_on_the_connection_and_no_row_is_of_both(
+async def test_a_successor_takes_over_and_its_rows_follow_those_of_the_owner_before(
     simulate, lake, settings_for, running, leg, eventually
 ):
     async with simulate() as sim:
@@ -244,7 +264,7 @@ async def test_a_successor_takes_over_on_the_connection_and_no_row_is_of_both(
         assert sim.stats()["connections"]["peak"] == 1
 
 
-async def test_status_tells_the_trading_mode_once_the_lake_is_bound_to_one(
+async def test_status_shows_the_trading_mode_once_the_lake_is_bound_to_one(
     simulate, lake, settings_for
 ):
     async with simulate() as sim:

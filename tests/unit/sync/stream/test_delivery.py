@@ -1,4 +1,4 @@
-"""Delivery to handlers: conflated, isolated, never losing the newest value."""
+"""Delivery to handlers: the newest value is never lost, and no handler harms another."""
 
 import asyncio
 
@@ -15,17 +15,17 @@ from position_sync_dagster.sync.stream.delivery import Delivery, PendingUpdate
 @pytest.fixture(autouse=True)
 def _quick_retry(monkeypatch):
     monkeypatch.setattr(module, "RETRY", Backoff(first_s=0.01, longest_s=0.02))
-    monkeypatch.setattr(module, "END_S", 0.2)
+    monkeypatch.setattr(module, "CANCEL_TIMEOUT_S", 0.2)
 
 
-def letter(conid, price, arrived=None):
+def pending(conid, price, arrived=None):
     update = PositionUpdate(conid, "SPY", None, 1.0, price, None, None, None, utc_now())
     return PendingUpdate(update=update, arrived=arrived)
 
 
 class Listener:
     def __init__(self, fails=0, error=None):
-        self.heard = []
+        self.received = []
         self.fails = fails
         self.error = error or RuntimeError("broken")
 
@@ -33,7 +33,7 @@ class Listener:
         if self.fails:
             self.fails -= 1
             raise self.error
-        self.heard.append((update.conid, update.market_price))
+        self.received.append((update.conid, update.market_price))
 
 
 class Table(Listener):
@@ -51,87 +51,87 @@ class Table(Listener):
         self.batches.append([(u.conid, u.market_price) for u in updates])
 
 
-async def test_a_handler_hears_each_update():
+async def test_a_handler_receives_each_update():
     listener = Listener()
-    box = Delivery(listener)
-    box.put([letter(1, 1.0), letter(2, 2.0)])
-    await box.close(timeout_s=5)
-    assert listener.heard == [(1, 1.0), (2, 2.0)]
+    delivery = Delivery(listener)
+    delivery.put([pending(1, 1.0), pending(2, 2.0)])
+    await delivery.close(timeout_s=5)
+    assert listener.received == [(1, 1.0), (2, 2.0)]
 
 
-async def test_a_handler_of_batches_gets_each_flush_as_one():
+async def test_a_handler_of_batches_gets_each_flush_in_one_call():
     table = Table()
-    box = Delivery(table)
-    box.put([letter(1, 1.0), letter(2, 2.0)])
-    await box.close(timeout_s=5)
+    delivery = Delivery(table)
+    delivery.put([pending(1, 1.0), pending(2, 2.0)])
+    await delivery.close(timeout_s=5)
     assert table.batches == [[(1, 1.0), (2, 2.0)]]
 
 
 async def test_a_slow_table_gets_the_newest_value_of_each_position(eventually):
     table = Table()
-    box = Delivery(table)
-    box.put([letter(1, 1.0)])
+    delivery = Delivery(table)
+    delivery.put([pending(1, 1.0)])
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     table.open.clear()
     for price in range(2, 50):
-        box.put([letter(1, float(price)), letter(2, float(price))])
+        delivery.put([pending(1, float(price)), pending(2, float(price))])
     table.open.set()
-    await box.close(timeout_s=5)
+    await delivery.close(timeout_s=5)
     assert table.batches[-1] == [(1, 49.0), (2, 49.0)]
     assert len(table.batches) <= 3
 
 
-async def test_a_table_that_could_not_commit_gets_the_updates_again_under_newer_ones():
+async def test_a_table_that_could_not_commit_gets_the_updates_again_with_newer_values():
     table = Table(fails=3)
-    box = Delivery(table)
-    box.put([letter(1, 1.0), letter(2, 2.0)])
+    delivery = Delivery(table)
+    delivery.put([pending(1, 1.0), pending(2, 2.0)])
     await asyncio.sleep(0)
-    box.put([letter(2, 3.0)])
-    await box.close(timeout_s=5)
+    delivery.put([pending(2, 3.0)])
+    await delivery.close(timeout_s=5)
     assert dict(table.batches[-1]) | dict(table.batches[0]) == {1: 1.0, 2: 3.0}
-    assert box.failures == 3
+    assert delivery.failures == 3
 
 
-async def test_a_handler_that_raises_is_reported_and_hears_the_next(caplog, eventually):
+async def test_a_handler_that_raises_is_reported_and_receives_the_next(caplog, eventually):
     listener = Listener(fails=1)
-    box = Delivery(listener)
-    box.put([letter(1, 1.0)])
-    await eventually(lambda: box.failures == 1)
-    box.put([letter(1, 2.0)])
-    await box.close(timeout_s=5)
-    assert listener.heard == [(1, 2.0)]
+    delivery = Delivery(listener)
+    delivery.put([pending(1, 1.0)])
+    await eventually(lambda: delivery.failures == 1)
+    delivery.put([pending(1, 2.0)])
+    await delivery.close(timeout_s=5)
+    assert listener.received == [(1, 2.0)]
     assert "Listener failed: broken" in caplog.text
 
 
 async def test_a_handler_that_hangs_harms_no_other_and_does_not_block_the_end(caplog):
     hanging, other = Table(), Listener()
     hanging.open.clear()
-    boxes = [Delivery(hanging), Delivery(other)]
-    for box in boxes:
-        box.put([letter(1, 1.0)])
-    for box in boxes:
-        await box.close(timeout_s=0.1)
-    assert other.heard == [(1, 1.0)]
+    deliveries = [Delivery(hanging), Delivery(other)]
+    for delivery in deliveries:
+        delivery.put([pending(1, 1.0)])
+    for delivery in deliveries:
+        await delivery.close(timeout_s=0.1)
+    assert other.received == [(1, 1.0)]
     assert "Table did not take its last 1 updates" in caplog.text
 
 
 async def test_latency_counts_from_the_first_tick_behind_a_delivery():
     seen = []
-    box = Delivery(Table(), on_delivered=seen.append)
+    delivery = Delivery(Table(), on_delivered=seen.append)
     long_ago = 1_000_000.0
-    box.put([letter(1, 1.0, arrived=long_ago)])
-    box.put([letter(1, 2.0, arrived=long_ago + 500)])
-    await box.close(timeout_s=5)
+    delivery.put([pending(1, 1.0, arrived=long_ago)])
+    delivery.put([pending(1, 2.0, arrived=long_ago + 500)])
+    await delivery.close(timeout_s=5)
     (latency,) = seen
     assert latency > 1_000_000
-    box = Delivery(Table(), on_delivered=seen.append)
-    box.put([letter(1, 1.0)])
-    await box.close(timeout_s=5)
+    delivery = Delivery(Table(), on_delivered=seen.append)
+    delivery.put([pending(1, 1.0)])
+    await delivery.close(timeout_s=5)
     assert len(seen) == 1
 
 
-async def test_a_handler_that_raises_for_one_leg_hears_the_others_of_the_flush():
+async def test_a_handler_that_raises_for_one_leg_receives_the_others_of_the_flush():
     class Picky(Listener):
         async def on_position_update(self, update):
             if update.conid == 2:
@@ -139,23 +139,23 @@ async def test_a_handler_that_raises_for_one_leg_hears_the_others_of_the_flush()
             await super().on_position_update(update)
 
     picky = Picky()
-    box = Delivery(picky)
-    box.put([letter(conid, 1.0) for conid in (1, 2, 3)])
-    await box.close(timeout_s=5)
-    assert [conid for conid, _ in picky.heard] == [1, 3]
-    assert box.failures == 1
+    delivery = Delivery(picky)
+    delivery.put([pending(conid, 1.0) for conid in (1, 2, 3)])
+    await delivery.close(timeout_s=5)
+    assert [conid for conid, _ in picky.received] == [1, 3]
+    assert delivery.failures == 1
 
 
-async def test_an_error_that_another_try_cannot_mend_is_not_retried():
+async def test_an_error_that_another_attempt_cannot_repair_is_not_retried():
     table = Table(fails=9, error=TradingModeError("another mode", remedy="move"))
-    box = Delivery(table)
-    box.put([letter(1, 1.0)])
-    await box.close(timeout_s=5)
-    assert box.failures == 1
+    delivery = Delivery(table)
+    delivery.put([pending(1, 1.0)])
+    await delivery.close(timeout_s=5)
+    assert delivery.failures == 1
 
 
 class Panic(BaseException):
-    """What a panic of a library in Rust is in Python."""
+    """An exception like a panic of a library in Rust: no `Exception`."""
 
 
 @pytest.mark.parametrize(
@@ -165,42 +165,40 @@ class Panic(BaseException):
 )
 async def test_a_table_that_raises_anything_gets_the_newest_values_again(error, caplog, eventually):
     table = Table(fails=3, error=error)
-    box = Delivery(table)
-    box.put([letter(1, 1.0), letter(2, 2.0)])
-    await eventually(lambda: box.failures)
-    box.put([letter(2, 3.0)])
-    await box.close(timeout_s=5)
+    delivery = Delivery(table)
+    delivery.put([pending(1, 1.0), pending(2, 2.0)])
+    await eventually(lambda: delivery.failures)
+    delivery.put([pending(2, 3.0)])
+    await delivery.close(timeout_s=5)
     assert table.batches == [[(1, 1.0), (2, 3.0)]]
-    assert box.failures == 3
+    assert delivery.failures == 3
     lines = [record for record in caplog.records if "Table failed: " in record.getMessage()]
-    assert [bool(line.exc_info) for line in lines] == [True]  # the same again is not said again
+    assert [bool(line.exc_info) for line in lines] == [True]  # the same error is logged once
     assert (str(error) or "CancelledError") in caplog.text
 
 
 @pytest.mark.parametrize("error", [asyncio.CancelledError(), Panic("overflow")])
-async def test_a_listener_that_raises_anything_hears_the_others_of_the_flush(error):
+async def test_a_listener_that_raises_anything_receives_the_others_of_the_flush(error):
     listener = Listener(fails=1, error=error)
-    box = Delivery(listener)
-    box.put([letter(1, 1.0), letter(2, 2.0)])
-    await box.close(timeout_s=5)
-    assert listener.heard == [(2, 2.0)]
-    assert box.failures == 1
+    delivery = Delivery(listener)
+    delivery.put([pending(1, 1.0), pending(2, 2.0)])
+    await delivery.close(timeout_s=5)
+    assert listener.received == [(2, 2.0)]
+    assert delivery.failures == 1
 
 
-async def test_a_handler_that_fails_at_every_update_says_so_once_in_a_while(
-    monkeypatch, caplog, eventually
-):
-    monkeypatch.setattr(module, "SPARE_S", 0.2)
-    box = Delivery(Listener(fails=10**6))
+async def test_a_handler_that_fails_at_every_update_is_logged_now_and_then(caplog, eventually):
+    now = [0.0]
+    delivery = Delivery(Listener(fails=10**6), monotonic=lambda: now[0])
     for failures in (200, 400):
-        box.put([letter(conid, 1.0) for conid in range(200)])
-        await eventually(lambda count=failures: box.failures == count)
-        await asyncio.sleep(0.25)
-    await box.close(timeout_s=5)
+        delivery.put([pending(conid, 1.0) for conid in range(200)])
+        await eventually(lambda count=failures: delivery.failures == count)
+        now[0] += module.LOG_INTERVAL_S
+    await delivery.close(timeout_s=5)
     lines = [r.getMessage() for r in caplog.records]
     assert lines == [
-        "Listener failed: broken (failure 1)",
-        "Listener failed: broken (failure 201)",
+        "Listener failed: broken",
+        "Listener failed: broken; 199 more since the last such line",
     ]
 
 
@@ -209,15 +207,18 @@ async def test_a_handler_that_raises_before_it_is_awaited_is_reported():
         def on_position_update(self, update):
             raise RuntimeError("no coroutine")
 
-    box = Delivery(Plain())
-    box.put([letter(1, 1.0)])
-    await box.close(timeout_s=5)
-    assert box.failures == 1
+    delivery = Delivery(Plain())
+    delivery.put([pending(1, 1.0)])
+    await delivery.close(timeout_s=5)
+    assert delivery.failures == 1
 
 
 async def test_a_handler_that_cancels_its_own_delivery_is_served_again(eventually):
     class Cancelling(Table):
+        task = None
+
         async def on_position_updates(self, updates):
+            self.task = asyncio.current_task()
             if self.fails:
                 self.fails -= 1
                 asyncio.current_task().cancel()
@@ -225,40 +226,43 @@ async def test_a_handler_that_cancels_its_own_delivery_is_served_again(eventuall
             await super().on_position_updates(updates)
 
     table = Cancelling(fails=1)
-    box = Delivery(table)
-    box.put([letter(1, 1.0), letter(2, 2.0)])
-    await eventually(lambda: box._task.done())
-    box.put([letter(1, 3.0)])
-    await box.close(timeout_s=5)
+    delivery = Delivery(table)
+    delivery.put([pending(1, 1.0), pending(2, 2.0)])
+    await eventually(lambda: table.task is not None and table.task.done())
+    delivery.put([pending(1, 3.0)])
+    await delivery.close(timeout_s=5)
     assert table.batches == [[(1, 3.0), (2, 2.0)]]
 
 
 @pytest.mark.parametrize("swallowed", [False, True])
-async def test_the_end_of_a_mailbox_ends_its_task_whatever_the_handler_makes_of_it(swallowed):
+async def test_closing_a_delivery_ends_its_task_whatever_the_handler_does(swallowed, eventually):
     class Stubborn(Table):
+        task = None
+
         async def on_position_updates(self, updates):
+            self.task = asyncio.current_task()
             try:
                 await asyncio.Event().wait()
             except asyncio.CancelledError:
                 if not swallowed:
                     raise RuntimeError("not now") from None
 
-    box = Delivery(Stubborn())
-    box.put([letter(1, 1.0)])
-    await asyncio.sleep(0)
-    task = box._task
-    await box.close(timeout_s=0.05)
-    assert task.cancelled()
-    assert box.failures == 0
+    table = Stubborn()
+    delivery = Delivery(table)
+    delivery.put([pending(1, 1.0)])
+    await eventually(lambda: table.task)
+    await delivery.close(timeout_s=0.05)
+    assert table.task.cancelled()
+    assert delivery.failures == 0
 
 
 async def test_a_handler_that_hangs_is_reported_while_it_hangs(monkeypatch, caplog, eventually):
     monkeypatch.setattr(module, "SLOW_S", 0.05)
     table = Table()
     table.open.clear()
-    box = Delivery(table)
-    box.put([letter(1, 1.0), letter(2, 2.0)])
+    delivery = Delivery(table)
+    delivery.put([pending(1, 1.0), pending(2, 2.0)])
     await eventually(lambda: "Table has been busy with 2 updates for more than" in caplog.text)
     table.open.set()
-    await box.close(timeout_s=5)
+    await delivery.close(timeout_s=5)
     assert table.batches == [[(1, 1.0), (2, 2.0)]]

@@ -20,11 +20,11 @@ KEY = ("A", QUIET)
 ROUTES = {KEY: LegState.STREAMED, ("A", BUSY): LegState.STREAMED}
 
 
-class Desk:
-    """A revaluer beside two lines; `flush` gives the source of the quiet holding's row, if any."""
+class PricerWithTwoLines:
+    """A pricer of two lines; `flush` returns the source of the quiet holding's row, or None."""
 
     def __init__(self):
-        self.revaluer = StreamPricer(SimpleNamespace(magnifier=lambda _conid: 1), settings=SETTINGS)
+        self.pricer = StreamPricer(SimpleNamespace(magnifier=lambda _conid: 1), settings=SETTINGS)
         self.ticks = {}
 
     def flush(self, after_s, *ticked, back=timedelta()):
@@ -35,12 +35,12 @@ class Desk:
             feed=SimpleNamespace(downloaded={"A"}, get=self._holding),
             lines=SimpleNamespace(quote=self._quote),
         )
-        self.revaluer.mark([KEY])
-        letters = self.revaluer.flush(
+        self.pricer.mark_due([KEY])
+        updates = self.pricer.flush(
             connection, {conid: now.timestamp() for conid in ticked}, ROUTES,
-            now=now - back, by=Provenance(),
+            now=now - back, provenance=Provenance(),
         )  # fmt: skip
-        rows = [letter.update for letter in letters if letter.update.conid == QUIET]
+        rows = [pending.update for pending in updates if pending.update.conid == QUIET]
         return rows[0].value_source if rows else None
 
     def _quote(self, conid):
@@ -57,39 +57,39 @@ class Desk:
 
 
 @pytest.fixture
-def desk():
-    desk = Desk()
-    assert desk.flush(0, QUIET, BUSY) == "TICK"
-    return desk
+def two_lines():
+    two_lines = PricerWithTwoLines()
+    assert two_lines.flush(0, QUIET, BUSY) == "TICK"
+    return two_lines
 
 
-def test_the_unchanged_quote_of_a_quiet_option_counts_while_other_lines_tick(desk):
+def test_the_unchanged_quote_of_a_quiet_option_counts_while_other_lines_tick(two_lines):
     for after_s in range(60, 1200, 60):
-        assert desk.flush(after_s, BUSY) == "TICK"
+        assert two_lines.flush(after_s, BUSY) == "TICK"
 
 
-def test_no_quote_counts_when_no_line_has_ticked_for_long(desk):
-    assert desk.flush(119) == "TICK"
-    assert desk.flush(121) == "PORTFOLIO"
-    assert desk.flush(122, QUIET) == "TICK"
+def test_no_quote_counts_when_no_line_has_ticked_for_long(two_lines):
+    assert two_lines.flush(119) == "TICK"
+    assert two_lines.flush(121) == "PORTFOLIO"
+    assert two_lines.flush(122, QUIET) == "TICK"
 
 
-def test_what_came_before_a_farm_broke_counts_again_with_its_next_tick(desk):
-    desk.revaluer.invalidate_quotes(START + timedelta(seconds=1))
-    assert desk.flush(2, BUSY) == "PORTFOLIO"
-    assert desk.flush(3, BUSY) == "PORTFOLIO"
-    assert desk.flush(4, QUIET) == "TICK"
+def test_what_came_before_a_farm_broke_counts_again_with_its_next_tick(two_lines):
+    two_lines.pricer.invalidate_quotes(START + timedelta(seconds=1))
+    assert two_lines.flush(2, BUSY) == "PORTFOLIO"
+    assert two_lines.flush(3, BUSY) == "PORTFOLIO"
+    assert two_lines.flush(4, QUIET) == "TICK"
 
 
-def test_a_clock_that_is_set_back_makes_quotes_wait_for_their_next_tick(desk):
+def test_a_clock_that_is_set_back_makes_quotes_wait_for_their_next_tick(two_lines):
     hour = timedelta(hours=1)
-    desk.revaluer.invalidate_quotes(START + timedelta(seconds=1))
-    assert desk.flush(2, BUSY, back=hour) == "PORTFOLIO"
-    desk.ticks[QUIET] = START + timedelta(seconds=3) - hour
-    assert desk.flush(4, BUSY, back=hour) == "TICK"
+    two_lines.pricer.invalidate_quotes(START + timedelta(seconds=1))
+    assert two_lines.flush(2, BUSY, back=hour) == "PORTFOLIO"
+    two_lines.ticks[QUIET] = START + timedelta(seconds=3) - hour
+    assert two_lines.flush(4, BUSY, back=hour) == "TICK"
 
 
-def test_a_silent_line_is_waited_for_a_moment_whatever_the_clock_does(desk):
-    desk.revaluer.await_tick([KEY], since=START + timedelta(hours=1))
-    assert desk.flush(1) is None
-    assert desk.flush(7) == "TICK"
+def test_the_first_tick_of_a_new_line_is_awaited_for_a_moment_whatever_the_clock_does(two_lines):
+    two_lines.pricer.await_tick([KEY], since=START + timedelta(hours=1))
+    assert two_lines.flush(1) is None
+    assert two_lines.flush(7) == "TICK"

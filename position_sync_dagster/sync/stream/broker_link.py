@@ -1,0 +1,234 @@
+"""The stream's link to the broker: connected, opened with its positions, lost, opened again."""
+
+import asyncio
+import math
+from collections.abc import Callable, Coroutine, Iterable
+from random import Random
+from typing import Any
+
+from position_sync_dagster.domain.clock import Clock
+from position_sync_dagster.domain.gateway_session import SessionState
+from position_sync_dagster.domain.retry import Backoff
+from position_sync_dagster.errors import (
+    BrokerUnavailableError,
+    GatewayError,
+    GatewayTimeoutError,
+    LakeError,
+    LeaseLostError,
+    TradingModeError,
+)
+from position_sync_dagster.gateway.codes import FARM_BROKEN, FARM_OK, OFFLINE, GatewayCode
+from position_sync_dagster.gateway.connection import GatewayConnection
+from position_sync_dagster.gateway.connection_manager import IBConnectionManager
+from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.owner.metrics import StreamMetrics
+from position_sync_dagster.sync.owner.ownership import Ownership
+from position_sync_dagster.sync.stream.flusher import Flusher
+from position_sync_dagster.sync.stream.health import Health
+from position_sync_dagster.sync.stream.pricing import StreamPricer
+from position_sync_dagster.sync.stream.router import Router
+
+RECONNECT = Backoff(first_s=2.0, longest_s=30.0, jitter=(0.5, 1.0))
+"""Delays between attempts to connect."""
+
+SETTLED_S = 60.0
+"""A connection that lasted this long was a good one. The first attempt after it has no delay."""
+
+
+class ReconnectDelay:
+    """The delay before the next attempt to connect: it grows until a connection lasts."""
+
+    def __init__(self, *, random: Random, monotonic: Callable[[], float]) -> None:
+        self._random = random
+        self._monotonic = monotonic
+        self._attempts = 0
+        self._connected_at = -math.inf
+
+    def next_s(self) -> float:
+        """Return the delay before the next attempt, in seconds."""
+        if self._monotonic() - self._connected_at >= SETTLED_S:
+            self._attempts = 0
+        return RECONNECT.delay_s(self._attempts, self._random) if self._attempts else 0.0
+
+    def attempted(self) -> None:
+        """Count an attempt that begins now."""
+        self._attempts += 1
+        self._connected_at = math.inf
+
+    def connected(self) -> None:
+        """Record that the attempt succeeded."""
+        self._connected_at = self._monotonic()
+
+    def reset(self) -> None:
+        """Make the next attempt without a delay."""
+        self._attempts = 0
+
+
+class BrokerLink:
+    """Connects, opens a connection with its positions and lines, and follows its messages.
+
+    A connection is attached from its login on: the stream listens to it. It is open once the
+    positions of a snapshot are published and routed, until the socket or its data are lost.
+
+    Args:
+        ownership: Its loss ends every pause, and it binds the lake to the login's trading mode.
+    """
+
+    def __init__(
+        self,
+        manager: IBConnectionManager,
+        router: Router,
+        flusher: Flusher,
+        pricer: StreamPricer,
+        *,
+        health: Health,
+        random: Random,
+        monotonic: Callable[[], float],
+        ownership: Ownership | None,
+        metrics: StreamMetrics,
+        settings: Settings,
+        clock: Clock,
+    ) -> None:
+        self._manager = manager
+        self._router = router
+        self._flusher = flusher
+        self._pricer = pricer
+        self._health = health
+        self._delay = ReconnectDelay(random=random, monotonic=monotonic)
+        self._ownership = ownership
+        self._metrics = metrics
+        self._settings = settings
+        self._clock = clock
+        self._attached: GatewayConnection | None = None
+        self._opened: GatewayConnection | None = None
+
+    @property
+    def connection(self) -> GatewayConnection | None:
+        """The open connection; None while there is none."""
+        opened = self._opened
+        return opened if opened is not None and opened.is_connected else None
+
+    def live_connection(self) -> GatewayConnection | None:
+        """Return the open connection; None while the stream is not LIVE."""
+        return self._opened if self._health.state is SessionState.LIVE else None
+
+    async def open(self) -> None:
+        """Connect, request the positions, and make the first step with them.
+
+        Raises:
+            GatewayError: The gateway cannot be used.
+            TradingModeError: The lake holds data of another trading mode.
+            LakeError: A table cannot be used.
+        """
+        self._opened = None
+        connection = await self._manager.get_connection()
+        if self._ownership is not None:
+            await self._ownership.claim_mode(connection.trading_mode)
+        await self._router.reset()
+        if connection is not self._attached:
+            await self._attach(connection)
+        connection.require_online()
+        await connection.feed.snapshot()
+        connection.require_online()
+        await self._router.step(connection, first=True)
+        self._opened = connection
+        self._health.live()
+
+    async def reconnect(self, stop: asyncio.Event) -> None:
+        """Wait for the delay that is due, then try once to connect.
+
+        Raises:
+            LeaseLostError: The login belongs to another process now.
+            TradingModeError: The lake holds data of another trading mode.
+        """
+        if self._opened is not None:
+            self.go_blind(f"The connection to {self._settings.gateway_id} ended.")
+            self._opened = None
+        await self.pause(self._delay.next_s(), stop)
+        if stop.is_set():
+            return
+        self._delay.attempted()
+        try:
+            await _run_until(stop, self.open())
+            self._delay.connected()
+        except BrokerUnavailableError as error:
+            self._delay.reset()
+            self.go_blind(error.what)
+            await self.pause(self._settings.flush_interval_s, stop)
+        except (LeaseLostError, TradingModeError):
+            raise
+        except (GatewayError, ConnectionError, LakeError) as error:
+            if isinstance(error, GatewayTimeoutError) and self._attached is not None:
+                self._attached.drop(str(error))
+            self.go_blind(str(error))
+
+    async def pause(self, seconds: float, *until: asyncio.Event) -> None:
+        """Wait, at most until one of the events, the loss of the socket or of the lease."""
+        events = list(until)
+        if (connection := self.connection) is not None:
+            events.append(connection.lost)
+        if self._ownership is not None:
+            events.append(self._ownership.lost)
+        await _wait_for_any(events, timeout_s=seconds)
+
+    def go_blind(self, reason: str) -> None:
+        """Record that the gateway cannot be seen; no quote from before counts any more."""
+        if self._health.blind(reason):
+            self._pricer.invalidate_quotes(self._clock())
+
+    async def close(self) -> None:
+        """Give up the connection, and everything that the stream holds on it."""
+        if self._attached is not None:
+            self._router.detach(self._attached)
+            self._attached.on_message.remove(self._on_message)
+            self._attached = self._opened = None
+        await self._manager.close()
+
+    async def _attach(self, connection: GatewayConnection) -> None:
+        """Listen to a new connection, and continue from the holdings known before it."""
+        before = self._attached
+        await self._router.attach(connection, before)
+        self._flusher.watch(connection)
+        connection.on_message.append(self._on_message)
+        self._health.connected()
+        self._metrics.reconnects += before is not None
+        self._attached = connection
+
+    def _on_message(self, code: int, text: str) -> None:
+        if code in OFFLINE:
+            self.go_blind(text)
+        elif code == GatewayCode.RESTORED_DATA_KEPT and self._opened is not None:
+            self._health.live()
+        elif code in (GatewayCode.RESTORED_DATA_LOST, GatewayCode.PORT_CHANGED):
+            # The connection has asked for its lines again (1101) or is about to end (1300);
+            # positions come first in both cases, as after every interruption.
+            self.go_blind(text)
+            self._opened = None
+            self._router.interrupt()
+        elif code in FARM_BROKEN | FARM_OK:
+            if code == GatewayCode.MARKET_DATA_FARM_BROKEN:
+                self._pricer.invalidate_quotes(self._clock())
+            self._health.farm(code, text)
+
+
+async def _wait_for_any(events: Iterable[asyncio.Event], *, timeout_s: float) -> None:
+    """Wait until one of the events is set, at most `timeout_s` seconds."""
+    waits = [asyncio.create_task(event.wait()) for event in events]
+    try:
+        await asyncio.wait(waits, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()
+
+
+async def _run_until(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:
+    """Run a coroutine, and cancel it when `stop` is set: it may wait long for the gateway."""
+    task, stopped = asyncio.create_task(work), asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            task.result()
+    finally:
+        stopped.cancel()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)

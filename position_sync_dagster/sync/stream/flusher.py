@@ -1,0 +1,123 @@
+"""The flushes: what changed since the last one is valued and handed to the handlers."""
+
+import asyncio
+from collections.abc import Callable
+
+from position_sync_dagster.domain.clock import Clock
+from position_sync_dagster.domain.update import PositionUpdateHandler
+from position_sync_dagster.domain.valuation import Provenance
+from position_sync_dagster.gateway.changes import PendingChanges
+from position_sync_dagster.gateway.connection import GatewayConnection
+from position_sync_dagster.sync.owner.announcements import Announcements
+from position_sync_dagster.sync.owner.ownership import Ownership
+from position_sync_dagster.sync.stream.delivery import Delivery
+from position_sync_dagster.sync.stream.pricing import StreamPricer
+from position_sync_dagster.sync.stream.routes import Routes
+
+GATHER_S = 0.05
+"""Ticks of one packet and its neighbours are flushed together."""
+
+CLOSE_TIMEOUT_S = 5.0
+"""At the end of the stream, each handler has this long to take its last updates."""
+
+
+class Flusher:
+    """Hands the newest value of each streamed holding to the handlers, once per interval.
+
+    Args:
+        announced: What has its row or request already; a close is written once.
+        ownership: The lease that is checked before each flush.
+    """
+
+    def __init__(
+        self,
+        pricer: StreamPricer,
+        routes: Routes,
+        announced: Announcements,
+        *,
+        ownership: Ownership | None,
+        interval_s: float,
+        on_delivered: Callable[[float], None],
+        clock: Clock,
+        monotonic: Callable[[], float],
+    ) -> None:
+        self._pricer = pricer
+        self._routes = routes
+        self._announced = announced
+        self._ownership = ownership
+        self._interval_s = interval_s
+        self._on_delivered = on_delivered
+        self._clock = clock
+        self._monotonic = monotonic
+        self._ticks: PendingChanges[int, float] = PendingChanges()
+        self._deliveries: list[Delivery] = []
+
+    def add_handler(self, handler: PositionUpdateHandler) -> None:
+        """Deliver each flush to this handler too."""
+        delivery = Delivery(handler, on_delivered=self._on_delivered, monotonic=self._monotonic)
+        self._deliveries.append(delivery)
+
+    def watch(self, connection: GatewayConnection) -> None:
+        """Collect the ticks of a new connection."""
+        self._ticks = connection.lines.watch()
+
+    async def run(self, live_connection: Callable[[], GatewayConnection | None]) -> None:
+        """Flush once per interval, whatever tables and requests the other steps wait for.
+
+        Args:
+            live_connection: Returns the connection, or None while nothing may be flushed.
+
+        Raises:
+            LeaseLostError: The login belongs to another process now.
+        """
+        pause = self._interval_s
+        while True:
+            await asyncio.sleep(pause)
+            pause, connection = self._interval_s, live_connection()
+            if connection is not None:
+                self._flush(connection)
+                pause = pause_s(pause, self._monotonic() - connection.lines.ticked_at)
+
+    async def close(self) -> None:
+        """Deliver what is left, and end the deliveries."""
+        for delivery in self._deliveries:
+            await delivery.close(timeout_s=CLOSE_TIMEOUT_S)
+
+    def _flush(self, connection: GatewayConnection) -> None:
+        provenance = Provenance()
+        if self._ownership is not None:
+            self._ownership.check()
+            provenance = self._ownership.provenance
+        valued = self._pricer.flush(
+            connection,
+            self._ticks.take(),
+            self._routes.states,
+            now=self._clock(),
+            provenance=provenance,
+        )
+        updates = [
+            pending
+            for pending in valued
+            if pending.update.position or not self._announced.has_zero_row(pending.key)
+        ]
+        holdings = (connection.feed.get(pending.key) for pending in updates)
+        self._announced.record(holding for holding in holdings if holding is not None)
+        for delivery in self._deliveries:
+            delivery.put(updates)
+
+
+def pause_s(interval_s: float, waited_s: float) -> float:
+    """Return the pause before the next flush, so that a flush comes right behind the ticks.
+
+    Where ticks come in step (a slow feed, or a snapshot a second), a flush at any moment would
+    find each of its values to be old already. A shorter pause, once, moves it to where the values
+    are new.
+
+    Args:
+        waited_s: How long ago the newest tick arrived when the flush took it.
+
+    >>> pause_s(1.0, 0.45), pause_s(1.0, 0.02), pause_s(1.0, 30.0)
+    (0.6, 1.0, 1.0)
+    """
+    late_s = waited_s - GATHER_S
+    return interval_s - min(late_s, interval_s / 2) if 0 < late_s < interval_s else interval_s

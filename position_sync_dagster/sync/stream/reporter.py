@@ -1,0 +1,66 @@
+"""Reports of the stream: one per interval, and the totals at the end."""
+
+import asyncio
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+from position_sync_dagster.domain.clock import Clock
+from position_sync_dagster.domain.leg import LegState
+from position_sync_dagster.sync.owner.metrics import StreamMetrics
+from position_sync_dagster.sync.run_reports import StreamReport
+from position_sync_dagster.sync.stream.streamer import IBPositionStreamer
+
+CHECK_INTERVAL_S = 1.0
+"""How often the reporter checks whether a report is due."""
+
+
+class StreamReporter:
+    """Turns the streamer's metrics into a report per interval, and into the totals at the end."""
+
+    def __init__(
+        self, streamer: IBPositionStreamer, report: Callable[[StreamReport], None], clock: Clock
+    ) -> None:
+        self._streamer = streamer
+        self._report = report
+        self._clock = clock
+        self._started = self._since = clock()
+        self._total = StreamMetrics()
+
+    async def run(self, interval_s: float) -> None:
+        """Report once per interval; report new requests at once, since a drain follows soon."""
+        interval = timedelta(seconds=interval_s)
+        queued_at = self._since - interval
+        while True:
+            await asyncio.sleep(min(CHECK_INTERVAL_S, interval_s))
+            now = self._clock()
+            if now - self._since >= interval:
+                queued_at = now if self._streamer.metrics.enqueued else queued_at
+                self._send(self._streamer.metrics.take())
+            elif self._streamer.metrics.enqueued and now - queued_at >= interval:
+                queued_at = now
+                self._send(self._streamer.metrics.take_queued())
+
+    def finish(self) -> StreamReport:
+        """Report what was counted since the last report, and return the totals."""
+        self._send(self._streamer.metrics.take())
+        return self._report_of(self._total, self._started)
+
+    def _send(self, span: StreamMetrics) -> None:
+        self._total.add(span)
+        report = self._report_of(span, self._since)
+        if report.rows or report.reconnects:
+            self._since = report.until
+        if report.rows or report.enqueued or report.reconnects:
+            self._report(report)
+
+    def _report_of(self, metrics: StreamMetrics, since: datetime) -> StreamReport:
+        streamer = self._streamer
+        return metrics.report(
+            since=since,
+            until=self._clock(),
+            lines_in_use=streamer.lines_in_use,
+            line_limit=streamer.line_limit,
+            legs_streamed=sum(state is LegState.STREAMED for state in streamer.routes.values()),
+            state=streamer.state,
+            detail=streamer.detail,
+        )

@@ -1,0 +1,180 @@
+"""One step of the stream: tables, lines, routes and queue follow the broker and the registry."""
+
+import asyncio
+from collections.abc import Callable
+from datetime import datetime
+from functools import partial
+
+from position_sync_dagster.domain.clock import Clock
+from position_sync_dagster.domain.leg import LegState
+from position_sync_dagster.domain.routing import Key, route
+from position_sync_dagster.errors import LakeError
+from position_sync_dagster.gateway.changes import PendingChanges
+from position_sync_dagster.gateway.connection import GatewayConnection
+from position_sync_dagster.lake.registry.table import StrategyRegistry
+from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.owner.metrics import StreamMetrics
+from position_sync_dagster.sync.owner.ownership import Ownership
+from position_sync_dagster.sync.owner.publisher import Publisher
+from position_sync_dagster.sync.stream.account_refresh import AccountRefresh
+from position_sync_dagster.sync.stream.contract_cache import ContractCache
+from position_sync_dagster.sync.stream.health import Health
+from position_sync_dagster.sync.stream.line_manager import LineManager
+from position_sync_dagster.sync.stream.overflow import OverflowLegs
+from position_sync_dagster.sync.stream.pricing import StreamPricer
+from position_sync_dagster.sync.stream.routes import RouteLog, Routes
+
+
+class Router:
+    """Sends each holding to a line or to the queue, and publishes what the broker reports.
+
+    Args:
+        ownership: The lease that is checked before `broker_positions` is written.
+    """
+
+    def __init__(
+        self,
+        *,
+        registry: StrategyRegistry,
+        publisher: Publisher,
+        contracts: ContractCache,
+        lines: LineManager,
+        pricer: StreamPricer,
+        routes: Routes,
+        health: Health,
+        ownership: Ownership | None,
+        metrics: StreamMetrics,
+        settings: Settings,
+        clock: Clock,
+        monotonic: Callable[[], float],
+    ) -> None:
+        self._registry = registry
+        self._publisher = publisher
+        self._contracts = contracts
+        self._lines = lines
+        self._pricer = pricer
+        self._routes = routes
+        self._health = health
+        self._ownership = ownership
+        self._settings = settings
+        self._clock = clock
+        self._changes: PendingChanges[Key, datetime] = PendingChanges()
+        self._route_log = RouteLog(metrics)
+        self._account_refresh = AccountRefresh(
+            publisher, refresh_interval_s=settings.refresh_interval_s, monotonic=monotonic
+        )
+        self._overflow = OverflowLegs(publisher, settings=settings, monotonic=monotonic)
+
+    @property
+    def urgent(self) -> asyncio.Event:
+        """Set while a fill waits for the next step."""
+        return self._changes.urgent
+
+    def interrupt(self) -> None:
+        """End the download under way: the gateway dropped its subscriptions."""
+        self._account_refresh.interrupt()
+
+    async def reset(self) -> None:
+        """Forget the routes and values: a snapshot of the positions comes next."""
+        await self._account_refresh.end()
+        self._routes.clear()
+        self._pricer.reset()
+
+    async def attach(self, connection: GatewayConnection, before: GatewayConnection | None) -> None:
+        """Follow a new connection, from the holdings known before it.
+
+        Args:
+            before: The connection before; None: the holdings of the last owner are read.
+        """
+        known = before.feed.holdings if before is not None else await self._publisher.restore()
+        connection.feed.remember(known)
+        self._lines.attach(connection.lines)
+        self._changes = connection.feed.watch()
+
+    async def step(self, connection: GatewayConnection, *, first: bool = False) -> None:
+        """Publish, route and queue what changed since the last step.
+
+        Args:
+            first: Whether this is the first step after a snapshot of the positions. It publishes
+                and routes everything, and starts the download of the accounts.
+
+        Raises:
+            LakeError: A table cannot be used; the same changes are due again.
+            GatewayError: A request to the gateway failed.
+        """
+        changed = self._changes.take()
+        try:
+            await self._follow(connection, set(changed), first=first)
+        except LakeError:
+            self._changes.give_back(changed)
+            raise
+        self._contracts.fetch_in_background(
+            connection, (h.instrument.conid for h in connection.feed.holdings if h.position)
+        )
+
+    async def close(self) -> None:
+        """End what runs in the background."""
+        await self._account_refresh.end()
+        await self._contracts.close()
+
+    def detach(self, connection: GatewayConnection) -> None:
+        """Free the lines and the subscriptions on a connection, and forget the routes."""
+        self._lines.detach(connection.lines)
+        self._overflow.release(connection)
+        self._routes.clear()
+
+    async def _follow(
+        self, connection: GatewayConnection, changed: set[Key], *, first: bool
+    ) -> None:
+        feed = connection.feed
+        if first or changed:
+            await self._publish(connection)
+        self._account_refresh.add_changes(feed, changed)
+        streamed = {key for key in changed if self._is_streamed(key)}
+        self._pricer.mark_due(streamed)
+        stale = self._lines.needs_allocation(connection.lines, feed.holdings, self._registry.legs)
+        if await self._registry_changed() or first or changed or stale or self._routes.unqueued:
+            await self._reroute(connection)
+        if first:
+            self._account_refresh.start(feed)
+        states, publish = self._routes.states, partial(self._publish, connection)
+        if not self._account_refresh.opening:
+            await self._publisher.enqueue_changed(feed, states, changed - streamed)
+        await self._account_refresh.step(feed, states, publish)
+        await self._overflow.step(connection, states, publish, may_queue=self._account_refresh.idle)
+
+    def _is_streamed(self, key: Key) -> bool:
+        return self._routes.states.get(key) is LegState.STREAMED or self._pricer.is_due(key)
+
+    async def _publish(self, connection: GatewayConnection) -> None:
+        session = None
+        if self._ownership is not None:
+            self._ownership.check()
+            session = self._ownership.session
+        await self._publisher.publish(connection.feed, session=session)
+
+    async def _registry_changed(self) -> bool:
+        """Read the registry; while it cannot be read, the legs known so far stay active."""
+        try:
+            changed = await self._registry.refresh()
+        except LakeError as error:
+            self._health.registry_failed(error)
+            return False
+        self._health.registry_works()
+        return changed
+
+    async def _reroute(self, connection: GatewayConnection) -> None:
+        """Allocate the lines, then route every holding."""
+        feed = connection.feed
+        lines = await self._lines.allocate(connection, feed.holdings, self._registry.legs)
+        states = route(
+            feed.holdings, self._registry.legs, lines, sec_types=self._settings.sec_types
+        )
+        self._route_log.record(states, self._lines.reason_for)
+        changes = self._routes.replace(states)
+        self._pricer.await_tick(changes.streamed, since=self._clock())
+        # The stream writes the zero row of a holding that it streamed, whenever it closed.
+        self._pricer.mark_due(changes.closed)
+        # Holdings that cannot be queued now stay due, and make the next step route again.
+        await self._publisher.enqueue(feed, states, self._routes.unqueued)
+        self._routes.unqueued.clear()

@@ -1,0 +1,261 @@
+"""Outages: what the stream does when the gateway, its connection or its data farms fail."""
+
+import asyncio
+
+import pytest
+
+from position_sync_dagster.domain.gateway_session import SessionState
+from position_sync_dagster.domain.leg import LegState
+from position_sync_dagster.domain.retry import Backoff
+from position_sync_dagster.domain.update import ValueOrigin
+from position_sync_dagster.errors import (
+    BrokerUnavailableError,
+    GatewayRefusedError,
+    LakeNotWritableError,
+)
+from position_sync_dagster.gateway import watchdog
+from position_sync_dagster.gateway.connection_manager import IBConnectionManager
+from position_sync_dagster.settings import Settings
+from position_sync_dagster.simulator import Simulator, load_book
+from position_sync_dagster.sync.drain.shared_connection import ConnectionValues
+from position_sync_dagster.sync.stream import broker_link
+from position_sync_dagster.sync.stream.streamer import IBPositionStreamer
+
+A = "DUSIM0001"
+CALL, PUT = 921000001, 921000002
+
+
+async def test_after_a_dropped_connection_it_streams_again_by_itself(
+    stream_legs, eventually, updates_continue
+):
+    async with stream_legs(PUT) as (sim, streamer, received):
+        await eventually(lambda: received.newest(A, PUT))
+        sim.close_position(A, CALL)
+        await eventually(lambda: streamer.routes[(A, CALL)] is LegState.CLOSED)
+        sim.disconnect()
+        await eventually(lambda: streamer.metrics.reconnects == 1)
+        await updates_continue(streamer, received)
+        assert sim.stats()["lines_in_use"] == 1
+        assert sim.stats()["connections"]["now"] == 1
+
+
+async def test_after_connectivity_was_restored_without_data_everything_is_requested_again(
+    stream_legs, eventually, updates_continue
+):
+    async with stream_legs(PUT) as (sim, streamer, received):
+        await eventually(lambda: received.newest(A, PUT))
+        sim.connectivity("lost")
+        await eventually(lambda: streamer.state is SessionState.BLIND)
+        assert "has been lost" in streamer.detail
+        sim.connectivity("restored_data_lost")
+        await updates_continue(streamer, received)
+        assert sim.stats()["lines_in_use"] == 1
+
+
+async def test_the_delay_grows_while_a_gateway_drops_each_connection(
+    simulate, lake, leg, settings_for, eventually, monkeypatch
+):
+    failures_seen: list[int] = []
+
+    class Remembered(Backoff):
+        def delay_s(self, failures, random=None):
+            failures_seen.append(failures)
+            return 0.01
+
+    remembered = Remembered(first_s=0.01, longest_s=0.01)
+    monkeypatch.setattr(broker_link, "RECONNECT", remembered)
+    async with simulate() as sim:
+        await lake.registry.add_active(**leg(PUT))
+        streamer = IBPositionStreamer(
+            lake.registry, lake.queue, settings=settings_for(sim, flush_interval_s=0.1)
+        )
+        stop = asyncio.Event()
+        task = asyncio.create_task(streamer.run(stop))
+        for reconnects in range(4):
+            await eventually(lambda n=reconnects: streamer.metrics.reconnects == n)
+            await eventually(lambda: streamer.state is SessionState.LIVE)
+            sim.disconnect()
+        await eventually(lambda: streamer.metrics.reconnects == 4)
+        stop.set()
+        await task
+    assert failures_seen == [1, 2, 3, 4]
+
+
+async def test_a_lake_that_fails_while_it_connects_is_tried_again(
+    simulate, lake, leg, settings_for, eventually, monkeypatch
+):
+    monkeypatch.setattr(broker_link, "RECONNECT", Backoff(first_s=0.05, longest_s=0.05))
+    replace = lake.broker_positions.replace
+    failures = iter([LakeNotWritableError("The disk is full.", remedy="Make room.")] * 3)
+
+    async def full(*args, **more):
+        for error in failures:
+            raise error
+        return await replace(*args, **more)
+
+    monkeypatch.setattr(lake.broker_positions, "replace", full)
+    async with simulate() as sim:
+        streamer = IBPositionStreamer(
+            lake.registry,
+            lake.queue,
+            broker_positions=lake.broker_positions,
+            settings=settings_for(sim, flush_interval_s=0.1),
+        )
+        stop = asyncio.Event()
+        task = asyncio.create_task(streamer.run(stop))
+        await eventually(lambda: "The disk is full" in (streamer.detail or ""))
+        await eventually(lambda: streamer.state is SessionState.LIVE)
+        stop.set()
+        await task
+
+
+async def test_the_stream_waits_on_one_connection_for_a_gateway_without_ib(
+    simulate, lake, leg, settings_for, eventually
+):
+    async with simulate() as sim:
+        await lake.registry.add_active(**leg(PUT))
+        sim.connectivity("lost")
+        settings = settings_for(sim, flush_interval_s=0.1)
+        streamer = IBPositionStreamer(lake.registry, lake.queue, settings=settings)
+        stop = asyncio.Event()
+        task = asyncio.create_task(streamer.run(stop))
+        await eventually(lambda: streamer.state is SessionState.BLIND)
+        assert "is broken" in streamer.detail  # code 2110
+        await asyncio.sleep(0.5)
+        assert sim.stats()["connections"]["total"] == 1
+        assert not streamer.routes
+        sim.connectivity("restored_data_kept")
+        await eventually(lambda: streamer.state is SessionState.LIVE)
+        await eventually(lambda: sim.stats()["lines_in_use"] == 1)
+        assert streamer.metrics.reconnects == 0
+        stop.set()
+        await task
+
+
+async def test_a_start_without_a_gateway_raises_an_error_that_names_it(lake):
+    settings = Settings(_env_file=None, gateway_port=1)
+    streamer = IBPositionStreamer(lake.registry, lake.queue, settings=settings)
+    with pytest.raises(GatewayRefusedError, match=r"127\.0\.0\.1:1"):
+        await streamer.start()
+
+
+async def test_run_tries_again_until_the_gateway_is_there(
+    simulate, lake, leg, settings_for, eventually, monkeypatch
+):
+    monkeypatch.setattr(broker_link, "RECONNECT", Backoff(first_s=0.05, longest_s=0.05))
+    async with simulate() as sim:
+        port = sim.port
+    settings = Settings(_env_file=None, gateway_port=port, flush_interval_s=0.1)
+    streamer = IBPositionStreamer(lake.registry, lake.queue, settings=settings)
+    stop = asyncio.Event()
+    task = asyncio.create_task(streamer.run(stop))
+    await eventually(lambda: streamer.state is SessionState.BLIND)
+    assert f"127.0.0.1:{port}" in streamer.detail
+    async with Simulator(load_book("small"), port=port, control_port=None):
+        await eventually(lambda: streamer.state is SessionState.LIVE)
+        stop.set()
+        await task
+
+
+@pytest.mark.parametrize(("broken", "well"), [(2103, 2104), (2105, 2106), (2105, 2107)])
+async def test_a_broken_data_farm_is_reported_and_no_line_is_cancelled(
+    stream_legs, eventually, broken, well
+):
+    async with stream_legs(PUT) as (sim, streamer, received):
+        await eventually(lambda: received.newest(A, PUT))
+        sim.farm("usopt", broken)
+        await eventually(lambda: streamer.detail)
+        assert streamer.detail == "data farm usopt is broken"
+        assert streamer.state is SessionState.LIVE
+        sim.farm("usopt", well)
+        await eventually(lambda: streamer.detail is None)
+        assert sim.stats()["requests"]["17"]["reqMktData"] == 1
+
+
+async def test_a_quote_from_before_a_farm_broke_does_not_count_until_its_next_tick(
+    stream_legs, eventually
+):
+    async with stream_legs(PUT, simulator={"autostep": False}, flush_interval_s=0.1) as (
+        sim,
+        streamer,
+        received,
+    ):
+        sim.step()
+        row = await eventually(lambda: received.newest(A, PUT))
+        assert (row.value_source, row.bid is None) == (ValueOrigin.TICK, False)
+        sim.farm("usopt", 2103)
+        await eventually(lambda: streamer.detail)
+        position = sim.fill(A, PUT, 1)["quantity"]
+        row = await eventually(
+            lambda: (found := received.newest(A, PUT)).position == position and found
+        )
+        assert row.value_source is not ValueOrigin.TICK
+        assert (row.bid, row.ask, row.delta) == (None, None, None)
+        sim.farm("usopt", 2104)
+        await eventually(lambda: streamer.detail is None)
+        sim.step()
+        await eventually(lambda: received.newest(A, PUT).value_source is ValueOrigin.TICK)
+
+
+async def test_a_gateway_that_moves_to_another_port_is_followed(
+    stream_legs, eventually, updates_continue
+):
+    async with stream_legs(PUT) as (sim, streamer, received):
+        await eventually(lambda: received.newest(A, PUT))
+        await sim.move_port()
+        await eventually(lambda: streamer.metrics.reconnects == 1)
+        await updates_continue(streamer, received)
+
+
+async def test_after_data_was_lost_the_lines_have_new_request_ids(
+    stream_legs, eventually, updates_continue
+):
+    async with stream_legs(PUT) as (sim, streamer, received):
+        await eventually(lambda: received.newest(A, PUT))
+        sim.connectivity("lost")
+        sim.connectivity("restored_data_lost")
+        await eventually(lambda: sim.stats()["requests"]["17"]["reqMktData"] == 2)
+        await updates_continue(streamer, received)
+        assert sim.stats()["lines_in_use"] == streamer.lines_in_use == 1
+        assert sim.stats()["connections"]["total"] == 1
+
+
+async def test_a_gateway_that_hangs_makes_the_stream_blind_until_it_answers(
+    stream_legs, eventually, monkeypatch, updates_continue
+):
+    monkeypatch.setattr(watchdog, "SILENCE_S", 0.3)
+    monkeypatch.setattr(broker_link, "RECONNECT", Backoff(first_s=0.1, longest_s=0.1))
+    async with stream_legs(PUT, gateway_timeout_s=0.5) as (sim, streamer, received):
+        await eventually(lambda: received.newest(A, PUT))
+        sim.pause()
+        await eventually(lambda: streamer.state is SessionState.BLIND)
+        sim.resume()
+        await updates_continue(streamer, received)
+
+
+async def test_a_frame_longer_than_any_message_ends_the_connection(
+    stream_legs, eventually, updates_continue
+):
+    async with stream_legs(PUT) as (sim, streamer, received):
+        await eventually(lambda: received.newest(A, PUT))
+        sim.send_raw(bytes.fromhex("7fffffff41"))
+        await eventually(lambda: streamer.metrics.reconnects == 1)
+        await updates_continue(streamer, received)
+
+
+async def test_while_the_gateway_has_lost_ib_nothing_is_written(stream_legs, lake, eventually):
+    async with stream_legs(PUT, refresh_interval_s=0.2) as (sim, streamer, received):
+        await eventually(lambda: received.newest(A, PUT))
+        sim.connectivity("lost")
+        await eventually(lambda: streamer.state is SessionState.BLIND)
+        values = ConnectionValues(IBConnectionManager(streamer.settings))
+        with pytest.raises(BrokerUnavailableError, match="has been lost"):
+            await values.view()
+        await values.close()
+        await asyncio.sleep(0.5)  # until what was under way is written
+        count, version = len(received.updates), await lake.broker_positions.version()
+        await asyncio.sleep(0.5)
+        assert len(received.updates) == count
+        assert await lake.broker_positions.version() == version
+        sim.connectivity("restored_data_kept")
+        await eventually(lambda: len(received.updates) > count)

@@ -1,0 +1,113 @@
+"""When the accounts are downloaded, by a clock that only the test moves."""
+
+import asyncio
+
+import pytest
+
+from position_sync_dagster.domain.request import Reason
+from position_sync_dagster.sync.stream.account_refresh import AccountRefresh
+
+INTERVAL_S = 180.0
+
+
+class Feed:
+    """An account feed whose downloads end when the test says so."""
+
+    def __init__(self):
+        self.downloads = []
+        self.ended = asyncio.Event()
+
+    async def ensure(self, _max_age):
+        self.downloads.append("all")
+        await self.ended.wait()
+
+    async def download(self, accounts):
+        self.downloads.append(sorted(accounts))
+        await self.ended.wait()
+
+    def unsubscribed(self, keys):
+        return {account for account, _conid in keys}
+
+
+class Publisher:
+    def __init__(self):
+        self.enqueued = []
+
+    async def enqueue_all(self, _feed, _routes, reason):
+        self.enqueued.append(reason)
+
+
+class Refreshing:
+    """An account refresh, and all that it works with."""
+
+    def __init__(self):
+        self.now, self.published = 1000.0, 0
+        self.feed, self.publisher = Feed(), Publisher()
+        self.refresh = AccountRefresh(
+            self.publisher, refresh_interval_s=INTERVAL_S, monotonic=lambda: self.now
+        )
+
+    async def step(self, *, after_s=0.0):
+        self.now += after_s
+        await asyncio.sleep(0)
+        await self.refresh.step(self.feed, {}, self._publish)
+        await asyncio.sleep(0)
+
+    async def _publish(self):
+        self.published += 1
+
+    async def finish_download(self):
+        self.feed.ended.set()
+        await asyncio.sleep(0)
+        await self.step()
+        self.feed.ended.clear()
+
+
+@pytest.fixture
+async def refreshing():
+    refreshing = Refreshing()
+    yield refreshing
+    await refreshing.refresh.end()
+
+
+async def test_the_first_download_is_published_and_queues_every_holding(refreshing):
+    refreshing.refresh.start(refreshing.feed)
+    await refreshing.step()
+    assert (refreshing.refresh.opening, refreshing.published) == (True, 0)
+    await refreshing.finish_download()
+    assert (refreshing.refresh.opening, refreshing.refresh.idle) == (False, True)
+    assert (refreshing.published, refreshing.publisher.enqueued) == (1, [Reason.SNAPSHOT])
+
+
+async def test_a_refresh_starts_when_its_interval_is_over(refreshing):
+    refreshing.refresh.start(refreshing.feed)
+    await refreshing.finish_download()
+    await refreshing.step(after_s=INTERVAL_S - 1)
+    assert refreshing.feed.downloads == ["all"]
+    await refreshing.step(after_s=1)
+    assert refreshing.feed.downloads == ["all", "all"]
+    assert (refreshing.refresh.opening, refreshing.refresh.idle) == (False, False)
+    await refreshing.finish_download()
+    assert refreshing.publisher.enqueued == [Reason.SNAPSHOT, Reason.REFRESH]
+
+
+async def test_accounts_that_changed_are_downloaded_after_the_download_under_way(refreshing):
+    refreshing.refresh.start(refreshing.feed)
+    refreshing.refresh.add_changes(refreshing.feed, [("B", 1), ("A", 1), ("A", 2)])
+    await refreshing.step()
+    assert refreshing.feed.downloads == ["all"]
+    await refreshing.finish_download()
+    await refreshing.step()
+    assert refreshing.feed.downloads == ["all", ["A", "B"]]
+    await refreshing.finish_download()
+    assert (refreshing.published, refreshing.publisher.enqueued) == (2, [Reason.SNAPSHOT])
+
+
+async def test_an_interrupted_download_does_not_count_as_whole(refreshing):
+    refreshing.refresh.start(refreshing.feed)
+    await refreshing.step()
+    refreshing.refresh.interrupt()
+    refreshing.feed.ended.set()
+    await refreshing.step()
+    assert (refreshing.published, refreshing.publisher.enqueued) == (0, [])
+    assert refreshing.refresh.idle
