@@ -9,7 +9,7 @@ import dagster as dg
 
 from position_sync_dagster.defs.run_history import REASON, recent_runs
 from position_sync_dagster.defs.stream import STREAM_JOB
-from position_sync_dagster.defs.tick_cache import instance_of, tables_of_ticks
+from position_sync_dagster.defs.tick_cache import cached_instance, cached_lake
 from position_sync_dagster.domain.request import QueueStatus
 from position_sync_dagster.sync.decisions.availability import confirmed_at, unavailable_reason
 from position_sync_dagster.sync.decisions.drain_plan import (
@@ -19,7 +19,7 @@ from position_sync_dagster.sync.decisions.drain_plan import (
     consecutive,
     plan_drain,
 )
-from position_sync_dagster.sync.decisions.job_runs import LIVING, JobRun, RunState
+from position_sync_dagster.sync.decisions.job_runs import IN_PROGRESS, JobRun, RunState
 
 if TYPE_CHECKING:
     from position_sync_dagster.domain.gateway_session import GatewaySession
@@ -52,9 +52,9 @@ drain_positions = dg.define_asset_job(
 )
 def drain_queue(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     """Ask for one run over what has work, or say in numbers why there is none."""
-    lake, settings = tables_of_ticks()
+    lake, settings = cached_lake()
     plan = plan_drain(
-        observe(instance_of(context), lake, settings, now=datetime.now(UTC)),
+        observe(cached_instance(context), lake, settings, now=datetime.now(UTC)),
         DrainCursor.from_text(context.cursor),
         refresh_interval_s=settings.refresh_interval_s,
     )
@@ -73,8 +73,8 @@ def observe(
     """Read everything that the decision needs; it changes nothing."""
     drains = recent_runs(instance, DRAIN_JOB, limit=RUNS_SEEN)
     streams = recent_runs(instance, STREAM_JOB, limit=1)
-    ended = [run for run in drains if run.state not in LIVING]
-    setbacks = consecutive(_is_setback(run) for run in ended)
+    ended = [run for run in drains if run.state not in IN_PROGRESS]
+    unsuccessful_runs = consecutive(_is_unsuccessful(run) for run in ended)
     session = lake.sessions.sync.current(settings.gateway_id)
     backlog = lake.queue.sync.overview()
     claimable = backlog.claimable + backlog.expired
@@ -83,22 +83,22 @@ def observe(
         pending=backlog.counts[QueueStatus.PENDING],
         claimable=claimable,
         oldest_pending_at=backlog.oldest_pending_at,
-        blind=_blind(lake, settings, session, now) if claimable else None,
+        unavailable=_unavailable(lake, settings, session, now) if claimable else None,
         session=session,
-        stream_in_flight=any(run.state in LIVING for run in streams),
+        stream_in_flight=any(run.state in IN_PROGRESS for run in streams),
         drain_in_flight=_in_flight(drains, now),
-        setbacks=setbacks,
-        set_back_at=ended[0].ended_at if setbacks else None,
-        given_back=ended[0].given_back if setbacks else 0,
+        unsuccessful_runs=unsuccessful_runs,
+        last_unsuccessful_at=ended[0].ended_at if unsuccessful_runs else None,
+        released=ended[0].released if unsuccessful_runs else 0,
         registry_version=lake.registry.table.version(),
         recorded_version=next(
             (run.registry_version for run in drains if run.registry_version is not None), None
         ),
-        strategies_mark=_mark(settings.strategies_file),
+        strategies_mark=_fingerprint(settings.strategies_file),
     )
 
 
-def _blind(
+def _unavailable(
     lake: "Lake", settings: "Settings", session: "GatewaySession | None", now: datetime
 ) -> str | None:
     """Tell why a drain could take no values, by the rule that the drain itself goes by."""
@@ -106,18 +106,18 @@ def _blind(
     return unavailable_reason(session, confirmed_at(rows, now), settings, now)
 
 
-def _is_setback(run: JobRun) -> bool:
-    return run.given_back > 0 or (run.state is RunState.FAILED and run.own_fault)
+def _is_unsuccessful(run: JobRun) -> bool:
+    return run.released > 0 or (run.state is RunState.FAILED and run.own_fault)
 
 
 def _in_flight(drains: Sequence[JobRun], now: datetime) -> str | None:
     for run in drains:
-        if run.state in LIVING and now - run.since < timedelta(seconds=MAX_RUNTIME_S):
+        if run.state in IN_PROGRESS and now - run.since < timedelta(seconds=MAX_RUNTIME_S):
             return run.run_id
     return None
 
 
-def _mark(path: Path | None) -> str | None:
+def _fingerprint(path: Path | None) -> str | None:
     """Give a fingerprint of the file that changes when it is saved; None without a file."""
     if path is None:
         return None

@@ -13,10 +13,10 @@ from position_sync_dagster.defs.stream import STREAM_JOB
 
 MAINTENANCE_JOB = "maintain_lake"
 
-FORGOTTEN_JOBS = (DRAIN_JOB, STREAM_JOB, MAINTENANCE_JOB, "derive_positions")
+PRUNED_JOBS = (DRAIN_JOB, STREAM_JOB, MAINTENANCE_JOB, "derive_positions")
 """Jobs whose runs are many. Runs of `daily_positions` stay: they say which days are filled."""
 
-RUNS_AT_ONCE = 500
+MAX_RUNS = 500
 """Bound of one upkeep; an hour makes at most 720 runs, and the next upkeep goes on."""
 
 
@@ -70,8 +70,8 @@ every_hour = dg.ScheduleDefinition(
 
 def old_runs(instance: dg.DagsterInstance, *, before: datetime) -> Iterator[str]:
     """Give the ids of ended runs that may be forgotten, a bounded number of them."""
-    left = RUNS_AT_ONCE
-    for job_name in FORGOTTEN_JOBS:
+    left = MAX_RUNS
+    for job_name in PRUNED_JOBS:
         records = instance.get_run_records(
             dg.RunsFilter(
                 job_name=job_name,

@@ -10,7 +10,7 @@ from position_sync_dagster.sync.decisions.job_runs import JobRun, RunState
 REASON = "position_sync/reason"
 """The tag by which a run says why a sensor asked for it."""
 
-GIVEN_BACK = "position_sync/given_back"
+RELEASED = "position_sync/given_back"
 """The tag by which a drain says how many of its requests the broker's word does not answer."""
 
 REGISTRY_VERSION = "position_sync/registry_version"
@@ -45,13 +45,13 @@ def _run_of(record: dg.RunRecord) -> JobRun:
     return JobRun(
         run_id=run.run_id,
         state=state,
-        since=_moment(record.start_time) or launched,
-        ended_at=_moment(record.end_time),
+        since=_utc(record.start_time) or launched,
+        ended_at=_utc(record.end_time),
         own_fault=run.tags.get(FAILURE_REASON) in OWN_FAULTS,
-        given_back=int(run.tags.get(GIVEN_BACK, 0)),
+        released=int(run.tags.get(RELEASED, 0)),
         registry_version=int(run.tags[REGISTRY_VERSION]) if REGISTRY_VERSION in run.tags else None,
     )
 
 
-def _moment(timestamp: float | None) -> datetime | None:
+def _utc(timestamp: float | None) -> datetime | None:
     return None if timestamp is None else datetime.fromtimestamp(timestamp, UTC)

@@ -5,7 +5,7 @@ import dagster as dg
 from position_sync_dagster.defs.assets.asset_metadata import DATA_VERSION
 from position_sync_dagster.defs.dagster_failures import dagster_failures
 from position_sync_dagster.defs.resources import GatewayResource, LakeResource
-from position_sync_dagster.defs.stream_thread import StreamWorker
+from position_sync_dagster.defs.stream_thread import StreamThread
 from position_sync_dagster.sync.run_reports import StreamReport
 
 STREAM_JOB = "stream_positions"
@@ -25,7 +25,7 @@ def stream_legs(
     """
     with dagster_failures():
         settings = gateway.settings(lake)
-        worker = StreamWorker(lake.open(settings), settings, run_id=context.run.run_id)
+        worker = StreamThread(lake.open(settings), settings, run_id=context.run.run_id)
         with worker.running(grace_s=CLEAN_END_S):
             for report in worker.reports():
                 for event in materializations(report):

@@ -17,13 +17,13 @@ POLL_S = 0.5
 """The main thread looks up this often: an interrupt is raised between two looks."""
 
 
-class StreamWorker:
+class StreamThread:
     """Run the stream in a thread with its own event loop.
 
     Dagster ends a run by raising in its main thread; inside an event loop that exception is lost
     in whichever task happens to run. So the loop lives here, and the main thread only waits.
 
-    >>> worker = StreamWorker(lake, settings, run_id=None)  # doctest: +SKIP
+    >>> worker = StreamThread(lake, settings, run_id=None)  # doctest: +SKIP
     >>> with worker.running(grace_s=15):  # doctest: +SKIP
     ...     for report in worker.reports():
     ...         print(report.rows)
@@ -49,7 +49,7 @@ class StreamWorker:
         try:
             yield
         finally:
-            self._ask_to_stop()
+            self._request_stop()
             self._thread.join(grace_s)
 
     def reports(self) -> Iterator[StreamReport]:
@@ -92,7 +92,7 @@ class StreamWorker:
             report=self._reports.put,
         )
 
-    def _ask_to_stop(self) -> None:
+    def _request_stop(self) -> None:
         if self._loop is not None and self._stop is not None and self._thread.is_alive():
             try:
                 self._loop.call_soon_threadsafe(self._stop.set)

@@ -23,7 +23,7 @@ _lock = Lock()
 _instances: "list[tuple[InstanceRef, dg.DagsterInstance]]" = []
 
 
-def instance_of(context: dg.SensorEvaluationContext) -> dg.DagsterInstance:
+def cached_instance(context: dg.SensorEvaluationContext) -> dg.DagsterInstance:
     """Give the instance that a tick belongs to, opened at the first tick."""
     ref = context.instance_ref
     if ref is None:
@@ -37,18 +37,18 @@ def instance_of(context: dg.SensorEvaluationContext) -> dg.DagsterInstance:
         return instance
 
 
-def tables_of_ticks() -> "tuple[Lake, Settings]":
+def cached_lake() -> "tuple[Lake, Settings]":
     """Give the tables, opened at the first tick, and the settings as they are now.
 
     Raises:
         SettingsError: A value is malformed.
     """
     settings = GATEWAY.settings(LAKE)
-    return _lake_of(settings), settings
+    return _open_lake(settings), settings
 
 
 @lru_cache(maxsize=2)
-def _lake_of(settings: "Settings") -> "Lake":
+def _open_lake(settings: "Settings") -> "Lake":
     from position_sync_dagster.lake.lake import Lake
 
     return Lake.of(settings)

@@ -47,12 +47,12 @@ def daily_asset(partitions: dg.DailyPartitionsDefinition) -> dg.AssetsDefinition
         context: dg.AssetExecutionContext, lake: LakeResource, gateway: GatewayResource
     ) -> dg.MaterializeResult[None]:
         """Replace the partitions of all the run's days in one commit."""
-        from position_sync_dagster.sync.reports.exchange_days import session_closes
+        from position_sync_dagster.sync.reports.exchange_days import closing_times
 
         with dagster_failures():
             settings = gateway.settings(lake)
             days = {date.fromisoformat(key): key for key in context.partition_keys}
-            closes = session_closes(settings.calendar, days, now=datetime.now(UTC))
+            closes = closing_times(settings.calendar, days, now=datetime.now(UTC))
             updates = lake.open(settings).updates.sync
             frames = {
                 day: values_at_close(
@@ -116,7 +116,7 @@ def closing_schedule(days: ExchangeDays) -> dg.ScheduleDefinition:
     )
     def after_the_close(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         day = context.scheduled_execution_time.astimezone(ZoneInfo(days.timezone)).date()
-        if not days.is_session(day):
+        if not days.is_trading_day(day):
             return dg.SkipReason(f"{days.calendar} is closed on {day}.")
         return dg.RunRequest(partition_key=day.isoformat())
 

@@ -10,7 +10,7 @@ from dagster._core.definitions.definitions_load_context import (
 
 from position_sync_dagster.sync.reports.exchange_days import ExchangeDays, exchange_days
 
-KEPT = "position_sync/exchange_days"
+METADATA_KEY = "position_sync/exchange_days"
 """Where a code location keeps the days for the runs that it starts."""
 
 YEARS_AHEAD = 2
@@ -30,14 +30,14 @@ def known_days(calendar: str, first: date) -> ExchangeDays:
     """
     context = DefinitionsLoadContext.get()
     if context.load_type is DefinitionsLoadType.RECONSTRUCTION:
-        kept = context.reconstruction_metadata.get(KEPT)
+        kept = context.reconstruction_metadata.get(METADATA_KEY)
         if kept is not None:
             days = ExchangeDays.from_text(kept)
             if days.calendar == calendar:
                 return days
     last = date(datetime.now(UTC).year + YEARS_AHEAD, 12, 31)
     days = exchange_days(calendar, first, last)
-    context.add_to_pending_reconstruction_metadata(KEPT, days.to_text())
+    context.add_to_pending_reconstruction_metadata(METADATA_KEY, days.to_text())
     return days
 
 

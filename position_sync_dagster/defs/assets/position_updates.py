@@ -14,7 +14,7 @@ from position_sync_dagster.defs.assets.asset_metadata import (
 )
 from position_sync_dagster.defs.dagster_failures import dagster_failures
 from position_sync_dagster.defs.resources import GatewayResource, LakeResource
-from position_sync_dagster.defs.run_history import GIVEN_BACK
+from position_sync_dagster.defs.run_history import RELEASED
 from position_sync_dagster.lake.storage.schemas import POSITION_UPDATES
 from position_sync_dagster.sync.run_reports import BatchReport, DrainReport
 
@@ -55,7 +55,7 @@ def position_updates(
     if report.reason:
         context.log.warning(report.reason)
     if report.released:
-        context.instance.add_run_tags(context.run.run_id, {GIVEN_BACK: str(report.released)})
+        context.instance.add_run_tags(context.run.run_id, {RELEASED: str(report.released)})
     return dg.MaterializeResult(
         metadata=drain_metadata(report, version), data_version=data_version(version)
     )

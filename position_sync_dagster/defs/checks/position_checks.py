@@ -22,7 +22,9 @@ MAX_DISCREPANCIES = 100
 SESSIONS_SEEN = 1000
 """Enough to find the last stream behind two days of drains that owned the login."""
 
-GRAVE = frozenset({DiscrepancyType.MISSING, DiscrepancyType.SURPLUS, DiscrepancyType.QUANTITY})
+ERROR_TYPES = frozenset(
+    {DiscrepancyType.MISSING, DiscrepancyType.SURPLUS, DiscrepancyType.QUANTITY}
+)
 """Types by which the ledger states a holding that the broker does not."""
 
 
@@ -43,18 +45,18 @@ def agrees_with_the_broker(
             result = asyncio.run(service.run(run_id=context.run.run_id))
         except GatewayError as error:
             return _unknown(str(error))
-    return judge(result)
+    return judge_reconciliation(result)
 
 
-def judge(result: ReconciliationResult) -> dg.AssetCheckResult:
+def judge_reconciliation(result: ReconciliationResult) -> dg.AssetCheckResult:
     """Tell the outcome of a reconciliation as a check's result."""
-    grave = any(d.type in GRAVE for d in result.discrepancies)
+    is_error = any(d.type in ERROR_TYPES for d in result.discrepancies)
     said = f"{result.checked} holdings compared, {len(result.discrepancies)} discrepancies"
     if not result.complete:
         said += "; the snapshot does not cover every account, so what is absent proves nothing"
     return dg.AssetCheckResult(
         passed=result.ok,
-        severity=dg.AssetCheckSeverity.ERROR if grave else dg.AssetCheckSeverity.WARN,
+        severity=dg.AssetCheckSeverity.ERROR if is_error else dg.AssetCheckSeverity.WARN,
         description=said,
         metadata={
             "checked": result.checked,
@@ -81,10 +83,10 @@ def a_stream_watches(lake: LakeResource, gateway: GatewayResource) -> dg.AssetCh
             known = sessions.history(SESSIONS_SEEN)
             streams = [s for s in known if s.owner is Owner.STREAM]
             session = next((s for s in streams if s.gateway_id == settings.gateway_id), None)
-    return watched(session, datetime.now(UTC))
+    return judge_stream_session(session, datetime.now(UTC))
 
 
-def watched(session: GatewaySession | None, now: datetime) -> dg.AssetCheckResult:
+def judge_stream_session(session: GatewaySession | None, now: datetime) -> dg.AssetCheckResult:
     """Tell since when nobody streams from the gateway, by the newest session of a stream."""
     if session is None:
         return _unknown("No stream has run yet.")

@@ -17,7 +17,7 @@ class RunState(StrEnum):
     CANCELED = "CANCELED"
 
 
-LIVING = frozenset({RunState.WAITING, RunState.STARTING, RunState.RUNNING, RunState.CANCELING})
+IN_PROGRESS = frozenset({RunState.WAITING, RunState.STARTING, RunState.RUNNING, RunState.CANCELING})
 """The states in which Dagster believes that a run lives."""
 
 
@@ -29,7 +29,7 @@ class JobRun:
         since: When it was created or, once it began, when it began.
         ended_at: None while it lives.
         own_fault: It failed by its own error, not by being interrupted, killed or given up.
-        given_back: Requests that it claimed and gave back without a single row written.
+        released: Requests that it claimed and gave back without a single row written.
         registry_version: Delta version of `active_strategies` that it recorded.
     """
 
@@ -38,5 +38,5 @@ class JobRun:
     since: datetime
     ended_at: datetime | None = None
     own_fault: bool = False
-    given_back: int = 0
+    released: int = 0
     registry_version: int | None = None

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from position_sync_dagster.domain.gateway_session import ALIVE, GatewaySession, Owner
 from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.sync.decisions.drain_plan import consecutive
-from position_sync_dagster.sync.decisions.job_runs import LIVING, JobRun, RunState
+from position_sync_dagster.sync.decisions.job_runs import IN_PROGRESS, JobRun, RunState
 
 START_GRACE = timedelta(seconds=30)
 """A worker takes 3 to 10 s from its launch to its lease, and less from its lease to its end."""
@@ -33,14 +33,14 @@ class Supervision:
         start: Request a new run.
         lost: Runs to report as failed: Dagster believes they live, their lease says otherwise.
         paused: A person ended the stream, and nobody resumed it.
-        ahead: The heartbeat that lies in the future; give it to the next decision.
+        future_heartbeat: The heartbeat that lies in the future; give it to the next decision.
     """
 
     start: bool
     lost: tuple[str, ...]
     reason: str
     paused: bool = False
-    ahead: datetime | None = None
+    future_heartbeat: datetime | None = None
 
 
 def supervise(
@@ -50,7 +50,7 @@ def supervise(
     now: datetime,
     supervised_since: datetime | None,
     rotate_after_s: float,
-    ahead_before: datetime | None = None,
+    last_future_heartbeat: datetime | None = None,
 ) -> Supervision:
     """Decide by the lease, never by a run's status, whether the stream needs a new run.
 
@@ -60,23 +60,27 @@ def supervise(
         supervised_since: When a person last switched the supervisor on.
         rotate_after_s: Life of a session; its successor starts a little before the end and waits
             for the lease.
-        ahead_before: What the last decision found `ahead`.
+        last_future_heartbeat: What the last decision found `future_heartbeat`.
     """
     # The owner of a lease from the future died, or lives and renews it before the next decision.
     ahead = session is not None and session.state in ALIVE and session.is_ahead(now)
-    if session is not None and ahead and session.heartbeat_at != ahead_before:
-        return _ahead(session, now)
+    if session is not None and ahead and session.heartbeat_at != last_future_heartbeat:
+        return _wait_for_clock(session, now)
     owner = session if session is not None and session.is_alive(now) else None
     lost = tuple(r.run_id for r in runs if _is_lost(r, session, owner, now))
-    living = [r for r in runs if r.state in LIVING and r.run_id not in lost]
-    if owner is not None and [r.run_id for r in living] == [owner.run_id]:
+    in_progress = [r for r in runs if r.state in IN_PROGRESS and r.run_id not in lost]
+    if owner is not None and [r.run_id for r in in_progress] == [owner.run_id]:
         due_s = (owner.started_at - now).total_seconds() + rotate_after_s
         if due_s <= min(ROTATION_LEAD_S, rotate_after_s / 2):
-            reason = f"run {living[0].run_id[:8]} ends in {due_s:.0f} s: its successor starts"
+            reason = f"run {in_progress[0].run_id[:8]} ends in {due_s:.0f} s: its successor starts"
             return Supervision(start=True, lost=lost, reason=reason)
-    if living:
-        return Supervision(start=False, lost=lost, reason=_describe(living[0], owner, now))
-    if owner is not None and owner.owner is Owner.STREAM and not _is_left_over(owner, runs, lost):
+    if in_progress:
+        return Supervision(start=False, lost=lost, reason=_describe(in_progress[0], owner, now))
+    if (
+        owner is not None
+        and owner.owner is Owner.STREAM
+        and not _belongs_to_ended_run(owner, runs, lost)
+    ):
         reason = f"process {owner.pid} on {owner.host} streams outside Dagster"
         return Supervision(start=False, lost=lost, reason=reason)
     if lost:
@@ -109,13 +113,13 @@ def _after(runs: Sequence[JobRun], now: datetime, supervised_since: datetime | N
     return Supervision(start=True, lost=(), reason=f"the last run {newest.state.value.lower()}")
 
 
-def _ahead(session: GatewaySession, now: datetime) -> Supervision:
-    ahead = session.heartbeat_at
+def _wait_for_clock(session: GatewaySession, now: datetime) -> Supervision:
+    heartbeat = session.heartbeat_at
     reason = (
         f"the last heartbeat of process {session.pid} on {session.host} lies "
-        f"{(ahead - now).total_seconds():.0f} s in the future: a clock was set; looking once more"
+        f"{(heartbeat - now).total_seconds():.0f} s in the future: a clock was set; looking once more"
     )
-    return Supervision(start=False, lost=(), reason=reason, ahead=ahead)
+    return Supervision(start=False, lost=(), reason=reason, future_heartbeat=heartbeat)
 
 
 def _is_lost(
@@ -130,8 +134,10 @@ def _is_lost(
     return abs(now - session.heartbeat_at) > START_GRACE
 
 
-def _is_left_over(owner: GatewaySession, runs: Sequence[JobRun], lost: Sequence[str]) -> bool:
-    ended = {r.run_id for r in runs if r.state not in LIVING} | set(lost)
+def _belongs_to_ended_run(
+    owner: GatewaySession, runs: Sequence[JobRun], lost: Sequence[str]
+) -> bool:
+    ended = {r.run_id for r in runs if r.state not in IN_PROGRESS} | set(lost)
     return owner.run_id in ended
 
 

@@ -139,7 +139,7 @@ class QueueWorker:
         self._clock = clock
         self._owner = f"worker-{uuid4()}"
         self._stats = WorkerStats()
-        self._put_off: list[Sequence[QueuedPosition]] | None = None
+        self._deferred: list[Sequence[QueuedPosition]] | None = None
         self._task: asyncio.Task[None] | None = None
         self._stop = asyncio.Event()
 
@@ -177,13 +177,13 @@ class QueueWorker:
                 while (await worker.process_batch()).claimed:
                     pass
         """
-        put_off = self._put_off = []
+        deferred = self._deferred = []
         try:
             yield
         finally:
-            self._put_off = None
-            for requests in put_off:
-                await self._give_back(requests, NOT_COVERED)
+            self._deferred = None
+            for requests in deferred:
+                await self._release(requests, NOT_COVERED)
 
     async def process_batch(self) -> BatchReport:
         """Claim one batch, write its rows in one commit and mark it.
@@ -214,13 +214,13 @@ class QueueWorker:
         except (LakeError, asyncio.CancelledError) as error:
             ended = isinstance(error, asyncio.CancelledError)
             why = "the worker was ended" if ended else "the lake could not be used"
-            await self._give_back(batch, why)
+            await self._release(batch, why)
             raise
         unknown = [request for request in batch if request.request_id in plan.unknown]
-        if unknown and self._put_off is not None:
-            self._put_off.append(unknown)
+        if unknown and self._deferred is not None:
+            self._deferred.append(unknown)
         elif unknown:
-            await self._give_back(unknown, NOT_COVERED)
+            await self._release(unknown, NOT_COVERED)
         return self._report(
             batch_id,
             batch,
@@ -231,7 +231,7 @@ class QueueWorker:
             reason=NOT_COVERED if unknown else None,
         )
 
-    async def _give_back(self, requests: Sequence[QueuedPosition], why: str) -> None:
+    async def _release(self, requests: Sequence[QueuedPosition], why: str) -> None:
         """Release requests of one claim; where that fails, their lease ends by itself."""
         with suppress(LakeError):
             await self._queue.release(_ids(requests), why, lease_token=requests[0].lease_token)

@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 from position_sync_dagster.errors import PositionSyncError, SettingsError
 
 
-class SessionOpenError(PositionSyncError):
+class TradingDayOpenError(PositionSyncError):
     """A day was asked for whose session has not closed yet."""
 
 
@@ -35,7 +35,7 @@ class ExchangeDays:
         zone = ZoneInfo(self.timezone)
         return [datetime.combine(day, time(), zone) for day in self.holidays]
 
-    def is_session(self, day: date) -> bool:
+    def is_trading_day(self, day: date) -> bool:
         """Tell whether the exchange trades on a day."""
         return day.weekday() < 5 and day not in self.holidays
 
@@ -96,23 +96,23 @@ def exchange_days(calendar: str, first: date, last: date) -> ExchangeDays:
     )
 
 
-def session_closes(calendar: str, days: Iterable[date], *, now: datetime) -> dict[date, datetime]:
+def closing_times(calendar: str, days: Iterable[date], *, now: datetime) -> dict[date, datetime]:
     """Give the moment, in UTC, at which each day's session closed; half days included.
 
     Raises:
-        SessionOpenError: One of them has not closed yet, or is no session at all.
+        TradingDayOpenError: One of them has not closed yet, or is no session at all.
         SettingsError: The calendar is not known.
     """
     found = _calendar(calendar)
     closes: dict[date, datetime] = {}
     for day in days:
         if not found.is_session(day.isoformat()):
-            raise SessionOpenError(
+            raise TradingDayOpenError(
                 f"{calendar} has no session on {day}.", remedy="Choose a day on which it trades."
             )
         close = found.session_close(day.isoformat()).to_pydatetime().astimezone(UTC)
         if close > now:
-            raise SessionOpenError(
+            raise TradingDayOpenError(
                 f"The session of {day} on {calendar} closes at {close:%Y-%m-%d %H:%M} UTC.",
                 remedy="Materialize it after that, or leave this day out.",
             )

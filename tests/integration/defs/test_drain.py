@@ -8,7 +8,7 @@ import dagster as dg
 import pytest
 
 from position_sync_dagster.defs.drain import DRAIN_JOB, MAX_RUNTIME_S, drain_queue, observe
-from position_sync_dagster.defs.run_history import FAILURE_REASON, GIVEN_BACK
+from position_sync_dagster.defs.run_history import FAILURE_REASON, RELEASED
 from position_sync_dagster.defs.stream import STREAM_JOB
 from position_sync_dagster.domain.gateway_session import Owner, SessionState
 from position_sync_dagster.lake.lake import Lake
@@ -150,7 +150,7 @@ def test_requests_that_were_given_back_wait_until_there_are_others(
 ) -> None:
     own()
     ask(1, 2)
-    run_id = add_run(instance, dg.DagsterRunStatus.STARTED, **{GIVEN_BACK: "2"})
+    run_id = add_run(instance, dg.DagsterRunStatus.STARTED, **{RELEASED: "2"})
     instance.report_run_failed(instance.get_run_by_id(run_id))
     assert "gave back what they could not value" in tick().skip_reason.skip_message
     ask(3)

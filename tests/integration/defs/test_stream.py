@@ -12,7 +12,7 @@ import pytest
 
 from position_sync_dagster.defs.resources import GATEWAY, LAKE
 from position_sync_dagster.defs.stream import materializations, stream_positions
-from position_sync_dagster.defs.stream_thread import StreamWorker
+from position_sync_dagster.defs.stream_thread import StreamThread
 from position_sync_dagster.errors import LeaseLostError, LoginOwnedError
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import Settings
@@ -110,7 +110,7 @@ def test_an_interrupt_in_the_main_thread_lets_the_stream_end_cleanly(
         return REPORT
 
     play(stream)
-    worker = StreamWorker(lake, settings, run_id="r")
+    worker = StreamThread(lake, settings, run_id="r")
 
     def interrupted() -> None:
         with worker.running(grace_s=5):
@@ -142,7 +142,7 @@ def test_a_stream_that_does_not_end_in_time_is_told(play, lake: Lake, settings: 
         return REPORT
 
     play(stream)
-    worker = StreamWorker(lake, settings, run_id="r")
+    worker = StreamThread(lake, settings, run_id="r")
     with worker.running(grace_s=0.01):
         pass
     with pytest.raises(TimeoutError, match="did not end in time"):

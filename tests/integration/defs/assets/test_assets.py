@@ -8,7 +8,7 @@ import pytest
 from position_sync_dagster.defs.assets.active_strategies import active_strategies
 from position_sync_dagster.defs.assets.position_queue import position_queue
 from position_sync_dagster.defs.assets.position_updates import position_updates
-from position_sync_dagster.defs.run_history import GIVEN_BACK, REGISTRY_VERSION
+from position_sync_dagster.defs.run_history import RELEASED, REGISTRY_VERSION
 from position_sync_dagster.domain.broker_position import Completeness
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.lake.lake import Lake
@@ -147,7 +147,7 @@ def test_a_drain_that_gives_everything_back_says_so_to_the_sensor(
     hold(own(), 1, completeness=Completeness.PARTIAL)
     ask(7)
     result = materialize(position_updates)
-    assert instance.get_run_by_id(result.run_id).tags[GIVEN_BACK] == "1"
+    assert instance.get_run_by_id(result.run_id).tags[RELEASED] == "1"
 
 
 def test_a_foreign_table_fails_a_drain_with_the_remedy(

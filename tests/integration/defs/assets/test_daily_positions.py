@@ -122,12 +122,12 @@ def test_a_session_that_has_not_closed_fails_before_anything_is_written(
     fill, table, tell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tell(1, utc("2026-03-05T19:00:00"))
-    closes = daily_module.session_closes
+    closes = daily_module.closing_times
 
     def at_noon_of_the_last_day(calendar, days, *, now):
         return closes(calendar, days, now=utc("2026-03-11T17:00:00"))
 
-    monkeypatch.setattr(daily_module, "session_closes", at_noon_of_the_last_day)
+    monkeypatch.setattr(daily_module, "closing_times", at_noon_of_the_last_day)
     result = fill(*WEEK)
     assert not result.success
     message = result.failure_data_for_node("daily_positions").error.message

@@ -8,7 +8,7 @@ import pytest
 from position_sync_dagster.defs.checks.position_checks import (
     a_stream_watches,
     agrees_with_the_broker,
-    watched,
+    judge_stream_session,
 )
 from position_sync_dagster.domain.broker_position import Completeness
 from position_sync_dagster.domain.gateway_session import Owner, SessionState
@@ -88,7 +88,7 @@ def test_a_lake_without_a_stream_says_that_none_ran(check, lake) -> None:
 
 @pytest.mark.parametrize("state", [SessionState.BLIND, SessionState.STARTING])
 def test_a_login_without_eyes_is_a_warning_that_says_since_when(own, state) -> None:
-    result = watched(own(state=state), datetime.now(UTC))
+    result = judge_stream_session(own(state=state), datetime.now(UTC))
     assert not result.passed
     assert result.severity is dg.AssetCheckSeverity.WARN
     assert (result.description or "").startswith("The stream has not seen the gateway since")
@@ -128,6 +128,6 @@ def own_again(lake, settings, state):
 
 def test_a_lease_that_ran_out_counts_from_the_last_heartbeat(own) -> None:
     session = own(lease_s=0.001)
-    result = watched(session, datetime.now(UTC) + timedelta(minutes=5))
+    result = judge_stream_session(session, datetime.now(UTC) + timedelta(minutes=5))
     assert 299 < result.metadata["blind_for_s"].value < 302
     assert (result.description or "").startswith("No stream has seen the gateway since")

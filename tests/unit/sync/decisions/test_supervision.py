@@ -57,7 +57,7 @@ def decide(
     session: GatewaySession | None = None,
     supervised_since: datetime | None = None,
     rotate_after_s: float = 21600.0,
-    ahead_before: datetime | None = None,
+    last_future_heartbeat: datetime | None = None,
 ) -> Supervision:
     return supervise(
         runs,
@@ -65,7 +65,7 @@ def decide(
         now=NOW,
         supervised_since=supervised_since or ago(3600),
         rotate_after_s=rotate_after_s,
-        ahead_before=ahead_before,
+        last_future_heartbeat=last_future_heartbeat,
     )
 
 
@@ -191,11 +191,11 @@ def test_a_run_that_began_in_the_future_and_has_no_lease_is_lost() -> None:
 def test_a_lease_from_the_future_is_believed_for_one_decision() -> None:
     running = run(RunState.RUNNING)
     for ahead_s in (0, 250):
-        assert decide(running, session=lease(left_s=ahead_s + 15)).ahead is None
+        assert decide(running, session=lease(left_s=ahead_s + 15)).future_heartbeat is None
     far = lease(left_s=7200)
     first = decide(running, session=far)
-    assert (first.start, first.lost, first.ahead) == (False, (), far.heartbeat_at)
-    second = decide(running, session=far, ahead_before=first.ahead)
+    assert (first.start, first.lost, first.future_heartbeat) == (False, (), far.heartbeat_at)
+    second = decide(running, session=far, last_future_heartbeat=first.future_heartbeat)
     assert (second.start, second.lost) == (True, ("new",))
 
 
