@@ -1,4 +1,4 @@
-"""The drain: a job over the queue's path, and the sensor that asks for it."""
+"""The drain: a job over the assets of the queue's path, and the sensor that requests it."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
+from position_sync_dagster.defs.resources import POSITION_SYNC
 from position_sync_dagster.defs.run_history import REASON, recent_runs
 from position_sync_dagster.defs.stream import STREAM_JOB
 from position_sync_dagster.defs.tick_cache import cached_instance, cached_lake
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 DRAIN_JOB = "drain_positions"
 
 MAX_RUNTIME_S = 90
-"""A drain bounds itself to half of this; a run that lives longer was left behind by a crash."""
+"""A drain limits itself to half of this; a run that lasts longer was left behind by a crash."""
 
 RUNS_SEEN = 6
 
@@ -46,13 +47,14 @@ drain_positions = dg.define_asset_job(
     job_name=DRAIN_JOB,
     minimum_interval_seconds=4,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Every 5 s: ask for a drain of what waits, and for a refresh when one is due and "
-    "no stream lives. It only reads. (The daemon looks every 5 s; an interval of 5 would miss "
-    "every other look.)",
+    description="Every 5 s: request a drain when requests wait, and a refresh when one is due and "
+    "no stream is alive. It only reads. (The daemon checks every 5 s; an interval of 5 would miss "
+    "every second check.)",
 )
 def drain_queue(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-    """Ask for one run over what has work, or say in numbers why there is none."""
-    lake, settings = cached_lake()
+    """Request one run over the assets that have work, or skip with the numbers that explain it."""
+    settings = POSITION_SYNC.read_settings()
+    lake = cached_lake(settings)
     plan = plan_drain(
         observe(cached_instance(context), lake, settings, now=datetime.now(UTC)),
         DrainCursor.from_text(context.cursor),
@@ -70,7 +72,7 @@ def drain_queue(context: dg.SensorEvaluationContext) -> dg.SensorResult:
 def observe(
     instance: dg.DagsterInstance, lake: "Lake", settings: "Settings", *, now: datetime
 ) -> Workload:
-    """Read everything that the decision needs; it changes nothing."""
+    """Read everything that the decision needs; nothing is changed."""
     drains = recent_runs(instance, DRAIN_JOB, limit=RUNS_SEEN)
     streams = recent_runs(instance, STREAM_JOB, limit=1)
     ended = [run for run in drains if run.state not in IN_PROGRESS]
@@ -101,7 +103,7 @@ def observe(
 def _unavailable(
     lake: "Lake", settings: "Settings", session: "GatewaySession | None", now: datetime
 ) -> str | None:
-    """Tell why a drain could take no values, by the rule that the drain itself goes by."""
+    """Return why a drain could not read values now, by the rule that the drain itself uses."""
     rows = lake.broker_positions.sync.read(settings.gateway_id)
     return unavailable_reason(session, confirmed_at(rows, now), settings, now)
 
@@ -118,7 +120,7 @@ def _in_flight(drains: Sequence[JobRun], now: datetime) -> str | None:
 
 
 def _fingerprint(path: Path | None) -> str | None:
-    """Give a fingerprint of the file that changes when it is saved; None without a file."""
+    """Return a text that changes when the file is saved; None without a file."""
     if path is None:
         return None
     try:

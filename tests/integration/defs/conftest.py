@@ -10,7 +10,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from position_sync_dagster.defs.resources import GATEWAY, LAKE
+from position_sync_dagster.defs.resources import POSITION_SYNC
 from position_sync_dagster.domain.broker_position import BrokerPosition, Completeness
 from position_sync_dagster.domain.gateway_session import GatewaySession, Owner, SessionState
 from position_sync_dagster.domain.instrument import Instrument
@@ -65,7 +65,7 @@ def materialize(
     def run(*assets: Any, **options: Any) -> dg.ExecuteInProcessResult:
         return dg.materialize(
             list(assets),
-            resources={"lake": LAKE, "gateway": GATEWAY},
+            resources={"position_sync": POSITION_SYNC},
             instance=instance,
             raise_on_error=False,
             **options,

@@ -7,8 +7,9 @@ from pathlib import Path
 import dagster as dg
 
 from position_sync_dagster.defs.drain import DRAIN_JOB
-from position_sync_dagster.defs.maintenance import forget, maintain_lake, old_runs
-from position_sync_dagster.defs.resources import GATEWAY, LAKE
+from position_sync_dagster.defs.maintenance import PRUNED_JOBS, maintain_lake
+from position_sync_dagster.defs.old_runs import delete_run, old_runs
+from position_sync_dagster.defs.resources import POSITION_SYNC
 from position_sync_dagster.domain.request import QueueRequest, QueueStatus
 from position_sync_dagster.lake.lake import Lake
 
@@ -38,7 +39,7 @@ def test_upkeep_goes_over_every_table(settings, instance, lake: Lake) -> None:
         quick.sync.mark_success(request_id)
     assert len(finished_files(lake)) == FINISHED
     result = maintain_lake.execute_in_process(
-        instance=instance, resources={"lake": LAKE, "gateway": GATEWAY}
+        instance=instance, resources={"position_sync": POSITION_SYNC}
     )
     assert result.success
     assert len(finished_files(lake)) == 1
@@ -51,17 +52,19 @@ def test_upkeep_goes_over_every_table(settings, instance, lake: Lake) -> None:
 def test_runs_that_are_many_are_forgotten_and_closing_days_are_kept(instance) -> None:
     drained = ended(instance, DRAIN_JOB)
     ended(instance, "close_day")
-    assert list(old_runs(instance, before=SOON)) == [drained]
+    assert list(old_runs(instance, PRUNED_JOBS, before=SOON)) == [drained]
 
 
 def test_runs_younger_than_the_setting_are_kept(instance) -> None:
     ended(instance, DRAIN_JOB)
-    assert list(old_runs(instance, before=datetime.now(UTC) - timedelta(days=14))) == []
+    assert (
+        list(old_runs(instance, PRUNED_JOBS, before=datetime.now(UTC) - timedelta(days=14))) == []
+    )
 
 
 def test_a_run_that_goes_on_is_kept(instance) -> None:
     instance.add_run(dg.DagsterRun(job_name=DRAIN_JOB, status=dg.DagsterRunStatus.STARTED))
-    assert list(old_runs(instance, before=SOON)) == []
+    assert list(old_runs(instance, PRUNED_JOBS, before=SOON)) == []
 
 
 def test_forgetting_a_run_leaves_no_file_of_it(instance_on_disk, tmp_path: Path) -> None:
@@ -72,7 +75,7 @@ def test_forgetting_a_run_leaves_no_file_of_it(instance_on_disk, tmp_path: Path)
     run_id = job.execute_in_process(instance=instance_on_disk).run_id
     kept = [path for path in tmp_path.rglob(f"*{run_id}*") if path.exists()]
     assert kept
-    forget(instance_on_disk, run_id)
+    delete_run(instance_on_disk, run_id)
     assert instance_on_disk.get_run_by_id(run_id) is None
     assert [path for path in tmp_path.rglob(f"*{run_id}*") if path.exists()] == []
 

@@ -10,7 +10,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from position_sync_dagster.defs.resources import GATEWAY, LAKE
+from position_sync_dagster.defs.resources import POSITION_SYNC
 from position_sync_dagster.defs.stream import materializations, stream_positions
 from position_sync_dagster.defs.stream_thread import StreamThread
 from position_sync_dagster.errors import LeaseLostError, LoginOwnedError
@@ -54,7 +54,7 @@ def play(monkeypatch: pytest.MonkeyPatch) -> Callable[[Stream], None]:
 def run(settings: Settings, instance: dg.DagsterInstance) -> Callable[[], Any]:
     return lambda: stream_positions.execute_in_process(
         instance=instance,
-        resources={"lake": LAKE, "gateway": GATEWAY},
+        resources={"position_sync": POSITION_SYNC},
         raise_on_error=False,
     )
 

@@ -9,7 +9,7 @@ import dagster as dg
 import pytest
 import yaml
 
-from position_sync_dagster.defs.resources import GATEWAY, LAKE
+from position_sync_dagster.defs.resources import POSITION_SYNC
 from position_sync_dagster.defs.stream import STREAM_JOB, stream_positions
 from position_sync_dagster.defs.supervisor import supervise_stream
 from position_sync_dagster.domain.clock import utc_now
@@ -146,7 +146,7 @@ def test_the_log_of_a_run_tells_what_the_stream_did(
     try:
         with dg.instance_for_test(temp_dir=str(tmp_path), overrides=wanted) as instance:
             result = stream_positions.execute_in_process(
-                instance=instance, resources={"lake": LAKE, "gateway": GATEWAY}
+                instance=instance, resources={"position_sync": POSITION_SYNC}
             )
             told = [r.event_log_entry for r in instance.get_records_for_run(result.run_id).records]
     finally:

@@ -8,7 +8,7 @@ import pytest
 from position_sync_dagster.defs.assets.active_strategies import active_strategies
 from position_sync_dagster.defs.assets.position_queue import position_queue
 from position_sync_dagster.defs.assets.position_updates import position_updates
-from position_sync_dagster.defs.run_history import RELEASED, REGISTRY_VERSION
+from position_sync_dagster.defs.run_history import REGISTRY_VERSION, RELEASED
 from position_sync_dagster.domain.broker_position import Completeness
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.lake.lake import Lake

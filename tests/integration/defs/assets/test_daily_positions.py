@@ -11,7 +11,6 @@ from position_sync_dagster.defs.assets.daily_positions import daily, daily_asset
 from position_sync_dagster.defs.assets.exchange_partitions import exchange_partitions
 from position_sync_dagster.defs.resources import resources
 from position_sync_dagster.lake.derived import DAILY_POSITIONS, DerivedTable
-from position_sync_dagster.sync.reports import exchange_days as daily_module
 from position_sync_dagster.sync.reports.exchange_days import exchange_days
 
 DAYS = exchange_days("XNYS", date(2025, 1, 1), date(2026, 12, 31))
@@ -19,7 +18,7 @@ PARTITIONS = exchange_partitions(DAYS, "2025-01-02")
 DAILY = daily_asset(PARTITIONS)
 
 WEEK = ("2026-03-05", "2026-03-11")
-"""Five sessions around the weekend on which New York turns its clocks."""
+"""Five trading days around the weekend on which New York turns its clocks."""
 
 
 def utc(text: str) -> datetime:
@@ -27,10 +26,10 @@ def utc(text: str) -> datetime:
 
 
 @pytest.fixture
-def fill(materialize) -> Callable[[str, str], dg.ExecuteInProcessResult]:
-    def run(first: str, last: str) -> dg.ExecuteInProcessResult:
+def fill(materialize) -> Callable[..., dg.ExecuteInProcessResult]:
+    def run(first: str, last: str, asset: dg.AssetsDefinition = DAILY) -> dg.ExecuteInProcessResult:
         return materialize(
-            DAILY,
+            asset,
             tags={
                 "dagster/asset_partition_range_start": first,
                 "dagster/asset_partition_range_end": last,
@@ -118,17 +117,10 @@ def test_a_closed_position_shows_on_the_day_it_was_closed_and_not_after(fill, te
     assert found["position"].to_list() == [1.0, 0.0]
 
 
-def test_a_session_that_has_not_closed_fails_before_anything_is_written(
-    fill, table, tell, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_day_that_has_not_closed_fails_before_anything_is_written(fill, table, tell) -> None:
     tell(1, utc("2026-03-05T19:00:00"))
-    closes = daily_module.closing_times
-
-    def at_noon_of_the_last_day(calendar, days, *, now):
-        return closes(calendar, days, now=utc("2026-03-11T17:00:00"))
-
-    monkeypatch.setattr(daily_module, "closing_times", at_noon_of_the_last_day)
-    result = fill(*WEEK)
+    at_noon_of_the_last_day = daily_asset(PARTITIONS, clock=lambda: utc("2026-03-11T17:00:00"))
+    result = fill(*WEEK, asset=at_noon_of_the_last_day)
     assert not result.success
     message = result.failure_data_for_node("daily_positions").error.message
     assert "2026-03-11 on XNYS closes at 2026-03-11 20:00 UTC" in message
