@@ -17,8 +17,8 @@ from position_sync_dagster.sync.decisions.availability import (
     unavailable_reason,
     unconfirmed,
 )
-from position_sync_dagster.sync.drain.broker_view import BrokerView, Verdict, answer
-from position_sync_dagster.sync.drain.worker import plan_batch
+from position_sync_dagster.sync.drain.batch_plan import Outcome, match_holdings, plan_batch
+from position_sync_dagster.sync.drain.broker_view import BrokerView
 
 NOW = datetime(2026, 3, 4, 15, 30, tzinfo=UTC)
 SETTINGS = Settings(_env_file=None, refresh_interval_s=180, drain_time_limit_s=30)
@@ -45,23 +45,23 @@ PART = replace(WHOLE, complete=False)
 
 
 def test_a_request_without_an_account_is_answered_by_each_account_that_holds():
-    assert [h.account for h in answer(request(1), WHOLE).holdings] == ["A", "B"]
-    assert [h.account for h in answer(request(1, "B"), WHOLE).holdings] == ["B"]
+    assert [h.account for h in match_holdings(request(1), WHOLE).holdings] == ["A", "B"]
+    assert [h.account for h in match_holdings(request(1, "B"), WHOLE).holdings] == ["B"]
 
 
 def test_an_absent_holding_is_not_held_only_if_the_view_is_whole():
-    assert answer(request(9), WHOLE).verdict is Verdict.NOT_HELD
-    assert answer(request(9), PART).verdict is Verdict.UNKNOWN
-    assert answer(request(1, "C"), PART).verdict is Verdict.UNKNOWN
+    assert match_holdings(request(9), WHOLE).outcome is Outcome.NOT_HELD
+    assert match_holdings(request(9), PART).outcome is Outcome.NOT_COVERED
+    assert match_holdings(request(1, "C"), PART).outcome is Outcome.NOT_COVERED
 
 
 def plan(batch, view=WHOLE, batch_id="b"):
-    return plan_batch(batch, view, batch_id=batch_id, now=NOW, by=Provenance(run_id="run"))
+    return plan_batch(batch, view, batch_id=batch_id, now=NOW, provenance=Provenance(run_id="run"))
 
 
 def test_a_batch_becomes_rows_and_marks():
     done = plan([request(1), request(2), request(9)])
-    assert (done.valued, done.not_held, done.unknown) == (("r1", "r2"), ("r9",), ())
+    assert (done.valued, done.not_held, done.not_covered) == (("r1", "r2"), ("r9",), ())
     assert [(r.account, r.conid, r.request_id) for r in done.rows] == [
         ("A", 1, "r1"), ("B", 1, "r1"), ("A", 2, "r2"),
     ]  # fmt: skip
@@ -111,9 +111,9 @@ def test_a_holding_is_confirmed_by_a_walk_or_by_a_value_of_its_own(row, counts):
     view = BrokerView(
         holdings=rows, complete=False, unconfirmed=unconfirmed(rows.values(), SETTINGS, NOW)
     )
-    expected = Verdict.VALUED if counts else Verdict.UNKNOWN
-    assert answer(request(1, "A"), view).verdict is expected
-    assert answer(request(2, "A"), view).verdict is Verdict.UNKNOWN
+    expected = Outcome.VALUED if counts else Outcome.NOT_COVERED
+    assert match_holdings(request(1, "A"), view).outcome is expected
+    assert match_holdings(request(2, "A"), view).outcome is Outcome.NOT_COVERED
 
 
 def test_a_confirmation_from_before_the_clock_was_set_back_does_not_hide_a_later_one():
