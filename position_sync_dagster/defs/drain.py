@@ -17,10 +17,9 @@ from position_sync_dagster.sync.decisions.drain_plan import (
     DrainCursor,
     Step,
     Workload,
-    consecutive,
     plan_drain,
 )
-from position_sync_dagster.sync.decisions.job_runs import IN_PROGRESS, JobRun, RunState
+from position_sync_dagster.sync.decisions.job_runs import IN_PROGRESS, JobRun, RunState, consecutive
 
 if TYPE_CHECKING:
     from position_sync_dagster.domain.gateway_session import GatewaySession

@@ -1,7 +1,6 @@
 """Decide whether there is work for a drain, and which; pure."""
 
 import json
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -151,20 +150,6 @@ def plan_drain(workload: Workload, cursor: DrainCursor, *, refresh_interval_s: f
     return DrainPlan(
         steps=tuple(steps), reason=_with_counts("; ".join(reasons), workload), cursor=cursor
     )
-
-
-def consecutive(outcomes: Iterable[bool]) -> int:
-    """Count the failures at the front of outcomes, newest first; True is a failure.
-
-    >>> consecutive([True, True, False, True])
-    2
-    """
-    count = 0
-    for failed in outcomes:
-        if not failed:
-            break
-        count += 1
-    return count
 
 
 def _owner(workload: Workload) -> GatewaySession | None:

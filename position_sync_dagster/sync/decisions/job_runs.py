@@ -1,5 +1,6 @@
 """Runs of a Dagster job as plain values to decide over."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -40,3 +41,17 @@ class JobRun:
     own_fault: bool = False
     released: int = 0
     registry_version: int | None = None
+
+
+def consecutive(outcomes: Iterable[bool]) -> int:
+    """Count the failures at the front of outcomes, newest first; True is a failure.
+
+    >>> consecutive([True, True, False, True])
+    2
+    """
+    count = 0
+    for failed in outcomes:
+        if not failed:
+            break
+        count += 1
+    return count

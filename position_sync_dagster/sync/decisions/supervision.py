@@ -6,8 +6,7 @@ from datetime import datetime, timedelta
 
 from position_sync_dagster.domain.gateway_session import ALIVE, GatewaySession, Owner
 from position_sync_dagster.domain.retry import Backoff
-from position_sync_dagster.sync.decisions.drain_plan import consecutive
-from position_sync_dagster.sync.decisions.job_runs import IN_PROGRESS, JobRun, RunState
+from position_sync_dagster.sync.decisions.job_runs import IN_PROGRESS, JobRun, RunState, consecutive
 
 START_GRACE = timedelta(seconds=30)
 """A worker takes 3 to 10 s from its launch to its lease, and less from its lease to its end."""
