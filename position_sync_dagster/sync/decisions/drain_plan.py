@@ -1,4 +1,4 @@
-"""Decide whether there is work for a drain, and which; pure."""
+"""When to drain: decide whether a drain run is needed, and what it has to do; pure."""
 
 import json
 from dataclasses import asdict, dataclass, replace
@@ -11,14 +11,14 @@ from position_sync_dagster.domain.gateway_session import GatewaySession
 from position_sync_dagster.domain.retry import Backoff
 
 SETTLE_S = 10.0
-"""A login without an owner is left alone this long: a stream that is about to start comes first."""
+"""How long a login may have no owner before a refresh takes it: a starting stream comes first."""
 
 RETRY = Backoff(first_s=10.0, longest_s=120.0)
-"""Delays after drains that failed, or that gave requests back, in a row."""
+"""Delays after drain runs in a row that failed or released requests."""
 
 
 class Step(StrEnum):
-    """A part of a drain run, by the name of the table that it brings up to date."""
+    """A part of a drain run; its value is the name of the table that it brings up to date."""
 
     STRATEGIES = "active_strategies"
     REFRESH = "position_queue"
@@ -27,12 +27,12 @@ class Step(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DrainCursor:
-    """What the last decision remembered for the next.
+    """What one decision stores for the next one.
 
     Attributes:
-        registry_version: Delta version of `active_strategies` that was last acted on.
-        strategies_mark: Fingerprint of the strategies file that was last acted on.
-        unowned_since: Since when the login has had no owner, as far as was seen.
+        registry_version: Delta version of `active_strategies` that was last recorded.
+        strategies_mark: Fingerprint of the strategies file that was last applied.
+        unowned_since: Since when the decisions have seen no owner of the login.
     """
 
     registry_version: int | None = None
@@ -40,7 +40,7 @@ class DrainCursor:
     unowned_since: datetime | None = None
 
     def to_text(self) -> str:
-        """Write the cursor as Dagster keeps it."""
+        """Return the cursor as the text that Dagster stores."""
         values = asdict(self)
         if self.unowned_since is not None:
             values["unowned_since"] = self.unowned_since.isoformat()
@@ -48,7 +48,7 @@ class DrainCursor:
 
     @classmethod
     def from_text(cls, text: str | None) -> Self:
-        """Read a cursor; none, or one of an older shape, is the empty cursor.
+        """Parse a cursor; no text, or text of another format, is the empty cursor.
 
         >>> DrainCursor.from_text(DrainCursor(registry_version=3).to_text()).registry_version
         3
@@ -67,18 +67,18 @@ class DrainCursor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workload:
-    """What was seen at one moment.
+    """Everything that the decision depends on, as read at one moment.
 
     Attributes:
-        pending: Requests that wait, whether or not they may be claimed yet.
-        claimable: Those that may be claimed now, and claims whose lease has expired.
+        pending: Requests that wait, including those that may not be claimed yet.
+        claimable: Requests that may be claimed now, and claims whose lease has expired.
         unavailable: Why a drain cannot take values from `broker_positions`; None when it can.
         session: The gateway's newest session, alive or not.
         stream_in_flight: A stream run is queued, starting or running.
         drain_in_flight: Id of a drain run that is queued, starting or running.
-        unsuccessful_runs: Drain runs in a row that failed, or gave something back; the last one ended at
-            `last_unsuccessful_at`.
-        released: Requests that the last of them gave back; 0 when it failed.
+        unsuccessful_runs: Drain runs in a row that failed or released requests, newest first.
+        last_unsuccessful_at: When the newest of them ended.
+        released: Requests that the newest of them released; 0 when it failed.
         recorded_version: Version of `active_strategies` that a run last recorded.
     """
 
@@ -110,8 +110,8 @@ class DrainPlan:
 def plan_drain(workload: Workload, cursor: DrainCursor, *, refresh_interval_s: float) -> DrainPlan:
     """Decide what the next drain run has to do.
 
-    A run is asked for only when it can achieve something: requests that cannot be valued now
-    wait, and at most one refresh per `refresh_interval_s` connects to the gateway.
+    A run is requested only when it can make progress: requests that cannot be valued now wait,
+    and at most one refresh per `refresh_interval_s` connects to the gateway.
 
     >>> from datetime import UTC
     >>> workload = Workload(now=datetime(2026, 1, 2, tzinfo=UTC), pending=0, claimable=0)
@@ -123,7 +123,7 @@ def plan_drain(workload: Workload, cursor: DrainCursor, *, refresh_interval_s: f
         return _skip(f"drain run {workload.drain_in_flight[:8]} is in flight", workload, cursor)
     wait_s = _delay_s(workload)
     if wait_s > 0:
-        what = "gave back what they could not value" if workload.released else "failed"
+        what = "released requests that they could not value" if workload.released else "failed"
         reason = f"the last {workload.unsuccessful_runs} drain runs {what}; next in {wait_s:.0f} s"
         return _skip(reason, workload, cursor)
 
@@ -131,7 +131,7 @@ def plan_drain(workload: Workload, cursor: DrainCursor, *, refresh_interval_s: f
     reasons: list[str] = []
     if _registry_changed(workload, cursor):
         steps.append(Step.STRATEGIES)
-        reasons.append("the registry moved")
+        reasons.append("the registry changed")
         cursor = replace(
             cursor,
             registry_version=workload.registry_version,
@@ -186,7 +186,7 @@ def _refresh_due(
     if owner is not None:
         return False, f"the {owner.owner.value.lower()} is {owner.state.value.lower()}"
     if workload.stream_in_flight or cursor.unowned_since is None:
-        return False, "a stream run is on its way"
+        return False, "a stream run is starting"
     if workload.session is not None:
         due_at = workload.session.started_at + timedelta(seconds=refresh_interval_s)
         if workload.now < due_at and workload.session.started_at <= workload.now + SKEW:
@@ -194,7 +194,7 @@ def _refresh_due(
     settled_at = cursor.unowned_since + timedelta(seconds=SETTLE_S)
     if workload.now < settled_at:
         return False, "a stream may be about to start"
-    return True, "a refresh is due and no stream lives"
+    return True, "a refresh is due and no stream is alive"
 
 
 def _with_counts(reason: str, workload: Workload) -> str:

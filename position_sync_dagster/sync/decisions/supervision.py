@@ -1,4 +1,4 @@
-"""Decide whether the stream needs a new run; pure."""
+"""When to start a stream: decide whether it needs a new run; pure."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,30 +9,32 @@ from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.sync.decisions.job_runs import IN_PROGRESS, JobRun, RunState, consecutive
 
 START_GRACE = timedelta(seconds=30)
-"""A worker takes 3 to 10 s from its launch to its lease, and less from its lease to its end."""
+"""How long a run may have no lease: from its launch to its lease it takes 3 to 10 s, and less time
+from the end of its lease to its own end."""
 
 ROTATION_LEAD_S = 30.0
-"""A successor is up before the end: the gap is one hand-over of the lease, not a start."""
+"""How long before a session's end its successor starts, so that the gap is one hand-over of the
+lease and not the start of a run."""
 
 CLOCK_SLACK_S = 5.0
-"""Dagster's database and this process may differ by so much about the time."""
+"""By how much the times of Dagster's database and of this process may differ."""
 
 RESTART = Backoff(first_s=10.0, longest_s=120.0)
 """Delays between runs in a crash loop."""
 
 SHORT_LIFE = timedelta(seconds=30)
-"""A run that failed sooner after its start counts towards a crash loop."""
+"""A run that fails within this time after its start counts towards a crash loop."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Supervision:
-    """What the supervisor does next.
+    """What the supervisor has to do.
 
     Attributes:
         start: Request a new run.
-        lost: Runs to report as failed: Dagster believes they live, their lease says otherwise.
-        paused: A person ended the stream, and nobody resumed it.
-        future_heartbeat: The heartbeat that lies in the future; give it to the next decision.
+        lost: Runs to report as failed: Dagster shows them as running, but their lease has ended.
+        paused: A person terminated the stream, and nobody has resumed it.
+        future_heartbeat: A heartbeat that lies in the future; pass it to the next decision.
     """
 
     start: bool
@@ -51,17 +53,17 @@ def supervise(
     rotate_after_s: float,
     last_future_heartbeat: datetime | None = None,
 ) -> Supervision:
-    """Decide by the lease, never by a run's status, whether the stream needs a new run.
+    """Decide whether the stream needs a new run, by its lease and never by the status of a run.
 
     Args:
         runs: The recent stream runs, newest first.
         session: The newest session of the gateway, alive or not.
         supervised_since: When a person last switched the supervisor on.
-        rotate_after_s: Life of a session; its successor starts a little before the end and waits
-            for the lease.
-        last_future_heartbeat: What the last decision found `future_heartbeat`.
+        rotate_after_s: Length of a session; its successor starts a little before the end and
+            waits for the lease.
+        last_future_heartbeat: The `future_heartbeat` of the last decision.
     """
-    # The owner of a lease from the future died, or lives and renews it before the next decision.
+    # If the owner of a lease from the future is alive, it renews it before the next decision.
     ahead = session is not None and session.state in ALIVE and session.is_ahead(now)
     if session is not None and ahead and session.heartbeat_at != last_future_heartbeat:
         return _wait_for_clock(session, now)
@@ -83,7 +85,7 @@ def supervise(
         reason = f"process {owner.pid} on {owner.host} streams outside Dagster"
         return Supervision(start=False, lost=lost, reason=reason)
     if lost:
-        return Supervision(start=True, lost=lost, reason="the stream's lease ended without it")
+        return Supervision(start=True, lost=lost, reason="the lease of the last stream expired")
     if not runs:
         return Supervision(start=True, lost=(), reason="no stream has run yet")
     return _after(runs, now, supervised_since)
@@ -105,7 +107,7 @@ def _after(runs: Sequence[JobRun], now: datetime, supervised_since: datetime | N
     crashes = consecutive(_crashed(r) for r in runs)
     past_s = (now - ended_at).total_seconds()
     wait_s = RESTART.delay_s(crashes - 1) - past_s
-    # An end in the future tells that the clock went back: how long ago it was, nobody knows.
+    # An end in the future means that the clock was set back: its age is unknown.
     if crashes > 1 and wait_s > 0 and past_s > -CLOCK_SLACK_S:
         reason = f"{crashes} runs failed in a row soon after their start; next in {wait_s:.0f} s"
         return Supervision(start=False, lost=(), reason=reason)
@@ -116,7 +118,8 @@ def _wait_for_clock(session: GatewaySession, now: datetime) -> Supervision:
     heartbeat = session.heartbeat_at
     reason = (
         f"the last heartbeat of process {session.pid} on {session.host} lies "
-        f"{(heartbeat - now).total_seconds():.0f} s in the future: a clock was set; looking once more"
+        f"{(heartbeat - now).total_seconds():.0f} s in the future: a clock was set; checking once "
+        "more"
     )
     return Supervision(start=False, lost=(), reason=reason, future_heartbeat=heartbeat)
 

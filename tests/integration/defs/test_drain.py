@@ -152,6 +152,6 @@ def test_requests_that_were_given_back_wait_until_there_are_others(
     ask(1, 2)
     run_id = add_run(instance, dg.DagsterRunStatus.STARTED, **{RELEASED: "2"})
     instance.report_run_failed(instance.get_run_by_id(run_id))
-    assert "gave back what they could not value" in tick().skip_reason.skip_message
+    assert "released requests that they could not value" in tick().skip_reason.skip_message
     ask(3)
     assert names(tick()) == ["position_updates"]

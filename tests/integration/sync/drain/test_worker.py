@@ -181,7 +181,7 @@ async def test_a_drain_before_anybody_asked_the_gateway_leaves_the_requests(
         await lake.queue.insert(CALL, "AAPL")
         done = await drain(lake, settings_for(sim))
         assert (done.claimed, done.pending_after) == (0, 1)
-        assert "Nobody has asked" in done.reason
+        assert "have not been downloaded" in done.reason
         assert sim.stats()["connections"]["total"] == 0
 
 
@@ -197,7 +197,7 @@ async def test_a_refresh_that_fails_does_not_make_old_values_fresh(simulate, lak
     await asyncio.sleep(0.2)
     done = await drain(lake, settings)
     assert done.claimed == 0
-    assert "last asked" in done.reason
+    assert "last downloaded" in done.reason
 
 
 async def test_a_position_closed_while_nobody_looked_gets_its_zero_row(

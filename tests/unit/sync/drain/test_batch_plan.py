@@ -138,12 +138,12 @@ def session(state, *, alive=True):
         (session(SessionState.BLIND), 1, "BLIND since 15:30:00 UTC: why"),
         (session(SessionState.STARTING), 1, "STARTING"),
         (session(SessionState.LIVE, alive=False), 100, None),
-        (session(SessionState.LIVE, alive=False), 211, "last asked"),
-        (session(SessionState.ENDED), None, "Nobody has asked"),
+        (session(SessionState.LIVE, alive=False), 211, "last downloaded"),
+        (session(SessionState.ENDED), None, "have not been downloaded"),
         (None, -60, None),
-        (None, -3600, "last asked"),
+        (None, -3600, "last downloaded"),
         (None, 100, None),
-        (None, None, "Nobody has asked"),
+        (None, None, "have not been downloaded"),
     ],
 )
 def test_when_the_owners_last_words_count(owner, confirmed_s, blind):
