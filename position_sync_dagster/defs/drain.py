@@ -86,8 +86,8 @@ def observe(
         oldest_pending_at=backlog.oldest_pending_at,
         unavailable=_unavailable(lake, settings, session, now) if claimable else None,
         session=session,
-        stream_in_flight=any(run.state in IN_PROGRESS for run in streams),
-        drain_in_flight=_in_flight(drains, now),
+        stream_in_progress=any(run.state in IN_PROGRESS for run in streams),
+        drain_in_progress=_in_progress(drains, now),
         unsuccessful_runs=unsuccessful_runs,
         last_unsuccessful_at=ended[0].ended_at if unsuccessful_runs else None,
         released=ended[0].released if unsuccessful_runs else 0,
@@ -111,7 +111,7 @@ def _is_unsuccessful(run: JobRun) -> bool:
     return run.released > 0 or (run.state is RunState.FAILED and run.own_fault)
 
 
-def _in_flight(drains: Sequence[JobRun], now: datetime) -> str | None:
+def _in_progress(drains: Sequence[JobRun], now: datetime) -> str | None:
     for run in drains:
         if run.state in IN_PROGRESS and now - run.since < timedelta(seconds=MAX_RUNTIME_S):
             return run.run_id

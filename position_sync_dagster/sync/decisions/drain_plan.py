@@ -74,8 +74,8 @@ class Workload:
         claimable: Requests that may be claimed now, and claims whose lease has expired.
         unavailable: Why a drain cannot take values from `broker_positions`; None when it can.
         session: The gateway's newest session, alive or not.
-        stream_in_flight: A stream run is queued, starting or running.
-        drain_in_flight: Id of a drain run that is queued, starting or running.
+        stream_in_progress: A stream run is queued, starting or running.
+        drain_in_progress: Id of a drain run that is queued, starting or running.
         unsuccessful_runs: Drain runs in a row that failed or released requests, newest first.
         last_unsuccessful_at: When the newest of them ended.
         released: Requests that the newest of them released; 0 when it failed.
@@ -88,8 +88,8 @@ class Workload:
     oldest_pending_at: datetime | None = None
     unavailable: str | None = None
     session: GatewaySession | None = None
-    stream_in_flight: bool = False
-    drain_in_flight: str | None = None
+    stream_in_progress: bool = False
+    drain_in_progress: str | None = None
     unsuccessful_runs: int = 0
     last_unsuccessful_at: datetime | None = None
     released: int = 0
@@ -119,8 +119,8 @@ def plan_drain(workload: Workload, cursor: DrainCursor, *, refresh_interval_s: f
     ()
     """
     cursor = _track_owner(workload, cursor)
-    if workload.drain_in_flight is not None:
-        return _skip(f"drain run {workload.drain_in_flight[:8]} is in flight", workload, cursor)
+    if workload.drain_in_progress is not None:
+        return _skip(f"drain run {workload.drain_in_progress[:8]} is in progress", workload, cursor)
     wait_s = _delay_s(workload)
     if wait_s > 0:
         what = "released requests that they could not value" if workload.released else "failed"
@@ -158,7 +158,7 @@ def _owner(workload: Workload) -> GatewaySession | None:
 
 
 def _track_owner(workload: Workload, cursor: DrainCursor) -> DrainCursor:
-    if _owner(workload) is not None or workload.stream_in_flight:
+    if _owner(workload) is not None or workload.stream_in_progress:
         return replace(cursor, unowned_since=None)
     since = cursor.unowned_since
     return replace(cursor, unowned_since=min(since, workload.now) if since else workload.now)
@@ -185,7 +185,7 @@ def _refresh_due(
     owner = _owner(workload)
     if owner is not None:
         return False, f"the {owner.owner.value.lower()} is {owner.state.value.lower()}"
-    if workload.stream_in_flight or cursor.unowned_since is None:
+    if workload.stream_in_progress or cursor.unowned_since is None:
         return False, "a stream run is starting"
     if workload.session is not None:
         due_at = workload.session.started_at + timedelta(seconds=refresh_interval_s)

@@ -34,7 +34,7 @@ class ExchangeDays:
     holidays: tuple[date, ...]
 
     def midnights(self) -> list[datetime]:
-        """Return the local midnight of each holiday; Dagster excludes no partition by another hour."""
+        """Return each holiday as its local midnight; another hour would exclude no partition."""
         zone = ZoneInfo(self.timezone)
         return [datetime.combine(day, time(), zone) for day in self.holidays]
 

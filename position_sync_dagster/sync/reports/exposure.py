@@ -11,7 +11,7 @@ from position_sync_dagster.domain.update import PositionUpdate
 
 
 class AssetClass(StrEnum):
-    """Classes that may be summed: the market value of a future is notional, of an option a premium."""
+    """Classes that may be summed: a future's market value is notional, an option's is a premium."""
 
     OPTION = "OPTION"
     STOCK = "STOCK"

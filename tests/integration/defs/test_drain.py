@@ -81,11 +81,11 @@ def test_a_tick_changes_no_table(tick, own, ask, lake: Lake) -> None:
         dg.DagsterRunStatus.CANCELING,
     ],
 )
-def test_a_drain_in_flight_keeps_the_next_one_back(tick, own, ask, instance, status) -> None:
+def test_a_drain_in_progress_keeps_the_next_one_back(tick, own, ask, instance, status) -> None:
     own()
     ask(1)
     run_id = add_run(instance, status)
-    assert f"{run_id[:8]} is in flight" in tick().skip_reason.skip_message
+    assert f"{run_id[:8]} is in progress" in tick().skip_reason.skip_message
 
 
 def test_a_drain_left_started_by_a_crash_blocks_nothing_for_long(
@@ -94,8 +94,8 @@ def test_a_drain_left_started_by_a_crash_blocks_nothing_for_long(
     own()
     add_run(instance, dg.DagsterRunStatus.STARTED)
     later = datetime.now(UTC) + timedelta(seconds=MAX_RUNTIME_S + 1)
-    assert observe(instance, lake, settings, now=datetime.now(UTC)).drain_in_flight
-    assert observe(instance, lake, settings, now=later).drain_in_flight is None
+    assert observe(instance, lake, settings, now=datetime.now(UTC)).drain_in_progress
+    assert observe(instance, lake, settings, now=later).drain_in_progress is None
 
 
 def test_requests_wait_while_the_owner_is_blind(tick, own, ask) -> None:

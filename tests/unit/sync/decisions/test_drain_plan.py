@@ -72,10 +72,10 @@ def test_requests_that_wait_are_drained_while_the_stream_lives() -> None:
     assert plan(workload(pending=2, claimable=2)).steps == (Step.DRAIN,)
 
 
-def test_a_drain_in_flight_is_waited_for() -> None:
-    decided = plan(workload(pending=2, claimable=2, drain_in_flight="0123456789"))
+def test_a_drain_in_progress_is_waited_for() -> None:
+    decided = plan(workload(pending=2, claimable=2, drain_in_progress="0123456789"))
     assert decided.steps == ()
-    assert "01234567 is in flight" in decided.reason
+    assert "01234567 is in progress" in decided.reason
 
 
 def test_a_blind_owner_makes_requests_wait_and_the_reason_is_told() -> None:
@@ -117,7 +117,7 @@ def test_a_living_stream_refreshes_by_itself() -> None:
 
 
 def test_a_stream_on_its_way_keeps_a_refresh_from_taking_the_login() -> None:
-    decided = plan(workload(session=None, stream_in_flight=True))
+    decided = plan(workload(session=None, stream_in_progress=True))
     assert decided.steps == ()
     assert decided.cursor.unowned_since is None
 
