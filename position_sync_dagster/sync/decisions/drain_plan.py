@@ -184,7 +184,7 @@ def _refresh_due(
 ) -> tuple[bool, str]:
     owner = _owner(workload)
     if owner is not None:
-        return False, f"the {owner.owner.value.lower()} is {owner.state.value.lower()}"
+        return False, f"the {owner.owner.name.lower()} is {owner.state.value.lower()}"
     if workload.stream_in_progress or cursor.unowned_since is None:
         return False, "a stream run is starting"
     if workload.session is not None:

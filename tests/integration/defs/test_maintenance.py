@@ -1,4 +1,4 @@
-"""Upkeep of tables and of Dagster's own storage."""
+"""Maintenance of the tables and of Dagster's storage."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -31,7 +31,7 @@ def finished_files(lake: Lake) -> list[str]:
     return [uri for uri in uris if "bucket=SUCCESS" in uri]
 
 
-def test_upkeep_goes_over_every_table(settings, instance, lake: Lake) -> None:
+def test_maintenance_covers_every_table(settings, instance, lake: Lake) -> None:
     quick = Lake(settings.lake, fsync=False).queue
     for request_id in quick.sync.insert_many(
         QueueRequest(c, "SPY") for c in range(1, FINISHED + 1)
@@ -49,7 +49,7 @@ def test_upkeep_goes_over_every_table(settings, instance, lake: Lake) -> None:
         assert (table.spec.name, last["version"]) == (table.spec.name, table.version())
 
 
-def test_runs_that_are_many_are_forgotten_and_closing_days_are_kept(instance) -> None:
+def test_old_drains_are_deleted_and_runs_of_closing_days_are_kept(instance) -> None:
     drained = ended(instance, DRAIN_JOB)
     ended(instance, "close_day")
     assert list(old_runs(instance, PRUNED_JOBS, before=SOON)) == [drained]
@@ -62,12 +62,12 @@ def test_runs_younger_than_the_setting_are_kept(instance) -> None:
     )
 
 
-def test_a_run_that_goes_on_is_kept(instance) -> None:
+def test_a_run_in_progress_is_kept(instance) -> None:
     instance.add_run(dg.DagsterRun(job_name=DRAIN_JOB, status=dg.DagsterRunStatus.STARTED))
     assert list(old_runs(instance, PRUNED_JOBS, before=SOON)) == []
 
 
-def test_forgetting_a_run_leaves_no_file_of_it(instance_on_disk, tmp_path: Path) -> None:
+def test_a_deleted_run_leaves_no_file(instance_on_disk, tmp_path: Path) -> None:
     @dg.job(name=DRAIN_JOB, executor_def=dg.in_process_executor)
     def job() -> None:
         noisy()

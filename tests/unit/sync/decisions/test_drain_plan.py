@@ -1,4 +1,4 @@
-"""When a drain run is asked for, and for what."""
+"""When a drain run is requested, and for what."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -68,7 +68,7 @@ def test_without_work_there_is_no_run_and_the_reason_has_the_numbers() -> None:
     assert "pending 3, claimable 0, oldest 7.0 s" in decided.reason
 
 
-def test_requests_that_wait_are_drained_while_the_stream_lives() -> None:
+def test_waiting_requests_are_drained_while_a_stream_is_alive() -> None:
     assert plan(workload(pending=2, claimable=2)).steps == (Step.DRAIN,)
 
 
@@ -78,7 +78,7 @@ def test_a_drain_in_progress_is_waited_for() -> None:
     assert "01234567 is in progress" in decided.reason
 
 
-def test_a_blind_owner_makes_requests_wait_and_the_reason_is_told() -> None:
+def test_an_owner_without_connection_makes_requests_wait_with_the_reason() -> None:
     decided = plan(
         workload(
             claimable=5,
@@ -103,20 +103,25 @@ def test_fresh_values_of_an_ended_owner_are_used_before_the_next_refresh() -> No
 
 
 @pytest.mark.parametrize(("age_s", "due"), [(179.0, False), (181.0, True)])
-def test_without_an_owner_one_refresh_per_interval_is_asked_for(age_s: float, due: bool) -> None:
+def test_without_an_owner_one_refresh_per_interval_is_requested(age_s: float, due: bool) -> None:
     decided = plan(workload(session=dead(age_s)))
     assert decided.steps == ((Step.REFRESH, Step.DRAIN) if due else ())
 
 
-def test_a_gateway_that_was_never_asked_is_refreshed() -> None:
+def test_a_gateway_without_any_download_is_refreshed() -> None:
     assert plan(workload(session=None)).steps == (Step.REFRESH, Step.DRAIN)
 
 
-def test_a_living_stream_refreshes_by_itself() -> None:
+def test_a_stream_that_is_alive_refreshes_by_itself() -> None:
     assert plan(workload(session=session(age_s=10_000))).steps == ()
 
 
-def test_a_stream_on_its_way_keeps_a_refresh_from_taking_the_login() -> None:
+@pytest.mark.parametrize(("owner", "name"), [(Owner.STREAM, "stream"), (Owner.REFRESH, "refresh")])
+def test_the_reason_names_the_owner_of_the_login(owner: Owner, name: str) -> None:
+    assert plan(workload(session=session(owner=owner))).reason.startswith(f"the {name} is live")
+
+
+def test_a_stream_that_is_starting_keeps_a_refresh_from_taking_the_login() -> None:
     decided = plan(workload(session=None, stream_in_progress=True))
     assert decided.steps == ()
     assert decided.cursor.unowned_since is None
@@ -130,7 +135,7 @@ def test_a_login_that_just_became_free_is_left_to_the_stream_for_a_moment() -> N
     assert plan(later, first.cursor).steps == (Step.REFRESH, Step.DRAIN)
 
 
-def test_a_registry_that_moved_is_recorded_once() -> None:
+def test_a_registry_that_changed_is_recorded_once() -> None:
     decided = plan(workload(registry_version=2))
     assert decided.steps == (Step.STRATEGIES,)
     assert plan(workload(registry_version=2), decided.cursor).steps == ()
@@ -146,13 +151,15 @@ def test_a_saved_strategies_file_is_applied_once_even_when_it_is_malformed() -> 
     assert plan(workload(strategies_mark="9:100"), decided.cursor).steps == ()
 
 
-def test_one_run_takes_everything_that_has_work() -> None:
+def test_one_run_does_all_the_work_there_is() -> None:
     decided = plan(workload(registry_version=2, session=None, claimable=1))
     assert decided.steps == (Step.STRATEGIES, Step.REFRESH, Step.DRAIN)
 
 
 @pytest.mark.parametrize(("unsuccessful_runs", "pause_s"), [(1, 10), (2, 20), (3, 40), (9, 120)])
-def test_failing_drains_are_asked_for_ever_less_often(unsuccessful_runs: int, pause_s: int) -> None:
+def test_failing_drains_are_requested_less_and_less_often(
+    unsuccessful_runs: int, pause_s: int
+) -> None:
     early, late = (
         workload(
             claimable=1,
@@ -166,9 +173,9 @@ def test_failing_drains_are_asked_for_ever_less_often(unsuccessful_runs: int, pa
 
 
 def test_requests_that_could_not_be_valued_do_not_hold_up_new_ones() -> None:
-    gave_back = workload(claimable=4, unsuccessful_runs=3, last_unsuccessful_at=NOW, released=4)
-    assert plan(gave_back).steps == ()
-    assert plan(replace(gave_back, claimable=5)).steps == (Step.DRAIN,)
+    released = workload(claimable=4, unsuccessful_runs=3, last_unsuccessful_at=NOW, released=4)
+    assert plan(released).steps == ()
+    assert plan(replace(released, claimable=5)).steps == (Step.DRAIN,)
 
 
 def test_a_clock_that_was_set_back_holds_up_neither_refresh_nor_drain() -> None:
@@ -177,10 +184,10 @@ def test_a_clock_that_was_set_back_holds_up_neither_refresh_nor_drain() -> None:
     settling = plan(workload(session=started), replace(SETTLED, unowned_since=NOW + hour))
     assert settling.cursor.unowned_since == NOW
     assert plan(workload(session=started)).steps == (Step.REFRESH, Step.DRAIN)
-    setback = workload(
+    unsuccessful = workload(
         claimable=1, unsuccessful_runs=1, last_unsuccessful_at=NOW + hour, released=1
     )
-    assert plan(setback).steps == (Step.DRAIN,)
+    assert plan(unsuccessful).steps == (Step.DRAIN,)
 
 
 def test_a_cursor_survives_being_written_and_read() -> None:

@@ -1,4 +1,4 @@
-"""What a view of the broker makes of a claimed batch; pure."""
+"""The plan of a claimed batch, and whether the broker's data is current."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -40,22 +40,22 @@ def request(conid, account=None, request_id=None):
 
 
 HOLDINGS = [holding("A", 1), holding("B", 1), holding("A", 2, 0.0)]
-WHOLE = BrokerView(holdings={h.key: h for h in HOLDINGS}, complete=True)
-PART = replace(WHOLE, complete=False)
+COMPLETE = BrokerView(holdings={h.key: h for h in HOLDINGS}, complete=True)
+PARTIAL = replace(COMPLETE, complete=False)
 
 
 def test_a_request_without_an_account_is_answered_by_each_account_that_holds():
-    assert [h.account for h in match_holdings(request(1), WHOLE).holdings] == ["A", "B"]
-    assert [h.account for h in match_holdings(request(1, "B"), WHOLE).holdings] == ["B"]
+    assert [h.account for h in match_holdings(request(1), COMPLETE).holdings] == ["A", "B"]
+    assert [h.account for h in match_holdings(request(1, "B"), COMPLETE).holdings] == ["B"]
 
 
-def test_an_absent_holding_is_not_held_only_if_the_view_is_whole():
-    assert match_holdings(request(9), WHOLE).outcome is Outcome.NOT_HELD
-    assert match_holdings(request(9), PART).outcome is Outcome.NOT_COVERED
-    assert match_holdings(request(1, "C"), PART).outcome is Outcome.NOT_COVERED
+def test_an_absent_holding_is_not_held_only_if_the_view_is_complete():
+    assert match_holdings(request(9), COMPLETE).outcome is Outcome.NOT_HELD
+    assert match_holdings(request(9), PARTIAL).outcome is Outcome.NOT_COVERED
+    assert match_holdings(request(1, "C"), PARTIAL).outcome is Outcome.NOT_COVERED
 
 
-def plan(batch, view=WHOLE, batch_id="b"):
+def plan(batch, view=COMPLETE, batch_id="b"):
     return plan_batch(batch, view, batch_id=batch_id, now=NOW, provenance=Provenance(run_id="run"))
 
 
@@ -81,7 +81,7 @@ def test_rows_written_later_have_later_ids():
     assert earlier.rows[0].update_id < plan([request(1)]).rows[0].update_id
 
 
-def told(conid, *, confirmed_s=None, received_s=0, by=ValueOrigin.NONE):
+def confirmed_row(conid, *, confirmed_s=None, received_s=0, by=ValueOrigin.NONE):
     confirmed = None if confirmed_s is None else NOW - timedelta(seconds=confirmed_s)
     received = NOW - timedelta(seconds=received_s)
     row = holding("A", conid)
@@ -94,19 +94,19 @@ HOUR_S = 3600
 @pytest.mark.parametrize(
     ("row", "counts"),
     [
-        (told(1, confirmed_s=389), True),
-        (told(1, confirmed_s=391), False),
-        (told(1), False),
-        (told(1, confirmed_s=-60), True),
-        (told(1, confirmed_s=-HOUR_S), False),
-        (told(1, by=ValueOrigin.PNL_SINGLE), True),
-        (told(1, confirmed_s=HOUR_S, received_s=5, by=ValueOrigin.PNL_SINGLE), True),
-        (told(1, confirmed_s=HOUR_S, received_s=391, by=ValueOrigin.PNL_SINGLE), False),
-        (told(1, received_s=-HOUR_S, by=ValueOrigin.PNL_SINGLE), False),
+        (confirmed_row(1, confirmed_s=389), True),
+        (confirmed_row(1, confirmed_s=391), False),
+        (confirmed_row(1), False),
+        (confirmed_row(1, confirmed_s=-60), True),
+        (confirmed_row(1, confirmed_s=-HOUR_S), False),
+        (confirmed_row(1, by=ValueOrigin.PNL_SINGLE), True),
+        (confirmed_row(1, confirmed_s=HOUR_S, received_s=5, by=ValueOrigin.PNL_SINGLE), True),
+        (confirmed_row(1, confirmed_s=HOUR_S, received_s=391, by=ValueOrigin.PNL_SINGLE), False),
+        (confirmed_row(1, received_s=-HOUR_S, by=ValueOrigin.PNL_SINGLE), False),
     ],
 )
-def test_a_holding_is_confirmed_by_a_walk_or_by_a_value_of_its_own(row, counts):
-    silent = told(2, confirmed_s=HOUR_S)
+def test_a_holding_is_confirmed_by_a_download_or_by_a_value_of_its_own(row, counts):
+    silent = confirmed_row(2, confirmed_s=HOUR_S)
     rows = {r.key: r for r in (row, silent)}
     view = BrokerView(
         holdings=rows, complete=False, unconfirmed=unconfirmed(rows.values(), SETTINGS, NOW)
@@ -117,7 +117,7 @@ def test_a_holding_is_confirmed_by_a_walk_or_by_a_value_of_its_own(row, counts):
 
 
 def test_a_confirmation_from_before_the_clock_was_set_back_does_not_hide_a_later_one():
-    rows = [told(1, confirmed_s=-HOUR_S), told(2, confirmed_s=7)]
+    rows = [confirmed_row(1, confirmed_s=-HOUR_S), confirmed_row(2, confirmed_s=7)]
     assert confirmed_at(rows, NOW) == NOW - timedelta(seconds=7)
     assert confirmed_at(rows[:1], NOW) == NOW + timedelta(seconds=HOUR_S)
     assert confirmed_at([], NOW) is None
@@ -132,7 +132,7 @@ def session(state, *, alive=True):
 
 
 @pytest.mark.parametrize(
-    ("owner", "confirmed_s", "blind"),
+    ("owner", "confirmed_s", "unavailable"),
     [
         (session(SessionState.LIVE), 9999, None),
         (session(SessionState.BLIND), 1, "BLIND since 15:30:00 UTC: why"),
@@ -146,7 +146,9 @@ def session(state, *, alive=True):
         (None, None, "have not been downloaded"),
     ],
 )
-def test_when_the_owners_last_words_count(owner, confirmed_s, blind):
+def test_the_brokers_data_is_current_while_the_owner_is_live_or_for_one_interval(
+    owner, confirmed_s, unavailable
+):
     confirmed = None if confirmed_s is None else NOW - timedelta(seconds=confirmed_s)
     why = unavailable_reason(owner, confirmed, SETTINGS, NOW)
-    assert (why is None) if blind is None else (blind in why)
+    assert (why is None) if unavailable is None else (unavailable in why)
