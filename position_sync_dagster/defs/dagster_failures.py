@@ -1,24 +1,41 @@
 """How the package's errors read in Dagster."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from functools import wraps
+from typing import ParamSpec, TypeVar
 
 import dagster as dg
 
 from position_sync_dagster.errors import PositionSyncError
 
+P = ParamSpec("P")
+R = TypeVar("R")
 
-@contextmanager
-def dagster_failures() -> Iterator[None]:
-    """Turn an error of the package into a failure that says what happened and what to do.
+
+def dagster_failures(function: Callable[P, R]) -> Callable[P, R]:
+    """Turn an error of the package into a Dagster failure with its cause and its remedy.
 
     Such an error is a finding, not a bug: its traceback would only hide its message.
+
+    Example:
+        @dg.asset
+        @dagster_failures
+        def position_updates(position_sync: PositionSyncResource) -> None: ...
     """
-    try:
-        yield
-    except PositionSyncError as error:
-        raise dg.Failure(
-            description=str(error),
-            metadata={"error": type(error).__name__, "what": error.what, "remedy": error.remedy},
-            allow_retries=False,
-        ) from None
+
+    @wraps(function)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return function(*args, **kwargs)
+        except PositionSyncError as error:
+            raise dg.Failure(
+                description=str(error),
+                metadata={
+                    "error": type(error).__name__,
+                    "what": error.what,
+                    "remedy": error.remedy,
+                },
+                allow_retries=False,
+            ) from None
+
+    return run

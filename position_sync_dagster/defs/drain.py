@@ -1,4 +1,4 @@
-"""The drain: a job over the queue's path, and the sensor that asks for it."""
+"""The drain: a job over the assets of the queue's path, and the sensor that requests it."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
+from position_sync_dagster.defs.resources import POSITION_SYNC
 from position_sync_dagster.defs.run_history import REASON, recent_runs
 from position_sync_dagster.defs.stream import STREAM_JOB
-from position_sync_dagster.defs.tick_cache import instance_of, tables_of_ticks
+from position_sync_dagster.defs.tick_cache import cached_instance, cached_lake
 from position_sync_dagster.domain.request import QueueStatus
 from position_sync_dagster.sync.decisions.availability import confirmed_at, unavailable_reason
 from position_sync_dagster.sync.decisions.drain_plan import (
     DrainCursor,
     Step,
     Workload,
-    consecutive,
     plan_drain,
 )
-from position_sync_dagster.sync.decisions.job_runs import LIVING, JobRun, RunState
+from position_sync_dagster.sync.decisions.job_runs import IN_PROGRESS, JobRun, RunState, consecutive
 
 if TYPE_CHECKING:
     from position_sync_dagster.domain.gateway_session import GatewaySession
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 DRAIN_JOB = "drain_positions"
 
 MAX_RUNTIME_S = 90
-"""A drain bounds itself to half of this; a run that lives longer was left behind by a crash."""
+"""A drain limits itself to half of this; a run that lasts longer was left behind by a crash."""
 
 RUNS_SEEN = 6
 
@@ -46,15 +46,16 @@ drain_positions = dg.define_asset_job(
     job_name=DRAIN_JOB,
     minimum_interval_seconds=4,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Every 5 s: ask for a drain of what waits, and for a refresh when one is due and "
-    "no stream lives. It only reads. (The daemon looks every 5 s; an interval of 5 would miss "
-    "every other look.)",
+    description="Every 5 s: request a drain when requests wait, and a refresh when one is due and "
+    "no stream is alive. It only reads. (The daemon checks every 5 s; an interval of 5 would miss "
+    "every second check.)",
 )
 def drain_queue(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-    """Ask for one run over what has work, or say in numbers why there is none."""
-    lake, settings = tables_of_ticks()
+    """Request one run over the assets that have work, or skip with the numbers that explain it."""
+    settings = POSITION_SYNC.read_settings()
+    lake = cached_lake(settings)
     plan = plan_drain(
-        observe(instance_of(context), lake, settings, now=datetime.now(UTC)),
+        observe(cached_instance(context), lake, settings, now=datetime.now(UTC)),
         DrainCursor.from_text(context.cursor),
         refresh_interval_s=settings.refresh_interval_s,
     )
@@ -70,11 +71,11 @@ def drain_queue(context: dg.SensorEvaluationContext) -> dg.SensorResult:
 def observe(
     instance: dg.DagsterInstance, lake: "Lake", settings: "Settings", *, now: datetime
 ) -> Workload:
-    """Read everything that the decision needs; it changes nothing."""
+    """Read everything that the decision needs; nothing is changed."""
     drains = recent_runs(instance, DRAIN_JOB, limit=RUNS_SEEN)
     streams = recent_runs(instance, STREAM_JOB, limit=1)
-    ended = [run for run in drains if run.state not in LIVING]
-    setbacks = consecutive(_is_setback(run) for run in ended)
+    ended = [run for run in drains if run.state not in IN_PROGRESS]
+    unsuccessful_runs = consecutive(_is_unsuccessful(run) for run in ended)
     session = lake.sessions.sync.current(settings.gateway_id)
     backlog = lake.queue.sync.overview()
     claimable = backlog.claimable + backlog.expired
@@ -83,42 +84,42 @@ def observe(
         pending=backlog.counts[QueueStatus.PENDING],
         claimable=claimable,
         oldest_pending_at=backlog.oldest_pending_at,
-        blind=_blind(lake, settings, session, now) if claimable else None,
+        unavailable=_unavailable(lake, settings, session, now) if claimable else None,
         session=session,
-        stream_in_flight=any(run.state in LIVING for run in streams),
-        drain_in_flight=_in_flight(drains, now),
-        setbacks=setbacks,
-        set_back_at=ended[0].ended_at if setbacks else None,
-        given_back=ended[0].given_back if setbacks else 0,
+        stream_in_progress=any(run.state in IN_PROGRESS for run in streams),
+        drain_in_progress=_in_progress(drains, now),
+        unsuccessful_runs=unsuccessful_runs,
+        last_unsuccessful_at=ended[0].ended_at if unsuccessful_runs else None,
+        released=ended[0].released if unsuccessful_runs else 0,
         registry_version=lake.registry.table.version(),
         recorded_version=next(
             (run.registry_version for run in drains if run.registry_version is not None), None
         ),
-        strategies_mark=_mark(settings.strategies_file),
+        strategies_mark=_fingerprint(settings.strategies_file),
     )
 
 
-def _blind(
+def _unavailable(
     lake: "Lake", settings: "Settings", session: "GatewaySession | None", now: datetime
 ) -> str | None:
-    """Tell why a drain could take no values, by the rule that the drain itself goes by."""
+    """Return why a drain could not read values now, by the rule that the drain itself uses."""
     rows = lake.broker_positions.sync.read(settings.gateway_id)
     return unavailable_reason(session, confirmed_at(rows, now), settings, now)
 
 
-def _is_setback(run: JobRun) -> bool:
-    return run.given_back > 0 or (run.state is RunState.FAILED and run.own_fault)
+def _is_unsuccessful(run: JobRun) -> bool:
+    return run.released > 0 or (run.state is RunState.FAILED and run.own_fault)
 
 
-def _in_flight(drains: Sequence[JobRun], now: datetime) -> str | None:
+def _in_progress(drains: Sequence[JobRun], now: datetime) -> str | None:
     for run in drains:
-        if run.state in LIVING and now - run.since < timedelta(seconds=MAX_RUNTIME_S):
+        if run.state in IN_PROGRESS and now - run.since < timedelta(seconds=MAX_RUNTIME_S):
             return run.run_id
     return None
 
 
-def _mark(path: Path | None) -> str | None:
-    """Give a fingerprint of the file that changes when it is saved; None without a file."""
+def _fingerprint(path: Path | None) -> str | None:
+    """Return a text that changes when the file is saved; None without a file."""
     if path is None:
         return None
     try:

@@ -1,63 +1,92 @@
-"""The lake and the gateway as Dagster resources."""
+"""The resource of every run: the settings, and the tables that they name."""
 
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import dagster as dg
 from pydantic import Field
 
 if TYPE_CHECKING:
+    from position_sync_dagster.lake.derived import DerivedTable
     from position_sync_dagster.lake.lake import Lake
+    from position_sync_dagster.lake.storage.schemas import TableSpec
     from position_sync_dagster.settings import Settings
 
 
-class LakeResource(dg.ConfigurableResource):  # type: ignore[type-arg]
-    """The tables; what is left out is read from POSITION_SYNC_* when a run begins."""
+class PositionSyncResource(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """The settings and the tables of a run; fields without a value are read from POSITION_SYNC_*.
+
+    Dagster makes one object per run, so the settings are read once and the tables are initialized
+    once, however many assets a run has. Both happen at the first use and not in
+    `setup_for_execution`: an error raised there fails the run as "resource initialization", while
+    an error raised in a step reaches the reader with its cause and remedy (`dagster_failures`).
+    """
 
     path: str | None = Field(
         default=None, description="Folder or s3:// URI of the tables (POSITION_SYNC_LAKE)."
     )
+    host: str | None = Field(
+        default=None, description="Address of TWS or IB Gateway (POSITION_SYNC_GATEWAY_HOST)."
+    )
+    port: int | None = Field(default=None, description="Its API port (POSITION_SYNC_GATEWAY_PORT).")
+    client_id: int | None = Field(
+        default=None,
+        description="First of the pool of client ids (POSITION_SYNC_GATEWAY_CLIENT_ID).",
+    )
 
-    def open(self, settings: "Settings") -> "Lake":
-        """Give the tables, made at first use."""
+    @cached_property
+    def settings(self) -> "Settings":
+        """Return the settings as they were at the first use in the run.
+
+        Raises:
+            SettingsError: A value is malformed.
+        """
+        return self.read_settings()
+
+    @cached_property
+    def lake(self) -> "Lake":
+        """Return the tables, created or migrated at the first use in the run.
+
+        Raises:
+            SettingsError: A value is malformed.
+            LakeError: A table cannot be used.
+        """
         from position_sync_dagster.lake.lake import Lake
 
-        lake = Lake.of(settings)
+        lake = Lake.of(self.settings)
         lake.initialize_sync()
         return lake
 
+    def derived_table(self, spec: "TableSpec") -> "DerivedTable":
+        """Return a table that is derived from `position_updates`."""
+        from position_sync_dagster.lake.derived import DerivedTable
 
-class GatewayResource(dg.ConfigurableResource):  # type: ignore[type-arg]
-    """The login's gateway; what is left out is read from POSITION_SYNC_GATEWAY_*."""
+        return DerivedTable(self.settings.table(spec.name), spec)
 
-    host: str | None = Field(default=None, description="Address of TWS or IB Gateway.")
-    port: int | None = Field(default=None, description="Its API port.")
-    client_id: int | None = Field(default=None, description="First of the pool of client ids.")
-
-    def settings(self, lake: LakeResource) -> "Settings":
-        """Read all settings; what the resources say wins over the environment.
+    def read_settings(self) -> "Settings":
+        """Read the settings as they are now; values of this resource win over the environment.
 
         Raises:
             SettingsError: A value is malformed.
         """
         from position_sync_dagster.settings import load_settings
 
-        said = {
-            "lake": lake.path,
+        given = {
+            "lake": self.path,
             "gateway_host": self.host,
             "gateway_port": self.port,
             "gateway_client_id": self.client_id,
         }
-        return load_settings(**{name: value for name, value in said.items() if value is not None})
+        return load_settings(**{name: value for name, value in given.items() if value is not None})
 
 
-LAKE = LakeResource()
-GATEWAY = GatewayResource()
+POSITION_SYNC = PositionSyncResource()
 
 
 @dg.definitions
 def resources() -> dg.Definitions:
-    """Give each run the lake and the gateway, and run its steps in the run's own process."""
+    """Define the resource of every run, and run all steps in the process of their run."""
     return dg.Definitions(
-        resources={"lake": LAKE, "gateway": GATEWAY},
+        resources={"position_sync": POSITION_SYNC},
         executor=dg.in_process_executor,
     )

@@ -1,4 +1,4 @@
-"""What Dagster knows of a job's runs, as plain values to decide over."""
+"""The recent runs of a job in Dagster's storage, as plain values for a decision."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -8,19 +8,19 @@ import dagster as dg
 from position_sync_dagster.sync.decisions.job_runs import JobRun, RunState
 
 REASON = "position_sync/reason"
-"""The tag by which a run says why a sensor asked for it."""
+"""The tag with the reason for which a sensor requested the run."""
 
-GIVEN_BACK = "position_sync/given_back"
-"""The tag by which a drain says how many of its requests the broker's word does not answer."""
+RELEASED = "position_sync/given_back"
+"""The tag with the number of requests that a drain released without a value."""
 
 REGISTRY_VERSION = "position_sync/registry_version"
-"""The tag by which a run says which version of `active_strategies` it recorded."""
+"""The tag with the version of `active_strategies` that a run recorded."""
 
 FAILURE_REASON = "dagster/failure_reason"
-"""The tag by which Dagster says why a run failed."""
+"""Dagster's tag with the reason why a run failed."""
 
 OWN_FAULTS = frozenset({"STEP_FAILURE", "RUN_EXCEPTION", "JOB_INITIALIZATION_FAILURE"})
-"""Reasons that lie in the run itself; an interrupted or killed run carries another, or none."""
+"""Reasons caused by the run itself; an interrupted or killed run carries another one, or none."""
 
 _STATES = {
     dg.DagsterRunStatus.STARTING: RunState.STARTING,
@@ -33,7 +33,7 @@ _STATES = {
 
 
 def recent_runs(instance: dg.DagsterInstance, job_name: str, *, limit: int) -> Sequence[JobRun]:
-    """Give the newest runs of a job, newest first."""
+    """Return the newest runs of a job, newest first."""
     records = instance.get_run_records(dg.RunsFilter(job_name=job_name), limit=limit)
     return [_run_of(record) for record in records]
 
@@ -45,13 +45,13 @@ def _run_of(record: dg.RunRecord) -> JobRun:
     return JobRun(
         run_id=run.run_id,
         state=state,
-        since=_moment(record.start_time) or launched,
-        ended_at=_moment(record.end_time),
+        since=_utc(record.start_time) or launched,
+        ended_at=_utc(record.end_time),
         own_fault=run.tags.get(FAILURE_REASON) in OWN_FAULTS,
-        given_back=int(run.tags.get(GIVEN_BACK, 0)),
+        released=int(run.tags.get(RELEASED, 0)),
         registry_version=int(run.tags[REGISTRY_VERSION]) if REGISTRY_VERSION in run.tags else None,
     )
 
 
-def _moment(timestamp: float | None) -> datetime | None:
+def _utc(timestamp: float | None) -> datetime | None:
     return None if timestamp is None else datetime.fromtimestamp(timestamp, UTC)

@@ -1,4 +1,4 @@
-"""The stream's thread: the broker loop apart from Dagster's main thread."""
+"""The stream's thread: its event loop runs outside Dagster's main thread."""
 
 import asyncio
 import queue
@@ -14,19 +14,20 @@ if TYPE_CHECKING:
     from position_sync_dagster.settings import Settings
 
 POLL_S = 0.5
-"""The main thread looks up this often: an interrupt is raised between two looks."""
+"""How often the main thread wakes: an interrupt is raised between two waits."""
 
 
-class StreamWorker:
-    """Run the stream in a thread with its own event loop.
+class StreamThread:
+    """Runs the stream in a thread with its own event loop.
 
-    Dagster ends a run by raising in its main thread; inside an event loop that exception is lost
-    in whichever task happens to run. So the loop lives here, and the main thread only waits.
+    Dagster ends a run by raising in its main thread. Inside an event loop that exception would be
+    lost in whichever task happens to run. So the loop runs here, and the main thread only waits.
 
-    >>> worker = StreamWorker(lake, settings, run_id=None)  # doctest: +SKIP
-    >>> with worker.running(grace_s=15):  # doctest: +SKIP
-    ...     for report in worker.reports():
-    ...         print(report.rows)
+    Example:
+        thread = StreamThread(lake, settings, run_id=None)
+        with thread.running(grace_s=15):
+            for report in thread.reports():
+                print(report.rows)
     """
 
     def __init__(self, lake: "Lake", settings: "Settings", *, run_id: str | None) -> None:
@@ -43,17 +44,21 @@ class StreamWorker:
 
     @contextmanager
     def running(self, *, grace_s: float) -> Iterator[None]:
-        """Start the thread; at the end of the block, however it ends, stop it and wait."""
+        """Start the thread; at the end of the block, however it ends, stop the stream and wait.
+
+        Args:
+            grace_s: How long to wait for the thread to end, in seconds.
+        """
         self._thread.start()
         self._ready.wait()
         try:
             yield
         finally:
-            self._ask_to_stop()
+            self._request_stop()
             self._thread.join(grace_s)
 
     def reports(self) -> Iterator[StreamReport]:
-        """Give each report as it comes, until the stream has ended."""
+        """Return each report when it arrives, until the stream has ended."""
         while True:
             ended = not self._thread.is_alive()
             try:
@@ -63,7 +68,11 @@ class StreamWorker:
                     return
 
     def result(self) -> StreamReport:
-        """Give the totals of the ended stream, or raise what ended it."""
+        """Return the totals of the ended stream, or raise the error that ended it.
+
+        Raises:
+            TimeoutError: The stream did not end within its grace.
+        """
         if self._error is not None:
             raise self._error
         if self._total is None:
@@ -92,9 +101,9 @@ class StreamWorker:
             report=self._reports.put,
         )
 
-    def _ask_to_stop(self) -> None:
+    def _request_stop(self) -> None:
         if self._loop is not None and self._stop is not None and self._thread.is_alive():
             try:
                 self._loop.call_soon_threadsafe(self._stop.set)
             except RuntimeError:
-                return  # the loop closed between the look and the call: it has ended
+                return  # the loop closed between the check and the call: the stream has ended

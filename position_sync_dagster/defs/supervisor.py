@@ -1,16 +1,17 @@
-"""The supervisor: a sensor that keeps one stream alive, and no more than one."""
+"""The supervisor: a sensor that keeps exactly one stream running."""
 
 from datetime import UTC, datetime
 
 import dagster as dg
 
+from position_sync_dagster.defs.resources import POSITION_SYNC
 from position_sync_dagster.defs.run_history import REASON, recent_runs
 from position_sync_dagster.defs.stream import STREAM_JOB
-from position_sync_dagster.defs.tick_cache import instance_of, tables_of_ticks
+from position_sync_dagster.defs.tick_cache import cached_instance, cached_lake
 from position_sync_dagster.sync.decisions.supervision import supervise
 
 RUNS_SEEN = 8
-"""Enough to see a crash loop up to its longest pause."""
+"""Enough to recognize a crash loop up to its longest delay."""
 
 
 @dg.sensor(
@@ -21,9 +22,10 @@ RUNS_SEEN = 8
     "Terminating its run pauses it until this sensor is switched off and on, or the job launched.",
 )
 def supervise_stream(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-    """Ask for a stream run when none lives; report as failed what died without a word."""
-    lake, settings = tables_of_ticks()
-    instance = instance_of(context)
+    """Request a stream run when none is alive; report a run as failed when its process is gone."""
+    settings = POSITION_SYNC.read_settings()
+    lake = cached_lake(settings)
+    instance = cached_instance(context)
     started_at = context.last_sensor_start_time
     session = lake.sessions.sync.current(settings.gateway_id)
     decision = supervise(
@@ -32,15 +34,16 @@ def supervise_stream(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.
         now=datetime.now(UTC),
         supervised_since=None if started_at is None else datetime.fromtimestamp(started_at, UTC),
         rotate_after_s=settings.rotate_after_s,
-        ahead_before=datetime.fromisoformat(context.cursor) if context.cursor else None,
+        last_future_heartbeat=datetime.fromisoformat(context.cursor) if context.cursor else None,
     )
-    if decision.ahead is not None:
-        context.update_cursor(decision.ahead.isoformat())
+    if decision.future_heartbeat is not None:
+        context.update_cursor(decision.future_heartbeat.isoformat())
     for run_id in decision.lost:
         run = instance.get_run_by_id(run_id)
         if run is not None and not run.is_finished:
             instance.report_run_failed(
-                run, "Its process is gone: the lease on the gateway ended without a last word."
+                run,
+                "Its process is gone: its lease on the gateway ended and was not given up.",
             )
     if decision.paused and session is not None:
         lake.sessions.sync.annotate(session, decision.reason)  # for `position-sync status`

@@ -1,8 +1,8 @@
-"""What a code server keeps open from one tick to the next.
+"""Objects that a code server keeps open from one sensor tick to the next.
 
 A tick every 5 s has to be cheap. Opening Dagster's instance costs 65 ms (its storages check their
-Alembic revision each time), which a resource parameter or `context.instance` would do at every
-tick; opening the tables costs another 30 ms. Both are made for being held and shared by threads.
+Alembic revision each time), and a resource parameter or `context.instance` would do so at every
+tick. Opening the tables costs another 30 ms. Both may be kept open and shared by threads.
 """
 
 from functools import lru_cache
@@ -10,8 +10,6 @@ from threading import Lock
 from typing import TYPE_CHECKING
 
 import dagster as dg
-
-from position_sync_dagster.defs.resources import GATEWAY, LAKE
 
 if TYPE_CHECKING:
     from dagster._core.instance.ref import InstanceRef
@@ -23,8 +21,8 @@ _lock = Lock()
 _instances: "list[tuple[InstanceRef, dg.DagsterInstance]]" = []
 
 
-def instance_of(context: dg.SensorEvaluationContext) -> dg.DagsterInstance:
-    """Give the instance that a tick belongs to, opened at the first tick."""
+def cached_instance(context: dg.SensorEvaluationContext) -> dg.DagsterInstance:
+    """Return the instance of a tick, opened at the first tick."""
     ref = context.instance_ref
     if ref is None:
         return context.instance
@@ -37,18 +35,9 @@ def instance_of(context: dg.SensorEvaluationContext) -> dg.DagsterInstance:
         return instance
 
 
-def tables_of_ticks() -> "tuple[Lake, Settings]":
-    """Give the tables, opened at the first tick, and the settings as they are now.
-
-    Raises:
-        SettingsError: A value is malformed.
-    """
-    settings = GATEWAY.settings(LAKE)
-    return _lake_of(settings), settings
-
-
 @lru_cache(maxsize=2)
-def _lake_of(settings: "Settings") -> "Lake":
+def cached_lake(settings: "Settings") -> "Lake":
+    """Return the tables that the settings name, opened at the first tick."""
     from position_sync_dagster.lake.lake import Lake
 
     return Lake.of(settings)

@@ -1,7 +1,11 @@
-"""What the services tell their caller: plain numbers for a log, the UI or a test."""
+"""Reports of the services to their callers: plain numbers for a log, the UI or a test."""
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from position_sync_dagster.lake.updates.table import AppendResult
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -11,16 +15,17 @@ class StreamReport:
     Attributes:
         rows: Rows written to `position_updates`.
         commits: Commits that hold them.
-        version_from, version_to: Delta versions of `position_updates` around the span, where
-            there was a commit.
+        version_from, version_to: Delta versions of `position_updates` around the span; None
+            without a commit.
         enqueued: Requests put into `position_queue`.
         queue_version: Delta version of `position_queue` after the last of them.
         legs_streamed: Holdings valued by a line at the end of the span.
-        reconnects: Times the session connected anew.
+        reconnects: Number of times the connection was made again.
         promotions, demotions: Legs that got, or lost, a line while they were active.
         tick_to_table_p50_s, tick_to_table_p95_s: From the arrival of a tick to the end of the
             commit that holds it or a newer value, in seconds; None without a tick.
-        state: The session's state at the end (LIVE, BLIND, …), with `detail` for a person.
+        state: The session's state at the end (LIVE, BLIND, …).
+        detail: The reason of that state, for a person.
     """
 
     since: datetime
@@ -45,11 +50,12 @@ class StreamReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchReport:
-    """What one claimed batch became.
+    """What became of one claimed batch.
 
     Attributes:
-        version: Delta version of `position_updates` that holds its rows; None without rows.
+        appended: The commit of its rows to `position_updates`; None without rows.
         oldest_wait_s: Age of its oldest request when its rows were committed, in seconds.
+        reason: Why requests were released; None when none were.
     """
 
     batch_id: str
@@ -57,50 +63,85 @@ class BatchReport:
     succeeded: int
     failed: int
     released: int
-    rows: int
-    version: int | None
+    appended: "AppendResult | None"
     oldest_wait_s: float | None
     duration_s: float
     reason: str | None = None
 
+    @property
+    def rows(self) -> int:
+        """The number of rows written."""
+        return self.appended.rows if self.appended else 0
+
+    @property
+    def version(self) -> int | None:
+        """The Delta version of `position_updates` that holds the rows; None without rows."""
+        return self.appended.version if self.appended else None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DrainReport:
-    """What one drain did; `reason` says why requests were released or left."""
+    """What one drain did.
+
+    Attributes:
+        rescued: Requests whose lease had expired and that became claimable again.
+        queue_version: Delta version of `position_queue` at the end.
+        pending_after: Requests that still wait at the end.
+        unavailable: Why the broker's data could not be read; None when it could.
+    """
 
     batches: tuple[BatchReport, ...]
     rescued: int
-    version_from: int | None
-    version_to: int | None
     queue_version: int | None
     pending_after: int
     duration_s: float
-    reason: str | None = None
+    unavailable: str | None = None
 
     @property
     def claimed(self) -> int:
-        """Count the requests claimed."""
+        """The number of requests claimed."""
         return sum(b.claimed for b in self.batches)
 
     @property
     def succeeded(self) -> int:
-        """Count the requests that ended with a row."""
+        """The number of requests that ended with a row."""
         return sum(b.succeeded for b in self.batches)
 
     @property
     def failed(self) -> int:
-        """Count the requests that failed."""
+        """The number of requests that failed."""
         return sum(b.failed for b in self.batches)
 
     @property
     def released(self) -> int:
-        """Count the requests given back unharmed."""
+        """The number of requests that became PENDING again, without using up an attempt."""
         return sum(b.released for b in self.batches)
 
     @property
     def rows(self) -> int:
-        """Count the rows written."""
+        """The number of rows written."""
         return sum(b.rows for b in self.batches)
+
+    @property
+    def version_from(self) -> int | None:
+        """The Delta version of `position_updates` before the first batch; None without rows."""
+        first = min(self._versions, default=None)
+        return None if first is None else first - 1
+
+    @property
+    def version_to(self) -> int | None:
+        """The Delta version of `position_updates` after the last batch; None without rows."""
+        return max(self._versions, default=None)
+
+    @property
+    def reason(self) -> str | None:
+        """Why requests were released or left; None when none were."""
+        reasons = [b.reason for b in self.batches if b.reason is not None]
+        return self.unavailable or (reasons[-1] if reasons else None)
+
+    @property
+    def _versions(self) -> list[int]:
+        return [b.version for b in self.batches if b.version is not None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +150,8 @@ class RefreshReport:
 
     Attributes:
         connected: Whether it opened a connection of its own (no stream was alive).
-        incomplete_accounts: Accounts of which the walk is not COMPLETE.
+        incomplete_accounts: Accounts whose download is not COMPLETE.
+        reason: Why it did not connect; None when it did.
     """
 
     connected: bool

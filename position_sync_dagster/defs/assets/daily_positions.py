@@ -1,25 +1,23 @@
-"""The asset `daily_positions`: every holding at the exchange's close, by the day."""
+"""The asset `daily_positions`: every holding at the close of each trading day."""
 
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import dagster as dg
 
-from position_sync_dagster.defs.assets.asset_metadata import (
-    DERIVED,
-    KINDS,
-    OWNERS,
-    TAGS,
-    columns_of,
-    data_version,
-    written,
-)
 from position_sync_dagster.defs.assets.exchange_partitions import exchange_partitions, known_days
+from position_sync_dagster.defs.assets.table_asset import (
+    DERIVED,
+    data_version,
+    replacement_metadata,
+    table_asset,
+)
 from position_sync_dagster.defs.dagster_failures import dagster_failures
-from position_sync_dagster.defs.resources import GatewayResource, LakeResource
-from position_sync_dagster.lake.derived import DAILY_POSITIONS, DerivedTable, values_at_close
+from position_sync_dagster.defs.resources import PositionSyncResource
+from position_sync_dagster.domain.clock import Clock, utc_now
+from position_sync_dagster.lake.derived import DAILY_POSITIONS, values_at_close
 from position_sync_dagster.settings import load_settings
-from position_sync_dagster.sync.reports.exchange_days import ExchangeDays
+from position_sync_dagster.sync.reports.exchange_days import ExchangeDays, closing_times
 
 CLOSE_JOB = "close_day"
 
@@ -27,44 +25,39 @@ SETTLE = timedelta(minutes=20)
 """Index options trade, and the last values arrive, until a quarter of an hour after the close."""
 
 
-def daily_asset(partitions: dg.DailyPartitionsDefinition) -> dg.AssetsDefinition:
-    """Build the asset over the days of an exchange."""
+def daily_asset(
+    partitions: dg.DailyPartitionsDefinition, *, clock: Clock = utc_now
+) -> dg.AssetsDefinition:
+    """Build the asset over the trading days of an exchange."""
 
-    @dg.asset(
-        name="daily_positions",
+    @table_asset(
+        DAILY_POSITIONS,
+        group=DERIVED,
         deps=["position_updates"],
         partitions_def=partitions,
         backfill_policy=dg.BackfillPolicy.single_run(),
-        group_name=DERIVED,
-        owners=OWNERS,
-        kinds=KINDS,
-        tags=TAGS,
-        metadata=columns_of(DAILY_POSITIONS) | {"partition_expr": "session_date"},
-        description="The last value of every holding at or before the close of a session, with "
-        "its age. A day is replaced whole, so filling it again changes nothing.",
+        metadata={"partition_expr": "session_date"},
+        description="The last value of every holding at or before the close of a trading day, "
+        "with its age. A day is replaced whole, so filling it again changes nothing.",
     )
+    @dagster_failures
     def daily_positions(
-        context: dg.AssetExecutionContext, lake: LakeResource, gateway: GatewayResource
+        context: dg.AssetExecutionContext, position_sync: PositionSyncResource
     ) -> dg.MaterializeResult[None]:
         """Replace the partitions of all the run's days in one commit."""
-        from position_sync_dagster.sync.reports.exchange_days import session_closes
-
-        with dagster_failures():
-            settings = gateway.settings(lake)
-            days = {date.fromisoformat(key): key for key in context.partition_keys}
-            closes = session_closes(settings.calendar, days, now=datetime.now(UTC))
-            updates = lake.open(settings).updates.sync
-            frames = {
-                day: values_at_close(
-                    updates,
-                    day,
-                    opened=partitions.time_window_for_partition_key(key).start,
-                    closed=closes[day],
-                )
-                for day, key in days.items()
-            }
-            table = DerivedTable(settings.table("daily_positions"), DAILY_POSITIONS)
-            result = table.replace_days(frames, run_id=context.run.run_id)
+        days = {date.fromisoformat(key): key for key in context.partition_keys}
+        closes = closing_times(position_sync.settings.calendar, days, now=clock())
+        frames = {
+            day: values_at_close(
+                position_sync.lake.updates.sync,
+                day,
+                opened=partitions.time_window_for_partition_key(key).start,
+                closed=closes[day],
+            )
+            for day, key in days.items()
+        }
+        table = position_sync.derived_table(DAILY_POSITIONS)
+        result = table.replace_days(frames, run_id=context.run.run_id)
         for day, frame in frames.items():
             context.add_asset_metadata(
                 {
@@ -77,7 +70,8 @@ def daily_asset(partitions: dg.DailyPartitionsDefinition) -> dg.AssetsDefinition
                 partition_key=days[day],
             )
         return dg.MaterializeResult(
-            metadata=written(table, result), data_version=data_version(result.version)
+            metadata=replacement_metadata(table, result),
+            data_version=data_version(result.version),
         )
 
     return daily_positions
@@ -93,16 +87,16 @@ def daily() -> dg.Definitions:
     job = dg.define_asset_job(
         CLOSE_JOB,
         selection=[asset],
-        description="Record every holding at the close of a session, or of a range of sessions.",
+        description="Record every holding at the close of a trading day, or of a range of them.",
     )
     return dg.Definitions(assets=[asset], jobs=[job], schedules=[closing_schedule(days)])
 
 
 def closing_schedule(days: ExchangeDays) -> dg.ScheduleDefinition:
-    """Build the schedule that records each session shortly after its usual close.
+    """Build the schedule that records each trading day shortly after its usual close.
 
-    Dagster's own schedule for partitions would run on holidays, for the session before, unless
-    the job were given its partitions in a way that is deprecated.
+    Dagster's own schedule for partitions would run on holidays too, for the trading day before,
+    unless the job were given its partitions in a way that is deprecated.
     """
     runs_at = datetime.combine(date(2000, 1, 1), days.closes_at) + SETTLE
 
@@ -116,7 +110,7 @@ def closing_schedule(days: ExchangeDays) -> dg.ScheduleDefinition:
     )
     def after_the_close(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         day = context.scheduled_execution_time.astimezone(ZoneInfo(days.timezone)).date()
-        if not days.is_session(day):
+        if not days.is_trading_day(day):
             return dg.SkipReason(f"{days.calendar} is closed on {day}.")
         return dg.RunRequest(partition_key=day.isoformat())
 

@@ -4,17 +4,10 @@ import asyncio
 
 import dagster as dg
 
-from position_sync_dagster.defs.assets.asset_metadata import (
-    GROUP,
-    KINDS,
-    OWNERS,
-    TAGS,
-    columns_of,
-    data_version,
-)
+from position_sync_dagster.defs.assets.table_asset import POSITIONS, data_version, table_asset
 from position_sync_dagster.defs.dagster_failures import dagster_failures
-from position_sync_dagster.defs.resources import GatewayResource, LakeResource
-from position_sync_dagster.defs.run_history import GIVEN_BACK
+from position_sync_dagster.defs.resources import PositionSyncResource
+from position_sync_dagster.defs.run_history import RELEASED
 from position_sync_dagster.lake.storage.schemas import POSITION_UPDATES
 from position_sync_dagster.sync.run_reports import BatchReport, DrainReport
 
@@ -22,47 +15,36 @@ MAX_BATCHES = 50
 """Batches shown with a run; the rows themselves name every batch."""
 
 
-@dg.asset(
+@table_asset(
+    POSITION_UPDATES,
+    group=POSITIONS,
     deps=["position_queue"],
-    group_name=GROUP,
-    owners=OWNERS,
-    kinds=KINDS,
-    tags=TAGS,
-    metadata=columns_of(POSITION_UPDATES),
     description="Every value of every position, streamed or drained: the ledger that all else is "
     "derived from. Materializing drains the queue.",
 )
+@dagster_failures
 def position_updates(
-    context: dg.AssetExecutionContext, lake: LakeResource, gateway: GatewayResource
+    context: dg.AssetExecutionContext, position_sync: PositionSyncResource
 ) -> dg.MaterializeResult[None]:
     """Value the queue's requests in batches until it is empty or the time is up."""
     from position_sync_dagster.sync.drain.run import drain
 
-    with dagster_failures():
-        settings = gateway.settings(lake)
-        tables = lake.open(settings)
-        report = asyncio.run(
-            drain(
-                tables,
-                settings,
-                run_id=context.run.run_id,
-                time_limit_s=settings.drain_time_limit_s,
-            )
-        )
-        version = (
-            report.version_to if report.version_to is not None else tables.updates.table.version()
-        )
+    lake = position_sync.lake
+    report = asyncio.run(drain(lake, position_sync.settings, run_id=context.run.run_id))
+    version = report.version_to
+    if version is None:
+        version = lake.updates.table.version()
     if report.reason:
         context.log.warning(report.reason)
     if report.released:
-        context.instance.add_run_tags(context.run.run_id, {GIVEN_BACK: str(report.released)})
+        context.instance.add_run_tags(context.run.run_id, {RELEASED: str(report.released)})
     return dg.MaterializeResult(
         metadata=drain_metadata(report, version), data_version=data_version(version)
     )
 
 
 def drain_metadata(report: DrainReport, version: int | None) -> dict[str, dg.MetadataValue]:
-    """Tell a drain in numbers, which the UI plots, and a bounded table of its batches."""
+    """Return the numbers of a drain, which the UI plots, and a bounded table of its batches."""
     waits = [b.oldest_wait_s for b in report.batches if b.oldest_wait_s is not None]
     numbers: dict[str, float | int | None] = {
         "rows": report.rows,

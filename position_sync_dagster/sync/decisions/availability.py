@@ -1,4 +1,4 @@
-"""Decide whether what the broker last said still counts; pure."""
+"""Decide whether the stored data of the broker is still current; pure."""
 
 from collections.abc import Iterable
 from datetime import datetime, timedelta
@@ -14,10 +14,10 @@ from position_sync_dagster.settings import Settings
 def unconfirmed(
     rows: Iterable[BrokerPosition], settings: Settings, now: datetime
 ) -> frozenset[Key]:
-    """Name the holdings of which the broker has said nothing for two refresh intervals.
+    """Return the holdings that the broker has not confirmed for two refresh intervals.
 
-    What it says counts either way: a walk of the account that ended, which confirms all of its
-    holdings, or a value that came for this one (a PnLSingle subscription needs no walk).
+    Two messages confirm a holding: the end of a download of its account, which confirms all its
+    holdings, or a value for this holding (a PnLSingle subscription needs no download).
     """
     span = timedelta(seconds=2 * settings.refresh_interval_s + settings.drain_time_limit_s)
     return frozenset(
@@ -31,25 +31,28 @@ def unconfirmed(
 
 
 def confirmed_at(rows: Iterable[BrokerPosition], now: datetime | None = None) -> datetime | None:
-    """Tell when the broker last confirmed an account of these rows; None when it never has.
+    """Return when the broker last confirmed an account of these rows; None when it never has.
 
     Args:
-        now: Times that lie ahead of it, from before the clock was set back, are left out as long
-            as there are others.
+        now: Later times, from before the clock was set back, are ignored as long as there are
+            others.
     """
     times = [row.confirmed_at for row in rows if row.confirmed_at is not None]
-    told = [at for at in times if now is None or at <= now + SKEW]
-    return max(told or times, default=None)
+    past = [at for at in times if now is None or at <= now + SKEW]
+    return max(past or times, default=None)
 
 
 def unavailable_reason(
     session: GatewaySession | None, confirmed: datetime | None, settings: Settings, now: datetime
 ) -> str | None:
-    """Tell why the owner's last words do not count now; None when they do.
+    """Return why the rows of `broker_positions` are not current; None when they are.
 
-    They count while the owner is LIVE, and without an owner for as long as a refresh may be
-    apart, from the newest `confirmed_at` in `broker_positions` on. One that lies ahead tells that
-    the clock was set back, and not how old the words are.
+    They are current while the owner is LIVE. Without an owner they are current for one refresh
+    interval and the time limit of a drain, counted from the newest `confirmed_at`. A
+    `confirmed_at` in the future means that the clock was set back: the age is unknown.
+
+    Args:
+        confirmed: The newest `confirmed_at` of the rows.
     """
     gateway_id = settings.gateway_id
     if session is not None and session.is_alive(now):
@@ -61,12 +64,12 @@ def unavailable_reason(
             f"{session.state_since:%H:%M:%S} UTC{because}"
         )
     if confirmed is None:
-        return f"Nobody has asked the gateway {gateway_id} for its positions yet."
+        return f"The positions of the gateway {gateway_id} have not been downloaded yet."
     span = timedelta(seconds=settings.refresh_interval_s + settings.drain_time_limit_s)
     if not _is_recent(confirmed, span, now):
         return (
-            f"The gateway {gateway_id} was last asked at {confirmed:%Y-%m-%d %H:%M:%S} UTC, "
-            "and no stream lives."
+            f"The positions of the gateway {gateway_id} were last downloaded at "
+            f"{confirmed:%Y-%m-%d %H:%M:%S} UTC, and no stream is alive."
         )
     return None
 

@@ -1,7 +1,6 @@
-"""Decide whether there is work for a drain, and which; pure."""
+"""When to drain: decide whether a drain run is needed, and what it has to do; pure."""
 
 import json
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -12,14 +11,14 @@ from position_sync_dagster.domain.gateway_session import GatewaySession
 from position_sync_dagster.domain.retry import Backoff
 
 SETTLE_S = 10.0
-"""A login without an owner is left alone this long: a stream that is about to start comes first."""
+"""How long a login may have no owner before a refresh takes it: a starting stream comes first."""
 
 RETRY = Backoff(first_s=10.0, longest_s=120.0)
-"""Delays after drains that failed, or that gave requests back, in a row."""
+"""Delays after drain runs in a row that failed or released requests."""
 
 
 class Step(StrEnum):
-    """A part of a drain run, by the name of the table that it brings up to date."""
+    """A part of a drain run; its value is the name of the table that it brings up to date."""
 
     STRATEGIES = "active_strategies"
     REFRESH = "position_queue"
@@ -28,12 +27,12 @@ class Step(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DrainCursor:
-    """What the last decision remembered for the next.
+    """What one decision stores for the next one.
 
     Attributes:
-        registry_version: Delta version of `active_strategies` that was last acted on.
-        strategies_mark: Fingerprint of the strategies file that was last acted on.
-        unowned_since: Since when the login has had no owner, as far as was seen.
+        registry_version: Delta version of `active_strategies` that was last recorded.
+        strategies_mark: Fingerprint of the strategies file that was last applied.
+        unowned_since: Since when the decisions have seen no owner of the login.
     """
 
     registry_version: int | None = None
@@ -41,7 +40,7 @@ class DrainCursor:
     unowned_since: datetime | None = None
 
     def to_text(self) -> str:
-        """Write the cursor as Dagster keeps it."""
+        """Return the cursor as the text that Dagster stores."""
         values = asdict(self)
         if self.unowned_since is not None:
             values["unowned_since"] = self.unowned_since.isoformat()
@@ -49,7 +48,7 @@ class DrainCursor:
 
     @classmethod
     def from_text(cls, text: str | None) -> Self:
-        """Read a cursor; none, or one of an older shape, is the empty cursor.
+        """Parse a cursor; no text, or text of another format, is the empty cursor.
 
         >>> DrainCursor.from_text(DrainCursor(registry_version=3).to_text()).registry_version
         3
@@ -68,18 +67,18 @@ class DrainCursor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workload:
-    """What was seen at one moment.
+    """Everything that the decision depends on, as read at one moment.
 
     Attributes:
-        pending: Requests that wait, whether or not they may be claimed yet.
-        claimable: Those that may be claimed now, and claims whose lease has expired.
-        blind: Why a drain cannot take values from `broker_positions`; None when it can.
+        pending: Requests that wait, including those that may not be claimed yet.
+        claimable: Requests that may be claimed now, and claims whose lease has expired.
+        unavailable: Why a drain cannot take values from `broker_positions`; None when it can.
         session: The gateway's newest session, alive or not.
-        stream_in_flight: A stream run is queued, starting or running.
-        drain_in_flight: Id of a drain run that is queued, starting or running.
-        setbacks: Drain runs in a row that failed, or gave something back; the last one ended at
-            `set_back_at`.
-        given_back: Requests that the last of them gave back; 0 when it failed.
+        stream_in_progress: A stream run is queued, starting or running.
+        drain_in_progress: Id of a drain run that is queued, starting or running.
+        unsuccessful_runs: Drain runs in a row that failed or released requests, newest first.
+        last_unsuccessful_at: When the newest of them ended.
+        released: Requests that the newest of them released; 0 when it failed.
         recorded_version: Version of `active_strategies` that a run last recorded.
     """
 
@@ -87,13 +86,13 @@ class Workload:
     pending: int
     claimable: int
     oldest_pending_at: datetime | None = None
-    blind: str | None = None
+    unavailable: str | None = None
     session: GatewaySession | None = None
-    stream_in_flight: bool = False
-    drain_in_flight: str | None = None
-    setbacks: int = 0
-    set_back_at: datetime | None = None
-    given_back: int = 0
+    stream_in_progress: bool = False
+    drain_in_progress: str | None = None
+    unsuccessful_runs: int = 0
+    last_unsuccessful_at: datetime | None = None
+    released: int = 0
     registry_version: int | None = None
     recorded_version: int | None = None
     strategies_mark: str | None = None
@@ -108,114 +107,102 @@ class DrainPlan:
     cursor: DrainCursor
 
 
-def plan_drain(seen: Workload, cursor: DrainCursor, *, refresh_interval_s: float) -> DrainPlan:
+def plan_drain(workload: Workload, cursor: DrainCursor, *, refresh_interval_s: float) -> DrainPlan:
     """Decide what the next drain run has to do.
 
-    A run is asked for only when it can achieve something: requests that cannot be valued now
-    wait, and at most one refresh per `refresh_interval_s` connects to the gateway.
+    A run is requested only when it can make progress: requests that cannot be valued now wait,
+    and at most one refresh per `refresh_interval_s` connects to the gateway.
 
     >>> from datetime import UTC
-    >>> seen = Workload(now=datetime(2026, 1, 2, tzinfo=UTC), pending=0, claimable=0)
-    >>> plan_drain(seen, DrainCursor(), refresh_interval_s=180).steps
+    >>> workload = Workload(now=datetime(2026, 1, 2, tzinfo=UTC), pending=0, claimable=0)
+    >>> plan_drain(workload, DrainCursor(), refresh_interval_s=180).steps
     ()
     """
-    cursor = _note_owner(seen, cursor)
-    if seen.drain_in_flight is not None:
-        return _skip(f"drain run {seen.drain_in_flight[:8]} is in flight", seen, cursor)
-    wait_s = _back_off_s(seen)
+    cursor = _track_owner(workload, cursor)
+    if workload.drain_in_progress is not None:
+        return _skip(f"drain run {workload.drain_in_progress[:8]} is in progress", workload, cursor)
+    wait_s = _delay_s(workload)
     if wait_s > 0:
-        what = "gave back what they could not value" if seen.given_back else "failed"
-        reason = f"the last {seen.setbacks} drain runs {what}; next in {wait_s:.0f} s"
-        return _skip(reason, seen, cursor)
+        what = "released requests that they could not value" if workload.released else "failed"
+        reason = f"the last {workload.unsuccessful_runs} drain runs {what}; next in {wait_s:.0f} s"
+        return _skip(reason, workload, cursor)
 
     steps: list[Step] = []
     reasons: list[str] = []
-    if _registry_moved(seen, cursor):
+    if _registry_changed(workload, cursor):
         steps.append(Step.STRATEGIES)
-        reasons.append("the registry moved")
+        reasons.append("the registry changed")
         cursor = replace(
             cursor,
-            registry_version=seen.registry_version,
-            strategies_mark=seen.strategies_mark,
+            registry_version=workload.registry_version,
+            strategies_mark=workload.strategies_mark,
         )
-    refresh, refresh_reason = _refresh_due(seen, cursor, refresh_interval_s)
+    refresh, refresh_reason = _refresh_due(workload, cursor, refresh_interval_s)
     if refresh:
         steps += [Step.REFRESH, Step.DRAIN]
         reasons.append(refresh_reason)
-    elif seen.claimable:
-        if seen.blind is None:
+    elif workload.claimable:
+        if workload.unavailable is None:
             steps.append(Step.DRAIN)
-        reasons.append(seen.blind or "requests wait")
+        reasons.append(workload.unavailable or "requests wait")
     if not steps:
-        return _skip("; ".join(reasons) or refresh_reason, seen, cursor)
-    return DrainPlan(steps=tuple(steps), reason=_numbers("; ".join(reasons), seen), cursor=cursor)
+        return _skip("; ".join(reasons) or refresh_reason, workload, cursor)
+    return DrainPlan(
+        steps=tuple(steps), reason=_with_counts("; ".join(reasons), workload), cursor=cursor
+    )
 
 
-def consecutive(outcomes: Iterable[bool]) -> int:
-    """Count the failures at the front of outcomes, newest first; True is a failure.
-
-    >>> consecutive([True, True, False, True])
-    2
-    """
-    count = 0
-    for failed in outcomes:
-        if not failed:
-            break
-        count += 1
-    return count
+def _owner(workload: Workload) -> GatewaySession | None:
+    session = workload.session
+    return session if session is not None and session.is_alive(workload.now) else None
 
 
-def _owner(seen: Workload) -> GatewaySession | None:
-    session = seen.session
-    return session if session is not None and session.is_alive(seen.now) else None
-
-
-def _note_owner(seen: Workload, cursor: DrainCursor) -> DrainCursor:
-    if _owner(seen) is not None or seen.stream_in_flight:
+def _track_owner(workload: Workload, cursor: DrainCursor) -> DrainCursor:
+    if _owner(workload) is not None or workload.stream_in_progress:
         return replace(cursor, unowned_since=None)
     since = cursor.unowned_since
-    return replace(cursor, unowned_since=min(since, seen.now) if since else seen.now)
+    return replace(cursor, unowned_since=min(since, workload.now) if since else workload.now)
 
 
-def _back_off_s(seen: Workload) -> float:
-    if seen.set_back_at is None or 0 < seen.given_back < seen.claimable:
+def _delay_s(workload: Workload) -> float:
+    if workload.last_unsuccessful_at is None or 0 < workload.released < workload.claimable:
         return 0.0
-    if seen.set_back_at > seen.now + SKEW:
+    if workload.last_unsuccessful_at > workload.now + SKEW:
         return 0.0
-    since_s = (seen.now - seen.set_back_at).total_seconds()
-    return max(0.0, RETRY.delay_s(seen.setbacks) - since_s)
+    since_s = (workload.now - workload.last_unsuccessful_at).total_seconds()
+    return max(0.0, RETRY.delay_s(workload.unsuccessful_runs) - since_s)
 
 
-def _registry_moved(seen: Workload, cursor: DrainCursor) -> bool:
-    if seen.strategies_mark != cursor.strategies_mark:
+def _registry_changed(workload: Workload, cursor: DrainCursor) -> bool:
+    if workload.strategies_mark != cursor.strategies_mark:
         return True
-    return seen.registry_version not in (cursor.registry_version, seen.recorded_version)
+    return workload.registry_version not in (cursor.registry_version, workload.recorded_version)
 
 
 def _refresh_due(
-    seen: Workload, cursor: DrainCursor, refresh_interval_s: float
+    workload: Workload, cursor: DrainCursor, refresh_interval_s: float
 ) -> tuple[bool, str]:
-    owner = _owner(seen)
+    owner = _owner(workload)
     if owner is not None:
-        return False, f"the {owner.owner.value.lower()} is {owner.state.value.lower()}"
-    if seen.stream_in_flight or cursor.unowned_since is None:
-        return False, "a stream run is on its way"
-    if seen.session is not None:
-        due_at = seen.session.started_at + timedelta(seconds=refresh_interval_s)
-        if seen.now < due_at and seen.session.started_at <= seen.now + SKEW:
-            return False, f"next refresh in {(due_at - seen.now).total_seconds():.0f} s"
+        return False, f"the {owner.owner.name.lower()} is {owner.state.value.lower()}"
+    if workload.stream_in_progress or cursor.unowned_since is None:
+        return False, "a stream run is starting"
+    if workload.session is not None:
+        due_at = workload.session.started_at + timedelta(seconds=refresh_interval_s)
+        if workload.now < due_at and workload.session.started_at <= workload.now + SKEW:
+            return False, f"next refresh in {(due_at - workload.now).total_seconds():.0f} s"
     settled_at = cursor.unowned_since + timedelta(seconds=SETTLE_S)
-    if seen.now < settled_at:
+    if workload.now < settled_at:
         return False, "a stream may be about to start"
-    return True, "a refresh is due and no stream lives"
+    return True, "a refresh is due and no stream is alive"
 
 
-def _numbers(reason: str, seen: Workload) -> str:
-    numbers = f"pending {seen.pending}, claimable {seen.claimable}"
-    if seen.oldest_pending_at is not None:
-        numbers += f", oldest {(seen.now - seen.oldest_pending_at).total_seconds():.1f} s"
+def _with_counts(reason: str, workload: Workload) -> str:
+    numbers = f"pending {workload.pending}, claimable {workload.claimable}"
+    if workload.oldest_pending_at is not None:
+        numbers += f", oldest {(workload.now - workload.oldest_pending_at).total_seconds():.1f} s"
     return f"{reason} ({numbers})"
 
 
-def _skip(reason: str, seen: Workload, cursor: DrainCursor) -> DrainPlan:
-    return DrainPlan(steps=(), reason=_numbers(reason, seen), cursor=cursor)
+def _skip(reason: str, workload: Workload, cursor: DrainCursor) -> DrainPlan:
+    return DrainPlan(steps=(), reason=_with_counts(reason, workload), cursor=cursor)

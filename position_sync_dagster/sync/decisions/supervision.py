@@ -1,4 +1,4 @@
-"""Decide whether the stream needs a new run; pure."""
+"""When to start a stream: decide whether it needs a new run; pure."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,41 +6,42 @@ from datetime import datetime, timedelta
 
 from position_sync_dagster.domain.gateway_session import ALIVE, GatewaySession, Owner
 from position_sync_dagster.domain.retry import Backoff
-from position_sync_dagster.sync.decisions.drain_plan import consecutive
-from position_sync_dagster.sync.decisions.job_runs import LIVING, JobRun, RunState
+from position_sync_dagster.sync.decisions.job_runs import IN_PROGRESS, JobRun, RunState, consecutive
 
 START_GRACE = timedelta(seconds=30)
-"""A worker takes 3 to 10 s from its launch to its lease, and less from its lease to its end."""
+"""How long a run may have no lease: from its launch to its lease it takes 3 to 10 s, and less time
+from the end of its lease to its own end."""
 
 ROTATION_LEAD_S = 30.0
-"""A successor is up before the end: the gap is one hand-over of the lease, not a start."""
+"""How long before a session's end its successor starts, so that the gap is one hand-over of the
+lease and not the start of a run."""
 
 CLOCK_SLACK_S = 5.0
-"""Dagster's database and this process may differ by so much about the time."""
+"""By how much the times of Dagster's database and of this process may differ."""
 
 RESTART = Backoff(first_s=10.0, longest_s=120.0)
 """Delays between runs in a crash loop."""
 
 SHORT_LIFE = timedelta(seconds=30)
-"""A run that failed sooner after its start counts towards a crash loop."""
+"""A run that fails within this time after its start counts towards a crash loop."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Supervision:
-    """What the supervisor does next.
+    """What the supervisor has to do.
 
     Attributes:
         start: Request a new run.
-        lost: Runs to report as failed: Dagster believes they live, their lease says otherwise.
-        paused: A person ended the stream, and nobody resumed it.
-        ahead: The heartbeat that lies in the future; give it to the next decision.
+        lost: Runs to report as failed: Dagster shows them as running, but their lease has ended.
+        paused: A person terminated the stream, and nobody has resumed it.
+        future_heartbeat: A heartbeat that lies in the future; pass it to the next decision.
     """
 
     start: bool
     lost: tuple[str, ...]
     reason: str
     paused: bool = False
-    ahead: datetime | None = None
+    future_heartbeat: datetime | None = None
 
 
 def supervise(
@@ -50,37 +51,41 @@ def supervise(
     now: datetime,
     supervised_since: datetime | None,
     rotate_after_s: float,
-    ahead_before: datetime | None = None,
+    last_future_heartbeat: datetime | None = None,
 ) -> Supervision:
-    """Decide by the lease, never by a run's status, whether the stream needs a new run.
+    """Decide whether the stream needs a new run, by its lease and never by the status of a run.
 
     Args:
         runs: The recent stream runs, newest first.
         session: The newest session of the gateway, alive or not.
         supervised_since: When a person last switched the supervisor on.
-        rotate_after_s: Life of a session; its successor starts a little before the end and waits
-            for the lease.
-        ahead_before: What the last decision found `ahead`.
+        rotate_after_s: Length of a session; its successor starts a little before the end and
+            waits for the lease.
+        last_future_heartbeat: The `future_heartbeat` of the last decision.
     """
-    # The owner of a lease from the future died, or lives and renews it before the next decision.
+    # If the owner of a lease from the future is alive, it renews it before the next decision.
     ahead = session is not None and session.state in ALIVE and session.is_ahead(now)
-    if session is not None and ahead and session.heartbeat_at != ahead_before:
-        return _ahead(session, now)
+    if session is not None and ahead and session.heartbeat_at != last_future_heartbeat:
+        return _wait_for_clock(session, now)
     owner = session if session is not None and session.is_alive(now) else None
     lost = tuple(r.run_id for r in runs if _is_lost(r, session, owner, now))
-    living = [r for r in runs if r.state in LIVING and r.run_id not in lost]
-    if owner is not None and [r.run_id for r in living] == [owner.run_id]:
+    in_progress = [r for r in runs if r.state in IN_PROGRESS and r.run_id not in lost]
+    if owner is not None and [r.run_id for r in in_progress] == [owner.run_id]:
         due_s = (owner.started_at - now).total_seconds() + rotate_after_s
         if due_s <= min(ROTATION_LEAD_S, rotate_after_s / 2):
-            reason = f"run {living[0].run_id[:8]} ends in {due_s:.0f} s: its successor starts"
+            reason = f"run {in_progress[0].run_id[:8]} ends in {due_s:.0f} s: its successor starts"
             return Supervision(start=True, lost=lost, reason=reason)
-    if living:
-        return Supervision(start=False, lost=lost, reason=_describe(living[0], owner, now))
-    if owner is not None and owner.owner is Owner.STREAM and not _is_left_over(owner, runs, lost):
+    if in_progress:
+        return Supervision(start=False, lost=lost, reason=_describe(in_progress[0], owner, now))
+    if (
+        owner is not None
+        and owner.owner is Owner.STREAM
+        and not _belongs_to_ended_run(owner, runs, lost)
+    ):
         reason = f"process {owner.pid} on {owner.host} streams outside Dagster"
         return Supervision(start=False, lost=lost, reason=reason)
     if lost:
-        return Supervision(start=True, lost=lost, reason="the stream's lease ended without it")
+        return Supervision(start=True, lost=lost, reason="the lease of the last stream expired")
     if not runs:
         return Supervision(start=True, lost=(), reason="no stream has run yet")
     return _after(runs, now, supervised_since)
@@ -102,20 +107,21 @@ def _after(runs: Sequence[JobRun], now: datetime, supervised_since: datetime | N
     crashes = consecutive(_crashed(r) for r in runs)
     past_s = (now - ended_at).total_seconds()
     wait_s = RESTART.delay_s(crashes - 1) - past_s
-    # An end in the future tells that the clock went back: how long ago it was, nobody knows.
+    # An end in the future means that the clock was set back: its age is unknown.
     if crashes > 1 and wait_s > 0 and past_s > -CLOCK_SLACK_S:
         reason = f"{crashes} runs failed in a row soon after their start; next in {wait_s:.0f} s"
         return Supervision(start=False, lost=(), reason=reason)
     return Supervision(start=True, lost=(), reason=f"the last run {newest.state.value.lower()}")
 
 
-def _ahead(session: GatewaySession, now: datetime) -> Supervision:
-    ahead = session.heartbeat_at
+def _wait_for_clock(session: GatewaySession, now: datetime) -> Supervision:
+    heartbeat = session.heartbeat_at
     reason = (
         f"the last heartbeat of process {session.pid} on {session.host} lies "
-        f"{(ahead - now).total_seconds():.0f} s in the future: a clock was set; looking once more"
+        f"{(heartbeat - now).total_seconds():.0f} s in the future: a clock was set; checking once "
+        "more"
     )
-    return Supervision(start=False, lost=(), reason=reason, ahead=ahead)
+    return Supervision(start=False, lost=(), reason=reason, future_heartbeat=heartbeat)
 
 
 def _is_lost(
@@ -130,8 +136,10 @@ def _is_lost(
     return abs(now - session.heartbeat_at) > START_GRACE
 
 
-def _is_left_over(owner: GatewaySession, runs: Sequence[JobRun], lost: Sequence[str]) -> bool:
-    ended = {r.run_id for r in runs if r.state not in LIVING} | set(lost)
+def _belongs_to_ended_run(
+    owner: GatewaySession, runs: Sequence[JobRun], lost: Sequence[str]
+) -> bool:
+    ended = {r.run_id for r in runs if r.state not in IN_PROGRESS} | set(lost)
     return owner.run_id in ended
 
 

@@ -1,13 +1,11 @@
-"""Where a drained request gets its values from, and what they make of the request."""
+"""The broker's data that a drain takes its values from."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Protocol
 
 from position_sync_dagster.domain.broker_position import BrokerPosition, Completeness
 from position_sync_dagster.domain.clock import Clock, utc_now
-from position_sync_dagster.domain.request import QueuedPosition
 from position_sync_dagster.domain.routing import Key
 from position_sync_dagster.errors import BrokerUnavailableError
 from position_sync_dagster.lake.broker_positions import BrokerPositionsTable
@@ -22,11 +20,11 @@ from position_sync_dagster.sync.decisions.availability import (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BrokerView:
-    """All that is currently known of the broker.
+    """The current holdings of the login, by account and conid.
 
     Attributes:
-        complete: It covers every account.
-        unconfirmed: Holdings of which the values are too old to be told as news.
+        complete: The view covers every account.
+        unconfirmed: Holdings whose values are too old to be written as new rows.
     """
 
     holdings: Mapping[Key, BrokerPosition]
@@ -35,59 +33,25 @@ class BrokerView:
 
 
 class ValueSource(Protocol):
-    """Gives a current view of the broker without using a market data line."""
+    """A source of the current broker view that uses no market data line."""
 
     async def view(self) -> BrokerView:
-        """Give it.
+        """Return the current view.
 
         Raises:
-            BrokerUnavailableError: There is none; try later.
+            BrokerUnavailableError: There is no current view; try again later.
         """
         ...
 
     async def close(self) -> None:
-        """Give up what was opened for it."""
+        """Close what was opened for the view."""
         ...
 
 
-class Verdict(StrEnum):
-    """What a view makes of a request."""
-
-    VALUED = "VALUED"
-    NOT_HELD = "NOT_HELD"
-    UNKNOWN = "UNKNOWN"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """The holdings that answer a request, one per account where it names none."""
-
-    verdict: Verdict
-    holdings: tuple[BrokerPosition, ...] = ()
-
-
-def answer(request: QueuedPosition, view: BrokerView) -> Answer:
-    """Find what a request asks for.
-
-    An absent holding is NOT_HELD in a complete view alone; otherwise it is UNKNOWN, since a
-    request that failed proves nothing.
-    """
-    if request.account is not None:
-        holding = view.holdings.get((request.account, request.conid))
-        found = [holding] if holding is not None else []
-    else:
-        found = [h for (_, conid), h in view.holdings.items() if conid == request.conid]
-    if any(holding.key in view.unconfirmed and holding.position for holding in found):
-        return Answer(verdict=Verdict.UNKNOWN)
-    if found:
-        return Answer(verdict=Verdict.VALUED, holdings=tuple(found))
-    return Answer(verdict=Verdict.NOT_HELD if view.complete else Verdict.UNKNOWN)
-
-
 class LakeValues:
-    """Values from `broker_positions`, which the owner of the login keeps: across processes.
+    """Values from the table `broker_positions`, which the owner of the login writes.
 
-    When they count, `unavailable_reason` decides.
+    This source works across processes. `unavailable_reason` decides whether the table is current.
     """
 
     def __init__(
@@ -104,7 +68,11 @@ class LakeValues:
         self._clock = clock
 
     async def view(self) -> BrokerView:
-        """Give the owner's last words, if they are current."""
+        """Return the rows of the table, if they are current.
+
+        Raises:
+            BrokerUnavailableError: They are not; the message says why.
+        """
         gateway_id, now = self._settings.gateway_id, self._clock()
         session = await self._sessions.current(gateway_id)
         rows = await self._positions.read(gateway_id)
@@ -120,4 +88,4 @@ class LakeValues:
         )
 
     async def close(self) -> None:
-        """Do nothing: the tables are shared."""
+        """Do nothing: the tables are shared with others."""

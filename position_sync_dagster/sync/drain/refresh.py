@@ -1,4 +1,4 @@
-"""Refresh the queue from the broker: from the stream's word, or by one short connection."""
+"""The refresh: enqueue all positions from one short connection, while no stream is alive."""
 
 from datetime import timedelta
 
@@ -22,25 +22,26 @@ from position_sync_dagster.sync.run_reports import RefreshReport
 async def refresh(
     lake: Lake, settings: Settings, *, run_id: str | None = None, clock: Clock = utc_now
 ) -> RefreshReport:
-    """Queue every position that no line serves.
+    """Enqueue every position that no line values.
 
-    While a stream is alive it has done so itself and goes on doing it: nothing is asked of the
-    gateway. While none is, this process owns the login for one short connection: all positions,
-    every account's values, `broker_positions`, the queue, and out.
+    A stream that is alive enqueues by itself: then nothing is requested from the gateway.
+    Otherwise this process owns the login for one short connection. It downloads all positions and
+    the values of every account, writes `broker_positions`, enqueues, and disconnects.
+
+    Args:
+        lake: The tables, initialized.
 
     Raises:
         GatewayError: The gateway cannot be used; nothing was enqueued.
         TradingModeError: The lake holds data of another trading mode.
     """
     started = clock()
-    await lake.initialize()
-    await lake.registry.initialize()
     await lake.registry.refresh()
     try:
         async with Ownership(
             lake.sessions, settings, owner=Owner.REFRESH, run_id=run_id, clock=clock
         ) as own:
-            feed, enqueued = await _ask_the_gateway(lake, settings, own, clock)
+            feed, enqueued = await _download_and_enqueue(lake, settings, own, clock)
     except LoginOwnedError as error:
         return RefreshReport(
             connected=False,
@@ -67,9 +68,10 @@ async def refresh(
     )
 
 
-async def _ask_the_gateway(
+async def _download_and_enqueue(
     lake: Lake, settings: Settings, own: Ownership, clock: Clock
 ) -> tuple[AccountFeed, int]:
+    """Return the account feed, whose connection is closed, and the number of new requests."""
     publisher = Publisher(
         lake.queue,
         lake.broker_positions,

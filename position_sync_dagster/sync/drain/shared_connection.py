@@ -1,4 +1,4 @@
-"""Values over the shared connection, for the library in one process."""
+"""Values over the shared connection of this process, for use as a library."""
 
 from datetime import timedelta
 
@@ -10,13 +10,17 @@ from position_sync_dagster.sync.drain.broker_view import BrokerView
 
 
 class ConnectionValues:
-    """Values over the process's shared connection: the library in one process."""
+    """Values from the account feed of the process's shared connection."""
 
     def __init__(self, manager: IBConnectionManager) -> None:
         self._manager = manager
 
     async def view(self) -> BrokerView:
-        """Give the account feed's holdings, downloading them first where they are missing."""
+        """Return the account feed's holdings; download them first where they are missing.
+
+        Raises:
+            BrokerUnavailableError: The gateway cannot be used, or it has lost the broker.
+        """
         try:
             connection = await self._manager.get_connection()
             await connection.feed.ensure(
@@ -33,5 +37,5 @@ class ConnectionValues:
         )
 
     async def close(self) -> None:
-        """Give the connection up."""
+        """Close the connection, unless others still use it."""
         await self._manager.close()

@@ -1,4 +1,7 @@
-"""The days of an exchange: which there are, and when each one closes."""
+"""The trading days of an exchange: which days they are, and when each one closes.
+
+`exchange_calendars` calls a trading day a session; here a session is the lease of a gateway owner.
+"""
 
 import json
 import warnings
@@ -11,18 +14,18 @@ from zoneinfo import ZoneInfo
 from position_sync_dagster.errors import PositionSyncError, SettingsError
 
 
-class SessionOpenError(PositionSyncError):
-    """A day was asked for whose session has not closed yet."""
+class TradingDayOpenError(PositionSyncError):
+    """The requested day has not closed yet, or is no trading day."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExchangeDays:
-    """What a partition and its schedule need to know of an exchange, and no more.
+    """The data of an exchange that a partition and its schedule need.
 
     Attributes:
         calendar: Market identifier code (ISO 10383), for example "XNYS".
         closes_at: The usual close in local time; half days close earlier.
-        holidays: Weekdays without a session, ascending.
+        holidays: Weekdays on which the exchange does not trade, ascending.
     """
 
     calendar: str
@@ -31,16 +34,16 @@ class ExchangeDays:
     holidays: tuple[date, ...]
 
     def midnights(self) -> list[datetime]:
-        """Give each holiday as its local midnight: any other hour would exclude nothing."""
+        """Return each holiday as its local midnight; another hour would exclude no partition."""
         zone = ZoneInfo(self.timezone)
         return [datetime.combine(day, time(), zone) for day in self.holidays]
 
-    def is_session(self, day: date) -> bool:
-        """Tell whether the exchange trades on a day."""
+    def is_trading_day(self, day: date) -> bool:
+        """Return whether the exchange trades on a day."""
         return day.weekday() < 5 and day not in self.holidays
 
     def to_text(self) -> str:
-        """Write the days as text."""
+        """Return the days as text."""
         return json.dumps(
             {
                 "calendar": self.calendar,
@@ -52,7 +55,7 @@ class ExchangeDays:
 
     @classmethod
     def from_text(cls, text: str) -> Self:
-        """Read what `to_text` wrote."""
+        """Parse the text of `to_text`."""
         values = json.loads(text)
         return cls(
             calendar=values["calendar"],
@@ -63,10 +66,10 @@ class ExchangeDays:
 
 
 def exchange_days(calendar: str, first: date, last: date) -> ExchangeDays:
-    """Look up an exchange from `first` to `last`.
+    """Return the days of an exchange from `first` to `last`.
 
-    The New York exchange comes from `holidays`, which is quick to import; any other from
-    `exchange_calendars`, which knows holidays a year ahead.
+    The days of New York come from `holidays`, which is fast to import. All others come from
+    `exchange_calendars`, which knows the holidays of one year ahead.
 
     Raises:
         SettingsError: The calendar is not known.
@@ -96,24 +99,24 @@ def exchange_days(calendar: str, first: date, last: date) -> ExchangeDays:
     )
 
 
-def session_closes(calendar: str, days: Iterable[date], *, now: datetime) -> dict[date, datetime]:
-    """Give the moment, in UTC, at which each day's session closed; half days included.
+def closing_times(calendar: str, days: Iterable[date], *, now: datetime) -> dict[date, datetime]:
+    """Return the time, in UTC, at which each trading day closed; half days included.
 
     Raises:
-        SessionOpenError: One of them has not closed yet, or is no session at all.
+        TradingDayOpenError: One of the days has not closed yet, or is no trading day.
         SettingsError: The calendar is not known.
     """
     found = _calendar(calendar)
     closes: dict[date, datetime] = {}
     for day in days:
         if not found.is_session(day.isoformat()):
-            raise SessionOpenError(
-                f"{calendar} has no session on {day}.", remedy="Choose a day on which it trades."
+            raise TradingDayOpenError(
+                f"{calendar} does not trade on {day}.", remedy="Choose a trading day."
             )
         close = found.session_close(day.isoformat()).to_pydatetime().astimezone(UTC)
         if close > now:
-            raise SessionOpenError(
-                f"The session of {day} on {calendar} closes at {close:%Y-%m-%d %H:%M} UTC.",
+            raise TradingDayOpenError(
+                f"The trading day {day} on {calendar} closes at {close:%Y-%m-%d %H:%M} UTC.",
                 remedy="Materialize it after that, or leave this day out.",
             )
         closes[day] = close
@@ -125,11 +128,11 @@ def _calendar(calendar: str):  # type: ignore[no-untyped-def]
 
     try:
         with warnings.catch_warnings():
-            # Its use of pandas is deprecated there; nothing that a user of ours could mend.
+            # Its use of pandas is deprecated; our users cannot change that.
             warnings.simplefilter("ignore", DeprecationWarning)
             return exchange_calendars.get_calendar(calendar)
     except exchange_calendars.errors.InvalidCalendarName:
         raise SettingsError(
-            f"POSITION_SYNC_CALENDAR={calendar!r} is no exchange that is known.",
+            f"POSITION_SYNC_CALENDAR={calendar!r} is not a known exchange.",
             remedy='Use a market identifier code such as "XNYS"; `ecal --help` lists them.',
         ) from None

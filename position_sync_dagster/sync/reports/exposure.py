@@ -1,4 +1,4 @@
-"""What each strategy holds, by currency and class of asset; pure."""
+"""The exposure of each strategy, by currency and class of asset; pure."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,7 +11,7 @@ from position_sync_dagster.domain.update import PositionUpdate
 
 
 class AssetClass(StrEnum):
-    """What may be summed: a future's market value is notional, an option's is a premium."""
+    """Classes that may be summed: a future's market value is notional, an option's is a premium."""
 
     OPTION = "OPTION"
     STOCK = "STOCK"
@@ -30,16 +30,16 @@ _CLASSES = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exposure:
-    """One strategy in one currency and class; sums are over what is known.
+    """One strategy in one currency and class; the sums leave out unknown values.
 
     Attributes:
         currency: None for legs that are not held and have never been valued.
         legs, legs_held: Active legs, and those with a holding.
-        market_value, unrealized_pnl: In `currency`; None when known of no leg.
-        notional: The market value of futures, which is never summed with the others'.
+        market_value, unrealized_pnl: In `currency`; None when they are known for no leg.
+        notional: The market value of futures, which is never added to that of other classes.
         delta, gamma, vega, theta: Of the whole position: per unit × quantity × multiplier.
-        legs_without_value, legs_without_greeks: Held legs missing from the sums.
-        oldest_value_at: Time of the oldest value in them.
+        legs_without_value, legs_without_greeks: Held legs that the sums leave out.
+        oldest_value_at: Time of the oldest value in the sums.
     """
 
     strategy_id: str
@@ -76,8 +76,9 @@ class _Share:
 def exposures(legs: Iterable[ActiveContract], latest: Iterable[PositionUpdate]) -> list[Exposure]:
     """Sum the latest rows over the legs of each strategy.
 
-    A leg with a quantity has that part of the holding; one without has what no other strategy
-    claims of it. A leg in any account has its part of the holdings of all accounts together.
+    A leg with a quantity has that part of the holding. A leg without one has the rest, which no
+    other strategy claims. A leg without an account has its part of the holdings of all accounts
+    together.
 
     Args:
         legs: The active legs.
@@ -125,7 +126,10 @@ def _shares(
 
 
 def _part(quantity: float, total: float) -> float:
-    """Give a claim as a part of what is held: a claim on more, or on the other side, is cut."""
+    """Return a quantity as a part of the holding, from 0 to 1.
+
+    More than the holding counts as all of it; a quantity on the other side counts as nothing.
+    """
     return min(max(quantity / total, 0.0), 1.0)
 
 

@@ -1,4 +1,4 @@
-"""Reconcile one complete broker snapshot with the latest rows and the registry."""
+"""Reconciliation: compare the broker's holdings with the newest rows and the registry."""
 
 from collections.abc import Iterable
 from datetime import timedelta
@@ -14,7 +14,7 @@ from position_sync_dagster.sync.drain.broker_view import LakeValues, ValueSource
 
 
 class PositionReconciler:
-    """Compare what the broker says with what the tables say.
+    """Compares a broker snapshot with the newest rows and the active legs.
 
     Args:
         stale_after: Age of a row from which it is STALE.
@@ -39,7 +39,12 @@ class PositionReconciler:
         *,
         complete: bool,
     ) -> ReconciliationResult:
-        """Give every difference; an incomplete snapshot proves nothing absent."""
+        """Return every difference between the snapshot, the rows and the legs.
+
+        Args:
+            complete: The snapshot covers every account. Otherwise a holding that it lacks is no
+                difference.
+        """
         return compare(
             snapshot,
             latest,
@@ -51,12 +56,12 @@ class PositionReconciler:
 
 
 class ReconciliationService:
-    """Reconcile the lake with the broker's last word, and keep the breaks.
+    """Reconciles the lake with the broker's current data, and records the breaks.
 
     Args:
         lake, settings: By default those of the environment.
-        values: Where the broker's word comes from: the tables, or, in one process with a streamer
-            that writes none, `ConnectionValues(manager)`.
+        values: The source of the broker's data: by default the tables. In one process with a
+            streamer that writes no tables: `ConnectionValues(manager)`.
 
     Example:
         result = await ReconciliationService(lake, settings).run()
@@ -81,14 +86,13 @@ class ReconciliationService:
         )
 
     async def run(self, run_id: str | None = None) -> ReconciliationResult:
-        """Compare, record the breaks in one commit, and give the result.
+        """Compare, record the breaks in one commit, and return the result.
 
         Raises:
-            BrokerUnavailableError: Nothing current is known of the broker; no break was touched.
+            BrokerUnavailableError: The broker's data is not current; no break was changed.
         """
         await self._lake.initialize()
         view = await self._values.view()
-        await self._lake.registry.initialize()
         await self._lake.registry.refresh()
         allowed = set(self._settings.sec_types)
         snapshot = [h for h in view.holdings.values() if h.instrument.sec_type in allowed]

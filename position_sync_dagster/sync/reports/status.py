@@ -1,4 +1,4 @@
-"""The state of everything at one moment, read from the tables alone."""
+"""The status of the whole product at one moment, read from the tables alone."""
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -18,21 +18,24 @@ from position_sync_dagster.sync.owner.ownership import blind_since
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
-    """What a person wants to know first.
+    """The state of the gateway owner, the queue and the ledger.
 
     Attributes:
-        session_state: The owner's state (STARTING, LIVE, BLIND), ENDED or LOST without one,
-            None when nobody ever owned the login; `session_since` is when it entered it, or
-            `blind_since` while a living owner does not see the gateway.
-        blind_since: Since when nobody sees the gateway, across sessions; None while it is LIVE.
-        lines_in_use, line_limit: Of the living owner; None while nobody owns the login.
-        active_legs: Conids of active strategies, each counted once in however many strategies
-            it is a leg; `legs_held` of them are held.
-        positions: Holdings that the broker last told.
+        session_state: The owner's state (STARTING, LIVE, BLIND); ENDED or LOST while there is no
+            owner; None when the login never had an owner.
+        session_since: When the session entered that state; `blind_since` while an owner that is
+            alive is not connected to the gateway.
+        blind_since: Since when no owner has been connected to the gateway, across sessions; None
+            while the session is LIVE.
+        lines_in_use, line_limit: Of the owner that is alive; None while there is none.
+        active_legs: Conids of active strategies; a conid in several strategies counts once.
+        legs_held: How many of them are held.
+        positions: Holdings in the broker's last download.
         oldest_pending_age_s: Age of the oldest waiting request, in seconds.
         updates_rows, updates_version: Rows and Delta version of `position_updates`.
-        legs_streamed, legs_queued: Holdings whose newest row, of the last two refresh intervals,
-            came by the stream or by the queue; `last_drained_at` is the newest of the latter.
+        legs_streamed, legs_queued: Holdings whose newest row was written by the stream or by the
+            queue within the last two refresh intervals.
+        last_drained_at: Time of the newest row that the queue wrote in that span.
     """
 
     at: datetime
@@ -59,7 +62,7 @@ class Status:
     trading_mode: str | None
 
     def to_dict(self) -> dict[str, Any]:
-        """Give plain values for JSON; times as ISO 8601."""
+        """Return plain values for JSON; times as ISO 8601."""
         return {
             name: value.isoformat() if isinstance(value, datetime) else value
             for name, value in asdict(self).items()
@@ -67,7 +70,7 @@ class Status:
 
 
 def read_status(lake: Lake, settings: Settings, now: datetime) -> Status:
-    """Read the state from the tables; it changes nothing and asks no gateway.
+    """Read the status from the tables, without changing them and without the gateway.
 
     Raises:
         LakeError: A table cannot be used.
@@ -118,11 +121,11 @@ def read_status(lake: Lake, settings: Settings, now: datetime) -> Status:
 def leg_states(
     legs: Iterable[ActiveContract], lake: Lake, settings: Settings, now: datetime
 ) -> list[LegState]:
-    """Tell where each active leg stands, in order, as far as the tables tell.
+    """Return the state of each active leg, in order, as far as the tables show it.
 
-    ARMED: the broker tells no holding of it, in the leg's account if it names one; a mistyped
-    conid stays so. STREAMED: the newest row of a holding, of the last two refresh intervals, came
-    by the stream. OVERFLOW: held, and not streamed.
+    ARMED: the broker reports no holding of it, in the leg's account if it names one; a mistyped
+    conid remains ARMED. STREAMED: the stream wrote the newest row of a holding, within the last
+    two refresh intervals. OVERFLOW: held, and not streamed.
 
     Raises:
         LakeError: A table cannot be used.
@@ -146,7 +149,7 @@ def leg_states(
 
 
 def _recent(lake: Lake, settings: Settings, now: datetime) -> pl.DataFrame:
-    """Give the newest row of each holding, of those of the last two refresh intervals."""
+    """Return the newest row of each holding that was written in the last two refresh intervals."""
     window = timedelta(seconds=2 * settings.refresh_interval_s)
     return lake.updates.sync.latest_since(now - window).filter(pl.col("position") != 0)
 
@@ -157,7 +160,7 @@ def _newest(rows: pl.DataFrame) -> datetime | None:
 
 
 def _since(session: GatewaySession | None, now: datetime) -> datetime | None:
-    """Give the moment at which the session entered the state that `_state` gives."""
+    """Return when the session entered the state that `_state` returns."""
     if session is None:
         return None
     if session.is_alive(now):
@@ -166,7 +169,7 @@ def _since(session: GatewaySession | None, now: datetime) -> datetime | None:
 
 
 def _state(session: GatewaySession | None, *, alive: bool) -> str | None:
-    """Give the session's state; one whose lease ran out is LOST, whatever its row says."""
+    """Return the session's state; one whose lease has expired is LOST, whatever its row says."""
     if session is None:
         return None
     return session.state if alive or session.state not in ALIVE else SessionState.LOST

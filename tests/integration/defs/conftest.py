@@ -1,4 +1,4 @@
-"""A Dagster instance, a lake and the rows that the definitions are tried on."""
+"""A Dagster instance, a lake, and fixtures that fill its tables."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -10,7 +10,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from position_sync_dagster.defs.resources import GATEWAY, LAKE
+from position_sync_dagster.defs.resources import POSITION_SYNC
 from position_sync_dagster.domain.broker_position import BrokerPosition, Completeness
 from position_sync_dagster.domain.gateway_session import GatewaySession, Owner, SessionState
 from position_sync_dagster.domain.instrument import Instrument
@@ -21,12 +21,12 @@ from position_sync_dagster.settings import Settings, load_settings
 
 ACCOUNT = "DUSIM0001"
 CLOSED_PORT = 1
-"""Nothing listens there: who connects by mistake is refused at once."""
+"""Nothing listens there: a connection that is made by mistake is refused at once."""
 
 
 @pytest.fixture
 def settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Settings:
-    """Give the settings that the definitions read from the environment."""
+    """Return the settings that the definitions read from the environment."""
     monkeypatch.setenv("POSITION_SYNC_LAKE", str(tmp_path / "lake"))
     monkeypatch.setenv("POSITION_SYNC_GATEWAY_PORT", str(CLOSED_PORT))
     return load_settings()
@@ -34,7 +34,7 @@ def settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Settings:
 
 @pytest.fixture
 def lake(settings: Settings) -> Lake:
-    """Give the tables, empty."""
+    """Return the tables, empty."""
     lake = Lake(settings.lake)
     lake.initialize_sync()
     return lake
@@ -42,7 +42,7 @@ def lake(settings: Settings) -> Lake:
 
 @pytest.fixture
 def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
-    """Give an instance whose storages are in memory."""
+    """Return an instance whose storages are in memory."""
     home = tmp_path / "home"
     home.mkdir()
     with dg.DagsterInstance.ephemeral(tempdir=str(home)) as instance:
@@ -51,7 +51,7 @@ def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
 
 @pytest.fixture
 def instance_on_disk(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
-    """Give an instance with files, as a code server opens it; it takes a second."""
+    """Return an instance with files, as a code server opens it; it takes a second."""
     with dg.instance_for_test(temp_dir=str(tmp_path)) as instance:
         yield instance
 
@@ -60,12 +60,12 @@ def instance_on_disk(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
 def materialize(
     settings: Settings, instance: dg.DagsterInstance
 ) -> Callable[..., dg.ExecuteInProcessResult]:
-    """Run assets as the definitions run them; a failure is a result, not an exception."""
+    """Materialize assets with the real resource; a failure is a result, not an exception."""
 
     def run(*assets: Any, **options: Any) -> dg.ExecuteInProcessResult:
         return dg.materialize(
             list(assets),
-            resources={"lake": LAKE, "gateway": GATEWAY},
+            resources={"position_sync": POSITION_SYNC},
             instance=instance,
             raise_on_error=False,
             **options,
@@ -75,8 +75,8 @@ def materialize(
 
 
 @pytest.fixture
-def own(lake: Lake, settings: Settings) -> Callable[..., GatewaySession]:
-    """Take the login and give the session."""
+def own_login(lake: Lake, settings: Settings) -> Callable[..., GatewaySession]:
+    """Acquire the login and return the session."""
 
     def take(
         *,
@@ -100,8 +100,8 @@ def own(lake: Lake, settings: Settings) -> Callable[..., GatewaySession]:
 
 
 @pytest.fixture
-def hold(lake: Lake, settings: Settings) -> Callable[..., None]:
-    """Let the broker hold these conids, one contract each."""
+def write_holdings(lake: Lake, settings: Settings) -> Callable[..., None]:
+    """Write a broker snapshot that holds one contract of each conid."""
 
     def write(
         session: GatewaySession, *conids: int, completeness: Completeness = Completeness.COMPLETE
@@ -131,8 +131,8 @@ def hold(lake: Lake, settings: Settings) -> Callable[..., None]:
 
 
 @pytest.fixture
-def ask(lake: Lake) -> Callable[..., list[str]]:
-    """Put requests for these conids into the queue."""
+def enqueue(lake: Lake) -> Callable[..., list[str]]:
+    """Insert a request for each conid into the queue."""
 
     def insert(*conids: int) -> list[str]:
         return lake.queue.sync.insert_many(
@@ -143,8 +143,8 @@ def ask(lake: Lake) -> Callable[..., list[str]]:
 
 
 @pytest.fixture
-def tell(lake: Lake, settings: Settings) -> Callable[..., None]:
-    """Write a row of the ledger as it would have been written at a moment."""
+def append_row(lake: Lake, settings: Settings) -> Callable[..., None]:
+    """Append a row to the ledger with the timestamp of a moment."""
 
     def write(conid: int, at: datetime, **values: Any) -> None:
         plain = PositionUpdate(
@@ -168,6 +168,6 @@ def tell(lake: Lake, settings: Settings) -> Callable[..., None]:
 
 
 @pytest.fixture
-def ago() -> Callable[[float], datetime]:
-    """Give the moment so many seconds ago."""
+def seconds_ago() -> Callable[[float], datetime]:
+    """Return the moment so many seconds ago."""
     return lambda seconds: datetime.now(UTC) - timedelta(seconds=seconds)

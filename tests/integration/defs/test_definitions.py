@@ -1,4 +1,4 @@
-"""What a code location shows, and what it costs to load."""
+"""The definitions of the code location, and the cost of loading them."""
 
 import json
 import subprocess
@@ -40,7 +40,7 @@ def test_the_lineage_runs_from_strategies_over_the_queue_to_the_ledger_and_on(
     assert found == PARENTS
 
 
-def test_every_asset_says_owner_kind_group_tags_columns_and_what_it_is(
+def test_every_asset_has_owner_kind_group_tags_columns_and_a_description(
     repository: dg.RepositoryDefinition,
 ) -> None:
     for key in repository.asset_graph.get_all_asset_keys():
@@ -54,7 +54,7 @@ def test_every_asset_says_owner_kind_group_tags_columns_and_what_it_is(
         assert node.is_executable
 
 
-def test_everything_that_keeps_the_product_going_runs_from_the_start(
+def test_all_sensors_and_schedules_run_from_the_start(
     repository: dg.RepositoryDefinition,
 ) -> None:
     assert {s.name: s.default_status for s in repository.sensor_defs} == dict.fromkeys(
@@ -65,11 +65,13 @@ def test_everything_that_keeps_the_product_going_runs_from_the_start(
     )
 
 
-def test_sensors_look_below_every_five_seconds(repository: dg.RepositoryDefinition) -> None:
+def test_sensors_may_tick_more_often_than_every_five_seconds(
+    repository: dg.RepositoryDefinition,
+) -> None:
     assert {s.minimum_interval_seconds for s in repository.sensor_defs} == {4}
 
 
-def test_a_drain_that_a_crash_left_behind_is_ended_and_nothing_is_retried_behind_our_back(
+def test_dagster_ends_a_drain_that_a_crash_left_behind_and_retries_nothing(
     repository: dg.RepositoryDefinition,
 ) -> None:
     assert int(repository.get_job("drain_positions").tags["dagster/max_runtime"]) > 60
@@ -78,7 +80,7 @@ def test_a_drain_that_a_crash_left_behind_is_ended_and_nothing_is_retried_behind
     assert "dagster/max_runtime" not in repository.get_job("stream_positions").tags
 
 
-def test_one_location_name_is_used_by_both_ways_to_start_it() -> None:
+def test_both_ways_to_start_it_use_one_location_name() -> None:
     workspace = yaml.safe_load((ROOT / "workspace.yaml").read_text())
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["dg"]["project"]
     module = workspace["load_from"][0]["python_module"]
@@ -86,7 +88,7 @@ def test_one_location_name_is_used_by_both_ways_to_start_it() -> None:
     assert module["module_name"] == project["code_location_target_module"]
 
 
-def test_the_instance_takes_its_configuration(tmp_path: Path) -> None:
+def test_the_instance_accepts_its_configuration(tmp_path: Path) -> None:
     (tmp_path / "dagster.yaml").write_text((ROOT / "dagster_home" / "dagster.yaml").read_text())
     with dg.DagsterInstance.from_ref(
         dg.DagsterInstance.from_config(str(tmp_path)).get_ref()

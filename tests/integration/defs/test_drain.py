@@ -8,7 +8,7 @@ import dagster as dg
 import pytest
 
 from position_sync_dagster.defs.drain import DRAIN_JOB, MAX_RUNTIME_S, drain_queue, observe
-from position_sync_dagster.defs.run_history import FAILURE_REASON, GIVEN_BACK
+from position_sync_dagster.defs.run_history import FAILURE_REASON, RELEASED
 from position_sync_dagster.defs.stream import STREAM_JOB
 from position_sync_dagster.domain.gateway_session import Owner, SessionState
 from position_sync_dagster.lake.lake import Lake
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("settings")
 
 @pytest.fixture
 def tick(instance: dg.DagsterInstance, lake: Lake) -> Callable[..., dg.SensorResult]:
-    """Evaluate the sensor, with the registry known, so that a test sees its own case alone."""
+    """Evaluate the sensor with the registry already recorded, so that only the case is tested."""
 
     def evaluate(**cursor: Any) -> dg.SensorResult:
         known = {"registry_version": lake.registry.table.version()} | cursor
@@ -49,24 +49,24 @@ def add_run(
     return run.run_id
 
 
-def test_waiting_requests_are_drained_by_one_run_over_the_ledger(tick, own, ask) -> None:
-    own()
-    ask(1, 2)
+def test_waiting_requests_are_drained_by_one_run_over_the_ledger(tick, own_login, enqueue) -> None:
+    own_login()
+    enqueue(1, 2)
     result = tick()
     assert names(result) == ["position_updates"]
     assert "pending 2, claimable 2" in result.run_requests[0].tags["position_sync/reason"]
 
 
-def test_an_empty_queue_is_skipped_with_its_numbers(tick, own) -> None:
-    own()
+def test_an_empty_queue_is_skipped_with_its_numbers(tick, own_login) -> None:
+    own_login()
     result = tick()
     assert not result.run_requests
     assert "pending 0, claimable 0" in result.skip_reason.skip_message
 
 
-def test_a_tick_changes_no_table(tick, own, ask, lake: Lake) -> None:
-    own()
-    ask(1)
+def test_a_tick_changes_no_table(tick, own_login, enqueue, lake: Lake) -> None:
+    own_login()
+    enqueue(1)
     before = [table.version() for table in lake.tables]
     tick()
     assert [table.version() for table in lake.tables] == before
@@ -81,52 +81,54 @@ def test_a_tick_changes_no_table(tick, own, ask, lake: Lake) -> None:
         dg.DagsterRunStatus.CANCELING,
     ],
 )
-def test_a_drain_in_flight_keeps_the_next_one_back(tick, own, ask, instance, status) -> None:
-    own()
-    ask(1)
+def test_a_drain_in_progress_keeps_the_next_one_back(
+    tick, own_login, enqueue, instance, status
+) -> None:
+    own_login()
+    enqueue(1)
     run_id = add_run(instance, status)
-    assert f"{run_id[:8]} is in flight" in tick().skip_reason.skip_message
+    assert f"{run_id[:8]} is in progress" in tick().skip_reason.skip_message
 
 
 def test_a_drain_left_started_by_a_crash_blocks_nothing_for_long(
-    own, instance, lake: Lake, settings: Settings
+    own_login, instance, lake: Lake, settings: Settings
 ) -> None:
-    own()
+    own_login()
     add_run(instance, dg.DagsterRunStatus.STARTED)
     later = datetime.now(UTC) + timedelta(seconds=MAX_RUNTIME_S + 1)
-    assert observe(instance, lake, settings, now=datetime.now(UTC)).drain_in_flight
-    assert observe(instance, lake, settings, now=later).drain_in_flight is None
+    assert observe(instance, lake, settings, now=datetime.now(UTC)).drain_in_progress
+    assert observe(instance, lake, settings, now=later).drain_in_progress is None
 
 
-def test_requests_wait_while_the_owner_is_blind(tick, own, ask) -> None:
-    own(state=SessionState.BLIND)
-    ask(1)
+def test_requests_wait_while_the_owner_is_not_connected(tick, own_login, enqueue) -> None:
+    own_login(state=SessionState.BLIND)
+    enqueue(1)
     assert "is BLIND since" in tick().skip_reason.skip_message
 
 
-def test_without_a_stream_a_refresh_is_asked_for_with_the_drain(tick, ago) -> None:
-    assert names(tick(unowned_since=ago(60))) == ["position_queue", "position_updates"]
+def test_without_a_stream_a_refresh_is_requested_with_the_drain(tick, seconds_ago) -> None:
+    assert names(tick(unowned_since=seconds_ago(60))) == ["position_queue", "position_updates"]
 
 
-def test_a_stream_run_on_its_way_comes_before_a_refresh(tick, instance, ago) -> None:
+def test_a_stream_run_that_is_starting_comes_before_a_refresh(tick, instance, seconds_ago) -> None:
     add_run(instance, dg.DagsterRunStatus.NOT_STARTED, STREAM_JOB)
-    assert not tick(unowned_since=ago(60)).run_requests
+    assert not tick(unowned_since=seconds_ago(60)).run_requests
 
 
-def test_a_refresh_that_just_was_is_not_repeated(tick, own, lake: Lake, ago) -> None:
-    lake.sessions.sync.end(own(owner=Owner.REFRESH))
-    assert "next refresh in" in tick(unowned_since=ago(60)).skip_reason.skip_message
+def test_a_refresh_that_just_was_is_not_repeated(tick, own_login, lake: Lake, seconds_ago) -> None:
+    lake.sessions.sync.end(own_login(owner=Owner.REFRESH))
+    assert "next refresh in" in tick(unowned_since=seconds_ago(60)).skip_reason.skip_message
 
 
-def test_a_registry_that_moved_is_recorded(tick, own) -> None:
-    own()
+def test_a_registry_that_changed_is_recorded(tick, own_login) -> None:
+    own_login()
     assert names(tick(registry_version=-5)) == ["active_strategies"]
 
 
 def test_a_strategies_file_that_was_saved_is_applied_once(
-    tick, own, monkeypatch: pytest.MonkeyPatch, tmp_path
+    tick, own_login, monkeypatch: pytest.MonkeyPatch, tmp_path
 ) -> None:
-    own()
+    own_login()
     path = tmp_path / "strategies.yaml"
     path.write_text("strategies: []\n")
     monkeypatch.setenv("POSITION_SYNC_STRATEGIES_FILE", str(path))
@@ -136,22 +138,22 @@ def test_a_strategies_file_that_was_saved_is_applied_once(
     assert not tick(strategies_mark=mark).run_requests
 
 
-def test_a_drain_that_failed_is_not_asked_for_again_at_once(tick, own, ask, instance) -> None:
-    own()
-    ask(1)
+def test_a_drain_that_failed_is_not_requested_again_at_once(
+    tick, own_login, enqueue, instance
+) -> None:
+    own_login()
+    enqueue(1)
     run_id = add_run(instance, dg.DagsterRunStatus.STARTED)
     instance.add_run_tags(run_id, {FAILURE_REASON: "STEP_FAILURE"})
     instance.report_run_failed(instance.get_run_by_id(run_id))
     assert "the last 1 drain runs failed" in tick().skip_reason.skip_message
 
 
-def test_requests_that_were_given_back_wait_until_there_are_others(
-    tick, own, ask, instance
-) -> None:
-    own()
-    ask(1, 2)
-    run_id = add_run(instance, dg.DagsterRunStatus.STARTED, **{GIVEN_BACK: "2"})
+def test_released_requests_wait_until_there_are_others(tick, own_login, enqueue, instance) -> None:
+    own_login()
+    enqueue(1, 2)
+    run_id = add_run(instance, dg.DagsterRunStatus.STARTED, **{RELEASED: "2"})
     instance.report_run_failed(instance.get_run_by_id(run_id))
-    assert "gave back what they could not value" in tick().skip_reason.skip_message
-    ask(3)
+    assert "released requests that they could not value" in tick().skip_reason.skip_message
+    enqueue(3)
     assert names(tick()) == ["position_updates"]

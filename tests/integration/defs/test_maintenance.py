@@ -1,4 +1,4 @@
-"""Upkeep of tables and of Dagster's own storage."""
+"""Maintenance of the tables and of Dagster's storage."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -7,8 +7,9 @@ from pathlib import Path
 import dagster as dg
 
 from position_sync_dagster.defs.drain import DRAIN_JOB
-from position_sync_dagster.defs.maintenance import forget, maintain_lake, old_runs
-from position_sync_dagster.defs.resources import GATEWAY, LAKE
+from position_sync_dagster.defs.maintenance import PRUNED_JOBS, maintain_lake
+from position_sync_dagster.defs.old_runs import delete_run, old_runs
+from position_sync_dagster.defs.resources import POSITION_SYNC
 from position_sync_dagster.domain.request import QueueRequest, QueueStatus
 from position_sync_dagster.lake.lake import Lake
 
@@ -30,7 +31,7 @@ def finished_files(lake: Lake) -> list[str]:
     return [uri for uri in uris if "bucket=SUCCESS" in uri]
 
 
-def test_upkeep_goes_over_every_table(settings, instance, lake: Lake) -> None:
+def test_maintenance_covers_every_table(settings, instance, lake: Lake) -> None:
     quick = Lake(settings.lake, fsync=False).queue
     for request_id in quick.sync.insert_many(
         QueueRequest(c, "SPY") for c in range(1, FINISHED + 1)
@@ -38,7 +39,7 @@ def test_upkeep_goes_over_every_table(settings, instance, lake: Lake) -> None:
         quick.sync.mark_success(request_id)
     assert len(finished_files(lake)) == FINISHED
     result = maintain_lake.execute_in_process(
-        instance=instance, resources={"lake": LAKE, "gateway": GATEWAY}
+        instance=instance, resources={"position_sync": POSITION_SYNC}
     )
     assert result.success
     assert len(finished_files(lake)) == 1
@@ -48,23 +49,25 @@ def test_upkeep_goes_over_every_table(settings, instance, lake: Lake) -> None:
         assert (table.spec.name, last["version"]) == (table.spec.name, table.version())
 
 
-def test_runs_that_are_many_are_forgotten_and_closing_days_are_kept(instance) -> None:
+def test_old_drains_are_deleted_and_runs_of_closing_days_are_kept(instance) -> None:
     drained = ended(instance, DRAIN_JOB)
     ended(instance, "close_day")
-    assert list(old_runs(instance, before=SOON)) == [drained]
+    assert list(old_runs(instance, PRUNED_JOBS, before=SOON)) == [drained]
 
 
 def test_runs_younger_than_the_setting_are_kept(instance) -> None:
     ended(instance, DRAIN_JOB)
-    assert list(old_runs(instance, before=datetime.now(UTC) - timedelta(days=14))) == []
+    assert (
+        list(old_runs(instance, PRUNED_JOBS, before=datetime.now(UTC) - timedelta(days=14))) == []
+    )
 
 
-def test_a_run_that_goes_on_is_kept(instance) -> None:
+def test_a_run_in_progress_is_kept(instance) -> None:
     instance.add_run(dg.DagsterRun(job_name=DRAIN_JOB, status=dg.DagsterRunStatus.STARTED))
-    assert list(old_runs(instance, before=SOON)) == []
+    assert list(old_runs(instance, PRUNED_JOBS, before=SOON)) == []
 
 
-def test_forgetting_a_run_leaves_no_file_of_it(instance_on_disk, tmp_path: Path) -> None:
+def test_a_deleted_run_leaves_no_file(instance_on_disk, tmp_path: Path) -> None:
     @dg.job(name=DRAIN_JOB, executor_def=dg.in_process_executor)
     def job() -> None:
         noisy()
@@ -72,7 +75,7 @@ def test_forgetting_a_run_leaves_no_file_of_it(instance_on_disk, tmp_path: Path)
     run_id = job.execute_in_process(instance=instance_on_disk).run_id
     kept = [path for path in tmp_path.rglob(f"*{run_id}*") if path.exists()]
     assert kept
-    forget(instance_on_disk, run_id)
+    delete_run(instance_on_disk, run_id)
     assert instance_on_disk.get_run_by_id(run_id) is None
     assert [path for path in tmp_path.rglob(f"*{run_id}*") if path.exists()] == []
 

@@ -1,4 +1,4 @@
-"""The stream's op: a thread of its own, events a minute, a clean end."""
+"""The stream's op: its thread, its events, its clean end."""
 
 import asyncio
 import threading
@@ -10,9 +10,9 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from position_sync_dagster.defs.resources import GATEWAY, LAKE
+from position_sync_dagster.defs.resources import POSITION_SYNC
 from position_sync_dagster.defs.stream import materializations, stream_positions
-from position_sync_dagster.defs.stream_thread import StreamWorker
+from position_sync_dagster.defs.stream_thread import StreamThread
 from position_sync_dagster.errors import LeaseLostError, LoginOwnedError
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import Settings
@@ -46,7 +46,7 @@ Stream = Callable[..., Any]
 
 @pytest.fixture
 def play(monkeypatch: pytest.MonkeyPatch) -> Callable[[Stream], None]:
-    """Put another stream in the place of the real one."""
+    """Replace the real stream by another function."""
     return lambda stream: monkeypatch.setattr(stream_module, "stream", stream)
 
 
@@ -54,7 +54,7 @@ def play(monkeypatch: pytest.MonkeyPatch) -> Callable[[Stream], None]:
 def run(settings: Settings, instance: dg.DagsterInstance) -> Callable[[], Any]:
     return lambda: stream_positions.execute_in_process(
         instance=instance,
-        resources={"lake": LAKE, "gateway": GATEWAY},
+        resources={"position_sync": POSITION_SYNC},
         raise_on_error=False,
     )
 
@@ -110,31 +110,33 @@ def test_an_interrupt_in_the_main_thread_lets_the_stream_end_cleanly(
         return REPORT
 
     play(stream)
-    worker = StreamWorker(lake, settings, run_id="r")
+    thread = StreamThread(lake, settings, run_id="r")
 
     def interrupted() -> None:
-        with worker.running(grace_s=5):
-            for _ in worker.reports():
+        with thread.running(grace_s=5):
+            for _ in thread.reports():
                 raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         interrupted()
     assert seen == [False, "ended"]
-    assert worker.result() == REPORT
+    assert thread.result() == REPORT
 
 
-def test_the_run_is_named_to_the_stream_so_that_its_rows_carry_it(play, run) -> None:
-    named = []
+def test_the_stream_gets_the_id_of_its_run_so_that_its_rows_carry_it(play, run) -> None:
+    run_ids = []
 
     async def stream(lake, settings, *, run_id, stop, report):
-        named.append(run_id)
+        run_ids.append(run_id)
         return REPORT
 
     play(stream)
-    assert run().run_id == named[0]
+    assert run().run_id == run_ids[0]
 
 
-def test_a_stream_that_does_not_end_in_time_is_told(play, lake: Lake, settings: Settings) -> None:
+def test_a_stream_that_does_not_end_in_time_is_an_error(
+    play, lake: Lake, settings: Settings
+) -> None:
     release = threading.Event()
 
     async def stream(lake, settings, *, run_id, stop, report):
@@ -142,10 +144,10 @@ def test_a_stream_that_does_not_end_in_time_is_told(play, lake: Lake, settings: 
         return REPORT
 
     play(stream)
-    worker = StreamWorker(lake, settings, run_id="r")
-    with worker.running(grace_s=0.01):
+    thread = StreamThread(lake, settings, run_id="r")
+    with thread.running(grace_s=0.01):
         pass
     with pytest.raises(TimeoutError, match="did not end in time"):
-        worker.result()
+        thread.result()
     release.set()
-    worker._thread.join()
+    assert list(thread.reports()) == []

@@ -3,18 +3,18 @@
 import logging
 import time
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import dagster as dg
 import pytest
 import yaml
 
-from position_sync_dagster.defs.resources import GATEWAY, LAKE
+from position_sync_dagster.defs.resources import POSITION_SYNC
 from position_sync_dagster.defs.stream import STREAM_JOB, stream_positions
 from position_sync_dagster.defs.supervisor import supervise_stream
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import Owner, SessionState
-from position_sync_dagster.lake.sessions import SyncSessions
+from position_sync_dagster.lake.sessions import GatewaySessions
 from position_sync_dagster.processes.checkout import PROJECT
 from position_sync_dagster.sync.owner.metrics import StreamMetrics
 from position_sync_dagster.sync.reports.status import read_status
@@ -46,15 +46,15 @@ def test_the_stream_is_started_where_none_ran(tick: Tick) -> None:
     assert isinstance(tick(), dg.RunRequest)
 
 
-def test_a_living_stream_is_left_alone(tick: Tick, instance, own) -> None:
-    own(run_id=begin(instance, dg.DagsterRunStatus.STARTED))
+def test_a_stream_that_is_alive_is_left_alone(tick: Tick, instance, own_login) -> None:
+    own_login(run_id=begin(instance, dg.DagsterRunStatus.STARTED))
     assert "its lease holds" in tick().skip_message
 
 
-def test_a_run_whose_lease_is_dead_is_failed_and_followed(tick: Tick, instance, own) -> None:
+def test_a_run_whose_lease_is_dead_is_failed_and_followed(tick: Tick, instance, own_login) -> None:
     """After `kill -9` of everything Dagster believes for ever that the run goes on."""
     run_id = begin(instance, dg.DagsterRunStatus.STARTED)
-    own(run_id=run_id, lease_s=0.001)
+    own_login(run_id=run_id, lease_s=0.001)
     assert isinstance(tick(), dg.RunRequest)
     assert instance.get_run_by_id(run_id).status is dg.DagsterRunStatus.FAILURE
     assert isinstance(tick(), dg.RunRequest)
@@ -66,10 +66,10 @@ def test_a_run_that_has_not_begun_is_waited_for(tick: Tick, instance) -> None:
 
 
 def test_a_terminated_run_pauses_the_stream_until_the_sensor_is_toggled(
-    tick: Tick, instance, own, lake, settings
+    tick: Tick, instance, own_login, lake, settings
 ) -> None:
     run_id = begin(instance, dg.DagsterRunStatus.STARTED)
-    lake.sessions.sync.end(own(run_id=run_id))
+    lake.sessions.sync.end(own_login(run_id=run_id))
     instance.report_run_canceled(instance.get_run_by_id(run_id))
     assert "paused by a person" in tick().skip_message
     status = read_status(lake, settings, utc_now())
@@ -80,12 +80,12 @@ def test_a_terminated_run_pauses_the_stream_until_the_sensor_is_toggled(
     assert isinstance(tick(since_s=0.0), dg.RunRequest)
 
 
-def test_a_pause_whose_stream_did_not_end_its_lease_is_told_when_the_lease_is_over(
-    tick: Tick, instance, own, lake, settings
+def test_a_pause_whose_stream_did_not_end_its_lease_is_noted_when_the_lease_is_over(
+    tick: Tick, instance, own_login, lake, settings
 ) -> None:
-    """A clean end that takes longer than its grace leaves a row that says LIVE."""
+    """A clean end that takes longer than its grace leaves a row in the state LIVE."""
     run_id = begin(instance, dg.DagsterRunStatus.STARTED)
-    session = own(run_id=run_id, lease_s=3600.0)
+    session = own_login(run_id=run_id, lease_s=3600.0)
     instance.report_run_canceled(instance.get_run_by_id(run_id))
     assert "paused by a person" in tick().skip_message
     assert lake.sessions.sync.current(settings.gateway_id).detail is None
@@ -99,9 +99,10 @@ def test_a_pause_whose_stream_did_not_end_its_lease_is_told_when_the_lease_is_ov
 def test_a_lease_from_the_future_is_looked_at_twice_and_then_followed(
     instance, lake, settings
 ) -> None:
-    ahead = SyncSessions(
-        lake.sessions.table, lambda: utc_now() + timedelta(hours=3), lake.sessions.sync._new_ids
-    )
+    def clock() -> datetime:
+        return utc_now() + timedelta(hours=3)
+
+    ahead = GatewaySessions(lake.table_path("gateway_sessions"), clock=clock).sync
     run_id = begin(instance, dg.DagsterRunStatus.STARTED)
     owner = {"lease_s": 15.0, "run_id": run_id, "host": "here", "pid": 1}
     session = ahead.acquire(settings.gateway_id, Owner.STREAM, **owner)
@@ -118,22 +119,22 @@ def test_a_lease_from_the_future_is_looked_at_twice_and_then_followed(
     assert instance.get_run_by_id(run_id).status is dg.DagsterRunStatus.FAILURE
 
 
-def test_a_blind_stream_is_alive(tick: Tick, instance, own) -> None:
-    own(run_id=begin(instance, dg.DagsterRunStatus.STARTED), state=SessionState.BLIND)
+def test_a_blind_stream_is_alive(tick: Tick, instance, own_login) -> None:
+    own_login(run_id=begin(instance, dg.DagsterRunStatus.STARTED), state=SessionState.BLIND)
     assert "is blind" in tick().skip_message
 
 
-def test_the_log_of_a_run_tells_what_the_stream_did(
+def test_the_log_of_a_run_shows_what_the_stream_logged(
     monkeypatch: pytest.MonkeyPatch, tmp_path
 ) -> None:
-    """The stream logs in a thread of its own; Dagster shows what the instance file lets through."""
+    """The stream logs in its own thread; Dagster shows what the instance file lets through."""
 
     async def play(lake, settings, *, run_id, stop, report):
         logging.getLogger("position_sync_dagster.sync.stream.streamer").info(
             "1 of A: OVERFLOW → STREAMED"
         )
         logging.getLogger("position_sync_dagster.sync.stream.streamer").debug("a detail")
-        logging.getLogger("ib_async.wrapper").warning("another's word")
+        logging.getLogger("ib_async.wrapper").warning("a line of another library")
         return StreamMetrics().report(
             since=utc_now(), until=utc_now(), lines_in_use=0, line_limit=100, legs_streamed=0,
             state="LIVE", detail=None,
@@ -146,30 +147,31 @@ def test_the_log_of_a_run_tells_what_the_stream_did(
     try:
         with dg.instance_for_test(temp_dir=str(tmp_path), overrides=wanted) as instance:
             result = stream_positions.execute_in_process(
-                instance=instance, resources={"lake": LAKE, "gateway": GATEWAY}
+                instance=instance, resources={"position_sync": POSITION_SYNC}
             )
-            told = [r.event_log_entry for r in instance.get_records_for_run(result.run_id).records]
+            entries = [
+                r.event_log_entry for r in instance.get_records_for_run(result.run_id).records
+            ]
     finally:
         for name, level in levels.items():
             logging.getLogger(name).setLevel(level)
-    lines = {entry.user_message: entry.level for entry in told if entry.dagster_event is None}
+    lines = {entry.user_message: entry.level for entry in entries if entry.dagster_event is None}
     assert lines["1 of A: OVERFLOW → STREAMED"] == logging.INFO
     assert "a detail" not in lines
-    assert "another's word" not in lines
+    assert "a line of another library" not in lines
     assert any(line.startswith("The stream ended") for line in lines)
 
 
 def test_a_tick_of_a_code_server_opens_the_instance_once(
     instance_on_disk: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from position_sync_dagster.defs import tick_cache
-
     opened = []
     from_ref = dg.DagsterInstance.from_ref
 
     def count(ref):
-        opened.append(ref)
-        return from_ref(ref)
+        instance = from_ref(ref)
+        opened.append(instance)
+        return instance
 
     monkeypatch.setattr(dg.DagsterInstance, "from_ref", staticmethod(count))
     for _ in range(2):
@@ -183,6 +185,4 @@ def test_a_tick_of_a_code_server_opens_the_instance_once(
         )
         supervise_stream(context)
     assert len(opened) == 1
-    for _, held in tick_cache._instances:
-        held.dispose()
-    tick_cache._instances.clear()
+    opened[0].dispose()

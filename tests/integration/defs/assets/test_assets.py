@@ -1,4 +1,4 @@
-"""The path of the queue as assets: strategies, queue, ledger."""
+"""The assets of the queue's path: strategies, queue, ledger."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ import pytest
 from position_sync_dagster.defs.assets.active_strategies import active_strategies
 from position_sync_dagster.defs.assets.position_queue import position_queue
 from position_sync_dagster.defs.assets.position_updates import position_updates
-from position_sync_dagster.defs.run_history import GIVEN_BACK, REGISTRY_VERSION
+from position_sync_dagster.defs.run_history import REGISTRY_VERSION, RELEASED
 from position_sync_dagster.domain.broker_position import Completeness
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.lake.lake import Lake
@@ -99,19 +99,19 @@ def test_a_refresh_without_a_gateway_says_what_was_tried_and_what_to_do(
     assert lake.queue.sync.overview().claimable == 0
 
 
-def test_a_refresh_leaves_a_living_stream_its_work(materialize, own) -> None:
-    own()
+def test_a_refresh_does_nothing_while_a_stream_is_alive(materialize, own_login) -> None:
+    own_login()
     event = materialized(materialize(position_queue), "position_queue")
     assert numbers(event)["enqueued"] == 0
     assert numbers(event)["connections"] == 0
 
 
-def test_a_drain_values_what_waits_and_tells_it_in_numbers(
-    materialize, lake: Lake, own, hold, ask, monkeypatch: pytest.MonkeyPatch
+def test_a_drain_values_waiting_requests_and_reports_numbers(
+    materialize, lake: Lake, own_login, write_holdings, enqueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("POSITION_SYNC_BATCH_SIZE", "2")
-    hold(own(), 1, 2, 3)
-    ask(1, 2, 3)
+    write_holdings(own_login(), 1, 2, 3)
+    enqueue(1, 2, 3)
     result = materialize(position_updates)
     event = materialized(result, "position_updates")
     found = numbers(event)
@@ -125,29 +125,31 @@ def test_a_drain_values_what_waits_and_tells_it_in_numbers(
 
 
 def test_a_drain_without_work_records_the_version_that_is_there(
-    materialize, lake: Lake, own, hold
+    materialize, lake: Lake, own_login, write_holdings
 ) -> None:
-    hold(own(), 1)
+    write_holdings(own_login(), 1)
     event = materialized(materialize(position_updates), "position_updates")
     assert numbers(event)["rows"] == 0
     assert event.tags["dagster/data_version"] == str(lake.updates.table.version())
 
 
-def test_a_blind_gateway_is_no_failure_of_a_drain(materialize, lake: Lake, own, ask) -> None:
-    own(state=SessionState.BLIND)
-    ask(1)
+def test_a_gateway_without_connection_is_no_failure_of_a_drain(
+    materialize, lake: Lake, own_login, enqueue
+) -> None:
+    own_login(state=SessionState.BLIND)
+    enqueue(1)
     event = materialized(materialize(position_updates), "position_updates")
     assert "BLIND" in event.metadata["note"].value
     assert lake.queue.sync.overview().claimable == 1
 
 
-def test_a_drain_that_gives_everything_back_says_so_to_the_sensor(
-    materialize, own, hold, ask, instance
+def test_a_drain_that_releases_requests_records_their_number_for_the_sensor(
+    materialize, own_login, write_holdings, enqueue, instance
 ) -> None:
-    hold(own(), 1, completeness=Completeness.PARTIAL)
-    ask(7)
+    write_holdings(own_login(), 1, completeness=Completeness.PARTIAL)
+    enqueue(7)
     result = materialize(position_updates)
-    assert instance.get_run_by_id(result.run_id).tags[GIVEN_BACK] == "1"
+    assert instance.get_run_by_id(result.run_id).tags[RELEASED] == "1"
 
 
 def test_a_foreign_table_fails_a_drain_with_the_remedy(

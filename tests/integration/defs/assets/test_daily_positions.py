@@ -11,7 +11,6 @@ from position_sync_dagster.defs.assets.daily_positions import daily, daily_asset
 from position_sync_dagster.defs.assets.exchange_partitions import exchange_partitions
 from position_sync_dagster.defs.resources import resources
 from position_sync_dagster.lake.derived import DAILY_POSITIONS, DerivedTable
-from position_sync_dagster.sync.reports import exchange_days as daily_module
 from position_sync_dagster.sync.reports.exchange_days import exchange_days
 
 DAYS = exchange_days("XNYS", date(2025, 1, 1), date(2026, 12, 31))
@@ -19,7 +18,7 @@ PARTITIONS = exchange_partitions(DAYS, "2025-01-02")
 DAILY = daily_asset(PARTITIONS)
 
 WEEK = ("2026-03-05", "2026-03-11")
-"""Five sessions around the weekend on which New York turns its clocks."""
+"""Five trading days around the weekend on which New York turns its clocks."""
 
 
 def utc(text: str) -> datetime:
@@ -27,10 +26,10 @@ def utc(text: str) -> datetime:
 
 
 @pytest.fixture
-def fill(materialize) -> Callable[[str, str], dg.ExecuteInProcessResult]:
-    def run(first: str, last: str) -> dg.ExecuteInProcessResult:
+def fill(materialize) -> Callable[..., dg.ExecuteInProcessResult]:
+    def run(first: str, last: str, asset: dg.AssetsDefinition = DAILY) -> dg.ExecuteInProcessResult:
         return materialize(
-            DAILY,
+            asset,
             tags={
                 "dagster/asset_partition_range_start": first,
                 "dagster/asset_partition_range_end": last,
@@ -54,12 +53,12 @@ def by_day(table: DerivedTable) -> list[tuple[str, float, float]]:
 
 
 def test_a_backfill_over_five_days_fills_each_with_its_last_value_before_the_close(
-    fill, tell, table
+    fill, append_row, table
 ) -> None:
     for day in range(5, 12):
-        tell(1, utc(f"2026-03-{day:02}T19:59:00"), market_value=float(day))
-        tell(1, utc(f"2026-03-{day:02}T20:59:00"), market_value=float(day) + 0.5)
-        tell(1, utc(f"2026-03-{day:02}T22:00:00"), market_value=-1.0)
+        append_row(1, utc(f"2026-03-{day:02}T19:59:00"), market_value=float(day))
+        append_row(1, utc(f"2026-03-{day:02}T20:59:00"), market_value=float(day) + 0.5)
+        append_row(1, utc(f"2026-03-{day:02}T22:00:00"), market_value=-1.0)
     result = fill(*WEEK)
     assert result.success
     assert by_day(table) == [
@@ -74,8 +73,8 @@ def test_a_backfill_over_five_days_fills_each_with_its_last_value_before_the_clo
     assert {e.metadata["dagster/partition_row_count"].value for e in events} == {1}
 
 
-def test_the_same_backfill_again_changes_nothing(fill, tell, table) -> None:
-    tell(1, utc("2026-03-05T19:00:00"))
+def test_the_same_backfill_again_changes_nothing(fill, append_row, table) -> None:
+    append_row(1, utc("2026-03-05T19:00:00"))
     fill(*WEEK)
     version = table.version()
     again = fill(*WEEK)
@@ -85,50 +84,47 @@ def test_the_same_backfill_again_changes_nothing(fill, tell, table) -> None:
     assert event.tags["dagster/data_version"] == str(version)
 
 
-def test_a_day_that_is_filled_again_leaves_the_others_alone(fill, tell, table) -> None:
-    tell(1, utc("2026-03-05T19:00:00"), market_value=1.0)
-    tell(1, utc("2026-03-06T19:00:00"), market_value=2.0)
+def test_a_day_that_is_filled_again_leaves_the_others_alone(fill, append_row, table) -> None:
+    append_row(1, utc("2026-03-05T19:00:00"), market_value=1.0)
+    append_row(1, utc("2026-03-06T19:00:00"), market_value=2.0)
     fill("2026-03-05", "2026-03-06")
-    tell(1, utc("2026-03-05T19:30:00"), market_value=3.0)
+    append_row(1, utc("2026-03-05T19:30:00"), market_value=3.0)
     fill("2026-03-05", "2026-03-05")
     assert [value for _, value, _ in by_day(table)] == [3.0, 2.0]
 
 
-def test_a_half_day_ends_at_its_own_close(fill, tell, table) -> None:
-    tell(1, utc("2025-11-28T17:59:00"), market_value=1.0)
-    tell(1, utc("2025-11-28T18:30:00"), market_value=2.0)
+def test_a_half_day_ends_at_its_own_close(fill, append_row, table) -> None:
+    append_row(1, utc("2025-11-28T17:59:00"), market_value=1.0)
+    append_row(1, utc("2025-11-28T18:30:00"), market_value=2.0)
     fill("2025-11-28", "2025-11-28")
     assert by_day(table) == [("2025-11-28", 1.0, 60.0)]
 
 
 def test_a_value_from_before_keeps_its_age_and_one_from_last_week_is_none(
-    fill, tell, table
+    fill, append_row, table
 ) -> None:
-    tell(1, utc("2026-03-05T21:00:00"), market_value=1.0)
+    append_row(1, utc("2026-03-05T21:00:00"), market_value=1.0)
     fill(*WEEK)
     assert by_day(table) == [("2026-03-05", 1.0, 0.0), ("2026-03-06", 1.0, 86400.0),
                              ("2026-03-09", 1.0, 342000.0)]  # fmt: skip
 
 
-def test_a_closed_position_shows_on_the_day_it_was_closed_and_not_after(fill, tell, table) -> None:
-    tell(1, utc("2026-03-05T19:00:00"))
-    tell(1, utc("2026-03-06T19:00:00"), position=0.0)
+def test_a_closed_position_shows_on_the_day_it_was_closed_and_not_after(
+    fill, append_row, table
+) -> None:
+    append_row(1, utc("2026-03-05T19:00:00"))
+    append_row(1, utc("2026-03-06T19:00:00"), position=0.0)
     fill(*WEEK)
     found = table.read().sort("session_date")
     assert found["position"].to_list() == [1.0, 0.0]
 
 
-def test_a_session_that_has_not_closed_fails_before_anything_is_written(
-    fill, table, tell, monkeypatch: pytest.MonkeyPatch
+def test_a_day_that_has_not_closed_fails_before_anything_is_written(
+    fill, table, append_row
 ) -> None:
-    tell(1, utc("2026-03-05T19:00:00"))
-    closes = daily_module.session_closes
-
-    def at_noon_of_the_last_day(calendar, days, *, now):
-        return closes(calendar, days, now=utc("2026-03-11T17:00:00"))
-
-    monkeypatch.setattr(daily_module, "session_closes", at_noon_of_the_last_day)
-    result = fill(*WEEK)
+    append_row(1, utc("2026-03-05T19:00:00"))
+    at_noon_of_the_last_day = daily_asset(PARTITIONS, clock=lambda: utc("2026-03-11T17:00:00"))
+    result = fill(*WEEK, asset=at_noon_of_the_last_day)
     assert not result.success
     message = result.failure_data_for_node("daily_positions").error.message
     assert "2026-03-11 on XNYS closes at 2026-03-11 20:00 UTC" in message
@@ -176,8 +172,8 @@ def test_the_schedule_runs_the_day_that_just_closed_and_rests_on_holidays(
     assert evaluate("2026-11-27T16:20:00-05:00") == ["2026-11-27"]
 
 
-def test_rows_of_a_day_are_those_of_the_ledger(fill, tell, table, lake) -> None:
-    tell(1, utc("2026-03-05T19:00:00"))
+def test_rows_of_a_day_are_those_of_the_ledger(fill, append_row, table, lake) -> None:
+    append_row(1, utc("2026-03-05T19:00:00"))
     fill("2026-03-05", "2026-03-05")
     assert table.read()["update_id"].to_list() == lake.updates.sync.latest()["update_id"].to_list()
     assert table.read().schema == pl.Schema(DAILY_POSITIONS.polars)

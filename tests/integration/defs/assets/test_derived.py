@@ -21,11 +21,11 @@ def number(result: dg.ExecuteInProcessResult, name: str, key: str) -> float:
 
 
 def test_the_latest_table_holds_the_newest_row_of_each_holding(
-    materialize, settings, tell, ago
+    materialize, settings, append_row, seconds_ago
 ) -> None:
-    tell(1, ago(20), market_value=100.0)
-    tell(1, ago(10), market_value=150.0)
-    tell(2, ago(15), position=0.0)
+    append_row(1, seconds_ago(20), market_value=100.0)
+    append_row(1, seconds_ago(10), market_value=150.0)
+    append_row(2, seconds_ago(15), position=0.0)
     result = materialize(latest_positions)
     found = rows(settings, LATEST_POSITIONS).sort("conid")
     assert found["market_value"].to_list() == [150.0, 150.0]
@@ -34,19 +34,21 @@ def test_the_latest_table_holds_the_newest_row_of_each_holding(
 
 
 def test_later_rows_replace_earlier_ones_and_leave_the_others(
-    materialize, settings, tell, ago
+    materialize, settings, append_row, seconds_ago
 ) -> None:
-    tell(1, ago(7200), market_value=1.0)
-    tell(2, ago(20), market_value=2.0)
+    append_row(1, seconds_ago(7200), market_value=1.0)
+    append_row(2, seconds_ago(20), market_value=2.0)
     materialize(latest_positions)
-    tell(2, ago(5), market_value=3.0)
+    append_row(2, seconds_ago(5), market_value=3.0)
     materialize(latest_positions)
     found = rows(settings, LATEST_POSITIONS).sort("conid")
     assert found["market_value"].to_list() == [1.0, 3.0]
 
 
-def test_deriving_again_from_the_same_rows_makes_no_new_version(materialize, tell, ago) -> None:
-    tell(1, ago(20))
+def test_deriving_again_from_the_same_rows_makes_no_new_version(
+    materialize, append_row, seconds_ago
+) -> None:
+    append_row(1, seconds_ago(20))
     first = materialize(latest_positions)
     second = materialize(latest_positions)
     versions = [number(r, "latest_positions", "delta_version") for r in (first, second)]
@@ -55,9 +57,9 @@ def test_deriving_again_from_the_same_rows_makes_no_new_version(materialize, tel
 
 
 def test_exposure_is_summed_per_strategy_and_says_how_old_it_is(
-    materialize, settings, lake, tell, ago
+    materialize, settings, lake, append_row, seconds_ago
 ) -> None:
-    now = ago(0)
+    now = seconds_ago(0)
     legs = [
         make_leg(
             conid=conid,
@@ -71,8 +73,8 @@ def test_exposure_is_summed_per_strategy_and_says_how_old_it_is(
         for conid, strategy in ((1, "a"), (2, "a"), (3, "b"))
     ]
     lake.registry.sync.add_many(legs)
-    tell(1, ago(60), market_value=150.0, delta=0.5)
-    tell(2, ago(10), market_value=50.0)
+    append_row(1, seconds_ago(60), market_value=150.0, delta=0.5)
+    append_row(2, seconds_ago(10), market_value=50.0)
     result = materialize(strategy_exposure)
     found = rows(settings, STRATEGY_EXPOSURE).sort("strategy_id")
     assert found.select("strategy_id", "legs", "legs_held", "market_value", "delta").rows() == [

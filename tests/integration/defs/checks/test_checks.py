@@ -5,11 +5,11 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 import pytest
 
-from position_sync_dagster.defs.checks.position_checks import (
+from position_sync_dagster.defs.checks.a_stream_watches import (
     a_stream_watches,
-    agrees_with_the_broker,
-    watched,
+    judge_stream_session,
 )
+from position_sync_dagster.defs.checks.agrees_with_the_broker import agrees_with_the_broker
 from position_sync_dagster.domain.broker_position import Completeness
 from position_sync_dagster.domain.gateway_session import Owner, SessionState
 from position_sync_dagster.sync.reports.status import read_status
@@ -17,7 +17,7 @@ from position_sync_dagster.sync.reports.status import read_status
 
 @pytest.fixture
 def check(materialize):
-    """Run one check and give its evaluation."""
+    """Run one check and return its evaluation."""
 
     def run(definition: dg.AssetChecksDefinition) -> dg.AssetCheckEvaluation:
         result = materialize(definition, selection=dg.AssetSelection.all_asset_checks())
@@ -27,18 +27,22 @@ def check(materialize):
     return run
 
 
-def test_rows_that_agree_with_the_broker_pass(check, own, hold, tell, ago) -> None:
-    hold(own(), 1, 2)
-    tell(1, ago(5))
-    tell(2, ago(5))
+def test_rows_that_agree_with_the_broker_pass(
+    check, own_login, write_holdings, append_row, seconds_ago
+) -> None:
+    write_holdings(own_login(), 1, 2)
+    append_row(1, seconds_ago(5))
+    append_row(2, seconds_ago(5))
     found = check(agrees_with_the_broker)
     assert found.passed
     assert found.metadata["checked"].value == 2
 
 
-def test_a_quantity_that_differs_is_an_error_with_its_row(check, own, hold, tell, ago) -> None:
-    hold(own(), 1, 2)
-    tell(1, ago(5), position=3.0)
+def test_a_quantity_that_differs_is_an_error_with_its_row(
+    check, own_login, write_holdings, append_row, seconds_ago
+) -> None:
+    write_holdings(own_login(), 1, 2)
+    append_row(1, seconds_ago(5), position=3.0)
     found = check(agrees_with_the_broker)
     assert not found.passed
     assert found.severity is dg.AssetCheckSeverity.ERROR
@@ -47,24 +51,26 @@ def test_a_quantity_that_differs_is_an_error_with_its_row(check, own, hold, tell
     assert [(r.data["type"], r.data["conid"]) for r in records] == [("QUANTITY", 1), ("MISSING", 2)]
 
 
-def test_an_old_row_is_a_warning(check, own, hold, tell, ago) -> None:
-    hold(own(), 1)
-    tell(1, ago(3600))
+def test_an_old_row_is_a_warning(check, own_login, write_holdings, append_row, seconds_ago) -> None:
+    write_holdings(own_login(), 1)
+    append_row(1, seconds_ago(3600))
     found = check(agrees_with_the_broker)
     assert not found.passed
     assert found.severity is dg.AssetCheckSeverity.WARN
     assert found.metadata["stale"].value == 1
 
 
-def test_an_incomplete_snapshot_is_no_pass_and_says_so(check, own, hold, tell, ago) -> None:
-    hold(own(), 1, completeness=Completeness.PARTIAL)
-    tell(1, ago(5))
+def test_an_incomplete_snapshot_is_no_pass_and_says_so(
+    check, own_login, write_holdings, append_row, seconds_ago
+) -> None:
+    write_holdings(own_login(), 1, completeness=Completeness.PARTIAL)
+    append_row(1, seconds_ago(5))
     found = check(agrees_with_the_broker)
     assert not found.passed
     assert "does not cover every account" in (found.description or "")
 
 
-def test_without_a_word_from_the_broker_nothing_is_known(check, lake) -> None:
+def test_without_data_of_the_broker_the_result_is_unknown(check, lake) -> None:
     found = check(agrees_with_the_broker)
     assert not found.passed
     assert (found.description or "").startswith("Unknown: ")
@@ -75,8 +81,8 @@ def test_checks_block_nothing() -> None:
         assert not any(spec.blocking for spec in definition.check_specs)
 
 
-def test_a_stream_that_sees_the_gateway_passes(check, own) -> None:
-    own()
+def test_a_connected_stream_passes(check, own_login) -> None:
+    own_login()
     assert check(a_stream_watches).passed
 
 
@@ -87,33 +93,35 @@ def test_a_lake_without_a_stream_says_that_none_ran(check, lake) -> None:
 
 
 @pytest.mark.parametrize("state", [SessionState.BLIND, SessionState.STARTING])
-def test_a_login_without_eyes_is_a_warning_that_says_since_when(own, state) -> None:
-    result = watched(own(state=state), datetime.now(UTC))
+def test_a_stream_without_connection_is_a_warning_with_the_time_since_when(
+    own_login, state
+) -> None:
+    result = judge_stream_session(own_login(state=state), datetime.now(UTC))
     assert not result.passed
     assert result.severity is dg.AssetCheckSeverity.WARN
     assert (result.description or "").startswith("The stream has not seen the gateway since")
 
 
-def test_a_drain_that_owns_the_login_is_no_stream(check, own, lake) -> None:
-    lake.sessions.sync.end(own(owner=Owner.REFRESH))
+def test_a_refresh_that_owns_the_login_is_no_stream(check, own_login, lake) -> None:
+    lake.sessions.sync.end(own_login(owner=Owner.REFRESH))
     assert "No stream has run yet" in (check(a_stream_watches).description or "")
-    ended = lake.sessions.sync.end(own())
-    own(owner=Owner.REFRESH)
+    ended = lake.sessions.sync.end(own_login())
+    own_login(owner=Owner.REFRESH)
     said = f"No stream has seen the gateway since {ended.state_since:%Y-%m-%d %H:%M:%S} UTC."
     found = check(a_stream_watches)
     assert (found.passed, found.description) == (False, said)
 
 
 def test_blind_since_does_not_move_when_the_next_session_is_blind_too(
-    check, own, lake, settings
+    check, own_login, lake, settings
 ) -> None:
-    """A restart and a rotation tell nothing new of a gateway that is not there."""
-    own(state=SessionState.LIVE)
+    """A restart and a rotation change nothing about a gateway that is not there."""
+    own_login(state=SessionState.LIVE)
     blind = own_again(lake, settings, SessionState.BLIND)
     since = f"{blind.state_since:%H:%M:%S}"
     for state in (SessionState.STARTING, SessionState.BLIND):
         lake.sessions.sync.end(lake.sessions.sync.current(settings.gateway_id))
-        later = own(state=state)
+        later = own_login(state=state)
         assert later.state_since == blind.state_since
         status = read_status(lake, settings, datetime.now(UTC) + timedelta(seconds=1))
         assert status.blind_since == status.session_since == blind.state_since
@@ -126,8 +134,8 @@ def own_again(lake, settings, state):
     return lake.sessions.sync.renew(session, lease_s=60.0, state=state)
 
 
-def test_a_lease_that_ran_out_counts_from_the_last_heartbeat(own) -> None:
-    session = own(lease_s=0.001)
-    result = watched(session, datetime.now(UTC) + timedelta(minutes=5))
+def test_a_lease_that_ran_out_counts_from_the_last_heartbeat(own_login) -> None:
+    session = own_login(lease_s=0.001)
+    result = judge_stream_session(session, datetime.now(UTC) + timedelta(minutes=5))
     assert 299 < result.metadata["blind_for_s"].value < 302
     assert (result.description or "").startswith("No stream has seen the gateway since")

@@ -1,10 +1,9 @@
-"""Draining: rows before marks, each request once, and nothing failed by a blind gateway."""
+"""The queue worker: rows before marks, each request once, nothing failed without a gateway."""
 
 import asyncio
 
 import pytest
 
-from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.request import QueueRequest, QueueStatus
 from position_sync_dagster.errors import (
     BrokerUnavailableError,
@@ -13,13 +12,11 @@ from position_sync_dagster.errors import (
     SettingsError,
 )
 from position_sync_dagster.gateway.connection_manager import IBConnectionManager
-from position_sync_dagster.sync.drain.refresh import refresh
-from position_sync_dagster.sync.drain.run import drain
 from position_sync_dagster.sync.drain.shared_connection import ConnectionValues
 from position_sync_dagster.sync.drain.worker import QueueWorker
 
 A, B = "DUSIM0001", "DUSIM0002"
-CALL, PUT, UNHELD = 921000001, 921000002, 921000007
+CALL, PUT = 921000001, 921000002
 
 
 @pytest.fixture
@@ -119,7 +116,7 @@ async def test_a_lease_that_another_worker_took_over_the_same_queue_object_is_no
         await worker.stop()
 
 
-async def test_what_is_not_held_is_marked_in_one_commit(simulate, lake, worker_for):
+async def test_requests_that_nobody_holds_are_marked_in_one_commit(simulate, lake, worker_for):
     async with simulate() as sim:
         worker = worker_for(sim)
         await lake.queue.insert_many([QueueRequest(900 + n, "NONE") for n in range(20)])
@@ -131,7 +128,7 @@ async def test_what_is_not_held_is_marked_in_one_commit(simulate, lake, worker_f
         await worker.stop()
 
 
-async def test_a_batch_that_could_not_be_written_is_given_back(
+async def test_a_batch_that_could_not_be_written_is_released(
     simulate, lake, worker_for, monkeypatch
 ):
     async with simulate() as sim:
@@ -149,71 +146,6 @@ async def test_a_batch_that_could_not_be_written_is_given_back(
         monkeypatch.undo()
         assert (await worker.process_batch()).rows == 1
         await worker.stop()
-
-
-async def test_a_refresh_without_a_stream_is_one_short_connection(
-    simulate, lake, settings_for, eventually
-):
-    async with simulate() as sim:
-        settings = settings_for(sim)
-        report = await refresh(lake, settings, run_id="run-1")
-        assert (report.connected, report.accounts, report.positions) == (True, 2, 9)
-        assert report.enqueued == 9
-        assert report.incomplete_accounts == ()
-        await eventually(lambda: sim.stats()["connections"]["now"] == 0)
-        session = await lake.sessions.current(settings.gateway_id)
-        assert (session.state, session.owner, session.run_id) == (
-            SessionState.ENDED, "DRAIN", "run-1",
-        )  # fmt: skip
-
-        done = await drain(lake, settings, run_id="run-2")
-        assert (done.claimed, done.succeeded, done.rows, done.reason) == (9, 9, 9, None)
-        assert sim.stats()["connections"]["total"] == 1
-        rows = await lake.updates.latest_updates()
-        assert {(r.run_id, r.source) for r in rows} == {("run-2", "QUEUE")}
-        assert all(r.market_value is not None for r in rows)
-
-
-async def test_a_drain_before_anybody_asked_the_gateway_leaves_the_requests(
-    simulate, lake, settings_for
-):
-    async with simulate() as sim:
-        await lake.queue.insert(CALL, "AAPL")
-        done = await drain(lake, settings_for(sim))
-        assert (done.claimed, done.pending_after) == (0, 1)
-        assert "Nobody has asked" in done.reason
-        assert sim.stats()["connections"]["total"] == 0
-
-
-async def test_a_refresh_that_fails_does_not_make_old_values_fresh(simulate, lake, settings_for):
-    async with simulate() as sim:
-        settings = settings_for(sim, refresh_interval_s=0.1, drain_time_limit_s=0.1)
-        await refresh(lake, settings)
-    with pytest.raises(Exception, match="Nothing listens"):
-        await refresh(lake, settings)
-    await lake.queue.insert(UNHELD, "AAPL")
-    import asyncio
-
-    await asyncio.sleep(0.2)
-    done = await drain(lake, settings)
-    assert done.claimed == 0
-    assert "last asked" in done.reason
-
-
-async def test_a_position_closed_while_nobody_looked_gets_its_zero_row(
-    simulate, lake, settings_for
-):
-    async with simulate() as sim:
-        settings = settings_for(sim)
-        await refresh(lake, settings)
-        await drain(lake, settings)
-        sim.close_position(A, PUT)
-        await refresh(lake, settings)
-        await drain(lake, settings)
-        rows = {(u.account, u.conid): u for u in await lake.updates.latest_updates()}
-        assert rows[(A, PUT)].position == 0.0
-        assert rows[(A, PUT)].market_value == 0.0
-        assert rows[(A, CALL)].position == 5.0
 
 
 async def test_a_worker_survives_a_dropped_connection_and_leaves_none_open(
@@ -237,7 +169,7 @@ def test_a_worker_that_cannot_work_is_refused(lake, options):
         QueueWorker(lake.queue, **options)
 
 
-async def test_a_batch_whose_worker_is_ended_is_given_back_at_once(
+async def test_a_batch_whose_worker_is_ended_is_released_at_once(
     simulate, lake, worker_for, eventually, monkeypatch
 ):
     async with simulate() as sim:

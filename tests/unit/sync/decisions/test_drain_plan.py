@@ -1,4 +1,4 @@
-"""When a drain run is asked for, and for what."""
+"""When a drain run is requested, and for what."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -45,7 +45,7 @@ def dead(age_s: float) -> GatewaySession:
     return session(age_s=age_s, left_s=-1.0)
 
 
-def seen(**values: object) -> Workload:
+def workload(**values: object) -> Workload:
     plain = Workload(
         now=NOW,
         pending=0,
@@ -53,37 +53,37 @@ def seen(**values: object) -> Workload:
         registry_version=1,
         recorded_version=1,
         session=session(),
-        blind=None,
+        unavailable=None,
     )
     return replace(plain, **values)  # type: ignore[arg-type]
 
 
-def plan(workload: Workload, cursor: DrainCursor = SETTLED) -> DrainPlan:
-    return plan_drain(workload, cursor, refresh_interval_s=180.0)
+def plan(found: Workload, cursor: DrainCursor = SETTLED) -> DrainPlan:
+    return plan_drain(found, cursor, refresh_interval_s=180.0)
 
 
 def test_without_work_there_is_no_run_and_the_reason_has_the_numbers() -> None:
-    decided = plan(seen(pending=3, oldest_pending_at=NOW - timedelta(seconds=7)))
+    decided = plan(workload(pending=3, oldest_pending_at=NOW - timedelta(seconds=7)))
     assert decided.steps == ()
     assert "pending 3, claimable 0, oldest 7.0 s" in decided.reason
 
 
-def test_requests_that_wait_are_drained_while_the_stream_lives() -> None:
-    assert plan(seen(pending=2, claimable=2)).steps == (Step.DRAIN,)
+def test_waiting_requests_are_drained_while_a_stream_is_alive() -> None:
+    assert plan(workload(pending=2, claimable=2)).steps == (Step.DRAIN,)
 
 
-def test_a_drain_in_flight_is_waited_for() -> None:
-    decided = plan(seen(pending=2, claimable=2, drain_in_flight="0123456789"))
+def test_a_drain_in_progress_is_waited_for() -> None:
+    decided = plan(workload(pending=2, claimable=2, drain_in_progress="0123456789"))
     assert decided.steps == ()
-    assert "01234567 is in flight" in decided.reason
+    assert "01234567 is in progress" in decided.reason
 
 
-def test_a_blind_owner_makes_requests_wait_and_the_reason_is_told() -> None:
+def test_an_owner_without_connection_makes_requests_wait_with_the_reason() -> None:
     decided = plan(
-        seen(
+        workload(
             claimable=5,
             session=session(state=SessionState.BLIND, age_s=300),
-            blind="the owner is BLIND",
+            unavailable="the owner is BLIND",
         )
     )
     assert decided.steps == ()
@@ -91,68 +91,81 @@ def test_a_blind_owner_makes_requests_wait_and_the_reason_is_told() -> None:
 
 
 def test_stale_values_make_requests_wait_until_the_next_refresh() -> None:
-    decided = plan(seen(claimable=5, session=dead(age_s=100), blind="last asked long ago"))
+    decided = plan(
+        workload(claimable=5, session=dead(age_s=100), unavailable="downloaded long ago")
+    )
     assert decided.steps == ()
-    assert "last asked long ago" in decided.reason
+    assert "downloaded long ago" in decided.reason
 
 
 def test_fresh_values_of_an_ended_owner_are_used_before_the_next_refresh() -> None:
-    assert plan(seen(claimable=5, session=dead(age_s=100))).steps == (Step.DRAIN,)
+    assert plan(workload(claimable=5, session=dead(age_s=100))).steps == (Step.DRAIN,)
 
 
 @pytest.mark.parametrize(("age_s", "due"), [(179.0, False), (181.0, True)])
-def test_without_an_owner_one_refresh_per_interval_is_asked_for(age_s: float, due: bool) -> None:
-    decided = plan(seen(session=dead(age_s)))
+def test_without_an_owner_one_refresh_per_interval_is_requested(age_s: float, due: bool) -> None:
+    decided = plan(workload(session=dead(age_s)))
     assert decided.steps == ((Step.REFRESH, Step.DRAIN) if due else ())
 
 
-def test_a_gateway_that_was_never_asked_is_refreshed() -> None:
-    assert plan(seen(session=None)).steps == (Step.REFRESH, Step.DRAIN)
+def test_a_gateway_without_any_download_is_refreshed() -> None:
+    assert plan(workload(session=None)).steps == (Step.REFRESH, Step.DRAIN)
 
 
-def test_a_living_stream_refreshes_by_itself() -> None:
-    assert plan(seen(session=session(age_s=10_000))).steps == ()
+def test_a_stream_that_is_alive_refreshes_by_itself() -> None:
+    assert plan(workload(session=session(age_s=10_000))).steps == ()
 
 
-def test_a_stream_on_its_way_keeps_a_refresh_from_taking_the_login() -> None:
-    decided = plan(seen(session=None, stream_in_flight=True))
+@pytest.mark.parametrize(("owner", "name"), [(Owner.STREAM, "stream"), (Owner.REFRESH, "refresh")])
+def test_the_reason_names_the_owner_of_the_login(owner: Owner, name: str) -> None:
+    assert plan(workload(session=session(owner=owner))).reason.startswith(f"the {name} is live")
+
+
+def test_a_stream_that_is_starting_keeps_a_refresh_from_taking_the_login() -> None:
+    decided = plan(workload(session=None, stream_in_progress=True))
     assert decided.steps == ()
     assert decided.cursor.unowned_since is None
 
 
 def test_a_login_that_just_became_free_is_left_to_the_stream_for_a_moment() -> None:
-    first = plan(seen(session=None), DrainCursor(registry_version=1))
+    first = plan(workload(session=None), DrainCursor(registry_version=1))
     assert first.steps == ()
     assert first.cursor.unowned_since == NOW
-    later = seen(session=None, now=NOW + timedelta(seconds=11))
+    later = workload(session=None, now=NOW + timedelta(seconds=11))
     assert plan(later, first.cursor).steps == (Step.REFRESH, Step.DRAIN)
 
 
-def test_a_registry_that_moved_is_recorded_once() -> None:
-    decided = plan(seen(registry_version=2))
+def test_a_registry_that_changed_is_recorded_once() -> None:
+    decided = plan(workload(registry_version=2))
     assert decided.steps == (Step.STRATEGIES,)
-    assert plan(seen(registry_version=2), decided.cursor).steps == ()
+    assert plan(workload(registry_version=2), decided.cursor).steps == ()
 
 
 def test_a_registry_version_that_dagster_has_recorded_needs_no_run() -> None:
-    assert plan(seen(registry_version=7, recorded_version=7)).steps == ()
+    assert plan(workload(registry_version=7, recorded_version=7)).steps == ()
 
 
 def test_a_saved_strategies_file_is_applied_once_even_when_it_is_malformed() -> None:
-    decided = plan(seen(strategies_mark="9:100"))
+    decided = plan(workload(strategies_mark="9:100"))
     assert decided.steps == (Step.STRATEGIES,)
-    assert plan(seen(strategies_mark="9:100"), decided.cursor).steps == ()
+    assert plan(workload(strategies_mark="9:100"), decided.cursor).steps == ()
 
 
-def test_one_run_takes_everything_that_has_work() -> None:
-    decided = plan(seen(registry_version=2, session=None, claimable=1))
+def test_one_run_does_all_the_work_there_is() -> None:
+    decided = plan(workload(registry_version=2, session=None, claimable=1))
     assert decided.steps == (Step.STRATEGIES, Step.REFRESH, Step.DRAIN)
 
 
-@pytest.mark.parametrize(("setbacks", "pause_s"), [(1, 10), (2, 20), (3, 40), (9, 120)])
-def test_failing_drains_are_asked_for_ever_less_often(setbacks: int, pause_s: int) -> None:
+@pytest.mark.parametrize(("unsuccessful_runs", "pause_s"), [(1, 10), (2, 20), (3, 40), (9, 120)])
+def test_failing_drains_are_requested_less_and_less_often(
+    unsuccessful_runs: int, pause_s: int
+) -> None:
     early, late = (
-        seen(claimable=1, setbacks=setbacks, set_back_at=NOW - timedelta(seconds=pause_s + d))
+        workload(
+            claimable=1,
+            unsuccessful_runs=unsuccessful_runs,
+            last_unsuccessful_at=NOW - timedelta(seconds=pause_s + d),
+        )
         for d in (-1, 1)
     )
     assert plan(early).steps == ()
@@ -160,19 +173,21 @@ def test_failing_drains_are_asked_for_ever_less_often(setbacks: int, pause_s: in
 
 
 def test_requests_that_could_not_be_valued_do_not_hold_up_new_ones() -> None:
-    gave_back = seen(claimable=4, setbacks=3, set_back_at=NOW, given_back=4)
-    assert plan(gave_back).steps == ()
-    assert plan(replace(gave_back, claimable=5)).steps == (Step.DRAIN,)
+    released = workload(claimable=4, unsuccessful_runs=3, last_unsuccessful_at=NOW, released=4)
+    assert plan(released).steps == ()
+    assert plan(replace(released, claimable=5)).steps == (Step.DRAIN,)
 
 
 def test_a_clock_that_was_set_back_holds_up_neither_refresh_nor_drain() -> None:
     hour = timedelta(hours=1)
     started = replace(dead(age_s=100), started_at=NOW + hour)
-    settling = plan(seen(session=started), replace(SETTLED, unowned_since=NOW + hour))
+    settling = plan(workload(session=started), replace(SETTLED, unowned_since=NOW + hour))
     assert settling.cursor.unowned_since == NOW
-    assert plan(seen(session=started)).steps == (Step.REFRESH, Step.DRAIN)
-    setback = seen(claimable=1, setbacks=1, set_back_at=NOW + hour, given_back=1)
-    assert plan(setback).steps == (Step.DRAIN,)
+    assert plan(workload(session=started)).steps == (Step.REFRESH, Step.DRAIN)
+    unsuccessful = workload(
+        claimable=1, unsuccessful_runs=1, last_unsuccessful_at=NOW + hour, released=1
+    )
+    assert plan(unsuccessful).steps == (Step.DRAIN,)
 
 
 def test_a_cursor_survives_being_written_and_read() -> None:

@@ -57,7 +57,7 @@ def decide(
     session: GatewaySession | None = None,
     supervised_since: datetime | None = None,
     rotate_after_s: float = 21600.0,
-    ahead_before: datetime | None = None,
+    last_future_heartbeat: datetime | None = None,
 ) -> Supervision:
     return supervise(
         runs,
@@ -65,7 +65,7 @@ def decide(
         now=NOW,
         supervised_since=supervised_since or ago(3600),
         rotate_after_s=rotate_after_s,
-        ahead_before=ahead_before,
+        last_future_heartbeat=last_future_heartbeat,
     )
 
 
@@ -74,13 +74,13 @@ def test_the_first_run_is_started_at_once() -> None:
 
 
 @pytest.mark.parametrize("state", [RunState.WAITING, RunState.STARTING, RunState.RUNNING])
-def test_a_run_that_is_on_its_way_is_waited_for(state: RunState) -> None:
+def test_a_run_that_is_starting_is_waited_for(state: RunState) -> None:
     decided = decide(run(state, began_s=5))
     assert not decided.start
     assert not decided.lost
 
 
-def test_a_run_with_a_living_lease_is_left_alone() -> None:
+def test_a_run_whose_lease_holds_is_left_alone() -> None:
     decided = decide(run(RunState.RUNNING), session=lease())
     assert not decided.start
     assert "its lease holds 10 s" in decided.reason
@@ -156,7 +156,7 @@ def test_one_failure_is_followed_at_once() -> None:
 
 
 @pytest.mark.parametrize(("crashes", "pause_s"), [(2, 10), (3, 20), (4, 40), (8, 120)])
-def test_a_crash_loop_backs_off_ever_longer(crashes: int, pause_s: int) -> None:
+def test_the_delay_of_a_crash_loop_grows(crashes: int, pause_s: int) -> None:
     def crashed(last_s: float) -> list[JobRun]:
         return [
             run(
@@ -188,14 +188,14 @@ def test_a_run_that_began_in_the_future_and_has_no_lease_is_lost() -> None:
     assert decide(run(RunState.STARTING, began_s=-3600)).lost == ("new",)
 
 
-def test_a_lease_from_the_future_is_believed_for_one_decision() -> None:
+def test_a_lease_from_the_future_is_accepted_for_one_decision() -> None:
     running = run(RunState.RUNNING)
     for ahead_s in (0, 250):
-        assert decide(running, session=lease(left_s=ahead_s + 15)).ahead is None
+        assert decide(running, session=lease(left_s=ahead_s + 15)).future_heartbeat is None
     far = lease(left_s=7200)
     first = decide(running, session=far)
-    assert (first.start, first.lost, first.ahead) == (False, (), far.heartbeat_at)
-    second = decide(running, session=far, ahead_before=first.ahead)
+    assert (first.start, first.lost, first.future_heartbeat) == (False, (), far.heartbeat_at)
+    second = decide(running, session=far, last_future_heartbeat=first.future_heartbeat)
     assert (second.start, second.lost) == (True, ("new",))
 
 

@@ -1,152 +1,34 @@
-"""What a view of the broker makes of a claimed batch; pure."""
-
-from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+"""Whether a worker drains again at once or rests."""
 
 import pytest
 
-from position_sync_dagster.domain.broker_position import BrokerPosition
-from position_sync_dagster.domain.gateway_session import GatewaySession, Owner, SessionState
-from position_sync_dagster.domain.instrument import Instrument
-from position_sync_dagster.domain.request import QueuedPosition, QueueStatus
-from position_sync_dagster.domain.update import ValueOrigin
-from position_sync_dagster.domain.valuation import Provenance
-from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.decisions.availability import (
-    confirmed_at,
-    unavailable_reason,
-    unconfirmed,
-)
-from position_sync_dagster.sync.drain.broker_view import BrokerView, Verdict, answer
-from position_sync_dagster.sync.drain.worker import plan_batch
-
-NOW = datetime(2026, 3, 4, 15, 30, tzinfo=UTC)
-SETTINGS = Settings(_env_file=None, refresh_interval_s=180, drain_time_limit_s=30)
+from position_sync_dagster.sync.drain.worker import DrainResult
+from position_sync_dagster.sync.run_reports import BatchReport
 
 
-def holding(account, conid, position=1.0):
-    return BrokerPosition(
-        gateway_id="g", account=account, position=position, received_at=NOW, position_time=NOW,
-        snapshot_id="s", market_price=2.0, market_value=200.0,
-        instrument=Instrument(conid=conid, symbol="SPY", sec_type="OPT", currency="USD"),
-    )  # fmt: skip
-
-
-def request(conid, account=None, request_id=None):
-    return QueuedPosition(
-        request_id or f"r{conid}", conid, "SPY", 2, QueueStatus.PROCESSING, NOW, NOW,
-        account=account,
-    )  # fmt: skip
-
-
-HOLDINGS = [holding("A", 1), holding("B", 1), holding("A", 2, 0.0)]
-WHOLE = BrokerView(holdings={h.key: h for h in HOLDINGS}, complete=True)
-PART = replace(WHOLE, complete=False)
-
-
-def test_a_request_without_an_account_is_answered_by_each_account_that_holds():
-    assert [h.account for h in answer(request(1), WHOLE).holdings] == ["A", "B"]
-    assert [h.account for h in answer(request(1, "B"), WHOLE).holdings] == ["B"]
-
-
-def test_an_absent_holding_is_not_held_only_if_the_view_is_whole():
-    assert answer(request(9), WHOLE).verdict is Verdict.NOT_HELD
-    assert answer(request(9), PART).verdict is Verdict.UNKNOWN
-    assert answer(request(1, "C"), PART).verdict is Verdict.UNKNOWN
-
-
-def plan(batch, view=WHOLE, batch_id="b"):
-    return plan_batch(batch, view, batch_id=batch_id, now=NOW, by=Provenance(run_id="run"))
-
-
-def test_a_batch_becomes_rows_and_marks():
-    done = plan([request(1), request(2), request(9)])
-    assert (done.valued, done.not_held, done.unknown) == (("r1", "r2"), ("r9",), ())
-    assert [(r.account, r.conid, r.request_id) for r in done.rows] == [
-        ("A", 1, "r1"), ("B", 1, "r1"), ("A", 2, "r2"),
-    ]  # fmt: skip
-    assert {(r.batch_id, r.run_id, r.source) for r in done.rows} == {("b", "run", "QUEUE")}
-    assert done.rows[2].market_value == 0.0
-
-
-def test_a_batch_written_again_has_the_same_update_ids_and_no_two_are_alike():
-    first, again = plan([request(1), request(2)]), plan([request(1), request(2)], batch_id="c")
-    assert [r.update_id for r in first.rows] == [r.update_id for r in again.rows]
-    assert len({r.update_id for r in first.rows}) == 3
-    assert plan([request(1, request_id="other")]).rows[0].update_id != first.rows[0].update_id
-
-
-def test_rows_written_later_have_later_ids():
-    earlier = plan([replace(request(1), created_at=NOW - timedelta(seconds=1))])
-    assert earlier.rows[0].update_id < plan([request(1)]).rows[0].update_id
-
-
-def told(conid, *, confirmed_s=None, received_s=0, by=ValueOrigin.NONE):
-    confirmed = None if confirmed_s is None else NOW - timedelta(seconds=confirmed_s)
-    received = NOW - timedelta(seconds=received_s)
-    row = holding("A", conid)
-    return replace(row, confirmed_at=confirmed, received_at=received, value_source=by)
-
-
-HOUR_S = 3600
-
-
-@pytest.mark.parametrize(
-    ("row", "counts"),
-    [
-        (told(1, confirmed_s=389), True),
-        (told(1, confirmed_s=391), False),
-        (told(1), False),
-        (told(1, confirmed_s=-60), True),
-        (told(1, confirmed_s=-HOUR_S), False),
-        (told(1, by=ValueOrigin.PNL_SINGLE), True),
-        (told(1, confirmed_s=HOUR_S, received_s=5, by=ValueOrigin.PNL_SINGLE), True),
-        (told(1, confirmed_s=HOUR_S, received_s=391, by=ValueOrigin.PNL_SINGLE), False),
-        (told(1, received_s=-HOUR_S, by=ValueOrigin.PNL_SINGLE), False),
-    ],
-)
-def test_a_holding_is_confirmed_by_a_walk_or_by_a_value_of_its_own(row, counts):
-    silent = told(2, confirmed_s=HOUR_S)
-    rows = {r.key: r for r in (row, silent)}
-    view = BrokerView(
-        holdings=rows, complete=False, unconfirmed=unconfirmed(rows.values(), SETTINGS, NOW)
-    )
-    expected = Verdict.VALUED if counts else Verdict.UNKNOWN
-    assert answer(request(1, "A"), view).verdict is expected
-    assert answer(request(2, "A"), view).verdict is Verdict.UNKNOWN
-
-
-def test_a_confirmation_from_before_the_clock_was_set_back_does_not_hide_a_later_one():
-    rows = [told(1, confirmed_s=-HOUR_S), told(2, confirmed_s=7)]
-    assert confirmed_at(rows, NOW) == NOW - timedelta(seconds=7)
-    assert confirmed_at(rows[:1], NOW) == NOW + timedelta(seconds=HOUR_S)
-    assert confirmed_at([], NOW) is None
-
-
-def session(state, *, alive=True):
-    return GatewaySession(
-        gateway_id="g", owner=Owner.STREAM, session_id="s", run_id=None, host="h", pid=1,
-        fencing_token=1, started_at=NOW, heartbeat_at=NOW, state=state, state_since=NOW,
-        expires_at=NOW + timedelta(seconds=15 if alive else -1), detail="why",
+def batch(*, released: int) -> BatchReport:
+    return BatchReport(
+        batch_id="b", claimed=2, succeeded=2 - released, failed=0, released=released,
+        appended=None, oldest_wait_s=1.0, duration_s=0.1,
     )  # fmt: skip
 
 
 @pytest.mark.parametrize(
-    ("owner", "confirmed_s", "blind"),
+    ("released", "exhausted", "unavailable", "expected"),
     [
-        (session(SessionState.LIVE), 9999, None),
-        (session(SessionState.BLIND), 1, "BLIND since 15:30:00 UTC: why"),
-        (session(SessionState.STARTING), 1, "STARTING"),
-        (session(SessionState.LIVE, alive=False), 100, None),
-        (session(SessionState.LIVE, alive=False), 211, "last asked"),
-        (session(SessionState.ENDED), None, "Nobody has asked"),
-        (None, -60, None),
-        (None, -3600, "last asked"),
-        (None, 100, None),
-        (None, None, "Nobody has asked"),
+        ((0,), False, None, True),
+        ((2, 1), False, None, True),
+        ((2, 2), False, None, False),
+        ((0,), True, None, False),
+        ((0,), False, "The owner is BLIND.", False),
+        ((), False, None, False),
     ],
 )
-def test_when_the_owners_last_words_count(owner, confirmed_s, blind):
-    confirmed = None if confirmed_s is None else NOW - timedelta(seconds=confirmed_s)
-    why = unavailable_reason(owner, confirmed, SETTINGS, NOW)
-    assert (why is None) if blind is None else (blind in why)
+def test_a_worker_drains_again_at_once_while_requests_are_left_and_can_be_valued(
+    released, exhausted, unavailable, expected
+):
+    result = DrainResult(
+        batches=tuple(batch(released=n) for n in released), rescued=0, exhausted=exhausted,
+        unavailable=unavailable,
+    )  # fmt: skip
+    assert result.may_continue is expected

@@ -8,9 +8,9 @@ import pytest
 from position_sync_dagster.errors import SettingsError
 from position_sync_dagster.sync.reports.exchange_days import (
     ExchangeDays,
-    SessionOpenError,
+    TradingDayOpenError,
+    closing_times,
     exchange_days,
-    session_closes,
 )
 
 LATER = datetime(2027, 1, 1, tzinfo=UTC)
@@ -51,18 +51,18 @@ def test_the_days_survive_being_written_and_read() -> None:
 
 def test_the_close_follows_daylight_saving_and_half_days() -> None:
     days = [date(2026, 3, 6), date(2026, 3, 9), date(2026, 11, 27)]
-    closes = session_closes("XNYS", days, now=LATER)
+    closes = closing_times("XNYS", days, now=LATER)
     assert [closes[day].hour for day in days] == [21, 20, 18]
 
 
-def test_a_session_that_is_open_cannot_be_closed_yet() -> None:
-    with pytest.raises(SessionOpenError, match="closes at 2026-03-09 20:00 UTC"):
-        session_closes("XNYS", [date(2026, 3, 9)], now=datetime(2026, 3, 9, 19, 59, tzinfo=UTC))
+def test_a_trading_day_that_is_open_has_no_close_yet() -> None:
+    with pytest.raises(TradingDayOpenError, match="closes at 2026-03-09 20:00 UTC"):
+        closing_times("XNYS", [date(2026, 3, 9)], now=datetime(2026, 3, 9, 19, 59, tzinfo=UTC))
 
 
 def test_a_holiday_has_no_close() -> None:
-    with pytest.raises(SessionOpenError, match="no session on 2026-11-26"):
-        session_closes("XNYS", [date(2026, 11, 26)], now=LATER)
+    with pytest.raises(TradingDayOpenError, match="does not trade on 2026-11-26"):
+        closing_times("XNYS", [date(2026, 11, 26)], now=LATER)
 
 
 def test_an_unknown_exchange_is_named_with_its_setting() -> None:

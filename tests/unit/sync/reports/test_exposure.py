@@ -1,4 +1,4 @@
-"""What a strategy holds."""
+"""The exposure of each strategy."""
 
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
@@ -113,7 +113,7 @@ def test_a_leg_that_ended_counts_nowhere() -> None:
     assert exposures([leg(1).ended(NOW)], [row(1)]) == []
 
 
-def test_the_oldest_value_is_told_by_its_time_at_the_source() -> None:
+def test_the_age_of_a_value_is_its_time_at_the_source() -> None:
     old = NOW - timedelta(minutes=3)
     found = only(exposures([leg(1), leg(2)], [row(1), row(2, value_time=old)]))
     assert found.oldest_value_at == old

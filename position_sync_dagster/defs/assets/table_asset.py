@@ -1,0 +1,85 @@
+"""The asset of a table: everything that all assets share is stated here once."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import dagster as dg
+
+from position_sync_dagster.lake.derived import DerivedTable, Replaced
+from position_sync_dagster.lake.storage.schemas import Kind, TableSpec
+
+OWNERS = ["team:position-sync"]
+KINDS = {"deltalake", "python"}
+TAGS = {"domain": "positions"}
+
+POSITIONS = "positions"
+"""The group of the assets that the queue and the stream write."""
+
+DERIVED = "derived"
+"""The group of the assets that are derived from `position_updates`."""
+
+DATA_VERSION = "dagster/data_version"
+"""The tag for the Delta version of an event that no asset function returned."""
+
+_TYPES = {
+    Kind.TEXT: "string",
+    Kind.COUNT: "int",
+    Kind.NUMBER: "float",
+    Kind.MOMENT: "timestamp (UTC)",
+    Kind.DAY: "date",
+}
+
+
+def table_asset(
+    spec: TableSpec,
+    *,
+    group: str,
+    description: str,
+    deps: Sequence[str] = (),
+    metadata: "Mapping[str, dg.RawMetadataValue] | None" = None,
+    partitions_def: dg.PartitionsDefinition[str] | None = None,
+    backfill_policy: dg.BackfillPolicy | None = None,
+) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
+    """Return `dg.asset` with the owners, kinds, tags and columns that every table shows.
+
+    Args:
+        spec: The table; the asset has its name.
+        group: POSITIONS or DERIVED.
+        metadata: Shown beside the columns.
+
+    Example:
+        @table_asset(LATEST_POSITIONS, group=DERIVED, deps=["position_updates"], description="…")
+        def latest_positions(position_sync: PositionSyncResource) -> dg.MaterializeResult: ...
+    """
+    return dg.asset(
+        name=spec.name,
+        group_name=group,
+        owners=OWNERS,
+        kinds=KINDS,
+        tags=TAGS,
+        metadata={**_columns(spec), **(metadata or {})},
+        description=description,
+        deps=deps,
+        partitions_def=partitions_def,
+        backfill_policy=backfill_policy,
+    )
+
+
+def data_version(version: int | None) -> dg.DataVersion | None:
+    """Return a Delta version as the asset's data version."""
+    return None if version is None else dg.DataVersion(str(version))
+
+
+def replacement_metadata(table: DerivedTable, result: Replaced) -> dict[str, float | str]:
+    """Return the metadata of a derived table that was replaced."""
+    return {
+        "rows": result.rows,
+        "dagster/uri": table.path,
+        "delta_version": result.version,
+        "changed": int(result.changed),
+    }
+
+
+def _columns(spec: TableSpec) -> "dict[str, dg.RawMetadataValue]":
+    columns = [dg.TableColumn(name, _TYPES[kind]) for name, kind in spec.columns.items()]
+    return {"dagster/column_schema": dg.MetadataValue.table_schema(dg.TableSchema(columns))}

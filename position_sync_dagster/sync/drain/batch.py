@@ -1,0 +1,140 @@
+"""One batch of the queue: claim, value, write the rows in one commit, mark the requests."""
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from datetime import datetime
+from uuid import uuid4
+
+from position_sync_dagster.domain.clock import Clock
+from position_sync_dagster.domain.request import QueuedPosition
+from position_sync_dagster.domain.valuation import Provenance
+from position_sync_dagster.errors import LakeError, LeaseLostError
+from position_sync_dagster.lake.queue.table import PositionQueue
+from position_sync_dagster.lake.storage.ids import new_ids
+from position_sync_dagster.lake.updates.table import AppendResult, PositionUpdatesTable
+from position_sync_dagster.sync.drain.batch_plan import (
+    NOT_COVERED,
+    NOT_HELD,
+    BatchPlan,
+    plan_batch,
+)
+from position_sync_dagster.sync.drain.broker_view import ValueSource
+from position_sync_dagster.sync.run_reports import BatchReport
+
+
+class BatchProcessor:
+    """Processes one batch at a time: rows first, then the marks of their requests.
+
+    Args:
+        batch_size: Requests claimed at once.
+        lease_s: How long a claim holds, in seconds.
+        provenance: Written into the rows.
+    """
+
+    def __init__(
+        self,
+        queue: PositionQueue,
+        updates: PositionUpdatesTable,
+        values: ValueSource,
+        *,
+        batch_size: int,
+        lease_s: float,
+        provenance: Provenance,
+        clock: Clock,
+    ) -> None:
+        self._queue = queue
+        self._updates = updates
+        self._values = values
+        self._batch_size = batch_size
+        self._lease_s = lease_s
+        self._provenance = provenance
+        self._clock = clock
+        self._owner = f"worker-{uuid4()}"
+
+    async def process(self) -> tuple[BatchReport, Sequence[QueuedPosition]]:
+        """Process one batch; return its report, and the requests that are still to be released.
+
+        Raises:
+            BrokerUnavailableError: There is no current view of the broker; nothing was claimed.
+            LeaseLostError: The batch took longer than its lease; nothing was written.
+            LakeError: A table could not be used; the requests are released, or rescued later.
+        """
+        started = self._clock()
+        view = await self._values.view()
+        batch = await self._queue.claim_batch(
+            self._batch_size, owner=self._owner, lease_s=self._lease_s
+        )
+        (batch_id,) = new_ids(started, 1)
+        if not batch:
+            return self._report(batch_id, batch, BatchPlan(), None, started), batch
+        lease = batch[0].lease_token
+        plan = plan_batch(
+            batch, view, batch_id=batch_id, now=self._clock(), provenance=self._provenance
+        )
+        try:
+            appended = await self._append(batch, plan, batch_id)
+            await self._queue.mark_success(plan.valued, lease_token=lease)
+            await self._queue.mark_failed_many(
+                dict.fromkeys(plan.not_held, NOT_HELD), retryable=False, lease_token=lease
+            )
+        except LeaseLostError:
+            raise
+        except (LakeError, asyncio.CancelledError) as error:
+            cancelled = isinstance(error, asyncio.CancelledError)
+            await self.release(
+                batch, "the worker was ended" if cancelled else "the lake could not be used"
+            )
+            raise
+        not_covered = [request for request in batch if request.request_id in plan.not_covered]
+        return self._report(batch_id, batch, plan, appended, started), not_covered
+
+    async def release(self, requests: Sequence[QueuedPosition], reason: str) -> None:
+        """Release requests of one claim; where that fails, their lease expires by itself."""
+        if requests:
+            with suppress(LakeError):
+                await self._queue.release(
+                    _ids(requests), reason, lease_token=requests[0].lease_token
+                )
+
+    async def _append(
+        self, batch: Sequence[QueuedPosition], plan: BatchPlan, batch_id: str
+    ) -> AppendResult | None:
+        """Commit the rows, if there are any and the batch's lease still holds."""
+        if not plan.rows:
+            return None
+
+        def check_lease() -> None:
+            if not self._queue.sync.holds(_ids(batch), lease_token=batch[0].lease_token):
+                raise LeaseLostError(
+                    f"The lease of batch {batch_id} ended before its rows were written.",
+                    remedy="Raise POSITION_SYNC_LEASE_S; the requests are claimed again.",
+                )
+
+        return await self._updates.append(plan.rows, batch_id=batch_id, guard=check_lease)
+
+    def _report(
+        self,
+        batch_id: str,
+        batch: Sequence[QueuedPosition],
+        plan: BatchPlan,
+        appended: AppendResult | None,
+        started: datetime,
+    ) -> BatchReport:
+        now = self._clock()
+        waits_s = ((now - request.created_at).total_seconds() for request in batch)
+        return BatchReport(
+            batch_id=batch_id,
+            claimed=len(batch),
+            succeeded=len(plan.valued),
+            failed=len(plan.not_held),
+            released=len(plan.not_covered),
+            appended=appended,
+            oldest_wait_s=max(waits_s, default=None),
+            duration_s=(now - started).total_seconds(),
+            reason=NOT_COVERED if plan.not_covered else None,
+        )
+
+
+def _ids(requests: Iterable[QueuedPosition]) -> list[str]:
+    return [request.request_id for request in requests]

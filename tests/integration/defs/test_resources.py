@@ -1,0 +1,94 @@
+"""The resource of a run: its settings and its tables."""
+
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from position_sync_dagster.defs.dagster_failures import dagster_failures
+from position_sync_dagster.defs.resources import PositionSyncResource
+from position_sync_dagster.errors import UnknownLegError
+from position_sync_dagster.lake.lake import Lake
+
+
+@pytest.fixture
+def steps_of_a_run(instance: dg.DagsterInstance):
+    """Run two assets and return what each of them read from the resource."""
+
+    def run(resource: PositionSyncResource, read, **launch: Any) -> list[Any]:
+        found: list[Any] = []
+
+        @dg.asset
+        def first(position_sync: PositionSyncResource) -> None:
+            found.append(read(position_sync))
+
+        @dg.asset
+        def second(position_sync: PositionSyncResource) -> None:
+            found.append(read(position_sync))
+
+        dg.materialize(
+            [first, second],
+            resources={"position_sync": resource},
+            instance=instance,
+            run_config={"resources": {"position_sync": {"config": launch}}} if launch else None,
+        )
+        return found
+
+    return run
+
+
+def test_values_on_the_resource_win_over_the_environment(steps_of_a_run, settings) -> None:
+    resource = PositionSyncResource(path="elsewhere", host="10.0.0.1", port=4002, client_id=30)
+    found, _ = steps_of_a_run(resource, lambda given: given.settings)
+    assert (found.lake, found.gateway_id, found.gateway_client_id) == (
+        "elsewhere", "10.0.0.1:4002", 30,
+    )  # fmt: skip
+
+
+def test_values_given_at_the_launch_of_a_run_win_over_the_environment(
+    steps_of_a_run, settings
+) -> None:
+    found, _ = steps_of_a_run(PositionSyncResource(), lambda given: given.settings, port=4002)
+    assert found.gateway_id == "127.0.0.1:4002"
+    assert found.lake == settings.lake
+
+
+def test_every_run_reads_the_settings_anew_and_once(
+    steps_of_a_run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    resource = PositionSyncResource()
+    for folder in ("monday", "tuesday"):
+        monkeypatch.setenv("POSITION_SYNC_LAKE", str(tmp_path / folder))
+        first, second = steps_of_a_run(resource, lambda given: given.settings)
+        assert first is second
+        assert first.lake == str(tmp_path / folder)
+
+
+def test_the_tables_are_initialized_once_for_all_assets_of_a_run(
+    steps_of_a_run, settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    initialized = []
+    initialize = Lake.initialize_sync
+
+    def count(lake: Lake) -> None:
+        initialized.append(lake)
+        initialize(lake)
+
+    monkeypatch.setattr(Lake, "initialize_sync", count)
+    assert steps_of_a_run(PositionSyncResource(), lambda given: given.lake) == initialized * 2
+    assert len(initialized) == 1
+
+
+def test_an_error_of_the_package_becomes_a_failure_with_cause_and_remedy() -> None:
+    @dagster_failures
+    def fail() -> None:
+        raise UnknownLegError("Nobody holds it.", remedy="List the legs.")
+
+    with pytest.raises(dg.Failure) as caught:
+        fail()
+    found = {name: value.value for name, value in caught.value.metadata.items()}
+    assert found == {
+        "error": "UnknownLegError", "what": "Nobody holds it.", "remedy": "List the legs.",
+    }  # fmt: skip
+    assert caught.value.allow_retries is False

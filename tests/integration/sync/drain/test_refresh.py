@@ -1,0 +1,74 @@
+"""A refresh and the drains behind it: one short connection, then values from the tables."""
+
+from datetime import timedelta
+
+import pytest
+
+from position_sync_dagster.domain.clock import utc_now
+from position_sync_dagster.domain.gateway_session import SessionState
+from position_sync_dagster.sync.drain.refresh import refresh
+from position_sync_dagster.sync.drain.run import drain
+
+A = "DUSIM0001"
+CALL, PUT, UNHELD = 921000001, 921000002, 921000007
+
+
+async def test_a_refresh_without_a_stream_is_one_short_connection(
+    simulate, lake, settings_for, eventually
+):
+    async with simulate() as sim:
+        settings = settings_for(sim)
+        report = await refresh(lake, settings, run_id="run-1")
+        assert (report.connected, report.accounts, report.positions) == (True, 2, 9)
+        assert report.enqueued == 9
+        assert report.incomplete_accounts == ()
+        await eventually(lambda: sim.stats()["connections"]["now"] == 0)
+        session = await lake.sessions.current(settings.gateway_id)
+        assert (session.state, session.owner, session.run_id) == (
+            SessionState.ENDED, "DRAIN", "run-1",
+        )  # fmt: skip
+
+        done = await drain(lake, settings, run_id="run-2")
+        assert (done.claimed, done.succeeded, done.rows, done.reason) == (9, 9, 9, None)
+        assert sim.stats()["connections"]["total"] == 1
+        rows = await lake.updates.latest_updates()
+        assert {(r.run_id, r.source) for r in rows} == {("run-2", "QUEUE")}
+        assert all(r.market_value is not None for r in rows)
+
+
+async def test_a_drain_before_the_first_download_leaves_the_requests(simulate, lake, settings_for):
+    async with simulate() as sim:
+        await lake.queue.insert(CALL, "AAPL")
+        done = await drain(lake, settings_for(sim))
+        assert (done.claimed, done.pending_after) == (0, 1)
+        assert "have not been downloaded" in done.reason
+        assert sim.stats()["connections"]["total"] == 0
+
+
+async def test_a_refresh_that_fails_does_not_make_old_values_current(simulate, lake, settings_for):
+    async with simulate() as sim:
+        settings = settings_for(sim)
+        await refresh(lake, settings)
+    with pytest.raises(Exception, match="Nothing listens"):
+        await refresh(lake, settings)
+    await lake.queue.insert(UNHELD, "AAPL")
+    age_s = settings.refresh_interval_s + settings.drain_time_limit_s + 1
+    done = await drain(lake, settings, clock=lambda: utc_now() + timedelta(seconds=age_s))
+    assert done.claimed == 0
+    assert "last downloaded" in done.reason
+
+
+async def test_a_position_closed_between_two_refreshes_gets_its_zero_row(
+    simulate, lake, settings_for
+):
+    async with simulate() as sim:
+        settings = settings_for(sim)
+        await refresh(lake, settings)
+        await drain(lake, settings)
+        sim.close_position(A, PUT)
+        await refresh(lake, settings)
+        await drain(lake, settings)
+        rows = {(u.account, u.conid): u for u in await lake.updates.latest_updates()}
+        assert rows[(A, PUT)].position == 0.0
+        assert rows[(A, PUT)].market_value == 0.0
+        assert rows[(A, CALL)].position == 5.0
