@@ -3,7 +3,9 @@
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from enum import StrEnum
+from typing import Annotated
 
+from position_sync_dagster.domain.column import Column
 from position_sync_dagster.domain.instrument import (
     Right,
     parse_conid,
@@ -28,25 +30,30 @@ class LegState(StrEnum):
 class ActiveContract:
     """One leg of an active strategy, from `added_at` until `removed_at`.
 
-    Attributes:
-        strike: In the contract's price unit.
-        quantity: Signed contracts of this strategy; None is the whole holding.
-        account: None matches the leg in any account.
-        priority: Who gets a line when they are short; 1 is served before 2.
-        removed_at: None while the leg is active.
+    One row of the table `active_strategies`: the membership of one contract in one strategy.
     """
 
-    conid: int
-    symbol: str
-    right: Right
-    strike: float
-    expiry: date
-    strategy_id: str
-    added_at: datetime
-    quantity: float | None = None
-    account: str | None = None
-    priority: int = 1
-    removed_at: datetime | None = None
+    conid: Annotated[int, Column("IB's contract id of the leg.")]
+    symbol: Annotated[str, Column("Symbol of the underlying.")]
+    right: Annotated[Right, Column("CALL or PUT.")]
+    strike: Annotated[float, Column("Strike of the option.", unit="as quoted")]
+    expiry: Annotated[date, Column("Expiry of the option.")]
+    strategy_id: Annotated[str, Column("The strategy that the leg belongs to.")]
+    added_at: Annotated[datetime, Column("When the leg joined the strategy (UTC).")]
+    quantity: Annotated[
+        float | None,
+        Column(
+            "Signed quantity that belongs to the strategy; null for the whole holding.",
+            unit="contracts",
+        ),
+    ] = None
+    account: Annotated[str | None, Column("IB account; null for the leg in any account.")] = None
+    priority: Annotated[
+        int, Column("Who gets a market data line when they are short; 1 is served before 2.")
+    ] = 1
+    removed_at: Annotated[
+        datetime | None, Column("When the leg left the strategy (UTC); null while it is active.")
+    ] = None
 
     @property
     def key(self) -> tuple[str, str | None, int]:

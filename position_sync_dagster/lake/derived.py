@@ -8,12 +8,24 @@ from pathlib import Path
 import polars as pl
 from deltalake import DeltaTable
 
+from position_sync_dagster.lake.storage.columns import (
+    StoredColumn,
+    count_column,
+    day_column,
+    moment_column,
+    number_column,
+    text_column,
+)
 from position_sync_dagster.lake.storage.frames import overwrite, scan
-from position_sync_dagster.lake.storage.schemas import POSITION_UPDATES, Kind, TableSpec
+from position_sync_dagster.lake.storage.schemas import POSITION_UPDATES, TableSpec
 from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.lake.updates.table import SyncUpdates
 
-_VALUES = {name: kind for name, kind in POSITION_UPDATES.columns.items() if name != "date"}
+_VALUES = {
+    name: StoredColumn(kind=kind, description=POSITION_UPDATES.descriptions[name])
+    for name, kind in POSITION_UPDATES.columns.items()
+    if name != "date"
+}
 
 LATE_BY = timedelta(hours=1)
 """How late a row may be committed and still be seen by an incremental read."""
@@ -21,43 +33,38 @@ LATE_BY = timedelta(hours=1)
 LOOK_BACK_DAYS = 4
 """An older value than one from before a long weekend is no value at a close."""
 
-LATEST_POSITIONS = TableSpec(
-    name="latest_positions",
-    version=1,
-    columns=_VALUES,
-    indexed=("account", "conid"),
-)
+LATEST_POSITIONS = TableSpec.of("latest_positions", _VALUES, indexed=("account", "conid"))
 
-STRATEGY_EXPOSURE = TableSpec(
-    name="strategy_exposure",
-    version=1,
-    columns={
-        "strategy_id": Kind.TEXT,
-        "currency": Kind.TEXT,
-        "asset_class": Kind.TEXT,
-        "legs": Kind.COUNT,
-        "legs_held": Kind.COUNT,
-        "market_value": Kind.NUMBER,
-        "notional": Kind.NUMBER,
-        "unrealized_pnl": Kind.NUMBER,
-        "delta": Kind.NUMBER,
-        "gamma": Kind.NUMBER,
-        "vega": Kind.NUMBER,
-        "theta": Kind.NUMBER,
-        "legs_without_value": Kind.COUNT,
-        "legs_without_greeks": Kind.COUNT,
-        "oldest_value_at": Kind.MOMENT,
+STRATEGY_EXPOSURE = TableSpec.of(
+    "strategy_exposure",
+    {
+        "strategy_id": text_column("The strategy."),
+        "currency": text_column("Currency of the sums; null for legs that were never valued."),
+        "asset_class": text_column("OPTION, STOCK, FUTURE, OTHER, or UNKNOWN without a holding."),
+        "legs": count_column("Active legs of the strategy in this currency and class."),
+        "legs_held": count_column("Legs of these with a holding."),
+        "market_value": number_column(
+            "Sum of the market values; null for futures. Unit: `currency`."
+        ),
+        "notional": number_column("Sum of the notional values of futures. Unit: `currency`."),
+        "unrealized_pnl": number_column("Sum of the unrealized profit and loss. Unit: `currency`."),
+        "delta": number_column("Sum of delta × quantity × multiplier."),
+        "gamma": number_column("Sum of gamma × quantity × multiplier."),
+        "vega": number_column("Sum of vega × quantity × multiplier."),
+        "theta": number_column("Sum of theta × quantity × multiplier."),
+        "legs_without_value": count_column("Held legs that are missing in the sums of money."),
+        "legs_without_greeks": count_column("Held legs that are missing in the sums of greeks."),
+        "oldest_value_at": moment_column("Time of the oldest value in the sums."),
     },
     indexed=("strategy_id",),
 )
 
-DAILY_POSITIONS = TableSpec(
-    name="daily_positions",
-    version=1,
-    columns={
-        "session_date": Kind.DAY,
-        "closed_at": Kind.MOMENT,
-        "age_s": Kind.NUMBER,
+DAILY_POSITIONS = TableSpec.of(
+    "daily_positions",
+    {
+        "session_date": day_column("Partition: the exchange's trading day."),
+        "closed_at": moment_column("When the exchange closed on that day."),
+        "age_s": number_column("Age of the value at the close. Unit: seconds."),
         **_VALUES,
     },
     partition_by=("session_date",),

@@ -14,9 +14,7 @@ from position_sync_dagster.domain.leg import ActiveContract
 from position_sync_dagster.domain.request import QueuedPosition, QueueRequest, QueueStatus, Reason
 from position_sync_dagster.domain.update import (
     PositionUpdate,
-    PriceKind,
     Source,
-    TradingMode,
     ValueOrigin,
     trading_mode_of,
 )
@@ -33,12 +31,16 @@ from position_sync_dagster.lake.storage.schemas import (
     GATEWAY_SESSIONS,
     POSITION_QUEUE,
     POSITION_UPDATES,
+    UPDATE_COLUMNS,
     TableSpec,
 )
 
 _INSTRUMENT = tuple(Instrument.__dataclass_fields__)
 _REQUEST = tuple(QueuedPosition.__dataclass_fields__)
 _BROKER = tuple(f for f in BrokerPosition.__dataclass_fields__ if f != "instrument")
+_UPDATE_CHOICES = {
+    name: column.choices for name, column in UPDATE_COLUMNS.items() if column.choices
+}
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _TICK = timedelta(microseconds=1)
 
@@ -112,12 +114,10 @@ def updates_of(frame: pl.DataFrame) -> list[PositionUpdate]:
     return [
         PositionUpdate(
             **row
+            | {name: _known(kind, row[name]) for name, kind in _UPDATE_CHOICES.items()}
             | {
-                "right": _known(Right, row["right"]),
-                "price_kind": _known(PriceKind, row["price_kind"]),
                 "source": Source(row["source"]),
                 "value_source": _known(ValueOrigin, row["value_source"]) or ValueOrigin.NONE,
-                "trading_mode": _known(TradingMode, row["trading_mode"]),
             }
         )
         for row in frame.drop("date", strict=False).iter_rows(named=True)

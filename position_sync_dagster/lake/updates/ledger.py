@@ -16,7 +16,7 @@ from position_sync_dagster.lake.storage.ids import content_id
 from position_sync_dagster.lake.storage.maintenance import compact_if_needed
 from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.lake.storage.trading_mode import check_mode
-from position_sync_dagster.lake.updates.coercion import all_readable
+from position_sync_dagster.lake.updates.coercion import coerce_updates
 
 WRITER = "position_updates"
 """The application transaction of every append: two of them conflict, so that each checks its ids
@@ -271,12 +271,12 @@ def identified(
     """Fill empty ids of updates, the same for the same content, and the account's trading mode.
 
     Updates may come from anyone: a time without a zone is taken as local time, which is what
-    `datetime.now()` means; see `readable` for what else is read, or refused by name.
+    `datetime.now()` means; see `coerce_update` for what else is read, or refused by name.
 
     Raises:
         InvalidRequestError: A field of an update cannot be stored.
     """
-    listed = all_readable(updates)
+    listed = coerce_updates(updates)
     if not listed:
         return []
     ids = [u.update_id or _update_id(u) for u in listed]

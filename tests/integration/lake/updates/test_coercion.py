@@ -11,7 +11,7 @@ from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.domain.update import PriceKind, Source
 from position_sync_dagster.errors import InvalidRequestError
 from position_sync_dagster.lake.storage.codec import update_rows, updates_of
-from position_sync_dagster.lake.updates.coercion import readable
+from position_sync_dagster.lake.updates.coercion import coerce_update
 from position_sync_dagster.lake.updates.ledger import identified
 from position_sync_dagster.lake.updates.table import PositionUpdatesTable
 
@@ -98,7 +98,7 @@ def test_what_cannot_be_stored_is_refused_by_name(ledger, make_update, field, va
 
 
 def test_texts_and_whole_numbers_are_read_as_what_they_stand_for(make_update):
-    found = readable(replace(make_update(), source="QUEUE", price_kind="MARK", position=3))
+    found = coerce_update(replace(make_update(), source="QUEUE", price_kind="MARK", position=3))
     assert (found.source, found.price_kind) == (Source.QUEUE, PriceKind.MARK)
     assert isinstance(found.source, Source)
     assert isinstance(found.position, float)
@@ -106,7 +106,7 @@ def test_texts_and_whole_numbers_are_read_as_what_they_stand_for(make_update):
 
 def test_an_update_with_nothing_off_is_left_as_it_is(make_update):
     update = make_update()
-    assert readable(update) is update
+    assert coerce_update(update) is update
 
 
 def test_a_row_with_a_text_that_is_not_known_does_not_hide_the_others(make_update):
