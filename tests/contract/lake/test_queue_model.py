@@ -28,7 +28,8 @@ from position_sync_dagster.errors import (
     UnknownRequestError,
 )
 from position_sync_dagster.lake.queue.memory import InMemoryPositionQueue
-from position_sync_dagster.lake.queue.table import PROMOTE_AFTER_S, PositionQueue, SyncQueue
+from position_sync_dagster.lake.queue.operations import PROMOTE_AFTER_S, SyncQueue
+from position_sync_dagster.lake.queue.table import PositionQueue
 from position_sync_dagster.lake.storage import maintenance
 from position_sync_dagster.lake.storage.maintenance import maintain
 
