@@ -19,7 +19,7 @@ from position_sync_dagster.lake.storage.columns import (
 from position_sync_dagster.lake.storage.frames import overwrite, scan
 from position_sync_dagster.lake.storage.schemas import POSITION_UPDATES, TableSpec
 from position_sync_dagster.lake.storage.table import Table
-from position_sync_dagster.lake.updates.table import SyncUpdates
+from position_sync_dagster.lake.updates.ledger import SyncUpdates
 
 _VALUES = {
     name: StoredColumn(kind=kind, description=POSITION_UPDATES.descriptions[name])

@@ -6,9 +6,7 @@ from typing import Unpack
 from position_sync_dagster.lake.storage.schemas import POSITION_UPDATES
 from position_sync_dagster.lake.storage.table import Table, TableOptions
 from position_sync_dagster.lake.storage.threads import offloaded
-from position_sync_dagster.lake.updates.ledger import AppendResult, SyncUpdates
-
-__all__ = ["AppendResult", "PositionUpdatesTable", "SyncUpdates"]
+from position_sync_dagster.lake.updates.ledger import SyncUpdates
 
 
 class PositionUpdatesTable:

@@ -23,6 +23,7 @@ from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.lake.storage.writer_lock import WRITER_LOCK
 from position_sync_dagster.lake.updates.handler import DeltaLakePositionWriter
 from position_sync_dagster.lake.updates.ledger import SyncUpdates
+from position_sync_dagster.lake.updates.ledger_files import LedgerFiles
 from position_sync_dagster.lake.updates.table import PositionUpdatesTable
 
 
@@ -32,13 +33,16 @@ def ledger(tmp_path):
 
 
 @pytest.fixture
-def files_read(ledger, monkeypatch) -> list[int]:
-    """Give how many files each look-up of repeats reads."""
+def files_read(monkeypatch) -> list[int]:
+    """Return a list that grows by the number of files each time the ledger reads files."""
     read: list[int] = []
-    scan = ledger.sync._scan
-    monkeypatch.setattr(
-        ledger.sync, "_scan", lambda files: read.append(files.height) or scan(files)
-    )
+    scan = LedgerFiles.scan
+
+    def counted(self: LedgerFiles, files: pl.DataFrame) -> pl.LazyFrame:
+        read.append(files.height)
+        return scan(self, files)
+
+    monkeypatch.setattr(LedgerFiles, "scan", counted)
     return read
 
 
