@@ -1,4 +1,4 @@
-"""A leg of an active strategy: one stay of one contract in one strategy."""
+"""A leg of an active strategy: the membership of one contract in one strategy."""
 
 from dataclasses import dataclass, replace
 from datetime import date, datetime
@@ -17,7 +17,12 @@ from position_sync_dagster.errors import InvalidLegError
 
 
 class LegState(StrEnum):
-    """Where a leg or holding stands; design: ARMED → STREAMED ⇄ OVERFLOW → CLOSED."""
+    """The state of a leg or another holding.
+
+    A leg of a strategy is ARMED until the account holds it, then STREAMED with a market data line
+    or in OVERFLOW without one, and CLOSED at the end. A holding that is in no strategy is
+    MONITORED, then CLOSED.
+    """
 
     ARMED = "ARMED"
     STREAMED = "STREAMED"
@@ -57,11 +62,11 @@ class ActiveContract:
 
     @property
     def key(self) -> tuple[str, str | None, int]:
-        """Give (strategy_id, account, conid): at most one active stay has it."""
+        """(strategy_id, account, conid): at most one active membership has this key."""
         return (self.strategy_id, self.account, self.conid)
 
     def ended(self, at: datetime) -> "ActiveContract":
-        """Give the same stay, over since `at`."""
+        """Return the same membership, ended at this time."""
         return replace(self, removed_at=at)
 
 
@@ -78,7 +83,7 @@ def make_leg(
     account: str | None = None,
     priority: int = 1,
 ) -> ActiveContract:
-    """Read a leg as a person or a file writes it.
+    """Return a leg from the spellings that a person or a file uses.
 
     Raises:
         InvalidLegError: A field does not parse; the message names field and value.
