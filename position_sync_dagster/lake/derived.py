@@ -1,4 +1,4 @@
-"""Tables derived from the ledger: replaced whole or by the day, and only when they change."""
+"""Tables that are derived from the ledger; a replacement by equal rows commits nothing."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -28,10 +28,11 @@ _VALUES = {
 }
 
 LATE_BY = timedelta(hours=1)
-"""How late a row may be committed and still be seen by an incremental read."""
+"""How long after its timestamp a row may be committed, and still be seen by the next read of new
+rows."""
 
 LOOK_BACK_DAYS = 4
-"""An older value than one from before a long weekend is no value at a close."""
+"""How far back the value at a close may lie, in days: as long as a long weekend."""
 
 LATEST_POSITIONS = TableSpec.of("latest_positions", _VALUES, indexed=("account", "conid"))
 
@@ -74,11 +75,12 @@ DAILY_POSITIONS = TableSpec.of(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Replaced:
-    """What a replacement did.
+    """The outcome of a replacement.
 
     Attributes:
-        version: Of the table, afterwards.
-        changed: False when the table held exactly these rows: then nothing was committed.
+        version: The version of the table afterwards.
+        rows: How many rows the replacement has.
+        changed: False if the table held exactly these rows; then nothing was committed.
     """
 
     version: int
@@ -87,7 +89,7 @@ class Replaced:
 
 
 class DerivedTable:
-    """A table whose rows follow from others; the same input leaves it untouched."""
+    """A table whose rows are computed from other tables; the same rows again change nothing."""
 
     def __init__(
         self, path: str | Path, spec: TableSpec, *, storage_options: Mapping[str, str] | None = None
@@ -97,11 +99,11 @@ class DerivedTable:
 
     @property
     def path(self) -> str:
-        """Give the table's absolute path or URI."""
+        """The table's absolute path or URI."""
         return self._table.path
 
     def version(self) -> int:
-        """Give the newest version."""
+        """Return the newest version."""
         return self._table.version()
 
     def read(self, predicate: str | None = None) -> pl.DataFrame:
@@ -112,7 +114,7 @@ class DerivedTable:
         """Make the whole table equal to the frame, in one commit.
 
         Raises:
-            CommitContentionError: Others kept winning; nothing was changed.
+            CommitContentionError: Other writers kept winning; nothing was changed.
         """
         return self._replace(frame, "true", run_id)
 
@@ -122,7 +124,7 @@ class DerivedTable:
         """Make the partitions of these days equal to their frames, in one commit.
 
         Raises:
-            CommitContentionError: Others kept winning; nothing was changed.
+            CommitContentionError: Other writers kept winning; nothing was changed.
         """
         listed = ", ".join(f"'{day.isoformat()}'" for day in sorted(frames))
         return self._replace(
@@ -145,9 +147,9 @@ class DerivedTable:
 
 
 def current_values(updates: SyncUpdates, latest: DerivedTable) -> pl.DataFrame:
-    """Give the newest row per (account, conid), reading only what `latest` does not hold yet.
+    """Return the newest row per (account, conid), reading only rows that `latest` may not have.
 
-    Rows of the ledger are never changed, so what was the newest stays so against older rows.
+    Rows of the ledger never change. So the newest row in `latest` is newer than all older rows.
     """
     known = latest.read()
     newest = known.get_column("timestamp").max()
@@ -165,11 +167,11 @@ def current_values(updates: SyncUpdates, latest: DerivedTable) -> pl.DataFrame:
 def values_at_close(
     updates: SyncUpdates, day: date, *, opened: datetime, closed: datetime
 ) -> pl.DataFrame:
-    """Give the last row at or before a close of what was held then or closed on that day.
+    """Return the last row at or before a close, of holdings held then or closed on that day.
 
     Args:
-        opened: The day's local midnight.
-        closed: The close of its session.
+        opened: Local midnight at the start of the trading day.
+        closed: The close of the exchange on that day.
     """
     held = (pl.col("position") != 0) | (pl.col("timestamp") >= opened.astimezone(UTC))
     return (

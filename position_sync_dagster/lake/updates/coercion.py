@@ -59,17 +59,17 @@ def coerce_updates(updates: Iterable[PositionUpdate]) -> list[PositionUpdate]:
 
 def _number(name: str, value: object) -> float | None:
     if isinstance(value, bool | str | bytes):
-        raise _refused(name, value, "it is no number", _example(name))
+        raise _refused(name, value, "it is not a number", _example(name))
     try:
         number = float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError, OverflowError):
-        raise _refused(name, value, "it is no number", _example(name)) from None
+        raise _refused(name, value, "it is not a number", _example(name)) from None
     return number if -UNSET < number < UNSET else None
 
 
 def _text(name: str, value: object) -> str:
     if not isinstance(value, str):
-        raise _refused(name, value, "it is no text", "Give it as text")
+        raise _refused(name, value, "it is not a text", "Pass it as a str")
     return value
 
 
@@ -78,16 +78,18 @@ def _count(name: str, value: object) -> int:
         count = value.__index__()
         if -(2**63) <= count < 2**63:
             return count
-    raise _refused(name, value, "it is no whole number", f"Give {name} as a whole number")
+    raise _refused(name, value, "it is not a whole number", f"Pass {name} as a whole number")
 
 
 def _moment(name: str, value: object) -> datetime:
     if not isinstance(value, datetime):
-        raise _refused(name, value, "it is no time", "Give a datetime, such as datetime.now(UTC)")
+        raise _refused(
+            name, value, "it is not a time", "Pass a datetime, such as datetime.now(UTC)"
+        )
     try:
         return value.astimezone(UTC)
     except (ValueError, OverflowError, OSError):
-        raise _refused(name, value, "it has no time in UTC", "Give a datetime with UTC") from None
+        raise _refused(name, value, "it has no time in UTC", "Pass a datetime with UTC") from None
 
 
 def _day(name: str, value: object) -> date | None:
@@ -104,7 +106,7 @@ def _choice(choices: type[StrEnum], name: str, value: object) -> StrEnum | None:
     try:
         return choices(str(value))
     except ValueError:
-        raise _refused(name, value, "it is not known", f"Write {', '.join(choices)}") from None
+        raise _refused(name, value, "it is not known", f"Use {', '.join(choices)}") from None
 
 
 def _parsed(parse: Callable[[Any], T], name: str, value: object) -> T:
@@ -116,10 +118,10 @@ def _parsed(parse: Callable[[Any], T], name: str, value: object) -> T:
 
 def _example(name: str) -> str:
     if name == "position":
-        return "Give the signed units as a finite number, 0.0 for what is closed"
+        return "Pass the signed quantity as a finite number, 0.0 for a closed position"
     if UPDATE_COLUMNS[name].kind is Kind.NUMBER:
-        return f"Give {name} as a finite number"
-    return f"Give a {name}"
+        return f"Pass {name} as a finite number"
+    return f"Pass a {name}"
 
 
 def _refused(name: str, value: object, cause: str, remedy: str) -> InvalidRequestError:

@@ -1,4 +1,4 @@
-"""The tables of a login's owner: sessions, what the broker said, contracts and breaks."""
+"""The tables of a login's owner: sessions, broker positions, contracts and breaks."""
 
 import asyncio
 from dataclasses import replace
@@ -51,7 +51,7 @@ def holding(clock, conid=1, position=2.0, account="DUSIM1", gateway_id=LOGIN, **
         "average_cost": 120.5,
         "received_at": clock.now,
         "position_time": clock.now,
-        "snapshot_id": "walk-1",
+        "snapshot_id": "download-1",
         "completeness": Completeness.COMPLETE,
     }
     return BrokerPosition(
@@ -69,7 +69,7 @@ async def test_a_login_has_one_owner_who_is_named_to_the_others(lake):
     assert other.fencing_token == 1
 
 
-async def test_a_heartbeat_lets_the_lease_live_and_tells_how_the_owner_does(lake, clock):
+async def test_a_heartbeat_renews_the_lease_and_records_the_state_of_the_owner(lake, clock):
     session = await lake.sessions.acquire(LOGIN, Owner.STREAM, **WHO)
     clock.advance(10)
     live = await lake.sessions.renew(
@@ -89,11 +89,11 @@ async def test_a_heartbeat_lets_the_lease_live_and_tells_how_the_owner_does(lake
     assert await lake.sessions.alive(LOGIN) == back
 
 
-async def test_a_session_whose_lease_is_over_is_lost_to_its_owner(lake, clock):
+async def test_an_owner_loses_a_session_whose_lease_has_expired(lake, clock):
     session = await lake.sessions.acquire(LOGIN, Owner.STREAM, **WHO)
     clock.advance(15)
     assert await lake.sessions.alive(LOGIN) is None
-    with pytest.raises(LeaseLostError, match="its lease is over"):
+    with pytest.raises(LeaseLostError, match="its lease has expired"):
         await lake.sessions.renew(session, lease_s=15)
 
 
@@ -103,7 +103,7 @@ async def test_a_dead_owner_is_followed_by_one_with_a_higher_token(lake, clock):
     second = await lake.sessions.acquire(LOGIN, Owner.REFRESH, **WHO)
     assert second.fencing_token == first.fencing_token + 1
     for call in (lake.sessions.renew(first, lease_s=15), lake.sessions.end(first)):
-        with pytest.raises(LeaseLostError, match="another session has followed"):
+        with pytest.raises(LeaseLostError, match="a newer session has followed"):
             await call
     newest, lost = await lake.sessions.history()
     assert newest == second
@@ -111,7 +111,9 @@ async def test_a_dead_owner_is_followed_by_one_with_a_higher_token(lake, clock):
 
 
 @pytest.mark.parametrize("cleanly", [True, False])
-async def test_since_when_the_gateway_is_unseen_is_told_across_sessions(lake, clock, cleanly):
+async def test_the_time_when_the_gateway_was_last_seen_is_kept_across_sessions(
+    lake, clock, cleanly
+):
     async def follow(session):
         clock.advance(7)
         if cleanly:
@@ -160,7 +162,7 @@ async def test_a_lease_from_the_future_holds_for_minutes_and_not_for_hours(lake,
 
 @pytest.fixture
 async def owning(lake, clock):
-    """Own the login by hand: nothing renews the lease by itself."""
+    """An owner of the login whose lease nothing renews by itself."""
     seconds = [1000.0]
     settings = Settings(_env_file=None, heartbeat_s=3600, session_lease_s=4000)
     own = Ownership(
@@ -181,7 +183,7 @@ async def test_a_clock_that_jumped_forward_is_named_when_the_lease_is_lost(ownin
         own.check()
     own.nudge()
     await asyncio.wait_for(own.lost.wait(), 30)
-    assert "its lease is over" in caplog.text
+    assert "its lease has expired" in caplog.text
     assert "clock jumped forward by 7197 s" in caplog.text
 
 
@@ -251,18 +253,18 @@ async def test_weeks_of_heartbeats_leave_a_handful_of_files(lake, clock):
     assert await lake.sessions.current(LOGIN) == session
 
 
-async def test_what_the_broker_said_is_read_as_it_was_written(lake, clock):
-    told = [
+async def test_broker_positions_are_read_as_they_were_written(lake, clock):
+    positions = [
         holding(clock, 1, market_price=1.5, value_time=clock.now, daily_pnl=-3.0),
         holding(clock, 2, position=0.0),
         holding(clock, 1, account="DUSIM2"),
     ]
-    await lake.broker_positions.replace(LOGIN, told)
-    assert await lake.broker_positions.read(LOGIN) == [told[0], told[1], told[2]]
+    await lake.broker_positions.replace(LOGIN, positions)
+    assert await lake.broker_positions.read(LOGIN) == positions
     assert await lake.broker_positions.read("elsewhere") == []
 
 
-async def test_a_walk_replaces_its_gateway_alone_and_a_flush_only_what_it_names(lake, clock):
+async def test_a_replacement_affects_its_gateway_alone_and_an_upsert_only_its_holdings(lake, clock):
     other = [holding(clock, 9, gateway_id="b:1")]
     await lake.broker_positions.replace("b:1", other)
     await lake.broker_positions.replace(LOGIN, [holding(clock, c) for c in (1, 2)])
@@ -286,13 +288,13 @@ async def test_any_gateway_is_kept_apart_from_the_others(lake, clock, gateway_id
     assert [p.instrument.conid for p in await lake.broker_positions.read(LOGIN)] == [1]
 
 
-@pytest.mark.parametrize("told", [1, 0], ids=["with rows", "with no rows"])
-async def test_an_owner_that_was_followed_writes_nothing(lake, clock, told):
+@pytest.mark.parametrize("rows", [1, 0], ids=["with rows", "with no rows"])
+async def test_an_owner_that_was_followed_writes_nothing(lake, clock, rows):
     first = await lake.sessions.acquire(LOGIN, Owner.STREAM, **WHO)
     await lake.broker_positions.replace(LOGIN, [holding(clock, 1)], first)
     await lake.sessions.end(first)
     second = await lake.sessions.acquire(LOGIN, Owner.REFRESH, **WHO)
-    await lake.broker_positions.replace(LOGIN, [holding(clock, 2)] * told, second)
+    await lake.broker_positions.replace(LOGIN, [holding(clock, 2)] * rows, second)
     before = await lake.broker_positions.read(LOGIN)
     for write in (lake.broker_positions.replace, lake.broker_positions.upsert):
         with pytest.raises(LeaseLostError, match="newer owner"):
@@ -330,7 +332,7 @@ def details(clock, conid):
     )
 
 
-async def test_a_contract_is_stored_at_first_sight(lake, clock):
+async def test_a_contract_is_stored_when_it_is_first_seen(lake, clock):
     first = details(clock, 1)
     assert await lake.contracts.add([first, first, details(clock, 2)]) == 2
     clock.advance(60)
@@ -356,19 +358,19 @@ def missing(conid=1, expected=2.0):
 
 
 async def test_a_break_is_opened_confirmed_and_resolved(lake):
-    opened = await lake.breaks.record(LOGIN, [missing()], AT, "walk-1", "run-1")
+    opened = await lake.breaks.record(LOGIN, [missing()], AT, "download-1", "run-1")
     assert opened == BreakCounts(opened=1)
     [one] = await lake.breaks.open_breaks()
-    assert (one.state, one.opened_at, one.snapshot_id) == (BreakState.OPENED, AT, "walk-1")
+    assert (one.state, one.opened_at, one.snapshot_id) == (BreakState.OPENED, AT, "download-1")
     later = AT + timedelta(minutes=5)
     assert await lake.breaks.record(LOGIN, [missing()], later) == BreakCounts(confirmed=1)
     [one] = await lake.breaks.open_breaks()
     assert (one.state, one.confirmed_at) == (BreakState.CONFIRMED, later)
     assert await lake.breaks.record(LOGIN, [], later) == BreakCounts(resolved=1)
     assert await lake.breaks.open_breaks() == []
-    [over] = await lake.breaks.closed_breaks()
-    assert (over.break_id, over.state) == (one.break_id, BreakState.RESOLVED)
-    assert over.resolved_at == later
+    [gone] = await lake.breaks.closed_breaks()
+    assert (gone.break_id, gone.state) == (one.break_id, BreakState.RESOLVED)
+    assert gone.resolved_at == later
 
 
 async def test_a_reconciliation_that_changes_nothing_commits_nothing(lake):
@@ -381,14 +383,14 @@ async def test_a_reconciliation_that_changes_nothing_commits_nothing(lake):
     assert lake.breaks.table.version() == version
 
 
-async def test_a_break_whose_figures_move_stays_the_same_break(lake):
+async def test_a_break_whose_quantities_change_remains_the_same_break(lake):
     for expected in (2.0, 3.0, 4.0):
         await lake.breaks.record(LOGIN, [missing(expected=expected)], AT)
     [one] = await lake.breaks.open_breaks()
     assert (one.expected, one.state, one.opened_at) == (4.0, BreakState.CONFIRMED, AT)
 
 
-async def test_an_accepted_break_stays_accepted_until_it_is_gone(lake, clock):
+async def test_an_accepted_break_remains_accepted_until_it_is_gone(lake, clock):
     await lake.breaks.record(LOGIN, [missing()], AT)
     [one] = await lake.breaks.open_breaks()
     accepted = await lake.breaks.accept(one.break_id, by="eva", note="assigned over night")
@@ -396,8 +398,8 @@ async def test_an_accepted_break_stays_accepted_until_it_is_gone(lake, clock):
     assert await lake.breaks.record(LOGIN, [missing()], AT) == BreakCounts()
     assert [b.state for b in await lake.breaks.open_breaks()] == [BreakState.ACCEPTED]
     await lake.breaks.record(LOGIN, [], AT)
-    [over] = await lake.breaks.closed_breaks()
-    assert (over.state, over.resolved_at) == (BreakState.ACCEPTED, AT)
+    [gone] = await lake.breaks.closed_breaks()
+    assert (gone.state, gone.resolved_at) == (BreakState.ACCEPTED, AT)
     with pytest.raises(UnknownRequestError):
         await lake.breaks.accept(one.break_id, by="eva")
 
