@@ -45,16 +45,29 @@ class SyncBrokerPositions:
             LeaseLostError: An owner with a newer session has written already.
             TradingModeError: The table holds accounts of another trading mode.
         """
-        return self._write(gateway_id, list(positions), session, keep_others=False)
+        listed = list(positions)
+        rows = broker_rows(listed, session).with_columns(gateway_id=pl.lit(gateway_id))
+        rows = rows.unique(["account", "conid"], keep="last", maintain_order=True)
+        owner = owner_transaction(gateway_id)
 
-    def upsert(
-        self,
-        gateway_id: str,
-        positions: Iterable[BrokerPosition],
-        session: GatewaySession | None = None,
-    ) -> int:
-        """Replace the rows of these holdings, and keep the others; errors as for `replace`."""
-        return self._write(gateway_id, list(positions), session, keep_others=True)
+        def step(handle: DeltaTable) -> int:
+            check_mode(handle, (trading_mode_of(p.account) for p in listed), self.table.path)
+            before = scan(handle, BROKER_POSITIONS, _rows_of(gateway_id), ["fencing_token"])
+            # The rows carry the token of their owner; without rows, only the transaction does.
+            tokens = [handle.transaction_version(owner), before.get_column("fencing_token").max()]
+            newest = max((int(str(t)) for t in tokens if t is not None), default=None)
+            if session is not None:
+                refuse_stale_owner(session.fencing_token, newest, gateway_id)
+            transactions = (
+                [Transaction(owner, session.fencing_token)]
+                if session and session.fencing_token != handle.transaction_version(owner)
+                else None
+            )
+            commit_info = {"session_id": session.session_id} if session else {}
+            overwrite(handle, rows, _rows_of(gateway_id), commit_info, transactions)
+            return handle.version()
+
+        return self.table.transact(step)
 
     def read(self, gateway_id: str) -> list[BrokerPosition]:
         """Return the gateway's rows, in the order of account and conid."""
@@ -69,48 +82,9 @@ class SyncBrokerPositions:
 
         return self.table.snapshot(step)
 
-    def frame(self) -> pl.DataFrame:
-        """Return the rows of all gateways."""
-        return self.table.rows().sort("gateway_id", "account", "conid")
-
     def version(self) -> int:
         """Return the table's newest version."""
         return self.table.version()
-
-    def _write(
-        self,
-        gateway_id: str,
-        positions: list[BrokerPosition],
-        session: GatewaySession | None,
-        *,
-        keep_others: bool,
-    ) -> int:
-        new = broker_rows(positions, session).with_columns(gateway_id=pl.lit(gateway_id))
-        new = new.unique(["account", "conid"], keep="last", maintain_order=True)
-        owner = owner_transaction(gateway_id)
-
-        def step(handle: DeltaTable) -> int:
-            check_mode(handle, (trading_mode_of(p.account) for p in positions), self.table.path)
-            before = scan(handle, BROKER_POSITIONS, _rows_of(gateway_id))
-            # The rows carry the token of their owner; without rows, only the transaction does.
-            tokens = [handle.transaction_version(owner), before.get_column("fencing_token").max()]
-            newest = max((int(str(t)) for t in tokens if t is not None), default=None)
-            if session is not None:
-                refuse_stale_owner(session.fencing_token, newest, gateway_id)
-            after = new
-            if keep_others:
-                others = before.join(new, on=["account", "conid"], how="anti")
-                after = pl.concat([others, new])
-            transactions = (
-                [Transaction(owner, session.fencing_token)]
-                if session and session.fencing_token != handle.transaction_version(owner)
-                else None
-            )
-            commit_info = {"session_id": session.session_id} if session else {}
-            overwrite(handle, after, _rows_of(gateway_id), commit_info, transactions)
-            return handle.version()
-
-        return self.table.transact(step)
 
 
 class BrokerPositionsTable:
@@ -133,9 +107,7 @@ class BrokerPositionsTable:
 
     initialize = offloaded(SyncBrokerPositions.initialize)
     replace = offloaded(SyncBrokerPositions.replace)
-    upsert = offloaded(SyncBrokerPositions.upsert)
     read = offloaded(SyncBrokerPositions.read)
-    frame = offloaded(SyncBrokerPositions.frame)
     version = offloaded(SyncBrokerPositions.version)
 
 

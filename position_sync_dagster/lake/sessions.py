@@ -186,11 +186,6 @@ class SyncSessions:
         """Return the newest session of a login, alive or not; None if there never was one."""
         return _newest_of(sessions_of(self._lifecycle.snapshot().live), gateway_id)
 
-    def alive(self, gateway_id: str, now: datetime | None = None) -> GatewaySession | None:
-        """Return the session that owns a login at `now`; None while nobody does."""
-        session = self.current(gateway_id)
-        return session if session and session.is_alive(now or self._clock()) else None
-
     def history(self, limit: int = 50) -> list[GatewaySession]:
         """Return the newest sessions of all logins, newest first."""
         rows = pl.concat(
@@ -261,7 +256,6 @@ class GatewaySessions:
     end = offloaded(SyncSessions.end)
     annotate = offloaded(SyncSessions.annotate)
     current = offloaded(SyncSessions.current)
-    alive = offloaded(SyncSessions.alive)
     history = offloaded(SyncSessions.history)
 
 

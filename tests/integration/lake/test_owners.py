@@ -86,13 +86,14 @@ async def test_a_heartbeat_renews_the_lease_and_records_the_state_of_the_owner(l
     assert (blind.state_since, blind.detail) == (clock.now, "1100 connectivity lost")
     back = await lake.sessions.renew(blind, lease_s=15, state=SessionState.LIVE)
     assert back.detail is None
-    assert await lake.sessions.alive(LOGIN) == back
+    assert await lake.sessions.current(LOGIN) == back
+    assert back.is_alive(clock.now)
 
 
 async def test_an_owner_loses_a_session_whose_lease_has_expired(lake, clock):
     session = await lake.sessions.acquire(LOGIN, Owner.STREAM, **WHO)
     clock.advance(15)
-    assert await lake.sessions.alive(LOGIN) is None
+    assert not (await lake.sessions.current(LOGIN)).is_alive(clock.now)
     with pytest.raises(LeaseLostError, match="its lease has expired"):
         await lake.sessions.renew(session, lease_s=15)
 
@@ -152,7 +153,7 @@ async def test_a_lease_from_the_future_holds_for_minutes_and_not_for_hours(lake,
             with pytest.raises(LoginOwnedError):
                 await lake.sessions.acquire(LOGIN, Owner.STREAM, **WHO)
             await lake.sessions.end(dead)
-    assert await lake.sessions.alive(LOGIN) is None
+    assert not (await lake.sessions.current(LOGIN)).is_alive(clock.now)
     session = await lake.sessions.acquire(LOGIN, Owner.STREAM, **WHO)
     assert session.fencing_token == dead.fencing_token + 1
     assert session.state_since <= real
@@ -207,11 +208,11 @@ async def test_a_clock_that_went_back_ends_no_owner(owning, clock):
     own.check()
 
 
-async def test_an_ended_session_leaves_the_login_free_at_once(lake):
+async def test_an_ended_session_leaves_the_login_free_at_once(lake, clock):
     first = await lake.sessions.acquire(LOGIN, Owner.STREAM, **WHO)
     ended = await lake.sessions.end(first, detail="rotation")
     assert await lake.sessions.current(LOGIN) == ended
-    assert await lake.sessions.alive(LOGIN) is None
+    assert not ended.is_alive(clock.now)
     with pytest.raises(LeaseLostError, match="ENDED"):
         await lake.sessions.renew(first, lease_s=15)
     second = await lake.sessions.acquire(LOGIN, Owner.STREAM, **WHO)
@@ -264,14 +265,13 @@ async def test_broker_positions_are_read_as_they_were_written(lake, clock):
     assert await lake.broker_positions.read("elsewhere") == []
 
 
-async def test_a_replacement_affects_its_gateway_alone_and_an_upsert_only_its_holdings(lake, clock):
+async def test_a_replacement_affects_its_gateway_alone(lake, clock):
     other = [holding(clock, 9, gateway_id="b:1")]
     await lake.broker_positions.replace("b:1", other)
     await lake.broker_positions.replace(LOGIN, [holding(clock, c) for c in (1, 2)])
-    await lake.broker_positions.replace(LOGIN, [holding(clock, c) for c in (2, 3)])
-    flushed = [holding(clock, 3, position=0.0), holding(clock, 4)]
     version = await lake.broker_positions.version()
-    await lake.broker_positions.upsert(LOGIN, flushed)
+    replaced = [holding(clock, 2), holding(clock, 3, position=0.0), holding(clock, 4)]
+    await lake.broker_positions.replace(LOGIN, replaced)
     assert await lake.broker_positions.version() == version + 1
     read = await lake.broker_positions.read(LOGIN)
     assert [(p.instrument.conid, p.position) for p in read] == [(2, 2.0), (3, 0.0), (4, 2.0)]
@@ -296,9 +296,8 @@ async def test_an_owner_that_was_followed_writes_nothing(lake, clock, rows):
     second = await lake.sessions.acquire(LOGIN, Owner.REFRESH, **WHO)
     await lake.broker_positions.replace(LOGIN, [holding(clock, 2)] * rows, second)
     before = await lake.broker_positions.read(LOGIN)
-    for write in (lake.broker_positions.replace, lake.broker_positions.upsert):
-        with pytest.raises(LeaseLostError, match="newer owner"):
-            await write(LOGIN, [holding(clock, 3)], first)
+    with pytest.raises(LeaseLostError, match="newer owner"):
+        await lake.broker_positions.replace(LOGIN, [holding(clock, 3)], first)
     assert await lake.broker_positions.read(LOGIN) == before
     await lake.broker_positions.replace(LOGIN, [holding(clock, 4)], second)
 
