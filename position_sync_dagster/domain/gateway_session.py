@@ -1,4 +1,4 @@
-"""A session of a gateway owner: who may write for a login, and until when."""
+"""The session of a gateway owner: which process may write for a login, and until when."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -10,15 +10,18 @@ from position_sync_dagster.domain.column import Column
 
 
 class Owner(StrEnum):
-    """Which kind of process owns the login."""
+    """The kind of process that owns the login."""
 
     STREAM = "STREAM"
     REFRESH = "DRAIN"
-    """A short-lived owner: a refresh by a drain run, while no stream lives; stored as DRAIN."""
+    """A refresh by a drain run, while no stream is alive; it is short, and stored as DRAIN."""
 
 
 class SessionState(StrEnum):
-    """Where the session stands: STARTING → LIVE ⇄ BLIND → ENDED | LOST."""
+    """The state of a session: STARTING → LIVE ⇄ BLIND → ENDED | LOST.
+
+    BLIND: the owner is disconnected. LOST: the lease expired before the owner ended the session.
+    """
 
     STARTING = "STARTING"
     LIVE = "LIVE"
@@ -28,6 +31,7 @@ class SessionState(StrEnum):
 
 
 ALIVE = frozenset({SessionState.STARTING, SessionState.LIVE, SessionState.BLIND})
+"""The states of a session that has not ended."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,15 +69,15 @@ class GatewaySession:
     ] = None
 
     def is_alive(self, now: datetime) -> bool:
-        """Tell whether the lease holds at `now`."""
+        """Return whether the lease is valid at `now`."""
         return self.state in ALIVE and now < self.expires_at and not self.is_ahead(now)
 
     def is_ahead(self, now: datetime) -> bool:
-        """Tell whether the last heartbeat lies in the future: the lease would hold for ever."""
+        """Return whether the last heartbeat is in the future: its lease would hold for too long."""
         return self.heartbeat_at - now > SKEW
 
     def seen_until(self, now: datetime) -> datetime:
-        """Give the moment after which nobody has seen the gateway; `now` while it is LIVE."""
+        """Return the time after which nobody has seen the gateway; `now` while it is LIVE."""
         if self.state is not SessionState.LIVE:
             return min(now, self.state_since)
         return now if self.is_alive(now) else min(now, self.heartbeat_at)

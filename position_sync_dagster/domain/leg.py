@@ -89,9 +89,11 @@ def make_leg(
         InvalidLegError: A field does not parse; the message names field and value.
     """
     if not str(symbol).strip():
-        raise InvalidLegError(f"The leg {conid} has no symbol.", remedy="Name its underlying.")
+        raise InvalidLegError(
+            f"The leg {conid} has no symbol.", remedy="Set the symbol of its underlying."
+        )
     if not str(strategy_id).strip():
-        raise InvalidLegError(f"The leg {conid} has no strategy.", remedy="Give a strategy_id.")
+        raise InvalidLegError(f"The leg {conid} has no strategy.", remedy="Set its strategy_id.")
     if priority < 1:
         raise InvalidLegError(
             f"The priority {priority} of leg {conid} is below 1.", remedy="Use 1 (first) or more."

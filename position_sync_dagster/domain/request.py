@@ -1,4 +1,4 @@
-"""The queue's values: what a caller asks for, and what is stored."""
+"""Requests of the queue: the form in which callers make them, and the form that is stored."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,7 +18,12 @@ class QueueStatus(StrEnum):
 
 
 class Reason(StrEnum):
-    """Why a position is in the queue."""
+    """Why a position is in the queue.
+
+    SNAPSHOT: the first list of positions after a connection. CHANGED: the holding is new or has
+    changed. REFRESH: the periodic refresh. OVERFLOW: an active leg has no market data line.
+    MANUAL: a person or a script.
+    """
 
     SNAPSHOT = "SNAPSHOT"
     CHANGED = "CHANGED"
@@ -31,16 +36,16 @@ ACTIVE_PRIORITY = 1
 """The priority of an active leg without a line."""
 
 MONITORING_PRIORITY = 2
-"""The priority of everything else."""
+"""The priority of all other positions (monitoring)."""
 
 
 @dataclass(frozen=True, slots=True)
 class QueueRequest:
-    """A wish to have one position valued.
+    """A request to value one position.
 
     Attributes:
         priority: 1 (active without a line) is claimed before 2 (monitoring).
-        account: None when the caller means the conid in any account.
+        account: None for the conid in any account.
     """
 
     conid: int

@@ -1,4 +1,4 @@
-"""A value of a position: one row of `position_updates`, and who hears of it."""
+"""The value of a position: one row of `position_updates`, and the protocol of its handlers."""
 
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -10,7 +10,10 @@ from position_sync_dagster.domain.instrument import Right
 
 
 class PriceKind(StrEnum):
-    """Which price valued the position."""
+    """The price that valued the position; which one is used when: `domain.price`.
+
+    PORTFOLIO is the price of the broker's portfolio row, MODEL that of the gateway's option model.
+    """
 
     MARK = "MARK"
     LAST = "LAST"
@@ -20,14 +23,18 @@ class PriceKind(StrEnum):
 
 
 class Source(StrEnum):
-    """Which path wrote the row."""
+    """The path that wrote the row: the stream, or a drain of the queue."""
 
     STREAM = "STREAM"
     QUEUE = "QUEUE"
 
 
 class ValueOrigin(StrEnum):
-    """Where the value came from (column `value_source`)."""
+    """Where the value came from (column `value_source`).
+
+    TICK is market data, PORTFOLIO the broker's portfolio row, PNL_SINGLE a subscription for the
+    profit and loss of one position, and NONE stands for a row without a value from a source.
+    """
 
     TICK = "TICK"
     PORTFOLIO = "PORTFOLIO"
@@ -36,7 +43,7 @@ class ValueOrigin(StrEnum):
 
 
 class TradingMode(StrEnum):
-    """What kind of account the money is in; a lake holds one kind."""
+    """The kind of account; a lake holds data of one kind only."""
 
     LIVE = "LIVE"
     PAPER = "PAPER"
@@ -44,7 +51,7 @@ class TradingMode(StrEnum):
 
 
 def trading_mode_of(account: str) -> TradingMode:
-    """Tell an account's trading mode by its id.
+    """Return the trading mode of an account, by its id.
 
     The simulator's accounts start with DUSIM, IB's paper accounts with D (DU…, DF…).
     Source: IB, "Paper Trading Account" (paper accounts carry the prefix D).
@@ -59,7 +66,7 @@ class PositionUpdate:
     """The value of one holding at one time, and one row of the table `position_updates`.
 
     None is unknown, zero is zero. This class is the one definition of the table's columns: types,
-    descriptions and units. The schema, the codec and the checks of what callers pass follow it.
+    descriptions and units. The schema, the codec and the coercion of callers' updates follow it.
     """
 
     conid: Annotated[int, Column("IB's contract id of the instrument.")]
@@ -204,11 +211,11 @@ class PositionUpdate:
 
 @runtime_checkable
 class PositionUpdateHandler(Protocol):
-    """Hear each streamed update.
+    """An object that receives each streamed update.
 
-    A handler that also has `async on_position_updates(updates)` gets each flush as one call.
+    A handler that also has `async on_position_updates(updates)` receives each flush as one call.
     """
 
     async def on_position_update(self, update: PositionUpdate) -> None:
-        """Take one update."""
+        """Receive one update."""
         ...
