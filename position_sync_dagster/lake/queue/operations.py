@@ -20,7 +20,6 @@ from position_sync_dagster.domain.request import (
     Reason,
 )
 from position_sync_dagster.domain.retry import RetryPolicy
-from position_sync_dagster.errors import RequestStateError, UnknownRequestError
 from position_sync_dagster.lake.queue.arguments import (
     check_lease,
     check_limit,
@@ -32,6 +31,12 @@ from position_sync_dagster.lake.queue.arguments import (
     storable,
 )
 from position_sync_dagster.lake.queue.lease_tokens import LeaseTokens
+from position_sync_dagster.lake.queue.lookup import (
+    failed_rows,
+    read_batch,
+    statuses_of,
+    wrong_state,
+)
 from position_sync_dagster.lake.queue.overview import QueueOverview, overview_of
 from position_sync_dagster.lake.queue.store import QueueStore
 from position_sync_dagster.lake.queue.transitions import claims, completion, insertion, returns
@@ -40,11 +45,9 @@ from position_sync_dagster.lake.queue.transitions.lease_check import (
     check_leases,
     lease_lost,
 )
-from position_sync_dagster.lake.queue.transitions.request_rows import FAILED
 from position_sync_dagster.lake.storage.codec import requests_of
-from position_sync_dagster.lake.storage.ids import NewIds, id_literals, is_id
+from position_sync_dagster.lake.storage.ids import NewIds
 from position_sync_dagster.lake.storage.lifecycle_table import Change, Snapshot
-from position_sync_dagster.lake.storage.partitions import in_bucket, in_parts
 
 T = TypeVar("T")
 
@@ -135,20 +138,14 @@ class SyncQueue:
         check_limit(limit)
         if priority is not None:
             check_priority(priority)
-        status = status_of(status)
-        wanted = pl.col("status") == status.value
-        if priority is not None:
-            wanted &= pl.col("priority") == priority
-        if status in (QueueStatus.PENDING, QueueStatus.PROCESSING):
-            order = claims.claim_order(self._clock(), self._promote_after_s)
-            return requests_of(self.store.snapshot().live.filter(wanted).sort(order).head(limit))
-        bucket = in_bucket(status.value)
-        keys = self.store.finished(bucket, ["request_id", "updated_at", "priority", "status"])
-        newest = keys.filter(wanted).top_k(limit, by="updated_at").get_column("request_id")
-        if newest.is_empty():
-            return []
-        rows = self.store.finished(f"{bucket} AND request_id IN ({id_literals(newest)})")
-        return requests_of(rows.sort("updated_at", "request_id", descending=True))
+        return read_batch(
+            self.store,
+            status_of(status),
+            priority,
+            limit,
+            now=self._clock(),
+            promote_after_s=self._promote_after_s,
+        )
 
     def claim_batch(
         self, limit: int = 50, owner: str | None = None, lease_s: float = LEASE_S
@@ -322,17 +319,8 @@ class SyncQueue:
         now = self._clock()
 
         def step(snapshot: Snapshot) -> Change[list[str]]:
-            statuses = self._statuses(snapshot, ids)
-            wrong = {i: status for i, status in statuses.items() if status != FAILED}
-            if wrong:
-                raise _wrong_state(wrong, "only a FAILED request is retried")
-            failed = snapshot.finished(
-                f"{in_bucket(FAILED)} AND request_id IN ({id_literals(ids)})"
-            )
-            order = pl.DataFrame({"request_id": ids}, schema={"request_id": pl.String})
-            ordered = order.join(failed, on="request_id", how="left", maintain_order="left")
-            siblings = snapshot.finished(in_parts(FAILED, failed.get_column("part").unique()))
-            return returns.retry(snapshot.live, ordered.select(failed.columns), siblings, now=now)
+            failed, siblings = failed_rows(snapshot, ids)
+            return returns.retry(snapshot.live, failed, siblings, now=now)
 
         return self.store.change(step, {"action": "retry"})
 
@@ -380,37 +368,8 @@ class SyncQueue:
             if lost:
                 raise lease_lost(lost[0])
             if missing:
-                statuses = self._statuses(snapshot, missing)
-                raise _wrong_state(statuses, "the step needs a live request")
+                statuses = statuses_of(snapshot, missing)
+                raise wrong_state(statuses, "the step needs a live request")
             return step(snapshot.live, now)
 
         return self.store.change(checked, commit_info)
-
-    def _statuses(self, snapshot: Snapshot, ids: Sequence[str]) -> dict[str, str]:
-        """Return the status of each request, live or finished.
-
-        Raises:
-            UnknownRequestError: An id is not in the queue.
-        """
-        unknown = [i for i in ids if not is_id(i)]
-        live = snapshot.live.filter(pl.col("request_id").is_in(ids))
-        found = dict(live.select("request_id", "status").iter_rows())
-        absent = [i for i in ids if i not in found and is_id(i)]
-        if absent:
-            finished = snapshot.finished(f"request_id IN ({id_literals(absent)})")
-            found |= dict(finished.select("request_id", "status").iter_rows())
-        unknown += [i for i in absent if i not in found]
-        if unknown:
-            raise UnknownRequestError(
-                f"The request {unknown[0][:80]!r} is not in the queue"
-                + (f", nor are {len(unknown) - 1} others." if len(unknown) > 1 else "."),
-                remedy="Use ids that `insert` or `claim_batch` returned.",
-            )
-        return found
-
-
-def _wrong_state(statuses: Mapping[str, str], why: str) -> RequestStateError:
-    request_id, status = next(iter(statuses.items()))
-    return RequestStateError(
-        f"The request {request_id} is {status}.", remedy=f"Leave it as it is: {why}."
-    )
