@@ -6,7 +6,10 @@ from typing import Unpack
 from position_sync_dagster.lake.storage.schemas import POSITION_UPDATES
 from position_sync_dagster.lake.storage.table import Table, TableOptions
 from position_sync_dagster.lake.storage.threads import offloaded
+from position_sync_dagster.lake.updates.append import AppendResult
 from position_sync_dagster.lake.updates.ledger import SyncUpdates
+
+__all__ = ["AppendResult", "PositionUpdatesTable"]
 
 
 class PositionUpdatesTable:
