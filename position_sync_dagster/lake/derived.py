@@ -139,8 +139,8 @@ class DerivedTable:
         def step(handle: DeltaTable) -> Replaced:
             changed = not _same(scan(handle, self.spec, predicate), wanted)
             if changed:
-                note = {"step": f"replace {self.spec.name}", "run_id": run_id or ""}
-                overwrite(handle, wanted, predicate, note)
+                commit_info = {"step": f"replace {self.spec.name}", "run_id": run_id or ""}
+                overwrite(handle, wanted, predicate, commit_info)
             return Replaced(version=handle.version(), rows=wanted.height, changed=changed)
 
         return self._table.transact(step)

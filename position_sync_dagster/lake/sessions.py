@@ -87,10 +87,9 @@ class SyncSessions:
                 state=SessionState.STARTING,
                 state_since=last.seen_until(now) if last else now,
             )
-            others = [s for s in before if s.gateway_id != gateway_id]
             past = [_as_lost(last, now) if last.state in ALIVE else last] if last else []
             moved = session_rows(past).with_columns(bucket_column(PAST))
-            return Change(session, session_rows([*others, session]), moved)
+            return Change(session, _live_rows(before, session), moved)
 
         return self._lifecycle.change(step, {"action": "acquire", "run_id": run_id or ""})
 
@@ -156,6 +155,18 @@ class SyncSessions:
 
         return self._change_own(session, change, "end")
 
+    def claim_mode(self, mode: TradingMode) -> None:
+        """Bind the lake to a trading mode, for good.
+
+        Raises:
+            TradingModeError: The lake belongs to another trading mode.
+        """
+
+        def step(handle: DeltaTable) -> None:
+            check_mode(handle, [mode], self.table.path)
+
+        self.table.transact(step)
+
     def mode(self) -> TradingMode | None:
         """Return the trading mode that the lake is bound to; None before the first connection."""
         return self.table.snapshot(mode_of)
@@ -177,8 +188,7 @@ class SyncSessions:
                 or stored.detail == detail
             ):
                 return Change(None)
-            others = [s for s in before if s.gateway_id != session.gateway_id]
-            return Change(None, session_rows([*others, replace(stored, detail=detail)]))
+            return Change(None, _live_rows(before, replace(stored, detail=detail)))
 
         self._lifecycle.change(step, {"action": "annotate", "session_id": session.session_id})
 
@@ -210,22 +220,9 @@ class SyncSessions:
             if stored.state not in ALIVE:
                 raise _lease_lost(session, f"it is {stored.state.value}")
             after = change(stored, self._clock())
-            others = [s for s in before if s.gateway_id != session.gateway_id]
-            return Change(after, session_rows([*others, after]))
+            return Change(after, _live_rows(before, after))
 
         return self._lifecycle.change(step, {"action": action, "session_id": session.session_id})
-
-    def claim_mode(self, mode: TradingMode) -> None:
-        """Bind the lake to a trading mode, for good.
-
-        Raises:
-            TradingModeError: The lake belongs to another trading mode.
-        """
-
-        def step(handle: DeltaTable) -> None:
-            check_mode(handle, [mode], self.table.path)
-
-        self.table.transact(step)
 
 
 class GatewaySessions:
@@ -261,6 +258,12 @@ class GatewaySessions:
 
 def _newest_of(sessions: list[GatewaySession], gateway_id: str) -> GatewaySession | None:
     return next((s for s in sessions if s.gateway_id == gateway_id), None)
+
+
+def _live_rows(before: list[GatewaySession], session: GatewaySession) -> pl.DataFrame:
+    """Return the live rows, with this session as the newest of its gateway."""
+    others = [s for s in before if s.gateway_id != session.gateway_id]
+    return session_rows([*others, session])
 
 
 def _as_lost(session: GatewaySession, now: datetime) -> GatewaySession:
