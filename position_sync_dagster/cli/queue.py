@@ -15,7 +15,7 @@ from position_sync_dagster.terminal.text import age, duration, printable
 
 if TYPE_CHECKING:
     from position_sync_dagster.domain.request import QueuedPosition
-    from position_sync_dagster.lake.queue.table import SyncQueue
+    from position_sync_dagster.lake.queue.operations import SyncQueue
 
 COLUMNS = {
     "id": "left",

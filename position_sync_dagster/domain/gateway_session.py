@@ -1,22 +1,27 @@
-"""A session of a gateway owner: who may write for a login, and until when."""
+"""The session of a gateway owner: which process may write for a login, and until when."""
 
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import Annotated
 
 from position_sync_dagster.domain.clock import SKEW
+from position_sync_dagster.domain.column import Column
 
 
 class Owner(StrEnum):
-    """Which kind of process owns the login."""
+    """The kind of process that owns the login."""
 
     STREAM = "STREAM"
     REFRESH = "DRAIN"
-    """A short-lived owner: a refresh by a drain run, while no stream lives; stored as DRAIN."""
+    """A refresh by a drain run, while no stream is alive; it is short, and stored as DRAIN."""
 
 
 class SessionState(StrEnum):
-    """Where the session stands: STARTING → LIVE ⇄ BLIND → ENDED | LOST."""
+    """The state of a session: STARTING → LIVE ⇄ BLIND → ENDED | LOST.
+
+    BLIND: the owner is disconnected. LOST: the lease expired before the owner ended the session.
+    """
 
     STARTING = "STARTING"
     LIVE = "LIVE"
@@ -26,47 +31,53 @@ class SessionState(StrEnum):
 
 
 ALIVE = frozenset({SessionState.STARTING, SessionState.LIVE, SessionState.BLIND})
+"""The states of a session that has not ended."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GatewaySession:
-    """One owner's lease on one login: the row of the table `gateway_sessions`.
+    """One owner's lease on one login: the columns of the table `gateway_sessions`."""
 
-    Attributes:
-        fencing_token: Grows by one with each session of the gateway; rows carry it.
-        expires_at: The lease's end; the owner must renew before.
-        heartbeat_at: When it was last renewed; when it ended, if it did.
-        state_since: When `state` was entered, if that is LIVE; otherwise since when nobody sees
-            the gateway, which an earlier session may have known.
-        detail: Why the session is BLIND or how it ended, for a person.
-    """
-
-    gateway_id: str
-    owner: Owner
-    session_id: str
-    run_id: str | None
-    host: str
-    pid: int
-    fencing_token: int
-    started_at: datetime
-    heartbeat_at: datetime
-    expires_at: datetime
-    state: SessionState
-    state_since: datetime
-    lines_in_use: int = 0
-    line_limit: int = 0
-    detail: str | None = None
+    gateway_id: Annotated[str, Column('"host:port" of the gateway.')]
+    owner: Annotated[Owner, Column("STREAM, or DRAIN for a refresh by a drain run.")]
+    session_id: Annotated[str, Column("Unique id of the session.")]
+    run_id: Annotated[str | None, Column("The Dagster run of the owner; null outside Dagster.")]
+    host: Annotated[str, Column("Host of the owning process.")]
+    pid: Annotated[int, Column("Process id of the owner on that host.")]
+    fencing_token: Annotated[
+        int, Column("One above that of the gateway's session before; rows of the owner carry it.")
+    ]
+    started_at: Annotated[datetime, Column("When the lease was acquired (UTC).")]
+    heartbeat_at: Annotated[
+        datetime, Column("When the lease was last renewed, or when the session ended (UTC).")
+    ]
+    expires_at: Annotated[
+        datetime, Column("End of the lease (UTC); the owner must renew it before.")
+    ]
+    state: Annotated[SessionState, Column("STARTING, LIVE, BLIND (disconnected), ENDED or LOST.")]
+    state_since: Annotated[
+        datetime,
+        Column(
+            "When the state LIVE was entered; in another state, the time after which nobody has "
+            "seen the gateway (UTC), also across sessions."
+        ),
+    ]
+    lines_in_use: Annotated[int, Column("Market data lines that the owner has in use.")] = 0
+    line_limit: Annotated[int, Column("Market data lines that the owner may use.")] = 0
+    detail: Annotated[
+        str | None, Column("Why the session is BLIND, or how it ended, for a person.")
+    ] = None
 
     def is_alive(self, now: datetime) -> bool:
-        """Tell whether the lease holds at `now`."""
+        """Return whether the lease is valid at `now`."""
         return self.state in ALIVE and now < self.expires_at and not self.is_ahead(now)
 
     def is_ahead(self, now: datetime) -> bool:
-        """Tell whether the last heartbeat lies in the future: the lease would hold for ever."""
+        """Return whether the last heartbeat is in the future: its lease would hold for too long."""
         return self.heartbeat_at - now > SKEW
 
     def seen_until(self, now: datetime) -> datetime:
-        """Give the moment after which nobody has seen the gateway; `now` while it is LIVE."""
+        """Return the time after which nobody has seen the gateway; `now` while it is LIVE."""
         if self.state is not SessionState.LIVE:
             return min(now, self.state_since)
         return now if self.is_alive(now) else min(now, self.heartbeat_at)

@@ -1,9 +1,11 @@
-"""A leg of an active strategy: one stay of one contract in one strategy."""
+"""A leg of an active strategy: the membership of one contract in one strategy."""
 
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from enum import StrEnum
+from typing import Annotated
 
+from position_sync_dagster.domain.column import Column
 from position_sync_dagster.domain.instrument import (
     Right,
     parse_conid,
@@ -15,7 +17,12 @@ from position_sync_dagster.errors import InvalidLegError
 
 
 class LegState(StrEnum):
-    """Where a leg or holding stands; design: ARMED → STREAMED ⇄ OVERFLOW → CLOSED."""
+    """The state of a leg or another holding.
+
+    A leg of a strategy is ARMED until the account holds it, then STREAMED with a market data line
+    or in OVERFLOW without one, and CLOSED at the end. A holding that is in no strategy is
+    MONITORED, then CLOSED.
+    """
 
     ARMED = "ARMED"
     STREAMED = "STREAMED"
@@ -28,33 +35,38 @@ class LegState(StrEnum):
 class ActiveContract:
     """One leg of an active strategy, from `added_at` until `removed_at`.
 
-    Attributes:
-        strike: In the contract's price unit.
-        quantity: Signed contracts of this strategy; None is the whole holding.
-        account: None matches the leg in any account.
-        priority: Who gets a line when they are short; 1 is served before 2.
-        removed_at: None while the leg is active.
+    One row of the table `active_strategies`: the membership of one contract in one strategy.
     """
 
-    conid: int
-    symbol: str
-    right: Right
-    strike: float
-    expiry: date
-    strategy_id: str
-    added_at: datetime
-    quantity: float | None = None
-    account: str | None = None
-    priority: int = 1
-    removed_at: datetime | None = None
+    conid: Annotated[int, Column("IB's contract id of the leg.")]
+    symbol: Annotated[str, Column("Symbol of the underlying.")]
+    right: Annotated[Right, Column("CALL or PUT.")]
+    strike: Annotated[float, Column("Strike of the option.", unit="as quoted")]
+    expiry: Annotated[date, Column("Expiry of the option.")]
+    strategy_id: Annotated[str, Column("The strategy that the leg belongs to.")]
+    added_at: Annotated[datetime, Column("When the leg joined the strategy (UTC).")]
+    quantity: Annotated[
+        float | None,
+        Column(
+            "Signed quantity that belongs to the strategy; null for the whole holding.",
+            unit="contracts",
+        ),
+    ] = None
+    account: Annotated[str | None, Column("IB account; null for the leg in any account.")] = None
+    priority: Annotated[
+        int, Column("Who gets a market data line when they are short; 1 is served before 2.")
+    ] = 1
+    removed_at: Annotated[
+        datetime | None, Column("When the leg left the strategy (UTC); null while it is active.")
+    ] = None
 
     @property
     def key(self) -> tuple[str, str | None, int]:
-        """Give (strategy_id, account, conid): at most one active stay has it."""
+        """(strategy_id, account, conid): at most one active membership has this key."""
         return (self.strategy_id, self.account, self.conid)
 
     def ended(self, at: datetime) -> "ActiveContract":
-        """Give the same stay, over since `at`."""
+        """Return the same membership, ended at this time."""
         return replace(self, removed_at=at)
 
 
@@ -71,15 +83,17 @@ def make_leg(
     account: str | None = None,
     priority: int = 1,
 ) -> ActiveContract:
-    """Read a leg as a person or a file writes it.
+    """Return a leg from the spellings that a person or a file uses.
 
     Raises:
         InvalidLegError: A field does not parse; the message names field and value.
     """
     if not str(symbol).strip():
-        raise InvalidLegError(f"The leg {conid} has no symbol.", remedy="Name its underlying.")
+        raise InvalidLegError(
+            f"The leg {conid} has no symbol.", remedy="Set the symbol of its underlying."
+        )
     if not str(strategy_id).strip():
-        raise InvalidLegError(f"The leg {conid} has no strategy.", remedy="Give a strategy_id.")
+        raise InvalidLegError(f"The leg {conid} has no strategy.", remedy="Set its strategy_id.")
     if priority < 1:
         raise InvalidLegError(
             f"The priority {priority} of leg {conid} is below 1.", remedy="Use 1 (first) or more."

@@ -1,8 +1,11 @@
-"""The queue's values: what a caller asks for, and what is stored."""
+"""Requests of the queue: the form in which callers make them, and the form that is stored."""
 
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import Annotated
+
+from position_sync_dagster.domain.column import Column
 
 
 class QueueStatus(StrEnum):
@@ -15,7 +18,12 @@ class QueueStatus(StrEnum):
 
 
 class Reason(StrEnum):
-    """Why a position is in the queue."""
+    """Why a position is in the queue.
+
+    SNAPSHOT: the first list of positions after a connection. CHANGED: the holding is new or has
+    changed. REFRESH: the periodic refresh. OVERFLOW: an active leg has no market data line.
+    MANUAL: a person or a script.
+    """
 
     SNAPSHOT = "SNAPSHOT"
     CHANGED = "CHANGED"
@@ -28,16 +36,16 @@ ACTIVE_PRIORITY = 1
 """The priority of an active leg without a line."""
 
 MONITORING_PRIORITY = 2
-"""The priority of everything else."""
+"""The priority of all other positions (monitoring)."""
 
 
 @dataclass(frozen=True, slots=True)
 class QueueRequest:
-    """A wish to have one position valued.
+    """A request to value one position.
 
     Attributes:
         priority: 1 (active without a line) is claimed before 2 (monitoring).
-        account: None when the caller means the conid in any account.
+        account: None for the conid in any account.
     """
 
     conid: int
@@ -49,26 +57,42 @@ class QueueRequest:
 
 @dataclass(frozen=True, slots=True)
 class QueuedPosition:
-    """A request as it is stored.
+    """A request as it is stored: the columns of the table `position_queue`."""
 
-    Attributes:
-        attempts: Claims that ended in failure so far.
-        available_at: Not claimed before; the back-off of a retry.
-        lease_token: Drawn anew at each claim; every mark is checked against it.
-    """
-
-    request_id: str
-    conid: int
-    symbol: str
-    priority: int
-    status: QueueStatus
-    created_at: datetime
-    updated_at: datetime
-    error_message: str | None = None
-    account: str | None = None
-    attempts: int = 0
-    available_at: datetime | None = None
-    lease_owner: str | None = None
-    lease_token: str | None = None
-    lease_expires_at: datetime | None = None
-    reason: Reason = Reason.MANUAL
+    request_id: Annotated[str, Column("Unique id of the request.")]
+    conid: Annotated[int, Column("IB's contract id of the instrument.")]
+    symbol: Annotated[str, Column("Symbol of the underlying.")]
+    priority: Annotated[
+        int, Column("1 (active leg without a line) is claimed before 2 (monitoring).")
+    ]
+    status: Annotated[
+        QueueStatus, Column("PENDING, PROCESSING, or one of the final states SUCCESS and FAILED.")
+    ]
+    created_at: Annotated[datetime, Column("When the request was inserted (UTC).")]
+    updated_at: Annotated[datetime, Column("When the row last changed (UTC).")]
+    error_message: Annotated[
+        str | None, Column("Why the last attempt failed; null before the first failure.")
+    ] = None
+    account: Annotated[str | None, Column("IB account; null for the contract in any account.")] = (
+        None
+    )
+    attempts: Annotated[int, Column("Claims that have ended in failure.")] = 0
+    available_at: Annotated[
+        datetime | None,
+        Column(
+            "While PENDING: the request is not claimed before this time (back-off of a retry). "
+            "While PROCESSING: not null means that the position changed, and a new request follows."
+        ),
+    ] = None
+    lease_owner: Annotated[
+        str | None, Column("The worker that holds the lease, or that finished the request.")
+    ] = None
+    lease_token: Annotated[
+        str | None, Column("Drawn anew at each claim; every mark is checked against it.")
+    ] = None
+    lease_expires_at: Annotated[
+        datetime | None, Column("End of the lease (UTC); null without a lease.")
+    ] = None
+    reason: Annotated[
+        Reason, Column("Why it was inserted: SNAPSHOT, CHANGED, REFRESH, OVERFLOW or MANUAL.")
+    ] = Reason.MANUAL

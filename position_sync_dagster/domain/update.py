@@ -1,15 +1,19 @@
-"""A value of a position: one row of `position_updates`, and who hears of it."""
+"""The value of a position: one row of `position_updates`, and the protocol of its handlers."""
 
 from dataclasses import dataclass
 from datetime import date, datetime
 from enum import StrEnum
-from typing import Protocol, runtime_checkable
+from typing import Annotated, Protocol, runtime_checkable
 
+from position_sync_dagster.domain.column import Column
 from position_sync_dagster.domain.instrument import Right
 
 
 class PriceKind(StrEnum):
-    """Which price valued the position."""
+    """The price that valued the position; which one is used when: `domain.price`.
+
+    PORTFOLIO is the price of the broker's portfolio row, MODEL that of the gateway's option model.
+    """
 
     MARK = "MARK"
     LAST = "LAST"
@@ -19,14 +23,18 @@ class PriceKind(StrEnum):
 
 
 class Source(StrEnum):
-    """Which path wrote the row."""
+    """The path that wrote the row: the stream, or a drain of the queue."""
 
     STREAM = "STREAM"
     QUEUE = "QUEUE"
 
 
 class ValueOrigin(StrEnum):
-    """Where the value came from (column `value_source`)."""
+    """Where the value came from (column `value_source`).
+
+    TICK is market data, PORTFOLIO the broker's portfolio row, PNL_SINGLE a subscription for the
+    profit and loss of one position, and NONE stands for a row without a value from a source.
+    """
 
     TICK = "TICK"
     PORTFOLIO = "PORTFOLIO"
@@ -35,7 +43,7 @@ class ValueOrigin(StrEnum):
 
 
 class TradingMode(StrEnum):
-    """What kind of account the money is in; a lake holds one kind."""
+    """The kind of account; a lake holds data of one kind only."""
 
     LIVE = "LIVE"
     PAPER = "PAPER"
@@ -43,7 +51,7 @@ class TradingMode(StrEnum):
 
 
 def trading_mode_of(account: str) -> TradingMode:
-    """Tell an account's trading mode by its id.
+    """Return the trading mode of an account, by its id.
 
     The simulator's accounts start with DUSIM, IB's paper accounts with D (DU…, DF…).
     Source: IB, "Paper Trading Account" (paper accounts carry the prefix D).
@@ -55,70 +63,159 @@ def trading_mode_of(account: str) -> TradingMode:
 
 @dataclass(frozen=True, slots=True)
 class PositionUpdate:
-    """The value of one holding at one time; None is unknown, zero is zero.
+    """The value of one holding at one time, and one row of the table `position_updates`.
 
-    Attributes:
-        right: CALL, PUT, or None for what is no option.
-        position: Signed units; 0.0 is the explicit row of a closed position.
-        market_price: As quoted (in cents for a cent-quoted contract).
-        market_value: position × market_price × multiplier / price_magnifier, in `currency`.
-        average_cost: Per unit, including multiplier and commissions, in `currency`.
-        unrealized_pnl: In `currency`.
-        timestamp: When we knew.
-        value_time: When it was true at the source; None when the source gave no time.
-        update_id: Unique; a drained row's is derived from its request.
-        gateway_id: "host:port" of the gateway that told.
-        trading_mode: By default what the account says, when the row is written.
-        batch_id: One per commit.
+    None is unknown, zero is zero. This class is the one definition of the table's columns: types,
+    descriptions and units. The schema, the codec and the coercion of callers' updates follow it.
     """
 
-    conid: int
-    symbol: str
-    right: Right | None
-    position: float
-    market_price: float | None
-    market_value: float | None
-    average_cost: float | None
-    unrealized_pnl: float | None
-    timestamp: datetime
-    account: str = ""
-    sec_type: str = "OPT"
-    strike: float | None = None
-    expiry: date | None = None
-    multiplier: float = 100.0
-    currency: str = "USD"
-    price_kind: PriceKind | None = None
-    bid: float | None = None
-    ask: float | None = None
-    realized_pnl: float | None = None
-    daily_pnl: float | None = None
-    implied_vol: float | None = None
-    delta: float | None = None
-    gamma: float | None = None
-    vega: float | None = None
-    theta: float | None = None
-    underlying_price: float | None = None
-    value_time: datetime | None = None
-    source: Source = Source.STREAM
-    value_source: ValueOrigin = ValueOrigin.NONE
-    market_data_type: int | None = None
-    gateway_id: str = ""
-    trading_mode: TradingMode | None = None
-    request_id: str | None = None
-    session_id: str | None = None
-    fencing_token: int | None = None
-    run_id: str | None = None
-    batch_id: str = ""
-    update_id: str = ""
+    conid: Annotated[int, Column("IB's contract id of the instrument.")]
+    symbol: Annotated[str, Column("Symbol of the underlying, as IB writes it.")]
+    right: Annotated[
+        Right | None, Column("CALL or PUT; null for an instrument that is not an option.")
+    ]
+    position: Annotated[
+        float,
+        Column(
+            "Signed quantity held, negative when short; 0 in the row that records a close.",
+            unit="contracts or shares",
+        ),
+    ]
+    market_price: Annotated[
+        float | None,
+        Column("The price that valued the position.", unit="as quoted (cents if quoted in cents)"),
+    ]
+    market_value: Annotated[
+        float | None,
+        Column(
+            "position × market_price × multiplier / price magnifier of the contract. For a future "
+            "this is the notional value: do not add it to the value of options.",
+            unit="`currency`",
+        ),
+    ]
+    average_cost: Annotated[
+        float | None,
+        Column(
+            "Average cost of one contract or share, including multiplier and commissions.",
+            unit="`currency`",
+        ),
+    ]
+    unrealized_pnl: Annotated[
+        float | None, Column("market_value − position × average_cost.", unit="`currency`")
+    ]
+    timestamp: Annotated[datetime, Column("When this system knew the value (UTC).")]
+    account: Annotated[str, Column("IB account that holds the position.")] = ""
+    sec_type: Annotated[str, Column("IB's security type: OPT, FOP, STK, FUT, …")] = "OPT"
+    strike: Annotated[
+        float | None,
+        Column("Strike of the option; null for other instruments.", unit="as quoted"),
+    ] = None
+    expiry: Annotated[
+        date | None, Column("Expiry of an option or a future; null where there is none.")
+    ] = None
+    multiplier: Annotated[
+        float, Column("Units of the underlying in one contract; 1 for a stock.")
+    ] = 100.0
+    currency: Annotated[
+        str, Column("ISO code of the currency of all money columns of this row.")
+    ] = "USD"
+    price_kind: Annotated[
+        PriceKind | None,
+        Column(
+            "Which price market_price is: MARK, LAST, MID, MODEL (the gateway's option model) or "
+            "PORTFOLIO (from the broker's portfolio row); null without a price."
+        ),
+    ] = None
+    bid: Annotated[
+        float | None, Column("Best bid at the time of the valuation.", unit="as quoted")
+    ] = None
+    ask: Annotated[
+        float | None, Column("Best ask at the time of the valuation.", unit="as quoted")
+    ] = None
+    realized_pnl: Annotated[
+        float | None,
+        Column("Realized profit and loss, as the broker reports it.", unit="`currency`"),
+    ] = None
+    daily_pnl: Annotated[
+        float | None,
+        Column(
+            "Profit and loss of the day, as the broker reports it (PnLSingle).", unit="`currency`"
+        ),
+    ] = None
+    implied_vol: Annotated[
+        float | None,
+        Column("Implied volatility of IB's option model, a year; 0.2 is 20 percent."),
+    ] = None
+    delta: Annotated[
+        float | None,
+        Column("Delta of one option on one unit of the underlying, from IB's option model."),
+    ] = None
+    gamma: Annotated[
+        float | None,
+        Column("Gamma of one option on one unit of the underlying, from IB's option model."),
+    ] = None
+    vega: Annotated[
+        float | None,
+        Column("Vega of one option on one unit of the underlying, from IB's option model."),
+    ] = None
+    theta: Annotated[
+        float | None,
+        Column("Theta a day of one option on one unit of the underlying, from IB's option model."),
+    ] = None
+    underlying_price: Annotated[
+        float | None, Column("Price of the underlying in IB's option model.", unit="as quoted")
+    ] = None
+    value_time: Annotated[
+        datetime | None,
+        Column("When the value was true at its source (UTC); null when the source gave no time."),
+    ] = None
+    source: Annotated[
+        Source, Column("Which path wrote the row: STREAM (the stream) or QUEUE (a drain).")
+    ] = Source.STREAM
+    value_source: Annotated[
+        ValueOrigin,
+        Column(
+            "Where the value came from: TICK (market data), PORTFOLIO (the broker's portfolio "
+            "row), PNL_SINGLE (a profit and loss subscription) or NONE."
+        ),
+    ] = ValueOrigin.NONE
+    market_data_type: Annotated[
+        int | None,
+        Column("IB's market data type: 1 live, 2 frozen, 3 delayed, 4 delayed and frozen."),
+    ] = None
+    gateway_id: Annotated[str, Column('"host:port" of the gateway that reported the holding.')] = ""
+    trading_mode: Annotated[
+        TradingMode | None,
+        Column("LIVE, PAPER or SIMULATED; derived from the account when the writer leaves it out."),
+    ] = None
+    request_id: Annotated[
+        str | None,
+        Column("The request of position_queue that this row answers; null for streamed rows."),
+    ] = None
+    session_id: Annotated[
+        str | None, Column("The session of gateway_sessions that owned the login.")
+    ] = None
+    fencing_token: Annotated[
+        int | None, Column("Fencing token of that session; a later owner has a greater one.")
+    ] = None
+    run_id: Annotated[str | None, Column("The Dagster run that wrote the row.")] = None
+    batch_id: Annotated[str, Column("One id for all rows of a commit.")] = ""
+    update_id: Annotated[
+        str,
+        Column(
+            "Unique id of the row. A row that answers a request has an id derived from it, so that "
+            "it is written once."
+        ),
+    ] = ""
 
 
 @runtime_checkable
 class PositionUpdateHandler(Protocol):
-    """Hear each streamed update.
+    """An object that receives each streamed update.
 
-    A handler that also has `async on_position_updates(updates)` gets each flush as one call.
+    A handler that also has `async on_position_updates(updates)` receives each flush as one call.
     """
 
     async def on_position_update(self, update: PositionUpdate) -> None:
-        """Take one update."""
+        """Receive one update."""
         ...

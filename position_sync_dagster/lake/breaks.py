@@ -1,4 +1,4 @@
-"""The life of discrepancies between the broker and the tables."""
+"""Breaks: discrepancies between the broker and the tables, from the first sight to the end."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -25,18 +25,18 @@ from position_sync_dagster.lake.storage.table import Table, TableOptions
 from position_sync_dagster.lake.storage.threads import offloaded
 
 CLOSED = "closed"
-"""The partition of breaks that are over."""
+"""The bucket of breaks that are gone."""
 
 _Key = tuple[str, str, int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Break:
-    """One discrepancy from when it was first seen until it was gone.
+    """One discrepancy, from the reconciliation that first saw it until it is gone.
 
     Attributes:
-        state: OPENED at first sight, CONFIRMED when seen again, RESOLVED when gone; ACCEPTED by a
-            person, until it is gone.
+        state: OPENED when first seen, CONFIRMED when seen again, RESOLVED when gone. ACCEPTED if a
+            person accepted it; it keeps this state when it is gone.
     """
 
     break_id: str
@@ -61,13 +61,13 @@ class Break:
 
     @property
     def key(self) -> _Key:
-        """Give (type, account, conid): one break of a gateway at a time has it."""
+        """(type, account, conid): a gateway has at most one open break with this key."""
         return (self.type.value, self.account, self.conid)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BreakCounts:
-    """What a reconciliation changed."""
+    """How many breaks a reconciliation changed."""
 
     opened: int = 0
     confirmed: int = 0
@@ -82,19 +82,26 @@ def next_breaks(
     snapshot_id: str | None,
     run_id: str | None,
 ) -> tuple[list[Break], list[Break]]:
-    """Decide what becomes of known breaks; give those still open and those over."""
+    """Decide what becomes of known breaks.
+
+    Args:
+        seen: The discrepancies of this reconciliation, by key.
+
+    Returns:
+        The breaks that are still there, and those that are gone.
+    """
     open_now: list[Break] = []
-    over: list[Break] = []
+    gone: list[Break] = []
     for one in known:
         found = seen.get(one.key)
         if found is None:
             accepted = one.state is BreakState.ACCEPTED
-            over.append(
+            gone.append(
                 replace(one, state=one.state if accepted else BreakState.RESOLVED, resolved_at=at)
             )
             continue
-        told = (one.expected, one.actual) != (found.expected, found.actual)
-        if one.state is BreakState.OPENED or told:
+        differs = (one.expected, one.actual) != (found.expected, found.actual)
+        if one.state is BreakState.OPENED or differs:
             confirmed = one.state is not BreakState.ACCEPTED
             one = replace(
                 one,
@@ -108,7 +115,7 @@ def next_breaks(
                 last_seen_at=at,
             )
         open_now.append(one)
-    return open_now, over
+    return open_now, gone
 
 
 class SyncBreaks:
@@ -116,13 +123,13 @@ class SyncBreaks:
 
     def __init__(self, table: Table, clock: Clock, new_ids: NewIds) -> None:
         self.table = table
-        self._stays = LifecycleTable(table, clock)
+        self._lifecycle = LifecycleTable(table, clock)
         self._clock = clock
         self._new_ids = new_ids
 
     def initialize(self) -> None:
         """Create the table, or check and migrate the one that is there."""
-        self._stays.initialize()
+        self._lifecycle.initialize()
 
     def record(
         self,
@@ -132,17 +139,19 @@ class SyncBreaks:
         snapshot_id: str | None = None,
         run_id: str | None = None,
     ) -> BreakCounts:
-        """Note what a reconciliation of one gateway found, in one commit.
+        """Record the discrepancies that a reconciliation of one gateway found, in one commit.
 
-        A new discrepancy is OPENED, one seen again CONFIRMED, one that is gone RESOLVED. Nothing
-        is written when nothing changed.
+        A new discrepancy is OPENED, one seen again CONFIRMED, and one that is gone RESOLVED.
+        Nothing is written when nothing changed.
         """
         seen = {(d.type.value, d.account, d.conid): d for d in discrepancies}
 
-        def step(view: Snapshot) -> Change[BreakCounts]:
-            stored = breaks_of(view.live)
+        def step(snapshot: Snapshot) -> Change[BreakCounts]:
+            stored = breaks_of(snapshot.live)
             known = [one for one in stored if one.gateway_id == gateway_id]
-            kept, over = next_breaks(known, seen, at=at, snapshot_id=snapshot_id, run_id=run_id)
+            still_open, gone = next_breaks(
+                known, seen, at=at, snapshot_id=snapshot_id, run_id=run_id
+            )
             new = [d for key, d in seen.items() if key not in {one.key for one in known}]
             opened = [
                 Break(
@@ -166,29 +175,31 @@ class SyncBreaks:
             was_open = {one.break_id for one in known if one.state is BreakState.OPENED}
             counts = BreakCounts(
                 opened=len(opened),
-                confirmed=sum(one.break_id in was_open for one in kept),
-                resolved=len(over),
+                confirmed=sum(one.break_id in was_open for one in still_open),
+                resolved=len(gone),
             )
-            if not (opened or over) and kept == known:
+            if not (opened or gone) and still_open == known:
                 return Change(counts)
             others = [one for one in stored if one.gateway_id != gateway_id]
             return Change(
                 counts,
-                _rows([*others, *kept, *opened]),
-                _rows(over).with_columns(bucket_column(CLOSED)),
+                _rows([*others, *still_open, *opened]),
+                _rows(gone).with_columns(bucket_column(CLOSED)),
             )
 
-        return self._stays.change(step, {"action": "reconcile", "run_id": run_id or ""})
+        return self._lifecycle.change(step, {"action": "reconcile", "run_id": run_id or ""})
 
     def accept(self, break_id: str, by: str, note: str = "") -> Break:
-        """Note that a person accepts a break as it is; it ends when it is gone.
+        """Record that a person accepts a break as it is.
+
+        It remains among the open breaks until a reconciliation no longer finds it.
 
         Raises:
             UnknownRequestError: No open break has the id.
         """
 
-        def step(view: Snapshot) -> Change[Break]:
-            stored = breaks_of(view.live)
+        def step(snapshot: Snapshot) -> Change[Break]:
+            stored = breaks_of(snapshot.live)
             found = next((one for one in stored if one.break_id == break_id), None)
             if found is None:
                 raise UnknownRequestError(
@@ -205,17 +216,17 @@ class SyncBreaks:
             after = [accepted if one is found else one for one in stored]
             return Change(accepted, _rows(after))
 
-        return self._stays.change(step, {"action": "accept"})
+        return self._lifecycle.change(step, {"action": "accept"})
 
     def open_breaks(self, gateway_id: str | None = None) -> list[Break]:
-        """Give the breaks that are there now, oldest first."""
-        found = breaks_of(self._stays.snapshot().live)
+        """Return the breaks that are there now, oldest first."""
+        found = breaks_of(self._lifecycle.snapshot().live)
         mine = [one for one in found if gateway_id in (None, one.gateway_id)]
         return sorted(mine, key=lambda one: (one.opened_at, one.break_id))
 
     def closed_breaks(self, limit: int = 50) -> list[Break]:
-        """Give the breaks that are over, newest first."""
-        rows = self._stays.finished(in_bucket(CLOSED))
+        """Return the breaks that are gone, newest first."""
+        rows = self._lifecycle.finished(in_bucket(CLOSED))
         return breaks_of(rows.sort("resolved_at", descending=True).head(limit))
 
 
@@ -226,7 +237,7 @@ class ReconciliationBreaks:
         delta_lake_path: Folder or `s3://` URI of the table.
 
     Attributes:
-        sync: The same table as plain calls.
+        sync: The same table as plain, blocking calls.
     """
 
     def __init__(
@@ -237,11 +248,7 @@ class ReconciliationBreaks:
         new_ids: NewIds = new_ids,
         **options: Unpack[TableOptions],
     ) -> None:
-        self.table = Table(
-            delta_lake_path,
-            RECONCILIATION_BREAKS,
-            **options,
-        )
+        self.table = Table(delta_lake_path, RECONCILIATION_BREAKS, **options)
         self.sync = SyncBreaks(self.table, clock, new_ids)
 
     initialize = offloaded(SyncBreaks.initialize)
@@ -252,7 +259,7 @@ class ReconciliationBreaks:
 
 
 def breaks_of(frame: pl.DataFrame) -> list[Break]:
-    """Read breaks."""
+    """Return the breaks in a frame of this table."""
     return [
         Break(**row | {"type": DiscrepancyType(row["type"]), "state": BreakState(row["state"])})
         for row in without_partition(frame).iter_rows(named=True)

@@ -1,4 +1,4 @@
-"""What the broker last said, replaced by the owner of the login."""
+"""The newest positions and values that the broker reported, replaced by the login's owner."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -37,80 +37,54 @@ class SyncBrokerPositions:
         positions: Iterable[BrokerPosition],
         session: GatewaySession | None = None,
     ) -> int:
-        """Make the gateway's rows equal to these, in one commit; give the table's version.
+        """Make the gateway's rows equal to these, in one commit, and return the table's version.
 
-        Rows of position 0 are kept as given: they say that a holding was closed.
+        Rows with position 0 are stored as they are: each records that a holding was closed.
 
         Raises:
             LeaseLostError: An owner with a newer session has written already.
             TradingModeError: The table holds accounts of another trading mode.
         """
-        return self._write(gateway_id, list(positions), session, keep=False)
+        listed = list(positions)
+        rows = broker_rows(listed, session).with_columns(gateway_id=pl.lit(gateway_id))
+        rows = rows.unique(["account", "conid"], keep="last", maintain_order=True)
+        owner = owner_transaction(gateway_id)
 
-    def upsert(
-        self,
-        gateway_id: str,
-        positions: Iterable[BrokerPosition],
-        session: GatewaySession | None = None,
-    ) -> int:
-        """Replace the rows of these holdings and keep the others; errors as `replace`."""
-        return self._write(gateway_id, list(positions), session, keep=True)
+        def step(handle: DeltaTable) -> int:
+            check_mode(handle, (trading_mode_of(p.account) for p in listed), self.table.path)
+            before = scan(handle, BROKER_POSITIONS, _rows_of(gateway_id), ["fencing_token"])
+            # The rows carry the token of their owner; without rows, only the transaction does.
+            tokens = [handle.transaction_version(owner), before.get_column("fencing_token").max()]
+            newest = max((int(str(t)) for t in tokens if t is not None), default=None)
+            if session is not None:
+                refuse_stale_owner(session.fencing_token, newest, gateway_id)
+            transactions = (
+                [Transaction(owner, session.fencing_token)]
+                if session and session.fencing_token != handle.transaction_version(owner)
+                else None
+            )
+            commit_info = {"session_id": session.session_id} if session else {}
+            overwrite(handle, rows, _rows_of(gateway_id), commit_info, transactions)
+            return handle.version()
+
+        return self.table.transact(step)
 
     def read(self, gateway_id: str) -> list[BrokerPosition]:
-        """Give what the broker last said, by account and conid."""
+        """Return the gateway's rows, in the order of account and conid."""
 
         def step(handle: DeltaTable) -> list[BrokerPosition]:
-            cached, stamp = self._cached, self.table.cache_key(handle)
-            if cached is None or cached[:2] != (stamp, gateway_id):
-                rows = scan(handle, BROKER_POSITIONS, _of(gateway_id))
+            cached, key = self._cached, self.table.cache_key(handle)
+            if cached is None or cached[:2] != (key, gateway_id):
+                rows = scan(handle, BROKER_POSITIONS, _rows_of(gateway_id))
                 found = broker_positions_of(rows.sort("account", "conid"))
-                cached = self._cached = (stamp, gateway_id, found)
+                cached = self._cached = (key, gateway_id, found)
             return list(cached[2])
 
         return self.table.snapshot(step)
 
-    def frame(self) -> pl.DataFrame:
-        """Give the rows of all gateways."""
-        return self.table.rows().sort("gateway_id", "account", "conid")
-
     def version(self) -> int:
-        """Give the table's newest version."""
+        """Return the table's newest version."""
         return self.table.version()
-
-    def _write(
-        self,
-        gateway_id: str,
-        positions: list[BrokerPosition],
-        session: GatewaySession | None,
-        *,
-        keep: bool,
-    ) -> int:
-        given = broker_rows(positions, session).with_columns(gateway_id=pl.lit(gateway_id))
-        given = given.unique(["account", "conid"], keep="last", maintain_order=True)
-        fence = owner_transaction(gateway_id)
-
-        def step(handle: DeltaTable) -> int:
-            check_mode(handle, (trading_mode_of(p.account) for p in positions), self.table.path)
-            before = scan(handle, BROKER_POSITIONS, _of(gateway_id))
-            # The rows carry the token; the transaction carries it while there are none.
-            tokens = [handle.transaction_version(fence), before.get_column("fencing_token").max()]
-            newest = max((int(str(t)) for t in tokens if t is not None), default=None)
-            if session is not None:
-                refuse_stale_owner(session.fencing_token, newest, gateway_id)
-            after = given
-            if keep:
-                others = before.join(given, on=["account", "conid"], how="anti")
-                after = pl.concat([others, given])
-            fenced = (
-                [Transaction(fence, session.fencing_token)]
-                if session and session.fencing_token != handle.transaction_version(fence)
-                else None
-            )
-            note = {"session_id": session.session_id} if session else {}
-            overwrite(handle, after, _of(gateway_id), note, fenced)
-            return handle.version()
-
-        return self.table.transact(step)
 
 
 class BrokerPositionsTable:
@@ -120,7 +94,7 @@ class BrokerPositionsTable:
         delta_lake_path: Folder or `s3://` URI of the table.
 
     Attributes:
-        sync: The same table as plain calls.
+        sync: The same table as plain, blocking calls.
     """
 
     def __init__(
@@ -128,20 +102,14 @@ class BrokerPositionsTable:
         delta_lake_path: str | Path = "data/lake/broker_positions",
         **options: Unpack[TableOptions],
     ) -> None:
-        self.table = Table(
-            delta_lake_path,
-            BROKER_POSITIONS,
-            **options,
-        )
+        self.table = Table(delta_lake_path, BROKER_POSITIONS, **options)
         self.sync = SyncBrokerPositions(self.table)
 
     initialize = offloaded(SyncBrokerPositions.initialize)
     replace = offloaded(SyncBrokerPositions.replace)
-    upsert = offloaded(SyncBrokerPositions.upsert)
     read = offloaded(SyncBrokerPositions.read)
-    frame = offloaded(SyncBrokerPositions.frame)
     version = offloaded(SyncBrokerPositions.version)
 
 
-def _of(gateway_id: str) -> str:
+def _rows_of(gateway_id: str) -> str:
     return f"gateway_id = {text_literal(gateway_id)}"

@@ -1,4 +1,4 @@
-"""What is known of each contract, stored at first sight."""
+"""The details of each contract, stored when the contract is first seen."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,8 +15,8 @@ from position_sync_dagster.lake.storage.table import Table, TableOptions
 from position_sync_dagster.lake.storage.threads import offloaded
 
 WRITER = "contracts"
-"""The application transaction of every append: two of them conflict, so that each sees what the
-other stored."""
+"""The application transaction of every append. Two appends that name it conflict, so that each
+one sees what the other stored."""
 
 
 class SyncContracts:
@@ -30,7 +30,7 @@ class SyncContracts:
         self.table.initialize()
 
     def add(self, details: Iterable[ContractDetails]) -> int:
-        """Store contracts that are not known yet, in one commit; give how many were new."""
+        """Store the contracts that are not known yet, in one commit; return how many were new."""
         rows = contract_rows(details).unique("conid", keep="first", maintain_order=True)
         if rows.is_empty():
             return 0
@@ -44,7 +44,7 @@ class SyncContracts:
         return self.table.transact(step)
 
     def get(self, conids: Iterable[int] | None = None) -> dict[int, ContractDetails]:
-        """Give what is known of these contracts, or of all, by conid; an unknown one is absent."""
+        """Return the details of these contracts, or of all, by conid; unknown ones are absent."""
         frame = self.table.rows()
         if conids is not None:
             frame = frame.filter(pl.col("conid").is_in(list(conids)))
@@ -58,7 +58,7 @@ class ContractsTable:
         delta_lake_path: Folder or `s3://` URI of the table.
 
     Attributes:
-        sync: The same table as plain calls.
+        sync: The same table as plain, blocking calls.
     """
 
     def __init__(
@@ -66,11 +66,7 @@ class ContractsTable:
         delta_lake_path: str | Path = "data/lake/contracts",
         **options: Unpack[TableOptions],
     ) -> None:
-        self.table = Table(
-            delta_lake_path,
-            CONTRACTS,
-            **options,
-        )
+        self.table = Table(delta_lake_path, CONTRACTS, **options)
         self.sync = SyncContracts(self.table)
 
     initialize = offloaded(SyncContracts.initialize)

@@ -1,4 +1,4 @@
-"""Tables derived from the ledger: replaced whole or by the day, and only when they change."""
+"""Tables that are derived from the ledger; a replacement by equal rows commits nothing."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,56 +8,64 @@ from pathlib import Path
 import polars as pl
 from deltalake import DeltaTable
 
+from position_sync_dagster.lake.storage.columns import (
+    StoredColumn,
+    count_column,
+    day_column,
+    moment_column,
+    number_column,
+    text_column,
+)
 from position_sync_dagster.lake.storage.frames import overwrite, scan
-from position_sync_dagster.lake.storage.schemas import POSITION_UPDATES, Kind, TableSpec
+from position_sync_dagster.lake.storage.schemas import POSITION_UPDATES, TableSpec
 from position_sync_dagster.lake.storage.table import Table
-from position_sync_dagster.lake.updates.table import SyncUpdates
+from position_sync_dagster.lake.updates.ledger import SyncUpdates
 
-_VALUES = {name: kind for name, kind in POSITION_UPDATES.columns.items() if name != "date"}
+_VALUES = {
+    name: StoredColumn(kind=kind, description=POSITION_UPDATES.descriptions[name])
+    for name, kind in POSITION_UPDATES.columns.items()
+    if name != "date"
+}
 
 LATE_BY = timedelta(hours=1)
-"""How late a row may be committed and still be seen by an incremental read."""
+"""How long after its timestamp a row may be committed, and still be seen by the next read of new
+rows."""
 
 LOOK_BACK_DAYS = 4
-"""An older value than one from before a long weekend is no value at a close."""
+"""How far back the value at a close may lie, in days: as long as a long weekend."""
 
-LATEST_POSITIONS = TableSpec(
-    name="latest_positions",
-    version=1,
-    columns=_VALUES,
-    indexed=("account", "conid"),
-)
+LATEST_POSITIONS = TableSpec.of("latest_positions", _VALUES, indexed=("account", "conid"))
 
-STRATEGY_EXPOSURE = TableSpec(
-    name="strategy_exposure",
-    version=1,
-    columns={
-        "strategy_id": Kind.TEXT,
-        "currency": Kind.TEXT,
-        "asset_class": Kind.TEXT,
-        "legs": Kind.COUNT,
-        "legs_held": Kind.COUNT,
-        "market_value": Kind.NUMBER,
-        "notional": Kind.NUMBER,
-        "unrealized_pnl": Kind.NUMBER,
-        "delta": Kind.NUMBER,
-        "gamma": Kind.NUMBER,
-        "vega": Kind.NUMBER,
-        "theta": Kind.NUMBER,
-        "legs_without_value": Kind.COUNT,
-        "legs_without_greeks": Kind.COUNT,
-        "oldest_value_at": Kind.MOMENT,
+STRATEGY_EXPOSURE = TableSpec.of(
+    "strategy_exposure",
+    {
+        "strategy_id": text_column("The strategy."),
+        "currency": text_column("Currency of the sums; null for legs that were never valued."),
+        "asset_class": text_column("OPTION, STOCK, FUTURE, OTHER, or UNKNOWN without a holding."),
+        "legs": count_column("Active legs of the strategy in this currency and class."),
+        "legs_held": count_column("Legs of these with a holding."),
+        "market_value": number_column(
+            "Sum of the market values; null for futures. Unit: `currency`."
+        ),
+        "notional": number_column("Sum of the notional values of futures. Unit: `currency`."),
+        "unrealized_pnl": number_column("Sum of the unrealized profit and loss. Unit: `currency`."),
+        "delta": number_column("Sum of delta × quantity × multiplier."),
+        "gamma": number_column("Sum of gamma × quantity × multiplier."),
+        "vega": number_column("Sum of vega × quantity × multiplier."),
+        "theta": number_column("Sum of theta × quantity × multiplier."),
+        "legs_without_value": count_column("Held legs that are missing in the sums of money."),
+        "legs_without_greeks": count_column("Held legs that are missing in the sums of greeks."),
+        "oldest_value_at": moment_column("Time of the oldest value in the sums."),
     },
     indexed=("strategy_id",),
 )
 
-DAILY_POSITIONS = TableSpec(
-    name="daily_positions",
-    version=1,
-    columns={
-        "session_date": Kind.DAY,
-        "closed_at": Kind.MOMENT,
-        "age_s": Kind.NUMBER,
+DAILY_POSITIONS = TableSpec.of(
+    "daily_positions",
+    {
+        "session_date": day_column("Partition: the exchange's trading day."),
+        "closed_at": moment_column("When the exchange closed on that day."),
+        "age_s": number_column("Age of the value at the close. Unit: seconds."),
         **_VALUES,
     },
     partition_by=("session_date",),
@@ -67,11 +75,12 @@ DAILY_POSITIONS = TableSpec(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Replaced:
-    """What a replacement did.
+    """The outcome of a replacement.
 
     Attributes:
-        version: Of the table, afterwards.
-        changed: False when the table held exactly these rows: then nothing was committed.
+        version: The version of the table afterwards.
+        rows: How many rows the replacement has.
+        changed: False if the table held exactly these rows; then nothing was committed.
     """
 
     version: int
@@ -80,7 +89,7 @@ class Replaced:
 
 
 class DerivedTable:
-    """A table whose rows follow from others; the same input leaves it untouched."""
+    """A table whose rows are computed from other tables; the same rows again change nothing."""
 
     def __init__(
         self, path: str | Path, spec: TableSpec, *, storage_options: Mapping[str, str] | None = None
@@ -90,11 +99,11 @@ class DerivedTable:
 
     @property
     def path(self) -> str:
-        """Give the table's absolute path or URI."""
+        """The table's absolute path or URI."""
         return self._table.path
 
     def version(self) -> int:
-        """Give the newest version."""
+        """Return the newest version."""
         return self._table.version()
 
     def read(self, predicate: str | None = None) -> pl.DataFrame:
@@ -105,7 +114,7 @@ class DerivedTable:
         """Make the whole table equal to the frame, in one commit.
 
         Raises:
-            CommitContentionError: Others kept winning; nothing was changed.
+            CommitContentionError: Other writers kept winning; nothing was changed.
         """
         return self._replace(frame, "true", run_id)
 
@@ -115,7 +124,7 @@ class DerivedTable:
         """Make the partitions of these days equal to their frames, in one commit.
 
         Raises:
-            CommitContentionError: Others kept winning; nothing was changed.
+            CommitContentionError: Other writers kept winning; nothing was changed.
         """
         listed = ", ".join(f"'{day.isoformat()}'" for day in sorted(frames))
         return self._replace(
@@ -130,17 +139,17 @@ class DerivedTable:
         def step(handle: DeltaTable) -> Replaced:
             changed = not _same(scan(handle, self.spec, predicate), wanted)
             if changed:
-                note = {"step": f"replace {self.spec.name}", "run_id": run_id or ""}
-                overwrite(handle, wanted, predicate, note)
+                commit_info = {"step": f"replace {self.spec.name}", "run_id": run_id or ""}
+                overwrite(handle, wanted, predicate, commit_info)
             return Replaced(version=handle.version(), rows=wanted.height, changed=changed)
 
         return self._table.transact(step)
 
 
 def current_values(updates: SyncUpdates, latest: DerivedTable) -> pl.DataFrame:
-    """Give the newest row per (account, conid), reading only what `latest` does not hold yet.
+    """Return the newest row per (account, conid), reading only rows that `latest` may not have.
 
-    Rows of the ledger are never changed, so what was the newest stays so against older rows.
+    Rows of the ledger never change. So the newest row in `latest` is newer than all older rows.
     """
     known = latest.read()
     newest = known.get_column("timestamp").max()
@@ -158,11 +167,11 @@ def current_values(updates: SyncUpdates, latest: DerivedTable) -> pl.DataFrame:
 def values_at_close(
     updates: SyncUpdates, day: date, *, opened: datetime, closed: datetime
 ) -> pl.DataFrame:
-    """Give the last row at or before a close of what was held then or closed on that day.
+    """Return the last row at or before a close, of holdings held then or closed on that day.
 
     Args:
-        opened: The day's local midnight.
-        closed: The close of its session.
+        opened: Local midnight at the start of the trading day.
+        closed: The close of the exchange on that day.
     """
     held = (pl.col("position") != 0) | (pl.col("timestamp") >= opened.astimezone(UTC))
     return (

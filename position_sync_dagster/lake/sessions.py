@@ -1,4 +1,4 @@
-"""Who owns a login: leases of gateway owners, fenced by a growing token."""
+"""The owners of logins: their leases, and fencing tokens that grow with each session."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -25,7 +25,7 @@ from position_sync_dagster.lake.storage.trading_mode import check_mode, mode_of
 T = TypeVar("T")
 
 PAST = "past"
-"""The partition of sessions that another one has followed."""
+"""The bucket of sessions that a newer session has followed."""
 
 
 class SyncSessions:
@@ -33,13 +33,13 @@ class SyncSessions:
 
     def __init__(self, table: Table, clock: Clock, new_ids: NewIds) -> None:
         self.table = table
-        self._stays = LifecycleTable(table, clock)
+        self._lifecycle = LifecycleTable(table, clock)
         self._clock = clock
         self._new_ids = new_ids
 
     def initialize(self) -> None:
         """Create the table, or check and migrate the one that is there."""
-        self._stays.initialize()
+        self._lifecycle.initialize()
 
     def acquire(
         self,
@@ -52,26 +52,27 @@ class SyncSessions:
         pid: int,
         trading_mode: TradingMode | None = None,
     ) -> GatewaySession:
-        """Become the owner of a login for `lease_s` seconds.
+        """Acquire a login for `lease_s` seconds.
 
-        A session whose lease is over is taken over and marked LOST. The new session's fencing
-        token is one above the last one's, and until it is LIVE its `state_since` is the moment
-        after which nobody has seen the gateway.
+        A session with an expired lease is marked LOST. The fencing token of the new session is
+        one above that of the last one. Until the new session is LIVE, its `state_since` is the
+        time after which nobody has seen the gateway.
 
         Raises:
-            LoginOwnedError: Another owner's lease holds; the message names it and its end.
+            LoginOwnedError: Another owner holds the lease; the message names it and the end of its
+                lease.
             TradingModeError: The lake belongs to another trading mode.
         """
-        _positive(lease_s)
+        _check_lease(lease_s)
         if trading_mode is not None:
             self.claim_mode(trading_mode)
 
-        def step(view: Snapshot) -> Change[GatewaySession]:
+        def step(snapshot: Snapshot) -> Change[GatewaySession]:
             now = self._clock()
-            before = sessions_of(view.live)
-            last = _of(before, gateway_id)
+            before = sessions_of(snapshot.live)
+            last = _newest_of(before, gateway_id)
             if last is not None and last.is_alive(now):
-                raise _owned(last)
+                raise _login_owned(last)
             session = GatewaySession(
                 gateway_id=gateway_id,
                 owner=Owner(owner),
@@ -86,12 +87,11 @@ class SyncSessions:
                 state=SessionState.STARTING,
                 state_since=last.seen_until(now) if last else now,
             )
-            others = [s for s in before if s.gateway_id != gateway_id]
             past = [_as_lost(last, now) if last.state in ALIVE else last] if last else []
             moved = session_rows(past).with_columns(bucket_column(PAST))
-            return Change(session, session_rows([*others, session]), moved)
+            return Change(session, _live_rows(before, session), moved)
 
-        return self._stays.change(step, {"action": "acquire", "run_id": run_id or ""})
+        return self._lifecycle.change(step, {"action": "acquire", "run_id": run_id or ""})
 
     def renew(
         self,
@@ -103,18 +103,18 @@ class SyncSessions:
         line_limit: int | None = None,
         detail: str | None = None,
     ) -> GatewaySession:
-        """Let the lease end `lease_s` seconds from now, and tell how the owner does.
+        """Renew the lease: it ends `lease_s` seconds from now. Record the state of the owner.
 
-        What is None stays as it is; `detail` is dropped when the state changes.
+        An argument that is None changes nothing; `detail` is cleared when the state changes.
 
         Raises:
-            LeaseLostError: The lease is over, or another session has followed.
+            LeaseLostError: The lease has expired, or a newer session has followed.
         """
-        _positive(lease_s)
+        _check_lease(lease_s)
 
         def change(stored: GatewaySession, now: datetime) -> GatewaySession:
             if now >= stored.expires_at:
-                raise _lost(stored, "its lease is over")
+                raise _lease_lost(stored, "its lease has expired")
             entered = state is not None and state is not stored.state
             seen = SessionState.LIVE in (state, stored.state)
             return replace(
@@ -128,7 +128,7 @@ class SyncSessions:
                 detail=detail if detail is not None or entered else stored.detail,
             )
 
-        return self._own(session, change, "heartbeat")
+        return self._change_own(session, change, "heartbeat")
 
     def end(
         self,
@@ -136,10 +136,10 @@ class SyncSessions:
         state: SessionState = SessionState.ENDED,
         detail: str | None = None,
     ) -> GatewaySession:
-        """Give the login up, so that the next owner need not wait for the lease.
+        """End the session, so that the next owner need not wait for the end of the lease.
 
         Raises:
-            LeaseLostError: Another session has followed, or this one has ended.
+            LeaseLostError: A newer session has followed, or this one has ended.
         """
 
         def change(stored: GatewaySession, now: datetime) -> GatewaySession:
@@ -153,71 +153,10 @@ class SyncSessions:
                 detail=detail,
             )
 
-        return self._own(session, change, "end")
-
-    def mode(self) -> TradingMode | None:
-        """Give the trading mode that the lake is bound to; None before its first connection."""
-        return self.table.snapshot(mode_of)
-
-    def annotate(self, session: GatewaySession, detail: str) -> None:
-        """Say, for a person, why a session that has ended is not followed by another.
-
-        Changes nothing when the session lives, was followed, or says so already.
-        """
-
-        def step(view: Snapshot) -> Change[None]:
-            before = sessions_of(view.live)
-            stored = _of(before, session.gateway_id)
-            if (
-                stored is None
-                or stored.session_id != session.session_id
-                or stored.is_alive(self._clock())
-                or stored.detail == detail
-            ):
-                return Change(None)
-            others = [s for s in before if s.gateway_id != session.gateway_id]
-            return Change(None, session_rows([*others, replace(stored, detail=detail)]))
-
-        self._stays.change(step, {"action": "annotate", "session_id": session.session_id})
-
-    def current(self, gateway_id: str) -> GatewaySession | None:
-        """Give the newest session of a login, alive or not; None when there never was one."""
-        return _of(sessions_of(self._stays.snapshot().live), gateway_id)
-
-    def alive(self, gateway_id: str, now: datetime | None = None) -> GatewaySession | None:
-        """Give the session that owns a login at `now`; None while nobody does."""
-        session = self.current(gateway_id)
-        return session if session and session.is_alive(now or self._clock()) else None
-
-    def history(self, limit: int = 50) -> list[GatewaySession]:
-        """Give the newest sessions of all logins, newest first."""
-        rows = pl.concat([self._stays.snapshot().live, self._stays.finished(in_bucket(PAST))])
-        newest = rows.sort("started_at", "fencing_token", descending=True)
-        return sessions_of(
-            newest.unique("session_id", keep="first", maintain_order=True).head(limit)
-        )
-
-    def _own(
-        self,
-        session: GatewaySession,
-        change: Callable[[GatewaySession, datetime], GatewaySession],
-        action: str,
-    ) -> GatewaySession:
-        def step(view: Snapshot) -> Change[GatewaySession]:
-            before = sessions_of(view.live)
-            stored = _of(before, session.gateway_id)
-            if stored is None or stored.session_id != session.session_id:
-                raise _lost(session, "another session has followed")
-            if stored.state not in ALIVE:
-                raise _lost(session, f"it is {stored.state.value}")
-            after = change(stored, self._clock())
-            others = [s for s in before if s.gateway_id != session.gateway_id]
-            return Change(after, session_rows([*others, after]))
-
-        return self._stays.change(step, {"action": action, "session_id": session.session_id})
+        return self._change_own(session, change, "end")
 
     def claim_mode(self, mode: TradingMode) -> None:
-        """Bind the lake to a trading mode, once and for all.
+        """Bind the lake to a trading mode, for good.
 
         Raises:
             TradingModeError: The lake belongs to another trading mode.
@@ -228,6 +167,63 @@ class SyncSessions:
 
         self.table.transact(step)
 
+    def mode(self) -> TradingMode | None:
+        """Return the trading mode that the lake is bound to; None before the first connection."""
+        return self.table.snapshot(mode_of)
+
+    def annotate(self, session: GatewaySession, detail: str) -> None:
+        """Record, for a person, why no other session follows a session that has ended.
+
+        Changes nothing while the session is alive, when another session has followed, or when
+        the detail is recorded already.
+        """
+
+        def step(snapshot: Snapshot) -> Change[None]:
+            before = sessions_of(snapshot.live)
+            stored = _newest_of(before, session.gateway_id)
+            if (
+                stored is None
+                or stored.session_id != session.session_id
+                or stored.is_alive(self._clock())
+                or stored.detail == detail
+            ):
+                return Change(None)
+            return Change(None, _live_rows(before, replace(stored, detail=detail)))
+
+        self._lifecycle.change(step, {"action": "annotate", "session_id": session.session_id})
+
+    def current(self, gateway_id: str) -> GatewaySession | None:
+        """Return the newest session of a login, alive or not; None if there never was one."""
+        return _newest_of(sessions_of(self._lifecycle.snapshot().live), gateway_id)
+
+    def history(self, limit: int = 50) -> list[GatewaySession]:
+        """Return the newest sessions of all logins, newest first."""
+        rows = pl.concat(
+            [self._lifecycle.snapshot().live, self._lifecycle.finished(in_bucket(PAST))]
+        )
+        newest = rows.sort("started_at", "fencing_token", descending=True)
+        return sessions_of(
+            newest.unique("session_id", keep="first", maintain_order=True).head(limit)
+        )
+
+    def _change_own(
+        self,
+        session: GatewaySession,
+        change: Callable[[GatewaySession, datetime], GatewaySession],
+        action: str,
+    ) -> GatewaySession:
+        def step(snapshot: Snapshot) -> Change[GatewaySession]:
+            before = sessions_of(snapshot.live)
+            stored = _newest_of(before, session.gateway_id)
+            if stored is None or stored.session_id != session.session_id:
+                raise _lease_lost(session, "a newer session has followed")
+            if stored.state not in ALIVE:
+                raise _lease_lost(session, f"it is {stored.state.value}")
+            after = change(stored, self._clock())
+            return Change(after, _live_rows(before, after))
+
+        return self._lifecycle.change(step, {"action": action, "session_id": session.session_id})
+
 
 class GatewaySessions:
     """The table `gateway_sessions`: leases by which one process at a time owns a login.
@@ -236,7 +232,7 @@ class GatewaySessions:
         delta_lake_path: Folder or `s3://` URI of the table.
 
     Attributes:
-        sync: The same table as plain calls.
+        sync: The same table as plain, blocking calls.
     """
 
     def __init__(
@@ -247,11 +243,7 @@ class GatewaySessions:
         new_ids: NewIds = new_ids,
         **options: Unpack[TableOptions],
     ) -> None:
-        self.table = Table(
-            delta_lake_path,
-            GATEWAY_SESSIONS,
-            **options,
-        )
+        self.table = Table(delta_lake_path, GATEWAY_SESSIONS, **options)
         self.sync = SyncSessions(self.table, clock, new_ids)
 
     initialize = offloaded(SyncSessions.initialize)
@@ -261,12 +253,17 @@ class GatewaySessions:
     end = offloaded(SyncSessions.end)
     annotate = offloaded(SyncSessions.annotate)
     current = offloaded(SyncSessions.current)
-    alive = offloaded(SyncSessions.alive)
     history = offloaded(SyncSessions.history)
 
 
-def _of(sessions: list[GatewaySession], gateway_id: str) -> GatewaySession | None:
+def _newest_of(sessions: list[GatewaySession], gateway_id: str) -> GatewaySession | None:
     return next((s for s in sessions if s.gateway_id == gateway_id), None)
+
+
+def _live_rows(before: list[GatewaySession], session: GatewaySession) -> pl.DataFrame:
+    """Return the live rows, with this session as the newest of its gateway."""
+    others = [s for s in before if s.gateway_id != session.gateway_id]
+    return session_rows([*others, session])
 
 
 def _as_lost(session: GatewaySession, now: datetime) -> GatewaySession:
@@ -275,7 +272,7 @@ def _as_lost(session: GatewaySession, now: datetime) -> GatewaySession:
     return replace(session, state=SessionState.LOST, state_since=since, detail=detail)
 
 
-def _owned(session: GatewaySession) -> LoginOwnedError:
+def _login_owned(session: GatewaySession) -> LoginOwnedError:
     run = f", run {session.run_id}" if session.run_id else ""
     return LoginOwnedError(
         f"The login {session.gateway_id} is owned by {session.owner.value} (process {session.pid} "
@@ -284,16 +281,16 @@ def _owned(session: GatewaySession) -> LoginOwnedError:
     )
 
 
-def _lost(session: GatewaySession, why: str) -> LeaseLostError:
+def _lease_lost(session: GatewaySession, why: str) -> LeaseLostError:
     return LeaseLostError(
         f"The session {session.session_id} no longer owns the login {session.gateway_id}: {why}.",
-        remedy="Write nothing more for it; acquire the login again.",
+        remedy="Write nothing more for this login; acquire it again.",
     )
 
 
-def _positive(lease_s: float) -> None:
+def _check_lease(lease_s: float) -> None:
     if not 0 < lease_s < 10**9:
         raise InvalidRequestError(
-            f"A lease of {lease_s!r} s is over before it begins, or never ends.",
-            remedy="Give seconds above 0, such as 15.",
+            f"A lease cannot last {lease_s!r} s.",
+            remedy="Use a number of seconds above 0, such as 15.",
         )

@@ -18,7 +18,7 @@ from position_sync_dagster.domain.request import QueueRequest
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.queue.operations import SyncQueue
 from position_sync_dagster.lake.storage import lifecycle_table, maintenance
-from position_sync_dagster.lake.updates import ledger
+from position_sync_dagster.lake.updates import append as ledger_append
 from position_sync_dagster.lake.updates.ledger import SyncUpdates
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.drain.broker_view import BrokerView
@@ -111,7 +111,7 @@ ARM: dict[str, Callable[[str], None]] = {
     "after the claim": lambda p: after(SyncQueue, "claim_batch", p),
     "after the value": lambda p: before(SyncUpdates, "append", p),
     "the ledger's file is written": lambda p: uncommitted(
-        ledger, "append", p, lambda handle, frame, *_: frame.height > 0
+        ledger_append, "append", p, lambda handle, frame, *_: frame.height > 0
     ),
     "after the ledger": lambda p: after(SyncUpdates, "append", p),
     "the mark's files are written": lambda p: uncommitted(

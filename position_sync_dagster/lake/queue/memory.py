@@ -1,4 +1,4 @@
-"""The queue in memory, for users' own tests: the same behaviour, nothing on disk."""
+"""The queue in memory, for users' own tests: the same behaviour, and nothing on disk."""
 
 from collections.abc import Callable, Mapping
 from random import Random
@@ -9,7 +9,8 @@ import polars as pl
 
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.retry import RetryPolicy
-from position_sync_dagster.lake.queue.table import PROMOTE_AFTER_S, AsyncQueue, SyncQueue
+from position_sync_dagster.lake.queue.operations import PROMOTE_AFTER_S, SyncQueue
+from position_sync_dagster.lake.queue.table import AsyncQueue
 from position_sync_dagster.lake.storage.ids import NewIds, new_ids
 from position_sync_dagster.lake.storage.lifecycle_table import Change, CountedSnapshot, Snapshot
 from position_sync_dagster.lake.storage.partitions import PARTITION_COLUMNS
@@ -19,14 +20,16 @@ T = TypeVar("T")
 
 
 class _MemoryStore:
+    """A `QueueStore` of two frames: the live rows and the finished ones."""
+
     def __init__(self) -> None:
         self._live = pl.DataFrame(schema=POSITION_QUEUE.polars)
-        self._ended = pl.DataFrame(schema=POSITION_QUEUE.polars)
+        self._finished = pl.DataFrame(schema=POSITION_QUEUE.polars)
         self._parts = 0
         self._mutex = RLock()
 
     def initialize(self) -> None:
-        """Nothing to create."""
+        """Do nothing: there is no table to create."""
 
     def change(self, step: Callable[[Snapshot], Change[T]], commit_info: Mapping[str, str]) -> T:
         with self._mutex:
@@ -36,15 +39,15 @@ class _MemoryStore:
                 reopened = pl.DataFrame(
                     sorted(change.reopened), schema=PARTITION_COLUMNS, orient="row"
                 )
-                kept = (
-                    self._ended.join(reopened, on=PARTITION_COLUMNS, how="anti")
+                remaining = (
+                    self._finished.join(reopened, on=PARTITION_COLUMNS, how="anti")
                     if change.reopened
-                    else self._ended
+                    else self._finished
                 )
                 if change.finished is not None:
                     part = pl.lit(str(self._parts))
-                    kept = pl.concat([kept, change.finished.with_columns(part=part)])
-                self._live, self._ended = change.live, kept
+                    remaining = pl.concat([remaining, change.finished.with_columns(part=part)])
+                self._live, self._finished = change.live, remaining
             return change.result
 
     def snapshot(self) -> Snapshot:
@@ -52,18 +55,20 @@ class _MemoryStore:
             return Snapshot(0, self._live, self.finished)
 
     def finished(self, predicate: str, columns: list[str] | None = None) -> pl.DataFrame:
-        rows = self._ended.filter(pl.sql_expr(predicate))
+        rows = self._finished.filter(pl.sql_expr(predicate))
         return rows.select(columns) if columns else rows
 
     def counted_snapshot(self) -> CountedSnapshot:
         with self._mutex:
             return CountedSnapshot(
-                self.snapshot(), dict(self._ended.group_by("bucket").len().iter_rows())
+                self.snapshot(), dict(self._finished.group_by("bucket").len().iter_rows())
             )
 
 
 class InMemoryPositionQueue(AsyncQueue):
-    """A `PositionQueue` that lives and dies with its object; arguments as there.
+    """A `PositionQueue` without a table, for tests; its rows last as long as the object.
+
+    The arguments are those of `PositionQueue`.
 
     >>> import asyncio
     >>> asyncio.run(InMemoryPositionQueue().insert(265598, "AAPL"))  # doctest: +ELLIPSIS

@@ -6,25 +6,19 @@ from typing import Unpack
 
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.retry import RetryPolicy
-from position_sync_dagster.lake.queue.operations import (
-    PROMOTE_AFTER_S,
-    QueueOverview,
-    SyncQueue,
-)
+from position_sync_dagster.lake.queue.operations import PROMOTE_AFTER_S, SyncQueue
 from position_sync_dagster.lake.storage.ids import NewIds, new_ids
 from position_sync_dagster.lake.storage.lifecycle_table import LifecycleTable
 from position_sync_dagster.lake.storage.schemas import POSITION_QUEUE
 from position_sync_dagster.lake.storage.table import Table, TableOptions
 from position_sync_dagster.lake.storage.threads import offloaded
 
-__all__ = ["PROMOTE_AFTER_S", "AsyncQueue", "PositionQueue", "QueueOverview", "SyncQueue"]
-
 
 class AsyncQueue:
-    """The queue for asyncio; its blocking work runs in the lake's threads.
+    """The queue for asyncio; its blocking work runs in the threads of the lake.
 
     Attributes:
-        sync: The same queue as plain calls.
+        sync: The same queue as plain, blocking calls.
     """
 
     def __init__(self, sync: SyncQueue) -> None:
@@ -56,7 +50,8 @@ class PositionQueue(AsyncQueue):
         random: Draws the jitter of the back-off.
         promote_after_s: Age from which a pending request counts as priority 1, in seconds.
         contention_s: How long a change is tried again while other writers win, in seconds.
-        fsync: Whether what a call acknowledged is on the disk, not only in the system's memory.
+        fsync: Whether the disk has confirmed a change when the call returns; otherwise it may be
+            only in the memory of the operating system.
 
     >>> queue = PositionQueue("data/lake/position_queue")  # doctest: +SKIP
     >>> await queue.initialize()                           # doctest: +SKIP
@@ -76,11 +71,7 @@ class PositionQueue(AsyncQueue):
         promote_after_s: float = PROMOTE_AFTER_S,
         **options: Unpack[TableOptions],
     ) -> None:
-        self.table = Table(
-            delta_lake_path,
-            POSITION_QUEUE,
-            **options,
-        )
+        self.table = Table(delta_lake_path, POSITION_QUEUE, **options)
         super().__init__(
             SyncQueue(
                 LifecycleTable(self.table, clock),

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import polars as pl
 
-from position_sync_dagster.domain.request import QueueStatus
 from position_sync_dagster.errors import BrokenTableError
 from position_sync_dagster.lake.delta_log.commit_log import (
     LAST_CHECKPOINT,
@@ -19,8 +18,9 @@ from position_sync_dagster.lake.delta_log.commit_log import (
 from position_sync_dagster.lake.delta_log.durability import sync_paths
 from position_sync_dagster.lake.delta_log.log_reader import NO_VERSION, LogReader
 from position_sync_dagster.lake.delta_log.torn_commits import TornFile
+from position_sync_dagster.lake.queue.transitions.request_rows import as_pending
 from position_sync_dagster.lake.recovery.diagnosis import diagnose, undone_rows
-from position_sync_dagster.lake.storage.codec import moment, updates_of
+from position_sync_dagster.lake.storage.codec import updates_of
 from position_sync_dagster.lake.storage.commit_errors import to_lake_error
 from position_sync_dagster.lake.storage.ids import id_literals
 from position_sync_dagster.lake.storage.lifecycle_table import Change, LifecycleTable, Snapshot
@@ -92,15 +92,8 @@ def plan_restore(snapshot: Snapshot, undone: pl.DataFrame, now: datetime) -> Cha
         newest.join(known, on="request_id", how="anti")
         .unique(["account", "conid"], keep="last", maintain_order=True)
         .join(snapshot.live, on=["account", "conid"], how="anti", nulls_equal=True)
-        .with_columns(
-            *LIVE_COLUMNS,
-            status=pl.lit(QueueStatus.PENDING.value),
-            updated_at=moment(now),
-            available_at=pl.lit(None, pl.Datetime("us", "UTC")),
-            lease_owner=pl.lit(None, pl.String),
-            lease_token=pl.lit(None, pl.String),
-            lease_expires_at=pl.lit(None, pl.Datetime("us", "UTC")),
-        )
+        .pipe(as_pending, now)
+        .with_columns(*LIVE_COLUMNS)
     )
     if restored.is_empty():
         return Change(0)

@@ -1,7 +1,11 @@
-"""Rules on the legs of active strategies; pure."""
+"""The rules for legs of active strategies; pure.
+
+A membership is one leg in one strategy, from the time it is added until it is removed.
+"""
 
 from collections.abc import Iterable
 from dataclasses import replace
+from itertools import combinations
 
 from position_sync_dagster.domain.leg import ActiveContract
 from position_sync_dagster.errors import AmbiguousRemovalError, InvalidLegError, UnknownLegError
@@ -17,7 +21,7 @@ class LegIndex:
             self._accounts.setdefault(leg.conid, set()).add(leg.account)
 
     def is_active(self, conid: int, account: str | None = None) -> bool:
-        """Tell whether a strategy holds the leg; without an account, in any account."""
+        """Return whether a strategy has the leg; without an account, in any account."""
         accounts = self._accounts.get(conid)
         if accounts is None:
             return False
@@ -25,56 +29,77 @@ class LegIndex:
 
 
 def leg_order(leg: ActiveContract) -> tuple[int, str, str]:
-    """Order legs by conid, account and strategy."""
+    """Return the sort key of a leg: conid, account and strategy."""
     return (leg.conid, leg.account or "", leg.strategy_id)
 
 
-def same_leg(before: ActiveContract | None, leg: ActiveContract) -> bool:
-    """Tell whether a leg is the active stay, whenever it was added."""
+def is_unchanged(before: ActiveContract | None, leg: ActiveContract) -> bool:
+    """Return whether a leg equals the active membership, apart from the time it was added."""
     return before is not None and replace(leg, added_at=before.added_at) == before
 
 
 def distinct_legs(legs: Iterable[ActiveContract]) -> list[ActiveContract]:
-    """Drop repeats of a leg; refuse one leg of a strategy with different values."""
-    asked: dict[tuple[str, str | None, int], ActiveContract] = {}
+    """Return the legs without repeats.
+
+    Raises:
+        InvalidLegError: A strategy has one leg twice, with different values.
+    """
+    distinct: dict[tuple[str, str | None, int], ActiveContract] = {}
     for leg in legs:
-        if leg.key in asked and not same_leg(asked[leg.key], leg):
+        if leg.key in distinct and not is_unchanged(distinct[leg.key], leg):
             raise InvalidLegError(
-                f"The strategy {leg.strategy_id!r} names the leg {leg.conid} twice, differently.",
+                f"The strategy {leg.strategy_id!r} names the leg {leg.conid} twice, with different "
+                "values.",
                 remedy="Keep one of them.",
             )
-        asked.setdefault(leg.key, leg)
-    return list(asked.values())
+        distinct.setdefault(leg.key, leg)
+    return list(distinct.values())
+
+
+def both_hold_the_whole(one: ActiveContract, other: ActiveContract) -> bool:
+    """Return whether two strategies would each hold the whole of a leg in the same account."""
+    return (
+        one.quantity is None
+        and other.quantity is None
+        and one.conid == other.conid
+        and one.strategy_id != other.strategy_id
+        and (one.account == other.account or None in (one.account, other.account))
+    )
 
 
 def refuse_two_whole_holders(legs: Iterable[ActiveContract]) -> None:
-    """Refuse two strategies that each hold the whole of a leg in one account."""
+    """Check that no two strategies each hold the whole of a leg in one account.
+
+    Raises:
+        InvalidLegError: Two strategies do; the message names them.
+    """
     holders: dict[int, list[ActiveContract]] = {}
     for leg in legs:
         if leg.quantity is None:
             holders.setdefault(leg.conid, []).append(leg)
     for conid, whole in holders.items():
-        for one in whole:
-            for other in whole:
-                apart = one.strategy_id == other.strategy_id or (
-                    one.account != other.account and None not in (one.account, other.account)
+        for one, other in combinations(whole, 2):
+            if both_hold_the_whole(one, other):
+                raise InvalidLegError(
+                    f"The strategies {one.strategy_id!r} and {other.strategy_id!r} would both "
+                    f"hold the whole of leg {conid} in "
+                    f"{one.account or other.account or 'any account'}.",
+                    remedy="Set the quantity (signed contracts) that each has of the leg.",
                 )
-                if not apart:
-                    raise InvalidLegError(
-                        f"The strategies {one.strategy_id!r} and {other.strategy_id!r} would both "
-                        f"hold the whole of leg {conid} in "
-                        f"{one.account or other.account or 'any account'}.",
-                        remedy="Give each its quantity (signed contracts) of the leg.",
-                    )
 
 
-def chosen_leg(
+def find_membership(
     legs: Iterable[ActiveContract],
     conid: int,
     strategy_id: int | str | None,
     account: str | None,
 ) -> ActiveContract:
-    """Find the one stay that a removal means."""
+    """Return the one membership that matches; None matches every strategy or account.
+
+    Raises:
+        UnknownLegError: None matches.
+        AmbiguousRemovalError: Several match; the message names them.
+    """
     found = [
         leg
         for leg in legs
@@ -96,6 +121,6 @@ def chosen_leg(
         )
         raise AmbiguousRemovalError(
             f"The leg {conid} has several holders: {names}.",
-            remedy="Say which with strategy_id, and account if needed.",
+            remedy="Name one with strategy_id, and with account if needed.",
         )
     return found[0]

@@ -1,4 +1,4 @@
-"""The YAML file of strategies, read with the place of every mistake."""
+"""The YAML file of strategies; errors name the line and column of the mistake."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +10,7 @@ from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.leg import ActiveContract, make_leg
 from position_sync_dagster.errors import InvalidLegError, StrategiesFileError
+from position_sync_dagster.lake.registry.legs import both_hold_the_whole
 
 _NULL = "tag:yaml.org,2002:null"
 _STRATEGY = ("strategy_id", "priority", "legs")
@@ -20,9 +21,9 @@ _NEEDED = ("conid", "symbol", "right", "strike", "expiry")
 def load_strategies(
     path: str | Path, clock: Clock = utc_now, *, named_by: str = "POSITION_SYNC_STRATEGIES_FILE"
 ) -> list[ActiveContract]:
-    """Read the legs of a strategies file, in its order.
+    """Read the legs of a strategies file, in the order of the file.
 
-    The file::
+    Example of a file::
 
         strategies:
           - strategy_id: ic-1
@@ -33,15 +34,18 @@ def load_strategies(
                  account: DU1234567, quantity: -1}
 
     Args:
-        named_by: What gave the path, for the remedy when there is no such file.
+        named_by: The setting that holds the path, named in the error when there is no such file.
 
     Raises:
-        StrategiesFileError: The message names file, line, column, cause and remedy.
+        StrategiesFileError: The file is missing or has a mistake. The message names file, line,
+            column, cause and remedy.
     """
     return _Reader(Path(path), clock, named_by).read()
 
 
 class _Reader:
+    """Reads one file from its YAML nodes, which know their line and column."""
+
     def __init__(self, path: Path, clock: Clock, named_by: str) -> None:
         self.path = path
         self.named_by = named_by
@@ -77,21 +81,21 @@ class _Reader:
         except FileNotFoundError:
             self._fail(None, "there is no such file", f"Correct {self.named_by}")
         except (OSError, UnicodeDecodeError) as error:
-            self._fail(None, f"it cannot be read: {error}", "Give a text file in UTF-8")
+            self._fail(None, f"it cannot be read: {error}", "Write a text file in UTF-8")
         try:
             return yaml.compose(text, Loader=yaml.SafeLoader)
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
             raise self._error(
                 (mark.line + 1, mark.column + 1) if mark else None,
-                f"it is no YAML: {error.problem or error.context}",
-                "Correct the text there; mind indentation, quotes and brackets",
+                f"it is not YAML: {error.problem or error.context}",
+                "Correct the text there; check indentation, quotes and brackets",
             ) from None
         except yaml.reader.ReaderError as error:
             before = text[: error.position]
             at = (before.count("\n") + 1, error.position - before.rfind("\n"))
             raise self._error(
-                at, f"it is no YAML: {error.reason}", "Remove the character"
+                at, f"it is not YAML: {error.reason}", "Remove the character"
             ) from None
         except RecursionError:
             self._fail(None, "it is nested too deeply", "Write it as the README shows")
@@ -108,7 +112,7 @@ class _Reader:
         text = {name: self._text(fields[name], name) for name in _NEEDED}
         good = {"conid": "1", "symbol": "X", "right": "C", "strike": "1", "expiry": "20260101"}
         for name in _NEEDED:
-            # One field at a time, the others good, so that the mistake has its place.
+            # One field at a time, with good values for the others, so that an error has its place.
             try:
                 make_leg(**good | {name: text[name]}, strategy_id="x", added_at=self.now)  # type: ignore[arg-type]
             except InvalidLegError as error:
@@ -131,18 +135,12 @@ class _Reader:
         self, leg: ActiveContract, place: Node, legs: list[ActiveContract]
     ) -> None:
         for other in legs:
-            if (
-                leg.quantity is None
-                and other.quantity is None
-                and other.conid == leg.conid
-                and other.strategy_id != leg.strategy_id
-                and (other.account == leg.account or None in (other.account, leg.account))
-            ):
+            if both_hold_the_whole(leg, other):
                 self._fail(
                     place,
                     f"the strategies {other.strategy_id!r} and {leg.strategy_id!r} both hold the "
                     f"whole of leg {leg.conid}",
-                    "Give each its quantity of the leg",
+                    "Set the quantity that each has of the leg",
                 )
 
     def _mapping(
@@ -184,7 +182,7 @@ class _Reader:
         if number == 0 or number - number != 0:
             self._fail(
                 node,
-                f"the quantity {text!r} is no number of contracts",
+                f"the quantity {text!r} is not a number of contracts",
                 "Write it with its sign, as -1; leave it out for the whole holding",
             )
         return number
@@ -194,7 +192,9 @@ class _Reader:
             return default
         text = self._text(node, "priority")
         if not text.isdecimal() or int(text) < 1:
-            self._fail(node, f"the priority {text!r} is no whole number above zero", "Write 1 or 2")
+            self._fail(
+                node, f"the priority {text!r} is not a whole number above zero", "Write 1 or 2"
+            )
         return int(text)
 
     def _fail(self, node: Node | None, cause: str, remedy: str) -> NoReturn:

@@ -1,4 +1,4 @@
-"""Values to rows and back: the one place that knows how a dataclass lies in a table."""
+"""Values to rows and back: the one place that knows how a dataclass is stored in a table."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -14,9 +14,7 @@ from position_sync_dagster.domain.leg import ActiveContract
 from position_sync_dagster.domain.request import QueuedPosition, QueueRequest, QueueStatus, Reason
 from position_sync_dagster.domain.update import (
     PositionUpdate,
-    PriceKind,
     Source,
-    TradingMode,
     ValueOrigin,
     trading_mode_of,
 )
@@ -33,37 +31,41 @@ from position_sync_dagster.lake.storage.schemas import (
     GATEWAY_SESSIONS,
     POSITION_QUEUE,
     POSITION_UPDATES,
+    UPDATE_COLUMNS,
     TableSpec,
 )
 
 _INSTRUMENT = tuple(Instrument.__dataclass_fields__)
 _REQUEST = tuple(QueuedPosition.__dataclass_fields__)
 _BROKER = tuple(f for f in BrokerPosition.__dataclass_fields__ if f != "instrument")
+_UPDATE_CHOICES = {
+    name: column.choices for name, column in UPDATE_COLUMNS.items() if column.choices
+}
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_TICK = timedelta(microseconds=1)
+_MICROSECOND = timedelta(microseconds=1)
 
 
 def frame_of(spec: TableSpec, rows: Iterable[Mapping[str, Any]]) -> pl.DataFrame:
-    """Give a frame of the table's schema; a column that a row lacks is null.
+    """Return a frame with the table's schema; a column that a row lacks is null.
 
     Raises:
-        InvalidRequestError: A text cannot be stored, since it holds half a surrogate pair.
+        InvalidRequestError: A text cannot be stored, since it has half a surrogate pair.
     """
     listed = list(rows)
     return _frame(spec, {name: [row.get(name) for row in listed] for name in spec.columns})
 
 
 def moment(at: datetime | None) -> pl.Expr:
-    """Give a moment as an expression; `pl.lit` of a `datetime` takes forty times as long."""
-    ticks = None if at is None else (at - _EPOCH) // _TICK
+    """Return a time as an expression; `pl.lit` of a `datetime` takes forty times as long."""
+    ticks = None if at is None else (at - _EPOCH) // _MICROSECOND
     return pl.lit(ticks, pl.Int64).cast(pl.Datetime("us", "UTC"))
 
 
 def new_request_rows(
     ids: Iterable[str], requests: Collection[QueueRequest], now: datetime
 ) -> pl.DataFrame:
-    """Give the live rows of new requests, without the columns that are null at first."""
-    given: dict[str, list[Any]] = {
+    """Return the live rows of new requests, without the columns that are null at first."""
+    columns: dict[str, list[Any]] = {
         "request_id": list(ids),
         "account": [request.account for request in requests],
         "conid": [request.conid for request in requests],
@@ -71,7 +73,7 @@ def new_request_rows(
         "priority": [request.priority for request in requests],
         "reason": [request.reason.value for request in requests],
     }
-    return _frame(POSITION_QUEUE, given).with_columns(
+    return _frame(POSITION_QUEUE, columns).with_columns(
         *LIVE_COLUMNS,
         status=pl.lit(QueueStatus.PENDING.value),
         attempts=pl.lit(0, pl.Int64),
@@ -81,7 +83,7 @@ def new_request_rows(
 
 
 def requests_of(frame: pl.DataFrame) -> list[QueuedPosition]:
-    """Read requests."""
+    """Return the requests in a frame."""
     columns = {name: frame.get_column(name).to_list() for name in _REQUEST}
     columns["status"] = [QueueStatus(text) for text in columns["status"]]
     columns["reason"] = [Reason(text) for text in columns["reason"]]
@@ -89,12 +91,12 @@ def requests_of(frame: pl.DataFrame) -> list[QueuedPosition]:
 
 
 def leg_rows(legs: Iterable[ActiveContract]) -> pl.DataFrame:
-    """Give the live rows of legs."""
+    """Return the live rows of legs."""
     return frame_of(ACTIVE_STRATEGIES, (_fields(leg) | LIVE_PARTITION for leg in legs))
 
 
 def legs_of(frame: pl.DataFrame) -> list[ActiveContract]:
-    """Read legs."""
+    """Return the legs in a frame."""
     return [
         ActiveContract(**row | {"right": Right(row["right"])})
         for row in without_partition(frame).iter_rows(named=True)
@@ -102,22 +104,24 @@ def legs_of(frame: pl.DataFrame) -> list[ActiveContract]:
 
 
 def update_rows(updates: Sequence[PositionUpdate]) -> pl.DataFrame:
-    """Give the rows of updates; `date` is the UTC date of their timestamp."""
+    """Return the rows of updates; `date` is the UTC date of the timestamp."""
     frame = frame_of(POSITION_UPDATES, (_fields(update) for update in updates))
     return frame.with_columns(date=pl.col("timestamp").dt.date())
 
 
 def updates_of(frame: pl.DataFrame) -> list[PositionUpdate]:
-    """Read updates; a text that is not known is None, so that one row never hides the others."""
+    """Return the updates in a frame.
+
+    An unknown text in a column of choices becomes None (NONE in `value_source`), so that one row
+    never hides the others.
+    """
     return [
         PositionUpdate(
             **row
+            | {name: _known(kind, row[name]) for name, kind in _UPDATE_CHOICES.items()}
             | {
-                "right": _known(Right, row["right"]),
-                "price_kind": _known(PriceKind, row["price_kind"]),
                 "source": Source(row["source"]),
                 "value_source": _known(ValueOrigin, row["value_source"]) or ValueOrigin.NONE,
-                "trading_mode": _known(TradingMode, row["trading_mode"]),
             }
         )
         for row in frame.drop("date", strict=False).iter_rows(named=True)
@@ -127,7 +131,7 @@ def updates_of(frame: pl.DataFrame) -> list[PositionUpdate]:
 def broker_rows(
     positions: Iterable[BrokerPosition], session: GatewaySession | None
 ) -> pl.DataFrame:
-    """Give the rows of broker positions, with the session that wrote them."""
+    """Return the rows of broker positions, with the session that writes them."""
     owner = {
         "session_id": session.session_id if session else None,
         "fencing_token": session.fencing_token if session else None,
@@ -145,7 +149,7 @@ def broker_rows(
 
 
 def broker_positions_of(frame: pl.DataFrame) -> list[BrokerPosition]:
-    """Read broker positions."""
+    """Return the broker positions in a frame."""
     return [
         BrokerPosition(
             instrument=Instrument(
@@ -162,12 +166,12 @@ def broker_positions_of(frame: pl.DataFrame) -> list[BrokerPosition]:
 
 
 def contract_rows(details: Iterable[ContractDetails]) -> pl.DataFrame:
-    """Give the rows of contract details."""
-    return frame_of(CONTRACTS, (_fields(one) for one in details))
+    """Return the rows of contract details."""
+    return frame_of(CONTRACTS, (_fields(contract) for contract in details))
 
 
 def contracts_of(frame: pl.DataFrame) -> list[ContractDetails]:
-    """Read contract details."""
+    """Return the contract details in a frame."""
     return [
         ContractDetails(**row | {"right": _maybe(Right, row["right"])})
         for row in frame.iter_rows(named=True)
@@ -175,12 +179,12 @@ def contracts_of(frame: pl.DataFrame) -> list[ContractDetails]:
 
 
 def session_rows(sessions: Iterable[GatewaySession]) -> pl.DataFrame:
-    """Give the live rows of sessions."""
+    """Return the live rows of sessions."""
     return frame_of(GATEWAY_SESSIONS, (_fields(session) | LIVE_PARTITION for session in sessions))
 
 
 def sessions_of(frame: pl.DataFrame) -> list[GatewaySession]:
-    """Read sessions."""
+    """Return the sessions in a frame."""
     return [
         GatewaySession(**row | {"owner": Owner(row["owner"]), "state": SessionState(row["state"])})
         for row in without_partition(frame).iter_rows(named=True)
@@ -192,8 +196,8 @@ def _frame(spec: TableSpec, columns: Mapping[str, list[Any]]) -> pl.DataFrame:
         return pl.DataFrame(columns, schema={name: spec.polars[name] for name in columns})
     except UnicodeEncodeError as error:
         raise InvalidRequestError(
-            f"A text for {spec.name} is no Unicode: {error.object[:40]!r}.",
-            remedy="Take out the lone surrogate at position " + str(error.start) + ".",
+            f"A text for {spec.name} is not valid Unicode: {error.object[:40]!r}.",
+            remedy="Remove the lone surrogate at position " + str(error.start) + ".",
         ) from None
 
 

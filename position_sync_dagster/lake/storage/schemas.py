@@ -1,8 +1,11 @@
-"""The schema of every table of the lake, its version and its physical layout."""
+"""The schema of every table of the lake, its version and its physical layout.
+
+Where one dataclass holds exactly a table's columns, they are derived from it; the order of the
+columns in the table stands here.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
 from functools import cached_property
 from types import MappingProxyType
 
@@ -10,19 +13,26 @@ import polars as pl
 from deltalake import Field, Schema
 from deltalake.schema import PrimitiveType
 
+from position_sync_dagster.domain.gateway_session import GatewaySession
+from position_sync_dagster.domain.leg import ActiveContract
+from position_sync_dagster.domain.request import QueuedPosition
+from position_sync_dagster.domain.update import PositionUpdate
+from position_sync_dagster.lake.storage.columns import (
+    Kind,
+    StoredColumn,
+    columns_of,
+    count_column,
+    day_column,
+    in_order,
+    moment_column,
+    number_column,
+    text_column,
+)
+from position_sync_dagster.lake.storage.partitions import PARTITION_COLUMNS
+
 NAME_PROPERTY = "positionSync.table"
 VERSION_PROPERTY = "positionSync.schemaVersion"
 MODE_PROPERTY = "positionSync.tradingMode"
-
-
-class Kind(StrEnum):
-    """A column's type, as Delta names it."""
-
-    TEXT = "string"
-    COUNT = "long"
-    NUMBER = "double"
-    MOMENT = "timestamp"
-    DAY = "date"
 
 
 _POLARS: Mapping[Kind, pl.DataType] = MappingProxyType(
@@ -53,8 +63,10 @@ class TableSpec:
 
     Attributes:
         version: Grows by one with each added column; older tables are migrated forward.
+        columns: The type of each column, in the physical order.
         indexed: Columns with minimum and maximum per file in the log. Few, since each costs
             bytes in every commit and checkpoint.
+        descriptions: The meaning of each column, with its unit, for people.
     """
 
     name: str
@@ -63,22 +75,43 @@ class TableSpec:
     partition_by: tuple[str, ...] = ()
     indexed: tuple[str, ...] = ()
     properties: Mapping[str, str] = field(default_factory=dict)
+    descriptions: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        columns: Mapping[str, StoredColumn],
+        *,
+        partition_by: tuple[str, ...] = (),
+        indexed: tuple[str, ...],
+        version: int = 1,
+    ) -> "TableSpec":
+        """Return the specification of a table with described columns."""
+        return cls(
+            name=name,
+            version=version,
+            columns={column: found.kind for column, found in columns.items()},
+            partition_by=partition_by,
+            indexed=indexed,
+            descriptions={column: found.description for column, found in columns.items()},
+        )
 
     @cached_property
     def polars(self) -> pl.Schema:
-        """Give the schema of a frame of this table."""
+        """Return the schema of a frame of this table."""
         return pl.Schema({name: _POLARS[kind] for name, kind in self.columns.items()})
 
     @cached_property
     def delta(self) -> Schema:
-        """Give the schema as Delta Lake takes it."""
+        """Return the schema in the form that Delta Lake takes."""
         return Schema(
             [Field(name, PrimitiveType(kind.value)) for name, kind in self.columns.items()]
         )
 
     @property
     def configuration(self) -> dict[str, str]:
-        """Give the table properties of a new table."""
+        """Return the table properties of a new table."""
         return {
             **RETENTION,
             NAME_PROPERTY: self.name,
@@ -88,221 +121,169 @@ class TableSpec:
         }
 
 
-_T, _N, _F, _M, _D = Kind.TEXT, Kind.COUNT, Kind.NUMBER, Kind.MOMENT, Kind.DAY
+_PARTITION = {
+    "bucket": text_column("Partition: `live`, or the kind of finished rows."),
+    "part": text_column("Partition: the commit that finished the row; `0` for live rows."),
+}
 
-_SPLIT = {"bucket": _T, "part": _T}
-"""Live rows and finished ones never share a file, and each finishing commit has its own part:
-every change is an overwrite whose predicate names partitions only."""
-
-ACTIVE_STRATEGIES = TableSpec(
-    name="active_strategies",
-    version=1,
-    columns={
-        "strategy_id": _T,
-        "account": _T,
-        "conid": _N,
-        "symbol": _T,
-        "right": _T,
-        "strike": _F,
-        "expiry": _D,
-        "quantity": _F,
-        "priority": _N,
-        "added_at": _M,
-        "removed_at": _M,
-        **_SPLIT,
-    },
-    partition_by=("bucket", "part"),
+ACTIVE_STRATEGIES = TableSpec.of(
+    "active_strategies",
+    in_order(
+        columns_of(ActiveContract),
+        """strategy_id account conid symbol right strike expiry quantity priority added_at
+        removed_at""",
+    )
+    | _PARTITION,
+    partition_by=PARTITION_COLUMNS,
     indexed=("added_at", "removed_at"),
 )
 
-POSITION_QUEUE = TableSpec(
-    name="position_queue",
-    version=1,
-    columns={
-        "request_id": _T,
-        "account": _T,
-        "conid": _N,
-        "symbol": _T,
-        "priority": _N,
-        "status": _T,
-        "attempts": _N,
-        "created_at": _M,
-        "updated_at": _M,
-        "available_at": _M,
-        "lease_owner": _T,
-        "lease_token": _T,
-        "lease_expires_at": _M,
-        "error_message": _T,
-        "reason": _T,
-        **_SPLIT,
-    },
-    partition_by=("bucket", "part"),
+POSITION_QUEUE = TableSpec.of(
+    "position_queue",
+    in_order(
+        columns_of(QueuedPosition),
+        """request_id account conid symbol priority status attempts created_at updated_at
+        available_at lease_owner lease_token lease_expires_at error_message reason""",
+    )
+    | _PARTITION,
+    partition_by=PARTITION_COLUMNS,
     indexed=("request_id", "created_at", "updated_at"),
 )
 
-POSITION_UPDATES = TableSpec(
-    name="position_updates",
-    version=1,
-    columns={
-        "update_id": _T,
-        "account": _T,
-        "conid": _N,
-        "symbol": _T,
-        "sec_type": _T,
-        "right": _T,
-        "strike": _F,
-        "expiry": _D,
-        "multiplier": _F,
-        "currency": _T,
-        "position": _F,
-        "market_price": _F,
-        "price_kind": _T,
-        "bid": _F,
-        "ask": _F,
-        "market_value": _F,
-        "average_cost": _F,
-        "unrealized_pnl": _F,
-        "realized_pnl": _F,
-        "daily_pnl": _F,
-        "implied_vol": _F,
-        "delta": _F,
-        "gamma": _F,
-        "vega": _F,
-        "theta": _F,
-        "underlying_price": _F,
-        "timestamp": _M,
-        "value_time": _M,
-        "date": _D,
-        "source": _T,
-        "value_source": _T,
-        "market_data_type": _N,
-        "gateway_id": _T,
-        "trading_mode": _T,
-        "request_id": _T,
-        "session_id": _T,
-        "fencing_token": _N,
-        "run_id": _T,
-        "batch_id": _T,
-    },
+UPDATE_COLUMNS = columns_of(PositionUpdate)
+"""What callers fill of `position_updates`, in the order of the dataclass."""
+
+POSITION_UPDATES = TableSpec.of(
+    "position_updates",
+    in_order(
+        UPDATE_COLUMNS | {"date": day_column("Partition: the UTC date of timestamp.")},
+        """update_id account conid symbol sec_type right strike expiry multiplier currency position
+        market_price price_kind bid ask market_value average_cost unrealized_pnl realized_pnl
+        daily_pnl implied_vol delta gamma vega theta underlying_price timestamp value_time date
+        source value_source market_data_type gateway_id trading_mode request_id session_id
+        fencing_token run_id batch_id""",
+    ),
     partition_by=("date",),
     indexed=("update_id", "timestamp", "batch_id"),
 )
 
-BROKER_POSITIONS = TableSpec(
-    name="broker_positions",
-    version=1,
-    columns={
-        "gateway_id": _T,
-        "account": _T,
-        "conid": _N,
-        "symbol": _T,
-        "sec_type": _T,
-        "currency": _T,
-        "multiplier": _F,
-        "right": _T,
-        "strike": _F,
-        "expiry": _D,
-        "local_symbol": _T,
-        "trading_class": _T,
-        "exchange": _T,
-        "position": _F,
-        "average_cost": _F,
-        "market_price": _F,
-        "market_value": _F,
-        "unrealized_pnl": _F,
-        "realized_pnl": _F,
-        "daily_pnl": _F,
-        "value_source": _T,
-        "value_time": _M,
-        "received_at": _M,
-        "position_time": _M,
-        "snapshot_id": _T,
-        "completeness": _T,
-        "confirmed_at": _M,
-        "trading_mode": _T,
-        "session_id": _T,
-        "fencing_token": _N,
+_LOCAL_SYMBOL = text_column(
+    "IB's local symbol of the contract, such as the OCC symbol of an option."
+)
+_TRADING_CLASS = text_column("IB's trading class of the contract.")
+
+BROKER_POSITIONS = TableSpec.of(
+    "broker_positions",
+    {
+        "gateway_id": UPDATE_COLUMNS["gateway_id"],
+        "account": UPDATE_COLUMNS["account"],
+        "conid": UPDATE_COLUMNS["conid"],
+        "symbol": UPDATE_COLUMNS["symbol"],
+        "sec_type": UPDATE_COLUMNS["sec_type"],
+        "currency": UPDATE_COLUMNS["currency"],
+        "multiplier": UPDATE_COLUMNS["multiplier"],
+        "right": UPDATE_COLUMNS["right"],
+        "strike": UPDATE_COLUMNS["strike"],
+        "expiry": UPDATE_COLUMNS["expiry"],
+        "local_symbol": _LOCAL_SYMBOL,
+        "trading_class": _TRADING_CLASS,
+        "exchange": text_column("Listing exchange; empty where the broker leaves it out."),
+        "position": UPDATE_COLUMNS["position"],
+        "average_cost": UPDATE_COLUMNS["average_cost"],
+        "market_price": number_column(
+            "The broker's price of the position. Unit: as the broker sends."
+        ),
+        "market_value": number_column("The broker's value of the position. Unit: `currency`."),
+        "unrealized_pnl": number_column(
+            "The broker's unrealized profit and loss. Unit: `currency`."
+        ),
+        "realized_pnl": UPDATE_COLUMNS["realized_pnl"],
+        "daily_pnl": UPDATE_COLUMNS["daily_pnl"],
+        "value_source": text_column(
+            "PORTFOLIO, PNL_SINGLE, or NONE before the broker sent a value."
+        ),
+        "value_time": moment_column(
+            "The broker's time of the values; null where it is not certain."
+        ),
+        "received_at": moment_column("When this row last changed here."),
+        "position_time": moment_column(
+            "When position last changed here; of a closed row, when it closed."
+        ),
+        "snapshot_id": text_column("The account download that the row belongs to."),
+        "completeness": text_column(
+            "How much of the account that download covered: COMPLETE, PARTIAL or UNKNOWN."
+        ),
+        "confirmed_at": moment_column(
+            "Until when the broker is known to have confirmed these values."
+        ),
+        "trading_mode": UPDATE_COLUMNS["trading_mode"],
+        "session_id": text_column("The session of gateway_sessions that wrote the row."),
+        "fencing_token": UPDATE_COLUMNS["fencing_token"],
     },
     partition_by=("gateway_id",),
     indexed=("confirmed_at", "fencing_token"),
 )
 
-CONTRACTS = TableSpec(
-    name="contracts",
-    version=1,
-    columns={
-        "conid": _N,
-        "symbol": _T,
-        "sec_type": _T,
-        "currency": _T,
-        "local_symbol": _T,
-        "trading_class": _T,
-        "exchange": _T,
-        "under_conid": _N,
-        "multiplier": _F,
-        "price_magnifier": _N,
-        "right": _T,
-        "strike": _F,
-        "last_trade_date": _D,
-        "last_trade_time": _T,
-        "time_zone": _T,
-        "trading_hours": _T,
-        "seen_at": _M,
+CONTRACTS = TableSpec.of(
+    "contracts",
+    {
+        "conid": UPDATE_COLUMNS["conid"],
+        "symbol": UPDATE_COLUMNS["symbol"],
+        "sec_type": UPDATE_COLUMNS["sec_type"],
+        "currency": text_column("ISO code of the contract's currency."),
+        "local_symbol": _LOCAL_SYMBOL,
+        "trading_class": _TRADING_CLASS,
+        "exchange": text_column("Listing exchange."),
+        "under_conid": count_column("Contract id of the underlying; null where there is none."),
+        "multiplier": UPDATE_COLUMNS["multiplier"],
+        "price_magnifier": count_column(
+            "Divisor from quoted prices to the currency: 100 if quoted in cents or pence."
+        ),
+        "right": UPDATE_COLUMNS["right"],
+        "strike": UPDATE_COLUMNS["strike"],
+        "last_trade_date": day_column("Last trading day of a derivative."),
+        "last_trade_time": text_column("Time of the last trade on that day, in time_zone."),
+        "time_zone": text_column("Time zone of the exchange, as the broker names it."),
+        "trading_hours": text_column(
+            "Trading hours as the broker writes them, separated by semicolons."
+        ),
+        "seen_at": moment_column("When the details were first requested."),
     },
     indexed=("conid",),
 )
 
-GATEWAY_SESSIONS = TableSpec(
-    name="gateway_sessions",
-    version=1,
-    columns={
-        "gateway_id": _T,
-        "owner": _T,
-        "session_id": _T,
-        "run_id": _T,
-        "host": _T,
-        "pid": _N,
-        "fencing_token": _N,
-        "started_at": _M,
-        "heartbeat_at": _M,
-        "expires_at": _M,
-        "state": _T,
-        "state_since": _M,
-        "lines_in_use": _N,
-        "line_limit": _N,
-        "detail": _T,
-        **_SPLIT,
-    },
-    partition_by=("bucket", "part"),
+GATEWAY_SESSIONS = TableSpec.of(
+    "gateway_sessions",
+    columns_of(GatewaySession) | _PARTITION,
+    partition_by=PARTITION_COLUMNS,
     indexed=("started_at",),
 )
 
-RECONCILIATION_BREAKS = TableSpec(
-    name="reconciliation_breaks",
-    version=1,
-    columns={
-        "break_id": _T,
-        "gateway_id": _T,
-        "account": _T,
-        "conid": _N,
-        "symbol": _T,
-        "type": _T,
-        "expected": _F,
-        "actual": _F,
-        "detail": _T,
-        "state": _T,
-        "opened_at": _M,
-        "confirmed_at": _M,
-        "resolved_at": _M,
-        "accepted_at": _M,
-        "accepted_by": _T,
-        "note": _T,
-        "snapshot_id": _T,
-        "run_id": _T,
-        "last_seen_at": _M,
-        **_SPLIT,
+RECONCILIATION_BREAKS = TableSpec.of(
+    "reconciliation_breaks",
+    {
+        "break_id": text_column("Unique id of the break."),
+        "gateway_id": text_column('"host:port" of the gateway that was reconciled.'),
+        "account": UPDATE_COLUMNS["account"],
+        "conid": UPDATE_COLUMNS["conid"],
+        "symbol": UPDATE_COLUMNS["symbol"],
+        "type": text_column("MISSING, SURPLUS, QUANTITY, STALE or LEG_QUANTITY."),
+        "expected": number_column("The broker's quantity; null when it has none."),
+        "actual": number_column("The quantity in the tables; null when they have none."),
+        "detail": text_column("The difference in words."),
+        "state": text_column("OPENED (seen once), CONFIRMED (seen again), RESOLVED or ACCEPTED."),
+        "opened_at": moment_column("When it was first seen."),
+        "confirmed_at": moment_column("When it was seen again; null before."),
+        "resolved_at": moment_column("When it was gone; null before."),
+        "accepted_at": moment_column("When a person accepted it; null if nobody did."),
+        "accepted_by": text_column("The person who accepted it."),
+        "note": text_column("That person's note."),
+        "snapshot_id": text_column("The newest account download in which it was seen to change."),
+        "run_id": text_column("The Dagster run of that reconciliation."),
+        "last_seen_at": moment_column("When the row last changed because the break was seen."),
+        **_PARTITION,
     },
-    partition_by=("bucket", "part"),
+    partition_by=PARTITION_COLUMNS,
     indexed=("opened_at",),
 )
 

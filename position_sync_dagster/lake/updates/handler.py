@@ -8,15 +8,15 @@ from position_sync_dagster.lake.updates.table import PositionUpdatesTable
 
 
 class DeltaLakePositionWriter:
-    """Write what it hears to `position_updates`; a repeat writes nothing.
+    """Writes streamed updates to `position_updates`; a repeated update writes nothing.
 
     Args:
         delta_lake_path: Folder or `s3://` URI of the table.
-        table: Write through this table instead.
+        table: The table to write to, instead of the one at `delta_lake_path`.
 
     Attributes:
-        last_version: The table's version of the last commit; None before it.
-        rows_written, commits: Totals since the writer was made.
+        last_version: The table's version after the last commit; None before the first.
+        rows_written, commits: Totals since the writer was created.
 
     >>> streamer.register_handler(DeltaLakePositionWriter())  # doctest: +SKIP
     """

@@ -6,26 +6,27 @@ from typing import Unpack
 from position_sync_dagster.lake.storage.schemas import POSITION_UPDATES
 from position_sync_dagster.lake.storage.table import Table, TableOptions
 from position_sync_dagster.lake.storage.threads import offloaded
-from position_sync_dagster.lake.updates.ledger import AppendResult, SyncUpdates
+from position_sync_dagster.lake.updates.append import AppendResult
+from position_sync_dagster.lake.updates.ledger import SyncUpdates
 
-__all__ = ["AppendResult", "PositionUpdatesTable", "SyncUpdates"]
+__all__ = ["AppendResult", "PositionUpdatesTable"]
 
 
 class PositionUpdatesTable:
-    """The table `position_updates`: every value of every holding, for good.
+    """The table `position_updates`: every value of every holding, kept for good.
 
     An `update_id` or a `batch_id` that is in the table is never written again, whatever the
-    clocks say. Each append looks its ids up in the files whose least and greatest id leave room
-    for one of them: next to none for ids that sort by time, as all ids are that this package
-    makes. Give your own ids in order of time too (UUIDs of version 7). Random ones, such as
-    `uuid4`, are as safe, but slow: each append, of whatever ids, then reads the ids of most
-    files, for a second or more at ten million rows.
+    clocks say. Each append looks for its ids in the files whose smallest and greatest id have one
+    of them between them. For ids that sort by time there are hardly any such files, and all ids
+    that this package makes sort by time. Make your own ids in the order of time too (UUIDs of
+    version 7). Random ids, such as `uuid4`, are as safe, but slow: with them, each append of any
+    ids reads the ids of most files, which takes a second or more at ten million rows.
 
     Args:
         delta_lake_path: Folder or `s3://` URI of the table.
 
     Attributes:
-        sync: The same table as plain calls.
+        sync: The same table as plain, blocking calls.
 
     >>> updates = PositionUpdatesTable("data/lake/position_updates")  # doctest: +SKIP
     >>> await updates.append([update], batch_id="drain-1")            # doctest: +SKIP
@@ -37,11 +38,7 @@ class PositionUpdatesTable:
         delta_lake_path: str | Path = "data/lake/position_updates",
         **options: Unpack[TableOptions],
     ) -> None:
-        self.table = Table(
-            delta_lake_path,
-            POSITION_UPDATES,
-            **options,
-        )
+        self.table = Table(delta_lake_path, POSITION_UPDATES, **options)
         self.sync = SyncUpdates(self.table)
 
     initialize = offloaded(SyncUpdates.initialize)

@@ -1,4 +1,4 @@
-"""What every queue of positions does, whatever it keeps its rows in."""
+"""The contract of every queue of positions, wherever it keeps its rows."""
 
 from collections.abc import Iterable
 
@@ -41,12 +41,12 @@ def ids_of(requests: Iterable[QueuedPosition]) -> list[str]:
     return [request.request_id for request in requests]
 
 
-async def figures(queue: AsyncQueue) -> tuple[int, int, int, int]:
+async def counts_of(queue: AsyncQueue) -> tuple[int, int, int, int]:
     counts = await queue.counts()
     return (counts[PENDING], counts[PROCESSING], counts[SUCCESS], counts[FAILED])
 
 
-async def test_an_inserted_request_is_read_as_it_was_asked(queue, clock):
+async def test_an_inserted_request_is_read_as_it_was_inserted(queue, clock):
     request_id = await queue.insert(700001, "SPY", priority=P1, account="DUSIM1")
     [stored] = await queue.get_batch(priority=P1)
     assert stored == QueuedPosition(
@@ -62,7 +62,7 @@ async def test_an_inserted_request_is_read_as_it_was_asked(queue, clock):
     )
 
 
-async def test_a_second_insert_gives_the_first_id_and_raises_its_priority(queue):
+async def test_a_second_insert_returns_the_first_id_and_raises_its_priority(queue):
     first = await queue.insert(1, "SPY", priority=P2)
     assert await queue.insert(1, "SPY", priority=P1) == first
     assert await queue.insert(1, "SPY", priority=P2) == first
@@ -99,12 +99,12 @@ async def test_many_inserts_of_one_position_keep_the_highest_priority(queue):
     assert stored.priority == P1
 
 
-async def test_a_finished_position_can_be_asked_for_again(queue):
+async def test_a_position_can_be_inserted_again_when_its_request_is_finished(queue):
     first = await queue.insert(1, "SPY")
     await queue.claim_batch()
     await queue.mark_success([first])
     assert await queue.insert(1, "SPY") != first
-    assert await figures(queue) == (1, 0, 1, 0)
+    assert await counts_of(queue) == (1, 0, 1, 0)
 
 
 async def test_claims_come_by_priority_then_by_age_then_in_order_of_insertion(queue, clock):
@@ -166,12 +166,12 @@ async def test_success_ends_a_request_once(queue):
     await queue.insert_many([QueueRequest(c, "SPY") for c in (1, 2, 3)])
     claimed = ids_of(await queue.claim_batch(limit=2))
     await queue.mark_success(claimed)
-    assert await figures(queue) == (1, 0, 2, 0)
+    assert await counts_of(queue) == (1, 0, 2, 0)
     with pytest.raises(RequestStateError):
         await queue.mark_success(claimed)
     with pytest.raises(RequestStateError):
         await queue.mark_failed(claimed[0], "late")
-    assert await figures(queue) == (1, 0, 2, 0)
+    assert await counts_of(queue) == (1, 0, 2, 0)
 
 
 async def test_requests_that_were_only_read_may_be_marked(queue):
@@ -179,17 +179,17 @@ async def test_requests_that_were_only_read_may_be_marked(queue):
     first, second = ids_of(await queue.get_batch())
     await queue.mark_success([first])
     await queue.mark_failed(second, "no such contract", retryable=False)
-    assert await figures(queue) == (0, 0, 1, 1)
+    assert await counts_of(queue) == (0, 0, 1, 1)
 
 
 async def test_one_id_alone_may_be_marked(queue):
     request_id = await queue.insert(1, "SPY")
     await queue.mark_success(request_id)
-    assert await figures(queue) == (0, 0, 1, 0)
+    assert await counts_of(queue) == (0, 0, 1, 0)
 
 
 @pytest.mark.parametrize("step", ["mark_success", "mark_failed", "release", "renew"])
-async def test_nothing_is_marked_under_a_lease_that_is_over(queue, clock, step):
+async def test_nothing_is_marked_under_an_expired_lease(queue, clock, step):
     await queue.insert(1, "SPY")
     [claimed] = await queue.claim_batch(lease_s=30)
     clock.advance(30)
@@ -208,7 +208,7 @@ async def test_a_rescued_request_is_lost_to_its_first_worker_even_while_it_waits
     assert not await queue.holds([claimed.request_id])
     with pytest.raises(LeaseLostError):
         await queue.mark_success([claimed.request_id])
-    assert await figures(queue) == (1, 0, 0, 0)
+    assert await counts_of(queue) == (1, 0, 0, 0)
 
 
 async def test_a_failure_comes_back_after_a_growing_delay_and_is_final_at_the_limit(queue, clock):
@@ -227,14 +227,14 @@ async def test_a_failure_comes_back_after_a_growing_delay_and_is_final_at_the_li
     assert failed.lease_owner == third.lease_owner
 
 
-async def test_a_failure_that_is_not_worth_a_retry_is_final(queue):
+async def test_a_failure_that_cannot_be_retried_is_final(queue):
     request_id = await queue.insert(1, "SPY")
     await queue.claim_batch()
     await queue.mark_failed(request_id, "unknown contract", retryable=False)
-    assert await figures(queue) == (0, 0, 0, 1)
+    assert await counts_of(queue) == (0, 0, 0, 1)
 
 
-async def test_many_failures_are_noted_at_once_each_with_its_message(queue, clock):
+async def test_many_failures_are_recorded_at_once_each_with_its_message(queue, clock):
     await queue.insert_many([QueueRequest(c, "SPY") for c in (1, 2, 3)])
     one, two, three = ids_of(await queue.claim_batch())
     await queue.mark_failed_many({one: "a", two: "b"})
@@ -243,26 +243,26 @@ async def test_many_failures_are_noted_at_once_each_with_its_message(queue, cloc
         one: "a",
         two: "b",
     }
-    assert await queue.holds([one, two, three]) is False  # the lease of the third is over
+    assert await queue.holds([one, two, three]) is False  # the lease of the third has expired
 
 
-async def test_a_failed_request_is_put_back_by_a_person_with_fresh_attempts(queue):
+async def test_a_person_can_retry_a_failed_request_with_all_its_attempts(queue):
     request_id, other = await queue.insert_many([QueueRequest(c, "SPY") for c in (1, 2)])
     await queue.claim_batch()
     await queue.mark_failed_many({request_id: "x", other: "y"}, retryable=False)
     assert await queue.retry([request_id]) == [request_id]
     [again] = await queue.claim_batch()
     assert (again.request_id, again.attempts, again.error_message) == (request_id, 0, "x")
-    assert await figures(queue) == (0, 1, 0, 1)
+    assert await counts_of(queue) == (0, 1, 0, 1)
     assert ids_of(await queue.get_batch(priority=None, status=FAILED)) == [other]
 
 
-async def test_a_failed_request_stays_while_its_position_is_asked_for_already(queue):
+async def test_a_failed_request_remains_failed_while_its_position_has_a_live_request(queue):
     failed = await queue.insert(1, "SPY")
     await queue.mark_failed(failed, "x", retryable=False)
     live = await queue.insert(1, "SPY")
     assert await queue.retry(failed) == [live]
-    assert await figures(queue) == (1, 0, 0, 1)
+    assert await counts_of(queue) == (1, 0, 0, 1)
 
 
 @pytest.mark.parametrize("state", ["live", "success"])
@@ -270,13 +270,13 @@ async def test_only_a_failed_request_is_retried(queue, state):
     request_id = await queue.insert(1, "SPY")
     if state == "success":
         await queue.mark_success(request_id)
-    before = await figures(queue)
+    before = await counts_of(queue)
     with pytest.raises(RequestStateError):
         await queue.retry([request_id])
-    assert await figures(queue) == before
+    assert await counts_of(queue) == before
 
 
-async def test_a_released_request_is_there_at_once_with_its_attempts_untouched(queue):
+async def test_a_released_request_is_claimable_at_once_with_its_attempts_unchanged(queue):
     request_id = await queue.insert(1, "SPY")
     await queue.claim_batch()
     await queue.release([request_id], "the gateway is down")
@@ -292,7 +292,7 @@ async def test_a_pending_request_cannot_be_released_or_renewed(queue):
         await queue.renew([request_id])
 
 
-async def test_a_renewed_lease_lives_longer(queue, clock):
+async def test_a_renewed_lease_lasts_longer(queue, clock):
     await queue.insert(1, "SPY")
     ids = ids_of(await queue.claim_batch(lease_s=30))
     clock.advance(20)
@@ -322,7 +322,7 @@ async def test_a_mark_that_is_wrong_for_one_request_marks_none(queue):
             await queue.mark_success([good, wrong])
         with pytest.raises(error):
             await queue.mark_failed_many({good: "x", wrong: "x"})
-        assert await figures(queue) == (1, 0, 1, 0)
+        assert await counts_of(queue) == (1, 0, 1, 0)
 
 
 async def test_no_requests_is_no_work(queue):
@@ -344,28 +344,28 @@ async def test_a_limit_or_lease_out_of_range_is_refused_and_changes_nothing(queu
             await queue.claim_batch(lease_s=lease_s)
     with pytest.raises(InvalidRequestError):
         await queue.get_batch(limit=-1)
-    assert await figures(queue) == (1, 0, 0, 0)
+    assert await counts_of(queue) == (1, 0, 0, 0)
 
 
 @pytest.mark.parametrize("conid", [0, -1, 2**63, 1.5, "1", True, None])
-async def test_what_is_no_contract_id_is_refused(queue, conid):
+async def test_a_value_that_is_not_a_contract_id_is_refused(queue, conid):
     with pytest.raises(InvalidRequestError, match="conid"):
         await queue.insert(conid, "SPY")
-    assert await figures(queue) == (0, 0, 0, 0)
+    assert await counts_of(queue) == (0, 0, 0, 0)
 
 
 @pytest.mark.parametrize("priority", [0, 3, -1, 1.0, "1", True, None])
-async def test_what_is_no_priority_is_refused(queue, priority):
+async def test_a_value_that_is_not_a_priority_is_refused(queue, priority):
     with pytest.raises(InvalidRequestError, match="priority"):
         await queue.insert(1, "SPY", priority)
-    assert await figures(queue) == (0, 0, 0, 0)
+    assert await counts_of(queue) == (0, 0, 0, 0)
 
 
 @pytest.mark.parametrize("symbol", ["", "  ", None, 5])
 async def test_a_request_without_a_symbol_is_refused(queue, symbol):
     with pytest.raises(InvalidRequestError, match="symbol"):
         await queue.insert_many([QueueRequest(1, "SPY"), QueueRequest(2, symbol)])
-    assert await figures(queue) == (0, 0, 0, 0)
+    assert await counts_of(queue) == (0, 0, 0, 0)
 
 
 @pytest.mark.parametrize("text", NASTY, ids=range(len(NASTY)))
@@ -404,19 +404,19 @@ async def test_a_change_during_processing_is_followed_by_a_new_request(queue, cl
     assert follower.request_id != first
     assert (follower.conid, follower.account, follower.status) == (1, "A", PENDING)
     assert (follower.reason, follower.created_at) == (Reason.CHANGED, clock.now)
-    assert await figures(queue) == (1, 0, 1, 0)
+    assert await counts_of(queue) == (1, 0, 1, 0)
 
 
-async def test_a_mere_refresh_during_processing_is_not_followed(queue):
+async def test_a_refresh_during_processing_is_not_followed_by_a_new_request(queue):
     first = await queue.insert(1, "SPY")
     await queue.claim_batch()
     for reason in (Reason.REFRESH, Reason.MANUAL, Reason.SNAPSHOT):
         assert await queue.insert(1, "SPY", reason=reason) == first
     await queue.mark_success([first])
-    assert await figures(queue) == (0, 0, 1, 0)
+    assert await counts_of(queue) == (0, 0, 1, 0)
 
 
-async def test_the_overview_tells_what_waits_and_since_when(queue, clock):
+async def test_the_overview_counts_what_waits_and_since_when(queue, clock):
     began = clock.now
     await queue.insert_many([QueueRequest(c, "SPY", P2) for c in (1, 2)])
     clock.advance(5)
@@ -444,7 +444,7 @@ async def test_finished_requests_are_read_newest_first(queue, clock):
     assert await queue.get_batch(priority=P1, status=SUCCESS) == []
 
 
-async def test_a_lease_lives_on_when_the_clock_is_set_right_by_a_little(queue, clock):
+async def test_a_lease_survives_a_small_correction_of_the_clock(queue, clock):
     request_id = await queue.insert(1, "SPY")
     await queue.claim_batch(lease_s=30)
     clock.advance(-60)
@@ -499,7 +499,7 @@ async def test_batches_are_read_in_the_order_of_claims(queue, clock):
     assert read == ids_of(await queue.claim_batch())
 
 
-async def test_workers_that_share_a_queue_object_are_told_apart_by_their_tokens(queue, clock):
+async def test_workers_that_share_a_queue_object_are_distinguished_by_their_tokens(queue, clock):
     ids = await queue.insert_many([QueueRequest(c, "SPY") for c in (1, 2)])
     first = await queue.claim_batch(lease_s=30)
     clock.advance(31)
@@ -522,7 +522,7 @@ async def test_workers_that_share_a_queue_object_are_told_apart_by_their_tokens(
         await queue.mark_success(ids, lease_token=late)
 
 
-async def test_a_change_during_processing_that_ends_in_failure_is_followed_too(queue):
+async def test_a_change_during_processing_that_fails_is_followed_by_a_new_request_too(queue):
     first = await queue.insert(1, "SPY", account="A")
     await queue.claim_batch()
     await queue.insert(1, "SPY", account="A", reason=Reason.CHANGED)
@@ -530,17 +530,17 @@ async def test_a_change_during_processing_that_ends_in_failure_is_followed_too(q
     [follower] = await queue.get_batch(priority=None)
     assert (follower.conid, follower.account, follower.reason) == (1, "A", Reason.CHANGED)
     assert (follower.attempts, follower.error_message) == (0, None)
-    assert await figures(queue) == (1, 0, 0, 1)
+    assert await counts_of(queue) == (1, 0, 0, 1)
 
 
 async def test_as_many_as_were_claimed_can_be_marked(queue):
     ids = await queue.insert_many([QueueRequest(c, "SPY") for c in range(1, 12_001)])
     await queue.claim_batch(limit=12_000)
     await queue.mark_success(ids)
-    assert await figures(queue) == (0, 0, 12_000, 0)
+    assert await counts_of(queue) == (0, 0, 12_000, 0)
 
 
-async def test_what_is_no_text_or_name_is_refused_by_name_and_changes_nothing(queue):
+async def test_an_argument_of_a_wrong_type_is_named_and_changes_nothing(queue):
     request_id = await queue.insert(1, "SPY")
     refused = {
         "account": lambda: queue.insert(2, "SPY", account=5),
@@ -556,21 +556,21 @@ async def test_what_is_no_text_or_name_is_refused_by_name_and_changes_nothing(qu
             await step()
     with pytest.raises(UnknownRequestError):
         await queue.mark_success(["\udcff"])
-    assert await figures(queue) == (1, 0, 0, 0)
+    assert await counts_of(queue) == (1, 0, 0, 0)
     [claimed] = await queue.claim_batch(owner="\udcff")
     assert (claimed.request_id, claimed.lease_owner) == (request_id, "\\udcff")
 
 
-async def test_a_limit_that_is_no_number_is_refused_and_changes_nothing(queue):
+async def test_a_limit_that_is_not_a_number_is_refused_and_changes_nothing(queue):
     await queue.insert(1, "SPY")
     for limit in (1.5, "5", True, None):
         with pytest.raises(InvalidRequestError, match="limit"):
             await queue.claim_batch(limit=limit)
-    assert await figures(queue) == (1, 0, 0, 0)
+    assert await counts_of(queue) == (1, 0, 0, 0)
 
 
-async def test_a_table_that_was_not_initialized_is_made_at_its_first_use(make_queue):
-    assert await figures(make_queue()) == (0, 0, 0, 0)
+async def test_a_table_that_was_not_initialized_is_created_at_its_first_use(make_queue):
+    assert await counts_of(make_queue()) == (0, 0, 0, 0)
 
 
 async def test_a_clock_that_goes_back_loses_nothing(queue, clock):
@@ -581,4 +581,4 @@ async def test_a_clock_that_goes_back_loses_nothing(queue, clock):
     assert {r.conid for r in claimed} == {1, 2, 3}
     clock.advance(-3600)
     await queue.mark_success(ids_of(claimed))
-    assert await figures(queue) == (0, 0, 3, 0)
+    assert await counts_of(queue) == (0, 0, 3, 0)

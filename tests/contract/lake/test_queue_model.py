@@ -28,7 +28,8 @@ from position_sync_dagster.errors import (
     UnknownRequestError,
 )
 from position_sync_dagster.lake.queue.memory import InMemoryPositionQueue
-from position_sync_dagster.lake.queue.table import PROMOTE_AFTER_S, PositionQueue, SyncQueue
+from position_sync_dagster.lake.queue.operations import PROMOTE_AFTER_S, SyncQueue
+from position_sync_dagster.lake.queue.table import PositionQueue
 from position_sync_dagster.lake.storage import maintenance
 from position_sync_dagster.lake.storage.maintenance import maintain
 
@@ -41,8 +42,8 @@ SKEW = timedelta(minutes=5)
 
 
 @dataclass
-class Request:
-    """A request as a person would note it on a card."""
+class Expected:
+    """The state that a request is expected to have."""
 
     request_id: str
     key: tuple[str | None, int]
@@ -59,11 +60,11 @@ class Request:
         return self.status is PROCESSING and self.expires_at > now
 
     def ahead(self, now: datetime) -> bool:
-        """Its clock was wrong: nobody knows how long it waits."""
+        """Its clock was wrong: nobody knows how long it has waited."""
         return self.created_at > now + SKEW
 
     def lost(self, now: datetime) -> bool:
-        """Its lease is over, or was taken by a clock that was far ahead."""
+        """Its lease has expired, or was granted by a clock that was far ahead."""
         return self.status is PROCESSING and (
             self.expires_at <= now or self.updated_at > now + SKEW
         )
@@ -78,14 +79,14 @@ class Request:
 
 
 @dataclass
-class Hand:
-    """A queue object, and the leases that it remembers."""
+class Client:
+    """A queue object, and the leases that it is expected to remember."""
 
     queue: SyncQueue
     leases: dict[str, object] = field(default_factory=dict)
 
 
-ASKED = st.builds(
+REQUESTS = st.builds(
     QueueRequest,
     conid=st.integers(1, 5),
     symbol=st.just("SPY"),
@@ -93,19 +94,19 @@ ASKED = st.builds(
     account=st.sampled_from([None, "A"]),
     reason=st.sampled_from([Reason.REFRESH, Reason.CHANGED]),
 )
-HANDS = st.integers(0, 1)
+NUMBERS = st.integers(0, 1)
 PICKS = st.lists(st.integers(0, 9), min_size=1, max_size=3)
 
 
 class QueueMachine(RuleBasedStateMachine):
-    """Do each step to the queue and to the cards, and compare them."""
+    """Applies each step to the queue and to the expected requests, and compares them."""
 
     def __init__(self) -> None:
         super().__init__()
         self.now = datetime(2026, 1, 2, 15, tzinfo=UTC)
-        self.cards: dict[str, Request] = {}
+        self.requests: dict[str, Expected] = {}
         self.numbers = count(1)
-        self.hands = [Hand(queue) for queue in self.make()]
+        self.clients = [Client(queue) for queue in self.make()]
 
     def new_ids(self, now: datetime, count: int) -> list[str]:
         """Draw ids in ascending order, the same in each run."""
@@ -125,87 +126,87 @@ class QueueMachine(RuleBasedStateMachine):
             promote_after_s=PROMOTE_AFTER_S,
         )
 
-    @rule(number=HANDS)
+    @rule(number=NUMBERS)
     def restart(self, number: int) -> None:
-        self.hands[number] = Hand(self.opened())
+        self.clients[number] = Client(self.opened())
 
     @property
-    def live(self) -> dict[str, Request]:
-        return {i: c for i, c in self.cards.items() if c.status in (PENDING, PROCESSING)}
+    def live(self) -> dict[str, Expected]:
+        return {i: c for i, c in self.requests.items() if c.status in (PENDING, PROCESSING)}
 
     def any(self, *states: QueueStatus) -> bool:
-        return any(card.status in states for card in self.cards.values())
+        return any(expected.status in states for expected in self.requests.values())
 
     def picked(self, picks: Iterable[int]) -> list[str]:
-        """Choose ids: claimed ones first, then waiting and ended ones, and an unknown one."""
+        """Choose ids: claimed ones first, then pending and finished ones, and an unknown one."""
         order = [PROCESSING, FAILED, PENDING, SUCCESS]
-        ids = sorted(self.cards, key=lambda i: (order.index(self.cards[i].status), i))
+        ids = sorted(self.requests, key=lambda i: (order.index(self.requests[i].status), i))
         return list(dict.fromkeys([*ids, UNKNOWN][pick % (len(ids) + 1)] for pick in picks))
 
-    @initialize(number=HANDS, asked=st.lists(ASKED, min_size=2, max_size=5))
-    def begin(self, number: int, asked: list[QueueRequest]) -> None:
-        self.insert(number, asked)
+    @initialize(number=NUMBERS, inserted=st.lists(REQUESTS, min_size=2, max_size=5))
+    def begin(self, number: int, inserted: list[QueueRequest]) -> None:
+        self.insert(number, inserted)
 
-    @rule(number=HANDS, asked=st.lists(ASKED, min_size=1, max_size=4))
-    def insert(self, number: int, asked: list[QueueRequest]) -> None:
-        ids = self.hands[number].queue.insert_many(asked)
-        before = {card.key: card for card in self.live.values()}
-        for request, request_id in zip(asked, ids, strict=True):
+    @rule(number=NUMBERS, inserted=st.lists(REQUESTS, min_size=1, max_size=4))
+    def insert(self, number: int, inserted: list[QueueRequest]) -> None:
+        ids = self.clients[number].queue.insert_many(inserted)
+        before = {expected.key: expected for expected in self.live.values()}
+        for request, request_id in zip(inserted, ids, strict=True):
             key = (request.account, request.conid)
-            card = before.get(key) or self.cards.get(request_id)
-            if card is None:
-                self.cards[request_id] = Request(
+            expected = before.get(key) or self.requests.get(request_id)
+            if expected is None:
+                self.requests[request_id] = Expected(
                     request_id, key, request.priority, self.now, self.now
                 )
                 continue
-            assert request_id == card.request_id
-            card.priority = min(card.priority, request.priority)
-            if card.status is PROCESSING and request.reason is Reason.CHANGED:
-                card.available_at = self.now
+            assert request_id == expected.request_id
+            expected.priority = min(expected.priority, request.priority)
+            if expected.status is PROCESSING and request.reason is Reason.CHANGED:
+                expected.available_at = self.now
 
     @precondition(lambda self: self.any(PENDING))
-    @rule(number=HANDS, limit=st.sampled_from([3, 2, 1, 0]), lease_s=st.sampled_from([5.0, 10.0]))
+    @rule(number=NUMBERS, limit=st.sampled_from([3, 2, 1, 0]), lease_s=st.sampled_from([5.0, 10.0]))
     def claim(self, number: int, limit: int, lease_s: float) -> None:
-        hand = self.hands[number]
+        client = self.clients[number]
         old = self.now - timedelta(seconds=PROMOTE_AFTER_S)
         ready = sorted(
-            (card for card in self.live.values() if card.ready(self.now)),
+            (expected for expected in self.live.values() if expected.ready(self.now)),
             key=lambda c: (
                 1 if c.created_at <= old or c.ahead(self.now) else c.priority,
                 datetime.min.replace(tzinfo=UTC) if c.ahead(self.now) else c.created_at,
                 c.request_id,
             ),
         )[:limit]
-        claimed = hand.queue.claim_batch(limit=limit, lease_s=lease_s)
-        assert [r.request_id for r in claimed] == [card.request_id for card in ready]
+        claimed = client.queue.claim_batch(limit=limit, lease_s=lease_s)
+        assert [r.request_id for r in claimed] == [expected.request_id for expected in ready]
         lease = object()
-        for card in ready:
-            card.status, card.lease, card.available_at = PROCESSING, lease, None
-            card.expires_at = self.now + timedelta(seconds=lease_s)
-            card.updated_at = self.now
-            hand.leases[card.request_id] = lease
+        for expected in ready:
+            expected.status, expected.lease, expected.available_at = PROCESSING, lease, None
+            expected.expires_at = self.now + timedelta(seconds=lease_s)
+            expected.updated_at = self.now
+            client.leases[expected.request_id] = lease
 
-    def refusal(self, hand: Hand, ids: list[str], act: str) -> type[LakeError] | None:
-        """Say why an act on requests is not allowed."""
-        for card in (self.live[i] for i in ids if i in self.live):
-            held = card.held(self.now)
-            if card.request_id in hand.leases:
-                if not held or card.lease is not hand.leases[card.request_id]:
+    def refusal(self, client: Client, ids: list[str], action: str) -> type[LakeError] | None:
+        """Return the error of an action on requests that is not allowed."""
+        for expected in (self.live[i] for i in ids if i in self.live):
+            held = expected.held(self.now)
+            if expected.request_id in client.leases:
+                if not held or expected.lease is not client.leases[expected.request_id]:
                     return LeaseLostError
-            elif held or (card.status is PROCESSING and act == "renew"):
+            elif held or (expected.status is PROCESSING and action == "renew"):
                 return LeaseLostError
-            elif card.status is PENDING and act != "mark":
+            elif expected.status is PENDING and action != "mark":
                 return RequestStateError
         absent = [i for i in ids if i not in self.live]
-        if any(i in hand.leases for i in absent):
+        if any(i in client.leases for i in absent):
             return LeaseLostError
-        if any(i not in self.cards for i in absent):
+        if any(i not in self.requests for i in absent):
             return UnknownRequestError
         return RequestStateError if absent else None
 
-    def allowed(self, hand: Hand, ids: list[str], act: str, call) -> bool:
-        """Do an act, and tell whether it was allowed, as the cards say it must be."""
-        refusal = self.refusal(hand, ids, act)
+    def allowed(self, client: Client, ids: list[str], action: str, call) -> bool:
+        """Do an action, check that it is refused as expected, and return whether it was allowed."""
+        refusal = self.refusal(client, ids, action)
         if refusal is None:
             call()
             return True
@@ -214,129 +215,129 @@ class QueueMachine(RuleBasedStateMachine):
         return False
 
     @precondition(lambda self: self.any(PENDING, PROCESSING))
-    @rule(number=HANDS, picks=PICKS)
+    @rule(number=NUMBERS, picks=PICKS)
     def mark_success(self, number: int, picks: list[int]) -> None:
-        hand, ids = self.hands[number], self.picked(picks)
-        if not self.allowed(hand, ids, "mark", lambda: hand.queue.mark_success(ids)):
+        client, ids = self.clients[number], self.picked(picks)
+        if not self.allowed(client, ids, "mark", lambda: client.queue.mark_success(ids)):
             return
         for request_id in ids:
-            card = self.cards[request_id]
-            hand.leases.pop(request_id, None)
-            if card.status is PROCESSING and card.available_at is not None:
-                self.follow(card)
-            card.status = SUCCESS
+            expected = self.requests[request_id]
+            client.leases.pop(request_id, None)
+            if expected.status is PROCESSING and expected.available_at is not None:
+                self.follow(expected)
+            expected.status = SUCCESS
 
-    def follow(self, card: Request) -> None:
+    def follow(self, expected: Expected) -> None:
         [new] = [
             r.request_id
-            for r in self.hands[0].queue.get_batch(None, ALL)
-            if (r.account, r.conid) == card.key
+            for r in self.clients[0].queue.get_batch(None, ALL)
+            if (r.account, r.conid) == expected.key
         ]
-        assert new not in self.cards
-        self.cards[new] = Request(new, card.key, card.priority, self.now, self.now)
+        assert new not in self.requests
+        self.requests[new] = Expected(new, expected.key, expected.priority, self.now, self.now)
 
     @precondition(lambda self: self.any(PENDING, PROCESSING))
-    @rule(number=HANDS, picks=PICKS, retryable=st.booleans())
+    @rule(number=NUMBERS, picks=PICKS, retryable=st.booleans())
     def mark_failed(self, number: int, picks: list[int], retryable: bool) -> None:
-        hand, ids = self.hands[number], self.picked(picks)
+        client, ids = self.clients[number], self.picked(picks)
         errors = dict.fromkeys(ids, "no answer")
         if not self.allowed(
-            hand, ids, "mark", lambda: hand.queue.mark_failed_many(errors, retryable=retryable)
+            client, ids, "mark", lambda: client.queue.mark_failed_many(errors, retryable=retryable)
         ):
             return
         for request_id in ids:
-            card = self.cards[request_id]
-            hand.leases.pop(request_id, None)
-            asked_again = card.status is PROCESSING and card.available_at is not None
-            card.attempts += 1
-            delay = timedelta(seconds=(10, 15, 15)[min(card.attempts, 3) - 1])
-            card.back(self.now, self.now + delay)
-            if not retryable or card.attempts >= POLICY.max_attempts:
-                card.status = FAILED
-                if asked_again:
-                    self.follow(card)
+            expected = self.requests[request_id]
+            client.leases.pop(request_id, None)
+            changed = expected.status is PROCESSING and expected.available_at is not None
+            expected.attempts += 1
+            delay = timedelta(seconds=(10, 15, 15)[min(expected.attempts, 3) - 1])
+            expected.back(self.now, self.now + delay)
+            if not retryable or expected.attempts >= POLICY.max_attempts:
+                expected.status = FAILED
+                if changed:
+                    self.follow(expected)
 
     @precondition(lambda self: self.any(PROCESSING))
-    @rule(number=HANDS, picks=PICKS)
+    @rule(number=NUMBERS, picks=PICKS)
     def release(self, number: int, picks: list[int]) -> None:
-        hand, ids = self.hands[number], self.picked(picks)
-        if self.allowed(hand, ids, "release", lambda: hand.queue.release(ids)):
+        client, ids = self.clients[number], self.picked(picks)
+        if self.allowed(client, ids, "release", lambda: client.queue.release(ids)):
             for request_id in ids:
-                self.cards[request_id].back(self.now)
-                hand.leases.pop(request_id, None)
+                self.requests[request_id].back(self.now)
+                client.leases.pop(request_id, None)
 
     @precondition(lambda self: self.any(PROCESSING))
-    @rule(number=HANDS, picks=PICKS)
+    @rule(number=NUMBERS, picks=PICKS)
     def renew(self, number: int, picks: list[int]) -> None:
-        hand, ids = self.hands[number], self.picked(picks)
-        if self.allowed(hand, ids, "renew", lambda: hand.queue.renew(ids, lease_s=30)):
+        client, ids = self.clients[number], self.picked(picks)
+        if self.allowed(client, ids, "renew", lambda: client.queue.renew(ids, lease_s=30)):
             for request_id in ids:
-                self.cards[request_id].expires_at = self.now + timedelta(seconds=30)
-                self.cards[request_id].updated_at = self.now
+                self.requests[request_id].expires_at = self.now + timedelta(seconds=30)
+                self.requests[request_id].updated_at = self.now
 
     @precondition(lambda self: self.any(PROCESSING))
-    @rule(number=HANDS, wait=st.booleans())
+    @rule(number=NUMBERS, wait=st.booleans())
     def rescue(self, number: int, wait: bool) -> None:
-        if wait:  # to the very moment at which the last lease is over
+        if wait:  # until the moment at which the last lease expires
             ends = [c.expires_at for c in self.live.values() if c.expires_at is not None]
             self.now = max([self.now, *ends])
-        over = [c for c in self.live.values() if c.lost(self.now)]
-        assert self.hands[number].queue.rescue() == sorted(c.request_id for c in over)
-        for card in over:
-            card.back(self.now)
+        expired = [c for c in self.live.values() if c.lost(self.now)]
+        assert self.clients[number].queue.rescue() == sorted(c.request_id for c in expired)
+        for expected in expired:
+            expected.back(self.now)
 
     @precondition(lambda self: self.any(FAILED))
-    @rule(number=HANDS, picks=PICKS)
+    @rule(number=NUMBERS, picks=PICKS)
     def retry(self, number: int, picks: list[int]) -> None:
-        hand, picked = self.hands[number], self.picked(picks)
-        failed = [i for i in picked if i in self.cards and self.cards[i].status is FAILED]
+        client, picked = self.clients[number], self.picked(picks)
+        failed = [i for i in picked if i in self.requests and self.requests[i].status is FAILED]
         ids = failed or picked  # several to retry are rarely picked by chance
-        if any(i not in self.cards for i in ids):
+        if any(i not in self.requests for i in ids):
             refusal: type[LakeError] = UnknownRequestError
         else:
             refusal = RequestStateError
-        if any(i not in self.cards or self.cards[i].status is not FAILED for i in ids):
+        if any(i not in self.requests or self.requests[i].status is not FAILED for i in ids):
             with pytest.raises(refusal):
-                hand.queue.retry(ids)
+                client.queue.retry(ids)
             return
-        told = hand.queue.retry(ids)
-        taken = {card.key: card.request_id for card in self.live.values()}
-        for request_id, stands in zip(ids, told, strict=True):
-            card = self.cards[request_id]
-            assert stands == taken.setdefault(card.key, request_id)
-            if stands == request_id:
-                card.attempts = 0
-                card.back(self.now)
+        found = client.queue.retry(ids)
+        live_ids = {expected.key: expected.request_id for expected in self.live.values()}
+        for request_id, live_id in zip(ids, found, strict=True):
+            expected = self.requests[request_id]
+            assert live_id == live_ids.setdefault(expected.key, request_id)
+            if live_id == request_id:
+                expected.attempts = 0
+                expected.back(self.now)
 
     @rule(seconds=st.sampled_from([0.001, 5.0, 5.0, 10.0, 60.0, 3600.0, -5.0, -3600.0]))
     def time_passes(self, seconds: float) -> None:
         self.now += timedelta(seconds=seconds)
 
     @invariant()
-    def the_cards_and_the_queue_are_the_same(self) -> None:
-        queue = self.hands[0].queue
+    def the_queue_is_as_expected(self) -> None:
+        queue = self.clients[0].queue
         for status in (PENDING, PROCESSING):
             stored = {r.request_id: r for r in queue.get_batch(None, ALL, status)}
-            cards = {i: c for i, c in self.cards.items() if c.status is status}
-            assert set(stored) == set(cards)
-            for request_id, card in cards.items():
+            requests = {i: c for i, c in self.requests.items() if c.status is status}
+            assert set(stored) == set(requests)
+            for request_id, expected in requests.items():
                 found = stored[request_id]
-                assert (found.account, found.conid) == card.key
-                assert found.priority == card.priority
-                assert found.attempts == card.attempts
-                assert found.created_at == card.created_at
-                assert found.available_at == card.available_at
-                assert found.lease_expires_at == card.expires_at
-        keys = [card.key for card in self.live.values()]
+                assert (found.account, found.conid) == expected.key
+                assert found.priority == expected.priority
+                assert found.attempts == expected.attempts
+                assert found.created_at == expected.created_at
+                assert found.available_at == expected.available_at
+                assert found.lease_expires_at == expected.expires_at
+        keys = [expected.key for expected in self.live.values()]
         assert len(keys) == len(set(keys)), "two live requests for one position"
-        told = queue.counts()
+        found = queue.counts()
         for status in QueueStatus:
-            assert told[status] == sum(c.status is status for c in self.cards.values())
-        for hand in self.hands:
+            assert found[status] == sum(c.status is status for c in self.requests.values())
+        for client in self.clients:
             held = [i for i, c in self.live.items() if c.held(self.now)]
-            ours = [i for i in held if hand.leases.get(i) is self.live[i].lease]
-            assert hand.queue.holds(ours)
-            assert all(not hand.queue.holds([i]) for i in held if i not in ours)
+            ours = [i for i in held if client.leases.get(i) is self.live[i].lease]
+            assert client.queue.holds(ours)
+            assert all(not client.queue.holds([i]) for i in held if i not in ours)
 
 
 class DeltaQueueMachine(QueueMachine):
@@ -353,8 +354,8 @@ class DeltaQueueMachine(QueueMachine):
         ).sync
 
     @rule(clean_now=st.booleans())
-    def keep_house(self, clean_now: bool) -> None:
-        maintain(self.hands[1].queue.store.table, clean_now=clean_now)
+    def maintain_table(self, clean_now: bool) -> None:
+        maintain(self.clients[1].queue.store.table, clean_now=clean_now)
 
     def teardown(self) -> None:
         self.folder.cleanup()

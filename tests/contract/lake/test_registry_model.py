@@ -20,18 +20,18 @@ from position_sync_dagster.lake.storage.maintenance import maintain
 
 Key = tuple[str, str | None, int]
 Value = tuple[float | None, float]
-"""What a stay of a leg holds: quantity and strike."""
+"""The values of a membership: quantity and strike."""
 
 LEGS = st.tuples(
     st.tuples(st.sampled_from("ab"), st.sampled_from([None, "A", "B"]), st.integers(1, 3)),
     st.tuples(st.sampled_from([None, 1.0, -2.0]), st.sampled_from([450.0, 455.0])),
 )
-HANDS = st.integers(0, 1)
+NUMBERS = st.integers(0, 1)
 
 
-def allowed(stays: dict[Key, Value]) -> bool:
-    """Tell whether no two strategies hold the whole of a leg in one account."""
-    whole = [key for key, (quantity, _) in stays.items() if quantity is None]
+def allowed(memberships: dict[Key, Value]) -> bool:
+    """Return whether no two strategies hold the whole of a leg in one account."""
+    whole = [key for key, (quantity, _) in memberships.items() if quantity is None]
     return not any(
         one[2] == other[2]
         and one[0] != other[0]
@@ -42,16 +42,16 @@ def allowed(stays: dict[Key, Value]) -> bool:
 
 
 class RegistryMachine(RuleBasedStateMachine):
-    """Do each step to the registry and to a dictionary, and compare them."""
+    """Applies each step to the registry and to a dictionary, and compares them."""
 
     def __init__(self) -> None:
         super().__init__()
         self.folder = TemporaryDirectory(prefix="registry-model-")
         self.now = datetime(2026, 1, 2, 15, tzinfo=UTC)
-        self.stays: dict[Key, Value] = {}
+        self.memberships: dict[Key, Value] = {}
         self.added: dict[Key, datetime] = {}
-        self.over = 0
-        self.hands = [self.opened(), self.opened()]
+        self.ended = 0
+        self.registries = [self.opened(), self.opened()]
 
     def opened(self) -> StrategyRegistry:
         path = Path(self.folder.name) / "legs"
@@ -59,7 +59,7 @@ class RegistryMachine(RuleBasedStateMachine):
         registry.sync.initialize()
         return registry
 
-    def legs(self, asked: list[tuple[Key, Value]]) -> list[ActiveContract]:
+    def legs(self, chosen: list[tuple[Key, Value]]) -> list[ActiveContract]:
         return [
             make_leg(
                 strategy_id=strategy,
@@ -72,44 +72,44 @@ class RegistryMachine(RuleBasedStateMachine):
                 expiry="20260220",
                 added_at=self.now,
             )
-            for (strategy, account, conid), (quantity, strike) in asked
+            for (strategy, account, conid), (quantity, strike) in chosen
         ]
 
-    def becomes(self, after: dict[Key, Value]) -> tuple[int, int]:
-        """Note the stays that end and begin; give how many came and went."""
-        came = [key for key, value in after.items() if self.stays.get(key) != value]
-        went = [key for key, value in self.stays.items() if after.get(key) != value]
-        self.over += len(went)
-        for key in came:
+    def record(self, after: dict[Key, Value]) -> tuple[int, int]:
+        """Record the memberships that end and begin; return how many of each."""
+        joined = [key for key, value in after.items() if self.memberships.get(key) != value]
+        left = [key for key, value in self.memberships.items() if after.get(key) != value]
+        self.ended += len(left)
+        for key in joined:
             self.added[key] = self.now
-        self.stays = after
-        return len(came), len(went)
+        self.memberships = after
+        return len(joined), len(left)
 
-    def refused(self, asked: list[tuple[Key, Value]], after: dict[Key, Value]) -> bool:
-        twice = any(dict(asked)[key] != value for key, value in asked)
+    def refused(self, chosen: list[tuple[Key, Value]], after: dict[Key, Value]) -> bool:
+        twice = any(dict(chosen)[key] != value for key, value in chosen)
         return twice or not allowed(after)
 
-    @rule(number=HANDS, asked=st.lists(LEGS, min_size=1, max_size=3))
-    def add(self, number: int, asked: list[tuple[Key, Value]]) -> None:
-        after, legs = self.stays | dict(asked), self.legs(asked)
-        if self.refused(asked, after):
+    @rule(number=NUMBERS, chosen=st.lists(LEGS, min_size=1, max_size=3))
+    def add(self, number: int, chosen: list[tuple[Key, Value]]) -> None:
+        after, legs = self.memberships | dict(chosen), self.legs(chosen)
+        if self.refused(chosen, after):
             with pytest.raises(InvalidLegError):
-                self.hands[number].sync.add_many(legs)
+                self.registries[number].sync.add_many(legs)
             return
-        self.hands[number].sync.add_many(legs)
-        self.becomes(after)
+        self.registries[number].sync.add_many(legs)
+        self.record(after)
 
-    @rule(number=HANDS, asked=st.lists(LEGS, max_size=4))
-    def replace(self, number: int, asked: list[tuple[Key, Value]]) -> None:
-        legs = self.legs(asked)
-        if self.refused(asked, dict(asked)):
+    @rule(number=NUMBERS, chosen=st.lists(LEGS, max_size=4))
+    def replace(self, number: int, chosen: list[tuple[Key, Value]]) -> None:
+        legs = self.legs(chosen)
+        if self.refused(chosen, dict(chosen)):
             with pytest.raises(InvalidLegError):
-                self.hands[number].sync.replace_all(legs)
+                self.registries[number].sync.replace_all(legs)
             return
-        assert self.hands[number].sync.replace_all(legs) == self.becomes(dict(asked))
+        assert self.registries[number].sync.replace_all(legs) == self.record(dict(chosen))
 
     @rule(
-        number=HANDS,
+        number=NUMBERS,
         conid=st.integers(1, 3),
         strategy=st.sampled_from([None, "a", "b"]),
         account=st.sampled_from([None, "A"]),
@@ -117,41 +117,41 @@ class RegistryMachine(RuleBasedStateMachine):
     def remove(self, number: int, conid: int, strategy: str | None, account: str | None) -> None:
         found = [
             key
-            for key in self.stays
+            for key in self.memberships
             if key[2] == conid and strategy in (None, key[0]) and account in (None, key[1])
         ]
-        remove = self.hands[number].sync.remove_active
+        remove = self.registries[number].sync.remove_active
         if len(found) != 1:
             with pytest.raises(AmbiguousRemovalError if found else UnknownLegError):
                 remove(conid, strategy, account)
             return
         removed = remove(conid, strategy, account)
         assert (removed.key, removed.removed_at) == (found[0], self.now)
-        self.becomes({key: value for key, value in self.stays.items() if key != found[0]})
+        self.record({key: value for key, value in self.memberships.items() if key != found[0]})
 
     @rule(seconds=st.sampled_from([0.5, 60.0, -60.0]))
     def time_passes(self, seconds: float) -> None:
         self.now += timedelta(seconds=seconds)
 
-    @rule(number=HANDS)
+    @rule(number=NUMBERS)
     def restart(self, number: int) -> None:
-        self.hands[number] = self.opened()
+        self.registries[number] = self.opened()
 
     @rule()
-    def keep_house(self) -> None:
-        maintain(self.hands[0].table, clean_now=True)
+    def maintain_table(self) -> None:
+        maintain(self.registries[0].table, clean_now=True)
 
     @invariant()
     def the_registry_and_the_dictionary_are_the_same(self) -> None:
-        for registry in self.hands:
+        for registry in self.registries:
             active = registry.sync.get_all_active()
-            assert {leg.key: (leg.quantity, leg.strike) for leg in active} == self.stays
+            assert {leg.key: (leg.quantity, leg.strike) for leg in active} == self.memberships
             assert all(leg.added_at == self.added[leg.key] for leg in active)
             for conid in (1, 2, 3):
-                accounts = {key[1] for key in self.stays if key[2] == conid}
+                accounts = {key[1] for key in self.memberships if key[2] == conid}
                 assert registry.is_active(conid) == bool(accounts)
                 assert registry.is_active(conid, "A") == bool(accounts & {None, "A"})
-        assert self.hands[0].table.rows().height == len(self.stays) + self.over
+        assert self.registries[0].table.rows().height == len(self.memberships) + self.ended
 
     def teardown(self) -> None:
         self.folder.cleanup()

@@ -3,10 +3,12 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
 from position_sync_dagster.domain.update import PositionUpdate, Source, TradingMode
+from position_sync_dagster.lake.lake import Lake
 
 
 @dataclass
@@ -58,3 +60,10 @@ def make_update(clock: HandClock) -> Callable[..., PositionUpdate]:
         )
 
     return make
+
+
+@pytest.fixture
+async def lake(tmp_path: Path, clock: HandClock) -> Lake:
+    made = Lake(tmp_path, clock=clock)
+    await made.initialize()
+    return made

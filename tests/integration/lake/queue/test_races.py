@@ -1,4 +1,4 @@
-"""Several processes at one lake: nothing is granted twice, and nothing is lost."""
+"""Several processes on one lake: nothing is granted twice, and nothing is lost."""
 
 import time
 from collections import Counter
@@ -20,7 +20,7 @@ def filled(path: Path, count: int = REQUESTS) -> tuple[Lake, list[str]]:
 
 
 def double_or_lost(granted: list[list[str]], ids: list[str]) -> tuple[list[str], set[str]]:
-    """Give the requests granted more than once, and those granted never."""
+    """Return the requests that were granted more than once, and those that never were."""
     times = Counter(request_id for some in granted for request_id in some)
     return [i for i, n in times.items() if n > 1], set(ids) - set(times)
 
@@ -49,12 +49,12 @@ def test_racing_inserts_keep_one_live_request_per_position(tmp_path):
 
 def test_inserting_claiming_and_compacting_at_once_loses_nothing(tmp_path):
     lake, _ = filled(tmp_path, 1)
-    house = Worker("maintain", tmp_path)
+    maintaining = Worker("maintain", tmp_path)
     inserting = [
         Worker("insert", tmp_path, first=first, count=100, size=5) for first in (1000, 2000)
     ]
     draining = [Worker("drain", tmp_path, lease_s=600, limit=9, until_empty=False)]
-    with workers(house, *inserting, *draining):
+    with workers(maintaining, *inserting, *draining):
         ids = [i for worker in inserting for i in worker.result()]
         wait_until(lambda: not lake.queue.sync.overview().claimable)
     assert len(set(ids)) == 200
@@ -82,7 +82,7 @@ def test_one_of_several_processes_owns_a_login(tmp_path):
 
 
 def finish(lake: Lake) -> None:
-    """Drain what is left, an hour later, so that every lease is over."""
+    """Drain what is left, an hour later, so that every lease has expired."""
     later = Lake(lake.path, clock=lambda: datetime.now(UTC) + timedelta(hours=1))
     later.queue.sync.rescue()
 

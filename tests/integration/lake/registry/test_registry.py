@@ -1,4 +1,4 @@
-"""The registry: which legs are active, across processes and without reading what is over."""
+"""The registry: which legs are active, across processes, without reading ended memberships."""
 
 import shutil
 from datetime import date
@@ -49,7 +49,7 @@ async def test_the_same_leg_again_changes_nothing(registry, clock):
     assert registry.version == version
 
 
-async def test_a_leg_with_other_values_begins_a_new_stay_and_ends_the_former(registry, clock):
+async def test_a_leg_with_other_values_begins_a_new_membership_and_ends_the_former(registry, clock):
     first = await registry.add_active(conid=1, strategy_id="ic", quantity=1, **LEG)
     clock.advance(60)
     second = await registry.add_active(conid=1, strategy_id="ic", quantity=2, **LEG)
@@ -121,7 +121,9 @@ async def test_a_removed_leg_keeps_its_row_with_the_time_of_removal(registry, cl
     assert registry.table.rows().height == 2
 
 
-async def test_a_refresh_brings_what_others_changed_and_says_whether(registry, tmp_path, clock):
+async def test_a_refresh_reads_the_changes_of_others_and_returns_whether_any(
+    registry, tmp_path, clock
+):
     other = StrategyRegistry(tmp_path / "legs", clock=clock)
     await other.initialize()
     assert not await other.refresh()
@@ -132,7 +134,7 @@ async def test_a_refresh_brings_what_others_changed_and_says_whether(registry, t
     assert not await other.refresh()
 
 
-async def test_a_refresh_never_reads_what_is_over(registry, tmp_path, clock):
+async def test_a_refresh_never_reads_ended_memberships(registry, tmp_path, clock):
     other = StrategyRegistry(tmp_path / "legs", clock=clock)
     await other.initialize()
     await registry.add_active(conid=1, strategy_id="a", **LEG)

@@ -1,4 +1,4 @@
-"""Updates from outside: read as they are meant, or refused by name, and never a poison."""
+"""Updates from callers are read as they are meant, or refused with the name of the field."""
 
 import math
 from dataclasses import replace
@@ -11,8 +11,8 @@ from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.domain.update import PriceKind, Source
 from position_sync_dagster.errors import InvalidRequestError
 from position_sync_dagster.lake.storage.codec import update_rows, updates_of
-from position_sync_dagster.lake.updates.coercion import readable
-from position_sync_dagster.lake.updates.ledger import identified
+from position_sync_dagster.lake.updates.coercion import coerce_update
+from position_sync_dagster.lake.updates.identity import identified
 from position_sync_dagster.lake.updates.table import PositionUpdatesTable
 
 DBL_MAX = 1.7976931348623157e308
@@ -56,7 +56,7 @@ def test_an_expiry_may_be_text(ledger, make_update, given, stored):
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, DBL_MAX, -DBL_MAX, 1.797e308])
-def test_a_number_that_is_none_is_unknown(ledger, make_update, value):
+def test_a_number_that_is_not_finite_is_unknown(ledger, make_update, value):
     ledger.sync.append([replace(make_update(), market_price=value, delta=value)])
     [stored] = ledger.sync.latest_updates()
     assert (stored.market_price, stored.delta, stored.market_value) == (None, None, 150.0)
@@ -88,7 +88,9 @@ def test_a_number_that_is_none_is_unknown(ledger, make_update, value):
         ("market_data_type", "live"),
     ],
 )
-def test_what_cannot_be_stored_is_refused_by_name(ledger, make_update, field, value):
+def test_a_value_that_cannot_be_stored_is_refused_with_the_name_of_its_field(
+    ledger, make_update, field, value
+):
     ledger.sync.append([make_update(2)])
     with pytest.raises(InvalidRequestError, match=f"{field} .*cannot be stored") as caught:
         ledger.sync.append([make_update(3), replace(make_update(), **{field: value})])
@@ -97,19 +99,19 @@ def test_what_cannot_be_stored_is_refused_by_name(ledger, make_update, field, va
     assert [u.conid for u in ledger.sync.latest_updates()] == [2], "all or nothing"
 
 
-def test_texts_and_whole_numbers_are_read_as_what_they_stand_for(make_update):
-    found = readable(replace(make_update(), source="QUEUE", price_kind="MARK", position=3))
+def test_texts_and_whole_numbers_are_converted_to_the_types_of_the_columns(make_update):
+    found = coerce_update(replace(make_update(), source="QUEUE", price_kind="MARK", position=3))
     assert (found.source, found.price_kind) == (Source.QUEUE, PriceKind.MARK)
     assert isinstance(found.source, Source)
     assert isinstance(found.position, float)
 
 
-def test_an_update_with_nothing_off_is_left_as_it_is(make_update):
+def test_an_update_that_needs_no_change_is_returned_as_it_is(make_update):
     update = make_update()
-    assert readable(update) is update
+    assert coerce_update(update) is update
 
 
-def test_a_row_with_a_text_that_is_not_known_does_not_hide_the_others(make_update):
+def test_a_row_with_an_unknown_text_does_not_hide_the_others(make_update):
     frame = update_rows(identified([make_update(1), make_update(2)]))
     first = pl.col("conid") == 1
     for name in ("right", "price_kind", "trading_mode", "value_source"):

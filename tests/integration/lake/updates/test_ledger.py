@@ -1,4 +1,4 @@
-"""The ledger of values: each row once, one answer to what is newest, one trading mode."""
+"""The ledger of values: each row once, one newest row per holding, one trading mode."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -14,14 +14,16 @@ from position_sync_dagster.errors import LeaseLostError, TradingModeError
 from position_sync_dagster.lake.queue.table import PositionQueue
 from position_sync_dagster.lake.storage import table, writer_lock
 from position_sync_dagster.lake.storage.codec import update_rows
+from position_sync_dagster.lake.storage.columns import Kind
 from position_sync_dagster.lake.storage.frames import append, scan
 from position_sync_dagster.lake.storage.ids import new_ids
 from position_sync_dagster.lake.storage.maintenance import maintain
-from position_sync_dagster.lake.storage.schemas import POSITION_UPDATES, Kind
+from position_sync_dagster.lake.storage.schemas import POSITION_UPDATES
 from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.lake.storage.writer_lock import WRITER_LOCK
 from position_sync_dagster.lake.updates.handler import DeltaLakePositionWriter
 from position_sync_dagster.lake.updates.ledger import SyncUpdates
+from position_sync_dagster.lake.updates.ledger_files import LedgerFiles
 from position_sync_dagster.lake.updates.table import PositionUpdatesTable
 
 
@@ -31,13 +33,16 @@ def ledger(tmp_path):
 
 
 @pytest.fixture
-def files_read(ledger, monkeypatch) -> list[int]:
-    """Give how many files each look-up of repeats reads."""
+def files_read(monkeypatch) -> list[int]:
+    """Return a list that grows by the number of files each time the ledger reads files."""
     read: list[int] = []
-    scan = ledger.sync._scan
-    monkeypatch.setattr(
-        ledger.sync, "_scan", lambda files: read.append(files.height) or scan(files)
-    )
+    scan = LedgerFiles.scan
+
+    def counted(self: LedgerFiles, files: pl.DataFrame) -> pl.LazyFrame:
+        read.append(files.height)
+        return scan(self, files)
+
+    monkeypatch.setattr(LedgerFiles, "scan", counted)
     return read
 
 
@@ -64,7 +69,7 @@ def test_a_batch_that_is_tried_again_writes_nothing_even_with_new_values(ledger,
     assert ledger.sync.count() == 2
 
 
-def test_the_row_of_a_request_is_written_once_whoever_brings_it(ledger, make_update, clock):
+def test_the_row_of_a_request_is_written_once_whoever_writes_it(ledger, make_update, clock):
     request_id = new_ids(clock.now, 1)[0]
     ledger.sync.append([make_update(1, request_id=request_id)], batch_id="b-1")
     clock.advance(7200)
@@ -113,7 +118,7 @@ def test_a_batch_is_written_once_though_its_rows_are_of_another_time(
     assert ledger.sync.count() == 1
 
 
-def test_of_rows_that_bring_their_own_batches_those_of_a_known_one_are_left_out(
+def test_of_rows_with_batch_ids_of_their_own_those_of_a_known_batch_are_left_out(
     ledger, make_update, clock
 ):
     ledger.sync.append([make_update(1)], batch_id="b-1")
@@ -171,20 +176,20 @@ def test_an_id_longer_than_what_statistics_keep_of_it_is_written_once(
     assert ledger.sync.count() == 2
 
 
-async def test_a_guard_is_asked_before_each_attempt_to_commit(
+async def test_a_guard_is_called_before_each_attempt_to_commit(
     ledger, make_update, clock, monkeypatch
 ):
     monkeypatch.setattr(writer_lock, "FAIR_WAIT_S", ((0.01, 0.001),))
     other = PositionUpdatesTable(ledger.table.path)
-    asked: list[int] = []
+    calls: list[int] = []
 
     def guard() -> None:
-        asked.append(other.sync.count())
-        if len(asked) < 3:
-            other.sync.append([make_update(100 + len(asked))])
+        calls.append(other.sync.count())
+        if len(calls) < 3:
+            other.sync.append([make_update(100 + len(calls))])
 
     done = await ledger.append([make_update(1)], batch_id="b-1", guard=guard)
-    assert (done.rows, asked) == (1, [0, 1, 2])
+    assert (done.rows, calls) == (1, [0, 1, 2])
     assert ledger.sync.count() == 3
 
 
@@ -199,17 +204,17 @@ async def test_a_guard_is_asked_before_each_attempt_to_commit(
     ],
     ids=lambda refusal: type(refusal).__name__,
 )
-async def test_what_a_guard_raises_passes_unchanged_and_nothing_is_written(
+async def test_the_error_of_a_guard_reaches_the_caller_unchanged_and_nothing_is_written(
     ledger, make_update, monkeypatch, refusal
 ):
     monkeypatch.setattr(writer_lock, "FAIR_WAIT_S", ((0.01, 0.001),))
     other = PositionUpdatesTable(ledger.table.path)
     cause = ValueError("why")
-    asked: list[int] = []
+    calls: list[int] = []
 
     def guard() -> None:
-        asked.append(1)
-        if len(asked) == 2:
+        calls.append(1)
+        if len(calls) == 2:
             raise refusal from cause
         other.sync.append([make_update(2)])
 
@@ -217,17 +222,17 @@ async def test_what_a_guard_raises_passes_unchanged_and_nothing_is_written(
         ledger.sync.append([make_update(1)], guard=guard)
     assert raised.value is refusal
     assert refusal.__cause__ is cause
-    assert len(asked) == 2
+    assert len(calls) == 2
     assert ledger.sync.latest().get_column("conid").to_list() == [2]
     assert ledger.sync.append([make_update(1)]).rows == 1
 
 
-def test_a_guard_is_not_asked_when_there_is_nothing_to_write(ledger, make_update):
+def test_a_guard_is_not_called_when_there_is_nothing_to_write(ledger, make_update):
     ledger.sync.append([make_update(1)])
-    asked: list[int] = []
+    calls: list[int] = []
     for rows in ([], [make_update(1)]):
-        assert ledger.sync.append(rows, guard=lambda: asked.append(1)).rows == 0
-    assert asked == []
+        assert ledger.sync.append(rows, guard=lambda: calls.append(1)).rows == 0
+    assert calls == []
 
 
 def test_a_ledger_of_an_older_release_is_migrated_and_keeps_each_row_once(
@@ -293,15 +298,15 @@ def test_the_newest_row_of_a_holding_is_the_same_in_any_order_of_arrival(
         for k, at in enumerate(moments)
         for c in (1, 2)
     ]
-    answers = []
+    newest = []
     for seed in range(4):
         one = PositionUpdatesTable(tmp_path / f"u{seed}")
         shuffled = Random(seed).sample(updates, len(updates))
         for start in range(0, len(shuffled), 3):
             one.sync.append(shuffled[start : start + 3])
             one.sync.latest()
-        answers.append(one.sync.latest().select("account", "conid", "position").rows())
-    assert answers == [[("DUSIM1", 1, 3.0), ("DUSIM1", 2, 3.0)]] * 4
+        newest.append(one.sync.latest().select("account", "conid", "position").rows())
+    assert newest == [[("DUSIM1", 1, 3.0), ("DUSIM1", 2, 3.0)]] * 4
 
 
 def test_the_same_contract_in_two_accounts_is_two_holdings(ledger, make_update):
@@ -309,7 +314,7 @@ def test_the_same_contract_in_two_accounts_is_two_holdings(ledger, make_update):
     assert ledger.sync.latest().height == 2
 
 
-def test_the_newest_rows_stay_right_when_files_are_merged_and_deleted(ledger, make_update, clock):
+def test_the_newest_rows_are_right_after_files_are_merged_and_deleted(ledger, make_update, clock):
     for step in range(40):
         clock.advance(1)
         ledger.sync.append([make_update(c, position=float(step)) for c in (1, 2)])
@@ -326,7 +331,7 @@ def test_the_newest_rows_stay_right_when_files_are_merged_and_deleted(ledger, ma
     assert fresh.get_column("position").to_list() == positions
 
 
-def test_the_fence_stands_when_files_are_merged_and_the_log_is_cut(ledger, make_update, clock):
+def test_the_fence_survives_when_files_are_merged_and_the_log_is_cut(ledger, make_update, clock):
     ledger.sync.fence("g:1", 7)
     for _ in range(40):
         clock.advance(1)
@@ -337,7 +342,7 @@ def test_the_fence_stands_when_files_are_merged_and_the_log_is_cut(ledger, make_
         PositionUpdatesTable(ledger.table.path).sync.fence("g:1", 6)
 
 
-def test_writers_merge_small_files_on_their_way(ledger, make_update, clock, monkeypatch):
+def test_writers_merge_small_files_from_time_to_time(ledger, make_update, clock, monkeypatch):
     monkeypatch.setattr(table, "COMPACT_EVERY", 40)
     for _ in range(40):
         clock.advance(1)
@@ -365,7 +370,7 @@ def test_a_reader_with_an_old_handle_survives_a_vacuum(ledger, make_update, cloc
     assert ledger.sync.between(datetime(2026, 1, 1, tzinfo=UTC), clock.now).height == 40
 
 
-def test_a_scan_under_way_while_its_files_are_vacuumed_is_made_again(ledger, make_update, clock):
+def test_a_scan_whose_files_are_vacuumed_meanwhile_is_repeated(ledger, make_update, clock):
     for _ in range(40):
         clock.advance(1)
         ledger.sync.append([make_update(1)])

@@ -128,7 +128,7 @@ async def test_two_streams_of_one_login_never_both_run(
 
 
 async def _alive(lake, settings):
-    session = await lake.sessions.alive(settings.gateway_id)
+    session = await lake.sessions.current(settings.gateway_id)
     return session is not None and session.state is SessionState.LIVE
 
 

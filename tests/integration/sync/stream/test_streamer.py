@@ -459,7 +459,7 @@ async def test_a_close_whose_row_a_dead_process_did_not_write_gets_it(
         sim.close_position(A, PUT)
         rows = {row.key: row for row in await lake.broker_positions.read(gateway_id)}
         gone = replace(rows[(A, PUT)], position=0.0, position_time=utc_now())
-        await lake.broker_positions.upsert(gateway_id, [gone])
+        await lake.broker_positions.replace(gateway_id, [*rows.values(), gone])
         batch = await lake.queue.claim_batch(100)
         await lake.queue.mark_success([request.request_id for request in batch])
         async with streaming(sim, updates=lake.updates):

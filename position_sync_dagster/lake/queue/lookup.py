@@ -1,0 +1,93 @@
+"""Reads of requests by status and by id, live and finished ones."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+import polars as pl
+
+from position_sync_dagster.domain.request import QueuedPosition, QueueStatus
+from position_sync_dagster.errors import RequestStateError, UnknownRequestError
+from position_sync_dagster.lake.queue.store import QueueStore
+from position_sync_dagster.lake.queue.transitions.claims import claim_order
+from position_sync_dagster.lake.queue.transitions.request_rows import FAILED
+from position_sync_dagster.lake.storage.codec import requests_of
+from position_sync_dagster.lake.storage.ids import id_literals, is_id
+from position_sync_dagster.lake.storage.lifecycle_table import Snapshot
+from position_sync_dagster.lake.storage.partitions import in_bucket, in_parts
+
+
+def read_batch(
+    store: QueueStore,
+    status: QueueStatus,
+    priority: int | None,
+    limit: int,
+    *,
+    now: datetime,
+    promote_after_s: float,
+) -> list[QueuedPosition]:
+    """Read requests: live ones in the order of claims, finished ones newest first."""
+    wanted = pl.col("status") == status.value
+    if priority is not None:
+        wanted &= pl.col("priority") == priority
+    if status in (QueueStatus.PENDING, QueueStatus.PROCESSING):
+        order = claim_order(now, promote_after_s)
+        return requests_of(store.snapshot().live.filter(wanted).sort(order).head(limit))
+    bucket = in_bucket(status.value)
+    keys = store.finished(bucket, ["request_id", "updated_at", "priority", "status"])
+    newest = keys.filter(wanted).top_k(limit, by="updated_at").get_column("request_id")
+    if newest.is_empty():
+        return []
+    rows = store.finished(f"{bucket} AND request_id IN ({id_literals(newest)})")
+    return requests_of(rows.sort("updated_at", "request_id", descending=True))
+
+
+def failed_rows(snapshot: Snapshot, ids: Sequence[str]) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Read FAILED requests, and all rows of the parts in which they are stored.
+
+    Returns:
+        The rows of the requests in the order of their ids, and the rows of the parts.
+
+    Raises:
+        UnknownRequestError: An id is not in the queue.
+        RequestStateError: A request is not FAILED.
+    """
+    statuses = statuses_of(snapshot, ids)
+    others = {request_id: status for request_id, status in statuses.items() if status != FAILED}
+    if others:
+        raise wrong_state(others, "only a FAILED request is retried")
+    found = snapshot.finished(f"{in_bucket(FAILED)} AND request_id IN ({id_literals(ids)})")
+    order = pl.DataFrame({"request_id": ids}, schema={"request_id": pl.String})
+    ordered = order.join(found, on="request_id", how="left", maintain_order="left")
+    siblings = snapshot.finished(in_parts(FAILED, found.get_column("part").unique()))
+    return ordered.select(found.columns), siblings
+
+
+def statuses_of(snapshot: Snapshot, ids: Sequence[str]) -> dict[str, str]:
+    """Return the status of each request, live or finished.
+
+    Raises:
+        UnknownRequestError: An id is not in the queue.
+    """
+    unknown = [i for i in ids if not is_id(i)]
+    live = snapshot.live.filter(pl.col("request_id").is_in(ids))
+    found = dict(live.select("request_id", "status").iter_rows())
+    absent = [i for i in ids if i not in found and is_id(i)]
+    if absent:
+        finished = snapshot.finished(f"request_id IN ({id_literals(absent)})")
+        found |= dict(finished.select("request_id", "status").iter_rows())
+    unknown += [i for i in absent if i not in found]
+    if unknown:
+        raise UnknownRequestError(
+            f"The request {unknown[0][:80]!r} is not in the queue"
+            + (f", nor are {len(unknown) - 1} others." if len(unknown) > 1 else "."),
+            remedy="Use ids that `insert` or `claim_batch` returned.",
+        )
+    return found
+
+
+def wrong_state(statuses: Mapping[str, str], why: str) -> RequestStateError:
+    """Return the error of a request whose status does not allow a step."""
+    request_id, status = next(iter(statuses.items()))
+    return RequestStateError(
+        f"The request {request_id} is {status}.", remedy=f"Leave it as it is: {why}."
+    )

@@ -1,0 +1,69 @@
+"""Leases on requests: which requests are claimed first, and how a lease is granted or renewed."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+import polars as pl
+
+from position_sync_dagster.domain.request import ACTIVE_PRIORITY
+from position_sync_dagster.lake.queue.transitions.request_rows import (
+    PROCESSING,
+    is_claimable,
+    is_in_future,
+)
+from position_sync_dagster.lake.storage.codec import moment
+from position_sync_dagster.lake.storage.lifecycle_table import Change
+
+
+def claim_order(now: datetime, promote_after_s: float) -> list[pl.Expr]:
+    """Return the sort keys of claims: priority 1 first, then the oldest request.
+
+    A request that has waited for `promote_after_s` counts as priority 1. So a steady flow of
+    requests of priority 1 cannot starve the others.
+    """
+    undated = is_in_future("created_at", now)
+    old = undated | (pl.col("created_at") <= moment(now - timedelta(seconds=promote_after_s)))
+    rank = pl.when(old).then(pl.min_horizontal("priority", ACTIVE_PRIORITY)).otherwise("priority")
+    age = pl.when(undated).then(moment(None)).otherwise("created_at")  # nulls come first
+    return [rank, age, pl.col("request_id")]
+
+
+def claim(
+    live: pl.DataFrame,
+    limit: int,
+    *,
+    now: datetime,
+    owner: str,
+    token: str,
+    lease_s: float,
+    promote_after_s: float,
+) -> Change[pl.DataFrame]:
+    """Grant up to `limit` claimable requests under one lease.
+
+    Returns:
+        The granted rows, in the order of claims.
+    """
+    claimable = live.select(is_claimable(now)).to_series()
+    waiting = live.filter(claimable).sort(claim_order(now, promote_after_s))
+    if waiting.is_empty():
+        return Change(waiting)
+    granted = waiting.head(limit).with_columns(
+        status=pl.lit(PROCESSING),
+        updated_at=moment(now),
+        available_at=moment(None),
+        lease_owner=pl.lit(owner, pl.String),
+        lease_token=pl.lit(token),
+        lease_expires_at=moment(now + timedelta(seconds=lease_s)),
+    )
+    return Change(granted, pl.concat([live.filter(~claimable), waiting.slice(limit), granted]))
+
+
+def renew(live: pl.DataFrame, ids: Sequence[str], *, now: datetime, lease_s: float) -> Change[None]:
+    """Move the end of requests' leases to `lease_s` seconds from now."""
+    renewed = pl.col("request_id").is_in(ids)
+    until = moment(now + timedelta(seconds=lease_s))
+    after = live.with_columns(
+        updated_at=pl.when(renewed).then(moment(now)).otherwise("updated_at"),
+        lease_expires_at=pl.when(renewed).then(until).otherwise("lease_expires_at"),
+    )
+    return Change(None, after)

@@ -1,0 +1,192 @@
+"""The registry as plain calls: the active legs in memory, and their table."""
+
+from collections.abc import Callable, Iterable, Mapping
+from datetime import date
+from typing import TypeVar
+
+import polars as pl
+
+from position_sync_dagster.domain.clock import Clock
+from position_sync_dagster.domain.leg import ActiveContract, make_leg
+from position_sync_dagster.lake.registry.legs import (
+    LegIndex,
+    distinct_legs,
+    find_membership,
+    is_unchanged,
+    refuse_two_whole_holders,
+)
+from position_sync_dagster.lake.storage.codec import leg_rows, legs_of
+from position_sync_dagster.lake.storage.lifecycle_table import Change, LifecycleTable, Snapshot
+from position_sync_dagster.lake.storage.partitions import bucket_column
+from position_sync_dagster.lake.storage.table import Table
+
+T = TypeVar("T")
+_Key = tuple[str, str | None, int]
+_Legs = Mapping[_Key, ActiveContract]
+
+REMOVED = "removed"
+"""The bucket of memberships that have ended."""
+
+
+class SyncRegistry:
+    """The registry as plain calls, for callers that may block; see `StrategyRegistry`."""
+
+    def __init__(self, table: Table, clock: Clock) -> None:
+        self._memberships = LifecycleTable(table, clock)
+        self._clock = clock
+        self._index = LegIndex()
+        self._version = -1
+        self._rows: pl.DataFrame | None = None
+
+    @property
+    def version(self) -> int:
+        """The version of the table that was read last; -1 before the first read."""
+        return self._version
+
+    @property
+    def legs(self) -> tuple[ActiveContract, ...]:
+        """The active legs, as last read."""
+        return self._index.legs
+
+    def initialize(self) -> None:
+        """Create the table, or check and migrate it, and read the active legs."""
+        self._memberships.initialize()
+        self.refresh()
+
+    def is_active(self, conid: int, account: str | None = None) -> bool:
+        """Return, from memory, whether a strategy has the leg."""
+        return self._index.is_active(conid, account)
+
+    def refresh(self) -> bool:
+        """Read the changes of other processes, and return whether the active legs differ now."""
+        snapshot = self._memberships.snapshot()
+        if snapshot.version == self._version and snapshot.live is self._rows:
+            return False
+        before = self._index.legs
+        self._load(snapshot)
+        return before != self._index.legs
+
+    def get_all_active(self) -> list[ActiveContract]:
+        """Read the active legs, in the order of conid, account and strategy."""
+        self.refresh()
+        return list(self._index.legs)
+
+    def add_active(
+        self,
+        conid: int,
+        symbol: str,
+        right: str,
+        strike: float,
+        expiry: str | date,
+        strategy_id: int | str,
+        *,
+        quantity: float | None = None,
+        account: str | None = None,
+        priority: int = 1,
+    ) -> ActiveContract:
+        """Add a leg to a strategy; the same leg again changes nothing.
+
+        A leg with other values ends the present membership and begins a new one. Strategies share
+        a leg by quantities: at most one may hold the whole (`quantity` None) of a conid in an
+        account.
+
+        Args:
+            right: CALL or PUT; C and P are accepted too.
+            expiry: As IB writes it, "20260220", or a date.
+            quantity: Signed contracts that belong to this strategy; None for the whole holding.
+            account: None for the leg in any account.
+
+        Raises:
+            InvalidLegError: A field does not parse, or two strategies would hold the whole.
+        """
+        leg = make_leg(
+            conid=conid,
+            symbol=symbol,
+            right=right,
+            strike=strike,
+            expiry=expiry,
+            strategy_id=strategy_id,
+            added_at=self._clock(),
+            quantity=quantity,
+            account=account,
+            priority=priority,
+        )
+        return self.add_many([leg])[0]
+
+    def add_many(self, legs: Iterable[ActiveContract]) -> list[ActiveContract]:
+        """Add many legs in one commit, and return the active membership of each."""
+        added = distinct_legs(legs)
+
+        def step(snapshot: Snapshot) -> Change[list[ActiveContract]]:
+            before = {leg.key: leg for leg in legs_of(snapshot.live)}
+            after = before | _memberships_of(added, before)
+            result = [after[leg.key] for leg in added]
+            return self._replace(before, after, result)
+
+        return self._change(step, "add")
+
+    def remove_active(
+        self, conid: int, strategy_id: int | str | None = None, account: str | None = None
+    ) -> ActiveContract:
+        """Remove a leg from a strategy, and return the ended membership.
+
+        Its row is kept, with the time of removal.
+
+        Args:
+            strategy_id: May be left out when only one strategy has the leg.
+
+        Raises:
+            UnknownLegError: No strategy has the leg.
+            AmbiguousRemovalError: Several memberships match; the message names them.
+        """
+
+        def step(snapshot: Snapshot) -> Change[ActiveContract]:
+            before = {leg.key: leg for leg in legs_of(snapshot.live)}
+            leg = find_membership(before.values(), conid, strategy_id, account)
+            after = {key: other for key, other in before.items() if key != leg.key}
+            return self._replace(before, after, leg.ended(self._clock()))
+
+        return self._change(step, "remove")
+
+    def replace_all(self, legs: Iterable[ActiveContract]) -> tuple[int, int]:
+        """Make the active legs equal to these, in one commit.
+
+        Returns:
+            How many legs joined, and how many left.
+        """
+        wanted = distinct_legs(legs)
+
+        def step(snapshot: Snapshot) -> Change[tuple[int, int]]:
+            before = {leg.key: leg for leg in legs_of(snapshot.live)}
+            after = _memberships_of(wanted, before)
+            joined = sum(before.get(key) != leg for key, leg in after.items())
+            left = sum(after.get(key) != leg for key, leg in before.items())
+            return self._replace(before, after, (joined, left))
+
+        return self._change(step, "replace")
+
+    def _replace(self, before: _Legs, after: _Legs, result: T) -> Change[T]:
+        refuse_two_whole_holders(after.values())
+        if before == after:
+            return Change(result)
+        now = self._clock()
+        left = [leg.ended(now) for key, leg in before.items() if after.get(key) != leg]
+        ended = leg_rows(left).with_columns(bucket_column(REMOVED))
+        return Change(result, leg_rows(after.values()), ended)
+
+    def _change(self, step: Callable[[Snapshot], Change[T]], action: str) -> T:
+        result = self._memberships.change(step, {"action": action})
+        self.refresh()
+        return result
+
+    def _load(self, snapshot: Snapshot) -> None:
+        # One assignment, since `is_active` is called from other threads without a lock.
+        self._index = LegIndex(legs_of(snapshot.live))
+        self._version, self._rows = snapshot.version, snapshot.live
+
+
+def _memberships_of(legs: Iterable[ActiveContract], before: _Legs) -> dict[_Key, ActiveContract]:
+    """Return each leg's membership: the present one if the leg is unchanged, else a new one."""
+    return {
+        leg.key: before[leg.key] if is_unchanged(before.get(leg.key), leg) else leg for leg in legs
+    }

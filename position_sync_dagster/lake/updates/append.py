@@ -1,0 +1,116 @@
+"""The idempotent append: a row whose id the ledger holds is not written again."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import polars as pl
+from deltalake import DeltaTable, Transaction
+
+from position_sync_dagster.domain.update import PositionUpdate
+from position_sync_dagster.lake.storage.codec import update_rows
+from position_sync_dagster.lake.storage.fencing import owner_transaction, refuse_stale_owner
+from position_sync_dagster.lake.storage.frames import append, data_files
+from position_sync_dagster.lake.storage.maintenance import compact_if_needed
+from position_sync_dagster.lake.storage.table import Table
+from position_sync_dagster.lake.storage.trading_mode import check_mode
+from position_sync_dagster.lake.updates.identity import identified
+from position_sync_dagster.lake.updates.ledger_files import LedgerFiles
+
+WRITER = "position_updates"
+"""The application transaction of every append. Two appends that name it conflict, so that each
+one checks its ids against all rows before it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AppendResult:
+    """The outcome of an append.
+
+    Attributes:
+        version: The table's version that holds the rows.
+        rows: Rows written; 0 when the table held all of them already.
+    """
+
+    version: int
+    rows: int
+
+
+class _RefusedError(Exception):
+    """Carries the error of a guard past the retries, which would read an OSError as the table's."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+
+def append_updates(
+    table: Table,
+    files: LedgerFiles,
+    updates: Iterable[PositionUpdate],
+    *,
+    batch_id: str,
+    run_id: str | None,
+    guard: Callable[[], None] | None,
+) -> AppendResult:
+    """Write the updates that the table does not hold, in one commit; see `SyncUpdates.append`."""
+    rows = identified(updates, batch_id, run_id)
+    if not rows:
+        return AppendResult(version=table.version(), rows=0)
+    frame = update_rows(rows).unique("update_id", keep="first", maintain_order=True)
+    first = rows[0]
+    commit_info = {"batch_id": first.batch_id}
+    if first.run_id:
+        commit_info["run_id"] = first.run_id
+    owners = {(u.gateway_id, u.fencing_token) for u in rows if u.fencing_token is not None}
+
+    def step(handle: DeltaTable) -> AppendResult:
+        for gateway_id, token in owners:
+            newest = handle.transaction_version(owner_transaction(gateway_id))
+            refuse_stale_owner(token, newest, gateway_id)
+        modes = (u.trading_mode for u in rows if u.trading_mode is not None)
+        check_mode(handle, modes, table.path)
+        new = _without_stored(files, data_files(handle), frame)
+        if new.is_empty():
+            return AppendResult(version=handle.version(), rows=0)
+        if guard is not None:
+            _call(guard)
+        append(handle, new, commit_info, [Transaction(WRITER, handle.version() + 1)])
+        return AppendResult(version=handle.version(), rows=new.height)
+
+    refused: Exception
+    try:
+        result = table.transact(step)
+    except _RefusedError as refusal:
+        refused = refusal.error
+    else:
+        compact_if_needed(table)
+        return result
+    raise refused  # after the except block, so that it gets no context that the guard did not set
+
+
+def fence_out_older_owners(table: Table, gateway_id: str, token: int) -> None:
+    """Refuse rows of the gateway's owners with a smaller token from now on; see `SyncUpdates`."""
+    owner = owner_transaction(gateway_id)
+
+    def step(handle: DeltaTable) -> None:
+        before = handle.transaction_version(owner)
+        refuse_stale_owner(token, before, gateway_id)
+        if before != token:
+            transactions = [Transaction(WRITER, handle.version() + 1), Transaction(owner, token)]
+            append(handle, update_rows([]), {"action": "fence"}, transactions)
+
+    table.transact(step)
+
+
+def _without_stored(files: LedgerFiles, present: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:
+    """Return the rows whose batch and id the table does not hold, whatever the clocks say."""
+    for column in ("batch_id", "update_id"):
+        stored = files.stored_ids(present, column, rows.get_column(column))
+        if stored:
+            rows = rows.filter(~pl.col(column).is_in(stored))
+    return rows
+
+
+def _call(guard: Callable[[], None]) -> None:
+    try:
+        guard()
+    except Exception as error:
+        raise _RefusedError(error) from error

@@ -1,0 +1,86 @@
+"""The data files of the ledger: chosen by the statistics in the log, and read directly."""
+
+from datetime import datetime, timedelta
+
+import polars as pl
+from deltalake import DeltaTable
+
+from position_sync_dagster.lake.storage.frames import data_files
+from position_sync_dagster.lake.storage.table import Table
+
+
+class LedgerFiles:
+    """Reads the rows of chosen data files of one ledger."""
+
+    def __init__(self, table: Table) -> None:
+        self._table = table
+
+    def scan(self, files: pl.DataFrame) -> pl.LazyFrame:
+        """Return the rows of these files, as rows of `data_files` name them."""
+        schema = self._table.spec.polars
+        if files.is_empty():
+            return pl.LazyFrame(schema=schema)
+        stored = pl.Schema({name: kind for name, kind in schema.items() if name != "date"})
+        paths = [f"{self._table.path}/{path}" for path in files.get_column("path")]
+        return (
+            pl.scan_parquet(
+                paths,
+                schema=stored,
+                missing_columns="insert",
+                glob=False,
+                hive_partitioning=False,
+                storage_options=self._table.options,
+            )
+            .with_columns(date=pl.col("timestamp").dt.date())
+            .select(list(schema))
+        )
+
+    def stored_ids(self, files: pl.DataFrame, column: str, ids: pl.Series) -> set[str]:
+        """Return which of the ids a column holds; reads only the files that may hold one."""
+        candidates = _candidates(files, column, ids)
+        if candidates.is_empty():
+            return set()
+        rows = self.scan(candidates).select(column)
+        found = rows.filter(pl.col(column).is_in(ids.unique().implode())).collect()
+        return set(found.get_column(column).to_list())
+
+    def between(self, handle: DeltaTable, first: datetime, last: datetime | None) -> pl.LazyFrame:
+        """Return the rows of all files that may hold one with a timestamp in this range.
+
+        Args:
+            first: With a time zone, as `last`.
+            last: None for no end.
+        """
+        files = data_files(handle)
+        if files.is_empty():
+            return self.scan(files)
+        first -= timedelta(milliseconds=1)  # the log's statistics are cut to milliseconds
+        in_range: pl.Expr = pl.col("partition.date") >= first.date()
+        if last is not None:
+            in_range &= pl.col("partition.date") <= last.date()
+            in_range &= pl.col("min.timestamp").is_null() | (pl.col("min.timestamp") <= last)
+        in_range &= pl.col("max.timestamp").is_null() | (pl.col("max.timestamp") >= first)
+        return self.scan(files.filter(in_range))
+
+
+def count_rows(handle: DeltaTable) -> int:
+    """Return the number of rows, from the log alone."""
+    files = data_files(handle)
+    return 0 if files.is_empty() else int(files.get_column("num_records").sum())
+
+
+def _candidates(files: pl.DataFrame, column: str, ids: pl.Series) -> pl.DataFrame:
+    """Return the files that may hold one of the ids, by the log's statistics of the column.
+
+    One of the ids must lie between the smallest and the greatest id of a file. It is not enough
+    that the range of all ids overlaps the file: one old id among new ones would then select every
+    file that was written in between.
+    """
+    if files.is_empty() or ids.is_empty():
+        return files.clear()
+    smallest, greatest = files.get_column(f"min.{column}"), files.get_column(f"max.{column}")
+    ordered = ids.sort()
+    hits = ordered.search_sorted(greatest, side="right") > ordered.search_sorted(
+        smallest, side="left"
+    )
+    return files.filter(hits | smallest.is_null() | greatest.is_null())

@@ -1,0 +1,37 @@
+"""Contract details: stored once, when a contract is first seen."""
+
+from datetime import date
+
+from position_sync_dagster.domain.instrument import ContractDetails, Right
+
+
+def details(clock, conid):
+    return ContractDetails(
+        conid=conid,
+        symbol="SPY",
+        sec_type="OPT",
+        currency="USD",
+        local_symbol="SPY   260220P00440000",
+        trading_class="SPY",
+        exchange="SMART",
+        under_conid=756733,
+        multiplier=100.0,
+        price_magnifier=1,
+        right=Right.PUT,
+        strike=440.0,
+        last_trade_date=date(2026, 2, 20),
+        last_trade_time="16:00:00",
+        time_zone="US/Eastern",
+        trading_hours="20260102:0930-20260102:1600",
+        seen_at=clock.now,
+    )
+
+
+async def test_a_contract_is_stored_when_it_is_first_seen(lake, clock):
+    first = details(clock, 1)
+    assert await lake.contracts.add([first, first, details(clock, 2)]) == 2
+    clock.advance(60)
+    assert await lake.contracts.add([details(clock, 1), details(clock, 3)]) == 1
+    found = await lake.contracts.get([1, 3, 99])
+    assert found == {1: first, 3: details(clock, 3)}
+    assert await lake.contracts.get([]) == {}

@@ -1,0 +1,62 @@
+"""The columns of a table follow the fields of the dataclass that is stored in it."""
+
+from dataclasses import dataclass, fields
+from datetime import date, datetime
+from typing import Annotated
+
+import pytest
+
+from position_sync_dagster.domain.column import Column
+from position_sync_dagster.domain.request import QueueStatus
+from position_sync_dagster.domain.update import PositionUpdate
+from position_sync_dagster.lake.derived import DAILY_POSITIONS, LATEST_POSITIONS, STRATEGY_EXPOSURE
+from position_sync_dagster.lake.storage.columns import Kind, StoredColumn, columns_of, in_order
+from position_sync_dagster.lake.storage.schemas import POSITION_UPDATES, TABLES
+
+
+@dataclass
+class Row:
+    status: Annotated[QueueStatus | None, Column("Its state.")]
+    price: Annotated[float, Column("Its price.", unit="USD")]
+    day: date
+    at: datetime | None = None
+
+
+def test_a_column_has_the_type_and_the_description_of_its_field():
+    assert columns_of(Row) == {
+        "status": StoredColumn(kind=Kind.TEXT, description="Its state.", choices=QueueStatus),
+        "price": StoredColumn(
+            kind=Kind.NUMBER, description="Its price. Unit: USD.", nullable=False
+        ),
+        "day": StoredColumn(kind=Kind.DAY, nullable=False),
+        "at": StoredColumn(kind=Kind.MOMENT),
+    }
+
+
+def test_a_field_that_no_column_can_hold_is_refused_by_name():
+    @dataclass
+    class Odd:
+        parts: bytes
+
+    with pytest.raises(TypeError, match="parts"):
+        columns_of(Odd)
+
+
+@pytest.mark.parametrize("names", ["status price day", "status price day at more", "at " * 4])
+def test_an_order_of_columns_names_each_of_them_once(names):
+    with pytest.raises(TypeError, match="order"):
+        in_order(columns_of(Row), names)
+
+
+def test_every_field_of_an_update_is_a_column_and_only_the_date_is_added():
+    names = {field.name for field in fields(PositionUpdate)}
+    assert set(POSITION_UPDATES.columns) == names | {"date"}
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [*TABLES, LATEST_POSITIONS, STRATEGY_EXPOSURE, DAILY_POSITIONS],
+    ids=lambda spec: spec.name,
+)
+def test_every_column_of_every_table_is_described_for_people(spec):
+    assert [name for name in spec.columns if not spec.descriptions[name]] == []
