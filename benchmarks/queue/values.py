@@ -13,8 +13,8 @@ from position_sync_dagster.domain.update import (
     TradingMode,
     ValueOrigin,
 )
-from position_sync_dagster.lake.storage.ids import new_ids
-from position_sync_dagster.lake.storage.schemas import POSITION_UPDATES
+from position_sync_dagster.lake.schema.ids import new_ids
+from position_sync_dagster.lake.schema.tables import POSITION_UPDATES
 
 ACCOUNTS = 4
 FIRST_CONID = 700_000_000

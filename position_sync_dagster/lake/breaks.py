@@ -11,16 +11,16 @@ import polars as pl
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.reconciliation import BreakState, Discrepancy, DiscrepancyType
 from position_sync_dagster.errors import UnknownRequestError
-from position_sync_dagster.lake.storage.codec import frame_of
-from position_sync_dagster.lake.storage.ids import NewIds, new_ids
-from position_sync_dagster.lake.storage.lifecycle_table import Change, LifecycleTable, Snapshot
-from position_sync_dagster.lake.storage.partitions import (
+from position_sync_dagster.lake.schema.codec import frame_of
+from position_sync_dagster.lake.schema.ids import NewIds, new_ids
+from position_sync_dagster.lake.schema.partitions import (
     LIVE_PARTITION,
     bucket_column,
     in_bucket,
     without_partition,
 )
-from position_sync_dagster.lake.storage.schemas import RECONCILIATION_BREAKS
+from position_sync_dagster.lake.schema.tables import RECONCILIATION_BREAKS
+from position_sync_dagster.lake.storage.lifecycle_table import Change, LifecycleTable, Snapshot
 from position_sync_dagster.lake.storage.table import Table, TableOptions
 from position_sync_dagster.lake.storage.threads import offloaded
 

@@ -10,11 +10,11 @@ from deltalake import DeltaTable, Transaction
 from position_sync_dagster.domain.broker_position import BrokerPosition
 from position_sync_dagster.domain.gateway_session import GatewaySession
 from position_sync_dagster.domain.update import trading_mode_of
-from position_sync_dagster.lake.storage.codec import broker_positions_of, broker_rows
+from position_sync_dagster.lake.schema.codec import broker_positions_of, broker_rows
+from position_sync_dagster.lake.schema.ids import text_literal
+from position_sync_dagster.lake.schema.tables import BROKER_POSITIONS
 from position_sync_dagster.lake.storage.fencing import owner_transaction, refuse_stale_owner
 from position_sync_dagster.lake.storage.frames import overwrite, scan
-from position_sync_dagster.lake.storage.ids import text_literal
-from position_sync_dagster.lake.storage.schemas import BROKER_POSITIONS
 from position_sync_dagster.lake.storage.table import Table, TableOptions
 from position_sync_dagster.lake.storage.threads import offloaded
 from position_sync_dagster.lake.storage.trading_mode import check_mode

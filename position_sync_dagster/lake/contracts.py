@@ -8,9 +8,9 @@ import polars as pl
 from deltalake import DeltaTable, Transaction
 
 from position_sync_dagster.domain.instrument import ContractDetails
-from position_sync_dagster.lake.storage.codec import contract_rows, contracts_of
+from position_sync_dagster.lake.schema.codec import contract_rows, contracts_of
+from position_sync_dagster.lake.schema.tables import CONTRACTS
 from position_sync_dagster.lake.storage.frames import append, scan
-from position_sync_dagster.lake.storage.schemas import CONTRACTS
 from position_sync_dagster.lake.storage.table import Table, TableOptions
 from position_sync_dagster.lake.storage.threads import offloaded
 

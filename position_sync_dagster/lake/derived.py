@@ -8,7 +8,7 @@ from pathlib import Path
 import polars as pl
 from deltalake import DeltaTable
 
-from position_sync_dagster.lake.storage.columns import (
+from position_sync_dagster.lake.schema.columns import (
     StoredColumn,
     count_column,
     day_column,
@@ -16,8 +16,8 @@ from position_sync_dagster.lake.storage.columns import (
     number_column,
     text_column,
 )
+from position_sync_dagster.lake.schema.tables import POSITION_UPDATES, TableSpec
 from position_sync_dagster.lake.storage.frames import overwrite, scan
-from position_sync_dagster.lake.storage.schemas import POSITION_UPDATES, TableSpec
 from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.lake.updates.ledger import SyncUpdates
 

@@ -13,11 +13,11 @@ from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.gateway_session import ALIVE, GatewaySession, Owner, SessionState
 from position_sync_dagster.domain.update import TradingMode
 from position_sync_dagster.errors import InvalidRequestError, LeaseLostError, LoginOwnedError
-from position_sync_dagster.lake.storage.codec import session_rows, sessions_of
-from position_sync_dagster.lake.storage.ids import NewIds, new_ids
+from position_sync_dagster.lake.schema.codec import session_rows, sessions_of
+from position_sync_dagster.lake.schema.ids import NewIds, new_ids
+from position_sync_dagster.lake.schema.partitions import bucket_column, in_bucket
+from position_sync_dagster.lake.schema.tables import GATEWAY_SESSIONS
 from position_sync_dagster.lake.storage.lifecycle_table import Change, LifecycleTable, Snapshot
-from position_sync_dagster.lake.storage.partitions import bucket_column, in_bucket
-from position_sync_dagster.lake.storage.schemas import GATEWAY_SESSIONS
 from position_sync_dagster.lake.storage.table import Table, TableOptions
 from position_sync_dagster.lake.storage.threads import offloaded
 from position_sync_dagster.lake.storage.trading_mode import check_mode, mode_of

@@ -6,7 +6,7 @@ from position_sync_dagster.defs.assets.table_asset import POSITIONS, data_versio
 from position_sync_dagster.defs.dagster_failures import dagster_failures
 from position_sync_dagster.defs.resources import PositionSyncResource
 from position_sync_dagster.defs.run_history import REGISTRY_VERSION
-from position_sync_dagster.lake.storage.schemas import ACTIVE_STRATEGIES
+from position_sync_dagster.lake.schema.tables import ACTIVE_STRATEGIES
 
 
 @table_asset(

@@ -7,7 +7,7 @@ import dagster as dg
 from position_sync_dagster.defs.assets.table_asset import POSITIONS, data_version, table_asset
 from position_sync_dagster.defs.dagster_failures import dagster_failures
 from position_sync_dagster.defs.resources import PositionSyncResource
-from position_sync_dagster.lake.storage.schemas import POSITION_QUEUE
+from position_sync_dagster.lake.schema.tables import POSITION_QUEUE
 
 
 @table_asset(

@@ -8,7 +8,7 @@ from position_sync_dagster.defs.assets.table_asset import POSITIONS, data_versio
 from position_sync_dagster.defs.dagster_failures import dagster_failures
 from position_sync_dagster.defs.resources import PositionSyncResource
 from position_sync_dagster.defs.run_history import RELEASED
-from position_sync_dagster.lake.storage.schemas import POSITION_UPDATES
+from position_sync_dagster.lake.schema.tables import POSITION_UPDATES
 from position_sync_dagster.sync.run_reports import BatchReport, DrainReport
 
 MAX_BATCHES = 50

@@ -14,7 +14,7 @@ from position_sync_dagster.defs.assets.table_asset import (
 from position_sync_dagster.defs.dagster_failures import dagster_failures
 from position_sync_dagster.defs.resources import PositionSyncResource
 from position_sync_dagster.lake.derived import LATEST_POSITIONS, STRATEGY_EXPOSURE, current_values
-from position_sync_dagster.lake.storage.codec import frame_of, updates_of
+from position_sync_dagster.lake.schema.codec import frame_of, updates_of
 from position_sync_dagster.sync.reports.exposure import exposures
 
 

@@ -6,8 +6,8 @@ from typing import Any
 import dagster as dg
 
 from position_sync_dagster.lake.derived import DerivedTable, Replaced
-from position_sync_dagster.lake.storage.columns import Kind
-from position_sync_dagster.lake.storage.schemas import TableSpec
+from position_sync_dagster.lake.schema.columns import Kind
+from position_sync_dagster.lake.schema.tables import TableSpec
 
 OWNERS = ["team:position-sync"]
 KINDS = {"deltalake", "python"}

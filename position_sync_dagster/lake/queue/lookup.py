@@ -10,10 +10,10 @@ from position_sync_dagster.errors import RequestStateError, UnknownRequestError
 from position_sync_dagster.lake.queue.store import QueueStore
 from position_sync_dagster.lake.queue.transitions.claims import claim_order
 from position_sync_dagster.lake.queue.transitions.request_rows import FAILED
-from position_sync_dagster.lake.storage.codec import requests_of
-from position_sync_dagster.lake.storage.ids import id_literals, is_id
+from position_sync_dagster.lake.schema.codec import requests_of
+from position_sync_dagster.lake.schema.ids import id_literals, is_id
+from position_sync_dagster.lake.schema.partitions import in_bucket, in_parts
 from position_sync_dagster.lake.storage.lifecycle_table import Snapshot
-from position_sync_dagster.lake.storage.partitions import in_bucket, in_parts
 
 
 def read_batch(

@@ -45,8 +45,8 @@ from position_sync_dagster.lake.queue.transitions.lease_check import (
     check_leases,
     lease_lost,
 )
-from position_sync_dagster.lake.storage.codec import requests_of
-from position_sync_dagster.lake.storage.ids import NewIds
+from position_sync_dagster.lake.schema.codec import requests_of
+from position_sync_dagster.lake.schema.ids import NewIds
 from position_sync_dagster.lake.storage.lifecycle_table import Change, Snapshot
 
 T = TypeVar("T")

@@ -9,10 +9,10 @@ from position_sync_dagster.errors import LakeError
 from position_sync_dagster.lake.delta_log.commit_log import LOG
 from position_sync_dagster.lake.delta_log.log_reader import LogReader
 from position_sync_dagster.lake.delta_log.torn_commits import TornFile
+from position_sync_dagster.lake.schema.partitions import LIVE_PREFIX
+from position_sync_dagster.lake.schema.tables import POSITION_QUEUE
 from position_sync_dagster.lake.storage.commit_errors import to_lake_error
 from position_sync_dagster.lake.storage.opening import TableLocation
-from position_sync_dagster.lake.storage.partitions import LIVE_PREFIX
-from position_sync_dagster.lake.storage.schemas import POSITION_QUEUE
 from position_sync_dagster.lake.storage.table import Table
 
 _COMPARED = ["request_id", "status", "attempts", "priority", "updated_at", "lease_token"]

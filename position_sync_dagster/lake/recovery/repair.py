@@ -20,12 +20,12 @@ from position_sync_dagster.lake.delta_log.log_reader import NO_VERSION, LogReade
 from position_sync_dagster.lake.delta_log.torn_commits import TornFile
 from position_sync_dagster.lake.queue.transitions.request_rows import as_pending
 from position_sync_dagster.lake.recovery.diagnosis import diagnose, undone_rows
-from position_sync_dagster.lake.storage.codec import updates_of
+from position_sync_dagster.lake.schema.codec import updates_of
+from position_sync_dagster.lake.schema.ids import id_literals
+from position_sync_dagster.lake.schema.partitions import LIVE_COLUMNS
+from position_sync_dagster.lake.schema.tables import POSITION_QUEUE, POSITION_UPDATES
 from position_sync_dagster.lake.storage.commit_errors import to_lake_error
-from position_sync_dagster.lake.storage.ids import id_literals
 from position_sync_dagster.lake.storage.lifecycle_table import Change, LifecycleTable, Snapshot
-from position_sync_dagster.lake.storage.partitions import LIVE_COLUMNS
-from position_sync_dagster.lake.storage.schemas import POSITION_QUEUE, POSITION_UPDATES
 from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.lake.storage.writer_lock import WRITER_LOCK, WriterLock
 from position_sync_dagster.lake.updates.ledger import SyncUpdates

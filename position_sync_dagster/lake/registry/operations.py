@@ -15,9 +15,9 @@ from position_sync_dagster.lake.registry.legs import (
     is_unchanged,
     refuse_two_whole_holders,
 )
-from position_sync_dagster.lake.storage.codec import leg_rows, legs_of
+from position_sync_dagster.lake.schema.codec import leg_rows, legs_of
+from position_sync_dagster.lake.schema.partitions import bucket_column
 from position_sync_dagster.lake.storage.lifecycle_table import Change, LifecycleTable, Snapshot
-from position_sync_dagster.lake.storage.partitions import bucket_column
 from position_sync_dagster.lake.storage.table import Table
 
 T = TypeVar("T")

@@ -6,7 +6,7 @@ from typing import Unpack
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.leg import ActiveContract
 from position_sync_dagster.lake.registry.operations import SyncRegistry
-from position_sync_dagster.lake.storage.schemas import ACTIVE_STRATEGIES
+from position_sync_dagster.lake.schema.tables import ACTIVE_STRATEGIES
 from position_sync_dagster.lake.storage.table import Table, TableOptions
 from position_sync_dagster.lake.storage.threads import offloaded
 

@@ -15,10 +15,10 @@ import polars as pl
 from deltalake import DeltaTable, Transaction
 
 from position_sync_dagster.domain.clock import Clock
+from position_sync_dagster.lake.schema.ids import new_part
+from position_sync_dagster.lake.schema.partitions import IS_LIVE, LIVE, in_part, is_finished
 from position_sync_dagster.lake.storage.frames import append, data_files, overwrite, scan
-from position_sync_dagster.lake.storage.ids import new_part
 from position_sync_dagster.lake.storage.maintenance import compact_if_needed
-from position_sync_dagster.lake.storage.partitions import IS_LIVE, LIVE, in_part, is_finished
 from position_sync_dagster.lake.storage.table import Table
 
 T = TypeVar("T")

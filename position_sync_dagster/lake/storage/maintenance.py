@@ -8,10 +8,10 @@ import polars as pl
 from deltalake import DeltaTable
 
 from position_sync_dagster.errors import CommitContentionError, LakeError, LakeNotWritableError
+from position_sync_dagster.lake.schema.ids import new_part
+from position_sync_dagster.lake.schema.partitions import LIVE, in_parts
 from position_sync_dagster.lake.storage.commit_errors import STORAGE_ERRORS
 from position_sync_dagster.lake.storage.frames import data_files, overwrite, scan
-from position_sync_dagster.lake.storage.ids import new_part
-from position_sync_dagster.lake.storage.partitions import LIVE, in_parts
 from position_sync_dagster.lake.storage.table import Table
 
 logger = logging.getLogger(__name__)

@@ -12,6 +12,7 @@ from deltalake.schema import PrimitiveType
 
 from position_sync_dagster.errors import BrokenTableError, ForeignTableError, NewerTableError
 from position_sync_dagster.lake.delta_log.commit_log import LOG, SET_ASIDE
+from position_sync_dagster.lake.schema.tables import NAME_PROPERTY, VERSION_PROPERTY, TableSpec
 from position_sync_dagster.lake.storage.commit_errors import (
     STORAGE_ERRORS,
     ErrorKind,
@@ -19,7 +20,6 @@ from position_sync_dagster.lake.storage.commit_errors import (
     classify,
     to_lake_error,
 )
-from position_sync_dagster.lake.storage.schemas import NAME_PROPERTY, VERSION_PROPERTY, TableSpec
 from position_sync_dagster.lake.storage.writer_lock import WRITER_LOCK
 
 logger = logging.getLogger(__name__)

@@ -6,8 +6,8 @@ from deltalake import DeltaTable
 
 from position_sync_dagster.domain.update import TradingMode
 from position_sync_dagster.errors import TradingModeError
+from position_sync_dagster.lake.schema.tables import MODE_PROPERTY
 from position_sync_dagster.lake.storage.commit_errors import RetryCommit
-from position_sync_dagster.lake.storage.schemas import MODE_PROPERTY
 
 
 def mode_of(handle: DeltaTable) -> TradingMode | None:

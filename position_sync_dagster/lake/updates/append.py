@@ -7,7 +7,7 @@ import polars as pl
 from deltalake import DeltaTable, Transaction
 
 from position_sync_dagster.domain.update import PositionUpdate
-from position_sync_dagster.lake.storage.codec import update_rows
+from position_sync_dagster.lake.schema.codec import update_rows
 from position_sync_dagster.lake.storage.fencing import owner_transaction, refuse_stale_owner
 from position_sync_dagster.lake.storage.frames import append, data_files
 from position_sync_dagster.lake.storage.maintenance import compact_if_needed

@@ -17,8 +17,8 @@ from typing import Any, NamedTuple, SupportsIndex, TypeVar
 from position_sync_dagster.domain.instrument import Right, parse_expiry, parse_right
 from position_sync_dagster.domain.update import PositionUpdate
 from position_sync_dagster.errors import InvalidLegError, InvalidRequestError
-from position_sync_dagster.lake.storage.columns import Kind, StoredColumn
-from position_sync_dagster.lake.storage.schemas import UPDATE_COLUMNS
+from position_sync_dagster.lake.schema.columns import Kind, StoredColumn
+from position_sync_dagster.lake.schema.tables import UPDATE_COLUMNS
 
 T = TypeVar("T")
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 from datetime import UTC
 
 from position_sync_dagster.domain.update import PositionUpdate, Source, trading_mode_of
-from position_sync_dagster.lake.storage.ids import content_id
+from position_sync_dagster.lake.schema.ids import content_id
 from position_sync_dagster.lake.updates.coercion import coerce_updates
 
 

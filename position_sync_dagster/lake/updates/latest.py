@@ -5,8 +5,8 @@ from threading import Lock
 import polars as pl
 from deltalake import DeltaTable
 
+from position_sync_dagster.lake.schema.tables import TableSpec
 from position_sync_dagster.lake.storage.frames import data_files
-from position_sync_dagster.lake.storage.schemas import TableSpec
 from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.lake.updates.ledger_files import LedgerFiles
 

@@ -7,7 +7,7 @@ import polars as pl
 from deltalake import DeltaTable
 
 from position_sync_dagster.domain.update import PositionUpdate
-from position_sync_dagster.lake.storage.codec import updates_of
+from position_sync_dagster.lake.schema.codec import updates_of
 from position_sync_dagster.lake.storage.frames import data_files
 from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.lake.updates.append import (

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Unpack
 
-from position_sync_dagster.lake.storage.schemas import POSITION_UPDATES
+from position_sync_dagster.lake.schema.tables import POSITION_UPDATES
 from position_sync_dagster.lake.storage.table import Table, TableOptions
 from position_sync_dagster.lake.storage.threads import offloaded
 from position_sync_dagster.lake.updates.append import AppendResult

@@ -11,7 +11,7 @@ from position_sync_dagster.domain.request import QueuedPosition
 from position_sync_dagster.domain.valuation import Provenance
 from position_sync_dagster.errors import LakeError, LeaseLostError
 from position_sync_dagster.lake.queue.table import PositionQueue
-from position_sync_dagster.lake.storage.ids import new_ids
+from position_sync_dagster.lake.schema.ids import new_ids
 from position_sync_dagster.lake.updates.table import AppendResult, PositionUpdatesTable
 from position_sync_dagster.sync.drain.batch_plan import (
     NOT_COVERED,

@@ -11,7 +11,7 @@ from position_sync_dagster.lake.queue.transitions.request_rows import (
     is_claimable,
     is_in_future,
 )
-from position_sync_dagster.lake.storage.codec import moment
+from position_sync_dagster.lake.schema.codec import moment
 from position_sync_dagster.lake.storage.lifecycle_table import Change
 
 

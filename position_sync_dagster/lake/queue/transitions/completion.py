@@ -17,10 +17,10 @@ from position_sync_dagster.lake.queue.transitions.request_rows import (
     has_id,
     without_lease,
 )
-from position_sync_dagster.lake.storage.codec import moment
-from position_sync_dagster.lake.storage.ids import NewIds
+from position_sync_dagster.lake.schema.codec import moment
+from position_sync_dagster.lake.schema.ids import NewIds
+from position_sync_dagster.lake.schema.partitions import bucket_column
 from position_sync_dagster.lake.storage.lifecycle_table import Change
-from position_sync_dagster.lake.storage.partitions import bucket_column
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

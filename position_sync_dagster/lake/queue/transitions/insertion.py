@@ -7,8 +7,8 @@ import polars as pl
 
 from position_sync_dagster.domain.request import QueueRequest, Reason
 from position_sync_dagster.lake.queue.transitions.request_rows import PROCESSING
-from position_sync_dagster.lake.storage.codec import moment, new_request_rows
-from position_sync_dagster.lake.storage.ids import NewIds
+from position_sync_dagster.lake.schema.codec import moment, new_request_rows
+from position_sync_dagster.lake.schema.ids import NewIds
 from position_sync_dagster.lake.storage.lifecycle_table import Change
 
 

@@ -7,7 +7,7 @@ import polars as pl
 
 from position_sync_dagster.domain.clock import SKEW
 from position_sync_dagster.domain.request import QueueStatus
-from position_sync_dagster.lake.storage.codec import moment
+from position_sync_dagster.lake.schema.codec import moment
 
 PENDING, PROCESSING = QueueStatus.PENDING.value, QueueStatus.PROCESSING.value
 SUCCESS, FAILED = QueueStatus.SUCCESS.value, QueueStatus.FAILED.value

@@ -6,8 +6,8 @@ from datetime import datetime
 import polars as pl
 
 from position_sync_dagster.lake.queue.transitions.request_rows import as_pending, lease_has_expired
+from position_sync_dagster.lake.schema.partitions import LIVE_COLUMNS, PARTITION_COLUMNS
 from position_sync_dagster.lake.storage.lifecycle_table import Change
-from position_sync_dagster.lake.storage.partitions import LIVE_COLUMNS, PARTITION_COLUMNS
 
 
 def release(live: pl.DataFrame, ids: Sequence[str], *, now: datetime) -> Change[None]:

@@ -10,7 +10,7 @@ import pytest
 from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.domain.update import PriceKind, Source
 from position_sync_dagster.errors import InvalidRequestError
-from position_sync_dagster.lake.storage.codec import update_rows, updates_of
+from position_sync_dagster.lake.schema.codec import update_rows, updates_of
 from position_sync_dagster.lake.updates.coercion import coerce_update
 from position_sync_dagster.lake.updates.identity import identified
 from position_sync_dagster.lake.updates.table import PositionUpdatesTable

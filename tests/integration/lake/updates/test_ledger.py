@@ -12,13 +12,13 @@ from deltalake import ColumnProperties, DeltaTable, WriterProperties, write_delt
 from position_sync_dagster.domain.update import PositionUpdate, PositionUpdateHandler, TradingMode
 from position_sync_dagster.errors import LeaseLostError, TradingModeError
 from position_sync_dagster.lake.queue.table import PositionQueue
+from position_sync_dagster.lake.schema.codec import update_rows
+from position_sync_dagster.lake.schema.columns import Kind
+from position_sync_dagster.lake.schema.ids import new_ids
+from position_sync_dagster.lake.schema.tables import POSITION_UPDATES
 from position_sync_dagster.lake.storage import table, writer_lock
-from position_sync_dagster.lake.storage.codec import update_rows
-from position_sync_dagster.lake.storage.columns import Kind
 from position_sync_dagster.lake.storage.frames import append, scan
-from position_sync_dagster.lake.storage.ids import new_ids
 from position_sync_dagster.lake.storage.maintenance import maintain
-from position_sync_dagster.lake.storage.schemas import POSITION_UPDATES
 from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.lake.storage.writer_lock import WRITER_LOCK
 from position_sync_dagster.lake.updates.handler import DeltaLakePositionWriter

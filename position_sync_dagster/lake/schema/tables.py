@@ -17,7 +17,7 @@ from position_sync_dagster.domain.gateway_session import GatewaySession
 from position_sync_dagster.domain.leg import ActiveContract
 from position_sync_dagster.domain.request import QueuedPosition
 from position_sync_dagster.domain.update import PositionUpdate
-from position_sync_dagster.lake.storage.columns import (
+from position_sync_dagster.lake.schema.columns import (
     Kind,
     StoredColumn,
     columns_of,
@@ -28,7 +28,7 @@ from position_sync_dagster.lake.storage.columns import (
     number_column,
     text_column,
 )
-from position_sync_dagster.lake.storage.partitions import PARTITION_COLUMNS
+from position_sync_dagster.lake.schema.partitions import PARTITION_COLUMNS
 
 NAME_PROPERTY = "positionSync.table"
 VERSION_PROPERTY = "positionSync.schemaVersion"

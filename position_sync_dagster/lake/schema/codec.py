@@ -19,12 +19,12 @@ from position_sync_dagster.domain.update import (
     trading_mode_of,
 )
 from position_sync_dagster.errors import InvalidRequestError
-from position_sync_dagster.lake.storage.partitions import (
+from position_sync_dagster.lake.schema.partitions import (
     LIVE_COLUMNS,
     LIVE_PARTITION,
     without_partition,
 )
-from position_sync_dagster.lake.storage.schemas import (
+from position_sync_dagster.lake.schema.tables import (
     ACTIVE_STRATEGIES,
     BROKER_POSITIONS,
     CONTRACTS,
