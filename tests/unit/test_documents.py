@@ -1,0 +1,82 @@
+"""The documents say what is: their links, files, commands, targets and settings exist."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+
+from position_sync_dagster.cli.app import app
+from position_sync_dagster.settings import PREFIX, Settings
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "position_sync_dagster"
+DOCUMENTS = sorted(
+    [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")], key=lambda path: path.as_posix()
+)
+LINK = re.compile(r"\[[^\]]*\]\(([^)#\s]+)(#[^)\s]*)?\)")
+CODE = re.compile(r"`([^`\n]+)`")
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+COMMAND = re.compile(r"(?:\.venv/bin/)?position-sync\b([^#|`]*)")
+
+
+def commands(text: str) -> list[str]:
+    """Return the `position-sync` commands of the shell blocks and of inline code."""
+    blocks = [body.replace("\\\n", " ") for kind, body in FENCE.findall(text) if kind == "sh"]
+    lines = [line for body in blocks for line in body.splitlines()] + CODE.findall(text)
+    return [found[1].strip() for line in lines if (found := COMMAND.match(line.strip()))]
+
+
+@pytest.fixture(params=DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def document(request) -> Path:
+    return request.param
+
+
+def test_each_link_leads_to_a_file(document):
+    links = [target for target, _ in LINK.findall(document.read_text())]
+    local = [link for link in links if "://" not in link and not link.startswith("mailto:")]
+    assert [link for link in local if not (document.parent / link).exists()] == []
+
+
+def test_each_named_file_exists(document):
+    named = [
+        name
+        for name in CODE.findall(FENCE.sub("", document.read_text()))
+        if re.fullmatch(r"[\w./-]+\.(py|md|toml|yaml)|[\w-]+(/[\w-]+)+/", name)
+    ]
+    roots = (ROOT, PACKAGE, document.parent, PACKAGE / "simulator" / "control")
+    missing = [name for name in named if not any((root / name).exists() for root in roots)]
+    assert [name for name in missing if not name.startswith((".demo", "backup/", "data/"))] == []
+
+
+def test_each_command_and_its_options_exist(document):
+    root = get_command(app)
+    for line in commands(document.read_text()):
+        words = [word for word in shlex.split(line) if word not in ("…", "[--repair]", "[--json]")]
+        command = root
+        while words and hasattr(command, "commands") and words[0] in command.commands:
+            command = command.commands[words.pop(0)]
+        if not words:
+            continue
+        assert words[0].startswith("-") or not getattr(command, "commands", None), line
+        options = {name for option in command.params for name in option.opts} | {"--help"}
+        unknown = {word for word in words if word.startswith("--")} - options
+        assert unknown == set(), line
+
+
+def test_each_make_target_exists(document):
+    text = document.read_text()
+    shell = [body for kind, body in FENCE.findall(text) if kind == "sh"] + CODE.findall(text)
+    named = {
+        word
+        for line in "\n".join(shell).splitlines()
+        for word in re.findall(r"^\s*make ([a-z][a-z-]*)", line)
+    }
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert named - targets == set()
+
+
+def test_each_setting_exists(document):
+    named = set(re.findall(rf"\b{PREFIX}([A-Z][A-Z_]*[A-Z])\b", document.read_text()))
+    assert named - {name.upper() for name in Settings.model_fields} == set()
