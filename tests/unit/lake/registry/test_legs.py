@@ -1,4 +1,4 @@
-"""`is_active` costs the same at any number of legs."""
+"""The legs of active strategies: which of them are active, and their order."""
 
 from datetime import UTC, date, datetime
 

@@ -51,7 +51,7 @@ def test_legs_are_read_in_the_order_of_the_file(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["strategies: []\n", "strategies:\n"])
-def test_a_file_may_say_that_there_are_none(tmp_path, text):
+def test_a_file_may_have_no_strategies(tmp_path, text):
     assert read(tmp_path, text) == []
 
 
