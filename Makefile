@@ -30,11 +30,12 @@ ARGS ?=
 help: ## list the targets
 	@echo 'Position Sync for Interactive Brokers'
 	@echo
-	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-15s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-17s %s\n", $$1, $$2 }'
 	@echo
 	@echo '  demo takes FOR=60 (seconds, unattended; fails unless its figures are met),'
-	@echo '  UI_PORT=3000, CONTROL_PORT=, HOME_DIR=.demo; dev takes UI_PORT=3000; test takes ARGS=;'
-	@echo '  bench takes PART=queue and ARGS=--quick; chaos takes SEED=, which replays its kills.'
+	@echo '  UI_PORT=3000, CONTROL_PORT=, HOME_DIR=.demo; dev takes UI_PORT=3000; test and'
+	@echo '  test-fast take ARGS= for pytest; bench takes PART=queue and ARGS=--quick; chaos takes SEED=,'
+	@echo '  which replays its kills.'
 
 .PHONY: demo
 demo: $(SYNCED) ## simulator, stream, queue and Dagster UI together, with a live status
@@ -46,9 +47,14 @@ demo: $(SYNCED) ## simulator, stream, queue and Dagster UI together, with a live
 dev: $(SYNCED) ## dagster dev on 127.0.0.1 against your own TWS or IB Gateway (see .env.example)
 	@exec $(BIN)/position-sync dev --end-with $$PPID $(if $(UI_PORT),--ui-port $(UI_PORT)) $(ARGS)
 
+# The tests wait more than they compute: three processes fill two cores.
 .PHONY: test
-test: $(SYNCED) ## the whole test suite
-	@$(BIN)/pytest $(ARGS)
+test: $(SYNCED) ## the whole test suite, in parallel (ARGS='-n 0': one test after the other)
+	@$(BIN)/pytest -n 3 $(ARGS)
+
+.PHONY: test-fast
+test-fast: $(SYNCED) ## unit tests and in-memory contract tests, in seconds: for every save
+	@$(BIN)/pytest -m 'not delta' tests/unit tests/contract $(ARGS)
 
 .PHONY: chaos
 chaos: $(SYNCED) ## 120 random kills of all that writes, then 30 of the whole program (half an hour)

@@ -1,7 +1,6 @@
-"""What every test may need: a condition with a deadline, and a simulator on free ports."""
+"""What every test may need: settings of its own, a deadline for conditions, a simulator."""
 
-import asyncio
-import time
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -10,16 +9,24 @@ import pytest
 
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.simulator import Book, Simulator, load_book
+from tests.support import signals, waiting
+from tests.support.scheduling import Scheduling
 
-DEADLINE_S = 60.0
-POLL_S = 0.02
+
+def pytest_configure() -> None:
+    """Run the same, whatever the shell that started it ignores."""
+    signals.unignore()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Share the tests out to the workers of pytest-xdist (`-n 3`)."""
+    return Scheduling(config, log) if config.getvalue("dist") == "load" else None
 
 
 @pytest.fixture(autouse=True)
 def _own_settings(monkeypatch, tmp_path):
     """Keep a developer's own settings out of the tests."""
-    import os
-
     for name in list(os.environ):
         if name.startswith("POSITION_SYNC_"):
             monkeypatch.delenv(name)
@@ -28,21 +35,8 @@ def _own_settings(monkeypatch, tmp_path):
 
 @pytest.fixture
 def eventually() -> Callable[..., Awaitable[Any]]:
-    """Wait until a condition (plain or async) holds and give what it returned."""
-
-    async def wait(condition: Callable[[], Any]) -> Any:
-        deadline = time.monotonic() + DEADLINE_S
-        while True:
-            result = condition()
-            if asyncio.iscoroutine(result):
-                result = await result
-            if result:
-                return result
-            if time.monotonic() > deadline:
-                raise AssertionError(f"did not happen within {DEADLINE_S:g} s: {condition}")
-            await asyncio.sleep(POLL_S)
-
-    return wait
+    """Wait until a condition (plain or async) holds, and return its result."""
+    return waiting.eventually
 
 
 @pytest.fixture
@@ -62,7 +56,7 @@ def simulate() -> Callable[..., Any]:
 
 @pytest.fixture
 def settings_for() -> Callable[..., Settings]:
-    """Give settings for a simulator, with short intervals."""
+    """Return settings for a simulator, with short intervals."""
 
     def make(sim: Simulator, **more: Any) -> Settings:
         return Settings(

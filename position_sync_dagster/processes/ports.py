@@ -28,14 +28,6 @@ def is_free(port: int) -> bool:
         return True
 
 
-def any_free() -> int:
-    """Return a port that is free now."""
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.bind((LOOPBACK, 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 def require_free(port: int, *, purpose: str, option: str) -> int:
     """Return `port` if it is free.
 

@@ -9,7 +9,6 @@ from pathlib import Path
 import httpx
 import pytest
 
-from position_sync_dagster.processes.ports import any_free
 from tests.support.demo_program import (
     GONE_S,
     LIMIT_S,
@@ -18,6 +17,7 @@ from tests.support.demo_program import (
     processes_of,
     wait_for,
 )
+from tests.support.ports import free_port
 
 
 class Dev:
@@ -25,7 +25,7 @@ class Dev:
 
     def __init__(self, folder: Path, *, gateway_port: int) -> None:
         self.folder = folder
-        self.ui_port = any_free()
+        self.ui_port = free_port()
         self.output = folder / "output.txt"
         env = clean_environment() | {
             "DAGSTER_HOME": str(folder / "dagster_home"),
@@ -75,7 +75,7 @@ def dev(tmp_path) -> Iterator[Callable[..., Dev]]:
 
 
 def test_without_a_gateway_it_advises_and_keeps_running(dev, tmp_path):
-    port = any_free()
+    port = free_port()
     one = dev(gateway_port=port)
     wait_for("the UI answers", one.serving)
     text = wait_for("the advice", lambda: "No gateway" in one.text() and one.text())

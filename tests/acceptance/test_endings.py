@@ -6,6 +6,7 @@ import signal
 import threading
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import psutil
@@ -20,13 +21,6 @@ from tests.support.demo_program import (
     assert_tables_are_whole,
     wait_for,
 )
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory) -> Path:
-    """One home for all endings: each start carries on from the tables of the one before."""
-    folder: Path = tmp_path_factory.mktemp("endings") / "home"
-    return folder
 
 
 def until_streaming(demo: Demo) -> None:
@@ -48,21 +42,21 @@ def ended_without_a_trace(demo: Demo) -> None:
 
 
 @pytest.mark.parametrize("sig", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_a_signal_ends_all_of_it(home, start, sig):
-    demo = start(home=home)
+def test_a_signal_ends_all_of_it(home, sig):
+    demo = home.running()
     until_streaming(demo)
-    before = rows_written(home)
-    wait_for("it writes", lambda: rows_written(home) > before)
+    before = rows_written(home.path)
+    wait_for("it writes", lambda: rows_written(home.path) > before)
     demo.process.send_signal(sig)
     ended_without_a_trace(demo)
     code = demo.process.wait(LIMIT_S)
     assert code == (-signal.SIGKILL if sig == signal.SIGKILL else 0)
-    assert rows_written(home) > before
+    assert rows_written(home.path) > before
 
 
-def test_a_closed_terminal_ends_all_of_it(home, start):
+def test_a_closed_terminal_ends_all_of_it(home):
     person, program = os.openpty()  # the side that a person sees, and the program's side
-    demo = start(home=home, terminal=program)
+    demo = home.start(terminal=program)
     os.close(program)
     shown: list[bytes] = []
 
@@ -82,30 +76,37 @@ def test_a_closed_terminal_ends_all_of_it(home, start):
     reader.join(LIMIT_S)
 
 
-def test_by_itself_it_ends_with_a_verdict(home, start):
-    demo = start("--for", "60", home=home)
-    verdict = demo.event("verdict")
-    missed = {figure["name"] for figure in verdict["figures"] if not figure["met"]}
-    assert missed <= {"all current after"}, verdict["figures"]  # which a busy machine may miss
+def missed_figures(verdict: dict[str, Any]) -> set[str]:
+    return {figure["name"] for figure in verdict["figures"] if not figure["met"]}
+
+
+def test_by_itself_it_ends_with_a_verdict(home):
+    for seconds in (45, 90, 150):  # a busy machine needs more than a quiet one
+        demo = home.start("--for", str(seconds))
+        verdict = demo.event("verdict")
+        missed = missed_figures(verdict)
+        assert demo.process.wait(LIMIT_S) == (1 if missed else 0)
+        ended_without_a_trace(demo)
+        if missed <= {"all current after"}:
+            break
+    assert missed <= {"all current after"}, verdict["figures"]
     found = {figure["name"]: figure["found"] for figure in verdict["figures"]}
     assert found["legs with a current row"] == str(LEGS)
     assert (found["by STREAM"], found["by QUEUE"]) == (str(STREAMED), str(QUEUED))
-    assert demo.process.wait(LIMIT_S) == (1 if missed else 0)
-    ended_without_a_trace(demo)
 
 
 def test_a_verdict_names_what_was_missed(start):
     demo = start("--for", "3")
     verdict = demo.event("verdict")
     assert not verdict["met"]
-    missed = {figure["name"] for figure in verdict["figures"] if not figure["met"]}
+    missed = missed_figures(verdict)
     assert {"legs with a current row", "by QUEUE", "all current after"} <= missed
     assert demo.process.wait(LIMIT_S) == 1
     ended_without_a_trace(demo)
 
 
-def test_after_a_kill_of_everything_no_request_is_lost_or_written_twice(home, start):
-    demo = start(home=home)
+def test_after_a_kill_of_everything_no_request_is_lost_or_written_twice(home):
+    demo = home.running()
     until_streaming(demo)
 
     def in_the_queue() -> set[str]:
@@ -121,7 +122,7 @@ def test_after_a_kill_of_everything_no_request_is_lost_or_written_twice(home, st
     demo.wait_until_gone()
     assert_tables_are_whole(demo.lake)
 
-    again = start(home=home)
+    again = home.start()
     until_streaming(again)
 
     def all_answered() -> bool:

@@ -23,13 +23,6 @@ ROUNDS = int(os.environ.get("CHAOS_ROUNDS", "1"))
 VICTIMS = ["dagster", "everything"] if ROUNDS > 1 else ["dagster"]
 
 
-@pytest.fixture(scope="module")
-def home(tmp_path_factory) -> Path:
-    """One home for all rounds: each start carries on from the tables of the one before."""
-    folder: Path = tmp_path_factory.mktemp("recovery") / "home"
-    return folder
-
-
 def streaming(demo: Demo, *, after: GatewaySession | None) -> GatewaySession:
     """Wait for a stream that is another than the one before."""
     lake = Lake(demo.lake)
@@ -65,24 +58,22 @@ def assert_never_two_writers(lake: Path) -> None:
 
 
 @pytest.mark.timeout(600 * ROUNDS)
-def test_after_a_kill_of_the_streams_process_another_streams(home, start):
-    demo = start(home=home)
+def test_after_a_kill_of_the_streams_process_another_streams(home):
+    demo = home.running()
     session = streaming(demo, after=None)
     for _ in range(ROUNDS):
         os.kill(session.pid, signal.SIGKILL)
         session = streaming(demo, after=session)
-    demo.close()
-    demo.wait_until_gone()
     assert_never_two_writers(demo.lake)
     assert_tables_are_whole(demo.lake)
 
 
 @pytest.mark.timeout(600 * ROUNDS)
 @pytest.mark.parametrize("victims", VICTIMS)
-def test_after_a_crash_that_leaves_runs_started_the_next_start_streams(home, start, victims):
+def test_after_a_crash_that_leaves_runs_started_the_next_start_streams(home, victims):
     session = None
     for _ in range(ROUNDS):
-        demo = start(home=home)
+        demo = home.running()
         session = streaming(demo, after=session)
         kill(demo, victims)
         if victims == "everything":
@@ -92,10 +83,8 @@ def test_after_a_crash_that_leaves_runs_started_the_next_start_streams(home, sta
             assert demo.process.returncode != 0
             demo.wait_until_gone()
         assert_tables_are_whole(demo.lake)
-    demo = start(home=home)
+    demo = home.running()
     streaming(demo, after=session)
-    demo.close()
-    demo.wait_until_gone()
     assert_never_two_writers(demo.lake)
 
 

@@ -19,7 +19,7 @@ import psutil
 import pytest
 from deltalake import DeltaTable
 
-from position_sync_dagster.processes.ports import any_free
+from tests.support.ports import free_port
 
 PROGRAM = str(Path(sys.executable).parent / "position-sync")
 LEGS, STREAMED, QUEUED = 200, 20, 180
@@ -79,7 +79,7 @@ class Demo:
     def __init__(self, home: Path, *arguments: str, terminal: int | None = None) -> None:
         self.home = home
         self.lake = home / "lake"
-        self.ui_port, self.control_port = any_free(), any_free()
+        self.ui_port, self.control_port = free_port(), free_port()
         self.events: queue.Queue[dict[str, Any] | None] = queue.Queue()
         self.errors = home.parent / f"{home.name}.stderr"
         self.control = httpx.Client(

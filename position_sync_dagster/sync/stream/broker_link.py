@@ -177,7 +177,7 @@ class BrokerLink:
             self._pricer.invalidate_quotes(self._clock())
 
     async def close(self) -> None:
-        """Give up the connection, and everything that the stream holds on it."""
+        """Close the connection, and drop all that the stream holds on it."""
         if self._attached is not None:
             self._router.detach(self._attached)
             self._attached.on_message.remove(self._on_message)

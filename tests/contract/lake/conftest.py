@@ -1,8 +1,6 @@
-"""The implementations that each contract test runs against, and a clock in the test's hand."""
+"""The implementations that each contract test runs against, and a clock that the test sets."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
 
@@ -11,19 +9,7 @@ import pytest
 from position_sync_dagster.domain.retry import RetryPolicy
 from position_sync_dagster.lake.queue.memory import InMemoryPositionQueue
 from position_sync_dagster.lake.queue.table import AsyncQueue, PositionQueue
-
-
-@dataclass
-class HandClock:
-    """A clock that moves when told."""
-
-    now: datetime = datetime(2026, 1, 2, 15, 0, tzinfo=UTC)
-
-    def __call__(self) -> datetime:
-        return self.now
-
-    def advance(self, seconds: float) -> None:
-        self.now += timedelta(seconds=seconds)
+from tests.support.clock import HandClock
 
 
 @pytest.fixture
@@ -34,15 +20,17 @@ def clock() -> HandClock:
 POLICY = RetryPolicy(max_attempts=3, base_delay_s=10.0, max_delay_s=15.0, jitter=0.0)
 
 
-@pytest.fixture(params=["delta", "memory"])
+@pytest.fixture(params=[pytest.param("delta", marks=pytest.mark.delta), "memory"])
 def make_queue(
     request: pytest.FixtureRequest, tmp_path: Path, clock: HandClock
 ) -> Callable[[], AsyncQueue]:
-    """Give what makes a queue object; a second one over the same rows only for Delta."""
+    """Return a function that makes a queue object; only Delta's share their rows."""
 
     def make() -> AsyncQueue:
         if request.param == "delta":
-            return PositionQueue(tmp_path / "q", retry=POLICY, clock=clock, random=Random(1))
+            return PositionQueue(
+                tmp_path / "q", retry=POLICY, clock=clock, random=Random(1), fsync=False
+            )
         return InMemoryPositionQueue(retry=POLICY, clock=clock, random=Random(1))
 
     return make

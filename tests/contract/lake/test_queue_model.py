@@ -379,5 +379,6 @@ class TestInMemory(QueueMachine.TestCase):
     settings = settings(PROFILE, max_examples=45, stateful_step_count=50)
 
 
+@pytest.mark.delta
 class TestDelta(DeltaQueueMachine.TestCase):
     settings = settings(PROFILE, max_examples=8, stateful_step_count=40)

@@ -157,6 +157,7 @@ class RegistryMachine(RuleBasedStateMachine):
         self.folder.cleanup()
 
 
+@pytest.mark.delta
 class TestRegistry(RegistryMachine.TestCase):
     settings = settings(
         deadline=None,

@@ -17,9 +17,9 @@ import psutil
 import pytest
 
 from position_sync_dagster.lake import Lake
-from position_sync_dagster.processes.ports import any_free
 from position_sync_dagster.processes.process_tree import end_processes, find_marked
 from tests.support.demo_program import LIMIT_S, PROGRAM, clean_environment, wait_for
+from tests.support.ports import free_port
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
@@ -37,9 +37,9 @@ class Run:
         self.home = folder / "home"
         Lake(str(self.home / "lake")).initialize_sync()
         # A port of its own: demos that start at once would find the same one free.
-        (self.home / ".env").write_text(f"POSITION_SYNC_GATEWAY_PORT={any_free()}\n")
+        (self.home / ".env").write_text(f"POSITION_SYNC_GATEWAY_PORT={free_port()}\n")
         self.output = folder / "output.txt"
-        options += ("--ui-port", str(any_free()))
+        options += ("--ui-port", str(free_port()))
         if command == "demo":
             options += ("--home", str(self.home), "--json")
         environment = {"PYTHONPATH": str(package.parent), "DAGSTER_HOME": str(self.home)}

@@ -1,27 +1,14 @@
-"""A clock in the test's hand, and the values that the tests of the lake are made of."""
+"""A clock that the test sets, and the values that the tests of the lake are made of."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 
 from position_sync_dagster.domain.update import PositionUpdate, Source, TradingMode
 from position_sync_dagster.lake.lake import Lake
-
-
-@dataclass
-class HandClock:
-    """A clock that moves when told."""
-
-    now: datetime = datetime(2026, 1, 2, 15, 0, tzinfo=UTC)
-
-    def __call__(self) -> datetime:
-        return self.now
-
-    def advance(self, seconds: float) -> None:
-        self.now += timedelta(seconds=seconds)
+from tests.support.clock import HandClock
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from position_sync_dagster.demo import simulator_process
 from position_sync_dagster.processes import dagster_dev, ports
 from position_sync_dagster.processes.local_http import get_json
 from position_sync_dagster.processes.probe import ProbeResult, advice, probe
+from tests.support.ports import free_port
 
 
 @pytest.fixture
@@ -38,7 +39,7 @@ def test_a_port_in_use_moments_ago_is_free():
 
 
 def test_a_probe_finds_what_listens_and_advises_if_nothing_does(taken):
-    free = ports.any_free()
+    free = free_port()
     assert probe("127.0.0.1", taken) is ProbeResult.OPEN
     assert probe("127.0.0.1", free) is ProbeResult.REFUSED
     text = advice("127.0.0.1", free, ProbeResult.REFUSED)
@@ -69,11 +70,11 @@ def test_a_server_that_is_not_dagster_is_not_the_ui(monkeypatch):
         finally:
             server.shutdown()
             thread.join()
-    assert not dagster_dev.is_serving(ports.any_free())
+    assert not dagster_dev.is_serving(free_port())
 
 
 def test_a_simulator_that_does_not_answer_is_named():
-    port = ports.any_free()
+    port = free_port()
     with pytest.raises(simulator_process.SimulatorProcessError, match=str(port)):
         simulator_process.stats(port)
 

@@ -1,6 +1,6 @@
-"""A day in half a minute: all that happens in a day, and what must be true at every step.
+"""A day in a quarter of a minute: all that happens, and what must be true at every step.
 
-An hour takes a second; the intervals of the settings are shortened likewise.
+An hour takes half a second; the intervals of the settings are shortened likewise.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ SIZE = {A: 1, B: 100}
 
 RIGHTS = {"C": "CALL", "P": "PUT"}
 LINES, CUT = 100, 60
-HOUR_S = 1.0
+HOUR_S = 0.5
 STRATEGIES, LEGS = 8, 18
 
 
@@ -68,9 +68,9 @@ def quick(monkeypatch):
 @pytest.mark.usefixtures("quick")
 async def test_a_day_of_faults_and_changes(simulate, settings_for, tmp_path, eventually):
     random = Random(11)  # the seed of the day
-    lake = Lake(tmp_path / "lake")
+    lake = Lake(tmp_path / "lake", fsync=False)
     await lake.initialize()
-    async with simulate(two_accounts(), max_lines=LINES) as sim:
+    async with simulate(two_accounts(), max_lines=LINES, tick_interval_s=0.2) as sim:
         book = {}
         for row in _legs(sim):
             facts = (row["symbol"], RIGHTS[row["right"]], row["strike"])
@@ -78,8 +78,8 @@ async def test_a_day_of_faults_and_changes(simulate, settings_for, tmp_path, eve
             known = book.setdefault(row["conid"], known)
             known["positions"][row["account"]].add(row["quantity"])
         settings = settings_for(
-            sim, max_lines=LINES, reserved_lines=5, refresh_interval_s=3.0,
-            overflow_interval_s=1.0, gateway_timeout_s=5.0,
+            sim, max_lines=LINES, reserved_lines=5, refresh_interval_s=3 * HOUR_S,
+            overflow_interval_s=HOUR_S, gateway_timeout_s=5.0,
         )  # fmt: skip
         streamer = IBPositionStreamer(
             lake.registry, lake.queue, settings=settings,
