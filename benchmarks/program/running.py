@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import polars as pl
 
-from position_sync_dagster.processes.ports import any_free
+from position_sync_dagster.processes.ports import first_free
 from position_sync_dagster.processes.process_tree import end_processes, find_marked
 
 PROGRAM = str(Path(sys.executable).with_name("position-sync"))
@@ -27,7 +27,8 @@ class Running:
 
     def __init__(self, home: Path) -> None:
         self.home = home
-        self.ui_port, control_port = any_free(), any_free()
+        self.ui_port = first_free(21_000)
+        control_port = first_free(self.ui_port + 1)
         self.broker = httpx.Client(
             base_url=f"http://127.0.0.1:{control_port}", timeout=30, trust_env=False
         )
