@@ -1,0 +1,88 @@
+"""The shape of the repository: folders, modules and docstrings that a stranger finds the way in."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "position_sync_dagster"
+TESTS = ROOT / "tests"
+
+MOST_MODULES = 14
+"""A folder is one subject: about a dozen modules, the next one opens a package."""
+
+MOST_LINES = 300
+LONG = {"position_sync_dagster/lake/queue/operations.py": 400}
+"""Modules that may be longer, each with its bound: one state machine, which a split would blur."""
+
+MIRRORING = ("contract", "integration", "unit")
+"""Tiers whose folders are those of the package; the other folders of tests are named below."""
+
+APART = {"acceptance", "chaos", "support"}
+
+NOT_FIRST = {"Give", "Tell", "Say", "Note", "Let", "Have", "Be", "Hear"}
+"""Verbs that a docstring does not begin with: it uses Return, Raise, Read, Commit and the like."""
+
+
+def folders_of(root: Path) -> list[Path]:
+    """List a folder and all folders in it that hold modules."""
+    found = {path.parent for path in root.rglob("*.py") if "__pycache__" not in path.parts}
+    return sorted(found)
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def docstrings_of(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield the line and the text of each docstring of a module."""
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, documented) and (text := ast.get_docstring(node)):
+            yield getattr(node, "lineno", 1), text
+
+
+@pytest.mark.parametrize("folder", folders_of(PACKAGE), ids=name_of)
+def test_a_folder_has_few_modules_and_says_what_it_holds(folder):
+    modules = [path.name for path in folder.glob("*.py") if path.name != "__init__.py"]
+    assert len(modules) <= MOST_MODULES
+    text = ast.get_docstring(ast.parse((folder / "__init__.py").read_text()))
+    assert text, "it has no docstring"
+    assert len(re.findall(r"\.(?=\s|$)", text)) >= 2, "what lives here, and what may import what"
+
+
+def test_no_module_is_long():
+    lines = {name_of(path): len(path.read_text().splitlines()) for path in PACKAGE.rglob("*.py")}
+    too_long = {name: n for name, n in lines.items() if n > LONG.get(name, MOST_LINES)}
+    assert too_long == {}
+    assert {name for name in LONG if lines.get(name, 0) <= MOST_LINES} == set(), "no longer long"
+
+
+def test_each_folder_of_tests_mirrors_a_folder_of_the_package():
+    tiers = {path.relative_to(TESTS).parts[0] for path in folders_of(TESTS) if path != TESTS}
+    assert tiers == {*MIRRORING, *APART}
+    strange = [
+        name_of(folder)
+        for tier in MIRRORING
+        for folder in folders_of(TESTS / tier)
+        if not (PACKAGE / folder.relative_to(TESTS / tier)).is_dir()
+    ]
+    assert strange == []
+
+
+def test_tests_find_what_they_import_without_a_changed_search_path():
+    changed = "sys." + "path."  # its methods; what is only read changes nothing
+    assert [name_of(path) for path in TESTS.rglob("*.py") if changed in path.read_text()] == []
+
+
+def test_docstrings_begin_with_the_usual_verbs():
+    found = [
+        f"{name_of(path)}:{line}: {text.splitlines()[0]}"
+        for path in sorted(PACKAGE.rglob("*.py"))
+        for line, text in docstrings_of(path)
+        if text.split()[0].rstrip(".,:") in NOT_FIRST
+    ]
+    assert found == []
