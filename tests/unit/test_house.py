@@ -11,8 +11,8 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "position_sync_dagster"
 TESTS = ROOT / "tests"
 
-MOST_MODULES = 14
-"""A folder is one subject: about a dozen modules, the next one opens a package."""
+MOST_MODULES = 15
+"""A folder is one subject: about a dozen modules. The next one opens a package."""
 
 MOST_LINES = 300
 LONG = {"position_sync_dagster/lake/queue/operations.py": 400}
