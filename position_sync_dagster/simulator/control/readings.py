@@ -31,7 +31,7 @@ class Readings:
             "line_limit": lines.limit,
             "lines_by_conid": lines.by_conid(),
             "steps": gateway.market.steps,
-            "account_feed": gateway.accounts.feed(),
+            "account_feed": gateway.accounts.updates.feed(),
             "pnl_subscriptions": len(gateway.profits),
             "connectivity": "up" if gateway.connected else "lost",
             "paused": gateway.paused,

@@ -215,7 +215,8 @@ class Gateway:
     def lose_connectivity(self) -> None:
         """Send no data from now on, as without a connection to IB."""
         self.connected = False
-        self.market_data.silent = self.accounts.silent = self.profits.silent = True
+        self.market_data.silent = self.profits.silent = True
+        self.accounts.start_silence()
 
     def restore_connectivity(self) -> None:
         """Send data again, starting with the changes since the connection to IB was lost."""

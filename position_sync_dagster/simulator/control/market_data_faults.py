@@ -1,0 +1,46 @@
+"""Faults of market data: missing lines, permissions, quotes and ticks."""
+
+from __future__ import annotations
+
+from position_sync_dagster.simulator.control.readings import Readings
+from position_sync_dagster.simulator.errors import ActionError
+from position_sync_dagster.simulator.market.quote import Pin
+
+
+class MarketDataFaults(Readings):
+    """Changes what the market data lines of one gateway send."""
+
+    def set_line_limit(self, limit: int) -> None:
+        """Change the number of lines; running ones go on even above a lower limit."""
+        if limit < 0:
+            raise ActionError("limit", "a line limit is 0 or more")
+        self._gateway.market_data.lines.limit = limit
+
+    def set_permission(self, conid: int | None = None, code: int | None = None) -> None:
+        """Set the market data permission of one contract, or of all; code None permits."""
+        self._gateway.market_data.set_permission(conid, code)
+        self._gateway.flush()
+
+    def pin_quote(
+        self,
+        conid: int,
+        bid: float | None = None,
+        ask: float | None = None,
+        last: float | None = None,
+        mark: float | None = None,
+        no_mark: bool = False,
+        release: bool = False,
+    ) -> None:
+        """Hold a contract's quote at these values; with `release` it moves again.
+
+        A side that is not given does not exist. Without `mark` the mark follows from the sides,
+        with `no_mark` none is sent.
+        """
+        if self._gateway.market_data.contract(conid) is None:
+            raise ActionError("conid", f"no contract of the book has conid {conid}")
+        pin = Pin(bid=bid, ask=ask, last=last, mark=mark, no_mark=no_mark)
+        self._gateway.market.pin(conid, None if release else pin)
+
+    def freeze(self, frozen: bool = True) -> None:
+        """Stop the ticks without any notice (a closed market), or continue them."""
+        self._gateway.market_data.frozen = frozen
