@@ -80,6 +80,11 @@ class PinQuote(Arguments):
     release: bool = False
 
 
+class SilenceLine(Arguments):
+    conid: int
+    reset: bool = False
+
+
 class Freeze(Arguments):
     frozen: bool = True
 
@@ -127,6 +132,7 @@ ACTIONS: dict[str, Action] = {
     "permissions": Action(arguments=Permission, method="set_permission"),
     "quote": Action(arguments=PinQuote, method="pin_quote"),
     "freeze": Action(arguments=Freeze, method="freeze"),
+    "silence_line": Action(arguments=SilenceLine, method="silence_line"),
     "raw": Action(arguments=RawBytes, method="send_raw"),
     "port": Action(arguments=NewPort, method="move_port"),
     "restart": Action(arguments=Restart, method="restart"),

@@ -30,6 +30,7 @@ class Readings:
             "peak_lines": lines.peak,
             "line_limit": lines.limit,
             "lines_by_conid": lines.by_conid(),
+            "silent_lines": lines.silent,
             "steps": gateway.market.steps,
             "account_feed": gateway.accounts.updates.feed(),
             "pnl_subscriptions": len(gateway.profits),

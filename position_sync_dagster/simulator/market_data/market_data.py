@@ -157,7 +157,7 @@ class MarketDataService:
         if self.silent or self.frozen:
             return
         for line in self.lines:
-            if line.snapshot or line.contract.farm in self.broken_farms:
+            if line.silent or line.snapshot or line.contract.farm in self.broken_farms:
                 continue
             if line.contract.conid in self._book.halted and line.last is not None:
                 continue
@@ -187,7 +187,7 @@ class MarketDataService:
         """Send ticks again; lines that were granted during the silence open now."""
         self.silent = False
         for line in self.lines:
-            if line.last is None:
+            if line.last is None and not line.silent:
                 self._open(line)
 
     # -- contracts and permissions ------------------------------------------------------------

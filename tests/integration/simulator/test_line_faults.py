@@ -1,0 +1,94 @@
+"""Faults of single market data lines, as the real ib_async sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import httpx
+import pytest
+from ib_async import IB, Contract, Ticker
+
+from position_sync_dagster.simulator import ActionError, Book, Simulator
+
+Eventually = Callable[[Callable[[], Any]], Awaitable[Any]]
+Control = Callable[[Simulator], httpx.AsyncClient]
+Post = Callable[..., Awaitable[Any]]
+ConnectIB = Callable[..., Awaitable[IB]]
+CALL, PUT = 921000001, 921000002
+
+
+class Ticks:
+    """Counts the ticks of one ticker, by kind."""
+
+    def __init__(self, ticker: Ticker) -> None:
+        self.ticker = ticker
+        self.count = 0
+        ticker.updateEvent += self._on_update
+
+    def _on_update(self, _ticker: Ticker) -> None:
+        self.count += 1
+
+
+def listen(ib: IB, conid: int) -> Ticks:
+    return Ticks(ib.reqMktData(Contract(conId=conid, exchange="SMART"), "232"))
+
+
+async def ticked(sim: Simulator, eventually: Eventually, ticks: Ticks) -> None:
+    """Advance the market until one more tick of a ticker arrives."""
+    before = ticks.count
+
+    def stepped() -> bool:
+        sim.step()
+        return ticks.count > before
+
+    await eventually(stepped)
+
+
+async def test_a_silenced_line_stays_counted_and_silent_while_others_tick(
+    small: Book,
+    connect_ib: ConnectIB,
+    control: Control,
+    post: Post,
+    eventually: Eventually,
+) -> None:
+    async with Simulator(small, control_port=0, autostep=False) as sim, control(sim) as http:
+        ib = await connect_ib(sim)
+        dead, live = listen(ib, CALL), listen(ib, PUT)
+        await eventually(lambda: dead.count and live.count)
+        assert await post(http, "silence_line", conid=CALL) == 1
+        await ticked(sim, eventually, live)
+        heard = dead.count
+        for _ in range(5):
+            await ticked(sim, eventually, live)
+        assert dead.count == heard
+        assert sim.stats()["lines_in_use"] == 2
+        assert sim.stats()["silent_lines"] == 1
+        ib.cancelMktData(dead.ticker.contract)
+        again = listen(ib, CALL)
+        await ticked(sim, eventually, again)
+        assert sim.stats()["lines_in_use"] == 2
+        assert sim.stats()["silent_lines"] == 0
+
+
+async def test_a_silenced_line_speaks_again_after_a_reset(
+    small: Book,
+    connect_ib: ConnectIB,
+    control: Control,
+    post: Post,
+    eventually: Eventually,
+) -> None:
+    async with Simulator(small, control_port=0, autostep=False) as sim, control(sim) as http:
+        ib = await connect_ib(sim)
+        dead = listen(ib, CALL)
+        await eventually(lambda: dead.count)
+        await post(http, "silence_line", conid=CALL)
+        assert await post(http, "silence_line", conid=CALL, reset=True) == 1
+        await ticked(sim, eventually, dead)
+        assert await post(http, "silence_line", conid=PUT) == 0
+
+
+async def test_a_line_is_not_silenced_for_an_unknown_contract(small: Book) -> None:
+    async with Simulator(small) as sim:
+        with pytest.raises(ActionError, match="conid"):
+            sim.silence_line(7)
