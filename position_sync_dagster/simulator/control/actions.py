@@ -13,6 +13,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from position_sync_dagster.simulator.control.faults import Connectivity, Faults
+from position_sync_dagster.simulator.control.market_data_faults import Lines
 from position_sync_dagster.simulator.errors import ActionError
 from position_sync_dagster.simulator.protocol.codes import Code
 from position_sync_dagster.simulator.protocol.contract import DEFAULT_FARM
@@ -85,6 +86,10 @@ class SilenceLine(Arguments):
     reset: bool = False
 
 
+class AfterRestore(Arguments):
+    lines: Lines
+
+
 class Freeze(Arguments):
     frozen: bool = True
 
@@ -133,6 +138,7 @@ ACTIONS: dict[str, Action] = {
     "quote": Action(arguments=PinQuote, method="pin_quote"),
     "freeze": Action(arguments=Freeze, method="freeze"),
     "silence_line": Action(arguments=SilenceLine, method="silence_line"),
+    "after_restore": Action(arguments=AfterRestore, method="after_restore"),
     "raw": Action(arguments=RawBytes, method="send_raw"),
     "port": Action(arguments=NewPort, method="move_port"),
     "restart": Action(arguments=Restart, method="restart"),

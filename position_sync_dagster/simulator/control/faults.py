@@ -136,7 +136,7 @@ class Faults(MarketDataFaults, ABC):
         """Lose the connection to IB (1100), or get it back without (1101) or with (1102) data.
 
         While it is lost, nothing ticks. After 1101 every subscription is gone; after 1102 all
-        continue by themselves.
+        continue by themselves, unless `after_restore` says that lines are dead.
         """
         gateway = self._gateway
         if state == "lost":
@@ -161,9 +161,9 @@ class Faults(MarketDataFaults, ABC):
         if code not in FARM_NOTICES:
             codes = ", ".join(map(str, FARM_NOTICES))
             raise ActionError("code", f"{code} is not a farm notice; use one of {codes}")
-        broken = self._gateway.market_data.broken_farms
+        market_data = self._gateway.market_data
         if code in (Code.MARKET_FARM_BROKEN, Code.HISTORY_FARM_BROKEN):
-            broken.add(farm)
+            market_data.broken_farms.add(farm)
         elif code in (Code.MARKET_FARM_OK, Code.HISTORY_FARM_OK):
-            broken.discard(farm)
+            market_data.farm_restored(farm)
         self._send_notice(Code(code), farm=farm)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Literal, get_args
+
 from position_sync_dagster.simulator.control.readings import Readings
 from position_sync_dagster.simulator.errors import ActionError
 from position_sync_dagster.simulator.market.quote import Pin
+
+Lines = Literal["dead", "alive"]
 
 
 class MarketDataFaults(Readings):
@@ -55,6 +59,18 @@ class MarketDataFaults(Readings):
         self._check_contract(conid)
         lines = self._gateway.market_data.lines
         return lines.set_silent(not reset, lambda contract: contract.conid == conid)
+
+    def after_restore(self, lines: Lines) -> None:
+        """Set what happens to running lines after 1102, and after 2104 to those of its farm.
+
+        Alive ones go on by themselves, as IB describes 1102 and 2104. Dead ones stay granted and
+        counted and never speak again, until they are requested anew: 2104 seconds after 2103 and
+        no tick for hours in nautilus_trader pull/3968, no tick after the 1102 of the nightly
+        reset in IBC issues/143. Lines that are dead already stay dead.
+        """
+        if lines not in get_args(Lines):
+            raise ActionError("lines", f"{lines!r} is not one of {', '.join(get_args(Lines))}")
+        self._gateway.market_data.dead_after_restore = lines == "dead"
 
     def _check_contract(self, conid: int) -> None:
         if self._gateway.market_data.contract(conid) is None:

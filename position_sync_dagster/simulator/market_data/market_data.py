@@ -62,6 +62,8 @@ class MarketDataService:
         """Send nothing at all, as without a connection to IB."""
         self.frozen = False
         """Send no ticks on running lines, as in a closed market."""
+        self.dead_after_restore = False
+        """Whether lines stay silent once their farm or the connection to IB is back."""
 
     # -- requests -----------------------------------------------------------------------------
 
@@ -184,11 +186,22 @@ class MarketDataService:
         line.last = quote
 
     def end_silence(self) -> None:
-        """Send ticks again; lines that were granted during the silence open now."""
+        """Send ticks again; lines that were granted during the silence open now.
+
+        Where lines are dead after a restore, all of them are.
+        """
         self.silent = False
+        if self.dead_after_restore:
+            self.lines.set_silent(True, lambda contract: True)
         for line in self.lines:
             if line.last is None and not line.silent:
                 self._open(line)
+
+    def farm_restored(self, farm: str) -> None:
+        """Let the lines of a farm tick again, unless they are dead after a restore."""
+        self.broken_farms.discard(farm)
+        if self.dead_after_restore:
+            self.lines.set_silent(True, lambda contract: contract.farm == farm)
 
     # -- contracts and permissions ------------------------------------------------------------
 

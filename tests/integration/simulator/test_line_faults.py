@@ -92,3 +92,59 @@ async def test_a_line_is_not_silenced_for_an_unknown_contract(small: Book) -> No
     async with Simulator(small) as sim:
         with pytest.raises(ActionError, match="conid"):
             sim.silence_line(7)
+
+
+async def outage(post: Post, http: httpx.AsyncClient, kind: str) -> None:
+    """Lose and restore a farm, or the connection to IB."""
+    if kind == "farm":
+        await post(http, "farm", farm="usfarm", code=2103)
+        await post(http, "farm", farm="usfarm", code=2104)
+    else:
+        await post(http, "connectivity", state="lost")
+        await post(http, "connectivity", state="restored_data_kept")
+
+
+@pytest.mark.parametrize("kind", ["farm", "connectivity"])
+async def test_lines_are_dead_after_a_restore_until_they_are_requested_anew(
+    small: Book,
+    connect_ib: ConnectIB,
+    control: Control,
+    post: Post,
+    eventually: Eventually,
+    kind: str,
+) -> None:
+    async with Simulator(small, control_port=0, autostep=False) as sim, control(sim) as http:
+        ib = await connect_ib(sim)
+        codes: list[int] = []
+        ib.errorEvent += lambda _id, code, _text, _contract: codes.append(code)
+        dead = listen(ib, CALL)
+        await eventually(lambda: dead.count)
+        await post(http, "after_restore", lines="dead")
+        await outage(post, http, kind)
+        await eventually(lambda: codes[-1:] in ([2104], [1102]))
+        heard = dead.count
+        other = listen(ib, PUT)
+        for _ in range(3):
+            await ticked(sim, eventually, other)
+        assert dead.count == heard
+        assert sim.stats()["lines_in_use"] == 2
+        ib.cancelMktData(dead.ticker.contract)
+        await ticked(sim, eventually, listen(ib, CALL))
+        await post(http, "after_restore", lines="alive")
+        await outage(post, http, kind)
+        await ticked(sim, eventually, other)
+
+
+async def test_a_restored_farm_leaves_the_lines_of_other_farms_alive(
+    small: Book, connect_ib: ConnectIB, eventually: Eventually
+) -> None:
+    async with Simulator(small, autostep=False) as sim:
+        ib = await connect_ib(sim)
+        sim.after_restore("dead")
+        live = listen(ib, CALL)
+        await eventually(lambda: live.count)
+        sim.farm("usfuture", 2103)
+        sim.farm("usfuture", 2104)
+        await ticked(sim, eventually, live)
+        with pytest.raises(ActionError, match="lines"):
+            sim.after_restore("half")  # type: ignore[arg-type]
