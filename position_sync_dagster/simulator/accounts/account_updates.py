@@ -121,6 +121,20 @@ class AccountUpdatesService:
                 client.send(self._rows.portfolio_row(holding))
                 client.send(clock)
 
+    def end_account(self, account: str, *, notice: bool) -> int:
+        """End the feed of an account for every client, and return how many had it.
+
+        Args:
+            account: The account.
+            notice: Whether the clients get 2100.
+        """
+        clients = [client for client, fed in self._feeds.items() if fed == account]
+        for client in clients:
+            self._end_feed(client)
+            if notice:
+                client.send(messages.error(-1, Code.ACCOUNT_UNSUBSCRIBED))
+        return len(clients)
+
     def end_subscriptions(self, client: ClientConnection | None = None) -> None:
         """End the feed of one client, or of all."""
         for each in list(self._feeds):

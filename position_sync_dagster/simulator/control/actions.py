@@ -94,6 +94,11 @@ class Freeze(Arguments):
     frozen: bool = True
 
 
+class SilenceAccount(Arguments):
+    account: str
+    notice: bool = True
+
+
 def _from_hex(value: object) -> bytes:
     return bytes.fromhex(str(value))
 
@@ -139,6 +144,7 @@ ACTIONS: dict[str, Action] = {
     "freeze": Action(arguments=Freeze, method="freeze"),
     "silence_line": Action(arguments=SilenceLine, method="silence_line"),
     "after_restore": Action(arguments=AfterRestore, method="after_restore"),
+    "silence_account": Action(arguments=SilenceAccount, method="silence_account"),
     "raw": Action(arguments=RawBytes, method="send_raw"),
     "port": Action(arguments=NewPort, method="move_port"),
     "restart": Action(arguments=Restart, method="restart"),

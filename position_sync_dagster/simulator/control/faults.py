@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from position_sync_dagster.simulator.accounts.ledger import Holding
 from position_sync_dagster.simulator.clients.connection import ClientConnection
+from position_sync_dagster.simulator.control.account_faults import AccountFaults
 from position_sync_dagster.simulator.control.market_data_faults import MarketDataFaults
 from position_sync_dagster.simulator.control.readings import as_dict
 from position_sync_dagster.simulator.errors import ActionError
@@ -32,7 +33,7 @@ CODES_WITH_TEXT = frozenset(
 """The codes that `send_error` sends with their own text if the caller passes none."""
 
 
-class Faults(MarketDataFaults, ABC):
+class Faults(AccountFaults, MarketDataFaults, ABC):
     """Changes one gateway, besides reading it.
 
     `move_port` and `restart` act on the listening socket; the class that owns it defines them.
