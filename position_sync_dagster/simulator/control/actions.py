@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from position_sync_dagster.simulator.control.faults import Connectivity, Faults
+from position_sync_dagster.simulator.control.faults import Answers, Connectivity, Faults
 from position_sync_dagster.simulator.control.market_data_faults import Lines
 from position_sync_dagster.simulator.errors import ActionError
 from position_sync_dagster.simulator.protocol.codes import Code
@@ -55,6 +55,7 @@ class SendError(Arguments):
 
 class ConnectivityState(Arguments):
     state: Connectivity
+    answers: Answers = "cached"
 
 
 class FarmNotice(Arguments):

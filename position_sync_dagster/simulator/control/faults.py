@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from position_sync_dagster.simulator.accounts.ledger import Holding
 from position_sync_dagster.simulator.clients.connection import ClientConnection
@@ -20,6 +20,7 @@ from position_sync_dagster.simulator.protocol import messages
 from position_sync_dagster.simulator.protocol.codes import FARM_NOTICES, Code
 
 Connectivity = Literal["lost", "restored_data_lost", "restored_data_kept"]
+Answers = Literal["none", "cached"]
 
 CODES_WITH_TEXT = frozenset(
     {
@@ -133,15 +134,24 @@ class Faults(AccountFaults, MarketDataFaults, ABC):
 
     # -- connectivity to IB -------------------------------------------------------------------
 
-    def connectivity(self, state: Connectivity) -> None:
+    def connectivity(self, state: Connectivity, answers: Answers = "cached") -> None:
         """Lose the connection to IB (1100), or get it back without (1101) or with (1102) data.
 
         While it is lost, nothing ticks. After 1101 every subscription is gone; after 1102 all
         continue by themselves, unless `after_restore` says that lines are dead.
+
+        A client may log in while it is lost, and then gets 2110 instead of farm notices (stoqey
+        errorCode.ts). `answers` counts while it is lost: requests about positions and accounts are
+        answered from the gateway's `cached` data at once, or with `none` only after the restore.
+        Account data that did not come before a time-out while IB's servers were away are reported
+        in Lean.Brokerages.InteractiveBrokers pull/13; that the answers come after the restore was
+        never recorded.
         """
+        if answers not in get_args(Answers):
+            raise ActionError("answers", f"{answers!r} is not none or cached")
         gateway = self._gateway
         if state == "lost":
-            gateway.lose_connectivity()
+            gateway.lose_connectivity(answers=answers == "cached")
             self._send_notice(Code.CONNECTIVITY_LOST)
         elif state == "restored_data_lost":
             gateway.end_subscriptions()

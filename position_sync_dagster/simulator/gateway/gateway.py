@@ -13,6 +13,7 @@ from position_sync_dagster.simulator.books.book import Book
 from position_sync_dagster.simulator.clients.connection import ClientConnection
 from position_sync_dagster.simulator.clients.stats import OrderMessage, Stats
 from position_sync_dagster.simulator.gateway.dispatch import Dispatcher
+from position_sync_dagster.simulator.gateway.held_requests import HeldRequests
 from position_sync_dagster.simulator.gateway.market_clock import MarketClock
 from position_sync_dagster.simulator.gateway.reference_data import ReferenceDataService
 from position_sync_dagster.simulator.gateway.timers import Timers
@@ -58,6 +59,7 @@ class Gateway:
         self.busy_ids: dict[int, float] = {}
         """Client id to the time of the event loop until which it counts as in use."""
         self._connections: set[ClientConnection] = set()
+        self._held = HeldRequests()
         self._timers = Timers(lambda: self.paused)
         self._market_clock = MarketClock(
             timers=self._timers,
@@ -170,7 +172,8 @@ class Gateway:
     def handle(self, client: ClientConnection, request: Request) -> None:
         """Act on one request; an order message is recorded and refused, never carried out."""
         if request.name not in ORDER_REQUESTS:
-            self._dispatcher.handle(client, request)
+            if not self._held.hold(client, request):
+                self._dispatcher.handle(client, request)
             return
         client_id = -1 if client.client_id is None else client.client_id
         self.stats.orders.append(
@@ -190,6 +193,7 @@ class Gateway:
             return
         del self.clients[client_id]
         self.stats.disconnected(client_id)
+        self._held.drop(client)
         self.end_subscriptions(client)
 
     def end_subscriptions(self, client: ClientConnection | None = None) -> None:
@@ -212,11 +216,20 @@ class Gateway:
 
     # -- connectivity to IB -------------------------------------------------------------------
 
-    def lose_connectivity(self) -> None:
-        """Send no data from now on, as without a connection to IB."""
+    def lose_connectivity(self, *, answers: bool = True) -> None:
+        """Send no data from now on, as without a connection to IB.
+
+        Args:
+            answers: Whether requests about positions and accounts are answered at once, else
+                after the connection is restored.
+        """
         self.connected = False
         self.market_data.silent = self.profits.silent = True
         self.accounts.start_silence()
+        if answers:
+            self._answer_held()
+        else:
+            self._held.on = True
 
     def restore_connectivity(self) -> None:
         """Send data again, starting with the changes since the connection to IB was lost."""
@@ -224,7 +237,12 @@ class Gateway:
         self.profits.silent = False
         self.accounts.end_silence()
         self.market_data.end_silence()
+        self._answer_held()
         self.flush()
+
+    def _answer_held(self) -> None:
+        for client, request in self._held.release():
+            self._dispatcher.handle(client, request)
 
     # -- end ----------------------------------------------------------------------------------
 

@@ -1,0 +1,100 @@
+"""A gateway that has lost IB before or while the real ib_async logs in."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import httpx
+import pytest
+from ib_async import IB
+
+from position_sync_dagster.simulator import ActionError, Book, Simulator
+
+Eventually = Callable[[Callable[[], Any]], Awaitable[Any]]
+Control = Callable[[Simulator], httpx.AsyncClient]
+Post = Callable[..., Awaitable[Any]]
+Connect = Callable[..., Awaitable[Any]]
+ConnectIB = Callable[..., Awaitable[IB]]
+CALL = 921000001
+DEADLINE_S = 60.0
+RESTORES = [("restored_data_lost", 1101), ("restored_data_kept", 1102)]
+
+
+async def log_in(ib: IB, sim: Simulator) -> None:
+    """Connect as a user of ib_async does: the log-in ends with positions and account."""
+    await ib.connectAsync(
+        "127.0.0.1", sim.port, clientId=1, timeout=DEADLINE_S, account="DUSIM0001"
+    )
+
+
+@pytest.mark.parametrize(("restore", "code"), RESTORES)
+async def test_without_answers_a_login_waits_and_ends_after_the_restore(
+    small: Book,
+    control: Control,
+    post: Post,
+    eventually: Eventually,
+    restore: str,
+    code: int,
+) -> None:
+    async with Simulator(small, control_port=0) as sim, control(sim) as http:
+        ib, codes = IB(), []
+        ib.errorEvent += lambda _id, code, _text, _contract: codes.append(code)
+        await post(http, "connectivity", state="lost", answers="none")
+        login = asyncio.create_task(log_in(ib, sim))
+        try:
+            await eventually(lambda: sim.stats()["requests"].get("1", {}).get("reqPositions"))
+            await eventually(lambda: codes)
+            assert codes == [2110]
+            assert not login.done()
+            assert ib.positions() == []
+            await post(http, "connectivity", state=restore)
+            await login
+            assert codes == [2110, code]
+            assert len(ib.positions()) == 9
+            assert len(ib.portfolio("DUSIM0001")) == 5
+            positions = len(ib.positions())
+            sim.close_position("DUSIM0001", CALL)
+            await eventually(lambda: len(ib.positions()) == positions - 1)
+        finally:
+            login.cancel()
+            ib.disconnect()
+
+
+async def test_with_cached_answers_a_login_ends_while_the_gateway_is_offline(
+    small: Book, control: Control, post: Post
+) -> None:
+    async with Simulator(small, control_port=0) as sim, control(sim) as http:
+        await post(http, "connectivity", state="lost", answers="cached")
+        ib = IB()
+        await log_in(ib, sim)
+        assert len(ib.positions()) == 9
+        ib.disconnect()
+
+
+async def test_kept_requests_are_answered_in_their_order_and_not_to_a_client_that_left(
+    small: Book, connect: Connect, eventually: Eventually
+) -> None:
+    async with Simulator(small) as sim:
+        stays, leaves = await connect(sim.port, 1), await connect(sim.port, 2)
+        sim.connectivity("lost", "none")
+        for client in (stays, leaves):
+            client.send(61, 1)
+            client.send(6, 2, 1, "DUSIM0001")
+            client.send(6, 2, 0, "DUSIM0001")
+            since = await client.barrier()
+        assert stays.of(7, 54, 61, 62) == []
+        await leaves.close()
+        await eventually(lambda: sim.stats()["connections"]["now"] == 1)
+        sim.connectivity("restored_data_kept")
+        await stays.wait_error(2100, since=since - 1)
+        kinds = [m[0] for m in stays.messages if m[0] in ("62", "54") or m[3:4] == ["2100"]]
+        assert kinds == ["62", "54", "4"]
+
+
+async def test_answers_are_none_or_cached(small: Book) -> None:
+    async with Simulator(small) as sim:
+        with pytest.raises(ActionError, match="answers"):
+            sim.connectivity("lost", "some")  # type: ignore[arg-type]
+        assert sim.stats()["connectivity"] == "up"
