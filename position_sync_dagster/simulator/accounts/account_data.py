@@ -107,11 +107,13 @@ class AccountDataService:
 
     def start_silence(self) -> None:
         """Send no changes from now on, as without a connection to IB."""
-        self._silent = self.updates.silent = True
+        self._silent = True
+        self.updates.start_silence()
 
     def end_silence(self) -> None:
         """Send changes again, first those of the silence."""
-        self._silent = self.updates.silent = False
+        self._silent = False
+        self.updates.end_silence()
         unsent, self._unsent = self._unsent, []
         for holding in unsent:
             self.send_change(holding)

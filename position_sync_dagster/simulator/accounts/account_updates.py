@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator
 from datetime import UTC, datetime
 
+from position_sync_dagster.simulator.accounts.download_ends import DownloadEnds
 from position_sync_dagster.simulator.accounts.holding_rows import HoldingRows
 from position_sync_dagster.simulator.accounts.ledger import Holding
 from position_sync_dagster.simulator.clients.connection import ClientConnection
@@ -44,8 +45,8 @@ class AccountUpdatesService:
         self._refresh_interval_s = refresh_interval_s
         self._feeds: dict[ClientConnection, str] = {}
         self._feed_versions: dict[ClientConnection, object] = {}
-        self.silent = False
-        """Send nothing regularly, as without a connection to IB."""
+        self.ends = DownloadEnds(call_later)
+        self._silent = False
 
     def feed(self) -> dict[str, object] | None:
         """Return the account that is subscribed and the ids of its clients; None without one."""
@@ -81,7 +82,7 @@ class AccountUpdatesService:
             client.send(messages.error(-1, Code.ACCOUNT_UNSUBSCRIBED))
         self._feeds[client] = account
         self._send_account(client, account)
-        client.send(account_messages.account_download_end(account))
+        self.ends.finish(client, account)
         version = object()
         self._feed_versions[client] = version
         self._call_later(self._refresh_interval_s, lambda: self._refresh(client, version))
@@ -94,7 +95,7 @@ class AccountUpdatesService:
         account = self._feeds.get(client)
         if self._feed_versions.get(client) is not version or account is None:
             return
-        if not self.silent:
+        if not self._silent:
             self._send_account(client, account)
             client.flush()
         self._call_later(self._refresh_interval_s, lambda: self._refresh(client, version))
@@ -121,6 +122,16 @@ class AccountUpdatesService:
                 client.send(self._rows.portfolio_row(holding))
                 client.send(clock)
 
+    def start_silence(self) -> None:
+        """Send nothing regularly from now on, as without a connection to IB."""
+        self._silent = True
+        self.ends.start_silence()
+
+    def end_silence(self) -> None:
+        """Send regularly again, first the ends that are due."""
+        self._silent = False
+        self.ends.end_silence()
+
     def end_account(self, account: str, *, notice: bool) -> int:
         """End the feed of an account for every client, and return how many had it.
 
@@ -128,6 +139,7 @@ class AccountUpdatesService:
             account: The account.
             notice: Whether the clients get 2100.
         """
+        self.ends.forget(account=account)
         clients = [client for client, fed in self._feeds.items() if fed == account]
         for client in clients:
             self._end_feed(client)
@@ -137,6 +149,7 @@ class AccountUpdatesService:
 
     def end_subscriptions(self, client: ClientConnection | None = None) -> None:
         """End the feed of one client, or of all."""
+        self.ends.forget(client=client)
         for each in list(self._feeds):
             if client in (None, each):
                 self._end_feed(each)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+
+from position_sync_dagster.simulator.accounts.download_ends import DownloadEnd
 from position_sync_dagster.simulator.control.readings import Readings
 from position_sync_dagster.simulator.errors import ActionError
 
@@ -22,6 +25,21 @@ class AccountFaults(Readings):
         ended = self._gateway.accounts.updates.end_account(account, notice=notice)
         self._gateway.flush()
         return ended
+
+    def download_end(self, account: str, delay_s: float | None = 0.0, blank: bool = False) -> None:
+        """Set when the end of an account's next downloads comes: `delay_s` after the last row.
+
+        None means never. With `blank` the end has an empty account name. Reported are downloads
+        without an end, for all but one account in five (ib_insync issues/303), and an end with
+        an empty name (ib-ruby issues/9). A late end comes even if its client has asked for
+        another account since, which takes it for its own (ib_async pull/165): the worst case.
+        It does not come after 1101 or when the feed of the account was silenced.
+        """
+        self._check_account(account)
+        if delay_s is not None and not 0 <= delay_s < math.inf:
+            raise ActionError("delay_s", "a delay is 0 seconds or more, or null for never")
+        end = DownloadEnd(delay_s=delay_s, blank=blank)
+        self._gateway.accounts.updates.ends.set(account, end)
 
     def _check_account(self, account: str) -> None:
         if account not in self._gateway.ledger.accounts:

@@ -100,6 +100,12 @@ class SilenceAccount(Arguments):
     notice: bool = True
 
 
+class EndOfDownload(Arguments):
+    account: str
+    delay_s: Annotated[float, Field(ge=0)] | None = 0.0
+    blank: bool = False
+
+
 def _from_hex(value: object) -> bytes:
     return bytes.fromhex(str(value))
 
@@ -146,6 +152,7 @@ ACTIONS: dict[str, Action] = {
     "silence_line": Action(arguments=SilenceLine, method="silence_line"),
     "after_restore": Action(arguments=AfterRestore, method="after_restore"),
     "silence_account": Action(arguments=SilenceAccount, method="silence_account"),
+    "download_end": Action(arguments=EndOfDownload, method="download_end"),
     "raw": Action(arguments=RawBytes, method="send_raw"),
     "port": Action(arguments=NewPort, method="move_port"),
     "restart": Action(arguments=Restart, method="restart"),

@@ -77,3 +77,93 @@ async def test_only_an_account_of_the_login_can_be_silenced(
         assert sim.stats()["account_feed"] == {"account": FIRST, "clients": [1]}
         with pytest.raises(ActionError, match="account"):
             sim.silence_account("DU1")
+
+
+def ends_of(ib: IB) -> list[str]:
+    """Return the list to which the account of every end of a download is appended."""
+    ends: list[str] = []
+    handle = ib.wrapper.accountDownloadEnd
+
+    def record(account: str) -> None:
+        ends.append(account)
+        handle(account)
+
+    ib.wrapper.accountDownloadEnd = record  # type: ignore[method-assign]
+    return ends
+
+
+async def test_a_late_end_of_a_download_ends_the_next_download_of_ib_async(
+    small: Book, connect_ib: ConnectIB, control: Control, post: Post, eventually: Eventually
+) -> None:
+    async with Simulator(small, control_port=0) as sim, control(sim) as http:
+        ib = await connect_ib(sim)
+        ends = ends_of(ib)
+        await post(http, "download_end", account=FIRST, delay_s=0.01)
+        await post(http, "download_end", account=SECOND, delay_s=None)
+        # Late ends wait for the restore, so that the first one cannot come too early here.
+        await post(http, "connectivity", state="lost")
+        first = ib.reqAccountUpdatesAsync(FIRST)
+        await eventually(lambda: ib.portfolio(FIRST))
+        assert not first.done()
+        ib.client.reqAccountUpdates(False, FIRST)
+        second = ib.reqAccountUpdatesAsync(SECOND)
+        await eventually(lambda: ib.portfolio(SECOND))
+        await post(http, "connectivity", state="restored_data_kept")
+        await asyncio.wait_for(second, DEADLINE_S)
+        assert ends == [FIRST]
+        assert sim.stats()["account_feed"] == {"account": SECOND, "clients": [1]}
+        await post(http, "download_end", account=SECOND)
+        await download(ib, SECOND)
+        assert ends == [FIRST, SECOND]
+
+
+async def test_an_end_of_a_download_may_have_no_name(
+    small: Book, connect_ib: ConnectIB, control: Control, post: Post
+) -> None:
+    async with Simulator(small, control_port=0) as sim, control(sim) as http:
+        ib = await connect_ib(sim)
+        ends = ends_of(ib)
+        await post(http, "download_end", account=FIRST, blank=True)
+        await download(ib, FIRST)
+        await post(http, "download_end", account=FIRST, delay_s=0.01, blank=True)
+        await download(ib, FIRST)
+        assert ends == ["", ""]
+
+
+async def test_an_end_that_is_due_while_ib_is_away_comes_after_the_restore(
+    small: Book, connect_ib: ConnectIB, eventually: Eventually
+) -> None:
+    async with Simulator(small) as sim:
+        ib = await connect_ib(sim)
+        ends = ends_of(ib)
+        sim.download_end(FIRST, 0.01)
+        sim.connectivity("lost")
+        request = ib.reqAccountUpdatesAsync(FIRST)
+        await eventually(lambda: ib.portfolio(FIRST))
+        due = asyncio.get_running_loop().time() + 0.01
+        await eventually(lambda: asyncio.get_running_loop().time() > due)
+        await asyncio.wait_for(ib.reqCurrentTimeAsync(), DEADLINE_S)
+        assert ends == []
+        sim.connectivity("restored_data_kept")
+        await asyncio.wait_for(request, DEADLINE_S)
+        assert ends == [FIRST]
+
+
+async def test_a_late_end_of_a_silenced_account_never_comes(
+    small: Book, connect_ib: ConnectIB, eventually: Eventually
+) -> None:
+    async with Simulator(small) as sim:
+        ib = await connect_ib(sim)
+        ends = ends_of(ib)
+        sim.download_end(FIRST, 0.01)
+        sim.download_end(SECOND, 0.01)
+        sim.connectivity("lost")
+        first = ib.reqAccountUpdatesAsync(FIRST)
+        await eventually(lambda: ib.portfolio(FIRST))
+        assert sim.silence_account(FIRST, notice=False) == 1
+        sim.connectivity("restored_data_kept")
+        assert not first.done()
+        await download(ib, SECOND)
+        assert ends == [SECOND]
+        with pytest.raises(ActionError, match="delay_s"):
+            sim.download_end(FIRST, -1)
