@@ -40,7 +40,7 @@ class AccountDataService:
         self._ledger = ledger
         self._market = market
         rows = HoldingRows(ledger=ledger, market=market)
-        self.positions = PositionsService(rows)
+        self.positions = PositionsService(rows, call_later)
         self.updates = AccountUpdatesService(
             accounts=ledger.accounts,
             rows=rows,
@@ -108,11 +108,13 @@ class AccountDataService:
     def start_silence(self) -> None:
         """Send no changes from now on, as without a connection to IB."""
         self._silent = True
+        self.positions.start_silence()
         self.updates.start_silence()
 
     def end_silence(self) -> None:
         """Send changes again, first those of the silence."""
         self._silent = False
+        self.positions.end_silence()
         self.updates.end_silence()
         unsent, self._unsent = self._unsent, []
         for holding in unsent:

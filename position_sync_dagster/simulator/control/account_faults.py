@@ -1,4 +1,4 @@
-"""Faults of the account feed."""
+"""Faults of positions and of the account feed."""
 
 from __future__ import annotations
 
@@ -36,11 +36,31 @@ class AccountFaults(Readings):
         It does not come after 1101 or when the feed of the account was silenced.
         """
         self._check_account(account)
-        if delay_s is not None and not 0 <= delay_s < math.inf:
-            raise ActionError("delay_s", "a delay is 0 seconds or more, or null for never")
+        _check_delay(delay_s)
         end = DownloadEnd(delay_s=delay_s, blank=blank)
         self._gateway.accounts.updates.ends.set(account, end)
+
+    def positions_end(self, delay_s: float | None = 0.0, late_rows: int = 0) -> None:
+        """Set when the end of the next position lists comes: `delay_s` after the first rows.
+
+        None means never. With `late_rows` so many of the last rows come only with the end. A
+        client's next request is answered after that: a client that stopped waiting and asks
+        again first receives the tail of the list before, which ib_async takes for the whole
+        answer (its wrapper knows one request for positions at a time). Requests that often time
+        out before their end are reported in ib_insync issues/689 and in
+        Lean.Brokerages.InteractiveBrokers pull/13; their order was never recorded.
+        """
+        _check_delay(delay_s)
+        if late_rows < 0:
+            raise ActionError("late_rows", "a number of rows is 0 or more")
+        positions = self._gateway.accounts.positions
+        positions.end_delay_s, positions.late_rows = delay_s, late_rows
 
     def _check_account(self, account: str) -> None:
         if account not in self._gateway.ledger.accounts:
             raise ActionError("account", f"there is no account {account!r} on this login")
+
+
+def _check_delay(delay_s: float | None) -> None:
+    if delay_s is not None and not 0 <= delay_s < math.inf:
+        raise ActionError("delay_s", "a delay is 0 seconds or more, or null for never")

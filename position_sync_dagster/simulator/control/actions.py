@@ -106,6 +106,11 @@ class EndOfDownload(Arguments):
     blank: bool = False
 
 
+class EndOfPositions(Arguments):
+    delay_s: Annotated[float, Field(ge=0)] | None = 0.0
+    late_rows: Annotated[int, Field(ge=0)] = 0
+
+
 def _from_hex(value: object) -> bytes:
     return bytes.fromhex(str(value))
 
@@ -153,6 +158,7 @@ ACTIONS: dict[str, Action] = {
     "after_restore": Action(arguments=AfterRestore, method="after_restore"),
     "silence_account": Action(arguments=SilenceAccount, method="silence_account"),
     "download_end": Action(arguments=EndOfDownload, method="download_end"),
+    "positions_end": Action(arguments=EndOfPositions, method="positions_end"),
     "raw": Action(arguments=RawBytes, method="send_raw"),
     "port": Action(arguments=NewPort, method="move_port"),
     "restart": Action(arguments=Restart, method="restart"),

@@ -167,3 +167,75 @@ async def test_a_late_end_of_a_silenced_account_never_comes(
         assert ends == [SECOND]
         with pytest.raises(ActionError, match="delay_s"):
             sim.download_end(FIRST, -1)
+
+
+async def test_the_late_end_of_a_position_list_ends_the_next_request_of_ib_async_without_rows(
+    small: Book, connect_ib: ConnectIB, control: Control, post: Post, eventually: Eventually
+) -> None:
+    async with Simulator(small, control_port=0) as sim, control(sim) as http:
+        ib = await connect_ib(sim)  # the library requests positions once, by itself
+        await post(http, "positions_end", delay_s=0.01)
+        # Late ends wait for the restore, so that the first one cannot come too early here.
+        await post(http, "connectivity", state="lost")
+        sent, ends = (sim.stats()["messages_sent"][n] for n in ("position", "positionEnd"))
+        first = ib.reqPositionsAsync()
+        await eventually(lambda: sim.stats()["messages_sent"]["position"] == sent + 10)
+        assert not first.done()
+        second = ib.reqPositionsAsync()
+        await asyncio.wait_for(ib.reqCurrentTimeAsync(), DEADLINE_S)
+        assert sim.stats()["messages_sent"]["position"] == sent + 10
+        await post(http, "connectivity", state="restored_data_kept")
+        assert await asyncio.wait_for(second, DEADLINE_S) == []
+        await eventually(lambda: sim.stats()["messages_sent"]["positionEnd"] == ends + 2)
+        assert sim.stats()["messages_sent"]["position"] == sent + 20
+        await post(http, "positions_end")
+        assert len(await asyncio.wait_for(ib.reqPositionsAsync(), DEADLINE_S)) == 10
+
+
+async def test_rows_of_a_position_list_may_come_only_with_its_end(
+    small: Book, connect_ib: ConnectIB, control: Control, post: Post, eventually: Eventually
+) -> None:
+    async with Simulator(small, control_port=0) as sim, control(sim) as http:
+        ib = await connect_ib(sim)
+        await post(http, "positions_end", delay_s=0.01, late_rows=4)
+        await post(http, "connectivity", state="lost")
+        sent = sim.stats()["messages_sent"]["position"]
+        ib.client.reqPositions()
+        await eventually(lambda: sim.stats()["messages_sent"]["position"] == sent + 6)
+        second = ib.reqPositionsAsync()
+        await asyncio.wait_for(ib.reqCurrentTimeAsync(), DEADLINE_S)
+        await post(http, "connectivity", state="restored_data_kept")
+        assert len(await asyncio.wait_for(second, DEADLINE_S)) == 4
+
+
+async def test_a_position_list_may_never_end_and_the_next_one_does(
+    small: Book, connect_ib: ConnectIB, control: Control, post: Post
+) -> None:
+    async with Simulator(small, control_port=0) as sim, control(sim) as http:
+        ib = await connect_ib(sim)
+        await post(http, "positions_end", delay_s=None)
+        endless = ib.reqPositionsAsync()
+        await asyncio.wait_for(ib.reqCurrentTimeAsync(), DEADLINE_S)
+        assert not endless.done()
+        await post(http, "positions_end")
+        assert len(await asyncio.wait_for(ib.reqPositionsAsync(), DEADLINE_S)) == 10
+        with pytest.raises(ActionError, match="delay_s"):
+            sim.positions_end(-1)
+        with pytest.raises(ActionError, match="late_rows"):
+            sim.positions_end(1, -1)
+
+
+async def test_the_late_tail_of_a_position_list_is_lost_with_its_subscription(
+    small: Book, connect_ib: ConnectIB, eventually: Eventually
+) -> None:
+    async with Simulator(small) as sim:
+        ib = await connect_ib(sim)
+        sim.positions_end(0.01)
+        sim.connectivity("lost")
+        lost = ib.reqPositionsAsync()
+        await asyncio.wait_for(ib.reqCurrentTimeAsync(), DEADLINE_S)
+        sim.connectivity("restored_data_lost")
+        sim.positions_end()
+        found = ib.reqPositionsAsync()
+        assert len(await asyncio.wait_for(found, DEADLINE_S)) == 10
+        assert not lost.done()

@@ -62,6 +62,35 @@ async def test_without_answers_a_login_waits_and_ends_after_the_restore(
             ib.disconnect()
 
 
+@pytest.mark.parametrize(("restore", "code"), RESTORES)
+async def test_connectivity_lost_and_restored_during_a_login(
+    small: Book,
+    control: Control,
+    post: Post,
+    eventually: Eventually,
+    restore: str,
+    code: int,
+) -> None:
+    async with Simulator(small, control_port=0) as sim, control(sim) as http:
+        ib, codes = IB(), []
+        ib.errorEvent += lambda _id, code, _text, _contract: codes.append(code)
+        await post(http, "positions_end", delay_s=None)
+        login = asyncio.create_task(log_in(ib, sim))
+        try:
+            await eventually(lambda: len(ib.positions()) == 9)
+            await post(http, "positions_end")
+            await post(http, "connectivity", state="lost", answers="none")
+            ib.client.reqPositions()
+            await eventually(lambda: 1100 in codes)
+            assert not login.done()
+            await post(http, "connectivity", state=restore)
+            await login
+            assert codes[-2:] == [1100, code]
+        finally:
+            login.cancel()
+            ib.disconnect()
+
+
 async def test_with_cached_answers_a_login_ends_while_the_gateway_is_offline(
     small: Book, control: Control, post: Post
 ) -> None:
