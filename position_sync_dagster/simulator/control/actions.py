@@ -15,6 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from position_sync_dagster.simulator.control.faults import Answers, Connectivity, Faults
 from position_sync_dagster.simulator.control.market_data_faults import Lines
 from position_sync_dagster.simulator.errors import ActionError
+from position_sync_dagster.simulator.market_data.ticks import Kind
 from position_sync_dagster.simulator.protocol.codes import Code
 from position_sync_dagster.simulator.protocol.contract import DEFAULT_FARM
 
@@ -85,6 +86,11 @@ class PinQuote(Arguments):
 class SilenceLine(Arguments):
     conid: int
     reset: bool = False
+
+
+class Ticking(Arguments):
+    conid: int
+    only: Annotated[list[Kind], Field(min_length=1)] | None = None
 
 
 class AfterRestore(Arguments):
@@ -159,6 +165,7 @@ ACTIONS: dict[str, Action] = {
     "silence_account": Action(arguments=SilenceAccount, method="silence_account"),
     "download_end": Action(arguments=EndOfDownload, method="download_end"),
     "positions_end": Action(arguments=EndOfPositions, method="positions_end"),
+    "ticking": Action(arguments=Ticking, method="ticking"),
     "raw": Action(arguments=RawBytes, method="send_raw"),
     "port": Action(arguments=NewPort, method="move_port"),
     "restart": Action(arguments=Restart, method="restart"),

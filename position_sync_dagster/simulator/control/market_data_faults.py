@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, get_args
 
 from position_sync_dagster.simulator.control.readings import Readings
 from position_sync_dagster.simulator.errors import ActionError
 from position_sync_dagster.simulator.market.quote import Pin
+from position_sync_dagster.simulator.market_data.ticks import Kind
 
 Lines = Literal["dead", "alive"]
 
@@ -38,7 +40,8 @@ class MarketDataFaults(Readings):
         """Hold a contract's quote at these values; with `release` it moves again.
 
         A side that is not given does not exist. Without `mark` the mark follows from the sides,
-        with `no_mark` none is sent.
+        with `no_mark` none is sent. A given mark is sent as it is, also outside the quote and at
+        0: IB calculates it apart from the quote (IB, "Tick Types": 37, mark price).
         """
         self._check_contract(conid)
         pin = Pin(bid=bid, ask=ask, last=last, mark=mark, no_mark=no_mark)
@@ -71,6 +74,19 @@ class MarketDataFaults(Readings):
         if lines not in get_args(Lines):
             raise ActionError("lines", f"{lines!r} is not one of {', '.join(get_args(Lines))}")
         self._gateway.market_data.dead_after_restore = lines == "dead"
+
+    def ticking(self, conid: int, only: Sequence[Kind] | None = None) -> None:
+        """Restrict the ticks of a contract to some kinds; None sends all ticks again.
+
+        With `size` sizes of bid and ask and the volume tick while the prices stand still. With
+        `model` nothing but option computations comes: no quote, no last trade, no mark. Both are
+        what IB documents ("Tick Types"): every type ticks by itself, when it changes, and model
+        values come without a trade or a quote. A new line of the contract is restricted too.
+        """
+        self._check_contract(conid)
+        if only is not None and (not only or not set(only) <= set(get_args(Kind))):
+            raise ActionError("only", f"give some of {', '.join(get_args(Kind))}, or null for all")
+        self._gateway.market_data.restrict(conid, None if only is None else tuple(only))
 
     def _check_contract(self, conid: int) -> None:
         if self._gateway.market_data.contract(conid) is None:

@@ -13,7 +13,11 @@ from position_sync_dagster.simulator.protocol.contract import Contract
 
 @dataclass(slots=True, kw_only=True)
 class Line:
-    """One running market data request; `last` is the quote that its client has seen."""
+    """One running market data request.
+
+    `last` is the quote that its client has seen. While its ticks are restricted to some kinds,
+    `last` stays, and `last_restricted` is the quote of which the client has seen these kinds.
+    """
 
     client: ClientConnection
     req_id: int
@@ -23,6 +27,7 @@ class Line:
     greeks: bool
     snapshot: bool
     last: Quote | None = None
+    last_restricted: Quote | None = None
     silent: bool = False
     """Whether the line is granted and counted, but never speaks."""
 

@@ -62,6 +62,7 @@ class MarketDataService:
         """Send nothing at all, as without a connection to IB."""
         self.frozen = False
         """Send no ticks on running lines, as in a closed market."""
+        self._only: dict[int, tuple[ticks.Kind, ...]] = {}
         self.dead_after_restore = False
         """Whether lines stay silent once their farm or the connection to IB is back."""
 
@@ -166,24 +167,42 @@ class MarketDataService:
             self._send_line(line)
 
     def _send_line(self, line: Line) -> None:
+        only = self._only.get(line.contract.conid)
+        before = line.last if only is None else line.last_restricted or line.last
         quote = self._market.quote(line.contract.conid)
-        if quote is line.last:
+        if quote is before:
             return
         now_us = time.time_ns() // 1000
         for fields in ticks.changed(
             line.req_id,
             line.contract.sec_type,
-            line.last,
+            before,
             quote,
             epoch_s=int(self._now()),
             mark=line.mark,
             delayed=line.delayed,
             greeks=line.greeks,
             halted=line.contract.conid in self._book.halted,
+            sizes=only is not None,
         ):
+            if only is not None and not ticks.is_of(only, fields):
+                continue
             line.client.send(fields)
             self.log.record(line.contract.conid, fields, now_us)
-        line.last = quote
+        if only is None:
+            line.last = quote
+        else:
+            line.last_restricted = quote
+
+    def restrict(self, conid: int, only: tuple[ticks.Kind, ...] | None) -> None:
+        """Send only some kinds of tick on the lines of a contract; None sends all again."""
+        if only is None:
+            self._only.pop(conid, None)
+        else:
+            self._only[conid] = only
+        for line in self.lines:
+            if line.contract.conid == conid:
+                line.last_restricted = None
 
     def end_silence(self) -> None:
         """Send ticks again; lines that were granted during the silence open now.
@@ -194,7 +213,7 @@ class MarketDataService:
         if self.dead_after_restore:
             self.lines.set_silent(True, lambda contract: True)
         for line in self.lines:
-            if line.last is None and not line.silent:
+            if line.last is None and line.last_restricted is None and not line.silent:
                 self._open(line)
 
     def farm_restored(self, farm: str) -> None:

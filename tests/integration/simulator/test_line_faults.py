@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import math
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -148,3 +150,79 @@ async def test_a_restored_farm_leaves_the_lines_of_other_farms_alive(
         await ticked(sim, eventually, live)
         with pytest.raises(ActionError, match="lines"):
             sim.after_restore("half")  # type: ignore[arg-type]
+
+
+async def test_a_contract_may_tick_with_sizes_only_and_then_with_all_again(
+    small: Book,
+    connect_ib: ConnectIB,
+    control: Control,
+    post: Post,
+    eventually: Eventually,
+) -> None:
+    async with Simulator(small, control_port=0, autostep=False) as sim, control(sim) as http:
+        ib = await connect_ib(sim)
+        ticks = listen(ib, CALL)
+        ticker = ticks.ticker
+        await eventually(lambda: ticker.modelGreeks)
+        await post(http, "ticking", conid=CALL, only=["size"])
+        seen = (ticker.bid, ticker.ask, ticker.last, ticker.markPrice, ticker.modelGreeks)
+        for _ in range(20):
+            await ticked(sim, eventually, ticks)
+        assert {tick.tickType for tick in ticker.ticks} <= {0, 3, 8}
+        assert seen == (ticker.bid, ticker.ask, ticker.last, ticker.markPrice, ticker.modelGreeks)
+        assert ticker.bidSize > 0
+        await post(http, "ticking", conid=CALL, only=None)
+        sim.step()
+        await eventually(lambda: ticker.markPrice != seen[3] and ticker.modelGreeks != seen[4])
+
+
+async def test_a_new_line_may_have_nothing_but_the_model_price(
+    small: Book,
+    connect_ib: ConnectIB,
+    control: Control,
+    post: Post,
+    eventually: Eventually,
+) -> None:
+    async with Simulator(small, control_port=0, autostep=False) as sim, control(sim) as http:
+        ib = await connect_ib(sim)
+        await post(http, "ticking", conid=CALL, only=["model"])
+        ticker = listen(ib, CALL).ticker
+        await eventually(lambda: ticker.modelGreeks)
+        first = ticker.modelGreeks
+        sim.step()
+        await eventually(lambda: ticker.modelGreeks != first)
+        assert math.isnan(ticker.bid)
+        assert math.isnan(ticker.ask)
+        assert math.isnan(ticker.last)
+        assert math.isnan(ticker.markPrice)
+        assert ticker.modelGreeks.optPrice > 0
+        await post(http, "ticking", conid=CALL, only=None)
+        sim.step()
+        await eventually(lambda: ticker.bid > 0 and ticker.markPrice > 0)
+
+
+async def test_the_kinds_of_tick_are_checked(small: Book) -> None:
+    async with Simulator(small) as sim:
+        for only in ([], ["greeks"]):
+            with pytest.raises(ActionError, match="only"):
+                sim.ticking(CALL, only)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("mark", [9.5, 0.0])
+async def test_a_mark_may_lie_outside_the_quote_and_be_zero(
+    small: Book,
+    connect_ib: ConnectIB,
+    control: Control,
+    post: Post,
+    eventually: Eventually,
+    mark: float,
+) -> None:
+    async with Simulator(small, control_port=0, autostep=False) as sim, control(sim) as http:
+        ib = await connect_ib(sim)
+        await post(http, "quote", conid=CALL, bid=1.0, ask=1.2, last=1.1, mark=mark)
+        ticker = listen(ib, CALL).ticker
+        await eventually(lambda: ticker.markPrice == mark)
+        assert (ticker.bid, ticker.ask, ticker.last) == (1.0, 1.2, 1.1)
+        await asyncio.wait_for(ib.reqAccountUpdatesAsync("DUSIM0001"), 60)
+        [row] = [item for item in ib.portfolio("DUSIM0001") if item.contract.conId == CALL]
+        assert row.marketPrice == mark
