@@ -26,7 +26,7 @@ A test runs it in its own event loop:
 - faults of market data (`control/market_data_faults.py`): `set_line_limit`, `set_permission`,
   `pin_quote`, `freeze`, `silence_line`, `after_restore`, `ticking`;
 - faults of accounts (`control/account_faults.py`): `silence_account`,
-  `download_end`, `positions_end`.
+  `download_end`, `positions_end`, `holding`.
 
 The control port offers the same over HTTP; `GET /` lists it. `load_book` reads `"demo"`,
 `"small"` or the path of a YAML file. `run(...)` serves until a signal, as

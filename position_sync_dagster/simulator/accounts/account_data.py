@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator
 
 from position_sync_dagster.simulator.accounts.account_updates import AccountUpdatesService
 from position_sync_dagster.simulator.accounts.account_values import account_values
-from position_sync_dagster.simulator.accounts.holding_rows import HoldingRows
+from position_sync_dagster.simulator.accounts.holding_rows import HoldingRows, Row
 from position_sync_dagster.simulator.accounts.ledger import Holding, Ledger
+from position_sync_dagster.simulator.accounts.odd_row import OddRow
 from position_sync_dagster.simulator.accounts.positions import PositionsService
 from position_sync_dagster.simulator.clients.connection import ClientConnection
 from position_sync_dagster.simulator.market.market import Market
@@ -20,7 +21,8 @@ from position_sync_dagster.simulator.protocol.requests import Request
 class AccountDataService:
     """Answers requests about accounts. None of it uses a market data line.
 
-    `positions` and `updates` are the services of the two subscriptions.
+    `positions` and `updates` are the services of the two subscriptions, `rows` writes what both
+    send.
 
     Args:
         now: The wall clock, in seconds since 1970.
@@ -39,7 +41,7 @@ class AccountDataService:
     ) -> None:
         self._ledger = ledger
         self._market = market
-        rows = HoldingRows(ledger=ledger, market=market)
+        self.rows = rows = HoldingRows(ledger=ledger, market=market)
         self.positions = PositionsService(rows, call_later)
         self.updates = AccountUpdatesService(
             accounts=ledger.accounts,
@@ -49,7 +51,7 @@ class AccountDataService:
             call_later=call_later,
             refresh_interval_s=refresh_interval_s,
         )
-        self._unsent: list[Holding] = []
+        self._unsent: list[Row] = []
         self._silent = False
 
     @property
@@ -97,13 +99,23 @@ class AccountDataService:
 
     # -- changes ------------------------------------------------------------------------------
 
-    def send_change(self, holding: Holding) -> None:
-        """Send a changed position to every subscribed client, or keep it until silence ends."""
+    def send_change(self, row: Row) -> None:
+        """Send a changed position to every subscribed client, or keep it until silence ends.
+
+        A traded position takes the place of its odd row.
+        """
+        if isinstance(row, Holding):
+            self.rows.remove_odd(row.account, row.contract.conid)
         if self._silent:
-            self._unsent.append(holding)
+            self._unsent.append(row)
             return
-        self.positions.send_change(holding)
-        self.updates.send_change(holding)
+        self.positions.send_change(row)
+        self.updates.send_change(row)
+
+    def send_odd(self, row: OddRow) -> None:
+        """Send an odd row now, and in every list from now on."""
+        self.rows.add_odd(row)
+        self.send_change(row)
 
     def start_silence(self) -> None:
         """Send no changes from now on, as without a connection to IB."""
@@ -117,8 +129,8 @@ class AccountDataService:
         self.positions.end_silence()
         self.updates.end_silence()
         unsent, self._unsent = self._unsent, []
-        for holding in unsent:
-            self.send_change(holding)
+        for row in unsent:
+            self.send_change(row)
 
     def end_subscriptions(self, client: ClientConnection | None = None) -> None:
         """End every subscription of one client, or of all."""

@@ -6,8 +6,7 @@ from collections.abc import Callable, Collection, Iterator
 from datetime import UTC, datetime
 
 from position_sync_dagster.simulator.accounts.download_ends import DownloadEnds
-from position_sync_dagster.simulator.accounts.holding_rows import HoldingRows
-from position_sync_dagster.simulator.accounts.ledger import Holding
+from position_sync_dagster.simulator.accounts.holding_rows import HoldingRows, Row
 from position_sync_dagster.simulator.clients.connection import ClientConnection
 from position_sync_dagster.simulator.protocol import account_messages, messages
 from position_sync_dagster.simulator.protocol.codes import Code
@@ -114,12 +113,12 @@ class AccountUpdatesService:
         time = datetime.fromtimestamp(self._now(), UTC)
         return account_messages.account_time(time.strftime("%H:%M"))
 
-    def send_change(self, holding: Holding) -> None:
+    def send_change(self, row: Row) -> None:
         """Send a changed holding to every client that is subscribed to its account."""
         clock = self._clock()
         for client, account in self._feeds.items():
-            if account == holding.account:
-                client.send(self._rows.portfolio_row(holding))
+            if self._rows.concerns(row, account):
+                client.send(self._rows.portfolio_row(row))
                 client.send(clock)
 
     def start_silence(self) -> None:

@@ -5,50 +5,86 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from position_sync_dagster.simulator.accounts.ledger import Holding, Ledger
+from position_sync_dagster.simulator.accounts.odd_row import OddRow
 from position_sync_dagster.simulator.market.market import Market
 from position_sync_dagster.simulator.protocol import account_messages
 from position_sync_dagster.simulator.protocol.fields import Fields
 
+Row = Holding | OddRow
+
 
 class HoldingRows:
-    """Writes the holdings of a ledger as messages, at the prices of the market."""
+    """Writes the holdings of a ledger, and odd rows, as messages at the prices of the market.
+
+    An odd row replaces the holding of the same account and conid.
+    """
 
     def __init__(self, *, ledger: Ledger, market: Market) -> None:
         self._ledger = ledger
         self._market = market
+        self._odd: dict[tuple[str, int], OddRow] = {}
+
+    def add_odd(self, row: OddRow) -> None:
+        """Send an odd row in every list from now on."""
+        self._odd[row.account, row.contract.conid] = row
+
+    def remove_odd(self, account: str, conid: int) -> bool:
+        """Send an odd row no longer; return whether there was one."""
+        return self._odd.pop((account, conid), None) is not None
+
+    @property
+    def odd(self) -> int:
+        """How many odd rows there are."""
+        return len(self._odd)
+
+    def concerns(self, row: Row, account: str) -> bool:
+        """Return whether a row belongs into the download of an account.
+
+        One of an account that the login does not know belongs into every download.
+        """
+        return row.account == account or row.account not in self._ledger.accounts
+
+    def _rows(self) -> Iterator[Row]:
+        for holding in self._ledger.holdings():
+            if (holding.account, holding.contract.conid) not in self._odd:
+                yield holding
+        yield from self._odd.values()
 
     def positions(self) -> Iterator[Fields]:
         """Yield the rows of a position list, of all accounts."""
-        for holding in self._ledger.holdings():
-            yield self.position(holding)
+        for row in self._rows():
+            yield self.position(row)
 
     def positions_multi(self, req_id: int, account: str) -> Iterator[Fields]:
         """Yield the rows of the positions of one account, for one request."""
-        for holding in self._ledger.holdings(account):
-            row = (account, holding.contract, holding.quantity, holding.average_cost)
-            yield account_messages.position_multi(req_id, *row)
+        for row in self._rows():
+            if self.concerns(row, account):
+                held = (row.account, row.contract, row.quantity, row.average_cost)
+                yield account_messages.position_multi(req_id, *held)
 
     def portfolio(self, account: str) -> Iterator[Fields]:
         """Yield the portfolio rows of one account."""
-        for holding in self._ledger.holdings(account):
-            yield self.portfolio_row(holding)
+        for row in self._rows():
+            if self.concerns(row, account):
+                yield self.portfolio_row(row)
 
-    def position(self, holding: Holding) -> Fields:
-        """Return the row of one holding in a position list."""
-        return account_messages.position(
-            holding.account, holding.contract, holding.quantity, holding.average_cost
-        )
+    def position(self, row: Row) -> Fields:
+        """Return one row of a position list."""
+        return account_messages.position(row.account, row.contract, row.quantity, row.average_cost)
 
-    def portfolio_row(self, holding: Holding) -> Fields:
-        """Return the portfolio row of one holding."""
-        worth = self._ledger.value(holding, self._market.close_price(holding.contract.conid))
+    def portfolio_row(self, row: Row) -> Fields:
+        """Return one portfolio row."""
+        if isinstance(row, OddRow):
+            worth = row.valued_at(self._market.value_price(row.priced_as))
+        else:
+            worth = self._ledger.value(row, self._market.close_price(row.contract.conid))
         return account_messages.portfolio_value(
-            holding.account,
-            holding.contract,
-            held=holding.quantity,
+            row.account,
+            row.contract,
+            held=row.quantity,
             price=worth.price,
             value=worth.value,
-            average_cost=holding.average_cost,
+            average_cost=row.average_cost,
             unrealized=worth.unrealized,
-            realized=holding.realized or 0.0,
+            realized=row.realized or 0.0,
         )

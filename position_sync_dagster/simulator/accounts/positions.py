@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from position_sync_dagster.simulator.accounts.holding_rows import HoldingRows
-from position_sync_dagster.simulator.accounts.ledger import Holding
+from position_sync_dagster.simulator.accounts.holding_rows import HoldingRows, Row
 from position_sync_dagster.simulator.clients.connection import ClientConnection
 from position_sync_dagster.simulator.protocol import account_messages
 from position_sync_dagster.simulator.protocol.fields import Fields
@@ -98,10 +97,10 @@ class PositionsService:
             client.send(row)
         client.send(account_messages.position_multi_end(req_id))
 
-    def send_change(self, holding: Holding) -> None:
+    def send_change(self, row: Row) -> None:
         """Send a changed position to every client that subscribed."""
         for client in self._clients:
-            client.send(self._rows.position(holding))
+            client.send(self._rows.position(row))
 
     def start_silence(self) -> None:
         """Send no late tail from now on, as without a connection to IB."""

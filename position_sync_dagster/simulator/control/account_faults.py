@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
+from dataclasses import replace
+from typing import Any
 
 from position_sync_dagster.simulator.accounts.download_ends import DownloadEnd
+from position_sync_dagster.simulator.accounts.odd_row import OddRow
 from position_sync_dagster.simulator.control.readings import Readings
 from position_sync_dagster.simulator.errors import ActionError
+from position_sync_dagster.simulator.protocol.contract import Contract
 
 
 class AccountFaults(Readings):
@@ -56,9 +61,44 @@ class AccountFaults(Readings):
         positions = self._gateway.accounts.positions
         positions.end_delay_s, positions.late_rows = delay_s, late_rows
 
+    def holding(
+        self, account: str, conid: int, position: float | str | None, symbol: str | None = None
+    ) -> dict[str, Any]:
+        """Send a row of a holding exactly as given, now and in every list, and return it.
+
+        The row is sent to the subscribers of positions and of its account, and it is in each
+        position list and account download; one of an account that the login does not know (also
+        an empty one) is in every download. It replaces the holding of the same account and conid
+        until that trades. All else of it is that of the contract, or of the book's first option
+        where the book does not know the conid. None as position removes the row.
+
+        Played are a quantity that is no number (`nan`, `inf`, 1.7976931348623157E308, the
+        gateway's "no value" in ib_insync issues/462), quantities as decimals (ib_insync
+        issues/542), conid 0, and symbols and accounts that are blank or foreign. No capture shows
+        them in a position; clients must expect them in any field of a number or a text.
+        """
+        rows = self._gateway.accounts.rows
+        if position is None:
+            if not rows.remove_odd(account, conid):
+                raise ActionError("conid", f"there is no odd row of {account!r} with conid {conid}")
+            return {"account": account, "conid": conid, "position": None}
+        contracts = self._gateway.book.contracts
+        like = contracts.get(conid) or _first_option(contracts.values())
+        contract = replace(like, conid=conid, symbol=like.symbol if symbol is None else symbol)
+        row = OddRow(account=account, contract=contract, quantity=position, priced_as=like.conid)
+        self._gateway.accounts.send_odd(row)
+        self._gateway.flush()
+        odd = {"account": account, "conid": conid, "position": position}
+        return {**odd, "symbol": contract.symbol}
+
     def _check_account(self, account: str) -> None:
         if account not in self._gateway.ledger.accounts:
             raise ActionError("account", f"there is no account {account!r} on this login")
+
+
+def _first_option(contracts: Collection[Contract]) -> Contract:
+    options = (contract for contract in contracts if contract.is_option)
+    return next(options, next(iter(contracts)))
 
 
 def _check_delay(delay_s: float | None) -> None:

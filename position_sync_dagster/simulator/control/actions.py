@@ -117,6 +117,13 @@ class EndOfPositions(Arguments):
     late_rows: Annotated[int, Field(ge=0)] = 0
 
 
+class OddHolding(Arguments):
+    account: str
+    conid: int
+    position: float | str | None
+    symbol: str | None = None
+
+
 def _from_hex(value: object) -> bytes:
     return bytes.fromhex(str(value))
 
@@ -166,6 +173,7 @@ ACTIONS: dict[str, Action] = {
     "download_end": Action(arguments=EndOfDownload, method="download_end"),
     "positions_end": Action(arguments=EndOfPositions, method="positions_end"),
     "ticking": Action(arguments=Ticking, method="ticking"),
+    "holding": Action(arguments=OddHolding, method="holding"),
     "raw": Action(arguments=RawBytes, method="send_raw"),
     "port": Action(arguments=NewPort, method="move_port"),
     "restart": Action(arguments=Restart, method="restart"),

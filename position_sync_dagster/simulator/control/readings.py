@@ -33,6 +33,7 @@ class Readings:
             "silent_lines": lines.silent,
             "steps": gateway.market.steps,
             "account_feed": gateway.accounts.updates.feed(),
+            "odd_rows": gateway.accounts.rows.odd,
             "pnl_subscriptions": len(gateway.profits),
             "connectivity": "up" if gateway.connected else "lost",
             "paused": gateway.paused,
