@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from datetime import tzinfo
 
 from position_sync_dagster.simulator.accounts.account_updates import AccountUpdatesService
 from position_sync_dagster.simulator.accounts.account_values import account_values
@@ -26,6 +27,7 @@ class AccountDataService:
 
     Args:
         now: The wall clock, in seconds since 1970.
+        zone: The zone of the account times.
         call_later: Runs an action after some seconds, but not during a pause.
         refresh_interval_s: How often a subscribed account is sent again (IB: 3 minutes).
     """
@@ -36,6 +38,7 @@ class AccountDataService:
         ledger: Ledger,
         market: Market,
         now: Callable[[], float],
+        zone: tzinfo,
         call_later: Callable[[float, Callable[[], None]], None],
         refresh_interval_s: float,
     ) -> None:
@@ -48,6 +51,7 @@ class AccountDataService:
             rows=rows,
             values=self._values,
             now=now,
+            zone=zone,
             call_later=call_later,
             refresh_interval_s=refresh_interval_s,
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
-from datetime import UTC, datetime
+from datetime import datetime, tzinfo
 
 from position_sync_dagster.simulator.accounts.download_ends import DownloadEnds
 from position_sync_dagster.simulator.accounts.holding_rows import HoldingRows, Row
@@ -22,6 +22,7 @@ class AccountUpdatesService:
         rows: Writes the portfolio rows.
         values: Returns tag, value and currency of every value of an account.
         now: The wall clock, in seconds since 1970.
+        zone: The zone of the account times.
         call_later: Runs an action after some seconds, but not during a pause.
         refresh_interval_s: How often a subscribed account is sent again (IB: 3 minutes).
     """
@@ -33,6 +34,7 @@ class AccountUpdatesService:
         rows: HoldingRows,
         values: Callable[[str], Iterator[tuple[str, str, str]]],
         now: Callable[[], float],
+        zone: tzinfo,
         call_later: Callable[[float, Callable[[], None]], None],
         refresh_interval_s: float,
     ) -> None:
@@ -40,6 +42,7 @@ class AccountUpdatesService:
         self._rows = rows
         self._values = values
         self._now = now
+        self._zone = zone
         self._call_later = call_later
         self._refresh_interval_s = refresh_interval_s
         self._feeds: dict[ClientConnection, str] = {}
@@ -110,7 +113,8 @@ class AccountUpdatesService:
         client.send(clock)
 
     def _clock(self) -> Fields:
-        time = datetime.fromtimestamp(self._now(), UTC)
+        # HH:MM in the zone of the gateway, without date and zone (ibkr-go, pnl_single).
+        time = datetime.fromtimestamp(self._now(), self._zone)
         return account_messages.account_time(time.strftime("%H:%M"))
 
     def send_change(self, row: Row) -> None:

@@ -90,6 +90,7 @@ class Gateway:
             ledger=self.ledger,
             market=self.market,
             now=now,
+            zone=options.zone,
             call_later=self._timers.call_later_unpaused,
             refresh_interval_s=options.refresh_interval_s,
         )

@@ -12,7 +12,8 @@ import pytest
 from ib_async import IB, StartupFetchNONE
 
 from position_sync_dagster.simulator import Book, Simulator, load_book
-from tests.support.raw_client import DEADLINE_S, RawClient
+from tests.support.raw_client import RawClient
+from tests.support.waiting import DEADLINE_S
 
 Connect = Callable[..., Awaitable[RawClient]]
 

@@ -239,3 +239,14 @@ async def test_the_late_tail_of_a_position_list_is_lost_with_its_subscription(
         found = ib.reqPositionsAsync()
         assert len(await asyncio.wait_for(found, DEADLINE_S)) == 10
         assert not lost.done()
+
+
+async def test_ib_async_receives_account_times_in_the_zone_of_the_gateway(
+    small: Book, connect_ib: ConnectIB
+) -> None:
+    async with Simulator(small, now=lambda: 1_789_996_400.0, time_zone="America/New_York") as sim:
+        ib = await connect_ib(sim)
+        times: list[str] = []
+        ib.client.decoder.handlers[8] = lambda fields: times.append(fields[2])
+        await download(ib, FIRST)
+        assert set(times) == {"09:13"}  # 13:13 UTC
