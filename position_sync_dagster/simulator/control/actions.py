@@ -57,6 +57,7 @@ class SendError(Arguments):
 class ConnectivityState(Arguments):
     state: Connectivity
     answers: Answers = "cached"
+    login_code: int = Code.GATEWAY_OFFLINE
 
 
 class FarmNotice(Arguments):

@@ -134,14 +134,20 @@ class Faults(AccountFaults, MarketDataFaults, ABC):
 
     # -- connectivity to IB -------------------------------------------------------------------
 
-    def connectivity(self, state: Connectivity, answers: Answers = "cached") -> None:
+    def connectivity(
+        self,
+        state: Connectivity,
+        answers: Answers = "cached",
+        login_code: int = Code.GATEWAY_OFFLINE,
+    ) -> None:
         """Lose the connection to IB (1100), or get it back without (1101) or with (1102) data.
 
         While it is lost, nothing ticks. After 1101 every subscription is gone; after 1102 all
         continue by themselves, unless `after_restore` says that lines are dead.
 
-        A client may log in while it is lost, and then gets 2110 instead of farm notices (stoqey
-        errorCode.ts). `answers` counts while it is lost: requests about positions and accounts are
+        A client may log in while it is lost, and then gets `login_code` instead of farm notices:
+        2110 (stoqey errorCode.ts), or 1100, which gateways repeat until the restore (IBC
+        issues/143). `answers` counts while it is lost: requests about positions and accounts are
         answered from the gateway's `cached` data at once, or with `none` only after the restore.
         Account data that did not come before a time-out while IB's servers were away are reported
         in Lean.Brokerages.InteractiveBrokers pull/13; that the answers come after the restore was
@@ -149,8 +155,11 @@ class Faults(AccountFaults, MarketDataFaults, ABC):
         """
         if answers not in get_args(Answers):
             raise ActionError("answers", f"{answers!r} is not none or cached")
+        if login_code not in (Code.GATEWAY_OFFLINE, Code.CONNECTIVITY_LOST):
+            raise ActionError("login_code", f"{login_code} is not 1100 or 2110")
         gateway = self._gateway
         if state == "lost":
+            gateway.login_code = Code(login_code)
             gateway.lose_connectivity(answers=answers == "cached")
             self._send_notice(Code.CONNECTIVITY_LOST)
         elif state == "restored_data_lost":
@@ -168,13 +177,16 @@ class Faults(AccountFaults, MarketDataFaults, ABC):
         """Send a farm notice; after 2103 the farm's contracts stop ticking, after 2104 they go on.
 
         2105 and 2106 do the same to a farm of historical data. All other codes are notices only.
+        The farm may have any name, also one with a dot (`usfarm.nj`) or one of which the book has
+        no contracts. A broken farm is announced at each log-in (ibkr-go,
+        contract_details_not_found: 2103 for usbond among the OK notices).
         """
         if code not in FARM_NOTICES:
             codes = ", ".join(map(str, FARM_NOTICES))
             raise ActionError("code", f"{code} is not a farm notice; use one of {codes}")
         market_data = self._gateway.market_data
         if code in (Code.MARKET_FARM_BROKEN, Code.HISTORY_FARM_BROKEN):
-            market_data.broken_farms.add(farm)
+            market_data.broken_farms[farm] = Code(code)
         elif code in (Code.MARKET_FARM_OK, Code.HISTORY_FARM_OK):
             market_data.farm_restored(farm)
         self._send_notice(Code(code), farm=farm)

@@ -54,6 +54,8 @@ class Gateway:
         self.paused = False
         self.connected = True
         """Whether the gateway itself has its connection to IB."""
+        self.login_code = Code.GATEWAY_OFFLINE
+        """What a client that logs in gets while the gateway has no connection to IB."""
         self.clients: dict[int, ClientConnection] = {}
         """The clients that have logged in, by client id."""
         self.busy_ids: dict[int, float] = {}
@@ -159,16 +161,16 @@ class Gateway:
 
     def _login_notices(self) -> list[Fields]:
         if not self.connected:
-            return [messages.error(-1, Code.GATEWAY_OFFLINE)]
+            return [messages.error(-1, self.login_code)]
+        expected = {
+            **dict.fromkeys(self.market_data.farms(), Code.MARKET_FARM_OK),
+            HISTORY_FARM: Code.HISTORY_FARM_OK,
+            DEFINITION_FARM: Code.DEFINITION_FARM_OK,
+        }
         broken = self.market_data.broken_farms
-        notices = [
-            (Code.MARKET_FARM_BROKEN if farm in broken else Code.MARKET_FARM_OK, farm)
-            for farm in self.market_data.farms()
-        ]
-        history_broken = HISTORY_FARM in broken
-        history = Code.HISTORY_FARM_BROKEN if history_broken else Code.HISTORY_FARM_OK
-        notices += [(history, HISTORY_FARM), (Code.DEFINITION_FARM_OK, DEFINITION_FARM)]
-        return [messages.error(-1, code, farm=farm) for code, farm in notices]
+        others = {farm: code for farm, code in broken.items() if farm not in expected}
+        notices = {**others, **expected, **broken}
+        return [messages.error(-1, code, farm=farm) for farm, code in notices.items()]
 
     def handle(self, client: ClientConnection, request: Request) -> None:
         """Act on one request; an order message is recorded and refused, never carried out."""

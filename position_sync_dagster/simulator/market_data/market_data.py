@@ -56,8 +56,8 @@ class MarketDataService:
         self._permissions = Permissions(book.permissions)
         self.lines = lines
         self.log = log
-        self.broken_farms: set[str] = set()
-        """Farms whose contracts do not tick."""
+        self.broken_farms: dict[str, Code] = {}
+        """Farms whose contracts do not tick, with the code that says so."""
         self.silent = False
         """Send nothing at all, as without a connection to IB."""
         self.frozen = False
@@ -218,7 +218,7 @@ class MarketDataService:
 
     def farm_restored(self, farm: str) -> None:
         """Let the lines of a farm tick again, unless they are dead after a restore."""
-        self.broken_farms.discard(farm)
+        self.broken_farms.pop(farm, None)
         if self.dead_after_restore:
             self.lines.set_silent(True, lambda contract: contract.farm == farm)
 

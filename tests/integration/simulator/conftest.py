@@ -48,12 +48,19 @@ def small() -> Book:
 
 @pytest.fixture
 async def connect_ib() -> AsyncIterator[Callable[..., Awaitable[IB]]]:
-    """Return a function that connects the real ib_async, and requests nothing more."""
+    """Return a function that connects the real ib_async, and requests nothing more.
+
+    Codes and texts of notices and errors are appended to `listen`.
+    """
     libraries: list[IB] = []
 
-    async def open_library(sim: Simulator, client_id: int = 1) -> IB:
+    async def open_library(
+        sim: Simulator, client_id: int = 1, listen: list[tuple[int, str]] | None = None
+    ) -> IB:
         ib = IB()
         libraries.append(ib)
+        if listen is not None:
+            ib.errorEvent += lambda _id, code, text, _contract: listen.append((code, text))
         await ib.connectAsync(
             "127.0.0.1",
             sim.port,

@@ -102,6 +102,39 @@ async def test_with_cached_answers_a_login_ends_while_the_gateway_is_offline(
         ib.disconnect()
 
 
+@pytest.mark.parametrize("code", [1100, 2110])
+async def test_a_login_while_offline_gets_1100_or_2110_instead_of_farm_notices(
+    small: Book, connect_ib: ConnectIB, control: Control, post: Post, code: int
+) -> None:
+    async with Simulator(small, control_port=0) as sim, control(sim) as http:
+        await post(http, "connectivity", state="lost", login_code=code)
+        ib = await connect_ib(sim, listen=(codes := []))
+        await asyncio.wait_for(ib.reqCurrentTimeAsync(), DEADLINE_S)
+        assert [c for c, _ in codes] == [code]
+        with pytest.raises(ActionError, match="login_code"):
+            sim.connectivity("lost", login_code=2104)
+
+
+async def test_a_farm_that_is_broken_at_login_is_announced_whatever_its_name(
+    small: Book, connect_ib: ConnectIB, control: Control, post: Post
+) -> None:
+    async with Simulator(small, control_port=0) as sim, control(sim) as http:
+        for farm in ("usfarm", "usfarm.nj", "usbond"):
+            await post(http, "farm", farm=farm)
+        await post(http, "farm", farm="euhmds", code=2105)
+        await post(http, "farm", farm="usbond", code=2104)
+        ib = await connect_ib(sim, listen=(notices := []))
+        await asyncio.wait_for(ib.reqCurrentTimeAsync(), DEADLINE_S)
+        assert sorted((code, text.split(":")[1]) for code, text in notices) == [
+            (2103, "usfarm"),
+            (2103, "usfarm.nj"),
+            (2104, "usfuture"),
+            (2105, "euhmds"),
+            (2106, "ushmds"),
+            (2158, "secdefnj"),
+        ]
+
+
 async def test_kept_requests_are_answered_in_their_order_and_not_to_a_client_that_left(
     small: Book, connect: Connect, eventually: Eventually
 ) -> None:
