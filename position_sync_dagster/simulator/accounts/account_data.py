@@ -57,6 +57,7 @@ class AccountDataService:
         )
         self._unsent: list[Row] = []
         self._silent = False
+        self._cached_values: dict[str, list[tuple[str, str, str]]] | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -66,6 +67,8 @@ class AccountDataService:
     # -- requests with an id ------------------------------------------------------------------
 
     def _values(self, account: str) -> Iterator[tuple[str, str, str]]:
+        if self._cached_values is not None:
+            return iter(self._cached_values[account])
         return account_values(self._ledger, self._market, account)
 
     def account_of(self, client: ClientConnection, request: Request) -> str | None:
@@ -122,14 +125,22 @@ class AccountDataService:
         self.send_change(row)
 
     def start_silence(self) -> None:
-        """Send no changes from now on, as without a connection to IB."""
+        """Send no changes from now on, as without a connection to IB.
+
+        Requests are answered with the rows, values and times of this moment.
+        """
+        if self._cached_values is None:
+            self._cached_values = {name: list(self._values(name)) for name in self.names}
         self._silent = True
+        self.rows.freeze()
         self.positions.start_silence()
         self.updates.start_silence()
 
     def end_silence(self) -> None:
         """Send changes again, first those of the silence."""
         self._silent = False
+        self._cached_values = None
+        self.rows.thaw()
         self.positions.end_silence()
         self.updates.end_silence()
         unsent, self._unsent = self._unsent, []

@@ -48,7 +48,7 @@ class AccountUpdatesService:
         self._feeds: dict[ClientConnection, str] = {}
         self._feed_versions: dict[ClientConnection, object] = {}
         self.ends = DownloadEnds(call_later)
-        self._silent = False
+        self._silent_since: float | None = None
 
     def feed(self) -> dict[str, object] | None:
         """Return the account that is subscribed and the ids of its clients; None without one."""
@@ -97,7 +97,7 @@ class AccountUpdatesService:
         account = self._feeds.get(client)
         if self._feed_versions.get(client) is not version or account is None:
             return
-        if not self._silent:
+        if self._silent_since is None:
             self._send_account(client, account)
             client.flush()
         self._call_later(self._refresh_interval_s, lambda: self._refresh(client, version))
@@ -114,7 +114,8 @@ class AccountUpdatesService:
 
     def _clock(self) -> Fields:
         # HH:MM in the zone of the gateway, without date and zone (ibkr-go, pnl_single).
-        time = datetime.fromtimestamp(self._now(), self._zone)
+        epoch_s = self._now() if self._silent_since is None else self._silent_since
+        time = datetime.fromtimestamp(epoch_s, self._zone)
         return account_messages.account_time(time.strftime("%H:%M"))
 
     def send_change(self, row: Row) -> None:
@@ -126,13 +127,17 @@ class AccountUpdatesService:
                 client.send(clock)
 
     def start_silence(self) -> None:
-        """Send nothing regularly from now on, as without a connection to IB."""
-        self._silent = True
+        """Send nothing regularly from now on, as without a connection to IB.
+
+        Account times stand still.
+        """
+        if self._silent_since is None:
+            self._silent_since = self._now()
         self.ends.start_silence()
 
     def end_silence(self) -> None:
         """Send regularly again, first the ends that are due."""
-        self._silent = False
+        self._silent_since = None
         self.ends.end_silence()
 
     def end_account(self, account: str, *, notice: bool) -> int:

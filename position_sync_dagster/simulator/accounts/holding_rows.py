@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from position_sync_dagster.simulator.accounts.ledger import Holding, Ledger
 from position_sync_dagster.simulator.accounts.odd_row import OddRow
@@ -11,6 +12,14 @@ from position_sync_dagster.simulator.protocol import account_messages
 from position_sync_dagster.simulator.protocol.fields import Fields
 
 Row = Holding | OddRow
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Cache:
+    """The rows of one moment: of all accounts, and as written in each account's download."""
+
+    rows: list[Row]
+    downloads: dict[str, list[Fields]]
 
 
 class HoldingRows:
@@ -23,6 +32,7 @@ class HoldingRows:
         self._ledger = ledger
         self._market = market
         self._odd: dict[tuple[str, int], OddRow] = {}
+        self._cached: _Cache | None = None
 
     def add_odd(self, row: OddRow) -> None:
         """Send an odd row in every list from now on."""
@@ -44,7 +54,20 @@ class HoldingRows:
         """
         return row.account == account or row.account not in self._ledger.accounts
 
+    def freeze(self) -> None:
+        """Send the rows of this moment in every list, until `thaw`."""
+        if self._cached is None:
+            downloads = {name: list(self.portfolio(name)) for name in self._ledger.accounts}
+            self._cached = _Cache(rows=list(self._rows()), downloads=downloads)
+
+    def thaw(self) -> None:
+        """Send the rows of each moment again."""
+        self._cached = None
+
     def _rows(self) -> Iterator[Row]:
+        if self._cached is not None:
+            yield from self._cached.rows
+            return
         for holding in self._ledger.holdings():
             if (holding.account, holding.contract.conid) not in self._odd:
                 yield holding
@@ -64,6 +87,9 @@ class HoldingRows:
 
     def portfolio(self, account: str) -> Iterator[Fields]:
         """Yield the portfolio rows of one account."""
+        if self._cached is not None:
+            yield from self._cached.downloads[account]
+            return
         for row in self._rows():
             if self.concerns(row, account):
                 yield self.portfolio_row(row)

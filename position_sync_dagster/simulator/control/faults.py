@@ -148,10 +148,10 @@ class Faults(AccountFaults, MarketDataFaults, ABC):
         A client may log in while it is lost, and then gets `login_code` instead of farm notices:
         2110 (stoqey errorCode.ts), or 1100, which gateways repeat until the restore (IBC
         issues/143). `answers` counts while it is lost: requests about positions and accounts are
-        answered from the gateway's `cached` data at once, or with `none` only after the restore.
-        Account data that did not come before a time-out while IB's servers were away are reported
-        in Lean.Brokerages.InteractiveBrokers pull/13; that the answers come after the restore was
-        never recorded.
+        answered at once from what the gateway had `cached` when it was lost, or with `none` only
+        after the restore. Account data that did not come before a time-out while IB's servers
+        were away are reported in Lean.Brokerages.InteractiveBrokers pull/13; that the answers
+        come after the restore was never recorded.
         """
         if answers not in get_args(Answers):
             raise ActionError("answers", f"{answers!r} is not none or cached")

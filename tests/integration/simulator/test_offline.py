@@ -135,6 +135,36 @@ async def test_a_farm_that_is_broken_at_login_is_announced_whatever_its_name(
         ]
 
 
+async def test_cached_answers_are_those_of_the_moment_when_the_connection_was_lost(
+    small: Book, connect_ib: ConnectIB, eventually: Eventually
+) -> None:
+    clock = [1_789_996_400.0]
+    async with Simulator(small, autostep=False, now=lambda: clock[0]) as sim:
+        ib = await connect_ib(sim)
+        times: list[str] = []
+        ib.client.decoder.handlers[8] = lambda fields: times.append(fields[2])
+        await asyncio.wait_for(ib.reqAccountUpdatesAsync("DUSIM0001"), DEADLINE_S)
+        before = {item.contract.conId: item for item in ib.portfolio("DUSIM0001")}
+        values = ib.accountValues("DUSIM0001")
+        sim.connectivity("lost")
+        sim.step(50)
+        sim.fill("DUSIM0001", CALL, 1)
+        clock[0] += 3600
+        listed = await asyncio.wait_for(ib.reqPositionsAsync(), DEADLINE_S)
+        [held] = [p for p in listed if p.contract.conId == CALL and p.account == "DUSIM0001"]
+        assert held.position == 5
+        await asyncio.wait_for(ib.reqAccountUpdatesAsync("DUSIM0001"), DEADLINE_S)
+        assert {item.contract.conId: item for item in ib.portfolio("DUSIM0001")} == before
+        assert ib.accountValues("DUSIM0001") == values
+        assert set(times) == {"13:13"}
+        sim.connectivity("restored_data_kept")
+        await eventually(lambda: times[-1] == "14:13")
+        await eventually(lambda: 6 in [p.position for p in ib.positions("DUSIM0001")])
+        await asyncio.wait_for(ib.reqAccountUpdatesAsync("DUSIM0001"), DEADLINE_S)
+        after = {item.contract.conId: item for item in ib.portfolio("DUSIM0001")}
+        assert after[CALL].marketPrice != before[CALL].marketPrice
+
+
 async def test_kept_requests_are_answered_in_their_order_and_not_to_a_client_that_left(
     small: Book, connect: Connect, eventually: Eventually
 ) -> None:
