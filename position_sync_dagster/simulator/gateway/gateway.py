@@ -13,6 +13,7 @@ from position_sync_dagster.simulator.books.book import Book
 from position_sync_dagster.simulator.clients.connection import ClientConnection
 from position_sync_dagster.simulator.clients.stats import OrderMessage, Stats
 from position_sync_dagster.simulator.gateway.dispatch import Dispatcher
+from position_sync_dagster.simulator.gateway.farm_notices import farm_notices
 from position_sync_dagster.simulator.gateway.held_requests import HeldRequests
 from position_sync_dagster.simulator.gateway.market_clock import MarketClock
 from position_sync_dagster.simulator.gateway.reference_data import ReferenceDataService
@@ -24,15 +25,11 @@ from position_sync_dagster.simulator.market_data.tick_log import TickLog
 from position_sync_dagster.simulator.options import Options
 from position_sync_dagster.simulator.protocol import account_messages, messages
 from position_sync_dagster.simulator.protocol.codes import Code
-from position_sync_dagster.simulator.protocol.fields import Fields
 from position_sync_dagster.simulator.protocol.request_ids import ORDER_REQUESTS
 from position_sync_dagster.simulator.protocol.requests import Request
 
 MAX_CLIENTS = 32
 """IB's limit of API clients on one gateway."""
-
-HISTORY_FARM = "ushmds"
-DEFINITION_FARM = "secdefnj"
 
 
 class Gateway:
@@ -155,22 +152,14 @@ class Gateway:
         # 15 precedes 9 in every capture, and the notices follow.
         client.send(account_messages.managed_accounts(self.accounts.names))
         client.send(messages.next_valid_id(self.options.first_order_id))
-        for notice in self._login_notices():
+        if self.connected:
+            farms, broken = self.market_data.farms(), self.market_data.broken_farms
+            notices = farm_notices(farms, broken)
+        else:
+            notices = [messages.error(-1, self.login_code)]
+        for notice in notices:
             client.send(notice)
         return True
-
-    def _login_notices(self) -> list[Fields]:
-        if not self.connected:
-            return [messages.error(-1, self.login_code)]
-        expected = {
-            **dict.fromkeys(self.market_data.farms(), Code.MARKET_FARM_OK),
-            HISTORY_FARM: Code.HISTORY_FARM_OK,
-            DEFINITION_FARM: Code.DEFINITION_FARM_OK,
-        }
-        broken = self.market_data.broken_farms
-        others = {farm: code for farm, code in broken.items() if farm not in expected}
-        notices = {**others, **expected, **broken}
-        return [messages.error(-1, code, farm=farm) for farm, code in notices.items()]
 
     def handle(self, client: ClientConnection, request: Request) -> None:
         """Act on one request; an order message is recorded and refused, never carried out."""

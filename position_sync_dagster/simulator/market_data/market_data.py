@@ -10,6 +10,7 @@ from position_sync_dagster.simulator.clients.connection import ClientConnection
 from position_sync_dagster.simulator.errors import ActionError
 from position_sync_dagster.simulator.market.market import Market
 from position_sync_dagster.simulator.market_data import generic_ticks, ticks
+from position_sync_dagster.simulator.market_data.admission import refusal
 from position_sync_dagster.simulator.market_data.lines import Line, Lines
 from position_sync_dagster.simulator.market_data.permissions import Permissions
 from position_sync_dagster.simulator.market_data.tick_log import TickLog
@@ -20,7 +21,6 @@ from position_sync_dagster.simulator.protocol.codes import (
     Code,
 )
 from position_sync_dagster.simulator.protocol.contract import Contract
-from position_sync_dagster.simulator.protocol.fields import Fields
 from position_sync_dagster.simulator.protocol.requests import Request
 
 LIVE, FROZEN, DELAYED, DELAYED_FROZEN = 1, 2, 3, 4
@@ -71,9 +71,9 @@ class MarketDataService:
     def request(self, client: ClientConnection, request: Request) -> None:
         """Answer one reqMktData."""
         req_id = request.req_id
-        refusal = self._refusal(client, request)
-        if refusal is not None:
-            client.send(refusal)
+        refused = refusal(self._book.contracts.values(), self.lines, client, request)
+        if refused is not None:
+            client.send(refused)
             return
         contract = request.contract.find(self._book.contracts.values())[0]
         barred = self._permissions.live_refusal(contract.conid)
@@ -97,28 +97,6 @@ class MarketDataService:
             self._open(line)
         if line.snapshot:
             self._call_later(self._snapshot_s, lambda: self._end_snapshot(line))
-
-    def _refusal(self, client: ClientConnection, request: Request) -> Fields | None:
-        query, req_id = request.contract, request.req_id
-        if self.lines.get(client, req_id) is not None:
-            return messages.error(req_id, Code.DUPLICATE_REQUEST_ID)
-        if not query.exchange:
-            return _invalid(req_id, "Please enter exchange")
-        found = query.find(self._book.contracts.values())
-        if not found:
-            return messages.error(req_id, Code.UNKNOWN_CONTRACT)
-        if query.exchange not in found[0].valid_exchanges:
-            text = "Invalid destination exchange specified"
-            return messages.error(req_id, Code.UNKNOWN_CONTRACT, text)
-        if len(found) > 1:
-            text = "The contract description specified for the request is ambiguous."
-            return messages.error(req_id, Code.UNKNOWN_CONTRACT, text)
-        if request.snapshot and request.generic_ticks:
-            return _invalid(
-                req_id, "Snapshot market data subscription is not applicable to generic ticks"
-            )
-        cause = generic_ticks.refusal(request.generic_ticks, request.text, found[0].sec_type)
-        return None if cause is None else _invalid(req_id, cause)
 
     def cancel(self, client: ClientConnection, req_id: int) -> None:
         """Answer one cancelMktData: with nothing, or with 300 where nothing streams."""
@@ -255,7 +233,3 @@ class MarketDataService:
     def contract(self, conid: int) -> Contract | None:
         """Return a contract of the book, or None."""
         return self._book.contracts.get(conid)
-
-
-def _invalid(req_id: int, cause: str) -> Fields:
-    return messages.error(req_id, Code.INVALID_REQUEST, validator="bQ", cause=cause)
