@@ -82,6 +82,7 @@ class PinQuote(Arguments):
     mark: float | None = None
     no_mark: bool = False
     release: bool = False
+    last_age_s: Annotated[float, Field(ge=0)] | None = None
 
 
 class SilenceLine(Arguments):

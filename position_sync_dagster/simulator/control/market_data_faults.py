@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Literal, get_args
 
@@ -36,20 +37,30 @@ class MarketDataFaults(Readings):
         mark: float | None = None,
         no_mark: bool = False,
         release: bool = False,
+        last_age_s: float | None = None,
     ) -> None:
         """Hold a contract's quote at these values; with `release` it moves again.
 
         A side that is not given does not exist. Without `mark` the mark follows from the sides,
         with `no_mark` none is sent. A given mark is sent as it is, also outside the quote and at
-        0: IB calculates it apart from the quote (IB, "Tick Types": 37, mark price).
+        0: IB calculates it apart from the quote (IB, "Tick Types": 37, mark price). With
+        `last_age_s` the last trade was so long ago and none follows (the time of the last trade is
+        tick 45); else trades go on at `last`.
         """
         self._check_contract(conid)
-        pin = Pin(bid=bid, ask=ask, last=last, mark=mark, no_mark=no_mark)
+        if last_age_s is not None and not 0 <= last_age_s < math.inf:
+            raise ActionError("last_age_s", "the age of a trade is 0 seconds or more")
+        at = None if last_age_s is None else int(self._gateway.now() - last_age_s)
+        pin = Pin(bid=bid, ask=ask, last=last, mark=mark, no_mark=no_mark, traded_at=at)
         self._gateway.market.pin(conid, None if release else pin)
 
     def freeze(self, frozen: bool = True) -> None:
-        """Stop the ticks without any notice (a closed market), or continue them."""
-        self._gateway.market_data.frozen = frozen
+        """Stop the ticks without any notice (a closed market), or continue them.
+
+        A line that opens meanwhile has a last trade of the time before, as frozen data are the
+        last ones of the session (IB, "Market Data Types").
+        """
+        self._gateway.market_data.freeze(frozen)
 
     def silence_line(self, conid: int, reset: bool = False) -> int:
         """Silence the running lines of a contract, and return how many there are.

@@ -60,8 +60,7 @@ class MarketDataService:
         """Farms whose contracts do not tick, with the code that says so."""
         self.silent = False
         """Send nothing at all, as without a connection to IB."""
-        self.frozen = False
-        """Send no ticks on running lines, as in a closed market."""
+        self._frozen_at: float | None = None
         self._only: dict[int, tuple[ticks.Kind, ...]] = {}
         self.dead_after_restore = False
         """Whether lines stay silent once their farm or the connection to IB is back."""
@@ -156,7 +155,7 @@ class MarketDataService:
             line.contract.sec_type,
             before,
             quote,
-            epoch_s=int(self._now()),
+            epoch_s=int(self._now() if self._frozen_at is None else self._frozen_at),
             mark=line.mark,
             delayed=line.delayed,
             greeks=line.greeks,
@@ -181,6 +180,21 @@ class MarketDataService:
         for line in self.lines:
             if line.contract.conid == conid:
                 line.last_restricted = None
+
+    @property
+    def frozen(self) -> bool:
+        """Whether running lines do not tick, as in a closed market."""
+        return self._frozen_at is not None
+
+    def freeze(self, frozen: bool) -> None:
+        """Send no ticks on running lines from now on, or send them again.
+
+        Lines that open meanwhile say that the last trade was before.
+        """
+        if not frozen:
+            self._frozen_at = None
+        elif self._frozen_at is None:
+            self._frozen_at = self._now()
 
     def end_silence(self) -> None:
         """Send ticks again; lines that were granted during the silence open now.

@@ -86,7 +86,7 @@ def changed(
         sec_type: The security type of the contract.
         before: The quote that the client has seen.
         quote: The quote now.
-        epoch_s: The time now, in seconds since 1970.
+        epoch_s: The time of trades without a time of their own, in seconds since 1970.
         mark: Whether the line has requested mark prices.
         delayed: Whether the line has delayed data.
         greeks: Whether the login may see greeks.
@@ -97,8 +97,10 @@ def changed(
     index = sec_type is SecType.IND
     opening = before is None
     known = quote if before is None else before
-    if quote.last is not None and (opening or quote.trade_step != known.trade_step):
-        yield messages.tick_string(req_id, types["timestamp"], str(epoch_s))
+    trade, known_trade = (quote.trade_step, quote.traded_at), (known.trade_step, known.traded_at)
+    if quote.last is not None and (opening or trade != known_trade):
+        at_s = epoch_s if quote.traded_at is None else quote.traded_at
+        yield messages.tick_string(req_id, types["timestamp"], str(at_s))
     if quote.last is not None and (opening or quote.last != known.last):
         size = "" if index else str(quote.last_size)
         yield messages.tick_price(req_id, types["last"], quote.last, size)

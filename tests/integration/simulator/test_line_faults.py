@@ -226,3 +226,64 @@ async def test_a_mark_may_lie_outside_the_quote_and_be_zero(
         await asyncio.wait_for(ib.reqAccountUpdatesAsync("DUSIM0001"), 60)
         [row] = [item for item in ib.portfolio("DUSIM0001") if item.contract.conId == CALL]
         assert row.marketPrice == mark
+
+
+NOW_S = 1_789_996_400
+
+
+def trade_times(ib: IB) -> list[int]:
+    """Return the list to which the time of every last trade is appended (tick 45)."""
+    times: list[int] = []
+    handle = ib.client.decoder.handlers[46]
+
+    def record(fields: list[str]) -> None:
+        if fields[3] == "45":
+            times.append(int(fields[4]))
+        handle(fields)
+
+    ib.client.decoder.handlers[46] = record
+    return times
+
+
+async def test_a_pinned_last_trade_may_be_old_and_stay_so(
+    small: Book,
+    connect_ib: ConnectIB,
+    control: Control,
+    post: Post,
+    eventually: Eventually,
+) -> None:
+    simulator = Simulator(small, control_port=0, autostep=False, now=lambda: NOW_S)
+    async with simulator as sim, control(sim) as http:
+        ib = await connect_ib(sim)
+        times = trade_times(ib)
+        await post(http, "quote", conid=CALL, bid=1.0, ask=9.0, last=1.2, last_age_s=3600)
+        ticks = listen(ib, CALL)
+        await eventually(lambda: ticks.ticker.last == 1.2)
+        for _ in range(30):
+            await ticked(sim, eventually, ticks)
+        assert times == [NOW_S - 3600]
+        await post(http, "quote", conid=CALL, bid=1.0, ask=9.0, last=1.2)
+        sim.step(10)
+        await eventually(lambda: times[-1] == NOW_S)
+        with pytest.raises(ActionError, match="last_age_s"):
+            sim.pin_quote(CALL, last=1.2, last_age_s=-1)
+
+
+async def test_in_a_frozen_market_the_last_trade_was_before(
+    small: Book, connect_ib: ConnectIB, eventually: Eventually
+) -> None:
+    clock = [NOW_S]
+    async with Simulator(small, autostep=False, now=lambda: clock[0]) as sim:
+        ib = await connect_ib(sim)
+        times = trade_times(ib)
+        sim.freeze()
+        clock[0] += 86_400
+        sim.freeze()
+        ib.reqMarketDataType(2)
+        ticks = listen(ib, CALL)
+        await eventually(lambda: ticks.ticker.last > 0)
+        assert ticks.ticker.marketDataType == 2
+        assert times == [NOW_S]
+        sim.freeze(False)
+        sim.step(10)
+        await eventually(lambda: times[-1] == clock[0])
