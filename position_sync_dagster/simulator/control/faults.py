@@ -16,6 +16,7 @@ from position_sync_dagster.simulator.control.account_faults import AccountFaults
 from position_sync_dagster.simulator.control.market_data_faults import MarketDataFaults
 from position_sync_dagster.simulator.control.readings import as_dict
 from position_sync_dagster.simulator.errors import ActionError
+from position_sync_dagster.simulator.gateway.farm_notices import farm_summary
 from position_sync_dagster.simulator.protocol import messages
 from position_sync_dagster.simulator.protocol.codes import FARM_NOTICES, Code
 
@@ -143,7 +144,8 @@ class Faults(AccountFaults, MarketDataFaults, ABC):
         """Lose the connection to IB (1100), or get it back without (1101) or with (1102) data.
 
         While it is lost, nothing ticks. After 1101 every subscription is gone; after 1102 all
-        continue by themselves, unless `after_restore` says that lines are dead.
+        continue by themselves, unless `after_restore` says that lines are dead; the contracts of
+        a broken farm, which 1102 names, still do not tick.
 
         A client may log in while it is lost, and then gets `login_code` instead of farm notices:
         2110 (stoqey errorCode.ts), or 1100, which gateways repeat until the restore (IBC
@@ -167,7 +169,8 @@ class Faults(AccountFaults, MarketDataFaults, ABC):
             self._send_notice(Code.CONNECTIVITY_RESTORED_DATA_LOST)
             gateway.restore_connectivity()
         elif state == "restored_data_kept":
-            farms = "; ".join(gateway.market_data.farms())
+            market_data = gateway.market_data
+            farms = farm_summary(market_data.farms(), market_data.broken_farms)
             self._send_notice(Code.CONNECTIVITY_RESTORED_DATA_KEPT, farms=farms)
             gateway.restore_connectivity()
         else:

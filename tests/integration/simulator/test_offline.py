@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
-from ib_async import IB
+from ib_async import IB, Contract
 
 from position_sync_dagster.simulator import ActionError, Book, Simulator
 
@@ -190,3 +190,24 @@ async def test_answers_are_none_or_cached(small: Book) -> None:
         with pytest.raises(ActionError, match="answers"):
             sim.connectivity("lost", "some")  # type: ignore[arg-type]
         assert sim.stats()["connectivity"] == "up"
+
+
+async def test_a_farm_that_is_still_broken_is_named_when_the_connection_is_restored(
+    small: Book, connect_ib: ConnectIB, eventually: Eventually
+) -> None:
+    async with Simulator(small) as sim:
+        ib = await connect_ib(sim, listen=(notices := []))
+        ticker = ib.reqMktData(Contract(conId=CALL, exchange="SMART"))
+        await eventually(lambda: ticker.modelGreeks)
+        sim.farm("usfarm", 2103)
+        sim.connectivity("lost")
+        sim.connectivity("restored_data_kept")
+        await eventually(lambda: notices[-1][0] == 1102)
+        assert notices[-1][1].endswith(
+            "data maintained. The following farms are connected: usfuture. "
+            "The following farms are not connected: usfarm."
+        )
+        before = ticker.modelGreeks
+        sim.step(5)
+        await asyncio.wait_for(ib.reqCurrentTimeAsync(), DEADLINE_S)
+        assert ticker.modelGreeks == before
