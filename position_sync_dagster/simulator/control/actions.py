@@ -6,6 +6,7 @@ The control port and the scenario files use them.
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -119,10 +120,14 @@ class EndOfPositions(Arguments):
     late_rows: Annotated[int, Field(ge=0)] = 0
 
 
+def _text_unless_finite(value: object) -> object:
+    return value if not isinstance(value, float) or math.isfinite(value) else str(value)
+
+
 class OddHolding(Arguments):
     account: str
     conid: int
-    position: float | str | None
+    position: Annotated[float | str | None, BeforeValidator(_text_unless_finite)]
     symbol: str | None = None
 
 

@@ -30,6 +30,8 @@ def quantity(value: float | str) -> str:
     """
     if isinstance(value, str):
         return value
+    if not math.isfinite(value):
+        return number(value)
     return str(int(value)) if value == int(value) else repr(float(value))
 
 

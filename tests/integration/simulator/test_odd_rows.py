@@ -102,11 +102,22 @@ async def test_an_odd_row_can_be_removed_and_a_trade_replaces_it(
 async def test_a_text_is_sent_as_it_is(small: Book, connect: Connect) -> None:
     async with Simulator(small) as sim:
         client = await connect(sim.port)
+        sim.holding(FIRST, 2, -math.inf)
         sim.holding(FIRST, 1, "no number", "")
         client.send(61, 1)
         await client.wait_id(62)
         row = await client.wait(lambda m: m[0] == "61" and m[3] == "1")
         assert (row[4], row[14]) == ("", "no number")
+        assert (await client.wait(lambda m: m[0] == "61" and m[3] == "2"))[14] == "-Infinity"
         client.send(6, 2, 1, FIRST)
         row = await client.wait(lambda m: m[0] == "7" and m[2] == "1")
         assert (row[13], row[15]) == ("no number", "NaN")
+
+
+async def test_a_json_number_that_is_none_is_taken_too(small: Book, control: Control) -> None:
+    async with Simulator(small, control_port=0) as sim, control(sim) as http:
+        for number in ("NaN", "1e400"):
+            body = f'{{"account": "{FIRST}", "conid": 1, "position": {number}}}'
+            answer = await http.post("/holding", content=body)
+            assert answer.status_code == 200, answer.text
+            assert answer.json()["result"]["position"] in ("nan", "inf")
