@@ -38,6 +38,9 @@ def simulate(
     refresh_interval: Annotated[
         float, _seconds("Time between two account updates.")
     ] = PROGRAM_OPTIONS.refresh_interval_s,
+    time_zone: Annotated[
+        str, typer.Option(help="Zone of the gateway and of its account times.")
+    ] = PROGRAM_OPTIONS.time_zone,
     scenario: Annotated[
         str | None, typer.Option(metavar="FILE", help="A YAML list of what happens when.")
     ] = None,
@@ -58,6 +61,7 @@ def simulate(
             max_lines=max_lines,
             tick_interval_s=tick_interval,
             refresh_interval_s=refresh_interval,
+            time_zone=time_zone,
             tick_ring=tick_ring,
         )
     except OptionError as error:

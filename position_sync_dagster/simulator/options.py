@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from position_sync_dagster.simulator.errors import OptionError
 
@@ -13,7 +14,7 @@ class Options:
     """How a gateway listens and behaves; times are in seconds.
 
     Raises:
-        OptionError: A time is not above 0, or a count is below 0.
+        OptionError: A time is not above 0, a count is below 0, or there is no such time zone.
     """
 
     host: str = "127.0.0.1"
@@ -30,6 +31,8 @@ class Options:
     """Seconds between two steps of the market."""
     refresh_interval_s: float = 180.0
     """Seconds between two account updates."""
+    time_zone: str = "UTC"
+    """Zone of the gateway and of its account times: a name of the IANA database."""
     pnl_interval_s: float = 1.0
     snapshot_s: float = 12.0
     """How long a market data snapshot takes."""
@@ -46,13 +49,24 @@ class Options:
     """Whether the market steps by itself; with False it moves by `step` only."""
 
     def __post_init__(self) -> None:
-        """Refuse values that would make the event loop run without a pause."""
+        """Refuse values that would make the event loop run without a pause, and unknown zones."""
         for name in ("tick_interval_s", "refresh_interval_s", "pnl_interval_s"):
             if not 0 < getattr(self, name) < math.inf:
                 raise OptionError(f"{name} is {getattr(self, name)}: give a time above 0 seconds")
         for name in ("max_lines", "tick_ring", "max_messages_per_s"):
             if getattr(self, name) < 0:
                 raise OptionError(f"{name} is {getattr(self, name)}: give 0 or more")
+        try:
+            ZoneInfo(self.time_zone)
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            raise OptionError(
+                f"time_zone is {self.time_zone!r}: give a name such as America/New_York"
+            ) from None
+
+    @property
+    def zone(self) -> ZoneInfo:
+        """The time zone of the gateway."""
+        return ZoneInfo(self.time_zone)
 
 
 PROGRAM_OPTIONS = Options(port=7497, control_port=0)

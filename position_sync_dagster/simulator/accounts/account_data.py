@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import tzinfo
 
+from position_sync_dagster.simulator.accounts.account_updates import AccountUpdatesService
 from position_sync_dagster.simulator.accounts.account_values import account_values
+from position_sync_dagster.simulator.accounts.holding_rows import HoldingRows, Row
 from position_sync_dagster.simulator.accounts.ledger import Holding, Ledger
+from position_sync_dagster.simulator.accounts.odd_row import OddRow
+from position_sync_dagster.simulator.accounts.positions import PositionsService
 from position_sync_dagster.simulator.clients.connection import ClientConnection
 from position_sync_dagster.simulator.market.market import Market
 from position_sync_dagster.simulator.protocol import account_messages, messages
@@ -18,7 +22,12 @@ from position_sync_dagster.simulator.protocol.requests import Request
 class AccountDataService:
     """Answers requests about accounts. None of it uses a market data line.
 
+    `positions` and `updates` are the services of the two subscriptions, `rows` writes what both
+    send.
+
     Args:
+        now: The wall clock, in seconds since 1970.
+        zone: The zone of the account times.
         call_later: Runs an action after some seconds, but not during a pause.
         refresh_interval_s: How often a subscribed account is sent again (IB: 3 minutes).
     """
@@ -29,130 +38,37 @@ class AccountDataService:
         ledger: Ledger,
         market: Market,
         now: Callable[[], float],
+        zone: tzinfo,
         call_later: Callable[[float, Callable[[], None]], None],
         refresh_interval_s: float,
     ) -> None:
         self._ledger = ledger
         self._market = market
-        self._now = now
-        self._call_later = call_later
-        self._refresh_interval_s = refresh_interval_s
-        self._position_clients: set[ClientConnection] = set()
-        self._feeds: dict[ClientConnection, str] = {}
-        self._feed_versions: dict[ClientConnection, object] = {}
-        self._unsent: list[Holding] = []
-        self.silent = False
-        """Send no changes, as without a connection to IB."""
+        self.rows = rows = HoldingRows(ledger=ledger, market=market)
+        self.positions = PositionsService(rows, call_later)
+        self.updates = AccountUpdatesService(
+            accounts=ledger.accounts,
+            rows=rows,
+            values=self._values,
+            now=now,
+            zone=zone,
+            call_later=call_later,
+            refresh_interval_s=refresh_interval_s,
+        )
+        self._unsent: list[Row] = []
+        self._silent = False
+        self._cached_values: dict[str, list[tuple[str, str, str]]] | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
         """The accounts of the login."""
         return tuple(self._ledger.accounts)
 
-    def feed(self) -> dict[str, object] | None:
-        """Return the account that is subscribed and the ids of its clients; None without one."""
-        for account in self._feeds.values():
-            clients = [c.client_id for c in self._feeds if c.client_id is not None]
-            return {"account": account, "clients": sorted(clients)}
-        return None
-
-    # -- positions ----------------------------------------------------------------------------
-
-    def subscribe_positions(self, client: ClientConnection) -> None:
-        """Send all positions of all accounts and their end, and every change from now on."""
-        self._position_clients.add(client)
-        for holding in self._ledger.holdings():
-            client.send(_position(holding))
-        client.send(account_messages.position_end())
-
-    def cancel_positions(self, client: ClientConnection) -> None:
-        """Send no more positions to a client."""
-        self._position_clients.discard(client)
-
-    def positions_multi(self, client: ClientConnection, request: Request) -> None:
-        """Answer reqPositionsMulti with the positions of one account."""
-        account = self.account_of(client, request)
-        if account is None:
-            return
-        for holding in self._ledger.holdings(account):
-            row = (account, holding.contract, holding.quantity, holding.average_cost)
-            client.send(account_messages.position_multi(request.req_id, *row))
-        client.send(account_messages.position_multi_end(request.req_id))
-
-    # -- account updates ----------------------------------------------------------------------
-
-    def account_updates(self, client: ClientConnection, request: Request) -> None:
-        """Answer reqAccountUpdates.
-
-        One account at a time can be subscribed by all clients of a login: a client that requests
-        another account gets 2101 and no end (IB, "Account Handling"). When the same client
-        requests another account, that one replaces its first one, and 2100 reports this.
-        """
-        if not request.subscribe:
-            if self._feeds.pop(client, None) is not None:
-                self._feed_versions.pop(client, None)
-            client.send(messages.error(-1, Code.ACCOUNT_UNSUBSCRIBED))
-            return
-        account = request.account or (self.names[0] if len(self.names) == 1 else "")
-        if account not in self._ledger.accounts:
-            client.send(_unknown_account(-1, account, validator="bU"))
-            return
-        others = {c: a for c, a in self._feeds.items() if c is not client and a != account}
-        if others:
-            values = {
-                "clients": ", ".join(str(c.client_id) for c in others),
-                "account": next(iter(others.values())),
-            }
-            client.send(messages.error(-1, Code.OTHER_ACCOUNT_SUBSCRIBED, **values))
-            return
-        if self._feeds.get(client, account) != account:
-            client.send(messages.error(-1, Code.ACCOUNT_UNSUBSCRIBED))
-        self._feeds[client] = account
-        self._send_account(client, account)
-        client.send(account_messages.account_download_end(account))
-        version = object()
-        self._feed_versions[client] = version
-        self._call_later(self._refresh_interval_s, lambda: self._refresh(client, version))
-
-    def _refresh(self, client: ClientConnection, version: object) -> None:
-        account = self._feeds.get(client)
-        if self._feed_versions.get(client) is not version or account is None:
-            return
-        if not self.silent:
-            self._send_account(client, account)
-            client.flush()
-        self._call_later(self._refresh_interval_s, lambda: self._refresh(client, version))
-
-    def _send_account(self, client: ClientConnection, account: str) -> None:
-        for tag, value, currency in self._values(account):
-            client.send(account_messages.account_value(account, tag, value, currency))
-        # A gateway sends the time after every single row (ibkr-go, pnl_single).
-        clock = self._clock()
-        for holding in self._ledger.holdings(account):
-            client.send(self._portfolio_row(holding))
-            client.send(clock)
-        client.send(clock)
-
-    def _clock(self) -> Fields:
-        time = datetime.fromtimestamp(self._now(), UTC)
-        return account_messages.account_time(time.strftime("%H:%M"))
-
-    def _portfolio_row(self, holding: Holding) -> Fields:
-        worth = self._ledger.value(holding, self._market.close_price(holding.contract.conid))
-        return account_messages.portfolio_value(
-            holding.account,
-            holding.contract,
-            held=holding.quantity,
-            price=worth.price,
-            value=worth.value,
-            average_cost=holding.average_cost,
-            unrealized=worth.unrealized,
-            realized=holding.realized or 0.0,
-        )
-
-    # -- account values -----------------------------------------------------------------------
+    # -- requests with an id ------------------------------------------------------------------
 
     def _values(self, account: str) -> Iterator[tuple[str, str, str]]:
+        if self._cached_values is not None:
+            return iter(self._cached_values[account])
         return account_values(self._ledger, self._market, account)
 
     def account_of(self, client: ClientConnection, request: Request) -> str | None:
@@ -161,8 +77,14 @@ class AccountDataService:
             return request.account
         if not request.account and len(self.names) == 1:
             return self.names[0]
-        client.send(_unknown_account(request.req_id, request.account, validator="bV"))
+        client.send(_unknown_account(request.req_id, request.account))
         return None
+
+    def positions_multi(self, client: ClientConnection, request: Request) -> None:
+        """Answer reqPositionsMulti with the positions of one account."""
+        account = self.account_of(client, request)
+        if account is not None:
+            self.positions.multi(client, request.req_id, account)
 
     def account_updates_multi(self, client: ClientConnection, request: Request) -> None:
         """Answer reqAccountUpdatesMulti with the values of one account."""
@@ -184,41 +106,53 @@ class AccountDataService:
 
     # -- changes ------------------------------------------------------------------------------
 
-    def send_change(self, holding: Holding) -> None:
-        """Send a changed position to every subscribed client, or keep it until silence ends."""
-        if self.silent:
-            self._unsent.append(holding)
+    def send_change(self, row: Row) -> None:
+        """Send a changed position to every subscribed client, or keep it until silence ends.
+
+        A traded position takes the place of its odd row.
+        """
+        if isinstance(row, Holding):
+            self.rows.remove_odd(row.account, row.contract.conid)
+        if self._silent:
+            self._unsent.append(row)
             return
-        for client in self._position_clients:
-            client.send(_position(holding))
-        clock = self._clock()
-        for client, account in self._feeds.items():
-            if account == holding.account:
-                client.send(self._portfolio_row(holding))
-                client.send(clock)
+        self.positions.send_change(row)
+        self.updates.send_change(row)
+
+    def send_odd(self, row: OddRow) -> None:
+        """Send an odd row now, and in every list from now on."""
+        self.rows.add_odd(row)
+        self.send_change(row)
+
+    def start_silence(self) -> None:
+        """Send no changes from now on, as without a connection to IB.
+
+        Requests are answered with the rows, values and times of this moment.
+        """
+        if self._cached_values is None:
+            self._cached_values = {name: list(self._values(name)) for name in self.names}
+        self._silent = True
+        self.rows.freeze()
+        self.positions.start_silence()
+        self.updates.start_silence()
 
     def end_silence(self) -> None:
         """Send changes again, first those of the silence."""
-        self.silent = False
+        self._silent = False
+        self._cached_values = None
+        self.rows.thaw()
+        self.positions.end_silence()
+        self.updates.end_silence()
         unsent, self._unsent = self._unsent, []
-        for holding in unsent:
-            self.send_change(holding)
+        for row in unsent:
+            self.send_change(row)
 
     def end_subscriptions(self, client: ClientConnection | None = None) -> None:
         """End every subscription of one client, or of all."""
-        for each in {*self._position_clients, *self._feeds}:
-            if client in (None, each):
-                self._position_clients.discard(each)
-                self._feeds.pop(each, None)
-                self._feed_versions.pop(each, None)
+        self.positions.end_subscriptions(client)
+        self.updates.end_subscriptions(client)
 
 
-def _position(holding: Holding) -> Fields:
-    return account_messages.position(
-        holding.account, holding.contract, holding.quantity, holding.average_cost
-    )
-
-
-def _unknown_account(req_id: int, account: str, *, validator: str) -> Fields:
+def _unknown_account(req_id: int, account: str) -> Fields:
     cause = f"Invalid account code '{account}'."
-    return messages.error(req_id, Code.INVALID_REQUEST, validator=validator, cause=cause)
+    return messages.error(req_id, Code.INVALID_REQUEST, validator="bV", cause=cause)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from position_sync_dagster.simulator.books.schema import ListedPart
 from position_sync_dagster.simulator.market.underlying import Underlying
 from position_sync_dagster.simulator.protocol.contract import DEFAULT_FARM, Contract, SecType
 
@@ -52,6 +55,20 @@ def derived_contract(
         min_tick=min_tick,
         long_name=underlying.name or underlying.symbol,
         farm=FARMS.get(sec_type, DEFAULT_FARM),
+    )
+
+
+def listed(contract: Contract, part: ListedPart) -> Contract:
+    """Return a contract with the farm, the exchanges and the algo venues of a part of a book."""
+    exchange = contract.exchange
+    if part.exchanges and exchange not in part.exchanges:
+        exchange = next((each for each in part.exchanges if each != "SMART"), part.exchanges[0])
+    return replace(
+        contract,
+        farm=part.farm or contract.farm,
+        exchange=exchange,
+        exchanges=tuple(part.exchanges),
+        algo_venues=tuple(part.algo_venues),
     )
 
 

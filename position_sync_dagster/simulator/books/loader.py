@@ -10,11 +10,13 @@ from position_sync_dagster.simulator.books.listing import (
     FARMS,
     derived_contract,
     future_name,
+    listed,
 )
 from position_sync_dagster.simulator.books.schema import (
     BookPart,
     ChainPart,
     ContractPart,
+    ListedPart,
     StrikeRange,
     UnderlyingPart,
 )
@@ -113,14 +115,14 @@ class _Builder:
                 "define it under contracts or chains, or correct the number",
             )
 
-    def _add(self, location: Location, contract: Contract) -> None:
+    def _add(self, location: Location, part: ListedPart, contract: Contract) -> None:
         if contract.conid in self._contracts:
             raise self._error(
                 location,
                 f"conid {contract.conid} is used twice",
                 "give every contract its own number (chains count up from first_conid)",
             )
-        self._contracts[contract.conid] = contract
+        self._contracts[contract.conid] = listed(contract, part)
 
     def _add_underlying(self, at: Location, part: UnderlyingPart) -> None:
         if part.symbol in self._underlyings:
@@ -142,6 +144,7 @@ class _Builder:
         future = part.sec_type is SecType.FUT
         self._add(
             (*at, "conid"),
+            part,
             Contract(
                 conid=part.conid,
                 symbol=part.symbol,
@@ -166,9 +169,12 @@ class _Builder:
             raise self._error(at, f"a {part.sec_type} needs an expiry", "add expiry: YYYYMMDD")
         if part.sec_type in OPTIONS and (part.strike is None or part.right is None):
             raise self._error(at, f"a {part.sec_type} needs strike and right", "add both")
-        listed = part.exchange or ("AMEX" if part.sec_type is SecType.OPT else underlying.exchange)
+        exchange = part.exchange or (
+            "AMEX" if part.sec_type is SecType.OPT else underlying.exchange
+        )
         self._add(
             (*at, "conid"),
+            part,
             derived_contract(
                 part.conid,
                 underlying,
@@ -177,7 +183,7 @@ class _Builder:
                 strike=part.strike or 0.0,
                 right=part.right or "",
                 multiplier=part.multiplier or (100.0 if part.sec_type is SecType.OPT else 1.0),
-                exchange=listed,
+                exchange=exchange,
                 currency=part.currency or underlying.currency,
                 trading_class=part.trading_class or underlying.symbol,
                 local_symbol=part.local_symbol or "",
@@ -197,10 +203,13 @@ class _Builder:
             for strike in strikes
             for right in part.rights
         ]
-        listed = part.exchange or ("AMEX" if part.sec_type is SecType.OPT else underlying.exchange)
+        exchange = part.exchange or (
+            "AMEX" if part.sec_type is SecType.OPT else underlying.exchange
+        )
         for offset, (expiry, strike, right) in enumerate(legs):
             self._add(
                 (*at, "first_conid"),
+                part,
                 derived_contract(
                     part.first_conid + offset,
                     underlying,
@@ -209,7 +218,7 @@ class _Builder:
                     strike=strike,
                     right=right,
                     multiplier=part.multiplier,
-                    exchange=listed,
+                    exchange=exchange,
                     currency=underlying.currency,
                     trading_class=part.trading_class or underlying.symbol,
                     local_symbol="",

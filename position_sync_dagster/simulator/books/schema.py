@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import date, datetime
 from decimal import Decimal
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -77,7 +77,25 @@ class AccountPart(Part):
     cash: float = 0.0
 
 
-class UnderlyingPart(Part):
+class ListedPart(Part):
+    """Where a contract is listed and which data farm sends its ticks; empty stands for the usual.
+
+    `algo_venues` (QBALGO) have contract details of the contract and no market data.
+    """
+
+    farm: str = ""
+    exchanges: list[str] = []
+    algo_venues: list[str] = []
+
+    @model_validator(mode="after")
+    def _listed(self) -> Self:
+        exchange = getattr(self, "exchange", None) if "exchange" in self.model_fields_set else None
+        if self.exchanges and exchange is not None and exchange not in self.exchanges:
+            raise ValueError(f"exchange {exchange} is not one of exchanges")
+        return self
+
+
+class UnderlyingPart(ListedPart):
     symbol: str = Field(min_length=1)
     conid: Conid
     price: PositiveFloat
@@ -93,7 +111,7 @@ class UnderlyingPart(Part):
     expiry: Expiry | None = None
 
 
-class ContractPart(Part):
+class ContractPart(ListedPart):
     """One contract on an underlying of the book."""
 
     conid: Conid
@@ -143,7 +161,7 @@ Strikes = Annotated[
 ]
 
 
-class ChainPart(Part):
+class ChainPart(ListedPart):
     """A whole chain of options; conids count up by expiry, then strike, then right."""
 
     name: str = Field(min_length=1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Protocol, cast
 
 from position_sync_dagster.simulator.clients.stats import Stats
@@ -123,8 +123,10 @@ class ClientConnection(asyncio.Protocol):
             )
             return
         self._version = version
-        stamp = datetime.fromtimestamp(self._host.now(), UTC).strftime("%Y%m%d %H:%M:%S")
-        self.send((str(version), f"{stamp} Greenwich Mean Time"))
+        # In the gateway's zone, with a free text for its name (recorded: `20250425 15:23:54 EST`).
+        now = datetime.fromtimestamp(self._host.now(), self._host.options.zone)
+        zone = "Greenwich Mean Time" if now.tzname() == "UTC" else now.tzname()
+        self.send((str(version), f"{now:%Y%m%d %H:%M:%S} {zone}"))
 
     def _handle(self, request: Request) -> None:
         if self.client_id is None:

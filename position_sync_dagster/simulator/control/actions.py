@@ -6,14 +6,17 @@ The control port and the scenario files use them.
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from position_sync_dagster.simulator.control.faults import Connectivity, Faults
+from position_sync_dagster.simulator.control.faults import Answers, Connectivity, Faults
+from position_sync_dagster.simulator.control.market_data_faults import Lines
 from position_sync_dagster.simulator.errors import ActionError
+from position_sync_dagster.simulator.market_data.ticks import Kind
 from position_sync_dagster.simulator.protocol.codes import Code
 from position_sync_dagster.simulator.protocol.contract import DEFAULT_FARM
 
@@ -54,6 +57,8 @@ class SendError(Arguments):
 
 class ConnectivityState(Arguments):
     state: Connectivity
+    answers: Answers = "cached"
+    login_code: int = Code.GATEWAY_OFFLINE
 
 
 class FarmNotice(Arguments):
@@ -78,10 +83,52 @@ class PinQuote(Arguments):
     mark: float | None = None
     no_mark: bool = False
     release: bool = False
+    last_age_s: Annotated[float, Field(ge=0)] | None = None
+
+
+class SilenceLine(Arguments):
+    conid: int
+    reset: bool = False
+
+
+class Ticking(Arguments):
+    conid: int
+    only: Annotated[list[Kind], Field(min_length=1)] | None = None
+
+
+class AfterRestore(Arguments):
+    lines: Lines
 
 
 class Freeze(Arguments):
     frozen: bool = True
+
+
+class SilenceAccount(Arguments):
+    account: str
+    notice: bool = True
+
+
+class EndOfDownload(Arguments):
+    account: str
+    delay_s: Annotated[float, Field(ge=0)] | None = 0.0
+    blank: bool = False
+
+
+class EndOfPositions(Arguments):
+    delay_s: Annotated[float, Field(ge=0)] | None = 0.0
+    late_rows: Annotated[int, Field(ge=0)] = 0
+
+
+def _text_unless_finite(value: object) -> object:
+    return value if not isinstance(value, float) or math.isfinite(value) else str(value)
+
+
+class OddHolding(Arguments):
+    account: str
+    conid: int
+    position: Annotated[float | str | None, BeforeValidator(_text_unless_finite)]
+    symbol: str | None = None
 
 
 def _from_hex(value: object) -> bytes:
@@ -127,6 +174,13 @@ ACTIONS: dict[str, Action] = {
     "permissions": Action(arguments=Permission, method="set_permission"),
     "quote": Action(arguments=PinQuote, method="pin_quote"),
     "freeze": Action(arguments=Freeze, method="freeze"),
+    "silence_line": Action(arguments=SilenceLine, method="silence_line"),
+    "after_restore": Action(arguments=AfterRestore, method="after_restore"),
+    "silence_account": Action(arguments=SilenceAccount, method="silence_account"),
+    "download_end": Action(arguments=EndOfDownload, method="download_end"),
+    "positions_end": Action(arguments=EndOfPositions, method="positions_end"),
+    "ticking": Action(arguments=Ticking, method="ticking"),
+    "holding": Action(arguments=OddHolding, method="holding"),
     "raw": Action(arguments=RawBytes, method="send_raw"),
     "port": Action(arguments=NewPort, method="move_port"),
     "restart": Action(arguments=Restart, method="restart"),

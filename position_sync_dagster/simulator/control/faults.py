@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from position_sync_dagster.simulator.accounts.ledger import Holding
 from position_sync_dagster.simulator.clients.connection import ClientConnection
-from position_sync_dagster.simulator.control.readings import Readings, as_dict
+from position_sync_dagster.simulator.control.account_faults import AccountFaults
+from position_sync_dagster.simulator.control.market_data_faults import MarketDataFaults
+from position_sync_dagster.simulator.control.readings import as_dict
 from position_sync_dagster.simulator.errors import ActionError
-from position_sync_dagster.simulator.market.quote import Pin
+from position_sync_dagster.simulator.gateway.farm_notices import farm_summary
 from position_sync_dagster.simulator.protocol import messages
 from position_sync_dagster.simulator.protocol.codes import FARM_NOTICES, Code
 
 Connectivity = Literal["lost", "restored_data_lost", "restored_data_kept"]
+Answers = Literal["none", "cached"]
 
 CODES_WITH_TEXT = frozenset(
     {
@@ -32,7 +35,7 @@ CODES_WITH_TEXT = frozenset(
 """The codes that `send_error` sends with their own text if the caller passes none."""
 
 
-class Faults(Readings, ABC):
+class Faults(AccountFaults, MarketDataFaults, ABC):
     """Changes one gateway, besides reading it.
 
     `move_port` and `restart` act on the listening socket; the class that owns it defines them.
@@ -132,22 +135,42 @@ class Faults(Readings, ABC):
 
     # -- connectivity to IB -------------------------------------------------------------------
 
-    def connectivity(self, state: Connectivity) -> None:
+    def connectivity(
+        self,
+        state: Connectivity,
+        answers: Answers = "cached",
+        login_code: int = Code.GATEWAY_OFFLINE,
+    ) -> None:
         """Lose the connection to IB (1100), or get it back without (1101) or with (1102) data.
 
         While it is lost, nothing ticks. After 1101 every subscription is gone; after 1102 all
-        continue by themselves.
+        continue by themselves, unless `after_restore` says that lines are dead; the contracts of
+        a broken farm, which 1102 names, still do not tick.
+
+        A client may log in while it is lost, and then gets `login_code` instead of farm notices:
+        2110 (stoqey errorCode.ts), or 1100, which gateways repeat until the restore (IBC
+        issues/143). `answers` counts while it is lost: requests about positions and accounts are
+        answered at once from what the gateway had `cached` when it was lost, or with `none` only
+        after the restore. Account data that did not come before a time-out while IB's servers
+        were away are reported in Lean.Brokerages.InteractiveBrokers pull/13; that the answers
+        come after the restore was never recorded.
         """
+        if answers not in get_args(Answers):
+            raise ActionError("answers", f"{answers!r} is not none or cached")
+        if login_code not in (Code.GATEWAY_OFFLINE, Code.CONNECTIVITY_LOST):
+            raise ActionError("login_code", f"{login_code} is not 1100 or 2110")
         gateway = self._gateway
         if state == "lost":
-            gateway.lose_connectivity()
+            gateway.login_code = Code(login_code)
+            gateway.lose_connectivity(answers=answers == "cached")
             self._send_notice(Code.CONNECTIVITY_LOST)
         elif state == "restored_data_lost":
             gateway.end_subscriptions()
             self._send_notice(Code.CONNECTIVITY_RESTORED_DATA_LOST)
             gateway.restore_connectivity()
         elif state == "restored_data_kept":
-            farms = "; ".join(gateway.market_data.farms())
+            market_data = gateway.market_data
+            farms = farm_summary(market_data.farms(), market_data.broken_farms)
             self._send_notice(Code.CONNECTIVITY_RESTORED_DATA_KEPT, farms=farms)
             gateway.restore_connectivity()
         else:
@@ -157,50 +180,16 @@ class Faults(Readings, ABC):
         """Send a farm notice; after 2103 the farm's contracts stop ticking, after 2104 they go on.
 
         2105 and 2106 do the same to a farm of historical data. All other codes are notices only.
+        The farm may have any name, also one with a dot (`usfarm.nj`) or one of which the book has
+        no contracts. A broken farm is announced at each log-in (ibkr-go,
+        contract_details_not_found: 2103 for usbond among the OK notices).
         """
         if code not in FARM_NOTICES:
             codes = ", ".join(map(str, FARM_NOTICES))
             raise ActionError("code", f"{code} is not a farm notice; use one of {codes}")
-        broken = self._gateway.market_data.broken_farms
+        market_data = self._gateway.market_data
         if code in (Code.MARKET_FARM_BROKEN, Code.HISTORY_FARM_BROKEN):
-            broken.add(farm)
+            market_data.broken_farms[farm] = Code(code)
         elif code in (Code.MARKET_FARM_OK, Code.HISTORY_FARM_OK):
-            broken.discard(farm)
+            market_data.farm_restored(farm)
         self._send_notice(Code(code), farm=farm)
-
-    # -- market data --------------------------------------------------------------------------
-
-    def set_line_limit(self, limit: int) -> None:
-        """Change the number of lines; running ones go on even above a lower limit."""
-        if limit < 0:
-            raise ActionError("limit", "a line limit is 0 or more")
-        self._gateway.market_data.lines.limit = limit
-
-    def set_permission(self, conid: int | None = None, code: int | None = None) -> None:
-        """Set the market data permission of one contract, or of all; code None permits."""
-        self._gateway.market_data.set_permission(conid, code)
-        self._gateway.flush()
-
-    def pin_quote(
-        self,
-        conid: int,
-        bid: float | None = None,
-        ask: float | None = None,
-        last: float | None = None,
-        mark: float | None = None,
-        no_mark: bool = False,
-        release: bool = False,
-    ) -> None:
-        """Hold a contract's quote at these values; with `release` it moves again.
-
-        A side that is not given does not exist. Without `mark` the mark follows from the sides,
-        with `no_mark` none is sent.
-        """
-        if self._gateway.market_data.contract(conid) is None:
-            raise ActionError("conid", f"no contract of the book has conid {conid}")
-        pin = Pin(bid=bid, ask=ask, last=last, mark=mark, no_mark=no_mark)
-        self._gateway.market.pin(conid, None if release else pin)
-
-    def freeze(self, frozen: bool = True) -> None:
-        """Stop the ticks without any notice (a closed market), or continue them."""
-        self._gateway.market_data.frozen = frozen

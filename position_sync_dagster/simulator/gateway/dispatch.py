@@ -49,8 +49,8 @@ class Dispatcher:
             "reqMktData": self._request_market_data,
             "cancelMktData": lambda c, r: market_data.cancel(c, r.req_id),
             "reqMarketDataType": _set_market_data_type,
-            "reqPositions": lambda c, r: accounts.subscribe_positions(c),
-            "cancelPositions": lambda c, r: accounts.cancel_positions(c),
+            "reqPositions": lambda c, r: accounts.positions.subscribe(c),
+            "cancelPositions": lambda c, r: accounts.positions.cancel(c),
             "reqPositionsMulti": accounts.positions_multi,
             "reqAccountUpdates": self._request_account_updates,
             "reqAccountUpdatesMulti": accounts.account_updates_multi,
@@ -95,7 +95,7 @@ class Dispatcher:
         self._open_market()
 
     def _request_account_updates(self, client: ClientConnection, request: Request) -> None:
-        self._accounts.account_updates(client, request)
+        self._accounts.updates.request(client, request)
         self._open_market_soon()
 
     def _request_profit(self, client: ClientConnection, request: Request) -> None:

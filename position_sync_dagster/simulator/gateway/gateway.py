@@ -13,6 +13,8 @@ from position_sync_dagster.simulator.books.book import Book
 from position_sync_dagster.simulator.clients.connection import ClientConnection
 from position_sync_dagster.simulator.clients.stats import OrderMessage, Stats
 from position_sync_dagster.simulator.gateway.dispatch import Dispatcher
+from position_sync_dagster.simulator.gateway.farm_notices import farm_notices
+from position_sync_dagster.simulator.gateway.held_requests import HeldRequests
 from position_sync_dagster.simulator.gateway.market_clock import MarketClock
 from position_sync_dagster.simulator.gateway.reference_data import ReferenceDataService
 from position_sync_dagster.simulator.gateway.timers import Timers
@@ -23,15 +25,11 @@ from position_sync_dagster.simulator.market_data.tick_log import TickLog
 from position_sync_dagster.simulator.options import Options
 from position_sync_dagster.simulator.protocol import account_messages, messages
 from position_sync_dagster.simulator.protocol.codes import Code
-from position_sync_dagster.simulator.protocol.fields import Fields
 from position_sync_dagster.simulator.protocol.request_ids import ORDER_REQUESTS
 from position_sync_dagster.simulator.protocol.requests import Request
 
 MAX_CLIENTS = 32
 """IB's limit of API clients on one gateway."""
-
-HISTORY_FARM = "ushmds"
-DEFINITION_FARM = "secdefnj"
 
 
 class Gateway:
@@ -53,11 +51,14 @@ class Gateway:
         self.paused = False
         self.connected = True
         """Whether the gateway itself has its connection to IB."""
+        self.login_code = Code.GATEWAY_OFFLINE
+        """What a client that logs in gets while the gateway has no connection to IB."""
         self.clients: dict[int, ClientConnection] = {}
         """The clients that have logged in, by client id."""
         self.busy_ids: dict[int, float] = {}
         """Client id to the time of the event loop until which it counts as in use."""
         self._connections: set[ClientConnection] = set()
+        self._held = HeldRequests()
         self._timers = Timers(lambda: self.paused)
         self._market_clock = MarketClock(
             timers=self._timers,
@@ -88,6 +89,7 @@ class Gateway:
             ledger=self.ledger,
             market=self.market,
             now=now,
+            zone=options.zone,
             call_later=self._timers.call_later_unpaused,
             refresh_interval_s=options.refresh_interval_s,
         )
@@ -150,27 +152,20 @@ class Gateway:
         # 15 precedes 9 in every capture, and the notices follow.
         client.send(account_messages.managed_accounts(self.accounts.names))
         client.send(messages.next_valid_id(self.options.first_order_id))
-        for notice in self._login_notices():
+        if self.connected:
+            farms, broken = self.market_data.farms(), self.market_data.broken_farms
+            notices = farm_notices(farms, broken)
+        else:
+            notices = [messages.error(-1, self.login_code)]
+        for notice in notices:
             client.send(notice)
         return True
-
-    def _login_notices(self) -> list[Fields]:
-        if not self.connected:
-            return [messages.error(-1, Code.GATEWAY_OFFLINE)]
-        broken = self.market_data.broken_farms
-        notices = [
-            (Code.MARKET_FARM_BROKEN if farm in broken else Code.MARKET_FARM_OK, farm)
-            for farm in self.market_data.farms()
-        ]
-        history_broken = HISTORY_FARM in broken
-        history = Code.HISTORY_FARM_BROKEN if history_broken else Code.HISTORY_FARM_OK
-        notices += [(history, HISTORY_FARM), (Code.DEFINITION_FARM_OK, DEFINITION_FARM)]
-        return [messages.error(-1, code, farm=farm) for code, farm in notices]
 
     def handle(self, client: ClientConnection, request: Request) -> None:
         """Act on one request; an order message is recorded and refused, never carried out."""
         if request.name not in ORDER_REQUESTS:
-            self._dispatcher.handle(client, request)
+            if not self._held.hold(client, request):
+                self._dispatcher.handle(client, request)
             return
         client_id = -1 if client.client_id is None else client.client_id
         self.stats.orders.append(
@@ -190,6 +185,7 @@ class Gateway:
             return
         del self.clients[client_id]
         self.stats.disconnected(client_id)
+        self._held.drop(client)
         self.end_subscriptions(client)
 
     def end_subscriptions(self, client: ClientConnection | None = None) -> None:
@@ -212,10 +208,20 @@ class Gateway:
 
     # -- connectivity to IB -------------------------------------------------------------------
 
-    def lose_connectivity(self) -> None:
-        """Send no data from now on, as without a connection to IB."""
+    def lose_connectivity(self, *, answers: bool = True) -> None:
+        """Send no data from now on, as without a connection to IB.
+
+        Args:
+            answers: Whether requests about positions and accounts are answered at once, else
+                after the connection is restored.
+        """
         self.connected = False
-        self.market_data.silent = self.accounts.silent = self.profits.silent = True
+        self.market_data.silent = self.profits.silent = True
+        self.accounts.start_silence()
+        if answers:
+            self._answer_held()
+        else:
+            self._held.on = True
 
     def restore_connectivity(self) -> None:
         """Send data again, starting with the changes since the connection to IB was lost."""
@@ -223,7 +229,12 @@ class Gateway:
         self.profits.silent = False
         self.accounts.end_silence()
         self.market_data.end_silence()
+        self._answer_held()
         self.flush()
+
+    def _answer_held(self) -> None:
+        for client, request in self._held.release():
+            self._dispatcher.handle(client, request)
 
     # -- end ----------------------------------------------------------------------------------
 

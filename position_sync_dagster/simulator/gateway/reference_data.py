@@ -23,23 +23,27 @@ class ReferenceDataService:
     def details(self, client: ClientConnection, request: Request) -> None:
         """Answer reqContractDetails: rows and an end, or error 200 without an end.
 
-        Recorded by ibkr-go (contract_details_not_found).
+        Recorded by ibkr-go (contract_details_not_found). A request without an exchange gets one
+        row for each algo venue that lists the contract (`validExchanges` of futures is recorded
+        as `CME,QBALGO`), and one for its exchange. The algo venues come first, since no capture
+        shows an order and a client must not take the first row for the right one.
         """
         query = request.contract
         found = [
             contract
             for contract in query.find(self._book.contracts.values())
-            if query.exchange in ("", *contract.valid_exchanges)
+            if query.exchange in ("", *contract.valid_exchanges, *contract.algo_venues)
         ]
         if not found:
             client.send(messages.error(request.req_id, Code.UNKNOWN_CONTRACT))
             return
         today = datetime.fromtimestamp(self._now(), UTC).date()
         for contract in found:
-            exchange = query.exchange or contract.valid_exchanges[0]
             under = self._underlying_type(contract)
-            row = (request.req_id, contract, exchange, under, today)
-            client.send(contract_messages.contract_details(*row))
+            named = (query.exchange,) if query.exchange else ()
+            for exchange in named or (*contract.algo_venues, contract.valid_exchanges[0]):
+                row = (request.req_id, contract, exchange, under, today)
+                client.send(contract_messages.contract_details(*row))
         client.send(contract_messages.contract_details_end(request.req_id))
 
     def _underlying_type(self, contract: Contract) -> str:

@@ -15,6 +15,8 @@ class Pin:
     ask: float | None = None
     last: float | None = None
     mark: float | None = None
+    traded_at: int | None = None
+    """The time of the last trade, in seconds since 1970; None lets trades go on at `last`."""
     no_mark: bool = False
     """Send no mark when `mark` is None, instead of one that follows from the sides."""
 
@@ -24,7 +26,10 @@ class Pin:
         if mark is None and not self.no_mark:
             limits = [value for value in (self.bid, self.ask) if value is not None]
             mark = min(quote.mark or 0.0, max(limits)) if limits else quote.mark
-        return replace(quote, bid=self.bid, ask=self.ask, last=self.last, mark=mark)
+        pinned = replace(quote, bid=self.bid, ask=self.ask, last=self.last, mark=mark)
+        if self.traded_at is None:
+            return pinned
+        return replace(pinned, traded_at=self.traded_at, trade_step=-1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,3 +52,5 @@ class Quote:
     greeks: Greeks | None
     underlying_price: float
     trade_step: int
+    traded_at: int | None = None
+    """The time of the last trade, in seconds since 1970; None stands for the time of sending."""

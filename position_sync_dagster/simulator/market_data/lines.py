@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from position_sync_dagster.simulator.clients.connection import ClientConnection
@@ -13,7 +13,11 @@ from position_sync_dagster.simulator.protocol.contract import Contract
 
 @dataclass(slots=True, kw_only=True)
 class Line:
-    """One running market data request; `last` is the quote that its client has seen."""
+    """One running market data request.
+
+    `last` is the quote that its client has seen. While its ticks are restricted to some kinds,
+    `last` stays, and `last_restricted` is the quote of which the client has seen these kinds.
+    """
 
     client: ClientConnection
     req_id: int
@@ -23,6 +27,9 @@ class Line:
     greeks: bool
     snapshot: bool
     last: Quote | None = None
+    last_restricted: Quote | None = None
+    silent: bool = False
+    """Whether the line is granted and counted, but never speaks."""
 
 
 class Lines:
@@ -66,6 +73,18 @@ class Lines:
         """Free every line of one client, or of all."""
         for key in [key for key in self._lines if client in (None, key[0])]:
             del self._lines[key]
+
+    def set_silent(self, silent: bool, concerns: Callable[[Contract], bool]) -> int:
+        """Silence the running lines of some contracts, or let them speak; return how many."""
+        found = [line for line in self._lines.values() if concerns(line.contract)]
+        for line in found:
+            line.silent = silent
+        return len(found)
+
+    @property
+    def silent(self) -> int:
+        """How many lines are granted and do not speak."""
+        return sum(line.silent for line in self._lines.values())
 
     def by_conid(self) -> dict[str, int]:
         """Return the number of lines per conid."""

@@ -10,6 +10,7 @@ from position_sync_dagster.simulator.clients.connection import ClientConnection
 from position_sync_dagster.simulator.errors import ActionError
 from position_sync_dagster.simulator.market.market import Market
 from position_sync_dagster.simulator.market_data import generic_ticks, ticks
+from position_sync_dagster.simulator.market_data.admission import refusal
 from position_sync_dagster.simulator.market_data.lines import Line, Lines
 from position_sync_dagster.simulator.market_data.permissions import Permissions
 from position_sync_dagster.simulator.market_data.tick_log import TickLog
@@ -20,7 +21,6 @@ from position_sync_dagster.simulator.protocol.codes import (
     Code,
 )
 from position_sync_dagster.simulator.protocol.contract import Contract
-from position_sync_dagster.simulator.protocol.fields import Fields
 from position_sync_dagster.simulator.protocol.requests import Request
 
 LIVE, FROZEN, DELAYED, DELAYED_FROZEN = 1, 2, 3, 4
@@ -56,21 +56,23 @@ class MarketDataService:
         self._permissions = Permissions(book.permissions)
         self.lines = lines
         self.log = log
-        self.broken_farms: set[str] = set()
-        """Farms whose contracts do not tick."""
+        self.broken_farms: dict[str, Code] = {}
+        """Farms whose contracts do not tick, with the code that says so."""
         self.silent = False
         """Send nothing at all, as without a connection to IB."""
-        self.frozen = False
-        """Send no ticks on running lines, as in a closed market."""
+        self._frozen_at: float | None = None
+        self._only: dict[int, tuple[ticks.Kind, ...]] = {}
+        self.dead_after_restore = False
+        """Whether lines stay silent once their farm or the connection to IB is back."""
 
     # -- requests -----------------------------------------------------------------------------
 
     def request(self, client: ClientConnection, request: Request) -> None:
         """Answer one reqMktData."""
         req_id = request.req_id
-        refusal = self._refusal(client, request)
-        if refusal is not None:
-            client.send(refusal)
+        refused = refusal(self._book.contracts.values(), self.lines, client, request)
+        if refused is not None:
+            client.send(refused)
             return
         contract = request.contract.find(self._book.contracts.values())[0]
         barred = self._permissions.live_refusal(contract.conid)
@@ -94,28 +96,6 @@ class MarketDataService:
             self._open(line)
         if line.snapshot:
             self._call_later(self._snapshot_s, lambda: self._end_snapshot(line))
-
-    def _refusal(self, client: ClientConnection, request: Request) -> Fields | None:
-        query, req_id = request.contract, request.req_id
-        if self.lines.get(client, req_id) is not None:
-            return messages.error(req_id, Code.DUPLICATE_REQUEST_ID)
-        if not query.exchange:
-            return _invalid(req_id, "Please enter exchange")
-        found = query.find(self._book.contracts.values())
-        if not found:
-            return messages.error(req_id, Code.UNKNOWN_CONTRACT)
-        if query.exchange not in found[0].valid_exchanges:
-            text = "Invalid destination exchange specified"
-            return messages.error(req_id, Code.UNKNOWN_CONTRACT, text)
-        if len(found) > 1:
-            text = "The contract description specified for the request is ambiguous."
-            return messages.error(req_id, Code.UNKNOWN_CONTRACT, text)
-        if request.snapshot and request.generic_ticks:
-            return _invalid(
-                req_id, "Snapshot market data subscription is not applicable to generic ticks"
-            )
-        cause = generic_ticks.refusal(request.generic_ticks, request.text, found[0].sec_type)
-        return None if cause is None else _invalid(req_id, cause)
 
     def cancel(self, client: ClientConnection, req_id: int) -> None:
         """Answer one cancelMktData: with nothing, or with 300 where nothing streams."""
@@ -157,38 +137,82 @@ class MarketDataService:
         if self.silent or self.frozen:
             return
         for line in self.lines:
-            if line.snapshot or line.contract.farm in self.broken_farms:
+            if line.silent or line.snapshot or line.contract.farm in self.broken_farms:
                 continue
             if line.contract.conid in self._book.halted and line.last is not None:
                 continue
             self._send_line(line)
 
     def _send_line(self, line: Line) -> None:
+        only = self._only.get(line.contract.conid)
+        before = line.last if only is None else line.last_restricted or line.last
         quote = self._market.quote(line.contract.conid)
-        if quote is line.last:
+        if quote is before:
             return
         now_us = time.time_ns() // 1000
         for fields in ticks.changed(
             line.req_id,
             line.contract.sec_type,
-            line.last,
+            before,
             quote,
-            epoch_s=int(self._now()),
+            epoch_s=int(self._now() if self._frozen_at is None else self._frozen_at),
             mark=line.mark,
             delayed=line.delayed,
             greeks=line.greeks,
             halted=line.contract.conid in self._book.halted,
+            sizes=only is not None,
         ):
+            if only is not None and not ticks.is_of(only, fields):
+                continue
             line.client.send(fields)
             self.log.record(line.contract.conid, fields, now_us)
-        line.last = quote
+        if only is None:
+            line.last = quote
+        else:
+            line.last_restricted = quote
+
+    def restrict(self, conid: int, only: tuple[ticks.Kind, ...] | None) -> None:
+        """Send only some kinds of tick on the lines of a contract; None sends all again."""
+        if only is None:
+            self._only.pop(conid, None)
+        else:
+            self._only[conid] = only
+        for line in self.lines:
+            if line.contract.conid == conid:
+                line.last_restricted = None
+
+    @property
+    def frozen(self) -> bool:
+        """Whether running lines do not tick, as in a closed market."""
+        return self._frozen_at is not None
+
+    def freeze(self, frozen: bool) -> None:
+        """Send no ticks on running lines from now on, or send them again.
+
+        Lines that open meanwhile say that the last trade was before.
+        """
+        if not frozen:
+            self._frozen_at = None
+        elif self._frozen_at is None:
+            self._frozen_at = self._now()
 
     def end_silence(self) -> None:
-        """Send ticks again; lines that were granted during the silence open now."""
+        """Send ticks again; lines that were granted during the silence open now.
+
+        Where lines are dead after a restore, all of them are.
+        """
         self.silent = False
+        if self.dead_after_restore:
+            self.lines.set_silent(True, lambda contract: True)
         for line in self.lines:
-            if line.last is None:
+            if line.last is None and line.last_restricted is None and not line.silent:
                 self._open(line)
+
+    def farm_restored(self, farm: str) -> None:
+        """Let the lines of a farm tick again, unless they are dead after a restore."""
+        self.broken_farms.pop(farm, None)
+        if self.dead_after_restore:
+            self.lines.set_silent(True, lambda contract: contract.farm == farm)
 
     # -- contracts and permissions ------------------------------------------------------------
 
@@ -223,7 +247,3 @@ class MarketDataService:
     def contract(self, conid: int) -> Contract | None:
         """Return a contract of the book, or None."""
         return self._book.contracts.get(conid)
-
-
-def _invalid(req_id: int, cause: str) -> Fields:
-    return messages.error(req_id, Code.INVALID_REQUEST, validator="bQ", cause=cause)

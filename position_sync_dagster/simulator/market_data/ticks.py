@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from typing import Literal
 
 from position_sync_dagster.simulator.market.quote import Quote
 from position_sync_dagster.simulator.protocol import messages
@@ -50,6 +51,18 @@ PRICE_NAMES = {1: "bid", 2: "ask", 4: "last", 37: "mark", 66: "bid", 67: "ask", 
 """The price tick types that the tick log keeps."""
 
 
+Kind = Literal["size", "model"]
+"""The kinds of tick to which a contract can be restricted."""
+
+_MESSAGES: dict[Kind, str] = {"size": "2", "model": "21"}
+"""The message id of each kind."""
+
+
+def is_of(kinds: Collection[Kind], fields: Fields) -> bool:
+    """Return whether a tick is of one of these kinds."""
+    return fields[0] in {_MESSAGES[kind] for kind in kinds}
+
+
 def changed(
     req_id: int,
     sec_type: SecType,
@@ -61,6 +74,7 @@ def changed(
     delayed: bool,
     greeks: bool = True,
     halted: bool = False,
+    sizes: bool = False,
 ) -> Iterator[Fields]:
     """Yield the ticks that lead from one quote to the next; a line opens with `before` None.
 
@@ -72,18 +86,21 @@ def changed(
         sec_type: The security type of the contract.
         before: The quote that the client has seen.
         quote: The quote now.
-        epoch_s: The time now, in seconds since 1970.
+        epoch_s: The time of trades without a time of their own, in seconds since 1970.
         mark: Whether the line has requested mark prices.
         delayed: Whether the line has delayed data.
         greeks: Whether the login may see greeks.
         halted: Whether trading in the contract is halted.
+        sizes: Whether sizes of bid and ask are sent that change without their prices.
     """
     types = _DELAYED_TYPES if delayed else _LIVE_TYPES
     index = sec_type is SecType.IND
     opening = before is None
     known = quote if before is None else before
-    if quote.last is not None and (opening or quote.trade_step != known.trade_step):
-        yield messages.tick_string(req_id, types["timestamp"], str(epoch_s))
+    trade, known_trade = (quote.trade_step, quote.traded_at), (known.trade_step, known.traded_at)
+    if quote.last is not None and (opening or trade != known_trade):
+        at_s = epoch_s if quote.traded_at is None else quote.traded_at
+        yield messages.tick_string(req_id, types["timestamp"], str(at_s))
     if quote.last is not None and (opening or quote.last != known.last):
         size = "" if index else str(quote.last_size)
         yield messages.tick_price(req_id, types["last"], quote.last, size)
@@ -94,6 +111,10 @@ def changed(
             yield _side(req_id, types["bid"], quote.bid, quote.bid_size)
         if opening or quote.ask != known.ask:
             yield _side(req_id, types["ask"], quote.ask, quote.ask_size)
+        if sizes and (opening or quote.bid_size != known.bid_size):
+            yield messages.tick_size(req_id, types["bid_size"], str(quote.bid_size))
+        if sizes and (opening or quote.ask_size != known.ask_size):
+            yield messages.tick_size(req_id, types["ask_size"], str(quote.ask_size))
         if opening or quote.volume != known.volume:
             yield messages.tick_size(req_id, types["volume"], str(quote.volume))
     if opening:

@@ -15,7 +15,7 @@ def managed_accounts(accounts: tuple[str, ...]) -> Fields:
     return ("15", "1", text)
 
 
-def position(account: str, contract: Contract, held: float, average_cost: float) -> Fields:
+def position(account: str, contract: Contract, held: float | str, average_cost: float) -> Fields:
     """Return a position row.
 
     Derivatives have an empty exchange, stocks the listing one, and the strike of anything but an
@@ -25,7 +25,7 @@ def position(account: str, contract: Contract, held: float, average_cost: float)
 
 
 def position_multi(
-    req_id: int, account: str, contract: Contract, held: float, average_cost: float
+    req_id: int, account: str, contract: Contract, held: float | str, average_cost: float
 ) -> Fields:
     """Return a position row of one reqPositionsMulti."""
     row = _held_contract(contract)
@@ -62,7 +62,7 @@ def portfolio_value(
     account: str,
     contract: Contract,
     *,
-    held: float,
+    held: float | str,
     price: float,
     value: float,
     average_cost: float,

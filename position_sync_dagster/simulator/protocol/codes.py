@@ -77,7 +77,7 @@ class Code(IntEnum):
     CONNECTIVITY_RESTORED_DATA_KEPT = (
         1102,
         "Connectivity between IB and Trader Workstation has been restored - data maintained. "
-        "All data farms are connected: {farms}.",
+        "{farms}",
     )
     """The gateway is back; subscriptions go on by themselves. IBC issues/143."""
 

@@ -49,6 +49,10 @@ class Contract:
     long_name: str = ""
     farm: str = DEFAULT_FARM
     """The data farm that sends its ticks."""
+    exchanges: tuple[str, ...] = ()
+    """The exchanges to route to, if they are not the usual ones of its kind."""
+    algo_venues: tuple[str, ...] = ()
+    """Venues for algorithms, which list the contract and have no market data of it."""
 
     @property
     def is_option(self) -> bool:
@@ -65,6 +69,8 @@ class Contract:
     @property
     def valid_exchanges(self) -> tuple[str, ...]:
         """The exchanges to route to: SMART is one of them for stocks and equity options only."""
+        if self.exchanges:
+            return self.exchanges
         if self.sec_type is SecType.STK:
             venues = STOCK_VENUES
         elif self.sec_type is SecType.OPT:

@@ -25,6 +25,7 @@ def contract_details(
     of anything but an option is `0`, and an expiry comes with a time and a zone.
     """
     derivative = contract.sec_type in DATED
+    venues = (*contract.valid_exchanges, *contract.algo_venues)
     zone = "US/Central" if contract.exchange in CHICAGO else "US/Eastern"
     expiry = f"{contract.expiry} 16:00:00 {zone}" if derivative else ""
     return (
@@ -44,7 +45,7 @@ def contract_details(
         f"{contract.min_tick:g}",
         contract.multiplier_text,
         ORDER_TYPES,
-        ",".join(contract.valid_exchanges),
+        ",".join(venues),
         str(contract.price_magnifier),
         str(contract.under_conid),
         contract.long_name,
@@ -62,7 +63,7 @@ def contract_details(
         "1",
         contract.underlying if derivative else "",
         under_sec_type if derivative else "",
-        ",".join("26" for _ in contract.valid_exchanges),
+        ",".join("26" for _ in venues),
         contract.expiry,
         "COMMON" if contract.sec_type is SecType.STK else "",
         "1",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 Fields = tuple[str, ...]
 """One message as fields, its message id first."""
 
@@ -10,12 +12,26 @@ UNSET = "1.7976931348623157E308"
 
 
 def number(value: float) -> str:
-    """Return a price or an amount as Java's Double.toString writes it, always with a point."""
+    """Return a price or an amount as Java's Double.toString writes it.
+
+    A number has always a point; others are `NaN`, `Infinity` and `-Infinity`.
+    """
+    if math.isnan(value):
+        return "NaN"
+    if math.isinf(value):
+        return "Infinity" if value > 0 else "-Infinity"
     return repr(float(value))
 
 
-def quantity(value: float) -> str:
-    """Return a size or a position as the gateway's decimals: a point only with a fraction."""
+def quantity(value: float | str) -> str:
+    """Return a size or a position as the gateway's decimals: a point only with a fraction.
+
+    A text is returned as it is.
+    """
+    if isinstance(value, str):
+        return value
+    if not math.isfinite(value):
+        return number(value)
     return str(int(value)) if value == int(value) else repr(float(value))
 
 

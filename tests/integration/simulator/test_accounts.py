@@ -86,6 +86,28 @@ async def test_an_account_download_has_a_time_after_every_row_and_then_its_end(
         assert ["6", "2", "AccountCode", "DUSIM0001", "", "DUSIM0001"] in received
 
 
+@pytest.mark.parametrize(
+    ("zone", "clock", "greeting"),
+    [
+        ("UTC", "13:13", "20260921 13:13:20 Greenwich Mean Time"),
+        ("America/New_York", "09:13", "20260921 09:13:20 EDT"),
+        ("Asia/Kolkata", "18:43", "20260921 18:43:20 IST"),
+    ],
+)
+async def test_account_times_are_in_the_zone_of_the_gateway(
+    small: Book, connect: Connect, zone: str, clock: str, greeting: str
+) -> None:
+    def now() -> float:
+        return 1_789_996_400.0
+
+    async with Simulator(small, now=now, time_zone=zone) as sim:
+        client = await connect(sim.port)
+        assert client.messages[0][1] == greeting
+        client.send(6, 2, 1, "DUSIM0001")
+        await client.wait_id(54)
+        assert {m[2] for m in client.of(8)} == {clock}
+
+
 async def test_cents_are_worth_dollars_in_the_portfolio(small: Book, connect: Connect) -> None:
     async with Simulator(small, autostep=False) as sim:
         client = await connect(sim.port)

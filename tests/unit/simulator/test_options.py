@@ -50,7 +50,8 @@ def test_without_arguments_the_program_has_its_defaults(started: list[Any], invo
 def test_every_argument_reaches_its_option(started: list[Any], invoke: Any) -> None:
     invoke(
         "--book small --host ::1 --port 1 --control-port 2 --seed 3 --max-lines 4 "
-        "--tick-interval 0.5 --refresh-interval 6 --tick-ring 7 --scenario s.yaml"
+        "--tick-interval 0.5 --refresh-interval 6 --tick-ring 7 "
+        "--time-zone America/New_York --scenario s.yaml"
     )
     options = Options(
         host="::1",
@@ -61,6 +62,7 @@ def test_every_argument_reaches_its_option(started: list[Any], invoke: Any) -> N
         tick_interval_s=0.5,
         refresh_interval_s=6.0,
         tick_ring=7,
+        time_zone="America/New_York",
     )
     assert started == [("small", options, "s.yaml")]
 
@@ -74,6 +76,16 @@ def test_a_wrong_argument_ends_it_with_exit_code_2_and_the_reason(
     ended = invoke(arguments)
     assert ended.exit_code == 2
     assert arguments.split()[0] in ended.output
+    assert started == []
+
+
+@pytest.mark.parametrize("zone", ["Mars/Base", "../etc", "America"])
+def test_an_unknown_time_zone_ends_it_with_exit_code_2_and_the_reason(
+    started: list[Any], invoke: Any, zone: str
+) -> None:
+    ended = invoke(f"--time-zone {zone}")
+    assert ended.exit_code == 2
+    assert "time_zone" in ended.output
     assert started == []
 
 

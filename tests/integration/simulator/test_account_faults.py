@@ -1,0 +1,252 @@
+"""Faults of positions and of the account feed, as the real ib_async sees them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import httpx
+import pytest
+from ib_async import IB
+
+from position_sync_dagster.simulator import ActionError, Book, Simulator
+
+Eventually = Callable[[Callable[[], Any]], Awaitable[Any]]
+Control = Callable[[Simulator], httpx.AsyncClient]
+Post = Callable[..., Awaitable[Any]]
+ConnectIB = Callable[..., Awaitable[IB]]
+CALL = 921000001
+FIRST, SECOND = "DUSIM0001", "DUSIM0002"
+DEADLINE_S = 60.0
+
+
+def codes_of(ib: IB) -> list[int]:
+    """Return the list to which every code that a library receives is appended."""
+    codes: list[int] = []
+    ib.errorEvent += lambda _id, code, _text, _contract: codes.append(code)
+    return codes
+
+
+async def download(ib: IB, account: str) -> None:
+    """Request an account, and wait for the end of its download."""
+    await asyncio.wait_for(ib.reqAccountUpdatesAsync(account), DEADLINE_S)
+
+
+@pytest.mark.parametrize("notice", [True, False])
+async def test_a_silenced_account_feed_ends_and_a_new_request_works(
+    small: Book,
+    connect_ib: ConnectIB,
+    control: Control,
+    post: Post,
+    eventually: Eventually,
+    notice: bool,
+) -> None:
+    simulator = Simulator(small, control_port=0, refresh_interval_s=0.05)
+    async with simulator as sim, control(sim) as http:
+        ib = await connect_ib(sim)
+        rows: list[object] = []
+        ib.updatePortfolioEvent += rows.append
+        codes = codes_of(ib)
+        await download(ib, FIRST)
+        first = len(rows)
+        await eventually(lambda: len(rows) > first)
+        assert await post(http, "silence_account", account=FIRST, notice=notice) == 1
+        assert sim.stats()["account_feed"] is None
+        # What the gateway answers now comes after the last row of the feed.
+        await asyncio.wait_for(ib.reqCurrentTimeAsync(), DEADLINE_S)
+        last = len(rows)
+        sim.fill(FIRST, CALL, 1)
+        for _ in range(20):
+            await asyncio.wait_for(ib.reqCurrentTimeAsync(), DEADLINE_S)
+        assert len(rows) == last
+        assert (2100 in codes) is notice
+        await download(ib, FIRST)
+        again = len(rows)
+        assert again > last
+        await eventually(lambda: len(rows) > again)
+
+
+async def test_only_an_account_of_the_login_can_be_silenced(
+    small: Book, connect_ib: ConnectIB
+) -> None:
+    async with Simulator(small) as sim:
+        ib = await connect_ib(sim)
+        await download(ib, FIRST)
+        assert sim.silence_account(SECOND) == 0
+        assert sim.stats()["account_feed"] == {"account": FIRST, "clients": [1]}
+        with pytest.raises(ActionError, match="account"):
+            sim.silence_account("DU1")
+
+
+def ends_of(ib: IB) -> list[str]:
+    """Return the list to which the account of every end of a download is appended."""
+    ends: list[str] = []
+    handle = ib.wrapper.accountDownloadEnd
+
+    def record(account: str) -> None:
+        ends.append(account)
+        handle(account)
+
+    ib.wrapper.accountDownloadEnd = record  # type: ignore[method-assign]
+    return ends
+
+
+async def test_a_late_end_of_a_download_ends_the_next_download_of_ib_async(
+    small: Book, connect_ib: ConnectIB, control: Control, post: Post, eventually: Eventually
+) -> None:
+    async with Simulator(small, control_port=0) as sim, control(sim) as http:
+        ib = await connect_ib(sim)
+        ends = ends_of(ib)
+        await post(http, "download_end", account=FIRST, delay_s=0.01)
+        await post(http, "download_end", account=SECOND, delay_s=None)
+        # Late ends wait for the restore, so that the first one cannot come too early here.
+        await post(http, "connectivity", state="lost")
+        first = ib.reqAccountUpdatesAsync(FIRST)
+        await eventually(lambda: ib.portfolio(FIRST))
+        assert not first.done()
+        ib.client.reqAccountUpdates(False, FIRST)
+        second = ib.reqAccountUpdatesAsync(SECOND)
+        await eventually(lambda: ib.portfolio(SECOND))
+        await post(http, "connectivity", state="restored_data_kept")
+        await asyncio.wait_for(second, DEADLINE_S)
+        assert ends == [FIRST]
+        assert sim.stats()["account_feed"] == {"account": SECOND, "clients": [1]}
+        await post(http, "download_end", account=SECOND)
+        await download(ib, SECOND)
+        assert ends == [FIRST, SECOND]
+
+
+async def test_an_end_of_a_download_may_have_no_name(
+    small: Book, connect_ib: ConnectIB, control: Control, post: Post
+) -> None:
+    async with Simulator(small, control_port=0) as sim, control(sim) as http:
+        ib = await connect_ib(sim)
+        ends = ends_of(ib)
+        await post(http, "download_end", account=FIRST, blank=True)
+        await download(ib, FIRST)
+        await post(http, "download_end", account=FIRST, delay_s=0.01, blank=True)
+        await download(ib, FIRST)
+        assert ends == ["", ""]
+
+
+async def test_an_end_that_is_due_while_ib_is_away_comes_after_the_restore(
+    small: Book, connect_ib: ConnectIB, eventually: Eventually
+) -> None:
+    async with Simulator(small) as sim:
+        ib = await connect_ib(sim)
+        ends = ends_of(ib)
+        sim.download_end(FIRST, 0.01)
+        sim.connectivity("lost")
+        request = ib.reqAccountUpdatesAsync(FIRST)
+        await eventually(lambda: ib.portfolio(FIRST))
+        due = asyncio.get_running_loop().time() + 0.01
+        await eventually(lambda: asyncio.get_running_loop().time() > due)
+        await asyncio.wait_for(ib.reqCurrentTimeAsync(), DEADLINE_S)
+        assert ends == []
+        sim.connectivity("restored_data_kept")
+        await asyncio.wait_for(request, DEADLINE_S)
+        assert ends == [FIRST]
+
+
+async def test_a_late_end_of_a_silenced_account_never_comes(
+    small: Book, connect_ib: ConnectIB, eventually: Eventually
+) -> None:
+    async with Simulator(small) as sim:
+        ib = await connect_ib(sim)
+        ends = ends_of(ib)
+        sim.download_end(FIRST, 0.01)
+        sim.download_end(SECOND, 0.01)
+        sim.connectivity("lost")
+        first = ib.reqAccountUpdatesAsync(FIRST)
+        await eventually(lambda: ib.portfolio(FIRST))
+        assert sim.silence_account(FIRST, notice=False) == 1
+        sim.connectivity("restored_data_kept")
+        assert not first.done()
+        await download(ib, SECOND)
+        assert ends == [SECOND]
+        with pytest.raises(ActionError, match="delay_s"):
+            sim.download_end(FIRST, -1)
+
+
+async def test_the_late_end_of_a_position_list_ends_the_next_request_of_ib_async_without_rows(
+    small: Book, connect_ib: ConnectIB, control: Control, post: Post, eventually: Eventually
+) -> None:
+    async with Simulator(small, control_port=0) as sim, control(sim) as http:
+        ib = await connect_ib(sim)  # the library requests positions once, by itself
+        await post(http, "positions_end", delay_s=0.01)
+        # Late ends wait for the restore, so that the first one cannot come too early here.
+        await post(http, "connectivity", state="lost")
+        sent, ends = (sim.stats()["messages_sent"][n] for n in ("position", "positionEnd"))
+        first = ib.reqPositionsAsync()
+        await eventually(lambda: sim.stats()["messages_sent"]["position"] == sent + 10)
+        assert not first.done()
+        second = ib.reqPositionsAsync()
+        await asyncio.wait_for(ib.reqCurrentTimeAsync(), DEADLINE_S)
+        assert sim.stats()["messages_sent"]["position"] == sent + 10
+        await post(http, "connectivity", state="restored_data_kept")
+        assert await asyncio.wait_for(second, DEADLINE_S) == []
+        await eventually(lambda: sim.stats()["messages_sent"]["positionEnd"] == ends + 2)
+        assert sim.stats()["messages_sent"]["position"] == sent + 20
+        await post(http, "positions_end")
+        assert len(await asyncio.wait_for(ib.reqPositionsAsync(), DEADLINE_S)) == 10
+
+
+async def test_rows_of_a_position_list_may_come_only_with_its_end(
+    small: Book, connect_ib: ConnectIB, control: Control, post: Post, eventually: Eventually
+) -> None:
+    async with Simulator(small, control_port=0) as sim, control(sim) as http:
+        ib = await connect_ib(sim)
+        await post(http, "positions_end", delay_s=0.01, late_rows=4)
+        await post(http, "connectivity", state="lost")
+        sent = sim.stats()["messages_sent"]["position"]
+        ib.client.reqPositions()
+        await eventually(lambda: sim.stats()["messages_sent"]["position"] == sent + 6)
+        second = ib.reqPositionsAsync()
+        await asyncio.wait_for(ib.reqCurrentTimeAsync(), DEADLINE_S)
+        await post(http, "connectivity", state="restored_data_kept")
+        assert len(await asyncio.wait_for(second, DEADLINE_S)) == 4
+
+
+async def test_a_position_list_may_never_end_and_the_next_one_does(
+    small: Book, connect_ib: ConnectIB, control: Control, post: Post
+) -> None:
+    async with Simulator(small, control_port=0) as sim, control(sim) as http:
+        ib = await connect_ib(sim)
+        await post(http, "positions_end", delay_s=None)
+        endless = ib.reqPositionsAsync()
+        await asyncio.wait_for(ib.reqCurrentTimeAsync(), DEADLINE_S)
+        assert not endless.done()
+        await post(http, "positions_end")
+        assert len(await asyncio.wait_for(ib.reqPositionsAsync(), DEADLINE_S)) == 10
+        with pytest.raises(ActionError, match="delay_s"):
+            sim.positions_end(-1)
+        with pytest.raises(ActionError, match="late_rows"):
+            sim.positions_end(1, -1)
+
+
+async def test_the_late_tail_of_a_position_list_is_lost_with_its_subscription(
+    small: Book, connect_ib: ConnectIB, eventually: Eventually
+) -> None:
+    async with Simulator(small) as sim:
+        ib = await connect_ib(sim)
+        sim.positions_end(0.01)
+        sim.connectivity("lost")
+        lost = ib.reqPositionsAsync()
+        await asyncio.wait_for(ib.reqCurrentTimeAsync(), DEADLINE_S)
+        sim.connectivity("restored_data_lost")
+        sim.positions_end()
+        found = ib.reqPositionsAsync()
+        assert len(await asyncio.wait_for(found, DEADLINE_S)) == 10
+        assert not lost.done()
+
+
+async def test_ib_async_receives_account_times_in_the_zone_of_the_gateway(
+    small: Book, connect_ib: ConnectIB
+) -> None:
+    async with Simulator(small, now=lambda: 1_789_996_400.0, time_zone="America/New_York") as sim:
+        ib = await connect_ib(sim)
+        times: list[str] = []
+        ib.client.decoder.handlers[8] = lambda fields: times.append(fields[2])
+        await download(ib, FIRST)
+        assert set(times) == {"09:13"}  # 13:13 UTC

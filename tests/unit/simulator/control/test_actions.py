@@ -1,0 +1,97 @@
+"""Actions by name: the JSON that the control port takes, and the same in scenario files."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from position_sync_dagster.simulator import ActionError, BookError
+from position_sync_dagster.simulator.control.actions import ACTIONS, check
+from position_sync_dagster.simulator.control.faults import Faults
+from position_sync_dagster.simulator.control.scenario import load_scenario
+
+UNKIND: list[tuple[str, dict[str, Any]]] = [
+    ("silence_line", {"conid": 1, "reset": False}),
+    ("after_restore", {"lines": "dead"}),
+    ("after_restore", {"lines": "alive"}),
+    ("silence_account", {"account": "DUSIM0001", "notice": True}),
+    ("connectivity", {"state": "lost", "answers": "none"}),
+    ("connectivity", {"state": "lost", "answers": "cached", "login_code": 1100}),
+    ("connectivity", {"state": "restored_data_kept"}),
+    ("download_end", {"account": "DUSIM0001", "delay_s": 20}),
+    ("download_end", {"account": "DUSIM0001", "delay_s": None}),
+    ("download_end", {"account": "DUSIM0001", "blank": True}),
+    ("positions_end", {"delay_s": 20}),
+    ("positions_end", {"delay_s": None, "late_rows": 3}),
+    ("ticking", {"conid": 1, "only": ["size"]}),
+    ("ticking", {"conid": 1, "only": ["model"]}),
+    ("ticking", {"conid": 1, "only": None}),
+    ("quote", {"conid": 1, "bid": 1.0, "ask": 1.1, "mark": 0.0}),
+    ("holding", {"account": "", "conid": -1, "position": "nan", "symbol": ""}),
+    ("holding", {"account": "DUSIM0001", "conid": 2**40, "position": 2.5, "symbol": "AAPL"}),
+]
+WRONG: list[tuple[str, dict[str, Any], str]] = [
+    ("silence_line", {}, "conid"),
+    ("silence_line", {"conid": 1, "on": True}, "on"),
+    ("after_restore", {"lines": "half"}, "lines"),
+    ("silence_account", {}, "account"),
+    ("connectivity", {"state": "lost", "answers": "some"}, "answers"),
+    ("download_end", {"account": "DUSIM0001", "delay_s": -1}, "delay_s"),
+    ("positions_end", {"delay_s": "soon"}, "delay_s"),
+    ("positions_end", {"late_rows": -1}, "late_rows"),
+    ("ticking", {"conid": 1, "only": ["bid"]}, "only.0"),
+    ("ticking", {"conid": 1, "only": []}, "only"),
+    ("holding", {"account": "DUSIM0001", "conid": 1}, "position"),
+]
+
+
+@pytest.mark.parametrize(("name", "given"), UNKIND)
+def test_the_json_of_an_action_is_taken_as_it_is(name: str, given: dict[str, Any]) -> None:
+    arguments = check(name, given)
+    assert {key: getattr(arguments, key) for key in given} == given
+
+
+@pytest.mark.parametrize(("name", "given", "field"), WRONG)
+def test_a_wrong_argument_is_named(name: str, given: dict[str, Any], field: str) -> None:
+    with pytest.raises(ActionError) as refused:
+        check(name, given)
+    assert refused.value.field.startswith(field)
+
+
+def test_every_action_is_a_method_with_the_same_arguments_that_says_what_it_plays() -> None:
+    for name, action in ACTIONS.items():
+        method = getattr(Faults, action.method)
+        arguments = list(inspect.signature(method).parameters)[1:]
+        assert arguments == list(action.arguments.model_fields), name
+        assert inspect.getdoc(method), name
+
+
+def test_a_scenario_may_have_every_unkind_action(tmp_path: Path) -> None:
+    path = tmp_path / "scenario.yaml"
+    path.write_text(
+        """\
+- {at_s: 0, do: silence_line, conid: 1}
+- {at_s: 1, do: after_restore, lines: dead}
+- {at_s: 2, do: silence_account, account: DUSIM0001, notice: false}
+- {at_s: 3, do: connectivity, state: lost, answers: none}
+- {at_s: 4, do: connectivity, state: restored_data_kept}
+- {at_s: 5, do: download_end, account: DUSIM0001, delay_s: null}
+- {at_s: 6, do: positions_end, delay_s: 20}
+- {at_s: 7, do: ticking, conid: 1, only: [size]}
+- {at_s: 8, do: ticking, conid: 1, only: null}
+- {at_s: 9, do: quote, conid: 1, ask: 0.05, mark: 0}
+- {at_s: 10, do: holding, account: "", conid: 0, position: nan, symbol: ""}
+"""
+    )
+    events = load_scenario(path)
+    assert [event.at_s for event in events] == list(range(11))
+    assert events[3].arguments == check("connectivity", {"state": "lost", "answers": "none"})
+    assert events[-1].arguments == check(
+        "holding", {"account": "", "conid": 0, "position": "nan", "symbol": ""}
+    )
+    path.write_text("- {at_s: 0, do: after_restore, lines: half}\n")
+    with pytest.raises(BookError, match=r"scenario\.yaml:1:"):
+        load_scenario(path)
