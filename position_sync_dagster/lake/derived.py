@@ -34,7 +34,9 @@ rows."""
 LOOK_BACK_DAYS = 4
 """How far back the value at a close may lie, in days: as long as a long weekend."""
 
-LATEST_POSITIONS = TableSpec.of("latest_positions", _VALUES, indexed=("account", "conid"))
+LATEST_POSITIONS = TableSpec.of(
+    "latest_positions", _VALUES, version=2, indexed=("account", "conid")
+)
 
 STRATEGY_EXPOSURE = TableSpec.of(
     "strategy_exposure",
@@ -68,6 +70,7 @@ DAILY_POSITIONS = TableSpec.of(
         "age_s": number_column("Age of the value at the close. Unit: seconds."),
         **_VALUES,
     },
+    version=2,
     partition_by=("session_date",),
     indexed=("account", "conid"),
 )

@@ -161,8 +161,9 @@ POSITION_UPDATES = TableSpec.of(
         market_price price_kind bid ask market_value average_cost unrealized_pnl realized_pnl
         daily_pnl implied_vol delta gamma vega theta underlying_price timestamp value_time date
         source value_source market_data_type gateway_id trading_mode request_id session_id
-        fencing_token run_id batch_id""",
+        fencing_token run_id batch_id greeks_time trading_class local_symbol note""",
     ),
+    version=2,
     partition_by=("date",),
     indexed=("update_id", "timestamp", "batch_id"),
 )

@@ -255,15 +255,39 @@ def test_a_ledger_of_an_older_release_is_migrated_and_keeps_each_row_once(
     assert read == {1: (1.0, None), 2: (3.0, 7.0)}
 
 
+def test_rows_of_the_first_schema_have_no_trading_class_local_symbol_note_or_time_of_greeks(
+    ledger, make_update, clock
+):
+    added = ("greeks_time", "trading_class", "local_symbol", "note")
+    assert tuple(POSITION_UPDATES.columns)[-4:] == added
+    kept = {name: kind for name, kind in POSITION_UPDATES.columns.items() if name not in added}
+    older = replace(POSITION_UPDATES, version=1, columns=kept)
+    rows = update_rows([replace(make_update(1, update_id="row-1"), batch_id="b-1")]).drop(added)
+    Table(ledger.table.path, older).transact(
+        lambda handle: append(handle, rows, {"batch_id": "b-1"})
+    )
+    noted = replace(
+        make_update(2, update_id="row-2"),
+        greeks_time=clock(),
+        trading_class="SPXW",
+        local_symbol="SPXW  260220P04500000",
+        note="line suspect",
+    )
+    assert ledger.sync.append([noted]).rows == 1
+    first, second = ledger.sync.latest_updates()
+    assert [getattr(first, name) for name in added] == [None] * 4
+    assert [getattr(second, name) for name in added] == [getattr(noted, n) for n in added]
+
+
 def test_the_newest_rows_have_the_columns_of_the_table_they_are_read_from(ledger, make_update):
     ledger.sync.append([make_update(1, update_id="row-1")])
-    columns = {**POSITION_UPDATES.columns, "note": Kind.TEXT}
+    columns = {**POSITION_UPDATES.columns, "added": Kind.TEXT}
     newer = replace(POSITION_UPDATES, version=POSITION_UPDATES.version + 1, columns=columns)
     migrated = SyncUpdates(Table(ledger.table.path, newer))
     assert migrated.existing(["row-1", "row-2"]) == {"row-1"}
     latest = migrated.latest()
     assert latest.columns == list(columns)
-    assert latest.get_column("note").to_list() == [None]
+    assert latest.get_column("added").to_list() == [None]
 
 
 async def test_a_repeated_streamed_update_writes_nothing(ledger, make_update, clock):
