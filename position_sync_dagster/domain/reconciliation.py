@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from position_sync_dagster.domain.broker_position import BrokerPosition
+from position_sync_dagster.domain.clock import SKEW
 from position_sync_dagster.domain.leg import ActiveContract
 from position_sync_dagster.domain.routing import Key
 from position_sync_dagster.domain.update import PositionUpdate
@@ -15,8 +16,8 @@ class DiscrepancyType(StrEnum):
     """The kinds of difference between the tables and the broker.
 
     MISSING: held at the broker, no row here. SURPLUS: a row here with a quantity, nothing at the
-    broker. QUANTITY: both, with different quantities. STALE: the row is older than allowed.
-    LEG_QUANTITY: strategies claim more of a holding than there is.
+    broker. QUANTITY: both, with different quantities. STALE: the row is older than allowed, or of
+    unknown age. LEG_QUANTITY: strategies claim more of a holding than there is.
     """
 
     MISSING = "MISSING"
@@ -140,6 +141,8 @@ def _difference(
         kind, detail = DiscrepancyType.SURPLUS, "not held at the broker"
     elif held != row.position:
         kind, detail = DiscrepancyType.QUANTITY, "quantities differ"
+    elif held and row.timestamp > now + SKEW:
+        kind, detail = DiscrepancyType.STALE, "the row's time lies in the future: age unknown"
     elif held and now - row.timestamp > stale_after:
         age_s = (now - row.timestamp).total_seconds()
         kind, detail = DiscrepancyType.STALE, f"the row is {age_s:.0f} s old"

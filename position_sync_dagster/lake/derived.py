@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import polars as pl
@@ -19,6 +19,7 @@ from position_sync_dagster.lake.schema.columns import (
 from position_sync_dagster.lake.schema.tables import POSITION_UPDATES, TableSpec
 from position_sync_dagster.lake.storage.frames import overwrite, scan
 from position_sync_dagster.lake.storage.table import Table
+from position_sync_dagster.lake.updates.latest import ADDED, HOLDING, newest_rows
 from position_sync_dagster.lake.updates.ledger import SyncUpdates
 
 _VALUES = {
@@ -27,15 +28,11 @@ _VALUES = {
     if name != "date"
 }
 
-LATE_BY = timedelta(hours=1)
-"""How long after its timestamp a row may be committed, and still be seen by the next read of new
-rows."""
-
 LOOK_BACK_DAYS = 4
 """How far back the value at a close may lie, in days: as long as a long weekend."""
 
 LATEST_POSITIONS = TableSpec.of(
-    "latest_positions", _VALUES, version=2, indexed=("account", "conid")
+    "latest_positions", _VALUES, version=3, indexed=("account", "conid")
 )
 
 STRATEGY_EXPOSURE = TableSpec.of(
@@ -70,7 +67,7 @@ DAILY_POSITIONS = TableSpec.of(
         "age_s": number_column("Age of the value at the close. Unit: seconds."),
         **_VALUES,
     },
-    version=2,
+    version=3,
     partition_by=("session_date",),
     indexed=("account", "conid"),
 )
@@ -152,19 +149,15 @@ class DerivedTable:
 def current_values(updates: SyncUpdates, latest: DerivedTable) -> pl.DataFrame:
     """Return the newest row per (account, conid), reading only rows that `latest` may not have.
 
-    Rows of the ledger never change. So the newest row in `latest` is newer than all older rows.
+    Rows of the ledger never change, and each commit has a greater version than those before it.
+    So only rows of later commits than those in `latest` can be newer, whatever the clocks said.
     """
     known = latest.read()
-    newest = known.get_column("timestamp").max()
-    if not isinstance(newest, datetime):
+    added = known.get_column(ADDED).max()
+    if not isinstance(added, int):
         return updates.latest().select(list(_VALUES))
-    fresh = updates.latest_since(newest - LATE_BY).select(list(_VALUES))
-    return (
-        pl.concat([known, fresh])
-        .sort("timestamp", "update_id")
-        .unique(["account", "conid"], keep="last")
-        .sort("account", "conid")
-    )
+    fresh = updates.added_after(added).select(list(_VALUES))
+    return newest_rows(pl.concat([known, fresh]).lazy(), LATEST_POSITIONS).sort(HOLDING)
 
 
 def values_at_close(
