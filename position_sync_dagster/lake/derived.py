@@ -8,6 +8,7 @@ from pathlib import Path
 import polars as pl
 from deltalake import DeltaTable
 
+from position_sync_dagster.domain.update import ValueOrigin
 from position_sync_dagster.lake.schema.columns import (
     StoredColumn,
     count_column,
@@ -64,7 +65,10 @@ DAILY_POSITIONS = TableSpec.of(
     {
         "session_date": day_column("Partition: the exchange's trading day."),
         "closed_at": moment_column("When the exchange closed on that day."),
-        "age_s": number_column("Age of the value at the close. Unit: seconds."),
+        "age_s": number_column(
+            "Age of the value at the close, by the time of its source where it has one. "
+            "Unit: seconds."
+        ),
         **_VALUES,
     },
     version=3,
@@ -176,10 +180,22 @@ def values_at_close(
         .with_columns(
             session_date=pl.lit(day),
             closed_at=pl.lit(closed).dt.cast_time_unit("us"),
-            age_s=(pl.lit(closed) - pl.col("timestamp")).dt.total_milliseconds() / 1000,
+            age_s=(pl.lit(closed) - _valued_at()).dt.total_milliseconds() / 1000,
         )
         .select(list(DAILY_POSITIONS.columns))
     )
+
+
+def _valued_at() -> pl.Expr:
+    """Return when the value of a row was true, as far as the row itself says.
+
+    A row of the account feed may have been written long after the broker sent its value.
+    """
+    from_feed = pl.col("value_source").is_in(
+        [ValueOrigin.PORTFOLIO.value, ValueOrigin.PNL_SINGLE.value]
+    )
+    earlier = (pl.col("position") != 0) & (pl.col("value_time") < pl.col("timestamp"))
+    return pl.when(from_feed & earlier).then("value_time").otherwise("timestamp")
 
 
 def _same(found: pl.DataFrame, wanted: pl.DataFrame) -> bool:
