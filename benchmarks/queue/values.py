@@ -75,7 +75,7 @@ def bulk_rows(first_at: datetime, rows: int, positions: int, *, step: timedelta)
         name: pl.lit(getattr(value, "value", value))
         for name in POSITION_UPDATES.columns
         if name != "date"
-        for value in [getattr(one, name)]
+        for value in [getattr(one, name, None)]  # the ledger fills some columns itself
     }
     values |= {
         "conid": holding + FIRST_CONID,

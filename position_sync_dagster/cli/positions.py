@@ -34,9 +34,11 @@ def positions(
 ) -> None:
     """Show the newest row of each position: its values, its source and its age."""
     from position_sync_dagster.domain.clock import utc_now
+    from position_sync_dagster.domain.confirmation import confirmed_time
     from position_sync_dagster.lake import Lake
 
-    lake = existing(Lake.of(settings_for(home)))
+    settings = settings_for(home)
+    lake = existing(Lake.of(settings))
     rows = lake.updates.sync.latest_updates()
     if strategy is not None:
         legs = [leg for leg in lake.registry.sync.get_all_active() if leg.strategy_id == strategy]
@@ -56,6 +58,7 @@ def positions(
     if not rows:
         typer.echo("No position has a row yet.")
         return
+    holdings = {h.key: h for h in lake.broker_positions.sync.read(settings.gateway_id)}
     print_table(
         COLUMNS,
         (
@@ -73,7 +76,7 @@ def positions(
                 row.currency,
                 str(row.source),
                 str(row.value_source),
-                age(row.timestamp, now),
+                age(confirmed_time(row, holdings.get((row.account, row.conid)), now), now),
             )
             for row in rows
         ),

@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from position_sync_dagster.domain.broker_position import BrokerPosition
+from position_sync_dagster.domain.confirmation import confirmed_time
 from position_sync_dagster.domain.leg import ActiveContract
 from position_sync_dagster.domain.routing import Key
 from position_sync_dagster.domain.update import PositionUpdate
@@ -15,8 +16,8 @@ class DiscrepancyType(StrEnum):
     """The kinds of difference between the tables and the broker.
 
     MISSING: held at the broker, no row here. SURPLUS: a row here with a quantity, nothing at the
-    broker. QUANTITY: both, with different quantities. STALE: the row is older than allowed.
-    LEG_QUANTITY: strategies claim more of a holding than there is.
+    broker. QUANTITY: both, with different quantities. STALE: the value is older than allowed, or of
+    unknown age. LEG_QUANTITY: strategies claim more of a holding than there is.
     """
 
     MISSING = "MISSING"
@@ -95,7 +96,7 @@ def compare(
         legs: The legs of strategies.
         complete: Whether the snapshot covers every account.
         now: The moment of the comparison.
-        stale_after: A row that is older is STALE.
+        stale_after: A value that its source has not confirmed for longer is STALE.
     """
     broker = {p.key: p for p in snapshot}
     rows = {(u.account, u.conid): u for u in latest}
@@ -140,9 +141,8 @@ def _difference(
         kind, detail = DiscrepancyType.SURPLUS, "not held at the broker"
     elif held != row.position:
         kind, detail = DiscrepancyType.QUANTITY, "quantities differ"
-    elif held and now - row.timestamp > stale_after:
-        age_s = (now - row.timestamp).total_seconds()
-        kind, detail = DiscrepancyType.STALE, f"the row is {age_s:.0f} s old"
+    elif held and (why := _stale(row, holding, now, stale_after)) is not None:
+        kind, detail = DiscrepancyType.STALE, why
     else:
         return None
     account, conid = key
@@ -155,6 +155,18 @@ def _difference(
         actual=row.position if row else None,
         detail=detail,
     )
+
+
+def _stale(
+    row: PositionUpdate, holding: BrokerPosition | None, now: datetime, stale_after: timedelta
+) -> str | None:
+    """Return why the value of a row is too old; None if it is not."""
+    confirmed = confirmed_time(row, holding, now)
+    if confirmed is None:
+        return "the row's time lies in the future: its age is unknown"
+    if now - confirmed <= stale_after:
+        return None
+    return f"the value is {(now - confirmed).total_seconds():.0f} s old"
 
 
 def _overclaimed(

@@ -207,6 +207,25 @@ class PositionUpdate:
             "it is written once."
         ),
     ] = ""
+    greeks_time: Annotated[
+        datetime | None,
+        Column("When the implied volatility and the greeks came (UTC); null without them."),
+    ] = None
+    trading_class: Annotated[
+        str | None,
+        Column("IB's trading class: tells SPXW from SPX; null where the broker gave none."),
+    ] = None
+    local_symbol: Annotated[
+        str | None,
+        Column(
+            "IB's local symbol, such as the OCC symbol of an option; null where the broker gave "
+            "none."
+        ),
+    ] = None
+    note: Annotated[
+        str | None,
+        Column("Why this value is used, where it is not the usual one; null otherwise."),
+    ] = None
 
 
 @runtime_checkable

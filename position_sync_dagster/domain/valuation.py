@@ -189,4 +189,6 @@ def _row(
         session_id=by.session_id,
         fencing_token=by.fencing_token,
         run_id=by.run_id,
+        trading_class=instrument.trading_class or None,
+        local_symbol=instrument.local_symbol or None,
     )

@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import polars as pl
 from deltalake import DeltaTable
 
+from position_sync_dagster.domain.update import ValueOrigin
 from position_sync_dagster.lake.schema.columns import (
     StoredColumn,
     count_column,
@@ -19,6 +20,7 @@ from position_sync_dagster.lake.schema.columns import (
 from position_sync_dagster.lake.schema.tables import POSITION_UPDATES, TableSpec
 from position_sync_dagster.lake.storage.frames import overwrite, scan
 from position_sync_dagster.lake.storage.table import Table
+from position_sync_dagster.lake.updates.latest import ADDED, HOLDING, newest_rows
 from position_sync_dagster.lake.updates.ledger import SyncUpdates
 
 _VALUES = {
@@ -27,14 +29,12 @@ _VALUES = {
     if name != "date"
 }
 
-LATE_BY = timedelta(hours=1)
-"""How long after its timestamp a row may be committed, and still be seen by the next read of new
-rows."""
-
 LOOK_BACK_DAYS = 4
 """How far back the value at a close may lie, in days: as long as a long weekend."""
 
-LATEST_POSITIONS = TableSpec.of("latest_positions", _VALUES, indexed=("account", "conid"))
+LATEST_POSITIONS = TableSpec.of(
+    "latest_positions", _VALUES, version=3, indexed=("account", "conid")
+)
 
 STRATEGY_EXPOSURE = TableSpec.of(
     "strategy_exposure",
@@ -65,9 +65,13 @@ DAILY_POSITIONS = TableSpec.of(
     {
         "session_date": day_column("Partition: the exchange's trading day."),
         "closed_at": moment_column("When the exchange closed on that day."),
-        "age_s": number_column("Age of the value at the close. Unit: seconds."),
+        "age_s": number_column(
+            "Age of the value at the close, by the time of its source where it has one. "
+            "Unit: seconds."
+        ),
         **_VALUES,
     },
+    version=3,
     partition_by=("session_date",),
     indexed=("account", "conid"),
 )
@@ -149,19 +153,15 @@ class DerivedTable:
 def current_values(updates: SyncUpdates, latest: DerivedTable) -> pl.DataFrame:
     """Return the newest row per (account, conid), reading only rows that `latest` may not have.
 
-    Rows of the ledger never change. So the newest row in `latest` is newer than all older rows.
+    Rows of the ledger never change, and each commit has a greater version than those before it.
+    So only rows of later commits than those in `latest` can be newer, whatever the clocks said.
     """
     known = latest.read()
-    newest = known.get_column("timestamp").max()
-    if not isinstance(newest, datetime):
+    added = known.get_column(ADDED).max()
+    if not isinstance(added, int):
         return updates.latest().select(list(_VALUES))
-    fresh = updates.latest_since(newest - LATE_BY).select(list(_VALUES))
-    return (
-        pl.concat([known, fresh])
-        .sort("timestamp", "update_id")
-        .unique(["account", "conid"], keep="last")
-        .sort("account", "conid")
-    )
+    fresh = updates.added_after(added).select(list(_VALUES))
+    return newest_rows(pl.concat([known, fresh]).lazy(), LATEST_POSITIONS).sort(HOLDING)
 
 
 def values_at_close(
@@ -180,10 +180,22 @@ def values_at_close(
         .with_columns(
             session_date=pl.lit(day),
             closed_at=pl.lit(closed).dt.cast_time_unit("us"),
-            age_s=(pl.lit(closed) - pl.col("timestamp")).dt.total_milliseconds() / 1000,
+            age_s=(pl.lit(closed) - _valued_at()).dt.total_milliseconds() / 1000,
         )
         .select(list(DAILY_POSITIONS.columns))
     )
+
+
+def _valued_at() -> pl.Expr:
+    """Return when the value of a row was true, as far as the row itself says.
+
+    A row of the account feed may have been written long after the broker sent its value.
+    """
+    from_feed = pl.col("value_source").is_in(
+        [ValueOrigin.PORTFOLIO.value, ValueOrigin.PNL_SINGLE.value]
+    )
+    earlier = (pl.col("position") != 0) & (pl.col("value_time") < pl.col("timestamp"))
+    return pl.when(from_feed & earlier).then("value_time").otherwise("timestamp")
 
 
 def _same(found: pl.DataFrame, wanted: pl.DataFrame) -> bool:

@@ -83,7 +83,9 @@ class Lake:
     @cached_property
     def updates(self) -> PositionUpdatesTable:
         """The table position_updates."""
-        return PositionUpdatesTable(self.table_path("position_updates"), **self._options)
+        return PositionUpdatesTable(
+            self.table_path("position_updates"), clock=self._clock, **self._options
+        )
 
     @cached_property
     def broker_positions(self) -> BrokerPositionsTable:

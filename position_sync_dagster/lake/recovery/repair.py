@@ -109,8 +109,10 @@ def _put_back(table: Table, undone: pl.DataFrame, now: datetime) -> int:
         return queue.change(lambda found: plan_restore(found, undone, now), {"action": "repair"})
     if table.spec is POSITION_UPDATES:
         ledger = SyncUpdates(table)
-        values = undone.with_columns(date=pl.col("timestamp").dt.date())
-        batches = values.select(list(POSITION_UPDATES.columns)).partition_by("batch_id")
+        # A file of an older release lacks columns; `diagonal_relaxed` fills them with null.
+        empty = pl.DataFrame(schema=POSITION_UPDATES.polars)
+        values = pl.concat([empty, undone], how="diagonal_relaxed").select(empty.columns)
+        batches = values.partition_by("batch_id")
         return sum(ledger.append(updates_of(batch)).rows for batch in batches)
     return 0
 

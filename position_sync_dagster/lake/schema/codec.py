@@ -38,6 +38,7 @@ from position_sync_dagster.lake.schema.tables import (
 _INSTRUMENT = tuple(Instrument.__dataclass_fields__)
 _REQUEST = tuple(QueuedPosition.__dataclass_fields__)
 _BROKER = tuple(f for f in BrokerPosition.__dataclass_fields__ if f != "instrument")
+_UPDATE = tuple(UPDATE_COLUMNS)
 _UPDATE_CHOICES = {
     name: column.choices for name, column in UPDATE_COLUMNS.items() if column.choices
 }
@@ -124,7 +125,7 @@ def updates_of(frame: pl.DataFrame) -> list[PositionUpdate]:
                 "value_source": _known(ValueOrigin, row["value_source"]) or ValueOrigin.NONE,
             }
         )
-        for row in frame.drop("date", strict=False).iter_rows(named=True)
+        for row in frame.select(_UPDATE).iter_rows(named=True)
     ]
 
 

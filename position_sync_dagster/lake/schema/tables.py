@@ -32,6 +32,7 @@ from position_sync_dagster.lake.schema.partitions import PARTITION_COLUMNS
 
 NAME_PROPERTY = "positionSync.table"
 VERSION_PROPERTY = "positionSync.schemaVersion"
+STATISTICS_PROPERTY = "delta.dataSkippingStatsColumns"
 MODE_PROPERTY = "positionSync.tradingMode"
 
 
@@ -116,7 +117,7 @@ class TableSpec:
             **RETENTION,
             NAME_PROPERTY: self.name,
             VERSION_PROPERTY: str(self.version),
-            "delta.dataSkippingStatsColumns": ",".join(self.indexed),
+            STATISTICS_PROPERTY: ",".join(self.indexed),
             **self.properties,
         }
 
@@ -153,18 +154,33 @@ POSITION_QUEUE = TableSpec.of(
 UPDATE_COLUMNS = columns_of(PositionUpdate)
 """What callers fill of `position_updates`, in the order of the dataclass."""
 
+COMMIT_COLUMNS = {
+    "ledger_version": count_column(
+        "Version of position_updates that added the row. It grows with each commit: the order in "
+        "which rows came, whatever the clocks said. Null for rows of older releases."
+    ),
+    "committed_at": moment_column(
+        "When the row was added, by the clock of its writer (UTC); null for rows of older releases."
+    ),
+}
+"""What the ledger itself fills of `position_updates`, in each commit."""
+
 POSITION_UPDATES = TableSpec.of(
     "position_updates",
     in_order(
-        UPDATE_COLUMNS | {"date": day_column("Partition: the UTC date of timestamp.")},
+        UPDATE_COLUMNS
+        | COMMIT_COLUMNS
+        | {"date": day_column("Partition: the UTC date of timestamp.")},
         """update_id account conid symbol sec_type right strike expiry multiplier currency position
         market_price price_kind bid ask market_value average_cost unrealized_pnl realized_pnl
         daily_pnl implied_vol delta gamma vega theta underlying_price timestamp value_time date
         source value_source market_data_type gateway_id trading_mode request_id session_id
-        fencing_token run_id batch_id""",
+        fencing_token run_id batch_id greeks_time trading_class local_symbol note
+        ledger_version committed_at""",
     ),
+    version=3,
     partition_by=("date",),
-    indexed=("update_id", "timestamp", "batch_id"),
+    indexed=("update_id", "timestamp", "batch_id", "ledger_version"),
 )
 
 _LOCAL_SYMBOL = text_column(

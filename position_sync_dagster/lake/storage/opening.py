@@ -12,7 +12,12 @@ from deltalake.schema import PrimitiveType
 
 from position_sync_dagster.errors import BrokenTableError, ForeignTableError, NewerTableError
 from position_sync_dagster.lake.delta_log.commit_log import LOG, SET_ASIDE
-from position_sync_dagster.lake.schema.tables import NAME_PROPERTY, VERSION_PROPERTY, TableSpec
+from position_sync_dagster.lake.schema.tables import (
+    NAME_PROPERTY,
+    STATISTICS_PROPERTY,
+    VERSION_PROPERTY,
+    TableSpec,
+)
 from position_sync_dagster.lake.storage.commit_errors import (
     STORAGE_ERRORS,
     ErrorKind,
@@ -166,7 +171,11 @@ class TableLocation:
             kinds = [(column, self.spec.columns[column].value) for column in missing]
             handle.alter.add_columns([Field(c, PrimitiveType(kind)) for c, kind in kinds])
         handle.alter.set_table_properties(
-            {VERSION_PROPERTY: str(self.spec.version)}, raise_if_not_exists=False
+            {
+                VERSION_PROPERTY: str(self.spec.version),
+                STATISTICS_PROPERTY: self.spec.configuration[STATISTICS_PROPERTY],
+            },
+            raise_if_not_exists=False,
         )
         raise RetryCommit
 

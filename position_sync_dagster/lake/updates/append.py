@@ -6,15 +6,16 @@ from dataclasses import dataclass
 import polars as pl
 from deltalake import DeltaTable, Transaction
 
+from position_sync_dagster.domain.clock import Clock
 from position_sync_dagster.domain.update import PositionUpdate
-from position_sync_dagster.lake.schema.codec import update_rows
+from position_sync_dagster.lake.schema.codec import moment, update_rows
 from position_sync_dagster.lake.storage.fencing import owner_transaction, refuse_stale_owner
 from position_sync_dagster.lake.storage.frames import append, data_files
 from position_sync_dagster.lake.storage.maintenance import compact_if_needed
 from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.lake.storage.trading_mode import check_mode
 from position_sync_dagster.lake.updates.identity import identified
-from position_sync_dagster.lake.updates.ledger_files import LedgerFiles
+from position_sync_dagster.lake.updates.ledger_files import LedgerFiles, last_added
 
 WRITER = "position_updates"
 """The application transaction of every append. Two appends that name it conflict, so that each
@@ -49,6 +50,7 @@ def append_updates(
     batch_id: str,
     run_id: str | None,
     guard: Callable[[], None] | None,
+    clock: Clock,
 ) -> AppendResult:
     """Write the updates that the table does not hold, in one commit; see `SyncUpdates.append`."""
     rows = identified(updates, batch_id, run_id)
@@ -67,12 +69,17 @@ def append_updates(
             refuse_stale_owner(token, newest, gateway_id)
         modes = (u.trading_mode for u in rows if u.trading_mode is not None)
         check_mode(handle, modes, table.path)
-        new = _without_stored(files, data_files(handle), frame)
+        present = data_files(handle)
+        new = _without_stored(files, present, frame)
         if new.is_empty():
             return AppendResult(version=handle.version(), rows=0)
         if guard is not None:
             _call(guard)
-        append(handle, new, commit_info, [Transaction(WRITER, handle.version() + 1)])
+        version = handle.version() + 1
+        # Of a ledger that was copied into a new table, the rows may have greater versions.
+        added = max(version, last_added(present) + 1)
+        new = new.with_columns(ledger_version=pl.lit(added, pl.Int64), committed_at=moment(clock()))
+        append(handle, new, commit_info, [Transaction(WRITER, version)])
         return AppendResult(version=handle.version(), rows=new.height)
 
     refused: Exception

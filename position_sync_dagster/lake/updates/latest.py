@@ -5,6 +5,7 @@ from threading import Lock
 import polars as pl
 from deltalake import DeltaTable
 
+from position_sync_dagster.domain.clock import SKEW
 from position_sync_dagster.lake.schema.tables import TableSpec
 from position_sync_dagster.lake.storage.frames import data_files
 from position_sync_dagster.lake.storage.table import Table
@@ -17,15 +18,60 @@ BY_TIME = ["timestamp", "update_id"]
 """The order of rows: the newest is the last, however the rows came in."""
 
 
-def newest_rows(rows: pl.LazyFrame, spec: TableSpec) -> pl.LazyFrame:
-    """Return the newest row of each holding."""
-    # Two passes: the first reads three columns, the second all columns of the few newest rows.
-    times = rows.group_by(HOLDING).agg(pl.col("timestamp").max())
-    return (
-        rows.join(times, on=[*HOLDING, "timestamp"], how="semi")
+ADDED = "ledger_version"
+"""The order in which rows were added; null, which is before all others, in older releases."""
+
+
+def newest_rows(rows: pl.LazyFrame, spec: TableSpec) -> pl.DataFrame:
+    """Return the newest row of each holding, also where a clock was wrong.
+
+    The greatest timestamp wins, so that rows may be written late. But where a row of the same
+    holding was added later, by a writer whose clock had not reached that timestamp yet, the two
+    clocks disagree. Then the order of writing decides, which no clock can change: the rows before
+    that later one do not count.
+    """
+    # Two passes: the first reads a few columns, the second all columns of the few newest rows.
+    tops = rows.group_by(HOLDING).agg(pl.col("timestamp").max(), _last=pl.col(ADDED).max())
+    found = (
+        rows.join(tops, on=[*HOLDING, "timestamp"], how="inner")
         .group_by(HOLDING)
         .agg(pl.all().sort_by(BY_TIME).last())
-        .select(list(spec.columns))
+        .collect()
+    )
+    newest = found.select(list(spec.columns))
+    since = _contradicted_since(rows, found)
+    if since.is_empty():
+        return newest
+    later = rows.join(since.lazy(), on=HOLDING, how="inner").filter(
+        pl.col(ADDED) >= pl.col("_since")
+    )
+    return pl.concat(
+        [
+            newest.join(since, on=HOLDING, how="anti"),
+            newest_rows(later.select(list(spec.columns)), spec),
+        ]
+    )
+
+
+def _contradicted_since(rows: pl.LazyFrame, newest: pl.DataFrame) -> pl.DataFrame:
+    """Return the holdings whose newest timestamp a later writer contradicts, and since which row.
+
+    Args:
+        newest: The row with the greatest timestamp of each holding; `_last` is the order of the
+            row that was added last.
+    """
+    added = pl.col(ADDED).fill_null(-1)
+    overtaken = newest.filter(pl.col("_last") > added).select(
+        *HOLDING, _top=added, _limit=pl.col("timestamp") - SKEW
+    )
+    if overtaken.is_empty():
+        return overtaken
+    return (
+        rows.join(overtaken.lazy(), on=HOLDING, how="inner")
+        .filter(pl.col(ADDED) > pl.col("_top"), pl.col("committed_at") < pl.col("_limit"))
+        .group_by(HOLDING)
+        .agg(_since=pl.col(ADDED).min())
+        .collect()
     )
 
 
@@ -38,6 +84,7 @@ class LatestRows:
         self._mutex = Lock()
         self._generation = 0
         self._seen: frozenset[str] = frozenset()
+        self._added: int | None = None
         self._latest = pl.DataFrame(schema=table.spec.polars)
 
     def read(self) -> pl.DataFrame:
@@ -50,14 +97,23 @@ class LatestRows:
         # and another read needs only the files that came since.
         generation = self._table.cache_key(handle)[0]
         if generation != self._generation:
-            self._generation, self._seen = generation, frozenset()
+            self._generation, self._seen, self._added = generation, frozenset(), None
             self._latest = self._latest.clear()
         files = data_files(handle)
         present = frozenset(files.get_column("path")) if not files.is_empty() else frozenset()
         new = present - self._seen
         if new:
             rows = self._files.scan(files.filter(pl.col("path").is_in(list(new))))
+            if self._added is not None:
+                # A merged file has rows that were seen, and that may have been contradicted.
+                rows = rows.filter((pl.col(ADDED) > self._added) | pl.col(ADDED).is_null())
             joined = pl.concat([self._latest.lazy(), rows])
-            self._latest = newest_rows(joined, self._table.spec).collect().sort(HOLDING)
+            self._latest = newest_rows(joined, self._table.spec).sort(HOLDING)
+            self._added = _last_added(joined)
         self._seen = present
         return self._latest
+
+
+def _last_added(rows: pl.LazyFrame) -> int | None:
+    last = rows.select(pl.col(ADDED).max()).collect().item()
+    return None if last is None else int(last)

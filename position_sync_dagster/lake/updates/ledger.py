@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 import polars as pl
 from deltalake import DeltaTable
 
+from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.update import PositionUpdate
 from position_sync_dagster.lake.schema.codec import updates_of
 from position_sync_dagster.lake.storage.frames import data_files
@@ -25,8 +26,9 @@ LOOK_BACK_DAYS = 14
 class SyncUpdates:
     """The ledger as plain calls, for callers that may block; see `PositionUpdatesTable`."""
 
-    def __init__(self, table: Table) -> None:
+    def __init__(self, table: Table, clock: Clock = utc_now) -> None:
         self.table = table
+        self._clock = clock
         self._files = LedgerFiles(table)
         self._latest = LatestRows(table, self._files)
 
@@ -63,7 +65,13 @@ class SyncUpdates:
                 unknown, and a time without a zone is local time.)
         """
         return append_updates(
-            self.table, self._files, updates, batch_id=batch_id, run_id=run_id, guard=guard
+            self.table,
+            self._files,
+            updates,
+            batch_id=batch_id,
+            run_id=run_id,
+            guard=guard,
+            clock=self._clock,
         )
 
     def fence(self, gateway_id: str, token: int) -> None:
@@ -84,7 +92,9 @@ class SyncUpdates:
     def latest(self) -> pl.DataFrame:
         """Return the newest row per (account, conid).
 
-        The newest by `timestamp`, then by `update_id`, in whatever order the rows were written.
+        The newest by `timestamp`, then by `update_id`, in whatever order the rows were written;
+        a row whose `timestamp` a later writer found to lie in the future counts by the order in
+        which it was written (see `newest_rows`).
         The first call reads the table, later calls only what was added since.
         """
         return self._latest.read()
@@ -104,6 +114,12 @@ class SyncUpdates:
     def latest_since(self, since: datetime) -> pl.DataFrame:
         """Return the newest row per (account, conid) among the rows not older than `since`."""
         return self._newest_between(since.astimezone(UTC), None)
+
+    def added_after(self, version: int) -> pl.DataFrame:
+        """Return the rows of all commits after a version, whatever their timestamps say."""
+        return self.table.snapshot(
+            lambda handle: self._files.added_after(handle, version).collect()
+        )
 
     def between(self, first: datetime, last: datetime) -> pl.DataFrame:
         """Return all rows with `first` <= timestamp <= `last`, in order of time."""
@@ -129,6 +145,6 @@ class SyncUpdates:
 
         def step(handle: DeltaTable) -> pl.DataFrame:
             rows = self._files.between(handle, first, last)
-            return newest_rows(rows.filter(in_range), self.table.spec).collect()
+            return newest_rows(rows.filter(in_range), self.table.spec)
 
         return self.table.snapshot(step).sort(HOLDING)

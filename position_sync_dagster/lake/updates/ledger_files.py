@@ -62,11 +62,29 @@ class LedgerFiles:
         in_range &= pl.col("max.timestamp").is_null() | (pl.col("max.timestamp") >= first)
         return self.scan(files.filter(in_range))
 
+    def added_after(self, handle: DeltaTable, version: int) -> pl.LazyFrame:
+        """Return the rows that commits after a version added.
+
+        A file without statistics of the version is of a release that did not store it.
+        """
+        files = data_files(handle)
+        if "max.ledger_version" in files.columns:
+            files = files.filter(pl.col("max.ledger_version") > version)
+        return self.scan(files).filter(pl.col("ledger_version") > version)
+
 
 def count_rows(handle: DeltaTable) -> int:
     """Return the number of rows, from the log alone."""
     files = data_files(handle)
     return 0 if files.is_empty() else int(files.get_column("num_records").sum())
+
+
+def last_added(files: pl.DataFrame) -> int:
+    """Return the greatest `ledger_version` of the files, from the log alone; 0 where none is."""
+    if files.is_empty() or "max.ledger_version" not in files.columns:
+        return 0
+    last = files.get_column("max.ledger_version").max()
+    return last if isinstance(last, int) else 0
 
 
 def _candidates(files: pl.DataFrame, column: str, ids: pl.Series) -> pl.DataFrame:

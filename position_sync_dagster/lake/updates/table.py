@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Unpack
 
+from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.lake.schema.tables import POSITION_UPDATES
 from position_sync_dagster.lake.storage.table import Table, TableOptions
 from position_sync_dagster.lake.storage.threads import offloaded
@@ -24,6 +25,7 @@ class PositionUpdatesTable:
 
     Args:
         delta_lake_path: Folder or `s3://` URI of the table.
+        clock: Returns the current time, which each commit records.
 
     Attributes:
         sync: The same table as plain, blocking calls.
@@ -36,10 +38,12 @@ class PositionUpdatesTable:
     def __init__(
         self,
         delta_lake_path: str | Path = "data/lake/position_updates",
+        *,
+        clock: Clock = utc_now,
         **options: Unpack[TableOptions],
     ) -> None:
         self.table = Table(delta_lake_path, POSITION_UPDATES, **options)
-        self.sync = SyncUpdates(self.table)
+        self.sync = SyncUpdates(self.table, clock)
 
     initialize = offloaded(SyncUpdates.initialize)
     append = offloaded(SyncUpdates.append)
@@ -49,6 +53,7 @@ class PositionUpdatesTable:
     latest_updates = offloaded(SyncUpdates.latest_updates)
     asof = offloaded(SyncUpdates.asof)
     latest_since = offloaded(SyncUpdates.latest_since)
+    added_after = offloaded(SyncUpdates.added_after)
     between = offloaded(SyncUpdates.between)
     count = offloaded(SyncUpdates.count)
     version = offloaded(SyncUpdates.version)

@@ -9,7 +9,7 @@ from uuid import uuid4
 from position_sync_dagster.domain.clock import Clock
 from position_sync_dagster.domain.request import QueuedPosition
 from position_sync_dagster.domain.valuation import Provenance
-from position_sync_dagster.errors import LakeError, LeaseLostError
+from position_sync_dagster.errors import BrokerUnavailableError, LakeError, LeaseLostError
 from position_sync_dagster.lake.queue.table import PositionQueue
 from position_sync_dagster.lake.schema.ids import new_ids
 from position_sync_dagster.lake.updates.table import AppendResult, PositionUpdatesTable
@@ -55,13 +55,16 @@ class BatchProcessor:
     async def process(self) -> tuple[BatchReport, Sequence[QueuedPosition]]:
         """Process one batch; return its report, and the requests that are still to be released.
 
+        The view that values the batch is read after the claim: what the owner of the login
+        published before it inserted a request is in it. So no value is older than its request.
+
         Raises:
-            BrokerUnavailableError: There is no current view of the broker; nothing was claimed.
+            BrokerUnavailableError: There is no current view of the broker; nothing is left claimed.
             LeaseLostError: The batch took longer than its lease; nothing was written.
             LakeError: A table could not be used; the requests are released, or rescued later.
         """
         started = self._clock()
-        view = await self._values.view()
+        await self._values.view()  # without a view, nothing is claimed
         batch = await self._queue.claim_batch(
             self._batch_size, owner=self._owner, lease_s=self._lease_s
         )
@@ -69,10 +72,12 @@ class BatchProcessor:
         if not batch:
             return self._report(batch_id, batch, BatchPlan(), None, started), batch
         lease = batch[0].lease_token
-        plan = plan_batch(
-            batch, view, batch_id=batch_id, now=self._clock(), provenance=self._provenance
-        )
         try:
+            viewed_at = self._clock()
+            view = await self._values.view()
+            plan = plan_batch(
+                batch, view, batch_id=batch_id, now=viewed_at, provenance=self._provenance
+            )
             appended = await self._append(batch, plan, batch_id)
             await self._queue.mark_success(plan.valued, lease_token=lease)
             await self._queue.mark_failed_many(
@@ -80,11 +85,8 @@ class BatchProcessor:
             )
         except LeaseLostError:
             raise
-        except (LakeError, asyncio.CancelledError) as error:
-            cancelled = isinstance(error, asyncio.CancelledError)
-            await self.release(
-                batch, "the worker was ended" if cancelled else "the lake could not be used"
-            )
+        except (LakeError, BrokerUnavailableError, asyncio.CancelledError) as error:
+            await self.release(batch, _why_released(error))
             raise
         not_covered = [request for request in batch if request.request_id in plan.not_covered]
         return self._report(batch_id, batch, plan, appended, started), not_covered
@@ -134,6 +136,12 @@ class BatchProcessor:
             duration_s=(now - started).total_seconds(),
             reason=NOT_COVERED if plan.not_covered else None,
         )
+
+
+def _why_released(error: BaseException) -> str:
+    if isinstance(error, asyncio.CancelledError):
+        return "the worker was ended"
+    return "the lake could not be used" if isinstance(error, LakeError) else str(error)
 
 
 def _ids(requests: Iterable[QueuedPosition]) -> list[str]:

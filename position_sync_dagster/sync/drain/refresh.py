@@ -93,4 +93,4 @@ async def _download_and_enqueue(
     own.report_status(lambda: OwnerStatus(SessionState.LIVE))
     await publisher.publish(feed, session=own.session)
     routes = route(feed.holdings, lake.registry.legs, frozenset(), sec_types=settings.sec_types)
-    return feed, await publisher.enqueue_all(feed, routes, Reason.REFRESH)
+    return feed, await publisher.enqueue_all(routes, Reason.REFRESH)

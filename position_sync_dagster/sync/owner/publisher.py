@@ -52,6 +52,7 @@ class Publisher:
         self._settings = settings
         self._metrics = metrics
         self._clock = clock
+        self._published: dict[Key, BrokerPosition] = {}
 
     async def restore(self) -> list[BrokerPosition]:
         """Continue where the last owner of the login ended.
@@ -66,13 +67,19 @@ class Publisher:
         return recent
 
     async def publish(self, feed: AccountFeed, *, session: GatewaySession | None) -> None:
-        """Replace the holdings of this gateway in `broker_positions`, in one commit."""
+        """Replace the holdings of this gateway in `broker_positions`, in one commit.
+
+        A request is made of what was published, not of what the feed says since: a drain values
+        it from the table. What changed in between is due in the next step.
+        """
+        holdings = list(feed.holdings)
         if self._positions is not None:
-            rows = self._recent(feed.holdings)
+            rows = self._recent(holdings)
             await self._positions.replace(self._settings.gateway_id, rows, session=session)
+        self._published = {holding.key: holding for holding in holdings}
 
     async def enqueue_all(
-        self, feed: AccountFeed, routes: Mapping[Key, LegState], reason: Reason = Reason.SNAPSHOT
+        self, routes: Mapping[Key, LegState], reason: Reason = Reason.SNAPSHOT
     ) -> int:
         """Queue every holding that is not streamed, and every close without a zero row.
 
@@ -82,33 +89,30 @@ class Publisher:
         keys = [key for key, state in routes.items() if state in QUEUED]
         keys += [
             holding.key
-            for holding in feed.holdings
+            for holding in self._published.values()
             if holding.key in routes and self._announced.lacks_zero_row(holding)
         ]
-        return await self.enqueue(feed, routes, keys, reason)
+        return await self.enqueue(routes, keys, reason)
 
-    async def enqueue_changed(
-        self, feed: AccountFeed, routes: Mapping[Key, LegState], changed: Iterable[Key]
-    ) -> None:
+    async def enqueue_changed(self, routes: Mapping[Key, LegState], changed: Iterable[Key]) -> None:
         """Queue the holdings whose quantity changed, or whose value became known or unknown."""
         keys = [
             key
             for key in changed
             if key in routes
             and routes[key] is not LegState.STREAMED
-            and (holding := feed.get(key)) is not None
+            and (holding := self._published.get(key)) is not None
             and not self._announced.is_current(holding)
         ]
-        await self.enqueue(feed, routes, keys)
+        await self.enqueue(routes, keys)
 
     async def enqueue(
         self,
-        feed: AccountFeed,
         routes: Mapping[Key, LegState],
         keys: Iterable[Key],
         reason: Reason = Reason.CHANGED,
     ) -> int:
-        """Queue these holdings in one commit.
+        """Queue these holdings, as far as they were published, in one commit.
 
         Args:
             reason: The reason of all but active legs without a line, which have OVERFLOW.
@@ -118,7 +122,7 @@ class Publisher:
         """
         if self._queue is None:
             return 0
-        holdings = [holding for key in keys if (holding := feed.get(key)) is not None]
+        holdings = [self._published[key] for key in keys if key in self._published]
         if not holdings:
             return 0
         await self._queue.insert_many(

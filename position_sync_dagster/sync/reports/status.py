@@ -7,6 +7,7 @@ from typing import Any
 
 import polars as pl
 
+from position_sync_dagster.domain.clock import SKEW
 from position_sync_dagster.domain.gateway_session import ALIVE, GatewaySession, SessionState
 from position_sync_dagster.domain.leg import ActiveContract, LegState
 from position_sync_dagster.domain.request import QueueStatus
@@ -149,9 +150,14 @@ def leg_states(
 
 
 def _recent(lake: Lake, settings: Settings, now: datetime) -> pl.DataFrame:
-    """Return the newest row of each holding that was written in the last two refresh intervals."""
+    """Return the newest row of each holding that was written in the last two refresh intervals.
+
+    A row whose time lies in the future says nothing about that.
+    """
     window = timedelta(seconds=2 * settings.refresh_interval_s)
-    return lake.updates.sync.latest_since(now - window).filter(pl.col("position") != 0)
+    return lake.updates.sync.latest_since(now - window).filter(
+        pl.col("position") != 0, pl.col("timestamp") <= now + SKEW
+    )
 
 
 def _newest(rows: pl.DataFrame) -> datetime | None:

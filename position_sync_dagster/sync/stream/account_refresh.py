@@ -80,7 +80,7 @@ class AccountRefresh:
             if download.exception() is None:
                 await publish()
                 if self._reason is not Reason.CHANGED:
-                    await self._publisher.enqueue_all(feed, routes, self._reason)
+                    await self._publisher.enqueue_all(routes, self._reason)
             self._download = None
             download.result()
         elif download is None and self._monotonic() >= self._next_at:

@@ -45,7 +45,7 @@ class OverflowLegs:
             await publish()
         if legs and may_queue and now >= self._queue_at:
             self._queue_at = now + self._interval_s
-            await self._publisher.enqueue(connection.feed, routes, legs)
+            await self._publisher.enqueue(routes, legs)
 
     def release(self, connection: GatewayConnection) -> None:
         """End the subscriptions that only this stream needs."""

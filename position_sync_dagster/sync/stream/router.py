@@ -139,7 +139,7 @@ class Router:
             self._account_refresh.start(feed)
         states, publish = self._routes.states, partial(self._publish, connection)
         if not self._account_refresh.opening:
-            await self._publisher.enqueue_changed(feed, states, changed - streamed)
+            await self._publisher.enqueue_changed(states, changed - streamed)
         await self._account_refresh.step(feed, states, publish)
         await self._overflow.step(connection, states, publish, may_queue=self._account_refresh.idle)
 
@@ -176,5 +176,5 @@ class Router:
         # The stream writes the zero row of a holding that it streamed, whenever it closed.
         self._pricer.mark_due(changes.closed)
         # Holdings that cannot be queued now stay due, and make the next step route again.
-        await self._publisher.enqueue(feed, states, self._routes.unqueued)
+        await self._publisher.enqueue(states, self._routes.unqueued)
         self._routes.unqueued.clear()

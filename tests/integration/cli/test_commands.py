@@ -1,6 +1,7 @@
 """The commands that read the tables, without a gateway."""
 
 import json
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import Owner
 from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.domain.leg import make_leg
-from position_sync_dagster.domain.update import PositionUpdate, Source
+from position_sync_dagster.domain.update import PositionUpdate, Source, ValueOrigin
 from position_sync_dagster.lake import Lake
 from position_sync_dagster.settings import load_settings
 from position_sync_dagster.sync.reports.status import read_status
@@ -132,3 +133,27 @@ def test_the_error_for_a_missing_file_to_import_names_the_path_and_no_setting(mo
     assert "missing.yaml: there is no such file" in printed
     assert "Correct the path." in printed
     assert "POSITION_SYNC" not in printed
+
+
+def test_the_age_of_a_position_is_that_of_its_value_and_unknown_by_a_wrong_clock(lake):
+    hour_old = utc_now() - timedelta(hours=1, minutes=5)
+    lake.updates.sync.append(
+        [
+            replace(
+                row(QUEUED, Source.QUEUE, ago_s=0.5),
+                value_time=hour_old,
+                value_source=ValueOrigin.PORTFOLIO,
+            ),
+            row(STREAMED, Source.STREAM, ago_s=-3600),
+        ]
+    )
+    lines = {line.split()[1]: line for line in run("positions").splitlines() if "SPY" in line}
+    assert lines[str(QUEUED)].rstrip().endswith("1 h 5 min")
+    assert lines[str(STREAMED)].rstrip().endswith("–")
+
+
+def test_a_row_from_the_future_is_not_counted_as_streamed(lake):
+    before = read_status(lake, load_settings(), utc_now())
+    lake.updates.sync.append([row(STALE, Source.STREAM, ago_s=-3600)])
+    after = read_status(lake, load_settings(), utc_now())
+    assert after.legs_streamed == before.legs_streamed

@@ -76,6 +76,14 @@ def test_different_quantities_are_found():
     assert (result.discrepancies[0].expected, result.discrepancies[0].actual) == (2.0, 3.0)
 
 
+def test_a_row_of_a_clock_that_runs_ahead_is_stale_since_nobody_knows_its_age():
+    ahead = replace(ROW, timestamp=NOW + timedelta(hours=1))
+    found, result = types([HELD], [ahead])
+    assert found == [DiscrepancyType.STALE]
+    assert "future" in result.discrepancies[0].detail
+    assert types([HELD], [replace(ROW, timestamp=NOW + timedelta(minutes=1))])[0] == []
+
+
 def test_an_old_row_is_stale():
     old = replace(ROW, timestamp=NOW - timedelta(minutes=11))
     assert types([HELD], [old])[0] == [DiscrepancyType.STALE]

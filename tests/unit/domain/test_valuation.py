@@ -1,3 +1,4 @@
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -215,3 +216,15 @@ def test_a_drained_row_carries_the_time_of_its_source():
 )
 def test_the_factor_is_checked_against_the_brokers_own_value(held, magnifier, agrees):
     assert factor_agrees(held, price_magnifier=magnifier) is agrees
+
+
+def test_a_row_names_the_trading_class_and_the_local_symbol_where_the_broker_does():
+    weekly = replace(OPTION, symbol="SPX", trading_class="SPXW", local_symbol="SPXW  260220P05")
+    for row in (
+        value(holding(weekly), marked(1.5)),
+        value(holding(weekly, position=0.0), None),
+        from_portfolio(holding(weekly), source=Source.QUEUE, now=NOW, by=Provenance()),
+    ):
+        assert (row.trading_class, row.local_symbol) == ("SPXW", "SPXW  260220P05")
+    row = value(holding(), marked(1.5))
+    assert (row.trading_class, row.local_symbol) == (None, None)

@@ -10,6 +10,7 @@ import pytest
 from position_sync_dagster.defs.assets.daily_positions import daily, daily_asset
 from position_sync_dagster.defs.assets.exchange_partitions import exchange_partitions
 from position_sync_dagster.defs.resources import resources
+from position_sync_dagster.domain.update import ValueOrigin
 from position_sync_dagster.lake.derived import DAILY_POSITIONS, DerivedTable
 from position_sync_dagster.sync.reports.exchange_days import exchange_days
 
@@ -71,6 +72,17 @@ def test_a_backfill_over_five_days_fills_each_with_its_last_value_before_the_clo
     events = result.asset_materializations_for_node("daily_positions")
     assert [event.partition for event in events] == [row[0] for row in by_day(table)]
     assert {e.metadata["dagster/partition_row_count"].value for e in events} == {1}
+
+
+def test_the_age_at_the_close_is_that_of_the_value_and_not_of_its_row(
+    fill, append_row, table
+) -> None:
+    written, valued = utc("2026-03-05T20:59:00"), utc("2026-03-05T20:50:00")
+    for conid, origin in ((1, ValueOrigin.PORTFOLIO), (2, ValueOrigin.TICK)):
+        append_row(conid, written, value_time=valued, value_source=origin)
+    append_row(3, written, value_source=ValueOrigin.PORTFOLIO)
+    fill("2026-03-05", "2026-03-05")
+    assert [age for _day, _value, age in by_day(table)] == [600.0, 60.0, 60.0]
 
 
 def test_the_same_backfill_again_changes_nothing(fill, append_row, table) -> None:

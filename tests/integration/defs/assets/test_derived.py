@@ -45,6 +45,19 @@ def test_later_rows_replace_earlier_ones_and_leave_the_others(
     assert found["market_value"].to_list() == [1.0, 3.0]
 
 
+def test_a_row_of_a_clock_that_ran_days_ahead_hides_no_later_row(
+    materialize, settings, append_row, seconds_ago
+) -> None:
+    append_row(1, seconds_ago(-3 * 86_400), market_value=9.0)
+    append_row(2, seconds_ago(20), market_value=2.0)
+    materialize(latest_positions)
+    append_row(1, seconds_ago(0), market_value=1.0)
+    append_row(2, seconds_ago(0), market_value=3.0)
+    materialize(latest_positions)
+    found = rows(settings, LATEST_POSITIONS).sort("conid")
+    assert found["market_value"].to_list() == [1.0, 3.0]
+
+
 def test_deriving_again_from_the_same_rows_makes_no_new_version(
     materialize, append_row, seconds_ago
 ) -> None:

@@ -217,7 +217,8 @@ def test_values_of_a_torn_commit_are_written_once_again(tmp_path, make_update, c
     found = diagnose(again.table)
     assert (found.rows, found.requests) == (3, ())
     assert repair(again.table, NOW).saved == 3
-    assert again.table.rows().sort("update_id").equals(old)
+    by_commit = ("ledger_version", "committed_at")  # the rows came again with another commit
+    assert again.table.rows().sort("update_id").drop(by_commit).equals(old.drop(by_commit))
 
 
 def test_a_torn_file_before_the_start_of_the_log_is_reported_and_left_alone(

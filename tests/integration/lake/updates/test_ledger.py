@@ -255,15 +255,44 @@ def test_a_ledger_of_an_older_release_is_migrated_and_keeps_each_row_once(
     assert read == {1: (1.0, None), 2: (3.0, 7.0)}
 
 
+def append_to_first_schema(ledger, update):
+    """Write a row as the first release did: with fewer columns, and fewer statistics."""
+    kept = dict(list(POSITION_UPDATES.columns.items())[:-6])
+    assert list(kept)[-1] == "batch_id"
+    older = replace(POSITION_UPDATES, version=1, columns=kept, indexed=("update_id", "timestamp"))
+    rows = update_rows([replace(update, batch_id="b-1")]).select(list(kept))
+    Table(ledger.table.path, older).transact(
+        lambda handle: append(handle, rows, {"batch_id": "b-1"})
+    )
+
+
+def test_rows_of_the_first_schema_have_no_trading_class_local_symbol_note_or_time_of_greeks(
+    ledger, make_update, clock
+):
+    added = ("greeks_time", "trading_class", "local_symbol", "note")
+    append_to_first_schema(ledger, make_update(1, update_id="row-1"))
+    noted = replace(
+        make_update(2, update_id="row-2"),
+        greeks_time=clock(),
+        trading_class="SPXW",
+        local_symbol="SPXW  260220P04500000",
+        note="line suspect",
+    )
+    assert ledger.sync.append([noted]).rows == 1
+    first, second = ledger.sync.latest_updates()
+    assert [getattr(first, name) for name in added] == [None] * 4
+    assert [getattr(second, name) for name in added] == [getattr(noted, n) for n in added]
+
+
 def test_the_newest_rows_have_the_columns_of_the_table_they_are_read_from(ledger, make_update):
     ledger.sync.append([make_update(1, update_id="row-1")])
-    columns = {**POSITION_UPDATES.columns, "note": Kind.TEXT}
+    columns = {**POSITION_UPDATES.columns, "added": Kind.TEXT}
     newer = replace(POSITION_UPDATES, version=POSITION_UPDATES.version + 1, columns=columns)
     migrated = SyncUpdates(Table(ledger.table.path, newer))
     assert migrated.existing(["row-1", "row-2"]) == {"row-1"}
     latest = migrated.latest()
     assert latest.columns == list(columns)
-    assert latest.get_column("note").to_list() == [None]
+    assert latest.get_column("added").to_list() == [None]
 
 
 async def test_a_repeated_streamed_update_writes_nothing(ledger, make_update, clock):
@@ -460,3 +489,80 @@ async def test_maintenance_leaves_no_file_behind_that_writers_replaced(tmp_path)
     assert len(data) == 1
     assert (tmp_path / "position_queue" / WRITER_LOCK).exists()
     assert len(await queue.get_batch(limit=100)) == 39
+
+
+@pytest.fixture
+def wrong_clock(clock):
+    """Return a clock that runs an hour ahead of the right one."""
+    return lambda: clock.now + timedelta(hours=1)
+
+
+@pytest.fixture
+def timed_ledger(tmp_path, clock):
+    """Return a function that opens the ledger anew, by the right clock or by another one."""
+    return lambda by=clock: PositionUpdatesTable(tmp_path / "timed", clock=by).sync
+
+
+def positions(ledger):
+    return {u.conid: u.position for u in ledger.latest_updates()}
+
+
+def test_a_row_of_a_clock_that_ran_ahead_does_not_hide_the_close_after_it(
+    timed_ledger, make_update, clock, wrong_clock
+):
+    reader, writer = timed_ledger(), timed_ledger()
+    writer.append([make_update(1), make_update(2)])
+    ahead = [make_update(conid, position=5.0, timestamp=wrong_clock()) for conid in (1, 2)]
+    timed_ledger(wrong_clock).append(ahead)
+    assert positions(reader) == positions(timed_ledger()) == {1: 5.0, 2: 5.0}
+    clock.advance(60)
+    writer.append([make_update(1, position=0.0)])
+    assert positions(reader) == positions(timed_ledger()) == {1: 0.0, 2: 5.0}
+    clock.advance(3541)  # the time of the wrong row is 1 s ahead: it could be a right one now
+    writer.append([make_update(3)])
+    maintain(writer.table, clean_now=True)
+    assert positions(reader) == positions(timed_ledger()) == {1: 0.0, 2: 5.0, 3: 1.0}
+    clock.advance(60)
+    began = clock.now - timedelta(hours=2)
+    for found in (writer.asof(clock.now), writer.latest_since(began)):
+        assert dict(found.select("conid", "position").rows()) == {1: 0.0, 2: 5.0, 3: 1.0}
+
+
+def test_a_row_of_a_clock_that_runs_behind_counts_by_the_order_of_writing(
+    timed_ledger, make_update, clock
+):
+    timed_ledger().append([make_update(1)])
+    slow = clock.now - timedelta(days=9000)
+    timed_ledger(lambda: slow).append([make_update(1, position=0.0, timestamp=slow)])
+    assert positions(timed_ledger()) == {1: 0.0}
+    clock.advance(5)
+    timed_ledger().append([make_update(1, position=4.0)])
+    assert positions(timed_ledger()) == {1: 4.0}
+
+
+def test_a_row_that_is_written_late_hides_no_newer_one(timed_ledger, make_update, clock):
+    ledger, began = timed_ledger(), clock.now
+    clock.advance(7200)
+    ledger.append([make_update(1, position=2.0)])
+    ledger.append([make_update(1, position=1.0, timestamp=began)])
+    assert positions(ledger) == positions(timed_ledger()) == {1: 2.0}
+
+
+def test_of_a_migrated_ledger_the_rows_of_later_commits_are_found(ledger, make_update, clock):
+    append_to_first_schema(ledger, make_update(1, update_id="row-1"))
+    first = ledger.sync.append([make_update(2, update_id="row-2")])
+    clock.advance(-86_400)
+    ledger.sync.append([make_update(3, update_id="row-3")])
+    assert ledger.sync.added_after(0).get_column("conid").sort().to_list() == [2, 3]
+    assert ledger.sync.added_after(first.version).get_column("conid").to_list() == [3]
+    rows = ledger.sync.latest().sort("conid")
+    assert rows.get_column("ledger_version").to_list() == [None, first.version, first.version + 1]
+    assert rows.get_column("committed_at").is_null().to_list() == [True, False, False]
+
+
+def test_later_commits_are_found_by_the_log_alone(ledger, make_update, files_read):
+    for conid in range(1, 6):
+        done = ledger.sync.append([make_update(conid)])
+    files_read.clear()
+    assert ledger.sync.added_after(done.version - 1).get_column("conid").to_list() == [5]
+    assert files_read == [1]

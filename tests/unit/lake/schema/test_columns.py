@@ -48,9 +48,10 @@ def test_an_order_of_columns_names_each_of_them_once(names):
         in_order(columns_of(Row), names)
 
 
-def test_every_field_of_an_update_is_a_column_and_only_the_date_is_added():
+def test_every_field_of_an_update_is_a_column_and_only_date_and_commit_are_added():
     names = {field.name for field in fields(PositionUpdate)}
-    assert set(POSITION_UPDATES.columns) == names | {"date"}
+    added = {"date", "ledger_version", "committed_at"}
+    assert set(POSITION_UPDATES.columns) == names | added
 
 
 @pytest.mark.parametrize(

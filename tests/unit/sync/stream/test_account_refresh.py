@@ -33,7 +33,7 @@ class Publisher:
     def __init__(self):
         self.enqueued = []
 
-    async def enqueue_all(self, _feed, _routes, reason):
+    async def enqueue_all(self, _routes, reason):
         self.enqueued.append(reason)
 
 

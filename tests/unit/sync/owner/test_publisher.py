@@ -1,0 +1,102 @@
+"""What is queued agrees with what was published."""
+
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from position_sync_dagster.domain.broker_position import BrokerPosition
+from position_sync_dagster.domain.instrument import Instrument
+from position_sync_dagster.domain.leg import LegState
+from position_sync_dagster.lake.queue.memory import InMemoryPositionQueue
+from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.owner.announcements import Announcements
+from position_sync_dagster.sync.owner.metrics import StreamMetrics
+from position_sync_dagster.sync.owner.publisher import Publisher
+
+NOW = datetime(2026, 3, 4, 15, 30, tzinfo=UTC)
+KEY = ("A", 1)
+HELD = BrokerPosition(
+    gateway_id="g", account="A", position=2.0, market_value=5.0, received_at=NOW,
+    position_time=NOW, snapshot_id="s",
+    instrument=Instrument(conid=1, symbol="SPY", sec_type="OPT", currency="USD"),
+)  # fmt: skip
+CLOSED = replace(HELD, position=0.0)
+MONITORED = {KEY: LegState.MONITORED}
+
+
+class Feed:
+    """An account feed with the holdings that a test gives it."""
+
+    def __init__(self, *holdings):
+        self.holdings = list(holdings)
+
+    def get(self, key):
+        return next((holding for holding in self.holdings if holding.key == key), None)
+
+
+class Positions:
+    """A table of broker positions; during a commit, something may happen to the feed."""
+
+    def __init__(self):
+        self.rows = []
+        self.meanwhile = None
+
+    async def replace(self, _gateway_id, rows, **_more):
+        if self.meanwhile is not None:
+            self.meanwhile()
+        self.rows = list(rows)
+
+
+def publisher_of(positions, queue):
+    return Publisher(
+        queue, positions, Announcements(), settings=Settings(), metrics=StreamMetrics(),
+        clock=lambda: NOW,
+    )  # fmt: skip
+
+
+async def drained(queue):
+    """Finish every live request; return how many there were."""
+    batch = await queue.claim_batch()
+    await queue.mark_success([request.request_id for request in batch])
+    return len(batch)
+
+
+async def test_a_close_that_arrives_while_the_positions_are_published_is_queued_by_the_next_step():
+    feed, positions, queue = Feed(HELD), Positions(), InMemoryPositionQueue()
+    publisher = publisher_of(positions, queue)
+    await publisher.publish(feed, session=None)
+    await publisher.enqueue_all(MONITORED)
+    assert await drained(queue) == 1
+
+    changed = replace(HELD, position=3.0)
+    feed.holdings = [changed]
+    positions.meanwhile = lambda: feed.holdings.__setitem__(0, CLOSED)
+    await publisher.publish(feed, session=None)
+    await publisher.enqueue_changed(MONITORED, [KEY])
+    # This drain values the request by what is published: the quantity before the close.
+    assert [row.position for row in positions.rows] == [3.0]
+    assert await drained(queue) == 1
+
+    positions.meanwhile = None
+    await publisher.publish(feed, session=None)
+    await publisher.enqueue_changed({KEY: LegState.CLOSED}, [KEY])
+    assert [row.position for row in positions.rows] == [0.0]
+    assert await drained(queue) == 1
+
+
+async def test_a_close_that_arrives_while_a_download_is_published_lacks_its_zero_row():
+    feed, positions, queue = Feed(HELD), Positions(), InMemoryPositionQueue()
+    publisher = publisher_of(positions, queue)
+    positions.meanwhile = lambda: feed.holdings.__setitem__(0, CLOSED)
+    await publisher.publish(feed, session=None)
+    assert await publisher.enqueue_all(MONITORED) == 1
+    assert await drained(queue) == 1
+    await publisher.publish(feed, session=None)
+    assert await publisher.enqueue_all({KEY: LegState.CLOSED}) == 1
+
+
+async def test_a_holding_that_is_not_published_yet_is_not_queued():
+    queue = InMemoryPositionQueue()
+    publisher = publisher_of(Positions(), queue)
+    await publisher.publish(Feed(), session=None)
+    assert await publisher.enqueue(MONITORED, [KEY]) == 0
+    assert await drained(queue) == 0
