@@ -248,8 +248,13 @@ CONTRACTS = TableSpec.of(
             "Trading hours as the broker writes them, separated by semicolons."
         ),
         "seen_at": moment_column("When the details were first requested."),
+        "valid_exchanges": text_column(
+            "Where the contract may be requested, separated by commas; null where it is not known."
+        ),
+        "expires_on": day_column("Day on which a derivative expires; null where it is not known."),
     },
     indexed=("conid",),
+    version=2,
 )
 
 GATEWAY_SESSIONS = TableSpec.of(

@@ -1,11 +1,16 @@
 """Market data lines: we count them as the gateway does, and learn why it refuses one."""
 
+from datetime import date
+
 import pytest
 
 from position_sync_dagster.gateway.connection import connect
 from position_sync_dagster.gateway.ib_async_internals import request_id_of
 from position_sync_dagster.gateway.market_data_lines import CANCEL_EFFECT_S, MarketDataLines
 from position_sync_dagster.gateway.translate import streamable
+from position_sync_dagster.simulator.gateway.reference_data import ReferenceDataService
+from position_sync_dagster.simulator.protocol import contract_messages
+from position_sync_dagster.simulator.protocol.contract import Contract as ListedContract
 from position_sync_dagster.simulator.protocol.wire import frame
 
 CALL, PUT, WORTHLESS, CENTS, FUTURE, STOCK = (
@@ -35,6 +40,40 @@ async def test_details_are_known_for_every_kind_of_contract_but_not_for_an_unkno
     assert (details[CENTS].price_magnifier, details[CENTS].multiplier) == (100, 5000.0)
     assert (details[STOCK].multiplier, details[STOCK].right) == (1.0, None)
     assert details[FUTURE].exchange == "CME"
+
+
+@pytest.mark.parametrize("listed", [("EUREX",), ("QBALGO", "EUREX")])
+async def test_an_option_that_smart_does_not_route_streams_from_its_exchange(
+    simulate, settings_for, eventually, monkeypatch, listed
+):
+    monkeypatch.setattr(ListedContract, "valid_exchanges", listed)
+    async with simulate() as sim:
+        connection = await connect(settings_for(sim))
+        details = await connection.details([CALL])
+        assert details[CALL].valid_exchanges == ",".join(listed)
+        connection.lines.subscribe(details[CALL])
+        await eventually(lambda: connection.lines.quote(CALL).mark is not None)
+        assert streamable(details[CALL]).exchange == "EUREX"
+        await connection.close()
+
+
+async def test_details_of_an_algo_venue_are_taken_only_where_there_are_no_others(
+    simulate, settings_for, monkeypatch
+):
+    def at_each_venue(service, client, request):
+        [contract] = request.contract.find(service._book.contracts.values())
+        for venue in ("QBALGO", "CME") if contract.conid == FUTURE else ("QBALGO",):
+            row = (request.req_id, contract, venue, "", date(2028, 6, 1))
+            client.send(contract_messages.contract_details(*row))
+        client.send(contract_messages.contract_details_end(request.req_id))
+
+    monkeypatch.setattr(ReferenceDataService, "details", at_each_venue)
+    async with simulate() as sim:
+        connection = await connect(settings_for(sim))
+        details = await connection.details([FUTURE, CENTS])
+        await connection.close()
+    assert (details[FUTURE].exchange, details[CENTS].exchange) == ("CME", "QBALGO")
+    assert streamable(details[FUTURE]).exchange == "CME"
 
 
 async def test_every_kind_of_contract_streams_on_one_line_each(line, eventually):
