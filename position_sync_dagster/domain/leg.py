@@ -40,9 +40,14 @@ class ActiveContract:
 
     conid: Annotated[int, Column("IB's contract id of the leg.")]
     symbol: Annotated[str, Column("Symbol of the underlying.")]
-    right: Annotated[Right, Column("CALL or PUT.")]
-    strike: Annotated[float, Column("Strike of the option.", unit="as quoted")]
-    expiry: Annotated[date, Column("Expiry of the option.")]
+    right: Annotated[Right | None, Column("CALL or PUT; null for a leg that is not an option.")]
+    strike: Annotated[
+        float | None,
+        Column("Strike of the option; null for a leg that is not an option.", unit="as quoted"),
+    ]
+    expiry: Annotated[
+        date | None, Column("Expiry of the option or the future; null where there is none.")
+    ]
     strategy_id: Annotated[str, Column("The strategy that the leg belongs to.")]
     added_at: Annotated[datetime, Column("When the leg joined the strategy (UTC).")]
     quantity: Annotated[
@@ -74,9 +79,9 @@ def make_leg(
     *,
     conid: int | str,
     symbol: str,
-    right: str,
-    strike: float | str,
-    expiry: str | int | date,
+    right: str | None = None,
+    strike: float | str | None = None,
+    expiry: str | int | date | None = None,
     strategy_id: int | str,
     added_at: datetime,
     quantity: float | None = None,
@@ -84,6 +89,18 @@ def make_leg(
     priority: int = 1,
 ) -> ActiveContract:
     """Return a leg from the spellings that a person or a file uses.
+
+    Args:
+        conid: The contract.
+        symbol: Of its underlying.
+        right: CALL or PUT; None for a stock, a future or another hedge.
+        strike: None where there is no right.
+        expiry: None for a stock; may be left out for a future.
+        strategy_id: The strategy.
+        added_at: When the leg joins it.
+        quantity: Signed contracts or shares; None for the whole holding.
+        account: None for the leg in any account.
+        priority: Who gets a market data line first.
 
     Raises:
         InvalidLegError: A field does not parse; the message names field and value.
@@ -98,12 +115,17 @@ def make_leg(
         raise InvalidLegError(
             f"The priority {priority} of leg {conid} is below 1.", remedy="Use 1 (first) or more."
         )
+    if (right is None) != (strike is None) or (right is not None and expiry is None):
+        raise InvalidLegError(
+            f"The leg {conid} has only a part of right, strike and expiry.",
+            remedy="Set all three for an option; leave right and strike out for anything else.",
+        )
     return ActiveContract(
         conid=parse_conid(conid),
         symbol=str(symbol),
-        right=parse_right(right),
-        strike=parse_strike(strike),
-        expiry=parse_expiry(expiry),
+        right=None if right is None else parse_right(right),
+        strike=None if strike is None else parse_strike(strike),
+        expiry=None if expiry is None else parse_expiry(expiry),
         strategy_id=str(strategy_id),
         added_at=added_at,
         quantity=None if quantity is None else float(quantity),
