@@ -1,5 +1,6 @@
 """A leg of an active strategy: the membership of one contract in one strategy."""
 
+import math
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from enum import StrEnum
@@ -7,6 +8,7 @@ from typing import Annotated
 
 from position_sync_dagster.domain.column import Column
 from position_sync_dagster.domain.instrument import (
+    ContractDetails,
     Right,
     parse_conid,
     parse_expiry,
@@ -14,6 +16,9 @@ from position_sync_dagster.domain.instrument import (
     parse_strike,
 )
 from position_sync_dagster.errors import InvalidLegError
+
+UNDATED_TYPES = frozenset({"STK", "IND", "CASH"})
+"""Security types without an expiry."""
 
 
 class LegState(StrEnum):
@@ -132,3 +137,37 @@ def make_leg(
         account=account or None,
         priority=priority,
     )
+
+
+def contract_mismatch(leg: ActiveContract, details: ContractDetails) -> str | None:
+    """Return what a leg and the contract of its conid differ in, in words; None for nothing.
+
+    The symbol may be the trading class (SPXW). The expiry may be the day of the last trade or the
+    day on which the contract expires: index options settled at the open have two days. A leg
+    without an expiry leaves it open.
+    """
+    differences = []
+    if leg.symbol.upper() not in (details.symbol.upper(), details.trading_class.upper()):
+        differences.append(f"its symbol is {details.symbol}, not {leg.symbol}")
+    if leg.right != details.right:
+        differences.append(f"its right is {_word(details.right)}, not {_word(leg.right)}")
+    if _differs(leg.strike, details.strike):
+        differences.append(f"its strike is {_word(details.strike)}, not {_word(leg.strike)}")
+    days = [day for day in (details.last_trade_date, details.expires_on) if day is not None]
+    dated = days or details.sec_type in UNDATED_TYPES
+    if leg.expiry is not None and dated and leg.expiry not in days:
+        expiry = days[-1] if days else None
+        differences.append(f"its expiry is {_word(expiry)}, not {_word(leg.expiry)}")
+    return ", ".join(differences) or None
+
+
+def _differs(one: float | None, other: float | None) -> bool:
+    if one is None or other is None:
+        return one is not other
+    return not math.isclose(one, other, rel_tol=1e-9)
+
+
+def _word(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:g}"
+    return "none" if value is None else str(value)

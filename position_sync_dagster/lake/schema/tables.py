@@ -272,7 +272,7 @@ RECONCILIATION_BREAKS = TableSpec.of(
         "account": UPDATE_COLUMNS["account"],
         "conid": UPDATE_COLUMNS["conid"],
         "symbol": UPDATE_COLUMNS["symbol"],
-        "type": text_column("MISSING, SURPLUS, QUANTITY, STALE or LEG_QUANTITY."),
+        "type": text_column("MISSING, SURPLUS, QUANTITY, STALE, LEG_QUANTITY or LEG_MISMATCH."),
         "expected": number_column("The broker's quantity; null when it has none."),
         "actual": number_column("The quantity in the tables; null when they have none."),
         "detail": text_column("The difference in words."),
