@@ -162,15 +162,21 @@ async def _activate(folder: Path, lines: int) -> set[int]:
 
     lake = Lake(folder)
     await lake.registry.initialize()
-    held = sorted({opening.conid for opening in load_book("demo").openings})[:lines]
+    book = load_book("demo")
+    held = sorted({opening.conid for opening in book.openings})[:lines]
     now = datetime.now(UTC)
     await lake.registry.add_many(
         make_leg(
-            conid=conid, symbol="X", right="C", strike=1, expiry="20281215", strategy_id="all",
+            conid=conid,
+            symbol=contract.symbol,
+            right=contract.right or None,
+            strike=contract.strike if contract.right else None,
+            expiry=contract.expiry or None,
+            strategy_id="all",
             added_at=now,
         )
-        for conid in held
-    )  # fmt: skip
+        for conid, contract in ((conid, book.contracts[conid]) for conid in held)
+    )
     (folder / "legs.txt").write_text("\n".join(map(str, held)))
     return set(held)
 

@@ -55,7 +55,13 @@ def list_legs(json: Json = False, home: HomeFolder = None) -> None:
     lake = existing(Lake.of(settings))
     legs = sorted(
         lake.registry.sync.get_all_active(),
-        key=lambda leg: (leg.strategy_id, leg.symbol, leg.expiry, leg.strike, leg.right),
+        key=lambda leg: (
+            leg.strategy_id,
+            leg.symbol,
+            str(leg.expiry or ""),
+            leg.strike or 0.0,
+            leg.right or "",
+        ),
     )
     states = leg_states(legs, lake, settings, utc_now())
     if json:
@@ -90,9 +96,9 @@ def print_legs(legs: "Sequence[ActiveContract]", states: "Sequence[LegState]") -
             str(state),
             str(leg.conid),
             leg.symbol,
-            str(leg.right),
-            f"{leg.strike:g}",
-            leg.expiry.isoformat(),
+            str(leg.right or ""),
+            "" if leg.strike is None else f"{leg.strike:g}",
+            "" if leg.expiry is None else leg.expiry.isoformat(),
             leg.account or "any",
             "all" if leg.quantity is None else quantity(leg.quantity),
             str(leg.priority),
@@ -108,9 +114,13 @@ def add_leg(
     conid: Conid,
     strategy: Annotated[str, typer.Option(help="The strategy's name or number.")],
     symbol: Annotated[str, typer.Option(help="The underlying's symbol.")],
-    right: Annotated[str, typer.Option(help="CALL or PUT.")],
-    strike: Annotated[str, typer.Option(help="In the contract's price unit.")],
-    expiry: Annotated[str, typer.Option(help='As "20260220" or "2026-02-20".')],
+    right: Annotated[
+        str | None, typer.Option(help="CALL or PUT. Leave it out for a stock or a future.")
+    ] = None,
+    strike: Annotated[
+        str | None, typer.Option(help="Of an option, in the contract's price unit.")
+    ] = None,
+    expiry: Annotated[str | None, typer.Option(help='As "20260220" or "2026-02-20".')] = None,
     quantity: Annotated[
         float | None,
         typer.Option(help="Signed number of contracts of this strategy. Default: all."),

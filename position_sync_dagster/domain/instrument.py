@@ -128,6 +128,9 @@ class ContractDetails:
         last_trade_time: Local time in `time_zone`, as the broker writes it ("08:30:00").
         trading_hours: As the broker writes them, sessions separated by ";".
         seen_at: When the gateway first sent them.
+        valid_exchanges: Where it may be requested, separated by ","; None: not known.
+        expires_on: The day it expires, which for index options settled at the open is the day after
+            the last trade. Source: contract details, message 10, `realExpirationDate`.
     """
 
     conid: int
@@ -147,3 +150,5 @@ class ContractDetails:
     time_zone: str | None
     trading_hours: str | None
     seen_at: datetime
+    valid_exchanges: str | None = None
+    expires_on: date | None = None

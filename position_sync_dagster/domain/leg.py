@@ -1,5 +1,6 @@
 """A leg of an active strategy: the membership of one contract in one strategy."""
 
+import math
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from enum import StrEnum
@@ -7,6 +8,7 @@ from typing import Annotated
 
 from position_sync_dagster.domain.column import Column
 from position_sync_dagster.domain.instrument import (
+    ContractDetails,
     Right,
     parse_conid,
     parse_expiry,
@@ -14,6 +16,9 @@ from position_sync_dagster.domain.instrument import (
     parse_strike,
 )
 from position_sync_dagster.errors import InvalidLegError
+
+UNDATED_TYPES = frozenset({"STK", "IND", "CASH"})
+"""Security types without an expiry."""
 
 
 class LegState(StrEnum):
@@ -40,9 +45,14 @@ class ActiveContract:
 
     conid: Annotated[int, Column("IB's contract id of the leg.")]
     symbol: Annotated[str, Column("Symbol of the underlying.")]
-    right: Annotated[Right, Column("CALL or PUT.")]
-    strike: Annotated[float, Column("Strike of the option.", unit="as quoted")]
-    expiry: Annotated[date, Column("Expiry of the option.")]
+    right: Annotated[Right | None, Column("CALL or PUT; null for a leg that is not an option.")]
+    strike: Annotated[
+        float | None,
+        Column("Strike of the option; null for a leg that is not an option.", unit="as quoted"),
+    ]
+    expiry: Annotated[
+        date | None, Column("Expiry of the option or the future; null where there is none.")
+    ]
     strategy_id: Annotated[str, Column("The strategy that the leg belongs to.")]
     added_at: Annotated[datetime, Column("When the leg joined the strategy (UTC).")]
     quantity: Annotated[
@@ -74,9 +84,9 @@ def make_leg(
     *,
     conid: int | str,
     symbol: str,
-    right: str,
-    strike: float | str,
-    expiry: str | int | date,
+    right: str | None = None,
+    strike: float | str | None = None,
+    expiry: str | int | date | None = None,
     strategy_id: int | str,
     added_at: datetime,
     quantity: float | None = None,
@@ -84,6 +94,18 @@ def make_leg(
     priority: int = 1,
 ) -> ActiveContract:
     """Return a leg from the spellings that a person or a file uses.
+
+    Args:
+        conid: The contract.
+        symbol: Of its underlying.
+        right: CALL or PUT; None for a stock, a future or another hedge.
+        strike: None where there is no right.
+        expiry: None for a stock; may be left out for a future.
+        strategy_id: The strategy.
+        added_at: When the leg joins it.
+        quantity: Signed contracts or shares; None for the whole holding.
+        account: None for the leg in any account.
+        priority: Who gets a market data line first.
 
     Raises:
         InvalidLegError: A field does not parse; the message names field and value.
@@ -98,15 +120,54 @@ def make_leg(
         raise InvalidLegError(
             f"The priority {priority} of leg {conid} is below 1.", remedy="Use 1 (first) or more."
         )
+    if (right is None) != (strike is None) or (right is not None and expiry is None):
+        raise InvalidLegError(
+            f"The leg {conid} has only a part of right, strike and expiry.",
+            remedy="Set all three for an option; leave right and strike out for anything else.",
+        )
     return ActiveContract(
         conid=parse_conid(conid),
         symbol=str(symbol),
-        right=parse_right(right),
-        strike=parse_strike(strike),
-        expiry=parse_expiry(expiry),
+        right=None if right is None else parse_right(right),
+        strike=None if strike is None else parse_strike(strike),
+        expiry=None if expiry is None else parse_expiry(expiry),
         strategy_id=str(strategy_id),
         added_at=added_at,
         quantity=None if quantity is None else float(quantity),
         account=account or None,
         priority=priority,
     )
+
+
+def contract_mismatch(leg: ActiveContract, details: ContractDetails) -> str | None:
+    """Return what a leg and the contract of its conid differ in, in words; None for nothing.
+
+    The symbol may be the trading class (SPXW). The expiry may be the day of the last trade or the
+    day on which the contract expires: index options settled at the open have two days. A leg
+    without an expiry leaves it open.
+    """
+    differences = []
+    if leg.symbol.upper() not in (details.symbol.upper(), details.trading_class.upper()):
+        differences.append(f"its symbol is {details.symbol}, not {leg.symbol}")
+    if leg.right != details.right:
+        differences.append(f"its right is {_word(details.right)}, not {_word(leg.right)}")
+    if _differs(leg.strike, details.strike):
+        differences.append(f"its strike is {_word(details.strike)}, not {_word(leg.strike)}")
+    days = [day for day in (details.last_trade_date, details.expires_on) if day is not None]
+    dated = days or details.sec_type in UNDATED_TYPES
+    if leg.expiry is not None and dated and leg.expiry not in days:
+        expiry = days[-1] if days else None
+        differences.append(f"its expiry is {_word(expiry)}, not {_word(leg.expiry)}")
+    return ", ".join(differences) or None
+
+
+def _differs(one: float | None, other: float | None) -> bool:
+    if one is None or other is None:
+        return one is not other
+    return not math.isclose(one, other, rel_tol=1e-9)
+
+
+def _word(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:g}"
+    return "none" if value is None else str(value)

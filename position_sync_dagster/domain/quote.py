@@ -34,3 +34,12 @@ class Quote:
     vega: float | None = None
     theta: float | None = None
     underlying_price: float | None = None
+
+    @property
+    def is_live(self) -> bool:
+        """Whether its ticks are true when they arrive.
+
+        Those of frozen data were true when the market closed, those of delayed data some 15 minutes
+        before they came, or at the close before. Source: IB, "Market Data Types".
+        """
+        return self.market_data_type not in (2, 3, 4)

@@ -7,7 +7,8 @@ from enum import StrEnum
 
 from position_sync_dagster.domain.broker_position import BrokerPosition
 from position_sync_dagster.domain.confirmation import confirmed_time
-from position_sync_dagster.domain.leg import ActiveContract
+from position_sync_dagster.domain.instrument import ContractDetails
+from position_sync_dagster.domain.leg import ActiveContract, contract_mismatch
 from position_sync_dagster.domain.routing import Key
 from position_sync_dagster.domain.update import PositionUpdate
 
@@ -17,7 +18,8 @@ class DiscrepancyType(StrEnum):
 
     MISSING: held at the broker, no row here. SURPLUS: a row here with a quantity, nothing at the
     broker. QUANTITY: both, with different quantities. STALE: the value is older than allowed, or of
-    unknown age. LEG_QUANTITY: strategies claim more of a holding than there is.
+    unknown age. LEG_QUANTITY: strategies claim more of a holding than there is. LEG_MISMATCH: a leg
+    names another symbol, right, strike or expiry than the contract of its conid has.
     """
 
     MISSING = "MISSING"
@@ -25,6 +27,7 @@ class DiscrepancyType(StrEnum):
     QUANTITY = "QUANTITY"
     STALE = "STALE"
     LEG_QUANTITY = "LEG_QUANTITY"
+    LEG_MISMATCH = "LEG_MISMATCH"
 
 
 class BreakState(StrEnum):
@@ -87,6 +90,7 @@ def compare(
     complete: bool,
     now: datetime,
     stale_after: timedelta,
+    details: Mapping[int, ContractDetails] | None = None,
 ) -> ReconciliationResult:
     """Compare one broker snapshot with the latest rows and the registry.
 
@@ -97,7 +101,9 @@ def compare(
         complete: Whether the snapshot covers every account.
         now: The moment of the comparison.
         stale_after: A value that its source has not confirmed for longer is STALE.
+        details: The contract details that are known, by conid.
     """
+    legs = [leg for leg in legs if leg.removed_at is None]
     broker = {p.key: p for p in snapshot}
     rows = {(u.account, u.conid): u for u in latest}
     keys = sorted(broker.keys() | rows.keys())
@@ -116,7 +122,12 @@ def compare(
         at=now,
         complete=complete,
         checked=len(keys),
-        discrepancies=(*(one for one in found if one is not None), *_overclaimed(broker, legs)),
+        discrepancies=(
+            *(one for one in found if one is not None),
+            *_overclaimed(broker, legs),
+            *(_overclaimed_in_any_account(broker, legs) if complete else ()),
+            *_mismatched(legs, details or {}),
+        ),
     )
 
 
@@ -176,14 +187,14 @@ def _overclaimed(
     claims: dict[Key, float] = {}
     symbols: dict[Key, str] = {}
     for leg in legs:
-        if leg.removed_at is None and leg.account is not None and leg.quantity is not None:
+        if leg.account is not None and leg.quantity is not None:
             key = (leg.account, leg.conid)
             claims[key] = claims.get(key, 0.0) + leg.quantity
             symbols[key] = leg.symbol
     over: list[Discrepancy] = []
     for key, claimed in sorted(claims.items()):
         held = broker[key].position if key in broker else 0.0
-        if held and (claimed * held < 0 or abs(claimed) > abs(held)):
+        if _is_too_much(claimed, held):
             over.append(
                 Discrepancy(
                     type=DiscrepancyType.LEG_QUANTITY,
@@ -196,3 +207,69 @@ def _overclaimed(
                 )
             )
     return over
+
+
+def _overclaimed_in_any_account(
+    broker: Mapping[Key, BrokerPosition], legs: Iterable[ActiveContract]
+) -> list[Discrepancy]:
+    """Find the contracts of which strategies claim more than all accounts hold together.
+
+    Only contracts with a leg without an account are compared; the claims of legs with an account
+    count too.
+    """
+    claims: dict[int, list[ActiveContract]] = {}
+    for leg in legs:
+        if leg.quantity is not None:
+            claims.setdefault(leg.conid, []).append(leg)
+    held: dict[int, float] = {}
+    for (_account, conid), holding in broker.items():
+        held[conid] = held.get(conid, 0.0) + holding.position
+    over: list[Discrepancy] = []
+    for conid, of_contract in sorted(claims.items()):
+        claimed = sum(leg.quantity or 0.0 for leg in of_contract)
+        free = any(leg.account is None for leg in of_contract)
+        if free and _is_too_much(claimed, held.get(conid, 0.0)):
+            over.append(
+                Discrepancy(
+                    type=DiscrepancyType.LEG_QUANTITY,
+                    account="",
+                    conid=conid,
+                    symbol=of_contract[0].symbol,
+                    expected=held[conid],
+                    actual=claimed,
+                    detail="strategies claim more than all accounts hold",
+                )
+            )
+    return over
+
+
+def _is_too_much(claimed: float, held: float) -> bool:
+    """Return whether a claim on what is held is greater, or on the other side."""
+    return bool(held) and (claimed * held < 0 or abs(claimed) > abs(held))
+
+
+def _mismatched(
+    legs: Iterable[ActiveContract], details: Mapping[int, ContractDetails]
+) -> list[Discrepancy]:
+    """Find the legs that name another contract than their conid; one break a contract."""
+    found: dict[Key, list[str]] = {}
+    symbols: dict[Key, str] = {}
+    for leg in legs:
+        contract = details.get(leg.conid)
+        difference = contract_mismatch(leg, contract) if contract else None
+        if difference:
+            key = (leg.account or "", leg.conid)
+            found.setdefault(key, []).append(f"strategy {leg.strategy_id}: {difference}")
+            symbols.setdefault(key, leg.symbol)
+    return [
+        Discrepancy(
+            type=DiscrepancyType.LEG_MISMATCH,
+            account=key[0],
+            conid=key[1],
+            symbol=symbols[key],
+            expected=None,
+            actual=None,
+            detail="; ".join(differences),
+        )
+        for key, differences in sorted(found.items())
+    ]

@@ -156,11 +156,17 @@ class PositionUpdate:
     ] = None
     vega: Annotated[
         float | None,
-        Column("Vega of one option on one unit of the underlying, from IB's option model."),
+        Column(
+            "Vega of one option on one unit of the underlying, from IB's option model.",
+            unit="`currency`",
+        ),
     ] = None
     theta: Annotated[
         float | None,
-        Column("Theta a day of one option on one unit of the underlying, from IB's option model."),
+        Column(
+            "Theta a day of one option on one unit of the underlying, from IB's option model.",
+            unit="`currency`",
+        ),
     ] = None
     underlying_price: Annotated[
         float | None, Column("Price of the underlying in IB's option model.", unit="as quoted")

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from position_sync_dagster.domain.broker_position import BrokerPosition
-from position_sync_dagster.domain.price import price_of
+from position_sync_dagster.domain.price import Price, price_of
 from position_sync_dagster.domain.quote import Quote
 from position_sync_dagster.domain.update import (
     PositionUpdate,
@@ -13,6 +13,9 @@ from position_sync_dagster.domain.update import (
     ValueOrigin,
     trading_mode_of,
 )
+
+ROUNDING = 0.01
+"""The broker's money is rounded to so much, in the major unit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,18 +33,19 @@ def factor_agrees(
     """Check multiplier / price_magnifier against the broker's own value of the holding.
 
     The portfolio row has position, price and value, so the broker's factor is known. Its price may
-    be in the quoted unit or in the major unit; both are accepted.
+    be in the quoted unit or in the major unit; both are accepted. The broker rounds the value to
+    cents (recorded: message 7, market values with two decimals), so that a value of a few cents
+    may differ by more than the tolerance.
 
     Returns:
         None where the broker gave no value to compare with.
     """
     if not holding.position or not holding.market_price or not holding.market_value:
         return None
-    implied = holding.market_value / (holding.position * holding.market_price)
-    multiplier = holding.instrument.multiplier
+    quoted = holding.position * holding.market_price * holding.instrument.multiplier
     return any(
-        abs(implied - expected) <= tolerance * expected
-        for expected in (multiplier / price_magnifier, multiplier)
+        abs(holding.market_value - expected) <= tolerance * abs(expected) + ROUNDING
+        for expected in (quoted / price_magnifier, quoted)
     )
 
 
@@ -58,8 +62,8 @@ def revalue(
     """Value a streamed holding by its quote, or by its portfolio row where no quote counts.
 
     A closed holding gives the explicit zero row. With an unknown factor (`price_magnifier` None)
-    the price is kept and the money stays unknown. The row's `value_time` is that of its source,
-    never now.
+    the price is kept and the money stays unknown, theta and vega too. The row's `value_time` is
+    that of its source, never now: of delayed or frozen data only a last trade has a known time.
 
     Args:
         holding: The holding as the broker last reported it.
@@ -90,11 +94,12 @@ def revalue(
         by=by,
         market_price=price.value if price else None,
         price_kind=price.kind if price else None,
-        value_time=price.at if price else None,
+        value_time=_value_time(price, quote),
         market_value=value,
         unrealized_pnl=pnl,
         value_source=ValueOrigin.TICK,
         quote=quote,
+        price_magnifier=price_magnifier,
     )
 
 
@@ -138,6 +143,23 @@ def closed(
     )
 
 
+def _value_time(price: Price | None, quote: Quote) -> datetime | None:
+    """Return when a price was true; None where only its arrival is known.
+
+    IB sends the time of the last trade (ticks 45 and 88), and no time of marks, bids and asks.
+    """
+    if price is None:
+        return None
+    if quote.is_live:
+        return price.at
+    return quote.last_time if price.kind is PriceKind.LAST else None
+
+
+def _money(quoted: float | None, price_magnifier: int | None) -> float | None:
+    """Return a quoted amount in the major unit; None where the factor is unknown."""
+    return quoted / price_magnifier if quoted is not None and price_magnifier else None
+
+
 def _row(
     holding: BrokerPosition,
     *,
@@ -151,6 +173,7 @@ def _row(
     unrealized_pnl: float | None,
     value_source: ValueOrigin,
     quote: Quote | None,
+    price_magnifier: int | None = None,
 ) -> PositionUpdate:
     instrument = holding.instrument
     return PositionUpdate(
@@ -177,8 +200,8 @@ def _row(
         implied_vol=quote.implied_vol if quote else None,
         delta=quote.delta if quote else None,
         gamma=quote.gamma if quote else None,
-        vega=quote.vega if quote else None,
-        theta=quote.theta if quote else None,
+        vega=_money(quote.vega, price_magnifier) if quote else None,
+        theta=_money(quote.theta, price_magnifier) if quote else None,
         underlying_price=quote.underlying_price if quote else None,
         value_time=value_time,
         source=source,

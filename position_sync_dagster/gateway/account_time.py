@@ -1,7 +1,7 @@
 """The account feed's time of day: "HH:MM", without a date and without a zone."""
 
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime, timedelta, tzinfo
+from datetime import UTC, datetime, timedelta, timezone, tzinfo
 
 from position_sync_dagster.domain.clock import Clock
 from position_sync_dagster.domain.routing import Key
@@ -16,6 +16,18 @@ OLDEST = timedelta(hours=6)
 ABOUT_NOW = timedelta(minutes=10)
 """The last time message of a download, and the one after a row that comes later by itself, is at
 most so old, if we read it in the right zone."""
+
+CLOSING_AGE = timedelta(minutes=5)
+"""The last time message of a download is usually at most so old: the gateway renews the account
+every 3 minutes (IB, "Account Updates"), and the text has no seconds. Another zone than ours and UTC
+is taken from a time message only within this bound."""
+
+OFFSETS = frozenset(
+    timedelta(hours=hours)
+    for hours in (*range(-11, 13), -9.5, -3.5, -2.5, 3.5, 4.5, 5.5, 6.5, 9.5, 10.5, 5.75, 8.75)
+) | {timedelta(hours=-11.25), timedelta(hours=-10.25)}
+"""Every difference to UTC that a clock on a wall may have, in the IANA time zone database of 2026.
+A day more or less shows the same time of day: -11:15 stands for +12:45, and -10:00 for +14:00."""
 
 
 def moment_of(text: str, *, now: datetime, zone: tzinfo) -> datetime | None:
@@ -37,20 +49,44 @@ def moment_of(text: str, *, now: datetime, zone: tzinfo) -> datetime | None:
     return min(local, now).astimezone(now.tzinfo) if now - local <= OLDEST else None
 
 
-def zone_of(text: str, *, now: datetime) -> tzinfo | None:
-    """Return the zone, ours or UTC, in which clocks show `text` about now; None for neither.
+def zone_of(text: str, *, now: datetime, known: tzinfo | None = None) -> tzinfo | None:
+    """Return the zone (`known`, ours or UTC) in which clocks show `text` about now, else None.
 
     Decide it anew for each download and each later row: the offset of our zone changes twice a
     year, and a clock may be set.
 
+    Args:
+        known: The zone of the newest download.
+
     >>> zone_of("14:58", now=datetime(2026, 1, 2, 15, 0, tzinfo=UTC)) is not None
     True
     """
-    for zone in (now.astimezone().tzinfo, UTC):
+    for zone in (known, now.astimezone().tzinfo, UTC):
         at = moment_of(text, now=now, zone=zone) if zone else None
         if at is not None and now - at <= ABOUT_NOW:
             return zone
     return None
+
+
+def zone_of_closing(text: str, *, now: datetime) -> tzinfo | None:
+    """Return the zone in which the last time message of a download was written, else None.
+
+    That message is about now. So its difference to UTC is known to a few minutes, and it must be a
+    difference that exists: none is nearer than 15 minutes to another. A message that is older than
+    `CLOSING_AGE` fits none, unless its age is by chance that between two zones.
+
+    >>> zone_of_closing("20:28", now=datetime(2026, 1, 2, 15, 0, tzinfo=UTC))
+    datetime.timezone(datetime.timedelta(seconds=19800))
+    """
+    zone = zone_of(text, now=now)
+    if zone is not None:
+        return zone
+    found = [
+        timezone(offset)
+        for offset in OFFSETS
+        if (at := moment_of(text, now=now, zone=timezone(offset))) and now - at <= CLOSING_AGE
+    ]
+    return found[0] if len(found) == 1 else None
 
 
 class RowTimes:
@@ -58,7 +94,7 @@ class RowTimes:
 
     The rows of a download may show times hours ago. They are dated at its end, when its last time
     message has shown which zone the gateway's clock is in. A row that comes later by itself is
-    dated at once.
+    dated at once, in that zone.
 
     Args:
         date: Called with the key of a row and its time, which may be unknown.
@@ -72,6 +108,7 @@ class RowTimes:
         self._last_row: Key | None = None
         self._times: dict[Key, str] = {}
         self._closing = ""
+        self._zone: tzinfo | None = None
 
     def start(self) -> None:
         """Begin a download: collect the times of its rows."""
@@ -80,7 +117,9 @@ class RowTimes:
 
     def date_rows(self) -> None:
         """Date the rows of the download, if its last time message is about now in some zone."""
-        self._date_all(self._times, shown_now=self._closing)
+        now = self._clock()
+        self._zone = zone_of_closing(self._closing, now=now)
+        self._date_all(self._times, now=now, zone=self._zone)
 
     def follow(self) -> None:
         """End the download: date each later row at once."""
@@ -102,11 +141,10 @@ class RowTimes:
             if key is not None:
                 self._times[key] = text
         elif key is not None:
-            self._date_all({key: text}, shown_now=text)
+            now = self._clock()
+            self._date_all({key: text}, now=now, zone=zone_of(text, now=now, known=self._zone))
 
-    def _date_all(self, times: Mapping[Key, str], *, shown_now: str) -> None:
-        now = self._clock()
-        zone = zone_of(shown_now, now=now)
+    def _date_all(self, times: Mapping[Key, str], *, now: datetime, zone: tzinfo | None) -> None:
         if zone is not None:
             for key, text in times.items():
                 self._date(key, moment_of(text, now=now, zone=zone))

@@ -5,6 +5,7 @@ documentation ("Message Codes", "Available Tick Types"); [C] the source of ib_as
 [P] another project's report, not a recording.
 """
 
+import re
 from enum import IntEnum
 
 
@@ -129,6 +130,21 @@ FARM_OK = frozenset(
 )
 """A data farm works, or is idle until somebody needs it; the text names it."""
 
+
+def farm_of(text: str) -> str:
+    """Return the name of the data farm in a notice about one; the name may have full stops.
+
+    2103 to 2106, 2157 and 2158 write it after a colon, 2107 and 2108 after a full stop. [R:
+    rust-ibapi v1.2.2; a login with usfarm and usfarm.nj: ibkr-go]
+
+    >>> farm_of("Market data farm connection is OK:usfarm.nj")
+    'usfarm.nj'
+    >>> farm_of("connection is inactive but should be available upon demand.usopt")
+    'usopt'
+    """
+    return re.split("[:.]", text, maxsplit=1)[-1].strip()
+
+
 NOT_PERMITTED = frozenset(
     {
         GatewayCode.NOT_SUBSCRIBED,
@@ -170,6 +186,10 @@ class MessageType(IntEnum):
     POSITION = 61
     POSITION_END = 62
 
+
+ALGO_VENUE = "QBALGO"
+"""The names of venues of algorithms begin so. Contract details of futures list one beside the
+exchange, as in `CME,QBALGO`; it has no market data. [P: public listings of contract details]"""
 
 MARK_TICK = 37
 """Tick type of the mark price, sent for generic tick 232. [D]"""

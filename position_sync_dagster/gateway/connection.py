@@ -13,7 +13,13 @@ from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.domain.update import TradingMode, trading_mode_of
 from position_sync_dagster.errors import BrokerUnavailableError, SettingsError
 from position_sync_dagster.gateway.account_feed import AccountFeed
-from position_sync_dagster.gateway.codes import OFFLINE, GatewayCode
+from position_sync_dagster.gateway.codes import (
+    FARM_BROKEN,
+    FARM_OK,
+    OFFLINE,
+    GatewayCode,
+    farm_of,
+)
 from position_sync_dagster.gateway.contract_details import fetch_details
 from position_sync_dagster.gateway.ib_async_internals import has_socket, socket_closed
 from position_sync_dagster.gateway.login import log_in
@@ -40,6 +46,7 @@ class GatewayConnection:
     Attributes:
         accounts: The accounts of the login.
         connectivity_lost: The gateway's message that it has lost IB (1100, 2110), else None.
+        broken_farms: The data farms that are broken, as the gateway reported since the log-in.
         new_port: The port that the gateway said it moves to (code 1300).
         on_message: Listeners, called with (code, text) for each message of type 4.
         lost: Set when the socket is gone.
@@ -55,6 +62,7 @@ class GatewayConnection:
         client_id: int,
         settings: Settings,
         connectivity_lost: str | None = None,
+        broken_farms: Iterable[str] = (),
     ) -> None:
         self.ib = ib
         self.client_id = client_id
@@ -68,6 +76,7 @@ class GatewayConnection:
         self.pnl = PnlSubscriptions(ib, self.feed.book)
         self.on_message: list[Callable[[int, str], None]] = []
         self.connectivity_lost = connectivity_lost
+        self.broken_farms = set(broken_farms)
         self._timeout_s = settings.gateway_timeout_s
         ib.errorEvent += self._on_error
         self._watchdog = Watchdog(ib, MessageReader(ib, settings.gateway_id), give_up=self.drop)
@@ -136,6 +145,10 @@ class GatewayConnection:
             self.connectivity_lost = text
         elif code in (GatewayCode.RESTORED_DATA_LOST, GatewayCode.RESTORED_DATA_KEPT):
             self.connectivity_lost = None
+        elif code in FARM_BROKEN:
+            self.broken_farms.add(farm_of(text))
+        elif code in FARM_OK:
+            self.broken_farms.discard(farm_of(text))
         if code == GatewayCode.RESTORED_DATA_LOST:
             # Every subscription is gone; the listeners request positions and values again.
             self.feed.invalidate()
@@ -182,6 +195,7 @@ async def connect(
         client_id=login.client_id,
         settings=settings,
         connectivity_lost=login.offline,
+        broken_farms=login.broken_farms,
     )
     try:
         connection.require_trading_mode(settings)

@@ -1,12 +1,14 @@
 """Contract details: one request per conid."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from ib_async import IB, Contract
+from ib_async import ContractDetails as IBContractDetails
 
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.instrument import ContractDetails
+from position_sync_dagster.gateway.codes import ALGO_VENUE
 from position_sync_dagster.gateway.translate import details_of
 
 CONCURRENT_REQUESTS = 20
@@ -38,7 +40,19 @@ async def fetch_details(
                 )
             except (TimeoutError, ConnectionError):
                 return None
-        return details_of(found[0], seen_at=clock()) if found else None
+        return details_of(_at_an_exchange(found), seen_at=clock()) if found else None
 
     answers = await asyncio.gather(*(request(conid) for conid in conids))
     return {details.conid: details for details in answers if details is not None}
+
+
+def _at_an_exchange(found: Sequence[IBContractDetails]) -> IBContractDetails:
+    """Return the first details that are not those of an algo venue, where there are any.
+
+    The gateway answers with one message for each venue; that of a future's algo venue may be the
+    first. Source: see `ALGO_VENUE`.
+    """
+    return next(
+        (d for d in found if d.contract and not d.contract.exchange.startswith(ALGO_VENUE)),
+        found[0],
+    )

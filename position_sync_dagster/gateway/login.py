@@ -17,7 +17,13 @@ from position_sync_dagster.errors import (
     GatewayTimeoutError,
     NotAGatewayError,
 )
-from position_sync_dagster.gateway.codes import OFFLINE, GatewayCode
+from position_sync_dagster.gateway.codes import (
+    FARM_BROKEN,
+    FARM_OK,
+    OFFLINE,
+    GatewayCode,
+    farm_of,
+)
 from position_sync_dagster.gateway.ib_async_internals import (
     bytes_received,
     quiet_loggers,
@@ -44,11 +50,13 @@ class Login:
 
     Attributes:
         offline: The gateway's message that it has lost IB, where it sent one at the log-in.
+        broken_farms: The data farms that it reported as broken at the log-in.
     """
 
     ib: IB
     client_id: int
     offline: str | None = None
+    broken_farms: frozenset[str] = frozenset()
 
 
 async def log_in(
@@ -133,7 +141,12 @@ async def _log_in_as(client_id: int, settings: Settings, port: int) -> Login:
         if not ib.isConnected() or listener.failure.done():
             ib.client.disconnect()
         listener.detach()
-    return Login(ib=ib, client_id=client_id, offline=listener.offline)
+    return Login(
+        ib=ib,
+        client_id=client_id,
+        offline=listener.offline,
+        broken_farms=frozenset(listener.broken_farms),
+    )
 
 
 class _LoginListener:
@@ -142,12 +155,14 @@ class _LoginListener:
     Attributes:
         failure: Gets the error.
         offline: The gateway's first message that it has lost IB.
+        broken_farms: The data farms that it reported as broken.
     """
 
     def __init__(self, ib: IB, client_id: int, address: str) -> None:
         self.address = address
         self.failure: asyncio.Future[GatewayError] = asyncio.get_running_loop().create_future()
         self.offline: str | None = None
+        self.broken_farms: set[str] = set()
         self._client_id = client_id
         self._head = bytearray()
         self._listeners = (
@@ -174,6 +189,10 @@ class _LoginListener:
             self._fail(error)
         elif code in OFFLINE and self.offline is None:
             self.offline = text
+        elif code in FARM_BROKEN:
+            self.broken_farms.add(farm_of(text))
+        elif code in FARM_OK:
+            self.broken_farms.discard(farm_of(text))
 
     def _on_bytes(self, data: bytes) -> None:
         # The first message is "version NUL time NUL": a length, then digits.

@@ -151,7 +151,7 @@ class MarketDataLines:
             self._requested_type = line.market_data_type
         line.ticker = self._ib.reqMktData(line.contract, MARK_PRICE_GENERIC_TICK)
         line.request_id = request_id_of(self._ib, line.ticker)
-        line.mark_time = None
+        line.mark, line.mark_time = math.nan, None
         self._by_request[line.request_id] = line
 
     def _on_ticks(self, tickers: set[Ticker]) -> None:
@@ -163,8 +163,11 @@ class MarketDataLines:
                 continue
             self._ticked.note(line.contract.conId, packet_time(self._ib))
             self.ticked_at = self._monotonic()
-            if any(tick.tickType == MARK_TICK for tick in ticker.ticks):
+            # ib_async keeps no tick of a price of 0 (2.1.0, priceSizeTick), only the price itself.
+            became_zero = ticker.markPrice == 0 != line.mark
+            if became_zero or any(tick.tickType == MARK_TICK for tick in ticker.ticks):
                 line.mark_time = ticker.time
+            line.mark = ticker.markPrice
 
     def _cancel_again(self, ticker: Ticker) -> None:
         """Cancel a request again that still ticks: the gateway does not confirm a cancel."""
@@ -206,6 +209,7 @@ class _Line:
     holders: int = 1
     ticker: Ticker = field(default_factory=Ticker)
     request_id: int = -1
+    mark: float = math.nan
     mark_time: datetime | None = None
 
 

@@ -16,7 +16,7 @@ from position_sync_dagster.domain.instrument import (
 )
 from position_sync_dagster.domain.quote import Quote
 from position_sync_dagster.errors import InvalidLegError
-from position_sync_dagster.gateway.codes import DELAYED_TYPES
+from position_sync_dagster.gateway.codes import ALGO_VENUE, DELAYED_TYPES
 
 UNSET = 1.7976931348623157e308
 """IB's "unset" double (DBL_MAX), e.g. the realized P&L of PnLSingle before a trade."""
@@ -81,23 +81,42 @@ def details_of(details: IBContractDetails, *, seen_at: datetime) -> ContractDeta
         time_zone=details.timeZoneId or None,
         trading_hours=details.tradingHours or None,
         seen_at=seen_at,
+        valid_exchanges=details.validExchanges or None,
+        expires_on=_day(details.realExpirationDate),
     )
 
 
 def streamable(details: ContractDetails) -> Contract:
     """Return the contract to request market data for.
 
-    A holding's own contract has no exchange. Options and stocks stream from SMART, the others
-    from the exchange of their details. Source: IB, "Contracts"; recorded message 61.
+    A holding's own contract has no exchange. Source: IB, "Contracts"; recorded message 61.
     """
-    smart = details.sec_type in {"OPT", "STK", "WAR", "IOPT"}
     return Contract(
         conId=details.conid,
         symbol=details.symbol,
         secType=details.sec_type,
         currency=details.currency,
-        exchange="SMART" if smart else details.exchange,
+        exchange=_market_data_exchange(details),
     )
+
+
+def _market_data_exchange(details: ContractDetails) -> str:
+    """Return SMART where the contract lists it, else the exchange that lists the contract.
+
+    The gateway refuses an exchange that `validExchanges` does not name: options of EUREX, for
+    example, have no SMART (code 200, "Invalid destination exchange specified": ib-ruby).
+    Where that list is not known, options and stocks stream from SMART.
+    """
+    if details.valid_exchanges is None:
+        smart = details.sec_type in {"OPT", "STK", "WAR", "IOPT"}
+        return "SMART" if smart else details.exchange
+    listed = [name.strip() for name in details.valid_exchanges.split(",")]
+    if "SMART" in listed:
+        return "SMART"
+    venues = [name for name in listed if name and not name.startswith(ALGO_VENUE)]
+    if details.exchange in venues or not venues:
+        return details.exchange
+    return venues[0]
 
 
 def quote_of(ticker: Ticker, *, mark_time: datetime | None) -> Quote:

@@ -56,8 +56,27 @@ STRATEGY_EXPOSURE = TableSpec.of(
         "legs_without_value": count_column("Held legs that are missing in the sums of money."),
         "legs_without_greeks": count_column("Held legs that are missing in the sums of greeks."),
         "oldest_value_at": moment_column("Time of the oldest value in the sums."),
+        "dollar_delta": number_column(
+            "Sum of delta × quantity × multiplier × price of the underlying; of a stock or a "
+            "future its value. Unit: `currency`."
+        ),
+        "by_underlying": text_column(
+            "JSON: for each underlying the sums of delta, gamma, vega, theta and dollar_delta."
+        ),
+        "daily_pnl": number_column("Sum of the profit and loss of the day. Unit: `currency`."),
+        "worst_value_age_s": number_column(
+            "Age of the oldest value when this row was made, at least so much where its source "
+            "gave no time. Unit: seconds."
+        ),
+        "legs_without_value_time": count_column("Held legs whose value has no time of its source."),
+        "legs_expiring": count_column("Held legs that expire within 5 days, or have expired."),
+        "short_legs_in_money": count_column("Held short options in the money."),
+        "short_legs_unknown": count_column(
+            "Held short options of which the price of the underlying is not known."
+        ),
     },
     indexed=("strategy_id",),
+    version=2,
 )
 
 DAILY_POSITIONS = TableSpec.of(

@@ -32,7 +32,9 @@ def strategy_exposure(
     """Sum the newest rows over the legs of each strategy."""
     lake = position_sync.lake
     latest = current_values(lake.updates.sync, position_sync.derived_table(LATEST_POSITIONS))
-    found = exposures(lake.registry.sync.get_all_active(), updates_of(latest))
+    legs, now = lake.registry.sync.get_all_active(), datetime.now(UTC)
+    details = lake.contracts.sync.get({leg.conid for leg in legs})
+    found = exposures(legs, updates_of(latest), now=now, details=details)
     table = position_sync.derived_table(STRATEGY_EXPOSURE)
     rows = frame_of(STRATEGY_EXPOSURE, (asdict(exposure) for exposure in found))
     result = table.replace(rows, run_id=context.run.run_id)
@@ -46,5 +48,5 @@ def strategy_exposure(
         "legs_without_greeks": sum(e.legs_without_greeks for e in found),
     }
     if times:
-        metadata["oldest_value_age_s"] = (datetime.now(UTC) - min(times)).total_seconds()
+        metadata["oldest_value_age_s"] = (now - min(times)).total_seconds()
     return dg.MaterializeResult(metadata=metadata, data_version=data_version(result.version))

@@ -75,10 +75,10 @@ class SyncRegistry:
         self,
         conid: int,
         symbol: str,
-        right: str,
-        strike: float,
-        expiry: str | date,
-        strategy_id: int | str,
+        right: str | None = None,
+        strike: float | None = None,
+        expiry: str | date | None = None,
+        strategy_id: int | str = "",
         *,
         quantity: float | None = None,
         account: str | None = None,
@@ -91,8 +91,10 @@ class SyncRegistry:
         account.
 
         Args:
-            right: CALL or PUT; C and P are accepted too.
-            expiry: As IB writes it, "20260220", or a date.
+            right: CALL or PUT; C and P are accepted too. None for a stock, a future or another
+                hedge, which has no strike either.
+            expiry: As IB writes it, "20260220", or a date; None where there is none.
+            strategy_id: The strategy; needed.
             quantity: Signed contracts that belong to this strategy; None for the whole holding.
             account: None for the leg in any account.
 

@@ -15,7 +15,8 @@ from position_sync_dagster.lake.registry.legs import both_hold_the_whole
 _NULL = "tag:yaml.org,2002:null"
 _STRATEGY = ("strategy_id", "priority", "legs")
 _LEG = ("conid", "symbol", "right", "strike", "expiry", "account", "quantity", "priority")
-_NEEDED = ("conid", "symbol", "right", "strike", "expiry")
+_NEEDED = ("conid", "symbol")
+_OF_OPTIONS = ("right", "strike", "expiry")
 
 
 def load_strategies(
@@ -32,6 +33,7 @@ def load_strategies(
               - {conid: 700001, symbol: SPY, right: C, strike: 450, expiry: 20260220}
               - {conid: 700002, symbol: SPY, right: P, strike: 440, expiry: 2026-02-20,
                  account: DU1234567, quantity: -1}
+              - {conid: 756733, symbol: SPY, quantity: 100}     # a stock as a hedge
 
     Args:
         named_by: The setting that holds the path, named in the error when there is no such file.
@@ -109,27 +111,31 @@ class _Reader:
 
     def _leg(self, node: Node, strategy_id: str, priority: int) -> ActiveContract:
         fields = self._mapping(node, _LEG, _NEEDED)
-        text = {name: self._text(fields[name], name) for name in _NEEDED}
+        given = [name for name in _OF_OPTIONS if not _absent(fields.get(name))]
+        text = {name: self._text(fields[name], name) for name in (*_NEEDED, *given)}
         good = {"conid": "1", "symbol": "X", "right": "C", "strike": "1", "expiry": "20260101"}
-        for name in _NEEDED:
+        for name in text:
             # One field at a time, with good values for the others, so that an error has its place.
             try:
                 make_leg(**good | {name: text[name]}, strategy_id="x", added_at=self.now)  # type: ignore[arg-type]
             except InvalidLegError as error:
                 raise self._error(_at(fields[name]), error.what, error.remedy) from None
         account, quantity = fields.get("account"), fields.get("quantity")
-        return make_leg(
-            conid=text["conid"],
-            symbol=text["symbol"],
-            right=text["right"],
-            strike=text["strike"],
-            expiry=text["expiry"],
-            strategy_id=strategy_id,
-            added_at=self.now,
-            quantity=None if _absent(quantity) else self._number(quantity),
-            account=None if _absent(account) else self._text(account, "account"),
-            priority=self._priority(fields.get("priority"), priority),
-        )
+        try:
+            return make_leg(
+                conid=text["conid"],
+                symbol=text["symbol"],
+                right=text.get("right"),
+                strike=text.get("strike"),
+                expiry=text.get("expiry"),
+                strategy_id=strategy_id,
+                added_at=self.now,
+                quantity=None if _absent(quantity) else self._number(quantity),
+                account=None if _absent(account) else self._text(account, "account"),
+                priority=self._priority(fields.get("priority"), priority),
+            )
+        except InvalidLegError as error:
+            raise self._error(_at(node), error.what, error.remedy) from None
 
     def _refuse_second_whole(
         self, leg: ActiveContract, place: Node, legs: list[ActiveContract]

@@ -99,7 +99,7 @@ def leg_rows(legs: Iterable[ActiveContract]) -> pl.DataFrame:
 def legs_of(frame: pl.DataFrame) -> list[ActiveContract]:
     """Return the legs in a frame."""
     return [
-        ActiveContract(**row | {"right": Right(row["right"])})
+        ActiveContract(**row | {"right": _maybe(Right, row["right"])})
         for row in without_partition(frame).iter_rows(named=True)
     ]
 

@@ -264,8 +264,13 @@ CONTRACTS = TableSpec.of(
             "Trading hours as the broker writes them, separated by semicolons."
         ),
         "seen_at": moment_column("When the details were first requested."),
+        "valid_exchanges": text_column(
+            "Where the contract may be requested, separated by commas; null where it is not known."
+        ),
+        "expires_on": day_column("Day on which a derivative expires; null where it is not known."),
     },
     indexed=("conid",),
+    version=2,
 )
 
 GATEWAY_SESSIONS = TableSpec.of(
@@ -283,7 +288,7 @@ RECONCILIATION_BREAKS = TableSpec.of(
         "account": UPDATE_COLUMNS["account"],
         "conid": UPDATE_COLUMNS["conid"],
         "symbol": UPDATE_COLUMNS["symbol"],
-        "type": text_column("MISSING, SURPLUS, QUANTITY, STALE or LEG_QUANTITY."),
+        "type": text_column("MISSING, SURPLUS, QUANTITY, STALE, LEG_QUANTITY or LEG_MISMATCH."),
         "expected": number_column("The broker's quantity; null when it has none."),
         "actual": number_column("The quantity in the tables; null when they have none."),
         "detail": text_column("The difference in words."),

@@ -1,13 +1,16 @@
 """The exposure of each strategy, by currency and class of asset; pure."""
 
+import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 
+from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.domain.leg import ActiveContract
 from position_sync_dagster.domain.update import PositionUpdate
+from position_sync_dagster.sync.reports.shares import Share, shares_of
 
 
 class AssetClass(StrEnum):
@@ -27,6 +30,9 @@ _CLASSES = {
     "FUT": AssetClass.FUTURE,
 }
 
+EXPIRES_SOON = timedelta(days=5)
+"""A leg that expires within so many days is counted."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exposure:
@@ -40,6 +46,16 @@ class Exposure:
         delta, gamma, vega, theta: Of the whole position: per unit × quantity × multiplier.
         legs_without_value, legs_without_greeks: Held legs that the sums leave out.
         oldest_value_at: Time of the oldest value in the sums.
+        dollar_delta: In `currency`: delta × quantity × multiplier × price of the underlying, which
+            may be added over underlyings. Of a stock or a future it is the value.
+        by_underlying: JSON: symbol → delta, gamma, vega, theta and dollar_delta of its legs.
+        daily_pnl: In `currency`; None when it is known for no leg.
+        worst_value_age_s: Age of the oldest value. A value without a time of its source is at least
+            as old as its row.
+        legs_without_value_time: Held legs with a value whose source gave no time.
+        legs_expiring: Held legs that expire within 5 days, or have expired.
+        short_legs_in_money: Short options in the money, by the price of their underlying.
+        short_legs_unknown: Short options for which that price is not known.
     """
 
     strategy_id: str
@@ -57,23 +73,23 @@ class Exposure:
     legs_without_value: int
     legs_without_greeks: int
     oldest_value_at: datetime | None
+    dollar_delta: float | None
+    by_underlying: str | None
+    daily_pnl: float | None
+    worst_value_age_s: float | None
+    legs_without_value_time: int
+    legs_expiring: int
+    short_legs_in_money: int
+    short_legs_unknown: int
 
 
-@dataclass(frozen=True, slots=True)
-class _Share:
-    row: PositionUpdate
-    share: float
-
-    def of(self, value: float | None) -> float | None:
-        return None if value is None else value * self.share
-
-    def greek(self, value: float | None) -> float | None:
-        if value is None:
-            return None
-        return value * self.row.position * self.share * self.row.multiplier
-
-
-def exposures(legs: Iterable[ActiveContract], latest: Iterable[PositionUpdate]) -> list[Exposure]:
+def exposures(
+    legs: Iterable[ActiveContract],
+    latest: Iterable[PositionUpdate],
+    *,
+    now: datetime | None = None,
+    details: Mapping[int, ContractDetails] | None = None,
+) -> list[Exposure]:
     """Sum the latest rows over the legs of each strategy.
 
     A leg with a quantity has that part of the holding. A leg without one has the rest, which no
@@ -83,7 +99,12 @@ def exposures(legs: Iterable[ActiveContract], latest: Iterable[PositionUpdate]) 
     Args:
         legs: The active legs.
         latest: The newest row per (account, conid).
+        now: The moment that ages and days to expiry count from; None: the time of the newest row.
+        details: The contract details that are known, by conid. The price magnifier of a contract
+            without them is that which its value shows.
     """
+    latest = list(latest)
+    now = now or max((row.timestamp for row in latest), default=None)
     held: dict[int, list[PositionUpdate]] = defaultdict(list)
     for row in latest:
         held[row.conid].append(row)
@@ -92,15 +113,17 @@ def exposures(legs: Iterable[ActiveContract], latest: Iterable[PositionUpdate]) 
     for leg in active:
         rivals[leg.conid].append(leg)
 
-    groups: dict[tuple[str, str | None, AssetClass], list[list[_Share]]] = defaultdict(list)
+    groups: dict[tuple[str, str | None, AssetClass], list[list[Share]]] = defaultdict(list)
     for leg in active:
         known = _in_account(leg, held.get(leg.conid, ()))
-        shares = _shares(leg, known, rivals[leg.conid])
+        contract = (details or {}).get(leg.conid)
+        magnifier = contract.price_magnifier if contract else None
+        shares = shares_of(leg, known, rivals[leg.conid], magnifier)
         currency = known[0].currency if known else None
         kind = _CLASSES.get(known[0].sec_type, AssetClass.OTHER) if known else AssetClass.UNKNOWN
         groups[leg.strategy_id, currency, kind].append(shares)
     return [
-        _exposure(key, groups[key])
+        _exposure(key, groups[key], now)
         for key in sorted(groups, key=lambda k: (k[0], k[1] or "", k[2]))
     ]
 
@@ -109,32 +132,10 @@ def _in_account(leg: ActiveContract, rows: Sequence[PositionUpdate]) -> list[Pos
     return [row for row in rows if leg.account in (None, row.account)]
 
 
-def _shares(
-    leg: ActiveContract, known: Sequence[PositionUpdate], rivals: Sequence[ActiveContract]
-) -> list[_Share]:
-    rows = [row for row in known if row.position != 0]
-    total = sum(row.position for row in rows)
-    if not rows or total == 0:
-        return []
-    if leg.quantity is not None:
-        part = _part(leg.quantity, total)
-    else:
-        others = (r for r in rivals if r is not leg and r.quantity is not None)
-        claimed = sum(r.quantity or 0.0 for r in others if r.account in (None, leg.account))
-        part = 1.0 - _part(claimed, total)
-    return [_Share(row, part) for row in rows] if part else []
-
-
-def _part(quantity: float, total: float) -> float:
-    """Return a quantity as a part of the holding, from 0 to 1.
-
-    More than the holding counts as all of it; a quantity on the other side counts as nothing.
-    """
-    return min(max(quantity / total, 0.0), 1.0)
-
-
 def _exposure(
-    key: tuple[str, str | None, AssetClass], legs: Sequence[Sequence[_Share]]
+    key: tuple[str, str | None, AssetClass],
+    legs: Sequence[Sequence[Share]],
+    now: datetime | None,
 ) -> Exposure:
     strategy_id, currency, kind = key
     shares = [share for leg in legs for share in leg]
@@ -154,10 +155,42 @@ def _exposure(
         legs_without_value=sum(any(s.row.market_value is None for s in leg) for leg in legs),
         legs_without_greeks=sum(any(s.row.delta is None for s in leg) for leg in legs),
         oldest_value_at=min(times, default=None),
+        dollar_delta=_sum(s.dollar_delta for s in shares),
+        by_underlying=_by_underlying(shares),
+        daily_pnl=_sum(s.of(s.row.daily_pnl) for s in shares),
+        worst_value_age_s=(now - min(times)).total_seconds() if now and times else None,
+        legs_without_value_time=sum(
+            any(s.row.market_value is not None and s.row.value_time is None for s in leg)
+            for leg in legs
+        ),
+        legs_expiring=sum(any(_expires_soon(s.row, now) for s in leg) for leg in legs),
+        short_legs_in_money=sum(any(s.in_money for s in _short(leg)) for leg in legs),
+        short_legs_unknown=sum(any(s.in_money is None for s in _short(leg)) for leg in legs),
     )
 
 
-def _greeks(shares: Sequence[_Share]) -> Mapping[str, float | None]:
+def _by_underlying(shares: Sequence[Share]) -> str | None:
+    """Return the sums of each underlying as JSON, so that greeks of different ones stay apart."""
+    groups: dict[str, list[Share]] = defaultdict(list)
+    for share in shares:
+        groups[share.row.symbol].append(share)
+    sums = {
+        symbol: {**_greeks(group), "dollar_delta": _sum(s.dollar_delta for s in group)}
+        for symbol, group in sorted(groups.items())
+    }
+    return json.dumps(sums) if sums else None
+
+
+def _expires_soon(row: PositionUpdate, now: datetime | None) -> bool:
+    return row.expiry is not None and now is not None and row.expiry <= (now + EXPIRES_SOON).date()
+
+
+def _short(leg: Sequence[Share]) -> list[Share]:
+    """Return the parts of a leg that are short options."""
+    return [s for s in leg if s.row.right is not None and s.row.position < 0]
+
+
+def _greeks(shares: Sequence[Share]) -> Mapping[str, float | None]:
     return {
         name: _sum(share.greek(getattr(share.row, name)) for share in shares)
         for name in ("delta", "gamma", "vega", "theta")

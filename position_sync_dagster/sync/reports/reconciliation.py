@@ -1,10 +1,11 @@
 """Reconciliation: compare the broker's holdings with the newest rows and the registry."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
 
 from position_sync_dagster.domain.broker_position import BrokerPosition
 from position_sync_dagster.domain.clock import Clock, utc_now
+from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.domain.leg import ActiveContract
 from position_sync_dagster.domain.reconciliation import ReconciliationResult, compare
 from position_sync_dagster.domain.update import PositionUpdate
@@ -38,18 +39,21 @@ class PositionReconciler:
         legs: Iterable[ActiveContract] = (),
         *,
         complete: bool,
+        details: Mapping[int, ContractDetails] | None = None,
     ) -> ReconciliationResult:
         """Return every difference between the snapshot, the rows and the legs.
 
         Args:
             complete: The snapshot covers every account. Otherwise a holding that it lacks is no
                 difference.
+            details: The contract details that are known, by conid: each leg is compared with them.
         """
         return compare(
             snapshot,
             latest,
             legs,
             complete=complete,
+            details=details,
             now=self._clock(),
             stale_after=self._stale_after,
         )
@@ -101,8 +105,10 @@ class ReconciliationService:
             for row in await self._lake.updates.latest_updates()
             if row.gateway_id == self._settings.gateway_id
         ]
+        legs = self._lake.registry.legs
+        details = await self._lake.contracts.get({leg.conid for leg in legs})
         result = self._reconciler.reconcile(
-            snapshot, latest, self._lake.registry.legs, complete=view.complete
+            snapshot, latest, legs, complete=view.complete, details=details
         )
         await self._lake.breaks.record(
             self._settings.gateway_id,

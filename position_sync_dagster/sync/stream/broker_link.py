@@ -190,7 +190,7 @@ class BrokerLink:
         await self._router.attach(connection, before)
         self._flusher.watch(connection)
         connection.on_message.append(self._on_message)
-        self._health.connected()
+        self._health.connected(connection.broken_farms)
         self._metrics.reconnects += before is not None
         self._attached = connection
 

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Iterable
 
 from position_sync_dagster.domain.instrument import ContractDetails
+from position_sync_dagster.domain.leg import ActiveContract, contract_mismatch
 from position_sync_dagster.errors import LakeError
 from position_sync_dagster.gateway.connection import GatewayConnection
 from position_sync_dagster.lake.contracts import ContractsTable
@@ -27,6 +28,45 @@ class ContractCache:
         self._known: dict[int, ContractDetails] = {}
         self._without_details: set[int] = set()
         self._task: asyncio.Task[None] | None = None
+        self._legs: tuple[ActiveContract, ...] = ()
+        self._known_then = 0
+        self._matching: tuple[ActiveContract, ...] = ()
+        self._mismatches: dict[tuple[str, str | None, int], str] = {}
+
+    @property
+    def mismatches(self) -> list[str]:
+        """The legs that name another contract than their conid, each with the difference."""
+        return [
+            f"{conid} of strategy {strategy} is not streamed: {difference}"
+            for (strategy, _account, conid), difference in sorted(
+                self._mismatches.items(), key=lambda item: item[0][2]
+            )
+        ]
+
+    def matching(self, legs: Iterable[ActiveContract]) -> tuple[ActiveContract, ...]:
+        """Return the legs without those that name another contract than their conid.
+
+        A leg whose contract details are not known yet is among them.
+        """
+        legs = tuple(legs)  # the same object where it is a tuple
+        if legs is not self._legs or len(self._known) != self._known_then:
+            before = self._mismatches
+            self._mismatches = {
+                leg.key: difference
+                for leg in legs
+                if (details := self._known.get(leg.conid)) is not None
+                and (difference := contract_mismatch(leg, details)) is not None
+            }
+            for key in self._mismatches.keys() - before.keys():
+                logger.warning(
+                    "the leg %d of strategy %s is not streamed: %s. Correct the leg.",
+                    key[2],
+                    key[0],
+                    self._mismatches[key],
+                )
+            self._matching = tuple(leg for leg in legs if leg.key not in self._mismatches)
+            self._legs, self._known_then = legs, len(self._known)
+        return self._matching
 
     async def load(self) -> None:
         """Read the details that the table has."""

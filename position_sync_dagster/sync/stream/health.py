@@ -1,12 +1,11 @@
 """The state of the stream, and the reason for it."""
 
 import logging
-import re
 from collections.abc import Callable, Iterable
 
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.errors import LakeError
-from position_sync_dagster.gateway.codes import FARM_BROKEN
+from position_sync_dagster.gateway.codes import FARM_BROKEN, farm_of
 from position_sync_dagster.outage_log import OutageLog
 
 logger = logging.getLogger(__name__)
@@ -57,13 +56,13 @@ class Health:
         """Record the end of the stream."""
         self.state = SessionState.ENDED
 
-    def connected(self) -> None:
-        """Forget the broken farms: a new connection reports them again."""
-        self._broken_farms.clear()
+    def connected(self, broken_farms: Iterable[str] = ()) -> None:
+        """Replace the broken farms by those that a new connection reported until now."""
+        self._broken_farms = set(broken_farms)
 
     def farm(self, code: int, text: str) -> None:
         """Record what the gateway reports of one of its data farms."""
-        name = re.split("[:.]", text)[-1]
+        name = farm_of(text)
         (self._broken_farms.add if code in FARM_BROKEN else self._broken_farms.discard)(name)
         self._on_change()
 

@@ -142,6 +142,7 @@ class LineManager:
         self._update_demand(holdings, legs)
         requested = self._choose(lines)
         details = await self._contracts.details(connection, requested)
+        self._update_demand(holdings, legs)  # a leg may turn out to be another contract
         for conid in sorted(requested - details.keys() - self._held.keys()):
             self._deny(
                 conid,
@@ -198,7 +199,7 @@ class LineManager:
     def problems(self) -> list[str]:
         """Return which active conids have no live data, why, and until when; the first few."""
         found = [(c, d) for c in self._demand if (d := self._denied(c)) is not None]
-        texts = []
+        texts = self._contracts.mismatches
         for conid, denial in sorted(found, key=lambda pair: (pair[1].delayed, pair[0])):
             has = "streams delayed data" if denial.delayed else "has no market data"
             wait = timedelta(seconds=denial.until - self._monotonic())
@@ -227,7 +228,8 @@ class LineManager:
     def _update_demand(
         self, holdings: Iterable[BrokerPosition], legs: Iterable[ActiveContract]
     ) -> None:
-        found = demands(holdings, legs, sec_types=self._settings.sec_types)
+        matching = self._contracts.matching(legs)
+        found = demands(holdings, matching, sec_types=self._settings.sec_types)
         self._demand = {demand.conid: demand for demand in found}
 
     def _choose(self, lines: MarketDataLines) -> frozenset[int]:

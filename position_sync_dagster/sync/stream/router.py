@@ -109,7 +109,11 @@ class Router:
             self._changes.give_back(changed)
             raise
         self._contracts.fetch_in_background(
-            connection, (h.instrument.conid for h in connection.feed.holdings if h.position)
+            connection,
+            (
+                *(h.instrument.conid for h in connection.feed.holdings if h.position),
+                *(leg.conid for leg in self._registry.legs),
+            ),
         )
 
     async def close(self) -> None:
@@ -168,7 +172,10 @@ class Router:
         feed = connection.feed
         lines = await self._lines.allocate(connection, feed.holdings, self._registry.legs)
         states = route(
-            feed.holdings, self._registry.legs, lines, sec_types=self._settings.sec_types
+            feed.holdings,
+            self._contracts.matching(self._registry.legs),
+            lines,
+            sec_types=self._settings.sec_types,
         )
         self._route_log.record(states, self._lines.reason_for)
         changes = self._routes.replace(states)

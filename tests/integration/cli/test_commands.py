@@ -78,6 +78,14 @@ def run(*arguments):
     return result.stdout
 
 
+def test_a_stock_is_a_leg_without_right_strike_and_expiry(lake):
+    run("strategies", "add", "77", "--strategy", "hedge", "--symbol", "SPY", "--quantity", "100")
+    (line,) = [line for line in run("strategies", "list").splitlines() if "hedge" in line]
+    assert "None" not in line
+    (found,) = json.loads(run("strategies", "list", "--json"))
+    assert (found["right"], found["strike"], found["expiry"]) == (None, None, None)
+
+
 def test_a_list_of_legs_shows_the_state_of_each(lake):
     lake.registry.sync.add_many(leg(c) for c in (STREAMED, QUEUED, STALE, UNHELD, CLOSED, SHARED))
     lake.registry.sync.add_many([leg(SHARED, "t", account=A), leg(SHARED, "u", account=B)])

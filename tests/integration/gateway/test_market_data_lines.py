@@ -1,11 +1,16 @@
 """Market data lines: we count them as the gateway does, and learn why it refuses one."""
 
+from datetime import date
+
 import pytest
 
 from position_sync_dagster.gateway.connection import connect
 from position_sync_dagster.gateway.ib_async_internals import request_id_of
 from position_sync_dagster.gateway.market_data_lines import CANCEL_EFFECT_S, MarketDataLines
 from position_sync_dagster.gateway.translate import streamable
+from position_sync_dagster.simulator.gateway.reference_data import ReferenceDataService
+from position_sync_dagster.simulator.protocol import contract_messages
+from position_sync_dagster.simulator.protocol.contract import Contract as ListedContract
 from position_sync_dagster.simulator.protocol.wire import frame
 
 CALL, PUT, WORTHLESS, CENTS, FUTURE, STOCK = (
@@ -37,6 +42,40 @@ async def test_details_are_known_for_every_kind_of_contract_but_not_for_an_unkno
     assert details[FUTURE].exchange == "CME"
 
 
+@pytest.mark.parametrize("listed", [("EUREX",), ("QBALGO", "EUREX")])
+async def test_an_option_that_smart_does_not_route_streams_from_its_exchange(
+    simulate, settings_for, eventually, monkeypatch, listed
+):
+    monkeypatch.setattr(ListedContract, "valid_exchanges", listed)
+    async with simulate() as sim:
+        connection = await connect(settings_for(sim))
+        details = await connection.details([CALL])
+        assert details[CALL].valid_exchanges == ",".join(listed)
+        connection.lines.subscribe(details[CALL])
+        await eventually(lambda: connection.lines.quote(CALL).mark is not None)
+        assert streamable(details[CALL]).exchange == "EUREX"
+        await connection.close()
+
+
+async def test_details_of_an_algo_venue_are_taken_only_where_there_are_no_others(
+    simulate, settings_for, monkeypatch
+):
+    def at_each_venue(service, client, request):
+        [contract] = request.contract.find(service._book.contracts.values())
+        for venue in ("QBALGO", "CME") if contract.conid == FUTURE else ("QBALGO",):
+            row = (request.req_id, contract, venue, "", date(2028, 6, 1))
+            client.send(contract_messages.contract_details(*row))
+        client.send(contract_messages.contract_details_end(request.req_id))
+
+    monkeypatch.setattr(ReferenceDataService, "details", at_each_venue)
+    async with simulate() as sim:
+        connection = await connect(settings_for(sim))
+        details = await connection.details([FUTURE, CENTS])
+        await connection.close()
+    assert (details[FUTURE].exchange, details[CENTS].exchange) == ("CME", "QBALGO")
+    assert streamable(details[FUTURE]).exchange == "CME"
+
+
 async def test_every_kind_of_contract_streams_on_one_line_each(line, eventually):
     sim, connection, details = line
     for conid in ALL:
@@ -57,6 +96,25 @@ async def test_a_worthless_option_has_no_bid(line, eventually):
     connection.lines.subscribe(details[WORTHLESS])
     await eventually(lambda: connection.lines.quote(WORTHLESS).ask == 0.05)
     assert connection.lines.quote(WORTHLESS).bid is None
+
+
+async def test_a_mark_that_falls_to_zero_is_a_mark(line, eventually):
+    sim, connection, details = line
+    connection.lines.subscribe(details[CALL])
+    await eventually(lambda: connection.lines.quote(CALL).mark)
+    before = connection.lines.quote(CALL).mark_time
+    sim.pin_quote(CALL, ask=0.05, mark=0.0)
+    await eventually(lambda: connection.lines.quote(CALL).mark == 0.0)
+    assert connection.lines.quote(CALL).mark_time > before
+
+
+async def test_a_first_mark_of_zero_is_a_mark(line, eventually):
+    sim, connection, details = line
+    sim.pin_quote(CALL, ask=0.05, mark=0.0)
+    sim.step()
+    connection.lines.subscribe(details[CALL])
+    await eventually(lambda: connection.lines.quote(CALL).mark == 0.0)
+    assert connection.lines.quote(CALL).mark_time is not None
 
 
 async def test_two_callers_share_a_line_and_the_last_one_frees_it(line, eventually):

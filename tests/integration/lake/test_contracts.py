@@ -1,8 +1,14 @@
 """Contract details: stored once, when a contract is first seen."""
 
+from dataclasses import replace
 from datetime import date
 
 from position_sync_dagster.domain.instrument import ContractDetails, Right
+from position_sync_dagster.lake.contracts import ContractsTable
+from position_sync_dagster.lake.schema.codec import contract_rows
+from position_sync_dagster.lake.schema.tables import CONTRACTS
+from position_sync_dagster.lake.storage.frames import append
+from position_sync_dagster.lake.storage.table import Table
 
 
 def details(clock, conid):
@@ -24,7 +30,25 @@ def details(clock, conid):
         time_zone="US/Eastern",
         trading_hours="20260102:0930-20260102:1600",
         seen_at=clock.now,
+        valid_exchanges="SMART,CBOE",
+        expires_on=date(2026, 2, 20),
     )
+
+
+async def test_contracts_of_the_version_before_are_read_without_what_it_did_not_store(
+    tmp_path, clock
+):
+    new = ("valid_exchanges", "expires_on")
+    columns = {name: kind for name, kind in CONTRACTS.columns.items() if name not in new}
+    before = Table(tmp_path / "contracts", replace(CONTRACTS, version=1, columns=columns))
+    before.initialize()
+    row = contract_rows([details(clock, 1)]).select(list(columns))
+    before.transact(lambda handle: append(handle, row, {}))
+    contracts = ContractsTable(tmp_path / "contracts")
+    await contracts.initialize()
+    known = replace(details(clock, 1), valid_exchanges=None, expires_on=None)
+    assert await contracts.get() == {1: known}
+    assert await contracts.add([details(clock, 1), details(clock, 2)]) == 1
 
 
 async def test_a_contract_is_stored_when_it_is_first_seen(lake, clock):

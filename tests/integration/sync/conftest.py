@@ -8,6 +8,7 @@ from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.updates.handler import DeltaLakePositionWriter
 from position_sync_dagster.sync.stream.streamer import IBPositionStreamer
+from tests.support.booked_legs import terms_of
 
 A, B = "DUSIM0001", "DUSIM0002"
 CALL, PUT, WORTHLESS, CENTS, STOCK, UNHELD = (
@@ -41,13 +42,10 @@ async def lake(tmp_path):
 
 @pytest.fixture
 def leg():
-    """Return the arguments of a leg."""
+    """Return the arguments of a leg, as the small book has it."""
 
     def make(conid, strategy_id="s", **more):
-        return {
-            "conid": conid, "symbol": "AAPL", "right": "C", "strike": 240, "expiry": "20281215",
-            "strategy_id": strategy_id,
-        } | more  # fmt: skip
+        return {"conid": conid, "strategy_id": strategy_id} | terms_of(conid) | more
 
     return make
 

@@ -29,6 +29,20 @@ def test_a_leg_reads_ibs_spellings():
     )
 
 
+def test_a_stock_or_a_future_has_no_right_and_no_strike():
+    hedge = dict(conid=8, symbol="SPY", strategy_id="s", added_at=NOW)
+    stock, future = make_leg(**hedge), make_leg(**hedge, expiry="20260320")
+    assert (stock.right, stock.strike, stock.expiry) == (None, None, None)
+    assert (future.right, future.strike, future.expiry) == (None, None, date(2026, 3, 20))
+
+
+@pytest.mark.parametrize("missing", ["right", "strike", "expiry"])
+def test_an_option_has_right_strike_and_expiry(missing):
+    with pytest.raises(InvalidLegError, match="only a part") as caught:
+        make_leg(**GOOD | {missing: None})
+    assert "all three" in caught.value.remedy
+
+
 @pytest.mark.parametrize(
     ("field", "value", "named"),
     [

@@ -182,6 +182,35 @@ def test_an_unchanged_quote_that_counts_is_used_with_the_time_of_its_tick():
     assert (row.timestamp, row.value_time) == (NOW, BEFORE)
 
 
+@pytest.mark.parametrize("kind", [2, 3, 4])
+def test_delayed_and_frozen_data_have_no_value_time_but_that_of_the_last_trade(kind):
+    traded = NOW - timedelta(days=2)
+    data = {"conid": 7, "received_at": NOW, "market_data_type": kind}
+    mark = value(VALUED, Quote(mark=1.3, mark_time=NOW, **data))
+    mid = value(VALUED, Quote(bid=1.0, ask=1.2, **data))
+    last = value(VALUED, Quote(bid=1.0, ask=1.2, last=1.1, last_time=traded, **data))
+    undated = value(VALUED, Quote(bid=1.0, ask=1.2, last=1.1, **data))
+    assert {row.value_source for row in (mark, mid, last, undated)} == {ValueOrigin.TICK}
+    assert (mark.value_time, mid.value_time, undated.value_time) == (None, None, None)
+    if last.price_kind is PriceKind.LAST:
+        assert last.value_time == traded
+
+
+def test_theta_and_vega_of_a_cent_quoted_contract_are_in_its_major_unit():
+    greeks = {"delta": 0.4, "gamma": 0.02, "vega": 62.0, "theta": -11.0, "underlying_price": 450.0}
+    row = value(holding(CORN_CALL, 2.0), replace(marked(12.5), **greeks), magnifier=100)
+    assert (row.vega, row.theta) == (pytest.approx(0.62), pytest.approx(-0.11))
+    assert (row.delta, row.gamma, row.underlying_price) == (0.4, 0.02, 450.0)
+    unknown = value(holding(CORN_CALL, 2.0), replace(marked(12.5), **greeks), magnifier=None)
+    assert (unknown.delta, unknown.vega, unknown.theta) == (0.4, None, None)
+
+
+def test_a_mark_of_zero_is_a_mark():
+    row = value(holding(), marked(0.0))
+    assert (row.market_price, row.price_kind, row.market_value) == (0.0, PriceKind.MARK, 0.0)
+    assert row.unrealized_pnl == pytest.approx(630.0)
+
+
 def test_a_closed_position_is_an_explicit_zero_row():
     row = value(holding(position=0.0, realized_pnl=55.0), marked(1.5))
     assert (row.position, row.market_value, row.unrealized_pnl) == (0.0, 0.0, 0.0)
@@ -210,6 +239,9 @@ def test_a_drained_row_carries_the_time_of_its_source():
         (holding(PENCE, 1000.0, market_price=75.0, market_value=750.0), 100, True),
         (holding(PENCE, 1000.0, market_price=0.75, market_value=750.0), 100, True),
         (holding(PENCE, 1000.0, market_price=75.0, market_value=750.0), 1, False),
+        (holding(position=1.0, market_price=0.0004, market_value=0.05), 1, True),
+        (holding(position=2.0, market_price=0.00023, market_value=0.05), 1, True),
+        (holding(position=1.0, market_price=0.0004, market_value=0.4), 1, False),
         (holding(), 1, None),
         (holding(market_price=0.0, market_value=0.0), 1, None),
     ],

@@ -1,10 +1,18 @@
 """The account feed's times of day: read as moments, and given to the rows before them."""
 
 from datetime import UTC, datetime, timedelta, timezone
+from itertools import combinations
+from zoneinfo import ZoneInfo
 
 import pytest
 
-from position_sync_dagster.gateway.account_time import RowTimes, moment_of
+from position_sync_dagster.gateway.account_time import (
+    CLOSING_AGE,
+    OFFSETS,
+    RowTimes,
+    moment_of,
+    zone_of_closing,
+)
 
 NOW = datetime(2026, 3, 4, 15, 30, tzinfo=UTC)
 
@@ -30,6 +38,51 @@ def test_a_time_of_day_is_the_newest_such_moment_if_that_is_plausible(text, mome
 def test_a_time_of_day_is_read_in_its_zone():
     zone = timezone(timedelta(hours=-5))
     assert moment_of("10:15", now=NOW, zone=zone) == NOW - timedelta(minutes=15)
+
+
+ZONES = [
+    "America/New_York",
+    "America/St_Johns",
+    "Pacific/Marquesas",
+    "Asia/Kolkata",
+    "Asia/Kathmandu",
+    "Australia/Eucla",
+    "Australia/Lord_Howe",
+    "Pacific/Chatham",
+    "Pacific/Kiritimati",
+    "Pacific/Pago_Pago",
+]
+
+
+@pytest.mark.parametrize("name", ZONES)
+@pytest.mark.parametrize("month", [1, 7])
+@pytest.mark.parametrize("hour", [0, 9, 15, 23])
+def test_the_zone_of_a_gateway_is_inferred_wherever_it_is(name, month, hour):
+    now = datetime(2026, month, 14, hour, 30, 40, tzinfo=UTC)
+    told = now - timedelta(minutes=3)
+    zone = zone_of_closing(f"{told.astimezone(ZoneInfo(name)):%H:%M}", now=now)
+    row = now - timedelta(hours=2)
+    read = moment_of(f"{row.astimezone(ZoneInfo(name)):%H:%M}", now=now, zone=zone)
+    assert row - read < timedelta(minutes=1)
+
+
+def test_no_two_zones_are_so_near_that_one_closing_time_fits_both():
+    nearest = min(
+        min(abs(one - other), timedelta(days=1) - abs(one - other))
+        for one, other in combinations(OFFSETS, 2)
+    )
+    assert nearest > CLOSING_AGE + timedelta(minutes=3)
+
+
+def test_a_closing_time_that_is_not_about_now_in_any_zone_shows_no_zone():
+    known = {
+        minutes
+        for minutes in range(24 * 60)
+        if zone_of_closing(f"{minutes // 60:02}:{minutes % 60:02}", now=NOW) is not None
+    }
+    assert len(known) < 24 * 60 * 0.3
+    assert zone_of_closing("15:10", now=NOW) is None
+    assert zone_of_closing("9.30", now=NOW) is None
 
 
 A, B, C = ("DU1", 1), ("DU1", 2), ("DU1", 3)
@@ -73,6 +126,28 @@ def test_a_later_row_is_dated_at_once(times, dated):
     times.on_time("15:28")
     times.on_time("15:29")
     assert dated == {A: NOW - timedelta(minutes=2)}
+
+
+def test_rows_are_dated_in_the_zone_that_the_end_of_the_download_showed(times, dated):
+    download(times, (A, "20:50"), (B, "16:41"), closing="20:58")
+    times.date_rows()
+    times.follow()
+    times.on_row(C)
+    times.on_time("20:59")
+    assert dated == {
+        A: NOW - timedelta(minutes=10),
+        B: NOW - timedelta(hours=4, minutes=19),
+        C: NOW - timedelta(minutes=1),
+    }
+
+
+def test_a_later_row_alone_shows_no_zone(times, dated):
+    download(times, closing="13:07")
+    times.date_rows()
+    times.follow()
+    times.on_row(A)
+    times.on_time("20:59")
+    assert dated == {}
 
 
 def test_a_row_after_the_subscription_ended_is_not_dated(times, dated):

@@ -70,6 +70,30 @@ def test_options_stream_from_smart_and_futures_from_their_exchange(sec_type, exc
     assert streamable(details).exchange == exchange
 
 
+@pytest.mark.parametrize(
+    ("sec_type", "listed", "at", "exchange"),
+    [
+        ("OPT", "SMART,CBOE", "SMART", "SMART"),
+        ("OPT", "EUREX", "EUREX", "EUREX"),
+        ("OPT", "EUREX,QBALGO", "", "EUREX"),
+        ("FUT", "QBALGO,CME", "QBALGO", "CME"),
+        ("FUT", "QBALGO", "QBALGO", "QBALGO"),
+        ("STK", "IBIS", "IBIS", "IBIS"),
+    ],
+)
+def test_smart_is_requested_only_where_the_contract_lists_it(sec_type, listed, at, exchange):
+    contract = Contract(conId=1, symbol="X", secType=sec_type, exchange=at)
+    details = IBContractDetails(contract=contract, validExchanges=listed)
+    assert streamable(details_of(details, seen_at=NOW)).exchange == exchange
+
+
+def test_an_index_option_settled_at_the_open_expires_after_its_last_trading_day():
+    contract = Contract(conId=1, secType="OPT", lastTradeDateOrContractMonth="20260219")
+    details = IBContractDetails(contract=contract, realExpirationDate="20260220")
+    found = details_of(details, seen_at=NOW)
+    assert (found.last_trade_date, found.expires_on) == (date(2026, 2, 19), date(2026, 2, 20))
+
+
 def ticker(**fields):
     return Ticker(contract=Contract(conId=1), **fields)
 

@@ -1,5 +1,6 @@
 """Latest positions and exposure, derived from the ledger."""
 
+from dataclasses import replace
 from datetime import date
 
 import dagster as dg
@@ -96,6 +97,29 @@ def test_exposure_is_summed_per_strategy_and_says_how_old_it_is(
     ]
     assert number(result, "strategy_exposure", "legs_without_greeks") == 1
     assert 59 < number(result, "strategy_exposure", "oldest_value_age_s") < 90
+
+
+def test_an_exposure_table_of_the_version_before_gets_the_new_columns(
+    materialize, settings, lake, append_row, seconds_ago
+) -> None:
+    new = list(STRATEGY_EXPOSURE.columns)[-8:]
+    assert new[0] == "dollar_delta"
+    columns = {name: kind for name, kind in STRATEGY_EXPOSURE.columns.items() if name not in new}
+    before = replace(STRATEGY_EXPOSURE, version=1, columns=columns)
+    DerivedTable(settings.table(before.name), before).replace(pl.DataFrame(schema=before.polars))
+    lake.registry.sync.add_active(
+        conid=1,
+        symbol="SPY",
+        right="C",
+        strike=500,
+        expiry=date(2028, 12, 15),
+        strategy_id="a",
+    )
+    append_row(1, seconds_ago(60), market_value=150.0, daily_pnl=7.0)
+    assert materialize(strategy_exposure).success
+    (found,) = rows(settings, STRATEGY_EXPOSURE).iter_rows(named=True)
+    assert (found["daily_pnl"], found["legs_expiring"]) == (7.0, 0)
+    assert 59 < found["worst_value_age_s"] < 90
 
 
 def test_an_empty_lake_gives_empty_tables(materialize, settings, lake) -> None:

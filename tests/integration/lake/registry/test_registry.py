@@ -36,6 +36,17 @@ async def test_an_added_leg_is_active_and_read_by_others(registry, tmp_path, clo
     assert await other.get_all_active() == [added]
 
 
+async def test_a_stock_and_a_future_are_legs_too(registry, tmp_path, clock):
+    stock = await registry.add_active(conid=1, symbol="SPY", strategy_id="a", quantity=100)
+    future = await registry.add_active(conid=2, symbol="ES", expiry="20260320", strategy_id="a")
+    assert (stock.right, stock.strike, stock.expiry) == (None, None, None)
+    other = StrategyRegistry(tmp_path / "legs", clock=clock)
+    await other.initialize()
+    assert await other.get_all_active() == [stock, future]
+    with pytest.raises(InvalidLegError, match="no strategy"):
+        await registry.add_active(conid=3, symbol="SPY")
+
+
 async def test_the_parameters_may_be_given_by_position(registry):
     await registry.add_active(1, "SPY", "PUT", 450.0, "20260220", 7)
     assert registry.is_active(1)

@@ -16,6 +16,7 @@ from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.simulator import load_book
 from position_sync_dagster.sync.stream import broker_link, line_manager
 from position_sync_dagster.sync.stream.streamer import IBPositionStreamer
+from tests.support.booked_legs import terms_of
 
 A, B = "DUSIM0001", "DUSIM0002"
 SIZE = {A: 1, B: 100}
@@ -146,12 +147,13 @@ class Day:
         for leg in mine:
             await self.lake.registry.remove_active(leg.conid, strategy)
         for conid in self.random.sample(conids, LEGS):
-            symbol, right, strike = self.book[conid]["facts"]
             if not self.lake.registry.is_active(conid):
                 await self.lake.registry.add_active(
-                    conid=conid, symbol=symbol, right=right, strike=strike, expiry="20281215",
-                    strategy_id=strategy, priority=1 + hour % 3,
-                )  # fmt: skip
+                    conid=conid,
+                    strategy_id=strategy,
+                    priority=1 + hour % 3,
+                    **terms_of(conid, "demo"),
+                )
         for conid in self.random.sample(conids, 4):
             account = self.random.choice([A, B])
             quantity = self.random.choice([-2, 1, 3]) * SIZE[account]

@@ -19,6 +19,7 @@ from position_sync_dagster.simulator import Simulator, load_book
 from position_sync_dagster.sync.stream.contract_cache import ContractCache
 from position_sync_dagster.sync.stream.line_manager import LineManager
 from position_sync_dagster.sync.stream.streamer import IBPositionStreamer
+from tests.support.booked_legs import terms_of
 
 A = "DUSIM0001"
 CALL, PUT, WORTHLESS, CENTS, STOCK = 921000001, 921000002, 921000003, 921000004, 920000001
@@ -51,8 +52,8 @@ class ManagedLines:
     def add(self, *conids, priority=1, strategy="s"):
         for conid in conids:
             leg = make_leg(
-                conid=conid, symbol="X", right="C", strike=1, expiry="20281215",
-                strategy_id=strategy, added_at=utc_now(), priority=priority,
+                conid=conid, strategy_id=strategy, added_at=utc_now(), priority=priority,
+                **terms_of(conid),
             )  # fmt: skip
             self.legs.append(leg)
 
@@ -313,14 +314,12 @@ async def crowd(tmp_path, lake, settings_for, monkeypatch, eventually):
     """
     monkeypatch.setattr(login, "MAX_REQUESTS", 100)
     (tmp_path / "many.yaml").write_text(MANY)
-    async with Simulator(
-        load_book(tmp_path / "many.yaml"), seed=7, control_port=0, max_messages_per_s=500
-    ) as sim:
+    book = load_book(tmp_path / "many.yaml")
+    async with Simulator(book, seed=7, control_port=0, max_messages_per_s=500) as sim:
         conids = sorted(row["conid"] for row in sim.positions())
         await lake.registry.add_many(
             make_leg(
-                conid=conid, symbol="SPY", right="C", strike=1, expiry="20281215",
-                strategy_id="s", added_at=utc_now(),
+                conid=conid, strategy_id="s", added_at=utc_now(), **terms_of(conid, book)
             )
             for conid in conids[:ACTIVE]
         )  # fmt: skip

@@ -272,3 +272,27 @@ async def test_status_shows_the_trading_mode_once_the_lake_is_bound_to_one(
         assert read_status(lake, settings, utc_now()).trading_mode is None
         await refresh(lake, settings)
         assert read_status(lake, settings, utc_now()).trading_mode == "SIMULATED"
+
+
+async def test_a_leg_with_the_conid_of_another_contract_opens_a_break_until_it_is_corrected(
+    simulate, lake, settings_for, running, leg, eventually
+):
+    async with simulate() as sim:
+        await lake.registry.add_active(**leg(PUT, strike=230))
+        settings = settings_for(sim)
+        _task, stop, _reports = running(settings)
+        await eventually(lambda: _state(lake, settings, SessionState.LIVE))
+        service = ReconciliationService(lake, settings)
+
+        async def mismatches():
+            found = await service.run()
+            return [d for d in found.discrepancies if d.type == "LEG_MISMATCH"]
+
+        (found,) = await eventually(mismatches)
+        assert (found.account, found.conid) == ("", PUT)
+        assert found.detail == "strategy s: its strike is 220, not 230"
+        assert "LEG_MISMATCH" in {b.type.value for b in lake.breaks.sync.open_breaks()}
+        await lake.registry.add_active(**leg(PUT))
+        assert await mismatches() == []
+        assert "LEG_MISMATCH" not in {b.type.value for b in lake.breaks.sync.open_breaks()}
+        stop.set()

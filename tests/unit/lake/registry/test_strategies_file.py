@@ -50,6 +50,17 @@ def test_legs_are_read_in_the_order_of_the_file(tmp_path):
     assert {leg.added_at for leg in (first, second, third)} == {NOW}
 
 
+def test_a_leg_may_be_a_stock_or_a_future(tmp_path):
+    stock, future = read(
+        tmp_path,
+        "strategies:\n  - strategy_id: a\n    legs:\n"
+        "      - {conid: 1, symbol: SPY, right: ~, quantity: 100}\n"
+        "      - {conid: 2, symbol: ES, expiry: 20260320}\n",
+    )
+    assert (stock.right, stock.strike, stock.expiry, stock.quantity) == (None, None, None, 100.0)
+    assert (future.right, future.expiry) == (None, date(2026, 3, 20))
+
+
 @pytest.mark.parametrize("text", ["strategies: []\n", "strategies:\n"])
 def test_a_file_may_have_no_strategies(tmp_path, text):
     assert read(tmp_path, text) == []
@@ -85,6 +96,8 @@ def leg(**changes):
         (leg(expiry="[2026]"), "line 8, column 17", "expiry has no value"),
         (leg(symbol="''"), "line 5, column 17", "symbol has no value"),
         (leg(symbol=None), "line 4, column 9", "'symbol' is missing"),
+        (leg(right=None), "line 4, column 9", "only a part"),
+        (leg(expiry=None), "line 4, column 9", "only a part"),
         (leg(quantity="many"), "line 9, column 19", "'many' is not a number"),
         (leg(quantity="0"), "line 9, column 19", "not a number of contracts"),
         (leg(quantity=".inf"), "line 9, column 19", "not a number of contracts"),

@@ -1,5 +1,6 @@
 """The exposure of each strategy."""
 
+import json
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 
@@ -111,6 +112,75 @@ def test_a_leg_that_is_not_held_is_counted_and_no_more() -> None:
 
 def test_a_leg_that_ended_counts_nowhere() -> None:
     assert exposures([leg(1).ended(NOW)], [row(1)]) == []
+
+
+def test_greeks_are_summed_per_underlying_and_as_dollar_delta() -> None:
+    spy = row(1, 4.0, underlying_price=500.0)
+    spx = row(2, -1.0, symbol="SPX", underlying_price=5000.0, delta=0.2)
+    found = only(exposures([leg(1), leg(2)], [spy, spx]))
+    assert found.dollar_delta == pytest.approx(0.5 * 4 * 100 * 500 - 0.2 * 100 * 5000)
+    sums = json.loads(found.by_underlying or "")
+    assert sums["SPY"]["delta"] == pytest.approx(200.0)
+    assert sums["SPY"]["dollar_delta"] == pytest.approx(100_000.0)
+    assert sums["SPX"]["delta"] == pytest.approx(-20.0)
+    assert sums["SPX"]["theta"] == pytest.approx(10.0)
+
+
+def test_dollar_delta_of_a_contract_quoted_in_cents_is_in_its_currency() -> None:
+    corn = {"multiplier": 5000.0, "market_price": 12.5, "underlying_price": 450.0}
+    found = only(exposures([leg(1)], [row(1, 2.0, market_value=1250.0, **corn)]))
+    assert found.dollar_delta == pytest.approx(0.5 * 2 * 5000 * 450 / 100)
+    unknown = only(exposures([leg(1)], [row(1, 2.0, market_value=None, **corn)]))
+    assert unknown.dollar_delta is None
+
+
+def test_the_hedge_in_stock_has_its_value_as_dollar_delta() -> None:
+    stock = row(1, -100.0, sec_type="STK", right=None, multiplier=1.0, delta=None)
+    assert only(exposures([leg(1)], [stock])).dollar_delta == stock.market_value
+
+
+def test_the_profit_of_the_day_is_summed_over_what_is_known() -> None:
+    rows = [row(1, daily_pnl=12.0), row(2, daily_pnl=-4.5), row(3)]
+    found = only(exposures([leg(1), leg(2), leg(3)], rows))
+    assert found.daily_pnl == pytest.approx(7.5)
+    assert only(exposures([leg(3)], [row(3)])).daily_pnl is None
+
+
+def test_the_worst_age_counts_from_now_and_unknown_times_are_counted() -> None:
+    old = NOW - timedelta(minutes=3)
+    found = only(
+        exposures(
+            [leg(1), leg(2)], [row(1), row(2, value_time=old)], now=NOW + timedelta(minutes=1)
+        )
+    )
+    assert (found.worst_value_age_s, found.legs_without_value_time) == (240.0, 1)
+
+
+@pytest.mark.parametrize(("days", "soon"), [(-1, 1), (0, 1), (5, 1), (6, 0)])
+def test_held_legs_that_expire_within_five_days_are_counted(days: int, soon: int) -> None:
+    expiry = (NOW + timedelta(days=days)).date()
+    found = only(exposures([leg(1), leg(2)], [row(1, expiry=expiry), row(2)], now=NOW))
+    assert found.legs_expiring == soon
+    assert only(exposures([leg(1)], [row(1, 0.0, expiry=expiry)], now=NOW)).legs_expiring == 0
+
+
+@pytest.mark.parametrize(
+    ("right", "price", "position", "in_money", "unknown"),
+    [
+        (Right.CALL, 501.0, -1.0, 1, 0),
+        (Right.CALL, 499.0, -1.0, 0, 0),
+        (Right.PUT, 499.0, -1.0, 1, 0),
+        (Right.PUT, 501.0, -1.0, 0, 0),
+        (Right.CALL, 501.0, 1.0, 0, 0),
+        (Right.CALL, None, -1.0, 0, 1),
+    ],
+)
+def test_short_legs_in_the_money_are_counted(
+    right: Right, price: float | None, position: float, in_money: int, unknown: int
+) -> None:
+    held = row(1, position, right=right, strike=500.0, underlying_price=price)
+    found = only(exposures([leg(1)], [held]))
+    assert (found.short_legs_in_money, found.short_legs_unknown) == (in_money, unknown)
 
 
 def test_the_age_of_a_value_is_its_time_at_the_source() -> None:

@@ -1,0 +1,32 @@
+"""When a streamed value was true: the time of its source, never that of its arrival."""
+
+from position_sync_dagster.domain.update import PriceKind, ValueOrigin
+from tests.integration.sync.conftest import CALL, A
+
+
+async def test_a_frozen_mark_has_no_value_time(simulate, streaming, lake, leg, eventually):
+    async with simulate() as sim:
+        sim.freeze()
+        await lake.registry.add_active(**leg(CALL))
+        async with streaming(sim, market_data_type=2) as (_streamer, received):
+            row = await eventually(
+                lambda: (
+                    (row := received.newest(A, CALL))
+                    and row.value_source is ValueOrigin.TICK
+                    and row
+                )
+            )
+    assert (row.market_data_type, row.price_kind) == (2, PriceKind.MARK)
+    assert row.market_value is not None
+    assert row.value_time is None
+
+
+async def test_a_delayed_quote_has_no_value_time(stream_legs, eventually):
+    async with stream_legs(CALL, delayed_fallback=True) as (sim, _streamer, received):
+        sim.pin_quote(CALL, bid=5.0, ask=6.0)
+        sim.set_permission(CALL, 354)
+        row = await eventually(
+            lambda: (row := received.newest(A, CALL)) and row.market_data_type == 3 and row
+        )
+    assert (row.price_kind, row.market_price) == (PriceKind.MID, 5.5)
+    assert row.value_time is None
