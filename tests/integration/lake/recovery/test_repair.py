@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,6 +14,10 @@ from position_sync_dagster.errors import BrokenTableError
 from position_sync_dagster.lake.queue.table import PositionQueue
 from position_sync_dagster.lake.recovery.diagnosis import Diagnosis, diagnose
 from position_sync_dagster.lake.recovery.repair import repair
+from position_sync_dagster.lake.schema.codec import update_rows
+from position_sync_dagster.lake.schema.tables import POSITION_UPDATES
+from position_sync_dagster.lake.storage.frames import append
+from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.lake.updates.table import PositionUpdatesTable
 from tests.support.torn_queues import (
     STEPS,
@@ -204,6 +209,22 @@ def test_a_table_whose_creation_is_torn_is_created_again(tmp_path, length):
     repair(queue_at(tmp_path / "q").table, NOW)
     assert queue_at(tmp_path / "q").sync.counts()[PENDING] == 0
     assert examined(tmp_path / "q").healthy
+
+
+def test_values_that_an_older_release_wrote_are_written_again(tmp_path, make_update):
+    columns = dict(POSITION_UPDATES.columns)
+    for added in ("note", "ledger_version", "committed_at"):
+        del columns[added]
+    older = replace(POSITION_UPDATES, version=1, columns=columns, indexed=("update_id",))
+    for name in ("row-1", "row-2"):
+        frame = update_rows([replace(make_update(1, update_id=name), batch_id=name)])
+        Table(tmp_path / "u", older, fsync=False).transact(
+            lambda handle, frame=frame: append(handle, frame.select(list(columns)), {})
+        )
+    newest_entry(tmp_path / "u").write_bytes(b"")
+    ledger = PositionUpdatesTable(tmp_path / "u", fsync=False)
+    assert repair(ledger.table, NOW).saved == 1
+    assert ledger.sync.existing(["row-1", "row-2"]) == {"row-1", "row-2"}
 
 
 def test_values_of_a_torn_commit_are_written_once_again(tmp_path, make_update, clock):
