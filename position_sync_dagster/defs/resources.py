@@ -9,7 +9,7 @@ from pydantic import Field
 if TYPE_CHECKING:
     from position_sync_dagster.lake.derived import DerivedTable
     from position_sync_dagster.lake.lake import Lake
-    from position_sync_dagster.lake.schema.tables import TableSpec
+    from position_sync_dagster.lake.schema.table_spec import TableSpec
     from position_sync_dagster.settings import Settings
 
 

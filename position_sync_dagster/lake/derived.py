@@ -17,7 +17,8 @@ from position_sync_dagster.lake.schema.columns import (
     number_column,
     text_column,
 )
-from position_sync_dagster.lake.schema.tables import POSITION_UPDATES, TableSpec
+from position_sync_dagster.lake.schema.table_spec import TableSpec
+from position_sync_dagster.lake.schema.tables import POSITION_UPDATES
 from position_sync_dagster.lake.storage.frames import overwrite, scan
 from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.lake.updates.latest import ADDED, HOLDING, newest_rows

@@ -7,7 +7,7 @@ import dagster as dg
 
 from position_sync_dagster.lake.derived import DerivedTable, Replaced
 from position_sync_dagster.lake.schema.columns import Kind
-from position_sync_dagster.lake.schema.tables import TableSpec
+from position_sync_dagster.lake.schema.table_spec import TableSpec
 
 OWNERS = ["team:position-sync"]
 KINDS = {"deltalake", "python"}

@@ -24,6 +24,7 @@ from position_sync_dagster.lake.schema.partitions import (
     LIVE_PARTITION,
     without_partition,
 )
+from position_sync_dagster.lake.schema.table_spec import TableSpec
 from position_sync_dagster.lake.schema.tables import (
     ACTIVE_STRATEGIES,
     BROKER_POSITIONS,
@@ -32,7 +33,6 @@ from position_sync_dagster.lake.schema.tables import (
     POSITION_QUEUE,
     POSITION_UPDATES,
     UPDATE_COLUMNS,
-    TableSpec,
 )
 
 _INSTRUMENT = tuple(Instrument.__dataclass_fields__)

@@ -12,7 +12,7 @@ from deltalake import (
 )
 
 from position_sync_dagster.lake.delta_log.commit_log import TRANSACTIONS
-from position_sync_dagster.lake.schema.tables import TableSpec
+from position_sync_dagster.lake.schema.table_spec import TableSpec
 
 _NO_HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
 

@@ -12,7 +12,7 @@ from deltalake.schema import PrimitiveType
 
 from position_sync_dagster.errors import BrokenTableError, ForeignTableError, NewerTableError
 from position_sync_dagster.lake.delta_log.commit_log import LOG, SET_ASIDE
-from position_sync_dagster.lake.schema.tables import (
+from position_sync_dagster.lake.schema.table_spec import (
     NAME_PROPERTY,
     STATISTICS_PROPERTY,
     VERSION_PROPERTY,

@@ -15,7 +15,7 @@ from deltalake import DeltaTable
 from position_sync_dagster.errors import LakeNotWritableError, StalledError
 from position_sync_dagster.lake.delta_log.commit_log import LOG, checkpoint_name
 from position_sync_dagster.lake.delta_log.durability import SyncedCommits
-from position_sync_dagster.lake.schema.tables import TableSpec
+from position_sync_dagster.lake.schema.table_spec import TableSpec
 from position_sync_dagster.lake.storage.commit_errors import STORAGE_ERRORS, RetryCommit
 from position_sync_dagster.lake.storage.commit_retry import retried
 from position_sync_dagster.lake.storage.frames import scan

@@ -6,7 +6,7 @@ from deltalake import DeltaTable
 
 from position_sync_dagster.domain.update import TradingMode
 from position_sync_dagster.errors import TradingModeError
-from position_sync_dagster.lake.schema.tables import MODE_PROPERTY
+from position_sync_dagster.lake.schema.table_spec import MODE_PROPERTY
 from position_sync_dagster.lake.storage.commit_errors import RetryCommit
 
 

@@ -6,7 +6,7 @@ import polars as pl
 from deltalake import DeltaTable
 
 from position_sync_dagster.domain.clock import SKEW
-from position_sync_dagster.lake.schema.tables import TableSpec
+from position_sync_dagster.lake.schema.table_spec import TableSpec
 from position_sync_dagster.lake.storage.frames import data_files
 from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.lake.updates.ledger_files import LedgerFiles

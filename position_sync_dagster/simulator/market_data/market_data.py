@@ -209,7 +209,7 @@ class MarketDataService:
                 self._open(line)
 
     def farm_restored(self, farm: str) -> None:
-        """Let the lines of a farm tick again, unless they are dead after a restore."""
+        """Resume the lines of a farm, unless they are dead after a restore."""
         self.broken_farms.pop(farm, None)
         if self.dead_after_restore:
             self.lines.set_silent(True, lambda contract: contract.farm == farm)
