@@ -28,7 +28,7 @@ from tests.support.demo_program import (
 STREAMED_CONID = 911000001
 STREAMED_TO_CLOSE = 912000003
 TO_FILL = 915000030
-TO_ACTIVATE = ("915000033", "NVDA", "P", "152.5", "20290119")
+TO_ACTIVATE = ("915000033", "NVDA", "P", "167.5", "20290119")
 """A leg that no strategy of the demo holds."""
 
 PAST_CONID = 999000001
