@@ -90,6 +90,20 @@ class Settings(BaseSettings):
     refresh_interval_s: float = Field(
         180.0, gt=0, description="How often monitored holdings are valued."
     )
+    account_interval_s: float = Field(
+        180.0,
+        gt=0,
+        description="How often the gateway sends an account's values by itself; after two of these "
+        "without a message the account is subscribed again.",
+    )
+    account_quiet_s: float = Field(
+        5.0,
+        gt=0,
+        description="Silence after which a download of an account without its end is over.",
+    )
+    positions_interval_s: float = Field(
+        900.0, gt=0, description="How often all positions are listed again, as a second opinion."
+    )
     flush_interval_s: float = Field(1.0, gt=0, description="How often streamed rows are committed.")
     lease_s: float = Field(45.0, gt=0, description="Lease of a claimed request.")
     max_attempts: int = Field(5, ge=1, description="Failures until a request is FAILED.")

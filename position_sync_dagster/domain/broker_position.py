@@ -35,8 +35,9 @@ class BrokerPosition:
         received_at: When this row last changed here.
         position_time: When `position` last changed here (a closed row keeps its closing time).
         completeness: Of the last download of the row's account.
-        confirmed_at: When that download ended, or when the account's open subscription was last
-            known to be alive. At that moment the values were the broker's present ones.
+        confirmed_at: When the newest message arrived that confirms the values: the end of a
+            download of the account, a row or a time of its open subscription, or a value of this
+            holding. At that moment the values were the broker's present ones.
     """
 
     gateway_id: str

@@ -1,29 +1,25 @@
 """The account feed: requests positions first, then the values of one account after the other."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
-from contextlib import suppress
+import time
+from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
-from functools import partial
-from typing import Any
+from random import Random
 from uuid import uuid4
 
-from ib_async import IB, PortfolioItem, Position
+from ib_async import IB, Position
 
 from position_sync_dagster.domain.broker_position import BrokerPosition, Completeness
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.routing import Key
-from position_sync_dagster.errors import (
-    GatewayLostError,
-    GatewayTimeoutError,
-    TooManyAccountsError,
-)
-from position_sync_dagster.gateway.account_time import RowTimes
+from position_sync_dagster.errors import BrokerUnavailableError, TooManyAccountsError
+from position_sync_dagster.gateway.account_values import AccountValues
 from position_sync_dagster.gateway.changes import PendingChanges
-from position_sync_dagster.gateway.codes import GatewayCode
 from position_sync_dagster.gateway.holdings import HoldingsBook
-from position_sync_dagster.gateway.ib_async_internals import on_account_time
-from position_sync_dagster.gateway.translate import portfolio_of, position_of
+from position_sync_dagster.gateway.ib_async_internals import filter_holdings
+from position_sync_dagster.gateway.odd_rows import OddRows, key_of, oddness
+from position_sync_dagster.gateway.position_list import PositionList
+from position_sync_dagster.gateway.translate import position_of
 from position_sync_dagster.settings import Settings
 
 MAX_ACCOUNTS = 50
@@ -36,36 +32,56 @@ class AccountFeed:
     `snapshot()` requests all positions. `download()` requests the accounts' portfolio values,
     strictly one account after the other: the gateway serves one account at a time to all its
     clients. Afterwards events keep the book current. A holding that vanishes stays, with a
-    position of 0.0; a failed request closes nothing.
+    position of 0.0; a failed request closes nothing. Only messages confirm: a socket that is open
+    proves nothing.
+
+    Args:
+        give_up: Called with the reason when the connection must not be used any more.
 
     Attributes:
         book: The holdings.
         accounts: The accounts of the login.
         snapshot_at: When the newest list of positions arrived whole; None: none is valid.
         downloaded_at: When the newest download of every account ended; None: none is valid.
-        downloaded: The accounts of which a download ended, served or not.
+        offline: The gateway's message that it has lost IB, else None.
+        odd_rows: The rows that were set aside.
     """
 
     def __init__(
-        self, ib: IB, *, settings: Settings, accounts: tuple[str, ...], clock: Clock = utc_now
+        self,
+        ib: IB,
+        *,
+        settings: Settings,
+        accounts: tuple[str, ...],
+        give_up: Callable[[str], None] = lambda _why: None,
+        clock: Clock = utc_now,
+        monotonic: Callable[[], float] = time.monotonic,
+        random: Random | None = None,
     ) -> None:
         self.book = HoldingsBook(settings.gateway_id, accounts, clock=clock)
         self.accounts = accounts
         self.snapshot_at: datetime | None = None
         self.downloaded_at: datetime | None = None
-        self.downloaded: set[str] = set()
-        self._ib = ib
-        self._settings = settings
+        self.offline: str | None = None
+        self.odd_rows = OddRows()
         self._clock = clock
-        self._refused: asyncio.Future[None] | None = None
-        self._times = RowTimes(self.book.set_value_time, clock=clock)
-        self._download_ended: dict[str, datetime] = {}
+        self._list = PositionList(ib, settings=settings, give_up=give_up, monotonic=monotonic)
+        self._values = AccountValues(
+            ib,
+            self.book,
+            settings=settings,
+            accounts=accounts,
+            on_change=self._rate,
+            clock=clock,
+            monotonic=monotonic,
+            random=random,
+        )
+        self._interruptions = 0
+        self._demoted = False
         self._requesting = asyncio.Lock()
         self._ensuring = asyncio.Lock()
         ib.positionEvent += self._on_position
-        ib.updatePortfolioEvent += self._on_portfolio
-        ib.errorEvent += self._on_error
-        on_account_time(ib, lambda fields: self._times.on_time(fields[-1]))
+        filter_holdings(ib, self._accepts, self._on_unreadable)
 
     @property
     def holdings(self) -> tuple[BrokerPosition, ...]:
@@ -82,6 +98,27 @@ class AccountFeed:
         """Return whether the positions and the values of every account arrived whole."""
         return self.book.is_complete
 
+    @property
+    def downloaded(self) -> set[str]:
+        """Return the accounts of which a download ended, served or not."""
+        return self._values.downloaded
+
+    @property
+    def positions_due(self) -> bool:
+        """Return whether the positions should be listed again, as a second opinion."""
+        return self._list.is_due
+
+    @property
+    def overdue(self) -> list[str]:
+        """Return the accounts that should be requested again now: their values do not arrive."""
+        return self._values.overdue
+
+    @property
+    def problems(self) -> list[str]:
+        """Return what a person should know: accounts without current values, rows set aside."""
+        odd = self.odd_rows.problem()
+        return [*self._values.problems, odd] if odd else self._values.problems
+
     def get(self, key: Key) -> BrokerPosition | None:
         """Return one holding."""
         return self.book.get(key)
@@ -94,19 +131,34 @@ class AccountFeed:
         """Add what an earlier connection knew, so that a close in the meantime is noticed."""
         self.book.remember(holdings)
 
+    def set_offline(self, text: str) -> None:
+        """Record that the gateway has lost IB: what it sends now is old and confirms nothing."""
+        self._interruptions += 1
+        self.offline = text
+        self._values.set_online(False)
+
+    def set_online(self) -> None:
+        """Record that the gateway has IB again: positions and missing values are due."""
+        self.offline = None
+        self._list.request()
+        self._values.set_online(True)
+
     def invalidate(self) -> None:
         """Mark all that is known as old: the gateway dropped every subscription."""
+        self._interruptions += 1
         self.snapshot_at = self.downloaded_at = None
-        self.downloaded.clear()
         self.book.invalidate()
+        self._values.invalidate()
 
     async def snapshot(self) -> None:
         """Request every position; only a list that ends with its end message counts.
 
         Raises:
             TooManyAccountsError: The login has more accounts than the gateway serves.
-            GatewayTimeoutError: No end message came; nothing was changed.
+            GatewayTimeoutError: No end message came; nothing was changed, and the connection is
+                given up.
             GatewayLostError: The connection ended; nothing was changed.
+            BrokerUnavailableError: The gateway has lost IB; nothing was changed.
         """
         if len(self.accounts) > MAX_ACCOUNTS:
             raise TooManyAccountsError(
@@ -115,24 +167,36 @@ class AccountFeed:
                 remedy="Use a login that sees fewer accounts.",
             )
         async with self._requesting:
-            rows = await self._request(self._ib.reqPositionsAsync, "the positions")
-            self.book.snapshot_id = str(uuid4())
-            self.snapshot_at = self._clock()
-            reported = set()
-            for row in rows:
-                account, instrument, position, cost = position_of(row)
-                reported.add((account, instrument.conid))
-                self.book.put_position(account, instrument, position, cost)
-            self.book.close_absent(reported)
-            for account in self.accounts:
-                if self.completeness[account] is Completeness.UNKNOWN:
-                    self.book.set_completeness(account, Completeness.PARTIAL)
+            await self._list.abandoned()
+            while True:
+                interruptions = self._interruptions
+                self.odd_rows.seen.clear()
+                rows = await self._list.fetch()
+                if self.offline is not None:
+                    raise BrokerUnavailableError(self.offline, remedy="It comes back by itself.")
+                if interruptions == self._interruptions:
+                    break
+            self._list.accepted()
+            self._take_positions(rows)
+
+    def _take_positions(self, rows: Iterable[Position]) -> None:
+        """Merge a whole list; of several rows of a holding the last one counts."""
+        self.book.snapshot_id = str(uuid4())
+        self.snapshot_at = self._clock()
+        self.odd_rows.keep_seen()
+        newest = {(row.account, row.contract.conId): row for row in rows}
+        for row in newest.values():
+            self.book.put_position(*position_of(row))
+        self.book.close_absent(newest.keys() | self.odd_rows.seen)
+        for account in self.accounts:
+            self._rate(account)
 
     async def download(self, accounts: Iterable[str] | None = None) -> None:
         """Download the portfolio values of the accounts, one after the other.
 
-        An account that the gateway does not serve (2101, or no end in time) stays PARTIAL. With
-        one account the subscription stays open and keeps the values current.
+        An account that the gateway does not serve (2101), or whose download falls silent without
+        its end, stays PARTIAL. With one account the subscription stays open and keeps the values
+        current.
 
         Args:
             accounts: By default every account of the login.
@@ -141,29 +205,38 @@ class AccountFeed:
             GatewayLostError: The connection ended.
         """
         async with self._requesting:
-            for account in self.accounts if accounts is None else accounts:
-                await self._download_account(account)
-            if accounts is None:
+            listed_at = self.snapshot_at
+            await self._values.download(self.accounts if accounts is None else accounts)
+            if accounts is None and self.snapshot_at is listed_at:
                 self.downloaded_at = self._clock()
 
     async def ensure(self, max_age: timedelta) -> None:
         """Request what is missing for a snapshot and values no older than `max_age`.
 
-        With one account the open subscription keeps the values current by itself.
+        With one account the open subscription keeps the values current, as long as it speaks.
 
         Raises:
             GatewayError: As `snapshot` and `download`.
         """
         async with self._ensuring:
-            if self.snapshot_at is None:
+            if self.snapshot_at is None or self.positions_due:
                 await self.snapshot()
+            self.lapse()
             if self._downloaded_within(max_age):
-                return
-            if self.is_complete and len(self.accounts) == 1 and self._ib.isConnected():
-                self.downloaded_at = self._clock()
-                self.book.set_completeness(self.accounts[0], Completeness.COMPLETE)
-            else:
+                if overdue := self.overdue:
+                    await self.download(overdue)
+            elif not self._values.follows:
                 await self.download()
+
+    def lapse(self) -> bool:
+        """Mark an account as PARTIAL whose subscription has been silent for two intervals.
+
+        Returns:
+            Whether an account was COMPLETE at the last call and is so no more.
+        """
+        self._values.check_silence()
+        demoted, self._demoted = self._demoted, False
+        return demoted
 
     def unsubscribed(self, changed: Iterable[Key]) -> set[str]:
         """Return the accounts of these holdings whose new values no open subscription brings."""
@@ -176,7 +249,7 @@ class AccountFeed:
             and holding.position
             and holding.market_value is None
             and holding.position_time
-            > self._download_ended.get(holding.account, holding.position_time)
+            > self._values.ended.get(holding.account, holding.position_time)
         }
 
     def _downloaded_within(self, max_age: timedelta) -> bool:
@@ -184,79 +257,34 @@ class AccountFeed:
         downloaded_at = self.downloaded_at
         return downloaded_at is not None and timedelta() <= self._clock() - downloaded_at <= max_age
 
-    async def _download_account(self, account: str) -> None:
-        refused = self._refused = asyncio.get_running_loop().create_future()
-        self._times.start()
-        try:
-            await self._request(
-                partial(self._ib.reqAccountUpdatesAsync, account),
-                f"the values of account {account}",
-                refused=refused,
-            )
-            self._times.date_rows()
-            self.book.set_completeness(account, Completeness.COMPLETE)
-        except GatewayTimeoutError:
-            self.book.set_completeness(account, Completeness.PARTIAL)
-        finally:
-            self._refused = None
-            self._times.follow()
-            self.downloaded.add(account)
-            self._download_ended[account] = self._clock()
-        if len(self.accounts) > 1:
-            self._times.stop()
-            with suppress(ConnectionError):
-                self._ib.client.reqAccountUpdates(False, account)
-
-    async def _request(
-        self,
-        send: Callable[[], Awaitable[Any]],
-        what: str,
-        *,
-        refused: asyncio.Future[None] | None = None,
-    ) -> Any:
-        """Send a request and wait for its answer, with a bound.
-
-        ib_async itself waits for ever for an answer that the gateway refused.
-        """
-        try:
-            answer = asyncio.ensure_future(send())
-        except ConnectionError as error:
-            raise self._lost(what) from error
-        try:
-            await asyncio.wait(
-                {answer, refused} if refused else {answer},
-                timeout=self._settings.gateway_timeout_s,
-                return_when=asyncio.FIRST_COMPLETED,
-            )
-            if answer.done():
-                return answer.result()
-        except ConnectionError as error:
-            raise self._lost(what) from error
-        finally:
-            answer.cancel()
-        if not self._ib.isConnected():
-            raise self._lost(what)
-        raise GatewayTimeoutError(
-            f"The gateway at {self._settings.gateway_id} did not give {what} whole.",
-            remedy="See whether another program holds an account subscription (code 2101), or "
-            "raise POSITION_SYNC_GATEWAY_TIMEOUT_S.",
-        )
-
-    def _lost(self, what: str) -> GatewayLostError:
-        return GatewayLostError(
-            f"The connection to {self._settings.gateway_id} ended while {what} was awaited.",
-            remedy="It is tried again.",
-        )
-
-    def _on_error(self, _request: int, code: int, _text: str, _contract: object) -> None:
-        refused = self._refused
-        if code == GatewayCode.ACCOUNT_NOT_SERVED and refused is not None and not refused.done():
-            refused.set_result(None)
+    def _rate(self, account: str) -> None:
+        """Set how much of an account the broker has sent."""
+        if self.snapshot_at is None:
+            rating = Completeness.UNKNOWN
+        elif self._values.is_whole(account) and not self.odd_rows.of(account):
+            rating = Completeness.COMPLETE
+        else:
+            rating = Completeness.PARTIAL
+        if rating is not self.completeness[account]:
+            self._demoted |= self.completeness[account] is Completeness.COMPLETE
+            self.book.set_completeness(account, rating)
 
     def _on_position(self, row: Position) -> None:
         self.book.put_position(*position_of(row))
 
-    def _on_portfolio(self, item: PortfolioItem) -> None:
-        account, instrument, values = portfolio_of(item)
-        self._times.on_row((account, instrument.conid))
-        self.book.put_portfolio(account, instrument, float(item.position), values)
+    def _accepts(self, account: str, conid: str, symbol: str, position: str) -> bool:
+        why = oddness(account, conid, symbol, position, self.accounts)
+        if why is not None:
+            self._set_aside(account, conid, why)
+        elif (key := key_of(account, conid)) in self.odd_rows:
+            self.odd_rows.remove(key)
+            self._rate(account)
+        return why is None
+
+    def _on_unreadable(self, account: str, conid: str) -> None:
+        self._set_aside(account, conid, "a row that cannot be read")
+
+    def _set_aside(self, account: str, conid: str, why: str) -> None:
+        self.odd_rows.add(key_of(account, conid), why)
+        if account in self.completeness:
+            self._rate(account)

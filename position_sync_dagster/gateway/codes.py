@@ -59,6 +59,10 @@ class GatewayCode(IntEnum):
     """The gateway moves to another port, which the text names, and closes the socket. We follow.
     [P: rust-ibapi src/messages.rs]"""
 
+    ACCOUNT_UNSUBSCRIBED = 2100
+    """The subscription to an account's values ended: as we requested, or by the gateway itself.
+    Nothing more follows of it. [R: ibkr-go pnl_single.txt]"""
+
     ACCOUNT_NOT_SERVED = 2101
     """Another client is subscribed to the values of another account. No end message follows, and
     ib_async takes it for a warning. [D: "Account Handling"; ib_insync issues/197]"""
@@ -182,7 +186,9 @@ DELAYED_TYPES = frozenset({MarketDataType.DELAYED, MarketDataType.DELAYED_FROZEN
 class MessageType(IntEnum):
     """The first field of a message from the gateway, where we read the message ourselves."""
 
+    PORTFOLIO_VALUE = 7
     ACCOUNT_TIME = 8
+    ACCOUNT_DOWNLOAD_END = 54
     POSITION = 61
     POSITION_END = 62
 

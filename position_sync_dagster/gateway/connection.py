@@ -71,7 +71,9 @@ class GatewayConnection:
         self.accounts: tuple[str, ...] = tuple(ib.client.getAccounts())
         self.lost = asyncio.Event()
         ib.disconnectedEvent.connect(self.lost.set, keep_ref=True)
-        self.feed = AccountFeed(ib, settings=settings, accounts=self.accounts)
+        self.feed = AccountFeed(ib, settings=settings, accounts=self.accounts, give_up=self.drop)
+        if connectivity_lost is not None:
+            self.feed.set_offline(connectivity_lost)
         self.lines = MarketDataLines(ib, settings=settings)
         self.pnl = PnlSubscriptions(ib, self.feed.book)
         self.on_message: list[Callable[[int, str], None]] = []
@@ -122,6 +124,8 @@ class GatewayConnection:
 
     def drop(self, why: str) -> None:
         """End the connection without waiting; the manager makes a new one on demand."""
+        if self.lost.is_set():
+            return
         logger.warning("the connection to %s is given up: %s", self.gateway_id, why)
         self._watchdog.stop()
         self.ib.disconnect()
@@ -143,8 +147,10 @@ class GatewayConnection:
     def _on_error(self, _request: int, code: int, text: str, _contract: object) -> None:
         if code in OFFLINE:
             self.connectivity_lost = text
+            self.feed.set_offline(text)
         elif code in (GatewayCode.RESTORED_DATA_LOST, GatewayCode.RESTORED_DATA_KEPT):
             self.connectivity_lost = None
+            self.feed.set_online()
         elif code in FARM_BROKEN:
             self.broken_farms.add(farm_of(text))
         elif code in FARM_OK:

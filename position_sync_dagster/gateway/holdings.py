@@ -26,6 +26,7 @@ class HoldingsBook:
     Attributes:
         snapshot_id: The id of the newest whole list of positions.
         completeness: How much of each account the broker has confirmed.
+        online: Whether the gateway has IB; what it sends without IB confirms nothing.
     """
 
     def __init__(self, gateway_id: str, accounts: Iterable[str], *, clock: Clock) -> None:
@@ -34,12 +35,20 @@ class HoldingsBook:
         self._gateway_id = gateway_id
         self._clock = clock
         self._holdings: dict[Key, BrokerPosition] = {}
+        self.online = True
         self._confirmed: dict[str, datetime] = {}
+        self._row_confirmed: dict[Key, datetime] = {}
+        self._outdated: set[str] = set()
         self._changes: ChangeNotifier[Key, datetime] = ChangeNotifier()
 
     @property
     def holdings(self) -> tuple[BrokerPosition, ...]:
         """Return every holding, closed ones with a position of 0.0."""
+        if self._outdated:
+            for key, holding in self._holdings.items():
+                if holding.account in self._outdated:
+                    self._holdings[key] = self._with_confirmation(holding)
+            self._outdated.clear()
         return tuple(self._holdings.values())
 
     @property
@@ -51,7 +60,10 @@ class HoldingsBook:
 
     def get(self, key: Key) -> BrokerPosition | None:
         """Return one holding."""
-        return self._holdings.get(key)
+        holding = self._holdings.get(key)
+        if holding is not None and holding.account in self._outdated:
+            holding = self._holdings[key] = self._with_confirmation(holding)
+        return holding
 
     def watch(self) -> PendingChanges[Key, datetime]:
         """Collect from now on which holdings change, and when; a changed quantity is urgent."""
@@ -105,6 +117,7 @@ class HoldingsBook:
         if before is None and position == 0:
             return
         now = self._clock()
+        self._confirm_row((account, instrument.conid), now)
         same = before is not None and before.position == position
         self.put(
             BrokerPosition(
@@ -142,8 +155,10 @@ class HoldingsBook:
         holding = self._holdings.get(key)
         if holding is None or holding.position != position or not position:
             return False
+        now = self._clock()
+        self._confirm_row(key, now)
         self._holdings[key] = replace(
-            holding,
+            self._with_confirmation(holding),
             market_price=None,
             market_value=market_value,
             unrealized_pnl=unrealized_pnl,
@@ -151,7 +166,7 @@ class HoldingsBook:
             daily_pnl=daily_pnl,
             value_source=ValueOrigin.PNL_SINGLE,
             value_time=None,
-            received_at=self._clock(),
+            received_at=now,
         )
         return True
 
@@ -174,20 +189,30 @@ class HoldingsBook:
                 self._close(holding)
 
     def set_completeness(self, account: str, completeness: Completeness) -> None:
-        """Set in each row of an account how far the broker has confirmed it.
-
-        COMPLETE also sets the time of the confirmation.
-        """
+        """Set in each row of an account how much of it the broker has sent."""
         self.completeness[account] = completeness
-        if completeness is Completeness.COMPLETE:
-            self._confirmed[account] = self._clock()
-        for key, holding in self._holdings.items():
-            if holding.account == account:
-                self._holdings[key] = self._with_completeness(holding)
+        self._outdated.add(account)
+
+    def confirm(self, account: str, at: datetime | None = None) -> None:
+        """Record that the broker confirmed every holding of an account.
+
+        Call it for a received message alone: the end of a download, or a later row or time of a
+        subscription whose download ended. The gateway sends only what changed then, so each
+        message confirms the rest. Source: IB, "Account Updates".
+
+        Args:
+            account: The account.
+            at: When the message arrived; by default now. An earlier one than the newest is ignored.
+        """
+        newest = self._confirmed.get(account)
+        if self.online and (at is None or newest is None or at > newest):
+            self._confirmed[account] = at or self._clock()
+            self._outdated.add(account)
 
     def invalidate(self) -> None:
         """Mark every account as UNKNOWN and unconfirmed."""
         self._confirmed.clear()
+        self._row_confirmed.clear()
         for account in self.completeness:
             self.set_completeness(account, Completeness.UNKNOWN)
 
@@ -195,7 +220,7 @@ class HoldingsBook:
         """Replace a holding and notify the watchers."""
         before = self._holdings.get(holding.key)
         moved = before is None or before.position != holding.position
-        self._holdings[holding.key] = self._with_completeness(holding)
+        self._holdings[holding.key] = self._with_confirmation(holding)
         self._changes.note(holding.key, holding.received_at, urgent=moved)
 
     def _close(self, holding: BrokerPosition) -> None:
@@ -213,11 +238,17 @@ class HoldingsBook:
             ),
         )
 
-    def _with_completeness(self, holding: BrokerPosition) -> BrokerPosition:
+    def _confirm_row(self, key: Key, at: datetime) -> None:
+        if self.online:
+            self._row_confirmed[key] = at
+
+    def _with_confirmation(self, holding: BrokerPosition) -> BrokerPosition:
+        """Return a holding with what is known of its account and of itself."""
+        times = (self._confirmed.get(holding.account), self._row_confirmed.get(holding.key))
         return replace(
             holding,
             completeness=self.completeness.get(holding.account, Completeness.UNKNOWN),
-            confirmed_at=self._confirmed.get(holding.account),
+            confirmed_at=max((at for at in times if at is not None), default=None),
         )
 
 

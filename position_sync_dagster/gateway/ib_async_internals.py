@@ -16,6 +16,9 @@ from position_sync_dagster.gateway.codes import MessageType
 _MARKET_DATA = "mktData"
 """Under this name ib_async keeps the requests of `reqMktData`."""
 
+WHOLE_ROW = 16
+"""The number of fields of a whole position row; a portfolio row has more."""
+
 
 def quiet_loggers() -> None:
     """Silence the lines of ib_async that would leak holdings or repeat our own errors.
@@ -71,6 +74,53 @@ def on_account_time(ib: IB, handler: Callable[[list[str]], None]) -> None:
     ib_async drops these messages, and they are the only time of portfolio values.
     """
     ib.client.decoder.handlers[MessageType.ACCOUNT_TIME] = handler
+
+
+def on_download_end(ib: IB, handler: Callable[[str], None]) -> None:
+    """Call a handler with the account of each end of a download; the account may be empty.
+
+    ib_async ignores the account, and ends whatever download it waits for (ib_async issues/72).
+    """
+
+    def read(fields: list[str]) -> None:
+        handler(fields[2] if len(fields) > 2 else "")
+
+    ib.client.decoder.handlers[MessageType.ACCOUNT_DOWNLOAD_END] = read
+
+
+def filter_holdings(
+    ib: IB,
+    accepts: Callable[[str, str, str, str], bool],
+    unreadable: Callable[[str, str], None],
+) -> None:
+    """Read a position or portfolio row only if a function accepts its fields as sent.
+
+    ib_async takes an empty quantity of a position for 0, and cannot read others at all. A row that
+    is too short goes to ib_async, which reports it as unreadable.
+
+    Args:
+        ib: The connection.
+        accepts: Gets account, conid, symbol and quantity.
+        unreadable: Gets account and conid of an accepted row that ib_async cannot read.
+    """
+    handlers = ib.client.decoder.handlers
+
+    def filtered(message: MessageType, account: int, conid: int, quantity: int) -> None:
+        read = handlers[message]
+
+        def read_accepted(fields: list[str]) -> None:
+            if len(fields) < WHOLE_ROW:
+                read(fields)
+            elif accepts(fields[account], fields[conid], fields[conid + 1], fields[quantity]):
+                try:
+                    read(fields)
+                except ValueError:
+                    unreadable(fields[account], fields[conid])
+
+        handlers[message] = read_accepted
+
+    filtered(MessageType.POSITION, account=2, conid=3, quantity=-2)
+    filtered(MessageType.PORTFOLIO_VALUE, account=-1, conid=2, quantity=-7)
 
 
 def intercept_messages(

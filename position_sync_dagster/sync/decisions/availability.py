@@ -14,12 +14,14 @@ from position_sync_dagster.settings import Settings
 def unconfirmed(
     rows: Iterable[BrokerPosition], settings: Settings, now: datetime
 ) -> frozenset[Key]:
-    """Return the holdings that the broker has not confirmed for two refresh intervals.
+    """Return the holdings that the broker has not confirmed for two intervals.
 
-    Two messages confirm a holding: the end of a download of its account, which confirms all its
-    holdings, or a value for this holding (a PnLSingle subscription needs no download).
+    An interval is that of a refresh, or that in which the broker sends values by itself, whichever
+    is longer. Messages of its account, once its download ended, confirm a holding; so does a value
+    for this holding (a PnLSingle subscription needs no download).
     """
-    span = timedelta(seconds=2 * settings.refresh_interval_s + settings.drain_time_limit_s)
+    interval_s = max(settings.refresh_interval_s, settings.account_interval_s)
+    span = timedelta(seconds=2 * interval_s + settings.drain_time_limit_s)
     return frozenset(
         row.key
         for row in rows

@@ -15,8 +15,10 @@ from position_sync_dagster.sync.owner.publisher import Publisher
 class AccountRefresh:
     """Downloads the accounts on a new connection, at each refresh interval, and after changes.
 
-    One download runs at a time. Its values are published when it ends. After the first download
-    of a connection, and after a refresh, every holding that is not streamed is queued.
+    It also lists the positions again when that is due, and requests an account again whose values
+    do not arrive. One download runs at a time. Its values are published when it ends. After the
+    first download of a connection, and after a refresh, every holding that is not streamed is
+    queued.
 
     Args:
         refresh_interval_s: Time between two refreshes, in seconds.
@@ -73,6 +75,8 @@ class AccountRefresh:
             GatewayError: The download failed.
             LakeError: A table is busy; the same step is due again.
         """
+        if feed.lapse():
+            await publish()
         download = self._download
         if download is not None and download.cancelled():
             self._download = None
@@ -85,6 +89,10 @@ class AccountRefresh:
             download.result()
         elif download is None and self._monotonic() >= self._next_at:
             self.start(feed, Reason.REFRESH)
+        elif download is None and feed.positions_due:
+            self._begin(Reason.CHANGED, feed.snapshot())
+        elif download is None and (overdue := feed.overdue):
+            self._begin(Reason.CHANGED, feed.download(overdue))
         elif download is None and self._accounts_to_download:
             accounts, self._accounts_to_download = self._accounts_to_download, set()
             self._begin(Reason.CHANGED, feed.download(accounts))

@@ -108,6 +108,11 @@ class BrokerLink:
         opened = self._opened
         return opened if opened is not None and opened.is_connected else None
 
+    def problems(self) -> list[str]:
+        """Return what a person should know of the accounts and positions of the connection."""
+        connection = self.connection
+        return connection.feed.problems if connection is not None else []
+
     def live_connection(self) -> GatewayConnection | None:
         """Return the open connection; None while the stream is not LIVE."""
         return self._opened if self._health.state is SessionState.LIVE else None
@@ -131,6 +136,12 @@ class BrokerLink:
         await connection.feed.snapshot()
         connection.require_online()
         await self._router.step(connection, first=True)
+        connection.require_online()
+        if connection.feed.snapshot_at is None:
+            raise BrokerUnavailableError(
+                f"{self._settings.gateway_id} dropped every subscription.",
+                remedy="Everything is requested again.",
+            )
         self._opened = connection
         self._health.live()
 

@@ -165,7 +165,7 @@ class IBPositionStreamer:
     @property
     def detail(self) -> str | None:
         """Why the stream is BLIND, or which legs it cannot stream while it is LIVE."""
-        return self._health.detail(self._lines.problems())
+        return self._health.detail([*self._link.problems(), *self._lines.problems()])
 
     @property
     def lines_in_use(self) -> int:

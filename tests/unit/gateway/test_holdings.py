@@ -90,13 +90,16 @@ def test_a_closed_holding_that_was_never_held_is_left_out(book):
     assert book.holdings == ()
 
 
-def test_only_complete_confirms_and_an_interruption_takes_it_back(book, clock):
+def test_only_messages_confirm_and_an_interruption_takes_it_back(book, clock):
     book.put_position(ACCOUNT, LISTED, 10.0, 600.0)
-    book.set_completeness(ACCOUNT, Completeness.PARTIAL)
-    assert (book.get(KEY).completeness, book.get(KEY).confirmed_at) == ("PARTIAL", None)
     book.set_completeness(ACCOUNT, Completeness.COMPLETE)
     assert book.is_complete
-    assert book.get(KEY).confirmed_at == clock.now
+    assert (book.get(KEY).completeness, book.get(KEY).confirmed_at) == ("COMPLETE", None)
+    book.confirm(ACCOUNT)
+    assert book.get(KEY).confirmed_at == START
+    clock.advance(minutes=1)
+    book.set_completeness(ACCOUNT, Completeness.PARTIAL)
+    assert [(h.completeness, h.confirmed_at) for h in book.holdings] == [("PARTIAL", START)]
     book.invalidate()
     assert not book.is_complete
     assert (book.get(KEY).completeness, book.get(KEY).confirmed_at) == ("UNKNOWN", None)
@@ -116,6 +119,27 @@ def test_what_an_earlier_connection_knew_is_remembered_without_its_confirmation(
     earlier = HoldingsBook("g:1", [ACCOUNT], clock=clock)
     earlier.put_position(ACCOUNT, LISTED, 10.0, 600.0)
     earlier.set_completeness(ACCOUNT, Completeness.COMPLETE)
+    earlier.confirm(ACCOUNT)
     book.remember(earlier.holdings)
     assert (book.get(KEY).position, book.get(KEY).confirmed_at) == (10.0, None)
     assert book.get(KEY).completeness is Completeness.UNKNOWN
+
+
+def test_a_value_confirms_its_own_holding_alone(book, clock):
+    other = Instrument(conid=8, symbol="QQQ", sec_type="STK", currency="USD")
+    for instrument in (LISTED, other):
+        book.put_position(ACCOUNT, instrument, 10.0, 600.0)
+    book.put_portfolio(ACCOUNT, LISTED, 10.0, VALUES)
+    clock.advance(minutes=1)
+    message = dict(market_value=6300.0, unrealized_pnl=None, realized_pnl=None, daily_pnl=5.0)
+    book.put_pnl((ACCOUNT, 8), position=10.0, **message)
+    assert book.get(KEY).confirmed_at == START
+    assert book.get((ACCOUNT, 8)).confirmed_at == clock.now
+
+
+def test_what_a_gateway_sends_without_ib_confirms_nothing(book, clock):
+    book.put_position(ACCOUNT, LISTED, 10.0, 600.0)
+    book.online = False
+    book.put_portfolio(ACCOUNT, LISTED, 10.0, VALUES)
+    book.confirm(ACCOUNT)
+    assert book.get(KEY).confirmed_at is None

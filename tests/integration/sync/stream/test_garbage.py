@@ -100,7 +100,9 @@ async def test_positions_of_which_one_cannot_be_read_are_no_snapshot(simulate, s
         with pytest.raises(GatewayTimeoutError, match="did not give the positions whole"):
             await held.feed.snapshot()
         assert {h.key: h.position for h in held.feed.holdings} == before
-        await held.feed.snapshot()
+        again = await manager.get_connection()
+        assert again is not held
+        await again.feed.snapshot()
         await manager.close()
 
 

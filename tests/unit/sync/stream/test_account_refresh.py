@@ -16,6 +16,17 @@ class Feed:
     def __init__(self):
         self.downloads = []
         self.ended = asyncio.Event()
+        self.positions_due = self.lapsed = False
+        self.overdue = []
+
+    def lapse(self):
+        lapsed, self.lapsed = self.lapsed, False
+        return lapsed
+
+    async def snapshot(self):
+        self.downloads.append("positions")
+        self.positions_due = False
+        await self.ended.wait()
 
     async def ensure(self, _max_age):
         self.downloads.append("all")
@@ -111,3 +122,26 @@ async def test_an_interrupted_download_does_not_count_as_whole(refreshing):
     await refreshing.step()
     assert (refreshing.published, refreshing.publisher.enqueued) == (0, [])
     assert refreshing.refresh.idle
+
+
+async def test_positions_and_accounts_that_are_due_are_requested_one_after_the_other(refreshing):
+    refreshing.refresh.start(refreshing.feed)
+    refreshing.feed.positions_due, refreshing.feed.overdue = True, ["A"]
+    await refreshing.finish_download()
+    await refreshing.step()
+    assert refreshing.feed.downloads == ["all", "positions"]
+    await refreshing.finish_download()
+    await refreshing.step()
+    assert refreshing.feed.downloads == ["all", "positions", ["A"]]
+    refreshing.feed.overdue = []
+    await refreshing.finish_download()
+    assert refreshing.publisher.enqueued == [Reason.SNAPSHOT]
+
+
+async def test_an_account_that_fell_silent_is_published_at_once(refreshing):
+    refreshing.feed.lapsed = True
+    refreshing.refresh.start(refreshing.feed)
+    await refreshing.step()
+    assert refreshing.published == 1
+    await refreshing.step()
+    assert refreshing.published == 1

@@ -1,0 +1,141 @@
+"""Values are confirmed by messages of the broker, never by a socket that is open."""
+
+from contextlib import asynccontextmanager
+from datetime import timedelta
+
+import pytest
+
+from position_sync_dagster.domain.broker_position import Completeness
+from position_sync_dagster.domain.retry import Backoff
+from position_sync_dagster.errors import BrokerUnavailableError
+from position_sync_dagster.gateway import account_standing
+from position_sync_dagster.gateway.connection import connect
+
+ACCOUNT, CONID = "DUSIM0001", 930000001
+KEY = (ACCOUNT, CONID)
+NOW, LONG = timedelta(0), timedelta(hours=1)
+
+ONE_ACCOUNT = """\
+name: one
+as_of: 2028-06-01
+accounts: [{name: DUSIM0001}]
+underlyings: [{symbol: SPY, conid: 930000001, price: 620, volatility: 0.17}]
+positions: [{account: DUSIM0001, conid: 930000001, quantity: 10}]
+"""
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch):
+    monkeypatch.setattr(account_standing, "AGAIN", Backoff(first_s=0.05, longest_s=0.05))
+
+
+@pytest.fixture
+def book(tmp_path):
+    path = tmp_path / "one.yaml"
+    path.write_text(ONE_ACCOUNT)
+    return path
+
+
+@pytest.fixture
+def following(simulate, settings_for, book):
+    """Connect to a login with one account, and download it."""
+
+    @asynccontextmanager
+    async def run(*, refresh_interval_s=180.0, **more):
+        async with simulate(book, refresh_interval_s=refresh_interval_s) as sim:
+            connection = await connect(settings_for(sim, **more))
+            await connection.feed.ensure(LONG)
+            yield sim, connection
+            await connection.close()
+
+    return run
+
+
+async def test_an_open_socket_confirms_nothing(following):
+    async with following() as (_sim, connection):
+        feed = connection.feed
+        confirmed = feed.get(KEY).confirmed_at
+        await feed.ensure(NOW)
+        await connection.ib.reqCurrentTimeAsync()
+        assert feed.get(KEY).confirmed_at == confirmed
+        assert feed.is_complete
+
+
+async def test_each_message_of_an_open_subscription_confirms_its_account(following, eventually):
+    async with following(refresh_interval_s=0.05) as (sim, connection):
+        feed = connection.feed
+        confirmed = feed.get(KEY).confirmed_at
+        await eventually(lambda: feed.get(KEY).confirmed_at > confirmed)
+        await feed.ensure(NOW)
+        assert sim.stats()["requests"]["17"]["reqAccountUpdates"] == 1
+
+
+@pytest.mark.parametrize("notice", [True, False], ids=["2100", "without a word"])
+async def test_a_feed_that_ended_is_partial_and_keeps_its_age_until_it_is_subscribed_again(
+    following, eventually, notice
+):
+    interval_s = 180.0 if notice else 0.3
+    async with following(refresh_interval_s=0.1, account_interval_s=interval_s) as (
+        sim,
+        connection,
+    ):
+        feed = connection.feed
+        sim.silence_account(ACCOUNT, notice=notice)
+        await connection.ib.reqCurrentTimeAsync()
+        confirmed = feed.get(KEY).confirmed_at
+        await eventually(lambda: feed.lapse() or not feed.is_complete)
+        assert feed.completeness[ACCOUNT] is Completeness.PARTIAL
+        assert feed.get(KEY).confirmed_at == confirmed
+        assert len(feed.problems) == 1
+        await eventually(lambda: feed.overdue == [ACCOUNT])
+        await feed.ensure(LONG)
+        assert feed.is_complete
+        assert feed.get(KEY).confirmed_at > confirmed
+        assert feed.problems == []
+
+
+async def test_an_account_that_another_program_holds_is_named_with_2101(simulate, settings_for):
+    async with simulate() as sim:
+        other = await connect(settings_for(sim, gateway_client_id=50))
+        other.ib.client.reqAccountUpdates(True, "DUSIM0002")
+        await other.ib.reqCurrentTimeAsync()
+        connection = await connect(settings_for(sim))
+        await connection.feed.ensure(LONG)
+        (problem,) = connection.feed.problems
+        assert problem.startswith("account DUSIM0001: ")
+        assert "2101" in problem
+        await connection.close()
+        await other.close()
+
+
+async def test_what_a_gateway_answers_from_its_cache_without_ib_is_refused(
+    simulate, settings_for, eventually
+):
+    async with simulate() as sim:
+        connection = await connect(settings_for(sim))
+        feed = connection.feed
+        sim.connectivity("lost")
+        await eventually(lambda: connection.connectivity_lost)
+        with pytest.raises(BrokerUnavailableError, match="has been lost"):
+            await feed.snapshot()
+        assert feed.snapshot_at is None
+        await feed.download()
+        assert not feed.is_complete
+        assert {h.confirmed_at for h in feed.holdings} == {None}
+        await connection.close()
+
+
+async def test_positions_are_due_after_a_restore_and_after_their_interval(following, eventually):
+    async with following(positions_interval_s=3600.0) as (sim, connection):
+        feed = connection.feed
+        assert not feed.positions_due
+        sim.connectivity("lost")
+        sim.connectivity("restored_data_kept")
+        await eventually(lambda: feed.positions_due)
+        sent = sim.stats()["requests"]["17"]["reqPositions"]
+        await feed.ensure(LONG)
+        assert sim.stats()["requests"]["17"]["reqPositions"] == sent + 1
+        assert not feed.positions_due
+        assert feed.get(KEY).market_value is not None
+    async with following(positions_interval_s=0.05) as (_sim, connection):
+        await eventually(lambda: connection.feed.positions_due)

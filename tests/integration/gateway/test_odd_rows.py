@@ -1,0 +1,66 @@
+"""One odd holding is set aside by name, and every other one is followed."""
+
+from datetime import timedelta
+
+import pytest
+
+from position_sync_dagster.domain.broker_position import Completeness
+from position_sync_dagster.gateway.connection import connect
+
+A, CALL, PUT = "DUSIM0001", 921000001, 921000002
+HELD = 9
+UNSET = "1.7976931348623157E308"
+LONG = timedelta(hours=1)
+
+
+@pytest.mark.parametrize("position", ["nan", "inf", "-inf", UNSET, "", "many"])
+async def test_a_held_leg_whose_quantity_is_none_is_set_aside_and_not_closed(
+    simulate, settings_for, position
+):
+    async with simulate() as sim:
+        connection = await connect(settings_for(sim))
+        feed = connection.feed
+        await feed.ensure(LONG)
+        sim.holding(A, CALL, position)
+        await feed.snapshot()
+        await feed.download()
+        assert len(feed.holdings) == HELD
+        assert feed.get((A, CALL)).position == 5.0
+        assert all(h.position and h.market_value is not None for h in feed.holdings)
+        (problem,) = feed.problems
+        assert problem.startswith("1 holding is set aside: conid 921000001 of DUSIM0001")
+        assert feed.completeness[A] is Completeness.PARTIAL
+        sim.holding(A, CALL, None)
+        await feed.snapshot()
+        await feed.download()
+        assert feed.problems == []
+        assert feed.is_complete
+        await connection.close()
+
+
+@pytest.mark.parametrize(
+    ("account", "conid", "symbol"),
+    [
+        (A, 0, None),
+        (A, -5, None),
+        (A, 2**31, None),
+        (A, 921000007, " "),
+        ("DU999", 921000007, None),
+        ("", 921000007, None),
+    ],
+    ids=["conid 0", "negative", "33 bits", "no symbol", "foreign account", "no account"],
+)
+async def test_a_row_without_sense_is_set_aside_and_the_others_are_complete(
+    simulate, settings_for, account, conid, symbol
+):
+    async with simulate() as sim:
+        sim.holding(account, conid, 3, symbol)
+        connection = await connect(settings_for(sim))
+        feed = connection.feed
+        await feed.ensure(LONG)
+        assert len(feed.holdings) == HELD
+        assert all(h.market_value is not None for h in feed.holdings)
+        assert all(h.confirmed_at is not None for h in feed.holdings)
+        (problem,) = feed.problems
+        assert f"conid {conid} of {account or 'no account'}" in problem
+        await connection.close()

@@ -1,0 +1,78 @@
+"""Lists of positions: a late rest of one never counts as the answer of the next."""
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+
+from position_sync_dagster.errors import BrokerUnavailableError, GatewayTimeoutError
+from position_sync_dagster.gateway.connection_manager import IBConnectionManager
+from position_sync_dagster.sync.drain.shared_connection import ConnectionValues
+
+HELD = 9
+LATE = {"delay_s": 1.5, "late_rows": 4}
+"""The rest of a list comes later than the time limit of the request."""
+
+
+@pytest.fixture
+async def gateway(simulate, settings_for):
+    """Return a simulator, and a manager whose requests end before the late rest of a list."""
+    async with simulate() as sim:
+        manager = IBConnectionManager(settings_for(sim, gateway_timeout_s=1.0))
+        yield sim, manager
+        await manager.close()
+
+
+async def test_a_list_that_timed_out_ends_the_connection(gateway):
+    sim, manager = gateway
+    connection = await manager.get_connection()
+    await connection.feed.snapshot()
+    held = connection.feed.holdings
+    sim.positions_end(**LATE)
+    with pytest.raises(GatewayTimeoutError, match="did not give the positions whole"):
+        await connection.feed.snapshot()
+    assert not connection.is_connected
+    assert connection.feed.holdings == held
+    sim.positions_end()
+    again = await manager.get_connection()
+    await again.feed.snapshot()
+    assert len(again.feed.holdings) == HELD
+
+
+async def test_the_library_worker_never_takes_a_late_rest_for_a_whole_list(gateway):
+    sim, manager = gateway
+    values = ConnectionValues(manager)
+    connection = await manager.get_connection()
+    await connection.feed.ensure(timedelta(hours=1))
+    connection.feed.invalidate()
+    sim.positions_end(**LATE)
+    for _ in range(2):
+        with pytest.raises(BrokerUnavailableError):
+            await values.view()
+        assert {h.position for h in connection.feed.holdings} & {0.0} == set()
+    sim.positions_end()
+    view = await values.view()
+    assert view.complete
+    assert len(view.holdings) == HELD
+    await values.close()
+
+
+async def test_a_list_whose_request_was_cancelled_is_awaited_before_the_next(
+    simulate, settings_for, eventually
+):
+    async with simulate() as sim:
+        manager = IBConnectionManager(settings_for(sim))
+        connection = await manager.get_connection()
+        feed = connection.feed
+        await feed.snapshot()
+        sim.positions_end(delay_s=0.2, late_rows=4)
+        sent = sim.stats()["requests"]["17"]["reqPositions"]
+        listing = asyncio.create_task(feed.snapshot())
+        await eventually(lambda: sim.stats()["requests"]["17"]["reqPositions"] > sent)
+        listing.cancel()
+        await asyncio.gather(listing, return_exceptions=True)
+        sim.positions_end()
+        await feed.snapshot()
+        assert sim.stats()["requests"]["17"]["reqPositions"] == sent + 2
+        assert {h.position for h in feed.holdings} & {0.0} == set()
+        await manager.close()

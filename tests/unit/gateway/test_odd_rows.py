@@ -1,0 +1,50 @@
+"""Which rows of holdings are set aside, and why."""
+
+import pytest
+
+from position_sync_dagster.gateway.odd_rows import OddRows, key_of, oddness
+
+ACCOUNTS = ("DU1",)
+
+
+@pytest.mark.parametrize(
+    ("account", "conid", "symbol", "position", "why"),
+    [
+        ("DU1", "7", "SPY", "-2.5", None),
+        ("DU1", "2147483647", "SPY", "0", None),
+        ("", "7", "SPY", "1", "no account"),
+        ("DU9", "7", "SPY", "1", "an account of another login"),
+        ("DU1", "0", "SPY", "1", "conid '0'"),
+        ("DU1", "-7", "SPY", "1", "conid '-7'"),
+        ("DU1", "2147483648", "SPY", "1", "conid '2147483648'"),
+        ("DU1", "", "SPY", "1", "conid ''"),
+        ("DU1", "7", "  ", "1", "no symbol"),
+        ("DU1", "7", "SPY", "", "quantity ''"),
+        ("DU1", "7", "SPY", "nan", "quantity 'nan'"),
+        ("DU1", "7", "SPY", "-inf", "quantity '-inf'"),
+        ("DU1", "7", "SPY", "1.7976931348623157E308", "quantity '1.7976931348623157E308'"),
+    ],
+)
+def test_a_row_is_odd_for_a_reason(account, conid, symbol, position, why):
+    assert oddness(account, conid, symbol, position, ACCOUNTS) == why
+
+
+def test_rows_that_are_set_aside_are_counted_and_the_first_are_named():
+    rows = OddRows()
+    assert rows.problem() is None
+    for conid in range(1, 6):
+        rows.add(("DU1", conid), "no symbol")
+    assert rows.problem().startswith("5 holdings are set aside: conid 1 of DU1 (no symbol), ")
+    assert rows.problem().endswith(" and 2 more")
+    rows.seen.clear()
+    rows.add(("DU1", 5), "no symbol")
+    rows.keep_seen()
+    assert rows.problem() == "1 holding is set aside: conid 5 of DU1 (no symbol)"
+    rows.remove(("DU1", 5))
+    assert not rows.of("DU1")
+
+
+def test_a_conid_that_is_no_number_is_set_aside_as_0():
+    assert key_of("DU1", "seven") == ("DU1", 0)
+    assert key_of("DU1", "nan") == ("DU1", 0)
+    assert key_of("DU1", "-7") == ("DU1", -7)
