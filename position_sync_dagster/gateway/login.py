@@ -49,7 +49,8 @@ class Login:
     """A client that the gateway accepted.
 
     Attributes:
-        offline: The gateway's message that it has lost IB, where it sent one at the log-in.
+        offline: The gateway's message that it has lost IB, where it sent one at the log-in and did
+            not take it back before the end of it.
         broken_farms: The data farms that it reported as broken at the log-in.
     """
 
@@ -154,7 +155,7 @@ class _LoginListener:
 
     Attributes:
         failure: Gets the error.
-        offline: The gateway's first message that it has lost IB.
+        offline: The gateway's first message that it has lost IB, until it is restored.
         broken_farms: The data farms that it reported as broken.
     """
 
@@ -189,6 +190,8 @@ class _LoginListener:
             self._fail(error)
         elif code in OFFLINE and self.offline is None:
             self.offline = text
+        elif code in (GatewayCode.RESTORED_DATA_LOST, GatewayCode.RESTORED_DATA_KEPT):
+            self.offline = None
         elif code in FARM_BROKEN:
             self.broken_farms.add(farm_of(text))
         elif code in FARM_OK:

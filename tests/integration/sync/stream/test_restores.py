@@ -1,0 +1,134 @@
+"""What the stream trusts after a restore, a silence or an odd message of the gateway."""
+
+import asyncio
+
+import pytest
+
+from position_sync_dagster.domain.broker_position import Completeness
+from position_sync_dagster.domain.gateway_session import SessionState
+from position_sync_dagster.domain.leg import LegState
+from position_sync_dagster.domain.retry import Backoff
+from position_sync_dagster.gateway import account_standing
+from position_sync_dagster.sync.stream import broker_link
+from position_sync_dagster.sync.stream.streamer import IBPositionStreamer
+
+A, B = "DUSIM0001", "DUSIM0002"
+CALL, PUT = 921000001, 921000002
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch):
+    quick = Backoff(first_s=0.05, longest_s=0.05)
+    monkeypatch.setattr(account_standing, "AGAIN", quick)
+    monkeypatch.setattr(broker_link, "RECONNECT", quick)
+
+
+def positions_requests(sim):
+    return sim.stats()["requests"]["17"]["reqPositions"]
+
+
+@pytest.mark.parametrize("restore", ["restored_data_kept", "restored_data_lost"])
+async def test_a_restore_before_the_login_ended_makes_the_stream_live_on_the_same_connection(
+    simulate, lake, leg, settings_for, eventually, restore
+):
+    async with simulate() as sim:
+        await lake.registry.add_active(**leg(PUT))
+        sim.connectivity("lost", "none")
+        streamer = IBPositionStreamer(
+            lake.registry, lake.queue, settings=settings_for(sim, gateway_timeout_s=600.0)
+        )
+        stop = asyncio.Event()
+        task = asyncio.create_task(streamer.run(stop))
+        await eventually(lambda: sim.stats()["requests"].get("17", {}).get("reqPositions"))
+        sim.connectivity(restore)
+        await eventually(lambda: streamer.state is SessionState.LIVE)
+        await eventually(lambda: sim.stats()["lines_in_use"] == 1)
+        assert sim.stats()["connections"]["total"] == 1
+        stop.set()
+        await task
+
+
+async def test_after_a_restore_that_kept_the_data_the_positions_are_listed_again(
+    stream_legs, eventually
+):
+    async with stream_legs(PUT) as (sim, streamer, received):
+        await eventually(lambda: received.newest(A, PUT))
+        before = positions_requests(sim)
+        sim.connectivity("lost")
+        await eventually(lambda: streamer.state is SessionState.BLIND)
+        sim.connectivity("restored_data_kept")
+        await eventually(lambda: positions_requests(sim) == before + 1)
+        await eventually(lambda: streamer.state is SessionState.LIVE)
+        assert streamer.metrics.reconnects == 0
+        assert not received.closes(PUT)
+
+
+async def test_a_second_list_without_an_end_closes_nothing_and_ends_the_connection(
+    stream_legs, eventually, updates_continue
+):
+    async with stream_legs(PUT, gateway_timeout_s=1.0) as (sim, streamer, received):
+        await eventually(lambda: received.newest(A, PUT))
+        sim.positions_end(delay_s=1.5, late_rows=4)
+        sim.connectivity("lost")
+        await eventually(lambda: streamer.state is SessionState.BLIND)
+        sim.connectivity("restored_data_kept")
+        await eventually(lambda: streamer.state is SessionState.LIVE)
+        await eventually(lambda: streamer.state is SessionState.BLIND)
+        sim.positions_end()
+        await eventually(lambda: streamer.metrics.reconnects)
+        await updates_continue(streamer, received)
+        assert not [update for update in received.updates if update.position == 0]
+
+
+async def test_positions_are_listed_again_once_per_interval(stream_legs, eventually):
+    async with stream_legs(PUT, positions_interval_s=0.2) as (sim, streamer, received):
+        before = positions_requests(sim)
+        await eventually(lambda: positions_requests(sim) >= before + 2)
+        assert streamer.state is SessionState.LIVE
+        assert not received.closes(PUT)
+
+
+async def test_an_account_without_an_end_is_in_the_detail_and_is_downloaded_again(
+    stream_legs, lake, eventually
+):
+    async with stream_legs(PUT, account_quiet_s=0.2) as (sim, streamer, received):
+        await eventually(lambda: received.newest(A, PUT))
+        sim.download_end(B, delay_s=None)
+        sim.connectivity("lost")
+        await eventually(lambda: streamer.state is SessionState.BLIND)
+        sim.connectivity("restored_data_lost")
+        await eventually(
+            lambda: f"account {B}: its download did not end" in (streamer.detail or "")
+        )
+
+        async def published():
+            rows = await lake.broker_positions.read(streamer.settings.gateway_id)
+            return {row.account: row.completeness for row in rows}
+
+        partial = {A: Completeness.COMPLETE, B: Completeness.PARTIAL}
+        await eventually(lambda: _equals(published, partial))
+        sim.download_end(B)
+        await eventually(lambda: streamer.detail is None)
+        await eventually(lambda: _equals(published, dict.fromkeys((A, B), Completeness.COMPLETE)))
+
+
+async def _equals(read, expected):
+    return await read() == expected
+
+
+@pytest.mark.parametrize("conid", [0, -5, 2**40])
+async def test_an_odd_holding_is_named_and_the_others_are_streamed_and_queued(
+    simulate, streaming, lake, leg, eventually, conid
+):
+    async with simulate() as sim:
+        sim.holding(A, conid, "nan", "")
+        await lake.registry.add_active(**leg(PUT))
+        async with streaming(sim) as (streamer, received):
+            await eventually(lambda: received.newest(A, PUT))
+            assert f"1 holding is set aside: conid {conid} of {A}" in streamer.detail
+            assert streamer.routes[(A, CALL)] is LegState.MONITORED
+            await eventually(lambda: _queued(lake))
+
+
+async def _queued(lake):
+    return sum((await lake.queue.counts()).values())
