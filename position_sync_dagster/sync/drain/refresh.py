@@ -32,7 +32,7 @@ async def refresh(
         lake: The tables, initialized.
 
     Raises:
-        GatewayError: The gateway cannot be used; nothing was enqueued.
+        GatewayError: The gateway cannot be used, or it has lost IB; nothing was enqueued.
         TradingModeError: The lake holds data of another trading mode.
     """
     started = clock()
@@ -86,7 +86,9 @@ async def _download_and_enqueue(
         await own.claim_mode(connection.trading_mode)
         feed = connection.feed
         feed.remember(await publisher.restore())
+        connection.require_online()
         await feed.ensure(timedelta(seconds=settings.refresh_interval_s))
+        connection.require_online()
     finally:
         await manager.close()
     own.check()

@@ -23,6 +23,7 @@ class ConnectionValues:
         """
         try:
             connection = await self._manager.get_connection()
+            connection.require_online()
             await connection.feed.ensure(
                 timedelta(seconds=self._manager.settings.refresh_interval_s)
             )

@@ -6,6 +6,7 @@ import pytest
 
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import SessionState
+from position_sync_dagster.errors import BrokerUnavailableError
 from position_sync_dagster.sync.drain.refresh import refresh
 from position_sync_dagster.sync.drain.run import drain
 
@@ -72,3 +73,15 @@ async def test_a_position_closed_between_two_refreshes_gets_its_zero_row(
         assert rows[(A, PUT)].position == 0.0
         assert rows[(A, PUT)].market_value == 0.0
         assert rows[(A, CALL)].position == 5.0
+
+
+async def test_a_refresh_refuses_what_a_gateway_without_ib_has_cached(simulate, lake, settings_for):
+    async with simulate() as sim:
+        settings = settings_for(sim)
+        sim.connectivity("lost", "cached")
+        with pytest.raises(BrokerUnavailableError, match="broken"):
+            await refresh(lake, settings)
+        assert await lake.broker_positions.read(settings.gateway_id) == []
+        assert sum((await lake.queue.counts()).values()) == 0
+        sim.connectivity("restored_data_kept")
+        assert (await refresh(lake, settings)).enqueued == 9
