@@ -75,7 +75,21 @@ class Settings(BaseSettings):
     max_mark_age_s: float = Field(
         120.0,
         gt=0,
-        description="An older mark price is not used, nor any quote when no line ticks so long.",
+        description="Without effect: the mark of a line that can be trusted does not age.",
+    )
+    max_last_age_s: float = Field(60.0, gt=0, description="An older last trade is not used.")
+    line_silence_s: float = Field(
+        30.0,
+        gt=0,
+        description="A line that does not tick for so long after a restore is requested again.",
+    )
+    value_band: float = Field(
+        0.03,
+        ge=0,
+        description="Part of its value by which a line may differ from the broker's newer value.",
+    )
+    pnl_subscriptions: int = Field(
+        250, ge=0, description="Streamed holdings with a subscription to their P&L as well."
     )
     sec_types: Annotated[tuple[str, ...], NoDecode] = Field(
         ("OPT", "FOP", "STK", "FUT"),
@@ -105,6 +119,9 @@ class Settings(BaseSettings):
         900.0, gt=0, description="How often all positions are listed again, as a second opinion."
     )
     flush_interval_s: float = Field(1.0, gt=0, description="How often streamed rows are committed.")
+    row_interval_s: float = Field(
+        60.0, gt=0, description="A streamed holding without any change has a row this often."
+    )
     lease_s: float = Field(45.0, gt=0, description="Lease of a claimed request.")
     max_attempts: int = Field(5, ge=1, description="Failures until a request is FAILED.")
     retry_delay_s: float = Field(

@@ -16,6 +16,9 @@ class Quote:
         market_data_type: 1 live, 2 frozen, 3 delayed, 4 delayed frozen.
         halted: Trading is halted (tick 49).
         implied_vol, delta, gamma, vega, theta, underlying_price: From IB's option model.
+        model_price: The option price of that model (tick 13).
+        greeks_time: When the newest values of that model arrived here.
+        min_tick: The smallest change of a price (message 81).
     """
 
     conid: int
@@ -34,6 +37,9 @@ class Quote:
     vega: float | None = None
     theta: float | None = None
     underlying_price: float | None = None
+    model_price: float | None = None
+    greeks_time: datetime | None = None
+    min_tick: float | None = None
 
     @property
     def is_live(self) -> bool:

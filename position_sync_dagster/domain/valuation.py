@@ -55,35 +55,34 @@ def revalue(
     *,
     price_magnifier: int | None,
     now: datetime,
-    max_mark_age: timedelta,
-    quotes_since: datetime,
+    max_last_age: timedelta,
     by: Provenance,
+    note: str | None = None,
 ) -> PositionUpdate:
-    """Value a streamed holding by its quote, or by its portfolio row where no quote counts.
+    """Value a streamed holding by its quote, or by the broker's value where no price counts.
 
     A closed holding gives the explicit zero row. With an unknown factor (`price_magnifier` None)
-    the price is kept and the money stays unknown, theta and vega too. The row's `value_time` is
-    that of its source, never now: of delayed or frozen data only a last trade has a known time.
+    the broker's value is used; where it gave none, the price is kept and the money stays unknown,
+    theta and vega too. The row's `value_time` is that of its source, never now: of delayed or
+    frozen data only a last trade has a known time.
 
     Args:
         holding: The holding as the broker last reported it.
-        quote: The newest market data of its contract.
+        quote: The newest market data of its contract; None where its line cannot be trusted, so
+            that nothing of it is used, not even bid, ask or greeks.
         price_magnifier: Divisor from quoted prices to the major unit; None: unknown.
         now: The time of the row.
-        max_mark_age: An older mark is not used.
-        quotes_since: A quote counts only if its newest tick came after this moment and not in the
-            future (before the clock was set back). Of a quote that does not count nothing is used,
-            not even bid, ask or greeks.
+        max_last_age: An older last trade is not used.
         by: The writer of the row.
+        note: Why the value is not the usual one.
     """
     if holding.position == 0:
         return closed(holding, source=Source.STREAM, now=now, by=by)
-    ticked_at = quote.received_at if quote is not None else None
-    if quote is None or ticked_at is None or not quotes_since < ticked_at <= now:
-        return from_portfolio(holding, source=Source.STREAM, now=now, by=by)
-    price = price_of(quote, now=now, max_mark_age=max_mark_age)
+    price = None if quote is None else price_of(quote, now=now, max_last_age=max_last_age)
+    if price is None or (price_magnifier is None and holding.market_value is not None):
+        return from_portfolio(holding, source=Source.STREAM, now=now, by=by, quote=quote, note=note)
     value = pnl = None
-    if price is not None and price_magnifier is not None:
+    if price_magnifier is not None:
         value = holding.position * price.value * holding.instrument.multiplier / price_magnifier
         if holding.average_cost is not None:
             pnl = value - holding.position * holding.average_cost
@@ -92,21 +91,37 @@ def revalue(
         source=Source.STREAM,
         now=now,
         by=by,
-        market_price=price.value if price else None,
-        price_kind=price.kind if price else None,
+        market_price=price.value,
+        price_kind=price.kind,
         value_time=_value_time(price, quote),
         market_value=value,
         unrealized_pnl=pnl,
         value_source=ValueOrigin.TICK,
         quote=quote,
         price_magnifier=price_magnifier,
+        note=note,
     )
 
 
 def from_portfolio(
-    holding: BrokerPosition, *, source: Source, now: datetime, by: Provenance
+    holding: BrokerPosition,
+    *,
+    source: Source,
+    now: datetime,
+    by: Provenance,
+    quote: Quote | None = None,
+    note: str | None = None,
 ) -> PositionUpdate:
-    """Value a holding by its portfolio row; values that the broker did not give stay None."""
+    """Value a holding by the broker's value; what the broker did not give stays None.
+
+    Args:
+        holding: The holding as the broker last reported it.
+        source: The path that writes the row.
+        now: The time of the row.
+        by: The writer of the row.
+        quote: Market data beside the value: bid, ask and greeks of a trusted line.
+        note: Why the value is not the usual one.
+    """
     if holding.position == 0:
         return closed(holding, source=source, now=now, by=by)
     return _row(
@@ -120,7 +135,8 @@ def from_portfolio(
         market_value=holding.market_value,
         unrealized_pnl=holding.unrealized_pnl,
         value_source=holding.value_source,
-        quote=None,
+        quote=quote,
+        note=note,
     )
 
 
@@ -174,6 +190,7 @@ def _row(
     value_source: ValueOrigin,
     quote: Quote | None,
     price_magnifier: int | None = None,
+    note: str | None = None,
 ) -> PositionUpdate:
     instrument = holding.instrument
     return PositionUpdate(
@@ -212,6 +229,8 @@ def _row(
         session_id=by.session_id,
         fencing_token=by.fencing_token,
         run_id=by.run_id,
+        greeks_time=quote.greeks_time if quote else None,
+        note=note,
         trading_class=instrument.trading_class or None,
         local_symbol=instrument.local_symbol or None,
     )

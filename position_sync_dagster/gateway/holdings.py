@@ -162,7 +162,7 @@ class HoldingsBook:
             market_price=None,
             market_value=market_value,
             unrealized_pnl=unrealized_pnl,
-            realized_pnl=realized_pnl,
+            realized_pnl=realized_pnl if realized_pnl is not None else holding.realized_pnl,
             daily_pnl=daily_pnl,
             value_source=ValueOrigin.PNL_SINGLE,
             value_time=None,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from ib_async import IB, Contract, Ticker
+from ib_async import IB, Contract, OptionComputation, Ticker
 
 from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.domain.quote import Quote
@@ -136,7 +136,9 @@ class MarketDataLines:
     def quote(self, conid: int) -> Quote | None:
         """Return the newest market data of a line; None when the conid has none."""
         line = self._lines.get(conid)
-        return None if line is None else quote_of(line.ticker, mark_time=line.mark_time)
+        if line is None:
+            return None
+        return quote_of(line.ticker, mark_time=line.mark_time, greeks_time=line.greeks_time)
 
     def watch(self) -> PendingChanges[int, float]:
         """Collect from now on which conids tick, with the arrival of the first tick of each.
@@ -152,6 +154,7 @@ class MarketDataLines:
         line.ticker = self._ib.reqMktData(line.contract, MARK_PRICE_GENERIC_TICK)
         line.request_id = request_id_of(self._ib, line.ticker)
         line.mark, line.mark_time = math.nan, None
+        line.greeks = line.greeks_time = None
         self._by_request[line.request_id] = line
 
     def _on_ticks(self, tickers: set[Ticker]) -> None:
@@ -168,6 +171,8 @@ class MarketDataLines:
             if became_zero or any(tick.tickType == MARK_TICK for tick in ticker.ticks):
                 line.mark_time = ticker.time
             line.mark = ticker.markPrice
+            if ticker.modelGreeks is not line.greeks:  # each tick 13 makes a new object
+                line.greeks, line.greeks_time = ticker.modelGreeks, ticker.time
 
     def _cancel_again(self, ticker: Ticker) -> None:
         """Cancel a request again that still ticks: the gateway does not confirm a cancel."""
@@ -211,6 +216,8 @@ class _Line:
     request_id: int = -1
     mark: float = math.nan
     mark_time: datetime | None = None
+    greeks: OptionComputation | None = None
+    greeks_time: datetime | None = None
 
 
 @dataclass(slots=True)

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from ib_async import IB, PnLSingle
 
 from position_sync_dagster.domain.routing import Key
+from position_sync_dagster.gateway.changes import ChangeNotifier, PendingChanges
 from position_sync_dagster.gateway.holdings import HoldingsBook
 from position_sync_dagster.gateway.translate import known
 
@@ -27,6 +28,7 @@ class PnlSubscriptions:
         self._keys: frozenset[Key] = frozenset()
         self._wanted: dict[object, frozenset[Key]] = {}
         self._fresh = False
+        self._valued: ChangeNotifier[Key, None] = ChangeNotifier()
         ib.pnlSingleEvent += self._on_pnl
 
     @property
@@ -56,6 +58,10 @@ class PnlSubscriptions:
             self._ib.cancelPnLSingle(account, "", conid)
             self._ib.reqPnLSingle(account, "", conid)
 
+    def watch(self) -> PendingChanges[Key, None]:
+        """Collect from now on which holdings get a new profit or value."""
+        return self._valued.watch()
+
     def take_fresh(self) -> bool:
         """Return whether a value came since the last call."""
         fresh, self._fresh = self._fresh, False
@@ -73,4 +79,6 @@ class PnlSubscriptions:
             realized_pnl=known(pnl.realizedPnL),
             daily_pnl=known(pnl.dailyPnL),
         )
-        self._fresh = self._fresh or merged
+        if merged:
+            self._fresh = True
+            self._valued.note((pnl.account, pnl.conId), None)

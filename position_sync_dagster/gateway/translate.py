@@ -119,7 +119,9 @@ def _market_data_exchange(details: ContractDetails) -> str:
     return venues[0]
 
 
-def quote_of(ticker: Ticker, *, mark_time: datetime | None) -> Quote:
+def quote_of(
+    ticker: Ticker, *, mark_time: datetime | None, greeks_time: datetime | None = None
+) -> Quote:
     """Read the newest market data of a ticker.
 
     A bid or ask of 0 or −1 means that there is none; so does a last of −1. Unset greeks are −2,
@@ -128,6 +130,7 @@ def quote_of(ticker: Ticker, *, mark_time: datetime | None) -> Quote:
     Args:
         ticker: The ticker of a line.
         mark_time: When its newest tick 37 arrived.
+        greeks_time: When its newest tick 13 arrived.
     """
     contract, greeks = ticker.contract, ticker.modelGreeks
     delayed = ticker.marketDataType in DELAYED_TYPES
@@ -149,6 +152,9 @@ def quote_of(ticker: Ticker, *, mark_time: datetime | None) -> Quote:
         vega=_greek(greeks.vega, -2) if greeks else None,
         theta=_greek(greeks.theta, -2) if greeks else None,
         underlying_price=_greek(greeks.undPrice, -1) if greeks else None,
+        model_price=_greek(greeks.optPrice, -1) if greeks else None,
+        greeks_time=greeks_time if greeks else None,
+        min_tick=known(ticker.minTick) or None,
     )
 
 

@@ -35,6 +35,11 @@ SETTLED_S = 60.0
 """A connection that lasted this long was a good one. The first attempt after it has no delay."""
 
 
+NOT_SINCE_LOST = "the line has not ticked since connectivity was lost"
+NOT_SINCE_BROKEN = "the line has not ticked since a data farm broke"
+"""Why the broker's value is used: the column `note`."""
+
+
 class ReconnectDelay:
     """The delay before the next attempt to connect: it grows until a connection lasts."""
 
@@ -185,7 +190,7 @@ class BrokerLink:
     def go_blind(self, reason: str) -> None:
         """Record that the gateway cannot be seen; no quote from before counts any more."""
         if self._health.blind(reason):
-            self._pricer.invalidate_quotes(self._clock())
+            self._pricer.interrupt(self._clock(), NOT_SINCE_LOST)
 
     async def close(self) -> None:
         """Close the connection, and drop all that the stream holds on it."""
@@ -210,6 +215,7 @@ class BrokerLink:
             self.go_blind(text)
         elif code == GatewayCode.RESTORED_DATA_KEPT and self._opened is not None:
             self._health.live()
+            self._pricer.restored()
         elif code in (GatewayCode.RESTORED_DATA_LOST, GatewayCode.PORT_CHANGED):
             # The connection has asked for its lines again (1101) or is about to end (1300);
             # positions come first in both cases, as after every interruption.
@@ -218,7 +224,9 @@ class BrokerLink:
             self._router.interrupt()
         elif code in FARM_BROKEN | FARM_OK:
             if code == GatewayCode.MARKET_DATA_FARM_BROKEN:
-                self._pricer.invalidate_quotes(self._clock())
+                self._pricer.interrupt(self._clock(), NOT_SINCE_BROKEN)
+            elif code == GatewayCode.MARKET_DATA_FARM_OK:
+                self._pricer.restored()
             self._health.farm(code, text)
 
 

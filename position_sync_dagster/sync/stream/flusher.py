@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 
 from position_sync_dagster.domain.clock import Clock
+from position_sync_dagster.domain.routing import Key
 from position_sync_dagster.domain.update import PositionUpdateHandler
 from position_sync_dagster.domain.valuation import Provenance
 from position_sync_dagster.gateway.changes import PendingChanges
@@ -50,6 +51,7 @@ class Flusher:
         self._clock = clock
         self._monotonic = monotonic
         self._ticks: PendingChanges[int, float] = PendingChanges()
+        self._valued: PendingChanges[Key, None] = PendingChanges()
         self._deliveries: list[Delivery] = []
 
     def add_handler(self, handler: PositionUpdateHandler) -> None:
@@ -58,8 +60,9 @@ class Flusher:
         self._deliveries.append(delivery)
 
     def watch(self, connection: GatewayConnection) -> None:
-        """Collect the ticks of a new connection."""
+        """Collect the ticks and the profits of a new connection."""
         self._ticks = connection.lines.watch()
+        self._valued = connection.pnl.watch()
 
     async def run(self, live_connection: Callable[[], GatewayConnection | None]) -> None:
         """Flush once per interval, whatever tables and requests the other steps wait for.
@@ -92,6 +95,7 @@ class Flusher:
             connection,
             self._ticks.take(),
             self._routes.states,
+            valued=self._valued.take(),
             now=self._clock(),
             provenance=provenance,
         )

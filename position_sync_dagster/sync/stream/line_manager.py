@@ -169,6 +169,13 @@ class LineManager:
                 self._delayed.add(conid)
         return self.held
 
+    def renew(self, lines: MarketDataLines, conids: Iterable[int]) -> None:
+        """Cancel lines that seem dead, and request them again with new ids."""
+        for conid in conids:
+            if conid in self._held:
+                delayed = conid in self._delayed
+                lines.switch(conid, market_data_type=MarketDataType.DELAYED if delayed else None)
+
     def refused(self, refusal: Refusal, lines: MarketDataLines) -> None:
         """Record a refusal: the login has fewer lines, or a conid has no market data."""
         if not self._drop(refusal.conid):

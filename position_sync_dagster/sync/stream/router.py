@@ -5,7 +5,6 @@ from collections.abc import Callable
 from datetime import datetime
 from functools import partial
 
-from position_sync_dagster.domain.clock import Clock
 from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.domain.routing import Key, route
 from position_sync_dagster.errors import LakeError
@@ -45,7 +44,6 @@ class Router:
         ownership: Ownership | None,
         metrics: StreamMetrics,
         settings: Settings,
-        clock: Clock,
         monotonic: Callable[[], float],
     ) -> None:
         self._registry = registry
@@ -57,7 +55,6 @@ class Router:
         self._health = health
         self._ownership = ownership
         self._settings = settings
-        self._clock = clock
         self._changes: PendingChanges[Key, datetime] = PendingChanges()
         self._route_log = RouteLog(metrics)
         self._account_refresh = AccountRefresh(
@@ -133,6 +130,7 @@ class Router:
         feed = connection.feed
         if first or changed:
             await self._publish(connection)
+        self._lines.renew(connection.lines, self._pricer.due_for_renewal())
         self._account_refresh.add_changes(feed, changed)
         streamed = {key for key in changed if self._is_streamed(key)}
         self._pricer.mark_due(streamed)
@@ -179,7 +177,7 @@ class Router:
         )
         self._route_log.record(states, self._lines.reason_for)
         changes = self._routes.replace(states)
-        self._pricer.await_tick(changes.streamed, since=self._clock())
+        self._pricer.add(changes.streamed)
         # The stream writes the zero row of a holding that it streamed, whenever it closed.
         self._pricer.mark_due(changes.closed)
         # Holdings that cannot be queued now stay due, and make the next step route again.

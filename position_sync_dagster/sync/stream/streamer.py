@@ -108,7 +108,9 @@ class IBPositionStreamer:
         self._lines = LineManager(
             self._contracts, settings=self.settings, clock=clock, monotonic=self._monotonic
         )
-        pricer = StreamPricer(self._contracts, settings=self.settings)
+        self._pricer = pricer = StreamPricer(
+            self._contracts, settings=self.settings, monotonic=self._monotonic
+        )
         self._router = Router(
             registry=self.registry,
             publisher=publisher,
@@ -120,7 +122,6 @@ class IBPositionStreamer:
             ownership=ownership,
             metrics=self.metrics,
             settings=self.settings,
-            clock=clock,
             monotonic=self._monotonic,
         )
         self._flusher = Flusher(
@@ -165,7 +166,8 @@ class IBPositionStreamer:
     @property
     def detail(self) -> str | None:
         """Why the stream is BLIND, or which legs it cannot stream while it is LIVE."""
-        return self._health.detail([*self._link.problems(), *self._lines.problems()])
+        found = (self._link.problems(), self._lines.problems(), self._pricer.problems())
+        return self._health.detail([problem for problems in found for problem in problems])
 
     @property
     def lines_in_use(self) -> int:

@@ -54,18 +54,15 @@ def holding(instrument=OPTION, position=-3.0, **more):
     )
 
 
-LONG_AGO = NOW - timedelta(days=1)
-
-
-def value(held, quote, magnifier=1, quotes_since=LONG_AGO):
+def value(held, quote, magnifier=1, **more):
     return revalue(
         held,
         quote,
         price_magnifier=magnifier,
         now=NOW,
-        max_mark_age=timedelta(seconds=120),
-        quotes_since=quotes_since,
+        max_last_age=timedelta(seconds=60),
         by=Provenance(session_id="s1", fencing_token=4, run_id="r1"),
+        **more,
     )
 
 
@@ -147,33 +144,37 @@ VALUED = holding(
 )
 
 
-def quoted(at, **more):
-    return Quote(
-        conid=7, bid=1.0, ask=1.2, last=1.1, delta=-0.3, received_at=at, market_data_type=1, **more
-    )
+def test_of_a_quote_without_a_price_the_brokers_value_is_used_beside_its_bid_ask_and_greeks():
+    quote = Quote(conid=7, ask=0.05, last=1.2, delta=-0.01, received_at=NOW)
+    row = value(VALUED, quote)
+    assert (row.market_value, row.price_kind) == (-420.0, PriceKind.PORTFOLIO)
+    assert (row.value_source, row.value_time) == (ValueOrigin.PORTFOLIO, TOLD)
+    assert (row.ask, row.bid, row.delta) == (0.05, None, -0.01)
 
 
-@pytest.mark.parametrize(
-    ("quote", "since"),
-    [
-        (quoted(BEFORE), NOW - timedelta(minutes=10)),
-        (quoted(BEFORE), BEFORE),
-        (quoted(NOW + timedelta(hours=1)), LONG_AGO),
-        (quoted(BEFORE, halted=True, mark=1.3, mark_time=BEFORE), NOW - timedelta(minutes=10)),
-    ],
-    ids=["before an outage", "right at it", "before the clock was set back", "halted"],
-)
-def test_nothing_of_a_quote_that_no_longer_counts_is_used(quote, since):
-    row = value(VALUED, quote, quotes_since=since)
-    assert (row.value_source, row.price_kind) == (ValueOrigin.PORTFOLIO, PriceKind.PORTFOLIO)
-    assert (row.market_price, row.market_value, row.value_time) == (1.4, -420.0, TOLD)
-    assert (row.bid, row.ask, row.delta, row.market_data_type) == (None, None, None, None)
+def test_with_an_unknown_factor_the_brokers_value_is_used():
+    row = value(VALUED, marked(1.5), magnifier=None)
+    assert (row.market_price, row.market_value) == (1.4, -420.0)
+    assert row.value_source is ValueOrigin.PORTFOLIO
 
 
-def test_without_a_portfolio_value_a_quote_that_no_longer_counts_leaves_the_money_unknown():
-    row = value(holding(), quoted(BEFORE), quotes_since=TOLD)
-    assert (row.market_price, row.market_value, row.price_kind) == (None, None, None)
-    assert row.value_source is ValueOrigin.NONE
+def test_the_model_price_values_a_holding_that_has_no_other_price():
+    quote = Quote(conid=7, ask=0.05, model_price=0.01, greeks_time=BEFORE, received_at=NOW)
+    row = value(VALUED, quote)
+    assert (row.price_kind, row.value_source) == (PriceKind.MODEL, ValueOrigin.TICK)
+    assert row.market_value == pytest.approx(-3.0)
+    assert row.value_time == row.greeks_time == BEFORE
+
+
+def test_a_mark_of_zero_is_a_value_of_zero():
+    row = value(VALUED, marked(0.0))
+    assert (row.market_price, row.market_value) == (0.0, 0.0)
+    assert row.unrealized_pnl == pytest.approx(630.0)
+
+
+def test_a_row_says_why_its_value_is_not_the_usual_one():
+    row = value(VALUED, None, note="the line is dead")
+    assert (row.note, row.value_source) == ("the line is dead", ValueOrigin.PORTFOLIO)
 
 
 def test_an_unchanged_quote_that_counts_is_used_with_the_time_of_its_tick():

@@ -388,7 +388,8 @@ async def test_legs_without_a_line_are_valued_by_their_own_profit_and_loss_feed(
     async with simulate(pnl_interval_s=0.1) as sim:
         for priority, conid in ((1, PUT), (2, STOCK)):
             await lake.registry.add_active(**leg(conid, priority=priority))
-        async with streaming(sim, max_lines=1, reserved_lines=0) as (streamer, _received):
+        limits = {"max_lines": 1, "reserved_lines": 0, "pnl_subscriptions": 0}
+        async with streaming(sim, **limits) as (streamer, _received):
             row = await eventually(lambda: _row(lake, sim, (A, STOCK), "PNL_SINGLE"))
             assert row.market_value == pytest.approx(200 * 230, rel=0.1)
             assert row.daily_pnl is not None

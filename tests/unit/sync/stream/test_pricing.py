@@ -1,5 +1,7 @@
-"""Which quotes count: a quiet one does, one from before an outage does not."""
+"""Events of lines and holdings become rows: which values count, and which lines are renewed."""
 
+import logging
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 
@@ -11,85 +13,174 @@ from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.domain.quote import Quote
 from position_sync_dagster.domain.valuation import Provenance
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.stream.pricing import StreamPricer
+from position_sync_dagster.sync.stream.pricing import RENEWALS_AT_ONCE, StreamPricer
 
 START = datetime(2026, 3, 4, 15, 30, tzinfo=UTC)
-SETTINGS = Settings(_env_file=None, max_mark_age_s=120)
+SETTINGS = Settings(_env_file=None)
 QUIET, BUSY = 1, 2
 KEY = ("A", QUIET)
-ROUTES = {KEY: LegState.STREAMED, ("A", BUSY): LegState.STREAMED}
 
 
-class PricerWithTwoLines:
-    """A pricer of two lines; `flush` returns the source of the quiet holding's row, or None."""
+class PricerWithLines:
+    """A pricer of some lines; `flush` returns the rows by conid."""
 
-    def __init__(self):
-        self.pricer = StreamPricer(SimpleNamespace(magnifier=lambda _conid: 1), settings=SETTINGS)
+    def __init__(self, *conids):
+        self.second = 0.0
+        self.back = timedelta()
+        self.pricer = StreamPricer(
+            SimpleNamespace(magnifier=lambda _conid: 1),
+            settings=SETTINGS,
+            monotonic=lambda: self.second,
+        )
         self.ticks = {}
+        self.values = {}
+        self.routes = {("A", conid): LegState.STREAMED for conid in conids}
+        self.pricer.add(self.routes)
 
-    def flush(self, after_s, *ticked, back=timedelta()):
-        now = START + timedelta(seconds=after_s)
+    @property
+    def now(self):
+        return START + timedelta(seconds=self.second) - self.back
+
+    def flush(self, after_s, *ticked, valued=()):
+        self.second = after_s
         for conid in ticked:
-            self.ticks[conid] = now
+            self.ticks[conid] = self.now
+        for conid, value in dict(valued).items():
+            self.values[conid] = (value, self.now)
         connection = SimpleNamespace(
             feed=SimpleNamespace(downloaded={"A"}, get=self._holding),
             lines=SimpleNamespace(quote=self._quote),
         )
-        self.pricer.mark_due([KEY])
         updates = self.pricer.flush(
-            connection, {conid: now.timestamp() for conid in ticked}, ROUTES,
-            now=now - back, provenance=Provenance(),
+            connection, {conid: self.now.timestamp() for conid in ticked}, self.routes,
+            valued=[("A", conid) for conid in dict(valued)], now=self.now, provenance=Provenance(),
         )  # fmt: skip
-        rows = [pending.update for pending in updates if pending.update.conid == QUIET]
-        return rows[0].value_source if rows else None
+        return {pending.update.conid: pending.update for pending in updates}
+
+    def source(self, after_s, *ticked):
+        """Return the source of the quiet holding's row, which is due; None without a row."""
+        self.pricer.mark_due([KEY])
+        row = self.flush(after_s, *ticked).get(QUIET)
+        return None if row is None else row.value_source
 
     def _quote(self, conid):
         return Quote(conid=conid, bid=1.0, ask=1.2, received_at=self.ticks.get(conid))
 
     def _holding(self, key):
-        return BrokerPosition(
+        holding = BrokerPosition(
             gateway_id="g", account=key[0], position=1.0, received_at=START, position_time=START,
             snapshot_id="s", market_price=1.1, market_value=110.0, value_source="PORTFOLIO",
             instrument=Instrument(
                 conid=key[1], symbol="SPY", sec_type="OPT", currency="USD", multiplier=100.0
             ),
         )  # fmt: skip
+        if key[1] not in self.values:
+            return holding
+        value, at = self.values[key[1]]
+        return replace(
+            holding, market_value=value, market_price=None, received_at=at,
+            value_source="PNL_SINGLE",
+        )  # fmt: skip
 
 
 @pytest.fixture
 def two_lines():
-    two_lines = PricerWithTwoLines()
-    assert two_lines.flush(0, QUIET, BUSY) == "TICK"
+    two_lines = PricerWithLines(QUIET, BUSY)
+    assert two_lines.source(0, QUIET, BUSY) == "TICK"
     return two_lines
 
 
-def test_the_unchanged_quote_of_a_quiet_option_counts_while_other_lines_tick(two_lines):
+def test_the_unchanged_quote_of_a_quiet_option_counts_however_long_nothing_ticks(two_lines):
     for after_s in range(60, 1200, 60):
-        assert two_lines.flush(after_s, BUSY) == "TICK"
+        assert two_lines.source(after_s) == "TICK"
 
 
-def test_no_quote_counts_when_no_line_has_ticked_for_long(two_lines):
-    assert two_lines.flush(119) == "TICK"
-    assert two_lines.flush(121) == "PORTFOLIO"
-    assert two_lines.flush(122, QUIET) == "TICK"
+def test_an_unchanged_holding_has_a_row_a_minute(two_lines):
+    rows = [second for second in range(1, 301) if QUIET in two_lines.flush(second)]
+    assert rows == [60, 120, 180, 240, 300]
 
 
 def test_what_came_before_a_farm_broke_counts_again_with_its_next_tick(two_lines):
-    two_lines.pricer.invalidate_quotes(START + timedelta(seconds=1))
-    assert two_lines.flush(2, BUSY) == "PORTFOLIO"
-    assert two_lines.flush(3, BUSY) == "PORTFOLIO"
-    assert two_lines.flush(4, QUIET) == "TICK"
+    two_lines.second = 1
+    two_lines.pricer.interrupt(two_lines.now, "a farm broke")
+    assert two_lines.source(2, BUSY) is None  # it may return in a moment
+    assert two_lines.source(6, BUSY) == "PORTFOLIO"
+    assert two_lines.source(7, QUIET) == "TICK"
+
+
+def test_a_tick_that_waited_for_the_flush_while_the_farm_broke_gives_no_trust(two_lines):
+    two_lines.second = 3
+    two_lines.pricer.interrupt(two_lines.now, "a farm broke")
+    two_lines.second = 2
+    two_lines.flush(2, QUIET)
+    assert two_lines.source(8) == "PORTFOLIO"
 
 
 def test_a_clock_that_is_set_back_makes_quotes_wait_for_their_next_tick(two_lines):
-    hour = timedelta(hours=1)
-    two_lines.pricer.invalidate_quotes(START + timedelta(seconds=1))
-    assert two_lines.flush(2, BUSY, back=hour) == "PORTFOLIO"
-    two_lines.ticks[QUIET] = START + timedelta(seconds=3) - hour
-    assert two_lines.flush(4, BUSY, back=hour) == "TICK"
+    two_lines.second = 1
+    two_lines.pricer.interrupt(two_lines.now, "a farm broke")
+    two_lines.back = timedelta(hours=1)
+    assert two_lines.source(7, BUSY) == "PORTFOLIO"
+    assert two_lines.source(9, QUIET) == "TICK"
 
 
-def test_the_first_tick_of_a_new_line_is_awaited_for_a_moment_whatever_the_clock_does(two_lines):
-    two_lines.pricer.await_tick([KEY], since=START + timedelta(hours=1))
-    assert two_lines.flush(1) is None
-    assert two_lines.flush(7) == "TICK"
+def test_the_first_tick_of_a_new_line_is_awaited_for_a_moment():
+    lines = PricerWithLines(QUIET)
+    assert lines.source(1) is None
+    assert lines.source(5) == "PORTFOLIO"
+
+
+def test_a_second_holding_of_a_line_that_ticks_has_its_row_at_once(two_lines):
+    other = ("B", QUIET)
+    two_lines.routes = {**two_lines.routes, other: LegState.STREAMED}
+    two_lines.pricer.add([other])
+    assert two_lines.pricer.is_due(other)
+
+
+def test_a_dead_line_among_live_ones_is_found_by_the_brokers_value(two_lines, caplog):
+    assert two_lines.flush(1, BUSY, valued={QUIET: 110.0}).keys() <= {QUIET, BUSY}
+    rows = two_lines.flush(20, BUSY, valued={QUIET: 300.0, BUSY: 300.0})
+    assert (rows[QUIET].market_value, rows[QUIET].value_source) == (300.0, "PNL_SINGLE")
+    assert "differs" in rows[QUIET].note
+    assert BUSY not in rows  # it has just ticked: the broker's value may be the older one
+    assert two_lines.pricer.due_for_renewal() == [QUIET]
+    assert two_lines.pricer.due_for_renewal() == []
+    assert two_lines.pricer.problems()[0].startswith("requested again: 1: the broker's newer")
+    two_lines.flush(21, BUSY)
+    assert len(caplog.records) == 1
+    rows = two_lines.flush(22, QUIET)
+    assert (rows[QUIET].value_source, rows[QUIET].note) == ("TICK", None)
+    assert two_lines.pricer.problems() == []
+
+
+def test_every_line_of_a_login_that_is_dead_after_a_restore_is_requested_again_some_at_once():
+    conids = range(1, 26)
+    lines = PricerWithLines(*conids)
+    lines.flush(0, *conids)
+    lines.second = 10
+    lines.pricer.interrupt(lines.now, "connectivity was lost")
+    lines.second = 20
+    lines.pricer.restored()
+    lines.flush(25, 3)
+    lines.flush(49.9)
+    assert lines.pricer.due_for_renewal() == []
+    lines.flush(50)
+    batches = [lines.pricer.due_for_renewal() for _ in range(4)]
+    assert [len(batch) for batch in batches] == [RENEWALS_AT_ONCE, RENEWALS_AT_ONCE, 4, 0]
+    assert {c for batch in batches for c in batch} == set(conids) - {3}
+    assert "and 21 more" in lines.pricer.problems()[0]
+
+
+def test_one_warning_is_logged_for_an_outage_of_all_lines(caplog):
+    lines = PricerWithLines(1, 2, 3)
+    with caplog.at_level(logging.WARNING):
+        for second in range(30, 60):
+            lines.flush(second)
+    assert len(caplog.records) == 1
+
+
+def test_a_holding_that_is_not_streamed_any_more_is_forgotten(two_lines):
+    two_lines.routes = {("A", BUSY): LegState.STREAMED}
+    two_lines.flush(1)
+    assert QUIET not in two_lines.flush(100)
+    assert not two_lines.pricer.is_due(KEY)

@@ -1,0 +1,169 @@
+"""Values that a trader can trust: quiet lines, old trades, dead lines, and what a row is worth."""
+
+import asyncio
+from contextlib import asynccontextmanager
+from datetime import timedelta
+
+import pytest
+
+from position_sync_dagster.domain import streamed_holding
+from position_sync_dagster.domain.gateway_session import SessionState
+from position_sync_dagster.domain.update import PriceKind, ValueOrigin
+
+A = "DUSIM0001"
+CALL, PUT, WORTHLESS, STOCK = 921000001, 921000002, 921000003, 920000001
+
+
+@pytest.fixture
+def stream_pinned(simulate, streaming, lake, leg):
+    """Stream one leg whose quote is pinned before its line is requested."""
+
+    @asynccontextmanager
+    async def run(conid, quote, **more):
+        async with simulate(pnl_interval_s=0.1) as sim:
+            sim.pin_quote(conid, **quote)
+            await lake.registry.add_active(**leg(conid))
+            async with streaming(sim, **more) as (streamer, received):
+                yield sim, streamer, received
+
+    return run
+
+
+async def test_a_quiet_short_wing_keeps_the_value_of_its_mark(stream_pinned, eventually):
+    wing = {"ask": 0.05, "last": 1.2, "mark": 0.02}
+    settings = {"max_mark_age_s": 0.5, "row_interval_s": 0.2}
+    async with stream_pinned(WORTHLESS, wing, **settings) as (sim, _streamer, received):
+        first = await eventually(lambda: received.newest(A, WORTHLESS))
+        sim.freeze()
+
+        def much_later():
+            newest = received.newest(A, WORTHLESS)
+            return newest.timestamp - newest.value_time > timedelta(seconds=2) and newest
+
+        last = await eventually(much_later)
+        assert last.value_time >= first.value_time
+        values = {(r.market_value, r.price_kind, r.note) for r in received.updates}
+        assert values == {(-4.0, PriceKind.MARK, None)}
+
+
+async def test_an_old_last_trade_inside_a_wide_quote_gives_way_to_the_mid(
+    stream_pinned, eventually
+):
+    wide = {"bid": 1.0, "ask": 3.0, "last": 1.1, "no_mark": True}
+    settings = {"max_last_age_s": 1.5, "pnl_subscriptions": 0}
+    async with stream_pinned(CALL, wide, **settings) as (sim, _streamer, received):
+        row = await eventually(lambda: received.newest(A, CALL))
+        sim.freeze()
+        assert row.price_kind in (PriceKind.LAST, PriceKind.MID)
+        row = await eventually(
+            lambda: (found := received.newest(A, CALL)).price_kind is PriceKind.MID and found
+        )
+        assert row.market_price == 2.0
+
+
+async def test_without_a_mark_and_without_a_bid_the_gateways_model_values_a_leg(
+    stream_pinned, eventually
+):
+    wing = {"ask": 0.05, "last": 1.2, "no_mark": True}
+    async with stream_pinned(WORTHLESS, wing) as (_sim, _streamer, received):
+        row = await eventually(lambda: received.newest(A, WORTHLESS))
+        assert (row.price_kind, row.value_source) == (PriceKind.MODEL, ValueOrigin.TICK)
+        assert row.market_value == pytest.approx(-2 * row.market_price * 100)
+        assert row.value_time == row.greeks_time
+
+
+async def test_a_dead_line_among_live_ones_is_found_by_the_brokers_value_and_requested_again(
+    stream_legs, eventually, monkeypatch
+):
+    monkeypatch.setattr(streamed_holding, "SETTLE", timedelta(seconds=0.5))
+    async with stream_legs(CALL, PUT, simulator={"pnl_interval_s": 0.1}) as (
+        sim,
+        streamer,
+        received,
+    ):
+        await eventually(lambda: received.newest(A, CALL) and received.newest(A, PUT))
+        await eventually(lambda: received.newest(A, PUT).daily_pnl is not None)
+        assert sim.silence_line(PUT) == 1
+        sim.pin_quote(PUT, bid=60.0, ask=60.2, mark=60.1)
+        row = await eventually(
+            lambda: (found := received.newest(A, PUT)).market_price == 60.1 and found
+        )
+        assert (row.price_kind, row.value_source, row.note) == (PriceKind.MARK, "TICK", None)
+        doubted = [r for r in received.updates if r.conid == PUT and r.note]
+        assert doubted[-1].value_source is ValueOrigin.PNL_SINGLE
+        assert doubted[-1].market_value == pytest.approx(-3 * 60.1 * 100)
+        assert "differs" in doubted[-1].note
+        assert sim.stats()["requests"]["17"]["reqMktData"] == 3
+        assert sim.stats()["lines_in_use"] == streamer.lines_in_use == 2
+        assert all(r.note is None for r in received.updates if r.conid == CALL)
+
+
+async def test_after_a_restore_that_left_every_line_dead_all_are_requested_again(
+    stream_legs, eventually
+):
+    async with stream_legs(CALL, PUT, STOCK, line_silence_s=0.5) as (sim, streamer, received):
+        for conid in (CALL, PUT, STOCK):
+            await eventually(lambda c=conid: received.newest(A, c))
+        sim.after_restore("dead")
+        sim.connectivity("lost")
+        await eventually(lambda: streamer.state is SessionState.BLIND)
+        sim.connectivity("restored_data_kept")
+        await eventually(lambda: streamer.state is SessionState.LIVE)
+        count = len(received.updates)
+        for conid in (CALL, PUT, STOCK):
+            await eventually(
+                lambda c=conid: any(
+                    r.conid == c and r.value_source is ValueOrigin.TICK
+                    for r in received.updates[count:]
+                )
+            )
+        assert sim.stats()["requests"]["17"]["reqMktData"] == 6
+        assert sim.stats()["lines_in_use"] == 3
+        await eventually(lambda: streamer.detail is None)
+
+
+async def test_after_a_farm_returned_a_line_that_stays_silent_is_requested_again(
+    stream_legs, eventually
+):
+    async with stream_legs(PUT, line_silence_s=0.5) as (sim, streamer, received):
+        await eventually(lambda: received.newest(A, PUT))
+        sim.after_restore("dead")
+        sim.farm("usfarm", 2103)
+        await eventually(lambda: streamer.detail == "data farm usfarm is broken")
+        sim.farm("usfarm", 2104)
+        await eventually(lambda: sim.stats()["requests"]["17"]["reqMktData"] == 2)
+        count = len(received.updates)
+        await eventually(
+            lambda: any(r.value_source is ValueOrigin.TICK for r in received.updates[count:])
+        )
+
+
+async def test_streamed_rows_have_a_daily_profit_without_another_line(stream_legs, eventually):
+    async with stream_legs(CALL, PUT) as (sim, streamer, received):
+        for conid in (CALL, PUT):
+            await eventually(
+                lambda c=conid: (
+                    (row := received.newest(A, c)) is not None and row.daily_pnl is not None
+                )
+            )
+        assert sim.stats()["lines_in_use"] == streamer.lines_in_use == 2
+
+
+async def test_profit_subscriptions_of_streamed_holdings_are_bounded(stream_legs, eventually):
+    async with stream_legs(PUT, STOCK, pnl_subscriptions=1) as (sim, _streamer, received):
+        await eventually(lambda: received.newest(A, PUT) and received.newest(A, STOCK))
+        await eventually(lambda: sim.stats()["requests"]["17"].get("reqPnLSingle") == 1)
+        await asyncio.sleep(0.5)  # what must not happen cannot be waited for
+        assert sim.stats()["requests"]["17"]["reqPnLSingle"] == 1
+
+
+async def test_ticks_of_sizes_alone_write_nothing(stream_legs, eventually):
+    async with stream_legs(PUT, pnl_subscriptions=0) as (sim, _streamer, received):
+        await eventually(lambda: received.newest(A, PUT))
+        sim.ticking(PUT, ["size"])
+        await asyncio.sleep(0.5)  # until what was under way is written
+        count = len(received.updates)
+        await asyncio.sleep(0.7)  # what must not happen cannot be waited for
+        assert len(received.updates) == count
+        sim.ticking(PUT, None)
+        await eventually(lambda: len(received.updates) > count)
