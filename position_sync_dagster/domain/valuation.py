@@ -79,8 +79,17 @@ def revalue(
     if holding.position == 0:
         return closed(holding, source=Source.STREAM, now=now, by=by)
     price = None if quote is None else price_of(quote, now=now, max_last_age=max_last_age)
-    if price is None or (price_magnifier is None and holding.market_value is not None):
-        return from_portfolio(holding, source=Source.STREAM, now=now, by=by, quote=quote, note=note)
+    unknown_money = price_magnifier is None and holding.market_value is not None
+    if quote is None or price is None or unknown_money:
+        return from_portfolio(
+            holding,
+            source=Source.STREAM,
+            now=now,
+            by=by,
+            quote=quote,
+            price_magnifier=price_magnifier,
+            note=note,
+        )
     value = pnl = None
     if price_magnifier is not None:
         value = holding.position * price.value * holding.instrument.multiplier / price_magnifier
@@ -110,6 +119,7 @@ def from_portfolio(
     now: datetime,
     by: Provenance,
     quote: Quote | None = None,
+    price_magnifier: int | None = None,
     note: str | None = None,
 ) -> PositionUpdate:
     """Value a holding by the broker's value; what the broker did not give stays None.
@@ -120,6 +130,7 @@ def from_portfolio(
         now: The time of the row.
         by: The writer of the row.
         quote: Market data beside the value: bid, ask and greeks of a trusted line.
+        price_magnifier: Divisor of theta and vega to the major unit; None: unknown.
         note: Why the value is not the usual one.
     """
     if holding.position == 0:
@@ -136,6 +147,7 @@ def from_portfolio(
         unrealized_pnl=holding.unrealized_pnl,
         value_source=holding.value_source,
         quote=quote,
+        price_magnifier=price_magnifier,
         note=note,
     )
 
@@ -159,13 +171,11 @@ def closed(
     )
 
 
-def _value_time(price: Price | None, quote: Quote) -> datetime | None:
+def _value_time(price: Price, quote: Quote) -> datetime | None:
     """Return when a price was true; None where only its arrival is known.
 
     IB sends the time of the last trade (ticks 45 and 88), and no time of marks, bids and asks.
     """
-    if price is None:
-        return None
     if quote.is_live:
         return price.at
     return quote.last_time if price.kind is PriceKind.LAST else None
