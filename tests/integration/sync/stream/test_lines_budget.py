@@ -360,7 +360,7 @@ async def test_250_active_legs_on_a_login_with_100_lines(crowd, lake, eventually
     overflow = _in_state(streamer, LegState.OVERFLOW)
     assert streamed == set(conids[:STREAMED])
     assert overflow == set(conids[STREAMED:ACTIVE])
-    await eventually(lambda: sim.stats()["pnl_subscriptions"] == len(overflow))
+    await eventually(lambda: sim.stats()["pnl_subscriptions"] == ACTIVE)
 
     async def queued():
         return await lake.queue.get_batch(priority=None, limit=1000, status=QueueStatus.PENDING)
