@@ -34,7 +34,7 @@ def positions(
 ) -> None:
     """Show the newest row of each position: its values, its source and its age."""
     from position_sync_dagster.domain.clock import utc_now
-    from position_sync_dagster.domain.confirmation import confirmed_time
+    from position_sync_dagster.domain.pricing.confirmation import confirmed_time
     from position_sync_dagster.lake import Lake
 
     settings = settings_for(home)

@@ -12,7 +12,8 @@ from ib_async import IB
 from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.domain.update import TradingMode, trading_mode_of
 from position_sync_dagster.errors import BrokerUnavailableError, SettingsError
-from position_sync_dagster.gateway.account_feed import AccountFeed
+from position_sync_dagster.gateway.accounts.account_feed import AccountFeed
+from position_sync_dagster.gateway.accounts.pnl import PnlSubscriptions
 from position_sync_dagster.gateway.codes import (
     FARM_BROKEN,
     FARM_OK,
@@ -25,7 +26,6 @@ from position_sync_dagster.gateway.ib_async_internals import has_socket, socket_
 from position_sync_dagster.gateway.login import log_in
 from position_sync_dagster.gateway.market_data_lines import MarketDataLines
 from position_sync_dagster.gateway.message_reader import MessageReader
-from position_sync_dagster.gateway.pnl import PnlSubscriptions
 from position_sync_dagster.gateway.watchdog import Watchdog
 from position_sync_dagster.settings import Settings
 

@@ -6,9 +6,9 @@ from datetime import datetime
 from enum import StrEnum
 
 from position_sync_dagster.domain.broker_position import BrokerPosition
+from position_sync_dagster.domain.pricing.valuation import Provenance, from_portfolio
 from position_sync_dagster.domain.request import QueuedPosition
 from position_sync_dagster.domain.update import PositionUpdate, Source
-from position_sync_dagster.domain.valuation import Provenance, from_portfolio
 from position_sync_dagster.lake.schema.ids import content_id
 from position_sync_dagster.sync.drain.broker_view import BrokerView
 

@@ -8,7 +8,7 @@ from position_sync_dagster.domain.gateway_session import Owner, SessionState
 from position_sync_dagster.domain.request import Reason
 from position_sync_dagster.domain.routing import route
 from position_sync_dagster.errors import LoginOwnedError
-from position_sync_dagster.gateway.account_feed import AccountFeed
+from position_sync_dagster.gateway.accounts.account_feed import AccountFeed
 from position_sync_dagster.gateway.connection_manager import IBConnectionManager
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import Settings

@@ -14,7 +14,7 @@ from position_sync_dagster.domain.request import (
     Reason,
 )
 from position_sync_dagster.domain.routing import Key
-from position_sync_dagster.gateway.account_feed import AccountFeed
+from position_sync_dagster.gateway.accounts.account_feed import AccountFeed
 from position_sync_dagster.lake.broker_positions import BrokerPositionsTable
 from position_sync_dagster.lake.queue.table import PositionQueue
 from position_sync_dagster.settings import Settings

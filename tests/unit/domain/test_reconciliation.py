@@ -8,9 +8,9 @@ import pytest
 from position_sync_dagster.domain.broker_position import BrokerPosition
 from position_sync_dagster.domain.instrument import ContractDetails, Instrument, Right
 from position_sync_dagster.domain.leg import make_leg
+from position_sync_dagster.domain.pricing.valuation import Provenance, from_portfolio
 from position_sync_dagster.domain.reconciliation import DiscrepancyType, compare
 from position_sync_dagster.domain.update import Source
-from position_sync_dagster.domain.valuation import Provenance, from_portfolio
 
 NOW = datetime(2026, 3, 4, 15, 30, tzinfo=UTC)
 HELD = BrokerPosition(

@@ -8,7 +8,7 @@ from position_sync_dagster.domain.broker_position import Completeness
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.domain.retry import Backoff
-from position_sync_dagster.gateway import account_standing
+from position_sync_dagster.gateway.accounts import account_standing
 from position_sync_dagster.sync.stream import broker_link
 from position_sync_dagster.sync.stream.streamer import IBPositionStreamer
 

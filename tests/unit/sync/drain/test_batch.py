@@ -6,8 +6,8 @@ import pytest
 
 from position_sync_dagster.domain.broker_position import BrokerPosition
 from position_sync_dagster.domain.instrument import Instrument
+from position_sync_dagster.domain.pricing.valuation import Provenance
 from position_sync_dagster.domain.request import QueueRequest, QueueStatus
-from position_sync_dagster.domain.valuation import Provenance
 from position_sync_dagster.errors import BrokerUnavailableError
 from position_sync_dagster.lake.queue.memory import InMemoryPositionQueue
 from position_sync_dagster.lake.updates.table import AppendResult

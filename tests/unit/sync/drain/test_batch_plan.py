@@ -5,8 +5,8 @@ from datetime import UTC, datetime, timedelta
 
 from position_sync_dagster.domain.broker_position import BrokerPosition
 from position_sync_dagster.domain.instrument import Instrument
+from position_sync_dagster.domain.pricing.valuation import Provenance
 from position_sync_dagster.domain.request import QueuedPosition, QueueStatus
-from position_sync_dagster.domain.valuation import Provenance
 from position_sync_dagster.sync.drain.batch_plan import Outcome, match_holdings, plan_batch
 from position_sync_dagster.sync.drain.broker_view import BrokerView
 

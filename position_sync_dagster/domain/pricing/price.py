@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from position_sync_dagster.domain.quote import Quote
+from position_sync_dagster.domain.pricing.quote import Quote
 from position_sync_dagster.domain.update import PriceKind
 
 CLOCK_LEAD = timedelta(seconds=2)

@@ -4,8 +4,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from position_sync_dagster.domain.price import price_of
-from position_sync_dagster.domain.quote import Quote
+from position_sync_dagster.domain.pricing.price import price_of
+from position_sync_dagster.domain.pricing.quote import Quote
 from position_sync_dagster.domain.update import PriceKind
 
 NOW = datetime(2026, 3, 4, 15, 30, tzinfo=UTC)

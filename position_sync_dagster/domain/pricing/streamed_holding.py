@@ -7,11 +7,11 @@ from operator import attrgetter
 from typing import Any
 
 from position_sync_dagster.domain.broker_position import BrokerPosition
-from position_sync_dagster.domain.line_trust import LineTrust
-from position_sync_dagster.domain.quote import Quote
+from position_sync_dagster.domain.pricing.line_trust import LineTrust
+from position_sync_dagster.domain.pricing.quote import Quote
+from position_sync_dagster.domain.pricing.valuation import Provenance, factor_agrees, revalue
 from position_sync_dagster.domain.routing import Key
 from position_sync_dagster.domain.update import PositionUpdate, PriceKind, ValueOrigin
-from position_sync_dagster.domain.valuation import Provenance, factor_agrees, revalue
 
 SETTLE = timedelta(seconds=5)
 """The broker's own values follow the market after a moment. A line that has not ticked for so long

@@ -13,12 +13,12 @@ from position_sync_dagster.domain.broker_position import BrokerPosition, Complet
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.routing import Key
 from position_sync_dagster.errors import BrokerUnavailableError, TooManyAccountsError
-from position_sync_dagster.gateway.account_values import AccountValues
+from position_sync_dagster.gateway.accounts.account_values import AccountValues
+from position_sync_dagster.gateway.accounts.holdings import HoldingsBook
+from position_sync_dagster.gateway.accounts.odd_rows import OddRows, key_of, oddness
+from position_sync_dagster.gateway.accounts.position_list import PositionList
 from position_sync_dagster.gateway.changes import PendingChanges
-from position_sync_dagster.gateway.holdings import HoldingsBook
 from position_sync_dagster.gateway.ib_async_internals import filter_holdings
-from position_sync_dagster.gateway.odd_rows import OddRows, key_of, oddness
-from position_sync_dagster.gateway.position_list import PositionList
 from position_sync_dagster.gateway.translate import position_of
 from position_sync_dagster.settings import Settings
 

@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from ib_async import IB, PnLSingle
 
 from position_sync_dagster.domain.routing import Key
+from position_sync_dagster.gateway.accounts.holdings import HoldingsBook
 from position_sync_dagster.gateway.changes import ChangeNotifier, PendingChanges
-from position_sync_dagster.gateway.holdings import HoldingsBook
 from position_sync_dagster.gateway.translate import known
 
 

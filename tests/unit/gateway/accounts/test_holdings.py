@@ -7,7 +7,7 @@ import pytest
 from position_sync_dagster.domain.broker_position import Completeness
 from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.domain.update import ValueOrigin
-from position_sync_dagster.gateway.holdings import HoldingsBook
+from position_sync_dagster.gateway.accounts.holdings import HoldingsBook
 from position_sync_dagster.gateway.translate import PortfolioValues
 
 START = datetime(2026, 3, 4, 15, 30, tzinfo=UTC)

@@ -6,10 +6,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from position_sync_dagster.domain.broker_position import BrokerPosition
-from position_sync_dagster.domain.confirmation import confirmed_time
 from position_sync_dagster.domain.instrument import Instrument
+from position_sync_dagster.domain.pricing.confirmation import confirmed_time
+from position_sync_dagster.domain.pricing.valuation import Provenance, from_portfolio
 from position_sync_dagster.domain.update import Source, ValueOrigin
-from position_sync_dagster.domain.valuation import Provenance, from_portfolio
 
 NOW = datetime(2026, 3, 4, 15, 30, tzinfo=UTC)
 

@@ -8,7 +8,7 @@ import pytest
 
 from position_sync_dagster.domain.broker_position import Completeness
 from position_sync_dagster.domain.retry import Backoff
-from position_sync_dagster.gateway import account_standing
+from position_sync_dagster.gateway.accounts import account_standing
 from position_sync_dagster.gateway.connection import connect
 
 FIRST, SECOND = "DUSIM0001", "DUSIM0002"

@@ -14,11 +14,11 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from position_sync_dagster.domain.broker_position import BrokerPosition
 from position_sync_dagster.domain.instrument import Instrument
-from position_sync_dagster.domain.line_trust import LineTrust
-from position_sync_dagster.domain.quote import Quote
-from position_sync_dagster.domain.streamed_holding import StreamedHolding, StreamRules
+from position_sync_dagster.domain.pricing.line_trust import LineTrust
+from position_sync_dagster.domain.pricing.quote import Quote
+from position_sync_dagster.domain.pricing.streamed_holding import StreamedHolding, StreamRules
+from position_sync_dagster.domain.pricing.valuation import Provenance
 from position_sync_dagster.domain.update import PriceKind, ValueOrigin
-from position_sync_dagster.domain.valuation import Provenance
 
 START = datetime(2026, 3, 4, 15, 30, tzinfo=UTC)
 RULES = StreamRules(max_last_age=timedelta(seconds=60), band=0.03, heartbeat_s=60.0, silence_s=30.0)

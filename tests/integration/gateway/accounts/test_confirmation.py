@@ -8,7 +8,7 @@ import pytest
 from position_sync_dagster.domain.broker_position import Completeness
 from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.errors import BrokerUnavailableError
-from position_sync_dagster.gateway import account_standing
+from position_sync_dagster.gateway.accounts import account_standing
 from position_sync_dagster.gateway.connection import connect
 
 ACCOUNT, CONID = "DUSIM0001", 930000001

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from position_sync_dagster.domain.broker_position import BrokerPosition
-from position_sync_dagster.domain.price import Price, price_of
-from position_sync_dagster.domain.quote import Quote
+from position_sync_dagster.domain.pricing.price import Price, price_of
+from position_sync_dagster.domain.pricing.quote import Quote
 from position_sync_dagster.domain.update import (
     PositionUpdate,
     PriceKind,

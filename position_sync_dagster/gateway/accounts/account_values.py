@@ -10,13 +10,13 @@ from ib_async import IB, AccountValue, PortfolioItem
 
 from position_sync_dagster.domain.clock import Clock
 from position_sync_dagster.errors import GatewayLostError
-from position_sync_dagster.gateway.account_standing import AccountStanding
-from position_sync_dagster.gateway.account_subscription import (
+from position_sync_dagster.gateway.accounts.account_standing import AccountStanding
+from position_sync_dagster.gateway.accounts.account_subscription import (
     AccountSubscription,
     DownloadResult,
 )
-from position_sync_dagster.gateway.account_time import RowTimes
-from position_sync_dagster.gateway.holdings import HoldingsBook
+from position_sync_dagster.gateway.accounts.account_time import RowTimes
+from position_sync_dagster.gateway.accounts.holdings import HoldingsBook
 from position_sync_dagster.gateway.ib_async_internals import on_account_time
 from position_sync_dagster.gateway.translate import portfolio_of
 from position_sync_dagster.settings import Settings

@@ -5,14 +5,14 @@ import pytest
 
 from position_sync_dagster.domain.broker_position import BrokerPosition
 from position_sync_dagster.domain.instrument import Instrument, Right
-from position_sync_dagster.domain.quote import Quote
-from position_sync_dagster.domain.update import PriceKind, Source, TradingMode, ValueOrigin
-from position_sync_dagster.domain.valuation import (
+from position_sync_dagster.domain.pricing.quote import Quote
+from position_sync_dagster.domain.pricing.valuation import (
     Provenance,
     factor_agrees,
     from_portfolio,
     revalue,
 )
+from position_sync_dagster.domain.update import PriceKind, Source, TradingMode, ValueOrigin
 
 NOW = datetime(2026, 3, 4, 15, 30, tzinfo=UTC)
 OPTION = Instrument(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from position_sync_dagster.gateway.odd_rows import OddRows, key_of, oddness
+from position_sync_dagster.gateway.accounts.odd_rows import OddRows, key_of, oddness
 
 ACCOUNTS = ("DU1",)
 
