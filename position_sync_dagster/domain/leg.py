@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass, replace
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from enum import StrEnum
 from typing import Annotated
 
@@ -19,6 +19,9 @@ from position_sync_dagster.errors import InvalidLegError
 
 UNDATED_TYPES = frozenset({"STK", "IND", "CASH"})
 """Security types without an expiry."""
+
+SETTLED_WITHIN = timedelta(days=4)
+"""A contract expires at most so long after its last trade: one trading day, over a long weekend."""
 
 
 class LegState(StrEnum):
@@ -143,8 +146,9 @@ def contract_mismatch(leg: ActiveContract, details: ContractDetails) -> str | No
     """Return what a leg and the contract of its conid differ in, in words; None for nothing.
 
     The symbol may be the trading class (SPXW). The expiry may be the day of the last trade or the
-    day on which the contract expires: index options settled at the open have two days. A leg
-    without an expiry leaves it open.
+    day on which the contract expires: index options settled at the open have two days. Where the
+    latter is not known, a day soon after the last trade is no difference. A leg without an expiry
+    leaves it open.
     """
     differences = []
     if leg.symbol.upper() not in (details.symbol.upper(), details.trading_class.upper()):
@@ -155,10 +159,17 @@ def contract_mismatch(leg: ActiveContract, details: ContractDetails) -> str | No
         differences.append(f"its strike is {_word(details.strike)}, not {_word(leg.strike)}")
     days = [day for day in (details.last_trade_date, details.expires_on) if day is not None]
     dated = days or details.sec_type in UNDATED_TYPES
-    if leg.expiry is not None and dated and leg.expiry not in days:
+    if leg.expiry is not None and dated and not _expires_on(leg.expiry, details):
         expiry = days[-1] if days else None
         differences.append(f"its expiry is {_word(expiry)}, not {_word(leg.expiry)}")
     return ", ".join(differences) or None
+
+
+def _expires_on(day: date, details: ContractDetails) -> bool:
+    last = details.last_trade_date
+    if details.expires_on is None and last is not None:
+        return timedelta() <= day - last <= SETTLED_WITHIN
+    return day in (last, details.expires_on)
 
 
 def _differs(one: float | None, other: float | None) -> bool:

@@ -109,6 +109,7 @@ class RowTimes:
         self._times: dict[Key, str] = {}
         self._closing = ""
         self._zone: tzinfo | None = None
+        self._candidate: tuple[tzinfo | None, str] = (None, "")
 
     def start(self) -> None:
         """Begin a download: collect the times of its rows."""
@@ -116,9 +117,19 @@ class RowTimes:
         self._last_row, self._times, self._closing = None, {}, ""
 
     def date_rows(self) -> None:
-        """Date the rows of the download, if its last time message is about now in some zone."""
+        """Date the rows of the download, if its last time message is about now in some zone.
+
+        Another zone than ours and UTC is believed only when the message of the download before
+        fits it too and shows another time. One message may be hours old and fit a zone by chance;
+        one that moves with the clock does not.
+        """
         now = self._clock()
-        self._zone = zone_of_closing(self._closing, now=now)
+        self._zone = zone_of(self._closing, now=now)
+        if self._zone is None:
+            zone, before = zone_of_closing(self._closing, now=now), self._candidate
+            self._candidate = (zone, self._closing)
+            if zone == before[0] and self._closing != before[1]:
+                self._zone = zone
         self._date_all(self._times, now=now, zone=self._zone)
 
     def follow(self) -> None:

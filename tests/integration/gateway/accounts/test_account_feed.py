@@ -98,10 +98,14 @@ async def test_rows_are_dated_in_whichever_zone_the_gateway_is(
 ):
     book, key = tmp_path / "one.yaml", ("DUSIM0001", 930000001)
     book.write_text(ONE_ACCOUNT)
-    async with simulate(book, now=lambda: time.time() + gateway_h * 3600) as sim:
+    behind_s = 120
+    async with simulate(book, now=lambda: time.time() + gateway_h * 3600 - behind_s) as sim:
         connection = await opened(sim, settings_for)
         feed = connection.feed
         await feed.ensure(timedelta(seconds=60))
+        assert feed.get(key).value_time is None
+        behind_s = 0
+        await feed.download()
         downloaded = feed.get(key)
         sim.fill(*key, 5)
         await eventually(

@@ -250,7 +250,7 @@ async def test_a_successor_takes_over_and_its_rows_follow_those_of_the_owner_bef
         await eventually(lambda: _alive(lake, settings_for(sim)))
         second, stop, reports = running(settings_for(sim), run_id="run-2", wait_s=60.0)
         await first
-        await eventually(lambda: reports)
+        await eventually(lambda: any(report.rows for report in reports))
         stop.set()
         await second
         rows = await lake.updates.between(utc_now() - timedelta(hours=1), utc_now())

@@ -128,7 +128,22 @@ def test_a_later_row_is_dated_at_once(times, dated):
     assert dated == {A: NOW - timedelta(minutes=2)}
 
 
-def test_rows_are_dated_in_the_zone_that_the_end_of_the_download_showed(times, dated):
+def test_one_closing_time_in_another_zone_is_not_believed(times, dated):
+    download(times, (A, "20:50"), closing="20:58")
+    times.date_rows()
+    assert dated == {}
+
+
+def test_a_closing_time_that_does_not_move_is_old_and_shows_no_zone(times, dated):
+    for _ in range(3):
+        download(times, (A, "20:50"), closing="20:58")
+        times.date_rows()
+    assert dated == {}
+
+
+def test_rows_are_dated_in_the_zone_that_the_ends_of_two_downloads_showed(times, dated):
+    download(times, closing="20:57")
+    times.date_rows()
     download(times, (A, "20:50"), (B, "16:41"), closing="20:58")
     times.date_rows()
     times.follow()
