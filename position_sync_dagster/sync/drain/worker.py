@@ -17,6 +17,7 @@ from position_sync_dagster.errors import (
 )
 from position_sync_dagster.lake.queue.table import PositionQueue
 from position_sync_dagster.lake.updates.table import PositionUpdatesTable
+from position_sync_dagster.outage_log import OutageLog
 from position_sync_dagster.settings import Settings, load_settings
 from position_sync_dagster.sync.drain.batch import BatchProcessor
 from position_sync_dagster.sync.drain.batch_plan import NOT_COVERED
@@ -194,15 +195,17 @@ class QueueWorker:
 
     async def _run(self) -> None:
         """Drain once per interval until stopped; an outage of the broker is logged once."""
-        logged: str | None = None
+        outage = OutageLog(logger)
         while not self._stop.is_set():
             may_continue = False
             try:
                 # Half a lease: what is claimed at the end still has time to be written.
                 result = await self.drain(self._lease_s / 2)
-                if result.unavailable not in (None, logged):
-                    logger.warning("%s", result.unavailable)
-                logged, may_continue = result.unavailable, result.may_continue
+                if result.unavailable is None:
+                    outage.clear()
+                else:
+                    outage.report(result.unavailable, level=logging.WARNING)
+                may_continue = result.may_continue
             except PositionSyncError as error:
                 logger.error("%s", error)
             if not may_continue:
