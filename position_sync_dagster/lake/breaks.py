@@ -1,6 +1,6 @@
 """Breaks: discrepancies between the broker and the tables, from the first sight to the end."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -11,9 +11,10 @@ import polars as pl
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.reconciliation import BreakState, Discrepancy, DiscrepancyType
 from position_sync_dagster.errors import UnknownRequestError
-from position_sync_dagster.lake.schema.codec import frame_of
+from position_sync_dagster.lake.schema.codec import frame_of, moment
 from position_sync_dagster.lake.schema.ids import NewIds, new_ids
 from position_sync_dagster.lake.schema.partitions import (
+    LIVE_COLUMNS,
     LIVE_PARTITION,
     bucket_column,
     in_bucket,
@@ -27,7 +28,8 @@ from position_sync_dagster.lake.storage.threads import offloaded
 CLOSED = "closed"
 """The bucket of breaks that are gone."""
 
-_Key = tuple[str, str, int]
+_KEY = ("type", "account", "conid")
+"""The columns of which a gateway has at most one open break with the same values."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,11 +61,6 @@ class Break:
     run_id: str | None = None
     last_seen_at: datetime
 
-    @property
-    def key(self) -> _Key:
-        """(type, account, conid): a gateway has at most one open break with this key."""
-        return (self.type.value, self.account, self.conid)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BreakCounts:
@@ -75,47 +72,52 @@ class BreakCounts:
 
 
 def next_breaks(
-    known: Iterable[Break],
-    seen: Mapping[_Key, Discrepancy],
+    known: pl.DataFrame,
+    seen: pl.DataFrame,
     *,
     at: datetime,
     snapshot_id: str | None,
     run_id: str | None,
-) -> tuple[list[Break], list[Break]]:
-    """Decide what becomes of known breaks.
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Decide what becomes of the known breaks of one gateway.
 
     Args:
-        seen: The discrepancies of this reconciliation, by key.
+        known: Its live rows.
+        seen: The discrepancies of this reconciliation: the key, `seen_expected`, `seen_actual` and
+            `seen_detail`.
 
     Returns:
         The breaks that are still there, and those that are gone.
     """
-    open_now: list[Break] = []
-    gone: list[Break] = []
-    for one in known:
-        found = seen.get(one.key)
-        if found is None:
-            accepted = one.state is BreakState.ACCEPTED
-            gone.append(
-                replace(one, state=one.state if accepted else BreakState.RESOLVED, resolved_at=at)
-            )
-            continue
-        differs = (one.expected, one.actual) != (found.expected, found.actual)
-        if one.state is BreakState.OPENED or differs:
-            confirmed = one.state is not BreakState.ACCEPTED
-            one = replace(
-                one,
-                expected=found.expected,
-                actual=found.actual,
-                detail=found.detail,
-                state=BreakState.CONFIRMED if confirmed else one.state,
-                confirmed_at=one.confirmed_at or (at if confirmed else None),
-                snapshot_id=snapshot_id,
-                run_id=run_id,
-                last_seen_at=at,
-            )
-        open_now.append(one)
-    return open_now, gone
+    state = pl.col("state")
+    is_accepted = state == BreakState.ACCEPTED.value
+    gone = known.join(seen, on=_KEY, how="anti").with_columns(
+        state=pl.when(is_accepted).then(state).otherwise(pl.lit(BreakState.RESOLVED.value)),
+        resolved_at=moment(at),
+    )
+    differs = pl.any_horizontal(
+        pl.col(name).ne_missing(pl.col(f"seen_{name}")) for name in ("expected", "actual")
+    )
+    change = pl.when((state == BreakState.OPENED.value) | differs)
+    first_confirmed = pl.coalesce("confirmed_at", pl.when(~is_accepted).then(moment(at)))
+    still_open = (
+        known.join(seen, on=_KEY, how="inner", maintain_order="left")
+        .with_columns(
+            *(
+                change.then(f"seen_{name}").otherwise(name).alias(name)
+                for name in ("expected", "actual", "detail")
+            ),
+            state=change.then(
+                pl.when(is_accepted).then(state).otherwise(pl.lit(BreakState.CONFIRMED.value))
+            ).otherwise(state),
+            confirmed_at=change.then(first_confirmed).otherwise("confirmed_at"),
+            snapshot_id=change.then(pl.lit(snapshot_id, pl.String)).otherwise("snapshot_id"),
+            run_id=change.then(pl.lit(run_id, pl.String)).otherwise("run_id"),
+            last_seen_at=change.then(moment(at)).otherwise("last_seen_at"),
+        )
+        .select(known.columns)
+    )
+    return still_open, gone
 
 
 class SyncBreaks:
@@ -144,47 +146,41 @@ class SyncBreaks:
         A new discrepancy is OPENED, one seen again CONFIRMED, and one that is gone RESOLVED.
         Nothing is written when nothing changed.
         """
-        seen = {(d.type.value, d.account, d.conid): d for d in discrepancies}
+        found = _rows_of(discrepancies)
+        seen = found.select(
+            *_KEY,
+            *(pl.col(name).alias(f"seen_{name}") for name in ("expected", "actual", "detail")),
+        )
 
         def step(snapshot: Snapshot) -> Change[BreakCounts]:
-            stored = breaks_of(snapshot.live)
-            known = [one for one in stored if one.gateway_id == gateway_id]
+            is_mine = pl.col("gateway_id") == gateway_id
+            known, others = snapshot.live.filter(is_mine), snapshot.live.filter(~is_mine)
             still_open, gone = next_breaks(
                 known, seen, at=at, snapshot_id=snapshot_id, run_id=run_id
             )
-            new = [d for key, d in seen.items() if key not in {one.key for one in known}]
-            opened = [
-                Break(
-                    break_id=break_id,
-                    gateway_id=gateway_id,
-                    account=d.account,
-                    conid=d.conid,
-                    symbol=d.symbol,
-                    type=d.type,
-                    expected=d.expected,
-                    actual=d.actual,
-                    detail=d.detail,
-                    state=BreakState.OPENED,
-                    opened_at=at,
-                    snapshot_id=snapshot_id,
-                    run_id=run_id,
-                    last_seen_at=at,
-                )
-                for break_id, d in zip(self._new_ids(at, len(new)), new, strict=True)
-            ]
-            was_open = {one.break_id for one in known if one.state is BreakState.OPENED}
-            counts = BreakCounts(
-                opened=len(opened),
-                confirmed=sum(one.break_id in was_open for one in still_open),
-                resolved=len(gone),
+            new = found.join(known, on=_KEY, how="anti", maintain_order="left")
+            opened = new.with_columns(
+                *LIVE_COLUMNS,
+                break_id=pl.Series(self._new_ids(at, new.height), dtype=pl.String),
+                gateway_id=pl.lit(gateway_id),
+                state=pl.lit(BreakState.OPENED.value),
+                opened_at=moment(at),
+                snapshot_id=pl.lit(snapshot_id, pl.String),
+                run_id=pl.lit(run_id, pl.String),
+                last_seen_at=moment(at),
             )
-            if not (opened or gone) and still_open == known:
+            was_open = known.filter(pl.col("state") == BreakState.OPENED.value)
+            counts = BreakCounts(
+                opened=opened.height,
+                confirmed=was_open.join(seen, on=_KEY, how="semi").height,
+                resolved=gone.height,
+            )
+            if opened.is_empty() and gone.is_empty() and still_open.equals(known):
                 return Change(counts)
-            others = [one for one in stored if one.gateway_id != gateway_id]
             return Change(
                 counts,
-                _rows([*others, *still_open, *opened]),
-                _rows(gone).with_columns(bucket_column(CLOSED)),
+                pl.concat([others, still_open, opened]),
+                gone.with_columns(bucket_column(CLOSED)),
             )
 
         return self._lifecycle.change(step, {"action": "reconcile", "run_id": run_id or ""})
@@ -274,3 +270,11 @@ def _rows(breaks: Iterable[Break]) -> pl.DataFrame:
             for one in breaks
         ),
     )
+
+
+def _rows_of(discrepancies: Iterable[Discrepancy]) -> pl.DataFrame:
+    rows = (
+        {name: getattr(one, name) for name in Discrepancy.__dataclass_fields__}
+        for one in discrepancies
+    )
+    return frame_of(RECONCILIATION_BREAKS, rows).unique(_KEY, keep="last", maintain_order=True)
