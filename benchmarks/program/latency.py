@@ -8,7 +8,7 @@ import statistics
 from collections.abc import Sequence
 from contextlib import closing
 from itertools import pairwise
-from typing import Any
+from typing import Any, Protocol
 
 from benchmarks.bench import Bench
 from benchmarks.outcome import Line, Target
@@ -20,6 +20,14 @@ LEGS, STREAMED = 200, 20
 
 TICKS = """query($sensor: SensorSelector!) { sensorOrError(sensorSelector: $sensor) {
   ... on Sensor { sensorState { ticks(limit: 20) { timestamp endTimestamp status } } } } }"""
+
+
+class Asked(Protocol):
+    """A program whose UI's server can be asked."""
+
+    def ask(self, query: str, **variables: Any) -> Any:
+        """Give the data of an answer."""
+        ...
 
 
 def latency(bench: Bench) -> None:
@@ -81,8 +89,8 @@ def _ticks(running: Running, state: str) -> list[Line]:
     """Time the sensors' ticks that found nothing to do, and what lies between any two."""
     lines = []
     for sensor in ("drain_queue", "supervise_stream"):
-        running.until(lambda sensor=sensor: len(_idle(running, sensor)) >= 12, every_s=5.0)
-        took = _idle(running, sensor)
+        running.until(lambda sensor=sensor: len(idle_ticks(running, sensor)) >= 12, every_s=5.0)
+        took = idle_ticks(running, sensor)
         starts = [tick["timestamp"] for tick in _ticks_of(running, sensor)]
         lines.append(
             Line(
@@ -98,7 +106,8 @@ def _ticks(running: Running, state: str) -> list[Line]:
     return lines
 
 
-def _idle(running: Running, sensor: str) -> list[float]:
+def idle_ticks(running: Asked, sensor: str) -> list[float]:
+    """Give the milliseconds of the last ticks of a sensor that found nothing to do."""
     return [
         (tick["endTimestamp"] - tick["timestamp"]) * 1e3
         for tick in _ticks_of(running, sensor)
@@ -106,7 +115,7 @@ def _idle(running: Running, sensor: str) -> list[float]:
     ]
 
 
-def _ticks_of(running: Running, sensor: str) -> list[dict[str, Any]]:
+def _ticks_of(running: Asked, sensor: str) -> list[dict[str, Any]]:
     said = {
         "repositoryName": "__repository__",
         "repositoryLocationName": "position_sync_dagster",

@@ -1,0 +1,166 @@
+"""`position-sync dev` against `position-sync simulate`, as a person with a gateway runs them."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import polars as pl
+import psutil
+
+from benchmarks.book.generated import ACCOUNT, GeneratedBook
+from position_sync_dagster.lake import Lake
+from position_sync_dagster.processes.home import Home
+from position_sync_dagster.processes.ports import first_free
+from position_sync_dagster.processes.process_tree import end_processes, find_marked
+
+PROGRAM = str(Path(sys.executable).with_name("position-sync"))
+HANGS_S = 600.0
+REFRESH_S = 60
+LINES = 100
+
+
+class RunningBook:
+    """The two programs over one generated book, from their start to `close`."""
+
+    def __init__(self, folder: Path, book: GeneratedBook) -> None:
+        self.book = book
+        self.home = Home.at(folder)
+        self.home.prepare()
+        self.lake = Lake(self.home.lake)
+        self._simulator = subprocess.Popen(
+            [
+                PROGRAM, "simulate", "--port", "0", "--control-port", "0",
+                "--book", str(book.book), "--max-lines", str(LINES),
+            ],
+            stdout=subprocess.PIPE,
+        )  # fmt: skip
+        assert self._simulator.stdout is not None
+        ports = json.loads(self._simulator.stdout.readline())
+        self.broker = httpx.Client(
+            base_url=f"http://127.0.0.1:{ports['control_port']}", timeout=60, trust_env=False
+        )
+        self.env = {k: v for k, v in os.environ.items() if not k.startswith("POSITION_SYNC_")} | {
+            "DAGSTER_HOME": str(self.home.dagster_home),
+            "POSITION_SYNC_LAKE": str(self.home.lake),
+            "POSITION_SYNC_GATEWAY_PORT": str(ports["port"]),
+            "POSITION_SYNC_TRADING_MODE": "SIMULATED",
+            "POSITION_SYNC_STRATEGIES_FILE": str(book.strategies),
+            "POSITION_SYNC_REFRESH_INTERVAL_S": str(REFRESH_S),
+        }
+        self.ui_port = first_free(22_000)
+        self._began = time.monotonic()
+        self._output = (self.home.path / "output.log").open("w")
+        self._dev = subprocess.Popen(
+            [PROGRAM, "dev", "--ui-port", str(self.ui_port)],
+            cwd=self.home.path,
+            env=self.env,
+            stdin=subprocess.DEVNULL,
+            stdout=self._output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+    def close(self) -> None:
+        """End both, whatever state they are in."""
+        if self._dev.poll() is None:
+            self._dev.send_signal(signal.SIGINT)
+            self._dev.wait(30)
+        end_processes(lambda: find_marked(self.home.dagster_home), grace_s=0.0)
+        self._simulator.terminate()
+        self._simulator.wait()
+        self.broker.close()
+        self._output.close()
+
+    def age_s(self) -> float:
+        """Give the seconds since the start of `dev`."""
+        return time.monotonic() - self._began
+
+    def until(self, condition: Callable[[], Any], *, every_s: float = 0.1) -> float:
+        """Wait for something; give the seconds.
+
+        Raises:
+            RuntimeError: It does not happen.
+        """
+        began = time.monotonic()
+        while not condition():
+            if self._dev.poll() is not None or time.monotonic() - began > HANGS_S:
+                raise RuntimeError(f"It ended or hangs: see {self._output.name}.")
+            time.sleep(every_s)
+        return time.monotonic() - began
+
+    def statistics(self) -> dict[str, Any]:
+        """Give the simulator's counts."""
+        counts: dict[str, Any] = self.broker.get("/stats").raise_for_status().json()
+        return counts
+
+    def happens(self, action: str, conid: int, **more: Any) -> None:
+        """Let something happen at the broker."""
+        said = {"account": ACCOUNT, "conid": conid, **more}
+        self.broker.post(f"/{action}", json=said).raise_for_status()
+
+    def rows(self) -> pl.LazyFrame | None:
+        """Read the ledger, as any program could; None before it is there."""
+        path = self.home.lake / "position_updates"
+        return pl.scan_delta(str(path)) if (path / "_delta_log").exists() else None
+
+    def current(self) -> int:
+        """Count the conids that have a row."""
+        rows = self.rows()
+        return 0 if rows is None else rows.select(pl.col("conid").n_unique()).collect().item()
+
+    def position(self, conid: int) -> float | None:
+        """Give the newest position of a conid."""
+        rows = self.rows()
+        assert rows is not None
+        newest = rows.filter(pl.col("conid") == conid).sort("timestamp").tail(1).collect()
+        return newest["position"][0] if newest.height else None
+
+    def refreshes(self) -> pl.DataFrame:
+        """Give each whole refresh: `requests`, `took_s` from enqueue to the last end."""
+        queue = pl.scan_delta(str(self.home.lake / "position_queue")).filter(
+            pl.col("reason") == "REFRESH"
+        )
+        return (
+            queue.group_by("created_at")
+            .agg(
+                requests=pl.len(),
+                ended=(pl.col("status") == "SUCCESS").sum(),
+                took_s=(
+                    pl.col("updated_at").max() - pl.col("created_at").first()
+                ).dt.total_milliseconds()
+                / 1000,
+            )
+            .filter(pl.col("ended") == pl.col("requests"), pl.col("requests") > 1)
+            .sort("created_at")
+            .collect()
+        )
+
+    def stream_process(self) -> psutil.Process:
+        """Find the stream's process."""
+        (session,) = self.lake.sessions.sync.history(1)
+        return psutil.Process(session.pid)
+
+    def command(self, *words: str) -> float:
+        """Run a `position-sync` command; give its seconds."""
+        began = time.monotonic()
+        subprocess.run(
+            [PROGRAM, *words], env=self.env, check=True, stdout=subprocess.DEVNULL, timeout=HANGS_S
+        )
+        return time.monotonic() - began
+
+    def ask(self, query: str, **variables: Any) -> Any:
+        """Ask the UI's server."""
+        answer = httpx.post(
+            f"http://127.0.0.1:{self.ui_port}/graphql",
+            json={"query": query, "variables": variables},
+            timeout=60,
+            trust_env=False,
+        )
+        return answer.raise_for_status().json()["data"]

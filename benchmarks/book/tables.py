@@ -1,0 +1,178 @@
+"""The tables at size: a drain from claim to mark, and a reconciliation, as the book grows."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, date, datetime
+
+import polars as pl
+
+from benchmarks.bench import Bench
+from benchmarks.outcome import Line, Target
+from position_sync_dagster.domain.broker_position import BrokerPosition, Completeness
+from position_sync_dagster.domain.instrument import Instrument, Right
+from position_sync_dagster.domain.pricing.valuation import Provenance
+from position_sync_dagster.domain.request import QueueRequest, Reason
+from position_sync_dagster.lake import Lake
+from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.drain.broker_view import LakeValues
+from position_sync_dagster.sync.drain.run import drain
+from position_sync_dagster.sync.drain.worker import QueueWorker
+from position_sync_dagster.sync.reports.reconciliation import ReconciliationService
+
+SIZES = (200, 1_000, 5_000, 20_000)
+ACCOUNT = "DUSIM0001"
+FIRST_CONID = 920_000_001
+BATCH = 50
+
+
+def tables(bench: Bench) -> None:
+    """Drain and reconcile books of growing size."""
+    per_row: float | None = None
+    for legs in bench.size(SIZES, (200, 1_000)):
+        lake = Lake(bench.new_folder(f"lake-{legs}"))
+        lake.initialize_sync()
+        settings = Settings(lake="unused", drain_time_limit_s=300)
+        _hold(lake, settings, legs)
+        first = _seconds(lambda lake=lake, settings=settings: _drained(lake, settings))
+        batch = _batch_ms(lake, settings, legs, bench.size(5, 2))
+        per_row = per_row or batch / BATCH
+        state = f"{legs:,} legs"
+        lines = [
+            Line(
+                what="drain end to end, rows a second",
+                state=state,
+                ours=first / legs * 1e3,
+                unit="ms a row",
+                target=Target(value=0.2),
+            ),
+            Line(
+                what=f"one batch of {BATCH} with all waiting, a row",
+                state=state,
+                ours=batch / BATCH,
+                theirs=per_row,
+                against="200 waiting",
+                target=Target(ratio=1.5),
+            ),
+            *_reconciled(lake, settings, state),
+        ]
+        bench.report.add(f"The tables at {legs:,} legs", lines)
+
+
+def _hold(lake: Lake, settings: Settings, legs: int) -> None:
+    """Write the broker's view and a request for each holding."""
+    _confirm(lake, settings, legs)
+    lake.queue.sync.insert_many(
+        QueueRequest(FIRST_CONID + n, f"SYM{n % 40}", 2, ACCOUNT, Reason.REFRESH)
+        for n in range(legs)
+    )
+
+
+def _confirm(lake: Lake, settings: Settings, legs: int) -> None:
+    lake.broker_positions.sync.replace(settings.gateway_id, _positions(settings, legs))
+
+
+def _positions(settings: Settings, legs: int) -> list[BrokerPosition]:
+    now = datetime.now(UTC)
+    return [
+        BrokerPosition(
+            gateway_id=settings.gateway_id,
+            account=ACCOUNT,
+            position=float(n % 4 + 1),
+            average_cost=110.0,
+            market_price=1.25 + now.microsecond % 97 / 100,
+            market_value=125.0 + now.microsecond % 97,
+            unrealized_pnl=15.0,
+            received_at=now,
+            position_time=now,
+            confirmed_at=now,
+            snapshot_id="measured",
+            completeness=Completeness.COMPLETE,
+            instrument=Instrument(
+                conid=FIRST_CONID + n,
+                symbol=f"SYM{n % 40}",
+                sec_type="OPT",
+                currency="USD",
+                right=Right.CALL,
+                strike=100.0 + n % 50,
+                expiry=date(2028, 12, 15),
+                multiplier=100.0,
+            ),
+        )
+        for n in range(legs)
+    ]
+
+
+def _drained(lake: Lake, settings: Settings) -> None:
+    report = asyncio.run(drain(lake, settings))
+    if report.unavailable or report.pending_after:
+        raise RuntimeError(f"The drain did not end: {report.unavailable}")
+
+
+def _batch_ms(lake: Lake, settings: Settings, legs: int, rounds: int) -> float:
+    """Time single batches of 50 while every leg of the book waits."""
+    _hold(lake, settings, legs)
+
+    async def batches() -> float:
+        worker = QueueWorker(
+            lake.queue,
+            batch_size=BATCH,
+            values=LakeValues(lake.broker_positions, lake.sessions, settings),
+            updates=lake.updates,
+            settings=settings,
+            by=Provenance(),
+        )
+        took = []
+        for _ in range(min(rounds, legs // BATCH)):
+            began = time.perf_counter()
+            await worker.process_batch()
+            took.append((time.perf_counter() - began) * 1e3)
+        return sorted(took)[len(took) // 2]
+
+    return asyncio.run(batches())
+
+
+def _reconciled(lake: Lake, settings: Settings, state: str) -> list[Line]:
+    """Reconcile a book in which every holding differs from its row."""
+    holdings = [
+        _other_quantity(holding)
+        for holding in _positions(settings, lake.updates.sync.latest().height)
+    ]
+    lake.broker_positions.sync.replace(settings.gateway_id, holdings)
+    service = ReconciliationService(lake, settings)
+    ours = _seconds(lambda: asyncio.run(service.run()))
+    join = _seconds(lambda: _outer_join(lake))
+    return [
+        Line(
+            what="reconciliation, every holding differs",
+            state=state,
+            ours=ours * 1e3,
+            against="Polars outer join of the tables",
+            theirs=join * 1e3,
+            target=Target(ratio=3.0),
+        )
+    ]
+
+
+def _other_quantity(holding: BrokerPosition) -> BrokerPosition:
+    return replace(holding, position=holding.position + 1)
+
+
+def _outer_join(lake: Lake) -> int:
+    """Read both tables and join them, and write what differs, as the least that must be done."""
+    key = ["account", "conid"]
+    newest = (
+        pl.scan_delta(lake.table_path("position_updates"))
+        .sort("timestamp")
+        .unique(key, keep="last")
+    )
+    held = pl.scan_delta(lake.table_path("broker_positions"))
+    joined = held.join(newest, on=key, how="full", coalesce=True)
+    return joined.filter(pl.col("position") != pl.col("position_right")).collect().height
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
