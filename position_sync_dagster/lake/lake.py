@@ -7,6 +7,7 @@ from typing import Unpack
 
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.retry import RetryPolicy
+from position_sync_dagster.lake.account_values import AccountValuesTable
 from position_sync_dagster.lake.breaks import ReconciliationBreaks
 from position_sync_dagster.lake.broker_positions import BrokerPositionsTable
 from position_sync_dagster.lake.contracts import ContractsTable
@@ -111,6 +112,13 @@ class Lake:
             self.table_path("reconciliation_breaks"), clock=self._clock, **self._options
         )
 
+    @cached_property
+    def account_values(self) -> AccountValuesTable:
+        """The table account_values."""
+        return AccountValuesTable(
+            self.table_path("account_values"), clock=self._clock, **self._options
+        )
+
     @property
     def tables(self) -> tuple[Table, ...]:
         """Return every table."""
@@ -122,6 +130,7 @@ class Lake:
             self.contracts.table,
             self.sessions.table,
             self.breaks.table,
+            self.account_values.table,
         )
 
     def table_path(self, name: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -19,6 +20,7 @@ ConnectIB = Callable[..., Awaitable[IB]]
 CALL = 921000001
 FIRST, SECOND = "DUSIM0001", "DUSIM0002"
 DEADLINE_S = 60.0
+UNSET = 1.7976931348623157e308
 
 
 def codes_of(ib: IB) -> list[int]:
@@ -250,3 +252,49 @@ async def test_ib_async_receives_account_times_in_the_zone_of_the_gateway(
         ib.client.decoder.handlers[8] = lambda fields: times.append(fields[2])
         await download(ib, FIRST)
         assert set(times) == {"09:13"}  # 13:13 UTC
+
+
+async def test_the_profit_of_an_account_may_be_unset_silent_or_refused(
+    small: Book,
+    connect_ib: ConnectIB,
+    control: Control,
+    post: Post,
+    eventually: Eventually,
+) -> None:
+    simulator = Simulator(small, control_port=0, pnl_interval_s=0.05)
+    async with simulator as sim, control(sim) as http:
+        ib = await connect_ib(sim)
+        codes = codes_of(ib)
+        pnl = ib.reqPnL(FIRST)
+        other = ib.reqPnL(SECOND)
+        await eventually(lambda: math.isfinite(pnl.unrealizedPnL))
+        assert sim.stats()["account_pnl_subscriptions"] == {FIRST: 1, SECOND: 1}
+        await post(http, "account_pnl", account=FIRST, answer="unset")
+        await eventually(lambda: pnl.dailyPnL == pnl.unrealizedPnL == pnl.realizedPnL == UNSET)
+        assert other.unrealizedPnL != UNSET
+        await post(http, "account_pnl", account=FIRST, answer="silent")
+        await post(http, "account_pnl", account=SECOND, answer="refused")
+        await eventually(lambda: 321 in codes)
+        assert sim.stats()["account_pnl_subscriptions"] == {FIRST: 1}
+        assert pnl.dailyPnL == UNSET
+        refused = await http.post("/account_pnl", json={"account": FIRST, "answer": "maybe"})
+        assert refused.status_code == 422
+        await post(http, "account_pnl", account=FIRST)
+        await eventually(lambda: pnl.dailyPnL != UNSET)
+
+
+async def test_account_values_come_in_the_base_currency_and_by_currency_with_their_sum(
+    small: Book, connect_ib: ConnectIB
+) -> None:
+    async with Simulator(small) as sim:
+        ib = await connect_ib(sim)
+        await download(ib, FIRST)
+        values = {(v.tag, v.currency): v.value for v in ib.accountValues(FIRST)}
+        assert [currency for tag, currency in values if tag == "NetLiquidation"] == ["USD"]
+        total = float(values["NetLiquidation", "USD"])
+        rows = [item for item in ib.portfolio(FIRST) if item.contract.secType != "FUT"]
+        held = sum(item.marketValue for item in rows)
+        assert total == pytest.approx(100_000 + held, abs=len(rows))
+        assert values["NetLiquidationByCurrency", "BASE"] == values["NetLiquidation", "USD"]
+        assert values["TotalCashBalance", "BASE"] == values["TotalCashValue", "USD"] == "100000.00"
+        assert float(values["AvailableFunds", "USD"]) < total

@@ -55,11 +55,12 @@ def streaming(lake, settings_for):
     """Stream into the lake, and into a handler that keeps every update."""
 
     @asynccontextmanager
-    async def run(sim, *, updates=None, **more):
+    async def run(sim, *, updates=None, account_values=None, **more):
         settings = settings_for(sim, **more)
         streamer = IBPositionStreamer(
             lake.registry, lake.queue, settings=settings,
             broker_positions=lake.broker_positions, contracts=lake.contracts, updates=updates,
+            account_values=account_values,
         )  # fmt: skip
         received = Recorder()
         streamer.register_handler(received)
