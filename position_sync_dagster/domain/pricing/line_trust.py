@@ -21,13 +21,14 @@ class Trust(StrEnum):
     WAITING: requested, and not ticked yet. TRUSTED: its newest values are the present ones, however
     old they are, since a gateway ticks on change. INTERRUPTED: its farm broke or connectivity was
     lost after its last tick. SUSPECT: it seems dead and is requested again. A tick makes each of
-    them TRUSTED.
+    them TRUSTED. REFUSED: the gateway ended it, and only a new request can bring it back.
     """
 
     WAITING = "WAITING"
     TRUSTED = "TRUSTED"
     INTERRUPTED = "INTERRUPTED"
     SUSPECT = "SUSPECT"
+    REFUSED = "REFUSED"
 
 
 @dataclass(slots=True)
@@ -77,6 +78,11 @@ class LineTrust:
         """Return whether it seems dead and is requested again."""
         return self.state is Trust.SUSPECT
 
+    @property
+    def refused(self) -> bool:
+        """Return whether the gateway ended it and it was not requested since."""
+        return self.state is Trust.REFUSED
+
     def requested(self, now_s: float) -> None:
         """Record that the line was requested for the first time, or anew after a refusal."""
         self.state, self.reason = Trust.WAITING, None
@@ -90,24 +96,45 @@ class LineTrust:
         if not self.disagreed:
             self.renewals = 0
 
+    def ended(self, now_s: float, reason: str) -> None:
+        """Record that the gateway refused or ended it: nothing that it said counts any more."""
+        self.state, self.reason = Trust.REFUSED, reason
+        self.withheld_until_s = now_s + GRACE_S
+        self.overdue_at_s = math.inf
+
     def interrupted(self, now_s: float, reason: str) -> None:
         """Record that its farm broke or that connectivity was lost."""
+        if self.refused:
+            return
         self.state, self.reason = Trust.INTERRUPTED, reason
         self.withheld_until_s = now_s + GRACE_S
         self.overdue_at_s = math.inf
 
     def restored(self, now_s: float) -> None:
         """Record that the data should flow again (2104, 1102)."""
+        if self.refused:
+            return
         self.overdue_at_s = min(self.overdue_at_s, now_s + self.silence_s)
 
     def elapsed(self, now_s: float) -> bool:
         """Record that time passed, and return whether the line became suspect."""
         if now_s < self.overdue_at_s or self.state is Trust.SUSPECT:
             return False
-        if self.trusted:  # perhaps nothing has changed since: a new request shows it
-            self.withheld_until_s = now_s + GRACE_S
-        self._suspect("the line has not ticked since its data should flow")
+        reason = "the line has not ticked since its data should flow"
+        if self.trusted:
+            self.doubted(now_s, reason)
+        else:
+            self._suspect(reason)
         return True
+
+    def doubted(self, now_s: float, reason: str) -> None:
+        """Record that a trusted line may be dead, or only quiet: a new request shows which.
+
+        It has a moment to answer before a row says so.
+        """
+        if self.trusted:
+            self.withheld_until_s = now_s + GRACE_S
+            self._suspect(reason)
 
     def disagrees(self, now_s: float) -> bool:
         """Record that a newer value of the broker differs; return whether it became suspect.

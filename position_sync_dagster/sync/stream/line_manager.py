@@ -69,6 +69,7 @@ class LineManager:
     """Holds the lines that the allocation chooses, and learns from what the gateway refuses.
 
     Args:
+        on_ended: Called with each conid whose line was refused or ended, and with the reason.
         clock: The clock of the times that a person reads.
         monotonic: The clock of every interval, in seconds.
     """
@@ -78,11 +79,13 @@ class LineManager:
         contracts: ContractCache,
         *,
         settings: Settings,
+        on_ended: Callable[[int, str], None] = lambda _conid, _reason: None,
         clock: Clock,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._contracts = contracts
         self._settings = settings
+        self._on_ended = on_ended
         self._clock = clock
         self._monotonic = monotonic
         self._demand: dict[int, Demand] = {}
@@ -180,6 +183,7 @@ class LineManager:
         """Record a refusal: the login has fewer lines, or a conid has no market data."""
         if not self._drop(refusal.conid):
             return
+        self._on_ended(refusal.conid, f"{refusal.code} {refusal.text}")
         if refusal.code == GatewayCode.TOO_MANY_LINES:
             now = self._monotonic()
             self._limit = self._limit.refused(lines.in_use, now)

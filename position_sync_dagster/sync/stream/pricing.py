@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.domain.pricing.line_trust import LineTrust
 from position_sync_dagster.domain.pricing.quote import Quote
+from position_sync_dagster.domain.pricing.silent_login import SilentLogin, missed
 from position_sync_dagster.domain.pricing.streamed_holding import StreamedHolding, StreamRules
 from position_sync_dagster.domain.pricing.valuation import Provenance
 from position_sync_dagster.domain.routing import Key
@@ -22,6 +23,10 @@ logger = logging.getLogger(__name__)
 RENEWALS_AT_ONCE = 10
 """So many suspect lines are requested again in one step: each takes two of the 50 messages that a
 gateway takes in a second, and account requests need some of them too."""
+
+LOGIN_SILENT = "no line of the login has ticked"
+ENDED = "the gateway ended the line"
+"""Why the broker's value is used: the column `note`."""
 
 NAMED = 3
 """So many suspect lines are named in the session's detail and in the log."""
@@ -59,10 +64,12 @@ class StreamPricer:
         self._routes: Mapping[Key, LegState] | None = None
         self._interrupted_at = datetime.min.replace(tzinfo=UTC)
         self._suspects = OutageLog(logger)
+        self._forget_probe()
 
     def reset(self) -> None:
         """Forget every holding and line: a snapshot of the positions comes next."""
         self._lines, self._holdings, self._by_conid = {}, {}, {}
+        self._forget_probe()
 
     def mark_due(self, keys: Iterable[Key]) -> None:
         """Value these holdings at the next flush, with or without a tick."""
@@ -88,6 +95,13 @@ class StreamPricer:
                 holding.check_by(holding.line.withheld_until_s)
             else:
                 holding.due = True
+
+    def refuse(self, conid: int, reason: str) -> None:
+        """Ignore what a line said: the gateway refused or ended it."""
+        line = self._lines.get(conid)
+        if line is not None:
+            line.ended(self._monotonic(), f"{ENDED}: {reason}")
+            self._check_when_withheld(conid)
 
     def interrupt(self, at: datetime, reason: str) -> None:
         """Ignore every quote whose newest tick came before `at`, until its next tick."""
@@ -144,9 +158,10 @@ class StreamPricer:
         """
         now_s = self._monotonic()
         if routes is not self._routes:
-            self._follow(routes)
+            self._follow(routes, now_s)
         quotes = {conid: connection.lines.quote(conid) for conid in ticked}
         self._take_ticks(ticked, quotes, now)
+        self._watch_login(connection, quotes, now_s)
         for key in valued:
             if (state := self._holdings.get(key)) is not None:
                 state.due = True
@@ -196,12 +211,21 @@ class StreamPricer:
         if not self._by_conid[conid]:
             del self._by_conid[conid], self._lines[conid]
 
-    def _follow(self, routes: Mapping[Key, LegState]) -> None:
-        """Drop the holdings that are not streamed any more, unless a row of theirs is due."""
+    def _follow(self, routes: Mapping[Key, LegState], now_s: float) -> None:
+        """Drop the holdings that are not streamed any more, unless a row of theirs is due.
+
+        Without a line they are queued. A line that was refused and that the new routes have was
+        requested anew.
+        """
         self._routes = routes
         for key, state in list(self._holdings.items()):
-            if routes.get(key) is not LegState.STREAMED and not state.due:
+            route = routes.get(key)
+            queued = state.line.refused and route is not LegState.CLOSED
+            if route is not LegState.STREAMED and (queued or not state.due):
                 self._drop(state)
+            elif state.line.refused:
+                state.line.requested(now_s)
+                state.check_by(state.line.withheld_until_s)
 
     def _take_ticks(
         self, ticked: Mapping[int, float], quotes: Mapping[int, Quote | None], now: datetime
@@ -217,11 +241,42 @@ class StreamPricer:
             for state in states:
                 state.ticked(arrived)
 
+    def _forget_probe(self) -> None:
+        self._login = SilentLogin(silence_s=2 * self._rules.silence_s)
+        self._probe: Quote | None = None
+        self._newest_tick: int | None = None
+
+    def _watch_login(
+        self, connection: GatewayConnection, ticked: Mapping[int, Quote | None], now_s: float
+    ) -> None:
+        """Probe the line that ticked last when none ticks; suspect all when that one had moved."""
+        probe = self._probe
+        if probe is not None and probe.conid in ticked:
+            has_moved = missed(probe, ticked[probe.conid])
+            self._probe = probe if has_moved is None else None
+            if has_moved:
+                self._login.found_dead()
+                for conid in self._lines.keys() - ticked.keys():
+                    self._lines[conid].doubted(now_s, LOGIN_SILENT)
+                    self._check_when_withheld(conid)
+        others = [c for c in ticked if c in self._lines and (probe is None or c != probe.conid)]
+        self._login.heard(len(others), now_s)
+        self._newest_tick = others[-1] if others else self._newest_tick
+        line = self._lines.get(self._newest_tick or 0)
+        if line is not None and line.trusted and self._login.is_due(now_s):
+            self._login.probed(now_s)
+            self._probe = connection.lines.quote(self._newest_tick or 0)
+            line.doubted(now_s, LOGIN_SILENT)
+            self._check_when_withheld(self._newest_tick or 0)
+
+    def _check_when_withheld(self, conid: int) -> None:
+        for state in self._by_conid[conid]:
+            state.check_by(self._lines[conid].withheld_until_s)
+
     def _pass_time(self, now_s: float) -> None:
         suspects = [c for c, line in self._lines.items() if line.elapsed(now_s)]
         for conid in suspects:
-            for state in self._by_conid[conid]:
-                state.check_by(self._lines[conid].withheld_until_s)
+            self._check_when_withheld(conid)
 
     def _log_suspects(self) -> None:
         """Log once per outage that lines are requested again."""

@@ -108,11 +108,15 @@ class IBPositionStreamer:
         )
         self._health = Health(ownership.renew_now if ownership else lambda: None)
         self._contracts = ContractCache(contracts)
-        self._lines = LineManager(
-            self._contracts, settings=self.settings, clock=clock, monotonic=self._monotonic
-        )
         self._pricer = pricer = StreamPricer(
             self._contracts, settings=self.settings, monotonic=self._monotonic
+        )
+        self._lines = LineManager(
+            self._contracts,
+            settings=self.settings,
+            on_ended=pricer.refuse,
+            clock=clock,
+            monotonic=self._monotonic,
         )
         self._router = Router(
             registry=self.registry,

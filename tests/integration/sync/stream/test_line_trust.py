@@ -138,6 +138,22 @@ async def test_after_a_farm_returned_a_line_that_stays_silent_is_requested_again
         )
 
 
+async def test_lines_that_all_stop_without_a_notice_are_found_and_requested_again(
+    stream_legs, eventually
+):
+    legs = (CALL, PUT, STOCK)
+    async with stream_legs(*legs, line_silence_s=0.5, pnl_subscriptions=0) as (sim, _, received):
+        for conid in legs:
+            await eventually(lambda c=conid: received.newest(A, c))
+        for conid in legs:
+            sim.silence_line(conid)
+            sim.pin_quote(conid, bid=60.0, ask=60.2, mark=60.1)
+        for conid in legs:
+            await eventually(lambda c=conid: received.newest(A, c).market_price == 60.1)
+        assert sim.stats()["silent_lines"] == 0
+        assert sim.stats()["requests"]["17"]["reqMktData"] == 6
+
+
 async def test_streamed_rows_have_a_daily_profit_without_another_line(stream_legs, eventually):
     async with stream_legs(CALL, PUT) as (sim, streamer, received):
         for conid in (CALL, PUT):

@@ -1,6 +1,6 @@
 """One streamed holding: cases that a trader meets, then any history of events.
 
-`HISTORIES=10000 pytest tests/unit/domain/test_streamed_holding.py` runs more of the same seed.
+`HISTORIES=10000 pytest -k Histories` runs more of the same seed.
 """
 
 import os
@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from position_sync_dagster.domain.broker_position import BrokerPosition
 from position_sync_dagster.domain.instrument import Instrument
-from position_sync_dagster.domain.pricing.line_trust import LineTrust
+from position_sync_dagster.domain.pricing.line_trust import LineTrust, Trust
 from position_sync_dagster.domain.pricing.quote import Quote
 from position_sync_dagster.domain.pricing.streamed_holding import StreamedHolding, StreamRules
 from position_sync_dagster.domain.pricing.valuation import Provenance
@@ -268,6 +268,23 @@ class Histories(RuleBasedStateMachine):
         self.alive = self.alive and alive
         self.world.line.restored(self.world.now_s)
 
+    @rule()
+    def the_gateway_ends_the_line(self):
+        world = self.world
+        world.line.ended(world.now_s, "354 Not subscribed.")
+        world.state.check_by(world.line.withheld_until_s)
+        world.quote, self.ticked_s = Quote(conid=7), None
+        self.counts = self.alive = False
+
+    @precondition(lambda self: self.world.line.refused)
+    @rule(works=st.booleans())
+    def an_ended_line_is_granted_again(self, works):
+        self.world.line.requested(self.world.now_s)
+        self.world.state.check_by(self.world.line.withheld_until_s)
+        self.alive = works
+        if works and not self.broken:
+            self.tick()
+
     @precondition(lambda self: self.world.holding.position)
     @rule()
     def a_profit_arrives(self):
@@ -339,6 +356,7 @@ class Histories(RuleBasedStateMachine):
             assert row.note is None
         else:
             assert not world.line.trusted
+            assert row.note is not None or world.line.state is Trust.WAITING
             assert row.market_value == holding.market_value
             assert row.bid is None
         self.check_that_a_contradicted_line_is_not_used(row)

@@ -3,6 +3,7 @@
 import logging
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from types import SimpleNamespace
 
 import pytest
@@ -33,6 +34,7 @@ class PricerWithLines:
             monotonic=lambda: self.second,
         )
         self.ticks = {}
+        self.bid = 1.0
         self.values = {}
         self.routes = {("A", conid): LegState.STREAMED for conid in conids}
         self.pricer.add(self.routes)
@@ -64,7 +66,7 @@ class PricerWithLines:
         return None if row is None else row.value_source
 
     def _quote(self, conid):
-        return Quote(conid=conid, bid=1.0, ask=1.2, received_at=self.ticks.get(conid))
+        return Quote(conid=conid, bid=self.bid, ask=1.2, received_at=self.ticks.get(conid))
 
     def _holding(self, key):
         holding = BrokerPosition(
@@ -184,3 +186,61 @@ def test_a_holding_that_is_not_streamed_any_more_is_forgotten(two_lines):
     two_lines.flush(1)
     assert QUIET not in two_lines.flush(100)
     assert not two_lines.pricer.is_due(KEY)
+
+
+def test_a_line_that_the_gateway_ended_values_nothing_and_the_row_says_why(two_lines):
+    two_lines.second = 1
+    two_lines.pricer.refuse(QUIET, "354 Not subscribed.")
+    assert two_lines.source(2) is None  # a moment later it is queued, or requested as delayed data
+    two_lines.pricer.mark_due([KEY])
+    row = two_lines.flush(6)[QUIET]
+    assert (row.value_source, row.bid) == ("PORTFOLIO", None)
+    assert row.note == "the gateway ended the line: 354 Not subscribed."
+    assert two_lines.pricer.due_for_renewal() == []
+
+
+def test_a_line_that_was_granted_again_and_never_ticks_is_requested_again(two_lines):
+    two_lines.second = 1
+    two_lines.pricer.refuse(QUIET, "354 Not subscribed.")
+    two_lines.routes = dict(two_lines.routes)  # as delayed data
+    two_lines.flush(2)
+    two_lines.flush(31)
+    assert two_lines.pricer.due_for_renewal() == []
+    two_lines.flush(32)
+    assert two_lines.pricer.due_for_renewal() == [QUIET]
+
+
+def test_a_holding_without_its_line_is_left_to_the_queue(two_lines):
+    two_lines.pricer.mark_due([KEY])
+    two_lines.pricer.refuse(QUIET, "101 Max number of tickers has been reached.")
+    two_lines.routes = {**two_lines.routes, KEY: LegState.OVERFLOW}
+    two_lines.flush(2, QUIET)
+    assert not two_lines.pricer.is_due(KEY)
+    assert QUIET not in two_lines.flush(100)
+
+
+def test_when_all_lines_stop_without_a_notice_one_is_probed_and_then_all_are_requested_again():
+    conids = range(1, 26)
+    lines = PricerWithLines(*conids)
+    lines.flush(0, *conids)
+    lines.flush(59.9)
+    assert lines.pricer.due_for_renewal() == []
+    lines.flush(60)
+    (probed,) = lines.pricer.due_for_renewal()
+    lines.bid = 1.1  # it moved meanwhile: ticks were missed
+    lines.flush(61, probed)
+    batches = [lines.pricer.due_for_renewal() for _ in range(4)]
+    assert [len(batch) for batch in batches] == [RENEWALS_AT_ONCE, RENEWALS_AT_ONCE, 4, 0]
+    assert "no line of the login has ticked" in lines.pricer.problems()[0]
+
+
+def test_a_quiet_book_is_probed_less_and_less_often_and_its_rows_stay_the_same(two_lines):
+    probes, rows = [], []
+    for second in range(1, 7200):
+        answered = two_lines.pricer.due_for_renewal()
+        probes += [second] * len(answered)
+        rows += two_lines.flush(second, *answered).values()
+    waits = [later - earlier for earlier, later in pairwise(probes)]
+    assert waits[:4] == [120, 240, 480, 900]
+    assert set(waits[4:]) == {900}
+    assert {(row.value_source, row.note) for row in rows} == {("TICK", None)}

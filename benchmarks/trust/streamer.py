@@ -1,0 +1,29 @@
+"""The measured process: the whole stream over some legs, as a run of Dagster does it.
+
+`python benchmarks/trust/streamer.py LAKE PORT SECONDS LEG…`, a leg as JSON. It uses only what older
+checkouts have too.
+"""
+
+import asyncio
+import json
+import sys
+
+from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.stream.service import stream
+
+
+async def main(lake: str, port: str, seconds: str, *legs: str) -> None:
+    """Stream the legs for some seconds."""
+    settings = Settings(
+        _env_file=None, lake=lake, gateway_port=int(port), rotate_after_s=float(seconds)
+    )
+    opened = Lake(lake)
+    await opened.initialize()
+    for leg in legs:
+        await opened.registry.add_active(**json.loads(leg))
+    await stream(opened, settings, stop=asyncio.Event(), report=lambda _: None, run_id="trust")
+
+
+if __name__ == "__main__":
+    asyncio.run(main(*sys.argv[1:]))
