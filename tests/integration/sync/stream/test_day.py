@@ -1,22 +1,28 @@
-"""A day in a quarter of a minute: all that happens, and what must be true at every step.
+"""A day in less than a minute: all that happens, and what must be true at every step.
 
 An hour takes half a second; the intervals of the settings are shortened likewise.
 """
 
 import asyncio
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from random import Random
 
 import pytest
 
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.leg import LegState
+from position_sync_dagster.domain.pricing import line_trust, streamed_holding
 from position_sync_dagster.domain.retry import Backoff
+from position_sync_dagster.gateway import login
+from position_sync_dagster.gateway.accounts import account_standing
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.simulator import load_book
+from position_sync_dagster.sync.drain.run import drain
 from position_sync_dagster.sync.stream import broker_link, line_manager
 from position_sync_dagster.sync.stream.streamer import IBPositionStreamer
 from tests.support.booked_legs import terms_of
+from tests.support.unkind_hours import UnkindHours
 
 A, B = "DUSIM0001", "DUSIM0002"
 SIZE = {A: 1, B: 100}
@@ -29,20 +35,31 @@ STRATEGIES, LEGS = 8, 18
 
 
 class Auditor:
-    """A handler that checks each update against its leg: each leg has prices of its own."""
+    """A handler that checks each update against its leg: each leg has prices of its own.
+
+    A position of 0 is wrong unless the holding was closed before, and a value that is unknown
+    unless the quantity is a new one, of which the broker said no value yet.
+    """
 
     def __init__(self, book):
         self.book = book
         self.received = 0
         self.wrong = []
+        self.newest = {}
+        self.odd_prices = set()
 
     async def on_position_update(self, update):
         self.received += 1
+        before = self.newest.get((update.account, update.conid))
+        self.newest[update.account, update.conid] = update
+        if update.market_value is None and before and before.position == update.position:
+            self.wrong.append(("unknown", update))
         known = self.book[update.conid]
         if (update.symbol, update.right, update.strike) != known["facts"]:
             self.wrong.append(("contract", update))
         priced = update.value_source == "TICK" and update.market_price is not None
-        if priced and int(update.market_price) // 10 != known["index"]:
+        usual = update.conid not in self.odd_prices
+        if priced and usual and int(update.market_price) // 10 != known["index"]:
             self.wrong.append(("price", update))
         if update.position not in known["positions"][update.account]:
             self.wrong.append(("position", update))
@@ -64,6 +81,11 @@ def two_accounts():
 def quick(monkeypatch):
     monkeypatch.setattr(line_manager, "PROBE_WAIT", Backoff(first_s=0.5, longest_s=1.0))
     monkeypatch.setattr(broker_link, "RECONNECT", Backoff(first_s=0.1, longest_s=0.1))
+    monkeypatch.setattr(account_standing, "AGAIN", Backoff(first_s=0.1, longest_s=0.3))
+    monkeypatch.setattr(streamed_holding, "SETTLE", timedelta(seconds=1))
+    monkeypatch.setattr(line_trust, "GRACE_S", 1.0)
+    monkeypatch.setattr(login, "MAX_REQUESTS", 100)  # a second of the day is two minutes
+    monkeypatch.setattr(line_trust, "RENEWAL", Backoff(first_s=0.5, longest_s=1.0))
 
 
 @pytest.mark.usefixtures("quick")
@@ -71,16 +93,21 @@ async def test_a_day_of_faults_and_changes(simulate, settings_for, tmp_path, eve
     random = Random(11)  # the seed of the day
     lake = Lake(tmp_path / "lake", fsync=False)
     await lake.initialize()
-    async with simulate(two_accounts(), max_lines=LINES, tick_interval_s=0.2) as sim:
+    gateway = {
+        "max_lines": LINES, "tick_interval_s": 0.2, "pnl_interval_s": 0.2, "max_messages_per_s": 0,
+        "time_zone": "America/New_York",
+    }  # fmt: skip
+    async with simulate(two_accounts(), **gateway) as sim:
         book = {}
         for row in _legs(sim):
             facts = (row["symbol"], RIGHTS[row["right"]], row["strike"])
-            known = {"index": len(book), "facts": facts, "positions": {A: {0.0}, B: {0.0}}}
+            known = {"index": len(book), "facts": facts, "positions": {A: set(), B: set()}}
             known = book.setdefault(row["conid"], known)
             known["positions"][row["account"]].add(row["quantity"])
         settings = settings_for(
             sim, max_lines=LINES, reserved_lines=5, refresh_interval_s=3 * HOUR_S,
-            overflow_interval_s=HOUR_S, gateway_timeout_s=5.0,
+            overflow_interval_s=HOUR_S, gateway_timeout_s=3.0, account_quiet_s=1.0,
+            value_band=0.0, line_silence_s=1.0,
         )  # fmt: skip
         streamer = IBPositionStreamer(
             lake.registry, lake.queue, settings=settings,
@@ -88,16 +115,19 @@ async def test_a_day_of_faults_and_changes(simulate, settings_for, tmp_path, eve
         )  # fmt: skip
         auditor = Auditor(book)
         streamer.register_handler(auditor)
-        _quote(sim, book, 0)
+        day = Day(sim, lake, streamer, auditor, random, eventually)
+        day.pin_all()
         await streamer.start()
-        day = Day(sim, lake, streamer, book, random, eventually)
         try:
             for hour in range(24):
                 await day.hour(hour)
+            await eventually(day.ledger_agrees)
+            await day.check_times()
         finally:
             await streamer.stop()
         assert auditor.wrong[:3] == []
         assert auditor.received > 500
+        assert day.unkind.left == set()
         assert CUT < day.most_lines <= LINES - 5  # the reserve stays free
         assert day.learned == {True, False}
         await eventually(lambda: sim.stats()["connections"]["now"] == 0)
@@ -108,30 +138,83 @@ def _legs(sim):
     return [row for row in sim.positions() if row["quantity"]]
 
 
-def _quote(sim, book, step):
-    """Set a price for each leg that no other leg has, and that moves with each step."""
-    for conid, known in book.items():
-        price = round(known["index"] * 10 + 1 + (step % 80) * 0.1, 2)
-        sim.pin_quote(conid, bid=price - 0.05, ask=price + 0.05, last=price, mark=price)
-
-
 class Day:
-    def __init__(self, sim, lake, streamer, book, random, eventually):
-        self.sim, self.lake, self.streamer, self.book = sim, lake, streamer, book
+    """One day on a simulator.
+
+    Attributes:
+        pinned: conid → its mark. No other leg has it, and it moves with each step.
+        kept: The conids whose quotes are not moved.
+    """
+
+    def __init__(self, sim, lake, streamer, auditor, random, eventually):
+        self.sim, self.lake, self.streamer, self.auditor = sim, lake, streamer, auditor
+        self.book = auditor.book
         self.random, self.eventually = random, eventually
         self.most_lines = 0
         self.limit = LINES
         self.learned = set()
+        self.pinned = {}
+        self.kept = set()
+        self.steps = 0
+        self.unkind = UnkindHours(self, (A, B))
 
     async def hour(self, hour):
         await self._people(hour)
+        if hour in self.unkind.left:
+            await self.eventually(self._settled)
+            await self.unkind.play(hour)
         await self._faults(hour)
-        for step in range(5):
-            _quote(self.sim, self.book, hour * 5 + step)
+        for _ in range(5):
+            self.pin_all()
             await asyncio.sleep(HOUR_S / 5)
             self._count()
         await self.eventually(self._settled)
         self._count()
+
+    def pin_all(self):
+        """Move the price of every leg, and hold its quote there."""
+        for conid in self.book.keys() - self.kept:
+            price = round(self.book[conid]["index"] * 10 + 1 + (self.steps % 80) * 0.1, 2)
+            self.pinned[conid] = price
+            self.sim.pin_quote(conid, bid=price - 0.01, ask=price + 0.01, last=price, mark=price)
+        self.steps += 1
+
+    def are_current(self, keys):
+        """Return whether the newest rows have the present positions and marks."""
+        quantities = self._quantities()
+        for key in keys:
+            row = self.auditor.newest.get(key)
+            if row is None or row.position != quantities.get(key, 0.0):
+                return False
+            if (row.price_kind, row.market_price) != ("MARK", self.pinned[key[1]]) or row.note:
+                return False
+        return True
+
+    async def ledger_agrees(self):
+        """Return whether the newest row of each holding, streamed or drained, has its position."""
+        await drain(self.lake, self.streamer.settings)
+        rows = [*await self.lake.updates.latest_updates(), *self.auditor.newest.values()]
+        rows.sort(key=lambda row: row.timestamp)
+        newest = {(row.account, row.conid): row.position for row in rows}
+        quantities = self._quantities()
+        ever = {
+            (a, conid)
+            for conid, known in self.book.items()
+            for a in (A, B)
+            if known["positions"][a]
+        }
+        return {key: newest.get(key) for key in ever} == {
+            key: quantities.get(key, 0.0) for key in ever
+        }
+
+    async def check_times(self):
+        """Check that no time of the broker is off by the zone of the gateway."""
+        rows = await self.lake.broker_positions.read(self.streamer.settings.gateway_id)
+        times = [row.value_time for row in rows if row.value_time is not None]
+        assert [at for at in times if abs(datetime.now(UTC) - at) > timedelta(minutes=10)] == []
+
+    def _quantities(self):
+        return {(row["account"], row["conid"]): row["quantity"] for row in self.sim.positions()}
 
     def _count(self):
         lines = self.sim.stats()["lines_in_use"]
@@ -160,6 +243,7 @@ class Day:
             filled = self.sim.fill(account, conid, quantity)
             self.book[conid]["positions"][account].add(filled["quantity"])
         row = self.random.choice(_legs(self.sim))
+        self.book[row["conid"]]["positions"][row["account"]].add(0.0)
         self.sim.close_position(row["account"], row["conid"])
 
     async def _faults(self, hour):
@@ -187,7 +271,6 @@ class Day:
         elif hour == 20:
             sim.set_line_limit(LINES)
             self.limit = LINES
-
         elif hour == 23:
             await self.eventually(lambda: self.streamer.line_limit == LINES)
 
@@ -203,4 +286,6 @@ class Day:
         overflow = {key for key, state in routes.items() if state is LegState.OVERFLOW}
         active = {key for key in held if self.lake.registry.is_active(key[1])}
         open_keys = {key for key, state in routes.items() if state is not LegState.CLOSED}
-        return open_keys == held and streamed <= active and (streamed | overflow) == active
+        if not (open_keys == held and streamed <= active and (streamed | overflow) == active):
+            return False
+        return self.are_current(streamed)
