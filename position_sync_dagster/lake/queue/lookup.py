@@ -1,7 +1,7 @@
 """Reads of requests by status and by id, live and finished ones."""
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 
 import polars as pl
 
@@ -39,6 +39,16 @@ def read_batch(
         return []
     rows = store.finished(f"{bucket} AND request_id IN ({id_literals(newest)})")
     return requests_of(rows.sort("updated_at", "request_id", descending=True))
+
+
+def read_confirmations(store: QueueStore, since: datetime, until: datetime) -> pl.DataFrame:
+    """Read `update_id` and `confirmed_at` of the requests that succeeded in a span of time."""
+    first, last = (at.astimezone(UTC).isoformat() for at in (since, until))
+    return store.finished(
+        f"{in_bucket(QueueStatus.SUCCESS.value)} AND updated_at >= '{first}' "
+        f"AND updated_at <= '{last}'",
+        ["update_id", "confirmed_at"],
+    ).drop_nulls()
 
 
 def failed_rows(snapshot: Snapshot, ids: Sequence[str]) -> tuple[pl.DataFrame, pl.DataFrame]:
