@@ -11,7 +11,7 @@ from position_sync_dagster.lake.queue.store import QueueStore
 from position_sync_dagster.lake.queue.transitions.claims import claim_order
 from position_sync_dagster.lake.queue.transitions.request_rows import FAILED
 from position_sync_dagster.lake.schema.codec import requests_of
-from position_sync_dagster.lake.schema.ids import id_literals, is_id
+from position_sync_dagster.lake.schema.ids import id_literals, id_prefix, is_id
 from position_sync_dagster.lake.schema.partitions import in_bucket, in_parts
 from position_sync_dagster.lake.storage.lifecycle_table import Snapshot
 
@@ -42,13 +42,16 @@ def read_batch(
 
 
 def read_confirmations(store: QueueStore, since: datetime, until: datetime) -> pl.DataFrame:
-    """Read `update_id` and `confirmed_at` of the requests that succeeded in a span of time."""
-    first, last = (at.astimezone(UTC).isoformat() for at in (since, until))
-    return store.finished(
-        f"{in_bucket(QueueStatus.SUCCESS.value)} AND updated_at >= '{first}' "
-        f"AND updated_at <= '{last}'",
-        ["update_id", "confirmed_at"],
-    ).drop_nulls()
+    """Read `update_id` and `confirmed_at` of requests inserted and answered in a span of time.
+
+    The ids of requests sort by the time of their insertion, so that few files are read.
+    """
+    found = store.finished(
+        f"{in_bucket(QueueStatus.SUCCESS.value)} AND request_id >= '{id_prefix(since)}'",
+        ["update_id", "confirmed_at", "updated_at"],
+    )
+    answered = found.filter(pl.col("updated_at") <= until.astimezone(UTC))
+    return answered.select("update_id", "confirmed_at").drop_nulls()
 
 
 def failed_rows(snapshot: Snapshot, ids: Sequence[str]) -> tuple[pl.DataFrame, pl.DataFrame]:

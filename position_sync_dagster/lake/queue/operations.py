@@ -356,7 +356,7 @@ class SyncQueue:
         return all(i in held and held[i] == tokens.get(i) for i in ids)
 
     def confirmations(self, since: datetime, until: datetime) -> pl.DataFrame:
-        """Return `update_id` and `confirmed_at` of the requests that succeeded in a span of time.
+        """Return `update_id` and `confirmed_at` of requests inserted and answered in a span.
 
         They show, for as long as the queue is kept, until when an unchanged row was confirmed.
         """
