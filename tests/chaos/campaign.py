@@ -207,7 +207,8 @@ def check_breadth(result: CampaignResult) -> None:
     assert len(result.kills) == min(kills, len(set(WORKERS))), f"never killed in {result}"
     assert result.acknowledged, f"no insert was acknowledged in {result}"
     assert result.values, f"no value was written in {result}"
-    assert result.unchanged, f"no request met an unchanged value in {result}"
+    if kills >= FULL_CAMPAIGN:
+        assert result.unchanged, f"no request met an unchanged value in {result}"
     assert kills < FULL_CAMPAIGN or result.merged, f"nothing was merged in {result}"
     assert kills < FULL_CAMPAIGN or result.deleted, f"nothing was deleted in {result}"
 

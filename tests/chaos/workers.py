@@ -22,7 +22,7 @@ CONIDS = 400
 
 LEASE_S = 1.0
 
-STEP_S = 0.5
+STEP_S = 3.0
 """The broker's values change this often. Some requests meet a new value and some an old one."""
 
 
