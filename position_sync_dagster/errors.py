@@ -109,6 +109,10 @@ class CommitContentionError(LakeError):
     """Other writers committed first for longer than the bound; nothing was changed."""
 
 
+class NewerRowError(LakeError):
+    """A row that the caller has not seen makes the row that it was to write an old one."""
+
+
 class StalledError(LakeError):
     """The process was suspended inside a commit, which may therefore not count."""
 

@@ -127,6 +127,12 @@ class Settings(BaseSettings):
         gt=0,
         description="An account whose net liquidation or P&L changes has a row at most this often.",
     )
+    monitored_row_interval_s: float = Field(
+        3600.0,
+        gt=0,
+        le=86_400,
+        description="A monitored holding without any change has a row this often.",
+    )
     lease_s: float = Field(45.0, gt=0, description="Lease of a claimed request.")
     max_attempts: int = Field(5, ge=1, description="Failures until a request is FAILED.")
     retry_delay_s: float = Field(

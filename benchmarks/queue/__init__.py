@@ -6,6 +6,7 @@ from benchmarks.queue.flatness import flatness
 from benchmarks.queue.growth import growth
 from benchmarks.queue.ledger import appends
 from benchmarks.queue.newest import newest
+from benchmarks.queue.quiet import quiet
 from benchmarks.queue.speed import speed
 
 TITLE = "The queue and the ledger"
@@ -17,5 +18,6 @@ SECTIONS = {
     "durability": durability,
     "ledger": appends,
     "newest": newest,
+    "quiet": quiet,
     "growth": growth,
 }

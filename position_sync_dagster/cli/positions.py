@@ -1,5 +1,6 @@
 """The command `position-sync positions`: the newest row of each position."""
 
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -34,8 +35,8 @@ def positions(
 ) -> None:
     """Show the newest row of each position: its values, its source and its age."""
     from position_sync_dagster.domain.clock import utc_now
-    from position_sync_dagster.domain.pricing.confirmation import confirmed_time
     from position_sync_dagster.lake import Lake
+    from position_sync_dagster.sync.reports.confirmations import confirmed_times
 
     settings = settings_for(home)
     lake = existing(Lake.of(settings))
@@ -52,13 +53,15 @@ def positions(
         key=lambda row: (row.account, row.symbol, str(row.expiry), row.strike or 0, row.conid)
     )
     now = utc_now()
+    confirmed = confirmed_times(rows, lake, settings, now)
     if json:
-        print_json(rows)
+        print_json(
+            [asdict(row) | {"confirmed_at": confirmed[row.account, row.conid]} for row in rows]
+        )
         return
     if not rows:
         typer.echo("No position has a row yet.")
         return
-    holdings = {h.key: h for h in lake.broker_positions.sync.read(settings.gateway_id)}
     print_table(
         COLUMNS,
         (
@@ -76,7 +79,7 @@ def positions(
                 row.currency,
                 str(row.source),
                 str(row.value_source),
-                age(confirmed_time(row, holdings.get((row.account, row.conid)), now), now),
+                age(confirmed[row.account, row.conid], now),
             )
             for row in rows
         ),

@@ -3,7 +3,7 @@
 Pure functions over values that `observation` reads.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -37,7 +37,9 @@ class Expectation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Coverage:
-    """The number of legs that have a row of this run, by the path that wrote the newest one.
+    """The number of legs whose value is of this run, by the path that wrote the newest row.
+
+    A row of an earlier run counts if the broker has confirmed its value in this one.
 
     Attributes:
         streamed: Streamed legs whose newest row came from the stream.
@@ -74,10 +76,27 @@ def expect_paths(held: Iterable[Key], legs: Iterable[ActiveContract]) -> Expecta
 
 
 def count_coverage(
-    expectation: Expectation, latest: Iterable[PositionUpdate], *, since: datetime
+    expectation: Expectation,
+    latest: Iterable[PositionUpdate],
+    *,
+    since: datetime,
+    confirmed: Mapping[Key, datetime | None] | None = None,
 ) -> Coverage:
-    """Count the legs whose newest row was written at `since` or later."""
-    current = {(row.account, row.conid): row.source for row in latest if row.timestamp >= since}
+    """Count the legs whose newest row was written, or confirmed, at `since` or later.
+
+    Args:
+        expectation: The legs held.
+        latest: The newest row of each leg.
+        since: The start of the run.
+        confirmed: When the source of a row last confirmed its value, as far as it is known.
+    """
+    times = confirmed or {}
+    current = {
+        (row.account, row.conid): row.source
+        for row in latest
+        if row.timestamp >= since
+        or ((at := times.get((row.account, row.conid))) is not None and at >= since)
+    }
     streamed = sum(current.get(key) is Source.STREAM for key in expectation.streamed)
     queued = sum(current.get(key) is Source.QUEUE for key in expectation.queued)
     legs = len(current.keys() & (expectation.streamed | expectation.queued))

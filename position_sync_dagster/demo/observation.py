@@ -15,6 +15,7 @@ from position_sync_dagster.demo.acceptance import (
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.lake import Lake
 from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.reports.confirmations import confirmed_times
 from position_sync_dagster.sync.reports.status import Status, read_status
 
 
@@ -48,7 +49,8 @@ class Observer:
         latest = self._lake.updates.sync.latest_updates()
         now = utc_now()
         expectation = expect_paths(simulator_process.held(self._control_port), legs)
-        coverage = count_coverage(expectation, latest, since=self._since)
+        confirmed = confirmed_times(latest, self._lake, self._settings, now)
+        coverage = count_coverage(expectation, latest, since=self._since, confirmed=confirmed)
         if self.complete_after_s is None and is_complete(expectation, coverage):
             self.complete_after_s = (now - self._since).total_seconds()
         return expectation, coverage

@@ -55,6 +55,19 @@ class QueueRequest:
     reason: Reason = Reason.MANUAL
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """The row that answers a request.
+
+    Attributes:
+        update_id: The row of `position_updates`.
+        confirmed_at: Until when its source is known to have confirmed its value; None: unknown.
+    """
+
+    update_id: str
+    confirmed_at: datetime | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class QueuedPosition:
     """A request as it is stored: the columns of the table `position_queue`."""
@@ -96,3 +109,14 @@ class QueuedPosition:
     reason: Annotated[
         Reason, Column("Why it was inserted: SNAPSHOT, CHANGED, REFRESH, OVERFLOW or MANUAL.")
     ] = Reason.MANUAL
+    update_id: Annotated[
+        str | None,
+        Column(
+            "Of a SUCCESS the row of position_updates that answers it: its own one, or an older "
+            "one that says the same. Of a request for any account: that of the first account."
+        ),
+    ] = None
+    confirmed_at: Annotated[
+        datetime | None,
+        Column("Until when the source of that row is known to have confirmed its value (UTC)."),
+    ] = None

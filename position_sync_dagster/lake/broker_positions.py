@@ -1,8 +1,9 @@
 """The newest positions and values that the broker reported, replaced by the login's owner."""
 
 from collections.abc import Iterable
+from datetime import datetime
 from pathlib import Path
-from typing import Unpack
+from typing import NamedTuple, Unpack
 
 import polars as pl
 from deltalake import DeltaTable, Transaction
@@ -10,7 +11,7 @@ from deltalake import DeltaTable, Transaction
 from position_sync_dagster.domain.broker_position import BrokerPosition
 from position_sync_dagster.domain.gateway_session import GatewaySession
 from position_sync_dagster.domain.update import trading_mode_of
-from position_sync_dagster.lake.schema.codec import broker_positions_of, broker_rows
+from position_sync_dagster.lake.schema.codec import broker_positions_of, broker_rows, moment
 from position_sync_dagster.lake.schema.ids import text_literal
 from position_sync_dagster.lake.schema.tables import BROKER_POSITIONS
 from position_sync_dagster.lake.storage.fencing import owner_transaction, refuse_stale_owner
@@ -20,12 +21,25 @@ from position_sync_dagster.lake.storage.threads import offloaded
 from position_sync_dagster.lake.storage.trading_mode import check_mode
 
 
+class Published(NamedTuple):
+    """What the owner of a login published last.
+
+    Attributes:
+        session_id: The session that published it; None for an owner without a lease.
+        captured_at: When that session took the rows from its account feed, by its clock.
+    """
+
+    rows: list[BrokerPosition]
+    session_id: str | None = None
+    captured_at: datetime | None = None
+
+
 class SyncBrokerPositions:
     """The table as plain calls, for callers that may block; see `BrokerPositionsTable`."""
 
     def __init__(self, table: Table) -> None:
         self.table = table
-        self._cached: tuple[tuple[int, int], str, list[BrokerPosition]] | None = None
+        self._cached: tuple[tuple[int, int], str, Published] | None = None
 
     def initialize(self) -> None:
         """Create the table, or check and migrate the one that is there."""
@@ -36,17 +50,27 @@ class SyncBrokerPositions:
         gateway_id: str,
         positions: Iterable[BrokerPosition],
         session: GatewaySession | None = None,
+        *,
+        captured_at: datetime | None = None,
     ) -> int:
         """Make the gateway's rows equal to these, in one commit, and return the table's version.
 
         Rows with position 0 are stored as they are: each records that a holding was closed.
+
+        Args:
+            gateway_id: The gateway.
+            positions: Its rows.
+            session: The lease of the writer.
+            captured_at: When the rows were taken from the account feed.
 
         Raises:
             LeaseLostError: An owner with a newer session has written already.
             TradingModeError: The table holds accounts of another trading mode.
         """
         listed = list(positions)
-        rows = broker_rows(listed, session).with_columns(gateway_id=pl.lit(gateway_id))
+        rows = broker_rows(listed, session).with_columns(
+            gateway_id=pl.lit(gateway_id), captured_at=moment(captured_at)
+        )
         rows = rows.unique(["account", "conid"], keep="last", maintain_order=True)
         owner = owner_transaction(gateway_id)
 
@@ -71,14 +95,19 @@ class SyncBrokerPositions:
 
     def read(self, gateway_id: str) -> list[BrokerPosition]:
         """Return the gateway's rows, in the order of account and conid."""
+        return self.published(gateway_id).rows
 
-        def step(handle: DeltaTable) -> list[BrokerPosition]:
+    def published(self, gateway_id: str) -> Published:
+        """Return the gateway's rows, in the order of account and conid, and who published them."""
+
+        def step(handle: DeltaTable) -> Published:
             cached, key = self._cached, self.table.cache_key(handle)
             if cached is None or cached[:2] != (key, gateway_id):
                 rows = scan(handle, BROKER_POSITIONS, _rows_of(gateway_id))
+                first = next(rows.select("session_id", "captured_at").iter_rows(), ())
                 found = broker_positions_of(rows.sort("account", "conid"))
-                cached = self._cached = (key, gateway_id, found)
-            return list(cached[2])
+                cached = self._cached = (key, gateway_id, Published(found, *first))
+            return cached[2]._replace(rows=list(cached[2].rows))
 
         return self.table.snapshot(step)
 
@@ -108,6 +137,7 @@ class BrokerPositionsTable:
     initialize = offloaded(SyncBrokerPositions.initialize)
     replace = offloaded(SyncBrokerPositions.replace)
     read = offloaded(SyncBrokerPositions.read)
+    published = offloaded(SyncBrokerPositions.published)
     version = offloaded(SyncBrokerPositions.version)
 
 

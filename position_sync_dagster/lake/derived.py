@@ -33,8 +33,20 @@ _VALUES = {
 LOOK_BACK_DAYS = 4
 """How far back the value at a close may lie, in days: as long as a long weekend."""
 
+_NEWEST = TableSpec.of("newest", _VALUES, indexed=())
+"""The rows from which the tables are derived."""
+
 LATEST_POSITIONS = TableSpec.of(
-    "latest_positions", _VALUES, version=3, indexed=("account", "conid")
+    "latest_positions",
+    _VALUES
+    | {
+        "confirmed_at": moment_column(
+            "When the source of the value is known to have confirmed it last. A row is not written "
+            "again while its value stays the same: the age of the value counts from here."
+        )
+    },
+    version=4,
+    indexed=("account", "conid"),
 )
 
 STRATEGY_EXPOSURE = TableSpec.of(
@@ -86,8 +98,8 @@ DAILY_POSITIONS = TableSpec.of(
         "session_date": day_column("Partition: the exchange's trading day."),
         "closed_at": moment_column("When the exchange closed on that day."),
         "age_s": number_column(
-            "Age of the value at the close, by the time of its source where it has one. "
-            "Unit: seconds."
+            "Age of the value at the close: since its source last confirmed it before the close, "
+            "as far as that is known. Unit: seconds."
         ),
         **_VALUES,
     },
@@ -95,6 +107,9 @@ DAILY_POSITIONS = TableSpec.of(
     partition_by=("session_date",),
     indexed=("account", "conid"),
 )
+
+
+_MOMENT = pl.Datetime("us", "UTC")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,31 +191,46 @@ def current_values(updates: SyncUpdates, latest: DerivedTable) -> pl.DataFrame:
     Rows of the ledger never change, and each commit has a greater version than those before it.
     So only rows of later commits than those in `latest` can be newer, whatever the clocks said.
     """
-    known = latest.read()
+    known = latest.read().select(list(_VALUES))
     added = known.get_column(ADDED).max()
     if not isinstance(added, int):
         return updates.latest().select(list(_VALUES))
     fresh = updates.added_after(added).select(list(_VALUES))
-    return newest_rows(pl.concat([known, fresh]).lazy(), LATEST_POSITIONS).sort(HOLDING)
+    return newest_rows(pl.concat([known, fresh]).lazy(), _NEWEST).sort(HOLDING)
 
 
 def values_at_close(
-    updates: SyncUpdates, day: date, *, opened: datetime, closed: datetime
+    updates: SyncUpdates,
+    day: date,
+    *,
+    opened: datetime,
+    closed: datetime,
+    confirmed: pl.DataFrame | None = None,
 ) -> pl.DataFrame:
     """Return the last row at or before a close, of holdings held then or closed on that day.
 
     Args:
         opened: Local midnight at the start of the trading day.
         closed: The close of the exchange on that day.
+        confirmed: When rows (`update_id`) were confirmed (`confirmed_at`), from before the close.
     """
+    if confirmed is None:
+        confirmed = pl.DataFrame(schema={"update_id": pl.String, "confirmed_at": _MOMENT})
+    newest = confirmed.filter(pl.col("confirmed_at") <= closed.astimezone(UTC)).group_by(
+        "update_id"
+    )
     held = (pl.col("position") != 0) | (pl.col("timestamp") >= opened.astimezone(UTC))
     return (
         updates.asof(closed, LOOK_BACK_DAYS)
         .filter(held)
+        .join(newest.agg(pl.col("confirmed_at").max()), on="update_id", how="left")
         .with_columns(
             session_date=pl.lit(day),
             closed_at=pl.lit(closed).dt.cast_time_unit("us"),
-            age_s=(pl.lit(closed) - _valued_at()).dt.total_milliseconds() / 1000,
+            age_s=(
+                pl.lit(closed) - pl.max_horizontal(_valued_at(), "confirmed_at")
+            ).dt.total_milliseconds()
+            / 1000,
         )
         .select(list(DAILY_POSITIONS.columns))
     )

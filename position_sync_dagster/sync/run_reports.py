@@ -55,6 +55,8 @@ class BatchReport:
     Attributes:
         appended: The commit of its rows to `position_updates`; None without rows.
         oldest_wait_s: Age of its oldest request when its rows were committed, in seconds.
+        unchanged: Of those that succeeded the requests that needed no row: an older one says the
+            same.
         reason: Why requests were released; None when none were.
     """
 
@@ -66,6 +68,7 @@ class BatchReport:
     appended: "AppendResult | None"
     oldest_wait_s: float | None
     duration_s: float
+    unchanged: int = 0
     reason: str | None = None
 
     @property
@@ -104,8 +107,13 @@ class DrainReport:
 
     @property
     def succeeded(self) -> int:
-        """The number of requests that ended with a row."""
+        """The number of requests that ended with a row, their own one or an older one."""
         return sum(b.succeeded for b in self.batches)
+
+    @property
+    def unchanged(self) -> int:
+        """The number of requests that ended with an older row."""
+        return sum(b.unchanged for b in self.batches)
 
     @property
     def failed(self) -> int:

@@ -130,7 +130,13 @@ def test_after_a_kill_of_everything_no_request_is_lost_or_written_twice(home):
         return requests <= set(done)
 
     wait_for("each request that was there is answered", all_answered, poll_s=0.5)
-    written = again.updates().filter(pl.col("request_id").is_not_null())["request_id"]
-    assert written.is_unique().all(), "a request was answered twice"
-    assert requests <= set(written)
+    done = again.table("position_queue").filter(pl.col("request_id").is_in(requests))
+    assert done["request_id"].is_unique().all(), "a request was answered twice"
+    rows = again.updates()
+    assert rows["update_id"].is_unique().all(), "a row was written twice"
+    assert rows["request_id"].drop_nulls().is_unique().all(), "a request has two rows"
+    answered = done.join(rows, on=["update_id", "account", "conid"], suffix="_of_row")
+    assert set(answered["request_id"]) == requests, "a request without its row"
+    own = answered.filter(pl.col("request_id").is_in(rows["request_id"].drop_nulls().implode()))
+    assert (own["request_id"] == own["request_id_of_row"]).all()
     assert_tables_are_whole(again.lake)

@@ -9,13 +9,14 @@ from pathlib import Path
 from random import Random
 from time import monotonic, sleep
 
+import polars as pl
 from deltalake import DeltaTable
 
 from position_sync_dagster.domain.request import QueueStatus
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.recovery.diagnosis import diagnose
 from position_sync_dagster.sync.drain.worker import QueueWorker
-from tests.chaos.workers import AlwaysCurrent
+from tests.chaos.workers import AlwaysCurrent, price_at
 from tests.support.forked_workers import ForkedWorker, worker_forker
 
 MODULE = "tests.chaos.workers"
@@ -40,6 +41,7 @@ class CampaignResult:
 
     Attributes:
         kills: By the work of the killed process.
+        unchanged: Requests that ended with a row which said the same already.
     """
 
     seed: int
@@ -47,6 +49,7 @@ class CampaignResult:
     requests: int = 0
     acknowledged: int = 0
     values: int = 0
+    unchanged: int = 0
     merged: int = 0
     deleted: int = 0
     seconds: float = 0.0
@@ -56,7 +59,8 @@ class CampaignResult:
         return (
             f"seed {self.seed}: {sum(self.kills.values())} kills ({by}) in {self.seconds:.0f} s; "
             f"{self.requests} requests ({self.acknowledged} acknowledged inserts) ended once, "
-            f"{self.values} values, {self.merged} files merged, {self.deleted} deleted"
+            f"{self.values} values, {self.unchanged} unchanged, {self.merged} files merged, "
+            f"{self.deleted} deleted"
         )
 
 
@@ -145,25 +149,56 @@ def finish(path: Path) -> None:
 
 
 def check_end(lake: Lake, path: Path, result: CampaignResult) -> None:
-    """Check that every request ended once, with one row, and that every table is whole."""
+    """Check that every request ended once, with its row, and that every table is whole."""
     counts = lake.queue.sync.counts()
     assert counts[QueueStatus.PENDING] == counts[QueueStatus.PROCESSING] == 0, counts
     assert counts[QueueStatus.FAILED] == 0, counts
-    requests = lake.queue.table.rows(columns=["request_id"]).get_column("request_id")
-    assert not requests.is_duplicated().any(), "a request ended twice"
-    written = lake.updates.table.rows(columns=["update_id", "request_id"])
-    assert not written.get_column("update_id").is_duplicated().any(), "a value was written twice"
+    requests = lake.queue.table.rows(
+        columns=["request_id", "update_id", "account", "conid", "created_at"]
+    )
+    ids = set(requests.get_column("request_id"))
+    assert len(ids) == requests.height, "a request ended twice"
+    written = lake.updates.table.rows(
+        columns=[
+            *("update_id", "request_id", "account", "conid", "market_price", "timestamp"),
+            "ledger_version",
+        ]
+    )
+    assert not written.get_column("update_id").is_duplicated().any(), "a row was written twice"
     assert not written.get_column("request_id").is_duplicated().any()
-    assert set(written.get_column("request_id")) == set(requests)
+    assert set(written.get_column("request_id")) <= ids, "a row of no request"
     acknowledged = set(records(path, "insert"))
-    assert acknowledged <= set(requests), "an acknowledged request is gone"
+    assert acknowledged <= ids, "an acknowledged request is gone"
+    check_answers(requests, written)
     for table in lake.tables:
         found = diagnose(table)
         assert found.healthy, found
-    result.requests, result.values = len(requests), written.height
+    result.requests, result.values = len(ids), written.height
+    result.unchanged = len(ids) - written.height
     result.acknowledged = len(acknowledged)
     done = [int(number) for number in records(path, "maintain")]
     result.merged, result.deleted = sum(done[::2]), sum(done[1::2])
+
+
+def check_answers(requests: pl.DataFrame, written: pl.DataFrame) -> None:
+    """Check that each request has a row of its holding with a value that is no older than it.
+
+    It is the request's own row where there is one. Between two rows of a holding the value changed,
+    or the time for another row had come.
+    """
+    answered = requests.join(written, on=["update_id", "account", "conid"], suffix="_of_row")
+    assert answered.height == requests.height, "a request without its row"
+    own = answered.join(written.select("request_id"), on="request_id", how="semi")
+    assert own.filter(pl.col("request_id") != pl.col("request_id_of_row")).is_empty()
+    assert own.height == written.height, "a row that its request does not name"
+    for created_at, price in answered.select("created_at", "market_price").iter_rows():
+        assert price >= price_at(created_at), "a value that is older than its request"
+    holding, interval = ["account", "conid"], timedelta(minutes=50)
+    again = written.sort("ledger_version").filter(
+        pl.col("market_price") == pl.col("market_price").shift().over(holding),
+        pl.col("timestamp") - pl.col("timestamp").shift().over(holding) < interval,
+    )
+    assert again.is_empty(), "a value was written twice"
 
 
 def check_breadth(result: CampaignResult) -> None:
@@ -171,6 +206,9 @@ def check_breadth(result: CampaignResult) -> None:
     kills = sum(result.kills.values())
     assert len(result.kills) == min(kills, len(set(WORKERS))), f"never killed in {result}"
     assert result.acknowledged, f"no insert was acknowledged in {result}"
+    assert result.values, f"no value was written in {result}"
+    if kills >= FULL_CAMPAIGN:
+        assert result.unchanged, f"no request met an unchanged value in {result}"
     assert kills < FULL_CAMPAIGN or result.merged, f"nothing was merged in {result}"
     assert kills < FULL_CAMPAIGN or result.deleted, f"nothing was deleted in {result}"
 

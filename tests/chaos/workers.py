@@ -22,9 +22,17 @@ CONIDS = 400
 
 LEASE_S = 1.0
 
+STEP_S = 3.0
+"""The broker's values change this often. Some requests meet a new value and some an old one."""
+
+
+def price_at(at: datetime) -> float:
+    """Return the price that the broker reports at a moment; later ones are greater."""
+    return at.timestamp() // STEP_S
+
 
 class EveryHolding(Mapping[tuple[str, int], BrokerPosition]):
-    """A broker that holds each contract that it is asked for."""
+    """A broker that holds each contract that it is asked for, at a price that grows with time."""
 
     def __getitem__(self, key: tuple[str, int]) -> BrokerPosition:
         now = datetime.now(UTC)
@@ -33,8 +41,8 @@ class EveryHolding(Mapping[tuple[str, int], BrokerPosition]):
             account=key[0],
             instrument=Instrument(conid=key[1], symbol="SPY", sec_type="OPT", currency="USD"),
             position=1.0,
-            market_price=1.0,
-            market_value=100.0,
+            market_price=price_at(now),
+            market_value=100.0 * price_at(now),
             received_at=now,
             position_time=now,
             snapshot_id="chaos",

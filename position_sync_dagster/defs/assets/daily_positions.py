@@ -47,12 +47,17 @@ def daily_asset(
         """Replace the partitions of all the run's days in one commit."""
         days = {date.fromisoformat(key): key for key in context.partition_keys}
         closes = closing_times(position_sync.settings.calendar, days, now=clock())
+        lake, span = position_sync.lake, position_sync.settings.monitored_row_interval_s
         frames = {
             day: values_at_close(
-                position_sync.lake.updates.sync,
+                lake.updates.sync,
                 day,
                 opened=partitions.time_window_for_partition_key(key).start,
                 closed=closes[day],
+                # The rows of an hour or so decide: an unchanged value has one that often.
+                confirmed=lake.queue.sync.confirmations(
+                    closes[day] - timedelta(seconds=2 * span), closes[day]
+                ),
             )
             for day, key in days.items()
         }

@@ -1,6 +1,9 @@
 """The asset `latest_positions`: the newest row of every holding, as a table."""
 
+from datetime import UTC, datetime
+
 import dagster as dg
+import polars as pl
 
 from position_sync_dagster.defs.assets.table_asset import (
     DERIVED,
@@ -11,14 +14,17 @@ from position_sync_dagster.defs.assets.table_asset import (
 from position_sync_dagster.defs.dagster_failures import dagster_failures
 from position_sync_dagster.defs.resources import PositionSyncResource
 from position_sync_dagster.lake.derived import LATEST_POSITIONS, current_values
+from position_sync_dagster.lake.schema.codec import updates_of
+from position_sync_dagster.sync.reports.confirmations import confirmed_times
 
 
 @table_asset(
     LATEST_POSITIONS,
     group=DERIVED,
     deps=["position_updates"],
-    description="The newest row of every holding. A snapshot every quarter of an hour for "
-    "readers without code; `PositionUpdatesTable.latest()` gives the same at any moment.",
+    description="The newest row of every holding, and when its value was confirmed. A snapshot "
+    "every quarter of an hour for readers without code; `PositionUpdatesTable.latest()` gives the "
+    "rows at any moment.",
 )
 @dagster_failures
 def latest_positions(
@@ -26,7 +32,13 @@ def latest_positions(
 ) -> dg.MaterializeResult[None]:
     """Replace the table by the newest rows; unchanged rows make no new version."""
     table = position_sync.derived_table(LATEST_POSITIONS)
-    rows = current_values(position_sync.lake.updates.sync, table)
+    lake, now = position_sync.lake, datetime.now(UTC)
+    found = current_values(lake.updates.sync, table)
+    confirmed = confirmed_times(updates_of(found), lake, position_sync.settings, now)
+    keys = found.select("account", "conid").iter_rows()
+    rows = found.with_columns(
+        pl.Series("confirmed_at", [confirmed[key] for key in keys], pl.Datetime("us", "UTC"))
+    )
     result = table.replace(rows, run_id=context.run.run_id)
     return dg.MaterializeResult(
         metadata=replacement_metadata(table, result)

@@ -51,6 +51,7 @@ def drain_metadata(report: DrainReport, version: int | None) -> dict[str, dg.Met
         "batches": len(report.batches),
         "claimed": report.claimed,
         "succeeded": report.succeeded,
+        "unchanged": report.unchanged,
         "failed": report.failed,
         "released": report.released,
         "rescued": report.rescued,

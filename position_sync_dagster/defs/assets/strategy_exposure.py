@@ -15,6 +15,7 @@ from position_sync_dagster.defs.dagster_failures import dagster_failures
 from position_sync_dagster.defs.resources import PositionSyncResource
 from position_sync_dagster.lake.derived import LATEST_POSITIONS, STRATEGY_EXPOSURE, current_values
 from position_sync_dagster.lake.schema.codec import frame_of, updates_of
+from position_sync_dagster.sync.reports.confirmations import confirmed_times
 from position_sync_dagster.sync.reports.exposure import exposures
 
 
@@ -34,10 +35,12 @@ def strategy_exposure(
     latest = current_values(lake.updates.sync, position_sync.derived_table(LATEST_POSITIONS))
     legs, now = lake.registry.sync.get_all_active(), datetime.now(UTC)
     details = lake.contracts.sync.get({leg.conid for leg in legs})
-    found = exposures(legs, updates_of(latest), now=now, details=details)
+    rows = updates_of(latest)
+    confirmed = confirmed_times(rows, lake, position_sync.settings, now)
+    found = exposures(legs, rows, now=now, details=details, confirmed=confirmed)
     table = position_sync.derived_table(STRATEGY_EXPOSURE)
-    rows = frame_of(STRATEGY_EXPOSURE, (asdict(exposure) for exposure in found))
-    result = table.replace(rows, run_id=context.run.run_id)
+    frame = frame_of(STRATEGY_EXPOSURE, (asdict(exposure) for exposure in found))
+    result = table.replace(frame, run_id=context.run.run_id)
     times = [e.oldest_value_at for e in found if e.oldest_value_at is not None]
     metadata = replacement_metadata(table, result) | {
         "dagster/row_count": result.rows,

@@ -3,10 +3,10 @@
 import math
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from operator import attrgetter
 from typing import Any
 
 from position_sync_dagster.domain.broker_position import BrokerPosition
+from position_sync_dagster.domain.pricing.content import values_of
 from position_sync_dagster.domain.pricing.line_trust import LineTrust
 from position_sync_dagster.domain.pricing.quote import Quote
 from position_sync_dagster.domain.pricing.valuation import Provenance, factor_agrees, revalue
@@ -26,29 +26,6 @@ ROUNDING = 0.01
 
 TOO_OLD_BY_S = 0.001
 """A last trade is replaced as soon as it is older than the limit."""
-
-_READERS_SEE = attrgetter(
-    "position",
-    "market_price",
-    "market_value",
-    "average_cost",
-    "unrealized_pnl",
-    "realized_pnl",
-    "daily_pnl",
-    "price_kind",
-    "value_source",
-    "bid",
-    "ask",
-    "implied_vol",
-    "delta",
-    "gamma",
-    "vega",
-    "theta",
-    "underlying_price",
-    "market_data_type",
-    "note",
-)
-"""The columns whose change makes a row worth writing; times, sizes and ids are none of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,7 +110,7 @@ class StreamedHolding:
         if update.price_kind is PriceKind.LAST and update.value_time is not None:
             too_old_in = update.value_time + rules.max_last_age - now
             self.check_by(now_s + max(0.0, too_old_in.total_seconds()) + TOO_OLD_BY_S)
-        seen = _READERS_SEE(update)
+        seen = values_of(update)
         if seen == self._written and now_s < self._written_at_s + rules.heartbeat_s:
             self.check_by(self._written_at_s + rules.heartbeat_s)
             return None

@@ -1,7 +1,7 @@
 """Reads of requests by status and by id, live and finished ones."""
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 
 import polars as pl
 
@@ -11,7 +11,7 @@ from position_sync_dagster.lake.queue.store import QueueStore
 from position_sync_dagster.lake.queue.transitions.claims import claim_order
 from position_sync_dagster.lake.queue.transitions.request_rows import FAILED
 from position_sync_dagster.lake.schema.codec import requests_of
-from position_sync_dagster.lake.schema.ids import id_literals, is_id
+from position_sync_dagster.lake.schema.ids import id_literals, id_prefix, is_id
 from position_sync_dagster.lake.schema.partitions import in_bucket, in_parts
 from position_sync_dagster.lake.storage.lifecycle_table import Snapshot
 
@@ -39,6 +39,19 @@ def read_batch(
         return []
     rows = store.finished(f"{bucket} AND request_id IN ({id_literals(newest)})")
     return requests_of(rows.sort("updated_at", "request_id", descending=True))
+
+
+def read_confirmations(store: QueueStore, since: datetime, until: datetime) -> pl.DataFrame:
+    """Read `update_id` and `confirmed_at` of requests inserted and answered in a span of time.
+
+    The ids of requests sort by the time of their insertion, so that few files are read.
+    """
+    found = store.finished(
+        f"{in_bucket(QueueStatus.SUCCESS.value)} AND request_id >= '{id_prefix(since)}'",
+        ["update_id", "confirmed_at", "updated_at"],
+    )
+    answered = found.filter(pl.col("updated_at") <= until.astimezone(UTC))
+    return answered.select("update_id", "confirmed_at").drop_nulls()
 
 
 def failed_rows(snapshot: Snapshot, ids: Sequence[str]) -> tuple[pl.DataFrame, pl.DataFrame]:

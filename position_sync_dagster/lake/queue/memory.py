@@ -60,8 +60,11 @@ class _MemoryStore:
 
     def counted_snapshot(self) -> CountedSnapshot:
         with self._mutex:
+            by_bucket = self._finished.group_by("bucket")
             return CountedSnapshot(
-                self.snapshot(), dict(self._finished.group_by("bucket").len().iter_rows())
+                self.snapshot(),
+                dict(by_bucket.len().iter_rows()),
+                dict(by_bucket.agg(pl.col("updated_at").max()).iter_rows()),
             )
 
 

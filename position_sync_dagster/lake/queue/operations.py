@@ -14,6 +14,7 @@ import polars as pl
 from position_sync_dagster.domain.clock import Clock
 from position_sync_dagster.domain.request import (
     MONITORING_PRIORITY,
+    Answer,
     QueuedPosition,
     QueueRequest,
     QueueStatus,
@@ -34,6 +35,7 @@ from position_sync_dagster.lake.queue.lease_tokens import LeaseTokens
 from position_sync_dagster.lake.queue.lookup import (
     failed_rows,
     read_batch,
+    read_confirmations,
     statuses_of,
     wrong_state,
 )
@@ -181,12 +183,21 @@ class SyncQueue:
         return granted
 
     def mark_success(
-        self, request_ids: str | Iterable[str], *, lease_token: str | None = None
+        self,
+        request_ids: str | Iterable[str],
+        *,
+        answers: Mapping[str, Answer] | None = None,
+        lease_token: str | None = None,
     ) -> None:
         """Finish requests as SUCCESS, in one commit, all or none.
 
         Requests that were only read may be marked too, while nobody else holds their lease. A
         request whose position changed in the meantime is followed by a new request.
+
+        Args:
+            request_ids: The requests.
+            answers: The row that answers a request, by request id, as far as it is known.
+            lease_token: The lease under which they were claimed.
 
         Raises:
             LeaseLostError: A lease has expired, or another worker holds it.
@@ -197,7 +208,9 @@ class SyncQueue:
             return
 
         def step(live: pl.DataFrame, now: datetime) -> Change[None]:
-            return completion.succeed(live, ids, now=now, new_ids=self._new_ids)
+            return completion.succeed(
+                live, ids, answers=answers or {}, now=now, new_ids=self._new_ids
+            )
 
         self._change_claimed(ids, Action.MARK, lease_token, step, {"action": "success"})
         self._tokens.forget(ids)
@@ -341,6 +354,13 @@ class SyncQueue:
         }
         tokens = self._tokens.of(ids, lease_token)
         return all(i in held and held[i] == tokens.get(i) for i in ids)
+
+    def confirmations(self, since: datetime, until: datetime) -> pl.DataFrame:
+        """Return `update_id` and `confirmed_at` of requests inserted and answered in a span.
+
+        They show, for as long as the queue is kept, until when an unchanged row was confirmed.
+        """
+        return read_confirmations(self.store, since, until)
 
     def counts(self) -> dict[QueueStatus, int]:
         """Count requests by status; the cost does not grow with the finished requests."""

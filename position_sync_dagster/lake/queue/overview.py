@@ -8,6 +8,7 @@ import polars as pl
 from position_sync_dagster.domain.request import QueueStatus
 from position_sync_dagster.lake.queue.transitions.request_rows import (
     PENDING,
+    SUCCESS,
     is_claimable,
     lease_has_expired,
 )
@@ -25,6 +26,7 @@ class QueueOverview:
         by_priority: Pending requests by priority.
         expired: Requests in processing whose lease has expired.
         version: The version of the table that was read; 0 in memory.
+        last_success_at: When a request last succeeded; None before the first.
     """
 
     counts: dict[QueueStatus, int]
@@ -33,6 +35,7 @@ class QueueOverview:
     by_priority: dict[int, int]
     expired: int
     version: int
+    last_success_at: datetime | None = None
 
 
 def overview_of(counted: CountedSnapshot, now: datetime) -> QueueOverview:
@@ -52,4 +55,5 @@ def overview_of(counted: CountedSnapshot, now: datetime) -> QueueOverview:
         by_priority=dict(pending.group_by("priority").len().sort("priority").iter_rows()),
         expired=live.filter(lease_has_expired(now)).height,
         version=counted.snapshot.version,
+        last_success_at=counted.newest.get(SUCCESS),
     )

@@ -37,6 +37,7 @@ class AsyncQueue:
     rescue = offloaded(SyncQueue.rescue)
     retry = offloaded(SyncQueue.retry)
     holds = offloaded(SyncQueue.holds)
+    confirmations = offloaded(SyncQueue.confirmations)
     counts = offloaded(SyncQueue.counts)
     overview = offloaded(SyncQueue.overview)
 

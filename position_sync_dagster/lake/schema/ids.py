@@ -29,6 +29,15 @@ def new_ids(now: datetime, count: int) -> list[str]:
     ]
 
 
+def id_prefix(at: datetime) -> str:
+    """Return a text that is less than all ids of `new_ids` from this moment on, and no earlier one.
+
+    >>> id_prefix(datetime(2026, 1, 2, tzinfo=UTC))
+    '019b7c01-0400'
+    """
+    return _uuid(_milliseconds(at) << 12, 0, 7)[:13]
+
+
 def new_part(now: datetime) -> str:
     """Return the name of a new part: unique, sorted by time, hexadecimal digits and dashes."""
     return new_ids(now, 1)[0]

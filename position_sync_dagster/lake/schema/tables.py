@@ -43,9 +43,11 @@ POSITION_QUEUE = TableSpec.of(
     in_order(
         columns_of(QueuedPosition),
         """request_id account conid symbol priority status attempts created_at updated_at
-        available_at lease_owner lease_token lease_expires_at error_message reason""",
+        available_at lease_owner lease_token lease_expires_at error_message reason update_id
+        confirmed_at""",
     )
     | _PARTITION,
+    version=2,
     partition_by=PARTITION_COLUMNS,
     indexed=("request_id", "created_at", "updated_at"),
 )
@@ -134,7 +136,9 @@ BROKER_POSITIONS = TableSpec.of(
         "trading_mode": UPDATE_COLUMNS["trading_mode"],
         "session_id": text_column("The session of gateway_sessions that wrote the row."),
         "fencing_token": UPDATE_COLUMNS["fencing_token"],
+        "captured_at": moment_column("When that session took its rows from the account feed."),
     },
+    version=2,
     partition_by=("gateway_id",),
     indexed=("confirmed_at", "fencing_token"),
 )

@@ -9,6 +9,7 @@ one of them plans again; no change ever scans finished rows; and no value reache
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Generic, TypeVar
 
 import polars as pl
@@ -66,10 +67,15 @@ Step = Callable[[Snapshot], Change[T]]
 
 @dataclass(frozen=True, slots=True)
 class CountedSnapshot:
-    """One version of the table, with the number of finished rows in each bucket."""
+    """One version of the table, with the number of finished rows in each bucket.
+
+    Attributes:
+        newest: When a row of each bucket last changed, in tables that record it (`updated_at`).
+    """
 
     snapshot: Snapshot
     finished: Mapping[str, int]
+    newest: Mapping[str, datetime] = field(default_factory=dict)
 
 
 class LifecycleTable:
@@ -79,7 +85,7 @@ class LifecycleTable:
         self.table = table
         self._clock = clock
         self._live: tuple[tuple[int, int], pl.DataFrame] | None = None
-        self._counts: tuple[tuple[int, int], dict[str, int]] | None = None
+        self._counts: tuple[tuple[int, int], _Finished] | None = None
 
     def initialize(self) -> None:
         """Create, check or migrate the table."""
@@ -108,7 +114,7 @@ class LifecycleTable:
         key = self.table.cache_key(handle)
         if counts is None or counts[0] != key:
             counts = self._counts = (key, _finished_counts(handle))
-        return CountedSnapshot(snapshot, counts[1])
+        return CountedSnapshot(snapshot, *counts[1])
 
     def _snapshot(self, handle: DeltaTable) -> Snapshot:
         key = self.table.cache_key(handle)
@@ -153,13 +159,17 @@ class LifecycleTable:
         return pl.concat([live, moved]), " OR ".join(terms)
 
 
-def _finished_counts(handle: DeltaTable) -> dict[str, int]:
+_Finished = tuple[dict[str, int], dict[str, datetime]]
+
+
+def _finished_counts(handle: DeltaTable) -> _Finished:
+    """Count the finished rows by bucket, and find the newest `updated_at`, from the log alone."""
     files = data_files(handle)
     if files.is_empty():
-        return {}
-    counts = (
-        files.filter(pl.col("partition.bucket") != LIVE)
-        .group_by("partition.bucket")
-        .agg(pl.col("num_records").sum())
-    )
-    return dict(counts.iter_rows())
+        return {}, {}
+    by_bucket = files.filter(pl.col("partition.bucket") != LIVE).group_by("partition.bucket")
+    counts = by_bucket.agg(pl.col("num_records").sum())
+    if "max.updated_at" not in files.columns:
+        return dict(counts.iter_rows()), {}
+    newest = by_bucket.agg(pl.col("max.updated_at").max()).drop_nulls()
+    return dict(counts.iter_rows()), dict(newest.iter_rows())

@@ -8,6 +8,7 @@ from deltalake import DeltaTable, Transaction
 
 from position_sync_dagster.domain.clock import Clock
 from position_sync_dagster.domain.update import PositionUpdate
+from position_sync_dagster.errors import NewerRowError
 from position_sync_dagster.lake.schema.codec import moment, update_rows
 from position_sync_dagster.lake.storage.fencing import owner_transaction, refuse_stale_owner
 from position_sync_dagster.lake.storage.frames import append, data_files
@@ -15,6 +16,7 @@ from position_sync_dagster.lake.storage.maintenance import compact_if_needed
 from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.lake.storage.trading_mode import check_mode
 from position_sync_dagster.lake.updates.identity import identified
+from position_sync_dagster.lake.updates.latest import HOLDING
 from position_sync_dagster.lake.updates.ledger_files import LedgerFiles, last_added
 
 WRITER = "position_updates"
@@ -50,6 +52,7 @@ def append_updates(
     batch_id: str,
     run_id: str | None,
     guard: Callable[[], None] | None,
+    through: int | None,
     clock: Clock,
 ) -> AppendResult:
     """Write the updates that the table does not hold, in one commit; see `SyncUpdates.append`."""
@@ -73,6 +76,8 @@ def append_updates(
         new = _without_stored(files, present, frame)
         if new.is_empty():
             return AppendResult(version=handle.version(), rows=0)
+        if through is not None:
+            _refuse_newer(files, handle, through, new)
         if guard is not None:
             _call(guard)
         version = handle.version() + 1
@@ -114,6 +119,18 @@ def _without_stored(files: LedgerFiles, present: pl.DataFrame, rows: pl.DataFram
         if stored:
             rows = rows.filter(~pl.col(column).is_in(stored))
     return rows
+
+
+def _refuse_newer(files: LedgerFiles, handle: DeltaTable, through: int, rows: pl.DataFrame) -> None:
+    """Raise an error if a row of one of the holdings was added after that version."""
+    added = files.added_after(handle, through).select(HOLDING)
+    newer = added.join(rows.lazy().select(HOLDING), on=HOLDING, how="semi").collect()
+    if not newer.is_empty():
+        account, conid = newer.row(0)
+        raise NewerRowError(
+            f"Another row of the conid {conid} in {account} was written meanwhile.",
+            remedy="Read the newest rows again and decide anew.",
+        )
 
 
 def _call(guard: Callable[[], None]) -> None:

@@ -1,5 +1,6 @@
 """The newest row of each holding, kept up to date by reading only new files."""
 
+from datetime import datetime
 from threading import Lock
 
 import polars as pl
@@ -9,7 +10,7 @@ from position_sync_dagster.domain.clock import SKEW
 from position_sync_dagster.lake.schema.table_spec import TableSpec
 from position_sync_dagster.lake.storage.frames import data_files
 from position_sync_dagster.lake.storage.table import Table
-from position_sync_dagster.lake.updates.ledger_files import LedgerFiles
+from position_sync_dagster.lake.updates.ledger_files import LedgerFiles, last_added
 
 HOLDING = ["account", "conid"]
 """The columns that name a holding."""
@@ -76,7 +77,12 @@ def _contradicted_since(rows: pl.LazyFrame, newest: pl.DataFrame) -> pl.DataFram
 
 
 class LatestRows:
-    """The newest rows of one ledger; the first read reads the table, later ones the new files."""
+    """The newest rows of one ledger; the first read reads the table, later ones the new files.
+
+    Args:
+        table: The ledger.
+        files: Its data files.
+    """
 
     def __init__(self, table: Table, files: LedgerFiles) -> None:
         self._table = table
@@ -85,7 +91,28 @@ class LatestRows:
         self._generation = 0
         self._seen: frozenset[str] = frozenset()
         self._added: int | None = None
+        self._since: datetime | None = None
+        self._through = 0
         self._latest = pl.DataFrame(schema=table.spec.polars)
+
+    def read_since(self, since: datetime) -> tuple[pl.DataFrame, int]:
+        """Return the newest rows of the holdings that have one since then.
+
+        The first call reads only files that matter for these rows, later calls only new files. Use
+        either this method or `read` of one object.
+
+        Returns:
+            The rows, and the greatest `ledger_version` of the rows that were looked at.
+        """
+        with self._mutex:
+            if self._since is None or since < self._since:
+                self._forget()
+                self._since = since
+            rows = self._table.snapshot(self._refresh)
+            return rows.filter(pl.col("timestamp") >= since), self._through
+
+    def _forget(self) -> None:
+        self._seen, self._added, self._latest = frozenset(), None, self._latest.clear()
 
     def read(self) -> pl.DataFrame:
         """Return the newest row of each holding, in the order of account and conid."""
@@ -97,23 +124,21 @@ class LatestRows:
         # and another read needs only the files that came since.
         generation = self._table.cache_key(handle)[0]
         if generation != self._generation:
-            self._generation, self._seen, self._added = generation, frozenset(), None
-            self._latest = self._latest.clear()
+            self._generation = generation
+            self._forget()
         files = data_files(handle)
         present = frozenset(files.get_column("path")) if not files.is_empty() else frozenset()
         new = present - self._seen
         if new:
-            rows = self._files.scan(files.filter(pl.col("path").is_in(list(new))))
+            if self._since is not None and not self._seen:
+                rows = self._files.since(files, self._since)
+            else:
+                rows = self._files.scan(files.filter(pl.col("path").is_in(list(new))))
             if self._added is not None:
                 # A merged file has rows that were seen, and that may have been contradicted.
                 rows = rows.filter((pl.col(ADDED) > self._added) | pl.col(ADDED).is_null())
             joined = pl.concat([self._latest.lazy(), rows])
             self._latest = newest_rows(joined, self._table.spec).sort(HOLDING)
-            self._added = _last_added(joined)
-        self._seen = present
+        self._seen, self._through = present, last_added(files)
+        self._added = self._through or None
         return self._latest
-
-
-def _last_added(rows: pl.LazyFrame) -> int | None:
-    last = rows.select(pl.col(ADDED).max()).collect().item()
-    return None if last is None else int(last)

@@ -1,12 +1,14 @@
 """The ledger of values as plain calls: appended once per `update_id`, read by holding."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
 
 import polars as pl
 from deltalake import DeltaTable
 
 from position_sync_dagster.domain.clock import Clock, utc_now
+from position_sync_dagster.domain.routing import Key
 from position_sync_dagster.domain.update import PositionUpdate
 from position_sync_dagster.lake.schema.codec import updates_of
 from position_sync_dagster.lake.storage.frames import data_files
@@ -23,6 +25,17 @@ LOOK_BACK_DAYS = 14
 """How far back `asof` reads for the last row of a holding, in days."""
 
 
+class NewestRows(NamedTuple):
+    """The newest rows of some contracts at one version of the ledger, by account and conid.
+
+    Attributes:
+        through: The greatest `ledger_version` of the ledger's rows at that version.
+    """
+
+    rows: Mapping[Key, PositionUpdate]
+    through: int = 0
+
+
 class SyncUpdates:
     """The ledger as plain calls, for callers that may block; see `PositionUpdatesTable`."""
 
@@ -31,6 +44,7 @@ class SyncUpdates:
         self._clock = clock
         self._files = LedgerFiles(table)
         self._latest = LatestRows(table, self._files)
+        self._recent = LatestRows(table, self._files)
 
     def initialize(self) -> None:
         """Create the table, or check and migrate the one that is there."""
@@ -43,6 +57,7 @@ class SyncUpdates:
         *,
         run_id: str | None = None,
         guard: Callable[[], None] | None = None,
+        through: int | None = None,
     ) -> AppendResult:
         """Write updates in one commit; rows that the table holds are not written again.
 
@@ -56,10 +71,13 @@ class SyncUpdates:
                 and not at all when there is nothing to write. Its errors reach the caller
                 unchanged, and nothing is written. It runs in a thread of the lake, while this
                 table's lock is held: keep it short, and do not call this table in it.
+            through: The `ledger_version` that `newest_of` returned: nothing is written if a row of
+                one of the holdings was added since, by whomever.
 
         Raises:
             TradingModeError: The table holds data of another trading mode.
             LeaseLostError: A later owner of the gateway has fenced the table.
+            NewerRowError: A row of one of the holdings was added after `through`.
             InvalidRequestError: A field cannot be stored: no position, text for a number, a right
                 or an expiry that does not parse. (A number that is not finite is stored as
                 unknown, and a time without a zone is local time.)
@@ -71,6 +89,7 @@ class SyncUpdates:
             batch_id=batch_id,
             run_id=run_id,
             guard=guard,
+            through=through,
             clock=self._clock,
         )
 
@@ -103,6 +122,16 @@ class SyncUpdates:
         """Return the newest update per (account, conid)."""
         return updates_of(self.latest())
 
+    def newest_of(self, conids: Collection[int], since: datetime) -> NewestRows:
+        """Return the newest row of each holding of some contracts, if it is not older than `since`.
+
+        The first call reads the files that have rows since then, later calls only new files: the
+        cost does not grow with the history before.
+        """
+        rows, through = self._recent.read_since(since.astimezone(UTC))
+        wanted = updates_of(rows.filter(pl.col("conid").is_in(set(conids))))
+        return NewestRows(rows={(row.account, row.conid): row for row in wanted}, through=through)
+
     def asof(self, moment: datetime, look_back_days: int = LOOK_BACK_DAYS) -> pl.DataFrame:
         """Return the last row at or before a moment per (account, conid).
 
@@ -112,8 +141,11 @@ class SyncUpdates:
         return self._newest_between(moment - timedelta(days=look_back_days), moment)
 
     def latest_since(self, since: datetime) -> pl.DataFrame:
-        """Return the newest row per (account, conid) among the rows not older than `since`."""
-        return self._newest_between(since.astimezone(UTC), None)
+        """Return the newest row per (account, conid), if it is not older than `since`.
+
+        The first call reads the rows since then, later calls only what was added.
+        """
+        return self._recent.read_since(since.astimezone(UTC))[0]
 
     def added_after(self, version: int) -> pl.DataFrame:
         """Return the rows of all commits after a version, whatever their timestamps say."""
@@ -138,10 +170,8 @@ class SyncUpdates:
         """Return the table's newest version."""
         return self.table.version()
 
-    def _newest_between(self, first: datetime, last: datetime | None) -> pl.DataFrame:
-        in_range = pl.col("timestamp") >= first
-        if last is not None:
-            in_range &= pl.col("timestamp") <= last
+    def _newest_between(self, first: datetime, last: datetime) -> pl.DataFrame:
+        in_range = pl.col("timestamp").is_between(first, last)
 
         def step(handle: DeltaTable) -> pl.DataFrame:
             rows = self._files.between(handle, first, last)

@@ -44,23 +44,43 @@ class LedgerFiles:
         found = rows.filter(pl.col(column).is_in(ids.unique().implode())).collect()
         return set(found.get_column(column).to_list())
 
-    def between(self, handle: DeltaTable, first: datetime, last: datetime | None) -> pl.LazyFrame:
+    def between(self, handle: DeltaTable, first: datetime, last: datetime) -> pl.LazyFrame:
         """Return the rows of all files that may hold one with a timestamp in this range.
 
         Args:
             first: With a time zone, as `last`.
-            last: None for no end.
+            last: With a time zone too.
         """
         files = data_files(handle)
         if files.is_empty():
             return self.scan(files)
         first -= timedelta(milliseconds=1)  # the log's statistics are cut to milliseconds
-        in_range: pl.Expr = pl.col("partition.date") >= first.date()
-        if last is not None:
-            in_range &= pl.col("partition.date") <= last.date()
-            in_range &= pl.col("min.timestamp").is_null() | (pl.col("min.timestamp") <= last)
+        in_range = pl.col("partition.date").is_between(first.date(), last.date())
+        in_range &= pl.col("min.timestamp").is_null() | (pl.col("min.timestamp") <= last)
         in_range &= pl.col("max.timestamp").is_null() | (pl.col("max.timestamp") >= first)
         return self.scan(files.filter(in_range))
+
+    def since(self, files: pl.DataFrame, since: datetime) -> pl.LazyFrame:
+        """Return the rows that decide which row is the newest of a holding with a row since then.
+
+        These are the rows since then, and all rows that were added later than the first of them,
+        whatever their timestamps say. Any other row is both earlier and added earlier than they
+        are, so that it cannot be newer.
+        """
+        if files.is_empty():
+            return self.scan(files)
+        first = since - timedelta(milliseconds=1)  # the log's statistics are cut to milliseconds
+        is_recent = (pl.col("partition.date") >= first.date()) & (
+            pl.col("max.timestamp").is_null() | (pl.col("max.timestamp") >= first)
+        )
+        recent = pl.col("timestamp") >= since
+        rows = self.scan(files.filter(is_recent)).filter(recent)
+        oldest = rows.select(pl.col("ledger_version").fill_null(-1).min()).collect().item()
+        if oldest is None or "max.ledger_version" not in files.columns:
+            return rows
+        is_later = (pl.col("max.ledger_version") > oldest).fill_null(value=False)
+        later = (pl.col("ledger_version") > oldest).fill_null(value=False)
+        return self.scan(files.filter(is_recent | is_later)).filter(recent | later)
 
     def added_after(self, handle: DeltaTable, version: int) -> pl.LazyFrame:
         """Return the rows that commits after a version added.

@@ -8,9 +8,9 @@ from position_sync_dagster.lake.schema.tables import POSITION_UPDATES
 from position_sync_dagster.lake.storage.table import Table, TableOptions
 from position_sync_dagster.lake.storage.threads import offloaded
 from position_sync_dagster.lake.updates.append import AppendResult
-from position_sync_dagster.lake.updates.ledger import SyncUpdates
+from position_sync_dagster.lake.updates.ledger import NewestRows, SyncUpdates
 
-__all__ = ["AppendResult", "PositionUpdatesTable"]
+__all__ = ["AppendResult", "NewestRows", "PositionUpdatesTable"]
 
 
 class PositionUpdatesTable:
@@ -51,6 +51,7 @@ class PositionUpdatesTable:
     existing = offloaded(SyncUpdates.existing)
     latest = offloaded(SyncUpdates.latest)
     latest_updates = offloaded(SyncUpdates.latest_updates)
+    newest_of = offloaded(SyncUpdates.newest_of)
     asof = offloaded(SyncUpdates.asof)
     latest_since = offloaded(SyncUpdates.latest_since)
     added_after = offloaded(SyncUpdates.added_after)

@@ -3,13 +3,18 @@
 import asyncio
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import uuid4
 
 from position_sync_dagster.domain.clock import Clock
 from position_sync_dagster.domain.pricing.valuation import Provenance
 from position_sync_dagster.domain.request import QueuedPosition
-from position_sync_dagster.errors import BrokerUnavailableError, LakeError, LeaseLostError
+from position_sync_dagster.errors import (
+    BrokerUnavailableError,
+    LakeError,
+    LeaseLostError,
+    NewerRowError,
+)
 from position_sync_dagster.lake.queue.table import PositionQueue
 from position_sync_dagster.lake.schema.ids import new_ids
 from position_sync_dagster.lake.updates.table import AppendResult, PositionUpdatesTable
@@ -22,6 +27,10 @@ from position_sync_dagster.sync.drain.batch_plan import (
 from position_sync_dagster.sync.drain.broker_view import ValueSource
 from position_sync_dagster.sync.run_reports import BatchReport
 
+MAX_PLANS = 10
+"""How often a batch is decided anew because newer rows of its holdings came; then it is released.
+"""
+
 
 class BatchProcessor:
     """Processes one batch at a time: rows first, then the marks of their requests.
@@ -29,6 +38,8 @@ class BatchProcessor:
     Args:
         batch_size: Requests claimed at once.
         lease_s: How long a claim holds, in seconds.
+        row_interval_s: A holding without any change has a row this often, in seconds.
+        refresh_interval_s: When its next request may be expected, in seconds.
         provenance: Written into the rows.
     """
 
@@ -40,6 +51,8 @@ class BatchProcessor:
         *,
         batch_size: int,
         lease_s: float,
+        row_interval_s: float,
+        refresh_interval_s: float,
         provenance: Provenance,
         clock: Clock,
     ) -> None:
@@ -49,6 +62,9 @@ class BatchProcessor:
         self._batch_size = batch_size
         self._lease_s = lease_s
         self._provenance = provenance
+        self._row_interval = timedelta(seconds=row_interval_s)
+        # A row that would be too old at the next request is written now.
+        self._keep = timedelta(seconds=row_interval_s - refresh_interval_s)
         self._clock = clock
         self._owner = f"worker-{uuid4()}"
 
@@ -73,13 +89,8 @@ class BatchProcessor:
             return self._report(batch_id, batch, BatchPlan(), None, started), batch
         lease = batch[0].lease_token
         try:
-            viewed_at = self._clock()
-            view = await self._values.view()
-            plan = plan_batch(
-                batch, view, batch_id=batch_id, now=viewed_at, provenance=self._provenance
-            )
-            appended = await self._append(batch, plan, batch_id)
-            await self._queue.mark_success(plan.valued, lease_token=lease)
+            plan, appended = await self._plan_and_append(batch, batch_id)
+            await self._queue.mark_success(plan.valued, answers=plan.answers, lease_token=lease)
             await self._queue.mark_failed_many(
                 dict.fromkeys(plan.not_held, NOT_HELD), retryable=False, lease_token=lease
             )
@@ -99,8 +110,36 @@ class BatchProcessor:
                     _ids(requests), reason, lease_token=requests[0].lease_token
                 )
 
+    async def _plan_and_append(
+        self, batch: Sequence[QueuedPosition], batch_id: str
+    ) -> tuple[BatchPlan, AppendResult | None]:
+        """Decide about the batch and commit its rows; decide anew if newer rows came between."""
+        plans = 0
+        while True:
+            plans += 1
+            now = self._clock()
+            # The ledger is read before the view: a row that is added later may be newer than the
+            # view, and makes the append fail.
+            newest = await self._updates.newest_of(
+                [request.conid for request in batch], now - self._row_interval
+            )
+            plan = plan_batch(
+                batch,
+                await self._values.view(),
+                newest.rows,
+                batch_id=batch_id,
+                now=now,
+                provenance=self._provenance,
+                keep=self._keep,
+            )
+            try:
+                return plan, await self._append(batch, plan, batch_id, newest.through)
+            except NewerRowError:
+                if plans == MAX_PLANS:
+                    raise
+
     async def _append(
-        self, batch: Sequence[QueuedPosition], plan: BatchPlan, batch_id: str
+        self, batch: Sequence[QueuedPosition], plan: BatchPlan, batch_id: str, through: int
     ) -> AppendResult | None:
         """Commit the rows, if there are any and the batch's lease still holds."""
         if not plan.rows:
@@ -113,7 +152,9 @@ class BatchProcessor:
                     remedy="Raise POSITION_SYNC_LEASE_S; the requests are claimed again.",
                 )
 
-        return await self._updates.append(plan.rows, batch_id=batch_id, guard=check_lease)
+        return await self._updates.append(
+            plan.rows, batch_id=batch_id, guard=check_lease, through=through
+        )
 
     def _report(
         self,
@@ -129,6 +170,7 @@ class BatchProcessor:
             batch_id=batch_id,
             claimed=len(batch),
             succeeded=len(plan.valued),
+            unchanged=len(plan.valued) - len({row.request_id for row in plan.rows}),
             failed=len(plan.not_held),
             released=len(plan.not_covered),
             appended=appended,

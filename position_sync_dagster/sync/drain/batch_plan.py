@@ -1,13 +1,17 @@
 """The plan of a claimed batch: which rows to write and how to mark each request; pure."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from datetime import datetime
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 from position_sync_dagster.domain.broker_position import BrokerPosition
+from position_sync_dagster.domain.clock import SKEW
+from position_sync_dagster.domain.pricing.confirmation import confirmed_time
+from position_sync_dagster.domain.pricing.content import says_the_same
 from position_sync_dagster.domain.pricing.valuation import Provenance, from_portfolio
-from position_sync_dagster.domain.request import QueuedPosition
+from position_sync_dagster.domain.request import Answer, QueuedPosition
+from position_sync_dagster.domain.routing import Key
 from position_sync_dagster.domain.update import PositionUpdate, Source
 from position_sync_dagster.lake.schema.ids import content_id
 from position_sync_dagster.sync.drain.broker_view import BrokerView
@@ -34,10 +38,15 @@ class Match:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchPlan:
-    """The rows to write for a batch, and its request ids by outcome."""
+    """The rows to write for a batch, and its request ids by outcome.
+
+    Attributes:
+        answers: The row that answers each valued request: one of `rows`, or one of the ledger.
+    """
 
     rows: tuple[PositionUpdate, ...] = ()
     valued: tuple[str, ...] = ()
+    answers: Mapping[str, Answer] = field(default_factory=dict)
     not_held: tuple[str, ...] = ()
     not_covered: tuple[str, ...] = ()
 
@@ -45,38 +54,80 @@ class BatchPlan:
 def plan_batch(
     batch: Sequence[QueuedPosition],
     view: BrokerView,
+    newest: Mapping[Key, PositionUpdate],
     *,
     batch_id: str,
     now: datetime,
     provenance: Provenance,
+    keep: timedelta,
 ) -> BatchPlan:
     """Decide about each request of a batch.
+
+    A holding needs no row where the newest row of the ledger says the same, or comes from the
+    stream and is newer than the view. Then that row answers the request.
 
     The update_id of a row is derived from its request and its holding, so that a batch that is
     written again after a crash is recognized. It sorts by the time of the request, as ids of the
     table should.
+
+    Args:
+        batch: The requests.
+        view: What the broker reports.
+        newest: The newest row of each holding, as far as it is known.
+        batch_id: Written into the rows.
+        now: The time of the rows.
+        provenance: The writer of the rows.
+        keep: A row that is older than this is written again, even if it says the same.
     """
     rows: list[PositionUpdate] = []
+    answers: dict[str, Answer] = {}
     ids: dict[Outcome, list[str]] = {outcome: [] for outcome in Outcome}
     for request in batch:
         match = match_holdings(request, view)
         ids[match.outcome].append(request.request_id)
         for holding in match.holdings:
-            row = from_portfolio(holding, source=Source.QUEUE, now=now, by=provenance)
-            rows.append(
-                replace(
-                    row,
-                    request_id=request.request_id,
-                    batch_id=batch_id,
-                    update_id=content_id(request.created_at, request.request_id, *holding.key),
-                )
+            row = replace(
+                from_portfolio(holding, source=Source.QUEUE, now=now, by=provenance),
+                request_id=request.request_id,
+                batch_id=batch_id,
+                update_id=content_id(request.created_at, request.request_id, *holding.key),
             )
+            known = newest.get(holding.key)
+            if known is not None and _answers(known, row, view, now, keep):
+                row = known
+            else:
+                rows.append(row)
+            confirmed = confirmed_time(row, holding, now)
+            answer = Answer(update_id=row.update_id, confirmed_at=confirmed)
+            answers.setdefault(request.request_id, answer)
     return BatchPlan(
         rows=tuple(rows),
         valued=tuple(ids[Outcome.VALUED]),
+        answers=answers,
         not_held=tuple(ids[Outcome.NOT_HELD]),
         not_covered=tuple(ids[Outcome.NOT_COVERED]),
     )
+
+
+def _answers(
+    known: PositionUpdate, row: PositionUpdate, view: BrokerView, now: datetime, keep: timedelta
+) -> bool:
+    """Return whether the newest row of a holding makes another row unnecessary.
+
+    The stream may have written a row, such as that of a close, from what it has not published yet.
+    It publishes by the same clock by which it writes, so that the two times may be compared. A row
+    of any other writer counts by what it says, never by its time.
+    """
+    if known.timestamp > now + SKEW:
+        return False
+    if (
+        known.source is Source.STREAM
+        and known.session_id == view.session_id
+        and view.captured_at is not None
+        and known.timestamp > view.captured_at
+    ):
+        return True
+    return now - known.timestamp < keep and says_the_same(row, known)
 
 
 def match_holdings(request: QueuedPosition, view: BrokerView) -> Match:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Protocol
 
 from position_sync_dagster.domain.broker_position import BrokerPosition, Completeness
@@ -25,11 +26,15 @@ class BrokerView:
     Attributes:
         complete: The view covers every account.
         unconfirmed: Holdings whose values are too old to be written as new rows.
+        session_id: The session that published them; None where they were not published.
+        captured_at: When that session took them from its account feed.
     """
 
     holdings: Mapping[Key, BrokerPosition]
     complete: bool
     unconfirmed: frozenset[Key] = frozenset()
+    session_id: str | None = None
+    captured_at: datetime | None = None
 
 
 class ValueSource(Protocol):
@@ -75,7 +80,8 @@ class LakeValues:
         """
         gateway_id, now = self._settings.gateway_id, self._clock()
         session = await self._sessions.current(gateway_id)
-        rows = await self._positions.read(gateway_id)
+        published = await self._positions.published(gateway_id)
+        rows = published.rows
         why = unavailable_reason(session, confirmed_at(rows, now), self._settings, now)
         if why is not None:
             raise BrokerUnavailableError(
@@ -85,6 +91,8 @@ class LakeValues:
             holdings={row.key: row for row in rows},
             complete=bool(rows) and all(row.completeness is Completeness.COMPLETE for row in rows),
             unconfirmed=unconfirmed(rows, self._settings, now),
+            session_id=published.session_id,
+            captured_at=published.captured_at,
         )
 
     async def close(self) -> None:

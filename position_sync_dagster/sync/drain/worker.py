@@ -116,6 +116,8 @@ class QueueWorker:
             self._values,
             batch_size=batch_size,
             lease_s=settings.lease_s,
+            row_interval_s=settings.monitored_row_interval_s,
+            refresh_interval_s=settings.refresh_interval_s,
             provenance=by or Provenance(),
             clock=clock,
         )

@@ -72,10 +72,12 @@ class Publisher:
         A request is made of what was published, not of what the feed says since: a drain values
         it from the table. What changed in between is due in the next step.
         """
-        holdings = list(feed.holdings)
+        captured_at, holdings = self._clock(), list(feed.holdings)
         if self._positions is not None:
             rows = self._recent(holdings)
-            await self._positions.replace(self._settings.gateway_id, rows, session=session)
+            await self._positions.replace(
+                self._settings.gateway_id, rows, session=session, captured_at=captured_at
+            )
         self._published = {holding.key: holding for holding in holdings}
 
     async def enqueue_all(

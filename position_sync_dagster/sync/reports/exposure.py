@@ -9,6 +9,7 @@ from enum import StrEnum
 
 from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.domain.leg import ActiveContract
+from position_sync_dagster.domain.routing import Key
 from position_sync_dagster.domain.update import PositionUpdate
 from position_sync_dagster.sync.reports.shares import Share, shares_of
 
@@ -45,7 +46,7 @@ class Exposure:
         notional: The market value of futures, which is never added to that of other classes.
         delta, gamma, vega, theta: Of the whole position: per unit × quantity × multiplier.
         legs_without_value, legs_without_greeks: Held legs that the sums leave out.
-        oldest_value_at: Time of the oldest value in the sums.
+        oldest_value_at: When the oldest value in the sums was last confirmed by its source.
         dollar_delta: In `currency`: delta × quantity × multiplier × price of the underlying, which
             may be added over underlyings. Of a stock or a future it is the value.
         by_underlying: JSON: symbol → delta, gamma, vega, theta and dollar_delta of its legs.
@@ -89,6 +90,7 @@ def exposures(
     *,
     now: datetime | None = None,
     details: Mapping[int, ContractDetails] | None = None,
+    confirmed: Mapping[Key, datetime | None] | None = None,
 ) -> list[Exposure]:
     """Sum the latest rows over the legs of each strategy.
 
@@ -102,6 +104,7 @@ def exposures(
         now: The moment that ages and days to expiry count from; None: the time of the newest row.
         details: The contract details that are known, by conid. The price magnifier of a contract
             without them is that which its value shows.
+        confirmed: When the source of a row last confirmed its value, as far as it is known.
     """
     latest = list(latest)
     now = now or max((row.timestamp for row in latest), default=None)
@@ -123,7 +126,7 @@ def exposures(
         kind = _CLASSES.get(known[0].sec_type, AssetClass.OTHER) if known else AssetClass.UNKNOWN
         groups[leg.strategy_id, currency, kind].append(shares)
     return [
-        _exposure(key, groups[key], now)
+        _exposure(key, groups[key], now, confirmed or {})
         for key in sorted(groups, key=lambda k: (k[0], k[1] or "", k[2]))
     ]
 
@@ -136,12 +139,16 @@ def _exposure(
     key: tuple[str, str | None, AssetClass],
     legs: Sequence[Sequence[Share]],
     now: datetime | None,
+    confirmed: Mapping[Key, datetime | None],
 ) -> Exposure:
     strategy_id, currency, kind = key
     shares = [share for leg in legs for share in leg]
     values = [s.of(s.row.market_value) for s in shares]
     greeks = _greeks(shares)
-    times = [s.row.value_time or s.row.timestamp for s in shares]
+    times = [
+        confirmed.get((s.row.account, s.row.conid)) or s.row.value_time or s.row.timestamp
+        for s in shares
+    ]
     return Exposure(
         strategy_id=strategy_id,
         currency=currency,

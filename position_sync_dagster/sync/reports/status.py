@@ -12,10 +12,13 @@ from position_sync_dagster.domain.clock import SKEW
 from position_sync_dagster.domain.gateway_session import ALIVE, GatewaySession, SessionState
 from position_sync_dagster.domain.leg import ActiveContract, LegState
 from position_sync_dagster.domain.request import QueueStatus
+from position_sync_dagster.domain.routing import Key
 from position_sync_dagster.domain.update import Source
 from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.lake.schema.codec import updates_of
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.owner.ownership import blind_since
+from position_sync_dagster.sync.reports.confirmations import confirmed_times
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,9 +38,10 @@ class Status:
         positions: Holdings in the broker's last download.
         oldest_pending_age_s: Age of the oldest waiting request, in seconds.
         updates_rows, updates_version: Rows and Delta version of `position_updates`.
-        legs_streamed, legs_queued: Holdings whose newest row was written by the stream or by the
-            queue within the last two refresh intervals.
-        last_drained_at: Time of the newest row that the queue wrote in that span.
+        legs_streamed: Holdings whose newest row was written by the stream, recently.
+        legs_queued: Holdings whose newest row was written by the queue, and was written, or
+            confirmed by the broker, within the last two refresh intervals.
+        last_drained_at: When a request was last answered by a row.
         accounts: The newest net liquidation and profit of each account.
     """
 
@@ -88,9 +92,6 @@ def read_status(lake: Lake, settings: Settings, now: datetime) -> Status:
         for row in lake.broker_positions.sync.read(settings.gateway_id)
         if row.position
     ]
-    recent = _recent(lake, settings, now)
-    streamed = recent.filter(pl.col("source") == Source.STREAM.value)
-    queued = recent.filter(pl.col("source") == Source.QUEUE.value)
     return Status(
         at=now,
         lake=settings.lake,
@@ -114,9 +115,9 @@ def read_status(lake: Lake, settings: Settings, now: datetime) -> Status:
         ),
         updates_rows=lake.updates.sync.count(),
         updates_version=lake.updates.sync.version(),
-        legs_streamed=streamed.height,
-        legs_queued=queued.height,
-        last_drained_at=_newest(queued),
+        legs_streamed=len(_streamed(lake, settings, now)),
+        legs_queued=_count_queued(lake, settings, now),
+        last_drained_at=overview.last_success_at,
         trading_mode=lake.sessions.sync.mode(),
         accounts=tuple(lake.account_values.sync.latest_summaries()),
     )
@@ -128,8 +129,8 @@ def leg_states(
     """Return the state of each active leg, in order, as far as the tables show it.
 
     ARMED: the broker reports no holding of it, in the leg's account if it names one; a mistyped
-    conid remains ARMED. STREAMED: the stream wrote the newest row of a holding, within the last
-    two refresh intervals. OVERFLOW: held, and not streamed.
+    conid remains ARMED. STREAMED: the stream wrote the newest row of a holding, recently.
+    OVERFLOW: held, and not streamed.
 
     Raises:
         LakeError: A table cannot be used.
@@ -138,8 +139,7 @@ def leg_states(
     for row in lake.broker_positions.sync.read(settings.gateway_id):
         if row.position:
             held.setdefault(row.instrument.conid, set()).add(row.account)
-    recent = _recent(lake, settings, now).filter(pl.col("source") == Source.STREAM.value)
-    streamed = set(recent.select("account", "conid").iter_rows())
+    streamed = _streamed(lake, settings, now)
 
     def state(leg: ActiveContract) -> LegState:
         found = held.get(leg.conid, set())
@@ -152,14 +152,23 @@ def leg_states(
     return [state(leg) for leg in legs]
 
 
-def _recent(lake: Lake, settings: Settings, now: datetime) -> pl.DataFrame:
-    """Return the newest row of each holding that was written in the last two refresh intervals.
+def _streamed(lake: Lake, settings: Settings, now: datetime) -> set[Key]:
+    """Return the holdings whose newest row the stream wrote recently."""
+    window = timedelta(seconds=2 * max(settings.refresh_interval_s, settings.row_interval_s))
+    rows = _newest_since(now - window, lake, now).filter(pl.col("source") == Source.STREAM.value)
+    return set(rows.select("account", "conid").iter_rows())
 
-    A row whose time lies in the future says nothing about that.
-    """
+
+def _count_queued(lake: Lake, settings: Settings, now: datetime) -> int:
+    """Count the holdings whose newest row the queue wrote, as far as they are current."""
     window = timedelta(seconds=2 * settings.refresh_interval_s)
-    return lake.updates.sync.latest_since(now - window).filter(
-        pl.col("position") != 0, pl.col("timestamp") <= now + SKEW
+    since = now - window - timedelta(seconds=settings.monitored_row_interval_s)
+    found = _newest_since(since, lake, now).filter(pl.col("source") == Source.QUEUE.value)
+    rows = updates_of(found)
+    confirmed = confirmed_times(rows, lake, settings, now)
+    return sum(
+        max(row.timestamp, confirmed[row.account, row.conid] or row.timestamp) >= now - window
+        for row in rows
     )
 
 
@@ -170,9 +179,14 @@ def _plain(values: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _newest(rows: pl.DataFrame) -> datetime | None:
-    at = rows.get_column("timestamp").max()
-    return at if isinstance(at, datetime) else None
+def _newest_since(since: datetime, lake: Lake, now: datetime) -> pl.DataFrame:
+    """Return the newest row of each open holding with a row since then.
+
+    A row whose time lies in the future says nothing about that.
+    """
+    return lake.updates.sync.latest_since(since).filter(
+        pl.col("position") != 0, pl.col("timestamp") <= now + SKEW
+    )
 
 
 def _since(session: GatewaySession | None, now: datetime) -> datetime | None:

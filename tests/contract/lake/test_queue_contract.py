@@ -1,10 +1,12 @@
 """The contract of every queue of positions, wherever it keeps its rows."""
 
 from collections.abc import Iterable
+from datetime import timedelta
 
 import pytest
 
 from position_sync_dagster.domain.request import (
+    Answer,
     QueuedPosition,
     QueueRequest,
     QueueStatus,
@@ -582,3 +584,21 @@ async def test_a_clock_that_goes_back_loses_nothing(queue, clock):
     clock.advance(-3600)
     await queue.mark_success(ids_of(claimed))
     assert await counts_of(queue) == (0, 0, 3, 0)
+
+
+async def test_a_request_keeps_the_row_that_answers_it_and_when_it_was_confirmed(queue, clock):
+    first, second = await queue.insert_many([QueueRequest(1, "SPY"), QueueRequest(2, "SPY")])
+    answer = Answer(update_id="row-1", confirmed_at=clock.now)
+    await queue.claim_batch(limit=2)
+    assert (await queue.overview()).last_success_at is None
+    clock.advance(20)
+    await queue.mark_success([first, second], answers={first: answer})
+    done = {r.conid: r for r in await queue.get_batch(priority=None, status=SUCCESS)}
+    assert (done[1].update_id, done[1].confirmed_at) == ("row-1", answer.confirmed_at)
+    assert (done[2].update_id, done[2].confirmed_at) == (None, None)
+    assert (await queue.overview()).last_success_at == clock.now
+    span = timedelta(seconds=30)
+    found = await queue.confirmations(clock.now - span, clock.now + span)
+    assert found.rows() == [("row-1", answer.confirmed_at)]
+    assert (await queue.confirmations(clock.now, clock.now + span)).is_empty()
+    assert (await queue.confirmations(clock.now - span, clock.now - span / 2)).is_empty()

@@ -115,3 +115,10 @@ def test_each_figure_can_be_missed_alone():
 
 def missed(**changes):
     return [name for name, met in figures_met(**changes).items() if not met]
+
+
+def test_a_row_of_an_earlier_run_counts_once_the_broker_has_confirmed_it():
+    old = [row(c, Source.QUEUE, seconds=-600.0) for c in range(3, 11)]
+    times = {(ACCOUNT, 3): START + timedelta(seconds=1), (ACCOUNT, 4): None}
+    found = count_coverage(EXPECTED, old, since=START, confirmed=times)
+    assert found == Coverage(streamed=0, queued=1, misrouted=0)

@@ -7,7 +7,7 @@ from random import Random
 
 import polars as pl
 
-from position_sync_dagster.domain.request import Reason
+from position_sync_dagster.domain.request import Answer, Reason
 from position_sync_dagster.domain.retry import RetryPolicy, next_attempt
 from position_sync_dagster.lake.queue.transitions.request_rows import (
     FAILED,
@@ -32,13 +32,18 @@ class Failure:
 
 
 def succeed(
-    live: pl.DataFrame, ids: Sequence[str], *, now: datetime, new_ids: NewIds
+    live: pl.DataFrame,
+    ids: Sequence[str],
+    *,
+    answers: Mapping[str, Answer],
+    now: datetime,
+    new_ids: NewIds,
 ) -> Change[None]:
-    """Finish requests as SUCCESS, and insert the follow-up requests."""
+    """Finish requests as SUCCESS with the rows that answer them; insert the follow-up requests."""
     marked = has_id(live, ids)
     done = live.filter(marked)
     rest = pl.concat([live.filter(~marked), _follow_ups(done, now, new_ids)])
-    return Change(None, rest, _finish(done, SUCCESS, now))
+    return Change(None, rest, _answered(_finish(done, SUCCESS, now), answers))
 
 
 def fail(
@@ -121,6 +126,20 @@ def _follow_ups(done: pl.DataFrame, now: datetime, new_ids: NewIds) -> pl.DataFr
         created_at=moment(now),
         error_message=pl.lit(None, pl.String),
         reason=pl.lit(Reason.CHANGED.value),
+    )
+
+
+def _answered(rows: pl.DataFrame, answers: Mapping[str, Answer]) -> pl.DataFrame:
+    known = [answers.get(request_id) for request_id in rows.get_column("request_id").to_list()]
+    return rows.with_columns(
+        pl.Series(
+            "update_id", [answer.update_id if answer else None for answer in known], pl.String
+        ),
+        pl.Series(
+            "confirmed_at",
+            [answer.confirmed_at if answer else None for answer in known],
+            pl.Datetime("us", "UTC"),
+        ),
     )
 
 

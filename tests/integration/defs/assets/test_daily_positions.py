@@ -10,8 +10,10 @@ import pytest
 from position_sync_dagster.defs.assets.daily_positions import daily, daily_asset
 from position_sync_dagster.defs.assets.exchange_partitions import exchange_partitions
 from position_sync_dagster.defs.resources import resources
+from position_sync_dagster.domain.request import Answer
 from position_sync_dagster.domain.update import ValueOrigin
 from position_sync_dagster.lake.derived import DAILY_POSITIONS, DerivedTable
+from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.sync.reports.exchange_days import exchange_days
 
 DAYS = exchange_days("XNYS", date(2025, 1, 1), date(2026, 12, 31))
@@ -83,6 +85,25 @@ def test_the_age_at_the_close_is_that_of_the_value_and_not_of_its_row(
     append_row(3, written, value_source=ValueOrigin.PORTFOLIO)
     fill("2026-03-05", "2026-03-05")
     assert [age for _day, _value, age in by_day(table)] == [600.0, 60.0, 60.0]
+
+
+def test_an_unchanged_value_is_as_old_at_the_close_as_its_last_confirmation_before_it(
+    fill, append_row, table, settings
+) -> None:
+    written = utc("2026-03-05T20:04:00")
+    append_row(1, written, value_time=written, value_source=ValueOrigin.PORTFOLIO, update_id="row")
+    for marked, confirmed in (("20:30", "20:29"), ("20:59", "20:58"), ("21:05", "21:04")):
+        at = utc(f"2026-03-05T{marked}:00")
+        queue = Lake.of(settings, clock=lambda at=at: at).queue.sync  # type: ignore[misc]
+        queue.initialize()
+        request_id = queue.insert(1, "SPY")
+        known = Answer(update_id="row", confirmed_at=utc(f"2026-03-05T{confirmed}:00"))
+        queue.mark_success([request_id], answers={request_id: known})
+    fill("2026-03-05", "2026-03-05")
+    assert [age for _day, _value, age in by_day(table)] == [120.0]
+    version = table.version()
+    fill("2026-03-05", "2026-03-05")
+    assert table.version() == version
 
 
 def test_the_same_backfill_again_changes_nothing(fill, append_row, table) -> None:

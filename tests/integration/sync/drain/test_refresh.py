@@ -6,9 +6,12 @@ import pytest
 
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import SessionState
+from position_sync_dagster.domain.request import QueueStatus
 from position_sync_dagster.errors import BrokerUnavailableError
+from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.sync.drain.refresh import refresh
 from position_sync_dagster.sync.drain.run import drain
+from position_sync_dagster.sync.reports.status import read_status
 
 A = "DUSIM0001"
 CALL, PUT, UNHELD = 921000001, 921000002, 921000007
@@ -85,3 +88,26 @@ async def test_a_refresh_refuses_what_a_gateway_without_ib_has_cached(simulate, 
         assert sum((await lake.queue.counts()).values()) == 0
         sim.connectivity("restored_data_kept")
         assert (await refresh(lake, settings)).enqueued == 9
+
+
+async def test_what_a_second_refresh_finds_unchanged_has_no_second_row_and_is_current(
+    simulate, lake, settings_for
+):
+    async with simulate(autostep=False) as sim:
+        settings = settings_for(sim)
+        await refresh(lake, settings)
+        assert (await drain(lake, settings)).rows == 9
+        sim.fill(A, CALL, 1)
+        await refresh(lake, settings)
+        # another process, long after the first rows
+        later = Lake(lake.path, clock=lambda: utc_now() + timedelta(minutes=2))
+        done = await drain(later, settings)
+        assert (done.succeeded, done.rows, done.unchanged) == (9, 1, 8)
+        rows = {(u.account, u.conid): u for u in await lake.updates.latest_updates()}
+        answers = await lake.queue.get_batch(priority=None, status=QueueStatus.SUCCESS)
+        assert len(answers) == 18
+        ids = {u.update_id for u in rows.values()}
+        assert sum(r.update_id in ids for r in answers) == 17  # the filled leg's first row is old
+        status = read_status(lake, settings, utc_now())
+        assert (status.legs_queued, status.legs_streamed) == (9, 0)
+        assert status.last_drained_at is not None

@@ -47,6 +47,16 @@ def test_a_value_that_the_broker_confirmed_since_is_as_new_as_the_confirmation()
     assert confirmed_time(old, other, NOW) == ago(20)
 
 
+def test_that_there_is_no_value_is_confirmed_like_a_value():
+    held = replace(
+        HELD, value_source=ValueOrigin.NONE, value_time=None, market_price=None, market_value=None
+    )
+    row = from_portfolio(held, source=Source.QUEUE, now=ago(30), by=Provenance())
+    assert confirmed_time(row, replace(held, confirmed_at=ago(2)), NOW) == ago(2)
+    assert confirmed_time(row, held, NOW) == ago(20)
+    assert confirmed_time(row, HELD, NOW) == ago(30)
+
+
 def test_a_subscription_for_one_position_confirms_by_each_message():
     live = replace(HELD, value_source=ValueOrigin.PNL_SINGLE, received_at=ago(3))
     assert confirmed_time(ROW, live, NOW) == ago(3)

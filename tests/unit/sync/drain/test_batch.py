@@ -1,16 +1,19 @@
 """A batch is valued by what the broker said when its requests were claimed, or later."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 
 import pytest
 
 from position_sync_dagster.domain.broker_position import BrokerPosition
 from position_sync_dagster.domain.instrument import Instrument
-from position_sync_dagster.domain.pricing.valuation import Provenance
+from position_sync_dagster.domain.pricing.valuation import Provenance, closed
 from position_sync_dagster.domain.request import QueueRequest, QueueStatus
-from position_sync_dagster.errors import BrokerUnavailableError
+from position_sync_dagster.domain.update import Source
+from position_sync_dagster.errors import BrokerUnavailableError, NewerRowError
 from position_sync_dagster.lake.queue.memory import InMemoryPositionQueue
-from position_sync_dagster.lake.updates.table import AppendResult
+from position_sync_dagster.lake.updates.table import AppendResult, NewestRows
 from position_sync_dagster.sync.drain.batch import BatchProcessor
 from position_sync_dagster.sync.drain.broker_view import BrokerView
 
@@ -34,7 +37,15 @@ class Ledger:
     def __init__(self):
         self.rows = []
 
-    async def append(self, rows, *, batch_id, guard):
+    async def newest_of(self, conids, since):
+        newest = {(r.account, r.conid): r for r in sorted(self.rows, key=lambda r: r.timestamp)}
+        found = {key: r for key, r in newest.items() if r.timestamp >= since and r.conid in conids}
+        return NewestRows(found, len(self.rows))
+
+    async def append(self, rows, *, batch_id, guard, through):
+        known = {row.conid for row in self.rows[through:]}
+        if known & {row.conid for row in rows}:
+            raise NewerRowError("Another row was written.", remedy="Decide anew.")
         guard()
         self.rows += rows
         return AppendResult(version=len(self.rows), rows=len(rows))
@@ -49,9 +60,17 @@ class Broker:
     def __init__(self, clock, conids):
         self._clock = clock
         self.positions = dict.fromkeys(conids, 1.0)
+        self.published_at = clock()
         self.meanwhile = None
         self.looks = 0
         self.lost_after = None
+
+    def holding(self, conid, at):
+        return BrokerPosition(
+            gateway_id="g", account="A", position=self.positions[conid], received_at=at,
+            position_time=at, snapshot_id="s",
+            instrument=Instrument(conid=conid, symbol="SPY", sec_type="OPT", currency="USD"),
+        )  # fmt: skip
 
     async def view(self):
         self.looks += 1
@@ -59,18 +78,11 @@ class Broker:
             raise BrokerUnavailableError("The owner is BLIND.", remedy="Wait.")
         at = self._clock()
         view = BrokerView(
-            holdings={
-                ("A", conid): BrokerPosition(
-                    gateway_id="g", account="A", position=position, received_at=at,
-                    position_time=at, snapshot_id="s",
-                    instrument=Instrument(
-                        conid=conid, symbol="SPY", sec_type="OPT", currency="USD"
-                    ),
-                )
-                for conid, position in self.positions.items()
-            },
+            holdings={("A", conid): self.holding(conid, at) for conid in self.positions},
             complete=True,
-        )  # fmt: skip
+            session_id="s",
+            captured_at=self.published_at,
+        )
         if self.meanwhile is not None:
             await self.meanwhile()
         return view
@@ -88,8 +100,9 @@ def queue(clock):
 
 def processor(queue, ledger, broker, clock):
     return BatchProcessor(
-        queue, ledger, broker, batch_size=50, lease_s=60.0, provenance=Provenance(), clock=clock
-    )
+        queue, ledger, broker, batch_size=50, lease_s=60.0, row_interval_s=3600.0,
+        refresh_interval_s=180.0, provenance=Provenance(), clock=clock,
+    )  # fmt: skip
 
 
 async def test_a_drain_that_is_stopped_around_each_close_loses_no_zero_row(queue, clock):
@@ -110,7 +123,9 @@ async def test_a_drain_that_is_stopped_around_each_close_loses_no_zero_row(queue
         await batches.process()
     assert ledger.newest() == dict.fromkeys(range(1, CLOSES + 1), 0.0)
     counts = await queue.counts()
-    assert counts[QueueStatus.SUCCESS] == len(ledger.rows)
+    done = await queue.get_batch(priority=None, limit=1000, status=QueueStatus.SUCCESS)
+    assert {request.update_id for request in done} == {row.update_id for row in ledger.rows}
+    assert counts[QueueStatus.SUCCESS] == len(done)
     assert counts[QueueStatus.FAILED] == counts[QueueStatus.PROCESSING] == 0
 
 
@@ -132,3 +147,60 @@ async def test_nothing_is_claimed_without_a_view_of_the_broker(queue, clock):
         await processor(queue, Ledger(), broker, clock).process()
     (request,) = await queue.get_batch(priority=None)
     assert (request.status, request.updated_at) == (QueueStatus.PENDING, request.created_at)
+
+
+async def test_a_request_of_an_unchanged_holding_ends_with_the_row_that_says_so(queue, clock):
+    broker, ledger = Broker(clock, [1, 2]), Ledger()
+    batches = processor(queue, ledger, broker, clock)
+    await queue.insert_many([QueueRequest(conid, "SPY", account="A") for conid in (1, 2)])
+    first, _ = await batches.process()
+    broker.positions[2] = 3.0
+    await queue.insert_many([QueueRequest(conid, "SPY", account="A") for conid in (1, 2)])
+    second, _ = await batches.process()
+    assert (first.rows, first.unchanged) == (2, 0)
+    assert (second.rows, second.unchanged, second.succeeded) == (1, 1, 2)
+    assert [(r.conid, r.position) for r in ledger.rows] == [(1, 1.0), (2, 1.0), (2, 3.0)]
+    done = await queue.get_batch(priority=None, status=QueueStatus.SUCCESS)
+    answers = [(r.conid, r.update_id) for r in sorted(done, key=lambda r: r.created_at)]
+    ids = [row.update_id for row in ledger.rows]
+    assert sorted(answers) == sorted([(1, ids[0]), (1, ids[0]), (2, ids[1]), (2, ids[2])])
+
+
+async def test_a_row_that_would_be_too_old_at_the_next_request_is_written_again(queue, clock):
+    broker, ledger = Broker(clock, [1]), Ledger()
+    batches = processor(queue, ledger, broker, clock)
+    for _ in range(41):
+        await queue.insert(1, "SPY", account="A")
+        await batches.process()
+        clock.now += timedelta(seconds=180)
+    times = [row.timestamp for row in ledger.rows]
+    assert len(times) == 3
+    assert all(b - a <= timedelta(hours=1) for a, b in pairwise(times))
+
+
+async def test_a_zero_row_that_the_stream_writes_meanwhile_is_not_followed_by_an_old_row(
+    queue, clock
+):
+    broker, ledger = Broker(clock, [1]), Ledger()
+    batches = processor(queue, ledger, broker, clock)
+    await queue.insert(1, "SPY", account="A")
+    streamed = []
+
+    async def close():
+        """Write the zero row, as the stream does before it publishes the close."""
+        if broker.looks == 2:  # the look for which the batch is planned
+            at = clock()
+            streamed.append(
+                closed(
+                    replace(broker.holding(1, at), position=0.0), source=Source.STREAM, now=at,
+                    by=Provenance(session_id="s"),
+                )
+            )  # fmt: skip
+            ledger.rows += [replace(row, update_id="zero") for row in streamed]
+
+    broker.meanwhile = close
+    report, _ = await batches.process()
+    assert [row.update_id for row in ledger.rows] == ["zero"]
+    assert (report.rows, report.unchanged) == (0, 1)
+    (done,) = await queue.get_batch(priority=None, status=QueueStatus.SUCCESS)
+    assert done.update_id == "zero"

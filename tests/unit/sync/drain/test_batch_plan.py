@@ -3,10 +3,13 @@
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+import pytest
+
 from position_sync_dagster.domain.broker_position import BrokerPosition
 from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.domain.pricing.valuation import Provenance
-from position_sync_dagster.domain.request import QueuedPosition, QueueStatus
+from position_sync_dagster.domain.request import Answer, QueuedPosition, QueueStatus
+from position_sync_dagster.domain.update import PriceKind, Source, ValueOrigin
 from position_sync_dagster.sync.drain.batch_plan import Outcome, match_holdings, plan_batch
 from position_sync_dagster.sync.drain.broker_view import BrokerView
 
@@ -16,7 +19,7 @@ NOW = datetime(2026, 3, 4, 15, 30, tzinfo=UTC)
 def holding(account, conid, position=1.0):
     return BrokerPosition(
         gateway_id="g", account=account, position=position, received_at=NOW, position_time=NOW,
-        snapshot_id="s", market_price=2.0, market_value=200.0,
+        snapshot_id="s", market_price=2.0, market_value=200.0, value_source=ValueOrigin.PORTFOLIO,
         instrument=Instrument(conid=conid, symbol="SPY", sec_type="OPT", currency="USD"),
     )  # fmt: skip
 
@@ -44,8 +47,11 @@ def test_an_absent_holding_is_not_held_only_if_the_view_is_complete():
     assert match_holdings(request(1, "C"), PARTIAL).outcome is Outcome.NOT_COVERED
 
 
-def plan(batch, view=COMPLETE, batch_id="b"):
-    return plan_batch(batch, view, batch_id=batch_id, now=NOW, provenance=Provenance(run_id="run"))
+def plan(batch, view=COMPLETE, batch_id="b", newest=None, now=NOW):
+    return plan_batch(
+        batch, view, newest or {}, batch_id=batch_id, now=now,
+        provenance=Provenance(run_id="run"), keep=timedelta(minutes=57),
+    )  # fmt: skip
 
 
 def test_a_batch_becomes_rows_and_marks():
@@ -75,3 +81,70 @@ def test_a_holding_whose_value_is_too_old_is_not_covered():
     assert match_holdings(request(1), old).outcome is Outcome.NOT_COVERED
     assert match_holdings(request(1, "B"), old).outcome is Outcome.VALUED
     assert match_holdings(request(2), old).outcome is Outcome.VALUED  # closed: its value is zero
+
+
+def known(**changes):
+    """Return the row that a drain wrote of the first holding two minutes ago."""
+    (row,) = plan([request(1, "A", "before")], now=NOW - timedelta(minutes=2)).rows
+    return {("A", 1): replace(row, **changes)}
+
+
+def confirmed(**changes):
+    """Return a view in which the broker has just confirmed the first holding."""
+    first = replace(HOLDINGS[0], confirmed_at=NOW, **changes)
+    return replace(COMPLETE, holdings=COMPLETE.holdings | {("A", 1): first})
+
+
+def test_a_row_that_says_the_same_answers_the_request_and_the_broker_has_confirmed_it():
+    done = plan([request(1, "A")], confirmed(), newest=known(update_id="u"))
+    assert (done.rows, done.valued) == ((), ("r1",))
+    assert done.answers == {"r1": Answer(update_id="u", confirmed_at=NOW)}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"position": 2.0},
+        {"market_value": 200.01},
+        {"market_value": None},
+        {"average_cost": 1.0},
+        {"realized_pnl": 0.0},
+        {"daily_pnl": 1.0},
+        {"value_source": ValueOrigin.PNL_SINGLE},
+        {"gateway_id": "another"},
+    ],
+)
+def test_whatever_a_reader_could_use_makes_a_row(change):
+    done = plan([request(1, "A")], confirmed(**change), newest=known())
+    (row,) = done.rows
+    assert done.answers["r1"].update_id == row.update_id != known()[("A", 1)].update_id
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"source": Source.STREAM},
+        {"bid": 1.9},
+        {"price_kind": PriceKind.MARK},
+        {"timestamp": NOW - timedelta(minutes=58)},
+        {"timestamp": NOW + timedelta(hours=1)},
+    ],
+)
+def test_a_row_of_a_line_an_old_one_and_one_of_a_wrong_clock_answer_nothing(change):
+    assert len(plan([request(1, "A")], confirmed(), newest=known(**change)).rows) == 1
+
+
+def test_each_account_of_a_request_has_its_own_answer():
+    done = plan([request(1)], confirmed(), newest=known(update_id="u"))
+    assert [row.account for row in done.rows] == ["B"]
+    assert done.answers["r1"].update_id == "u"
+
+
+def test_a_row_that_the_stream_wrote_after_it_published_answers_the_request():
+    view = replace(confirmed(), session_id="s", captured_at=NOW - timedelta(minutes=3))
+    row = known(source=Source.STREAM, session_id="s", market_value=1.0, update_id="u")
+    assert plan([request(1, "A")], view, newest=row).answers["r1"].update_id == "u"
+    later = replace(view, captured_at=NOW - timedelta(minutes=1))
+    another = replace(view, session_id="another")
+    assert len(plan([request(1, "A")], later, newest=row).rows) == 1
+    assert len(plan([request(1, "A")], another, newest=row).rows) == 1

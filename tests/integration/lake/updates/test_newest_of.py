@@ -1,0 +1,102 @@
+"""The newest rows of some contracts: found at a cost that does not grow, and not written over."""
+
+from datetime import timedelta
+
+import polars as pl
+import pytest
+
+from position_sync_dagster.errors import NewerRowError
+from position_sync_dagster.lake.storage.maintenance import maintain
+from position_sync_dagster.lake.updates.ledger_files import LedgerFiles
+from position_sync_dagster.lake.updates.table import PositionUpdatesTable
+
+HOUR = timedelta(hours=1)
+
+
+@pytest.fixture
+def open_ledger(tmp_path, clock):
+    """Return a function that opens the ledger anew, as a new process does."""
+    return lambda own=clock: PositionUpdatesTable(tmp_path / "updates", clock=own).sync
+
+
+@pytest.fixture
+def files_read(monkeypatch):
+    """Return a list that grows by the number of files each time the ledger reads files."""
+    read = []
+    scan = LedgerFiles.scan
+
+    def counted(self, files: pl.DataFrame) -> pl.LazyFrame:
+        read.append(files.height)
+        return scan(self, files)
+
+    monkeypatch.setattr(LedgerFiles, "scan", counted)
+    return read
+
+
+def held(ledger, clock, *conids):
+    found = ledger.newest_of(conids, clock.now - HOUR).rows
+    return {conid: row.position for (_, conid), row in found.items()}
+
+
+def test_it_reads_the_files_of_the_span_once_and_then_only_new_ones(
+    open_ledger, make_update, clock, files_read
+):
+    writer = open_ledger()
+    for _ in range(20):
+        writer.append([make_update(1), make_update(2)])
+        clock.advance(3600)
+    writer.append([make_update(1, position=2.0)])
+    reader = open_ledger()
+    files_read.clear()
+    assert held(reader, clock, 1, 2, 3) == {1: 2.0, 2: 1.0}
+    assert max(files_read) == 2
+    files_read.clear()
+    assert held(reader, clock, 1) == {1: 2.0}
+    assert files_read == []
+    writer.append([make_update(2, position=3.0)])
+    assert held(reader, clock, 1, 2) == {1: 2.0, 2: 3.0}
+    assert files_read[-1] == 1
+
+
+def test_it_is_the_same_after_files_are_merged_and_a_row_too_old_is_not_found(
+    open_ledger, make_update, clock
+):
+    writer, reader = open_ledger(), open_ledger()
+    writer.append([make_update(1), make_update(2)])
+    clock.advance(1800)
+    writer.append([make_update(1, position=2.0)])
+    assert held(reader, clock, 1, 2) == {1: 2.0, 2: 1.0}
+    clock.advance(1801)
+    maintain(writer.table, clean_now=True)
+    assert held(reader, clock, 1, 2) == held(open_ledger(), clock, 1, 2) == {1: 2.0}
+
+
+def test_a_wrong_time_that_comes_round_hides_no_row_from_before_the_span(
+    open_ledger, make_update, clock
+):
+    began = clock.now
+    ahead = began + timedelta(hours=24)
+    open_ledger().append([make_update(1)])
+    open_ledger(lambda: ahead).append([make_update(1, position=5.0, timestamp=ahead)])
+    clock.advance(22 * 3600)
+    open_ledger().append([make_update(1, position=0.0)])
+    clock.advance(2 * 3600)
+    assert {u.position for u in open_ledger().latest_updates()} == {0.0}
+    assert held(open_ledger(), clock, 1) == {}  # the close is older than an hour
+
+
+def test_a_row_that_was_added_since_forbids_one_of_the_same_holding_only(
+    open_ledger, make_update, clock
+):
+    writer, other = open_ledger(), open_ledger()
+    writer.append([make_update(1), make_update(2)])
+    through = writer.newest_of([1, 2], clock.now - HOUR).through
+    other.append([make_update(1, position=0.0, update_id="zero")])
+    with pytest.raises(NewerRowError, match="conid 1 "):
+        writer.append([make_update(1, update_id="a"), make_update(2, update_id="b")],
+                      through=through)  # fmt: skip
+    assert writer.count() == 3
+    assert writer.append([make_update(2, update_id="b")], through=through).rows == 1
+    through = writer.newest_of([1], clock.now - HOUR).through
+    assert writer.append([make_update(1, update_id="a")], through=through).rows == 1
+    assert writer.append([make_update(1, update_id="a")], through=through).rows == 0
