@@ -9,7 +9,7 @@ import polars as pl
 
 from position_sync_dagster.domain.clock import SKEW
 from position_sync_dagster.domain.gateway_session import ALIVE, GatewaySession, SessionState
-from position_sync_dagster.domain.leg import ActiveContract, LegState
+from position_sync_dagster.domain.leg import ActiveContract, Leg, LegState
 from position_sync_dagster.domain.request import QueueStatus
 from position_sync_dagster.domain.update import Source
 from position_sync_dagster.lake.lake import Lake
@@ -31,6 +31,8 @@ class Status:
         lines_in_use, line_limit: Of the owner that is alive; None while there is none.
         active_legs: Conids of active strategies; a conid in several strategies counts once.
         legs_held: How many of them are held.
+        unresolved_legs: Active legs without a conid, each with why none was found, if that is
+            known.
         positions: Holdings in the broker's last download.
         oldest_pending_age_s: Age of the oldest waiting request, in seconds.
         updates_rows, updates_version: Rows and Delta version of `position_updates`.
@@ -52,6 +54,7 @@ class Status:
     line_limit: int | None
     active_legs: int
     legs_held: int
+    unresolved_legs: tuple[str, ...]
     positions: int
     queue: dict[str, int]
     oldest_pending_age_s: float | None
@@ -103,6 +106,11 @@ def read_status(lake: Lake, settings: Settings, now: datetime) -> Status:
         line_limit=session.line_limit if session and alive else None,
         active_legs=len(active),
         legs_held=len(active.intersection(held)),
+        unresolved_legs=tuple(
+            f"{leg.described} of strategy {leg.strategy_id}: "
+            f"{leg.problem or 'its contract has not been looked up yet'}"
+            for leg in lake.registry.unresolved
+        ),
         positions=len(held),
         queue={status.value: overview.counts.get(status, 0) for status in QueueStatus},
         oldest_pending_age_s=(
@@ -120,13 +128,14 @@ def read_status(lake: Lake, settings: Settings, now: datetime) -> Status:
 
 
 def leg_states(
-    legs: Iterable[ActiveContract], lake: Lake, settings: Settings, now: datetime
+    legs: Iterable[Leg], lake: Lake, settings: Settings, now: datetime
 ) -> list[LegState]:
     """Return the state of each active leg, in order, as far as the tables show it.
 
     ARMED: the broker reports no holding of it, in the leg's account if it names one; a mistyped
-    conid remains ARMED. STREAMED: the stream wrote the newest row of a holding, within the last
-    two refresh intervals. OVERFLOW: held, and not streamed.
+    conid remains ARMED, and so does a leg without one until its contract is found. STREAMED: the
+    stream wrote the newest row of a holding, within the last two refresh intervals. OVERFLOW: held,
+    and not streamed.
 
     Raises:
         LakeError: A table cannot be used.
@@ -138,7 +147,9 @@ def leg_states(
     recent = _recent(lake, settings, now).filter(pl.col("source") == Source.STREAM.value)
     streamed = set(recent.select("account", "conid").iter_rows())
 
-    def state(leg: ActiveContract) -> LegState:
+    def state(leg: Leg) -> LegState:
+        if not isinstance(leg, ActiveContract):
+            return LegState.ARMED
         found = held.get(leg.conid, set())
         accounts = found if leg.account is None else found & {leg.account}
         if not accounts:
