@@ -150,7 +150,8 @@ class ContractDetails:
         seen_at: When the gateway first sent them.
         valid_exchanges: Where it may be requested, separated by ","; None: not known.
         expires_on: The day it expires, which for index options settled at the open is the day after
-            the last trade. Source: contract details, message 10, `realExpirationDate`.
+            the last trade. Source: contract details, message 10, `realExpirationDate`. Which of the
+            two days the gateway lists such an option by is not verified; both are accepted.
     """
 
     conid: int
