@@ -12,13 +12,24 @@ from position_sync_dagster.terminal.output import print_json, print_table
 from position_sync_dagster.terminal.text import printable, quantity
 
 if TYPE_CHECKING:
-    from position_sync_dagster.domain.leg import ActiveContract, LegState
+    from position_sync_dagster.domain.leg import Leg, LegState
     from position_sync_dagster.lake import Lake
     from position_sync_dagster.settings import Settings
 
 app = typer.Typer(help="List and change the legs of active strategies.", no_args_is_help=True)
 
-Conid = Annotated[str, typer.Argument(help="IB's contract id.")]
+Conid = Annotated[
+    str | None,
+    typer.Argument(help="IB's contract id. Without it the other options describe the contract."),
+]
+Right = Annotated[
+    str | None, typer.Option(help="CALL or PUT. Leave it out for a stock or a future.")
+]
+Strike = Annotated[str | None, typer.Option(help="Of an option, in the contract's price unit.")]
+Expiry = Annotated[str | None, typer.Option(help='As "20260220" or "2026-02-20".')]
+TradingClass = Annotated[
+    str | None, typer.Option(help="Tells contracts apart that look alike: SPX or SPXW.")
+]
 
 
 def open_lake(settings: "Settings") -> "Lake":
@@ -45,7 +56,8 @@ def list_legs(json: Json = False, home: HomeFolder = None) -> None:
     """List the active legs, each with its state.
 
     ARMED: the leg is not held (is its conid right?). STREAMED: the stream values it. OVERFLOW: it
-    is held but not streamed at the moment, so the queue values it.
+    is held but not streamed at the moment, so the queue values it. A leg without a conid is ARMED
+    until its contract is found; if that failed, the reason and the candidates follow.
     """
     from position_sync_dagster.domain.clock import utc_now
     from position_sync_dagster.lake import Lake
@@ -53,8 +65,9 @@ def list_legs(json: Json = False, home: HomeFolder = None) -> None:
 
     settings = settings_for(home)
     lake = existing(Lake.of(settings))
-    legs = sorted(
-        lake.registry.sync.get_all_active(),
+    registry = lake.registry.sync
+    legs: list[Leg] = sorted(
+        [*registry.get_all_active(), *registry.get_unresolved()],
         key=lambda leg: (
             leg.strategy_id,
             leg.symbol,
@@ -66,7 +79,10 @@ def list_legs(json: Json = False, home: HomeFolder = None) -> None:
     states = leg_states(legs, lake, settings, utc_now())
     if json:
         print_json(
-            [asdict(leg) | {"state": state} for leg, state in zip(legs, states, strict=True)]
+            [
+                {"problem": None} | asdict(leg) | {"state": state}
+                for leg, state in zip(legs, states, strict=True)
+            ]
         )
         return
     if not legs:
@@ -75,8 +91,8 @@ def list_legs(json: Json = False, home: HomeFolder = None) -> None:
     print_legs(legs, states)
 
 
-def print_legs(legs: "Sequence[ActiveContract]", states: "Sequence[LegState]") -> None:
-    """Print legs and their states as a table."""
+def print_legs(legs: "Sequence[Leg]", states: "Sequence[LegState]") -> None:
+    """Print legs and their states as a table, and below it what is wrong with which leg."""
     columns = {
         "strategy": "left",
         "state": "left",
@@ -94,7 +110,7 @@ def print_legs(legs: "Sequence[ActiveContract]", states: "Sequence[LegState]") -
         (
             leg.strategy_id,
             str(state),
-            str(leg.conid),
+            str(leg.conid or "–"),
             leg.symbol,
             str(leg.right or ""),
             "" if leg.strike is None else f"{leg.strike:g}",
@@ -107,20 +123,30 @@ def print_legs(legs: "Sequence[ActiveContract]", states: "Sequence[LegState]") -
         for leg, state in zip(legs, states, strict=True)
     ]
     print_table(columns, rows)
+    for leg in legs:
+        if problem := getattr(leg, "problem", None):
+            typer.echo(printable(f"{leg.described} of {leg.strategy_id}: {problem}"))
+
+
+def _named(leg: "Leg") -> str:
+    return f"{leg.symbol} {leg.conid}" if leg.conid else leg.described
 
 
 @app.command("add")
 def add_leg(
-    conid: Conid,
     strategy: Annotated[str, typer.Option(help="The strategy's name or number.")],
     symbol: Annotated[str, typer.Option(help="The underlying's symbol.")],
-    right: Annotated[
-        str | None, typer.Option(help="CALL or PUT. Leave it out for a stock or a future.")
+    conid: Conid = None,
+    right: Right = None,
+    strike: Strike = None,
+    expiry: Expiry = None,
+    trading_class: TradingClass = None,
+    sec_type: Annotated[
+        str | None, typer.Option(help="IB's security type, needed for FOP, IND and CASH.")
     ] = None,
-    strike: Annotated[
-        str | None, typer.Option(help="Of an option, in the contract's price unit.")
-    ] = None,
-    expiry: Annotated[str | None, typer.Option(help='As "20260220" or "2026-02-20".')] = None,
+    multiplier: Annotated[str | None, typer.Option(help="Of the contract.")] = None,
+    exchange: Annotated[str | None, typer.Option(help="One that lists the contract.")] = None,
+    currency: Annotated[str | None, typer.Option(help="Of the contract.")] = None,
     quantity: Annotated[
         float | None,
         typer.Option(help="Signed number of contracts of this strategy. Default: all."),
@@ -130,7 +156,11 @@ def add_leg(
     json: Json = False,
     home: HomeFolder = None,
 ) -> None:
-    """Make a leg active. If it is held and a line is free, it streams within seconds."""
+    """Make a leg active. If it is held and a line is free, it streams within seconds.
+
+    Without a conid, whoever owns the gateway finds the contract that the options describe. If none
+    or several fit, `strategies list` and `status` say so, with the candidates.
+    """
     from position_sync_dagster.domain.clock import utc_now
     from position_sync_dagster.domain.leg import make_leg
 
@@ -145,41 +175,62 @@ def add_leg(
         quantity=quantity,
         account=account,
         priority=priority,
+        sec_type=sec_type,
+        trading_class=trading_class,
+        multiplier=multiplier,
+        exchange=exchange,
+        currency=currency,
     )
     settings = settings_for(home)
     lake = open_lake(settings)
-    lake.registry.sync.add_many([leg])
+    [leg] = lake.registry.sync.add_many([leg])
     warn_of_file(settings)
     if json:
         print_json(leg)
     else:
-        typer.echo(printable(f"{leg.symbol} {leg.conid} is active in {leg.strategy_id}."))
+        typer.echo(printable(f"{_named(leg)} is active in {leg.strategy_id}."))
 
 
 @app.command("remove")
 def remove_leg(
-    conid: Conid,
+    conid: Conid = None,
     strategy: Annotated[
         str | None, typer.Option(help="The strategy, if several have the leg.")
     ] = None,
     account: Annotated[
         str | None, typer.Option(help="The account, if the strategy has the leg in several.")
     ] = None,
+    symbol: Annotated[
+        str | None, typer.Option(help="The underlying's symbol, for a leg without a conid.")
+    ] = None,
+    right: Right = None,
+    strike: Strike = None,
+    expiry: Expiry = None,
+    trading_class: TradingClass = None,
     json: Json = False,
     home: HomeFolder = None,
 ) -> None:
     """Make a leg inactive: its line becomes free, and the queue values it again."""
-    from position_sync_dagster.domain.instrument import parse_conid
+    from position_sync_dagster.domain.instrument import parse_conid, parse_strike
 
-    number = parse_conid(conid)
+    number = None if conid is None else parse_conid(conid)
     settings = settings_for(home)
     lake = open_lake(settings)
-    leg = lake.registry.sync.remove_active(number, strategy_id=strategy, account=account)
+    leg = lake.registry.sync.remove_active(
+        number,
+        strategy_id=strategy,
+        account=account,
+        symbol=symbol,
+        right=right,
+        strike=None if strike is None else parse_strike(strike),
+        expiry=expiry,
+        trading_class=trading_class,
+    )
     warn_of_file(settings)
     if json:
         print_json(leg)
     else:
-        typer.echo(printable(f"{leg.symbol} {leg.conid} is removed from {leg.strategy_id}."))
+        typer.echo(printable(f"{_named(leg)} is removed from {leg.strategy_id}."))
 
 
 @app.command("import")
@@ -195,7 +246,8 @@ def import_file(
     settings = settings_for(home)
     lake = open_lake(settings)
     added, removed = lake.registry.sync.replace_all(legs)
-    active = len(lake.registry.sync.get_all_active())
+    registry = lake.registry.sync
+    active = len(registry.get_all_active()) + len(registry.get_unresolved())
     warn_of_file(settings)
     if json:
         print_json({"legs": active, "added": added, "removed": removed})

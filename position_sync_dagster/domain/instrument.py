@@ -95,6 +95,26 @@ def parse_strike(value: float | str) -> float:
     return strike
 
 
+def parse_multiplier(value: float | str) -> float:
+    """Read a multiplier: a finite number above zero.
+
+    Raises:
+        InvalidLegError: It is none.
+
+    >>> parse_multiplier("100")
+    100.0
+    """
+    try:
+        multiplier = float(value)
+    except (TypeError, ValueError):
+        multiplier = math.nan
+    if not (math.isfinite(multiplier) and multiplier > 0):
+        raise InvalidLegError(
+            f"The multiplier {value!r} is no number above zero.", remedy="Write it as 100."
+        )
+    return multiplier
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Instrument:
     """An instrument as the broker names it with a holding.
@@ -130,7 +150,8 @@ class ContractDetails:
         seen_at: When the gateway first sent them.
         valid_exchanges: Where it may be requested, separated by ","; None: not known.
         expires_on: The day it expires, which for index options settled at the open is the day after
-            the last trade. Source: contract details, message 10, `realExpirationDate`.
+            the last trade. Source: contract details, message 10, `realExpirationDate`. Which of the
+            two days the gateway lists such an option by is not verified; both are accepted.
     """
 
     conid: int

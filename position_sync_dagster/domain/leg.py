@@ -1,27 +1,20 @@
 """A leg of an active strategy: the membership of one contract in one strategy."""
 
-import math
-from dataclasses import dataclass, replace
-from datetime import date, datetime, timedelta
+from dataclasses import dataclass, fields, replace
+from datetime import date, datetime
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Self
 
 from position_sync_dagster.domain.column import Column
 from position_sync_dagster.domain.instrument import (
-    ContractDetails,
     Right,
     parse_conid,
     parse_expiry,
+    parse_multiplier,
     parse_right,
     parse_strike,
 )
 from position_sync_dagster.errors import InvalidLegError
-
-UNDATED_TYPES = frozenset({"STK", "IND", "CASH"})
-"""Security types without an expiry."""
-
-SETTLED_WITHIN = timedelta(days=4)
-"""A contract expires at most so long after its last trade: one trading day, over a long weekend."""
 
 
 class LegState(StrEnum):
@@ -39,14 +32,25 @@ class LegState(StrEnum):
     CLOSED = "CLOSED"
 
 
-@dataclass(frozen=True, slots=True)
-class ActiveContract:
-    """One leg of an active strategy, from `added_at` until `removed_at`.
+Terms = tuple[
+    str, Right | None, float | None, date | None, str | None, str | None, float | None,
+    str | None, str | None,
+]  # fmt: skip
+"""How a leg describes its contract: `Membership.terms`."""
 
-    One row of the table `active_strategies`: the membership of one contract in one strategy.
+
+@dataclass(frozen=True, slots=True)
+class Membership:
+    """One leg of an active strategy, from `added_at` until `removed_at`, as a person gave it.
+
+    One row of the table `active_strategies`. It is an `ActiveContract` once its conid is known, and
+    an `UnresolvedLeg` before.
     """
 
-    conid: Annotated[int, Column("IB's contract id of the leg.")]
+    conid: Annotated[
+        int | None,
+        Column("IB's contract id of the leg; null until the contract described is found."),
+    ]
     symbol: Annotated[str, Column("Symbol of the underlying.")]
     right: Annotated[Right | None, Column("CALL or PUT; null for a leg that is not an option.")]
     strike: Annotated[
@@ -72,20 +76,92 @@ class ActiveContract:
     removed_at: Annotated[
         datetime | None, Column("When the leg left the strategy (UTC); null while it is active.")
     ] = None
+    sec_type: Annotated[
+        str | None, Column("Security type as the leg was given, such as FOP; null if left out.")
+    ] = None
+    trading_class: Annotated[
+        str | None, Column("Trading class as the leg was given, such as SPXW; null if left out.")
+    ] = None
+    multiplier: Annotated[
+        float | None, Column("Multiplier as the leg was given; null if left out.")
+    ] = None
+    exchange: Annotated[str | None, Column("Exchange as the leg was given; null if left out.")] = (
+        None
+    )
+    currency: Annotated[str | None, Column("Currency as the leg was given; null if left out.")] = (
+        None
+    )
+
+    @property
+    def terms(self) -> Terms:
+        """Everything that the leg says of its contract, apart from the conid."""
+        return (
+            self.symbol, self.right, self.strike, self.expiry, self.sec_type, self.trading_class,
+            self.multiplier, self.exchange, self.currency,
+        )  # fmt: skip
+
+    @property
+    def described(self) -> str:
+        """The terms in words, such as "SPX 2027-01-15 5000 CALL class SPXW"."""
+        words = [self.symbol]
+        words += [word(term) for term in (self.expiry, self.strike, self.right) if term]
+        words += [self.sec_type] if self.sec_type else []
+        words += [f"class {self.trading_class}"] if self.trading_class else []
+        words += [f"multiplier {self.multiplier:g}"] if self.multiplier else []
+        words += [f"on {self.exchange}"] if self.exchange else []
+        return " ".join([*words, *([self.currency] if self.currency else [])])
+
+    def ended(self, at: datetime) -> Self:
+        """Return the same membership, ended at this time."""
+        return replace(self, removed_at=at)
+
+
+@dataclass(frozen=True, slots=True)
+class ActiveContract(Membership):
+    """A leg of an active strategy whose contract is known."""
+
+    conid: Annotated[int, Column("IB's contract id of the leg.")]
+    resolved_at: Annotated[
+        datetime | None,
+        Column("When the conid was found from the description; null for a leg given by conid."),
+    ] = None
 
     @property
     def key(self) -> tuple[str, str | None, int]:
         """(strategy_id, account, conid): at most one active membership has this key."""
         return (self.strategy_id, self.account, self.conid)
 
-    def ended(self, at: datetime) -> "ActiveContract":
-        """Return the same membership, ended at this time."""
-        return replace(self, removed_at=at)
+
+@dataclass(frozen=True, slots=True)
+class UnresolvedLeg(Membership):
+    """A leg that was given without a conid, until the gateway names its one contract.
+
+    It is ARMED: not streamed, and no part of any other leg's decision.
+    """
+
+    problem: Annotated[
+        str | None,
+        Column("Why no conid was found: none or several contracts match, with the candidates."),
+    ] = None
+
+    @property
+    def key(self) -> tuple[str, str | None, Terms]:
+        """(strategy_id, account, terms): at most one active membership has this key."""
+        return (self.strategy_id, self.account, self.terms)
+
+    def resolved(self, conid: int, at: datetime | None) -> ActiveContract:
+        """Return the same membership with its contract."""
+        known = {f.name: getattr(self, f.name) for f in fields(Membership)}
+        return ActiveContract(**known | {"conid": conid}, resolved_at=at)
+
+
+Leg = ActiveContract | UnresolvedLeg
+"""A leg with its contract, or one whose contract is still to be found."""
 
 
 def make_leg(
     *,
-    conid: int | str,
+    conid: int | str | None = None,
     symbol: str,
     right: str | None = None,
     strike: float | str | None = None,
@@ -95,11 +171,16 @@ def make_leg(
     quantity: float | None = None,
     account: str | None = None,
     priority: int = 1,
-) -> ActiveContract:
+    sec_type: str | None = None,
+    trading_class: str | None = None,
+    multiplier: float | str | None = None,
+    exchange: str | None = None,
+    currency: str | None = None,
+) -> Leg:
     """Return a leg from the spellings that a person or a file uses.
 
     Args:
-        conid: The contract.
+        conid: The contract; None: it is found by the other fields.
         symbol: Of its underlying.
         right: CALL or PUT; None for a stock, a future or another hedge.
         strike: None where there is no right.
@@ -109,27 +190,33 @@ def make_leg(
         quantity: Signed contracts or shares; None for the whole holding.
         account: None for the leg in any account.
         priority: Who gets a market data line first.
+        sec_type: IB's security type; needed for options on futures (FOP), indices and currencies.
+        trading_class: Tells contracts apart that look alike, such as SPX and SPXW.
+        multiplier: Another way to tell contracts apart.
+        exchange: One that lists the contract.
+        currency: ISO code.
 
     Raises:
         InvalidLegError: A field does not parse; the message names field and value.
     """
+    name = symbol if conid is None else conid
     if not str(symbol).strip():
         raise InvalidLegError(
-            f"The leg {conid} has no symbol.", remedy="Set the symbol of its underlying."
+            f"The leg {name} has no symbol.", remedy="Set the symbol of its underlying."
         )
     if not str(strategy_id).strip():
-        raise InvalidLegError(f"The leg {conid} has no strategy.", remedy="Set its strategy_id.")
+        raise InvalidLegError(f"The leg {name} has no strategy.", remedy="Set its strategy_id.")
     if priority < 1:
         raise InvalidLegError(
-            f"The priority {priority} of leg {conid} is below 1.", remedy="Use 1 (first) or more."
+            f"The priority {priority} of leg {name} is below 1.", remedy="Use 1 (first) or more."
         )
     if (right is None) != (strike is None) or (right is not None and expiry is None):
         raise InvalidLegError(
-            f"The leg {conid} has only a part of right, strike and expiry.",
+            f"The leg {name} has only a part of right, strike and expiry.",
             remedy="Set all three for an option; leave right and strike out for anything else.",
         )
-    return ActiveContract(
-        conid=parse_conid(conid),
+    leg = UnresolvedLeg(
+        conid=None,
         symbol=str(symbol),
         right=None if right is None else parse_right(right),
         strike=None if strike is None else parse_strike(strike),
@@ -139,46 +226,17 @@ def make_leg(
         quantity=None if quantity is None else float(quantity),
         account=account or None,
         priority=priority,
+        sec_type=(sec_type or "").strip().upper() or None,
+        trading_class=(trading_class or "").strip() or None,
+        multiplier=None if multiplier is None else parse_multiplier(multiplier),
+        exchange=(exchange or "").strip().upper() or None,
+        currency=(currency or "").strip().upper() or None,
     )
+    return leg if conid is None else leg.resolved(parse_conid(conid), None)
 
 
-def contract_mismatch(leg: ActiveContract, details: ContractDetails) -> str | None:
-    """Return what a leg and the contract of its conid differ in, in words; None for nothing.
-
-    The symbol may be the trading class (SPXW). The expiry may be the day of the last trade or the
-    day on which the contract expires: index options settled at the open have two days. Where the
-    latter is not known, a day soon after the last trade is no difference. A leg without an expiry
-    leaves it open.
-    """
-    differences = []
-    if leg.symbol.upper() not in (details.symbol.upper(), details.trading_class.upper()):
-        differences.append(f"its symbol is {details.symbol}, not {leg.symbol}")
-    if leg.right != details.right:
-        differences.append(f"its right is {_word(details.right)}, not {_word(leg.right)}")
-    if _differs(leg.strike, details.strike):
-        differences.append(f"its strike is {_word(details.strike)}, not {_word(leg.strike)}")
-    days = [day for day in (details.last_trade_date, details.expires_on) if day is not None]
-    dated = days or details.sec_type in UNDATED_TYPES
-    if leg.expiry is not None and dated and not _expires_on(leg.expiry, details):
-        expiry = days[-1] if days else None
-        differences.append(f"its expiry is {_word(expiry)}, not {_word(leg.expiry)}")
-    return ", ".join(differences) or None
-
-
-def _expires_on(day: date, details: ContractDetails) -> bool:
-    last = details.last_trade_date
-    if details.expires_on is None and last is not None:
-        return timedelta() <= day - last <= SETTLED_WITHIN
-    return day in (last, details.expires_on)
-
-
-def _differs(one: float | None, other: float | None) -> bool:
-    if one is None or other is None:
-        return one is not other
-    return not math.isclose(one, other, rel_tol=1e-9)
-
-
-def _word(value: object) -> str:
+def word(value: object) -> str:
+    """Return a value as it reads in a sentence; "none" for None."""
     if isinstance(value, float):
         return f"{value:g}"
     return "none" if value is None else str(value)

@@ -204,7 +204,9 @@ class MessageType(IntEnum):
 
 ALGO_VENUE = "QBALGO"
 """The names of venues of algorithms begin so. Contract details of futures list one beside the
-exchange, as in `CME,QBALGO`; it has no market data. [P: public listings of contract details]"""
+exchange, as in `CME,QBALGO`; programs leave its details out.
+[P: public listings of contract details] That it has no market data is not verified: no public
+source was found that says so."""
 
 MARK_TICK = 37
 """Tick type of the mark price, sent for generic tick 232. [D]"""

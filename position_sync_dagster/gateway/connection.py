@@ -10,6 +10,7 @@ from random import Random
 from ib_async import IB
 
 from position_sync_dagster.domain.instrument import ContractDetails
+from position_sync_dagster.domain.leg import UnresolvedLeg
 from position_sync_dagster.domain.update import TradingMode, trading_mode_of
 from position_sync_dagster.errors import BrokerUnavailableError, SettingsError
 from position_sync_dagster.gateway.accounts.account_feed import AccountFeed
@@ -22,7 +23,7 @@ from position_sync_dagster.gateway.codes import (
     GatewayCode,
     farm_of,
 )
-from position_sync_dagster.gateway.contract_details import fetch_details
+from position_sync_dagster.gateway.contract_details import fetch_candidates, fetch_details
 from position_sync_dagster.gateway.ib_async_internals import has_socket, socket_closed
 from position_sync_dagster.gateway.login import log_in
 from position_sync_dagster.gateway.market_data_lines import MarketDataLines
@@ -129,6 +130,18 @@ class GatewayConnection:
     async def details(self, conids: Iterable[int]) -> dict[int, ContractDetails]:
         """Request contract details; a conid that the gateway does not know is left out."""
         return await fetch_details(self.ib, conids, timeout_s=self._timeout_s)
+
+    async def candidates(
+        self, leg: UnresolvedLeg, *, like: bool = False
+    ) -> list[ContractDetails] | None:
+        """Request the contracts that a leg describes, or others like it; None: no answer.
+
+        While the gateway has lost IB, nothing that it says of a contract counts.
+        """
+        if self.connectivity_lost is not None or not self.is_connected:
+            return None
+        found = await fetch_candidates(self.ib, leg, timeout_s=self._timeout_s, like=like)
+        return None if self.connectivity_lost is not None else found
 
     def drop(self, why: str) -> None:
         """End the connection without waiting; the manager makes a new one on demand."""

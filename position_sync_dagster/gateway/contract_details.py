@@ -1,4 +1,4 @@
-"""Contract details: one request per conid."""
+"""Contract details: one request per conid, or one for a contract that a leg describes."""
 
 import asyncio
 from collections.abc import Iterable, Sequence
@@ -8,7 +8,8 @@ from ib_async import ContractDetails as IBContractDetails
 
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.instrument import ContractDetails
-from position_sync_dagster.gateway.codes import ALGO_VENUE
+from position_sync_dagster.domain.leg import UnresolvedLeg
+from position_sync_dagster.gateway.codes import ALGO_VENUE, GatewayCode
 from position_sync_dagster.gateway.translate import details_of
 
 CONCURRENT_REQUESTS = 20
@@ -44,6 +45,74 @@ async def fetch_details(
 
     answers = await asyncio.gather(*(request(conid) for conid in conids))
     return {details.conid: details for details in answers if details is not None}
+
+
+async def fetch_candidates(
+    ib: IB, leg: UnresolvedLeg, *, timeout_s: float, like: bool = False, clock: Clock = utc_now
+) -> list[ContractDetails] | None:
+    """Request the contracts that a leg describes: each conid once, in the gateway's order.
+
+    A description that fits several contracts is answered with all of them. Source: IB,
+    "Requesting Contract Details" (interactivebrokers.github.io/tws-api/contract_details.html). Of
+    options the whole month of the expiry is asked for: an index option that is settled at the open
+    may be listed by the day of its last trade or by the day after, and both must be seen to be told
+    apart. Futures are asked for by day, since their month is that of delivery.
+
+    Args:
+        ib: The connection.
+        leg: What is described.
+        timeout_s: Bound of the answer.
+        like: Request contracts like it: of the same underlying and right, at any strike.
+        clock: The time of receipt.
+
+    Returns:
+        The contracts, none where the gateway knows none (code 200), or None where it gave no
+        answer: that says nothing of the leg.
+    """
+    pattern = _pattern(leg, like=like)
+    codes: list[int] = []
+
+    def note(_request: int, code: int, _text: str, about: Contract | None) -> None:
+        if about is pattern:
+            codes.append(code)
+
+    ib.errorEvent += note
+    try:
+        found = await asyncio.wait_for(ib.reqContractDetailsAsync(pattern), timeout_s)
+    except (TimeoutError, ConnectionError):
+        return None
+    finally:
+        ib.errorEvent -= note
+    if not found and codes != [GatewayCode.NO_CONTRACT]:
+        return None
+    by_conid: dict[int, list[IBContractDetails]] = {}
+    for details in found:
+        if details.contract is not None:
+            by_conid.setdefault(details.contract.conId, []).append(details)
+    return [details_of(_at_an_exchange(each), seen_at=clock()) for each in by_conid.values()]
+
+
+def _pattern(leg: UnresolvedLeg, *, like: bool) -> Contract:
+    kind = leg.sec_type or ("OPT" if leg.right else "FUT" if leg.expiry else "STK")
+    pattern = Contract(
+        symbol=leg.symbol,
+        secType=kind,
+        lastTradeDateOrContractMonth=_last_trade(leg, kind, like=like),
+        right=leg.right[0] if leg.right else "",
+        currency=leg.currency or "",
+    )
+    if not like:
+        pattern.strike = leg.strike or 0.0
+        pattern.tradingClass = leg.trading_class or ""
+        pattern.multiplier = f"{leg.multiplier:g}" if leg.multiplier else ""
+        pattern.exchange = leg.exchange or ""
+    return pattern
+
+
+def _last_trade(leg: UnresolvedLeg, kind: str, *, like: bool) -> str:
+    if leg.expiry is None or (like and kind == "FUT"):
+        return ""
+    return f"{leg.expiry:%Y%m%d}" if kind in ("FUT", "FOP") else f"{leg.expiry:%Y%m}"
 
 
 def _at_an_exchange(found: Sequence[IBContractDetails]) -> IBContractDetails:

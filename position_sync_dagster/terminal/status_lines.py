@@ -28,6 +28,7 @@ def describe(status: "Status") -> list[tuple[str, str]]:
             f"({status.legs_held} of {status.active_legs} active legs held, "
             f"{status.positions} positions)",
         ),
+        *(("without contract", printable(text)) for text in status.unresolved_legs),
         (
             "queue",
             ", ".join(f"{count:,} {name.lower()}" for name, count in queue.items()) or "empty",

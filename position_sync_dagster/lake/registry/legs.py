@@ -3,19 +3,28 @@
 A membership is one leg in one strategy, from the time it is added until it is removed.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from itertools import combinations
 
-from position_sync_dagster.domain.leg import ActiveContract
+from position_sync_dagster.domain.leg import ActiveContract, Leg, Terms, UnresolvedLeg
 from position_sync_dagster.errors import AmbiguousRemovalError, InvalidLegError, UnknownLegError
+
+LegKey = tuple[str, str | None, int | Terms]
+"""The key of a leg: with its conid, or with the terms that describe its contract."""
 
 
 class LegIndex:
-    """The active legs, indexed by conid."""
+    """The active legs, indexed by conid, apart from those whose contract is not known."""
 
-    def __init__(self, legs: Iterable[ActiveContract] = ()) -> None:
-        self.legs = tuple(sorted(legs, key=leg_order))
+    def __init__(self, legs: Iterable[Leg] = ()) -> None:
+        legs = tuple(legs)
+        self.legs = tuple(
+            sorted((leg for leg in legs if isinstance(leg, ActiveContract)), key=leg_order)
+        )
+        self.unresolved = tuple(
+            sorted((leg for leg in legs if isinstance(leg, UnresolvedLeg)), key=_described_order)
+        )
         self._accounts: dict[int, set[str | None]] = {}
         for leg in self.legs:
             self._accounts.setdefault(leg.conid, set()).add(leg.account)
@@ -33,27 +42,95 @@ def leg_order(leg: ActiveContract) -> tuple[int, str, str]:
     return (leg.conid, leg.account or "", leg.strategy_id)
 
 
-def is_unchanged(before: ActiveContract | None, leg: ActiveContract) -> bool:
-    """Return whether a leg equals the active membership, apart from the time it was added."""
-    return before is not None and replace(leg, added_at=before.added_at) == before
+def _described_order(leg: UnresolvedLeg) -> tuple[str, str, str]:
+    return (leg.strategy_id, leg.described, leg.account or "")
 
 
-def distinct_legs(legs: Iterable[ActiveContract]) -> list[ActiveContract]:
+def is_unchanged(before: Leg | None, leg: Leg) -> bool:
+    """Return whether a leg equals the active membership.
+
+    When it was added, and how and whether its contract was found, makes no difference.
+    """
+    if isinstance(before, ActiveContract) and isinstance(leg, ActiveContract):
+        return replace(leg, added_at=before.added_at, resolved_at=before.resolved_at) == before
+    if isinstance(before, UnresolvedLeg) and isinstance(leg, UnresolvedLeg):
+        return replace(leg, added_at=before.added_at, problem=before.problem) == before
+    return False
+
+
+def with_known_contracts(legs: Iterable[Leg], before: Iterable[Leg]) -> list[Leg]:
+    """Return the legs, with the conids that were found before for the same descriptions.
+
+    A conid counts for the strategy and account for which it was found. So a file that is read again
+    changes nothing.
+    """
+    found = {
+        (leg.strategy_id, leg.account, leg.terms): leg
+        for leg in before
+        if isinstance(leg, ActiveContract) and leg.resolved_at is not None
+    }
+    return [
+        leg.resolved(known.conid, known.resolved_at)
+        if isinstance(leg, UnresolvedLeg) and (known := found.get(leg.key)) is not None
+        else leg
+        for leg in legs
+    ]
+
+
+def settled(
+    legs: Mapping[LegKey, Leg], leg: UnresolvedLeg, finding: ActiveContract | str
+) -> dict[LegKey, Leg]:
+    """Return the legs after the contract of one was found, or not.
+
+    A contract that the strategy has already, or that another strategy holds the whole of, leaves
+    the leg as it is, with that problem.
+
+    Args:
+        legs: The active legs by key.
+        leg: One that may be among them.
+        finding: The same leg with its contract, or why there is none.
+    """
+    after = dict(legs)
+    present = after.get(leg.key)
+    if not isinstance(present, UnresolvedLeg):
+        return after
+    if isinstance(finding, str):
+        after[leg.key] = replace(present, problem=finding)
+        return after
+    if finding.key in after:
+        problem = f"The strategy has its contract already, as the leg {finding.conid}."
+        after[leg.key] = replace(present, problem=problem)
+        return after
+    del after[leg.key]
+    after[finding.key] = finding
+    try:
+        refuse_two_whole_holders(after.values())
+    except InvalidLegError as error:
+        return dict(legs) | {leg.key: replace(present, problem=str(error))}
+    return after
+
+
+def distinct_legs(legs: Iterable[Leg]) -> list[Leg]:
     """Return the legs without repeats.
 
     Raises:
         InvalidLegError: A strategy has one leg twice, with different values.
     """
-    distinct: dict[tuple[str, str | None, int], ActiveContract] = {}
+    distinct: dict[LegKey, Leg] = {}
     for leg in legs:
         if leg.key in distinct and not is_unchanged(distinct[leg.key], leg):
             raise InvalidLegError(
-                f"The strategy {leg.strategy_id!r} names the leg {leg.conid} twice, with different "
-                "values.",
+                f"The strategy {leg.strategy_id!r} names the leg {name_of(leg)} twice, with "
+                "different values.",
                 remedy="Keep one of them.",
             )
         distinct.setdefault(leg.key, leg)
     return list(distinct.values())
+
+
+def name_of(leg: Leg) -> str:
+    """Return the conid of a leg, or its description."""
+    return str(leg.conid) if isinstance(leg, ActiveContract) else leg.described
 
 
 def both_hold_the_whole(one: ActiveContract, other: ActiveContract) -> bool:
@@ -67,7 +144,7 @@ def both_hold_the_whole(one: ActiveContract, other: ActiveContract) -> bool:
     )
 
 
-def refuse_two_whole_holders(legs: Iterable[ActiveContract]) -> None:
+def refuse_two_whole_holders(legs: Iterable[Leg]) -> None:
     """Check that no two strategies each hold the whole of a leg in one account.
 
     Raises:
@@ -75,7 +152,7 @@ def refuse_two_whole_holders(legs: Iterable[ActiveContract]) -> None:
     """
     holders: dict[int, list[ActiveContract]] = {}
     for leg in legs:
-        if leg.quantity is None:
+        if isinstance(leg, ActiveContract) and leg.quantity is None:
             holders.setdefault(leg.conid, []).append(leg)
     for conid, whole in holders.items():
         for one, other in combinations(whole, 2):
@@ -89,38 +166,50 @@ def refuse_two_whole_holders(legs: Iterable[ActiveContract]) -> None:
 
 
 def find_membership(
-    legs: Iterable[ActiveContract],
-    conid: int,
+    legs: Iterable[Leg],
+    conid: int | None,
     strategy_id: int | str | None,
     account: str | None,
-) -> ActiveContract:
-    """Return the one membership that matches; None matches every strategy or account.
+    described: Mapping[str, object] | None = None,
+) -> Leg:
+    """Return the one membership that matches; None matches every strategy, account or contract.
+
+    Args:
+        described: Fields of a leg and their values, such as symbol and strike.
 
     Raises:
         UnknownLegError: None matches.
         AmbiguousRemovalError: Several match; the message names them.
     """
+    wanted = {name: value for name, value in (described or {}).items() if value is not None}
     found = [
         leg
         for leg in legs
-        if leg.conid == conid
+        if (conid is None or (isinstance(leg, ActiveContract) and leg.conid == conid))
         and (strategy_id is None or leg.strategy_id == str(strategy_id))
         and (account is None or leg.account == account)
+        and all(getattr(leg, name) == value for name, value in wanted.items())
     ]
     if not found:
         of = "" if strategy_id is None else f" of strategy {str(strategy_id)!r}"
+        what = " ".join(f"{name} {value}" for name, value in wanted.items())
+        if conid is not None:
+            what = f"the conid {conid} {what}".rstrip()
         raise UnknownLegError(
-            f"No active leg{of} has the conid {conid}"
-            + (f" in account {account!r}." if account else "."),
+            f"No active leg{of} has {what}" + (f" in account {account!r}." if account else "."),
             remedy="List the active legs and take conid, strategy and account from there.",
         )
     if len(found) > 1:
         names = ", ".join(
-            f"{leg.strategy_id!r} ({leg.account or 'any account'})"
-            for leg in sorted(found, key=leg_order)
+            sorted(
+                f"{leg.strategy_id!r} ({leg.account or 'any account'})"
+                if conid is not None
+                else f"{name_of(leg)} of {leg.strategy_id!r}"
+                for leg in found
+            )
         )
         raise AmbiguousRemovalError(
-            f"The leg {conid} has several holders: {names}.",
+            f"The leg {'as described' if conid is None else conid} has several holders: {names}.",
             remedy="Name one with strategy_id, and with account if needed.",
         )
     return found[0]

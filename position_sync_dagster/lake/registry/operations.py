@@ -7,13 +7,18 @@ from typing import TypeVar
 import polars as pl
 
 from position_sync_dagster.domain.clock import Clock
-from position_sync_dagster.domain.leg import ActiveContract, make_leg
+from position_sync_dagster.domain.instrument import parse_conid, parse_expiry, parse_right
+from position_sync_dagster.domain.leg import ActiveContract, Leg, UnresolvedLeg, make_leg
+from position_sync_dagster.errors import InvalidLegError
 from position_sync_dagster.lake.registry.legs import (
     LegIndex,
+    LegKey,
     distinct_legs,
     find_membership,
     is_unchanged,
     refuse_two_whole_holders,
+    settled,
+    with_known_contracts,
 )
 from position_sync_dagster.lake.schema.codec import leg_rows, legs_of
 from position_sync_dagster.lake.schema.partitions import bucket_column
@@ -21,8 +26,7 @@ from position_sync_dagster.lake.storage.lifecycle_table import Change, Lifecycle
 from position_sync_dagster.lake.storage.table import Table
 
 T = TypeVar("T")
-_Key = tuple[str, str | None, int]
-_Legs = Mapping[_Key, ActiveContract]
+_Legs = Mapping[LegKey, Leg]
 
 REMOVED = "removed"
 """The bucket of memberships that have ended."""
@@ -45,8 +49,13 @@ class SyncRegistry:
 
     @property
     def legs(self) -> tuple[ActiveContract, ...]:
-        """The active legs, as last read."""
+        """The active legs whose contract is known, as last read."""
         return self._index.legs
+
+    @property
+    def unresolved(self) -> tuple[UnresolvedLeg, ...]:
+        """The active legs whose contract is still to be found, as last read."""
+        return self._index.unresolved
 
     def initialize(self) -> None:
         """Create the table, or check and migrate it, and read the active legs."""
@@ -62,19 +71,25 @@ class SyncRegistry:
         snapshot = self._memberships.snapshot()
         if snapshot.version == self._version and snapshot.live is self._rows:
             return False
-        before = self._index.legs
+        before = self._index
         self._load(snapshot)
-        return before != self._index.legs
+        after = self._index
+        return (before.legs, before.unresolved) != (after.legs, after.unresolved)
 
     def get_all_active(self) -> list[ActiveContract]:
-        """Read the active legs, in the order of conid, account and strategy."""
+        """Read the active legs whose contract is known, by conid, account and strategy."""
         self.refresh()
         return list(self._index.legs)
 
+    def get_unresolved(self) -> list[UnresolvedLeg]:
+        """Read the active legs whose contract is still to be found, by strategy."""
+        self.refresh()
+        return list(self._index.unresolved)
+
     def add_active(
         self,
-        conid: int,
-        symbol: str,
+        conid: int | None = None,
+        symbol: str = "",
         right: str | None = None,
         strike: float | None = None,
         expiry: str | date | None = None,
@@ -83,7 +98,12 @@ class SyncRegistry:
         quantity: float | None = None,
         account: str | None = None,
         priority: int = 1,
-    ) -> ActiveContract:
+        sec_type: str | None = None,
+        trading_class: str | None = None,
+        multiplier: float | None = None,
+        exchange: str | None = None,
+        currency: str | None = None,
+    ) -> Leg:
         """Add a leg to a strategy; the same leg again changes nothing.
 
         A leg with other values ends the present membership and begins a new one. Strategies share
@@ -91,12 +111,18 @@ class SyncRegistry:
         account.
 
         Args:
+            conid: The contract; None: the owner of the gateway finds it by the other fields. Until
+                then the leg is an `UnresolvedLeg`.
+            symbol: Of the underlying; needed.
             right: CALL or PUT; C and P are accepted too. None for a stock, a future or another
                 hedge, which has no strike either.
             expiry: As IB writes it, "20260220", or a date; None where there is none.
             strategy_id: The strategy; needed.
             quantity: Signed contracts that belong to this strategy; None for the whole holding.
             account: None for the leg in any account.
+            sec_type: IB's security type, where right and expiry do not show it (FOP, IND, CASH).
+            trading_class: Tells contracts apart that look alike, such as SPX and SPXW.
+            multiplier, exchange, currency: Describe the contract further.
 
         Raises:
             InvalidLegError: A field does not parse, or two strategies would hold the whole.
@@ -112,60 +138,118 @@ class SyncRegistry:
             quantity=quantity,
             account=account,
             priority=priority,
+            sec_type=sec_type,
+            trading_class=trading_class,
+            multiplier=multiplier,
+            exchange=exchange,
+            currency=currency,
         )
         return self.add_many([leg])[0]
 
-    def add_many(self, legs: Iterable[ActiveContract]) -> list[ActiveContract]:
-        """Add many legs in one commit, and return the active membership of each."""
-        added = distinct_legs(legs)
+    def add_many(self, legs: Iterable[Leg]) -> list[Leg]:
+        """Add many legs in one commit, and return the active membership of each.
 
-        def step(snapshot: Snapshot) -> Change[list[ActiveContract]]:
-            before = {leg.key: leg for leg in legs_of(snapshot.live)}
-            after = before | _memberships_of(added, before)
+        A leg with a conid takes the place of one with the same description and none.
+        """
+        wanted = list(legs)
+
+        def step(snapshot: Snapshot) -> Change[list[Leg]]:
+            before: _Legs = {leg.key: leg for leg in legs_of(snapshot.live)}
+            added = distinct_legs(with_known_contracts(wanted, before.values()))
+            replaced = {(leg.strategy_id, leg.account, leg.terms) for leg in added}
+            kept = {key: leg for key, leg in before.items() if key not in replaced}
+            after = kept | _memberships_of(added, before)
             result = [after[leg.key] for leg in added]
             return self._replace(before, after, result)
 
         return self._change(step, "add")
 
     def remove_active(
-        self, conid: int, strategy_id: int | str | None = None, account: str | None = None
-    ) -> ActiveContract:
+        self,
+        conid: int | None = None,
+        strategy_id: int | str | None = None,
+        account: str | None = None,
+        *,
+        symbol: str | None = None,
+        right: str | None = None,
+        strike: float | None = None,
+        expiry: str | date | None = None,
+        trading_class: str | None = None,
+    ) -> Leg:
         """Remove a leg from a strategy, and return the ended membership.
 
         Its row is kept, with the time of removal.
 
         Args:
+            conid: The contract; None for a leg that is named by its symbol.
             strategy_id: May be left out when only one strategy has the leg.
+            symbol: Needed without a conid; right, strike, expiry and trading class narrow it.
 
         Raises:
+            InvalidLegError: Neither conid nor symbol is given, or one does not parse.
             UnknownLegError: No strategy has the leg.
             AmbiguousRemovalError: Several memberships match; the message names them.
         """
+        if conid is None and not symbol:
+            raise InvalidLegError("The leg has no name.", remedy="Give its conid or its symbol.")
+        described = {
+            "symbol": symbol,
+            "right": None if right is None else parse_right(right),
+            "strike": strike,
+            "expiry": None if expiry is None else parse_expiry(expiry),
+            "trading_class": trading_class,
+        }
+        number = None if conid is None else parse_conid(conid)
 
-        def step(snapshot: Snapshot) -> Change[ActiveContract]:
-            before = {leg.key: leg for leg in legs_of(snapshot.live)}
-            leg = find_membership(before.values(), conid, strategy_id, account)
+        def step(snapshot: Snapshot) -> Change[Leg]:
+            before: _Legs = {leg.key: leg for leg in legs_of(snapshot.live)}
+            leg = find_membership(before.values(), number, strategy_id, account, described)
             after = {key: other for key, other in before.items() if key != leg.key}
             return self._replace(before, after, leg.ended(self._clock()))
 
         return self._change(step, "remove")
 
-    def replace_all(self, legs: Iterable[ActiveContract]) -> tuple[int, int]:
+    def replace_all(self, legs: Iterable[Leg]) -> tuple[int, int]:
         """Make the active legs equal to these, in one commit.
 
         Returns:
             How many legs joined, and how many left.
         """
-        wanted = distinct_legs(legs)
+        given = list(legs)
 
         def step(snapshot: Snapshot) -> Change[tuple[int, int]]:
-            before = {leg.key: leg for leg in legs_of(snapshot.live)}
+            before: _Legs = {leg.key: leg for leg in legs_of(snapshot.live)}
+            wanted = distinct_legs(with_known_contracts(given, before.values()))
             after = _memberships_of(wanted, before)
             joined = sum(before.get(key) != leg for key, leg in after.items())
             left = sum(after.get(key) != leg for key, leg in before.items())
             return self._replace(before, after, (joined, left))
 
         return self._change(step, "replace")
+
+    def settle(self, findings: Iterable[tuple[UnresolvedLeg, int | str]]) -> None:
+        """Record the contracts that were found, and why others were not; in one commit.
+
+        A leg that was changed or removed meanwhile is left alone. A leg keeps the time at which it
+        was added: finding its contract begins no new membership.
+
+        Args:
+            findings: Legs without a conid, each with its conid or its problem in words.
+        """
+        found, now = list(findings), self._clock()
+
+        def step(snapshot: Snapshot) -> Change[None]:
+            before: _Legs = {leg.key: leg for leg in legs_of(snapshot.live)}
+            after = before
+            for leg, finding in found:
+                present = before.get(leg.key)
+                if isinstance(finding, int) and isinstance(present, UnresolvedLeg):
+                    after = settled(after, leg, present.resolved(finding, now))
+                elif isinstance(finding, str):
+                    after = settled(after, leg, finding)
+            return Change(None, None if after == before else leg_rows(after.values()))
+
+        self._change(step, "settle")
 
     def _replace(self, before: _Legs, after: _Legs, result: T) -> Change[T]:
         refuse_two_whole_holders(after.values())
@@ -187,7 +271,7 @@ class SyncRegistry:
         self._version, self._rows = snapshot.version, snapshot.live
 
 
-def _memberships_of(legs: Iterable[ActiveContract], before: _Legs) -> dict[_Key, ActiveContract]:
+def _memberships_of(legs: Iterable[Leg], before: _Legs) -> dict[LegKey, Leg]:
     """Return each leg's membership: the present one if the leg is unchanged, else a new one."""
     return {
         leg.key: before[leg.key] if is_unchanged(before.get(leg.key), leg) else leg for leg in legs

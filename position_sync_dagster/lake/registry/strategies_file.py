@@ -8,20 +8,23 @@ import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from position_sync_dagster.domain.clock import Clock, utc_now
-from position_sync_dagster.domain.leg import ActiveContract, make_leg
+from position_sync_dagster.domain.leg import ActiveContract, Leg, make_leg
 from position_sync_dagster.errors import InvalidLegError, StrategiesFileError
-from position_sync_dagster.lake.registry.legs import both_hold_the_whole
+from position_sync_dagster.lake.registry.legs import LegKey, both_hold_the_whole, name_of
 
 _NULL = "tag:yaml.org,2002:null"
 _STRATEGY = ("strategy_id", "priority", "legs")
-_LEG = ("conid", "symbol", "right", "strike", "expiry", "account", "quantity", "priority")
-_NEEDED = ("conid", "symbol")
-_OF_OPTIONS = ("right", "strike", "expiry")
+_DESCRIBED = (
+    "conid", "symbol", "right", "strike", "expiry", "sec_type", "trading_class", "multiplier",
+    "exchange", "currency",
+)  # fmt: skip
+_LEG = (*_DESCRIBED, "account", "quantity", "priority")
+_NEEDED = ("symbol",)
 
 
 def load_strategies(
     path: str | Path, clock: Clock = utc_now, *, named_by: str = "POSITION_SYNC_STRATEGIES_FILE"
-) -> list[ActiveContract]:
+) -> list[Leg]:
     """Read the legs of a strategies file, in the order of the file.
 
     Example of a file::
@@ -34,6 +37,8 @@ def load_strategies(
               - {conid: 700002, symbol: SPY, right: P, strike: 440, expiry: 2026-02-20,
                  account: DU1234567, quantity: -1}
               - {conid: 756733, symbol: SPY, quantity: 100}     # a stock as a hedge
+              # without a conid: the owner of the gateway finds the one contract that fits
+              - {symbol: SPX, right: P, strike: 5000, expiry: 20260220, trading_class: SPXW}
 
     Args:
         named_by: The setting that holds the path, named in the error when there is no such file.
@@ -53,22 +58,22 @@ class _Reader:
         self.named_by = named_by
         self.now = clock()
 
-    def read(self) -> list[ActiveContract]:
+    def read(self) -> list[Leg]:
         root = self._compose()
         if root is None:
             self._fail(
                 None, "it is empty", "Begin it with `strategies:`; `strategies: []` for none"
             )
         top = self._mapping(root, ("strategies",), ("strategies",))
-        legs: list[ActiveContract] = []
-        places: dict[tuple[str, str | None, int], Node] = {}
+        legs: list[Leg] = []
+        places: dict[LegKey, Node] = {}
         for node in self._items(top["strategies"], "strategies"):
             for leg, place in self._strategy(node):
                 if leg.key in places:
                     first = places[leg.key].start_mark.line + 1
                     self._fail(
                         place,
-                        f"the strategy {leg.strategy_id!r} has the leg {leg.conid} already, "
+                        f"the strategy {leg.strategy_id!r} has the leg {name_of(leg)} already, "
                         f"in line {first}",
                         "Keep one of them",
                     )
@@ -102,17 +107,17 @@ class _Reader:
         except RecursionError:
             self._fail(None, "it is nested too deeply", "Write it as the README shows")
 
-    def _strategy(self, node: Node) -> Iterator[tuple[ActiveContract, Node]]:
+    def _strategy(self, node: Node) -> Iterator[tuple[Leg, Node]]:
         fields = self._mapping(node, _STRATEGY, ("strategy_id", "legs"))
         strategy_id = self._text(fields["strategy_id"], "strategy_id")
         priority = self._priority(fields.get("priority"), 1)
         for leg_node in self._items(fields["legs"], "legs"):
             yield self._leg(leg_node, strategy_id, priority), leg_node
 
-    def _leg(self, node: Node, strategy_id: str, priority: int) -> ActiveContract:
+    def _leg(self, node: Node, strategy_id: str, priority: int) -> Leg:
         fields = self._mapping(node, _LEG, _NEEDED)
-        given = [name for name in _OF_OPTIONS if not _absent(fields.get(name))]
-        text = {name: self._text(fields[name], name) for name in (*_NEEDED, *given)}
+        given = [name for name in _DESCRIBED if name in _NEEDED or not _absent(fields.get(name))]
+        text = {name: self._text(fields[name], name) for name in given}
         good = {"conid": "1", "symbol": "X", "right": "C", "strike": "1", "expiry": "20260101"}
         for name in text:
             # One field at a time, with good values for the others, so that an error has its place.
@@ -123,11 +128,7 @@ class _Reader:
         account, quantity = fields.get("account"), fields.get("quantity")
         try:
             return make_leg(
-                conid=text["conid"],
-                symbol=text["symbol"],
-                right=text.get("right"),
-                strike=text.get("strike"),
-                expiry=text.get("expiry"),
+                **text,
                 strategy_id=strategy_id,
                 added_at=self.now,
                 quantity=None if _absent(quantity) else self._number(quantity),
@@ -137,10 +138,10 @@ class _Reader:
         except InvalidLegError as error:
             raise self._error(_at(node), error.what, error.remedy) from None
 
-    def _refuse_second_whole(
-        self, leg: ActiveContract, place: Node, legs: list[ActiveContract]
-    ) -> None:
+    def _refuse_second_whole(self, leg: Leg, place: Node, legs: list[Leg]) -> None:
         for other in legs:
+            if not (isinstance(leg, ActiveContract) and isinstance(other, ActiveContract)):
+                continue  # the contract of a description is not known here
             if both_hold_the_whole(leg, other):
                 self._fail(
                     place,

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Unpack
 
 from position_sync_dagster.domain.clock import Clock, utc_now
-from position_sync_dagster.domain.leg import ActiveContract
+from position_sync_dagster.domain.leg import ActiveContract, UnresolvedLeg
 from position_sync_dagster.lake.registry.operations import SyncRegistry
 from position_sync_dagster.lake.schema.tables import ACTIVE_STRATEGIES
 from position_sync_dagster.lake.storage.table import Table, TableOptions
@@ -48,8 +48,13 @@ class StrategyRegistry:
 
     @property
     def legs(self) -> tuple[ActiveContract, ...]:
-        """The active legs as last read, from memory."""
+        """The active legs whose contract is known, as last read, from memory."""
         return self.sync.legs
+
+    @property
+    def unresolved(self) -> tuple[UnresolvedLeg, ...]:
+        """The active legs whose contract is still to be found, as last read, from memory."""
+        return self.sync.unresolved
 
     initialize = offloaded(SyncRegistry.initialize)
 
@@ -62,4 +67,6 @@ class StrategyRegistry:
     remove_active = offloaded(SyncRegistry.remove_active)
     replace_all = offloaded(SyncRegistry.replace_all)
     get_all_active = offloaded(SyncRegistry.get_all_active)
+    get_unresolved = offloaded(SyncRegistry.get_unresolved)
+    settle = offloaded(SyncRegistry.settle)
     refresh = offloaded(SyncRegistry.refresh)

@@ -11,7 +11,7 @@ from position_sync_dagster.domain.account_summary import AccountSource, AccountS
 from position_sync_dagster.domain.broker_position import BrokerPosition, Completeness
 from position_sync_dagster.domain.gateway_session import GatewaySession, Owner, SessionState
 from position_sync_dagster.domain.instrument import ContractDetails, Instrument, Right
-from position_sync_dagster.domain.leg import ActiveContract
+from position_sync_dagster.domain.leg import ActiveContract, Leg, UnresolvedLeg
 from position_sync_dagster.domain.request import QueuedPosition, QueueRequest, QueueStatus, Reason
 from position_sync_dagster.domain.update import (
     PositionUpdate,
@@ -94,17 +94,20 @@ def requests_of(frame: pl.DataFrame) -> list[QueuedPosition]:
     return [QueuedPosition(*row) for row in zip(*columns.values(), strict=True)]
 
 
-def leg_rows(legs: Iterable[ActiveContract]) -> pl.DataFrame:
+def leg_rows(legs: Iterable[Leg]) -> pl.DataFrame:
     """Return the live rows of legs."""
     return frame_of(ACTIVE_STRATEGIES, (_fields(leg) | LIVE_PARTITION for leg in legs))
 
 
-def legs_of(frame: pl.DataFrame) -> list[ActiveContract]:
-    """Return the legs in a frame."""
-    return [
-        ActiveContract(**row | {"right": _maybe(Right, row["right"])})
-        for row in without_partition(frame).iter_rows(named=True)
-    ]
+def legs_of(frame: pl.DataFrame) -> list[Leg]:
+    """Return the legs in a frame; one without a conid is unresolved."""
+    return [_leg(row) for row in without_partition(frame).iter_rows(named=True)]
+
+
+def _leg(row: dict[str, Any]) -> Leg:
+    kind = UnresolvedLeg if row["conid"] is None else ActiveContract
+    known = {name: row[name] for name in kind.__dataclass_fields__}
+    return kind(**known | {"right": _maybe(Right, row["right"])})
 
 
 def update_rows(updates: Sequence[PositionUpdate]) -> pl.DataFrame:

@@ -6,7 +6,7 @@ columns in the table stands here.
 
 from position_sync_dagster.domain.account_summary import AccountSummary
 from position_sync_dagster.domain.gateway_session import GatewaySession
-from position_sync_dagster.domain.leg import ActiveContract
+from position_sync_dagster.domain.leg import ActiveContract, UnresolvedLeg
 from position_sync_dagster.domain.request import QueuedPosition
 from position_sync_dagster.domain.update import PositionUpdate
 from position_sync_dagster.lake.schema.columns import (
@@ -29,11 +29,12 @@ _PARTITION = {
 ACTIVE_STRATEGIES = TableSpec.of(
     "active_strategies",
     in_order(
-        columns_of(ActiveContract),
+        columns_of(ActiveContract) | columns_of(UnresolvedLeg) | _PARTITION,
         """strategy_id account conid symbol right strike expiry quantity priority added_at
-        removed_at""",
-    )
-    | _PARTITION,
+        removed_at bucket part sec_type trading_class multiplier exchange currency resolved_at
+        problem""",
+    ),
+    version=2,
     partition_by=PARTITION_COLUMNS,
     indexed=("added_at", "removed_at"),
 )

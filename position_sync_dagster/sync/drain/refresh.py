@@ -13,6 +13,7 @@ from position_sync_dagster.gateway.connection_manager import IBConnectionManager
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.owner.announcements import Announcements
+from position_sync_dagster.sync.owner.leg_resolver import LegResolver
 from position_sync_dagster.sync.owner.metrics import StreamMetrics
 from position_sync_dagster.sync.owner.ownership import Ownership, OwnerStatus
 from position_sync_dagster.sync.owner.publisher import Publisher
@@ -26,7 +27,8 @@ async def refresh(
 
     A stream that is alive enqueues by itself: then nothing is requested from the gateway.
     Otherwise this process owns the login for one short connection. It downloads all positions and
-    the values of every account, writes `broker_positions`, enqueues, and disconnects.
+    the values of every account, looks up the contracts of legs without a conid, writes
+    `broker_positions`, enqueues, and disconnects.
 
     Args:
         lake: The tables, initialized.
@@ -89,6 +91,8 @@ async def _download_and_enqueue(
         connection.require_online()
         await feed.ensure(timedelta(seconds=settings.refresh_interval_s))
         connection.require_online()
+        resolver = LegResolver(lake.registry, lake.contracts.add, check=own.check)
+        await resolver.resolve(connection, lake.registry.unresolved)
     finally:
         await manager.close()
     own.check()

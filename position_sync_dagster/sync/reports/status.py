@@ -10,7 +10,7 @@ import polars as pl
 from position_sync_dagster.domain.account_summary import AccountSummary
 from position_sync_dagster.domain.clock import SKEW
 from position_sync_dagster.domain.gateway_session import ALIVE, GatewaySession, SessionState
-from position_sync_dagster.domain.leg import ActiveContract, LegState
+from position_sync_dagster.domain.leg import ActiveContract, Leg, LegState
 from position_sync_dagster.domain.request import QueueStatus
 from position_sync_dagster.domain.routing import Key
 from position_sync_dagster.domain.update import Source
@@ -35,6 +35,8 @@ class Status:
         lines_in_use, line_limit: Of the owner that is alive; None while there is none.
         active_legs: Conids of active strategies; a conid in several strategies counts once.
         legs_held: How many of them are held.
+        unresolved_legs: Active legs without a conid, each with why none was found, if that is
+            known.
         positions: Holdings in the broker's last download.
         oldest_pending_age_s: Age of the oldest waiting request, in seconds.
         updates_rows, updates_version: Rows and Delta version of `position_updates`.
@@ -58,6 +60,7 @@ class Status:
     line_limit: int | None
     active_legs: int
     legs_held: int
+    unresolved_legs: tuple[str, ...]
     positions: int
     queue: dict[str, int]
     oldest_pending_age_s: float | None
@@ -106,6 +109,11 @@ def read_status(lake: Lake, settings: Settings, now: datetime) -> Status:
         line_limit=session.line_limit if session and alive else None,
         active_legs=len(active),
         legs_held=len(active.intersection(held)),
+        unresolved_legs=tuple(
+            f"{leg.described} of strategy {leg.strategy_id}: "
+            f"{leg.problem or 'its contract has not been looked up yet'}"
+            for leg in lake.registry.unresolved
+        ),
         positions=len(held),
         queue={status.value: overview.counts.get(status, 0) for status in QueueStatus},
         oldest_pending_age_s=(
@@ -124,13 +132,13 @@ def read_status(lake: Lake, settings: Settings, now: datetime) -> Status:
 
 
 def leg_states(
-    legs: Iterable[ActiveContract], lake: Lake, settings: Settings, now: datetime
+    legs: Iterable[Leg], lake: Lake, settings: Settings, now: datetime
 ) -> list[LegState]:
     """Return the state of each active leg, in order, as far as the tables show it.
 
     ARMED: the broker reports no holding of it, in the leg's account if it names one; a mistyped
-    conid remains ARMED. STREAMED: the stream wrote the newest row of a holding, recently.
-    OVERFLOW: held, and not streamed.
+    conid remains ARMED, and so does a leg without one until its contract is found. STREAMED: the
+    stream wrote the newest row of a holding, recently. OVERFLOW: held, and not streamed.
 
     Raises:
         LakeError: A table cannot be used.
@@ -141,7 +149,9 @@ def leg_states(
             held.setdefault(row.instrument.conid, set()).add(row.account)
     streamed = _streamed(lake, settings, now)
 
-    def state(leg: ActiveContract) -> LegState:
+    def state(leg: Leg) -> LegState:
+        if not isinstance(leg, ActiveContract):
+            return LegState.ARMED
         found = held.get(leg.conid, set())
         accounts = found if leg.account is None else found & {leg.account}
         if not accounts:

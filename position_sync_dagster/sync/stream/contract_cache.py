@@ -5,7 +5,8 @@ import logging
 from collections.abc import Iterable
 
 from position_sync_dagster.domain.instrument import ContractDetails
-from position_sync_dagster.domain.leg import ActiveContract, contract_mismatch
+from position_sync_dagster.domain.leg import ActiveContract
+from position_sync_dagster.domain.leg_contract import contract_mismatch
 from position_sync_dagster.errors import LakeError
 from position_sync_dagster.gateway.connection import GatewayConnection
 from position_sync_dagster.lake.contracts import ContractsTable
@@ -100,6 +101,13 @@ class ContractCache:
             work = self._fetch_or_log(connection, missing[:CHUNK])
             self._task = asyncio.create_task(work)
 
+    async def remember(self, details: Iterable[ContractDetails]) -> None:
+        """Keep details that were fetched elsewhere."""
+        found = {one.conid: one for one in details}
+        if self._table is not None:
+            await self._table.add(list(found.values()))
+        self._known.update(found)
+
     async def close(self) -> None:
         """Cancel the fetch in the background."""
         if self._task is not None:
@@ -116,6 +124,5 @@ class ContractCache:
 
     async def _fetch(self, connection: GatewayConnection, conids: Iterable[int]) -> None:
         found = await connection.details(conids)
-        if found and self._table is not None:
-            await self._table.add(list(found.values()))
-        self._known.update(found)
+        if found:
+            await self.remember(found.values())

@@ -12,6 +12,7 @@ from position_sync_dagster.gateway.changes import PendingChanges
 from position_sync_dagster.gateway.connection import GatewayConnection
 from position_sync_dagster.lake.registry.table import StrategyRegistry
 from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.owner.leg_resolver import LegResolver
 from position_sync_dagster.sync.owner.metrics import StreamMetrics
 from position_sync_dagster.sync.owner.ownership import Ownership
 from position_sync_dagster.sync.owner.publisher import Publisher
@@ -60,12 +61,22 @@ class Router:
         self._account_refresh = AccountRefresh(
             publisher, refresh_interval_s=settings.refresh_interval_s, monotonic=monotonic
         )
+        self._resolver = LegResolver(
+            registry,
+            contracts.remember,
+            check=ownership.check if ownership is not None else lambda: None,
+            monotonic=monotonic,
+        )
         self._overflow = OverflowLegs(publisher, settings=settings, monotonic=monotonic)
 
     @property
     def urgent(self) -> asyncio.Event:
         """Set while a fill waits for the next step."""
         return self._changes.urgent
+
+    def problems(self) -> list[str]:
+        """Return which legs have no contract, and why."""
+        return self._resolver.problems()
 
     def interrupt(self) -> None:
         """End the download under way: the gateway dropped its subscriptions."""
@@ -105,6 +116,7 @@ class Router:
         except LakeError:
             self._changes.give_back(changed)
             raise
+        self._resolver.resolve_in_background(connection)
         self._contracts.fetch_in_background(
             connection,
             (
@@ -116,6 +128,7 @@ class Router:
     async def close(self) -> None:
         """End what runs in the background."""
         await self._account_refresh.end()
+        await self._resolver.close()
         await self._contracts.close()
 
     def detach(self, connection: GatewayConnection) -> None:
@@ -135,7 +148,8 @@ class Router:
         streamed = {key for key in changed if self._is_streamed(key)}
         self._pricer.mark_due(streamed)
         stale = self._lines.needs_allocation(connection.lines, feed.holdings, self._registry.legs)
-        if await self._registry_changed() or first or changed or stale or self._routes.unqueued:
+        changed_legs = await self._registry_changed() or self._resolver.take_found()
+        if changed_legs or first or changed or stale or self._routes.unqueued:
             await self._reroute(connection)
         if first:
             self._account_refresh.start(feed)

@@ -174,7 +174,8 @@ class IBPositionStreamer:
     @property
     def detail(self) -> str | None:
         """Why the stream is BLIND, or which legs it cannot stream while it is LIVE."""
-        found = (self._link.problems(), self._lines.problems(), self._pricer.problems())
+        parts = (self._link, self._router, self._lines, self._pricer)
+        found = [part.problems() for part in parts]
         return self._health.detail([problem for problems in found for problem in problems])
 
     @property

@@ -86,6 +86,24 @@ def test_a_stock_is_a_leg_without_right_strike_and_expiry(lake):
     assert (found["right"], found["strike"], found["expiry"]) == (None, None, None)
 
 
+def test_a_leg_without_a_conid_is_added_shown_with_its_problem_and_removed(lake):
+    terms = ["--symbol", "SPX", "--right", "P", "--strike", "6000", "--expiry", "20281215"]
+    added = run("strategies", "add", "--strategy", "ic", *terms, "--trading-class", "SPXW")
+    assert added == "SPX 2028-12-15 6000 PUT class SPXW is active in ic.\n"
+    (found,) = json.loads(run("strategies", "list", "--json"))
+    assert (found["conid"], found["state"], found["problem"]) == (None, "ARMED", None)
+    registry = lake.registry.sync
+    registry.settle([(registry.get_unresolved()[0], "2 contracts fit: SPX (conid 1), SPXW")])
+    shown = run("strategies", "list")
+    assert "SPX 2028-12-15 6000 PUT class SPXW of ic: 2 contracts fit: SPX (conid 1)" in shown
+    assert "2 contracts fit" in run("status")
+    (told,) = json.loads(run("status", "--json"))["unresolved_legs"]
+    assert "2 contracts fit" in told
+    removed = run("strategies", "remove", "--symbol", "SPX", "--trading-class", "SPXW")
+    assert "is removed from ic" in removed
+    assert registry.get_unresolved() == []
+
+
 def test_a_list_of_legs_shows_the_state_of_each(lake):
     lake.registry.sync.add_many(leg(c) for c in (STREAMED, QUEUED, STALE, UNHELD, CLOSED, SHARED))
     lake.registry.sync.add_many([leg(SHARED, "t", account=A), leg(SHARED, "u", account=B)])

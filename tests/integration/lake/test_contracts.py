@@ -1,38 +1,17 @@
 """Contract details: stored once, when a contract is first seen."""
 
 from dataclasses import replace
-from datetime import date
 
-from position_sync_dagster.domain.instrument import ContractDetails, Right
 from position_sync_dagster.lake.contracts import ContractsTable
 from position_sync_dagster.lake.schema.codec import contract_rows
 from position_sync_dagster.lake.schema.tables import CONTRACTS
 from position_sync_dagster.lake.storage.frames import append
 from position_sync_dagster.lake.storage.table import Table
+from tests.support.contracts import contract_details
 
 
 def details(clock, conid):
-    return ContractDetails(
-        conid=conid,
-        symbol="SPY",
-        sec_type="OPT",
-        currency="USD",
-        local_symbol="SPY   260220P00440000",
-        trading_class="SPY",
-        exchange="SMART",
-        under_conid=756733,
-        multiplier=100.0,
-        price_magnifier=1,
-        right=Right.PUT,
-        strike=440.0,
-        last_trade_date=date(2026, 2, 20),
-        last_trade_time="16:00:00",
-        time_zone="US/Eastern",
-        trading_hours="20260102:0930-20260102:1600",
-        seen_at=clock.now,
-        valid_exchanges="SMART,CBOE",
-        expires_on=date(2026, 2, 20),
-    )
+    return contract_details(conid, seen_at=clock.now)
 
 
 async def test_contracts_of_the_version_before_are_read_without_what_it_did_not_store(

@@ -4,8 +4,7 @@ from datetime import UTC, date, datetime
 
 import pytest
 
-from position_sync_dagster.domain.instrument import ContractDetails, Right
-from position_sync_dagster.domain.leg import contract_mismatch, make_leg
+from position_sync_dagster.domain.leg import make_leg
 from position_sync_dagster.errors import InvalidLegError
 
 NOW = datetime(2026, 3, 4, tzinfo=UTC)
@@ -66,46 +65,3 @@ def test_bad_input_is_named_with_a_remedy(field, value, named):
         make_leg(**GOOD | {field: value})
     assert named in caught.value.what
     assert caught.value.remedy
-
-
-@pytest.mark.parametrize(
-    ("expiry", "expires_on", "agrees"),
-    [
-        ("20260219", None, True),
-        ("20260220", None, True),
-        ("20260227", None, False),
-        ("20260220", date(2026, 2, 20), True),
-        ("20260223", date(2026, 2, 20), False),
-    ],
-)
-def test_a_leg_may_name_the_last_trade_or_the_expiry_of_its_contract(expiry, expires_on, agrees):
-    leg = make_leg(
-        conid=1,
-        symbol="SPX",
-        right="C",
-        strike=5000,
-        expiry=expiry,
-        strategy_id="s",
-        added_at=datetime(2026, 1, 2, tzinfo=UTC),
-    )
-    details = ContractDetails(
-        conid=1,
-        symbol="SPX",
-        sec_type="OPT",
-        currency="USD",
-        local_symbol="SPX   260220C05000000",
-        trading_class="SPX",
-        exchange="SMART",
-        under_conid=None,
-        multiplier=100.0,
-        price_magnifier=1,
-        right=Right.CALL,
-        strike=5000.0,
-        last_trade_date=date(2026, 2, 19),
-        last_trade_time=None,
-        time_zone=None,
-        trading_hours=None,
-        expires_on=expires_on,
-        seen_at=datetime(2026, 1, 2, tzinfo=UTC),
-    )
-    assert (contract_mismatch(leg, details) is None) is agrees

@@ -6,11 +6,12 @@ from datetime import UTC, date, datetime, timedelta
 import pytest
 
 from position_sync_dagster.domain.broker_position import BrokerPosition
-from position_sync_dagster.domain.instrument import ContractDetails, Instrument, Right
+from position_sync_dagster.domain.instrument import Instrument, Right
 from position_sync_dagster.domain.leg import make_leg
 from position_sync_dagster.domain.pricing.valuation import Provenance, from_portfolio
 from position_sync_dagster.domain.reconciliation import DiscrepancyType, compare
 from position_sync_dagster.domain.update import Source
+from tests.support.contracts import contract_details
 
 NOW = datetime(2026, 3, 4, 15, 30, tzinfo=UTC)
 HELD = BrokerPosition(
@@ -128,24 +129,10 @@ def test_legs_without_an_account_may_not_claim_more_than_all_accounts_hold(claim
     assert types([HELD, OTHER], ROWS, legs, complete=False)[0] == []
 
 
-CONTRACT = ContractDetails(
-    conid=1,
-    symbol="SPX",
-    sec_type="OPT",
-    currency="USD",
-    local_symbol="SPXW  261218C00000001",
+CONTRACT = contract_details(
     trading_class="SPXW",
-    exchange="SMART",
-    under_conid=2,
-    multiplier=100.0,
-    price_magnifier=1,
-    right=Right.CALL,
     strike=1.0,
     last_trade_date=date(2026, 12, 17),
-    last_trade_time=None,
-    time_zone=None,
-    trading_hours=None,
-    seen_at=NOW,
     expires_on=date(2026, 12, 18),
 )
 

@@ -1,6 +1,7 @@
 """The registry: which legs are active, across processes, without reading ended memberships."""
 
 import shutil
+from dataclasses import replace
 from datetime import date
 
 import pytest
@@ -9,6 +10,10 @@ from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.domain.leg import make_leg
 from position_sync_dagster.errors import AmbiguousRemovalError, InvalidLegError, UnknownLegError
 from position_sync_dagster.lake.registry.table import StrategyRegistry
+from position_sync_dagster.lake.schema.codec import leg_rows
+from position_sync_dagster.lake.schema.tables import ACTIVE_STRATEGIES
+from position_sync_dagster.lake.storage.frames import append
+from position_sync_dagster.lake.storage.table import Table
 
 LEG = {"symbol": "SPY", "right": "C", "strike": 450.0, "expiry": "20260220"}
 
@@ -211,3 +216,72 @@ async def test_any_strategy_symbol_and_account_is_stored_as_given(registry, text
     assert (active.strategy_id, active.account, active.symbol) == (f"s{text}", text, f"S{text}")
     await registry.remove_active(1, strategy_id=f"s{text}", account=text)
     assert not registry.is_active(1)
+
+
+async def test_a_registry_of_the_version_before_is_read_and_takes_legs_without_a_conid(
+    tmp_path, clock
+):
+    new = (
+        "sec_type", "trading_class", "multiplier", "exchange", "currency", "resolved_at", "problem"
+    )  # fmt: skip
+    columns = {name: kind for name, kind in ACTIVE_STRATEGIES.columns.items() if name not in new}
+    path = tmp_path / "legs"
+    before = Table(path, replace(ACTIVE_STRATEGIES, version=1, columns=columns))
+    before.initialize()
+    old = leg(clock, 1, "s")
+    rows = leg_rows([old]).select(list(columns))
+    before.transact(lambda handle: append(handle, rows, {}))
+    registry = StrategyRegistry(path, clock=clock)
+    await registry.initialize()
+    assert await registry.get_all_active() == [old]
+    described = await registry.add_active(strategy_id="s", **LEG, trading_class="SPY")
+    assert (described.conid, described.problem) == (None, None)
+    assert await registry.get_unresolved() == [described]
+    assert await registry.get_all_active() == [old]
+
+
+async def test_a_contract_that_is_found_changes_neither_the_membership_nor_its_time(
+    registry, clock
+):
+    described = await registry.add_active(strategy_id="s", **LEG)
+    assert not registry.is_active(1)
+    clock.advance(60)
+    await registry.settle([(described, 1)])
+    [found] = await registry.get_all_active()
+    assert (found.conid, found.added_at, found.resolved_at) == (1, described.added_at, clock.now)
+    assert registry.is_active(1)
+    assert registry.table.rows().height == 1
+    again = await registry.add_active(strategy_id="s", **LEG)
+    assert again == found
+    # Another quantity is another membership, of the same contract.
+    assert await registry.replace_all([leg(clock, None, "s", quantity=2)]) == (1, 1)
+    [changed] = await registry.get_all_active()
+    assert (changed.conid, changed.quantity) == (1, 2.0)
+
+
+async def test_a_conid_that_a_person_gave_says_nothing_of_a_description(registry, clock):
+    await registry.add_active(conid=1, strategy_id="s", **LEG)
+    assert await registry.replace_all([leg(clock, None, "s")]) == (1, 1)
+    assert (await registry.get_unresolved())[0].strategy_id == "s"
+
+
+async def test_a_contract_that_cannot_be_shared_leaves_the_leg_with_its_problem(registry):
+    await registry.add_active(conid=1, strategy_id="a", **LEG)
+    same = await registry.add_active(strategy_id="a", **LEG | {"expiry": "20260221"})
+    other = await registry.add_active(strategy_id="b", **LEG)
+    await registry.settle([(same, 1), (other, 1)])
+    problems = [leg.problem for leg in await registry.get_unresolved()]
+    assert "already" in problems[0]
+    assert "'a' and 'b' would both hold the whole of leg 1" in problems[1]
+    assert len(await registry.get_all_active()) == 1
+
+
+async def test_what_was_found_for_a_leg_that_was_removed_meanwhile_changes_nothing(registry):
+    described = await registry.add_active(strategy_id="s", **LEG)
+    await registry.remove_active(symbol="SPY")
+    await registry.settle([(described, 1)])
+    assert await registry.get_all_active() == []
+    with pytest.raises(InvalidLegError, match="no name"):
+        await registry.remove_active()
+    with pytest.raises(UnknownLegError, match="symbol SPY"):
+        await registry.remove_active(symbol="SPY")

@@ -1,0 +1,155 @@
+"""Finds the contracts of legs that were given without a conid."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterable
+
+from position_sync_dagster.domain.instrument import ContractDetails
+from position_sync_dagster.domain.leg import UnresolvedLeg
+from position_sync_dagster.domain.leg_contract import matching_contracts, problem_of
+from position_sync_dagster.domain.retry import Backoff
+from position_sync_dagster.errors import LakeError, LeaseLostError
+from position_sync_dagster.gateway.connection import GatewayConnection
+from position_sync_dagster.lake.registry.table import StrategyRegistry
+
+logger = logging.getLogger(__name__)
+
+RETRY = Backoff(first_s=60.0, longest_s=3600.0)
+"""Waits until a leg that fits no contract, or several, is looked up again: contracts are listed
+every day."""
+
+AT_ONCE = 10
+"""So many legs are looked up at once; the gateway answers contract details one after the other."""
+
+
+class LegResolver:
+    """Finds the one contract that each leg without a conid describes, and stores its conid.
+
+    A description that fits none or several is stored as the leg's problem, with the candidates.
+    Nothing is chosen among several. No answer changes nothing.
+
+    Args:
+        remember: Stores the details of the contracts that were found.
+        check: Called before each write; it raises when the login belongs to another process.
+        monotonic: The clock of every interval, in seconds.
+    """
+
+    def __init__(
+        self,
+        registry: StrategyRegistry,
+        remember: Callable[[list[ContractDetails]], Awaitable[object]],
+        *,
+        check: Callable[[], None] = lambda: None,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._registry = registry
+        self._remember = remember
+        self._check = check
+        self._monotonic = monotonic
+        self._attempts: dict[object, tuple[int, float]] = {}
+        self._logged: dict[object, str] = {}
+        self._task: asyncio.Task[None] | None = None
+        self._found = False
+
+    def take_found(self) -> bool:
+        """Return whether contracts were found since the last call."""
+        found, self._found = self._found, False
+        return found
+
+    def problems(self) -> list[str]:
+        """Return the legs without a contract, each with the reason, for the session's detail."""
+        return [
+            f"{leg.described} of strategy {leg.strategy_id} is not streamed: {leg.problem}"
+            for leg in self._registry.unresolved
+            if leg.problem
+        ]
+
+    def resolve_in_background(self, connection: GatewayConnection) -> None:
+        """Look up the legs that are due, in a task of their own."""
+        keys = {leg.key for leg in self._registry.unresolved}
+        self._attempts = {key: tries for key, tries in self._attempts.items() if key in keys}
+        if self._task is not None and not self._task.done():
+            return
+        now_s = self._monotonic()
+        due = [
+            leg
+            for leg in self._registry.unresolved
+            if self._attempts.get(leg.key, (0, now_s))[1] <= now_s
+        ]
+        if due:
+            self._task = asyncio.create_task(self._resolve_or_log(connection, due[:AT_ONCE]))
+
+    async def resolve(self, connection: GatewayConnection, legs: Iterable[UnresolvedLeg]) -> None:
+        """Look up the contracts of these legs, and store what was found.
+
+        Raises:
+            LakeError: A table cannot be used.
+            LeaseLostError: The login belongs to another process now.
+        """
+        legs = list(legs)
+        gate = asyncio.Semaphore(AT_ONCE)
+
+        async def look_up(leg: UnresolvedLeg) -> ContractDetails | str | None:
+            async with gate:
+                return await _look_up(connection, leg)
+
+        answers = await asyncio.gather(*(look_up(leg) for leg in legs))
+        for leg in legs:
+            tries = self._attempts.get(leg.key, (0, 0.0))[0] + 1
+            self._attempts[leg.key] = (tries, self._monotonic() + RETRY.delay_s(tries))
+        found = [answer for answer in answers if isinstance(answer, ContractDetails)]
+        findings = [
+            (leg, answer.conid if isinstance(answer, ContractDetails) else answer)
+            for leg, answer in zip(legs, answers, strict=True)
+            if answer is not None and answer != leg.problem
+        ]
+        if findings:
+            self._check()
+            if found:
+                await self._remember(found)
+            await self._registry.settle(findings)
+            self._found = True
+        self._log(legs)
+
+    async def close(self) -> None:
+        """Cancel the task in the background."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _resolve_or_log(
+        self, connection: GatewayConnection, legs: list[UnresolvedLeg]
+    ) -> None:
+        try:
+            await self.resolve(connection, legs)
+        except (LakeError, LeaseLostError, ConnectionError) as error:
+            logger.warning("legs could not be looked up, they are due again: %s", error)
+
+    def _log(self, looked_up: list[UnresolvedLeg]) -> None:
+        """Log each contract that was found, and each problem once."""
+        problems = {leg.key: leg.problem for leg in self._registry.unresolved}
+        for leg in looked_up:
+            name = f"{leg.described} of strategy {leg.strategy_id}"
+            if leg.key not in problems:
+                logger.info("the contract of %s was found", name)
+                self._logged.pop(leg.key, None)
+            elif (problem := problems[leg.key]) and self._logged.get(leg.key) != problem:
+                self._logged[leg.key] = problem
+                logger.warning("%s is not streamed: %s", name, problem)
+
+
+async def _look_up(
+    connection: GatewayConnection, leg: UnresolvedLeg
+) -> ContractDetails | str | None:
+    """Return the one contract that a leg describes, what is wrong, or None without an answer."""
+    answer = await connection.candidates(leg)
+    if answer is None:
+        return None
+    matching = matching_contracts(leg, answer)
+    if len(matching) == 1:
+        return matching[0]
+    near: list[ContractDetails] = []
+    if not matching:
+        near = answer or await connection.candidates(leg, like=True) or []
+    return problem_of(leg, matching, near)

@@ -1,0 +1,141 @@
+"""Legs that are given without a conid: their contract is found, or the reason is said."""
+
+import logging
+
+import pytest
+
+from position_sync_dagster.domain.clock import utc_now
+from position_sync_dagster.domain.leg import LegState
+from position_sync_dagster.simulator import load_book
+from position_sync_dagster.sync.drain.refresh import refresh
+from position_sync_dagster.sync.reports.status import leg_states, read_status
+from tests.integration.sync.conftest import CALL, PUT, A
+from tests.support.booked_legs import terms_of
+
+MONTHLY, WEEKLY = 941000001, 941000002
+SPX = {"symbol": "SPX", "right": "PUT", "strike": 6000, "expiry": "20281215", "strategy_id": "s"}
+BOOK = f"""
+as_of: 2028-06-01
+accounts: [{{name: {A}}}]
+underlyings:
+  - {{symbol: SPX, conid: 920000004, price: 6500, volatility: 0.17, exchange: CBOE, sec_type: IND}}
+contracts:
+  - {{conid: {MONTHLY}, underlying: SPX, sec_type: OPT, expiry: 20281215, strike: 6000, right: P,
+     exchange: CBOE, trading_class: SPX}}
+  - {{conid: {WEEKLY}, underlying: SPX, sec_type: OPT, expiry: 20281215, strike: 6000, right: P,
+     exchange: CBOE, trading_class: SPXW}}
+positions:
+  - {{account: {A}, conid: {MONTHLY}, quantity: 1}}
+  - {{account: {A}, conid: {WEEKLY}, quantity: 2}}
+"""
+
+
+@pytest.fixture
+def spx_and_spxw(tmp_path):
+    path = tmp_path / "spx.yaml"
+    path.write_text(BOOK)
+    return load_book(path)
+
+
+async def test_a_leg_without_a_conid_is_found_stored_and_streamed(
+    simulate, streaming, lake, eventually
+):
+    await lake.registry.add_active(strategy_id="s", **terms_of(CALL))
+    [leg] = lake.registry.unresolved
+    async with simulate() as sim, streaming(sim) as (streamer, received):
+        row = await eventually(lambda: received.newest(A, CALL))
+        assert row.position == 5
+        [found] = lake.registry.legs
+        assert (found.conid, found.added_at) == (CALL, leg.added_at)
+        assert found.resolved_at >= leg.added_at
+        assert lake.registry.unresolved == ()
+        assert CALL in await lake.contracts.get([CALL])
+        await eventually(lambda: streamer.routes[(A, CALL)] is LegState.STREAMED)
+        assert streamer.detail is None
+
+
+async def test_an_ambiguous_leg_names_its_candidates_and_harms_no_other(
+    spx_and_spxw, simulate, streaming, lake, eventually, settings_for, caplog
+):
+    caplog.set_level(logging.WARNING)
+    await lake.registry.add_active(**SPX)
+    await lake.registry.add_active(**SPX, trading_class="SPXW")
+    async with (
+        simulate(book=spx_and_spxw) as sim,
+        streaming(sim) as (streamer, received),
+    ):
+        await eventually(lambda: received.newest(A, WEEKLY))
+        await eventually(lambda: streamer.detail)
+        assert "2 contracts are SPX 2028-12-15 6000 PUT: SPX " in streamer.detail
+        [leg] = lake.registry.unresolved
+        for conid, trading_class in ((MONTHLY, "SPX"), (WEEKLY, "SPXW")):
+            assert f"(conid {conid}, class {trading_class}, expiry 2028-12-15" in leg.problem
+        assert "exchange SMART, multiplier 100, USD)" in leg.problem
+        assert received.newest(A, MONTHLY) is None
+        assert streamer.routes[(A, MONTHLY)] is LegState.MONITORED
+        settings = settings_for(sim)
+        assert leg_states([leg], lake, settings, utc_now()) == [LegState.ARMED]
+        status = read_status(lake, settings, utc_now())
+        assert status.unresolved_legs == (f"{leg.described} of strategy s: {leg.problem}",)
+        said = [r for r in caplog.records if "6000 PUT of strategy s is not" in r.getMessage()]
+        assert len(said) == 1
+        # The leg, corrected, takes the place of the description.
+        await lake.registry.add_active(MONTHLY, **SPX)
+        await eventually(lambda: received.newest(A, MONTHLY))
+        assert lake.registry.unresolved == ()
+        await eventually(lambda: streamer.detail is None)
+
+
+async def test_an_unknown_leg_names_what_is_near_it(simulate, streaming, lake, leg, eventually):
+    await lake.registry.add_active(strategy_id="s", **terms_of(CALL) | {"strike": 241})
+    await lake.registry.add_active(strategy_id="s", **terms_of(CALL) | {"symbol": "NONE"})
+    await lake.registry.add_active(**leg(PUT))
+    async with simulate() as sim, streaming(sim) as (_streamer, received):
+        await eventually(lambda: received.newest(A, PUT))
+        await eventually(lambda: all(leg.problem for leg in lake.registry.unresolved))
+        first, second = sorted(lake.registry.unresolved, key=lambda leg: leg.symbol)
+        assert first.problem.startswith("The gateway knows no contract AAPL 2028-12-15 241 CALL.")
+        assert f"conid {CALL}, class AAPL" in first.problem
+        assert second.problem.endswith("and none like it.")
+
+
+async def test_a_file_that_is_read_again_changes_nothing(simulate, lake, settings_for, tmp_path):
+    from position_sync_dagster.lake.registry.strategies_file import load_strategies
+
+    file = tmp_path / "strategies.yaml"
+    file.write_text(
+        "strategies: [{strategy_id: s, legs: ["
+        "{symbol: AAPL, right: C, strike: 240, expiry: 20281215, trading_class: AAPL},"
+        "{symbol: AAPL, quantity: 100}, {symbol: ES, expiry: 20281215},"
+        "{symbol: ES, right: P, strike: 6400, expiry: 20281215, sec_type: FOP},"
+        "{symbol: AAPL, right: C, strike: 241, expiry: 20281215}]}]"
+    )
+    assert await lake.registry.replace_all(load_strategies(file)) == (5, 0)
+    async with simulate() as sim:
+        await refresh(lake, settings_for(sim))
+        found = {leg.conid for leg in lake.registry.legs}
+        assert found == {CALL, 920000001, 920000002, 921000005}
+        [unknown] = lake.registry.unresolved
+        assert "241 CALL" in unknown.problem
+        version = lake.registry.version
+        assert await lake.registry.replace_all(load_strategies(file)) == (0, 0)
+        await refresh(lake, settings_for(sim))
+        assert lake.registry.version == version
+        assert len(await lake.registry.get_all_active()) == 4
+
+
+async def test_without_an_answer_nothing_is_said_of_a_leg(simulate, lake, settings_for):
+    from position_sync_dagster.gateway.connection import connect
+    from position_sync_dagster.sync.owner.leg_resolver import LegResolver
+
+    await lake.registry.add_active(strategy_id="s", **terms_of(CALL))
+    async with simulate() as sim:
+        connection = await connect(settings_for(sim, gateway_timeout_s=0.5))
+        resolver = LegResolver(lake.registry, lake.contracts.add)
+        sim.pause()
+        await resolver.resolve(connection, lake.registry.unresolved)
+        assert [leg.problem for leg in lake.registry.unresolved] == [None]
+        sim.resume()
+        await resolver.resolve(connection, lake.registry.unresolved)
+        assert [leg.conid for leg in lake.registry.legs] == [CALL]
+        await connection.close()
