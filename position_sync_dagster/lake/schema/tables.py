@@ -7,6 +7,7 @@ columns in the table stands here.
 from position_sync_dagster.domain.gateway_session import GatewaySession
 from position_sync_dagster.domain.leg import ActiveContract
 from position_sync_dagster.domain.request import QueuedPosition
+from position_sync_dagster.domain.run_record import RunRecord
 from position_sync_dagster.domain.update import PositionUpdate
 from position_sync_dagster.lake.schema.columns import (
     columns_of,
@@ -206,6 +207,13 @@ RECONCILIATION_BREAKS = TableSpec.of(
     indexed=("opened_at",),
 )
 
+RUNS = TableSpec.of(
+    "runs",
+    columns_of(RunRecord) | {"date": day_column("Partition: the UTC date of started_at.")},
+    partition_by=("date",),
+    indexed=("run_id", "started_at"),
+)
+
 TABLES = (
     ACTIVE_STRATEGIES,
     POSITION_QUEUE,
@@ -214,4 +222,5 @@ TABLES = (
     CONTRACTS,
     GATEWAY_SESSIONS,
     RECONCILIATION_BREAKS,
+    RUNS,
 )
