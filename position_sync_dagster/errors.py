@@ -132,6 +132,17 @@ class RequestStateError(LakeError):
     """The state of a request does not allow this step."""
 
 
+# The audit trail.
+
+
+class UnknownIdError(LakeError):
+    """No table has this id, or no row is of this holding."""
+
+
+class AmbiguousIdError(LakeError):
+    """Several ids begin so."""
+
+
 # Leases: of requests and of the login.
 
 

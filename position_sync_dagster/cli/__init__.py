@@ -1,7 +1,8 @@
 """The command line, `position-sync`: one module per command.
 
 Only the entry point uses `main`; nothing else of the package imports it. It may import every
-other package except `defs` and the gateway, and imports the heavy ones when a command runs.
+other package except the gateway, and imports the heavy ones when a command runs. Of `defs` only
+`audit verify` imports anything: the events of Dagster are read there.
 """
 
 import sys

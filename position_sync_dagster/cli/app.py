@@ -12,6 +12,7 @@ from position_sync_dagster.cli import (
     status,
     strategies,
 )
+from position_sync_dagster.cli.audit import history, trace, verify
 from position_sync_dagster.simulator.command_line import simulate
 
 app = typer.Typer(
@@ -27,7 +28,10 @@ app.command("dev")(dev.dev)
 app.command("simulate")(simulate)
 app.command("status")(status.status)
 app.command("positions")(positions.positions)
+app.command("trace")(trace.trace)
+app.command("history")(history.history)
 app.command("doctor")(doctor.doctor)
 app.command("maintain")(maintain.maintain)
 app.add_typer(strategies.app, name="strategies")
 app.add_typer(queue.app, name="queue")
+app.add_typer(verify.app, name="audit")

@@ -3,12 +3,14 @@
 import sys
 
 from position_sync_dagster.errors import (
+    AmbiguousIdError,
     AmbiguousRemovalError,
     InvalidLegError,
     PositionSyncError,
     RequestStateError,
     SettingsError,
     StrategiesFileError,
+    UnknownIdError,
     UnknownLegError,
     UnknownRequestError,
 )
@@ -21,6 +23,7 @@ FAILED = 1
 MISUSED = 2
 
 MISUSES = (
+    AmbiguousIdError,
     AmbiguousRemovalError,
     HomeError,
     HomeInUseError,
@@ -29,6 +32,7 @@ MISUSES = (
     RequestStateError,
     SettingsError,
     StrategiesFileError,
+    UnknownIdError,
     UnknownLegError,
     UnknownRequestError,
 )

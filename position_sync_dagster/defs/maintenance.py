@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
+from position_sync_dagster.defs.audit.recorded_runs import recorded
 from position_sync_dagster.defs.dagster_failures import dagster_failures
 from position_sync_dagster.defs.derive import DERIVE_JOB
 from position_sync_dagster.defs.drain import DRAIN_JOB
@@ -19,6 +20,7 @@ PRUNED_JOBS = (DRAIN_JOB, STREAM_JOB, MAINTENANCE_JOB, DERIVE_JOB)
 
 @dg.op(tags={"domain": "upkeep"})
 @dagster_failures
+@recorded("maintain_tables")
 def maintain_tables(context: dg.OpExecutionContext, position_sync: PositionSyncResource) -> None:
     """Compact files, write checkpoints and clean the log of every table."""
     for result in position_sync.lake.maintain():
@@ -31,6 +33,7 @@ def maintain_tables(context: dg.OpExecutionContext, position_sync: PositionSyncR
 
 @dg.op(tags={"domain": "upkeep"})
 @dagster_failures
+@recorded("forget_old_runs")
 def forget_old_runs(context: dg.OpExecutionContext, position_sync: PositionSyncResource) -> None:
     """Delete ended runs older than the setting, with their events and logs; rows are kept."""
     age = timedelta(days=position_sync.settings.keep_runs_days)

@@ -61,6 +61,8 @@ def materializations(report: StreamReport) -> list[dg.AssetMaterialization]:
                     commits=report.commits,
                     delta_version=report.version_to,
                     delta_version_from=report.version_from,
+                    first_batch_id=report.first_batch_id,
+                    last_batch_id=report.last_batch_id,
                     lines_in_use=report.lines_in_use,
                     line_limit=report.line_limit,
                     legs_streamed=report.legs_streamed,

@@ -13,6 +13,7 @@ from position_sync_dagster.lake.broker_positions import BrokerPositionsTable
 from position_sync_dagster.lake.contracts import ContractsTable
 from position_sync_dagster.lake.queue.table import PositionQueue
 from position_sync_dagster.lake.registry.table import StrategyRegistry
+from position_sync_dagster.lake.runs import RunsTable
 from position_sync_dagster.lake.sessions import GatewaySessions
 from position_sync_dagster.lake.storage.maintenance import MaintenanceResult, maintain
 from position_sync_dagster.lake.storage.table import Table, TableOptions
@@ -119,6 +120,11 @@ class Lake:
             self.table_path("account_values"), clock=self._clock, **self._options
         )
 
+    @cached_property
+    def runs(self) -> RunsTable:
+        """The table runs."""
+        return RunsTable(self.table_path("runs"), **self._options)
+
     @property
     def tables(self) -> tuple[Table, ...]:
         """Return every table."""
@@ -131,6 +137,7 @@ class Lake:
             self.sessions.table,
             self.breaks.table,
             self.account_values.table,
+            self.runs.table,
         )
 
     def table_path(self, name: str) -> str:

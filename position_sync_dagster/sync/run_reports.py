@@ -26,6 +26,8 @@ class StreamReport:
             commit that holds it or a newer value, in seconds; None without a tick.
         state: The session's state at the end (LIVE, BLIND, …).
         detail: The reason of that state, for a person.
+        first_batch_id, last_batch_id: The batches of the first and the last commit; batch ids sort
+            by time.
     """
 
     since: datetime
@@ -46,6 +48,8 @@ class StreamReport:
     tick_to_table_p95_s: float | None
     state: str
     detail: str | None = None
+    first_batch_id: str | None = None
+    last_batch_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,6 +144,16 @@ class DrainReport:
     def version_to(self) -> int | None:
         """The Delta version of `position_updates` after the last batch; None without rows."""
         return max(self._versions, default=None)
+
+    @property
+    def first_batch_id(self) -> str | None:
+        """The first batch with rows; None without rows."""
+        return next((b.batch_id for b in self.batches if b.rows), None)
+
+    @property
+    def last_batch_id(self) -> str | None:
+        """The last batch with rows; None without rows."""
+        return next((b.batch_id for b in reversed(self.batches) if b.rows), None)
 
     @property
     def reason(self) -> str | None:

@@ -11,7 +11,7 @@ MODULES = sorted(
     for path in (ROOT / "benchmarks").rglob("*.py")
     if path.name not in ("__init__.py", "__main__.py")
 )
-COMPARED = {"duckdb", "matplotlib", "persistqueue", "pyarrow"}
+COMPARED = {"persistqueue"}
 """What the benchmarks compare with, installed by `make bench` only."""
 
 

@@ -49,6 +49,7 @@ def drain_metadata(report: DrainReport, version: int | None) -> dict[str, dg.Met
     numbers: dict[str, float | int | None] = {
         "rows": report.rows,
         "batches": len(report.batches),
+        "commits": sum(batch.rows > 0 for batch in report.batches),
         "claimed": report.claimed,
         "succeeded": report.succeeded,
         "unchanged": report.unchanged,
@@ -73,6 +74,12 @@ def drain_metadata(report: DrainReport, version: int | None) -> dict[str, dg.Met
         [_batch_record(b) for b in report.batches[:MAX_BATCHES]],
         schema=_BATCH_SCHEMA,
     )
+    for name, batch_id in (
+        ("first_batch_id", report.first_batch_id),
+        ("last_batch_id", report.last_batch_id),
+    ):
+        if batch_id is not None:
+            metadata[name] = dg.MetadataValue.text(batch_id)
     metadata["note"] = dg.MetadataValue.text(report.reason or "")
     return metadata
 

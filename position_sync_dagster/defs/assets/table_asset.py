@@ -5,6 +5,8 @@ from typing import Any
 
 import dagster as dg
 
+from position_sync_dagster.defs.audit.recorded_runs import recorded
+from position_sync_dagster.defs.dagster_failures import dagster_failures
 from position_sync_dagster.lake.derived import DerivedTable, Replaced
 from position_sync_dagster.lake.schema.columns import Kind
 from position_sync_dagster.lake.schema.table_spec import TableSpec
@@ -43,6 +45,8 @@ def table_asset(
 ) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
     """Return `dg.asset` with the owners, kinds, tags and columns that every table shows.
 
+    Each run of the asset is recorded in the table `runs`.
+
     Args:
         spec: The table; the asset has its name.
         group: POSITIONS or DERIVED.
@@ -52,7 +56,7 @@ def table_asset(
         @table_asset(LATEST_POSITIONS, group=DERIVED, deps=["position_updates"], description="…")
         def latest_positions(position_sync: PositionSyncResource) -> dg.MaterializeResult: ...
     """
-    return dg.asset(
+    asset = dg.asset(
         name=spec.name,
         group_name=group,
         owners=OWNERS,
@@ -64,6 +68,11 @@ def table_asset(
         partitions_def=partitions_def,
         backfill_policy=backfill_policy,
     )
+
+    def decorate(function: Callable[..., Any]) -> dg.AssetsDefinition:
+        return asset(dagster_failures(recorded(spec.name, spec.name)(function)))
+
+    return decorate
 
 
 def data_version(version: int | None) -> dg.DataVersion | None:

@@ -98,6 +98,17 @@ def statuses_of(snapshot: Snapshot, ids: Sequence[str]) -> dict[str, str]:
     return found
 
 
+def beginning_with(store: QueueStore, prefix: str) -> list[QueuedPosition]:
+    """Read the requests whose id begins so, live and finished ones."""
+    if not is_id(prefix):
+        return []
+    live = store.snapshot().live.filter(pl.col("request_id").str.starts_with(prefix))
+    end = prefix + "\N{TILDE}"  # sorts after every character of an id
+    finished = store.finished(f"request_id >= {id_literals([prefix])} AND request_id <= '{end}'")
+    found = pl.concat([live, finished.select(live.columns)])
+    return requests_of(found.unique("request_id", keep="first", maintain_order=True))
+
+
 def wrong_state(statuses: Mapping[str, str], why: str) -> RequestStateError:
     """Return the error of a request whose status does not allow a step."""
     request_id, status = next(iter(statuses.items()))

@@ -8,6 +8,7 @@ from position_sync_dagster.domain.account_summary import AccountSummary
 from position_sync_dagster.domain.gateway_session import GatewaySession
 from position_sync_dagster.domain.leg import ActiveContract, UnresolvedLeg
 from position_sync_dagster.domain.request import QueuedPosition
+from position_sync_dagster.domain.run_record import RunRecord
 from position_sync_dagster.domain.update import PositionUpdate
 from position_sync_dagster.lake.schema.columns import (
     columns_of,
@@ -226,6 +227,13 @@ ACCOUNT_VALUES = TableSpec.of(
     indexed=("row_id", "timestamp", "ledger_version"),
 )
 
+RUNS = TableSpec.of(
+    "runs",
+    columns_of(RunRecord) | {"date": day_column("Partition: the UTC date of started_at.")},
+    partition_by=("date",),
+    indexed=("run_id", "started_at"),
+)
+
 TABLES = (
     ACTIVE_STRATEGIES,
     POSITION_QUEUE,
@@ -235,4 +243,5 @@ TABLES = (
     GATEWAY_SESSIONS,
     RECONCILIATION_BREAKS,
     ACCOUNT_VALUES,
+    RUNS,
 )

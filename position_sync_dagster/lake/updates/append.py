@@ -31,10 +31,12 @@ class AppendResult:
     Attributes:
         version: The table's version that holds the rows.
         rows: Rows written; 0 when the table held all of them already.
+        batch_id: The batch of the rows; empty without any.
     """
 
     version: int
     rows: int
+    batch_id: str = ""
 
 
 class _RefusedError(Exception):
@@ -85,7 +87,7 @@ def append_updates(
         added = max(version, last_added(present) + 1)
         new = new.with_columns(ledger_version=pl.lit(added, pl.Int64), committed_at=moment(clock()))
         append(handle, new, commit_info, [Transaction(WRITER, version)])
-        return AppendResult(version=handle.version(), rows=new.height)
+        return AppendResult(version=handle.version(), rows=new.height, batch_id=first.batch_id)
 
     refused: Exception
     try:

@@ -29,18 +29,22 @@ class StreamMetrics:
     commits: int = 0
     version_from: int | None = None
     version_to: int | None = None
+    first_batch_id: str | None = None
+    last_batch_id: str | None = None
     latencies_s: deque[float] = field(default_factory=lambda: deque(maxlen=MAX_LATENCIES))
 
     def delivered(self, latency_s: float) -> None:
         """Count one tick that reached its table (or another handler)."""
         self.latencies_s.append(latency_s)
 
-    def committed(self, rows: int, version: int) -> None:
+    def committed(self, rows: int, version: int, batch_id: str) -> None:
         """Count one commit of streamed rows."""
         self.rows += rows
         self.commits += 1
         self.version_from = version - 1 if self.version_from is None else self.version_from
         self.version_to = version
+        self.first_batch_id = self.first_batch_id or batch_id
+        self.last_batch_id = batch_id
 
     def queued(self, count: int, version: int | None) -> None:
         """Count requests put into the queue."""
@@ -67,6 +71,8 @@ class StreamMetrics:
             commits=self.commits,
             version_from=self.version_from,
             version_to=self.version_to,
+            first_batch_id=self.first_batch_id,
+            last_batch_id=self.last_batch_id,
             enqueued=self.enqueued,
             queue_version=self.queue_version,
             lines_in_use=lines_in_use,
@@ -110,6 +116,8 @@ class StreamMetrics:
             self.version_from if self.version_from is not None else (other.version_from)
         )
         self.version_to = other.version_to if other.version_to is not None else self.version_to
+        self.first_batch_id = self.first_batch_id or other.first_batch_id
+        self.last_batch_id = other.last_batch_id or self.last_batch_id
         self.latencies_s.extend(other.latencies_s)
 
 

@@ -40,6 +40,13 @@ class StreamReporter:
                 queued_at = now
                 self._send(self._streamer.metrics.take_queued())
 
+    def total(self) -> StreamReport:
+        """Return the totals so far, with what was not reported yet; nothing is reported by it."""
+        total = StreamMetrics()
+        total.add(self._total)
+        total.add(self._streamer.metrics)
+        return self._report_of(total, self._started)
+
     def finish(self) -> StreamReport:
         """Report what was counted since the last report, and return the totals."""
         self._send(self._streamer.metrics.take())

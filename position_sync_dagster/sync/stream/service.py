@@ -7,10 +7,18 @@ from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.gateway_session import Owner
 from position_sync_dagster.domain.update import PositionUpdate
 from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.lake.updates.table import PositionUpdatesTable
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.owner.metrics import StreamMetrics
 from position_sync_dagster.sync.owner.ownership import Ownership, OwnerStatus
+from position_sync_dagster.sync.run_recorder import (
+    RECORD_EVERY_S,
+    STREAM_JOB,
+    STREAM_STEP,
+    RunRecorder,
+    stream_columns,
+)
 from position_sync_dagster.sync.run_reports import StreamReport
 from position_sync_dagster.sync.stream.reporter import StreamReporter
 from position_sync_dagster.sync.stream.streamer import IBPositionStreamer
@@ -29,7 +37,8 @@ async def stream(
 ) -> StreamReport:
     """Stream until `stop` is set or the run's time is up, and return the totals.
 
-    While there is no gateway, the stream tries again to connect, and its session is BLIND.
+    While there is no gateway, the stream tries again to connect, and its session is BLIND. A run
+    is recorded in the table `runs`: when it owns the login, every quarter of an hour, at its end.
 
     Args:
         report: Called every `report_interval_s` when something happened.
@@ -41,15 +50,27 @@ async def stream(
         TradingModeError: The lake holds data of another trading mode.
     """
     await lake.initialize()
-    async with Ownership(
-        lake.sessions,
-        settings,
-        owner=Owner.STREAM,
+    recorder = RunRecorder(
+        lake.runs.sync,
         run_id=run_id,
-        wait_s=wait_s,
-        stop=stop,
+        job=STREAM_JOB,
+        step=STREAM_STEP,
+        gateway_id=settings.gateway_id,
         clock=clock,
-    ) as own:
+    )
+    async with (
+        recorder,
+        Ownership(
+            lake.sessions,
+            settings,
+            owner=Owner.STREAM,
+            run_id=run_id,
+            wait_s=wait_s,
+            stop=stop,
+            clock=clock,
+        ) as own,
+    ):
+        recorder.note(session_id=own.session.session_id)
         await lake.updates.fence(settings.gateway_id, own.session.fencing_token)
         await lake.account_values.fence(settings.gateway_id, own.session.fencing_token)
         streamer = IBPositionStreamer(
@@ -71,6 +92,7 @@ async def stream(
             asyncio.create_task(_set_after(stop, end)),
             asyncio.create_task(_set_in(settings.rotate_after_s, end)),
             asyncio.create_task(reporter.run(report_interval_s)),
+            asyncio.create_task(_record(recorder, reporter)),
         ]
         try:
             await streamer.run(end)
@@ -78,6 +100,7 @@ async def stream(
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            recorder.note(**stream_columns(reporter.total()))
         return reporter.finish()
 
 
@@ -98,7 +121,7 @@ class UpdatesWriter:
         self._ownership.check()
         result = await self._table.append(updates)
         if result.rows:
-            self._metrics.committed(result.rows, result.version)
+            self._metrics.committed(result.rows, result.version, result.batch_id)
 
 
 def _status(streamer: IBPositionStreamer) -> OwnerStatus:
@@ -108,6 +131,13 @@ def _status(streamer: IBPositionStreamer) -> OwnerStatus:
         line_limit=streamer.line_limit,
         detail=streamer.detail,
     )
+
+
+async def _record(recorder: RunRecorder, reporter: StreamReporter) -> None:
+    while True:
+        recorder.note(**stream_columns(reporter.total()))
+        await offload(recorder.write)
+        await asyncio.sleep(RECORD_EVERY_S)
 
 
 async def _set_after(event: asyncio.Event, end: asyncio.Event) -> None:

@@ -1,0 +1,96 @@
+"""How the steps of Dagster's runs get into the table `runs`."""
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
+
+import dagster as dg
+
+from position_sync_dagster.defs.resources import PositionSyncResource
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+COLUMNS = {
+    "rows": "rows",
+    "delta_version": "version_to",
+    "delta_version_from": "version_from",
+    "first_batch_id": "first_batch_id",
+    "last_batch_id": "last_batch_id",
+    "claimed": "claimed",
+    "succeeded": "succeeded",
+    "failed": "failed",
+    "released": "released",
+    "enqueued": "enqueued",
+    "commits": "commits",
+    "changed": "commits",
+    "note": "reason",
+}
+"""The metadata of an event that a record keeps, and the column of each."""
+
+
+def recorded(step: str, table: str | None = None) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Record each run of an asset or an op in the table `runs`: one commit, at its end.
+
+    The record keeps the counts of the event that the step returns, so the two say the same.
+
+    Args:
+        step: The name of the step in the record.
+        table: The table that the step writes.
+
+    Example:
+        @dg.asset
+        @dagster_failures
+        @recorded("latest_positions", "latest_positions")
+        def latest_positions(context, position_sync: PositionSyncResource) -> dg.MaterializeResult:
+    """
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        @wraps(function)
+        def run(*args: P.args, **kwargs: P.kwargs) -> R:
+            position_sync = kwargs.get("position_sync")
+            context = next((one for one in args if hasattr(one, "run")), None)
+            if not isinstance(position_sync, PositionSyncResource) or context is None:
+                return function(*args, **kwargs)
+            from position_sync_dagster.sync.run_recorder import RunRecorder
+
+            recorder = RunRecorder(
+                position_sync.lake.runs.sync,
+                run_id=context.run.run_id,
+                job=context.run.job_name,
+                step=step,
+                gateway_id=position_sync.settings.gateway_id,
+            )
+            recorder.note(table_name=table, partitions=_partitions(context))
+            with recorder:
+                result = function(*args, **kwargs)
+                if isinstance(result, dg.MaterializeResult):
+                    recorder.note(**columns_of_event(result.metadata or {}))
+            return result
+
+        return run
+
+    return decorate
+
+
+def columns_of_event(metadata: Any) -> dict[str, Any]:
+    """Return the columns of a record that the metadata of an event fill; pure.
+
+    A name may have a prefix, as in `drain/rows`.
+    """
+    values = {name.rpartition("/")[2]: _plain(value) for name, value in metadata.items()}
+    found = {column: values[name] for name, column in COLUMNS.items() if name in values}
+    if not found.get("reason"):
+        found.pop("reason", None)
+    return found
+
+
+def _plain(value: Any) -> Any:
+    return value.value if isinstance(value, dg.MetadataValue) else value
+
+
+def _partitions(context: Any) -> str | None:
+    if not getattr(context, "has_partition_key_range", False) and not context.has_partition_key:
+        return None
+    keys = context.partition_keys
+    return keys[0] if len(keys) == 1 else f"{keys[0]}...{keys[-1]}"

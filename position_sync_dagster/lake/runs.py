@@ -1,0 +1,106 @@
+"""The table `runs`: what each run was, so that the audit trail outlives Dagster's storage."""
+
+from collections.abc import Iterable
+from datetime import date
+from pathlib import Path
+from typing import Any, Unpack
+
+import polars as pl
+
+from position_sync_dagster.domain.run_record import RecordedBy, RunRecord, RunResult
+from position_sync_dagster.lake.schema.codec import frame_of
+from position_sync_dagster.lake.schema.ids import id_literals, is_id
+from position_sync_dagster.lake.schema.tables import RUNS
+from position_sync_dagster.lake.storage.frames import append
+from position_sync_dagster.lake.storage.maintenance import compact_if_needed
+from position_sync_dagster.lake.storage.table import Table, TableOptions
+from position_sync_dagster.lake.storage.threads import offloaded
+
+_FIELDS = tuple(RunRecord.__dataclass_fields__)
+
+
+class SyncRuns:
+    """The records as plain calls, for callers that may block; see `RunsTable`."""
+
+    def __init__(self, table: Table) -> None:
+        self.table = table
+
+    def initialize(self) -> None:
+        """Create the table, or check and migrate the one that is there."""
+        self.table.initialize()
+
+    def record(self, records: Iterable[RunRecord]) -> None:
+        """Append records in one commit; it conflicts with nothing.
+
+        Raises:
+            LakeError: The table cannot be used.
+        """
+        rows = _rows(records)
+        if rows.is_empty():
+            return
+        self.table.transact(lambda handle: append(handle, rows, {"action": "record"}))
+        compact_if_needed(self.table)
+
+    def get(self, run_id: str) -> list[RunRecord]:
+        """Return the newest record of each step of a run, in the order of their start."""
+        if not is_id(run_id):
+            return []
+        return _newest(self.table.rows(f"run_id = {id_literals([run_id])}"))
+
+    def beginning_with(self, prefix: str) -> list[RunRecord]:
+        """Return the newest record of each step of the runs whose id begins so."""
+        if not is_id(prefix):
+            return []
+        end = prefix + "\N{TILDE}"  # sorts after every character of an id
+        found = self.table.rows(f"run_id >= {id_literals([prefix])} AND run_id <= '{end}'")
+        return _newest(found)
+
+    def since(self, first: date) -> list[RunRecord]:
+        """Return the newest record of each step that began on this UTC date or later."""
+        return _newest(self.table.rows(f"date >= '{first.isoformat()}'"))
+
+
+class RunsTable:
+    """The table `runs`: one row per record of a step of a run; the newest record counts.
+
+    Records are only appended: a run that is killed leaves those that it wrote, and a repair adds
+    its own. So no run waits for another one's commit.
+
+    Args:
+        delta_lake_path: Folder or `s3://` URI of the table.
+
+    Attributes:
+        sync: The same table as plain, blocking calls.
+    """
+
+    def __init__(
+        self, delta_lake_path: str | Path = "data/lake/runs", **options: Unpack[TableOptions]
+    ) -> None:
+        self.table = Table(delta_lake_path, RUNS, **options)
+        self.sync = SyncRuns(self.table)
+
+    initialize = offloaded(SyncRuns.initialize)
+    record = offloaded(SyncRuns.record)
+    get = offloaded(SyncRuns.get)
+    since = offloaded(SyncRuns.since)
+
+
+def _rows(records: Iterable[RunRecord]) -> pl.DataFrame:
+    listed = ({name: getattr(one, name) for name in _FIELDS} for one in records)
+    return frame_of(RUNS, listed).with_columns(date=pl.col("started_at").dt.date())
+
+
+def _newest(frame: pl.DataFrame) -> list[RunRecord]:
+    newest = (
+        frame.with_columns(_ended=pl.col("result") != RunResult.RUNNING.value)
+        .sort("recorded_at", "_ended")
+        .unique(["run_id", "step"], keep="last", maintain_order=True)
+        .sort("started_at", "run_id", "step")
+    )
+    return [_record_of(row) for row in newest.select(_FIELDS).iter_rows(named=True)]
+
+
+def _record_of(row: dict[str, Any]) -> RunRecord:
+    return RunRecord(
+        **row | {"result": RunResult(row["result"]), "recorded_by": RecordedBy(row["recorded_by"])}
+    )

@@ -1,0 +1,202 @@
+"""Reads of the ledger by provenance: by id, by run and by holding; pruned by the log's statistics.
+
+A value never reaches a predicate: files are chosen by dates and by the statistics in the log, and
+Polars compares the columns.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import date
+
+import polars as pl
+from deltalake import DeltaTable
+
+from position_sync_dagster.lake.storage.frames import data_files
+from position_sync_dagster.lake.storage.table import Table
+from position_sync_dagster.lake.updates.latest import BY_TIME
+from position_sync_dagster.lake.updates.ledger_files import LedgerFiles
+
+LAST = "\N{TILDE}"
+"""Sorts after every character of an id."""
+
+IN_ORDER = ["ledger_version", "committed_at", "timestamp", "update_id"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRows:
+    """The rows of a run.
+
+    Attributes:
+        count, batch_count: Of all of them.
+        batches: The last ones: `batch_id`, `ledger_version`, `rows`, `committed_at`.
+        rows: The last ones.
+    """
+
+    count: int
+    batch_count: int
+    batches: pl.DataFrame
+    rows: pl.DataFrame
+
+
+class LedgerProvenance:
+    """Finds rows of the ledger by where they come from."""
+
+    def __init__(self, table: Table) -> None:
+        self._table = table
+        self._files = LedgerFiles(table)
+
+    def ids_beginning_with(self, column: str, prefix: str) -> list[str]:
+        """Return the different ids of `update_id` or `batch_id` that begin so, in order."""
+
+        def step(handle: DeltaTable) -> list[str]:
+            rows = self._files.scan(_overlapping(data_files(handle), column, prefix, prefix))
+            begins = pl.col(column).str.starts_with(prefix)
+            found = rows.filter(begins).select(pl.col(column).unique().sort()).collect()
+            return found.get_column(column).to_list()
+
+        return self._table.snapshot(step)
+
+    def with_id(self, column: str, value: str) -> pl.DataFrame:
+        """Return the rows with this `update_id` or `batch_id`, in the order of writing."""
+
+        def step(handle: DeltaTable) -> pl.DataFrame:
+            rows = self._files.scan(_overlapping(data_files(handle), column, value, value))
+            return rows.filter(pl.col(column) == value).sort(IN_ORDER).collect()
+
+        return self._table.snapshot(step)
+
+    def of_request(self, request_id: str, ids: Collection[str], since: date) -> pl.DataFrame:
+        """Return the rows that answer a request.
+
+        Args:
+            ids: Ids of the time of the request: the ids of its rows begin like one of them.
+            since: No row is older; the second, wider look begins there.
+        """
+        begins = [one[:13] for one in ids]  # the milliseconds of the id
+
+        def step(handle: DeltaTable) -> pl.DataFrame:
+            files = data_files(handle)
+            near = _overlapping(files, "update_id", min(begins), max(begins))
+            for chosen in (near, _from(files, since)):
+                rows = self._files.scan(chosen).filter(pl.col("request_id") == request_id)
+                found = rows.sort(IN_ORDER).collect()
+                if not found.is_empty():
+                    break
+            return found
+
+        return self._table.snapshot(step)
+
+    def of_run(
+        self, run_id: str, *, first: date | None, last: date | None, limit: int
+    ) -> "RunRows":
+        """Return the rows of a run, of files of these dates; all of them are counted.
+
+        Args:
+            limit: At most so many rows, and batches, are returned: the last ones.
+        """
+
+        def step(handle: DeltaTable) -> RunRows:
+            chosen = _from(data_files(handle), first, last)
+            rows = self._files.scan(chosen).filter(pl.col("run_id") == run_id)
+            batches = batches_of(rows).collect()
+            newest = batches.tail(limit)
+            written = rows.filter(pl.col("batch_id").is_in(newest.get_column("batch_id").implode()))
+            return RunRows(
+                count=int(batches.get_column("rows").sum()),
+                batch_count=batches.height,
+                batches=newest,
+                rows=written.sort(IN_ORDER).tail(limit).collect(),
+            )
+
+        return self._table.snapshot(step)
+
+    def run_ids_beginning_with(self, prefix: str) -> list[str]:
+        """Return the runs in the rows whose id begins so; reads that column of every file."""
+
+        def step(handle: DeltaTable) -> list[str]:
+            rows = self._files.scan(data_files(handle)).select("run_id")
+            found = rows.filter(pl.col("run_id").str.starts_with(prefix)).unique().collect()
+            return sorted(found.get_column("run_id"))
+
+        return self._table.snapshot(step)
+
+    def of_holding(
+        self, account: str, conid: int, *, day: date | None, limit: int
+    ) -> tuple[pl.DataFrame, bool]:
+        """Return the newest rows of a holding in order of time, and whether there are more.
+
+        Args:
+            day: Only rows of this UTC date; else the newest, day by day until there are enough.
+        """
+        wanted = (pl.col("account") == account) & (pl.col("conid") == conid)
+
+        def step(handle: DeltaTable) -> tuple[pl.DataFrame, bool]:
+            files = data_files(handle)
+            frames = [pl.DataFrame(schema=self._table.spec.polars)]
+            days: set[date] = set()
+            if not files.is_empty():
+                days.update(files.get_column("partition.date"))
+            for one in sorted(days, reverse=True):
+                if day is not None and one != day:
+                    continue
+                rows = self._files.scan(_from(files, one, one)).filter(wanted)
+                frames.append(rows.collect())
+                if sum(frame.height for frame in frames) > limit:
+                    break
+            found = pl.concat(frames).sort(BY_TIME)
+            return found.tail(limit), found.height > limit
+
+        return self._table.snapshot(step)
+
+    def commits_by_run(self, since: date) -> pl.DataFrame:
+        """Return one row per run and commit, of rows of this date or later.
+
+        Returns:
+            `run_id`, `ledger_version`, `batch_id`, `rows`, `committed_at`, `gateway_id`,
+            `session_id` and `source`; rows that no run wrote are left out.
+        """
+        added = pl.col("committed_at").fill_null(pl.col("timestamp"))
+
+        def step(handle: DeltaTable) -> pl.DataFrame:
+            rows = self._files.scan(_from(data_files(handle), since))
+            return (
+                rows.filter(pl.col("run_id").is_not_null())
+                .group_by("run_id", "ledger_version", "batch_id")
+                .agg(
+                    pl.col("gateway_id", "session_id", "source").first(),
+                    rows=pl.len().cast(pl.Int64),
+                    committed_at=added.max(),
+                )
+                .sort("committed_at", "ledger_version", "batch_id")
+                .collect()
+            )
+
+        return self._table.snapshot(step)
+
+
+def batches_of(rows: pl.LazyFrame) -> pl.LazyFrame:
+    """Return one row per batch: its id, version, number of rows and time of commit."""
+    return (
+        rows.group_by("batch_id", "ledger_version")
+        .agg(rows=pl.len().cast(pl.Int64), committed_at=pl.col("committed_at").max())
+        .sort("ledger_version", "batch_id")
+    )
+
+
+def _overlapping(files: pl.DataFrame, column: str, first: str, last: str) -> pl.DataFrame:
+    """Return the files that may hold an id from `first` to one that begins with `last`."""
+    if files.is_empty():
+        return files
+    smallest, greatest = pl.col(f"min.{column}"), pl.col(f"max.{column}")
+    return files.filter(
+        smallest.is_null() | greatest.is_null() | ((smallest <= last + LAST) & (greatest >= first))
+    )
+
+
+def _from(files: pl.DataFrame, first: date | None, last: date | None = None) -> pl.DataFrame:
+    if files.is_empty():
+        return files
+    on_day = pl.col("partition.date")
+    if first is not None:
+        files = files.filter(on_day >= first)
+    return files if last is None else files.filter(on_day <= last)

@@ -1,0 +1,222 @@
+"""The trace of an id: the run, session, batch, request and rows that belong together."""
+
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from enum import StrEnum
+
+import polars as pl
+
+from position_sync_dagster.domain.gateway_session import GatewaySession
+from position_sync_dagster.domain.request import QueuedPosition
+from position_sync_dagster.domain.run_record import RunRecord
+from position_sync_dagster.errors import AmbiguousIdError, UnknownIdError
+from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.lake.queue.lookup import beginning_with
+from position_sync_dagster.lake.schema.ids import new_ids
+from position_sync_dagster.lake.updates.provenance import LedgerProvenance, batches_of
+
+SESSIONS_SEARCHED = 100_000
+CANDIDATES = 5
+"""Ids that the error of an ambiguous prefix names."""
+
+
+class IdKind(StrEnum):
+    """What an id stands for."""
+
+    RUN = "RUN"
+    BATCH = "BATCH"
+    UPDATE = "UPDATE"
+    REQUEST = "REQUEST"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchRows:
+    """One commit of the ledger.
+
+    Attributes:
+        version: The `ledger_version` of its rows; None for rows of older releases.
+        rows: How many of its rows belong to the trace.
+    """
+
+    batch_id: str
+    version: int | None
+    rows: int
+    committed_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trace:
+    """Everything that belongs to one id.
+
+    Attributes:
+        runs: The newest record of each step of its runs; empty where `runs` has none.
+        run_ids: The runs that the rows name.
+        rows: The last rows, as in the table; `row_count` is the number of all.
+        batches: The last commits; `batch_count` is the number of all.
+    """
+
+    kind: IdKind
+    id: str
+    run_ids: tuple[str, ...]
+    runs: tuple[RunRecord, ...]
+    sessions: tuple[GatewaySession, ...]
+    requests: tuple[QueuedPosition, ...]
+    batches: tuple[BatchRows, ...]
+    batch_count: int
+    rows: tuple[dict[str, object], ...]
+    row_count: int
+
+
+def trace(lake: Lake, text: str, *, limit: int) -> Trace:
+    """Find everything that belongs to the id of a run, a batch, a row or a request.
+
+    Args:
+        text: The id, or the beginning of it.
+        limit: At most so many rows and batches, the last ones.
+
+    Raises:
+        UnknownIdError: No table has such an id.
+        AmbiguousIdError: Several ids begin so.
+    """
+    ledger = LedgerProvenance(lake.updates.table)
+    kind, found = find_id(lake, ledger, text)
+    match kind:
+        case IdKind.RUN:
+            return _of_run(lake, ledger, found, limit)
+        case IdKind.BATCH:
+            rows = ledger.with_id("batch_id", found)
+        case IdKind.UPDATE:
+            rows = ledger.with_id("update_id", found)
+        case IdKind.REQUEST:
+            return _of_request(lake, ledger, found, limit)
+    return _of_rows(lake, kind, found, rows, limit)
+
+
+def find_id(lake: Lake, ledger: LedgerProvenance, text: str) -> tuple[IdKind, str]:
+    """Find the id that is the text or begins with it, and what it stands for.
+
+    A run that only its rows name is looked for last, since that reads a column of every file.
+
+    Raises:
+        UnknownIdError, AmbiguousIdError.
+    """
+    found: set[tuple[IdKind, str]] = set()
+    if text:
+        store = lake.queue.sync.store
+        found |= {(IdKind.RUN, r.run_id) for r in lake.runs.sync.beginning_with(text)}
+        found |= {(IdKind.BATCH, i) for i in ledger.ids_beginning_with("batch_id", text)}
+        found |= {(IdKind.UPDATE, i) for i in ledger.ids_beginning_with("update_id", text)}
+        found |= {(IdKind.REQUEST, r.request_id) for r in beginning_with(store, text)}
+        if not found:
+            found |= {(IdKind.RUN, i) for i in ledger.run_ids_beginning_with(text)}
+    exact = {one for one in found if one[1] == text}
+    candidates = sorted(exact or found)
+    ids = {one[1] for one in candidates}
+    if not ids:
+        raise UnknownIdError(
+            f"No run, batch, row or request has an id that begins with {text[:80]!r}.",
+            remedy="Copy the id from Dagster, from `position-sync history` or from a table.",
+        )
+    if len(ids) > 1:
+        named = ", ".join(f"{kind.lower()} {one}" for kind, one in candidates[:CANDIDATES])
+        raise AmbiguousIdError(
+            f"{len(ids)} ids begin with {text[:80]!r}: {named}"
+            + (", …" if len(candidates) > CANDIDATES else "."),
+            remedy="Give more of the id.",
+        )
+    return max(candidates)  # a row may have the id of its request: the row names the request too
+
+
+def _of_run(lake: Lake, ledger: LedgerProvenance, run_id: str, limit: int) -> Trace:
+    records = tuple(lake.runs.sync.get(run_id))
+    first, last = _dates(records)
+    written = ledger.of_run(run_id, first=first, last=last, limit=limit)
+    named = written.rows.get_column("session_id").drop_nulls()
+    wanted = {*named, *(r.session_id for r in records if r.session_id)}
+    return Trace(
+        kind=IdKind.RUN,
+        id=run_id,
+        run_ids=(run_id,),
+        runs=records,
+        sessions=_sessions(lake, wanted, {run_id}),
+        requests=(),
+        batches=_batches(written.batches),
+        batch_count=written.batch_count,
+        rows=_plain(written.rows),
+        row_count=written.count,
+    )
+
+
+def _of_request(lake: Lake, ledger: LedgerProvenance, request_id: str, limit: int) -> Trace:
+    (request,) = (
+        one
+        for one in beginning_with(lake.queue.sync.store, request_id)
+        if one.request_id == request_id
+    )
+    near = new_ids(request.created_at, 1)
+    since = (request.created_at - timedelta(days=1)).date()
+    rows = ledger.of_request(request_id, [request_id, *near], since)
+    return _of_rows(lake, IdKind.REQUEST, request_id, rows, limit, (request,))
+
+
+def _of_rows(
+    lake: Lake,
+    kind: IdKind,
+    found: str,
+    rows: pl.DataFrame,
+    limit: int,
+    requests: tuple[QueuedPosition, ...] = (),
+) -> Trace:
+    batches = batches_of(rows.lazy()).collect()
+    shown = rows.tail(limit)
+    run_ids = tuple(shown.get_column("run_id").drop_nulls().unique(maintain_order=True))
+    if not requests:
+        asked = shown.get_column("request_id").drop_nulls().unique(maintain_order=True)
+        store = lake.queue.sync.store
+        requests = tuple(r for one in asked for r in beginning_with(store, one))
+    return Trace(
+        kind=kind,
+        id=found,
+        run_ids=run_ids,
+        runs=tuple(record for one in run_ids for record in lake.runs.sync.get(one)),
+        sessions=_sessions(lake, set(shown.get_column("session_id").drop_nulls()), set()),
+        requests=requests,
+        batches=_batches(batches.tail(limit)),
+        batch_count=batches.height,
+        rows=_plain(shown),
+        row_count=rows.height,
+    )
+
+
+def _dates(records: tuple[RunRecord, ...]) -> tuple[date | None, date | None]:
+    """Return between which dates the rows of a run lie, with a day on each side."""
+    if not records:
+        return None, None
+    day = timedelta(days=1)
+    ends = [record.ended_at for record in records]
+    last = None if None in ends else max(end for end in ends if end is not None)
+    first = min(record.started_at for record in records)
+    return (first - day).date(), None if last is None else (last + day).date()
+
+
+def _sessions(lake: Lake, ids: set[str], run_ids: set[str]) -> tuple[GatewaySession, ...]:
+    if not ids and not run_ids:
+        return ()
+    sessions = lake.sessions.sync.history(SESSIONS_SEARCHED)
+    return tuple(s for s in sessions if s.session_id in ids or s.run_id in run_ids)
+
+
+def _batches(frame: pl.DataFrame) -> tuple[BatchRows, ...]:
+    return tuple(
+        BatchRows(
+            batch_id=row["batch_id"],
+            version=row["ledger_version"],
+            rows=row["rows"],
+            committed_at=row["committed_at"],
+        )
+        for row in frame.iter_rows(named=True)
+    )
+
+
+def _plain(frame: pl.DataFrame) -> tuple[dict[str, object], ...]:
+    return tuple(frame.iter_rows(named=True))

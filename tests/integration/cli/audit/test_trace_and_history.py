@@ -1,0 +1,205 @@
+"""The commands `trace` and `history`, on real tables."""
+
+import json
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from typer.testing import CliRunner
+
+from position_sync_dagster import cli
+from position_sync_dagster.cli.app import app
+from position_sync_dagster.domain.gateway_session import Owner
+from position_sync_dagster.domain.reconciliation import Discrepancy, DiscrepancyType
+from position_sync_dagster.domain.request import QueueRequest
+from position_sync_dagster.domain.run_record import RunResult
+from position_sync_dagster.domain.update import PositionUpdate, Source
+from position_sync_dagster.lake import Lake
+from position_sync_dagster.lake.schema.ids import content_id, new_ids
+from position_sync_dagster.settings import load_settings
+from position_sync_dagster.sync.run_recorder import RunRecorder
+
+ACCOUNT = "DUSIM0001"
+RUN = "0f4d2a5e-5a1b-4c55-9d1c-6f2d6f0f1a11"
+NOW = datetime.now(UTC)
+ROW = PositionUpdate(
+    conid=7,
+    symbol="SPY",
+    right=None,
+    position=-2.0,
+    market_price=1.5,
+    market_value=-300.0,
+    average_cost=100.0,
+    unrealized_pnl=-100.0,
+    timestamp=NOW,
+    account=ACCOUNT,
+    source=Source.QUEUE,
+    gateway_id="127.0.0.1:7497",
+)
+
+
+@pytest.fixture
+def lake(monkeypatch) -> Lake:
+    monkeypatch.setenv("POSITION_SYNC_FSYNC", "false")
+    lake = Lake.of(load_settings())
+    lake.initialize_sync()
+    return lake
+
+
+@pytest.fixture
+def drained(lake):
+    """Write what a drain of one request leaves; return the ids of request, row and batch."""
+    (request_id,) = lake.queue.sync.insert_many([QueueRequest(7, "SPY", 2, ACCOUNT)])
+    session = lake.sessions.sync.acquire(
+        "127.0.0.1:7497", Owner.STREAM, lease_s=60, run_id=None, host="here", pid=1
+    )
+    (batch_id,) = new_ids(NOW, 1)
+    row = replace(
+        ROW,
+        request_id=request_id,
+        session_id=session.session_id,
+        run_id=RUN,
+        update_id=content_id(NOW, request_id),
+    )
+    done = lake.updates.sync.append([row], batch_id=batch_id)
+    lake.queue.sync.mark_success([request_id])
+    with RunRecorder(
+        lake.runs.sync, run_id=RUN, job="drain_positions", step="position_updates"
+    ) as recorder:
+        recorder.note(rows=1, claimed=1, table_name="position_updates", version_to=done.version)
+    return {"REQUEST": request_id, "UPDATE": row.update_id, "BATCH": batch_id, "RUN": RUN}
+
+
+def run(*arguments):
+    result = CliRunner().invoke(app, [*arguments])
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def refuse(monkeypatch, capsys, *arguments):
+    monkeypatch.setattr("sys.argv", ["position-sync", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    return ended.value.code, printed.err
+
+
+@pytest.mark.parametrize("kind", ["RUN", "BATCH", "UPDATE", "REQUEST"])
+@pytest.mark.parametrize("shorten", [0, 4])
+def test_from_any_id_of_a_row_the_others_are_found(drained, kind, shorten):
+    id_ = drained[kind]
+    found = json.loads(run("trace", id_[: len(id_) - shorten], "--json"))
+    assert (found["kind"], found["id"], found["row_count"]) == (kind, id_, 1)
+    (row,) = found["rows"]
+    assert (row["update_id"], row["batch_id"]) == (drained["UPDATE"], drained["BATCH"])
+    assert (row["request_id"], row["run_id"]) == (drained["REQUEST"], RUN)
+    assert [one["run_id"] for one in found["runs"]] == found["run_ids"] == [RUN]
+    assert [one["session_id"] for one in found["sessions"]] == [row["session_id"]]
+    if kind != "RUN":
+        assert [one["request_id"] for one in found["requests"]] == [drained["REQUEST"]]
+        assert found["requests"][0]["status"] == "SUCCESS"
+
+
+@pytest.mark.parametrize("kind", ["RUN", "BATCH", "UPDATE", "REQUEST"])
+def test_a_trace_fits_eighty_columns_and_names_every_id(drained, kind):
+    text = run("trace", drained[kind])
+    assert max(map(len, text.splitlines())) <= 80
+    assert RUN in text
+    assert drained["BATCH"] in text
+    assert drained["UPDATE"] in text
+    assert "drain_positions / position_updates: SUCCESS" in text
+
+
+def test_a_run_without_a_record_is_found_by_its_rows(lake):
+    lake.updates.sync.append([replace(ROW, run_id="lost-run")])
+    text = run("trace", "lost-run")
+    assert "not in `runs`" in text
+    assert "rows     1" in text
+
+
+def test_a_request_whose_id_no_row_has_is_shown_without_rows(lake):
+    (request_id,) = lake.queue.sync.insert_many([QueueRequest(7, "SPY", 2, ACCOUNT)])
+    found = json.loads(run("trace", request_id, "--json"))
+    assert (found["kind"], found["row_count"], found["rows"]) == ("REQUEST", 0, [])
+
+
+@pytest.mark.parametrize("text", ["no-such-id", "x' OR '1'='1", "%", ""])
+def test_an_unknown_id_is_an_error_that_names_it(drained, monkeypatch, capsys, text):
+    code, message = refuse(monkeypatch, capsys, "trace", text)
+    assert code == 2
+    assert f"begins with {text!r}" in message
+
+
+def test_a_beginning_of_several_ids_is_refused_and_they_are_named(lake, monkeypatch, capsys):
+    for number, name in enumerate(("same-1", "same-2")):
+        row = replace(ROW, update_id=name, timestamp=NOW + timedelta(seconds=number))
+        lake.updates.sync.append([row])
+    code, message = refuse(monkeypatch, capsys, "trace", "same-")
+    assert code == 2
+    assert "update same-1, update same-2" in " ".join(message.split())
+    assert json.loads(run("trace", "same-1", "--json"))["id"] == "same-1"
+
+
+def test_rows_of_a_trace_are_bounded_and_all_are_counted(lake):
+    rows = [replace(ROW, conid=n, run_id="big", update_id=f"big-row-{n:03}") for n in range(1, 31)]
+    lake.updates.sync.append(rows, batch_id="batch-1")
+    found = json.loads(run("trace", "batch-1", "--limit", "5", "--json"))
+    assert (found["row_count"], len(found["rows"])) == (30, 5)
+    assert "rows     30, the last 5" in run("trace", "batch-1", "--limit", "5")
+
+
+def test_a_history_shows_each_value_with_what_held_then(lake, drained):
+    later = NOW + timedelta(minutes=2)
+    lake.registry.sync.add_active(7, "SPY", strategy_id="hedge", account=ACCOUNT)
+    found = Discrepancy(
+        type=DiscrepancyType.QUANTITY,
+        account=ACCOUNT,
+        conid=7,
+        symbol="SPY",
+        expected=-2.0,
+        actual=-1.0,
+        detail="differs",
+    )
+    lake.breaks.sync.record("127.0.0.1:7497", [found], at=NOW + timedelta(minutes=1))
+    lake.updates.sync.append([replace(ROW, timestamp=later, source=Source.STREAM)])
+    first, second = json.loads(run("history", f"{ACCOUNT}:7", "--json"))["values"]
+    assert (first["row"]["run_id"], first["row"]["request_id"]) == (RUN, drained["REQUEST"])
+    assert (first["strategies"], first["breaks"]) == ([], [])
+    assert second["strategies"] == ["hedge"]
+    assert [(b["type"], b["state"]) for b in second["breaks"]] == [("QUANTITY", "OPENED")]
+    text = run("history", f"{ACCOUNT}:7")
+    assert max(map(len, text.splitlines())) <= 80
+    assert drained["BATCH"] in text
+    assert "-2 × 1.50 = -300.00 USD  QUEUE/NONE" in text
+
+
+def test_a_history_is_bounded_by_its_limit_and_by_a_day(lake):
+    times = [NOW - timedelta(days=n) for n in range(3)]
+    for at in times:
+        lake.updates.sync.append([replace(ROW, timestamp=at)])
+    found = json.loads(run("history", f"{ACCOUNT}:7", "--limit", "2", "--json"))
+    assert found["more"]
+    assert [v["row"]["timestamp"] for v in found["values"]] == [
+        times[1].isoformat(),
+        times[0].isoformat(),
+    ]
+    day = times[2].date().isoformat()
+    (only,) = json.loads(run("history", f"{ACCOUNT}:7", "--day", day, "--json"))["values"]
+    assert only["row"]["date"] == day
+
+
+def test_a_holding_without_rows_is_an_error_that_names_it(drained, monkeypatch, capsys):
+    code, message = refuse(monkeypatch, capsys, "history", f"{ACCOUNT}:8")
+    assert code == 2
+    assert f"{ACCOUNT}:8" in message
+    assert CliRunner().invoke(app, ["history", "nonsense"]).exit_code == 2
+
+
+def test_a_record_of_a_failure_is_shown_with_its_reason(lake):
+    recorder = RunRecorder(lake.runs.sync, run_id="failed-run", job="job", step="step")
+    with pytest.raises(ValueError, match="why"), recorder:
+        raise ValueError("this is why")
+    (record,) = lake.runs.sync.get("failed-run")
+    assert record.result is RunResult.FAILED
+    assert "this is why" in run("trace", "failed-run")

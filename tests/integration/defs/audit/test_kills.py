@@ -1,0 +1,125 @@
+"""A run that is killed between its commit and its event is found and mended."""
+
+import json
+import os
+from collections.abc import Iterator
+from itertools import cycle, islice
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+from typer.testing import CliRunner
+
+from position_sync_dagster.cli.app import app
+from position_sync_dagster.domain.run_record import RecordedBy, RunResult
+from position_sync_dagster.domain.update import Source
+from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.lake.updates.provenance import LedgerProvenance
+from position_sync_dagster.settings import load_settings
+from tests.support.audited_worker import POINTS
+from tests.support.booked_legs import terms_of
+from tests.support.forked_workers import worker_forker
+
+CALL = 921000001
+MODULE = "tests.support.audited_worker"
+KILLS = int(os.environ.get("AUDIT_KILLS", "5"))
+"""`make chaos` makes 20."""
+
+
+@pytest.fixture
+def dagster_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Return a home with Dagster's storage, as the command line finds it."""
+    home = tmp_path / "dagster_home"
+    home.mkdir()
+    (home / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
+    monkeypatch.setenv("DAGSTER_HOME", str(home))
+    return home
+
+
+def verify(*options: str) -> dict[str, Any]:
+    result = CliRunner().invoke(app, ["audit", "verify", "--grace", "0", "--json", *options])
+    assert isinstance(result.exception, SystemExit | None), result.exception
+    printed = json.loads(result.stdout)
+    assert result.exit_code == (1 if printed["left"] else 0), result.output
+    return printed
+
+
+def own_environment() -> dict[str, str]:
+    return {k: v for k, v in os.environ.items() if k.startswith("POSITION_SYNC_")}
+
+
+@pytest.mark.parametrize("point", list(islice(cycle(POINTS), KILLS)))
+def test_a_drain_killed_between_commit_and_event_is_found_and_mended(
+    point, dagster_home, lake: Lake, own_login, write_holdings, enqueue
+) -> None:
+    write_holdings(own_login(), 1, 2, 3)
+    enqueue(1, 2, 3)
+    worker = worker_forker(MODULE).start("drain", str(dagster_home), own_environment(), point)
+    worker.begin()
+    assert f"at {point}\n" in worker.output()
+    assert lake.updates.sync.count() == 3
+
+    recorded = point == "before the event"
+    found = verify()["left"]
+    kinds = {one["kind"] for one in found}
+    assert kinds == {"EVENT_MISSING"} | (set() if recorded else {"RECORD_MISSING"})
+    (run_id,) = {one["run_id"] for one in found}
+    assert all(one["rows"] == 3 for one in found)
+
+    mended = verify("--repair")
+    assert mended["left"] == []
+    assert len(mended["found"]["findings"]) == len(found)
+    assert verify()["found"]["findings"] == []
+
+    (record,) = lake.runs.sync.get(run_id)
+    assert (record.rows, record.commits, record.table_name) == (3, 1, "position_updates")
+    assert record.recorded_by is (RecordedBy.RUN if recorded else RecordedBy.AUDIT)
+    assert record.result is (RunResult.SUCCESS if recorded else RunResult.LOST)
+    assert (record.claimed is None) is not recorded, "what only the run knew stays unknown"
+    with dg.DagsterInstance.from_config(str(dagster_home)) as instance:
+        (seen,) = instance.fetch_observations(dg.AssetKey("position_updates"), limit=10).records
+    assert seen.event_log_entry.asset_observation.metadata["audit/run_id"].value == run_id
+
+
+async def test_a_killed_stream_is_found_when_its_lease_is_over_and_mended(
+    dagster_home, lake: Lake, simulate, monkeypatch, eventually
+) -> None:
+    async with simulate() as sim:
+        monkeypatch.setenv("POSITION_SYNC_GATEWAY_PORT", str(sim.port))
+        monkeypatch.setenv("POSITION_SYNC_SESSION_LEASE_S", "3")
+        monkeypatch.setenv("POSITION_SYNC_HEARTBEAT_S", "1")
+        lake.registry.sync.add_active(CALL, **terms_of(CALL), strategy_id="one")
+        worker = worker_forker(MODULE).start("stream", str(dagster_home), own_environment(), "")
+        worker.begin()
+        try:
+            await eventually(lambda: streamed(lake) >= 3)
+            session = lake.sessions.sync.current(load_settings().gateway_id)
+            assert session is not None
+            run_id = session.run_id
+            assert run_id is not None
+            assert verify()["left"] == [], "a stream that lives is in progress"
+        finally:
+            worker.kill()
+    (before,) = lake.runs.sync.get(run_id)
+    assert before.result is RunResult.RUNNING, "it was recorded when it owned the login"
+    await eventually(lambda: verify()["left"])
+    kinds = {one["kind"] for one in verify()["left"]}
+    assert kinds == {"EVENT_MISSING", "RECORD_BEHIND"}
+    assert verify("--repair")["left"] == []
+    (record,) = lake.runs.sync.get(run_id)
+    assert (record.result, record.recorded_by) == (RunResult.LOST, RecordedBy.AUDIT)
+    assert (record.rows, record.ended_at) == (streamed(lake), None)
+    assert record.session_id == session.session_id
+
+
+def streamed(lake: Lake) -> int:
+    rows = lake.updates.table.rows(columns=["source", "run_id"])
+    return rows.filter(rows["source"] == Source.STREAM.value, rows["run_id"].is_not_null()).height
+
+
+def test_commits_of_runs_are_read_from_the_ledger(lake: Lake, append_row, seconds_ago) -> None:
+    append_row(1, seconds_ago(5), run_id="run-1")
+    append_row(2, seconds_ago(4))
+    frame = LedgerProvenance(lake.updates.table).commits_by_run(seconds_ago(60).date())
+    assert frame.select("run_id", "rows").rows() == [("run-1", 1)]

@@ -1,0 +1,146 @@
+"""Rows, records and events are compared in all directions."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from position_sync_dagster.domain.run_record import RecordedBy, RunRecord, RunResult
+from position_sync_dagster.sync.audit.comparison import (
+    Commit,
+    Events,
+    FindingKind,
+    KnownRun,
+    RunEvent,
+    RunRows,
+    compare,
+)
+
+NOW = datetime(2026, 3, 9, 15, 0, tzinfo=UTC)
+AT = NOW - timedelta(hours=1)
+GRACE = timedelta(minutes=2)
+RUN = "run-1"
+
+ROWS = RunRows(
+    run_id=RUN,
+    step="stream_legs",
+    gateway_id="host:1",
+    session_id="session-1",
+    commits=(
+        Commit(batch_id="b1", version=11, rows=2, at=AT),
+        Commit(batch_id="b2", version=13, rows=3, at=AT),
+    ),
+)
+RECORD = RunRecord(
+    run_id=RUN,
+    step="stream_legs",
+    job="stream_positions",
+    result=RunResult.SUCCESS,
+    started_at=AT,
+    ended_at=AT,
+    recorded_at=AT,
+    table_name="position_updates",
+    rows=5,
+)
+EVENT = RunEvent(run_id=RUN, rows=5, version_from=10, version_to=13, at=AT)
+
+
+def found(rows=(ROWS,), records=(RECORD,), events=(EVENT,), *, runs=None, alive=(), **more):
+    known = None
+    if events is not None:
+        kept_since = more.pop("kept_since", NOW - timedelta(days=14))
+        known = Events(events=tuple(events), runs=runs or {}, kept_since=kept_since)
+    return compare(rows, records, known, now=NOW, grace=GRACE, alive=alive, **more)
+
+
+def kinds(*args, **more):
+    return [(one.kind, one.rows) for one in found(*args, **more)]
+
+
+def test_a_run_whose_rows_record_and_events_agree_is_no_finding():
+    assert found() == []
+
+
+def test_rows_without_a_record_are_found_and_the_record_is_rebuilt_from_them():
+    (one,) = found(records=())
+    assert (one.kind, one.rows) == (FindingKind.RECORD_MISSING, 5)
+    record = one.record
+    assert (record.result, record.recorded_by) == (RunResult.LOST, RecordedBy.AUDIT)
+    assert (record.rows, record.commits, record.version_from, record.version_to) == (5, 2, 10, 13)
+    assert (record.first_batch_id, record.last_batch_id) == ("b1", "b2")
+    assert (record.job, record.ended_at, record.claimed) == (None, None, None)
+
+
+def test_what_dagster_knows_of_a_run_is_in_its_rebuilt_record():
+    known = KnownRun(job="stream_positions", started_at=AT, ended_at=NOW, result=RunResult.FAILED)
+    (one,) = found(records=(), runs={RUN: known})
+    assert (one.record.job, one.record.ended_at) == ("stream_positions", NOW)
+    assert one.record.result is RunResult.FAILED
+
+
+def test_a_record_that_says_less_than_the_rows_is_brought_up_to_them():
+    (one,) = found(records=[replace(RECORD, rows=2, result=RunResult.FAILED, reason="why")])
+    assert (one.kind, one.rows) == (FindingKind.RECORD_BEHIND, 3)
+    assert (one.record.rows, one.record.result, one.record.reason) == (5, RunResult.FAILED, "why")
+
+
+def test_a_record_that_still_says_running_after_the_end_is_lost():
+    running = replace(RECORD, result=RunResult.RUNNING, ended_at=None)
+    (one,) = found(records=[running])
+    assert (one.kind, one.record.result) == (FindingKind.RECORD_BEHIND, RunResult.LOST)
+
+
+def test_rows_that_no_event_names_are_found_with_their_versions():
+    (one,) = found(events=[replace(EVENT, rows=2, version_to=12)])
+    assert (one.kind, one.rows) == (FindingKind.EVENT_MISSING, 3)
+    assert (one.event.version_from, one.event.version_to) == (12, 13)
+
+
+def test_events_that_overlap_name_each_row_once():
+    assert found(events=[EVENT, replace(EVENT, rows=2, version_to=11)]) == []
+
+
+@pytest.mark.parametrize("rows", [(), (replace(ROWS, commits=ROWS.commits[:1]),)])
+def test_rows_that_a_record_and_an_event_name_and_the_ledger_lacks_cannot_be_mended(rows):
+    lost = 5 if not rows else 3
+    assert kinds(rows) == [(FindingKind.ROWS_MISSING, lost)] * 2
+    assert not any(one.repairable for one in found(rows))
+
+
+def test_an_event_without_rows_of_a_run_without_a_record_has_its_record_rebuilt():
+    empty = replace(EVENT, rows=0, version_from=None)
+    (one,) = found(rows=(), records=(), events=[empty])
+    assert (one.kind, one.record.rows) == (FindingKind.RECORD_MISSING, 0)
+
+
+def test_events_that_were_deleted_by_their_age_are_not_missing():
+    assert kinds(events=()) == [(FindingKind.EVENT_MISSING, 5)]
+    assert found(events=(), kept_since=NOW) == []
+
+
+def test_without_events_rows_and_records_are_compared():
+    assert found(events=None) == []
+    assert kinds(records=(), events=None) == [(FindingKind.RECORD_MISSING, 5)]
+
+
+def test_a_run_in_progress_is_not_judged():
+    assert found(records=(), events=(), alive={RUN}) == []
+    recent = replace(ROWS, commits=(replace(ROWS.commits[0], at=NOW - GRACE / 2),))
+    assert found([recent], (), ()) == []
+
+
+def test_a_record_of_another_table_says_nothing_about_the_ledger():
+    derived = replace(RECORD, table_name="latest_positions", rows=200)
+    assert found(rows=(), records=[derived], events=()) == []
+
+
+def test_what_a_repair_wrote_is_no_finding_and_no_sign_of_life():
+    (one,) = found(records=())
+    assert found(records=[one.record]) == []
+    (missing,) = found(events=())
+    assert found(events=[missing.event]) == []
+
+
+def test_rows_of_older_releases_without_a_version_are_in_no_range_and_not_missing():
+    old = replace(ROWS, commits=(Commit(batch_id="b1", version=None, rows=5, at=AT),))
+    assert found([old], events=()) == []
