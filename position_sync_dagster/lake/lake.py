@@ -10,6 +10,7 @@ from position_sync_dagster.domain.retry import RetryPolicy
 from position_sync_dagster.lake.breaks import ReconciliationBreaks
 from position_sync_dagster.lake.broker_positions import BrokerPositionsTable
 from position_sync_dagster.lake.contracts import ContractsTable
+from position_sync_dagster.lake.executions import ExecutionsTable
 from position_sync_dagster.lake.queue.table import PositionQueue
 from position_sync_dagster.lake.registry.table import StrategyRegistry
 from position_sync_dagster.lake.sessions import GatewaySessions
@@ -111,6 +112,11 @@ class Lake:
             self.table_path("reconciliation_breaks"), clock=self._clock, **self._options
         )
 
+    @cached_property
+    def executions(self) -> ExecutionsTable:
+        """The table executions."""
+        return ExecutionsTable(self.table_path("executions"), **self._options)
+
     @property
     def tables(self) -> tuple[Table, ...]:
         """Return every table."""
@@ -122,6 +128,7 @@ class Lake:
             self.contracts.table,
             self.sessions.table,
             self.breaks.table,
+            self.executions.table,
         )
 
     def table_path(self, name: str) -> str:
