@@ -166,7 +166,7 @@ def _add_positions(
         contract = book.contracts[conid]
         value = quantity * marks[conid] * contract.multiplier
         basis = quantity * cost[conid]
-        Xml.SubElement(
+        _add(
             section,
             "OpenPosition",
             accountId=account,
@@ -198,7 +198,7 @@ def _add_trades(
         price = marks[trade.conid]
         closing = trade.quantity < 0
         realized = price * contract.multiplier - cost[trade.conid] if closing else 0.0
-        Xml.SubElement(
+        _add(
             section,
             "Trade",
             accountId=account,
@@ -230,3 +230,7 @@ def _add_cash(
         cash=f"{cash:.2f}",
         total=f"{total:.2f}",
     )
+
+
+def _add(parent: Xml.Element, name: str, **attributes: str) -> None:
+    Xml.SubElement(parent, name, attributes)
