@@ -122,6 +122,11 @@ class Settings(BaseSettings):
     row_interval_s: float = Field(
         60.0, gt=0, description="A streamed holding without any change has a row this often."
     )
+    account_values_interval_s: float = Field(
+        10.0,
+        gt=0,
+        description="An account whose net liquidation or P&L changes has a row at most this often.",
+    )
     lease_s: float = Field(45.0, gt=0, description="Lease of a claimed request.")
     max_attempts: int = Field(5, ge=1, description="Failures until a request is FAILED.")
     retry_delay_s: float = Field(

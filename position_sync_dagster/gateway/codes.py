@@ -171,6 +171,15 @@ ENDS_LINE = NOT_PERMITTED | {
 follow them."""
 
 
+def is_notice(code: int) -> bool:
+    """Return whether a code is a notice of the system or a warning, which ends no request.
+
+    >>> is_notice(2104), is_notice(GatewayCode.REQUEST_INVALID)
+    (True, False)
+    """
+    return 2100 <= code < 2200 or 1100 <= code < 1400
+
+
 class MarketDataType(IntEnum):
     """The kind of market data of a line. Source: IB, "Market Data Types"."""
 

@@ -13,6 +13,7 @@ from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.domain.update import TradingMode, trading_mode_of
 from position_sync_dagster.errors import BrokerUnavailableError, SettingsError
 from position_sync_dagster.gateway.accounts.account_feed import AccountFeed
+from position_sync_dagster.gateway.accounts.account_summaries import AccountSummaries
 from position_sync_dagster.gateway.accounts.pnl import PnlSubscriptions
 from position_sync_dagster.gateway.codes import (
     FARM_BROKEN,
@@ -53,6 +54,7 @@ class GatewayConnection:
         feed: The holdings and their values.
         lines: The market data lines.
         pnl: The values of single holdings without a line.
+        summaries: The net liquidation and the profit and loss of each account.
     """
 
     def __init__(
@@ -76,6 +78,12 @@ class GatewayConnection:
             self.feed.set_offline(connectivity_lost)
         self.lines = MarketDataLines(ib, settings=settings)
         self.pnl = PnlSubscriptions(ib, self.feed.book)
+        self.summaries = AccountSummaries(
+            ib,
+            settings=settings,
+            accounts=self.accounts,
+            is_online=lambda: self.connectivity_lost is None,
+        )
         self.on_message: list[Callable[[int, str], None]] = []
         self.connectivity_lost = connectivity_lost
         self.broken_farms = set(broken_farms)
@@ -160,6 +168,9 @@ class GatewayConnection:
             self.feed.invalidate()
             self.lines.resubscribe()
             self.pnl.resubscribe()
+            self.summaries.dropped()
+        elif code == GatewayCode.RESTORED_DATA_KEPT:
+            self.summaries.restored()
         elif code == GatewayCode.PORT_CHANGED:
             self.new_port = new_port_of(text)
             logger.warning(

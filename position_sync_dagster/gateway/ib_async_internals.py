@@ -209,3 +209,18 @@ def retire_ticker(ib: IB, ticker: Ticker, contract: Contract) -> None:
 def forget_request(ib: IB, request_id: int) -> None:
     """Drop a retired request; ib_async keeps each for ever, and logs ticks of unknown ones."""
     ib.wrapper.reqId2Ticker.pop(request_id, None)
+
+
+# Profit and loss of accounts: refusals name the id alone, and a refused request stays listed.
+
+
+def account_pnl_request(ib: IB, account: str) -> int | None:
+    """Return the id of an account's request for profit and loss; None where there is none."""
+    return ib.wrapper.pnlKey2ReqId.get((account, ""))
+
+
+def forget_account_pnl(ib: IB, account: str) -> None:
+    """Drop an account's request without a message: the gateway has ended it."""
+    request = ib.wrapper.pnlKey2ReqId.pop((account, ""), None)
+    if request is not None:
+        ib.wrapper.reqId2PnL.pop(request, None)

@@ -7,6 +7,7 @@ from typing import Unpack
 
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.retry import RetryPolicy
+from position_sync_dagster.lake.account_values import AccountValuesTable
 from position_sync_dagster.lake.breaks import ReconciliationBreaks
 from position_sync_dagster.lake.broker_positions import BrokerPositionsTable
 from position_sync_dagster.lake.contracts import ContractsTable
@@ -117,6 +118,13 @@ class Lake:
         """The table executions."""
         return ExecutionsTable(self.table_path("executions"), **self._options)
 
+    @cached_property
+    def account_values(self) -> AccountValuesTable:
+        """The table account_values."""
+        return AccountValuesTable(
+            self.table_path("account_values"), clock=self._clock, **self._options
+        )
+
     @property
     def tables(self) -> tuple[Table, ...]:
         """Return every table."""
@@ -129,6 +137,7 @@ class Lake:
             self.sessions.table,
             self.breaks.table,
             self.executions.table,
+            self.account_values.table,
         )
 
     def table_path(self, name: str) -> str:

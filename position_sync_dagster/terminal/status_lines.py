@@ -2,9 +2,12 @@
 
 from typing import TYPE_CHECKING
 
-from position_sync_dagster.terminal.text import age, duration, printable
+from position_sync_dagster.terminal.text import age, duration, number, printable
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
+    from position_sync_dagster.domain.account_summary import AccountSummary
     from position_sync_dagster.sync.reports.status import Status
 
 
@@ -37,7 +40,23 @@ def describe(status: "Status") -> list[tuple[str, str]]:
             if status.last_drained_at is None
             else f"{age(status.last_drained_at, status.at)} ago",
         ),
+        *((printable(one.account), _account(one, status.at)) for one in status.accounts),
     ]
+
+
+def _account(summary: "AccountSummary", at: "datetime") -> str:
+    """Return what an account is worth and earned today, each with its age."""
+    figures = (
+        ("net liquidation", summary.net_liquidation, summary.values_received_at),
+        ("daily P&L", summary.daily_pnl, summary.pnl_received_at),
+    )
+    currency = f" {printable(summary.currency)}" if summary.currency else ""
+    return ", ".join(
+        f"{label} –"
+        if amount is None
+        else f"{label} {number(amount)}{currency} ({age(received, at)} ago)"
+        for label, amount, received in figures
+    )
 
 
 def _gateway(status: "Status") -> str:

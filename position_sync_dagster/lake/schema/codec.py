@@ -7,6 +7,7 @@ from typing import Any
 
 import polars as pl
 
+from position_sync_dagster.domain.account_summary import AccountSource, AccountSummary
 from position_sync_dagster.domain.broker_position import BrokerPosition, Completeness
 from position_sync_dagster.domain.gateway_session import GatewaySession, Owner, SessionState
 from position_sync_dagster.domain.instrument import ContractDetails, Instrument, Right
@@ -26,6 +27,7 @@ from position_sync_dagster.lake.schema.partitions import (
 )
 from position_sync_dagster.lake.schema.table_spec import TableSpec
 from position_sync_dagster.lake.schema.tables import (
+    ACCOUNT_VALUES,
     ACTIVE_STRATEGIES,
     BROKER_POSITIONS,
     CONTRACTS,
@@ -42,6 +44,7 @@ _UPDATE = tuple(UPDATE_COLUMNS)
 _UPDATE_CHOICES = {
     name: column.choices for name, column in UPDATE_COLUMNS.items() if column.choices
 }
+_SUMMARY = tuple(AccountSummary.__dataclass_fields__)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -176,6 +179,20 @@ def contracts_of(frame: pl.DataFrame) -> list[ContractDetails]:
     return [
         ContractDetails(**row | {"right": _maybe(Right, row["right"])})
         for row in frame.iter_rows(named=True)
+    ]
+
+
+def account_rows(summaries: Iterable[AccountSummary]) -> pl.DataFrame:
+    """Return the rows of account summaries; `date` is the UTC date of the timestamp."""
+    frame = frame_of(ACCOUNT_VALUES, (_fields(summary) for summary in summaries))
+    return frame.with_columns(date=pl.col("timestamp").dt.date())
+
+
+def account_summaries_of(frame: pl.DataFrame) -> list[AccountSummary]:
+    """Return the account summaries in a frame."""
+    return [
+        AccountSummary(**row | {"source": AccountSource(row["source"])})
+        for row in frame.select(_SUMMARY).iter_rows(named=True)
     ]
 
 

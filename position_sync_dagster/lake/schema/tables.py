@@ -4,6 +4,7 @@ Where one dataclass holds exactly a table's columns, they are derived from it; t
 columns in the table stands here.
 """
 
+from position_sync_dagster.domain.account_summary import AccountSummary
 from position_sync_dagster.domain.gateway_session import GatewaySession
 from position_sync_dagster.domain.leg import ActiveContract
 from position_sync_dagster.domain.request import QueuedPosition
@@ -216,6 +217,20 @@ EXECUTIONS = TableSpec.of(
     "executions", columns_of(Execution), indexed=("execution_id", "time", "account")
 )
 
+ACCOUNT_VALUES = TableSpec.of(
+    "account_values",
+    columns_of(AccountSummary)
+    | {
+        "date": day_column("Partition: the UTC date of timestamp."),
+        "ledger_version": count_column(
+            "Version of account_values that added the row: the order in which rows came."
+        ),
+        "committed_at": COMMIT_COLUMNS["committed_at"],
+    },
+    partition_by=("date",),
+    indexed=("row_id", "timestamp", "ledger_version"),
+)
+
 TABLES = (
     ACTIVE_STRATEGIES,
     POSITION_QUEUE,
@@ -225,4 +240,5 @@ TABLES = (
     GATEWAY_SESSIONS,
     RECONCILIATION_BREAKS,
     EXECUTIONS,
+    ACCOUNT_VALUES,
 )

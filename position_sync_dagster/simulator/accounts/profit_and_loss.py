@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
+from typing import Literal
 
 from position_sync_dagster.simulator.accounts.account_data import AccountDataService
 from position_sync_dagster.simulator.accounts.ledger import Ledger
@@ -10,7 +12,11 @@ from position_sync_dagster.simulator.clients.connection import ClientConnection
 from position_sync_dagster.simulator.market.market import Market
 from position_sync_dagster.simulator.protocol import account_messages, messages
 from position_sync_dagster.simulator.protocol.codes import Code
+from position_sync_dagster.simulator.protocol.fields import Fields
 from position_sync_dagster.simulator.protocol.requests import Request
+
+PnlAnswer = Literal["values", "unset", "silent", "refused"]
+"""What reqPnL of an account is answered with."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +35,7 @@ class ProfitAndLossService:
         self._ledger = ledger
         self._market = market
         self._subscriptions: dict[tuple[ClientConnection, int], _Subscription] = {}
+        self._answers: dict[str, PnlAnswer] = {}
         self.silent = False
         """Send nothing, as without a connection to IB."""
 
@@ -39,6 +46,9 @@ class ProfitAndLossService:
             return
         if (client, request.req_id) in self._subscriptions:
             client.send(messages.error(request.req_id, Code.DUPLICATE_REQUEST_ID))
+            return
+        if not request.conid and self._answers.get(account) == "refused":
+            client.send(_refused(request.req_id, account))
             return
         subscription = _Subscription(account=account, conid=request.conid)
         self._subscriptions[client, request.req_id] = subscription
@@ -66,6 +76,12 @@ class ProfitAndLossService:
             row = (holding.quantity, worth.daily, worth.unrealized, holding.realized, worth.value)
             client.send(account_messages.pnl_single(req_id, *row))
             return
+        answer = self._answers.get(subscription.account)
+        if answer == "silent":
+            return
+        if answer == "unset":
+            client.send(account_messages.pnl(req_id, None, None, None))
+            return
         daily = unrealized = realized = 0.0
         for holding in self._ledger.holdings(subscription.account):
             worth = self._ledger.value(holding, self._market.close_price(holding.contract.conid))
@@ -74,6 +90,20 @@ class ProfitAndLossService:
             realized += holding.realized or 0.0
         client.send(account_messages.pnl(req_id, daily, unrealized, realized))
 
+    def set_answer(self, account: str, answer: PnlAnswer) -> None:
+        """Set how reqPnL of an account is answered; `refused` ends its subscriptions as well."""
+        self._answers[account] = answer
+        if answer == "refused":
+            for key, subscription in list(self._subscriptions.items()):
+                if subscription == _Subscription(account=account, conid=0):
+                    client, req_id = key
+                    del self._subscriptions[key]
+                    client.send(_refused(req_id, account))
+
+    def accounts(self) -> dict[str, int]:
+        """Return how many subscriptions each account has as a whole, beside those of positions."""
+        return dict(Counter(s.account for s in self._subscriptions.values() if not s.conid))
+
     def __len__(self) -> int:
         return len(self._subscriptions)
 
@@ -81,3 +111,8 @@ class ProfitAndLossService:
         """End every subscription of one client, or of all."""
         for key in [key for key in self._subscriptions if client in (None, key[0])]:
             del self._subscriptions[key]
+
+
+def _refused(req_id: int, account: str) -> Fields:
+    cause = f"Invalid account code '{account}'."
+    return messages.error(req_id, Code.INVALID_REQUEST, validator="bV", cause=cause)

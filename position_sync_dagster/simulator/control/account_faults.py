@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Collection
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 from position_sync_dagster.simulator.accounts.download_ends import DownloadEnd
 from position_sync_dagster.simulator.accounts.odd_row import OddRow
+from position_sync_dagster.simulator.accounts.profit_and_loss import PnlAnswer
 from position_sync_dagster.simulator.control.readings import Readings
 from position_sync_dagster.simulator.errors import ActionError
 from position_sync_dagster.simulator.protocol.contract import Contract
@@ -44,6 +45,21 @@ class AccountFaults(Readings):
         _check_delay(delay_s)
         end = DownloadEnd(delay_s=delay_s, blank=blank)
         self._gateway.accounts.updates.ends.set(account, end)
+
+    def account_pnl(self, account: str, answer: PnlAnswer = "values") -> None:
+        """Set how `reqPnL` of an account is answered, from its next message on.
+
+        `unset`: with 1.7976931348623157E308 in each field, the gateway's "no value" (ib_insync
+        issues/462, there of a position). `silent`: granted, and never
+        answered. `refused`: with 321, also the subscriptions that run (321 is recorded for
+        accounts that the login does not serve; that it ends a running one was never recorded).
+        """
+        self._check_account(account)
+        if answer not in get_args(PnlAnswer):
+            known = ", ".join(get_args(PnlAnswer))
+            raise ActionError("answer", f"{answer!r} is not one of {known}")
+        self._gateway.profits.set_answer(account, answer)
+        self._gateway.flush()
 
     def positions_end(self, delay_s: float | None = 0.0, late_rows: int = 0) -> None:
         """Set when the end of the next position lists comes: `delay_s` after the first rows.

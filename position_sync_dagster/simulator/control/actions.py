@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from position_sync_dagster.simulator.accounts.profit_and_loss import PnlAnswer
 from position_sync_dagster.simulator.control.faults import Answers, Connectivity, Faults
 from position_sync_dagster.simulator.control.market_data_faults import Lines
 from position_sync_dagster.simulator.errors import ActionError
@@ -109,6 +110,11 @@ class SilenceAccount(Arguments):
     notice: bool = True
 
 
+class AccountPnl(Arguments):
+    account: str
+    answer: PnlAnswer = "values"
+
+
 class EndOfDownload(Arguments):
     account: str
     delay_s: Annotated[float, Field(ge=0)] | None = 0.0
@@ -177,6 +183,7 @@ ACTIONS: dict[str, Action] = {
     "silence_line": Action(arguments=SilenceLine, method="silence_line"),
     "after_restore": Action(arguments=AfterRestore, method="after_restore"),
     "silence_account": Action(arguments=SilenceAccount, method="silence_account"),
+    "account_pnl": Action(arguments=AccountPnl, method="account_pnl"),
     "download_end": Action(arguments=EndOfDownload, method="download_end"),
     "positions_end": Action(arguments=EndOfPositions, method="positions_end"),
     "ticking": Action(arguments=Ticking, method="ticking"),

@@ -35,6 +35,7 @@ class Readings:
             "account_feed": gateway.accounts.updates.feed(),
             "odd_rows": gateway.accounts.rows.odd,
             "pnl_subscriptions": len(gateway.profits),
+            "account_pnl_subscriptions": gateway.profits.accounts(),
             "connectivity": "up" if gateway.connected else "lost",
             "paused": gateway.paused,
             **gateway.stats.as_dict(),

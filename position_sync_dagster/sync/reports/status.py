@@ -7,6 +7,7 @@ from typing import Any
 
 import polars as pl
 
+from position_sync_dagster.domain.account_summary import AccountSummary
 from position_sync_dagster.domain.clock import SKEW
 from position_sync_dagster.domain.gateway_session import ALIVE, GatewaySession, SessionState
 from position_sync_dagster.domain.leg import ActiveContract, LegState
@@ -37,6 +38,7 @@ class Status:
         legs_streamed, legs_queued: Holdings whose newest row was written by the stream or by the
             queue within the last two refresh intervals.
         last_drained_at: Time of the newest row that the queue wrote in that span.
+        accounts: The newest net liquidation and profit of each account.
     """
 
     at: datetime
@@ -61,13 +63,13 @@ class Status:
     legs_queued: int
     last_drained_at: datetime | None
     trading_mode: str | None
+    accounts: tuple[AccountSummary, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON; times as ISO 8601."""
-        return {
-            name: value.isoformat() if isinstance(value, datetime) else value
-            for name, value in asdict(self).items()
-        }
+        plain = _plain(asdict(self))
+        plain["accounts"] = [_plain(account) for account in plain["accounts"]]
+        return plain
 
 
 def read_status(lake: Lake, settings: Settings, now: datetime) -> Status:
@@ -116,6 +118,7 @@ def read_status(lake: Lake, settings: Settings, now: datetime) -> Status:
         legs_queued=queued.height,
         last_drained_at=_newest(queued),
         trading_mode=lake.sessions.sync.mode(),
+        accounts=tuple(lake.account_values.sync.latest_summaries()),
     )
 
 
@@ -158,6 +161,13 @@ def _recent(lake: Lake, settings: Settings, now: datetime) -> pl.DataFrame:
     return lake.updates.sync.latest_since(now - window).filter(
         pl.col("position") != 0, pl.col("timestamp") <= now + SKEW
     )
+
+
+def _plain(values: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: value.isoformat() if isinstance(value, datetime) else value
+        for name, value in values.items()
+    }
 
 
 def _newest(rows: pl.DataFrame) -> datetime | None:

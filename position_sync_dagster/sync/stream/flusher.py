@@ -9,6 +9,7 @@ from position_sync_dagster.domain.routing import Key
 from position_sync_dagster.domain.update import PositionUpdateHandler
 from position_sync_dagster.gateway.changes import PendingChanges
 from position_sync_dagster.gateway.connection import GatewayConnection
+from position_sync_dagster.sync.owner.account_recorder import AccountRecorder
 from position_sync_dagster.sync.owner.announcements import Announcements
 from position_sync_dagster.sync.owner.ownership import Ownership
 from position_sync_dagster.sync.stream.delivery import Delivery
@@ -27,6 +28,7 @@ class Flusher:
 
     Args:
         announced: What has its row or request already; a close is written once.
+        accounts: Records the values of the accounts with each flush.
         ownership: The lease that is checked before each flush.
     """
 
@@ -35,6 +37,7 @@ class Flusher:
         pricer: StreamPricer,
         routes: Routes,
         announced: Announcements,
+        accounts: AccountRecorder,
         *,
         ownership: Ownership | None,
         interval_s: float,
@@ -45,6 +48,7 @@ class Flusher:
         self._pricer = pricer
         self._routes = routes
         self._announced = announced
+        self._accounts = accounts
         self._ownership = ownership
         self._interval_s = interval_s
         self._on_delivered = on_delivered
@@ -85,6 +89,7 @@ class Flusher:
         """Deliver what is left, and end the deliveries."""
         for delivery in self._deliveries:
             await delivery.close(timeout_s=CLOSE_TIMEOUT_S)
+        await self._accounts.close(timeout_s=CLOSE_TIMEOUT_S)
 
     def _flush(self, connection: GatewayConnection) -> None:
         provenance = Provenance()
@@ -108,6 +113,7 @@ class Flusher:
         self._announced.record(holding for holding in holdings if holding is not None)
         for delivery in self._deliveries:
             delivery.put(updates)
+        self._accounts.flush(connection, provenance)
 
 
 def pause_s(interval_s: float, waited_s: float) -> float:

@@ -51,6 +51,7 @@ async def stream(
         clock=clock,
     ) as own:
         await lake.updates.fence(settings.gateway_id, own.session.fencing_token)
+        await lake.account_values.fence(settings.gateway_id, own.session.fencing_token)
         streamer = IBPositionStreamer(
             lake.registry,
             lake.queue,
@@ -58,6 +59,7 @@ async def stream(
             broker_positions=lake.broker_positions,
             updates=lake.updates,
             contracts=lake.contracts,
+            account_values=lake.account_values,
             ownership=own,
             clock=clock,
         )

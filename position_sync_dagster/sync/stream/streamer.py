@@ -18,6 +18,7 @@ from position_sync_dagster.errors import (
 )
 from position_sync_dagster.gateway.connection import GatewayConnection
 from position_sync_dagster.gateway.connection_manager import IBConnectionManager
+from position_sync_dagster.lake.account_values import AccountValuesTable
 from position_sync_dagster.lake.broker_positions import BrokerPositionsTable
 from position_sync_dagster.lake.contracts import ContractsTable
 from position_sync_dagster.lake.queue.table import PositionQueue
@@ -25,6 +26,7 @@ from position_sync_dagster.lake.registry.table import StrategyRegistry
 from position_sync_dagster.lake.updates.table import PositionUpdatesTable
 from position_sync_dagster.outage_log import OutageLog
 from position_sync_dagster.settings import Settings, load_settings
+from position_sync_dagster.sync.owner.account_recorder import AccountRecorder
 from position_sync_dagster.sync.owner.announcements import Announcements
 from position_sync_dagster.sync.owner.metrics import StreamMetrics
 from position_sync_dagster.sync.owner.ownership import Ownership
@@ -32,9 +34,7 @@ from position_sync_dagster.sync.owner.publisher import Publisher
 from position_sync_dagster.sync.stream.broker_link import BrokerLink
 from position_sync_dagster.sync.stream.contract_cache import ContractCache
 from position_sync_dagster.sync.stream.flusher import Flusher
-from position_sync_dagster.sync.stream.health import (
-    Health,
-)
+from position_sync_dagster.sync.stream.health import Health
 from position_sync_dagster.sync.stream.line_manager import LineManager
 from position_sync_dagster.sync.stream.pricing import StreamPricer
 from position_sync_dagster.sync.stream.router import Router
@@ -59,6 +59,8 @@ class IBPositionStreamer:
         queue: Takes the positions that are not streamed; None: nothing is queued.
         manager: The shared connection.
         broker_positions, contracts: Keep the positions and the contract details of the broker.
+        account_values: Gets the net liquidation and profit of the accounts; None: they are not
+            subscribed.
         updates: The ledger. It shows at the start which closes have their row already.
         ownership: The lease that is checked before each write; None in a single process. With
             it, the tables belong to a lake that is initialized already.
@@ -84,6 +86,7 @@ class IBPositionStreamer:
         broker_positions: BrokerPositionsTable | None = None,
         updates: PositionUpdatesTable | None = None,
         contracts: ContractsTable | None = None,
+        account_values: AccountValuesTable | None = None,
         ownership: Ownership | None = None,
         clock: Clock = utc_now,
         random: Random | None = None,
@@ -91,7 +94,7 @@ class IBPositionStreamer:
         self.settings = settings or (manager.settings if manager else load_settings())
         self.registry = registry or StrategyRegistry()
         self.metrics = StreamMetrics()
-        self._tables = (self.registry, queue, broker_positions, contracts)
+        self._tables = (self.registry, queue, broker_positions, contracts, account_values)
         self._ownership = ownership
         announced = Announcements(updates)
         routes = Routes()
@@ -128,6 +131,7 @@ class IBPositionStreamer:
             pricer,
             routes,
             announced,
+            AccountRecorder(account_values, settings=self.settings, monotonic=self._monotonic),
             ownership=ownership,
             interval_s=self.settings.flush_interval_s,
             on_delivered=self.metrics.delivered,

@@ -1,0 +1,123 @@
+"""What an account is worth and what it earned today: one row of the table `account_values`."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated
+
+from position_sync_dagster.domain.column import Column
+
+
+class AccountSource(StrEnum):
+    """Where a row of `account_values` came from: the gateway, or a Flex statement of the broker."""
+
+    GATEWAY = "GATEWAY"
+    FLEX = "FLEX"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccountSummary:
+    """The net liquidation, cash and profits of one account, in its base currency.
+
+    None is unknown, zero is zero. This class is the one definition of the table's columns.
+    """
+
+    row_id: Annotated[str, Column("Unique id of the row; ids sort by timestamp.")] = ""
+    account: Annotated[str, Column("Account id.")]
+    currency: Annotated[
+        str | None,
+        Column(
+            "Base currency of the account, in which all amounts are; null until the broker named "
+            "it with the net liquidation."
+        ),
+    ] = None
+    net_liquidation: Annotated[
+        float | None,
+        Column(
+            "What the account would be worth if all of it was sold now (tag NetLiquidation).",
+            unit="`currency`",
+        ),
+    ] = None
+    cash: Annotated[
+        float | None,
+        Column("Cash of all currencies (tag TotalCashValue).", unit="`currency`"),
+    ] = None
+    available_funds: Annotated[
+        float | None,
+        Column("Funds that are free for new positions (tag AvailableFunds).", unit="`currency`"),
+    ] = None
+    maintenance_margin: Annotated[
+        float | None,
+        Column("Margin to keep the positions (tag MaintMarginReq).", unit="`currency`"),
+    ] = None
+    daily_pnl: Annotated[
+        float | None,
+        Column("Profit and loss of the day, as the broker reports it.", unit="`currency`"),
+    ] = None
+    unrealized_pnl: Annotated[
+        float | None,
+        Column("Unrealized profit and loss, as the broker reports it.", unit="`currency`"),
+    ] = None
+    realized_pnl: Annotated[
+        float | None,
+        Column("Realized profit and loss of the day.", unit="`currency`"),
+    ] = None
+    timestamp: Annotated[
+        datetime,
+        Column("When the row was made; of a statement, the time for which it holds (UTC)."),
+    ]
+    values_received_at: Annotated[
+        datetime | None,
+        Column(
+            "When the newest of net_liquidation, cash, available_funds and maintenance_margin was "
+            "received: their age counts from here (UTC)."
+        ),
+    ] = None
+    pnl_received_at: Annotated[
+        datetime | None,
+        Column("When the profits and losses were received: their age counts from here (UTC)."),
+    ] = None
+    source: Annotated[
+        AccountSource, Column("GATEWAY, or FLEX for a row of one of the broker's statements.")
+    ] = AccountSource.GATEWAY
+    gateway_id: Annotated[
+        str | None, Column('"host:port" of the gateway; null for a statement.')
+    ] = None
+    trading_mode: Annotated[str | None, Column("LIVE, PAPER or SIMULATED.")] = None
+    session_id: Annotated[
+        str | None, Column("The session of gateway_sessions that wrote the row.")
+    ] = None
+    fencing_token: Annotated[
+        int | None, Column("The fencing token of that session; rows of an older one are refused.")
+    ] = None
+    run_id: Annotated[str | None, Column("The Dagster run that wrote the row.")] = None
+
+    @property
+    def amounts(self) -> tuple[str | float | None, ...]:
+        """Return what a reader can use, in whole cents: the same amounts need no other row.
+
+        >>> from datetime import UTC
+        >>> at = datetime(2027, 1, 4, tzinfo=UTC)
+        >>> AccountSummary(account="U1", cash=1.001, timestamp=at).amounts[2]
+        1.0
+        """
+        return (
+            self.currency,
+            *(
+                None if amount is None else round(amount, 2)
+                for amount in (
+                    self.net_liquidation,
+                    self.cash,
+                    self.available_funds,
+                    self.maintenance_margin,
+                    self.daily_pnl,
+                    self.unrealized_pnl,
+                    self.realized_pnl,
+                )
+            ),
+        )
+
+    @property
+    def is_known(self) -> bool:
+        """Return whether the broker has sent any of the amounts."""
+        return any(amount is not None for amount in self.amounts[1:])

@@ -1,0 +1,157 @@
+"""What each account is worth and what it earned today, as the gateway last said it."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from ib_async import IB, AccountValue, PnL
+
+from position_sync_dagster.domain.account_summary import AccountSummary
+from position_sync_dagster.domain.clock import Clock, utc_now
+from position_sync_dagster.gateway.accounts.account_pnl import AccountPnlSubscriptions
+from position_sync_dagster.gateway.translate import known
+from position_sync_dagster.settings import Settings
+
+NET_LIQUIDATION = "NetLiquidation"
+"""Its currency is the base currency of the account."""
+
+CASH, AVAILABLE, MARGIN = "TotalCashValue", "AvailableFunds", "MaintMarginReq"
+
+TAGS = frozenset({NET_LIQUIDATION, CASH, AVAILABLE, MARGIN})
+"""The tags of message 6 that are kept. They come in the base currency of the account only. The
+tags of the ledger come by currency and as `BASE`, the sum; none of them is read. [D: "Account
+Value Keys"]"""
+
+
+@dataclass(slots=True)
+class _Account:
+    """What is known of one account.
+
+    Attributes:
+        values: Amount and currency, by tag.
+        is_answered: Whether the request for the profit and loss was answered or refused.
+    """
+
+    values: dict[str, tuple[float | None, str]] = field(default_factory=dict)
+    values_at: datetime | None = None
+    pnl: tuple[float | None, float | None, float | None] = (None, None, None)
+    pnl_at: datetime | None = None
+    is_answered: bool = False
+
+
+class AccountSummaries:
+    """Keeps the account values and the profit and loss of each account of a connection.
+
+    What was received before the gateway dropped every subscription is forgotten. What arrives
+    while the gateway is without IB is old, and is not taken.
+
+    Args:
+        is_online: Returns whether the gateway has IB.
+    """
+
+    def __init__(
+        self,
+        ib: IB,
+        *,
+        settings: Settings,
+        accounts: tuple[str, ...],
+        is_online: Callable[[], bool],
+        clock: Clock = utc_now,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._gateway_id = settings.gateway_id
+        self._timeout_s = settings.gateway_timeout_s
+        self._is_online = is_online
+        self._clock = clock
+        self._monotonic = monotonic
+        self._accounts = {account: _Account() for account in accounts}
+        self._since = monotonic()
+        self._pnl = AccountPnlSubscriptions(
+            ib,
+            accounts,
+            on_pnl=self._on_pnl,
+            on_refused=self._on_refused,
+            silence_s=settings.line_silence_s,
+            monotonic=monotonic,
+        )
+        ib.accountValueEvent += self._on_value
+
+    def subscribe(self) -> None:
+        """Request the profit and loss of the accounts that are due; call it now and then."""
+        self._pnl.step()
+
+    def restored(self) -> None:
+        """Expect the profit and loss of each account again: the gateway has IB again (1102)."""
+        self._pnl.restored()
+
+    def dropped(self) -> None:
+        """Forget everything: the gateway dropped every subscription (1101)."""
+        self._accounts = {account: _Account() for account in self._accounts}
+        self._since = self._monotonic()
+        self._pnl.dropped()
+
+    def current(self) -> list[AccountSummary]:
+        """Return what is known of each account, and nothing of those whose first answers are due.
+
+        A row before its values would show a known net liquidation as unknown for a moment.
+        """
+        waited = self._monotonic() - self._since >= self._timeout_s
+        return [
+            summary
+            for account, one in self._accounts.items()
+            if (waited or (one.is_answered and one.values_at is not None))
+            and (summary := self._summary(account, one)).is_known
+        ]
+
+    def _summary(self, account: str, one: _Account) -> AccountSummary:
+        _, currency = one.values.get(NET_LIQUIDATION, (None, None))
+        amounts = {tag: amount for tag, (amount, unit) in one.values.items() if unit == currency}
+        daily, unrealized, realized = one.pnl
+        return AccountSummary(
+            account=account,
+            currency=currency,
+            net_liquidation=amounts.get(NET_LIQUIDATION),
+            cash=amounts.get(CASH),
+            available_funds=amounts.get(AVAILABLE),
+            maintenance_margin=amounts.get(MARGIN),
+            daily_pnl=daily,
+            unrealized_pnl=unrealized,
+            realized_pnl=realized,
+            timestamp=self._clock(),
+            values_received_at=one.values_at if currency is not None else None,
+            pnl_received_at=one.pnl_at,
+            gateway_id=self._gateway_id,
+        )
+
+    def _on_value(self, value: AccountValue) -> None:
+        one = self._accounts.get(value.account)
+        if one is None or value.tag not in TAGS or value.modelCode or not self._is_online():
+            return
+        if value.currency in ("", "BASE"):
+            return
+        one.values[value.tag] = (_amount(value.value), value.currency)
+        one.values_at = self._clock()
+
+    def _on_pnl(self, pnl: PnL) -> None:
+        if not self._is_online():
+            return
+        one = self._accounts[pnl.account]
+        one.pnl = (known(pnl.dailyPnL), known(pnl.unrealizedPnL), known(pnl.realizedPnL))
+        one.pnl_at, one.is_answered = self._clock(), True
+
+    def _on_refused(self, account: str) -> None:
+        one = self._accounts[account]
+        one.pnl, one.pnl_at, one.is_answered = (None, None, None), None, True
+
+
+def _amount(text: str) -> float | None:
+    """Read an amount; one that is empty or no number is unknown.
+
+    >>> _amount("1234.50"), _amount(""), _amount("1.7976931348623157E308")
+    (1234.5, None, None)
+    """
+    try:
+        return known(float(text))
+    except ValueError:
+        return None

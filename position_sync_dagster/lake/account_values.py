@@ -1,0 +1,216 @@
+"""What each account was worth and earned: one row per change, appended and never changed."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Unpack
+
+import polars as pl
+from deltalake import DeltaTable, Transaction
+
+from position_sync_dagster.domain.account_summary import AccountSource, AccountSummary
+from position_sync_dagster.domain.clock import Clock, utc_now
+from position_sync_dagster.domain.update import trading_mode_of
+from position_sync_dagster.lake.schema.codec import account_rows, account_summaries_of, moment
+from position_sync_dagster.lake.schema.ids import content_id
+from position_sync_dagster.lake.schema.tables import ACCOUNT_VALUES
+from position_sync_dagster.lake.storage.fencing import owner_transaction, refuse_stale_owner
+from position_sync_dagster.lake.storage.frames import append, data_files
+from position_sync_dagster.lake.storage.maintenance import compact_if_needed
+from position_sync_dagster.lake.storage.table import Table, TableOptions
+from position_sync_dagster.lake.storage.threads import offloaded
+from position_sync_dagster.lake.storage.trading_mode import check_mode
+from position_sync_dagster.lake.updates.append import AppendResult
+from position_sync_dagster.lake.updates.ledger_files import LedgerFiles, last_added
+
+WRITER = "account_values"
+"""The application transaction of every append. Two appends that name it conflict, so that each
+one checks its ids against all rows before it."""
+
+LOOK_BACK = timedelta(days=14)
+"""`latest` reads the rows of the day that was written last and of so many days before it, so that
+its cost does not grow with the history."""
+
+
+class SyncAccountValues:
+    """The table as plain calls, for callers that may block; see `AccountValuesTable`."""
+
+    def __init__(self, table: Table, clock: Clock = utc_now) -> None:
+        self.table = table
+        self._clock = clock
+        self._files = LedgerFiles(table)
+
+    def initialize(self) -> None:
+        """Create the table, or check and migrate the one that is there."""
+        self.table.initialize()
+
+    def append(self, summaries: Iterable[AccountSummary]) -> AppendResult:
+        """Write rows in one commit; a row whose id the table holds is not written again.
+
+        An empty `row_id` is filled in from the content of the row, so that the same row of a
+        statement is written once.
+
+        Raises:
+            TradingModeError: The table holds data of another trading mode.
+            LeaseLostError: A later owner of the gateway has fenced the table.
+        """
+        rows = [_identified(summary) for summary in summaries]
+        if not rows:
+            return AppendResult(version=self.table.version(), rows=0)
+        frame = account_rows(rows).unique("row_id", keep="first", maintain_order=True)
+        owners = {
+            (row.gateway_id, row.fencing_token)
+            for row in rows
+            if row.gateway_id is not None and row.fencing_token is not None
+        }
+
+        def step(handle: DeltaTable) -> AppendResult:
+            for gateway_id, token in owners:
+                newest = handle.transaction_version(owner_transaction(gateway_id))
+                refuse_stale_owner(token, newest, gateway_id)
+            check_mode(handle, (trading_mode_of(row.account) for row in rows), self.table.path)
+            present = data_files(handle)
+            stored = self._files.stored_ids(present, "row_id", frame.get_column("row_id"))
+            new = frame.filter(~pl.col("row_id").is_in(list(stored)))
+            if new.is_empty():
+                return AppendResult(version=handle.version(), rows=0)
+            version = handle.version() + 1
+            # Of a table that was copied into a new one, the rows may have greater versions.
+            added = max(version, last_added(present) + 1)
+            new = new.with_columns(
+                ledger_version=pl.lit(added, pl.Int64), committed_at=moment(self._clock())
+            )
+            append(handle, new, {}, [Transaction(WRITER, version)])
+            return AppendResult(version=handle.version(), rows=new.height)
+
+        result = self.table.transact(step)
+        compact_if_needed(self.table)
+        return result
+
+    def fence(self, gateway_id: str, token: int) -> None:
+        """Refuse, from now on, rows of the gateway's owners with a smaller fencing token.
+
+        Raises:
+            LeaseLostError: An owner with a greater token has fenced the table already.
+        """
+        owner = owner_transaction(gateway_id)
+
+        def step(handle: DeltaTable) -> None:
+            before = handle.transaction_version(owner)
+            refuse_stale_owner(token, before, gateway_id)
+            if before != token:
+                transactions = [
+                    Transaction(WRITER, handle.version() + 1),
+                    Transaction(owner, token),
+                ]
+                append(handle, account_rows([]), {"action": "fence"}, transactions)
+
+        self.table.transact(step)
+
+    def latest(self, source: AccountSource = AccountSource.GATEWAY) -> pl.DataFrame:
+        """Return the newest row of each account, in the order of accounts.
+
+        Of the gateway's rows the one that was written last is the newest, whatever the clocks
+        said: they are written by one owner at a time. Rows of statements may be written in any
+        order; of them the one with the greatest timestamp is the newest. An account without a row
+        within two weeks of the last day that was written is left out.
+
+        Args:
+            source: Whose rows.
+        """
+        order = ["ledger_version", "timestamp", "row_id"]
+        if source is AccountSource.FLEX:
+            order = ["timestamp", "ledger_version", "row_id"]
+
+        def step(handle: DeltaTable) -> pl.DataFrame:
+            rows = self._files.scan(_recent(data_files(handle)))
+            return (
+                rows.filter(pl.col("source") == source.value)
+                .group_by("account")
+                .agg(pl.all().sort_by(order).last())
+                .select(list(ACCOUNT_VALUES.columns))
+                .collect()
+            )
+
+        return self.table.snapshot(step).sort("account")
+
+    def latest_summaries(
+        self, source: AccountSource = AccountSource.GATEWAY
+    ) -> list[AccountSummary]:
+        """Return the newest row of each account as values; see `latest`."""
+        return account_summaries_of(self.latest(source))
+
+    def between(self, first: datetime, last: datetime) -> pl.DataFrame:
+        """Return all rows with `first` <= timestamp <= `last`, in order of time."""
+        first, last = first.astimezone(UTC), last.astimezone(UTC)
+        in_range = pl.col("timestamp").is_between(first, last)
+        rows = self.table.snapshot(
+            lambda handle: self._files.between(handle, first, last).filter(in_range).collect()
+        )
+        return rows.sort("timestamp", "row_id")
+
+    def version(self) -> int:
+        """Return the table's newest version."""
+        return self.table.version()
+
+
+class AccountValuesTable:
+    """The table `account_values`: what each account was worth, one row per change.
+
+    Args:
+        delta_lake_path: Folder or `s3://` URI of the table.
+        clock: Returns the current time, which each commit records.
+
+    Attributes:
+        sync: The same table as plain, blocking calls.
+
+    >>> values = AccountValuesTable("data/lake/account_values")             # doctest: +SKIP
+    >>> (await values.latest()).select("account", "net_liquidation")        # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        delta_lake_path: str | Path = "data/lake/account_values",
+        *,
+        clock: Clock = utc_now,
+        **options: Unpack[TableOptions],
+    ) -> None:
+        self.table = Table(delta_lake_path, ACCOUNT_VALUES, **options)
+        self.sync = SyncAccountValues(self.table, clock)
+
+    initialize = offloaded(SyncAccountValues.initialize)
+    append = offloaded(SyncAccountValues.append)
+    fence = offloaded(SyncAccountValues.fence)
+    latest = offloaded(SyncAccountValues.latest)
+    latest_summaries = offloaded(SyncAccountValues.latest_summaries)
+    between = offloaded(SyncAccountValues.between)
+    version = offloaded(SyncAccountValues.version)
+
+
+def _identified(summary: AccountSummary) -> AccountSummary:
+    content = (
+        summary.source.value,
+        summary.gateway_id,
+        summary.account,
+        summary.timestamp.astimezone(UTC).isoformat(),
+        *summary.amounts,
+    )
+    return replace(
+        summary,
+        row_id=summary.row_id or content_id(summary.timestamp, *content),
+        trading_mode=summary.trading_mode or trading_mode_of(summary.account).value,
+    )
+
+
+def _recent(files: pl.DataFrame) -> pl.DataFrame:
+    """Return the files from two weeks before the day of the newest commit on, by the log alone.
+
+    The day is that of the last commit, and not the last day: a row from a clock that ran ahead
+    must not hide the others.
+    """
+    if files.is_empty():
+        return files
+    day = files.sort("max.ledger_version", nulls_last=False).get_column("partition.date")[-1]
+    since = (day if isinstance(day, date) else date.fromisoformat(str(day))) - LOOK_BACK
+    return files.filter(pl.col("partition.date").cast(pl.Date) >= since)
