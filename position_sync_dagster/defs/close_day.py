@@ -12,6 +12,8 @@ from position_sync_dagster.sync.reports.exchange_days import ExchangeDays
 
 CLOSE_JOB = "close_day"
 
+IMPORT_JOB = "import_statements"
+
 LATE_DAYS = 3
 """How many trading days are recorded again by night: rows and statements may come late."""
 
@@ -26,11 +28,17 @@ def daily() -> dg.Definitions:
     asset = daily_asset(exchange_partitions(days, first))
     job = dg.define_asset_job(
         CLOSE_JOB,
-        selection=dg.AssetSelection.assets(asset),
+        selection=dg.AssetSelection.assets(asset) | dg.AssetSelection.checks_for_assets(asset),
         description="Record every holding at the close of a trading day, or of a range of them.",
     )
-    schedules = [closing_schedule(days), late_schedule(days, first)]
-    return dg.Definitions(assets=[asset], jobs=[job], schedules=schedules)
+    importing = dg.define_asset_job(
+        IMPORT_JOB,
+        selection=dg.AssetSelection.assets("flex_statements", "executions"),
+        description="Download the Flex query of the settings, and store trades and cash of all "
+        "statements.",
+    )
+    schedules = [closing_schedule(days), late_schedule(days, first), statement_schedule(days)]
+    return dg.Definitions(assets=[asset], jobs=[job, importing], schedules=schedules)
 
 
 def closing_schedule(days: ExchangeDays) -> dg.ScheduleDefinition:
@@ -84,6 +92,29 @@ def late_schedule(days: ExchangeDays, first: date) -> dg.ScheduleDefinition:
         )
 
     return late_rows
+
+
+def statement_schedule(days: ExchangeDays) -> dg.ScheduleDefinition:
+    """Build the schedule that imports statements, before the last days are recorded again."""
+
+    @dg.schedule(
+        name="nightly_statements",
+        job_name=IMPORT_JOB,
+        cron_schedule="0 6 * * 2-6",
+        execution_timezone=days.timezone,
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description="By night: download and import the broker's statements, if there are any.",
+    )
+    def nightly_statements(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+        settings = load_settings()
+        if settings.flex_token is None and not settings.flex_folder.is_dir():
+            return dg.SkipReason(
+                "No statements: POSITION_SYNC_FLEX_FOLDER is no folder, and no "
+                "POSITION_SYNC_FLEX_TOKEN is set."
+            )
+        return dg.RunRequest()
+
+    return nightly_statements
 
 
 def last_days(days: ExchangeDays, *, before: date, count: int = LATE_DAYS) -> list[date]:

@@ -75,15 +75,11 @@ class Execution:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StatementCash:
-    """Net liquidation and cash of an account at the end of a day.
-
-    Attributes:
-        net_liquidation: None where the statement gives cash alone.
-    """
+    """Net liquidation and cash of an account at the end of a day, in its base currency."""
 
     account: str
     day: date
-    currency: str
+    currency: str | None
     net_liquidation: float | None
     cash: float | None
 

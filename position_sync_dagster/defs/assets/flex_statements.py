@@ -22,7 +22,8 @@ SHOWN = 400
     tags=TAGS,
     description="Activity Flex statements of the broker, as XML files of "
     "`POSITION_SYNC_FLEX_FOLDER`: its own record of past days. With `POSITION_SYNC_FLEX_TOKEN` "
-    "and `POSITION_SYNC_FLEX_QUERY_ID` a run downloads that query first.",
+    "and `POSITION_SYNC_FLEX_QUERY_ID` a run downloads that query first. "
+    "Net liquidation and cash of each day go to `account_values` (source FLEX).",
 )
 @dagster_failures
 def flex_statements(
@@ -34,6 +35,7 @@ def flex_statements(
     service = StatementService(position_sync.lake, position_sync.settings)
     downloaded = service.download()
     found = service.read()
+    account_rows = service.import_account_values(run_id=context.run.run_id)
     days = {day for one in found for day in one.days}
     return dg.MaterializeResult(
         metadata={
@@ -42,6 +44,7 @@ def flex_statements(
             "first_day": min(days).isoformat() if days else "",
             "last_day": max(days).isoformat() if days else "",
             "downloaded": downloaded,
+            "account_rows": account_rows,
             "dagster/uri": str(position_sync.settings.flex_folder.absolute()),
             "listed": dg.MetadataValue.table([_record(one) for one in found[:SHOWN]], _SCHEMA),
         }

@@ -10,9 +10,6 @@ from position_sync_dagster.domain.statement import (
 )
 from position_sync_dagster.gateway.flex.fields import Fields
 
-BASE = "BASE_SUMMARY"
-"""What the cash report calls the sum over all currencies."""
-
 _RIGHTS = {"C": Right.CALL, "CALL": Right.CALL, "P": Right.PUT, "PUT": Right.PUT}
 _DETAIL = {None, "SUMMARY"}
 _EXECUTION = {None, "EXECUTION"}
@@ -91,29 +88,16 @@ def execution_of(fields: Fields) -> Execution | None:
     )
 
 
-def cash_of(fields: Fields) -> StatementCash | None:
-    """Return the cash of a currency, or net liquidation and cash in the base currency.
-
-    None for the sum of the cash report: the net asset value has it with its day.
+def cash_of(fields: Fields) -> StatementCash:
+    """Return net liquidation and cash of an account in its base currency.
 
     Raises:
         StatementError: A field is missing or cannot be read.
     """
-    currency = fields.text("currency")
-    if fields.element == "CashReportCurrency":
-        if currency in (None, BASE):
-            return None
-        return StatementCash(
-            account=fields.required("accountId"),
-            day=fields.own_day("toDate"),
-            currency=currency or "",
-            net_liquidation=None,
-            cash=fields.number("endingCash"),
-        )
     return StatementCash(
         account=fields.required("accountId"),
         day=fields.own_day("reportDate"),
-        currency=currency or "BASE",
+        currency=fields.text("currency"),
         net_liquidation=fields.number("total"),
         cash=fields.number("cash"),
     )

@@ -1,7 +1,7 @@
 """Read a Flex query result: XML, as the broker sends it, to statements.
 
-Source of the names: IB, "Flex Queries" reference, sections Open Positions, Trades, Cash Report and
-Net Asset Value in Base.
+Source of the names: IB, "Flex Queries" reference, sections Open Positions, Trades and Net Asset
+Value in Base.
 """
 
 import re
@@ -25,7 +25,6 @@ _FROM_DATE = re.compile(r"<FlexStatement\s[^>]*?\bfromDate=[\"']([0-9-]{8,10})[\
 _RECORDS: dict[str, tuple[str, Callable[[Fields], Any]]] = {
     "OpenPosition": ("positions", position_of),
     "Trade": ("executions", execution_of),
-    "CashReportCurrency": ("cash", cash_of),
     "EquitySummaryByReportDateInBase": ("cash", cash_of),
 }
 

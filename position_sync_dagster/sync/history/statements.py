@@ -1,15 +1,24 @@
 """The statements of the broker: downloaded, checked, and stored where they belong."""
 
-from position_sync_dagster.domain.statement import Statement
+from datetime import UTC, datetime, time
+from zoneinfo import ZoneInfo
+
+from position_sync_dagster.domain.account_summary import AccountSource, AccountSummary
+from position_sync_dagster.domain.statement import Statement, StatementCash
+from position_sync_dagster.domain.update import trading_mode_of
 from position_sync_dagster.gateway.flex.web_service import FlexService
 from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.lake.schema.ids import content_id
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.history.accounts import known_accounts
 from position_sync_dagster.sync.history.statement_folder import StatementFolder, refuse_foreign
 
+STATED_AT, STATED_ZONE = time(16, 0), ZoneInfo("America/New_York")
+"""The time that stands for the end of a statement's day: the statement names the day alone."""
+
 
 class StatementService:
-    """Downloads the query of the settings, reads the folder, and stores executions.
+    """Downloads the query of the settings, reads the folder, and stores executions and values.
 
     Example:
         StatementService(lake, settings).import_executions()
@@ -61,6 +70,33 @@ class StatementService:
             (execution for one in found for execution in one.executions), run_id=run_id
         )
 
+    def import_account_values(self, run_id: str | None = None) -> int:
+        """Store net liquidation and cash of all statements; return how many rows were new.
+
+        Raises:
+            StatementError, FlexServiceError: As `read`; nothing was stored.
+        """
+        found = self.read()
+        rows = (summary_of(cash, run_id) for one in found for cash in one.cash)
+        return self._lake.account_values.sync.append(rows).rows
+
     def _refuse_foreign(self, statements: tuple[Statement, ...] | list[Statement]) -> None:
         if statements:
             refuse_foreign(statements, known_accounts(self._lake), self._settings.trading_mode)
+
+
+def summary_of(cash: StatementCash, run_id: str | None = None) -> AccountSummary:
+    """Return the row of `account_values`; the same amounts of a day have the same id."""
+    at = datetime.combine(cash.day, STATED_AT, STATED_ZONE).astimezone(UTC)
+    amounts = (cash.currency, cash.net_liquidation, cash.cash)
+    return AccountSummary(
+        row_id=content_id(at, AccountSource.FLEX.value, cash.account, *amounts),
+        account=cash.account,
+        currency=cash.currency,
+        net_liquidation=cash.net_liquidation,
+        cash=cash.cash,
+        timestamp=at,
+        source=AccountSource.FLEX,
+        trading_mode=trading_mode_of(cash.account).value,
+        run_id=run_id,
+    )

@@ -64,7 +64,7 @@ def test_all_sensors_and_schedules_run_from_the_start(
         ["drain_queue", "supervise_stream"], dg.DefaultSensorStatus.RUNNING
     )
     assert {s.name: s.default_status for s in repository.schedule_defs} == dict.fromkeys(
-        ["every_quarter_hour", "every_hour", "after_the_close", "late_rows"],
+        ["every_quarter_hour", "every_hour", "after_the_close", "late_rows", "nightly_statements"],
         dg.DefaultScheduleStatus.RUNNING,
     )
 
