@@ -6,7 +6,8 @@ from position_sync_dagster.lake.lake import Lake
 
 
 def known_accounts(lake: Lake) -> set[str]:
-    """Return the accounts of the broker's holdings and of the ledger."""
+    """Return the accounts of the broker's holdings, of the ledger and of the gateway's values."""
     held = lake.broker_positions.table.rows(columns=["account"])
     own = lake.updates.sync.latest().select("account")
-    return set(pl.concat([held, own]).get_column("account").unique()) - {""}
+    valued = lake.account_values.sync.latest().select("account")
+    return set(pl.concat([held, own, valued]).get_column("account").unique()) - {""}
