@@ -1,6 +1,7 @@
 """The demo's past: statements of its last sessions, of which the newer half is recorded."""
 
 from datetime import UTC, date, datetime, timedelta
+from zoneinfo import ZoneInfo
 
 from position_sync_dagster.processes import dagster_dev
 from position_sync_dagster.settings import Settings
@@ -41,11 +42,12 @@ def record(settings: Settings, ui_port: int) -> None:
 
 
 def past_sessions(calendar: str, now: datetime, count: int = SESSIONS) -> list[date]:
-    """Return the last trading days before today's, oldest first."""
+    """Return the last trading days that are over, oldest first."""
     from position_sync_dagster.sync.reports.exchange_days import exchange_days
 
-    today = now.date()
-    first = today - timedelta(days=count * 3)
-    exchange = exchange_days(calendar, first, today)
-    span = (first + timedelta(days=n) for n in range((today - first).days))
+    first = now.date() - timedelta(days=count * 3)
+    exchange = exchange_days(calendar, first, now.date() + timedelta(days=1))
+    local = now.astimezone(ZoneInfo(exchange.timezone))
+    ends = local.date() if local.time() < exchange.settled_at else local.date() + timedelta(days=1)
+    span = (first + timedelta(days=n) for n in range((ends - first).days))
     return [day for day in span if exchange.is_trading_day(day)][-count:]
