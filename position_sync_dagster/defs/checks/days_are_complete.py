@@ -1,7 +1,8 @@
 """The check `days_are_complete`: whether each trading day is recorded, from rows of that day."""
 
 from collections.abc import Collection, Iterable, Sequence
-from datetime import UTC, date, datetime
+from datetime import date, datetime
+from zoneinfo import ZoneInfo
 
 import dagster as dg
 
@@ -26,10 +27,9 @@ def days_are_complete(position_sync: PositionSyncResource) -> dg.AssetCheckResul
 
     exchange, first = known_days(position_sync.settings)
     keys = exchange_partitions(exchange, first).get_partition_keys()
-    over = [date.fromisoformat(key) for key in keys]
-    if over and over[-1] == datetime.now(UTC).date():
-        # Right after its close today's run may still be on its way.
-        over.pop()
+    # Right after today's close its run may still be on its way.
+    today = datetime.now(ZoneInfo(exchange.timezone)).date()
+    over = [day for day in map(date.fromisoformat, keys) if day < today]
     table = position_sync.derived_table(DAILY_POSITIONS)
     newest = (
         table.read_columns(["session_date", "timestamp"])
