@@ -75,6 +75,7 @@ class FlexService:
             with urlopen(request, timeout=self.timeout_s) as answer:  # noqa: S310
                 data: bytes = answer.read()
         except HTTPError as error:
+            error.close()
             failure = self._unreachable(query_id, f"HTTP {error.code}")
             if error.code < 500 and error.code != 429:
                 raise failure from None

@@ -8,7 +8,7 @@ import polars as pl
 
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.reconciliation import Discrepancy
-from position_sync_dagster.domain.statement import Statement, StatementPosition
+from position_sync_dagster.domain.statement import FLEX, Statement, StatementPosition
 from position_sync_dagster.errors import PositionSyncError
 from position_sync_dagster.lake.derived import values_at_close
 from position_sync_dagster.lake.lake import Lake
@@ -56,9 +56,15 @@ class ClosedDays:
 
 
 class _Stated:
-    """The positions of the statements by day; of two for one account and day the newer counts."""
+    """The positions of the statements by day; of two for one account and day the newer counts.
 
-    def __init__(self, statements: Collection[Statement], days: Collection[date]) -> None:
+    Args:
+        types: The security types that are followed; others are left out, as they are of our rows.
+    """
+
+    def __init__(
+        self, statements: Collection[Statement], days: Collection[date], types: Collection[str]
+    ) -> None:
         wanted = set(days)
         self.accounts: dict[date, set[str]] = {}
         self.files: dict[date, list[str]] = {}
@@ -73,7 +79,7 @@ class _Stated:
                     self.accounts[day] |= new
                     self.files.setdefault(day, []).append(one.file)
             for row in one.positions:
-                if (row.day, row.account) in taken:
+                if (row.day, row.account) in taken and row.sec_type in types:
                     self.positions.setdefault(row.day, []).append((row, one.file))
 
 
@@ -104,7 +110,7 @@ class ClosingService:
         concerned = [one for one in read.found if one.days & set(days)]
         if concerned:
             refuse_foreign(concerned, known_accounts(self._lake), self._settings.trading_mode)
-        stated = _Stated(concerned, days)
+        stated = _Stated(concerned, days, self._settings.sec_types)
         result = ClosedDays(unreadable=read.unreadable)
         zone = time_zone_of(self._settings.calendar)
         for day in sorted(days):
@@ -141,7 +147,7 @@ class ClosingService:
             return None
         theirs = stated_rows(stated.positions.get(day, ()), day, closed)
         joined = join_rows(own, theirs, covered, opened=opened, band=self._settings.value_band)
-        from_statement = joined.rows.filter(pl.col("value_source") == "FLEX").height
+        from_statement = joined.rows.filter(pl.col("value_source") == FLEX).height
         return ClosedDay(
             closed_at=closed,
             rows=joined.rows,

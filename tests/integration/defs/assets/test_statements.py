@@ -73,6 +73,12 @@ def test_a_day_without_own_rows_is_filled_from_the_statement(fill, folder, rows)
     assert event.metadata["statements"].value == "a.xml"
 
 
+def test_types_that_are_not_followed_are_left_out(fill, folder, rows) -> None:
+    (folder / "a.xml").write_bytes(statement(position(1), position(2, assetCategory="BOND")))
+    assert fill().success
+    assert rows()["conid"].to_list() == [1]
+
+
 def test_a_repeated_fill_from_a_statement_changes_nothing(fill, folder, settings) -> None:
     (folder / "a.xml").write_bytes(statement(position(1)))
     fill()
