@@ -12,14 +12,14 @@ from datetime import datetime
 from importlib.resources import as_file, files
 from pathlib import Path
 
-from position_sync_dagster.demo import simulator_process
+from position_sync_dagster.demo import history, simulator_process
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.processes import dagster_dev, ports
 from position_sync_dagster.processes.child_process import ChildProcess
 from position_sync_dagster.processes.environment import adopt_environment, home_environment
 from position_sync_dagster.processes.home import Home
 from position_sync_dagster.processes.stop_request import StopRequest
-from position_sync_dagster.settings import PREFIX
+from position_sync_dagster.settings import PREFIX, load_settings
 
 GATEWAY_PORT = 17497
 """No port of TWS or IB Gateway, and below the ports that operating systems assign."""
@@ -106,9 +106,12 @@ def start(
                 f"{PREFIX}GATEWAY_HOST": ports.LOOPBACK,
                 f"{PREFIX}GATEWAY_PORT": str(found.gateway),
                 f"{PREFIX}TRADING_MODE": "SIMULATED",
+                f"{PREFIX}FLEX_FOLDER": str(home.path / "flex"),
             }
         )
         adopt_environment(settings)
+        if is_first:
+            history.prepare(load_settings(_env_file=None))
         stop.check()
         with dagster_dev.start(
             env=home_environment(home.path, settings),

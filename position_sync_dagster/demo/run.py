@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from position_sync_dagster.demo import programs
+from position_sync_dagster.demo import history, programs
 from position_sync_dagster.demo.acceptance import TIME_LIMIT_S, AcceptanceResult
 from position_sync_dagster.demo.display import Display, choose_display
 from position_sync_dagster.demo.programs import DemoRun
@@ -122,6 +122,11 @@ def watch(
             if not serving and dagster_dev.is_serving(demo_run.ui_port):
                 serving = True
                 display.event("serving", {"ui": addresses["ui"]})
+                if demo_run.is_first:
+                    try:
+                        history.record(settings, demo_run.ui_port)
+                    except (OSError, ValueError) as error:
+                        display.note(f"No history: {printable(str(error))}")
             figures: list[tuple[str, str]] = []
             values: dict[str, object] = {}
             try:

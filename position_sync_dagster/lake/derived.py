@@ -102,6 +102,10 @@ DAILY_POSITIONS = TableSpec.of(
             "as far as that is known. Unit: seconds."
         ),
         **_VALUES,
+        "source": text_column(
+            "Which path wrote the row: STREAM, QUEUE, or FLEX (the broker's statement of the day)."
+        ),
+        "value_source": text_column(f"{_VALUES['value_source'].description} Of a statement: FLEX."),
     },
     version=3,
     partition_by=("session_date",),
@@ -148,6 +152,10 @@ class DerivedTable:
     def read(self, predicate: str | None = None) -> pl.DataFrame:
         """Read rows, in no particular order."""
         return self._table.rows(predicate)
+
+    def read_columns(self, columns: list[str]) -> pl.DataFrame:
+        """Read some columns of all rows."""
+        return self._table.rows(columns=columns)
 
     def replace(self, frame: pl.DataFrame, *, run_id: str | None = None) -> Replaced:
         """Make the whole table equal to the frame, in one commit.

@@ -42,6 +42,7 @@ def table_asset(
     metadata: "Mapping[str, dg.RawMetadataValue] | None" = None,
     partitions_def: dg.PartitionsDefinition[str] | None = None,
     backfill_policy: dg.BackfillPolicy | None = None,
+    output_required: bool = True,
 ) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
     """Return `dg.asset` with the owners, kinds, tags and columns that every table shows.
 
@@ -51,6 +52,7 @@ def table_asset(
         spec: The table; the asset has its name.
         group: POSITIONS or DERIVED.
         metadata: Shown beside the columns.
+        output_required: Whether each run materializes all that it was asked for.
 
     Example:
         @table_asset(LATEST_POSITIONS, group=DERIVED, deps=["position_updates"], description="…")
@@ -67,6 +69,7 @@ def table_asset(
         deps=deps,
         partitions_def=partitions_def,
         backfill_policy=backfill_policy,
+        output_required=output_required,
     )
 
     def decorate(function: Callable[..., Any]) -> dg.AssetsDefinition:

@@ -1,8 +1,8 @@
 """How the steps of Dagster's runs get into the table `runs`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from functools import wraps
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, cast
 
 import dagster as dg
 
@@ -32,7 +32,8 @@ COLUMNS = {
 def recorded(step: str, table: str | None = None) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Record each run of an asset or an op in the table `runs`: one commit, at its end.
 
-    The record keeps the counts of the event that the step returns, so the two say the same.
+    The record keeps the counts of the event that the step returns, or of the last one that it
+    yields, so the two say the same.
 
     Args:
         step: The name of the step in the record.
@@ -64,9 +65,11 @@ def recorded(step: str, table: str | None = None) -> Callable[[Callable[P, R]], 
             recorder.note(table_name=table, partitions=_partitions(context))
             with recorder:
                 result = function(*args, **kwargs)
-                if isinstance(result, dg.MaterializeResult):
-                    recorder.note(**columns_of_event(result.metadata or {}))
-            return result
+                events = [*result] if isinstance(result, Generator) else [result]
+                for event in events:
+                    if isinstance(event, dg.MaterializeResult | dg.AssetMaterialization):
+                        recorder.note(**columns_of_event(event.metadata or {}))
+            return cast("R", (e for e in events)) if isinstance(result, Generator) else result
 
         return run
 

@@ -20,7 +20,9 @@ PARENTS = {
     "position_updates": {"position_queue"},
     "latest_positions": {"position_updates"},
     "strategy_exposure": {"position_updates", "active_strategies"},
-    "daily_positions": {"position_updates"},
+    "daily_positions": {"position_updates", "flex_statements"},
+    "flex_statements": set(),
+    "executions": {"flex_statements"},
 }
 
 
@@ -46,10 +48,11 @@ def test_every_asset_has_owner_kind_group_tags_columns_and_a_description(
     for key in repository.asset_graph.get_all_asset_keys():
         node = repository.asset_graph.get(key)
         assert node.owners == ["team:position-sync"]
-        assert "deltalake" in node.kinds
+        is_table = key.to_user_string() != "flex_statements"
+        assert ("deltalake" if is_table else "xml") in node.kinds
         assert node.group_name in {"positions", "derived"}
         assert node.tags["domain"] == "positions"
-        assert node.metadata["dagster/column_schema"].schema.columns
+        assert not is_table or node.metadata["dagster/column_schema"].schema.columns
         assert len(node.description or "") > 40
         assert node.is_executable
 
@@ -61,7 +64,8 @@ def test_all_sensors_and_schedules_run_from_the_start(
         ["drain_queue", "supervise_stream"], dg.DefaultSensorStatus.RUNNING
     )
     assert {s.name: s.default_status for s in repository.schedule_defs} == dict.fromkeys(
-        ["every_quarter_hour", "every_hour", "after_the_close"], dg.DefaultScheduleStatus.RUNNING
+        ["every_quarter_hour", "every_hour", "after_the_close", "late_rows", "nightly_statements"],
+        dg.DefaultScheduleStatus.RUNNING,
     )
 
 
