@@ -6,6 +6,7 @@ from zoneinfo import ZoneInfo
 import dagster as dg
 
 from position_sync_dagster.defs.assets.exchange_partitions import exchange_partitions, known_days
+from position_sync_dagster.defs.assets.money_metadata import day_metadata, seldom
 from position_sync_dagster.defs.assets.table_asset import (
     DERIVED,
     data_version,
@@ -63,7 +64,8 @@ def daily_asset(
                 {
                     "dagster/partition_row_count": frame.height,
                     "held": frame.filter(frame["position"] != 0).height,
-                    "without_value": frame["market_value"].null_count(),
+                    **seldom(without_value=frame["market_value"].null_count()),
+                    **day_metadata(frame),
                     "oldest_value_age_s": frame["age_s"].max() or 0.0,
                     "closed_at": dg.MetadataValue.timestamp(closes[day]),
                 },

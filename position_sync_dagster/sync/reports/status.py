@@ -70,8 +70,13 @@ class Status:
         }
 
 
-def read_status(lake: Lake, settings: Settings, now: datetime) -> Status:
+def read_status(
+    lake: Lake, settings: Settings, now: datetime, *, latest: pl.DataFrame | None = None
+) -> Status:
     """Read the status from the tables, without changing them and without the gateway.
+
+    Args:
+        latest: The newest row of each holding, where the caller has them.
 
     Raises:
         LakeError: A table cannot be used.
@@ -86,7 +91,7 @@ def read_status(lake: Lake, settings: Settings, now: datetime) -> Status:
         for row in lake.broker_positions.sync.read(settings.gateway_id)
         if row.position
     ]
-    recent = _recent(lake, settings, now)
+    recent = _recent(lake, settings, now, latest)
     streamed = recent.filter(pl.col("source") == Source.STREAM.value)
     queued = recent.filter(pl.col("source") == Source.QUEUE.value)
     return Status(
@@ -149,15 +154,16 @@ def leg_states(
     return [state(leg) for leg in legs]
 
 
-def _recent(lake: Lake, settings: Settings, now: datetime) -> pl.DataFrame:
+def _recent(
+    lake: Lake, settings: Settings, now: datetime, latest: pl.DataFrame | None = None
+) -> pl.DataFrame:
     """Return the newest row of each holding that was written in the last two refresh intervals.
 
     A row whose time lies in the future says nothing about that.
     """
-    window = timedelta(seconds=2 * settings.refresh_interval_s)
-    return lake.updates.sync.latest_since(now - window).filter(
-        pl.col("position") != 0, pl.col("timestamp") <= now + SKEW
-    )
+    since = now - timedelta(seconds=2 * settings.refresh_interval_s)
+    rows = lake.updates.sync.latest_since(since) if latest is None else latest
+    return rows.filter(pl.col("position") != 0, pl.col("timestamp").is_between(since, now + SKEW))
 
 
 def _newest(rows: pl.DataFrame) -> datetime | None:
