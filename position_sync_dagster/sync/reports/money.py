@@ -50,7 +50,7 @@ class Money:
     oldest_age_s: float | None
     lines: int | None
     unvalued: int
-    partial: frozenset[str] = frozenset()
+    partial: tuple[str, ...] = ()
 
 
 SUMS = {
@@ -162,7 +162,7 @@ def money_by_strategy(
     return found
 
 
-def incomplete(rows: Iterable[PositionUpdate]) -> frozenset[str]:
+def incomplete(rows: Iterable[PositionUpdate]) -> tuple[str, ...]:
     """Return the names of the sums that some of the rows are missing in.
 
     A stock or a future has no greeks, and is missing in none of their sums.
@@ -173,7 +173,7 @@ def incomplete(rows: Iterable[PositionUpdate]) -> frozenset[str]:
         for name, column in SUMS.items()
         if getattr(row, column) is None and (name not in GREEKS or row.right is not None)
     }
-    return frozenset(found | ({"dollar_delta"} if found & GREEKS else set()))
+    return tuple(sorted(found | ({"dollar_delta"} if found & GREEKS else set())))
 
 
 def total_by_currency(parts: Iterable[Money], name: str = "total") -> list[Money]:
@@ -206,7 +206,7 @@ def _total(name: str, currency: str, parts: Sequence[Money]) -> Money:
         oldest_age_s=max(ages) if ages and len(ages) == len(valued) else None,
         lines=None,  # strategies share lines
         unvalued=sum(part.unvalued for part in parts),
-        partial=frozenset[str]().union(*(part.partial for part in parts)),
+        partial=tuple(sorted({name for part in parts for name in part.partial})),
     )
 
 
