@@ -98,6 +98,14 @@ class Output:
         """
         write_lines(text)
 
+    def serving(self, ui: str) -> None:
+        """Show that the UI answers.
+
+        Raises:
+            StopRequested: The terminal is closed.
+        """
+        self.note(f"The Dagster UI is at {ui}")
+
     def look(self, settings: "Settings", ui: str) -> None:
         """Show the state of the gateway session if it has changed.
 
@@ -137,6 +145,9 @@ class LiveOutput(Output):
             StopRequested: The terminal is closed.
         """
         self._notes = [("", line) for line in text.splitlines()]
+
+    def serving(self, ui: str) -> None:
+        """Do nothing: the status has the address, and the last note stays."""
 
     def look(self, settings: "Settings", ui: str) -> None:
         """Read the tables, and draw the status again.
@@ -199,7 +210,7 @@ def watch(
             dagster.check()
             if not serving and dagster_dev.is_serving(ui_port):
                 serving = True
-                output.note(f"The Dagster UI is at {dagster_dev.url(ui_port)}")
+                output.serving(dagster_dev.url(ui_port))
             # Each probe is a connection that the gateway logs.
             if gateway is not ProbeResult.OPEN and time.monotonic() >= next_probe:
                 next_probe = time.monotonic() + (INTERVAL_S if serving else STARTING_INTERVAL_S)
