@@ -178,3 +178,7 @@ class AmbiguousRemovalError(LakeError):
 
 class UnknownLegError(LakeError):
     """No strategy holds the leg that is to be removed."""
+
+
+class UnknownStrategyError(LakeError):
+    """No leg of the named strategy is active."""

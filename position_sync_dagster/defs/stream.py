@@ -2,6 +2,7 @@
 
 import dagster as dg
 
+from position_sync_dagster.defs.assets.position_updates import stream_metadata
 from position_sync_dagster.defs.assets.table_asset import DATA_VERSION
 from position_sync_dagster.defs.dagster_failures import dagster_failures
 from position_sync_dagster.defs.resources import PositionSyncResource
@@ -56,24 +57,7 @@ def materializations(report: StreamReport) -> list[dg.AssetMaterialization]:
             dg.AssetMaterialization(
                 asset_key="position_updates",
                 description=f"Streamed: {report.state.lower()}",
-                metadata=_known(
-                    rows=report.rows,
-                    commits=report.commits,
-                    delta_version=report.version_to,
-                    delta_version_from=report.version_from,
-                    first_batch_id=report.first_batch_id,
-                    last_batch_id=report.last_batch_id,
-                    lines_in_use=report.lines_in_use,
-                    line_limit=report.line_limit,
-                    legs_streamed=report.legs_streamed,
-                    reconnects=report.reconnects,
-                    promotions=report.promotions,
-                    demotions=report.demotions,
-                    tick_to_table_p50_s=report.tick_to_table_p50_s,
-                    tick_to_table_p95_s=report.tick_to_table_p95_s,
-                    state=str(report.state),
-                    note=report.detail,
-                ),
+                metadata=stream_metadata(report),
                 tags={DATA_VERSION: str(report.version_to)},
             )
         )

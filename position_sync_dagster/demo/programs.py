@@ -13,6 +13,7 @@ from importlib.resources import as_file, files
 from pathlib import Path
 
 from position_sync_dagster.demo import history, simulator_process
+from position_sync_dagster.demo.day import write_day
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.processes import dagster_dev, ports
 from position_sync_dagster.processes.child_process import ChildProcess
@@ -67,7 +68,7 @@ class DemoRun:
 
 @contextmanager
 def start(
-    home: Home, *, ui_port: int, control_port: int, lock_fd: int, stop: StopRequest
+    home: Home, *, ui_port: int, control_port: int, lock_fd: int, stop: StopRequest, calm: bool
 ) -> Iterator[DemoRun]:
     """Start the programs; end them, and all that came from them, when the block ends.
 
@@ -79,6 +80,7 @@ def start(
         control_port: The port of the simulator's controls; 0 takes any free port.
         lock_fd: The file descriptor of the home's lock, which the programs share.
         stop: Where a request to stop is noticed.
+        calm: Whether nothing happens in the simulated market but prices.
 
     Raises:
         PositionSyncError: A program cannot be started, or the home cannot be written.
@@ -89,6 +91,9 @@ def start(
     home.prepare()
     settings = {} if is_first else home.read_settings()
     wanted = int(settings.get(f"{PREFIX}GATEWAY_PORT", GATEWAY_PORT))
+    scenario = None if calm else home.path / "day.yaml"
+    if scenario is not None:
+        write_day(scenario)
     with simulator_process.start(
         env=home_environment(home.path, {}),
         cwd=home.path,
@@ -96,6 +101,7 @@ def start(
         port=ports.first_free(wanted),
         control_port=control_port,
         lock_fd=lock_fd,
+        scenario=scenario,
     ) as gateway:
         if is_first:
             import_strategies(home.lake)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
+from position_sync_dagster.defs.assets.money_metadata import day_metadata, seldom
 from position_sync_dagster.defs.assets.table_asset import (
     DATA_VERSION,
     DERIVED,
@@ -96,7 +97,8 @@ def describe(closed: "ClosedDay") -> "Mapping[str, dg.RawMetadataValue]":
     return {
         "dagster/partition_row_count": rows.height,
         "held": rows.filter(rows["position"] != 0).height,
-        "without_value": rows["market_value"].null_count(),
+        **seldom(without_value=rows["market_value"].null_count()),
+        **day_metadata(rows),
         "oldest_value_age_s": rows["age_s"].max() or 0.0,
         "closed_at": dg.MetadataValue.timestamp(closed.closed_at),
         "written_that_day": closed.written,

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 import dagster as dg
 import polars as pl
 
+from position_sync_dagster.defs.assets.money_metadata import positions_metadata, seldom
 from position_sync_dagster.defs.assets.table_asset import (
     DERIVED,
     data_version,
@@ -45,7 +46,8 @@ def latest_positions(
         | {
             "dagster/row_count": result.rows,
             "held": rows.filter(rows["position"] != 0).height,
-            "without_value": rows["market_value"].null_count(),
-        },
+        }
+        | seldom(without_value=rows["market_value"].null_count())
+        | positions_metadata(rows),
         data_version=data_version(result.version),
     )

@@ -83,13 +83,13 @@ def data_version(version: int | None) -> dg.DataVersion | None:
     return None if version is None else dg.DataVersion(str(version))
 
 
-def replacement_metadata(table: DerivedTable, result: Replaced) -> dict[str, float | str]:
+def replacement_metadata(table: DerivedTable, result: Replaced) -> "dict[str, dg.RawMetadataValue]":
     """Return the metadata of a derived table that was replaced."""
     return {
         "rows": result.rows,
         "dagster/uri": table.path,
         "delta_version": result.version,
-        "changed": int(result.changed),
+        "changed": result.changed,
     }
 
 

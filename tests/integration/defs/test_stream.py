@@ -74,8 +74,8 @@ def test_a_report_becomes_events_on_the_tables_that_changed(play, run) -> None:
         ("position_queue", "5"),
         ("position_updates", "90"),
     ]
-    assert events[0].metadata["rows"].value == 120
-    assert events[0].metadata["tick_to_table_p95_s"].value == 0.9
+    assert events[0].metadata["stream/rows"].value == 120
+    assert events[0].metadata["stream/tick_to_table_p95_s"].value == 0.9
 
 
 def test_a_span_without_a_commit_makes_no_event() -> None:

@@ -76,6 +76,9 @@ def test_a_backfill_over_five_days_fills_each_with_its_last_value_before_the_clo
     events = result.asset_materializations_for_node("daily_positions")
     assert [event.partition for event in events] == [row[0] for row in by_day(table)]
     assert {e.metadata["dagster/partition_row_count"].value for e in events} == {1}
+    assert {e.metadata["unrealized_pnl/USD"].value for e in events} == {50.0}
+    assert {e.metadata["without_daily_pnl"].value for e in events} == {1}
+    assert not any("daily_pnl/USD" in e.metadata for e in events)
 
 
 def test_the_age_at_the_close_is_that_of_the_value_and_not_of_its_row(
