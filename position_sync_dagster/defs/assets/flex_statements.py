@@ -10,7 +10,7 @@ from position_sync_dagster.defs.dagster_failures import dagster_failures
 from position_sync_dagster.defs.resources import PositionSyncResource
 
 if TYPE_CHECKING:
-    from position_sync_dagster.domain.statement import Statement
+    from position_sync_dagster.domain.records.statement import Statement
 
 SHOWN = 400
 """How many statements are listed with an event; the folder has all."""

@@ -1,7 +1,7 @@
 """The records of a statement: one element, one value."""
 
 from position_sync_dagster.domain.instrument import Right
-from position_sync_dagster.domain.statement import (
+from position_sync_dagster.domain.records.statement import (
     FLEX,
     Execution,
     Side,

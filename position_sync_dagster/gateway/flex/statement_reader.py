@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as Xml
 
-from position_sync_dagster.domain.statement import Statement
+from position_sync_dagster.domain.records.statement import Statement
 from position_sync_dagster.errors import StatementError
 from position_sync_dagster.gateway.flex.fields import Fields
 from position_sync_dagster.gateway.flex.records import cash_of, execution_of, position_of

@@ -4,12 +4,12 @@ Where one dataclass holds exactly a table's columns, they are derived from it; t
 columns in the table stands here.
 """
 
-from position_sync_dagster.domain.account_summary import AccountSummary
 from position_sync_dagster.domain.gateway_session import GatewaySession
 from position_sync_dagster.domain.leg import ActiveContract, UnresolvedLeg
+from position_sync_dagster.domain.records.account_summary import AccountSummary
+from position_sync_dagster.domain.records.run_record import RunRecord
+from position_sync_dagster.domain.records.statement import Execution
 from position_sync_dagster.domain.request import QueuedPosition
-from position_sync_dagster.domain.run_record import RunRecord
-from position_sync_dagster.domain.statement import Execution
 from position_sync_dagster.domain.update import PositionUpdate
 from position_sync_dagster.lake.schema.columns import (
     columns_of,

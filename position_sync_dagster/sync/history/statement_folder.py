@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
 
-from position_sync_dagster.domain.statement import Statement
+from position_sync_dagster.domain.records.statement import Statement
 from position_sync_dagster.domain.update import TradingMode, trading_mode_of
 from position_sync_dagster.errors import (
     FlexServiceError,

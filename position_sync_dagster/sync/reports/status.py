@@ -7,10 +7,10 @@ from typing import Any
 
 import polars as pl
 
-from position_sync_dagster.domain.account_summary import AccountSummary
 from position_sync_dagster.domain.clock import SKEW
 from position_sync_dagster.domain.gateway_session import ALIVE, GatewaySession, SessionState
 from position_sync_dagster.domain.leg import ActiveContract, Leg, LegState
+from position_sync_dagster.domain.records.account_summary import AccountSummary
 from position_sync_dagster.domain.request import QueueStatus
 from position_sync_dagster.domain.routing import Key
 from position_sync_dagster.domain.update import Source

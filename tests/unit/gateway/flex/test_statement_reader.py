@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from position_sync_dagster.domain.instrument import Right
-from position_sync_dagster.domain.statement import Side
+from position_sync_dagster.domain.records.statement import Side
 from position_sync_dagster.errors import FlexServiceError, StatementError
 from position_sync_dagster.gateway.flex.statement_reader import first_day, read_statements
 from tests.support.flex_files import element, position, refused, statement, trade
