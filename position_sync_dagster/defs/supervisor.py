@@ -5,8 +5,7 @@ from datetime import UTC, datetime
 import dagster as dg
 
 from position_sync_dagster.defs.resources import POSITION_SYNC
-from position_sync_dagster.defs.run_history import REASON, recent_runs
-from position_sync_dagster.defs.stream import STREAM_JOB
+from position_sync_dagster.defs.run_history import REASON, STREAM_JOB, recent_runs
 from position_sync_dagster.defs.tick_cache import cached_instance, cached_lake
 from position_sync_dagster.sync.decisions.supervision import supervise
 

@@ -7,7 +7,8 @@ import dagster as dg
 
 from position_sync_dagster.defs.assets.exchange_partitions import exchange_partitions, known_days
 from position_sync_dagster.defs.assets.table_asset import (
-    DERIVED,
+    Lineage,
+    column_lineage,
     data_version,
     replacement_metadata,
     table_asset,
@@ -21,6 +22,17 @@ from position_sync_dagster.sync.reports.exchange_days import ExchangeDays, closi
 
 CLOSE_JOB = "close_day"
 
+CLOSED_DAYS = dg.FreshnessPolicy.time_window(
+    fail_window=timedelta(days=5), warn_window=timedelta(days=4)
+)
+"""A trading day is filled at its close; no pause of an exchange is longer than four days."""
+
+LINEAGE: Lineage = {name: [("position_updates", name)] for name in DAILY_POSITIONS.columns} | {
+    "session_date": [("position_updates", "timestamp")],
+    "closed_at": [("position_updates", "timestamp")],
+    "age_s": [("position_updates", "value_time"), ("position_updates", "timestamp")],
+}
+
 SETTLE = timedelta(minutes=20)
 """Index options trade, and the last values arrive, until a quarter of an hour after the close."""
 
@@ -32,13 +44,20 @@ def daily_asset(
 
     @table_asset(
         DAILY_POSITIONS,
-        group=DERIVED,
         deps=["position_updates"],
+        lineage=LINEAGE,
+        job=CLOSE_JOB,
+        freshness=CLOSED_DAYS,
         partitions_def=partitions,
         backfill_policy=dg.BackfillPolicy.single_run(),
         metadata={"partition_expr": "session_date"},
-        description="The last value of every holding at or before the close of a trading day, "
-        "with its age. A day is replaced whole, so filling it again changes nothing.",
+        description="""
+Every holding at the close of a trading day: the last value at or before the close, with its age.
+
+- **Written by** the job `close_day`, shortly after each close, and by backfills of any range.
+- **How to read it:** one row per trading day, account and contract. A day is replaced whole, so
+  filling it again changes nothing. `age_s` says how old a value was at the close.
+""",
     )
     @dagster_failures
     def daily_positions(
@@ -70,7 +89,7 @@ def daily_asset(
                 partition_key=days[day],
             )
         return dg.MaterializeResult(
-            metadata=replacement_metadata(table, result),
+            metadata=replacement_metadata(table, result) | column_lineage(LINEAGE),
             data_version=data_version(result.version),
         )
 

@@ -6,24 +6,69 @@ from datetime import UTC, datetime
 import dagster as dg
 
 from position_sync_dagster.defs.assets.table_asset import (
-    DERIVED,
+    QUARTER_HOURLY,
+    column_lineage,
     data_version,
     replacement_metadata,
     table_asset,
 )
 from position_sync_dagster.defs.dagster_failures import dagster_failures
 from position_sync_dagster.defs.resources import PositionSyncResource
+from position_sync_dagster.defs.run_history import DERIVE_JOB
 from position_sync_dagster.lake.derived import LATEST_POSITIONS, STRATEGY_EXPOSURE, current_values
 from position_sync_dagster.lake.schema.codec import frame_of, updates_of
 from position_sync_dagster.sync.reports.exposure import exposures
 
+_LEGS = [("active_strategies", "conid"), ("active_strategies", "removed_at")]
+_MEMBER = [("active_strategies", "strategy_id")]
+_HELD = [("position_updates", "position"), *_LEGS]
+_SHARE = [("active_strategies", "quantity"), *_HELD]
+_SIZE = [("position_updates", "multiplier"), *_SHARE]
+_AGE = [("position_updates", "value_time"), ("position_updates", "timestamp")]
+_UNDERLYING = ("position_updates", "underlying_price")
+_GREEKS = [("position_updates", name) for name in ("delta", "gamma", "vega", "theta")]
+
+LINEAGE = {
+    "strategy_id": _MEMBER,
+    "currency": [("position_updates", "currency")],
+    "asset_class": [("position_updates", "sec_type")],
+    "legs": _LEGS,
+    "legs_held": _HELD,
+    "market_value": [("position_updates", "market_value"), *_SHARE],
+    "notional": [("position_updates", "market_value"), *_SHARE],
+    "unrealized_pnl": [("position_updates", "unrealized_pnl"), *_SHARE],
+    "delta": [("position_updates", "delta"), *_SIZE],
+    "gamma": [("position_updates", "gamma"), *_SIZE],
+    "vega": [("position_updates", "vega"), *_SIZE],
+    "theta": [("position_updates", "theta"), *_SIZE],
+    "legs_without_value": [("position_updates", "market_value"), *_HELD],
+    "legs_without_greeks": [*_GREEKS, *_HELD],
+    "oldest_value_at": _AGE,
+    "dollar_delta": [("position_updates", "delta"), _UNDERLYING, *_SIZE],
+    "by_underlying": [("position_updates", "symbol"), *_GREEKS, _UNDERLYING, *_SIZE],
+    "daily_pnl": [("position_updates", "daily_pnl"), *_SHARE],
+    "worst_value_age_s": _AGE,
+    "legs_without_value_time": [("position_updates", "value_time"), *_HELD],
+    "legs_expiring": [("contracts", "expires_on"), *_HELD],
+    "short_legs_in_money": [("active_strategies", "strike"), _UNDERLYING, *_HELD],
+    "short_legs_unknown": [_UNDERLYING, *_HELD],
+}
+
 
 @table_asset(
     STRATEGY_EXPOSURE,
-    group=DERIVED,
-    deps=["position_updates", "active_strategies"],
-    description="Per strategy, currency and class of asset: value, profit and greeks over what "
-    "is known, with the number of legs that are not. Futures count as notional, never as value.",
+    deps=["position_updates", "active_strategies", "contracts"],
+    lineage=LINEAGE,
+    job=DERIVE_JOB,
+    freshness=QUARTER_HOURLY,
+    description="""
+What each strategy holds, and what that is worth.
+
+- **Written by** each run of `drain_positions` that writes values, and by `derive_positions` when
+  the stream has materialized the ledger; the table is replaced whole.
+- **How to read it:** one row per strategy, currency and class of asset. Sums are over what is
+  known, beside the number of legs that are not. Futures count as notional, never as value.
+""",
 )
 @dagster_failures
 def strategy_exposure(
@@ -39,14 +84,18 @@ def strategy_exposure(
     rows = frame_of(STRATEGY_EXPOSURE, (asdict(exposure) for exposure in found))
     result = table.replace(rows, run_id=context.run.run_id)
     times = [e.oldest_value_at for e in found if e.oldest_value_at is not None]
-    metadata = replacement_metadata(table, result) | {
-        "dagster/row_count": result.rows,
-        "strategies": len({e.strategy_id for e in found}),
-        "legs": sum(e.legs for e in found),
-        "legs_held": sum(e.legs_held for e in found),
-        "legs_without_value": sum(e.legs_without_value for e in found),
-        "legs_without_greeks": sum(e.legs_without_greeks for e in found),
-    }
+    metadata = (
+        replacement_metadata(table, result)
+        | column_lineage(LINEAGE)
+        | {
+            "dagster/row_count": result.rows,
+            "strategies": len({e.strategy_id for e in found}),
+            "legs": sum(e.legs for e in found),
+            "legs_held": sum(e.legs_held for e in found),
+            "legs_without_value": sum(e.legs_without_value for e in found),
+            "legs_without_greeks": sum(e.legs_without_greeks for e in found),
+        }
+    )
     if times:
         metadata["oldest_value_age_s"] = (now - min(times)).total_seconds()
     return dg.MaterializeResult(metadata=metadata, data_version=data_version(result.version))

@@ -32,7 +32,8 @@ async def stream(
     While there is no gateway, the stream tries again to connect, and its session is BLIND.
 
     Args:
-        report: Called every `report_interval_s` when something happened.
+        report: Called every `report_interval_s` when something happened, at once when the state
+            has changed, and at the end, however it ends.
         wait_s: How long to wait for the present owner of the login to end, in seconds.
 
     Raises:
@@ -63,7 +64,7 @@ async def stream(
         )
         streamer.register_handler(UpdatesWriter(lake.updates, own, streamer.metrics))
         own.report_status(lambda: _status(streamer))
-        reporter = StreamReporter(streamer, report, clock)
+        reporter = StreamReporter(streamer, report, clock, stored_state=lambda: own.session.state)
         end = asyncio.Event()
         tasks = [
             asyncio.create_task(_set_after(stop, end)),
@@ -76,7 +77,8 @@ async def stream(
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-        return reporter.finish()
+            total = reporter.finish()
+        return total
 
 
 class UpdatesWriter:

@@ -115,9 +115,9 @@ def test_a_drain_values_waiting_requests_and_reports_numbers(
     result = materialize(position_updates)
     event = materialized(result, "position_updates")
     found = numbers(event)
-    assert (found["rows"], found["batches"], found["pending_after"]) == (3, 2, 0)
+    assert (found["drain/rows"], found["drain/batches"], found["drain/pending_after"]) == (3, 2, 0)
     assert found["delta_version"] == lake.updates.table.version()
-    assert found["oldest_wait_s"] > 0
+    assert found["drain/oldest_wait_s"] > 0
     assert event.tags["dagster/data_version"] == str(lake.updates.table.version())
     table = event.metadata["batch_table"]
     assert [record.data["rows"] for record in table.records] == [2, 1]
@@ -129,7 +129,7 @@ def test_a_drain_without_work_records_the_version_that_is_there(
 ) -> None:
     write_holdings(own_login(), 1)
     event = materialized(materialize(position_updates), "position_updates")
-    assert numbers(event)["rows"] == 0
+    assert numbers(event)["drain/rows"] == 0
     assert event.tags["dagster/data_version"] == str(lake.updates.table.version())
 
 
