@@ -4,15 +4,21 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
+from position_sync_dagster.defs.checks import a_stream_watches, agrees_with_the_broker
 from position_sync_dagster.defs.run_history import DERIVE_JOB, DRAIN_JOB, REASON, recent_runs
 from position_sync_dagster.defs.tick_cache import cached_instance
 from position_sync_dagster.sync.decisions.derivation import (
     LEDGER,
+    LONGEST_AGE,
     SOURCES,
     TARGETS,
     plan_derivation,
 )
 from position_sync_dagster.sync.decisions.job_runs import IN_PROGRESS
+
+CHECKS = (a_stream_watches.CHECK_NAME, agrees_with_the_broker.CHECK_NAME)
+"""The checks of the ledger that a stream and a drain evaluate after each of their materializations.
+"""
 
 derive_positions = dg.define_asset_job(
     DERIVE_JOB,
@@ -44,7 +50,34 @@ def refresh_derived(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.S
     )
     if not plan.start:
         return dg.SkipReason(plan.reason)
-    return dg.RunRequest(tags={REASON: plan.reason})
+    return dg.RunRequest(
+        asset_selection=[dg.AssetKey(name) for name in TARGETS],
+        asset_check_keys=due_checks(instance, now),
+        tags={REASON: plan.reason},
+    )
+
+
+def due_checks(instance: dg.DagsterInstance, now: datetime) -> list[dg.AssetCheckKey]:
+    """Return the ledger's checks that need another evaluation.
+
+    A check that a run has planned shows no result until it ran. So a result is kept that was found
+    after the ledger's last materialization. A disagreement is looked at again: right after an
+    outage the account is not downloaded yet.
+    """
+    keys = [dg.AssetCheckKey(dg.AssetKey(LEDGER), name) for name in CHECKS]
+    found = instance.event_log_storage.get_latest_asset_check_execution_by_key(keys)
+    newest = materialized_at(instance, (LEDGER,)).get(LEDGER, now)
+    since = max(newest, now - LONGEST_AGE)
+
+    def stands(key: dg.AssetCheckKey) -> bool:
+        evaluation = found[key].evaluation if key in found else None
+        event = found[key].event if key in found else None
+        if evaluation is None or event is None:
+            return False
+        settled = evaluation.passed or key.name == a_stream_watches.CHECK_NAME
+        return settled and datetime.fromtimestamp(event.timestamp, UTC) >= since
+
+    return [key for key in keys if not stands(key)]
 
 
 def materialized_at(instance: dg.DagsterInstance, names: tuple[str, ...]) -> dict[str, datetime]:

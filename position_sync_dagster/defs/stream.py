@@ -23,7 +23,7 @@ def stream_legs(context: dg.OpExecutionContext, position_sync: PositionSyncResou
     """Own the login: stream active legs, write `broker_positions`, enqueue everything else.
 
     The op runs until it is interrupted or its rotation is due. Its events are those of
-    `StreamEvents`; it evaluates the check `a_stream_watches` when its state changes.
+    `StreamEvents`, which evaluates the ledger's checks after each materialization.
 
     An interrupt ends it cleanly: the last rows are logged and the run succeeds. A person's
     termination in the UI ends it in the same way, as a canceled run: that pauses the stream.
@@ -35,10 +35,10 @@ def stream_legs(context: dg.OpExecutionContext, position_sync: PositionSyncResou
     try:
         with capture_interrupts(), thread.running(grace_s=CLEAN_END_S):
             for report in thread.reports(stop=check_captured_interrupt, grace_s=CLEAN_END_S):
-                changed = events.changes_state(report)
-                for event in events.of(report):
+                logged = list(events.of(report))
+                for event in logged:
                     context.log_event(event)
-                if changed:
+                if any(isinstance(event, dg.AssetMaterialization) for event in logged):
                     events.evaluate(context.run_id)
             run = instance.get_run_by_id(context.run_id)
             if run is not None and run.status is dg.DagsterRunStatus.CANCELING:

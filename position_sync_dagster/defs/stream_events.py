@@ -14,8 +14,10 @@ import dagster as dg
 
 from position_sync_dagster.defs.assets.external_tables import GATEWAY, observe_table
 from position_sync_dagster.defs.assets.table_asset import DATA_VERSION
-from position_sync_dagster.defs.checks.a_stream_watches import CHECK_NAME, watched_now
-from position_sync_dagster.defs.checks.check_results import check_evaluation
+from position_sync_dagster.defs.checks import a_stream_watches, agrees_with_the_broker
+from position_sync_dagster.defs.checks.a_stream_watches import watched_now
+from position_sync_dagster.defs.checks.agrees_with_the_broker import compared_now
+from position_sync_dagster.defs.checks.check_results import check_evaluation, newest_materialization
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.lake.schema.tables import (
     BROKER_POSITIONS,
@@ -77,22 +79,24 @@ class StreamEvents:
             )
 
     def evaluate(self, run_id: str) -> None:
-        """Evaluate the check `a_stream_watches` now.
+        """Evaluate the ledger's checks now, right after a materialization or at the end.
 
-        The event belongs to no run: a run has one evaluation of a check in Dagster's storage, and
-        a later one would be shown in the place of the first.
+        These events belong to no run: Dagster stores one evaluation of a check for each run, at the
+        place of the first, so that a later one would be taken for older than those of other runs.
         """
-        result = watched_now(self._lake, self._settings)
-        result = result._replace(
-            metadata={**result.metadata, "run_id": dg.MetadataValue.dagster_run(run_id)}
-        )
-        self._instance.report_runless_asset_event(
-            check_evaluation(POSITION_UPDATES.name, CHECK_NAME, result)
-        )
-
-    def changes_state(self, report: StreamReport) -> bool:
-        """Return whether the report is the first one of a new state."""
-        return report.state != self._state
+        results = {a_stream_watches.CHECK_NAME: watched_now(self._lake, self._settings)}
+        if self._state in SETTLED:
+            results[agrees_with_the_broker.CHECK_NAME] = compared_now(
+                self._lake, self._settings, run_id=run_id
+            )
+        target = newest_materialization(self._instance, POSITION_UPDATES.name)
+        for name, result in results.items():
+            found = result._replace(
+                metadata={**result.metadata, "run_id": dg.MetadataValue.dagster_run(run_id)}
+            )
+            self._instance.report_runless_asset_event(
+                check_evaluation(POSITION_UPDATES.name, name, found, target)
+            )
 
     def _is_due(self, now: datetime) -> bool:
         if self._materialized_at is None or self._state not in SETTLED:
