@@ -61,6 +61,16 @@ def test_a_run_whose_lease_is_dead_is_failed_and_followed(tick: Tick, instance, 
     assert isinstance(tick(), dg.RunRequest)
 
 
+def test_the_check_turns_yellow_when_the_process_of_a_stream_is_gone(
+    tick: Tick, instance, own_login
+) -> None:
+    own_login(run_id=begin(instance, dg.DagsterRunStatus.STARTED), lease_s=0.001)
+    tick()
+    key = dg.AssetCheckKey(dg.AssetKey("position_updates"), "a_stream_watches")
+    found = instance.event_log_storage.get_latest_asset_check_execution_by_key([key])
+    assert found[key].evaluation.passed is False
+
+
 def test_a_run_that_has_not_begun_is_waited_for(tick: Tick, instance) -> None:
     begin(instance, dg.DagsterRunStatus.NOT_STARTED)
     assert "is waiting" in tick().skip_message
