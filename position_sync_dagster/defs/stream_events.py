@@ -55,12 +55,10 @@ class StreamEvents:
         changed = report.state != self._state and report.state in SETTLED
         due = changed or self._is_due(report.until)
         self._state = report.state
-        if changed or report.rows or report.reconnects:
-            yield self._gateway(report)
-            yield observe_table(self._lake, BROKER_POSITIONS)
         if due:
-            yield observe_table(self._lake, CONTRACTS)
-            yield observe_table(self._lake, GATEWAY_SESSIONS)
+            yield self._gateway(report)
+            for spec in (BROKER_POSITIONS, CONTRACTS, GATEWAY_SESSIONS):
+                yield observe_table(self._lake, spec)
             yield self._materialization(POSITION_QUEUE.name, queue_numbers(report), report)
             yield self._materialization(POSITION_UPDATES.name, ledger_numbers(report), report)
             self._materialized_at = report.until

@@ -75,10 +75,9 @@ def later(minutes: float, **values: Any) -> StreamReport:
     return replace(REPORT, until=NOW + timedelta(minutes=minutes), **values)
 
 
-SOURCES = [("Observation", "gateway"), ("Observation", "broker_positions")]
-
 MATERIALIZED = [
-    *SOURCES,
+    ("Observation", "gateway"),
+    ("Observation", "broker_positions"),
     ("Observation", "contracts"),
     ("Observation", "gateway_sessions"),
     ("Materialization", "position_queue"),
@@ -86,7 +85,6 @@ MATERIALIZED = [
 ]
 
 OBSERVED = [
-    *SOURCES,
     ("Observation", "position_queue"),
     ("Observation", "position_updates"),
 ]
@@ -156,7 +154,7 @@ def test_a_run_logs_the_events_of_its_reports(play, run) -> None:
         if e.event_type is dg.DagsterEventType.ASSET_OBSERVATION
     ]
     assert observed.count("position_updates") == 1
-    assert observed.count("gateway") == 2
+    assert observed.count("gateway") == 1
 
 
 def passed(instance: dg.DagsterInstance) -> bool | None:
