@@ -97,7 +97,10 @@ def look(port: int, *, minutes: float, every_s: float) -> int:
     """Look for some minutes, and print the shares; 0 if all are met."""
     looks, before, end = Looks(), [""], time.monotonic() + minutes * 60
     while time.monotonic() < end:
-        wrong = looks.add(ask(port))
+        try:
+            wrong = looks.add(ask(port))
+        except OSError as error:
+            wrong = [f"no answer: {error}"]
         if wrong != before:
             say(f"{time.strftime('%H:%M:%S')}  {', '.join(wrong) or 'all green'}")
         before = wrong
