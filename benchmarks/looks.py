@@ -133,6 +133,15 @@ def count(home: Path) -> int:
     return 0 if named == rows else 1
 
 
+def ended_runs(home: Path, job_name: str) -> list[str]:
+    """Return how the runs of a job ended, newest first."""
+    import dagster as dg
+
+    with dg.DagsterInstance.from_config(str(home / "dagster_home")) as instance:
+        runs = instance.get_runs(dg.RunsFilter(job_name=job_name))
+    return [run.status.value for run in runs]
+
+
 def _events(instance: Any) -> Iterator[Any]:
     import dagster as dg
 
