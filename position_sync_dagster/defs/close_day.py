@@ -7,12 +7,9 @@ import dagster as dg
 
 from position_sync_dagster.defs.assets.daily_positions import daily_asset
 from position_sync_dagster.defs.assets.exchange_partitions import exchange_partitions, known_days
+from position_sync_dagster.defs.run_history import CLOSE_JOB, IMPORT_JOB
 from position_sync_dagster.settings import load_settings
 from position_sync_dagster.sync.reports.exchange_days import ExchangeDays
-
-CLOSE_JOB = "close_day"
-
-IMPORT_JOB = "import_statements"
 
 LATE_DAYS = 3
 """How many trading days are recorded again by night: rows and statements may come late."""

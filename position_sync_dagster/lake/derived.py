@@ -62,10 +62,12 @@ STRATEGY_EXPOSURE = TableSpec.of(
         ),
         "notional": number_column("Sum of the notional values of futures. Unit: `currency`."),
         "unrealized_pnl": number_column("Sum of the unrealized profit and loss. Unit: `currency`."),
-        "delta": number_column("Sum of delta × quantity × multiplier."),
-        "gamma": number_column("Sum of gamma × quantity × multiplier."),
-        "vega": number_column("Sum of vega × quantity × multiplier."),
-        "theta": number_column("Sum of theta × quantity × multiplier."),
+        "delta": number_column("Sum of delta × quantity × multiplier. Unit: deltas."),
+        "gamma": number_column(
+            "Sum of gamma × quantity × multiplier. Unit: deltas per `currency`."
+        ),
+        "vega": number_column("Sum of vega × quantity × multiplier. Unit: `currency`."),
+        "theta": number_column("Sum of theta × quantity × multiplier. Unit: `currency`."),
         "legs_without_value": count_column("Held legs that are missing in the sums of money."),
         "legs_without_greeks": count_column("Held legs that are missing in the sums of greeks."),
         "oldest_value_at": moment_column("Time of the oldest value in the sums."),

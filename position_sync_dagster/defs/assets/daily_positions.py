@@ -1,7 +1,7 @@
 """The asset `daily_positions`: every holding at the close of each trading day."""
 
 from collections.abc import Iterator, Mapping
-from datetime import date
+from datetime import date, timedelta
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -9,18 +9,31 @@ import dagster as dg
 from position_sync_dagster.defs.assets.money_metadata import day_metadata, seldom
 from position_sync_dagster.defs.assets.table_asset import (
     DATA_VERSION,
-    DERIVED,
+    Lineage,
+    column_lineage,
     data_version,
     replacement_metadata,
     table_asset,
 )
 from position_sync_dagster.defs.resources import PositionSyncResource
+from position_sync_dagster.defs.run_history import CLOSE_JOB
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.lake.derived import DAILY_POSITIONS
 
 if TYPE_CHECKING:
     from position_sync_dagster.lake.derived import Replaced
     from position_sync_dagster.sync.history.closing import ClosedDay, ClosedDays
+
+CLOSED_DAYS = dg.FreshnessPolicy.time_window(
+    fail_window=timedelta(days=5), warn_window=timedelta(days=4)
+)
+"""A trading day is filled at its close; no pause of an exchange is longer than four days."""
+
+LINEAGE: Lineage = {name: [("position_updates", name)] for name in DAILY_POSITIONS.columns} | {
+    "session_date": [("position_updates", "timestamp")],
+    "closed_at": [("position_updates", "timestamp")],
+    "age_s": [("position_updates", "value_time"), ("position_updates", "timestamp")],
+}
 
 
 def daily_asset(
@@ -30,16 +43,23 @@ def daily_asset(
 
     @table_asset(
         DAILY_POSITIONS,
-        group=DERIVED,
         deps=["position_updates", "flex_statements"],
+        lineage=LINEAGE,
+        job=CLOSE_JOB,
+        freshness=CLOSED_DAYS,
         partitions_def=partitions,
         backfill_policy=dg.BackfillPolicy.single_run(),
         metadata={"partition_expr": "session_date"},
         output_required=False,
-        description="The last value of every holding at or before the close of a trading day, "
-        "with its age; where the program did not run, what the broker's statement says (source "
-        "FLEX). A day is replaced whole, so filling it again changes nothing. A day that nothing "
-        "is known of stays missing.",
+        description="""
+Every holding at the close of a trading day: the last value at or before the close, with its age.
+
+- **Written by** the job `close_day`, shortly after each close, and by backfills of any range.
+- **How to read it:** one row per trading day, account and contract. A day is replaced whole, so
+  filling it again changes nothing. `age_s` says how old a value was at the close. Where the program
+  did not run, the rows are what the broker's statement says (source FLEX). A day that nothing is
+  known of stays missing.
+""",
     )
     def daily_positions(
         context: dg.AssetExecutionContext, position_sync: PositionSyncResource
@@ -47,7 +67,9 @@ def daily_asset(
         """Replace the partitions of all the run's days that have a source, in one commit."""
         found, result = fill(context, position_sync)
         table = position_sync.derived_table(DAILY_POSITIONS)
-        shared = {} if result is None else replacement_metadata(table, result)
+        shared = (
+            {} if result is None else replacement_metadata(table, result) | column_lineage(LINEAGE)
+        )
         if result is not None and not found.skipped:
             for day, closed in found.filled.items():
                 context.add_asset_metadata(describe(closed), partition_key=day.isoformat())

@@ -2,17 +2,22 @@
 
 import dagster as dg
 
-from position_sync_dagster.defs.assets.table_asset import DERIVED, data_version, table_asset
+from position_sync_dagster.defs.assets.table_asset import data_version, table_asset
 from position_sync_dagster.defs.resources import PositionSyncResource
+from position_sync_dagster.defs.run_history import IMPORT_JOB
 from position_sync_dagster.lake.schema.tables import EXECUTIONS
 
 
 @table_asset(
     EXECUTIONS,
-    group=DERIVED,
     deps=["flex_statements"],
-    description="One row per execution that a statement names, with commission and realized "
-    "profit. An execution is stored once, however many statements name it.",
+    job=IMPORT_JOB,
+    description="""
+The trades that the broker's statements name, with commission and realized profit.
+
+- **Written by** the job `import_statements`, each night.
+- **How to read it:** one row per execution; it is stored once, however many statements name it.
+""",
 )
 def executions(
     context: dg.AssetExecutionContext, position_sync: PositionSyncResource

@@ -4,10 +4,17 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from position_sync_dagster.defs.assets.table_asset import OWNERS, POSITIONS, TAGS
+from position_sync_dagster.defs.assets.table_asset import (
+    LOCATION,
+    OWNERS,
+    POSITIONS,
+    TAGS,
+    code_reference,
+)
 from position_sync_dagster.defs.audit.recorded_runs import recorded
 from position_sync_dagster.defs.dagster_failures import dagster_failures
 from position_sync_dagster.defs.resources import PositionSyncResource
+from position_sync_dagster.defs.run_history import IMPORT_JOB
 
 if TYPE_CHECKING:
     from position_sync_dagster.domain.records.statement import Statement
@@ -21,10 +28,18 @@ SHOWN = 400
     owners=OWNERS,
     kinds={"xml"},
     tags=TAGS,
-    description="Activity Flex statements of the broker, as XML files of "
-    "`POSITION_SYNC_FLEX_FOLDER`: its own record of past days. With `POSITION_SYNC_FLEX_TOKEN` "
-    "and `POSITION_SYNC_FLEX_QUERY_ID` a run downloads that query first. "
-    "Net liquidation and cash of each day go to `account_values` (source FLEX).",
+    metadata={
+        "written_by": dg.MetadataValue.job(IMPORT_JOB, location_name=LOCATION),
+        **code_reference(__file__, 1),
+    },
+    description="""
+Activity Flex statements of the broker, as XML files of a folder: its own record of past days.
+
+- **Written by** the job `import_statements`, which downloads the query of the settings, or by a
+  person who puts a file into `POSITION_SYNC_FLEX_FOLDER`.
+- **How to read it:** an event lists the statements and the days that they cover. Net liquidation
+  and cash of each day go to `account_values` (source FLEX).
+""",
 )
 @dagster_failures
 @recorded("flex_statements")

@@ -13,13 +13,15 @@ from position_sync_dagster.defs.assets.money_metadata import (
     strategies_metadata,
 )
 from position_sync_dagster.defs.assets.table_asset import (
-    DERIVED,
+    QUARTER_HOURLY,
+    column_lineage,
     data_version,
     replacement_metadata,
     table_asset,
 )
 from position_sync_dagster.defs.dagster_failures import dagster_failures
 from position_sync_dagster.defs.resources import PositionSyncResource
+from position_sync_dagster.defs.run_history import DERIVE_JOB
 from position_sync_dagster.errors import LakeError
 from position_sync_dagster.lake.derived import LATEST_POSITIONS, STRATEGY_EXPOSURE, current_values
 from position_sync_dagster.lake.schema.codec import frame_of, updates_of
@@ -30,13 +32,56 @@ if TYPE_CHECKING:
     from position_sync_dagster.lake.lake import Lake
     from position_sync_dagster.sync.reports.overview import Book
 
+_LEGS = [("active_strategies", "conid"), ("active_strategies", "removed_at")]
+_MEMBER = [("active_strategies", "strategy_id")]
+_HELD = [("position_updates", "position"), *_LEGS]
+_SHARE = [("active_strategies", "quantity"), *_HELD]
+_SIZE = [("position_updates", "multiplier"), *_SHARE]
+_AGE = [("position_updates", "value_time"), ("position_updates", "timestamp")]
+_UNDERLYING = ("position_updates", "underlying_price")
+_GREEKS = [("position_updates", name) for name in ("delta", "gamma", "vega", "theta")]
+
+LINEAGE = {
+    "strategy_id": _MEMBER,
+    "currency": [("position_updates", "currency")],
+    "asset_class": [("position_updates", "sec_type")],
+    "legs": _LEGS,
+    "legs_held": _HELD,
+    "market_value": [("position_updates", "market_value"), *_SHARE],
+    "notional": [("position_updates", "market_value"), *_SHARE],
+    "unrealized_pnl": [("position_updates", "unrealized_pnl"), *_SHARE],
+    "delta": [("position_updates", "delta"), *_SIZE],
+    "gamma": [("position_updates", "gamma"), *_SIZE],
+    "vega": [("position_updates", "vega"), *_SIZE],
+    "theta": [("position_updates", "theta"), *_SIZE],
+    "legs_without_value": [("position_updates", "market_value"), *_HELD],
+    "legs_without_greeks": [*_GREEKS, *_HELD],
+    "oldest_value_at": _AGE,
+    "dollar_delta": [("position_updates", "delta"), _UNDERLYING, *_SIZE],
+    "by_underlying": [("position_updates", "symbol"), *_GREEKS, _UNDERLYING, *_SIZE],
+    "daily_pnl": [("position_updates", "daily_pnl"), *_SHARE],
+    "worst_value_age_s": _AGE,
+    "legs_without_value_time": [("position_updates", "value_time"), *_HELD],
+    "legs_expiring": [("contracts", "expires_on"), *_HELD],
+    "short_legs_in_money": [("active_strategies", "strike"), _UNDERLYING, *_HELD],
+    "short_legs_unknown": [_UNDERLYING, *_HELD],
+}
+
 
 @table_asset(
     STRATEGY_EXPOSURE,
-    group=DERIVED,
-    deps=["position_updates", "active_strategies"],
-    description="Per strategy, currency and class of asset: value, profit and greeks over what "
-    "is known, with the number of legs that are not. Futures count as notional, never as value.",
+    deps=["position_updates", "active_strategies", "contracts"],
+    lineage=LINEAGE,
+    job=DERIVE_JOB,
+    freshness=QUARTER_HOURLY,
+    description="""
+What each strategy holds, and what that is worth.
+
+- **Written by** each run of `drain_positions` that writes values, and by `derive_positions` when
+  the stream has materialized the ledger; the table is replaced whole.
+- **How to read it:** one row per strategy, currency and class of asset. Sums are over what is
+  known, beside the number of legs that are not. Futures count as notional, never as value.
+""",
 )
 @dagster_failures
 def strategy_exposure(
@@ -54,6 +99,7 @@ def strategy_exposure(
     strategies = book.strategies
     metadata = (
         replacement_metadata(table, result)
+        | column_lineage(LINEAGE)
         | {
             "dagster/row_count": result.rows,
             "strategies": len({e.strategy_id for e in found}),

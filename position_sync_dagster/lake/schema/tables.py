@@ -200,8 +200,12 @@ RECONCILIATION_BREAKS = TableSpec.of(
         "type": text_column(
             "MISSING, SURPLUS, QUANTITY, STALE, LEG_QUANTITY, LEG_MISMATCH or STATEMENT."
         ),
-        "expected": number_column("The broker's quantity; null when it has none."),
-        "actual": number_column("The quantity in the tables; null when they have none."),
+        "expected": number_column(
+            "The broker's quantity; null when it has none. Unit: contracts or shares."
+        ),
+        "actual": number_column(
+            "The quantity in the tables; null when they have none. Unit: contracts or shares."
+        ),
         "detail": text_column("The difference in words."),
         "state": text_column("OPENED (seen once), CONFIRMED (seen again), RESOLVED or ACCEPTED."),
         "opened_at": moment_column("When it was first seen."),
