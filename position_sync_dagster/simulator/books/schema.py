@@ -20,6 +20,7 @@ from pydantic import (
     model_validator,
 )
 
+from position_sync_dagster.simulator.market.sessions import HOURS
 from position_sync_dagster.simulator.protocol.codes import PERMISSION_CODES, Code
 from position_sync_dagster.simulator.protocol.contract import SecType
 
@@ -207,11 +208,16 @@ class NoBidPart(Part):
 
 
 class BookPart(Part):
-    """The whole file."""
+    """The whole file.
+
+    `hours` are those of every contract: "0930-1600" on Monday to Friday in its time zone, "CLOSED",
+    or nothing for around the clock.
+    """
 
     name: str = ""
     as_of: date
     rate: float = 0.04
+    hours: Annotated[str, Field(pattern=f"^(?:{HOURS.pattern})$")] = ""
     accounts: Annotated[list[AccountPart], Field(min_length=1)]
     underlyings: Annotated[list[UnderlyingPart], Field(min_length=1)]
     contracts: list[ContractPart] = []

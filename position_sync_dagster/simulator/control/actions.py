@@ -16,6 +16,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from position_sync_dagster.simulator.control.faults import Answers, Connectivity, Faults
 from position_sync_dagster.simulator.control.market_data_faults import Lines
 from position_sync_dagster.simulator.errors import ActionError
+from position_sync_dagster.simulator.market.sessions import HOURS
 from position_sync_dagster.simulator.market_data.ticks import Kind
 from position_sync_dagster.simulator.protocol.codes import Code
 from position_sync_dagster.simulator.protocol.contract import DEFAULT_FARM
@@ -96,6 +97,11 @@ class Ticking(Arguments):
     only: Annotated[list[Kind], Field(min_length=1)] | None = None
 
 
+class SetHours(Arguments):
+    conid: int | None = None
+    hours: Annotated[str, Field(pattern=f"^(?:{HOURS.pattern})$")] = ""
+
+
 class AfterRestore(Arguments):
     lines: Lines
 
@@ -174,6 +180,7 @@ ACTIONS: dict[str, Action] = {
     "permissions": Action(arguments=Permission, method="set_permission"),
     "quote": Action(arguments=PinQuote, method="pin_quote"),
     "freeze": Action(arguments=Freeze, method="freeze"),
+    "hours": Action(arguments=SetHours, method="set_hours"),
     "silence_line": Action(arguments=SilenceLine, method="silence_line"),
     "after_restore": Action(arguments=AfterRestore, method="after_restore"),
     "silence_account": Action(arguments=SilenceAccount, method="silence_account"),

@@ -21,6 +21,7 @@ OPTIONS = frozenset({SecType.OPT, SecType.FOP})
 DEFAULT_FARM = "usfarm"
 STOCK_VENUES = ("SMART", "NYSE", "NASDAQ", "ARCA", "BATS")
 OPTION_VENUES = ("SMART", "AMEX", "CBOE", "PHLX", "ISE")
+CHICAGO = frozenset({"CME", "CBOT", "CBOE"})
 DATED = frozenset({SecType.OPT, SecType.FUT, SecType.FOP})
 
 
@@ -58,6 +59,11 @@ class Contract:
     def is_option(self) -> bool:
         """Whether the contract is an option, on a future or on anything else."""
         return self.sec_type in OPTIONS
+
+    @property
+    def time_zone(self) -> str:
+        """The time zone of its exchange, as the gateway names it."""
+        return "US/Central" if self.exchange in CHICAGO else "US/Eastern"
 
     @property
     def multiplier_text(self) -> str:

@@ -2,11 +2,13 @@
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from datetime import datetime, timedelta
 
 from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.domain.leg import ActiveContract
 from position_sync_dagster.domain.leg_contract import contract_mismatch
+from position_sync_dagster.domain.pricing.trading_hours import TradingHours, parse_trading_hours
 from position_sync_dagster.errors import LakeError
 from position_sync_dagster.gateway.connection import GatewayConnection
 from position_sync_dagster.lake.contracts import ContractsTable
@@ -15,6 +17,10 @@ logger = logging.getLogger(__name__)
 
 CHUNK = 20
 """Conids fetched at once in the background, in one commit: lines come first."""
+
+
+HOURS_AGAIN = timedelta(hours=1)
+"""Hours that end are fetched again at most so often: the gateway lists a few days ahead."""
 
 
 class ContractCache:
@@ -28,6 +34,7 @@ class ContractCache:
         self._table = table
         self._known: dict[int, ContractDetails] = {}
         self._without_details: set[int] = set()
+        self._hours_at: dict[int, datetime] = {}
         self._task: asyncio.Task[None] | None = None
         self._legs: tuple[ActiveContract, ...] = ()
         self._known_then = 0
@@ -79,6 +86,11 @@ class ContractCache:
         details = self._known.get(conid)
         return details.price_magnifier if details else None
 
+    def session_open(self, conid: int, now: datetime) -> bool:
+        """Return whether a session of the contract is open; True where that is not known."""
+        hours = self._hours(conid)
+        return hours is None or hours.is_open(now) is not False
+
     async def details(
         self, connection: GatewayConnection, conids: Iterable[int]
     ) -> dict[int, ContractDetails]:
@@ -87,25 +99,42 @@ class ContractCache:
         A conid that the gateway does not know is left out.
         """
         wanted = set(conids)
-        missing = wanted - self._known.keys()
+        missing = {c for c in wanted if c not in self._known or self._is_missing(c)}
         if missing:
             await self._fetch(connection, missing)
+            self._without_details |= {
+                c for c in missing & self._known.keys() if self._is_missing(c)
+            }
         return {conid: self._known[conid] for conid in wanted if conid in self._known}
 
-    def fetch_in_background(self, connection: GatewayConnection, conids: Iterable[int]) -> None:
-        """Fetch the next few conids without details, in a task of their own."""
+    def fetch_in_background(
+        self,
+        connection: GatewayConnection,
+        conids: Iterable[int],
+        *,
+        streamed: Collection[int],
+        now: datetime,
+    ) -> None:
+        """Fetch the next few conids without details, in a task of their own.
+
+        Details that an older release stored are fetched again once. Those of streamed contracts
+        are fetched again when the days that their trading hours list are over.
+        """
         if self._task is not None and not self._task.done():
             return
-        missing = [c for c in conids if c not in self._known and c not in self._without_details]
+        missing = [c for c in conids if self._is_missing(c)]
+        if not missing:
+            missing = [c for c in streamed if self._hours_are_over(c, now)]
+            self._hours_at |= dict.fromkeys(missing[:CHUNK], now)
         if missing:
             work = self._fetch_or_log(connection, missing[:CHUNK])
             self._task = asyncio.create_task(work)
 
     async def remember(self, details: Iterable[ContractDetails]) -> None:
-        """Keep details that were fetched elsewhere."""
+        """Keep details that were fetched, in place of older ones."""
         found = {one.conid: one for one in details}
         if self._table is not None:
-            await self._table.add(list(found.values()))
+            await self._table.put(list(found.values()))
         self._known.update(found)
 
     async def close(self) -> None:
@@ -120,7 +149,23 @@ class ContractCache:
         except (LakeError, ConnectionError) as error:
             logger.warning("contract details could not be fetched, they are due again: %s", error)
             return
-        self._without_details.update(c for c in conids if c not in self._known)
+        self._without_details.update(c for c in conids if self._is_missing(c))
+
+    def _is_missing(self, conid: int) -> bool:
+        details = self._known.get(conid)
+        complete = details is not None and details.valid_exchanges is not None
+        return not complete and conid not in self._without_details
+
+    def _hours(self, conid: int) -> TradingHours | None:
+        details = self._known.get(conid)
+        if details is None:
+            return None
+        return parse_trading_hours(details.trading_hours, details.time_zone)
+
+    def _hours_are_over(self, conid: int, now: datetime) -> bool:
+        hours, asked_at = self._hours(conid), self._hours_at.get(conid)
+        over = hours is not None and hours.ends <= now
+        return over and (asked_at is None or now - asked_at >= HOURS_AGAIN)
 
     async def _fetch(self, connection: GatewayConnection, conids: Iterable[int]) -> None:
         found = await connection.details(conids)

@@ -104,13 +104,20 @@ class StreamPricer:
         for line in self._lines.values():
             line.restored(now_s)
 
-    def due_for_renewal(self) -> list[int]:
+    def due_for_renewal(self, now: datetime) -> list[int]:
         """Return the conids whose lines are to be requested again now, a few at once.
 
-        They count as requested from then on.
+        They count as requested from then on. A line that is only silent waits for its session.
         """
         now_s = self._monotonic()
-        due = [c for c, line in self._lines.items() if line.is_due_for_renewal(now_s)]
+        due = [
+            conid
+            for conid, line in self._lines.items()
+            if line.suspect
+            and line.is_due_for_renewal(
+                now_s, session_open=self._contracts.session_open(conid, now)
+            )
+        ]
         due = sorted(due, key=lambda c: self._lines[c].renew_at_s)[:RENEWALS_AT_ONCE]
         for conid in due:
             self._lines[conid].renewed(now_s)
@@ -150,7 +157,7 @@ class StreamPricer:
         for key in valued:
             if (state := self._holdings.get(key)) is not None:
                 state.due = True
-        self._pass_time(now_s)
+        self._pass_time(now_s, now)
         updates = []
         for key, state in list(self._holdings.items()):
             if not (state.due or state.check_at_s <= now_s):
@@ -217,8 +224,15 @@ class StreamPricer:
             for state in states:
                 state.ticked(arrived)
 
-    def _pass_time(self, now_s: float) -> None:
-        suspects = [c for c, line in self._lines.items() if line.elapsed(now_s)]
+    def _pass_time(self, now_s: float, now: datetime) -> None:
+        overdue = [c for c, line in self._lines.items() if now_s >= line.overdue_at_s]
+        suspects = [
+            conid
+            for conid in overdue
+            if self._lines[conid].elapsed(
+                now_s, session_open=self._contracts.session_open(conid, now)
+            )
+        ]
         for conid in suspects:
             for state in self._by_conid[conid]:
                 state.check_by(self._lines[conid].withheld_until_s)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from datetime import datetime
 from functools import partial
 
+from position_sync_dagster.domain.clock import Clock
 from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.domain.routing import Key, route
 from position_sync_dagster.errors import LakeError
@@ -45,6 +46,7 @@ class Router:
         ownership: Ownership | None,
         metrics: StreamMetrics,
         settings: Settings,
+        clock: Clock,
         monotonic: Callable[[], float],
     ) -> None:
         self._registry = registry
@@ -56,6 +58,7 @@ class Router:
         self._health = health
         self._ownership = ownership
         self._settings = settings
+        self._clock = clock
         self._changes: PendingChanges[Key, datetime] = PendingChanges()
         self._route_log = RouteLog(metrics)
         self._account_refresh = AccountRefresh(
@@ -123,6 +126,8 @@ class Router:
                 *(h.instrument.conid for h in connection.feed.holdings if h.position),
                 *(leg.conid for leg in self._registry.legs),
             ),
+            streamed=self._lines.held,
+            now=self._clock(),
         )
 
     async def close(self) -> None:
@@ -143,7 +148,7 @@ class Router:
         feed = connection.feed
         if first or changed:
             await self._publish(connection)
-        self._lines.renew(connection.lines, self._pricer.due_for_renewal())
+        self._lines.renew(connection.lines, self._pricer.due_for_renewal(self._clock()))
         self._account_refresh.add_changes(feed, changed)
         streamed = {key for key in changed if self._is_streamed(key)}
         self._pricer.mark_due(streamed)

@@ -122,6 +122,7 @@ class IBPositionStreamer:
             ownership=ownership,
             metrics=self.metrics,
             settings=self.settings,
+            clock=clock,
             monotonic=self._monotonic,
         )
         self._flusher = Flusher(
