@@ -83,6 +83,11 @@ class LineTrust:
         """Return whether the gateway ended it and it was not requested since."""
         return self.state is Trust.REFUSED
 
+    @property
+    def is_awaited(self) -> bool:
+        """Return whether it becomes suspect unless it ticks."""
+        return self.overdue_at_s < math.inf and not self.suspect
+
     def requested(self, now_s: float) -> None:
         """Record that the line was requested for the first time, or anew after a refusal."""
         self.state, self.reason = Trust.WAITING, None
@@ -122,10 +127,11 @@ class LineTrust:
         Outside the session a silent line says nothing: its trust stays as it is, and it has the
         whole time to tick once the session opens.
         """
-        if now_s < self.overdue_at_s or self.state is Trust.SUSPECT:
+        if not self.is_awaited:
             return False
         if not session_open:
             self.overdue_at_s = now_s + self.silence_s
+        if now_s < self.overdue_at_s:
             return False
         reason = "the line has not ticked since its data should flow"
         if self.trusted:

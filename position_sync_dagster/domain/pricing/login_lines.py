@@ -72,11 +72,10 @@ class LoginLines:
 
     def elapsed(self, now_s: float) -> list[int]:
         """Record that time passed, and return the lines that became suspect."""
-        overdue = [conid for conid, line in self._trust.items() if now_s >= line.overdue_at_s]
         return [
             conid
-            for conid in overdue
-            if self._trust[conid].elapsed(now_s, session_open=self._session_open(conid))
+            for conid, line in self._trust.items()
+            if line.is_awaited and line.elapsed(now_s, session_open=self._session_open(conid))
         ]
 
     def take_due_for_renewal(self, now_s: float) -> list[int]:
