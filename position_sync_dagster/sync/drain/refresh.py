@@ -91,7 +91,7 @@ async def _download_and_enqueue(
         connection.require_online()
         await feed.ensure(timedelta(seconds=settings.refresh_interval_s))
         connection.require_online()
-        resolver = LegResolver(lake.registry, lake.contracts.add, check=own.check)
+        resolver = LegResolver(lake.registry, lake.contracts.put, check=own.check)
         await resolver.resolve(connection, lake.registry.unresolved)
     finally:
         await manager.close()

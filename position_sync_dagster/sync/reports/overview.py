@@ -8,6 +8,7 @@ from position_sync_dagster.domain.broker_position import BrokerPosition
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.instrument import ContractDetails, leg_name
 from position_sync_dagster.domain.leg import ActiveContract
+from position_sync_dagster.domain.leg_contract import contract_mismatch
 from position_sync_dagster.domain.update import PositionUpdate, Source
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.schema.codec import updates_of
@@ -30,6 +31,8 @@ class Book:
     Attributes:
         latest: The newest row of each holding, closed ones too.
         holdings: What the broker last reported.
+        legs: The active legs.
+        matching: Those of them that name the contract of their conid, as far as it is known.
         streamed: The conids whose newest row the stream wrote within the last two refresh
             intervals; None while no owner is connected to the gateway.
     """
@@ -37,6 +40,7 @@ class Book:
     latest: tuple[PositionUpdate, ...]
     holdings: tuple[BrokerPosition, ...]
     legs: tuple[ActiveContract, ...]
+    matching: tuple[ActiveContract, ...]
     ages: Ages
     exposures: tuple[Exposure, ...]
     streamed: frozenset[int] | None
@@ -44,7 +48,9 @@ class Book:
     @property
     def strategies(self) -> list[Money]:
         """The money of each strategy, by currency."""
-        return money_by_strategy(self.exposures, self.legs, self.latest, self.ages, self.streamed)
+        return money_by_strategy(
+            self.exposures, self.matching, self.latest, self.ages, self.streamed
+        )
 
     @property
     def strategies_of(self) -> dict[Key, list[str]]:
@@ -53,7 +59,7 @@ class Book:
         for row in self.latest:
             names = {
                 leg.strategy_id
-                for leg in self.legs
+                for leg in self.matching
                 if leg.conid == row.conid and leg.account in (None, row.account)
             }
             if names:
@@ -63,7 +69,7 @@ class Book:
     @property
     def leg_ages(self) -> list[tuple[str, float | None]]:
         """The name of each active leg that is held, and the age of its value in seconds."""
-        active = {leg.conid for leg in self.legs}
+        active = {leg.conid for leg in self.matching}
         return [
             (
                 leg_name(row.symbol, row.right, row.strike, row.expiry),
@@ -128,6 +134,11 @@ def read_book(
         latest=tuple(rows),
         holdings=tuple(holdings),
         legs=tuple(legs),
+        matching=tuple(
+            leg
+            for leg in legs
+            if leg.conid not in details or not contract_mismatch(leg, details[leg.conid])
+        ),
         ages=ages,
         exposures=tuple(exposures(legs, rows, now=now, details=details, confirmed=ages.confirmed)),
         streamed=streamed if live else None,

@@ -25,7 +25,7 @@ LIVE = Status(
     lines_in_use=20, line_limit=100, active_legs=2, legs_held=2, positions=2,
     queue={"PENDING": 0, "PROCESSING": 0, "SUCCESS": 9, "FAILED": 0}, oldest_pending_age_s=None,
     updates_rows=1234, updates_version=7, legs_streamed=2, legs_queued=0, last_drained_at=None,
-    trading_mode="SIMULATED", unresolved_legs=(), accounts=(),
+    trading_mode="SIMULATED", unresolved_legs=(), matching=(), accounts=(),
 )  # fmt: skip
 BLIND = replace(
     LIVE, session_state="BLIND", session_since=NOW, blind_since=NOW, session_detail="No socket."
@@ -55,6 +55,7 @@ def overview(status: Status = LIVE, *, legs: int = 2, **values: object) -> Overv
         latest=tuple(rows),
         holdings=(holding(1), holding(2)),
         legs=tuple(active),
+        matching=tuple(active),
         ages=ages,
         exposures=tuple(exposures(active, rows, now=NOW)),
         streamed=frozenset({1, 2}),
