@@ -25,7 +25,7 @@ LIVE = Status(
     lines_in_use=20, line_limit=100, active_legs=2, legs_held=2, positions=2,
     queue={"PENDING": 0, "PROCESSING": 0, "SUCCESS": 9, "FAILED": 0}, oldest_pending_age_s=None,
     updates_rows=1234, updates_version=7, legs_streamed=2, legs_queued=0, last_drained_at=None,
-    trading_mode="SIMULATED", unresolved_legs=(), matching=(), accounts=(),
+    trading_mode="SIMULATED", unresolved_legs=(), accounts=(),
 )  # fmt: skip
 BLIND = replace(
     LIVE, session_state="BLIND", session_since=NOW, blind_since=NOW, session_detail="No socket."
