@@ -35,6 +35,9 @@ NO_VERSION = -1
 class LogReader:
     """Reads the log of one local table.
 
+    Writers may go on meanwhile. So the pointer is read before the checkpoints, one of which it
+    names, and the entries before the checkpoints, for which they are deleted.
+
     Attributes:
         entries: The entries that are there, by version.
         checkpoints: The files of each checkpoint, by version; None for one that cannot be read.
@@ -43,6 +46,7 @@ class LogReader:
     def __init__(self, table: Path) -> None:
         self.table = table
         self.log = table / LOG
+        self._pointer = self._read_pointer()
         self.entries = {v: read_entry(self.log, v) for v in entry_versions(self.log)}
         self.checkpoints = {v: self._read_checkpoint(v) for v in checkpoint_versions(self.log)}
         self._flaws: dict[DataFile, str | None] = {}
@@ -140,12 +144,17 @@ class LogReader:
             return None
         return {file.path: (version, file) for file in files}
 
-    def _is_pointer_torn(self) -> bool:
+    def _read_pointer(self) -> bytes | None:
         try:
-            pointer = json.loads((self.log / LAST_CHECKPOINT).read_bytes())
-            return pointer["version"] not in self.checkpoints
+            return (self.log / LAST_CHECKPOINT).read_bytes()
         except FileNotFoundError:
+            return None
+
+    def _is_pointer_torn(self) -> bool:
+        if self._pointer is None:
             return False
+        try:
+            return json.loads(self._pointer)["version"] not in self.checkpoints
         except (ValueError, KeyError, TypeError):
             return True
 

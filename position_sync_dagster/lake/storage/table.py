@@ -51,6 +51,7 @@ class Table:
         path: A folder, absolute or relative to the working directory, or an `s3://` URI.
         contention_s: How long a change is tried again while others win, in seconds.
         fsync: Whether a change that was acknowledged is on the disk (local tables only).
+        in_repair: Whether to open the table although a repair of it is not finished.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class Table:
         storage_options: Mapping[str, str] | None = None,
         contention_s: float = 15.0,
         fsync: bool = True,
+        in_repair: bool = False,
     ) -> None:
         self.path = absolute_path(path)
         self.spec = spec
@@ -68,7 +70,7 @@ class Table:
         location = TableLocation(self.path, spec, self.options)
         self._remote = location.remote
         self._synced = SyncedCommits(Path(self.path), on=fsync and not location.remote)
-        self._handle = TableHandle(location, on_replaced=self._synced.forget)
+        self._handle = TableHandle(location, on_replaced=self._synced.forget, in_repair=in_repair)
         self._writer_lock = WriterLock(self.path)
         self._contention_s = contention_s
         self._mutex = RLock()

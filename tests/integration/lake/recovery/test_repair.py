@@ -51,7 +51,7 @@ def before(tmp_path: Path) -> tuple[Path, list[dict]]:
 
 
 def examined(path: Path) -> Diagnosis:
-    return diagnose(queue_at(path).table)
+    return diagnose(queue_at(path).table, pause_s=0)
 
 
 def assert_refused(path: Path) -> None:
@@ -235,7 +235,7 @@ def test_values_of_a_torn_commit_are_written_once_again(tmp_path, make_update, c
     old = ledger.table.rows().sort("update_id")
     newest_entry(tmp_path / "u").write_bytes(b"")
     again = PositionUpdatesTable(tmp_path / "u", fsync=False)
-    found = diagnose(again.table)
+    found = diagnose(again.table, pause_s=0)
     assert (found.rows, found.requests) == (3, ())
     assert repair(again.table, NOW).saved == 3
     by_commit = ("ledger_version", "committed_at")  # the rows came again with another commit
@@ -254,7 +254,7 @@ def test_a_torn_file_before_the_start_of_the_log_is_reported_and_left_alone(
         entry(tmp_path / "u", version).unlink()
     first.unlink()
     again = PositionUpdatesTable(tmp_path / "u", fsync=False)
-    found = diagnose(again.table)
+    found = diagnose(again.table, pause_s=0)
     assert (found.whole_version, found.repairable) == (None, False)
     assert [(one.flaw, one.rows) for one in found.torn_files] == [("is missing", 1)]
     with pytest.raises(BrokenTableError, match="Restore"):
