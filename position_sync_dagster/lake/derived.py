@@ -96,6 +96,8 @@ DAILY_POSITIONS = TableSpec.of(
     indexed=("account", "conid"),
 )
 
+DERIVED = (LATEST_POSITIONS, STRATEGY_EXPOSURE, DAILY_POSITIONS)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Replaced:

@@ -1,9 +1,9 @@
 """Examine a table on the disk: what is torn, and which version is the last whole one."""
 
-import time
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
+from time import sleep
 from urllib.parse import unquote
 
 import polars as pl
@@ -86,14 +86,14 @@ def diagnose(table: Table, *, pause_s: float = PAUSE_S) -> Diagnosis:
     """
     found = _read(table)
     versions = {found.version}
-    torn = set(found.torn_files)
+    torn = _flaws(found)
     for _ in range(READINGS - 1):
         if found.healthy:
             break
-        time.sleep(pause_s)
+        sleep(pause_s)
         found = _read(table)
         versions.add(found.version)
-        torn &= set(found.torn_files)
+        torn &= _flaws(found)
     found = replace(found, being_written=len(versions) > 1)
     if found.torn_files and not torn:
         return Diagnosis(
@@ -104,6 +104,10 @@ def diagnose(table: Table, *, pause_s: float = PAUSE_S) -> Diagnosis:
             problem="is written too fast to be examined",
         )
     return found
+
+
+def _flaws(found: Diagnosis) -> set[tuple[str, str]]:
+    return {(torn.file, torn.flaw) for torn in found.torn_files}
 
 
 def _read(table: Table) -> Diagnosis:
