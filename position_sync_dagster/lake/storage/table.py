@@ -16,12 +16,13 @@ from position_sync_dagster.errors import LakeNotWritableError, StalledError
 from position_sync_dagster.lake.delta_log.commit_log import LOG, checkpoint_name
 from position_sync_dagster.lake.delta_log.durability import SyncedCommits
 from position_sync_dagster.lake.schema.table_spec import TableSpec
-from position_sync_dagster.lake.storage.commit_errors import STORAGE_ERRORS, RetryCommit
+from position_sync_dagster.lake.storage.commit_errors import STORAGE_ERRORS, RetryCommit, classify
 from position_sync_dagster.lake.storage.commit_retry import retried
-from position_sync_dagster.lake.storage.frames import scan
+from position_sync_dagster.lake.storage.frames import check_room, scan
 from position_sync_dagster.lake.storage.handle import TableHandle
 from position_sync_dagster.lake.storage.opening import TableLocation, absolute_path
 from position_sync_dagster.lake.storage.writer_lock import WriterLock
+from position_sync_dagster.outage_log import OutageLog
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
@@ -74,6 +75,7 @@ class Table:
         self._writer_lock = WriterLock(self.path)
         self._contention_s = contention_s
         self._mutex = RLock()
+        self._checkpoint_outage = OutageLog(logger)
         self._compaction_due = False
 
     def initialize(self) -> None:
@@ -132,6 +134,7 @@ class Table:
         with self._mutex, self._writer_lock.fair():
             self._synced.sync_through(version)
             if self._remote or not os.path.exists(f"{self.path}/{LOG}/{checkpoint_name(version)}"):
+                check_room(self.path)
                 handle.create_checkpoint()
             self._synced.sync_checkpoint(version)
 
@@ -191,9 +194,11 @@ class Table:
                 handle.cleanup_metadata()
         except (*STORAGE_ERRORS, LakeNotWritableError) as error:
             # The commit itself is whole; the next checkpoint or `maintain` makes up for this.
-            logger.warning(
-                "cannot write a checkpoint of %s at version %d; its commits are safe: %s",
-                self.path,
-                version,
-                error,
+            self._checkpoint_outage.report(
+                classify(error).name,
+                text=f"cannot write a checkpoint of {self.path} at version {version}; its commits "
+                f"are safe: {error}",
+                level=logging.WARNING,
             )
+        else:
+            self._checkpoint_outage.clear()
