@@ -133,7 +133,7 @@ def _compact_by_delta(handle: DeltaTable, small_bytes: int) -> int:
     if files.is_empty() or not _fragmented(files, small_bytes):
         return 0
     small = files.get_column("size_bytes").filter(files.get_column("size_bytes") < small_bytes)
-    check_room(handle.table_uri, small.sum())
+    check_room(handle.table_uri, int(small.sum()))
     metrics = handle.optimize.compact(target_size=small_bytes)
     return int(metrics["numFilesRemoved"])
 
