@@ -8,7 +8,7 @@ import polars as pl
 from deltalake import DeltaTable, Transaction
 
 from position_sync_dagster.lake.account_values import SyncAccountValues
-from position_sync_dagster.lake.queue.transitions.request_rows import FAILED, SUCCESS, as_pending
+from position_sync_dagster.lake.queue.transitions.request_rows import as_pending
 from position_sync_dagster.lake.schema.codec import account_summaries_of, updates_of
 from position_sync_dagster.lake.schema.ids import id_literals
 from position_sync_dagster.lake.schema.partitions import LIVE_COLUMNS
@@ -18,7 +18,6 @@ from position_sync_dagster.lake.storage.lifecycle_table import Change, Lifecycle
 from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.lake.updates.ledger import SyncUpdates
 
-_POSITION = ["account", "conid"]
 _IDS_AT_ONCE = 1000
 """A predicate with many thousand ids overflows the stack of the library that parses it."""
 
@@ -87,39 +86,18 @@ _METHODS: Mapping[str, Callable[[Table, pl.DataFrame, datetime], int]] = Mapping
 
 
 def plan_restore(snapshot: Snapshot, undone: pl.DataFrame, now: datetime) -> Change[int]:
-    """Add the requests that the table does not know.
+    """Add the requests that the table does not know; each is PENDING, and claimed again.
 
-    Each is PENDING again, and claimed again: a row that was written for it is known by its id.
-    But a position has one live request at most. So a request that ended before the next one of
-    its position was inserted is put back as it ended.
+    A row that was written for one is known by its id. A position may have several live requests
+    afterwards, until they are drained: which of them was acknowledged cannot be known, and one
+    that came after another must not take the value of that one.
     """
     newest = undone.sort("updated_at").unique("request_id", keep="last", maintain_order=True)
     unknown = newest.join(_known(snapshot, newest), on="request_id", how="anti")
     if unknown.is_empty():
         return Change(0)
-    ended = newest.filter(pl.col("status").is_in([SUCCESS, FAILED])).with_columns(
-        bucket=pl.col("status")  # the bucket of finished rows
-    )
-    last = unknown.sort("created_at", "request_id").unique(
-        _POSITION, keep="last", maintain_order=True
-    )
-    # A live request that the undone commits ended, and that another one followed, ended.
-    followed = snapshot.live.join(ended, on="request_id", how="semi").join(
-        last, on=_POSITION, how="semi", nulls_equal=True
-    )
-    live = snapshot.live.join(followed, on="request_id", how="anti")
-    pending = (
-        last.join(live, on=_POSITION, how="anti", nulls_equal=True)
-        .pipe(as_pending, now)
-        .with_columns(*LIVE_COLUMNS)
-        .select(live.columns)
-    )
-    earlier = pl.concat(
-        [unknown.join(last, on="request_id", how="anti").select(live.columns), followed]
-    )
-    finished = ended.join(earlier, on="request_id", how="semi").select(live.columns)
-    count = pending.height + finished.height - followed.height
-    return Change(count, pl.concat([live, pending]), finished) if count else Change(0)
+    pending = as_pending(unknown, now).with_columns(*LIVE_COLUMNS)
+    return Change(unknown.height, pl.concat([snapshot.live, pending.select(snapshot.live.columns)]))
 
 
 def _known(snapshot: Snapshot, rows: pl.DataFrame) -> pl.DataFrame:

@@ -3,14 +3,16 @@
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from deltalake import DeltaTable
 
+from position_sync_dagster.domain.account_summary import AccountSummary
 from position_sync_dagster.domain.request import QueueRequest, QueueStatus
 from position_sync_dagster.errors import BrokenTableError
+from position_sync_dagster.lake.account_values import AccountValuesTable
 from position_sync_dagster.lake.queue.table import PositionQueue
 from position_sync_dagster.lake.recovery.diagnosis import Diagnosis, diagnose
 from position_sync_dagster.lake.recovery.repair import repair
@@ -163,6 +165,43 @@ def test_an_appended_insert_survives_the_torn_file_of_the_insert_before_it(befor
     assert repair(queue_at(path).table, NOW).saved == 60
     repaired = rows(queue_at(path))
     assert {r["conid"] for r in repaired} == {r["conid"] for r in old} | set(range(200, 260))
+
+
+def test_all_requests_of_a_position_that_came_one_after_the_other_come_back(before):
+    path, old = before
+    queue = queue_at(path)
+    ids = []
+    for _ in range(3):
+        ids += queue.sync.insert_many([QueueRequest(500, "SPY")])
+        queue.sync.mark_success(ids[-1])
+    ids += queue.sync.insert_many([QueueRequest(500, "SPY")])
+    entry(path, 3).write_bytes(b"")
+    assert repair(queue_at(path).table, NOW).saved == 4
+    assert {r["request_id"] for r in rows(queue_at(path))} == {
+        *ids,
+        *(r["request_id"] for r in old),
+    }
+    finish(queue_at(path), count=len(old) + 4)
+
+
+def test_many_thousand_requests_are_put_back(before):
+    path, old = before
+    queue_at(path).sync.insert_many(QueueRequest(c, "SPY") for c in range(1000, 31_000))
+    newest_entry(path).write_bytes(b"")
+    assert repair(queue_at(path).table, NOW).saved == 30_000
+    assert sum(queue_at(path).sync.counts().values()) == 30_000 + len(old)
+
+
+def test_account_values_of_a_torn_commit_are_written_once_again(tmp_path):
+    table = AccountValuesTable(tmp_path / "a", fsync=False)
+    for amount in (1.0, 2.0, 3.0):
+        at = NOW + timedelta(seconds=amount)
+        table.sync.append([AccountSummary(account="DUSIM1", timestamp=at, cash=amount)])
+    newest_entry(tmp_path / "a").write_bytes(b"")
+    again = AccountValuesTable(tmp_path / "a", fsync=False)
+    assert repair(again.table, NOW).saved == 1
+    assert again.sync.latest().get_column("cash").to_list() == [3.0]
+    assert again.table.rows().height == 3
 
 
 def test_a_version_that_is_missing_between_others_is_found(before):
