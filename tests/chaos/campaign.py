@@ -92,6 +92,8 @@ def run(
         while left:
             if (kills - left) % POWER_LOSS_EVERY == POWER_LOSS_EVERY - 1:
                 left -= lose_power(lake, running, random, result, left)
+                lake = Lake(path)
+                check_readable(lake, result)
                 continue
             sleep(random.uniform(0.02, 0.25))  # the moment of the kill, not a wait
             work, worker = running.pop(choose([work for work, _ in running], random, result, left))
@@ -152,7 +154,6 @@ def lose_power(
     result.kills["doctor"] = result.kills.get("doctor", 0) + kills
     output = start("doctor", path, random).output()
     assert not output, output
-    check_readable(lake, result)
     running[:] = [(work, start(work, path, random)) for work in WORKERS]
     return kills
 

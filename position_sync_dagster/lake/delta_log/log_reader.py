@@ -31,6 +31,10 @@ from position_sync_dagster.lake.delta_log.torn_commits import (
 NO_VERSION = -1
 """The last whole version of a table whose very creation is torn."""
 
+LONGEST_COMMIT_S = 300
+"""Seconds from the first file of a commit to its entry: a later entry is not acknowledged (see
+`storage/table.py`). It is less than the log is kept, so that replaced files are named by it."""
+
 
 class LogReader:
     """Reads the log of one local table.
@@ -112,7 +116,7 @@ class LogReader:
         paths = [file.path for entry in after for file in entry.added if file.path not in kept]
         if any(entry.flaw for entry in after):
             named = {file.path for entry in self.entries.values() for file in entry.added}
-            since = self._written_at(whole)
+            since = self._written_at(whole) - LONGEST_COMMIT_S * 1_000_000_000
             paths += [
                 name
                 for name in self._data_files()

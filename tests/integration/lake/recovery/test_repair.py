@@ -1,11 +1,13 @@
 """Torn commits: real files cut at many places are found, and repaired without losing a request."""
 
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import polars as pl
 import pytest
 from deltalake import DeltaTable
 
@@ -17,6 +19,8 @@ from position_sync_dagster.lake.queue.table import PositionQueue
 from position_sync_dagster.lake.recovery.diagnosis import Diagnosis, diagnose
 from position_sync_dagster.lake.recovery.repair import repair
 from position_sync_dagster.lake.schema.codec import update_rows
+from position_sync_dagster.lake.schema.columns import day_column, text_column
+from position_sync_dagster.lake.schema.table_spec import TableSpec
 from position_sync_dagster.lake.schema.tables import POSITION_UPDATES
 from position_sync_dagster.lake.storage.frames import append
 from position_sync_dagster.lake.storage.table import Table
@@ -204,6 +208,17 @@ def test_account_values_of_a_torn_commit_are_written_once_again(tmp_path):
     assert again.table.rows().height == 3
 
 
+def test_an_insert_whose_file_is_older_than_the_version_before_it_is_put_back(before):
+    path, old = before
+    insert(queue_at(path))
+    # A merge of files was committed between the file of the insert and its entry.
+    written = written_by(path, 3)[0].stat().st_mtime
+    os.utime(entry(path, 2), (written + 60, written + 60))
+    newest_entry(path).write_bytes(b"")
+    assert repair(queue_at(path).table, NOW).saved == 5
+    assert len(rows(queue_at(path))) == len(old) + 5
+
+
 def test_a_version_that_is_missing_between_others_is_found(before):
     path, old = before
     queue = queue_at(path)
@@ -329,3 +344,25 @@ def finish(queue: PositionQueue, count: int) -> None:
     counts = queue.sync.counts()
     assert counts[PENDING] == counts[PROCESSING] == 0
     assert counts[SUCCESS] + counts[FAILED] == count
+
+
+def test_records_of_a_torn_commit_are_written_once_again_with_their_partition(tmp_path):
+    columns = {
+        "run_id": text_column("The run."),
+        "ended": text_column("How it ended; null while it runs."),
+        "date": day_column("Partition: the day."),
+    }
+    spec = TableSpec.of("runs", columns, partition_by=("date",), indexed=("run_id",))
+    table = Table(tmp_path / "r", spec, fsync=False)
+    for number, ended in ((1, None), (1, "well"), (2, None)):
+        row = {"run_id": f"run-{number}", "ended": ended, "date": NOW.date()}
+        frame = pl.DataFrame([row], schema=spec.polars)
+        table.transact(lambda handle, frame=frame: append(handle, frame, {}))
+    old = table.rows().sort("run_id", "ended")
+    entry(tmp_path / "r", 2).write_bytes(b"")
+    done = repair(Table(tmp_path / "r", spec, fsync=False), NOW)
+    assert (done.whole_version, done.saved) == (1, 2)
+    [kept] = done.files
+    kept.rename(kept.with_name("rows_to_put_back.parquet"))
+    assert repair(Table(tmp_path / "r", spec, fsync=False), NOW).saved == 0
+    assert Table(tmp_path / "r", spec, fsync=False).rows().sort("run_id", "ended").equals(old)
