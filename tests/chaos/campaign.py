@@ -28,7 +28,7 @@ MODULE = "tests.chaos.workers"
 WORKERS = ("insert", "insert", "drain", "drain", "claim", "maintain")
 VICTIMS = {*WORKERS, "doctor"}
 
-POWER_LOSS_EVERY = 8
+POWER_LOSS_EVERY = 20
 """Kills between two losses of power, after each of which a repair is killed twice."""
 
 RETENTION = {

@@ -13,6 +13,7 @@ from position_sync_dagster.domain.request import QueueRequest
 from position_sync_dagster.errors import LakeError, LeaseLostError
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.recovery.checkup import check_up
+from position_sync_dagster.lake.storage.maintenance import maintain as maintain_table
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.drain.broker_view import BrokerView
 from position_sync_dagster.sync.drain.worker import QueueWorker
@@ -107,7 +108,8 @@ def maintain(lake: Lake, random: Random, records: Path) -> None:
     """Compact, write checkpoints, cut the log and vacuum; record how much."""
     with records.open("ab", buffering=0) as out:
         while True:
-            for done in lake.maintain():
+            for table in lake.tables:
+                done = maintain_table(table)
                 out.write(f"{done.compacted} {done.deleted}\n".encode())
 
 
