@@ -57,8 +57,8 @@ test-fast: $(SYNCED) ## unit tests and in-memory contract tests, in seconds: for
 	@$(BIN)/pytest -m 'not delta' tests/unit tests/contract $(ARGS)
 
 .PHONY: chaos
-chaos: $(SYNCED) ## 120 random kills of all that writes, then 30 of the whole program (half an hour)
-	@$(BIN)/python -m tests.chaos --kills 120 $(if $(SEED),--seed $(SEED)) $(ARGS)
+chaos: $(SYNCED) ## 200 random kills of all that writes and repairs, then 30 of the whole program (half an hour)
+	@$(BIN)/python -m tests.chaos --kills 200 $(if $(SEED),--seed $(SEED)) $(ARGS)
 	@AUDIT_KILLS=20 $(BIN)/pytest -q tests/integration/defs/audit/test_kills.py
 	@CHAOS_ROUNDS=10 $(BIN)/pytest -q -s tests/acceptance/test_recovery.py
 

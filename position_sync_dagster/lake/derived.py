@@ -117,6 +117,8 @@ DAILY_POSITIONS = TableSpec.of(
     indexed=("account", "conid"),
 )
 
+DERIVED = (LATEST_POSITIONS, STRATEGY_EXPOSURE, DAILY_POSITIONS)
+
 
 _MOMENT = pl.Datetime("us", "UTC")
 
