@@ -1,9 +1,12 @@
 """Options and settings that several commands share."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from position_sync_dagster.terminal.text import printable
 
 if TYPE_CHECKING:
     from position_sync_dagster.lake import Lake
@@ -53,9 +56,19 @@ def settings_for(home: Path | None) -> "Settings":
     from position_sync_dagster.settings import load_settings
 
     if home is None:
+        warn_of_unknown_settings()
         return load_settings()
     from position_sync_dagster.processes.environment import adopt_environment
     from position_sync_dagster.processes.home import Home
 
     adopt_environment(Home.at(home).read_settings())
+    warn_of_unknown_settings(env_file=None)
     return load_settings(_env_file=None)
+
+
+def warn_of_unknown_settings(*, env_file: str | None = ".env") -> None:
+    """Write one line to stderr for each variable that looks like a setting and is none."""
+    from position_sync_dagster.unknown_settings import warnings_of
+
+    for line in warnings_of(os.environ, env_file=env_file):
+        typer.echo(printable(f"position-sync: {line}"), err=True)
