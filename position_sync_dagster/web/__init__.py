@@ -1,0 +1,1 @@
+"""What a browser can reach on this machine: the guard of each port, and Dagster behind it."""
