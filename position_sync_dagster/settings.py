@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from pydantic_settings import SettingsError as SourceError
 
@@ -21,6 +21,7 @@ _LONGEST_NAME = 255
 """Bytes of a path, and of each name in it. Linux takes 4096 and 255, macOS 1024 and 255."""
 _SHOWN = 60
 """So many characters of a value stand in its error."""
+_SECRETS = ("flex_token",)
 _CORRECT = "Correct it in the environment or in .env; .env.example lists each setting."
 
 Seconds = Annotated[float, Field(gt=0, le=_DAY_S)]
@@ -177,12 +178,32 @@ class Settings(BaseSettings):
     calendar: str = Field(
         "XNYS", max_length=255, description="Exchange whose trading days daily_positions follows."
     )
-    daily_start: str = Field("2026-01-02", description="First day of daily_positions.")
+    daily_start: str | None = Field(
+        None,
+        description="First day of daily_positions. Unset: the first of the ledger or a statement.",
+    )
+    flex_folder: Path = Field(
+        Path("data/flex"), description="Folder of the broker's statements, as XML files."
+    )
+    flex_token: SecretStr | None = Field(
+        None, max_length=255, description="Token of the Flex Web Service; a secret."
+    )
+    flex_query_id: str | None = Field(
+        None, max_length=255, description="Activity Flex query that is downloaded with the token."
+    )
+    flex_url: str = Field(
+        "https://ndcdyn.interactivebrokers.com/AccountManagement/FlexWebService",
+        max_length=1024,
+        description="Address of the Flex Web Service.",
+    )
+    flex_patience_s: Seconds = Field(
+        300.0, description="Longest wait for a statement that is being made."
+    )
     stale_after_s: float = Field(
         600.0, gt=0, le=31 * _DAY_S, description="Age from which reconciliation calls a row STALE."
     )
 
-    @field_validator("lake", "strategies_file")
+    @field_validator("lake", "strategies_file", "flex_folder")
     @classmethod
     def _check_path(cls, value: str | Path | None) -> str | Path | None:
         text = "" if value is None else os.fspath(value)
@@ -211,7 +232,9 @@ class Settings(BaseSettings):
 
     @field_validator("daily_start")
     @classmethod
-    def _check_day(cls, value: str) -> str:
+    def _check_day(cls, value: str | None) -> str | None:
+        if value is None or not value.strip():
+            return None
         try:
             return date.fromisoformat(value.strip()).isoformat()
         except ValueError:
@@ -265,7 +288,8 @@ def load_settings(**overrides: object) -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         name = PREFIX + str(first["loc"][0]).upper() if first["loc"] else PREFIX.rstrip("_")
-        shown = repr(first.get("input"))
+        secret = str(first["loc"][0]) in _SECRETS if first["loc"] else False
+        shown = "(secret)" if secret else repr(first.get("input"))
         if len(shown) > _SHOWN:
             shown = f"{shown[:_SHOWN]}… ({len(shown):,} characters)"
         raise SettingsError(
