@@ -65,8 +65,12 @@ def known_strategy(strategy: str | None, legs: "Iterable[ActiveContract]") -> No
     raise UnknownStrategyError(f"There is no active strategy {strategy!r}.", remedy=listed)
 
 
-def settings_for(home: Path | None) -> "Settings":
+def settings_for(home: Path | None, *, warn: bool = True) -> "Settings":
     """Read the settings of a home, or without a home those of the environment and `.env`.
+
+    Args:
+        home: The folder of a home.
+        warn: Whether unknown settings are written to stderr.
 
     Raises:
         HomeError: There is no home at the path.
@@ -75,13 +79,15 @@ def settings_for(home: Path | None) -> "Settings":
     from position_sync_dagster.settings import load_settings
 
     if home is None:
-        warn_of_unknown_settings()
+        if warn:
+            warn_of_unknown_settings()
         return load_settings()
     from position_sync_dagster.processes.environment import adopt_environment
     from position_sync_dagster.processes.home import Home
 
     adopt_environment(Home.at(home).read_settings())
-    warn_of_unknown_settings(env_file=None)
+    if warn:
+        warn_of_unknown_settings(env_file=None)
     return load_settings(_env_file=None)
 
 
