@@ -44,7 +44,7 @@ demo: $(SYNCED) ## simulator, stream, queue and Dagster UI together, with a live
 	  $(if $(HOME_DIR),--home '$(HOME_DIR)') $(ARGS)
 
 .PHONY: dev
-dev: $(SYNCED) ## dagster dev on 127.0.0.1 against your own TWS or IB Gateway (see .env.example)
+dev: $(SYNCED) ## Dagster on 127.0.0.1 against your own TWS or IB Gateway (see .env.example)
 	@exec $(BIN)/position-sync dev --end-with $$PPID $(if $(UI_PORT),--ui-port $(UI_PORT)) $(ARGS)
 
 # The tests wait more than they compute: three processes fill two cores.

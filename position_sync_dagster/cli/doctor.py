@@ -1,12 +1,15 @@
 """The command `position-sync doctor`: find and repair commits that a power loss left torn."""
 
+import os
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from position_sync_dagster.cli.options import HomeFolder, Json, settings_for
 from position_sync_dagster.terminal.output import print_json
+from position_sync_dagster.terminal.text import printable
 from position_sync_dagster.terminal.typed import as_typed
 
 if TYPE_CHECKING:
@@ -36,13 +39,31 @@ def doctor(
         bool,
         typer.Option("--repair", help="Restore each torn table to its last whole version."),
     ] = False,
+    preflight: Annotated[
+        bool,
+        typer.Option(
+            "--preflight",
+            help="Check settings, clock, disk, ports and the gateway as well; change nothing.",
+        ),
+    ] = False,
+    ui_port: Annotated[
+        int, typer.Option(min=1, max=65535, help="Port of the UI, for --preflight.")
+    ] = 3000,
     json: Json = False,
     home: HomeFolder = None,
 ) -> None:
     """Look for torn commits, which a power loss can leave.
 
     The exit code is 1 if something is wrong at the end, and 0 after a repair that succeeded.
+
+    With --preflight it looks at everything that a start needs, for at most a minute: each line is
+    good, a warning or bad, and says what to do. The exit code is 1 if anything is bad. It takes one
+    market data line for a moment, unless a stream owns the login.
     """
+    if preflight:
+        if repair:
+            raise typer.BadParameter("--preflight changes nothing: give --repair alone.")
+        raise typer.Exit(look_at_everything(ui_port, home, json=json))
     from position_sync_dagster.domain.clock import utc_now
     from position_sync_dagster.lake import Lake
     from position_sync_dagster.lake.recovery.checkup import check_up
@@ -56,6 +77,33 @@ def doctor(
         for line in as_lines(results, repair=repair):
             typer.echo(line)
     raise typer.Exit(0 if all(one.healthy for one in results) else 1)
+
+
+def look_at_everything(ui_port: int, home: Path | None, *, json: bool) -> int:
+    """Print what the preflight finds; return 1 if anything is bad."""
+    from position_sync_dagster.processes.checkout import PROJECT
+    from position_sync_dagster.processes.home import Home
+    from position_sync_dagster.processes.preflight import run_preflight
+    from position_sync_dagster.sync.preflight.finding import Level
+
+    settings = settings_for(home, warn=False)
+    own = os.environ.get("DAGSTER_HOME") or PROJECT / "dagster_home"
+    found = run_preflight(
+        settings,
+        os.environ,
+        env_file=".env" if home is None else None,
+        dagster_home=Path(own).absolute() if home is None else Home.at(home).dagster_home,
+        ui_port=ui_port,
+    )
+    bad = any(one.level is Level.BAD for one in found)
+    if json:
+        print_json({"good": not bad, "findings": found})
+        return int(bad)
+    for one in found:
+        typer.echo(printable(f"{one.level:<8} {one.check:<16} {one.text}"))
+        if one.remedy:
+            typer.echo(printable(f"{'':<25} {one.remedy}"))
+    return int(bad)
 
 
 def as_data(results: "Iterable[Checkup]") -> dict[str, object]:
