@@ -14,6 +14,7 @@ from position_sync_dagster.domain.update import TradingMode
 from position_sync_dagster.errors import SettingsError
 
 PREFIX = "POSITION_SYNC_"
+_SECRETS = (f"{PREFIX}ALERT_URLS", f"{PREFIX}FLEX_TOKEN")
 _CORRECT = "Correct it in the environment or in .env; .env.example lists each setting."
 
 
@@ -181,6 +182,34 @@ class Settings(BaseSettings):
         600.0, gt=0, description="Age from which reconciliation calls a row STALE."
     )
 
+    alert_urls: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
+        (), description="Receivers of failed checks, as apprise URLs separated by spaces; secrets."
+    )
+    alert_severities: Annotated[tuple[str, ...], NoDecode] = Field(
+        ("WARN", "ERROR"), description="Severities of failed checks that are sent."
+    )
+    alert_after_s: float = Field(
+        60.0, ge=0, description="How long a check must have failed before that is sent."
+    )
+    ui_url: str = Field(
+        "http://127.0.0.1:3000", description="Address of Dagster's pages, for links in messages."
+    )
+
+    @field_validator("alert_urls", mode="before")
+    @classmethod
+    def _split_urls(cls, value: object) -> object:
+        return tuple(value.split()) if isinstance(value, str) else value
+
+    @field_validator("alert_severities", mode="before")
+    @classmethod
+    def _split_severities(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        names = tuple(part.strip().upper() for part in value.split(",") if part.strip())
+        if not names or not {"WARN", "ERROR"}.issuperset(names):
+            raise ValueError("write WARN,ERROR or one of them")
+        return names
+
     @field_validator("sec_types", mode="before")
     @classmethod
     def _split_types(cls, value: object) -> object:
@@ -252,9 +281,9 @@ def load_settings(**overrides: object) -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         name = PREFIX + str(first["loc"][0]).upper() if first["loc"] else PREFIX.rstrip("_")
+        shown = "(hidden)" if name in _SECRETS else repr(first.get("input"))
         raise SettingsError(
-            f"{name}={first.get('input')!r} is not usable: "
-            f"{first['msg'].removeprefix('Value error, ')}.",
+            f"{name}={shown} is not usable: {first['msg'].removeprefix('Value error, ')}.",
             remedy=_CORRECT,
         ) from None
     except SourceError as error:
