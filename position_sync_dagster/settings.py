@@ -21,7 +21,7 @@ _LONGEST_NAME = 255
 """Bytes of a path, and of each name in it. Linux takes 4096 and 255, macOS 1024 and 255."""
 _SHOWN = 60
 """So many characters of a value stand in its error."""
-_SECRETS = ("flex_token",)
+_SECRETS = ("alert_urls", "flex_token")
 _CORRECT = "Correct it in the environment or in .env; .env.example lists each setting."
 
 Seconds = Annotated[float, Field(gt=0, le=_DAY_S)]
@@ -202,6 +202,39 @@ class Settings(BaseSettings):
     stale_after_s: float = Field(
         600.0, gt=0, le=31 * _DAY_S, description="Age from which reconciliation calls a row STALE."
     )
+
+    alert_urls: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
+        (), description="Receivers of failed checks, as apprise URLs separated by spaces; secrets."
+    )
+    alert_severities: Annotated[tuple[str, ...], NoDecode] = Field(
+        ("WARN", "ERROR"), description="Severities of failed checks that are sent."
+    )
+    alert_after_s: float = Field(
+        60.0,
+        ge=0,
+        le=_DAY_S,
+        description="How long a check must have failed before that is sent.",
+    )
+    ui_url: str = Field(
+        "http://127.0.0.1:3000",
+        max_length=1024,
+        description="Address of Dagster's pages, for links in messages.",
+    )
+
+    @field_validator("alert_urls", mode="before")
+    @classmethod
+    def _split_urls(cls, value: object) -> object:
+        return tuple(value.split()) if isinstance(value, str) else value
+
+    @field_validator("alert_severities", mode="before")
+    @classmethod
+    def _split_severities(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        names = tuple(part.strip().upper() for part in value.split(",") if part.strip())
+        if not names or not {"WARN", "ERROR"}.issuperset(names):
+            raise ValueError("write WARN,ERROR or one of them")
+        return names
 
     @field_validator("lake", "strategies_file", "flex_folder")
     @classmethod

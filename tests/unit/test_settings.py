@@ -56,6 +56,8 @@ def test_a_source_that_cannot_be_read_is_a_settings_error(monkeypatch):
         ({"session_lease_s": 3}, "SESSION_LEASE_S=3"),
         ({"daily_start": "yesterday"}, "DAILY_START='yesterday'"),
         ({"daily_start": "2026-02-30"}, "DAILY_START='2026-02-30'"),
+        ({"alert_severities": "loud"}, "ALERT_SEVERITIES='loud'"),
+        ({"alert_after_s": -1}, "ALERT_AFTER_S='-1'"),
     ],
 )
 def test_a_value_that_cannot_work_is_refused_with_its_variable(monkeypatch, values, named):

@@ -4,7 +4,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from threading import RLock
 from typing import TypedDict, TypeVar
@@ -69,6 +69,7 @@ class Table:
         self.spec = spec
         self.options = dict(storage_options) if storage_options else None
         location = TableLocation(self.path, spec, self.options)
+        self._location = location
         self._remote = location.remote
         self._synced = SyncedCommits(Path(self.path), on=fsync and not location.remote)
         self._handle = TableHandle(location, on_replaced=self._synced.forget, in_repair=in_repair)
@@ -88,6 +89,15 @@ class Table:
         if self.version() == 0:
             with self._mutex:
                 self._synced.sync_through(0)
+
+    def verify(self) -> None:
+        """Open what lies at the path now, as another process would, and check its schema.
+
+        Raises:
+            ForeignTableError, NewerTableError, BrokenTableError, LakeNotWritableError.
+        """
+        with suppress(RetryCommit):  # it was of an older release, and is migrated now
+            self._location.open(create=False)
 
     def snapshot(self, step: Callable[[DeltaTable], T]) -> T:
         """Read from the newest version; `step` may run more than once."""
