@@ -1,8 +1,9 @@
 """The job that brings derived tables and checks up to date, and the sensor that requests it."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import dagster as dg
+from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 
 from position_sync_dagster.defs.checks import a_stream_watches
 from position_sync_dagster.defs.checks.evaluation import KEYS
@@ -15,6 +16,10 @@ from position_sync_dagster.sync.decisions.derivation import (
     plan_derivation,
 )
 from position_sync_dagster.sync.decisions.job_runs import IN_PROGRESS
+
+BEING_EVALUATED = timedelta(seconds=20)
+"""Who materializes a table evaluates its checks right after. A run that planned them as well would
+hide the results while it waits."""
 
 derive_positions = dg.define_asset_job(
     DERIVE_JOB,
@@ -65,13 +70,16 @@ def due_checks(instance: dg.DagsterInstance, now: datetime) -> list[dg.AssetChec
     oldest = now - LONGEST_AGE
 
     def stands(key: dg.AssetCheckKey) -> bool:
-        evaluation = found[key].evaluation if key in found else None
-        event = found[key].event if key in found else None
-        if evaluation is None or event is None:
-            return False
-        settled = evaluation.passed or key.name == a_stream_watches.CHECK_NAME
-        since = max(newest.get(key.asset_key.to_user_string(), oldest), oldest)
-        return settled and datetime.fromtimestamp(event.timestamp, UTC) >= since
+        materialized = newest.get(key.asset_key.to_user_string(), oldest)
+        record = found.get(key)
+        if record is not None and record.status is AssetCheckExecutionRecordStatus.PLANNED:
+            return False  # the run that planned it ended without a result
+        event = record.event if record is not None else None
+        at = datetime.fromtimestamp(event.timestamp, UTC) if event is not None else None
+        if record is None or at is None or at < max(materialized, oldest):
+            return now - materialized < BEING_EVALUATED
+        passed = record.status is AssetCheckExecutionRecordStatus.SUCCEEDED
+        return passed or key.name == a_stream_watches.CHECK_NAME
 
     return [key for key in KEYS if not stands(key)]
 

@@ -31,8 +31,8 @@ ERROR_TYPES = frozenset(
 
 
 TO_DO = (
-    "Compare the rows below with TWS. MISSING, SURPLUS and QUANTITY are wrong positions here until "
-    "the next refresh corrects them; LEG_QUANTITY and LEG_MISMATCH are mended in the strategies."
+    "Compare the rows of the check with TWS. MISSING, SURPLUS and QUANTITY are wrong positions "
+    "here until the next refresh; LEG_QUANTITY and LEG_MISMATCH are mended in the strategies."
 )
 
 CHECK_NAME = "agrees_with_the_broker"

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 CHECK_NAME = "values_match_the_broker"
 
-SAME_TIME = timedelta(seconds=60)
+SAME_TIME = timedelta(seconds=5)
 """Values further apart in time may differ because the market moved: that proves nothing."""
 
 
@@ -70,9 +70,9 @@ def judge_difference(
             broker_at="received_at",
         ),
         passed=f"{pairs.height} values compared, none differs by more than {band:.0%} from the "
-        "broker's of the same minute.",
+        "broker's of the same time.",
         failed=f"of {pairs.height} values differ by more than {band:.0%} from the broker's of the "
-        "same minute",
+        "same time",
         what_to_do="Compare the price in TWS. A wide quote explains it, and so does a multiplier "
         "or a price magnifier; POSITION_SYNC_VALUE_BAND is the band.",
         compared=pairs.height,
@@ -84,6 +84,6 @@ values_match_the_broker = table_check(
     "position_updates",
     CHECK_NAME,
     evaluate,
-    description="Whether the newest values differ from the broker's own of the same minute by more "
+    description="Whether the newest values differ from the broker's own of the same time by more "
     "than POSITION_SYNC_VALUE_BAND.",
 )

@@ -1,12 +1,13 @@
 """The sensor that requests the derivation, over real events and runs."""
 
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 import pytest
 
 from position_sync_dagster.defs.checks.evaluation import KEYS
-from position_sync_dagster.defs.derive import refresh_derived
+from position_sync_dagster.defs.derive import due_checks, refresh_derived
 from position_sync_dagster.defs.run_history import DERIVE_JOB, DRAIN_JOB
 
 pytestmark = pytest.mark.usefixtures("settings", "lake")
@@ -74,17 +75,32 @@ def test_only_a_check_whose_result_does_not_stand_is_planned(
 
     every = [key.name for key in KEYS]
     of_ledger = [key.name for key in KEYS if key.asset_key == dg.AssetKey("position_updates")]
+
+    def due() -> list[str]:
+        later = datetime.now(UTC) + timedelta(minutes=1)
+        return [key.name for key in due_checks(instance, later)]
+
     materialized("position_updates")
-    assert planned(tick()) == every
+    assert due() == every
+    assert not set(of_ledger) & set(planned(tick())), "the stream is evaluating them"
     evaluated("a_stream_watches", "agrees_with_the_broker", passed=False)
     evaluated(*set(every) - {"a_stream_watches", "agrees_with_the_broker"}, passed=True)
-    assert planned(tick()) == ["agrees_with_the_broker"]
+    assert due() == ["agrees_with_the_broker"]
     evaluated("agrees_with_the_broker", passed=True)
-    assert planned(tick()) == []
+    assert due() == []
     materialized("position_updates")
-    assert planned(tick()) == of_ledger
+    assert due() == of_ledger
     materialized("position_queue")
-    assert {"requests_are_answered", "requests_end_once"} < set(planned(tick()))
+    assert {"requests_are_answered", "requests_end_once"} < set(due())
+
+
+def test_a_check_whose_run_failed_is_planned_again(instance, settings, lake, monkeypatch) -> None:
+    from position_sync_dagster.definitions import defs
+
+    job = defs().resolve_job_def(DERIVE_JOB)
+    monkeypatch.setenv("POSITION_SYNC_BATCH_SIZE", "many")
+    job.execute_in_process(instance=instance, raise_on_error=False)
+    assert due_checks(instance, datetime.now(UTC)) == list(KEYS)
 
 
 def test_an_observation_of_the_ledger_asks_for_nothing(tick: Tick, materialized, instance) -> None:

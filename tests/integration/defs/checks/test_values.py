@@ -22,8 +22,8 @@ def test_a_holding_without_a_value_is_named_and_is_not_zero(
     check, shown, append_row, seconds_ago
 ) -> None:
     append_row(1, seconds_ago(5))
-    append_row(2, seconds_ago(5), market_value=None, note="no quote")
-    append_row(3, seconds_ago(5), market_value=0.0)
+    append_row(2, seconds_ago(1), market_value=None, note="no quote")
+    append_row(3, seconds_ago(1), market_value=0.0)
     append_row(4, seconds_ago(5), position=0.0, market_value=None)
     found = check(legs_have_values)
     assert not found.passed
@@ -43,9 +43,9 @@ def test_a_value_outside_the_band_is_named_with_both_values(
     check, shown, own_login, write_holdings, append_row, seconds_ago
 ) -> None:
     write_holdings(own_login(), 1, 2, 3)
-    append_row(1, seconds_ago(5), market_value=153.0)
-    append_row(2, seconds_ago(5), market_value=190.0)
-    append_row(3, seconds_ago(5), market_value=None)
+    append_row(1, seconds_ago(1), market_value=153.0)
+    append_row(2, seconds_ago(1), market_value=190.0)
+    append_row(3, seconds_ago(1), market_value=None)
     found = check(values_match_the_broker)
     assert not found.passed
     (row,) = shown(found)
@@ -57,7 +57,7 @@ def test_a_value_of_another_time_proves_nothing(
     check, own_login, write_holdings, append_row, seconds_ago
 ) -> None:
     write_holdings(own_login(), 1)
-    append_row(1, seconds_ago(300), market_value=190.0)
+    append_row(1, seconds_ago(20), market_value=190.0)
     found = check(values_match_the_broker)
     assert found.passed
     assert found.metadata["apart_at_another_time"].value == 1
@@ -68,9 +68,9 @@ def test_a_few_cents_are_no_difference(
 ) -> None:
     write_holdings(own_login(), 1)
     monkeypatch.setenv("POSITION_SYNC_VALUE_BAND", "0")
-    append_row(1, seconds_ago(5), market_value=150.04)
+    append_row(1, seconds_ago(1), market_value=150.04)
     assert check(values_match_the_broker).passed
-    append_row(1, seconds_ago(1), market_value=150.06)
+    append_row(1, seconds_ago(0), market_value=150.06)
     assert not check(values_match_the_broker).passed
 
 
