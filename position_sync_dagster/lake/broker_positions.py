@@ -95,10 +95,13 @@ class SyncBrokerPositions:
 
     def read(self, gateway_id: str) -> list[BrokerPosition]:
         """Return the gateway's rows, in the order of account and conid."""
-        return self.published(gateway_id).rows
+        return list(self.published(gateway_id).rows)
 
     def published(self, gateway_id: str) -> Published:
-        """Return the gateway's rows, in the order of account and conid, and who published them."""
+        """Return the gateway's rows, in the order of account and conid, and who published them.
+
+        The same object is returned until the table changes: do not change it.
+        """
 
         def step(handle: DeltaTable) -> Published:
             cached, key = self._cached, self.table.cache_key(handle)
@@ -107,7 +110,7 @@ class SyncBrokerPositions:
                 first = next(rows.select("session_id", "captured_at").iter_rows(), ())
                 found = broker_positions_of(rows.sort("account", "conid"))
                 cached = self._cached = (key, gateway_id, Published(found, *first))
-            return cached[2]._replace(rows=list(cached[2].rows))
+            return cached[2]
 
         return self.table.snapshot(step)
 
