@@ -21,7 +21,6 @@ from position_sync_dagster.lake.delta_log.torn_commits import TornFile
 from position_sync_dagster.lake.queue.transitions.request_rows import as_pending
 from position_sync_dagster.lake.recovery.diagnosis import diagnose, undone_rows
 from position_sync_dagster.lake.schema.codec import updates_of
-from position_sync_dagster.lake.schema.ids import id_literals
 from position_sync_dagster.lake.schema.partitions import LIVE_COLUMNS
 from position_sync_dagster.lake.schema.tables import POSITION_QUEUE, POSITION_UPDATES
 from position_sync_dagster.lake.storage.commit_errors import to_lake_error
@@ -86,8 +85,8 @@ def plan_restore(snapshot: Snapshot, undone: pl.DataFrame, now: datetime) -> Cha
     ids = newest.get_column("request_id").to_list()
     if not ids:
         return Change(0)
-    finished = snapshot.finished(f"request_id IN ({id_literals(ids)})")
-    known = pl.concat([f.select("request_id") for f in (snapshot.live, finished)])
+    finished = snapshot.finished_with("request_id", ids, columns=["request_id"])
+    known = pl.concat([snapshot.live.select("request_id"), finished])
     restored = (
         newest.join(known, on="request_id", how="anti")
         .unique(["account", "conid"], keep="last", maintain_order=True)

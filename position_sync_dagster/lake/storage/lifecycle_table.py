@@ -7,7 +7,7 @@ append instead. All changes share one application transaction. So two changes al
 one of them plans again; no change ever scans finished rows; and no value reaches a predicate.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Generic, TypeVar
@@ -16,8 +16,15 @@ import polars as pl
 from deltalake import DeltaTable, Transaction
 
 from position_sync_dagster.domain.clock import Clock
-from position_sync_dagster.lake.schema.ids import new_part
-from position_sync_dagster.lake.schema.partitions import IS_LIVE, LIVE, in_part, is_finished
+from position_sync_dagster.lake.schema.ids import id_literals, new_part
+from position_sync_dagster.lake.schema.partitions import (
+    IS_LIVE,
+    LIVE,
+    MOST_TERMS,
+    PartRange,
+    in_part,
+    is_finished,
+)
 from position_sync_dagster.lake.storage.frames import append, data_files, overwrite, scan
 from position_sync_dagster.lake.storage.maintenance import compact_if_needed
 from position_sync_dagster.lake.storage.table import Table
@@ -26,6 +33,9 @@ T = TypeVar("T")
 
 CHANGE_TRANSACTION = "change"
 """The application transaction of every change: without it two appends would not conflict."""
+
+IDS_AT_ONCE = 5_000
+"""Ids that are looked up by one range."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,14 +46,14 @@ class Change(Generic[T]):
         result: The value for the caller.
         live: All live rows afterwards; None changes nothing.
         finished: Rows that are no longer live, with `bucket` set to where they go; None for none.
-        reopened: (bucket, part) of finished rows that are in `live` or `finished` now.
+        reopened: Parts of finished rows all of which are in `live` or `finished` now.
         added: How many rows at the end of `live` are new, if nothing else changes.
     """
 
     result: T
     live: pl.DataFrame | None = None
     finished: pl.DataFrame | None = None
-    reopened: frozenset[tuple[str, str]] = field(default_factory=frozenset)
+    reopened: tuple[PartRange, ...] = ()
     added: int = 0
 
 
@@ -51,15 +61,48 @@ class Snapshot:
     """One version of the table: its live rows in memory, its finished rows on demand."""
 
     def __init__(
-        self, version: int, live: pl.DataFrame, finished: Callable[[str], pl.DataFrame]
+        self,
+        version: int,
+        live: pl.DataFrame,
+        finished: Callable[[str, list[str] | None], pl.DataFrame],
     ) -> None:
         self.version = version
         self.live = live
         self._finished = finished
 
-    def finished(self, predicate: str = "true") -> pl.DataFrame:
+    def finished(self, predicate: str = "true", columns: list[str] | None = None) -> pl.DataFrame:
         """Read the finished rows that match a predicate of constants and checked literals."""
-        return self._finished(predicate)
+        return self._finished(predicate, columns)
+
+    def finished_with(
+        self,
+        column: str,
+        ids: Iterable[str],
+        within: str = "true",
+        columns: list[str] | None = None,
+    ) -> pl.DataFrame:
+        """Read the finished rows that have one of the ids, however many ids there are.
+
+        A few ids are named in the predicate. Many are read by the ranges that they span, which
+        are short where ids sort by time, and matched here.
+
+        Args:
+            column: The column of the ids; one of `columns`.
+            within: A predicate of constants that limits the rows further.
+        """
+        wanted = sorted(set(ids))
+        if len(wanted) <= MOST_TERMS:
+            named = f"{column} IN ({id_literals(wanted)})" if wanted else "false"
+            return self._finished(f"{within} AND {named}", columns)
+        found = []
+        for start in range(0, len(wanted), IDS_AT_ONCE):
+            some = wanted[start : start + IDS_AT_ONCE]
+            first, last = (id_literals([one]) for one in (some[0], some[-1]))
+            rows = self._finished(
+                f"{within} AND {column} >= {first} AND {column} <= {last}", columns
+            )
+            found.append(rows.filter(pl.col(column).is_in(some)))
+        return pl.concat(found)
 
 
 Step = Callable[[Snapshot], Change[T]]
@@ -124,7 +167,7 @@ class LifecycleTable:
         return Snapshot(
             handle.version(),
             cached[1],
-            lambda where: scan(handle, self.table.spec, is_finished(where)),
+            lambda where, columns: scan(handle, self.table.spec, is_finished(where), columns),
         )
 
     def _commit(self, handle: DeltaTable, step: Step[T], commit_info: Mapping[str, str]) -> T:
@@ -146,10 +189,10 @@ class LifecycleTable:
         self,
         live: pl.DataFrame,
         finished: pl.DataFrame | None,
-        reopened: frozenset[tuple[str, str]],
+        reopened: tuple[PartRange, ...],
     ) -> tuple[pl.DataFrame, str]:
         terms = [IS_LIVE]
-        terms += [in_part(bucket, part) for bucket, part in sorted(reopened)]
+        terms += [parts.predicate for parts in reopened]
         if finished is None or finished.is_empty():
             return live, " OR ".join(terms)
         part = new_part(self._clock())
