@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from pydantic_settings import SettingsError as SourceError
 
@@ -157,7 +157,26 @@ class Settings(BaseSettings):
     calendar: str = Field(
         "XNYS", description="Exchange whose trading days daily_positions follows."
     )
-    daily_start: str = Field("2026-01-02", description="First day of daily_positions.")
+    daily_start: str | None = Field(
+        None,
+        description="First day of daily_positions. Unset: the first of the ledger or a statement.",
+    )
+    flex_folder: Path = Field(
+        Path("data/flex"), description="Folder of the broker's statements, as XML files."
+    )
+    flex_token: SecretStr | None = Field(
+        None, description="Token of the Flex Web Service; a secret."
+    )
+    flex_query_id: str | None = Field(
+        None, description="Activity Flex query that is downloaded with the token."
+    )
+    flex_url: str = Field(
+        "https://ndcdyn.interactivebrokers.com/AccountManagement/FlexWebService",
+        description="Address of the Flex Web Service.",
+    )
+    flex_patience_s: float = Field(
+        300.0, gt=0, description="Longest wait for a statement that is being made."
+    )
     stale_after_s: float = Field(
         600.0, gt=0, description="Age from which reconciliation calls a row STALE."
     )
@@ -177,7 +196,9 @@ class Settings(BaseSettings):
 
     @field_validator("daily_start")
     @classmethod
-    def _check_day(cls, value: str) -> str:
+    def _check_day(cls, value: str | None) -> str | None:
+        if value is None or not value.strip():
+            return None
         try:
             return date.fromisoformat(value.strip()).isoformat()
         except ValueError:

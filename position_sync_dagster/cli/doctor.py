@@ -7,6 +7,7 @@ import typer
 
 from position_sync_dagster.cli.options import HomeFolder, Json, settings_for
 from position_sync_dagster.terminal.output import print_json
+from position_sync_dagster.terminal.typed import as_typed
 
 if TYPE_CHECKING:
     from position_sync_dagster.lake.recovery.diagnosis import Diagnosis
@@ -106,7 +107,9 @@ def as_lines(
             )
         advise = advise or (one.repairable and not repair)
     if advise:
-        lines.append("Stop what writes to the lake, then run `position-sync doctor --repair`.")
+        lines.append(
+            as_typed("Stop what writes to the lake, then run `position-sync doctor --repair`.")
+        )
     return lines
 
 

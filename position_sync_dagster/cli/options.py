@@ -1,11 +1,13 @@
 """Options and settings that several commands share."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
+    from position_sync_dagster.domain.leg import ActiveContract
     from position_sync_dagster.lake import Lake
     from position_sync_dagster.settings import Settings
 
@@ -18,6 +20,8 @@ HomeFolder = Annotated[
         help="Use the settings and the tables of a demo's home, for example .demo.",
     ),
 ]
+Strategy = Annotated[str | None, typer.Option(help="Only the legs of this strategy.")]
+Watch = Annotated[bool, typer.Option("--watch", help="Show it again every 2 s, until Ctrl-C.")]
 EndWith = Annotated[
     int | None,
     typer.Option("--end-with", hidden=True, help="End when this process is no longer the parent."),
@@ -41,6 +45,21 @@ def existing(lake: "Lake") -> "Lake":
             "(--home .demo for the demo's).",
         )
     return lake
+
+
+def known_strategy(strategy: str | None, legs: "Iterable[ActiveContract]") -> None:
+    """Refuse a strategy that has no active leg; an empty answer would look like no holding.
+
+    Raises:
+        UnknownStrategyError: It names the strategy and those that are known.
+    """
+    from position_sync_dagster.errors import UnknownStrategyError
+
+    known = sorted({leg.strategy_id for leg in legs})
+    if strategy is None or strategy in known:
+        return
+    listed = f"Active are: {', '.join(known)}." if known else "No strategy is active."
+    raise UnknownStrategyError(f"There is no active strategy {strategy!r}.", remedy=listed)
 
 
 def settings_for(home: Path | None) -> "Settings":

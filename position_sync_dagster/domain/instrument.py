@@ -173,3 +173,14 @@ class ContractDetails:
     seen_at: datetime
     valid_exchanges: str | None = None
     expires_on: date | None = None
+
+
+def leg_name(symbol: str, right: str | None, strike: float | None, expiry: date | None) -> str:
+    """Return the name of a contract as a trader writes it.
+
+    >>> leg_name("SPY", "PUT", 575.0, date(2028, 12, 15)), leg_name("SPY", None, None, None)
+    ('SPY 575P 15Dec28', 'SPY')
+    """
+    strike_and_right = "" if strike is None else f"{strike:g}{(right or '')[:1]}"
+    day = "" if expiry is None else f"{expiry:%d%b%y}"
+    return " ".join(part for part in (symbol, strike_and_right, day) if part)

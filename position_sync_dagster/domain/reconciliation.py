@@ -20,7 +20,8 @@ class DiscrepancyType(StrEnum):
     MISSING: held at the broker, no row here. SURPLUS: a row here with a quantity, nothing at the
     broker. QUANTITY: both, with different quantities. STALE: the value is older than allowed, or of
     unknown age. LEG_QUANTITY: strategies claim more of a holding than there is. LEG_MISMATCH: a leg
-    names another symbol, right, strike or expiry than the contract of its conid has.
+    names another symbol, right, strike or expiry than the contract of its conid has. STATEMENT: a
+    row of a past day differs from the broker's statement of that day.
     """
 
     MISSING = "MISSING"
@@ -29,6 +30,7 @@ class DiscrepancyType(StrEnum):
     STALE = "STALE"
     LEG_QUANTITY = "LEG_QUANTITY"
     LEG_MISMATCH = "LEG_MISMATCH"
+    STATEMENT = "STATEMENT"
 
 
 class BreakState(StrEnum):

@@ -11,6 +11,7 @@ from position_sync_dagster.lake.account_values import AccountValuesTable
 from position_sync_dagster.lake.breaks import ReconciliationBreaks
 from position_sync_dagster.lake.broker_positions import BrokerPositionsTable
 from position_sync_dagster.lake.contracts import ContractsTable
+from position_sync_dagster.lake.executions import ExecutionsTable
 from position_sync_dagster.lake.queue.table import PositionQueue
 from position_sync_dagster.lake.registry.table import StrategyRegistry
 from position_sync_dagster.lake.runs import RunsTable
@@ -114,6 +115,11 @@ class Lake:
         )
 
     @cached_property
+    def executions(self) -> ExecutionsTable:
+        """The table executions."""
+        return ExecutionsTable(self.table_path("executions"), **self._options)
+
+    @cached_property
     def account_values(self) -> AccountValuesTable:
         """The table account_values."""
         return AccountValuesTable(
@@ -136,6 +142,7 @@ class Lake:
             self.contracts.table,
             self.sessions.table,
             self.breaks.table,
+            self.executions.table,
             self.account_values.table,
             self.runs.table,
         )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from position_sync_dagster.processes.checkout import WORKSPACE_FILE
 from position_sync_dagster.processes.child_process import ChildProcess
-from position_sync_dagster.processes.local_http import get_json
+from position_sync_dagster.processes.local_http import get_json, post_json
 from position_sync_dagster.processes.ports import LOOPBACK
 
 GRACE_S = 3.0
@@ -56,6 +56,35 @@ def is_serving(ui_port: int, *, timeout_s: float = 1.0) -> bool:
         return "dagster_version" in get_json(ui_port, "/server_info", timeout_s=timeout_s)
     except (OSError, ValueError):
         return False
+
+
+def launch(ui_port: int, job: str, tags: Mapping[str, str]) -> None:
+    """Launch a job of the project through the UI's GraphQL.
+
+    Raises:
+        OSError, ValueError: The UI does not answer, or it refuses; the message says why.
+    """
+    selector = {
+        "repositoryLocationName": "position_sync_dagster",
+        "repositoryName": "__repository__",
+        "jobName": job,
+    }
+    params = {
+        "selector": selector,
+        "runConfigData": {},
+        "executionMetadata": {"tags": [{"key": k, "value": v} for k, v in tags.items()]},
+    }
+    answer = post_json(ui_port, "/graphql", {"query": _LAUNCH, "variables": {"params": params}})
+    result = (answer.get("data") or {}).get("launchRun") or {}
+    if result.get("__typename") != "LaunchRunSuccess":
+        raise ValueError(f"{job} was not launched: {result.get('message') or answer}")
+
+
+_LAUNCH = """
+mutation($params: ExecutionParams!) {
+  launchRun(executionParams: $params) { __typename ... on Error { message } }
+}
+"""
 
 
 def url(ui_port: int) -> str:

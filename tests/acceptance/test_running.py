@@ -11,6 +11,7 @@ from typing import Any
 import polars as pl
 import pytest
 
+from position_sync_dagster.demo.history import RECORDED, SESSIONS
 from position_sync_dagster.domain.update import PositionUpdate, Source, TradingMode
 from position_sync_dagster.lake import Lake
 from position_sync_dagster.processes.dagster_dev import is_serving
@@ -104,7 +105,7 @@ def write_the_past(lake_path) -> None:
 
 
 def backfill_twice(demo: Demo, ending: Event) -> list[Backfill]:
-    """Backfill the last five days before today, and the same again."""
+    """Backfill the five sessions that the demo leaves to a person, and the same again."""
 
     def wait(what: str, condition: Callable[[], Any]) -> Any:
         def look() -> Any:
@@ -114,13 +115,13 @@ def backfill_twice(demo: Demo, ending: Event) -> list[Backfill]:
         return wait_for(what, look, poll_s=0.5)
 
     wait("the UI answers", lambda: is_serving(demo.ui_port))
+    wait("the newest five sessions are recorded", lambda: filled(demo) >= RECORDED)
     keys = demo.graphql(
         """query($key: AssetKeyInput!) { assetNodeOrError(assetKey: $key) {
              ... on AssetNode { partitionKeys } } }""",
         key={"path": ["daily_positions"]},
     )["assetNodeOrError"]["partitionKeys"]
-    today = datetime.now(UTC).date().isoformat()
-    days = [key for key in keys if key < today][-6:-1]
+    days = keys[-SESSIONS:-RECORDED]
     before = filled(demo)
     first = launch_backfill(demo, days)
     # Its rows are written well before Dagster says that it has ended.
@@ -259,10 +260,14 @@ def test_the_ui_shows_the_lineage(demo):
 
 @pytest.mark.parametrize("asset", ["active_strategies", "position_updates"])
 def test_the_history_of_a_table_shows_rows_and_versions(demo, asset):
-    found = wait_for(f"a materialization of {asset}", lambda: materializations(demo, asset))
-    numbers = found[0]
-    assert max(numbers.get("dagster/row_count") or 0, numbers.get("rows") or 0) > 0
-    assert any("version" in label and value is not None for label, value in numbers.items())
+    def counts(numbers: dict[str, Any]) -> bool:
+        found = (numbers.get(name) for name in ("dagster/row_count", "stream/rows", "drain/rows"))
+        return any(found) and numbers.get("delta_version") is not None
+
+    wait_for(
+        f"a materialization of {asset} with rows and version",
+        lambda: any(counts(numbers) for numbers in materializations(demo, asset)),
+    )
 
 
 def test_the_command_line_sees_the_same(demo):
@@ -423,7 +428,7 @@ def test_a_stream_terminated_in_the_ui_is_paused_until_a_person_resumes_it(demo)
 def test_a_backfill_of_five_days_fills_five_partitions_and_again_changes_nothing(backfills):
     first, second = backfills.result(LIMIT_S)
     assert (first.status, first.new) == ("COMPLETED_SUCCESS", 5)
-    assert first.rows.height >= 5
+    assert first.rows.height >= SESSIONS * 190
     assert first.rows.is_unique().all()
     assert (second.status, second.new) == ("COMPLETED_SUCCESS", 5)
     assert second.rows.equals(first.rows)

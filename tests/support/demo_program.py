@@ -85,7 +85,7 @@ class Demo:
         self.control = httpx.Client(
             base_url=f"http://127.0.0.1:{self.control_port}", timeout=LIMIT_S, trust_env=False
         )
-        line = [PROGRAM, "demo", "--home", str(home), *arguments]
+        line = [PROGRAM, "demo", "--calm", "--home", str(home), *arguments]
         line += ["--ui-port", str(self.ui_port), "--control-port", str(self.control_port)]
         self._reader: threading.Thread | None = None
         if terminal is not None:

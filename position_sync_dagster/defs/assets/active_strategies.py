@@ -2,18 +2,24 @@
 
 import dagster as dg
 
-from position_sync_dagster.defs.assets.table_asset import POSITIONS, data_version, table_asset
+from position_sync_dagster.defs.assets.table_asset import data_version, table_asset
 from position_sync_dagster.defs.dagster_failures import dagster_failures
 from position_sync_dagster.defs.resources import PositionSyncResource
-from position_sync_dagster.defs.run_history import REGISTRY_VERSION
+from position_sync_dagster.defs.run_history import DRAIN_JOB, REGISTRY_VERSION
 from position_sync_dagster.lake.schema.tables import ACTIVE_STRATEGIES
 
 
 @table_asset(
     ACTIVE_STRATEGIES,
-    group=POSITIONS,
-    description="The legs of active strategies, each with the interval of its stay. Materializing "
-    "makes the table equal to the strategies file, where there is one.",
+    job=DRAIN_JOB,
+    description="""
+The legs of active strategies: these are valued by market data lines.
+
+- **Written by** `position-sync strategies`, the library, or the strategies file; materializing
+  makes the table equal to that file, where there is one, and else records what the table holds.
+- **How to read it:** a row is the membership of a leg in a strategy, from `added_at` until
+  `removed_at`, which is null while the leg is active. A leg without an account is held in any.
+""",
 )
 @dagster_failures
 def active_strategies(

@@ -7,10 +7,10 @@ from typing import Any
 
 import polars as pl
 
-from position_sync_dagster.domain.account_summary import AccountSummary
 from position_sync_dagster.domain.clock import SKEW
 from position_sync_dagster.domain.gateway_session import ALIVE, GatewaySession, SessionState
 from position_sync_dagster.domain.leg import ActiveContract, Leg, LegState
+from position_sync_dagster.domain.records.account_summary import AccountSummary
 from position_sync_dagster.domain.request import QueueStatus
 from position_sync_dagster.domain.routing import Key
 from position_sync_dagster.domain.update import Source
@@ -79,8 +79,13 @@ class Status:
         return plain
 
 
-def read_status(lake: Lake, settings: Settings, now: datetime) -> Status:
+def read_status(
+    lake: Lake, settings: Settings, now: datetime, *, latest: pl.DataFrame | None = None
+) -> Status:
     """Read the status from the tables, without changing them and without the gateway.
+
+    Args:
+        latest: The newest row of each holding, where the caller has them.
 
     Raises:
         LakeError: A table cannot be used.
@@ -123,8 +128,8 @@ def read_status(lake: Lake, settings: Settings, now: datetime) -> Status:
         ),
         updates_rows=lake.updates.sync.count(),
         updates_version=lake.updates.sync.version(),
-        legs_streamed=len(_streamed(lake, settings, now)),
-        legs_queued=_count_queued(lake, settings, now),
+        legs_streamed=len(_streamed(lake, settings, now, latest)),
+        legs_queued=_count_queued(lake, settings, now, latest),
         last_drained_at=overview.last_success_at,
         trading_mode=lake.sessions.sync.mode(),
         accounts=tuple(lake.account_values.sync.latest_summaries()),
@@ -162,18 +167,24 @@ def leg_states(
     return [state(leg) for leg in legs]
 
 
-def _streamed(lake: Lake, settings: Settings, now: datetime) -> set[Key]:
+def _streamed(
+    lake: Lake, settings: Settings, now: datetime, latest: pl.DataFrame | None = None
+) -> set[Key]:
     """Return the holdings whose newest row the stream wrote recently."""
     window = timedelta(seconds=2 * max(settings.refresh_interval_s, settings.row_interval_s))
-    rows = _newest_since(now - window, lake, now).filter(pl.col("source") == Source.STREAM.value)
+    rows = _newest_since(now - window, lake, now, latest).filter(
+        pl.col("source") == Source.STREAM.value
+    )
     return set(rows.select("account", "conid").iter_rows())
 
 
-def _count_queued(lake: Lake, settings: Settings, now: datetime) -> int:
+def _count_queued(
+    lake: Lake, settings: Settings, now: datetime, latest: pl.DataFrame | None
+) -> int:
     """Count the holdings whose newest row the queue wrote, as far as they are current."""
     window = timedelta(seconds=2 * settings.refresh_interval_s)
     since = now - window - timedelta(seconds=settings.monitored_row_interval_s)
-    found = _newest_since(since, lake, now).filter(pl.col("source") == Source.QUEUE.value)
+    found = _newest_since(since, lake, now, latest).filter(pl.col("source") == Source.QUEUE.value)
     rows = updates_of(found)
     confirmed = confirmed_times(rows, lake, settings, now)
     return sum(
@@ -189,14 +200,15 @@ def _plain(values: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _newest_since(since: datetime, lake: Lake, now: datetime) -> pl.DataFrame:
+def _newest_since(
+    since: datetime, lake: Lake, now: datetime, latest: pl.DataFrame | None
+) -> pl.DataFrame:
     """Return the newest row of each open holding with a row since then.
 
     A row whose time lies in the future says nothing about that.
     """
-    return lake.updates.sync.latest_since(since).filter(
-        pl.col("position") != 0, pl.col("timestamp") <= now + SKEW
-    )
+    rows = lake.updates.sync.latest_since(since) if latest is None else latest
+    return rows.filter(pl.col("position") != 0, pl.col("timestamp").is_between(since, now + SKEW))
 
 
 def _since(session: GatewaySession | None, now: datetime) -> datetime | None:

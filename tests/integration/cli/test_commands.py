@@ -183,3 +183,47 @@ def test_a_row_from_the_future_is_not_counted_as_streamed(lake):
     lake.updates.sync.append([row(STALE, Source.STREAM, ago_s=-3600)])
     after = read_status(lake, load_settings(), utc_now())
     assert after.legs_streamed == before.legs_streamed
+
+
+def test_an_unknown_strategy_is_an_error_that_names_it_and_those_that_are(
+    lake, monkeypatch, capsys
+):
+    lake.registry.sync.add_many([leg(STREAMED, "iron"), leg(QUEUED, "calendar")])
+    for command in ("positions", "exposure"):
+        for options in ([], ["--json"]):
+            monkeypatch.setattr(
+                "sys.argv", ["position-sync", command, "--strategy", "irn", *options]
+            )
+            with pytest.raises(SystemExit) as ended:
+                cli.main()
+            assert ended.value.code == 2
+            printed = capsys.readouterr()
+            assert "There is no active strategy 'irn'" in printed.err
+            assert "calendar, iron" in printed.err
+            assert printed.out == ""
+
+
+def test_the_exposure_of_a_strategy_and_its_total(lake):
+    lake.registry.sync.add_many([leg(STREAMED, "iron"), leg(UNHELD, "iron"), leg(QUEUED, "calm")])
+    lines = run("exposure").splitlines()
+    assert [line.split()[0] for line in lines[1:]] == ["calm", "iron", "iron", "total"]
+    (total,) = json.loads(run("exposure", "--json"))["totals"]
+    assert (total["currency"], total["legs_held"], total["theta"]) == ("USD", 2, None)
+    printed = json.loads(run("exposure", "--json", "--strategy", "iron"))
+    assert {one["name"] for one in printed["strategies"]} == {"iron"}
+
+
+def test_watching_shows_it_again_until_ctrl_c_and_ends_well(lake, monkeypatch):
+    looks = []
+
+    def pause(seconds):
+        looks.append(seconds)
+        if len(looks) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("position_sync_dagster.terminal.watching.time.sleep", pause)
+    assert run("positions", "--watch").count("total USD") == 3
+
+
+def test_the_version_is_told_without_a_command():
+    assert run("--version").split()[0] == "position-sync"

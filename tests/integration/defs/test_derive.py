@@ -1,0 +1,124 @@
+"""The sensor that requests the derivation, over real events and runs."""
+
+from collections.abc import Callable
+
+import dagster as dg
+import pytest
+
+from position_sync_dagster.defs.derive import refresh_derived
+from position_sync_dagster.defs.run_history import DERIVE_JOB, DRAIN_JOB
+
+pytestmark = pytest.mark.usefixtures("settings", "lake")
+
+Tick = Callable[[], dg.RunRequest | dg.SkipReason]
+
+
+@pytest.fixture
+def tick(instance: dg.DagsterInstance) -> Tick:
+    def evaluate() -> dg.RunRequest | dg.SkipReason:
+        with dg.build_sensor_context(instance=instance) as context:
+            return refresh_derived(context)
+
+    return evaluate
+
+
+@pytest.fixture
+def materialized(instance: dg.DagsterInstance) -> Callable[..., None]:
+    def report(*names: str) -> None:
+        for name in names:
+            instance.report_runless_asset_event(dg.AssetMaterialization(name))
+
+    return report
+
+
+def test_nothing_is_derived_before_the_ledger_was_materialized(tick: Tick) -> None:
+    assert "never materialized" in tick().skip_message
+
+
+def test_derived_tables_follow_the_first_materialization_of_the_ledger(
+    tick: Tick, materialized
+) -> None:
+    materialized("position_updates")
+    request = tick()
+    assert isinstance(request, dg.RunRequest)
+    assert request.tags["position_sync/reason"] == "latest_positions was never derived"
+
+
+@pytest.mark.parametrize("source", ["position_updates", "active_strategies"])
+def test_a_source_that_is_newer_is_followed(tick: Tick, materialized, source) -> None:
+    materialized("position_updates", "latest_positions", "strategy_exposure")
+    assert "up to date" in tick().skip_message
+    materialized(source)
+    assert isinstance(tick(), dg.RunRequest)
+
+
+def planned(request: dg.RunRequest | dg.SkipReason) -> list[str]:
+    assert isinstance(request, dg.RunRequest)
+    return [key.name for key in request.asset_check_keys or ()]
+
+
+def test_only_a_check_whose_result_does_not_stand_is_planned(
+    tick: Tick, materialized, instance
+) -> None:
+    """A stream and a drain evaluate both; a check that is planned shows no result meanwhile."""
+
+    def evaluated(name: str, *, passed: bool) -> None:
+        key = dg.AssetKey("position_updates")
+        instance.report_runless_asset_event(
+            dg.AssetCheckEvaluation(asset_key=key, check_name=name, passed=passed)
+        )
+
+    materialized("position_updates")
+    assert planned(tick()) == ["a_stream_watches", "agrees_with_the_broker"]
+    evaluated("a_stream_watches", passed=False)
+    evaluated("agrees_with_the_broker", passed=False)
+    assert planned(tick()) == ["agrees_with_the_broker"]
+    evaluated("agrees_with_the_broker", passed=True)
+    assert planned(tick()) == []
+    materialized("position_updates")
+    assert planned(tick()) == ["a_stream_watches", "agrees_with_the_broker"]
+
+
+def test_an_observation_of_the_ledger_asks_for_nothing(tick: Tick, materialized, instance) -> None:
+    materialized("position_updates", "latest_positions", "strategy_exposure")
+    instance.report_runless_asset_event(dg.AssetObservation("position_updates"))
+    assert "up to date" in tick().skip_message
+
+
+@pytest.mark.parametrize("job", [DERIVE_JOB, DRAIN_JOB])
+def test_a_run_that_derives_already_is_waited_for(tick: Tick, materialized, instance, job) -> None:
+    materialized("position_updates")
+    instance.add_run(dg.DagsterRun(job_name=job, status=dg.DagsterRunStatus.STARTED))
+    assert "in progress" in tick().skip_message
+
+
+def test_a_job_that_derives_shows_everything_fresh_and_checked(instance, settings, lake) -> None:
+    """As the UI computes it, over the real definitions."""
+    from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleStatus
+    from dagster._core.loader import LoadingContextForTest
+
+    from position_sync_dagster.definitions import defs
+
+    def streamed(version: int) -> None:
+        event = dg.AssetMaterialization(
+            "position_updates", tags={"dagster/data_version": str(version)}
+        )
+        instance.report_runless_asset_event(event)
+
+    streamed(1)
+    definitions = defs()
+    result = definitions.resolve_job_def(DERIVE_JOB).execute_in_process(instance=instance)
+    assert result.success
+    names = ("latest_positions", "strategy_exposure")
+    graph = definitions.resolve_asset_graph()
+
+    def stale() -> set[StaleStatus]:
+        context = LoadingContextForTest(instance)
+        resolver = CachingStaleStatusResolver(instance, graph, context)
+        return {resolver.get_status(dg.AssetKey(name)) for name in names}
+
+    assert stale() == {StaleStatus.FRESH}
+    instance.report_runless_asset_event(dg.AssetObservation("position_updates"))
+    assert stale() == {StaleStatus.FRESH}
+    streamed(2)
+    assert stale() == {StaleStatus.STALE}
