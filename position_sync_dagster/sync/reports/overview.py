@@ -20,6 +20,7 @@ from position_sync_dagster.sync.reports.money import (
     money_by_strategy,
     total_by_currency,
 )
+from position_sync_dagster.sync.reports.position_list import strategies_by_holding
 from position_sync_dagster.sync.reports.status import Status, read_status
 
 
@@ -49,16 +50,7 @@ class Book:
     @property
     def strategies_of(self) -> dict[Key, list[str]]:
         """The strategies of each holding that has a row."""
-        found: dict[Key, list[str]] = {}
-        for row in self.latest:
-            names = {
-                leg.strategy_id
-                for leg in self.legs
-                if leg.conid == row.conid and leg.account in (None, row.account)
-            }
-            if names:
-                found[row.account, row.conid] = sorted(names)
-        return found
+        return strategies_by_holding(self.latest, self.legs)
 
     @property
     def leg_ages(self) -> list[tuple[str, float | None]]:

@@ -1,17 +1,25 @@
 """Reconciliation: compare the broker's holdings with the newest rows and the registry."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from datetime import timedelta
+
+import polars as pl
 
 from position_sync_dagster.domain.broker_position import BrokerPosition
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.domain.leg import ActiveContract
 from position_sync_dagster.domain.reconciliation import ReconciliationResult, compare
+from position_sync_dagster.domain.routing import Key
 from position_sync_dagster.domain.update import PositionUpdate
 from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.lake.schema.codec import moment, updates_of
 from position_sync_dagster.settings import Settings, load_settings
 from position_sync_dagster.sync.drain.broker_view import LakeValues, ValueSource
+from position_sync_dagster.sync.reports.confirmations import CONFIRMED, said_of, with_confirmed
+
+MARGIN = timedelta(seconds=1)
+"""Rows that are nearly too old are compared one by one, by the clock of the comparison."""
 
 
 class PositionReconciler:
@@ -40,6 +48,7 @@ class PositionReconciler:
         *,
         complete: bool,
         details: Mapping[int, ContractDetails] | None = None,
+        agreed: Set[Key] = frozenset(),
     ) -> ReconciliationResult:
         """Return every difference between the snapshot, the rows and the legs.
 
@@ -47,6 +56,7 @@ class PositionReconciler:
             complete: The snapshot covers every account. Otherwise a holding that it lacks is no
                 difference.
             details: The contract details that are known, by conid: each leg is compared with them.
+            agreed: Holdings that need no comparison; `latest` may lack their rows.
         """
         return compare(
             snapshot,
@@ -56,7 +66,20 @@ class PositionReconciler:
             details=details,
             now=self._clock(),
             stale_after=self._stale_after,
+            agreed=agreed,
         )
+
+    def agreeing(self, snapshot: Iterable[BrokerPosition], latest: pl.DataFrame) -> pl.DataFrame:
+        """Return the newest rows that `compare` would find no fault with; in columns."""
+        said, now = said_of(snapshot), self._clock()
+        held = said.select("account", "conid", held="position")
+        same = (
+            latest.join(held, on=["account", "conid"], how="left")
+            .filter(pl.col("position") == pl.col("held").fill_null(0.0))
+            .select(latest.columns)
+        )
+        is_fresh = pl.col(CONFIRMED) > moment(now - self._stale_after + MARGIN)
+        return with_confirmed(same, said, now).filter((pl.col("position") == 0) | is_fresh)
 
 
 class ReconciliationService:
@@ -100,15 +123,20 @@ class ReconciliationService:
         await self._lake.registry.refresh()
         allowed = set(self._settings.sec_types)
         snapshot = [h for h in view.holdings.values() if h.instrument.sec_type in allowed]
-        latest = [
-            row
-            for row in await self._lake.updates.latest_updates()
-            if row.gateway_id == self._settings.gateway_id
-        ]
+        latest = (await self._lake.updates.latest()).filter(
+            pl.col("gateway_id") == self._settings.gateway_id
+        )
+        agreeing = self._reconciler.agreeing(snapshot, latest)
+        others = latest.join(agreeing, on=["account", "conid"], how="anti")
         legs = self._lake.registry.legs
         details = await self._lake.contracts.get({leg.conid for leg in legs})
         result = self._reconciler.reconcile(
-            snapshot, latest, legs, complete=view.complete, details=details
+            snapshot,
+            updates_of(others),
+            legs,
+            complete=view.complete,
+            details=details,
+            agreed=frozenset(agreeing.select("account", "conid").iter_rows()),
         )
         await self._lake.breaks.record(
             self._settings.gateway_id,
