@@ -1,6 +1,7 @@
 """The YAML file of strategies; errors name the line and column of the mistake."""
 
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NoReturn
 
@@ -67,6 +68,7 @@ class _Reader:
         top = self._mapping(root, ("strategies",), ("strategies",))
         legs: list[Leg] = []
         places: dict[LegKey, Node] = {}
+        of_conid: dict[int, list[ActiveContract]] = defaultdict(list)
         for node in self._items(top["strategies"], "strategies"):
             for leg, place in self._strategy(node):
                 if leg.key in places:
@@ -78,7 +80,9 @@ class _Reader:
                         "Keep one of them",
                     )
                 places[leg.key] = place
-                self._refuse_second_whole(leg, place, legs)
+                if isinstance(leg, ActiveContract):  # that of a description is not known here
+                    self._refuse_second_whole(leg, place, of_conid[leg.conid])
+                    of_conid[leg.conid].append(leg)
                 legs.append(leg)
         return legs
 
@@ -118,13 +122,10 @@ class _Reader:
         fields = self._mapping(node, _LEG, _NEEDED)
         given = [name for name in _DESCRIBED if name in _NEEDED or not _absent(fields.get(name))]
         text = {name: self._text(fields[name], name) for name in given}
-        good = {"conid": "1", "symbol": "X", "right": "C", "strike": "1", "expiry": "20260101"}
-        for name in text:
-            # One field at a time, with good values for the others, so that an error has its place.
-            try:
-                make_leg(**good | {name: text[name]}, strategy_id="x", added_at=self.now)  # type: ignore[arg-type]
-            except InvalidLegError as error:
-                raise self._error(_at(fields[name]), error.what, error.remedy) from None
+        try:
+            make_leg(**text, strategy_id="x", added_at=self.now)  # type: ignore[arg-type]
+        except InvalidLegError:
+            self._name_mistake(text, fields)
         account, quantity = fields.get("account"), fields.get("quantity")
         try:
             return make_leg(
@@ -138,10 +139,19 @@ class _Reader:
         except InvalidLegError as error:
             raise self._error(_at(node), error.what, error.remedy) from None
 
-    def _refuse_second_whole(self, leg: Leg, place: Node, legs: list[Leg]) -> None:
+    def _name_mistake(self, text: dict[str, str], fields: dict[str, Node]) -> None:
+        """Raise an error at the place of a field that is wrong by itself, if there is one."""
+        good = {"conid": "1", "symbol": "X", "right": "C", "strike": "1", "expiry": "20260101"}
+        for name in text:
+            try:
+                make_leg(**good | {name: text[name]}, strategy_id="x", added_at=self.now)  # type: ignore[arg-type]
+            except InvalidLegError as error:
+                raise self._error(_at(fields[name]), error.what, error.remedy) from None
+
+    def _refuse_second_whole(
+        self, leg: ActiveContract, place: Node, legs: Iterable[ActiveContract]
+    ) -> None:
         for other in legs:
-            if not (isinstance(leg, ActiveContract) and isinstance(other, ActiveContract)):
-                continue  # the contract of a description is not known here
             if both_hold_the_whole(leg, other):
                 self._fail(
                     place,

@@ -23,9 +23,11 @@ from position_sync_dagster.lake.schema.partitions import (
     MOST_TERMS,
     PartRange,
     in_part,
+    in_parts,
     is_finished,
 )
 from position_sync_dagster.lake.storage.frames import append, data_files, overwrite, scan
+from position_sync_dagster.lake.storage.live_parts import changed_parts, placed, placed_apart
 from position_sync_dagster.lake.storage.maintenance import compact_if_needed
 from position_sync_dagster.lake.storage.table import Table
 
@@ -122,10 +124,16 @@ class CountedSnapshot:
 
 
 class LifecycleTable:
-    """A `Table` whose rows are split into live and finished ones."""
+    """A `Table` whose rows are split into live and finished ones.
 
-    def __init__(self, table: Table, clock: Clock) -> None:
+    Args:
+        in_parts: Many live rows lie in parts (see `live_parts`); for tables whose steps pass on
+            the rows that they do not change.
+    """
+
+    def __init__(self, table: Table, clock: Clock, *, in_parts: bool = False) -> None:
         self.table = table
+        self._in_parts = in_parts
         self._clock = clock
         self._live: tuple[tuple[int, int], pl.DataFrame] | None = None
         self._counts: tuple[tuple[int, int], _Finished] | None = None
@@ -171,35 +179,50 @@ class LifecycleTable:
         )
 
     def _commit(self, handle: DeltaTable, step: Step[T], commit_info: Mapping[str, str]) -> T:
-        change = step(self._snapshot(handle))
-        if change.live is None:
+        snapshot = self._snapshot(handle)
+        change = step(snapshot)
+        live = change.live
+        if live is None:
             return change.result
         transactions = [Transaction(CHANGE_TRANSACTION, handle.version() + 1)]
-        if 2 * change.added >= change.live.height > 0:
+        if 2 * change.added >= live.height > 0:
             # An append costs a quarter less. It adds at least as many rows as there were, so
             # that there are few files of live rows.
-            append(handle, change.live.tail(change.added), commit_info, transactions)
+            added = live.tail(change.added)
+            if self._in_parts:
+                added = placed_apart(added, live.height, self._clock())
+                live = pl.concat([live.head(-change.added), added])
+            append(handle, added, commit_info, transactions)
         else:
-            frame, predicate = self._replacement(change.live, change.finished, change.reopened)
+            if self._in_parts:
+                live = placed(live, self._clock())
+            frame, predicate = self._replacement(
+                snapshot.live, live, change.finished, change.reopened
+            )
             overwrite(handle, frame, predicate, commit_info, transactions)
-        self._live = (self.table.cache_key(handle), change.live)
+        self._live = (self.table.cache_key(handle), live)
         return change.result
 
     def _replacement(
         self,
+        before: pl.DataFrame,
         live: pl.DataFrame,
         finished: pl.DataFrame | None,
         reopened: tuple[PartRange, ...],
     ) -> tuple[pl.DataFrame, str]:
-        terms = [IS_LIVE]
+        replaced, terms = live, [IS_LIVE]
+        names = changed_parts(before, live) if self._in_parts else []
+        if 0 < len(names) <= MOST_TERMS:
+            replaced = live.filter(pl.col("part").is_in(names))
+            terms = [f"({in_parts(LIVE, names)})"]
         terms += [parts.predicate for parts in reopened]
         if finished is None or finished.is_empty():
-            return live, " OR ".join(terms)
+            return replaced, " OR ".join(terms)
         part = new_part(self._clock())
         buckets = sorted(finished.get_column("bucket").unique())
         terms += [in_part(bucket, part) for bucket in buckets]
         moved = finished.with_columns(part=pl.lit(part))
-        return pl.concat([live, moved]), " OR ".join(terms)
+        return pl.concat([replaced, moved]), " OR ".join(terms)
 
 
 _Finished = tuple[dict[str, int], dict[str, datetime]]
