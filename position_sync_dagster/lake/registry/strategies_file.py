@@ -19,6 +19,9 @@ _DESCRIBED = (
     "conid", "symbol", "right", "strike", "expiry", "sec_type", "trading_class", "multiplier",
     "exchange", "currency",
 )  # fmt: skip
+DEEPEST = 20
+"""Levels of nesting that a file may have; a leg is at the fourth."""
+
 _LEG = (*_DESCRIBED, "account", "quantity", "priority")
 _NEEDED = ("symbol",)
 
@@ -94,7 +97,8 @@ class _Reader:
         except (OSError, UnicodeDecodeError) as error:
             self._fail(None, f"it cannot be read: {error}", "Write a text file in UTF-8")
         try:
-            return yaml.compose(text, Loader=yaml.SafeLoader)
+            self._refuse_deep(text)
+            return yaml.compose(text, Loader=yaml.CSafeLoader)
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
             raise self._error(
@@ -108,8 +112,15 @@ class _Reader:
             raise self._error(
                 at, f"it is not YAML: {error.reason}", "Remove the character"
             ) from None
-        except RecursionError:
-            self._fail(None, "it is nested too deeply", "Write it as the README shows")
+
+    def _refuse_deep(self, text: str) -> None:
+        """Refuse a file that the fast parser, which recurses in C, could not take."""
+        depth = 0
+        for event in yaml.parse(text, Loader=yaml.CSafeLoader):
+            depth += isinstance(event, yaml.CollectionStartEvent)
+            depth -= isinstance(event, yaml.CollectionEndEvent)
+            if depth > DEEPEST:
+                self._fail(None, "it is nested too deeply", "Write it as the README shows")
 
     def _strategy(self, node: Node) -> Iterator[tuple[Leg, Node]]:
         fields = self._mapping(node, _STRATEGY, ("strategy_id", "legs"))

@@ -1,7 +1,7 @@
 """Reconciliation: compare the broker's holdings with the newest rows and the registry."""
 
-from collections.abc import Iterable, Mapping, Set
-from datetime import timedelta
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta
 
 import polars as pl
 
@@ -10,16 +10,12 @@ from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.domain.leg import ActiveContract
 from position_sync_dagster.domain.reconciliation import ReconciliationResult, compare
-from position_sync_dagster.domain.routing import Key
 from position_sync_dagster.domain.update import PositionUpdate
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.schema.codec import moment, updates_of
 from position_sync_dagster.settings import Settings, load_settings
 from position_sync_dagster.sync.drain.broker_view import LakeValues, ValueSource
 from position_sync_dagster.sync.reports.confirmations import CONFIRMED, said_of, with_confirmed
-
-MARGIN = timedelta(seconds=1)
-"""Rows that are nearly too old are compared one by one, by the clock of the comparison."""
 
 
 class PositionReconciler:
@@ -48,7 +44,6 @@ class PositionReconciler:
         *,
         complete: bool,
         details: Mapping[int, ContractDetails] | None = None,
-        agreed: Set[Key] = frozenset(),
     ) -> ReconciliationResult:
         """Return every difference between the snapshot, the rows and the legs.
 
@@ -56,7 +51,6 @@ class PositionReconciler:
             complete: The snapshot covers every account. Otherwise a holding that it lacks is no
                 difference.
             details: The contract details that are known, by conid: each leg is compared with them.
-            agreed: Holdings that need no comparison; `latest` may lack their rows.
         """
         return compare(
             snapshot,
@@ -66,20 +60,7 @@ class PositionReconciler:
             details=details,
             now=self._clock(),
             stale_after=self._stale_after,
-            agreed=agreed,
         )
-
-    def agreeing(self, snapshot: Iterable[BrokerPosition], latest: pl.DataFrame) -> pl.DataFrame:
-        """Return the newest rows that `compare` would find no fault with; in columns."""
-        said, now = said_of(snapshot), self._clock()
-        held = said.select("account", "conid", held="position")
-        same = (
-            latest.join(held, on=["account", "conid"], how="left")
-            .filter(pl.col("position") == pl.col("held").fill_null(0.0))
-            .select(latest.columns)
-        )
-        is_fresh = pl.col(CONFIRMED) > moment(now - self._stale_after + MARGIN)
-        return with_confirmed(same, said, now).filter((pl.col("position") == 0) | is_fresh)
 
 
 class ReconciliationService:
@@ -108,9 +89,7 @@ class ReconciliationService:
             lake.broker_positions, lake.sessions, settings, clock=clock
         )
         self._clock = clock
-        self._reconciler = PositionReconciler(
-            stale_after=timedelta(seconds=settings.stale_after_s), clock=clock
-        )
+        self._stale_after = timedelta(seconds=settings.stale_after_s)
 
     async def run(self, run_id: str | None = None) -> ReconciliationResult:
         """Compare, record the breaks in one commit, and return the result.
@@ -126,16 +105,19 @@ class ReconciliationService:
         latest = (await self._lake.updates.latest()).filter(
             pl.col("gateway_id") == self._settings.gateway_id
         )
-        agreeing = self._reconciler.agreeing(snapshot, latest)
+        now = self._clock()
+        agreeing = agreeing_rows(snapshot, latest, now=now, stale_after=self._stale_after)
         others = latest.join(agreeing, on=["account", "conid"], how="anti")
         legs = self._lake.registry.legs
         details = await self._lake.contracts.get({leg.conid for leg in legs})
-        result = self._reconciler.reconcile(
+        result = compare(
             snapshot,
             updates_of(others),
             legs,
             complete=view.complete,
             details=details,
+            now=now,
+            stale_after=self._stale_after,
             agreed=frozenset(agreeing.select("account", "conid").iter_rows()),
         )
         await self._lake.breaks.record(
@@ -146,3 +128,22 @@ class ReconciliationService:
             run_id=run_id,
         )
         return result
+
+
+def agreeing_rows(
+    snapshot: Iterable[BrokerPosition],
+    latest: pl.DataFrame,
+    *,
+    now: datetime,
+    stale_after: timedelta,
+) -> pl.DataFrame:
+    """Return the newest rows that `compare` would find no fault with, decided in columns."""
+    said = said_of(snapshot)
+    held = said.select("account", "conid", held="position")
+    same = (
+        latest.join(held, on=["account", "conid"], how="left")
+        .filter(pl.col("position") == pl.col("held").fill_null(0.0))
+        .select(latest.columns)
+    )
+    is_fresh = pl.col(CONFIRMED) >= moment(now - stale_after)
+    return with_confirmed(same, said, now).filter((pl.col("position") == 0) | is_fresh)

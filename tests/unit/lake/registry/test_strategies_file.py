@@ -80,7 +80,7 @@ def leg(**changes):
         ("strategies: [\n", "line 2, column 1", "not YAML"),
         ("strategies:\n\t- a\n", "line 2, column 1", "not YAML"),
         ("a: 'b\n", "line 2, column 1", "not YAML"),
-        ("strategies:\n - a\x07b\n", "line 2, column 5", "special characters"),
+        ("strategies:\n - a\x07b\n", "line 2, column 5", "control characters"),
         ("- a\n", "line 1, column 1", "fields are expected"),
         ("strategy: []\n", "line 1, column 1", "'strategy' is not known"),
         ("strategies: 5\n", "line 1, column 13", "must be a list"),

@@ -14,8 +14,10 @@ from position_sync_dagster.domain.update import Source
 from position_sync_dagster.errors import BrokerUnavailableError, NewerRowError
 from position_sync_dagster.lake.queue.memory import InMemoryPositionQueue
 from position_sync_dagster.lake.updates.table import AppendResult, NewestRows
-from position_sync_dagster.sync.drain.batch import BatchProcessor
+from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.drain.batch import LARGEST, BatchProcessor, batch_limit
 from position_sync_dagster.sync.drain.broker_view import BrokerView
+from position_sync_dagster.sync.drain.worker import QueueWorker
 
 CLOSES = 200
 
@@ -204,3 +206,40 @@ async def test_a_zero_row_that_the_stream_writes_meanwhile_is_not_followed_by_an
     assert (report.rows, report.unchanged) == (0, 1)
     (done,) = await queue.get_batch(priority=None, status=QueueStatus.SUCCESS)
     assert done.update_id == "zero"
+
+
+@pytest.mark.parametrize(
+    ("waiting", "batch_size", "expected"),
+    [
+        (0, 50, 50),
+        (200, 50, 50),
+        (204, 50, 51),
+        (1_000, 50, 250),
+        (1_000, 400, 400),
+        (10**6, 50, LARGEST),
+        (10**6, 2 * LARGEST, 2 * LARGEST),
+    ],
+)
+def test_a_batch_is_a_quarter_of_what_waits_and_never_smaller_than_its_setting(
+    waiting, batch_size, expected
+):
+    assert batch_limit(waiting, batch_size) == expected
+
+
+async def test_a_drain_of_many_requests_takes_a_few_batches_and_looks_at_the_broker_for_each(
+    queue, clock
+):
+    conids = range(1, 801)
+    broker, ledger = Broker(clock, conids), Ledger()
+    await queue.insert_many([QueueRequest(conid, "SPY", account="A") for conid in conids])
+    worker = QueueWorker(
+        queue, batch_size=50, values=broker, updates=ledger, settings=Settings(), clock=clock
+    )
+    result = await worker.drain(3600.0)
+    assert [batch.claimed for batch in result.batches] == [200, 200, 200, 200]
+    assert result.exhausted
+    assert (await queue.counts())[QueueStatus.SUCCESS] == 800
+    assert len(ledger.newest()) == 800
+    await queue.insert_many([QueueRequest(conid, "SPY", account="A") for conid in conids])
+    report = await worker.process_batch()
+    assert report.claimed == 200

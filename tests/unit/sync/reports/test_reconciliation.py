@@ -10,10 +10,11 @@ from position_sync_dagster.domain.broker_position import BrokerPosition
 from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.domain.pricing.confirmation import confirmed_time
 from position_sync_dagster.domain.pricing.valuation import Provenance, from_portfolio
+from position_sync_dagster.domain.reconciliation import compare
 from position_sync_dagster.domain.update import PositionUpdate, Source, ValueOrigin
 from position_sync_dagster.lake.schema.codec import update_rows
 from position_sync_dagster.sync.reports.confirmations import CONFIRMED, said_of, with_confirmed
-from position_sync_dagster.sync.reports.reconciliation import PositionReconciler
+from position_sync_dagster.sync.reports.reconciliation import agreeing_rows
 
 NOW = datetime(2026, 3, 4, 15, 30, tzinfo=UTC)
 STALE_AFTER = timedelta(minutes=10)
@@ -73,11 +74,11 @@ def test_the_confirmation_of_rows_in_columns_is_that_of_the_rule(book):
 @settings(max_examples=300, deadline=None)
 def test_rows_that_agree_in_columns_are_those_without_a_discrepancy(book, complete):
     held, rows = book
-    reconciler = PositionReconciler(stale_after=STALE_AFTER, clock=lambda: NOW)
-    whole = reconciler.reconcile(held, rows, complete=complete)
-    agreeing = reconciler.agreeing(held, update_rows(rows))
+    given = {"complete": complete, "now": NOW, "stale_after": STALE_AFTER}
+    whole = compare(held, rows, [], **given)
+    agreeing = agreeing_rows(held, update_rows(rows), now=NOW, stale_after=STALE_AFTER)
     agreed = frozenset(agreeing.select("account", "conid").iter_rows())
     others = [row for row in rows if key_of(row) not in agreed]
-    assert reconciler.reconcile(held, others, complete=complete, agreed=agreed) == whole
+    assert compare(held, others, [], **given, agreed=agreed) == whole
     differ = {(one.account, one.conid) for one in whole.discrepancies}
     assert not agreed & differ
