@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Self
 
 import typer
 
-from position_sync_dagster.cli.options import EndWith
+from position_sync_dagster.cli.options import EndWith, warn_of_unknown_settings
 from position_sync_dagster.errors import LakeError
 from position_sync_dagster.processes import dagster_dev, ports
 from position_sync_dagster.processes.checkout import PROJECT
@@ -51,6 +51,7 @@ def run(*, ui_port: int, end_with: int | None = None) -> int:
 
     Raises:
         SettingsError: A setting is malformed.
+        StrategiesFileError: A strategies file is configured and cannot be read.
         PortTakenError: The UI's port is taken.
         HomeInUseError: Another `dagster dev` runs in the home.
         ChildEndedError: Dagster has ended.
@@ -58,6 +59,8 @@ def run(*, ui_port: int, end_with: int | None = None) -> int:
     from position_sync_dagster.settings import load_settings
 
     settings = load_settings()
+    warn_of_unknown_settings()
+    require_strategies(settings)
     ports.require_free(ui_port, purpose="Dagster UI", option="--ui-port")
     live = sys.stdout.isatty() and sys.stderr.isatty()
     dagster_home = Path(os.environ.get("DAGSTER_HOME") or PROJECT / "dagster_home").absolute()
@@ -80,6 +83,19 @@ def run(*, ui_port: int, end_with: int | None = None) -> int:
             with suppress(StopRequested):  # the terminal is closed
                 write_lines(f"Ended ({request.reason}).")
     return 0
+
+
+def require_strategies(settings: "Settings") -> None:
+    """Read the strategies file that is configured, if there is one.
+
+    Raises:
+        StrategiesFileError: It is missing or has a mistake. Without it the stream would follow what
+            the registry held before, and nobody would notice.
+    """
+    if settings.strategies_file is not None:
+        from position_sync_dagster.lake.registry.strategies_file import load_strategies
+
+        load_strategies(settings.strategies_file)
 
 
 class Output:

@@ -1,10 +1,13 @@
 """Options and settings that several commands share."""
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from position_sync_dagster.terminal.text import printable
 
 if TYPE_CHECKING:
     from position_sync_dagster.domain.leg import ActiveContract
@@ -62,8 +65,12 @@ def known_strategy(strategy: str | None, legs: "Iterable[ActiveContract]") -> No
     raise UnknownStrategyError(f"There is no active strategy {strategy!r}.", remedy=listed)
 
 
-def settings_for(home: Path | None) -> "Settings":
+def settings_for(home: Path | None, *, warn: bool = True) -> "Settings":
     """Read the settings of a home, or without a home those of the environment and `.env`.
+
+    Args:
+        home: The folder of a home.
+        warn: Whether unknown settings are written to stderr.
 
     Raises:
         HomeError: There is no home at the path.
@@ -72,9 +79,21 @@ def settings_for(home: Path | None) -> "Settings":
     from position_sync_dagster.settings import load_settings
 
     if home is None:
+        if warn:
+            warn_of_unknown_settings()
         return load_settings()
     from position_sync_dagster.processes.environment import adopt_environment
     from position_sync_dagster.processes.home import Home
 
     adopt_environment(Home.at(home).read_settings())
+    if warn:
+        warn_of_unknown_settings(env_file=None)
     return load_settings(_env_file=None)
+
+
+def warn_of_unknown_settings(*, env_file: str | None = ".env") -> None:
+    """Write one line to stderr for each variable that looks like a setting and is none."""
+    from position_sync_dagster.unknown_settings import warnings_of
+
+    for line in warnings_of(os.environ, env_file=env_file):
+        typer.echo(printable(f"position-sync: {line}"), err=True)

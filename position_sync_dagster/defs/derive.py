@@ -4,11 +4,11 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
-from position_sync_dagster.defs.checks import a_stream_watches, agrees_with_the_broker
+from position_sync_dagster.defs.checks import a_stream_watches
+from position_sync_dagster.defs.checks.evaluation import KEYS
 from position_sync_dagster.defs.run_history import DERIVE_JOB, DRAIN_JOB, REASON, recent_runs
 from position_sync_dagster.defs.tick_cache import cached_instance
 from position_sync_dagster.sync.decisions.derivation import (
-    LEDGER,
     LONGEST_AGE,
     SOURCES,
     TARGETS,
@@ -16,15 +16,11 @@ from position_sync_dagster.sync.decisions.derivation import (
 )
 from position_sync_dagster.sync.decisions.job_runs import IN_PROGRESS
 
-CHECKS = (a_stream_watches.CHECK_NAME, agrees_with_the_broker.CHECK_NAME)
-"""The checks of the ledger that a stream and a drain evaluate after each of their materializations.
-"""
-
 derive_positions = dg.define_asset_job(
     DERIVE_JOB,
-    selection=dg.AssetSelection.assets(*TARGETS) | dg.AssetSelection.checks_for_assets(LEDGER),
+    selection=dg.AssetSelection.assets(*TARGETS) | dg.AssetSelection.checks(*KEYS),
     executor_def=dg.in_process_executor,
-    description="Derive the newest rows and the exposure, and compare the ledger with the broker.",
+    description="Derive the newest rows and the exposure, and evaluate the checks of the tables.",
 )
 
 
@@ -58,16 +54,15 @@ def refresh_derived(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.S
 
 
 def due_checks(instance: dg.DagsterInstance, now: datetime) -> list[dg.AssetCheckKey]:
-    """Return the ledger's checks that need another evaluation.
+    """Return the checks that need another evaluation.
 
     A check that a run has planned shows no result until it ran. So a result is kept that was found
-    after the ledger's last materialization. A disagreement is looked at again: right after an
+    after the last materialization of its table. A disagreement is looked at again: right after an
     outage the account is not downloaded yet.
     """
-    keys = [dg.AssetCheckKey(dg.AssetKey(LEDGER), name) for name in CHECKS]
-    found = instance.event_log_storage.get_latest_asset_check_execution_by_key(keys)
-    newest = materialized_at(instance, (LEDGER,)).get(LEDGER, now)
-    since = max(newest, now - LONGEST_AGE)
+    found = instance.event_log_storage.get_latest_asset_check_execution_by_key(KEYS)
+    newest = materialized_at(instance, tuple({key.asset_key.to_user_string() for key in KEYS}))
+    oldest = now - LONGEST_AGE
 
     def stands(key: dg.AssetCheckKey) -> bool:
         evaluation = found[key].evaluation if key in found else None
@@ -75,9 +70,10 @@ def due_checks(instance: dg.DagsterInstance, now: datetime) -> list[dg.AssetChec
         if evaluation is None or event is None:
             return False
         settled = evaluation.passed or key.name == a_stream_watches.CHECK_NAME
+        since = max(newest.get(key.asset_key.to_user_string(), oldest), oldest)
         return settled and datetime.fromtimestamp(event.timestamp, UTC) >= since
 
-    return [key for key in keys if not stands(key)]
+    return [key for key in KEYS if not stands(key)]
 
 
 def materialized_at(instance: dg.DagsterInstance, names: tuple[str, ...]) -> dict[str, datetime]:

@@ -14,10 +14,8 @@ import dagster as dg
 
 from position_sync_dagster.defs.assets.external_tables import GATEWAY, observe_table
 from position_sync_dagster.defs.assets.table_asset import DATA_VERSION
-from position_sync_dagster.defs.checks import a_stream_watches, agrees_with_the_broker
-from position_sync_dagster.defs.checks.a_stream_watches import watched_now
-from position_sync_dagster.defs.checks.agrees_with_the_broker import compared_now
-from position_sync_dagster.defs.checks.check_results import check_evaluation, newest_materialization
+from position_sync_dagster.defs.checks import a_stream_watches
+from position_sync_dagster.defs.checks.evaluation import CHECKS, evaluated
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.lake.schema.tables import (
     ACCOUNT_VALUES,
@@ -78,24 +76,17 @@ class StreamEvents:
             )
 
     def evaluate(self, run_id: str) -> None:
-        """Evaluate the ledger's checks now, right after a materialization or at the end.
+        """Evaluate the checks now, right after a materialization or at the end.
 
         These events belong to no run: Dagster stores one evaluation of a check for each run, at the
         place of the first, so that a later one would be taken for older than those of other runs.
         """
-        results = {a_stream_watches.CHECK_NAME: watched_now(self._lake, self._settings)}
-        if self._state in SETTLED:
-            results[agrees_with_the_broker.CHECK_NAME] = compared_now(
-                self._lake, self._settings, run_id=run_id
-            )
-        target = newest_materialization(self._instance, POSITION_UPDATES.name)
-        for name, result in results.items():
-            found = result._replace(
-                metadata={**result.metadata, "run_id": dg.MetadataValue.dagster_run(run_id)}
-            )
-            self._instance.report_runless_asset_event(
-                check_evaluation(POSITION_UPDATES.name, name, found, target)
-            )
+        watches = ((POSITION_UPDATES.name, a_stream_watches.CHECK_NAME),)
+        checks = CHECKS if self._state in SETTLED else watches
+        for event in evaluated(
+            self._lake, self._settings, self._instance, run_id=run_id, checks=checks
+        ):
+            self._instance.report_runless_asset_event(event)
 
     def _is_due(self, now: datetime) -> bool:
         if self._materialized_at is None or self._state not in SETTLED:

@@ -68,8 +68,8 @@ STRATEGY_EXPOSURE = TableSpec.of(
         ),
         "vega": number_column("Sum of vega × quantity × multiplier. Unit: `currency`."),
         "theta": number_column("Sum of theta × quantity × multiplier. Unit: `currency`."),
-        "legs_without_value": count_column("Held legs that are missing in the sums of money."),
-        "legs_without_greeks": count_column("Held legs that are missing in the sums of greeks."),
+        "legs_without_value": count_column("Legs that are missing in the sums of money."),
+        "legs_without_greeks": count_column("Legs that are missing in the sums of greeks."),
         "oldest_value_at": moment_column("Time of the oldest value in the sums."),
         "dollar_delta": number_column(
             "Sum of delta × quantity × multiplier × price of the underlying; of a stock or a "
@@ -89,9 +89,12 @@ STRATEGY_EXPOSURE = TableSpec.of(
         "short_legs_unknown": count_column(
             "Held short options of which the price of the underlying is not known."
         ),
+        "mismatches": text_column(
+            "Legs that name another contract than their conid, with the difference; in no sum."
+        ),
     },
     indexed=("strategy_id",),
-    version=2,
+    version=3,
 )
 
 DAILY_POSITIONS = TableSpec.of(
@@ -113,6 +116,8 @@ DAILY_POSITIONS = TableSpec.of(
     partition_by=("session_date",),
     indexed=("account", "conid"),
 )
+
+DERIVED = (LATEST_POSITIONS, STRATEGY_EXPOSURE, DAILY_POSITIONS)
 
 
 _MOMENT = pl.Datetime("us", "UTC")

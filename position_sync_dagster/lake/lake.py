@@ -11,6 +11,7 @@ from position_sync_dagster.lake.account_values import AccountValuesTable
 from position_sync_dagster.lake.breaks import ReconciliationBreaks
 from position_sync_dagster.lake.broker_positions import BrokerPositionsTable
 from position_sync_dagster.lake.contracts import ContractsTable
+from position_sync_dagster.lake.derived import DERIVED
 from position_sync_dagster.lake.executions import ExecutionsTable
 from position_sync_dagster.lake.queue.table import PositionQueue
 from position_sync_dagster.lake.registry.table import StrategyRegistry
@@ -133,7 +134,7 @@ class Lake:
 
     @property
     def tables(self) -> tuple[Table, ...]:
-        """Return every table."""
+        """Return every table, apart from the derived ones."""
         return (
             self.registry.table,
             self.queue.table,
@@ -146,6 +147,11 @@ class Lake:
             self.account_values.table,
             self.runs.table,
         )
+
+    @property
+    def derived_tables(self) -> tuple[Table, ...]:
+        """Return the tables that are computed from the others."""
+        return tuple(Table(self.table_path(spec.name), spec, **self._options) for spec in DERIVED)
 
     def table_path(self, name: str) -> str:
         """Return the path of a table."""

@@ -1,4 +1,4 @@
-"""`dagster dev` as a child process."""
+"""Dagster as a child process: what `dagster dev` starts, behind a guard (`web`)."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -12,8 +12,8 @@ from position_sync_dagster.processes.ports import LOOPBACK
 GRACE_S = 3.0
 """Seconds between the interrupt and the kill.
 
-After the interrupt the stream closes its gateway session, and `dagster dev` itself ends, within
-2 s. Its code servers wait as long as they have a run's process; only these have to be killed.
+After the interrupt the stream closes its gateway session, and Dagster itself ends, within 2 s. Its
+code servers wait as long as they have a run's process; only these have to be killed.
 """
 
 
@@ -26,7 +26,7 @@ def start(
     log: Path | None,
     inherited_fds: Sequence[int],
 ) -> ChildProcess:
-    """Start `dagster dev` on 127.0.0.1 with the project's workspace.
+    """Start Dagster on 127.0.0.1 with the project's workspace, its webserver guarded.
 
     Args:
         env: The whole environment, without DAGSTER_HOME.
@@ -34,10 +34,10 @@ def start(
         log: As for `ChildProcess`.
         inherited_fds: As for `ChildProcess`.
     """
-    command = [sys.executable, "-m", "dagster", "dev", "--workspace", str(WORKSPACE_FILE)]
-    command += ["--host", LOOPBACK, "--port", str(ui_port)]
+    command = [sys.executable, "-m", "position_sync_dagster.web.dagster_services"]
+    command += ["--port", str(ui_port), "--workspace", str(WORKSPACE_FILE)]
     return ChildProcess(
-        "dagster dev",
+        "Dagster",
         command,
         env={**env, "DAGSTER_HOME": str(dagster_home)},
         cwd=cwd,

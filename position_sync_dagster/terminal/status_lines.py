@@ -16,6 +16,7 @@ def describe(status: "Status") -> list[tuple[str, str]]:
     queue = status.queue
     return [
         ("gateway", _gateway(status)),
+        *(("attention", printable(text)) for text in status.attention),
         (
             "lines",
             "–"

@@ -14,6 +14,7 @@ NO_DEFAULT = {
     "DAILY_START",
     "FLEX_TOKEN",
     "FLEX_QUERY_ID",
+    "ALERT_URLS",
 }
 
 

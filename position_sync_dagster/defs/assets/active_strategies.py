@@ -1,8 +1,11 @@
 """The asset `active_strategies`: the legs of active strategies, by the strategies file."""
 
+from collections.abc import Iterator
+
 import dagster as dg
 
 from position_sync_dagster.defs.assets.table_asset import data_version, table_asset
+from position_sync_dagster.defs.checks.evaluation import CHECKS, LEDGER, LEGS, evaluated
 from position_sync_dagster.defs.dagster_failures import dagster_failures
 from position_sync_dagster.defs.resources import PositionSyncResource
 from position_sync_dagster.defs.run_history import DRAIN_JOB, REGISTRY_VERSION
@@ -24,8 +27,11 @@ The legs of active strategies: these are valued by market data lines.
 @dagster_failures
 def active_strategies(
     context: dg.AssetExecutionContext, position_sync: PositionSyncResource
-) -> dg.MaterializeResult[None]:
-    """Make the table equal to the strategies file; without a file, record what it holds."""
+) -> Iterator[dg.MaterializeResult[None]]:
+    """Make the table equal to the strategies file; without a file, record what it holds.
+
+    In a drain that materializes the ledger as well, that step evaluates the checks.
+    """
     path = position_sync.settings.strategies_file
     registry = position_sync.lake.registry.sync
     if path is not None:
@@ -34,7 +40,7 @@ def active_strategies(
         registry.replace_all(load_strategies(path))
     legs = registry.get_all_active()
     context.instance.add_run_tags(context.run.run_id, {REGISTRY_VERSION: str(registry.version)})
-    return dg.MaterializeResult(
+    yield dg.MaterializeResult(
         metadata={
             "dagster/row_count": len(legs),
             "strategies": len({leg.strategy_id for leg in legs}),
@@ -44,3 +50,9 @@ def active_strategies(
         },
         data_version=data_version(registry.version),
     )
+    alone = dg.AssetKey(LEDGER) not in (context.run.asset_selection or ())
+    if context.job_name == DRAIN_JOB and alone:
+        checks = tuple((asset, name) for asset, name in CHECKS if asset == LEGS)
+        lake, settings, run_id = position_sync.lake, position_sync.settings, context.run.run_id
+        for event in evaluated(lake, settings, context.instance, run_id=run_id, checks=checks):
+            context.log_event(event)

@@ -8,8 +8,7 @@ import dagster as dg
 from position_sync_dagster.defs.assets.external_tables import observe_table
 from position_sync_dagster.defs.assets.money_metadata import seldom
 from position_sync_dagster.defs.assets.table_asset import QUARTER_HOURLY, data_version, table_asset
-from position_sync_dagster.defs.checks import a_stream_watches, agrees_with_the_broker
-from position_sync_dagster.defs.checks.check_results import check_evaluation
+from position_sync_dagster.defs.checks.evaluation import evaluated
 from position_sync_dagster.defs.dagster_failures import dagster_failures
 from position_sync_dagster.defs.resources import PositionSyncResource
 from position_sync_dagster.defs.run_history import DRAIN_JOB, DRAINED, RELEASED, STREAM_JOB
@@ -44,7 +43,7 @@ def position_updates(
 ) -> Iterator[dg.MaterializeResult[None]]:
     """Value the queue's requests in batches until it is empty or the time is up.
 
-    A drain evaluates the ledger's checks right after its rows, without having planned them: while
+    A drain evaluates the checks right after its rows, without having planned them: while
     a planned check waits for its step, Dagster shows no result of it.
     """
     from position_sync_dagster.sync.drain.run import drain
@@ -64,24 +63,10 @@ def position_updates(
         metadata=drain_metadata(report, version), data_version=data_version(version)
     )
     if context.job_name == DRAIN_JOB:
-        for event in evaluations(position_sync, run_id=context.run.run_id):
+        run_id = context.run.run_id
+        for event in evaluated(lake, position_sync.settings, context.instance, run_id=run_id):
             context.log_event(event)
-
-
-def evaluations(
-    position_sync: PositionSyncResource, *, run_id: str
-) -> "Iterator[dg.AssetCheckEvaluation | dg.AssetObservation]":
-    """Evaluate the checks of the ledger, and return the results as events."""
-    lake, settings = position_sync.lake, position_sync.settings
-    results = {
-        a_stream_watches.CHECK_NAME: a_stream_watches.watched_now(lake, settings),
-        agrees_with_the_broker.CHECK_NAME: agrees_with_the_broker.compared_now(
-            lake, settings, run_id=run_id
-        ),
-    }
-    for name, result in results.items():
-        yield check_evaluation(POSITION_UPDATES.name, name, result)
-    yield observe_table(lake, RECONCILIATION_BREAKS)
+        context.log_event(observe_table(lake, RECONCILIATION_BREAKS))
 
 
 def drain_metadata(report: DrainReport, version: int | None) -> dict[str, dg.MetadataValue]:

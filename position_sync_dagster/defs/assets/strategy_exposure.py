@@ -65,6 +65,7 @@ LINEAGE = {
     "legs_expiring": [("contracts", "expires_on"), *_HELD],
     "short_legs_in_money": [("active_strategies", "strike"), _UNDERLYING, *_HELD],
     "short_legs_unknown": [_UNDERLYING, *_HELD],
+    "mismatches": [("contracts", "conid"), *_LEGS],
 }
 
 
@@ -110,6 +111,7 @@ def strategy_exposure(
             legs_without_value=sum(e.legs_without_value for e in found),
             legs_without_greeks=sum(e.legs_without_greeks for e in found),
         )
+        | {f"mismatches/{e.strategy_id}": e.mismatches for e in found if e.mismatches}
         | strategies_metadata(strategies, total_by_currency(strategies))
         | picture(context, lake, book, now)
     )
@@ -126,13 +128,13 @@ def picture(
     Without a picture the table and its numbers still stand: what goes wrong here is a warning.
     """
     found = recent_picture(context.instance, context.asset_key, now)
-    if found or not book.legs:
+    if found or not book.matching:
         return found
     from position_sync_dagster.sync.reports.day import profit_lines
     from position_sync_dagster.sync.reports.picture import draw_day
 
     try:
-        png = draw_day(profit_lines(lake.updates.sync, book.legs, now), book.leg_ages, now)
+        png = draw_day(profit_lines(lake.updates.sync, book.matching, now), book.leg_ages, now)
     except (ImportError, LakeError, OSError, ValueError) as error:
         context.log.warning(f"No picture could be drawn: {error}")
         return {}

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from position_sync_dagster.defs.checks.check_results import unknown_result
+from position_sync_dagster.defs.checks.check_results import WHAT_TO_DO, unknown_result
 from position_sync_dagster.defs.dagster_failures import dagster_failures
 from position_sync_dagster.defs.resources import PositionSyncResource
 from position_sync_dagster.domain.gateway_session import GatewaySession, Owner, SessionState
@@ -65,5 +65,10 @@ def judge_stream_session(session: GatewaySession | None, now: datetime) -> dg.As
         passed=False,
         severity=dg.AssetCheckSeverity.WARN,
         description=f"{who} seen the gateway since {since:%Y-%m-%d %H:%M:%S} UTC.",
-        metadata={**metadata, "blind_for_s": (now - since).total_seconds()},
+        metadata={
+            **metadata,
+            "blind_for_s": (now - since).total_seconds(),
+            WHAT_TO_DO: "Look whether TWS or IB Gateway runs and is logged in; `position-sync "
+            "status` says what the stream tried.",
+        },
     )

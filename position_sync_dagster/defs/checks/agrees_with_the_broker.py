@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from position_sync_dagster.defs.assets.external_tables import observe_table
-from position_sync_dagster.defs.checks.check_results import unknown_result
+from position_sync_dagster.defs.checks.check_results import WHAT_TO_DO, unknown_result
 from position_sync_dagster.defs.dagster_failures import dagster_failures
 from position_sync_dagster.defs.resources import PositionSyncResource
 from position_sync_dagster.domain.reconciliation import (
@@ -29,6 +29,11 @@ ERROR_TYPES = frozenset(
 )
 """Types of discrepancy in which the ledger and the broker differ about a holding itself."""
 
+
+TO_DO = (
+    "Compare the rows below with TWS. MISSING, SURPLUS and QUANTITY are wrong positions here until "
+    "the next refresh corrects them; LEG_QUANTITY and LEG_MISMATCH are mended in the strategies."
+)
 
 CHECK_NAME = "agrees_with_the_broker"
 
@@ -72,6 +77,7 @@ def judge_reconciliation(result: ReconciliationResult) -> dg.AssetCheckResult:
         description=summary,
         metadata={
             "checked": result.checked,
+            **({} if result.ok else {WHAT_TO_DO: TO_DO}),
             "snapshot_complete": result.complete,
             **{kind.value.lower(): result.count(kind) for kind in DiscrepancyType},
             "discrepancies": dg.MetadataValue.table(

@@ -7,6 +7,7 @@ from zoneinfo import ZoneInfo
 import dagster as dg
 
 from position_sync_dagster.defs.assets.exchange_partitions import exchange_partitions, known_days
+from position_sync_dagster.defs.checks.check_results import WHAT_TO_DO
 from position_sync_dagster.defs.dagster_failures import dagster_failures
 from position_sync_dagster.defs.resources import PositionSyncResource
 from position_sync_dagster.lake.derived import DAILY_POSITIONS
@@ -58,12 +59,15 @@ def judge_days(
         return dg.AssetCheckResult(passed=True, description="No trading day is over yet.")
     missing = [day for day in over if day not in recorded]
     ranges = ranges_of(over, [day for day in over if day not in recorded or day in old])
-    description = f"{len(over)} trading days, all recorded"
+    description, to_do = f"{len(over)} trading days, all recorded", ""
     if ranges:
+        to_do = (
+            f"Put statements of {ranges[0][0]} to {ranges[-1][1]} into the folder of "
+            "POSITION_SYNC_FLEX_FOLDER and materialize these ranges of daily_positions."
+        )
         description = (
             f"{len(missing)} of {len(over)} trading days have no rows, {len(set(old) & set(over))} "
-            f"only older values. Put statements of {ranges[0][0]} to {ranges[-1][1]} into the "
-            "folder of POSITION_SYNC_FLEX_FOLDER and materialize these ranges of daily_positions."
+            f"only older values. {to_do}"
         )
     return dg.AssetCheckResult(
         passed=not ranges,
@@ -71,6 +75,7 @@ def judge_days(
         description=description,
         metadata={
             "days": len(over),
+            **({WHAT_TO_DO: to_do} if to_do else {}),
             "missing": len(missing),
             "only_older_values": len(set(old) & set(over)),
             "to_fill": dg.MetadataValue.table(

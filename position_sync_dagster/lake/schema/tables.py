@@ -169,9 +169,9 @@ CONTRACTS = TableSpec.of(
         "trading_hours": text_column(
             "Trading hours as the broker writes them, separated by semicolons."
         ),
-        "seen_at": moment_column("When the details were first requested."),
+        "seen_at": moment_column("When the details were requested."),
         "valid_exchanges": text_column(
-            "Where the contract may be requested, separated by commas; null where it is not known."
+            "Where the contract may be requested, separated by commas; null in old rows."
         ),
         "expires_on": day_column("Day on which a derivative expires; null where it is not known."),
     },

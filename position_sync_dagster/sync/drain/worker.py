@@ -196,7 +196,7 @@ class QueueWorker:
         )
 
     async def _run(self) -> None:
-        """Drain once per interval until stopped; an outage of the broker is logged once."""
+        """Drain once per interval until stopped; an outage of broker or tables is logged once."""
         outage = OutageLog(logger)
         while not self._stop.is_set():
             may_continue = False
@@ -209,7 +209,8 @@ class QueueWorker:
                     outage.report(result.unavailable, level=logging.WARNING)
                 may_continue = result.may_continue
             except PositionSyncError as error:
-                logger.error("%s", error)
+                # What follows the colon may differ each time, such as the name of a file.
+                outage.report(error.what.partition(": ")[0], text=str(error))
             if not may_continue:
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._stop.wait(), self._interval_s)

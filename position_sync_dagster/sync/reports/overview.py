@@ -20,7 +20,7 @@ from position_sync_dagster.sync.reports.money import (
     money_by_strategy,
     total_by_currency,
 )
-from position_sync_dagster.sync.reports.position_list import strategies_by_holding
+from position_sync_dagster.sync.reports.position_list import matching_legs, strategies_by_holding
 from position_sync_dagster.sync.reports.status import Status, read_status
 
 
@@ -31,6 +31,8 @@ class Book:
     Attributes:
         latest: The newest row of each holding, closed ones too.
         holdings: What the broker last reported.
+        legs: The active legs.
+        matching: Those of them that name the contract of their conid, as far as it is known.
         streamed: The conids whose newest row the stream wrote within the last two refresh
             intervals; None while no owner is connected to the gateway.
     """
@@ -38,6 +40,7 @@ class Book:
     latest: tuple[PositionUpdate, ...]
     holdings: tuple[BrokerPosition, ...]
     legs: tuple[ActiveContract, ...]
+    matching: tuple[ActiveContract, ...]
     ages: Ages
     exposures: tuple[Exposure, ...]
     streamed: frozenset[int] | None
@@ -45,17 +48,19 @@ class Book:
     @property
     def strategies(self) -> list[Money]:
         """The money of each strategy, by currency."""
-        return money_by_strategy(self.exposures, self.legs, self.latest, self.ages, self.streamed)
+        return money_by_strategy(
+            self.exposures, self.matching, self.latest, self.ages, self.streamed
+        )
 
     @property
     def strategies_of(self) -> dict[Key, list[str]]:
         """The strategies of each holding that has a row."""
-        return strategies_by_holding(self.latest, self.legs)
+        return strategies_by_holding(self.latest, self.matching)
 
     @property
     def leg_ages(self) -> list[tuple[str, float | None]]:
         """The name of each active leg that is held, and the age of its value in seconds."""
-        active = {leg.conid for leg in self.legs}
+        active = {leg.conid for leg in self.matching}
         return [
             (
                 leg_name(row.symbol, row.right, row.strike, row.expiry),
@@ -120,6 +125,7 @@ def read_book(
         latest=tuple(rows),
         holdings=tuple(holdings),
         legs=tuple(legs),
+        matching=tuple(matching_legs(legs, details)),
         ages=ages,
         exposures=tuple(exposures(legs, rows, now=now, details=details, confirmed=ages.confirmed)),
         streamed=streamed if live else None,

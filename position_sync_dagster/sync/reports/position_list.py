@@ -7,7 +7,9 @@ from datetime import datetime
 
 import polars as pl
 
+from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.domain.leg import ActiveContract
+from position_sync_dagster.domain.leg_contract import contract_mismatch
 from position_sync_dagster.domain.update import PositionUpdate
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.schema.codec import broker_positions_of, updates_of
@@ -55,11 +57,12 @@ def read_positions(
         LakeError: A table cannot be used.
     """
     legs = lake.registry.sync.get_all_active()
+    matching = matching_legs(legs, lake.contracts.sync.get({leg.conid for leg in legs}))
     found = lake.updates.sync.latest()
     if not closed:
         found = found.filter(pl.col("position") != 0)
     if strategy is not None:
-        found = found.filter(_is_leg([leg for leg in legs if leg.strategy_id == strategy]))
+        found = found.filter(_is_leg([leg for leg in matching if leg.strategy_id == strategy]))
     ordered = found.sort(
         *(pl.col(name).fill_null(0.0) if name == "strike" else name for name in _ORDER),
         nulls_last=True,
@@ -72,9 +75,20 @@ def read_positions(
     return PositionList(
         rows=rows,
         ages=Ages.of(rows, broker_positions_of(holdings), now),
-        strategies_of=strategies_by_holding(rows, legs),
+        strategies_of=strategies_by_holding(rows, matching),
         total=ordered.height,
     )
+
+
+def matching_legs(
+    legs: Iterable[ActiveContract], details: Mapping[int, ContractDetails]
+) -> list[ActiveContract]:
+    """Return the legs that name the contract of their conid, as far as it is known."""
+    return [
+        leg
+        for leg in legs
+        if leg.conid not in details or not contract_mismatch(leg, details[leg.conid])
+    ]
 
 
 def strategies_by_holding(

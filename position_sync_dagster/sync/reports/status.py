@@ -18,6 +18,7 @@ from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.schema.codec import moment
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.owner.ownership import blind_since
+from position_sync_dagster.sync.reports.attention import attention
 from position_sync_dagster.sync.reports.confirmations import CONFIRMED, with_confirmed
 
 
@@ -45,6 +46,7 @@ class Status:
             confirmed by the broker, within the last two refresh intervals.
         last_drained_at: When a request was last answered by a row.
         accounts: The newest net liquidation and profit of each account.
+        attention: What a person should look at although everything runs.
     """
 
     at: datetime
@@ -71,6 +73,7 @@ class Status:
     last_drained_at: datetime | None
     trading_mode: str | None
     accounts: tuple[AccountSummary, ...]
+    attention: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON; times as ISO 8601."""
@@ -129,6 +132,7 @@ def read_status(
         last_drained_at=overview.last_success_at,
         trading_mode=lake.sessions.sync.mode(),
         accounts=tuple(lake.account_values.sync.latest_summaries()),
+        attention=attention(lake, settings, failed=overview.counts.get(QueueStatus.FAILED, 0)),
     )
 
 

@@ -123,6 +123,7 @@ class Router:
                 *(h.instrument.conid for h in connection.feed.holdings if h.position),
                 *(leg.conid for leg in self._registry.legs),
             ),
+            streamed=self._lines.held,
         )
 
     async def close(self) -> None:

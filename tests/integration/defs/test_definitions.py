@@ -154,7 +154,8 @@ def test_all_sensors_and_schedules_run_from_the_start(
     repository: dg.RepositoryDefinition,
 ) -> None:
     assert {s.name: s.default_status for s in repository.sensor_defs} == dict.fromkeys(
-        ["drain_queue", "refresh_derived", "supervise_stream"], dg.DefaultSensorStatus.RUNNING
+        ["drain_queue", "refresh_derived", "supervise_stream", "tell_people"],
+        dg.DefaultSensorStatus.RUNNING,
     )
     assert {s.name: s.default_status for s in repository.schedule_defs} == dict.fromkeys(
         ["every_hour", "after_the_close", "late_rows", "nightly_statements"],
@@ -198,7 +199,16 @@ def test_the_instance_accepts_its_configuration(tmp_path: Path) -> None:
 
 def test_loading_the_definitions_imports_nothing_heavy() -> None:
     """Every run loads them: what they import is paid at every drain."""
-    heavy = ["exchange_calendars", "pandas", "ib_async", "ib_insync", "rich", "typer", "uvicorn"]
+    heavy = [
+        "apprise",
+        "exchange_calendars",
+        "pandas",
+        "ib_async",
+        "ib_insync",
+        "rich",
+        "typer",
+        "uvicorn",
+    ]
     code = (
         "import sys, json\n"
         "from position_sync_dagster.definitions import defs\n"

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import dagster as dg
 import pytest
 
+from position_sync_dagster.defs.checks.evaluation import KEYS
 from position_sync_dagster.defs.derive import refresh_derived
 from position_sync_dagster.defs.run_history import DERIVE_JOB, DRAIN_JOB
 
@@ -60,23 +61,30 @@ def planned(request: dg.RunRequest | dg.SkipReason) -> list[str]:
 def test_only_a_check_whose_result_does_not_stand_is_planned(
     tick: Tick, materialized, instance
 ) -> None:
-    """A stream and a drain evaluate both; a check that is planned shows no result meanwhile."""
+    """A stream and a drain evaluate all; a check that is planned shows no result meanwhile."""
 
-    def evaluated(name: str, *, passed: bool) -> None:
-        key = dg.AssetKey("position_updates")
-        instance.report_runless_asset_event(
-            dg.AssetCheckEvaluation(asset_key=key, check_name=name, passed=passed)
-        )
+    def evaluated(*names: str, passed: bool) -> None:
+        for key in KEYS:
+            if key.name in names:
+                instance.report_runless_asset_event(
+                    dg.AssetCheckEvaluation(
+                        asset_key=key.asset_key, check_name=key.name, passed=passed
+                    )
+                )
 
+    every = [key.name for key in KEYS]
+    of_ledger = [key.name for key in KEYS if key.asset_key == dg.AssetKey("position_updates")]
     materialized("position_updates")
-    assert planned(tick()) == ["a_stream_watches", "agrees_with_the_broker"]
-    evaluated("a_stream_watches", passed=False)
-    evaluated("agrees_with_the_broker", passed=False)
+    assert planned(tick()) == every
+    evaluated("a_stream_watches", "agrees_with_the_broker", passed=False)
+    evaluated(*set(every) - {"a_stream_watches", "agrees_with_the_broker"}, passed=True)
     assert planned(tick()) == ["agrees_with_the_broker"]
     evaluated("agrees_with_the_broker", passed=True)
     assert planned(tick()) == []
     materialized("position_updates")
-    assert planned(tick()) == ["a_stream_watches", "agrees_with_the_broker"]
+    assert planned(tick()) == of_ledger
+    materialized("position_queue")
+    assert {"requests_are_answered", "requests_end_once"} < set(planned(tick()))
 
 
 def test_an_observation_of_the_ledger_asks_for_nothing(tick: Tick, materialized, instance) -> None:

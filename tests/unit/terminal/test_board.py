@@ -55,6 +55,7 @@ def overview(status: Status = LIVE, *, legs: int = 2, **values: object) -> Overv
         latest=tuple(rows),
         holdings=(holding(1), holding(2)),
         legs=tuple(active),
+        matching=tuple(active),
         ages=ages,
         exposures=tuple(exposures(active, rows, now=NOW)),
         streamed=frozenset({1, 2}),

@@ -9,6 +9,7 @@ from position_sync_dagster.definitions import defs
 from position_sync_dagster.defs.assets.active_strategies import active_strategies
 from position_sync_dagster.defs.assets.position_queue import position_queue
 from position_sync_dagster.defs.assets.position_updates import position_updates
+from position_sync_dagster.defs.checks.evaluation import CHECKS
 from position_sync_dagster.defs.run_history import DRAIN_JOB, DRAINED, REGISTRY_VERSION, RELEASED
 from position_sync_dagster.domain.broker_position import Completeness
 from position_sync_dagster.domain.gateway_session import SessionState
@@ -189,7 +190,24 @@ def test_a_drain_evaluates_the_checks_after_its_rows_without_having_planned_them
     first_check = kinds.index(dg.DagsterEventType.ASSET_CHECK_EVALUATION)
     assert first_row < first_check
     checked = {e.check_name: e.passed for e in result.get_asset_check_evaluations()}
-    assert checked == {"a_stream_watches": True, "agrees_with_the_broker": True}
+    assert set(checked) == {name for _, name in CHECKS}
+    # The fixture's session has no lines, and its login no account values: both are unknown.
+    assert {name for name, passed in checked.items() if not passed} == {
+        "lines_suffice",
+        "account_values_follow",
+    }
     names = [e.asset_key.to_user_string() for e in result.get_asset_materialization_events()]
     assert names == [step.value for step in DRAIN_AND_DERIVE]
     assert DRAINED in instance.get_run_by_id(result.run_id).tags
+
+
+def test_a_run_of_the_registry_alone_evaluates_its_check(settings, instance, lake: Lake) -> None:
+    """Else its result would be old until the next drain."""
+    job = defs().resolve_job_def(DRAIN_JOB)
+    result = job.execute_in_process(
+        instance=instance, asset_selection=[dg.AssetKey("active_strategies")]
+    )
+    found, *_ = result.get_asset_check_evaluations()
+    assert (found.check_name, found.passed) == ("legs_are_resolved", True)
+    newest = instance.fetch_materializations(dg.AssetKey("active_strategies"), limit=1).records[0]
+    assert found.target_materialization_data.storage_id == newest.storage_id

@@ -17,6 +17,7 @@ from position_sync_dagster.defs.assets.strategy_exposure import strategy_exposur
 from position_sync_dagster.domain.leg import make_leg
 from position_sync_dagster.lake.derived import LATEST_POSITIONS, STRATEGY_EXPOSURE, DerivedTable
 from position_sync_dagster.sync.reports.picture import MOST_BYTES
+from tests.support.contracts import contract_details
 
 
 def rows(settings, spec) -> pl.DataFrame:
@@ -106,10 +107,26 @@ def test_exposure_is_summed_per_strategy_and_says_how_old_it_is(
     assert 59 < number(result, "strategy_exposure", "oldest_value_age_s") < 90
 
 
+def test_a_leg_that_is_another_contract_than_its_conid_is_named_and_not_summed(
+    materialize, settings, lake, append_row, seconds_ago
+) -> None:
+    terms = {"symbol": "SPX", "right": "C", "expiry": date(2026, 2, 20)}
+    lake.contracts.sync.put([contract_details(1), contract_details(2)])
+    lake.registry.sync.add_active(conid=1, strike=5000, strategy_id="a", **terms)
+    lake.registry.sync.add_active(conid=2, strike=5100, strategy_id="a", **terms)
+    append_row(1, seconds_ago(60), market_value=150.0)
+    append_row(2, seconds_ago(60), market_value=50.0)
+    result = materialize(strategy_exposure)
+    (found,) = rows(settings, STRATEGY_EXPOSURE).iter_rows(named=True)
+    assert (found["legs"], found["market_value"]) == (2, 150.0)
+    assert found["mismatches"] == "2: its strike is 5000, not 5100"
+    assert number(result, "strategy_exposure", "legs_without_value") == 1
+
+
 def test_an_exposure_table_of_the_version_before_gets_the_new_columns(
     materialize, settings, lake, append_row, seconds_ago
 ) -> None:
-    new = list(STRATEGY_EXPOSURE.columns)[-8:]
+    new = list(STRATEGY_EXPOSURE.columns)[-9:]
     assert new[0] == "dollar_delta"
     columns = {name: kind for name, kind in STRATEGY_EXPOSURE.columns.items() if name not in new}
     before = replace(STRATEGY_EXPOSURE, version=1, columns=columns)

@@ -80,7 +80,7 @@ def leg(**changes):
         ("strategies: [\n", "line 2, column 1", "not YAML"),
         ("strategies:\n\t- a\n", "line 2, column 1", "not YAML"),
         ("a: 'b\n", "line 2, column 1", "not YAML"),
-        ("strategies:\n - a\x07b\n", "line 2, column 5", "control characters"),
+        ("strategies:\n - a\x07b\n", "line 2, column 5", "special characters"),
         ("- a\n", "line 1, column 1", "fields are expected"),
         ("strategy: []\n", "line 1, column 1", "'strategy' is not known"),
         ("strategies: 5\n", "line 1, column 13", "must be a list"),
@@ -134,7 +134,7 @@ def test_a_file_without_a_place_for_the_mistake_is_named(tmp_path, text, cause):
 def test_a_file_that_is_not_there_is_named_with_its_setting(tmp_path):
     with pytest.raises(StrategiesFileError, match="POSITION_SYNC_STRATEGIES_FILE"):
         load_strategies(tmp_path / "nope.yaml")
-    with pytest.raises(StrategiesFileError, match="cannot be read"):
+    with pytest.raises(StrategiesFileError, match="not a regular file"):
         load_strategies(tmp_path)
 
 
