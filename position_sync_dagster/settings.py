@@ -116,7 +116,9 @@ class Settings(BaseSettings):
         description="Security types that are followed, as OPT,FOP or as JSON.",
     )
 
-    batch_size: int = Field(50, ge=1, le=10_000, description="Requests that one batch claims.")
+    batch_size: int = Field(
+        50, ge=1, le=10_000, description="Requests that one batch claims, at least."
+    )
     drain_time_limit_s: Seconds = Field(30.0, description="Longest time of one drain run.")
     overflow_interval_s: Seconds = Field(
         30.0, description="How often active legs without a line are valued."

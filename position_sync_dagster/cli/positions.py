@@ -19,13 +19,15 @@ from position_sync_dagster.terminal.output import print_json
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from position_sync_dagster.domain.update import PositionUpdate
-    from position_sync_dagster.sync.reports.overview import Book
+    from position_sync_dagster.sync.reports.position_list import PositionList
 
 
 def positions(
     strategy: Strategy = None,
     closed: Annotated[bool, typer.Option("--closed", help="Show closed positions too.")] = False,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="The highest number of positions to show.")
+    ] = None,
     watch: Watch = False,
     json: Json = False,
     home: HomeFolder = None,
@@ -37,44 +39,40 @@ def positions(
     """
     from position_sync_dagster.domain.clock import utc_now
     from position_sync_dagster.lake import Lake
-    from position_sync_dagster.sync.reports.overview import read_book
+    from position_sync_dagster.sync.reports.position_list import read_positions
     from position_sync_dagster.terminal.money_tables import positions_table
     from position_sync_dagster.terminal.watching import print_or_watch
 
     settings = settings_for(home)
     lake = existing(Lake.of(settings))
 
-    def look() -> "tuple[Book, list[PositionUpdate]]":
-        book = read_book(lake, settings, utc_now())
-        known_strategy(strategy, book.legs)
-        return book, rows_of(book, strategy, closed=closed)
+    def look() -> "PositionList":
+        found = read_positions(
+            lake, settings, utc_now(), strategy=strategy, closed=closed, limit=limit
+        )
+        known_strategy(strategy, lake.registry.legs)
+        return found
 
     def render(width: int) -> "RenderableType":
-        book, rows = look()
-        if not rows:
+        found = look()
+        if not found.rows:
             return f"No leg of {strategy} is held." if strategy else "No position has a row yet."
-        return positions_table(rows, book.ages, book.strategies_of, width)
+        table = positions_table(found.rows, found.ages, found.strategies_of, width)
+        if len(found.rows) == found.total:
+            return table
+        from rich.console import Group
+
+        shown = f"{len(found.rows):,} of {found.total:,} positions are shown"
+        return Group(table, f"{shown}; the totals are of those shown.")
 
     if json:
-        book, rows = look()
-        confirmed = book.ages.confirmed
+        found = look()
+        confirmed = found.ages.confirmed
         print_json(
-            asdict(row) | {"confirmed_at": confirmed.get((row.account, row.conid))} for row in rows
+            [
+                asdict(row) | {"confirmed_at": confirmed.get((row.account, row.conid))}
+                for row in found.rows
+            ]
         )
         return
     print_or_watch(render, watch=watch)
-
-
-def rows_of(book: "Book", strategy: str | None, *, closed: bool) -> "list[PositionUpdate]":
-    """Return the newest rows that were asked for, in the order of account and contract."""
-    names = book.strategies_of
-    rows = [
-        row
-        for row in book.latest
-        if (closed or row.position)
-        and (strategy is None or strategy in names.get((row.account, row.conid), ()))
-    ]
-    rows.sort(
-        key=lambda row: (row.account, row.symbol, str(row.expiry), row.strike or 0, row.conid)
-    )
-    return rows

@@ -39,7 +39,8 @@ class SyncBrokerPositions:
 
     def __init__(self, table: Table) -> None:
         self.table = table
-        self._cached: tuple[tuple[int, int], str, Published] | None = None
+        self._cached: tuple[tuple[int, int], str, pl.DataFrame] | None = None
+        self._published: tuple[pl.DataFrame, Published] | None = None
 
     def initialize(self) -> None:
         """Create the table, or check and migrate the one that is there."""
@@ -95,19 +96,28 @@ class SyncBrokerPositions:
 
     def read(self, gateway_id: str) -> list[BrokerPosition]:
         """Return the gateway's rows, in the order of account and conid."""
-        return self.published(gateway_id).rows
+        return list(self.published(gateway_id).rows)
 
     def published(self, gateway_id: str) -> Published:
-        """Return the gateway's rows, in the order of account and conid, and who published them."""
+        """Return the gateway's rows, in the order of account and conid, and who published them.
 
-        def step(handle: DeltaTable) -> Published:
+        The same object is returned until the table changes: do not change it.
+        """
+        rows, known = self.rows(gateway_id), self._published
+        if known is None or known[0] is not rows:
+            first = next(rows.select("session_id", "captured_at").iter_rows(), ())
+            known = self._published = (rows, Published(broker_positions_of(rows), *first))
+        return known[1]
+
+    def rows(self, gateway_id: str) -> pl.DataFrame:
+        """Return the gateway's rows as a frame, in the order of account and conid."""
+
+        def step(handle: DeltaTable) -> pl.DataFrame:
             cached, key = self._cached, self.table.cache_key(handle)
             if cached is None or cached[:2] != (key, gateway_id):
-                rows = scan(handle, BROKER_POSITIONS, _rows_of(gateway_id))
-                first = next(rows.select("session_id", "captured_at").iter_rows(), ())
-                found = broker_positions_of(rows.sort("account", "conid"))
-                cached = self._cached = (key, gateway_id, Published(found, *first))
-            return cached[2]._replace(rows=list(cached[2].rows))
+                found = scan(handle, BROKER_POSITIONS, _rows_of(gateway_id))
+                cached = self._cached = (key, gateway_id, found.sort("account", "conid"))
+            return cached[2]
 
         return self.table.snapshot(step)
 

@@ -156,13 +156,10 @@ class _Reader:
         fields = self._mapping(node, _LEG, _NEEDED)
         given = [name for name in _DESCRIBED if name in _NEEDED or not _absent(fields.get(name))]
         text = {name: self._text(fields[name], name) for name in given}
-        good = {"conid": "1", "symbol": "X", "right": "C", "strike": "1", "expiry": "20260101"}
-        for name in text:
-            # One field at a time, with good values for the others, so that an error has its place.
-            try:
-                make_leg(**good | {name: text[name]}, strategy_id="x", added_at=self.now)  # type: ignore[arg-type]
-            except InvalidLegError as error:
-                raise self._error(_at(fields[name]), error.what, error.remedy) from None
+        try:
+            make_leg(**text, strategy_id="x", added_at=self.now)  # type: ignore[arg-type]
+        except InvalidLegError:
+            self._name_mistake(text, fields)
         account, quantity = fields.get("account"), fields.get("quantity")
         own = self._priority(fields["priority"], 1) if "priority" in fields else None
         try:
@@ -176,6 +173,15 @@ class _Reader:
         except InvalidLegError as error:
             raise self._error(_at(node), error.what, error.remedy) from None
         return leg, own
+
+    def _name_mistake(self, text: dict[str, str], fields: dict[str, Node]) -> None:
+        """Raise an error at the place of a field that is wrong by itself, if there is one."""
+        good = {"conid": "1", "symbol": "X", "right": "C", "strike": "1", "expiry": "20260101"}
+        for name in text:
+            try:
+                make_leg(**good | {name: text[name]}, strategy_id="x", added_at=self.now)  # type: ignore[arg-type]
+            except InvalidLegError as error:
+                raise self._error(_at(fields[name]), error.what, error.remedy) from None
 
     def _refuse_second_whole(self, leg: Leg, place: Node, holders: WholeHolders) -> None:
         if not isinstance(leg, ActiveContract):

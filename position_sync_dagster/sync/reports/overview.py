@@ -8,7 +8,6 @@ from position_sync_dagster.domain.broker_position import BrokerPosition
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.instrument import ContractDetails, leg_name
 from position_sync_dagster.domain.leg import ActiveContract
-from position_sync_dagster.domain.leg_contract import contract_mismatch
 from position_sync_dagster.domain.update import PositionUpdate, Source
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.schema.codec import updates_of
@@ -21,6 +20,7 @@ from position_sync_dagster.sync.reports.money import (
     money_by_strategy,
     total_by_currency,
 )
+from position_sync_dagster.sync.reports.position_list import matching_legs, strategies_by_holding
 from position_sync_dagster.sync.reports.status import Status, read_status
 
 
@@ -55,16 +55,7 @@ class Book:
     @property
     def strategies_of(self) -> dict[Key, list[str]]:
         """The strategies of each holding that has a row."""
-        found: dict[Key, list[str]] = {}
-        for row in self.latest:
-            names = {
-                leg.strategy_id
-                for leg in self.matching
-                if leg.conid == row.conid and leg.account in (None, row.account)
-            }
-            if names:
-                found[row.account, row.conid] = sorted(names)
-        return found
+        return strategies_by_holding(self.latest, self.matching)
 
     @property
     def leg_ages(self) -> list[tuple[str, float | None]]:
@@ -134,11 +125,7 @@ def read_book(
         latest=tuple(rows),
         holdings=tuple(holdings),
         legs=tuple(legs),
-        matching=tuple(
-            leg
-            for leg in legs
-            if leg.conid not in details or not contract_mismatch(leg, details[leg.conid])
-        ),
+        matching=tuple(matching_legs(legs, details)),
         ages=ages,
         exposures=tuple(exposures(legs, rows, now=now, details=details, confirmed=ages.confirmed)),
         streamed=streamed if live else None,

@@ -15,11 +15,11 @@ from position_sync_dagster.domain.request import QueueStatus
 from position_sync_dagster.domain.routing import Key
 from position_sync_dagster.domain.update import Source
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.schema.codec import updates_of
+from position_sync_dagster.lake.schema.codec import moment
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.owner.ownership import blind_since
 from position_sync_dagster.sync.reports.attention import attention
-from position_sync_dagster.sync.reports.confirmations import confirmed_times
+from position_sync_dagster.sync.reports.confirmations import CONFIRMED, with_confirmed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,11 +98,7 @@ def read_status(
     overview = lake.queue.sync.overview()
     lake.registry.sync.refresh()
     active = {leg.conid for leg in lake.registry.legs}
-    held = [
-        row.instrument.conid
-        for row in lake.broker_positions.sync.read(settings.gateway_id)
-        if row.position
-    ]
+    held = _held(lake, settings).get_column("conid").to_list()
     return Status(
         at=now,
         lake=settings.lake,
@@ -153,9 +149,8 @@ def leg_states(
         LakeError: A table cannot be used.
     """
     held: dict[int, set[str]] = {}
-    for row in lake.broker_positions.sync.read(settings.gateway_id):
-        if row.position:
-            held.setdefault(row.instrument.conid, set()).add(row.account)
+    for account, conid in _held(lake, settings).select("account", "conid").iter_rows():
+        held.setdefault(conid, set()).add(account)
     streamed = _streamed(lake, settings, now)
 
     def state(leg: Leg) -> LegState:
@@ -169,6 +164,11 @@ def leg_states(
         return LegState.STREAMED if by_stream else LegState.OVERFLOW
 
     return [state(leg) for leg in legs]
+
+
+def _held(lake: Lake, settings: Settings) -> pl.DataFrame:
+    """Return the open holdings that the broker last reported."""
+    return lake.broker_positions.sync.rows(settings.gateway_id).filter(pl.col("position") != 0)
 
 
 def _streamed(
@@ -189,12 +189,9 @@ def _count_queued(
     window = timedelta(seconds=2 * settings.refresh_interval_s)
     since = now - window - timedelta(seconds=settings.monitored_row_interval_s)
     found = _newest_since(since, lake, now, latest).filter(pl.col("source") == Source.QUEUE.value)
-    rows = updates_of(found)
-    confirmed = confirmed_times(rows, lake, settings, now)
-    return sum(
-        max(row.timestamp, confirmed[row.account, row.conid] or row.timestamp) >= now - window
-        for row in rows
-    )
+    holdings = lake.broker_positions.sync.rows(settings.gateway_id)
+    last = pl.max_horizontal("timestamp", CONFIRMED)
+    return with_confirmed(found, holdings, now).filter(last >= moment(now - window)).height
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:

@@ -178,6 +178,20 @@ def test_the_age_of_a_position_is_that_of_its_value_and_unknown_by_a_wrong_clock
     assert lines[str(STREAMED)].rstrip().endswith("–")
 
 
+def test_a_few_positions_are_the_first_of_all_and_the_output_says_how_many_there_are(lake):
+    every = json.loads(run("positions", "--json"))
+    some = json.loads(run("positions", "--json", "--limit", "2"))
+    keys = [[(one["account"], one["conid"]) for one in listed] for listed in (every, some)]
+    assert keys[1] == keys[0][:2]
+    assert len(keys[0]) == 4
+    printed = run("positions", "--limit", "2")
+    assert "2 of 4 positions are shown; the totals are of those shown." in printed
+    assert "are shown" not in run("positions", "--limit", "4")
+    lake.registry.sync.add_many([leg(STREAMED, "iron"), leg(SHARED, "iron", account=B)])
+    held = json.loads(run("positions", "--json", "--strategy", "iron"))
+    assert {(one["account"], one["conid"]) for one in held} == {(A, STREAMED), (B, SHARED)}
+
+
 def test_a_row_from_the_future_is_not_counted_as_streamed(lake):
     before = read_status(lake, load_settings(), utc_now())
     lake.updates.sync.append([row(STALE, Source.STREAM, ago_s=-3600)])
