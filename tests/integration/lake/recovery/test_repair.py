@@ -10,8 +10,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 from deltalake import DeltaTable
-from position_sync_dagster.domain.records.account_summary import AccountSummary
 
+from position_sync_dagster.domain.records.account_summary import AccountSummary
 from position_sync_dagster.domain.request import QueueRequest, QueueStatus
 from position_sync_dagster.errors import BrokenTableError
 from position_sync_dagster.lake.account_values import AccountValuesTable
