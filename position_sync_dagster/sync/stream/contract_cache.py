@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Iterable
+from itertools import islice
 
 from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.domain.leg import ActiveContract
@@ -29,8 +30,9 @@ class ContractCache:
         self._known: dict[int, ContractDetails] = {}
         self._without_details: set[int] = set()
         self._task: asyncio.Task[None] | None = None
+        self._wanted: dict[int, None] = {}
         self._legs: tuple[ActiveContract, ...] = ()
-        self._known_then = 0
+        self._unchecked: set[int] = set()
         self._matching: tuple[ActiveContract, ...] = ()
         self._mismatches: dict[tuple[str, str | None, int], str] = {}
 
@@ -50,7 +52,7 @@ class ContractCache:
         A leg whose contract details are not known yet is among them.
         """
         legs = tuple(legs)  # the same object where it is a tuple
-        if legs is not self._legs or len(self._known) != self._known_then:
+        if legs is not self._legs or not self._unchecked.isdisjoint(self._known):
             before = self._mismatches
             self._mismatches = {
                 leg.key: difference
@@ -66,7 +68,8 @@ class ContractCache:
                     self._mismatches[key],
                 )
             self._matching = tuple(leg for leg in legs if leg.key not in self._mismatches)
-            self._legs, self._known_then = legs, len(self._known)
+            self._legs = legs
+            self._unchecked = {leg.conid for leg in legs} - self._known.keys()
         return self._matching
 
     async def load(self) -> None:
@@ -92,13 +95,26 @@ class ContractCache:
             await self._fetch(connection, missing)
         return {conid: self._known[conid] for conid in wanted if conid in self._known}
 
-    def fetch_in_background(self, connection: GatewayConnection, conids: Iterable[int]) -> None:
-        """Fetch the next few conids without details, in a task of their own."""
+    def want(self, conids: Iterable[int]) -> None:
+        """Add conids whose details are to be fetched in the background, if they are not known."""
+        self._wanted.update(
+            (conid, None)
+            for conid in conids
+            if conid not in self._known and conid not in self._without_details
+        )
+
+    def fetch_in_background(self, connection: GatewayConnection) -> None:
+        """Fetch the next few wanted conids without details, in a task of their own."""
         if self._task is not None and not self._task.done():
             return
-        missing = [c for c in conids if c not in self._known and c not in self._without_details]
+        missing: list[int] = []
+        for conid in list(islice(self._wanted, CHUNK)):
+            if conid in self._known or conid in self._without_details:
+                del self._wanted[conid]
+            else:
+                missing.append(conid)
         if missing:
-            work = self._fetch_or_log(connection, missing[:CHUNK])
+            work = self._fetch_or_log(connection, missing)
             self._task = asyncio.create_task(work)
 
     async def remember(self, details: Iterable[ContractDetails]) -> None:
