@@ -11,7 +11,7 @@ from position_sync_dagster.defs.resources import POSITION_SYNC
 from position_sync_dagster.defs.run_history import DRAIN_JOB, REASON, STREAM_JOB, recent_runs
 from position_sync_dagster.defs.tick_cache import cached_instance, cached_lake
 from position_sync_dagster.domain.request import QueueStatus
-from position_sync_dagster.sync.decisions.availability import confirmed_at, unavailable_reason
+from position_sync_dagster.sync.decisions.availability import unavailable_reason
 from position_sync_dagster.sync.decisions.drain_plan import (
     DrainCursor,
     Step,
@@ -102,8 +102,8 @@ def _unavailable(
     lake: "Lake", settings: "Settings", session: "GatewaySession | None", now: datetime
 ) -> str | None:
     """Return why a drain could not read values now, by the rule that the drain itself uses."""
-    rows = lake.broker_positions.sync.read(settings.gateway_id)
-    return unavailable_reason(session, confirmed_at(rows, now), settings, now)
+    confirmed_at = lake.broker_positions.sync.newest_confirmation(settings.gateway_id, now)
+    return unavailable_reason(session, confirmed_at, settings, now)
 
 
 def _is_unsuccessful(run: JobRun) -> bool:

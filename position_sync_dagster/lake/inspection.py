@@ -7,7 +7,7 @@ from deltalake import DeltaTable
 
 from position_sync_dagster.errors import LakeError
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.schema.ids import id_prefix, text_literal
+from position_sync_dagster.lake.schema.ids import id_prefix
 from position_sync_dagster.lake.schema.partitions import IS_LIVE, in_bucket
 from position_sync_dagster.lake.updates.ledger_files import LedgerFiles
 
@@ -62,8 +62,8 @@ def held_at_the_broker(lake: Lake, gateway_id: str) -> pl.DataFrame:
         "account", "conid", "symbol", "multiplier", "position", "market_value", "received_at",
         "confirmed_at",
     ]  # fmt: skip
-    rows = lake.broker_positions.table.rows(f"gateway_id = {text_literal(gateway_id)}", columns)
-    return rows.filter(pl.col("position") != 0)
+    rows = lake.broker_positions.sync.rows(gateway_id)
+    return rows.select(columns).filter(pl.col("position") != 0)
 
 
 def newest_values(lake: Lake, gateway_id: str) -> pl.DataFrame:

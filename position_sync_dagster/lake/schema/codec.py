@@ -144,19 +144,26 @@ def broker_rows(
     positions: Iterable[BrokerPosition], session: GatewaySession | None
 ) -> pl.DataFrame:
     """Return the rows of broker positions, with the session that writes them."""
+    listed = list(positions)
+    instruments = [position.instrument for position in listed]
+    modes = {account: trading_mode_of(account) for account in {p.account for p in listed}}
+    columns: dict[str, list[Any]] = {
+        **{name: [getattr(position, name) for position in listed] for name in _BROKER},
+        **{name: [getattr(found, name) for found in instruments] for name in _INSTRUMENT},
+        "trading_mode": [modes[position.account] for position in listed],
+    }
     owner = {
         "session_id": session.session_id if session else None,
         "fencing_token": session.fencing_token if session else None,
     }
-    return frame_of(
-        BROKER_POSITIONS,
-        (
-            {name: getattr(p, name) for name in _BROKER}
-            | _fields(p.instrument)
-            | {"trading_mode": trading_mode_of(p.account)}
-            | owner
-            for p in positions
-        ),
+    nothing = dict.fromkeys(BROKER_POSITIONS.polars.keys() - columns.keys())
+    return (
+        _frame(BROKER_POSITIONS, columns)
+        .with_columns(
+            pl.lit(value, BROKER_POSITIONS.polars[name]).alias(name)
+            for name, value in (nothing | owner).items()
+        )
+        .select(*BROKER_POSITIONS.columns)
     )
 
 

@@ -140,10 +140,18 @@ BROKER_POSITIONS = TableSpec.of(
         "session_id": text_column("The session of gateway_sessions that wrote the row."),
         "fencing_token": UPDATE_COLUMNS["fencing_token"],
         "captured_at": moment_column("When that session took its rows from the account feed."),
+        "published_version": count_column(
+            "Version of broker_positions that added the row. Of several rows of a holding the one "
+            "with the greatest counts. Null for rows of older releases."
+        ),
+        "account_confirmed_at": moment_column(
+            "Until when the broker is known to have confirmed every holding of the account. With "
+            "completeness, it holds for older rows of the account as well."
+        ),
     },
-    version=2,
+    version=3,
     partition_by=("gateway_id",),
-    indexed=("confirmed_at", "fencing_token"),
+    indexed=("confirmed_at", "fencing_token", "published_version"),
 )
 
 CONTRACTS = TableSpec.of(

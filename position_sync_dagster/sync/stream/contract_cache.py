@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime, timedelta
+from itertools import islice
 
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.instrument import ContractDetails
@@ -38,8 +39,10 @@ class ContractCache:
         self._without_details: set[int] = set()
         self._hours_at: dict[int, datetime] = {}
         self._task: asyncio.Task[None] | None = None
+        self._wanted: dict[int, None] = {}
         self._legs: tuple[ActiveContract, ...] = ()
-        self._changes = self._changes_then = 0
+        self._leg_conids: frozenset[int] = frozenset()
+        self._changed = False
         self._matching: tuple[ActiveContract, ...] = ()
         self._mismatches: dict[tuple[str, str | None, int], str] = {}
 
@@ -59,7 +62,7 @@ class ContractCache:
         A leg whose contract details are not known yet is among them.
         """
         legs = tuple(legs)  # the same object where it is a tuple
-        if legs is not self._legs or self._changes != self._changes_then:
+        if legs is not self._legs or self._changed:
             before = self._mismatches
             self._mismatches = {
                 leg.key: difference
@@ -75,7 +78,8 @@ class ContractCache:
                     self._mismatches[key],
                 )
             self._matching = tuple(leg for leg in legs if leg.key not in self._mismatches)
-            self._legs, self._changes_then = legs, self._changes
+            self._legs, self._changed = legs, False
+            self._leg_conids = frozenset(leg.conid for leg in legs)
         return self._matching
 
     async def load(self) -> None:
@@ -109,27 +113,32 @@ class ContractCache:
             }
         return {conid: self._known[conid] for conid in wanted if conid in self._known}
 
+    def want(self, conids: Iterable[int]) -> None:
+        """Add conids whose details are to be fetched in the background, if they are missing."""
+        self._wanted.update((conid, None) for conid in conids if self._is_missing(conid))
+
     def fetch_in_background(
-        self,
-        connection: GatewayConnection,
-        conids: Iterable[int],
-        *,
-        streamed: Collection[int],
+        self, connection: GatewayConnection, *, streamed: Collection[int]
     ) -> None:
-        """Fetch the next few conids without details, in a task of their own.
+        """Fetch the next few wanted conids without details, in a task of their own.
 
         Details that an older release stored are fetched again once. Those of streamed contracts
         are fetched again when the days that their trading hours list are over.
         """
         if self._task is not None and not self._task.done():
             return
-        missing = [c for c in conids if self._is_missing(c)]
+        missing: list[int] = []
+        for conid in list(islice(self._wanted, CHUNK)):
+            if self._is_missing(conid):
+                missing.append(conid)
+            else:
+                del self._wanted[conid]
         if not missing:
             now = self._clock()
-            missing = [c for c in streamed if self._hours_are_over(c, now)]
-            self._hours_at |= dict.fromkeys(missing[:CHUNK], now)
+            missing = [c for c in streamed if self._hours_are_over(c, now)][:CHUNK]
+            self._hours_at |= dict.fromkeys(missing, now)
         if missing:
-            work = self._fetch_or_log(connection, missing[:CHUNK])
+            work = self._fetch_or_log(connection, missing)
             self._task = asyncio.create_task(work)
 
     async def remember(self, details: Iterable[ContractDetails]) -> None:
@@ -147,7 +156,7 @@ class ContractCache:
 
     def _keep(self, found: Mapping[int, ContractDetails]) -> None:
         self._known.update(found)
-        self._changes += 1
+        self._changed = self._changed or not self._leg_conids.isdisjoint(found)
 
     async def _fetch_or_log(self, connection: GatewayConnection, conids: list[int]) -> None:
         try:
