@@ -7,7 +7,7 @@ sensor `refresh_derived` then brings up to date what derives from it.
 """
 
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -19,6 +19,7 @@ from position_sync_dagster.defs.checks.a_stream_watches import watched_now
 from position_sync_dagster.defs.checks.agrees_with_the_broker import compared_now
 from position_sync_dagster.defs.checks.check_results import check_evaluation, newest_materialization
 from position_sync_dagster.domain.gateway_session import SessionState
+from position_sync_dagster.errors import LakeError
 from position_sync_dagster.lake.schema.tables import (
     ACCOUNT_VALUES,
     BROKER_POSITIONS,
@@ -36,6 +37,11 @@ if TYPE_CHECKING:
 MATERIALIZE_EVERY = timedelta(minutes=15)
 """How often the stream materializes what it writes while its state stays the same."""
 
+AGREES_WITHIN = timedelta(minutes=1)
+"""After an outage the account is downloaded anew: until then the comparison may fail."""
+
+COMPARE_EVERY = timedelta(seconds=2)
+
 SETTLED = (SessionState.LIVE, SessionState.BLIND)
 """The states that are worth a materialization. A stream that ended is followed by another, which
 materializes; one that a person stopped leaves the tables as they are."""
@@ -50,6 +56,8 @@ class StreamEvents:
         self._instance = instance
         self._state: str = SessionState.STARTING
         self._materialized_at: datetime | None = None
+        self._compare_at: datetime | None = None
+        self._compare_until = datetime.min.replace(tzinfo=UTC)
 
     def of(self, report: StreamReport) -> "Iterator[dg.AssetMaterialization | dg.AssetObservation]":
         """Return the events of a report, those of the sources first."""
@@ -88,14 +96,37 @@ class StreamEvents:
             results[agrees_with_the_broker.CHECK_NAME] = compared_now(
                 self._lake, self._settings, run_id=run_id
             )
-        target = newest_materialization(self._instance, POSITION_UPDATES.name)
         for name, result in results.items():
-            found = result._replace(
-                metadata={**result.metadata, "run_id": dg.MetadataValue.dagster_run(run_id)}
-            )
-            self._instance.report_runless_asset_event(
-                check_evaluation(POSITION_UPDATES.name, name, found, target)
-            )
+            self._log_result(name, result, run_id)
+        agrees = results.get(agrees_with_the_broker.CHECK_NAME)
+        now = datetime.now(UTC)
+        self._compare_at = None
+        if agrees is not None and not agrees.passed and self._state == SessionState.LIVE:
+            self._compare_at, self._compare_until = now + COMPARE_EVERY, now + AGREES_WITHIN
+
+    def compare_again(self, run_id: str) -> None:
+        """Log that the ledger agrees as soon as it does, if it did not after a materialization."""
+        now = datetime.now(UTC)
+        if self._compare_at is None or now < self._compare_at:
+            return
+        self._compare_at = now + COMPARE_EVERY if now < self._compare_until else None
+        try:
+            result = compared_now(self._lake, self._settings, run_id=run_id)
+        except LakeError:
+            return  # the next look may succeed
+        if result.passed:
+            self._compare_at = None
+            self._log_result(agrees_with_the_broker.CHECK_NAME, result, run_id)
+
+    def _log_result(self, name: str, result: dg.AssetCheckResult, run_id: str) -> None:
+        """Log a check's result as of the ledger's newest materialization."""
+        found = result._replace(
+            metadata={**result.metadata, "run_id": dg.MetadataValue.dagster_run(run_id)}
+        )
+        target = newest_materialization(self._instance, POSITION_UPDATES.name)
+        self._instance.report_runless_asset_event(
+            check_evaluation(POSITION_UPDATES.name, name, found, target)
+        )
 
     def _is_due(self, now: datetime) -> bool:
         if self._materialized_at is None or self._state not in SETTLED:
