@@ -63,6 +63,9 @@ class StreamEvents:
         """Return the events of a report, those of the sources first."""
         changed = report.state != self._state and report.state in SETTLED
         due = changed or self._is_due(report.until)
+        if changed and report.state == SessionState.LIVE:
+            now = datetime.now(UTC)
+            self._compare_at, self._compare_until = now + COMPARE_EVERY, now + AGREES_WITHIN
         self._state = report.state
         if due:
             yield self._gateway(report)
@@ -96,16 +99,17 @@ class StreamEvents:
             results[agrees_with_the_broker.CHECK_NAME] = compared_now(
                 self._lake, self._settings, run_id=run_id
             )
+        target = newest_materialization(self._instance, POSITION_UPDATES.name)
         for name, result in results.items():
-            self._log_result(name, result, run_id)
-        agrees = results.get(agrees_with_the_broker.CHECK_NAME)
-        now = datetime.now(UTC)
-        self._compare_at = None
-        if agrees is not None and not agrees.passed and self._state == SessionState.LIVE:
-            self._compare_at, self._compare_until = now + COMPARE_EVERY, now + AGREES_WITHIN
+            found = result._replace(
+                metadata={**result.metadata, "run_id": dg.MetadataValue.dagster_run(run_id)}
+            )
+            self._instance.report_runless_asset_event(
+                check_evaluation(POSITION_UPDATES.name, name, found, target)
+            )
 
     def compare_again(self, run_id: str) -> None:
-        """Log that the ledger agrees as soon as it does, if it did not after a materialization."""
+        """After the stream became LIVE, log that the ledger agrees with the broker once it does."""
         now = datetime.now(UTC)
         if self._compare_at is None or now < self._compare_at:
             return
@@ -113,20 +117,15 @@ class StreamEvents:
         try:
             result = compared_now(self._lake, self._settings, run_id=run_id)
         except LakeError:
-            return  # the next look may succeed
+            return  # the next comparison may succeed
         if result.passed:
             self._compare_at = None
-            self._log_result(agrees_with_the_broker.CHECK_NAME, result, run_id)
-
-    def _log_result(self, name: str, result: dg.AssetCheckResult, run_id: str) -> None:
-        """Log a check's result as of the ledger's newest materialization."""
-        found = result._replace(
-            metadata={**result.metadata, "run_id": dg.MetadataValue.dagster_run(run_id)}
-        )
-        target = newest_materialization(self._instance, POSITION_UPDATES.name)
-        self._instance.report_runless_asset_event(
-            check_evaluation(POSITION_UPDATES.name, name, found, target)
-        )
+            target = newest_materialization(self._instance, POSITION_UPDATES.name)
+            self._instance.report_runless_asset_event(
+                check_evaluation(
+                    POSITION_UPDATES.name, agrees_with_the_broker.CHECK_NAME, result, target
+                )
+            )
 
     def _is_due(self, now: datetime) -> bool:
         if self._materialized_at is None or self._state not in SETTLED:
