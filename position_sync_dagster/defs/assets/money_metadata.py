@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 PICTURE = "picture"
 DRAWN_AT = "picture_drawn_at"
 
-DRAWN_EVERY = timedelta(minutes=10)
+DRAWN_EVERY = timedelta(minutes=2)
 """An event sooner than that after a picture shows the same one: to draw takes half a second."""
 
 LARGEST = 10
