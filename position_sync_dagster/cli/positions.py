@@ -59,7 +59,10 @@ def positions(
         book, rows = look()
         confirmed = book.ages.confirmed
         print_json(
-            asdict(row) | {"confirmed_at": confirmed.get((row.account, row.conid))} for row in rows
+            [
+                asdict(row) | {"confirmed_at": confirmed.get((row.account, row.conid))}
+                for row in rows
+            ]
         )
         return
     print_or_watch(render, watch=watch)
