@@ -66,6 +66,10 @@ chaos: $(SYNCED) ## 200 random kills of all that writes and repairs, then 30 of 
 bench: $(BENCH_SYNCED) ## tables of times beside other ways to do the same (minutes)
 	@$(BIN)/python -m benchmarks $(if $(PART),--part $(PART)) $(ARGS)
 
+.PHONY: screenshots
+screenshots: $(SYNCED) ## take the pictures of the documents from a running demo (needs Chromium)
+	@$(BIN)/python -m docs.screenshots
+
 .PHONY: check
 check: $(SYNCED) ## lint, format, types, import rules, lock file
 	$(BIN)/ruff check .

@@ -1,31 +1,31 @@
 """Settings: read from the environment or a `.env` file, with the prefix POSITION_SYNC_."""
 
-import json
-import os
-from datetime import date
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Self
 
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
 from pydantic_settings import SettingsError as SourceError
 
 from position_sync_dagster.domain.update import TradingMode
 from position_sync_dagster.errors import SettingsError
+from position_sync_dagster.setting_types import (
+    DAY_S,
+    Day,
+    FilePath,
+    LakePath,
+    Seconds,
+    SecretUrls,
+    SecTypes,
+    Severities,
+)
 
 PREFIX = "POSITION_SYNC_"
-_DAY_S = 86_400
-_LONGEST_PATH = 1024
-_LONGEST_NAME = 255
-"""Bytes of a path, and of each name in it. Linux takes 4096 and 255, macOS 1024 and 255."""
 _SHOWN = 60
 """So many characters of a value stand in its error."""
 _SECRETS = ("alert_urls", "flex_token")
 _CORRECT = "Correct it in the environment or in .env; .env.example lists each setting."
-
-Seconds = Annotated[float, Field(gt=0, le=_DAY_S)]
-"""A duration. Each number is finite and bounded: 1e308 seconds end in no error but an overflow."""
 
 
 class Settings(BaseSettings):
@@ -41,11 +41,13 @@ class Settings(BaseSettings):
         env_prefix=PREFIX, env_file=".env", extra="ignore", frozen=True, allow_inf_nan=False
     )
 
-    lake: str = Field("data/lake", min_length=1, description="Folder or s3:// URI of the tables.")
+    lake: LakePath = Field(
+        "data/lake", min_length=1, description="Folder or s3:// URI of the tables."
+    )
     fsync: bool = Field(
         True, description="Write each commit to the disk: it survives a loss of power."
     )
-    strategies_file: Path | None = Field(
+    strategies_file: FilePath | None = Field(
         None,
         description="YAML file of the active legs; unset: the table and the CLI decide.",
     )
@@ -81,9 +83,7 @@ class Settings(BaseSettings):
     reserved_lines: int = Field(
         5, ge=0, le=100_000, description="Of these, lines that are always left to other programs."
     )
-    min_hold_s: float = Field(
-        5.0, ge=0, le=_DAY_S, description="Shortest time that a line is held."
-    )
+    min_hold_s: float = Field(5.0, ge=0, le=DAY_S, description="Shortest time that a line is held.")
     delayed_fallback: bool = Field(
         False, description="Stream delayed data where the login lacks the live subscription."
     )
@@ -111,7 +111,7 @@ class Settings(BaseSettings):
         le=100_000,
         description="Streamed holdings with a subscription to their P&L as well.",
     )
-    sec_types: Annotated[tuple[str, ...], NoDecode] = Field(
+    sec_types: SecTypes = Field(
         ("OPT", "FOP", "STK", "FUT"),
         description="Security types that are followed, as OPT,FOP or as JSON.",
     )
@@ -166,7 +166,7 @@ class Settings(BaseSettings):
     rotate_after_s: float = Field(
         21600.0,
         gt=0,
-        le=31 * _DAY_S,
+        le=31 * DAY_S,
         description="Age at which a stream run ends and a new one follows.",
     )
 
@@ -180,11 +180,11 @@ class Settings(BaseSettings):
     calendar: str = Field(
         "XNYS", max_length=255, description="Exchange whose trading days daily_positions follows."
     )
-    daily_start: str | None = Field(
+    daily_start: Day = Field(
         None,
         description="First day of daily_positions. Unset: the first of the ledger or a statement.",
     )
-    flex_folder: Path = Field(
+    flex_folder: FilePath = Field(
         Path("data/flex"), description="Folder of the broker's statements, as XML files."
     )
     flex_token: SecretStr | None = Field(
@@ -202,19 +202,19 @@ class Settings(BaseSettings):
         300.0, description="Longest wait for a statement that is being made."
     )
     stale_after_s: float = Field(
-        600.0, gt=0, le=31 * _DAY_S, description="Age from which reconciliation calls a row STALE."
+        600.0, gt=0, le=31 * DAY_S, description="Age from which reconciliation calls a row STALE."
     )
 
-    alert_urls: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
+    alert_urls: SecretUrls = Field(
         (), description="Receivers of failed checks, as apprise URLs separated by spaces; secrets."
     )
-    alert_severities: Annotated[tuple[str, ...], NoDecode] = Field(
+    alert_severities: Severities = Field(
         ("WARN", "ERROR"), description="Severities of failed checks that are sent."
     )
     alert_after_s: float = Field(
         60.0,
         ge=0,
-        le=_DAY_S,
+        le=DAY_S,
         description="How long a check must have failed before that is sent.",
     )
     ui_url: str = Field(
@@ -222,58 +222,6 @@ class Settings(BaseSettings):
         max_length=1024,
         description="Address of Dagster's pages, for links in messages.",
     )
-
-    @field_validator("alert_urls", mode="before")
-    @classmethod
-    def _split_urls(cls, value: object) -> object:
-        return tuple(value.split()) if isinstance(value, str) else value
-
-    @field_validator("alert_severities", mode="before")
-    @classmethod
-    def _split_severities(cls, value: object) -> object:
-        if not isinstance(value, str):
-            return value
-        names = tuple(part.strip().upper() for part in value.split(",") if part.strip())
-        if not names or not {"WARN", "ERROR"}.issuperset(names):
-            raise ValueError("write WARN,ERROR or one of them")
-        return names
-
-    @field_validator("lake", "strategies_file", "flex_folder")
-    @classmethod
-    def _check_path(cls, value: str | Path | None) -> str | Path | None:
-        text = "" if value is None else os.fspath(value)
-        if "\0" in text:
-            raise ValueError("a path has no NUL character")
-        if len(os.fsencode(text)) > _LONGEST_PATH:
-            raise ValueError(f"a path has at most {_LONGEST_PATH} bytes")
-        if any(len(os.fsencode(name)) > _LONGEST_NAME for name in text.split("/")):
-            raise ValueError(f"each name in a path has at most {_LONGEST_NAME} bytes")
-        return value
-
-    @field_validator("sec_types", mode="before")
-    @classmethod
-    def _split_types(cls, value: object) -> object:
-        if not isinstance(value, str):
-            return value
-        text = value.strip()
-        if len(text) > _LONGEST_NAME:
-            raise ValueError(f"it has more than {_LONGEST_NAME} characters")
-        if text.startswith("["):
-            return json.loads(text)
-        types = tuple(part.strip() for part in text.split(",") if part.strip())
-        if not types:
-            raise ValueError("name at least one type, such as OPT,FOP")
-        return types
-
-    @field_validator("daily_start")
-    @classmethod
-    def _check_day(cls, value: str | None) -> str | None:
-        if value is None or not value.strip():
-            return None
-        try:
-            return date.fromisoformat(value.strip()).isoformat()
-        except ValueError:
-            raise ValueError("write a day such as 2026-01-02") from None
 
     @model_validator(mode="after")
     def _check_agreement(self) -> Self:

@@ -34,7 +34,11 @@ def stream_legs(context: dg.OpExecutionContext, position_sync: PositionSyncResou
     watched = False
     try:
         with capture_interrupts(), thread.running(grace_s=CLEAN_END_S):
-            for report in thread.reports(stop=check_captured_interrupt, grace_s=CLEAN_END_S):
+            for report in thread.reports(
+                stop=check_captured_interrupt,
+                between=lambda: events.evaluate_again(context.run_id),
+                grace_s=CLEAN_END_S,
+            ):
                 logged = list(events.of(report))
                 for event in logged:
                     context.log_event(event)

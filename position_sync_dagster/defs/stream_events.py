@@ -7,7 +7,7 @@ sensor `refresh_derived` then brings up to date what derives from it.
 """
 
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -34,6 +34,11 @@ if TYPE_CHECKING:
 MATERIALIZE_EVERY = timedelta(minutes=15)
 """How often the stream materializes what it writes while its state stays the same."""
 
+AGAIN_FOR = timedelta(minutes=1)
+"""After an outage the account is downloaded anew: until then checks may fail."""
+
+AGAIN_EVERY = timedelta(seconds=2)
+
 SETTLED = (SessionState.LIVE, SessionState.BLIND)
 """The states that are worth a materialization. A stream that ended is followed by another, which
 materializes; one that a person stopped leaves the tables as they are."""
@@ -48,11 +53,16 @@ class StreamEvents:
         self._instance = instance
         self._state: str = SessionState.STARTING
         self._materialized_at: datetime | None = None
+        self._failed: tuple[tuple[str, str], ...] = ()
+        self._again_at = self._again_until = datetime.min.replace(tzinfo=UTC)
 
     def of(self, report: StreamReport) -> "Iterator[dg.AssetMaterialization | dg.AssetObservation]":
         """Return the events of a report, those of the sources first."""
         changed = report.state != self._state and report.state in SETTLED
         due = changed or self._is_due(report.until)
+        if changed and report.state == SessionState.LIVE:
+            now = datetime.now(UTC)
+            self._again_at, self._again_until = now + AGAIN_EVERY, now + AGAIN_FOR
         self._state = report.state
         if due:
             yield self._gateway(report)
@@ -83,10 +93,28 @@ class StreamEvents:
         """
         watches = ((POSITION_UPDATES.name, a_stream_watches.CHECK_NAME),)
         checks = CHECKS if self._state in SETTLED else watches
+        self._failed = self._logged(run_id, checks)
+
+    def evaluate_again(self, run_id: str) -> None:
+        """After the stream became LIVE, evaluate what failed, and log what passes by now."""
+        now = datetime.now(UTC)
+        if self._failed and self._again_at <= now < self._again_until:
+            self._failed = self._logged(run_id, self._failed, only_passed=True)
+            self._again_at = datetime.now(UTC) + AGAIN_EVERY
+
+    def _logged(
+        self, run_id: str, checks: tuple[tuple[str, str], ...], *, only_passed: bool = False
+    ) -> tuple[tuple[str, str], ...]:
+        """Evaluate checks, log their results, and return those that do not pass."""
+        failed = []
         for event in evaluated(
             self._lake, self._settings, self._instance, run_id=run_id, checks=checks
         ):
-            self._instance.report_runless_asset_event(event)
+            if event.passed or not only_passed:
+                self._instance.report_runless_asset_event(event)
+            if not event.passed:
+                failed.append((event.asset_key.to_user_string(), event.check_name))
+        return tuple(failed)
 
     def _is_due(self, now: datetime) -> bool:
         if self._materialized_at is None or self._state not in SETTLED:

@@ -1,5 +1,6 @@
 """One running demo: what it shows, and how it follows the strategies and the broker."""
 
+import base64
 import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -268,6 +269,25 @@ def test_the_history_of_a_table_shows_rows_and_versions(demo, asset):
         f"a materialization of {asset} with rows and version",
         lambda: any(counts(numbers) for numbers in materializations(demo, asset)),
     )
+
+
+def test_the_exposure_page_has_a_table_of_strategies_and_a_picture(demo):
+    def newest_metadata() -> dict[str, Any]:
+        told = demo.graphql(
+            """{ assetOrError(assetKey: {path: ["strategy_exposure"]}) { ... on Asset {
+                 assetMaterializations(limit: 1) { metadataEntries { label
+                   ... on TableMetadataEntry { table { records } }
+                   ... on MarkdownMetadataEntry { mdStr } } } } } }"""
+        )
+        (newest,) = told["assetOrError"]["assetMaterializations"] or [{"metadataEntries": []}]
+        return {entry["label"]: entry for entry in newest["metadataEntries"]}
+
+    found = wait_for("a picture", lambda: (m := newest_metadata()).get("picture") and m, poll_s=0.5)
+    rows = [json.loads(record) for record in found["strategies_table"]["table"]["records"]]
+    assert {"calendar-1", "iron-condor-1"} <= {row["strategy"] for row in rows}
+    assert all(row["value"] is not None and row["daily P&L"] is not None for row in rows)
+    png = base64.b64decode(found["picture"]["mdStr"].partition("base64,")[2].rstrip(")"))
+    assert png.startswith(b"\x89PNG")
 
 
 def test_the_command_line_sees_the_same(demo):

@@ -56,13 +56,13 @@ def latest_positions(
     )
     result = table.replace(rows, run_id=context.run.run_id)
     return dg.MaterializeResult(
-        metadata=replacement_metadata(table, result)
+        metadata=positions_metadata(rows)
+        | replacement_metadata(table, result)
         | column_lineage(LINEAGE)
         | {
             "dagster/row_count": result.rows,
             "held": rows.filter(rows["position"] != 0).height,
         }
-        | seldom(without_value=rows["market_value"].null_count())
-        | positions_metadata(rows),
+        | seldom(without_value=rows["market_value"].null_count()),
         data_version=data_version(result.version),
     )

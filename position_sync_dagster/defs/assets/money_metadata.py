@@ -20,11 +20,17 @@ if TYPE_CHECKING:
 PICTURE = "picture"
 DRAWN_AT = "picture_drawn_at"
 
-DRAWN_EVERY = timedelta(minutes=10)
+DRAWN_EVERY = timedelta(minutes=2)
 """An event sooner than that after a picture shows the same one: to draw takes half a second."""
 
 LARGEST = 10
 """Positions of each list of `latest_positions`."""
+
+MONEY = {
+    *("value", "unrealised P&L", "daily P&L", "dollar delta", "theta", "vega"),
+    *("market_value", "unrealized_pnl", "daily_pnl"),
+}
+"""Columns of the tables that show cents and no more."""
 
 MOST_CURRENCIES = 5
 MOST_STRATEGIES = 200
@@ -191,7 +197,7 @@ def day_metadata(rows: pl.DataFrame) -> dict[str, dg.MetadataValue]:
 def _texts(row: Mapping[str, object]) -> dict[str, str | int | float | bool | None]:
     """Return values that a table of metadata may have; an unknown one is None."""
     return {
-        name: round(value, 4)
+        name: round(value, 2 if name in MONEY else 4)
         if isinstance(value, float)
         else value
         if value is None or isinstance(value, int)

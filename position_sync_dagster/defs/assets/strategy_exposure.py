@@ -99,7 +99,9 @@ def strategy_exposure(
     times = [e.oldest_value_at for e in found if e.oldest_value_at is not None]
     strategies = book.strategies
     metadata = (
-        replacement_metadata(table, result)
+        strategies_metadata(strategies, total_by_currency(strategies))
+        | picture(context, lake, book, now)
+        | replacement_metadata(table, result)
         | column_lineage(LINEAGE)
         | {
             "dagster/row_count": result.rows,
@@ -112,8 +114,6 @@ def strategy_exposure(
             legs_without_greeks=sum(e.legs_without_greeks for e in found),
         )
         | {f"mismatches/{e.strategy_id}": e.mismatches for e in found if e.mismatches}
-        | strategies_metadata(strategies, total_by_currency(strategies))
-        | picture(context, lake, book, now)
     )
     if times:
         metadata["oldest_value_age_s"] = (now - min(times)).total_seconds()

@@ -78,6 +78,15 @@ def run(*arguments):
     return result.stdout
 
 
+def test_a_program_reads_positions_and_exposure_as_json(lake):
+    rows = json.loads(run("positions", "--json"))
+    assert {row["conid"] for row in rows} == {STREAMED, QUEUED, STALE, SHARED}
+    assert all({"confirmed_at", "market_value", "source"} <= row.keys() for row in rows)
+    run("strategies", "add", "911", "--strategy", "s", "--symbol", "SPY")
+    (strategy,) = json.loads(run("exposure", "--json"))["strategies"]
+    assert (strategy["name"], strategy["legs_held"]) == ("s", 1)
+
+
 def test_a_stock_is_a_leg_without_right_strike_and_expiry(lake):
     run("strategies", "add", "77", "--strategy", "hedge", "--symbol", "SPY", "--quantity", "100")
     (line,) = [line for line in run("strategies", "list").splitlines() if "hedge" in line]

@@ -21,6 +21,7 @@ from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.run_reports import StreamReport
 from position_sync_dagster.sync.stream import service as stream_module
+from tests.support.demo_program import wait_for
 
 NOW = datetime(2026, 3, 9, 15, 0, tzinfo=UTC)
 
@@ -130,6 +131,24 @@ def test_a_materialization_carries_the_delta_version(stream_events, lake: Lake) 
     *_, queue, ledger = stream_events.of(silent)
     assert queue.tags["dagster/data_version"] == str(lake.queue.table.version())
     assert ledger.tags["dagster/data_version"] == str(lake.updates.table.version())
+
+
+def test_the_ledger_agrees_as_soon_as_it_does_after_the_stream_became_live(
+    stream_events, instance, own_login, write_holdings, append_row, seconds_ago
+) -> None:
+    key = dg.AssetCheckKey(dg.AssetKey("position_updates"), "agrees_with_the_broker")
+
+    def passed() -> bool:
+        stream_events.evaluate_again("the-run")
+        found = instance.event_log_storage.get_latest_asset_check_execution_by_key([key])
+        return bool(found[key].evaluation.passed)
+
+    write_holdings(own_login(), 1)
+    list(stream_events.of(REPORT))
+    stream_events.evaluate("the-run")
+    assert not passed(), "the holding has no row yet"
+    append_row(1, seconds_ago(1))
+    wait_for("the ledger agrees", passed)
 
 
 def test_a_span_in_which_nothing_happened_makes_no_event(stream_events) -> None:
