@@ -26,13 +26,22 @@ MODULE = "tests.support.audited_worker"
 KILLS = int(os.environ.get("AUDIT_KILLS", "5"))
 """`make chaos` makes 20."""
 
+INSTANCE = """
+telemetry: {enabled: false}
+compute_logs:
+  module: dagster._core.storage.noop_compute_log_manager
+  class: NoOpComputeLogManager
+"""
+"""Without logs of the output: Dagster copies them with `tail`, which outlives a killed process and
+holds its pipes where the interrupt is ignored, as in a shell's background."""
+
 
 @pytest.fixture
 def dagster_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Return a home with Dagster's storage, as the command line finds it."""
     home = tmp_path / "dagster_home"
     home.mkdir()
-    (home / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
+    (home / "dagster.yaml").write_text(INSTANCE)
     monkeypatch.setenv("DAGSTER_HOME", str(home))
     return home
 
