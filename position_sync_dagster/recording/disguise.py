@@ -26,7 +26,7 @@ _PUBLIC_REQUESTS = frozenset(
 """Requests without a name or an amount."""
 
 _REQUEST_PLACES: dict[str, tuple[int, int | None]] = {
-    "6": (3, None), "74": (3, 4), "76": (3, 4), "92": (2, 3), "94": (2, 3),
+    "6": (3, None), "7": (4, None), "74": (3, 4), "76": (3, 4), "92": (2, 3), "94": (2, 3),
 }  # fmt: skip
 """Where a request has its account and its model."""
 

@@ -1,3 +1,5 @@
+"""What tests of every folder of this tier may need: a recorder in front of a simulator."""
+
 from contextlib import asynccontextmanager
 from random import Random
 
