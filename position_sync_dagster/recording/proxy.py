@@ -239,5 +239,5 @@ def _frame(payload: bytes) -> bytes:
 
 async def _close(writer: asyncio.StreamWriter) -> None:
     writer.close()
-    with suppress(OSError):
+    with suppress(OSError, asyncio.CancelledError):  # it closes without us as well
         await writer.wait_closed()

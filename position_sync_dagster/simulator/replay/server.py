@@ -117,7 +117,7 @@ class Replay:
     # -- what a connection needs --------------------------------------------------------------
 
     def opened(self, client: ClientConnection) -> None:
-        """Note a new connection."""
+        """Count a new connection."""
         self._connections.add(client)
         self.stats.sockets = len(self._connections)
 
@@ -127,7 +127,7 @@ class Replay:
         return (str(version), *recorded)
 
     def log_in(self, client: ClientConnection, client_id: int) -> bool:
-        """Give a client the next recorded connection."""
+        """Play the next recorded connection to a client."""
         client.client_id = client_id
         recorded = self._waiting.pop(0) if self._waiting else None
         started_at = self._started_at + (recorded.started_at_s if recorded else 0.0)

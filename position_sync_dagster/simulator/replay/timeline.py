@@ -125,7 +125,7 @@ def _connection(number: int, entries: list[Entry]) -> RecordedConnection | None:
     by_id: dict[str, Asked] = {}
     for entry in entries:
         match entry:
-            case Closed(by="gateway" | "recorder"):
+            case Closed(by="gateway"):  # where the recorder ended it, the gateway went on
                 steps.append(Ended(at_s=entry.at_s))
             case Message(name=name, fields=fields) if name == GREETING:
                 greeting = fields
