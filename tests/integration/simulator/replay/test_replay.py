@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import datetime
 
 import pytest
@@ -91,18 +92,18 @@ class Puppet:
         await raw.open(self.port)
         received = 0
         for entry in entries:
+            if isinstance(entry, Message) and entry.sender == "gateway":
+                received += 1
+                continue
+            async with asyncio.timeout(DEADLINE_S):
+                while len(raw.messages) < received:
+                    await asyncio.sleep(0.001)
             if isinstance(entry, Closed):
                 await (raw.close() if entry.by == "client" else raw.wait_closed())
-            elif isinstance(entry, Message) and entry.sender == "gateway":
-                received += 1
+            elif isinstance(entry, Message) and entry.name == "versionOffer":
+                raw.greet(entry.fields[0])
             elif isinstance(entry, Message):
-                async with asyncio.timeout(DEADLINE_S):
-                    while len(raw.messages) < received:
-                        await asyncio.sleep(0.001)
-                if entry.name == "versionOffer":
-                    raw.greet(entry.fields[0])
-                else:
-                    raw.send(*entry.fields)
+                raw.send(*entry.fields)
         await raw.close()
 
 
@@ -117,8 +118,12 @@ class RecordedClock:
 
 
 @asynccontextmanager
-async def replayed(path, **options):
+async def replayed(path, *, cut=True, **options):
+    """Play a recording, with or without the cuts by the gateway."""
     recording = load_recording(path)
+    if not cut:
+        entries = [e for e in recording.entries if not isinstance(e, Closed)]
+        recording = replace(recording, entries=tuple(entries))
     started = recording.header.started_at.timestamp()
     # The wall clock stands at the beginning of the recording: no time in it is moved.
     options.setdefault("now", lambda: started)
@@ -161,7 +166,7 @@ async def test_a_replay_through_the_recorder_gives_the_same_recording_to_the_byt
 
 async def test_request_ids_of_another_client_are_mapped(session):
     path = await session()
-    async with replayed(path) as replay:
+    async with replayed(path, cut=False) as replay:
         raw = await log_in(replay.port, client_id=9)
         raw.send(61, 1)
         await raw.wait_id(62)
@@ -185,7 +190,7 @@ async def test_request_ids_of_another_client_are_mapped(session):
 
 async def test_what_was_not_recorded_is_answered_from_what_is_known_or_refused_by_name(session):
     path = await session()
-    async with replayed(path, patience_s=0.1) as replay:
+    async with replayed(path, cut=False, patience_s=0.1) as replay:
         raw = await log_in(replay.port)
         raw.send(61, 1)
         await raw.wait_id(62)
@@ -215,7 +220,7 @@ async def test_what_was_not_recorded_is_answered_from_what_is_known_or_refused_b
 
 async def test_a_late_request_gets_at_once_what_it_missed(session):
     path = await session()
-    async with replayed(path, patience_s=0.01) as replay:
+    async with replayed(path, cut=False, patience_s=0.01) as replay:
         raw = await log_in(replay.port)
         await raw.wait_error(1102)
         assert raw.of(61, 62, 7, 1) == []  # nothing that was not requested
