@@ -44,7 +44,7 @@ demo: $(SYNCED) ## simulator, stream, queue and Dagster UI together, with a live
 	  $(if $(HOME_DIR),--home '$(HOME_DIR)') $(ARGS)
 
 .PHONY: dev
-dev: $(SYNCED) ## dagster dev on 127.0.0.1 against your own TWS or IB Gateway (see .env.example)
+dev: $(SYNCED) ## Dagster on 127.0.0.1 against your own TWS or IB Gateway (see .env.example)
 	@exec $(BIN)/position-sync dev --end-with $$PPID $(if $(UI_PORT),--ui-port $(UI_PORT)) $(ARGS)
 
 # The tests wait more than they compute: three processes fill two cores.
@@ -57,14 +57,18 @@ test-fast: $(SYNCED) ## unit tests and in-memory contract tests, in seconds: for
 	@$(BIN)/pytest -m 'not delta' tests/unit tests/contract $(ARGS)
 
 .PHONY: chaos
-chaos: $(SYNCED) ## 120 random kills of all that writes, then 30 of the whole program (half an hour)
-	@$(BIN)/python -m tests.chaos --kills 120 $(if $(SEED),--seed $(SEED)) $(ARGS)
+chaos: $(SYNCED) ## 200 random kills of all that writes and repairs, then 30 of the whole program (half an hour)
+	@$(BIN)/python -m tests.chaos --kills 200 $(if $(SEED),--seed $(SEED)) $(ARGS)
 	@AUDIT_KILLS=20 $(BIN)/pytest -q tests/integration/defs/audit/test_kills.py
 	@CHAOS_ROUNDS=10 $(BIN)/pytest -q -s tests/acceptance/test_recovery.py
 
 .PHONY: bench
 bench: $(BENCH_SYNCED) ## tables of times beside other ways to do the same (minutes)
 	@$(BIN)/python -m benchmarks $(if $(PART),--part $(PART)) $(ARGS)
+
+.PHONY: screenshots
+screenshots: $(SYNCED) ## take the pictures of the documents from a running demo (needs Chromium)
+	@$(BIN)/python -m docs.screenshots
 
 .PHONY: check
 check: $(SYNCED) ## lint, format, types, import rules, lock file

@@ -1,9 +1,14 @@
 """The Dagster code location: all definitions of the package `defs`."""
 
-from functools import cache
+import warnings
+from functools import cache, partial
 from pathlib import Path
 
 import dagster as dg
+
+from position_sync_dagster.defs.assets.external_tables import GATEWAY
+from position_sync_dagster.lake.storage.opening import absolute_path
+from position_sync_dagster.settings import Settings, load_settings
 
 
 @dg.definitions
@@ -15,4 +20,18 @@ def defs() -> dg.Definitions:
 @cache
 def _loaded() -> dg.Definitions:
     # A run over a selection of assets loads its definitions twice in one process.
-    return dg.load_from_defs_folder(path_within_project=Path(__file__).parent)
+    found = dg.load_from_defs_folder(path_within_project=Path(__file__).parent)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", dg.PreviewWarning)
+        return found.map_asset_specs(func=partial(_with_uri, settings=load_settings()))
+
+
+def _with_uri(spec: dg.AssetSpec, settings: Settings) -> dg.AssetSpec:
+    name = spec.key.to_user_string()
+    if "dagster/table_name" in spec.metadata:
+        uri = absolute_path(settings.table(name))
+    elif name == GATEWAY:
+        uri = f"tcp://{settings.gateway_id}"
+    else:
+        uri = str(settings.flex_folder.absolute())
+    return spec.merge_attributes(metadata={"dagster/uri": uri})

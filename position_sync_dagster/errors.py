@@ -75,6 +75,21 @@ class TooManyAccountsError(GatewayError):
     """The login has more than 50 accounts, for which the gateway serves no positions."""
 
 
+# Statements of the broker.
+
+
+class StatementError(PositionSyncError):
+    """A statement cannot be read; the message names its file."""
+
+
+class ForeignStatementError(StatementError):
+    """A statement is of an account that the lake does not hold."""
+
+
+class FlexServiceError(PositionSyncError):
+    """The Flex service gave no statement; the message names the query or the file."""
+
+
 # The lake: its folder and its tables.
 
 
@@ -163,3 +178,7 @@ class AmbiguousRemovalError(LakeError):
 
 class UnknownLegError(LakeError):
     """No strategy holds the leg that is to be removed."""
+
+
+class UnknownStrategyError(LakeError):
+    """No leg of the named strategy is active."""

@@ -1,19 +1,30 @@
 """Settings: read from the environment or a `.env` file, with the prefix POSITION_SYNC_."""
 
-import json
-from datetime import date
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Self
 
-from pydantic import Field, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
 from pydantic_settings import SettingsError as SourceError
 
 from position_sync_dagster.domain.update import TradingMode
 from position_sync_dagster.errors import SettingsError
+from position_sync_dagster.setting_types import (
+    DAY_S,
+    Day,
+    FilePath,
+    LakePath,
+    Seconds,
+    SecretUrls,
+    SecTypes,
+    Severities,
+)
 
 PREFIX = "POSITION_SYNC_"
+_SHOWN = 60
+"""So many characters of a value stand in its error."""
+_SECRETS = ("alert_urls", "flex_token")
 _CORRECT = "Correct it in the environment or in .env; .env.example lists each setting."
 
 
@@ -27,20 +38,25 @@ class Settings(BaseSettings):
     """
 
     model_config = SettingsConfigDict(
-        env_prefix=PREFIX, env_file=".env", extra="ignore", frozen=True
+        env_prefix=PREFIX, env_file=".env", extra="ignore", frozen=True, allow_inf_nan=False
     )
 
-    lake: str = Field("data/lake", description="Folder or s3:// URI of the tables.")
+    lake: LakePath = Field(
+        "data/lake", min_length=1, description="Folder or s3:// URI of the tables."
+    )
     fsync: bool = Field(
         True, description="Write each commit to the disk: it survives a loss of power."
     )
-    strategies_file: Path | None = Field(
+    strategies_file: FilePath | None = Field(
         None,
         description="YAML file of the active legs; unset: the table and the CLI decide.",
     )
 
     gateway_host: str = Field(
-        "127.0.0.1", description="Address of the gateway; an address, not a name (trusted IPs)."
+        "127.0.0.1",
+        min_length=1,
+        max_length=255,
+        description="Address of the gateway; an address, not a name (trusted IPs).",
     )
     gateway_port: int = Field(
         7497,
@@ -52,8 +68,8 @@ class Settings(BaseSettings):
         17, ge=1, le=2**31 - 1, description="First client id of the pool; 0 is refused."
     )
     gateway_client_ids: int = Field(4, ge=1, le=32, description="Number of client ids in the pool.")
-    gateway_timeout_s: float = Field(
-        15.0, gt=0, description="Longest wait for one answer of the gateway."
+    gateway_timeout_s: Seconds = Field(
+        15.0, description="Longest wait for one answer of the gateway."
     )
     trading_mode: TradingMode | None = Field(
         None,
@@ -61,127 +77,151 @@ class Settings(BaseSettings):
         "the mode that is found.",
     )
 
-    max_lines: int = Field(100, ge=1, description="Market data lines that the login has.")
-    reserved_lines: int = Field(
-        5, ge=0, description="Of these, lines that are always left to other programs."
+    max_lines: int = Field(
+        100, ge=1, le=100_000, description="Market data lines that the login has."
     )
-    min_hold_s: float = Field(5.0, ge=0, description="Shortest time that a line is held.")
+    reserved_lines: int = Field(
+        5, ge=0, le=100_000, description="Of these, lines that are always left to other programs."
+    )
+    min_hold_s: float = Field(5.0, ge=0, le=DAY_S, description="Shortest time that a line is held.")
     delayed_fallback: bool = Field(
         False, description="Stream delayed data where the login lacks the live subscription."
     )
     market_data_type: int = Field(
         1, ge=1, le=4, description="1 live, 2 frozen, 3 delayed, 4 delayed and frozen."
     )
-    max_mark_age_s: float = Field(
+    max_mark_age_s: Seconds = Field(
         120.0,
-        gt=0,
         description="Without effect: the mark of a line that can be trusted does not age.",
     )
-    max_last_age_s: float = Field(60.0, gt=0, description="An older last trade is not used.")
-    line_silence_s: float = Field(
+    max_last_age_s: Seconds = Field(60.0, description="An older last trade is not used.")
+    line_silence_s: Seconds = Field(
         30.0,
-        gt=0,
         description="A line that does not tick for so long after a restore is requested again.",
     )
     value_band: float = Field(
         0.03,
         ge=0,
+        le=1,
         description="Part of its value by which a line may differ from the broker's newer value.",
     )
     pnl_subscriptions: int = Field(
-        250, ge=0, description="Streamed holdings with a subscription to their P&L as well."
+        250,
+        ge=0,
+        le=100_000,
+        description="Streamed holdings with a subscription to their P&L as well.",
     )
-    sec_types: Annotated[tuple[str, ...], NoDecode] = Field(
+    sec_types: SecTypes = Field(
         ("OPT", "FOP", "STK", "FUT"),
         description="Security types that are followed, as OPT,FOP or as JSON.",
     )
 
-    batch_size: int = Field(50, ge=1, description="Requests that one batch claims.")
-    drain_time_limit_s: float = Field(30.0, gt=0, description="Longest time of one drain run.")
-    overflow_interval_s: float = Field(
-        30.0, gt=0, description="How often active legs without a line are valued."
+    batch_size: int = Field(
+        50, ge=1, le=10_000, description="Requests that one batch claims, at least."
     )
-    refresh_interval_s: float = Field(
-        180.0, gt=0, description="How often monitored holdings are valued."
+    drain_time_limit_s: Seconds = Field(30.0, description="Longest time of one drain run.")
+    overflow_interval_s: Seconds = Field(
+        30.0, description="How often active legs without a line are valued."
     )
-    account_interval_s: float = Field(
+    refresh_interval_s: Seconds = Field(
+        180.0, description="How often monitored holdings are valued."
+    )
+    account_interval_s: Seconds = Field(
         180.0,
-        gt=0,
         description="How often the gateway sends an account's values by itself; after two of these "
         "without a message the account is subscribed again.",
     )
-    account_quiet_s: float = Field(
+    account_quiet_s: Seconds = Field(
         5.0,
-        gt=0,
         description="Silence after which a download of an account without its end is over.",
     )
-    positions_interval_s: float = Field(
-        900.0, gt=0, description="How often all positions are listed again, as a second opinion."
+    positions_interval_s: Seconds = Field(
+        900.0, description="How often all positions are listed again, as a second opinion."
     )
-    flush_interval_s: float = Field(1.0, gt=0, description="How often streamed rows are committed.")
-    row_interval_s: float = Field(
-        60.0, gt=0, description="A streamed holding without any change has a row this often."
+    flush_interval_s: Seconds = Field(1.0, description="How often streamed rows are committed.")
+    row_interval_s: Seconds = Field(
+        60.0, description="A streamed holding without any change has a row this often."
     )
-    account_values_interval_s: float = Field(
+    account_values_interval_s: Seconds = Field(
         10.0,
-        gt=0,
         description="An account whose net liquidation or P&L changes has a row at most this often.",
     )
-    monitored_row_interval_s: float = Field(
+    monitored_row_interval_s: Seconds = Field(
         3600.0,
-        gt=0,
-        le=86_400,
         description="A monitored holding without any change has a row this often.",
     )
-    lease_s: float = Field(45.0, gt=0, description="Lease of a claimed request.")
-    max_attempts: int = Field(5, ge=1, description="Failures until a request is FAILED.")
-    retry_delay_s: float = Field(
-        5.0, gt=0, description="Delay after the first failure of a request; it doubles with each."
+    lease_s: Seconds = Field(45.0, description="Lease of a claimed request.")
+    max_attempts: int = Field(5, ge=1, le=1000, description="Failures until a request is FAILED.")
+    retry_delay_s: Seconds = Field(
+        5.0, description="Delay after the first failure of a request; it doubles with each."
     )
-    max_retry_delay_s: float = Field(300.0, gt=0, description="Upper bound of this delay.")
+    max_retry_delay_s: Seconds = Field(300.0, description="Upper bound of this delay.")
 
-    heartbeat_s: float = Field(
-        4.0, gt=0, description="How often the gateway's owner renews its session."
+    heartbeat_s: Seconds = Field(
+        4.0, description="How often the gateway's owner renews its session."
     )
-    session_lease_s: float = Field(
-        15.0, gt=0, description="An owner that is silent for longer counts as dead."
+    session_lease_s: Seconds = Field(
+        15.0, description="An owner that is silent for longer counts as dead."
     )
     rotate_after_s: float = Field(
-        21600.0, gt=0, description="Age at which a stream run ends and a new one follows."
+        21600.0,
+        gt=0,
+        le=31 * DAY_S,
+        description="Age at which a stream run ends and a new one follows.",
     )
 
     keep_runs_days: int = Field(
-        14, ge=1, description="Age at which finished Dagster runs are deleted; rows never are."
+        14,
+        ge=1,
+        le=36_500,
+        description="Age at which finished Dagster runs are deleted; rows never are.",
     )
 
     calendar: str = Field(
-        "XNYS", description="Exchange whose trading days daily_positions follows."
+        "XNYS", max_length=255, description="Exchange whose trading days daily_positions follows."
     )
-    daily_start: str = Field("2026-01-02", description="First day of daily_positions.")
+    daily_start: Day = Field(
+        None,
+        description="First day of daily_positions. Unset: the first of the ledger or a statement.",
+    )
+    flex_folder: FilePath = Field(
+        Path("data/flex"), description="Folder of the broker's statements, as XML files."
+    )
+    flex_token: SecretStr | None = Field(
+        None, max_length=255, description="Token of the Flex Web Service; a secret."
+    )
+    flex_query_id: str | None = Field(
+        None, max_length=255, description="Activity Flex query that is downloaded with the token."
+    )
+    flex_url: str = Field(
+        "https://ndcdyn.interactivebrokers.com/AccountManagement/FlexWebService",
+        max_length=1024,
+        description="Address of the Flex Web Service.",
+    )
+    flex_patience_s: Seconds = Field(
+        300.0, description="Longest wait for a statement that is being made."
+    )
     stale_after_s: float = Field(
-        600.0, gt=0, description="Age from which reconciliation calls a row STALE."
+        600.0, gt=0, le=31 * DAY_S, description="Age from which reconciliation calls a row STALE."
     )
 
-    @field_validator("sec_types", mode="before")
-    @classmethod
-    def _split_types(cls, value: object) -> object:
-        if not isinstance(value, str):
-            return value
-        text = value.strip()
-        if text.startswith("["):
-            return json.loads(text)
-        types = tuple(part.strip() for part in text.split(",") if part.strip())
-        if not types:
-            raise ValueError("name at least one type, such as OPT,FOP")
-        return types
-
-    @field_validator("daily_start")
-    @classmethod
-    def _check_day(cls, value: str) -> str:
-        try:
-            return date.fromisoformat(value.strip()).isoformat()
-        except ValueError:
-            raise ValueError("write a day such as 2026-01-02") from None
+    alert_urls: SecretUrls = Field(
+        (), description="Receivers of failed checks, as apprise URLs separated by spaces; secrets."
+    )
+    alert_severities: Severities = Field(
+        ("WARN", "ERROR"), description="Severities of failed checks that are sent."
+    )
+    alert_after_s: float = Field(
+        60.0,
+        ge=0,
+        le=DAY_S,
+        description="How long a check must have failed before that is sent.",
+    )
+    ui_url: str = Field(
+        "http://127.0.0.1:3000",
+        max_length=1024,
+        description="Address of Dagster's pages, for links in messages.",
+    )
 
     @model_validator(mode="after")
     def _check_agreement(self) -> Self:
@@ -231,9 +271,12 @@ def load_settings(**overrides: object) -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         name = PREFIX + str(first["loc"][0]).upper() if first["loc"] else PREFIX.rstrip("_")
+        secret = str(first["loc"][0]) in _SECRETS if first["loc"] else False
+        shown = "(secret)" if secret else repr(first.get("input"))
+        if len(shown) > _SHOWN:
+            shown = f"{shown[:_SHOWN]}… ({len(shown):,} characters)"
         raise SettingsError(
-            f"{name}={first.get('input')!r} is not usable: "
-            f"{first['msg'].removeprefix('Value error, ')}.",
+            f"{name}={shown} is not usable: {first['msg'].removeprefix('Value error, ')}.",
             remedy=_CORRECT,
         ) from None
     except SourceError as error:

@@ -36,8 +36,8 @@ class Running:
         self._output = home.with_suffix(".log").open("w")
         self.process = subprocess.Popen(
             [
-                PROGRAM, "demo", "--json", "--home", str(home), "--ui-port", str(self.ui_port),
-                "--control-port", str(control_port),
+                PROGRAM, "demo", "--calm", "--json", "--home", str(home),
+                "--ui-port", str(self.ui_port), "--control-port", str(control_port),
             ],
             env={k: v for k, v in os.environ.items() if not k.startswith("POSITION_SYNC_")},
             stdout=self._output,

@@ -5,6 +5,7 @@ other package except the gateway, and imports the heavy ones when a command runs
 `audit verify` imports anything: the events of Dagster are read there.
 """
 
+import os
 import sys
 
 RUN_UNTIL_STOPPED = ("demo", "dev")
@@ -12,7 +13,12 @@ RUN_UNTIL_STOPPED = ("demo", "dev")
 
 
 def main() -> None:
-    """Run the command line. An error of this package becomes a message and an exit code."""
+    """Run the command line. An error of this package becomes a message and an exit code.
+
+    What it and its processes create is for the user alone: tables, Dagster's state and logs hold
+    account data.
+    """
+    os.umask(0o077)
     if sys.argv[1:2] and sys.argv[1] in RUN_UNTIL_STOPPED:
         from position_sync_dagster.processes.stop_request import block_stop_signals
 

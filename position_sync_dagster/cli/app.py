@@ -1,11 +1,14 @@
 """The application `position-sync` with all its commands."""
 
+from typing import Annotated
+
 import typer
 
 from position_sync_dagster.cli import (
     demo,
     dev,
     doctor,
+    exposure,
     maintain,
     positions,
     queue,
@@ -32,8 +35,29 @@ app.command("status")(status.status)
 app.command("positions")(positions.positions)
 app.command("trace")(trace.trace)
 app.command("history")(history.history)
+app.command("exposure")(exposure.exposure)
 app.command("doctor")(doctor.doctor)
 app.command("maintain")(maintain.maintain)
 app.add_typer(strategies.app, name="strategies")
 app.add_typer(queue.app, name="queue")
 app.add_typer(verify.app, name="audit")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"position-sync {version('position-sync-dagster')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Show the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """Value every option leg of an Interactive Brokers account into Delta tables."""

@@ -34,10 +34,15 @@ def demo(
     home: Annotated[
         Path, typer.Option(metavar="FOLDER", help="Folder of the demo's tables and settings.")
     ] = Path(".demo"),
+    calm: Annotated[
+        bool, typer.Option("--calm", help="Without fills, rolls and outages; only prices move.")
+    ] = False,
     json: Json = False,
     end_with: EndWith = None,
 ) -> None:
     """Run the whole system on a simulated gateway: 200 option legs, 20 of them streamed.
+
+    After 40 s the book has a day's life: fills, a roll, an outage of some seconds every 10 min.
 
     Without --for it runs until you stop it: with Ctrl-C, SIGTERM, or by closing the terminal. The
     exit code is then 0.
@@ -54,5 +59,6 @@ def demo(
         control_port=control_port,
         as_json=json,
         end_with=end_with,
+        calm=calm,
     )
     sys.exit(run(options))

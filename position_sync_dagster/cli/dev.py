@@ -2,13 +2,14 @@
 
 import os
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Self
 
 import typer
 
-from position_sync_dagster.cli.options import EndWith
+from position_sync_dagster.cli.options import EndWith, warn_of_unknown_settings
 from position_sync_dagster.errors import LakeError
 from position_sync_dagster.processes import dagster_dev, ports
 from position_sync_dagster.processes.checkout import PROJECT
@@ -21,7 +22,10 @@ from position_sync_dagster.terminal.text import printable
 
 if TYPE_CHECKING:
     from position_sync_dagster.settings import Settings
+    from position_sync_dagster.sync.reports.overview import OverviewReader
+    from position_sync_dagster.terminal.changes import Changes
 
+LOG_NAME = "dagster-dev.log"
 STARTING_INTERVAL_S = 1.0
 INTERVAL_S = 5.0
 """Seconds between two reports, while the UI starts and afterwards."""
@@ -32,6 +36,9 @@ def dev(
     end_with: EndWith = None,
 ) -> None:
     """Run Dagster against your own TWS or IB Gateway, as the settings say.
+
+    A terminal shows the live status, and Dagster's output goes to a file that it names. Otherwise
+    Dagster's output and each change are lines of text.
 
     It runs until you stop it: with Ctrl-C, SIGTERM, or by closing the terminal. The exit code is
     then 0.
@@ -44,6 +51,7 @@ def run(*, ui_port: int, end_with: int | None = None) -> int:
 
     Raises:
         SettingsError: A setting is malformed.
+        StrategiesFileError: A strategies file is configured and cannot be read.
         PortTakenError: The UI's port is taken.
         HomeInUseError: Another `dagster dev` runs in the home.
         ChildEndedError: Dagster has ended.
@@ -51,29 +59,159 @@ def run(*, ui_port: int, end_with: int | None = None) -> int:
     from position_sync_dagster.settings import load_settings
 
     settings = load_settings()
+    warn_of_unknown_settings()
+    require_strategies(settings)
     ports.require_free(ui_port, purpose="Dagster UI", option="--ui-port")
+    live = sys.stdout.isatty() and sys.stderr.isatty()
     dagster_home = Path(os.environ.get("DAGSTER_HOME") or PROJECT / "dagster_home").absolute()
     with (
         StopRequest(end_with=end_with) as stop,
         exclusive_use(dagster_home, purpose="position-sync dev") as lock,
     ):
+        log = dagster_home / LOG_NAME if live else None
         try:
             with dagster_dev.start(
                 env={**os.environ, MARKER: str(dagster_home)},
                 dagster_home=dagster_home,
                 ui_port=ui_port,
                 cwd=Path.cwd(),
-                log=None,
+                log=log,
                 inherited_fds=[lock.fd],
             ) as dagster:
-                watch(dagster, settings, ui_port, stop)
+                watch(dagster, settings, ui_port, stop, output_for(log))
         except StopRequested as request:
             with suppress(StopRequested):  # the terminal is closed
                 write_lines(f"Ended ({request.reason}).")
     return 0
 
 
-def watch(dagster: ChildProcess, settings: "Settings", ui_port: int, stop: StopRequest) -> None:
+def require_strategies(settings: "Settings") -> None:
+    """Read the strategies file that is configured, if there is one.
+
+    Raises:
+        StrategiesFileError: It is missing or has a mistake. Without it the stream would follow what
+            the registry held before, and nobody would notice.
+    """
+    if settings.strategies_file is not None:
+        from position_sync_dagster.lake.registry.strategies_file import load_strategies
+
+        load_strategies(settings.strategies_file)
+
+
+class Output:
+    """Writes each change as lines; the base of the live output."""
+
+    interval_s = INTERVAL_S
+
+    def __init__(self) -> None:
+        self._session: str | None = None
+
+    def note(self, text: str) -> None:
+        """Show a change.
+
+        Raises:
+            StopRequested: The terminal is closed.
+        """
+        write_lines(text)
+
+    def serving(self, ui: str) -> None:
+        """Show that the UI answers.
+
+        Raises:
+            StopRequested: The terminal is closed.
+        """
+        self.note(f"The Dagster UI is at {ui}")
+
+    def look(self, settings: "Settings", ui: str) -> None:
+        """Show the state of the gateway session if it has changed.
+
+        Raises:
+            StopRequested: The terminal is closed.
+        """
+        state = session_state(settings)
+        if state != self._session and state is not None:
+            self.note(f"Gateway {settings.gateway_id}: {state}")
+        self._session = state
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+class LiveOutput(Output):
+    """Shows the same status as the demo, in place, with the last change above it."""
+
+    interval_s = STARTING_INTERVAL_S
+
+    def __init__(self, log: Path) -> None:
+        from position_sync_dagster.demo.display import LiveDisplay
+
+        super().__init__()
+        self._display = LiveDisplay()
+        self._log = log
+        self._notes: list[tuple[str, str]] = []
+        self._reader: OverviewReader | None = None
+        self._changes: Changes | None = None
+
+    def note(self, text: str) -> None:
+        """Show a change above the status, until the next one.
+
+        Raises:
+            StopRequested: The terminal is closed.
+        """
+        self._notes = [("", line) for line in text.splitlines()]
+
+    def serving(self, ui: str) -> None:
+        """Do nothing: the status has the address, and the last note stays."""
+
+    def look(self, settings: "Settings", ui: str) -> None:
+        """Read the tables, and draw the status again.
+
+        Raises:
+            StopRequested: The terminal is closed.
+        """
+        from position_sync_dagster.demo.display import Look
+        from position_sync_dagster.domain.clock import utc_now
+        from position_sync_dagster.lake import Lake
+        from position_sync_dagster.sync.reports.overview import OverviewReader
+        from position_sync_dagster.terminal.changes import Changes
+
+        addresses = [("Dagster UI", ui), ("logs", str(self._log))]
+        lake = Lake.of(settings)
+        self._reader = self._reader or OverviewReader(lake, settings)
+        self._changes = self._changes or Changes()
+        try:
+            overview = self._reader.read(utc_now()) if lake.exists else None
+        except LakeError as error:
+            trouble = [("trouble", line) for line in str(error).splitlines()]
+            self._display.show(Look(notes=[*self._notes, *trouble], addresses=addresses))
+            return
+        self._display.show(
+            Look(
+                overview=overview,
+                changes=self._changes.add(overview) if overview else (),
+                notes=self._notes,
+                addresses=addresses,
+            )
+        )
+
+    def __enter__(self) -> Self:
+        self._display.__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._display.__exit__(None, None, None)
+
+
+def output_for(log: Path | None) -> Output:
+    """Return the live status if Dagster's output goes to a file, else lines."""
+    return Output() if log is None else LiveOutput(log)
+
+
+def watch(
+    dagster: ChildProcess, settings: "Settings", ui_port: int, stop: StopRequest, output: Output
+) -> None:
     """Report each change: of the UI, of the gateway's port and of the gateway session.
 
     Raises:
@@ -82,24 +220,24 @@ def watch(dagster: ChildProcess, settings: "Settings", ui_port: int, stop: StopR
     """
     serving = False
     gateway: ProbeResult | None = None
-    session: str | None = None
-    while True:
-        dagster.check()
-        if not serving and dagster_dev.is_serving(ui_port):
-            serving = True
-            write_lines(f"The Dagster UI is at {dagster_dev.url(ui_port)}")
-        if gateway is not ProbeResult.OPEN:  # each probe is a connection that the gateway logs
-            found = probe(settings.gateway_host, settings.gateway_port)
-            if found is not ProbeResult.OPEN and found != gateway:
-                write_lines(advice(settings.gateway_host, settings.gateway_port, found))
-            elif found is ProbeResult.OPEN and gateway is not None:
-                write_lines(f"Something listens at {settings.gateway_id} now.")
-            gateway = found
-        state = session_state(settings)
-        if state != session and state is not None:
-            write_lines(f"Gateway {settings.gateway_id}: {state}")
-        session = state
-        stop.pause(INTERVAL_S if serving else STARTING_INTERVAL_S)
+    next_probe = 0.0
+    with output:
+        while True:
+            dagster.check()
+            if not serving and dagster_dev.is_serving(ui_port):
+                serving = True
+                output.serving(dagster_dev.url(ui_port))
+            # Each probe is a connection that the gateway logs.
+            if gateway is not ProbeResult.OPEN and time.monotonic() >= next_probe:
+                next_probe = time.monotonic() + (INTERVAL_S if serving else STARTING_INTERVAL_S)
+                found = probe(settings.gateway_host, settings.gateway_port)
+                if found is not ProbeResult.OPEN and found != gateway:
+                    output.note(advice(settings.gateway_host, settings.gateway_port, found))
+                elif found is ProbeResult.OPEN and gateway is not None:
+                    output.note(f"Something listens at {settings.gateway_id} now.")
+                gateway = found
+            output.look(settings, dagster_dev.url(ui_port) if serving else "starting")
+            stop.pause(output.interval_s if serving else STARTING_INTERVAL_S)
 
 
 def session_state(settings: "Settings") -> str | None:

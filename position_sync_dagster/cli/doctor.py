@@ -1,19 +1,37 @@
 """The command `position-sync doctor`: find and repair commits that a power loss left torn."""
 
+import os
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from position_sync_dagster.cli.options import HomeFolder, Json, settings_for
 from position_sync_dagster.terminal.output import print_json
+from position_sync_dagster.terminal.text import printable
+from position_sync_dagster.terminal.typed import as_typed
 
 if TYPE_CHECKING:
+    from position_sync_dagster.lake.recovery.checkup import Checkup
     from position_sync_dagster.lake.recovery.diagnosis import Diagnosis
-    from position_sync_dagster.lake.recovery.repair import Repair
 
 SHOWN = 5
 """The number of requests named on the terminal. JSON names all."""
+
+REST = {
+    "active_strategies": "compare them with `position-sync strategies list`, and add again what is "
+    "missing",
+    "broker_positions": "the next connection to the gateway writes them again",
+    "contracts": "the next connection to the gateway writes them again",
+    "gateway_sessions": "they are the past of a lease, and nothing needs them",
+    "reconciliation_breaks": "the next reconciliation finds them again; accept again what was "
+    "accepted",
+    "latest_positions": "the next run of the asset computes them again",
+    "strategy_exposure": "the next run of the asset computes them again",
+    "daily_positions": "run the days in them again, by a backfill of the asset",
+}
+"""What becomes of the rows that a repair keeps in a file only."""
 
 
 def doctor(
@@ -21,103 +39,161 @@ def doctor(
         bool,
         typer.Option("--repair", help="Restore each torn table to its last whole version."),
     ] = False,
+    preflight: Annotated[
+        bool,
+        typer.Option(
+            "--preflight",
+            help="Check settings, clock, disk, ports and the gateway as well; change nothing.",
+        ),
+    ] = False,
+    ui_port: Annotated[
+        int, typer.Option(min=1, max=65535, help="Port of the UI, for --preflight.")
+    ] = 3000,
     json: Json = False,
     home: HomeFolder = None,
 ) -> None:
-    """Look for torn commits, which a power loss can leave. The exit code is 1 if any is found."""
+    """Look for torn commits, which a power loss can leave.
+
+    The exit code is 1 if something is wrong at the end, and 0 after a repair that succeeded.
+
+    With --preflight it looks at everything that a start needs, for at most a minute: each line is
+    good, a warning or bad, and says what to do. The exit code is 1 if anything is bad. It takes one
+    market data line for a moment, unless a stream owns the login.
+    """
+    if preflight:
+        if repair:
+            raise typer.BadParameter("--preflight changes nothing: give --repair alone.")
+        raise typer.Exit(look_at_everything(ui_port, home, json=json))
     from position_sync_dagster.domain.clock import utc_now
-    from position_sync_dagster.errors import LakeError
     from position_sync_dagster.lake import Lake
-    from position_sync_dagster.lake.recovery.diagnosis import diagnose
-    from position_sync_dagster.lake.recovery.repair import repair as take_back
+    from position_sync_dagster.lake.recovery.checkup import check_up
 
     lake = Lake.of(settings_for(home))
-    found = [diagnose(table) for table in lake.tables]
-    repairs: dict[str, Repair] = {}
-    failures: dict[str, str] = {}
-    for one, table in zip(found, lake.tables, strict=True):
-        if repair and one.repairable:
-            try:
-                done = take_back(table, utc_now())
-            except LakeError as error:
-                failures[one.table] = str(error)
-                continue
-            if done is not None:
-                repairs[one.table] = done
+    tables = (*lake.tables, *lake.derived_tables)
+    results = check_up(tables, lake.sessions.sync, utc_now(), mend=repair)
     if json:
-        print_json(as_data(found, repairs, failures))
+        print_json(as_data(results))
     else:
-        for line in as_lines(found, repairs, failures, repair=repair):
+        for line in as_lines(results, repair=repair):
             typer.echo(line)
-    raise typer.Exit(0 if all(one.healthy for one in found) else 1)
+    raise typer.Exit(0 if all(one.healthy for one in results) else 1)
 
 
-def as_data(
-    found: "Iterable[Diagnosis]", repairs: "dict[str, Repair]", failures: dict[str, str]
-) -> dict[str, object]:
+def look_at_everything(ui_port: int, home: Path | None, *, json: bool) -> int:
+    """Print what the preflight finds; return 1 if anything is bad."""
+    from position_sync_dagster.processes.checkout import PROJECT
+    from position_sync_dagster.processes.home import Home
+    from position_sync_dagster.processes.preflight import run_preflight
+    from position_sync_dagster.sync.preflight.finding import Level
+
+    settings = settings_for(home, warn=False)
+    own = os.environ.get("DAGSTER_HOME") or PROJECT / "dagster_home"
+    found = run_preflight(
+        settings,
+        os.environ,
+        env_file=".env" if home is None else None,
+        dagster_home=Path(own).absolute() if home is None else Home.at(home).dagster_home,
+        ui_port=ui_port,
+    )
+    bad = any(one.level is Level.BAD for one in found)
+    if json:
+        print_json({"good": not bad, "findings": found})
+        return int(bad)
+    for one in found:
+        typer.echo(printable(f"{one.level:<8} {one.check:<16} {one.text}"))
+        if one.remedy:
+            typer.echo(printable(f"{'':<25} {one.remedy}"))
+    return int(bad)
+
+
+def as_data(results: "Iterable[Checkup]") -> dict[str, object]:
     """Return the diagnoses and repairs as plain data."""
-    listed = list(found)
+    listed = list(results)
     return {
         "healthy": all(one.healthy for one in listed),
         "tables": [
             {
-                "table": one.table,
-                "path": one.path,
-                "version": one.version,
-                "whole_version": one.whole_version,
+                "table": one.found.table,
+                "path": one.found.path,
+                "version": one.found.version,
+                "whole_version": one.found.whole_version,
                 "healthy": one.healthy,
-                "repairable": one.repairable,
-                "tears": one.torn_files,
-                "rows": one.rows,
-                "requests": one.requests,
-                "problem": failures.get(one.table, one.problem),
-                "repair": repairs.get(one.table),
+                "repairable": one.found.repairable,
+                "tears": one.found.torn_files,
+                "unfinished": one.found.unfinished,
+                "rows": one.found.rows,
+                "requests": one.found.requests,
+                "writer": one.writer,
+                "problem": one.failure or one.found.problem,
+                "repair": one.repair,
             }
             for one in listed
         ],
     }
 
 
-def as_lines(
-    found: "Iterable[Diagnosis]",
-    repairs: "dict[str, Repair]",
-    failures: dict[str, str],
-    *,
-    repair: bool,
-) -> list[str]:
+def as_lines(results: "Iterable[Checkup]", *, repair: bool) -> list[str]:
     """Return the diagnoses and repairs as lines for a person."""
     lines: list[str] = []
+    writers: list[str] = []
     advise = False
-    for one in found:
-        problem = failures.get(one.table, one.problem)
-        if one.healthy:
-            state = "not there yet" if one.version is None else f"whole at version {one.version}"
-            lines.append(f"{one.table:<22} {state}")
+    for one in results:
+        found = one.found
+        if found.healthy:
+            state = (
+                "not there yet" if found.version is None else f"whole at version {found.version}"
+            )
+            lines.append(f"{found.table:<22} {state}")
             continue
-        lines.append(f"{one.table:<22} {problem or f'torn at version {one.version}'}")
-        for torn in one.torn_files:
+        lines.append(f"{found.table:<22} {one.failure or found.problem or _flaw(found)}")
+        for torn in found.torn_files:
             rows = "" if torn.rows is None else f" ({torn.rows} rows)"
             lines.append(f"  version {torn.version}: {torn.file} {torn.flaw}{rows}")
-        lines += [f"  {line}" for line in _affected(one)]
-        done = repairs.get(one.table)
-        if done is not None:
-            lines.append(
-                f"  taken back to version {done.whole_version}; {done.saved} rows put back"
-            )
-        advise = advise or (one.repairable and not repair)
-    if advise:
-        lines.append("Stop what writes to the lake, then run `position-sync doctor --repair`.")
+        lines += [f"  {line}" for line in (*_affected(one), *_repaired(one))]
+        writers += [one.writer] if one.writer else []
+        advise = advise or (found.repairable and not repair)
+    if writers:
+        lines.append(f"End what writes to the lake ({writers[0]}), then run this command again.")
+    elif advise:
+        lines.append(
+            as_typed("Stop what writes to the lake, then run `position-sync doctor --repair`.")
+        )
     return lines
 
 
-def _affected(one: "Diagnosis") -> list[str]:
-    if not one.repairable:
-        if not one.torn_files:
-            return []
-        return ["no whole version is within reach of the log: restore the folder from a copy"]
-    what = "its creation is" if one.whole_version == -1 else f"what came after {one.whole_version}"
-    lines = [f"last whole version {one.whole_version}; {what} undone: {one.rows} rows can be read"]
-    if one.requests:
-        more = f" and {len(one.requests) - SHOWN} more" if len(one.requests) > SHOWN else ""
-        lines.append(f"requests affected: {', '.join(one.requests[:SHOWN])}{more}")
+def _flaw(found: "Diagnosis") -> str:
+    if found.torn_files:
+        return f"torn at version {found.version}"
+    return "a repair of it was interrupted"
+
+
+def _affected(one: "Checkup") -> list[str]:
+    found = one.found
+    lines = [f"rows that are not back yet: {file}" for file in found.unfinished]
+    if not found.torn_files:
+        return lines
+    if not found.repairable:
+        remedy = "restore the folder from a copy"
+        if one.derived:
+            remedy = f"move the folder away; {REST[found.table]}"
+        return [*lines, f"no whole version is within reach of the log: {remedy}"]
+    whole = found.whole_version
+    what = "its creation is" if whole == -1 else f"what came after {whole}"
+    lines.append(f"last whole version {whole}; {what} undone: {found.rows} rows can be read")
+    if found.requests:
+        more = f" and {len(found.requests) - SHOWN} more" if len(found.requests) > SHOWN else ""
+        lines.append(f"requests affected: {', '.join(found.requests[:SHOWN])}{more}")
+    return lines
+
+
+def _repaired(one: "Checkup") -> list[str]:
+    done = one.repair
+    if done is None:
+        return []
+    lines = [f"taken back to version {done.whole_version}; {done.saved} rows put back"]
+    if not done.moved:
+        lines = [f"the interrupted repair is finished; {done.saved} rows put back"]
+    if done.kept:
+        rest = REST.get(one.found.table, "compare them, and write again what is missing")
+        lines.append(f"{done.kept} rows are kept in {done.files[0]}: {rest}")
     return lines

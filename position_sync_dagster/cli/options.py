@@ -1,11 +1,16 @@
 """Options and settings that several commands share."""
 
+import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from position_sync_dagster.terminal.text import printable
+
 if TYPE_CHECKING:
+    from position_sync_dagster.domain.leg import ActiveContract
     from position_sync_dagster.lake import Lake
     from position_sync_dagster.settings import Settings
 
@@ -18,6 +23,8 @@ HomeFolder = Annotated[
         help="Use the settings and the tables of a demo's home, for example .demo.",
     ),
 ]
+Strategy = Annotated[str | None, typer.Option(help="Only the legs of this strategy.")]
+Watch = Annotated[bool, typer.Option("--watch", help="Show it again every 2 s, until Ctrl-C.")]
 EndWith = Annotated[
     int | None,
     typer.Option("--end-with", hidden=True, help="End when this process is no longer the parent."),
@@ -43,8 +50,27 @@ def existing(lake: "Lake") -> "Lake":
     return lake
 
 
-def settings_for(home: Path | None) -> "Settings":
+def known_strategy(strategy: str | None, legs: "Iterable[ActiveContract]") -> None:
+    """Refuse a strategy that has no active leg; an empty answer would look like no holding.
+
+    Raises:
+        UnknownStrategyError: It names the strategy and those that are known.
+    """
+    from position_sync_dagster.errors import UnknownStrategyError
+
+    known = sorted({leg.strategy_id for leg in legs})
+    if strategy is None or strategy in known:
+        return
+    listed = f"Active are: {', '.join(known)}." if known else "No strategy is active."
+    raise UnknownStrategyError(f"There is no active strategy {strategy!r}.", remedy=listed)
+
+
+def settings_for(home: Path | None, *, warn: bool = True) -> "Settings":
     """Read the settings of a home, or without a home those of the environment and `.env`.
+
+    Args:
+        home: The folder of a home.
+        warn: Whether unknown settings are written to stderr.
 
     Raises:
         HomeError: There is no home at the path.
@@ -53,9 +79,21 @@ def settings_for(home: Path | None) -> "Settings":
     from position_sync_dagster.settings import load_settings
 
     if home is None:
+        if warn:
+            warn_of_unknown_settings()
         return load_settings()
     from position_sync_dagster.processes.environment import adopt_environment
     from position_sync_dagster.processes.home import Home
 
     adopt_environment(Home.at(home).read_settings())
+    if warn:
+        warn_of_unknown_settings(env_file=None)
     return load_settings(_env_file=None)
+
+
+def warn_of_unknown_settings(*, env_file: str | None = ".env") -> None:
+    """Write one line to stderr for each variable that looks like a setting and is none."""
+    from position_sync_dagster.unknown_settings import warnings_of
+
+    for line in warnings_of(os.environ, env_file=env_file):
+        typer.echo(printable(f"position-sync: {line}"), err=True)

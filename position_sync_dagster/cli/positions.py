@@ -1,86 +1,78 @@
 """The command `position-sync positions`: the newest row of each position."""
 
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from position_sync_dagster.cli.options import HomeFolder, Json, existing, settings_for
-from position_sync_dagster.terminal.output import print_json, print_table
-from position_sync_dagster.terminal.text import age, number, quantity
+from position_sync_dagster.cli.options import (
+    HomeFolder,
+    Json,
+    Strategy,
+    Watch,
+    existing,
+    known_strategy,
+    settings_for,
+)
+from position_sync_dagster.terminal.output import print_json
 
-COLUMNS = {
-    "account": "left",
-    "conid": "right",
-    "symbol": "left",
-    "right": "left",
-    "strike": "right",
-    "expiry": "left",
-    "position": "right",
-    "price": "right",
-    "value": "right",
-    "unrealised": "right",
-    "currency": "left",
-    "by": "left",
-    "from": "left",
-    "age": "right",
-}
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from position_sync_dagster.sync.reports.position_list import PositionList
 
 
 def positions(
-    strategy: Annotated[str | None, typer.Option(help="Only the legs of this strategy.")] = None,
+    strategy: Strategy = None,
     closed: Annotated[bool, typer.Option("--closed", help="Show closed positions too.")] = False,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="The highest number of positions to show.")
+    ] = None,
+    watch: Watch = False,
     json: Json = False,
     home: HomeFolder = None,
 ) -> None:
-    """Show the newest row of each position: its values, its source and its age."""
+    """Show the newest row of each position: its values, its greeks, its source and its age.
+
+    A narrow terminal shows fewer columns; a pipe shows all. The age is the time since its source
+    confirmed the value. What is unknown is a dash, and left out of the totals.
+    """
     from position_sync_dagster.domain.clock import utc_now
     from position_sync_dagster.lake import Lake
-    from position_sync_dagster.sync.reports.confirmations import confirmed_times
+    from position_sync_dagster.sync.reports.position_list import read_positions
+    from position_sync_dagster.terminal.money_tables import positions_table
+    from position_sync_dagster.terminal.watching import print_or_watch
 
     settings = settings_for(home)
     lake = existing(Lake.of(settings))
-    rows = lake.updates.sync.latest_updates()
-    if strategy is not None:
-        legs = [leg for leg in lake.registry.sync.get_all_active() if leg.strategy_id == strategy]
-        rows = [
-            row
-            for row in rows
-            if any(leg.conid == row.conid and leg.account in (None, row.account) for leg in legs)
-        ]
-    rows = [row for row in rows if closed or row.position]
-    rows.sort(
-        key=lambda row: (row.account, row.symbol, str(row.expiry), row.strike or 0, row.conid)
-    )
-    now = utc_now()
-    confirmed = confirmed_times(rows, lake, settings, now)
+
+    def look() -> "PositionList":
+        found = read_positions(
+            lake, settings, utc_now(), strategy=strategy, closed=closed, limit=limit
+        )
+        known_strategy(strategy, lake.registry.legs)
+        return found
+
+    def render(width: int) -> "RenderableType":
+        found = look()
+        if not found.rows:
+            return f"No leg of {strategy} is held." if strategy else "No position has a row yet."
+        table = positions_table(found.rows, found.ages, found.strategies_of, width)
+        if len(found.rows) == found.total:
+            return table
+        from rich.console import Group
+
+        shown = f"{len(found.rows):,} of {found.total:,} positions are shown"
+        return Group(table, f"{shown}; the totals are of those shown.")
+
     if json:
+        found = look()
+        confirmed = found.ages.confirmed
         print_json(
-            [asdict(row) | {"confirmed_at": confirmed[row.account, row.conid]} for row in rows]
+            [
+                asdict(row) | {"confirmed_at": confirmed.get((row.account, row.conid))}
+                for row in found.rows
+            ]
         )
         return
-    if not rows:
-        typer.echo("No position has a row yet.")
-        return
-    print_table(
-        COLUMNS,
-        (
-            (
-                row.account,
-                str(row.conid),
-                row.symbol,
-                str(row.right or ""),
-                "" if row.strike is None else f"{row.strike:g}",
-                "" if row.expiry is None else row.expiry.isoformat(),
-                quantity(row.position),
-                number(row.market_price),
-                number(row.market_value),
-                number(row.unrealized_pnl),
-                row.currency,
-                str(row.source),
-                str(row.value_source),
-                age(confirmed[row.account, row.conid], now),
-            )
-            for row in rows
-        ),
-    )
+    print_or_watch(render, watch=watch)

@@ -10,6 +10,7 @@ import typer
 from position_sync_dagster.cli.options import HomeFolder, Json, existing, settings_for
 from position_sync_dagster.terminal.output import print_json, print_table
 from position_sync_dagster.terminal.text import printable, quantity
+from position_sync_dagster.terminal.typed import as_typed
 
 if TYPE_CHECKING:
     from position_sync_dagster.domain.leg import Leg, LegState
@@ -86,7 +87,7 @@ def list_legs(json: Json = False, home: HomeFolder = None) -> None:
         )
         return
     if not legs:
-        typer.echo("No leg is active. Add one with `position-sync strategies add`.")
+        typer.echo(as_typed("No leg is active. Add one with `position-sync strategies add`."))
         return
     print_legs(legs, states)
 

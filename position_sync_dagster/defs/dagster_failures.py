@@ -1,8 +1,10 @@
 """How the package's errors read in Dagster."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
-from typing import ParamSpec, TypeVar
+from inspect import isgeneratorfunction
+from typing import ParamSpec, TypeVar, cast
 
 import dagster as dg
 
@@ -25,17 +27,28 @@ def dagster_failures(function: Callable[P, R]) -> Callable[P, R]:
 
     @wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
-        try:
+        with _translated():
             return function(*args, **kwargs)
-        except PositionSyncError as error:
-            raise dg.Failure(
-                description=str(error),
-                metadata={
-                    "error": type(error).__name__,
-                    "what": error.what,
-                    "remedy": error.remedy,
-                },
-                allow_retries=False,
-            ) from None
 
-    return run
+    @wraps(function)
+    def generate(*args: P.args, **kwargs: P.kwargs) -> Iterator[object]:
+        with _translated():
+            yield from cast("Iterator[object]", function(*args, **kwargs))
+
+    return cast("Callable[P, R]", generate) if isgeneratorfunction(function) else run
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except PositionSyncError as error:
+        raise dg.Failure(
+            description=str(error),
+            metadata={
+                "error": type(error).__name__,
+                "what": error.what,
+                "remedy": error.remedy,
+            },
+            allow_retries=False,
+        ) from None

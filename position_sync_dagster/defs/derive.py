@@ -1,22 +1,95 @@
-"""The job that brings derived tables and checks up to date, and its schedule."""
+"""The job that brings derived tables and checks up to date, and the sensor that requests it."""
+
+from datetime import UTC, datetime, timedelta
 
 import dagster as dg
+from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 
-DERIVE_JOB = "derive_positions"
+from position_sync_dagster.defs.checks import a_stream_watches
+from position_sync_dagster.defs.checks.evaluation import KEYS
+from position_sync_dagster.defs.run_history import DERIVE_JOB, DRAIN_JOB, REASON, recent_runs
+from position_sync_dagster.defs.tick_cache import cached_instance
+from position_sync_dagster.sync.decisions.derivation import (
+    LONGEST_AGE,
+    SOURCES,
+    TARGETS,
+    plan_derivation,
+)
+from position_sync_dagster.sync.decisions.job_runs import IN_PROGRESS
 
-DERIVE_CRON = "*/15 * * * *"
-"""The ledger changes every second. Who needs live values reads it; these tables are for others."""
+BEING_EVALUATED = timedelta(seconds=20)
+"""Who materializes a table evaluates its checks right after. A run that planned them as well would
+hide the results while it waits."""
 
 derive_positions = dg.define_asset_job(
     DERIVE_JOB,
-    selection=dg.AssetSelection.assets("latest_positions", "strategy_exposure")
-    | dg.AssetSelection.checks_for_assets("position_updates"),
-    description="Derive the newest rows and the exposure, and compare the ledger with the broker.",
+    selection=dg.AssetSelection.assets(*TARGETS) | dg.AssetSelection.checks(*KEYS),
+    executor_def=dg.in_process_executor,
+    description="Derive the newest rows and the exposure, and evaluate the checks of the tables.",
 )
 
-every_quarter_hour = dg.ScheduleDefinition(
-    name="every_quarter_hour",
-    job=derive_positions,
-    cron_schedule=DERIVE_CRON,
-    default_status=dg.DefaultScheduleStatus.RUNNING,
+
+@dg.sensor(
+    job_name=DERIVE_JOB,
+    minimum_interval_seconds=4,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Derive again when the stream or the registry was materialized after the derived "
+    "tables, and at least each quarter of an hour. A drain derives in its own run. The ledger "
+    "itself changes every second: who needs live values reads it.",
 )
+def refresh_derived(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+    """Request one run when a derived table is older than what it is derived from."""
+    instance = cached_instance(context)
+    now = datetime.now(UTC)
+    drains = recent_runs(instance, DRAIN_JOB, limit=1)
+    derives = recent_runs(instance, DERIVE_JOB, limit=1)
+    plan = plan_derivation(
+        materialized_at(instance, (*SOURCES, *TARGETS)),
+        now=now,
+        in_progress=next((r for r in (*derives, *drains) if r.state in IN_PROGRESS), None),
+        last_run=derives[0] if derives else None,
+    )
+    if not plan.start:
+        return dg.SkipReason(plan.reason)
+    return dg.RunRequest(
+        asset_selection=[dg.AssetKey(name) for name in TARGETS],
+        asset_check_keys=due_checks(instance, now),
+        tags={REASON: plan.reason},
+    )
+
+
+def due_checks(instance: dg.DagsterInstance, now: datetime) -> list[dg.AssetCheckKey]:
+    """Return the checks that need another evaluation.
+
+    A check that a run has planned shows no result until it ran. So a result is kept that was found
+    after the last materialization of its table. A disagreement is looked at again: right after an
+    outage the account is not downloaded yet.
+    """
+    found = instance.event_log_storage.get_latest_asset_check_execution_by_key(KEYS)
+    newest = materialized_at(instance, tuple({key.asset_key.to_user_string() for key in KEYS}))
+    oldest = now - LONGEST_AGE
+
+    def stands(key: dg.AssetCheckKey) -> bool:
+        materialized = newest.get(key.asset_key.to_user_string(), oldest)
+        record = found.get(key)
+        if record is not None and record.status is AssetCheckExecutionRecordStatus.PLANNED:
+            return False  # the run that planned it ended without a result
+        event = record.event if record is not None else None
+        at = datetime.fromtimestamp(event.timestamp, UTC) if event is not None else None
+        if record is None or at is None or at < max(materialized, oldest):
+            return now - materialized < BEING_EVALUATED
+        passed = record.status is AssetCheckExecutionRecordStatus.SUCCEEDED
+        return passed or key.name == a_stream_watches.CHECK_NAME
+
+    return [key for key in KEYS if not stands(key)]
+
+
+def materialized_at(instance: dg.DagsterInstance, names: tuple[str, ...]) -> dict[str, datetime]:
+    """Return when assets were last materialized; those that never were are left out."""
+    found = {}
+    for record in instance.get_asset_records([dg.AssetKey(name) for name in names]):
+        newest = record.asset_entry.last_materialization_record
+        if newest is not None:
+            name = record.asset_entry.asset_key.to_user_string()
+            found[name] = datetime.fromtimestamp(newest.timestamp, UTC)
+    return found

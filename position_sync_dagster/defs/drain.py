@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from position_sync_dagster.defs.resources import POSITION_SYNC
-from position_sync_dagster.defs.run_history import REASON, recent_runs
-from position_sync_dagster.defs.stream import STREAM_JOB
+from position_sync_dagster.defs.run_history import DRAIN_JOB, REASON, STREAM_JOB, recent_runs
 from position_sync_dagster.defs.tick_cache import cached_instance, cached_lake
 from position_sync_dagster.domain.request import QueueStatus
-from position_sync_dagster.sync.decisions.availability import confirmed_at, unavailable_reason
+from position_sync_dagster.sync.decisions.availability import unavailable_reason
 from position_sync_dagster.sync.decisions.drain_plan import (
     DrainCursor,
     Step,
@@ -26,8 +25,6 @@ if TYPE_CHECKING:
     from position_sync_dagster.lake.lake import Lake
     from position_sync_dagster.settings import Settings
 
-DRAIN_JOB = "drain_positions"
-
 MAX_RUNTIME_S = 90
 """A drain limits itself to half of this; a run that lasts longer was left behind by a crash."""
 
@@ -35,10 +32,11 @@ RUNS_SEEN = 6
 
 drain_positions = dg.define_asset_job(
     DRAIN_JOB,
-    selection=dg.AssetSelection.assets(*(step.value for step in Step)),
+    selection=dg.AssetSelection.assets(*(step.value for step in Step)).without_checks(),
     executor_def=dg.in_process_executor,
     tags={"dagster/max_runtime": str(MAX_RUNTIME_S), "dagster/max_retries": "0"},
-    description="Bring the registry, the queue and the values of what holds no line up to date.",
+    description="Bring up to date the registry, the queue, the values of what holds no line, and "
+    "what is derived from them.",
 )
 
 
@@ -63,6 +61,7 @@ def drain_queue(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         return dg.SensorResult(skip_reason=plan.reason, cursor=plan.cursor.to_text())
     request = dg.RunRequest(
         asset_selection=[dg.AssetKey(step.value) for step in plan.steps],
+        asset_check_keys=[],
         tags={REASON: plan.reason},
     )
     return dg.SensorResult(run_requests=[request], cursor=plan.cursor.to_text())
@@ -103,8 +102,8 @@ def _unavailable(
     lake: "Lake", settings: "Settings", session: "GatewaySession | None", now: datetime
 ) -> str | None:
     """Return why a drain could not read values now, by the rule that the drain itself uses."""
-    rows = lake.broker_positions.sync.read(settings.gateway_id)
-    return unavailable_reason(session, confirmed_at(rows, now), settings, now)
+    confirmed_at = lake.broker_positions.sync.newest_confirmation(settings.gateway_id, now)
+    return unavailable_reason(session, confirmed_at, settings, now)
 
 
 def _is_unsuccessful(run: JobRun) -> bool:

@@ -6,11 +6,9 @@ import dagster as dg
 
 from position_sync_dagster.defs.audit.recorded_runs import recorded
 from position_sync_dagster.defs.dagster_failures import dagster_failures
-from position_sync_dagster.defs.derive import DERIVE_JOB
-from position_sync_dagster.defs.drain import DRAIN_JOB
 from position_sync_dagster.defs.old_runs import delete_run, old_runs
 from position_sync_dagster.defs.resources import PositionSyncResource
-from position_sync_dagster.defs.stream import STREAM_JOB
+from position_sync_dagster.defs.run_history import DERIVE_JOB, DRAIN_JOB, STREAM_JOB
 
 MAINTENANCE_JOB = "maintain_lake"
 

@@ -1,5 +1,6 @@
 """The resource of every run: the settings, and the tables that they name."""
 
+import os
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -83,10 +84,36 @@ class PositionSyncResource(dg.ConfigurableResource):  # type: ignore[type-arg]
 POSITION_SYNC = PositionSyncResource()
 
 
+def shown_resource() -> PositionSyncResource:
+    """Return the resource with every value that it will have, for people who look at it in the UI.
+
+    A variable of the environment is shown by its name and read by each run; another value is the
+    one of `.env`, or the default.
+    """
+    from position_sync_dagster.settings import PREFIX
+
+    settings = POSITION_SYNC.read_settings()
+
+    def text(name: str, value: str) -> str:
+        variable = f"{PREFIX}{name}"
+        return dg.EnvVar(variable) if os.environ.get(variable) else value
+
+    def number(name: str, value: int) -> int:
+        variable = f"{PREFIX}{name}"
+        return dg.EnvVar.int(variable) if os.environ.get(variable) else value
+
+    return PositionSyncResource(
+        path=text("LAKE", settings.lake),
+        host=text("GATEWAY_HOST", settings.gateway_host),
+        port=number("GATEWAY_PORT", settings.gateway_port),
+        client_id=number("GATEWAY_CLIENT_ID", settings.gateway_client_id),
+    )
+
+
 @dg.definitions
 def resources() -> dg.Definitions:
     """Define the resource of every run, and run all steps in the process of their run."""
     return dg.Definitions(
-        resources={"position_sync": POSITION_SYNC},
+        resources={"position_sync": shown_resource()},
         executor=dg.in_process_executor,
     )

@@ -7,11 +7,22 @@ import dagster as dg
 
 from position_sync_dagster.sync.decisions.job_runs import JobRun, RunState
 
+DRAIN_JOB = "drain_positions"
+
+STREAM_JOB = "stream_positions"
+
+CLOSE_JOB = "close_day"
+IMPORT_JOB = "import_statements"
+DERIVE_JOB = "derive_positions"
+
 REASON = "position_sync/reason"
 """The tag with the reason for which a sensor requested the run."""
 
 RELEASED = "position_sync/given_back"
 """The tag with the number of requests that a drain released without a value."""
+
+DRAINED = "position_sync/drained"
+"""The tag of a drain run whose rows are written, whatever became of what is derived from them."""
 
 REGISTRY_VERSION = "position_sync/registry_version"
 """The tag with the version of `active_strategies` that a run recorded."""
@@ -47,7 +58,7 @@ def _run_of(record: dg.RunRecord) -> JobRun:
         state=state,
         since=_utc(record.start_time) or launched,
         ended_at=_utc(record.end_time),
-        own_fault=run.tags.get(FAILURE_REASON) in OWN_FAULTS,
+        own_fault=run.tags.get(FAILURE_REASON) in OWN_FAULTS and DRAINED not in run.tags,
         released=int(run.tags.get(RELEASED, 0)),
         registry_version=int(run.tags[REGISTRY_VERSION]) if REGISTRY_VERSION in run.tags else None,
     )

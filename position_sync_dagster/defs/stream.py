@@ -1,14 +1,17 @@
 """The stream: one long-running op that owns the login and values legs with market data lines."""
 
-import dagster as dg
+from contextlib import suppress
 
-from position_sync_dagster.defs.assets.table_asset import DATA_VERSION
+import dagster as dg
+from dagster._core.errors import DagsterExecutionInterruptedError
+from dagster._utils.interrupts import capture_interrupts, check_captured_interrupt
+
 from position_sync_dagster.defs.dagster_failures import dagster_failures
 from position_sync_dagster.defs.resources import PositionSyncResource
+from position_sync_dagster.defs.run_history import STREAM_JOB
+from position_sync_dagster.defs.stream_events import StreamEvents
 from position_sync_dagster.defs.stream_thread import StreamThread
-from position_sync_dagster.sync.run_reports import StreamReport
-
-STREAM_JOB = "stream_positions"
+from position_sync_dagster.errors import PositionSyncError
 
 CLEAN_END_S = 10.0
 """A stream that was asked to stop has this long to free its lines and its lease."""
@@ -19,15 +22,37 @@ CLEAN_END_S = 10.0
 def stream_legs(context: dg.OpExecutionContext, position_sync: PositionSyncResource) -> None:
     """Own the login: stream active legs, write `broker_positions`, enqueue everything else.
 
-    The op runs until it is terminated or its rotation is due. At most once a minute it logs a
-    materialization of `position_updates`, and of `position_queue` when it enqueued.
+    The op runs until it is interrupted or its rotation is due. Its events are those of
+    `StreamEvents`, which evaluates the ledger's checks after each materialization.
+
+    An interrupt ends it cleanly: the last rows are logged and the run succeeds. A person's
+    termination in the UI ends it in the same way, as a canceled run: that pauses the stream.
     """
-    thread = StreamThread(position_sync.lake, position_sync.settings, run_id=context.run.run_id)
-    with thread.running(grace_s=CLEAN_END_S):
-        for report in thread.reports():
-            for event in materializations(report):
-                context.log_event(event)
-    total = thread.result()
+    lake, settings, instance = position_sync.lake, position_sync.settings, context.instance
+    events = StreamEvents(lake, settings, instance)
+    thread = StreamThread(lake, settings, run_id=context.run_id)
+    watched = False
+    try:
+        with capture_interrupts(), thread.running(grace_s=CLEAN_END_S):
+            for report in thread.reports(
+                stop=check_captured_interrupt,
+                between=lambda: events.evaluate_again(context.run_id),
+                grace_s=CLEAN_END_S,
+            ):
+                logged = list(events.of(report))
+                for event in logged:
+                    context.log_event(event)
+                if any(isinstance(event, dg.AssetMaterialization) for event in logged):
+                    events.evaluate(context.run_id)
+            run = instance.get_run_by_id(context.run_id)
+            if run is not None and run.status is dg.DagsterRunStatus.CANCELING:
+                raise DagsterExecutionInterruptedError
+            total = thread.result()
+            watched = True
+    finally:
+        if not watched:
+            with suppress(PositionSyncError):
+                events.evaluate(context.run_id)
     context.log.info(
         f"The stream ended: {total.rows} rows in {total.commits} commits, "
         f"{total.enqueued} requests enqueued, {total.reconnects} reconnects."
@@ -42,52 +67,3 @@ def stream_legs(context: dg.OpExecutionContext, position_sync: PositionSyncResou
 def stream_positions() -> None:
     """Stream the legs of active strategies; the session's lease allows one stream at a time."""
     stream_legs()
-
-
-def materializations(report: StreamReport) -> list[dg.AssetMaterialization]:
-    """Return a report of the stream as events on the tables that it changed.
-
-    Each event carries the table's Delta version. Without it, Dagster would show downstream assets
-    as stale, or not, by chance.
-    """
-    events: list[dg.AssetMaterialization] = []
-    if report.version_to is not None:
-        events.append(
-            dg.AssetMaterialization(
-                asset_key="position_updates",
-                description=f"Streamed: {report.state.lower()}",
-                metadata=_known(
-                    rows=report.rows,
-                    commits=report.commits,
-                    delta_version=report.version_to,
-                    delta_version_from=report.version_from,
-                    first_batch_id=report.first_batch_id,
-                    last_batch_id=report.last_batch_id,
-                    lines_in_use=report.lines_in_use,
-                    line_limit=report.line_limit,
-                    legs_streamed=report.legs_streamed,
-                    reconnects=report.reconnects,
-                    promotions=report.promotions,
-                    demotions=report.demotions,
-                    tick_to_table_p50_s=report.tick_to_table_p50_s,
-                    tick_to_table_p95_s=report.tick_to_table_p95_s,
-                    state=str(report.state),
-                    note=report.detail,
-                ),
-                tags={DATA_VERSION: str(report.version_to)},
-            )
-        )
-    if report.enqueued and report.queue_version is not None:
-        events.append(
-            dg.AssetMaterialization(
-                asset_key="position_queue",
-                description="Enqueued by the stream",
-                metadata=_known(enqueued=report.enqueued, delta_version=report.queue_version),
-                tags={DATA_VERSION: str(report.queue_version)},
-            )
-        )
-    return events
-
-
-def _known(**values: float | str | None) -> dict[str, float | str]:
-    return {name: value for name, value in values.items() if value is not None}

@@ -3,7 +3,8 @@
 import asyncio
 import queue
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -57,14 +58,33 @@ class StreamThread:
             self._request_stop()
             self._thread.join(grace_s)
 
-    def reports(self) -> Iterator[StreamReport]:
-        """Return each report when it arrives, until the stream has ended."""
+    def reports(
+        self,
+        *,
+        stop: Callable[[], bool] = lambda: False,
+        between: Callable[[], None] = lambda: None,
+        grace_s: float = 10.0,
+    ) -> Iterator[StreamReport]:
+        """Return each report when it arrives, until the stream has ended.
+
+        Args:
+            stop: Asked between two waits; once it is True, the stream is requested to end, and
+                its last reports still arrive.
+            between: Called between two waits, until the stream is requested to end.
+            grace_s: How long to wait for that end, in seconds.
+        """
+        deadline: float | None = None
         while True:
+            if deadline is None and stop():
+                deadline = time.monotonic() + grace_s
+                self._request_stop()
+            if deadline is None:
+                between()
             ended = not self._thread.is_alive()
             try:
                 yield self._reports.get(timeout=0 if ended else POLL_S)
             except queue.Empty:
-                if ended:
+                if ended or (deadline is not None and time.monotonic() > deadline):
                     return
 
     def result(self) -> StreamReport:

@@ -4,10 +4,12 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
+from position_sync_dagster.defs.checks.a_stream_watches import CHECK_NAME, watched_now
+from position_sync_dagster.defs.checks.check_results import check_evaluation, newest_materialization
 from position_sync_dagster.defs.resources import POSITION_SYNC
-from position_sync_dagster.defs.run_history import REASON, recent_runs
-from position_sync_dagster.defs.stream import STREAM_JOB
+from position_sync_dagster.defs.run_history import REASON, STREAM_JOB, recent_runs
 from position_sync_dagster.defs.tick_cache import cached_instance, cached_lake
+from position_sync_dagster.lake.schema.tables import POSITION_UPDATES
 from position_sync_dagster.sync.decisions.supervision import supervise
 
 RUNS_SEEN = 8
@@ -45,6 +47,15 @@ def supervise_stream(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.
                 run,
                 "Its process is gone: its lease on the gateway ended and was not given up.",
             )
+    if decision.lost:
+        # Its stream cannot say any more that nobody sees the gateway.
+        evaluation = check_evaluation(
+            POSITION_UPDATES.name,
+            CHECK_NAME,
+            watched_now(lake, settings),
+            newest_materialization(instance, POSITION_UPDATES.name),
+        )
+        instance.report_runless_asset_event(evaluation)
     if decision.paused and session is not None:
         lake.sessions.sync.annotate(session, decision.reason)  # for `position-sync status`
     if decision.start:

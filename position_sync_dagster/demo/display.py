@@ -5,21 +5,46 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from rich.console import Console, Group
+from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
 from position_sync_dagster.demo.acceptance import AcceptanceResult
 from position_sync_dagster.processes.stop_request import StopRequested
+from position_sync_dagster.terminal.board import Lines, board
+from position_sync_dagster.terminal.changes import Change
+from position_sync_dagster.terminal.text import printable
+
+if TYPE_CHECKING:
+    from position_sync_dagster.sync.reports.overview import Overview
 
 LINE_INTERVAL_S = 5.0
 
-Lines = Sequence[tuple[str, str]]
-"""Labels with their values."""
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """What one look at the tables found.
+
+    Attributes:
+        overview: For a person at a terminal; None while the tables cannot be read.
+        changes: What changed last, the newest first.
+        notes: What a person must know first, such as trouble.
+        figures: The state, as lines for a log.
+        addresses: Where a person finds more.
+        status: The state, for a program.
+    """
+
+    overview: "Overview | None" = None
+    changes: Sequence[Change] = ()
+    notes: Lines = ()
+    figures: Lines = ()
+    addresses: Lines = ()
+    status: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Display:
@@ -39,16 +64,10 @@ class Display:
         with _stop_if_closed():
             self._event(name, values)
 
-    def show(self, figures: Lines, addresses: Lines, status: Mapping[str, Any]) -> None:
-        """Show the current state. It is called about once a second.
-
-        Args:
-            figures: The state, for a person.
-            addresses: Where a person finds more.
-            status: The state, for a program.
-        """
+    def show(self, look: Look) -> None:
+        """Show the current state. It is called about once a second."""
         with _stop_if_closed():
-            self._show(figures, addresses, status)
+            self._show(look)
 
     def show_acceptance(self, results: Sequence[AcceptanceResult]) -> None:
         """Show the results of the acceptance test."""
@@ -73,7 +92,7 @@ class Display:
 
     def _event(self, name: str, values: Mapping[str, Any]) -> None: ...
 
-    def _show(self, figures: Lines, addresses: Lines, status: Mapping[str, Any]) -> None: ...
+    def _show(self, look: Look) -> None: ...
 
     def _show_acceptance(self, results: Sequence[AcceptanceResult]) -> None: ...
 
@@ -91,10 +110,10 @@ class JsonDisplay(Display):
     def _event(self, name: str, values: Mapping[str, Any]) -> None:
         _write_line(json.dumps({"event": name, **values}))
 
-    def _show(self, figures: Lines, addresses: Lines, status: Mapping[str, Any]) -> None:
+    def _show(self, look: Look) -> None:
         if time.monotonic() >= self._next:
             self._next = time.monotonic() + LINE_INTERVAL_S
-            self._event("status", status)
+            self._event("status", look.status)
 
     def _show_acceptance(self, results: Sequence[AcceptanceResult]) -> None:
         figures = [
@@ -111,24 +130,29 @@ class LineDisplay(Display):
     def __init__(self) -> None:
         self._next = 0.0
         self._addresses: Lines = ()
+        self._changes: Sequence[Change] = ()
 
     def _note(self, text: str) -> None:
         _write_line(text)
 
-    def _show(self, figures: Lines, addresses: Lines, status: Mapping[str, Any]) -> None:
-        if addresses != self._addresses:
-            self._addresses = addresses
-            self._note("\n".join(f"{label}: {value}" for label, value in addresses))
+    def _show(self, look: Look) -> None:
+        if look.addresses != self._addresses:
+            self._addresses = look.addresses
+            self._note("\n".join(f"{label}: {value}" for label, value in look.addresses))
+        for change in reversed(look.changes):
+            if change not in self._changes:
+                self._note(f"{change.at:%H:%M:%S} {printable(change.text)}")
+        self._changes = look.changes
         if time.monotonic() >= self._next:
             self._next = time.monotonic() + LINE_INTERVAL_S
-            self._note("; ".join(f"{label}: {value}" for label, value in figures))
+            self._note("; ".join(f"{label}: {value}" for label, value in look.figures))
 
     def _show_acceptance(self, results: Sequence[AcceptanceResult]) -> None:
         Console(width=100).print(acceptance_table(results))
 
 
 class LiveDisplay(Display):
-    """Draws a table again and again in the same place of a terminal."""
+    """Draws the board again and again in the same place of a terminal."""
 
     def __init__(self) -> None:
         self._console = Console()
@@ -137,17 +161,11 @@ class LiveDisplay(Display):
     def _note(self, text: str) -> None:
         self._console.print(Text(text))
 
-    def _show(self, figures: Lines, addresses: Lines, status: Mapping[str, Any]) -> None:
-        table = Table(box=None, show_header=False, pad_edge=False)
-        table.add_column(style="bold cyan", no_wrap=True)
-        table.add_column()
-        for label, value in figures:
-            table.add_row(label, Text(value))
-        table.add_section()
-        for label, value in addresses:
-            table.add_row(label, Text(value, style="cyan" if "://" in value else ""))
-        hint = Text("Ctrl-C ends it.", style="dim")
-        self._live.update(Group(Text(""), table, Text(""), hint), refresh=True)
+    def _show(self, look: Look) -> None:
+        self._live.update(
+            board(look.overview, look.changes, look.notes, look.addresses, self._console),
+            refresh=True,
+        )
 
     def _show_acceptance(self, results: Sequence[AcceptanceResult]) -> None:
         self._console.print(acceptance_table(results))

@@ -16,7 +16,7 @@ from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.lake import Lake
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.reports.confirmations import confirmed_times
-from position_sync_dagster.sync.reports.status import Status, read_status
+from position_sync_dagster.sync.reports.overview import Overview, OverviewReader
 
 
 class Observer:
@@ -36,12 +36,13 @@ class Observer:
         self._settings = settings
         self._control_port = control_port
         self._since = since
+        self._overviews = OverviewReader(lake, settings)
         self.complete_after_s: float | None = None
         """Seconds from the start until each leg had a current row; None until then."""
 
-    def status(self) -> Status:
-        """Read the status, as `position-sync status` shows it."""
-        return read_status(self._lake, self._settings, utc_now())
+    def overview(self) -> Overview:
+        """Read what the live status shows, of which only what came since the last time."""
+        return self._overviews.read(utc_now())
 
     def coverage(self) -> tuple[Expectation, Coverage]:
         """Compare the positions held with the rows of this run."""

@@ -12,14 +12,15 @@ from datetime import datetime
 from importlib.resources import as_file, files
 from pathlib import Path
 
-from position_sync_dagster.demo import simulator_process
+from position_sync_dagster.demo import history, simulator_process
+from position_sync_dagster.demo.day import write_day
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.processes import dagster_dev, ports
 from position_sync_dagster.processes.child_process import ChildProcess
 from position_sync_dagster.processes.environment import adopt_environment, home_environment
 from position_sync_dagster.processes.home import Home
 from position_sync_dagster.processes.stop_request import StopRequest
-from position_sync_dagster.settings import PREFIX
+from position_sync_dagster.settings import PREFIX, load_settings
 
 GATEWAY_PORT = 17497
 """No port of TWS or IB Gateway, and below the ports that operating systems assign."""
@@ -67,7 +68,7 @@ class DemoRun:
 
 @contextmanager
 def start(
-    home: Home, *, ui_port: int, control_port: int, lock_fd: int, stop: StopRequest
+    home: Home, *, ui_port: int, control_port: int, lock_fd: int, stop: StopRequest, calm: bool
 ) -> Iterator[DemoRun]:
     """Start the programs; end them, and all that came from them, when the block ends.
 
@@ -79,6 +80,7 @@ def start(
         control_port: The port of the simulator's controls; 0 takes any free port.
         lock_fd: The file descriptor of the home's lock, which the programs share.
         stop: Where a request to stop is noticed.
+        calm: Whether nothing happens in the simulated market but prices.
 
     Raises:
         PositionSyncError: A program cannot be started, or the home cannot be written.
@@ -89,6 +91,9 @@ def start(
     home.prepare()
     settings = {} if is_first else home.read_settings()
     wanted = int(settings.get(f"{PREFIX}GATEWAY_PORT", GATEWAY_PORT))
+    scenario = None if calm else home.path / "day.yaml"
+    if scenario is not None:
+        write_day(scenario)
     with simulator_process.start(
         env=home_environment(home.path, {}),
         cwd=home.path,
@@ -96,6 +101,7 @@ def start(
         port=ports.first_free(wanted),
         control_port=control_port,
         lock_fd=lock_fd,
+        scenario=scenario,
     ) as gateway:
         if is_first:
             import_strategies(home.lake)
@@ -106,9 +112,12 @@ def start(
                 f"{PREFIX}GATEWAY_HOST": ports.LOOPBACK,
                 f"{PREFIX}GATEWAY_PORT": str(found.gateway),
                 f"{PREFIX}TRADING_MODE": "SIMULATED",
+                f"{PREFIX}FLEX_FOLDER": str(home.path / "flex"),
             }
         )
         adopt_environment(settings)
+        if is_first:
+            history.prepare(load_settings(_env_file=None))
         stop.check()
         with dagster_dev.start(
             env=home_environment(home.path, settings),

@@ -9,10 +9,11 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from position_sync_dagster.demo import programs
+from position_sync_dagster.demo import history, programs
 from position_sync_dagster.demo.acceptance import TIME_LIMIT_S, AcceptanceResult
-from position_sync_dagster.demo.display import Display, choose_display
+from position_sync_dagster.demo.display import Display, Look, choose_display
 from position_sync_dagster.demo.programs import DemoRun
 from position_sync_dagster.demo.simulator_process import SimulatorProcessError
 from position_sync_dagster.errors import LakeError
@@ -20,8 +21,13 @@ from position_sync_dagster.processes import dagster_dev, ports
 from position_sync_dagster.processes.home import Home
 from position_sync_dagster.processes.home_lock import exclusive_use
 from position_sync_dagster.processes.stop_request import StopRequest, StopRequested
-from position_sync_dagster.terminal.status_lines import describe
+from position_sync_dagster.terminal.board import Lines, figures_of
+from position_sync_dagster.terminal.changes import Changes
 from position_sync_dagster.terminal.text import printable
+from position_sync_dagster.terminal.typed import program_as_typed
+
+if TYPE_CHECKING:
+    from position_sync_dagster.demo.observation import Observer
 
 UI_PORT = 3000
 READ_INTERVAL_S = 1.0
@@ -36,6 +42,7 @@ class Options:
         seconds: The time limit in seconds, after which the acceptance test decides. None runs
             until a request to stop.
         end_with: The process id of a parent. When it ends, the demo ends.
+        calm: Whether the simulated day has no fills and no outages.
     """
 
     home: Path = Path(".demo")
@@ -44,6 +51,7 @@ class Options:
     control_port: int | None = None
     as_json: bool = False
     end_with: int | None = None
+    calm: bool = False
 
 
 def run(options: Options) -> int:
@@ -60,7 +68,12 @@ def run(options: Options) -> int:
             with exclusive_use(home.path, purpose="position-sync demo") as lock:
                 ui_port, control_port = choose_ports(options, display)
                 with programs.start(
-                    home, ui_port=ui_port, control_port=control_port, lock_fd=lock.fd, stop=stop
+                    home,
+                    ui_port=ui_port,
+                    control_port=control_port,
+                    lock_fd=lock.fd,
+                    stop=stop,
+                    calm=options.calm,
                 ) as demo_run:
                     try:
                         results = watch(demo_run, options, display, stop)
@@ -114,6 +127,7 @@ def watch(
         control_port=demo_run.simulator.control,
         since=demo_run.since,
     )
+    changes, program = Changes(), program_as_typed()
     serving = False
     deadline = None if options.seconds is None else demo_run.since.timestamp() + options.seconds
     with display:
@@ -122,26 +136,45 @@ def watch(
             if not serving and dagster_dev.is_serving(demo_run.ui_port):
                 serving = True
                 display.event("serving", {"ui": addresses["ui"]})
-            figures: list[tuple[str, str]] = []
-            values: dict[str, object] = {}
-            try:
-                status = observer.status()
-                if observer.complete_after_s is None:
-                    expectation, coverage = observer.coverage()
-                    current = f"{coverage.legs} of {expectation.legs} legs"
-                else:
-                    current = f"all legs, after {observer.complete_after_s:.1f} s"
-                figures += [("current", current), *describe(status)]
-                values = status.to_dict() | {"complete_after_s": observer.complete_after_s}
-            except (LakeError, SimulatorProcessError) as error:  # the next read may succeed
-                figures.append(("trouble", printable(str(error))))
-            lines = [
-                ("Dagster UI", addresses["ui"] if serving else "starting"),
-                ("simulator", f"{addresses['control']}/stats"),
-                ("tables", f"position-sync positions --home {options.home}"),
-                ("logs", addresses["logs"]),
-            ]
-            display.show(figures, lines, values)
+                if demo_run.is_first:
+                    try:
+                        history.record(settings, demo_run.ui_port)
+                    except (OSError, ValueError) as error:
+                        display.note(f"No history: {printable(str(error))}")
+            display.show(
+                look_at(
+                    observer,
+                    changes,
+                    [
+                        ("Dagster UI", addresses["ui"] if serving else "starting"),
+                        ("simulator", f"{addresses['control']}/stats"),
+                        ("tables", f"{program} exposure --home {options.home} --watch"),
+                        ("logs", addresses["logs"]),
+                    ],
+                )
+            )
             stop.pause(READ_INTERVAL_S)
         limit_s = (options.seconds or 0) if demo_run.is_first else TIME_LIMIT_S
         return observer.acceptance(limit_s=limit_s)
+
+
+def look_at(observer: "Observer", changes: Changes, addresses: Lines) -> Look:
+    """Read the tables; one that cannot be read now is trouble, and the next read may succeed."""
+    try:
+        overview = observer.overview()
+        if observer.complete_after_s is None:
+            observer.coverage()
+    except (LakeError, SimulatorProcessError) as error:
+        trouble = [("trouble", printable(str(error)))]
+        return Look(notes=trouble, figures=trouble, addresses=addresses)
+    values = overview.status.to_dict() | {
+        "complete_after_s": observer.complete_after_s,
+        "current": overview.current,
+    }
+    return Look(
+        overview=overview,
+        changes=changes.add(overview),
+        figures=figures_of(overview),
+        addresses=addresses,
+        status=values,
+    )

@@ -30,11 +30,19 @@ class SimulatorPorts(NamedTuple):
 
 
 def start(
-    *, env: Mapping[str, str], cwd: Path, log: Path, port: int, control_port: int, lock_fd: int
+    *,
+    env: Mapping[str, str],
+    cwd: Path,
+    log: Path,
+    port: int,
+    control_port: int,
+    lock_fd: int,
+    scenario: Path | None = None,
 ) -> ChildProcess:
-    """Start the simulator with the demo's book. Port 0 takes any free port."""
+    """Start the simulator with the demo's book, and a scenario. Port 0 takes any free port."""
     command = [sys.executable, "-m", "position_sync_dagster.simulator", "--book", "demo"]
     command += ["--host", LOOPBACK, "--port", str(port), "--control-port", str(control_port)]
+    command += [] if scenario is None else ["--scenario", str(scenario)]
     return ChildProcess(
         "The simulator",
         command,

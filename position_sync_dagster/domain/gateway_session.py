@@ -81,3 +81,16 @@ class GatewaySession:
         if self.state is not SessionState.LIVE:
             return min(now, self.state_since)
         return now if self.is_alive(now) else min(now, self.heartbeat_at)
+
+
+SET_ASIDE = "set aside: "
+"""How the detail of a session names holdings whose rows cannot be used; see `set_aside`."""
+
+
+def set_aside(detail: str | None) -> str | None:
+    """Return the part of a session's detail that names holdings which are set aside.
+
+    >>> set_aside("a farm is broken; 1 holding is set aside: conid 7 of DU1 (quantity 'nan')")
+    "1 holding is set aside: conid 7 of DU1 (quantity 'nan')"
+    """
+    return next((part for part in (detail or "").split("; ") if SET_ASIDE in part), None)

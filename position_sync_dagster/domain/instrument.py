@@ -139,7 +139,7 @@ class Instrument:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContractDetails:
-    """The details of a contract when it was first seen: a row of the table `contracts`.
+    """The details of a contract when they were last fetched: a row of the table `contracts`.
 
     Attributes:
         price_magnifier: Divisor from quoted prices to the currency's major unit: 100 for
@@ -147,8 +147,9 @@ class ContractDetails:
         last_trade_date: The last trading day of a derivative.
         last_trade_time: Local time in `time_zone`, as the broker writes it ("08:30:00").
         trading_hours: As the broker writes them, sessions separated by ";".
-        seen_at: When the gateway first sent them.
-        valid_exchanges: Where it may be requested, separated by ","; None: not known.
+        seen_at: When the gateway sent them.
+        valid_exchanges: Where it may be requested, separated by ","; empty where the broker names
+            none, None: stored by a release that did not ask.
         expires_on: The day it expires, which for index options settled at the open is the day after
             the last trade. Source: contract details, message 10, `realExpirationDate`. Which of the
             two days the gateway lists such an option by is not verified; both are accepted.
@@ -173,3 +174,14 @@ class ContractDetails:
     seen_at: datetime
     valid_exchanges: str | None = None
     expires_on: date | None = None
+
+
+def leg_name(symbol: str, right: str | None, strike: float | None, expiry: date | None) -> str:
+    """Return the name of a contract as a trader writes it.
+
+    >>> leg_name("SPY", "PUT", 575.0, date(2028, 12, 15)), leg_name("SPY", None, None, None)
+    ('SPY 575P 15Dec28', 'SPY')
+    """
+    strike_and_right = "" if strike is None else f"{strike:g}{(right or '')[:1]}"
+    day = "" if expiry is None else f"{expiry:%d%b%y}"
+    return " ".join(part for part in (symbol, strike_and_right, day) if part)

@@ -83,7 +83,11 @@ class Membership:
         str | None, Column("Trading class as the leg was given, such as SPXW; null if left out.")
     ] = None
     multiplier: Annotated[
-        float | None, Column("Multiplier as the leg was given; null if left out.")
+        float | None,
+        Column(
+            "Multiplier as the leg was given; null if left out. Unit: units of the underlying in "
+            "a contract."
+        ),
     ] = None
     exchange: Annotated[str | None, Column("Exchange as the leg was given; null if left out.")] = (
         None

@@ -3,7 +3,7 @@
 Intervals are in seconds of a monotonic clock, since the wall clock may jump.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from math import inf
@@ -33,7 +33,7 @@ class Demand:
 
 
 def demands(
-    holdings: Iterable[BrokerPosition],
+    holdings_of: Callable[[int], Iterable[BrokerPosition]],
     legs: Iterable[ActiveContract],
     *,
     sec_types: Iterable[str],
@@ -41,19 +41,21 @@ def demands(
     """Return the conids that want a line: active in an account that holds them.
 
     Args:
-        holdings: Every holding of the login.
+        holdings_of: Returns the holdings of a conid.
         legs: The legs of strategies.
         sec_types: Holdings of other security types want no line.
     """
     allowed = frozenset(sec_types)
-    held: dict[int, set[str]] = {}
-    for holding in holdings:
-        if holding.position and holding.instrument.sec_type in allowed:
-            held.setdefault(holding.instrument.conid, set()).add(holding.account)
     wanted: dict[int, Demand] = {}
     for leg in legs:
-        accounts = held.get(leg.conid)
-        if not accounts or leg.removed_at is not None:
+        if leg.removed_at is not None:
+            continue
+        accounts = {
+            holding.account
+            for holding in holdings_of(leg.conid)
+            if holding.position and holding.instrument.sec_type in allowed
+        }
+        if not accounts:
             continue
         if leg.account is not None and leg.account not in accounts:
             continue

@@ -1,6 +1,6 @@
 """Reconciliation: compare the broker's holdings with the tables; pure."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -20,7 +20,8 @@ class DiscrepancyType(StrEnum):
     MISSING: held at the broker, no row here. SURPLUS: a row here with a quantity, nothing at the
     broker. QUANTITY: both, with different quantities. STALE: the value is older than allowed, or of
     unknown age. LEG_QUANTITY: strategies claim more of a holding than there is. LEG_MISMATCH: a leg
-    names another symbol, right, strike or expiry than the contract of its conid has.
+    names another symbol, right, strike or expiry than the contract of its conid has. STATEMENT: a
+    row of a past day differs from the broker's statement of that day.
     """
 
     MISSING = "MISSING"
@@ -29,6 +30,7 @@ class DiscrepancyType(StrEnum):
     STALE = "STALE"
     LEG_QUANTITY = "LEG_QUANTITY"
     LEG_MISMATCH = "LEG_MISMATCH"
+    STATEMENT = "STATEMENT"
 
 
 class BreakState(StrEnum):
@@ -92,6 +94,7 @@ def compare(
     now: datetime,
     stale_after: timedelta,
     details: Mapping[int, ContractDetails] | None = None,
+    agreed: Set[Key] = frozenset(),
 ) -> ReconciliationResult:
     """Compare one broker snapshot with the latest rows and the registry.
 
@@ -103,11 +106,13 @@ def compare(
         now: The moment of the comparison.
         stale_after: A value that its source has not confirmed for longer is STALE.
         details: The contract details that are known, by conid.
+        agreed: Holdings whose row is known to agree and to be new enough; `latest` may lack them.
     """
     legs = [leg for leg in legs if leg.removed_at is None]
     broker = {p.key: p for p in snapshot}
     rows = {(u.account, u.conid): u for u in latest}
-    keys = sorted(broker.keys() | rows.keys())
+    every = broker.keys() | rows.keys() | agreed
+    keys = sorted(every - agreed)
     found = (
         _difference(
             key,
@@ -122,7 +127,7 @@ def compare(
     return ReconciliationResult(
         at=now,
         complete=complete,
-        checked=len(keys),
+        checked=len(every),
         discrepancies=(
             *(one for one in found if one is not None),
             *_overclaimed(broker, legs),

@@ -144,15 +144,24 @@ class PositionUpdate:
     ] = None
     implied_vol: Annotated[
         float | None,
-        Column("Implied volatility of IB's option model, a year; 0.2 is 20 percent."),
+        Column(
+            "Implied volatility of IB's option model; 0.2 is 20 percent.",
+            unit="part of one, a year",
+        ),
     ] = None
     delta: Annotated[
         float | None,
-        Column("Delta of one option on one unit of the underlying, from IB's option model."),
+        Column(
+            "Delta of one option on one unit of the underlying, from IB's option model.",
+            unit="`currency` per `currency` of the underlying",
+        ),
     ] = None
     gamma: Annotated[
         float | None,
-        Column("Gamma of one option on one unit of the underlying, from IB's option model."),
+        Column(
+            "Gamma of one option on one unit of the underlying, from IB's option model.",
+            unit="delta per `currency` of the underlying",
+        ),
     ] = None
     vega: Annotated[
         float | None,

@@ -2,7 +2,7 @@
 
 import asyncio
 from typing import Generic, TypeVar
-from weakref import WeakSet
+from weakref import ref
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -49,20 +49,25 @@ class ChangeNotifier(Generic[K, V]):
     """Passes each change to every watcher; a watcher that nobody holds any more is dropped."""
 
     def __init__(self) -> None:
-        self._watchers: WeakSet[PendingChanges[K, V]] = WeakSet()
+        self._watchers: list[ref[PendingChanges[K, V]]] = []
 
     def watch(self) -> PendingChanges[K, V]:
         """Return a new watcher, which collects the changes from now on."""
         watcher: PendingChanges[K, V] = PendingChanges()
-        self._watchers.add(watcher)
+        self._watchers = [*self._alive(), ref(watcher)]
         return watcher
 
     def note(self, key: K, value: V, *, urgent: bool = False) -> None:
         """Add a change to every watcher."""
-        for watcher in self._watchers:
-            watcher.note(key, value, urgent=urgent)
+        for found in self._watchers:
+            if (watcher := found()) is not None:
+                watcher.note(key, value, urgent=urgent)
 
     def forget(self, key: K) -> None:
         """Remove the change of a key from every watcher."""
-        for watcher in self._watchers:
-            watcher.forget(key)
+        for found in self._watchers:
+            if (watcher := found()) is not None:
+                watcher.forget(key)
+
+    def _alive(self) -> "list[ref[PendingChanges[K, V]]]":
+        return [found for found in self._watchers if found() is not None]

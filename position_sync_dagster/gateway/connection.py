@@ -180,7 +180,7 @@ class GatewayConnection:
             # Every subscription is gone; the listeners request positions and values again.
             self.feed.invalidate()
             self.lines.resubscribe()
-            self.pnl.resubscribe()
+            self.pnl.dropped()
             self.summaries.dropped()
         elif code == GatewayCode.RESTORED_DATA_KEPT:
             self.summaries.restored()

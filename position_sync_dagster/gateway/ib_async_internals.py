@@ -211,7 +211,7 @@ def forget_request(ib: IB, request_id: int) -> None:
     ib.wrapper.reqId2Ticker.pop(request_id, None)
 
 
-# Profit and loss of accounts: refusals name the id alone, and a refused request stays listed.
+# Profit and loss: refusals name the id alone, and a refused request stays listed.
 
 
 def account_pnl_request(ib: IB, account: str) -> int | None:
@@ -224,3 +224,10 @@ def forget_account_pnl(ib: IB, account: str) -> None:
     request = ib.wrapper.pnlKey2ReqId.pop((account, ""), None)
     if request is not None:
         ib.wrapper.reqId2PnL.pop(request, None)
+
+
+def forget_pnl_single(ib: IB, account: str, conid: int) -> None:
+    """Drop a holding's request without a message: the gateway has ended it."""
+    request = ib.wrapper.pnlSingleKey2ReqId.pop((account, "", conid), None)
+    if request is not None:
+        ib.wrapper.reqId2PnlSingle.pop(request, None)

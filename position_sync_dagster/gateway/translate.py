@@ -81,7 +81,7 @@ def details_of(details: IBContractDetails, *, seen_at: datetime) -> ContractDeta
         time_zone=details.timeZoneId or None,
         trading_hours=details.tradingHours or None,
         seen_at=seen_at,
-        valid_exchanges=details.validExchanges or None,
+        valid_exchanges=details.validExchanges,
         expires_on=_day(details.realExpirationDate),
     )
 
@@ -107,7 +107,7 @@ def _market_data_exchange(details: ContractDetails) -> str:
     example, have no SMART (code 200, "Invalid destination exchange specified": ib-ruby).
     Where that list is not known, options and stocks stream from SMART.
     """
-    if details.valid_exchanges is None:
+    if not details.valid_exchanges:
         smart = details.sec_type in {"OPT", "STK", "WAR", "IOPT"}
         return "SMART" if smart else details.exchange
     listed = [name.strip() for name in details.valid_exchanges.split(",")]

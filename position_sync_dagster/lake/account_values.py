@@ -9,8 +9,8 @@ from typing import Unpack
 import polars as pl
 from deltalake import DeltaTable, Transaction
 
-from position_sync_dagster.domain.account_summary import AccountSource, AccountSummary
 from position_sync_dagster.domain.clock import Clock, utc_now
+from position_sync_dagster.domain.records.account_summary import AccountSource, AccountSummary
 from position_sync_dagster.domain.update import trading_mode_of
 from position_sync_dagster.lake.schema.codec import account_rows, account_summaries_of, moment
 from position_sync_dagster.lake.schema.ids import content_id

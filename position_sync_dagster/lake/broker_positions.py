@@ -1,6 +1,6 @@
-"""The newest positions and values that the broker reported, replaced by the login's owner."""
+"""The newest positions and values that the broker reported, written by the login's owner."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple, Unpack
@@ -9,13 +9,22 @@ import polars as pl
 from deltalake import DeltaTable, Transaction
 
 from position_sync_dagster.domain.broker_position import BrokerPosition
+from position_sync_dagster.domain.clock import SKEW
 from position_sync_dagster.domain.gateway_session import GatewaySession
 from position_sync_dagster.domain.update import trading_mode_of
-from position_sync_dagster.lake.schema.codec import broker_positions_of, broker_rows, moment
+from position_sync_dagster.lake.published_rows import (
+    CachedRows,
+    CachedValues,
+    is_fragmented,
+    newest,
+    read_rows,
+    values_of,
+)
+from position_sync_dagster.lake.schema.codec import broker_rows, moment
 from position_sync_dagster.lake.schema.ids import text_literal
 from position_sync_dagster.lake.schema.tables import BROKER_POSITIONS
 from position_sync_dagster.lake.storage.fencing import owner_transaction, refuse_stale_owner
-from position_sync_dagster.lake.storage.frames import overwrite, scan
+from position_sync_dagster.lake.storage.frames import append, data_files, overwrite, scan
 from position_sync_dagster.lake.storage.table import Table, TableOptions
 from position_sync_dagster.lake.storage.threads import offloaded
 from position_sync_dagster.lake.storage.trading_mode import check_mode
@@ -39,7 +48,9 @@ class SyncBrokerPositions:
 
     def __init__(self, table: Table) -> None:
         self.table = table
-        self._cached: tuple[tuple[int, int], str, Published] | None = None
+        self._replaced: dict[str, tuple[int, int | None]] = {}
+        self._cached: tuple[tuple[int, int], str, CachedRows] | None = None
+        self._values: tuple[tuple[int, str], CachedRows, CachedValues, Published] | None = None
 
     def initialize(self) -> None:
         """Create the table, or check and migrate the one that is there."""
@@ -68,10 +79,7 @@ class SyncBrokerPositions:
             TradingModeError: The table holds accounts of another trading mode.
         """
         listed = list(positions)
-        rows = broker_rows(listed, session).with_columns(
-            gateway_id=pl.lit(gateway_id), captured_at=moment(captured_at)
-        )
-        rows = rows.unique(["account", "conid"], keep="last", maintain_order=True)
+        rows = _rows(gateway_id, listed, session, captured_at)
         owner = owner_transaction(gateway_id)
 
         def step(handle: DeltaTable) -> int:
@@ -79,45 +87,153 @@ class SyncBrokerPositions:
             before = scan(handle, BROKER_POSITIONS, _rows_of(gateway_id), ["fencing_token"])
             # The rows carry the token of their owner; without rows, only the transaction does.
             tokens = [handle.transaction_version(owner), before.get_column("fencing_token").max()]
-            newest = max((int(str(t)) for t in tokens if t is not None), default=None)
+            newest_token = max((int(str(t)) for t in tokens if t is not None), default=None)
             if session is not None:
-                refuse_stale_owner(session.fencing_token, newest, gateway_id)
+                refuse_stale_owner(session.fencing_token, newest_token, gateway_id)
             transactions = (
                 [Transaction(owner, session.fencing_token)]
                 if session and session.fencing_token != handle.transaction_version(owner)
                 else None
             )
-            commit_info = {"session_id": session.session_id} if session else {}
-            overwrite(handle, rows, _rows_of(gateway_id), commit_info, transactions)
+            numbered = rows.with_columns(published_version=pl.lit(handle.version() + 1, pl.Int64))
+            overwrite(handle, numbered, _rows_of(gateway_id), _commit_info(session), transactions)
+            self._replaced[gateway_id] = self._base(handle, session)
+            return handle.version()
+
+        return self.table.transact(step)
+
+    def update(
+        self,
+        gateway_id: str,
+        changed: Iterable[BrokerPosition],
+        session: GatewaySession | None = None,
+        *,
+        captured_at: datetime | None = None,
+        accounts_confirmed_at: Mapping[str, datetime | None],
+    ) -> int | None:
+        """Add the rows that changed since the last commit; return the table's version.
+
+        The other rows stay as they are. Now and then all rows are written anew, without those
+        that have a newer one.
+
+        Args:
+            gateway_id: The gateway.
+            changed: The rows that changed.
+            session: The lease of the writer.
+            captured_at: When the rows were taken from the account feed.
+            accounts_confirmed_at: Until when the broker has confirmed each account. With the
+                completeness of the rows, it holds for all rows of the account.
+
+        Returns:
+            None if nothing was written: the table has no rows that this session wrote, so that
+            all of them must be replaced.
+
+        Raises:
+            LeaseLostError: An owner with a newer session has written already.
+            TradingModeError: The table holds accounts of another trading mode.
+        """
+        listed = list(changed)
+        rows = _rows(gateway_id, listed, session, captured_at).with_columns(
+            account_confirmed_at=pl.col("account").replace_strict(
+                accounts_confirmed_at,
+                default=None,
+                return_dtype=BROKER_POSITIONS.polars["account_confirmed_at"],
+            )
+        )
+        owner = owner_transaction(gateway_id)
+
+        def step(handle: DeltaTable) -> int | None:
+            check_mode(handle, (trading_mode_of(p.account) for p in listed), self.table.path)
+            stored = handle.transaction_version(owner)
+            if session is not None:
+                refuse_stale_owner(session.fencing_token, stored, gateway_id)
+            if self._replaced.get(gateway_id) != self._base(handle, session):
+                return None
+            if session is not None and stored != session.fencing_token:
+                return None
+            # It makes the commit conflict with the first one of a newer owner.
+            transactions = [Transaction(owner, session.fencing_token)] if session else None
+            numbered = rows.with_columns(published_version=pl.lit(handle.version() + 1, pl.Int64))
+            if is_fragmented(_files_of(handle, gateway_id), rows.height):
+                stored_rows = scan(handle, BROKER_POSITIONS, _rows_of(gateway_id))
+                overwrite(
+                    handle,
+                    newest(pl.concat([stored_rows, numbered])),
+                    _rows_of(gateway_id),
+                    _commit_info(session),
+                    transactions,
+                )
+            else:
+                append(handle, numbered, _commit_info(session), transactions)
             return handle.version()
 
         return self.table.transact(step)
 
     def read(self, gateway_id: str) -> list[BrokerPosition]:
         """Return the gateway's rows, in the order of account and conid."""
-        return self.published(gateway_id).rows
+        return list(self.published(gateway_id).rows)
 
     def published(self, gateway_id: str) -> Published:
-        """Return the gateway's rows, in the order of account and conid, and who published them."""
+        """Return the gateway's rows, in the order of account and conid, and who published them.
 
-        def step(handle: DeltaTable) -> Published:
+        The same object is returned until the table changes: do not change it.
+        """
+        (generation, _version), _gateway, found = self._current(gateway_id)
+        known, table = self._values, (generation, gateway_id)
+        if known is None or known[0] != table or known[1] is not found:
+            before = known[2] if known is not None and known[0] == table else None
+            values = values_of(found.stated, before)
+            newest_row = found.frame.sort("published_version").tail(1)
+            who = next(newest_row.select("session_id", "captured_at").iter_rows(), ())
+            published = Published(list(values.rows.values()), *who)
+            known = self._values = (table, found, values, published)
+        return known[3]
+
+    def rows(self, gateway_id: str) -> pl.DataFrame:
+        """Return the gateway's rows as a frame, in the order of account and conid."""
+        return self._current(gateway_id)[2].stated
+
+    def _current(self, gateway_id: str) -> tuple[tuple[int, int], str, CachedRows]:
+        """Return what was read of the newest version, and which version of which table it is."""
+
+        def step(handle: DeltaTable) -> tuple[tuple[int, int], str, CachedRows]:
             cached, key = self._cached, self.table.cache_key(handle)
             if cached is None or cached[:2] != (key, gateway_id):
-                rows = scan(handle, BROKER_POSITIONS, _rows_of(gateway_id))
-                first = next(rows.select("session_id", "captured_at").iter_rows(), ())
-                found = broker_positions_of(rows.sort("account", "conid"))
-                cached = self._cached = (key, gateway_id, Published(found, *first))
-            return cached[2]._replace(rows=list(cached[2].rows))
+                known = cached[2] if cached and cached[1] == gateway_id else None
+                same_table = cached is not None and cached[0][0] == key[0]
+                found = _read(handle, gateway_id, known if same_table else None)
+                cached = self._cached = (key, gateway_id, found)
+            return cached
 
         return self.table.snapshot(step)
+
+    def newest_confirmation(self, gateway_id: str, now: datetime) -> datetime | None:
+        """Return when the broker last confirmed an account of the gateway; None: never.
+
+        Args:
+            gateway_id: The gateway.
+            now: Later times, from before the clock was set back, are ignored as long as there are
+                others.
+        """
+        columns = ["confirmed_at", "account_confirmed_at"]
+        rows = self.table.rows(_rows_of(gateway_id), columns)
+        times = pl.concat([rows.get_column(name).rename("at") for name in columns]).drop_nulls()
+        past = times.filter(times <= now + SKEW)
+        found = past.max() if len(past) else times.max()
+        return found if isinstance(found, datetime) else None
 
     def version(self) -> int:
         """Return the table's newest version."""
         return self.table.version()
 
+    def _base(self, handle: DeltaTable, session: GatewaySession | None) -> tuple[int, int | None]:
+        """Return what must be the same for changes to be added to rows that were replaced."""
+        generation, _version = self.table.cache_key(handle)
+        return (generation, session.fencing_token if session else None)
+
 
 class BrokerPositionsTable:
-    """The table `broker_positions`: one row per (gateway_id, account, conid).
+    """The table `broker_positions`: the newest row of each (gateway_id, account, conid) counts.
 
     Args:
         delta_lake_path: Folder or `s3://` URI of the table.
@@ -136,9 +252,42 @@ class BrokerPositionsTable:
 
     initialize = offloaded(SyncBrokerPositions.initialize)
     replace = offloaded(SyncBrokerPositions.replace)
+    update = offloaded(SyncBrokerPositions.update)
     read = offloaded(SyncBrokerPositions.read)
     published = offloaded(SyncBrokerPositions.published)
     version = offloaded(SyncBrokerPositions.version)
+
+
+def _rows(
+    gateway_id: str,
+    positions: list[BrokerPosition],
+    session: GatewaySession | None,
+    captured_at: datetime | None,
+) -> pl.DataFrame:
+    rows = broker_rows(positions, session).with_columns(
+        gateway_id=pl.lit(gateway_id), captured_at=moment(captured_at)
+    )
+    return rows.unique(["account", "conid"], keep="last", maintain_order=True)
+
+
+def _read(handle: DeltaTable, gateway_id: str, before: CachedRows | None) -> CachedRows:
+    """Read a gateway's rows; of files that were read before, nothing."""
+    files = frozenset(_files_of(handle, gateway_id).get_column("path"))
+    if before is None or not before.covers(files):
+        return read_rows(files, scan(handle, BROKER_POSITIONS, _rows_of(gateway_id)), None)
+    added = f"{_rows_of(gateway_id)} AND published_version > {before.through}"
+    return read_rows(files, scan(handle, BROKER_POSITIONS, added), before)
+
+
+def _files_of(handle: DeltaTable, gateway_id: str) -> pl.DataFrame:
+    files = data_files(handle)
+    if files.is_empty():
+        return pl.DataFrame(schema={"path": pl.String, "num_records": pl.Int64})
+    return files.filter(pl.col("partition.gateway_id") == gateway_id)
+
+
+def _commit_info(session: GatewaySession | None) -> dict[str, str]:
+    return {"session_id": session.session_id} if session else {}
 
 
 def _rows_of(gateway_id: str) -> str:

@@ -1,4 +1,4 @@
-"""The details of each contract, stored when the contract is first seen."""
+"""The newest details of each contract that was seen."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,13 +10,13 @@ from deltalake import DeltaTable, Transaction
 from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.lake.schema.codec import contract_rows, contracts_of
 from position_sync_dagster.lake.schema.tables import CONTRACTS
-from position_sync_dagster.lake.storage.frames import append, scan
+from position_sync_dagster.lake.storage.frames import append, overwrite, scan
 from position_sync_dagster.lake.storage.table import Table, TableOptions
 from position_sync_dagster.lake.storage.threads import offloaded
 
 WRITER = "contracts"
-"""The application transaction of every append. Two appends that name it conflict, so that each
-one sees what the other stored."""
+"""The application transaction of every commit. Two that name it conflict, so that each one sees
+what the other stored."""
 
 
 class SyncContracts:
@@ -29,19 +29,22 @@ class SyncContracts:
         """Create the table, or check and migrate the one that is there."""
         self.table.initialize()
 
-    def add(self, details: Iterable[ContractDetails]) -> int:
-        """Store the contracts that are not known yet, in one commit; return how many were new."""
-        rows = contract_rows(details).unique("conid", keep="first", maintain_order=True)
+    def put(self, details: Iterable[ContractDetails]) -> None:
+        """Store the details of these contracts, in place of older ones, in one commit."""
+        rows = contract_rows(details).unique("conid", keep="last", maintain_order=True)
         if rows.is_empty():
-            return 0
+            return
 
-        def step(handle: DeltaTable) -> int:
-            new = rows.join(scan(handle, CONTRACTS, columns=["conid"]), on="conid", how="anti")
-            if not new.is_empty():
-                append(handle, new, {}, [Transaction(WRITER, handle.version() + 1)])
-            return new.height
+        def step(handle: DeltaTable) -> None:
+            before = scan(handle, CONTRACTS)
+            kept = before.join(rows.select("conid"), on="conid", how="anti")
+            marks = [Transaction(WRITER, handle.version() + 1)]
+            if kept.height == before.height:
+                append(handle, rows, {}, marks)
+            else:
+                overwrite(handle, pl.concat([kept, rows]), "true", {}, marks)
 
-        return self.table.transact(step)
+        self.table.transact(step)
 
     def get(self, conids: Iterable[int] | None = None) -> dict[int, ContractDetails]:
         """Return the details of these contracts, or of all, by conid; unknown ones are absent."""
@@ -70,5 +73,5 @@ class ContractsTable:
         self.sync = SyncContracts(self.table)
 
     initialize = offloaded(SyncContracts.initialize)
-    add = offloaded(SyncContracts.add)
+    put = offloaded(SyncContracts.put)
     get = offloaded(SyncContracts.get)

@@ -62,12 +62,14 @@ STRATEGY_EXPOSURE = TableSpec.of(
         ),
         "notional": number_column("Sum of the notional values of futures. Unit: `currency`."),
         "unrealized_pnl": number_column("Sum of the unrealized profit and loss. Unit: `currency`."),
-        "delta": number_column("Sum of delta × quantity × multiplier."),
-        "gamma": number_column("Sum of gamma × quantity × multiplier."),
-        "vega": number_column("Sum of vega × quantity × multiplier."),
-        "theta": number_column("Sum of theta × quantity × multiplier."),
-        "legs_without_value": count_column("Held legs that are missing in the sums of money."),
-        "legs_without_greeks": count_column("Held legs that are missing in the sums of greeks."),
+        "delta": number_column("Sum of delta × quantity × multiplier. Unit: deltas."),
+        "gamma": number_column(
+            "Sum of gamma × quantity × multiplier. Unit: deltas per `currency`."
+        ),
+        "vega": number_column("Sum of vega × quantity × multiplier. Unit: `currency`."),
+        "theta": number_column("Sum of theta × quantity × multiplier. Unit: `currency`."),
+        "legs_without_value": count_column("Legs that are missing in the sums of money."),
+        "legs_without_greeks": count_column("Legs that are missing in the sums of greeks."),
         "oldest_value_at": moment_column("Time of the oldest value in the sums."),
         "dollar_delta": number_column(
             "Sum of delta × quantity × multiplier × price of the underlying; of a stock or a "
@@ -87,9 +89,12 @@ STRATEGY_EXPOSURE = TableSpec.of(
         "short_legs_unknown": count_column(
             "Held short options of which the price of the underlying is not known."
         ),
+        "mismatches": text_column(
+            "Legs that name another contract than their conid, with the difference; in no sum."
+        ),
     },
     indexed=("strategy_id",),
-    version=2,
+    version=3,
 )
 
 DAILY_POSITIONS = TableSpec.of(
@@ -102,11 +107,17 @@ DAILY_POSITIONS = TableSpec.of(
             "as far as that is known. Unit: seconds."
         ),
         **_VALUES,
+        "source": text_column(
+            "Which path wrote the row: STREAM, QUEUE, or FLEX (the broker's statement of the day)."
+        ),
+        "value_source": text_column(f"{_VALUES['value_source'].description} Of a statement: FLEX."),
     },
     version=3,
     partition_by=("session_date",),
     indexed=("account", "conid"),
 )
+
+DERIVED = (LATEST_POSITIONS, STRATEGY_EXPOSURE, DAILY_POSITIONS)
 
 
 _MOMENT = pl.Datetime("us", "UTC")
@@ -148,6 +159,10 @@ class DerivedTable:
     def read(self, predicate: str | None = None) -> pl.DataFrame:
         """Read rows, in no particular order."""
         return self._table.rows(predicate)
+
+    def read_columns(self, columns: list[str]) -> pl.DataFrame:
+        """Read some columns of all rows."""
+        return self._table.rows(columns=columns)
 
     def replace(self, frame: pl.DataFrame, *, run_id: str | None = None) -> Replaced:
         """Make the whole table equal to the frame, in one commit.

@@ -11,6 +11,8 @@ from position_sync_dagster.lake.account_values import AccountValuesTable
 from position_sync_dagster.lake.breaks import ReconciliationBreaks
 from position_sync_dagster.lake.broker_positions import BrokerPositionsTable
 from position_sync_dagster.lake.contracts import ContractsTable
+from position_sync_dagster.lake.derived import DERIVED
+from position_sync_dagster.lake.executions import ExecutionsTable
 from position_sync_dagster.lake.queue.table import PositionQueue
 from position_sync_dagster.lake.registry.table import StrategyRegistry
 from position_sync_dagster.lake.runs import RunsTable
@@ -114,6 +116,11 @@ class Lake:
         )
 
     @cached_property
+    def executions(self) -> ExecutionsTable:
+        """The table executions."""
+        return ExecutionsTable(self.table_path("executions"), **self._options)
+
+    @cached_property
     def account_values(self) -> AccountValuesTable:
         """The table account_values."""
         return AccountValuesTable(
@@ -127,7 +134,7 @@ class Lake:
 
     @property
     def tables(self) -> tuple[Table, ...]:
-        """Return every table."""
+        """Return every table, apart from the derived ones."""
         return (
             self.registry.table,
             self.queue.table,
@@ -136,9 +143,15 @@ class Lake:
             self.contracts.table,
             self.sessions.table,
             self.breaks.table,
+            self.executions.table,
             self.account_values.table,
             self.runs.table,
         )
+
+    @property
+    def derived_tables(self) -> tuple[Table, ...]:
+        """Return the tables that are computed from the others."""
+        return tuple(Table(self.table_path(spec.name), spec, **self._options) for spec in DERIVED)
 
     def table_path(self, name: str) -> str:
         """Return the path of a table."""

@@ -1,4 +1,4 @@
-"""`dagster dev` as a child process."""
+"""Dagster as a child process: what `dagster dev` starts, behind a guard (`web`)."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -6,14 +6,14 @@ from pathlib import Path
 
 from position_sync_dagster.processes.checkout import WORKSPACE_FILE
 from position_sync_dagster.processes.child_process import ChildProcess
-from position_sync_dagster.processes.local_http import get_json
+from position_sync_dagster.processes.local_http import get_json, post_json
 from position_sync_dagster.processes.ports import LOOPBACK
 
 GRACE_S = 3.0
 """Seconds between the interrupt and the kill.
 
-After the interrupt the stream closes its gateway session, and `dagster dev` itself ends, within
-2 s. Its code servers wait as long as they have a run's process; only these have to be killed.
+After the interrupt the stream closes its gateway session, and Dagster itself ends, within 2 s. Its
+code servers wait as long as they have a run's process; only these have to be killed.
 """
 
 
@@ -26,7 +26,7 @@ def start(
     log: Path | None,
     inherited_fds: Sequence[int],
 ) -> ChildProcess:
-    """Start `dagster dev` on 127.0.0.1 with the project's workspace.
+    """Start Dagster on 127.0.0.1 with the project's workspace, its webserver guarded.
 
     Args:
         env: The whole environment, without DAGSTER_HOME.
@@ -34,10 +34,10 @@ def start(
         log: As for `ChildProcess`.
         inherited_fds: As for `ChildProcess`.
     """
-    command = [sys.executable, "-m", "dagster", "dev", "--workspace", str(WORKSPACE_FILE)]
-    command += ["--host", LOOPBACK, "--port", str(ui_port)]
+    command = [sys.executable, "-m", "position_sync_dagster.web.dagster_services"]
+    command += ["--port", str(ui_port), "--workspace", str(WORKSPACE_FILE)]
     return ChildProcess(
-        "dagster dev",
+        "Dagster",
         command,
         env={**env, "DAGSTER_HOME": str(dagster_home)},
         cwd=cwd,
@@ -56,6 +56,35 @@ def is_serving(ui_port: int, *, timeout_s: float = 1.0) -> bool:
         return "dagster_version" in get_json(ui_port, "/server_info", timeout_s=timeout_s)
     except (OSError, ValueError):
         return False
+
+
+def launch(ui_port: int, job: str, tags: Mapping[str, str]) -> None:
+    """Launch a job of the project through the UI's GraphQL.
+
+    Raises:
+        OSError, ValueError: The UI does not answer, or it refuses; the message says why.
+    """
+    selector = {
+        "repositoryLocationName": "position_sync_dagster",
+        "repositoryName": "__repository__",
+        "jobName": job,
+    }
+    params = {
+        "selector": selector,
+        "runConfigData": {},
+        "executionMetadata": {"tags": [{"key": k, "value": v} for k, v in tags.items()]},
+    }
+    answer = post_json(ui_port, "/graphql", {"query": _LAUNCH, "variables": {"params": params}})
+    result = (answer.get("data") or {}).get("launchRun") or {}
+    if result.get("__typename") != "LaunchRunSuccess":
+        raise ValueError(f"{job} was not launched: {result.get('message') or answer}")
+
+
+_LAUNCH = """
+mutation($params: ExecutionParams!) {
+  launchRun(executionParams: $params) { __typename ... on Error { message } }
+}
+"""
 
 
 def url(ui_port: int) -> str:

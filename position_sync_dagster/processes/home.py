@@ -67,7 +67,9 @@ class Home:
                 remedy="Start it from a checkout of the project, with `make demo`.",
             )
         try:
-            self.dagster_home.mkdir(parents=True, exist_ok=True)
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.path.chmod(0o700)  # an earlier version left it open to everybody
+            self.dagster_home.mkdir(mode=0o700, exist_ok=True)
             shutil.copyfile(INSTANCE_FILE, self.dagster_home / "dagster.yaml")
         except OSError as error:
             raise HomeError(

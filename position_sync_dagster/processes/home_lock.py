@@ -55,7 +55,7 @@ class HomeLock:
         Raises:
             HomeInUseError: A living process holds it, or it was not free after `wait_s`.
         """
-        fd = os.open(self._home / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        fd = os.open(self._home / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         deadline = time.monotonic() + wait_s
         while True:
             try:
@@ -93,7 +93,7 @@ def exclusive_use(home: Path, *, purpose: str) -> Iterator[HomeLock]:
     """
     lock = HomeLock(home, purpose=purpose)
     try:
-        home.mkdir(parents=True, exist_ok=True)
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock.acquire()
     except OSError as error:
         raise HomeError(

@@ -7,7 +7,7 @@ from position_sync_dagster.terminal.text import age, duration, number, printable
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from position_sync_dagster.domain.account_summary import AccountSummary
+    from position_sync_dagster.domain.records.account_summary import AccountSummary
     from position_sync_dagster.sync.reports.status import Status
 
 
@@ -16,6 +16,7 @@ def describe(status: "Status") -> list[tuple[str, str]]:
     queue = status.queue
     return [
         ("gateway", _gateway(status)),
+        *(("attention", printable(text)) for text in status.attention),
         (
             "lines",
             "–"

@@ -32,6 +32,22 @@ def quantity(value: float | None) -> str:
     return "–" if value is None else f"{value:,.10g}"
 
 
+def amount(value: float | None) -> str:
+    """Return an amount of money or a greek in few characters; an unknown one is a dash.
+
+    >>> amount(-12345.6), amount(12.34), amount(23456789.0), amount(0.004), amount(None)
+    ('-12,346', '12.3', '23.46m', '0.004', '–')
+    """
+    if value is None:
+        return "–"
+    size = abs(value)
+    if size >= 1e7:
+        return f"{value / 1e6:,.2f}m"
+    if size >= 99.95:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if size >= 0.95 or value == 0 else f"{value:.2g}"
+
+
 def age(since: datetime | None, now: datetime) -> str:
     """Return the time from `since` to `now`; an unknown one is a dash."""
     return "–" if since is None else duration((now - since).total_seconds())

@@ -1,13 +1,17 @@
-"""`position-sync dev` without a gateway, and two of them in one home."""
+"""`position-sync dev` without a gateway, two of them in one home, and what others can reach."""
 
+import json
 import os
 import signal
+import stat
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
 import pytest
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
 
 from tests.support.demo_program import (
     GONE_S,
@@ -40,6 +44,7 @@ class Dev:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                umask=0,  # what is private is made so by the program
             )
 
     def text(self) -> str:
@@ -103,3 +108,54 @@ def test_without_a_gateway_it_advises_and_keeps_running(dev, tmp_path):
 
     os.kill(one.process.pid, signal.SIGKILL)
     wait_for("nothing is left", one.gone, within_s=GONE_S, poll_s=0.05)
+
+
+MUTATION = "mutation { reloadWorkspace { __typename } }"
+
+
+def test_a_web_page_of_another_site_reaches_nothing(dev):
+    one = dev(gateway_port=free_port())
+    wait_for("the UI answers", one.serving)
+    own = f"127.0.0.1:{one.ui_port}"
+    with httpx.Client(base_url=f"http://{own}", timeout=LIMIT_S, trust_env=False) as http:
+        for path in ("/", "/server_info", "/graphql"):
+            assert http.get(path, headers={"Host": "pages.example"}).status_code == 400
+            assert http.get(path, headers={"Origin": "http://pages.example"}).status_code == 403
+        body = {"query": MUTATION}
+        for headers, status in (
+            ({"Host": f"pages.example:{one.ui_port}"}, 400),
+            ({"Origin": "http://pages.example"}, 403),
+            ({"Origin": "null"}, 403),
+            ({"Content-Type": "text/plain"}, 415),
+        ):
+            assert http.post("/graphql", json=body, headers=headers).status_code == status
+        assert http.get("/graphql", params=body).status_code == 405
+        assert http.post("/graphql", params=body).status_code == 415
+
+        # The UI itself: its page, GraphQL, and the subscription by which it follows a run.
+        assert "<html" in http.get("/").text
+        headers = {"Origin": f"http://{own}", "Host": own}
+        answer = http.post("/graphql", json={"query": MUTATION}, headers=headers)
+        assert answer.json()["data"]["reloadWorkspace"]["__typename"] == "Workspace"
+
+    def subscribe(origin: str) -> str:
+        with connect(
+            f"ws://{own}/graphql", origin=origin, subprotocols=["graphql-ws"], open_timeout=LIMIT_S
+        ) as socket:
+            socket.send(json.dumps({"type": "connection_init"}))
+            return json.loads(socket.recv(timeout=LIMIT_S))["type"]
+
+    assert subscribe(f"http://{own}") == "connection_ack"
+    with pytest.raises(InvalidStatus) as refused:
+        subscribe("http://pages.example")
+    assert refused.value.response.status_code == 403
+
+
+def test_tables_and_state_are_for_the_owner_alone_under_any_umask(dev, tmp_path):
+    one = dev(gateway_port=free_port())
+    tables = tmp_path / "data" / "lake"
+    wait_for("the tables are there", (tables / "position_updates" / "_delta_log").is_dir)
+    wait_for("a run was recorded", lambda: list((one.folder / "dagster_home").rglob("*.db")))
+    for folder in (tables, one.folder / "dagster_home"):
+        found = {path: path.lstat().st_mode for path in (folder, *folder.rglob("*"))}
+        assert [path for path, mode in found.items() if stat.S_IMODE(mode) & 0o077] == []

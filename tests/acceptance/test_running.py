@@ -1,5 +1,6 @@
 """One running demo: what it shows, and how it follows the strategies and the broker."""
 
+import base64
 import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,6 +12,7 @@ from typing import Any
 import polars as pl
 import pytest
 
+from position_sync_dagster.demo.history import RECORDED, SESSIONS
 from position_sync_dagster.domain.update import PositionUpdate, Source, TradingMode
 from position_sync_dagster.lake import Lake
 from position_sync_dagster.processes.dagster_dev import is_serving
@@ -104,7 +106,7 @@ def write_the_past(lake_path) -> None:
 
 
 def backfill_twice(demo: Demo, ending: Event) -> list[Backfill]:
-    """Backfill the last five days before today, and the same again."""
+    """Backfill the five sessions that the demo leaves to a person, and the same again."""
 
     def wait(what: str, condition: Callable[[], Any]) -> Any:
         def look() -> Any:
@@ -114,13 +116,13 @@ def backfill_twice(demo: Demo, ending: Event) -> list[Backfill]:
         return wait_for(what, look, poll_s=0.5)
 
     wait("the UI answers", lambda: is_serving(demo.ui_port))
+    wait("the newest five sessions are recorded", lambda: filled(demo) >= RECORDED)
     keys = demo.graphql(
         """query($key: AssetKeyInput!) { assetNodeOrError(assetKey: $key) {
              ... on AssetNode { partitionKeys } } }""",
         key={"path": ["daily_positions"]},
     )["assetNodeOrError"]["partitionKeys"]
-    today = datetime.now(UTC).date().isoformat()
-    days = [key for key in keys if key < today][-6:-1]
+    days = keys[-SESSIONS:-RECORDED]
     before = filled(demo)
     first = launch_backfill(demo, days)
     # Its rows are written well before Dagster says that it has ended.
@@ -259,10 +261,33 @@ def test_the_ui_shows_the_lineage(demo):
 
 @pytest.mark.parametrize("asset", ["active_strategies", "position_updates"])
 def test_the_history_of_a_table_shows_rows_and_versions(demo, asset):
-    found = wait_for(f"a materialization of {asset}", lambda: materializations(demo, asset))
-    numbers = found[0]
-    assert max(numbers.get("dagster/row_count") or 0, numbers.get("rows") or 0) > 0
-    assert any("version" in label and value is not None for label, value in numbers.items())
+    def counts(numbers: dict[str, Any]) -> bool:
+        found = (numbers.get(name) for name in ("dagster/row_count", "stream/rows", "drain/rows"))
+        return any(found) and numbers.get("delta_version") is not None
+
+    wait_for(
+        f"a materialization of {asset} with rows and version",
+        lambda: any(counts(numbers) for numbers in materializations(demo, asset)),
+    )
+
+
+def test_the_exposure_page_has_a_table_of_strategies_and_a_picture(demo):
+    def newest_metadata() -> dict[str, Any]:
+        told = demo.graphql(
+            """{ assetOrError(assetKey: {path: ["strategy_exposure"]}) { ... on Asset {
+                 assetMaterializations(limit: 1) { metadataEntries { label
+                   ... on TableMetadataEntry { table { records } }
+                   ... on MarkdownMetadataEntry { mdStr } } } } } }"""
+        )
+        (newest,) = told["assetOrError"]["assetMaterializations"] or [{"metadataEntries": []}]
+        return {entry["label"]: entry for entry in newest["metadataEntries"]}
+
+    found = wait_for("a picture", lambda: (m := newest_metadata()).get("picture") and m, poll_s=0.5)
+    rows = [json.loads(record) for record in found["strategies_table"]["table"]["records"]]
+    assert {"calendar-1", "iron-condor-1"} <= {row["strategy"] for row in rows}
+    assert all(row["value"] is not None and row["daily P&L"] is not None for row in rows)
+    png = base64.b64decode(found["picture"]["mdStr"].partition("base64,")[2].rstrip(")"))
+    assert png.startswith(b"\x89PNG")
 
 
 def test_the_command_line_sees_the_same(demo):
@@ -423,7 +448,7 @@ def test_a_stream_terminated_in_the_ui_is_paused_until_a_person_resumes_it(demo)
 def test_a_backfill_of_five_days_fills_five_partitions_and_again_changes_nothing(backfills):
     first, second = backfills.result(LIMIT_S)
     assert (first.status, first.new) == ("COMPLETED_SUCCESS", 5)
-    assert first.rows.height >= 5
+    assert first.rows.height >= SESSIONS * 190
     assert first.rows.is_unique().all()
     assert (second.status, second.new) == ("COMPLETED_SUCCESS", 5)
     assert second.rows.equals(first.rows)

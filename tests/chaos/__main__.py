@@ -1,4 +1,4 @@
-"""The full chaos campaign: `python -m tests.chaos --kills 120 --seed 7`."""
+"""The full chaos campaign: `python -m tests.chaos --kills 200 --seed 7`."""
 
 import argparse
 import tempfile
@@ -8,7 +8,7 @@ from random import SystemRandom
 from tests.chaos.campaign import run
 
 parser = argparse.ArgumentParser(prog="chaos", description=__doc__)
-parser.add_argument("--kills", type=int, default=120)
+parser.add_argument("--kills", type=int, default=200)
 parser.add_argument("--seed", type=int, default=None, help="the same seed, the same choices")
 given = parser.parse_args()
 with tempfile.TemporaryDirectory(prefix="chaos-") as folder:

@@ -13,6 +13,12 @@ import polars as pl
 from deltalake import DeltaTable
 
 from position_sync_dagster.domain.request import QueueStatus
+from position_sync_dagster.lake.delta_log.commit_log import (
+    LOG,
+    checkpoint_versions,
+    entry_name,
+    entry_versions,
+)
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.recovery.diagnosis import diagnose
 from position_sync_dagster.sync.drain.worker import QueueWorker
@@ -21,6 +27,11 @@ from tests.support.forked_workers import ForkedWorker, worker_forker
 
 MODULE = "tests.chaos.workers"
 WORKERS = ("insert", "insert", "drain", "drain", "claim", "maintain")
+VICTIMS = {*WORKERS, "doctor"}
+
+POWER_LOSS_EVERY = 20
+"""Kills between two losses of power, after each of which a repair is killed twice."""
+
 RETENTION = {
     "delta.logRetentionDuration": "interval 2 seconds",
     "delta.deletedFileRetentionDuration": "interval 5 seconds",
@@ -50,6 +61,7 @@ class CampaignResult:
     acknowledged: int = 0
     values: int = 0
     unchanged: int = 0
+    put_back: int = 0
     merged: int = 0
     deleted: int = 0
     seconds: float = 0.0
@@ -59,7 +71,8 @@ class CampaignResult:
         return (
             f"seed {self.seed}: {sum(self.kills.values())} kills ({by}) in {self.seconds:.0f} s; "
             f"{self.requests} requests ({self.acknowledged} acknowledged inserts) ended once, "
-            f"{self.values} values, {self.unchanged} unchanged, {self.merged} files merged, "
+            f"{self.values} values, {self.unchanged} unchanged, "
+            f"{self.put_back} rows put back by repairs, {self.merged} files merged, "
             f"{self.deleted} deleted"
         )
 
@@ -79,7 +92,13 @@ def run(
     for table in (lake.queue.table, lake.updates.table):
         DeltaTable(table.path).alter.set_table_properties(RETENTION)
     with worker_processes(path, random) as running:
-        for left in range(kills, 0, -1):
+        left = kills
+        while left:
+            if (kills - left) % POWER_LOSS_EVERY == POWER_LOSS_EVERY - 1:
+                left -= lose_power(lake, running, random, result, left)
+                lake = Lake(path)
+                check_readable(lake, result)
+                continue
             sleep(random.uniform(0.02, 0.25))  # the moment of the kill, not a wait
             work, worker = running.pop(choose([work for work, _ in running], random, result, left))
             output = worker.kill()
@@ -89,6 +108,7 @@ def run(
             if work == "insert" and lake.queue.sync.overview().claimable > BACKLOG:
                 work = "drain"
             running.append((work, start(work, path, random)))
+            left -= 1
     finish(path)
     check_end(lake, path, result)
     check_breadth(result)
@@ -113,6 +133,43 @@ def start(work: str, path: Path, random: Random) -> ForkedWorker:
     worker = worker_forker(MODULE).start(work, str(path), random.randrange(10**9))
     worker.begin()
     return worker
+
+
+def lose_power(
+    lake: Lake,
+    running: list[tuple[str, ForkedWorker]],
+    random: Random,
+    result: CampaignResult,
+    left: int,
+) -> int:
+    """End all processes, tear the newest commits, and kill the repair; return how many kills."""
+    path = Path(lake.path)
+    for _, worker in running:
+        output = worker.kill()
+        assert not output, output
+    for table in (lake.queue.table, lake.updates.table):
+        tear(Path(table.path), random)
+    kills = min(2, left)
+    for _ in range(kills):
+        doctor = start("doctor", path, random)
+        sleep(random.uniform(0.0, 0.4))  # the moment of the kill, not a wait
+        output = doctor.kill()
+        assert not output, output
+    result.kills["doctor"] = result.kills.get("doctor", 0) + kills
+    output = start("doctor", path, random).output()
+    assert not output, output
+    running[:] = [(work, start(work, path, random)) for work in WORKERS]
+    return kills
+
+
+def tear(table: Path, random: Random) -> None:
+    """Cut some of the newest log entries that no checkpoint stands for."""
+    log = table / LOG
+    after = max(checkpoint_versions(log), default=0)
+    versions = [version for version in entry_versions(log) if version > after]
+    for version in versions[-random.randint(1, 3) :]:
+        entry = log / entry_name(version)
+        entry.write_bytes(entry.read_bytes()[: random.randrange(entry.stat().st_size)])
 
 
 def choose(running: list[str], random: Random, result: CampaignResult, left: int) -> int:
@@ -176,6 +233,7 @@ def check_end(lake: Lake, path: Path, result: CampaignResult) -> None:
     result.requests, result.values = len(ids), written.height
     result.unchanged = len(ids) - written.height
     result.acknowledged = len(acknowledged)
+    result.put_back = sum(int(number) for number in records(path, "doctor"))
     done = [int(number) for number in records(path, "maintain")]
     result.merged, result.deleted = sum(done[::2]), sum(done[1::2])
 
@@ -204,7 +262,8 @@ def check_answers(requests: pl.DataFrame, written: pl.DataFrame) -> None:
 def check_breadth(result: CampaignResult) -> None:
     """Check that the campaign tried everything that it should."""
     kills = sum(result.kills.values())
-    assert len(result.kills) == min(kills, len(set(WORKERS))), f"never killed in {result}"
+    tried = VICTIMS if kills >= POWER_LOSS_EVERY + len(VICTIMS) else result.kills.keys()
+    assert result.kills.keys() == tried, f"never killed in {result}"
     assert result.acknowledged, f"no insert was acknowledged in {result}"
     assert result.values, f"no value was written in {result}"
     if kills >= FULL_CAMPAIGN:

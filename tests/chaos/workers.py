@@ -12,6 +12,8 @@ from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.domain.request import QueueRequest
 from position_sync_dagster.errors import LakeError, LeaseLostError
 from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.lake.recovery.checkup import check_up
+from position_sync_dagster.lake.storage.maintenance import maintain as maintain_table
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.drain.broker_view import BrokerView
 from position_sync_dagster.sync.drain.worker import QueueWorker
@@ -114,11 +116,23 @@ def maintain(lake: Lake, random: Random, records: Path) -> None:
     """Compact, write checkpoints, cut the log and vacuum; record how much."""
     with records.open("ab", buffering=0) as out:
         while True:
-            for done in lake.maintain():
+            for table in lake.tables:
+                done = maintain_table(table)
                 out.write(f"{done.compacted} {done.deleted}\n".encode())
 
 
-WORK = {work.__name__: work for work in (insert, drain, claim, maintain)}
+def doctor(lake: Lake, random: Random, records: Path) -> None:
+    """Repair what is torn, as `position-sync doctor --repair` does; record the rows put back."""
+    tables = (*lake.tables, *lake.derived_tables)
+    with records.open("ab", buffering=0) as out:
+        found = check_up(tables, lake.sessions.sync, datetime.now(UTC), mend=True, pause_s=0.0)
+        out.write("".join(f"{one.repair.saved}\n" for one in found if one.repair).encode())
+    for one in found:
+        if not one.healthy:
+            print(f"doctor: {one}")
+
+
+WORK = {work.__name__: work for work in (insert, drain, claim, maintain, doctor)}
 
 
 def main(work: str, path: str, seed: int) -> None:

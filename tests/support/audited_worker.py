@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import dagster as dg
 
-from position_sync_dagster.defs.assets.position_updates import position_updates
+from position_sync_dagster.defs.assets import position_updates as drained
 from position_sync_dagster.defs.resources import POSITION_SYNC
 from position_sync_dagster.defs.stream import stream_positions
 from position_sync_dagster.lake.queue.operations import SyncQueue
@@ -16,8 +16,8 @@ from tests.support.crash_worker import after, before
 POINTS: dict[str, Callable[[str], None]] = {
     "after the commit": lambda point: after(SyncUpdates, "append", point),
     "after the mark": lambda point: after(SyncQueue, "mark_success", point),
+    "before the event": lambda point: before(drained, "drain_metadata", point),
     "before the record": lambda point: before(RunRecorder, "write", point),
-    "before the event": lambda point: after(RunRecorder, "write", point),
 }
 
 
@@ -28,6 +28,6 @@ def main(work: str, home: str, environment: dict[str, str], point: str) -> None:
         resources = {"position_sync": POSITION_SYNC}
         if work == "drain":
             POINTS[point](point)
-            dg.materialize([position_updates], resources=resources, instance=instance)
+            dg.materialize([drained.position_updates], resources=resources, instance=instance)
         else:
             stream_positions.execute_in_process(resources=resources, instance=instance)

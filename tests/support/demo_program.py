@@ -76,7 +76,9 @@ def processes_of(folder: Path) -> list[psutil.Process]:
 class Demo:
     """One start of `position-sync demo` in `home`, in a process session of its own."""
 
-    def __init__(self, home: Path, *arguments: str, terminal: int | None = None) -> None:
+    def __init__(
+        self, home: Path, *arguments: str, terminal: int | None = None, calm: bool = True
+    ) -> None:
         self.home = home
         self.lake = home / "lake"
         self.ui_port, self.control_port = free_port(), free_port()
@@ -85,7 +87,7 @@ class Demo:
         self.control = httpx.Client(
             base_url=f"http://127.0.0.1:{self.control_port}", timeout=LIMIT_S, trust_env=False
         )
-        line = [PROGRAM, "demo", "--home", str(home), *arguments]
+        line = [PROGRAM, "demo", "--home", str(home), *arguments, *(["--calm"] if calm else [])]
         line += ["--ui-port", str(self.ui_port), "--control-port", str(self.control_port)]
         self._reader: threading.Thread | None = None
         if terminal is not None:

@@ -8,7 +8,14 @@ import pytest
 from position_sync_dagster.settings import PREFIX, Settings
 
 EXAMPLE = Path(__file__).parents[2] / ".env.example"
-NO_DEFAULT = {"STRATEGIES_FILE", "TRADING_MODE"}
+NO_DEFAULT = {
+    "STRATEGIES_FILE",
+    "TRADING_MODE",
+    "DAILY_START",
+    "FLEX_TOKEN",
+    "FLEX_QUERY_ID",
+    "ALERT_URLS",
+}
 
 
 def shown() -> dict[str, str]:
@@ -33,8 +40,8 @@ def test_the_value_shown_is_the_default(name):
         assert tuple(text.split(",")) == default
     elif isinstance(default, bool):
         assert text == str(default).lower()
-    elif isinstance(default, str):
-        assert text == default
+    elif isinstance(default, str | Path):
+        assert text == str(default)
     else:
         assert float(text) == float(default)
 

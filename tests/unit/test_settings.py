@@ -56,6 +56,8 @@ def test_a_source_that_cannot_be_read_is_a_settings_error(monkeypatch):
         ({"session_lease_s": 3}, "SESSION_LEASE_S=3"),
         ({"daily_start": "yesterday"}, "DAILY_START='yesterday'"),
         ({"daily_start": "2026-02-30"}, "DAILY_START='2026-02-30'"),
+        ({"alert_severities": "loud"}, "ALERT_SEVERITIES='loud'"),
+        ({"alert_after_s": -1}, "ALERT_AFTER_S='-1'"),
     ],
 )
 def test_a_value_that_cannot_work_is_refused_with_its_variable(monkeypatch, values, named):
@@ -70,3 +72,52 @@ def test_values_at_their_bounds_are_accepted():
     edge = Settings(_env_file=None, max_lines=1, reserved_lines=0, heartbeat_s=2, session_lease_s=3)
     assert edge.max_lines == 1
     assert load_settings(daily_start="20260105").daily_start == "2026-01-05"
+
+
+NUMBERS = {
+    name: field for name, field in Settings.model_fields.items() if field.annotation in (int, float)
+}
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_each_number_has_a_lower_and_an_upper_bound(name):
+    bounds = {type(bound).__name__ for bound in NUMBERS[name].metadata}
+    assert bounds & {"Gt", "Ge"}
+    assert "Le" in bounds
+
+
+@pytest.mark.parametrize("text", ["inf", "-inf", "nan", "1e308", "-1", "9" * 400, "one"])
+@pytest.mark.parametrize("name", NUMBERS)
+def test_a_number_out_of_its_bounds_is_refused_by_name(monkeypatch, name, text):
+    monkeypatch.setenv(f"POSITION_SYNC_{name.upper()}", text)
+    with pytest.raises(SettingsError, match=f"^POSITION_SYNC_{name.upper()}=") as caught:
+        load_settings()
+    assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize("name", ["LAKE", "STRATEGIES_FILE"])
+@pytest.mark.parametrize(
+    ("path", "cause"),
+    [
+        ("a" * 5000, "at most 1024 bytes"),
+        ("a/" * 600, "at most 1024 bytes"),
+        ("data/" + "ä" * 128, "at most 255 bytes"),
+    ],
+)
+def test_a_path_that_no_file_system_takes_is_refused(monkeypatch, name, path, cause):
+    monkeypatch.setenv(f"POSITION_SYNC_{name}", path)
+    with pytest.raises(SettingsError, match=f"POSITION_SYNC_{name}=.*{cause}") as caught:
+        load_settings()
+    assert len(str(caught.value)) < 400
+
+
+def test_an_empty_lake_is_refused(monkeypatch):
+    monkeypatch.setenv("POSITION_SYNC_LAKE", "")
+    with pytest.raises(SettingsError, match="POSITION_SYNC_LAKE=''"):
+        load_settings()
+
+
+def test_a_deeply_nested_list_of_types_is_a_settings_error(monkeypatch):
+    monkeypatch.setenv("POSITION_SYNC_SEC_TYPES", "[" * 100_000)
+    with pytest.raises(SettingsError, match=r"POSITION_SYNC_SEC_TYPES=.* more than 255 characters"):
+        load_settings()

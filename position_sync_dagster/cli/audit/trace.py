@@ -11,7 +11,7 @@ from position_sync_dagster.terminal.output import print_json
 from position_sync_dagster.terminal.text import number, printable, quantity
 
 if TYPE_CHECKING:
-    from position_sync_dagster.domain.run_record import RunRecord
+    from position_sync_dagster.domain.records.run_record import RunRecord
     from position_sync_dagster.sync.audit.trace import Trace
 
 Limit = Annotated[
@@ -69,6 +69,10 @@ def as_lines(found: "Trace") -> Iterator[str]:
             f"         {request.status}, {request.reason}, {request.account or 'any account'}:"
             f"{request.conid} {request.symbol}, {stamp(request.created_at)}"
         )
+        if request.update_id:
+            yield f"         answered by the row {request.update_id}"
+        if request.confirmed_at:
+            yield f"         the broker confirmed its value at {stamp(request.confirmed_at)} UTC"
         if request.error_message:
             yield f"         {request.error_message}"
     if not found.row_count:

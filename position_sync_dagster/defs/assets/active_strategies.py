@@ -1,25 +1,37 @@
 """The asset `active_strategies`: the legs of active strategies, by the strategies file."""
 
+from collections.abc import Iterator
+
 import dagster as dg
 
-from position_sync_dagster.defs.assets.table_asset import POSITIONS, data_version, table_asset
+from position_sync_dagster.defs.assets.table_asset import data_version, table_asset
+from position_sync_dagster.defs.checks.evaluation import CHECKS, LEDGER, LEGS, evaluated
 from position_sync_dagster.defs.dagster_failures import dagster_failures
 from position_sync_dagster.defs.resources import PositionSyncResource
-from position_sync_dagster.defs.run_history import REGISTRY_VERSION
+from position_sync_dagster.defs.run_history import DRAIN_JOB, REGISTRY_VERSION
 from position_sync_dagster.lake.schema.tables import ACTIVE_STRATEGIES
 
 
 @table_asset(
     ACTIVE_STRATEGIES,
-    group=POSITIONS,
-    description="The legs of active strategies, each with the interval of its stay. Materializing "
-    "makes the table equal to the strategies file, where there is one.",
+    job=DRAIN_JOB,
+    description="""
+The legs of active strategies: these are valued by market data lines.
+
+- **Written by** `position-sync strategies`, the library, or the strategies file; materializing
+  makes the table equal to that file, where there is one, and else records what the table holds.
+- **How to read it:** a row is the membership of a leg in a strategy, from `added_at` until
+  `removed_at`, which is null while the leg is active. A leg without an account is held in any.
+""",
 )
 @dagster_failures
 def active_strategies(
     context: dg.AssetExecutionContext, position_sync: PositionSyncResource
-) -> dg.MaterializeResult[None]:
-    """Make the table equal to the strategies file; without a file, record what it holds."""
+) -> Iterator[dg.MaterializeResult[None]]:
+    """Make the table equal to the strategies file; without a file, record what it holds.
+
+    In a drain that materializes the ledger as well, that step evaluates the checks.
+    """
     path = position_sync.settings.strategies_file
     registry = position_sync.lake.registry.sync
     if path is not None:
@@ -28,7 +40,7 @@ def active_strategies(
         registry.replace_all(load_strategies(path))
     legs = registry.get_all_active()
     context.instance.add_run_tags(context.run.run_id, {REGISTRY_VERSION: str(registry.version)})
-    return dg.MaterializeResult(
+    yield dg.MaterializeResult(
         metadata={
             "dagster/row_count": len(legs),
             "strategies": len({leg.strategy_id for leg in legs}),
@@ -38,3 +50,9 @@ def active_strategies(
         },
         data_version=data_version(registry.version),
     )
+    alone = dg.AssetKey(LEDGER) not in (context.run.asset_selection or ())
+    if context.job_name == DRAIN_JOB and alone:
+        checks = tuple((asset, name) for asset, name in CHECKS if asset == LEGS)
+        lake, settings, run_id = position_sync.lake, position_sync.settings, context.run.run_id
+        for event in evaluated(lake, settings, context.instance, run_id=run_id, checks=checks):
+            context.log_event(event)

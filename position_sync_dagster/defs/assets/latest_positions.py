@@ -5,26 +5,41 @@ from datetime import UTC, datetime
 import dagster as dg
 import polars as pl
 
+from position_sync_dagster.defs.assets.money_metadata import positions_metadata, seldom
 from position_sync_dagster.defs.assets.table_asset import (
-    DERIVED,
+    QUARTER_HOURLY,
+    column_lineage,
     data_version,
     replacement_metadata,
     table_asset,
 )
 from position_sync_dagster.defs.dagster_failures import dagster_failures
 from position_sync_dagster.defs.resources import PositionSyncResource
+from position_sync_dagster.defs.run_history import DERIVE_JOB
 from position_sync_dagster.lake.derived import LATEST_POSITIONS, current_values
 from position_sync_dagster.lake.schema.codec import updates_of
 from position_sync_dagster.sync.reports.confirmations import confirmed_times
 
+LINEAGE = {name: [("position_updates", name)] for name in LATEST_POSITIONS.columns} | {
+    "confirmed_at": [("broker_positions", "confirmed_at"), ("position_updates", "timestamp")]
+}
+
 
 @table_asset(
     LATEST_POSITIONS,
-    group=DERIVED,
-    deps=["position_updates"],
-    description="The newest row of every holding, and when its value was confirmed. A snapshot "
-    "every quarter of an hour for readers without code; `PositionUpdatesTable.latest()` gives the "
-    "rows at any moment.",
+    deps=["position_updates", "broker_positions"],
+    lineage=LINEAGE,
+    job=DERIVE_JOB,
+    freshness=QUARTER_HOURLY,
+    description="""
+The newest row of every holding: a small table for readers without code.
+
+- **Written by** each run of `drain_positions` that writes values, and by `derive_positions` when
+  the stream has materialized the ledger; the table is replaced whole.
+- **How to read it:** one row per account and contract, with the columns of `position_updates`, and
+  when the source last confirmed its value. `PositionUpdatesTable.latest()` gives the rows at any
+  moment.
+""",
 )
 @dagster_failures
 def latest_positions(
@@ -41,11 +56,13 @@ def latest_positions(
     )
     result = table.replace(rows, run_id=context.run.run_id)
     return dg.MaterializeResult(
-        metadata=replacement_metadata(table, result)
+        metadata=positions_metadata(rows)
+        | replacement_metadata(table, result)
+        | column_lineage(LINEAGE)
         | {
             "dagster/row_count": result.rows,
             "held": rows.filter(rows["position"] != 0).height,
-            "without_value": rows["market_value"].null_count(),
-        },
+        }
+        | seldom(without_value=rows["market_value"].null_count()),
         data_version=data_version(result.version),
     )

@@ -1,14 +1,18 @@
 """The asset `position_updates`: the ledger of values; materializing it drains the queue."""
 
 import asyncio
+from collections.abc import Iterator, Mapping
 
 import dagster as dg
 
-from position_sync_dagster.defs.assets.table_asset import POSITIONS, data_version, table_asset
+from position_sync_dagster.defs.assets.external_tables import observe_table
+from position_sync_dagster.defs.assets.money_metadata import seldom
+from position_sync_dagster.defs.assets.table_asset import QUARTER_HOURLY, data_version, table_asset
+from position_sync_dagster.defs.checks.evaluation import evaluated
 from position_sync_dagster.defs.dagster_failures import dagster_failures
 from position_sync_dagster.defs.resources import PositionSyncResource
-from position_sync_dagster.defs.run_history import RELEASED
-from position_sync_dagster.lake.schema.tables import POSITION_UPDATES
+from position_sync_dagster.defs.run_history import DRAIN_JOB, DRAINED, RELEASED, STREAM_JOB
+from position_sync_dagster.lake.schema.tables import POSITION_UPDATES, RECONCILIATION_BREAKS
 from position_sync_dagster.sync.run_reports import BatchReport, DrainReport
 
 MAX_BATCHES = 50
@@ -17,16 +21,31 @@ MAX_BATCHES = 50
 
 @table_asset(
     POSITION_UPDATES,
-    group=POSITIONS,
-    deps=["position_queue"],
-    description="Every value of every position, streamed or drained: the ledger that all else is "
-    "derived from. Materializing drains the queue.",
+    deps=["position_queue", "active_strategies", "broker_positions", "contracts"],
+    job=STREAM_JOB,
+    freshness=QUARTER_HOURLY,
+    description="""
+The ledger: every value of every position, streamed or drained. All else is derived from it.
+
+- **Written by** the job `stream_positions`, with one commit a second, and by `drain_positions`,
+  with one commit a batch of requests. Materializing drains the queue.
+- **How to read it:** rows are only appended; the newest row of a holding is its value. `source` is
+  STREAM or QUEUE; `run_id`, `session_id`, `batch_id` and `request_id` say what made the row. An
+  unknown value is null, never zero.
+- **Events:** each row is counted in exactly one of them, as `stream/rows` or as `drain/rows`. The
+  stream observes once a minute, and materializes when its state changes and each quarter of an
+  hour; each drain materializes.
+""",
 )
 @dagster_failures
 def position_updates(
     context: dg.AssetExecutionContext, position_sync: PositionSyncResource
-) -> dg.MaterializeResult[None]:
-    """Value the queue's requests in batches until it is empty or the time is up."""
+) -> Iterator[dg.MaterializeResult[None]]:
+    """Value the queue's requests in batches until it is empty or the time is up.
+
+    A drain evaluates the checks right after its rows, without having planned them: while
+    a planned check waits for its step, Dagster shows no result of it.
+    """
     from position_sync_dagster.sync.drain.run import drain
 
     lake = position_sync.lake
@@ -38,50 +57,66 @@ def position_updates(
         context.log.warning(report.reason)
     if report.released:
         context.instance.add_run_tags(context.run.run_id, {RELEASED: str(report.released)})
-    return dg.MaterializeResult(
+    if context.job_name == DRAIN_JOB:
+        context.instance.add_run_tags(context.run.run_id, {DRAINED: "true"})
+    yield dg.MaterializeResult(
         metadata=drain_metadata(report, version), data_version=data_version(version)
     )
+    if context.job_name == DRAIN_JOB:
+        run_id = context.run.run_id
+        for event in evaluated(lake, position_sync.settings, context.instance, run_id=run_id):
+            context.log_event(event)
+        context.log_event(observe_table(lake, RECONCILIATION_BREAKS))
 
 
 def drain_metadata(report: DrainReport, version: int | None) -> dict[str, dg.MetadataValue]:
     """Return the numbers of a drain, which the UI plots, and a bounded table of its batches."""
     waits = [b.oldest_wait_s for b in report.batches if b.oldest_wait_s is not None]
     numbers: dict[str, float | int | None] = {
-        "rows": report.rows,
-        "batches": len(report.batches),
-        "commits": sum(batch.rows > 0 for batch in report.batches),
-        "claimed": report.claimed,
-        "succeeded": report.succeeded,
-        "unchanged": report.unchanged,
-        "failed": report.failed,
-        "released": report.released,
-        "rescued": report.rescued,
-        "pending_after": report.pending_after,
-        "oldest_wait_s": max(waits, default=None),
-        "duration_s": report.duration_s,
+        "drain/rows": report.rows,
+        "drain/batches": len(report.batches),
+        "drain/commits": sum(batch.rows > 0 for batch in report.batches),
+        "drain/claimed": report.claimed,
+        "drain/succeeded": report.succeeded,
+        "drain/unchanged": report.unchanged,
+        "drain/pending_after": report.pending_after,
+        "drain/oldest_wait_s": max(waits, default=None),
+        "drain/duration_s": report.duration_s,
         "delta_version": version,
         "delta_version_from": report.version_from,
         "queue_version": report.queue_version,
+        **seldom(
+            **{
+                "drain/failed": report.failed,
+                "drain/released": report.released,
+                "drain/rescued": report.rescued,
+            }
+        ),
     }
-    metadata: dict[str, dg.MetadataValue] = {
+    metadata = _values(numbers)
+    metadata["batch_table"] = dg.MetadataValue.table(
+        [_batch_record(b) for b in report.batches[:MAX_BATCHES]],
+        schema=_BATCH_SCHEMA,
+    )
+    texts = {
+        "event": f"Drained: {report.rows} rows in {len(report.batches)} batches",
+        "first_batch_id": report.first_batch_id,
+        "last_batch_id": report.last_batch_id,
+        "note": report.reason or "",
+    }
+    return metadata | {
+        name: dg.MetadataValue.text(text) for name, text in texts.items() if text is not None
+    }
+
+
+def _values(numbers: Mapping[str, float | int | None]) -> dict[str, dg.MetadataValue]:
+    return {
         name: dg.MetadataValue.int(value)
         if isinstance(value, int)
         else dg.MetadataValue.float(value)
         for name, value in numbers.items()
         if value is not None
     }
-    metadata["batch_table"] = dg.MetadataValue.table(
-        [_batch_record(b) for b in report.batches[:MAX_BATCHES]],
-        schema=_BATCH_SCHEMA,
-    )
-    for name, batch_id in (
-        ("first_batch_id", report.first_batch_id),
-        ("last_batch_id", report.last_batch_id),
-    ):
-        if batch_id is not None:
-            metadata[name] = dg.MetadataValue.text(batch_id)
-    metadata["note"] = dg.MetadataValue.text(report.reason or "")
-    return metadata
 
 
 _BATCH_SCHEMA = dg.TableSchema(

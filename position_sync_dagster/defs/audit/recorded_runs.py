@@ -1,8 +1,10 @@
 """How the steps of Dagster's runs get into the table `runs`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import wraps
-from typing import Any, ParamSpec, TypeVar
+from inspect import isgeneratorfunction
+from typing import Any, ParamSpec, TypeVar, cast
 
 import dagster as dg
 
@@ -32,7 +34,8 @@ COLUMNS = {
 def recorded(step: str, table: str | None = None) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Record each run of an asset or an op in the table `runs`: one commit, at its end.
 
-    The record keeps the counts of the event that the step returns, so the two say the same.
+    The record keeps the counts of the event that the step returns, or of the last one that it
+    yields, so the two say the same.
 
     Args:
         step: The name of the step in the record.
@@ -48,29 +51,50 @@ def recorded(step: str, table: str | None = None) -> Callable[[Callable[P, R]], 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         @wraps(function)
         def run(*args: P.args, **kwargs: P.kwargs) -> R:
-            position_sync = kwargs.get("position_sync")
-            context = next((one for one in args if hasattr(one, "run")), None)
-            if not isinstance(position_sync, PositionSyncResource) or context is None:
-                return function(*args, **kwargs)
-            from position_sync_dagster.sync.run_recorder import RunRecorder
-
-            recorder = RunRecorder(
-                position_sync.lake.runs.sync,
-                run_id=context.run.run_id,
-                job=context.run.job_name,
-                step=step,
-                gateway_id=position_sync.settings.gateway_id,
-            )
-            recorder.note(table_name=table, partitions=_partitions(context))
-            with recorder:
+            with _recorder(step, table, args, kwargs) as note:
                 result = function(*args, **kwargs)
-                if isinstance(result, dg.MaterializeResult):
-                    recorder.note(**columns_of_event(result.metadata or {}))
+                note(result)
             return result
 
-        return run
+        @wraps(function)
+        def generate(*args: P.args, **kwargs: P.kwargs) -> Iterator[object]:
+            with _recorder(step, table, args, kwargs) as note:
+                for event in cast("Iterator[object]", function(*args, **kwargs)):
+                    note(event)
+                    yield event
+
+        return cast("Callable[P, R]", generate) if isgeneratorfunction(function) else run
 
     return decorate
+
+
+@contextmanager
+def _recorder(
+    step: str, table: str | None, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> Iterator[Callable[[object], None]]:
+    """Record what happens within; give a function that takes the events of the step."""
+    position_sync = kwargs.get("position_sync")
+    context = next((one for one in args if hasattr(one, "run")), None)
+    if not isinstance(position_sync, PositionSyncResource) or context is None:
+        yield lambda event: None
+        return
+    from position_sync_dagster.sync.run_recorder import RunRecorder
+
+    recorder = RunRecorder(
+        position_sync.lake.runs.sync,
+        run_id=context.run.run_id,
+        job=context.run.job_name,
+        step=step,
+        gateway_id=position_sync.settings.gateway_id,
+    )
+    recorder.note(table_name=table, partitions=_partitions(context))
+
+    def note(event: object) -> None:
+        if isinstance(event, dg.MaterializeResult | dg.AssetMaterialization):
+            recorder.note(**columns_of_event(event.metadata or {}))
+
+    with recorder:
+        yield note
 
 
 def columns_of_event(metadata: Any) -> dict[str, Any]:
@@ -80,6 +104,8 @@ def columns_of_event(metadata: Any) -> dict[str, Any]:
     """
     values = {name.rpartition("/")[2]: _plain(value) for name, value in metadata.items()}
     found = {column: values[name] for name, column in COLUMNS.items() if name in values}
+    if "claimed" in found:  # a drain leaves out what did not happen
+        found = {"failed": 0, "released": 0} | found
     if not found.get("reason"):
         found.pop("reason", None)
     return found

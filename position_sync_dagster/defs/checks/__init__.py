@@ -1,4 +1,4 @@
-"""The checks of the asset `position_updates`: one module for each check, named like the check.
+"""The checks of the tables: one module for each check, named like the check.
 
 Each module holds the check and the pure function that judges what the check has read. It may
 import the domain, `sync` and its neighbours in `defs`.

@@ -2,27 +2,40 @@
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from position_sync_dagster.defs.checks.check_results import unknown_result
+from position_sync_dagster.defs.checks.check_results import WHAT_TO_DO, unknown_result
 from position_sync_dagster.defs.dagster_failures import dagster_failures
 from position_sync_dagster.defs.resources import PositionSyncResource
 from position_sync_dagster.domain.gateway_session import GatewaySession, Owner, SessionState
+
+if TYPE_CHECKING:
+    from position_sync_dagster.lake.lake import Lake
+    from position_sync_dagster.settings import Settings
+
+CHECK_NAME = "a_stream_watches"
 
 SESSIONS_SEEN = 1000
 """Enough to find the last stream behind two days of refreshes that owned the login."""
 
 
 @dg.asset_check(
+    name=CHECK_NAME,
     asset="position_updates",
     description="Whether a stream sees the gateway, and since when none does.",
 )
 @dagster_failures
 def a_stream_watches(position_sync: PositionSyncResource) -> dg.AssetCheckResult:
     """Check the newest session of a stream; a refresh that owns the login does not count."""
-    gateway_id = position_sync.settings.gateway_id
-    sessions = position_sync.lake.sessions.sync
+    return watched_now(position_sync.lake, position_sync.settings)
+
+
+def watched_now(lake: "Lake", settings: "Settings") -> dg.AssetCheckResult:
+    """Return the check's result now; the stream itself evaluates it when its state changes."""
+    gateway_id = settings.gateway_id
+    sessions = lake.sessions.sync
     session = sessions.current(gateway_id)
     if session is not None and session.owner is not Owner.STREAM:
         streams = (s for s in sessions.history(SESSIONS_SEEN) if s.owner is Owner.STREAM)
@@ -52,5 +65,10 @@ def judge_stream_session(session: GatewaySession | None, now: datetime) -> dg.As
         passed=False,
         severity=dg.AssetCheckSeverity.WARN,
         description=f"{who} seen the gateway since {since:%Y-%m-%d %H:%M:%S} UTC.",
-        metadata={**metadata, "blind_for_s": (now - since).total_seconds()},
+        metadata={
+            **metadata,
+            "blind_for_s": (now - since).total_seconds(),
+            WHAT_TO_DO: "Look whether TWS or IB Gateway runs and is logged in; `position-sync "
+            "status` says what the stream tried.",
+        },
     )

@@ -83,6 +83,11 @@ class LineTrust:
         """Return whether the gateway ended it and it was not requested since."""
         return self.state is Trust.REFUSED
 
+    @property
+    def is_awaited(self) -> bool:
+        """Return whether it becomes suspect unless it ticks."""
+        return self.overdue_at_s < math.inf and not self.suspect
+
     def requested(self, now_s: float) -> None:
         """Record that the line was requested for the first time, or anew after a refusal."""
         self.state, self.reason = Trust.WAITING, None
@@ -116,9 +121,17 @@ class LineTrust:
             return
         self.overdue_at_s = min(self.overdue_at_s, now_s + self.silence_s)
 
-    def elapsed(self, now_s: float) -> bool:
-        """Record that time passed, and return whether the line became suspect."""
-        if now_s < self.overdue_at_s or self.state is Trust.SUSPECT:
+    def elapsed(self, now_s: float, *, session_open: bool = True) -> bool:
+        """Record that time passed, and return whether the line became suspect.
+
+        Outside the session a silent line says nothing: its trust stays as it is, and it has the
+        whole time to tick once the session opens.
+        """
+        if not self.is_awaited:
+            return False
+        if not session_open:
+            self.overdue_at_s = now_s + self.silence_s
+        if now_s < self.overdue_at_s:
             return False
         reason = "the line has not ticked since its data should flow"
         if self.trusted:
@@ -151,9 +164,13 @@ class LineTrust:
         """Record that a newer value of the broker is about the same."""
         self.disagreed, self.renewals = False, 0
 
-    def is_due_for_renewal(self, now_s: float) -> bool:
-        """Return whether the line is to be cancelled and requested with a new id now."""
-        return self.state is Trust.SUSPECT and now_s >= self.renew_at_s
+    def is_due_for_renewal(self, now_s: float, *, session_open: bool = True) -> bool:
+        """Return whether the line is to be cancelled and requested with a new id now.
+
+        Outside the session only a line that the broker's value contradicts is.
+        """
+        due = self.state is Trust.SUSPECT and now_s >= self.renew_at_s
+        return due and (session_open or self.disagreed)
 
     def renewed(self, now_s: float) -> None:
         """Record that a suspect line was requested again; its next tick makes it trusted."""

@@ -56,6 +56,10 @@ class SilentLogin:
         """Return whether a line should be probed now; never before the first tick."""
         return now_s >= self._heard_at_s + self._wait.delay_s(self._probes + 1)
 
+    def rested(self, now_s: float) -> None:
+        """Record that nothing could tick until now: every contract is outside its session."""
+        self._heard_at_s, self._probes = now_s, 0
+
     def probed(self, now_s: float) -> None:
         """Record that a line is requested again; the next probe waits twice as long."""
         self._heard_at_s, self._ticks = now_s, 0

@@ -7,8 +7,8 @@ from datetime import datetime
 
 from ib_async import IB, AccountValue, PnL
 
-from position_sync_dagster.domain.account_summary import AccountSummary
 from position_sync_dagster.domain.clock import Clock, utc_now
+from position_sync_dagster.domain.records.account_summary import AccountSummary
 from position_sync_dagster.gateway.accounts.account_pnl import AccountPnlSubscriptions
 from position_sync_dagster.gateway.translate import known
 from position_sync_dagster.settings import Settings

@@ -9,6 +9,7 @@ from position_sync_dagster.domain.clock import Clock
 from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.domain.routing import Key
 from position_sync_dagster.domain.update import ValueOrigin
+from position_sync_dagster.gateway.accounts.holding_index import HoldingIndex
 from position_sync_dagster.gateway.changes import ChangeNotifier, PendingChanges
 from position_sync_dagster.gateway.translate import PortfolioValues
 
@@ -27,6 +28,7 @@ class HoldingsBook:
         snapshot_id: The id of the newest whole list of positions.
         completeness: How much of each account the broker has confirmed.
         online: Whether the gateway has IB; what it sends without IB confirms nothing.
+        index: The holdings by conid and by account.
     """
 
     def __init__(self, gateway_id: str, accounts: Iterable[str], *, clock: Clock) -> None:
@@ -40,6 +42,8 @@ class HoldingsBook:
         self._row_confirmed: dict[Key, datetime] = {}
         self._outdated: set[str] = set()
         self._changes: ChangeNotifier[Key, datetime] = ChangeNotifier()
+        self._all_changes: ChangeNotifier[Key, None] = ChangeNotifier()
+        self.index = HoldingIndex()
 
     @property
     def holdings(self) -> tuple[BrokerPosition, ...]:
@@ -69,13 +73,26 @@ class HoldingsBook:
         """Collect from now on which holdings change, and when; a changed quantity is urgent."""
         return self._changes.watch()
 
+    def watch_all(self) -> PendingChanges[Key, None]:
+        """Collect from now on which holdings change in any way, except by `confirm`."""
+        return self._all_changes.watch()
+
+    def of_conid(self, conid: int) -> Iterable[BrokerPosition]:
+        """Return the holdings of a conid."""
+        return [self._holdings[key] for key in self.index.keys_of(conid)]
+
+    def confirmed_at(self, account: str) -> datetime | None:
+        """Return when the broker last confirmed every holding of an account."""
+        return self._confirmed.get(account)
+
     def remember(self, holdings: Iterable[BrokerPosition]) -> None:
         """Add what an earlier connection knew, so that a close in the meantime is noticed."""
         for holding in holdings:
-            self._holdings.setdefault(
-                holding.key,
-                replace(holding, completeness=Completeness.UNKNOWN, confirmed_at=None),
-            )
+            if holding.key not in self._holdings:
+                self._store(
+                    holding.key,
+                    replace(holding, completeness=Completeness.UNKNOWN, confirmed_at=None),
+                )
 
     def put_position(
         self, account: str, instrument: Instrument, position: float, cost: float | None
@@ -89,12 +106,13 @@ class HoldingsBook:
             return
         now = self._clock()
         if before is not None and before.position == position:
-            self._holdings[key] = replace(
+            found = replace(
                 before,
                 instrument=_with_exchange(instrument, before),
                 average_cost=cost if cost is not None else before.average_cost,
                 snapshot_id=self.snapshot_id,
             )
+            self._store(key, found)
             return
         self.put(
             BrokerPosition(
@@ -157,8 +175,8 @@ class HoldingsBook:
             return False
         now = self._clock()
         self._confirm_row(key, now)
-        self._holdings[key] = replace(
-            self._with_confirmation(holding),
+        valued = replace(
+            holding,
             market_price=None,
             market_value=market_value,
             unrealized_pnl=unrealized_pnl,
@@ -167,20 +185,23 @@ class HoldingsBook:
             value_source=ValueOrigin.PNL_SINGLE,
             value_time=None,
             received_at=now,
+            completeness=self._completeness_of(holding),
+            confirmed_at=self._confirmation_of(holding),
         )
+        self._store(key, valued)
         return True
 
     def clear_daily_pnl(self, key: Key) -> None:
         """Remove the daily profit of a holding: its PnLSingle subscription ended."""
         holding = self._holdings.get(key)
         if holding is not None and holding.daily_pnl is not None:
-            self._holdings[key] = replace(holding, daily_pnl=None)
+            self._store(key, replace(holding, daily_pnl=None))
 
     def set_value_time(self, key: Key, value_time: datetime | None) -> None:
         """Set the broker's own time of the values of a holding."""
         holding = self._holdings.get(key)
         if holding is not None:
-            self._holdings[key] = replace(holding, value_time=value_time)
+            self._store(key, replace(holding, value_time=value_time))
 
     def close_absent(self, reported: Collection[Key]) -> None:
         """Close every holding that a whole list of positions does not name."""
@@ -215,13 +236,20 @@ class HoldingsBook:
         self._row_confirmed.clear()
         for account in self.completeness:
             self.set_completeness(account, Completeness.UNKNOWN)
+        for key in self._holdings:
+            self._all_changes.note(key, None)
 
     def put(self, holding: BrokerPosition) -> None:
         """Replace a holding and notify the watchers."""
         before = self._holdings.get(holding.key)
         moved = before is None or before.position != holding.position
-        self._holdings[holding.key] = self._with_confirmation(holding)
+        self._store(holding.key, self._with_confirmation(holding))
         self._changes.note(holding.key, holding.received_at, urgent=moved)
+
+    def _store(self, key: Key, holding: BrokerPosition) -> None:
+        self.index.put(self._holdings.get(key), holding)
+        self._holdings[key] = holding
+        self._all_changes.note(key, None)
 
     def _close(self, holding: BrokerPosition) -> None:
         now = self._clock()
@@ -244,12 +272,21 @@ class HoldingsBook:
 
     def _with_confirmation(self, holding: BrokerPosition) -> BrokerPosition:
         """Return a holding with what is known of its account and of itself."""
-        times = (self._confirmed.get(holding.account), self._row_confirmed.get(holding.key))
-        return replace(
-            holding,
-            completeness=self.completeness.get(holding.account, Completeness.UNKNOWN),
-            confirmed_at=max((at for at in times if at is not None), default=None),
-        )
+        completeness = self._completeness_of(holding)
+        confirmed_at = self._confirmation_of(holding)
+        if holding.completeness is completeness and holding.confirmed_at == confirmed_at:
+            return holding
+        return replace(holding, completeness=completeness, confirmed_at=confirmed_at)
+
+    def _completeness_of(self, holding: BrokerPosition) -> Completeness:
+        return self.completeness.get(holding.account, Completeness.UNKNOWN)
+
+    def _confirmation_of(self, holding: BrokerPosition) -> datetime | None:
+        of_account = self._confirmed.get(holding.account)
+        of_row = self._row_confirmed.get(holding.key)
+        if of_account is None or of_row is None:
+            return of_account or of_row
+        return max(of_account, of_row)
 
 
 def _with_exchange(instrument: Instrument, before: BrokerPosition | None) -> Instrument:

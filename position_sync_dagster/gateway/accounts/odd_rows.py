@@ -4,6 +4,7 @@ import logging
 import math
 from collections.abc import Collection
 
+from position_sync_dagster.domain.gateway_session import SET_ASIDE
 from position_sync_dagster.domain.routing import Key
 from position_sync_dagster.gateway.translate import known
 
@@ -87,7 +88,7 @@ class OddRows:
         rest = f" and {more} more" if more else ""
         count = len(self._reasons)
         noun = "holding is" if count == 1 else "holdings are"
-        return f"{count} {noun} set aside: {', '.join(named)}{rest}"
+        return f"{count} {noun} {SET_ASIDE}{', '.join(named)}{rest}"
 
 
 def key_of(account: str, conid: str) -> Key:

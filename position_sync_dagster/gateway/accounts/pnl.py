@@ -7,6 +7,7 @@ from ib_async import IB, PnLSingle
 from position_sync_dagster.domain.routing import Key
 from position_sync_dagster.gateway.accounts.holdings import HoldingsBook
 from position_sync_dagster.gateway.changes import ChangeNotifier, PendingChanges
+from position_sync_dagster.gateway.ib_async_internals import forget_pnl_single
 from position_sync_dagster.gateway.translate import known
 
 
@@ -52,11 +53,15 @@ class PnlSubscriptions:
         if self._wanted.pop(owner, None) and self._ib.isConnected():
             self.keep(self, ())
 
-    def resubscribe(self) -> None:
-        """Request all of them again: the gateway dropped them (code 1101)."""
-        for account, conid in sorted(self._keys):
-            self._ib.cancelPnLSingle(account, "", conid)
-            self._ib.reqPnLSingle(account, "", conid)
+    def dropped(self) -> None:
+        """Forget all of them: the gateway dropped them (code 1101).
+
+        Nothing is sent. Positions and lines come first, and `keep` requests them again.
+        """
+        for account, conid in self._keys:
+            forget_pnl_single(self._ib, account, conid)
+            self._book.clear_daily_pnl((account, conid))
+        self._keys = frozenset()
 
     def watch(self) -> PendingChanges[Key, None]:
         """Collect from now on which holdings get a new profit or value."""

@@ -31,9 +31,16 @@ from position_sync_dagster.lake.delta_log.torn_commits import (
 NO_VERSION = -1
 """The last whole version of a table whose very creation is torn."""
 
+LONGEST_COMMIT_S = 300
+"""Seconds from the first file of a commit to its entry: a later entry is not acknowledged (see
+`storage/table.py`). It is less than the log is kept, so that replaced files are named by it."""
+
 
 class LogReader:
     """Reads the log of one local table.
+
+    Writers may go on meanwhile. So the pointer is read before the checkpoints, one of which it
+    names, and the entries before the checkpoints, for which they are deleted.
 
     Attributes:
         entries: The entries that are there, by version.
@@ -43,6 +50,7 @@ class LogReader:
     def __init__(self, table: Path) -> None:
         self.table = table
         self.log = table / LOG
+        self._pointer = self._read_pointer()
         self.entries = {v: read_entry(self.log, v) for v in entry_versions(self.log)}
         self.checkpoints = {v: self._read_checkpoint(v) for v in checkpoint_versions(self.log)}
         self._flaws: dict[DataFile, str | None] = {}
@@ -108,7 +116,7 @@ class LogReader:
         paths = [file.path for entry in after for file in entry.added if file.path not in kept]
         if any(entry.flaw for entry in after):
             named = {file.path for entry in self.entries.values() for file in entry.added}
-            since = self._written_at(whole)
+            since = self._written_at(whole) - LONGEST_COMMIT_S * 1_000_000_000
             paths += [
                 name
                 for name in self._data_files()
@@ -140,12 +148,17 @@ class LogReader:
             return None
         return {file.path: (version, file) for file in files}
 
-    def _is_pointer_torn(self) -> bool:
+    def _read_pointer(self) -> bytes | None:
         try:
-            pointer = json.loads((self.log / LAST_CHECKPOINT).read_bytes())
-            return pointer["version"] not in self.checkpoints
+            return (self.log / LAST_CHECKPOINT).read_bytes()
         except FileNotFoundError:
+            return None
+
+    def _is_pointer_torn(self) -> bool:
+        if self._pointer is None:
             return False
+        try:
+            return json.loads(self._pointer)["version"] not in self.checkpoints
         except (ValueError, KeyError, TypeError):
             return True
 

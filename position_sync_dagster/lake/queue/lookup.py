@@ -12,7 +12,7 @@ from position_sync_dagster.lake.queue.transitions.claims import claim_order
 from position_sync_dagster.lake.queue.transitions.request_rows import FAILED
 from position_sync_dagster.lake.schema.codec import requests_of
 from position_sync_dagster.lake.schema.ids import id_literals, id_prefix, is_id
-from position_sync_dagster.lake.schema.partitions import in_bucket, in_parts
+from position_sync_dagster.lake.schema.partitions import PartRange, in_bucket, ranges_of
 from position_sync_dagster.lake.storage.lifecycle_table import Snapshot
 
 
@@ -35,9 +35,7 @@ def read_batch(
     bucket = in_bucket(status.value)
     keys = store.finished(bucket, ["request_id", "updated_at", "priority", "status"])
     newest = keys.filter(wanted).top_k(limit, by="updated_at").get_column("request_id")
-    if newest.is_empty():
-        return []
-    rows = store.finished(f"{bucket} AND request_id IN ({id_literals(newest)})")
+    rows = store.snapshot().finished_with("request_id", newest, bucket)
     return requests_of(rows.sort("updated_at", "request_id", descending=True))
 
 
@@ -54,11 +52,13 @@ def read_confirmations(store: QueueStore, since: datetime, until: datetime) -> p
     return answered.select("update_id", "confirmed_at").drop_nulls()
 
 
-def failed_rows(snapshot: Snapshot, ids: Sequence[str]) -> tuple[pl.DataFrame, pl.DataFrame]:
+def failed_rows(
+    snapshot: Snapshot, ids: Sequence[str]
+) -> tuple[pl.DataFrame, pl.DataFrame, tuple[PartRange, ...]]:
     """Read FAILED requests, and all rows of the parts in which they are stored.
 
     Returns:
-        The rows of the requests in the order of their ids, and the rows of the parts.
+        The rows of the requests in the order of their ids, the rows of the parts, and the parts.
 
     Raises:
         UnknownRequestError: An id is not in the queue.
@@ -68,11 +68,12 @@ def failed_rows(snapshot: Snapshot, ids: Sequence[str]) -> tuple[pl.DataFrame, p
     others = {request_id: status for request_id, status in statuses.items() if status != FAILED}
     if others:
         raise wrong_state(others, "only a FAILED request is retried")
-    found = snapshot.finished(f"{in_bucket(FAILED)} AND request_id IN ({id_literals(ids)})")
+    found = snapshot.finished_with("request_id", ids, in_bucket(FAILED))
     order = pl.DataFrame({"request_id": ids}, schema={"request_id": pl.String})
     ordered = order.join(found, on="request_id", how="left", maintain_order="left")
-    siblings = snapshot.finished(in_parts(FAILED, found.get_column("part").unique()))
-    return ordered.select(found.columns), siblings
+    parts = ranges_of(FAILED, found.get_column("part"))
+    siblings = snapshot.finished(f"({' OR '.join(one.predicate for one in parts)})")
+    return ordered.select(found.columns), siblings, parts
 
 
 def statuses_of(snapshot: Snapshot, ids: Sequence[str]) -> dict[str, str]:
@@ -86,8 +87,8 @@ def statuses_of(snapshot: Snapshot, ids: Sequence[str]) -> dict[str, str]:
     found = dict(live.select("request_id", "status").iter_rows())
     absent = [i for i in ids if i not in found and is_id(i)]
     if absent:
-        finished = snapshot.finished(f"request_id IN ({id_literals(absent)})")
-        found |= dict(finished.select("request_id", "status").iter_rows())
+        finished = snapshot.finished_with("request_id", absent, columns=["request_id", "status"])
+        found |= dict(finished.iter_rows())
     unknown += [i for i in absent if i not in found]
     if unknown:
         raise UnknownRequestError(

@@ -12,7 +12,6 @@ from position_sync_dagster.domain.retry import RetryPolicy
 from position_sync_dagster.lake.queue.operations import PROMOTE_AFTER_S, SyncQueue
 from position_sync_dagster.lake.queue.table import AsyncQueue
 from position_sync_dagster.lake.schema.ids import NewIds, new_ids
-from position_sync_dagster.lake.schema.partitions import PARTITION_COLUMNS
 from position_sync_dagster.lake.schema.tables import POSITION_QUEUE
 from position_sync_dagster.lake.storage.lifecycle_table import Change, CountedSnapshot, Snapshot
 
@@ -36,14 +35,9 @@ class _MemoryStore:
             change = step(self.snapshot())
             if change.live is not None:
                 self._parts += 1
-                reopened = pl.DataFrame(
-                    sorted(change.reopened), schema=PARTITION_COLUMNS, orient="row"
-                )
-                remaining = (
-                    self._finished.join(reopened, on=PARTITION_COLUMNS, how="anti")
-                    if change.reopened
-                    else self._finished
-                )
+                remaining = self._finished
+                for parts in change.reopened:
+                    remaining = remaining.filter(~pl.sql_expr(parts.predicate))
                 if change.finished is not None:
                     part = pl.lit(str(self._parts))
                     remaining = pl.concat([remaining, change.finished.with_columns(part=part)])

@@ -332,8 +332,8 @@ class SyncQueue:
         now = self._clock()
 
         def step(snapshot: Snapshot) -> Change[list[str]]:
-            failed, siblings = failed_rows(snapshot, ids)
-            return returns.retry(snapshot.live, failed, siblings, now=now)
+            failed, siblings, parts = failed_rows(snapshot, ids)
+            return returns.retry(snapshot.live, failed, siblings, parts, now=now)
 
         return self.store.change(step, {"action": "retry"})
 

@@ -75,7 +75,7 @@ class PositionQueue(AsyncQueue):
         self.table = Table(delta_lake_path, POSITION_QUEUE, **options)
         super().__init__(
             SyncQueue(
-                LifecycleTable(self.table, clock),
+                LifecycleTable(self.table, clock, in_parts=True),
                 retry=retry or RetryPolicy(),
                 clock=clock,
                 random=random or Random(),  # noqa: S311 - jitter, not a secret

@@ -1,19 +1,34 @@
 """Examine a table on the disk: what is torn, and which version is the last whole one."""
 
 from dataclasses import dataclass, replace
+from datetime import date
 from pathlib import Path
+from time import sleep
+from urllib.parse import unquote
 
 import polars as pl
 
 from position_sync_dagster.errors import LakeError
 from position_sync_dagster.lake.delta_log.commit_log import LOG
+from position_sync_dagster.lake.delta_log.kept_rows import unfinished_repairs
 from position_sync_dagster.lake.delta_log.log_reader import LogReader
 from position_sync_dagster.lake.delta_log.torn_commits import TornFile
+from position_sync_dagster.lake.schema.columns import Kind
 from position_sync_dagster.lake.schema.partitions import LIVE_PREFIX
+from position_sync_dagster.lake.schema.table_spec import TableSpec
 from position_sync_dagster.lake.schema.tables import POSITION_QUEUE
 from position_sync_dagster.lake.storage.commit_errors import to_lake_error
 from position_sync_dagster.lake.storage.opening import TableLocation
 from position_sync_dagster.lake.storage.table import Table
+
+READINGS = 4
+"""A table in which something is wrong is read so many times. What a writer is replacing or
+deleting meanwhile looks torn to one reading, and not to all of them."""
+
+PAUSE_S = 1.0
+"""The time between two readings, in seconds: as long as the pace of the busiest table."""
+
+_NULL = "__HIVE_DEFAULT_PARTITION__"
 
 _COMPARED = ["request_id", "status", "attempts", "priority", "updated_at", "lease_token"]
 """Columns by which a request is changed or not."""
@@ -30,6 +45,8 @@ class Diagnosis:
         torn_files: What is torn, oldest first.
         rows: Rows that the commits after the whole version wrote and that can be read.
         requests: Ids of the queue's requests that those commits added or changed.
+        unfinished: Files of rows that an interrupted repair has not put back yet.
+        being_written: Whether somebody committed between the readings.
         problem: Why the path holds no table that can be examined.
     """
 
@@ -40,25 +57,60 @@ class Diagnosis:
     torn_files: tuple[TornFile, ...] = ()
     rows: int = 0
     requests: tuple[str, ...] = ()
+    unfinished: tuple[Path, ...] = ()
+    being_written: bool = False
     problem: str | None = None
 
     @property
     def healthy(self) -> bool:
         """Return whether nothing wrong was found."""
-        return not self.torn_files and self.problem is None
+        return not (self.torn_files or self.unfinished) and self.problem is None
 
     @property
     def repairable(self) -> bool:
-        """Return whether there is a whole version to go back to."""
-        return bool(self.torn_files) and self.whole_version is not None
+        """Return whether there is a whole version to go back to, or a repair to finish."""
+        if self.torn_files:
+            return self.whole_version is not None
+        return bool(self.unfinished)
 
 
-def diagnose(table: Table) -> Diagnosis:
+def diagnose(table: Table, *, pause_s: float = PAUSE_S) -> Diagnosis:
     """Examine a table without changing it.
 
     A table that does not exist is healthy. So is a table in an object store, since a store keeps
-    what it acknowledged.
+    what it acknowledged. Others may write meanwhile: only what each of several readings finds is
+    torn.
+
+    Args:
+        pause_s: The time between two readings of a table in which something is wrong.
     """
+    found = _read(table)
+    versions = {found.version}
+    torn = _flaws(found)
+    for _ in range(READINGS - 1):
+        if found.healthy:
+            break
+        sleep(pause_s)
+        found = _read(table)
+        versions.add(found.version)
+        torn &= _flaws(found)
+    found = replace(found, being_written=len(versions) > 1)
+    if found.torn_files and not torn:
+        return Diagnosis(
+            table=found.table,
+            path=found.path,
+            version=found.version,
+            being_written=True,
+            problem="is written too fast to be examined",
+        )
+    return found
+
+
+def _flaws(found: Diagnosis) -> set[tuple[str, str]]:
+    return {(torn.file, torn.flaw) for torn in found.torn_files}
+
+
+def _read(table: Table) -> Diagnosis:
     unknown = Diagnosis(table=table.spec.name, path=table.path)
     if "://" in table.path or not Path(table.path).exists():
         return unknown
@@ -70,25 +122,53 @@ def diagnose(table: Table) -> Diagnosis:
 
 def _examine(table: Table, unknown: Diagnosis) -> Diagnosis:
     log = LogReader(Path(table.path)) if (Path(table.path) / LOG).is_dir() else None
+    unfinished = tuple(unfinished_repairs(Path(table.path)))
     if log is None or log.newest < 0:
         foreign = TableLocation(table.path, table.spec, None).unexpected_content()
-        return replace(unknown, problem=str(foreign)) if foreign else unknown
+        problem = str(foreign) if foreign else None
+        return replace(unknown, problem=problem, unfinished=unfinished)
     torn = log.torn_files()
     if not torn:
+        if unfinished:
+            newest = log.newest
+            return replace(unknown, version=newest, whole_version=newest, unfinished=unfinished)
         return _open(table, unknown)
     whole = log.whole_version()
-    found = replace(unknown, version=log.newest, whole_version=whole, torn_files=tuple(torn))
+    found = replace(
+        unknown,
+        version=log.newest,
+        whole_version=whole,
+        torn_files=tuple(torn),
+        unfinished=unfinished,
+    )
     if whole is None:
         return found
-    undone = undone_rows(log, whole)
+    undone = undone_rows(log, whole, table.spec)
     requests = _changed_requests(log, whole, undone) if table.spec is POSITION_QUEUE else ()
     return replace(found, rows=undone.height, requests=requests)
 
 
-def undone_rows(log: LogReader, whole: int) -> pl.DataFrame:
+def undone_rows(log: LogReader, whole: int, spec: TableSpec) -> pl.DataFrame:
     """Return the rows that commits after a version wrote, as far as they can be read."""
-    frames = [pl.read_parquet(path, glob=False) for path in log.undone_files(whole)]
+    frames = [
+        pl.read_parquet(path, glob=False, hive_partitioning=False).with_columns(
+            *_partition(path.relative_to(log.table), spec)
+        )
+        for path in log.undone_files(whole)
+    ]
     return pl.concat(frames, how="diagonal_relaxed") if frames else pl.DataFrame()
+
+
+def _partition(file: Path, spec: TableSpec) -> list[pl.Expr]:
+    """Return the columns that stand in the path of a data file and not in it."""
+    named = dict(folder.split("=", 1) for folder in file.parts[:-1] if "=" in folder)
+    values: dict[str, str | date | None] = {}
+    for name, text in named.items():
+        if name in spec.partition_by:
+            value = None if text == _NULL else unquote(text)
+            is_day = value is not None and spec.columns[name] is Kind.DAY
+            values[name] = date.fromisoformat(str(value)) if is_day else value
+    return [pl.lit(value, spec.polars[name]).alias(name) for name, value in values.items()]
 
 
 def _changed_requests(log: LogReader, whole: int, undone: pl.DataFrame) -> tuple[str, ...]:

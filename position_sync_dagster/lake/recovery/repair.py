@@ -1,13 +1,23 @@
-"""Take a torn table back to its last whole version, and put back what can still be read."""
+"""Take a torn table back to its last whole version, and put back what can still be read.
+
+A repair may be killed anywhere, and started again:
+
+1. The rows of the undone commits are written to a file in a set-aside folder, and synced.
+2. The log after the whole version is moved into that folder, the newest first. The table is torn
+   until the last of these moves, so a repair that is started again does the same.
+3. The rows are put back. Each step knows what is there already.
+4. The file is renamed. Until then the table is refused, and a repair that is started again goes on.
+"""
 
 import os
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import count
 from pathlib import Path
 
 import polars as pl
 
-from position_sync_dagster.errors import BrokenTableError
+from position_sync_dagster.errors import BrokenTableError, CommitContentionError
 from position_sync_dagster.lake.delta_log.commit_log import (
     LAST_CHECKPOINT,
     LOG,
@@ -16,19 +26,17 @@ from position_sync_dagster.lake.delta_log.commit_log import (
     entry_name,
 )
 from position_sync_dagster.lake.delta_log.durability import sync_paths
+from position_sync_dagster.lake.delta_log.kept_rows import (
+    finish_repair,
+    keep_rows,
+    unfinished_repairs,
+)
 from position_sync_dagster.lake.delta_log.log_reader import NO_VERSION, LogReader
-from position_sync_dagster.lake.delta_log.torn_commits import TornFile
-from position_sync_dagster.lake.queue.transitions.request_rows import as_pending
-from position_sync_dagster.lake.recovery.diagnosis import diagnose, undone_rows
-from position_sync_dagster.lake.schema.codec import updates_of
-from position_sync_dagster.lake.schema.ids import id_literals
-from position_sync_dagster.lake.schema.partitions import LIVE_COLUMNS
-from position_sync_dagster.lake.schema.tables import POSITION_QUEUE, POSITION_UPDATES
-from position_sync_dagster.lake.storage.commit_errors import to_lake_error
-from position_sync_dagster.lake.storage.lifecycle_table import Change, LifecycleTable, Snapshot
+from position_sync_dagster.lake.recovery.diagnosis import Diagnosis, diagnose, undone_rows
+from position_sync_dagster.lake.recovery.put_back import is_put_back, put_back
+from position_sync_dagster.lake.storage.commit_errors import STORAGE_ERRORS, to_lake_error
 from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.lake.storage.writer_lock import WRITER_LOCK, WriterLock
-from position_sync_dagster.lake.updates.ledger import SyncUpdates
 
 LOCK_S = 10.0
 """How long a repair waits for the writers of the table."""
@@ -39,14 +47,19 @@ class Repair:
     """The result of a repair of one table.
 
     Attributes:
+        whole_version: The version that the table was taken back to.
         moved: Files that were moved to a folder `_torn-…` in the table's own.
         saved: Rows of undone commits that were written again: requests that the whole version
-            did not know, and values.
+            did not know, values and records.
+        kept: Rows of undone commits that are in a file only, for a person to compare.
+        files: The files of the rows of undone commits.
     """
 
     whole_version: int
     moved: tuple[str, ...]
     saved: int
+    kept: int
+    files: tuple[Path, ...]
 
 
 def repair(table: Table, now: datetime) -> Repair | None:
@@ -56,85 +69,96 @@ def repair(table: Table, now: datetime) -> Repair | None:
     disk, so the undone commits were acknowledged to nobody. Their rows that can be read are put
     back nevertheless: a request that the whole version does not know is PENDING again, and values
     are written once each. Requests that the undone commits claimed or marked are claimed again;
-    their rows are known by their `update_id`. Nothing is deleted: the torn files of the log are
-    moved aside.
+    their rows are known by their `update_id`. Nothing is deleted: what is torn is moved aside, and
+    the rows of the undone commits are kept in a file.
 
     Raises:
         BrokenTableError: The log does not reach back to a whole version.
-        CommitContentionError: Another process writes all the time.
+        CommitContentionError: Another process writes to the table.
+        LakeError: The table cannot be written. Start again; nothing is lost.
     """
-    with WriterLock(table.path).exclusive(LOCK_S):
-        found = diagnose(table)
-        if not found.torn_files:
-            return None
-        whole = found.whole_version
-        if whole is None:
-            raise BrokenTableError(
-                f"The log of {table.path} reaches back to no whole version.",
-                remedy="Restore the folder from a copy, or move it away to start with an empty "
-                "table.",
-            )
-        log = LogReader(Path(table.path))
-        undone = undone_rows(log, whole)
-        moved = _move_aside(log, whole, found.torn_files, now)
-    return Repair(whole_version=whole, moved=moved, saved=_put_back(table, undone, now))
-
-
-def plan_restore(snapshot: Snapshot, undone: pl.DataFrame, now: datetime) -> Change[int]:
-    """Add unknown requests as PENDING, unless another live request is for the same position."""
-    newest = undone.sort("updated_at").unique("request_id", keep="last", maintain_order=True)
-    ids = newest.get_column("request_id").to_list()
-    if not ids:
-        return Change(0)
-    finished = snapshot.finished(f"request_id IN ({id_literals(ids)})")
-    known = pl.concat([f.select("request_id") for f in (snapshot.live, finished)])
-    restored = (
-        newest.join(known, on="request_id", how="anti")
-        .unique(["account", "conid"], keep="last", maintain_order=True)
-        .join(snapshot.live, on=["account", "conid"], how="anti", nulls_equal=True)
-        .pipe(as_pending, now)
-        .with_columns(*LIVE_COLUMNS)
-    )
-    if restored.is_empty():
-        return Change(0)
-    after = pl.concat([snapshot.live, restored.select(snapshot.live.columns)])
-    return Change(restored.height, after)
-
-
-def _put_back(table: Table, undone: pl.DataFrame, now: datetime) -> int:
-    if undone.is_empty():
-        return 0
-    if table.spec is POSITION_QUEUE:
-        queue = LifecycleTable(table, lambda: now)
-        return queue.change(lambda found: plan_restore(found, undone, now), {"action": "repair"})
-    if table.spec is POSITION_UPDATES:
-        ledger = SyncUpdates(table)
-        # A file of an older release lacks columns; `diagonal_relaxed` fills them with null.
-        empty = pl.DataFrame(schema=POSITION_UPDATES.polars)
-        values = pl.concat([empty, undone], how="diagonal_relaxed").select(empty.columns)
-        batches = values.partition_by("batch_id")
-        return sum(ledger.append(updates_of(batch)).rows for batch in batches)
-    return 0
-
-
-def _move_aside(
-    log: LogReader, whole: int, torn: tuple[TornFile, ...], now: datetime
-) -> tuple[str, ...]:
-    names = [entry_name(v) for v in log.entries if v > whole]
-    names += [checkpoint_name(v) for v, kept in log.checkpoints.items() if v > whole or not kept]
-    pointer = f"{LOG}/{LAST_CHECKPOINT}"
-    if (log.log / LAST_CHECKPOINT).exists() and (names or pointer in {one.file for one in torn}):
-        names.append(LAST_CHECKPOINT)
-    moved = [f"{LOG}/{name}" for name in names]
-    if whole == NO_VERSION:  # what is left would look like a table that lost its log
-        kept = (LOG, WRITER_LOCK, SET_ASIDE)
-        moved += [name for name in os.listdir(log.table) if not name.startswith(kept)]
-    aside = log.table / f"{SET_ASIDE}-{now:%Y%m%dT%H%M%S%f}"
     try:
-        for name in moved:
-            (aside / name).parent.mkdir(parents=True, exist_ok=True)
-            os.replace(log.table / name, aside / name)
-        sync_paths([log.table, log.log, aside, aside / LOG])
-    except OSError as error:
-        raise to_lake_error(error, str(log.table)) from error
-    return tuple(sorted(moved))
+        with WriterLock(table.path).exclusive(LOCK_S):
+            found = diagnose(table, pause_s=0.0)
+            if found.being_written:
+                raise CommitContentionError(
+                    f"The table {table.path} is being written; nothing was changed.",
+                    remedy="End what writes to the lake, then repair it.",
+                )
+            if not (found.torn_files or found.unfinished):
+                return None
+            moved, kept = _take_back(table, found, now) if found.torn_files else ((), [])
+        saved = 0
+        for file in unfinished_repairs(Path(table.path)):
+            rows = pl.read_parquet(file, glob=False, hive_partitioning=False)
+            saved += put_back(Table(table.path, table.spec, in_repair=True), rows, now)
+            kept.append((finish_repair(file), 0))
+    except STORAGE_ERRORS as error:
+        raise to_lake_error(error, table.path) from error
+    return Repair(
+        whole_version=-1 if found.whole_version is None else found.whole_version,
+        moved=moved,
+        saved=saved,
+        kept=sum(rows for _, rows in kept),
+        files=tuple(file for file, _ in kept),
+    )
+
+
+def _take_back(
+    table: Table, found: Diagnosis, now: datetime
+) -> tuple[tuple[str, ...], list[tuple[Path, int]]]:
+    """Keep the rows of the undone commits and move their log aside.
+
+    Returns:
+        The files that were moved, and the files of rows that are not put back, with their rows.
+    """
+    whole = found.whole_version
+    if whole is None:
+        raise BrokenTableError(
+            f"The log of {table.path} reaches back to no whole version.",
+            remedy="Restore the folder from a copy, or move it away to start with an empty table.",
+        )
+    log = LogReader(Path(table.path))
+    undone = undone_rows(log, whole, table.spec)
+    aside = _new_folder(log.table, now)
+    kept = []
+    if not undone.is_empty():
+        comes_back = is_put_back(table.spec)
+        file = keep_rows(aside, undone, put_back=comes_back)
+        kept = [] if comes_back else [(file, undone.height)]
+    moved = _files_to_move(log, whole, found)
+    for name in moved:
+        (aside / name).parent.mkdir(parents=True, exist_ok=True)
+        os.replace(log.table / name, aside / name)
+    sync_paths([log.table, log.log, aside, *(aside / Path(name).parent for name in moved)])
+    return tuple(sorted(moved)), kept
+
+
+def _files_to_move(log: LogReader, whole: int, found: Diagnosis) -> list[str]:
+    """Return what to move, in an order in which the table is torn until the last move."""
+    torn = {one.file for one in found.torn_files}
+    if whole == NO_VERSION:  # what is left would look like a table that lost its log
+        stays = (LOG, WRITER_LOCK, SET_ASIDE)
+        moved = sorted(name for name in os.listdir(log.table) if not name.startswith(stays))
+    else:
+        data = (name for name in torn if not name.startswith(f"{LOG}/"))
+        moved = sorted(name for name in data if (log.table / name).exists())
+    names = []
+    for version in sorted({*log.entries, *log.checkpoints}, reverse=True):
+        if version in log.checkpoints and (version > whole or log.checkpoints[version] is None):
+            names.append(checkpoint_name(version))
+        if version in log.entries and version > whole:
+            names.append(entry_name(version))
+    pointer = f"{LOG}/{LAST_CHECKPOINT}"
+    if (log.log / LAST_CHECKPOINT).exists() and (names or pointer in torn):
+        names.insert(0, LAST_CHECKPOINT)
+    return moved + [f"{LOG}/{name}" for name in names]
+
+
+def _new_folder(table: Path, now: datetime) -> Path:
+    for number in count():
+        folder = table / f"{SET_ASIDE}-{now:%Y%m%dT%H%M%S%f}-{number}"
+        if not folder.exists():
+            folder.mkdir()
+            return folder
+    raise AssertionError("unreachable")  # pragma: no cover

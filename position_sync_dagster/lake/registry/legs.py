@@ -5,10 +5,10 @@ A membership is one leg in one strategy, from the time it is added until it is r
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from itertools import combinations
 
 from position_sync_dagster.domain.leg import ActiveContract, Leg, Terms, UnresolvedLeg
 from position_sync_dagster.errors import AmbiguousRemovalError, InvalidLegError, UnknownLegError
+from position_sync_dagster.lake.registry.whole_holders import WholeHolders
 
 LegKey = tuple[str, str | None, int | Terms]
 """The key of a leg: with its conid, or with the terms that describe its contract."""
@@ -133,36 +133,22 @@ def name_of(leg: Leg) -> str:
     return str(leg.conid) if isinstance(leg, ActiveContract) else leg.described
 
 
-def both_hold_the_whole(one: ActiveContract, other: ActiveContract) -> bool:
-    """Return whether two strategies would each hold the whole of a leg in the same account."""
-    return (
-        one.quantity is None
-        and other.quantity is None
-        and one.conid == other.conid
-        and one.strategy_id != other.strategy_id
-        and (one.account == other.account or None in (one.account, other.account))
-    )
-
-
 def refuse_two_whole_holders(legs: Iterable[Leg]) -> None:
     """Check that no two strategies each hold the whole of a leg in one account.
 
     Raises:
         InvalidLegError: Two strategies do; the message names them.
     """
-    holders: dict[int, list[ActiveContract]] = {}
+    holders = WholeHolders()
     for leg in legs:
-        if isinstance(leg, ActiveContract) and leg.quantity is None:
-            holders.setdefault(leg.conid, []).append(leg)
-    for conid, whole in holders.items():
-        for one, other in combinations(whole, 2):
-            if both_hold_the_whole(one, other):
-                raise InvalidLegError(
-                    f"The strategies {one.strategy_id!r} and {other.strategy_id!r} would both "
-                    f"hold the whole of leg {conid} in "
-                    f"{one.account or other.account or 'any account'}.",
-                    remedy="Set the quantity (signed contracts) that each has of the leg.",
-                )
+        other = holders.add(leg) if isinstance(leg, ActiveContract) else None
+        if other is not None:
+            raise InvalidLegError(
+                f"The strategies {other.strategy_id!r} and {leg.strategy_id!r} would both "
+                f"hold the whole of leg {leg.conid} in "
+                f"{other.account or leg.account or 'any account'}.",
+                remedy="Set the quantity (signed contracts) that each has of the leg.",
+            )
 
 
 def find_membership(

@@ -1,6 +1,9 @@
 """The YAML file of strategies; errors name the line and column of the mistake."""
 
+import os
+import stat
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -10,7 +13,15 @@ from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.leg import ActiveContract, Leg, make_leg
 from position_sync_dagster.errors import InvalidLegError, StrategiesFileError
-from position_sync_dagster.lake.registry.legs import LegKey, both_hold_the_whole, name_of
+from position_sync_dagster.lake.registry.legs import LegKey, name_of
+from position_sync_dagster.lake.registry.whole_holders import WholeHolders
+
+LARGEST_FILE = 4 * 2**20
+"""Bytes; a leg takes about a hundred."""
+MOST_LEGS = 500_000
+"""Memberships; with aliases a small file can name many more than it has lines."""
+DEEPEST = 16
+"""Levels of nesting; a file as it should be has 6."""
 
 _NULL = "tag:yaml.org,2002:null"
 _STRATEGY = ("strategy_id", "priority", "legs")
@@ -44,7 +55,8 @@ def load_strategies(
         named_by: The setting that holds the path, named in the error when there is no such file.
 
     Raises:
-        StrategiesFileError: The file is missing or has a mistake. The message names file, line,
+        StrategiesFileError: The file is missing, is no regular file, is larger, nested more deeply
+            or names more legs than anybody needs, or has a mistake. The message names file, line,
             column, cause and remedy.
     """
     return _Reader(Path(path), clock, named_by).read()
@@ -57,6 +69,7 @@ class _Reader:
         self.path = path
         self.named_by = named_by
         self.now = clock()
+        self._read_legs: dict[int, tuple[Leg, int | None]] = {}  # by the identity of the node
 
     def read(self) -> list[Leg]:
         root = self._compose()
@@ -67,6 +80,7 @@ class _Reader:
         top = self._mapping(root, ("strategies",), ("strategies",))
         legs: list[Leg] = []
         places: dict[LegKey, Node] = {}
+        holders = WholeHolders()
         for node in self._items(top["strategies"], "strategies"):
             for leg, place in self._strategy(node):
                 if leg.key in places:
@@ -77,20 +91,19 @@ class _Reader:
                         f"in line {first}",
                         "Keep one of them",
                     )
+                if len(legs) == MOST_LEGS:
+                    self._fail(
+                        place, f"it names more than {MOST_LEGS:,} legs", "Name each leg only once"
+                    )
                 places[leg.key] = place
-                self._refuse_second_whole(leg, place, legs)
+                self._refuse_second_whole(leg, place, holders)
                 legs.append(leg)
         return legs
 
     def _compose(self) -> Node | None:
+        text = self._read_text()
         try:
-            text = self.path.read_text(encoding="utf-8")
-        except FileNotFoundError:
-            self._fail(None, "there is no such file", f"Correct {self.named_by}")
-        except (OSError, UnicodeDecodeError) as error:
-            self._fail(None, f"it cannot be read: {error}", "Write a text file in UTF-8")
-        try:
-            return yaml.compose(text, Loader=yaml.SafeLoader)
+            return yaml.compose(text, Loader=_BoundedLoader)
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
             raise self._error(
@@ -104,51 +117,83 @@ class _Reader:
             raise self._error(
                 at, f"it is not YAML: {error.reason}", "Remove the character"
             ) from None
-        except RecursionError:
-            self._fail(None, "it is nested too deeply", "Write it as the README shows")
+
+    def _read_text(self) -> str:
+        try:
+            # Not blocking: to open a pipe would wait for a writer.
+            fd = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                os.close(fd)
+                self._fail(None, "it is not a regular file", "Name a text file")
+            with open(fd, "rb") as file:
+                content = file.read(LARGEST_FILE + 1)
+            if len(content) > LARGEST_FILE:
+                self._fail(
+                    None,
+                    f"it has more than {LARGEST_FILE // 2**20} MB",
+                    "Name a file that holds strategies and nothing else",
+                )
+            return content.decode("utf-8")
+        except FileNotFoundError:
+            self._fail(None, "there is no such file", f"Correct {self.named_by}")
+        except (OSError, UnicodeDecodeError) as error:
+            self._fail(None, f"it cannot be read: {error}", "Write a text file in UTF-8")
 
     def _strategy(self, node: Node) -> Iterator[tuple[Leg, Node]]:
         fields = self._mapping(node, _STRATEGY, ("strategy_id", "legs"))
         strategy_id = self._text(fields["strategy_id"], "strategy_id")
+        if not strategy_id.strip():
+            self._fail(fields["strategy_id"], "strategy_id has no value", "Write one")
         priority = self._priority(fields.get("priority"), 1)
-        for leg_node in self._items(fields["legs"], "legs"):
-            yield self._leg(leg_node, strategy_id, priority), leg_node
+        for node in self._items(fields["legs"], "legs"):
+            if id(node) not in self._read_legs:  # an alias repeats the node that it stands for
+                self._read_legs[id(node)] = self._leg(node, strategy_id)
+            leg, own = self._read_legs[id(node)]
+            yield replace(leg, strategy_id=strategy_id, priority=own or priority), node
 
-    def _leg(self, node: Node, strategy_id: str, priority: int) -> Leg:
+    def _leg(self, node: Node, strategy_id: str) -> tuple[Leg, int | None]:
+        """Return a leg, and its own priority if it has one."""
         fields = self._mapping(node, _LEG, _NEEDED)
         given = [name for name in _DESCRIBED if name in _NEEDED or not _absent(fields.get(name))]
         text = {name: self._text(fields[name], name) for name in given}
-        good = {"conid": "1", "symbol": "X", "right": "C", "strike": "1", "expiry": "20260101"}
-        for name in text:
-            # One field at a time, with good values for the others, so that an error has its place.
-            try:
-                make_leg(**good | {name: text[name]}, strategy_id="x", added_at=self.now)  # type: ignore[arg-type]
-            except InvalidLegError as error:
-                raise self._error(_at(fields[name]), error.what, error.remedy) from None
-        account, quantity = fields.get("account"), fields.get("quantity")
         try:
-            return make_leg(
-                **text,
+            make_leg(**text, strategy_id="x", added_at=self.now)  # type: ignore[arg-type]
+        except InvalidLegError:
+            self._name_mistake(text, fields)
+        account, quantity = fields.get("account"), fields.get("quantity")
+        own = self._priority(fields["priority"], 1) if "priority" in fields else None
+        try:
+            leg = make_leg(
+                **text,  # type: ignore[arg-type]
                 strategy_id=strategy_id,
                 added_at=self.now,
                 quantity=None if _absent(quantity) else self._number(quantity),
                 account=None if _absent(account) else self._text(account, "account"),
-                priority=self._priority(fields.get("priority"), priority),
             )
         except InvalidLegError as error:
             raise self._error(_at(node), error.what, error.remedy) from None
+        return leg, own
 
-    def _refuse_second_whole(self, leg: Leg, place: Node, legs: list[Leg]) -> None:
-        for other in legs:
-            if not (isinstance(leg, ActiveContract) and isinstance(other, ActiveContract)):
-                continue  # the contract of a description is not known here
-            if both_hold_the_whole(leg, other):
-                self._fail(
-                    place,
-                    f"the strategies {other.strategy_id!r} and {leg.strategy_id!r} both hold the "
-                    f"whole of leg {leg.conid}",
-                    "Set the quantity that each has of the leg",
-                )
+    def _name_mistake(self, text: dict[str, str], fields: dict[str, Node]) -> None:
+        """Raise an error at the place of a field that is wrong by itself, if there is one."""
+        good = {"conid": "1", "symbol": "X", "right": "C", "strike": "1", "expiry": "20260101"}
+        for name in text:
+            try:
+                make_leg(**good | {name: text[name]}, strategy_id="x", added_at=self.now)  # type: ignore[arg-type]
+            except InvalidLegError as error:
+                raise self._error(_at(fields[name]), error.what, error.remedy) from None
+
+    def _refuse_second_whole(self, leg: Leg, place: Node, holders: WholeHolders) -> None:
+        if not isinstance(leg, ActiveContract):
+            return  # the contract of a description is not known here
+        other = holders.add(leg)
+        if other is not None:
+            self._fail(
+                place,
+                f"the strategies {other.strategy_id!r} and {leg.strategy_id!r} both hold the "
+                f"whole of leg {leg.conid}",
+                "Set the quantity that each has of the leg",
+            )
 
     def _mapping(
         self, node: Node, allowed: tuple[str, ...], needed: tuple[str, ...]
@@ -212,6 +257,26 @@ class _Reader:
         return StrategiesFileError(
             f"{self.path}{place}: {cause.rstrip('.')}.", remedy=f"{remedy.rstrip('.')}."
         )
+
+
+class _BoundedLoader(yaml.SafeLoader):
+    """Composes nodes down to `DEEPEST` levels."""
+
+    depth = 0
+
+    def compose_node(self, parent: Node | None, index: object) -> Node | None:
+        if self.depth == DEEPEST:
+            raise yaml.composer.ComposerError(
+                None,
+                None,
+                f"nested more than {DEEPEST} levels deep",
+                self.peek_event().start_mark,  # type: ignore[no-untyped-call]
+            )
+        self.depth += 1
+        try:
+            return super().compose_node(parent, index)  # type: ignore[arg-type]
+        finally:
+            self.depth -= 1
 
 
 def _at(node: Node | None) -> tuple[int, int] | None:

@@ -3,15 +3,16 @@
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from operator import attrgetter
 from typing import Any
 
 import polars as pl
 
-from position_sync_dagster.domain.account_summary import AccountSource, AccountSummary
 from position_sync_dagster.domain.broker_position import BrokerPosition, Completeness
 from position_sync_dagster.domain.gateway_session import GatewaySession, Owner, SessionState
 from position_sync_dagster.domain.instrument import ContractDetails, Instrument, Right
 from position_sync_dagster.domain.leg import ActiveContract, Leg, UnresolvedLeg
+from position_sync_dagster.domain.records.account_summary import AccountSource, AccountSummary
 from position_sync_dagster.domain.request import QueuedPosition, QueueRequest, QueueStatus, Reason
 from position_sync_dagster.domain.update import (
     PositionUpdate,
@@ -41,6 +42,7 @@ _INSTRUMENT = tuple(Instrument.__dataclass_fields__)
 _REQUEST = tuple(QueuedPosition.__dataclass_fields__)
 _BROKER = tuple(f for f in BrokerPosition.__dataclass_fields__ if f != "instrument")
 _UPDATE = tuple(UPDATE_COLUMNS)
+_update_values = attrgetter(*_UPDATE)
 _UPDATE_CHOICES = {
     name: column.choices for name, column in UPDATE_COLUMNS.items() if column.choices
 }
@@ -112,8 +114,15 @@ def _leg(row: dict[str, Any]) -> Leg:
 
 def update_rows(updates: Sequence[PositionUpdate]) -> pl.DataFrame:
     """Return the rows of updates; `date` is the UTC date of the timestamp."""
-    frame = frame_of(POSITION_UPDATES, (_fields(update) for update in updates))
-    return frame.with_columns(date=pl.col("timestamp").dt.date())
+    values = zip(*map(_update_values, updates), strict=True) if updates else [[]] * len(_UPDATE)
+    columns = {name: list(column) for name, column in zip(_UPDATE, values, strict=True)}
+    frame = _frame(POSITION_UPDATES, columns).with_columns(date=pl.col("timestamp").dt.date())
+    filled_later = [
+        pl.lit(None, kind).alias(name)
+        for name, kind in POSITION_UPDATES.polars.items()
+        if name not in frame.columns
+    ]
+    return frame.with_columns(filled_later).select(list(POSITION_UPDATES.columns))
 
 
 def updates_of(frame: pl.DataFrame) -> list[PositionUpdate]:
@@ -122,53 +131,57 @@ def updates_of(frame: pl.DataFrame) -> list[PositionUpdate]:
     An unknown text in a column of choices becomes None (NONE in `value_source`), so that one row
     never hides the others.
     """
-    return [
-        PositionUpdate(
-            **row
-            | {name: _known(kind, row[name]) for name, kind in _UPDATE_CHOICES.items()}
-            | {
-                "source": Source(row["source"]),
-                "value_source": _known(ValueOrigin, row["value_source"]) or ValueOrigin.NONE,
-            }
-        )
-        for row in frame.select(_UPDATE).iter_rows(named=True)
-    ]
+    columns = {name: frame.get_column(name).to_list() for name in _UPDATE}
+    for name, kind in _UPDATE_CHOICES.items():
+        if kind is not Source:
+            columns[name] = _chosen(kind, columns[name])
+    columns["source"] = [Source(text) for text in columns["source"]]
+    columns["value_source"] = [one or ValueOrigin.NONE for one in columns["value_source"]]
+    return [PositionUpdate(*row) for row in zip(*columns.values(), strict=True)]
 
 
 def broker_rows(
     positions: Iterable[BrokerPosition], session: GatewaySession | None
 ) -> pl.DataFrame:
     """Return the rows of broker positions, with the session that writes them."""
+    listed = list(positions)
+    instruments = [position.instrument for position in listed]
+    modes = {account: trading_mode_of(account) for account in {p.account for p in listed}}
+    columns: dict[str, list[Any]] = {
+        **{name: [getattr(position, name) for position in listed] for name in _BROKER},
+        **{name: [getattr(found, name) for found in instruments] for name in _INSTRUMENT},
+        "trading_mode": [modes[position.account] for position in listed],
+    }
     owner = {
         "session_id": session.session_id if session else None,
         "fencing_token": session.fencing_token if session else None,
     }
-    return frame_of(
-        BROKER_POSITIONS,
-        (
-            {name: getattr(p, name) for name in _BROKER}
-            | _fields(p.instrument)
-            | {"trading_mode": trading_mode_of(p.account)}
-            | owner
-            for p in positions
-        ),
+    nothing = dict.fromkeys(BROKER_POSITIONS.polars.keys() - columns.keys())
+    return (
+        _frame(BROKER_POSITIONS, columns)
+        .with_columns(
+            pl.lit(value, BROKER_POSITIONS.polars[name]).alias(name)
+            for name, value in (nothing | owner).items()
+        )
+        .select(*BROKER_POSITIONS.columns)
     )
 
 
 def broker_positions_of(frame: pl.DataFrame) -> list[BrokerPosition]:
     """Return the broker positions in a frame."""
+    terms = {name: frame.get_column(name).to_list() for name in _INSTRUMENT}
+    terms["right"] = _chosen(Right, terms["right"])
+    values = {name: frame.get_column(name).to_list() for name in _BROKER}
+    values["completeness"] = [Completeness(text) for text in values["completeness"]]
+    values["value_source"] = [ValueOrigin(text) for text in values["value_source"]]
     return [
         BrokerPosition(
-            instrument=Instrument(
-                **{name: row[name] for name in _INSTRUMENT} | {"right": _maybe(Right, row["right"])}
-            ),
-            **{name: row[name] for name in _BROKER}
-            | {
-                "completeness": Completeness(row["completeness"]),
-                "value_source": ValueOrigin(row["value_source"]),
-            },
+            instrument=Instrument(**dict(zip(_INSTRUMENT, of_contract, strict=True))),
+            **dict(zip(_BROKER, of_holding, strict=True)),
         )
-        for row in frame.iter_rows(named=True)
+        for of_contract, of_holding in zip(
+            zip(*terms.values(), strict=True), zip(*values.values(), strict=True), strict=True
+        )
     ]
 
 
@@ -226,8 +239,10 @@ def _fields(value: Any) -> dict[str, Any]:
     return {name: getattr(value, name) for name in value.__dataclass_fields__}
 
 
-def _known(kind: type[StrEnum], text: str | None) -> Any:
-    return kind(text) if text is not None and text in kind.__members__ else None
+def _chosen(kind: type[StrEnum], texts: Iterable[str | None]) -> list[Any]:
+    """Return the members of a column's texts; None for no text, and for one that is not known."""
+    members = {member.value: member for member in kind}
+    return [members.get(text or "") for text in texts]
 
 
 def _maybe(kind: type[Any], text: str | None) -> Any:

@@ -7,6 +7,7 @@ on these two columns is in this module.
 """
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from types import MappingProxyType
 
 import polars as pl
@@ -28,6 +29,9 @@ LIVE_COLUMNS = (pl.lit(LIVE).alias("bucket"), pl.lit(LIVE_PART).alias("part"))
 LIVE_PREFIX = f"bucket={LIVE}/"
 """The start of the path of every data file of live rows, relative to the table."""
 
+MOST_TERMS = 50
+"""The most ids or parts that one predicate names; beyond it, a predicate names a range."""
+
 IS_LIVE = f"bucket = '{LIVE}'"
 """The predicate of live rows."""
 
@@ -40,6 +44,32 @@ def is_finished(predicate: str = "true") -> str:
 def in_bucket(bucket: str) -> str:
     """Return the predicate of the rows of one bucket."""
     return f"bucket = '{bucket}'"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class PartRange:
+    """All parts of a bucket from the first to the last name, both included."""
+
+    bucket: str
+    first: str
+    last: str
+
+    @property
+    def predicate(self) -> str:
+        """The predicate of the rows of these parts, in parentheses."""
+        within = f"part >= '{self.first}' AND part <= '{self.last}'"
+        return f"({in_bucket(self.bucket)} AND {within})"
+
+
+def ranges_of(bucket: str, parts: Iterable[str]) -> tuple[PartRange, ...]:
+    """Return a few ranges that hold these parts: one each, or a single one if they are many.
+
+    A predicate of very many terms ends the process (Delta's engine works on it recursively).
+    """
+    names = sorted(set(parts))
+    if len(names) > MOST_TERMS:
+        return (PartRange(bucket, names[0], names[-1]),)
+    return tuple(PartRange(bucket, name, name) for name in names)
 
 
 def in_parts(bucket: str, parts: Iterable[str]) -> str:

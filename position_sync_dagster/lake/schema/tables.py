@@ -4,11 +4,12 @@ Where one dataclass holds exactly a table's columns, they are derived from it; t
 columns in the table stands here.
 """
 
-from position_sync_dagster.domain.account_summary import AccountSummary
 from position_sync_dagster.domain.gateway_session import GatewaySession
 from position_sync_dagster.domain.leg import ActiveContract, UnresolvedLeg
+from position_sync_dagster.domain.records.account_summary import AccountSummary
+from position_sync_dagster.domain.records.run_record import RunRecord
+from position_sync_dagster.domain.records.statement import Execution
 from position_sync_dagster.domain.request import QueuedPosition
-from position_sync_dagster.domain.run_record import RunRecord
 from position_sync_dagster.domain.update import PositionUpdate
 from position_sync_dagster.lake.schema.columns import (
     columns_of,
@@ -139,10 +140,18 @@ BROKER_POSITIONS = TableSpec.of(
         "session_id": text_column("The session of gateway_sessions that wrote the row."),
         "fencing_token": UPDATE_COLUMNS["fencing_token"],
         "captured_at": moment_column("When that session took its rows from the account feed."),
+        "published_version": count_column(
+            "Version of broker_positions that added the row. Of several rows of a holding the one "
+            "with the greatest counts. Null for rows of older releases."
+        ),
+        "account_confirmed_at": moment_column(
+            "Until when the broker is known to have confirmed every holding of the account. With "
+            "completeness, it holds for older rows of the account as well."
+        ),
     },
-    version=2,
+    version=3,
     partition_by=("gateway_id",),
-    indexed=("confirmed_at", "fencing_token"),
+    indexed=("confirmed_at", "fencing_token", "published_version"),
 )
 
 CONTRACTS = TableSpec.of(
@@ -168,9 +177,9 @@ CONTRACTS = TableSpec.of(
         "trading_hours": text_column(
             "Trading hours as the broker writes them, separated by semicolons."
         ),
-        "seen_at": moment_column("When the details were first requested."),
+        "seen_at": moment_column("When the details were requested."),
         "valid_exchanges": text_column(
-            "Where the contract may be requested, separated by commas; null where it is not known."
+            "Where the contract may be requested, separated by commas; null in old rows."
         ),
         "expires_on": day_column("Day on which a derivative expires; null where it is not known."),
     },
@@ -189,13 +198,22 @@ RECONCILIATION_BREAKS = TableSpec.of(
     "reconciliation_breaks",
     {
         "break_id": text_column("Unique id of the break."),
-        "gateway_id": text_column('"host:port" of the gateway that was reconciled.'),
+        "gateway_id": text_column(
+            '"host:port" of the gateway that was reconciled, or "statement:DAY" for a day of '
+            "daily_positions that was compared with the broker's statement."
+        ),
         "account": UPDATE_COLUMNS["account"],
         "conid": UPDATE_COLUMNS["conid"],
         "symbol": UPDATE_COLUMNS["symbol"],
-        "type": text_column("MISSING, SURPLUS, QUANTITY, STALE, LEG_QUANTITY or LEG_MISMATCH."),
-        "expected": number_column("The broker's quantity; null when it has none."),
-        "actual": number_column("The quantity in the tables; null when they have none."),
+        "type": text_column(
+            "MISSING, SURPLUS, QUANTITY, STALE, LEG_QUANTITY, LEG_MISMATCH or STATEMENT."
+        ),
+        "expected": number_column(
+            "The broker's quantity; null when it has none. Unit: contracts or shares."
+        ),
+        "actual": number_column(
+            "The quantity in the tables; null when they have none. Unit: contracts or shares."
+        ),
         "detail": text_column("The difference in words."),
         "state": text_column("OPENED (seen once), CONFIRMED (seen again), RESOLVED or ACCEPTED."),
         "opened_at": moment_column("When it was first seen."),
@@ -211,6 +229,10 @@ RECONCILIATION_BREAKS = TableSpec.of(
     },
     partition_by=PARTITION_COLUMNS,
     indexed=("opened_at",),
+)
+
+EXECUTIONS = TableSpec.of(
+    "executions", columns_of(Execution), indexed=("execution_id", "time", "account")
 )
 
 ACCOUNT_VALUES = TableSpec.of(
@@ -242,6 +264,7 @@ TABLES = (
     CONTRACTS,
     GATEWAY_SESSIONS,
     RECONCILIATION_BREAKS,
+    EXECUTIONS,
     ACCOUNT_VALUES,
     RUNS,
 )

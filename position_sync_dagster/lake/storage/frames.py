@@ -1,6 +1,9 @@
 """The rows of an open table as Polars frames: read, replaced and appended."""
 
+import errno
+import os
 from collections.abc import Mapping
+from urllib.parse import unquote
 
 import polars as pl
 from deltalake import (
@@ -15,6 +18,31 @@ from position_sync_dagster.lake.delta_log.commit_log import TRANSACTIONS
 from position_sync_dagster.lake.schema.table_spec import TableSpec
 
 _NO_HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
+
+SPARE_BYTES = 64 * 1024
+"""Room for what a commit writes besides its rows: footers of files, the log entry, folders."""
+
+
+def check_room(table: str, needed: float = 0) -> None:
+    """Check that a local disk has room for a commit of `needed` bytes.
+
+    On a full disk the writer of parquet files panics, which prints pages of native backtraces at
+    each attempt.
+
+    Args:
+        table: The table's path or URI; an object store is not checked.
+        needed: Bytes of the rows.
+
+    Raises:
+        OSError: Less is free than `needed` and `SPARE_BYTES` (ENOSPC).
+    """
+    if table.startswith("file://"):
+        table = unquote(table.removeprefix("file://"))
+    if "://" in table:
+        return
+    disk = os.statvfs(table)
+    if disk.f_bavail * disk.f_frsize < needed + SPARE_BYTES:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def scan(
@@ -40,6 +68,7 @@ def overwrite(
 
     Conflicts with every commit that changes or adds rows that match it.
     """
+    check_room(handle.table_uri, frame.estimated_size())
     write_deltalake(
         handle,
         frame,
@@ -57,6 +86,7 @@ def append(
     transactions: list[Transaction] | None = None,
 ) -> None:
     """Append rows; conflicts only with a commit that names the same application transaction."""
+    check_room(handle.table_uri, frame.estimated_size())
     write_deltalake(
         handle,
         frame,

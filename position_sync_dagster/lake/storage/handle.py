@@ -9,6 +9,7 @@ from pathlib import Path
 from deltalake import DeltaTable
 
 from position_sync_dagster.lake.delta_log.commit_log import LOG, entry_name
+from position_sync_dagster.lake.delta_log.kept_rows import refuse_unfinished
 from position_sync_dagster.lake.delta_log.torn_commits import refuse_torn
 from position_sync_dagster.lake.storage.opening import TableLocation
 
@@ -31,13 +32,17 @@ class TableHandle:
     Args:
         on_replaced: Called when the table was deleted and created again, or repaired, since the
             handle was opened.
+        in_repair: Whether to open the table although a repair of it is not finished.
 
     Attributes:
         generation: Grows by one each time that the table was replaced under this process.
     """
 
-    def __init__(self, location: TableLocation, on_replaced: Callable[[], None]) -> None:
+    def __init__(
+        self, location: TableLocation, on_replaced: Callable[[], None], *, in_repair: bool = False
+    ) -> None:
         self._location = location
+        self._in_repair = in_repair
         self._on_replaced = on_replaced
         self._handle: DeltaTable | None = None
         self._opened_at = 0.0
@@ -60,6 +65,8 @@ class TableHandle:
                 self._last_entry = None
             if self._last_entry is None and not self._location.remote:
                 refuse_torn(Path(self._location.path))
+                if not self._in_repair:
+                    refuse_unfinished(Path(self._location.path))
             self._handle = handle
             self._opened_at = time.monotonic()
             self._opened_version = handle.version()

@@ -7,7 +7,7 @@ append instead. All changes share one application transaction. So two changes al
 one of them plans again; no change ever scans finished rows; and no value reaches a predicate.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Generic, TypeVar
@@ -16,9 +16,18 @@ import polars as pl
 from deltalake import DeltaTable, Transaction
 
 from position_sync_dagster.domain.clock import Clock
-from position_sync_dagster.lake.schema.ids import new_part
-from position_sync_dagster.lake.schema.partitions import IS_LIVE, LIVE, in_part, is_finished
+from position_sync_dagster.lake.schema.ids import id_literals, new_part
+from position_sync_dagster.lake.schema.partitions import (
+    IS_LIVE,
+    LIVE,
+    MOST_TERMS,
+    PartRange,
+    in_part,
+    in_parts,
+    is_finished,
+)
 from position_sync_dagster.lake.storage.frames import append, data_files, overwrite, scan
+from position_sync_dagster.lake.storage.live_parts import changed_parts, placed, placed_apart
 from position_sync_dagster.lake.storage.maintenance import compact_if_needed
 from position_sync_dagster.lake.storage.table import Table
 
@@ -26,6 +35,9 @@ T = TypeVar("T")
 
 CHANGE_TRANSACTION = "change"
 """The application transaction of every change: without it two appends would not conflict."""
+
+IDS_AT_ONCE = 5_000
+"""Ids that are looked up by one range."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,14 +48,14 @@ class Change(Generic[T]):
         result: The value for the caller.
         live: All live rows afterwards; None changes nothing.
         finished: Rows that are no longer live, with `bucket` set to where they go; None for none.
-        reopened: (bucket, part) of finished rows that are in `live` or `finished` now.
+        reopened: Parts of finished rows all of which are in `live` or `finished` now.
         added: How many rows at the end of `live` are new, if nothing else changes.
     """
 
     result: T
     live: pl.DataFrame | None = None
     finished: pl.DataFrame | None = None
-    reopened: frozenset[tuple[str, str]] = field(default_factory=frozenset)
+    reopened: tuple[PartRange, ...] = ()
     added: int = 0
 
 
@@ -51,15 +63,48 @@ class Snapshot:
     """One version of the table: its live rows in memory, its finished rows on demand."""
 
     def __init__(
-        self, version: int, live: pl.DataFrame, finished: Callable[[str], pl.DataFrame]
+        self,
+        version: int,
+        live: pl.DataFrame,
+        finished: Callable[[str, list[str] | None], pl.DataFrame],
     ) -> None:
         self.version = version
         self.live = live
         self._finished = finished
 
-    def finished(self, predicate: str = "true") -> pl.DataFrame:
+    def finished(self, predicate: str = "true", columns: list[str] | None = None) -> pl.DataFrame:
         """Read the finished rows that match a predicate of constants and checked literals."""
-        return self._finished(predicate)
+        return self._finished(predicate, columns)
+
+    def finished_with(
+        self,
+        column: str,
+        ids: Iterable[str],
+        within: str = "true",
+        columns: list[str] | None = None,
+    ) -> pl.DataFrame:
+        """Read the finished rows that have one of the ids, however many ids there are.
+
+        A few ids are named in the predicate. Many are read by the ranges that they span, which
+        are short where ids sort by time, and matched here.
+
+        Args:
+            column: The column of the ids; one of `columns`.
+            within: A predicate of constants that limits the rows further.
+        """
+        wanted = sorted(set(ids))
+        if len(wanted) <= MOST_TERMS:
+            named = f"{column} IN ({id_literals(wanted)})" if wanted else "false"
+            return self._finished(f"{within} AND {named}", columns)
+        found = []
+        for start in range(0, len(wanted), IDS_AT_ONCE):
+            some = wanted[start : start + IDS_AT_ONCE]
+            first, last = (id_literals([one]) for one in (some[0], some[-1]))
+            rows = self._finished(
+                f"{within} AND {column} >= {first} AND {column} <= {last}", columns
+            )
+            found.append(rows.filter(pl.col(column).is_in(some)))
+        return pl.concat(found)
 
 
 Step = Callable[[Snapshot], Change[T]]
@@ -79,10 +124,16 @@ class CountedSnapshot:
 
 
 class LifecycleTable:
-    """A `Table` whose rows are split into live and finished ones."""
+    """A `Table` whose rows are split into live and finished ones.
 
-    def __init__(self, table: Table, clock: Clock) -> None:
+    Args:
+        in_parts: Many live rows lie in parts (see `live_parts`); for tables whose steps pass on
+            the rows that they do not change.
+    """
+
+    def __init__(self, table: Table, clock: Clock, *, in_parts: bool = False) -> None:
         self.table = table
+        self._in_parts = in_parts
         self._clock = clock
         self._live: tuple[tuple[int, int], pl.DataFrame] | None = None
         self._counts: tuple[tuple[int, int], _Finished] | None = None
@@ -124,39 +175,54 @@ class LifecycleTable:
         return Snapshot(
             handle.version(),
             cached[1],
-            lambda where: scan(handle, self.table.spec, is_finished(where)),
+            lambda where, columns: scan(handle, self.table.spec, is_finished(where), columns),
         )
 
     def _commit(self, handle: DeltaTable, step: Step[T], commit_info: Mapping[str, str]) -> T:
-        change = step(self._snapshot(handle))
-        if change.live is None:
+        snapshot = self._snapshot(handle)
+        change = step(snapshot)
+        live = change.live
+        if live is None:
             return change.result
         transactions = [Transaction(CHANGE_TRANSACTION, handle.version() + 1)]
-        if 2 * change.added >= change.live.height > 0:
+        if 2 * change.added >= live.height > 0:
             # An append costs a quarter less. It adds at least as many rows as there were, so
             # that there are few files of live rows.
-            append(handle, change.live.tail(change.added), commit_info, transactions)
+            added = live.tail(change.added)
+            if self._in_parts:
+                added = placed_apart(added, live.height, self._clock())
+                live = pl.concat([live.head(-change.added), added])
+            append(handle, added, commit_info, transactions)
         else:
-            frame, predicate = self._replacement(change.live, change.finished, change.reopened)
+            if self._in_parts:
+                live = placed(live, self._clock())
+            frame, predicate = self._replacement(
+                snapshot.live, live, change.finished, change.reopened
+            )
             overwrite(handle, frame, predicate, commit_info, transactions)
-        self._live = (self.table.cache_key(handle), change.live)
+        self._live = (self.table.cache_key(handle), live)
         return change.result
 
     def _replacement(
         self,
+        before: pl.DataFrame,
         live: pl.DataFrame,
         finished: pl.DataFrame | None,
-        reopened: frozenset[tuple[str, str]],
+        reopened: tuple[PartRange, ...],
     ) -> tuple[pl.DataFrame, str]:
-        terms = [IS_LIVE]
-        terms += [in_part(bucket, part) for bucket, part in sorted(reopened)]
+        replaced, terms = live, [IS_LIVE]
+        names = changed_parts(before, live) if self._in_parts else []
+        if 0 < len(names) <= MOST_TERMS:
+            replaced = live.filter(pl.col("part").is_in(names))
+            terms = [f"({in_parts(LIVE, names)})"]
+        terms += [parts.predicate for parts in reopened]
         if finished is None or finished.is_empty():
-            return live, " OR ".join(terms)
+            return replaced, " OR ".join(terms)
         part = new_part(self._clock())
         buckets = sorted(finished.get_column("bucket").unique())
         terms += [in_part(bucket, part) for bucket in buckets]
         moved = finished.with_columns(part=pl.lit(part))
-        return pl.concat([live, moved]), " OR ".join(terms)
+        return pl.concat([replaced, moved]), " OR ".join(terms)
 
 
 _Finished = tuple[dict[str, int], dict[str, datetime]]

@@ -11,7 +11,7 @@ from position_sync_dagster.errors import CommitContentionError, LakeError, LakeN
 from position_sync_dagster.lake.schema.ids import new_part
 from position_sync_dagster.lake.schema.partitions import LIVE, in_parts
 from position_sync_dagster.lake.storage.commit_errors import STORAGE_ERRORS
-from position_sync_dagster.lake.storage.frames import data_files, overwrite, scan
+from position_sync_dagster.lake.storage.frames import check_room, data_files, overwrite, scan
 from position_sync_dagster.lake.storage.table import Table
 
 logger = logging.getLogger(__name__)
@@ -132,6 +132,8 @@ def _compact_by_delta(handle: DeltaTable, small_bytes: int) -> int:
     files = data_files(handle)
     if files.is_empty() or not _fragmented(files, small_bytes):
         return 0
+    small = files.get_column("size_bytes").filter(files.get_column("size_bytes") < small_bytes)
+    check_room(handle.table_uri, int(small.sum()))
     metrics = handle.optimize.compact(target_size=small_bytes)
     return int(metrics["numFilesRemoved"])
 

@@ -25,6 +25,7 @@ from position_sync_dagster.lake.storage.commit_errors import (
     classify,
     to_lake_error,
 )
+from position_sync_dagster.lake.storage.private_folder import make_private_folder
 from position_sync_dagster.lake.storage.writer_lock import WRITER_LOCK
 
 logger = logging.getLogger(__name__)
@@ -96,6 +97,7 @@ class TableLocation:
         raise to_lake_error(error, self.path) from error
 
     def _create(self) -> DeltaTable:
+        make_private_folder(self.path)
         return DeltaTable.create(
             self.path,
             schema=self.spec.delta,

@@ -4,7 +4,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from threading import RLock
 from typing import TypedDict, TypeVar
@@ -16,12 +16,13 @@ from position_sync_dagster.errors import LakeNotWritableError, StalledError
 from position_sync_dagster.lake.delta_log.commit_log import LOG, checkpoint_name
 from position_sync_dagster.lake.delta_log.durability import SyncedCommits
 from position_sync_dagster.lake.schema.table_spec import TableSpec
-from position_sync_dagster.lake.storage.commit_errors import STORAGE_ERRORS, RetryCommit
+from position_sync_dagster.lake.storage.commit_errors import STORAGE_ERRORS, RetryCommit, classify
 from position_sync_dagster.lake.storage.commit_retry import retried
-from position_sync_dagster.lake.storage.frames import scan
+from position_sync_dagster.lake.storage.frames import check_room, scan
 from position_sync_dagster.lake.storage.handle import TableHandle
 from position_sync_dagster.lake.storage.opening import TableLocation, absolute_path
 from position_sync_dagster.lake.storage.writer_lock import WriterLock
+from position_sync_dagster.outage_log import OutageLog
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
@@ -51,6 +52,7 @@ class Table:
         path: A folder, absolute or relative to the working directory, or an `s3://` URI.
         contention_s: How long a change is tried again while others win, in seconds.
         fsync: Whether a change that was acknowledged is on the disk (local tables only).
+        in_repair: Whether to open the table although a repair of it is not finished.
     """
 
     def __init__(
@@ -61,17 +63,20 @@ class Table:
         storage_options: Mapping[str, str] | None = None,
         contention_s: float = 15.0,
         fsync: bool = True,
+        in_repair: bool = False,
     ) -> None:
         self.path = absolute_path(path)
         self.spec = spec
         self.options = dict(storage_options) if storage_options else None
         location = TableLocation(self.path, spec, self.options)
+        self._location = location
         self._remote = location.remote
         self._synced = SyncedCommits(Path(self.path), on=fsync and not location.remote)
-        self._handle = TableHandle(location, on_replaced=self._synced.forget)
+        self._handle = TableHandle(location, on_replaced=self._synced.forget, in_repair=in_repair)
         self._writer_lock = WriterLock(self.path)
         self._contention_s = contention_s
         self._mutex = RLock()
+        self._checkpoint_outage = OutageLog(logger)
         self._compaction_due = False
 
     def initialize(self) -> None:
@@ -84,6 +89,15 @@ class Table:
         if self.version() == 0:
             with self._mutex:
                 self._synced.sync_through(0)
+
+    def verify(self) -> None:
+        """Open what lies at the path now, as another process would, and check its schema.
+
+        Raises:
+            ForeignTableError, NewerTableError, BrokenTableError, LakeNotWritableError.
+        """
+        with suppress(RetryCommit):  # it was of an older release, and is migrated now
+            self._location.open(create=False)
 
     def snapshot(self, step: Callable[[DeltaTable], T]) -> T:
         """Read from the newest version; `step` may run more than once."""
@@ -130,6 +144,7 @@ class Table:
         with self._mutex, self._writer_lock.fair():
             self._synced.sync_through(version)
             if self._remote or not os.path.exists(f"{self.path}/{LOG}/{checkpoint_name(version)}"):
+                check_room(self.path)
                 handle.create_checkpoint()
             self._synced.sync_checkpoint(version)
 
@@ -189,9 +204,11 @@ class Table:
                 handle.cleanup_metadata()
         except (*STORAGE_ERRORS, LakeNotWritableError) as error:
             # The commit itself is whole; the next checkpoint or `maintain` makes up for this.
-            logger.warning(
-                "cannot write a checkpoint of %s at version %d; its commits are safe: %s",
-                self.path,
-                version,
-                error,
+            self._checkpoint_outage.report(
+                classify(error).name,
+                text=f"cannot write a checkpoint of {self.path} at version {version}; its commits "
+                f"are safe: {error}",
+                level=logging.WARNING,
             )
+        else:
+            self._checkpoint_outage.clear()

@@ -11,6 +11,7 @@ from filelock import FileLock, Timeout
 
 from position_sync_dagster.errors import CommitContentionError
 from position_sync_dagster.lake.storage.commit_errors import to_lake_error
+from position_sync_dagster.lake.storage.private_folder import make_private_folder
 
 WRITER_LOCK = ".turn.lock"
 """The name of the lock file; it may lie in a folder before its table."""
@@ -38,6 +39,7 @@ class WriterLock:
         if self._remote:
             yield
             return
+        make_private_folder(self._path)
         lock = FileLock(f"{self._path}/{WRITER_LOCK}")
         try:
             for wait_s, poll_s in FAIR_WAIT_S:

@@ -26,7 +26,7 @@ def identified(
     ids = [update.update_id or _update_id(update) for update in coerced]
     batch = batch_id or content_id(max(update.timestamp for update in coerced), *sorted(ids))
     return [
-        replace(
+        _with(
             update,
             update_id=update_id,
             batch_id=batch_id or update.batch_id or batch,
@@ -36,6 +36,13 @@ def identified(
         )
         for update, update_id in zip(coerced, ids, strict=True)
     ]
+
+
+def _with(update: PositionUpdate, **ids: str | None) -> PositionUpdate:
+    """Return the update with these fields; the same object if it has them, as rows of drains do."""
+    if all(getattr(update, name) == value for name, value in ids.items()):
+        return update
+    return replace(update, **ids)  # type: ignore[arg-type]
 
 
 def _update_id(update: PositionUpdate) -> str:

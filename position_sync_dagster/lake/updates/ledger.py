@@ -20,6 +20,7 @@ from position_sync_dagster.lake.updates.append import (
 )
 from position_sync_dagster.lake.updates.latest import BY_TIME, HOLDING, LatestRows, newest_rows
 from position_sync_dagster.lake.updates.ledger_files import LedgerFiles, count_rows
+from position_sync_dagster.lake.updates.samples import SAMPLED, sample
 
 LOOK_BACK_DAYS = 14
 """How far back `asof` reads for the last row of a holding, in days."""
@@ -161,6 +162,25 @@ class SyncUpdates:
             lambda handle: self._files.between(handle, first, last).filter(in_range).collect()
         )
         return rows.sort(BY_TIME)
+
+    def sampled(
+        self, conids: Iterable[int], first: datetime, last: datetime, slots: int
+    ) -> pl.DataFrame:
+        """Return the newest row per holding in each of so many equal parts of a span of time.
+
+        The span ends at `last` and begins at the first of the rows, at `first` or later.
+
+        Returns:
+            The columns of SAMPLED, and `slot`: the end of the part, in order.
+        """
+        first, last = first.astimezone(UTC), last.astimezone(UTC)
+        wanted = pl.col("timestamp").is_between(first, last) & pl.col("conid").is_in(list(conids))
+
+        def step(handle: DeltaTable) -> pl.DataFrame:
+            rows = self._files.between(handle, first, last).filter(wanted)
+            return sample(rows.select(SAMPLED), last, slots)
+
+        return self.table.snapshot(step)
 
     def count(self) -> int:
         """Count the rows, without reading them."""

@@ -48,5 +48,7 @@ class Book:
     """Conid to the code of a missing market data permission."""
     pins: dict[int, Pin] = field(default_factory=dict)
     """Conid to the values at which its quote is held."""
+    hours: str = ""
+    """When every contract trades, as `0930-1600` in its time zone; empty: around the clock."""
     halted: frozenset[int] = frozenset()
     """Conids whose trading is halted."""

@@ -101,6 +101,7 @@ class _Builder:
             openings=openings,
             permissions={p.conid: p.code for p in part.permissions},
             pins=pins,
+            hours=self._part.hours,
             halted=frozenset(part.halted),
         )
 

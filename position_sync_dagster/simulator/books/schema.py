@@ -20,6 +20,7 @@ from pydantic import (
     model_validator,
 )
 
+from position_sync_dagster.simulator.market.sessions import checked
 from position_sync_dagster.simulator.protocol.codes import PERMISSION_CODES, Code
 from position_sync_dagster.simulator.protocol.contract import SecType
 
@@ -80,7 +81,8 @@ class AccountPart(Part):
 class ListedPart(Part):
     """Where a contract is listed and which data farm sends its ticks; empty stands for the usual.
 
-    `algo_venues` (QBALGO) have contract details of the contract and no market data.
+    `algo_venues` (QBALGO) have contract details of the contract. Here they have no market data;
+    that real ones have none is not verified.
     """
 
     farm: str = ""
@@ -207,11 +209,16 @@ class NoBidPart(Part):
 
 
 class BookPart(Part):
-    """The whole file."""
+    """The whole file.
+
+    `hours` are those of every contract: "0930-1600" on Monday to Friday in its time zone, "CLOSED",
+    or nothing for around the clock.
+    """
 
     name: str = ""
     as_of: date
     rate: float = 0.04
+    hours: Annotated[str, AfterValidator(checked)] = ""
     accounts: Annotated[list[AccountPart], Field(min_length=1)]
     underlyings: Annotated[list[UnderlyingPart], Field(min_length=1)]
     contracts: list[ContractPart] = []

@@ -11,12 +11,13 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from position_sync_dagster.simulator.accounts.profit_and_loss import PnlAnswer
 from position_sync_dagster.simulator.control.faults import Answers, Connectivity, Faults
 from position_sync_dagster.simulator.control.market_data_faults import Lines
 from position_sync_dagster.simulator.errors import ActionError
+from position_sync_dagster.simulator.market.sessions import checked
 from position_sync_dagster.simulator.market_data.ticks import Kind
 from position_sync_dagster.simulator.protocol.codes import Code
 from position_sync_dagster.simulator.protocol.contract import DEFAULT_FARM
@@ -95,6 +96,11 @@ class SilenceLine(Arguments):
 class Ticking(Arguments):
     conid: int
     only: Annotated[list[Kind], Field(min_length=1)] | None = None
+
+
+class SetHours(Arguments):
+    conid: int | None = None
+    hours: Annotated[str, AfterValidator(checked)] = ""
 
 
 class AfterRestore(Arguments):
@@ -180,6 +186,7 @@ ACTIONS: dict[str, Action] = {
     "permissions": Action(arguments=Permission, method="set_permission"),
     "quote": Action(arguments=PinQuote, method="pin_quote"),
     "freeze": Action(arguments=Freeze, method="freeze"),
+    "hours": Action(arguments=SetHours, method="set_hours"),
     "silence_line": Action(arguments=SilenceLine, method="silence_line"),
     "after_restore": Action(arguments=AfterRestore, method="after_restore"),
     "silence_account": Action(arguments=SilenceAccount, method="silence_account"),

@@ -1,4 +1,7 @@
-"""The control port: HTTP on 127.0.0.1 to read counts and to cause faults."""
+"""The control port: HTTP on 127.0.0.1 to read counts and to cause faults.
+
+It takes requests of programs on this machine, not those of web pages in a browser.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
@@ -18,6 +22,7 @@ from starlette.routing import Route
 from position_sync_dagster.simulator.control.actions import ACTIONS, check, perform
 from position_sync_dagster.simulator.control.faults import Faults
 from position_sync_dagster.simulator.errors import ActionError, PortInUseError
+from position_sync_dagster.web.loopback_guard import LoopbackGuard
 
 LOCALHOST = "127.0.0.1"
 """The control port is never open to other machines, even if the gateway is."""
@@ -92,7 +97,7 @@ class ControlPort:
         }
         routes = [Route(path, read, methods=["GET"]) for path, read in reads.items()]
         routes += [Route(f"/{name}", self._act, methods=["POST"]) for name in ACTIONS]
-        return Starlette(routes=routes)
+        return Starlette(routes=routes, middleware=[Middleware(LoopbackGuard)])
 
     async def _index(self, request: Request) -> JSONResponse:
         posts = {
@@ -123,6 +128,9 @@ class ControlPort:
 
     async def _act(self, request: Request) -> JSONResponse:
         name = request.url.path.strip("/")
+        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if kind != "application/json":  # what a form of a web page cannot send
+            return _problem(415, "body", "send JSON, with Content-Type: application/json")
         body = await request.body()
         try:
             given: Any = json.loads(body) if body else {}

@@ -9,6 +9,7 @@ from typing import Literal, get_args
 from position_sync_dagster.simulator.control.readings import Readings
 from position_sync_dagster.simulator.errors import ActionError
 from position_sync_dagster.simulator.market.quote import Pin
+from position_sync_dagster.simulator.market.sessions import checked
 from position_sync_dagster.simulator.market_data.ticks import Kind
 
 Lines = Literal["dead", "alive"]
@@ -61,6 +62,20 @@ class MarketDataFaults(Readings):
         last ones of the session (IB, "Market Data Types").
         """
         self._gateway.market_data.freeze(frozen)
+
+    def set_hours(self, conid: int | None = None, hours: str = "") -> None:
+        """Set when a contract trades, or when all do; without hours around the clock.
+
+        `hours` are "0930-1600" on Monday to Friday in the time zone of the contract, or "CLOSED".
+        Outside them running lines do not tick; a new line sends its quote once. Contract details
+        list them as `tradingHours` and `liquidHours` (IB, "Requesting Contract Details").
+        """
+        if conid is not None:
+            self._check_contract(conid)
+        try:
+            self._gateway.sessions.set(conid, checked(hours))
+        except ValueError as error:
+            raise ActionError("hours", str(error)) from None
 
     def silence_line(self, conid: int, reset: bool = False) -> int:
         """Silence the running lines of a contract, and return how many there are.

@@ -20,6 +20,7 @@ from position_sync_dagster.simulator.gateway.market_clock import MarketClock
 from position_sync_dagster.simulator.gateway.reference_data import ReferenceDataService
 from position_sync_dagster.simulator.gateway.timers import Timers
 from position_sync_dagster.simulator.market.market import Market
+from position_sync_dagster.simulator.market.sessions import Sessions
 from position_sync_dagster.simulator.market_data.lines import Lines
 from position_sync_dagster.simulator.market_data.market_data import MarketDataService
 from position_sync_dagster.simulator.market_data.tick_log import TickLog
@@ -77,10 +78,12 @@ class Gateway:
             seed=options.seed,
             pins=book.pins,
         )
+        self.sessions = Sessions(book.hours)
         self.ledger = Ledger(book, self.market.value_price)
         self.market_data = MarketDataService(
             book=book,
             market=self.market,
+            sessions=self.sessions,
             lines=Lines(options.max_lines),
             log=TickLog(options.tick_ring),
             now=now,
@@ -102,7 +105,7 @@ class Gateway:
             accounts=self.accounts,
             market_data=self.market_data,
             profits=self.profits,
-            reference_data=ReferenceDataService(book=book, now=now),
+            reference_data=ReferenceDataService(book=book, sessions=self.sessions, now=now),
             now=now,
             first_order_id=options.first_order_id,
             open_market=self._market_clock.open,

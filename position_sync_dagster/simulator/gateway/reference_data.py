@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime
 
 from position_sync_dagster.simulator.books.book import Book
 from position_sync_dagster.simulator.clients.connection import ClientConnection
+from position_sync_dagster.simulator.market.sessions import Sessions
 from position_sync_dagster.simulator.protocol import contract_messages, messages
 from position_sync_dagster.simulator.protocol.codes import Code
 from position_sync_dagster.simulator.protocol.contract import Contract
@@ -16,8 +16,9 @@ from position_sync_dagster.simulator.protocol.requests import Request
 class ReferenceDataService:
     """Answers questions about the contracts of a book."""
 
-    def __init__(self, *, book: Book, now: Callable[[], float]) -> None:
+    def __init__(self, *, book: Book, sessions: Sessions, now: Callable[[], float]) -> None:
         self._book = book
+        self._sessions = sessions
         self._now = now
 
     def details(self, client: ClientConnection, request: Request) -> None:
@@ -37,12 +38,12 @@ class ReferenceDataService:
         if not found:
             client.send(messages.error(request.req_id, Code.UNKNOWN_CONTRACT))
             return
-        today = datetime.fromtimestamp(self._now(), UTC).date()
         for contract in found:
             under = self._underlying_type(contract)
+            hours = self._sessions.listing(contract, self._now())
             named = (query.exchange,) if query.exchange else ()
             for exchange in named or (*contract.algo_venues, contract.valid_exchanges[0]):
-                row = (request.req_id, contract, exchange, under, today)
+                row = (request.req_id, contract, exchange, under, hours)
                 client.send(contract_messages.contract_details(*row))
         client.send(contract_messages.contract_details_end(request.req_id))
 

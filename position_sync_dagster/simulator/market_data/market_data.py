@@ -9,6 +9,7 @@ from position_sync_dagster.simulator.books.book import Book
 from position_sync_dagster.simulator.clients.connection import ClientConnection
 from position_sync_dagster.simulator.errors import ActionError
 from position_sync_dagster.simulator.market.market import Market
+from position_sync_dagster.simulator.market.sessions import Sessions
 from position_sync_dagster.simulator.market_data import generic_ticks, ticks
 from position_sync_dagster.simulator.market_data.admission import refusal
 from position_sync_dagster.simulator.market_data.lines import Line, Lines
@@ -42,6 +43,7 @@ class MarketDataService:
         *,
         book: Book,
         market: Market,
+        sessions: Sessions,
         lines: Lines,
         log: TickLog,
         now: Callable[[], float],
@@ -50,6 +52,7 @@ class MarketDataService:
     ) -> None:
         self._book = book
         self._market = market
+        self._sessions = sessions
         self._now = now
         self._call_later = call_later
         self._snapshot_s = snapshot_s
@@ -136,10 +139,13 @@ class MarketDataService:
         """Send the changes since the last tick of every line."""
         if self.silent or self.frozen:
             return
+        now = self._now()
         for line in self.lines:
             if line.silent or line.snapshot or line.contract.farm in self.broken_farms:
                 continue
             if line.contract.conid in self._book.halted and line.last is not None:
+                continue
+            if not self._sessions.is_open(line.contract, now):
                 continue
             self._send_line(line)
 

@@ -21,6 +21,7 @@ OPTIONS = frozenset({SecType.OPT, SecType.FOP})
 DEFAULT_FARM = "usfarm"
 STOCK_VENUES = ("SMART", "NYSE", "NASDAQ", "ARCA", "BATS")
 OPTION_VENUES = ("SMART", "AMEX", "CBOE", "PHLX", "ISE")
+CHICAGO = frozenset({"CME", "CBOT", "CBOE"})
 DATED = frozenset({SecType.OPT, SecType.FUT, SecType.FOP})
 
 
@@ -52,12 +53,18 @@ class Contract:
     exchanges: tuple[str, ...] = ()
     """The exchanges to route to, if they are not the usual ones of its kind."""
     algo_venues: tuple[str, ...] = ()
-    """Venues for algorithms, which list the contract and have no market data of it."""
+    """Venues for algorithms, which list the contract. Here they have no market data of it; that
+    real ones have none is not verified."""
 
     @property
     def is_option(self) -> bool:
         """Whether the contract is an option, on a future or on anything else."""
         return self.sec_type in OPTIONS
+
+    @property
+    def time_zone(self) -> str:
+        """The time zone of its exchange, as the gateway names it."""
+        return "US/Central" if self.exchange in CHICAGO else "US/Eastern"
 
     @property
     def multiplier_text(self) -> str:

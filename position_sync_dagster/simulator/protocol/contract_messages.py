@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import date, timedelta
 from itertools import chain
 
 from position_sync_dagster.simulator.protocol.contract import DATED, Contract, SecType
 from position_sync_dagster.simulator.protocol.fields import Fields
 
-CHICAGO = frozenset({"CME", "CBOT", "CBOE"})
 ORDER_TYPES = (
     "ACTIVETIM,AD,ADJUST,ALERT,ALLOC,AVGCOST,BASKET,COND,CONDORDER,DAY,DEACT,GAT,GTC,GTD,GTT,"
     "IOC,LIT,LMT,MIT,MKT,MTL,NONALGO,OCA,PEGBENCH,SCALE,STP,STPLMT,TRAIL,WHATIF"
@@ -17,16 +15,17 @@ ORDER_TYPES = (
 
 
 def contract_details(
-    req_id: int, contract: Contract, exchange: str, under_sec_type: str, today: date
+    req_id: int, contract: Contract, exchange: str, under_sec_type: str, hours: str
 ) -> Fields:
     """Return the details of one contract as routed to `exchange`.
 
     The layout is that of versions 164 to 178 (recorded by ibkr-go for AAPL and ES). The strike
-    of anything but an option is `0`, and an expiry comes with a time and a zone.
+    of anything but an option is `0`, and an expiry comes with a time and a zone. Trading and liquid
+    hours are the same.
     """
     derivative = contract.sec_type in DATED
     venues = (*contract.valid_exchanges, *contract.algo_venues)
-    zone = "US/Central" if contract.exchange in CHICAGO else "US/Eastern"
+    zone = contract.time_zone
     expiry = f"{contract.expiry} 16:00:00 {zone}" if derivative else ""
     return (
         "10",
@@ -55,8 +54,8 @@ def contract_details(
         "",
         "",
         zone,
-        hours(today, "0930", "1600"),
-        hours(today, "0930", "1600"),
+        hours,
+        hours,
         "",
         "",
         "0",
@@ -70,17 +69,6 @@ def contract_details(
         "1",
         "1",
     )
-
-
-def hours(today: date, opens: str, closes: str) -> str:
-    """Return six days of trading hours, weekends closed: `20260406:0930-20260406:1600;…`."""
-    days = []
-    for offset in range(6):
-        day = today + timedelta(days=offset)
-        stamp = f"{day:%Y%m%d}"
-        weekend = day.weekday() >= 5
-        days.append(f"{stamp}:CLOSED" if weekend else f"{stamp}:{opens}-{stamp}:{closes}")
-    return ";".join(days)
 
 
 def contract_details_end(req_id: int) -> Fields:

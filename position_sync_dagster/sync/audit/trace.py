@@ -7,13 +7,13 @@ from enum import StrEnum
 import polars as pl
 
 from position_sync_dagster.domain.gateway_session import GatewaySession
+from position_sync_dagster.domain.records.run_record import RunRecord
 from position_sync_dagster.domain.request import QueuedPosition
-from position_sync_dagster.domain.run_record import RunRecord
 from position_sync_dagster.errors import AmbiguousIdError, UnknownIdError
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.queue.lookup import beginning_with
 from position_sync_dagster.lake.schema.ids import new_ids
-from position_sync_dagster.lake.updates.provenance import LedgerProvenance, batches_of
+from position_sync_dagster.lake.updates.provenance import IN_ORDER, LedgerProvenance, batches_of
 
 SESSIONS_SEARCHED = 100_000
 CANDIDATES = 5
@@ -148,6 +148,7 @@ def _of_run(lake: Lake, ledger: LedgerProvenance, run_id: str, limit: int) -> Tr
 
 
 def _of_request(lake: Lake, ledger: LedgerProvenance, request_id: str, limit: int) -> Trace:
+    """Return the trace of a request: the rows written for it, and the older row that answers it."""
     (request,) = (
         one
         for one in beginning_with(lake.queue.sync.store, request_id)
@@ -156,6 +157,9 @@ def _of_request(lake: Lake, ledger: LedgerProvenance, request_id: str, limit: in
     near = new_ids(request.created_at, 1)
     since = (request.created_at - timedelta(days=1)).date()
     rows = ledger.of_request(request_id, [request_id, *near], since)
+    answer = request.update_id
+    if answer is not None and answer not in rows.get_column("update_id"):
+        rows = pl.concat([ledger.with_id("update_id", answer), rows]).sort(IN_ORDER)
     return _of_rows(lake, IdKind.REQUEST, request_id, rows, limit, (request,))
 
 

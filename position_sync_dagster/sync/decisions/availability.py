@@ -1,7 +1,9 @@
 """Decide whether the stored data of the broker is still current; pure."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Self
 
 from position_sync_dagster.domain.broker_position import BrokerPosition
 from position_sync_dagster.domain.clock import SKEW
@@ -11,17 +13,46 @@ from position_sync_dagster.domain.update import ValueOrigin
 from position_sync_dagster.settings import Settings
 
 
+@dataclass(frozen=True, slots=True)
+class ConfirmationSpan:
+    """The first and the last `confirmed_at` of rows, so that not each use looks at all rows.
+
+    Attributes:
+        first: None where a row was never confirmed.
+        last: None where no row was confirmed.
+    """
+
+    first: datetime | None
+    last: datetime | None
+
+    @classmethod
+    def of(cls, rows: Sequence[BrokerPosition]) -> Self:
+        """Return the span of the rows."""
+        times = [row.confirmed_at for row in rows if row.confirmed_at is not None]
+        return cls(
+            min(times) if times and len(times) == len(rows) else None, max(times, default=None)
+        )
+
+
 def unconfirmed(
-    rows: Iterable[BrokerPosition], settings: Settings, now: datetime
+    rows: Iterable[BrokerPosition],
+    settings: Settings,
+    now: datetime,
+    known: ConfirmationSpan | None = None,
 ) -> frozenset[Key]:
     """Return the holdings that the broker has not confirmed for two intervals.
 
     An interval is that of a refresh, or that in which the broker sends values by itself, whichever
     is longer. Messages of its account, once its download ended, confirm a holding; so does a value
     for this holding (a PnLSingle subscription needs no download).
+
+    Args:
+        known: The span of the rows, where the caller has it.
     """
     interval_s = max(settings.refresh_interval_s, settings.account_interval_s)
     span = timedelta(seconds=2 * interval_s + settings.drain_time_limit_s)
+    if known and _is_recent(known.first, span, now) and _is_recent(known.last, span, now):
+        return frozenset()
     return frozenset(
         row.key
         for row in rows

@@ -23,6 +23,13 @@ class Step(StrEnum):
     STRATEGIES = "active_strategies"
     REFRESH = "position_queue"
     DRAIN = "position_updates"
+    LATEST = "latest_positions"
+    EXPOSURE = "strategy_exposure"
+
+
+DRAIN_AND_DERIVE = (Step.DRAIN, Step.LATEST, Step.EXPOSURE)
+"""Deriving costs a tenth of starting a run, and nothing derived is older than its source for long.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,11 +146,11 @@ def plan_drain(workload: Workload, cursor: DrainCursor, *, refresh_interval_s: f
         )
     refresh, refresh_reason = _refresh_due(workload, cursor, refresh_interval_s)
     if refresh:
-        steps += [Step.REFRESH, Step.DRAIN]
+        steps += [Step.REFRESH, *DRAIN_AND_DERIVE]
         reasons.append(refresh_reason)
     elif workload.claimable:
         if workload.unavailable is None:
-            steps.append(Step.DRAIN)
+            steps += DRAIN_AND_DERIVE
         reasons.append(workload.unavailable or "requests wait")
     if not steps:
         return _skip("; ".join(reasons) or refresh_reason, workload, cursor)

@@ -27,16 +27,37 @@ from position_sync_dagster.sync.drain.batch_plan import (
 from position_sync_dagster.sync.drain.broker_view import ValueSource
 from position_sync_dagster.sync.run_reports import BatchReport
 
+LARGEST = 5_000
+"""Requests that one batch claims at most: their rows are about a second's work, far below a
+lease."""
+
+SHARE = 4
+"""A drain takes what waits in about so many batches."""
+
 MAX_PLANS = 10
 """How often a batch is decided anew because newer rows of its holdings came; then it is released.
 """
+
+
+def batch_limit(waiting: int, batch_size: int) -> int:
+    """Return how many requests to claim at once: a share of what waits, within bounds.
+
+    Each batch costs three commits, however many rows it has.
+
+    Args:
+        waiting: Requests that may be claimed now.
+        batch_size: The smallest limit, and the largest where it is greater than `LARGEST`.
+
+    >>> [batch_limit(waiting, 50) for waiting in (20, 200, 1_000, 100_000)]
+    [50, 50, 250, 5000]
+    """
+    return max(batch_size, min(-(-waiting // SHARE), LARGEST))
 
 
 class BatchProcessor:
     """Processes one batch at a time: rows first, then the marks of their requests.
 
     Args:
-        batch_size: Requests claimed at once.
         lease_s: How long a claim holds, in seconds.
         row_interval_s: A holding without any change has a row this often, in seconds.
         refresh_interval_s: When its next request may be expected, in seconds.
@@ -49,7 +70,6 @@ class BatchProcessor:
         updates: PositionUpdatesTable,
         values: ValueSource,
         *,
-        batch_size: int,
         lease_s: float,
         row_interval_s: float,
         refresh_interval_s: float,
@@ -59,7 +79,6 @@ class BatchProcessor:
         self._queue = queue
         self._updates = updates
         self._values = values
-        self._batch_size = batch_size
         self._lease_s = lease_s
         self._provenance = provenance
         self._row_interval = timedelta(seconds=row_interval_s)
@@ -68,11 +87,14 @@ class BatchProcessor:
         self._clock = clock
         self._owner = f"worker-{uuid4()}"
 
-    async def process(self) -> tuple[BatchReport, Sequence[QueuedPosition]]:
+    async def process(self, limit: int) -> tuple[BatchReport, Sequence[QueuedPosition]]:
         """Process one batch; return its report, and the requests that are still to be released.
 
         The view that values the batch is read after the claim: what the owner of the login
         published before it inserted a request is in it. So no value is older than its request.
+
+        Args:
+            limit: How many requests to claim at most.
 
         Raises:
             BrokerUnavailableError: There is no current view of the broker; nothing is left claimed.
@@ -81,9 +103,7 @@ class BatchProcessor:
         """
         started = self._clock()
         await self._values.view()  # without a view, nothing is claimed
-        batch = await self._queue.claim_batch(
-            self._batch_size, owner=self._owner, lease_s=self._lease_s
-        )
+        batch = await self._queue.claim_batch(limit, owner=self._owner, lease_s=self._lease_s)
         (batch_id,) = new_ids(started, 1)
         if not batch:
             return self._report(batch_id, batch, BatchPlan(), None, started), batch

@@ -3,16 +3,17 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import Protocol, Self
 
 from position_sync_dagster.domain.broker_position import BrokerPosition, Completeness
-from position_sync_dagster.domain.clock import Clock, utc_now
+from position_sync_dagster.domain.clock import SKEW, Clock, utc_now
 from position_sync_dagster.domain.routing import Key
 from position_sync_dagster.errors import BrokerUnavailableError
-from position_sync_dagster.lake.broker_positions import BrokerPositionsTable
+from position_sync_dagster.lake.broker_positions import BrokerPositionsTable, Published
 from position_sync_dagster.lake.sessions import GatewaySessions
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.decisions.availability import (
+    ConfirmationSpan,
     confirmed_at,
     unavailable_reason,
     unconfirmed,
@@ -53,10 +54,32 @@ class ValueSource(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What was worked out of one version of the table, for as long as it is the newest."""
+
+    published: Published
+    holdings: Mapping[Key, BrokerPosition]
+    complete: bool
+    span: ConfirmationSpan
+
+    @classmethod
+    def of(cls, published: Published) -> Self:
+        rows = published.rows
+        complete = all(row.completeness is Completeness.COMPLETE for row in rows)
+        return cls(
+            published,
+            {row.key: row for row in rows},
+            bool(rows) and complete,
+            ConfirmationSpan.of(rows),
+        )
+
+
 class LakeValues:
     """Values from the table `broker_positions`, which the owner of the login writes.
 
     This source works across processes. `unavailable_reason` decides whether the table is current.
+    The rows are looked at once for each version of the table.
     """
 
     def __init__(
@@ -71,6 +94,7 @@ class LakeValues:
         self._sessions = sessions
         self._settings = settings
         self._clock = clock
+        self._known: _Known | None = None
 
     async def view(self) -> BrokerView:
         """Return the rows of the table, if they are current.
@@ -80,17 +104,22 @@ class LakeValues:
         """
         gateway_id, now = self._settings.gateway_id, self._clock()
         session = await self._sessions.current(gateway_id)
+        known = self._known
         published = await self._positions.published(gateway_id)
-        rows = published.rows
-        why = unavailable_reason(session, confirmed_at(rows, now), self._settings, now)
+        if known is None or known.published is not published:
+            known = self._known = _Known.of(published)
+        last = known.span.last
+        if last is not None and last > now + SKEW:
+            last = confirmed_at(published.rows, now)
+        why = unavailable_reason(session, last, self._settings, now)
         if why is not None:
             raise BrokerUnavailableError(
                 why, remedy="The requests wait; nothing is lost and nothing is failed."
             )
         return BrokerView(
-            holdings={row.key: row for row in rows},
-            complete=bool(rows) and all(row.completeness is Completeness.COMPLETE for row in rows),
-            unconfirmed=unconfirmed(rows, self._settings, now),
+            holdings=known.holdings,
+            complete=known.complete,
+            unconfirmed=unconfirmed(published.rows, self._settings, now, known.span),
             session_id=published.session_id,
             captured_at=published.captured_at,
         )

@@ -91,12 +91,13 @@ async def _download_and_enqueue(
         connection.require_online()
         await feed.ensure(timedelta(seconds=settings.refresh_interval_s))
         connection.require_online()
-        resolver = LegResolver(lake.registry, lake.contracts.add, check=own.check)
+        resolver = LegResolver(lake.registry, lake.contracts.put, check=own.check)
         await resolver.resolve(connection, lake.registry.unresolved)
     finally:
         await manager.close()
     own.check()
     own.report_status(lambda: OwnerStatus(SessionState.LIVE))
+    own.last_words = "; ".join(feed.problems) or None
     await publisher.publish(feed, session=own.session)
     routes = route(feed.holdings, lake.registry.legs, frozenset(), sec_types=settings.sec_types)
     return feed, await publisher.enqueue_all(routes, Reason.REFRESH)

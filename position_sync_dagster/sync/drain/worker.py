@@ -19,7 +19,7 @@ from position_sync_dagster.lake.queue.table import PositionQueue
 from position_sync_dagster.lake.updates.table import PositionUpdatesTable
 from position_sync_dagster.outage_log import OutageLog
 from position_sync_dagster.settings import Settings, load_settings
-from position_sync_dagster.sync.drain.batch import BatchProcessor
+from position_sync_dagster.sync.drain.batch import BatchProcessor, batch_limit
 from position_sync_dagster.sync.drain.batch_plan import NOT_COVERED
 from position_sync_dagster.sync.drain.broker_view import ValueSource
 from position_sync_dagster.sync.run_reports import BatchReport
@@ -72,7 +72,7 @@ class QueueWorker:
     Args:
         queue: The table of the requests.
         interval: Seconds between drains while the queue is empty.
-        batch_size: Requests claimed at once.
+        batch_size: Requests claimed at once, at least: more where more wait (`batch_limit`).
         delta_lake_path: The table `position_updates`.
         values: The source of the values; by default the process's shared connection.
 
@@ -114,7 +114,6 @@ class QueueWorker:
             queue,
             self._updates,
             self._values,
-            batch_size=batch_size,
             lease_s=settings.lease_s,
             row_interval_s=settings.monitored_row_interval_s,
             refresh_interval_s=settings.refresh_interval_s,
@@ -155,7 +154,7 @@ class QueueWorker:
             LeaseLostError: The batch took longer than its lease; nothing was written.
             LakeError: A table could not be used; the requests are rescued later.
         """
-        report, not_covered = await self._process()
+        report, not_covered = await self._process(await self._limit())
         await self._batches.release(not_covered, NOT_COVERED)
         return report
 
@@ -176,16 +175,17 @@ class QueueWorker:
         loop = asyncio.get_running_loop()
         until = loop.time() + time_limit_s
         rescued = len(await self._queue.rescue())
+        limit = await self._limit()
         batches: list[BatchReport] = []
         unreleased: list[Sequence[QueuedPosition]] = []
         exhausted, unavailable = False, None
         try:
             while not (exhausted or self._stop.is_set()) and loop.time() < until:
-                report, not_covered = await self._process()
+                report, not_covered = await self._process(limit)
                 unreleased.append(not_covered)
                 if report.claimed:
                     batches.append(report)
-                exhausted = report.claimed < self._batch_size
+                exhausted = report.claimed < limit
         except BrokerUnavailableError as error:
             unavailable = str(error)
         finally:
@@ -196,7 +196,7 @@ class QueueWorker:
         )
 
     async def _run(self) -> None:
-        """Drain once per interval until stopped; an outage of the broker is logged once."""
+        """Drain once per interval until stopped; an outage of broker or tables is logged once."""
         outage = OutageLog(logger)
         while not self._stop.is_set():
             may_continue = False
@@ -209,13 +209,18 @@ class QueueWorker:
                     outage.report(result.unavailable, level=logging.WARNING)
                 may_continue = result.may_continue
             except PositionSyncError as error:
-                logger.error("%s", error)
+                # What follows the colon may differ each time, such as the name of a file.
+                outage.report(error.what.partition(": ")[0], text=str(error))
             if not may_continue:
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._stop.wait(), self._interval_s)
 
-    async def _process(self) -> tuple[BatchReport, Sequence[QueuedPosition]]:
-        report, not_covered = await self._batches.process()
+    async def _limit(self) -> int:
+        overview = await self._queue.overview()
+        return batch_limit(overview.claimable, self._batch_size)
+
+    async def _process(self, limit: int) -> tuple[BatchReport, Sequence[QueuedPosition]]:
+        report, not_covered = await self._batches.process(limit)
         if report.claimed:
             stats = self._stats
             self._stats = WorkerStats(

@@ -51,6 +51,7 @@ class Ownership:
         stop: Ends the wait early.
 
     Attributes:
+        last_words: The detail that the session keeps when it ends without an error.
         lost: Set when the lease is lost: nothing more may be written.
 
     Raises:
@@ -84,6 +85,7 @@ class Ownership:
         self._session: GatewaySession | None = None
         self._renewed_at = (clock(), monotonic())
         self._task: asyncio.Task[None] | None = None
+        self.last_words: str | None = None
         self._status: Callable[[], OwnerStatus] = lambda: OwnerStatus(SessionState.STARTING)
         self._renewal_requested = asyncio.Event()
         self.lost = asyncio.Event()
@@ -185,7 +187,7 @@ class Ownership:
             with suppress(asyncio.CancelledError):
                 await self._task
         if not self.lost.is_set():
-            detail = f"{kind.__name__}: {error}" if kind is not None else None
+            detail = self.last_words if kind is None else f"{kind.__name__}: {error}"
             with suppress(LakeError):
                 await self._sessions.end(self.session, detail=detail)
 

@@ -2,8 +2,9 @@
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
-from position_sync_dagster.domain.broker_position import BrokerPosition
+from position_sync_dagster.domain.broker_position import BrokerPosition, Completeness
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.gateway_session import GatewaySession
 from position_sync_dagster.domain.leg import LegState
@@ -15,6 +16,7 @@ from position_sync_dagster.domain.request import (
 )
 from position_sync_dagster.domain.routing import Key
 from position_sync_dagster.gateway.accounts.account_feed import AccountFeed
+from position_sync_dagster.gateway.changes import PendingChanges
 from position_sync_dagster.lake.broker_positions import BrokerPositionsTable
 from position_sync_dagster.lake.queue.table import PositionQueue
 from position_sync_dagster.settings import Settings
@@ -53,6 +55,10 @@ class Publisher:
         self._metrics = metrics
         self._clock = clock
         self._published: dict[Key, BrokerPosition] = {}
+        self._feed: AccountFeed | None = None
+        self._all_due = True
+        self._changes: PendingChanges[Key, None] = PendingChanges()
+        self._accounts: dict[str, _Account] = {}
 
     async def restore(self) -> list[BrokerPosition]:
         """Continue where the last owner of the login ended.
@@ -67,18 +73,64 @@ class Publisher:
         return recent
 
     async def publish(self, feed: AccountFeed, *, session: GatewaySession | None) -> None:
-        """Replace the holdings of this gateway in `broker_positions`, in one commit.
+        """Write to `broker_positions` what changed in an account feed, in one commit.
+
+        The first time, and when most holdings changed, all rows of the gateway are replaced.
 
         A request is made of what was published, not of what the feed says since: a drain values
         it from the table. What changed in between is due in the next step.
         """
+        if feed is not self._feed:
+            self._feed, self._changes = feed, feed.book.watch_all()
+            self._all_due = True
+        changes = self._changes.take()
+        self._all_due |= 2 * len(changes) > len(self._published)
+        try:
+            if self._all_due or not await self._update(feed, set(changes), session):
+                await self._replace(feed, session)
+        except BaseException:
+            self._changes.give_back(changes)
+            raise
+
+    async def _replace(self, feed: AccountFeed, session: GatewaySession | None) -> None:
         captured_at, holdings = self._clock(), list(feed.holdings)
+        accounts = _accounts_of(feed)
         if self._positions is not None:
-            rows = self._recent(holdings)
             await self._positions.replace(
-                self._settings.gateway_id, rows, session=session, captured_at=captured_at
+                self._settings.gateway_id,
+                self._recent(holdings),
+                session=session,
+                captured_at=captured_at,
             )
         self._published = {holding.key: holding for holding in holdings}
+        self._accounts, self._all_due = accounts, False
+
+    async def _update(
+        self, feed: AccountFeed, keys: set[Key], session: GatewaySession | None
+    ) -> bool:
+        """Write the changed rows; return False where the table needs all of them.
+
+        What is confirmed of a whole account goes with one row of it at least.
+        """
+        captured_at, accounts = self._clock(), _accounts_of(feed)
+        for account in accounts.keys() - {account for account, _conid in keys}:
+            key = feed.book.index.one_of(account)
+            if key is not None and accounts[account] != self._accounts.get(account):
+                keys.add(key)
+        changed = [holding for key in keys if (holding := feed.get(key)) is not None]
+        if self._positions is not None:
+            version = await self._positions.update(
+                self._settings.gateway_id,
+                changed,
+                session=session,
+                captured_at=captured_at,
+                accounts_confirmed_at={name: one.confirmed_at for name, one in accounts.items()},
+            )
+            if version is None:
+                return False
+        self._published.update((holding.key, holding) for holding in changed)
+        self._accounts = accounts
+        return True
 
     async def enqueue_all(
         self, routes: Mapping[Key, LegState], reason: Reason = Reason.SNAPSHOT
@@ -141,6 +193,18 @@ class Publisher:
 
     def _kept_since(self) -> datetime:
         return self._clock() - CLOSED_KEPT
+
+
+class _Account(NamedTuple):
+    completeness: Completeness
+    confirmed_at: datetime | None
+
+
+def _accounts_of(feed: AccountFeed) -> dict[str, _Account]:
+    return {
+        account: _Account(completeness, feed.book.confirmed_at(account))
+        for account, completeness in feed.completeness.items()
+    }
 
 
 def _request(holding: BrokerPosition, route: LegState | None, reason: Reason) -> QueueRequest:

@@ -3,11 +3,32 @@
 from collections.abc import Iterable
 from datetime import datetime
 
-from position_sync_dagster.domain.pricing.confirmation import confirmed_time
+import polars as pl
+
+from position_sync_dagster.domain.broker_position import BrokerPosition
+from position_sync_dagster.domain.clock import SKEW
+from position_sync_dagster.domain.pricing.confirmation import BROKER, confirmed_time
 from position_sync_dagster.domain.routing import Key
-from position_sync_dagster.domain.update import PositionUpdate
+from position_sync_dagster.domain.update import PositionUpdate, ValueOrigin
 from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.lake.schema.codec import moment
+from position_sync_dagster.lake.schema.tables import BROKER_POSITIONS
 from position_sync_dagster.settings import Settings
+
+CONFIRMED = "confirmed_until"
+"""The column that `with_confirmed` adds."""
+
+_KEY = ("account", "conid")
+_SAID = (
+    "position",
+    "market_price",
+    "market_value",
+    "value_source",
+    "value_time",
+    "confirmed_at",
+    "received_at",
+)
+"""What of a holding decides about the confirmation of its row."""
 
 
 def confirmed_times(
@@ -26,3 +47,49 @@ def confirmed_times(
         (row.account, row.conid): confirmed_time(row, holdings.get((row.account, row.conid)), now)
         for row in rows
     }
+
+
+def with_confirmed(rows: pl.DataFrame, holdings: pl.DataFrame, now: datetime) -> pl.DataFrame:
+    """Add to rows when the source of each last confirmed its value, as `confirmed_time` decides.
+
+    The same rule in columns, for many rows; a test holds the two together.
+
+    Args:
+        rows: Rows of `position_updates`.
+        holdings: Rows of `broker_positions`; at most one for each account and conid.
+        now: The present time.
+    """
+    said = holdings.select(*_KEY, pl.col(_SAID).name.prefix("_"))
+    joined = rows.join(said, on=_KEY, how="left", maintain_order="left")
+    latest = moment(now + SKEW)
+    source = pl.col("value_source")
+    no_value = (source == ValueOrigin.NONE.value) & pl.col("market_value").is_null()
+    of_broker = source.is_in([origin.value for origin in BROKER])
+    agree = pl.col("_position").is_not_null() & pl.all_horizontal(
+        pl.col(name).eq_missing(pl.col(f"_{name}"))
+        for name in ("position", "market_price", "market_value")
+    )
+    by_pnl = agree & (pl.col("_value_source") == ValueOrigin.PNL_SINGLE.value)
+    times = [
+        pl.when(no_value).then("timestamp").otherwise("value_time"),
+        pl.when(agree).then("_confirmed_at"),
+        pl.when(agree).then("_value_time"),
+        pl.when(by_pnl).then("_received_at"),
+    ]
+    known = pl.max_horizontal(pl.when(at <= latest).then(at) for at in times)
+    counts = (pl.col("position") != 0) & (no_value | of_broker)
+    at = pl.coalesce(pl.when(counts).then(known), "timestamp")
+    return joined.with_columns(pl.when(at <= latest).then(at).alias(CONFIRMED)).select(
+        *rows.columns, CONFIRMED
+    )
+
+
+def said_of(holdings: Iterable[BrokerPosition]) -> pl.DataFrame:
+    """Return what `with_confirmed` needs of holdings."""
+    listed = list(holdings)
+    columns: dict[str, list[object]] = {
+        "account": [holding.account for holding in listed],
+        "conid": [holding.instrument.conid for holding in listed],
+        **{name: [getattr(holding, name) for holding in listed] for name in _SAID},
+    }
+    return pl.DataFrame(columns, schema={n: BROKER_POSITIONS.polars[n] for n in columns})

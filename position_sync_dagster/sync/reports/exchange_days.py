@@ -13,9 +13,12 @@ from zoneinfo import ZoneInfo
 
 from position_sync_dagster.errors import PositionSyncError, SettingsError
 
+SETTLE = timedelta(minutes=20)
+"""Index options trade, and the last values arrive, until a quarter of an hour after the close."""
 
-class TradingDayOpenError(PositionSyncError):
-    """The requested day has not closed yet, or is no trading day."""
+
+class NoTradingDayError(PositionSyncError):
+    """The requested day is no trading day."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,10 +36,15 @@ class ExchangeDays:
     closes_at: time
     holidays: tuple[date, ...]
 
-    def midnights(self) -> list[datetime]:
-        """Return each holiday as its local midnight; another hour would exclude no partition."""
+    @property
+    def settled_at(self) -> time:
+        """The local time from which a day can be recorded; half days have closed before."""
+        return (datetime.combine(date(2000, 1, 1), self.closes_at) + SETTLE).time()
+
+    def settled_holidays(self) -> list[datetime]:
+        """Return each holiday at `settled_at`; at another time it would exclude no partition."""
         zone = ZoneInfo(self.timezone)
-        return [datetime.combine(day, time(), zone) for day in self.holidays]
+        return [datetime.combine(day, self.settled_at, zone) for day in self.holidays]
 
     def is_trading_day(self, day: date) -> bool:
         """Return whether the exchange trades on a day."""
@@ -99,28 +107,31 @@ def exchange_days(calendar: str, first: date, last: date) -> ExchangeDays:
     )
 
 
-def closing_times(calendar: str, days: Iterable[date], *, now: datetime) -> dict[date, datetime]:
-    """Return the time, in UTC, at which each trading day closed; half days included.
+def closing_times(calendar: str, days: Iterable[date]) -> dict[date, datetime]:
+    """Return the time, in UTC, at which each trading day closes; half days included.
 
     Raises:
-        TradingDayOpenError: One of the days has not closed yet, or is no trading day.
+        NoTradingDayError: One of the days is no trading day.
         SettingsError: The calendar is not known.
     """
     found = _calendar(calendar)
     closes: dict[date, datetime] = {}
     for day in days:
         if not found.is_session(day.isoformat()):
-            raise TradingDayOpenError(
+            raise NoTradingDayError(
                 f"{calendar} does not trade on {day}.", remedy="Choose a trading day."
             )
-        close = found.session_close(day.isoformat()).to_pydatetime().astimezone(UTC)
-        if close > now:
-            raise TradingDayOpenError(
-                f"The trading day {day} on {calendar} closes at {close:%Y-%m-%d %H:%M} UTC.",
-                remedy="Materialize it after that, or leave this day out.",
-            )
-        closes[day] = close
+        closes[day] = found.session_close(day.isoformat()).to_pydatetime().astimezone(UTC)
     return closes
+
+
+def time_zone_of(calendar: str) -> ZoneInfo:
+    """Return the time zone of an exchange.
+
+    Raises:
+        SettingsError: The calendar is not known.
+    """
+    return ZoneInfo(str(_calendar(calendar).tz))
 
 
 def _calendar(calendar: str):  # type: ignore[no-untyped-def]

@@ -3,12 +3,13 @@
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 
 from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.domain.leg import ActiveContract
+from position_sync_dagster.domain.leg_contract import contract_mismatch
 from position_sync_dagster.domain.routing import Key
 from position_sync_dagster.domain.update import PositionUpdate
 from position_sync_dagster.sync.reports.shares import Share, shares_of
@@ -45,7 +46,8 @@ class Exposure:
         market_value, unrealized_pnl: In `currency`; None when they are known for no leg.
         notional: The market value of futures, which is never added to that of other classes.
         delta, gamma, vega, theta: Of the whole position: per unit × quantity × multiplier.
-        legs_without_value, legs_without_greeks: Held legs that the sums leave out.
+        legs_without_value, legs_without_greeks: Legs that the sums leave out: held ones without the
+            value, and those that name another contract than their conid.
         oldest_value_at: When the oldest value in the sums was last confirmed by its source.
         dollar_delta: In `currency`: delta × quantity × multiplier × price of the underlying, which
             may be added over underlyings. Of a stock or a future it is the value.
@@ -57,6 +59,8 @@ class Exposure:
         legs_expiring: Held legs that expire within 5 days, or have expired.
         short_legs_in_money: Short options in the money, by the price of their underlying.
         short_legs_unknown: Short options for which that price is not known.
+        mismatches: The legs that name another contract than their conid, each with the difference:
+            what is held under the conid is not known to be what the leg means.
     """
 
     strategy_id: str
@@ -82,6 +86,7 @@ class Exposure:
     legs_expiring: int
     short_legs_in_money: int
     short_legs_unknown: int
+    mismatches: str | None
 
 
 def exposures(
@@ -96,7 +101,7 @@ def exposures(
 
     A leg with a quantity has that part of the holding. A leg without one has the rest, which no
     other strategy claims. A leg without an account has its part of the holdings of all accounts
-    together.
+    together. A leg that names another contract than its conid has no part and claims none.
 
     Args:
         legs: The active legs.
@@ -112,23 +117,45 @@ def exposures(
     for row in latest:
         held[row.conid].append(row)
     active = [leg for leg in legs if leg.removed_at is None]
+    contracts = details or {}
+    mismatches = {
+        leg.key: difference
+        for leg in active
+        if (contract := contracts.get(leg.conid)) is not None
+        and (difference := contract_mismatch(leg, contract)) is not None
+    }
     rivals: dict[int, list[ActiveContract]] = defaultdict(list)
     for leg in active:
-        rivals[leg.conid].append(leg)
+        if leg.key not in mismatches:
+            rivals[leg.conid].append(leg)
 
-    groups: dict[tuple[str, str | None, AssetClass], list[list[Share]]] = defaultdict(list)
+    groups: dict[tuple[str, str | None, AssetClass], _Group] = defaultdict(_Group)
     for leg in active:
         known = _in_account(leg, held.get(leg.conid, ()))
-        contract = (details or {}).get(leg.conid)
+        contract = contracts.get(leg.conid)
         magnifier = contract.price_magnifier if contract else None
         shares = shares_of(leg, known, rivals[leg.conid], magnifier)
         currency = known[0].currency if known else None
         kind = _CLASSES.get(known[0].sec_type, AssetClass.OTHER) if known else AssetClass.UNKNOWN
-        groups[leg.strategy_id, currency, kind].append(shares)
+        group = groups[leg.strategy_id, currency, kind]
+        group.legs_held += bool(shares)
+        if leg.key in mismatches:
+            group.mismatches.append(f"{leg.conid}: {mismatches[leg.key]}")
+        else:
+            group.legs.append(shares)
     return [
         _exposure(key, groups[key], now, confirmed or {})
         for key in sorted(groups, key=lambda k: (k[0], k[1] or "", k[2]))
     ]
+
+
+@dataclass(slots=True)
+class _Group:
+    """The legs of one strategy, currency and class: their shares, and those that mean another."""
+
+    legs: list[list[Share]] = field(default_factory=list)
+    legs_held: int = 0
+    mismatches: list[str] = field(default_factory=list)
 
 
 def _in_account(leg: ActiveContract, rows: Sequence[PositionUpdate]) -> list[PositionUpdate]:
@@ -137,11 +164,12 @@ def _in_account(leg: ActiveContract, rows: Sequence[PositionUpdate]) -> list[Pos
 
 def _exposure(
     key: tuple[str, str | None, AssetClass],
-    legs: Sequence[Sequence[Share]],
+    group: _Group,
     now: datetime | None,
     confirmed: Mapping[Key, datetime | None],
 ) -> Exposure:
     strategy_id, currency, kind = key
+    legs, mismatched = group.legs, len(group.mismatches)
     shares = [share for leg in legs for share in leg]
     values = [s.of(s.row.market_value) for s in shares]
     greeks = _greeks(shares)
@@ -153,14 +181,15 @@ def _exposure(
         strategy_id=strategy_id,
         currency=currency,
         asset_class=kind,
-        legs=len(legs),
-        legs_held=sum(bool(leg) for leg in legs),
+        legs=len(legs) + mismatched,
+        legs_held=group.legs_held,
         market_value=None if kind is AssetClass.FUTURE else _sum(values),
         notional=_sum(values) if kind is AssetClass.FUTURE else None,
         unrealized_pnl=_sum(s.of(s.row.unrealized_pnl) for s in shares),
         **greeks,
-        legs_without_value=sum(any(s.row.market_value is None for s in leg) for leg in legs),
-        legs_without_greeks=sum(any(s.row.delta is None for s in leg) for leg in legs),
+        legs_without_value=mismatched
+        + sum(any(s.row.market_value is None for s in leg) for leg in legs),
+        legs_without_greeks=mismatched + sum(any(s.row.delta is None for s in leg) for leg in legs),
         oldest_value_at=min(times, default=None),
         dollar_delta=_sum(s.dollar_delta for s in shares),
         by_underlying=_by_underlying(shares),
@@ -173,6 +202,7 @@ def _exposure(
         legs_expiring=sum(any(_expires_soon(s.row, now) for s in leg) for leg in legs),
         short_legs_in_money=sum(any(s.in_money for s in _short(leg)) for leg in legs),
         short_legs_unknown=sum(any(s.in_money is None for s in _short(leg)) for leg in legs),
+        mismatches="; ".join(sorted(group.mismatches)) or None,
     )
 
 

@@ -1,7 +1,9 @@
 """Reconciliation: compare the broker's holdings with the newest rows and the registry."""
 
 from collections.abc import Iterable, Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
+
+import polars as pl
 
 from position_sync_dagster.domain.broker_position import BrokerPosition
 from position_sync_dagster.domain.clock import Clock, utc_now
@@ -10,8 +12,10 @@ from position_sync_dagster.domain.leg import ActiveContract
 from position_sync_dagster.domain.reconciliation import ReconciliationResult, compare
 from position_sync_dagster.domain.update import PositionUpdate
 from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.lake.schema.codec import moment, updates_of
 from position_sync_dagster.settings import Settings, load_settings
 from position_sync_dagster.sync.drain.broker_view import LakeValues, ValueSource
+from position_sync_dagster.sync.reports.confirmations import CONFIRMED, said_of, with_confirmed
 
 
 class PositionReconciler:
@@ -85,9 +89,7 @@ class ReconciliationService:
             lake.broker_positions, lake.sessions, settings, clock=clock
         )
         self._clock = clock
-        self._reconciler = PositionReconciler(
-            stale_after=timedelta(seconds=settings.stale_after_s), clock=clock
-        )
+        self._stale_after = timedelta(seconds=settings.stale_after_s)
 
     async def run(self, run_id: str | None = None) -> ReconciliationResult:
         """Compare, record the breaks in one commit, and return the result.
@@ -100,15 +102,23 @@ class ReconciliationService:
         await self._lake.registry.refresh()
         allowed = set(self._settings.sec_types)
         snapshot = [h for h in view.holdings.values() if h.instrument.sec_type in allowed]
-        latest = [
-            row
-            for row in await self._lake.updates.latest_updates()
-            if row.gateway_id == self._settings.gateway_id
-        ]
+        latest = (await self._lake.updates.latest()).filter(
+            pl.col("gateway_id") == self._settings.gateway_id
+        )
+        now = self._clock()
+        agreeing = agreeing_rows(snapshot, latest, now=now, stale_after=self._stale_after)
+        others = latest.join(agreeing, on=["account", "conid"], how="anti")
         legs = self._lake.registry.legs
         details = await self._lake.contracts.get({leg.conid for leg in legs})
-        result = self._reconciler.reconcile(
-            snapshot, latest, legs, complete=view.complete, details=details
+        result = compare(
+            snapshot,
+            updates_of(others),
+            legs,
+            complete=view.complete,
+            details=details,
+            now=now,
+            stale_after=self._stale_after,
+            agreed=frozenset(agreeing.select("account", "conid").iter_rows()),
         )
         await self._lake.breaks.record(
             self._settings.gateway_id,
@@ -118,3 +128,22 @@ class ReconciliationService:
             run_id=run_id,
         )
         return result
+
+
+def agreeing_rows(
+    snapshot: Iterable[BrokerPosition],
+    latest: pl.DataFrame,
+    *,
+    now: datetime,
+    stale_after: timedelta,
+) -> pl.DataFrame:
+    """Return the newest rows that `compare` would find no fault with, decided in columns."""
+    said = said_of(snapshot)
+    held = said.select("account", "conid", held="position")
+    same = (
+        latest.join(held, on=["account", "conid"], how="left")
+        .filter(pl.col("position") == pl.col("held").fill_null(0.0))
+        .select(latest.columns)
+    )
+    is_fresh = pl.col(CONFIRMED) >= moment(now - stale_after)
+    return with_confirmed(same, said, now).filter((pl.col("position") == 0) | is_fresh)

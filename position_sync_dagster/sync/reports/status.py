@@ -7,18 +7,19 @@ from typing import Any
 
 import polars as pl
 
-from position_sync_dagster.domain.account_summary import AccountSummary
 from position_sync_dagster.domain.clock import SKEW
 from position_sync_dagster.domain.gateway_session import ALIVE, GatewaySession, SessionState
 from position_sync_dagster.domain.leg import ActiveContract, Leg, LegState
+from position_sync_dagster.domain.records.account_summary import AccountSummary
 from position_sync_dagster.domain.request import QueueStatus
 from position_sync_dagster.domain.routing import Key
 from position_sync_dagster.domain.update import Source
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.schema.codec import updates_of
+from position_sync_dagster.lake.schema.codec import moment
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.owner.ownership import blind_since
-from position_sync_dagster.sync.reports.confirmations import confirmed_times
+from position_sync_dagster.sync.reports.attention import attention
+from position_sync_dagster.sync.reports.confirmations import CONFIRMED, with_confirmed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +46,7 @@ class Status:
             confirmed by the broker, within the last two refresh intervals.
         last_drained_at: When a request was last answered by a row.
         accounts: The newest net liquidation and profit of each account.
+        attention: What a person should look at although everything runs.
     """
 
     at: datetime
@@ -71,6 +73,7 @@ class Status:
     last_drained_at: datetime | None
     trading_mode: str | None
     accounts: tuple[AccountSummary, ...]
+    attention: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON; times as ISO 8601."""
@@ -79,8 +82,13 @@ class Status:
         return plain
 
 
-def read_status(lake: Lake, settings: Settings, now: datetime) -> Status:
+def read_status(
+    lake: Lake, settings: Settings, now: datetime, *, latest: pl.DataFrame | None = None
+) -> Status:
     """Read the status from the tables, without changing them and without the gateway.
+
+    Args:
+        latest: The newest row of each holding, where the caller has them.
 
     Raises:
         LakeError: A table cannot be used.
@@ -90,11 +98,7 @@ def read_status(lake: Lake, settings: Settings, now: datetime) -> Status:
     overview = lake.queue.sync.overview()
     lake.registry.sync.refresh()
     active = {leg.conid for leg in lake.registry.legs}
-    held = [
-        row.instrument.conid
-        for row in lake.broker_positions.sync.read(settings.gateway_id)
-        if row.position
-    ]
+    held = _held(lake, settings).get_column("conid").to_list()
     return Status(
         at=now,
         lake=settings.lake,
@@ -123,11 +127,12 @@ def read_status(lake: Lake, settings: Settings, now: datetime) -> Status:
         ),
         updates_rows=lake.updates.sync.count(),
         updates_version=lake.updates.sync.version(),
-        legs_streamed=len(_streamed(lake, settings, now)),
-        legs_queued=_count_queued(lake, settings, now),
+        legs_streamed=len(_streamed(lake, settings, now, latest)),
+        legs_queued=_count_queued(lake, settings, now, latest),
         last_drained_at=overview.last_success_at,
         trading_mode=lake.sessions.sync.mode(),
         accounts=tuple(lake.account_values.sync.latest_summaries()),
+        attention=attention(lake, settings, failed=overview.counts.get(QueueStatus.FAILED, 0)),
     )
 
 
@@ -144,9 +149,8 @@ def leg_states(
         LakeError: A table cannot be used.
     """
     held: dict[int, set[str]] = {}
-    for row in lake.broker_positions.sync.read(settings.gateway_id):
-        if row.position:
-            held.setdefault(row.instrument.conid, set()).add(row.account)
+    for account, conid in _held(lake, settings).select("account", "conid").iter_rows():
+        held.setdefault(conid, set()).add(account)
     streamed = _streamed(lake, settings, now)
 
     def state(leg: Leg) -> LegState:
@@ -162,24 +166,32 @@ def leg_states(
     return [state(leg) for leg in legs]
 
 
-def _streamed(lake: Lake, settings: Settings, now: datetime) -> set[Key]:
+def _held(lake: Lake, settings: Settings) -> pl.DataFrame:
+    """Return the open holdings that the broker last reported."""
+    return lake.broker_positions.sync.rows(settings.gateway_id).filter(pl.col("position") != 0)
+
+
+def _streamed(
+    lake: Lake, settings: Settings, now: datetime, latest: pl.DataFrame | None = None
+) -> set[Key]:
     """Return the holdings whose newest row the stream wrote recently."""
     window = timedelta(seconds=2 * max(settings.refresh_interval_s, settings.row_interval_s))
-    rows = _newest_since(now - window, lake, now).filter(pl.col("source") == Source.STREAM.value)
+    rows = _newest_since(now - window, lake, now, latest).filter(
+        pl.col("source") == Source.STREAM.value
+    )
     return set(rows.select("account", "conid").iter_rows())
 
 
-def _count_queued(lake: Lake, settings: Settings, now: datetime) -> int:
+def _count_queued(
+    lake: Lake, settings: Settings, now: datetime, latest: pl.DataFrame | None
+) -> int:
     """Count the holdings whose newest row the queue wrote, as far as they are current."""
     window = timedelta(seconds=2 * settings.refresh_interval_s)
     since = now - window - timedelta(seconds=settings.monitored_row_interval_s)
-    found = _newest_since(since, lake, now).filter(pl.col("source") == Source.QUEUE.value)
-    rows = updates_of(found)
-    confirmed = confirmed_times(rows, lake, settings, now)
-    return sum(
-        max(row.timestamp, confirmed[row.account, row.conid] or row.timestamp) >= now - window
-        for row in rows
-    )
+    found = _newest_since(since, lake, now, latest).filter(pl.col("source") == Source.QUEUE.value)
+    holdings = lake.broker_positions.sync.rows(settings.gateway_id)
+    last = pl.max_horizontal("timestamp", CONFIRMED)
+    return with_confirmed(found, holdings, now).filter(last >= moment(now - window)).height
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:
@@ -189,14 +201,15 @@ def _plain(values: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _newest_since(since: datetime, lake: Lake, now: datetime) -> pl.DataFrame:
+def _newest_since(
+    since: datetime, lake: Lake, now: datetime, latest: pl.DataFrame | None
+) -> pl.DataFrame:
     """Return the newest row of each open holding with a row since then.
 
     A row whose time lies in the future says nothing about that.
     """
-    return lake.updates.sync.latest_since(since).filter(
-        pl.col("position") != 0, pl.col("timestamp") <= now + SKEW
-    )
+    rows = lake.updates.sync.latest_since(since) if latest is None else latest
+    return rows.filter(pl.col("position") != 0, pl.col("timestamp").is_between(since, now + SKEW))
 
 
 def _since(session: GatewaySession | None, now: datetime) -> datetime | None:

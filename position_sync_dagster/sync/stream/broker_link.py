@@ -28,7 +28,7 @@ from position_sync_dagster.sync.stream.health import Health
 from position_sync_dagster.sync.stream.pricing import StreamPricer
 from position_sync_dagster.sync.stream.router import Router
 
-RECONNECT = Backoff(first_s=2.0, longest_s=30.0, jitter=(0.5, 1.0))
+RECONNECT = Backoff(first_s=2.0, longest_s=10.0, jitter=(0.5, 1.0))
 """Delays between attempts to connect."""
 
 SETTLED_S = 60.0

@@ -1,12 +1,16 @@
-"""Contract details: read from their table, or fetched from the gateway once."""
+"""Contract details: read from their table, or fetched from the gateway."""
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
+from datetime import datetime, timedelta
+from itertools import islice
 
+from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.domain.leg import ActiveContract
 from position_sync_dagster.domain.leg_contract import contract_mismatch
+from position_sync_dagster.domain.pricing.trading_hours import TradingHours, parse_trading_hours
 from position_sync_dagster.errors import LakeError
 from position_sync_dagster.gateway.connection import GatewayConnection
 from position_sync_dagster.lake.contracts import ContractsTable
@@ -16,21 +20,29 @@ logger = logging.getLogger(__name__)
 CHUNK = 20
 """Conids fetched at once in the background, in one commit: lines come first."""
 
+HOURS_AGAIN = timedelta(hours=1)
+"""Hours that end are fetched again at most so often: the gateway lists a few days ahead."""
+
 
 class ContractCache:
     """The details of every contract that was seen once.
 
     Args:
         table: Keeps the details across processes; without it they are fetched in each process.
+        clock: The present moment, for trading hours.
     """
 
-    def __init__(self, table: ContractsTable | None) -> None:
+    def __init__(self, table: ContractsTable | None, *, clock: Clock = utc_now) -> None:
         self._table = table
+        self._clock = clock
         self._known: dict[int, ContractDetails] = {}
         self._without_details: set[int] = set()
+        self._hours_at: dict[int, datetime] = {}
         self._task: asyncio.Task[None] | None = None
+        self._wanted: dict[int, None] = {}
         self._legs: tuple[ActiveContract, ...] = ()
-        self._known_then = 0
+        self._leg_conids: frozenset[int] = frozenset()
+        self._changed = False
         self._matching: tuple[ActiveContract, ...] = ()
         self._mismatches: dict[tuple[str, str | None, int], str] = {}
 
@@ -50,7 +62,7 @@ class ContractCache:
         A leg whose contract details are not known yet is among them.
         """
         legs = tuple(legs)  # the same object where it is a tuple
-        if legs is not self._legs or len(self._known) != self._known_then:
+        if legs is not self._legs or self._changed:
             before = self._mismatches
             self._mismatches = {
                 leg.key: difference
@@ -66,18 +78,24 @@ class ContractCache:
                     self._mismatches[key],
                 )
             self._matching = tuple(leg for leg in legs if leg.key not in self._mismatches)
-            self._legs, self._known_then = legs, len(self._known)
+            self._legs, self._changed = legs, False
+            self._leg_conids = frozenset(leg.conid for leg in legs)
         return self._matching
 
     async def load(self) -> None:
         """Read the details that the table has."""
         if self._table is not None:
-            self._known.update(await self._table.get(None))
+            self._keep(await self._table.get(None))
 
     def magnifier(self, conid: int) -> int | None:
         """Return the price magnifier; None while the details are unknown."""
         details = self._known.get(conid)
         return details.price_magnifier if details else None
+
+    def session_open(self, conid: int) -> bool:
+        """Return whether a session of the contract is open; True where that is not known."""
+        hours = self._hours(conid)
+        return hours is None or hours.is_open(self._clock()) is not False
 
     async def details(
         self, connection: GatewayConnection, conids: Iterable[int]
@@ -87,26 +105,48 @@ class ContractCache:
         A conid that the gateway does not know is left out.
         """
         wanted = set(conids)
-        missing = wanted - self._known.keys()
+        missing = {c for c in wanted if c not in self._known or self._is_missing(c)}
         if missing:
             await self._fetch(connection, missing)
+            self._without_details |= {
+                c for c in missing & self._known.keys() if self._is_missing(c)
+            }
         return {conid: self._known[conid] for conid in wanted if conid in self._known}
 
-    def fetch_in_background(self, connection: GatewayConnection, conids: Iterable[int]) -> None:
-        """Fetch the next few conids without details, in a task of their own."""
+    def want(self, conids: Iterable[int]) -> None:
+        """Add conids whose details are to be fetched in the background, if they are missing."""
+        self._wanted.update((conid, None) for conid in conids if self._is_missing(conid))
+
+    def fetch_in_background(
+        self, connection: GatewayConnection, *, streamed: Collection[int]
+    ) -> None:
+        """Fetch the next few wanted conids without details, in a task of their own.
+
+        Details that an older release stored are fetched again once. Those of streamed contracts
+        are fetched again when the days that their trading hours list are over.
+        """
         if self._task is not None and not self._task.done():
             return
-        missing = [c for c in conids if c not in self._known and c not in self._without_details]
+        missing: list[int] = []
+        for conid in list(islice(self._wanted, CHUNK)):
+            if self._is_missing(conid):
+                missing.append(conid)
+            else:
+                del self._wanted[conid]
+        if not missing:
+            now = self._clock()
+            missing = [c for c in streamed if self._hours_are_over(c, now)][:CHUNK]
+            self._hours_at |= dict.fromkeys(missing, now)
         if missing:
-            work = self._fetch_or_log(connection, missing[:CHUNK])
+            work = self._fetch_or_log(connection, missing)
             self._task = asyncio.create_task(work)
 
     async def remember(self, details: Iterable[ContractDetails]) -> None:
-        """Keep details that were fetched elsewhere."""
+        """Keep details that were fetched, in place of older ones."""
         found = {one.conid: one for one in details}
         if self._table is not None:
-            await self._table.add(list(found.values()))
-        self._known.update(found)
+            await self._table.put(list(found.values()))
+        self._keep(found)
 
     async def close(self) -> None:
         """Cancel the fetch in the background."""
@@ -114,13 +154,33 @@ class ContractCache:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
+    def _keep(self, found: Mapping[int, ContractDetails]) -> None:
+        self._known.update(found)
+        self._changed = self._changed or not self._leg_conids.isdisjoint(found)
+
     async def _fetch_or_log(self, connection: GatewayConnection, conids: list[int]) -> None:
         try:
             await self._fetch(connection, conids)
         except (LakeError, ConnectionError) as error:
             logger.warning("contract details could not be fetched, they are due again: %s", error)
             return
-        self._without_details.update(c for c in conids if c not in self._known)
+        self._without_details.update(c for c in conids if self._is_missing(c))
+
+    def _is_missing(self, conid: int) -> bool:
+        details = self._known.get(conid)
+        complete = details is not None and details.valid_exchanges is not None
+        return not complete and conid not in self._without_details
+
+    def _hours(self, conid: int) -> TradingHours | None:
+        details = self._known.get(conid)
+        if details is None:
+            return None
+        return parse_trading_hours(details.trading_hours, details.time_zone)
+
+    def _hours_are_over(self, conid: int, now: datetime) -> bool:
+        hours, asked_at = self._hours(conid), self._hours_at.get(conid)
+        over = hours is not None and hours.ends <= now
+        return over and (asked_at is None or now - asked_at >= HOURS_AGAIN)
 
     async def _fetch(self, connection: GatewayConnection, conids: Iterable[int]) -> None:
         found = await connection.details(conids)

@@ -7,7 +7,6 @@ from datetime import timedelta
 from functools import partial
 from typing import NamedTuple
 
-from position_sync_dagster.domain.broker_position import BrokerPosition
 from position_sync_dagster.domain.clock import Clock
 from position_sync_dagster.domain.leg import ActiveContract, LegState
 from position_sync_dagster.domain.line_allocation import (
@@ -19,6 +18,7 @@ from position_sync_dagster.domain.line_allocation import (
     reason,
 )
 from position_sync_dagster.domain.retry import Backoff
+from position_sync_dagster.gateway.accounts.holdings import HoldingsBook
 from position_sync_dagster.gateway.codes import (
     DELAYED_TYPES,
     NOT_PERMITTED,
@@ -89,6 +89,7 @@ class LineManager:
         self._clock = clock
         self._monotonic = monotonic
         self._demand: dict[int, Demand] = {}
+        self._demand_of: tuple[HoldingsBook, int, tuple[ActiveContract, ...]] | None = None
         self._denials: dict[int, Denial] = {}
         self._held: dict[int, float] = {}
         self._on_refusal: Callable[[Refusal], None] | None = None
@@ -116,10 +117,7 @@ class LineManager:
         return self._limit.lines
 
     def needs_allocation(
-        self,
-        lines: MarketDataLines,
-        holdings: Iterable[BrokerPosition],
-        legs: Iterable[ActiveContract],
+        self, lines: MarketDataLines, book: HoldingsBook, legs: Iterable[ActiveContract]
     ) -> bool:
         """Return whether other lines are due than those held: a hold, a denial or a wait ended."""
         now = self._monotonic()
@@ -127,25 +125,22 @@ class LineManager:
         before, self._limit = self.limit, self._limit.probed(lines.in_use, now)
         if self.limit > before:
             logger.info("up to %d lines are requested now, up to %d before", self.limit, before)
-        self._update_demand(holdings, legs)
+        self._update_demand(book, legs)
         return self._choose(lines) != self._held.keys() or bool(self._due_for_live())
 
     async def allocate(
-        self,
-        connection: GatewayConnection,
-        holdings: Iterable[BrokerPosition],
-        legs: Iterable[ActiveContract],
+        self, connection: GatewayConnection, legs: Iterable[ActiveContract]
     ) -> frozenset[int]:
         """Subscribe and cancel lines as the allocation chooses.
 
         Returns:
             The conids that hold a line afterwards.
         """
-        lines = connection.lines
-        self._update_demand(holdings, legs)
+        lines, book = connection.lines, connection.feed.book
+        self._update_demand(book, legs)
         requested = self._choose(lines)
         details = await self._contracts.details(connection, requested)
-        self._update_demand(holdings, legs)  # a leg may turn out to be another contract
+        self._update_demand(book, legs)  # a leg may turn out to be another contract
         for conid in sorted(requested - details.keys() - self._held.keys()):
             self._deny(
                 conid,
@@ -236,12 +231,15 @@ class LineManager:
             lines.on_refusal.remove(self._on_refusal)
             self._on_refusal = None
 
-    def _update_demand(
-        self, holdings: Iterable[BrokerPosition], legs: Iterable[ActiveContract]
-    ) -> None:
+    def _update_demand(self, book: HoldingsBook, legs: Iterable[ActiveContract]) -> None:
+        """Find the demands anew, if a holding was opened or closed or a leg has changed."""
         matching = self._contracts.matching(legs)
-        found = demands(holdings, matching, sec_types=self._settings.sec_types)
+        before = self._demand_of
+        if before is not None and before[:2] == (book, book.index.moves) and before[2] is matching:
+            return
+        found = demands(book.of_conid, matching, sec_types=self._settings.sec_types)
         self._demand = {demand.conid: demand for demand in found}
+        self._demand_of = (book, book.index.moves, matching)
 
     def _choose(self, lines: MarketDataLines) -> frozenset[int]:
         denied = {c for c in self._denials if (d := self._denied(c)) is not None and not d.delayed}

@@ -6,9 +6,8 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 
 from position_sync_dagster.domain.leg import LegState
-from position_sync_dagster.domain.pricing.line_trust import LineTrust
+from position_sync_dagster.domain.pricing.login_lines import LoginLines
 from position_sync_dagster.domain.pricing.quote import Quote
-from position_sync_dagster.domain.pricing.silent_login import SilentLogin, missed
 from position_sync_dagster.domain.pricing.streamed_holding import StreamedHolding, StreamRules
 from position_sync_dagster.domain.pricing.valuation import Provenance
 from position_sync_dagster.domain.routing import Key
@@ -20,26 +19,18 @@ from position_sync_dagster.sync.stream.delivery import PendingUpdate
 
 logger = logging.getLogger(__name__)
 
-RENEWALS_AT_ONCE = 10
-"""So many suspect lines are requested again in one step: each takes two of the 50 messages that a
-gateway takes in a second, and account requests need some of them too."""
-
-LOGIN_SILENT = "no line of the login has ticked"
 ENDED = "the gateway ended the line"
 """Why the broker's value is used: the column `note`."""
-
-NAMED = 3
-"""So many suspect lines are named in the session's detail and in the log."""
 
 
 class StreamPricer:
     """Passes events to the streamed holdings, and collects the rows that are due.
 
-    Each holding has one state (`domain.streamed_holding`), and each line one trust
-    (`domain.line_trust`), which its holdings share.
+    Each holding has one state (`domain.pricing.streamed_holding`), and each line one
+    trust (`domain.pricing.line_trust`), which its holdings share.
 
     Args:
-        contracts: The price magnifiers.
+        contracts: The price magnifiers and trading hours.
         monotonic: The clock of every interval, in seconds.
     """
 
@@ -58,18 +49,19 @@ class StreamPricer:
             heartbeat_s=settings.row_interval_s,
             silence_s=settings.line_silence_s,
         )
-        self._lines: dict[int, LineTrust] = {}
+        self._lines = LoginLines(
+            silence_s=settings.line_silence_s, session_open=contracts.session_open
+        )
         self._holdings: dict[Key, StreamedHolding] = {}
         self._by_conid: dict[int, list[StreamedHolding]] = {}
         self._routes: Mapping[Key, LegState] | None = None
         self._interrupted_at = datetime.min.replace(tzinfo=UTC)
         self._suspects = OutageLog(logger)
-        self._forget_probe()
 
     def reset(self) -> None:
         """Forget every holding and line: a snapshot of the positions comes next."""
-        self._lines, self._holdings, self._by_conid = {}, {}, {}
-        self._forget_probe()
+        self._lines.clear()
+        self._holdings, self._by_conid = {}, {}
 
     def mark_due(self, keys: Iterable[Key]) -> None:
         """Value these holdings at the next flush, with or without a tick."""
@@ -98,44 +90,27 @@ class StreamPricer:
 
     def refuse(self, conid: int, reason: str) -> None:
         """Ignore what a line said: the gateway refused or ended it."""
-        line = self._lines.get(conid)
-        if line is not None:
-            line.ended(self._monotonic(), f"{ENDED}: {reason}")
-            self._check_when_withheld(conid)
+        if conid in self._lines:
+            self._lines.trust(conid).ended(self._monotonic(), f"{ENDED}: {reason}")
+            self._check_when_withheld([conid])
 
     def interrupt(self, at: datetime, reason: str) -> None:
         """Ignore every quote whose newest tick came before `at`, until its next tick."""
         self._interrupted_at = at
-        now_s = self._monotonic()
-        for line in self._lines.values():
-            line.interrupted(now_s, reason)
-        for holding in self._holdings.values():
-            holding.check_by(holding.line.withheld_until_s)
+        self._lines.interrupted(self._monotonic(), reason)
+        self._check_when_withheld(self._by_conid)
 
     def restored(self) -> None:
         """Expect a tick of every line soon: the gateway reports that data flow again."""
-        now_s = self._monotonic()
-        for line in self._lines.values():
-            line.restored(now_s)
+        self._lines.restored(self._monotonic())
 
     def due_for_renewal(self) -> list[int]:
-        """Return the conids whose lines are to be requested again now, a few at once.
-
-        They count as requested from then on.
-        """
-        now_s = self._monotonic()
-        due = [c for c, line in self._lines.items() if line.is_due_for_renewal(now_s)]
-        due = sorted(due, key=lambda c: self._lines[c].renew_at_s)[:RENEWALS_AT_ONCE]
-        for conid in due:
-            self._lines[conid].renewed(now_s)
-        return due
+        """Return the conids whose lines are to be requested again now; they count as requested."""
+        return self._lines.take_due_for_renewal(self._monotonic())
 
     def problems(self) -> list[str]:
         """Return what is wrong with which lines, for the session's detail."""
-        reasons: dict[str, list[int]] = {}
-        for conid in sorted(c for c, line in self._lines.items() if line.suspect):
-            reasons.setdefault(self._lines[conid].reason or "", []).append(conid)
-        return [f"{_named(conids)}: {reason}" for reason, conids in reasons.items()]
+        return self._lines.problems()
 
     def flush(
         self,
@@ -161,11 +136,11 @@ class StreamPricer:
             self._follow(routes, now_s)
         quotes = {conid: connection.lines.quote(conid) for conid in ticked}
         self._take_ticks(ticked, quotes, now)
-        self._watch_login(connection, quotes, now_s)
+        self._check_when_withheld(self._lines.watch(quotes, connection.lines.quote, now_s))
         for key in valued:
             if (state := self._holdings.get(key)) is not None:
                 state.due = True
-        self._pass_time(now_s)
+        self._check_when_withheld(self._lines.elapsed(now_s))
         updates = []
         for key, state in list(self._holdings.items()):
             if not (state.due or state.check_at_s <= now_s):
@@ -196,12 +171,9 @@ class StreamPricer:
     def _holding(self, key: Key) -> StreamedHolding:
         state = self._holdings.get(key)
         if state is None:
-            conid = key[1]
-            line = self._lines.get(conid)
-            if line is None:
-                line = self._lines[conid] = LineTrust(silence_s=self._rules.silence_s)
+            line = self._lines.trust(key[1])
             state = self._holdings[key] = StreamedHolding(key=key, line=line)
-            self._by_conid.setdefault(conid, []).append(state)
+            self._by_conid.setdefault(key[1], []).append(state)
         return state
 
     def _drop(self, state: StreamedHolding) -> None:
@@ -209,7 +181,8 @@ class StreamPricer:
         del self._holdings[state.key]
         self._by_conid[conid].remove(state)
         if not self._by_conid[conid]:
-            del self._by_conid[conid], self._lines[conid]
+            del self._by_conid[conid]
+            self._lines.drop(conid)
 
     def _follow(self, routes: Mapping[Key, LegState], now_s: float) -> None:
         """Drop the holdings that are not streamed any more, unless a row of theirs is due.
@@ -241,58 +214,20 @@ class StreamPricer:
             for state in states:
                 state.ticked(arrived)
 
-    def _forget_probe(self) -> None:
-        self._login = SilentLogin(silence_s=2 * self._rules.silence_s)
-        self._probe: Quote | None = None
-        self._newest_tick: int | None = None
-
-    def _watch_login(
-        self, connection: GatewayConnection, ticked: Mapping[int, Quote | None], now_s: float
-    ) -> None:
-        """Probe the line that ticked last when none ticks; suspect all when that one had moved."""
-        probe = self._probe
-        if probe is not None and probe.conid in ticked:
-            has_moved = missed(probe, ticked[probe.conid])
-            self._probe = probe if has_moved is None else None
-            if has_moved:
-                self._login.found_dead()
-                for conid in self._lines.keys() - ticked.keys():
-                    self._lines[conid].doubted(now_s, LOGIN_SILENT)
-                    self._check_when_withheld(conid)
-        others = [c for c in ticked if c in self._lines and (probe is None or c != probe.conid)]
-        self._login.heard(len(others), now_s)
-        self._newest_tick = others[-1] if others else self._newest_tick
-        line = self._lines.get(self._newest_tick or 0)
-        if line is not None and line.trusted and self._login.is_due(now_s):
-            self._login.probed(now_s)
-            self._probe = connection.lines.quote(self._newest_tick or 0)
-            line.doubted(now_s, LOGIN_SILENT)
-            self._check_when_withheld(self._newest_tick or 0)
-
-    def _check_when_withheld(self, conid: int) -> None:
-        for state in self._by_conid[conid]:
-            state.check_by(self._lines[conid].withheld_until_s)
-
-    def _pass_time(self, now_s: float) -> None:
-        suspects = [c for c, line in self._lines.items() if line.elapsed(now_s)]
-        for conid in suspects:
-            self._check_when_withheld(conid)
+    def _check_when_withheld(self, conids: Iterable[int]) -> None:
+        for conid in conids:
+            for state in self._by_conid[conid]:
+                state.check_by(state.line.withheld_until_s)
 
     def _log_suspects(self) -> None:
         """Log once per outage that lines are requested again."""
-        if not any(line.suspect for line in self._lines.values()):
+        reasons = self._lines.suspect_reasons()
+        if not reasons:
             self._suspects.clear()
             return
-        reasons = {line.reason or "" for line in self._lines.values() if line.suspect}
         text = "; ".join(self.problems())
-        self._suspects.report("; ".join(sorted(reasons)), text=text, level=logging.WARNING)
+        self._suspects.report("; ".join(reasons), text=text, level=logging.WARNING)
 
 
 def _came_between(interrupted_at: datetime, quote: Quote, now: datetime) -> bool:
     return quote.received_at is not None and interrupted_at < quote.received_at <= now
-
-
-def _named(conids: list[int]) -> str:
-    names = ", ".join(map(str, conids[:NAMED]))
-    more = f" and {len(conids) - NAMED} more" if len(conids) > NAMED else ""
-    return f"requested again: {names}{more}"

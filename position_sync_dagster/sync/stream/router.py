@@ -5,7 +5,7 @@ from collections.abc import Callable
 from datetime import datetime
 from functools import partial
 
-from position_sync_dagster.domain.leg import LegState
+from position_sync_dagster.domain.leg import ActiveContract, LegState
 from position_sync_dagster.domain.routing import Key, route
 from position_sync_dagster.errors import LakeError
 from position_sync_dagster.gateway.changes import PendingChanges
@@ -58,6 +58,7 @@ class Router:
         self._settings = settings
         self._changes: PendingChanges[Key, datetime] = PendingChanges()
         self._route_log = RouteLog(metrics)
+        self._routed_by: tuple[frozenset[int], tuple[ActiveContract, ...]] = (frozenset(), ())
         self._account_refresh = AccountRefresh(
             publisher, refresh_interval_s=settings.refresh_interval_s, monotonic=monotonic
         )
@@ -113,17 +114,11 @@ class Router:
         changed = self._changes.take()
         try:
             await self._follow(connection, set(changed), first=first)
-        except LakeError:
+        except Exception:
             self._changes.give_back(changed)
             raise
         self._resolver.resolve_in_background(connection)
-        self._contracts.fetch_in_background(
-            connection,
-            (
-                *(h.instrument.conid for h in connection.feed.holdings if h.position),
-                *(leg.conid for leg in self._registry.legs),
-            ),
-        )
+        self._contracts.fetch_in_background(connection, streamed=self._lines.held)
 
     async def close(self) -> None:
         """End what runs in the background."""
@@ -147,17 +142,21 @@ class Router:
         self._account_refresh.add_changes(feed, changed)
         streamed = {key for key in changed if self._is_streamed(key)}
         self._pricer.mark_due(streamed)
-        stale = self._lines.needs_allocation(connection.lines, feed.holdings, self._registry.legs)
+        stale = self._lines.needs_allocation(connection.lines, feed.book, self._registry.legs)
         changed_legs = await self._registry_changed() or self._resolver.take_found()
+        stale = stale or self._lines.held != self._routed_by[0]
+        stale = stale or self._contracts.matching(self._registry.legs) is not self._routed_by[1]
         if changed_legs or first or changed or stale or self._routes.unqueued:
-            await self._reroute(connection)
+            await self._reroute(connection, None if first else changed)
         if first:
             self._account_refresh.start(feed)
         states, publish = self._routes.states, partial(self._publish, connection)
         if not self._account_refresh.opening:
             await self._publisher.enqueue_changed(states, changed - streamed)
         await self._account_refresh.step(feed, states, publish)
-        await self._overflow.step(connection, states, publish, may_queue=self._account_refresh.idle)
+        await self._overflow.step(
+            connection, self._routes, publish, may_queue=self._account_refresh.idle
+        )
 
     def _is_streamed(self, key: Key) -> bool:
         return self._routes.states.get(key) is LegState.STREAMED or self._pricer.is_due(key)
@@ -179,21 +178,40 @@ class Router:
         self._health.registry_works()
         return changed
 
-    async def _reroute(self, connection: GatewayConnection) -> None:
-        """Allocate the lines, then route every holding."""
-        feed = connection.feed
-        lines = await self._lines.allocate(connection, feed.holdings, self._registry.legs)
-        states = route(
-            feed.holdings,
-            self._contracts.matching(self._registry.legs),
-            lines,
-            sec_types=self._settings.sec_types,
-        )
-        self._route_log.record(states, self._lines.reason_for)
-        changes = self._routes.replace(states)
+    async def _reroute(self, connection: GatewayConnection, changed: set[Key] | None) -> None:
+        """Allocate the lines, then route every holding whose route may be another one.
+
+        Args:
+            changed: The holdings that changed; None: all of them may have.
+        """
+        book = connection.feed.book
+        lines = await self._lines.allocate(connection, self._registry.legs)
+        legs = self._contracts.matching(self._registry.legs)
+        if changed is None:
+            self._contracts.want(h.instrument.conid for h in book.holdings if h.position)
+            holdings = book.holdings
+        else:
+            self._contracts.want(conid for _account, conid in changed)
+            keys = changed.union(
+                *(book.index.keys_of(conid) for conid in self._rerouted(lines, legs))
+            )
+            holdings = tuple(holding for key in keys if (holding := book.get(key)) is not None)
+        self._contracts.want(leg.conid for leg in self._registry.legs)
+        routed = route(holdings, legs, lines, sec_types=self._settings.sec_types)
+        self._routed_by = (lines, legs)
+        self._route_log.record(routed, self._lines.reason_for)
+        changes = self._routes.update(routed)
         self._pricer.add(changes.streamed)
         # The stream writes the zero row of a holding that it streamed, whenever it closed.
         self._pricer.mark_due(changes.closed)
         # Holdings that cannot be queued now stay due, and make the next step route again.
-        await self._publisher.enqueue(states, self._routes.unqueued)
+        await self._publisher.enqueue(self._routes.states, self._routes.unqueued)
         self._routes.unqueued.clear()
+
+    def _rerouted(self, lines: frozenset[int], legs: tuple[ActiveContract, ...]) -> frozenset[int]:
+        """Return the conids whose line or legs are others than when routes were last decided."""
+        lines_before, legs_before = self._routed_by
+        conids = lines ^ lines_before
+        if legs is not legs_before:
+            conids |= {leg.conid for leg in set(legs) ^ set(legs_before)}
+        return conids

@@ -35,33 +35,47 @@ class Routes:
 
     Attributes:
         states: (account, conid) → STREAMED, OVERFLOW, MONITORED or CLOSED.
+        streamed, overflow: The holdings with that route.
         unqueued: Holdings that lost their line, or became active without one, and that the queue
             does not have yet. The next step routes and queues again while there are any.
     """
 
     def __init__(self) -> None:
-        self.states: dict[Key, LegState] = {}
-        self.unqueued: set[Key] = set()
+        self.clear()
 
     def clear(self) -> None:
         """Forget every route: the connection is a new one, or lost its data."""
-        self.states, self.unqueued = {}, set()
+        self.states: dict[Key, LegState] = {}
+        self.streamed: set[Key] = set()
+        self.overflow: set[Key] = set()
+        self.unqueued: set[Key] = set()
 
-    def replace(self, states: Mapping[Key, LegState]) -> RouteChanges:
-        """Replace the routes, and return which changes concern the stream."""
-        streamed, closed = [], []
+    def update(self, states: Mapping[Key, LegState]) -> RouteChanges:
+        """Set the routes of these holdings, and return which changes concern the stream.
+
+        The mapping `states` is another one after a change.
+        """
+        streamed, closed, changed = [], [], {}
         for key, state in states.items():
             before = self.states.get(key)
             if state is before:
                 continue
+            changed[key] = state
             if state is LegState.STREAMED:
                 streamed.append(key)
             elif before is LegState.STREAMED and state is LegState.CLOSED:
                 closed.append(key)
             elif before is LegState.STREAMED or (before and state is LegState.OVERFLOW):
                 self.unqueued.add(key)
-        self.states = dict(states)
-        self.unqueued = {key for key in self.unqueued if states.get(key) in QUEUED}
+        if changed:
+            self.states = self.states | changed
+            for found, sought in (
+                (self.streamed, LegState.STREAMED),
+                (self.overflow, LegState.OVERFLOW),
+            ):
+                found.difference_update(changed)
+                found.update(key for key, state in changed.items() if state is sought)
+        self.unqueued = {key for key in self.unqueued if self.states.get(key) in QUEUED}
         return RouteChanges(streamed=streamed, closed=closed)
 
 

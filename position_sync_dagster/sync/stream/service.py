@@ -41,7 +41,8 @@ async def stream(
     is recorded in the table `runs`: when it owns the login, every quarter of an hour, at its end.
 
     Args:
-        report: Called every `report_interval_s` when something happened.
+        report: Called every `report_interval_s` when something happened, at once when the state
+            has changed, and at the end, however it ends.
         wait_s: How long to wait for the present owner of the login to end, in seconds.
 
     Raises:
@@ -86,7 +87,7 @@ async def stream(
         )
         streamer.register_handler(UpdatesWriter(lake.updates, own, streamer.metrics))
         own.report_status(lambda: _status(streamer))
-        reporter = StreamReporter(streamer, report, clock)
+        reporter = StreamReporter(streamer, report, clock, stored_state=lambda: own.session.state)
         end = asyncio.Event()
         tasks = [
             asyncio.create_task(_set_after(stop, end)),
@@ -100,8 +101,9 @@ async def stream(
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            recorder.note(**stream_columns(reporter.total()))
-        return reporter.finish()
+            total = reporter.finish()
+            recorder.note(**stream_columns(total))
+        return total
 
 
 class UpdatesWriter:

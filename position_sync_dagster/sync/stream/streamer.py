@@ -107,7 +107,7 @@ class IBPositionStreamer:
             clock=clock,
         )
         self._health = Health(ownership.renew_now if ownership else lambda: None)
-        self._contracts = ContractCache(contracts)
+        self._contracts = ContractCache(contracts, clock=clock)
         self._pricer = pricer = StreamPricer(
             self._contracts, settings=self.settings, monotonic=self._monotonic
         )

@@ -267,6 +267,19 @@ async def test_a_failed_request_remains_failed_while_its_position_has_a_live_req
     assert await counts_of(queue) == (1, 0, 0, 1)
 
 
+async def test_retrying_many_requests_of_many_parts_keeps_those_between_them(queue):
+    ids = await queue.insert_many(QueueRequest(conid, "SPY") for conid in range(1, 121))
+    await queue.claim_batch(200)
+    for request_id in ids:
+        await queue.mark_failed(request_id, "no", retryable=False)
+    odd = ids[::2]
+    assert await queue.retry(odd) == odd
+    counts = await queue.counts()
+    assert (counts[QueueStatus.PENDING], counts[QueueStatus.FAILED]) == (60, 60)
+    failed = await queue.get_batch(None, 200, QueueStatus.FAILED)
+    assert {request.request_id for request in failed} == set(ids[1::2])
+
+
 @pytest.mark.parametrize("state", ["live", "success"])
 async def test_only_a_failed_request_is_retried(queue, state):
     request_id = await queue.insert(1, "SPY")

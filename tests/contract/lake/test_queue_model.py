@@ -30,7 +30,7 @@ from position_sync_dagster.errors import (
 from position_sync_dagster.lake.queue.memory import InMemoryPositionQueue
 from position_sync_dagster.lake.queue.operations import PROMOTE_AFTER_S, SyncQueue
 from position_sync_dagster.lake.queue.table import PositionQueue
-from position_sync_dagster.lake.storage import maintenance
+from position_sync_dagster.lake.storage import live_parts, maintenance
 from position_sync_dagster.lake.storage.maintenance import maintain
 
 PENDING, PROCESSING = QueueStatus.PENDING, QueueStatus.PROCESSING
@@ -382,3 +382,14 @@ class TestInMemory(QueueMachine.TestCase):
 @pytest.mark.delta
 class TestDelta(DeltaQueueMachine.TestCase):
     settings = settings(PROFILE, max_examples=8, stateful_step_count=40)
+
+
+@pytest.mark.delta
+class TestDeltaInParts(DeltaQueueMachine.TestCase):
+    """Two live rows count as many, so that each change rewrites some parts and keeps others."""
+
+    settings = settings(PROFILE, max_examples=8, stateful_step_count=40)
+
+    @pytest.fixture(autouse=True)
+    def _in_small_parts(self, monkeypatch):
+        monkeypatch.setattr(live_parts, "PART_ROWS", 2)

@@ -78,6 +78,15 @@ def run(*arguments):
     return result.stdout
 
 
+def test_a_program_reads_positions_and_exposure_as_json(lake):
+    rows = json.loads(run("positions", "--json"))
+    assert {row["conid"] for row in rows} == {STREAMED, QUEUED, STALE, SHARED}
+    assert all({"confirmed_at", "market_value", "source"} <= row.keys() for row in rows)
+    run("strategies", "add", "911", "--strategy", "s", "--symbol", "SPY")
+    (strategy,) = json.loads(run("exposure", "--json"))["strategies"]
+    assert (strategy["name"], strategy["legs_held"]) == ("s", 1)
+
+
 def test_a_stock_is_a_leg_without_right_strike_and_expiry(lake):
     run("strategies", "add", "77", "--strategy", "hedge", "--symbol", "SPY", "--quantity", "100")
     (line,) = [line for line in run("strategies", "list").splitlines() if "hedge" in line]
@@ -178,8 +187,66 @@ def test_the_age_of_a_position_is_that_of_its_value_and_unknown_by_a_wrong_clock
     assert lines[str(STREAMED)].rstrip().endswith("–")
 
 
+def test_a_few_positions_are_the_first_of_all_and_the_output_says_how_many_there_are(lake):
+    every = json.loads(run("positions", "--json"))
+    some = json.loads(run("positions", "--json", "--limit", "2"))
+    keys = [[(one["account"], one["conid"]) for one in listed] for listed in (every, some)]
+    assert keys[1] == keys[0][:2]
+    assert len(keys[0]) == 4
+    printed = run("positions", "--limit", "2")
+    assert "2 of 4 positions are shown; the totals are of those shown." in printed
+    assert "are shown" not in run("positions", "--limit", "4")
+    lake.registry.sync.add_many([leg(STREAMED, "iron"), leg(SHARED, "iron", account=B)])
+    held = json.loads(run("positions", "--json", "--strategy", "iron"))
+    assert {(one["account"], one["conid"]) for one in held} == {(A, STREAMED), (B, SHARED)}
+
+
 def test_a_row_from_the_future_is_not_counted_as_streamed(lake):
     before = read_status(lake, load_settings(), utc_now())
     lake.updates.sync.append([row(STALE, Source.STREAM, ago_s=-3600)])
     after = read_status(lake, load_settings(), utc_now())
     assert after.legs_streamed == before.legs_streamed
+
+
+def test_an_unknown_strategy_is_an_error_that_names_it_and_those_that_are(
+    lake, monkeypatch, capsys
+):
+    lake.registry.sync.add_many([leg(STREAMED, "iron"), leg(QUEUED, "calendar")])
+    for command in ("positions", "exposure"):
+        for options in ([], ["--json"]):
+            monkeypatch.setattr(
+                "sys.argv", ["position-sync", command, "--strategy", "irn", *options]
+            )
+            with pytest.raises(SystemExit) as ended:
+                cli.main()
+            assert ended.value.code == 2
+            printed = capsys.readouterr()
+            assert "There is no active strategy 'irn'" in printed.err
+            assert "calendar, iron" in printed.err
+            assert printed.out == ""
+
+
+def test_the_exposure_of_a_strategy_and_its_total(lake):
+    lake.registry.sync.add_many([leg(STREAMED, "iron"), leg(UNHELD, "iron"), leg(QUEUED, "calm")])
+    lines = run("exposure").splitlines()
+    assert [line.split()[0] for line in lines[1:]] == ["calm", "iron", "iron", "total"]
+    (total,) = json.loads(run("exposure", "--json"))["totals"]
+    assert (total["currency"], total["legs_held"], total["theta"]) == ("USD", 2, None)
+    printed = json.loads(run("exposure", "--json", "--strategy", "iron"))
+    assert {one["name"] for one in printed["strategies"]} == {"iron"}
+
+
+def test_watching_shows_it_again_until_ctrl_c_and_ends_well(lake, monkeypatch):
+    looks = []
+
+    def pause(seconds):
+        looks.append(seconds)
+        if len(looks) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("position_sync_dagster.terminal.watching.time.sleep", pause)
+    assert run("positions", "--watch").count("total USD") == 3
+
+
+def test_the_version_is_told_without_a_command():
+    assert run("--version").split()[0] == "position-sync"

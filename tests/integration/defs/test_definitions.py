@@ -9,19 +9,38 @@ from pathlib import Path
 import dagster as dg
 import pytest
 import yaml
+from dagster._config.field_utils import IntEnvVar
 
 from position_sync_dagster.definitions import defs
+from position_sync_dagster.defs.resources import shown_resource
 
 ROOT = Path(__file__).parents[3]
 
 PARENTS = {
+    "gateway": set(),
+    "broker_positions": {"gateway"},
+    "contracts": {"gateway"},
+    "gateway_sessions": {"gateway"},
     "active_strategies": set(),
-    "position_queue": {"active_strategies"},
-    "position_updates": {"position_queue"},
-    "latest_positions": {"position_updates"},
-    "strategy_exposure": {"position_updates", "active_strategies"},
-    "daily_positions": {"position_updates"},
+    "position_queue": {"active_strategies", "broker_positions"},
+    "position_updates": {"position_queue", "active_strategies", "broker_positions", "contracts"},
+    "latest_positions": {"position_updates", "broker_positions"},
+    "strategy_exposure": {"position_updates", "active_strategies", "contracts"},
+    "daily_positions": {"position_updates", "flex_statements"},
+    "flex_statements": set(),
+    "executions": {"flex_statements"},
+    "account_values": {"gateway", "flex_statements"},
+    "reconciliation_breaks": {"broker_positions", "position_updates", "active_strategies"},
 }
+
+EXTERNAL = {
+    "gateway", "broker_positions", "contracts", "gateway_sessions", "account_values",
+    "reconciliation_breaks",
+}  # fmt: skip
+
+NO_TABLE = {"gateway", "flex_statements"}
+
+DERIVED = {"latest_positions", "strategy_exposure", "daily_positions"}
 
 
 @pytest.fixture(scope="module")
@@ -40,28 +59,107 @@ def test_the_lineage_runs_from_strategies_over_the_queue_to_the_ledger_and_on(
     assert found == PARENTS
 
 
-def test_every_asset_has_owner_kind_group_tags_columns_and_a_description(
+@pytest.fixture(params=sorted(PARENTS))
+def node(request: pytest.FixtureRequest, repository: dg.RepositoryDefinition):
+    return repository.asset_graph.get(dg.AssetKey(request.param))
+
+
+def test_every_asset_says_what_it_is_who_writes_it_and_how_to_read_it(node) -> None:
+    assert node.owners == ["team:position-sync"]
+    assert node.kinds
+    assert node.tags["domain"] == "positions"
+    what, *rest = (node.description or "").strip().split("\n\n")
+    assert len(what) > 40
+    assert "- **Written by**" in rest[0]
+    assert "- **How to read it:**" in rest[0]
+    (reference,) = node.metadata["dagster/code_references"].code_references
+    code = Path(reference.file_path).read_text().splitlines()
+    assert 0 < reference.line_number <= len(code)
+    assert "://" in node.metadata["dagster/uri"] or node.metadata["dagster/uri"].startswith("/")
+    assert node.is_executable is (node.key.to_user_string() not in EXTERNAL)
+
+
+def test_one_group_holds_every_asset_so_that_the_lineage_page_opens_with_all_of_them(
     repository: dg.RepositoryDefinition,
 ) -> None:
-    for key in repository.asset_graph.get_all_asset_keys():
-        node = repository.asset_graph.get(key)
-        assert node.owners == ["team:position-sync"]
-        assert "deltalake" in node.kinds
-        assert node.group_name in {"positions", "derived"}
-        assert node.tags["domain"] == "positions"
-        assert node.metadata["dagster/column_schema"].schema.columns
-        assert len(node.description or "") > 40
-        assert node.is_executable
+    graph = repository.asset_graph
+    assert {graph.get(key).group_name for key in graph.get_all_asset_keys()} == {"positions"}
+
+
+def test_every_column_of_every_table_says_what_it_holds_and_in_which_unit(node) -> None:
+    name = node.key.to_user_string()
+    if name in NO_TABLE:
+        return
+    assert node.metadata["dagster/table_name"] == name
+    for column in node.metadata["dagster/column_schema"].schema.columns:
+        assert len(column.description or "") > 10, column.name
+        assert column.type != "float" or "Unit" in column.description, column.name
+
+
+def test_every_column_of_a_derived_table_says_what_it_is_made_of(
+    repository: dg.RepositoryDefinition,
+) -> None:
+    graph = repository.asset_graph
+
+    def columns(name: str) -> set[str]:
+        schema = graph.get(dg.AssetKey(name)).metadata["dagster/column_schema"].schema
+        return {column.name for column in schema.columns}
+
+    for name in DERIVED:
+        node = graph.get(dg.AssetKey(name))
+        lineage = node.metadata["dagster/column_lineage"].deps_by_column
+        assert set(lineage) == columns(name)
+        for sources in lineage.values():
+            for source in sources:
+                assert source.asset_key in node.parent_keys
+                assert source.column_name in columns(source.asset_key.to_user_string())
+
+
+def test_every_table_links_a_job_of_this_location_that_writes_it(
+    node, repository: dg.RepositoryDefinition
+) -> None:
+    if node.key.to_user_string() == "gateway":
+        return
+    link = node.metadata["written_by"]
+    assert repository.has_job(link.job_name)
+    workspace = yaml.safe_load((ROOT / "workspace.yaml").read_text())
+    assert link.location_name == workspace["load_from"][0]["python_module"]["location_name"]
+
+
+def test_what_a_run_materializes_again_and_again_says_how_old_it_may_be(
+    repository: dg.RepositoryDefinition,
+) -> None:
+    graph = repository.asset_graph
+    judged = {
+        key.to_user_string()
+        for key in graph.get_all_asset_keys()
+        if graph.get(key).freshness_policy is not None
+    }
+    assert judged == {"position_queue", "position_updates", *DERIVED}
+
+
+def test_the_resource_shows_the_value_of_each_setting_or_its_variable(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("POSITION_SYNC_GATEWAY_HOST", raising=False)
+    monkeypatch.setenv("POSITION_SYNC_GATEWAY_PORT", "4002")
+    resource = shown_resource()
+    assert resource.host == "127.0.0.1"
+    assert isinstance(resource.port, IntEnvVar)
+    assert resource.process_config_and_initialize().read_settings().gateway_port == 4002
+    assert None not in (resource.path, resource.client_id)
 
 
 def test_all_sensors_and_schedules_run_from_the_start(
     repository: dg.RepositoryDefinition,
 ) -> None:
     assert {s.name: s.default_status for s in repository.sensor_defs} == dict.fromkeys(
-        ["drain_queue", "supervise_stream"], dg.DefaultSensorStatus.RUNNING
+        ["drain_queue", "refresh_derived", "supervise_stream", "tell_people"],
+        dg.DefaultSensorStatus.RUNNING,
     )
     assert {s.name: s.default_status for s in repository.schedule_defs} == dict.fromkeys(
-        ["every_quarter_hour", "every_hour", "after_the_close"], dg.DefaultScheduleStatus.RUNNING
+        ["every_hour", "after_the_close", "late_rows", "nightly_statements"],
+        dg.DefaultScheduleStatus.RUNNING,
     )
 
 
@@ -101,7 +199,16 @@ def test_the_instance_accepts_its_configuration(tmp_path: Path) -> None:
 
 def test_loading_the_definitions_imports_nothing_heavy() -> None:
     """Every run loads them: what they import is paid at every drain."""
-    heavy = ["exchange_calendars", "pandas", "ib_async", "ib_insync", "rich", "typer", "uvicorn"]
+    heavy = [
+        "apprise",
+        "exchange_calendars",
+        "pandas",
+        "ib_async",
+        "ib_insync",
+        "rich",
+        "typer",
+        "uvicorn",
+    ]
     code = (
         "import sys, json\n"
         "from position_sync_dagster.definitions import defs\n"

@@ -7,9 +7,8 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from position_sync_dagster.defs.drain import DRAIN_JOB, MAX_RUNTIME_S, drain_queue, observe
-from position_sync_dagster.defs.run_history import FAILURE_REASON, RELEASED
-from position_sync_dagster.defs.stream import STREAM_JOB
+from position_sync_dagster.defs.drain import MAX_RUNTIME_S, drain_queue, observe
+from position_sync_dagster.defs.run_history import DRAIN_JOB, FAILURE_REASON, RELEASED, STREAM_JOB
 from position_sync_dagster.domain.gateway_session import Owner, SessionState
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import Settings
@@ -34,10 +33,14 @@ def tick(instance: dg.DagsterInstance, lake: Lake) -> Callable[..., dg.SensorRes
     return evaluate
 
 
+DRAINED_AND_DERIVED = ["position_updates", "latest_positions", "strategy_exposure"]
+
+
 def names(result: dg.SensorResult) -> list[str]:
     assert result.run_requests is not None
     (request,) = result.run_requests
     assert request.run_key is None
+    assert request.asset_check_keys == []  # a planned check has no result until its step ran
     return [key.to_user_string() for key in request.asset_selection or ()]
 
 
@@ -53,7 +56,7 @@ def test_waiting_requests_are_drained_by_one_run_over_the_ledger(tick, own_login
     own_login()
     enqueue(1, 2)
     result = tick()
-    assert names(result) == ["position_updates"]
+    assert names(result) == DRAINED_AND_DERIVED
     assert "pending 2, claimable 2" in result.run_requests[0].tags["position_sync/reason"]
 
 
@@ -107,7 +110,7 @@ def test_requests_wait_while_the_owner_is_not_connected(tick, own_login, enqueue
 
 
 def test_without_a_stream_a_refresh_is_requested_with_the_drain(tick, seconds_ago) -> None:
-    assert names(tick(unowned_since=seconds_ago(60))) == ["position_queue", "position_updates"]
+    assert names(tick(unowned_since=seconds_ago(60))) == ["position_queue", *DRAINED_AND_DERIVED]
 
 
 def test_a_stream_run_that_is_starting_comes_before_a_refresh(tick, instance, seconds_ago) -> None:
@@ -156,4 +159,4 @@ def test_released_requests_wait_until_there_are_others(tick, own_login, enqueue,
     instance.report_run_failed(instance.get_run_by_id(run_id))
     assert "released requests that they could not value" in tick().skip_reason.skip_message
     enqueue(3)
-    assert names(tick()) == ["position_updates"]
+    assert names(tick()) == DRAINED_AND_DERIVED

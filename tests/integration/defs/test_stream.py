@@ -1,23 +1,27 @@
 """The stream's op: its thread, its events, its clean end."""
 
 import asyncio
+import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import dagster as dg
 import pytest
 
 from position_sync_dagster.defs.resources import POSITION_SYNC
-from position_sync_dagster.defs.stream import materializations, stream_positions
+from position_sync_dagster.defs.stream import stream_positions
+from position_sync_dagster.defs.stream_events import StreamEvents
 from position_sync_dagster.defs.stream_thread import StreamThread
+from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.errors import LeaseLostError, LoginOwnedError
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.run_reports import StreamReport
 from position_sync_dagster.sync.stream import service as stream_module
+from tests.support.demo_program import wait_for
 
 NOW = datetime(2026, 3, 9, 15, 0, tzinfo=UTC)
 
@@ -59,7 +63,101 @@ def run(settings: Settings, instance: dg.DagsterInstance) -> Callable[[], Any]:
     )
 
 
-def test_a_report_becomes_events_on_the_tables_that_changed(play, run) -> None:
+def names(events: Sequence[Any]) -> list[tuple[str, str]]:
+    return [(type(e).__name__.removeprefix("Asset"), e.asset_key.to_user_string()) for e in events]
+
+
+@pytest.fixture
+def stream_events(lake: Lake, settings: Settings, instance) -> StreamEvents:
+    return StreamEvents(lake, settings, instance)
+
+
+def later(minutes: float, **values: Any) -> StreamReport:
+    return replace(REPORT, until=NOW + timedelta(minutes=minutes), **values)
+
+
+MATERIALIZED = [
+    ("Observation", "gateway"),
+    ("Observation", "broker_positions"),
+    ("Observation", "contracts"),
+    ("Observation", "gateway_sessions"),
+    ("Observation", "account_values"),
+    ("Materialization", "position_queue"),
+    ("Materialization", "position_updates"),
+]
+
+OBSERVED = [
+    ("Observation", "position_queue"),
+    ("Observation", "position_updates"),
+]
+
+
+def test_a_new_state_is_a_materialization_and_a_minute_an_observation(stream_events) -> None:
+    assert names(list(stream_events.of(REPORT))) == MATERIALIZED
+    assert names(list(stream_events.of(later(1)))) == OBSERVED
+    assert names(list(stream_events.of(later(2, state="BLIND")))) == MATERIALIZED
+    assert names(list(stream_events.of(later(3, state="BLIND")))) == OBSERVED
+    assert names(list(stream_events.of(later(4)))) == MATERIALIZED
+
+
+def test_the_stream_materializes_each_quarter_of_an_hour(stream_events) -> None:
+    list(stream_events.of(REPORT))
+    found = [names(list(stream_events.of(later(minute)))) for minute in range(1, 31)]
+    assert [at for at, events in enumerate(found, 1) if events == MATERIALIZED] == [15, 30]
+
+
+def test_the_stream_materializes_after_the_registry_did(stream_events, instance) -> None:
+    """Else the queue and the ledger would look older than the legs that they follow."""
+    list(stream_events.of(REPORT))
+    instance.report_runless_asset_event(dg.AssetMaterialization("active_strategies"))
+    assert names(list(stream_events.of(later(1)))) == MATERIALIZED
+    after = later((datetime.now(UTC) - NOW).total_seconds() / 60 + 1)
+    list(stream_events.of(after))
+    soon = replace(after, until=after.until + timedelta(minutes=1))
+    assert names(list(stream_events.of(soon))) == OBSERVED
+
+
+def test_every_report_with_rows_becomes_exactly_one_event_that_counts_them(stream_events) -> None:
+    reports = [REPORT, later(1, rows=7), later(2, state="BLIND", rows=1), later(3, state="ENDED")]
+    events = [event for report in reports for event in stream_events.of(report)]
+    counted = [e.metadata["stream/rows"].value for e in events if "stream/rows" in e.metadata]
+    assert counted == [120, 7, 1, 120]
+
+
+def test_a_materialization_carries_the_delta_version(stream_events, lake: Lake) -> None:
+    *_, queue, ledger = stream_events.of(REPORT)
+    assert (queue.tags["dagster/data_version"], ledger.tags["dagster/data_version"]) == ("5", "70")
+    silent = later(1, state="BLIND", rows=0, version_to=None, enqueued=0, queue_version=None)
+    *_, queue, ledger = stream_events.of(silent)
+    assert queue.tags["dagster/data_version"] == str(lake.queue.table.version())
+    assert ledger.tags["dagster/data_version"] == str(lake.updates.table.version())
+
+
+def test_the_ledger_agrees_as_soon_as_it_does_after_the_stream_became_live(
+    stream_events, instance, own_login, write_holdings, append_row, seconds_ago
+) -> None:
+    key = dg.AssetCheckKey(dg.AssetKey("position_updates"), "agrees_with_the_broker")
+
+    def passed() -> bool:
+        stream_events.evaluate_again("the-run")
+        found = instance.event_log_storage.get_latest_asset_check_execution_by_key([key])
+        return bool(found[key].evaluation.passed)
+
+    write_holdings(own_login(), 1)
+    list(stream_events.of(REPORT))
+    stream_events.evaluate("the-run")
+    assert not passed(), "the holding has no row yet"
+    append_row(1, seconds_ago(1))
+    wait_for("the ledger agrees", passed)
+
+
+def test_a_span_in_which_nothing_happened_makes_no_event(stream_events) -> None:
+    list(stream_events.of(REPORT))
+    silent = later(1, rows=0, version_from=None, version_to=None, enqueued=0)
+    assert list(stream_events.of(silent)) == []
+
+
+def test_a_run_logs_the_events_of_its_reports(play, run) -> None:
     async def stream(lake, settings, *, run_id, stop, report):
         report(REPORT)
         report(replace(REPORT, enqueued=0, version_from=70, version_to=90))
@@ -69,18 +167,96 @@ def test_a_report_becomes_events_on_the_tables_that_changed(play, run) -> None:
     result = run()
     assert result.success
     events = result.asset_materializations_for_node("stream_legs")
-    assert [(e.asset_key.to_user_string(), e.tags["dagster/data_version"]) for e in events] == [
-        ("position_updates", "70"),
-        ("position_queue", "5"),
-        ("position_updates", "90"),
+    assert [e.asset_key.to_user_string() for e in events] == ["position_queue", "position_updates"]
+    observed = [
+        e.asset_observation_data.asset_observation.asset_key.to_user_string()
+        for e in result.all_events
+        if e.event_type is dg.DagsterEventType.ASSET_OBSERVATION
     ]
-    assert events[0].metadata["rows"].value == 120
-    assert events[0].metadata["tick_to_table_p95_s"].value == 0.9
+    assert observed.count("position_updates") == 1
+    assert observed.count("gateway") == 1
 
 
-def test_a_span_without_a_commit_makes_no_event() -> None:
-    silent = replace(REPORT, rows=0, version_from=None, version_to=None, enqueued=0)
-    assert materializations(silent) == []
+def passed(instance: dg.DagsterInstance) -> bool | None:
+    """Return the newest result of the check, as the UI shows it."""
+    key = dg.AssetCheckKey(dg.AssetKey("position_updates"), "a_stream_watches")
+    found = instance.event_log_storage.get_latest_asset_check_execution_by_key([key])
+    return found[key].evaluation.passed if key in found else None
+
+
+def test_the_check_follows_the_stream_at_once(play, run, own_login, lake, instance) -> None:
+    seen: list[bool | None] = []
+
+    async def stream(lake, settings, *, run_id, stop, report):
+        session = own_login(run_id=run_id)
+        for state in (SessionState.LIVE, SessionState.BLIND, SessionState.LIVE):
+            session = lake.sessions.sync.renew(session, lease_s=60.0, state=state)
+            report(replace(REPORT, state=state))
+            wanted = state is SessionState.LIVE
+            while passed(instance) is not wanted:
+                await asyncio.sleep(0.01)
+            seen.append(wanted)
+        return REPORT
+
+    play(stream)
+    assert run().success
+    assert seen == [True, False, True]
+
+
+def test_a_stream_that_fails_leaves_the_check_yellow(play, run, own_login, lake, instance) -> None:
+    async def stream(lake, settings, *, run_id, stop, report):
+        session = own_login(run_id=run_id)
+        report(REPORT)
+        lake.sessions.sync.end(session)
+        raise LeaseLostError("The lease is over.", remedy="Wait.")
+
+    play(stream)
+    assert not run().success
+    assert passed(instance) is False
+
+
+def interrupting(instance: dg.DagsterInstance, *, by_a_person: bool) -> Stream:
+    """Return a stream that is interrupted when it streams, with a last report at its end."""
+
+    async def stream(lake, settings, *, run_id, stop, report):
+        report(REPORT)
+        if by_a_person:
+            instance.report_run_canceling(instance.get_run_by_id(run_id))
+        for _ in range(3):
+            signal.raise_signal(signal.SIGINT)
+            await asyncio.sleep(0.01)
+        await stop.wait()
+        report(replace(REPORT, rows=11, state="ENDED"))
+        return REPORT
+
+    return stream
+
+
+def last_rows(result: dg.ExecuteInProcessResult) -> list[int]:
+    return [
+        e.asset_observation_data.asset_observation.metadata["stream/rows"].value
+        for e in result.all_events
+        if e.event_type is dg.DagsterEventType.ASSET_OBSERVATION
+        and "stream/rows" in e.asset_observation_data.asset_observation.metadata
+    ]
+
+
+def test_an_interrupt_ends_the_run_as_a_success_with_its_last_rows(play, run, instance) -> None:
+    """Ctrl-C, and the end of the demo."""
+    play(interrupting(instance, by_a_person=False))
+    result = run()
+    assert result.success
+    assert last_rows(result) == [11]
+
+
+def test_a_termination_by_a_person_cancels_the_run_after_its_last_rows(play, run, instance) -> None:
+    """The supervisor takes a canceled run for a pause."""
+    play(interrupting(instance, by_a_person=True))
+    run()
+    (record,) = instance.get_run_records()
+    assert record.dagster_run.status is dg.DagsterRunStatus.CANCELED
+    found = instance.fetch_observations(dg.AssetKey("position_updates"), limit=5).records
+    assert [r.asset_observation.metadata["stream/rows"].value for r in found] == [11]
 
 
 @pytest.mark.parametrize("kind", [LoginOwnedError, LeaseLostError])

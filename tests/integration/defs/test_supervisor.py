@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from position_sync_dagster.defs.resources import POSITION_SYNC
-from position_sync_dagster.defs.stream import STREAM_JOB, stream_positions
+from position_sync_dagster.defs.run_history import STREAM_JOB
+from position_sync_dagster.defs.stream import stream_positions
 from position_sync_dagster.defs.supervisor import supervise_stream
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import Owner, SessionState
@@ -58,6 +59,16 @@ def test_a_run_whose_lease_is_dead_is_failed_and_followed(tick: Tick, instance, 
     assert isinstance(tick(), dg.RunRequest)
     assert instance.get_run_by_id(run_id).status is dg.DagsterRunStatus.FAILURE
     assert isinstance(tick(), dg.RunRequest)
+
+
+def test_the_check_turns_yellow_when_the_process_of_a_stream_is_gone(
+    tick: Tick, instance, own_login
+) -> None:
+    own_login(run_id=begin(instance, dg.DagsterRunStatus.STARTED), lease_s=0.001)
+    tick()
+    key = dg.AssetCheckKey(dg.AssetKey("position_updates"), "a_stream_watches")
+    found = instance.event_log_storage.get_latest_asset_check_execution_by_key([key])
+    assert found[key].evaluation.passed is False
 
 
 def test_a_run_that_has_not_begun_is_waited_for(tick: Tick, instance) -> None:

@@ -1,7 +1,5 @@
 """Market data lines: we count them as the gateway does, and learn why it refuses one."""
 
-from datetime import date
-
 import pytest
 
 from position_sync_dagster.gateway.connection import connect
@@ -63,7 +61,7 @@ async def test_details_of_an_algo_venue_are_taken_only_where_there_are_no_others
     def at_each_venue(service, client, request):
         [contract] = request.contract.find(service._book.contracts.values())
         for venue in ("QBALGO", "CME") if contract.conid == FUTURE else ("QBALGO",):
-            row = (request.req_id, contract, venue, "", date(2028, 6, 1))
+            row = (request.req_id, contract, venue, "", "")
             client.send(contract_messages.contract_details(*row))
         client.send(contract_messages.contract_details_end(request.req_id))
 

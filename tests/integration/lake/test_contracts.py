@@ -1,4 +1,4 @@
-"""Contract details: stored once, when a contract is first seen."""
+"""Contract details: the newest of each contract that was seen."""
 
 from dataclasses import replace
 
@@ -27,14 +27,17 @@ async def test_contracts_of_the_version_before_are_read_without_what_it_did_not_
     await contracts.initialize()
     known = replace(details(clock, 1), valid_exchanges=None, expires_on=None)
     assert await contracts.get() == {1: known}
-    assert await contracts.add([details(clock, 1), details(clock, 2)]) == 1
+    await contracts.put([details(clock, 1), details(clock, 2)])
+    assert await contracts.get() == {n: details(clock, n) for n in (1, 2)}
 
 
-async def test_a_contract_is_stored_when_it_is_first_seen(lake, clock):
+async def test_the_newest_details_of_a_contract_are_kept(lake, clock):
     first = details(clock, 1)
-    assert await lake.contracts.add([first, first, details(clock, 2)]) == 2
+    await lake.contracts.put([first, first, details(clock, 2)])
     clock.advance(60)
-    assert await lake.contracts.add([details(clock, 1), details(clock, 3)]) == 1
+    await lake.contracts.put([details(clock, 1), details(clock, 3)])
     found = await lake.contracts.get([1, 3, 99])
-    assert found == {1: first, 3: details(clock, 3)}
+    assert found == {1: details(clock, 1), 3: details(clock, 3)}
+    assert (await lake.contracts.get([2]))[2].seen_at == first.seen_at
     assert await lake.contracts.get([]) == {}
+    assert len(await lake.contracts.get()) == 3

@@ -14,6 +14,7 @@ from position_sync_dagster.simulator import ActionError, Book, Simulator
 Connect = Callable[..., Awaitable[Any]]
 Eventually = Callable[[Callable[[], Any]], Awaitable[Any]]
 CALL, PUT = 921000001, 921000002
+JSON = {"Content-Type": "application/json"}
 
 
 def control(sim: Simulator) -> httpx.AsyncClient:
@@ -297,7 +298,7 @@ async def test_bad_input_names_its_field_and_changes_nothing(
 
 async def test_broken_json_and_unknown_paths_are_answered(small: Book) -> None:
     async with Simulator(small, control_port=0) as sim, control(sim) as http:
-        answer = await http.post("/fill", content=b"{no json")
+        answer = await http.post("/fill", content=b"{no json", headers=JSON)
         assert (answer.status_code, answer.json()["field"]) == (400, "body")
         assert (await http.get("/ticks")).status_code == 400
         assert (await http.get("/ticks", params={"conid": "x"})).status_code == 400

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -287,3 +288,30 @@ async def test_in_a_frozen_market_the_last_trade_was_before(
         sim.freeze(False)
         sim.step(10)
         await eventually(lambda: times[-1] == clock[0])
+
+
+async def test_outside_their_hours_contracts_do_not_tick_and_the_details_list_them(
+    small: Book,
+    connect_ib: ConnectIB,
+    control: Control,
+    post: Post,
+    eventually: Eventually,
+) -> None:
+    closed = replace(small, hours="CLOSED")
+    async with Simulator(closed, control_port=0, autostep=False) as sim, control(sim) as http:
+        ib = await connect_ib(sim)
+        await post(http, "hours", conid=PUT, hours="")
+        resting, trading = listen(ib, CALL), listen(ib, PUT)
+        await eventually(lambda: resting.count and trading.count)  # a new line has its quote
+        heard = resting.count
+        for _ in range(5):
+            await ticked(sim, eventually, trading)
+        assert resting.count == heard
+        for conid, listed in ((CALL, ":CLOSED"), (PUT, ":0000-")):
+            [details] = await ib.reqContractDetailsAsync(Contract(conId=conid))
+            assert details.tradingHours == details.liquidHours
+            assert listed in details.tradingHours
+        await post(http, "hours", conid=None, hours="")
+        await ticked(sim, eventually, resting)
+        with pytest.raises(ActionError, match="hours"):
+            sim.set_hours(None, "always")

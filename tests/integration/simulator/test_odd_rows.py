@@ -21,6 +21,7 @@ ConnectIB = Callable[..., Awaitable[IB]]
 CALL = 921000001
 FIRST = "DUSIM0001"
 DEADLINE_S = 60.0
+JSON = {"Content-Type": "application/json"}
 
 ODD: list[tuple[str, int, float | str, str]] = [
     (FIRST, CALL, "nan", "AAPL"),
@@ -118,6 +119,6 @@ async def test_a_json_number_that_is_none_is_taken_too(small: Book, control: Con
     async with Simulator(small, control_port=0) as sim, control(sim) as http:
         for number in ("NaN", "1e400"):
             body = f'{{"account": "{FIRST}", "conid": 1, "position": {number}}}'
-            answer = await http.post("/holding", content=body)
+            answer = await http.post("/holding", content=body, headers=JSON)
             assert answer.status_code == 200, answer.text
             assert answer.json()["result"]["position"] in ("nan", "inf")

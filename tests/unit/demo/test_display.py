@@ -11,6 +11,7 @@ from position_sync_dagster.demo.display import (
     JsonDisplay,
     LineDisplay,
     LiveDisplay,
+    Look,
     choose_display,
 )
 from position_sync_dagster.processes.stop_request import StopRequested
@@ -19,8 +20,11 @@ RESULTS = [
     AcceptanceResult(name="legs", wanted="2", found="2", met=True),
     AcceptanceResult(name="  by QUEUE", wanted="1", found="0", met=False),
 ]
-FIGURES = [("lines", "20 of 100 in use")]
-ADDRESSES = [("Dagster UI", "starting")]
+LOOK = Look(
+    figures=[("lines", "20 of 100 in use")],
+    addresses=[("Dagster UI", "starting")],
+    status={"lines_in_use": 20},
+)
 
 
 class Closed(io.StringIO):
@@ -38,7 +42,7 @@ def test_a_program_reads_one_json_object_per_line(capsys):
         display.event("started", {"ui": "here"})
         display.note("not for a program")
         for _ in range(2):  # the second one comes too soon
-            display.show(FIGURES, ADDRESSES, {"lines_in_use": 20})
+            display.show(LOOK)
         display.show_acceptance(RESULTS)
     assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == [
         {"event": "started", "ui": "here"},
@@ -58,7 +62,7 @@ def test_a_log_has_the_addresses_once_and_then_the_figures(capsys):
     with choose_display(as_json=False) as display:
         display.event("started", {"ui": "here"})
         for _ in range(2):
-            display.show(FIGURES, ADDRESSES, {})
+            display.show(LOOK)
         display.show_acceptance(RESULTS)
     first, second, *table = capsys.readouterr().out.splitlines()
     assert (first, second) == ("Dagster UI: starting", "lines: 20 of 100 in use")
@@ -70,4 +74,4 @@ def test_a_closed_output_stops_the_demo(kind, monkeypatch):
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr("sys.stdout", Closed())
     with pytest.raises(StopRequested, match="the output was closed"), kind() as display:
-        display.show(FIGURES, ADDRESSES, {})
+        display.show(LOOK)

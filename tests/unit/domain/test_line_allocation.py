@@ -48,6 +48,13 @@ def held(conid, account="A", position=1.0, sec_type="OPT"):
     )
 
 
+def wanted_of(holdings, legs):
+    """Return the demands of these legs, for a login with these holdings."""
+    return demands(
+        lambda conid: [h for h in holdings if h.instrument.conid == conid], legs, sec_types=OPT
+    )
+
+
 def allocate(wanted, held_for=(), limit=10, reserve=0, hold_s=0.0):
     """Allocate at moment 0; `held_for` gives conid → seconds since its line was taken."""
     return allocate_lines(
@@ -66,22 +73,20 @@ def want(conid, priority=1, age_s=0, strategy="s"):
 
 
 def test_a_leg_that_is_not_held_wants_no_line():
-    assert demands([held(1)], [leg(1), leg(2)], sec_types=OPT) == [want(1)]
+    assert wanted_of([held(1)], [leg(1), leg(2)]) == [want(1)]
 
 
 def test_a_closed_holding_wants_no_line():
-    assert demands([held(1, position=0.0)], [leg(1)], sec_types=OPT) == []
+    assert wanted_of([held(1, position=0.0)], [leg(1)]) == []
 
 
 def test_a_leg_shared_by_strategies_and_accounts_wants_one_line():
-    wanted = demands(
-        [held(1, "A"), held(1, "B")], [leg(1, "s1", priority=3), leg(1, "s2")], sec_types=OPT
-    )
+    wanted = wanted_of([held(1, "A"), held(1, "B")], [leg(1, "s1", priority=3), leg(1, "s2")])
     assert wanted == [want(1, priority=1, strategy="s2")]
 
 
 def test_a_leg_of_another_account_wants_no_line():
-    assert demands([held(1, "A")], [leg(1, account="B")], sec_types=OPT) == []
+    assert wanted_of([held(1, "A")], [leg(1, account="B")]) == []
 
 
 def test_lines_go_by_priority_then_to_the_conid_that_has_one_then_by_age():

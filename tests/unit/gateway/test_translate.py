@@ -66,6 +66,7 @@ def test_a_last_trade_date_is_a_day_or_unknown(text, day):
 def test_options_stream_from_smart_and_futures_from_their_exchange(sec_type, exchange):
     contract = Contract(conId=1, symbol="X", secType=sec_type, exchange="CME", multiplier="50")
     details = details_of(IBContractDetails(contract=contract, priceMagnifier=0), seen_at=NOW)
+    assert details.valid_exchanges == ""  # it names none; null stands for "never asked"
     assert details.price_magnifier == 1
     assert streamable(details).exchange == exchange
 

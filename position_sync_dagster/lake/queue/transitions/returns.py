@@ -6,7 +6,7 @@ from datetime import datetime
 import polars as pl
 
 from position_sync_dagster.lake.queue.transitions.request_rows import as_pending, lease_has_expired
-from position_sync_dagster.lake.schema.partitions import LIVE_COLUMNS, PARTITION_COLUMNS
+from position_sync_dagster.lake.schema.partitions import LIVE_COLUMNS, PartRange
 from position_sync_dagster.lake.storage.lifecycle_table import Change
 
 
@@ -27,7 +27,12 @@ def rescue(live: pl.DataFrame, *, now: datetime) -> Change[list[str]]:
 
 
 def retry(
-    live: pl.DataFrame, failed: pl.DataFrame, siblings: pl.DataFrame, *, now: datetime
+    live: pl.DataFrame,
+    failed: pl.DataFrame,
+    siblings: pl.DataFrame,
+    parts: tuple[PartRange, ...],
+    *,
+    now: datetime,
 ) -> Change[list[str]]:
     """Return FAILED requests to PENDING with all their attempts.
 
@@ -36,6 +41,7 @@ def retry(
     Args:
         failed: The FAILED rows to retry, in the order of the caller's ids.
         siblings: All rows of the parts in which they are stored, since a part is rewritten whole.
+        parts: These parts.
 
     Returns:
         For each failed row the id of the live request of its position.
@@ -62,7 +68,7 @@ def retry(
         result,
         pl.concat([live, pending]),
         siblings.filter(~is_retried),
-        frozenset(siblings.select(PARTITION_COLUMNS).unique().iter_rows()),
+        parts,
     )
 
 

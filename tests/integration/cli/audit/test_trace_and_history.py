@@ -11,8 +11,8 @@ from position_sync_dagster import cli
 from position_sync_dagster.cli.app import app
 from position_sync_dagster.domain.gateway_session import Owner
 from position_sync_dagster.domain.reconciliation import Discrepancy, DiscrepancyType
-from position_sync_dagster.domain.request import QueueRequest
-from position_sync_dagster.domain.run_record import RunResult
+from position_sync_dagster.domain.records.run_record import RunResult
+from position_sync_dagster.domain.request import Answer, QueueRequest
 from position_sync_dagster.domain.update import PositionUpdate, Source
 from position_sync_dagster.lake import Lake
 from position_sync_dagster.lake.schema.ids import content_id, new_ids
@@ -122,6 +122,24 @@ def test_a_request_whose_id_no_row_has_is_shown_without_rows(lake):
     (request_id,) = lake.queue.sync.insert_many([QueueRequest(7, "SPY", 2, ACCOUNT)])
     found = json.loads(run("trace", request_id, "--json"))
     assert (found["kind"], found["row_count"], found["rows"]) == ("REQUEST", 0, [])
+
+
+def test_a_request_that_an_older_row_answers_shows_it_and_when_the_broker_confirmed_it(
+    lake, drained
+):
+    (request_id,) = lake.queue.sync.insert_many([QueueRequest(7, "SPY", 2, ACCOUNT)])
+    confirmed = NOW + timedelta(minutes=50)
+    answer = Answer(update_id=drained["UPDATE"], confirmed_at=confirmed)
+    lake.queue.sync.mark_success([request_id], answers={request_id: answer})
+    found = json.loads(run("trace", request_id, "--json"))
+    assert [row["update_id"] for row in found["rows"]] == [drained["UPDATE"]]
+    assert (found["row_count"], found["run_ids"]) == (1, [RUN])
+    (request,) = found["requests"]
+    assert (request["request_id"], request["update_id"]) == (request_id, drained["UPDATE"])
+    text = run("trace", request_id)
+    assert f"answered by the row {drained['UPDATE']}" in text
+    assert f"the broker confirmed its value at {confirmed:%Y-%m-%d %H:%M:%S} UTC" in text
+    assert max(map(len, text.splitlines())) <= 80
 
 
 @pytest.mark.parametrize("text", ["no-such-id", "x' OR '1'='1", "%", ""])

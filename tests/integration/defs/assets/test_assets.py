@@ -5,13 +5,16 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from position_sync_dagster.definitions import defs
 from position_sync_dagster.defs.assets.active_strategies import active_strategies
 from position_sync_dagster.defs.assets.position_queue import position_queue
 from position_sync_dagster.defs.assets.position_updates import position_updates
-from position_sync_dagster.defs.run_history import REGISTRY_VERSION, RELEASED
+from position_sync_dagster.defs.checks.evaluation import CHECKS
+from position_sync_dagster.defs.run_history import DRAIN_JOB, DRAINED, REGISTRY_VERSION, RELEASED
 from position_sync_dagster.domain.broker_position import Completeness
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.sync.decisions.drain_plan import DRAIN_AND_DERIVE
 
 STRATEGIES = """\
 strategies:
@@ -115,9 +118,9 @@ def test_a_drain_values_waiting_requests_and_reports_numbers(
     result = materialize(position_updates)
     event = materialized(result, "position_updates")
     found = numbers(event)
-    assert (found["rows"], found["batches"], found["pending_after"]) == (3, 2, 0)
+    assert (found["drain/rows"], found["drain/batches"], found["drain/pending_after"]) == (3, 2, 0)
     assert found["delta_version"] == lake.updates.table.version()
-    assert found["oldest_wait_s"] > 0
+    assert found["drain/oldest_wait_s"] > 0
     assert event.tags["dagster/data_version"] == str(lake.updates.table.version())
     table = event.metadata["batch_table"]
     assert [record.data["rows"] for record in table.records] == [2, 1]
@@ -129,7 +132,7 @@ def test_a_drain_without_work_records_the_version_that_is_there(
 ) -> None:
     write_holdings(own_login(), 1)
     event = materialized(materialize(position_updates), "position_updates")
-    assert numbers(event)["rows"] == 0
+    assert numbers(event)["drain/rows"] == 0
     assert event.tags["dagster/data_version"] == str(lake.updates.table.version())
 
 
@@ -169,3 +172,42 @@ def test_a_malformed_setting_fails_a_run_and_names_its_variable(
     monkeypatch.setenv("POSITION_SYNC_BATCH_SIZE", "many")
     message = failure(materialize(position_updates), "position_updates")
     assert "POSITION_SYNC_BATCH_SIZE='many'" in message
+
+
+def test_a_drain_evaluates_the_checks_after_its_rows_without_having_planned_them(
+    settings, instance, lake: Lake, own_login, write_holdings, enqueue
+) -> None:
+    """While a planned check waits, Dagster shows no result of it."""
+    write_holdings(own_login(), 1, 2)
+    enqueue(1, 2)
+    job = defs().resolve_job_def(DRAIN_JOB)
+    result = job.execute_in_process(
+        instance=instance, asset_selection=[dg.AssetKey(step.value) for step in DRAIN_AND_DERIVE]
+    )
+    kinds = [event.event_type for event in result.all_events]
+    assert dg.DagsterEventType.ASSET_CHECK_EVALUATION_PLANNED not in kinds
+    first_row = kinds.index(dg.DagsterEventType.ASSET_MATERIALIZATION)
+    first_check = kinds.index(dg.DagsterEventType.ASSET_CHECK_EVALUATION)
+    assert first_row < first_check
+    checked = {e.check_name: e.passed for e in result.get_asset_check_evaluations()}
+    assert set(checked) == {name for _, name in CHECKS}
+    # The fixture's session has no lines, and its login no account values: both are unknown.
+    assert {name for name, passed in checked.items() if not passed} == {
+        "lines_suffice",
+        "account_values_follow",
+    }
+    names = [e.asset_key.to_user_string() for e in result.get_asset_materialization_events()]
+    assert names == [step.value for step in DRAIN_AND_DERIVE]
+    assert DRAINED in instance.get_run_by_id(result.run_id).tags
+
+
+def test_a_run_of_the_registry_alone_evaluates_its_check(settings, instance, lake: Lake) -> None:
+    """Else its result would be old until the next drain."""
+    job = defs().resolve_job_def(DRAIN_JOB)
+    result = job.execute_in_process(
+        instance=instance, asset_selection=[dg.AssetKey("active_strategies")]
+    )
+    found, *_ = result.get_asset_check_evaluations()
+    assert (found.check_name, found.passed) == ("legs_are_resolved", True)
+    newest = instance.fetch_materializations(dg.AssetKey("active_strategies"), limit=1).records[0]
+    assert found.target_materialization_data.storage_id == newest.storage_id

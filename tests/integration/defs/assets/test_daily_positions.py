@@ -7,17 +7,19 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from position_sync_dagster.defs.assets.daily_positions import daily, daily_asset
-from position_sync_dagster.defs.assets.exchange_partitions import exchange_partitions
+from position_sync_dagster.defs.assets.daily_positions import daily_asset
+from position_sync_dagster.defs.assets.exchange_partitions import exchange_partitions, known_days
+from position_sync_dagster.defs.close_day import daily, last_days
 from position_sync_dagster.defs.resources import resources
 from position_sync_dagster.domain.request import Answer
 from position_sync_dagster.domain.update import ValueOrigin
 from position_sync_dagster.lake.derived import DAILY_POSITIONS, DerivedTable
 from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.settings import load_settings
 from position_sync_dagster.sync.reports.exchange_days import exchange_days
 
 DAYS = exchange_days("XNYS", date(2025, 1, 1), date(2026, 12, 31))
-PARTITIONS = exchange_partitions(DAYS, "2025-01-02")
+PARTITIONS = exchange_partitions(DAYS, date(2025, 1, 2))
 DAILY = daily_asset(PARTITIONS)
 
 WEEK = ("2026-03-05", "2026-03-11")
@@ -74,6 +76,9 @@ def test_a_backfill_over_five_days_fills_each_with_its_last_value_before_the_clo
     events = result.asset_materializations_for_node("daily_positions")
     assert [event.partition for event in events] == [row[0] for row in by_day(table)]
     assert {e.metadata["dagster/partition_row_count"].value for e in events} == {1}
+    assert {e.metadata["unrealized_pnl/USD"].value for e in events} == {50.0}
+    assert {e.metadata["without_daily_pnl"].value for e in events} == {1}
+    assert not any("daily_pnl/USD" in e.metadata for e in events)
 
 
 def test_the_age_at_the_close_is_that_of_the_value_and_not_of_its_row(
@@ -137,9 +142,22 @@ def test_a_value_from_before_keeps_its_age_and_one_from_last_week_is_none(
     fill, append_row, table
 ) -> None:
     append_row(1, utc("2026-03-05T21:00:00"), market_value=1.0)
-    fill(*WEEK)
+    assert fill(*WEEK).success
     assert by_day(table) == [("2026-03-05", 1.0, 0.0), ("2026-03-06", 1.0, 86400.0),
                              ("2026-03-09", 1.0, 342000.0)]  # fmt: skip
+
+
+def test_a_day_that_nothing_is_known_of_stays_missing_and_says_why(
+    fill, append_row, table, instance
+) -> None:
+    append_row(1, utc("2026-03-05T21:00:00"))
+    result = fill("2026-03-04", "2026-03-05")
+    assert result.success
+    assert instance.get_materialized_partitions(dg.AssetKey("daily_positions")) == {"2026-03-05"}
+    assert skipped(instance) == {
+        "2026-03-04": "no row of the ledger and no statement is of this day"
+    }
+    assert [day for day, *_ in by_day(table)] == ["2026-03-05"]
 
 
 def test_a_closed_position_shows_on_the_day_it_was_closed_and_not_after(
@@ -152,16 +170,17 @@ def test_a_closed_position_shows_on_the_day_it_was_closed_and_not_after(
     assert found["position"].to_list() == [1.0, 0.0]
 
 
-def test_a_day_that_has_not_closed_fails_before_anything_is_written(
-    fill, table, append_row
+def test_a_range_with_a_day_that_is_not_over_fills_the_others(
+    fill, table, append_row, instance
 ) -> None:
-    append_row(1, utc("2026-03-05T19:00:00"))
+    for day in range(5, 12):
+        append_row(1, utc(f"2026-03-{day:02}T15:00:00"))
     at_noon_of_the_last_day = daily_asset(PARTITIONS, clock=lambda: utc("2026-03-11T17:00:00"))
-    result = fill(*WEEK, asset=at_noon_of_the_last_day)
-    assert not result.success
-    message = result.failure_data_for_node("daily_positions").error.message
-    assert "2026-03-11 on XNYS closes at 2026-03-11 20:00 UTC" in message
-    assert table.read().is_empty()
+    assert fill(*WEEK, asset=at_noon_of_the_last_day).success
+    assert [day for day, *_ in by_day(table)] == [
+        "2026-03-05", "2026-03-06", "2026-03-09", "2026-03-10",
+    ]  # fmt: skip
+    assert skipped(instance) == {"2026-03-11": "it closes at 2026-03-11 20:00 UTC"}
 
 
 @pytest.mark.parametrize("day", ["2026-11-26", "2026-07-03", "2026-03-07", "2026-03-08"])
@@ -169,24 +188,52 @@ def test_holidays_and_weekends_have_no_partition(day: str) -> None:
     assert day not in PARTITIONS.get_partition_keys()
 
 
-def test_todays_partition_is_there_before_the_day_is_over() -> None:
-    at = datetime(2026, 3, 9, 20, 30, tzinfo=UTC)
-    with dg.partition_loading_context(effective_dt=at):
-        assert PARTITIONS.get_last_partition_key() == "2026-03-09"
-
-
 @pytest.mark.parametrize(
-    ("key", "hours"), [("2026-03-06", 24), ("2026-03-09", 24), ("2026-11-02", 24)]
+    ("now", "last"),
+    [
+        ("2026-03-09T20:19:59", "2026-03-06"),
+        ("2026-03-09T20:20:00", "2026-03-09"),
+        ("2026-03-06T21:20:00", "2026-03-06"),
+        ("2026-03-07T12:00:00", "2026-03-06"),
+        ("2026-03-08T23:59:00", "2026-03-06"),
+        ("2026-03-10T03:00:00", "2026-03-09"),
+        ("2026-11-26T12:00:00", "2026-11-25"),
+    ],
 )
-def test_the_window_of_a_day_is_that_of_the_exchange(key: str, hours: int) -> None:
-    window = PARTITIONS.time_window_for_partition_key(key)
-    assert (window.end - window.start).total_seconds() == hours * 3600
-    assert str(window.start.tzinfo) == "America/New_York"
+def test_a_day_is_a_partition_from_its_close_on(now: str, last: str) -> None:
+    with dg.partition_loading_context(effective_dt=utc(now)):
+        assert PARTITIONS.get_last_partition_key() == last
+        assert PARTITIONS.get_partition_keys()[-1] == last
+
+
+def test_the_first_partition_is_the_first_day_of_the_ledger(settings, append_row) -> None:
+    assert _first_key() == datetime.now(UTC).date().isoformat()
+    append_row(1, utc("2026-03-05T15:00:00"))
+    append_row(1, utc("2026-03-06T15:00:00"))
+    assert _first_key() == "2026-03-05"
+
+
+def test_a_setting_names_the_first_day(settings, append_row, monkeypatch) -> None:
+    monkeypatch.setenv("POSITION_SYNC_DAILY_START", "2026-02-02")
+    append_row(1, utc("2026-03-05T15:00:00"))
+    assert _first_key() == "2026-02-02"
+
+
+def _first_key() -> str:
+    return known_days(load_settings()).first.isoformat()
+
+
+def skipped(instance: dg.DagsterInstance) -> dict[str, str]:
+    """Return the days of which a run said why it did not fill them."""
+    records = instance.fetch_observations(dg.AssetKey("daily_positions"), limit=100).records
+    found = [record.asset_observation for record in records]
+    return {one.partition: one.metadata["skipped"].value for one in found}
 
 
 def test_the_schedule_runs_the_day_that_just_closed_and_rests_on_holidays(
-    settings, instance
+    settings, instance, monkeypatch
 ) -> None:
+    monkeypatch.setenv("POSITION_SYNC_DAILY_START", "2026-01-02")
     repository = dg.Definitions.merge(daily(), resources()).get_repository_def()
     schedule = repository.get_schedule_def("after_the_close")
 
@@ -203,6 +250,21 @@ def test_the_schedule_runs_the_day_that_just_closed_and_rests_on_holidays(
     assert evaluate("2026-03-09T16:20:00-04:00") == ["2026-03-09"]
     assert evaluate("2026-11-26T16:20:00-05:00") == []
     assert evaluate("2026-11-27T16:20:00-05:00") == ["2026-11-27"]
+
+
+def test_the_last_three_trading_days_are_recorded_again_by_night(settings, instance) -> None:
+    assert last_days(DAYS, before=date(2026, 11, 30)) == [
+        date(2026, 11, 24), date(2026, 11, 25), date(2026, 11, 27),
+    ]  # fmt: skip
+    repository = dg.Definitions.merge(daily(), resources()).get_repository_def()
+    schedule = repository.get_schedule_def("late_rows")
+    moment = datetime.fromisoformat("2035-03-10T06:15:00-05:00")
+    with dg.build_schedule_context(
+        instance=instance, scheduled_execution_time=moment, repository_def=repository
+    ) as context:
+        (request,) = schedule.evaluate_tick(context).run_requests
+    assert request.tags["dagster/asset_partition_range_start"] == "2035-03-07"
+    assert request.tags["dagster/asset_partition_range_end"] == "2035-03-09"
 
 
 def test_rows_of_a_day_are_those_of_the_ledger(fill, append_row, table, lake) -> None:

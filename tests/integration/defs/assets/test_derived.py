@@ -1,15 +1,23 @@
 """Latest positions and exposure, derived from the ledger."""
 
+import base64
+import io
+import time
 from dataclasses import replace
 from datetime import date
+from typing import Any
 
 import dagster as dg
 import polars as pl
+import pytest
+from PIL import Image
 
 from position_sync_dagster.defs.assets.latest_positions import latest_positions
 from position_sync_dagster.defs.assets.strategy_exposure import strategy_exposure
 from position_sync_dagster.domain.leg import make_leg
 from position_sync_dagster.lake.derived import LATEST_POSITIONS, STRATEGY_EXPOSURE, DerivedTable
+from position_sync_dagster.sync.reports.picture import MOST_BYTES
+from tests.support.contracts import contract_details
 
 
 def rows(settings, spec) -> pl.DataFrame:
@@ -99,10 +107,26 @@ def test_exposure_is_summed_per_strategy_and_says_how_old_it_is(
     assert 59 < number(result, "strategy_exposure", "oldest_value_age_s") < 90
 
 
+def test_a_leg_that_is_another_contract_than_its_conid_is_named_and_not_summed(
+    materialize, settings, lake, append_row, seconds_ago
+) -> None:
+    terms = {"symbol": "SPX", "right": "C", "expiry": date(2026, 2, 20)}
+    lake.contracts.sync.put([contract_details(1), contract_details(2)])
+    lake.registry.sync.add_active(conid=1, strike=5000, strategy_id="a", **terms)
+    lake.registry.sync.add_active(conid=2, strike=5100, strategy_id="a", **terms)
+    append_row(1, seconds_ago(60), market_value=150.0)
+    append_row(2, seconds_ago(60), market_value=50.0)
+    result = materialize(strategy_exposure)
+    (found,) = rows(settings, STRATEGY_EXPOSURE).iter_rows(named=True)
+    assert (found["legs"], found["market_value"]) == (2, 150.0)
+    assert found["mismatches"] == "2: its strike is 5000, not 5100"
+    assert number(result, "strategy_exposure", "legs_without_value") == 1
+
+
 def test_an_exposure_table_of_the_version_before_gets_the_new_columns(
     materialize, settings, lake, append_row, seconds_ago
 ) -> None:
-    new = list(STRATEGY_EXPOSURE.columns)[-8:]
+    new = list(STRATEGY_EXPOSURE.columns)[-9:]
     assert new[0] == "dollar_delta"
     columns = {name: kind for name, kind in STRATEGY_EXPOSURE.columns.items() if name not in new}
     before = replace(STRATEGY_EXPOSURE, version=1, columns=columns)
@@ -125,3 +149,113 @@ def test_an_exposure_table_of_the_version_before_gets_the_new_columns(
 def test_an_empty_lake_gives_empty_tables(materialize, settings, lake) -> None:
     assert materialize(latest_positions, strategy_exposure).success
     assert rows(settings, LATEST_POSITIONS).is_empty()
+
+
+def event(result: dg.ExecuteInProcessResult, name: str) -> dg.AssetMaterialization:
+    (found,) = result.asset_materializations_for_node(name)
+    return found
+
+
+def records(found: dg.AssetMaterialization, key: str) -> list[dict[str, Any]]:
+    table = found.metadata[key]
+    assert isinstance(table, dg.TableMetadataValue)
+    return [dict(record.data) for record in table.records]
+
+
+def png_of(found: dg.AssetMaterialization) -> bytes:
+    picture = found.metadata["picture"]
+    assert isinstance(picture, dg.MarkdownMetadataValue)
+    text = picture.md_str.removeprefix("![P&L and ages](data:image/png;base64,")
+    return base64.b64decode(text.removesuffix(")"), validate=True)
+
+
+@pytest.fixture
+def two_strategies(lake, append_row, seconds_ago) -> None:
+    """Hold a dollar strategy of two legs, one without a value, and one in euro."""
+    lake.registry.sync.add_many(
+        make_leg(
+            conid=conid, symbol="SPY", right="C", strike=500, expiry=date(2028, 12, 15),
+            strategy_id=strategy, added_at=seconds_ago(0),
+        )
+        for conid, strategy in ((1, "a"), (2, "a"), (3, "b"))
+    )  # fmt: skip
+    append_row(1, seconds_ago(60), market_value=150.0, unrealized_pnl=-20.0, daily_pnl=7.0)
+    append_row(2, seconds_ago(10), market_value=None, unrealized_pnl=None)
+    append_row(3, seconds_ago(5), market_value=70.0, currency="EUR", daily_pnl=-3.0)
+
+
+@pytest.mark.usefixtures("two_strategies")
+def test_the_exposure_page_shows_each_strategy_and_never_adds_currencies(
+    materialize, instance
+) -> None:
+    materialize(strategy_exposure)
+    stored = instance.get_latest_materialization_event(dg.AssetKey("strategy_exposure"))
+    found = stored.asset_materialization
+    first, second = records(found, "strategies_table")
+    assert (first["strategy"], first["legs held / of"], first["value"]) == ("a", "2 / 2", 150.0)
+    assert (first["daily P&L"], first["theta"], first["without value"]) == (7.0, None, 1)
+    assert (second["strategy"], second["currency"], second["daily P&L"]) == ("b", "EUR", -3.0)
+    assert 59 < first["oldest value (s)"] < 90
+    totals = {k: v.value for k, v in found.metadata.items() if k.startswith("total/")}
+    assert totals == {
+        "total/USD/daily_pnl": 7.0,
+        "total/USD/unrealized_pnl": -20.0,
+        "total/EUR/daily_pnl": -3.0,
+        "total/EUR/unrealized_pnl": 50.0,
+    }
+
+
+@pytest.mark.usefixtures("two_strategies")
+def test_the_picture_of_the_day_is_a_small_png_that_events_share_for_a_while(
+    materialize, append_row, seconds_ago
+) -> None:
+    first = event(materialize(strategy_exposure), "strategy_exposure")
+    picture = png_of(first)
+    assert len(picture) <= MOST_BYTES
+    with Image.open(io.BytesIO(picture)) as image:
+        image.load()
+        assert (image.format, image.size[0] > 400, len(image.getcolors()) > 4) == (
+            "PNG",
+            True,
+            True,
+        )
+    append_row(1, seconds_ago(0), market_value=1.0, daily_pnl=100.0)
+    second = event(materialize(strategy_exposure), "strategy_exposure")
+    assert png_of(second) == picture
+    assert second.metadata["picture_drawn_at"] == first.metadata["picture_drawn_at"]
+
+
+@pytest.mark.usefixtures("two_strategies")
+def test_a_picture_that_is_old_is_drawn_again(materialize, instance) -> None:
+    old = dg.AssetMaterialization(
+        "strategy_exposure",
+        metadata={
+            "picture": dg.MetadataValue.md("old"),
+            "picture_drawn_at": dg.MetadataValue.timestamp(time.time() - 601),
+        },
+    )
+    instance.report_runless_asset_event(old)
+    assert png_of(event(materialize(strategy_exposure), "strategy_exposure"))
+
+
+def test_the_largest_positions_are_listed_by_value_and_by_loss_of_each_currency(
+    materialize, append_row, seconds_ago
+) -> None:
+    for conid in range(1, 13):
+        append_row(conid, seconds_ago(9), market_value=-10.0 * conid, unrealized_pnl=conid - 4.0)
+    append_row(20, seconds_ago(9), market_value=5.0, currency="EUR", unrealized_pnl=None)
+    append_row(21, seconds_ago(9), market_value=9e9, sec_type="FUT", unrealized_pnl=1.0)
+    append_row(22, seconds_ago(9), market_value=None)
+    append_row(23, seconds_ago(9), market_value=9e9, position=0.0, unrealized_pnl=-9.0)
+    found = event(materialize(latest_positions), "latest_positions")
+    assert [row["conid"] for row in records(found, "largest_by_value")] == [20, *range(12, 2, -1)]
+    assert [row["conid"] for row in records(found, "largest_by_loss")] == [1, 2, 3]
+
+
+def test_a_count_that_is_always_zero_is_no_plot(materialize, append_row, seconds_ago) -> None:
+    append_row(1, seconds_ago(9))
+    found = event(materialize(latest_positions), "latest_positions")
+    assert "without_value" not in found.metadata
+    append_row(2, seconds_ago(9), market_value=None)
+    found = event(materialize(latest_positions), "latest_positions")
+    assert found.metadata["without_value"].value == 1

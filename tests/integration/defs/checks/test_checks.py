@@ -15,18 +15,6 @@ from position_sync_dagster.domain.gateway_session import Owner, SessionState
 from position_sync_dagster.sync.reports.status import read_status
 
 
-@pytest.fixture
-def check(materialize):
-    """Run one check and return its evaluation."""
-
-    def run(definition: dg.AssetChecksDefinition) -> dg.AssetCheckEvaluation:
-        result = materialize(definition, selection=dg.AssetSelection.all_asset_checks())
-        (found,) = result.get_asset_check_evaluations()
-        return found
-
-    return run
-
-
 def test_rows_that_agree_with_the_broker_pass(
     check, own_login, write_holdings, append_row, seconds_ago
 ) -> None:

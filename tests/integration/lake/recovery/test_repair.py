@@ -1,20 +1,26 @@
 """Torn commits: real files cut at many places are found, and repaired without losing a request."""
 
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import polars as pl
 import pytest
 from deltalake import DeltaTable
 
+from position_sync_dagster.domain.records.account_summary import AccountSummary
 from position_sync_dagster.domain.request import QueueRequest, QueueStatus
 from position_sync_dagster.errors import BrokenTableError
+from position_sync_dagster.lake.account_values import AccountValuesTable
 from position_sync_dagster.lake.queue.table import PositionQueue
 from position_sync_dagster.lake.recovery.diagnosis import Diagnosis, diagnose
 from position_sync_dagster.lake.recovery.repair import repair
 from position_sync_dagster.lake.schema.codec import update_rows
+from position_sync_dagster.lake.schema.columns import day_column, text_column
+from position_sync_dagster.lake.schema.table_spec import TableSpec
 from position_sync_dagster.lake.schema.tables import POSITION_UPDATES
 from position_sync_dagster.lake.storage.frames import append
 from position_sync_dagster.lake.storage.table import Table
@@ -51,7 +57,7 @@ def before(tmp_path: Path) -> tuple[Path, list[dict]]:
 
 
 def examined(path: Path) -> Diagnosis:
-    return diagnose(queue_at(path).table)
+    return diagnose(queue_at(path).table, pause_s=0)
 
 
 def assert_refused(path: Path) -> None:
@@ -165,6 +171,54 @@ def test_an_appended_insert_survives_the_torn_file_of_the_insert_before_it(befor
     assert {r["conid"] for r in repaired} == {r["conid"] for r in old} | set(range(200, 260))
 
 
+def test_all_requests_of_a_position_that_came_one_after_the_other_come_back(before):
+    path, old = before
+    queue = queue_at(path)
+    ids = []
+    for _ in range(3):
+        ids += queue.sync.insert_many([QueueRequest(500, "SPY")])
+        queue.sync.mark_success(ids[-1])
+    ids += queue.sync.insert_many([QueueRequest(500, "SPY")])
+    entry(path, 3).write_bytes(b"")
+    assert repair(queue_at(path).table, NOW).saved == 4
+    assert {r["request_id"] for r in rows(queue_at(path))} == {
+        *ids,
+        *(r["request_id"] for r in old),
+    }
+    finish(queue_at(path), count=len(old) + 4)
+
+
+def test_many_thousand_requests_are_put_back(before):
+    path, old = before
+    queue_at(path).sync.insert_many(QueueRequest(c, "SPY") for c in range(1000, 31_000))
+    newest_entry(path).write_bytes(b"")
+    assert repair(queue_at(path).table, NOW).saved == 30_000
+    assert sum(queue_at(path).sync.counts().values()) == 30_000 + len(old)
+
+
+def test_account_values_of_a_torn_commit_are_written_once_again(tmp_path):
+    table = AccountValuesTable(tmp_path / "a", fsync=False)
+    for amount in (1.0, 2.0, 3.0):
+        at = NOW + timedelta(seconds=amount)
+        table.sync.append([AccountSummary(account="DUSIM1", timestamp=at, cash=amount)])
+    newest_entry(tmp_path / "a").write_bytes(b"")
+    again = AccountValuesTable(tmp_path / "a", fsync=False)
+    assert repair(again.table, NOW).saved == 1
+    assert again.sync.latest().get_column("cash").to_list() == [3.0]
+    assert again.table.rows().height == 3
+
+
+def test_an_insert_whose_file_is_older_than_the_version_before_it_is_put_back(before):
+    path, old = before
+    insert(queue_at(path))
+    # A merge of files was committed between the file of the insert and its entry.
+    written = written_by(path, 3)[0].stat().st_mtime
+    os.utime(entry(path, 2), (written + 60, written + 60))
+    newest_entry(path).write_bytes(b"")
+    assert repair(queue_at(path).table, NOW).saved == 5
+    assert len(rows(queue_at(path))) == len(old) + 5
+
+
 def test_a_version_that_is_missing_between_others_is_found(before):
     path, old = before
     queue = queue_at(path)
@@ -235,7 +289,7 @@ def test_values_of_a_torn_commit_are_written_once_again(tmp_path, make_update, c
     old = ledger.table.rows().sort("update_id")
     newest_entry(tmp_path / "u").write_bytes(b"")
     again = PositionUpdatesTable(tmp_path / "u", fsync=False)
-    found = diagnose(again.table)
+    found = diagnose(again.table, pause_s=0)
     assert (found.rows, found.requests) == (3, ())
     assert repair(again.table, NOW).saved == 3
     by_commit = ("ledger_version", "committed_at")  # the rows came again with another commit
@@ -254,7 +308,7 @@ def test_a_torn_file_before_the_start_of_the_log_is_reported_and_left_alone(
         entry(tmp_path / "u", version).unlink()
     first.unlink()
     again = PositionUpdatesTable(tmp_path / "u", fsync=False)
-    found = diagnose(again.table)
+    found = diagnose(again.table, pause_s=0)
     assert (found.whole_version, found.repairable) == (None, False)
     assert [(one.flaw, one.rows) for one in found.torn_files] == [("is missing", 1)]
     with pytest.raises(BrokenTableError, match="Restore"):
@@ -290,3 +344,25 @@ def finish(queue: PositionQueue, count: int) -> None:
     counts = queue.sync.counts()
     assert counts[PENDING] == counts[PROCESSING] == 0
     assert counts[SUCCESS] + counts[FAILED] == count
+
+
+def test_records_of_a_torn_commit_are_written_once_again_with_their_partition(tmp_path):
+    columns = {
+        "run_id": text_column("The run."),
+        "ended": text_column("How it ended; null while it runs."),
+        "date": day_column("Partition: the day."),
+    }
+    spec = TableSpec.of("runs", columns, partition_by=("date",), indexed=("run_id",))
+    table = Table(tmp_path / "r", spec, fsync=False)
+    for number, ended in ((1, None), (1, "well"), (2, None)):
+        row = {"run_id": f"run-{number}", "ended": ended, "date": NOW.date()}
+        frame = pl.DataFrame([row], schema=spec.polars)
+        table.transact(lambda handle, frame=frame: append(handle, frame, {}))
+    old = table.rows().sort("run_id", "ended")
+    entry(tmp_path / "r", 2).write_bytes(b"")
+    done = repair(Table(tmp_path / "r", spec, fsync=False), NOW)
+    assert (done.whole_version, done.saved) == (1, 2)
+    [kept] = done.files
+    kept.rename(kept.with_name("rows_to_put_back.parquet"))
+    assert repair(Table(tmp_path / "r", spec, fsync=False), NOW).saved == 0
+    assert Table(tmp_path / "r", spec, fsync=False).rows().sort("run_id", "ended").equals(old)

@@ -9,6 +9,7 @@ import pytest
 from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.domain.leg import make_leg
 from position_sync_dagster.errors import AmbiguousRemovalError, InvalidLegError, UnknownLegError
+from position_sync_dagster.lake.registry.strategies_file import load_strategies
 from position_sync_dagster.lake.registry.table import StrategyRegistry
 from position_sync_dagster.lake.schema.codec import leg_rows
 from position_sync_dagster.lake.schema.tables import ACTIVE_STRATEGIES
@@ -285,3 +286,19 @@ async def test_what_was_found_for_a_leg_that_was_removed_meanwhile_changes_nothi
         await registry.remove_active()
     with pytest.raises(UnknownLegError, match="symbol SPY"):
         await registry.remove_active(symbol="SPY")
+
+
+async def test_a_file_of_thousands_of_legs_is_applied_in_one_commit_and_so_is_a_change_of_all(
+    registry, clock, tmp_path
+):
+    book = tmp_path / "strategies.yaml"
+    line = "      - {{conid: {0}, symbol: SPY, right: C, strike: 450, expiry: 20281215}}"
+    legs = "\n".join(line.format(conid) for conid in range(1, 5_001))
+    book.write_text(f"strategies:\n  - strategy_id: s\n    legs:\n{legs}\n")
+    before = registry.table.version()
+    assert await registry.replace_all(load_strategies(book, clock)) == (5_000, 0)
+    assert registry.table.version() == before + 1
+    book.write_text(book.read_text().replace("strike: 450", "strike: 460"))
+    assert await registry.replace_all(load_strategies(book, clock)) == (5_000, 5_000)
+    assert registry.table.version() == before + 2
+    assert {leg.strike for leg in await registry.get_all_active()} == {460.0}

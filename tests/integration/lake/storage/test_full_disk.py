@@ -46,6 +46,7 @@ def test_a_full_disk_is_reported_and_loses_nothing(small_disk, capfd):
     fill(filler)
     with pytest.raises(LakeNotWritableError, match="space"):
         queue.sync.insert_many(QueueRequest(c, "S" * 900) for c in range(100, 400))
+    assert capfd.readouterr().err == "", "a library wrote its backtrace"
     assert queue.sync.get_batch() == before
     filler.unlink()
     queue.sync.insert_many([QueueRequest(9, "SPY")])
@@ -79,6 +80,7 @@ def test_a_step_on_a_nearly_full_disk_is_done_or_refused_with_the_reason(
         done[free] = assert_done_or_refused(PositionQueue(path), ON_A_FULL_DISK[step], free)
         shutil.rmtree(path)
     assert (done[0], done[ROOM]) == (False, True)
+    assert "panicked" not in capfd.readouterr().err
 
 
 def assert_done_or_refused(

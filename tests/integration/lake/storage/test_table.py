@@ -169,3 +169,25 @@ def test_many_commits_leave_handles_fresh_and_the_log_with_checkpoints(tmp_path)
     log = tmp_path / "q" / "_delta_log"
     assert len(list(log.glob("*.checkpoint.parquet"))) == 3
     assert queue.sync.counts()[QueueStatus.PENDING] == 31
+
+
+def test_a_checkpoint_that_cannot_be_written_is_logged_once_per_outage(
+    tmp_path, monkeypatch, caplog
+):
+    queue = filled_queue(tmp_path / "q")
+    conids = iter(range(100, 10_000))
+
+    def commit_past_checkpoints(count: int) -> None:
+        for _ in range(count * table.CHECKPOINT_EVERY):
+            queue.sync.insert_many([QueueRequest(next(conids), "SPY")])
+
+    def refuse(_: str) -> None:
+        raise OSError(28, "No space left on device")
+
+    for outages in (1, 2):
+        with monkeypatch.context() as full:
+            full.setattr(table, "check_room", refuse)
+            commit_past_checkpoints(3)
+        assert [r.levelname for r in caplog.records] == ["WARNING"] * outages
+        commit_past_checkpoints(1)
+    assert "its commits are safe: [Errno 28] No space left on device" in caplog.text

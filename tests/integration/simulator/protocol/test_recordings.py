@@ -13,6 +13,7 @@ import ib_async.decoder
 import ibapi.decoder
 import pytest
 
+from position_sync_dagster.simulator.market.sessions import listing
 from position_sync_dagster.simulator.protocol import (
     account_messages,
     contract_messages,
@@ -173,7 +174,9 @@ def test_contract_details_have_the_recorded_layout(symbol: str) -> None:
         min_tick=float(recorded[13]),
         long_name=recorded[19],
     )
-    ours = list(contract_details(int(recorded[1]), contract, recorded[7], "IND", date(2026, 4, 5)))
+    ours = list(
+        contract_details(int(recorded[1]), contract, recorded[7], "IND", listing(date(2026, 4, 5)))
+    )
     sec_ids = 2 * int(recorded[30])
     del recorded[31 : 31 + sec_ids]
     recorded[30] = "0"
@@ -264,7 +267,7 @@ def test_ib_async_reads_the_messages_that_nobody_recorded(
 
 
 def test_ib_async_reads_an_option_out_of_contract_details() -> None:
-    fields = contract_details(7, OPTION, "SMART", "STK", date(2026, 4, 5))
+    fields = contract_details(7, OPTION, "SMART", "STK", listing(date(2026, 4, 5)))
     [(name, (req_id, details))] = calls_of_ib_async(list(fields))
     assert (name, req_id) == ("contractDetails", 7)
     assert details.contract.conId == OPTION.conid
@@ -280,7 +283,7 @@ def test_ib_async_reads_an_option_out_of_contract_details() -> None:
 def test_ibapi_reads_every_message_to_its_last_field(version: int) -> None:
     frames = [AGAIN[name](recorded) for name in AGAIN for recorded in of_type(name)]
     frames += [fields for _, fields, _ in UNRECORDED]
-    frames.append(contract_details(7, OPTION, "SMART", "STK", date(2026, 4, 5)))
+    frames.append(contract_details(7, OPTION, "SMART", "STK", listing(date(2026, 4, 5))))
     frames.append(account_messages.position_multi(7, "DUSIM0001", OPTION, -3, 2100.6321))
     for fields in frames:
         received = RecordingWrapper()

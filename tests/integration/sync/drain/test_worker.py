@@ -12,6 +12,7 @@ from position_sync_dagster.errors import (
     SettingsError,
 )
 from position_sync_dagster.gateway.connection_manager import IBConnectionManager
+from position_sync_dagster.lake.storage import frames
 from position_sync_dagster.sync.drain.shared_connection import ConnectionValues
 from position_sync_dagster.sync.drain.worker import QueueWorker
 
@@ -73,6 +74,34 @@ async def test_without_a_gateway_nothing_is_claimed_and_nothing_fails(lake, work
         await worker.process_batch()
     counts = await lake.queue.counts()
     assert counts[QueueStatus.PENDING] == 1
+
+
+async def test_an_error_that_stays_is_logged_once_per_outage(
+    simulate, lake, worker_for, eventually, monkeypatch, caplog
+):
+    full, drains = 2**62, 0
+    async with simulate() as sim:
+        worker = worker_for(sim)
+        drain = worker.drain
+
+        async def drain_on_a_disk_that_is_full_twice(time_limit_s):
+            nonlocal drains
+            drains += 1
+            if drains in (1, 6):
+                monkeypatch.setattr(frames, "SPARE_BYTES", 0)
+                await lake.queue.insert(CALL, "AAPL", account=A)
+                monkeypatch.setattr(frames, "SPARE_BYTES", full)
+            if drains in (4, 10):
+                monkeypatch.setattr(frames, "SPARE_BYTES", 0)
+            return await drain(time_limit_s)
+
+        monkeypatch.setattr(worker, "drain", drain_on_a_disk_that_is_full_twice)
+        await worker.start()
+        await eventually(lambda: worker.get_stats().total_success == 2)
+        await worker.stop()
+    logged = [r.getMessage() for r in caplog.records if "cannot be written" in r.getMessage()]
+    assert len(logged) == 2, "3 drains of the first outage failed, and 4 of the second"
+    assert all("No space left on device" in text for text in logged)
 
 
 async def test_a_batch_whose_lease_ends_while_other_writers_win_is_not_written(

@@ -63,9 +63,9 @@ class ManagedLines:
     async def tick(self, *, after_s=0.0):
         """Let time pass, and return the conids that hold a line then."""
         self.now += after_s
-        lines, holdings = self.connection.lines, self.connection.feed.holdings
-        if self.manager.needs_allocation(lines, holdings, self.legs):
-            return set(await self.manager.allocate(self.connection, holdings, self.legs))
+        lines, book = self.connection.lines, self.connection.feed.book
+        if self.manager.needs_allocation(lines, book, self.legs):
+            return set(await self.manager.allocate(self.connection, self.legs))
         return set(self.manager.held)
 
     @property

@@ -9,6 +9,7 @@ import pytest
 
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import Owner, SessionState
+from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.domain.update import TradingMode
 from position_sync_dagster.errors import (
     BrokerUnavailableError,
@@ -22,6 +23,7 @@ from position_sync_dagster.sync.drain.run import drain
 from position_sync_dagster.sync.owner.ownership import Ownership
 from position_sync_dagster.sync.reports.reconciliation import ReconciliationService
 from position_sync_dagster.sync.reports.status import read_status
+from position_sync_dagster.sync.stream import broker_link
 from position_sync_dagster.sync.stream.service import stream
 
 A, B = "DUSIM0001", "DUSIM0002"
@@ -42,8 +44,7 @@ def running(lake):
                 run_id=more.pop("run_id", "run-1"),
                 stop=stop,
                 report=reports.append,
-                report_interval_s=0.2,
-                **more,
+                **{"report_interval_s": 0.2} | more,
             )
         )
         tasks.append((task, stop))
@@ -152,6 +153,7 @@ async def test_a_stream_whose_lease_was_taken_over_writes_nothing_more(
         newest = max(r.timestamp for r in await lake.updates.latest_updates())
         session = await lake.sessions.current(settings.gateway_id)
         assert newest <= session.expires_at
+        assert sum(r.rows for r in reports) == await lake.updates.count()
         assert not session.is_alive(utc_now())
         async with Ownership(lake.sessions, settings, owner=Owner.STREAM) as own:
             assert own.session.fencing_token == session.fencing_token + 1
@@ -171,10 +173,33 @@ async def test_without_a_gateway_the_stream_is_blind_and_runs_on(
     assert "BLIND" in done.reason
     with pytest.raises(BrokerUnavailableError):
         await ReconciliationService(lake, settings).run()
+    await eventually(lambda: reports)
     stop.set()
     total = await task
-    assert (total.rows, reports) == (0, [])
+    assert (total.rows, [report.state for report in reports]) == (0, ["BLIND"])
     assert await lake.updates.count() == 0
+
+
+async def test_a_new_state_is_reported_at_once_when_the_session_shows_it(
+    simulate, lake, settings_for, running, leg, eventually, monkeypatch
+):
+    """Who hears of a state reads the table at once, as the check of the stream does."""
+    monkeypatch.setattr(broker_link, "RECONNECT", Backoff(first_s=0.1, longest_s=0.1))
+    async with simulate() as sim:
+        await lake.registry.add_active(**leg(PUT))
+        settings = settings_for(sim)
+        task, stop, reports = running(settings, report_interval_s=3600)
+        await eventually(lambda: reports)
+        assert await _state(lake, settings, SessionState.LIVE)
+        await eventually(lambda: lake.updates.count())
+        await sim.restart(down_s=3600)
+        await eventually(lambda: len(reports) > 1)
+        assert await _state(lake, settings, SessionState.BLIND)
+        stop.set()
+        total = await task
+    states = [report.state for report in reports]
+    assert states[:2] == ["LIVE", "BLIND"]
+    assert sum(r.rows for r in reports) == total.rows == await lake.updates.count()
 
 
 async def _state(lake, settings, state):

@@ -131,7 +131,7 @@ async def test_without_an_answer_nothing_is_said_of_a_leg(simulate, lake, settin
     await lake.registry.add_active(strategy_id="s", **terms_of(CALL))
     async with simulate() as sim:
         connection = await connect(settings_for(sim, gateway_timeout_s=0.5))
-        resolver = LegResolver(lake.registry, lake.contracts.add)
+        resolver = LegResolver(lake.registry, lake.contracts.put)
         sim.pause()
         await resolver.resolve(connection, lake.registry.unresolved)
         assert [leg.problem for leg in lake.registry.unresolved] == [None]

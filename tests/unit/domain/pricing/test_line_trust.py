@@ -86,3 +86,32 @@ def test_a_natural_tick_clears_a_suspicion(line):
     line.ticked()
     assert line.state is Trust.TRUSTED
     assert not line.is_due_for_renewal(60.0)
+
+
+def test_a_restore_says_nothing_new_of_a_line_that_is_suspect_already(line):
+    line.ticked()
+    assert line.disagrees(50.0)
+    reason = line.reason
+    line.restored(60.0)
+    assert not line.elapsed(1000.0)
+    assert line.reason == reason
+
+
+def test_outside_its_session_a_line_has_the_whole_time_to_tick_once_it_opens(line):
+    line.ticked()
+    line.interrupted(0.0, "a farm broke")
+    line.restored(0.0)
+    for second in range(0, 5000, 7):
+        assert not line.elapsed(float(second), session_open=False)
+    assert (line.state, line.reason) == (Trust.INTERRUPTED, "a farm broke")
+    assert not line.elapsed(second + 29.0)
+    assert line.elapsed(second + 30.0)
+
+
+def test_outside_its_session_only_what_the_broker_contradicts_is_requested_again(line):
+    assert line.elapsed(30.0)
+    assert not line.is_due_for_renewal(40.0, session_open=False)
+    assert line.is_due_for_renewal(40.0)
+    line.ticked()
+    assert line.disagrees(50.0)
+    assert line.is_due_for_renewal(50.0, session_open=False)

@@ -37,6 +37,13 @@ def test_the_next_silence_of_a_lively_login_is_probed_soon(login):
     assert login.is_due(260.0)
 
 
+def test_while_nothing_could_tick_no_silence_is_counted(login):
+    login.probed(60.0)
+    login.rested(1000.0)
+    assert not login.is_due(1059.0)
+    assert login.is_due(1060.0)
+
+
 def test_after_dead_lines_were_found_the_next_silence_is_probed_soon(login):
     for now_s in (60.0, 180.0):
         login.probed(now_s)

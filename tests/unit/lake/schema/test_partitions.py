@@ -6,11 +6,14 @@ from position_sync_dagster.lake.schema.partitions import (
     IS_LIVE,
     LIVE_COLUMNS,
     LIVE_PARTITION,
+    MOST_TERMS,
+    PartRange,
     bucket_column,
     in_bucket,
     in_part,
     in_parts,
     is_finished,
+    ranges_of,
     without_partition,
 )
 
@@ -44,3 +47,17 @@ def test_rows_get_and_lose_the_columns_of_their_partition():
     finished = live.with_columns(bucket_column("closed"))
     assert finished.filter(pl.sql_expr(in_bucket("closed"))).height == ROWS.height
     assert without_partition(without_partition(ROWS)).columns == ["id"]
+
+
+def test_a_range_matches_all_parts_between_its_ends_and_no_other_bucket():
+    assert matches(PartRange("SUCCESS", "a", "b").predicate) == [2, 3]
+    assert matches(PartRange("SUCCESS", "b", "b").predicate) == [3]
+
+
+def test_a_few_parts_are_ranges_of_their_own_and_many_are_one_range():
+    few = [f"part-{n:03}" for n in range(MOST_TERMS)]
+    assert [(one.first, one.last) for one in ranges_of("FAILED", reversed(few))] == [
+        (name, name) for name in few
+    ]
+    [one] = ranges_of("FAILED", [*few, "part-999"])
+    assert (one.first, one.last) == ("part-000", "part-999")

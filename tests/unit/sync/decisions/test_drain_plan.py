@@ -7,6 +7,7 @@ import pytest
 
 from position_sync_dagster.domain.gateway_session import GatewaySession, Owner, SessionState
 from position_sync_dagster.sync.decisions.drain_plan import (
+    DRAIN_AND_DERIVE,
     DrainCursor,
     DrainPlan,
     Step,
@@ -69,7 +70,7 @@ def test_without_work_there_is_no_run_and_the_reason_has_the_numbers() -> None:
 
 
 def test_waiting_requests_are_drained_while_a_stream_is_alive() -> None:
-    assert plan(workload(pending=2, claimable=2)).steps == (Step.DRAIN,)
+    assert plan(workload(pending=2, claimable=2)).steps == DRAIN_AND_DERIVE
 
 
 def test_a_drain_in_progress_is_waited_for() -> None:
@@ -99,17 +100,17 @@ def test_stale_values_make_requests_wait_until_the_next_refresh() -> None:
 
 
 def test_fresh_values_of_an_ended_owner_are_used_before_the_next_refresh() -> None:
-    assert plan(workload(claimable=5, session=dead(age_s=100))).steps == (Step.DRAIN,)
+    assert plan(workload(claimable=5, session=dead(age_s=100))).steps == DRAIN_AND_DERIVE
 
 
 @pytest.mark.parametrize(("age_s", "due"), [(179.0, False), (181.0, True)])
 def test_without_an_owner_one_refresh_per_interval_is_requested(age_s: float, due: bool) -> None:
     decided = plan(workload(session=dead(age_s)))
-    assert decided.steps == ((Step.REFRESH, Step.DRAIN) if due else ())
+    assert decided.steps == ((Step.REFRESH, *DRAIN_AND_DERIVE) if due else ())
 
 
 def test_a_gateway_without_any_download_is_refreshed() -> None:
-    assert plan(workload(session=None)).steps == (Step.REFRESH, Step.DRAIN)
+    assert plan(workload(session=None)).steps == (Step.REFRESH, *DRAIN_AND_DERIVE)
 
 
 def test_a_stream_that_is_alive_refreshes_by_itself() -> None:
@@ -132,7 +133,7 @@ def test_a_login_that_just_became_free_is_left_to_the_stream_for_a_moment() -> N
     assert first.steps == ()
     assert first.cursor.unowned_since == NOW
     later = workload(session=None, now=NOW + timedelta(seconds=11))
-    assert plan(later, first.cursor).steps == (Step.REFRESH, Step.DRAIN)
+    assert plan(later, first.cursor).steps == (Step.REFRESH, *DRAIN_AND_DERIVE)
 
 
 def test_a_registry_that_changed_is_recorded_once() -> None:
@@ -153,7 +154,7 @@ def test_a_saved_strategies_file_is_applied_once_even_when_it_is_malformed() -> 
 
 def test_one_run_does_all_the_work_there_is() -> None:
     decided = plan(workload(registry_version=2, session=None, claimable=1))
-    assert decided.steps == (Step.STRATEGIES, Step.REFRESH, Step.DRAIN)
+    assert decided.steps == (Step.STRATEGIES, Step.REFRESH, *DRAIN_AND_DERIVE)
 
 
 @pytest.mark.parametrize(("unsuccessful_runs", "pause_s"), [(1, 10), (2, 20), (3, 40), (9, 120)])
@@ -169,13 +170,13 @@ def test_failing_drains_are_requested_less_and_less_often(
         for d in (-1, 1)
     )
     assert plan(early).steps == ()
-    assert plan(late).steps == (Step.DRAIN,)
+    assert plan(late).steps == DRAIN_AND_DERIVE
 
 
 def test_requests_that_could_not_be_valued_do_not_hold_up_new_ones() -> None:
     released = workload(claimable=4, unsuccessful_runs=3, last_unsuccessful_at=NOW, released=4)
     assert plan(released).steps == ()
-    assert plan(replace(released, claimable=5)).steps == (Step.DRAIN,)
+    assert plan(replace(released, claimable=5)).steps == DRAIN_AND_DERIVE
 
 
 def test_a_clock_that_was_set_back_holds_up_neither_refresh_nor_drain() -> None:
@@ -183,11 +184,11 @@ def test_a_clock_that_was_set_back_holds_up_neither_refresh_nor_drain() -> None:
     started = replace(dead(age_s=100), started_at=NOW + hour)
     settling = plan(workload(session=started), replace(SETTLED, unowned_since=NOW + hour))
     assert settling.cursor.unowned_since == NOW
-    assert plan(workload(session=started)).steps == (Step.REFRESH, Step.DRAIN)
+    assert plan(workload(session=started)).steps == (Step.REFRESH, *DRAIN_AND_DERIVE)
     unsuccessful = workload(
         claimable=1, unsuccessful_runs=1, last_unsuccessful_at=NOW + hour, released=1
     )
-    assert plan(unsuccessful).steps == (Step.DRAIN,)
+    assert plan(unsuccessful).steps == DRAIN_AND_DERIVE
 
 
 def test_a_cursor_survives_being_written_and_read() -> None:

@@ -14,8 +14,10 @@ from position_sync_dagster.domain.update import Source
 from position_sync_dagster.errors import BrokerUnavailableError, NewerRowError
 from position_sync_dagster.lake.queue.memory import InMemoryPositionQueue
 from position_sync_dagster.lake.updates.table import AppendResult, NewestRows
-from position_sync_dagster.sync.drain.batch import BatchProcessor
+from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.drain.batch import LARGEST, BatchProcessor, batch_limit
 from position_sync_dagster.sync.drain.broker_view import BrokerView
+from position_sync_dagster.sync.drain.worker import QueueWorker
 
 CLOSES = 200
 
@@ -100,7 +102,7 @@ def queue(clock):
 
 def processor(queue, ledger, broker, clock):
     return BatchProcessor(
-        queue, ledger, broker, batch_size=50, lease_s=60.0, row_interval_s=3600.0,
+        queue, ledger, broker, lease_s=60.0, row_interval_s=3600.0,
         refresh_interval_s=180.0, provenance=Provenance(), clock=clock,
     )  # fmt: skip
 
@@ -120,7 +122,7 @@ async def test_a_drain_that_is_stopped_around_each_close_loses_no_zero_row(queue
     broker.meanwhile = close
     batches = processor(queue, ledger, broker, clock)
     while left or (await queue.counts())[QueueStatus.PENDING]:
-        await batches.process()
+        await batches.process(50)
     assert ledger.newest() == dict.fromkeys(range(1, CLOSES + 1), 0.0)
     counts = await queue.counts()
     done = await queue.get_batch(priority=None, limit=1000, status=QueueStatus.SUCCESS)
@@ -134,7 +136,7 @@ async def test_a_broker_that_is_lost_after_the_claim_gives_the_requests_back(que
     await queue.insert(1, "SPY", account="A")
     broker.lost_after = 1
     with pytest.raises(BrokerUnavailableError):
-        await processor(queue, ledger, broker, clock).process()
+        await processor(queue, ledger, broker, clock).process(50)
     (request,) = await queue.get_batch(priority=None)
     assert (request.status, request.attempts, ledger.rows) == (QueueStatus.PENDING, 0, [])
 
@@ -144,7 +146,7 @@ async def test_nothing_is_claimed_without_a_view_of_the_broker(queue, clock):
     broker.lost_after = 0
     await queue.insert(1, "SPY", account="A")
     with pytest.raises(BrokerUnavailableError):
-        await processor(queue, Ledger(), broker, clock).process()
+        await processor(queue, Ledger(), broker, clock).process(50)
     (request,) = await queue.get_batch(priority=None)
     assert (request.status, request.updated_at) == (QueueStatus.PENDING, request.created_at)
 
@@ -153,10 +155,10 @@ async def test_a_request_of_an_unchanged_holding_ends_with_the_row_that_says_so(
     broker, ledger = Broker(clock, [1, 2]), Ledger()
     batches = processor(queue, ledger, broker, clock)
     await queue.insert_many([QueueRequest(conid, "SPY", account="A") for conid in (1, 2)])
-    first, _ = await batches.process()
+    first, _ = await batches.process(50)
     broker.positions[2] = 3.0
     await queue.insert_many([QueueRequest(conid, "SPY", account="A") for conid in (1, 2)])
-    second, _ = await batches.process()
+    second, _ = await batches.process(50)
     assert (first.rows, first.unchanged) == (2, 0)
     assert (second.rows, second.unchanged, second.succeeded) == (1, 1, 2)
     assert [(r.conid, r.position) for r in ledger.rows] == [(1, 1.0), (2, 1.0), (2, 3.0)]
@@ -171,7 +173,7 @@ async def test_a_row_that_would_be_too_old_at_the_next_request_is_written_again(
     batches = processor(queue, ledger, broker, clock)
     for _ in range(41):
         await queue.insert(1, "SPY", account="A")
-        await batches.process()
+        await batches.process(50)
         clock.now += timedelta(seconds=180)
     times = [row.timestamp for row in ledger.rows]
     assert len(times) == 3
@@ -199,8 +201,45 @@ async def test_a_zero_row_that_the_stream_writes_meanwhile_is_not_followed_by_an
             ledger.rows += [replace(row, update_id="zero") for row in streamed]
 
     broker.meanwhile = close
-    report, _ = await batches.process()
+    report, _ = await batches.process(50)
     assert [row.update_id for row in ledger.rows] == ["zero"]
     assert (report.rows, report.unchanged) == (0, 1)
     (done,) = await queue.get_batch(priority=None, status=QueueStatus.SUCCESS)
     assert done.update_id == "zero"
+
+
+@pytest.mark.parametrize(
+    ("waiting", "batch_size", "expected"),
+    [
+        (0, 50, 50),
+        (200, 50, 50),
+        (204, 50, 51),
+        (1_000, 50, 250),
+        (1_000, 400, 400),
+        (10**6, 50, LARGEST),
+        (10**6, 2 * LARGEST, 2 * LARGEST),
+    ],
+)
+def test_a_batch_is_a_quarter_of_what_waits_and_never_smaller_than_its_setting(
+    waiting, batch_size, expected
+):
+    assert batch_limit(waiting, batch_size) == expected
+
+
+async def test_a_drain_of_many_requests_takes_a_few_batches_and_looks_at_the_broker_for_each(
+    queue, clock
+):
+    conids = range(1, 801)
+    broker, ledger = Broker(clock, conids), Ledger()
+    await queue.insert_many([QueueRequest(conid, "SPY", account="A") for conid in conids])
+    worker = QueueWorker(
+        queue, batch_size=50, values=broker, updates=ledger, settings=Settings(), clock=clock
+    )
+    result = await worker.drain(3600.0)
+    assert [batch.claimed for batch in result.batches] == [200, 200, 200, 200]
+    assert result.exhausted
+    assert (await queue.counts())[QueueStatus.SUCCESS] == 800
+    assert len(ledger.newest()) == 800
+    await queue.insert_many([QueueRequest(conid, "SPY", account="A") for conid in conids])
+    report = await worker.process_batch()
+    assert report.claimed == 200

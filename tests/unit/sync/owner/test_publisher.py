@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from position_sync_dagster.domain.broker_position import BrokerPosition
 from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.domain.leg import LegState
+from position_sync_dagster.gateway.accounts.holdings import HoldingsBook
 from position_sync_dagster.lake.queue.memory import InMemoryPositionQueue
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.owner.announcements import Announcements
@@ -27,10 +28,18 @@ class Feed:
     """An account feed with the holdings that a test gives it."""
 
     def __init__(self, *holdings):
-        self.holdings = list(holdings)
+        self.book = HoldingsBook("g", ["A"], clock=lambda: NOW)
+        self.completeness = self.book.completeness
+        self.get = self.book.get
+        self.put(*holdings)
 
-    def get(self, key):
-        return next((holding for holding in self.holdings if holding.key == key), None)
+    @property
+    def holdings(self):
+        return self.book.holdings
+
+    def put(self, *holdings):
+        for holding in holdings:
+            self.book.put(holding)
 
 
 class Positions:
@@ -44,6 +53,12 @@ class Positions:
         if self.meanwhile is not None:
             self.meanwhile()
         self.rows = list(rows)
+
+    async def update(self, _gateway_id, changed, **_more):
+        if self.meanwhile is not None:
+            self.meanwhile()
+        self.rows = list({row.key: row for row in [*self.rows, *changed]}.values())
+        return 1
 
 
 def publisher_of(positions, queue):
@@ -68,8 +83,8 @@ async def test_a_close_that_arrives_while_the_positions_are_published_is_queued_
     assert await drained(queue) == 1
 
     changed = replace(HELD, position=3.0)
-    feed.holdings = [changed]
-    positions.meanwhile = lambda: feed.holdings.__setitem__(0, CLOSED)
+    feed.put(changed)
+    positions.meanwhile = lambda: feed.put(CLOSED)
     await publisher.publish(feed, session=None)
     await publisher.enqueue_changed(MONITORED, [KEY])
     # This drain values the request by what is published: the quantity before the close.
@@ -86,7 +101,7 @@ async def test_a_close_that_arrives_while_the_positions_are_published_is_queued_
 async def test_a_close_that_arrives_while_a_download_is_published_lacks_its_zero_row():
     feed, positions, queue = Feed(HELD), Positions(), InMemoryPositionQueue()
     publisher = publisher_of(positions, queue)
-    positions.meanwhile = lambda: feed.holdings.__setitem__(0, CLOSED)
+    positions.meanwhile = lambda: feed.put(CLOSED)
     await publisher.publish(feed, session=None)
     assert await publisher.enqueue_all(MONITORED) == 1
     assert await drained(queue) == 1

@@ -1,6 +1,6 @@
 """The days of an exchange."""
 
-from datetime import UTC, date, datetime, time
+from datetime import date, time
 
 import exchange_calendars
 import pytest
@@ -8,12 +8,10 @@ import pytest
 from position_sync_dagster.errors import SettingsError
 from position_sync_dagster.sync.reports.exchange_days import (
     ExchangeDays,
-    TradingDayOpenError,
+    NoTradingDayError,
     closing_times,
     exchange_days,
 )
-
-LATER = datetime(2027, 1, 1, tzinfo=UTC)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -36,12 +34,12 @@ def test_another_exchange_has_its_own_zone_close_and_holidays() -> None:
     assert date(2026, 11, 26) not in found.holidays
 
 
-def test_holidays_are_excluded_at_their_local_midnight() -> None:
+def test_holidays_are_excluded_at_the_time_at_which_a_day_is_recorded() -> None:
     found = exchange_days("XNYS", date(2026, 1, 1), date(2026, 12, 31))
-    for day, midnight in zip(found.holidays, found.midnights(), strict=True):
-        assert midnight.date() == day
-        assert (midnight.hour, midnight.minute) == (0, 0)
-        assert str(midnight.tzinfo) == "America/New_York"
+    for day, moment in zip(found.holidays, found.settled_holidays(), strict=True):
+        assert moment.date() == day
+        assert (moment.hour, moment.minute) == (16, 20)
+        assert str(moment.tzinfo) == "America/New_York"
 
 
 def test_the_days_survive_being_written_and_read() -> None:
@@ -51,18 +49,13 @@ def test_the_days_survive_being_written_and_read() -> None:
 
 def test_the_close_follows_daylight_saving_and_half_days() -> None:
     days = [date(2026, 3, 6), date(2026, 3, 9), date(2026, 11, 27)]
-    closes = closing_times("XNYS", days, now=LATER)
+    closes = closing_times("XNYS", days)
     assert [closes[day].hour for day in days] == [21, 20, 18]
 
 
-def test_a_trading_day_that_is_open_has_no_close_yet() -> None:
-    with pytest.raises(TradingDayOpenError, match="closes at 2026-03-09 20:00 UTC"):
-        closing_times("XNYS", [date(2026, 3, 9)], now=datetime(2026, 3, 9, 19, 59, tzinfo=UTC))
-
-
 def test_a_holiday_has_no_close() -> None:
-    with pytest.raises(TradingDayOpenError, match="does not trade on 2026-11-26"):
-        closing_times("XNYS", [date(2026, 11, 26)], now=LATER)
+    with pytest.raises(NoTradingDayError, match="does not trade on 2026-11-26"):
+        closing_times("XNYS", [date(2026, 11, 26)])
 
 
 def test_an_unknown_exchange_is_named_with_its_setting() -> None:

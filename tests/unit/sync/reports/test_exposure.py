@@ -10,7 +10,9 @@ from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.domain.leg import ActiveContract
 from position_sync_dagster.domain.update import PositionUpdate
 from position_sync_dagster.sync.reports.exposure import AssetClass, Exposure, exposures
+from tests.support.contracts import contract_details
 
+PUT = Right.PUT
 NOW = datetime(2026, 3, 9, 15, 0, tzinfo=UTC)
 
 
@@ -187,3 +189,27 @@ def test_the_age_of_a_value_is_its_time_at_the_source() -> None:
     old = NOW - timedelta(minutes=3)
     found = only(exposures([leg(1), leg(2)], [row(1), row(2, value_time=old)]))
     assert found.oldest_value_at == old
+
+
+def test_a_leg_that_is_another_contract_than_its_conid_is_in_no_sum_and_is_named() -> None:
+    contract = {"symbol": "SPY", "trading_class": "SPY", "strike": 500.0}
+    day = date(2026, 4, 17)
+    contract |= {"last_trade_date": day, "expires_on": day}
+    details = {1: contract_details(1, **contract), 2: contract_details(2, **contract, right=PUT)}
+    legs = [leg(1), leg(2, quantity=1.0), leg(2, "other", quantity=None)]
+    right = replace(legs[2], right=PUT)
+    found = exposures([*legs[:2], right], [row(1), row(2)], details=details)
+    iron, other = found
+    assert (iron.legs, iron.legs_held, iron.market_value) == (2, 2, 600.0)
+    assert (iron.legs_without_value, iron.legs_without_greeks) == (1, 1)
+    assert iron.mismatches == "2: its right is PUT, not CALL"
+    assert (other.market_value, other.mismatches) == (600.0, None)  # nothing of it is claimed
+
+
+def test_a_mismatched_leg_alone_has_no_value_even_where_nothing_is_held() -> None:
+    details = {1: contract_details(1)}
+    for held in ([row(1)], []):
+        found = only(exposures([leg(1)], held, details=details))
+        assert (found.market_value, found.delta, found.oldest_value_at) == (None, None, None)
+        assert (found.legs, found.legs_held, found.legs_without_value) == (1, len(held), 1)
+        assert "its symbol is SPX, not SPY" in found.mismatches

@@ -27,10 +27,10 @@ def connecting():
     return Connecting()
 
 
-def test_the_delay_grows_to_half_a_minute_and_is_jittered():
+def test_the_delay_grows_to_ten_seconds_and_is_jittered():
     random, delay_s = Random(1), RECONNECT.delay_s
     most = [max(delay_s(n, random) for _ in range(200)) for n in range(1, 8)]
-    for found, bound_s in zip(most, [2, 4, 8, 16, 30, 30, 30], strict=True):
+    for found, bound_s in zip(most, [2, 4, 8, 10, 10, 10, 10], strict=True):
         assert 0.95 * bound_s < found <= bound_s
     assert len({delay_s(3, random) for _ in range(10)}) == 10
 
@@ -38,7 +38,7 @@ def test_the_delay_grows_to_half_a_minute_and_is_jittered():
 def test_the_first_attempt_has_no_delay_and_each_failure_makes_the_next_longer(connecting):
     first, *others = [connecting.attempt() for _ in range(6)]
     assert first == 0.0
-    for delay_s, bound_s in zip(others, [2, 4, 8, 16, 30], strict=True):
+    for delay_s, bound_s in zip(others, [2, 4, 8, 10, 10], strict=True):
         assert bound_s / 2 <= delay_s <= bound_s
 
 

@@ -11,10 +11,11 @@ import pytest
 from position_sync_dagster.domain.broker_position import BrokerPosition
 from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.domain.leg import LegState
+from position_sync_dagster.domain.pricing.login_lines import RENEWALS_AT_ONCE
 from position_sync_dagster.domain.pricing.quote import Quote
 from position_sync_dagster.domain.pricing.valuation import Provenance
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.stream.pricing import RENEWALS_AT_ONCE, StreamPricer
+from position_sync_dagster.sync.stream.pricing import StreamPricer
 
 START = datetime(2026, 3, 4, 15, 30, tzinfo=UTC)
 SETTINGS = Settings(_env_file=None)
@@ -28,8 +29,11 @@ class PricerWithLines:
     def __init__(self, *conids):
         self.second = 0.0
         self.back = timedelta()
+        self.closed = set()
         self.pricer = StreamPricer(
-            SimpleNamespace(magnifier=lambda _conid: 1),
+            SimpleNamespace(
+                magnifier=lambda _conid: 1, session_open=lambda conid: conid not in self.closed
+            ),
             settings=SETTINGS,
             monotonic=lambda: self.second,
         )

@@ -36,9 +36,9 @@ def test_a_change_of_route_is_for_the_stream_or_for_the_queue(
 ):
     routes = Routes()
     if before is not None:
-        routes.replace({KEY: before})
+        routes.update({KEY: before})
         routes.unqueued.clear()
-    changes = routes.replace({KEY: after})
+    changes = routes.update({KEY: after})
     assert (KEY in changes.streamed, KEY in changes.closed) == (streamed, closed)
     assert (KEY in routes.unqueued) == unqueued
     assert routes.states == {KEY: after}
@@ -46,11 +46,11 @@ def test_a_change_of_route_is_for_the_stream_or_for_the_queue(
 
 def test_a_holding_that_was_not_queued_stays_due_until_it_is_streamed_again():
     routes = Routes()
-    routes.replace({KEY: STREAMED})
-    routes.replace({KEY: MONITORED})
-    routes.replace({KEY: MONITORED})
+    routes.update({KEY: STREAMED})
+    routes.update({KEY: MONITORED})
+    routes.update({KEY: MONITORED})
     assert routes.unqueued == {KEY}
-    routes.replace({KEY: STREAMED})
+    routes.update({KEY: STREAMED})
     assert routes.unqueued == set()
 
 

@@ -1,0 +1,58 @@
+"""The command `position-sync exposure`: the money of each strategy, and the totals."""
+
+from typing import TYPE_CHECKING
+
+from position_sync_dagster.cli.options import (
+    HomeFolder,
+    Json,
+    Strategy,
+    Watch,
+    existing,
+    known_strategy,
+    settings_for,
+)
+from position_sync_dagster.terminal.output import print_json
+from position_sync_dagster.terminal.typed import as_typed
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+
+def exposure(
+    strategy: Strategy = None,
+    watch: Watch = False,
+    json: Json = False,
+    home: HomeFolder = None,
+) -> None:
+    """Show value, profit, greeks and the oldest value of each strategy; never adds currencies.
+
+    The age is the time since its source confirmed the oldest value. What is unknown is a dash and
+    is left out of the sums; `no value` counts the held legs that are.
+    """
+    from position_sync_dagster.domain.clock import utc_now
+    from position_sync_dagster.lake import Lake
+    from position_sync_dagster.sync.reports.money import Money, total_by_currency
+    from position_sync_dagster.sync.reports.overview import read_book
+    from position_sync_dagster.terminal.money_tables import strategy_table
+    from position_sync_dagster.terminal.watching import print_or_watch
+
+    settings = settings_for(home)
+    lake = existing(Lake.of(settings))
+
+    def look() -> tuple[list[Money], list[Money]]:
+        book = read_book(lake, settings, utc_now())
+        known_strategy(strategy, book.legs)
+        found = [one for one in book.strategies if strategy in (None, one.name)]
+        return found, total_by_currency(found)
+
+    def render(width: int) -> "RenderableType":
+        found, totals = look()
+        if not found:
+            return as_typed("No leg is active. Add one with `position-sync strategies add`.")
+        return strategy_table(found, totals, width)
+
+    if json:
+        found, totals = look()
+        print_json({"strategies": found, "totals": totals})
+        return
+    print_or_watch(render, watch=watch)

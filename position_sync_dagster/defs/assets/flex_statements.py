@@ -1,0 +1,93 @@
+"""The asset `flex_statements`: the broker's statements, as XML files in a folder."""
+
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+from position_sync_dagster.defs.assets.table_asset import (
+    LOCATION,
+    OWNERS,
+    POSITIONS,
+    TAGS,
+    code_reference,
+)
+from position_sync_dagster.defs.audit.recorded_runs import recorded
+from position_sync_dagster.defs.dagster_failures import dagster_failures
+from position_sync_dagster.defs.resources import PositionSyncResource
+from position_sync_dagster.defs.run_history import IMPORT_JOB
+
+if TYPE_CHECKING:
+    from position_sync_dagster.domain.records.statement import Statement
+
+SHOWN = 400
+"""How many statements are listed with an event; the folder has all."""
+
+
+@dg.asset(
+    group_name=POSITIONS,
+    owners=OWNERS,
+    kinds={"xml"},
+    tags=TAGS,
+    metadata={
+        "written_by": dg.MetadataValue.job(IMPORT_JOB, location_name=LOCATION),
+        **code_reference(__file__, 1),
+    },
+    description="""
+Activity Flex statements of the broker, as XML files of a folder: its own record of past days.
+
+- **Written by** the job `import_statements`, which downloads the query of the settings, or by a
+  person who puts a file into `POSITION_SYNC_FLEX_FOLDER`.
+- **How to read it:** an event lists the statements and the days that they cover. Net liquidation
+  and cash of each day go to `account_values` (source FLEX).
+""",
+)
+@dagster_failures
+@recorded("flex_statements")
+def flex_statements(
+    context: dg.AssetExecutionContext, position_sync: PositionSyncResource
+) -> dg.MaterializeResult[None]:
+    """Download the query if there is one, read every file, and list what they cover."""
+    from position_sync_dagster.sync.history.statements import StatementService
+
+    service = StatementService(position_sync.lake, position_sync.settings)
+    downloaded = service.download()
+    found = service.read()
+    account_rows = service.import_account_values(run_id=context.run.run_id)
+    days = {day for one in found for day in one.days}
+    return dg.MaterializeResult(
+        metadata={
+            "statements": len(found),
+            "days": len(days),
+            "first_day": min(days).isoformat() if days else "",
+            "last_day": max(days).isoformat() if days else "",
+            "downloaded": downloaded,
+            "account_rows": account_rows,
+            "dagster/uri": str(position_sync.settings.flex_folder.absolute()),
+            "listed": dg.MetadataValue.table([_record(one) for one in found[:SHOWN]], _SCHEMA),
+        }
+    )
+
+
+_SCHEMA = dg.TableSchema(
+    columns=[
+        dg.TableColumn("file", "string"),
+        dg.TableColumn("account", "string"),
+        dg.TableColumn("first", "string"),
+        dg.TableColumn("last", "string"),
+        dg.TableColumn("positions", "int"),
+        dg.TableColumn("executions", "int"),
+    ]
+)
+
+
+def _record(one: "Statement") -> dg.TableRecord:
+    return dg.TableRecord(
+        {
+            "file": one.file,
+            "account": one.account,
+            "first": one.first.isoformat(),
+            "last": one.last.isoformat(),
+            "positions": len(one.positions),
+            "executions": len(one.executions),
+        }
+    )

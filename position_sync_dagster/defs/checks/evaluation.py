@@ -1,0 +1,111 @@
+"""The checks that the program evaluates by itself: right after the tables that they judge changed.
+
+Dagster takes a result for old once its asset is materialized again. So a drain and the stream
+evaluate all of them after each of their materializations, and `refresh_derived` those whose result
+does not stand. None of them is planned in a drain: while a planned check waits, Dagster shows no
+result of it.
+"""
+
+import logging
+from collections.abc import Iterator
+from functools import partial
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+from position_sync_dagster.defs.checks import (
+    a_stream_watches,
+    account_values_follow,
+    agrees_with_the_broker,
+    holdings_are_usable,
+    ids_are_unique,
+    legs_are_resolved,
+    legs_have_values,
+    lines_suffice,
+    tables_fit_the_code,
+    values_match_the_broker,
+)
+from position_sync_dagster.defs.checks.check_results import (
+    Evaluate,
+    check_evaluation,
+    newest_materialization,
+    unknown_result,
+)
+from position_sync_dagster.defs.checks.queue import requests_are_answered, requests_end_once
+from position_sync_dagster.errors import PositionSyncError
+
+if TYPE_CHECKING:
+    from position_sync_dagster.lake.lake import Lake
+    from position_sync_dagster.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+LEDGER = "position_updates"
+QUEUE = "position_queue"
+LEGS = "active_strategies"
+
+CHECKS: tuple[tuple[str, str], ...] = (
+    (LEDGER, a_stream_watches.CHECK_NAME),
+    (LEDGER, agrees_with_the_broker.CHECK_NAME),
+    (LEDGER, legs_have_values.CHECK_NAME),
+    (LEDGER, values_match_the_broker.CHECK_NAME),
+    (LEDGER, ids_are_unique.CHECK_NAME),
+    (LEDGER, tables_fit_the_code.CHECK_NAME),
+    (QUEUE, requests_are_answered.CHECK_NAME),
+    (QUEUE, requests_end_once.CHECK_NAME),
+    (LEGS, legs_are_resolved.CHECK_NAME),
+    ("broker_positions", holdings_are_usable.CHECK_NAME),
+    ("gateway_sessions", lines_suffice.CHECK_NAME),
+    ("account_values", account_values_follow.CHECK_NAME),
+)
+"""Asset and name of each check."""
+
+KEYS = tuple(dg.AssetCheckKey(dg.AssetKey(asset), name) for asset, name in CHECKS)
+
+_EVALUATE: dict[str, Evaluate] = {
+    module.CHECK_NAME: module.evaluate
+    for module in (
+        legs_have_values,
+        values_match_the_broker,
+        ids_are_unique,
+        tables_fit_the_code,
+        requests_are_answered,
+        requests_end_once,
+        legs_are_resolved,
+        holdings_are_usable,
+        lines_suffice,
+        account_values_follow,
+    )
+} | {a_stream_watches.CHECK_NAME: a_stream_watches.watched_now}
+
+
+def evaluated(
+    lake: "Lake",
+    settings: "Settings",
+    instance: dg.DagsterInstance,
+    *,
+    run_id: str,
+    checks: tuple[tuple[str, str], ...] = CHECKS,
+) -> Iterator[dg.AssetCheckEvaluation]:
+    """Evaluate checks now, and return the results as events.
+
+    A check that cannot be evaluated says so, and harms no other: neither a stream nor a drain shall
+    end because of one.
+    """
+    compared = partial(agrees_with_the_broker.compared_now, run_id=run_id)
+    functions = _EVALUATE | {agrees_with_the_broker.CHECK_NAME: compared}
+    targets: dict[str, dg.EventLogRecord | None] = {}
+    for asset, name in checks:
+        try:
+            result = functions[name](lake, settings)
+        except PositionSyncError as error:
+            result = unknown_result(str(error))
+        except Exception as error:
+            logger.exception("the check %s cannot be evaluated", name)
+            result = unknown_result(f"the check itself failed: {type(error).__name__}: {error}")
+        if asset not in targets:
+            targets[asset] = newest_materialization(instance, asset)
+        found = result._replace(
+            metadata={**result.metadata, "run_id": dg.MetadataValue.dagster_run(run_id)}
+        )
+        yield check_evaluation(asset, name, found, targets[asset])

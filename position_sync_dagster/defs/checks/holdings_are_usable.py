@@ -1,0 +1,58 @@
+"""The check `holdings_are_usable`: whether the gateway sent holdings that had to be set aside."""
+
+import re
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import dagster as dg
+import polars as pl
+
+from position_sync_dagster.defs.checks.check_results import rows_result, table_check, unknown_result
+from position_sync_dagster.domain.gateway_session import GatewaySession, SessionState, set_aside
+
+if TYPE_CHECKING:
+    from position_sync_dagster.lake.lake import Lake
+    from position_sync_dagster.settings import Settings
+
+CHECK_NAME = "holdings_are_usable"
+
+_NAMED = re.compile(r"conid (-?\d+) of (.+?) \((.*?)\)(?=, conid | and \d+ more|$)")
+_MORE = re.compile(r" and (\d+) more$")
+
+
+def evaluate(lake: "Lake", settings: "Settings") -> dg.AssetCheckResult:
+    """Return the check's result now."""
+    return judge_detail(lake.sessions.sync.current(settings.gateway_id), datetime.now(UTC))
+
+
+def judge_detail(session: GatewaySession | None, now: datetime) -> dg.AssetCheckResult:
+    """Return the check's result for the session of the login's owner; pure."""
+    if session is None or not session.is_alive(now) or session.state is not SessionState.LIVE:
+        return unknown_result("no owner of the login sees the gateway now.")
+    text = set_aside(session.detail)
+    named = _NAMED.findall(text or "")
+    rows = pl.DataFrame(
+        [(int(conid), account, reason) for conid, account, reason in named],
+        schema={"conid": pl.Int64, "account": pl.String, "reason": pl.String},
+        orient="row",
+    )
+    if text is not None and (not named or (more := _MORE.search(text))):
+        # What the session does not name by itself is counted there.
+        rest = f"{more[1]} more" if named and more else text
+        rows = rows.vstack(pl.DataFrame([(None, "", rest)], schema=rows.schema, orient="row"))
+    return rows_result(
+        rows,
+        passed="The gateway sent no holding that cannot be used.",
+        failed="rows of holdings are set aside" if text is None else f"shown: {text}",
+        what_to_do="Their newest usable values stay, with their age. Compare these holdings with "
+        "TWS; restart the gateway if it shows them otherwise.",
+    )
+
+
+holdings_are_usable = table_check(
+    "broker_positions",
+    CHECK_NAME,
+    evaluate,
+    description="Whether the gateway sent rows of holdings that cannot be used: no number for a "
+    "quantity, an impossible conid or account.",
+)

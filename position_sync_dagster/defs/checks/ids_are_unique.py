@@ -1,0 +1,47 @@
+"""The check `ids_are_unique`: whether a row of the ledger was written twice."""
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import dagster as dg
+import polars as pl
+
+from position_sync_dagster.defs.checks.check_results import rows_result, table_check
+from position_sync_dagster.domain.clock import SKEW
+
+if TYPE_CHECKING:
+    from position_sync_dagster.lake.lake import Lake
+    from position_sync_dagster.settings import Settings
+
+CHECK_NAME = "ids_are_unique"
+
+WINDOW = timedelta(minutes=30)
+"""Twice as long as the longest time between two evaluations."""
+
+
+def evaluate(lake: "Lake", settings: "Settings") -> dg.AssetCheckResult:
+    """Return the check's result now."""
+    from position_sync_dagster.lake import inspection
+
+    now = datetime.now(UTC)
+    return judge_ids(inspection.repeated_ids(lake, now - WINDOW, now + SKEW))
+
+
+def judge_ids(repeated: pl.DataFrame) -> dg.AssetCheckResult:
+    """Return the check's result for the ids that the ledger has more than once; pure."""
+    return rows_result(
+        repeated.sort("rows", "update_id", descending=True),
+        passed="Each row of the last half hour has an id of its own.",
+        failed="ids are in the ledger more than once",
+        what_to_do="A value was written twice: count each update_id once in your reports, and run "
+        "`position-sync doctor`.",
+        severity=dg.AssetCheckSeverity.ERROR,
+    )
+
+
+ids_are_unique = table_check(
+    "position_updates",
+    CHECK_NAME,
+    evaluate,
+    description="Whether each update_id of the last half hour is in the ledger once.",
+)

@@ -1,0 +1,100 @@
+"""The check `requests_are_answered`: whether requests failed for good, or wait for too long."""
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import dagster as dg
+import polars as pl
+
+from position_sync_dagster.defs.checks.check_results import rows_result, table_check
+from position_sync_dagster.domain.request import QueueStatus
+
+if TYPE_CHECKING:
+    from position_sync_dagster.lake.lake import Lake
+    from position_sync_dagster.settings import Settings
+
+CHECK_NAME = "requests_are_answered"
+
+LOOK_BACK = timedelta(days=1)
+"""An older failure is history: `position-sync queue list --status FAILED` still has it."""
+
+ANSWERED_WITHIN = timedelta(hours=1)
+"""A holding that is valued at all is requested again far more often."""
+
+_COLUMNS = ["request_id", "account", "conid", "symbol", "status", "since", "error_message"]
+
+
+def evaluate(lake: "Lake", settings: "Settings") -> dg.AssetCheckResult:
+    """Return the check's result now."""
+    from position_sync_dagster.lake import inspection
+
+    now = datetime.now(UTC)
+    failed = inspection.finished_requests(lake, QueueStatus.FAILED.value, now - LOOK_BACK)
+    answered = failed.clear().select("account", "conid", at="updated_at")
+    if not failed.is_empty():
+        success = QueueStatus.SUCCESS.value
+        done = inspection.finished_requests(lake, success, now - ANSWERED_WITHIN)
+        closed = pl.col("position") == 0  # what is closed needs no value, whenever it closed
+        at = pl.when(closed).then(pl.lit(now)).otherwise("timestamp").alias("at")
+        rows = lake.updates.sync.latest().select("account", "conid", at)
+        any_account = rows.with_columns(account=pl.lit(None, pl.String))
+        done = done.select("account", "conid", at="updated_at")
+        answered = pl.concat([done, rows, any_account])
+    return judge_requests(
+        failed,
+        inspection.live_requests(lake),
+        answered,
+        now=now,
+        old_after=timedelta(seconds=settings.stale_after_s),
+    )
+
+
+def judge_requests(
+    failed: pl.DataFrame,
+    live: pl.DataFrame,
+    answered: pl.DataFrame,
+    *,
+    now: datetime,
+    old_after: timedelta,
+) -> dg.AssetCheckResult:
+    """Return the check's result; pure.
+
+    Args:
+        failed: Requests that are FAILED.
+        live: Requests that are not finished.
+        answered: When holdings were valued (`account`, `conid`, `at`): a failure before does not
+            count any more.
+        now: The time.
+        old_after: How long a request may wait.
+    """
+    newest = answered.group_by("account", "conid").agg(pl.col("at").max())
+    lasting = failed.join(newest, on=["account", "conid"], how="left", nulls_equal=True).filter(
+        pl.col("at").is_null() | (pl.col("at") < pl.col("updated_at"))
+    )
+    old = live.filter(pl.col("created_at") < now - old_after)
+    rows = pl.concat(
+        [
+            lasting.sort("updated_at").select(pl.all(), since="updated_at").select(_COLUMNS),
+            old.sort("created_at").select(pl.all(), since="created_at").select(_COLUMNS),
+        ]
+    )
+    return rows_result(
+        rows,
+        passed=f"No request failed for good; {live.height} wait, none for long.",
+        failed="requests are FAILED or have waited for more than "
+        f"{old_after.total_seconds() / 60:.0f} min",
+        what_to_do="Read error_message; `position-sync queue retry --all` tries FAILED requests "
+        "again. Old ones wait for the broker: see the check a_stream_watches.",
+        failed_for_good=lasting.height,
+        old=old.height,
+        waiting=live.height,
+    )
+
+
+requests_are_answered = table_check(
+    "position_queue",
+    CHECK_NAME,
+    evaluate,
+    description="Whether requests are FAILED and their holding has no value since, or wait for "
+    "longer than POSITION_SYNC_STALE_AFTER_S.",
+)

@@ -1,0 +1,37 @@
+"""The holdings of a login by conid and by account, kept as holdings come."""
+
+from collections.abc import Iterable
+
+from position_sync_dagster.domain.broker_position import BrokerPosition
+from position_sync_dagster.domain.routing import Key
+
+
+class HoldingIndex:
+    """Finds holdings without a look at all of them.
+
+    Attributes:
+        moves: How often a holding came, was opened or was closed.
+    """
+
+    def __init__(self) -> None:
+        self.moves = 0
+        self._by_conid: dict[int, set[Key]] = {}
+        self._one_of: dict[str, Key] = {}
+
+    def put(self, before: BrokerPosition | None, holding: BrokerPosition) -> None:
+        """Follow a holding that takes the place of another state of it, or is new."""
+        key = holding.key
+        if before is None:
+            self._by_conid.setdefault(key[1], set()).add(key)
+        if before is None or (before.position == 0) != (holding.position == 0):
+            self.moves += 1
+        if holding.position or key[0] not in self._one_of:
+            self._one_of[key[0]] = key
+
+    def keys_of(self, conid: int) -> Iterable[Key]:
+        """Return the keys of the holdings of a conid."""
+        return self._by_conid.get(conid, ())
+
+    def one_of(self, account: str) -> Key | None:
+        """Return the key of some holding of an account; None where it has none."""
+        return self._one_of.get(account)

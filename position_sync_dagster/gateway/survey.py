@@ -1,0 +1,77 @@
+"""Readings of a gateway that is met for the first time: its clock, and one line taken and given."""
+
+import asyncio
+from contextlib import suppress
+from dataclasses import dataclass
+
+from position_sync_dagster.domain.clock import Clock, utc_now
+from position_sync_dagster.domain.instrument import ContractDetails
+from position_sync_dagster.gateway.connection import GatewayConnection
+from position_sync_dagster.gateway.market_data_lines import Refusal
+
+POLL_S = 0.05
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LineTrial:
+    """What came of one line that was requested and cancelled again.
+
+    Attributes:
+        refusal: The gateway's message that refused or ended it.
+        market_data_type: Of the ticks that came (1 live, 2 frozen, 3 delayed, 4 delayed frozen);
+            None if no tick came.
+    """
+
+    conid: int
+    refusal: Refusal | None = None
+    market_data_type: int | None = None
+
+
+def server_version(connection: GatewayConnection) -> int:
+    """Return the version of the protocol that the gateway speaks."""
+    return int(connection.ib.client.serverVersion())
+
+
+async def clock_difference_s(
+    connection: GatewayConnection, *, timeout_s: float, clock: Clock = utc_now
+) -> float | None:
+    """Return by how many seconds the gateway's clock is ahead of ours; None without an answer.
+
+    The gateway answers in whole seconds (reqCurrentTime), so that a difference below a second and
+    the time of the answer itself is none.
+    """
+    before = clock()
+    with suppress(TimeoutError):
+        async with asyncio.timeout(timeout_s):
+            theirs = await connection.ib.reqCurrentTimeAsync()
+        early, late = (theirs - clock()).total_seconds(), (theirs - before).total_seconds()
+        return 0.0 if early <= 0.0 and late + 1.0 >= 0.0 else max(early, late + 1.0, key=abs)
+    return None
+
+
+async def try_line(
+    connection: GatewayConnection,
+    details: ContractDetails,
+    *,
+    wait_s: float,
+    market_data_type: int | None = None,
+) -> LineTrial:
+    """Take one market data line, wait for its first tick or its refusal, and give it back."""
+    refusals: list[Refusal] = []
+    connection.lines.on_refusal.append(refusals.append)
+    connection.lines.subscribe(details, market_data_type=market_data_type)
+    kind = None
+    try:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(wait_s):
+                while not refusals and kind is None and connection.is_connected:
+                    quote = connection.lines.quote(details.conid)
+                    if quote is not None and quote.received_at is not None:
+                        kind = quote.market_data_type or 1
+                    await asyncio.sleep(POLL_S)
+    finally:
+        connection.lines.cancel(details.conid)
+        connection.lines.on_refusal.remove(refusals.append)
+    return LineTrial(
+        conid=details.conid, refusal=refusals[0] if refusals else None, market_data_type=kind
+    )

@@ -1,0 +1,83 @@
+"""What the checks of the tables read: frames, each bounded by a time or by what is held now."""
+
+from datetime import datetime
+
+import polars as pl
+from deltalake import DeltaTable
+
+from position_sync_dagster.errors import LakeError
+from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.lake.schema.ids import id_prefix
+from position_sync_dagster.lake.schema.partitions import IS_LIVE, in_bucket
+from position_sync_dagster.lake.updates.ledger_files import LedgerFiles
+
+REQUEST = ["request_id", "account", "conid", "symbol", "status", "attempts", "error_message"]
+
+
+def live_requests(lake: Lake) -> pl.DataFrame:
+    """Return the requests that are not finished."""
+    return lake.queue.table.rows(IS_LIVE, [*REQUEST, "created_at", "updated_at"])
+
+
+def finished_requests(lake: Lake, status: str, since: datetime) -> pl.DataFrame:
+    """Return the requests with a final status that were inserted since then."""
+    where = f"{in_bucket(status)} AND request_id >= '{id_prefix(since)}'"
+    return lake.queue.table.rows(where, [*REQUEST, "created_at", "updated_at"])
+
+
+def requests_since(lake: Lake, since: datetime) -> pl.DataFrame:
+    """Return all live requests and the finished ones that were inserted since then, at one version.
+
+    A request that is stored twice is there twice.
+    """
+    where = f"{IS_LIVE} OR request_id >= '{id_prefix(since)}'"
+    return lake.queue.table.rows(where, [*REQUEST, "update_id", "updated_at", "bucket"])
+
+
+def repeated_ids(lake: Lake, since: datetime, until: datetime) -> pl.DataFrame:
+    """Return each `update_id` that the ledger has more than once in a span of time.
+
+    Returns:
+        The columns update_id, account, conid and rows: in how many rows it is.
+    """
+    ledger = lake.updates.table
+
+    def step(handle: DeltaTable) -> pl.DataFrame:
+        rows = LedgerFiles(ledger).between(handle, since, until)
+        return (
+            rows.filter(pl.col("timestamp").is_between(since, until))
+            .group_by("update_id")
+            .agg(pl.len().alias("rows"), pl.col("account", "conid").first())
+            .filter(pl.col("rows") > 1)
+            .select("update_id", "account", "conid", "rows")
+            .collect()
+        )
+
+    return ledger.snapshot(step)
+
+
+def held_at_the_broker(lake: Lake, gateway_id: str) -> pl.DataFrame:
+    """Return what the broker last said of each holding of a gateway that is open."""
+    columns = [
+        "account", "conid", "symbol", "multiplier", "position", "market_value", "received_at",
+        "confirmed_at",
+    ]  # fmt: skip
+    rows = lake.broker_positions.sync.rows(gateway_id)
+    return rows.select(columns).filter(pl.col("position") != 0)
+
+
+def newest_values(lake: Lake, gateway_id: str) -> pl.DataFrame:
+    """Return the newest row of the ledger of each open holding of a gateway."""
+    rows = lake.updates.sync.latest()
+    return rows.filter(pl.col("gateway_id") == gateway_id, pl.col("position") != 0)
+
+
+def unusable_tables(lake: Lake) -> list[tuple[str, LakeError]]:
+    """Return the tables that a process which opens them now could not use, each with its error."""
+    found = []
+    for table in lake.tables:
+        try:
+            table.verify()
+        except LakeError as error:
+            found.append((table.spec.name, error))
+    return found

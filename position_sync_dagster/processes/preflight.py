@@ -1,0 +1,104 @@
+"""The preflight as a whole: this machine, the tables, the gateway."""
+
+import asyncio
+import os
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+
+from position_sync_dagster.domain.clock import utc_now
+from position_sync_dagster.domain.gateway_session import GatewaySession
+from position_sync_dagster.domain.leg import Leg
+from position_sync_dagster.errors import PositionSyncError, StrategiesFileError
+from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.lake.registry.strategies_file import load_strategies
+from position_sync_dagster.processes import ports
+from position_sync_dagster.processes.home_lock import LOCK_FILE, living_holder
+from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.preflight import gateway, local
+from position_sync_dagster.sync.preflight.finding import Finding, bad, bounded, good, warning
+
+QUICK_S, TABLES_S = 3.0, 7.0
+"""Longest times of the checks at this machine. All of them and `gateway.WITHIN_S` together are less
+than a minute."""
+
+
+def run_preflight(
+    settings: Settings,
+    environ: Mapping[str, str],
+    *,
+    env_file: str | None,
+    dagster_home: Path,
+    ui_port: int,
+) -> list[Finding]:
+    """Check everything within a minute; write nothing and keep no line.
+
+    Args:
+        environ: The environment of this process.
+        env_file: The file with settings, None for none.
+        dagster_home: Where Dagster keeps its state.
+        ui_port: The port of the Dagster UI.
+    """
+    lake = Lake.of(settings)
+    found = local.check_settings(settings, environ, env_file=env_file)
+    found += local.check_time_zone(utc_now())
+    found += bounded(
+        "strategies file", lambda: local.check_strategies_file(settings), within_s=QUICK_S
+    )
+    found += bounded("tables", lambda: local.check_tables(lake), within_s=TABLES_S)
+    found += bounded("disk", lambda: local.check_disk(settings.lake), within_s=QUICK_S)
+    found += bounded("Dagster home", lambda: check_dagster(dagster_home, ui_port), within_s=QUICK_S)
+    sessions: list[GatewaySession] = []
+    legs: list[Leg] = []
+    unread = bounded("tables", lambda: _read(lake, settings, sessions, legs), within_s=QUICK_S)
+    if unread:
+        # Who owns the login is not known: to connect could take a client id from a stream.
+        text = "not asked: the tables do not say whether a stream owns the login"
+        return [*found, *unread, bad("gateway", text, "Put the tables right first.")]
+    if sessions:
+        return found + gateway.of_session(sessions[0])
+    return found + asyncio.run(gateway.of_gateway(settings, legs))
+
+
+def check_dagster(home: Path, ui_port: int) -> list[Finding]:
+    """Return the state of Dagster's home and of the UI's port."""
+    lock = home / LOCK_FILE
+    holder = living_holder(lock.read_bytes()) if lock.is_file() else None
+    found = []
+    if not home.is_dir():
+        found.append(good("Dagster home", f"{home} is made by the first start"))
+    elif not os.access(home, os.W_OK | os.X_OK):
+        remedy = "Correct its owner, or set DAGSTER_HOME elsewhere."
+        found.append(bad("Dagster home", f"{home} cannot be written", remedy))
+    elif stat.S_IMODE(home.stat().st_mode) & 0o077:
+        text = f"{home} is open to other users of this machine"
+        found.append(warning("Dagster home", text, f"chmod 700 {home}"))
+    else:
+        found.append(good("Dagster home", f"{home}, in use by {holder or 'nobody'}"))
+    if ports.is_free(ui_port):
+        return [*found, good("UI port", f"{ui_port} is free")]
+    if holder is not None:
+        return [*found, good("UI port", f"{ui_port} is taken, and {holder} runs")]
+    remedy = "End the program that listens there, or give another with `dev --ui-port`."
+    return [*found, warning("UI port", f"{ui_port} is taken", remedy)]
+
+
+def _read(
+    lake: Lake, settings: Settings, sessions: list[GatewaySession], legs: list[Leg]
+) -> list[Finding]:
+    """Read the session of an owner that is alive, and the active legs; make no table."""
+    try:
+        if lake.exists:
+            session = lake.sessions.sync.current(settings.gateway_id)
+            if session is not None and session.is_alive(utc_now()):
+                sessions.append(session)
+        if settings.strategies_file is not None:
+            legs += load_strategies(settings.strategies_file)
+        elif lake.exists:
+            registry = lake.registry.sync
+            legs += [*registry.get_all_active(), *registry.get_unresolved()]
+    except StrategiesFileError:
+        pass  # it has a finding of its own
+    except PositionSyncError as error:
+        return [bad("tables", error.what, error.remedy)]
+    return []

@@ -1,0 +1,76 @@
+"""The types of settings: their bounds, and how a text becomes a value.
+
+Every number is finite and bounded: 1e308 seconds would end in no error but an overflow.
+"""
+
+import json
+import os
+from datetime import date
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
+from pydantic_settings import NoDecode
+
+DAY_S = 86_400
+LONGEST_PATH = 1024
+LONGEST_NAME = 255
+"""Bytes of a path, and of each name in it. Linux takes 4096 and 255, macOS 1024 and 255."""
+
+AnyPath = TypeVar("AnyPath", str, Path)
+
+
+def _checked_path(value: AnyPath) -> AnyPath:
+    text = os.fspath(value)
+    if "\0" in text:
+        raise ValueError("a path has no NUL character")
+    if len(os.fsencode(text)) > LONGEST_PATH:
+        raise ValueError(f"a path has at most {LONGEST_PATH} bytes")
+    if any(len(os.fsencode(name)) > LONGEST_NAME for name in text.split("/")):
+        raise ValueError(f"each name in a path has at most {LONGEST_NAME} bytes")
+    return value
+
+
+def _split_urls(value: object) -> object:
+    return tuple(value.split()) if isinstance(value, str) else value
+
+
+def _split_severities(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    names = tuple(part.strip().upper() for part in value.split(",") if part.strip())
+    if not names or not {"WARN", "ERROR"}.issuperset(names):
+        raise ValueError("write WARN,ERROR or one of them")
+    return names
+
+
+def _split_types(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    text = value.strip()
+    if len(text) > LONGEST_NAME:
+        raise ValueError(f"it has more than {LONGEST_NAME} characters")
+    if text.startswith("["):
+        return json.loads(text)
+    types = tuple(part.strip() for part in text.split(",") if part.strip())
+    if not types:
+        raise ValueError("name at least one type, such as OPT,FOP")
+    return types
+
+
+def _checked_day(value: str | None) -> str | None:
+    if value is None or not value.strip():
+        return None
+    try:
+        return date.fromisoformat(value.strip()).isoformat()
+    except ValueError:
+        raise ValueError("write a day such as 2026-01-02") from None
+
+
+Seconds = Annotated[float, Field(gt=0, le=DAY_S)]
+FilePath = Annotated[Path, AfterValidator(_checked_path)]
+LakePath = Annotated[str, AfterValidator(_checked_path)]
+Day = Annotated[str | None, AfterValidator(_checked_day)]
+SecTypes = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_types)]
+SecretUrls = Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_split_urls)]
+Severities = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_severities)]

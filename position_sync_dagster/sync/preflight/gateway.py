@@ -1,0 +1,225 @@
+"""What can be checked at the gateway: for a moment, with one line, and without writing anything."""
+
+import asyncio
+from collections.abc import Iterable
+from datetime import timedelta
+
+from position_sync_dagster.domain.broker_position import BrokerPosition, Completeness
+from position_sync_dagster.domain.gateway_session import GatewaySession
+from position_sync_dagster.domain.leg import ActiveContract, Leg
+from position_sync_dagster.domain.leg_contract import contract_mismatch
+from position_sync_dagster.domain.update import TradingMode, trading_mode_of
+from position_sync_dagster.errors import GatewayError, SettingsError
+from position_sync_dagster.gateway.codes import NOT_PERMITTED, GatewayCode
+from position_sync_dagster.gateway.connection import GatewayConnection, connect
+from position_sync_dagster.gateway.survey import (
+    LineTrial,
+    clock_difference_s,
+    server_version,
+    try_line,
+)
+from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.preflight.finding import Finding, bad, good, warning
+
+WITHIN_S = 40.0
+"""Longest time of all checks at the gateway together."""
+
+ANSWER_S = 8.0
+"""Longest wait for one answer."""
+
+CLOCK_S = 2.0
+MOST_LEGS = 100
+"""So many legs are compared with their contract details; each is one request."""
+
+DELAYED = 3
+_KINDS = {1: "live", 2: "frozen", 3: "delayed", 4: "delayed and frozen"}
+
+
+def of_session(session: GatewaySession) -> list[Finding]:
+    """Return what the session of an owner that is alive says; nobody else connects meanwhile."""
+    who = f"the {session.owner.lower()} owns the login, so that nothing else was asked"
+    lines = f"{session.lines_in_use} of {session.line_limit} lines in use"
+    detail = f"; {session.detail}" if session.detail else ""
+    text = f"{session.gateway_id} is {session.state}: {who}; {lines}{detail}"
+    if session.state == "LIVE" and not session.detail:
+        return [good("gateway", text)]
+    return [warning("gateway", text, "See `position-sync status` and docs/operations.md.")]
+
+
+async def of_gateway(settings: Settings, legs: Iterable[Leg]) -> list[Finding]:
+    """Connect, look, and disconnect; return what was found, within `WITHIN_S` seconds."""
+    found: list[Finding] = []
+    patience = {"gateway_timeout_s": min(settings.gateway_timeout_s, ANSWER_S)}
+    try:
+        async with asyncio.timeout(WITHIN_S):
+            await _Survey(settings.model_copy(update=patience), found).run(list(legs))
+    except TimeoutError:
+        text = f"not all was answered within {WITHIN_S:g} s"
+        found.append(bad("gateway", text, "Try again; look at the gateway if it stays."))
+    except (GatewayError, SettingsError) as error:
+        found.append(bad("gateway", error.what, error.remedy))
+    return found
+
+
+class _Survey:
+    """One connection, and what was found on it."""
+
+    def __init__(self, settings: Settings, found: list[Finding]) -> None:
+        self._settings = settings
+        self._found = found
+        self._notices: list[tuple[int, str]] = []
+
+    async def run(self, legs: list[Leg]) -> None:
+        connection = await connect(self._settings)
+        try:
+            connection.on_message.append(lambda code, text: self._notices.append((code, text)))
+            self._identity(connection)
+            await self._clock(connection)
+            connection.require_online()
+            await connection.feed.ensure(timedelta(seconds=self._settings.refresh_interval_s))
+            self._accounts(connection)
+            await self._line(connection, legs)
+            await self._legs(connection, legs)
+        finally:
+            await connection.close()
+
+    def _identity(self, connection: GatewayConnection) -> None:
+        version = server_version(connection)
+        found = self._found
+        found.append(good("gateway", f"{connection.gateway_id} answers, server version {version}"))
+        modes = sorted({str(trading_mode_of(account)) for account in connection.accounts})
+        text = f"{', '.join(connection.accounts)}: {', '.join(modes)}"
+        if modes == [TradingMode.LIVE] and self._settings.trading_mode is None:
+            remedy = "Set POSITION_SYNC_TRADING_MODE=LIVE once that is what you mean."
+            found.append(warning("accounts", f"{text}; any mode is accepted", remedy))
+        else:
+            found.append(good("accounts", text))
+        remedy = "In the gateway: Configure → API → Settings, tick Read-Only API."
+        found.append(
+            warning(
+                "read-only",
+                "unknown: only an order message would show it, and this program sends none",
+                remedy,
+            )
+        )
+
+    async def _clock(self, connection: GatewayConnection) -> None:
+        ahead_s = await clock_difference_s(connection, timeout_s=ANSWER_S)
+        if ahead_s is None:
+            remedy = "Look for a dialog in TWS that waits for a click."
+            self._found.append(warning("clock", "the gateway did not say its time", remedy))
+        elif abs(ahead_s) <= CLOCK_S:
+            self._found.append(good("clock", f"within {CLOCK_S:g} s of the gateway's"))
+        else:
+            way = "behind" if ahead_s > 0 else "ahead of"
+            text = f"{abs(ahead_s):.0f} s {way} the gateway's"
+            self._found.append(
+                bad("clock", text, "Set both clocks by NTP: ages and leases depend on them.")
+            )
+
+    def _accounts(self, connection: GatewayConnection) -> None:
+        others = [text for code, text in self._notices if code == GatewayCode.ACCOUNT_NOT_SERVED]
+        remedy = "End the other program's account subscription, or give it another login."
+        self._found.append(
+            warning("account feed", f"another client uses it (2101): {others[0]}", remedy)
+            if others
+            else good("account feed", "no other client stands in the way (2101)")
+        )
+        feed = connection.feed
+        for account in connection.accounts:
+            held = [row for row in feed.holdings if row.account == account and row.position]
+            valued = sum(row.market_value is not None for row in held)
+            state = feed.completeness[account]
+            text = f"{account}: {len(held)} positions, {valued} with a value, {state}"
+            whole = state is Completeness.COMPLETE and valued == len(held)
+            remedy = "See docs/operations.md, “An account is PARTIAL”."
+            self._found.append(
+                good("positions", text) if whole else warning("positions", text, remedy)
+            )
+        for problem in feed.problems:
+            self._found.append(warning("positions", problem, "See docs/operations.md."))
+
+    async def _line(self, connection: GatewayConnection, legs: list[Leg]) -> None:
+        conid = trial_conid(connection.feed.holdings, legs, self._settings.sec_types)
+        if conid is None:
+            remedy = "Run it again once a position is held."
+            self._found.append(warning("market data", "not tried: nothing is held", remedy))
+            return
+        details = (await connection.details([conid])).get(conid)
+        if details is None:
+            remedy = "Run it again; look at the gateway if it stays."
+            text = f"not tried: the gateway has no details of {conid}"
+            self._found.append(warning("market data", text, remedy))
+            return
+        trial = await try_line(connection, details, wait_s=ANSWER_S)
+        delayed = None
+        if trial.refusal is not None and trial.refusal.code in NOT_PERMITTED:
+            delayed = await try_line(connection, details, wait_s=ANSWER_S, market_data_type=DELAYED)
+        name = details.local_symbol or str(conid)
+        self._found += of_trial(trial, delayed, name=name, settings=self._settings)
+
+    async def _legs(self, connection: GatewayConnection, legs: list[Leg]) -> None:
+        known = [leg for leg in legs if isinstance(leg, ActiveContract)]
+        compared = list(dict.fromkeys(leg.conid for leg in known))[:MOST_LEGS]
+        details = await connection.details(compared)
+        remedy = "Correct the leg in the strategies file or with `position-sync strategies`."
+        wrong = []
+        for leg in known:
+            one = details.get(leg.conid)
+            if leg.conid not in compared:
+                continue
+            differs = "the gateway knows no such contract"
+            if one is None or (differs := contract_mismatch(leg, one) or ""):
+                text = f"{leg.conid} of {leg.strategy_id}: {differs}"
+                wrong.append(bad("legs", text, remedy))
+        rest = len({leg.conid for leg in known}) - len(compared)
+        more = f"; {rest} more were not compared" if rest else ""
+        open_legs = len(legs) - len(known)
+        text = f"{len(compared)} of the active legs agree with their contracts{more}"
+        if open_legs:
+            text += f"; {open_legs} without a conid are looked up by the stream"
+        self._found += wrong or [good("legs", text)]
+
+
+def trial_conid(
+    holdings: Iterable[BrokerPosition], legs: Iterable[Leg], sec_types: Iterable[str]
+) -> int | None:
+    """Return the holding whose line is tried: of an active leg if one is held."""
+    active = {leg.conid for leg in legs if isinstance(leg, ActiveContract)}
+    held = [
+        row.instrument.conid
+        for row in holdings
+        if row.position and row.instrument.sec_type in set(sec_types)
+    ]
+    return min(held, key=lambda conid: (conid not in active, conid), default=None)
+
+
+def of_trial(
+    trial: LineTrial, delayed: LineTrial | None, *, name: str, settings: Settings
+) -> list[Finding]:
+    """Return what a line that was taken and given back says of permission and of free lines."""
+    refusal = trial.refusal
+    if refusal is not None and refusal.code == GatewayCode.TOO_MANY_LINES:
+        remedy = "End other programs on this login, or lower what they stream."
+        return [bad("lines", "no line is free: others use all of them (101)", remedy)]
+    lines = good(
+        "lines",
+        f"at least one of {settings.max_lines} is free; how many others use, no gateway says",
+    )
+    if refusal is None and trial.market_data_type is not None:
+        kind = _KINDS.get(trial.market_data_type, str(trial.market_data_type))
+        text = f"{name} ticks, {kind}"
+        if trial.market_data_type == 1:
+            return [good("market data", text), lines]
+        remedy = "Subscribe to the exchange's live data, or accept values that are not live."
+        return [warning("market data", text, remedy), lines]
+    if refusal is None:
+        text = f"{name} did not tick within {ANSWER_S:g} s"
+        remedy = "Run it again while its exchange is open."
+        return [warning("market data", text, remedy), lines]
+    text = f"{name} is refused ({refusal.code}): {refusal.text}"
+    if delayed is not None and delayed.market_data_type is not None:
+        remedy = "Subscribe to its live data, or set POSITION_SYNC_DELAYED_FALLBACK=true."
+        return [warning("market data", f"{text}; delayed data tick", remedy), lines]
+    remedy = "Subscribe to its data in IB's client portal; until then the queue values it."
+    return [bad("market data", text, remedy), lines]

@@ -1,0 +1,216 @@
+"""The money of strategies and of holdings, summed for a person; pure.
+
+Different currencies are never added: each sum has one currency.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from position_sync_dagster.domain.broker_position import BrokerPosition
+from position_sync_dagster.domain.leg import ActiveContract
+from position_sync_dagster.domain.pricing.confirmation import confirmed_time
+from position_sync_dagster.domain.update import PositionUpdate
+from position_sync_dagster.sync.reports.exposure import Exposure
+
+Key = tuple[str, int]
+"""Account and conid."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Money:
+    """Sums in one currency over what is known; None where nothing is.
+
+    Attributes:
+        name: The strategy, or what the sums are over.
+        currency: None for legs that are not held and have never been valued.
+        legs, legs_held: Active legs, and those with a holding.
+        value: Of options, stocks and the like; the notional value of futures is not in it.
+        gamma: Of the whole position; over several underlyings it has no meaning of its own.
+        oldest_age_s: How long ago the source confirmed the oldest of the values; None where a
+            wrong clock wrote one, or there is no value.
+        lines: Market data lines that the legs use; None while no owner is
+            connected, and in a total, because strategies share lines.
+        unvalued: Held legs without a value, which the sums leave out.
+        partial: The names of the sums that leave out a held leg.
+    """
+
+    name: str
+    currency: str | None
+    legs: int
+    legs_held: int
+    value: float | None
+    unrealized_pnl: float | None
+    daily_pnl: float | None
+    dollar_delta: float | None
+    gamma: float | None
+    theta: float | None
+    vega: float | None
+    oldest_age_s: float | None
+    lines: int | None
+    unvalued: int
+    partial: tuple[str, ...] = ()
+
+
+SUMS = {
+    "value": "market_value",
+    "unrealized_pnl": "unrealized_pnl",
+    "daily_pnl": "daily_pnl",
+    "gamma": "gamma",
+    "theta": "theta",
+    "vega": "vega",
+}
+"""The sums, each with the column of a row that it adds."""
+
+GREEKS = {"gamma", "theta", "vega"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ages:
+    """When the source of each newest row last confirmed its value.
+
+    Attributes:
+        confirmed: None where only a wrong clock gave a time.
+    """
+
+    now: datetime
+    confirmed: Mapping[Key, datetime | None]
+
+    @classmethod
+    def of(
+        cls,
+        latest: Iterable[PositionUpdate],
+        holdings: Iterable[BrokerPosition],
+        now: datetime,
+    ) -> "Ages":
+        """Return the times of the newest rows, by what the broker reports of each holding."""
+        known = {holding.key: holding for holding in holdings}
+        return cls(
+            now=now,
+            confirmed={
+                (row.account, row.conid): confirmed_time(
+                    row, known.get((row.account, row.conid)), now
+                )
+                for row in latest
+                if row.position
+            },
+        )
+
+    def age_s(self, key: Key) -> float | None:
+        """Return the age of the value of a holding, in seconds; None where it is not known."""
+        at = self.confirmed.get(key)
+        return None if at is None else max((self.now - at).total_seconds(), 0.0)
+
+    def oldest_s(self, keys: Iterable[Key]) -> float | None:
+        """Return the greatest age; None where one of them is not known, or there is none."""
+        ages = [self.age_s(key) for key in keys]
+        known = [age for age in ages if age is not None]
+        return max(known) if known and len(known) == len(ages) else None
+
+
+def money_by_strategy(
+    exposures: Iterable[Exposure],
+    legs: Iterable[ActiveContract],
+    latest: Iterable[PositionUpdate],
+    ages: Ages,
+    streamed: frozenset[int] | None,
+) -> list[Money]:
+    """Sum the exposures of each strategy over the classes of asset, by currency.
+
+    Args:
+        exposures: Of `exposures`, as the table strategy_exposure has them.
+        latest: The newest rows.
+        streamed: The conids that use a line; None while no owner is connected.
+    """
+    held: dict[int, list[PositionUpdate]] = defaultdict(list)
+    for row in latest:
+        if row.position:
+            held[row.conid].append(row)
+    rows_of: dict[tuple[str, str], dict[Key, PositionUpdate]] = defaultdict(dict)
+    for leg in legs:
+        for row in held[leg.conid]:
+            if leg.removed_at is None and leg.account in (None, row.account):
+                rows_of[leg.strategy_id, row.currency][row.account, row.conid] = row
+    groups: dict[tuple[str, str | None], list[Exposure]] = defaultdict(list)
+    for exposure in exposures:
+        groups[exposure.strategy_id, exposure.currency].append(exposure)
+    found = []
+    for (name, currency), group in groups.items():
+        keys = rows_of.get((name, currency or ""), {})
+        found.append(
+            Money(
+                name=name,
+                currency=currency,
+                legs=sum(e.legs for e in group),
+                legs_held=sum(e.legs_held for e in group),
+                value=add(e.market_value for e in group),
+                unrealized_pnl=add(e.unrealized_pnl for e in group),
+                daily_pnl=add(e.daily_pnl for e in group),
+                dollar_delta=add(e.dollar_delta for e in group),
+                gamma=add(e.gamma for e in group),
+                theta=add(e.theta for e in group),
+                vega=add(e.vega for e in group),
+                oldest_age_s=ages.oldest_s(keys),
+                lines=None
+                if streamed is None
+                else len({conid for _, conid in keys}.intersection(streamed)),
+                unvalued=sum(e.legs_without_value for e in group),
+                partial=incomplete(keys.values()),
+            )
+        )
+    return found
+
+
+def incomplete(rows: Iterable[PositionUpdate]) -> tuple[str, ...]:
+    """Return the names of the sums that some of the rows are missing in.
+
+    A stock or a future has no greeks, and is missing in none of their sums.
+    """
+    found = {
+        name
+        for row in rows
+        for name, column in SUMS.items()
+        if getattr(row, column) is None and (name not in GREEKS or row.right is not None)
+    }
+    return tuple(sorted(found | ({"dollar_delta"} if found & GREEKS else set())))
+
+
+def total_by_currency(parts: Iterable[Money], name: str = "total") -> list[Money]:
+    """Add up the parts of each currency; a part without a currency has nothing to add.
+
+    A leg that two strategies claim whole is in both of them, and twice in the total.
+    """
+    groups: dict[str, list[Money]] = defaultdict(list)
+    for part in parts:
+        if part.currency is not None:
+            groups[part.currency].append(part)
+    return [_total(name, currency, groups[currency]) for currency in sorted(groups)]
+
+
+def _total(name: str, currency: str, parts: Sequence[Money]) -> Money:
+    valued = [part for part in parts if part.legs_held]
+    ages = [part.oldest_age_s for part in valued if part.oldest_age_s is not None]
+    return Money(
+        name=name,
+        currency=currency,
+        legs=sum(part.legs for part in parts),
+        legs_held=sum(part.legs_held for part in parts),
+        value=add(part.value for part in parts),
+        unrealized_pnl=add(part.unrealized_pnl for part in parts),
+        daily_pnl=add(part.daily_pnl for part in parts),
+        dollar_delta=add(part.dollar_delta for part in parts),
+        gamma=None,
+        theta=add(part.theta for part in parts),
+        vega=add(part.vega for part in parts),
+        oldest_age_s=max(ages) if ages and len(ages) == len(valued) else None,
+        lines=None,  # strategies share lines
+        unvalued=sum(part.unvalued for part in parts),
+        partial=tuple(sorted({name for part in parts for name in part.partial})),
+    )
+
+
+def add(values: Iterable[float | None]) -> float | None:
+    """Return the sum of what is known; None where nothing is."""
+    known = [value for value in values if value is not None]
+    return sum(known) if known else None

@@ -1,0 +1,174 @@
+"""What a person looks at: the status, how many legs are current, and the money by strategy."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from position_sync_dagster.domain.broker_position import BrokerPosition
+from position_sync_dagster.domain.gateway_session import SessionState
+from position_sync_dagster.domain.instrument import ContractDetails, leg_name
+from position_sync_dagster.domain.leg import ActiveContract
+from position_sync_dagster.domain.update import PositionUpdate, Source
+from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.lake.schema.codec import updates_of
+from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.reports.exposure import Exposure, exposures
+from position_sync_dagster.sync.reports.money import (
+    Ages,
+    Key,
+    Money,
+    money_by_strategy,
+    total_by_currency,
+)
+from position_sync_dagster.sync.reports.position_list import matching_legs, strategies_by_holding
+from position_sync_dagster.sync.reports.status import Status, read_status
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Book:
+    """What the tables say of the holdings and the strategies at one moment.
+
+    Attributes:
+        latest: The newest row of each holding, closed ones too.
+        holdings: What the broker last reported.
+        legs: The active legs.
+        matching: Those of them that name the contract of their conid, as far as it is known.
+        streamed: The conids whose newest row the stream wrote within the last two refresh
+            intervals; None while no owner is connected to the gateway.
+    """
+
+    latest: tuple[PositionUpdate, ...]
+    holdings: tuple[BrokerPosition, ...]
+    legs: tuple[ActiveContract, ...]
+    matching: tuple[ActiveContract, ...]
+    ages: Ages
+    exposures: tuple[Exposure, ...]
+    streamed: frozenset[int] | None
+
+    @property
+    def strategies(self) -> list[Money]:
+        """The money of each strategy, by currency."""
+        return money_by_strategy(
+            self.exposures, self.matching, self.latest, self.ages, self.streamed
+        )
+
+    @property
+    def strategies_of(self) -> dict[Key, list[str]]:
+        """The strategies of each holding that has a row."""
+        return strategies_by_holding(self.latest, self.matching)
+
+    @property
+    def leg_ages(self) -> list[tuple[str, float | None]]:
+        """The name of each active leg that is held, and the age of its value in seconds."""
+        active = {leg.conid for leg in self.matching}
+        return [
+            (
+                leg_name(row.symbol, row.right, row.strike, row.expiry),
+                self.ages.age_s((row.account, row.conid)),
+            )
+            for row in self.latest
+            if row.position and row.conid in active
+        ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overview:
+    """The state of everything at one moment.
+
+    Attributes:
+        held: Holdings that the broker reports.
+        current: Those with a value that was confirmed while the gateway is connected, and within
+            the last two refresh intervals. None of them while it is not connected.
+        strategies, totals: The money by strategy, and its totals, each by currency.
+    """
+
+    status: Status
+    book: Book
+    held: int
+    current: int
+    strategies: tuple[Money, ...]
+    totals: tuple[Money, ...]
+
+
+def read_book(
+    lake: Lake,
+    settings: Settings,
+    now: datetime,
+    *,
+    latest: Sequence[PositionUpdate] | None = None,
+    details: Mapping[int, ContractDetails] | None = None,
+) -> Book:
+    """Read the holdings and the strategies; blocks.
+
+    Args:
+        latest: The newest rows, where the caller has them.
+        details: The contracts by conid, where the caller has them.
+
+    Raises:
+        LakeError: A table cannot be used.
+    """
+    rows = lake.updates.sync.latest_updates() if latest is None else latest
+    holdings = lake.broker_positions.sync.read(settings.gateway_id)
+    legs = lake.registry.sync.get_all_active()
+    session = lake.sessions.sync.current(settings.gateway_id)
+    live = session is not None and session.is_alive(now) and session.state == SessionState.LIVE
+    window = now - timedelta(seconds=2 * settings.refresh_interval_s)
+    streamed = frozenset(
+        row.conid
+        for row in rows
+        if row.position and row.source is Source.STREAM and row.timestamp >= window
+    )
+    if details is None:
+        details = lake.contracts.sync.get({leg.conid for leg in legs})
+    ages = Ages.of(rows, holdings, now)
+    return Book(
+        latest=tuple(rows),
+        holdings=tuple(holdings),
+        legs=tuple(legs),
+        matching=tuple(matching_legs(legs, details)),
+        ages=ages,
+        exposures=tuple(exposures(legs, rows, now=now, details=details, confirmed=ages.confirmed)),
+        streamed=streamed if live else None,
+    )
+
+
+class OverviewReader:
+    """Reads the overview again and again, and each time only what came since."""
+
+    def __init__(self, lake: Lake, settings: Settings) -> None:
+        self._lake = lake
+        self._settings = settings
+        self._details: dict[int, ContractDetails] = {}
+
+    def read(self, now: datetime) -> Overview:
+        """Read everything that the live status shows; blocks.
+
+        Raises:
+            LakeError: A table cannot be used.
+        """
+        lake, settings = self._lake, self._settings
+        frame = lake.updates.sync.latest()
+        status = read_status(lake, settings, now, latest=frame)
+        unknown = {leg.conid for leg in lake.registry.legs} - self._details.keys()
+        if unknown:  # the details of a contract never change
+            self._details |= lake.contracts.sync.get(unknown)
+        book = read_book(lake, settings, now, latest=updates_of(frame), details=self._details)
+        held = {holding.key for holding in book.holdings if holding.position}
+        strategies = tuple(book.strategies)
+        return Overview(
+            status=status,
+            book=book,
+            held=len(held),
+            current=count_current(held, book.ages, status, settings),
+            strategies=strategies,
+            totals=tuple(total_by_currency(strategies)),
+        )
+
+
+def count_current(held: set[Key], ages: Ages, status: Status, settings: Settings) -> int:
+    """Count the holdings whose value is current now; none is while the gateway is not connected."""
+    if status.session_state != SessionState.LIVE or status.session_since is None:
+        return 0
+    since = max(status.session_since, ages.now - timedelta(seconds=2 * settings.refresh_interval_s))
+    times = (ages.confirmed.get(key) for key in held)
+    return sum(at is not None and at >= since for at in times)

@@ -1,0 +1,121 @@
+"""The newest rows of the positions, as many as are to be shown, with their ages and strategies."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+import polars as pl
+
+from position_sync_dagster.domain.instrument import ContractDetails
+from position_sync_dagster.domain.leg import ActiveContract
+from position_sync_dagster.domain.leg_contract import contract_mismatch
+from position_sync_dagster.domain.update import PositionUpdate
+from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.lake.schema.codec import broker_positions_of, updates_of
+from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.reports.money import Ages, Key
+
+_ORDER = ("account", "symbol", "expiry", "strike", "conid")
+"""The order in which positions are shown; without an expiry they come after those with one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PositionList:
+    """Positions as they are shown.
+
+    Attributes:
+        rows: The newest row of each, in the order of account and contract.
+        ages: When the sources of these rows last confirmed their values.
+        strategies_of: The strategies of each holding that is in one.
+        total: How many positions there are, shown or not.
+    """
+
+    rows: tuple[PositionUpdate, ...]
+    ages: Ages
+    strategies_of: Mapping[Key, list[str]]
+    total: int
+
+
+def read_positions(
+    lake: Lake,
+    settings: Settings,
+    now: datetime,
+    *,
+    strategy: str | None = None,
+    closed: bool = False,
+    limit: int | None = None,
+) -> PositionList:
+    """Read the newest rows of positions; only the rows to be shown become objects. Blocks.
+
+    Args:
+        strategy: Only the legs of this strategy.
+        closed: Closed positions too.
+        limit: The highest number of positions to return.
+
+    Raises:
+        LakeError: A table cannot be used.
+    """
+    legs = lake.registry.sync.get_all_active()
+    matching = matching_legs(legs, lake.contracts.sync.get({leg.conid for leg in legs}))
+    found = lake.updates.sync.latest()
+    if not closed:
+        found = found.filter(pl.col("position") != 0)
+    if strategy is not None:
+        found = found.filter(_is_leg([leg for leg in matching if leg.strategy_id == strategy]))
+    ordered = found.sort(
+        *(pl.col(name).fill_null(0.0) if name == "strike" else name for name in _ORDER),
+        nulls_last=True,
+    )
+    shown = ordered if limit is None else ordered.head(limit)
+    rows = tuple(updates_of(shown))
+    holdings = lake.broker_positions.sync.rows(settings.gateway_id).join(
+        shown, on=["account", "conid"], how="semi"
+    )
+    return PositionList(
+        rows=rows,
+        ages=Ages.of(rows, broker_positions_of(holdings), now),
+        strategies_of=strategies_by_holding(rows, matching),
+        total=ordered.height,
+    )
+
+
+def matching_legs(
+    legs: Iterable[ActiveContract], details: Mapping[int, ContractDetails]
+) -> list[ActiveContract]:
+    """Return the legs that name the contract of their conid, as far as it is known."""
+    return [
+        leg
+        for leg in legs
+        if leg.conid not in details or not contract_mismatch(leg, details[leg.conid])
+    ]
+
+
+def strategies_by_holding(
+    rows: Iterable[PositionUpdate], legs: Iterable[ActiveContract]
+) -> dict[Key, list[str]]:
+    """Return the strategies of each holding that is in one, in the order of their names."""
+    by_conid: dict[int, list[ActiveContract]] = defaultdict(list)
+    for leg in legs:
+        by_conid[leg.conid].append(leg)
+    found: dict[Key, list[str]] = {}
+    for row in rows:
+        of_conid = by_conid.get(row.conid, ())
+        names = {leg.strategy_id for leg in of_conid if leg.account in (None, row.account)}
+        if names:
+            found[row.account, row.conid] = sorted(names)
+    return found
+
+
+def _is_leg(legs: Iterable[ActiveContract]) -> pl.Expr:
+    """Return which rows are of one of these legs."""
+    anywhere, named = set(), defaultdict(set)
+    for leg in legs:
+        if leg.account is None:
+            anywhere.add(leg.conid)
+        else:
+            named[leg.account].add(leg.conid)
+    wanted = pl.col("conid").is_in(anywhere)
+    for account, conids in named.items():
+        wanted |= (pl.col("account") == account) & pl.col("conid").is_in(conids)
+    return wanted

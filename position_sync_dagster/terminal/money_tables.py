@@ -1,0 +1,170 @@
+"""Strategies and positions with their money, as tables for a terminal of any width."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from position_sync_dagster.domain.instrument import leg_name
+from position_sync_dagster.sync.reports.money import add
+from position_sync_dagster.terminal.fitted import FittedColumn, fitted_table
+from position_sync_dagster.terminal.text import (
+    amount,
+    duration,
+    number,
+    printable,
+    quantity,
+)
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from position_sync_dagster.domain.update import PositionUpdate
+    from position_sync_dagster.sync.reports.money import Ages, Money
+
+
+def strategy_table(strategies: "Sequence[Money]", totals: "Sequence[Money]", width: int) -> "Table":
+    """Return the strategies, with a total for each currency."""
+    rows = [*strategies, *totals]
+
+    def column(heading: str, name: str, rank: int = 0) -> FittedColumn:
+        return FittedColumn(
+            heading=heading,
+            cells=[_sum(getattr(row, name), partial=name in row.partial) for row in rows],
+            rank=rank,
+            signed=name.endswith("_pnl"),
+        )
+
+    columns = [
+        FittedColumn(
+            heading="strategy",
+            cells=[printable(row.name) for row in rows],
+            justify="left",
+            most=18,
+        ),
+        FittedColumn(heading="", cells=[row.currency or "–" for row in rows], justify="left"),
+        FittedColumn(heading="legs", cells=[f"{row.legs_held}/{row.legs}" for row in rows]),
+        column("value", "value"),
+        column("unreal", "unrealized_pnl"),
+        column("daily", "daily_pnl"),
+        column("$delta", "dollar_delta"),
+        column("gamma", "gamma", rank=2),
+        column("theta", "theta"),
+        column("vega", "vega", rank=1),
+        FittedColumn(
+            heading="lines",
+            cells=[
+                *("–" if row.lines is None else str(row.lines) for row in strategies),
+                *("" for _ in totals),
+            ],
+            rank=3,
+        ),
+        FittedColumn(heading="oldest", cells=[duration(row.oldest_age_s) for row in rows]),
+    ]
+    if any(row.unvalued for row in rows):
+        columns.append(
+            FittedColumn(heading="no value", cells=[str(row.unvalued) for row in rows], rank=4)
+        )
+    return fitted_table(columns, width, totals=len(totals))
+
+
+def positions_table(
+    rows: "Sequence[PositionUpdate]",
+    ages: "Ages",
+    strategies_of: Mapping[tuple[str, int], Sequence[str]],
+    width: int,
+) -> "Table":
+    """Return the newest rows, with a total for each currency.
+
+    The greeks are those of the whole position: per unit × quantity × multiplier.
+    """
+    keys = [(row.account, row.conid) for row in rows]
+    currencies = sorted({row.currency for row in rows})
+    several = len(currencies) > 1 or len({row.account for row in rows}) > 1
+
+    options = [row.right is not None for row in rows]
+    futures = [row.sec_type == "FUT" for row in rows]
+    others = [not one for one in futures]
+    everything = [True for _ in rows]
+
+    def money(
+        heading: str,
+        values: Sequence[float | None],
+        rank: int = 0,
+        *,
+        of: Sequence[bool] = everything,
+        summed: bool = True,
+    ) -> FittedColumn:
+        listed = list(zip(rows, values, of, strict=True))
+        groups = [
+            [v for row, v, counts in listed if counts and row.position and row.currency == c]
+            for c in currencies
+        ]
+        sums = [_sum(add(group), partial=None in group) if summed else "" for group in groups]
+        return FittedColumn(
+            heading=heading,
+            cells=[*(amount(v) if counts else "" for _, v, counts in listed), *sums],
+            rank=rank,
+            signed=heading in ("unreal", "daily"),
+        )
+
+    def greek(name: str, rank: int = 0, *, summed: bool = False) -> FittedColumn:
+        values = [
+            None if (value := getattr(row, name)) is None else value * row.position * row.multiplier
+            for row in rows
+        ]
+        return money(name, values, rank, of=options, summed=summed)
+
+    def plain(
+        heading: str, cells: Sequence[str], rank: int = 0, *, left: bool = False, most: int = 40
+    ) -> FittedColumn:
+        return FittedColumn(
+            heading=heading,
+            cells=[*cells, *("" for _ in currencies)],
+            rank=rank,
+            justify="left" if left else "right",
+            most=most,
+        )
+
+    legs = [leg_name(row.symbol, row.right, row.strike, row.expiry) for row in rows]
+    values = [row.market_value for row in rows]
+    oldest = [
+        duration(ages.oldest_s(k for k, r in zip(keys, rows, strict=True)
+                               if r.currency == c and r.position))
+        for c in currencies
+    ]  # fmt: skip
+    columns = [
+        plain("account", [row.account for row in rows], 1 if several else 6, left=True),
+        plain("conid", [str(row.conid) for row in rows], 5),
+        FittedColumn(
+            heading="leg",
+            cells=[*map(printable, legs), *(f"total {c}" for c in currencies)],
+            justify="left",
+        ),
+        plain("qty", [quantity(row.position) for row in rows]),
+        plain("price", [number(row.market_price) for row in rows]),
+        money("value", values, of=others),
+        *([money("notional", values, 2, of=futures)] if any(futures) else []),
+        money("unreal", [row.unrealized_pnl for row in rows]),
+        money("daily", [row.daily_pnl for row in rows], 3),
+        greek("delta"),
+        greek("gamma", 8),
+        greek("theta", summed=True),
+        greek("vega", 7, summed=True),
+        plain("currency", [row.currency for row in rows], 2 if several else 9, left=True),
+        plain(
+            "strategy",
+            [printable(",".join(strategies_of.get(key, ()))) for key in keys],
+            left=True,
+            most=12,
+        ),
+        plain("by", [str(row.source) for row in rows], 4, left=True),
+        plain("from", [str(row.value_source) for row in rows], 10, left=True),
+        FittedColumn(
+            heading="age", cells=[*(duration(ages.age_s(key)) for key in keys), *oldest]
+        ),
+    ]  # fmt: skip
+    return fitted_table(columns, width, totals=len(currencies))
+
+
+def _sum(value: float | None, *, partial: bool) -> str:
+    """Return a sum; a star means that it leaves out what is not known."""
+    return amount(value) + ("*" if partial and value is not None else "")

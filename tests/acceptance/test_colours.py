@@ -1,0 +1,42 @@
+"""The colours of the UI, as its lineage page computes them, while the gateway goes and comes."""
+
+import signal
+
+import httpx
+
+from benchmarks import looks
+from tests.support.demo_program import LIMIT_S, Demo, wait_for
+
+WATCHED = "a_stream_watches FAILED"
+
+
+def look(demo: Demo) -> list[str]:
+    """Return what is not green."""
+    try:
+        nodes = demo.graphql(looks.QUERY)["assetNodes"]
+    except httpx.TransportError:
+        return ["the server of the UI does not answer yet"]
+    return looks.Looks().add(nodes) if nodes else ["no definitions are loaded yet"]
+
+
+def stream_runs(demo: Demo) -> list[str]:
+    found = demo.graphql(
+        """{ runsOrError(filter: {pipelineName: "stream_positions"}) {
+             ... on Runs { results { status } } } }"""
+    )
+    return [run["status"] for run in found["runsOrError"]["results"]]
+
+
+def test_the_colours_follow_the_gateway_and_the_events_name_every_row(start) -> None:
+    demo: Demo = start()
+    demo.event("started")
+    wait_for("everything is green", lambda: look(demo) == [], poll_s=1)
+    demo.post("restart", down_s=20)
+    wait_for("the check turns yellow", lambda: WATCHED in look(demo), poll_s=0.5)
+    wait_for("everything is green again", lambda: look(demo) == [], poll_s=1)
+    assert stream_runs(demo) == ["STARTED"]
+    demo.process.send_signal(signal.SIGINT)
+    assert demo.process.wait(LIMIT_S) == 0, demo.outcome()
+    demo.wait_until_gone()
+    assert looks.count(demo.home) == 0
+    assert looks.ended_runs(demo.home, "stream_positions") == ["SUCCESS"]

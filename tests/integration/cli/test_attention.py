@@ -1,0 +1,75 @@
+"""What `status` says of trouble that stops nothing, and what `dev` refuses to start without."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from position_sync_dagster import cli
+from position_sync_dagster.cli.app import app
+from position_sync_dagster.domain.clock import utc_now
+from position_sync_dagster.domain.request import QueueRequest
+from position_sync_dagster.lake import Lake
+from position_sync_dagster.settings import load_settings
+from position_sync_dagster.sync.reports.status import read_status
+from tests.support.ports import free_port
+
+
+@pytest.fixture
+def lake() -> Lake:
+    lake = Lake.of(load_settings())
+    lake.initialize_sync()
+    return lake
+
+
+def attention() -> list[str]:
+    answer = CliRunner().invoke(app, ["status", "--json"])
+    assert answer.exit_code == 0, answer.output
+    return json.loads(answer.stdout)["attention"]
+
+
+def test_nothing_needs_attention_at_first(lake):
+    assert attention() == []
+
+
+def test_a_missing_then_broken_then_good_strategies_file_shows(lake, monkeypatch, tmp_path):
+    file = tmp_path / "mine.yaml"
+    monkeypatch.setenv("POSITION_SYNC_STRATEGIES_FILE", str(file))
+    [missing] = attention()
+    assert "mine.yaml: there is no such file" in missing
+    file.write_text("strategies: [{strategy_id: a}]\n")
+    [broken] = attention()
+    assert "'legs' is missing" in broken
+    text = CliRunner().invoke(app, ["status"]).stdout
+    assert "attention" in text
+    assert "mine.yaml" in text
+    file.write_text("strategies: [{strategy_id: a, legs: []}]\n")
+    assert attention() == []
+
+
+def test_failed_requests_and_torn_folders_show(lake, tmp_path):
+    (tmp_path / "data" / "lake" / "runs" / "_torn-20260101T000000").mkdir()
+    status = read_status(lake, load_settings(), utc_now())
+    [torn] = status.attention
+    assert "_torn-20260101T000000" in torn
+
+    ids = lake.queue.sync.insert_many([QueueRequest(1, "SPY", 1, "DU1")])
+    lake.queue.sync.mark_failed_many(dict.fromkeys(ids, "no value"), retryable=False)
+    assert any("1 request is FAILED" in text for text in attention())
+
+
+@pytest.mark.parametrize("content", [None, "strategies: 7\n"])
+def test_dev_does_not_start_without_the_strategies_file_that_is_configured(
+    monkeypatch, capsys, tmp_path, content
+):
+    file = tmp_path / "mine.yaml"
+    if content is not None:
+        file.write_text(content)
+    monkeypatch.setenv("POSITION_SYNC_STRATEGIES_FILE", str(file))
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "dagster_home"))
+    monkeypatch.setattr("sys.argv", ["position-sync", "dev", "--ui-port", str(free_port())])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2
+    assert "mine.yaml" in capsys.readouterr().err
+    assert not (tmp_path / "dagster_home").exists()

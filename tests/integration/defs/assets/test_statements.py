@@ -1,0 +1,219 @@
+"""Statements of the broker: days that they fill, trades, cash, and what is refused."""
+
+from collections.abc import Callable
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+import dagster as dg
+import polars as pl
+import pytest
+
+from position_sync_dagster.defs.assets.daily_positions import daily_asset
+from position_sync_dagster.defs.assets.exchange_partitions import exchange_partitions
+from position_sync_dagster.defs.assets.executions import executions
+from position_sync_dagster.defs.assets.flex_statements import flex_statements
+from position_sync_dagster.lake.derived import DAILY_POSITIONS, DerivedTable
+from position_sync_dagster.sync.reports.exchange_days import exchange_days
+from tests.support.flex_files import element, of_day, position, refused, statement, trade
+
+DAYS = exchange_days("XNYS", date(2025, 1, 1), date(2026, 12, 31))
+DAILY = daily_asset(exchange_partitions(DAYS, date(2025, 1, 2)))
+THURSDAY = "2026-03-05"
+
+
+def utc(text: str) -> datetime:
+    return datetime.fromisoformat(text).replace(tzinfo=UTC)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "flex"
+    folder.mkdir()
+    monkeypatch.setenv("POSITION_SYNC_FLEX_FOLDER", str(folder))
+    return folder
+
+
+@pytest.fixture
+def fill(folder: Path, materialize) -> Callable[..., dg.ExecuteInProcessResult]:
+    def run(first: str = THURSDAY, last: str | None = None) -> dg.ExecuteInProcessResult:
+        return materialize(
+            DAILY,
+            tags={
+                "dagster/asset_partition_range_start": first,
+                "dagster/asset_partition_range_end": last or first,
+            },
+        )
+
+    return run
+
+
+@pytest.fixture
+def rows(settings) -> Callable[[], pl.DataFrame]:
+    table = DerivedTable(settings.table("daily_positions"), DAILY_POSITIONS)
+    return lambda: table.read().sort("session_date", "conid")
+
+
+def failure(result: dg.ExecuteInProcessResult, name: str) -> str:
+    assert not result.success
+    return result.failure_data_for_node(name).error.message
+
+
+def test_a_day_without_own_rows_is_filled_from_the_statement(fill, folder, rows) -> None:
+    (folder / "a.xml").write_bytes(statement(position(1), position(2, position="-3")))
+    result = fill()
+    assert result.success
+    found = rows()
+    assert found["position"].to_list() == [1.0, -3.0]
+    assert set(found["source"]) == {"FLEX"}
+    assert set(found["trading_mode"]) == {"SIMULATED"}
+    assert found["market_value"].to_list() == [150.0, 150.0]
+    assert found["timestamp"].to_list() == [utc("2026-03-05T21:00:00")] * 2
+    (event,) = result.asset_materializations_for_node("daily_positions")
+    assert event.metadata["from_statement"].value == 2
+    assert event.metadata["statements"].value == "a.xml"
+
+
+def test_types_that_are_not_followed_are_left_out(fill, folder, rows) -> None:
+    (folder / "a.xml").write_bytes(statement(position(1), position(2, assetCategory="BOND")))
+    assert fill().success
+    assert rows()["conid"].to_list() == [1]
+
+
+def test_a_repeated_fill_from_a_statement_changes_nothing(fill, folder, settings) -> None:
+    (folder / "a.xml").write_bytes(statement(position(1)))
+    fill()
+    table = DerivedTable(settings.table("daily_positions"), DAILY_POSITIONS)
+    version = table.version()
+    fill()
+    assert table.version() == version
+
+
+def test_own_rows_of_the_day_stay_and_what_differs_is_a_break(
+    fill, folder, rows, append_row, lake
+) -> None:
+    append_row(1, utc("2026-03-05T20:00:00"), market_value=150.0)
+    append_row(2, utc("2026-03-05T20:00:00"), market_value=150.0)
+    append_row(3, utc("2026-03-05T20:00:00"), market_value=150.0)
+    (folder / "a.xml").write_bytes(
+        statement(position(1), position(2, position="2"), position(3, positionValue="200"))
+    )
+    assert fill().success
+    assert rows()["source"].to_list() == ["STREAM"] * 3
+    assert rows()["market_value"].to_list() == [150.0] * 3
+    found = lake.breaks.sync.open_breaks()
+    assert {(one.conid, one.type.value, one.gateway_id) for one in found} == {
+        (2, "STATEMENT", "statement:2026-03-05"),
+        (3, "STATEMENT", "statement:2026-03-05"),
+    }
+    (folder / "a.xml").write_bytes(statement(position(1), position(2), position(3)))
+    assert fill().success
+    assert lake.breaks.sync.open_breaks() == []
+
+
+def test_a_holding_that_only_one_side_knows_is_a_break(
+    fill, folder, rows, append_row, lake
+) -> None:
+    append_row(1, utc("2026-03-05T20:00:00"))
+    (folder / "a.xml").write_bytes(statement(position(2)))
+    assert fill().success
+    assert rows().select("conid", "source").rows() == [(1, "STREAM"), (2, "FLEX")]
+    found = {one.conid: (one.expected, one.actual) for one in lake.breaks.sync.open_breaks()}
+    assert found == {1: (None, 1.0), 2: (1.0, None)}
+
+
+def test_a_row_of_another_day_gives_way_to_the_statement(
+    fill, folder, rows, append_row, lake
+) -> None:
+    append_row(1, utc("2026-03-04T20:00:00"), market_value=1.0)
+    append_row(9, utc("2026-03-04T20:00:00"))
+    (folder / "a.xml").write_bytes(statement(position(1)))
+    assert fill().success
+    assert rows().select("conid", "source", "market_value").rows() == [(1, "FLEX", 150.0)]
+    assert lake.breaks.sync.open_breaks() == []
+
+
+def test_of_two_statements_for_a_day_the_later_one_counts(fill, folder, rows) -> None:
+    late, early = "20260307;010000", "20260306;010000"
+    (folder / "a.xml").write_bytes(statement(position(1, positionValue="7"), generated=late))
+    (folder / "b.xml").write_bytes(statement(position(1), position(2), generated=early))
+    assert fill().success
+    assert rows().select("conid", "market_value").rows() == [(1, 7.0)]
+
+
+def test_a_day_between_statements_stays_missing(fill, folder, instance) -> None:
+    (folder / "a.xml").write_bytes(of_day(date(2026, 3, 5)))
+    (folder / "b.xml").write_bytes(of_day(date(2026, 3, 9)))
+    assert fill("2026-03-04", "2026-03-09").success
+    assert instance.get_materialized_partitions(dg.AssetKey("daily_positions")) == {
+        "2026-03-05",
+        "2026-03-09",
+    }
+
+
+def test_a_statement_of_a_foreign_account_is_refused_and_nothing_is_written(
+    fill, folder, rows, append_row
+) -> None:
+    append_row(1, utc("2026-03-05T20:00:00"))
+    foreign = statement(position(2, accountId="U7654321"), account="U7654321")
+    (folder / "a.xml").write_bytes(foreign)
+    message = failure(fill(), "daily_positions")
+    assert "a.xml is a statement of the account U7654321" in message
+    assert "DUSIM0001" in message
+    assert rows().is_empty()
+
+
+def test_a_broken_file_fails_the_days_that_it_may_be_the_source_of(
+    fill, folder, rows, append_row
+) -> None:
+    (folder / "broken.xml").write_bytes(of_day(date(2026, 3, 6))[:200])
+    append_row(1, utc("2026-03-05T20:00:00"))
+    assert fill().success, "its own rows are enough"
+    message = failure(fill("2026-02-05", "2026-03-05"), "daily_positions")
+    assert "broken.xml is not complete XML" in message
+    assert rows().height == 1
+
+
+def test_trades_are_stored_once_however_many_statements_name_them(
+    materialize, folder, lake
+) -> None:
+    (folder / "a.xml").write_bytes(statement(trades=(trade("e1"), trade("e2"))))
+    (folder / "b.xml").write_bytes(statement(trades=(trade("e2"), trade("e3"))))
+    assert materialize(executions).success
+    assert lake.executions.sync.read()["execution_id"].to_list() == ["e1", "e2", "e3"]
+    version = lake.executions.table.version()
+    result = materialize(executions)
+    (event,) = result.asset_materializations_for_node("executions")
+    assert event.metadata["added"].value == 0
+    assert lake.executions.table.version() == version
+    assert set(lake.executions.sync.read()["source"]) == {"FLEX"}
+
+
+def test_net_liquidation_and_cash_of_a_statement_are_stored_once(materialize, folder, lake) -> None:
+    row = {"reportDate": "20260305", "currency": "USD", "cash": "10.5", "total": "99"}
+    (folder / "a.xml").write_bytes(statement(more=element("EquitySummaryByReportDateInBase", row)))
+    assert materialize(flex_statements).success
+    assert materialize(flex_statements).success
+    found = lake.account_values.table.rows()
+    assert found.select("net_liquidation", "cash", "source").rows() == [(99.0, 10.5, "FLEX")]
+    assert found["timestamp"].to_list() == [utc("2026-03-05T21:00:00")]
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (of_day(date(2026, 3, 6))[:200], "march.xml is not complete XML"),
+        (refused("1019", "Statement generation in progress."), "march.xml: .* 1019"),
+    ],
+)
+@pytest.mark.parametrize("asset", [flex_statements, executions], ids=["list", "trades"])
+def test_a_bad_file_is_named_and_nothing_of_the_folder_is_stored(
+    materialize, folder, lake, asset, data, says
+) -> None:
+    (folder / "good.xml").write_bytes(statement(trades=(trade("e1"),)))
+    (folder / "march.xml").write_bytes(data)
+    result = materialize(asset)
+    (name,) = (key.to_user_string() for key in asset.keys)
+    with pytest.raises(AssertionError, match=says):
+        raise AssertionError(failure(result, name))
+    assert lake.executions.sync.read().is_empty()
+    assert lake.account_values.table.rows().is_empty()

@@ -1,0 +1,24 @@
+"""Run one check as Dagster does."""
+
+from collections.abc import Callable
+
+import dagster as dg
+import pytest
+
+
+@pytest.fixture
+def check(materialize) -> Callable[[dg.AssetChecksDefinition], dg.AssetCheckEvaluation]:
+    """Run one check and return its evaluation."""
+
+    def run(definition: dg.AssetChecksDefinition) -> dg.AssetCheckEvaluation:
+        result = materialize(definition, selection=dg.AssetSelection.all_asset_checks())
+        (found,) = result.get_asset_check_evaluations()
+        return found
+
+    return run
+
+
+@pytest.fixture
+def shown() -> Callable[[dg.AssetCheckEvaluation], list[dict]]:
+    """Return the rows that a failing check names."""
+    return lambda found: [dict(record.data) for record in found.metadata["rows"].records]

@@ -1,0 +1,129 @@
+"""The checks of the queue, over real tables."""
+
+from datetime import UTC, datetime, timedelta
+
+import dagster as dg
+import polars as pl
+
+from position_sync_dagster.defs.checks.queue.requests_are_answered import (
+    judge_requests,
+    requests_are_answered,
+)
+from position_sync_dagster.defs.checks.queue.requests_end_once import (
+    judge_ends,
+    requests_end_once,
+)
+from position_sync_dagster.domain.request import Answer
+
+ACCOUNT = "DUSIM0001"
+
+
+def fail(lake, ids) -> None:
+    lake.queue.sync.claim_batch(limit=50)
+    lake.queue.sync.mark_failed_many(dict.fromkeys(ids, "not held"), retryable=False)
+
+
+def test_requests_that_wait_for_a_moment_pass(check, lake, enqueue) -> None:
+    enqueue(1, 2)
+    found = check(requests_are_answered)
+    assert found.passed
+    assert found.metadata["waiting"].value == 2
+
+
+def test_a_failed_request_is_named_with_its_error(check, shown, lake, enqueue) -> None:
+    fail(lake, enqueue(1))
+    found = check(requests_are_answered)
+    assert not found.passed
+    (row,) = shown(found)
+    assert (row["conid"], row["status"], row["error_message"]) == (1, "FAILED", "not held")
+    assert "queue retry" in found.metadata["what_to_do"].value
+
+
+def test_a_failure_counts_until_its_holding_is_valued(
+    check, lake, enqueue, append_row, seconds_ago
+) -> None:
+    fail(lake, enqueue(1))
+    append_row(1, seconds_ago(60))
+    assert not check(requests_are_answered).passed
+    append_row(1, seconds_ago(-1))
+    assert check(requests_are_answered).passed
+
+
+def test_a_failure_counts_until_a_later_request_is_answered_by_an_older_row(
+    check, lake, enqueue, append_row, seconds_ago
+) -> None:
+    append_row(1, seconds_ago(60), update_id="row-1")
+    fail(lake, enqueue(1))
+    assert not check(requests_are_answered).passed
+    (again,) = enqueue(1)
+    lake.queue.sync.claim_batch(limit=50)
+    lake.queue.sync.mark_success(again, answers={again: Answer(update_id="row-1")})
+    assert check(requests_are_answered).passed
+
+
+def test_a_failure_of_a_closed_holding_does_not_count(
+    check, lake, enqueue, append_row, seconds_ago
+) -> None:
+    append_row(1, seconds_ago(60), position=0.0)
+    fail(lake, enqueue(1))
+    assert check(requests_are_answered).passed
+
+
+def test_a_retried_request_is_not_failed(check, lake, enqueue) -> None:
+    ids = enqueue(1)
+    fail(lake, ids)
+    lake.queue.sync.retry(ids)
+    assert check(requests_are_answered).passed
+
+
+def test_a_request_that_waits_for_too_long_is_named(check, shown, lake, enqueue, monkeypatch):
+    enqueue(1)
+    monkeypatch.setenv("POSITION_SYNC_STALE_AFTER_S", "0.000001")
+    found = check(requests_are_answered)
+    assert not found.passed
+    assert [(row["conid"], row["status"]) for row in shown(found)] == [(1, "PENDING")]
+
+
+def test_twenty_of_many_are_shown_and_all_are_counted(lake, enqueue) -> None:
+    enqueue(*range(1, 101))
+    now = datetime.now(UTC) + timedelta(hours=1)
+    live = lake.queue.table.rows()
+    none = live.clear().select("account", "conid", at="updated_at")
+    result = judge_requests(live.clear(), live, none, now=now, old_after=timedelta(minutes=10))
+    assert len(result.metadata["rows"].records) == 20
+    assert result.metadata["found"].value == 100
+
+
+def test_requests_that_ended_with_a_row_pass(check, lake, enqueue, append_row, seconds_ago) -> None:
+    first, _ = enqueue(1, 2)
+    append_row(1, seconds_ago(1), update_id="row-1")
+    lake.queue.sync.claim_batch(limit=50)
+    lake.queue.sync.mark_success(first, answers={first: Answer(update_id="row-1")})
+    found = check(requests_end_once)
+    assert found.passed
+    assert found.metadata["checked"].value == 2
+
+
+def test_an_answer_that_is_not_in_the_ledger_is_an_error(check, shown, lake, enqueue) -> None:
+    (request,) = enqueue(1)
+    lake.queue.sync.claim_batch(limit=50)
+    lake.queue.sync.mark_success(request, answers={request: Answer(update_id="nowhere")})
+    found = check(requests_end_once)
+    assert (found.passed, found.severity) == (False, dg.AssetCheckSeverity.ERROR)
+    (row,) = shown(found)
+    assert row["request_id"] == request
+    assert "not in the ledger" in row["why"]
+
+
+def test_a_request_that_is_stored_twice_or_in_a_wrong_place_is_an_error(lake, enqueue) -> None:
+    enqueue(1)
+    stored = lake.queue.table.rows()
+    twice = judge_ends(pl.concat([stored, stored]), rows=())
+    assert {r.data["why"] for r in twice.metadata["rows"].records} == {"stored more than once"}
+    ended = stored.with_columns(status=pl.lit("SUCCESS"))
+    assert (
+        "still among the live ones"
+        in judge_ends(ended, rows=()).metadata["rows"].records[0].data["why"]
+    )
+    moved = stored.with_columns(bucket=pl.lit("FAILED"), status=pl.lit("SUCCESS"))
+    assert "another status" in judge_ends(moved, rows=()).metadata["rows"].records[0].data["why"]

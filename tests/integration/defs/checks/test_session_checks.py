@@ -1,0 +1,119 @@
+"""The checks of lines, holdings set aside, legs and tables."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from position_sync_dagster.defs.checks.holdings_are_usable import (
+    holdings_are_usable,
+    judge_detail,
+)
+from position_sync_dagster.defs.checks.legs_are_resolved import legs_are_resolved
+from position_sync_dagster.defs.checks.lines_suffice import lines_suffice
+from position_sync_dagster.defs.checks.tables_fit_the_code import evaluate as fitting_tables
+from position_sync_dagster.domain.gateway_session import SessionState
+from position_sync_dagster.domain.leg import make_leg
+from position_sync_dagster.domain.update import Source
+from position_sync_dagster.gateway.accounts.odd_rows import OddRows
+from position_sync_dagster.lake.schema.table_spec import VERSION_PROPERTY
+
+
+@pytest.fixture
+def live(own_login, lake):
+    """Own the login with a detail and lines."""
+
+    def renew(**values):
+        session = lake.sessions.sync.current("127.0.0.1:1") or own_login()
+        return lake.sessions.sync.renew(session, lease_s=60.0, state=SessionState.LIVE, **values)
+
+    return renew
+
+
+@pytest.mark.parametrize("count", [1, 3, 5])
+def test_holdings_set_aside_are_named_as_the_feed_says_it(count, live) -> None:
+    odd = OddRows()
+    for conid in range(1, count + 1):
+        odd.add(("DU1", str(conid)), "quantity 'nan, or (so)'")
+    result = judge_detail(live(detail=f"farm x is broken; {odd.problem()}"), datetime.now(UTC))
+    assert not result.passed
+    rows = [record.data for record in result.metadata["rows"].records]
+    assert [row["conid"] for row in rows[:3]] == list(range(1, min(count, 3) + 1))
+    assert rows[0]["account"] == "DU1"
+    assert f"{count} holding" in result.description
+    if count > 3:
+        assert rows[3]["reason"] == f"{count - 3} more"
+
+
+def test_a_gateway_without_odd_holdings_passes(check, live) -> None:
+    live(detail="data farm usopt is broken")
+    assert check(holdings_are_usable).passed
+
+
+def test_without_an_owner_nothing_is_known_of_odd_holdings(check, own_login, lake) -> None:
+    lake.sessions.sync.end(own_login())
+    found = check(holdings_are_usable)
+    assert (found.passed, found.metadata["unknown"].value) == (False, True)
+
+
+def add_legs(lake, *conids: int) -> None:
+    for conid in conids:
+        lake.registry.sync.add_active(
+            conid=conid, symbol="SPY", right="C", strike=500.0, expiry="20281215", strategy_id="s"
+        )
+
+
+def test_lines_near_the_limit_name_the_holdings_without_one(
+    check, shown, live, lake, write_holdings, append_row, seconds_ago
+) -> None:
+    session = live(lines_in_use=8, line_limit=10)
+    write_holdings(session, 1, 2, 3)
+    add_legs(lake, 1, 2)
+    append_row(1, seconds_ago(1))
+    append_row(2, seconds_ago(1), source=Source.QUEUE)
+    assert check(lines_suffice).passed
+    live(lines_in_use=9, line_limit=10)
+    found = check(lines_suffice)
+    assert not found.passed
+    assert [row["conid"] for row in shown(found)] == [2]
+    append_row(2, seconds_ago(0))
+    found = check(lines_suffice)
+    assert (found.passed, "rows" in found.metadata) == (False, False)
+    assert "9 of 10 lines" in found.description
+
+
+def test_a_leg_without_its_contract_is_named_with_the_candidates(check, shown, lake) -> None:
+    now = datetime.now(UTC)
+    terms = dict(symbol="SPX", right="P", strike=5000.0, expiry="20281215", strategy_id="hedge")
+    leg = make_leg(**terms, added_at=now)
+    lake.registry.sync.add_many([leg])
+    assert check(legs_are_resolved).passed, "it was not looked up yet"
+    lake.registry.sync.settle([(lake.registry.sync.get_unresolved()[0], "SPX or SPXW")])
+    found = check(legs_are_resolved)
+    assert not found.passed
+    (row,) = shown(found)
+    assert (row["strategy_id"], row["problem"]) == ("hedge", "SPX or SPXW")
+
+
+def test_a_leg_that_nobody_looks_up_is_named_after_a_while(check, lake) -> None:
+    old = datetime.now(UTC) - timedelta(hours=1)
+    terms = dict(symbol="SPX", right="P", strike=5000.0, expiry="20281215", strategy_id="hedge")
+    lake.registry.sync.add_many([make_leg(**terms, added_at=old)])
+    assert not check(legs_are_resolved).passed
+
+
+def test_a_table_of_a_newer_release_is_an_error_that_names_it(lake, settings) -> None:
+    assert fitting_tables(lake, settings).passed
+    log = Path(lake.contracts.table.path, "_delta_log", f"{0:020}.json")
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    for line in lines:
+        if "metaData" in line:
+            line["metaData"]["configuration"][VERSION_PROPERTY] = "99"
+    log.write_text("\n".join(json.dumps(line) for line in lines))
+    result = fitting_tables(lake, settings)
+    assert (result.passed, result.severity) == (False, dg.AssetCheckSeverity.ERROR)
+    (record,) = result.metadata["rows"].records
+    assert record.data["table"] == "contracts"
+    assert "99" in record.data["what"]

@@ -1,0 +1,135 @@
+"""The checks of values and ids, over real tables."""
+
+from datetime import timedelta
+
+import dagster as dg
+import pytest
+
+from position_sync_dagster.defs.checks.account_values_follow import (
+    account_values_follow,
+    judge_accounts,
+)
+from position_sync_dagster.defs.checks.ids_are_unique import ids_are_unique
+from position_sync_dagster.defs.checks.legs_have_values import legs_have_values
+from position_sync_dagster.defs.checks.values_match_the_broker import values_match_the_broker
+from position_sync_dagster.domain.records.account_summary import AccountSummary
+from position_sync_dagster.lake import inspection
+
+ACCOUNT = "DUSIM0001"
+
+
+def test_a_holding_without_a_value_is_named_and_is_not_zero(
+    check, shown, append_row, seconds_ago
+) -> None:
+    append_row(1, seconds_ago(5))
+    append_row(2, seconds_ago(1), market_value=None, note="no quote")
+    append_row(3, seconds_ago(1), market_value=0.0)
+    append_row(4, seconds_ago(5), position=0.0, market_value=None)
+    found = check(legs_have_values)
+    assert not found.passed
+    assert [(row["conid"], row["note"]) for row in shown(found)] == [(2, "no quote")]
+    append_row(2, seconds_ago(1))
+    assert check(legs_have_values).passed
+
+
+@pytest.mark.parametrize("definition", [legs_have_values, values_match_the_broker])
+def test_without_rows_nothing_is_known(check, lake, definition) -> None:
+    found = check(definition)
+    assert not found.passed
+    assert found.metadata["unknown"].value is True
+
+
+def test_a_value_outside_the_band_is_named_with_both_values(
+    check, shown, own_login, write_holdings, append_row, seconds_ago
+) -> None:
+    write_holdings(own_login(), 1, 2, 3)
+    append_row(1, seconds_ago(1), market_value=153.0)
+    append_row(2, seconds_ago(1), market_value=190.0)
+    append_row(3, seconds_ago(1), market_value=None)
+    found = check(values_match_the_broker)
+    assert not found.passed
+    (row,) = shown(found)
+    assert (row["conid"], row["market_value"], row["broker_value"]) == (2, "190", "150")
+    assert found.metadata["compared"].value == 2
+
+
+def test_a_value_of_another_time_proves_nothing(
+    check, own_login, write_holdings, append_row, seconds_ago
+) -> None:
+    write_holdings(own_login(), 1)
+    append_row(1, seconds_ago(20), market_value=190.0)
+    found = check(values_match_the_broker)
+    assert found.passed
+    assert found.metadata["apart_at_another_time"].value == 1
+
+
+def test_a_few_cents_are_no_difference(
+    check, own_login, write_holdings, append_row, seconds_ago, monkeypatch
+) -> None:
+    write_holdings(own_login(), 1)
+    monkeypatch.setenv("POSITION_SYNC_VALUE_BAND", "0")
+    append_row(1, seconds_ago(1), market_value=150.04)
+    assert check(values_match_the_broker).passed
+    append_row(1, seconds_ago(0), market_value=150.06)
+    assert not check(values_match_the_broker).passed
+
+
+def test_a_row_that_is_in_the_ledger_twice_is_an_error(
+    check, shown, lake, append_row, seconds_ago
+) -> None:
+    append_row(1, seconds_ago(5), update_id="row-1")
+    append_row(2, seconds_ago(5), update_id="row-2")
+    assert check(ids_are_unique).passed
+    # The ledger itself refuses an id that it holds: this is a commit past it.
+    rows = lake.updates.table.rows().filter(conid=2)
+    rows.write_delta(lake.updates.table.path, mode="append")
+    found = check(ids_are_unique)
+    assert (found.passed, found.severity) == (False, dg.AssetCheckSeverity.ERROR)
+    assert [(row["update_id"], row["rows"]) for row in shown(found)] == [("row-2", 2)]
+
+
+def account_row(lake, at) -> None:
+    lake.account_values.sync.append([AccountSummary(account=ACCOUNT, cash=1.0, timestamp=at)])
+
+
+def test_an_account_follows_its_holdings_and_not_the_clock(
+    check, own_login, write_holdings, lake, seconds_ago
+) -> None:
+    write_holdings(own_login(), 1)
+    assert "have no row yet" in check(account_values_follow).description
+    account_row(lake, seconds_ago(3600))
+    found = check(account_values_follow)
+    assert not found.passed
+    assert "10 min older than those of their holdings" in found.description
+    account_row(lake, seconds_ago(5))
+    assert check(account_values_follow).passed
+    # Nothing changes in the night: the row stays right, however old it is.
+    held = inspection.held_at_the_broker(lake, lake_gateway(lake))
+    values = lake.account_values.sync.latest()
+    night = timedelta(hours=12)
+    older = [
+        frame.with_columns(column - night)
+        for frame, column in (
+            (held, held["received_at"]),
+            (values, values["timestamp"]),
+        )
+    ]
+    assert judge_accounts(*older, since=seconds_ago(0), patience=timedelta(minutes=10)).passed
+
+
+def lake_gateway(lake) -> str:
+    return lake.broker_positions.table.rows().get_column("gateway_id")[0]
+
+
+def test_an_account_that_never_has_a_row_is_named(own_login, write_holdings, lake, seconds_ago):
+    session = own_login()
+    write_holdings(session, 1)
+    held = inspection.held_at_the_broker(lake, session.gateway_id)
+    result = judge_accounts(
+        held,
+        lake.account_values.sync.latest(),
+        since=seconds_ago(3600),
+        patience=timedelta(minutes=10),
+    )
+    assert not result.passed
+    assert result.metadata["rows"].records[0].data["account"] == ACCOUNT

@@ -1,0 +1,92 @@
+"""How many rows a change reads and writes, counted at the table: not more in a larger queue."""
+
+import json
+
+import pytest
+
+from position_sync_dagster.domain.request import QueueRequest, QueueStatus
+from position_sync_dagster.lake.queue.table import PositionQueue
+from position_sync_dagster.lake.storage import lifecycle_table, live_parts
+from position_sync_dagster.lake.storage.live_parts import PART_ROWS
+
+SMALL, LARGE = 2 * PART_ROWS, 10 * PART_ROWS
+
+
+@pytest.fixture
+def scanned(monkeypatch):
+    """Return the heights of all frames that are read from the table, in order."""
+    heights, scan = [], lifecycle_table.scan
+
+    def counted(*arguments, **more):
+        frame = scan(*arguments, **more)
+        heights.append(frame.height)
+        return frame
+
+    monkeypatch.setattr(lifecycle_table, "scan", counted)
+    return heights
+
+
+def written(path, version):
+    """Return the rows of the files that a commit added, by the log."""
+    entries = (path / "_delta_log" / f"{version:020}.json").read_text().splitlines()
+    actions = [json.loads(entry) for entry in entries]
+    return sum(
+        json.loads(action["add"]["stats"])["numRecords"] for action in actions if "add" in action
+    )
+
+
+@pytest.mark.parametrize("waiting", [SMALL, LARGE])
+def test_a_claim_a_mark_a_release_and_an_insert_rewrite_few_rows_and_read_none(
+    tmp_path, scanned, waiting
+):
+    path = tmp_path / "queue"
+    queue = PositionQueue(path, fsync=False).sync
+    queue.initialize()
+    queue.insert_many(QueueRequest(conid, "SPY", account="A") for conid in range(1, waiting + 1))
+    queue.claim_batch(1)  # the live rows are in memory from here on
+    scanned.clear()
+    rows = []
+
+    def count():
+        rows.append(written(path, queue.store.table.version()))
+
+    batch = queue.claim_batch(50)
+    count()
+    queue.mark_success([request.request_id for request in batch[:40]])
+    count()
+    queue.mark_failed_many({batch[40].request_id: "x"})
+    count()
+    queue.release([request.request_id for request in batch[41:]])
+    count()
+    queue.insert(waiting + 1, "SPY")
+    count()
+    assert scanned == []
+    assert max(rows) <= 2 * PART_ROWS + 50
+    fresh = PositionQueue(path, fsync=False).sync
+    assert fresh.counts() == {
+        QueueStatus.PENDING: waiting - 40,
+        QueueStatus.PROCESSING: 1,
+        QueueStatus.SUCCESS: 40,
+        QueueStatus.FAILED: 0,
+    }
+
+
+def test_rows_that_older_releases_wrote_in_one_part_are_divided_by_the_next_change(
+    tmp_path, monkeypatch
+):
+    path = tmp_path / "queue"
+    old = PositionQueue(path, fsync=False).sync
+    old.initialize()
+    with monkeypatch.context() as older:
+        older.setattr(live_parts, "PART_ROWS", 10**9)
+        ids = old.insert_many(QueueRequest(conid, "SPY") for conid in range(1, 2_501))
+    assert old.store.snapshot().live["part"].unique().to_list() == ["0"]
+    queue = PositionQueue(path, fsync=False).sync
+    queue.claim_batch(50)
+    live = PositionQueue(path, fsync=False).sync.store.snapshot().live
+    assert sorted(live["request_id"]) == sorted(ids)
+    assert sorted(live.group_by("part").len()["len"]) == [500, 1_000, 1_000]
+    queue.mark_success(ids[:2_000])
+    live = PositionQueue(path, fsync=False).sync.store.snapshot().live
+    assert sorted(live["request_id"]) == sorted(ids[2_000:])
+    assert live["part"].unique().to_list() == ["0"], "a few rows lie in one part"

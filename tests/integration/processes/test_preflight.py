@@ -1,0 +1,177 @@
+"""The preflight against a simulated gateway: what it finds, and that it leaves no trace."""
+
+import asyncio
+import json
+import math
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from position_sync_dagster.cli.app import app
+from position_sync_dagster.domain.clock import utc_now
+from position_sync_dagster.domain.gateway_session import Owner
+from position_sync_dagster.gateway.connection import connect
+from position_sync_dagster.gateway.survey import clock_difference_s
+from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.processes.preflight import run_preflight
+from position_sync_dagster.sync.owner.ownership import Ownership
+from position_sync_dagster.sync.preflight.finding import Finding, Level
+from tests.support.ports import free_port
+
+A, B = "DUSIM0001", "DUSIM0002"
+CALL, PUT = 921000001, 921000002
+FILE = """\
+strategies:
+  - strategy_id: one
+    legs:
+      - {conid: 921000001, symbol: AAPL, right: C, strike: 240, expiry: 20281215, quantity: 1}
+"""
+
+
+@pytest.fixture
+def look(tmp_path):
+    """Return a function that runs the preflight beside the simulator's event loop."""
+
+    async def run(settings, environ=None) -> dict[str, list[Finding]]:
+        found = await asyncio.to_thread(
+            run_preflight,
+            settings,
+            environ or {},
+            env_file=None,
+            dagster_home=tmp_path / "dagster_home",
+            ui_port=free_port(),
+        )
+        by_check: dict[str, list[Finding]] = {}
+        for one in found:
+            assert bool(one.remedy) == (one.level is not Level.GOOD), one
+            by_check.setdefault(one.check, []).append(one)
+        return by_check
+
+    return run
+
+
+def levels(found: dict[str, list[Finding]]) -> dict[str, set[Level]]:
+    return {check: {one.level for one in ones} for check, ones in found.items()}
+
+
+def trace(folder: Path) -> dict[str, int]:
+    return {str(path): path.stat().st_mtime_ns for path in folder.rglob("*")}
+
+
+async def test_a_good_gateway_is_good_in_each_line_and_nothing_is_left(
+    simulate, settings_for, look, tmp_path, eventually
+):
+    (tmp_path / "s.yaml").write_text(FILE)
+    async with simulate() as sim:
+        before = trace(tmp_path)
+        settings = settings_for(sim, strategies_file=tmp_path / "s.yaml", trading_mode="SIMULATED")
+        found = await look(settings)
+        expected = {
+            "settings", "time zone", "strategies file", "tables", "disk", "Dagster home", "UI port",
+            "gateway", "accounts", "read-only", "clock", "account feed", "positions", "market data",
+            "lines", "legs",
+        }  # fmt: skip
+        assert set(found) == expected
+        unknown = levels(found) | {"disk": {Level.GOOD}}
+        assert unknown.pop("read-only") == {Level.WARNING}
+        assert set.union(*unknown.values()) == {Level.GOOD}
+        [gateway] = found["gateway"]
+        assert "server version" in gateway.text
+        assert [one.text.split(":")[0] for one in found["positions"]] == [A, B]
+        assert "live" in found["market data"][0].text
+        await eventually(lambda: sim.stats()["connections"]["now"] == 0)
+        assert sim.stats()["lines_in_use"] == 0
+        assert sim.stats()["connections"]["total"] == 1
+        assert trace(tmp_path) == before
+
+
+async def test_a_line_without_permission_says_what_to_subscribe(simulate, settings_for, look):
+    async with simulate() as sim:
+        sim.set_permission(None, 354)
+        [found] = (await look(settings_for(sim)))["market data"]
+        assert found.level is Level.WARNING
+        assert "(354)" in found.text
+        assert "POSITION_SYNC_DELAYED_FALLBACK" in found.remedy
+        assert sim.stats()["lines_in_use"] == 0
+
+
+async def test_a_login_without_a_free_line_is_bad(simulate, settings_for, look):
+    async with simulate(max_lines=1) as sim:
+        other = await connect(settings_for(sim, gateway_client_id=90))
+        try:
+            details = await other.details([PUT])
+            other.lines.subscribe(details[PUT])
+            found = await look(settings_for(sim))
+        finally:
+            await other.close()
+        assert levels(found)["lines"] == {Level.BAD}
+        assert "101" in found["lines"][0].text
+
+
+async def test_a_leg_that_is_another_contract_is_bad(simulate, settings_for, look, tmp_path):
+    (tmp_path / "s.yaml").write_text(FILE.replace("strike: 240", "strike: 245"))
+    async with simulate() as sim:
+        [found] = (await look(settings_for(sim, strategies_file=tmp_path / "s.yaml")))["legs"]
+    assert found.level is Level.BAD
+    assert "921000001 of one" in found.text
+    assert "245" in found.text
+
+
+async def test_an_account_that_another_client_follows_is_named(simulate, settings_for, look):
+    async with simulate() as sim:
+        other = await connect(settings_for(sim, gateway_client_id=90))
+        try:
+            other.ib.client.reqAccountUpdates(True, B)
+            await other.ib.reqCurrentTimeAsync()  # its requests were read in order
+            found = await look(settings_for(sim))
+        finally:
+            await other.close()
+    assert levels(found)["account feed"] == {Level.WARNING}
+    assert "2101" in found["account feed"][0].text
+    assert Level.WARNING in levels(found)["positions"]
+
+
+async def test_while_a_stream_owns_the_login_its_session_is_read_instead(
+    simulate, settings_for, look, tmp_path
+):
+    lake = Lake(tmp_path / "lake")
+    await lake.initialize()
+    async with simulate() as sim:
+        settings = settings_for(sim, lake=str(tmp_path / "lake"))
+        async with Ownership(lake.sessions, settings, owner=Owner.STREAM):
+            found = await look(settings)
+            assert "owns the login" in found["gateway"][0].text
+            assert "market data" not in found
+            assert sim.stats()["connections"]["total"] == 0
+
+
+async def test_the_clock_is_compared_with_the_gateways(simulate, settings_for):
+    async with simulate() as sim:
+        connection = await connect(settings_for(sim))
+        try:
+            for ahead_s in (0, 30, -30):
+                wrong = timedelta(seconds=ahead_s)
+                found = await clock_difference_s(
+                    connection, timeout_s=60, clock=lambda wrong=wrong: utc_now() + wrong
+                )
+                assert found is not None
+                assert math.isclose(found, -ahead_s, abs_tol=1.5)
+        finally:
+            await connection.close()
+
+
+def test_without_a_gateway_the_command_says_what_to_do_and_ends_with_1(monkeypatch):
+    monkeypatch.setenv("POSITION_SYNC_GATEWAY_PORT", str(free_port()))
+    monkeypatch.setenv("POSITION_SYNC_MAX_LINE", "7")
+    result = CliRunner().invoke(app, ["doctor", "--preflight", "--ui-port", str(free_port())])
+    assert result.exit_code == 1
+    assert "Start TWS or IB Gateway" in result.output
+    result = CliRunner().invoke(app, ["doctor", "--preflight", "--json"])
+    printed = json.loads(result.stdout)
+    assert printed["good"] is False
+    [settings] = [one for one in printed["findings"] if one["check"] == "settings"]
+    assert settings["level"] == "warning"
+    assert "POSITION_SYNC_MAX_LINES" in settings["text"]
+    assert CliRunner().invoke(app, ["doctor", "--preflight", "--repair"]).exit_code == 2

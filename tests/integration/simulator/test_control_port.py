@@ -1,0 +1,43 @@
+"""The control port takes requests of programs, and none of a web page."""
+
+import httpx
+import pytest
+
+from position_sync_dagster.simulator import Book, Simulator
+
+HOLDING = {"account": "DUSIM0001", "conid": 921000001, "position": 7}
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Host": "pages.example"}, 400),
+        ({"Origin": "http://pages.example"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Content-Type": "text/plain"}, 415),
+        ({"Content-Type": "application/x-www-form-urlencoded"}, 415),
+        ({"Content-Type": ""}, 415),
+    ],
+)
+async def test_what_a_web_page_can_send_changes_nothing(small: Book, headers, status) -> None:
+    async with Simulator(small, control_port=0) as sim:
+        before = sim.positions()
+        url = f"http://127.0.0.1:{sim.control_port}"
+        async with httpx.AsyncClient(base_url=url, trust_env=False) as http:
+            answer = await http.post("/holding", json=HOLDING, headers=headers)
+            assert answer.status_code == status
+            assert sim.positions() == before
+            if status != 415:
+                assert (await http.get("/stats", headers=headers)).status_code == status
+            json = {"Content-Type": "application/json; charset=utf-8"}
+            answer = await http.post("/holding", json=HOLDING, headers=json)
+            assert answer.status_code == 200
+
+
+async def test_its_own_names_are_taken(small: Book) -> None:
+    async with Simulator(small, control_port=0) as sim, httpx.AsyncClient(trust_env=False) as http:
+        for host in ("127.0.0.1", "localhost"):
+            name = f"{host}:{sim.control_port}"
+            headers = {"Host": name, "Origin": f"http://{name}"}
+            url = f"http://127.0.0.1:{sim.control_port}/stats"
+            assert (await http.get(url, headers=headers)).status_code == 200

@@ -1,0 +1,59 @@
+"""The broker's view of the tables: what is worked out of it lasts as long as its version."""
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from position_sync_dagster.domain.broker_position import BrokerPosition, Completeness
+from position_sync_dagster.domain.instrument import Instrument
+from position_sync_dagster.errors import BrokerUnavailableError
+from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.drain.broker_view import LakeValues
+from tests.support.clock import HandClock
+
+
+def held(settings, clock, conid, *, confirmed_at=None):
+    return BrokerPosition(
+        gateway_id=settings.gateway_id, account="DUSIM0001", position=1.0, received_at=clock.now,
+        position_time=clock.now, snapshot_id="s", completeness=Completeness.COMPLETE,
+        confirmed_at=confirmed_at or clock.now,
+        instrument=Instrument(conid=conid, symbol="SPY", sec_type="OPT", currency="USD"),
+    )  # fmt: skip
+
+
+async def test_a_version_is_worked_out_once_and_the_next_one_at_once(lake):
+    settings, clock = Settings(), HandClock()
+    values = LakeValues(lake.broker_positions, lake.sessions, settings, clock=clock)
+    first = [held(settings, clock, conid) for conid in (1, 2)]
+    await lake.broker_positions.replace(settings.gateway_id, first)
+    view = await values.view()
+    assert set(view.holdings.values()) == set(first)
+    assert view.complete
+    assert (await values.view()).holdings is view.holdings
+    second = [*first, replace(held(settings, clock, 3), completeness=Completeness.PARTIAL)]
+    await lake.broker_positions.replace(settings.gateway_id, second)
+    view = await values.view()
+    assert set(view.holdings.values()) == set(second)
+    assert not view.complete
+
+
+async def test_ages_are_those_of_the_moment_and_not_of_the_first_look(lake):
+    settings, clock = Settings(), HandClock()
+    values = LakeValues(lake.broker_positions, lake.sessions, settings, clock=clock)
+    span = timedelta(
+        seconds=2 * max(settings.refresh_interval_s, settings.account_interval_s)
+        + settings.drain_time_limit_s
+    )
+    old = held(settings, clock, 1, confirmed_at=clock.now - span + timedelta(seconds=10))
+    new = held(settings, clock, 2)
+    await lake.broker_positions.replace(settings.gateway_id, [old, new])
+    assert (await values.view()).unconfirmed == frozenset()
+    clock.now += timedelta(seconds=20)
+    assert (await values.view()).unconfirmed == {old.key}
+    clock.now += timedelta(hours=1)
+    with pytest.raises(BrokerUnavailableError, match="were last downloaded"):
+        await values.view()
+    clock.now -= timedelta(hours=3)
+    with pytest.raises(BrokerUnavailableError):
+        await values.view()

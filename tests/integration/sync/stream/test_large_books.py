@@ -1,0 +1,193 @@
+"""A book of 2,000 holdings: what a change costs depends on the change, not on the book."""
+
+import pytest
+from ib_async.client import Client
+
+from position_sync_dagster.domain.gateway_session import SessionState
+from position_sync_dagster.domain.leg import LegState
+from position_sync_dagster.domain.retry import Backoff
+from position_sync_dagster.lake.storage.frames import data_files
+from position_sync_dagster.simulator import load_book
+from position_sync_dagster.sync.stream import broker_link
+
+A = "DUSIM0001"
+FIRST, HOLDINGS, ACTIVE = 931000000, 2_000, 60
+BOOK = """
+name: large
+as_of: 2026-03-04
+accounts: [{name: DUSIM0001}]
+underlyings:
+  - {symbol: SPY, conid: 930000001, price: 620, volatility: 0.17}
+chains:
+  - {name: spy, underlying: SPY, first_conid: 931000000, expiries: [20281215, 20291221],
+     strikes: {start: 400, stop: 899, step: 1}}
+positions: [{account: DUSIM0001, chain: spy, quantities: [1]}]
+"""
+PNL_SINGLE, MARKET_DATA, POSITIONS, ACCOUNT = 94, 1, 61, 6
+
+
+@pytest.fixture
+def book(tmp_path):
+    path = tmp_path / "large.yaml"
+    path.write_text(BOOK)
+    return load_book(path)
+
+
+@pytest.fixture
+def stream_large(simulate, streaming, lake, book):
+    """Return a function that streams a part of the book."""
+
+    async def legs(count):
+        contracts = [book.contracts[FIRST + n] for n in range(count)]
+        for contract in contracts:
+            await lake.registry.add_active(
+                conid=contract.conid,
+                symbol=contract.symbol,
+                right=contract.right,
+                strike=contract.strike,
+                expiry=contract.expiry,
+                strategy_id="s",
+            )
+
+    return simulate, streaming, legs
+
+
+async def waiting(lake):
+    """Count the requests that wait."""
+    return (await lake.queue.overview()).counts.get("PENDING", 0)
+
+
+async def positions(lake, streamer):
+    rows = await lake.broker_positions.read(streamer.settings.gateway_id)
+    return {row.instrument.conid: row.position for row in rows}
+
+
+async def _enough(lake, count):
+    return await waiting(lake) >= count
+
+
+async def test_a_fill_is_published_without_the_rest_of_the_book(
+    stream_large, lake, book, eventually
+):
+    simulate, streaming, legs = stream_large
+    await legs(1)
+    async with simulate(book) as sim, streaming(sim) as (streamer, _received):
+        await eventually(lambda: _enough(lake, HOLDINGS - 1))
+        conid, table = FIRST + 1_500, lake.broker_positions.table
+        before = set(table.snapshot(data_files)["path"])
+        sim.fill(A, conid, 4)
+
+        async def filled():
+            return (await positions(lake, streamer))[conid] == 5.0
+
+        await eventually(filled)
+        files = table.snapshot(data_files)
+        assert before <= set(files["path"])
+        added = [
+            rows
+            for path, rows in files.select("path", "num_records").iter_rows()
+            if path not in before
+        ]
+        assert added
+        assert max(added) <= 5  # its row, and perhaps some of legs that ticked
+        assert len(await positions(lake, streamer)) == HOLDINGS
+
+
+async def test_a_whole_list_without_any_of_the_holdings_closes_them_in_few_commits(
+    stream_large, lake, book, eventually, monkeypatch
+):
+    monkeypatch.setattr(broker_link, "RECONNECT", Backoff(first_s=0.05, longest_s=0.05))
+    simulate, streaming, legs = stream_large
+    await legs(1)
+    async with simulate(book) as sim, streaming(sim) as (streamer, received):
+        await eventually(lambda: _enough(lake, HOLDINGS - 1))
+        batch = await lake.queue.claim_batch(2 * HOLDINGS)
+        await lake.queue.mark_success([request.request_id for request in batch])
+        before = await lake.broker_positions.version()
+        queued_before = (await lake.queue.overview()).version
+        # As a gateway that restarts over night, with everything expired meanwhile.
+        sim.disconnect(busy_s=0.2)
+        for n in range(HOLDINGS):
+            sim.close_position(A, FIRST + n)
+        sim.reset_day()
+
+        async def closed():
+            return set((await positions(lake, streamer)).values()) == {0.0}
+
+        await eventually(closed)
+        await eventually(lambda: _enough(lake, HOLDINGS - 1))
+        await eventually(lambda: received.closes(FIRST) or _enough(lake, HOLDINGS))
+        assert len(await positions(lake, streamer)) == HOLDINGS
+        assert await lake.broker_positions.version() - before <= 6
+        assert (await lake.queue.overview()).version - queued_before <= 6
+
+
+async def test_a_list_without_an_end_closes_none_of_the_holdings(
+    stream_large, lake, book, eventually, monkeypatch
+):
+    monkeypatch.setattr(broker_link, "RECONNECT", Backoff(first_s=0.05, longest_s=0.05))
+    simulate, streaming, legs = stream_large
+    await legs(1)
+    async with (
+        simulate(book) as sim,
+        streaming(sim, gateway_timeout_s=2.0) as (streamer, received),
+    ):
+        await eventually(lambda: _enough(lake, HOLDINGS - 1))
+        asked = sim.stats()["requests"]["17"]["reqPositions"]
+        sim.positions_end(delay_s=None)
+        sim.disconnect(busy_s=0.2)
+        for n in range(HOLDINGS):
+            sim.close_position(A, FIRST + n)
+        sim.reset_day()
+        await eventually(lambda: sim.stats()["requests"]["17"]["reqPositions"] >= asked + 3)
+        assert set((await positions(lake, streamer)).values()) == {1.0}
+        assert not received.closes(FIRST)
+
+
+async def test_odd_holdings_are_kept_as_they_were_and_the_others_follow(
+    stream_large, lake, book, eventually
+):
+    simulate, streaming, _legs = stream_large
+    async with simulate(book) as sim:
+        for n in range(50):
+            sim.holding(A, FIRST + n, "nan")
+        async with streaming(sim) as (streamer, _received):
+            await eventually(lambda: _enough(lake, HOLDINGS - 50))
+            assert len(await positions(lake, streamer)) == HOLDINGS - 50
+            sim.fill(A, FIRST + 700, 2)
+
+            async def filled():
+                return (await positions(lake, streamer))[FIRST + 700] == 3.0
+
+            await eventually(filled)
+            assert "50" in (streamer.detail or "")
+
+
+async def test_after_1101_positions_and_lines_are_requested_before_profits(
+    stream_large, lake, book, eventually, monkeypatch
+):
+    simulate, streaming, legs = stream_large
+    await legs(ACTIVE)
+    async with (
+        simulate(book) as sim,
+        streaming(sim, max_lines=10, reserved_lines=0) as (streamer, _received),
+    ):
+        await eventually(lambda: sim.stats()["pnl_subscriptions"] == ACTIVE)
+        assert sum(s is LegState.OVERFLOW for s in streamer.routes.values()) == ACTIVE - 10
+        sent, send = [], Client.send
+
+        def recorded(client, *fields):
+            sent.append(int(fields[0]))
+            return send(client, *fields)
+
+        monkeypatch.setattr(Client, "send", recorded)
+        sim.connectivity("lost")
+        await eventually(lambda: streamer.state is SessionState.BLIND)
+        sim.connectivity("restored_data_lost")
+        await eventually(lambda: streamer.state is SessionState.LIVE)
+        await eventually(lambda: sim.stats()["pnl_subscriptions"] == ACTIVE)
+        first = sent.index(PNL_SINGLE)
+        assert sent.count(PNL_SINGLE) == ACTIVE
+        assert POSITIONS in sent[:first]
+        assert sent[:first].count(MARKET_DATA) == 10
+        monkeypatch.undo()

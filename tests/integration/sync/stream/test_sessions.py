@@ -1,0 +1,146 @@
+"""Silent lines are requested again while the session of their contract is open, and only then."""
+
+import asyncio
+from dataclasses import replace
+
+from position_sync_dagster.domain.gateway_session import SessionState
+from position_sync_dagster.domain.pricing import streamed_holding
+from position_sync_dagster.domain.update import ValueOrigin
+from tests.integration.sync.conftest import CALL, PUT, STOCK, A
+
+MANY_SILENCES_S = 2.0
+"""What must not happen cannot be waited for: several times the silence of these tests."""
+
+
+async def test_outside_the_session_silent_lines_are_left_alone_until_it_opens(
+    stream_legs, eventually
+):
+    quick = {"line_silence_s": 0.3, "pnl_subscriptions": 0, "row_interval_s": 0.3}
+    async with stream_legs(CALL, PUT, **quick) as (sim, streamer, received):
+        for conid in (CALL, PUT):
+            await eventually(lambda c=conid: received.newest(A, c))
+        await close(sim, streamer)
+        sim.after_restore("dead")
+        sim.connectivity("lost")
+        await eventually(lambda: streamer.state is SessionState.BLIND)
+        sim.connectivity("restored_data_kept")
+        await eventually(lambda: streamer.state is SessionState.LIVE)
+        await asyncio.sleep(MANY_SILENCES_S)
+        assert requested_lines(sim) == 2
+        assert streamer.detail is None
+        before = len(received.updates)
+        await open_again(sim, streamer)
+        await eventually(lambda: requested_lines(sim) == 4)
+        for conid in (CALL, PUT):
+            await eventually(lambda c=conid: has_ticked(received.updates[before:], c))
+
+
+async def test_a_login_is_not_probed_while_every_session_is_closed(stream_legs, eventually):
+    quick = {"line_silence_s": 0.3, "pnl_subscriptions": 0, "row_interval_s": 0.3}
+    async with stream_legs(CALL, PUT, **quick) as (sim, streamer, received):
+        for conid in (CALL, PUT):
+            await eventually(lambda c=conid: received.newest(A, c))
+        await close(sim, streamer)
+        before = len(received.updates)
+        await asyncio.sleep(MANY_SILENCES_S)
+        assert requested_lines(sim) == 2
+        rows = received.updates[before:]
+        assert {(row.value_source, row.note) for row in rows} == {(ValueOrigin.TICK, None)}
+        for conid in (CALL, PUT):
+            sim.silence_line(conid)
+            sim.pin_quote(conid, bid=60.0, ask=60.2, mark=60.1)
+        await open_again(sim, streamer)
+        for conid in (CALL, PUT):
+            await eventually(lambda c=conid: received.newest(A, c).market_price == 60.1)
+        assert requested_lines(sim) == 4
+
+
+async def test_outside_the_session_a_line_that_the_broker_contradicts_is_requested_again(
+    stream_legs, eventually, monkeypatch
+):
+    monkeypatch.setattr(streamed_holding, "SETTLE", streamed_holding.SETTLE / 10)
+    async with stream_legs(PUT, simulator={"pnl_interval_s": 0.1}) as (sim, streamer, received):
+        await eventually(
+            lambda: (row := received.newest(A, PUT)) is not None and row.daily_pnl is not None
+        )
+        await close(sim, streamer)
+        sim.pin_quote(PUT, bid=60.0, ask=60.2, mark=60.1)
+        row = await eventually(
+            lambda: (
+                (found := received.newest(A, PUT)).market_price == 60.1
+                and found.value_source is ValueOrigin.TICK
+                and found
+            )
+        )
+        assert row.note is None
+        assert requested_lines(sim) == 2
+
+
+async def test_hours_of_days_that_are_over_are_fetched_again(stream_legs, lake, eventually):
+    async with stream_legs(CALL) as (_sim, streamer, received):
+        await eventually(lambda: received.newest(A, CALL))
+        fresh = (await lake.contracts.get([CALL]))[CALL]
+        over = replace(fresh, trading_hours="20260105:0930-20260105:1600")
+        await streamer._contracts.remember([over])
+
+        async def known():
+            return (await lake.contracts.get([CALL]))[CALL].trading_hours == fresh.trading_hours
+
+        await eventually(known)
+
+
+async def test_contracts_that_an_older_release_stored_are_fetched_again_once(
+    stream_legs, streaming, lake, eventually, updates_continue
+):
+    async with stream_legs(CALL) as (sim, streamer, received):
+        await eventually(lambda: received.newest(A, CALL))
+        held = {h.instrument.conid for h in streamer._link.connection.feed.holdings}
+
+        async def known():
+            return held <= (await lake.contracts.get()).keys()
+
+        async def listed():
+            found = await lake.contracts.get([CALL, STOCK])
+            return all(one.valid_exchanges for one in found.values())
+
+        await eventually(known)
+        await streamer.stop()
+        asked = sim.stats()["requests"]["17"]["reqContractDetails"]
+        fresh = await lake.contracts.get()
+        old = {"valid_exchanges": None, "expires_on": None, "trading_hours": None}
+        await lake.contracts.put([replace(fresh[conid], **old) for conid in (CALL, STOCK)])
+        for _start in range(2):
+            async with streaming(sim) as (again, rows):
+                await eventually(listed)
+                await updates_continue(again, rows)
+                assert sim.stats()["requests"]["17"]["reqContractDetails"] == asked + 2
+        found = await lake.contracts.get()
+        seen = {conid: replace(one, seen_at=fresh[conid].seen_at) for conid, one in found.items()}
+        assert seen == fresh
+
+
+async def close(sim, streamer):
+    """Close every session, as the simulator says it and as the streamer has read it."""
+    sim.set_hours(None, "CLOSED")
+    await _read_hours(streamer, "CLOSED")
+
+
+async def open_again(sim, streamer):
+    """Open every session around the clock."""
+    sim.set_hours(None)
+    await _read_hours(streamer, "0000-")
+
+
+async def _read_hours(streamer, expected):
+    """Read the hours of the lines now; the streamer does so when the listed days are over."""
+    details = await streamer._link.connection.details(streamer._lines.held)
+    assert all(f":{expected}" in one.trading_hours for one in details.values())
+    await streamer._contracts.remember(details.values())
+
+
+def has_ticked(rows, conid):
+    return any(row.conid == conid and row.value_source is ValueOrigin.TICK for row in rows)
+
+
+def requested_lines(sim):
+    return sim.stats()["requests"]["17"]["reqMktData"]

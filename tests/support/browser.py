@@ -1,0 +1,159 @@
+"""Headless Chromium, the one of the system, over Dagster's UI: nothing is downloaded."""
+
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from selenium import webdriver
+from selenium.common.exceptions import WebDriverException
+from selenium.webdriver.chrome.options import Options
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
+from selenium.webdriver.remote.webelement import WebElement
+
+from tests.support.demo_program import wait_for
+
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
+DRIVER = shutil.which("chromedriver")
+
+MISSING = "no Chromium here: `apt install chromium chromium-driver` on Debian and Ubuntu"
+
+ARGUMENTS = (
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--hide-scrollbars",
+)
+
+LINEAGE = "/locations/__repository__@position_sync_dagster/asset-groups/positions/lineage"
+STREAM_LAUNCHPAD = (
+    "/locations/__repository__@position_sync_dagster/jobs/stream_positions/playground"
+)
+
+WHOLE_GRAPH = (2300, 2450)
+"""A window in which the lineage page shows all assets at their full size."""
+
+NODE = "//*[local-name()='foreignObject'][.//*[@data-tooltip='{name}']]"
+
+STATUS_COLOUR = """
+const rows = [...arguments[0].querySelectorAll('span')];
+const row = rows.find(one => one.textContent === 'Materialized');
+return row ? getComputedStyle(row.parentElement).backgroundColor : '';
+"""
+
+
+def is_installed() -> bool:
+    """Return whether Chromium and its driver are on the path."""
+    return CHROMIUM is not None and DRIVER is not None
+
+
+class Page:
+    """One window over the UI of a running demo."""
+
+    def __init__(self, driver: webdriver.Chrome, ui_port: int) -> None:
+        self.driver = driver
+        self._address = f"http://127.0.0.1:{ui_port}"
+
+    def open(self, path: str, *, size: tuple[int, int] = (1600, 1100)) -> None:
+        """Open a page of the UI in a window of a size."""
+        self.driver.set_window_size(*size)
+        self.driver.get(self._address + path)
+
+    def text(self) -> str:
+        """Return all text that is shown; empty while the page changes."""
+        with suppress(WebDriverException):
+            return self.driver.find_element(By.TAG_NAME, "body").text
+        return ""
+
+    def wait_for_text(self, *texts: str) -> None:
+        """Wait until the page shows each of the texts."""
+        wait_for(f"the page shows {texts}", lambda: all(one in self.text() for one in texts))
+
+    def wait_until_gone(self, text: str) -> None:
+        """Wait until the page does not show a text any more."""
+        wait_for(f"the page does not show {text}", lambda: text not in (self.text() or text))
+
+    def click(self, xpath: str) -> None:
+        """Click what an XPath finds, once it is there and enabled."""
+
+        def clicked() -> bool:
+            with suppress(WebDriverException):
+                found = [e for e in self.driver.find_elements(By.XPATH, xpath) if e.is_enabled()]
+                if found:
+                    self.show(found[-1])
+                    found[-1].click()
+                    return True
+            return False
+
+        wait_for(f"a click on {xpath}", clicked)
+
+    def button(self, label: str) -> None:
+        """Click the button with a label."""
+        self.click(f"//button[normalize-space()='{label}']")
+
+    def show(self, element: WebElement) -> None:
+        """Scroll to an element."""
+        self.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", element)
+
+    def node(self, name: str) -> str:
+        """Return the text of an asset on the lineage page; empty where it is not shown."""
+        with suppress(WebDriverException):
+            node = self.driver.find_element(By.XPATH, NODE.format(name=name))
+            return node.get_attribute("textContent") or ""
+        return ""
+
+    def is_green(self, name: str) -> bool:
+        """Return whether the lineage page shows an asset as materialized, in green, and in sync."""
+        with suppress(WebDriverException):
+            node = self.driver.find_element(By.XPATH, NODE.format(name=name))
+            colour = str(self.driver.execute_script(STATUS_COLOUR, node))
+            parts = [int(part) for part in re.findall(r"\d+", colour)[:3]]
+            return (
+                parts != []
+                and parts[1] == max(parts) != min(parts)
+                and "Unsynced" not in self.node(name)
+            )
+        return False
+
+    def checks_pass(self, name: str) -> bool | None:
+        """Return whether the lineage page shows all checks as passed; None without an answer."""
+        found = re.search(r"(\d+) / (\d+) Passed", self.node(name))
+        return found[1] == found[2] if found else None
+
+    def largest_picture(self) -> tuple[int, int]:
+        """Return width and height of the largest picture that the page has drawn, in pixels."""
+        sizes = self.driver.execute_script(
+            "return [...document.images].map(one => [one.naturalWidth, one.naturalHeight])"
+        )
+        return max(((width, height) for width, height in sizes), default=(0, 0))
+
+    def save(self, path: Path) -> None:
+        """Write a screenshot as PNG."""
+        self.driver.save_screenshot(str(path))
+
+
+@contextmanager
+def open_page(ui_port: int) -> Iterator[Page]:
+    """Start Chromium with a profile of its own, and end it with the block."""
+    options = Options()
+    options.binary_location = CHROMIUM or ""
+    options.page_load_strategy = "eager"
+    with tempfile.TemporaryDirectory(prefix="chromium-", ignore_cleanup_errors=True) as profile:
+        for argument in (*ARGUMENTS, f"--user-data-dir={profile}"):
+            options.add_argument(argument)
+        driver = webdriver.Chrome(options=options, service=Service(executable_path=DRIVER))
+        try:
+            yield Page(driver, ui_port)
+        finally:
+            driver.quit()

@@ -1,0 +1,45 @@
+"""A program that uses very many ids at once; a predicate with as many terms ends its process."""
+
+import sys
+from pathlib import Path
+
+from position_sync_dagster.cli.queue import retry_all
+from position_sync_dagster.domain.clock import utc_now
+from position_sync_dagster.domain.request import QueueRequest, QueueStatus
+from position_sync_dagster.lake.queue.table import PositionQueue
+from position_sync_dagster.lake.recovery.put_back import plan_restore
+
+SOME = 1_000
+"""Requests of which each is finished by a commit of its own part."""
+
+
+def main(path: str, count: int) -> None:
+    """Fail, read, retry, mark and restore `count` requests."""
+    queue = PositionQueue(Path(path), fsync=False).sync
+    queue.initialize()
+    ids = queue.insert_many(QueueRequest(conid, "SPY") for conid in range(1, count + 1))
+    queue.claim_batch(count, lease_s=3600.0)
+    for start in range(0, 60 * SOME // 10, SOME // 10):  # more parts than a predicate may name
+        queue.mark_failed_many(dict.fromkeys(ids[start : start + SOME // 10], "x"), retryable=False)
+    rest = ids[60 * SOME // 10 :]
+    queue.mark_failed_many(dict.fromkeys(rest, "x"), retryable=False)
+    failed = queue.get_batch(None, count, QueueStatus.FAILED)
+    assert {request.request_id for request in failed} == set(ids)
+
+    assert set(retry_all(queue)) == set(ids)
+    assert queue.counts()[QueueStatus.PENDING] == count
+    assert queue.counts()[QueueStatus.FAILED] == 0
+
+    claimed = queue.claim_batch(count, lease_s=3600.0)
+    assert len(claimed) == count
+    assert queue.holds(ids)
+    queue.mark_success(ids)
+    assert queue.counts()[QueueStatus.SUCCESS] == count
+    undone = queue.store.finished("true")
+    change = plan_restore(queue.store.snapshot(), undone, utc_now())
+    assert change.result == 0, "each request is known"
+    print("whole")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]))

@@ -1,0 +1,41 @@
+"""Rows and legs with every number that a person sees."""
+
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+
+from position_sync_dagster.domain.instrument import Right
+from position_sync_dagster.domain.leg import ActiveContract
+from position_sync_dagster.domain.update import PositionUpdate
+
+NOW = datetime(2026, 3, 9, 15, 0, tzinfo=UTC)
+
+
+def row(conid: int, **values: object) -> PositionUpdate:
+    plain = PositionUpdate(
+        conid=conid,
+        symbol="SPY",
+        right=Right.PUT,
+        position=-2.0,
+        market_price=1234.5,
+        market_value=-246_900.0,
+        average_cost=100.0,
+        unrealized_pnl=-12_345.0,
+        daily_pnl=-1234.0,
+        timestamp=NOW - timedelta(seconds=7),
+        account="DUSIM0001",
+        strike=575.0,
+        expiry=date(2028, 12, 15),
+        delta=-0.5,
+        gamma=0.01,
+        vega=0.2,
+        theta=-0.1,
+        underlying_price=600.0,
+    )
+    return replace(plain, **values)  # type: ignore[arg-type]
+
+
+def leg(conid: int, strategy: str) -> ActiveContract:
+    return ActiveContract(
+        conid=conid, symbol="SPY", right=Right.PUT, strike=575.0, expiry=date(2028, 12, 15),
+        strategy_id=strategy, added_at=NOW,
+    )  # fmt: skip

@@ -1,0 +1,46 @@
+"""The demo's day: what happens is seeded, comes late enough, and leaves the book as it was."""
+
+from collections import Counter
+from importlib.resources import files
+
+from position_sync_dagster.demo.day import FILLED, day_events, write_day
+from position_sync_dagster.simulator.books.loader import load_book
+from position_sync_dagster.simulator.control.scenario import load_scenario
+
+
+def test_the_simulator_can_play_the_day(tmp_path):
+    write_day(tmp_path / "day.yaml")
+    events = load_scenario(tmp_path / "day.yaml")
+    assert len(events) == len(day_events())
+    assert {event.do for event in events} == {"fill", "connectivity"}
+
+
+def test_the_same_seed_gives_the_same_day():
+    assert day_events(seed=3) == day_events(seed=3)
+    assert day_events(seed=3) != day_events(seed=4)
+
+
+def test_no_leg_opens_closes_or_turns_and_nothing_happens_while_the_demo_starts():
+    held = {one.conid: one.quantity for one in load_book("demo").openings}
+    for event in day_events():
+        assert event["at_s"] >= 40
+        if event["do"] == "fill":
+            conid = event["conid"]
+            before = held[conid]
+            held[conid] += event["quantity"]
+            assert before * held[conid] > 0, f"{conid} closes at {event['at_s']} s"
+    assert set(FILLED) <= held.keys()
+
+
+def test_each_outage_ends_after_some_seconds_and_the_first_minutes_have_one():
+    outages = [event for event in day_events() if event["do"] == "connectivity"]
+    assert outages[0]["at_s"] < 300
+    lost, back = outages[::2], outages[1::2]
+    assert Counter(event["state"] for event in outages)["lost"] == len(back)
+    for one, other in zip(lost, back, strict=True):
+        assert 2 < other["at_s"] - one["at_s"] < 15
+
+
+def test_the_legs_that_are_filled_and_rolled_belong_to_strategies_too():
+    text = files("position_sync_dagster.simulator").joinpath("books/demo_strategies.yaml")
+    assert sum(str(conid) in text.read_text() for conid in FILLED) >= 5

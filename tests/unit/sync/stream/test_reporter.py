@@ -1,0 +1,46 @@
+"""When the stream reports; the streamer is a stand-in whose state changes at the wrong moment."""
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Any
+
+from position_sync_dagster.domain.clock import utc_now
+from position_sync_dagster.domain.gateway_session import SessionState
+from position_sync_dagster.sync.owner.metrics import StreamMetrics
+from position_sync_dagster.sync.run_reports import StreamReport
+from position_sync_dagster.sync.stream import reporter as reporter_module
+from position_sync_dagster.sync.stream.reporter import StreamReporter
+
+
+@dataclass
+class Streamer:
+    """What a reporter reads of a streamer."""
+
+    state: SessionState = SessionState.STARTING
+    detail: str | None = None
+    lines_in_use: int = 0
+    line_limit: int = 100
+    routes: dict[Any, Any] = field(default_factory=dict)
+    metrics: StreamMetrics = field(default_factory=StreamMetrics)
+
+
+async def test_a_state_is_reported_when_the_session_shows_it_and_not_before(monkeypatch) -> None:
+    """Who hears of the state reads the table: the check would judge the state before."""
+    monkeypatch.setattr(reporter_module, "CHECK_INTERVAL_S", 0.001)
+    streamer, reports = Streamer(), list[StreamReport]()
+    stored = [SessionState.STARTING]
+    reporter = StreamReporter(streamer, reports.append, utc_now, stored_state=lambda: stored[-1])
+    running = asyncio.create_task(reporter.run(3600.0))
+    streamer.state = SessionState.LIVE
+    for _ in range(20):
+        await asyncio.sleep(0.001)
+    assert reports == []
+    stored.append(SessionState.LIVE)
+    while not reports:
+        await asyncio.sleep(0.001)
+    assert [report.state for report in reports] == ["LIVE"]
+    streamer.metrics.committed(3, 1, "batch")
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    assert reporter.finish().rows == 3
+    assert [report.rows for report in reports] == [0, 3]

@@ -1,0 +1,144 @@
+"""The live status: what is current at this moment, and what changed last."""
+
+import io
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+from rich.console import Console
+
+from position_sync_dagster.domain.broker_position import BrokerPosition
+from position_sync_dagster.domain.instrument import Instrument
+from position_sync_dagster.domain.update import Source, ValueOrigin
+from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.reports.exposure import exposures
+from position_sync_dagster.sync.reports.money import Ages, total_by_currency
+from position_sync_dagster.sync.reports.overview import Book, Overview, count_current
+from position_sync_dagster.sync.reports.status import Status
+from position_sync_dagster.terminal.board import board, current_text
+from position_sync_dagster.terminal.changes import Change, Changes, changes_between
+from tests.support.money_rows import NOW, leg, row
+
+LIVE = Status(
+    at=NOW, lake="lake", gateway_id="127.0.0.1:7497", session_state="LIVE", session_owner="STREAM",
+    session_since=NOW - timedelta(minutes=2), session_detail=None, run_id=None, blind_since=None,
+    lines_in_use=20, line_limit=100, active_legs=2, legs_held=2, positions=2,
+    queue={"PENDING": 0, "PROCESSING": 0, "SUCCESS": 9, "FAILED": 0}, oldest_pending_age_s=None,
+    updates_rows=1234, updates_version=7, legs_streamed=2, legs_queued=0, last_drained_at=None,
+    trading_mode="SIMULATED", unresolved_legs=(), accounts=(),
+)  # fmt: skip
+BLIND = replace(
+    LIVE, session_state="BLIND", session_since=NOW, blind_since=NOW, session_detail="No socket."
+)
+
+
+def holding(conid: int, position: float = -2.0) -> BrokerPosition:
+    return BrokerPosition(
+        gateway_id=LIVE.gateway_id,
+        account="DUSIM0001",
+        instrument=Instrument(
+            conid=conid, symbol="SPY", sec_type="OPT", currency="USD", right=row(1).right,
+            strike=575.0, expiry=row(1).expiry,
+        ),
+        position=position,
+        received_at=NOW,
+        position_time=NOW,
+        snapshot_id="s",
+    )  # fmt: skip
+
+
+def overview(status: Status = LIVE, *, legs: int = 2, **values: object) -> Overview:
+    rows = [row(1, value_source=ValueOrigin.TICK), row(2, value_source=ValueOrigin.TICK)]
+    active = [leg(1 + n % 2, f"strategy-{n}") for n in range(legs)]
+    ages = Ages.of(rows, [], NOW)
+    book = Book(
+        latest=tuple(rows),
+        holdings=(holding(1), holding(2)),
+        legs=tuple(active),
+        matching=tuple(active),
+        ages=ages,
+        exposures=tuple(exposures(active, rows, now=NOW)),
+        streamed=frozenset({1, 2}),
+    )
+    book = replace(book, **values)  # type: ignore[arg-type]
+    strategies = tuple(book.strategies)
+    held = {one.key for one in book.holdings}
+    return Overview(
+        status=status,
+        book=book,
+        held=len(held),
+        current=count_current(held, ages, status, Settings()),
+        strategies=strategies,
+        totals=tuple(total_by_currency(strategies)),
+    )
+
+
+def screen(seen: Overview | None, width: int, height: int = 24) -> list[str]:
+    console = Console(width=width, height=height, file=io.StringIO(), record=True)
+    changes = [Change(at=NOW, text="fill: SPY 575P 15Dec28  -2 → -3")] * 6
+    addresses = [("Dagster UI", "http://127.0.0.1:3000"), ("logs", ".demo/*.log")]
+    console.print(board(seen, changes, [], addresses, console))
+    return [line.rstrip() for line in console.export_text().splitlines()]
+
+
+@pytest.mark.parametrize(("width", "height"), [(80, 24), (140, 24), (140, 50), (60, 20)])
+@pytest.mark.parametrize("legs", [2, 40])
+def test_the_board_fits_into_the_terminal(width, height, legs):
+    lines = screen(overview(legs=legs), width, height)
+    assert max(map(len, lines)) <= width
+    assert len(lines) <= height
+    text = "\n".join(lines)
+    assert "2 of 2 legs" in text
+    assert "20 of 100 in use" in text
+    assert "http://127.0.0.1:3000" in text
+    assert "fill: SPY 575P" in text
+    assert "total" in text
+    assert "Ctrl-C" in text
+
+
+def test_before_the_tables_exist_the_addresses_are_there():
+    assert any("http://127.0.0.1:3000" in line for line in screen(None, 80))
+
+
+def test_no_leg_is_current_while_the_gateway_is_gone():
+    assert current_text(overview()) == "2 of 2 legs"
+    assert current_text(overview(BLIND)) == "0 of 2 legs: the gateway is not connected"
+
+
+def test_after_an_outage_a_leg_is_current_once_it_was_confirmed_again():
+    back = replace(LIVE, session_since=NOW - timedelta(seconds=3))  # the rows are 7 s old
+    assert overview(back).current == 0
+    assert overview(replace(back, session_since=NOW - timedelta(seconds=9))).current == 2
+
+
+def test_a_fill_a_promotion_and_an_outage_are_told():
+    before = overview()
+    filled = overview(holdings=(holding(1, -3.0), holding(2)))
+    assert changes_between(before, filled) == ["fill: SPY 575P 15Dec28  -2 → -3"]
+    monitored = replace(
+        before.book, latest=(replace(before.book.latest[0], source=Source.QUEUE), row(2))
+    )
+    earlier = replace(before, book=monitored)
+    assert changes_between(earlier, before) == ["promotion: SPY 575P 15Dec28 is streamed now"]
+    assert changes_between(before, earlier) == ["demotion: SPY 575P 15Dec28 is monitored now"]
+    assert changes_between(before, overview(BLIND)) == ["outage: BLIND – No socket."]
+    later = overview(replace(LIVE, at=NOW + timedelta(seconds=6)))
+    assert changes_between(overview(BLIND), later) == ["gateway: connected after 6.0 s"]
+    assert changes_between(before, before) == []
+
+
+def test_the_first_download_is_no_trade_and_many_changes_are_one_line():
+    empty = overview(holdings=())
+    assert changes_between(empty, overview()) == []
+    before = overview(holdings=tuple(holding(conid) for conid in range(1, 9)))
+    after = overview(holdings=tuple(holding(conid, -5.0) for conid in range(1, 9)))
+    assert changes_between(before, after) == ["8 positions changed"]
+
+
+def test_the_newest_change_comes_first_and_the_last_few_are_kept():
+    changes = Changes()
+    assert list(changes.add(overview())) == []
+    for n in range(10):
+        found = changes.add(overview(holdings=(holding(1, float(n)), holding(2))))
+    assert [change.text[-5:] for change in found][:2] == ["8 → 9", "7 → 8"]
+    assert len(found) == 6

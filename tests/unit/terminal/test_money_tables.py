@@ -1,0 +1,96 @@
+"""The money on a terminal: what fits into 80 columns, and what a wide one shows besides."""
+
+import io
+from datetime import timedelta
+
+import pytest
+from rich.console import Console
+
+from position_sync_dagster.domain.leg import ActiveContract
+from position_sync_dagster.domain.update import PositionUpdate
+from position_sync_dagster.sync.reports.exposure import exposures
+from position_sync_dagster.sync.reports.money import (
+    Ages,
+    Money,
+    money_by_strategy,
+    total_by_currency,
+)
+from position_sync_dagster.terminal.money_tables import positions_table, strategy_table
+from tests.support.money_rows import NOW, leg, row
+
+
+def money(rows: list[PositionUpdate], legs: list[ActiveContract]) -> list[Money]:
+    found = exposures(legs, rows, now=NOW)
+    return money_by_strategy(found, legs, rows, Ages.of(rows, [], NOW), frozenset({1}))
+
+
+def shown(table: object, width: int) -> list[str]:
+    console = Console(width=width, file=io.StringIO(), record=True)
+    console.print(table)
+    return [line.rstrip() for line in console.export_text().splitlines()]
+
+
+LEGS = [leg(1, "iron-condor-with-a-very-long-name"), leg(2, "b"), leg(3, "c")]
+ROWS = [row(1), row(2, currency="EUR", daily_pnl=None), row(4)]
+
+
+@pytest.mark.parametrize("width", [80, 100, 140])
+def test_strategies_fit_and_no_currency_is_added_to_another(width):
+    strategies = money(ROWS, LEGS)
+    lines = shown(strategy_table(strategies, total_by_currency(strategies), width), width)
+    assert max(map(len, lines)) <= width
+    heading, first, second, _, *totals = lines
+    for wanted in ("strategy", "legs", "value", "unreal", "daily", "$delta", "theta", "oldest"):
+        assert wanted in heading.split()
+    assert "-246,900" in next(line for line in lines if line.startswith("iron-condor"))
+    assert [line.split()[:2] for line in totals] == [["total", "EUR"], ["total", "USD"]]
+    assert ("lines" in heading) == (width > 80)
+    assert {"7.0", "s"} <= set(first.split() + second.split())
+
+
+def test_a_leg_that_is_not_held_has_dashes_and_no_zeros():
+    (one,) = money([], [leg(3, "c")])
+    (line,) = shown(strategy_table([one], [], 140), 140)[1:]
+    assert line.split()[:3] == ["c", "–", "0/1"]
+    assert "0.0" not in line
+
+
+@pytest.mark.parametrize("width", [80, 140])
+def test_positions_fit_with_greeks_strategy_age_and_totals(width):
+    ages = Ages.of(ROWS, [], NOW)
+    strategies = {("DUSIM0001", 1): ["iron-condor-1", "calendar-1"]}
+    lines = shown(positions_table(ROWS, ages, strategies, width), width)
+    assert max(map(len, lines)) <= width
+    heading, first, *_ = lines
+    for wanted in ("leg", "qty", "value", "unreal", "delta", "theta", "strategy", "age"):
+        assert wanted in heading.split()
+    assert "SPY 575P 15Dec28" in first
+    assert "iron-condor" in first
+    assert first.endswith("7.0 s")
+    assert ("daily" in heading) == (width == 140)
+    assert "total EUR" in lines[-2]
+    assert "total USD" in lines[-1]
+
+
+def test_a_total_that_leaves_something_out_has_a_star():
+    rows = [row(1), row(2, daily_pnl=None)]
+    lines = shown(positions_table(rows, Ages.of(rows, [], NOW), {}, 200), 200)
+    assert "-1,234*" in lines[-1]
+    assert "-24,690*" not in lines[-1]
+    strategies = money(rows, [leg(1, "a"), leg(2, "a")])
+    assert "-1,234*" in shown(strategy_table(strategies, [], 140), 140)[1]
+
+
+def test_an_age_that_is_not_known_makes_the_oldest_unknown():
+    rows = [row(1), row(2, timestamp=NOW + timedelta(days=1))]
+    (one,) = money(rows, [leg(1, "a"), leg(2, "a")])
+    assert one.oldest_age_s is None
+
+
+def test_the_value_of_a_future_is_notional_and_in_no_total():
+    rows = [row(1), row(2, sec_type="FUT", right=None, strike=None, market_value=9e6)]
+    heading, *lines = shown(positions_table(rows, Ages.of(rows, [], NOW), {}, 200), 200)
+    assert "notional" in heading
+    assert "-246,900" in lines[-1]
+    assert "9,000,000" in lines[-1]
+    assert "8,753,100" not in lines[-1]

@@ -1,0 +1,31 @@
+"""The name of the program in hints, as it can be typed where the user stands."""
+
+from pathlib import Path
+
+from position_sync_dagster.terminal.typed import as_typed, program_as_typed
+
+
+def test_it_is_the_shortest_way_from_the_working_directory(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", "/usr/bin")
+    program = tmp_path / ".venv" / "bin" / "position-sync"
+    assert program_as_typed(str(program), tmp_path) == ".venv/bin/position-sync"
+    assert program_as_typed(str(program), Path("/")) == str(program).lstrip("/")
+    assert program_as_typed(str(program), tmp_path / "elsewhere") == str(program)
+
+
+def test_a_program_on_the_path_is_typed_by_its_name(monkeypatch, tmp_path):
+    program = tmp_path / "position-sync"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert program_as_typed(str(program), Path("/")) == "position-sync"
+
+
+def test_only_commands_in_a_text_are_replaced(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", "/usr/bin")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", [str(tmp_path / "bin" / "position-sync")])
+    text = "position-sync: run `position-sync doctor`; `position-sync` is the program."
+    assert as_typed(text) == (
+        "position-sync: run `bin/position-sync doctor`; `position-sync` is the program."
+    )

@@ -1,0 +1,42 @@
+"""A mistyped setting is warned of, with the setting that it resembles."""
+
+import contextlib
+
+from position_sync_dagster import cli
+from position_sync_dagster.processes.process_tree import MARKER
+from position_sync_dagster.settings import PREFIX, Settings
+from position_sync_dagster.unknown_settings import OWN_VARIABLES, unknown_settings, warnings_of
+
+
+def test_a_mistyped_name_is_found_with_the_nearest_setting():
+    found = unknown_settings(["POSITION_SYNC_REFRESH_INTERVAL", "POSITION_SYNC_QQQ", "PATH"])
+    assert found == {
+        "POSITION_SYNC_REFRESH_INTERVAL": "POSITION_SYNC_REFRESH_INTERVAL_S",
+        "POSITION_SYNC_QQQ": None,
+    }
+
+
+def test_no_setting_is_unknown_and_neither_is_the_mark_of_our_own_processes():
+    assert unknown_settings({PREFIX + name.upper() for name in Settings.model_fields}) == {}
+    assert {MARKER} == OWN_VARIABLES
+    assert unknown_settings([MARKER]) == {}
+
+
+def test_a_name_in_both_the_environment_and_the_file_is_warned_of_once(tmp_path):
+    file = tmp_path / "settings"
+    file.write_text("POSITION_SYNC_MAX_LINE=3\nPOSITION_SYNC_LAKES=x\n")
+    lines = warnings_of(["POSITION_SYNC_MAX_LINE"], env_file=str(file))
+    assert len(lines) == 2
+    assert "POSITION_SYNC_LAKES" in lines[0]
+    assert "POSITION_SYNC_LAKE meant" in lines[0]
+    assert "POSITION_SYNC_MAX_LINES meant" in lines[1]
+
+
+def test_a_command_warns_of_it_on_the_command_line(monkeypatch, capsys):
+    monkeypatch.setenv("POSITION_SYNC_MAX_LINE", "3")
+    monkeypatch.setattr("sys.argv", ["position-sync", "doctor"])
+    with contextlib.suppress(SystemExit):
+        cli.main()
+    printed = capsys.readouterr().err
+    assert printed.count("POSITION_SYNC_MAX_LINE ") == 1
+    assert "POSITION_SYNC_MAX_LINES meant" in printed
