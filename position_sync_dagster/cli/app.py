@@ -12,6 +12,7 @@ from position_sync_dagster.cli import (
     maintain,
     positions,
     queue,
+    record,
     status,
     strategies,
 )
@@ -29,6 +30,7 @@ app = typer.Typer(
 app.command("demo")(demo.demo)
 app.command("dev")(dev.dev)
 app.command("simulate")(simulate)
+app.command("record")(record.record)
 app.command("status")(status.status)
 app.command("positions")(positions.positions)
 app.command("trace")(trace.trace)

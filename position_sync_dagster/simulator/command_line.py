@@ -47,9 +47,19 @@ def simulate(
     tick_ring: Annotated[
         int, typer.Option(min=0, help="Sent ticks to keep for GET /ticks?recent=1.")
     ] = PROGRAM_OPTIONS.tick_ring,
+    replay: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Play a recording instead of a book; no control port."),
+    ] = None,
+    speed: Annotated[
+        float, typer.Option(min=0.01, max=1000, help="Play a recording so many times as fast.")
+    ] = 1.0,
 ) -> None:
     """Run the gateway simulator alone. Port 0 takes any free one; the ports are printed."""
-    from position_sync_dagster.simulator.program import run
+    from position_sync_dagster.simulator import program
+
+    if replay is not None and scenario is not None:
+        raise typer.BadParameter("--scenario and --replay exclude each other")
 
     try:
         options = replace(
@@ -66,4 +76,6 @@ def simulate(
         )
     except OptionError as error:
         raise typer.BadParameter(str(error)) from None
-    raise typer.Exit(run(book, options, scenario=scenario))
+    if replay is not None:
+        raise typer.Exit(program.replay(replay, options, speed=speed))
+    raise typer.Exit(program.run(book, options, scenario=scenario))

@@ -30,6 +30,15 @@ class BookError(SimulatorError):
         super().__init__(f"{place}: {what} ({remedy})")
 
 
+class RecordingError(SimulatorError):
+    """A recording cannot be read or written: the file, the line (0: none), the cause."""
+
+    def __init__(self, path: Path | str, line: int, cause: str) -> None:
+        self.path = str(path)
+        self.line = line
+        super().__init__(f"{path}:{line}: {cause}" if line else f"{path}: {cause}")
+
+
 class ActionError(SimulatorError):
     """A trade or fault that cannot be done; `field` names the argument that is wrong."""
 

@@ -6,12 +6,16 @@ import asyncio
 import json
 import signal
 import sys
+from typing import TYPE_CHECKING
 
 from position_sync_dagster.simulator.books.loader import load_book
 from position_sync_dagster.simulator.control.scenario import Event, load_scenario, play
 from position_sync_dagster.simulator.errors import SimulatorError
 from position_sync_dagster.simulator.options import PROGRAM_OPTIONS, Options
 from position_sync_dagster.simulator.server import Simulator
+
+if TYPE_CHECKING:
+    from position_sync_dagster.simulator.replay.server import Replay
 
 DEFAULT_BOOK = "demo"
 
@@ -39,11 +43,44 @@ def run(
     return 0
 
 
-async def _serve(simulator: Simulator, events: list[Event]) -> None:
+def replay(path: str, options: Options = PROGRAM_OPTIONS, *, speed: float = 1.0) -> int:
+    """Play a recording until SIGINT or SIGTERM, and return the exit code, as `run` does.
+
+    Args:
+        path: The recording.
+        options: Where to listen; the others have no meaning here, and there is no control port.
+        speed: How many recorded seconds a second takes.
+    """
+    from position_sync_dagster.simulator.recordings.recording import load_recording
+    from position_sync_dagster.simulator.replay.server import Replay
+
+    try:
+        recording = load_recording(path)
+        asyncio.run(_replay(Replay(recording, host=options.host, port=options.port, speed=speed)))
+    except SimulatorError as error:
+        print(f"simulator: {error}", file=sys.stderr, flush=True)  # noqa: T201 - a program's output
+        return 2
+    return 0
+
+
+async def _replay(server: Replay) -> None:
+    stop = _stop_signal()
+    async with server:
+        ready = {"port": server.port, "control_port": None, "host": server.host}
+        print(json.dumps(ready), flush=True)  # noqa: T201 - the process that started us reads this
+        await stop.wait()
+
+
+def _stop_signal() -> asyncio.Event:
+    """Return an event that SIGINT and SIGTERM set from now on."""
     stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    return stop
+
+
+async def _serve(simulator: Simulator, events: list[Event]) -> None:
+    stop = _stop_signal()
     async with simulator as sim:
         ready = {"port": sim.port, "control_port": sim.control_port, "host": sim.host}
         print(json.dumps(ready), flush=True)  # noqa: T201 - the process that started us reads this

@@ -76,6 +76,7 @@ class AccountFeed:
             monotonic=monotonic,
             random=random,
         )
+        self._newest: dict[Key, Position] = {}
         self._interruptions = 0
         self._demoted = False
         self._requesting = asyncio.Lock()
@@ -171,6 +172,7 @@ class AccountFeed:
             while True:
                 interruptions = self._interruptions
                 self.odd_rows.seen.clear()
+                self._newest.clear()
                 rows = await self._list.fetch()
                 if self.offline is not None:
                     raise BrokerUnavailableError(self.offline, remedy="It comes back by itself.")
@@ -180,11 +182,14 @@ class AccountFeed:
             self._take_positions(rows)
 
     def _take_positions(self, rows: Iterable[Position]) -> None:
-        """Merge a whole list; of several rows of a holding the last one counts."""
+        """Merge a whole list; of several rows of a holding the last one counts.
+
+        Rows may have come between its end and now, in the same packet: they are newer.
+        """
         self.book.snapshot_id = str(uuid4())
         self.snapshot_at = self._clock()
         self.odd_rows.keep_seen()
-        newest = {(row.account, row.contract.conId): row for row in rows}
+        newest = {(row.account, row.contract.conId): row for row in rows} | self._newest
         for row in newest.values():
             self.book.put_position(*position_of(row))
         self.book.close_absent(newest.keys() | self.odd_rows.seen)
@@ -270,6 +275,7 @@ class AccountFeed:
             self.book.set_completeness(account, rating)
 
     def _on_position(self, row: Position) -> None:
+        self._newest[row.account, row.contract.conId] = row
         self.book.put_position(*position_of(row))
 
     def _accepts(self, account: str, conid: str, symbol: str, position: str) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from datetime import datetime
 from typing import Protocol, cast
 
 from position_sync_dagster.simulator.clients.stats import Stats
@@ -33,8 +32,8 @@ class ConnectionHost(Protocol):
     stats: Stats
     paused: bool
 
-    def now(self) -> float: ...
     def opened(self, client: ClientConnection) -> None: ...
+    def greeting(self, version: int) -> Fields: ...
     def log_in(self, client: ClientConnection, client_id: int) -> bool: ...
     def handle(self, client: ClientConnection, request: Request) -> None: ...
     def closed(self, client: ClientConnection) -> None: ...
@@ -123,10 +122,7 @@ class ClientConnection(asyncio.Protocol):
             )
             return
         self._version = version
-        # In the gateway's zone, with a free text for its name (recorded: `20250425 15:23:54 EST`).
-        now = datetime.fromtimestamp(self._host.now(), self._host.options.zone)
-        zone = "Greenwich Mean Time" if now.tzname() == "UTC" else now.tzname()
-        self.send((str(version), f"{now:%Y%m%d %H:%M:%S} {zone}"))
+        self.send(self._host.greeting(version))
 
     def _handle(self, request: Request) -> None:
         if self.client_id is None:

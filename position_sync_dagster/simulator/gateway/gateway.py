@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from datetime import datetime
 
 from position_sync_dagster.simulator.accounts.account_data import AccountDataService
 from position_sync_dagster.simulator.accounts.ledger import Ledger
@@ -26,6 +27,7 @@ from position_sync_dagster.simulator.market_data.tick_log import TickLog
 from position_sync_dagster.simulator.options import Options
 from position_sync_dagster.simulator.protocol import account_messages, messages
 from position_sync_dagster.simulator.protocol.codes import Code
+from position_sync_dagster.simulator.protocol.fields import Fields
 from position_sync_dagster.simulator.protocol.request_ids import ORDER_REQUESTS
 from position_sync_dagster.simulator.protocol.requests import Request
 
@@ -130,6 +132,16 @@ class Gateway:
         self._timers.call_later(self.options.pnl_interval_s, self._send_profits)
 
     # -- clients ------------------------------------------------------------------------------
+
+    def greeting(self, version: int) -> Fields:
+        """Return the answer to a client's offer: the version and the time.
+
+        The time is in the gateway's zone, with a free text for its name (recorded:
+        `20250425 15:23:54 EST`).
+        """
+        now = datetime.fromtimestamp(self.now(), self.options.zone)
+        zone = "Greenwich Mean Time" if now.tzname() == "UTC" else now.tzname()
+        return (str(version), f"{now:%Y%m%d %H:%M:%S} {zone}")
 
     def opened(self, client: ClientConnection) -> None:
         """Record a new connection, before its login."""

@@ -49,11 +49,16 @@ def negotiate(offer: bytes) -> int | None:
 
 
 class FrameReader:
-    """Splits a stream of bytes into frames; the bytes may arrive in any pieces."""
+    """Splits a stream of bytes into frames; the bytes may arrive in any pieces.
 
-    def __init__(self, max_frame_bytes: int = MAX_FRAME_BYTES) -> None:
+    Args:
+        max_frame_bytes: The largest frame accepted.
+        prefix: Whether the stream starts with `API`, as that of a client does.
+    """
+
+    def __init__(self, max_frame_bytes: int = MAX_FRAME_BYTES, *, prefix: bool = True) -> None:
         self._buffer = bytearray()
-        self._prefix_read = False
+        self._prefix_read = not prefix
         self._max_frame_bytes = max_frame_bytes
 
     def feed(self, data: bytes) -> None:

@@ -76,3 +76,22 @@ async def test_a_list_whose_request_was_cancelled_is_awaited_before_the_next(
         assert sim.stats()["requests"]["17"]["reqPositions"] == sent + 2
         assert {h.position for h in feed.holdings} & {0.0} == set()
         await manager.close()
+
+
+async def test_rows_right_behind_the_end_of_a_list_are_newer_than_the_list(simulate, settings_for):
+    async with simulate(autostep=False) as sim:
+        manager = IBConnectionManager(settings_for(sim))
+        connection = await manager.get_connection()
+        sim.pause()
+        listing = asyncio.create_task(connection.feed.snapshot())
+        await asyncio.sleep(0.2)  # the request lies at the gateway
+        # The list, its end and both trades arrive in one packet.
+        sim.resume()
+        sim.fill("DUSIM0001", 921000007, 3)
+        sim.fill("DUSIM0001", 921000001, 2)
+        await listing
+        await connection.ib.reqCurrentTimeAsync()
+        held = {h.key: h.position for h in connection.feed.holdings}
+        assert held["DUSIM0001", 921000007] == 3
+        assert held["DUSIM0001", 921000001] == 7
+        await manager.close()

@@ -1,0 +1,24 @@
+"""What tests of every folder of this tier may need: a recorder in front of a simulator."""
+
+from contextlib import asynccontextmanager
+from random import Random
+
+import pytest
+
+from position_sync_dagster.recording.proxy import Proxy
+from position_sync_dagster.recording.recorder import Recorder
+
+
+@pytest.fixture
+def recorded(tmp_path):
+    """Run a recorder in front of a simulator, and give the test its port and its file."""
+
+    @asynccontextmanager
+    async def run(port, name="session.ibrec", **options):
+        path = tmp_path / name
+        with Recorder(path, random=Random(5), **options) as recorder:
+            async with Proxy(recorder, ("127.0.0.1", port)) as proxy:
+                proxy.path, proxy.recorder = path, recorder
+                yield proxy
+
+    return run

@@ -1,0 +1,175 @@
+"""The proxy passes on what is known to be harmless, and nothing else."""
+
+import asyncio
+import json
+import os
+import signal
+import stat
+import struct
+import subprocess
+import sys
+from contextlib import asynccontextmanager
+
+import pytest
+
+from position_sync_dagster.recording.recorder import Recorder
+from position_sync_dagster.simulator.errors import RecordingError
+from position_sync_dagster.simulator.recordings.recording import load_recording
+from tests.support.ports import free_port
+from tests.support.raw_client import RawClient
+
+
+@pytest.fixture
+def connected(simulate, recorded):
+    @asynccontextmanager
+    async def run(versions="v157..178", **options):
+        async with simulate(autostep=False) as sim, recorded(sim.port, **options) as proxy:
+            raw = RawClient()
+            await raw.open(proxy.port)
+            raw.greet(versions)
+            yield sim, proxy, raw
+            await raw.close()
+
+    return run
+
+
+ORDER = (7, 921000001, "AAPL", "OPT", "", 0, "", "", "SMART", "", "USD", "", "", "BUY", 1, "LMT")
+
+
+@pytest.mark.parametrize(
+    ("message", "req_id"),
+    [
+        ((3, *ORDER), 7),
+        ((4, 1, 7, ""), 7),
+        ((21, 2, 8, 921000001, "AAPL"), 8),
+        ((58, 1), -1),
+        ((19, 1, 1, "<xml/>"), -1),
+        ((15, 1, 1), -1),
+        (("03", *ORDER), -1),
+        (("+3", *ORDER), -1),
+        ((" 3", *ORDER), -1),
+        ((203, *ORDER), -1),
+        (("\x00\x00\x00\xcb", 7), -1),
+        (("3" * 5000, 7), -1),
+        ((), -1),
+    ],
+    ids=lambda value: repr(value)[:20],
+)
+async def test_an_order_message_is_refused_and_neither_passed_on_nor_recorded(
+    connected, caplog, message, req_id
+):
+    async with connected() as (sim, proxy, raw):
+        raw.send(*message)  # even before the log-in
+        raw.send(71, 2, 4, "")
+        await raw.wait_id(9)
+        raw.send(*message)
+        refusal = await raw.wait_error(321, req_id)
+        assert "The recorder passes no" in refusal[4]
+        await raw.barrier()  # the connection goes on
+        assert proxy.refused == 2
+        assert sim.orders_received == []
+        assert sum(sim.stats()["requests"]["4"].values()) == 2  # the log-in, the barrier
+    text = proxy.path.read_text()
+    assert "LMT" not in text
+    assert "recorder passes" not in text
+    names = [json.loads(line).get("name") for line in text.splitlines()]
+    requests = ["startApi", "reqCurrentTime"]
+    assert [name for name in names if name in requests or "rder" in str(name)] == requests
+    assert "it is not passed on" in caplog.text
+
+
+async def test_reports_of_orders_reach_the_client_and_not_the_recording(connected):
+    async with connected() as (sim, proxy, raw):
+        raw.send(71, 2, 4, "")
+        await raw.wait_id(9)
+        payload = b"3\x0077\x00Filled\x004211\x000\x00"
+        sim.send_raw(struct.pack(">I", len(payload)) + payload)
+        await raw.wait_id(3)
+        await raw.barrier()
+    assert "Filled" not in proxy.path.read_text()
+
+
+async def test_no_version_is_negotiated_whose_messages_cannot_be_read(connected):
+    async with connected("v100..203") as (_sim, proxy, raw):
+        assert (await raw.wait(lambda m: True))[0] == "178"
+    assert '"v176..178"' in proxy.path.read_text()
+
+
+@pytest.mark.parametrize("versions", ["v187..203", "v100..157", "nonsense"])
+async def test_a_client_without_a_version_that_can_be_read_is_cut(connected, caplog, versions):
+    async with connected(versions) as (_sim, _proxy, raw):
+        await raw.wait_closed()
+        assert raw.messages == []
+    assert "a recording needs a version" in caplog.text or "cannot be read" in caplog.text
+
+
+async def test_a_gateway_that_is_not_there_cuts_the_client_with_a_log_line(recorded, caplog):
+    async with recorded(free_port()) as proxy:
+        for _ in range(3):
+            raw = RawClient()
+            await raw.open(proxy.port)
+            await raw.wait_closed()
+            await raw.close()
+    assert caplog.text.count("nothing answers at") == 1
+    entries = load_recording(proxy.path).entries
+    assert [getattr(entry, "by", "opened") for entry in entries] == ["opened", "gateway"] * 3
+
+
+async def test_who_ended_a_connection_is_recorded(simulate, recorded, eventually):
+    async with simulate() as sim, recorded(sim.port) as proxy:
+        for end in ("client", "gateway"):
+            raw = RawClient()
+            await raw.open(proxy.port)
+            raw.greet()
+            raw.send(71, 2, 4, "")
+            await raw.wait_id(9)
+            if end == "gateway":
+                sim.disconnect()
+                await raw.wait_closed()
+            await raw.close()
+            await eventually(lambda: sim.stats()["connections"]["now"] == 0)
+    ends = [entry.by for entry in load_recording(proxy.path).entries if hasattr(entry, "by")]
+    assert ends == ["client", "gateway"]
+
+
+def test_a_recording_is_a_new_file_for_its_owner_alone(tmp_path):
+    path = tmp_path / "session.ibrec"
+    before = os.umask(0)
+    try:
+        with Recorder(path):
+            pass
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    text = path.read_text()
+    with pytest.raises(RecordingError, match="exists already"), Recorder(path):
+        pass
+    assert path.read_text() == text
+
+
+async def test_the_command_records_until_a_signal(simulate, tmp_path):
+    async with simulate() as sim:
+        out = tmp_path / "session.ibrec"
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", "from position_sync_dagster.cli import main; main()",
+            "record", "--out", str(out), "--minutes", "30",
+            env=os.environ | {"POSITION_SYNC_GATEWAY_PORT": str(sim.port)},
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+        try:
+            ready = json.loads(await process.stdout.readline())
+            raw = RawClient()
+            await raw.open(ready["port"])
+            raw.greet()
+            raw.send(71, 2, 4, "")
+            await raw.wait_id(9)
+            process.send_signal(signal.SIGINT)
+            output, errors = await process.communicate()
+        finally:
+            if process.returncode is None:
+                process.kill()
+        await raw.close()
+    assert (process.returncode, errors) == (0, b"")
+    done = json.loads(output)
+    assert done["entries"] == len(load_recording(out).entries) > 5
+    assert (done["connections"], done["not_passed_on"], done["failed"]) == (1, 0, None)

@@ -1,0 +1,253 @@
+"""A recording is played again: to a client that does the same, and to one that does not."""
+
+import asyncio
+import json
+import signal
+import subprocess
+import sys
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import datetime
+
+import pytest
+
+from position_sync_dagster.recording.proxy import Proxy
+from position_sync_dagster.recording.recorder import Recorder
+from position_sync_dagster.simulator.recordings.entry import Closed, Message
+from position_sync_dagster.simulator.recordings.recording import load_recording
+from position_sync_dagster.simulator.replay.server import Replay
+from tests.support.raw_client import RawClient
+from tests.support.waiting import DEADLINE_S, eventually
+
+A, B = "DUSIM0001", "DUSIM0002"
+CALL, PUT = 921000001, 921000002
+
+
+async def log_in(port, client_id=4):
+    raw = RawClient()
+    await raw.open(port)
+    raw.greet()
+    raw.send(71, 2, client_id, "")
+    await raw.wait_id(9)
+    return raw
+
+
+@pytest.fixture
+def session(simulate, recorded):
+    """Record a session with faults and a cut, and return its recording."""
+
+    async def run(**options):
+        async with simulate(tick_interval_s=0.02) as sim, recorded(sim.port, **options) as proxy:
+            raw = await log_in(proxy.port)
+            raw.send(61, 1)
+            await raw.wait_id(62)
+            raw.send(6, 2, 1, A)
+            await raw.wait_id(54)
+            raw.contract_details(11, CALL, "", "", "", 0.0, "", "", "", "", "", "", "")
+            await raw.wait_id(52)
+            for req_id, conid in ((21, CALL), (22, PUT)):
+                raw.market_data(req_id, conid, ticks="232")
+            raw.send(94, 31, A, "", CALL)
+            await raw.wait(lambda m: m[0] == "95")
+            await raw.wait(lambda m: m[0] == "1" and m[2] == "22" and m[3] == "37")
+            raw.market_data(23, 999)
+            await raw.wait_error(200, 23)
+            sim.connectivity("lost")
+            await raw.wait_error(1100)
+            sim.connectivity("restored_data_kept")
+            await raw.wait_error(1102)
+            sim.fill(A, CALL, -1)
+            sim.send_error(399, "an odd notice about 12 things")
+            await raw.wait_error(399)
+            raw.send(2, 2, 21)
+            await raw.barrier()
+            sim.disconnect()
+            await raw.wait_closed()
+            again = await log_in(proxy.port)
+            again.send(61, 1)
+            await again.wait_id(62)
+            again.market_data(7, PUT)
+            await again.wait(lambda m: m[0] == "1" and m[2] == "7")
+            await again.close()
+            await raw.close()
+            await eventually(lambda: sim.stats()["connections"]["now"] == 0)
+        return proxy.path
+
+    return run
+
+
+class Puppet:
+    """A client that sends what a recording says, as soon as it got what came before."""
+
+    def __init__(self, port, entries):
+        self.port, self.entries = port, entries
+
+    async def run(self):
+        numbers = sorted({entry.connection for entry in self.entries})
+        for number in numbers:
+            await self._connection([e for e in self.entries if e.connection == number])
+
+    async def _connection(self, entries):
+        raw = RawClient()
+        await raw.open(self.port)
+        received = 0
+        for entry in entries:
+            if isinstance(entry, Message) and entry.sender == "gateway":
+                received += 1
+                continue
+            async with asyncio.timeout(DEADLINE_S):
+                while len(raw.messages) < received:
+                    await asyncio.sleep(0.001)
+            if isinstance(entry, Closed):
+                await (raw.close() if entry.by == "client" else raw.wait_closed())
+            elif isinstance(entry, Message) and entry.name == "versionOffer":
+                raw.greet(entry.fields[0])
+            elif isinstance(entry, Message):
+                raw.send(*entry.fields)
+        await raw.close()
+
+
+class RecordedClock:
+    """The clock of a second recording: the times of the first one, entry by entry."""
+
+    def __init__(self, recording):
+        self._times = iter([0.0, *(entry.at_s for entry in recording.entries)])
+
+    def __call__(self):
+        return next(self._times, 0.0)
+
+
+@asynccontextmanager
+async def replayed(path, *, cut=True, **options):
+    """Play a recording, with or without the cuts by the gateway."""
+    recording = load_recording(path)
+    if not cut:
+        entries = [e for e in recording.entries if not isinstance(e, Closed)]
+        recording = replace(recording, entries=tuple(entries))
+    started = recording.header.started_at.timestamp()
+    # The wall clock stands at the beginning of the recording: no time in it is moved.
+    options.setdefault("now", lambda: started)
+    options.setdefault("patience_s", DEADLINE_S)
+    async with Replay(recording, **options) as replay:
+        yield replay
+
+
+async def test_a_replay_through_the_recorder_gives_the_same_recording_to_the_byte(
+    session, tmp_path
+):
+    path = await session()
+    first = load_recording(path)
+    names = [e.name for e in first.entries if isinstance(e, Message)]
+    assert {"position", "updatePortfolio", "tickPrice", "pnlSingle", "error"} <= set(names)
+    started: datetime = first.header.started_at
+    now = started.timestamp()
+
+    class Still(Replay):
+        """A replay whose recorded connections all begin now: it moves no time."""
+
+        def log_in(self, client, client_id):
+            at_s = self._waiting[0].started_at_s
+            self.now = lambda: now + at_s
+            return super().log_in(client, client_id)
+
+    again = tmp_path / "again.ibrec"
+    clock = RecordedClock(first)
+    async with Still(first, patience_s=DEADLINE_S) as replay:
+        with Recorder(
+            again, keep_quantities=True, monotonic=clock, now=lambda: started
+        ) as recorder:
+            async with Proxy(recorder, ("127.0.0.1", replay.port)) as proxy:
+                await Puppet(proxy.port, first.entries).run()
+                await eventually(lambda: recorder.entries >= len(first.entries))
+        assert replay.unmade == 0
+    expected = path.read_text().replace('"quantities":"replaced"', '"quantities":"kept"')
+    assert again.read_text().splitlines() == expected.splitlines()
+
+
+async def test_request_ids_of_another_client_are_mapped(session):
+    path = await session()
+    async with replayed(path, cut=False) as replay:
+        raw = await log_in(replay.port, client_id=9)
+        raw.send(61, 1)
+        await raw.wait_id(62)
+        raw.send(6, 2, 1, A)
+        raw.contract_details(501, CALL, "", "", "", 0.0, "", "", "", "", "", "", "")
+        row = await raw.wait_id(10)
+        assert (row[1], row[12]) == ("501", str(CALL))
+        raw.market_data(602, PUT)  # in another order, with another id
+        raw.market_data(601, CALL)
+        raw.send(94, 701, A, "", CALL)
+        raw.market_data(603, 999)
+        assert (await raw.wait_error(200, 603))[2] == "603"
+        for req_id in (601, 602):
+            await raw.wait(lambda m, req_id=req_id: m[0] == "1" and m[2] == str(req_id))
+        await raw.wait(lambda m: m[0] == "95" and m[1] == "701")
+        await raw.wait_error(1102)
+        ids = {m[2] for m in raw.messages if m[0] in ("1", "2", "45", "46")}
+        assert ids == {"601", "602"}
+        await raw.close()
+
+
+async def test_what_was_not_recorded_is_answered_from_what_is_known_or_refused_by_name(session):
+    path = await session()
+    async with replayed(path, cut=False, patience_s=0.1) as replay:
+        raw = await log_in(replay.port)
+        raw.send(61, 1)
+        await raw.wait_id(62)
+        raw.send(6, 2, 1, A)
+        await raw.wait_id(54)
+        await raw.wait_error(399)
+        first = [m[2:] for m in raw.of(61)]
+        since = await raw.barrier()
+        raw.send(61, 1)
+        await raw.wait_id(62, since)
+        listed = {(m[2], m[3]): m[14] for m in raw.of(61, since=since)}
+        assert listed.keys() == {(m[0], m[1]) for m in first}  # none is missing
+        since = await raw.barrier()
+        raw.send(6, 2, 1, A)
+        await raw.wait_id(54, since)
+        assert len(raw.of(7, since=since)) >= 6
+        raw.send(6, 2, 1, B)  # never downloaded: no end may come
+        raw.send(20, 88, CALL)
+        for name in ("reqAccountUpdates", "reqHistoricalData"):
+            text = f"The recording has no answer to {name}."
+            await raw.wait(lambda m, text=text: m[0] == "4" and text in m[4])
+        assert [m[2] for m in raw.of(54)] == [A, A]
+        raw.send(3, 5, CALL)
+        assert "takes no orders" in (await raw.wait_error(321, 5))[4]
+        await raw.close()
+
+
+async def test_a_late_request_gets_at_once_what_it_missed(session):
+    path = await session()
+    async with replayed(path, cut=False, patience_s=0.01) as replay:
+        raw = await log_in(replay.port)
+        await raw.wait_error(1102)
+        assert raw.of(61, 62, 7, 1) == []  # nothing that was not requested
+        raw.send(61, 1)
+        await raw.wait_id(62)
+        assert len(raw.of(61)) > 5
+        raw.market_data(5, PUT)
+        await raw.wait(lambda m: m[0] == "1" and m[2] == "5" and m[3] == "37")
+        await raw.close()
+
+
+async def test_the_command_plays_a_recording(session, tmp_path):
+    path = await session()
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "position_sync_dagster.simulator",
+        "--replay", str(path), "--speed", "10", "--port", "0",
+        stdout=subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        ready = json.loads(await process.stdout.readline())
+        raw = await log_in(ready["port"])
+        raw.send(61, 1)
+        await raw.wait_id(62)
+        await raw.wait_closed()  # as recorded
+        await raw.close()
+        process.send_signal(signal.SIGTERM)
+        assert await process.wait() == 0
+    finally:
+        if process.returncode is None:
+            process.kill()

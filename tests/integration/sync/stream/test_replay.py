@@ -1,0 +1,115 @@
+"""A recorded session of the stream, played again, ends in the same ledger."""
+
+import asyncio
+
+import pytest
+
+from position_sync_dagster.domain.gateway_session import SessionState
+from position_sync_dagster.domain.retry import Backoff
+from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.lake.updates.handler import DeltaLakePositionWriter
+from position_sync_dagster.simulator.recordings.recording import load_recording
+from position_sync_dagster.simulator.replay.server import Replay
+from position_sync_dagster.sync.drain.run import drain
+from position_sync_dagster.sync.stream import broker_link
+from position_sync_dagster.sync.stream.streamer import IBPositionStreamer
+from tests.support.booked_legs import terms_of
+
+A = "DUSIM0001"
+CALL, PUT, CENTS, WORTHLESS = 921000001, 921000002, 921000004, 921000003
+SAME = (
+    "symbol", "right", "strike", "expiry", "position", "market_price", "market_value",
+    "average_cost", "unrealized_pnl", "price_kind", "value_source", "currency", "multiplier",
+)  # fmt: skip
+"""What two rows say alike, apart from times and ids."""
+
+
+@pytest.fixture
+def stream_to(tmp_path, settings_for, monkeypatch):
+    """Run a stream into tables of its own while a script goes on; return the newest rows."""
+    monkeypatch.setattr(broker_link, "RECONNECT", Backoff(first_s=0.1, longest_s=0.1))
+
+    async def run(server, name, script):
+        lake = Lake(tmp_path / name, fsync=False)
+        await lake.initialize()
+        for conid in (CALL, PUT, CENTS):
+            await lake.registry.add_active(conid=conid, strategy_id="s", **terms_of(conid))
+        settings = settings_for(server, account_quiet_s=1.0)
+        streamer = IBPositionStreamer(
+            lake.registry, lake.queue, settings=settings,
+            broker_positions=lake.broker_positions, contracts=lake.contracts,
+        )  # fmt: skip
+        streamer.register_handler(DeltaLakePositionWriter(table=lake.updates))
+
+        async def newest():
+            await drain(lake, settings)
+            rows = await lake.updates.latest_updates()
+            return {
+                (row.account, row.conid): {column: getattr(row, column) for column in SAME}
+                for row in rows
+            }
+
+        await streamer.start()
+        try:
+            return await script(streamer, newest)
+        finally:
+            await streamer.stop()
+
+    return run
+
+
+async def settled(newest):
+    """Return the newest rows once they have not changed for a while."""
+    rows = await newest()
+    while True:
+        await asyncio.sleep(1.5)
+        again = await newest()
+        if again == rows:
+            return rows
+        rows = again
+
+
+async def test_a_replay_ends_in_the_same_ledger(simulate, recorded, stream_to, eventually):
+    async with (
+        simulate(tick_interval_s=0.1) as sim,
+        recorded(sim.port, keep_quantities=True) as tap,
+    ):
+
+        async def session(streamer, newest):
+            await eventually(lambda: streamer.state is SessionState.LIVE)
+            await eventually(lambda: streamer.lines_in_use == 3)
+            sim.fill(A, CALL, 2)
+            sim.fill(A, WORTHLESS, -1)
+            await asyncio.sleep(1.0)  # some of the market's steps
+            sim.disconnect()
+            await eventually(lambda: streamer.metrics.reconnects == 1)
+            await eventually(lambda: streamer.state is SessionState.LIVE)
+            await eventually(lambda: streamer.lines_in_use == 3)
+            sim.close_position(A, PUT)
+            await asyncio.sleep(1.0)
+            sim.freeze()
+            return await settled(newest)
+
+        expected = await stream_to(tap, "first", session)
+        await eventually(lambda: sim.stats()["connections"]["now"] == 0)
+    assert {row["value_source"] for row in expected.values()} >= {"TICK", "PORTFOLIO"}
+    assert expected[A, CALL]["position"] == 7
+    assert expected[A, PUT]["position"] == 0
+    recording = load_recording(tap.path)
+    async with Replay(recording) as replay:
+
+        async def again(streamer, newest):
+            await eventually(lambda: replay.left == 0)
+            found = {}
+
+            async def same():
+                nonlocal found
+                found = await newest()
+                return found == expected or replay.is_over
+
+            await eventually(same)
+            return await settled(newest)
+
+        found = await stream_to(replay, "second", again)
+        assert replay.stats.orders == []
+    assert found == expected
