@@ -5,12 +5,16 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+import hypothesis
 import pytest
 
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.simulator import Book, Simulator, load_book
 from tests.support import signals, waiting
 from tests.support.scheduling import Scheduling
+
+hypothesis.settings.register_profile("no deadline", deadline=None)
+hypothesis.settings.load_profile("no deadline")  # no test asserts how long something takes
 
 
 def pytest_configure() -> None:

@@ -168,7 +168,7 @@ def test_rows_of_a_trace_are_bounded_and_all_are_counted(lake):
 
 
 def test_a_history_shows_each_value_with_what_held_then(lake, drained):
-    later = NOW + timedelta(minutes=2)
+    later = datetime.now(UTC) + timedelta(minutes=2)
     lake.registry.sync.add_active(7, "SPY", strategy_id="hedge", account=ACCOUNT)
     found = Discrepancy(
         type=DiscrepancyType.QUANTITY,
