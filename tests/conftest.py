@@ -1,6 +1,7 @@
 """What every test may need: settings of its own, a deadline for conditions, a simulator."""
 
 import os
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -35,6 +36,14 @@ def _own_settings(monkeypatch, tmp_path):
         if name.startswith("POSITION_SYNC_"):
             monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def _own_signals():
+    """Undo what a command of the package blocks in this process: children inherit it."""
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    yield
+    signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
 @pytest.fixture

@@ -105,7 +105,7 @@ def test_the_stream_is_terminated_and_resumed(demo, page):
     wait_for("all lines are in use", lambda: demo.lines() == STREAMED)
     (before,) = lake.sessions.sync.history(1)
     page.open(f"/runs/{before.run_id}")
-    page.button("Terminate")
+    page.open_dialog("Terminate", "Terminate 1 run")
     page.button("Terminate 1 run")
     wait_for("the lines are free", lambda: demo.lines() == 0)
     page.open(f"/runs/{before.run_id}")

@@ -58,6 +58,9 @@ def is_installed() -> bool:
     return CHROMIUM is not None and DRIVER is not None
 
 
+BUTTON = "//button[normalize-space()='{label}']"
+
+
 class Page:
     """One window over the UI of a running demo."""
 
@@ -100,7 +103,19 @@ class Page:
 
     def button(self, label: str) -> None:
         """Click the button with a label."""
-        self.click(f"//button[normalize-space()='{label}']")
+        self.click(BUTTON.format(label=label))
+
+    def open_dialog(self, label: str, answer: str) -> None:
+        """Click a button until its dialog offers an answer: a page that loads loses clicks."""
+
+        def is_open() -> bool:
+            with suppress(WebDriverException):
+                if self.driver.find_elements(By.XPATH, BUTTON.format(label=answer)):
+                    return True
+                self.driver.find_element(By.XPATH, BUTTON.format(label=label)).click()
+            return False
+
+        wait_for(f"the dialog of {label}", is_open, poll_s=2.0)
 
     def show(self, element: WebElement) -> None:
         """Scroll to an element."""
