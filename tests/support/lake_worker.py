@@ -47,12 +47,13 @@ def claim_wrongly(lake: Lake, limit: int) -> list[str]:
         granted += ids.to_list()
 
 
-def insert(lake: Lake, first: int, count: int, size: int) -> list[str]:
-    """Insert contracts `first` to `first + count`, `size` a commit."""
+def insert(lake: Lake, first: int, count: int, size: int, pause_s: float = 0.0) -> list[str]:
+    """Insert contracts `first` to `first + count`, `size` a commit, with a pause after each."""
     ids: list[str] = []
     for start in range(first, first + count, size):
         stop = min(start + size, first + count)
         ids += lake.queue.sync.insert_many(QueueRequest(c, "SPY") for c in range(start, stop))
+        time.sleep(pause_s)
     return ids
 
 

@@ -42,9 +42,12 @@ class LogReader:
     Writers may go on meanwhile. So the pointer is read before the checkpoints, one of which it
     names, and the entries before the checkpoints, for which they are deleted.
 
+    A checkpoint is read when it is needed, which of most logs is the newest alone: a log that
+    keeps hundreds of them costs no more.
+
     Attributes:
         entries: The entries that are there, by version.
-        checkpoints: The files of each checkpoint, by version; None for one that cannot be read.
+        checkpoints: The versions that have a checkpoint, newest first.
     """
 
     def __init__(self, table: Path) -> None:
@@ -52,7 +55,8 @@ class LogReader:
         self.log = table / LOG
         self._pointer = self._read_pointer()
         self.entries = {v: read_entry(self.log, v) for v in entry_versions(self.log)}
-        self.checkpoints = {v: self._read_checkpoint(v) for v in checkpoint_versions(self.log)}
+        self.checkpoints = checkpoint_versions(self.log)[::-1]
+        self._files_at: dict[int, Files | None] = {}
         self._flaws: dict[DataFile, str | None] = {}
 
     @cached_property
@@ -62,20 +66,16 @@ class LogReader:
 
     def torn_files(self) -> list[TornFile]:
         """Return all files that are torn and that a reader of the newest version needs."""
-        unreadable = [
-            (version, checkpoint_name(version))
-            for version, files in self.checkpoints.items()
-            if files is None
-        ]
+        base = next((v for v in self.checkpoints if self.files_at(v) is not None), NO_VERSION)
+        unreadable = [(v, checkpoint_name(v)) for v in self.checkpoints if v > base]
         if self._is_pointer_torn():
             unreadable.append((self.newest, LAST_CHECKPOINT))
         found = [
             TornFile(version=version, file=f"{LOG}/{name}", flaw="cannot be read")
             for version, name in unreadable
         ]
-        base = max((v for v, files in self.checkpoints.items() if files is not None), default=-1)
         entries = self._entries(base, self.newest)
-        found += torn_files(entries, self.checkpoints.get(base), self._flaw_of)
+        found += torn_files(entries, self.files_at(base), self._flaw_of)
         return sorted(found, key=lambda torn: (torn.version, torn.file))
 
     def whole_version(self) -> int | None:
@@ -93,16 +93,25 @@ class LogReader:
         is_creation_torn = not self.checkpoints and creation.flaw not in (None, "is missing")
         return NO_VERSION if is_creation_torn else None
 
+    def files_at(self, version: int) -> Files | None:
+        """Return the files of a checkpoint; None if it cannot be read, or there is none."""
+        if version not in self._files_at:
+            self._files_at[version] = self._read_checkpoint(version) if version >= 0 else None
+        return self._files_at[version]
+
     def files_of(self, version: int) -> Files | None:
         """Return the files of a version; None if its log is not whole."""
         if version < 0:
             return {}
-        for base in (*sorted(self.checkpoints, reverse=True), -1):
-            if base > version or (base >= 0 and self.checkpoints[base] is None):
+        for base in (*self.checkpoints, NO_VERSION):
+            if base > version:
                 continue
             entries = self._entries(base, version)
-            if not any(entry.flaw for entry in entries):
-                return replay(entries, self.checkpoints.get(base))
+            if any(entry.flaw for entry in entries):
+                continue
+            files = self.files_at(base)
+            if files is not None or base == NO_VERSION:
+                return replay(entries, files)
         return None
 
     def undone_files(self, whole: int) -> list[Path]:

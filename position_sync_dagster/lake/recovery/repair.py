@@ -145,7 +145,7 @@ def _files_to_move(log: LogReader, whole: int, found: Diagnosis) -> list[str]:
         moved = sorted(name for name in data if (log.table / name).exists())
     names = []
     for version in sorted({*log.entries, *log.checkpoints}, reverse=True):
-        if version in log.checkpoints and (version > whole or log.checkpoints[version] is None):
+        if version in log.checkpoints and (version > whole or log.files_at(version) is None):
             names.append(checkpoint_name(version))
         if version in log.entries and version > whole:
             names.append(entry_name(version))
