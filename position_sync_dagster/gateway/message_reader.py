@@ -42,8 +42,9 @@ class MessageReader:
     ib_async logs a trace for each message that it cannot read, and a line for each tick of a
     request that it does not know.
 
-    A list of positions in which one could not be read is not ended: the holding that it lacks
-    would pass for closed. The request for it then times out.
+    Once a position could not be read, or a message that may have been one, no list of positions
+    ends on this connection: the holding that it lacks would pass for closed. The request for it
+    times out, which ends the connection. One end proves nothing: it may come twice.
 
     Attributes:
         understood: The number of messages that were understood.
@@ -62,10 +63,10 @@ class MessageReader:
     def _read(self, fields: list[str]) -> None:
         self._type, self._failed = fields[0] if fields else "", False
         if self._type == _POSITION_END and self._position_failed:
-            self._position_failed = False
             return
         self._interpret(fields)
-        self._position_failed |= self._failed and self._type == _POSITION
+        may_be_position = self._type == _POSITION or not self._type.isdecimal()
+        self._position_failed |= self._failed and may_be_position
         self.understood += not self._failed
 
     def _on_unreadable(self, error: BaseException | None) -> None:

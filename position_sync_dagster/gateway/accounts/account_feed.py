@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from random import Random
 from uuid import uuid4
 
-from ib_async import IB, Position
+from ib_async import IB, PortfolioItem, Position
 
 from position_sync_dagster.domain.broker_position import BrokerPosition, Completeness
 from position_sync_dagster.domain.clock import Clock, utc_now
@@ -76,12 +76,13 @@ class AccountFeed:
             monotonic=monotonic,
             random=random,
         )
-        self._newest: dict[Key, Position] = {}
+        self._newest: dict[Key, Position | None] = {}  # None: its newest row is a portfolio row
         self._interruptions = 0
         self._demoted = False
         self._requesting = asyncio.Lock()
         self._ensuring = asyncio.Lock()
         ib.positionEvent += self._on_position
+        ib.updatePortfolioEvent += self._on_portfolio
         filter_holdings(ib, self._accepts, self._on_unreadable)
 
     @property
@@ -190,7 +191,7 @@ class AccountFeed:
         self.snapshot_at = self._clock()
         self.odd_rows.keep_seen()
         newest = {(row.account, row.contract.conId): row for row in rows} | self._newest
-        for row in newest.values():
+        for row in filter(None, newest.values()):
             self.book.put_position(*position_of(row))
         self.book.close_absent(newest.keys() | self.odd_rows.seen)
         for account in self.accounts:
@@ -277,6 +278,9 @@ class AccountFeed:
     def _on_position(self, row: Position) -> None:
         self._newest[row.account, row.contract.conId] = row
         self.book.put_position(*position_of(row))
+
+    def _on_portfolio(self, row: PortfolioItem) -> None:
+        self._newest[row.account, row.contract.conId] = None
 
     def _accepts(self, account: str, conid: str, symbol: str, position: str) -> bool:
         why = oddness(account, conid, symbol, position, self.accounts)

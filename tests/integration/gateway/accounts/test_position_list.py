@@ -7,6 +7,9 @@ import pytest
 
 from position_sync_dagster.errors import BrokerUnavailableError, GatewayTimeoutError
 from position_sync_dagster.gateway.connection_manager import IBConnectionManager
+from position_sync_dagster.simulator.protocol.account_messages import portfolio_value
+from position_sync_dagster.simulator.protocol.contract import Contract, SecType
+from position_sync_dagster.simulator.protocol.wire import frame
 from position_sync_dagster.sync.drain.shared_connection import ConnectionValues
 
 HELD = 9
@@ -94,4 +97,24 @@ async def test_rows_right_behind_the_end_of_a_list_are_newer_than_the_list(simul
         held = {h.key: h.position for h in connection.feed.holdings}
         assert held["DUSIM0001", 921000007] == 3
         assert held["DUSIM0001", 921000001] == 7
+        await manager.close()
+
+
+async def test_a_value_right_behind_the_end_of_a_list_is_newer_than_the_list(
+    simulate, settings_for
+):
+    opened = Contract(conid=921000007, symbol="AAPL", sec_type=SecType.OPT, underlying="AAPL")
+    money = dict(price=1.5, value=450.0, average_cost=120.5, unrealized=3.0, realized=0.0)
+    async with simulate(autostep=False) as sim:
+        manager = IBConnectionManager(settings_for(sim))
+        connection = await manager.get_connection()
+        sim.pause()
+        listing = asyncio.create_task(connection.feed.snapshot())
+        await asyncio.sleep(0.2)  # the request lies at the gateway
+        # The list, its end and the portfolio row arrive in one packet.
+        sim.resume()
+        sim.send_raw(frame(portfolio_value("DUSIM0001", opened, held=3, **money)))
+        await listing
+        held = {h.key: h.position for h in connection.feed.holdings}
+        assert held["DUSIM0001", opened.conid] == 3
         await manager.close()

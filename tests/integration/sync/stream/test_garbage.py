@@ -107,6 +107,24 @@ async def test_positions_of_which_one_cannot_be_read_are_no_snapshot(simulate, s
 
 
 @pytest.mark.parametrize(
+    "garbage", [frame(61, 3, "DUSIM0001"), frame("garbage"), frame()], ids=["cut", "text", "empty"]
+)
+async def test_a_second_end_does_not_make_positions_whole_of_which_one_cannot_be_read(
+    simulate, settings_for, garbage
+):
+    async with simulate() as sim:
+        manager = IBConnectionManager(settings_for(sim, gateway_timeout_s=2.0))
+        held = await manager.get_connection()
+        await held.feed.snapshot()
+        before = {h.key: h.position for h in held.feed.holdings}
+        sim.send_raw(garbage + 2 * frame(62, 1))
+        with pytest.raises(GatewayTimeoutError, match="did not give the positions whole"):
+            await held.feed.snapshot()
+        assert {h.key: h.position for h in held.feed.holdings} == before
+        await manager.close()
+
+
+@pytest.mark.parametrize(
     ("half", "why"),
     [
         ("000fffff39", "half a message"),
