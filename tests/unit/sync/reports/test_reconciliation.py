@@ -135,6 +135,14 @@ def test_a_quantity_that_is_not_known_agrees_with_nothing_and_is_no_close(quanti
     assert [d.type for d in result.discrepancies] == ["MISSING"]
 
 
+def test_a_row_of_a_source_that_is_not_known_is_confirmed_as_one_without_a_value():
+    before = NOW - timedelta(hours=1)
+    old = update_rows([replace(ROW, timestamp=before)])
+    unknown = old.with_columns(value_source=pl.lit("NEW"))
+    found = with_confirmed(unknown, said_of([HELD]), NOW).get_column(CONFIRMED).to_list()
+    assert found == [confirmed_time(updates_of(unknown)[0], HELD, NOW)] == [NOW]
+
+
 def test_of_rows_that_agree_none_is_looked_at_one_by_one():
     waiting, result = compared(said_of([HELD]), update_rows([ROW]), [], complete=True)
     assert waiting.is_empty()
