@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 _HOMES = {
     "domain.broker_position": ("BrokerPosition", "Completeness"),
     "domain.leg": ("ActiveContract", "LegState"),
-    "domain.reconciliation": ("Discrepancy", "DiscrepancyType", "ReconciliationResult"),
+    "domain.discrepancy": ("Discrepancy", "DiscrepancyType"),
+    "domain.reconciliation": ("ReconciliationResult",),
     "domain.request": ("QueuedPosition", "QueueRequest", "QueueStatus", "Reason"),
     "domain.retry": ("RetryPolicy",),
     "domain.update": ("PositionUpdate", "PositionUpdateHandler"),
@@ -33,12 +34,9 @@ _EXPORTS = {name: home for home, names in _HOMES.items() for name in names}
 
 if TYPE_CHECKING:
     from position_sync_dagster.domain.broker_position import BrokerPosition, Completeness
+    from position_sync_dagster.domain.discrepancy import Discrepancy, DiscrepancyType
     from position_sync_dagster.domain.leg import ActiveContract, LegState
-    from position_sync_dagster.domain.reconciliation import (
-        Discrepancy,
-        DiscrepancyType,
-        ReconciliationResult,
-    )
+    from position_sync_dagster.domain.reconciliation import ReconciliationResult
     from position_sync_dagster.domain.request import (
         QueuedPosition,
         QueueRequest,

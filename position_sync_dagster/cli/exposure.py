@@ -40,7 +40,8 @@ def exposure(
     lake = existing(Lake.of(settings))
 
     def look() -> tuple[list[Money], list[Money]]:
-        book = read_book(lake, settings, utc_now())
+        latest = lake.updates.sync.latest()
+        book = read_book(lake, settings, utc_now(), latest=latest, of_strategies=True)
         known_strategy(strategy, book.legs)
         found = [one for one in book.strategies if strategy in (None, one.name)]
         return found, total_by_currency(found)

@@ -15,7 +15,7 @@ from position_sync_dagster.demo.acceptance import (
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.lake import Lake
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.reports.confirmations import confirmed_times
+from position_sync_dagster.sync.reports.money import Ages
 from position_sync_dagster.sync.reports.overview import Overview, OverviewReader
 
 
@@ -50,7 +50,8 @@ class Observer:
         latest = self._lake.updates.sync.latest_updates()
         now = utc_now()
         expectation = expect_paths(simulator_process.held(self._control_port), legs)
-        confirmed = confirmed_times(latest, self._lake, self._settings, now)
+        holdings = self._lake.broker_positions.sync.read(self._settings.gateway_id)
+        confirmed = Ages.of(latest, holdings, now).confirmed
         coverage = count_coverage(expectation, latest, since=self._since, confirmed=confirmed)
         if self.complete_after_s is None and is_complete(expectation, coverage):
             self.complete_after_s = (now - self._since).total_seconds()

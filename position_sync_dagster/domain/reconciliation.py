@@ -1,63 +1,18 @@
 """Reconciliation: compare the broker's holdings with the tables; pure."""
 
-from collections.abc import Iterable, Mapping, Set
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from enum import StrEnum
+from typing import NamedTuple
 
 from position_sync_dagster.domain.broker_position import BrokerPosition
+from position_sync_dagster.domain.discrepancy import Discrepancy, DiscrepancyType
 from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.domain.leg import ActiveContract
 from position_sync_dagster.domain.leg_contract import contract_mismatch
 from position_sync_dagster.domain.pricing.confirmation import confirmed_time
 from position_sync_dagster.domain.routing import Key
 from position_sync_dagster.domain.update import PositionUpdate
-
-
-class DiscrepancyType(StrEnum):
-    """The kinds of difference between the tables and the broker.
-
-    MISSING: held at the broker, no row here. SURPLUS: a row here with a quantity, nothing at the
-    broker. QUANTITY: both, with different quantities. STALE: the value is older than allowed, or of
-    unknown age. LEG_QUANTITY: strategies claim more of a holding than there is. LEG_MISMATCH: a leg
-    names another symbol, right, strike or expiry than the contract of its conid has. STATEMENT: a
-    row of a past day differs from the broker's statement of that day.
-    """
-
-    MISSING = "MISSING"
-    SURPLUS = "SURPLUS"
-    QUANTITY = "QUANTITY"
-    STALE = "STALE"
-    LEG_QUANTITY = "LEG_QUANTITY"
-    LEG_MISMATCH = "LEG_MISMATCH"
-    STATEMENT = "STATEMENT"
-
-
-class BreakState(StrEnum):
-    """The states of a discrepancy in `reconciliation_breaks`."""
-
-    OPENED = "OPENED"
-    CONFIRMED = "CONFIRMED"
-    RESOLVED = "RESOLVED"
-    ACCEPTED = "ACCEPTED"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Discrepancy:
-    """One difference between the broker and the tables.
-
-    Attributes:
-        expected: The broker's quantity; None where it has none.
-        actual: Ours; None where we have none.
-    """
-
-    type: DiscrepancyType
-    account: str
-    conid: int
-    symbol: str
-    expected: float | None
-    actual: float | None
-    detail: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,12 +23,13 @@ class ReconciliationResult:
         complete: Whether the snapshot covers every account. If not, nothing is called SURPLUS,
             since an absent holding proves nothing.
         checked: The number of (account, conid) compared.
+        discrepancies: Not in the text of a result: asyncio makes that of each task it runs.
     """
 
     at: datetime
     complete: bool
     checked: int
-    discrepancies: tuple[Discrepancy, ...]
+    discrepancies: tuple[Discrepancy, ...] = field(repr=False)
 
     @property
     def ok(self) -> bool:
@@ -85,6 +41,23 @@ class ReconciliationResult:
         return sum(d.type is kind for d in self.discrepancies)
 
 
+class Pair(NamedTuple):
+    """What is compared of one holding: the broker's quantity and that of our newest row.
+
+    Attributes:
+        held: None where the broker reports no such holding.
+        ours: None where there is no row.
+        confirmed_at: When the source of the row last confirmed its value, as `confirmed_time` says.
+    """
+
+    account: str
+    conid: int
+    symbol: str
+    held: float | None
+    ours: float | None
+    confirmed_at: datetime | None
+
+
 def compare(
     snapshot: Iterable[BrokerPosition],
     latest: Iterable[PositionUpdate],
@@ -94,7 +67,6 @@ def compare(
     now: datetime,
     stale_after: timedelta,
     details: Mapping[int, ContractDetails] | None = None,
-    agreed: Set[Key] = frozenset(),
 ) -> ReconciliationResult:
     """Compare one broker snapshot with the latest rows and the registry.
 
@@ -102,92 +74,119 @@ def compare(
         snapshot: Every holding of every account; a position of zero counts as not held.
         latest: The newest row per (account, conid).
         legs: The legs of strategies.
+        complete, now, stale_after, details: As of `compare_pairs`.
+    """
+    broker = {p.key: p for p in snapshot}
+    rows = {(u.account, u.conid): u for u in latest}
+    pairs = [
+        _pair(key, broker.get(key), rows.get(key), now)
+        for key in sorted(broker.keys() | rows.keys())
+    ]
+    return compare_pairs(
+        pairs,
+        legs,
+        held={key: holding.position for key, holding in broker.items()},
+        checked=len(pairs),
+        complete=complete,
+        now=now,
+        stale_after=stale_after,
+        details=details,
+    )
+
+
+def compare_pairs(
+    pairs: Iterable[Pair],
+    legs: Iterable[ActiveContract],
+    *,
+    held: Mapping[Key, float],
+    checked: int,
+    complete: bool,
+    now: datetime,
+    stale_after: timedelta,
+    details: Mapping[int, ContractDetails] | None = None,
+) -> ReconciliationResult:
+    """Compare what is held with the rows and the registry, as `compare` does.
+
+    Args:
+        pairs: Each holding that may differ, in the order of account and conid.
+        legs: The legs of strategies.
+        held: The broker's quantities, at least of every contract that a leg names.
+        checked: How many holdings were compared, also those that are known to agree.
         complete: Whether the snapshot covers every account.
         now: The moment of the comparison.
         stale_after: A value that its source has not confirmed for longer is STALE.
         details: The contract details that are known, by conid.
-        agreed: Holdings whose row is known to agree and to be new enough; `latest` may lack them.
     """
     legs = [leg for leg in legs if leg.removed_at is None]
-    broker = {p.key: p for p in snapshot}
-    rows = {(u.account, u.conid): u for u in latest}
-    every = broker.keys() | rows.keys() | agreed
-    keys = sorted(every - agreed)
-    found = (
-        _difference(
-            key,
-            broker.get(key),
-            rows.get(key),
-            complete=complete,
-            now=now,
-            stale_after=stale_after,
-        )
-        for key in keys
-    )
+    found = (_difference(pair, complete, now, stale_after) for pair in pairs)
     return ReconciliationResult(
         at=now,
         complete=complete,
-        checked=len(every),
+        checked=checked,
         discrepancies=(
             *(one for one in found if one is not None),
-            *_overclaimed(broker, legs),
-            *(_overclaimed_in_any_account(broker, legs) if complete else ()),
+            *_overclaimed(held, legs),
+            *(_overclaimed_in_any_account(held, legs) if complete else ()),
             *_mismatched(legs, details or {}),
         ),
     )
 
 
+def _pair(
+    key: Key, holding: BrokerPosition | None, row: PositionUpdate | None, now: datetime
+) -> Pair:
+    symbol = holding.instrument.symbol if holding else row.symbol if row else ""
+    return Pair(
+        *key,
+        symbol=symbol,
+        held=holding.position if holding else None,
+        ours=row.position if row else None,
+        confirmed_at=confirmed_time(row, holding, now) if row else None,
+    )
+
+
 def _difference(
-    key: Key,
-    holding: BrokerPosition | None,
-    row: PositionUpdate | None,
-    *,
-    complete: bool,
-    now: datetime,
-    stale_after: timedelta,
+    pair: Pair, complete: bool, now: datetime, stale_after: timedelta
 ) -> Discrepancy | None:
-    """Compare one holding of the broker with its newest row; one of them may be None."""
-    held = holding.position if holding else 0.0
-    if row is None:
+    """Compare one holding of the broker with its newest row."""
+    account, conid, symbol, at_broker, ours, confirmed_at = pair
+    held = 0.0 if at_broker is None else at_broker
+    if ours is None:
         if not held:
             return None
         kind, detail = DiscrepancyType.MISSING, "held at the broker, no row"
-    elif held == 0 and row.position != 0:
-        if holding is None and not complete:
+    elif held == 0 and ours != 0:
+        if at_broker is None and not complete:
             return None
         kind, detail = DiscrepancyType.SURPLUS, "not held at the broker"
-    elif held != row.position:
+    elif held != ours:
         kind, detail = DiscrepancyType.QUANTITY, "quantities differ"
-    elif held and (why := _stale(row, holding, now, stale_after)) is not None:
+    elif held and (why := _stale(confirmed_at, now, stale_after)) is not None:
         kind, detail = DiscrepancyType.STALE, why
     else:
         return None
-    account, conid = key
     return Discrepancy(
         type=kind,
         account=account,
         conid=conid,
-        symbol=holding.instrument.symbol if holding else row.symbol if row else "",
+        symbol=symbol,
         expected=held,
-        actual=row.position if row else None,
+        actual=ours,
         detail=detail,
     )
 
 
-def _stale(
-    row: PositionUpdate, holding: BrokerPosition | None, now: datetime, stale_after: timedelta
-) -> str | None:
-    """Return why the value of a row is too old; None if it is not."""
-    confirmed = confirmed_time(row, holding, now)
-    if confirmed is None:
+def _stale(confirmed_at: datetime | None, now: datetime, stale_after: timedelta) -> str | None:
+    """Return why a value that was confirmed then is too old; None if it is not."""
+    if confirmed_at is None:
         return "the row's time lies in the future: its age is unknown"
-    if now - confirmed <= stale_after:
+    if now - confirmed_at <= stale_after:
         return None
-    return f"the value is {(now - confirmed).total_seconds():.0f} s old"
+    return f"the value is {(now - confirmed_at).total_seconds():.0f} s old"
 
 
 def _overclaimed(
-    broker: Mapping[Key, BrokerPosition], legs: Iterable[ActiveContract]
+    positions: Mapping[Key, float], legs: Iterable[ActiveContract]
 ) -> list[Discrepancy]:
     """Find the holdings of which strategies claim more than there is."""
     claims: dict[Key, float] = {}
@@ -199,24 +198,15 @@ def _overclaimed(
             symbols[key] = leg.symbol
     over: list[Discrepancy] = []
     for key, claimed in sorted(claims.items()):
-        held = broker[key].position if key in broker else 0.0
+        held = positions.get(key, 0.0)
         if _is_too_much(claimed, held):
-            over.append(
-                Discrepancy(
-                    type=DiscrepancyType.LEG_QUANTITY,
-                    account=key[0],
-                    conid=key[1],
-                    symbol=symbols[key],
-                    expected=held,
-                    actual=claimed,
-                    detail="strategies claim more than is held",
-                )
-            )
+            what = "strategies claim more than is held"
+            over.append(_overclaim(key, symbols[key], held, claimed, what))
     return over
 
 
 def _overclaimed_in_any_account(
-    broker: Mapping[Key, BrokerPosition], legs: Iterable[ActiveContract]
+    positions: Mapping[Key, float], legs: Iterable[ActiveContract]
 ) -> list[Discrepancy]:
     """Find the contracts of which strategies claim more than all accounts hold together.
 
@@ -228,25 +218,29 @@ def _overclaimed_in_any_account(
         if leg.quantity is not None:
             claims.setdefault(leg.conid, []).append(leg)
     held: dict[int, float] = {}
-    for (_account, conid), holding in broker.items():
-        held[conid] = held.get(conid, 0.0) + holding.position
+    for (_account, conid), position in positions.items():
+        held[conid] = held.get(conid, 0.0) + position
     over: list[Discrepancy] = []
     for conid, of_contract in sorted(claims.items()):
         claimed = sum(leg.quantity or 0.0 for leg in of_contract)
         free = any(leg.account is None for leg in of_contract)
         if free and _is_too_much(claimed, held.get(conid, 0.0)):
-            over.append(
-                Discrepancy(
-                    type=DiscrepancyType.LEG_QUANTITY,
-                    account="",
-                    conid=conid,
-                    symbol=of_contract[0].symbol,
-                    expected=held[conid],
-                    actual=claimed,
-                    detail="strategies claim more than all accounts hold",
-                )
-            )
+            symbol, what = of_contract[0].symbol, "strategies claim more than all accounts hold"
+            over.append(_overclaim(("", conid), symbol, held[conid], claimed, what))
     return over
+
+
+def _overclaim(key: Key, symbol: str, held: float, claimed: float, what: str) -> Discrepancy:
+    account, conid = key
+    return Discrepancy(
+        type=DiscrepancyType.LEG_QUANTITY,
+        account=account,
+        conid=conid,
+        symbol=symbol,
+        expected=held,
+        actual=claimed,
+        detail=what,
+    )
 
 
 def _is_too_much(claimed: float, held: float) -> bool:

@@ -9,13 +9,13 @@ import polars as pl
 from deltalake import DeltaTable, Transaction
 
 from position_sync_dagster.domain.broker_position import BrokerPosition
-from position_sync_dagster.domain.clock import SKEW
 from position_sync_dagster.domain.gateway_session import GatewaySession
 from position_sync_dagster.domain.update import trading_mode_of
 from position_sync_dagster.lake.published_rows import (
     CachedRows,
     CachedValues,
     is_fragmented,
+    last_time,
     newest,
     read_rows,
     values_of,
@@ -217,10 +217,7 @@ class SyncBrokerPositions:
         """
         columns = ["confirmed_at", "account_confirmed_at"]
         rows = self.table.rows(_rows_of(gateway_id), columns)
-        times = pl.concat([rows.get_column(name).rename("at") for name in columns]).drop_nulls()
-        past = times.filter(times <= now + SKEW)
-        found = past.max() if len(past) else times.max()
-        return found if isinstance(found, datetime) else None
+        return last_time(pl.concat([rows.get_column(name).rename("at") for name in columns]), now)
 
     def version(self) -> int:
         """Return the table's newest version."""
@@ -255,6 +252,7 @@ class BrokerPositionsTable:
     update = offloaded(SyncBrokerPositions.update)
     read = offloaded(SyncBrokerPositions.read)
     published = offloaded(SyncBrokerPositions.published)
+    rows = offloaded(SyncBrokerPositions.rows)
     version = offloaded(SyncBrokerPositions.version)
 
 

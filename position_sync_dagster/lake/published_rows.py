@@ -1,11 +1,13 @@
 """The rows of `broker_positions`: of a holding with several, the one that was added last counts."""
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import NamedTuple
 
 import polars as pl
 
 from position_sync_dagster.domain.broker_position import BrokerPosition
+from position_sync_dagster.domain.clock import SKEW
 from position_sync_dagster.domain.routing import Key
 from position_sync_dagster.lake.schema.codec import broker_positions_of
 
@@ -65,6 +67,14 @@ def is_fragmented(files: pl.DataFrame, added: int) -> bool:
     largest = int(str(rows.max() or 0))
     changes = int(rows.sum()) - largest + added
     return files.height >= FOLD_FILES or changes > max(largest // 2, FOLD_FILES)
+
+
+def last_time(times: pl.Series, now: datetime) -> datetime | None:
+    """Return the last of the times; those in the future count only where there are no others."""
+    known = times.drop_nulls()
+    past = known.filter(known <= now + SKEW)
+    found = past.max() if len(past) else known.max()
+    return found if isinstance(found, datetime) else None
 
 
 class CachedRows(NamedTuple):

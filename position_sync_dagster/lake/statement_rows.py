@@ -6,7 +6,7 @@ from datetime import UTC, date, datetime
 
 import polars as pl
 
-from position_sync_dagster.domain.reconciliation import Discrepancy, DiscrepancyType
+from position_sync_dagster.domain.discrepancy import Discrepancy, DiscrepancyType
 from position_sync_dagster.domain.records.statement import FLEX, StatementPosition
 from position_sync_dagster.domain.update import PriceKind, trading_mode_of
 from position_sync_dagster.lake.derived import DAILY_POSITIONS

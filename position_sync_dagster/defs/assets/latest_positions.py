@@ -3,7 +3,6 @@
 from datetime import UTC, datetime
 
 import dagster as dg
-import polars as pl
 
 from position_sync_dagster.defs.assets.money_metadata import positions_metadata, seldom
 from position_sync_dagster.defs.assets.table_asset import (
@@ -17,8 +16,7 @@ from position_sync_dagster.defs.dagster_failures import dagster_failures
 from position_sync_dagster.defs.resources import PositionSyncResource
 from position_sync_dagster.defs.run_history import DERIVE_JOB
 from position_sync_dagster.lake.derived import LATEST_POSITIONS, current_values
-from position_sync_dagster.lake.schema.codec import updates_of
-from position_sync_dagster.sync.reports.confirmations import confirmed_times
+from position_sync_dagster.sync.reports.confirmations import CONFIRMED, with_confirmed
 
 LINEAGE = {name: [("position_updates", name)] for name in LATEST_POSITIONS.columns} | {
     "confirmed_at": [("broker_positions", "confirmed_at"), ("position_updates", "timestamp")]
@@ -49,11 +47,8 @@ def latest_positions(
     table = position_sync.derived_table(LATEST_POSITIONS)
     lake, now = position_sync.lake, datetime.now(UTC)
     found = current_values(lake.updates.sync, table)
-    confirmed = confirmed_times(updates_of(found), lake, position_sync.settings, now)
-    keys = found.select("account", "conid").iter_rows()
-    rows = found.with_columns(
-        pl.Series("confirmed_at", [confirmed[key] for key in keys], pl.Datetime("us", "UTC"))
-    )
+    holdings = lake.broker_positions.sync.rows(position_sync.settings.gateway_id)
+    rows = with_confirmed(found, holdings, now).rename({CONFIRMED: "confirmed_at"})
     result = table.replace(rows, run_id=context.run.run_id)
     return dg.MaterializeResult(
         metadata=positions_metadata(rows)

@@ -24,7 +24,7 @@ from position_sync_dagster.defs.resources import PositionSyncResource
 from position_sync_dagster.defs.run_history import DERIVE_JOB
 from position_sync_dagster.errors import LakeError
 from position_sync_dagster.lake.derived import LATEST_POSITIONS, STRATEGY_EXPOSURE, current_values
-from position_sync_dagster.lake.schema.codec import frame_of, updates_of
+from position_sync_dagster.lake.schema.codec import frame_of
 from position_sync_dagster.sync.reports.money import total_by_currency
 from position_sync_dagster.sync.reports.overview import read_book
 
@@ -91,7 +91,7 @@ def strategy_exposure(
     """Sum the newest rows over the legs of each strategy."""
     lake, now = position_sync.lake, datetime.now(UTC)
     latest = current_values(lake.updates.sync, position_sync.derived_table(LATEST_POSITIONS))
-    book = read_book(lake, position_sync.settings, now, latest=updates_of(latest))
+    book = read_book(lake, position_sync.settings, now, latest=latest, of_strategies=True)
     found = book.exposures
     table = position_sync.derived_table(STRATEGY_EXPOSURE)
     frame = frame_of(STRATEGY_EXPOSURE, (asdict(exposure) for exposure in found))

@@ -5,11 +5,15 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol, Self
 
+import polars as pl
+
 from position_sync_dagster.domain.broker_position import BrokerPosition, Completeness
 from position_sync_dagster.domain.clock import SKEW, Clock, utc_now
+from position_sync_dagster.domain.gateway_session import GatewaySession
 from position_sync_dagster.domain.routing import Key
 from position_sync_dagster.errors import BrokerUnavailableError
 from position_sync_dagster.lake.broker_positions import BrokerPositionsTable, Published
+from position_sync_dagster.lake.published_rows import last_time
 from position_sync_dagster.lake.sessions import GatewaySessions
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.decisions.availability import (
@@ -111,11 +115,7 @@ class LakeValues:
         last = known.span.last
         if last is not None and last > now + SKEW:
             last = confirmed_at(published.rows, now)
-        why = unavailable_reason(session, last, self._settings, now)
-        if why is not None:
-            raise BrokerUnavailableError(
-                why, remedy="The requests wait; nothing is lost and nothing is failed."
-            )
+        self._require_current(session, last, now)
         return BrokerView(
             holdings=known.holdings,
             complete=known.complete,
@@ -123,6 +123,27 @@ class LakeValues:
             session_id=published.session_id,
             captured_at=published.captured_at,
         )
+
+    async def rows(self) -> pl.DataFrame:
+        """Return the rows of the table as they are stored, if they are current.
+
+        Raises:
+            BrokerUnavailableError: They are not; the message says why.
+        """
+        gateway_id, now = self._settings.gateway_id, self._clock()
+        session = await self._sessions.current(gateway_id)
+        rows = await self._positions.rows(gateway_id)
+        self._require_current(session, last_time(rows.get_column("confirmed_at"), now), now)
+        return rows
+
+    def _require_current(
+        self, session: GatewaySession | None, last: datetime | None, now: datetime
+    ) -> None:
+        why = unavailable_reason(session, last, self._settings, now)
+        if why is not None:
+            raise BrokerUnavailableError(
+                why, remedy="The requests wait; nothing is lost and nothing is failed."
+            )
 
     async def close(self) -> None:
         """Do nothing: the tables are shared with others."""

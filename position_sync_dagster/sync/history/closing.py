@@ -7,7 +7,7 @@ from datetime import UTC, date, datetime, time, timedelta
 import polars as pl
 
 from position_sync_dagster.domain.clock import Clock, utc_now
-from position_sync_dagster.domain.reconciliation import Discrepancy
+from position_sync_dagster.domain.discrepancy import Discrepancy
 from position_sync_dagster.domain.records.statement import FLEX, Statement, StatementPosition
 from position_sync_dagster.errors import PositionSyncError
 from position_sync_dagster.lake.derived import values_at_close

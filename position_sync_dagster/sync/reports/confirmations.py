@@ -7,13 +7,10 @@ import polars as pl
 
 from position_sync_dagster.domain.broker_position import BrokerPosition
 from position_sync_dagster.domain.clock import SKEW
-from position_sync_dagster.domain.pricing.confirmation import BROKER, confirmed_time
-from position_sync_dagster.domain.routing import Key
-from position_sync_dagster.domain.update import PositionUpdate, ValueOrigin
-from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.domain.pricing.confirmation import BROKER
+from position_sync_dagster.domain.update import ValueOrigin
 from position_sync_dagster.lake.schema.codec import moment
 from position_sync_dagster.lake.schema.tables import BROKER_POSITIONS
-from position_sync_dagster.settings import Settings
 
 CONFIRMED = "confirmed_until"
 """The column that `with_confirmed` adds."""
@@ -30,23 +27,8 @@ _SAID = (
 )
 """What of a holding decides about the confirmation of its row."""
 
-
-def confirmed_times(
-    rows: Iterable[PositionUpdate], lake: Lake, settings: Settings, now: datetime
-) -> dict[Key, datetime | None]:
-    """Return for each row, by account and conid, when its source last confirmed its value.
-
-    A row is not written again while its value stays the same. So the age of a value is that of
-    this confirmation, and not that of the row.
-
-    Raises:
-        LakeError: The table `broker_positions` cannot be used.
-    """
-    holdings = {h.key: h for h in lake.broker_positions.sync.read(settings.gateway_id)}
-    return {
-        (row.account, row.conid): confirmed_time(row, holdings.get((row.account, row.conid)), now)
-        for row in rows
-    }
+_NONE = ValueOrigin.NONE.value
+_ORIGINS = [origin.value for origin in ValueOrigin]
 
 
 def with_confirmed(rows: pl.DataFrame, holdings: pl.DataFrame, now: datetime) -> pl.DataFrame:
@@ -62,8 +44,9 @@ def with_confirmed(rows: pl.DataFrame, holdings: pl.DataFrame, now: datetime) ->
     said = holdings.select(*_KEY, pl.col(_SAID).name.prefix("_"))
     joined = rows.join(said, on=_KEY, how="left", maintain_order="left")
     latest = moment(now + SKEW)
-    source = pl.col("value_source")
-    no_value = (source == ValueOrigin.NONE.value) & pl.col("market_value").is_null()
+    # A text that is not known counts as NONE, as in the values of such a row.
+    source = pl.col("value_source").replace_strict(_ORIGINS, _ORIGINS, default=_NONE)
+    no_value = (source == _NONE) & pl.col("market_value").is_null()
     of_broker = source.is_in([origin.value for origin in BROKER])
     agree = pl.col("_position").is_not_null() & pl.all_horizontal(
         pl.col(name).eq_missing(pl.col(f"_{name}"))
@@ -85,11 +68,11 @@ def with_confirmed(rows: pl.DataFrame, holdings: pl.DataFrame, now: datetime) ->
 
 
 def said_of(holdings: Iterable[BrokerPosition]) -> pl.DataFrame:
-    """Return what `with_confirmed` needs of holdings."""
-    listed = list(holdings)
+    """Return what reports need of holdings, as `broker_positions` has it."""
+    listed, names = list(holdings), (*_SAID, "snapshot_id")
     columns: dict[str, list[object]] = {
         "account": [holding.account for holding in listed],
-        "conid": [holding.instrument.conid for holding in listed],
-        **{name: [getattr(holding, name) for holding in listed] for name in _SAID},
+        **{n: [getattr(h.instrument, n) for h in listed] for n in ("conid", "symbol", "sec_type")},
+        **{name: [getattr(holding, name) for holding in listed] for name in names},
     }
     return pl.DataFrame(columns, schema={n: BROKER_POSITIONS.polars[n] for n in columns})

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TypedDict
 
 from position_sync_dagster.domain.broker_position import BrokerPosition
 from position_sync_dagster.domain.leg import ActiveContract
@@ -142,15 +143,9 @@ def money_by_strategy(
             Money(
                 name=name,
                 currency=currency,
-                legs=sum(e.legs for e in group),
-                legs_held=sum(e.legs_held for e in group),
                 value=add(e.market_value for e in group),
-                unrealized_pnl=add(e.unrealized_pnl for e in group),
-                daily_pnl=add(e.daily_pnl for e in group),
-                dollar_delta=add(e.dollar_delta for e in group),
                 gamma=add(e.gamma for e in group),
-                theta=add(e.theta for e in group),
-                vega=add(e.vega for e in group),
+                **_sums(group),
                 oldest_age_s=ages.oldest_s(keys),
                 lines=None
                 if streamed is None
@@ -194,20 +189,38 @@ def _total(name: str, currency: str, parts: Sequence[Money]) -> Money:
     return Money(
         name=name,
         currency=currency,
-        legs=sum(part.legs for part in parts),
-        legs_held=sum(part.legs_held for part in parts),
         value=add(part.value for part in parts),
-        unrealized_pnl=add(part.unrealized_pnl for part in parts),
-        daily_pnl=add(part.daily_pnl for part in parts),
-        dollar_delta=add(part.dollar_delta for part in parts),
         gamma=None,
-        theta=add(part.theta for part in parts),
-        vega=add(part.vega for part in parts),
+        **_sums(parts),
         oldest_age_s=max(ages) if ages and len(ages) == len(valued) else None,
         lines=None,  # strategies share lines
         unvalued=sum(part.unvalued for part in parts),
         partial=tuple(sorted({name for part in parts for name in part.partial})),
     )
+
+
+class _Sums(TypedDict):
+    """What of exposures adds up to that of a strategy, and of strategies to the total."""
+
+    legs: int
+    legs_held: int
+    unrealized_pnl: float | None
+    daily_pnl: float | None
+    dollar_delta: float | None
+    theta: float | None
+    vega: float | None
+
+
+def _sums(parts: Sequence[Exposure | Money]) -> _Sums:
+    return {
+        "legs": sum(part.legs for part in parts),
+        "legs_held": sum(part.legs_held for part in parts),
+        "unrealized_pnl": add(part.unrealized_pnl for part in parts),
+        "daily_pnl": add(part.daily_pnl for part in parts),
+        "dollar_delta": add(part.dollar_delta for part in parts),
+        "theta": add(part.theta for part in parts),
+        "vega": add(part.vega for part in parts),
+    }
 
 
 def add(values: Iterable[float | None]) -> float | None:

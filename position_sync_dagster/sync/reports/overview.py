@@ -1,8 +1,10 @@
 """What a person looks at: the status, how many legs are current, and the money by strategy."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+
+import polars as pl
 
 from position_sync_dagster.domain.broker_position import BrokerPosition
 from position_sync_dagster.domain.gateway_session import SessionState
@@ -10,7 +12,7 @@ from position_sync_dagster.domain.instrument import ContractDetails, leg_name
 from position_sync_dagster.domain.leg import ActiveContract
 from position_sync_dagster.domain.update import PositionUpdate, Source
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.schema.codec import updates_of
+from position_sync_dagster.lake.schema.codec import broker_positions_of, updates_of
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.reports.exposure import Exposure, exposures
 from position_sync_dagster.sync.reports.money import (
@@ -29,8 +31,9 @@ class Book:
     """What the tables say of the holdings and the strategies at one moment.
 
     Attributes:
-        latest: The newest row of each holding, closed ones too.
-        holdings: What the broker last reported.
+        latest: The newest row of each holding, closed ones too; of the strategies' contracts alone
+            if only these were read.
+        holdings: What the broker last reported of them.
         legs: The active legs.
         matching: Those of them that name the contract of their conid, as far as it is known.
         streamed: The conids whose newest row the stream wrote within the last two refresh
@@ -95,21 +98,29 @@ def read_book(
     settings: Settings,
     now: datetime,
     *,
-    latest: Sequence[PositionUpdate] | None = None,
+    latest: pl.DataFrame,
     details: Mapping[int, ContractDetails] | None = None,
+    of_strategies: bool = False,
 ) -> Book:
     """Read the holdings and the strategies; blocks.
 
     Args:
-        latest: The newest rows, where the caller has them.
+        latest: The newest row of each holding.
+        of_strategies: Leave out the holdings that no leg names: the strategies are the same.
         details: The contracts by conid, where the caller has them.
 
     Raises:
         LakeError: A table cannot be used.
     """
-    rows = lake.updates.sync.latest_updates() if latest is None else latest
-    holdings = lake.broker_positions.sync.read(settings.gateway_id)
     legs = lake.registry.sync.get_all_active()
+    if of_strategies:
+        is_of_leg = pl.col("conid").is_in(list({leg.conid for leg in legs}))
+        published = lake.broker_positions.sync.rows(settings.gateway_id)
+        rows = updates_of(latest.filter(is_of_leg))
+        holdings = broker_positions_of(published.filter(is_of_leg))
+    else:
+        rows = updates_of(latest)
+        holdings = lake.broker_positions.sync.read(settings.gateway_id)
     session = lake.sessions.sync.current(settings.gateway_id)
     live = session is not None and session.is_alive(now) and session.state == SessionState.LIVE
     window = now - timedelta(seconds=2 * settings.refresh_interval_s)
@@ -150,9 +161,9 @@ class OverviewReader:
         frame = lake.updates.sync.latest()
         status = read_status(lake, settings, now, latest=frame)
         unknown = {leg.conid for leg in lake.registry.legs} - self._details.keys()
-        if unknown:  # the details of a contract never change
+        if unknown:  # read once: what names a contract stays, only its trading hours change
             self._details |= lake.contracts.sync.get(unknown)
-        book = read_book(lake, settings, now, latest=updates_of(frame), details=self._details)
+        book = read_book(lake, settings, now, latest=frame, details=self._details)
         held = {holding.key for holding in book.holdings if holding.position}
         strategies = tuple(book.strategies)
         return Overview(

@@ -1,21 +1,30 @@
 """Reconciliation: compare the broker's holdings with the newest rows and the registry."""
 
+import math
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 
 import polars as pl
 
-from position_sync_dagster.domain.broker_position import BrokerPosition
+from position_sync_dagster.domain.broker_position import BrokerPosition, Completeness
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.domain.leg import ActiveContract
-from position_sync_dagster.domain.reconciliation import ReconciliationResult, compare
+from position_sync_dagster.domain.reconciliation import (
+    Pair,
+    ReconciliationResult,
+    compare,
+    compare_pairs,
+)
+from position_sync_dagster.domain.routing import Key
 from position_sync_dagster.domain.update import PositionUpdate
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.schema.codec import moment, updates_of
+from position_sync_dagster.lake.schema.codec import moment
 from position_sync_dagster.settings import Settings, load_settings
 from position_sync_dagster.sync.drain.broker_view import LakeValues, ValueSource
 from position_sync_dagster.sync.reports.confirmations import CONFIRMED, said_of, with_confirmed
+
+_KEY = ("account", "conid")
 
 
 class PositionReconciler:
@@ -85,9 +94,8 @@ class ReconciliationService:
     ) -> None:
         self._settings = settings = settings or load_settings()
         self._lake = lake = lake or Lake.of(settings, clock=clock)
-        self._values = values or LakeValues(
-            lake.broker_positions, lake.sessions, settings, clock=clock
-        )
+        self._values = values
+        self._published = LakeValues(lake.broker_positions, lake.sessions, settings, clock=clock)
         self._clock = clock
         self._stale_after = timedelta(seconds=settings.stale_after_s)
 
@@ -98,52 +106,76 @@ class ReconciliationService:
             BrokerUnavailableError: The broker's data is not current; no break was changed.
         """
         await self._lake.initialize()
-        view = await self._values.view()
+        holdings, complete = await self._holdings()
         await self._lake.registry.refresh()
-        allowed = set(self._settings.sec_types)
-        snapshot = [h for h in view.holdings.values() if h.instrument.sec_type in allowed]
-        latest = (await self._lake.updates.latest()).filter(
-            pl.col("gateway_id") == self._settings.gateway_id
-        )
-        now = self._clock()
-        agreeing = agreeing_rows(snapshot, latest, now=now, stale_after=self._stale_after)
-        others = latest.join(agreeing, on=["account", "conid"], how="anti")
+        latest = await self._lake.updates.latest()
+        now, gateway_id = self._clock(), self._settings.gateway_id
+        holdings = holdings.filter(pl.col("sec_type").is_in(self._settings.sec_types))
+        pairs = pairs_of(holdings, latest.filter(pl.col("gateway_id") == gateway_id), now)
         legs = self._lake.registry.legs
-        details = await self._lake.contracts.get({leg.conid for leg in legs})
-        result = compare(
-            snapshot,
-            updates_of(others),
+        conids = {leg.conid for leg in legs}
+        result = compare_pairs(
+            map(Pair._make, undecided(pairs, now=now, stale_after=self._stale_after).iter_rows()),
             legs,
-            complete=view.complete,
-            details=details,
+            held=held_of(pairs, conids),
+            checked=pairs.height,
+            complete=complete,
+            details=await self._lake.contracts.get(conids),
             now=now,
             stale_after=self._stale_after,
-            agreed=frozenset(agreeing.select("account", "conid").iter_rows()),
         )
         await self._lake.breaks.record(
-            self._settings.gateway_id,
+            gateway_id,
             result.discrepancies,
             at=result.at,
-            snapshot_id=snapshot[0].snapshot_id if snapshot else None,
+            snapshot_id=next(iter(holdings.get_column("snapshot_id")), None),
             run_id=run_id,
         )
         return result
 
+    async def _holdings(self) -> tuple[pl.DataFrame, bool]:
+        """Return the broker's current holdings, and whether they cover every account."""
+        if self._values is not None:
+            view = await self._values.view()
+            return said_of(view.holdings.values()), view.complete
+        rows = await self._published.rows()
+        completeness = rows.get_column("completeness")
+        return rows, rows.height > 0 and (completeness == Completeness.COMPLETE.value).all()
 
-def agreeing_rows(
-    snapshot: Iterable[BrokerPosition],
-    latest: pl.DataFrame,
-    *,
-    now: datetime,
-    stale_after: timedelta,
-) -> pl.DataFrame:
-    """Return the newest rows that `compare` would find no fault with, decided in columns."""
-    said = said_of(snapshot)
-    held = said.select("account", "conid", held="position")
-    same = (
-        latest.join(held, on=["account", "conid"], how="left")
-        .filter(pl.col("position") == pl.col("held").fill_null(0.0))
-        .select(latest.columns)
+
+def pairs_of(holdings: pl.DataFrame, latest: pl.DataFrame, now: datetime) -> pl.DataFrame:
+    """Return each holding of the broker beside its newest row, as `Pair` has them.
+
+    A quantity that is not known is NaN, which equals nothing: it is neither zero nor an absence.
+
+    Args:
+        holdings: Rows of `broker_positions`, or of `said_of`.
+        latest: The newest row of each holding.
+        now: The present time.
+    """
+    quantity = pl.col("position").fill_null(math.nan)
+    ours = with_confirmed(latest, holdings, now).select(
+        *_KEY, _symbol="symbol", ours=quantity, confirmed_at=CONFIRMED
     )
-    is_fresh = pl.col(CONFIRMED) >= moment(now - stale_after)
-    return with_confirmed(same, said, now).filter((pl.col("position") == 0) | is_fresh)
+    return (
+        holdings.select(*_KEY, "symbol", held=quantity)
+        .join(ours, on=_KEY, how="full", coalesce=True)
+        .select(*_KEY, pl.coalesce("symbol", "_symbol"), "held", "ours", "confirmed_at")
+    )
+
+
+def undecided(pairs: pl.DataFrame, *, now: datetime, stale_after: timedelta) -> pl.DataFrame:
+    """Return the pairs that are not plainly equal and new, in the order of account and conid.
+
+    Whether they differ, and how, `compare_pairs` decides.
+    """
+    held, ours = pl.col("held").fill_null(0.0), pl.col("ours")
+    is_fresh = pl.col("confirmed_at") >= moment(now - stale_after)
+    agree = held.is_finite() & (held == ours) & ((ours == 0) | is_fresh)
+    return pairs.filter(~agree.fill_null(value=False)).sort(_KEY)
+
+
+def held_of(pairs: pl.DataFrame, conids: Iterable[int]) -> dict[Key, float]:
+    """Return the broker's quantities of some contracts, by account and conid."""
+    held = pairs.filter(pl.col("conid").is_in(list(conids)), pl.col("held").is_not_null())
+    return {(a, c): quantity for a, c, quantity in held.select(*_KEY, "held").iter_rows()}

@@ -16,6 +16,8 @@ from position_sync_dagster.defs.assets.latest_positions import latest_positions
 from position_sync_dagster.defs.assets.strategy_exposure import strategy_exposure
 from position_sync_dagster.domain.leg import make_leg
 from position_sync_dagster.lake.derived import LATEST_POSITIONS, STRATEGY_EXPOSURE, DerivedTable
+from position_sync_dagster.lake.schema import codec
+from position_sync_dagster.sync.reports import overview
 from position_sync_dagster.sync.reports.picture import MOST_BYTES
 from tests.support.contracts import contract_details
 
@@ -105,6 +107,38 @@ def test_exposure_is_summed_per_strategy_and_says_how_old_it_is(
     ]
     assert number(result, "strategy_exposure", "legs_without_greeks") == 1
     assert 59 < number(result, "strategy_exposure", "oldest_value_age_s") < 90
+
+
+def test_rows_that_no_strategy_names_become_no_objects(
+    materialize, settings, lake, append_row, seconds_ago, monkeypatch
+) -> None:
+    for conid in range(1, 21):
+        append_row(conid, seconds_ago(30), market_value=10.0 * conid)
+    for conid in (3, 30):  # the second is not held
+        lake.registry.sync.add_active(
+            conid=conid, symbol="SPY", strategy_id="a", expiry=date(2028, 12, 15)
+        )
+    latest, now = lake.updates.sync.latest(), seconds_ago(0)
+    whole = overview.read_book(lake, settings, now, latest=latest)
+    alone = overview.read_book(lake, settings, now, latest=latest, of_strategies=True)
+    assert alone.strategies == whole.strategies
+    assert alone.exposures == whole.exposures
+    assert [row.conid for row in alone.latest] == [3]
+    made = []
+
+    def counted(kind, make):
+        def count(*values, **named):
+            made.append(kind)
+            return make(*values, **named)
+
+        return count
+
+    monkeypatch.setattr(codec, "PositionUpdate", counted("row", codec.PositionUpdate))
+    monkeypatch.setattr(codec, "BrokerPosition", counted("holding", codec.BrokerPosition))
+    assert materialize(latest_positions).success
+    assert made == []
+    assert materialize(strategy_exposure).success
+    assert made == ["row"]
 
 
 def test_a_leg_that_is_another_contract_than_its_conid_is_named_and_not_summed(

@@ -1,17 +1,19 @@
 """A book of 2,000 holdings: what a change costs depends on the change, not on the book."""
 
+from datetime import UTC, datetime
+
 import pytest
 from ib_async.client import Client
 
 from position_sync_dagster.domain.gateway_session import SessionState
-from position_sync_dagster.domain.leg import LegState
+from position_sync_dagster.domain.leg import LegState, make_leg
 from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.lake.storage.frames import data_files
 from position_sync_dagster.simulator import load_book
 from position_sync_dagster.sync.stream import broker_link
 
 A = "DUSIM0001"
-FIRST, HOLDINGS, ACTIVE = 931000000, 2_000, 60
+FIRST, HOLDINGS, ACTIVE, JOINING = 931000000, 2_000, 60, 1_000
 BOOK = """
 name: large
 as_of: 2026-03-04
@@ -161,6 +163,39 @@ async def test_odd_holdings_are_kept_as_they_were_and_the_others_follow(
 
             await eventually(filled)
             assert "50" in (streamer.detail or "")
+
+
+async def test_many_legs_that_join_and_leave_at_once_are_routed_in_few_commits(
+    stream_large, lake, book, eventually
+):
+    simulate, streaming, _legs = stream_large
+    contracts = [book.contracts[FIRST + n] for n in range(JOINING)]
+    legs = [
+        make_leg(
+            conid=one.conid, symbol=one.symbol, right=one.right, strike=one.strike,
+            expiry=one.expiry, strategy_id="s", added_at=datetime.now(UTC),
+        )
+        for one in contracts
+    ]  # fmt: skip
+    async with (
+        simulate(book) as sim,
+        streaming(sim, max_lines=10, reserved_lines=0) as (streamer, _received),
+    ):
+        await eventually(lambda: _enough(lake, HOLDINGS))
+        before = (await lake.queue.overview()).version
+
+        def routed(state):
+            return sum(found is state for found in streamer.routes.values())
+
+        await lake.registry.replace_all(legs)
+        await eventually(lambda: routed(LegState.OVERFLOW) == JOINING - 10)
+        await eventually(lambda: sim.stats()["lines_in_use"] == 10)
+        await lake.registry.replace_all([])
+        await eventually(lambda: routed(LegState.MONITORED) == HOLDINGS)
+        await eventually(lambda: sim.stats()["lines_in_use"] == 0)
+        assert sim.stats()["peak_lines"] == 10
+        assert await waiting(lake) == HOLDINGS, "each holding waits once"
+        assert (await lake.queue.overview()).version - before <= 8
 
 
 async def test_after_1101_positions_and_lines_are_requested_before_profits(
