@@ -23,6 +23,7 @@ from position_sync_dagster.processes.process_tree import end_processes, find_mar
 PROGRAM = str(Path(sys.executable).with_name("position-sync"))
 HANGS_S = 600.0
 REFRESH_S = 60
+SETTLED_S = 5.0
 LINES = 100
 
 
@@ -94,6 +95,17 @@ class RunningBook:
                 raise RuntimeError(f"It ended or hangs: see {self._output.name}.")
             time.sleep(every_s)
         return time.monotonic() - began
+
+    def until_settled(self) -> None:
+        """Wait until the stream has all the lines and profit subscriptions that it wants."""
+        counted = ("lines_in_use", "pnl_subscriptions")
+        known, since = None, time.monotonic()
+        while known is None or time.monotonic() - since < SETTLED_S:
+            statistics = self.statistics()
+            now = [statistics[name] for name in counted]
+            if now != known:
+                known, since = now, time.monotonic()
+            time.sleep(1.0)
 
     def statistics(self) -> dict[str, Any]:
         """Give the simulator's counts."""
