@@ -94,6 +94,7 @@ class LatestRows:
         self._since: datetime | None = None
         self._through = 0
         self._latest = pl.DataFrame(schema=table.spec.polars)
+        self._ordered: pl.DataFrame | None = None
 
     def read_since(self, since: datetime) -> tuple[pl.DataFrame, int]:
         """Return the newest rows of the holdings that have one since then.
@@ -109,7 +110,9 @@ class LatestRows:
                 self._forget()
                 self._since = since
             rows = self._table.snapshot(self._refresh)
-            return rows.filter(pl.col("timestamp") >= since), self._through
+            recent = rows.get_column("timestamp") >= since
+            # Most calls find all rows recent; a filter would copy each of them.
+            return rows if recent.all() else rows.filter(recent), self._through
 
     def _forget(self) -> None:
         self._seen, self._added, self._latest = frozenset(), None, self._latest.clear()
@@ -117,7 +120,10 @@ class LatestRows:
     def read(self) -> pl.DataFrame:
         """Return the newest row of each holding, in the order of account and conid."""
         with self._mutex:
-            return self._table.snapshot(self._refresh)
+            rows = self._table.snapshot(self._refresh)
+            if self._ordered is not rows:
+                rows = self._latest = self._ordered = rows.sort(HOLDING)
+            return rows
 
     def _refresh(self, handle: DeltaTable) -> pl.DataFrame:
         # Rows are only ever added. So the newest of the rows in the files seen does not change,
@@ -137,8 +143,17 @@ class LatestRows:
             if self._added is not None:
                 # A merged file has rows that were seen, and that may have been contradicted.
                 rows = rows.filter((pl.col(ADDED) > self._added) | pl.col(ADDED).is_null())
-            joined = pl.concat([self._latest.lazy(), rows])
-            self._latest = newest_rows(joined, self._table.spec).sort(HOLDING)
+            self._latest = self._with(rows)
         self._seen, self._through = present, last_added(files)
         self._added = self._through or None
         return self._latest
+
+    def _with(self, rows: pl.LazyFrame) -> pl.DataFrame:
+        """Return the newest rows after rows were added; only their holdings are decided anew."""
+        if self._latest.is_empty():
+            return newest_rows(rows, self._table.spec)
+        added = rows.collect()
+        holdings = added.select(HOLDING).unique()
+        concerned = self._latest.join(holdings, on=HOLDING, how="semi")
+        newest = newest_rows(pl.concat([concerned, added]).lazy(), self._table.spec)
+        return pl.concat([self._latest.join(holdings, on=HOLDING, how="anti"), newest])
