@@ -10,6 +10,11 @@ from benchmarks.report import quantity
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 """The table of a document lies between these lines."""
 
+PICTURE = (
+    "![Each figure over the number of legs](scaling.png)\n\n"
+    "The numbers are in [scaling.csv](scaling.csv)."
+)
+
 
 class Goal(NamedTuple):
     """A figure of a book.
@@ -56,7 +61,7 @@ def write_table(goals: Sequence[Goal], books: Books, note: str, document: Path) 
         ]
         rows.append([goal.what, f"≤ {text} {goal.unit}".rstrip(), *cells])
     table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
-    document.write_text(f"{before}{BEGIN}\n{note}\n\n{table}\n{END}{after}")
+    document.write_text(f"{before}{BEGIN}\n{note}\n\n{table}\n\n{PICTURE}\n{END}{after}")
 
 
 def draw(goals: Sequence[Goal], books: Books, path: Path) -> None:

@@ -53,6 +53,8 @@ def whole(bench: Bench) -> None:
                 for what, value in _figures(running, bench.size(5, 1)):
                     found[what] = value
                     bench.report.say(f"  {what}: {quantity(value, UNITS[what])}")
+                    if len(found) == 1:
+                        bench.report.say(f"  [dim]of this: {_stages(running)}[/]")
         except Exception:
             bench.report.show_broken(f"whole, a book of {legs:,}")
         if found:
@@ -65,7 +67,7 @@ def whole(bench: Bench) -> None:
 
 def _figures(running: RunningBook, rounds: int) -> Iterator[tuple[str, float]]:
     legs = running.book.legs
-    running.until(lambda: running.current() >= legs)
+    running.until(lambda: running.current() >= legs, every_s=0.2)
     yield "start to every leg current", running.age_s()
     active = list(running.book.active)
     running.until(lambda: running.statistics()["lines_in_use"] >= min(len(active), LINES - 5))
@@ -98,6 +100,10 @@ def _figures(running: RunningBook, rounds: int) -> Iterator[tuple[str, float]]:
     counts = running.statistics()
     yield "peak lines", counts["peak_lines"]
     yield "order messages", len(counts["orders_received"])
+
+
+def _stages(running: RunningBook) -> str:
+    return ", ".join(f"{name} at {at:.1f} s" for name, at in running.stages().items())
 
 
 def _fill(running: RunningBook, conid: int) -> float:
