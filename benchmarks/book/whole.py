@@ -53,8 +53,8 @@ def whole(bench: Bench) -> None:
                 for what, value in _figures(running, bench.size(5, 1)):
                     found[what] = value
                     bench.report.say(f"  {what}: {quantity(value, UNITS[what])}")
-                    if len(found) == 1:
-                        bench.report.say(f"  [dim]of this: {_stages(running)}[/]")
+                    if len(found) == 2:  # by now the first drain has ended and is recorded
+                        bench.report.say(f"  [dim]of the start: {_stages(running)}[/]")
         except Exception:
             bench.report.show_broken(f"whole, a book of {legs:,}")
         if found:
