@@ -95,8 +95,7 @@ def filter_holdings(
 ) -> None:
     """Read a position or portfolio row only if a function accepts its fields as sent.
 
-    ib_async's own copies of the rows are dropped: its events have delivered them, and 20,000
-    holdings in them take 30 MB.
+    ib_async's own copies of the rows are dropped: its events have delivered them.
 
     ib_async takes an empty quantity of a position for 0, and cannot read others at all. A row that
     is too short goes to ib_async, which reports it as unreadable.
