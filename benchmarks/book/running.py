@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from position_sync_dagster.processes.process_tree import end_processes, find_mar
 PROGRAM = str(Path(sys.executable).with_name("position-sync"))
 HANGS_S = 600.0
 REFRESH_S = 60
+SETTLED_S = 5.0
 LINES = 100
 
 
@@ -55,7 +57,7 @@ class RunningBook:
             "POSITION_SYNC_REFRESH_INTERVAL_S": str(REFRESH_S),
         }
         self.ui_port = first_free(22_000)
-        self._began = time.monotonic()
+        self._began, self._began_at = time.monotonic(), datetime.now(UTC)
         self._output = (self.home.path / "output.log").open("w")
         self._dev = subprocess.Popen(
             [PROGRAM, "dev", "--ui-port", str(self.ui_port)],
@@ -95,6 +97,17 @@ class RunningBook:
             time.sleep(every_s)
         return time.monotonic() - began
 
+    def until_settled(self) -> None:
+        """Wait until the stream has all the lines and profit subscriptions that it wants."""
+        counted = ("lines_in_use", "pnl_subscriptions")
+        known, since = None, time.monotonic()
+        while known is None or time.monotonic() - since < SETTLED_S:
+            statistics = self.statistics()
+            now = [statistics[name] for name in counted]
+            if now != known:
+                known, since = now, time.monotonic()
+            time.sleep(1.0)
+
     def statistics(self) -> dict[str, Any]:
         """Give the simulator's counts."""
         counts: dict[str, Any] = self.broker.get("/stats").raise_for_status().json()
@@ -105,22 +118,36 @@ class RunningBook:
         said = {"account": ACCOUNT, "conid": conid, **more}
         self.broker.post(f"/{action}", json=said).raise_for_status()
 
-    def rows(self) -> pl.LazyFrame | None:
-        """Read the ledger, as any program could; None before it is there."""
-        path = self.home.lake / "position_updates"
-        return pl.scan_delta(str(path)) if (path / "_delta_log").exists() else None
-
     def current(self) -> int:
         """Count the conids that have a row."""
-        rows = self.rows()
-        return 0 if rows is None else rows.select(pl.col("conid").n_unique()).collect().item()
+        path = self.home.lake / "position_updates"
+        if not (path / "_delta_log").exists():
+            return 0
+        return self.lake.updates.sync.latest()["conid"].n_unique()
 
     def position(self, conid: int) -> float | None:
         """Give the newest position of a conid."""
-        rows = self.rows()
-        assert rows is not None
-        newest = rows.filter(pl.col("conid") == conid).sort("timestamp").tail(1).collect()
-        return newest["position"][0] if newest.height else None
+        found = self.lake.updates.sync.newest_of([conid], self._began_at).rows
+        return next((row.position for row in found.values()), None)
+
+    def stages(self) -> dict[str, float]:
+        """Give the seconds from the start of `dev` to what happened on the way."""
+        queue = pl.scan_delta(str(self.home.lake / "position_queue"))
+        drains = [
+            step.started_at
+            for step in self.lake.runs.sync.since(self._began_at.date())
+            if step.step == "position_updates"
+        ]
+        at = {
+            "login owned": self.lake.sessions.sync.history(100)[-1].started_at,
+            "first request": queue.select(pl.col("created_at").min()).collect().item(),
+            "first drain": min(drains, default=None),
+        }
+        return {
+            name: (moment - self._began_at).total_seconds()
+            for name, moment in at.items()
+            if moment is not None
+        }
 
     def refreshes(self) -> pl.DataFrame:
         """Give each whole refresh: `requests`, `took_s` from enqueue to the last end."""

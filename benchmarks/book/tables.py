@@ -33,7 +33,7 @@ BATCH = 50
 def tables(bench: Bench) -> None:
     """Drain and reconcile books of growing size."""
     per_row: float | None = None
-    for legs in bench.size(SIZES, (200, 1_000)):
+    for legs in bench.legs or bench.size(SIZES, (200, 1_000)):
         lake = Lake(bench.new_folder(f"lake-{legs}"))
         lake.initialize_sync()
         settings = Settings(lake="unused", drain_time_limit_s=300)

@@ -1,64 +1,109 @@
 """The whole program over generated books: start, refresh, fills, looks, and what it costs."""
 
+import os
 import statistics
 import time
+from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 
 from benchmarks.bench import Bench
+from benchmarks.book.curves import Books, Figures, Goal, draw, write_csv, write_table
 from benchmarks.book.generated import generate
 from benchmarks.book.running import LINES, RunningBook
 from benchmarks.outcome import Line, Target
 from benchmarks.program.latency import idle_ticks
+from benchmarks.report import quantity
 
 SIZES = (200, 1_000, 5_000, 20_000)
-STARTS_S = {1_000: 15.0, 5_000: 25.0, 20_000: 45.0}
 ACTIVE_SHARE = 0.05
 WATCHED_S = 20.0
 
+GOALS = (
+    Goal("start to every leg current", "s", {5_000: 25, 20_000: 45, 0: 15}),
+    Goal("stream's share of one core", "%", {0: 10}),
+    Goal("stream's memory", "MB", {0: 400}),
+    Goal("fill of a streamed leg to row", "s", {0: 1.5}),
+    Goal("fill of a monitored leg to row", "s", {0: 10}),
+    Goal("refresh, enqueue to last end", "s", {0: 15}),
+    Goal("idle tick of drain_queue, p95", "ms", {0: 150}),
+    Goal("idle tick of supervise_stream, p95", "ms", {0: 150}),
+    Goal("position-sync status", "s", {0: 1}),
+    Goal("position-sync positions --limit 20", "s", {0: 1}),
+    Goal("latest()", "ms", {0: 300}),
+    Goal("peak lines", "", {0: LINES}),
+    Goal("order messages", "", {0: 0}),
+)
+UNITS = {goal.what: goal.unit for goal in GOALS}
+
 
 def whole(bench: Bench) -> None:
-    """Run `dev` over books of growing size, one after the other."""
-    smallest: dict[str, float] = {}
-    for legs in bench.size(SIZES, (200, 1_000)):
-        book = generate(bench.new_folder(f"book-{legs}"), legs, round(legs * ACTIVE_SHARE))
-        with closing(RunningBook(bench.new_folder(f"home-{legs}"), book)) as running:
-            found = _figures(running, bench.size(5, 1))
-        smallest = smallest or found
-        bench.report.add(f"A book of {legs:,} legs", _lines(legs, found, smallest))
+    """Run `dev` over books of growing size, one after the other; print each figure as it comes.
+
+    A book that fails does not keep the others from being measured.
+    """
+    books: dict[int, Figures] = {}
+    began = _load()
+    for legs in bench.legs or bench.size(SIZES, (200, 1_000)):
+        found: dict[str, float] = {}
+        bench.report.say(f"[dim]A book of {legs:,} legs; load {_load()}[/]")
+        try:
+            book = generate(bench.new_folder(f"book-{legs}"), legs, round(legs * ACTIVE_SHARE))
+            with closing(RunningBook(bench.new_folder(f"home-{legs}"), book)) as running:
+                for what, value in _figures(running, bench.size(5, 1)):
+                    found[what] = value
+                    bench.report.say(f"  {what}: {quantity(value, UNITS[what])}")
+                    if len(found) == 2:  # by now the first drain has ended and is recorded
+                        bench.report.say(f"  [dim]of the start: {_stages(running)}[/]")
+        except Exception:
+            bench.report.show_broken(f"whole, a book of {legs:,}")
+        if found:
+            books[legs] = found
+            smallest = books.get(SIZES[0], {}) if legs != SIZES[0] else {}
+            bench.report.add(f"A book of {legs:,} legs", _lines(legs, found, smallest))
+    if bench.docs and books:
+        _document(books, began, bench.docs)
 
 
-def _figures(running: RunningBook, rounds: int) -> dict[str, float]:
+def _figures(running: RunningBook, rounds: int) -> Iterator[tuple[str, float]]:
     legs = running.book.legs
-    running.until(lambda: running.current() >= legs)
-    found = {"start to every leg current, s": running.age_s()}
+    running.until(lambda: running.current() >= legs, every_s=0.2)
+    yield "start to every leg current", running.age_s()
     active = list(running.book.active)
     running.until(lambda: running.statistics()["lines_in_use"] >= min(len(active), LINES - 5))
+    running.until_settled()
     refreshes = running.refreshes().height
     process = running.stream_process()
     process.cpu_percent()
     time.sleep(WATCHED_S)
-    found["stream's share of one core, %"] = process.cpu_percent()
-    found["stream's memory, MB"] = process.memory_info().rss / 1e6
+    yield "stream's share of one core", process.cpu_percent()
+    yield "stream's memory", process.memory_info().rss / 1e6
     fills = [_fill(running, conid) for conid in active[:rounds]]
-    found["fill of a streamed leg to row, s"] = statistics.median(fills)
+    yield "fill of a streamed leg to row", statistics.median(fills)
     fills = [_fill(running, conid) for conid in running.book.monitored[:rounds]]
-    found["fill of a monitored leg to row, s"] = statistics.median(fills)
+    yield "fill of a monitored leg to row", statistics.median(fills)
     running.until(lambda: running.refreshes().height > refreshes, every_s=1.0)
     took = running.refreshes()["took_s"].to_list()[refreshes:]
-    found["refresh, enqueue to last end, s"] = statistics.median(took)
+    yield "refresh, enqueue to last end", statistics.median(took)
     for sensor in ("drain_queue", "supervise_stream"):
         running.until(lambda sensor=sensor: len(idle_ticks(running, sensor)) >= 3, every_s=2.0)
         ticks = idle_ticks(running, sensor)
-        found[f"idle tick of {sensor}, p95, ms"] = statistics.quantiles(ticks, n=20)[-1]
-    found["position-sync status, s"] = running.command("status")
-    found["position-sync positions --limit 20, s"] = running.command("positions")
+        yield f"idle tick of {sensor}, p95", statistics.quantiles(ticks, n=20)[-1]
+    yield "position-sync status", running.command("status")
+    yield (
+        "position-sync positions --limit 20",
+        running.command("positions", "--limit", "20"),
+    )
     began = time.perf_counter()
     running.lake.updates.sync.latest()
-    found["latest(), ms"] = (time.perf_counter() - began) * 1e3
+    yield "latest()", (time.perf_counter() - began) * 1e3
     counts = running.statistics()
-    found["peak lines"] = counts["peak_lines"]
-    found["order messages"] = len(counts["orders_received"])
-    return found
+    yield "peak lines", counts["peak_lines"]
+    yield "order messages", len(counts["orders_received"])
+
+
+def _stages(running: RunningBook) -> str:
+    return ", ".join(f"{name} at {at:.1f} s" for name, at in running.stages().items())
 
 
 def _fill(running: RunningBook, conid: int) -> float:
@@ -68,36 +113,31 @@ def _fill(running: RunningBook, conid: int) -> float:
     return running.until(lambda: running.position(conid) == before + quantity, every_s=0.05)
 
 
-TARGETS = {
-    "refresh, enqueue to last end, s": 15.0,
-    "fill of a streamed leg to row, s": 1.5,
-    "fill of a monitored leg to row, s": 10.0,
-    "stream's share of one core, %": 10.0,
-    "stream's memory, MB": 400.0,
-    "idle tick of drain_queue, p95, ms": 150.0,
-    "idle tick of supervise_stream, p95, ms": 150.0,
-    "position-sync status, s": 1.0,
-    "position-sync positions --limit 20, s": 1.0,
-    "latest(), ms": 300.0,
-    "peak lines": LINES,
-    "order messages": 0,
-}
-
-
-def _lines(legs: int, found: dict[str, float], smallest: dict[str, float]) -> list[Line]:
-    targets = TARGETS | {"start to every leg current, s": STARTS_S.get(legs, 15.0)}
-    lines = []
-    for name, value in found.items():
-        what, _, unit = name.rpartition(", ")
-        lines.append(
-            Line(
-                what=what or name,
-                state=f"{legs:,} legs",
-                ours=value,
-                unit=unit if what else "",
-                against="the book of 200" if found is not smallest else "",
-                theirs=smallest[name] if found is not smallest else None,
-                target=Target(value=targets[name]),
-            )
+def _lines(legs: int, found: Figures, smallest: Figures) -> list[Line]:
+    return [
+        Line(
+            what=goal.what,
+            state=f"{legs:,} legs",
+            ours=found[goal.what],
+            unit=goal.unit,
+            against="the book of 200" if goal.what in smallest else "",
+            theirs=smallest.get(goal.what),
+            target=Target(value=goal.bound(legs)),
         )
-    return lines
+        for goal in GOALS
+        if goal.what in found
+    ]
+
+
+def _document(books: Books, began: str, docs: Path) -> None:
+    note = (
+        f"{os.cpu_count()} cores; load {began} before the first book, {_load()} after the last, "
+        "the program itself included."
+    )
+    write_csv(GOALS, books, docs / "scaling.csv")
+    draw(GOALS, books, docs / "scaling.png")
+    write_table(GOALS, books, note, docs / "scaling.md")
+
+
+def _load() -> str:
+    return f"{os.getloadavg()[0]:.1f}"

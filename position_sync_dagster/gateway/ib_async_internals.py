@@ -95,6 +95,8 @@ def filter_holdings(
 ) -> None:
     """Read a position or portfolio row only if a function accepts its fields as sent.
 
+    ib_async's own copies of the rows are dropped: its events have delivered them.
+
     ib_async takes an empty quantity of a position for 0, and cannot read others at all. A row that
     is too short goes to ib_async, which reports it as unreadable.
 
@@ -105,7 +107,9 @@ def filter_holdings(
     """
     handlers = ib.client.decoder.handlers
 
-    def filtered(message: MessageType, account: int, conid: int, quantity: int) -> None:
+    def filtered(
+        message: MessageType, copies: str, account: int, conid: int, quantity: int
+    ) -> None:
         read = handlers[message]
 
         def read_accepted(fields: list[str]) -> None:
@@ -114,13 +118,14 @@ def filter_holdings(
             elif accepts(fields[account], fields[conid], fields[conid + 1], fields[quantity]):
                 try:
                     read(fields)
+                    getattr(ib.wrapper, copies)[fields[account]].pop(int(fields[conid]), None)
                 except ValueError:
                     unreadable(fields[account], fields[conid])
 
         handlers[message] = read_accepted
 
-    filtered(MessageType.POSITION, account=2, conid=3, quantity=-2)
-    filtered(MessageType.PORTFOLIO_VALUE, account=-1, conid=2, quantity=-7)
+    filtered(MessageType.POSITION, "positions", account=2, conid=3, quantity=-2)
+    filtered(MessageType.PORTFOLIO_VALUE, "portfolio", account=-1, conid=2, quantity=-7)
 
 
 def intercept_messages(

@@ -5,9 +5,10 @@ import stat
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import yaml
+from yaml.composer import Composer, ComposerError
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from position_sync_dagster.domain.clock import Clock, utc_now
@@ -112,8 +113,8 @@ class _Reader:
                 "Correct the text there; check indentation, quotes and brackets",
             ) from None
         except yaml.reader.ReaderError as error:
-            before = text[: error.position]
-            at = (before.count("\n") + 1, error.position - before.rfind("\n"))
+            before = text.encode()[: error.position].decode()
+            at = (before.count("\n") + 1, len(before) - before.rfind("\n"))
             raise self._error(
                 at, f"it is not YAML: {error.reason}", "Remove the character"
             ) from None
@@ -259,19 +260,19 @@ class _Reader:
         )
 
 
-class _BoundedLoader(yaml.SafeLoader):
-    """Composes nodes down to `DEEPEST` levels."""
+class _BoundedLoader(Composer, yaml.CSafeLoader):
+    """Composes nodes down to `DEEPEST` levels; libyaml reads the text, in a quarter of the time."""
 
     depth = 0
 
+    def __init__(self, text: str) -> None:
+        Composer.__init__(self)
+        yaml.CSafeLoader.__init__(self, text)
+
     def compose_node(self, parent: Node | None, index: object) -> Node | None:
         if self.depth == DEEPEST:
-            raise yaml.composer.ComposerError(
-                None,
-                None,
-                f"nested more than {DEEPEST} levels deep",
-                self.peek_event().start_mark,  # type: ignore[no-untyped-call]
-            )
+            mark: Any = self.peek_event().start_mark  # type: ignore[union-attr]
+            raise ComposerError(None, None, f"nested more than {DEEPEST} levels deep", mark)
         self.depth += 1
         try:
             return super().compose_node(parent, index)  # type: ignore[arg-type]

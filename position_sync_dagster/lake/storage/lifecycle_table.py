@@ -195,7 +195,8 @@ class LifecycleTable:
             append(handle, added, commit_info, transactions)
         else:
             if self._in_parts:
-                live = placed(live, self._clock())
+                # In one piece, so that no later look at the rows copies them first.
+                live = placed(live, self._clock()).rechunk()
             frame, predicate = self._replacement(
                 snapshot.live, live, change.finished, change.reopened
             )

@@ -64,6 +64,6 @@ def changed_parts(before: pl.DataFrame, after: pl.DataFrame) -> list[str]:
     if max(before.height, after.height) <= PART_ROWS:
         return []
     old, new = before.hash_rows(), after.select(before.columns).hash_rows()
-    gone = before.filter(~old.is_in(new.implode())).get_column("part")
-    come = after.filter(~new.is_in(old.implode())).get_column("part")
+    gone = before.get_column("part").filter(~old.is_in(new.implode()))
+    come = after.get_column("part").filter(~new.is_in(old.implode()))
     return sorted(set(gone.unique()) | set(come.unique()))

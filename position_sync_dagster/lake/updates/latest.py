@@ -1,5 +1,6 @@
 """The newest row of each holding, kept up to date by reading only new files."""
 
+from collections.abc import Collection
 from datetime import datetime
 from threading import Lock
 
@@ -19,6 +20,9 @@ BY_TIME = ["timestamp", "update_id"]
 """The order of rows: the newest is the last, however the rows came in."""
 
 
+FOLD_SHARE = 8
+"""Rows that came since are folded in when they are more than this part of the others."""
+
 ADDED = "ledger_version"
 """The order in which rows were added; null, which is before all others, in older releases."""
 
@@ -32,13 +36,12 @@ def newest_rows(rows: pl.LazyFrame, spec: TableSpec) -> pl.DataFrame:
     that later one do not count.
     """
     # Two passes: the first reads a few columns, the second all columns of the few newest rows.
+    # Rows of one time are rare: to look for the last of each holding costs ten times the rest.
     tops = rows.group_by(HOLDING).agg(pl.col("timestamp").max(), _last=pl.col(ADDED).max())
-    found = (
-        rows.join(tops, on=[*HOLDING, "timestamp"], how="inner")
-        .group_by(HOLDING)
-        .agg(pl.all().sort_by(BY_TIME).last())
-        .collect()
-    )
+    tops = tops.collect().lazy()
+    found = rows.join(tops, on=[*HOLDING, "timestamp"], how="inner").collect()
+    if found.height > found.select(HOLDING).n_unique():
+        found = found.sort("update_id").unique(HOLDING, keep="last")
     newest = found.select(list(spec.columns))
     since = _contradicted_since(rows, found)
     if since.is_empty():
@@ -79,6 +82,9 @@ def _contradicted_since(rows: pl.LazyFrame, newest: pl.DataFrame) -> pl.DataFram
 class LatestRows:
     """The newest rows of one ledger; the first read reads the table, later ones the new files.
 
+    The rows that came since are kept apart from those of the first read, until they are many: so
+    an answer for a few contracts does not copy the rows of the whole book.
+
     Args:
         table: The ledger.
         files: Its data files.
@@ -93,33 +99,50 @@ class LatestRows:
         self._added: int | None = None
         self._since: datetime | None = None
         self._through = 0
-        self._latest = pl.DataFrame(schema=table.spec.polars)
+        self._old = self._new = self._ordered = pl.DataFrame(schema=table.spec.polars)
 
-    def read_since(self, since: datetime) -> tuple[pl.DataFrame, int]:
+    def read_since(
+        self, since: datetime, conids: Collection[int] | None = None
+    ) -> tuple[pl.DataFrame, int]:
         """Return the newest rows of the holdings that have one since then.
 
         The first call reads only files that matter for these rows, later calls only new files. Use
         either this method or `read` of one object.
 
+        Args:
+            since: With a time zone.
+            conids: Only the holdings of these contracts.
+
         Returns:
             The rows, and the greatest `ledger_version` of the rows that were looked at.
         """
+        recent = pl.col("timestamp") >= since
         with self._mutex:
             if self._since is None or since < self._since:
                 self._forget()
                 self._since = since
-            rows = self._table.snapshot(self._refresh)
-            return rows.filter(pl.col("timestamp") >= since), self._through
-
-    def _forget(self) -> None:
-        self._seen, self._added, self._latest = frozenset(), None, self._latest.clear()
+            self._table.snapshot(self._refresh)
+            if conids is None:
+                self._fold()
+                return self._old.filter(recent), self._through
+            recent &= pl.col("conid").is_in(conids)
+            old, new = self._old.filter(recent), self._new.filter(recent)
+            return pl.concat([old.join(self._new, on=HOLDING, how="anti"), new]), self._through
 
     def read(self) -> pl.DataFrame:
         """Return the newest row of each holding, in the order of account and conid."""
         with self._mutex:
-            return self._table.snapshot(self._refresh)
+            self._table.snapshot(self._refresh)
+            self._fold()
+            if self._ordered is not self._old:
+                self._old = self._ordered = self._old.sort(HOLDING)
+            return self._old
 
-    def _refresh(self, handle: DeltaTable) -> pl.DataFrame:
+    def _forget(self) -> None:
+        self._seen, self._added = frozenset(), None
+        self._old, self._new = self._old.clear(), self._new.clear()
+
+    def _refresh(self, handle: DeltaTable) -> None:
         # Rows are only ever added. So the newest of the rows in the files seen does not change,
         # and another read needs only the files that came since.
         generation = self._table.cache_key(handle)[0]
@@ -137,8 +160,27 @@ class LatestRows:
             if self._added is not None:
                 # A merged file has rows that were seen, and that may have been contradicted.
                 rows = rows.filter((pl.col(ADDED) > self._added) | pl.col(ADDED).is_null())
-            joined = pl.concat([self._latest.lazy(), rows])
-            self._latest = newest_rows(joined, self._table.spec).sort(HOLDING)
+            self._take(rows)
         self._seen, self._through = present, last_added(files)
         self._added = self._through or None
-        return self._latest
+
+    def _take(self, rows: pl.LazyFrame) -> None:
+        """Decide anew about the holdings of rows that were added, and about no others."""
+        if self._old.is_empty():
+            self._old = newest_rows(rows, self._table.spec)
+            return
+        added = rows.collect()
+        holdings = added.select(HOLDING).unique()
+        of_old = self._old.join(holdings, on=HOLDING, how="semi")
+        of_new = self._new.join(holdings, on=HOLDING, how="semi")
+        known = [of_old.join(of_new, on=HOLDING, how="anti"), of_new]
+        newest = newest_rows(pl.concat([*known, added]).lazy(), self._table.spec)
+        self._new = pl.concat([self._new.join(holdings, on=HOLDING, how="anti"), newest])
+        if FOLD_SHARE * self._new.height > self._old.height:
+            self._fold()
+
+    def _fold(self) -> None:
+        """Put the rows that came since the first read in the places of those before them."""
+        if not self._new.is_empty():
+            others = self._old.join(self._new, on=HOLDING, how="anti")
+            self._old, self._new = pl.concat([others, self._new]), self._new.clear()

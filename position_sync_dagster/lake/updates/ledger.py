@@ -129,9 +129,9 @@ class SyncUpdates:
         The first call reads the files that have rows since then, later calls only new files: the
         cost does not grow with the history before.
         """
-        rows, through = self._recent.read_since(since.astimezone(UTC))
-        wanted = updates_of(rows.filter(pl.col("conid").is_in(set(conids))))
-        return NewestRows(rows={(row.account, row.conid): row for row in wanted}, through=through)
+        rows, through = self._recent.read_since(since.astimezone(UTC), set(conids))
+        found = {(row.account, row.conid): row for row in updates_of(rows)}
+        return NewestRows(rows=found, through=through)
 
     def asof(self, moment: datetime, look_back_days: int = LOOK_BACK_DAYS) -> pl.DataFrame:
         """Return the last row at or before a moment per (account, conid).

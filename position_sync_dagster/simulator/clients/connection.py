@@ -32,6 +32,7 @@ class ConnectionHost(Protocol):
     stats: Stats
     paused: bool
 
+    def behind_s(self) -> float: ...
     def opened(self, client: ClientConnection) -> None: ...
     def greeting(self, version: int) -> Fields: ...
     def log_in(self, client: ClientConnection, client_id: int) -> bool: ...
@@ -147,9 +148,13 @@ class ClientConnection(asyncio.Protocol):
             return
         now = asyncio.get_running_loop().time()
         times = self._request_times
-        while times and now - times[0] > RATE_WINDOW_S:
+        sent = now - self._host.behind_s()
+        if times:
+            # What came while the gateway was busy counts as sent at the greatest rate allowed.
+            sent = min(now, max(sent, times[-1] + RATE_WINDOW_S / limit))
+        while times and sent - times[0] > RATE_WINDOW_S:
             times.popleft()
-        times.append(now)
+        times.append(sent)
         if len(times) > limit:
             self._host.stats.rate_violations += 1
             if len(times) == limit + 1:

@@ -17,6 +17,7 @@ from position_sync_dagster.simulator.gateway.dispatch import Dispatcher
 from position_sync_dagster.simulator.gateway.farm_notices import farm_notices
 from position_sync_dagster.simulator.gateway.held_requests import HeldRequests
 from position_sync_dagster.simulator.gateway.market_clock import MarketClock
+from position_sync_dagster.simulator.gateway.pulse import Pulse
 from position_sync_dagster.simulator.gateway.reference_data import ReferenceDataService
 from position_sync_dagster.simulator.gateway.timers import Timers
 from position_sync_dagster.simulator.market.market import Market
@@ -63,6 +64,7 @@ class Gateway:
         self._connections: set[ClientConnection] = set()
         self._held = HeldRequests()
         self._timers = Timers(lambda: self.paused)
+        self._pulse = Pulse(self._timers)
         self._market_clock = MarketClock(
             timers=self._timers,
             paused=lambda: self.paused,
@@ -115,7 +117,8 @@ class Gateway:
     # -- market time --------------------------------------------------------------------------
 
     def start_timers(self) -> None:
-        """Start sending profits regularly; call this once, in the event loop."""
+        """Start what happens regularly; call this once, in the event loop."""
+        self._pulse.start()
         if self.options.autostep:
             self._timers.call_later(self.options.pnl_interval_s, self._send_profits)
 
@@ -132,6 +135,10 @@ class Gateway:
         self._timers.call_later(self.options.pnl_interval_s, self._send_profits)
 
     # -- clients ------------------------------------------------------------------------------
+
+    def behind_s(self) -> float:
+        """Return for how long the gateway has been too busy to read, in seconds."""
+        return self._pulse.behind_s()
 
     def greeting(self, version: int) -> Fields:
         """Return the answer to a client's offer: the version and the time.

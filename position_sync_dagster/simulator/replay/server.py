@@ -76,6 +76,10 @@ class Replay:
         self._tasks: dict[ClientConnection, asyncio.Task[None]] = {}
         self._server: asyncio.Server | None = None
 
+    def behind_s(self) -> float:
+        """Return 0: a replay counts no messages."""
+        return 0.0
+
     @property
     def left(self) -> int:
         """Return how many recorded connections no client has had yet."""

@@ -99,6 +99,8 @@ def read_status(
     lake.registry.sync.refresh()
     active = {leg.conid for leg in lake.registry.legs}
     held = _held(lake, settings).get_column("conid").to_list()
+    # It reads a longer span than `_streamed`, which then reads nothing again.
+    legs_queued = _count_queued(lake, settings, now, latest)
     return Status(
         at=now,
         lake=settings.lake,
@@ -128,7 +130,7 @@ def read_status(
         updates_rows=lake.updates.sync.count(),
         updates_version=lake.updates.sync.version(),
         legs_streamed=len(_streamed(lake, settings, now, latest)),
-        legs_queued=_count_queued(lake, settings, now, latest),
+        legs_queued=legs_queued,
         last_drained_at=overview.last_success_at,
         trading_mode=lake.sessions.sync.mode(),
         accounts=tuple(lake.account_values.sync.latest_summaries()),

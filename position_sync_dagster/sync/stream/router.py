@@ -138,6 +138,11 @@ class Router:
         feed = connection.feed
         if first or changed:
             await self._publish(connection)
+        if first:
+            # Its one request goes out before those of the lines, which take seconds at the pace
+            # of the gateway; the values arrive meanwhile.
+            self._account_refresh.start(feed)
+            await asyncio.sleep(0)
         self._lines.renew(connection.lines, self._pricer.due_for_renewal())
         self._account_refresh.add_changes(feed, changed)
         streamed = {key for key in changed if self._is_streamed(key)}
@@ -148,8 +153,6 @@ class Router:
         stale = stale or self._contracts.matching(self._registry.legs) is not self._routed_by[1]
         if changed_legs or first or changed or stale or self._routes.unqueued:
             await self._reroute(connection, None if first else changed)
-        if first:
-            self._account_refresh.start(feed)
         states, publish = self._routes.states, partial(self._publish, connection)
         if not self._account_refresh.opening:
             await self._publisher.enqueue_changed(states, changed - streamed)

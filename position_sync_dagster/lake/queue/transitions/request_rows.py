@@ -32,10 +32,7 @@ def is_in_future(column: str, now: datetime) -> pl.Expr:
 
 def has_id(rows: pl.DataFrame, ids: Iterable[str]) -> pl.Series:
     """Return which rows have one of the ids."""
-    # This mask is eight times as fast as `is_in` on the rows of a usual queue.
-    wanted = set(ids)
-    present = rows.get_column("request_id").to_list()
-    return pl.Series([request_id in wanted for request_id in present], dtype=pl.Boolean)
+    return rows.get_column("request_id").is_in(list(ids))
 
 
 def without_lease(rows: pl.DataFrame) -> pl.DataFrame:

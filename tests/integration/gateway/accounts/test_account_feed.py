@@ -29,6 +29,16 @@ async def test_a_snapshot_knows_every_holding_and_no_value(simulate, settings_fo
         await connection.close()
 
 
+async def test_the_rows_are_kept_once_and_not_by_ib_async_too(simulate, settings_for):
+    async with simulate() as sim:
+        connection = await opened(sim, settings_for)
+        await connection.feed.ensure(timedelta(minutes=1))
+        assert len([h for h in connection.feed.holdings if h.market_value is not None]) == 9
+        assert connection.ib.positions() == []
+        assert connection.ib.portfolio() == []
+        await connection.close()
+
+
 @pytest.fixture(params=["UTC", "America/New_York"])
 def zone(request, monkeypatch):
     """Run in another time zone; the simulator's gateway sends UTC."""

@@ -4,9 +4,12 @@ from datetime import timedelta
 
 import polars as pl
 import pytest
+from polars.testing import assert_frame_equal
 
 from position_sync_dagster.errors import NewerRowError
+from position_sync_dagster.lake.schema.table_spec import TableSpec
 from position_sync_dagster.lake.storage.maintenance import maintain
+from position_sync_dagster.lake.updates import latest
 from position_sync_dagster.lake.updates.ledger_files import LedgerFiles
 from position_sync_dagster.lake.updates.table import PositionUpdatesTable
 
@@ -33,9 +36,41 @@ def files_read(monkeypatch):
     return read
 
 
+@pytest.fixture
+def rows_decided(monkeypatch):
+    """Return a list that grows by the number of rows each time newest rows are looked for."""
+    decided, decide = [], latest.newest_rows
+
+    def counted(rows: pl.LazyFrame, spec: TableSpec) -> pl.DataFrame:
+        decided.append(rows.select(pl.len()).collect().item())
+        return decide(rows, spec)
+
+    monkeypatch.setattr(latest, "newest_rows", counted)
+    return decided
+
+
 def held(ledger, clock, *conids):
     found = ledger.newest_of(conids, clock.now - HOUR).rows
     return {conid: row.position for (_, conid), row in found.items()}
+
+
+@pytest.mark.parametrize("book", [50, 1_000])
+def test_new_rows_are_compared_with_those_of_their_holdings_however_large_the_book_is(
+    open_ledger, make_update, clock, rows_decided, book
+):
+    writer, reader = open_ledger(), open_ledger()
+    writer.append(make_update(conid) for conid in range(1, book + 1))
+    assert len(reader.latest()) == len(held(reader, clock, *range(1, book + 1))) == book
+    rows_decided.clear()
+    clock.advance(1)
+    writer.append([make_update(7, position=7.0), make_update(3, position=3.0)])
+    clock.advance(1)
+    writer.append([make_update(book + 1), make_update(3, position=4.0)])
+    newest = reader.latest()
+    assert held(reader, clock, 3, 7, 8, book + 1) == {3: 4.0, 7: 7.0, 8: 1.0, book + 1: 1.0}
+    assert newest["conid"].to_list() == list(range(1, book + 2))
+    assert_frame_equal(newest, open_ledger().latest())
+    assert rows_decided[:2] == [6, 6]
 
 
 def test_it_reads_the_files_of_the_span_once_and_then_only_new_ones(

@@ -3,6 +3,7 @@
 The manager is driven by hand over a simulator, with a clock that only the test moves.
 """
 
+import asyncio
 from collections import Counter
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -379,3 +380,27 @@ async def test_250_active_legs_on_a_login_with_100_lines(crowd, lake, eventually
     streamed = await eventually(agreed)
     assert streamed == set(conids[1 : STREAMED + 1])
     assert streamer.routes[(A, conids[0])] is LegState.MONITORED
+
+
+async def test_the_values_of_an_account_are_requested_before_its_lines(
+    tmp_path, lake, settings_for, eventually
+):
+    (tmp_path / "many.yaml").write_text(MANY)
+    book = load_book(tmp_path / "many.yaml")
+    async with Simulator(book, seed=7) as sim:
+        for row in sim.positions()[:30]:
+            terms = terms_of(row["conid"], book)
+            await lake.registry.add_active(conid=row["conid"], strategy_id="s", **terms)
+        streamer = IBPositionStreamer(
+            lake.registry, lake.queue, settings=settings_for(sim), contracts=lake.contracts
+        )
+        starting = asyncio.create_task(streamer.start())
+
+        def requested():
+            return sim.stats()["requests"].get("17", {})
+
+        await eventually(lambda: "reqMktData" in requested())
+        # Lines are paced: with them first, 20 of them would be requested before the account.
+        assert "reqAccountUpdates" in requested()
+        await starting
+        await streamer.stop()

@@ -1,0 +1,31 @@
+"""Whether the event loop keeps up: a timer that should run often, and how late it is."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+
+from position_sync_dagster.simulator.gateway.timers import Timers
+
+PULSE_S = 0.05
+
+
+class Pulse:
+    """Measures how long the event loop has been busy.
+
+    The simulator reads, prices and writes in one thread. While it sends the rows of a large book,
+    or while other programs have the processor, messages wait in its socket.
+    """
+
+    def __init__(self, timers: Timers) -> None:
+        self._timers = timers
+        self._due_at = math.inf
+
+    def start(self) -> None:
+        """Begin to measure; call this once, in the event loop."""
+        self._due_at = asyncio.get_running_loop().time() + PULSE_S
+        self._timers.call_later(PULSE_S, self.start)
+
+    def behind_s(self) -> float:
+        """Return for how long the pulse has been due, in seconds."""
+        return max(0.0, asyncio.get_running_loop().time() - self._due_at)
