@@ -1,4 +1,4 @@
-"""Demos that end with their test, and one that tests share as long as it runs."""
+"""Demos that end with their test, and those that tests share as long as they run."""
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -9,8 +9,10 @@ import pytest
 from filelock import FileLock
 
 from tests.support.demo_program import Demo, wait_for
+from tests.support.scheduling import CHAINS
 
 Begin = Callable[..., Demo]
+Homes = dict[str, "SharedHome"]
 
 
 @pytest.fixture(scope="session")
@@ -80,16 +82,28 @@ class SharedHome:
 
 
 @pytest.fixture(scope="session")
-def _shared_home(tmp_path_factory: pytest.TempPathFactory, begin: Begin) -> Iterator[SharedHome]:
-    home = SharedHome(tmp_path_factory.mktemp("shared") / "home", begin)
+def _homes(tmp_path_factory: pytest.TempPathFactory, begin: Begin) -> Iterator[Homes]:
+    homes: Homes = {}
+    for chain in sorted(set(CHAINS.values())):
+        homes[chain] = SharedHome(tmp_path_factory.mktemp(chain) / "home", begin)
+    yield homes
+    for home in homes.values():
+        home.end()
+
+
+@pytest.fixture(scope="module")
+def chain_home(_homes: Homes, request: pytest.FixtureRequest) -> Iterator[SharedHome]:
+    """Return the home that the modules of a chain share; what failed leaves no demo in it."""
+    home, failed = _homes[CHAINS[request.path.name]], request.session.testsfailed
     yield home
-    home.end()
+    if request.session.testsfailed > failed:
+        home.end()
 
 
 @pytest.fixture
-def home(_shared_home: SharedHome, request: pytest.FixtureRequest) -> Iterator[SharedHome]:
+def home(chain_home: SharedHome, request: pytest.FixtureRequest) -> Iterator[SharedHome]:
     """Return the shared home; a test that fails leaves no demo behind in it."""
     failed = request.session.testsfailed
-    yield _shared_home
+    yield chain_home
     if request.session.testsfailed > failed:
-        _shared_home.end()
+        chain_home.end()

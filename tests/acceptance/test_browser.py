@@ -7,6 +7,7 @@ import pytest
 
 from position_sync_dagster.demo.history import RECORDED, SESSIONS
 from position_sync_dagster.lake import Lake
+from position_sync_dagster.processes.dagster_dev import is_serving
 from tests.support.browser import (
     LINEAGE,
     MISSING,
@@ -38,13 +39,10 @@ OBSERVED = (
 
 
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory, begin) -> Iterator[Demo]:
-    demo = begin(tmp_path_factory.mktemp("browser") / "home")
-    try:
-        demo.event("serving")
-        yield demo
-    finally:
-        demo.close()
+def demo(chain_home) -> Demo:
+    demo = chain_home.running()
+    wait_for("the UI answers", lambda: is_serving(demo.ui_port))
+    return demo
 
 
 @pytest.fixture(scope="module")

@@ -378,7 +378,10 @@ def test_a_leg_made_active_is_streamed_and_removed_goes_back(demo):
     removed = command("strategies", "remove", conid, "--home", str(demo.home), cwd=demo.home.parent)
     assert removed.returncode == 0, removed.stderr
     wait_for("the line is free again", lambda: demo.lines() == lines)
-    seen(demo, int(conid), lambda r: r["source"] == "QUEUE")
+    # A fill makes the account feed send its value, which would otherwise come within minutes.
+    demo.post("fill", account=ACCOUNT, conid=int(conid), quantity=1)
+    seen(demo, int(conid), lambda r, b=row["position"]: r["position"] == b + 1)
+    assert demo.latest(int(conid))["source"] == "QUEUE"
 
 
 def ticks(demo: Demo, sensor: str, *, since: datetime) -> list[str]:
