@@ -1,52 +1,23 @@
 """Demos that end with their test, and those that tests share as long as they run."""
 
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 
-import httpx
 import pytest
-from filelock import FileLock
 
-from tests.support.demo_program import Demo, wait_for
+from tests.support.demo_program import Demo
 from tests.support.scheduling import CHAINS
 
-Begin = Callable[..., Demo]
 Homes = dict[str, "SharedHome"]
 
 
-@pytest.fixture(scope="session")
-def begin(tmp_path_factory: pytest.TempPathFactory) -> Begin:
-    """Start a demo in a home.
-
-    One at a time: a new home's simulator takes the first free port, which another demo must not
-    take between the look and the start. (With pytest-xdist each worker has a folder of its own
-    in the one that is locked here.)
-    """
-    lock = FileLock(tmp_path_factory.getbasetemp().parent / "demo-starts.lock")
-
-    def start(home: Path, *arguments: str, terminal: int | None = None) -> Demo:
-        with lock:
-            demo = Demo(home, *arguments, terminal=terminal)
-
-            def listens() -> bool:
-                with suppress(httpx.TransportError):
-                    return bool(demo.stats())
-                return demo.process.poll() is not None  # its test finds out why
-
-            wait_for("the simulator answers", listens)
-        return demo
-
-    return start
-
-
 @pytest.fixture
-def start(tmp_path: Path, begin: Begin) -> Iterator[Begin]:
+def start(tmp_path: Path) -> Iterator[Callable[..., Demo]]:
     """Start demos that end with the test, in homes of their own."""
     demos: list[Demo] = []
 
     def run(*arguments: str) -> Demo:
-        demos.append(begin(tmp_path / f"home-{len(demos)}", *arguments))
+        demos.append(Demo(tmp_path / f"home-{len(demos)}", *arguments))
         return demos[-1]
 
     yield run
@@ -57,9 +28,8 @@ def start(tmp_path: Path, begin: Begin) -> Iterator[Begin]:
 class SharedHome:
     """A home whose demo runs on from test to test until one of them ends it."""
 
-    def __init__(self, path: Path, begin: Begin) -> None:
+    def __init__(self, path: Path) -> None:
         self.path = path
-        self._begin = begin
         self._demo: Demo | None = None
 
     def running(self) -> Demo:
@@ -71,7 +41,7 @@ class SharedHome:
     def start(self, *arguments: str, terminal: int | None = None) -> Demo:
         """Start a demo here, which carries on from the tables of the one before."""
         self.end()
-        self._demo = self._begin(self.path, *arguments, terminal=terminal)
+        self._demo = Demo(self.path, *arguments, terminal=terminal)
         return self._demo
 
     def end(self) -> None:
@@ -82,10 +52,10 @@ class SharedHome:
 
 
 @pytest.fixture(scope="session")
-def _homes(tmp_path_factory: pytest.TempPathFactory, begin: Begin) -> Iterator[Homes]:
+def _homes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Homes]:
     homes: Homes = {}
     for chain in sorted(set(CHAINS.values())):
-        homes[chain] = SharedHome(tmp_path_factory.mktemp(chain) / "home", begin)
+        homes[chain] = SharedHome(tmp_path_factory.mktemp(chain) / "home")
     yield homes
     for home in homes.values():
         home.end()

@@ -40,7 +40,7 @@ def test_the_colours_follow_the_gateway_and_the_events_name_every_row(home) -> N
     assert stream_runs(demo) == before
     demo.process.send_signal(signal.SIGINT)
     assert demo.process.wait(LIMIT_S) == 0, demo.outcome()
-    demo.wait_until_gone()
+    demo.ended_without_a_trace()
     assert looks.count(demo.home) == 0
     newest, *older = looks.ended_runs(demo.home, "stream_positions")
     assert newest == "SUCCESS"
