@@ -80,7 +80,7 @@ def settings_for() -> Callable[..., Settings]:
                 "flush_interval_s": 0.1,
                 "min_hold_s": 0.1,
                 "heartbeat_s": 0.5,
-                "session_lease_s": 10.0,
+                "session_lease_s": 30.0,
             }
             | more,
         )

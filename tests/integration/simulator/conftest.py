@@ -89,7 +89,9 @@ async def controlled(small: Book) -> AsyncIterator[Controlled]:
         async def start(book: Book = small, **options: Any) -> tuple[Simulator, Post]:
             sim = await running.enter_async_context(Simulator(book, control_port=0, **options))
             http = await running.enter_async_context(
-                httpx.AsyncClient(base_url=f"http://127.0.0.1:{sim.control_port}")
+                httpx.AsyncClient(
+                    base_url=f"http://127.0.0.1:{sim.control_port}", timeout=DEADLINE_S
+                )
             )
 
             async def post(name: str, *, status: int = 200, **body: Any) -> Any:

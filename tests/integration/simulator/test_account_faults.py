@@ -11,6 +11,7 @@ import pytest
 from ib_async import IB
 
 from position_sync_dagster.simulator import ActionError, Book, Simulator
+from tests.support.waiting import DEADLINE_S
 
 Eventually = Callable[[Callable[[], Any]], Awaitable[Any]]
 Post = Callable[..., Awaitable[Any]]
@@ -18,7 +19,6 @@ Controlled = Callable[..., Awaitable[tuple[Simulator, Post]]]
 ConnectIB = Callable[..., Awaitable[IB]]
 CALL = 921000001
 FIRST, SECOND = "DUSIM0001", "DUSIM0002"
-DEADLINE_S = 60.0
 UNSET = 1.7976931348623157e308
 
 

@@ -12,6 +12,7 @@ import pytest
 from ib_async import IB, PortfolioItem, Position
 
 from position_sync_dagster.simulator import ActionError, Book, Simulator
+from tests.support.waiting import DEADLINE_S
 
 Eventually = Callable[[Callable[[], Any]], Awaitable[Any]]
 Post = Callable[..., Awaitable[Any]]
@@ -20,7 +21,6 @@ Connect = Callable[..., Awaitable[Any]]
 ConnectIB = Callable[..., Awaitable[IB]]
 CALL = 921000001
 FIRST = "DUSIM0001"
-DEADLINE_S = 60.0
 JSON = {"Content-Type": "application/json"}
 
 ODD: list[tuple[str, int, float | str, str]] = [
@@ -114,7 +114,10 @@ async def test_a_text_is_sent_as_it_is(small: Book, connect: Connect) -> None:
 
 
 async def test_a_json_number_that_is_none_is_taken_too(small: Book) -> None:
-    async with Simulator(small, control_port=0) as sim, httpx.AsyncClient() as http:
+    async with (
+        Simulator(small, control_port=0) as sim,
+        httpx.AsyncClient(timeout=DEADLINE_S) as http,
+    ):
         for number in ("NaN", "1e400"):
             body = f'{{"account": "{FIRST}", "conid": 1, "position": {number}}}'
             url = f"http://127.0.0.1:{sim.control_port}/holding"

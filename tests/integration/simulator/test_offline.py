@@ -10,6 +10,7 @@ import pytest
 from ib_async import IB, Contract
 
 from position_sync_dagster.simulator import ActionError, Book, Simulator
+from tests.support.waiting import DEADLINE_S
 
 Eventually = Callable[[Callable[[], Any]], Awaitable[Any]]
 Post = Callable[..., Awaitable[Any]]
@@ -17,7 +18,6 @@ Controlled = Callable[..., Awaitable[tuple[Simulator, Post]]]
 Connect = Callable[..., Awaitable[Any]]
 ConnectIB = Callable[..., Awaitable[IB]]
 CALL = 921000001
-DEADLINE_S = 60.0
 RESTORES = [("restored_data_lost", 1101), ("restored_data_kept", 1102)]
 
 
