@@ -25,7 +25,7 @@ def pytest_configure() -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Share the tests out to the workers of pytest-xdist (`-n 3`)."""
+    """Share the tests out to the workers of pytest-xdist (`-n 4`)."""
     return Scheduling(config, log) if config.getvalue("dist") == "load" else None
 
 
@@ -80,7 +80,7 @@ def settings_for() -> Callable[..., Settings]:
                 "flush_interval_s": 0.1,
                 "min_hold_s": 0.1,
                 "heartbeat_s": 0.5,
-                "session_lease_s": 10.0,
+                "session_lease_s": 30.0,
             }
             | more,
         )

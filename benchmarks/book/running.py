@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import polars as pl
 import psutil
 
 from benchmarks.book.generated import ACCOUNT, GeneratedBook
+from benchmarks.outside import SeenFromOutside
 from position_sync_dagster.lake import Lake
 from position_sync_dagster.processes.home import Home
 from position_sync_dagster.processes.ports import first_free
@@ -28,8 +28,10 @@ SETTLED_S = 5.0
 LINES = 100
 
 
-class RunningBook:
+class RunningBook(SeenFromOutside):
     """The two programs over one generated book, from their start to `close`."""
+
+    hangs_s, account = HANGS_S, ACCOUNT
 
     def __init__(self, folder: Path, book: GeneratedBook) -> None:
         self.book = book
@@ -57,45 +59,28 @@ class RunningBook:
             "POSITION_SYNC_REFRESH_INTERVAL_S": str(REFRESH_S),
         }
         self.ui_port = first_free(22_000)
-        self._began, self._began_at = time.monotonic(), datetime.now(UTC)
-        self._output = (self.home.path / "output.log").open("w")
-        self._dev = subprocess.Popen(
+        self.began, self._began_at = time.monotonic(), datetime.now(UTC)
+        self.output = (self.home.path / "output.log").open("w")
+        self.process = subprocess.Popen(
             [PROGRAM, "dev", "--ui-port", str(self.ui_port)],
             cwd=self.home.path,
             env=self.env,
             stdin=subprocess.DEVNULL,
-            stdout=self._output,
+            stdout=self.output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
 
     def close(self) -> None:
         """End both, whatever state they are in."""
-        if self._dev.poll() is None:
-            self._dev.send_signal(signal.SIGINT)
-            self._dev.wait(30)
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
+            self.process.wait(30)
         end_processes(lambda: find_marked(self.home.dagster_home), grace_s=0.0)
         self._simulator.terminate()
         self._simulator.wait()
         self.broker.close()
-        self._output.close()
-
-    def age_s(self) -> float:
-        """Give the seconds since the start of `dev`."""
-        return time.monotonic() - self._began
-
-    def until(self, condition: Callable[[], Any], *, every_s: float = 0.1) -> float:
-        """Wait for something; give the seconds.
-
-        Raises:
-            RuntimeError: It does not happen.
-        """
-        began = time.monotonic()
-        while not condition():
-            if self._dev.poll() is not None or time.monotonic() - began > HANGS_S:
-                raise RuntimeError(f"It ended or hangs: see {self._output.name}.")
-            time.sleep(every_s)
-        return time.monotonic() - began
+        self.output.close()
 
     def until_settled(self) -> None:
         """Wait until the stream has all the lines and profit subscriptions that it wants."""
@@ -112,11 +97,6 @@ class RunningBook:
         """Give the simulator's counts."""
         counts: dict[str, Any] = self.broker.get("/stats").raise_for_status().json()
         return counts
-
-    def happens(self, action: str, conid: int, **more: Any) -> None:
-        """Let something happen at the broker."""
-        said = {"account": ACCOUNT, "conid": conid, **more}
-        self.broker.post(f"/{action}", json=said).raise_for_status()
 
     def current(self) -> int:
         """Count the conids that have a row."""
@@ -181,13 +161,3 @@ class RunningBook:
             [PROGRAM, *words], env=self.env, check=True, stdout=subprocess.DEVNULL, timeout=HANGS_S
         )
         return time.monotonic() - began
-
-    def ask(self, query: str, **variables: Any) -> Any:
-        """Ask the UI's server."""
-        answer = httpx.post(
-            f"http://127.0.0.1:{self.ui_port}/graphql",
-            json={"query": query, "variables": variables},
-            timeout=60,
-            trust_env=False,
-        )
-        return answer.raise_for_status().json()["data"]

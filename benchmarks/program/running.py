@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import httpx
 import polars as pl
 
+from benchmarks.outside import SeenFromOutside
 from position_sync_dagster.processes.ports import first_free
 from position_sync_dagster.processes.process_tree import end_processes, find_marked
 
@@ -22,8 +22,10 @@ ACCOUNT = "DUSIM0001"
 HANGS_S = 180.0
 
 
-class Running:
+class Running(SeenFromOutside):
     """One demo in `home`, from its start to its `close`."""
+
+    hangs_s, account = HANGS_S, ACCOUNT
 
     def __init__(self, home: Path) -> None:
         self.home = home
@@ -32,15 +34,15 @@ class Running:
         self.broker = httpx.Client(
             base_url=f"http://127.0.0.1:{control_port}", timeout=30, trust_env=False
         )
-        self._began = time.monotonic()
-        self._output = home.with_suffix(".log").open("w")
+        self.began = time.monotonic()
+        self.output = home.with_suffix(".log").open("w")
         self.process = subprocess.Popen(
             [
                 PROGRAM, "demo", "--calm", "--json", "--home", str(home),
                 "--ui-port", str(self.ui_port), "--control-port", str(control_port),
             ],
             env={k: v for k, v in os.environ.items() if not k.startswith("POSITION_SYNC_")},
-            stdout=self._output,
+            stdout=self.output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )  # fmt: skip
@@ -49,11 +51,7 @@ class Running:
         """End it, whatever state it is in."""
         self.end()
         self.broker.close()
-        self._output.close()
-
-    def age_s(self) -> float:
-        """Give the seconds since its start."""
-        return time.monotonic() - self._began
+        self.output.close()
 
     def end(self) -> float:
         """Interrupt it; give the seconds until no process of it is left."""
@@ -63,21 +61,8 @@ class Running:
         while self.process.poll() is None or find_marked(self.home):
             if time.monotonic() - began > HANGS_S:
                 end_processes(lambda: find_marked(self.home), grace_s=0.0)
-                raise RuntimeError(f"It does not end: see {self._output.name}.")
+                raise RuntimeError(f"It does not end: see {self.output.name}.")
             time.sleep(0.05)
-        return time.monotonic() - began
-
-    def until(self, condition: Callable[[], Any], *, every_s: float = 0.02) -> float:
-        """Wait for something; give the seconds.
-
-        Raises:
-            RuntimeError: It does not happen.
-        """
-        began = time.monotonic()
-        while not condition():
-            if self.process.poll() is not None or time.monotonic() - began > HANGS_S:
-                raise RuntimeError(f"It ended or hangs: see {self._output.name}.")
-            time.sleep(every_s)
         return time.monotonic() - began
 
     def lines(self) -> int:
@@ -86,11 +71,6 @@ class Running:
             lines: int = self.broker.get("/stats").raise_for_status().json()["lines_in_use"]
             return lines
         return 0
-
-    def happens(self, action: str, conid: int, **more: Any) -> None:
-        """Let something happen at the broker."""
-        said = {"account": ACCOUNT, "conid": conid, **more}
-        self.broker.post(f"/{action}", json=said).raise_for_status()
 
     def ledger(self) -> pl.LazyFrame:
         """Read the ledger, as any program could."""
@@ -106,16 +86,6 @@ class Running:
         """Give the newest row of one conid."""
         rows = self.ledger().filter(pl.col("conid") == conid).sort("timestamp").tail(1).collect()
         return rows.row(0, named=True)
-
-    def ask(self, query: str, **variables: Any) -> Any:
-        """Ask the UI's server."""
-        answer = httpx.post(
-            f"http://127.0.0.1:{self.ui_port}/graphql",
-            json={"query": query, "variables": variables},
-            timeout=60,
-            trust_env=False,
-        )
-        return answer.raise_for_status().json()["data"]
 
 
 def at_any_moment() -> None:

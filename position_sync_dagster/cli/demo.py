@@ -25,6 +25,15 @@ def demo(
             min=1, max=65535, help="Port of the Dagster UI.", show_default="3000 or the next free"
         ),
     ] = None,
+    gateway_port: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=65535,
+            help="Port of the simulated gateway.",
+            show_default="that of the start before, 17497, or the next free",
+        ),
+    ] = None,
     control_port: Annotated[
         int | None,
         typer.Option(
@@ -56,6 +65,7 @@ def demo(
         home=home,
         seconds=seconds,
         ui_port=ui_port,
+        gateway_port=gateway_port,
         control_port=control_port,
         as_json=json,
         end_with=end_with,

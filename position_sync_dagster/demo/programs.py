@@ -68,7 +68,14 @@ class DemoRun:
 
 @contextmanager
 def start(
-    home: Home, *, ui_port: int, control_port: int, lock_fd: int, stop: StopRequest, calm: bool
+    home: Home,
+    *,
+    ui_port: int,
+    gateway_port: int | None,
+    control_port: int,
+    lock_fd: int,
+    stop: StopRequest,
+    calm: bool,
 ) -> Iterator[DemoRun]:
     """Start the programs; end them, and all that came from them, when the block ends.
 
@@ -77,6 +84,7 @@ def start(
     Args:
         home: The home, whose lock this process holds.
         ui_port: The port of the Dagster UI.
+        gateway_port: The gateway's port; None takes that of the start before, or one that is free.
         control_port: The port of the simulator's controls; 0 takes any free port.
         lock_fd: The file descriptor of the home's lock, which the programs share.
         stop: Where a request to stop is noticed.
@@ -90,7 +98,7 @@ def start(
     is_first = home.is_new
     home.prepare()
     settings = {} if is_first else home.read_settings()
-    wanted = int(settings.get(f"{PREFIX}GATEWAY_PORT", GATEWAY_PORT))
+    wanted = gateway_port or int(settings.get(f"{PREFIX}GATEWAY_PORT", GATEWAY_PORT))
     scenario = None if calm else home.path / "day.yaml"
     if scenario is not None:
         write_day(scenario)
@@ -98,7 +106,7 @@ def start(
         env=home_environment(home.path, {}),
         cwd=home.path,
         log=home.log_file("simulator"),
-        port=ports.first_free(wanted),
+        port=wanted,
         control_port=control_port,
         lock_fd=lock_fd,
         scenario=scenario,

@@ -48,6 +48,7 @@ class Options:
     home: Path = Path(".demo")
     seconds: float | None = None
     ui_port: int | None = None
+    gateway_port: int | None = None
     control_port: int | None = None
     as_json: bool = False
     end_with: int | None = None
@@ -70,6 +71,7 @@ def run(options: Options) -> int:
                 with programs.start(
                     home,
                     ui_port=ui_port,
+                    gateway_port=options.gateway_port,
                     control_port=control_port,
                     lock_fd=lock.fd,
                     stop=stop,
@@ -93,6 +95,8 @@ def choose_ports(options: Options, display: Display) -> tuple[int, int]:
     Raises:
         PortTakenError: A port that the options name is taken.
     """
+    if options.gateway_port is not None:
+        ports.require_free(options.gateway_port, purpose="gateway", option="--gateway-port")
     control_port = options.control_port or 0
     if control_port:
         ports.require_free(control_port, purpose="control port", option="--control-port")

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from position_sync_dagster.errors import PositionSyncError
 from position_sync_dagster.processes.child_process import ChildProcess
 from position_sync_dagster.processes.local_http import get_json
-from position_sync_dagster.processes.ports import LOOPBACK
+from position_sync_dagster.processes.ports import LOOPBACK, NEXT_PORTS
 from position_sync_dagster.processes.stop_request import StopRequest
 
 READY_TIMEOUT_S = 20.0
@@ -39,9 +39,16 @@ def start(
     lock_fd: int,
     scenario: Path | None = None,
 ) -> ChildProcess:
-    """Start the simulator with the demo's book, and a scenario. Port 0 takes any free port."""
+    """Start the simulator with the demo's book, and a scenario.
+
+    Args:
+        port: The gateway's port, or the first that is free after it: the simulator takes it at
+            once, so that two demos that start together get two.
+        control_port: The port of the controls; 0 takes any free one.
+    """
     command = [sys.executable, "-m", "position_sync_dagster.simulator", "--book", "demo"]
-    command += ["--host", LOOPBACK, "--port", str(port), "--control-port", str(control_port)]
+    command += ["--host", LOOPBACK, "--port", str(port), "--next-ports", str(NEXT_PORTS)]
+    command += ["--control-port", str(control_port)]
     command += [] if scenario is None else ["--scenario", str(scenario)]
     return ChildProcess(
         "The simulator",

@@ -7,7 +7,7 @@ from position_sync_dagster.errors import PositionSyncError
 
 LOOPBACK = "127.0.0.1"
 NEXT_PORTS = 50
-"""The number of ports that `first_free` tries."""
+"""The number of ports that are tried where the wanted one is taken."""
 
 
 class PortTakenError(PositionSyncError):

@@ -22,6 +22,9 @@ def _seconds(help_text: str) -> Any:
 def simulate(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = PROGRAM_OPTIONS.host,
     port: Annotated[int, _port("Port of the gateway.")] = PROGRAM_OPTIONS.port,
+    next_ports: Annotated[
+        int, typer.Option(min=0, help="How many of the ports after it to try where it is taken.")
+    ] = PROGRAM_OPTIONS.next_ports,
     control_port: Annotated[
         int, _port("Port of the controls, on 127.0.0.1.")
     ] = PROGRAM_OPTIONS.control_port or 0,
@@ -66,6 +69,7 @@ def simulate(
             PROGRAM_OPTIONS,
             host=host,
             port=port,
+            next_ports=next_ports,
             control_port=control_port,
             seed=seed,
             max_lines=max_lines,

@@ -21,6 +21,8 @@ class Options:
     """Address to listen on."""
     port: int = 0
     """Port of the gateway; 0 takes any free one."""
+    next_ports: int = 0
+    """How many of the ports after it are tried where it is taken."""
     control_port: int | None = None
     """Port of the controls, on 127.0.0.1; 0 takes any free one, None opens none."""
     seed: int = 7
@@ -53,7 +55,7 @@ class Options:
         for name in ("tick_interval_s", "refresh_interval_s", "pnl_interval_s"):
             if not 0 < getattr(self, name) < math.inf:
                 raise OptionError(f"{name} is {getattr(self, name)}: give a time above 0 seconds")
-        for name in ("max_lines", "tick_ring", "max_messages_per_s"):
+        for name in ("max_lines", "next_ports", "tick_ring", "max_messages_per_s"):
             if getattr(self, name) < 0:
                 raise OptionError(f"{name} is {getattr(self, name)}: give 0 or more")
         try:

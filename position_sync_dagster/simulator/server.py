@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import time
 from collections.abc import Callable
@@ -60,6 +61,7 @@ class Simulator(Faults):
         super().__init__(Gateway(book, options, now=now))
         self.host = options.host
         self.port = options.port
+        self._next_ports = options.next_ports
         self._wanted_control_port = options.control_port
         self._server: asyncio.Server | None = None
         self._control: ControlPort | None = None
@@ -71,7 +73,7 @@ class Simulator(Faults):
         return None if self._control is None else self._control.port
 
     async def __aenter__(self) -> Simulator:
-        await self._listen(self.port)
+        await self._listen(self.port, next_ports=self._next_ports)
         try:
             if self._wanted_control_port is not None:
                 self._control = ControlPort(self, self._wanted_control_port)
@@ -95,17 +97,22 @@ class Simulator(Faults):
         if self._control is not None:
             await self._control.stop()
 
-    async def _listen(self, port: int) -> None:
-        loop = asyncio.get_running_loop()
-        try:
-            if not 0 <= port <= LAST_PORT:
-                raise OSError("there is no such port")
-            self._server = await loop.create_server(
-                lambda: ClientConnection(self._gateway), self.host, port, backlog=128
-            )
-        except OSError as error:
-            raise PortInUseError(self.host, port, error.strerror or str(error)) from error
-        self.port = self._server.sockets[0].getsockname()[1]
+    async def _listen(self, port: int, *, next_ports: int = 0) -> None:
+        for tried in range(port, port + next_ports + 1):
+            try:
+                self._server = await self._serve(tried)
+                self.port = self._server.sockets[0].getsockname()[1]
+                return
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE or tried == port + next_ports:
+                    raise PortInUseError(self.host, port, error.strerror or str(error)) from error
+
+    async def _serve(self, port: int) -> asyncio.Server:
+        if not 0 <= port <= LAST_PORT:
+            raise OSError("there is no such port")
+        return await asyncio.get_running_loop().create_server(
+            lambda: ClientConnection(self._gateway), self.host, port, backlog=128
+        )
 
     async def _stop_listening(self) -> None:
         if self._server is not None:

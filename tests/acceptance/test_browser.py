@@ -7,7 +7,9 @@ import pytest
 
 from position_sync_dagster.demo.history import RECORDED, SESSIONS
 from position_sync_dagster.lake import Lake
+from position_sync_dagster.processes.dagster_dev import is_serving
 from tests.support.browser import (
+    BUTTON,
     LINEAGE,
     MISSING,
     STREAM_LAUNCHPAD,
@@ -38,13 +40,10 @@ OBSERVED = (
 
 
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory, begin) -> Iterator[Demo]:
-    demo = begin(tmp_path_factory.mktemp("browser") / "home")
-    try:
-        demo.event("serving")
-        yield demo
-    finally:
-        demo.close()
+def demo(chain_home) -> Demo:
+    demo = chain_home.running()
+    wait_for("the UI answers", lambda: is_serving(demo.ui_port))
+    return demo
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +65,7 @@ def test_the_missing_days_are_chosen_and_launched_as_a_backfill(demo, page):
     wait_for("the newest sessions are recorded", lambda: len(recorded(demo)) == RECORDED)
     page.open("/assets/daily_positions?view=partitions")
     page.wait_for_text(f"Materialized ({RECORDED})", f"Missing ({SESSIONS - RECORDED})")
-    page.click("//button[starts-with(normalize-space(), 'Materialize')]")
+    page.open_dialog("//button[starts-with(normalize-space(), 'Materialize')]", "Missing")
     page.button("Missing")
     page.wait_for_text(f"{SESSIONS - RECORDED} partitions")
     page.button("Launch backfill")
@@ -105,7 +104,7 @@ def test_the_stream_is_terminated_and_resumed(demo, page):
     wait_for("all lines are in use", lambda: demo.lines() == STREAMED)
     (before,) = lake.sessions.sync.history(1)
     page.open(f"/runs/{before.run_id}")
-    page.open_dialog("Terminate", "Terminate 1 run")
+    page.open_dialog(BUTTON.format(label="Terminate"), "Terminate 1 run")
     page.button("Terminate 1 run")
     wait_for("the lines are free", lambda: demo.lines() == 0)
     page.open(f"/runs/{before.run_id}")

@@ -5,7 +5,8 @@ import os
 import signal
 import stat
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -27,13 +28,14 @@ from tests.support.ports import free_port
 class Dev:
     """One start of `position-sync dev` in a folder of its own."""
 
-    def __init__(self, folder: Path, *, gateway_port: int) -> None:
+    def __init__(self, folder: Path, *, gateway_port: int | None = None) -> None:
         self.folder = folder
+        self.gateway_port = gateway_port or free_port()
         self.ui_port = free_port()
         self.output = folder / "output.txt"
         env = clean_environment() | {
             "DAGSTER_HOME": str(folder / "dagster_home"),
-            "POSITION_SYNC_GATEWAY_PORT": str(gateway_port),
+            "POSITION_SYNC_GATEWAY_PORT": str(self.gateway_port),
         }
         with self.output.open("w") as output:
             self.process = subprocess.Popen(
@@ -62,60 +64,26 @@ class Dev:
         return not processes_of(self.folder)
 
 
-@pytest.fixture
-def dev(tmp_path) -> Iterator[Callable[..., Dev]]:
-    started: list[Dev] = []
-
-    def begin(*, gateway_port: int, folder: Path = tmp_path) -> Dev:
-        started.append(Dev(folder, gateway_port=gateway_port))
-        return started[-1]
-
-    yield begin
-    for one in started:
-        if one.process.poll() is None:
-            one.process.send_signal(signal.SIGINT)
-            one.process.wait(LIMIT_S)
-    for process in processes_of(tmp_path):
-        process.kill()
-
-
-def test_without_a_gateway_it_advises_and_keeps_running(dev, tmp_path):
-    port = free_port()
-    one = dev(gateway_port=port)
-    wait_for("the UI answers", one.serving)
-    text = wait_for("the advice", lambda: "No gateway" in one.text() and one.text())
-    assert f"No gateway at 127.0.0.1:{port}" in text
-    assert "POSITION_SYNC_GATEWAY_PORT" in text
-    assert one.process.poll() is None
-
-    second = dev(gateway_port=port)
-    assert second.process.wait(LIMIT_S) == 2
-    assert "is in use by position-sync dev" in second.output.read_text()
-    assert one.serving()
-
-    (tmp_path / "elsewhere").mkdir()
-    taken = subprocess.run(
-        [PROGRAM, "dev", "--ui-port", str(one.ui_port)],
-        cwd=tmp_path / "elsewhere",
-        env=clean_environment() | {"DAGSTER_HOME": str(tmp_path / "elsewhere")},
-        capture_output=True,
-        text=True,
-        timeout=LIMIT_S,
-        check=False,
-    )
-    assert taken.returncode == 2
-    assert f"Port {one.ui_port} of 127.0.0.1 is taken" in taken.stderr
-
-    os.kill(one.process.pid, signal.SIGKILL)
-    wait_for("nothing is left", one.gone, within_s=GONE_S, poll_s=0.05)
+@pytest.fixture(scope="module")
+def one(tmp_path_factory) -> Iterator[Dev]:
+    """Start one without a gateway, which the last test ends."""
+    folder = tmp_path_factory.mktemp("dev")
+    started = Dev(folder)
+    try:
+        wait_for("the UI answers", started.serving)
+        yield started
+    finally:
+        if started.process.poll() is None:
+            started.process.send_signal(signal.SIGINT)
+            started.process.wait(LIMIT_S)
+        for process in processes_of(folder):
+            process.kill()
 
 
 MUTATION = "mutation { reloadWorkspace { __typename } }"
 
 
-def test_a_web_page_of_another_site_reaches_nothing(dev):
-    one = dev(gateway_port=free_port())
-    wait_for("the UI answers", one.serving)
+def test_a_web_page_of_another_site_reaches_nothing(one):
     own = f"127.0.0.1:{one.ui_port}"
     with httpx.Client(base_url=f"http://{own}", timeout=LIMIT_S, trust_env=False) as http:
         for path in ("/", "/server_info", "/graphql"):
@@ -151,11 +119,40 @@ def test_a_web_page_of_another_site_reaches_nothing(dev):
     assert refused.value.response.status_code == 403
 
 
-def test_tables_and_state_are_for_the_owner_alone_under_any_umask(dev, tmp_path):
-    one = dev(gateway_port=free_port())
-    tables = tmp_path / "data" / "lake"
+def test_tables_and_state_are_for_the_owner_alone_under_any_umask(one):
+    tables = one.folder / "data" / "lake"
     wait_for("the tables are there", (tables / "position_updates" / "_delta_log").is_dir)
     wait_for("a run was recorded", lambda: list((one.folder / "dagster_home").rglob("*.db")))
+    found: dict[Path, int] = {}
     for folder in (tables, one.folder / "dagster_home"):
-        found = {path: path.lstat().st_mode for path in (folder, *folder.rglob("*"))}
-        assert [path for path, mode in found.items() if stat.S_IMODE(mode) & 0o077] == []
+        for path in (folder, *folder.rglob("*")):
+            with suppress(FileNotFoundError):  # what runs removes files meanwhile
+                found[path] = stat.S_IMODE(path.lstat().st_mode)
+    assert {path for path, mode in found.items() if mode & 0o077} == set()
+
+
+def test_without_a_gateway_it_advises_and_keeps_running_until_it_is_killed(one, tmp_path):
+    text = wait_for("the advice", lambda: "No gateway" in one.text() and one.text())
+    assert f"No gateway at 127.0.0.1:{one.gateway_port}" in text
+    assert "POSITION_SYNC_GATEWAY_PORT" in text
+    assert one.process.poll() is None
+
+    second = Dev(one.folder, gateway_port=one.gateway_port)
+    assert second.process.wait(LIMIT_S) == 2
+    assert "is in use by position-sync dev" in second.output.read_text()
+    assert one.serving()
+
+    taken = subprocess.run(
+        [PROGRAM, "dev", "--ui-port", str(one.ui_port)],
+        cwd=tmp_path,
+        env=clean_environment() | {"DAGSTER_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+        check=False,
+    )
+    assert taken.returncode == 2
+    assert f"Port {one.ui_port} of 127.0.0.1 is taken" in taken.stderr
+
+    os.kill(one.process.pid, signal.SIGKILL)
+    wait_for("nothing is left", one.gone, within_s=GONE_S, poll_s=0.05)

@@ -38,10 +38,10 @@ PAST_DAYS = 12
 
 
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory, begin) -> Iterator[Demo]:
+def demo(tmp_path_factory) -> Iterator[Demo]:
     home = tmp_path_factory.mktemp("running") / "home"
     write_the_past(home / "lake")
-    demo = begin(home)
+    demo = Demo(home)
     demo.began = datetime.now(UTC)
     try:
         demo.event("started")
@@ -378,7 +378,10 @@ def test_a_leg_made_active_is_streamed_and_removed_goes_back(demo):
     removed = command("strategies", "remove", conid, "--home", str(demo.home), cwd=demo.home.parent)
     assert removed.returncode == 0, removed.stderr
     wait_for("the line is free again", lambda: demo.lines() == lines)
-    seen(demo, int(conid), lambda r: r["source"] == "QUEUE")
+    # A fill makes the account feed send its value, which would otherwise come within minutes.
+    demo.post("fill", account=ACCOUNT, conid=int(conid), quantity=1)
+    seen(demo, int(conid), lambda r, b=row["position"]: r["position"] == b + 1)
+    assert demo.latest(int(conid))["source"] == "QUEUE"
 
 
 def ticks(demo: Demo, sensor: str, *, since: datetime) -> list[str]:
@@ -459,3 +462,11 @@ def test_nothing_was_ordered_and_no_request_is_stuck(demo):
     assert demo.stats()["connections"]["now"] == 1
     stuck = demo.table("position_queue").filter(pl.col("status") == "FAILED")
     assert stuck.height == 0, stuck["error_message"].unique().to_list()
+
+
+def test_sigterm_ends_all_of_it(demo):
+    before = demo.updates().height
+    wait_for("it writes", lambda: demo.updates().height > before)
+    demo.process.terminate()
+    assert demo.process.wait(LIMIT_S) == 0, demo.outcome()
+    demo.ended_without_a_trace()

@@ -89,33 +89,32 @@ class Page:
 
     def click(self, xpath: str) -> None:
         """Click what an XPath finds, once it is there and enabled."""
-
-        def clicked() -> bool:
-            with suppress(WebDriverException):
-                found = [e for e in self.driver.find_elements(By.XPATH, xpath) if e.is_enabled()]
-                if found:
-                    self.show(found[-1])
-                    found[-1].click()
-                    return True
-            return False
-
-        wait_for(f"a click on {xpath}", clicked)
+        wait_for(f"a click on {xpath}", lambda: self._clicked(xpath))
 
     def button(self, label: str) -> None:
         """Click the button with a label."""
         self.click(BUTTON.format(label=label))
 
-    def open_dialog(self, label: str, answer: str) -> None:
-        """Click a button until its dialog offers an answer: a page that loads loses clicks."""
+    def open_dialog(self, xpath: str, answer: str) -> None:
+        """Click what an XPath finds until its dialog offers an answer: a page may lose clicks."""
 
         def is_open() -> bool:
             with suppress(WebDriverException):
                 if self.driver.find_elements(By.XPATH, BUTTON.format(label=answer)):
                     return True
-                self.driver.find_element(By.XPATH, BUTTON.format(label=label)).click()
+                self._clicked(xpath)
             return False
 
-        wait_for(f"the dialog of {label}", is_open, poll_s=2.0)
+        wait_for(f"the dialog of {xpath}", is_open, poll_s=2.0)
+
+    def _clicked(self, xpath: str) -> bool:
+        with suppress(WebDriverException):
+            found = [e for e in self.driver.find_elements(By.XPATH, xpath) if e.is_enabled()]
+            if found:
+                self.show(found[-1])
+                found[-1].click()
+                return True
+        return False
 
     def show(self, element: WebElement) -> None:
         """Scroll to an element."""

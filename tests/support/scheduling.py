@@ -3,19 +3,24 @@
 from xdist.scheduler import LoadScopeScheduling
 
 ACCEPTANCE = "tests/acceptance/"
-ENDINGS = ("test_endings.py", "test_recovery.py")
-"""These share a demo, so they run in one process, one after the other."""
+CHAINS = {
+    "test_endings.py": "endings",
+    "test_recovery.py": "endings",
+    "test_browser.py": "looks",
+    "test_colours.py": "looks",
+}
+"""Modules that share a demo run in one process, one after the other."""
 
 
 class Scheduling(LoadScopeScheduling):
     """Gives each worker one test at a time, but for the tests of whole programs.
 
-    Those are two groups, each of one worker, which come first because they take longest: the
-    tests around the endings of a demo, and the others. A demo keeps more than one core busy while
-    it starts, so more than two at once would only wait for each other.
+    Those are three chains, each of one worker, which begin first because they take longest: the
+    tests around the endings of a demo, those that look at a demo in the UI, and the others.
     """
 
     def _split_scope(self, nodeid: str) -> str:
         if not nodeid.startswith(ACCEPTANCE):
             return nodeid
-        return "endings" if nodeid.removeprefix(ACCEPTANCE).startswith(ENDINGS) else "running"
+        module = nodeid.removeprefix(ACCEPTANCE).partition("::")[0]
+        return CHAINS.get(module, "running")

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-DEADLINE_S = 60.0
+DEADLINE_S = 120.0
 """Only a hang reaches it."""
 
 POLL_S = 0.02

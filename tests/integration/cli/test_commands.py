@@ -10,15 +10,14 @@ from typer.testing import CliRunner
 
 from position_sync_dagster import cli
 from position_sync_dagster.cli.app import app
-from position_sync_dagster.domain.broker_position import BrokerPosition
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import Owner
-from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.domain.leg import make_leg
 from position_sync_dagster.domain.update import PositionUpdate, Source, ValueOrigin
 from position_sync_dagster.lake import Lake
 from position_sync_dagster.settings import load_settings
 from position_sync_dagster.sync.reports.status import read_status
+from tests.support.holdings import make_holding
 
 GATEWAY = "127.0.0.1:7497"
 STREAMED, QUEUED, STALE, UNHELD, CLOSED, SHARED = 911, 912, 913, 914, 915, 916
@@ -26,15 +25,7 @@ A, B = "DUSIM1", "DUSIM2"
 
 
 def held(conid, account=A, position=1.0):
-    return BrokerPosition(
-        gateway_id=GATEWAY,
-        account=account,
-        instrument=Instrument(conid=conid, symbol="SPY", sec_type="OPT", currency="USD"),
-        position=position,
-        received_at=utc_now(),
-        position_time=utc_now(),
-        snapshot_id="1",
-    )
+    return make_holding(conid, utc_now(), gateway_id=GATEWAY, account=account, position=position)
 
 
 def row(conid, source, *, account=A, ago_s=1.0):

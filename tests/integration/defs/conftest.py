@@ -11,13 +11,13 @@ import dagster as dg
 import pytest
 
 from position_sync_dagster.defs.resources import POSITION_SYNC
-from position_sync_dagster.domain.broker_position import BrokerPosition, Completeness
+from position_sync_dagster.domain.broker_position import Completeness
 from position_sync_dagster.domain.gateway_session import GatewaySession, Owner, SessionState
-from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.domain.request import QueueRequest
 from position_sync_dagster.domain.update import PositionUpdate, Source, TradingMode
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import Settings, load_settings
+from tests.support.holdings import make_holding
 
 ACCOUNT = "DUSIM0001"
 CLOSED_PORT = 1
@@ -108,18 +108,15 @@ def write_holdings(lake: Lake, settings: Settings) -> Callable[..., None]:
     ) -> None:
         now = datetime.now(UTC)
         rows = [
-            BrokerPosition(
+            make_holding(
+                conid,
+                now,
                 gateway_id=settings.gateway_id,
                 account=ACCOUNT,
-                instrument=Instrument(conid=conid, symbol="SPY", sec_type="OPT", currency="USD"),
-                position=1.0,
                 average_cost=100.0,
                 market_price=1.5,
                 market_value=150.0,
                 unrealized_pnl=50.0,
-                received_at=now,
-                position_time=now,
-                snapshot_id="snapshot-1",
                 completeness=completeness,
                 confirmed_at=now,
             )

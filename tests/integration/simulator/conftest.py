@@ -5,6 +5,7 @@ message; `connect_ib` opens the real ib_async.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
 from typing import Any
 
 import httpx
@@ -16,6 +17,8 @@ from tests.support.raw_client import RawClient
 from tests.support.waiting import DEADLINE_S
 
 Connect = Callable[..., Awaitable[RawClient]]
+Post = Callable[..., Awaitable[Any]]
+Controlled = Callable[..., Awaitable[tuple[Simulator, Post]]]
 
 
 @pytest.fixture
@@ -76,22 +79,26 @@ async def connect_ib() -> AsyncIterator[Callable[..., Awaitable[IB]]]:
 
 
 @pytest.fixture
-def control() -> Callable[[Simulator], httpx.AsyncClient]:
-    """Return a function that opens the control port of a simulator."""
+async def controlled(small: Book) -> AsyncIterator[Controlled]:
+    """Return a function that starts a simulator, with a function that posts to its control port.
 
-    def open_control(sim: Simulator) -> httpx.AsyncClient:
-        return httpx.AsyncClient(base_url=f"http://127.0.0.1:{sim.control_port}")
+    That one does an action and returns its result.
+    """
+    async with AsyncExitStack() as running:
 
-    return open_control
+        async def start(book: Book = small, **options: Any) -> tuple[Simulator, Post]:
+            sim = await running.enter_async_context(Simulator(book, control_port=0, **options))
+            http = await running.enter_async_context(
+                httpx.AsyncClient(
+                    base_url=f"http://127.0.0.1:{sim.control_port}", timeout=DEADLINE_S
+                )
+            )
 
+            async def post(name: str, *, status: int = 200, **body: Any) -> Any:
+                answer = await http.post(f"/{name}", json=body)
+                assert answer.status_code == status, answer.text
+                return answer.json().get("result")
 
-@pytest.fixture
-def post() -> Callable[..., Awaitable[Any]]:
-    """Return a function that does an action over the control port and returns its result."""
+            return sim, post
 
-    async def do(http: httpx.AsyncClient, name: str, **body: Any) -> Any:
-        answer = await http.post(f"/{name}", json=body)
-        assert answer.status_code == 200, answer.text
-        return answer.json()["result"]
-
-    return do
+        yield start

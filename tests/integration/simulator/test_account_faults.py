@@ -7,19 +7,18 @@ import math
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import httpx
 import pytest
 from ib_async import IB
 
 from position_sync_dagster.simulator import ActionError, Book, Simulator
+from tests.support.waiting import DEADLINE_S
 
 Eventually = Callable[[Callable[[], Any]], Awaitable[Any]]
-Control = Callable[[Simulator], httpx.AsyncClient]
 Post = Callable[..., Awaitable[Any]]
+Controlled = Callable[..., Awaitable[tuple[Simulator, Post]]]
 ConnectIB = Callable[..., Awaitable[IB]]
 CALL = 921000001
 FIRST, SECOND = "DUSIM0001", "DUSIM0002"
-DEADLINE_S = 60.0
 UNSET = 1.7976931348623157e308
 
 
@@ -37,36 +36,33 @@ async def download(ib: IB, account: str) -> None:
 
 @pytest.mark.parametrize("notice", [True, False])
 async def test_a_silenced_account_feed_ends_and_a_new_request_works(
-    small: Book,
     connect_ib: ConnectIB,
-    control: Control,
-    post: Post,
+    controlled: Controlled,
     eventually: Eventually,
     notice: bool,
 ) -> None:
-    simulator = Simulator(small, control_port=0, refresh_interval_s=0.05)
-    async with simulator as sim, control(sim) as http:
-        ib = await connect_ib(sim)
-        rows: list[object] = []
-        ib.updatePortfolioEvent += rows.append
-        codes = codes_of(ib)
-        await download(ib, FIRST)
-        first = len(rows)
-        await eventually(lambda: len(rows) > first)
-        assert await post(http, "silence_account", account=FIRST, notice=notice) == 1
-        assert sim.stats()["account_feed"] is None
-        # What the gateway answers now comes after the last row of the feed.
+    sim, post = await controlled(refresh_interval_s=0.05)
+    ib = await connect_ib(sim)
+    rows: list[object] = []
+    ib.updatePortfolioEvent += rows.append
+    codes = codes_of(ib)
+    await download(ib, FIRST)
+    first = len(rows)
+    await eventually(lambda: len(rows) > first)
+    assert await post("silence_account", account=FIRST, notice=notice) == 1
+    assert sim.stats()["account_feed"] is None
+    # What the gateway answers now comes after the last row of the feed.
+    await asyncio.wait_for(ib.reqCurrentTimeAsync(), DEADLINE_S)
+    last = len(rows)
+    sim.fill(FIRST, CALL, 1)
+    for _ in range(20):
         await asyncio.wait_for(ib.reqCurrentTimeAsync(), DEADLINE_S)
-        last = len(rows)
-        sim.fill(FIRST, CALL, 1)
-        for _ in range(20):
-            await asyncio.wait_for(ib.reqCurrentTimeAsync(), DEADLINE_S)
-        assert len(rows) == last
-        assert (2100 in codes) is notice
-        await download(ib, FIRST)
-        again = len(rows)
-        assert again > last
-        await eventually(lambda: len(rows) > again)
+    assert len(rows) == last
+    assert (2100 in codes) is notice
+    await download(ib, FIRST)
+    again = len(rows)
+    assert again > last
+    await eventually(lambda: len(rows) > again)
 
 
 async def test_only_an_account_of_the_login_can_be_silenced(
@@ -95,41 +91,41 @@ def ends_of(ib: IB) -> list[str]:
 
 
 async def test_a_late_end_of_a_download_ends_the_next_download_of_ib_async(
-    small: Book, connect_ib: ConnectIB, control: Control, post: Post, eventually: Eventually
+    connect_ib: ConnectIB, controlled: Controlled, eventually: Eventually
 ) -> None:
-    async with Simulator(small, control_port=0) as sim, control(sim) as http:
-        ib = await connect_ib(sim)
-        ends = ends_of(ib)
-        await post(http, "download_end", account=FIRST, delay_s=0.01)
-        await post(http, "download_end", account=SECOND, delay_s=None)
-        # Late ends wait for the restore, so that the first one cannot come too early here.
-        await post(http, "connectivity", state="lost")
-        first = ib.reqAccountUpdatesAsync(FIRST)
-        await eventually(lambda: ib.portfolio(FIRST))
-        assert not first.done()
-        ib.client.reqAccountUpdates(False, FIRST)
-        second = ib.reqAccountUpdatesAsync(SECOND)
-        await eventually(lambda: ib.portfolio(SECOND))
-        await post(http, "connectivity", state="restored_data_kept")
-        await asyncio.wait_for(second, DEADLINE_S)
-        assert ends == [FIRST]
-        assert sim.stats()["account_feed"] == {"account": SECOND, "clients": [1]}
-        await post(http, "download_end", account=SECOND)
-        await download(ib, SECOND)
-        assert ends == [FIRST, SECOND]
+    sim, post = await controlled()
+    ib = await connect_ib(sim)
+    ends = ends_of(ib)
+    await post("download_end", account=FIRST, delay_s=0.01)
+    await post("download_end", account=SECOND, delay_s=None)
+    # Late ends wait for the restore, so that the first one cannot come too early here.
+    await post("connectivity", state="lost")
+    first = ib.reqAccountUpdatesAsync(FIRST)
+    await eventually(lambda: ib.portfolio(FIRST))
+    assert not first.done()
+    ib.client.reqAccountUpdates(False, FIRST)
+    second = ib.reqAccountUpdatesAsync(SECOND)
+    await eventually(lambda: ib.portfolio(SECOND))
+    await post("connectivity", state="restored_data_kept")
+    await asyncio.wait_for(second, DEADLINE_S)
+    assert ends == [FIRST]
+    assert sim.stats()["account_feed"] == {"account": SECOND, "clients": [1]}
+    await post("download_end", account=SECOND)
+    await download(ib, SECOND)
+    assert ends == [FIRST, SECOND]
 
 
 async def test_an_end_of_a_download_may_have_no_name(
-    small: Book, connect_ib: ConnectIB, control: Control, post: Post
+    connect_ib: ConnectIB, controlled: Controlled
 ) -> None:
-    async with Simulator(small, control_port=0) as sim, control(sim) as http:
-        ib = await connect_ib(sim)
-        ends = ends_of(ib)
-        await post(http, "download_end", account=FIRST, blank=True)
-        await download(ib, FIRST)
-        await post(http, "download_end", account=FIRST, delay_s=0.01, blank=True)
-        await download(ib, FIRST)
-        assert ends == ["", ""]
+    sim, post = await controlled()
+    ib = await connect_ib(sim)
+    ends = ends_of(ib)
+    await post("download_end", account=FIRST, blank=True)
+    await download(ib, FIRST)
+    await post("download_end", account=FIRST, delay_s=0.01, blank=True)
+    await download(ib, FIRST)
+    assert ends == ["", ""]
 
 
 async def test_an_end_that_is_due_while_ib_is_away_comes_after_the_restore(
@@ -172,59 +168,59 @@ async def test_a_late_end_of_a_silenced_account_never_comes(
 
 
 async def test_the_late_end_of_a_position_list_ends_the_next_request_of_ib_async_without_rows(
-    small: Book, connect_ib: ConnectIB, control: Control, post: Post, eventually: Eventually
+    connect_ib: ConnectIB, controlled: Controlled, eventually: Eventually
 ) -> None:
-    async with Simulator(small, control_port=0) as sim, control(sim) as http:
-        ib = await connect_ib(sim)  # the library requests positions once, by itself
-        await post(http, "positions_end", delay_s=0.01)
-        # Late ends wait for the restore, so that the first one cannot come too early here.
-        await post(http, "connectivity", state="lost")
-        sent, ends = (sim.stats()["messages_sent"][n] for n in ("position", "positionEnd"))
-        first = ib.reqPositionsAsync()
-        await eventually(lambda: sim.stats()["messages_sent"]["position"] == sent + 10)
-        assert not first.done()
-        second = ib.reqPositionsAsync()
-        await asyncio.wait_for(ib.reqCurrentTimeAsync(), DEADLINE_S)
-        assert sim.stats()["messages_sent"]["position"] == sent + 10
-        await post(http, "connectivity", state="restored_data_kept")
-        assert await asyncio.wait_for(second, DEADLINE_S) == []
-        await eventually(lambda: sim.stats()["messages_sent"]["positionEnd"] == ends + 2)
-        assert sim.stats()["messages_sent"]["position"] == sent + 20
-        await post(http, "positions_end")
-        assert len(await asyncio.wait_for(ib.reqPositionsAsync(), DEADLINE_S)) == 10
+    sim, post = await controlled()
+    ib = await connect_ib(sim)  # the library requests positions once, by itself
+    await post("positions_end", delay_s=0.01)
+    # Late ends wait for the restore, so that the first one cannot come too early here.
+    await post("connectivity", state="lost")
+    sent, ends = (sim.stats()["messages_sent"][n] for n in ("position", "positionEnd"))
+    first = ib.reqPositionsAsync()
+    await eventually(lambda: sim.stats()["messages_sent"]["position"] == sent + 10)
+    assert not first.done()
+    second = ib.reqPositionsAsync()
+    await asyncio.wait_for(ib.reqCurrentTimeAsync(), DEADLINE_S)
+    assert sim.stats()["messages_sent"]["position"] == sent + 10
+    await post("connectivity", state="restored_data_kept")
+    assert await asyncio.wait_for(second, DEADLINE_S) == []
+    await eventually(lambda: sim.stats()["messages_sent"]["positionEnd"] == ends + 2)
+    assert sim.stats()["messages_sent"]["position"] == sent + 20
+    await post("positions_end")
+    assert len(await asyncio.wait_for(ib.reqPositionsAsync(), DEADLINE_S)) == 10
 
 
 async def test_rows_of_a_position_list_may_come_only_with_its_end(
-    small: Book, connect_ib: ConnectIB, control: Control, post: Post, eventually: Eventually
+    connect_ib: ConnectIB, controlled: Controlled, eventually: Eventually
 ) -> None:
-    async with Simulator(small, control_port=0) as sim, control(sim) as http:
-        ib = await connect_ib(sim)
-        await post(http, "positions_end", delay_s=0.01, late_rows=4)
-        await post(http, "connectivity", state="lost")
-        sent = sim.stats()["messages_sent"]["position"]
-        ib.client.reqPositions()
-        await eventually(lambda: sim.stats()["messages_sent"]["position"] == sent + 6)
-        second = ib.reqPositionsAsync()
-        await asyncio.wait_for(ib.reqCurrentTimeAsync(), DEADLINE_S)
-        await post(http, "connectivity", state="restored_data_kept")
-        assert len(await asyncio.wait_for(second, DEADLINE_S)) == 4
+    sim, post = await controlled()
+    ib = await connect_ib(sim)
+    await post("positions_end", delay_s=0.01, late_rows=4)
+    await post("connectivity", state="lost")
+    sent = sim.stats()["messages_sent"]["position"]
+    ib.client.reqPositions()
+    await eventually(lambda: sim.stats()["messages_sent"]["position"] == sent + 6)
+    second = ib.reqPositionsAsync()
+    await asyncio.wait_for(ib.reqCurrentTimeAsync(), DEADLINE_S)
+    await post("connectivity", state="restored_data_kept")
+    assert len(await asyncio.wait_for(second, DEADLINE_S)) == 4
 
 
 async def test_a_position_list_may_never_end_and_the_next_one_does(
-    small: Book, connect_ib: ConnectIB, control: Control, post: Post
+    connect_ib: ConnectIB, controlled: Controlled
 ) -> None:
-    async with Simulator(small, control_port=0) as sim, control(sim) as http:
-        ib = await connect_ib(sim)
-        await post(http, "positions_end", delay_s=None)
-        endless = ib.reqPositionsAsync()
-        await asyncio.wait_for(ib.reqCurrentTimeAsync(), DEADLINE_S)
-        assert not endless.done()
-        await post(http, "positions_end")
-        assert len(await asyncio.wait_for(ib.reqPositionsAsync(), DEADLINE_S)) == 10
-        with pytest.raises(ActionError, match="delay_s"):
-            sim.positions_end(-1)
-        with pytest.raises(ActionError, match="late_rows"):
-            sim.positions_end(1, -1)
+    sim, post = await controlled()
+    ib = await connect_ib(sim)
+    await post("positions_end", delay_s=None)
+    endless = ib.reqPositionsAsync()
+    await asyncio.wait_for(ib.reqCurrentTimeAsync(), DEADLINE_S)
+    assert not endless.done()
+    await post("positions_end")
+    assert len(await asyncio.wait_for(ib.reqPositionsAsync(), DEADLINE_S)) == 10
+    with pytest.raises(ActionError, match="delay_s"):
+        sim.positions_end(-1)
+    with pytest.raises(ActionError, match="late_rows"):
+        sim.positions_end(1, -1)
 
 
 async def test_the_late_tail_of_a_position_list_is_lost_with_its_subscription(
@@ -255,32 +251,28 @@ async def test_ib_async_receives_account_times_in_the_zone_of_the_gateway(
 
 
 async def test_the_profit_of_an_account_may_be_unset_silent_or_refused(
-    small: Book,
     connect_ib: ConnectIB,
-    control: Control,
-    post: Post,
+    controlled: Controlled,
     eventually: Eventually,
 ) -> None:
-    simulator = Simulator(small, control_port=0, pnl_interval_s=0.05)
-    async with simulator as sim, control(sim) as http:
-        ib = await connect_ib(sim)
-        codes = codes_of(ib)
-        pnl = ib.reqPnL(FIRST)
-        other = ib.reqPnL(SECOND)
-        await eventually(lambda: math.isfinite(pnl.unrealizedPnL))
-        assert sim.stats()["account_pnl_subscriptions"] == {FIRST: 1, SECOND: 1}
-        await post(http, "account_pnl", account=FIRST, answer="unset")
-        await eventually(lambda: pnl.dailyPnL == pnl.unrealizedPnL == pnl.realizedPnL == UNSET)
-        assert other.unrealizedPnL != UNSET
-        await post(http, "account_pnl", account=FIRST, answer="silent")
-        await post(http, "account_pnl", account=SECOND, answer="refused")
-        await eventually(lambda: 321 in codes)
-        assert sim.stats()["account_pnl_subscriptions"] == {FIRST: 1}
-        assert pnl.dailyPnL == UNSET
-        refused = await http.post("/account_pnl", json={"account": FIRST, "answer": "maybe"})
-        assert refused.status_code == 422
-        await post(http, "account_pnl", account=FIRST)
-        await eventually(lambda: pnl.dailyPnL != UNSET)
+    sim, post = await controlled(pnl_interval_s=0.05)
+    ib = await connect_ib(sim)
+    codes = codes_of(ib)
+    pnl = ib.reqPnL(FIRST)
+    other = ib.reqPnL(SECOND)
+    await eventually(lambda: math.isfinite(pnl.unrealizedPnL))
+    assert sim.stats()["account_pnl_subscriptions"] == {FIRST: 1, SECOND: 1}
+    await post("account_pnl", account=FIRST, answer="unset")
+    await eventually(lambda: pnl.dailyPnL == pnl.unrealizedPnL == pnl.realizedPnL == UNSET)
+    assert other.unrealizedPnL != UNSET
+    await post("account_pnl", account=FIRST, answer="silent")
+    await post("account_pnl", account=SECOND, answer="refused")
+    await eventually(lambda: 321 in codes)
+    assert sim.stats()["account_pnl_subscriptions"] == {FIRST: 1}
+    assert pnl.dailyPnL == UNSET
+    await post("account_pnl", status=422, account=FIRST, answer="maybe")
+    await post("account_pnl", account=FIRST)
+    await eventually(lambda: pnl.dailyPnL != UNSET)
 
 
 async def test_account_values_come_in_the_base_currency_and_by_currency_with_their_sum(

@@ -4,6 +4,7 @@ import httpx
 import pytest
 
 from position_sync_dagster.simulator import Book, Simulator
+from tests.support.waiting import DEADLINE_S
 
 HOLDING = {"account": "DUSIM0001", "conid": 921000001, "position": 7}
 
@@ -23,7 +24,7 @@ async def test_what_a_web_page_can_send_changes_nothing(small: Book, headers, st
     async with Simulator(small, control_port=0) as sim:
         before = sim.positions()
         url = f"http://127.0.0.1:{sim.control_port}"
-        async with httpx.AsyncClient(base_url=url, trust_env=False) as http:
+        async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=DEADLINE_S) as http:
             answer = await http.post("/holding", json=HOLDING, headers=headers)
             assert answer.status_code == status
             assert sim.positions() == before

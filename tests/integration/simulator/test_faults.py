@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from position_sync_dagster.simulator import ActionError, Book, Simulator
+from tests.support.waiting import DEADLINE_S
 
 Connect = Callable[..., Awaitable[Any]]
 Eventually = Callable[[Callable[[], Any]], Awaitable[Any]]
@@ -18,7 +19,7 @@ JSON = {"Content-Type": "application/json"}
 
 
 def control(sim: Simulator) -> httpx.AsyncClient:
-    return httpx.AsyncClient(base_url=f"http://127.0.0.1:{sim.control_port}")
+    return httpx.AsyncClient(base_url=f"http://127.0.0.1:{sim.control_port}", timeout=DEADLINE_S)
 
 
 async def post(http: httpx.AsyncClient, name: str, **body: Any) -> Any:

@@ -8,15 +8,14 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 
-import httpx
 import pytest
 from ib_async import IB, Contract, Ticker
 
 from position_sync_dagster.simulator import ActionError, Book, Simulator
 
 Eventually = Callable[[Callable[[], Any]], Awaitable[Any]]
-Control = Callable[[Simulator], httpx.AsyncClient]
 Post = Callable[..., Awaitable[Any]]
+Controlled = Callable[..., Awaitable[tuple[Simulator, Post]]]
 ConnectIB = Callable[..., Awaitable[IB]]
 CALL, PUT = 921000001, 921000002
 
@@ -49,46 +48,42 @@ async def ticked(sim: Simulator, eventually: Eventually, ticks: Ticks) -> None:
 
 
 async def test_a_silenced_line_stays_counted_and_silent_while_others_tick(
-    small: Book,
     connect_ib: ConnectIB,
-    control: Control,
-    post: Post,
+    controlled: Controlled,
     eventually: Eventually,
 ) -> None:
-    async with Simulator(small, control_port=0, autostep=False) as sim, control(sim) as http:
-        ib = await connect_ib(sim)
-        dead, live = listen(ib, CALL), listen(ib, PUT)
-        await eventually(lambda: dead.count and live.count)
-        assert await post(http, "silence_line", conid=CALL) == 1
+    sim, post = await controlled(autostep=False)
+    ib = await connect_ib(sim)
+    dead, live = listen(ib, CALL), listen(ib, PUT)
+    await eventually(lambda: dead.count and live.count)
+    assert await post("silence_line", conid=CALL) == 1
+    await ticked(sim, eventually, live)
+    heard = dead.count
+    for _ in range(5):
         await ticked(sim, eventually, live)
-        heard = dead.count
-        for _ in range(5):
-            await ticked(sim, eventually, live)
-        assert dead.count == heard
-        assert sim.stats()["lines_in_use"] == 2
-        assert sim.stats()["silent_lines"] == 1
-        ib.cancelMktData(dead.ticker.contract)
-        again = listen(ib, CALL)
-        await ticked(sim, eventually, again)
-        assert sim.stats()["lines_in_use"] == 2
-        assert sim.stats()["silent_lines"] == 0
+    assert dead.count == heard
+    assert sim.stats()["lines_in_use"] == 2
+    assert sim.stats()["silent_lines"] == 1
+    ib.cancelMktData(dead.ticker.contract)
+    again = listen(ib, CALL)
+    await ticked(sim, eventually, again)
+    assert sim.stats()["lines_in_use"] == 2
+    assert sim.stats()["silent_lines"] == 0
 
 
 async def test_a_silenced_line_speaks_again_after_a_reset(
-    small: Book,
     connect_ib: ConnectIB,
-    control: Control,
-    post: Post,
+    controlled: Controlled,
     eventually: Eventually,
 ) -> None:
-    async with Simulator(small, control_port=0, autostep=False) as sim, control(sim) as http:
-        ib = await connect_ib(sim)
-        dead = listen(ib, CALL)
-        await eventually(lambda: dead.count)
-        await post(http, "silence_line", conid=CALL)
-        assert await post(http, "silence_line", conid=CALL, reset=True) == 1
-        await ticked(sim, eventually, dead)
-        assert await post(http, "silence_line", conid=PUT) == 0
+    sim, post = await controlled(autostep=False)
+    ib = await connect_ib(sim)
+    dead = listen(ib, CALL)
+    await eventually(lambda: dead.count)
+    await post("silence_line", conid=CALL)
+    assert await post("silence_line", conid=CALL, reset=True) == 1
+    await ticked(sim, eventually, dead)
+    assert await post("silence_line", conid=PUT) == 0
 
 
 async def test_a_line_is_not_silenced_for_an_unknown_contract(small: Book) -> None:
@@ -97,45 +92,43 @@ async def test_a_line_is_not_silenced_for_an_unknown_contract(small: Book) -> No
             sim.silence_line(7)
 
 
-async def outage(post: Post, http: httpx.AsyncClient, kind: str) -> None:
+async def outage(post: Post, kind: str) -> None:
     """Lose and restore a farm, or the connection to IB."""
     if kind == "farm":
-        await post(http, "farm", farm="usfarm", code=2103)
-        await post(http, "farm", farm="usfarm", code=2104)
+        await post("farm", farm="usfarm", code=2103)
+        await post("farm", farm="usfarm", code=2104)
     else:
-        await post(http, "connectivity", state="lost")
-        await post(http, "connectivity", state="restored_data_kept")
+        await post("connectivity", state="lost")
+        await post("connectivity", state="restored_data_kept")
 
 
 @pytest.mark.parametrize("kind", ["farm", "connectivity"])
 async def test_lines_are_dead_after_a_restore_until_they_are_requested_anew(
-    small: Book,
     connect_ib: ConnectIB,
-    control: Control,
-    post: Post,
+    controlled: Controlled,
     eventually: Eventually,
     kind: str,
 ) -> None:
-    async with Simulator(small, control_port=0, autostep=False) as sim, control(sim) as http:
-        ib = await connect_ib(sim)
-        codes: list[int] = []
-        ib.errorEvent += lambda _id, code, _text, _contract: codes.append(code)
-        dead = listen(ib, CALL)
-        await eventually(lambda: dead.count)
-        await post(http, "after_restore", lines="dead")
-        await outage(post, http, kind)
-        await eventually(lambda: codes[-1:] in ([2104], [1102]))
-        heard = dead.count
-        other = listen(ib, PUT)
-        for _ in range(3):
-            await ticked(sim, eventually, other)
-        assert dead.count == heard
-        assert sim.stats()["lines_in_use"] == 2
-        ib.cancelMktData(dead.ticker.contract)
-        await ticked(sim, eventually, listen(ib, CALL))
-        await post(http, "after_restore", lines="alive")
-        await outage(post, http, kind)
+    sim, post = await controlled(autostep=False)
+    ib = await connect_ib(sim)
+    codes: list[int] = []
+    ib.errorEvent += lambda _id, code, _text, _contract: codes.append(code)
+    dead = listen(ib, CALL)
+    await eventually(lambda: dead.count)
+    await post("after_restore", lines="dead")
+    await outage(post, kind)
+    await eventually(lambda: codes[-1:] in ([2104], [1102]))
+    heard = dead.count
+    other = listen(ib, PUT)
+    for _ in range(3):
         await ticked(sim, eventually, other)
+    assert dead.count == heard
+    assert sim.stats()["lines_in_use"] == 2
+    ib.cancelMktData(dead.ticker.contract)
+    await ticked(sim, eventually, listen(ib, CALL))
+    await post("after_restore", lines="alive")
+    await outage(post, kind)
+    await ticked(sim, eventually, other)
 
 
 async def test_a_restored_farm_leaves_the_lines_of_other_farms_alive(
@@ -154,52 +147,48 @@ async def test_a_restored_farm_leaves_the_lines_of_other_farms_alive(
 
 
 async def test_a_contract_may_tick_with_sizes_only_and_then_with_all_again(
-    small: Book,
     connect_ib: ConnectIB,
-    control: Control,
-    post: Post,
+    controlled: Controlled,
     eventually: Eventually,
 ) -> None:
-    async with Simulator(small, control_port=0, autostep=False) as sim, control(sim) as http:
-        ib = await connect_ib(sim)
-        ticks = listen(ib, CALL)
-        ticker = ticks.ticker
-        await eventually(lambda: ticker.modelGreeks)
-        await post(http, "ticking", conid=CALL, only=["size"])
-        seen = (ticker.bid, ticker.ask, ticker.last, ticker.markPrice, ticker.modelGreeks)
-        for _ in range(20):
-            await ticked(sim, eventually, ticks)
-        assert {tick.tickType for tick in ticker.ticks} <= {0, 3, 8}
-        assert seen == (ticker.bid, ticker.ask, ticker.last, ticker.markPrice, ticker.modelGreeks)
-        assert ticker.bidSize > 0
-        await post(http, "ticking", conid=CALL, only=None)
-        sim.step()
-        await eventually(lambda: ticker.markPrice != seen[3] and ticker.modelGreeks != seen[4])
+    sim, post = await controlled(autostep=False)
+    ib = await connect_ib(sim)
+    ticks = listen(ib, CALL)
+    ticker = ticks.ticker
+    await eventually(lambda: ticker.modelGreeks)
+    await post("ticking", conid=CALL, only=["size"])
+    seen = (ticker.bid, ticker.ask, ticker.last, ticker.markPrice, ticker.modelGreeks)
+    for _ in range(20):
+        await ticked(sim, eventually, ticks)
+    assert {tick.tickType for tick in ticker.ticks} <= {0, 3, 8}
+    assert seen == (ticker.bid, ticker.ask, ticker.last, ticker.markPrice, ticker.modelGreeks)
+    assert ticker.bidSize > 0
+    await post("ticking", conid=CALL, only=None)
+    sim.step()
+    await eventually(lambda: ticker.markPrice != seen[3] and ticker.modelGreeks != seen[4])
 
 
 async def test_a_new_line_may_have_nothing_but_the_model_price(
-    small: Book,
     connect_ib: ConnectIB,
-    control: Control,
-    post: Post,
+    controlled: Controlled,
     eventually: Eventually,
 ) -> None:
-    async with Simulator(small, control_port=0, autostep=False) as sim, control(sim) as http:
-        ib = await connect_ib(sim)
-        await post(http, "ticking", conid=CALL, only=["model"])
-        ticker = listen(ib, CALL).ticker
-        await eventually(lambda: ticker.modelGreeks)
-        first = ticker.modelGreeks
-        sim.step()
-        await eventually(lambda: ticker.modelGreeks != first)
-        assert math.isnan(ticker.bid)
-        assert math.isnan(ticker.ask)
-        assert math.isnan(ticker.last)
-        assert math.isnan(ticker.markPrice)
-        assert ticker.modelGreeks.optPrice > 0
-        await post(http, "ticking", conid=CALL, only=None)
-        sim.step()
-        await eventually(lambda: ticker.bid > 0 and ticker.markPrice > 0)
+    sim, post = await controlled(autostep=False)
+    ib = await connect_ib(sim)
+    await post("ticking", conid=CALL, only=["model"])
+    ticker = listen(ib, CALL).ticker
+    await eventually(lambda: ticker.modelGreeks)
+    first = ticker.modelGreeks
+    sim.step()
+    await eventually(lambda: ticker.modelGreeks != first)
+    assert math.isnan(ticker.bid)
+    assert math.isnan(ticker.ask)
+    assert math.isnan(ticker.last)
+    assert math.isnan(ticker.markPrice)
+    assert ticker.modelGreeks.optPrice > 0
+    await post("ticking", conid=CALL, only=None)
+    sim.step()
+    await eventually(lambda: ticker.bid > 0 and ticker.markPrice > 0)
 
 
 async def test_the_kinds_of_tick_are_checked(small: Book) -> None:
@@ -211,22 +200,20 @@ async def test_the_kinds_of_tick_are_checked(small: Book) -> None:
 
 @pytest.mark.parametrize("mark", [9.5, 0.0])
 async def test_a_mark_may_lie_outside_the_quote_and_be_zero(
-    small: Book,
     connect_ib: ConnectIB,
-    control: Control,
-    post: Post,
+    controlled: Controlled,
     eventually: Eventually,
     mark: float,
 ) -> None:
-    async with Simulator(small, control_port=0, autostep=False) as sim, control(sim) as http:
-        ib = await connect_ib(sim)
-        await post(http, "quote", conid=CALL, bid=1.0, ask=1.2, last=1.1, mark=mark)
-        ticker = listen(ib, CALL).ticker
-        await eventually(lambda: ticker.markPrice == mark)
-        assert (ticker.bid, ticker.ask, ticker.last) == (1.0, 1.2, 1.1)
-        await asyncio.wait_for(ib.reqAccountUpdatesAsync("DUSIM0001"), 60)
-        [row] = [item for item in ib.portfolio("DUSIM0001") if item.contract.conId == CALL]
-        assert row.marketPrice == mark
+    sim, post = await controlled(autostep=False)
+    ib = await connect_ib(sim)
+    await post("quote", conid=CALL, bid=1.0, ask=1.2, last=1.1, mark=mark)
+    ticker = listen(ib, CALL).ticker
+    await eventually(lambda: ticker.markPrice == mark)
+    assert (ticker.bid, ticker.ask, ticker.last) == (1.0, 1.2, 1.1)
+    await asyncio.wait_for(ib.reqAccountUpdatesAsync("DUSIM0001"), 60)
+    [row] = [item for item in ib.portfolio("DUSIM0001") if item.contract.conId == CALL]
+    assert row.marketPrice == mark
 
 
 NOW_S = 1_789_996_400
@@ -247,27 +234,24 @@ def trade_times(ib: IB) -> list[int]:
 
 
 async def test_a_pinned_last_trade_may_be_old_and_stay_so(
-    small: Book,
     connect_ib: ConnectIB,
-    control: Control,
-    post: Post,
+    controlled: Controlled,
     eventually: Eventually,
 ) -> None:
-    simulator = Simulator(small, control_port=0, autostep=False, now=lambda: NOW_S)
-    async with simulator as sim, control(sim) as http:
-        ib = await connect_ib(sim)
-        times = trade_times(ib)
-        await post(http, "quote", conid=CALL, bid=1.0, ask=9.0, last=1.2, last_age_s=3600)
-        ticks = listen(ib, CALL)
-        await eventually(lambda: ticks.ticker.last == 1.2)
-        for _ in range(30):
-            await ticked(sim, eventually, ticks)
-        assert times == [NOW_S - 3600]
-        await post(http, "quote", conid=CALL, bid=1.0, ask=9.0, last=1.2)
-        sim.step(10)
-        await eventually(lambda: times[-1] == NOW_S)
-        with pytest.raises(ActionError, match="last_age_s"):
-            sim.pin_quote(CALL, last=1.2, last_age_s=-1)
+    sim, post = await controlled(autostep=False, now=lambda: NOW_S)
+    ib = await connect_ib(sim)
+    times = trade_times(ib)
+    await post("quote", conid=CALL, bid=1.0, ask=9.0, last=1.2, last_age_s=3600)
+    ticks = listen(ib, CALL)
+    await eventually(lambda: ticks.ticker.last == 1.2)
+    for _ in range(30):
+        await ticked(sim, eventually, ticks)
+    assert times == [NOW_S - 3600]
+    await post("quote", conid=CALL, bid=1.0, ask=9.0, last=1.2)
+    sim.step(10)
+    await eventually(lambda: times[-1] == NOW_S)
+    with pytest.raises(ActionError, match="last_age_s"):
+        sim.pin_quote(CALL, last=1.2, last_age_s=-1)
 
 
 async def test_in_a_frozen_market_the_last_trade_was_before(
@@ -293,25 +277,24 @@ async def test_in_a_frozen_market_the_last_trade_was_before(
 async def test_outside_their_hours_contracts_do_not_tick_and_the_details_list_them(
     small: Book,
     connect_ib: ConnectIB,
-    control: Control,
-    post: Post,
+    controlled: Controlled,
     eventually: Eventually,
 ) -> None:
     closed = replace(small, hours="CLOSED")
-    async with Simulator(closed, control_port=0, autostep=False) as sim, control(sim) as http:
-        ib = await connect_ib(sim)
-        await post(http, "hours", conid=PUT, hours="")
-        resting, trading = listen(ib, CALL), listen(ib, PUT)
-        await eventually(lambda: resting.count and trading.count)  # a new line has its quote
-        heard = resting.count
-        for _ in range(5):
-            await ticked(sim, eventually, trading)
-        assert resting.count == heard
-        for conid, listed in ((CALL, ":CLOSED"), (PUT, ":0000-")):
-            [details] = await ib.reqContractDetailsAsync(Contract(conId=conid))
-            assert details.tradingHours == details.liquidHours
-            assert listed in details.tradingHours
-        await post(http, "hours", conid=None, hours="")
-        await ticked(sim, eventually, resting)
-        with pytest.raises(ActionError, match="hours"):
-            sim.set_hours(None, "always")
+    sim, post = await controlled(closed, autostep=False)
+    ib = await connect_ib(sim)
+    await post("hours", conid=PUT, hours="")
+    resting, trading = listen(ib, CALL), listen(ib, PUT)
+    await eventually(lambda: resting.count and trading.count)  # a new line has its quote
+    heard = resting.count
+    for _ in range(5):
+        await ticked(sim, eventually, trading)
+    assert resting.count == heard
+    for conid, listed in ((CALL, ":CLOSED"), (PUT, ":0000-")):
+        [details] = await ib.reqContractDetailsAsync(Contract(conId=conid))
+        assert details.tradingHours == details.liquidHours
+        assert listed in details.tradingHours
+    await post("hours", conid=None, hours="")
+    await ticked(sim, eventually, resting)
+    with pytest.raises(ActionError, match="hours"):
+        sim.set_hours(None, "always")

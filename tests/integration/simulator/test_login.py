@@ -7,11 +7,13 @@ import logging
 import struct
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
 
 from position_sync_dagster.simulator import Book, PortInUseError, Simulator, SimulatorError
+from tests.support.ports import free_port
 
 Connect = Callable[..., Awaitable[Any]]
 Eventually = Callable[[Callable[[], bool]], Awaitable[None]]
@@ -226,6 +228,17 @@ async def test_a_port_in_use_is_named(small: Book) -> None:
         with pytest.raises(PortInUseError, match=str(sim.port)):
             async with Simulator(small, control_port=sim.port):
                 pass
+
+
+async def test_where_a_port_is_taken_one_of_the_next_is_used(small: Book) -> None:
+    wanted = free_port()
+    async with AsyncExitStack() as running:
+        found = []
+        for _ in range(3):
+            simulator = Simulator(small, port=wanted, next_ports=50)
+            found.append((await running.enter_async_context(simulator)).port)
+        assert found[0] == wanted
+        assert found == sorted(set(found))
 
 
 async def test_every_request_is_counted_by_client_and_name(

@@ -12,15 +12,15 @@ import pytest
 from ib_async import IB, PortfolioItem, Position
 
 from position_sync_dagster.simulator import ActionError, Book, Simulator
+from tests.support.waiting import DEADLINE_S
 
 Eventually = Callable[[Callable[[], Any]], Awaitable[Any]]
-Control = Callable[[Simulator], httpx.AsyncClient]
 Post = Callable[..., Awaitable[Any]]
+Controlled = Callable[..., Awaitable[tuple[Simulator, Post]]]
 Connect = Callable[..., Awaitable[Any]]
 ConnectIB = Callable[..., Awaitable[IB]]
 CALL = 921000001
 FIRST = "DUSIM0001"
-DEADLINE_S = 60.0
 JSON = {"Content-Type": "application/json"}
 
 ODD: list[tuple[str, int, float | str, str]] = [
@@ -43,10 +43,8 @@ def same(found: float, given: float | str) -> bool:
 
 @pytest.mark.parametrize(("account", "conid", "position", "symbol"), ODD)
 async def test_an_odd_row_is_sent_now_and_in_every_list_as_given(
-    small: Book,
     connect_ib: ConnectIB,
-    control: Control,
-    post: Post,
+    controlled: Controlled,
     eventually: Eventually,
     account: str,
     conid: int,
@@ -61,43 +59,43 @@ async def test_an_odd_row_is_sent_now_and_in_every_list_as_given(
             and same(row.position, position)
         )
 
-    async with Simulator(small, control_port=0) as sim, control(sim) as http:
-        ib = await connect_ib(sim)
-        changes: list[Position] = []
-        ib.positionEvent += changes.append
-        rows: list[PortfolioItem] = []
-        ib.updatePortfolioEvent += rows.append
-        await asyncio.wait_for(ib.reqAccountUpdatesAsync(FIRST), DEADLINE_S)
-        odd = {"account": account, "conid": conid, "position": position, "symbol": symbol}
-        assert await post(http, "holding", **odd) == odd
-        await eventually(lambda: any(map(is_it, changes)) and any(map(is_it, rows)))
-        listed = await asyncio.wait_for(ib.reqPositionsAsync(), DEADLINE_S)
-        assert [row for row in listed if is_it(row)]
-        assert len(listed) == (10 if conid == CALL else 11)
-        rows.clear()
-        await asyncio.wait_for(ib.reqAccountUpdatesAsync(FIRST), DEADLINE_S)
-        assert [row for row in rows if is_it(row)]
-        assert len(rows) == (6 if conid == CALL else 7)
-        assert sim.stats()["odd_rows"] == 1
-        assert len(sim.positions()) == 10
+    sim, post = await controlled()
+    ib = await connect_ib(sim)
+    changes: list[Position] = []
+    ib.positionEvent += changes.append
+    rows: list[PortfolioItem] = []
+    ib.updatePortfolioEvent += rows.append
+    await asyncio.wait_for(ib.reqAccountUpdatesAsync(FIRST), DEADLINE_S)
+    odd = {"account": account, "conid": conid, "position": position, "symbol": symbol}
+    assert await post("holding", **odd) == odd
+    await eventually(lambda: any(map(is_it, changes)) and any(map(is_it, rows)))
+    listed = await asyncio.wait_for(ib.reqPositionsAsync(), DEADLINE_S)
+    assert [row for row in listed if is_it(row)]
+    assert len(listed) == (10 if conid == CALL else 11)
+    rows.clear()
+    await asyncio.wait_for(ib.reqAccountUpdatesAsync(FIRST), DEADLINE_S)
+    assert [row for row in rows if is_it(row)]
+    assert len(rows) == (6 if conid == CALL else 7)
+    assert sim.stats()["odd_rows"] == 1
+    assert len(sim.positions()) == 10
 
 
 async def test_an_odd_row_can_be_removed_and_a_trade_replaces_it(
-    small: Book, connect_ib: ConnectIB, control: Control, post: Post, eventually: Eventually
+    connect_ib: ConnectIB, controlled: Controlled, eventually: Eventually
 ) -> None:
-    async with Simulator(small, control_port=0) as sim, control(sim) as http:
-        ib = await connect_ib(sim)
-        await post(http, "holding", account=FIRST, conid=0, position=1)
-        await post(http, "holding", account=FIRST, conid=0, position=None)
-        assert len(await asyncio.wait_for(ib.reqPositionsAsync(), DEADLINE_S)) == 10
-        with pytest.raises(ActionError, match="conid"):
-            sim.holding(FIRST, 0, None)
-        await post(http, "holding", account=FIRST, conid=CALL, position="nan")
-        await post(http, "fill", account=FIRST, conid=CALL, quantity=1)
-        listed = await asyncio.wait_for(ib.reqPositionsAsync(), DEADLINE_S)
-        [held] = [p for p in listed if p.contract.conId == CALL and p.account == FIRST]
-        assert held.position == 6
-        assert sim.stats()["odd_rows"] == 0
+    sim, post = await controlled()
+    ib = await connect_ib(sim)
+    await post("holding", account=FIRST, conid=0, position=1)
+    await post("holding", account=FIRST, conid=0, position=None)
+    assert len(await asyncio.wait_for(ib.reqPositionsAsync(), DEADLINE_S)) == 10
+    with pytest.raises(ActionError, match="conid"):
+        sim.holding(FIRST, 0, None)
+    await post("holding", account=FIRST, conid=CALL, position="nan")
+    await post("fill", account=FIRST, conid=CALL, quantity=1)
+    listed = await asyncio.wait_for(ib.reqPositionsAsync(), DEADLINE_S)
+    [held] = [p for p in listed if p.contract.conId == CALL and p.account == FIRST]
+    assert held.position == 6
+    assert sim.stats()["odd_rows"] == 0
 
 
 async def test_a_text_is_sent_as_it_is(small: Book, connect: Connect) -> None:
@@ -115,10 +113,14 @@ async def test_a_text_is_sent_as_it_is(small: Book, connect: Connect) -> None:
         assert (row[13], row[15]) == ("no number", "NaN")
 
 
-async def test_a_json_number_that_is_none_is_taken_too(small: Book, control: Control) -> None:
-    async with Simulator(small, control_port=0) as sim, control(sim) as http:
+async def test_a_json_number_that_is_none_is_taken_too(small: Book) -> None:
+    async with (
+        Simulator(small, control_port=0) as sim,
+        httpx.AsyncClient(timeout=DEADLINE_S) as http,
+    ):
         for number in ("NaN", "1e400"):
             body = f'{{"account": "{FIRST}", "conid": 1, "position": {number}}}'
-            answer = await http.post("/holding", content=body, headers=JSON)
+            url = f"http://127.0.0.1:{sim.control_port}/holding"
+            answer = await http.post(url, content=body, headers=JSON)
             assert answer.status_code == 200, answer.text
             assert answer.json()["result"]["position"] in ("nan", "inf")

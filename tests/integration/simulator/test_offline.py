@@ -6,19 +6,18 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import httpx
 import pytest
 from ib_async import IB, Contract
 
 from position_sync_dagster.simulator import ActionError, Book, Simulator
+from tests.support.waiting import DEADLINE_S
 
 Eventually = Callable[[Callable[[], Any]], Awaitable[Any]]
-Control = Callable[[Simulator], httpx.AsyncClient]
 Post = Callable[..., Awaitable[Any]]
+Controlled = Callable[..., Awaitable[tuple[Simulator, Post]]]
 Connect = Callable[..., Awaitable[Any]]
 ConnectIB = Callable[..., Awaitable[IB]]
 CALL = 921000001
-DEADLINE_S = 60.0
 RESTORES = [("restored_data_lost", 1101), ("restored_data_kept", 1102)]
 
 
@@ -31,108 +30,104 @@ async def log_in(ib: IB, sim: Simulator) -> None:
 
 @pytest.mark.parametrize(("restore", "code"), RESTORES)
 async def test_without_answers_a_login_waits_and_ends_after_the_restore(
-    small: Book,
-    control: Control,
-    post: Post,
+    controlled: Controlled,
     eventually: Eventually,
     restore: str,
     code: int,
 ) -> None:
-    async with Simulator(small, control_port=0) as sim, control(sim) as http:
-        ib, codes = IB(), []
-        ib.errorEvent += lambda _id, code, _text, _contract: codes.append(code)
-        await post(http, "connectivity", state="lost", answers="none")
-        login = asyncio.create_task(log_in(ib, sim))
-        try:
-            await eventually(lambda: sim.stats()["requests"].get("1", {}).get("reqPositions"))
-            await eventually(lambda: codes)
-            assert codes == [2110]
-            assert not login.done()
-            assert ib.positions() == []
-            await post(http, "connectivity", state=restore)
-            await login
-            assert codes == [2110, code]
-            assert len(ib.positions()) == 9
-            assert len(ib.portfolio("DUSIM0001")) == 5
-            positions = len(ib.positions())
-            sim.close_position("DUSIM0001", CALL)
-            await eventually(lambda: len(ib.positions()) == positions - 1)
-        finally:
-            login.cancel()
-            ib.disconnect()
+    sim, post = await controlled()
+    ib, codes = IB(), []
+    ib.errorEvent += lambda _id, code, _text, _contract: codes.append(code)
+    await post("connectivity", state="lost", answers="none")
+    login = asyncio.create_task(log_in(ib, sim))
+    try:
+        await eventually(lambda: sim.stats()["requests"].get("1", {}).get("reqPositions"))
+        await eventually(lambda: codes)
+        assert codes == [2110]
+        assert not login.done()
+        assert ib.positions() == []
+        await post("connectivity", state=restore)
+        await login
+        assert codes == [2110, code]
+        assert len(ib.positions()) == 9
+        assert len(ib.portfolio("DUSIM0001")) == 5
+        positions = len(ib.positions())
+        sim.close_position("DUSIM0001", CALL)
+        await eventually(lambda: len(ib.positions()) == positions - 1)
+    finally:
+        login.cancel()
+        ib.disconnect()
 
 
 @pytest.mark.parametrize(("restore", "code"), RESTORES)
 async def test_connectivity_lost_and_restored_during_a_login(
-    small: Book,
-    control: Control,
-    post: Post,
+    controlled: Controlled,
     eventually: Eventually,
     restore: str,
     code: int,
 ) -> None:
-    async with Simulator(small, control_port=0) as sim, control(sim) as http:
-        ib, codes = IB(), []
-        ib.errorEvent += lambda _id, code, _text, _contract: codes.append(code)
-        await post(http, "positions_end", delay_s=None)
-        login = asyncio.create_task(log_in(ib, sim))
-        try:
-            await eventually(lambda: len(ib.positions()) == 9)
-            await post(http, "positions_end")
-            await post(http, "connectivity", state="lost", answers="none")
-            ib.client.reqPositions()
-            await eventually(lambda: 1100 in codes)
-            assert not login.done()
-            await post(http, "connectivity", state=restore)
-            await login
-            assert codes[-2:] == [1100, code]
-        finally:
-            login.cancel()
-            ib.disconnect()
+    sim, post = await controlled()
+    ib, codes = IB(), []
+    ib.errorEvent += lambda _id, code, _text, _contract: codes.append(code)
+    await post("positions_end", delay_s=None)
+    login = asyncio.create_task(log_in(ib, sim))
+    try:
+        await eventually(lambda: len(ib.positions()) == 9)
+        await post("positions_end")
+        await post("connectivity", state="lost", answers="none")
+        ib.client.reqPositions()
+        await eventually(lambda: 1100 in codes)
+        assert not login.done()
+        await post("connectivity", state=restore)
+        await login
+        assert codes[-2:] == [1100, code]
+    finally:
+        login.cancel()
+        ib.disconnect()
 
 
 async def test_with_cached_answers_a_login_ends_while_the_gateway_is_offline(
-    small: Book, control: Control, post: Post
+    controlled: Controlled,
 ) -> None:
-    async with Simulator(small, control_port=0) as sim, control(sim) as http:
-        await post(http, "connectivity", state="lost", answers="cached")
-        ib = IB()
-        await log_in(ib, sim)
-        assert len(ib.positions()) == 9
-        ib.disconnect()
+    sim, post = await controlled()
+    await post("connectivity", state="lost", answers="cached")
+    ib = IB()
+    await log_in(ib, sim)
+    assert len(ib.positions()) == 9
+    ib.disconnect()
 
 
 @pytest.mark.parametrize("code", [1100, 2110])
 async def test_a_login_while_offline_gets_1100_or_2110_instead_of_farm_notices(
-    small: Book, connect_ib: ConnectIB, control: Control, post: Post, code: int
+    connect_ib: ConnectIB, controlled: Controlled, code: int
 ) -> None:
-    async with Simulator(small, control_port=0) as sim, control(sim) as http:
-        await post(http, "connectivity", state="lost", login_code=code)
-        ib = await connect_ib(sim, listen=(codes := []))
-        await asyncio.wait_for(ib.reqCurrentTimeAsync(), DEADLINE_S)
-        assert [c for c, _ in codes] == [code]
-        with pytest.raises(ActionError, match="login_code"):
-            sim.connectivity("lost", login_code=2104)
+    sim, post = await controlled()
+    await post("connectivity", state="lost", login_code=code)
+    ib = await connect_ib(sim, listen=(codes := []))
+    await asyncio.wait_for(ib.reqCurrentTimeAsync(), DEADLINE_S)
+    assert [c for c, _ in codes] == [code]
+    with pytest.raises(ActionError, match="login_code"):
+        sim.connectivity("lost", login_code=2104)
 
 
 async def test_a_farm_that_is_broken_at_login_is_announced_whatever_its_name(
-    small: Book, connect_ib: ConnectIB, control: Control, post: Post
+    connect_ib: ConnectIB, controlled: Controlled
 ) -> None:
-    async with Simulator(small, control_port=0) as sim, control(sim) as http:
-        for farm in ("usfarm", "usfarm.nj", "usbond"):
-            await post(http, "farm", farm=farm)
-        await post(http, "farm", farm="euhmds", code=2105)
-        await post(http, "farm", farm="usbond", code=2104)
-        ib = await connect_ib(sim, listen=(notices := []))
-        await asyncio.wait_for(ib.reqCurrentTimeAsync(), DEADLINE_S)
-        assert sorted((code, text.split(":")[1]) for code, text in notices) == [
-            (2103, "usfarm"),
-            (2103, "usfarm.nj"),
-            (2104, "usfuture"),
-            (2105, "euhmds"),
-            (2106, "ushmds"),
-            (2158, "secdefnj"),
-        ]
+    sim, post = await controlled()
+    for farm in ("usfarm", "usfarm.nj", "usbond"):
+        await post("farm", farm=farm)
+    await post("farm", farm="euhmds", code=2105)
+    await post("farm", farm="usbond", code=2104)
+    ib = await connect_ib(sim, listen=(notices := []))
+    await asyncio.wait_for(ib.reqCurrentTimeAsync(), DEADLINE_S)
+    assert sorted((code, text.split(":")[1]) for code, text in notices) == [
+        (2103, "usfarm"),
+        (2103, "usfarm.nj"),
+        (2104, "usfuture"),
+        (2105, "euhmds"),
+        (2106, "ushmds"),
+        (2158, "secdefnj"),
+    ]
 
 
 async def test_cached_answers_are_those_of_the_moment_when_the_connection_was_lost(

@@ -16,6 +16,8 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.support.waiting import DEADLINE_S
+
 Connect = Callable[..., Awaitable[Any]]
 CALL = 921000001
 
@@ -53,7 +55,7 @@ async def test_it_prints_its_ports_serves_and_ends_cleanly(
         client.market_data(1, CALL)
         client.market_data(2, CALL)
         await client.wait_error(101, 2)
-        async with httpx.AsyncClient() as http:
+        async with httpx.AsyncClient(timeout=DEADLINE_S) as http:
             stats = await http.get(f"http://127.0.0.1:{ports['control_port']}/stats")
         assert stats.json()["lines_in_use"] == 1
         process.send_signal(number)
@@ -101,7 +103,7 @@ async def test_the_actions_of_a_scenario_are_done_at_their_times(
         client.send(61, 1)
         row = await client.wait(lambda m: m[0] == "61" and m[3] == "921000007")
         assert row[14] == "2"
-        async with httpx.AsyncClient() as http:
+        async with httpx.AsyncClient(timeout=DEADLINE_S) as http:
             stats = await http.get(f"http://127.0.0.1:{ports['control_port']}/stats")
         assert stats.json()["line_limit"] == 3
         process.terminate()

@@ -11,11 +11,11 @@ import pytest
 from ib_async import IB, Contract
 
 from position_sync_dagster.simulator import Book, BookError, Simulator, load_book
+from tests.support.waiting import DEADLINE_S
 
 Eventually = Callable[[Callable[[], Any]], Awaitable[Any]]
 ConnectIB = Callable[..., Awaitable[IB]]
 FUTURE, CBOE_CALL, FIRST_OF_CHAIN = 920000002, 921000001, 922000001
-DEADLINE_S = 60.0
 
 BOOK = """
 as_of: 2028-06-01

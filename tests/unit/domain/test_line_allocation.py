@@ -6,8 +6,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from position_sync_dagster.domain.broker_position import BrokerPosition
-from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.domain.leg import LegState, make_leg
 from position_sync_dagster.domain.line_allocation import (
     Demand,
@@ -17,6 +15,7 @@ from position_sync_dagster.domain.line_allocation import (
     reason,
 )
 from position_sync_dagster.domain.retry import Backoff
+from tests.support.holdings import make_holding
 
 NOW = datetime(2026, 3, 4, 15, 30, tzinfo=UTC)
 OPT = ("OPT",)
@@ -37,15 +36,7 @@ def leg(conid, strategy="s", account=None, priority=1, at=NOW):
 
 
 def held(conid, account="A", position=1.0, sec_type="OPT"):
-    return BrokerPosition(
-        gateway_id="g",
-        account=account,
-        position=position,
-        received_at=NOW,
-        position_time=NOW,
-        snapshot_id="s",
-        instrument=Instrument(conid=conid, symbol="SPY", sec_type=sec_type, currency="USD"),
-    )
+    return make_holding(conid, NOW, account=account, position=position, sec_type=sec_type)
 
 
 def wanted_of(holdings, legs):

@@ -2,10 +2,9 @@
 
 from datetime import UTC, datetime
 
-from position_sync_dagster.domain.broker_position import BrokerPosition
-from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.domain.leg import LegState, make_leg
 from position_sync_dagster.domain.routing import route
+from tests.support.holdings import make_holding
 
 NOW = datetime(2026, 3, 4, 15, 30, tzinfo=UTC)
 
@@ -24,15 +23,7 @@ def leg(conid, account=None):
 
 
 def held(conid, account, position=1.0, sec_type="OPT"):
-    return BrokerPosition(
-        gateway_id="g",
-        account=account,
-        position=position,
-        received_at=NOW,
-        position_time=NOW,
-        snapshot_id="s",
-        instrument=Instrument(conid=conid, symbol="SPY", sec_type=sec_type, currency="USD"),
-    )
+    return make_holding(conid, NOW, account=account, position=position, sec_type=sec_type)
 
 
 def test_each_holding_has_its_route():

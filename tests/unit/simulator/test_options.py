@@ -49,13 +49,14 @@ def test_without_arguments_the_program_has_its_defaults(started: list[Any], invo
 
 def test_every_argument_reaches_its_option(started: list[Any], invoke: Any) -> None:
     invoke(
-        "--book small --host ::1 --port 1 --control-port 2 --seed 3 --max-lines 4 "
+        "--book small --host ::1 --port 1 --next-ports 5 --control-port 2 --seed 3 --max-lines 4 "
         "--tick-interval 0.5 --refresh-interval 6 --tick-ring 7 "
         "--time-zone America/New_York --scenario s.yaml"
     )
     options = Options(
         host="::1",
         port=1,
+        next_ports=5,
         control_port=2,
         seed=3,
         max_lines=4,

@@ -5,20 +5,18 @@ from datetime import timedelta
 
 import pytest
 
-from position_sync_dagster.domain.broker_position import BrokerPosition, Completeness
-from position_sync_dagster.domain.instrument import Instrument
+from position_sync_dagster.domain.broker_position import Completeness
 from position_sync_dagster.errors import BrokerUnavailableError
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.drain.broker_view import LakeValues
 from tests.support.clock import HandClock
+from tests.support.holdings import make_holding
 
 
 def held(settings, clock, conid, *, confirmed_at=None):
-    return BrokerPosition(
-        gateway_id=settings.gateway_id, account="DUSIM0001", position=1.0, received_at=clock.now,
-        position_time=clock.now, snapshot_id="s", completeness=Completeness.COMPLETE,
+    return make_holding(
+        conid, clock.now, gateway_id=settings.gateway_id, completeness=Completeness.COMPLETE,
         confirmed_at=confirmed_at or clock.now,
-        instrument=Instrument(conid=conid, symbol="SPY", sec_type="OPT", currency="USD"),
     )  # fmt: skip
 
 

@@ -21,6 +21,7 @@ from position_sync_dagster.sync.stream.contract_cache import ContractCache
 from position_sync_dagster.sync.stream.line_manager import LineManager
 from position_sync_dagster.sync.stream.streamer import IBPositionStreamer
 from tests.support.booked_legs import terms_of
+from tests.support.waiting import DEADLINE_S
 
 A = "DUSIM0001"
 CALL, PUT, WORTHLESS, CENTS, STOCK = 921000001, 921000002, 921000003, 921000004, 920000001
@@ -339,7 +340,7 @@ def _in_state(streamer, state):
 
 
 async def _stats(sim):
-    async with httpx.AsyncClient() as http:
+    async with httpx.AsyncClient(timeout=DEADLINE_S) as http:
         answer = await http.get(f"http://127.0.0.1:{sim.control_port}/stats")
         return answer.json()
 

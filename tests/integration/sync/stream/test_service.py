@@ -138,7 +138,7 @@ async def test_a_stream_whose_lease_was_taken_over_writes_nothing_more(
 ):
     async with simulate() as sim:
         await lake.registry.add_active(**leg(PUT))
-        settings = settings_for(sim, session_lease_s=0.6, heartbeat_s=0.2)
+        settings = settings_for(sim, session_lease_s=3.0, heartbeat_s=0.2)
         task, _stop, reports = running(settings)
         await eventually(lambda: reports)
         beat = lake.sessions.renew
@@ -271,7 +271,7 @@ async def test_a_successor_takes_over_and_its_rows_follow_those_of_the_owner_bef
 ):
     async with simulate() as sim:
         await lake.registry.add_active(**leg(PUT))
-        first, _stop, _ = running(settings_for(sim, rotate_after_s=2.0), run_id="run-1")
+        first, _stop, _ = running(settings_for(sim, rotate_after_s=5.0), run_id="run-1")
         await eventually(lambda: _alive(lake, settings_for(sim)))
         second, stop, reports = running(settings_for(sim), run_id="run-2", wait_s=60.0)
         await first

@@ -5,11 +5,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from position_sync_dagster.domain.broker_position import BrokerPosition
-from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.domain.pricing.confirmation import confirmed_time
 from position_sync_dagster.domain.pricing.valuation import Provenance, from_portfolio
 from position_sync_dagster.domain.update import Source, ValueOrigin
+from tests.support.holdings import make_holding
 
 NOW = datetime(2026, 3, 4, 15, 30, tzinfo=UTC)
 
@@ -18,19 +17,15 @@ def ago(minutes):
     return NOW - timedelta(minutes=minutes)
 
 
-HELD = BrokerPosition(
-    gateway_id="g",
-    account="A",
+HELD = make_holding(
+    1,
+    ago(20),
     position=2.0,
     market_price=1.5,
     market_value=300.0,
     value_source=ValueOrigin.PORTFOLIO,
     value_time=ago(20),
-    received_at=ago(20),
     confirmed_at=ago(20),
-    position_time=ago(20),
-    snapshot_id="s",
-    instrument=Instrument(conid=1, symbol="SPY", sec_type="OPT", currency="USD"),
 )
 ROW = from_portfolio(HELD, source=Source.QUEUE, now=ago(1), by=Provenance())
 

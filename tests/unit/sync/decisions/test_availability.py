@@ -5,9 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from position_sync_dagster.domain.broker_position import BrokerPosition
 from position_sync_dagster.domain.gateway_session import GatewaySession, Owner, SessionState
-from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.domain.update import ValueOrigin
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.decisions.availability import (
@@ -15,17 +13,14 @@ from position_sync_dagster.sync.decisions.availability import (
     unavailable_reason,
     unconfirmed,
 )
+from tests.support.holdings import make_holding
 
 NOW = datetime(2026, 3, 4, 15, 30, tzinfo=UTC)
 SETTINGS = Settings(_env_file=None, refresh_interval_s=180, drain_time_limit_s=30)
 
 
 def holding(conid):
-    return BrokerPosition(
-        gateway_id="g", account="A", position=1.0, received_at=NOW, position_time=NOW,
-        snapshot_id="s", market_price=2.0, market_value=200.0,
-        instrument=Instrument(conid=conid, symbol="SPY", sec_type="OPT", currency="USD"),
-    )  # fmt: skip
+    return make_holding(conid, NOW, market_price=2.0, market_value=200.0)
 
 
 def confirmed_row(conid, *, confirmed_s=None, received_s=0, by=ValueOrigin.NONE):

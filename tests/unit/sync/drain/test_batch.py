@@ -6,8 +6,6 @@ from itertools import pairwise
 
 import pytest
 
-from position_sync_dagster.domain.broker_position import BrokerPosition
-from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.domain.pricing.valuation import Provenance, closed
 from position_sync_dagster.domain.request import QueueRequest, QueueStatus
 from position_sync_dagster.domain.update import Source
@@ -18,6 +16,7 @@ from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.drain.batch import LARGEST, BatchProcessor, batch_limit
 from position_sync_dagster.sync.drain.broker_view import BrokerView
 from position_sync_dagster.sync.drain.worker import QueueWorker
+from tests.support.holdings import make_holding
 
 CLOSES = 200
 
@@ -68,11 +67,7 @@ class Broker:
         self.lost_after = None
 
     def holding(self, conid, at):
-        return BrokerPosition(
-            gateway_id="g", account="A", position=self.positions[conid], received_at=at,
-            position_time=at, snapshot_id="s",
-            instrument=Instrument(conid=conid, symbol="SPY", sec_type="OPT", currency="USD"),
-        )  # fmt: skip
+        return make_holding(conid, at, position=self.positions[conid])
 
     async def view(self):
         self.looks += 1

@@ -5,22 +5,20 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from position_sync_dagster.domain.broker_position import BrokerPosition
-from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.domain.pricing.valuation import Provenance
 from position_sync_dagster.domain.request import Answer, QueuedPosition, QueueStatus
 from position_sync_dagster.domain.update import PriceKind, Source, ValueOrigin
 from position_sync_dagster.sync.drain.batch_plan import Outcome, match_holdings, plan_batch
 from position_sync_dagster.sync.drain.broker_view import BrokerView
+from tests.support.holdings import make_holding
 
 NOW = datetime(2026, 3, 4, 15, 30, tzinfo=UTC)
 
 
 def holding(account, conid, position=1.0):
-    return BrokerPosition(
-        gateway_id="g", account=account, position=position, received_at=NOW, position_time=NOW,
-        snapshot_id="s", market_price=2.0, market_value=200.0, value_source=ValueOrigin.PORTFOLIO,
-        instrument=Instrument(conid=conid, symbol="SPY", sec_type="OPT", currency="USD"),
+    return make_holding(
+        conid, NOW, account=account, position=position, market_price=2.0, market_value=200.0,
+        value_source=ValueOrigin.PORTFOLIO,
     )  # fmt: skip
 
 

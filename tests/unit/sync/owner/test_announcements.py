@@ -6,19 +6,14 @@ from datetime import UTC, datetime
 import polars as pl
 import pytest
 
-from position_sync_dagster.domain.broker_position import BrokerPosition
-from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.sync.owner.announcements import Announcements
+from tests.support.holdings import make_holding
 
 NOW = datetime(2026, 3, 4, 15, 30, tzinfo=UTC)
 
 
 def holding(conid, position, *, market_value=None):
-    return BrokerPosition(
-        gateway_id="g", account="A", position=position, received_at=NOW, position_time=NOW,
-        snapshot_id="s", market_value=market_value,
-        instrument=Instrument(conid=conid, symbol="SPY", sec_type="OPT", currency="USD"),
-    )  # fmt: skip
+    return make_holding(conid, NOW, position=position, market_value=market_value)
 
 
 class Ledger:

@@ -3,8 +3,6 @@
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from position_sync_dagster.domain.broker_position import BrokerPosition
-from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.gateway.accounts.holdings import HoldingsBook
 from position_sync_dagster.lake.queue.memory import InMemoryPositionQueue
@@ -12,14 +10,11 @@ from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.owner.announcements import Announcements
 from position_sync_dagster.sync.owner.metrics import StreamMetrics
 from position_sync_dagster.sync.owner.publisher import Publisher
+from tests.support.holdings import make_holding
 
 NOW = datetime(2026, 3, 4, 15, 30, tzinfo=UTC)
 KEY = ("A", 1)
-HELD = BrokerPosition(
-    gateway_id="g", account="A", position=2.0, market_value=5.0, received_at=NOW,
-    position_time=NOW, snapshot_id="s",
-    instrument=Instrument(conid=1, symbol="SPY", sec_type="OPT", currency="USD"),
-)  # fmt: skip
+HELD = make_holding(1, NOW, position=2.0, market_value=5.0)
 CLOSED = replace(HELD, position=0.0)
 MONITORED = {KEY: LegState.MONITORED}
 

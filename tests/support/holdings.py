@@ -1,0 +1,22 @@
+"""Holdings for tests, by the arguments that a test is about."""
+
+from datetime import datetime
+from typing import Any
+
+from position_sync_dagster.domain.broker_position import BrokerPosition
+from position_sync_dagster.domain.instrument import Instrument
+
+
+def make_holding(
+    conid: int, at: datetime, *, position: float = 1.0, sec_type: str = "OPT", **more: Any
+) -> BrokerPosition:
+    """Return what account A of gateway g holds of an option of SPY, received at a moment."""
+    usual: dict[str, Any] = {
+        "gateway_id": "g",
+        "account": "A",
+        "instrument": Instrument(conid=conid, symbol="SPY", sec_type=sec_type, currency="USD"),
+        "received_at": at,
+        "position_time": at,
+        "snapshot_id": "s",
+    }
+    return BrokerPosition(position=position, **usual | more)
