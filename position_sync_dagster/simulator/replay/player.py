@@ -126,7 +126,7 @@ class Player:
         key = key_of(request, cancelled.request.req_id if cancelled else -1)
         matching = [asked for asked in self._asked if asked.key == key]
         asked = next((each for each in matching if not each.made), None)
-        if asked is not None and asked.at_s <= self._at_s + HORIZON_S:
+        if asked is not None and (asked.at_s <= self._at_s + HORIZON_S or _is_cancel(request)):
             self._bind(asked, request)
             return
         answer = self._known.answer(request, self._now())
