@@ -39,6 +39,7 @@ def options(argv: Sequence[str] | None, names: Sequence[str]) -> argparse.Namesp
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers to a file")
     parser.add_argument("--docs", action="store_true", help="write the curves into docs/")
     parser.add_argument("--folder", type=Path, help="where the temporary tables lie")
+    parser.add_argument("--recording", type=Path, help="what the section `recorded` plays")
     parser.add_argument("--budget-s", type=float, help="how long the growth section may take")
     return parser.parse_args(argv)
 
@@ -76,6 +77,7 @@ def _run_part(
         quick=chosen.quick,
         docs=Path("docs") if chosen.docs else None,
         budget_s=chosen.budget_s,
+        recording=chosen.recording,
     )
     for name, section in sections.items():
         if chosen.only and name not in chosen.only:

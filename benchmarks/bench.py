@@ -19,6 +19,7 @@ class Bench:
         quick: Sizes that only show that everything works.
         docs: Where curves are written for the documentation; None to leave them alone.
         budget_s: How long a section that goes on as long as it is let may take.
+        recording: What the stream is measured with besides; None for the small one of the tests.
     """
 
     folder: Path
@@ -26,6 +27,7 @@ class Bench:
     quick: bool = False
     docs: Path | None = None
     budget_s: float | None = None
+    recording: Path | None = None
     _kept: dict[str, Any] = field(default_factory=dict)
     _folders: int = 0
 

@@ -235,7 +235,9 @@ async def test_a_table_that_stays_broken_is_logged_once_and_again_in_the_next_ou
         delivery.put([pending(1, 1.0)])
         await eventually(lambda: table.fails == 0 and table.batches)
         assert delivery.failures == count
-        assert [r.getMessage() for r in caplog.records] == ["Table failed: busy wait"] * (count // 9)
+        assert [r.getMessage() for r in caplog.records] == ["Table failed: busy wait"] * (
+            count // 9
+        )
         table.fails, table.batches = 9, []
     await delivery.close(timeout_s=5)
 
