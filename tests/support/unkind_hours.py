@@ -53,7 +53,6 @@ class UnkindHours:
             10: self.position_lists_end_late_and_not_in_time,
             13: self.quotes_are_odd_and_ticks_are_few,
             15: self.odd_holdings,
-            18: self.trading_hours_end_and_begin,
         }
 
     @property
@@ -129,21 +128,6 @@ class UnkindHours:
         sim.ticking(model, None)
         self.day.kept -= kept
         self.day.pin_all()
-
-    async def trading_hours_end_and_begin(self) -> None:
-        """Outside its hours a line does not tick: it has its last quote, and nobody is BLIND."""
-        sim, keys = self.sim, self._streamed()
-        await self._all_lines_speak()
-        sim.set_hours(None, "CLOSED")
-        prices = {key: self._newest(key).market_price for key in keys}
-        logins = sim.stats()["connections"]["total"]
-        sim.disconnect()  # a line that opens outside its hours sends its quote once
-        await self.eventually(lambda: sim.stats()["connections"]["total"] > logins)
-        await self._is(SessionState.LIVE)
-        await asyncio.sleep(0.5)
-        assert {key: self._newest(key).market_price for key in keys} == prices
-        sim.set_hours()
-        await self._all_lines_speak()
 
     # -- connectivity -------------------------------------------------------------------------
 

@@ -30,10 +30,10 @@ def test_a_last_line_that_was_cut_off_is_left_out(tmp_path, caplog):
     [
         ("", "empty"),
         (HEADER[:30], "cut off"),
-        ("PK\x03\x04\n", "line 1"),
-        (HEADER + "{}\n" + OPENED, "line 2"),
-        (HEADER + OPENED + "[" * 100_000 + "\n", "line 3"),
-        (HEADER + "x" * (MAX_LINE_BYTES + 1), "line 2"),
+        ("PK\x03\x04\n", r"s\.ibrec:1: "),
+        (HEADER + "{}\n" + OPENED, r"s\.ibrec:2: "),
+        (HEADER + OPENED + "[" * 100_000 + "\n", r"s\.ibrec:3: "),
+        (HEADER + "x" * (MAX_LINE_BYTES + 1), r"s\.ibrec:2: "),
     ],
     ids=["empty", "half a header", "other", "no entry", "nested", "endless"],
 )
