@@ -47,6 +47,7 @@ def options(argv: Sequence[str] | None, names: Sequence[str]) -> argparse.Namesp
         metavar="N",
         help="size of the book, in the part book; repeatable",
     )
+    parser.add_argument("--recording", type=Path, help="what the section `recorded` plays")
     parser.add_argument("--budget-s", type=float, help="how long the growth section may take")
     return parser.parse_args(argv)
 
@@ -85,6 +86,7 @@ def _run_part(
         docs=Path("docs") if chosen.docs else None,
         budget_s=chosen.budget_s,
         legs=tuple(chosen.legs),
+        recording=chosen.recording,
     )
     for name, section in sections.items():
         if chosen.only and name not in chosen.only:

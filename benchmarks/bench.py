@@ -20,6 +20,7 @@ class Bench:
         docs: Where curves are written for the documentation; None to leave them alone.
         budget_s: How long a section that goes on as long as it is let may take.
         legs: The sizes of the books that were asked for; empty for the usual ones.
+        recording: What the stream is measured with besides; None for the small one of the tests.
     """
 
     folder: Path
@@ -28,6 +29,7 @@ class Bench:
     docs: Path | None = None
     budget_s: float | None = None
     legs: tuple[int, ...] = ()
+    recording: Path | None = None
     _kept: dict[str, Any] = field(default_factory=dict)
     _folders: int = 0
 

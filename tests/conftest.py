@@ -18,6 +18,11 @@ hypothesis.settings.register_profile("no deadline", deadline=None)
 hypothesis.settings.load_profile("no deadline")  # no test asserts how long something takes
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let the recorded day run on another recording."""
+    parser.addoption("--recording", metavar="FILE", help="what test_recorded_day.py plays")
+
+
 def pytest_configure() -> None:
     """Run the same, whatever the shell that started it ignores."""
     signals.unignore()

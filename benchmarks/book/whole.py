@@ -70,7 +70,8 @@ def _figures(running: RunningBook, rounds: int) -> Iterator[tuple[str, float]]:
     running.until(lambda: running.current() >= legs, every_s=0.2)
     yield "start to every leg current", running.age_s()
     active = list(running.book.active)
-    running.until(lambda: running.statistics()["lines_in_use"] >= min(len(active), LINES - 5))
+    wanted = min(len(active), LINES - 5)
+    running.until(lambda: running.statistics()["lines_in_use"] >= wanted, every_s=0.5)
     running.until_settled()
     refreshes = running.refreshes().height
     process = running.stream_process()

@@ -4,7 +4,9 @@
 """
 
 import asyncio
+import json
 import sys
+import time
 
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import Settings
@@ -20,9 +22,18 @@ async def main(lake: str, port: str, seconds: str) -> None:
         max_lines=105,
         rotate_after_s=float(seconds),
     )
-    await stream(
+    last = await stream(
         Lake(lake), settings, stop=asyncio.Event(), report=lambda _: None, run_id="benchmark"
     )
+    found = {
+        "rows": last.rows,
+        "commits": last.commits,
+        "reconnects": last.reconnects,
+        "p50": last.tick_to_table_p50_s,
+        "p95": last.tick_to_table_p95_s,
+        "processor_s": time.process_time(),
+    }
+    print(json.dumps(found), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The command `position-sync doctor`: find and repair commits that a power loss left torn."""
+"""The command `position-sync doctor`: what a start needs, and commits that a power loss tore."""
 
 import os
 from collections.abc import Iterable
@@ -39,38 +39,33 @@ def doctor(
         bool,
         typer.Option("--repair", help="Restore each torn table to its last whole version."),
     ] = False,
-    preflight: Annotated[
-        bool,
-        typer.Option(
-            "--preflight",
-            help="Check settings, clock, disk, ports and the gateway as well; change nothing.",
-        ),
+    tables: Annotated[
+        bool, typer.Option("--tables", help="Look at the tables alone, and show each.")
     ] = False,
     ui_port: Annotated[
-        int, typer.Option(min=1, max=65535, help="Port of the UI, for --preflight.")
+        int, typer.Option(min=1, max=65535, help="Port of the UI that is looked at.")
     ] = 3000,
     json: Json = False,
     home: HomeFolder = None,
 ) -> None:
-    """Look for torn commits, which a power loss can leave.
+    """Look at everything that a start needs: settings, clocks, disk, tables, ports, gateway, legs.
 
-    The exit code is 1 if something is wrong at the end, and 0 after a repair that succeeded.
+    Each line is good, a warning or bad, and says what to do. It ends within a minute, writes
+    nothing, and takes one market data line for a moment, unless a stream owns the login. The exit
+    code is 1 if anything is bad.
 
-    With --preflight it looks at everything that a start needs, for at most a minute: each line is
-    good, a warning or bad, and says what to do. The exit code is 1 if anything is bad. It takes one
-    market data line for a moment, unless a stream owns the login.
+    With --tables or --repair it looks for torn commits alone, which a power loss can leave. The
+    exit code is 1 if something is wrong at the end, and 0 after a repair that succeeded.
     """
-    if preflight:
-        if repair:
-            raise typer.BadParameter("--preflight changes nothing: give --repair alone.")
+    if not (tables or repair):
         raise typer.Exit(look_at_everything(ui_port, home, json=json))
     from position_sync_dagster.domain.clock import utc_now
     from position_sync_dagster.lake import Lake
     from position_sync_dagster.lake.recovery.checkup import check_up
 
     lake = Lake.of(settings_for(home))
-    tables = (*lake.tables, *lake.derived_tables)
-    results = check_up(tables, lake.sessions.sync, utc_now(), mend=repair)
+    every = (*lake.tables, *lake.derived_tables)
+    results = check_up(every, lake.sessions.sync, utc_now(), mend=repair)
     if json:
         print_json(as_data(results))
     else:

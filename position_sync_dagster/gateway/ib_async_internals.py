@@ -69,11 +69,18 @@ def unread_bytes(ib: IB) -> bytes:
 
 
 def on_account_time(ib: IB, handler: Callable[[list[str]], None]) -> None:
-    """Call a handler with the fields of each account time message.
+    """Call a handler, besides those before it, with the fields of each account time message.
 
     ib_async drops these messages, and they are the only time of portfolio values.
     """
-    ib.client.decoder.handlers[MessageType.ACCOUNT_TIME] = handler
+    before = ib.client.decoder.handlers.get(MessageType.ACCOUNT_TIME)
+
+    def read(fields: list[str]) -> None:
+        if before is not None:
+            before(fields)
+        handler(fields)
+
+    ib.client.decoder.handlers[MessageType.ACCOUNT_TIME] = read
 
 
 def on_download_end(ib: IB, handler: Callable[[str], None]) -> None:

@@ -1,12 +1,15 @@
-"""Readings of a gateway that is met for the first time: its clock, and one line taken and given."""
+"""Readings of a gateway that is met for the first time: its clock, its zone, a line."""
 
 import asyncio
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.instrument import ContractDetails
+from position_sync_dagster.gateway.accounts.account_time import zone_of_closing
 from position_sync_dagster.gateway.connection import GatewayConnection
+from position_sync_dagster.gateway.ib_async_internals import on_account_time
 from position_sync_dagster.gateway.market_data_lines import Refusal
 
 POLL_S = 0.05
@@ -47,6 +50,30 @@ async def clock_difference_s(
         early, late = (theirs - clock()).total_seconds(), (theirs - before).total_seconds()
         return 0.0 if early <= 0.0 and late + 1.0 >= 0.0 else max(early, late + 1.0, key=abs)
     return None
+
+
+class AccountClock:
+    """The account times that a gateway sends: a time of day, without a zone.
+
+    Attributes:
+        newest: The newest one; empty until one came.
+    """
+
+    def __init__(self, connection: GatewayConnection) -> None:
+        self.newest = ""
+        on_account_time(connection.ib, self._on_time)
+
+    def _on_time(self, fields: list[str]) -> None:
+        self.newest = fields[2] if len(fields) > 2 else ""
+
+    def offset(self, now: datetime) -> timedelta | None:
+        """Return how far ahead of UTC the gateway's wall clock is; None where no zone fits.
+
+        The newest time of a download is about now, if the account is kept current (IB, "Account
+        Updates": every 3 minutes).
+        """
+        zone = zone_of_closing(self.newest, now=now)
+        return None if zone is None else now.astimezone(zone).utcoffset()
 
 
 async def try_line(

@@ -13,7 +13,11 @@ from position_sync_dagster.simulator.protocol.codes import Code
 from position_sync_dagster.simulator.protocol.fields import Fields
 
 REPORTS_OF_ORDERS = frozenset({"3", "5", "11", "59", "100", "101"})
-"""Order status, open orders, executions, commissions, bound and completed orders: not recorded."""
+"""Order status, open orders, executions, commissions, bound and completed orders: they are neither
+recorded nor passed on."""
+
+ENDS_OF_ORDER_LISTS = frozenset({"53", "55", "102"})
+"""The ends of the lists of open orders, of executions and of completed orders."""
 
 _PUBLIC_MESSAGES = frozenset(
     map(str, (1, 2, 8, 9, 10, 21, 45, 46, 49, 52, 53, 55, 57, 58, 62, 64, 72))

@@ -9,6 +9,7 @@ import struct
 from contextlib import suppress
 from types import TracebackType
 
+from position_sync_dagster.recording.disguise import ENDS_OF_ORDER_LISTS, REPORTS_OF_ORDERS
 from position_sync_dagster.recording.recorder import Recorder
 from position_sync_dagster.simulator.errors import PortInUseError, WireError
 from position_sync_dagster.simulator.protocol import messages, wire
@@ -38,7 +39,8 @@ class Proxy:
     """Listens on loopback and connects each client to the gateway; an async context manager.
 
     Server versions above those whose layouts we know are not negotiated. A message is passed on
-    only if it is known to be no order message: any other is refused with an error.
+    only if it is known to be no order message: any other is refused with an error. Reports of
+    orders do not reach the client.
 
     Args:
         recorder: Writes what passes.
@@ -153,6 +155,7 @@ class _Link:
         self._gateway = gateway
         self._offered = False
         self._greeted = False
+        self._withheld = False
 
     async def pass_requests(self, reader: asyncio.StreamReader) -> None:
         """Pass on what the client sends, until it ends the connection."""
@@ -173,12 +176,27 @@ class _Link:
             frames.feed(data)
             while (payload := frames.next_frame()) is not None:
                 fields = tuple(wire.fields_of(payload))
-                if self._greeted:
-                    self._recorder.message(self._number, fields)
-                else:
+                if not self._greeted:
                     self._greet(fields)
+                elif self._is_withheld(fields[0] if fields else ""):
+                    continue
+                else:
+                    self._recorder.message(self._number, fields)
                 self._client.write(_frame(payload))
             await self._client.drain()
+
+    def _is_withheld(self, kind: str) -> bool:
+        """Return whether a message is a report of an order, or the end of a list without them.
+
+        A list of orders from which something was withheld does not end: the client would take it
+        for a whole one, without orders.
+        """
+        if kind in REPORTS_OF_ORDERS:
+            if not self._withheld:
+                log.warning("connection %d: reports of orders are not passed on", self._number)
+            self._withheld = True
+            return True
+        return self._withheld and kind in ENDS_OF_ORDER_LISTS
 
     def _offer(self, payload: bytes) -> None:
         """Offer the gateway no version of which we do not know the layouts.

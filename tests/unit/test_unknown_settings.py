@@ -34,7 +34,7 @@ def test_a_name_in_both_the_environment_and_the_file_is_warned_of_once(tmp_path)
 
 def test_a_command_warns_of_it_on_the_command_line(monkeypatch, capsys):
     monkeypatch.setenv("POSITION_SYNC_MAX_LINE", "3")
-    monkeypatch.setattr("sys.argv", ["position-sync", "doctor"])
+    monkeypatch.setattr("sys.argv", ["position-sync", "doctor", "--tables"])
     with contextlib.suppress(SystemExit):
         cli.main()
     printed = capsys.readouterr().err

@@ -27,8 +27,8 @@ from position_sync_dagster.lake.delta_log.commit_log import (
 )
 
 DOCTOR = (
-    "Run `position-sync doctor` to see what is affected, and `position-sync doctor --repair` to "
-    "go back to the last whole version."
+    "Run `position-sync doctor --tables` to see what is affected, and `position-sync doctor "
+    "--repair` to go back to the last whole version."
 )
 
 _MAGIC = b"PAR1"

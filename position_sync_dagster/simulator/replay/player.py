@@ -61,6 +61,8 @@ class Player:
         self._patience_s = patience_s
         self._steps = recorded.steps if recorded else ()
         self._at_s = recorded.started_at_s if recorded else 0.0
+        self._next_s = self._at_s
+        self._origin = 0.0
         self._asked = [step for step in self._steps if isinstance(step, Asked)]
         self._by_id: dict[int, Asked] = {}
         self._made = asyncio.Event()
@@ -69,13 +71,14 @@ class Player:
     async def run(self) -> None:
         """Play to the end of the recorded connection."""
         loop = asyncio.get_running_loop()
-        origin = loop.time() - self._at_s / self._speed
+        self._origin = loop.time() - self._at_s / self._speed
         for step in self._steps:
-            delay_s = origin + step.at_s / self._speed - loop.time()
+            self._next_s = step.at_s
+            delay_s = self._origin + step.at_s / self._speed - loop.time()
             if isinstance(step, Asked):
                 if not await self._until_made(step, max(0.0, delay_s)):
                     self.unmade += 1
-                origin = max(origin, loop.time() - step.at_s / self._speed)
+                self._origin = max(self._origin, loop.time() - step.at_s / self._speed)
             elif delay_s > 0:
                 self._client.flush()
                 await asyncio.sleep(delay_s)
@@ -86,6 +89,11 @@ class Player:
                 self._client.close()
                 return
         self._client.flush()
+
+    def _reached_s(self) -> float:
+        """Return the recorded time that the replay has come to; it stands still at a request."""
+        passed_s = (asyncio.get_running_loop().time() - self._origin) * self._speed
+        return max(self._at_s, min(passed_s, self._next_s))
 
     async def _until_made(self, asked: Asked, delay_s: float) -> bool:
         self._client.flush()
@@ -126,7 +134,8 @@ class Player:
         key = key_of(request, cancelled.request.req_id if cancelled else -1)
         matching = [asked for asked in self._asked if asked.key == key]
         asked = next((each for each in matching if not each.made), None)
-        if asked is not None and asked.at_s <= self._at_s + HORIZON_S:
+        soon_s = self._reached_s() + HORIZON_S
+        if asked is not None and (asked.at_s <= soon_s or _is_cancel(request)):
             self._bind(asked, request)
             return
         answer = self._known.answer(request, self._now())

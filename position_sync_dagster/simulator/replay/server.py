@@ -75,6 +75,8 @@ class Replay:
         self._players: dict[ClientConnection, Player] = {}
         self._tasks: dict[ClientConnection, asyncio.Task[None]] = {}
         self._server: asyncio.Server | None = None
+        self._outages: dict[ClientConnection, float] = {}
+        self._down_until_s = 0.0
 
     def behind_s(self) -> float:
         """Return 0: a replay counts no messages."""
@@ -121,7 +123,10 @@ class Replay:
     # -- what a connection needs --------------------------------------------------------------
 
     def opened(self, client: ClientConnection) -> None:
-        """Count a new connection."""
+        """Count a new connection, or end it while the recorded gateway was down."""
+        if asyncio.get_running_loop().time() < self._down_until_s:
+            client.abort()
+            return
         self._connections.add(client)
         self.stats.sockets = len(self._connections)
 
@@ -152,6 +157,7 @@ class Replay:
         else:
             log.info("client %d gets the recorded connection %d", client_id, recorded.number)
             self._tasks[client] = asyncio.create_task(player.run())
+            self._outages[client] = recorded.down_s / self._speed
         return True
 
     def handle(self, client: ClientConnection, request: Request) -> None:
@@ -175,5 +181,8 @@ class Replay:
         task = self._tasks.get(client)
         if task is not None:
             task.cancel()
+        down_s = self._outages.pop(client, 0.0)
+        if down_s:
+            self._down_until_s = asyncio.get_running_loop().time() + down_s
         player = self._players.pop(client, None)
         self.unmade += player.unmade if player else 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
@@ -83,12 +84,14 @@ class RecordedConnection:
     Attributes:
         greeting: The gateway's version and time.
         started_at_s: When the client logged in.
+        down_s: For how long after its end attempts to log in were seen to fail.
     """
 
     number: int
     greeting: Fields
     started_at_s: float
     steps: tuple[Asked | Told | Ended, ...]
+    down_s: float = 0.0
 
 
 def key_of(request: Request, recorded_id: int = -1) -> Key:
@@ -108,13 +111,27 @@ def key_of(request: Request, recorded_id: int = -1) -> Key:
 
 
 def connections_of(entries: Iterable[Entry]) -> Iterator[RecordedConnection]:
-    """Yield the connections on which a client logged in, in the order of their log-ins."""
+    """Yield the connections on which a client logged in, in the order of their log-ins.
+
+    The gateway was down after one of them as far as attempts that it ended show; the pauses of the
+    client between its attempts are no outage.
+    """
     by_number: dict[int, list[Entry]] = {}
     for entry in entries:
         by_number.setdefault(entry.connection, []).append(entry)
-    found = [_connection(number, mine) for number, mine in by_number.items()]
-    whole = [connection for connection in found if connection is not None]
-    yield from sorted(whole, key=lambda connection: connection.started_at_s)
+    found = {number: _connection(number, mine) for number, mine in by_number.items()}
+    whole = sorted(filter(None, found.values()), key=lambda connection: connection.started_at_s)
+    failed = [by_number[number][-1] for number, one in found.items() if one is None]
+    for one, after in zip(whole, [*whole[1:], None], strict=True):
+        ended_at_s = by_number[one.number][-1].at_s
+        until_s = after.started_at_s if after else math.inf
+        down = [
+            entry.at_s - ended_at_s
+            for entry in failed
+            if isinstance(entry, Closed) and entry.by == "gateway"
+            if ended_at_s <= entry.at_s <= until_s
+        ]
+        yield replace(one, down_s=max(down, default=0.0))
 
 
 def _connection(number: int, entries: list[Entry]) -> RecordedConnection | None:

@@ -90,11 +90,11 @@ class LegResolver:
         legs = list(legs)
         gate = asyncio.Semaphore(AT_ONCE)
 
-        async def look_up(leg: UnresolvedLeg) -> ContractDetails | str | None:
+        async def in_turn(leg: UnresolvedLeg) -> ContractDetails | str | None:
             async with gate:
-                return await _look_up(connection, leg)
+                return await look_up(connection, leg)
 
-        answers = await asyncio.gather(*(look_up(leg) for leg in legs))
+        answers = await asyncio.gather(*(in_turn(leg) for leg in legs))
         for leg in legs:
             tries = self._attempts.get(leg.key, (0, 0.0))[0] + 1
             self._attempts[leg.key] = (tries, self._monotonic() + RETRY.delay_s(tries))
@@ -139,7 +139,7 @@ class LegResolver:
                 logger.warning("%s is not streamed: %s", name, problem)
 
 
-async def _look_up(
+async def look_up(
     connection: GatewayConnection, leg: UnresolvedLeg
 ) -> ContractDetails | str | None:
     """Return the one contract that a leg describes, what is wrong, or None without an answer."""

@@ -2,23 +2,27 @@
 
 import asyncio
 from collections.abc import Iterable
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from position_sync_dagster.domain.broker_position import BrokerPosition, Completeness
+from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import GatewaySession
-from position_sync_dagster.domain.leg import ActiveContract, Leg
+from position_sync_dagster.domain.instrument import ContractDetails
+from position_sync_dagster.domain.leg import ActiveContract, Leg, UnresolvedLeg
 from position_sync_dagster.domain.leg_contract import contract_mismatch
 from position_sync_dagster.domain.update import TradingMode, trading_mode_of
 from position_sync_dagster.errors import GatewayError, SettingsError
 from position_sync_dagster.gateway.codes import NOT_PERMITTED, GatewayCode
 from position_sync_dagster.gateway.connection import GatewayConnection, connect
 from position_sync_dagster.gateway.survey import (
+    AccountClock,
     LineTrial,
     clock_difference_s,
     server_version,
     try_line,
 )
 from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.owner.leg_resolver import AT_ONCE, look_up
 from position_sync_dagster.sync.preflight.finding import Finding, bad, good, warning
 
 WITHIN_S = 40.0
@@ -30,6 +34,19 @@ ANSWER_S = 8.0
 CLOCK_S = 2.0
 MOST_LEGS = 100
 """So many legs are compared with their contract details; each is one request."""
+
+MOST_OPEN_LEGS = 40
+"""So many legs without a conid are looked up; each is one or two requests."""
+
+CORRECT = "Correct the leg in the strategies file or with `position-sync strategies`."
+
+UNKNOWN_READ_ONLY = (
+    "unknown: a gateway says it only when it refuses an order or the list of orders (321), and "
+    "opens a dialog then; this program asks for neither"
+)
+"""The list of orders is refused in that mode: github.com/erdewit/ib_insync/issues/1 and 7; so is
+that of completed ones: issues/224. The dialog: github.com/IbcAlpha/IBC/issues/10. No other message
+of the API depends on it."""
 
 DELAYED = 3
 _KINDS = {1: "live", 2: "frozen", 3: "delayed", 4: "delayed and frozen"}
@@ -72,11 +89,13 @@ class _Survey:
     async def run(self, legs: list[Leg]) -> None:
         connection = await connect(self._settings)
         try:
+            account_clock = AccountClock(connection)
             connection.on_message.append(lambda code, text: self._notices.append((code, text)))
             self._identity(connection)
             await self._clock(connection)
             connection.require_online()
             await connection.feed.ensure(timedelta(seconds=self._settings.refresh_interval_s))
+            self._found.append(of_account_time(account_clock, utc_now()))
             self._accounts(connection)
             await self._line(connection, legs)
             await self._legs(connection, legs)
@@ -98,7 +117,7 @@ class _Survey:
         found.append(
             warning(
                 "read-only",
-                "unknown: only an order message would show it, and this program sends none",
+                UNKNOWN_READ_ONLY,
                 remedy,
             )
         )
@@ -162,7 +181,6 @@ class _Survey:
         known = [leg for leg in legs if isinstance(leg, ActiveContract)]
         compared = list(dict.fromkeys(leg.conid for leg in known))[:MOST_LEGS]
         details = await connection.details(compared)
-        remedy = "Correct the leg in the strategies file or with `position-sync strategies`."
         wrong = []
         for leg in known:
             one = details.get(leg.conid)
@@ -170,15 +188,47 @@ class _Survey:
                 continue
             differs = "the gateway knows no such contract"
             if one is None or (differs := contract_mismatch(leg, one) or ""):
-                text = f"{leg.conid} of {leg.strategy_id}: {differs}"
-                wrong.append(bad("legs", text, remedy))
+                wrong.append(bad("legs", f"{leg.conid} of {leg.strategy_id}: {differs}", CORRECT))
         rest = len({leg.conid for leg in known}) - len(compared)
         more = f"; {rest} more were not compared" if rest else ""
-        open_legs = len(legs) - len(known)
         text = f"{len(compared)} of the active legs agree with their contracts{more}"
-        if open_legs:
-            text += f"; {open_legs} without a conid are looked up by the stream"
         self._found += wrong or [good("legs", text)]
+        await self._open_legs(connection, [leg for leg in legs if isinstance(leg, UnresolvedLeg)])
+
+    async def _open_legs(self, connection: GatewayConnection, legs: list[UnresolvedLeg]) -> None:
+        """Look up the legs without a conid, as the stream will; nothing is stored."""
+        answers: list[ContractDetails | str | None] = []
+        for at in range(0, min(len(legs), MOST_OPEN_LEGS), AT_ONCE):
+            some = legs[at : min(at + AT_ONCE, MOST_OPEN_LEGS)]
+            answers += await asyncio.gather(*(look_up(connection, leg) for leg in some))
+        for leg, answer in zip(legs, answers, strict=False):
+            name = f"{leg.described} of {leg.strategy_id}"
+            if isinstance(answer, ContractDetails):
+                self._found.append(good("legs", f"{name} is {answer.conid}"))
+            elif answer is None:
+                remedy = "Run it again; look at the gateway if it stays."
+                self._found.append(warning("legs", f"{name}: the gateway did not answer", remedy))
+            else:
+                self._found.append(bad("legs", f"{name}: {answer}", CORRECT))
+        if len(legs) > len(answers):
+            text = f"{len(legs) - len(answers)} more without a conid were not looked up"
+            self._found.append(good("legs", f"{text}; the stream does it"))
+
+
+def of_account_time(clock: AccountClock, now: datetime) -> Finding:
+    """Return which time zone the gateway's account times are in."""
+    if not clock.newest:
+        remedy = "Values of monitored legs have no time of their own; run it again."
+        return warning("gateway's zone", "unknown: it sent no account time", remedy)
+    offset = clock.offset(now)
+    if offset is None:
+        text = f"unknown: its account time {clock.newest!r} is about now in no time zone"
+        remedy = "Compare the clocks; until it fits, such values have no time of their own."
+        return warning("gateway's zone", text, remedy)
+    hours = offset.total_seconds() / 3600
+    ours = now.astimezone().utcoffset() == offset
+    text = f"UTC{hours:+g} h, {'as' if ours else 'unlike'} this machine; values are dated by it"
+    return good("gateway's zone", text)
 
 
 def trial_conid(

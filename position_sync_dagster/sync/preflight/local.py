@@ -52,13 +52,14 @@ def check_strategies_file(settings: Settings) -> list[Finding]:
 
 
 def check_tables(lake: Lake) -> list[Finding]:
-    """Return whether each table is whole, as `position-sync doctor` diagnoses it."""
+    """Return whether each table is whole, as `position-sync doctor --tables` diagnoses it."""
     if not lake.exists:
         return [good("tables", f"none at {lake.path} yet: the first start makes them")]
-    ill = [one for one in map(diagnose, lake.tables) if not one.healthy]
+    tables = (*lake.tables, *lake.derived_tables)
+    ill = [one for one in map(diagnose, tables) if not one.healthy]
     if not ill:
-        return [good("tables", f"{len(lake.tables)} at {lake.path}, each whole or not there yet")]
-    remedy = "Run `position-sync doctor`, which shows each and says what to do."
+        return [good("tables", f"{len(tables)} at {lake.path}, each whole or not there yet")]
+    remedy = "Run `position-sync doctor --tables`, which shows each and says what to do."
     return [bad("tables", f"{one.table}: {one.problem or 'torn'}", remedy) for one in ill]
 
 

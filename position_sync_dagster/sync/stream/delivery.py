@@ -16,7 +16,6 @@ from position_sync_dagster.errors import (
     PositionSyncError,
     TradingModeError,
 )
-from position_sync_dagster.outage_log import LimitedLog
 
 logger = logging.getLogger(__name__)
 
@@ -26,9 +25,9 @@ FINAL = (LeaseLostError, TradingModeError, ForeignTableError)
 RETRY = Backoff(first_s=0.5, longest_s=2.0)
 """Delays between attempts. They are shorter than the time that `close` waits for a delivery."""
 
-LOG_INTERVAL_S = 30.0
-"""Errors of one kind are logged at most this often: a handler may raise at every tick of every
-leg."""
+QUIET_S = 60.0
+"""So long without an error ends the outage of a handler that gets each update once: it may raise
+for one leg only, and take those of all others. Any other outage ends when updates are taken."""
 
 CANCEL_TIMEOUT_S = 1.0
 """A handler that is cancelled has this long to end."""
@@ -68,7 +67,7 @@ class Delivery:
 
     Args:
         on_delivered: Called with the time from a tick's arrival to its delivery, in seconds.
-        monotonic: The clock of the intervals between log lines, in seconds.
+        monotonic: The clock of the failures, in seconds.
 
     Attributes:
         failures: How often the handler raised.
@@ -85,7 +84,9 @@ class Delivery:
         self.failures = 0
         self._batched = getattr(handler, "on_position_updates", None)
         self._on_delivered = on_delivered
-        self._log = LimitedLog(logger, every_s=LOG_INTERVAL_S, monotonic=monotonic)
+        self._monotonic = monotonic
+        self._failed_s = 0.0
+        self._logged: set[str] = set()
         self._pending: dict[Key, PendingUpdate] = {}
         self._in_delivery = 0
         self._filled = asyncio.Event()
@@ -163,6 +164,7 @@ class Delivery:
             if error is not None:
                 self._log_failure(error)
                 return not isinstance(error, FINAL)
+            self._logged.clear()
         if self._on_delivered is not None:
             now = time.time()
             for pending in updates:
@@ -171,14 +173,19 @@ class Delivery:
         return False
 
     def _log_failure(self, error: BaseException) -> None:
+        """Log the error, each kind of it once per outage."""
         self.failures += 1
+        now_s = self._monotonic()
+        if self._batched is None and now_s - self._failed_s > QUIET_S:
+            self._logged.clear()
+        self._failed_s = now_s
         kind = type(error).__name__
-        self._log.report(
-            kind,
-            f"{type(self.handler).__name__} failed: {str(error) or kind}",
-            level=logging.ERROR,
-            error=None if isinstance(error, PositionSyncError) else error,
-        )
+        if kind in self._logged:
+            return
+        self._logged.add(kind)
+        trace = None if isinstance(error, PositionSyncError) else error
+        text = str(error) or kind
+        logger.error("%s failed: %s", type(self.handler).__name__, text, exc_info=trace)
 
     def _log_slow(self, count: int) -> None:
         logger.warning(

@@ -3,8 +3,9 @@
 import asyncio
 import json
 import math
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from typer.testing import CliRunner
@@ -18,6 +19,7 @@ from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.processes.preflight import run_preflight
 from position_sync_dagster.sync.owner.ownership import Ownership
 from position_sync_dagster.sync.preflight.finding import Finding, Level
+from position_sync_dagster.sync.preflight.gateway import of_account_time
 from tests.support.ports import free_port
 
 A, B = "DUSIM0001", "DUSIM0002"
@@ -71,7 +73,7 @@ async def test_a_good_gateway_is_good_in_each_line_and_nothing_is_left(
         expected = {
             "settings", "time zone", "strategies file", "tables", "disk", "Dagster home", "UI port",
             "gateway", "accounts", "read-only", "clock", "account feed", "positions", "market data",
-            "lines", "legs",
+            "lines", "legs", "gateway's zone",
         }  # fmt: skip
         assert set(found) == expected
         unknown = levels(found) | {"disk": {Level.GOOD}}
@@ -117,6 +119,58 @@ async def test_a_leg_that_is_another_contract_is_bad(simulate, settings_for, loo
     assert found.level is Level.BAD
     assert "921000001 of one" in found.text
     assert "245" in found.text
+
+
+OPEN = """\
+strategies:
+  - strategy_id: one
+    legs:
+      - {symbol: AAPL, right: C, strike: 240, expiry: 20281215}
+      - {symbol: AAPL, right: C, strike: 241, expiry: 20281215}
+"""
+
+
+async def test_legs_without_a_conid_are_looked_up_and_nothing_is_stored(
+    simulate, settings_for, look, tmp_path
+):
+    (tmp_path / "s.yaml").write_text(OPEN)
+    before = trace(tmp_path)
+    async with simulate() as sim:
+        found = (await look(settings_for(sim, strategies_file=tmp_path / "s.yaml")))["legs"]
+    by_level = {one.level: one.text for one in found if "AAPL" in one.text}
+    assert str(CALL) in by_level[Level.GOOD]
+    assert "241" in by_level[Level.BAD]
+    assert trace(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("zone", "level", "part"),
+    [
+        ("UTC", Level.GOOD, "UTC+0 h"),
+        ("Asia/Kolkata", Level.GOOD, "UTC+5.5 h"),
+    ],
+)
+async def test_the_zone_of_the_gateway_is_named(simulate, settings_for, look, zone, level, part):
+    async with simulate(time_zone=zone) as sim:
+        [found] = (await look(settings_for(sim)))["gateway's zone"]
+    assert (found.level, part in found.text) == (level, True)
+
+
+class Told(NamedTuple):
+    """The account times of a gateway."""
+
+    newest: str
+    zone: timedelta | None
+
+    def offset(self, now: datetime) -> timedelta | None:
+        return self.zone
+
+
+@pytest.mark.parametrize("told", [Told("", None), Told("07:07", None)])
+def test_a_zone_that_cannot_be_known_is_a_warning(told):
+    found = of_account_time(told, utc_now())
+    assert found.level is Level.WARNING
+    assert "unknown" in found.text
 
 
 async def test_an_account_that_another_client_follows_is_named(simulate, settings_for, look):
@@ -165,13 +219,12 @@ async def test_the_clock_is_compared_with_the_gateways(simulate, settings_for):
 def test_without_a_gateway_the_command_says_what_to_do_and_ends_with_1(monkeypatch):
     monkeypatch.setenv("POSITION_SYNC_GATEWAY_PORT", str(free_port()))
     monkeypatch.setenv("POSITION_SYNC_MAX_LINE", "7")
-    result = CliRunner().invoke(app, ["doctor", "--preflight", "--ui-port", str(free_port())])
+    result = CliRunner().invoke(app, ["doctor", "--ui-port", str(free_port())])
     assert result.exit_code == 1
     assert "Start TWS or IB Gateway" in result.output
-    result = CliRunner().invoke(app, ["doctor", "--preflight", "--json"])
+    result = CliRunner().invoke(app, ["doctor", "--json"])
     printed = json.loads(result.stdout)
     assert printed["good"] is False
     [settings] = [one for one in printed["findings"] if one["check"] == "settings"]
     assert settings["level"] == "warning"
     assert "POSITION_SYNC_MAX_LINES" in settings["text"]
-    assert CliRunner().invoke(app, ["doctor", "--preflight", "--repair"]).exit_code == 2

@@ -78,15 +78,69 @@ async def test_an_order_message_is_refused_and_neither_passed_on_nor_recorded(
     assert "it is not passed on" in caplog.text
 
 
-async def test_reports_of_orders_reach_the_client_and_not_the_recording(connected):
+def frame(*fields):
+    payload = "".join(f"{field}\0" for field in fields).encode()
+    return struct.pack(">I", len(payload)) + payload
+
+
+REPORTS = (
+    (3, 77, "Filled", 4211, 0),
+    (5, 77, CALL := 921000001, "AAPL", "OPT"),
+    (11, -1, 77, CALL, "AAPL"),
+    (59, 1, "exec-id-5", 1.25, "USD"),
+    (100, 77, 4, 1),
+    (101, CALL, "AAPL", "OPT"),
+)
+LISTS = {53: (5, 1), 102: (99, 0)}
+
+
+@pytest.mark.parametrize("report", REPORTS, ids=lambda report: str(report[0]))
+async def test_reports_of_orders_reach_neither_the_client_nor_the_recording(connected, report):
     async with connected() as (sim, proxy, raw):
         raw.send(71, 2, 4, "")
         await raw.wait_id(9)
-        payload = b"3\x0077\x00Filled\x004211\x000\x00"
-        sim.send_raw(struct.pack(">I", len(payload)) + payload)
-        await raw.wait_id(3)
+        sim.send_raw(frame(*report))
         await raw.barrier()
+        assert raw.of(report[0]) == []
+    names = {json.loads(line).get("name") for line in proxy.path.read_text().splitlines()}
+    assert f"message {report[0]}" not in names
+    assert "exec-id-5" not in proxy.path.read_text()
     assert "Filled" not in proxy.path.read_text()
+
+
+async def test_a_list_of_orders_ends_only_if_nothing_of_it_was_withheld(connected, caplog):
+    async with connected() as (sim, proxy, raw):
+        raw.send(71, 2, 4, "")
+        await raw.wait_id(9)
+        for end, request in LISTS.items():
+            raw.send(*request)
+            await raw.wait_id(end)  # without orders it ends at once
+        since = await raw.barrier()
+        sim.send_raw(frame(5, 77, CALL, "AAPL", "OPT") + frame(5, 78, CALL, "AAPL", "OPT"))
+        for request in LISTS.values():
+            raw.send(*request)
+        await raw.barrier()
+        assert raw.of(*LISTS, 5, since=since) == []
+    ends = [e.name for e in load_recording(proxy.path).entries if "End" in getattr(e, "name", "")]
+    assert sorted(ends) == ["completedOrdersEnd", "openOrderEnd"]
+    assert caplog.text.count("reports of orders are not passed on") == 1
+
+
+async def test_the_end_of_the_recording_ends_its_connections_and_says_so(
+    simulate, recorded, eventually
+):
+    async with simulate() as sim:
+        async with recorded(sim.port) as proxy:
+            raw = RawClient()
+            await raw.open(proxy.port)
+            raw.greet()
+            raw.send(71, 2, 4, "")
+            await raw.wait_id(9)
+        await raw.wait_closed()
+        await raw.close()
+        await eventually(lambda: sim.stats()["connections"]["now"] == 0)
+    [*_, last] = load_recording(proxy.path).entries
+    assert (last.connection, last.by) == (1, "recorder")
 
 
 async def test_no_version_is_negotiated_whose_messages_cannot_be_read(connected):

@@ -187,19 +187,59 @@ async def test_a_listener_that_raises_anything_receives_the_others_of_the_flush(
     assert delivery.failures == 1
 
 
-async def test_a_handler_that_fails_at_every_update_is_logged_now_and_then(caplog, eventually):
-    now = [0.0]
-    delivery = Delivery(Listener(fails=10**6), monotonic=lambda: now[0])
-    for failures in (200, 400):
-        delivery.put([pending(conid, 1.0) for conid in range(200)])
-        await eventually(lambda count=failures: delivery.failures == count)
-        now[0] += module.LOG_INTERVAL_S
+class Picky(Listener):
+    """A handler that raises for one position, and takes all others."""
+
+    async def on_position_update(self, update):
+        if update.conid == 1:
+            raise self.error
+        await super().on_position_update(update)
+
+
+@pytest.mark.parametrize("handler", [Listener(fails=10**6), Picky()], ids=["all", "one"])
+async def test_a_handler_that_fails_again_and_again_is_logged_once(handler, caplog, eventually):
+    now = [100.0]
+    delivery = Delivery(handler, monotonic=lambda: now[0])
+    for _ in range(20):
+        count = delivery.failures
+        delivery.put([pending(conid, 1.0) for conid in range(5)])
+        await eventually(lambda count=count: delivery.failures > count)
+        now[0] += module.QUIET_S  # it lasts for twenty minutes
     await delivery.close(timeout_s=5)
-    lines = [r.getMessage() for r in caplog.records]
-    assert lines == [
-        "Listener failed: broken",
-        "Listener failed: broken; 199 more since the last such line",
-    ]
+    assert [r.getMessage() for r in caplog.records] == [f"{type(handler).__name__} failed: broken"]
+
+
+async def test_a_handler_that_fails_again_after_a_while_is_logged_again(caplog, eventually):
+    now = [100.0]
+    delivery = Delivery(Picky(), monotonic=lambda: now[0])
+    for count in (1, 2):
+        delivery.put([pending(1, 1.0)])
+        await eventually(lambda count=count: delivery.failures == count)
+        now[0] += module.QUIET_S + 1
+    await delivery.close(timeout_s=5)
+    assert [r.getMessage() for r in caplog.records] == ["Picky failed: broken"] * 2
+
+
+async def test_a_table_that_stays_broken_is_logged_once_and_again_in_the_next_outage(
+    caplog, eventually
+):
+    now = [100.0]
+
+    def later():
+        now[0] += 2 * module.QUIET_S
+        return now[0]
+
+    table = Table(fails=9)
+    delivery = Delivery(table, monotonic=later)
+    for count in (9, 18):
+        delivery.put([pending(1, 1.0)])
+        await eventually(lambda: table.fails == 0 and table.batches)
+        assert delivery.failures == count
+        assert [r.getMessage() for r in caplog.records] == ["Table failed: busy wait"] * (
+            count // 9
+        )
+        table.fails, table.batches = 9, []
+    await delivery.close(timeout_s=5)
 
 
 async def test_a_handler_that_raises_before_it_is_awaited_is_reported():
