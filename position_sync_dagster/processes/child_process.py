@@ -30,6 +30,7 @@ class ChildProcess:
         log: The file for the program's output. The file of the start before is kept beside it.
             None leaves the output on this terminal.
         grace_s: Seconds between the interrupt and the kill.
+        patience: As for `end_processes`.
         inherited_fds: File descriptors that stay open until the program has ended: the lock of a
             home, or the `pipe_fd` of another child, which then ends after this one.
     """
@@ -43,15 +44,19 @@ class ChildProcess:
         cwd: Path,
         log: Path | None = None,
         grace_s: float = 3.5,
+        patience: tuple[str, float] | None = None,
         inherited_fds: Sequence[int] = (),
     ) -> None:
         self.name = name
         self.log = log
-        self.grace_s = grace_s
+        self.longest_s = max(grace_s, patience[1] if patience else 0.0)
         owner_fd, self.pipe_fd = os.pipe()
         self._pipe_open = True
         reaper = [sys.executable, "-m", "position_sync_dagster.processes.reaper"]
-        reaper += ["--owner-fd", str(owner_fd), "--grace-s", str(grace_s), "--", *command]
+        reaper += ["--owner-fd", str(owner_fd), "--grace-s", str(grace_s)]
+        if patience:
+            reaper += ["--patient-with", patience[0], "--patience-s", str(patience[1])]
+        reaper += ["--", *command]
         output = open_log(log) if log else None
         try:
             self._reaper = subprocess.Popen(  # noqa: S603 - our own module, no shell
@@ -115,7 +120,7 @@ class ChildProcess:
         started = time.monotonic()
         self.request_end()
         try:
-            self._reaper.wait(self.grace_s + KILL_MARGIN_S)
+            self._reaper.wait(self.longest_s + KILL_MARGIN_S)
         except subprocess.TimeoutExpired:
             self._reaper.kill()
             self._reaper.wait()

@@ -16,6 +16,10 @@ After the interrupt the stream closes its gateway session, and Dagster itself en
 code servers wait as long as they have a run's process; only these have to be killed.
 """
 
+PATIENCE = ("multiprocessing.spawn", 15.0)
+"""What Dagster's runs have in their command line, and the seconds that they may take on a busy
+machine: a run that is killed stays STARTED, and what it did since its last event is in none."""
+
 
 def start(
     *,
@@ -43,6 +47,7 @@ def start(
         cwd=cwd,
         log=log,
         grace_s=GRACE_S,
+        patience=PATIENCE,
         inherited_fds=inherited_fds,
     )
 

@@ -63,6 +63,7 @@ def end_processes(
     find: Callable[[], list[psutil.Process]],
     *,
     grace_s: float,
+    patience: tuple[str, float] | None = None,
     poll_s: float = 0.05,
     after_poll: Callable[[], object] = lambda: None,
 ) -> list[str]:
@@ -71,6 +72,8 @@ def end_processes(
     Args:
         find: Returns the processes that still run. It is called until it returns none, because a
             process that is ending may start others.
+        patience: A part of a command line, and seconds: nothing is killed within these while such
+            a process runs.
         after_poll: Called after each call of `find`, for a caller that must reap its children.
 
     Returns:
@@ -78,9 +81,11 @@ def end_processes(
     """
     interrupted: set[psutil.Process] = set()
     killed: dict[psutil.Process, str] = {}
-    deadline = time.monotonic() + grace_s
+    began = time.monotonic()
+    part, patience_s = patience or ("", 0.0)
     while remaining := find():
-        if time.monotonic() < deadline:
+        age_s = time.monotonic() - began
+        if age_s < grace_s or (age_s < patience_s and any(part in line(p) for p in remaining)):
             send(set(remaining) - interrupted, signal.SIGINT)
             interrupted.update(remaining)
         else:
@@ -91,9 +96,14 @@ def end_processes(
     return list(killed.values())
 
 
+def line(process: psutil.Process) -> str:
+    """Return a process's command line; an empty text for one that has ended."""
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
+
+
 def describe(process: psutil.Process) -> str:
     """Return a process's id and the start of its command line."""
-    try:
-        return f"{process.pid} ({' '.join(process.cmdline())[:80]})"
-    except psutil.Error:
-        return str(process.pid)
+    return f"{process.pid} ({line(process)[:80]})"

@@ -8,6 +8,8 @@ time. On Linux the reaper is the subreaper of them all, so that no process escap
 process session of its own or by losing its parent.
 
 Run as `python -m position_sync_dagster.processes.reaper --owner-fd N --grace-s S -- PROGRAM ...`.
+With `--patient-with TEXT --patience-s S` it kills nothing for S seconds while a process runs that
+has TEXT in its command line.
 """
 
 import argparse
@@ -101,7 +103,13 @@ def remaining_processes(pid: int) -> list[psutil.Process]:
     return found
 
 
-def supervise(command: Sequence[str], *, owner_fd: int, grace_s: float) -> int:
+def supervise(
+    command: Sequence[str],
+    *,
+    owner_fd: int,
+    grace_s: float,
+    patience: tuple[str, float] | None = None,
+) -> int:
     """Run `command` until it ends or an end is requested, then end all that came from it.
 
     Returns:
@@ -119,10 +127,11 @@ def supervise(command: Sequence[str], *, owner_fd: int, grace_s: float) -> int:
     killed = end_processes(
         lambda: remaining_processes(os.getpid()),
         grace_s=grace_s,
+        patience=patience,
         after_poll=lambda: reap(exit_codes),
     )
     if killed:
-        print(f"killed after {grace_s:g} s: {', '.join(killed)}", flush=True)  # noqa: T201
+        print(f"killed at the end: {', '.join(killed)}", flush=True)  # noqa: T201
     program.returncode = exit_codes.get(program.pid, 0)
     return 0 if end_requested else shell_exit_code(program.returncode)
 
@@ -134,9 +143,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--owner-fd", type=int, required=True)
     parser.add_argument("--grace-s", type=float, required=True)
+    parser.add_argument("--patient-with")
+    parser.add_argument("--patience-s", type=float, default=0.0)
     parser.add_argument("command", nargs="+")
     options = parser.parse_args(arguments)
-    return supervise(options.command, owner_fd=options.owner_fd, grace_s=options.grace_s)
+    patience = (options.patient_with, options.patience_s) if options.patient_with else None
+    return supervise(
+        options.command, owner_fd=options.owner_fd, grace_s=options.grace_s, patience=patience
+    )
 
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ def load_book(book: str | Path) -> Book:
         BookError: The file has a mistake; it names file, line and column, cause and remedy.
     """
     path = Path(book)
-    if path.suffix == "" and not path.exists():
+    if path.suffix == "" and not path.is_file():
         shipped = BOOKS / f"{path.name}.yaml"
         if len(path.parts) != 1 or not shipped.exists():
             names = ", ".join(shipped_books())

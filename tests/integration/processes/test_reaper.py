@@ -194,3 +194,34 @@ def test_the_log_of_the_start_before_is_kept(home):
         with family(home, "ends") as child:
             wait_for("the child has ended", lambda: not child.running)
         assert (home / "family.previous.log").exists() is expected
+
+
+SLOW_END = textwrap.dedent(
+    """
+    import pathlib, sys, time
+    print("ready", flush=True)
+    try:
+        time.sleep(600)
+    except KeyboardInterrupt:
+        time.sleep(2)
+        pathlib.Path(sys.argv[1]).write_text("ended by itself")
+    """
+)
+
+
+@pytest.mark.parametrize(("patient_with", "ends"), [("slow end", True), ("another", False)])
+def test_a_program_that_is_waited_for_ends_by_itself(home, patient_with, ends):
+    done = home / "done"
+    slow = ChildProcess(
+        "The slow one",
+        [sys.executable, "-c", SLOW_END, str(done), "slow end"],
+        env=environment(home),
+        cwd=home,
+        log=home / "family.log",
+        grace_s=0.2,
+        patience=(patient_with, 60.0),
+    )
+    with slow:
+        wait_for("it is ready", lambda: ready(home))
+        slow.stop()
+    assert done.exists() is ends

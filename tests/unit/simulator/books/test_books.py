@@ -201,3 +201,11 @@ def test_contracts_are_found_by_what_a_request_says(
 ) -> None:
     contracts = load_book("small").contracts.values()
     assert {c.conid for c in ContractQuery(**query).find(contracts)} == found  # type: ignore[arg-type]
+
+
+def test_a_folder_with_the_name_of_a_book_does_not_hide_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "demo").mkdir()
+    assert load_book("demo") == load_book(BOOKS / "demo.yaml")
