@@ -5,17 +5,21 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from html import unescape
+from urllib.parse import quote
 from uuid import uuid4
 
 from tests.support.ports import free_port
-from tests.support.store_proxy import StoreProxy
+from tests.support.store_proxy import TOKEN, StoreProxy
+
+EVERYTHING = os.environ.get("STORE_TESTS") == "all"
+"""Whether the tests on the store run in full, as in `make chaos`, or a part of each."""
 
 SECRET = "wJalrXUtnFEMI-of-the-tests"  # noqa: S105 - the store of the tests takes any
 KEY_ID = "AKIAOFTHETESTS000000"
-TOKEN = "session-token-of-the-tests"  # noqa: S105 - the same
 REGION = "us-east-1"
 
 _SIGNED = {
@@ -35,10 +39,12 @@ class ObjectStore:
     Attributes:
         port: Where it listens itself.
         proxy: What the programs under test talk to.
+        bucket: A bucket for many lakes.
     """
 
     port: int
     proxy: StoreProxy
+    bucket: str
 
     @property
     def environment(self) -> dict[str, str]:
@@ -49,39 +55,50 @@ class ObjectStore:
             "AWS_REGION": REGION,
             "AWS_ACCESS_KEY_ID": KEY_ID,
             "AWS_SECRET_ACCESS_KEY": SECRET,
+            "AWS_SESSION_TOKEN": TOKEN,
         }
 
-    def new_bucket(self) -> str:
-        """Create a bucket and return its name."""
-        name = f"lake-{uuid4().hex[:12]}"
-        assert self.ask("PUT", f"/{name}").status == 200
-        return name
+    def lake(self) -> str:
+        """Return the URI of a new lake in the one bucket that is proven to be safe once."""
+        return f"s3://{self.bucket}/{uuid4()}/lake"
 
-    def keys(self, bucket: str) -> set[str]:
-        """Return the names of all objects of a bucket."""
-        found: set[str] = set()
-        after = ""
-        while True:
-            answer = self.ask("GET", f"/{bucket}?list-type=2&start-after={after}").read().decode()
-            names = [part.split("</Key>")[0] for part in answer.split("<Key>")[1:]]
-            found.update(names)
-            if "<IsTruncated>true" not in answer:
-                return found
-            after = names[-1]
 
-    def read(self, bucket: str, key: str) -> bytes:
-        """Return the content of an object."""
-        return self.ask("GET", f"/{bucket}/{key}").read()
+def stored_under(uri: str) -> dict[str, bytes]:
+    """Return the objects below a URI of the store that the environment names, by their URIs."""
+    bucket, prefix = _split(uri)
+    found: dict[str, bytes] = {}
+    after = ""
+    while True:
+        query = f"list-type=2&prefix={quote(prefix, safe='')}&start-after={quote(after, safe='')}"
+        page = _ask(_port(), "GET", f"/{bucket}?{query}").read().decode()
+        names = [unescape(part.split("</Key>")[0]) for part in page.split("<Key>")[1:]]
+        for name in names:
+            content = _ask(_port(), "GET", f"/{bucket}/{quote(name)}").read()
+            found[f"s3://{bucket}/{name}"] = content
+        if "<IsTruncated>true" not in page:
+            return found
+        after = names[-1]
 
-    def delete(self, bucket: str, key: str) -> None:
-        """Delete an object."""
-        assert self.ask("DELETE", f"/{bucket}/{key}").status == 204
 
-    def ask(self, method: str, path: str) -> http.client.HTTPResponse:
-        """Send a request past the proxy."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
-        connection.request(method, path, headers=_SIGNED)
-        return connection.getresponse()
+def delete_stored(uri: str) -> None:
+    """Delete an object of the store that the environment names."""
+    bucket, key = _split(uri)
+    assert _ask(_port(), "DELETE", f"/{bucket}/{quote(key)}").status == 204
+
+
+def _split(uri: str) -> tuple[str, str]:
+    bucket, _, key = uri.removeprefix("s3://").partition("/")
+    return bucket, key
+
+
+def _port() -> int:
+    return int(os.environ["AWS_ENDPOINT_URL"].rsplit(":", 1)[1])
+
+
+def _ask(port: int, method: str, path: str) -> http.client.HTTPResponse:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    connection.request(method, path, headers=_SIGNED)
+    return connection.getresponse()
 
 
 @contextmanager
@@ -100,7 +117,9 @@ def running_store() -> Iterator[ObjectStore]:
         stack.callback(process.kill)
         _wait_for(port, process)
         proxy = stack.enter_context(StoreProxy(port))
-        yield ObjectStore(port, proxy)
+        bucket = "lakes"
+        assert _ask(port, "PUT", f"/{bucket}").status == 200
+        yield ObjectStore(port, proxy, bucket)
 
 
 def _plain_environment() -> dict[str, str]:
@@ -121,17 +140,3 @@ def _wait_for(port: int, process: "subprocess.Popen[bytes]") -> None:
         else:
             return
     raise AssertionError("the store did not start")
-
-
-@contextmanager
-def environment(values: Mapping[str, str]) -> Iterator[None]:
-    """Set variables of this process, and put back what was there."""
-    before = dict(os.environ)
-    for name in [name for name in os.environ if name.startswith("AWS_")]:
-        del os.environ[name]
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)

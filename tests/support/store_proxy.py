@@ -1,16 +1,27 @@
-"""A proxy before an S3 store: counts requests, delays them, loses them, answers with errors."""
+"""A proxy before an S3 store: counts requests, delays them, loses them, answers with errors.
+
+It is a process of its own, `python -m tests.support.store_proxy PORT`: some calls of the clients
+under test block their whole process until the store answers. Each line of its input is a `Plan` as
+JSON; it answers with the requests since the last one.
+"""
 
 import asyncio
-import threading
+import json
+import os
+import subprocess
+import sys
 from collections import Counter
-from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import Self
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Self
+
+TOKEN = "session-token-of-the-tests"  # noqa: S105 - the store of the tests takes any
+ECHO = f"</Message><Token-0>{TOKEN}</Token-0><Message>"
+"""S3 repeats an expired token in its answer."""
 
 ERRORS = {
     "denied": (403, "AccessDenied", "Access Denied"),
-    "expired": (400, "ExpiredToken", "The provided token has expired."),
+    "expired": (400, "ExpiredToken", f"The provided token has expired.{ECHO}"),
     "bad signature": (403, "SignatureDoesNotMatch", "The request signature does not match."),
     "slow down": (503, "SlowDown", "Please reduce your request rate."),
     "broken": (500, "InternalError", "We encountered an internal error. Please try again."),
@@ -49,76 +60,140 @@ class Request:
         return "LIST" if self.method == "GET" and "list-type=" in self.path else self.method
 
 
-Fault = Callable[[Request], str | None]
-"""Names the fault of a request: a key of ERRORS, CUT, CUT_AFTER; None for none."""
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """Which requests fail, and how.
+
+    Attributes:
+        fault: A key of ERRORS, CUT or CUT_AFTER.
+        kind: Of the requests; empty for any.
+        part: Of the path of the requests.
+        times: How many of them fail; None for all.
+    """
+
+    fault: str
+    kind: str = ""
+    part: str = ""
+    times: int | None = None
+
+    def fits(self, request: Request) -> bool:
+        """Return whether the rule is about a request."""
+        return self.kind in ("", request.kind) and self.part in request.path
 
 
-class StoreProxy:
-    """Passes requests on to the store at a port of this machine.
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How the proxy treats requests.
 
     Attributes:
         latency_s: How long each request waits before it is passed on.
-        fault: Chooses the fault of each request.
-        stripped: Headers of requests, in lower case, that are not passed on.
-        requests: What was asked, in order, with or without a fault.
+        rules: The first one that fits decides.
+        stripped: Headers, in lower case, that are not passed on.
+    """
+
+    latency_s: float = 0.0
+    rules: tuple[Rule, ...] = ()
+    stripped: tuple[str, ...] = ()
+
+
+class StoreProxy:
+    """A running proxy.
+
+    Attributes:
+        port: Where it listens.
     """
 
     def __init__(self, upstream: int) -> None:
-        self._upstream = upstream
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
-        self._server: asyncio.Server | None = None
-        self.port = 0
-        self.latency_s = 0.0
-        self.fault: Fault = no_fault
-        self.stripped: frozenset[str] = frozenset()
-        self.requests: list[Request] = []
+        command = [sys.executable, "-m", __name__, str(upstream)]
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        )
+        self.port = int(self._answer())
+        self._plan = Plan()
 
     @property
     def url(self) -> str:
         """The address for AWS_ENDPOINT_URL."""
         return f"http://127.0.0.1:{self.port}"
 
-    def counts(self) -> Counter[str]:
-        """Return how many requests of each kind there were."""
-        return Counter(request.kind for request in self.requests)
+    def change(self, **changes: Any) -> list[Request]:
+        """Change the plan, and return the requests since the last change."""
+        self._plan = replace(self._plan, **changes)
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(asdict(self._plan)).encode() + b"\n")
+        self._process.stdin.flush()
+        return [Request(*one) for one in json.loads(self._answer())]
 
     def reset(self) -> None:
         """Pass everything on at once again, and forget the requests."""
-        self.latency_s, self.fault, self.stripped = 0.0, no_fault, frozenset()
-        self.requests = []
+        self._plan = Plan()
+        self.change()
+
+    def fail(self, *rules: Rule) -> None:
+        """Let requests fail; without a rule none does."""
+        self.change(rules=rules)
+
+    def counts(self) -> Counter[str]:
+        """Return how many requests of each kind there were since the last question."""
+        return Counter(request.kind for request in self.change())
+
+    def _answer(self) -> bytes:
+        assert self._process.stdout is not None
+        return self._process.stdout.readline()
 
     def __enter__(self) -> Self:
-        self._thread.start()
-        started = asyncio.run_coroutine_threadsafe(
-            asyncio.start_server(self._serve, "127.0.0.1", 0, limit=2**20), self._loop
-        )
-        self._server = started.result(timeout=60)
-        self.port = self._server.sockets[0].getsockname()[1]
         return self
 
     def __exit__(self, *_: object) -> None:
-        asyncio.run_coroutine_threadsafe(self._stop(), self._loop).result(timeout=60)
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
+        for pipe in (self._process.stdin, self._process.stdout):
+            assert pipe is not None
+            pipe.close()
+        self._process.kill()
+        self._process.wait()
 
-    async def _stop(self) -> None:
-        assert self._server is not None
-        self._server.close()
-        others = [one for one in asyncio.all_tasks() if one is not asyncio.current_task()]
-        for task in others:
-            task.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
+
+class _Server:
+    """The proxy in its own process."""
+
+    def __init__(self, upstream: int) -> None:
+        self._upstream = upstream
+        self._plan = Plan()
+        self._rules: list[Rule] = []
+        self._requests: list[tuple[str, str]] = []
+
+    async def run(self) -> None:
+        """Serve until the input ends."""
+        server = await asyncio.start_server(self._serve, "127.0.0.1", 0, limit=2**20)
+        print(server.sockets[0].getsockname()[1], flush=True)
+        while line := await asyncio.to_thread(sys.stdin.readline):
+            given = json.loads(line)
+            self._rules = [Rule(**rule) for rule in given["rules"]]
+            self._plan = Plan(**{**given, "rules": ()})
+            print(json.dumps(self._requests), flush=True)
+            self._requests = []
+
+    def _fault(self, request: Request) -> str | None:
+        for index, rule in enumerate(self._rules):
+            if rule.fits(request):
+                if rule.times is not None:
+                    self._rules[index] = replace(rule, times=rule.times - 1)
+                    if rule.times <= 1:
+                        del self._rules[index]
+                return rule.fault
+        return None
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         upstream: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
         try:
             while True:
                 request = await _read_request(reader)
-                self.requests.append(request)
-                fault = self.fault(request)
-                await asyncio.sleep(self.latency_s)
+                self._requests.append((request.method, request.path))
+                fault = self._fault(request)
+                await asyncio.sleep(self._plan.latency_s)
                 if fault == CUT:
                     break
                 if fault is not None and fault != CUT_AFTER:
@@ -148,21 +223,12 @@ class StoreProxy:
     async def _pass_on(
         self, request: Request, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> tuple[bytes, bool]:
-        kept = {n: v for n, v in request.headers.items() if n not in self.stripped}
+        kept = {n: v for n, v in request.headers.items() if n not in self._plan.stripped}
         lines = [f"{request.method} {request.path} HTTP/1.1"]
         lines += [f"{name}: {value}" for name, value in kept.items()]
         writer.write("\r\n".join([*lines, "", ""]).encode() + request.body)
         await writer.drain()
         return await _read_answer(reader, without_body=request.method == "HEAD")
-
-
-def no_fault(_: Request) -> None:
-    """Pass each request on."""
-
-
-def always(fault: str) -> Fault:
-    """Return a fault of every request."""
-    return lambda _: fault
 
 
 async def _read_request(reader: asyncio.StreamReader) -> Request:
@@ -220,3 +286,7 @@ def _error(status: int, code: str, message: str, *, head: bool) -> bytes:
     lines = [f"HTTP/1.1 {status} {code}", "content-type: application/xml"]
     lines += [f"content-length: {len(body)}", "", ""]
     return "\r\n".join(lines).encode() + (b"" if head else body)
+
+
+if __name__ == "__main__":
+    asyncio.run(_Server(int(sys.argv[1])).run())
