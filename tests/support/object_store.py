@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from html import unescape
 from urllib.parse import quote
@@ -70,11 +70,10 @@ def stored_under(uri: str) -> dict[str, bytes]:
     after = ""
     while True:
         query = f"list-type=2&prefix={quote(prefix, safe='')}&start-after={quote(after, safe='')}"
-        page = _ask(_port(), "GET", f"/{bucket}?{query}").read().decode()
+        page = _ask(_port(), "GET", f"/{bucket}?{query}")[1].decode()
         names = [unescape(part.split("</Key>")[0]) for part in page.split("<Key>")[1:]]
         for name in names:
-            content = _ask(_port(), "GET", f"/{bucket}/{quote(name)}").read()
-            found[f"s3://{bucket}/{name}"] = content
+            found[f"s3://{bucket}/{name}"] = _ask(_port(), "GET", f"/{bucket}/{quote(name)}")[1]
         if "<IsTruncated>true" not in page:
             return found
         after = names[-1]
@@ -83,7 +82,7 @@ def stored_under(uri: str) -> dict[str, bytes]:
 def delete_stored(uri: str) -> None:
     """Delete an object of the store that the environment names."""
     bucket, key = _split(uri)
-    assert _ask(_port(), "DELETE", f"/{bucket}/{quote(key)}").status == 204
+    assert _ask(_port(), "DELETE", f"/{bucket}/{quote(key)}")[0] == 204
 
 
 def _split(uri: str) -> tuple[str, str]:
@@ -95,10 +94,11 @@ def _port() -> int:
     return int(os.environ["AWS_ENDPOINT_URL"].rsplit(":", 1)[1])
 
 
-def _ask(port: int, method: str, path: str) -> http.client.HTTPResponse:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-    connection.request(method, path, headers=_SIGNED)
-    return connection.getresponse()
+def _ask(port: int, method: str, path: str) -> tuple[int, bytes]:
+    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=60)) as connection:
+        connection.request(method, path, headers=_SIGNED)
+        answer = connection.getresponse()
+        return answer.status, answer.read()
 
 
 @contextmanager
@@ -118,7 +118,7 @@ def running_store() -> Iterator[ObjectStore]:
         _wait_for(port, process)
         proxy = stack.enter_context(StoreProxy(port))
         bucket = "lakes"
-        assert _ask(port, "PUT", f"/{bucket}").status == 200
+        assert _ask(port, "PUT", f"/{bucket}")[0] == 200
         yield ObjectStore(port, proxy, bucket)
 
 
@@ -132,9 +132,7 @@ def _wait_for(port: int, process: "subprocess.Popen[bytes]") -> None:
     while time.monotonic() < deadline:
         assert process.poll() is None, "the store ended"
         try:
-            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
-            connection.request("GET", "/moto-api/data.json")
-            connection.getresponse().read()
+            _ask(port, "GET", "/moto-api/data.json")
         except OSError:
             time.sleep(0.05)
         else:

@@ -16,7 +16,7 @@ _DELTA = {
     "max_retries": str(RETRIES),
     "retry_timeout": f"{RETRY_S}s",
 }
-_POLARS = {"max_retries": RETRIES}
+_POLARS: dict[str, object] = {"max_retries": RETRIES}
 
 
 def is_remote(path: str) -> bool:
@@ -45,5 +45,7 @@ def polars_options(path: str, given: Mapping[str, str] | None) -> dict[str, obje
     Args:
         given: Options that a caller gave to Delta's client.
     """
-    kept = {name: text for name, text in (given or {}).items() if name not in _DELTA}
+    kept: dict[str, object] = {
+        name: text for name, text in (given or {}).items() if name not in _DELTA
+    }
     return _POLARS | kept if is_remote(path) else kept or None

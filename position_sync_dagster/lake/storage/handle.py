@@ -75,7 +75,7 @@ class TableHandle:
                 refuse_torn(Path(self._location.path))
                 if not self._in_repair:
                     refuse_unfinished(Path(self._location.path))
-            self._handle, self._table_id = handle, handle.metadata().id
+            self._handle, self._table_id = handle, str(handle.metadata().id)
             self._opened_at = time.monotonic()
             self._opened_version = handle.version()
             self.record(handle.version())
@@ -114,7 +114,7 @@ class TableHandle:
 
     def _is_another(self, handle: DeltaTable) -> bool:
         if self._location.remote:
-            return self._table_id not in (None, handle.metadata().id)
+            return self._table_id not in (None, str(handle.metadata().id))
         return self._is_replaced() and not self._is_cleaned(handle)
 
     def _is_replaced(self) -> bool:
