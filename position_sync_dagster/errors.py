@@ -101,6 +101,18 @@ class LakeNotWritableError(LakeError):
     """The lake's folder cannot be written: permissions, or a full or read-only disk."""
 
 
+class StoreUnavailableError(LakeError):
+    """The object store does not answer, or asks to come back later; the caller may try again."""
+
+
+class StoreRefusedError(LakeError):
+    """The object store refuses: bucket, region, rights or credentials; the message says which."""
+
+
+class UnsafeStoreError(LakeError):
+    """The object store cannot keep two writers apart: it has no conditional put."""
+
+
 class ForeignTableError(LakeError):
     """The path holds something else than the table that this package keeps there."""
 

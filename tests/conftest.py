@@ -2,8 +2,9 @@
 
 import os
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import hypothesis
@@ -11,7 +12,8 @@ import pytest
 
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.simulator import Book, Simulator, load_book
-from tests.support import signals, waiting
+from tests.support import object_store, signals, waiting
+from tests.support.object_store import ObjectStore
 from tests.support.scheduling import Scheduling
 
 hypothesis.settings.register_profile("no deadline", deadline=None)
@@ -38,7 +40,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 def _own_settings(monkeypatch, tmp_path):
     """Keep a developer's own settings out of the tests."""
     for name in list(os.environ):
-        if name.startswith("POSITION_SYNC_"):
+        if name.startswith(("POSITION_SYNC_", "AWS_")):
             monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
 
@@ -49,6 +51,35 @@ def _own_signals():
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     yield
     signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+
+
+@pytest.fixture(scope="session")
+def running_store() -> Iterator[ObjectStore]:
+    """Run an S3 store for all tests of this process that ask for one."""
+    with object_store.running_store() as store:
+        yield store
+
+
+@pytest.fixture
+def store(running_store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> Iterator[ObjectStore]:
+    """Return an S3 store without faults, which the environment of the test names."""
+    running_store.proxy.reset()
+    for name, value in running_store.environment.items():
+        monkeypatch.setenv(name, value)
+    yield running_store
+    running_store.proxy.reset()
+
+
+@pytest.fixture(params=["disk", "store"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Path | str:
+    """Return the place of a lake: a folder, and an object store."""
+    return tmp_path / "lake" if request.param == "disk" else lake_in(request)
+
+
+def lake_in(request: pytest.FixtureRequest) -> str:
+    """Return the URI of a new lake in the store."""
+    store: ObjectStore = request.getfixturevalue("store")
+    return store.lake()
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ def claimers(bench: Bench) -> None:
     """Drain one queue by four processes; no wait may be ten times the median."""
     requests = bench.size(5_000, 1_000)
     rounds = [
-        _drain_together(bench.new_folder("claimers"), requests) for _ in range(bench.size(5, 1))
+        drain_together(bench.new_folder("claimers"), requests) for _ in range(bench.size(5, 1))
     ]
     state = f"{requests:,} requests, {CLAIMERS} processes"
     lines = [_longest(rounds, what, state) for what in ("claim", "mark")]
@@ -55,7 +55,8 @@ def _longest(rounds: list[list[Waits]], what: str, state: str) -> Line:
     )
 
 
-def _drain_together(path: Path, requests: int) -> list[Waits]:
+def drain_together(path: Path | str, requests: int) -> list[Waits]:
+    """Drain one queue by four processes; return how long each of them waited."""
     LakeQueue(path).enqueue(requests)
     context = multiprocessing.get_context("spawn")
     start = context.Barrier(CLAIMERS)
@@ -74,7 +75,9 @@ def _drain_together(path: Path, requests: int) -> list[Waits]:
     return [waits for _, waits in told]
 
 
-def _claim_until_empty(path: Path, start: Barrier, results: "Queue[tuple[int, Waits]]") -> None:
+def _claim_until_empty(
+    path: Path | str, start: Barrier, results: "Queue[tuple[int, Waits]]"
+) -> None:
     contestant = LakeQueue(path)
     contestant.counts()
     waits: Waits = {"claim": [], "mark": []}

@@ -25,7 +25,7 @@ class LakeQueue:
         fsync: As `POSITION_SYNC_FSYNC` sets it.
     """
 
-    def __init__(self, path: Path, *, fsync: bool = True) -> None:
+    def __init__(self, path: Path | str, *, fsync: bool = True) -> None:
         self.queue = PositionQueue(path, fsync=fsync)
         self.queue.sync.initialize()
 

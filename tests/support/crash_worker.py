@@ -25,6 +25,7 @@ from position_sync_dagster.lake.updates.ledger import SyncUpdates
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.drain.broker_view import BrokerView
 from position_sync_dagster.sync.drain.worker import QueueWorker
+from tests.support.object_store import delete_stored
 
 POINTS = {
     "drain": (
@@ -117,7 +118,8 @@ def uncommitted(owner: Any, name: str, point: str, when: Call = lambda *_: True)
         real(handle, *args, **kwargs)
         if when(handle, *args):
             entry = f"_delta_log/{handle.version():020}.json"
-            os.unlink(handle.table_uri.removeprefix("file://").rstrip("/") + "/" + entry)
+            path = f"{handle.table_uri.removeprefix('file://').rstrip('/')}/{entry}"
+            delete_stored(path) if path.startswith("s3://") else os.unlink(path)
             die(point)
 
     setattr(owner, name, call)

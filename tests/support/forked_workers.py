@@ -73,9 +73,13 @@ class ForkedWorker:
             end.close()
 
 
-@cache
 def worker_forker(module: str) -> WorkerForker:
-    """Return the one forking process of a module of workers."""
+    """Return the one forking process of a module of workers and an object store."""
+    return _forker(module, tuple((n, v) for n, v in os.environ.items() if n.startswith("AWS_")))
+
+
+@cache
+def _forker(module: str, _store: tuple[tuple[str, str], ...]) -> WorkerForker:
     return WorkerForker(module)
 
 

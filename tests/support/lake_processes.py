@@ -14,7 +14,7 @@ MODULE = "tests.support.lake_worker"
 class Worker:
     """One process; it waits until `begin`, so that several begin together."""
 
-    def __init__(self, work: str, lake: Path, **arguments: Any) -> None:
+    def __init__(self, work: str, lake: Path | str, **arguments: Any) -> None:
         self._process = worker_forker(MODULE).start(work, str(lake), arguments)
 
     def begin(self) -> None:

@@ -13,6 +13,7 @@ from position_sync_dagster.lake.delta_log.commit_log import LOG
 from position_sync_dagster.lake.delta_log.kept_rows import unfinished_repairs
 from position_sync_dagster.lake.delta_log.log_reader import LogReader
 from position_sync_dagster.lake.delta_log.torn_commits import TornFile
+from position_sync_dagster.lake.object_store.client import is_remote
 from position_sync_dagster.lake.schema.columns import Kind
 from position_sync_dagster.lake.schema.partitions import LIVE_PREFIX
 from position_sync_dagster.lake.schema.table_spec import TableSpec
@@ -77,9 +78,9 @@ class Diagnosis:
 def diagnose(table: Table, *, pause_s: float = PAUSE_S) -> Diagnosis:
     """Examine a table without changing it.
 
-    A table that does not exist is healthy. So is a table in an object store, since a store keeps
-    what it acknowledged. Others may write meanwhile: only what each of several readings finds is
-    torn.
+    A table that does not exist is healthy. A table in an object store is opened, and not searched
+    for torn commits: a store keeps what it acknowledged. Others may write meanwhile: only what each
+    of several readings finds is torn.
 
     Args:
         pause_s: The time between two readings of a table in which something is wrong.
@@ -88,7 +89,7 @@ def diagnose(table: Table, *, pause_s: float = PAUSE_S) -> Diagnosis:
     versions = {found.version}
     torn = _flaws(found)
     for _ in range(READINGS - 1):
-        if found.healthy:
+        if found.healthy or is_remote(table.path):
             break
         sleep(pause_s)
         found = _read(table)
@@ -112,12 +113,22 @@ def _flaws(found: Diagnosis) -> set[tuple[str, str]]:
 
 def _read(table: Table) -> Diagnosis:
     unknown = Diagnosis(table=table.spec.name, path=table.path)
-    if "://" in table.path or not Path(table.path).exists():
+    if is_remote(table.path):
+        return _examine_remote(table, unknown)
+    if not Path(table.path).exists():
         return unknown
     try:
         return _examine(table, unknown)
     except OSError as error:
         return replace(unknown, problem=str(to_lake_error(error, table.path)))
+
+
+def _examine_remote(table: Table, unknown: Diagnosis) -> Diagnosis:
+    try:
+        found = table.exists()
+    except LakeError as error:
+        return replace(unknown, problem=str(error))
+    return _open(table, unknown) if found else unknown
 
 
 def _examine(table: Table, unknown: Diagnosis) -> Diagnosis:

@@ -11,6 +11,14 @@ from position_sync_dagster.errors import (
     CommitContentionError,
     LakeError,
     LakeNotWritableError,
+    StoreRefusedError,
+    StoreUnavailableError,
+)
+from position_sync_dagster.lake.object_store.answers import (
+    StoreFault,
+    plain,
+    store_fault,
+    summary,
 )
 
 STORAGE_ERRORS = (DeltaError, PolarsError, OSError)
@@ -28,6 +36,7 @@ class ErrorKind(Enum):
     STALE = auto()  # a file of the snapshot is missing, or not whole yet: open again
     UNWRITABLE = auto()
     EXHAUSTED = auto()  # no memory or open files left: the table is whole
+    STORE = auto()  # the object store is out of reach, or refuses: the table is whole
     OTHER = auto()
 
 
@@ -44,8 +53,6 @@ _UNWRITABLE = (
     "File too large",
     "Input/output error",
     "Could not create local directory",
-    "AccessDenied",
-    "Access Denied",
 )
 _EXHAUSTED = ("Too many open files", "Cannot allocate memory", "out of memory")
 _CONFLICT = ("Invalid table version", "already exists")
@@ -58,12 +65,13 @@ _STALE = (
     "Corrupt footer",
     "EOF",
 )
-_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def classify(error: Exception) -> ErrorKind:
     """Return the kind of a failure of storage."""
     text = str(error)
+    if store_fault(text) is not None:
+        return ErrorKind.STORE
     if any(mark in text for mark in _UNWRITABLE):
         return ErrorKind.UNWRITABLE
     if any(mark in text for mark in _EXHAUSTED):
@@ -76,17 +84,22 @@ def classify(error: Exception) -> ErrorKind:
 
 
 def to_lake_error(error: Exception, path: str) -> LakeError:
-    """Return the error for a failure that stays; it names the table and a remedy."""
+    """Return the error for a failure that stays; it names the table and a remedy.
+
+    Raise it from `without_secrets(error)`: a store repeats parts of a request in its answers.
+    """
     match classify(error):
         case ErrorKind.UNWRITABLE:
             return LakeNotWritableError(
-                f"The table {path} cannot be written: {_line(error)}.",
+                f"The table {path} cannot be written: {line(error)}.",
                 remedy="Check the folder, its permissions and free space, or set "
                 "POSITION_SYNC_LAKE to another place.",
             )
+        case ErrorKind.STORE:
+            return _store_error(error, path)
         case ErrorKind.EXHAUSTED:
             return LakeError(
-                f"The table {path} cannot be used now: {_line(error)}.",
+                f"The table {path} cannot be used now: {line(error)}.",
                 remedy="Raise the limit of this process (`ulimit -n` for files), or free memory; "
                 "the table itself is whole.",
             )
@@ -97,12 +110,51 @@ def to_lake_error(error: Exception, path: str) -> LakeError:
             )
         case ErrorKind.STALE | ErrorKind.OTHER:
             return BrokenTableError(
-                f"The table {path} cannot be read whole: {_line(error)}.",
+                f"The table {path} cannot be read whole: {line(error)}.",
                 remedy="Files of it were deleted or damaged: `position-sync doctor` says which; "
                 "with --repair it goes back to the last whole version.",
             )
 
 
-def _line(error: Exception) -> str:
-    text = _BACKTRACE.split(_COLOUR.sub("", str(error)), maxsplit=1)[0]
-    return " ".join(text.split())[:300].rstrip(".")
+_REMEDIES = {
+    StoreFault.DENIED: "Give the credentials the right to list the bucket and to read, write and "
+    "delete under the lake's path, or name other credentials.",
+    StoreFault.EXPIRED: "Renew them. Those of the environment are read at the start of a process: "
+    "start the program again then.",
+    StoreFault.NO_CREDENTIALS: "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or run where the "
+    "platform gives credentials (docs/object-store.md).",
+    StoreFault.NO_BUCKET: "Create it, or correct POSITION_SYNC_LAKE and AWS_ENDPOINT_URL.",
+    StoreFault.REGION: "Set AWS_REGION to the region of the bucket.",
+    StoreFault.CLOCK: "Set this machine's clock right (NTP).",
+    StoreFault.HTTP: "Use an https:// address, or set AWS_ALLOW_HTTP=true for a store on a network "
+    "that you trust.",
+}
+_CAUSES = {
+    StoreFault.DENIED: "the object store denies access",
+    StoreFault.EXPIRED: "the credentials for the object store have expired",
+    StoreFault.NO_CREDENTIALS: "there are no credentials for the object store",
+    StoreFault.NO_BUCKET: "the object store has no such bucket",
+    StoreFault.REGION: "the bucket is in another region",
+    StoreFault.CLOCK: "the object store's clock and this machine's are too far apart",
+    StoreFault.HTTP: "AWS_ENDPOINT_URL is an http:// address, which is not allowed",
+}
+
+
+def _store_error(error: Exception, path: str) -> LakeError:
+    text, lake = str(error), path.rpartition("/")[0]
+    fault = store_fault(text) or StoreFault.UNAVAILABLE
+    if fault is StoreFault.UNAVAILABLE:
+        return StoreUnavailableError(
+            f"The object store of {lake} cannot be reached now: {summary(text)}.",
+            remedy="What runs tries again by itself; check AWS_ENDPOINT_URL and the network.",
+        )
+    return StoreRefusedError(
+        f"The lake {lake} cannot be used: {_CAUSES[fault]} ({summary(text)}).",
+        remedy=_REMEDIES[fault],
+    )
+
+
+def line(error: Exception) -> str:
+    """Return the text of a failure of storage in one line, without secrets."""
+    text = plain(_BACKTRACE.split(str(error), maxsplit=1)[0])
+    return text[:300].rstrip(".")

@@ -7,6 +7,7 @@ from typing import TypeVar
 from tenacity import RetryCallState, Retrying, retry_if_exception, wait_random_exponential
 
 from position_sync_dagster.errors import LakeError
+from position_sync_dagster.lake.object_store.answers import without_secrets
 from position_sync_dagster.lake.storage.commit_errors import (
     STORAGE_ERRORS,
     ErrorKind,
@@ -21,7 +22,13 @@ _STALE_ATTEMPTS = 4
 """A file that is missing on fresh handles too was not vacuumed: the table is broken."""
 
 
-def retried(attempt: Callable[[], T], *, path: str, contention_s: float) -> T:
+PAUSE_S, REMOTE_PAUSE_S = 0.25, 0.5
+"""The longest pause before another try, in seconds: some times as long as a commit takes."""
+
+
+def retried(
+    attempt: Callable[[], T], *, path: str, contention_s: float, longest_pause_s: float = PAUSE_S
+) -> T:
     """Return the result of the first attempt that succeeds.
 
     Conflicts are tried again for `contention_s` seconds, with growing random pauses; files that
@@ -36,7 +43,7 @@ def retried(attempt: Callable[[], T], *, path: str, contention_s: float) -> T:
     """
     for trial in Retrying(
         retry=retry_if_exception(_is_worth_retrying),  # `_is_last` ends it
-        wait=wait_random_exponential(multiplier=0.004, max=0.25),
+        wait=wait_random_exponential(multiplier=longest_pause_s / 60, max=longest_pause_s),
         reraise=True,
     ):
         with trial:
@@ -47,7 +54,7 @@ def retried(attempt: Callable[[], T], *, path: str, contention_s: float) -> T:
                 transient = kind in (ErrorKind.CONFLICT, ErrorKind.STALE)
                 if transient and not _is_last(trial.retry_state, kind, contention_s):
                     raise
-                raise to_lake_error(error, path) from error
+                raise to_lake_error(error, path) from without_secrets(error)
     raise AssertionError("unreachable")  # pragma: no cover
 
 

@@ -22,6 +22,10 @@ of its commits gets slower (3.8 to 42 ms after 560)."""
 REOPEN_AFTER_S = 20.0
 """Age at which a handle is opened anew, far below the retention of log and files."""
 
+REMOTE_REOPEN_EVERY, REMOTE_REOPEN_AFTER_S = 50, 120.0
+"""The same in an object store, where to open a table takes a dozen requests and a new connection:
+as long as all commits of a longer time take here."""
+
 _Entry = tuple[int, int, int]
 """Version, inode and modification time of an entry of the log: the identity of the table."""
 
@@ -48,13 +52,17 @@ class TableHandle:
         self._opened_at = 0.0
         self._opened_version = -1
         self._last_entry: _Entry | None = None
+        self._table_id: str | None = None
         self.generation = 0
+        remote = location.remote
+        self._reopen_every = REMOTE_REOPEN_EVERY if remote else REOPEN_EVERY
+        self._reopen_after_s = REMOTE_REOPEN_AFTER_S if remote else REOPEN_AFTER_S
 
     def ready(self) -> DeltaTable:
         """Return the handle, opened if there is none; it may be behind the log."""
         if self._handle is None:
             handle = self._location.open(create=self._last_entry is None)
-            if self._is_replaced() and not self._is_cleaned(handle):
+            if self._is_another(handle):
                 self.generation += 1
                 logger.error(
                     "%s is another table than a moment ago: it was deleted, replaced or repaired "
@@ -67,7 +75,7 @@ class TableHandle:
                 refuse_torn(Path(self._location.path))
                 if not self._in_repair:
                     refuse_unfinished(Path(self._location.path))
-            self._handle = handle
+            self._handle, self._table_id = handle, str(handle.metadata().id)
             self._opened_at = time.monotonic()
             self._opened_version = handle.version()
             self.record(handle.version())
@@ -76,12 +84,12 @@ class TableHandle:
     def newest(self) -> DeltaTable:
         """Return the handle at the newest version."""
         handle = self.ready()
-        aged = time.monotonic() - self._opened_at > REOPEN_AFTER_S or self._is_replaced()
+        aged = time.monotonic() - self._opened_at > self._reopen_after_s or self._is_replaced()
         if not aged:
             # Between two steps only: an update between plan and commit would hide a conflict.
             if self._is_behind(handle):
                 handle.update_incremental()
-            aged = handle.version() - self._opened_version >= REOPEN_EVERY
+            aged = handle.version() - self._opened_version >= self._reopen_every
         if aged:
             self._handle = None
             handle = self.ready()
@@ -97,9 +105,17 @@ class TableHandle:
         self._last_entry = self._entry(version)
 
     def _is_behind(self, handle: DeltaTable) -> bool:
+        if self._location.remote:
+            # One request; an update takes two, also where there is nothing new.
+            return handle._table.get_latest_version() > handle.version()
         # Versions have no gaps, so one look-up answers it; listing the log takes 1.6 ms.
         following = f"{self._location.path}/{LOG}/{entry_name(handle.version() + 1)}"
-        return self._location.remote or os.path.exists(following)
+        return os.path.exists(following)
+
+    def _is_another(self, handle: DeltaTable) -> bool:
+        if self._location.remote:
+            return self._table_id not in (None, str(handle.metadata().id))
+        return self._is_replaced() and not self._is_cleaned(handle)
 
     def _is_replaced(self) -> bool:
         # A folder deleted under a running process: a commit would leave a log without a start.

@@ -8,6 +8,7 @@ import polars as pl
 from deltalake import DeltaTable
 
 from position_sync_dagster.errors import CommitContentionError, LakeError, LakeNotWritableError
+from position_sync_dagster.lake.object_store.answers import plain
 from position_sync_dagster.lake.schema.ids import new_part
 from position_sync_dagster.lake.schema.partitions import LIVE, in_parts
 from position_sync_dagster.lake.storage.commit_errors import STORAGE_ERRORS
@@ -87,7 +88,7 @@ def compact_if_needed(table: Table) -> None:
         compact(table, WRITER_SMALL_BYTES)
     except (*STORAGE_ERRORS, LakeError) as error:
         # The commit before it is whole; the next compaction merges more.
-        logger.info("cannot compact %s now: %s", table.path, error)
+        logger.info("cannot compact %s now: %s", table.path, plain(str(error)))
 
 
 def compact(table: Table, small_bytes: int) -> int:

@@ -12,6 +12,9 @@ from deltalake.schema import PrimitiveType
 
 from position_sync_dagster.errors import BrokenTableError, ForeignTableError, NewerTableError
 from position_sync_dagster.lake.delta_log.commit_log import LOG, SET_ASIDE
+from position_sync_dagster.lake.object_store.answers import without_secrets
+from position_sync_dagster.lake.object_store.client import delta_options, is_remote
+from position_sync_dagster.lake.object_store.conditional_put import require_conditional_put
 from position_sync_dagster.lake.schema.table_spec import (
     NAME_PROPERTY,
     STATISTICS_PROPERTY,
@@ -36,7 +39,7 @@ _TRIES = 3
 def absolute_path(path: str | Path) -> str:
     """Return the absolute path of a local table, or the URI of a remote one."""
     text = str(path)
-    if "://" in text and not text.startswith("file://"):
+    if is_remote(text):
         return text.rstrip("/")
     return os.path.abspath(text.removeprefix("file://"))
 
@@ -56,7 +59,11 @@ class TableLocation:
     @property
     def remote(self) -> bool:
         """Return whether the table lies in an object store."""
-        return "://" in self.path
+        return is_remote(self.path)
+
+    def exists(self) -> bool:
+        """Return whether there is a log at the path."""
+        return DeltaTable.is_deltatable(self.path, self._options())
 
     def open(self, *, create: bool = True) -> DeltaTable:
         """Open the newest version; create the table where there is none.
@@ -84,19 +91,21 @@ class TableLocation:
             except STORAGE_ERRORS as unreadable:
                 if not self.remote and os.path.isfile(self.path):
                     raise self._foreign("it is a file") from unreadable
-                raise to_lake_error(unreadable, self.path) from unreadable
+                raise to_lake_error(unreadable, self.path) from without_secrets(unreadable)
             else:
                 self._check(handle)
                 return handle
             try:
                 return self._create()
             except STORAGE_ERRORS as lost:
-                if classify(lost) is ErrorKind.UNWRITABLE:
-                    raise to_lake_error(lost, self.path) from lost
+                if classify(lost) in (ErrorKind.UNWRITABLE, ErrorKind.STORE):
+                    raise to_lake_error(lost, self.path) from without_secrets(lost)
                 error = lost
-        raise to_lake_error(error, self.path) from error
+        raise to_lake_error(error, self.path) from without_secrets(error)
 
     def _create(self) -> DeltaTable:
+        if self.remote:
+            require_conditional_put(self.path.rpartition("/")[0], self.options)
         make_private_folder(self.path)
         return DeltaTable.create(
             self.path,
@@ -119,7 +128,7 @@ class TableLocation:
         )
 
     def _options(self) -> dict[str, str] | None:
-        return dict(self.options) if self.options else None
+        return delta_options(self.path, self.options)
 
     def unexpected_content(self) -> BrokenTableError | ForeignTableError | None:
         """Return the error for a folder without a log; None where a table may be created."""

@@ -15,9 +15,15 @@ from deltalake import DeltaTable
 from position_sync_dagster.errors import LakeNotWritableError, StalledError
 from position_sync_dagster.lake.delta_log.commit_log import LOG, checkpoint_name
 from position_sync_dagster.lake.delta_log.durability import SyncedCommits
+from position_sync_dagster.lake.object_store.answers import plain
 from position_sync_dagster.lake.schema.table_spec import TableSpec
-from position_sync_dagster.lake.storage.commit_errors import STORAGE_ERRORS, RetryCommit, classify
-from position_sync_dagster.lake.storage.commit_retry import retried
+from position_sync_dagster.lake.storage.commit_errors import (
+    STORAGE_ERRORS,
+    ErrorKind,
+    RetryCommit,
+    classify,
+)
+from position_sync_dagster.lake.storage.commit_retry import PAUSE_S, REMOTE_PAUSE_S, retried
 from position_sync_dagster.lake.storage.frames import check_room, scan
 from position_sync_dagster.lake.storage.handle import TableHandle
 from position_sync_dagster.lake.storage.opening import TableLocation, absolute_path
@@ -28,6 +34,10 @@ T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 CHECKPOINT_EVERY = 10
+REMOTE_CHECKPOINT_EVERY = 50
+"""Versions after which a checkpoint is written. In an object store it takes as many requests as
+there are entries, which the commit that writes it waits for."""
+
 CLEAN_EVERY = 100
 COMPACT_EVERY = 200
 """Versions after which small files are merged: each file of a snapshot costs every commit some
@@ -37,10 +47,18 @@ SUSPECT_AFTER_S = 300.0
 """A commit this long after its snapshot may have met a log that was cleaned under it."""
 
 
+CONTENTION_S, REMOTE_CONTENTION_S = 15.0, 60.0
+
+
+def _is_conflict(error: Exception) -> bool:
+    """Return whether another writer won: the handle is whole, and only to be updated."""
+    return not isinstance(error, RetryCommit) and classify(error) is ErrorKind.CONFLICT
+
+
 class TableOptions(TypedDict, total=False):
     """The options of every table; see `Table`, where the defaults are."""
 
-    contention_s: float
+    contention_s: float | None
     storage_options: Mapping[str, str] | None
     fsync: bool
 
@@ -50,7 +68,8 @@ class Table:
 
     Args:
         path: A folder, absolute or relative to the working directory, or an `s3://` URI.
-        contention_s: How long a change is tried again while others win, in seconds.
+        contention_s: How long a change is tried again while others win, in seconds; None for 15,
+            and for a minute in an object store, where each try takes several requests.
         fsync: Whether a change that was acknowledged is on the disk (local tables only).
         in_repair: Whether to open the table although a repair of it is not finished.
     """
@@ -61,7 +80,7 @@ class Table:
         spec: TableSpec,
         *,
         storage_options: Mapping[str, str] | None = None,
-        contention_s: float = 15.0,
+        contention_s: float | None = None,
         fsync: bool = True,
         in_repair: bool = False,
     ) -> None:
@@ -74,7 +93,8 @@ class Table:
         self._synced = SyncedCommits(Path(self.path), on=fsync and not location.remote)
         self._handle = TableHandle(location, on_replaced=self._synced.forget, in_repair=in_repair)
         self._writer_lock = WriterLock(self.path)
-        self._contention_s = contention_s
+        usual_s = REMOTE_CONTENTION_S if location.remote else CONTENTION_S
+        self._contention_s = usual_s if contention_s is None else contention_s
         self._mutex = RLock()
         self._checkpoint_outage = OutageLog(logger)
         self._compaction_due = False
@@ -89,6 +109,14 @@ class Table:
         if self.version() == 0:
             with self._mutex:
                 self._synced.sync_through(0)
+
+    def exists(self) -> bool:
+        """Return whether there is a table at the path; a request, where it is remote.
+
+        Raises:
+            StoreUnavailableError, StoreRefusedError.
+        """
+        return retried(self._location.exists, path=self.path, contention_s=self._contention_s)
 
     def verify(self) -> None:
         """Open what lies at the path now, as another process would, and check its schema.
@@ -159,11 +187,15 @@ class Table:
             with self._mutex:
                 try:
                     return self._attempt(step, change=change)
-                except (*STORAGE_ERRORS, RetryCommit):
-                    self._handle.drop()
+                except (*STORAGE_ERRORS, RetryCommit) as error:
+                    if not (self._remote and _is_conflict(error)):
+                        self._handle.drop()
                     raise
 
-        return retried(attempt, path=self.path, contention_s=self._contention_s)
+        longest_s = REMOTE_PAUSE_S if self._remote else PAUSE_S
+        return retried(
+            attempt, path=self.path, contention_s=self._contention_s, longest_pause_s=longest_s
+        )
 
     def _attempt(self, step: Callable[[DeltaTable], T], *, change: bool) -> T:
         # The lock file lies in the table's folder, which must be there first.
@@ -195,7 +227,8 @@ class Table:
 
     def _checkpoint_if_due(self, handle: DeltaTable, before: int) -> None:
         version = handle.version()
-        if version // CHECKPOINT_EVERY == before // CHECKPOINT_EVERY:
+        every = REMOTE_CHECKPOINT_EVERY if self._remote else CHECKPOINT_EVERY
+        if version // every == before // every:
             return
         self._handle.drop()
         try:
@@ -207,7 +240,7 @@ class Table:
             self._checkpoint_outage.report(
                 classify(error).name,
                 text=f"cannot write a checkpoint of {self.path} at version {version}; its commits "
-                f"are safe: {error}",
+                f"are safe: {plain(str(error))}",
                 level=logging.WARNING,
             )
         else:

@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from filelock import FileLock, Timeout
 
 from position_sync_dagster.errors import CommitContentionError
+from position_sync_dagster.lake.object_store.client import is_remote
 from position_sync_dagster.lake.storage.commit_errors import to_lake_error
 from position_sync_dagster.lake.storage.private_folder import make_private_folder
 
@@ -31,7 +32,7 @@ class WriterLock:
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self._remote = "://" in path
+        self._remote = is_remote(path)
 
     @contextmanager
     def fair(self) -> Iterator[None]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import polars as pl
 from deltalake import DeltaTable
 
+from position_sync_dagster.lake.object_store.client import polars_options
 from position_sync_dagster.lake.storage.frames import data_files
 from position_sync_dagster.lake.storage.table import Table
 
@@ -31,7 +32,8 @@ class LedgerFiles:
                 missing_columns="insert",
                 glob=False,
                 hive_partitioning=False,
-                storage_options=self._table.options,
+                storage_options=polars_options(self._table.path, self._table.options),
+                credential_provider=None,
             )
             .with_columns(date=pl.col("timestamp").dt.date())
             .select(list(schema))

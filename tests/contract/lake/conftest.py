@@ -20,17 +20,25 @@ def clock() -> HandClock:
 POLICY = RetryPolicy(max_attempts=3, base_delay_s=10.0, max_delay_s=15.0, jitter=0.0)
 
 
-@pytest.fixture(params=[pytest.param("delta", marks=pytest.mark.delta), "memory"])
+@pytest.fixture(
+    params=[
+        pytest.param("delta", marks=pytest.mark.delta),
+        pytest.param("store", marks=pytest.mark.delta),
+        "memory",
+    ]
+)
 def make_queue(
     request: pytest.FixtureRequest, tmp_path: Path, clock: HandClock
 ) -> Callable[[], AsyncQueue]:
     """Return a function that makes a queue object; only Delta's share their rows."""
 
+    path = tmp_path / "q"
+    if request.param == "store":
+        path = request.getfixturevalue("store").lake() + "/q"
+
     def make() -> AsyncQueue:
-        if request.param == "delta":
-            return PositionQueue(
-                tmp_path / "q", retry=POLICY, clock=clock, random=Random(1), fsync=False
-            )
+        if request.param != "memory":
+            return PositionQueue(path, retry=POLICY, clock=clock, random=Random(1), fsync=False)
         return InMemoryPositionQueue(retry=POLICY, clock=clock, random=Random(1))
 
     return make

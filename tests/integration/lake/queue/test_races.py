@@ -9,11 +9,18 @@ from position_sync_dagster.domain.request import QueueRequest, QueueStatus
 from position_sync_dagster.lake.lake import Lake
 from tests.support.lake_processes import Worker, together, workers
 from tests.support.lake_worker import drain
+from tests.support.object_store import EVERYTHING
 
 REQUESTS = 5000
+ON_STORE = REQUESTS if EVERYTHING else 600
+"""The same on an object store, where a commit takes far longer."""
 
 
-def filled(path: Path, count: int = REQUESTS) -> tuple[Lake, list[str]]:
+def many(place: Path | str) -> int:
+    return REQUESTS if isinstance(place, Path) else ON_STORE
+
+
+def filled(path: Path | str, count: int) -> tuple[Lake, list[str]]:
     lake = Lake(path)
     lake.initialize_sync()
     return lake, lake.queue.sync.insert_many(QueueRequest(c, "SPY") for c in range(1, count + 1))
@@ -25,35 +32,34 @@ def double_or_lost(granted: list[list[str]], ids: list[str]) -> tuple[list[str],
     return [i for i, n in times.items() if n > 1], set(ids) - set(times)
 
 
-def test_four_claimers_are_never_granted_the_same_request_and_lose_none(tmp_path):
-    lake, ids = filled(tmp_path)
-    granted = together(*(Worker("claim", tmp_path, limit=50) for _ in range(4)))
+def test_four_claimers_are_never_granted_the_same_request_and_lose_none(place):
+    lake, ids = filled(place, many(place))
+    granted = together(*(Worker("claim", place, limit=many(place) // 60) for _ in range(4)))
     assert double_or_lost(granted, ids) == ([], set())
-    assert all(granted), "a claimer was starved"
-    assert lake.queue.sync.counts()[QueueStatus.PROCESSING] == REQUESTS
+    # Writers of one machine take turns; those of a store do not.
+    assert isinstance(place, str) or all(granted), "a claimer was starved"
+    assert lake.queue.sync.counts()[QueueStatus.PROCESSING] == len(ids)
 
 
-def test_the_same_check_fails_on_a_claim_that_reads_and_writes_on_two_handles(tmp_path):
-    _, ids = filled(tmp_path)
-    granted = together(*(Worker("claim_wrongly", tmp_path, limit=250) for _ in range(4)))
+def test_the_same_check_fails_on_a_claim_that_reads_and_writes_on_two_handles(place):
+    _, ids = filled(place, many(place))
+    granted = together(*(Worker("claim_wrongly", place, limit=many(place) // 20) for _ in range(4)))
     assert double_or_lost(granted, ids) != ([], set())
 
 
-def test_racing_inserts_keep_one_live_request_per_position(tmp_path):
-    lake = Lake(tmp_path)
+def test_racing_inserts_keep_one_live_request_per_position(place):
+    lake = Lake(place)
     lake.initialize_sync()
-    results = together(*(Worker("insert_the_same", tmp_path, count=25) for _ in range(4)))
+    results = together(*(Worker("insert_the_same", place, count=25) for _ in range(4)))
     assert results[0] == results[1] == results[2] == results[3]
     assert lake.queue.sync.counts()[QueueStatus.PENDING] == 25
 
 
-def test_inserting_claiming_and_compacting_at_once_loses_nothing(tmp_path):
-    lake, _ = filled(tmp_path, 1)
-    maintaining = Worker("maintain", tmp_path)
-    inserting = [
-        Worker("insert", tmp_path, first=first, count=100, size=5) for first in (1000, 2000)
-    ]
-    draining = [Worker("drain", tmp_path, lease_s=600, limit=9, until_empty=False)]
+def test_inserting_claiming_and_compacting_at_once_loses_nothing(place):
+    lake, _ = filled(place, 1)
+    maintaining = Worker("maintain", place)
+    inserting = [Worker("insert", place, first=first, count=100, size=5) for first in (1000, 2000)]
+    draining = [Worker("drain", place, lease_s=600, limit=9, until_empty=False)]
     with workers(maintaining, *inserting, *draining):
         ids = [i for worker in inserting for i in worker.result()]
         wait_until(lambda: not lake.queue.sync.overview().claimable)
@@ -62,22 +68,22 @@ def test_inserting_claiming_and_compacting_at_once_loses_nothing(tmp_path):
     assert_every_request_ended_once(lake, at_least=201)
 
 
-def test_racing_writers_of_the_same_rows_write_each_once(tmp_path):
-    lake = Lake(tmp_path)
+def test_racing_writers_of_the_same_rows_write_each_once(place):
+    lake = Lake(place)
     lake.initialize_sync()
-    written = together(*(Worker("append_the_same", tmp_path, count=60) for _ in range(3)))
+    written = together(*(Worker("append_the_same", place, count=60) for _ in range(3)))
     assert sum(written) == 60
     assert lake.updates.sync.count() == 60
 
 
-def test_racing_processes_create_a_lake_together(tmp_path):
-    versions = together(*(Worker("create", tmp_path / "lake") for _ in range(4)))
-    assert versions == [[0] * len(Lake(tmp_path).tables)] * 4
+def test_racing_processes_create_a_lake_together(place):
+    versions = together(*(Worker("create", place) for _ in range(4)))
+    assert versions == [[0] * len(Lake(place).tables)] * 4
 
 
-def test_one_of_several_processes_owns_a_login(tmp_path):
-    Lake(tmp_path).initialize_sync()
-    tokens = together(*(Worker("own", tmp_path) for _ in range(4)))
+def test_one_of_several_processes_owns_a_login(place):
+    Lake(place).initialize_sync()
+    tokens = together(*(Worker("own", place) for _ in range(4)))
     assert sorted(tokens, key=str) == [1, None, None, None]
 
 

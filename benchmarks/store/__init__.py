@@ -1,0 +1,8 @@
+"""A lake in an S3 store at several latencies, beside one on the local disk."""
+
+from benchmarks.store.claimers import claimers
+from benchmarks.store.latency import latency
+
+TITLE = "A lake in an object store"
+
+SECTIONS = {"latency": latency, "claimers": claimers}

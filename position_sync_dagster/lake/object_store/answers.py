@@ -1,0 +1,105 @@
+"""What the errors of an object store mean, and how they are shown without a secret."""
+
+import re
+from enum import Enum, auto
+
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+_MARKS = ("Error performing", "Generic S3 error")
+"""One of them stands in each error of a request to a store, whichever client made it."""
+
+_CODE = re.compile(r"<Code>\s*(\w+)\s*</Code>")
+_SAYS = re.compile(r"<Message>\s*([^<]*?)\s*</Message>")
+_STATUS = re.compile(r"\b([345]\d\d) [A-Z]")
+_ADDRESS = re.compile(r"Error performing \w+ (\w+://)(?:[^/@\s]*@)?([^/\s]+)")
+_USER = re.compile(r"(?<=://)[^/@\s]*@")
+_BODY = re.compile(r"<(\?xml|Error)\b.*", re.DOTALL)
+
+_EXPIRED = {"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "RequestExpired"}
+_CLOCK = {"RequestTimeTooSkewed"}
+_REGION = {
+    "AuthorizationHeaderMalformed",
+    "IllegalLocationConstraintException",
+    "PermanentRedirect",
+    "TemporaryRedirect",
+}
+_NO_CREDENTIALS = ("169.254.169.254", "CredentialsNotLoaded", "no providers in chain")
+
+
+class StoreFault(Enum):
+    """The faults of a store that a person or time must mend; the table itself is whole."""
+
+    UNAVAILABLE = auto()
+    DENIED = auto()
+    EXPIRED = auto()
+    NO_CREDENTIALS = auto()
+    NO_BUCKET = auto()
+    REGION = auto()
+    CLOCK = auto()
+    HTTP = auto()
+
+
+def store_fault(text: str) -> StoreFault | None:
+    """Return the fault that an error's text reports.
+
+    Returns:
+        None for an error of something else, and for what a store says of a single object: that it
+        is not there, or that it is there already.
+    """
+    text = _COLOUR.sub("", text)
+    if not any(mark in text for mark in _MARKS):
+        return None
+    found, status = _CODE.search(text), _STATUS.search(text)
+    code = found[1] if found else ""
+    if code in _EXPIRED:
+        return StoreFault.EXPIRED
+    if code in _CLOCK:
+        return StoreFault.CLOCK
+    if code == "NoSuchBucket":
+        return StoreFault.NO_BUCKET
+    if code in _REGION or "incorrectly configured region" in text:
+        return StoreFault.REGION
+    if any(mark in text for mark in _NO_CREDENTIALS):
+        return StoreFault.NO_CREDENTIALS
+    if "URL scheme is not allowed" in text:
+        return StoreFault.HTTP
+    if status and status[1] in ("401", "403"):
+        return StoreFault.DENIED
+    if status and status[1] in ("404", "409", "412", "416", "304"):
+        return None
+    return StoreFault.UNAVAILABLE
+
+
+def plain(text: str) -> str:
+    """Return an error's text in one line, without what a store repeats of the request.
+
+    S3 answers an expired session token with the token itself, and a wrong signature with what was
+    signed. Of an answer only its code and its message are kept.
+
+    >>> plain("403: <Error><Code>AccessDenied</Code><Message>No.</Message><Token>t</Token></Error>")
+    '403: AccessDenied: No.'
+    """
+    line = _COLOUR.sub("", text)
+    body = _BODY.search(line)
+    if body:
+        parts = (pattern.search(body[0]) for pattern in (_CODE, _SAYS))
+        line = line[: body.start()] + ": ".join(part[1] for part in parts if part)
+    return " ".join(_USER.sub("", line).replace("↳", "").split())
+
+
+def summary(text: str) -> str:
+    """Return what a store answered, in the same words for each request of an outage."""
+    text = _COLOUR.sub("", text)
+    code, says, status = (pattern.search(text) for pattern in (_CODE, _SAYS, _STATUS))
+    if code:
+        return f"{code[1]}: {says[1].rstrip('.')}" if says else code[1]
+    address = _ADDRESS.search(text)
+    where = f" from {address[1]}{address[2]}" if address else ""
+    return f"status {status[1]}{where}" if status else f"no answer{where}"
+
+
+def without_secrets(error: Exception) -> Exception:
+    """Return the error, or one with its plain text if a store's answer stands in it."""
+    text = str(error)
+    if _BODY.search(text) or any(mark in text for mark in _MARKS):
+        return OSError(plain(text))
+    return error

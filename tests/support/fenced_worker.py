@@ -1,0 +1,43 @@
+"""An owner of a login that writes rows until it is refused; see `forked_workers`."""
+
+import os
+import time
+from datetime import UTC, datetime
+
+from position_sync_dagster.domain.gateway_session import Owner
+from position_sync_dagster.domain.update import PositionUpdate
+from position_sync_dagster.errors import LeaseLostError
+from position_sync_dagster.lake.lake import Lake
+
+LEASE_S = 2.0
+
+
+def main(path: str) -> None:
+    """Own the login `g` with a short lease that is not renewed, and write for it."""
+    lake = Lake(path)
+    session = lake.sessions.sync.acquire(
+        "g", Owner.STREAM, lease_s=LEASE_S, run_id=None, host="here", pid=os.getpid()
+    )
+    lake.updates.sync.fence("g", session.fencing_token)
+    number = 0
+    while True:
+        number += 1
+        row = PositionUpdate(
+            1,
+            "SPY",
+            None,
+            1.0,
+            1.0,
+            float(number),
+            1.0,
+            1.0,
+            datetime.now(UTC),
+            gateway_id="g",
+            fencing_token=session.fencing_token,
+        )
+        try:
+            lake.updates.sync.append([row])
+        except LeaseLostError as error:
+            print(type(error).__name__)
+            return
+        time.sleep(0.05)

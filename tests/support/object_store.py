@@ -1,0 +1,140 @@
+"""An S3 store on this machine: moto as a process, whose requests pass a proxy of the tests."""
+
+import http.client
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from html import unescape
+from urllib.parse import quote
+from uuid import uuid4
+
+from tests.support.ports import free_port
+from tests.support.store_proxy import TOKEN, StoreProxy
+
+EVERYTHING = os.environ.get("STORE_TESTS") == "all"
+"""Whether the tests on the store run in full, as in `make chaos`, or a part of each."""
+
+SECRET = "wJalrXUtnFEMI-of-the-tests"  # noqa: S105 - the store of the tests takes any
+KEY_ID = "AKIAOFTHETESTS000000"
+REGION = "us-east-1"
+
+_SIGNED = {
+    "Authorization": f"AWS4-HMAC-SHA256 Credential={KEY_ID}/20260101/{REGION}/s3/aws4_request, "
+    "SignedHeaders=host, Signature=0"
+}
+"""The store takes any signature, and finds its service in it."""
+
+START_S = 60.0
+"""Only a hang reaches it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectStore:
+    """A running store.
+
+    Attributes:
+        port: Where it listens itself.
+        proxy: What the programs under test talk to.
+        bucket: A bucket for many lakes.
+    """
+
+    port: int
+    proxy: StoreProxy
+    bucket: str
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables by which a program finds the store: those of any AWS program."""
+        return {
+            "AWS_ENDPOINT_URL": self.proxy.url,
+            "AWS_ALLOW_HTTP": "true",
+            "AWS_REGION": REGION,
+            "AWS_ACCESS_KEY_ID": KEY_ID,
+            "AWS_SECRET_ACCESS_KEY": SECRET,
+            "AWS_SESSION_TOKEN": TOKEN,
+        }
+
+    def lake(self) -> str:
+        """Return the URI of a new lake in the one bucket that is proven to be safe once."""
+        return f"s3://{self.bucket}/{uuid4()}/lake"
+
+
+def stored_under(uri: str) -> dict[str, bytes]:
+    """Return the objects below a URI of the store that the environment names, by their URIs."""
+    bucket, prefix = _split(uri)
+    found: dict[str, bytes] = {}
+    after = ""
+    while True:
+        query = f"list-type=2&prefix={quote(prefix, safe='')}&start-after={quote(after, safe='')}"
+        page = _ask(_port(), "GET", f"/{bucket}?{query}")[1].decode()
+        names = [unescape(part.split("</Key>")[0]) for part in page.split("<Key>")[1:]]
+        for name in names:
+            found[f"s3://{bucket}/{name}"] = _ask(_port(), "GET", f"/{bucket}/{quote(name)}")[1]
+        if "<IsTruncated>true" not in page:
+            return found
+        after = names[-1]
+
+
+def delete_stored(uri: str) -> None:
+    """Delete an object of the store that the environment names."""
+    bucket, key = _split(uri)
+    assert _ask(_port(), "DELETE", f"/{bucket}/{quote(key)}")[0] == 204
+
+
+def _split(uri: str) -> tuple[str, str]:
+    bucket, _, key = uri.removeprefix("s3://").partition("/")
+    return bucket, key
+
+
+def _port() -> int:
+    return int(os.environ["AWS_ENDPOINT_URL"].rsplit(":", 1)[1])
+
+
+def _ask(port: int, method: str, path: str) -> tuple[int, bytes]:
+    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=60)) as connection:
+        connection.request(method, path, headers=_SIGNED)
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+
+
+@contextmanager
+def running_store() -> Iterator[ObjectStore]:
+    """Run a store and its proxy."""
+    with ExitStack() as stack:
+        port = free_port()
+        process = subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-m", "moto.server", "-p", str(port)],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+            env=_plain_environment(),
+        )
+        stack.callback(process.wait)
+        stack.callback(process.kill)
+        _wait_for(port, process)
+        proxy = stack.enter_context(StoreProxy(port))
+        bucket = "lakes"
+        assert _ask(port, "PUT", f"/{bucket}")[0] == 200
+        yield ObjectStore(port, proxy, bucket)
+
+
+def _plain_environment() -> dict[str, str]:
+    names = [name for name in os.environ if not name.startswith(("AWS_", "MOTO_"))]
+    return {name: os.environ[name] for name in names}
+
+
+def _wait_for(port: int, process: "subprocess.Popen[bytes]") -> None:
+    deadline = time.monotonic() + START_S
+    while time.monotonic() < deadline:
+        assert process.poll() is None, "the store ended"
+        try:
+            _ask(port, "GET", "/moto-api/data.json")
+        except OSError:
+            time.sleep(0.05)
+        else:
+            return
+    raise AssertionError("the store did not start")

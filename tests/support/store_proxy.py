@@ -1,0 +1,292 @@
+"""A proxy before an S3 store: counts requests, delays them, loses them, answers with errors.
+
+It is a process of its own, `python -m tests.support.store_proxy PORT`: some calls of the clients
+under test block their whole process until the store answers. Each line of its input is a `Plan` as
+JSON; it answers with the requests since the last one.
+"""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Self
+
+TOKEN = "session-token-of-the-tests"  # noqa: S105 - the store of the tests takes any
+ECHO = f"</Message><Token-0>{TOKEN}</Token-0><Message>"
+"""S3 repeats an expired token in its answer."""
+
+ERRORS = {
+    "denied": (403, "AccessDenied", "Access Denied"),
+    "expired": (400, "ExpiredToken", f"The provided token has expired.{ECHO}"),
+    "bad signature": (403, "SignatureDoesNotMatch", "The request signature does not match."),
+    "slow down": (503, "SlowDown", "Please reduce your request rate."),
+    "broken": (500, "InternalError", "We encountered an internal error. Please try again."),
+    "region": (
+        301,
+        "PermanentRedirect",
+        "The bucket you are attempting to access must be addressed using the specified endpoint.",
+    ),
+}
+"""What S3 answers, by a name of ours: status, code and message."""
+
+CUT = "cut"
+"""The connection ends before an answer."""
+
+CUT_AFTER = "cut after"
+"""The request reaches the store, and its answer is lost."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A request as the proxy sees it.
+
+    Attributes:
+        path: With the query.
+        headers: By their names in lower case.
+    """
+
+    method: str
+    path: str
+    headers: dict[str, str] = field(default_factory=dict)
+    body: bytes = b""
+
+    @property
+    def kind(self) -> str:
+        """Return what the request does: PUT, GET, HEAD, LIST, DELETE, POST."""
+        return "LIST" if self.method == "GET" and "list-type=" in self.path else self.method
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """Which requests fail, and how.
+
+    Attributes:
+        fault: A key of ERRORS, CUT or CUT_AFTER.
+        kind: Of the requests; empty for any.
+        part: Of the path of the requests.
+        times: How many of them fail; None for all.
+    """
+
+    fault: str
+    kind: str = ""
+    part: str = ""
+    times: int | None = None
+
+    def fits(self, request: Request) -> bool:
+        """Return whether the rule is about a request."""
+        return self.kind in ("", request.kind) and self.part in request.path
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How the proxy treats requests.
+
+    Attributes:
+        latency_s: How long each request waits before it is passed on.
+        rules: The first one that fits decides.
+        stripped: Headers, in lower case, that are not passed on.
+    """
+
+    latency_s: float = 0.0
+    rules: tuple[Rule, ...] = ()
+    stripped: tuple[str, ...] = ()
+
+
+class StoreProxy:
+    """A running proxy.
+
+    Attributes:
+        port: Where it listens.
+    """
+
+    def __init__(self, upstream: int) -> None:
+        command = [sys.executable, "-m", __name__, str(upstream)]
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        )
+        self.port = int(self._answer())
+        self._plan = Plan()
+
+    @property
+    def url(self) -> str:
+        """The address for AWS_ENDPOINT_URL."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def change(self, **changes: Any) -> list[Request]:
+        """Change the plan, and return the requests since the last change."""
+        self._plan = replace(self._plan, **changes)
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(asdict(self._plan)).encode() + b"\n")
+        self._process.stdin.flush()
+        return [Request(*one) for one in json.loads(self._answer())]
+
+    def reset(self) -> None:
+        """Pass everything on at once again, and forget the requests."""
+        self._plan = Plan()
+        self.change()
+
+    def fail(self, *rules: Rule) -> None:
+        """Let requests fail; without a rule none does."""
+        self.change(rules=rules)
+
+    def counts(self) -> Counter[str]:
+        """Return how many requests of each kind there were since the last question."""
+        return Counter(request.kind for request in self.change())
+
+    def _answer(self) -> bytes:
+        assert self._process.stdout is not None
+        return self._process.stdout.readline()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for pipe in (self._process.stdin, self._process.stdout):
+            assert pipe is not None
+            pipe.close()
+        self._process.kill()
+        self._process.wait()
+
+
+class _Server:
+    """The proxy in its own process."""
+
+    def __init__(self, upstream: int) -> None:
+        self._upstream = upstream
+        self._plan = Plan()
+        self._rules: list[Rule] = []
+        self._requests: list[tuple[str, str]] = []
+
+    async def run(self) -> None:
+        """Serve until the input ends."""
+        server = await asyncio.start_server(self._serve, "127.0.0.1", 0, limit=2**20)
+        print(server.sockets[0].getsockname()[1], flush=True)
+        while line := await asyncio.to_thread(sys.stdin.readline):
+            given = json.loads(line)
+            self._rules = [Rule(**rule) for rule in given["rules"]]
+            self._plan = Plan(**{**given, "rules": ()})
+            print(json.dumps(self._requests), flush=True)
+            self._requests = []
+
+    def _fault(self, request: Request) -> str | None:
+        for index, rule in enumerate(self._rules):
+            if rule.fits(request):
+                if rule.times is not None:
+                    self._rules[index] = replace(rule, times=rule.times - 1)
+                    if rule.times <= 1:
+                        del self._rules[index]
+                return rule.fault
+        return None
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        upstream: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+        try:
+            while True:
+                request = await _read_request(reader)
+                self._requests.append((request.method, request.path))
+                fault = self._fault(request)
+                await asyncio.sleep(self._plan.latency_s)
+                if fault == CUT:
+                    break
+                if fault is not None and fault != CUT_AFTER:
+                    writer.write(_error(*ERRORS[fault], head=request.method == "HEAD"))
+                    await writer.drain()
+                    continue
+                if upstream is None:
+                    upstream = await asyncio.open_connection(
+                        "127.0.0.1", self._upstream, limit=2**20
+                    )
+                answer, lasting = await self._pass_on(request, *upstream)
+                if not lasting:
+                    upstream[1].close()
+                    upstream = None
+                if fault == CUT_AFTER:
+                    break
+                writer.write(answer)
+                await writer.drain()
+        except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            pass
+        finally:
+            for one in (writer, upstream[1] if upstream else None):
+                if one is not None:
+                    with suppress(OSError):
+                        one.close()
+
+    async def _pass_on(
+        self, request: Request, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> tuple[bytes, bool]:
+        kept = {n: v for n, v in request.headers.items() if n not in self._plan.stripped}
+        lines = [f"{request.method} {request.path} HTTP/1.1"]
+        lines += [f"{name}: {value}" for name, value in kept.items()]
+        writer.write("\r\n".join([*lines, "", ""]).encode() + request.body)
+        await writer.drain()
+        return await _read_answer(reader, without_body=request.method == "HEAD")
+
+
+async def _read_request(reader: asyncio.StreamReader) -> Request:
+    head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+    method, path, _ = head[0].split(" ", 2)
+    headers = _headers(head[1:])
+    body = await reader.readexactly(int(headers.get("content-length", 0)))
+    return Request(method, path, headers, body)
+
+
+async def _read_answer(reader: asyncio.StreamReader, *, without_body: bool) -> tuple[bytes, bool]:
+    """Return an answer as it came, with its length, and whether another one can follow it."""
+    head = await reader.readuntil(b"\r\n\r\n")
+    lines = head.decode("latin-1").split("\r\n")
+    headers = _headers(lines[1:])
+    lasting = headers.get("connection", "").lower() != "close" and lines[0].startswith("HTTP/1.1")
+    if without_body or lines[0].split(" ")[1] in ("204", "304"):
+        return _answer(lines[0], headers, b""), lasting
+    if "content-length" in headers:
+        body = await reader.readexactly(int(headers["content-length"]))
+    elif headers.pop("transfer-encoding", "") == "chunked":
+        body = await _read_chunks(reader)
+    else:
+        body, lasting = await reader.read(), False
+    headers["content-length"] = str(len(body))
+    return _answer(lines[0], headers, body), lasting
+
+
+async def _read_chunks(reader: asyncio.StreamReader) -> bytes:
+    parts = []
+    while size := int((await reader.readuntil(b"\r\n")).split(b";")[0], 16):
+        parts.append(await reader.readexactly(size))
+        await reader.readexactly(2)
+    await reader.readuntil(b"\r\n")
+    return b"".join(parts)
+
+
+def _answer(status: str, headers: dict[str, str], body: bytes) -> bytes:
+    kept = {name: value for name, value in headers.items() if name != "connection"}
+    lines = [status.replace("HTTP/1.0", "HTTP/1.1")]
+    lines += [f"{name}: {value}" for name, value in kept.items()]
+    return "\r\n".join([*lines, "", ""]).encode("latin-1") + body
+
+
+def _headers(lines: list[str]) -> dict[str, str]:
+    pairs = (line.split(":", 1) for line in lines if ":" in line)
+    return {name.strip().lower(): value.strip() for name, value in pairs}
+
+
+def _error(status: int, code: str, message: str, *, head: bool) -> bytes:
+    body = (
+        f'<?xml version="1.0" encoding="UTF-8"?><Error><Code>{code}</Code>'
+        f"<Message>{message}</Message><RequestId>0</RequestId></Error>"
+    ).encode()
+    lines = [f"HTTP/1.1 {status} {code}", "content-type: application/xml"]
+    lines += [f"content-length: {len(body)}", "", ""]
+    return "\r\n".join(lines).encode() + (b"" if head else body)
+
+
+if __name__ == "__main__":
+    asyncio.run(_Server(int(sys.argv[1])).run())
