@@ -16,8 +16,10 @@ import psycopg2
 from tests.support.demo_program import wait_for
 from tests.support.ports import free_port
 
+MISSING = "PostgreSQL is not installed (apt install postgresql)"
+
 USER, DATABASE = "dagster", "dagster"
-PASSWORD = "se/cret @:word%41"  # noqa: S105 - each character that a URL would not take
+PASSWORD = "unu5ual/p@ss :w0rd%41"  # noqa: S105 - each character that a URL would not take
 
 
 def programs() -> Path | None:
@@ -146,7 +148,7 @@ class Postgres:
 def running() -> Iterator[Postgres]:
     """Run a server in a folder that its account can reach, and end it."""
     binaries = programs()
-    assert binaries is not None, "PostgreSQL is not installed"
+    assert binaries is not None, MISSING
     folder = Path(tempfile.mkdtemp(prefix="position-sync-postgres-"))
     server = Postgres(binaries, folder)
     try:
