@@ -96,15 +96,9 @@ def test_the_instance_is_that_of_one_machine_on_postgres():
 def test_the_helm_values_say_what_the_instance_says():
     values, instance = read("helm/values.yaml"), read("dagster.yaml")
     daemon = values["dagsterDaemon"]
-    queue = daemon["runCoordinator"]["config"]["queuedRunCoordinator"]
-    runs = instance["concurrency"]["runs"]
-    assert queue["maxConcurrentRuns"] == runs["max_concurrent_runs"]
-    assert (
-        queue["dequeueIntervalSeconds"]
-        == (instance["run_coordinator"]["config"]["dequeue_interval_seconds"])
-    )
+    assert daemon["runCoordinator"]["config"]["customRunCoordinator"] == instance["run_coordinator"]
     more = values["additionalInstanceConfig"]
-    assert more["concurrency"]["pools"] == instance["concurrency"]["pools"]
+    assert more["concurrency"] == instance["concurrency"]
     assert more["nux"] == instance["nux"]
     assert values["telemetry"] == instance["telemetry"]
     assert (
