@@ -3,6 +3,7 @@
 Each host is a group of processes with the commands of `deploy/programs.yaml` and a home of its own.
 """
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ from tests.acceptance.test_recovery import assert_never_two_writers
 from tests.support import postgres
 from tests.support.demo_program import (
     LIMIT_S,
+    PROGRAM,
     STREAMED,
     assert_tables_are_whole,
     clean_environment,
@@ -181,15 +183,43 @@ def test_the_stream_of_a_killed_host_comes_up_on_the_other_and_there_are_never_t
         rows = pl.scan_delta(str(lake / "position_updates")).filter(source="STREAM")
         return set(rows.select("fencing_token").collect()["fencing_token"])
 
+    deployment.b.note_commands()
     both = {before.fencing_token, after.fencing_token}
     wait_for("rows of both streams", lambda: both <= writers(), poll_s=0.3)
     assert_never_two_writers(lake)
     assert_tables_are_whole(lake)
 
 
+def test_a_stop_gives_the_lease_up_and_a_backup_of_then_is_whole(deployment, tmp_path):
+    before = deployment.streaming()
+    deployment.b.stop()
+    session = deployment.session()
+    assert session is not None
+    assert session.session_id == before.session_id
+    assert session.state is SessionState.ENDED
+    shutil.copytree(deployment.folder / "lake", tmp_path / "lake")
+    dump = str(tmp_path / "dagster.dump")
+    deployment.database.output("pg_dump", "--format=custom", f"--file={dump}")
+    deployment.database.output("createdb", "restored")
+    deployment.database.output("pg_restore", "--dbname=restored", "--exit-on-error", dump)
+    restored = {"PGDATABASE": "restored", "POSITION_SYNC_LAKE": str(tmp_path / "lake")}
+    environment = deployment.b.environment | restored
+
+    def succeeds(*words: str) -> str:
+        done = subprocess.run(
+            [PROGRAM, *words], env=environment, cwd=tmp_path, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    succeeds("doctor")
+    succeeds("audit", "verify", "--repair", "--grace", "0")
+    assert before.run_id is not None
+    assert before.run_id in succeeds("trace", before.run_id)
+
+
 def test_no_log_and_no_command_line_names_the_password(deployment):
-    lines = [" ".join(process.cmdline()) for process in deployment.b.processes()]
-    texts = [deployment.a.logs(), deployment.b.logs(), *lines]
-    assert lines
+    texts = [deployment.a.logs(), deployment.b.logs(), *deployment.b.commands]
+    assert all(texts)
     parts = (postgres.PASSWORD, *postgres.PASSWORD.split("/"))
     assert [part for part in parts for text in texts if part in text] == []

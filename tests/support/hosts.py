@@ -16,7 +16,7 @@ import httpx
 import psutil
 import yaml
 
-from tests.support.demo_program import LIMIT_S, clean_environment, processes_of
+from tests.support.demo_program import LIMIT_S, clean_environment, processes_of, wait_for
 from tests.support.ports import free_port
 
 ROOT = Path(__file__).parents[2]
@@ -53,6 +53,7 @@ class Host:
             "DAGSTER_CODE_HOST": "127.0.0.1",
             "DAGSTER_CODE_PORT": str(self.code_port),
         }
+        self.commands: list[str] = []
         self._loops: dict[str, subprocess.Popen[bytes]] = {}
 
     def start(self, *services: str) -> None:
@@ -80,23 +81,34 @@ class Host:
     def processes(self) -> list[psutil.Process]:
         return processes_of(self.folder)
 
-    def signal(self, sig: signal.Signals) -> None:
-        """Send a signal to each of its processes, the loops first."""
-        for loop in self._loops.values():
-            with suppress(ProcessLookupError):
-                os.killpg(loop.pid, sig)
+    def note_commands(self) -> None:
+        """Note the command lines of its processes, which each account of a machine can read."""
         for process in self.processes():
             with suppress(psutil.NoSuchProcess):
-                process.send_signal(sig)
+                self.commands.append(" ".join(process.cmdline()))
+
+    def stop(self) -> None:
+        """End everything as Docker does with `TINI_KILL_PROCESS_GROUP`, and wait."""
+        self._signal(signal.SIGTERM)
+        wait_for("the programs of the host end", lambda: not self._running())
 
     def kill(self) -> None:
         """Kill everything, as a loss of power does."""
-        while self.processes():
-            self.signal(signal.SIGKILL)
-            for loop in self._loops.values():
-                loop.poll()
+        self._signal(signal.SIGKILL)
+        for process in self.processes():
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        wait_for("no process of the host is left", lambda: not self._running())
+
+    def _signal(self, sig: signal.Signals) -> None:
         for loop in self._loops.values():
-            loop.wait(LIMIT_S)
+            with suppress(ProcessLookupError):
+                os.killpg(loop.pid, sig)
+
+    def _running(self) -> list[psutil.Process]:
+        for loop in self._loops.values():
+            loop.poll()
+        return self.processes()
 
     def graphql(self, query: str, **variables: Any) -> Any:
         """Query the webserver of this host."""
