@@ -6,6 +6,7 @@ import dagster as dg
 from dagster._core.errors import DagsterExecutionInterruptedError
 from dagster._utils.interrupts import capture_interrupts, check_captured_interrupt
 
+from position_sync_dagster.defs.audit.patient_log import PatientLog
 from position_sync_dagster.defs.dagster_failures import dagster_failures
 from position_sync_dagster.defs.resources import PositionSyncResource
 from position_sync_dagster.defs.run_history import STREAM_JOB
@@ -30,20 +31,15 @@ def stream_legs(context: dg.OpExecutionContext, position_sync: PositionSyncResou
     """
     lake, settings, instance = position_sync.lake, position_sync.settings, context.instance
     events = StreamEvents(lake, settings, instance)
+    log = PatientLog(events, context.log_event, context.run_id)
     thread = StreamThread(lake, settings, run_id=context.run_id)
     watched = False
     try:
-        with capture_interrupts(), thread.running(grace_s=CLEAN_END_S):
+        with log.keeping_lines(), capture_interrupts(), thread.running(grace_s=CLEAN_END_S):
             for report in thread.reports(
-                stop=check_captured_interrupt,
-                between=lambda: events.evaluate_again(context.run_id),
-                grace_s=CLEAN_END_S,
+                stop=check_captured_interrupt, between=log.deliver, grace_s=CLEAN_END_S
             ):
-                logged = list(events.of(report))
-                for event in logged:
-                    context.log_event(event)
-                if any(isinstance(event, dg.AssetMaterialization) for event in logged):
-                    events.evaluate(context.run_id)
+                log.add(report)
             run = instance.get_run_by_id(context.run_id)
             if run is not None and run.status is dg.DagsterRunStatus.CANCELING:
                 raise DagsterExecutionInterruptedError

@@ -4,6 +4,8 @@ Dagster answers any GraphQL document by GET, mutations too. An image on any page
 that way, and a browser names no origin for an image. The UI itself uses POST and WebSockets.
 
 Run as `python -m position_sync_dagster.web.webserver --port N --workspace FILE`, with DAGSTER_HOME.
+In a container, `--host 0.0.0.0` listens at each of its addresses. The guard stays: publish the port
+at 127.0.0.1 of the machine.
 """
 
 import argparse
@@ -53,8 +55,8 @@ class GuardedWebserver(DagsterWebserver[WorkspaceProcessContext, object]):  # ty
         return answer
 
 
-def serve(*, port: int, workspace: str) -> None:
-    """Serve the UI on 127.0.0.1 until an interrupt."""
+def serve(*, host: str, port: int, workspace: str) -> None:
+    """Serve the UI until an interrupt."""
     with get_instance_for_cli() as instance:
         instance.optimize_for_webserver(
             DEFAULT_DB_STATEMENT_TIMEOUT, DEFAULT_POOL_RECYCLE, DEFAULT_POOL_MAX_OVERFLOW
@@ -65,18 +67,19 @@ def serve(*, port: int, workspace: str) -> None:
             workspace_load_target=WorkspaceFileTarget([workspace]),
         ) as context:
             app = GuardedWebserver(context, "", LIVE_DATA_POLL_MS).create_asgi_app()
-            uvicorn.run(app, host=LOOPBACK, port=port, log_level="warning")
+            uvicorn.run(app, host=host, port=port, log_level="warning")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Parse the command line and serve."""
     parser = argparse.ArgumentParser(prog="webserver", description="Serve Dagster's UI, guarded.")
+    parser.add_argument("--host", default=LOOPBACK)
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--workspace", required=True)
     options = parser.parse_args(arguments)
     configure_loggers(formatter="colored", log_level="INFO")
     setup_interrupt_handlers()
-    serve(port=options.port, workspace=options.workspace)
+    serve(host=options.host, port=options.port, workspace=options.workspace)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,123 @@
+"""Hosts of a deployment: the programs of `deploy/programs.yaml`, each host with its own home.
+
+The commands are those of the file, with other ports. A loop starts each program again when it ends,
+as the file's `restart` does.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import yaml
+
+from tests.support.demo_program import LIMIT_S, clean_environment, processes_of, wait_for
+from tests.support.ports import free_port
+
+ROOT = Path(__file__).parents[2]
+DEPLOY = ROOT / "deploy"
+AGAIN = 'while :; do "$@"; sleep 0.5; done'
+
+
+def command_of(service: str, *, code_port: int, ui_port: int) -> list[str]:
+    """Return the command of a service, as it runs here."""
+    services = yaml.safe_load((DEPLOY / "programs.yaml").read_text())["services"]
+    here = {
+        "4000": str(code_port),
+        "3000": str(ui_port),
+        "0.0.0.0": "127.0.0.1",  # noqa: S104
+        "/app/deploy/workspace.yaml": str(DEPLOY / "workspace.yaml"),
+        "python": sys.executable,
+        "dagster": str(Path(sys.executable).parent / "dagster"),
+    }
+    return [here.get(word, word) for word in services[service]["command"]]
+
+
+class Host:
+    """One host: its home, its ports and its programs."""
+
+    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
+        self.folder = folder
+        self.code_port, self.ui_port = free_port(), free_port()
+        home = folder / "dagster_home"
+        home.mkdir(parents=True)
+        (home / "dagster.yaml").write_text((DEPLOY / "dagster.yaml").read_text())
+        self.environment = clean_environment() | environment
+        self.environment |= {
+            "DAGSTER_HOME": str(home),
+            "DAGSTER_CODE_HOST": "127.0.0.1",
+            "DAGSTER_CODE_PORT": str(self.code_port),
+        }
+        self.commands: list[str] = []
+        self._loops: dict[str, subprocess.Popen[bytes]] = {}
+
+    def start(self, *services: str) -> None:
+        """Start services, each in a process group of its own."""
+        for service in services:
+            words = command_of(service, code_port=self.code_port, ui_port=self.ui_port)
+            with self.log(service).open("ab") as log:
+                self._loops[service] = subprocess.Popen(
+                    ["/bin/sh", "-c", AGAIN, str(self.folder), *words],
+                    cwd=self.folder,
+                    env=self.environment,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,
+                )
+
+    def log(self, service: str) -> Path:
+        return self.folder / f"{service}.log"
+
+    def logs(self) -> str:
+        """Return all that its programs have written."""
+        return "\n".join(path.read_text(errors="replace") for path in self.folder.glob("*.log"))
+
+    def processes(self) -> list[psutil.Process]:
+        return processes_of(self.folder)
+
+    def note_commands(self) -> None:
+        """Note the command lines of its processes, which each account of a machine can read."""
+        for process in self.processes():
+            with suppress(psutil.NoSuchProcess):
+                self.commands.append(" ".join(process.cmdline()))
+
+    def stop(self) -> None:
+        """End everything as Docker does with `TINI_KILL_PROCESS_GROUP`, and wait."""
+        self._signal(signal.SIGTERM)
+        wait_for("the programs of the host end", lambda: not self._running())
+
+    def kill(self) -> None:
+        """Kill everything, as a loss of power does."""
+        self._signal(signal.SIGKILL)
+        for process in self.processes():
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        wait_for("no process of the host is left", lambda: not self._running())
+
+    def _signal(self, sig: signal.Signals) -> None:
+        for loop in self._loops.values():
+            with suppress(ProcessLookupError):
+                os.killpg(loop.pid, sig)
+
+    def _running(self) -> list[psutil.Process]:
+        for loop in self._loops.values():
+            loop.poll()
+        return self.processes()
+
+    def graphql(self, query: str, **variables: Any) -> Any:
+        """Query the webserver of this host."""
+        answer = httpx.post(
+            f"http://127.0.0.1:{self.ui_port}/graphql",
+            json={"query": query, "variables": variables},
+            timeout=LIMIT_S,
+            trust_env=False,
+        ).raise_for_status()
+        result = answer.json()
+        assert "errors" not in result, result["errors"]
+        return result["data"]

@@ -1,0 +1,134 @@
+"""The files of `deploy/` agree with each other, with the package and with what reads them."""
+
+import re
+import shutil
+import subprocess
+from importlib.util import find_spec
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from position_sync_dagster.settings import PREFIX, Settings
+
+ROOT = Path(__file__).parents[3]
+DEPLOY = ROOT / "deploy"
+NO_COMPOSE = "Docker Compose is not installed (apt install docker-compose)"
+
+
+def read(name: str) -> Any:
+    return yaml.safe_load((DEPLOY / name).read_text())
+
+
+def variables(name: str) -> dict[str, str]:
+    lines = re.findall(r"^#?([A-Z_]+)=(.*)$", (DEPLOY / name).read_text(), flags=re.MULTILINE)
+    return dict(lines)
+
+
+def compose() -> list[str] | None:
+    """Return the command of Docker Compose; None where there is none."""
+    if shutil.which("docker-compose"):
+        return ["docker-compose"]
+    if shutil.which("docker"):
+        found = subprocess.run(["docker", "compose", "version"], capture_output=True, check=False)
+        return ["docker", "compose"] if found.returncode == 0 else None
+    return None
+
+
+@pytest.mark.skipif(compose() is None, reason=NO_COMPOSE)
+@pytest.mark.parametrize("name", ["compose.yaml", "host.yaml"])
+def test_docker_compose_accepts_the_file(name, tmp_path):
+    folder = tmp_path / "deploy"
+    shutil.copytree(DEPLOY, folder)
+    shutil.copy(folder / "host.env.example", folder / "host.env")
+    words = [*(compose() or []), "-f", str(folder / name), "config"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    services = yaml.safe_load(done.stdout)["services"]
+    assert {"code", "daemon", "webserver"} <= set(services)
+
+
+@pytest.mark.parametrize("name", ["compose.yaml", "host.yaml", "programs.yaml"])
+def test_each_open_port_is_one_of_this_machine_unless_it_is_asked_for(name):
+    ports = [p for service in read(name)["services"].values() for p in service.get("ports", [])]
+    local = ("127.0.0.1:", "${CODE_BIND:-127.0.0.1}:")
+    assert [port for port in ports if not port.startswith(local)] == []
+
+
+def test_each_program_may_do_little():
+    for name, service in read("programs.yaml")["services"].items():
+        assert service["read_only"] is True, name
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+    assert re.search(r"^USER [1-9]\d+$", (DEPLOY / "Dockerfile").read_text(), flags=re.MULTILINE)
+
+
+def test_each_program_is_there():
+    for service in read("programs.yaml")["services"].values():
+        words = service["command"]
+        modules = [after for word, after in pairwise(words) if word == "-m"]
+        assert all(find_spec(module) for module in modules)
+        assert words[0] in ("python", "dagster", "position-sync")
+
+
+def test_what_the_image_copies_is_sent_to_its_build():
+    lines = (DEPLOY / "Dockerfile").read_text().splitlines()
+    copied = [line.split()[1:-1] for line in lines if line.startswith("COPY ")]
+    own = [words for words in copied if not any(word.startswith("--from") for word in words)]
+    sources = [word for words in own for word in words if not word.startswith("--")]
+    sent = {f.removeprefix("!") for f in (ROOT / ".dockerignore").read_text().split()}
+    assert sources
+    for source in sources:
+        assert (ROOT / source).exists(), source
+        assert source.split("/")[0] in sent, source
+
+
+def test_the_instance_is_that_of_one_machine_on_postgres():
+    one = yaml.safe_load((ROOT / "dagster_home" / "dagster.yaml").read_text())
+    several = read("dagster.yaml")
+    assert several.pop("storage")["postgres"]["postgres_url"] == "postgresql+psycopg2://"
+    assert several.pop("compute_logs")["class"] == "NoOpComputeLogManager"
+    assert several == one
+
+
+def test_the_helm_values_say_what_the_instance_says():
+    values, instance = read("helm/values.yaml"), read("dagster.yaml")
+    daemon = values["dagsterDaemon"]
+    assert daemon["runCoordinator"]["config"]["customRunCoordinator"] == instance["run_coordinator"]
+    more = values["additionalInstanceConfig"]
+    assert more["concurrency"] == instance["concurrency"]
+    assert more["nux"] == instance["nux"]
+    assert values["telemetry"] == instance["telemetry"]
+    assert (
+        values["pythonLogs"]["managedPythonLoggers"]
+        == (instance["python_logs"]["managed_python_loggers"])
+    )
+    for kind in ("sensor", "schedule"):
+        kept = instance["retention"][kind]["purge_after_days"]
+        assert values["retention"][kind]["purgeAfterDays"] == kept
+        assert daemon[f"{kind}s"]["useThreads"] == instance[f"{kind}s"]["use_threads"]
+    assert (
+        values["postgresql"]["postgresqlScheme"] in instance["storage"]["postgres"]["postgres_url"]
+    )
+
+
+@pytest.mark.parametrize("name", ["demo.env", "host.env.example"])
+def test_each_setting_of_an_environment_file_exists(name):
+    named = {key.removeprefix(PREFIX) for key in variables(name) if key.startswith(PREFIX)}
+    assert named
+    assert named - {field.upper() for field in Settings.model_fields} == set()
+
+
+def test_the_example_holds_no_secret():
+    secret = {
+        k: v for k, v in variables("host.env.example").items() if "PASSWORD" in k or "KEY" in k
+    }
+    assert secret
+    assert set(secret.values()) == {""}
+
+
+def test_the_demo_names_a_file_of_the_package():
+    path = variables("demo.env")[f"{PREFIX}STRATEGIES_FILE"]
+    assert (ROOT / path.partition("/site-packages/")[2]).is_file()
