@@ -1,6 +1,6 @@
 """Reconciliation: compare the broker's holdings with the tables; pure."""
 
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -95,6 +95,7 @@ def compare(
     stale_after: timedelta,
     details: Mapping[int, ContractDetails] | None = None,
     agreed: Set[Key] = frozenset(),
+    covers: Callable[[str], bool] | None = None,
 ) -> ReconciliationResult:
     """Compare one broker snapshot with the latest rows and the registry.
 
@@ -107,6 +108,7 @@ def compare(
         stale_after: A value that its source has not confirmed for longer is STALE.
         details: The contract details that are known, by conid.
         agreed: Holdings whose row is known to agree and to be new enough; `latest` may lack them.
+        covers: Whether the snapshot covers an account; by default it covers all if it is complete.
     """
     legs = [leg for leg in legs if leg.removed_at is None]
     broker = {p.key: p for p in snapshot}
@@ -118,7 +120,7 @@ def compare(
             key,
             broker.get(key),
             rows.get(key),
-            complete=complete,
+            complete=complete if covers is None else covers(key[0]),
             now=now,
             stale_after=stale_after,
         )

@@ -4,7 +4,7 @@ Each call checks its arguments, runs one transition on the live rows and commits
 """
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from random import Random
 from typing import TypeVar
@@ -150,7 +150,12 @@ class SyncQueue:
         )
 
     def claim_batch(
-        self, limit: int = 50, owner: str | None = None, lease_s: float = LEASE_S
+        self,
+        limit: int = 50,
+        owner: str | None = None,
+        lease_s: float = LEASE_S,
+        *,
+        except_accounts: Collection[str] = (),
     ) -> list[QueuedPosition]:
         """Claim up to `limit` requests under a lease of `lease_s` seconds.
 
@@ -159,6 +164,12 @@ class SyncQueue:
         than a minute (`promote_after_s`) counts as priority 1, so that priority 2 is never
         starved. The queue object remembers its newest lease of each request, so that marking needs
         the ids alone. Workers that share one queue object pass their `lease_token` to each step.
+
+        Args:
+            limit: The highest number of requests.
+            owner: Written into the requests.
+            lease_s: The length of the lease, in seconds.
+            except_accounts: Requests that name one of these accounts stay where they are.
         """
         check_limit(limit)
         check_lease(lease_s)
@@ -175,6 +186,7 @@ class SyncQueue:
                 token=token,
                 lease_s=lease_s,
                 promote_after_s=self._promote_after_s,
+                except_accounts=except_accounts,
             ),
             {"action": "claim", "lease_token": token},
         )
@@ -366,9 +378,13 @@ class SyncQueue:
         """Count requests by status; the cost does not grow with the finished requests."""
         return self.overview().counts
 
-    def overview(self) -> QueueOverview:
-        """Read counts, ages and the number of claimable requests; the cost as for `counts`."""
-        return overview_of(self.store.counted_snapshot(), self._clock())
+    def overview(self, except_accounts: Collection[str] = ()) -> QueueOverview:
+        """Read counts, ages and the number of claimable requests; the cost as for `counts`.
+
+        Args:
+            except_accounts: Requests of these accounts do not count as claimable.
+        """
+        return overview_of(self.store.counted_snapshot(), self._clock(), except_accounts)
 
     def _change_claimed(
         self,

@@ -11,6 +11,7 @@ from position_sync_dagster.domain.pricing.confirmation import BROKER, confirmed_
 from position_sync_dagster.domain.routing import Key
 from position_sync_dagster.domain.update import PositionUpdate, ValueOrigin
 from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.lake.logins import all_broker_holdings
 from position_sync_dagster.lake.schema.codec import moment
 from position_sync_dagster.lake.schema.tables import BROKER_POSITIONS
 from position_sync_dagster.settings import Settings
@@ -42,7 +43,7 @@ def confirmed_times(
     Raises:
         LakeError: The table `broker_positions` cannot be used.
     """
-    holdings = {h.key: h for h in lake.broker_positions.sync.read(settings.gateway_id)}
+    holdings = {h.key: h for h in all_broker_holdings(lake, settings)}
     return {
         (row.account, row.conid): confirmed_time(row, holdings.get((row.account, row.conid)), now)
         for row in rows

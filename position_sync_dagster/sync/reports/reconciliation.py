@@ -9,13 +9,20 @@ from position_sync_dagster.domain.broker_position import BrokerPosition
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.domain.leg import ActiveContract
-from position_sync_dagster.domain.reconciliation import ReconciliationResult, compare
+from position_sync_dagster.domain.reconciliation import (
+    Discrepancy,
+    ReconciliationResult,
+    compare,
+)
 from position_sync_dagster.domain.update import PositionUpdate
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.schema.codec import moment, updates_of
 from position_sync_dagster.settings import Settings, load_settings
 from position_sync_dagster.sync.drain.broker_view import LakeValues, ValueSource
 from position_sync_dagster.sync.reports.confirmations import CONFIRMED, said_of, with_confirmed
+
+OF_STRATEGIES = "(strategies)"
+"""In the place of a login: breaks of legs that name no account, where there are several logins."""
 
 
 class PositionReconciler:
@@ -92,7 +99,9 @@ class ReconciliationService:
         self._stale_after = timedelta(seconds=settings.stale_after_s)
 
     async def run(self, run_id: str | None = None) -> ReconciliationResult:
-        """Compare, record the breaks in one commit, and return the result.
+        """Compare, record the breaks of each login in one commit, and return the result.
+
+        Of a login without current data nothing is compared, and its breaks stay as they are.
 
         Raises:
             BrokerUnavailableError: The broker's data is not current; no break was changed.
@@ -102,8 +111,14 @@ class ReconciliationService:
         await self._lake.registry.refresh()
         allowed = set(self._settings.sec_types)
         snapshot = [h for h in view.holdings.values() if h.instrument.sec_type in allowed]
+        logins = {
+            login.gateway_id: login.accounts
+            for login in self._settings.logins
+            if not login.accounts or not view.unavailable.issuperset(login.accounts)
+        }
         latest = (await self._lake.updates.latest()).filter(
-            pl.col("gateway_id") == self._settings.gateway_id
+            pl.col("gateway_id").is_in(list(logins)),
+            ~pl.col("account").is_in(list(view.unavailable)),
         )
         now = self._clock()
         agreeing = agreeing_rows(snapshot, latest, now=now, stale_after=self._stale_after)
@@ -119,15 +134,32 @@ class ReconciliationService:
             now=now,
             stale_after=self._stale_after,
             agreed=frozenset(agreeing.select("account", "conid").iter_rows()),
+            covers=view.covers,
         )
-        await self._lake.breaks.record(
-            self._settings.gateway_id,
-            result.discrepancies,
-            at=result.at,
-            snapshot_id=snapshot[0].snapshot_id if snapshot else None,
-            run_id=run_id,
-        )
+        of_login = _by_login(result.discrepancies, logins)
+        for gateway_id, found in of_login.items():
+            ids = (h.snapshot_id for h in snapshot if h.gateway_id == gateway_id)
+            await self._lake.breaks.record(
+                gateway_id, found, at=result.at, snapshot_id=next(ids, None), run_id=run_id
+            )
         return result
+
+
+def _by_login(
+    discrepancies: Iterable[Discrepancy], logins: Mapping[str, tuple[str, ...] | None]
+) -> dict[str, list[Discrepancy]]:
+    """Return the discrepancies of each login; of several, those of no account are apart.
+
+    Args:
+        discrepancies: What was found.
+        logins: The accounts of each login, by its name; None: all.
+    """
+    by_account = {name: login for login, names in logins.items() for name in names or ()}
+    others = OF_STRATEGIES if by_account else next(iter(logins))
+    found: dict[str, list[Discrepancy]] = {login: [] for login in (*logins, others)}
+    for one in discrepancies:
+        found[by_account.get(one.account, others)].append(one)
+    return found
 
 
 def agreeing_rows(
