@@ -15,14 +15,12 @@ from position_sync_dagster.processes import dagster_dev, ports
 from position_sync_dagster.processes.checkout import PROJECT
 from position_sync_dagster.processes.child_process import ChildProcess
 from position_sync_dagster.processes.home_lock import exclusive_use
-from position_sync_dagster.processes.probe import ProbeResult, advice, probe
+from position_sync_dagster.processes.probe import GatewayProbes
 from position_sync_dagster.processes.process_tree import MARKER
 from position_sync_dagster.processes.stop_request import StopRequest, StopRequested
 from position_sync_dagster.terminal.text import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from position_sync_dagster.settings import Settings
     from position_sync_dagster.sync.reports.overview import OverviewReader
     from position_sync_dagster.terminal.changes import Changes
@@ -239,36 +237,6 @@ def watch(
                     output.note(text)
             output.look(settings, dagster_dev.url(ui_port) if serving else "starting")
             stop.pause(output.interval_s if serving else STARTING_INTERVAL_S)
-
-
-class GatewayProbes:
-    """Looks whether something listens at each gateway, until something did."""
-
-    def __init__(self) -> None:
-        self._found: dict[tuple[str, int], ProbeResult] = {}
-
-    def look(self, settings: "Settings") -> list[str]:
-        """Probe the ports that were not open yet; return what is new, in words."""
-        news = []
-        for login in logins_of(settings):
-            address = (login.gateway_host, login.gateway_port)
-            before = self._found.get(address)
-            if before is ProbeResult.OPEN:
-                continue
-            found = self._found[address] = probe(*address)
-            if found is not ProbeResult.OPEN and found != before:
-                news.append(advice(*address, found))
-            elif found is ProbeResult.OPEN and before is not None:
-                news.append(f"Something listens at {login.gateway_address} now.")
-        return news
-
-
-def logins_of(settings: "Settings") -> "Sequence[Settings]":
-    """Return the logins; none while the gateways file cannot be read, which `look` shows."""
-    try:
-        return settings.logins
-    except SettingsError:
-        return ()
 
 
 def session_states(settings: "Settings") -> dict[str, str]:

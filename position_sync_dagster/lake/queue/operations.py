@@ -157,19 +157,13 @@ class SyncQueue:
         *,
         except_accounts: Collection[str] = (),
     ) -> list[QueuedPosition]:
-        """Claim up to `limit` requests under a lease of `lease_s` seconds.
+        """Claim up to `limit` requests under a lease of `lease_s` seconds, none of some accounts.
 
         No request is granted to two callers while its lease lasts, whatever processes they are
         in. Priority 1 comes before 2, then the oldest request. A request that has waited for more
-        than a minute (`promote_after_s`) counts as priority 1, so that priority 2 is never
-        starved. The queue object remembers its newest lease of each request, so that marking needs
-        the ids alone. Workers that share one queue object pass their `lease_token` to each step.
-
-        Args:
-            limit: The highest number of requests.
-            owner: Written into the requests.
-            lease_s: The length of the lease, in seconds.
-            except_accounts: Requests that name one of these accounts stay where they are.
+        than a minute (`promote_after_s`) counts as priority 1, so that no request is starved. The
+        queue object remembers its newest lease of each request, so that marking needs the ids
+        alone. Workers that share one queue object pass their `lease_token` to each step.
         """
         check_limit(limit)
         check_lease(lease_s)
@@ -335,8 +329,7 @@ class SyncQueue:
         """Return FAILED requests to PENDING with all their attempts, when a person decides so.
 
         Returns:
-            For each request the id of the live request of its position: another request's id if
-            the position has a live request already.
+            For each request the id of the live request of its position, perhaps another one's.
         """
         ids = ids_of(request_ids)
         if not ids:
@@ -379,11 +372,7 @@ class SyncQueue:
         return self.overview().counts
 
     def overview(self, except_accounts: Collection[str] = ()) -> QueueOverview:
-        """Read counts, ages and the number of claimable requests; the cost as for `counts`.
-
-        Args:
-            except_accounts: Requests of these accounts do not count as claimable.
-        """
+        """Read counts, ages and how many are claimable, of other accounts; cost as `counts`."""
         return overview_of(self.store.counted_snapshot(), self._clock(), except_accounts)
 
     def _change_claimed(
