@@ -21,6 +21,17 @@ def all_broker_rows(lake: Lake, settings: Settings) -> pl.DataFrame:
     return pl.concat([broker_rows(lake, login) for login in settings.logins])
 
 
+def rows_of_logins(rows: pl.DataFrame, settings: Settings) -> pl.DataFrame:
+    """Return the rows of the accounts that a login has now.
+
+    What a login held that the gateways file no longer names is history, and in no sum of today.
+    """
+    if settings.gateways_file is None:
+        return rows
+    accounts = [account for login in settings.logins for account in login.accounts or ()]
+    return rows.filter(pl.col("account").is_in(accounts))
+
+
 def all_broker_holdings(lake: Lake, settings: Settings) -> list[BrokerPosition]:
     """Return the rows of all logins as values; those that did not change are the same objects."""
     return [

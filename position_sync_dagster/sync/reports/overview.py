@@ -11,7 +11,7 @@ from position_sync_dagster.domain.instrument import ContractDetails, leg_name
 from position_sync_dagster.domain.leg import ActiveContract
 from position_sync_dagster.domain.update import PositionUpdate, Source
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.logins import all_broker_holdings
+from position_sync_dagster.lake.logins import all_broker_holdings, rows_of_logins
 from position_sync_dagster.lake.schema.codec import updates_of
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.reports.exposure import Exposure, exposures
@@ -109,7 +109,11 @@ def read_book(
     Raises:
         LakeError: A table cannot be used.
     """
-    rows = lake.updates.sync.latest_updates() if latest is None else latest
+    rows = (
+        updates_of(rows_of_logins(lake.updates.sync.latest(), settings))
+        if latest is None
+        else latest
+    )
     holdings = all_broker_holdings(lake, settings)
     legs = lake.registry.sync.get_all_active()
     sessions = (lake.sessions.sync.current(login.gateway_id) for login in settings.logins)
@@ -156,7 +160,7 @@ class OverviewReader:
             LakeError: A table cannot be used.
         """
         lake, settings = self._lake, self._settings
-        frame = lake.updates.sync.latest()
+        frame = rows_of_logins(lake.updates.sync.latest(), settings)
         status = read_status(lake, settings, now, latest=frame)
         unknown = {leg.conid for leg in lake.registry.legs} - self._details.keys()
         if unknown:  # the details of a contract never change

@@ -15,7 +15,7 @@ from position_sync_dagster.domain.request import QueueStatus
 from position_sync_dagster.domain.routing import Key
 from position_sync_dagster.domain.update import Source
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.logins import all_broker_rows
+from position_sync_dagster.lake.logins import all_broker_rows, rows_of_logins
 from position_sync_dagster.lake.schema.codec import moment
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.owner.ownership import blind_since
@@ -213,7 +213,7 @@ def _streamed(
 ) -> set[Key]:
     """Return the holdings whose newest row the stream wrote recently."""
     window = timedelta(seconds=2 * max(settings.refresh_interval_s, settings.row_interval_s))
-    rows = _newest_since(now - window, lake, now, latest).filter(
+    rows = _newest_since(now - window, lake, settings, now, latest).filter(
         pl.col("source") == Source.STREAM.value
     )
     return set(rows.select("account", "conid").iter_rows())
@@ -225,7 +225,8 @@ def _count_queued(
     """Count the holdings whose newest row the queue wrote, as far as they are current."""
     window = timedelta(seconds=2 * settings.refresh_interval_s)
     since = now - window - timedelta(seconds=settings.monitored_row_interval_s)
-    found = _newest_since(since, lake, now, latest).filter(pl.col("source") == Source.QUEUE.value)
+    rows = _newest_since(since, lake, settings, now, latest)
+    found = rows.filter(pl.col("source") == Source.QUEUE.value)
     holdings = all_broker_rows(lake, settings)
     last = pl.max_horizontal("timestamp", CONFIRMED)
     return with_confirmed(found, holdings, now).filter(last >= moment(now - window)).height
@@ -239,13 +240,14 @@ def _plain(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _newest_since(
-    since: datetime, lake: Lake, now: datetime, latest: pl.DataFrame | None
+    since: datetime, lake: Lake, settings: Settings, now: datetime, latest: pl.DataFrame | None
 ) -> pl.DataFrame:
     """Return the newest row of each open holding with a row since then.
 
     A row whose time lies in the future says nothing about that.
     """
-    rows = lake.updates.sync.latest_since(since) if latest is None else latest
+    found = lake.updates.sync.latest_since(since) if latest is None else latest
+    rows = rows_of_logins(found, settings)
     return rows.filter(pl.col("position") != 0, pl.col("timestamp").is_between(since, now + SKEW))
 
 

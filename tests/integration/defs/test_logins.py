@@ -186,8 +186,11 @@ def drain_tick(settings: Settings, lake: Lake, instance) -> Callable[..., dg.Sen
 
     def tick() -> dg.SensorResult:
         since = datetime.now(UTC) - timedelta(minutes=1)
-        cursor = DrainCursor(unowned_since=dict.fromkeys(ACCOUNTS, since)).to_text()
-        with dg.build_sensor_context(instance=instance, cursor=cursor) as context:
+        cursor = DrainCursor(
+            registry_version=lake.registry.table.version(),
+            unowned_since=dict.fromkeys(ACCOUNTS, since),
+        )
+        with dg.build_sensor_context(instance=instance, cursor=cursor.to_text()) as context:
             return drain_queue(context)
 
     return tick
@@ -280,7 +283,7 @@ def test_the_checks_and_the_status_name_the_login_that_is_down(
     found = a_stream_watches.watched_now(lake, settings)
     assert not found.passed
     assert found.description.startswith("west: The stream has not seen the gateway since")
-    assert found.metadata["west/note"] == "no socket"
+    assert found.metadata["west/note"].text == "no socket"
     assert not [name for name in found.metadata if name.startswith("east/")]
     status = read_status(lake, settings, utc_now())
     assert {one.gateway_id: one.session_state for one in status.logins} == {
