@@ -1,5 +1,6 @@
 """Several logins in one lake: the sensors, the drain and the checks, over real runs and leases."""
 
+import asyncio
 import os
 import time
 from collections.abc import Callable
@@ -14,7 +15,9 @@ import pytest
 from position_sync_dagster.defs.assets.position_updates import position_updates
 from position_sync_dagster.defs.checks import a_stream_watches, agrees_with_the_broker
 from position_sync_dagster.defs.drain import drain_queue
+from position_sync_dagster.defs.resources import POSITION_SYNC
 from position_sync_dagster.defs.run_history import LOGINS, REFRESHED, STREAM_JOB
+from position_sync_dagster.defs.stream import LOOK_S, stream_definitions, stream_job
 from position_sync_dagster.defs.supervisor import supervise_stream
 from position_sync_dagster.domain.broker_position import BrokerPosition, Completeness
 from position_sync_dagster.domain.clock import utc_now
@@ -24,8 +27,10 @@ from position_sync_dagster.domain.request import QueueRequest, QueueStatus
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import Settings, load_settings
 from position_sync_dagster.sync.decisions.drain_plan import DrainCursor
+from position_sync_dagster.sync.owner.metrics import StreamMetrics
 from position_sync_dagster.sync.reports.reconciliation import OF_STRATEGIES
 from position_sync_dagster.sync.reports.status import read_status
+from position_sync_dagster.sync.stream import service
 
 ACCOUNTS = {"east": "DUSIM0001", "west": "DUSIM0002"}
 PARTITION = "dagster/partition"
@@ -319,3 +324,42 @@ def test_an_account_that_moved_is_read_from_the_login_that_has_it(
         "  - {name: west, port: 2, accounts: [DUSIM0001, DUSIM0002]}\n"
     )
     assert read_status(lake, settings, utc_now()).positions == 1
+
+
+@pytest.mark.usefixtures("lake")
+@pytest.mark.parametrize("edit", ["removed", "changed"])
+def test_the_stream_of_a_login_that_is_removed_or_changed_ends_by_itself(
+    monkeypatch: Any, settings, file, instance, edit
+) -> None:
+    served = []
+
+    async def play(_lake, login, *, run_id, stop, report):
+        served.append((login.gateway_id, login.gateway_port, run_id))
+        text = file.read_text()
+        file.write_text("gateways: [")  # being edited: no reason to end
+        await asyncio.sleep(LOOK_S)
+        before, after = ("east", "north") if edit == "removed" else ("port: 1,", "port: 77,")
+        file.write_text(text.replace(before, after))
+        await stop.wait()
+        return StreamMetrics().report(
+            since=utc_now(), until=utc_now(), lines_in_use=0, line_limit=9, legs_streamed=0,
+            state="LIVE", detail=None,
+        )  # fmt: skip
+
+    monkeypatch.setattr(service, "stream", play)
+    instance.add_dynamic_partitions(LOGINS.name, list(ACCOUNTS))
+    result = stream_job(LOGINS).execute_in_process(
+        partition_key="east", instance=instance, resources={"position_sync": POSITION_SYNC}
+    )
+    assert result.success
+    assert served == [("east", 1, result.run_id)]
+
+
+def test_the_job_has_partitions_only_where_a_file_names_the_logins(
+    monkeypatch: Any, settings
+) -> None:
+    (job,) = stream_definitions().jobs
+    assert job.partitions_def == LOGINS
+    monkeypatch.delenv("POSITION_SYNC_GATEWAYS_FILE")
+    (job,) = stream_definitions().jobs
+    assert job.partitions_def is None

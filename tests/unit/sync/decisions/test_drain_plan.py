@@ -203,3 +203,35 @@ def test_a_cursor_survives_being_written_and_read() -> None:
 @pytest.mark.parametrize("text", [None, "", "not json", "[]", '"x"', '{"unowned_since": "soon"}'])
 def test_a_cursor_that_cannot_be_read_is_an_empty_one(text: str | None) -> None:
     assert DrainCursor.from_text(text) == DrainCursor()
+
+
+def of_two(east: LoginState, west: LoginState, **values: object) -> DrainPlan:
+    since = NOW - timedelta(minutes=1)
+    cursor = replace(SETTLED, unowned_since={"east": since, "west": since})
+    return plan(workload(logins=(east, west), **values), cursor)
+
+
+EAST = LoginState(name="east", session=session())
+NEVER = LoginState(name="west", unavailable="never downloaded")
+
+
+def test_of_several_logins_a_refresh_is_a_run_of_its_own() -> None:
+    decided = of_two(EAST, NEVER, claimable=1)
+    assert (decided.steps, decided.refreshes) == (DRAIN_AND_DERIVE, ("west",))
+    assert of_two(EAST, NEVER, refresh_in_progress=True).refreshes == ()
+    busy = of_two(EAST, NEVER, claimable=1, drain_in_progress="0123456789")
+    assert (busy.steps, busy.refreshes) == ((), ("west",))
+    assert of_two(EAST, replace(NEVER, stream_in_progress=True)).refreshes == ()
+
+
+def test_of_several_logins_one_that_can_give_values_is_enough_for_a_drain() -> None:
+    blind = replace(EAST, unavailable="the owner of east is BLIND")
+    assert of_two(EAST, NEVER, claimable=1, refresh_in_progress=True).steps == DRAIN_AND_DERIVE
+    decided = of_two(blind, NEVER, claimable=1, refresh_in_progress=True)
+    assert decided.steps == ()
+    assert "the owner of east is BLIND never downloaded" in decided.reason
+
+
+def test_an_owner_of_one_login_says_nothing_of_another() -> None:
+    decided = of_two(EAST, NEVER)
+    assert set(decided.cursor.unowned_since) == {"west"}
