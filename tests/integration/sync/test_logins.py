@@ -96,7 +96,8 @@ async def test_each_login_streams_within_its_lines_and_every_leg_is_current(
 
         def whole():
             seen = reader.read(utc_now())
-            return seen if seen.current == seen.held == len(ACCOUNTS) * HELD else None
+            valued = seen.status.legs_streamed + seen.status.legs_queued
+            return seen if valued == seen.held == len(ACCOUNTS) * HELD else None
 
         overview = await eventually(whole)
         limits = {login.gateway_id: login.line_limit for login in overview.status.logins}
