@@ -101,7 +101,7 @@ async def test_each_login_streams_within_its_lines_and_every_leg_is_current(
 
         overview = await eventually(whole)
         limits = {login.gateway_id: login.line_limit for login in overview.status.logins}
-        assert limits == {"east": 9, "mid": 9, "west": 1}
+        assert limits == {"east": 10, "mid": 10, "west": 2}  # one of each is reserved
         await eventually(lambda: {n: s.stats()["lines_in_use"] for n, s in sims.items()} == LINES)
         assert {name: sim.stats()["peak_lines"] for name, sim in sims.items()} == LINES
         rows = await lake.updates.latest_updates()
