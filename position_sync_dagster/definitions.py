@@ -31,7 +31,7 @@ def _with_uri(spec: dg.AssetSpec, settings: Settings) -> dg.AssetSpec:
     if "dagster/table_name" in spec.metadata:
         uri = absolute_path(settings.table(name))
     elif name == GATEWAY:
-        uri = f"tcp://{settings.gateway_id}"
+        uri = ", ".join(f"tcp://{login.gateway_address}" for login in settings.logins)
     else:
         uri = str(settings.flex_folder.absolute())
     return spec.merge_attributes(metadata={"dagster/uri": uri})

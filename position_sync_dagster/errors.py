@@ -25,7 +25,7 @@ def _rebuild(cls: type[PositionSyncError], what: str, remedy: str) -> PositionSy
     return cls(what, remedy=remedy)
 
 
-# What a person gives: settings, legs, the strategies file.
+# What a person gives: settings, legs, the files of strategies and gateways.
 
 
 class SettingsError(PositionSyncError):
@@ -38,6 +38,10 @@ class InvalidLegError(PositionSyncError):
 
 class StrategiesFileError(PositionSyncError):
     """A strategies file cannot be read; the message names line and column."""
+
+
+class GatewaysFileError(SettingsError):
+    """A gateways file cannot be read; the message names line and column."""
 
 
 # The gateway.

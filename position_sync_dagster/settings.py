@@ -1,15 +1,14 @@
 """Settings: read from the environment or a `.env` file, with the prefix POSITION_SYNC_."""
 
-from functools import cached_property
 from pathlib import Path
 from typing import Self
 
 from pydantic import Field, SecretStr, ValidationError, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 from pydantic_settings import SettingsError as SourceError
 
-from position_sync_dagster.domain.update import TradingMode
 from position_sync_dagster.errors import SettingsError
+from position_sync_dagster.gateway_settings import GatewaySettings
 from position_sync_dagster.setting_types import (
     DAY_S,
     Day,
@@ -28,7 +27,7 @@ _SECRETS = ("alert_urls", "flex_token")
 _CORRECT = "Correct it in the environment or in .env; .env.example lists each setting."
 
 
-class Settings(BaseSettings):
+class Settings(GatewaySettings):
     """Every setting; its variable is the field's name in capitals with the prefix.
 
     Read them with `load_settings()`, which turns a malformed value into a `SettingsError`.
@@ -52,37 +51,6 @@ class Settings(BaseSettings):
         description="YAML file of the active legs; unset: the table and the CLI decide.",
     )
 
-    gateway_host: str = Field(
-        "127.0.0.1",
-        min_length=1,
-        max_length=255,
-        description="Address of the gateway; an address, not a name (trusted IPs).",
-    )
-    gateway_port: int = Field(
-        7497,
-        ge=1,
-        le=65535,
-        description="API port: TWS 7496 live, 7497 paper; Gateway 4001 live, 4002 paper.",
-    )
-    gateway_client_id: int = Field(
-        17, ge=1, le=2**31 - 1, description="First client id of the pool; 0 is refused."
-    )
-    gateway_client_ids: int = Field(4, ge=1, le=32, description="Number of client ids in the pool.")
-    gateway_timeout_s: Seconds = Field(
-        15.0, description="Longest wait for one answer of the gateway."
-    )
-    trading_mode: TradingMode | None = Field(
-        None,
-        description="LIVE, PAPER or SIMULATED: refuse accounts of any other mode. Unset: accept "
-        "the mode that is found.",
-    )
-
-    max_lines: int = Field(
-        100, ge=1, le=100_000, description="Market data lines that the login has."
-    )
-    reserved_lines: int = Field(
-        5, ge=0, le=100_000, description="Of these, lines that are always left to other programs."
-    )
     min_hold_s: float = Field(5.0, ge=0, le=DAY_S, description="Shortest time that a line is held.")
     delayed_fallback: bool = Field(
         False, description="Stream delayed data where the login lacks the live subscription."
@@ -239,17 +207,6 @@ class Settings(BaseSettings):
                 remedy=f"Set {PREFIX}HEARTBEAT_S to a third of {PREFIX}SESSION_LEASE_S or less.",
             )
         return self
-
-    @property
-    def gateway_id(self) -> str:
-        """The name of the login's gateway: "host:port"."""
-        return f"{self.gateway_host}:{self.gateway_port}"
-
-    @cached_property
-    def client_id_pool(self) -> tuple[int, ...]:
-        """The client ids that may be used, in order."""
-        first = self.gateway_client_id
-        return tuple(range(first, first + self.gateway_client_ids))
 
     def table(self, name: str) -> str:
         """Return the path of a table in the lake."""

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Self
 import typer
 
 from position_sync_dagster.cli.options import EndWith, warn_of_unknown_settings
-from position_sync_dagster.errors import LakeError
+from position_sync_dagster.errors import LakeError, SettingsError
 from position_sync_dagster.processes import dagster_dev, ports
 from position_sync_dagster.processes.checkout import PROJECT
 from position_sync_dagster.processes.child_process import ChildProcess
 from position_sync_dagster.processes.home_lock import exclusive_use
-from position_sync_dagster.processes.probe import ProbeResult, advice, probe
+from position_sync_dagster.processes.probe import GatewayProbes
 from position_sync_dagster.processes.process_tree import MARKER
 from position_sync_dagster.processes.stop_request import StopRequest, StopRequested
 from position_sync_dagster.terminal.text import printable
@@ -50,7 +50,7 @@ def run(*, ui_port: int, end_with: int | None = None) -> int:
     """Run `dagster dev` until a request to stop; return the exit code.
 
     Raises:
-        SettingsError: A setting is malformed.
+        SettingsError: A setting, or the gateways file, is malformed.
         StrategiesFileError: A strategies file is configured and cannot be read.
         PortTakenError: The UI's port is taken.
         HomeInUseError: Another `dagster dev` runs in the home.
@@ -60,7 +60,7 @@ def run(*, ui_port: int, end_with: int | None = None) -> int:
 
     settings = load_settings()
     warn_of_unknown_settings()
-    require_strategies(settings)
+    require_files(settings)
     ports.require_free(ui_port, purpose="Dagster UI", option="--ui-port")
     live = sys.stdout.isatty() and sys.stderr.isatty()
     dagster_home = Path(os.environ.get("DAGSTER_HOME") or PROJECT / "dagster_home").absolute()
@@ -85,13 +85,15 @@ def run(*, ui_port: int, end_with: int | None = None) -> int:
     return 0
 
 
-def require_strategies(settings: "Settings") -> None:
-    """Read the strategies file that is configured, if there is one.
+def require_files(settings: "Settings") -> None:
+    """Read the files of gateways and strategies that are configured.
 
     Raises:
+        GatewaysFileError: It is missing or has a mistake.
         StrategiesFileError: It is missing or has a mistake. Without it the stream would follow what
             the registry held before, and nobody would notice.
     """
+    _ = settings.logins  # reads the file
     if settings.strategies_file is not None:
         from position_sync_dagster.lake.registry.strategies_file import load_strategies
 
@@ -104,7 +106,7 @@ class Output:
     interval_s = INTERVAL_S
 
     def __init__(self) -> None:
-        self._session: str | None = None
+        self._sessions: dict[str, str] = {}
 
     def note(self, text: str) -> None:
         """Show a change.
@@ -123,15 +125,16 @@ class Output:
         self.note(f"The Dagster UI is at {ui}")
 
     def look(self, settings: "Settings", ui: str) -> None:
-        """Show the state of the gateway session if it has changed.
+        """Show the state of each gateway's session that has changed.
 
         Raises:
             StopRequested: The terminal is closed.
         """
-        state = session_state(settings)
-        if state != self._session and state is not None:
-            self.note(f"Gateway {settings.gateway_id}: {state}")
-        self._session = state
+        states = session_states(settings)
+        for gateway_id, state in states.items():
+            if state != self._sessions.get(gateway_id):
+                self.note(f"Gateway {gateway_id}: {state}")
+        self._sessions = states
 
     def __enter__(self) -> Self:
         return self
@@ -183,7 +186,7 @@ class LiveOutput(Output):
         self._changes = self._changes or Changes()
         try:
             overview = self._reader.read(utc_now()) if lake.exists else None
-        except LakeError as error:
+        except (LakeError, SettingsError) as error:
             trouble = [("trouble", line) for line in str(error).splitlines()]
             self._display.show(Look(notes=[*self._notes, *trouble], addresses=addresses))
             return
@@ -212,14 +215,14 @@ def output_for(log: Path | None) -> Output:
 def watch(
     dagster: ChildProcess, settings: "Settings", ui_port: int, stop: StopRequest, output: Output
 ) -> None:
-    """Report each change: of the UI, of the gateway's port and of the gateway session.
+    """Report each change: of the UI, of each gateway's port and session.
 
     Raises:
         StopRequested: This process shall stop, or the terminal is closed.
         ChildEndedError: Dagster has ended.
     """
     serving = False
-    gateway: ProbeResult | None = None
+    gateways = GatewayProbes()
     next_probe = 0.0
     with output:
         while True:
@@ -228,29 +231,34 @@ def watch(
                 serving = True
                 output.serving(dagster_dev.url(ui_port))
             # Each probe is a connection that the gateway logs.
-            if gateway is not ProbeResult.OPEN and time.monotonic() >= next_probe:
+            if time.monotonic() >= next_probe:
                 next_probe = time.monotonic() + (INTERVAL_S if serving else STARTING_INTERVAL_S)
-                found = probe(settings.gateway_host, settings.gateway_port)
-                if found is not ProbeResult.OPEN and found != gateway:
-                    output.note(advice(settings.gateway_host, settings.gateway_port, found))
-                elif found is ProbeResult.OPEN and gateway is not None:
-                    output.note(f"Something listens at {settings.gateway_id} now.")
-                gateway = found
+                for text in gateways.look(settings):
+                    output.note(text)
             output.look(settings, dagster_dev.url(ui_port) if serving else "starting")
             stop.pause(output.interval_s if serving else STARTING_INTERVAL_S)
 
 
-def session_state(settings: "Settings") -> str | None:
-    """Return the state of the current gateway session and its reason, None without a session."""
+def session_states(settings: "Settings") -> dict[str, str]:
+    """Return the state of the current session of each gateway and its reason, where there is one.
+
+    What stands in the way of reading them is in the place of a state.
+    """
     from position_sync_dagster.lake import Lake
 
+    found = {}
     try:
-        session = Lake.of(settings).sessions.sync.current(settings.gateway_id)
+        sessions = Lake.of(settings).sessions.sync
+        for login in settings.logins:
+            session = sessions.current(login.gateway_id)
+            if session is not None:
+                detail = f" – {session.detail}" if session.detail else ""
+                found[login.gateway_id] = f"{session.state}{detail}"
+    except SettingsError as error:
+        return {"file": str(error)}
     except LakeError as error:
-        return str(error)
-    if session is None:
-        return None
-    return f"{session.state} – {session.detail}" if session.detail else str(session.state)
+        return {login.gateway_id: str(error) for login in settings.logins}
+    return found
 
 
 def write_lines(text: str) -> None:

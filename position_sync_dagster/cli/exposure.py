@@ -31,6 +31,7 @@ def exposure(
     """
     from position_sync_dagster.domain.clock import utc_now
     from position_sync_dagster.lake import Lake
+    from position_sync_dagster.lake.logins import rows_of_logins
     from position_sync_dagster.sync.reports.money import Money, total_by_currency
     from position_sync_dagster.sync.reports.overview import read_book
     from position_sync_dagster.terminal.money_tables import strategy_table
@@ -40,7 +41,7 @@ def exposure(
     lake = existing(Lake.of(settings))
 
     def look() -> tuple[list[Money], list[Money]]:
-        latest = lake.updates.sync.latest()
+        latest = rows_of_logins(lake.updates.sync.latest(), settings)
         book = read_book(lake, settings, utc_now(), latest=latest, of_strategies=True)
         known_strategy(strategy, book.legs)
         found = [one for one in book.strategies if strategy in (None, one.name)]

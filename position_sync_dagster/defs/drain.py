@@ -1,6 +1,6 @@
 """The drain: a job over the assets of the queue's path, and the sensor that requests it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,12 +8,20 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from position_sync_dagster.defs.resources import POSITION_SYNC
-from position_sync_dagster.defs.run_history import DRAIN_JOB, REASON, STREAM_JOB, recent_runs
+from position_sync_dagster.defs.run_history import (
+    DRAIN_JOB,
+    REASON,
+    REFRESHED,
+    STREAM_JOB,
+    recent_runs,
+)
 from position_sync_dagster.defs.tick_cache import cached_instance, cached_lake
+from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.request import QueueStatus
 from position_sync_dagster.sync.decisions.availability import unavailable_reason
 from position_sync_dagster.sync.decisions.drain_plan import (
     DrainCursor,
+    LoginState,
     Step,
     Workload,
     plan_drain,
@@ -21,14 +29,13 @@ from position_sync_dagster.sync.decisions.drain_plan import (
 from position_sync_dagster.sync.decisions.job_runs import IN_PROGRESS, JobRun, RunState, consecutive
 
 if TYPE_CHECKING:
-    from position_sync_dagster.domain.gateway_session import GatewaySession
     from position_sync_dagster.lake.lake import Lake
     from position_sync_dagster.settings import Settings
 
 MAX_RUNTIME_S = 90
 """A drain limits itself to half of this; a run that lasts longer was left behind by a crash."""
 
-RUNS_SEEN = 6
+RUNS_SEEN = 8
 
 drain_positions = dg.define_asset_job(
     DRAIN_JOB,
@@ -49,7 +56,10 @@ drain_positions = dg.define_asset_job(
     "every second check.)",
 )
 def drain_queue(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-    """Request one run over the assets that have work, or skip with the numbers that explain it."""
+    """Request one run over the assets that have work, or skip with the numbers that explain it.
+
+    With several logins, those that are to be refreshed have a run of their own.
+    """
     settings = POSITION_SYNC.read_settings()
     lake = cached_lake(settings)
     plan = plan_drain(
@@ -57,36 +67,50 @@ def drain_queue(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         DrainCursor.from_text(context.cursor),
         refresh_interval_s=settings.refresh_interval_s,
     )
-    if not plan.steps:
-        return dg.SensorResult(skip_reason=plan.reason, cursor=plan.cursor.to_text())
-    request = dg.RunRequest(
-        asset_selection=[dg.AssetKey(step.value) for step in plan.steps],
-        asset_check_keys=[],
-        tags={REASON: plan.reason},
+    requests = []
+    if plan.steps:
+        requests.append(_request(plan.steps, plan.reason))
+    if plan.refreshes:
+        names = " ".join(plan.refreshes)
+        requests.append(_request([Step.REFRESH], f"a refresh is due: {names}", {REFRESHED: names}))
+    return dg.SensorResult(
+        run_requests=requests,
+        skip_reason=None if requests else plan.reason,
+        cursor=plan.cursor.to_text(),
     )
-    return dg.SensorResult(run_requests=[request], cursor=plan.cursor.to_text())
+
+
+def _request(
+    steps: Sequence[Step], reason: str, tags: Mapping[str, str] | None = None
+) -> dg.RunRequest:
+    return dg.RunRequest(
+        asset_selection=[dg.AssetKey(step.value) for step in steps],
+        asset_check_keys=[],
+        tags={REASON: reason, **(tags or {})},
+    )
 
 
 def observe(
     instance: dg.DagsterInstance, lake: "Lake", settings: "Settings", *, now: datetime
 ) -> Workload:
     """Read everything that the decision needs; nothing is changed."""
-    drains = recent_runs(instance, DRAIN_JOB, limit=RUNS_SEEN)
-    streams = recent_runs(instance, STREAM_JOB, limit=1)
+    runs = recent_runs(instance, DRAIN_JOB, limit=RUNS_SEEN)
+    drains = [run for run in runs if run.refreshed is None]
+    logins = _logins(instance, lake, settings, now)
     ended = [run for run in drains if run.state not in IN_PROGRESS]
     unsuccessful_runs = consecutive(_is_unsuccessful(run) for run in ended)
-    session = lake.sessions.sync.current(settings.gateway_id)
-    backlog = lake.queue.sync.overview()
-    claimable = backlog.claimable + backlog.expired
+    several = len(logins) > 1
+    backlog = lake.queue.sync.overview(
+        [name for state, names in logins if several and state.unavailable for name in names]
+    )
     return Workload(
         now=now,
         pending=backlog.counts[QueueStatus.PENDING],
-        claimable=claimable,
+        claimable=backlog.claimable + backlog.expired,
         oldest_pending_at=backlog.oldest_pending_at,
-        unavailable=_unavailable(lake, settings, session, now) if claimable else None,
-        session=session,
-        stream_in_progress=any(run.state in IN_PROGRESS for run in streams),
+        logins=tuple(state for state, _accounts in logins),
         drain_in_progress=_in_progress(drains, now),
+        refresh_in_progress=_in_progress([run for run in runs if run.refreshed], now) is not None,
         unsuccessful_runs=unsuccessful_runs,
         last_unsuccessful_at=ended[0].ended_at if unsuccessful_runs else None,
         released=ended[0].released if unsuccessful_runs else 0,
@@ -98,12 +122,30 @@ def observe(
     )
 
 
-def _unavailable(
-    lake: "Lake", settings: "Settings", session: "GatewaySession | None", now: datetime
-) -> str | None:
-    """Return why a drain could not read values now, by the rule that the drain itself uses."""
-    confirmed_at = lake.broker_positions.sync.newest_confirmation(settings.gateway_id, now)
-    return unavailable_reason(session, confirmed_at, settings, now)
+def _logins(
+    instance: dg.DagsterInstance, lake: "Lake", settings: "Settings", now: datetime
+) -> list[tuple[LoginState, Sequence[str]]]:
+    """Return the state of each login, and its accounts where a file names them."""
+    found: list[tuple[LoginState, Sequence[str]]] = []
+    for login in settings.logins:
+        name = login.gateway_id
+        partition = None if settings.gateways_file is None else name
+        streams = recent_runs(instance, STREAM_JOB, limit=1, login=partition)
+        session = lake.sessions.sync.current(name)
+        sees = session is not None and session.is_alive(now) and session.state is SessionState.LIVE
+        state = LoginState(
+            name=name,
+            session=session,
+            stream_in_progress=any(run.state in IN_PROGRESS for run in streams),
+            # By the rule that the drain itself uses; the table is not read while the owner is LIVE.
+            unavailable=None
+            if sees
+            else unavailable_reason(
+                session, lake.broker_positions.sync.newest_confirmation(name, now), login, now
+            ),
+        )
+        found.append((state, login.accounts or ()))
+    return found
 
 
 def _is_unsuccessful(run: JobRun) -> bool:

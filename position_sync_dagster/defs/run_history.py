@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import dagster as dg
+from dagster._core.storage.tags import PARTITION_NAME_TAG
 
 from position_sync_dagster.sync.decisions.job_runs import JobRun, RunState
 
@@ -14,6 +15,15 @@ STREAM_JOB = "stream_positions"
 CLOSE_JOB = "close_day"
 IMPORT_JOB = "import_statements"
 DERIVE_JOB = "derive_positions"
+
+LOGINS = dg.DynamicPartitionsDefinition(name="logins")
+"""The partitions of `stream_positions`, where a gateways file names several logins.
+
+They are dynamic: the supervisor adds and removes them as the file says, without a reload.
+"""
+
+REFRESHED = "position_sync/refreshed"
+"""The tag of a run that does nothing but refresh the logins that it names."""
 
 REASON = "position_sync/reason"
 """The tag with the reason for which a sensor requested the run."""
@@ -43,9 +53,19 @@ _STATES = {
 }
 
 
-def recent_runs(instance: dg.DagsterInstance, job_name: str, *, limit: int) -> Sequence[JobRun]:
-    """Return the newest runs of a job, newest first."""
-    records = instance.get_run_records(dg.RunsFilter(job_name=job_name), limit=limit)
+def recent_runs(
+    instance: dg.DagsterInstance, job_name: str, *, limit: int, login: str | None = None
+) -> Sequence[JobRun]:
+    """Return the newest runs of a job, newest first.
+
+    Args:
+        instance: Where the runs are.
+        job_name: The job.
+        limit: The highest number of runs.
+        login: Only runs of the partition of this login.
+    """
+    tags = {} if login is None else {PARTITION_NAME_TAG: login}
+    records = instance.get_run_records(dg.RunsFilter(job_name=job_name, tags=tags), limit=limit)
     return [_run_of(record) for record in records]
 
 
@@ -59,6 +79,7 @@ def _run_of(record: dg.RunRecord) -> JobRun:
         since=_utc(record.start_time) or launched,
         ended_at=_utc(record.end_time),
         own_fault=run.tags.get(FAILURE_REASON) in OWN_FAULTS and DRAINED not in run.tags,
+        refreshed=run.tags.get(REFRESHED),
         released=int(run.tags.get(RELEASED, 0)),
         registry_version=int(run.tags[REGISTRY_VERSION]) if REGISTRY_VERSION in run.tags else None,
     )

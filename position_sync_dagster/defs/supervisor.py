@@ -1,16 +1,24 @@
-"""The supervisor: a sensor that keeps exactly one stream running."""
+"""The supervisor: a sensor that keeps exactly one stream of each login running."""
 
+import json
+from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
 from position_sync_dagster.defs.checks.a_stream_watches import CHECK_NAME, watched_now
 from position_sync_dagster.defs.checks.check_results import check_evaluation, newest_materialization
 from position_sync_dagster.defs.resources import POSITION_SYNC
-from position_sync_dagster.defs.run_history import REASON, STREAM_JOB, recent_runs
+from position_sync_dagster.defs.run_history import LOGINS, REASON, STREAM_JOB, recent_runs
 from position_sync_dagster.defs.tick_cache import cached_instance, cached_lake
 from position_sync_dagster.lake.schema.tables import POSITION_UPDATES
-from position_sync_dagster.sync.decisions.supervision import supervise
+from position_sync_dagster.sync.decisions.job_runs import IN_PROGRESS
+from position_sync_dagster.sync.decisions.supervision import Supervision, supervise
+
+if TYPE_CHECKING:
+    from position_sync_dagster.lake.lake import Lake
+    from position_sync_dagster.settings import Settings
 
 RUNS_SEEN = 8
 """Enough to recognize a crash loop up to its longest delay."""
@@ -20,44 +28,123 @@ RUNS_SEEN = 8
     job_name=STREAM_JOB,
     minimum_interval_seconds=4,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Start the stream when its lease has ended: after a clean end, a crash, a kill. "
-    "Terminating its run pauses it until this sensor is switched off and on, or the job launched.",
+    description="Start the stream of a login when its lease has ended: after a clean end, a crash, "
+    "a kill. Terminating its run pauses it until this sensor is switched off and on, or the job "
+    "launched. The logins are those of the gateways file, where there is one.",
 )
-def supervise_stream(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-    """Request a stream run when none is alive; report a run as failed when its process is gone."""
+def supervise_stream(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+    """Request a stream run where none is alive; report a run as failed when its process is gone.
+
+    The runs of several logins are told apart by their partition, and each is decided by itself.
+    """
     settings = POSITION_SYNC.read_settings()
-    lake = cached_lake(settings)
-    instance = cached_instance(context)
-    started_at = context.last_sensor_start_time
-    session = lake.sessions.sync.current(settings.gateway_id)
-    decision = supervise(
-        recent_runs(instance, STREAM_JOB, limit=RUNS_SEEN),
-        session,
-        now=datetime.now(UTC),
-        supervised_since=None if started_at is None else datetime.fromtimestamp(started_at, UTC),
-        rotate_after_s=settings.rotate_after_s,
-        last_future_heartbeat=datetime.fromisoformat(context.cursor) if context.cursor else None,
+    lake, instance = cached_lake(settings), cached_instance(context)
+    since = context.last_sensor_start_time
+    supervisor = _Supervisor(
+        lake,
+        instance,
+        supervised_since=None if since is None else datetime.fromtimestamp(since, UTC),
+        heartbeats=_heartbeats(context.cursor),
     )
-    if decision.future_heartbeat is not None:
-        context.update_cursor(decision.future_heartbeat.isoformat())
-    for run_id in decision.lost:
-        run = instance.get_run_by_id(run_id)
-        if run is not None and not run.is_finished:
-            instance.report_run_failed(
-                run,
-                "Its process is gone: its lease on the gateway ended and was not given up.",
-            )
-    if decision.lost:
-        # Its stream cannot say any more that nobody sees the gateway.
-        evaluation = check_evaluation(
-            POSITION_UPDATES.name,
-            CHECK_NAME,
-            watched_now(lake, settings),
-            newest_materialization(instance, POSITION_UPDATES.name),
+    if settings.gateways_file is None:
+        requests = supervisor.tick(settings, partition=None)
+        changes: list[dg.AddDynamicPartitionsRequest | dg.DeleteDynamicPartitionsRequest] = []
+    else:
+        logins = {login.gateway_id: login for login in settings.logins}
+        known = set(instance.get_dynamic_partitions(str(LOGINS.name)))
+        removed = sorted(known - logins.keys())
+        ended = [name for name in removed if supervisor.has_ended(name)]
+        # A new one may be an old one with another name: the gateway serves one of them at a time.
+        new = sorted(logins.keys() - known) if ended == removed else []
+        requests = [
+            request
+            for name, login in logins.items()
+            if name in known or name in new
+            for request in supervisor.tick(login, partition=name)
+        ]
+        changes = [LOGINS.build_add_request(new)] if new else []
+        changes += [LOGINS.build_delete_request(ended)] if ended else []
+    return dg.SensorResult(
+        run_requests=requests,
+        skip_reason=None if requests else "; ".join(supervisor.reasons) or "no login",
+        dynamic_partitions_requests=changes,
+        cursor=json.dumps(supervisor.heartbeats_seen) if supervisor.heartbeats_seen else None,
+    )
+
+
+class _Supervisor:
+    """The decisions of one tick, and what of them has to be done."""
+
+    def __init__(
+        self,
+        lake: "Lake",
+        instance: dg.DagsterInstance,
+        *,
+        supervised_since: datetime | None,
+        heartbeats: Mapping[str, str],
+    ) -> None:
+        self._lake = lake
+        self._instance = instance
+        self._supervised_since = supervised_since
+        self._heartbeats = heartbeats
+        self.heartbeats_seen: dict[str, str] = {}
+        self.reasons: list[str] = []
+
+    def tick(self, login: "Settings", *, partition: str | None) -> list[dg.RunRequest]:
+        """Return the request for the stream of a login, if it needs one."""
+        decision = self._decide(login, login.gateway_id, partition)
+        self.reasons.append(f"{partition}: {decision.reason}" if partition else decision.reason)
+        if not decision.start:
+            return []
+        return [dg.RunRequest(partition_key=partition, tags={REASON: decision.reason})]
+
+    def has_ended(self, name: str) -> bool:
+        """Return whether no run is left of a login that the gateways file no longer names."""
+        runs = recent_runs(self._instance, STREAM_JOB, limit=RUNS_SEEN, login=name)
+        if not any(run.state in IN_PROGRESS for run in runs):
+            return True
+        decision = self._decide(POSITION_SYNC.read_settings(), name, name)
+        self.reasons.append(f"{name} is no longer in the gateways file: {decision.reason}")
+        return False
+
+    def _decide(self, settings: "Settings", name: str, partition: str | None) -> Supervision:
+        session = self._lake.sessions.sync.current(name)
+        last = self._heartbeats.get(name)
+        decision = supervise(
+            recent_runs(self._instance, STREAM_JOB, limit=RUNS_SEEN, login=partition),
+            session,
+            now=datetime.now(UTC),
+            supervised_since=self._supervised_since,
+            rotate_after_s=settings.rotate_after_s,
+            last_future_heartbeat=None if last is None else datetime.fromisoformat(last),
         )
-        instance.report_runless_asset_event(evaluation)
-    if decision.paused and session is not None:
-        lake.sessions.sync.annotate(session, decision.reason)  # for `position-sync status`
-    if decision.start:
-        return dg.RunRequest(tags={REASON: decision.reason})
-    return dg.SkipReason(decision.reason)
+        if decision.future_heartbeat is not None:
+            self.heartbeats_seen[name] = decision.future_heartbeat.isoformat()
+        for run_id in decision.lost:
+            run = self._instance.get_run_by_id(run_id)
+            if run is not None and not run.is_finished:
+                self._instance.report_run_failed(
+                    run,
+                    "Its process is gone: its lease on the gateway ended and was not given up.",
+                )
+        if decision.lost:
+            # Its stream cannot say any more that nobody sees the gateway.
+            evaluation = check_evaluation(
+                POSITION_UPDATES.name,
+                CHECK_NAME,
+                watched_now(self._lake, settings),
+                newest_materialization(self._instance, POSITION_UPDATES.name),
+            )
+            self._instance.report_runless_asset_event(evaluation)
+        if decision.paused and session is not None:
+            self._lake.sessions.sync.annotate(session, decision.reason)  # for `status`
+        return decision
+
+
+def _heartbeats(cursor: str | None) -> dict[str, str]:
+    """Return the heartbeats from the future that the last tick has seen, by login."""
+    try:
+        found = json.loads(cursor) if cursor else {}
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -1,6 +1,6 @@
 """Reconciliation: compare the broker's holdings with the tables; pure."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import NamedTuple
@@ -67,6 +67,7 @@ def compare(
     now: datetime,
     stale_after: timedelta,
     details: Mapping[int, ContractDetails] | None = None,
+    covers: Callable[[str], bool] | None = None,
 ) -> ReconciliationResult:
     """Compare one broker snapshot with the latest rows and the registry.
 
@@ -74,7 +75,7 @@ def compare(
         snapshot: Every holding of every account; a position of zero counts as not held.
         latest: The newest row per (account, conid).
         legs: The legs of strategies.
-        complete, now, stale_after, details: As of `compare_pairs`.
+        complete, now, stale_after, details, covers: As of `compare_pairs`.
     """
     broker = {p.key: p for p in snapshot}
     rows = {(u.account, u.conid): u for u in latest}
@@ -91,6 +92,7 @@ def compare(
         now=now,
         stale_after=stale_after,
         details=details,
+        covers=covers,
     )
 
 
@@ -104,6 +106,7 @@ def compare_pairs(
     now: datetime,
     stale_after: timedelta,
     details: Mapping[int, ContractDetails] | None = None,
+    covers: Callable[[str], bool] | None = None,
 ) -> ReconciliationResult:
     """Compare what is held with the rows and the registry, as `compare` does.
 
@@ -116,9 +119,18 @@ def compare_pairs(
         now: The moment of the comparison.
         stale_after: A value that its source has not confirmed for longer is STALE.
         details: The contract details that are known, by conid.
+        covers: Whether the snapshot covers an account; by default it covers all if it is complete.
     """
     legs = [leg for leg in legs if leg.removed_at is None]
-    found = (_difference(pair, complete, now, stale_after) for pair in pairs)
+    found = (
+        _difference(
+            pair,
+            complete=complete if covers is None else covers(pair.account),
+            now=now,
+            stale_after=stale_after,
+        )
+        for pair in pairs
+    )
     return ReconciliationResult(
         at=now,
         complete=complete,
@@ -146,7 +158,7 @@ def _pair(
 
 
 def _difference(
-    pair: Pair, complete: bool, now: datetime, stale_after: timedelta
+    pair: Pair, *, complete: bool, now: datetime, stale_after: timedelta
 ) -> Discrepancy | None:
     """Compare one holding of the broker with its newest row."""
     account, conid, symbol, at_broker, ours, confirmed_at = pair

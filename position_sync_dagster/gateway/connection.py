@@ -127,6 +127,21 @@ class GatewayConnection:
                     "change the mode together with POSITION_SYNC_LAKE.",
                 )
 
+    def require_accounts(self, settings: Settings) -> None:
+        """Check that the gateway serves the accounts that the gateways file names, if any.
+
+        Raises:
+            SettingsError: It serves others, or not all of them.
+        """
+        expected = settings.accounts
+        if expected is not None and sorted(expected) != sorted(self.accounts):
+            raise SettingsError(
+                f"The gateway of {settings.gateway_id} at {settings.gateway_address} serves "
+                f"{', '.join(sorted(self.accounts))}, and {settings.gateways_file} names "
+                f"{', '.join(sorted(expected))}.",
+                remedy="Correct the accounts or the address of this gateway in that file.",
+            )
+
     async def details(self, conids: Iterable[int]) -> dict[int, ContractDetails]:
         """Request contract details; a conid that the gateway does not know is left out."""
         return await fetch_details(self.ib, conids, timeout_s=self._timeout_s)
@@ -212,7 +227,7 @@ async def connect(
 
     Raises:
         GatewayError: As `log_in`.
-        SettingsError: The login is of another trading mode.
+        SettingsError: The login is of another trading mode, or has other accounts.
     """
     login = await log_in(
         settings,
@@ -229,6 +244,7 @@ async def connect(
     )
     try:
         connection.require_trading_mode(settings)
+        connection.require_accounts(settings)
     except SettingsError:
         await connection.close()
         raise

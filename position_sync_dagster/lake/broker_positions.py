@@ -49,8 +49,8 @@ class SyncBrokerPositions:
     def __init__(self, table: Table) -> None:
         self.table = table
         self._replaced: dict[str, tuple[int, int | None]] = {}
-        self._cached: tuple[tuple[int, int], str, CachedRows] | None = None
-        self._values: tuple[tuple[int, str], CachedRows, CachedValues, Published] | None = None
+        self._cached: dict[str, tuple[tuple[int, int], CachedRows]] = {}
+        self._values: dict[str, tuple[int, CachedRows, CachedValues, Published]] = {}
 
     def initialize(self) -> None:
         """Create the table, or check and migrate the one that is there."""
@@ -178,31 +178,30 @@ class SyncBrokerPositions:
 
         The same object is returned until the table changes: do not change it.
         """
-        (generation, _version), _gateway, found = self._current(gateway_id)
-        known, table = self._values, (generation, gateway_id)
-        if known is None or known[0] != table or known[1] is not found:
-            before = known[2] if known is not None and known[0] == table else None
+        (generation, _version), found = self._current(gateway_id)
+        known = self._values.get(gateway_id)
+        if known is None or known[0] != generation or known[1] is not found:
+            before = known[2] if known is not None and known[0] == generation else None
             values = values_of(found.stated, before)
             newest_row = found.frame.sort("published_version").tail(1)
             who = next(newest_row.select("session_id", "captured_at").iter_rows(), ())
             published = Published(list(values.rows.values()), *who)
-            known = self._values = (table, found, values, published)
+            known = self._values[gateway_id] = (generation, found, values, published)
         return known[3]
 
     def rows(self, gateway_id: str) -> pl.DataFrame:
         """Return the gateway's rows as a frame, in the order of account and conid."""
-        return self._current(gateway_id)[2].stated
+        return self._current(gateway_id)[1].stated
 
-    def _current(self, gateway_id: str) -> tuple[tuple[int, int], str, CachedRows]:
+    def _current(self, gateway_id: str) -> tuple[tuple[int, int], CachedRows]:
         """Return what was read of the newest version, and which version of which table it is."""
 
-        def step(handle: DeltaTable) -> tuple[tuple[int, int], str, CachedRows]:
-            cached, key = self._cached, self.table.cache_key(handle)
-            if cached is None or cached[:2] != (key, gateway_id):
-                known = cached[2] if cached and cached[1] == gateway_id else None
+        def step(handle: DeltaTable) -> tuple[tuple[int, int], CachedRows]:
+            cached, key = self._cached.get(gateway_id), self.table.cache_key(handle)
+            if cached is None or cached[0] != key:
                 same_table = cached is not None and cached[0][0] == key[0]
-                found = _read(handle, gateway_id, known if same_table else None)
-                cached = self._cached = (key, gateway_id, found)
+                found = _read(handle, gateway_id, cached[1] if cached and same_table else None)
+                cached = self._cached[gateway_id] = (key, found)
             return cached
 
         return self.table.snapshot(step)
@@ -271,6 +270,8 @@ def _rows(
 def _read(handle: DeltaTable, gateway_id: str, before: CachedRows | None) -> CachedRows:
     """Read a gateway's rows; of files that were read before, nothing."""
     files = frozenset(_files_of(handle, gateway_id).get_column("path"))
+    if before is not None and files == before.files:
+        return before  # another gateway's rows changed
     if before is None or not before.covers(files):
         return read_rows(files, scan(handle, BROKER_POSITIONS, _rows_of(gateway_id)), None)
     added = f"{_rows_of(gateway_id)} AND published_version > {before.through}"

@@ -7,9 +7,11 @@ from deltalake import DeltaTable
 
 from position_sync_dagster.errors import LakeError
 from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.lake.logins import broker_rows
 from position_sync_dagster.lake.schema.ids import id_prefix
 from position_sync_dagster.lake.schema.partitions import IS_LIVE, in_bucket
 from position_sync_dagster.lake.updates.ledger_files import LedgerFiles
+from position_sync_dagster.settings import Settings
 
 REQUEST = ["request_id", "account", "conid", "symbol", "status", "attempts", "error_message"]
 
@@ -56,20 +58,20 @@ def repeated_ids(lake: Lake, since: datetime, until: datetime) -> pl.DataFrame:
     return ledger.snapshot(step)
 
 
-def held_at_the_broker(lake: Lake, gateway_id: str) -> pl.DataFrame:
-    """Return what the broker last said of each holding of a gateway that is open."""
+def held_at_the_broker(lake: Lake, login: Settings) -> pl.DataFrame:
+    """Return what the broker last said of each holding of a login that is open."""
     columns = [
         "account", "conid", "symbol", "multiplier", "position", "market_value", "received_at",
         "confirmed_at",
     ]  # fmt: skip
-    rows = lake.broker_positions.sync.rows(gateway_id)
+    rows = broker_rows(lake, login)
     return rows.select(columns).filter(pl.col("position") != 0)
 
 
-def newest_values(lake: Lake, gateway_id: str) -> pl.DataFrame:
-    """Return the newest row of the ledger of each open holding of a gateway."""
+def newest_values(lake: Lake, login: Settings) -> pl.DataFrame:
+    """Return the newest row of the ledger of each open holding of a login."""
     rows = lake.updates.sync.latest()
-    return rows.filter(pl.col("gateway_id") == gateway_id, pl.col("position") != 0)
+    return rows.filter(pl.col("gateway_id") == login.gateway_id, pl.col("position") != 0)
 
 
 def unusable_tables(lake: Lake) -> list[tuple[str, LakeError]]:

@@ -3,13 +3,18 @@
 import asyncio
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import GatewaySession
 from position_sync_dagster.domain.leg import Leg
-from position_sync_dagster.errors import PositionSyncError, StrategiesFileError
+from position_sync_dagster.errors import (
+    GatewaysFileError,
+    PositionSyncError,
+    StrategiesFileError,
+)
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.registry.strategies_file import load_strategies
 from position_sync_dagster.processes import ports
@@ -48,16 +53,39 @@ def run_preflight(
     found += bounded("tables", lambda: local.check_tables(lake), within_s=TABLES_S)
     found += bounded("disk", lambda: local.check_disk(settings.lake), within_s=QUICK_S)
     found += bounded("Dagster home", lambda: check_dagster(dagster_home, ui_port), within_s=QUICK_S)
-    sessions: list[GatewaySession] = []
+    try:
+        logins = settings.logins
+    except GatewaysFileError:
+        return found  # it has a finding of its own
+    sessions: dict[str, GatewaySession] = {}
     legs: list[Leg] = []
-    unread = bounded("tables", lambda: _read(lake, settings, sessions, legs), within_s=QUICK_S)
+    unread = bounded("tables", lambda: _read(lake, logins, sessions, legs), within_s=QUICK_S)
     if unread:
         # Who owns the login is not known: to connect could take a client id from a stream.
         text = "not asked: the tables do not say whether a stream owns the login"
         return [*found, *unread, bad("gateway", text, "Put the tables right first.")]
-    if sessions:
-        return found + gateway.of_session(sessions[0])
-    return found + asyncio.run(gateway.of_gateway(settings, legs))
+    return found + asyncio.run(_gateways(logins, sessions, legs))
+
+
+async def _gateways(
+    logins: Sequence[Settings], sessions: Mapping[str, GatewaySession], legs: Sequence[Leg]
+) -> list[Finding]:
+    """Ask each gateway that nobody owns, all at once; each finding of several names its login."""
+
+    async def one(login: Settings) -> list[Finding]:
+        session = sessions.get(login.gateway_id)
+        if session is not None:
+            return gateway.of_session(session)
+        return await gateway.of_gateway(login, legs)
+
+    found = await asyncio.gather(*(one(login) for login in logins))
+    if len(logins) == 1:
+        return found[0]
+    return [
+        replace(finding, check=f"{login.gateway_id}: {finding.check}")
+        for login, of_login in zip(logins, found, strict=True)
+        for finding in of_login
+    ]
 
 
 def check_dagster(home: Path, ui_port: int) -> list[Finding]:
@@ -84,14 +112,15 @@ def check_dagster(home: Path, ui_port: int) -> list[Finding]:
 
 
 def _read(
-    lake: Lake, settings: Settings, sessions: list[GatewaySession], legs: list[Leg]
+    lake: Lake, logins: Sequence[Settings], sessions: dict[str, GatewaySession], legs: list[Leg]
 ) -> list[Finding]:
-    """Read the session of an owner that is alive, and the active legs; make no table."""
+    """Read the sessions of owners that are alive, and the active legs; make no table."""
+    settings = logins[0]
     try:
-        if lake.exists:
-            session = lake.sessions.sync.current(settings.gateway_id)
+        for login in logins if lake.exists else ():
+            session = lake.sessions.sync.current(login.gateway_id)
             if session is not None and session.is_alive(utc_now()):
-                sessions.append(session)
+                sessions[login.gateway_id] = session
         if settings.strategies_file is not None:
             legs += load_strategies(settings.strategies_file)
         elif lake.exists:

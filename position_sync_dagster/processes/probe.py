@@ -1,7 +1,14 @@
 """Test whether something listens at the gateway's address, and advise what to do if not."""
 
 import socket
+from collections.abc import Sequence
 from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from position_sync_dagster.errors import SettingsError
+
+if TYPE_CHECKING:
+    from position_sync_dagster.settings import Settings
 
 CONNECT_TIMEOUT_S = 2.0
 
@@ -37,3 +44,33 @@ def advice(host: str, port: int, result: ProbeResult) -> str:
         "  POSITION_SYNC_GATEWAY_PORT (TWS live 7496, paper 7497; Gateway live 4001, paper 4002),\n"
         "  in the environment or in .env. Everything keeps running, and the stream keeps trying."
     )
+
+
+class GatewayProbes:
+    """Looks whether something listens at each gateway, until something did."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[str, int], ProbeResult] = {}
+
+    def look(self, settings: "Settings") -> list[str]:
+        """Probe the ports that were not open yet; return what is new, in words."""
+        news = []
+        for login in logins_of(settings):
+            address = (login.gateway_host, login.gateway_port)
+            before = self._found.get(address)
+            if before is ProbeResult.OPEN:
+                continue
+            found = self._found[address] = probe(*address)
+            if found is not ProbeResult.OPEN and found != before:
+                news.append(advice(*address, found))
+            elif found is ProbeResult.OPEN and before is not None:
+                news.append(f"Something listens at {login.gateway_address} now.")
+        return news
+
+
+def logins_of(settings: "Settings") -> "Sequence[Settings]":
+    """Return the logins; none while the gateways file cannot be read, which `look` shows."""
+    try:
+        return settings.logins
+    except SettingsError:
+        return ()

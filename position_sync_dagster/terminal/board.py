@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
     from position_sync_dagster.sync.reports.overview import Overview
+    from position_sync_dagster.sync.reports.status import Status
 
 Lines = Sequence[tuple[str, str]]
 """Labels with their values."""
@@ -48,14 +49,13 @@ def board(
     room = height - len(notes) - len(gap) - len(addresses) - 1
     if overview is None:
         return Group(*head, *foot)
-    status = dict(describe(overview.status))
-    figures = [(name, text) for name, text in status.items() if name in SHOWN]
-    head += [
-        _lines([("gateway", status["gateway"])], width),
-        _gauges(overview, width),
-        _lines(figures, width),
-    ]
-    room -= 3 + len(figures)
+    status = describe(overview.status)
+    gateways = [(name, text) for name, text in status if name == "gateway"]
+    figures = [(name, text) for name, text in status if name in SHOWN]
+    if len(gateways) > max(room // 4, 1):
+        gateways = _worst(overview.status, gateways, max(room // 4, 1))
+    head += [_lines(gateways, width), _gauges(overview, width), _lines(figures, width)]
+    room -= 2 + len(gateways) + len(figures)
     if overview.strategies:
         room -= len(gap) + 1 + len(overview.totals)
         kept = min(len(changes), LEAST_CHANGES) + len(gap)
@@ -71,11 +71,25 @@ def board(
     return Group(*head, *(gap if listed else []), *listed, *foot)
 
 
+def _worst(status: "Status", lines: Lines, room: int) -> list[tuple[str, str]]:
+    """Return the lines of gateways that there is room for, those that need a look first."""
+    logins = zip(status.each_login, lines, strict=True)
+    ordered = [
+        line for _login, line in sorted(logins, key=lambda one: one[0].session_state == "LIVE")
+    ]
+    rest = len(ordered) - room
+    return [*ordered[:room], ("", f"… and {rest} more")] if rest > 0 else ordered
+
+
 def current_text(overview: "Overview") -> str:
     """Return how many legs have a current value at this moment."""
-    if overview.status.blind_since is not None:
+    status, text = overview.status, f"{overview.current} of {overview.held} legs"
+    blind = [login.gateway_id for login in status.logins if login.session_state != "LIVE"]
+    if blind:
+        return f"{text}; not connected: {', '.join(blind)}"
+    if status.blind_since is not None:
         return f"0 of {overview.held} legs: the gateway is not connected"
-    return f"{overview.current} of {overview.held} legs"
+    return text
 
 
 def figures_of(overview: "Overview") -> list[tuple[str, str]]:

@@ -10,6 +10,7 @@ from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.instrument import leg_name
 from position_sync_dagster.domain.update import PositionUpdate, Source
 from position_sync_dagster.sync.reports.overview import Overview
+from position_sync_dagster.sync.reports.status import LoginStatus, Status
 from position_sync_dagster.terminal.text import age, quantity
 
 MOST_OF_A_KIND = 2
@@ -47,7 +48,7 @@ def changes_between(before: Overview, now: Overview) -> list[str]:
     return [
         *_few("positions changed", _fills(before.book.holdings, now.book.holdings)),
         *_lines(before, now),
-        *_gateway(before, now),
+        *_gateways(before, now),
     ]
 
 
@@ -94,14 +95,25 @@ def _few(what: str, texts: list[str]) -> list[str]:
     return texts if len(texts) <= MOST_OF_A_KIND else [f"{len(texts)} {what}"]
 
 
-def _gateway(before: Overview, now: Overview) -> list[str]:
-    was, state = before.status.session_state, now.status.session_state
+def _gateways(before: Overview, now: Overview) -> list[str]:
+    earlier = {login.gateway_id: login for login in before.status.each_login}
+    return [
+        text
+        for login in now.status.each_login
+        if (was := earlier.get(login.gateway_id)) is not None
+        and (text := _gateway(was, login, now.status)) is not None
+    ]
+
+
+def _gateway(before: LoginStatus | Status, now: LoginStatus | Status, status: Status) -> str | None:
+    was, state = before.session_state, now.session_state
     if was == state or state is None:
-        return []
+        return None
+    name = f" {now.gateway_id}" if status.logins else ""
     if state == SessionState.LIVE:
-        gap = before.status.blind_since
-        back = "" if gap is None or was is None else f" after {age(gap, now.status.at)}"
-        return [f"gateway: connected{back}"]
-    detail = f" – {now.status.session_detail}" if now.status.session_detail else ""
+        gap = before.blind_since
+        back = "" if gap is None or was is None else f" after {age(gap, status.at)}"
+        return f"gateway{name}: connected{back}"
+    detail = f" – {now.session_detail}" if now.session_detail else ""
     word = "outage" if was == SessionState.LIVE else "gateway"
-    return [f"{word}: {state}{detail}"]
+    return f"{word}{name}: {state}{detail}"

@@ -8,14 +8,14 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from position_sync_dagster.domain.records.account_summary import AccountSummary
-    from position_sync_dagster.sync.reports.status import Status
+    from position_sync_dagster.sync.reports.status import LoginStatus, Status
 
 
 def describe(status: "Status") -> list[tuple[str, str]]:
     """Return the label and the value of each figure."""
     queue = status.queue
     return [
-        ("gateway", _gateway(status)),
+        *(("gateway", _gateway(login, status)) for login in status.each_login),
         *(("attention", printable(text)) for text in status.attention),
         (
             "lines",
@@ -61,11 +61,14 @@ def _account(summary: "AccountSummary", at: "datetime") -> str:
     )
 
 
-def _gateway(status: "Status") -> str:
+def _gateway(login: "LoginStatus | Status", status: "Status") -> str:
     mode = f", {status.trading_mode}" if status.trading_mode else ""
-    if status.session_state is None:
-        return f"{status.gateway_id}: nobody has connected yet{mode}"
-    state = f"{status.session_state} for {age(status.session_since, status.at)}"
-    owner = f" ({status.session_owner}{mode})" if status.session_owner else ""
-    detail = f" – {printable(status.session_detail)}" if status.session_detail else ""
-    return f"{status.gateway_id}: {state}{owner}{detail}"
+    if login.session_state is None:
+        return f"{login.gateway_id}: nobody has connected yet{mode}"
+    state = f"{login.session_state} for {age(login.session_since, status.at)}"
+    owner = f" ({login.session_owner}{mode})" if login.session_owner else ""
+    lines = ""
+    if login is not status and login.lines_in_use is not None:
+        lines = f", {login.lines_in_use} of {login.line_limit} lines"
+    detail = f" – {printable(login.session_detail)}" if login.session_detail else ""
+    return f"{login.gateway_id}: {state}{owner}{lines}{detail}"

@@ -9,6 +9,7 @@ from position_sync_dagster.settings import PREFIX, Settings
 
 EXAMPLE = Path(__file__).parents[2] / ".env.example"
 NO_DEFAULT = {
+    "GATEWAYS_FILE",
     "STRATEGIES_FILE",
     "TRADING_MODE",
     "DAILY_START",

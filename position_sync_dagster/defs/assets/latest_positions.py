@@ -16,6 +16,7 @@ from position_sync_dagster.defs.dagster_failures import dagster_failures
 from position_sync_dagster.defs.resources import PositionSyncResource
 from position_sync_dagster.defs.run_history import DERIVE_JOB
 from position_sync_dagster.lake.derived import LATEST_POSITIONS, current_values
+from position_sync_dagster.lake.logins import all_broker_rows
 from position_sync_dagster.sync.reports.confirmations import CONFIRMED, with_confirmed
 
 LINEAGE = {name: [("position_updates", name)] for name in LATEST_POSITIONS.columns} | {
@@ -47,7 +48,7 @@ def latest_positions(
     table = position_sync.derived_table(LATEST_POSITIONS)
     lake, now = position_sync.lake, datetime.now(UTC)
     found = current_values(lake.updates.sync, table)
-    holdings = lake.broker_positions.sync.rows(position_sync.settings.gateway_id)
+    holdings = all_broker_rows(lake, position_sync.settings)
     rows = with_confirmed(found, holdings, now).rename({CONFIRMED: "confirmed_at"})
     result = table.replace(rows, run_id=context.run.run_id)
     return dg.MaterializeResult(

@@ -8,12 +8,17 @@ from position_sync_dagster.defs.assets.external_tables import gateway_seen, obse
 from position_sync_dagster.defs.assets.table_asset import QUARTER_HOURLY, data_version, table_asset
 from position_sync_dagster.defs.dagster_failures import dagster_failures
 from position_sync_dagster.defs.resources import PositionSyncResource
-from position_sync_dagster.defs.run_history import STREAM_JOB
+from position_sync_dagster.defs.run_history import REFRESHED, STREAM_JOB
+from position_sync_dagster.errors import PositionSyncError
 from position_sync_dagster.lake.schema.tables import (
     BROKER_POSITIONS,
     GATEWAY_SESSIONS,
     POSITION_QUEUE,
 )
+from position_sync_dagster.sync.run_reports import RefreshReport
+
+REFRESH_S = 75.0
+"""Longest refresh of one of several logins; less than the longest time of a run of the drain."""
 
 
 @table_asset(
@@ -36,26 +41,45 @@ Requests to value a position without a market data line.
 def position_queue(
     context: dg.AssetExecutionContext, position_sync: PositionSyncResource
 ) -> dg.MaterializeResult[None]:
-    """Enqueue every monitored holding of one broker snapshot."""
-    from position_sync_dagster.sync.drain.refresh import refresh
+    """Enqueue every monitored holding of one broker snapshot of each login.
 
-    lake = position_sync.lake
-    report = asyncio.run(refresh(lake, position_sync.settings, run_id=context.run.run_id))
-    version = report.queue_version or lake.queue.table.version()
-    if report.connected:
-        context.log_event(gateway_seen(position_sync.settings.gateway_id))
-        for spec in (BROKER_POSITIONS, GATEWAY_SESSIONS):
-            context.log_event(observe_table(lake, spec))
+    Of several logins, those that cannot be refreshed are named; the run fails if none of them can.
+    """
+    from position_sync_dagster.sync.drain.refresh import refresh_logins
+
+    lake, settings = position_sync.lake, position_sync.settings
+    named = context.run.tags.get(REFRESHED)
+    logins = [
+        login for login in settings.logins if named is None or login.gateway_id in named.split()
+    ]
+    several = len(settings.logins) > 1
+    within_s = REFRESH_S if several else None
+    found = asyncio.run(refresh_logins(lake, logins, run_id=context.run.run_id, within_s=within_s))
+    errors = {name: one for name, one in found.items() if isinstance(one, PositionSyncError)}
+    reports = {name: one for name, one in found.items() if isinstance(one, RefreshReport)}
+    if errors and not reports:
+        raise next(iter(errors.values()))
+    for name, error in errors.items():
+        context.log.error(f"{name}: {error}")
+    connected = [name for name, report in reports.items() if report.connected]
+    version = max((report.queue_version or 0 for report in reports.values()), default=0)
+    version = version or lake.queue.table.version()
+    for name in connected:
+        context.log_event(gateway_seen(name))
+    for spec in (BROKER_POSITIONS, GATEWAY_SESSIONS) if connected else ():
+        context.log_event(observe_table(lake, spec))
+    notes = {name: report.reason for name, report in reports.items() if report.reason}
+    notes |= {name: error.what for name, error in errors.items()}
     return dg.MaterializeResult(
         metadata={
-            "enqueued": report.enqueued,
-            "positions": report.positions,
-            "accounts": report.accounts,
-            "incomplete_accounts": len(report.incomplete_accounts),
-            "connections": int(report.connected),
+            "enqueued": sum(report.enqueued for report in reports.values()),
+            "positions": sum(report.positions for report in reports.values()),
+            "accounts": sum(report.accounts for report in reports.values()),
+            "incomplete_accounts": sum(len(one.incomplete_accounts) for one in reports.values()),
+            "connections": len(connected),
             "delta_version": version,
-            "duration_s": report.duration_s,
-            "note": report.reason or "",
+            "duration_s": max((report.duration_s for report in reports.values()), default=0.0),
+            "note": "; ".join(f"{n}: {why}" if several else why for n, why in notes.items()),
         },
         data_version=data_version(version),
     )

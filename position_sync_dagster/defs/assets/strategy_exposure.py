@@ -24,6 +24,7 @@ from position_sync_dagster.defs.resources import PositionSyncResource
 from position_sync_dagster.defs.run_history import DERIVE_JOB
 from position_sync_dagster.errors import LakeError
 from position_sync_dagster.lake.derived import LATEST_POSITIONS, STRATEGY_EXPOSURE, current_values
+from position_sync_dagster.lake.logins import rows_of_logins
 from position_sync_dagster.lake.schema.codec import frame_of
 from position_sync_dagster.sync.reports.money import total_by_currency
 from position_sync_dagster.sync.reports.overview import read_book
@@ -90,7 +91,8 @@ def strategy_exposure(
 ) -> dg.MaterializeResult[None]:
     """Sum the newest rows over the legs of each strategy."""
     lake, now = position_sync.lake, datetime.now(UTC)
-    latest = current_values(lake.updates.sync, position_sync.derived_table(LATEST_POSITIONS))
+    values = current_values(lake.updates.sync, position_sync.derived_table(LATEST_POSITIONS))
+    latest = rows_of_logins(values, position_sync.settings)
     book = read_book(lake, position_sync.settings, now, latest=latest, of_strategies=True)
     found = book.exposures
     table = position_sync.derived_table(STRATEGY_EXPOSURE)

@@ -85,7 +85,7 @@ def _recorder(
         run_id=context.run.run_id,
         job=context.run.job_name,
         step=step,
-        gateway_id=position_sync.settings.gateway_id,
+        gateway_id=_login_of(position_sync),
     )
     recorder.note(table_name=table, partitions=_partitions(context))
 
@@ -109,6 +109,12 @@ def columns_of_event(metadata: Any) -> dict[str, Any]:
     if not found.get("reason"):
         found.pop("reason", None)
     return found
+
+
+def _login_of(position_sync: PositionSyncResource) -> str | None:
+    """Return the login of a step, where there is only one."""
+    settings = position_sync.settings
+    return settings.gateway_id if settings.gateways_file is None else None
 
 
 def _plain(value: Any) -> Any:

@@ -6,7 +6,11 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from position_sync_dagster.defs.checks.check_results import WHAT_TO_DO, unknown_result
+from position_sync_dagster.defs.checks.check_results import (
+    WHAT_TO_DO,
+    of_each_login,
+    unknown_result,
+)
 from position_sync_dagster.defs.dagster_failures import dagster_failures
 from position_sync_dagster.defs.resources import PositionSyncResource
 from position_sync_dagster.domain.gateway_session import GatewaySession, Owner, SessionState
@@ -34,13 +38,19 @@ def a_stream_watches(position_sync: PositionSyncResource) -> dg.AssetCheckResult
 
 def watched_now(lake: "Lake", settings: "Settings") -> dg.AssetCheckResult:
     """Return the check's result now; the stream itself evaluates it when its state changes."""
-    gateway_id = settings.gateway_id
-    sessions = lake.sessions.sync
+    return of_each_login(
+        settings,
+        lambda login: judge_stream_session(_session_of(lake, login), datetime.now(UTC)),
+    )
+
+
+def _session_of(lake: "Lake", login: "Settings") -> GatewaySession | None:
+    sessions, gateway_id = lake.sessions.sync, login.gateway_id
     session = sessions.current(gateway_id)
     if session is not None and session.owner is not Owner.STREAM:
         streams = (s for s in sessions.history(SESSIONS_SEEN) if s.owner is Owner.STREAM)
         session = next((s for s in streams if s.gateway_id == gateway_id), None)
-    return judge_stream_session(session, datetime.now(UTC))
+    return session
 
 
 def judge_stream_session(session: GatewaySession | None, now: datetime) -> dg.AssetCheckResult:

@@ -6,7 +6,12 @@ from typing import TYPE_CHECKING
 import dagster as dg
 import polars as pl
 
-from position_sync_dagster.defs.checks.check_results import rows_result, table_check, unknown_result
+from position_sync_dagster.defs.checks.check_results import (
+    of_each_login,
+    rows_result,
+    table_check,
+    unknown_result,
+)
 
 if TYPE_CHECKING:
     from position_sync_dagster.lake.lake import Lake
@@ -19,13 +24,18 @@ def evaluate(lake: "Lake", settings: "Settings") -> dg.AssetCheckResult:
     """Return the check's result now."""
     from position_sync_dagster.lake import inspection
 
-    session = lake.sessions.sync.current(settings.gateway_id)
-    return judge_accounts(
-        inspection.held_at_the_broker(lake, settings.gateway_id),
-        lake.account_values.sync.latest(),
-        since=session.started_at if session else datetime.now(UTC),
-        patience=timedelta(seconds=settings.stale_after_s),
-    )
+    values = lake.account_values.sync.latest()
+
+    def of_login(login: "Settings") -> dg.AssetCheckResult:
+        session = lake.sessions.sync.current(login.gateway_id)
+        return judge_accounts(
+            inspection.held_at_the_broker(lake, login),
+            values,
+            since=session.started_at if session else datetime.now(UTC),
+            patience=timedelta(seconds=settings.stale_after_s),
+        )
+
+    return of_each_login(settings, of_login)
 
 
 def judge_accounts(

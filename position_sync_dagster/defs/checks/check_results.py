@@ -1,6 +1,6 @@
 """What several checks share: their definition, their results, and results as events."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -49,6 +49,50 @@ def unknown_result(why: str) -> dg.AssetCheckResult:
         severity=dg.AssetCheckSeverity.WARN,
         description=f"Unknown: {why}",
         metadata={"snapshot_complete": False, UNKNOWN: True},
+    )
+
+
+def of_each_login(
+    settings: "Settings", evaluate: Callable[["Settings"], dg.AssetCheckResult]
+) -> dg.AssetCheckResult:
+    """Return the result of a check that is evaluated for each login by itself."""
+    return merged({login.gateway_id: evaluate(login) for login in settings.logins})
+
+
+def merged(results: Mapping[str, dg.AssetCheckResult]) -> dg.AssetCheckResult:
+    """Return the results of several logins as one; pure.
+
+    It fails if one of them fails, and names the logins that do. A login of which nothing is known
+    makes it unknown, unless another one fails.
+
+    Args:
+        results: By the name of the login; a single one is returned as it is.
+    """
+    if len(results) == 1:
+        return next(iter(results.values()))
+    unknown = {name: one for name, one in results.items() if UNKNOWN in (one.metadata or {})}
+    failed = {n: one for n, one in results.items() if not one.passed and n not in unknown}
+    wrong = {**failed, **unknown}
+    shown = dict(list((wrong or results).items())[:SHOWN])
+    metadata: dict[str, dg.RawMetadataValue] = {
+        "logins": len(results),
+        "logins_failing": len(failed),
+        "logins_unknown": len(unknown),
+    }
+    for name, one in shown.items():
+        own = {key: value for key, value in (one.metadata or {}).items() if key != UNKNOWN}
+        metadata |= {f"{name}/{key}": value for key, value in own.items()}
+    remedies = [one.metadata[WHAT_TO_DO] for one in failed.values() if WHAT_TO_DO in one.metadata]
+    if remedies:
+        metadata[WHAT_TO_DO] = remedies[0]
+    if unknown and not failed:
+        metadata[UNKNOWN] = True
+    errors = [one for one in failed.values() if one.severity is dg.AssetCheckSeverity.ERROR]
+    return dg.AssetCheckResult(
+        passed=not wrong,
+        severity=dg.AssetCheckSeverity.ERROR if errors else dg.AssetCheckSeverity.WARN,
+        description=" ".join(f"{name}: {one.description}" for name, one in shown.items()),
+        metadata=metadata,
     )
 
 

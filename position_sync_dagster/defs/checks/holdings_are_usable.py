@@ -7,7 +7,12 @@ from typing import TYPE_CHECKING
 import dagster as dg
 import polars as pl
 
-from position_sync_dagster.defs.checks.check_results import rows_result, table_check, unknown_result
+from position_sync_dagster.defs.checks.check_results import (
+    of_each_login,
+    rows_result,
+    table_check,
+    unknown_result,
+)
 from position_sync_dagster.domain.gateway_session import GatewaySession, SessionState, set_aside
 
 if TYPE_CHECKING:
@@ -22,7 +27,10 @@ _MORE = re.compile(r" and (\d+) more$")
 
 def evaluate(lake: "Lake", settings: "Settings") -> dg.AssetCheckResult:
     """Return the check's result now."""
-    return judge_detail(lake.sessions.sync.current(settings.gateway_id), datetime.now(UTC))
+    sessions, now = lake.sessions.sync, datetime.now(UTC)
+    return of_each_login(
+        settings, lambda login: judge_detail(sessions.current(login.gateway_id), now)
+    )
 
 
 def judge_detail(session: GatewaySession | None, now: datetime) -> dg.AssetCheckResult:

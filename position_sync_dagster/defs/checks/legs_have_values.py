@@ -5,7 +5,12 @@ from typing import TYPE_CHECKING
 import dagster as dg
 import polars as pl
 
-from position_sync_dagster.defs.checks.check_results import rows_result, table_check, unknown_result
+from position_sync_dagster.defs.checks.check_results import (
+    of_each_login,
+    rows_result,
+    table_check,
+    unknown_result,
+)
 
 if TYPE_CHECKING:
     from position_sync_dagster.lake.lake import Lake
@@ -18,7 +23,9 @@ def evaluate(lake: "Lake", settings: "Settings") -> dg.AssetCheckResult:
     """Return the check's result now."""
     from position_sync_dagster.lake import inspection
 
-    return judge_values(inspection.newest_values(lake, settings.gateway_id))
+    return of_each_login(
+        settings, lambda login: judge_values(inspection.newest_values(lake, login))
+    )
 
 
 def judge_values(newest: pl.DataFrame) -> dg.AssetCheckResult:

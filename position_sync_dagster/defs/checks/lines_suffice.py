@@ -9,6 +9,7 @@ import polars as pl
 
 from position_sync_dagster.defs.checks.check_results import (
     WHAT_TO_DO,
+    of_each_login,
     rows_result,
     table_check,
     unknown_result,
@@ -30,14 +31,17 @@ def evaluate(lake: "Lake", settings: "Settings") -> dg.AssetCheckResult:
     """Return the check's result now."""
     from position_sync_dagster.lake import inspection
 
-    gateway_id = settings.gateway_id
     lake.registry.sync.refresh()
-    return judge_lines(
-        lake.sessions.sync.current(gateway_id),
-        inspection.held_at_the_broker(lake, gateway_id),
-        inspection.newest_values(lake, gateway_id),
-        active={leg.conid for leg in lake.registry.legs},
-        now=datetime.now(UTC),
+    active = {leg.conid for leg in lake.registry.legs}
+    return of_each_login(
+        settings,
+        lambda login: judge_lines(
+            lake.sessions.sync.current(login.gateway_id),
+            inspection.held_at_the_broker(lake, login),
+            inspection.newest_values(lake, login),
+            active=active,
+            now=datetime.now(UTC),
+        ),
     )
 
 

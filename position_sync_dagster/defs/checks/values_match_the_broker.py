@@ -6,7 +6,12 @@ from typing import TYPE_CHECKING
 import dagster as dg
 import polars as pl
 
-from position_sync_dagster.defs.checks.check_results import rows_result, table_check, unknown_result
+from position_sync_dagster.defs.checks.check_results import (
+    of_each_login,
+    rows_result,
+    table_check,
+    unknown_result,
+)
 from position_sync_dagster.lake.statement_rows import LEAST_DIFFERENCE
 
 if TYPE_CHECKING:
@@ -23,11 +28,13 @@ def evaluate(lake: "Lake", settings: "Settings") -> dg.AssetCheckResult:
     """Return the check's result now."""
     from position_sync_dagster.lake import inspection
 
-    gateway_id = settings.gateway_id
-    return judge_difference(
-        inspection.newest_values(lake, gateway_id),
-        inspection.held_at_the_broker(lake, gateway_id),
-        band=settings.value_band,
+    return of_each_login(
+        settings,
+        lambda login: judge_difference(
+            inspection.newest_values(lake, login),
+            inspection.held_at_the_broker(lake, login),
+            band=settings.value_band,
+        ),
     )
 
 

@@ -4,7 +4,7 @@ Each call checks its arguments, runs one transition on the live rows and commits
 """
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from random import Random
 from typing import TypeVar
@@ -150,15 +150,20 @@ class SyncQueue:
         )
 
     def claim_batch(
-        self, limit: int = 50, owner: str | None = None, lease_s: float = LEASE_S
+        self,
+        limit: int = 50,
+        owner: str | None = None,
+        lease_s: float = LEASE_S,
+        *,
+        except_accounts: Collection[str] = (),
     ) -> list[QueuedPosition]:
-        """Claim up to `limit` requests under a lease of `lease_s` seconds.
+        """Claim up to `limit` requests under a lease of `lease_s` seconds, none of some accounts.
 
         No request is granted to two callers while its lease lasts, whatever processes they are
         in. Priority 1 comes before 2, then the oldest request. A request that has waited for more
-        than a minute (`promote_after_s`) counts as priority 1, so that priority 2 is never
-        starved. The queue object remembers its newest lease of each request, so that marking needs
-        the ids alone. Workers that share one queue object pass their `lease_token` to each step.
+        than a minute (`promote_after_s`) counts as priority 1, so that no request is starved. The
+        queue object remembers its newest lease of each request, so that marking needs the ids
+        alone. Workers that share one queue object pass their `lease_token` to each step.
         """
         check_limit(limit)
         check_lease(lease_s)
@@ -175,6 +180,7 @@ class SyncQueue:
                 token=token,
                 lease_s=lease_s,
                 promote_after_s=self._promote_after_s,
+                except_accounts=except_accounts,
             ),
             {"action": "claim", "lease_token": token},
         )
@@ -323,8 +329,7 @@ class SyncQueue:
         """Return FAILED requests to PENDING with all their attempts, when a person decides so.
 
         Returns:
-            For each request the id of the live request of its position: another request's id if
-            the position has a live request already.
+            For each request the id of the live request of its position, perhaps another one's.
         """
         ids = ids_of(request_ids)
         if not ids:
@@ -366,9 +371,9 @@ class SyncQueue:
         """Count requests by status; the cost does not grow with the finished requests."""
         return self.overview().counts
 
-    def overview(self) -> QueueOverview:
-        """Read counts, ages and the number of claimable requests; the cost as for `counts`."""
-        return overview_of(self.store.counted_snapshot(), self._clock())
+    def overview(self, except_accounts: Collection[str] = ()) -> QueueOverview:
+        """Read counts, ages and how many are claimable, of other accounts; cost as `counts`."""
+        return overview_of(self.store.counted_snapshot(), self._clock(), except_accounts)
 
     def _change_claimed(
         self,

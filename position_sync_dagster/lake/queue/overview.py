@@ -1,5 +1,6 @@
 """The queue at one moment, in numbers."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -38,8 +39,16 @@ class QueueOverview:
     last_success_at: datetime | None = None
 
 
-def overview_of(counted: CountedSnapshot, now: datetime) -> QueueOverview:
-    """Return the overview of one snapshot."""
+def overview_of(
+    counted: CountedSnapshot, now: datetime, except_accounts: Collection[str] = ()
+) -> QueueOverview:
+    """Return the overview of one snapshot.
+
+    Args:
+        counted: The snapshot.
+        now: The time.
+        except_accounts: Requests of these accounts count as neither claimable nor expired.
+    """
     live = counted.snapshot.live
     counts = dict.fromkeys(QueueStatus, 0)
     for status, number in live.group_by("status").len().iter_rows():
@@ -50,10 +59,10 @@ def overview_of(counted: CountedSnapshot, now: datetime) -> QueueOverview:
     oldest = pending.get_column("created_at").min()
     return QueueOverview(
         counts=counts,
-        claimable=live.filter(is_claimable(now)).height,
+        claimable=live.filter(is_claimable(now, except_accounts)).height,
         oldest_pending_at=oldest if isinstance(oldest, datetime) else None,
         by_priority=dict(pending.group_by("priority").len().sort("priority").iter_rows()),
-        expired=live.filter(lease_has_expired(now)).height,
+        expired=live.filter(lease_has_expired(now, except_accounts)).height,
         version=counted.snapshot.version,
         last_success_at=counted.newest.get(SUCCESS),
     )

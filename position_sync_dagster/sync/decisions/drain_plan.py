@@ -1,7 +1,8 @@
 """When to drain: decide whether a drain run is needed, and what it has to do; pure."""
 
 import json
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Self
@@ -39,19 +40,17 @@ class DrainCursor:
     Attributes:
         registry_version: Delta version of `active_strategies` that was last recorded.
         strategies_mark: Fingerprint of the strategies file that was last applied.
-        unowned_since: Since when the decisions have seen no owner of the login.
+        unowned_since: Since when the decisions have seen no owner of a login, by its name.
     """
 
     registry_version: int | None = None
     strategies_mark: str | None = None
-    unowned_since: datetime | None = None
+    unowned_since: Mapping[str, datetime] = field(default_factory=dict)
 
     def to_text(self) -> str:
         """Return the cursor as the text that Dagster stores."""
-        values = asdict(self)
-        if self.unowned_since is not None:
-            values["unowned_since"] = self.unowned_since.isoformat()
-        return json.dumps(values)
+        since = {name: at.isoformat() for name, at in self.unowned_since.items()}
+        return json.dumps(asdict(self) | {"unowned_since": since})
 
     @classmethod
     def from_text(cls, text: str | None) -> Self:
@@ -62,14 +61,31 @@ class DrainCursor:
         """
         try:
             values = json.loads(text) if text else {}
-            since = values.get("unowned_since")
+            since = values.get("unowned_since") or {}
             return cls(
                 registry_version=values.get("registry_version"),
                 strategies_mark=values.get("strategies_mark"),
-                unowned_since=datetime.fromisoformat(since) if since else None,
+                unowned_since={name: datetime.fromisoformat(at) for name, at in since.items()},
             )
         except (ValueError, AttributeError, TypeError):
             return cls()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoginState:
+    """What is known of a login when a decision is made.
+
+    Attributes:
+        name: Its `gateway_id`.
+        session: Its newest session, alive or not.
+        stream_in_progress: A stream run of it is queued, starting or running.
+        unavailable: Why a drain cannot take its values from `broker_positions`; None when it can.
+    """
+
+    name: str = ""
+    session: GatewaySession | None = None
+    stream_in_progress: bool = False
+    unavailable: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,11 +94,12 @@ class Workload:
 
     Attributes:
         pending: Requests that wait, including those that may not be claimed yet.
-        claimable: Requests that may be claimed now, and claims whose lease has expired.
-        unavailable: Why a drain cannot take values from `broker_positions`; None when it can.
-        session: The gateway's newest session, alive or not.
-        stream_in_progress: A stream run is queued, starting or running.
+        claimable: Requests that may be claimed now, and claims whose lease has expired. With
+            several logins, only those of accounts whose login can give values.
+        logins: The logins. Of the only one, a refresh is a step of the drain run; of several, it is
+            a run of its own, so that a gateway that does not answer delays no other's rows.
         drain_in_progress: Id of a drain run that is queued, starting or running.
+        refresh_in_progress: A run that does nothing but refresh is queued, starting or running.
         unsuccessful_runs: Drain runs in a row that failed or released requests, newest first.
         last_unsuccessful_at: When the newest of them ended.
         released: Requests that the newest of them released; 0 when it failed.
@@ -93,10 +110,9 @@ class Workload:
     pending: int
     claimable: int
     oldest_pending_at: datetime | None = None
-    unavailable: str | None = None
-    session: GatewaySession | None = None
-    stream_in_progress: bool = False
+    logins: tuple[LoginState, ...] = (LoginState(),)
     drain_in_progress: str | None = None
+    refresh_in_progress: bool = False
     unsuccessful_runs: int = 0
     last_unsuccessful_at: datetime | None = None
     released: int = 0
@@ -107,11 +123,17 @@ class Workload:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DrainPlan:
-    """The steps of the next drain run, none when there is nothing to do, and why."""
+    """What to do next, and why.
+
+    Attributes:
+        steps: The steps of the next drain run; none when there is nothing to do.
+        refreshes: The logins to refresh in a run of its own.
+    """
 
     steps: tuple[Step, ...]
     reason: str
     cursor: DrainCursor
+    refreshes: tuple[str, ...] = ()
 
 
 def plan_drain(workload: Workload, cursor: DrainCursor, *, refresh_interval_s: float) -> DrainPlan:
@@ -125,7 +147,28 @@ def plan_drain(workload: Workload, cursor: DrainCursor, *, refresh_interval_s: f
     >>> plan_drain(workload, DrainCursor(), refresh_interval_s=180).steps
     ()
     """
-    cursor = _track_owner(workload, cursor)
+    cursor = _track_owners(workload, cursor)
+    due, waits = _refreshes_due(workload, cursor, refresh_interval_s)
+    if len(workload.logins) == 1:
+        return _plan_run(
+            workload, cursor, refresh=bool(due), idle="; ".join([*due.values(), *waits])
+        )
+    plan = _plan_run(workload, cursor, refresh=False, idle="; ".join(waits) or "no login")
+    if not due or workload.refresh_in_progress:
+        return plan
+    names = tuple(login.name for login in workload.logins if login.name in due)
+    return replace(plan, refreshes=names)
+
+
+def _plan_run(workload: Workload, cursor: DrainCursor, *, refresh: bool, idle: str) -> DrainPlan:
+    """Decide about the drain run.
+
+    Args:
+        workload: What was read.
+        cursor: Of this decision.
+        refresh: A refresh is due, as a step of this run.
+        idle: Why none is; or why one is.
+    """
     if workload.drain_in_progress is not None:
         return _skip(f"drain run {workload.drain_in_progress[:8]} is in progress", workload, cursor)
     wait_s = _delay_s(workload)
@@ -144,31 +187,40 @@ def plan_drain(workload: Workload, cursor: DrainCursor, *, refresh_interval_s: f
             registry_version=workload.registry_version,
             strategies_mark=workload.strategies_mark,
         )
-    refresh, refresh_reason = _refresh_due(workload, cursor, refresh_interval_s)
+    unavailable = _unavailable(workload)
     if refresh:
         steps += [Step.REFRESH, *DRAIN_AND_DERIVE]
-        reasons.append(refresh_reason)
+        reasons.append(idle)
     elif workload.claimable:
-        if workload.unavailable is None:
+        if unavailable is None:
             steps += DRAIN_AND_DERIVE
-        reasons.append(workload.unavailable or "requests wait")
+        reasons.append(unavailable or "requests wait")
     if not steps:
-        return _skip("; ".join(reasons) or refresh_reason, workload, cursor)
+        return _skip("; ".join(reasons) or idle, workload, cursor)
     return DrainPlan(
         steps=tuple(steps), reason=_with_counts("; ".join(reasons), workload), cursor=cursor
     )
 
 
-def _owner(workload: Workload) -> GatewaySession | None:
-    session = workload.session
-    return session if session is not None and session.is_alive(workload.now) else None
+def _unavailable(workload: Workload) -> str | None:
+    """Return why no login can give values; None when one can."""
+    reasons = [login.unavailable for login in workload.logins]
+    return None if None in reasons else " ".join(filter(None, reasons))
 
 
-def _track_owner(workload: Workload, cursor: DrainCursor) -> DrainCursor:
-    if _owner(workload) is not None or workload.stream_in_progress:
-        return replace(cursor, unowned_since=None)
-    since = cursor.unowned_since
-    return replace(cursor, unowned_since=min(since, workload.now) if since else workload.now)
+def _owner(login: LoginState, now: datetime) -> GatewaySession | None:
+    session = login.session
+    return session if session is not None and session.is_alive(now) else None
+
+
+def _track_owners(workload: Workload, cursor: DrainCursor) -> DrainCursor:
+    now, before = workload.now, cursor.unowned_since
+    since = {
+        login.name: min(before.get(login.name, now), now)
+        for login in workload.logins
+        if _owner(login, now) is None and not login.stream_in_progress
+    }
+    return replace(cursor, unowned_since=since)
 
 
 def _delay_s(workload: Workload) -> float:
@@ -186,20 +238,37 @@ def _registry_changed(workload: Workload, cursor: DrainCursor) -> bool:
     return workload.registry_version not in (cursor.registry_version, workload.recorded_version)
 
 
-def _refresh_due(
+def _refreshes_due(
     workload: Workload, cursor: DrainCursor, refresh_interval_s: float
+) -> tuple[dict[str, str], list[str]]:
+    """Return why a refresh of each login is due, by name; and why one of the others is not."""
+    due: dict[str, str] = {}
+    waits: list[str] = []
+    for login in workload.logins:
+        is_due, reason = _refresh_due(workload.now, login, cursor, refresh_interval_s)
+        if len(workload.logins) > 1:
+            reason = f"{login.name}: {reason}"
+        if is_due:
+            due[login.name] = reason
+        else:
+            waits.append(reason)
+    return due, waits
+
+
+def _refresh_due(
+    now: datetime, login: LoginState, cursor: DrainCursor, refresh_interval_s: float
 ) -> tuple[bool, str]:
-    owner = _owner(workload)
+    owner, unowned_since = _owner(login, now), cursor.unowned_since.get(login.name)
     if owner is not None:
         return False, f"the {owner.owner.name.lower()} is {owner.state.value.lower()}"
-    if workload.stream_in_progress or cursor.unowned_since is None:
+    if login.stream_in_progress or unowned_since is None:
         return False, "a stream run is starting"
-    if workload.session is not None:
-        due_at = workload.session.started_at + timedelta(seconds=refresh_interval_s)
-        if workload.now < due_at and workload.session.started_at <= workload.now + SKEW:
-            return False, f"next refresh in {(due_at - workload.now).total_seconds():.0f} s"
-    settled_at = cursor.unowned_since + timedelta(seconds=SETTLE_S)
-    if workload.now < settled_at:
+    if login.session is not None:
+        due_at = login.session.started_at + timedelta(seconds=refresh_interval_s)
+        if now < due_at and login.session.started_at <= now + SKEW:
+            return False, f"next refresh in {(due_at - now).total_seconds():.0f} s"
+    settled_at = unowned_since + timedelta(seconds=SETTLE_S)
+    if now < settled_at:
         return False, "a stream may be about to start"
     return True, "a refresh is due and no stream is alive"
 

@@ -32,6 +32,7 @@ class JobRun:
         own_fault: It failed by an error of its own; it was not interrupted, killed or given up.
         released: Requests that a drain claimed and released without a value.
         registry_version: Delta version of `active_strategies` that the run recorded.
+        refreshed: The logins that a run refreshes that does nothing else.
     """
 
     run_id: str
@@ -41,6 +42,7 @@ class JobRun:
     own_fault: bool = False
     released: int = 0
     registry_version: int | None = None
+    refreshed: str | None = None
 
 
 def consecutive(outcomes: Iterable[bool]) -> int:

@@ -102,8 +102,13 @@ class BatchProcessor:
             LakeError: A table could not be used; the requests are released, or rescued later.
         """
         started = self._clock()
-        await self._values.view()  # without a view, nothing is claimed
-        batch = await self._queue.claim_batch(limit, owner=self._owner, lease_s=self._lease_s)
+        view = await self._values.view()  # without a view, nothing is claimed
+        batch = await self._queue.claim_batch(
+            limit,
+            owner=self._owner,
+            lease_s=self._lease_s,
+            except_accounts=view.unavailable,
+        )
         (batch_id,) = new_ids(started, 1)
         if not batch:
             return self._report(batch_id, batch, BatchPlan(), None, started), batch

@@ -120,12 +120,8 @@ def _answers(
     """
     if known.timestamp > now + SKEW:
         return False
-    if (
-        known.source is Source.STREAM
-        and known.session_id == view.session_id
-        and view.captured_at is not None
-        and known.timestamp > view.captured_at
-    ):
+    captured_at = view.captured.get(known.session_id) if known.session_id else None
+    if known.source is Source.STREAM and captured_at is not None and known.timestamp > captured_at:
         return True
     return now - known.timestamp < keep and says_the_same(row, known)
 
@@ -146,4 +142,5 @@ def match_holdings(request: QueuedPosition, view: BrokerView) -> Match:
         return Match(outcome=Outcome.NOT_COVERED)
     if found:
         return Match(outcome=Outcome.VALUED, holdings=tuple(found))
-    return Match(outcome=Outcome.NOT_HELD if view.complete else Outcome.NOT_COVERED)
+    covered = view.covers(request.account)
+    return Match(outcome=Outcome.NOT_HELD if covered else Outcome.NOT_COVERED)

@@ -1,5 +1,7 @@
 """The refresh: enqueue all positions from one short connection, while no stream is alive."""
 
+import asyncio
+from collections.abc import Sequence
 from datetime import timedelta
 
 from position_sync_dagster.domain.broker_position import Completeness
@@ -7,7 +9,7 @@ from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.gateway_session import Owner, SessionState
 from position_sync_dagster.domain.request import Reason
 from position_sync_dagster.domain.routing import route
-from position_sync_dagster.errors import LoginOwnedError
+from position_sync_dagster.errors import GatewayTimeoutError, LoginOwnedError, PositionSyncError
 from position_sync_dagster.gateway.accounts.account_feed import AccountFeed
 from position_sync_dagster.gateway.connection_manager import IBConnectionManager
 from position_sync_dagster.lake.lake import Lake
@@ -68,6 +70,43 @@ async def refresh(
         ),
         duration_s=(clock() - started).total_seconds(),
     )
+
+
+async def refresh_logins(
+    lake: Lake,
+    logins: Sequence[Settings],
+    *,
+    run_id: str | None = None,
+    within_s: float | None,
+    clock: Clock = utc_now,
+) -> dict[str, RefreshReport | PositionSyncError]:
+    """Refresh several logins at once, so that none waits for another one's gateway.
+
+    Args:
+        lake: The tables, initialized.
+        logins: The settings of each.
+        run_id: Written into the rows.
+        within_s: Longest time of each, in seconds; None: as long as it takes.
+        clock: Returns the current time.
+
+    Returns:
+        What each refresh did, or why it ended, by the name of the login.
+    """
+
+    async def one(login: Settings) -> RefreshReport | PositionSyncError:
+        try:
+            async with asyncio.timeout(within_s):
+                return await refresh(lake, login, run_id=run_id, clock=clock)
+        except TimeoutError:
+            return GatewayTimeoutError(
+                f"The refresh of {login.gateway_id} did not end within {within_s} s.",
+                remedy="Look at its gateway; the next refresh tries again.",
+            )
+        except PositionSyncError as error:
+            return error
+
+    reports = await asyncio.gather(*(one(login) for login in logins))
+    return {login.gateway_id: report for login, report in zip(logins, reports, strict=True)}
 
 
 async def _download_and_enqueue(

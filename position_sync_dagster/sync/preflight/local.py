@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 
+from position_sync_dagster.errors import GatewaysFileError
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.recovery.diagnosis import diagnose
 from position_sync_dagster.settings import Settings
@@ -27,7 +28,17 @@ def check_settings(
         remedy = "Correct the name, or remove it."
         return [warning("settings", line, remedy) for line in lines]
     mode = settings.trading_mode or "the mode that is found"
-    return [good("settings", f"gateway {settings.gateway_id}, lake {settings.lake}, {mode}")]
+    try:
+        logins = settings.logins
+    except GatewaysFileError as error:
+        return [bad("gateways file", error.what, error.remedy)]
+    found = [
+        good("gateway", f"{login.gateway_id} at {login.gateway_address}")
+        for login in logins
+        if settings.gateways_file is not None
+    ]
+    named = settings.gateway_address if settings.gateways_file is None else settings.gateways_file
+    return [good("settings", f"gateway {named}, lake {settings.lake}, {mode}"), *found]
 
 
 def check_time_zone(now: datetime) -> list[Finding]:

@@ -69,7 +69,7 @@ def with_confirmed(rows: pl.DataFrame, holdings: pl.DataFrame, now: datetime) ->
 
 def said_of(holdings: Iterable[BrokerPosition]) -> pl.DataFrame:
     """Return what reports need of holdings, as `broker_positions` has it."""
-    listed, names = list(holdings), (*_SAID, "snapshot_id")
+    listed, names = list(holdings), (*_SAID, "gateway_id", "snapshot_id")
     columns: dict[str, list[object]] = {
         "account": [holding.account for holding in listed],
         **{n: [getattr(h.instrument, n) for h in listed] for n in ("conid", "symbol", "sec_type")},

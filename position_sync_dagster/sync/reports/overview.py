@@ -1,5 +1,6 @@
 """What a person looks at: the status, how many legs are current, and the money by strategy."""
 
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -12,6 +13,11 @@ from position_sync_dagster.domain.instrument import ContractDetails, leg_name
 from position_sync_dagster.domain.leg import ActiveContract
 from position_sync_dagster.domain.update import PositionUpdate, Source
 from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.lake.logins import (
+    all_broker_holdings,
+    all_broker_rows,
+    rows_of_logins,
+)
 from position_sync_dagster.lake.schema.codec import broker_positions_of, updates_of
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.reports.exposure import Exposure, exposures
@@ -23,7 +29,7 @@ from position_sync_dagster.sync.reports.money import (
     total_by_currency,
 )
 from position_sync_dagster.sync.reports.position_list import matching_legs, strategies_by_holding
-from position_sync_dagster.sync.reports.status import Status, read_status
+from position_sync_dagster.sync.reports.status import LoginStatus, Status, read_status
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +43,7 @@ class Book:
         legs: The active legs.
         matching: Those of them that name the contract of their conid, as far as it is known.
         streamed: The conids whose newest row the stream wrote within the last two refresh
-            intervals; None while no owner is connected to the gateway.
+            intervals, of logins whose owner is connected; None while none is.
     """
 
     latest: tuple[PositionUpdate, ...]
@@ -80,7 +86,7 @@ class Overview:
 
     Attributes:
         held: Holdings that the broker reports.
-        current: Those with a value that was confirmed while the gateway is connected, and within
+        current: Those with a value that was confirmed while their gateway is connected, and within
             the last two refresh intervals. None of them while it is not connected.
         strategies, totals: The money by strategy, and its totals, each by currency.
     """
@@ -105,7 +111,7 @@ def read_book(
     """Read the holdings and the strategies; blocks.
 
     Args:
-        latest: The newest row of each holding.
+        latest: The newest row of each holding of the logins (`rows_of_logins`).
         of_strategies: Leave out the holdings that no leg names: the strategies are the same.
         details: The contracts by conid, where the caller has them.
 
@@ -115,19 +121,25 @@ def read_book(
     legs = lake.registry.sync.get_all_active()
     if of_strategies:
         is_of_leg = pl.col("conid").is_in(list({leg.conid for leg in legs}))
-        published = lake.broker_positions.sync.rows(settings.gateway_id)
         rows = updates_of(latest.filter(is_of_leg))
-        holdings = broker_positions_of(published.filter(is_of_leg))
+        holdings = broker_positions_of(all_broker_rows(lake, settings).filter(is_of_leg))
     else:
         rows = updates_of(latest)
-        holdings = lake.broker_positions.sync.read(settings.gateway_id)
-    session = lake.sessions.sync.current(settings.gateway_id)
-    live = session is not None and session.is_alive(now) and session.state == SessionState.LIVE
+        holdings = all_broker_holdings(lake, settings)
+    sessions = (lake.sessions.sync.current(login.gateway_id) for login in settings.logins)
+    live = {
+        session.gateway_id
+        for session in sessions
+        if session is not None and session.is_alive(now) and session.state == SessionState.LIVE
+    }
     window = now - timedelta(seconds=2 * settings.refresh_interval_s)
     streamed = frozenset(
         row.conid
         for row in rows
-        if row.position and row.source is Source.STREAM and row.timestamp >= window
+        if row.position
+        and row.source is Source.STREAM
+        and row.timestamp >= window
+        and row.gateway_id in live
     )
     if details is None:
         details = lake.contracts.sync.get({leg.conid for leg in legs})
@@ -158,25 +170,33 @@ class OverviewReader:
             LakeError: A table cannot be used.
         """
         lake, settings = self._lake, self._settings
-        frame = lake.updates.sync.latest()
+        frame = rows_of_logins(lake.updates.sync.latest(), settings)
         status = read_status(lake, settings, now, latest=frame)
         unknown = {leg.conid for leg in lake.registry.legs} - self._details.keys()
         if unknown:  # read once: what names a contract stays, only its trading hours change
             self._details |= lake.contracts.sync.get(unknown)
         book = read_book(lake, settings, now, latest=frame, details=self._details)
-        held = {holding.key for holding in book.holdings if holding.position}
+        held: dict[str, set[Key]] = defaultdict(set)
+        for holding in book.holdings:
+            if holding.position:
+                held[holding.gateway_id].add(holding.key)
         strategies = tuple(book.strategies)
         return Overview(
             status=status,
             book=book,
-            held=len(held),
-            current=count_current(held, book.ages, status, settings),
+            held=sum(map(len, held.values())),
+            current=sum(
+                count_current(held[login.gateway_id], book.ages, login, settings)
+                for login in status.each_login
+            ),
             strategies=strategies,
             totals=tuple(total_by_currency(strategies)),
         )
 
 
-def count_current(held: set[Key], ages: Ages, status: Status, settings: Settings) -> int:
+def count_current(
+    held: set[Key], ages: Ages, status: Status | LoginStatus, settings: Settings
+) -> int:
     """Count the holdings whose value is current now; none is while the gateway is not connected."""
     if status.session_state != SessionState.LIVE or status.session_since is None:
         return 0

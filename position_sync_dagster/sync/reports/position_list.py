@@ -12,6 +12,7 @@ from position_sync_dagster.domain.leg import ActiveContract
 from position_sync_dagster.domain.leg_contract import contract_mismatch
 from position_sync_dagster.domain.update import PositionUpdate
 from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.lake.logins import all_broker_rows, rows_of_logins
 from position_sync_dagster.lake.schema.codec import broker_positions_of, updates_of
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.reports.money import Ages, Key
@@ -58,7 +59,7 @@ def read_positions(
     """
     legs = lake.registry.sync.get_all_active()
     matching = matching_legs(legs, lake.contracts.sync.get({leg.conid for leg in legs}))
-    found = lake.updates.sync.latest()
+    found = rows_of_logins(lake.updates.sync.latest(), settings)
     if not closed:
         found = found.filter(pl.col("position") != 0)
     if strategy is not None:
@@ -69,9 +70,7 @@ def read_positions(
     )
     shown = ordered if limit is None else ordered.head(limit)
     rows = tuple(updates_of(shown))
-    holdings = lake.broker_positions.sync.rows(settings.gateway_id).join(
-        shown, on=["account", "conid"], how="semi"
-    )
+    holdings = all_broker_rows(lake, settings).join(shown, on=["account", "conid"], how="semi")
     return PositionList(
         rows=rows,
         ages=Ages.of(rows, broker_positions_of(holdings), now),

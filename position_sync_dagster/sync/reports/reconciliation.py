@@ -6,8 +6,9 @@ from datetime import datetime, timedelta
 
 import polars as pl
 
-from position_sync_dagster.domain.broker_position import BrokerPosition, Completeness
+from position_sync_dagster.domain.broker_position import BrokerPosition
 from position_sync_dagster.domain.clock import Clock, utc_now
+from position_sync_dagster.domain.discrepancy import Discrepancy
 from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.domain.leg import ActiveContract
 from position_sync_dagster.domain.reconciliation import (
@@ -21,10 +22,12 @@ from position_sync_dagster.domain.update import PositionUpdate
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.schema.codec import moment
 from position_sync_dagster.settings import Settings, load_settings
-from position_sync_dagster.sync.drain.broker_view import LakeValues, ValueSource
+from position_sync_dagster.sync.drain.broker_view import Coverage, LakeValues, ValueSource
 from position_sync_dagster.sync.reports.confirmations import CONFIRMED, said_of, with_confirmed
 
 _KEY = ("account", "conid")
+OF_STRATEGIES = "(strategies)"
+"""In the place of a login: breaks of legs that name no account, where there are several logins."""
 
 
 class PositionReconciler:
@@ -100,18 +103,28 @@ class ReconciliationService:
         self._stale_after = timedelta(seconds=settings.stale_after_s)
 
     async def run(self, run_id: str | None = None) -> ReconciliationResult:
-        """Compare, record the breaks in one commit, and return the result.
+        """Compare, record the breaks of each login in one commit, and return the result.
+
+        Of a login without current data nothing is compared, and its breaks stay as they are.
 
         Raises:
             BrokerUnavailableError: The broker's data is not current; no break was changed.
         """
         await self._lake.initialize()
-        holdings, complete = await self._holdings()
+        holdings, coverage = await self._holdings()
         await self._lake.registry.refresh()
-        latest = await self._lake.updates.latest()
-        now, gateway_id = self._clock(), self._settings.gateway_id
         holdings = holdings.filter(pl.col("sec_type").is_in(self._settings.sec_types))
-        pairs = pairs_of(holdings, latest.filter(pl.col("gateway_id") == gateway_id), now)
+        logins = {
+            login.gateway_id: login.accounts
+            for login in self._settings.logins
+            if not login.accounts or not coverage.unavailable.issuperset(login.accounts)
+        }
+        latest = (await self._lake.updates.latest()).filter(
+            pl.col("gateway_id").is_in(list(logins)),
+            ~pl.col("account").is_in(list(coverage.unavailable)),
+        )
+        now = self._clock()
+        pairs = pairs_of(holdings, latest, now)
         legs = self._lake.registry.legs
         conids = {leg.conid for leg in legs}
         result = compare_pairs(
@@ -119,28 +132,46 @@ class ReconciliationService:
             legs,
             held=held_of(pairs, conids),
             checked=pairs.height,
-            complete=complete,
+            complete=coverage.complete,
             details=await self._lake.contracts.get(conids),
             now=now,
             stale_after=self._stale_after,
+            covers=coverage.covers,
         )
-        await self._lake.breaks.record(
-            gateway_id,
-            result.discrepancies,
-            at=result.at,
-            snapshot_id=next(iter(holdings.get_column("snapshot_id")), None),
-            run_id=run_id,
-        )
+        for gateway_id, found in _by_login(result.discrepancies, logins).items():
+            ids = holdings.filter(pl.col("gateway_id") == gateway_id).get_column("snapshot_id")
+            await self._lake.breaks.record(
+                gateway_id,
+                found,
+                at=result.at,
+                snapshot_id=next(iter(ids), None),
+                run_id=run_id,
+            )
         return result
 
-    async def _holdings(self) -> tuple[pl.DataFrame, bool]:
-        """Return the broker's current holdings, and whether they cover every account."""
-        if self._values is not None:
-            view = await self._values.view()
-            return said_of(view.holdings.values()), view.complete
-        rows = await self._published.rows()
-        completeness = rows.get_column("completeness")
-        return rows, rows.height > 0 and (completeness == Completeness.COMPLETE.value).all()
+    async def _holdings(self) -> tuple[pl.DataFrame, Coverage]:
+        """Return the broker's current holdings, and which accounts they cover."""
+        if self._values is None:
+            return await self._published.rows()
+        view = await self._values.view()
+        return said_of(view.holdings.values()), view
+
+
+def _by_login(
+    discrepancies: Iterable[Discrepancy], logins: Mapping[str, tuple[str, ...] | None]
+) -> dict[str, list[Discrepancy]]:
+    """Return the discrepancies of each login; of several, those of no account are apart.
+
+    Args:
+        discrepancies: What was found.
+        logins: The accounts of each login, by its name; None: all.
+    """
+    by_account = {name: login for login, names in logins.items() for name in names or ()}
+    others = OF_STRATEGIES if by_account else next(iter(logins))
+    found: dict[str, list[Discrepancy]] = {login: [] for login in (*logins, others)}
+    for one in discrepancies:
+        found[by_account.get(one.account, others)].append(one)
+    return found
 
 
 def pairs_of(holdings: pl.DataFrame, latest: pl.DataFrame, now: datetime) -> pl.DataFrame:

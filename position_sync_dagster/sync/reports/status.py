@@ -15,6 +15,7 @@ from position_sync_dagster.domain.request import QueueStatus
 from position_sync_dagster.domain.routing import Key
 from position_sync_dagster.domain.update import Source
 from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.lake.logins import all_broker_rows, rows_of_logins
 from position_sync_dagster.lake.schema.codec import moment
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.owner.ownership import blind_since
@@ -23,10 +24,11 @@ from position_sync_dagster.sync.reports.confirmations import CONFIRMED, with_con
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Status:
-    """The state of the gateway owner, the queue and the ledger.
+class LoginStatus:
+    """The state of a login and its owner.
 
     Attributes:
+        gateway_id: The login.
         session_state: The owner's state (STARTING, LIVE, BLIND); ENDED or LOST while there is no
             owner; None when the login never had an owner.
         session_since: When the session entered that state; `blind_since` while an owner that is
@@ -34,6 +36,29 @@ class Status:
         blind_since: Since when no owner has been connected to the gateway, across sessions; None
             while the session is LIVE.
         lines_in_use, line_limit: Of the owner that is alive; None while there is none.
+    """
+
+    gateway_id: str
+    session_state: str | None
+    session_owner: str | None
+    session_since: datetime | None
+    session_detail: str | None
+    run_id: str | None
+    blind_since: datetime | None
+    lines_in_use: int | None
+    line_limit: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """The state of the logins, the queue and the ledger.
+
+    What is there of a login is that of the only one. Of several, it is that of the one that needs a
+    look most, with the lines of all; `logins` has each.
+
+    Attributes:
+        gateway_id, session_state, session_owner, session_since, session_detail, run_id,
+        blind_since, lines_in_use, line_limit: As in `LoginStatus`.
         active_legs: Conids of active strategies; a conid in several strategies counts once.
         legs_held: How many of them are held.
         unresolved_legs: Active legs without a conid, each with why none was found, if that is
@@ -47,6 +72,7 @@ class Status:
         last_drained_at: When a request was last answered by a row.
         accounts: The newest net liquidation and profit of each account.
         attention: What a person should look at although everything runs.
+        logins: Each login, where there are several.
     """
 
     at: datetime
@@ -74,11 +100,18 @@ class Status:
     trading_mode: str | None
     accounts: tuple[AccountSummary, ...]
     attention: tuple[str, ...] = ()
+    logins: tuple[LoginStatus, ...] = ()
+
+    @property
+    def each_login(self) -> "tuple[LoginStatus | Status, ...]":
+        """Each login, also where there is only one."""
+        return self.logins or (self,)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON; times as ISO 8601."""
         plain = _plain(asdict(self))
-        plain["accounts"] = [_plain(account) for account in plain["accounts"]]
+        for name in ("accounts", "logins"):
+            plain[name] = [_plain(one) for one in plain[name]]
         return plain
 
 
@@ -93,8 +126,11 @@ def read_status(
     Raises:
         LakeError: A table cannot be used.
     """
-    session = lake.sessions.sync.current(settings.gateway_id)
-    alive = session is not None and session.is_alive(now)
+    logins = tuple(
+        _login_status(login.gateway_id, lake.sessions.sync.current(login.gateway_id), now)
+        for login in settings.logins
+    )
+    worst = max(logins, key=lambda login: _trouble(login, now))
     overview = lake.queue.sync.overview()
     lake.registry.sync.refresh()
     active = {leg.conid for leg in lake.registry.legs}
@@ -104,15 +140,15 @@ def read_status(
     return Status(
         at=now,
         lake=settings.lake,
-        gateway_id=settings.gateway_id,
-        session_state=_state(session, alive=alive),
-        session_owner=session.owner if session else None,
-        session_since=_since(session, now),
-        session_detail=session.detail if session else None,
-        run_id=session.run_id if session else None,
-        blind_since=blind_since(session, now),
-        lines_in_use=session.lines_in_use if session and alive else None,
-        line_limit=session.line_limit if session and alive else None,
+        gateway_id=worst.gateway_id,
+        session_state=worst.session_state,
+        session_owner=worst.session_owner,
+        session_since=worst.session_since,
+        session_detail=worst.session_detail,
+        run_id=worst.run_id,
+        blind_since=worst.blind_since,
+        lines_in_use=_sum(login.lines_in_use for login in logins),
+        line_limit=_sum(login.line_limit for login in logins),
         active_legs=len(active),
         legs_held=len(active.intersection(held)),
         unresolved_legs=tuple(
@@ -135,6 +171,7 @@ def read_status(
         trading_mode=lake.sessions.sync.mode(),
         accounts=tuple(lake.account_values.sync.latest_summaries()),
         attention=attention(lake, settings, failed=overview.counts.get(QueueStatus.FAILED, 0)),
+        logins=logins if len(logins) > 1 else (),
     )
 
 
@@ -170,7 +207,7 @@ def leg_states(
 
 def _held(lake: Lake, settings: Settings) -> pl.DataFrame:
     """Return the open holdings that the broker last reported."""
-    return lake.broker_positions.sync.rows(settings.gateway_id).filter(pl.col("position") != 0)
+    return all_broker_rows(lake, settings).filter(pl.col("position") != 0)
 
 
 def _streamed(
@@ -178,7 +215,7 @@ def _streamed(
 ) -> set[Key]:
     """Return the holdings whose newest row the stream wrote recently."""
     window = timedelta(seconds=2 * max(settings.refresh_interval_s, settings.row_interval_s))
-    rows = _newest_since(now - window, lake, now, latest).filter(
+    rows = _newest_since(now - window, lake, settings, now, latest).filter(
         pl.col("source") == Source.STREAM.value
     )
     return set(rows.select("account", "conid").iter_rows())
@@ -190,8 +227,9 @@ def _count_queued(
     """Count the holdings whose newest row the queue wrote, as far as they are current."""
     window = timedelta(seconds=2 * settings.refresh_interval_s)
     since = now - window - timedelta(seconds=settings.monitored_row_interval_s)
-    found = _newest_since(since, lake, now, latest).filter(pl.col("source") == Source.QUEUE.value)
-    holdings = lake.broker_positions.sync.rows(settings.gateway_id)
+    rows = _newest_since(since, lake, settings, now, latest)
+    found = rows.filter(pl.col("source") == Source.QUEUE.value)
+    holdings = all_broker_rows(lake, settings)
     last = pl.max_horizontal("timestamp", CONFIRMED)
     return with_confirmed(found, holdings, now).filter(last >= moment(now - window)).height
 
@@ -204,14 +242,43 @@ def _plain(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _newest_since(
-    since: datetime, lake: Lake, now: datetime, latest: pl.DataFrame | None
+    since: datetime, lake: Lake, settings: Settings, now: datetime, latest: pl.DataFrame | None
 ) -> pl.DataFrame:
     """Return the newest row of each open holding with a row since then.
 
     A row whose time lies in the future says nothing about that.
     """
-    rows = lake.updates.sync.latest_since(since) if latest is None else latest
+    found = lake.updates.sync.latest_since(since) if latest is None else latest
+    rows = rows_of_logins(found, settings)
     return rows.filter(pl.col("position") != 0, pl.col("timestamp").is_between(since, now + SKEW))
+
+
+def _login_status(gateway_id: str, session: GatewaySession | None, now: datetime) -> LoginStatus:
+    alive = session is not None and session.is_alive(now)
+    return LoginStatus(
+        gateway_id=gateway_id,
+        session_state=_state(session, alive=alive),
+        session_owner=session.owner if session else None,
+        session_since=_since(session, now),
+        session_detail=session.detail if session else None,
+        run_id=session.run_id if session else None,
+        blind_since=blind_since(session, now),
+        lines_in_use=session.lines_in_use if session and alive else None,
+        line_limit=session.line_limit if session and alive else None,
+    )
+
+
+def _trouble(login: LoginStatus, now: datetime) -> float:
+    """Return how much a login needs a look: for how long nobody has seen its gateway."""
+    if login.session_state is None:
+        return float("inf")
+    return 0.0 if login.blind_since is None else (now - login.blind_since).total_seconds()
+
+
+def _sum(numbers: Iterable[int | None]) -> int | None:
+    """Return the sum of what is known; None if nothing is."""
+    known = [number for number in numbers if number is not None]
+    return sum(known) if known else None
 
 
 def _since(session: GatewaySession | None, now: datetime) -> datetime | None:

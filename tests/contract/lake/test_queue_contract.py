@@ -120,6 +120,17 @@ async def test_claims_come_by_priority_then_by_age_then_in_order_of_insertion(qu
     assert await queue.claim_batch() == []
 
 
+async def test_requests_of_some_accounts_can_be_left_where_they_are(queue):
+    await queue.insert_many(
+        [QueueRequest(c, "SPY", P2, account) for c, account in enumerate(("A", "B", None), 1)]
+    )
+    assert (await queue.overview(["B"])).claimable == 2
+    assert [r.conid for r in await queue.claim_batch(except_accounts={"B", "C"})] == [1, 3]
+    assert await counts_of(queue) == (1, 2, 0, 0)
+    assert await queue.claim_batch(except_accounts=["B"]) == []
+    assert [r.conid for r in await queue.claim_batch()] == [2]
+
+
 async def test_a_steady_stream_of_priority_1_does_not_starve_priority_2(queue, clock):
     low = await queue.insert(1, "SPY", priority=P2)
     began = clock.now

@@ -109,18 +109,26 @@ def test_requests_wait_while_the_owner_is_not_connected(tick, own_login, enqueue
     assert "is BLIND since" in tick().skip_reason.skip_message
 
 
-def test_without_a_stream_a_refresh_is_requested_with_the_drain(tick, seconds_ago) -> None:
-    assert names(tick(unowned_since=seconds_ago(60))) == ["position_queue", *DRAINED_AND_DERIVED]
+def test_without_a_stream_a_refresh_is_requested_with_the_drain(
+    tick, settings, seconds_ago
+) -> None:
+    since = {settings.gateway_id: seconds_ago(60)}
+    assert names(tick(unowned_since=since)) == ["position_queue", *DRAINED_AND_DERIVED]
 
 
-def test_a_stream_run_that_is_starting_comes_before_a_refresh(tick, instance, seconds_ago) -> None:
+def test_a_stream_run_that_is_starting_comes_before_a_refresh(
+    tick, settings, instance, seconds_ago
+) -> None:
     add_run(instance, dg.DagsterRunStatus.NOT_STARTED, STREAM_JOB)
-    assert not tick(unowned_since=seconds_ago(60)).run_requests
+    assert not tick(unowned_since={settings.gateway_id: seconds_ago(60)}).run_requests
 
 
-def test_a_refresh_that_just_was_is_not_repeated(tick, own_login, lake: Lake, seconds_ago) -> None:
+def test_a_refresh_that_just_was_is_not_repeated(
+    tick, settings, own_login, lake: Lake, seconds_ago
+) -> None:
     lake.sessions.sync.end(own_login(owner=Owner.REFRESH))
-    assert "next refresh in" in tick(unowned_since=seconds_ago(60)).skip_reason.skip_message
+    since = {settings.gateway_id: seconds_ago(60)}
+    assert "next refresh in" in tick(unowned_since=since).skip_reason.skip_message
 
 
 def test_a_registry_that_changed_is_recorded(tick, own_login) -> None:

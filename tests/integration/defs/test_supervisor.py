@@ -32,9 +32,13 @@ def tick(instance: dg.DagsterInstance) -> Tick:
         with dg.build_sensor_context(
             instance=instance, last_sensor_start_time=time.time() - since_s
         ) as context:
-            return supervise_stream(context)
+            return decided(supervise_stream(context))
 
     return evaluate
+
+
+def decided(found: dg.SensorResult) -> dg.RunRequest | dg.SkipReason:
+    return found.run_requests[0] if found.run_requests else found.skip_reason
 
 
 def begin(instance: dg.DagsterInstance, status: dg.DagsterRunStatus) -> str:
@@ -120,13 +124,14 @@ def test_a_lease_from_the_future_is_looked_at_twice_and_then_followed(
     cursor = None
     for renewed in (True, True, False):
         with dg.build_sensor_context(instance=instance, cursor=cursor) as context:
-            assert "in the future" in supervise_stream(context).skip_message
-            cursor = context.cursor
+            found = supervise_stream(context)
+            assert "in the future" in decided(found).skip_message
+            cursor = found.cursor
         if renewed:
             ahead.renew(session, lease_s=15.0)
     assert instance.get_run_by_id(run_id).status is dg.DagsterRunStatus.STARTED
     with dg.build_sensor_context(instance=instance, cursor=cursor) as context:
-        assert isinstance(supervise_stream(context), dg.RunRequest)
+        assert isinstance(decided(supervise_stream(context)), dg.RunRequest)
     assert instance.get_run_by_id(run_id).status is dg.DagsterRunStatus.FAILURE
 
 

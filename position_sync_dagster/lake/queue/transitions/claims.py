@@ -1,6 +1,6 @@
 """Leases on requests: which requests are claimed first, and how a lease is granted or renewed."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 
 import polars as pl
@@ -37,13 +37,14 @@ def claim(
     token: str,
     lease_s: float,
     promote_after_s: float,
+    except_accounts: Collection[str] = (),
 ) -> Change[pl.DataFrame]:
-    """Grant up to `limit` claimable requests under one lease.
+    """Grant up to `limit` claimable requests under one lease, none of some accounts.
 
     Returns:
         The granted rows, in the order of claims.
     """
-    claimable = live.select(is_claimable(now)).to_series()
+    claimable = live.select(is_claimable(now, except_accounts)).to_series()
     waiting = live.filter(claimable).sort(claim_order(now, promote_after_s))
     if waiting.is_empty():
         return Change(waiting)

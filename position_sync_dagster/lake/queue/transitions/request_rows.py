@@ -1,6 +1,6 @@
 """Rows of requests: which may be claimed, whose lease has expired, and how they become PENDING."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from datetime import datetime
 
 import polars as pl
@@ -13,16 +13,30 @@ PENDING, PROCESSING = QueueStatus.PENDING.value, QueueStatus.PROCESSING.value
 SUCCESS, FAILED = QueueStatus.SUCCESS.value, QueueStatus.FAILED.value
 
 
-def is_claimable(now: datetime) -> pl.Expr:
-    """Return which requests may be claimed: PENDING, and no back-off is left."""
+def is_claimable(now: datetime, except_accounts: Collection[str] = ()) -> pl.Expr:
+    """Return which requests may be claimed: PENDING, and no back-off is left.
+
+    Args:
+        now: The time.
+        except_accounts: Requests that name one of these accounts may not be claimed.
+    """
     waited = pl.col("available_at").is_null() | (pl.col("available_at") <= moment(now))
-    return (pl.col("status") == PENDING) & (waited | is_in_future("updated_at", now))
+    found = (pl.col("status") == PENDING) & (waited | is_in_future("updated_at", now))
+    return found & is_of_others(except_accounts)
 
 
-def lease_has_expired(now: datetime) -> pl.Expr:
-    """Return which requests are PROCESSING under a lease that has expired."""
+def lease_has_expired(now: datetime, except_accounts: Collection[str] = ()) -> pl.Expr:
+    """Return which requests are PROCESSING under a lease that has expired; see `is_claimable`."""
     expired = pl.col("lease_expires_at") <= moment(now)
-    return (pl.col("status") == PROCESSING) & (expired | is_in_future("updated_at", now))
+    found = (pl.col("status") == PROCESSING) & (expired | is_in_future("updated_at", now))
+    return found & is_of_others(except_accounts)
+
+
+def is_of_others(accounts: Collection[str]) -> pl.Expr:
+    """Return which requests name none of some accounts."""
+    if not accounts:
+        return pl.lit(value=True)
+    return ~pl.col("account").is_in(sorted(accounts)).fill_null(value=False)
 
 
 def is_in_future(column: str, now: datetime) -> pl.Expr:

@@ -93,7 +93,7 @@ def account_row(lake, at) -> None:
 
 
 def test_an_account_follows_its_holdings_and_not_the_clock(
-    check, own_login, write_holdings, lake, seconds_ago
+    check, own_login, write_holdings, lake, settings, seconds_ago
 ) -> None:
     write_holdings(own_login(), 1)
     assert "have no row yet" in check(account_values_follow).description
@@ -104,7 +104,7 @@ def test_an_account_follows_its_holdings_and_not_the_clock(
     account_row(lake, seconds_ago(5))
     assert check(account_values_follow).passed
     # Nothing changes in the night: the row stays right, however old it is.
-    held = inspection.held_at_the_broker(lake, lake_gateway(lake))
+    held = inspection.held_at_the_broker(lake, settings)
     values = lake.account_values.sync.latest()
     night = timedelta(hours=12)
     older = [
@@ -117,14 +117,11 @@ def test_an_account_follows_its_holdings_and_not_the_clock(
     assert judge_accounts(*older, since=seconds_ago(0), patience=timedelta(minutes=10)).passed
 
 
-def lake_gateway(lake) -> str:
-    return lake.broker_positions.table.rows().get_column("gateway_id")[0]
-
-
-def test_an_account_that_never_has_a_row_is_named(own_login, write_holdings, lake, seconds_ago):
-    session = own_login()
-    write_holdings(session, 1)
-    held = inspection.held_at_the_broker(lake, session.gateway_id)
+def test_an_account_that_never_has_a_row_is_named(
+    own_login, write_holdings, lake, settings, seconds_ago
+):
+    write_holdings(own_login(), 1)
+    held = inspection.held_at_the_broker(lake, settings)
     result = judge_accounts(
         held,
         lake.account_values.sync.latest(),

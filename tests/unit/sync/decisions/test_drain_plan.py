@@ -10,13 +10,16 @@ from position_sync_dagster.sync.decisions.drain_plan import (
     DRAIN_AND_DERIVE,
     DrainCursor,
     DrainPlan,
+    LoginState,
     Step,
     Workload,
     plan_drain,
 )
 
 NOW = datetime(2026, 3, 9, 15, 0, tzinfo=UTC)
-SETTLED = DrainCursor(registry_version=1, unowned_since=NOW - timedelta(minutes=1))
+SETTLED = DrainCursor(registry_version=1, unowned_since={"": NOW - timedelta(minutes=1)})
+
+LOGIN = ("session", "unavailable", "stream_in_progress")
 
 
 def session(
@@ -47,14 +50,15 @@ def dead(age_s: float) -> GatewaySession:
 
 
 def workload(**values: object) -> Workload:
+    """Return a workload of one login; what is of the login is named like the rest."""
+    of_login = {name: values.pop(name) for name in LOGIN if name in values}
     plain = Workload(
         now=NOW,
         pending=0,
         claimable=0,
         registry_version=1,
         recorded_version=1,
-        session=session(),
-        unavailable=None,
+        logins=(replace(LoginState(session=session()), **of_login),),  # type: ignore[arg-type]
     )
     return replace(plain, **values)  # type: ignore[arg-type]
 
@@ -125,13 +129,13 @@ def test_the_reason_names_the_owner_of_the_login(owner: Owner, name: str) -> Non
 def test_a_stream_that_is_starting_keeps_a_refresh_from_taking_the_login() -> None:
     decided = plan(workload(session=None, stream_in_progress=True))
     assert decided.steps == ()
-    assert decided.cursor.unowned_since is None
+    assert decided.cursor.unowned_since == {}
 
 
 def test_a_login_that_just_became_free_is_left_to_the_stream_for_a_moment() -> None:
     first = plan(workload(session=None), DrainCursor(registry_version=1))
     assert first.steps == ()
-    assert first.cursor.unowned_since == NOW
+    assert first.cursor.unowned_since == {"": NOW}
     later = workload(session=None, now=NOW + timedelta(seconds=11))
     assert plan(later, first.cursor).steps == (Step.REFRESH, *DRAIN_AND_DERIVE)
 
@@ -182,8 +186,8 @@ def test_requests_that_could_not_be_valued_do_not_hold_up_new_ones() -> None:
 def test_a_clock_that_was_set_back_holds_up_neither_refresh_nor_drain() -> None:
     hour = timedelta(hours=1)
     started = replace(dead(age_s=100), started_at=NOW + hour)
-    settling = plan(workload(session=started), replace(SETTLED, unowned_since=NOW + hour))
-    assert settling.cursor.unowned_since == NOW
+    settling = plan(workload(session=started), replace(SETTLED, unowned_since={"": NOW + hour}))
+    assert settling.cursor.unowned_since == {"": NOW}
     assert plan(workload(session=started)).steps == (Step.REFRESH, *DRAIN_AND_DERIVE)
     unsuccessful = workload(
         claimable=1, unsuccessful_runs=1, last_unsuccessful_at=NOW + hour, released=1
@@ -192,10 +196,42 @@ def test_a_clock_that_was_set_back_holds_up_neither_refresh_nor_drain() -> None:
 
 
 def test_a_cursor_survives_being_written_and_read() -> None:
-    cursor = DrainCursor(registry_version=4, strategies_mark="1:2", unowned_since=NOW)
+    cursor = DrainCursor(registry_version=4, strategies_mark="1:2", unowned_since={"a:1": NOW})
     assert DrainCursor.from_text(cursor.to_text()) == cursor
 
 
 @pytest.mark.parametrize("text", [None, "", "not json", "[]", '"x"', '{"unowned_since": "soon"}'])
 def test_a_cursor_that_cannot_be_read_is_an_empty_one(text: str | None) -> None:
     assert DrainCursor.from_text(text) == DrainCursor()
+
+
+def of_two(east: LoginState, west: LoginState, **values: object) -> DrainPlan:
+    since = NOW - timedelta(minutes=1)
+    cursor = replace(SETTLED, unowned_since={"east": since, "west": since})
+    return plan(workload(logins=(east, west), **values), cursor)
+
+
+EAST = LoginState(name="east", session=session())
+NEVER = LoginState(name="west", unavailable="never downloaded")
+
+
+def test_of_several_logins_a_refresh_is_a_run_of_its_own() -> None:
+    decided = of_two(EAST, NEVER, claimable=1)
+    assert (decided.steps, decided.refreshes) == (DRAIN_AND_DERIVE, ("west",))
+    assert of_two(EAST, NEVER, refresh_in_progress=True).refreshes == ()
+    busy = of_two(EAST, NEVER, claimable=1, drain_in_progress="0123456789")
+    assert (busy.steps, busy.refreshes) == ((), ("west",))
+    assert of_two(EAST, replace(NEVER, stream_in_progress=True)).refreshes == ()
+
+
+def test_of_several_logins_one_that_can_give_values_is_enough_for_a_drain() -> None:
+    blind = replace(EAST, unavailable="the owner of east is BLIND")
+    assert of_two(EAST, NEVER, claimable=1, refresh_in_progress=True).steps == DRAIN_AND_DERIVE
+    decided = of_two(blind, NEVER, claimable=1, refresh_in_progress=True)
+    assert decided.steps == ()
+    assert "the owner of east is BLIND never downloaded" in decided.reason
+
+
+def test_an_owner_of_one_login_says_nothing_of_another() -> None:
+    decided = of_two(EAST, NEVER)
+    assert set(decided.cursor.unowned_since) == {"west"}

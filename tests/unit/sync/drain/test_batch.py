@@ -77,8 +77,7 @@ class Broker:
         view = BrokerView(
             holdings={("A", conid): self.holding(conid, at) for conid in self.positions},
             complete=True,
-            session_id="s",
-            captured_at=self.published_at,
+            captured={"s": self.published_at},
         )
         if self.meanwhile is not None:
             await self.meanwhile()

@@ -139,10 +139,10 @@ def test_each_account_of_a_request_has_its_own_answer():
 
 
 def test_a_row_that_the_stream_wrote_after_it_published_answers_the_request():
-    view = replace(confirmed(), session_id="s", captured_at=NOW - timedelta(minutes=3))
+    view = replace(confirmed(), captured={"s": NOW - timedelta(minutes=3)})
     row = known(source=Source.STREAM, session_id="s", market_value=1.0, update_id="u")
     assert plan([request(1, "A")], view, newest=row).answers["r1"].update_id == "u"
-    later = replace(view, captured_at=NOW - timedelta(minutes=1))
-    another = replace(view, session_id="another")
+    later = replace(view, captured={"s": NOW - timedelta(minutes=1)})
+    another = replace(view, captured={"another": NOW - timedelta(minutes=3)})
     assert len(plan([request(1, "A")], later, newest=row).rows) == 1
     assert len(plan([request(1, "A")], another, newest=row).rows) == 1

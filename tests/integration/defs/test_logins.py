@@ -1,0 +1,365 @@
+"""Several logins in one lake: the sensors, the drain and the checks, over real runs and leases."""
+
+import asyncio
+import os
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from position_sync_dagster.defs.assets.position_updates import position_updates
+from position_sync_dagster.defs.checks import a_stream_watches, agrees_with_the_broker
+from position_sync_dagster.defs.drain import drain_queue
+from position_sync_dagster.defs.resources import POSITION_SYNC
+from position_sync_dagster.defs.run_history import LOGINS, REFRESHED, STREAM_JOB
+from position_sync_dagster.defs.stream import LOOK_S, stream_definitions, stream_job
+from position_sync_dagster.defs.supervisor import supervise_stream
+from position_sync_dagster.domain.broker_position import BrokerPosition, Completeness
+from position_sync_dagster.domain.clock import utc_now
+from position_sync_dagster.domain.gateway_session import GatewaySession, Owner, SessionState
+from position_sync_dagster.domain.instrument import Instrument
+from position_sync_dagster.domain.request import QueueRequest, QueueStatus
+from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.settings import Settings, load_settings
+from position_sync_dagster.sync.decisions.drain_plan import DrainCursor
+from position_sync_dagster.sync.owner.metrics import StreamMetrics
+from position_sync_dagster.sync.reports.reconciliation import OF_STRATEGIES
+from position_sync_dagster.sync.reports.status import read_status
+from position_sync_dagster.sync.stream import service
+
+ACCOUNTS = {"east": "DUSIM0001", "west": "DUSIM0002"}
+PARTITION = "dagster/partition"
+
+
+def write_file(path: Path, *names: str) -> None:
+    lines = [
+        f"  - {{name: {name}, port: {port}, accounts: [{ACCOUNTS.get(name, 'DUSIM0009')}]}}"
+        for port, name in enumerate(names, 1)
+    ]
+    path.write_text("\n".join(["gateways:", *lines, ""]))
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    write_file(tmp_path / "gateways.yaml", "east", "west")
+    return tmp_path / "gateways.yaml"
+
+
+@pytest.fixture
+def settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, file: Path) -> Settings:
+    """Return the settings that the definitions read from the environment."""
+    monkeypatch.setenv("POSITION_SYNC_LAKE", str(tmp_path / "lake"))
+    monkeypatch.setenv("POSITION_SYNC_GATEWAYS_FILE", str(file))
+    return load_settings()
+
+
+@pytest.fixture
+def own(lake: Lake) -> Callable[..., GatewaySession]:
+    """Acquire a login, and publish a snapshot of holdings."""
+
+    def take(
+        name: str,
+        *conids: int,
+        run_id: str | None = None,
+        state: SessionState = SessionState.LIVE,
+        completeness: Completeness = Completeness.COMPLETE,
+    ) -> GatewaySession:
+        sessions = lake.sessions.sync
+        session = sessions.acquire(
+            name, Owner.STREAM, lease_s=60, run_id=run_id, host="here", pid=os.getpid()
+        )
+        now = utc_now()
+        holding = BrokerPosition(
+            gateway_id=name,
+            account=ACCOUNTS[name],
+            instrument=Instrument(conid=1, symbol="SPY", sec_type="OPT", currency="USD"),
+            position=1.0,
+            average_cost=100.0,
+            market_price=1.5,
+            market_value=150.0,
+            unrealized_pnl=50.0,
+            received_at=now,
+            position_time=now,
+            snapshot_id=f"of {name}",
+            completeness=completeness,
+            confirmed_at=now,
+        )
+        rows = [
+            replace(holding, instrument=replace(holding.instrument, conid=conid))
+            for conid in conids
+        ]
+        lake.broker_positions.sync.replace(name, rows, session=session)
+        return sessions.renew(session, lease_s=60, state=state)
+
+    return take
+
+
+@pytest.fixture
+def supervise(settings: Settings, lake: Lake, instance) -> Callable[[], dg.SensorResult]:
+    """Evaluate the supervisor, and apply what it says of the partitions."""
+
+    def tick() -> dg.SensorResult:
+        with dg.build_sensor_context(
+            instance=instance, last_sensor_start_time=time.time() - 3600
+        ) as context:
+            found = supervise_stream(context)
+        for change in found.dynamic_partitions_requests or ():
+            if isinstance(change, dg.AddDynamicPartitionsRequest):
+                instance.add_dynamic_partitions(LOGINS.name, change.partition_keys)
+            else:
+                for key in change.partition_keys:
+                    instance.delete_dynamic_partition(LOGINS.name, key)
+        return found
+
+    return tick
+
+
+def started(found: dg.SensorResult) -> list[str | None]:
+    return [request.partition_key for request in found.run_requests or ()]
+
+
+def begin(instance: dg.DagsterInstance, name: str) -> str:
+    run = dg.DagsterRun(
+        job_name=STREAM_JOB, status=dg.DagsterRunStatus.STARTED, tags={PARTITION: name}
+    )
+    instance.add_run(run)
+    return run.run_id
+
+
+def test_each_login_has_a_stream_of_its_own(supervise, instance, own) -> None:
+    assert started(supervise()) == ["east", "west"]
+    own("east", run_id=begin(instance, "east"))
+    assert started(supervise()) == ["west"]
+    own("west", run_id=begin(instance, "west"))
+    found = supervise()
+    assert started(found) == []
+    reason = found.skip_reason.skip_message
+    assert "east: run" in reason
+    assert "west: run" in reason
+
+
+def test_a_pause_and_a_dead_lease_concern_their_login_alone(supervise, instance, own, lake) -> None:
+    runs = {name: begin(instance, name) for name in ACCOUNTS}
+    sessions = {name: own(name, run_id=run_id) for name, run_id in runs.items()}
+    supervise()
+    lake.sessions.sync.end(sessions["east"])
+    instance.report_run_canceled(instance.get_run_by_id(runs["east"]))
+    found = supervise()
+    assert started(found) == []
+    assert "east: paused by a person" in found.skip_reason.skip_message
+    lake.sessions.sync.renew(sessions["west"], lease_s=0.001)
+    assert started(supervise()) == ["west"]
+    assert instance.get_run_by_id(runs["west"]).status is dg.DagsterRunStatus.FAILURE
+
+
+def test_a_new_login_waits_until_the_stream_of_a_removed_one_has_ended(
+    supervise, instance, own, lake, file
+) -> None:
+    """It may be the same gateway under another name."""
+    run_id = begin(instance, "west")
+    session = own("west", run_id=run_id)
+    supervise()
+    write_file(file, "east", "new")
+    assert started(supervise()) == ["east"]
+    assert set(instance.get_dynamic_partitions(LOGINS.name)) == {"east", "west"}
+    lake.sessions.sync.end(session)
+    instance.report_run_failed(instance.get_run_by_id(run_id))
+    assert started(supervise()) == ["east", "new"]
+    assert set(instance.get_dynamic_partitions(LOGINS.name)) == {"east", "new"}
+
+
+def test_a_file_with_a_mistake_fails_the_tick_and_ends_nothing(
+    supervise, instance, own, file
+) -> None:
+    run_id = begin(instance, "east")
+    own("east", run_id=run_id)
+    supervise()
+    file.write_text("gateways:\n  - {name: east, port: x, accounts: [DUSIM0001]}\n")
+    with pytest.raises(Exception, match=r"line 2, column .*port 'x'"):
+        supervise()
+    assert instance.get_run_by_id(run_id).status is dg.DagsterRunStatus.STARTED
+
+
+@pytest.fixture
+def drain_tick(settings: Settings, lake: Lake, instance) -> Callable[..., dg.SensorResult]:
+    """Evaluate the drain's sensor; no login has had an owner for a minute."""
+
+    def tick() -> dg.SensorResult:
+        since = datetime.now(UTC) - timedelta(minutes=1)
+        cursor = DrainCursor(
+            registry_version=lake.registry.table.version(),
+            unowned_since=dict.fromkeys(ACCOUNTS, since),
+        )
+        with dg.build_sensor_context(instance=instance, cursor=cursor.to_text()) as context:
+            return drain_queue(context)
+
+    return tick
+
+
+def selections(found: dg.SensorResult) -> list[tuple[str, str | None]]:
+    return [
+        (request.asset_selection[0].to_user_string(), request.tags.get(REFRESHED))
+        for request in found.run_requests or ()
+    ]
+
+
+def insert(lake: Lake, *positions: tuple[int, str]) -> list[str]:
+    return lake.queue.sync.insert_many(
+        [QueueRequest(conid, "SPY", 2, account) for conid, account in positions]
+    )
+
+
+def test_a_login_without_a_stream_is_refreshed_by_a_run_of_its_own(
+    drain_tick, own, lake, instance
+) -> None:
+    own("east", 1)
+    insert(lake, (1, "DUSIM0001"), (1, "DUSIM0002"))
+    found = drain_tick()
+    assert selections(found) == [("position_updates", None), ("position_queue", "west")]
+    assert "pending 2, claimable 1" in found.run_requests[0].tags["position_sync/reason"]
+    instance.add_run(
+        dg.DagsterRun(
+            job_name="drain_positions",
+            status=dg.DagsterRunStatus.STARTED,
+            tags={REFRESHED: "west"},
+        )
+    )
+    assert selections(drain_tick()) == [("position_updates", None)]
+
+
+def test_requests_of_a_login_that_is_down_wait_and_delay_no_other(
+    own, lake, materialize, drain_tick
+) -> None:
+    own("east", 1, 2)
+    own("west", 1, 2, state=SessionState.BLIND)
+    ids = insert(lake, (1, "DUSIM0002"), (2, "DUSIM0002"), (1, "DUSIM0001"), (2, "DUSIM0001"))
+    assert materialize(position_updates).success
+    assert set(lake.updates.sync.latest()["account"]) == {"DUSIM0001"}
+    waiting = lake.queue.sync.get_batch(None)
+    assert {request.request_id for request in waiting} == set(ids[:2])
+    assert {request.attempts for request in waiting} == {0}
+    assert {request.updated_at - request.created_at for request in waiting} == {timedelta()}
+    found = drain_tick()  # nothing that could be valued waits
+    assert not found.run_requests
+    assert "pending 2, claimable 0" in found.skip_reason.skip_message
+
+
+def test_a_leg_in_two_logins_is_two_holdings(own, lake, materialize) -> None:
+    own("east", 1)
+    own("west", 1)
+    (anywhere,) = lake.queue.sync.insert_many([QueueRequest(1, "SPY", 2)])
+    assert materialize(position_updates).success
+    rows = lake.updates.sync.latest()
+    assert dict(rows.select("gateway_id", "account").iter_rows()) == ACCOUNTS
+    assert set(rows["request_id"]) == {anywhere}
+
+
+def test_an_absent_holding_is_not_held_once_its_own_login_says_so(own, lake, materialize) -> None:
+    own("east", 1)
+    own("west", 1, state=SessionState.BLIND)
+    insert(lake, (9, "DUSIM0001"), (9, "DUSIM0002"), (9, "DUSIM0077"))
+    lake.queue.sync.insert_many([QueueRequest(8, "SPY", 2)])  # any account: west is not known
+    assert materialize(position_updates).success
+    failed = lake.queue.sync.get_batch(None, status=QueueStatus.FAILED)
+    assert {request.account for request in failed} == {"DUSIM0001", "DUSIM0077"}
+    waiting = lake.queue.sync.get_batch(None)
+    assert {(request.conid, request.account) for request in waiting} == {
+        (9, "DUSIM0002"),
+        (8, None),
+    }
+
+
+def test_the_checks_and_the_status_name_the_login_that_is_down(
+    own, lake, settings, materialize
+) -> None:
+    own("east", 1)
+    own("west", 1)
+    insert(lake, (1, "DUSIM0001"), (1, "DUSIM0002"))
+    assert materialize(position_updates).success
+    assert agrees_with_the_broker.compared_now(lake, settings, run_id="r").passed
+    assert a_stream_watches.watched_now(lake, settings).passed
+    session = lake.sessions.sync.current("west")
+    lake.sessions.sync.renew(session, lease_s=60, state=SessionState.BLIND, detail="no socket")
+    found = a_stream_watches.watched_now(lake, settings)
+    assert not found.passed
+    assert found.description.startswith("west: The stream has not seen the gateway since")
+    assert found.metadata["west/note"].text == "no socket"
+    assert not [name for name in found.metadata if name.startswith("east/")]
+    status = read_status(lake, settings, utc_now())
+    assert {one.gateway_id: one.session_state for one in status.logins} == {
+        "east": "LIVE",
+        "west": "BLIND",
+    }
+    assert (status.gateway_id, status.session_detail, status.positions) == ("west", "no socket", 2)
+
+
+def test_breaks_of_a_login_without_data_stay_as_they_are(own, lake, settings, materialize) -> None:
+    own("east", 1)
+    own("west", 1, 2)
+    insert(lake, (1, "DUSIM0001"), (1, "DUSIM0002"))
+    assert materialize(position_updates).success
+    found = agrees_with_the_broker.compared_now(lake, settings, run_id="r")
+    assert not found.passed
+    breaks = lake.breaks.sync
+    assert [one.conid for one in breaks.open_breaks("west")] == [2]
+    session = lake.sessions.sync.current("west")
+    lake.sessions.sync.renew(session, lease_s=60, state=SessionState.BLIND)
+    agrees_with_the_broker.compared_now(lake, settings, run_id="r")
+    assert [one.conid for one in breaks.open_breaks("west")] == [2]
+    assert breaks.open_breaks("east") == breaks.open_breaks(OF_STRATEGIES) == []
+
+
+def test_an_account_that_moved_is_read_from_the_login_that_has_it(
+    own, lake, settings, file, monkeypatch: Any
+) -> None:
+    own("east", 1)
+    own("west", 1)
+    file.write_text(
+        "gateways:\n  - {name: east, port: 1, accounts: [DUSIM0008]}\n"
+        "  - {name: west, port: 2, accounts: [DUSIM0001, DUSIM0002]}\n"
+    )
+    assert read_status(lake, settings, utc_now()).positions == 1
+
+
+@pytest.mark.usefixtures("lake")
+@pytest.mark.parametrize("edit", ["removed", "changed"])
+def test_the_stream_of_a_login_that_is_removed_or_changed_ends_by_itself(
+    monkeypatch: Any, settings, file, instance, edit
+) -> None:
+    served = []
+
+    async def play(_lake, login, *, run_id, stop, report):
+        served.append((login.gateway_id, login.gateway_port, run_id))
+        text = file.read_text()
+        file.write_text("gateways: [")  # being edited: no reason to end
+        await asyncio.sleep(LOOK_S)
+        before, after = ("east", "north") if edit == "removed" else ("port: 1,", "port: 77,")
+        file.write_text(text.replace(before, after))
+        await stop.wait()
+        return StreamMetrics().report(
+            since=utc_now(), until=utc_now(), lines_in_use=0, line_limit=9, legs_streamed=0,
+            state="LIVE", detail=None,
+        )  # fmt: skip
+
+    monkeypatch.setattr(service, "stream", play)
+    instance.add_dynamic_partitions(LOGINS.name, list(ACCOUNTS))
+    result = stream_job(LOGINS).execute_in_process(
+        partition_key="east", instance=instance, resources={"position_sync": POSITION_SYNC}
+    )
+    assert result.success
+    assert served == [("east", 1, result.run_id)]
+
+
+def test_the_job_has_partitions_only_where_a_file_names_the_logins(
+    monkeypatch: Any, settings
+) -> None:
+    (job,) = stream_definitions().jobs
+    assert job.partitions_def == LOGINS
+    monkeypatch.delenv("POSITION_SYNC_GATEWAYS_FILE")
+    (job,) = stream_definitions().jobs
+    assert job.partitions_def is None

@@ -1,0 +1,159 @@
+"""The gateways file: what it may say, and that each mistake is named by its place."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from position_sync_dagster.errors import GatewaysFileError, SettingsError
+from position_sync_dagster.gateways_file import load_gateways
+from position_sync_dagster.settings import Settings, load_settings
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "gateways.yaml"
+
+TWO = """\
+gateways:
+  - {name: main, port: 4001, accounts: [U1, U2]}
+  - name: second
+    host: 192.168.1.20
+    port: 4001
+    client_id: 40
+    client_ids: 2
+    max_lines: 200
+    reserved_lines: 20
+    trading_mode: LIVE
+    accounts: [U3]
+"""
+
+
+def logins(tmp_path: Path, text: str, **more: object) -> tuple[Settings, ...]:
+    (tmp_path / "g.yaml").write_text(text)
+    return Settings(_env_file=None, gateways_file=tmp_path / "g.yaml", **more).logins
+
+
+def test_each_login_has_its_own_settings_and_the_rest_of_all(tmp_path: Path) -> None:
+    main, second = logins(tmp_path, TWO, max_lines=90, gateway_host="10.0.0.1", batch_size=7)
+    assert [one.gateway_id for one in (main, second)] == ["main", "second"]
+    assert [one.gateway_address for one in (main, second)] == ["10.0.0.1:4001", "192.168.1.20:4001"]
+    assert [one.accounts for one in (main, second)] == [("U1", "U2"), ("U3",)]
+    assert (main.max_lines, main.reserved_lines, main.trading_mode) == (90, 5, None)
+    assert (second.max_lines, second.reserved_lines, second.trading_mode) == (200, 20, "LIVE")
+    assert second.client_id_pool == (40, 41)
+    assert main.client_id_pool == (17, 18, 19, 20)
+    assert main.batch_size == second.batch_size == 7
+    assert second.logins == (main, second)
+    assert main.for_login("second") == second
+
+
+def test_without_a_file_there_is_one_login_named_by_its_address() -> None:
+    settings = load_settings(gateway_port=4002)
+    assert settings.logins == (settings,)
+    assert settings.gateway_id == settings.gateway_address == "127.0.0.1:4002"
+    assert settings.for_login(None) is settings
+    with pytest.raises(SettingsError, match="no gateways file is configured"):
+        settings.for_login("main")
+
+
+def test_with_a_file_a_login_must_be_chosen_and_must_be_there(tmp_path: Path) -> None:
+    settings = logins(tmp_path, TWO)[0]
+    whole = Settings(_env_file=None, gateways_file=tmp_path / "g.yaml")
+    with pytest.raises(SettingsError, match="none of them was chosen"):
+        _ = whole.gateway_id
+    for name in (None, "third"):
+        with pytest.raises(SettingsError, match="Choose one of its logins: main, second"):
+            settings.for_login(name)
+
+
+def test_an_edit_of_the_file_counts_at_once_and_changes_only_its_login(tmp_path: Path) -> None:
+    main, second = logins(tmp_path, TWO)
+    (tmp_path / "g.yaml").write_text(TWO.replace("max_lines: 200", "max_lines: 150"))
+    assert main in second.logins
+    assert second not in main.logins
+    (tmp_path / "g.yaml").unlink()
+    with pytest.raises(GatewaysFileError, match="no such file"):
+        _ = main.logins
+
+
+ONE = "gateways:\n- {name: a, port: 4001, accounts: [U1]}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "cause"),
+    [
+        ("", "", "it is empty"),
+        ("gateways: []", "line 1", "names no gateway"),
+        ("gateways: {}", "line 1", "must be a list"),
+        ("gateways:\n- {name: a, port: 4001}", "line 2", "'accounts' is missing"),
+        ("gateways:\n- {name: a, accounts: [U1]}", "line 2", "'port' is missing"),
+        ("gateways:\n- {port: 4001, accounts: [U1]}", "line 2", "'name' is missing"),
+        (ONE + "- {name: b, port: 2, accounts: [U2], x: 1}", "line 3", "'x' is not known"),
+        (ONE + "- {name: a, port: 4002, accounts: [U2]}", "line 3", "two gateways 'a' .*line 2"),
+        (ONE + "- {name: b, port: 4001, accounts: [U2]}", "line 3", "4001 is named twice"),
+        (
+            ONE + "- {name: b, host: LocalHost, port: 4001, accounts: [U2]}",
+            "line 3",
+            "4001 is named twice; its client ids .*'a' in line 2",
+        ),
+        (ONE + "- {name: b, port: 4002, accounts: [U2, U1]}", "line 3", "U1 belongs to two"),
+        ("gateways:\n- {name: a, port: 4001, accounts: [U1, U1]}", "line 2", "U1 belongs to two"),
+        ("gateways:\n- {name: a, port: 4001, accounts: []}", "line 2", "'a' has no account"),
+        ("gateways:\n- {name: a, port: 4001, accounts: [U 1]}", "line 2", "no account id"),
+        (ONE + "- {name: b, port: 4002, accounts: [DU2]}", "line 3", "DU2 of 'b' is PAPER and U1"),
+        (
+            "gateways:\n- {name: a, port: 1, trading_mode: PAPER, accounts: [U1]}",
+            "line 2",
+            "U1 is LIVE and not PAPER",
+        ),
+        (
+            "gateways:\n- {name: a, port: 1, trading_mode: live, accounts: [U1]}",
+            "line 2",
+            "'live' is not known",
+        ),
+        ("gateways:\n- {name: a, port: 0, accounts: [U1]}", "line 2", "port '0'"),
+        ("gateways:\n- {name: a, port: 1e3, accounts: [U1]}", "line 2", "port '1e3'"),
+        ("gateways:\n- {name: a, port: 65536, accounts: [U1]}", "line 2", "port '65536'"),
+        (
+            "gateways:\n- {name: a, port: 1, client_id: 0, accounts: [U1]}",
+            "line 2",
+            "client_id '0'",
+        ),
+        (
+            "gateways:\n- {name: a, port: 1, client_ids: 33, accounts: [U1]}",
+            "line 2",
+            "client_ids '33'",
+        ),
+        (
+            "gateways:\n- {name: a, port: 1, max_lines: 5, accounts: [U1]}",
+            "line 2",
+            "5 reserved lines leave none of 5",
+        ),
+        ("gateways:\n- {name: a b, port: 1, accounts: [U1]}", "line 2", "'a b' cannot be used"),
+        ("gateways:\n- {name: a...b, port: 1, accounts: [U1]}", "line 2", "cannot be used"),
+        ("gateways:\n- {name: " + "a" * 65 + ", port: 1, accounts: [U1]}", "line 2", "cannot be"),
+        ("gateways:\n- {name: a, host: 'x y', port: 1, accounts: [U1]}", "line 2", "no address"),
+        ("gateways: " + "[" * 200_000, "line 1", "nested more than"),
+    ],
+)
+def test_a_mistake_is_named_by_its_place_with_a_remedy(
+    tmp_path: Path, text: str, place: str, cause: str
+) -> None:
+    (tmp_path / "g.yaml").write_text(text)
+    with pytest.raises(GatewaysFileError, match=f"g.yaml.*{place}.*{cause}") as caught:
+        load_gateways(tmp_path / "g.yaml")
+    assert caught.value.remedy
+    assert len(str(caught.value)) < 600
+
+
+def test_what_is_no_regular_file_or_too_large_is_refused_without_waiting(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path, tmp_path / "pipe"):
+        with pytest.raises(GatewaysFileError, match="not a regular file"):
+            load_gateways(path)
+    with (tmp_path / "large").open("wb") as file:
+        file.truncate(2**40)
+    with pytest.raises(GatewaysFileError, match="more than 4 MB"):
+        load_gateways(tmp_path / "large")
+
+
+def test_the_example_can_be_read() -> None:
+    assert [login.name for login in load_gateways(EXAMPLE)] == ["main", "second"]
