@@ -59,10 +59,10 @@ def stream_to(tmp_path, settings_for, monkeypatch):
 
 
 async def settled(newest):
-    """Return the newest rows once they have not changed for a while."""
+    """Return the newest rows once they have not changed for longer than accounts take turns."""
     rows = await newest()
     while True:
-        await asyncio.sleep(1.5)
+        await asyncio.sleep(5.0)
         again = await newest()
         if again == rows:
             return rows
@@ -81,13 +81,13 @@ async def test_a_replay_ends_in_the_same_ledger(simulate, recorded, stream_to, e
             sim.fill(A, CALL, 2)
             sim.fill(A, WORTHLESS, -1)
             await asyncio.sleep(1.0)  # some of the market's steps
+            sim.freeze()  # each account is downloaded once more, and says the same whenever it is
             sim.disconnect()
             await eventually(lambda: streamer.metrics.reconnects == 1)
             await eventually(lambda: streamer.state is SessionState.LIVE)
             await eventually(lambda: streamer.lines_in_use == 3)
             sim.close_position(A, PUT)
             await asyncio.sleep(1.0)
-            sim.freeze()
             return await settled(newest)
 
         expected = await stream_to(tap, "first", session)
