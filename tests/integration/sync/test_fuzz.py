@@ -15,7 +15,7 @@ import tracemalloc
 from collections import Counter
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from functools import cache, partial
+from functools import partial
 from itertools import count
 from pathlib import Path
 from random import SystemRandom
@@ -394,12 +394,13 @@ async def answers(connection):
 # -- many sessions ----------------------------------------------------------------------------
 
 
-@cache
+@contextmanager
 def initialized_lake():
-    """Return a folder with a new lake, which each session copies."""
-    path = Path(tempfile.mkdtemp(prefix="fuzz-")) / "lake"
-    Lake(path, fsync=False).initialize_sync()
-    return path
+    """Make a folder with a new lake, which each session copies."""
+    with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
+        path = Path(folder) / "lake"
+        Lake(path, fsync=False).initialize_sync()
+        yield path
 
 
 @contextmanager
@@ -437,10 +438,10 @@ def note(found, _loop, context):
         found.append(context)
 
 
-async def session(login, script, ending, played):
+async def session(login, script, ending, played, lake):
     with faults() as found, tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
         asyncio.get_running_loop().set_exception_handler(partial(note, found))
-        path = shutil.copytree(initialized_lake(), Path(folder) / "lake")
+        path = shutil.copytree(lake, Path(folder) / "lake")
         async with FakeGateway(ACCOUNTS[:login]) as gateway:
             one = Session(gateway, path, played)
             try:
@@ -463,14 +464,14 @@ BOUND = settings(
 )
 
 
-def play_seed(number, played):
+def play_seed(number, played, lake):
     """Play the scripts of one seed."""
 
     @seed(number)
     @settings(BOUND, phases=PHASES)
     @given(logins, scripts, endings)
     def scripts_of_seed(login, script, ending):
-        asyncio.run(session(login, script, ending, played))
+        asyncio.run(session(login, script, ending, played, lake))
 
     try:
         scripts_of_seed()
@@ -483,11 +484,12 @@ def play_seed(number, played):
 def test_whatever_a_gateway_sends_nothing_is_flat_or_held_that_was_not_told():
     played = Counter()
     first = SystemRandom().randrange(10**9) if FIRST_SEED == "random" else int(FIRST_SEED)
-    for number in count(first):
-        play_seed(number, played)
-        print(number, dict(played), flush=True)
-        if played["messages"] >= MESSAGES:
-            break
+    with initialized_lake() as lake:
+        for number in count(first):
+            play_seed(number, played, lake)
+            print(number, dict(played), flush=True)
+            if played["messages"] >= MESSAGES:
+                break
     assert played["whole lists"]
     assert played["refresh"]
 
