@@ -19,6 +19,7 @@ export UV_PROJECT_ENVIRONMENT := .venv
 unexport VIRTUAL_ENV PYTHONHOME PYTHONPATH
 
 FOR ?=
+MESSAGES ?= 1000000
 UI_PORT ?=
 CONTROL_PORT ?=
 HOME_DIR ?=
@@ -35,7 +36,7 @@ help: ## list the targets
 	@echo '  demo takes FOR=60 (seconds, unattended; fails unless its figures are met),'
 	@echo '  UI_PORT=3000, CONTROL_PORT=, HOME_DIR=.demo; dev takes UI_PORT=3000; test and'
 	@echo '  test-fast take ARGS= for pytest; bench takes PART=queue and ARGS=--quick; chaos takes SEED=,'
-	@echo '  which replays its kills.'
+	@echo '  which replays its kills; fuzz takes MESSAGES=1000000 and SEED=, which replays its scripts.'
 
 .PHONY: demo
 demo: $(SYNCED) ## simulator, stream, queue and Dagster UI together, with a live status
@@ -62,6 +63,11 @@ chaos: $(SYNCED) ## 200 random kills of all that writes and repairs, then 30 of 
 	@STORE_TESTS=all $(BIN)/pytest -q -k store tests/contract/lake tests/integration/lake
 	@AUDIT_KILLS=20 $(BIN)/pytest -q tests/integration/defs/audit/test_kills.py
 	@CHAOS_ROUNDS=10 $(BIN)/pytest -q -s tests/acceptance/test_recovery.py
+
+.PHONY: fuzz
+fuzz: $(SYNCED) ## a gateway that sends anything: a million messages, over a night
+	@FUZZ_MESSAGES=$(MESSAGES) FUZZ_SEED=$(or $(SEED),random) \
+	  $(BIN)/pytest -q -s -o timeout=0 $(ARGS) tests/integration/sync/test_fuzz.py
 
 .PHONY: bench
 bench: $(BENCH_SYNCED) ## tables of times beside other ways to do the same (minutes)

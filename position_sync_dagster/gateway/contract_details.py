@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 
 from ib_async import IB, Contract
 from ib_async import ContractDetails as IBContractDetails
@@ -41,7 +42,7 @@ async def fetch_details(
                 )
             except (TimeoutError, ConnectionError):
                 return None
-        return details_of(_at_an_exchange(found), seen_at=clock()) if found else None
+        return _readable(found, clock()) if found else None
 
     answers = await asyncio.gather(*(request(conid) for conid in conids))
     return {details.conid: details for details in answers if details is not None}
@@ -89,7 +90,17 @@ async def fetch_candidates(
     for details in found:
         if details.contract is not None:
             by_conid.setdefault(details.contract.conId, []).append(details)
-    return [details_of(_at_an_exchange(each), seen_at=clock()) for each in by_conid.values()]
+    candidates = [_readable(each, clock()) for each in by_conid.values()]
+    # One that cannot be read may be the one that is meant.
+    return None if None in candidates else [each for each in candidates if each is not None]
+
+
+def _readable(found: Sequence[IBContractDetails], seen_at: datetime) -> ContractDetails | None:
+    """Return the details of a contract; None where they cannot be read."""
+    try:
+        return details_of(_at_an_exchange(found), seen_at=seen_at)
+    except ValueError:
+        return None
 
 
 def _pattern(leg: UnresolvedLeg, *, like: bool) -> Contract:

@@ -7,7 +7,7 @@ Written against ib_async 2.1.0. The other modules of this package use its public
 import logging
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from ib_async import IB, Contract, Event, Ticker
 
@@ -95,9 +95,20 @@ def on_download_end(ib: IB, handler: Callable[[str], None]) -> None:
     ib.client.decoder.handlers[MessageType.ACCOUNT_DOWNLOAD_END] = read
 
 
+class RowFields(NamedTuple):
+    """What a position and a portfolio row have in common, as sent."""
+
+    account: str
+    conid: str
+    symbol: str
+    sec_type: str
+    multiplier: str
+    quantity: str
+
+
 def filter_holdings(
     ib: IB,
-    accepts: Callable[[str, str, str, str], bool],
+    accepts: Callable[[RowFields], bool],
     unreadable: Callable[[str, str], None],
 ) -> None:
     """Read a position or portfolio row only if a function accepts its fields as sent.
@@ -109,7 +120,7 @@ def filter_holdings(
 
     Args:
         ib: The connection.
-        accepts: Gets account, conid, symbol and quantity.
+        accepts: Gets the fields of each row.
         unreadable: Gets account and conid of an accepted row that ib_async cannot read.
     """
     handlers = ib.client.decoder.handlers
@@ -122,12 +133,17 @@ def filter_holdings(
         def read_accepted(fields: list[str]) -> None:
             if len(fields) < WHOLE_ROW:
                 read(fields)
-            elif accepts(fields[account], fields[conid], fields[conid + 1], fields[quantity]):
+                return
+            symbol, sec_type, *_, multiplier = fields[conid + 1 : conid + 7]
+            row = RowFields(
+                fields[account], fields[conid], symbol, sec_type, multiplier, fields[quantity]
+            )
+            if accepts(row):
                 try:
                     read(fields)
                     getattr(ib.wrapper, copies)[fields[account]].pop(int(fields[conid]), None)
                 except ValueError:
-                    unreadable(fields[account], fields[conid])
+                    unreadable(row.account, row.conid)
 
         handlers[message] = read_accepted
 

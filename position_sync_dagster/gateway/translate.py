@@ -23,6 +23,9 @@ UNSET = 1.7976931348623157e308
 
 OPTION_TYPES = frozenset({"OPT", "FOP", "WAR", "IOPT"})
 
+MULTIPLIED_TYPES = frozenset({"OPT", "FOP", "FUT"})
+"""The gateway states the multiplier of each of these (recorded in messages 7 and 61)."""
+
 
 def known(value: float | None) -> float | None:
     """Return a number that is finite and set, else None.
@@ -35,19 +38,40 @@ def known(value: float | None) -> float | None:
     return float(value)
 
 
+def multiplier_of(sec_type: str, text: str) -> float | None:
+    """Read a multiplier as sent; None where it is unknown. Without one it is 1 (stocks).
+
+    >>> multiplier_of("STK", ""), multiplier_of("OPT", "100"), multiplier_of("OPT", "")
+    (1.0, 100.0, None)
+    """
+    try:
+        value = known(float(text or 0))
+    except ValueError:
+        return None
+    if value == 0 and sec_type not in MULTIPLIED_TYPES:
+        return 1.0
+    return value if value is not None and value > 0 else None
+
+
 def instrument_of(contract: Contract) -> Instrument:
     """Read an instrument from a position or portfolio row.
 
-    An empty multiplier is 1 (stocks). Only options have a right and a strike; others carry "",
-    "0" or "?" there (recorded in messages 7 and 61).
+    Only options have a right and a strike; others carry "", "0" or "?" there (recorded in messages
+    7 and 61).
+
+    Raises:
+        ValueError: Its multiplier is unknown, so that nothing can be valued with it.
     """
+    multiplier = multiplier_of(contract.secType, contract.multiplier)
+    if multiplier is None:
+        raise ValueError(f"the multiplier {contract.multiplier!r} of a {contract.secType}")
     option = contract.secType in OPTION_TYPES
     return Instrument(
         conid=contract.conId,
         symbol=contract.symbol,
         sec_type=contract.secType,
         currency=contract.currency,
-        multiplier=_multiplier(contract.multiplier),
+        multiplier=multiplier,
         right=_right(contract.right) if option else None,
         strike=known(contract.strike) if option else None,
         expiry=_day(contract.lastTradeDateOrContractMonth),
@@ -198,14 +222,6 @@ def _side(price: float) -> float | None:
 def _greek(value: float | None, unset: int) -> float | None:
     value = known(value)
     return None if value == unset else value
-
-
-def _multiplier(text: str) -> float:
-    try:
-        value = float(text)
-    except (TypeError, ValueError):
-        return 1.0
-    return value if value > 0 else 1.0
 
 
 def _right(text: str) -> Right | None:

@@ -18,7 +18,7 @@ from position_sync_dagster.gateway.accounts.holdings import HoldingsBook
 from position_sync_dagster.gateway.accounts.odd_rows import OddRows, key_of, oddness
 from position_sync_dagster.gateway.accounts.position_list import PositionList
 from position_sync_dagster.gateway.changes import PendingChanges
-from position_sync_dagster.gateway.ib_async_internals import filter_holdings
+from position_sync_dagster.gateway.ib_async_internals import RowFields, filter_holdings
 from position_sync_dagster.gateway.translate import position_of
 from position_sync_dagster.settings import Settings
 
@@ -282,13 +282,13 @@ class AccountFeed:
     def _on_portfolio(self, row: PortfolioItem) -> None:
         self._newest[row.account, row.contract.conId] = None
 
-    def _accepts(self, account: str, conid: str, symbol: str, position: str) -> bool:
-        why = oddness(account, conid, symbol, position, self.accounts)
+    def _accepts(self, row: RowFields) -> bool:
+        why = oddness(row, self.accounts)
         if why is not None:
-            self._set_aside(account, conid, why)
-        elif (key := key_of(account, conid)) in self.odd_rows:
+            self._set_aside(row.account, row.conid, why)
+        elif (key := key_of(row.account, row.conid)) in self.odd_rows:
             self.odd_rows.remove(key)
-            self._rate(account)
+            self._rate(row.account)
         return why is None
 
     def _on_unreadable(self, account: str, conid: str) -> None:

@@ -6,7 +6,8 @@ from collections.abc import Collection
 
 from position_sync_dagster.domain.gateway_session import SET_ASIDE
 from position_sync_dagster.domain.routing import Key
-from position_sync_dagster.gateway.translate import known
+from position_sync_dagster.gateway.ib_async_internals import RowFields
+from position_sync_dagster.gateway.translate import known, multiplier_of
 
 logger = logging.getLogger(__name__)
 
@@ -17,26 +18,26 @@ NAMED = 3
 """So many rows are named in the detail of the session; the others are counted."""
 
 
-def oddness(
-    account: str, conid: str, symbol: str, position: str, accounts: Collection[str]
-) -> str | None:
+def oddness(row: RowFields, accounts: Collection[str]) -> str | None:
     """Return why a row of a holding cannot be used, by its fields as sent; None for a usable one.
 
     ib_async reads an empty quantity of a position as 0, which would be a close (2.1.0, decoder.py).
 
-    >>> oddness("DU1", "7", "SPY", "nan", {"DU1"})
+    >>> oddness(RowFields("DU1", "7", "SPY", "OPT", "100", "nan"), {"DU1"})
     "quantity 'nan'"
-    >>> oddness("DU1", "7", "SPY", "2.0", {"DU1"})
+    >>> oddness(RowFields("DU1", "7", "SPY", "OPT", "100", "2.0"), {"DU1"})
     """
-    if account not in accounts:
-        return "an account of another login" if account else "no account"
-    number = _number(conid)
+    if row.account not in accounts:
+        return "an account of another login" if row.account else "no account"
+    number = _number(row.conid)
     if number is None or not number.is_integer() or not 0 < number <= LARGEST_CONID:
-        return f"conid {conid!r}"
-    if not symbol.strip():
+        return f"conid {row.conid!r}"
+    if not row.symbol.strip():
         return "no symbol"
-    if known(_number(position)) is None:
-        return f"quantity {position!r}"
+    if known(_number(row.quantity)) is None:
+        return f"quantity {row.quantity!r}"
+    if multiplier_of(row.sec_type, row.multiplier) is None:
+        return f"multiplier {row.multiplier!r} ({row.sec_type})"
     return None
 
 

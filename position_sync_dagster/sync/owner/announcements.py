@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 from datetime import datetime
 
+import polars as pl
+
 from position_sync_dagster.domain.broker_position import BrokerPosition
 from position_sync_dagster.domain.routing import Key
 from position_sync_dagster.lake.updates.table import PositionUpdatesTable
@@ -23,6 +25,7 @@ class Announcements:
         self._updates = updates
         self._announced: dict[Key, tuple[float, bool]] = {}
         self._unwritten_closes: set[Key] = set()
+        self._open_at_start: frozenset[Key] = frozenset()
 
     async def restore(self, holdings: Iterable[BrokerPosition], *, since: datetime) -> None:
         """Continue from the holdings that the last owner of the login wrote.
@@ -34,7 +37,7 @@ class Announcements:
             since: The ledger is searched for zero rows from this time on.
         """
         holdings = list(holdings)
-        closed = await self._zero_rows(since)
+        closed, self._open_at_start = await self._newest_rows(since)
         self._announced = {
             holding.key: _fingerprint(holding)
             for holding in holdings
@@ -42,13 +45,26 @@ class Announcements:
         }
         self._unwritten_closes = {h.key for h in holdings} - self._announced.keys()
 
-    async def _zero_rows(self, since: datetime) -> set[Key]:
-        """Return the holdings whose newest row says that they are closed."""
+    async def _newest_rows(self, since: datetime) -> tuple[frozenset[Key], frozenset[Key]]:
+        """Return the holdings whose newest row says that they are closed, and the open ones."""
         if self._updates is None:
-            return set()
+            return frozenset(), frozenset()
         rows = await self._updates.latest_since(since)
-        zero = rows.filter(rows["position"] == 0)
-        return set(zip(zero["account"], zero["conid"], strict=True))
+        return _keys(rows, pl.col("position") == 0), _keys(rows, pl.col("position") != 0)
+
+    async def left_open(self, closes: Iterable[BrokerPosition]) -> frozenset[Key]:
+        """Return which of these closed holdings are still open by their newest row of the ledger.
+
+        The whole ledger is searched only for what closed since the start: once for each, if the
+        close is recorded afterwards.
+        """
+        keys = {holding.key for holding in closes}
+        new = keys - self._unwritten_closes
+        found = (keys - new) & self._open_at_start
+        if self._updates is None or not new:
+            return frozenset(found)
+        open_rows = _keys(await self._updates.latest(), pl.col("position") != 0)
+        return frozenset(found | (new & open_rows))
 
     def record(self, holdings: Iterable[BrokerPosition]) -> None:
         """Record that a row was written, or a request queued, for these states of holdings."""
@@ -73,6 +89,11 @@ class Announcements:
             return True
         announced = self._announced.get(holding.key)
         return announced is not None and announced[0] != 0
+
+
+def _keys(rows: pl.DataFrame, condition: pl.Expr) -> frozenset[Key]:
+    """Return the holdings of the rows that meet a condition."""
+    return frozenset(rows.filter(condition).select("account", "conid").iter_rows())
 
 
 def _fingerprint(holding: BrokerPosition) -> tuple[float, bool]:

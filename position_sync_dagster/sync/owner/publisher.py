@@ -137,16 +137,24 @@ class Publisher:
     ) -> int:
         """Queue every holding that is not streamed, and every close without a zero row.
 
+        A holding of a security type that is not followed has no row, so that its close needs none;
+        but one that was followed before must not stay open in the ledger.
+
         Returns:
             The number of requests.
         """
         keys = [key for key, state in routes.items() if state in QUEUED]
-        keys += [
-            holding.key
-            for holding in self._published.values()
-            if holding.key in routes and self._announced.lacks_zero_row(holding)
+        closes = [h for h in self._published.values() if self._announced.lacks_zero_row(h)]
+        keys += [holding.key for holding in closes if holding.key in routes]
+        followed = self._settings.sec_types
+        others = [
+            holding
+            for holding in closes
+            if holding.key not in routes and holding.instrument.sec_type not in followed
         ]
-        return await self.enqueue(routes, keys, reason)
+        left_open = await self._announced.left_open(others)
+        self._announced.record(holding for holding in others if holding.key not in left_open)
+        return await self.enqueue(routes, [*keys, *left_open], reason)
 
     async def enqueue_changed(self, routes: Mapping[Key, LegState], changed: Iterable[Key]) -> None:
         """Queue the holdings whose quantity changed, or whose value became known or unknown."""

@@ -113,7 +113,8 @@ class ReconciliationService:
         await self._lake.initialize()
         holdings, coverage = await self._holdings()
         await self._lake.registry.refresh()
-        holdings = holdings.filter(pl.col("sec_type").is_in(self._settings.sec_types))
+        followed = pl.col("sec_type").is_in(self._settings.sec_types)
+        holdings = holdings.filter(followed)
         logins = {
             login.gateway_id: login.accounts
             for login in self._settings.logins
@@ -122,6 +123,7 @@ class ReconciliationService:
         latest = (await self._lake.updates.latest()).filter(
             pl.col("gateway_id").is_in(list(logins)),
             ~pl.col("account").is_in(list(coverage.unavailable)),
+            followed.fill_null(value=True),  # the others hold what nobody follows any more
         )
         now = self._clock()
         pairs = pairs_of(holdings, latest, now)

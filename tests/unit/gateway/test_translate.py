@@ -12,6 +12,7 @@ from position_sync_dagster.gateway.translate import (
     details_of,
     instrument_of,
     known,
+    multiplier_of,
     quote_of,
     streamable,
 )
@@ -54,11 +55,44 @@ def test_an_option_is_read_as_recorded():
 
 
 @pytest.mark.parametrize(
+    ("sec_type", "text", "multiplier"),
+    [
+        ("OPT", "100", 100.0),
+        ("FUT", "0.1", 0.1),
+        ("STK", "", 1.0),
+        ("STK", "0", 1.0),
+        ("OPT", "", None),
+        ("FOP", "0", None),
+        ("FUT", "", None),
+        ("OPT", "nan", None),
+        ("OPT", "inf", None),
+        ("STK", "1.7976931348623157E308", None),
+        ("OPT", "-100", None),
+        ("STK", "x", None),
+    ],
+)
+def test_a_multiplier_that_is_not_known_is_no_1(sec_type, text, multiplier):
+    assert multiplier_of(sec_type, text) == multiplier
+    contract = Contract(conId=1, symbol="X", secType=sec_type, multiplier=text)
+    if multiplier is None:
+        with pytest.raises(ValueError, match="multiplier"):
+            instrument_of(contract)
+    else:
+        assert instrument_of(contract).multiplier == multiplier
+
+
+@pytest.mark.parametrize(
     ("text", "day"),
     [("20261218 08:30:00 US/Central", date(2026, 12, 18)), ("202612", None), ("", None)],
 )
 def test_a_last_trade_date_is_a_day_or_unknown(text, day):
-    contract = Contract(conId=1, symbol="ES", secType="FUT", lastTradeDateOrContractMonth=text)
+    contract = Contract(
+        conId=1,
+        symbol="ES",
+        secType="FUT",
+        lastTradeDateOrContractMonth=text,
+        multiplier="50",
+    )
     assert instrument_of(contract).expiry == day
 
 
@@ -83,13 +117,18 @@ def test_options_stream_from_smart_and_futures_from_their_exchange(sec_type, exc
     ],
 )
 def test_smart_is_requested_only_where_the_contract_lists_it(sec_type, listed, at, exchange):
-    contract = Contract(conId=1, symbol="X", secType=sec_type, exchange=at)
+    contract = Contract(conId=1, symbol="X", secType=sec_type, exchange=at, multiplier="50")
     details = IBContractDetails(contract=contract, validExchanges=listed)
     assert streamable(details_of(details, seen_at=NOW)).exchange == exchange
 
 
 def test_an_index_option_settled_at_the_open_expires_after_its_last_trading_day():
-    contract = Contract(conId=1, secType="OPT", lastTradeDateOrContractMonth="20260219")
+    contract = Contract(
+        conId=1,
+        secType="OPT",
+        lastTradeDateOrContractMonth="20260219",
+        multiplier="100",
+    )
     details = IBContractDetails(contract=contract, realExpirationDate="20260220")
     found = details_of(details, seen_at=NOW)
     assert (found.last_trade_date, found.expires_on) == (date(2026, 2, 19), date(2026, 2, 20))

@@ -26,6 +26,17 @@ def test_rows_that_agree_with_the_broker_pass(
     assert found.metadata["checked"].value == 2
 
 
+def test_a_holding_of_a_type_that_is_no_longer_followed_is_no_break(
+    check, own_login, write_holdings, append_row, seconds_ago, monkeypatch
+) -> None:
+    write_holdings(own_login(), 1)
+    append_row(1, seconds_ago(5))
+    monkeypatch.setenv("POSITION_SYNC_SEC_TYPES", "STK")
+    found = check(agrees_with_the_broker)
+    assert found.passed
+    assert found.metadata["checked"].value == 0
+
+
 def test_a_quantity_that_differs_is_an_error_with_its_row(
     check, own_login, write_holdings, append_row, seconds_ago
 ) -> None:

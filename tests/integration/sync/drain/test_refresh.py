@@ -11,10 +11,16 @@ from position_sync_dagster.errors import BrokerUnavailableError
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.sync.drain.refresh import refresh
 from position_sync_dagster.sync.drain.run import drain
+from position_sync_dagster.sync.owner.publisher import Publisher
 from position_sync_dagster.sync.reports.status import read_status
 
 A = "DUSIM0001"
 CALL, PUT, UNHELD = 921000001, 921000002, 921000007
+
+
+async def killed(*_):
+    """Stand for a process that is killed between the positions and the requests."""
+    raise RuntimeError("killed")
 
 
 async def test_a_refresh_without_a_stream_is_one_short_connection(
@@ -76,6 +82,53 @@ async def test_a_position_closed_between_two_refreshes_gets_its_zero_row(
         assert rows[(A, PUT)].position == 0.0
         assert rows[(A, PUT)].market_value == 0.0
         assert rows[(A, CALL)].position == 5.0
+
+
+async def test_a_position_that_closes_when_its_type_is_no_longer_followed_gets_its_zero_row(
+    simulate, lake, settings_for
+):
+    async with simulate() as sim:
+        await refresh(lake, settings_for(sim))
+        await drain(lake, settings_for(sim))
+        settings = settings_for(sim, sec_types=("STK",))
+        followed = (await refresh(lake, settings)).enqueued
+        sim.close_position(A, PUT)
+        assert (await refresh(lake, settings)).enqueued == followed + 1
+        await drain(lake, settings)
+        rows = {(u.account, u.conid): u.position for u in await lake.updates.latest_updates()}
+        assert (rows[A, PUT], rows[A, CALL]) == (0.0, 5.0)
+        assert (await refresh(lake, settings)).enqueued == followed
+
+
+async def test_the_lost_request_of_such_a_close_is_made_by_the_next_refresh(
+    simulate, lake, settings_for, monkeypatch
+):
+    async with simulate() as sim:
+        await refresh(lake, settings_for(sim))
+        await drain(lake, settings_for(sim))
+        settings = settings_for(sim, sec_types=("STK",))
+        sim.close_position(A, PUT)
+        with monkeypatch.context() as broken:
+            broken.setattr(Publisher, "enqueue_all", killed)
+            with pytest.raises(RuntimeError, match="killed"):
+                await refresh(lake, settings)
+        await refresh(lake, settings)
+        await drain(lake, settings)
+        rows = {(u.account, u.conid): u.position for u in await lake.updates.latest_updates()}
+        assert (rows[A, PUT], rows[A, CALL]) == (0.0, 5.0)
+
+
+async def test_a_position_of_a_type_that_was_never_followed_has_no_row_when_it_closes(
+    simulate, lake, settings_for
+):
+    async with simulate() as sim:
+        settings = settings_for(sim, sec_types=("STK",))
+        await refresh(lake, settings)
+        sim.close_position(A, PUT)
+        for _ in range(2):
+            await refresh(lake, settings)
+            await drain(lake, settings)
+        assert {u.sec_type for u in await lake.updates.latest_updates()} == {"STK"}
 
 
 async def test_a_refresh_refuses_what_a_gateway_without_ib_has_cached(simulate, lake, settings_for):

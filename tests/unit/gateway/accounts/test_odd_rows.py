@@ -3,6 +3,7 @@
 import pytest
 
 from position_sync_dagster.gateway.accounts.odd_rows import OddRows, key_of, oddness
+from position_sync_dagster.gateway.ib_async_internals import RowFields
 
 ACCOUNTS = ("DU1",)
 
@@ -26,7 +27,15 @@ ACCOUNTS = ("DU1",)
     ],
 )
 def test_a_row_is_odd_for_a_reason(account, conid, symbol, position, why):
-    assert oddness(account, conid, symbol, position, ACCOUNTS) == why
+    row = RowFields(account, conid, symbol, "OPT", "100", position)
+    assert oddness(row, ACCOUNTS) == why
+
+
+@pytest.mark.parametrize("multiplier", ["", "0", "nan", "inf", "-100", "x"])
+def test_an_option_whose_multiplier_is_unknown_is_set_aside(multiplier):
+    row = RowFields("DU1", "7", "SPY", "OPT", multiplier, "2")
+    assert oddness(row, ACCOUNTS) == f"multiplier {multiplier!r} (OPT)"
+    assert oddness(row._replace(multiplier="100"), ACCOUNTS) is None
 
 
 def test_rows_that_are_set_aside_are_counted_and_the_first_are_named():

@@ -1,0 +1,524 @@
+"""A gateway that sends anything: nothing flat that is not, no holding that was not told, no crash.
+
+Ten thousand messages; `make fuzz MESSAGES=1000000` sends a million. What failed once has a test of
+its own where the fault was.
+"""
+
+import asyncio
+import gc
+import math
+import os
+import shutil
+import tempfile
+import traceback
+import tracemalloc
+from collections import Counter
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from itertools import count
+from pathlib import Path
+from random import SystemRandom
+from types import TracebackType
+
+import pytest
+from eventkit import Event
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis import strategies as st
+
+from position_sync_dagster.domain.gateway_session import Owner
+from position_sync_dagster.errors import GatewayError, LeaseLostError
+from position_sync_dagster.gateway.connection_manager import IBConnectionManager
+from position_sync_dagster.gateway.message_reader import MessageReader
+from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.settings import Settings
+from position_sync_dagster.simulator.protocol import account_messages, messages
+from position_sync_dagster.sync.drain.refresh import refresh
+from position_sync_dagster.sync.drain.run import drain
+from tests.support.fake_gateway import (
+    ACCOUNTS,
+    CONIDS,
+    DROPPED,
+    END,
+    KEPT,
+    LOST,
+    Cut,
+    FakeGateway,
+    Told,
+    is_whole,
+    portfolio,
+    position,
+)
+from tests.support.waiting import DEADLINE_S
+
+MESSAGES = int(os.environ.get("FUZZ_MESSAGES", "10000"))
+FIRST_SEED = os.environ.get("FUZZ_SEED", "0")
+PHASES = [Phase.generate, Phase.shrink][: int(os.environ.get("FUZZ_PHASES", "2"))]
+SHORT_S = 0.25
+"""What a script does not end is waited for so long; what comes too late counts as not said."""
+
+SCRIPTS = 25
+"""Scripts of one seed: a failure is found again with its seed alone, and nothing piles up."""
+
+# -- messages ---------------------------------------------------------------------------------
+
+accounts, conids = st.sampled_from(ACCOUNTS), st.sampled_from(CONIDS)
+quantities = st.sampled_from([-300, -2, -1, 0, 1, 2, 5, 0.5, 100])
+prices = st.sampled_from([0.0, 0.01, 1.5, 33.3])
+rows = st.builds(position, accounts, conids, quantities)
+values = st.builds(portfolio, accounts, conids, quantities, prices)
+
+ODD = st.sampled_from(
+    ["", "nan", "inf", "-Infinity", "1.7976931348623157E308", "x", "1e400", "--1"]
+)
+ODD_CONIDS = st.sampled_from(["0", "-5", "", "x", str(2**40), "1.5", "1e3", "nan"])
+
+
+def replaced(row, at, text):
+    """Return a row with one other field."""
+    return (*row[:at], text, *row[at + 1 :])
+
+
+odd_rows = st.one_of(
+    st.builds(position, accounts, conids, ODD),
+    st.builds(portfolio, accounts, conids, ODD),
+    st.builds(replaced, rows, st.just(3), ODD_CONIDS),
+    st.builds(replaced, values, st.just(2), ODD_CONIDS),
+    st.builds(replaced, rows, st.just(2), st.sampled_from(["", "U1", "DUOTHER99"])),
+    st.builds(replaced, values, st.just(19), st.sampled_from(["", "U1", "DUOTHER99"])),
+    st.builds(replaced, rows, st.just(4), st.sampled_from(["", " "])),
+    st.builds(replaced, rows, st.just(15), ODD),
+    st.builds(replaced, rows, st.sampled_from([5, 6, 7, 8, 9]), ODD),
+    st.builds(replaced, values, st.integers(14, 18), ODD),
+)
+cut_rows = st.builds(lambda row, at: row[:at], st.one_of(rows, values), st.integers(0, 13))
+raw = st.sampled_from([b"\0\0\0\x04\xff\xfe\x80a", b"\0\0\0\0", b"\0\0\0\x05garba"])
+notices = st.builds(
+    lambda code, req_id: messages.error(req_id, code, f"notice {code}: usfarm"),
+    st.sampled_from([100, 162, 200, 321, 326, 399, 2100, 2101, 2103, 2104, 2107, 2150, 10197]),
+    st.sampled_from([-1, -1, 1, 77, 2**31]),
+)
+ends = st.builds(account_messages.account_download_end, st.one_of(accounts, st.just("")))
+texts = st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters="\0"), max_size=8)
+other = st.one_of(
+    st.builds(account_messages.account_value, accounts, st.just("NetLiquidation"), texts, texts),
+    st.builds(account_messages.account_time, st.sampled_from(["23:59", "00:00", "", "x", "99:99"])),
+    st.builds(lambda kind: (str(kind), "6", "55", "1", "1.5", "3", "0"), st.integers(-1, 120)),
+    st.lists(texts, max_size=6).map(lambda fields: ("999", *fields)),
+    st.sampled_from([("95", "9", "3", "1.0", "1.0", "1.0", "9.0"), ("15", "1", "DUOTHER99,")]),
+    st.sampled_from([("4", "2"), ("54", "1"), ("8",), messages.error(-1, 1300, "new port - 1")]),
+).filter(lambda fields: fields[0] not in ("61", "62", "7", "49"))
+
+
+def some(strategy, most=40):
+    """Return lists, half of them long: alone, Hypothesis prefers a few elements."""
+    short, long = most // 4, most // 2
+    return st.lists(strategy, max_size=short) | st.lists(strategy, min_size=long, max_size=most)
+
+
+noise = st.one_of(odd_rows, odd_rows, cut_rows, notices, other, values, raw)
+stream = some(st.one_of(rows, rows, values, odd_rows, notices, other, ends))
+
+# -- phases -----------------------------------------------------------------------------------
+
+
+def a_list(sent, end, after, cut_at):
+    """Return a list: its end may come twice or never, and the connection may end in it."""
+    told = [*sent, *([END] * end), *after]
+    return told if cut_at is None else [*told[:cut_at], Cut.HERE]
+
+
+clean = some(st.one_of(rows, rows, rows, values, odd_rows, notices, other))
+dirty = some(st.one_of(rows, rows, rows, noise))
+broken = st.lists(st.sampled_from([LOST, DROPPED, KEPT]), min_size=1, max_size=2)
+after = st.lists(rows | odd_rows, max_size=3)
+lists = st.one_of(
+    st.builds(a_list, clean, st.sampled_from([1, 1, 1, 1, 1, 2]), after, st.none()),
+    st.builds(
+        a_list,
+        dirty,
+        st.sampled_from([1, 2, 2, 0]),
+        st.lists(rows | values | odd_rows, max_size=3),
+        st.none() | st.integers(0, 12),
+    ),
+    st.builds(
+        lambda sent, codes, at: [*sent[:at], *codes, *sent[at:], END],
+        clean,
+        broken,
+        st.integers(0, 9),
+    ),
+)
+downloads = st.tuples(stream, st.sampled_from([True, True, True, False]))
+phases = st.one_of(
+    st.tuples(st.just("list"), lists),
+    st.tuples(st.just("list"), lists),
+    st.tuples(st.just("told"), stream),
+    st.tuples(st.just("download"), downloads),
+    st.tuples(st.just("told"), broken),
+    st.tuples(st.just("refresh"), st.tuples(lists, downloads)),
+)
+scripts = st.lists(phases, min_size=1, max_size=12)
+endings = st.sampled_from(["whole", "whole", "owned", "overtaken"])
+logins = st.integers(1, 3)
+
+
+# -- one session ------------------------------------------------------------------------------
+
+
+class Session:
+    """One gateway, one client with its tables; checks after each phase what is believed.
+
+    Attributes:
+        played: How many messages were sent, and which errors were survived.
+    """
+
+    def __init__(self, gateway, path, played):
+        self.gateway, self.played = gateway, played
+        self.told = Told(gateway.accounts)
+        self.offline = False
+        self.before, self.known = (), None
+        self.published, self.written = {}, set()
+        self.settings = Settings(
+            _env_file=None,
+            gateway_port=gateway.port,
+            gateway_timeout_s=DEADLINE_S / 2,
+            positions_interval_s=1e-3,
+            refresh_interval_s=60,
+            fsync=False,
+        )
+        self.lake = Lake(path, fsync=False)
+        self.manager = IBConnectionManager(self.settings)
+
+    async def connection(self):
+        """Return the connection, on which all is remembered that the one before knew."""
+        found = await self.manager.get_connection()
+        if found is not self.known:
+            self.known, self.offline = found, False
+            found.feed.remember(self.before)
+        return found
+
+    async def play(self, kind, script):
+        connection = await self.connection()
+        feed, gateway = connection.feed, self.gateway
+        be_patient(feed, SHORT_S)
+        gateway.said.clear()
+        gateway.list_at = 0
+        listed_at, began = feed.snapshot_at, datetime.now(UTC)
+        was_offline, published = self.offline, False
+        try:
+            if kind == "told":
+                gateway.say(script)
+            elif kind == "list":
+                gateway.listing = script
+                await feed.snapshot()
+            elif kind == "download":
+                self.set_downloads(*script)
+                await feed.download()
+            else:
+                gateway.listing = script[0]
+                self.set_downloads(*script[1])
+                published = (await refresh(self.lake, self.settings)).connected
+                await drain(self.lake, self.settings)
+            whole = await answers(connection)
+        except (GatewayError, ConnectionError) as error:
+            self.played[type(error).__name__] += 1
+            whole = await answers(connection)
+        said = list(gateway.said)
+        self.played["messages"] += len(said)
+        self.played[kind] += 1
+        listed = feed.snapshot_at not in (None, listed_at)
+        if listed:
+            self.played["whole lists"] += 1
+            assert is_whole(said[gateway.list_at :]), "a list that is not whole counts"
+        for message in said:
+            if message in (LOST, KEPT, DROPPED):
+                self.offline = message == LOST
+        list_at = gateway.list_at if listed else None
+        allowed = self.told.after(said, list_at=list_at)
+        self.told.hear(said, list_at=list_at, whole=whole)
+        self.check(feed, (kind, script))
+        if whole and self.offline:
+            assert feed.offline is not None, "the gateway has lost IB, and counts"
+            assert kind != "list" or not listed, "a list without IB counts"
+        if was_offline and not {KEPT, DROPPED} & {m for m in said if isinstance(m, tuple)}:
+            times = [held.confirmed_at for held in feed.holdings]
+            assert all(at is None or at < began for at in times), "confirmed without IB"
+            assert not listed, "a list without IB counts"
+            assert not published, "published without IB"
+        self.before = feed.holdings
+        if kind == "refresh":
+            await self.check_tables(allowed, published)
+
+    def set_downloads(self, sent, ends):
+        for account in self.gateway.accounts:
+            end = [account_messages.account_download_end(account)] if ends else []
+            self.gateway.downloads[account] = [*sent, *end]
+
+    def check(self, feed, phase):
+        for holding in feed.holdings:
+            allowed = self.told.allowed.get(holding.key)
+            assert allowed is not None, f"{holding.key} was not told"
+            assert holding.position in allowed, (
+                f"{holding.key} has {holding.position:g}, told was {allowed}, after {phase}"
+            )
+            assert_finite(holding)
+        assert len(feed.holdings) <= len(CONIDS) * len(self.gateway.accounts)
+
+    async def check_tables(self, allowed, published):
+        """Check that the tables hold what was told until they were written, and nothing else."""
+        stored = await self.lake.broker_positions.read(self.settings.gateway_id)
+        found = {row.key: row.position for row in stored}
+        if not published:
+            assert found == self.published, "published although nothing was refreshed"
+        for key, quantity in found.items():
+            known = {self.published[key]} if key in self.published else set()
+            assert quantity in known | allowed.get(key, set()), f"{key} is written as {quantity:g}"
+        self.published = found
+        for row in await self.lake.updates.latest_updates():
+            key = (row.account, row.conid)
+            assert key in found, f"a row of {key}, which nobody told"
+            if row.update_id not in self.written:
+                assert row.position in allowed[key], f"{key} is written as {row.position:g}"
+            self.written.add(row.update_id)
+            assert_finite(row)
+
+    async def recover(self):
+        """Say everything whole: then the client and its tables know everything."""
+        truth = {
+            (account, conid): float(1 + at)
+            for account in self.gateway.accounts
+            for at, conid in enumerate(CONIDS[:3])
+        }
+        for doublings in range(12):
+            if await self._is_known(truth, SHORT_S * 2**doublings):
+                break
+        else:
+            raise AssertionError("the gateway said everything, and the client does not know it")
+        held = {row.key: row.position for row in self.before if row.position}
+        assert held == truth
+        return truth
+
+    def say_truth(self, truth):
+        self.gateway.listing = [*(position(*key, held) for key, held in truth.items()), END]
+        for name in self.gateway.accounts:
+            mine = [portfolio(*key, held) for key, held in truth.items() if key[0] == name]
+            end = account_messages.account_download_end(name)
+            self.gateway.downloads[name] = [*mine, end]
+
+    async def _is_known(self, truth, patience_s):
+        connection = await self.connection()
+        be_patient(connection.feed, patience_s)
+        self.say_truth(truth)
+        try:
+            self.gateway.say([KEPT])
+            await answers(connection)
+            await connection.feed.snapshot()
+            await connection.feed.download()
+        except (GatewayError, ConnectionError):
+            return False  # a row that could not be read ends the first connection
+        finally:
+            self.before = connection.feed.holdings
+        return connection.feed.is_complete  # a loaded machine is slow to answer
+
+    async def finish(self, ending, truth):
+        """Refresh the tables from the truth: alone, beside an owner, or overtaken by one."""
+        sessions, gateway_id = self.lake.sessions.sync, self.settings.gateway_id
+        lease = {"lease_s": 60.0, "run_id": None, "host": "other", "pid": 1}
+        if ending == "owned":
+            other, lists = sessions.acquire(gateway_id, Owner.STREAM, **lease), self.gateway.lists
+            assert not (await refresh(self.lake, self.settings)).connected
+            assert self.gateway.lists == lists, "a second owner asked the gateway"
+            sessions.end(other)
+        elif ending == "overtaken":
+            later = Lake(self.lake.path, clock=lambda: datetime.now(UTC) + timedelta(hours=1))
+            rows = await self.lake.broker_positions.read(gateway_id)
+
+            def overtake():
+                self.gateway.on_list = lambda: None
+                other = later.sessions.sync.acquire(gateway_id, Owner.STREAM, **lease)
+                later.broker_positions.sync.replace(gateway_id, rows, other)
+
+            self.gateway.on_list = overtake
+            self.say_truth(truth)
+            with pytest.raises(LeaseLostError):
+                await refresh(self.lake, self.settings)
+            assert await self.lake.broker_positions.read(gateway_id) == rows, "a stale write"
+            self.played["overtaken"] += 1
+            return
+        await self.publish(truth)
+
+    async def publish(self, truth):
+        self.say_truth(truth)
+        assert (await refresh(self.lake, self.settings)).incomplete_accounts == ()
+        await drain(self.lake, self.settings)
+        stored = await self.lake.broker_positions.read(self.settings.gateway_id)
+        assert {row.key: row.position for row in stored if row.position} == truth
+        rows = await self.lake.updates.latest_updates()
+        assert {(r.account, r.conid): r.position for r in rows if r.position} == truth
+
+
+def be_patient(feed, timeout_s):
+    """Set how long a list or a download is waited for; a log-in has a minute."""
+    feed._list._timeout_s = timeout_s
+    feed._values._subscription._timeout_s = timeout_s
+    feed._values._subscription._quiet_s = timeout_s / 2
+
+
+def assert_finite(row):
+    numbers = (
+        row.position,
+        row.market_price,
+        row.market_value,
+        row.unrealized_pnl,
+        row.average_cost,
+    )
+    assert all(number is None or math.isfinite(number) for number in numbers), row
+
+
+async def answers(connection):
+    """Return whether all that was sent has been read: the connection answers behind it."""
+    if not connection.is_connected:
+        return False
+    answer = asyncio.ensure_future(connection.ib.reqCurrentTimeAsync())
+    lost = asyncio.ensure_future(connection.lost.wait())
+    try:
+        async with asyncio.timeout(DEADLINE_S):
+            await asyncio.wait({answer, lost}, return_when=asyncio.FIRST_COMPLETED)
+        return answer.done() and not lost.done() and answer.exception() is None
+    finally:
+        answer.cancel()
+        lost.cancel()
+        await asyncio.gather(answer, lost, return_exceptions=True)
+
+
+# -- many sessions ----------------------------------------------------------------------------
+
+
+@contextmanager
+def initialized_lake():
+    """Make a folder with a new lake, which each session copies."""
+    with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
+        path = Path(folder) / "lake"
+        Lake(path, fsync=False).initialize_sync()
+        yield path
+
+
+@contextmanager
+def faults():
+    """Collect what is raised where nobody would see it: in listeners, callbacks, our readers."""
+    found = []
+
+    class Log:
+        def exception(self, *_):
+            found.append(traceback.format_exc())
+
+    def unreadable(self, error):
+        if error is not None and innermost(error.__traceback__).startswith("position_sync"):
+            found.append(error)
+        original(self, error)
+
+    original, logger = MessageReader._on_unreadable, Event.logger
+    Event.logger, MessageReader._on_unreadable = Log(), unreadable
+    try:
+        yield found
+    finally:
+        Event.logger, MessageReader._on_unreadable = logger, original
+
+
+def innermost(trace: TracebackType | None) -> str:
+    """Return the module in which an error was raised."""
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return "" if trace is None else trace.tb_frame.f_globals.get("__name__", "")
+
+
+def note(found, _loop, context):
+    """Note what a loop reports; ib_async itself asks after 1102, and nobody awaits its answer."""
+    if not isinstance(context.get("exception"), ConnectionError):
+        found.append(context)
+
+
+async def session(login, script, ending, played, lake):
+    with faults() as found, tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
+        asyncio.get_running_loop().set_exception_handler(partial(note, found))
+        path = shutil.copytree(lake, Path(folder) / "lake")
+        async with FakeGateway(ACCOUNTS[:login]) as gateway:
+            one = Session(gateway, path, played)
+            try:
+                for kind, told in script:
+                    await one.play(kind, told)
+                truth = await one.recover()
+                await one.manager.close()
+                await one.finish(ending, truth)
+            finally:
+                await one.manager.close()
+            assert gateway.most == 1, "two connections at once"
+        assert found == []
+
+
+BOUND = settings(
+    max_examples=SCRIPTS,
+    deadline=None,
+    database=None,
+    suppress_health_check=list(HealthCheck),
+)
+
+
+def play_seed(number, played, lake):
+    """Play the scripts of one seed."""
+
+    @seed(number)
+    @settings(BOUND, phases=PHASES)
+    @given(logins, scripts, endings)
+    def scripts_of_seed(login, script, ending):
+        asyncio.run(session(login, script, ending, played, lake))
+
+    try:
+        scripts_of_seed()
+    except BaseException as error:
+        error.add_note(f"Found by FUZZ_SEED={number} FUZZ_MESSAGES=1.")
+        raise
+
+
+@pytest.mark.filterwarnings("ignore:Generating overly large repr")
+def test_whatever_a_gateway_sends_nothing_is_flat_or_held_that_was_not_told():
+    played = Counter()
+    first = SystemRandom().randrange(10**9) if FIRST_SEED == "random" else int(FIRST_SEED)
+    with initialized_lake() as lake:
+        for number in count(first):
+            play_seed(number, played, lake)
+            print(number, dict(played), flush=True)
+            if played["messages"] >= MESSAGES:
+                break
+    assert played["whole lists"]
+    assert played["refresh"]
+
+
+def test_memory_stays_bounded_whatever_a_gateway_sends(tmp_path):
+    row = position(ACCOUNTS[0], CONIDS[0], 5)
+    absurd = [replaced(row, 14, text) for text in ("", "nan", "inf", "x")]
+    cut = [row[:at] for at in range(1, 12)]
+    stray = [(str(kind), "6", "55", "1", "1.5", "3", "0") for kind in range(1, 110) if kind != 62]
+    told = [portfolio(account, conid, 3) for account in ACCOUNTS for conid in CONIDS]
+
+    async def run():
+        sizes = []
+        async with FakeGateway(ACCOUNTS) as gateway:
+            one = Session(gateway, tmp_path / "lake", Counter())
+            connection = await one.connection()
+            for _ in range(8):
+                for _ in range(5):
+                    gateway.say([*absurd, *cut, *stray, *told])
+                    assert await answers(connection)
+                gateway.said.clear()
+                gc.collect()
+                sizes.append(tracemalloc.get_traced_memory()[0])
+            await one.manager.close()
+        return sizes
+
+    tracemalloc.start()
+    try:
+        sizes = asyncio.run(run())
+    finally:
+        tracemalloc.stop()
+    assert sizes[-1] - sizes[3] < 200_000, sizes
