@@ -74,6 +74,19 @@ def processes_of(folder: Path) -> list[psutil.Process]:
     return found
 
 
+def query_ui(ui_port: int, query: str, **variables: Any) -> Any:
+    """Query a webserver of Dagster; give the data."""
+    answer = httpx.post(
+        f"http://127.0.0.1:{ui_port}/graphql",
+        json={"query": query, "variables": variables},
+        timeout=LIMIT_S,
+        trust_env=False,
+    ).raise_for_status()
+    result = answer.json()
+    assert "errors" not in result, result["errors"]
+    return result["data"]
+
+
 class Demo:
     """One start of `position-sync demo` in `home`, in a process session of its own."""
 
@@ -183,15 +196,7 @@ class Demo:
 
     def graphql(self, query: str, **variables: Any) -> Any:
         """Query the server of the UI."""
-        answer = httpx.post(
-            f"http://127.0.0.1:{self.ui_port}/graphql",
-            json={"query": query, "variables": variables},
-            timeout=LIMIT_S,
-            trust_env=False,
-        ).raise_for_status()
-        result = answer.json()
-        assert "errors" not in result, result["errors"]
-        return result["data"]
+        return query_ui(self.ui_port, query, **variables)
 
     def processes(self) -> list[psutil.Process]:
         """List all living processes of this home."""

@@ -12,11 +12,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import httpx
 import psutil
 import yaml
 
-from tests.support.demo_program import LIMIT_S, clean_environment, processes_of, wait_for
+from tests.support.demo_program import clean_environment, processes_of, query_ui, wait_for
 from tests.support.ports import free_port
 
 ROOT = Path(__file__).parents[2]
@@ -112,12 +111,4 @@ class Host:
 
     def graphql(self, query: str, **variables: Any) -> Any:
         """Query the webserver of this host."""
-        answer = httpx.post(
-            f"http://127.0.0.1:{self.ui_port}/graphql",
-            json={"query": query, "variables": variables},
-            timeout=LIMIT_S,
-            trust_env=False,
-        ).raise_for_status()
-        result = answer.json()
-        assert "errors" not in result, result["errors"]
-        return result["data"]
+        return query_ui(self.ui_port, query, **variables)
