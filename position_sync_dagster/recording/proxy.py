@@ -69,8 +69,7 @@ class Proxy:
         try:
             self._server = await asyncio.start_server(self._serve, LOCALHOST, self.port)
         except (OSError, OverflowError) as error:
-            reason = getattr(error, "strerror", None) or str(error)
-            raise PortInUseError(LOCALHOST, self.port, reason) from error
+            raise PortInUseError(LOCALHOST, self.port, error) from error
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 

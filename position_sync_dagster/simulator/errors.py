@@ -55,9 +55,10 @@ class OptionError(SimulatorError):
 class PortInUseError(SimulatorError):
     """The simulator cannot listen on an address."""
 
-    def __init__(self, host: str, port: int, reason: str) -> None:
+    def __init__(self, host: str, port: int, cause: Exception) -> None:
         self.host = host
         self.port = port
+        reason = getattr(cause, "strerror", None) or str(cause)
         super().__init__(
             f"cannot listen on {host}:{port}: {reason} "
             "(end the program that holds the port, or choose another one; 0 takes any free port)"

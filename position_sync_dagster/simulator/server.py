@@ -105,7 +105,7 @@ class Simulator(Faults):
                 return
             except OSError as error:
                 if error.errno != errno.EADDRINUSE or tried == port + next_ports:
-                    raise PortInUseError(self.host, port, error.strerror or str(error)) from error
+                    raise PortInUseError(self.host, port, error) from error
 
     async def _serve(self, port: int) -> asyncio.Server:
         if not 0 <= port <= LAST_PORT:

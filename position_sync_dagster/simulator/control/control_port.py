@@ -67,8 +67,7 @@ class ControlPort:
             listener.bind((LOCALHOST, self.port))
         except (OSError, OverflowError) as error:
             listener.close()
-            reason = getattr(error, "strerror", None) or str(error)
-            raise PortInUseError(LOCALHOST, self.port, reason) from error
+            raise PortInUseError(LOCALHOST, self.port, error) from error
         self.port = listener.getsockname()[1]
         config = uvicorn.Config(
             self._app(),

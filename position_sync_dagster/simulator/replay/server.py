@@ -99,8 +99,7 @@ class Replay:
                 lambda: ClientConnection(self), self.host, self.port, backlog=128
             )
         except (OSError, OverflowError) as error:
-            reason = getattr(error, "strerror", None) or str(error)
-            raise PortInUseError(self.host, self.port, reason) from error
+            raise PortInUseError(self.host, self.port, error) from error
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 
