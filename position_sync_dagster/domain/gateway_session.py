@@ -82,6 +82,22 @@ class GatewaySession:
             return min(now, self.state_since)
         return now if self.is_alive(now) else min(now, self.heartbeat_at)
 
+    def since_after(
+        self, state: SessionState | None, live_since: datetime | None, now: datetime
+    ) -> datetime:
+        """Return the `state_since` after a heartbeat.
+
+        Args:
+            state: The state now; None if it is the same.
+            live_since: Since when a LIVE owner has seen the gateway: the heartbeat that records it
+                may be late, and what the broker confirmed before that counts.
+            now: When the heartbeat is recorded.
+        """
+        if state is SessionState.LIVE and live_since is not None:
+            return min(now, max(live_since, self.state_since))
+        changed = state not in (None, self.state)
+        return now if changed and SessionState.LIVE in (state, self.state) else self.state_since
+
 
 SET_ASIDE = "set aside: "
 """How the detail of a session names holdings whose rows cannot be used; see `set_aside`."""

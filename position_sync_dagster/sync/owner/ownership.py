@@ -35,12 +35,17 @@ the wall clock was set or the machine slept."""
 
 
 class OwnerStatus(NamedTuple):
-    """The status of an owner that is written with each heartbeat."""
+    """The status of an owner that is written with each heartbeat.
+
+    Attributes:
+        live_since: Since when it has seen the gateway without an interruption, while it is LIVE.
+    """
 
     state: SessionState
     lines_in_use: int = 0
     line_limit: int = 0
     detail: str | None = None
+    live_since: datetime | None = None
 
 
 class Ownership:
@@ -202,6 +207,7 @@ class Ownership:
                     self.session,
                     lease_s=self._settings.session_lease_s,
                     state=status.state,
+                    live_since=status.live_since,
                     lines_in_use=status.lines_in_use,
                     line_limit=status.line_limit,
                     detail=status.detail,

@@ -142,13 +142,15 @@ class BrokerLink:
         connection.require_online()
         await self._router.step(connection, first=True)
         connection.require_online()
-        if connection.feed.snapshot_at is None:
+        listed_at = connection.feed.snapshot_at
+        if listed_at is None:
             raise BrokerUnavailableError(
                 f"{self._settings.gateway_id} dropped every subscription.",
                 remedy="Everything is requested again.",
             )
         self._opened = connection
-        self._health.live()
+        # The step may have lasted long, and the accounts' values may have come meanwhile.
+        self._health.live(since=listed_at)
 
     async def reconnect(self, stop: asyncio.Event) -> None:
         """Wait for the delay that is due, then try once to connect.
@@ -214,7 +216,7 @@ class BrokerLink:
         if code in OFFLINE:
             self.go_blind(text)
         elif code == GatewayCode.RESTORED_DATA_KEPT and self._opened is not None:
-            self._health.live()
+            self._health.live(since=self._clock())
             self._pricer.restored()
         elif code in (GatewayCode.RESTORED_DATA_LOST, GatewayCode.PORT_CHANGED):
             # The connection has asked for its lines again (1101) or is about to end (1300);

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterable
+from datetime import datetime
 
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.errors import LakeError
@@ -20,6 +21,7 @@ class Health:
 
     def __init__(self, on_change: Callable[[], None]) -> None:
         self.state = SessionState.STARTING
+        self.live_since: datetime | None = None
         self._on_change = on_change
         self._gateway = OutageLog(logger)
         self._registry = OutageLog(logger)
@@ -37,9 +39,13 @@ class Health:
         found += [self._registry.fault] if self._registry.fault else []
         return "; ".join([*found, *problems]) or None
 
-    def live(self) -> None:
-        """Record that the gateway is there."""
-        self.state = SessionState.LIVE
+    def live(self, since: datetime) -> None:
+        """Record that the gateway is there.
+
+        Args:
+            since: Since when: what the broker confirmed from then on is current.
+        """
+        self.state, self.live_since = SessionState.LIVE, since
         self._gateway.clear()
         self._on_change()
 

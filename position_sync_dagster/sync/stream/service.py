@@ -132,6 +132,7 @@ def _status(streamer: IBPositionStreamer) -> OwnerStatus:
         lines_in_use=streamer.lines_in_use,
         line_limit=streamer.line_limit,
         detail=streamer.detail,
+        live_since=streamer.live_since,
     )
 
 

@@ -2,8 +2,8 @@
 
 import asyncio
 import logging
-import math
 import time
+from datetime import datetime
 from random import Random
 
 from position_sync_dagster.domain.clock import Clock, utc_now
@@ -11,11 +11,7 @@ from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.domain.routing import Key
 from position_sync_dagster.domain.update import PositionUpdateHandler
-from position_sync_dagster.errors import (
-    GatewayError,
-    GatewayLostError,
-    LakeError,
-)
+from position_sync_dagster.errors import GatewayError, GatewayLostError, LakeError
 from position_sync_dagster.gateway.connection import GatewayConnection
 from position_sync_dagster.gateway.connection_manager import IBConnectionManager
 from position_sync_dagster.lake.account_values import AccountValuesTable
@@ -158,7 +154,7 @@ class IBPositionStreamer:
         self._routes = routes
         self._task: asyncio.Task[None] | None = None
         self._stop = asyncio.Event()
-        self._early_step_at = -math.inf
+        self._early_step_at = float("-inf")
         self._table_outage = OutageLog(logger)
 
     @staticmethod
@@ -172,11 +168,15 @@ class IBPositionStreamer:
         return self._health.state
 
     @property
+    def live_since(self) -> datetime | None:
+        """Since when it has seen the broker without an interruption, while it is LIVE."""
+        return self._health.live_since
+
+    @property
     def detail(self) -> str | None:
         """Why the stream is BLIND, or which legs it cannot stream while it is LIVE."""
         parts = (self._link, self._router, self._lines, self._pricer)
-        found = [part.problems() for part in parts]
-        return self._health.detail([problem for problems in found for problem in problems])
+        return self._health.detail(problem for part in parts for problem in part.problems())
 
     @property
     def lines_in_use(self) -> int:

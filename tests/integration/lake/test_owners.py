@@ -52,6 +52,27 @@ async def test_a_heartbeat_renews_the_lease_and_records_the_state_of_the_owner(l
     assert back.is_alive(clock.now)
 
 
+async def test_a_late_heartbeat_records_since_when_the_owner_sees_the_gateway(lake, clock):
+    session = await lake.sessions.acquire(LOGIN, Owner.STREAM, **WHO)
+    seen = clock.now + timedelta(seconds=2)
+    clock.advance(9)
+    live = {"lease_s": 15.0, "state": SessionState.LIVE}
+    first = await lake.sessions.renew(session, live_since=seen, **live)
+    assert first.state_since == seen
+    clock.advance(4)
+    assert (await lake.sessions.renew(session, live_since=seen, **live)).state_since == seen
+    back = clock.now + timedelta(seconds=1)  # an outage between two heartbeats
+    clock.advance(4)
+    assert (await lake.sessions.renew(session, live_since=back, **live)).state_since == back
+    blind = await lake.sessions.renew(session, lease_s=15, state=SessionState.BLIND)
+    clock.advance(1)
+    again = await lake.sessions.renew(session, live_since=seen, **live)
+    assert again.state_since == blind.state_since  # never before the outage
+    clock.advance(-2)
+    ahead = clock.now + timedelta(seconds=5)
+    assert (await lake.sessions.renew(session, live_since=ahead, **live)).state_since == clock.now
+
+
 async def test_an_owner_loses_a_session_whose_lease_has_expired(lake, clock):
     session = await lake.sessions.acquire(LOGIN, Owner.STREAM, **WHO)
     clock.advance(15)

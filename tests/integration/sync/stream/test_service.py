@@ -21,6 +21,7 @@ from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.sync.drain.refresh import refresh
 from position_sync_dagster.sync.drain.run import drain
 from position_sync_dagster.sync.owner.ownership import Ownership
+from position_sync_dagster.sync.reports.overview import OverviewReader
 from position_sync_dagster.sync.reports.reconciliation import ReconciliationService
 from position_sync_dagster.sync.reports.status import read_status
 from position_sync_dagster.sync.stream import broker_link
@@ -51,6 +52,28 @@ def running(lake):
         return task, stop, reports
 
     return start
+
+
+async def test_what_the_broker_confirmed_before_the_session_is_live_is_current(
+    simulate, lake, settings_for, running, eventually
+):
+    async with simulate() as sim:
+        settings = settings_for(sim)
+        running(settings)
+
+        async def published():
+            rows = await lake.broker_positions.read(settings.gateway_id)
+            return len(rows) == 9 and all(row.confirmed_at for row in rows)
+
+        await eventually(published)
+        await eventually(lambda: _is_live(lake, settings))
+        session = await lake.sessions.current(settings.gateway_id)
+        rows = await lake.broker_positions.read(settings.gateway_id)
+        assert session.started_at <= session.state_since
+        assert session.state_since <= min(row.confirmed_at for row in rows)
+        assert (await drain(lake, settings)).succeeded == 9
+        overview = OverviewReader(lake, settings).read(utc_now())
+        assert (overview.held, overview.current) == (9, 9)
 
 
 async def test_a_stream_owns_the_login_writes_fenced_rows_and_reports(
@@ -86,6 +109,10 @@ async def test_a_stream_owns_the_login_writes_fenced_rows_and_reports(
         assert ended.state is SessionState.ENDED
         await eventually(lambda: sim.stats()["connections"]["now"] == 0)
         assert sim.stats()["lines_in_use"] == 0
+
+
+async def _is_live(lake, settings):
+    return (await lake.sessions.current(settings.gateway_id)).state is SessionState.LIVE
 
 
 async def _lines(lake, settings):
