@@ -58,8 +58,8 @@ class GatewaySession:
     state_since: Annotated[
         datetime,
         Column(
-            "When the state LIVE was entered; in another state, the time after which nobody has "
-            "seen the gateway (UTC), also across sessions."
+            "LIVE: since when the gateway is seen without an interruption. Any other state: the "
+            "time after which nobody has seen it, also across sessions (UTC)."
         ),
     ]
     lines_in_use: Annotated[int, Column("Market data lines that the owner has in use.")] = 0

@@ -31,7 +31,7 @@ class LoginStatus:
         gateway_id: The login.
         session_state: The owner's state (STARTING, LIVE, BLIND); ENDED or LOST while there is no
             owner; None when the login never had an owner.
-        session_since: When the session entered that state; `blind_since` while an owner that is
+        session_since: LIVE: since when the gateway is seen; `blind_since` while an owner that is
             alive is not connected to the gateway.
         blind_since: Since when no owner has been connected to the gateway, across sessions; None
             while the session is LIVE.
