@@ -74,7 +74,7 @@ def test_each_program_may_do_little():
 
 DEBIAN = """root daemon bin sys sync games man lp mail news uucp proxy www-data backup list irc
 _apt nobody"""
-"""The accounts of each Debian image (base-passwd and apt), which `useradd` refuses to make again."""
+"""The accounts of each Debian image (base-passwd, apt), which `useradd` refuses to make again."""
 
 
 def test_the_image_makes_an_account_that_debian_does_not_have():
