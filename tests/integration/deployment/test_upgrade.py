@@ -1,6 +1,6 @@
 """An upgrade of Dagster keeps what an older one wrote to Postgres, and the programs work on it.
 
-`tests/support/dagster-1.5.sql.gz` is a `pg_dump` of an instance of Dagster 1.5.14 (December 2023): five
+`tests/support/dagster-1.5.sql.gz` is a `pg_dump` of an instance of Dagster 1.5.14 (of 2023): five
 runs of jobs with our names, one of them left STARTED, their events, the cursor of a sensor, and two
 partitions. Today's Dagster is seven migrations of its tables further.
 """
