@@ -6,6 +6,7 @@ from pathlib import Path
 
 import dagster as dg
 
+from position_sync_dagster import defs as package
 from position_sync_dagster.defs.assets.external_tables import GATEWAY
 from position_sync_dagster.errors import GatewaysFileError
 from position_sync_dagster.lake.storage.opening import absolute_path
@@ -21,9 +22,12 @@ def defs() -> dg.Definitions:
 @cache
 def _loaded() -> dg.Definitions:
     # A run over a selection of assets loads its definitions twice in one process.
-    found = dg.load_from_defs_folder(path_within_project=Path(__file__).parent)
+    # `load_from_defs_folder` does the same where there is a pyproject.toml: not in an image.
+    tree = dg.ComponentTree.from_module(package, Path(__file__).parents[1])
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", dg.PreviewWarning)
+        for kind in (dg.BetaWarning, dg.PreviewWarning):
+            warnings.simplefilter("ignore", kind)
+        found = tree.build_defs()
         return found.map_asset_specs(func=partial(_with_uri, settings=load_settings()))
 
 
