@@ -136,6 +136,16 @@ def test_the_helm_values_say_what_the_instance_says():
     )
 
 
+def test_the_helm_values_name_the_instance_of_the_release_that_they_are_installed_as():
+    """The chart makes it from both names; else the code server would wait for another ConfigMap."""
+    text = (DEPLOY / "helm" / "values.yaml").read_text()
+    release = re.search(r"helm upgrade --install (\S+) dagster/dagster ", text)
+    assert release
+    values = read("helm/values.yaml")
+    assert values["global"]["dagsterInstanceConfigMap"] == f"{release[1]}-dagster-instance"
+    assert values["dagster-user-deployments"]["includeInstance"] is True
+
+
 @pytest.mark.parametrize("name", ["demo.env", "host.env.example"])
 def test_each_setting_of_an_environment_file_exists(name):
     named = {key.removeprefix(PREFIX) for key in variables(name) if key.startswith(PREFIX)}
