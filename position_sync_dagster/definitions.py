@@ -6,7 +6,9 @@ from pathlib import Path
 
 import dagster as dg
 
+from position_sync_dagster import defs as package
 from position_sync_dagster.defs.assets.external_tables import GATEWAY
+from position_sync_dagster.errors import GatewaysFileError
 from position_sync_dagster.lake.storage.opening import absolute_path
 from position_sync_dagster.settings import Settings, load_settings
 
@@ -20,9 +22,12 @@ def defs() -> dg.Definitions:
 @cache
 def _loaded() -> dg.Definitions:
     # A run over a selection of assets loads its definitions twice in one process.
-    found = dg.load_from_defs_folder(path_within_project=Path(__file__).parent)
+    # `load_from_defs_folder` does the same where there is a pyproject.toml: not in an image.
+    tree = dg.ComponentTree.from_module(package, Path(__file__).parents[1])
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", dg.PreviewWarning)
+        for kind in (dg.BetaWarning, dg.PreviewWarning):
+            warnings.simplefilter("ignore", kind)
+        found = tree.build_defs()
         return found.map_asset_specs(func=partial(_with_uri, settings=load_settings()))
 
 
@@ -31,7 +36,18 @@ def _with_uri(spec: dg.AssetSpec, settings: Settings) -> dg.AssetSpec:
     if "dagster/table_name" in spec.metadata:
         uri = absolute_path(settings.table(name))
     elif name == GATEWAY:
-        uri = ", ".join(f"tcp://{login.gateway_address}" for login in settings.logins)
+        uri = _gateways(settings)
     else:
         uri = str(settings.flex_folder.absolute())
     return spec.merge_attributes(metadata={"dagster/uri": uri})
+
+
+def _gateways(settings: Settings) -> str:
+    """Return the addresses of all gateways; a file that cannot be read keeps no job from loading.
+
+    What needs the logins names the mistake: the sensors, the runs and the checks.
+    """
+    try:
+        return ", ".join(f"tcp://{login.gateway_address}" for login in settings.logins)
+    except GatewaysFileError:
+        return str(settings.gateways_file)

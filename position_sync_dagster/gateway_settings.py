@@ -92,6 +92,11 @@ class GatewaySettings(BaseSettings):
         return self._login.accounts if self._login is not None else None
 
     @property
+    def run_tags(self) -> dict[str, str]:
+        """The tags that the runs of the login's stream carry; only a gateways file names any."""
+        return dict(self._login.tags) if self._login is not None else {}
+
+    @property
     def logins(self) -> tuple[Self, ...]:
         """The settings of each login, in the order of the gateways file as it is now.
 

@@ -17,7 +17,7 @@ MOST_LOGINS = 1_000
 
 _FIELDS = (
     "name", "host", "port", "client_id", "client_ids", "max_lines", "reserved_lines",
-    "trading_mode", "accounts",
+    "trading_mode", "accounts", "tags",
 )  # fmt: skip
 _BOUNDS = {
     "port": (1, 65_535),
@@ -31,6 +31,9 @@ _BOUNDS = {
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_:-]|\.(?!\.)){0,63}")
 """Dagster takes "..." in the name of a partition for a range."""
 _ACCOUNT = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_TAG = re.compile(r"(?:[A-Za-z0-9_.-]{1,63}/)?[A-Za-z0-9_.-]{1,63}")
+_RESERVED = ("dagster/", ".dagster/", "position_sync/")
+"""Tags by which Dagster and this package find runs again."""
 _LOCAL = {"localhost": "127.0.0.1", "::1": "127.0.0.1"}
 
 
@@ -41,6 +44,7 @@ class Login:
     Attributes:
         name: Its name in tables and messages, the `gateway_id`.
         accounts: The accounts that its gateway serves, all of them and no other.
+        tags: Names and values of the tags that the runs of its stream carry.
     """
 
     name: str
@@ -52,6 +56,7 @@ class Login:
     max_lines: int | None = None
     reserved_lines: int | None = None
     trading_mode: TradingMode | None = None
+    tags: tuple[tuple[str, str], ...] = ()
 
 
 def load_gateways(
@@ -74,6 +79,7 @@ def load_gateways(
             reserved_lines: 20
             trading_mode: LIVE
             accounts: [U7654321]
+            tags: {team: options}  # of the runs of its stream; each value is a text
 
     The accounts are required. An account belongs to one login: otherwise two streams would write
     its values. And a request for a holding waits for the login that has its account.
@@ -177,7 +183,23 @@ class _Reader(YamlFile):
             **numbers,
             trading_mode=self._trading_mode(fields, accounts, name),
             accounts=accounts,
+            tags=self._tags(fields.get("tags")),
         )
+
+    def _tags(self, node: Node | None) -> tuple[tuple[str, str], ...]:
+        found: dict[str, str] = {}
+        for key, value in self.entries(node, "tags"):
+            name = self.text(key, "the name of a tag")
+            if not _TAG.fullmatch(name) or name.startswith(_RESERVED):
+                self.fail(
+                    key,
+                    f"the tag {name[:80]!r} cannot be used",
+                    f"Name it as Dagster allows, and not {', '.join(_RESERVED)}…",
+                )
+            if name in found:
+                self.fail(key, f"the tag {name!r} is there twice", "Keep one of them")
+            found[name] = self.text(value, f"the tag {name!r}")
+        return tuple(found.items())
 
     def _number(self, node: Node, name: str) -> int:
         text = self.text(node, name)

@@ -105,6 +105,14 @@ class YamlFile:
                 self.fail(node, f"the field {name!r} is missing", "Add it")
         return fields
 
+    def entries(self, node: Node | None, name: str) -> list[tuple[Node, Node]]:
+        """Return the names and values of free choice in a field; none where there is no value."""
+        if node is None or absent(node):
+            return []
+        if not isinstance(node, MappingNode):
+            self.fail(node, f"{name} must be names with values", "Write {name: value}")
+        return list(node.value)
+
     def items(self, node: Node, name: str) -> list[Node]:
         """Return the entries of a list; none where there is no value."""
         if absent(node):

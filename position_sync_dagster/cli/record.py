@@ -16,6 +16,9 @@ def record(
     port: Annotated[
         int, typer.Option(min=0, max=65535, help="Port for the client, on 127.0.0.1; 0: any free.")
     ] = 0,
+    login: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Which login of the gateways file.")
+    ] = None,
     keep_quantities: Annotated[
         bool, typer.Option("--keep-quantities", help="Write quantities and amounts as they are.")
     ] = False,
@@ -28,6 +31,6 @@ def record(
     """
     from position_sync_dagster.recording.program import run
 
-    settings = settings_for(home)
+    settings = settings_for(home).for_login(login)
     gateway = (settings.gateway_host, settings.gateway_port)
     raise typer.Exit(run(out, gateway, port=port, minutes=minutes, keep_quantities=keep_quantities))

@@ -96,7 +96,8 @@ class _Supervisor:
         self.reasons.append(f"{partition}: {decision.reason}" if partition else decision.reason)
         if not decision.start:
             return []
-        return [dg.RunRequest(partition_key=partition, tags={REASON: decision.reason})]
+        tags = {**login.run_tags, REASON: decision.reason}
+        return [dg.RunRequest(partition_key=partition, tags=tags)]
 
     def has_ended(self, name: str) -> bool:
         """Return whether no run is left of a login that the gateways file no longer names."""

@@ -75,6 +75,7 @@ def test_an_edit_of_the_file_counts_at_once_and_changes_only_its_login(tmp_path:
 
 
 ONE = "gateways:\n- {name: a, port: 4001, accounts: [U1]}\n"
+TAGGED = "gateways:\n- name: a\n  port: 4001\n  accounts: [U1]\n"
 
 
 @pytest.mark.parametrize(
@@ -131,6 +132,12 @@ ONE = "gateways:\n- {name: a, port: 4001, accounts: [U1]}\n"
         ("gateways:\n- {name: a...b, port: 1, accounts: [U1]}", "line 2", "cannot be used"),
         ("gateways:\n- {name: " + "a" * 65 + ", port: 1, accounts: [U1]}", "line 2", "cannot be"),
         ("gateways:\n- {name: a, host: 'x y', port: 1, accounts: [U1]}", "line 2", "no address"),
+        (TAGGED + "  tags: [x]\n", "line 5", "tags must be names with values"),
+        (TAGGED + "  tags: {a: }\n", "line 5", "the tag 'a' has no value"),
+        (TAGGED + "  tags: {a: b, a: c}\n", "line 5", "the tag 'a' is there twice"),
+        (TAGGED + "  tags: {a b: c}\n", "line 5", "the tag 'a b' cannot be used"),
+        (TAGGED + "  tags: {dagster/partition: b}\n", "line 5", "'dagster/partition' cannot"),
+        (TAGGED + "  tags: {position_sync/reason: b}\n", "line 5", "'position_sync/reason' cannot"),
         ("gateways: " + "[" * 200_000, "line 1", "nested more than"),
     ],
 )
@@ -153,6 +160,14 @@ def test_what_is_no_regular_file_or_too_large_is_refused_without_waiting(tmp_pat
         file.truncate(2**40)
     with pytest.raises(GatewaysFileError, match="more than 4 MB"):
         load_gateways(tmp_path / "large")
+
+
+def test_a_changed_tag_is_a_changed_login(tmp_path: Path) -> None:
+    (login,) = logins(tmp_path, TAGGED + "  tags: {team: options}\n")
+    assert login.run_tags == {"team": "options"}
+    (tmp_path / "g.yaml").write_text(TAGGED + "  tags: {team: futures}\n")
+    assert login not in login.logins
+    assert load_settings().run_tags == {}
 
 
 def test_the_example_can_be_read() -> None:

@@ -1,6 +1,7 @@
 """The definitions of the code location, and the cost of loading them."""
 
 import json
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -217,3 +218,21 @@ def test_loading_the_definitions_imports_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout.splitlines()[-1]) == []
+
+
+def test_an_installed_package_loads_without_the_project_around_it(tmp_path: Path) -> None:
+    """As in the image, and after `pip install`: there is no pyproject.toml above the package."""
+    package = ROOT / "position_sync_dagster"
+    shutil.copytree(package, tmp_path / package.name, ignore=shutil.ignore_patterns("__pycache__"))
+    code = (
+        "import position_sync_dagster.definitions as found; print(found.__file__); "
+        "print(len(found.defs().get_repository_def().get_all_jobs()))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    path, jobs = done.stdout.split()
+    assert Path(path).is_relative_to(tmp_path)
+    assert int(jobs) > 1

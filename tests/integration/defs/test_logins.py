@@ -2,6 +2,8 @@
 
 import asyncio
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,8 +18,9 @@ from position_sync_dagster.defs.assets.position_updates import position_updates
 from position_sync_dagster.defs.checks import a_stream_watches, agrees_with_the_broker
 from position_sync_dagster.defs.drain import drain_queue
 from position_sync_dagster.defs.resources import POSITION_SYNC
-from position_sync_dagster.defs.run_history import LOGINS, REFRESHED, STREAM_JOB
-from position_sync_dagster.defs.stream import LOOK_S, stream_definitions, stream_job
+from position_sync_dagster.defs.run_history import LOGINS, REASON, REFRESHED, STREAM_JOB
+from position_sync_dagster.defs.stream import LOOK_S, LoginWatch, stream_definitions, stream_job
+from position_sync_dagster.defs.stream_events import StreamEvents
 from position_sync_dagster.defs.supervisor import supervise_stream
 from position_sync_dagster.domain.broker_position import BrokerPosition, Completeness
 from position_sync_dagster.domain.clock import utc_now
@@ -38,7 +41,7 @@ PARTITION = "dagster/partition"
 
 def write_file(path: Path, *names: str) -> None:
     lines = [
-        f"  - {{name: {name}, port: {port}, accounts: [{ACCOUNTS.get(name, 'DUSIM0009')}]}}"
+        f"  - name: {name}\n    port: {port}\n    accounts: [{ACCOUNTS.get(name, 'DUSIM0009')}]"
         for port, name in enumerate(names, 1)
     ]
     path.write_text("\n".join(["gateways:", *lines, ""]))
@@ -143,6 +146,18 @@ def test_each_login_has_a_stream_of_its_own(supervise, instance, own) -> None:
     assert "west: run" in reason
 
 
+def test_the_run_of_a_stream_carries_the_tags_of_its_login(supervise, file) -> None:
+    """Dagster's Kubernetes launcher reads `dagster-k8s/config`: a login is pinned to a node."""
+    pin = '{"pod_spec_config": {"node_selector": {"kubernetes.io/hostname": "node-a"}}}'
+    with file.open("a") as text:
+        text.write(f"    tags: {{team: options, dagster-k8s/config: '{pin}'}}\n")
+    found = {request.partition_key: request.tags for request in supervise().run_requests}
+    assert found["west"]["dagster-k8s/config"] == pin
+    assert found["west"]["team"] == "options"
+    assert {name for name in found["east"] if not name.startswith("dagster/")} == {REASON}
+    assert set(found["west"]) - set(found["east"]) == {"team", "dagster-k8s/config"}
+
+
 def test_a_pause_and_a_dead_lease_concern_their_login_alone(supervise, instance, own, lake) -> None:
     runs = {name: begin(instance, name) for name in ACCOUNTS}
     sessions = {name: own(name, run_id=run_id) for name, run_id in runs.items()}
@@ -183,6 +198,34 @@ def test_a_file_with_a_mistake_fails_the_tick_and_ends_nothing(
     with pytest.raises(Exception, match=r"line 2, column .*port 'x'"):
         supervise()
     assert instance.get_run_by_id(run_id).status is dg.DagsterRunStatus.STARTED
+
+
+def test_the_checks_of_a_stream_that_goes_on_name_the_mistake_of_the_file(
+    own, lake, settings, instance, file
+) -> None:
+    run_id = begin(instance, "east")
+    own("east", 1, run_id=run_id)
+    login = settings.for_login("east")
+    file.write_text("gateways:\n  - {name: east, port: x, accounts: [DUSIM0001]}\n")
+    events = StreamEvents(lake, login, instance)
+    events.evaluate(run_id)
+    keys = [dg.AssetCheckKey(dg.AssetKey("position_updates"), a_stream_watches.CHECK_NAME)]
+    (record,) = instance.event_log_storage.get_latest_asset_check_execution_by_key(keys).values()
+    evaluation = record.event.dagster_event.asset_check_evaluation_data
+    assert not evaluation.passed
+    assert "gateways.yaml, line 2, column " in evaluation.description
+    assert not LoginWatch(login).is_gone()
+
+
+def test_the_code_location_loads_with_a_file_that_cannot_be_read(settings, file) -> None:
+    """Else the sensors, which name its mistake, would be gone with a reload of the location."""
+    file.write_text("gateways: [")
+    loaded = subprocess.run(
+        [sys.executable, "-c", "from position_sync_dagster.definitions import defs; "
+         "defs().get_repository_def()"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert loaded.returncode == 0, loaded.stderr
 
 
 @pytest.fixture
@@ -338,7 +381,7 @@ def test_the_stream_of_a_login_that_is_removed_or_changed_ends_by_itself(
         text = file.read_text()
         file.write_text("gateways: [")  # being edited: no reason to end
         await asyncio.sleep(LOOK_S)
-        before, after = ("east", "north") if edit == "removed" else ("port: 1,", "port: 77,")
+        before, after = ("east", "north") if edit == "removed" else ("port: 1\n", "port: 77\n")
         file.write_text(text.replace(before, after))
         await stop.wait()
         return StreamMetrics().report(

@@ -27,6 +27,13 @@ def variables(name: str) -> dict[str, str]:
     return dict(lines)
 
 
+def camel(value: Any) -> Any:
+    """Return what the chart calls a part of the instance's configuration."""
+    if not isinstance(value, dict):
+        return value
+    return {re.sub("_(.)", lambda m: m[1].upper(), key): camel(one) for key, one in value.items()}
+
+
 def compose() -> list[str] | None:
     """Return the command of Docker Compose; None where there is none."""
     if shutil.which("docker-compose"):
@@ -65,6 +72,17 @@ def test_each_program_may_do_little():
     assert re.search(r"^USER [1-9]\d+$", (DEPLOY / "Dockerfile").read_text(), flags=re.MULTILINE)
 
 
+DEBIAN = """root daemon bin sys sync games man lp mail news uucp proxy www-data backup list irc
+_apt nobody"""
+"""The accounts of each Debian image (base-passwd, apt), which `useradd` refuses to make again."""
+
+
+def test_the_image_makes_an_account_that_debian_does_not_have():
+    found = re.search(r"useradd [^\n]* (\S+) \\\n", (DEPLOY / "Dockerfile").read_text())
+    assert found
+    assert found[1] not in DEBIAN.split()
+
+
 def test_each_program_is_there():
     for service in read("programs.yaml")["services"].values():
         words = service["command"]
@@ -96,9 +114,13 @@ def test_the_instance_is_that_of_one_machine_on_postgres():
 def test_the_helm_values_say_what_the_instance_says():
     values, instance = read("helm/values.yaml"), read("dagster.yaml")
     daemon = values["dagsterDaemon"]
-    assert daemon["runCoordinator"]["config"]["customRunCoordinator"] == instance["run_coordinator"]
+    coordinator = instance["run_coordinator"]
+    assert daemon["runCoordinator"]["type"] == coordinator["class"]
+    assert (
+        camel(coordinator["config"]) == (daemon["runCoordinator"]["config"]["queuedRunCoordinator"])
+    )
+    assert camel(instance["concurrency"]) | {"enabled": True} == values["concurrency"]
     more = values["additionalInstanceConfig"]
-    assert more["concurrency"] == instance["concurrency"]
     assert more["nux"] == instance["nux"]
     assert values["telemetry"] == instance["telemetry"]
     assert (
@@ -112,6 +134,16 @@ def test_the_helm_values_say_what_the_instance_says():
     assert (
         values["postgresql"]["postgresqlScheme"] in instance["storage"]["postgres"]["postgres_url"]
     )
+
+
+def test_the_helm_values_name_the_instance_of_the_release_that_they_are_installed_as():
+    """The chart makes it from both names; else the code server would wait for another ConfigMap."""
+    text = (DEPLOY / "helm" / "values.yaml").read_text()
+    release = re.search(r"helm upgrade --install (\S+) dagster/dagster ", text)
+    assert release
+    values = read("helm/values.yaml")
+    assert values["global"]["dagsterInstanceConfigMap"] == f"{release[1]}-dagster-instance"
+    assert values["dagster-user-deployments"]["includeInstance"] is True
 
 
 @pytest.mark.parametrize("name", ["demo.env", "host.env.example"])
