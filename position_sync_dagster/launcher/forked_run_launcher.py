@@ -6,6 +6,7 @@ import signal
 import sys
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache
 from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
@@ -100,13 +101,12 @@ class ForkedRunLauncher(RunLauncher, ConfigurableClass):
             return False
         self._instance.report_run_canceling(run)
         process = process_of(run)
-        if process is None:
-            self._instance.report_engine_event(
-                "The process of the run is not there.", run, cls=type(self)
-            )
-            return False
-        process.send_signal(signal.SIGINT)
-        return True
+        if process is not None:
+            with suppress(psutil.NoSuchProcess):
+                process.send_signal(signal.SIGINT)
+                return True
+        self._instance.report_engine_event("The run has no process.", run, cls=type(self))
+        return False
 
     def _report_end(self, process: BaseProcess, found: psutil.Process, run_id: str) -> None:
         process.join()
@@ -121,8 +121,11 @@ class ForkedRunLauncher(RunLauncher, ConfigurableClass):
 
 @cache
 def process_context() -> ForkServerContext | SpawnContext:
-    """Return how processes are started: forked on Linux; elsewhere the libraries forbid a fork."""
-    if sys.platform != "linux":
+    """Return how processes are started: forked on Linux; elsewhere the libraries forbid a fork.
+
+    The fork server of Python 3.11.0 obeys every user of the machine (CVE-2022-42919).
+    """
+    if sys.platform != "linux" or sys.version_info < (3, 11, 1):
         return multiprocessing.get_context("spawn")
     found = multiprocessing.get_context("forkserver")
     found.set_forkserver_preload([execute.__module__])
