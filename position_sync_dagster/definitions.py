@@ -7,7 +7,7 @@ from pathlib import Path
 import dagster as dg
 
 from position_sync_dagster.defs.assets.external_tables import GATEWAY
-from position_sync_dagster.lake.storage.opening import absolute_path
+from position_sync_dagster.lake.object_store.place import absolute_path
 from position_sync_dagster.settings import Settings, load_settings
 
 
@@ -20,9 +20,12 @@ def defs() -> dg.Definitions:
 @cache
 def _loaded() -> dg.Definitions:
     # A run over a selection of assets loads its definitions twice in one process.
-    found = dg.load_from_defs_folder(path_within_project=Path(__file__).parent)
+    # `dg.load_from_defs_folder` would also describe all types of components for the UI, which takes
+    # as long as a third of our own definitions. They are made of none.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", dg.PreviewWarning)
+        warnings.simplefilter("ignore", dg.BetaWarning)
+        found = dg.ComponentTree.for_project(Path(__file__)).build_defs(Path())
         return found.map_asset_specs(func=partial(_with_uri, settings=load_settings()))
 
 
