@@ -9,7 +9,7 @@ import dagster as dg
 from position_sync_dagster import defs as package
 from position_sync_dagster.defs.assets.external_tables import GATEWAY
 from position_sync_dagster.errors import GatewaysFileError
-from position_sync_dagster.lake.storage.opening import absolute_path
+from position_sync_dagster.lake.object_store.place import absolute_path
 from position_sync_dagster.settings import Settings, load_settings
 
 
@@ -22,12 +22,13 @@ def defs() -> dg.Definitions:
 @cache
 def _loaded() -> dg.Definitions:
     # A run over a selection of assets loads its definitions twice in one process.
-    # `load_from_defs_folder` does the same where there is a pyproject.toml: not in an image.
+    # `dg.load_from_defs_folder` needs a pyproject.toml, which an image has not, and describes all
+    # types of components for the UI, which takes as long as a third of our own definitions.
     tree = dg.ComponentTree.from_module(package, Path(__file__).parents[1])
     with warnings.catch_warnings():
         for kind in (dg.BetaWarning, dg.PreviewWarning):
             warnings.simplefilter("ignore", kind)
-        found = tree.build_defs()
+        found = tree.build_defs(Path())
         return found.map_asset_specs(func=partial(_with_uri, settings=load_settings()))
 
 

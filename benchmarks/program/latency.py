@@ -5,6 +5,7 @@ import os
 import random
 import signal
 import statistics
+import time
 from collections.abc import Sequence
 from contextlib import closing
 from itertools import pairwise
@@ -17,6 +18,9 @@ from position_sync_dagster.domain.gateway_session import GatewaySession, Session
 from position_sync_dagster.lake import Lake
 
 LEGS, STREAMED = 200, 20
+
+SENSOR_S = 5.0
+"""Between two ticks of the sensor: a request comes at any moment of it."""
 
 TICKS = """query($sensor: SensorSelector!) { sensorOrError(sensorSelector: $sensor) {
   ... on Sensor { sensorState { ticks(limit: 20) { timestamp endTimestamp status } } } } }"""
@@ -41,12 +45,29 @@ def latency(bench: Bench) -> None:
         state = f"{LEGS} legs, {STREAMED} streamed"
         lines = [_one("start to 200 rows", state, started, 60.0)]
         lines += _ticks(running, state)
+        lines += _requests(running, bench.size(24, 2))
         lines += _changes(running, rounds)
         lines += [
             _many("kill -9 of the stream to all lines again", _kills(running, rounds // 4 or 1), 60)
         ]
         lines += [_one("Ctrl-C to no process left", state, running.end(), 5.0)]
     bench.report.add("The whole program", lines)
+
+
+def _requests(running: Running, rounds: int) -> list[Line]:
+    """Time single requests, each from its insert to the commit of its row and its end."""
+    queue = Lake(running.home / "lake").queue.sync
+    legs = running.newest().filter(source="QUEUE").sample(rounds)
+    took = []
+    for leg in legs.iter_rows(named=True):
+        time.sleep(random.uniform(0.0, SENSOR_S))
+        request = queue.insert(leg["conid"], leg["symbol"], account=leg["account"])
+        took.append(running.until(lambda request=request: running.request(request) == "SUCCESS"))
+    p95 = statistics.quantiles(took, n=20, method="inclusive")[-1]
+    return [
+        _many("insert of a request to its row", took, 4.0),
+        _one("insert of a request to its row, p95", f"{rounds} requests", p95, 7.0),
+    ]
 
 
 def _changes(running: Running, rounds: int) -> list[Line]:

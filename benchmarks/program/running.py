@@ -87,6 +87,12 @@ class Running(SeenFromOutside):
         rows = self.ledger().filter(pl.col("conid") == conid).sort("timestamp").tail(1).collect()
         return rows.row(0, named=True)
 
+    def request(self, request_id: str) -> str:
+        """Give the status of a request."""
+        queue = pl.scan_delta(str(self.home / "lake" / "position_queue"))
+        found = queue.filter(pl.col("request_id") == request_id).select("status").collect()
+        return str(found.item())
+
 
 def at_any_moment() -> None:
     """Wait for a moment that has nothing to do with the program's own rhythm."""

@@ -11,11 +11,11 @@ from position_sync_dagster.lake.account_values import AccountValuesTable
 from position_sync_dagster.lake.breaks import ReconciliationBreaks
 from position_sync_dagster.lake.broker_positions import BrokerPositionsTable
 from position_sync_dagster.lake.contracts import ContractsTable
-from position_sync_dagster.lake.derived import DERIVED
 from position_sync_dagster.lake.executions import ExecutionsTable
 from position_sync_dagster.lake.queue.table import PositionQueue
 from position_sync_dagster.lake.registry.table import StrategyRegistry
 from position_sync_dagster.lake.runs import RunsTable
+from position_sync_dagster.lake.schema.derived_tables import DERIVED
 from position_sync_dagster.lake.sessions import GatewaySessions
 from position_sync_dagster.lake.storage.maintenance import MaintenanceResult, maintain
 from position_sync_dagster.lake.storage.table import Table, TableOptions

@@ -9,8 +9,8 @@ import polars as pl
 from position_sync_dagster.domain.discrepancy import Discrepancy, DiscrepancyType
 from position_sync_dagster.domain.records.statement import FLEX, StatementPosition
 from position_sync_dagster.domain.update import PriceKind, trading_mode_of
-from position_sync_dagster.lake.derived import DAILY_POSITIONS
 from position_sync_dagster.lake.schema.codec import frame_of
+from position_sync_dagster.lake.schema.derived_tables import DAILY_POSITIONS
 from position_sync_dagster.lake.updates.latest import HOLDING
 
 LEAST_DIFFERENCE = 0.05

@@ -13,12 +13,13 @@ GRACE_S = 3.0
 """Seconds between the interrupt and the kill.
 
 After the interrupt the stream closes its gateway session, and Dagster itself ends, within 2 s. Its
-code servers wait as long as they have a run's process; only these have to be killed.
+daemon waits as long as a run's process lives.
 """
 
-PATIENCE = ("multiprocessing.spawn", 15.0)
-"""What Dagster's runs have in their command line, and the seconds that they may take on a busy
-machine: a run that is killed stays STARTED, and what it did since its last event is in none."""
+PATIENCE = (f"multiprocessing.{'forkserver' if sys.platform == 'linux' else 'spawn'}", 15.0)
+"""What the processes of runs have in their command line (`launcher`), and the seconds that they may
+take on a busy machine: a run that is killed stays STARTED, and what it did since its last event is
+in none."""
 
 
 def start(

@@ -4,6 +4,7 @@ The stream observes them, and a refresh while no stream lives.
 """
 
 import inspect
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
@@ -15,7 +16,6 @@ from position_sync_dagster.defs.assets.table_asset import (
     table_metadata,
 )
 from position_sync_dagster.defs.run_history import DERIVE_JOB, STREAM_JOB
-from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.schema.table_spec import TableSpec
 from position_sync_dagster.lake.schema.tables import (
     ACCOUNT_VALUES,
@@ -24,6 +24,9 @@ from position_sync_dagster.lake.schema.tables import (
     GATEWAY_SESSIONS,
     RECONCILIATION_BREAKS,
 )
+
+if TYPE_CHECKING:
+    from position_sync_dagster.lake.lake import Lake
 
 GATEWAY = "gateway"
 
@@ -131,7 +134,7 @@ Differences between the broker and the tables, each with its life.
     return dg.Definitions(assets=[gateway, *tables])
 
 
-def observe_table(lake: Lake, spec: TableSpec) -> dg.AssetObservation:
+def observe_table(lake: "Lake", spec: TableSpec) -> dg.AssetObservation:
     """Return an observation of a table as it is now.
 
     It has no data version: the ledger follows these tables all the time, so that a new version of

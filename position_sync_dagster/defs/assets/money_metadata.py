@@ -10,11 +10,12 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 import dagster as dg
-import polars as pl
 
 from position_sync_dagster.sync.reports.money import add
 
 if TYPE_CHECKING:
+    import polars as pl
+
     from position_sync_dagster.sync.reports.money import Money
 
 PICTURE = "picture"
@@ -150,11 +151,13 @@ _POSITIONS = [
 ]
 
 
-def positions_metadata(rows: pl.DataFrame) -> dict[str, dg.MetadataValue]:
+def positions_metadata(rows: "pl.DataFrame") -> dict[str, dg.MetadataValue]:
     """Return the largest positions by value and by loss, of each currency apart.
 
     The value of a future is notional, and is not compared with the value of options and stocks.
     """
+    import polars as pl
+
     held = rows.filter(pl.col("position") != 0)
     valued = held.filter(pl.col("sec_type") != "FUT", pl.col("market_value").is_not_null())
     losing = held.filter(pl.col("unrealized_pnl") < 0)
@@ -164,7 +167,7 @@ def positions_metadata(rows: pl.DataFrame) -> dict[str, dg.MetadataValue]:
     }
 
 
-def _listed(rows: pl.DataFrame, by: pl.Expr, *, descending: bool) -> dg.MetadataValue:
+def _listed(rows: "pl.DataFrame", by: "pl.Expr", *, descending: bool) -> dg.MetadataValue:
     chosen = (
         rows.sort(by, descending=descending)
         .group_by("currency", maintain_order=True)
@@ -179,12 +182,14 @@ def _listed(rows: pl.DataFrame, by: pl.Expr, *, descending: bool) -> dg.Metadata
     )
 
 
-def _kind(kind: pl.DataType) -> str:
+def _kind(kind: "pl.DataType") -> str:
     return "float" if kind.is_float() else "int" if kind.is_integer() else "string"
 
 
-def day_metadata(rows: pl.DataFrame) -> dict[str, dg.MetadataValue]:
+def day_metadata(rows: "pl.DataFrame") -> dict[str, dg.MetadataValue]:
     """Return profit and loss of a day by currency, and how many holdings it leaves out."""
+    import polars as pl
+
     held = rows.filter(pl.col("position") != 0)
     numbers: dict[str, float | None] = {}
     for (currency,), part in rows.group_by("currency", maintain_order=True):

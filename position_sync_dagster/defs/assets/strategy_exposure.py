@@ -23,11 +23,8 @@ from position_sync_dagster.defs.dagster_failures import dagster_failures
 from position_sync_dagster.defs.resources import PositionSyncResource
 from position_sync_dagster.defs.run_history import DERIVE_JOB
 from position_sync_dagster.errors import LakeError
-from position_sync_dagster.lake.derived import LATEST_POSITIONS, STRATEGY_EXPOSURE, current_values
-from position_sync_dagster.lake.logins import rows_of_logins
-from position_sync_dagster.lake.schema.codec import frame_of
+from position_sync_dagster.lake.schema.derived_tables import LATEST_POSITIONS, STRATEGY_EXPOSURE
 from position_sync_dagster.sync.reports.money import total_by_currency
-from position_sync_dagster.sync.reports.overview import read_book
 
 if TYPE_CHECKING:
     from position_sync_dagster.lake.lake import Lake
@@ -90,6 +87,11 @@ def strategy_exposure(
     context: dg.AssetExecutionContext, position_sync: PositionSyncResource
 ) -> dg.MaterializeResult[None]:
     """Sum the newest rows over the legs of each strategy."""
+    from position_sync_dagster.lake.derived import current_values
+    from position_sync_dagster.lake.logins import rows_of_logins
+    from position_sync_dagster.lake.schema.codec import frame_of
+    from position_sync_dagster.sync.reports.overview import read_book
+
     lake, now = position_sync.lake, datetime.now(UTC)
     values = current_values(lake.updates.sync, position_sync.derived_table(LATEST_POSITIONS))
     latest = rows_of_logins(values, position_sync.settings)

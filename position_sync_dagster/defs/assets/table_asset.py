@@ -3,15 +3,17 @@
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
 from position_sync_dagster.defs.audit.recorded_runs import recorded
 from position_sync_dagster.defs.dagster_failures import dagster_failures
-from position_sync_dagster.lake.derived import DerivedTable, Replaced
 from position_sync_dagster.lake.schema.columns import Kind
 from position_sync_dagster.lake.schema.table_spec import TableSpec
+
+if TYPE_CHECKING:
+    from position_sync_dagster.lake.derived import DerivedTable, Replaced
 
 OWNERS = ["team:position-sync"]
 KINDS = {"deltalake", "python"}
@@ -145,7 +147,9 @@ def data_version(version: int | None) -> dg.DataVersion | None:
     return None if version is None else dg.DataVersion(str(version))
 
 
-def replacement_metadata(table: DerivedTable, result: Replaced) -> "dict[str, dg.RawMetadataValue]":
+def replacement_metadata(
+    table: "DerivedTable", result: "Replaced"
+) -> "dict[str, dg.RawMetadataValue]":
     """Return the metadata of a derived table that was replaced."""
     return {
         "rows": result.rows,

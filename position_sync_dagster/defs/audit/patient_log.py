@@ -13,7 +13,6 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import dagster as dg
-from sqlalchemy.exc import SQLAlchemyError
 
 from position_sync_dagster.errors import PositionSyncError
 
@@ -38,6 +37,8 @@ def is_storage_error(error: BaseException) -> bool:
     >>> is_storage_error(ValueError("something else"))
     False
     """
+    from sqlalchemy.exc import SQLAlchemyError
+
     return isinstance(error, SQLAlchemyError) or isinstance(error.__cause__, SQLAlchemyError)
 
 

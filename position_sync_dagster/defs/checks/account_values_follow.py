@@ -4,7 +4,6 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import dagster as dg
-import polars as pl
 
 from position_sync_dagster.defs.checks.check_results import (
     of_each_login,
@@ -14,6 +13,8 @@ from position_sync_dagster.defs.checks.check_results import (
 )
 
 if TYPE_CHECKING:
+    import polars as pl
+
     from position_sync_dagster.lake.lake import Lake
     from position_sync_dagster.settings import Settings
 
@@ -39,7 +40,7 @@ def evaluate(lake: "Lake", settings: "Settings") -> dg.AssetCheckResult:
 
 
 def judge_accounts(
-    broker: pl.DataFrame, values: pl.DataFrame, *, since: datetime, patience: timedelta
+    broker: "pl.DataFrame", values: "pl.DataFrame", *, since: datetime, patience: timedelta
 ) -> dg.AssetCheckResult:
     """Return the check's result; pure.
 
@@ -52,6 +53,8 @@ def judge_accounts(
         since: When the owner of the login began: an account without a row is due after that.
         patience: How far the row may be behind.
     """
+    import polars as pl
+
     if broker.is_empty():
         return unknown_result("the broker has not reported a holding yet.")
     accounts = (

@@ -5,7 +5,6 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import dagster as dg
-import polars as pl
 
 from position_sync_dagster.defs.checks.check_results import (
     of_each_login,
@@ -35,6 +34,8 @@ def evaluate(lake: "Lake", settings: "Settings") -> dg.AssetCheckResult:
 
 def judge_detail(session: GatewaySession | None, now: datetime) -> dg.AssetCheckResult:
     """Return the check's result for the session of the login's owner; pure."""
+    import polars as pl
+
     if session is None or not session.is_alive(now) or session.state is not SessionState.LIVE:
         return unknown_result("no owner of the login sees the gateway now.")
     text = set_aside(session.detail)

@@ -4,12 +4,13 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import dagster as dg
-import polars as pl
 
 from position_sync_dagster.defs.checks.check_results import rows_result, table_check
 from position_sync_dagster.domain.clock import SKEW
 
 if TYPE_CHECKING:
+    import polars as pl
+
     from position_sync_dagster.lake.lake import Lake
     from position_sync_dagster.settings import Settings
 
@@ -27,7 +28,7 @@ def evaluate(lake: "Lake", settings: "Settings") -> dg.AssetCheckResult:
     return judge_ids(inspection.repeated_ids(lake, now - WINDOW, now + SKEW))
 
 
-def judge_ids(repeated: pl.DataFrame) -> dg.AssetCheckResult:
+def judge_ids(repeated: "pl.DataFrame") -> dg.AssetCheckResult:
     """Return the check's result for the ids that the ledger has more than once; pure."""
     return rows_result(
         repeated.sort("rows", "update_id", descending=True),

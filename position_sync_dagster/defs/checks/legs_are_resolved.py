@@ -5,7 +5,6 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import dagster as dg
-import polars as pl
 
 from position_sync_dagster.defs.checks.check_results import rows_result, table_check
 from position_sync_dagster.domain.leg import UnresolvedLeg
@@ -41,6 +40,8 @@ def judge_legs(
         now: The time.
         patience: How long a leg may wait for its first look-up.
     """
+    import polars as pl
+
     rows = pl.DataFrame(
         [
             (leg.strategy_id, leg.account or "", leg.described, leg.problem or NOT_TRIED)

@@ -3,7 +3,6 @@
 from typing import TYPE_CHECKING
 
 import dagster as dg
-import polars as pl
 
 from position_sync_dagster.defs.checks.check_results import (
     of_each_login,
@@ -13,6 +12,8 @@ from position_sync_dagster.defs.checks.check_results import (
 )
 
 if TYPE_CHECKING:
+    import polars as pl
+
     from position_sync_dagster.lake.lake import Lake
     from position_sync_dagster.settings import Settings
 
@@ -28,8 +29,10 @@ def evaluate(lake: "Lake", settings: "Settings") -> dg.AssetCheckResult:
     )
 
 
-def judge_values(newest: pl.DataFrame) -> dg.AssetCheckResult:
+def judge_values(newest: "pl.DataFrame") -> dg.AssetCheckResult:
     """Return the check's result for the newest row of each open holding; pure."""
+    import polars as pl
+
     if newest.is_empty():
         return unknown_result("the ledger has no open holding of this gateway yet.")
     without = newest.filter(pl.col("market_value").is_null()).sort("timestamp")

@@ -5,7 +5,6 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import dagster as dg
-import polars as pl
 
 from position_sync_dagster.defs.checks.check_results import (
     WHAT_TO_DO,
@@ -18,6 +17,8 @@ from position_sync_dagster.domain.gateway_session import GatewaySession, Owner, 
 from position_sync_dagster.domain.update import Source
 
 if TYPE_CHECKING:
+    import polars as pl
+
     from position_sync_dagster.lake.lake import Lake
     from position_sync_dagster.settings import Settings
 
@@ -47,8 +48,8 @@ def evaluate(lake: "Lake", settings: "Settings") -> dg.AssetCheckResult:
 
 def judge_lines(
     session: GatewaySession | None,
-    broker: pl.DataFrame,
-    newest: pl.DataFrame,
+    broker: "pl.DataFrame",
+    newest: "pl.DataFrame",
     *,
     active: Collection[int],
     now: datetime,
@@ -62,6 +63,8 @@ def judge_lines(
         active: The conids of active strategies.
         now: The time.
     """
+    import polars as pl
+
     if (
         session is None
         or session.owner is not Owner.STREAM

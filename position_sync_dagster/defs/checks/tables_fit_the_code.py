@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import dagster as dg
-import polars as pl
 
 from position_sync_dagster.defs.checks.check_results import rows_result, table_check
 from position_sync_dagster.errors import LakeError
@@ -25,6 +24,8 @@ def evaluate(lake: "Lake", settings: "Settings") -> dg.AssetCheckResult:
 
 def judge_tables(unusable: Sequence[tuple[str, LakeError]], *, checked: int) -> dg.AssetCheckResult:
     """Return the check's result for the tables that cannot be opened; pure."""
+    import polars as pl
+
     rows = pl.DataFrame(
         [(name, error.what, error.remedy) for name, error in unusable],
         schema=dict.fromkeys(("table", "what", "remedy"), pl.String),

@@ -4,7 +4,6 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import dagster as dg
-import polars as pl
 
 from position_sync_dagster.defs.checks.check_results import (
     of_each_login,
@@ -12,9 +11,10 @@ from position_sync_dagster.defs.checks.check_results import (
     table_check,
     unknown_result,
 )
-from position_sync_dagster.lake.statement_rows import LEAST_DIFFERENCE
 
 if TYPE_CHECKING:
+    import polars as pl
+
     from position_sync_dagster.lake.lake import Lake
     from position_sync_dagster.settings import Settings
 
@@ -39,7 +39,7 @@ def evaluate(lake: "Lake", settings: "Settings") -> dg.AssetCheckResult:
 
 
 def judge_difference(
-    newest: pl.DataFrame, broker: pl.DataFrame, *, band: float
+    newest: "pl.DataFrame", broker: "pl.DataFrame", *, band: float
 ) -> dg.AssetCheckResult:
     """Return the check's result; pure.
 
@@ -49,6 +49,10 @@ def judge_difference(
         band: Part of its value by which a value may differ. A difference below five cents of the
             price is never one: the smallest steps of a cheap option are large parts of it.
     """
+    import polars as pl
+
+    from position_sync_dagster.lake.statement_rows import LEAST_DIFFERENCE
+
     ours = newest.select("account", "conid", "position", "market_value", "timestamp", "price_kind")
     pairs = (
         ours.join(broker, on=["account", "conid"], suffix="_broker")

@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from position_sync_dagster.errors import LakeError
-from position_sync_dagster.lake.derived import DERIVED
 from position_sync_dagster.lake.recovery.diagnosis import PAUSE_S, Diagnosis, diagnose
 from position_sync_dagster.lake.recovery.repair import Repair, repair
+from position_sync_dagster.lake.schema.derived_tables import DERIVED
 from position_sync_dagster.lake.sessions import SyncSessions
 from position_sync_dagster.lake.storage.table import Table
 

@@ -13,6 +13,7 @@ from types import MappingProxyType
 import polars as pl
 
 PARTITION_COLUMNS = ("bucket", "part")
+"""As `partition_by` of the tables of this kind."""
 
 LIVE = "live"
 """The bucket of rows that still change."""

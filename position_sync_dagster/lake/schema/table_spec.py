@@ -4,28 +4,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import MappingProxyType
-
-import polars as pl
-from deltalake import Field, Schema
-from deltalake.schema import PrimitiveType
+from typing import TYPE_CHECKING
 
 from position_sync_dagster.lake.schema.columns import Kind, StoredColumn
+
+if TYPE_CHECKING:
+    import polars as pl
+    from deltalake import Schema
 
 NAME_PROPERTY = "positionSync.table"
 VERSION_PROPERTY = "positionSync.schemaVersion"
 STATISTICS_PROPERTY = "delta.dataSkippingStatsColumns"
 MODE_PROPERTY = "positionSync.tradingMode"
-
-
-_POLARS: Mapping[Kind, pl.DataType] = MappingProxyType(
-    {
-        Kind.TEXT: pl.String(),
-        Kind.COUNT: pl.Int64(),
-        Kind.NUMBER: pl.Float64(),
-        Kind.MOMENT: pl.Datetime("us", "UTC"),
-        Kind.DAY: pl.Date(),
-    }
-)
 
 RETENTION: Mapping[str, str] = MappingProxyType(
     {
@@ -80,13 +70,25 @@ class TableSpec:
         )
 
     @cached_property
-    def polars(self) -> pl.Schema:
+    def polars(self) -> "pl.Schema":
         """Return the schema of a frame of this table."""
-        return pl.Schema({name: _POLARS[kind] for name, kind in self.columns.items()})
+        import polars as pl
+
+        types: Mapping[Kind, pl.DataType] = {
+            Kind.TEXT: pl.String(),
+            Kind.COUNT: pl.Int64(),
+            Kind.NUMBER: pl.Float64(),
+            Kind.MOMENT: pl.Datetime("us", "UTC"),
+            Kind.DAY: pl.Date(),
+        }
+        return pl.Schema({name: types[kind] for name, kind in self.columns.items()})
 
     @cached_property
-    def delta(self) -> Schema:
+    def delta(self) -> "Schema":
         """Return the schema in the form that Delta Lake takes."""
+        from deltalake import Field, Schema
+        from deltalake.schema import PrimitiveType
+
         return Schema(
             [Field(name, PrimitiveType(kind.value)) for name, kind in self.columns.items()]
         )

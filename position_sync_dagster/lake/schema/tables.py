@@ -20,7 +20,6 @@ from position_sync_dagster.lake.schema.columns import (
     number_column,
     text_column,
 )
-from position_sync_dagster.lake.schema.partitions import PARTITION_COLUMNS
 from position_sync_dagster.lake.schema.table_spec import TableSpec
 
 _PARTITION = {
@@ -37,7 +36,7 @@ ACTIVE_STRATEGIES = TableSpec.of(
         problem""",
     ),
     version=2,
-    partition_by=PARTITION_COLUMNS,
+    partition_by=tuple(_PARTITION),
     indexed=("added_at", "removed_at"),
 )
 
@@ -51,7 +50,7 @@ POSITION_QUEUE = TableSpec.of(
     )
     | _PARTITION,
     version=2,
-    partition_by=PARTITION_COLUMNS,
+    partition_by=tuple(_PARTITION),
     indexed=("request_id", "created_at", "updated_at"),
 )
 
@@ -190,7 +189,7 @@ CONTRACTS = TableSpec.of(
 GATEWAY_SESSIONS = TableSpec.of(
     "gateway_sessions",
     columns_of(GatewaySession) | _PARTITION,
-    partition_by=PARTITION_COLUMNS,
+    partition_by=tuple(_PARTITION),
     indexed=("started_at",),
 )
 
@@ -227,7 +226,7 @@ RECONCILIATION_BREAKS = TableSpec.of(
         "last_seen_at": moment_column("When the row last changed because the break was seen."),
         **_PARTITION,
     },
-    partition_by=PARTITION_COLUMNS,
+    partition_by=tuple(_PARTITION),
     indexed=("opened_at",),
 )
 

@@ -4,7 +4,6 @@ import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from deltalake import CommitProperties, DeltaTable, Field
 from deltalake.exceptions import TableNotFoundError
@@ -34,14 +33,6 @@ from position_sync_dagster.lake.storage.writer_lock import WRITER_LOCK
 logger = logging.getLogger(__name__)
 
 _TRIES = 3
-
-
-def absolute_path(path: str | Path) -> str:
-    """Return the absolute path of a local table, or the URI of a remote one."""
-    text = str(path)
-    if is_remote(text):
-        return text.rstrip("/")
-    return os.path.abspath(text.removeprefix("file://"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from position_sync_dagster.errors import LakeNotWritableError, StalledError
 from position_sync_dagster.lake.delta_log.commit_log import LOG, checkpoint_name
 from position_sync_dagster.lake.delta_log.durability import SyncedCommits
 from position_sync_dagster.lake.object_store.answers import plain
+from position_sync_dagster.lake.object_store.place import absolute_path
 from position_sync_dagster.lake.schema.table_spec import TableSpec
 from position_sync_dagster.lake.storage.commit_errors import (
     STORAGE_ERRORS,
@@ -26,7 +27,7 @@ from position_sync_dagster.lake.storage.commit_errors import (
 from position_sync_dagster.lake.storage.commit_retry import PAUSE_S, REMOTE_PAUSE_S, retried
 from position_sync_dagster.lake.storage.frames import check_room, scan
 from position_sync_dagster.lake.storage.handle import TableHandle
-from position_sync_dagster.lake.storage.opening import TableLocation, absolute_path
+from position_sync_dagster.lake.storage.opening import TableLocation
 from position_sync_dagster.lake.storage.writer_lock import WriterLock
 from position_sync_dagster.outage_log import OutageLog
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
@@ -198,26 +199,50 @@ def test_the_instance_accepts_its_configuration(tmp_path: Path) -> None:
         assert not instance.telemetry_enabled
 
 
+HEAVY = ["apprise", "exchange_calendars", "pandas", "ib_async", "ib_insync", "rich", "typer"]
+HEAVY += ["matplotlib", "numpy", "uvicorn"]
+
+
 def test_loading_the_definitions_imports_nothing_heavy() -> None:
-    """Every run loads them: what they import is paid at every drain."""
-    heavy = [
-        "apprise",
-        "exchange_calendars",
-        "pandas",
-        "ib_async",
-        "ib_insync",
-        "rich",
-        "typer",
-        "uvicorn",
-    ]
+    """A code server loads them before anything can start."""
     code = (
         "import sys, json\n"
         "from position_sync_dagster.definitions import defs\n"
         "defs().get_repository_def()\n"
-        f"print(json.dumps([m for m in {heavy!r} if m in sys.modules]))"
+        f"print(json.dumps([m for m in {HEAVY!r} if m in sys.modules]))"
     )
+    assert printed_by(code) == []
+
+
+def test_a_run_that_loads_the_definitions_imports_no_library_of_its_services() -> None:
+    """Every run loads them with what its code server looked up; each step imports what it uses."""
+    libraries = [*HEAVY, "polars", "deltalake", "holidays", "sqlalchemy", "tenacity"]
+    context = (
+        "import sys, json\n"
+        "from dagster._core.definitions.definitions_load_context import ("
+        "DefinitionsLoadContext as Context, DefinitionsLoadType as Type)\n"
+        "from dagster._core.definitions.repository_definition import RepositoryLoadData\n"
+        "def load(*context):\n"
+        "    Context.set(Context(*context))\n"
+        "    from position_sync_dagster.definitions import defs\n"
+        "    defs().get_repository_def()\n"
+    )
+    looked_up = printed_by(
+        context + "load(Type.INITIALIZATION)\n"
+        "print(json.dumps(dict(Context.get().get_pending_reconstruction_metadata())))"
+    )
+    assert looked_up
+    code = (
+        context + f"data = RepositoryLoadData(reconstruction_metadata={looked_up!r})\n"
+        "load(Type.RECONSTRUCTION, data)\n"
+        f"print(json.dumps([m for m in {libraries!r} if m in sys.modules]))"
+    )
+    assert printed_by(code) == []
+
+
+def printed_by(code: str) -> Any:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert json.loads(done.stdout.splitlines()[-1]) == []
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def test_an_installed_package_loads_without_the_project_around_it(tmp_path: Path) -> None:

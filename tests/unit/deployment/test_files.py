@@ -108,6 +108,8 @@ def test_the_instance_is_that_of_one_machine_on_postgres():
     several = read("dagster.yaml")
     assert several.pop("storage")["postgres"]["postgres_url"] == "postgresql+psycopg2://"
     assert several.pop("compute_logs")["class"] == "NoOpComputeLogManager"
+    # In a deployment the code server and the daemon need not be on one machine.
+    assert one.pop("run_launcher")["class"] == "ForkedRunLauncher"
     assert several == one
 
 

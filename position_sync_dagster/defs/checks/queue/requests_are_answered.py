@@ -4,12 +4,13 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import dagster as dg
-import polars as pl
 
 from position_sync_dagster.defs.checks.check_results import rows_result, table_check
 from position_sync_dagster.domain.request import QueueStatus
 
 if TYPE_CHECKING:
+    import polars as pl
+
     from position_sync_dagster.lake.lake import Lake
     from position_sync_dagster.settings import Settings
 
@@ -26,6 +27,8 @@ _COLUMNS = ["request_id", "account", "conid", "symbol", "status", "since", "erro
 
 def evaluate(lake: "Lake", settings: "Settings") -> dg.AssetCheckResult:
     """Return the check's result now."""
+    import polars as pl
+
     from position_sync_dagster.lake import inspection
 
     now = datetime.now(UTC)
@@ -50,9 +53,9 @@ def evaluate(lake: "Lake", settings: "Settings") -> dg.AssetCheckResult:
 
 
 def judge_requests(
-    failed: pl.DataFrame,
-    live: pl.DataFrame,
-    answered: pl.DataFrame,
+    failed: "pl.DataFrame",
+    live: "pl.DataFrame",
+    answered: "pl.DataFrame",
     *,
     now: datetime,
     old_after: timedelta,
@@ -67,6 +70,8 @@ def judge_requests(
         now: The time.
         old_after: How long a request may wait.
     """
+    import polars as pl
+
     newest = answered.group_by("account", "conid").agg(pl.col("at").max())
     lasting = failed.join(newest, on=["account", "conid"], how="left", nulls_equal=True).filter(
         pl.col("at").is_null() | (pl.col("at") < pl.col("updated_at"))

@@ -5,13 +5,13 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import dagster as dg
-import polars as pl
 
 from position_sync_dagster.defs.checks.check_results import rows_result, table_check
 from position_sync_dagster.domain.request import QueueStatus
-from position_sync_dagster.lake.schema.partitions import LIVE
 
 if TYPE_CHECKING:
+    import polars as pl
+
     from position_sync_dagster.lake.lake import Lake
     from position_sync_dagster.settings import Settings
 
@@ -33,13 +33,17 @@ def evaluate(lake: "Lake", settings: "Settings") -> dg.AssetCheckResult:
     return judge_ends(requests, rows=lake.updates.sync.existing(answers))
 
 
-def judge_ends(requests: pl.DataFrame, *, rows: Collection[str]) -> dg.AssetCheckResult:
+def judge_ends(requests: "pl.DataFrame", *, rows: Collection[str]) -> dg.AssetCheckResult:
     """Return the check's result; pure.
 
     Args:
         requests: As stored, live and finished ones.
         rows: Those of their `update_id`s that the ledger has.
     """
+    import polars as pl
+
+    from position_sync_dagster.lake.schema.partitions import LIVE
+
     live = [QueueStatus.PENDING.value, QueueStatus.PROCESSING.value]
     is_live = pl.col("bucket") == LIVE
     answer = pl.col("update_id")

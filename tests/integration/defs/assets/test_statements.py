@@ -12,7 +12,8 @@ from position_sync_dagster.defs.assets.daily_positions import daily_asset
 from position_sync_dagster.defs.assets.exchange_partitions import exchange_partitions
 from position_sync_dagster.defs.assets.executions import executions
 from position_sync_dagster.defs.assets.flex_statements import flex_statements
-from position_sync_dagster.lake.derived import DAILY_POSITIONS, DerivedTable
+from position_sync_dagster.lake.derived import DerivedTable
+from position_sync_dagster.lake.schema.derived_tables import DAILY_POSITIONS
 from position_sync_dagster.sync.reports.exchange_days import exchange_days
 from tests.support.flex_files import element, of_day, position, refused, statement, trade
 

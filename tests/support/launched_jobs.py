@@ -1,0 +1,63 @@
+"""Jobs of a code location of which runs are launched."""
+
+import json
+import os
+import sys
+import threading
+import time
+
+import dagster as dg
+import psutil
+
+
+@dg.op
+def show(context: dg.OpExecutionContext) -> None:
+    """Log what the process is."""
+    process = psutil.Process()
+    shown = {
+        "pid": os.getpid(),
+        "group": os.getpgid(0),
+        "parent": " ".join(process.parent().cmdline()),
+        "parents_threads": process.parent().num_threads(),
+        "main_thread": threading.current_thread() is threading.main_thread(),
+        "cwd": os.getcwd(),
+    }
+    context.log_event(dg.AssetObservation("shown", metadata={"shown": dg.JsonMetadataValue(shown)}))
+    print(f"printed by {os.getpid()}")
+
+
+@dg.op
+def wait_for_an_interrupt() -> None:
+    """Wait longer than any test."""
+    time.sleep(3600)
+
+
+@dg.op
+def end_the_process() -> None:
+    """End as after a fault of a library: without a word."""
+    sys.stdout.flush()
+    os._exit(3)
+
+
+@dg.job(executor_def=dg.in_process_executor)
+def shows() -> None:
+    show()
+
+
+@dg.job(executor_def=dg.in_process_executor)
+def waits() -> None:
+    wait_for_an_interrupt()
+
+
+@dg.job(executor_def=dg.in_process_executor)
+def ends_itself() -> None:
+    end_the_process()
+
+
+def shown(record: dg.EventLogRecord) -> dict[str, object]:
+    """Return what `show` logged."""
+    value = record.asset_observation.metadata["shown"].value
+    return json.loads(json.dumps(value))
+
+
+defs = dg.Definitions(jobs=[shows, waits, ends_itself])
