@@ -2,6 +2,7 @@
 
 import math
 from datetime import date, datetime
+from functools import lru_cache
 from typing import TypedDict
 
 from ib_async import Contract, PortfolioItem, Position, Ticker
@@ -231,6 +232,7 @@ def _right(text: str) -> Right | None:
         return None
 
 
+@lru_cache(maxsize=4096)
 def _day(text: str) -> date | None:
     """Read "20270115" or "20261218 08:30:00 US/Central"; a month alone gives None."""
     try:
