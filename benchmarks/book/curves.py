@@ -56,7 +56,7 @@ def write_table(goals: Sequence[Goal], books: Books, note: str, document: Path) 
         bounds = list(dict.fromkeys(goal.bound(legs) for legs in books))
         text = " / ".join(quantity(bound, "") for bound in bounds)
         cells = [
-            quantity(found[goal.what], goal.unit) if goal.what in found else "not reached"
+            quantity(found[goal.what], goal.unit) if goal.what in found else "–"
             for found in books.values()
         ]
         rows.append([goal.what, f"≤ {text} {goal.unit}".rstrip(), *cells])

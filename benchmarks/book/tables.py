@@ -11,12 +11,13 @@ import polars as pl
 from benchmarks.bench import Bench
 from benchmarks.outcome import Line, Target
 from position_sync_dagster.domain.broker_position import BrokerPosition, Completeness
+from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.instrument import Instrument, Right
 from position_sync_dagster.domain.pricing.valuation import Provenance
 from position_sync_dagster.domain.request import QueueRequest, Reason
 from position_sync_dagster.lake import Lake
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.drain.batch import SHARE
+from position_sync_dagster.sync.drain.batch import SHARE, BatchProcessor
 from position_sync_dagster.sync.drain.broker_view import LakeValues
 from position_sync_dagster.sync.drain.run import drain
 from position_sync_dagster.sync.drain.worker import QueueWorker
@@ -37,9 +38,9 @@ def tables(bench: Bench) -> None:
         lake = Lake(bench.new_folder(f"lake-{legs}"))
         lake.initialize_sync()
         settings = Settings(lake="unused", drain_time_limit_s=300)
-        _hold(lake, settings, legs)
+        hold(lake, settings, legs)
         first = _seconds(lambda lake=lake, settings=settings: _drained(lake, settings))
-        _wait(lake, legs)
+        wait(lake, legs)
         fresh = Lake(lake.path)
         again = _seconds(lambda lake=fresh, settings=settings: _drained(lake, settings))
         batch = _batch_ms(lake, settings, legs, bench.size(5, 2))
@@ -74,21 +75,39 @@ def tables(bench: Bench) -> None:
         bench.report.add(f"The tables at {legs:,} legs", lines)
 
 
-def _hold(lake: Lake, settings: Settings, legs: int) -> None:
+def hold(lake: Lake, settings: Settings, legs: int) -> None:
     """Write the broker's view and a request for each holding."""
-    _confirm(lake, settings, legs)
-    _wait(lake, legs)
+    confirm(lake, settings, legs)
+    wait(lake, legs)
 
 
-def _wait(lake: Lake, legs: int) -> None:
+def wait(lake: Lake, legs: int) -> None:
+    """Insert a request for each holding that has none."""
     lake.queue.sync.insert_many(
         QueueRequest(FIRST_CONID + n, f"SYM{n % 40}", 2, ACCOUNT, Reason.REFRESH)
         for n in range(legs)
     )
 
 
-def _confirm(lake: Lake, settings: Settings, legs: int) -> None:
+def confirm(lake: Lake, settings: Settings, legs: int) -> None:
+    """Write the broker's view, with a new value of each holding."""
     lake.broker_positions.sync.replace(settings.gateway_id, _positions(settings, legs))
+
+
+def batches_of(lake: Lake, settings: Settings) -> tuple[LakeValues, BatchProcessor]:
+    """Return what processes single batches, and where it takes the values from."""
+    values = LakeValues(lake.broker_positions, lake.sessions, settings)
+    processor = BatchProcessor(
+        lake.queue,
+        lake.updates,
+        values,
+        lease_s=settings.lease_s,
+        row_interval_s=settings.monitored_row_interval_s,
+        refresh_interval_s=settings.refresh_interval_s,
+        provenance=Provenance(),
+        clock=utc_now,
+    )
+    return values, processor
 
 
 def _positions(settings: Settings, legs: int) -> list[BrokerPosition]:
@@ -130,7 +149,7 @@ def _drained(lake: Lake, settings: Settings) -> None:
 
 def _batch_ms(lake: Lake, settings: Settings, legs: int, rounds: int) -> float:
     """Time single batches while every leg of the book waits; in milliseconds a row."""
-    _hold(lake, settings, legs)
+    hold(lake, settings, legs)
 
     async def batches() -> float:
         worker = QueueWorker(

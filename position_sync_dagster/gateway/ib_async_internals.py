@@ -9,12 +9,15 @@ import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from ib_async import IB, Contract, Event, Ticker
+from ib_async import IB, Contract, Event, PortfolioItem, Position, Ticker
 
 from position_sync_dagster.gateway.codes import MessageType
 
 _MARKET_DATA = "mktData"
 """Under this name ib_async keeps the requests of `reqMktData`."""
+
+_POSITIONS = "positions"
+"""Under this name ib_async collects the rows of a list of positions."""
 
 WHOLE_ROW = 16
 """The number of fields of a whole position row; a portfolio row has more."""
@@ -95,6 +98,28 @@ def on_download_end(ib: IB, handler: Callable[[str], None]) -> None:
     ib.client.decoder.handlers[MessageType.ACCOUNT_DOWNLOAD_END] = read
 
 
+def deliver_holdings(ib: IB) -> None:
+    """Pass position and portfolio rows to the events of `IB` and to the list that is awaited.
+
+    ib_async makes a second contract of each row, keeps the row, and writes the text of a log line
+    that nobody reads: half of the time that a row takes. It also lists all positions at the log-in.
+    """
+    wrapper = ib.wrapper
+
+    def position(account: str, contract: Contract, size: float, cost: float) -> None:
+        row = Position(account, contract, size, cost)
+        listed = wrapper._results.get(_POSITIONS)
+        if listed is not None:
+            listed.append(row)
+        ib.positionEvent.emit(row)
+
+    def portfolio(contract: Contract, *values: Any) -> None:
+        ib.updatePortfolioEvent.emit(PortfolioItem(contract, *values))
+
+    wrapper.position = position  # type: ignore[method-assign, assignment]
+    wrapper.updatePortfolio = portfolio  # type: ignore[method-assign, assignment]
+
+
 class RowFields(NamedTuple):
     """What a position and a portfolio row have in common, as sent."""
 
@@ -113,8 +138,6 @@ def filter_holdings(
 ) -> None:
     """Read a position or portfolio row only if a function accepts its fields as sent.
 
-    ib_async's own copies of the rows are dropped: its events have delivered them.
-
     ib_async takes an empty quantity of a position for 0, and cannot read others at all. A row that
     is too short goes to ib_async, which reports it as unreadable.
 
@@ -125,9 +148,7 @@ def filter_holdings(
     """
     handlers = ib.client.decoder.handlers
 
-    def filtered(
-        message: MessageType, copies: str, account: int, conid: int, quantity: int
-    ) -> None:
+    def filtered(message: MessageType, account: int, conid: int, quantity: int) -> None:
         read = handlers[message]
 
         def read_accepted(fields: list[str]) -> None:
@@ -141,14 +162,13 @@ def filter_holdings(
             if accepts(row):
                 try:
                     read(fields)
-                    getattr(ib.wrapper, copies)[fields[account]].pop(int(fields[conid]), None)
                 except ValueError:
                     unreadable(row.account, row.conid)
 
         handlers[message] = read_accepted
 
-    filtered(MessageType.POSITION, "positions", account=2, conid=3, quantity=-2)
-    filtered(MessageType.PORTFOLIO_VALUE, "portfolio", account=-1, conid=2, quantity=-7)
+    filtered(MessageType.POSITION, account=2, conid=3, quantity=-2)
+    filtered(MessageType.PORTFOLIO_VALUE, account=-1, conid=2, quantity=-7)
 
 
 def intercept_messages(

@@ -26,6 +26,7 @@ from position_sync_dagster.gateway.codes import (
 )
 from position_sync_dagster.gateway.ib_async_internals import (
     bytes_received,
+    deliver_holdings,
     quiet_loggers,
     set_pace,
     socket_closed,
@@ -109,6 +110,7 @@ async def _log_in_as(client_id: int, settings: Settings, port: int) -> Login:
     """
     ib = IB()
     set_pace(ib, max_requests=MAX_REQUESTS, interval_s=REQUESTS_INTERVAL_S)
+    deliver_holdings(ib)
     listener = _LoginListener(ib, client_id, f"{settings.gateway_host}:{port}")
     attempt = asyncio.ensure_future(
         ib.connectAsync(

@@ -2,6 +2,8 @@
 
 import math
 from datetime import date, datetime
+from functools import lru_cache
+from sys import intern
 from typing import TypedDict
 
 from ib_async import Contract, PortfolioItem, Position, Ticker
@@ -56,6 +58,8 @@ def multiplier_of(sec_type: str, text: str) -> float | None:
 def instrument_of(contract: Contract) -> Instrument:
     """Read an instrument from a position or portfolio row.
 
+    Thousands of holdings share the few names in them.
+
     Only options have a right and a strike; others carry "", "0" or "?" there (recorded in messages
     7 and 61).
 
@@ -68,16 +72,16 @@ def instrument_of(contract: Contract) -> Instrument:
     option = contract.secType in OPTION_TYPES
     return Instrument(
         conid=contract.conId,
-        symbol=contract.symbol,
-        sec_type=contract.secType,
-        currency=contract.currency,
+        symbol=intern(contract.symbol),
+        sec_type=intern(contract.secType),
+        currency=intern(contract.currency),
         multiplier=multiplier,
         right=_right(contract.right) if option else None,
         strike=known(contract.strike) if option else None,
         expiry=_day(contract.lastTradeDateOrContractMonth),
         local_symbol=contract.localSymbol,
-        trading_class=contract.tradingClass,
-        exchange=contract.exchange or contract.primaryExchange,
+        trading_class=intern(contract.tradingClass),
+        exchange=intern(contract.exchange or contract.primaryExchange),
     )
 
 
@@ -103,9 +107,9 @@ def details_of(details: IBContractDetails, *, seen_at: datetime) -> ContractDeta
         last_trade_date=instrument.expiry,
         last_trade_time=details.lastTradeTime or None,
         time_zone=details.timeZoneId or None,
-        trading_hours=details.tradingHours or None,
+        trading_hours=intern(details.tradingHours) or None,
         seen_at=seen_at,
-        valid_exchanges=details.validExchanges,
+        valid_exchanges=intern(details.validExchanges),
         expires_on=_day(details.realExpirationDate),
     )
 
@@ -231,6 +235,7 @@ def _right(text: str) -> Right | None:
         return None
 
 
+@lru_cache(maxsize=4096)
 def _day(text: str) -> date | None:
     """Read "20270115" or "20261218 08:30:00 US/Central"; a month alone gives None."""
     try:

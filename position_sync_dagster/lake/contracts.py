@@ -1,6 +1,6 @@
 """The newest details of each contract that was seen."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Unpack
 
@@ -9,8 +9,10 @@ from deltalake import DeltaTable, Transaction
 
 from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.lake.schema.codec import contract_rows, contracts_of
+from position_sync_dagster.lake.schema.partitions import MOST_TERMS
 from position_sync_dagster.lake.schema.tables import CONTRACTS
 from position_sync_dagster.lake.storage.frames import append, overwrite, scan
+from position_sync_dagster.lake.storage.maintenance import compact_if_needed
 from position_sync_dagster.lake.storage.table import Table, TableOptions
 from position_sync_dagster.lake.storage.threads import offloaded
 
@@ -34,24 +36,29 @@ class SyncContracts:
         rows = contract_rows(details).unique("conid", keep="last", maintain_order=True)
         if rows.is_empty():
             return
+        among = _among(rows.get_column("conid").sort().to_list())
 
         def step(handle: DeltaTable) -> None:
-            before = scan(handle, CONTRACTS)
-            kept = before.join(rows.select("conid"), on="conid", how="anti")
             marks = [Transaction(WRITER, handle.version() + 1)]
-            if kept.height == before.height:
+            stored = scan(handle, CONTRACTS, among, ["conid"])
+            if stored.join(rows, on="conid", how="semi").is_empty():
                 append(handle, rows, {}, marks)
-            else:
-                overwrite(handle, pl.concat([kept, rows]), "true", {}, marks)
+                return
+            kept = scan(handle, CONTRACTS).join(rows.select("conid"), on="conid", how="anti")
+            overwrite(handle, pl.concat([kept, rows]), "true", {}, marks)
 
         self.table.transact(step)
+        compact_if_needed(self.table)
 
     def get(self, conids: Iterable[int] | None = None) -> dict[int, ContractDetails]:
         """Return the details of these contracts, or of all, by conid; unknown ones are absent."""
-        frame = self.table.rows()
-        if conids is not None:
-            frame = frame.filter(pl.col("conid").is_in(list(conids)))
-        return {one.conid: one for one in contracts_of(frame)}
+        if conids is None:
+            return {one.conid: one for one in contracts_of(self.table.rows())}
+        wanted = sorted(set(conids))
+        if not wanted:
+            return {}
+        found = self.table.rows(_among(wanted)).filter(pl.col("conid").is_in(wanted))
+        return {one.conid: one for one in contracts_of(found)}
 
 
 class ContractsTable:
@@ -75,3 +82,16 @@ class ContractsTable:
     initialize = offloaded(SyncContracts.initialize)
     put = offloaded(SyncContracts.put)
     get = offloaded(SyncContracts.get)
+
+
+def _among(conids: Sequence[int]) -> str:
+    """Return a predicate of the rows of a few conids, or of the range that many lie in.
+
+    By the statistics in the log, few files are read.
+
+    Args:
+        conids: In ascending order.
+    """
+    if len(conids) <= MOST_TERMS:
+        return f"conid IN ({', '.join(str(int(conid)) for conid in conids)})"
+    return f"conid >= {int(conids[0])} AND conid <= {int(conids[-1])}"

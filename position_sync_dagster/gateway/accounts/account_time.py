@@ -1,6 +1,6 @@
 """The account feed's time of day: "HH:MM", without a date and without a zone."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
 
 from position_sync_dagster.domain.clock import Clock
@@ -110,6 +110,7 @@ class RowTimes:
         self._closing = ""
         self._zone: tzinfo | None = None
         self._candidate: tuple[tzinfo | None, str] = (None, "")
+        self._newest: tuple[str, datetime] | None = None
 
     def start(self) -> None:
         """Begin a download: collect the times of its rows."""
@@ -124,13 +125,20 @@ class RowTimes:
         one that moves with the clock does not.
         """
         now = self._clock()
+        self._newest = None
         self._zone = zone_of(self._closing, now=now)
         if self._zone is None:
             zone, before = zone_of_closing(self._closing, now=now), self._candidate
             self._candidate = (zone, self._closing)
             if zone == before[0] and self._closing != before[1]:
                 self._zone = zone
-        self._date_all(self._times, now=now, zone=self._zone)
+        if self._zone is not None:
+            moments = {
+                text: moment_of(text, now=now, zone=self._zone)
+                for text in set(self._times.values())
+            }
+            for key, text in self._times.items():
+                self._date(key, moments[text])
 
     def follow(self) -> None:
         """End the download: date each later row at once."""
@@ -151,11 +159,21 @@ class RowTimes:
             self._closing = text
             if key is not None:
                 self._times[key] = text
-        elif key is not None:
-            now = self._clock()
-            self._date_all({key: text}, now=now, zone=zone_of(text, now=now, known=self._zone))
+        elif key is not None and (at := self._moment(text)) is not None:
+            self._date(key, at)
 
-    def _date_all(self, times: Mapping[Key, str], *, now: datetime, zone: tzinfo | None) -> None:
-        if zone is not None:
-            for key, text in times.items():
-                self._date(key, moment_of(text, now=now, zone=zone))
+    def _moment(self, text: str) -> datetime | None:
+        """Return the moment of a time message about now; None where it fits no zone.
+
+        Thousands of rows share a minute: its moment is the same while it is about now.
+        """
+        now = self._clock()
+        if self._newest is not None and self._newest[0] == text:
+            at = self._newest[1]
+            if at <= now <= at + ABOUT_NOW:
+                return at
+        zone = zone_of(text, now=now, known=self._zone)
+        found = moment_of(text, now=now, zone=zone) if zone is not None else None
+        # Of a clock ahead of ours it is cut to now, which a later row must not take for its own.
+        self._newest = (text, found) if found is not None and found < now else None
+        return found

@@ -1,7 +1,5 @@
 """The holdings of a login by conid and by account, kept as holdings come."""
 
-from collections.abc import Iterable
-
 from position_sync_dagster.domain.broker_position import BrokerPosition
 from position_sync_dagster.domain.routing import Key
 
@@ -15,20 +13,20 @@ class HoldingIndex:
 
     def __init__(self) -> None:
         self.moves = 0
-        self._by_conid: dict[int, set[Key]] = {}
+        self._by_conid: dict[int, tuple[Key, ...]] = {}
         self._one_of: dict[str, Key] = {}
 
     def put(self, before: BrokerPosition | None, holding: BrokerPosition) -> None:
         """Follow a holding that takes the place of another state of it, or is new."""
         key = holding.key
         if before is None:
-            self._by_conid.setdefault(key[1], set()).add(key)
+            self._by_conid[key[1]] = (*self.keys_of(key[1]), key)
         if before is None or (before.position == 0) != (holding.position == 0):
             self.moves += 1
         if holding.position or key[0] not in self._one_of:
             self._one_of[key[0]] = key
 
-    def keys_of(self, conid: int) -> Iterable[Key]:
+    def keys_of(self, conid: int) -> tuple[Key, ...]:
         """Return the keys of the holdings of a conid."""
         return self._by_conid.get(conid, ())
 

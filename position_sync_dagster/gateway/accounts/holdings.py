@@ -135,7 +135,8 @@ class HoldingsBook:
         if before is None and position == 0:
             return
         now = self._clock()
-        self._confirm_row((account, instrument.conid), now)
+        key = (account, instrument.conid)
+        self._confirm_row(key, now)
         same = before is not None and before.position == position
         self.put(
             BrokerPosition(
@@ -151,6 +152,8 @@ class HoldingsBook:
                 value_source=(
                     ValueOrigin.NONE if values["market_value"] is None else ValueOrigin.PORTFOLIO
                 ),
+                completeness=self._completeness_of(account),
+                confirmed_at=self._confirmation_of(key),
                 **values,
             ),
         )
@@ -185,8 +188,8 @@ class HoldingsBook:
             value_source=ValueOrigin.PNL_SINGLE,
             value_time=None,
             received_at=now,
-            completeness=self._completeness_of(holding),
-            confirmed_at=self._confirmation_of(holding),
+            completeness=self._completeness_of(holding.account),
+            confirmed_at=self._confirmation_of(key),
         )
         self._store(key, valued)
         return True
@@ -272,18 +275,18 @@ class HoldingsBook:
 
     def _with_confirmation(self, holding: BrokerPosition) -> BrokerPosition:
         """Return a holding with what is known of its account and of itself."""
-        completeness = self._completeness_of(holding)
-        confirmed_at = self._confirmation_of(holding)
+        completeness = self._completeness_of(holding.account)
+        confirmed_at = self._confirmation_of(holding.key)
         if holding.completeness is completeness and holding.confirmed_at == confirmed_at:
             return holding
         return replace(holding, completeness=completeness, confirmed_at=confirmed_at)
 
-    def _completeness_of(self, holding: BrokerPosition) -> Completeness:
-        return self.completeness.get(holding.account, Completeness.UNKNOWN)
+    def _completeness_of(self, account: str) -> Completeness:
+        return self.completeness.get(account, Completeness.UNKNOWN)
 
-    def _confirmation_of(self, holding: BrokerPosition) -> datetime | None:
-        of_account = self._confirmed.get(holding.account)
-        of_row = self._row_confirmed.get(holding.key)
+    def _confirmation_of(self, key: Key) -> datetime | None:
+        of_account = self._confirmed.get(key[0])
+        of_row = self._row_confirmed.get(key)
         if of_account is None or of_row is None:
             return of_account or of_row
         return max(of_account, of_row)

@@ -49,14 +49,15 @@ class Change(Generic[T]):
         live: All live rows afterwards; None changes nothing.
         finished: Rows that are no longer live, with `bucket` set to where they go; None for none.
         reopened: Parts of finished rows all of which are in `live` or `finished` now.
-        added: How many rows at the end of `live` are new, if nothing else changes.
+        unchanged: How many rows at the start of `live` are live rows of the snapshot as they were.
+            A table in parts rewrites the parts of the others alone.
     """
 
     result: T
     live: pl.DataFrame | None = None
     finished: pl.DataFrame | None = None
     reopened: tuple[PartRange, ...] = ()
-    added: int = 0
+    unchanged: int = 0
 
 
 class Snapshot:
@@ -185,34 +186,34 @@ class LifecycleTable:
         if live is None:
             return change.result
         transactions = [Transaction(CHANGE_TRANSACTION, handle.version() + 1)]
-        if 2 * change.added >= live.height > 0:
+        only_adds = change.unchanged == snapshot.live.height and change.finished is None
+        if only_adds and live.height >= 2 * change.unchanged and live.height > 0:
             # An append costs a quarter less. It adds at least as many rows as there were, so
             # that there are few files of live rows.
-            added = live.tail(change.added)
+            added = live.slice(change.unchanged)
             if self._in_parts:
                 added = placed_apart(added, live.height, self._clock())
-                live = pl.concat([live.head(-change.added), added])
+                live = pl.concat([live.head(change.unchanged), added])
             append(handle, added, commit_info, transactions)
         else:
+            names: list[str] = []
             if self._in_parts:
                 # In one piece, so that no later look at the rows copies them first.
-                live = placed(live, self._clock()).rechunk()
-            frame, predicate = self._replacement(
-                snapshot.live, live, change.finished, change.reopened
-            )
+                decided, live = live, placed(live, self._clock()).rechunk()
+                names = changed_parts(snapshot.live, live, decided, change.unchanged)
+            frame, predicate = self._replacement(live, names, change.finished, change.reopened)
             overwrite(handle, frame, predicate, commit_info, transactions)
         self._live = (self.table.cache_key(handle), live)
         return change.result
 
     def _replacement(
         self,
-        before: pl.DataFrame,
         live: pl.DataFrame,
+        names: list[str],
         finished: pl.DataFrame | None,
         reopened: tuple[PartRange, ...],
     ) -> tuple[pl.DataFrame, str]:
         replaced, terms = live, [IS_LIVE]
-        names = changed_parts(before, live) if self._in_parts else []
         if 0 < len(names) <= MOST_TERMS:
             replaced = live.filter(pl.col("part").is_in(names))
             terms = [f"({in_parts(LIVE, names)})"]

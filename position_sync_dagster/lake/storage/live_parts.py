@@ -55,15 +55,29 @@ def _in_new_parts(rows: pl.DataFrame, now: datetime) -> pl.DataFrame:
     return rows.with_columns(part=pl.Series(names[: rows.height], dtype=pl.String))
 
 
-def changed_parts(before: pl.DataFrame, after: pl.DataFrame) -> list[str]:
+def changed_parts(
+    before: pl.DataFrame, after: pl.DataFrame, decided: pl.DataFrame, unchanged: int
+) -> list[str]:
     """Return the parts whose rows are not the same before and after, in the order of names.
 
-    Rows are compared by a hash of 64 bits over all columns. Without any part to name, or where
-    there are few rows, the result is empty: all rows are to be written.
+    Without any part to name, or where there are few rows, the result is empty: all rows are to be
+    written.
+
+    Args:
+        before: All live rows before a change.
+        after: All live rows after it, as `placed` returned them.
+        decided: The same before they were placed.
+        unchanged: How many rows at the start of `decided` are rows of `before` as they were.
     """
     if max(before.height, after.height) <= PART_ROWS:
         return []
-    old, new = before.hash_rows(), after.select(before.columns).hash_rows()
-    gone = before.get_column("part").filter(~old.is_in(new.implode()))
-    come = after.get_column("part").filter(~new.is_in(old.implode()))
-    return sorted(set(gone.unique()) | set(come.unique()))
+    parts = after.get_column("part")
+    kept = parts.head(unchanged)
+    if not kept.equals(decided.get_column("part").head(unchanged)):
+        kept = kept.clear()  # some of them were placed elsewhere
+    gone = _sizes(before.get_column("part")).join(_sizes(kept), on=["part", "count"], how="anti")
+    return sorted(set(gone.get_column("part")) | set(parts.slice(len(kept)).unique()))
+
+
+def _sizes(parts: pl.Series) -> pl.DataFrame:
+    return parts.value_counts()

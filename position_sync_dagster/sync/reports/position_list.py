@@ -1,7 +1,7 @@
 """The newest rows of the positions, as many as are to be shown, with their ages and strategies."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -58,18 +58,20 @@ def read_positions(
         LakeError: A table cannot be used.
     """
     legs = lake.registry.sync.get_all_active()
-    matching = matching_legs(legs, lake.contracts.sync.get({leg.conid for leg in legs}))
     found = rows_of_logins(lake.updates.sync.latest(), settings)
     if not closed:
         found = found.filter(pl.col("position") != 0)
     if strategy is not None:
-        found = found.filter(_is_leg([leg for leg in matching if leg.strategy_id == strategy]))
+        of_strategy = [leg for leg in legs if leg.strategy_id == strategy]
+        found = found.filter(_is_leg(_matching(lake, of_strategy)))
     ordered = found.sort(
         *(pl.col(name).fill_null(0.0) if name == "strike" else name for name in _ORDER),
         nulls_last=True,
     )
     shown = ordered if limit is None else ordered.head(limit)
     rows = tuple(updates_of(shown))
+    conids = {row.conid for row in rows}
+    matching = _matching(lake, [leg for leg in legs if leg.conid in conids])
     holdings = all_broker_rows(lake, settings).join(shown, on=["account", "conid"], how="semi")
     return PositionList(
         rows=rows,
@@ -88,6 +90,10 @@ def matching_legs(
         for leg in legs
         if leg.conid not in details or not contract_mismatch(leg, details[leg.conid])
     ]
+
+
+def _matching(lake: Lake, legs: Collection[ActiveContract]) -> list[ActiveContract]:
+    return matching_legs(legs, lake.contracts.sync.get({leg.conid for leg in legs}))
 
 
 def strategies_by_holding(

@@ -151,8 +151,9 @@ class Router:
         changed_legs = await self._registry_changed() or self._resolver.take_found()
         stale = stale or self._lines.held != self._routed_by[0]
         stale = stale or self._contracts.matching(self._registry.legs) is not self._routed_by[1]
-        if changed_legs or first or changed or stale or self._routes.unqueued:
-            await self._reroute(connection, None if first else changed)
+        moved = self._routes.outdated(feed.book, changed)
+        if changed_legs or first or moved or stale or self._routes.unqueued:
+            await self._reroute(connection, None if first else moved)
         states, publish = self._routes.states, partial(self._publish, connection)
         if not self._account_refresh.opening:
             await self._publisher.enqueue_changed(states, changed - streamed)
@@ -181,21 +182,21 @@ class Router:
         self._health.registry_works()
         return changed
 
-    async def _reroute(self, connection: GatewayConnection, changed: set[Key] | None) -> None:
+    async def _reroute(self, connection: GatewayConnection, moved: set[Key] | None) -> None:
         """Allocate the lines, then route every holding whose route may be another one.
 
         Args:
-            changed: The holdings that changed; None: all of them may have.
+            moved: The holdings that were opened or closed; None: all of them may have been.
         """
         book = connection.feed.book
         lines = await self._lines.allocate(connection, self._registry.legs)
         legs = self._contracts.matching(self._registry.legs)
-        if changed is None:
+        if moved is None:
             self._contracts.want(h.instrument.conid for h in book.holdings if h.position)
             holdings = book.holdings
         else:
-            self._contracts.want(conid for _account, conid in changed)
-            keys = changed.union(
+            self._contracts.want(conid for _account, conid in moved)
+            keys = moved.union(
                 *(book.index.keys_of(conid) for conid in self._rerouted(lines, legs))
             )
             holdings = tuple(holding for key in keys if (holding := book.get(key)) is not None)

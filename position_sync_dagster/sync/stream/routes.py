@@ -2,11 +2,12 @@
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.domain.routing import Key
+from position_sync_dagster.gateway.accounts.holdings import HoldingsBook
 from position_sync_dagster.sync.owner.metrics import StreamMetrics
 from position_sync_dagster.sync.owner.publisher import QUEUED
 
@@ -49,6 +50,17 @@ class Routes:
         self.streamed: set[Key] = set()
         self.overflow: set[Key] = set()
         self.unqueued: set[Key] = set()
+
+    def outdated(self, book: HoldingsBook, keys: Iterable[Key]) -> set[Key]:
+        """Return which holdings were opened or closed since they were routed, or are new."""
+        found = set()
+        for key in keys:
+            holding, state = book.get(key), self.states.get(key)
+            if holding is None:
+                continue
+            if state is None or (state is LegState.CLOSED) != (holding.position == 0):
+                found.add(key)
+        return found
 
     def update(self, states: Mapping[Key, LegState]) -> RouteChanges:
         """Set the routes of these holdings, and return which changes concern the stream.

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from position_sync_dagster.lake import contracts
 from position_sync_dagster.lake.contracts import ContractsTable
 from position_sync_dagster.lake.schema.codec import contract_rows
 from position_sync_dagster.lake.schema.tables import CONTRACTS
@@ -23,12 +24,12 @@ async def test_contracts_of_the_version_before_are_read_without_what_it_did_not_
     before.initialize()
     row = contract_rows([details(clock, 1)]).select(list(columns))
     before.transact(lambda handle: append(handle, row, {}))
-    contracts = ContractsTable(tmp_path / "contracts")
-    await contracts.initialize()
+    table = ContractsTable(tmp_path / "contracts")
+    await table.initialize()
     known = replace(details(clock, 1), valid_exchanges=None, expires_on=None)
-    assert await contracts.get() == {1: known}
-    await contracts.put([details(clock, 1), details(clock, 2)])
-    assert await contracts.get() == {n: details(clock, n) for n in (1, 2)}
+    assert await table.get() == {1: known}
+    await table.put([details(clock, 1), details(clock, 2)])
+    assert await table.get() == {n: details(clock, n) for n in (1, 2)}
 
 
 async def test_the_newest_details_of_a_contract_are_kept(lake, clock):
@@ -41,3 +42,28 @@ async def test_the_newest_details_of_a_contract_are_kept(lake, clock):
     assert (await lake.contracts.get([2]))[2].seen_at == first.seen_at
     assert await lake.contracts.get([]) == {}
     assert len(await lake.contracts.get()) == 3
+
+
+async def test_details_of_new_contracts_are_added_without_a_look_at_the_others(
+    lake, clock, monkeypatch
+):
+    await lake.contracts.put([details(clock, conid) for conid in range(1, 501)])
+    heights, scan = [], contracts.scan
+
+    def counted(*arguments, **more):
+        frame = scan(*arguments, **more)
+        heights.append(frame.height)
+        return frame
+
+    monkeypatch.setattr(contracts, "scan", counted)
+    await lake.contracts.put([details(clock, conid) for conid in range(501, 521)])
+    assert sum(heights) == 0
+    clock.advance(60)
+    await lake.contracts.put([details(clock, conid) for conid in (400, *range(600, 700))])
+    found = await lake.contracts.get(range(1, 1_000))
+    assert len(found) == 620
+    assert {conid for conid, one in found.items() if one.seen_at == clock.now} == {
+        400,
+        *range(600, 700),
+    }
+    assert await lake.contracts.get([450, 9_999]) == {450: found[450]}

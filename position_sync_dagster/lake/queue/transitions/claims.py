@@ -8,11 +8,14 @@ import polars as pl
 from position_sync_dagster.domain.request import ACTIVE_PRIORITY
 from position_sync_dagster.lake.queue.transitions.request_rows import (
     PROCESSING,
+    has_id,
     is_claimable,
     is_in_future,
 )
 from position_sync_dagster.lake.schema.codec import moment
 from position_sync_dagster.lake.storage.lifecycle_table import Change
+
+_ROW = "row"
 
 
 def claim_order(now: datetime, promote_after_s: float) -> list[pl.Expr]:
@@ -44,11 +47,13 @@ def claim(
     Returns:
         The granted rows, in the order of claims.
     """
-    claimable = live.select(is_claimable(now, except_accounts)).to_series()
-    waiting = live.filter(claimable).sort(claim_order(now, promote_after_s))
-    if waiting.is_empty():
-        return Change(waiting)
-    granted = waiting.head(limit).with_columns(
+    waiting = live.lazy().with_row_index(_ROW).filter(is_claimable(now, except_accounts))
+    # The columns of the order alone: the other rows are not sorted whole.
+    chosen = waiting.sort(claim_order(now, promote_after_s)).head(limit).select(_ROW).collect()
+    rows = chosen.get_column(_ROW)
+    if rows.is_empty():
+        return Change(live.clear())
+    granted = live[rows].with_columns(
         status=pl.lit(PROCESSING),
         updated_at=moment(now),
         available_at=moment(None),
@@ -56,15 +61,15 @@ def claim(
         lease_token=pl.lit(token),
         lease_expires_at=moment(now + timedelta(seconds=lease_s)),
     )
-    return Change(granted, pl.concat([live.filter(~claimable), waiting.slice(limit), granted]))
+    others = live.filter(~has_id(live, granted.get_column("request_id")))
+    return Change(granted, pl.concat([others, granted]), unchanged=others.height)
 
 
 def renew(live: pl.DataFrame, ids: Sequence[str], *, now: datetime, lease_s: float) -> Change[None]:
     """Move the end of requests' leases to `lease_s` seconds from now."""
-    renewed = pl.col("request_id").is_in(ids)
-    until = moment(now + timedelta(seconds=lease_s))
-    after = live.with_columns(
-        updated_at=pl.when(renewed).then(moment(now)).otherwise("updated_at"),
-        lease_expires_at=pl.when(renewed).then(until).otherwise("lease_expires_at"),
+    marked = has_id(live, ids)
+    others = live.filter(~marked)
+    renewed = live.filter(marked).with_columns(
+        updated_at=moment(now), lease_expires_at=moment(now + timedelta(seconds=lease_s))
     )
-    return Change(None, after)
+    return Change(None, pl.concat([others, renewed]), unchanged=others.height)

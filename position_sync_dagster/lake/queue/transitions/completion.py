@@ -42,8 +42,10 @@ def succeed(
     """Finish requests as SUCCESS with the rows that answer them; insert the follow-up requests."""
     marked = has_id(live, ids)
     done = live.filter(marked)
-    rest = pl.concat([live.filter(~marked), _follow_ups(done, now, new_ids)])
-    return Change(None, rest, _answered(_finish(done, SUCCESS, now), answers))
+    others = live.filter(~marked)
+    rest = pl.concat([others, _follow_ups(done, now, new_ids)])
+    finished = _answered(_finish(done, SUCCESS, now), answers)
+    return Change(None, rest, finished, unchanged=others.height)
 
 
 def fail(
@@ -62,15 +64,16 @@ def fail(
     Args:
         failures: By request id.
     """
-    marked = pl.col("request_id").is_in(list(failures))
-    before = live.filter(marked)
+    marked = has_id(live, failures)
+    before, others = live.filter(marked), live.filter(~marked)
     after = _with_outcomes(before, failures, now=now, policy=policy, random=random)
     is_final = pl.col("status") == FAILED
     retried = without_lease(after.filter(~is_final)).with_columns(updated_at=moment(now))
     finished = _finish(after.filter(is_final), FAILED, now)
     finished_ids = finished.get_column("request_id").implode()
     follow_ups = _follow_ups(before.filter(pl.col("request_id").is_in(finished_ids)), now, new_ids)
-    return Change(None, pl.concat([live.filter(~marked), retried, follow_ups]), finished)
+    rest = pl.concat([others, retried, follow_ups])
+    return Change(None, rest, finished, unchanged=others.height)
 
 
 def _with_outcomes(

@@ -6,7 +6,7 @@ from datetime import datetime
 import polars as pl
 
 from position_sync_dagster.domain.request import QueueRequest, Reason
-from position_sync_dagster.lake.queue.transitions.request_rows import PROCESSING
+from position_sync_dagster.lake.queue.transitions.request_rows import PROCESSING, has_id
 from position_sync_dagster.lake.schema.codec import moment, new_request_rows
 from position_sync_dagster.lake.schema.ids import NewIds
 from position_sync_dagster.lake.storage.lifecycle_table import Change
@@ -51,16 +51,16 @@ def insert(
     if not (fresh or raised or changed):
         return Change(result)
     added = new_request_rows(ids.values(), fresh.values(), now)
-    if raised:
-        live = live.with_columns(
-            priority=pl.col("request_id").replace_strict(
-                raised, default=pl.col("priority"), return_dtype=pl.Int64
-            )
-        )
-    if changed:
-        is_changed = pl.col("request_id").is_in(list(changed))
-        live = live.with_columns(
-            available_at=pl.when(is_changed).then(moment(now)).otherwise("available_at")
-        )
-    after = pl.concat([live, added], how="diagonal")
-    return Change(result, after, added=0 if raised or changed else added.height)
+    if not (raised or changed):
+        return Change(result, pl.concat([live, added], how="diagonal"), unchanged=live.height)
+    marked = has_id(live, {*raised, *changed})
+    others = live.filter(~marked)
+    is_changed = pl.col("request_id").is_in(list(changed))
+    touched = live.filter(marked).with_columns(
+        priority=pl.col("request_id").replace_strict(
+            raised, default=pl.col("priority"), return_dtype=pl.Int64
+        ),
+        available_at=pl.when(is_changed).then(moment(now)).otherwise("available_at"),
+    )
+    after = pl.concat([others, touched, added], how="diagonal")
+    return Change(result, after, unchanged=others.height)

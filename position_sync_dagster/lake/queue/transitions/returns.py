@@ -2,17 +2,24 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import TypeVar
 
 import polars as pl
 
-from position_sync_dagster.lake.queue.transitions.request_rows import as_pending, lease_has_expired
+from position_sync_dagster.lake.queue.transitions.request_rows import (
+    as_pending,
+    has_id,
+    lease_has_expired,
+)
 from position_sync_dagster.lake.schema.partitions import LIVE_COLUMNS, PartRange
 from position_sync_dagster.lake.storage.lifecycle_table import Change
+
+T = TypeVar("T")
 
 
 def release(live: pl.DataFrame, ids: Sequence[str], *, now: datetime) -> Change[None]:
     """Return requests to PENDING at once, without using up an attempt."""
-    return Change(None, _with_pending(live, pl.col("request_id").is_in(ids), now))
+    return _with_pending(None, live, has_id(live, ids), now)
 
 
 def rescue(live: pl.DataFrame, *, now: datetime) -> Change[list[str]]:
@@ -21,9 +28,9 @@ def rescue(live: pl.DataFrame, *, now: datetime) -> Change[list[str]]:
     Returns:
         Their ids.
     """
-    expired = lease_has_expired(now)
+    expired = live.select(lease_has_expired(now)).to_series()
     ids = live.filter(expired).get_column("request_id").sort().to_list()
-    return Change(ids, _with_pending(live, expired, now)) if ids else Change(ids)
+    return _with_pending(ids, live, expired, now) if ids else Change(ids)
 
 
 def retry(
@@ -69,8 +76,11 @@ def retry(
         pl.concat([live, pending]),
         siblings.filter(~is_retried),
         parts,
+        unchanged=live.height,
     )
 
 
-def _with_pending(live: pl.DataFrame, returned: pl.Expr, now: datetime) -> pl.DataFrame:
-    return pl.concat([live.filter(~returned), as_pending(live.filter(returned), now)])
+def _with_pending(result: T, live: pl.DataFrame, returned: pl.Series, now: datetime) -> Change[T]:
+    others = live.filter(~returned)
+    after = pl.concat([others, as_pending(live.filter(returned), now)])
+    return Change(result, after, unchanged=others.height)

@@ -179,3 +179,29 @@ def test_a_new_download_forgets_the_times_of_the_one_before(times, dated):
     download(times, (B, "15:25"), closing="15:29")
     times.date_rows()
     assert dated == {B: NOW - timedelta(minutes=5)}
+
+
+@pytest.mark.parametrize(
+    ("text", "later", "moment"),
+    [
+        ("15:29", timedelta(seconds=40), NOW - timedelta(minutes=1)),
+        ("15:30", timedelta(seconds=40), NOW),
+        ("15:31", timedelta(seconds=40), NOW + timedelta(seconds=40)),  # its clock is ahead
+        ("15:31", timedelta(seconds=80), NOW + timedelta(seconds=60)),
+        ("15:29", timedelta(days=1), NOW + timedelta(days=1, minutes=-1)),
+        ("15:29", timedelta(hours=2), None),
+        ("15:29", timedelta(minutes=-30), None),  # our clock was set back
+    ],
+)
+def test_rows_of_one_minute_are_dated_by_the_clock_of_each(dated, text, later, moment):
+    now = NOW
+    times = RowTimes(dated.__setitem__, clock=lambda: now)
+    download(times, closing="15:29")
+    times.date_rows()
+    times.follow()
+    times.on_row(A)
+    times.on_time(text)
+    now += later
+    times.on_row(B)
+    times.on_time(text)
+    assert dated.get(B) == moment

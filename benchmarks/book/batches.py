@@ -1,0 +1,59 @@
+"""Batches of just 50 while few or many requests wait, in turns, by the processor time of each."""
+
+import asyncio
+import time
+
+from benchmarks.bench import Bench
+from benchmarks.book.tables import BATCH, batches_of, confirm, hold, wait
+from benchmarks.outcome import Line, Target
+from benchmarks.timing import median
+from position_sync_dagster.lake import Lake
+from position_sync_dagster.settings import Settings
+
+FEW, MANY = 200, 20_000
+WARM = 2
+"""Batches before the first that counts: they open the tables."""
+
+
+def batches(bench: Bench) -> None:
+    """Drain 50 of 200 and 50 of 20,000 in turns; every holding has a new value each time."""
+    rounds, many = bench.size((60, MANY), (5, 1_000))
+    took = asyncio.run(_in_turns(bench, rounds, many))
+    bench.report.add(
+        f"A batch of just {BATCH}",
+        [
+            Line(
+                what="claim, value, append, mark: processor time",
+                state=f"{many:,} waiting",
+                ours=median(took[many]),
+                samples=len(took[many]),
+                against=f"{FEW} waiting",
+                theirs=median(took[FEW]),
+                target=Target(ratio=1.5),
+            )
+        ],
+    )
+
+
+async def _in_turns(bench: Bench, rounds: int, many: int) -> dict[int, list[float]]:
+    settings = Settings(lake="unused")
+    lakes, took = {}, {FEW: list[float](), many: list[float]()}
+    for legs in took:
+        lake = lakes[legs] = Lake(bench.new_folder(f"batches-{legs}"))
+        lake.initialize_sync()
+        hold(lake, settings, legs)
+    processors = {legs: batches_of(lake, settings) for legs, lake in lakes.items()}
+    for turn in range(WARM + rounds):
+        for legs, (_values, processor) in processors.items():
+            began = time.process_time()
+            report, _not_covered = await processor.process(BATCH)
+            milliseconds = (time.process_time() - began) * 1e3
+            if report.appended is None or report.claimed != BATCH:
+                raise RuntimeError(f"No whole batch: {report}")
+            if turn >= WARM:
+                took[legs].append(milliseconds)
+        if (turn + 1) % (FEW // BATCH) == 0:
+            confirm(lakes[FEW], settings, FEW)
+            await processors[FEW][0].view()
+        wait(lakes[FEW], FEW)
+    return took
