@@ -36,8 +36,11 @@ class GeneratedBook:
         return len(self.active) + len(self.monitored)
 
 
-def generate(folder: Path, legs: int, active: int) -> GeneratedBook:
-    """Write a book of `legs` holdings of which `active` belong to strategies of ten legs each."""
+def generate(folder: Path, legs: int, active: int, account: str = ACCOUNT) -> GeneratedBook:
+    """Write a book of `legs` holdings of which `active` belong to strategies of ten legs each.
+
+    Books of several accounts have the same contracts, and strategies of their own.
+    """
     underlyings, chains, positions, contracts = [], [], [], []
     for symbol in range(-(-legs // PER_SYMBOL)):
         name, first = f"SYM{symbol:02}", FIRST_CONID + symbol * PER_SYMBOL
@@ -59,7 +62,7 @@ def generate(folder: Path, legs: int, active: int) -> GeneratedBook:
             if len(contracts) == legs:
                 break
             quantity = (1, -1, 2, -3)[conid % 4]
-            positions.append({"account": ACCOUNT, "conid": conid, "quantity": quantity})
+            positions.append({"account": account, "conid": conid, "quantity": quantity})
             contracts.append(
                 {
                     "conid": conid,
@@ -67,12 +70,12 @@ def generate(folder: Path, legs: int, active: int) -> GeneratedBook:
                     "right": right,
                     "strike": strike,
                     "expiry": expiry,
-                    "account": ACCOUNT,
+                    "account": account,
                 }
             )
     chosen = contracts[:: max(1, legs // active)][:active]
     strategies = [
-        {"strategy_id": f"strategy-{first // 10:04}", "legs": chosen[first : first + 10]}
+        {"strategy_id": f"{account}-{first // 10:04}", "legs": chosen[first : first + 10]}
         for first in range(0, len(chosen), 10)
     ]
     folder.mkdir(parents=True, exist_ok=True)
@@ -82,7 +85,7 @@ def generate(folder: Path, legs: int, active: int) -> GeneratedBook:
         {
             "name": f"generated-{legs}",
             "as_of": "2026-03-04",
-            "accounts": [{"name": ACCOUNT, "cash": 1_000_000.0}],
+            "accounts": [{"name": account, "cash": 1_000_000.0}],
             "underlyings": underlyings,
             "chains": chains,
             "positions": positions,

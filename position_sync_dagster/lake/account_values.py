@@ -15,7 +15,7 @@ from position_sync_dagster.domain.update import trading_mode_of
 from position_sync_dagster.lake.schema.codec import account_rows, account_summaries_of, moment
 from position_sync_dagster.lake.schema.ids import content_id
 from position_sync_dagster.lake.schema.tables import ACCOUNT_VALUES
-from position_sync_dagster.lake.storage.fencing import owner_transaction, refuse_stale_owner
+from position_sync_dagster.lake.storage.fencing import fence, newest_token, refuse_stale_owner
 from position_sync_dagster.lake.storage.frames import append, data_files
 from position_sync_dagster.lake.storage.maintenance import compact_if_needed
 from position_sync_dagster.lake.storage.table import Table, TableOptions
@@ -67,8 +67,7 @@ class SyncAccountValues:
 
         def step(handle: DeltaTable) -> AppendResult:
             for gateway_id, token in owners:
-                newest = handle.transaction_version(owner_transaction(gateway_id))
-                refuse_stale_owner(token, newest, gateway_id)
+                refuse_stale_owner(token, newest_token(handle, gateway_id), gateway_id)
             check_mode(handle, (trading_mode_of(row.account) for row in rows), self.table.path)
             present = data_files(handle)
             stored = self._files.stored_ids(present, "row_id", frame.get_column("row_id"))
@@ -94,19 +93,7 @@ class SyncAccountValues:
         Raises:
             LeaseLostError: An owner with a greater token has fenced the table already.
         """
-        owner = owner_transaction(gateway_id)
-
-        def step(handle: DeltaTable) -> None:
-            before = handle.transaction_version(owner)
-            refuse_stale_owner(token, before, gateway_id)
-            if before != token:
-                transactions = [
-                    Transaction(WRITER, handle.version() + 1),
-                    Transaction(owner, token),
-                ]
-                append(handle, account_rows([]), {"action": "fence"}, transactions)
-
-        self.table.transact(step)
+        self.table.transact(lambda handle: fence(handle, gateway_id, token))
 
     def latest(self, source: AccountSource = AccountSource.GATEWAY) -> pl.DataFrame:
         """Return the newest row of each account, in the order of accounts.

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple, Unpack
 
 import polars as pl
-from deltalake import DeltaTable, Transaction
+from deltalake import DeltaTable
 
 from position_sync_dagster.domain.broker_position import BrokerPosition
 from position_sync_dagster.domain.gateway_session import GatewaySession
@@ -23,7 +23,7 @@ from position_sync_dagster.lake.published_rows import (
 from position_sync_dagster.lake.schema.codec import broker_rows, moment
 from position_sync_dagster.lake.schema.ids import text_literal
 from position_sync_dagster.lake.schema.tables import BROKER_POSITIONS
-from position_sync_dagster.lake.storage.fencing import owner_transaction, refuse_stale_owner
+from position_sync_dagster.lake.storage.fencing import fence, newest_token, refuse_stale_owner
 from position_sync_dagster.lake.storage.frames import append, data_files, overwrite, scan
 from position_sync_dagster.lake.storage.table import Table, TableOptions
 from position_sync_dagster.lake.storage.threads import offloaded
@@ -80,23 +80,13 @@ class SyncBrokerPositions:
         """
         listed = list(positions)
         rows = _rows(gateway_id, listed, session, captured_at)
-        owner = owner_transaction(gateway_id)
 
         def step(handle: DeltaTable) -> int:
             check_mode(handle, (trading_mode_of(p.account) for p in listed), self.table.path)
-            before = scan(handle, BROKER_POSITIONS, _rows_of(gateway_id), ["fencing_token"])
-            # The rows carry the token of their owner; without rows, only the transaction does.
-            tokens = [handle.transaction_version(owner), before.get_column("fencing_token").max()]
-            newest_token = max((int(str(t)) for t in tokens if t is not None), default=None)
             if session is not None:
-                refuse_stale_owner(session.fencing_token, newest_token, gateway_id)
-            transactions = (
-                [Transaction(owner, session.fencing_token)]
-                if session and session.fencing_token != handle.transaction_version(owner)
-                else None
-            )
+                fence(handle, gateway_id, session.fencing_token)
             numbered = rows.with_columns(published_version=pl.lit(handle.version() + 1, pl.Int64))
-            overwrite(handle, numbered, _rows_of(gateway_id), _commit_info(session), transactions)
+            overwrite(handle, numbered, _rows_of(gateway_id), _commit_info(session))
             self._replaced[gateway_id] = self._base(handle, session)
             return handle.version()
 
@@ -140,19 +130,16 @@ class SyncBrokerPositions:
                 return_dtype=BROKER_POSITIONS.polars["account_confirmed_at"],
             )
         )
-        owner = owner_transaction(gateway_id)
 
         def step(handle: DeltaTable) -> int | None:
             check_mode(handle, (trading_mode_of(p.account) for p in listed), self.table.path)
-            stored = handle.transaction_version(owner)
+            stored = newest_token(handle, gateway_id) if session is not None else None
             if session is not None:
                 refuse_stale_owner(session.fencing_token, stored, gateway_id)
             if self._replaced.get(gateway_id) != self._base(handle, session):
                 return None
             if session is not None and stored != session.fencing_token:
                 return None
-            # It makes the commit conflict with the first one of a newer owner.
-            transactions = [Transaction(owner, session.fencing_token)] if session else None
             numbered = rows.with_columns(published_version=pl.lit(handle.version() + 1, pl.Int64))
             if is_fragmented(_files_of(handle, gateway_id), rows.height):
                 stored_rows = scan(handle, BROKER_POSITIONS, _rows_of(gateway_id))
@@ -161,10 +148,9 @@ class SyncBrokerPositions:
                     newest(pl.concat([stored_rows, numbered])),
                     _rows_of(gateway_id),
                     _commit_info(session),
-                    transactions,
                 )
             else:
-                append(handle, numbered, _commit_info(session), transactions)
+                append(handle, numbered, _commit_info(session))
             return handle.version()
 
         return self.table.transact(step)

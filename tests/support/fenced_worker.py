@@ -2,7 +2,7 @@
 
 import os
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from position_sync_dagster.domain.gateway_session import Owner
 from position_sync_dagster.domain.update import PositionUpdate
@@ -12,11 +12,21 @@ from position_sync_dagster.lake.lake import Lake
 LEASE_S = 2.0
 
 
-def main(path: str) -> None:
-    """Own the login `g` with a short lease that is not renewed, and write for it."""
-    lake = Lake(path)
+def main(path: str, clock_s: float = 0.0, lease_s: float = LEASE_S) -> None:
+    """Own the login `g` with a lease that is not renewed, and write for it.
+
+    Args:
+        path: The lake.
+        clock_s: By how much this machine's clock is ahead of the others; negative: behind.
+        lease_s: How long the lease lasts.
+    """
+
+    def clock() -> datetime:
+        return datetime.now(UTC) + timedelta(seconds=clock_s)
+
+    lake = Lake(path, clock=clock)
     session = lake.sessions.sync.acquire(
-        "g", Owner.STREAM, lease_s=LEASE_S, run_id=None, host="here", pid=os.getpid()
+        "g", Owner.STREAM, lease_s=lease_s, run_id=None, host="here", pid=os.getpid()
     )
     lake.updates.sync.fence("g", session.fencing_token)
     number = 0
@@ -31,7 +41,7 @@ def main(path: str) -> None:
             float(number),
             1.0,
             1.0,
-            datetime.now(UTC),
+            clock(),
             gateway_id="g",
             fencing_token=session.fencing_token,
         )

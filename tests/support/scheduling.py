@@ -8,6 +8,7 @@ CHAINS = {
     "test_recovery.py": "endings",
     "test_browser.py": "looks",
     "test_colours.py": "looks",
+    "test_logins.py": "logins",
 }
 """Modules that share a demo run in one process, one after the other."""
 
@@ -15,8 +16,9 @@ CHAINS = {
 class Scheduling(LoadScopeScheduling):
     """Gives each worker one test at a time, but for the tests of whole programs.
 
-    Those are three chains, each of one worker, which begin first because they take longest: the
-    tests around the endings of a demo, those that look at a demo in the UI, and the others.
+    Those are four chains, each of one worker, which begin first because they take longest: the
+    tests around the endings of a demo, those that look at a demo in the UI, those of several
+    logins, and the others.
     """
 
     def _split_scope(self, nodeid: str) -> str:

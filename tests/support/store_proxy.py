@@ -164,10 +164,11 @@ class _Server:
         self._plan = Plan()
         self._rules: list[Rule] = []
         self._requests: list[tuple[str, str]] = []
+        self._tasks: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
         """Serve until the input ends."""
-        server = await asyncio.start_server(self._serve, "127.0.0.1", 0, limit=2**20)
+        server = await asyncio.start_server(self._begin, "127.0.0.1", 0, limit=2**20)
         print(server.sockets[0].getsockname()[1], flush=True)
         while line := await asyncio.to_thread(sys.stdin.readline):
             given = json.loads(line)
@@ -185,6 +186,12 @@ class _Server:
                         del self._rules[index]
                 return rule.fault
         return None
+
+    def _begin(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # Nothing else holds it once a client has gone that did not wait for its answer.
+        task = asyncio.create_task(self._serve(reader, writer))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         upstream: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None

@@ -81,7 +81,7 @@ POSITION_UPDATES = TableSpec.of(
         fencing_token run_id batch_id greeks_time trading_class local_symbol note
         ledger_version committed_at""",
     ),
-    version=3,
+    version=4,
     partition_by=("date",),
     indexed=("update_id", "timestamp", "batch_id", "ledger_version"),
 )
@@ -148,7 +148,7 @@ BROKER_POSITIONS = TableSpec.of(
             "completeness, it holds for older rows of the account as well."
         ),
     },
-    version=3,
+    version=4,
     partition_by=("gateway_id",),
     indexed=("confirmed_at", "fencing_token", "published_version"),
 )
@@ -244,6 +244,7 @@ ACCOUNT_VALUES = TableSpec.of(
         ),
         "committed_at": COMMIT_COLUMNS["committed_at"],
     },
+    version=2,
     partition_by=("date",),
     indexed=("row_id", "timestamp", "ledger_version"),
 )

@@ -10,7 +10,7 @@ from position_sync_dagster.domain.clock import Clock
 from position_sync_dagster.domain.update import PositionUpdate
 from position_sync_dagster.errors import NewerRowError
 from position_sync_dagster.lake.schema.codec import moment, update_rows
-from position_sync_dagster.lake.storage.fencing import owner_transaction, refuse_stale_owner
+from position_sync_dagster.lake.storage.fencing import fence, newest_token, refuse_stale_owner
 from position_sync_dagster.lake.storage.frames import append, data_files
 from position_sync_dagster.lake.storage.maintenance import compact_if_needed
 from position_sync_dagster.lake.storage.table import Table
@@ -70,8 +70,7 @@ def append_updates(
 
     def step(handle: DeltaTable) -> AppendResult:
         for gateway_id, token in owners:
-            newest = handle.transaction_version(owner_transaction(gateway_id))
-            refuse_stale_owner(token, newest, gateway_id)
+            refuse_stale_owner(token, newest_token(handle, gateway_id), gateway_id)
         modes = (u.trading_mode for u in rows if u.trading_mode is not None)
         check_mode(handle, modes, table.path)
         present = data_files(handle)
@@ -102,16 +101,7 @@ def append_updates(
 
 def fence_out_older_owners(table: Table, gateway_id: str, token: int) -> None:
     """Refuse rows of the gateway's owners with a smaller token from now on; see `SyncUpdates`."""
-    owner = owner_transaction(gateway_id)
-
-    def step(handle: DeltaTable) -> None:
-        before = handle.transaction_version(owner)
-        refuse_stale_owner(token, before, gateway_id)
-        if before != token:
-            transactions = [Transaction(WRITER, handle.version() + 1), Transaction(owner, token)]
-            append(handle, update_rows([]), {"action": "fence"}, transactions)
-
-    table.transact(step)
+    table.transact(lambda handle: fence(handle, gateway_id, token))
 
 
 def _without_stored(files: LedgerFiles, present: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:

@@ -12,6 +12,7 @@ from deltalake import DeltaTable
 
 from position_sync_dagster.domain.gateway_session import Owner
 from position_sync_dagster.domain.request import QueueRequest, QueueStatus
+from position_sync_dagster.domain.update import PositionUpdate
 from position_sync_dagster.errors import (
     LeaseLostError,
     LoginOwnedError,
@@ -25,7 +26,7 @@ from position_sync_dagster.lake.object_store import conditional_put
 from position_sync_dagster.lake.recovery.diagnosis import diagnose
 from position_sync_dagster.lake.schema.table_spec import VERSION_PROPERTY
 from tests.support.forked_workers import worker_forker
-from tests.support.object_store import KEY_ID, SECRET, stored_under
+from tests.support.object_store import EVERYTHING, KEY_ID, SECRET, stored_under
 from tests.support.store_proxy import CUT, CUT_AFTER, ERRORS, TOKEN, Rule
 
 REQUESTS = 6
@@ -202,6 +203,35 @@ def test_an_owner_that_was_stopped_longer_than_its_lease_writes_nothing_more(sto
     assert updates.count() == rows
 
 
+@pytest.mark.parametrize(
+    ("clock_s", "lease_s"),
+    [(-60.0, 50.0), (60.0 if EVERYTHING else 5.0, 2.0)],
+    ids=["behind", "ahead"],
+)
+def test_an_owner_whose_clock_is_off_never_writes_after_its_successor(lake, clock_s, lease_s):
+    """To the others its lease has ended before it began; or it ends so much later."""
+    worker = worker_forker("tests.support.fenced_worker").start(lake.path, clock_s, lease_s)
+    worker.begin()
+    updates = lake.updates.sync
+    deadline = time.monotonic() + 60
+    while not updates.count():
+        assert time.monotonic() < deadline, "the owner wrote nothing"
+        time.sleep(0.05)
+    session = _taken_over(lake)
+    updates.fence(session.gateway_id, session.fencing_token)
+    rows = updates.count()
+    assert worker.output() == f"{LeaseLostError.__name__}\n"
+    assert updates.count() == rows
+    own = PositionUpdate(
+        2, "SPY", None, 1.0, 1.0, 1.0, 1.0, 1.0, datetime.now(UTC),
+        gateway_id="g", fencing_token=session.fencing_token,
+    )  # fmt: skip
+    assert updates.append([own]).rows == 1
+    tokens = lake.updates.table.rows().sort("ledger_version")["fencing_token"].to_list()
+    assert tokens == sorted(tokens)
+    assert set(tokens) == {session.fencing_token - 1, session.fencing_token}
+
+
 def test_a_successor_whose_clock_is_a_minute_behind_waits_and_one_ahead_fences(store, lake):
     first = lake.sessions.sync.acquire("g", Owner.STREAM, lease_s=30, run_id=None, host="h", pid=1)
     ahead = Lake(lake.path, clock=lambda: datetime.now(UTC) + timedelta(minutes=1))
@@ -216,7 +246,7 @@ def test_a_successor_whose_clock_is_a_minute_behind_waits_and_one_ahead_fences(s
 
 def _taken_over(lake):
     """Acquire the login as soon as the lease of its owner is over."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while time.monotonic() < deadline:
         with suppress(LoginOwnedError):
             return lake.sessions.sync.acquire(

@@ -1,0 +1,212 @@
+"""Several logins in one lake, by a real Dagster: what each does is no matter of the others."""
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from unittest.mock import patch
+
+import psutil
+import pytest
+
+from position_sync_dagster.domain.clock import utc_now
+from position_sync_dagster.domain.gateway_session import GatewaySession, SessionState
+from position_sync_dagster.errors import LakeError
+from position_sync_dagster.lake import Lake
+from position_sync_dagster.processes.home import Home
+from position_sync_dagster.settings import Settings, load_settings
+from position_sync_dagster.sync.reports.overview import OverviewReader
+from tests.support.demo_program import (
+    LIMIT_S,
+    PROGRAM,
+    clean_environment,
+    processes_of,
+    query_ui,
+    wait_for,
+)
+from tests.support.logins import Login, write_gateways, write_strategies
+from tests.support.ports import free_port
+from tests.support.promises import assert_kept, current_by_login, waiting
+
+pytestmark = pytest.mark.timeout(900)
+
+LEGS, ACTIVE, MAX_LINES = 60, 10, 14
+
+STREAMS = """query { runsOrError(filter: {pipelineName: "stream_positions"}) {
+  ... on Runs { results { runId status tags { key value } } } } }"""
+
+
+@dataclass
+class SeveralLogins:
+    """`position-sync dev` over a file that names two of three gateways at first.
+
+    Attributes:
+        named: The logins that the file names now.
+    """
+
+    folder: Path
+    logins: Sequence[Login]
+    settings: Settings
+    ui_port: int
+    process: "subprocess.Popen[bytes]"
+    named: Sequence[Login]
+
+    def __post_init__(self) -> None:
+        self.lake = Lake.of(self.settings)
+        self.reader = OverviewReader(self.lake, self.settings)
+
+    def name(self, *logins: Login) -> None:
+        """Save the gateways file."""
+        self.named = logins
+        write_gateways(self.folder / "gateways.yaml", logins)
+
+    def current(self) -> dict[str, int]:
+        """Return how many legs of each login are current now."""
+        with suppress(LakeError):
+            return current_by_login(self.reader.read(utc_now()), self.settings)
+        return {}
+
+    def all_current(self) -> bool:
+        return self.current() == dict.fromkeys((login.name for login in self.named), LEGS)
+
+    def session(self, login: Login) -> GatewaySession:
+        """Wait for a stream of a login that has all its lines."""
+
+        def streams() -> GatewaySession | None:
+            found = self.lake.sessions.sync.current(login.name)
+            if found is None or not found.is_alive(utc_now()):
+                return None
+            lives = found.state is SessionState.LIVE and found.lines_in_use == login.wanted_lines
+            return found if lives else None
+
+        session: GatewaySession = wait_for(f"{login.name} streams", streams, poll_s=0.3)
+        return session
+
+    def fill(self, login: Login, conid: int) -> None:
+        """Trade a contract, and wait for the row that tells it."""
+        since = utc_now() - timedelta(days=1)
+
+        def position() -> float:
+            rows = self.lake.updates.sync.newest_of([conid], since).rows
+            return rows[login.account, conid].position
+
+        wanted = position() * 2
+        login.fill(conid, position())
+        wait_for(f"the row of {conid} in {login.name}", lambda: position() == wanted)
+
+    def partitions(self) -> dict[str, str]:
+        """Return the partition of each stream run, by its run id."""
+        runs = query_ui(self.ui_port, STREAMS)["runsOrError"]["results"]
+        tags = {run["runId"]: {t["key"]: t["value"] for t in run["tags"]} for run in runs}
+        return {run_id: found["dagster/partition"] for run_id, found in tags.items()}
+
+    def end(self) -> None:
+        """End the program as Ctrl-C does."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
+            self.process.wait(LIMIT_S)
+
+    def close(self) -> None:
+        """End all processes, in whatever state they are."""
+        with suppress(subprocess.TimeoutExpired):
+            self.end()
+        for process in processes_of(self.folder / "home"):
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        for login in self.logins:
+            login.close()
+
+
+@pytest.fixture(scope="module")
+def several(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeveralLogins]:
+    folder = tmp_path_factory.mktemp("logins")
+    home = Home.at(folder / "home")
+    home.prepare()
+    logins = [
+        Login.start(folder / "books", number, legs=LEGS, active=ACTIVE, max_lines=MAX_LINES)
+        for number in (1, 2, 3)
+    ]
+    write_strategies(folder / "strategies.yaml", logins)
+    environment = {
+        "DAGSTER_HOME": str(home.dagster_home),
+        "POSITION_SYNC_LAKE": str(home.lake),
+        "POSITION_SYNC_TRADING_MODE": "SIMULATED",
+        "POSITION_SYNC_GATEWAYS_FILE": str(folder / "gateways.yaml"),
+        "POSITION_SYNC_STRATEGIES_FILE": str(folder / "strategies.yaml"),
+    }
+    write_gateways(folder / "gateways.yaml", logins[:2])
+    ui_port = free_port()
+    with (folder / "output.txt").open("wb") as output:
+        process = subprocess.Popen(
+            [PROGRAM, "dev", "--ui-port", str(ui_port)],
+            cwd=folder,
+            env=clean_environment() | environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+    with patch.dict(os.environ, environment):
+        running = SeveralLogins(folder, logins, load_settings(), ui_port, process, logins[:2])
+        try:
+            yield running
+        finally:
+            running.close()
+
+
+def test_each_login_is_streamed_by_a_run_of_its_partition(several):
+    first, second, _ = several.logins
+    wait_for("all legs are current", several.all_current, poll_s=0.5)
+    sessions = [several.session(first), several.session(second)]
+    partitions = several.partitions()
+    assert {partitions[session.run_id] for session in sessions} == {first.name, second.name}
+    assert sessions[0].pid != sessions[1].pid
+
+
+def test_one_that_is_down_delays_no_row_of_the_other_and_comes_back(several):
+    down, up, _ = several.logins
+    wait_for("all legs are current", several.all_current, poll_s=0.5)
+    before = several.session(down)
+    down.post("restart", down_s=3600.0)
+    wait_for("its legs are not current", lambda: several.current().get(down.name) == 0)
+    several.fill(up, up.book.active[0])
+    several.fill(up, up.book.monitored[0])
+    meanwhile = {down.name: 0, up.name: LEGS}
+    wait_for("the other is current", lambda: several.current() == meanwhile, poll_s=0.5)
+    assert several.lake.sessions.sync.current(down.name).state is SessionState.BLIND
+    down.post("restart", down_s=0.0)
+    wait_for("all legs are current again", several.all_current, poll_s=0.5)
+    assert several.session(down).session_id == before.session_id
+    several.fill(down, down.book.monitored[0])
+
+
+def test_a_login_that_is_added_to_the_file_comes_up_and_one_that_is_removed_ends(several):
+    first, second, third = several.logins
+    wait_for("all legs are current", several.all_current, poll_s=0.5)
+    before = several.session(second)
+    several.name(first, second, third)
+    wait_for("all legs are current, also the new ones", several.all_current, poll_s=0.5)
+    session = several.session(third)
+    assert several.partitions()[session.run_id] == third.name
+    wait_for("no request of it waits", lambda: waiting(several.lake) == 0)
+    several.name(first, second)
+
+    def ended() -> bool:
+        found = several.lake.sessions.sync.current(third.name)
+        return found.state is SessionState.ENDED
+
+    wait_for("the stream of the removed login ends", ended)
+    wait_for("its lines are free", lambda: third.stats()["lines_in_use"] == 0)
+    assert several.session(second).session_id == before.session_id
+
+
+def test_nothing_is_lost_and_nothing_written_twice_or_by_two(several):
+    wait_for("all legs are current", several.all_current, poll_s=0.5)
+    wait_for("no request waits", lambda: waiting(several.lake) == 0)
+    quiet_at = utc_now()
+    several.end()
+    assert_kept(several.lake, several.logins, quiet_at)

@@ -1,0 +1,47 @@
+"""How many requests to the store a commit takes: as many after many commits as after few."""
+
+from dataclasses import replace
+
+from position_sync_dagster.domain.gateway_session import Owner, SessionState
+from position_sync_dagster.lake.lake import Lake
+from tests.support.holdings import make_holding
+
+COMMITS = 30
+"""Fewer than lie between two checkpoints, so that the log is not cut meanwhile."""
+
+REQUESTS = 8
+
+
+def test_an_append_of_an_owner_takes_as_few_requests_after_many_commits(store, make_update, clock):
+    lake = Lake(store.lake())
+    updates = lake.updates.sync
+    updates.initialize()
+    updates.fence("g", 1)
+    taken = []
+    for number in range(COMMITS):
+        row = replace(make_update(number + 1), gateway_id="g", fencing_token=1)
+        store.proxy.change()
+        updates.append([row])
+        taken.append(len(store.proxy.change()))
+        clock.advance(1)
+    assert max(taken[1:]) <= REQUESTS, taken
+
+
+def test_an_owner_publishes_with_as_few_requests_after_many_commits(store, clock):
+    lake = Lake(store.lake())
+    lake.sessions.sync.initialize()
+    session = lake.sessions.sync.acquire(
+        "g", Owner.STREAM, lease_s=600, run_id=None, host="here", pid=1
+    )
+    session = lake.sessions.sync.renew(session, lease_s=600, state=SessionState.LIVE)
+    positions = lake.broker_positions.sync
+    positions.initialize()
+    positions.replace("g", [make_holding(conid, clock.now) for conid in range(1, 100)], session)
+    taken = []
+    for number in range(COMMITS):
+        changed = make_holding(7, clock.now, position=float(number + 1))
+        store.proxy.change()
+        version = positions.update("g", [changed], session, accounts_confirmed_at={})
+        taken.append(len(store.proxy.change()))
+        assert version is not None
+    assert sorted(taken)[COMMITS // 2] <= REQUESTS, taken

@@ -1,0 +1,95 @@
+"""What holds of the tables at rest, whatever happened before: no loss, no double, one writer."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from datetime import datetime
+
+import polars as pl
+
+from position_sync_dagster.domain.request import QueueStatus
+from position_sync_dagster.domain.routing import Key
+from position_sync_dagster.lake import Lake
+from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.reports.overview import Overview, count_current
+from tests.support.logins import Login
+
+
+def waiting(lake: Lake) -> int:
+    """Count the requests that have not ended."""
+    counts = lake.queue.sync.counts()
+    return counts[QueueStatus.PENDING] + counts[QueueStatus.PROCESSING]
+
+
+def current_by_login(overview: Overview, settings: Settings) -> dict[str, int]:
+    """Count the holdings of each login whose value is current now."""
+    held: dict[str, set[Key]] = defaultdict(set)
+    for holding in overview.book.holdings:
+        if holding.position:
+            held[holding.gateway_id].add(holding.key)
+    return {
+        status.gateway_id: count_current(
+            held[status.gateway_id], overview.book.ages, status, settings
+        )
+        for status in overview.status.each_login
+    }
+
+
+def assert_kept(lake: Lake, logins: Sequence[Login], quiet_at: datetime) -> None:
+    """Check every promise; everything that writes has ended.
+
+    Args:
+        quiet_at: When no request waited; those that came later may still wait.
+    """
+    assert_nothing_is_lost(lake, logins, quiet_at)
+    assert_nothing_is_double(lake)
+    assert_one_writer_each(lake)
+    for login in logins:
+        stats = login.stats()
+        assert stats["peak_lines"] <= login.budget, f"{login.name}: {stats['peak_lines']} lines"
+        assert stats["orders_received"] == []
+
+
+def assert_nothing_is_lost(lake: Lake, logins: Sequence[Login], quiet_at: datetime) -> None:
+    """Each request has ended with a row of its holding, and each newest row is the broker's."""
+    requests = lake.queue.table.rows(
+        columns=["request_id", "update_id", "account", "conid", "status", "created_at"]
+    ).filter((pl.col("status") == "SUCCESS") | (pl.col("created_at") < quiet_at))
+    assert set(requests["status"]) == {"SUCCESS"}, requests["status"].value_counts()
+    written = lake.updates.table.rows(columns=["update_id", "account", "conid"])
+    unanswered = requests.join(written, on=["update_id", "account", "conid"], how="anti")
+    assert unanswered.is_empty(), unanswered
+    newest = lake.updates.sync.latest().select("account", "conid", "position")
+    rows = {(account, conid): position for account, conid, position in newest.iter_rows()}
+    at_brokers = {key: held for login in logins for key, held in login.positions().items()}
+    differing = {
+        key: (rows.get(key), at_brokers.get(key))
+        for key in rows.keys() | at_brokers.keys()
+        if rows.get(key) != at_brokers.get(key)
+    }
+    assert differing == {}, f"row and broker differ: {differing}"
+
+
+def assert_nothing_is_double(lake: Lake) -> None:
+    """Each request ended once, and each row and each answer was written once."""
+    requests = lake.queue.table.rows(columns=["request_id"])["request_id"]
+    assert requests.is_unique().all(), "a request ended twice"
+    written = lake.updates.table.rows(columns=["update_id", "request_id"])
+    assert written["update_id"].is_unique().all(), "a row was written twice"
+    assert written["request_id"].drop_nulls().is_unique().all(), "a request has two rows"
+
+
+def assert_one_writer_each(lake: Lake) -> None:
+    """No row of an older token was written after one of a newer, for each login."""
+    rows = lake.updates.table.rows(
+        columns=["gateway_id", "fencing_token", "session_id", "ledger_version", "source"]
+    ).filter(pl.col("source") == "STREAM")
+    owners = rows.select("gateway_id", "fencing_token", "session_id").unique()
+    assert owners.select("gateway_id", "fencing_token").is_unique().all(), owners
+    spans = (
+        rows.group_by("gateway_id", "fencing_token")
+        .agg(first=pl.col("ledger_version").min(), last=pl.col("ledger_version").max())
+        .sort("gateway_id", "fencing_token")
+        .with_columns(before=pl.col("last").shift().over("gateway_id"))
+    )
+    late = spans.filter(pl.col("before") > pl.col("first"))
+    assert late.is_empty(), f"an older owner wrote after a newer one: {late}"
