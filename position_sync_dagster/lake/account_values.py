@@ -67,8 +67,7 @@ class SyncAccountValues:
 
         def step(handle: DeltaTable) -> AppendResult:
             for gateway_id, token in owners:
-                newest = handle.transaction_version(owner_transaction(gateway_id))
-                refuse_stale_owner(token, newest, gateway_id)
+                refuse_stale_owner(token, self.table.newest_owner(handle, gateway_id), gateway_id)
             check_mode(handle, (trading_mode_of(row.account) for row in rows), self.table.path)
             present = data_files(handle)
             stored = self._files.stored_ids(present, "row_id", frame.get_column("row_id"))
@@ -97,9 +96,10 @@ class SyncAccountValues:
         owner = owner_transaction(gateway_id)
 
         def step(handle: DeltaTable) -> None:
-            before = handle.transaction_version(owner)
+            before = self.table.newest_owner(handle, gateway_id)
             refuse_stale_owner(token, before, gateway_id)
             if before != token:
+                self.table.forget_owner(gateway_id)
                 transactions = [
                     Transaction(WRITER, handle.version() + 1),
                     Transaction(owner, token),
