@@ -67,7 +67,8 @@ class SyncAccountValues:
 
         def step(handle: DeltaTable) -> AppendResult:
             for gateway_id, token in owners:
-                refuse_stale_owner(token, self.table.newest_owner(handle, gateway_id), gateway_id)
+                newest = handle.transaction_version(owner_transaction(gateway_id))
+                refuse_stale_owner(token, newest, gateway_id)
             check_mode(handle, (trading_mode_of(row.account) for row in rows), self.table.path)
             present = data_files(handle)
             stored = self._files.stored_ids(present, "row_id", frame.get_column("row_id"))
@@ -96,10 +97,9 @@ class SyncAccountValues:
         owner = owner_transaction(gateway_id)
 
         def step(handle: DeltaTable) -> None:
-            before = self.table.newest_owner(handle, gateway_id)
+            before = handle.transaction_version(owner)
             refuse_stale_owner(token, before, gateway_id)
             if before != token:
-                self.table.forget_owner(gateway_id)
                 transactions = [
                     Transaction(WRITER, handle.version() + 1),
                     Transaction(owner, token),

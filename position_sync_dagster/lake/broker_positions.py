@@ -86,18 +86,16 @@ class SyncBrokerPositions:
             check_mode(handle, (trading_mode_of(p.account) for p in listed), self.table.path)
             before = scan(handle, BROKER_POSITIONS, _rows_of(gateway_id), ["fencing_token"])
             # The rows carry the token of their owner; without rows, only the transaction does.
-            stored = self.table.newest_owner(handle, gateway_id)
-            tokens = [stored, before.get_column("fencing_token").max()]
+            tokens = [handle.transaction_version(owner), before.get_column("fencing_token").max()]
             newest_token = max((int(str(t)) for t in tokens if t is not None), default=None)
             if session is not None:
                 refuse_stale_owner(session.fencing_token, newest_token, gateway_id)
             transactions = (
                 [Transaction(owner, session.fencing_token)]
-                if session and session.fencing_token != stored
+                if session and session.fencing_token != handle.transaction_version(owner)
                 else None
             )
             numbered = rows.with_columns(published_version=pl.lit(handle.version() + 1, pl.Int64))
-            self.table.forget_owner(gateway_id)
             overwrite(handle, numbered, _rows_of(gateway_id), _commit_info(session), transactions)
             self._replaced[gateway_id] = self._base(handle, session)
             return handle.version()
@@ -146,7 +144,7 @@ class SyncBrokerPositions:
 
         def step(handle: DeltaTable) -> int | None:
             check_mode(handle, (trading_mode_of(p.account) for p in listed), self.table.path)
-            stored = self.table.newest_owner(handle, gateway_id)
+            stored = handle.transaction_version(owner)
             if session is not None:
                 refuse_stale_owner(session.fencing_token, stored, gateway_id)
             if self._replaced.get(gateway_id) != self._base(handle, session):

@@ -16,7 +16,6 @@ from deltalake import (
 
 from position_sync_dagster.lake.delta_log.commit_log import TRANSACTIONS
 from position_sync_dagster.lake.schema.table_spec import TableSpec
-from position_sync_dagster.lake.storage.fencing import OWNERS, owners_named
 
 _NO_HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
 
@@ -105,6 +104,5 @@ def data_files(handle: DeltaTable) -> pl.DataFrame:
 def _properties(
     commit_info: Mapping[str, str], transactions: list[Transaction] | None
 ) -> CommitProperties:
-    named = transactions or []
-    metadata = {**commit_info, TRANSACTIONS: str(len(named)), OWNERS: owners_named(named)}
+    metadata = {**commit_info, TRANSACTIONS: str(len(transactions or []))}
     return CommitProperties(custom_metadata=metadata, app_transactions=transactions)

@@ -24,7 +24,6 @@ from position_sync_dagster.lake.storage.commit_errors import (
     classify,
 )
 from position_sync_dagster.lake.storage.commit_retry import PAUSE_S, REMOTE_PAUSE_S, retried
-from position_sync_dagster.lake.storage.fencing import NewestOwners
 from position_sync_dagster.lake.storage.frames import check_room, scan
 from position_sync_dagster.lake.storage.handle import TableHandle
 from position_sync_dagster.lake.storage.opening import TableLocation, absolute_path
@@ -97,7 +96,6 @@ class Table:
         usual_s = REMOTE_CONTENTION_S if location.remote else CONTENTION_S
         self._contention_s = usual_s if contention_s is None else contention_s
         self._mutex = RLock()
-        self._owners = NewestOwners()
         self._checkpoint_outage = OutageLog(logger)
         self._compaction_due = False
 
@@ -175,14 +173,6 @@ class Table:
         """
         return (self._handle.generation, handle.version())
 
-    def newest_owner(self, handle: DeltaTable, gateway_id: str) -> int | None:
-        """Return the fencing token of a gateway's newest owner; None for none. In a step only."""
-        return self._owners.newest(handle, gateway_id, self.cache_key(handle))
-
-    def forget_owner(self, gateway_id: str) -> None:
-        """Forget the newest owner of a gateway: a step is about to record another one."""
-        self._owners.forget(gateway_id)
-
     def checkpoint(self, handle: DeltaTable) -> None:
         """Write a checkpoint of the handle's version, and sync the versions that it stands for.
 
@@ -243,8 +233,6 @@ class Table:
                 remedy="Read the table again before going on; the commit may be lost.",
             )
         self._handle.record(version)
-        generation = self._handle.generation
-        self._owners.committed((generation, before), (generation, version))
         if version // COMPACT_EVERY != before // COMPACT_EVERY:
             self._compaction_due = True
 

@@ -70,7 +70,8 @@ def append_updates(
 
     def step(handle: DeltaTable) -> AppendResult:
         for gateway_id, token in owners:
-            refuse_stale_owner(token, table.newest_owner(handle, gateway_id), gateway_id)
+            newest = handle.transaction_version(owner_transaction(gateway_id))
+            refuse_stale_owner(token, newest, gateway_id)
         modes = (u.trading_mode for u in rows if u.trading_mode is not None)
         check_mode(handle, modes, table.path)
         present = data_files(handle)
@@ -104,10 +105,9 @@ def fence_out_older_owners(table: Table, gateway_id: str, token: int) -> None:
     owner = owner_transaction(gateway_id)
 
     def step(handle: DeltaTable) -> None:
-        before = table.newest_owner(handle, gateway_id)
+        before = handle.transaction_version(owner)
         refuse_stale_owner(token, before, gateway_id)
         if before != token:
-            table.forget_owner(gateway_id)
             transactions = [Transaction(WRITER, handle.version() + 1), Transaction(owner, token)]
             append(handle, update_rows([]), {"action": "fence"}, transactions)
 
