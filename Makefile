@@ -60,7 +60,7 @@ test-fast: $(SYNCED) ## unit tests and in-memory contract tests, in seconds: for
 .PHONY: chaos
 chaos: $(SYNCED) ## 200 random kills of all that writes and repairs, then 30 of the whole program (half an hour)
 	@$(BIN)/python -m tests.chaos --kills 200 $(if $(SEED),--seed $(SEED)) $(ARGS)
-	@STORE_TESTS=all $(BIN)/pytest -q -k store tests/contract/lake tests/integration/lake
+	@STORE_TESTS=all $(BIN)/pytest -q -k store tests/contract/lake tests/integration/lake tests/integration/sync/test_store_outages.py
 	@AUDIT_KILLS=20 $(BIN)/pytest -q tests/integration/defs/audit/test_kills.py
 	@CHAOS_ROUNDS=10 $(BIN)/pytest -q -s tests/acceptance/test_recovery.py
 

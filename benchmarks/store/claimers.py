@@ -6,6 +6,7 @@ from unittest.mock import patch
 from benchmarks.bench import Bench
 from benchmarks.outcome import Line
 from benchmarks.queue.contention import CLAIMERS, drain_together
+from benchmarks.store.documents import write_table
 from benchmarks.timing import median
 from tests.support.object_store import running_store
 
@@ -34,3 +35,10 @@ def claimers(bench: Bench) -> None:
                     )
                 )
     bench.report.add("Four claimers at once in a store", lines)
+    if bench.docs is not None:
+        head = ["four at once", "state", "median, ms", "local disk, ms"]
+        rows = [
+            [line.what, line.state, f"{line.ours:,.0f}", f"{line.theirs or 0:,.0f}"]
+            for line in lines
+        ]
+        write_table("claimers", head, rows, bench.docs / "object-store.md")

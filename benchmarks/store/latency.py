@@ -2,12 +2,14 @@
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from unittest.mock import patch
 
 from benchmarks.bench import Bench
 from benchmarks.outcome import Line
+from benchmarks.store.documents import write_table
 from benchmarks.timing import Samples, median
 from position_sync_dagster.domain.request import QueuedPosition, QueueRequest
 from position_sync_dagster.domain.update import PositionUpdate, Source
@@ -16,7 +18,17 @@ from tests.support.object_store import running_store
 
 LATENCIES_MS = (0, 5, 50, 200)
 BATCH = 50
-OPERATIONS = ("enqueue 50", "claim 50", "append 50", "mark 50", "newest rows", "status counts")
+OPERATIONS = (
+    "enqueue 50",
+    "claim 50",
+    "append 50",
+    "mark 50",
+    "append 50 of a stream",
+    "newest rows",
+    "status counts",
+)
+LOGIN, TOKEN = "login", 1
+"""A stream's rows carry the fencing token of its login."""
 
 Counted = dict[str, list[int]]
 
@@ -25,6 +37,7 @@ def latency(bench: Bench) -> None:
     """Measure each operation of a drain, at each latency and on the local disk."""
     rounds = bench.size(10, 2)
     disk, _ = _measured(bench.new_folder("disk"), rounds, lambda: 0)
+    columns = [("local disk", disk)]
     with running_store() as store, patch.dict(os.environ, store.environment):
         for delay_ms in LATENCIES_MS:
             path = store.lake()
@@ -32,6 +45,7 @@ def latency(bench: Bench) -> None:
             store.proxy.change(latency_s=delay_ms / 1000)
             found, requests = _measured(path, rounds, lambda: len(store.proxy.change()))
             store.proxy.reset()
+            columns.append((f"{delay_ms} ms", found))
             bench.report.add(
                 f"At {delay_ms} ms",
                 [
@@ -46,6 +60,13 @@ def latency(bench: Bench) -> None:
                     for what in OPERATIONS
                 ],
             )
+    if bench.docs is not None:
+        rows = [
+            [what, f"{median(requests[what]):g}", *(f"{c.median(what):,.0f}" for _, c in columns)]
+            for what in OPERATIONS
+        ]
+        head = ["ms", "requests", *(name for name, _ in columns)]
+        write_table("latency", head, rows, bench.docs / "object-store.md")
 
 
 def _measured(
@@ -56,6 +77,7 @@ def _measured(
     lake.initialize_sync()
     samples, counted = Samples(), {name: [] for name in OPERATIONS}
     queue, updates = lake.queue.sync, lake.updates.sync
+    updates.fence(LOGIN, TOKEN)
     batch: list[QueuedPosition] = []
     for turn in range(rounds):
         wanted = [QueueRequest(turn * BATCH + c, "SPY") for c in range(1, BATCH + 1)]
@@ -69,6 +91,7 @@ def _measured(
             claim,
             lambda: updates.append([_row(one) for one in batch]),
             lambda: queue.mark_success([one.request_id for one in batch]),
+            lambda: updates.append([_streamed(one) for one in batch]),
             lambda since=since: updates.latest_since(since),
             queue.counts,
         )
@@ -77,6 +100,18 @@ def _measured(
             samples.time(name, do)
             counted[name].append(requests())
     return samples, counted
+
+
+def _streamed(request: QueuedPosition) -> PositionUpdate:
+    row = _row(request)
+    return replace(
+        row,
+        source=Source.STREAM,
+        request_id=None,
+        update_id="",
+        gateway_id=LOGIN,
+        fencing_token=TOKEN,
+    )
 
 
 def _row(request: QueuedPosition) -> PositionUpdate:

@@ -10,7 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Self
 import typer
 
 from position_sync_dagster.cli.options import EndWith, warn_of_unknown_settings
-from position_sync_dagster.errors import LakeError, SettingsError
+from position_sync_dagster.errors import (
+    LakeError,
+    SettingsError,
+    StoreRefusedError,
+    StoreUnavailableError,
+)
 from position_sync_dagster.processes import dagster_dev, ports
 from position_sync_dagster.processes.checkout import PROJECT
 from position_sync_dagster.processes.child_process import ChildProcess
@@ -55,12 +60,14 @@ def run(*, ui_port: int, end_with: int | None = None) -> int:
         PortTakenError: The UI's port is taken.
         HomeInUseError: Another `dagster dev` runs in the home.
         ChildEndedError: Dagster has ended.
+        UnsafeStoreError: The object store of the tables has no conditional put.
     """
     from position_sync_dagster.settings import load_settings
 
     settings = load_settings()
     warn_of_unknown_settings()
     require_files(settings)
+    require_safe_store(settings)
     ports.require_free(ui_port, purpose="Dagster UI", option="--ui-port")
     live = sys.stdout.isatty() and sys.stderr.isatty()
     dagster_home = Path(os.environ.get("DAGSTER_HOME") or PROJECT / "dagster_home").absolute()
@@ -98,6 +105,20 @@ def require_files(settings: "Settings") -> None:
         from position_sync_dagster.lake.registry.strategies_file import load_strategies
 
         load_strategies(settings.strategies_file)
+
+
+def require_safe_store(settings: "Settings") -> None:
+    """Check that an object store keeps two writers apart; one that does not answer is waited for.
+
+    Raises:
+        UnsafeStoreError: It has no conditional put.
+    """
+    if "://" not in settings.lake:
+        return
+    from position_sync_dagster.lake import Lake
+
+    with suppress(StoreUnavailableError, StoreRefusedError):  # the streams try again, and say so
+        Lake.of(settings).sessions.table.prove_store()
 
 
 class Output:

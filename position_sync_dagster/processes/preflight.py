@@ -38,6 +38,8 @@ def run_preflight(
 ) -> list[Finding]:
     """Check everything within a minute; write nothing and keep no line.
 
+    Only an object store is written to: probes, which are deleted at once.
+
     Args:
         environ: The environment of this process.
         env_file: The file with settings, None for none.
@@ -50,7 +52,7 @@ def run_preflight(
     found += bounded(
         "strategies file", lambda: local.check_strategies_file(settings), within_s=QUICK_S
     )
-    found += bounded("tables", lambda: local.check_tables(lake), within_s=TABLES_S)
+    found += bounded("tables", lambda: local.check_lake(lake), within_s=TABLES_S)
     found += bounded("disk", lambda: local.check_disk(settings.lake), within_s=QUICK_S)
     found += bounded("Dagster home", lambda: check_dagster(dagster_home, ui_port), within_s=QUICK_S)
     try:

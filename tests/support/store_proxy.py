@@ -25,6 +25,7 @@ ERRORS = {
     "bad signature": (403, "SignatureDoesNotMatch", "The request signature does not match."),
     "slow down": (503, "SlowDown", "Please reduce your request rate."),
     "broken": (500, "InternalError", "We encountered an internal error. Please try again."),
+    "no bucket": (404, "NoSuchBucket", "The specified bucket does not exist"),
     "region": (
         301,
         "PermanentRedirect",
@@ -35,6 +36,9 @@ ERRORS = {
 
 CUT = "cut"
 """The connection ends before an answer."""
+
+HANG = "hang"
+"""The request is never answered, also when the fault is over."""
 
 CUT_AFTER = "cut after"
 """The request reaches the store, and its answer is lost."""
@@ -65,7 +69,7 @@ class Rule:
     """Which requests fail, and how.
 
     Attributes:
-        fault: A key of ERRORS, CUT or CUT_AFTER.
+        fault: A key of ERRORS, CUT, CUT_AFTER or HANG.
         kind: Of the requests; empty for any.
         part: Of the path of the requests.
         times: How many of them fail; None for all.
@@ -202,6 +206,9 @@ class _Server:
                 fault = self._fault(request)
                 await asyncio.sleep(self._plan.latency_s)
                 if fault == CUT:
+                    break
+                if fault == HANG:
+                    await reader.read()  # until the client gives up
                     break
                 if fault is not None and fault != CUT_AFTER:
                     writer.write(_error(*ERRORS[fault], head=request.method == "HEAD"))

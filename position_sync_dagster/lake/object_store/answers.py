@@ -4,7 +4,7 @@ import re
 from enum import Enum, auto
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-_MARKS = ("Error performing", "Generic S3 error")
+_MARKS = ("Error performing", "Generic S3 error", "error occurred while loading credentials")
 """One of them stands in each error of a request to a store, whichever client made it."""
 
 _CODE = re.compile(r"<Code>\s*(\w+)\s*</Code>")
@@ -22,7 +22,12 @@ _REGION = {
     "PermanentRedirect",
     "TemporaryRedirect",
 }
-_NO_CREDENTIALS = ("169.254.169.254", "CredentialsNotLoaded", "no providers in chain")
+_NO_CREDENTIALS = (
+    "169.254.169.254",
+    "CredentialsNotLoaded",
+    "no providers in chain",
+    "error occurred while loading credentials",
+)
 
 
 class StoreFault(Enum):

@@ -89,6 +89,7 @@ class TableHandle:
             # Between two steps only: an update between plan and commit would hide a conflict.
             if self._is_behind(handle):
                 handle.update_incremental()
+                self._location.refuse_newer(handle)
             aged = handle.version() - self._opened_version >= self._reopen_every
         if aged:
             self._handle = None

@@ -56,6 +56,16 @@ class TableLocation:
         """Return whether there is a log at the path."""
         return DeltaTable.is_deltatable(self.path, self._options())
 
+    def prove_store(self) -> None:
+        """Check that the object store keeps two writers apart; once in a process.
+
+        Raises:
+            UnsafeStoreError: It does not.
+            OSError, DeltaError: The store cannot be used.
+        """
+        if self.remote:
+            require_conditional_put(self._lake, self.options)
+
     def open(self, *, create: bool = True) -> DeltaTable:
         """Open the newest version; create the table where there is none.
 
@@ -96,7 +106,7 @@ class TableLocation:
 
     def _create(self) -> DeltaTable:
         if self.remote:
-            require_conditional_put(self.path.rpartition("/")[0], self.options)
+            require_conditional_put(self._lake, self.options)
         make_private_folder(self.path)
         return DeltaTable.create(
             self.path,
@@ -110,6 +120,10 @@ class TableLocation:
             # winner's properties.
             commit_properties=CommitProperties(max_commit_retries=0),
         )
+
+    @property
+    def _lake(self) -> str:
+        return self.path.rpartition("/")[0]
 
     def _vanished(self) -> BrokenTableError:
         return BrokenTableError(
@@ -148,12 +162,7 @@ class TableLocation:
         name, text = properties.get(NAME_PROPERTY), properties.get(VERSION_PROPERTY, "")
         if name != self.spec.name or not text.isdigit():
             raise self._foreign(f"it holds {f'the table {name!r}' if name else 'a foreign table'}")
-        if int(text) > self.spec.version:
-            raise NewerTableError(
-                f"The table {self.path} has schema version {text}; this release knows "
-                f"{self.spec.version}.",
-                remedy="Install the release that wrote it, or a later one.",
-            )
+        self.refuse_newer(handle)
         found = {f.name: str(getattr(f.type, "type", f.type)) for f in handle.schema().fields}
         wanted = {column: kind.value for column, kind in self.spec.columns.items()}
         different = [column for column, kind in found.items() if wanted.get(column) != kind]
@@ -165,6 +174,20 @@ class TableLocation:
             self._migrate(handle, missing)
         elif missing:
             raise self._foreign(f"its schema lacks {', '.join(missing)}")
+
+    def refuse_newer(self, handle: DeltaTable) -> None:
+        """Refuse a table that a later release has migrated, also under a process that has it open.
+
+        Raises:
+            NewerTableError: Its schema has a greater version than this release knows.
+        """
+        text = handle.metadata().configuration.get(VERSION_PROPERTY, "")
+        if text.isdigit() and int(text) > self.spec.version:
+            raise NewerTableError(
+                f"The table {self.path} has schema version {text}; this release knows "
+                f"{self.spec.version}.",
+                remedy="Install the release that wrote it, or a later one.",
+            )
 
     def _migrate(self, handle: DeltaTable, missing: list[str]) -> None:
         logger.info("migrating %s to schema version %d", self.path, self.spec.version)

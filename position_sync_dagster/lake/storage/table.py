@@ -119,6 +119,17 @@ class Table:
         """
         return retried(self._location.exists, path=self.path, contention_s=self._contention_s)
 
+    def prove_store(self) -> None:
+        """Check that the object store of the table keeps two writers apart; once in a process.
+
+        Does nothing for a local table.
+
+        Raises:
+            UnsafeStoreError: It has no conditional put.
+            StoreUnavailableError, StoreRefusedError.
+        """
+        retried(self._location.prove_store, path=self.path, contention_s=self._contention_s)
+
     def verify(self) -> None:
         """Open what lies at the path now, as another process would, and check its schema.
 

@@ -22,6 +22,8 @@ from position_sync_dagster.errors import (
     LoginOwnedError,
 )
 from position_sync_dagster.lake.sessions import GatewaySessions
+from position_sync_dagster.lake.storage.threads import offload
+from position_sync_dagster.outage_log import OutageLog
 from position_sync_dagster.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -61,6 +63,7 @@ class Ownership:
 
     Raises:
         LoginOwnedError: Another process owns the login and did not end in time.
+        UnsafeStoreError: The object store of the tables cannot keep two owners apart.
 
     Example:
         async with Ownership(lake.sessions, settings, owner=Owner.STREAM) as own:
@@ -93,6 +96,7 @@ class Ownership:
         self.last_words: str | None = None
         self._status: Callable[[], OwnerStatus] = lambda: OwnerStatus(SessionState.STARTING)
         self._renewal_requested = asyncio.Event()
+        self._outage = OutageLog(logger)
         self.lost = asyncio.Event()
 
     @property
@@ -161,6 +165,7 @@ class Ownership:
         await self._sessions.claim_mode(mode)
 
     async def __aenter__(self) -> Self:
+        await offload(self._sessions.table.prove_store)
         deadline = asyncio.get_running_loop().time() + self._wait_s
         while self._session is None:
             try:
@@ -213,14 +218,15 @@ class Ownership:
                     detail=status.detail,
                 )
                 self._take_session(session)
+                self._outage.clear()
             except CommitContentionError as error:
-                logger.warning("%s", error)
+                self._outage.report(str(error), level=logging.WARNING)
             except LeaseLostError as error:
                 logger.error("%s%s", error, self._clock_change())
                 self.lost.set()
                 return
             except LakeError as error:
-                logger.error("%s", error)
+                self._outage.report(str(error))
                 if self._clock() >= self.session.expires_at:
                     self.lost.set()
                     return

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 
-from position_sync_dagster.errors import GatewaysFileError
+from position_sync_dagster.errors import GatewaysFileError, LakeError
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.recovery.diagnosis import diagnose
 from position_sync_dagster.settings import Settings
@@ -62,6 +62,11 @@ def check_strategies_file(settings: Settings) -> list[Finding]:
     return [good("strategies file", f"{settings.strategies_file} can be read")]
 
 
+def check_lake(lake: Lake) -> list[Finding]:
+    """Return whether the tables and their place can be used."""
+    return [*check_tables(lake), *check_store(lake)]
+
+
 def check_tables(lake: Lake) -> list[Finding]:
     """Return whether each table is whole, as `position-sync doctor --tables` diagnoses it."""
     if not lake.exists:
@@ -72,6 +77,17 @@ def check_tables(lake: Lake) -> list[Finding]:
         return [good("tables", f"{len(tables)} at {lake.path}, each whole or not there yet")]
     remedy = "Run `position-sync doctor --tables`, which shows each and says what to do."
     return [bad("tables", f"{one.table}: {one.problem or 'torn'}", remedy) for one in ill]
+
+
+def check_store(lake: Lake) -> list[Finding]:
+    """Return whether an object store keeps two writers apart; nothing for a folder."""
+    if "://" not in lake.path:
+        return []
+    try:
+        lake.sessions.table.prove_store()
+    except LakeError as error:
+        return [bad("store", error.what, error.remedy)]
+    return [good("store", "it refuses the second of two writers (conditional put)")]
 
 
 def check_disk(path: str) -> list[Finding]:

@@ -1,4 +1,8 @@
-"""A clock that the test sets, and the values that the tests of the lake are made of."""
+"""A clock that the test sets, and the values that the tests of the lake are made of.
+
+The tests of the tables run on a disk; those that are marked `in_store`, and with STORE_TESTS=all
+all but those that are marked `on_disk`, run in an object store too.
+"""
 
 from collections.abc import Callable
 from datetime import datetime
@@ -9,6 +13,7 @@ import pytest
 from position_sync_dagster.domain.update import PositionUpdate, Source, TradingMode
 from position_sync_dagster.lake.lake import Lake
 from tests.support.clock import HandClock
+from tests.support.object_store import EVERYTHING, ObjectStore
 
 
 @pytest.fixture
@@ -49,8 +54,25 @@ def make_update(clock: HandClock) -> Callable[..., PositionUpdate]:
     return make
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Give each test that asks for a home the places where it runs."""
+    if "home" in metafunc.fixturenames:
+        marks = {mark.name for mark in metafunc.definition.iter_markers()}
+        stored = "in_store" in marks or (EVERYTHING and "on_disk" not in marks)
+        metafunc.parametrize("home", ["disk", "store"] if stored else ["disk"], indirect=True)
+
+
 @pytest.fixture
-async def lake(tmp_path: Path, clock: HandClock) -> Lake:
-    made = Lake(tmp_path, clock=clock)
+def home(request: pytest.FixtureRequest, tmp_path: Path) -> Path | str:
+    """Return where the tables of a test lie: a folder, or a lake in an object store."""
+    if request.param == "disk":
+        return tmp_path
+    store: ObjectStore = request.getfixturevalue("store")
+    return store.lake()
+
+
+@pytest.fixture
+async def lake(home: Path | str, clock: HandClock) -> Lake:
+    made = Lake(home, clock=clock)
     await made.initialize()
     return made

@@ -41,6 +41,7 @@ async def test_unknown_amounts_are_null_and_come_back_as_none(lake, row, clock):
     assert frame.select("net_liquidation", "cash", "currency").row(0) == (None, None, None)
 
 
+@pytest.mark.in_store
 async def test_the_same_row_is_written_once(lake, row):
     assert (await lake.account_values.append([row(), row(B)])).rows == 2
     again = await lake.account_values.append([row(), row(B), row(B, net=5.0)])
@@ -73,6 +74,7 @@ async def test_rows_of_statements_stand_apart_and_the_newest_day_counts(lake, ro
     assert await net_of(lake, source=AccountSource.FLEX) == {A: 1.0}
 
 
+@pytest.mark.in_store
 async def test_an_owner_that_was_followed_by_another_writes_nothing_more(lake, row):
     await lake.account_values.fence(LOGIN, 2)
     with pytest.raises(LeaseLostError, match="newer owner"):
@@ -107,6 +109,7 @@ async def test_an_append_and_a_read_cost_the_same_after_many_days(lake, row, clo
     assert read[-1] <= 15 * 8 + 1 < files
 
 
+@pytest.mark.in_store
 async def test_maintenance_merges_its_files_and_the_doctor_finds_it_sound(lake, row, clock):
     for net in range(40):
         await lake.account_values.append([row(net=net)])

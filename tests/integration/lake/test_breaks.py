@@ -27,6 +27,7 @@ def missing(conid=1, expected=2.0):
     )
 
 
+@pytest.mark.in_store
 async def test_a_break_is_opened_confirmed_and_resolved(lake):
     opened = await lake.breaks.record(LOGIN, [missing()], AT, "download-1", "run-1")
     assert opened == BreakCounts(opened=1)

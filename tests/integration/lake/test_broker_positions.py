@@ -83,6 +83,7 @@ async def test_any_gateway_is_kept_apart_from_the_others(lake, clock, gateway_id
 
 
 @pytest.mark.parametrize("rows", [1, 0], ids=["with rows", "with no rows"])
+@pytest.mark.in_store
 async def test_an_owner_that_was_followed_writes_nothing(lake, clock, rows):
     first = await lake.sessions.acquire(LOGIN, Owner.STREAM, **WHO)
     await lake.broker_positions.replace(LOGIN, [holding(clock, 1)], first)
@@ -106,6 +107,7 @@ async def test_accounts_of_another_trading_mode_do_not_mix(lake, clock):
 CHANGES = {"accounts_confirmed_at": {}}
 
 
+@pytest.mark.in_store
 async def test_changes_take_the_place_of_the_rows_before_them_and_leave_the_others(lake, clock):
     table = lake.broker_positions
     await table.replace(LOGIN, [holding(clock, conid) for conid in (1, 2, 3)])
@@ -194,6 +196,7 @@ async def test_changes_without_rows_of_the_same_session_are_refused(lake, clock)
     assert [row.position for row in await table.read(LOGIN)] == [5.0]
 
 
+@pytest.mark.on_disk  # it undoes its environment
 async def test_of_a_commit_race_with_a_newer_owner_the_older_one_writes_nothing(
     lake, clock, monkeypatch
 ):

@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+import pytest
+
 from position_sync_dagster.lake import contracts
 from position_sync_dagster.lake.contracts import ContractsTable
 from position_sync_dagster.lake.schema.codec import contract_rows
@@ -32,6 +34,7 @@ async def test_contracts_of_the_version_before_are_read_without_what_it_did_not_
     assert await table.get() == {n: details(clock, n) for n in (1, 2)}
 
 
+@pytest.mark.in_store
 async def test_the_newest_details_of_a_contract_are_kept(lake, clock):
     first = details(clock, 1)
     await lake.contracts.put([first, first, details(clock, 2)])

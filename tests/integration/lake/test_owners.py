@@ -21,6 +21,7 @@ LOGIN = "127.0.0.1:7497"
 WHO = {"lease_s": 15.0, "run_id": "run-1", "host": "box", "pid": 42}
 
 
+@pytest.mark.in_store
 async def test_a_login_has_one_owner_who_is_named_to_the_others(lake):
     session = await lake.sessions.acquire(LOGIN, Owner.STREAM, **WHO)
     assert (session.state, session.fencing_token) == (SessionState.STARTING, 1)
@@ -31,6 +32,7 @@ async def test_a_login_has_one_owner_who_is_named_to_the_others(lake):
     assert other.fencing_token == 1
 
 
+@pytest.mark.in_store
 async def test_a_heartbeat_renews_the_lease_and_records_the_state_of_the_owner(lake, clock):
     session = await lake.sessions.acquire(LOGIN, Owner.STREAM, **WHO)
     clock.advance(10)
@@ -73,6 +75,7 @@ async def test_a_late_heartbeat_records_since_when_the_owner_sees_the_gateway(la
     assert (await lake.sessions.renew(session, live_since=ahead, **live)).state_since == clock.now
 
 
+@pytest.mark.in_store
 async def test_an_owner_loses_a_session_whose_lease_has_expired(lake, clock):
     session = await lake.sessions.acquire(LOGIN, Owner.STREAM, **WHO)
     clock.advance(15)
@@ -213,6 +216,7 @@ async def test_a_lease_of_no_time_is_refused(lake):
     assert await lake.sessions.current(LOGIN) is None
 
 
+@pytest.mark.in_store
 async def test_a_login_of_another_trading_mode_is_refused(lake):
     session = await lake.sessions.acquire(
         LOGIN, Owner.STREAM, trading_mode=TradingMode.PAPER, **WHO

@@ -161,11 +161,22 @@ def test_missing_credentials_are_named(store, monkeypatch):
         Lake(store.lake()).initialize_sync()
 
 
-def test_an_older_release_refuses_the_tables_of_a_newer_one(store, lake):
+def test_an_older_release_refuses_the_tables_of_a_newer_one_and_writes_nothing(store, lake):
     table = DeltaTable(lake.queue.table.path)
     table.alter.set_table_properties({VERSION_PROPERTY: "999"}, raise_if_not_exists=False)
-    with pytest.raises(NewerTableError, match="999"):
-        Lake(lake.path).queue.sync.counts()
+    before = stored_under(lake.queue.table.path)
+    older = Lake(lake.path)
+    for call in (
+        older.initialize_sync,
+        older.queue.sync.counts,
+        lambda: older.queue.sync.insert_many([QueueRequest(99, "SPY")]),
+        lambda: older.queue.sync.claim_batch(limit=1, lease_s=600),
+        older.maintain,
+        lake.queue.sync.counts,
+    ):
+        with pytest.raises(NewerTableError, match="999"):
+            call()
+    assert stored_under(lake.queue.table.path) == before
 
 
 def test_no_credential_is_in_a_log_an_error_or_the_store(store, lake, make_update, caplog):

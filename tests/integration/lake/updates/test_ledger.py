@@ -29,8 +29,8 @@ from position_sync_dagster.lake.updates.table import PositionUpdatesTable
 
 
 @pytest.fixture
-def ledger(tmp_path):
-    return PositionUpdatesTable(tmp_path / "updates")
+def ledger(home):
+    return PositionUpdatesTable(f"{home}/updates")
 
 
 @pytest.fixture
@@ -47,6 +47,7 @@ def files_read(monkeypatch) -> list[int]:
     return read
 
 
+@pytest.mark.in_store
 def test_an_update_is_read_as_it_was_written(ledger, make_update):
     update = make_update(symbol="it's\0 '; DROP 🙂", update_id="u-1")
     ledger.sync.append([update], batch_id="b-1", run_id="r-1")
@@ -62,6 +63,7 @@ def test_an_update_is_read_as_it_was_written(ledger, make_update):
     assert read.expiry is None
 
 
+@pytest.mark.in_store
 def test_a_batch_that_is_tried_again_writes_nothing_even_with_new_values(ledger, make_update):
     first = ledger.sync.append([make_update(1), make_update(2)], batch_id="b-1")
     assert (first.version, first.rows) == (2, 2)  # 1 remembers the trading mode
@@ -70,6 +72,7 @@ def test_a_batch_that_is_tried_again_writes_nothing_even_with_new_values(ledger,
     assert ledger.sync.count() == 2
 
 
+@pytest.mark.in_store
 def test_the_row_of_a_request_is_written_once_whoever_writes_it(ledger, make_update, clock):
     request_id = new_ids(clock.now, 1)[0]
     ledger.sync.append([make_update(1, request_id=request_id)], batch_id="b-1")
@@ -177,6 +180,7 @@ def test_an_id_longer_than_what_statistics_keep_of_it_is_written_once(
     assert ledger.sync.count() == 2
 
 
+@pytest.mark.in_store
 async def test_a_guard_is_called_before_each_attempt_to_commit(
     ledger, make_update, clock, monkeypatch
 ):
@@ -236,6 +240,7 @@ def test_a_guard_is_not_called_when_there_is_nothing_to_write(ledger, make_updat
     assert calls == []
 
 
+@pytest.mark.in_store
 def test_a_ledger_of_an_older_release_is_migrated_and_keeps_each_row_once(
     ledger, make_update, clock
 ):
@@ -319,9 +324,7 @@ async def test_one_flush_is_one_commit_with_one_batch_id(ledger, make_update):
     assert commit["batch_id"] == rows.get_column("batch_id")[0]
 
 
-def test_the_newest_row_of_a_holding_is_the_same_in_any_order_of_arrival(
-    tmp_path, make_update, clock
-):
+def test_the_newest_row_of_a_holding_is_the_same_in_any_order_of_arrival(home, make_update, clock):
     moments = [clock.now + timedelta(seconds=s) for s in (0, 5, 3, 5, 1)]
     updates = [
         make_update(c, timestamp=at, position=float(k), update_id=f"{c}-{k}")
@@ -330,7 +333,7 @@ def test_the_newest_row_of_a_holding_is_the_same_in_any_order_of_arrival(
     ]
     newest = []
     for seed in range(4):
-        one = PositionUpdatesTable(tmp_path / f"u{seed}")
+        one = PositionUpdatesTable(f"{home}/u{seed}")
         shuffled = Random(seed).sample(updates, len(updates))
         for start in range(0, len(shuffled), 3):
             one.sync.append(shuffled[start : start + 3])
@@ -344,6 +347,7 @@ def test_the_same_contract_in_two_accounts_is_two_holdings(ledger, make_update):
     assert ledger.sync.latest().height == 2
 
 
+@pytest.mark.in_store
 def test_the_newest_rows_are_right_after_files_are_merged_and_deleted(ledger, make_update, clock):
     for step in range(40):
         clock.advance(1)
@@ -499,8 +503,8 @@ def test_counting_reads_no_data(ledger, make_update, clock):
     assert ledger.sync.count() == 21
 
 
-async def test_an_update_of_an_account_has_its_trading_mode_and_one_without_has_none(tmp_path):
-    table = PositionUpdatesTable(tmp_path / "position_updates")
+async def test_an_update_of_an_account_has_its_trading_mode_and_one_without_has_none(home):
+    table = PositionUpdatesTable(f"{home}/position_updates")
     now = datetime.now(UTC)
     plain = PositionUpdate(1, "SPY", None, 1.0, 2.0, 200.0, 150.0, 50.0, now)
     await table.append([plain, replace(plain, conid=2, account="DU123")])
@@ -532,9 +536,9 @@ def wrong_clock(clock):
 
 
 @pytest.fixture
-def timed_ledger(tmp_path, clock):
+def timed_ledger(home, clock):
     """Return a function that opens the ledger anew, by the right clock or by another one."""
-    return lambda by=clock: PositionUpdatesTable(tmp_path / "timed", clock=by).sync
+    return lambda by=clock: PositionUpdatesTable(f"{home}/timed", clock=by).sync
 
 
 def positions(ledger):

@@ -17,9 +17,9 @@ HOUR = timedelta(hours=1)
 
 
 @pytest.fixture
-def open_ledger(tmp_path, clock):
+def open_ledger(home, clock):
     """Return a function that opens the ledger anew, as a new process does."""
-    return lambda own=clock: PositionUpdatesTable(tmp_path / "updates", clock=own).sync
+    return lambda own=clock: PositionUpdatesTable(f"{home}/updates", clock=own).sync
 
 
 @pytest.fixture

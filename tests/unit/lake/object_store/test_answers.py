@@ -77,3 +77,12 @@ def test_an_outage_has_the_same_words_for_each_request_and_each_try():
 def test_errors_of_a_local_disk_stay_as_they_are():
     error = OSError("No space left on device")
     assert without_secrets(error) is error
+
+
+def test_credentials_that_cannot_be_loaded_are_no_damage_of_a_table():
+    text = (
+        "Kernel error -> Operation not supported an error occurred while loading credentials "
+        "failed to load IMDS session token service error request forbidden"
+    )
+    error = to_lake_error(DeltaError(text), "s3://bucket/lake/runs")
+    assert "there are no credentials" in str(error)

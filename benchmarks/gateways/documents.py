@@ -1,0 +1,185 @@
+"""The measured curves for `docs/scaling.md`: a picture, the numbers, two tables."""
+
+import csv
+from collections.abc import Iterable, Sequence
+from dataclasses import astuple, fields
+from pathlib import Path
+
+from benchmarks.gateways.arithmetic import Layout, lay_out, rate_of
+from benchmarks.gateways.point import Point
+from benchmarks.report import quantity
+
+BEGIN, END = "<!-- gateways: begin -->", "<!-- gateways: end -->"
+"""The tables of the document lie between these lines."""
+
+LAYOUTS = ((1.0, 4.0), (5.0, 10.0), (15.0, 20.0))
+"""Flush interval and interval of heartbeats, of what is laid out."""
+
+GATEWAYS, LEGS = 1_000, 1_000_000
+
+PICTURE = (
+    "![Each figure over the number of logins in a lake](gateways.png)\n\n"
+    "The numbers are in [gateways.csv](gateways.csv)."
+)
+
+
+def write_documents(points: Sequence[Point], docs: Path, note: str = "") -> None:
+    """Write the picture, the CSV and the tables.
+
+    Args:
+        note: What the figures were measured on.
+    """
+    draw(points, docs / "gateways.png")
+    with (docs / "gateways.csv").open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(field.name for field in fields(Point))
+        for point in points:
+            writer.writerow(round(v, 4) if isinstance(v, float) else v for v in astuple(point))
+    document = docs / "scaling.md"
+    before, _, rest = document.read_text().partition(BEGIN)
+    _, _, after = rest.partition(END)
+    parts = (note, table_of(points), PICTURE, table_of_layouts(layouts(points)))
+    text = "\n\n".join(part for part in parts if part)
+    document.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}")
+
+
+def read_points(path: Path) -> list[Point]:
+    """Read the points of a CSV that `write_documents` wrote."""
+    kinds = {field.name: field.type for field in fields(Point)}
+    with path.open(newline="") as file:
+        return [
+            Point(**{name: _value(kinds[name], text) for name, text in row.items()})
+            for row in csv.DictReader(file)
+        ]
+
+
+def _value(kind: object, text: str) -> object:
+    return text if kind is str else int(text) if kind is int else float(text)
+
+
+def layouts(points: Sequence[Point]) -> list[tuple[str, float, Layout]]:
+    """Lay out a thousand gateways at each place and interval."""
+    found = []
+    for place in dict.fromkeys(point.place for point in points):
+        rate = rate_of(points, place)
+        found += [
+            (place, rate, lay_out(GATEWAYS, LEGS, rate, flush_s, heartbeat_s))
+            for flush_s, heartbeat_s in LAYOUTS
+        ]
+    return found
+
+
+def table_of(points: Iterable[Point]) -> str:
+    """Return the table of what was measured."""
+    head = [
+        "place",
+        "flush / heartbeat",
+        "logins",
+        "commits/s",
+        "tries",
+        "append, longest",
+        "commit to commit, p95",
+        "renewal, longest",
+        "leases lost",
+        "latest()",
+        "status",
+        "store's requests/s",
+        "processors",
+    ]
+    rows = [
+        [
+            p.place,
+            f"{p.flush_s:g} / {p.heartbeat_s:g} s",
+            str(p.logins),
+            f"{p.commits:.1f} of {p.logins / p.flush_s:.1f}",
+            f"{p.tries:.1f}",
+            f"{_s(p.append)}, {_s(p.append_longest)}",
+            _s(p.gap_p95),
+            f"{_s(p.renewal)}, {_s(p.renewal_longest)}",
+            str(p.lost),
+            _s(p.latest),
+            _s(p.status),
+            quantity(round(p.requests), ""),
+            f"{100 * p.busy:.0f} %",
+        ]
+        for p in points
+    ]
+    return _table(head, rows)
+
+
+def table_of_layouts(found: Iterable[tuple[str, float, Layout]]) -> str:
+    """Return the table of the arithmetic."""
+    head = [
+        "place",
+        "commits/s of a table",
+        "flush / heartbeat",
+        "logins a lake",
+        f"lakes for {GATEWAYS:,}",
+        "USD a month, trading hours",
+        "around the clock",
+    ]
+    rows = [
+        [
+            place,
+            f"{rate:.1f}",
+            f"{layout.flush_s:g} / {layout.heartbeat_s:g} s",
+            str(layout.a_lake),
+            f"{layout.lakes:,}",
+            "" if place == "disk" else f"{layout.usd:,.0f}",
+            "" if place == "disk" else f"{layout.usd_all_day:,.0f}",
+        ]
+        for place, rate, layout in found
+    ]
+    return _table(head, rows)
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _s(seconds: float) -> str:
+    return f"{1000 * seconds:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"
+
+
+def draw(points: Sequence[Point], path: Path) -> None:
+    """Draw each figure over the number of logins, a line for each place and interval."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    panels = (
+        ("commits", "commits of the ledger, a second"),
+        ("tries", "tries of a commit"),
+        ("gap_p95", "between two commits of a login, p95 (s)"),
+        ("renewal_longest", "longest renewal of a lease (s)"),
+        ("latest", "latest() (s)"),
+        ("status", "status (s)"),
+        ("answered", "requests answered by a drain, a second"),
+        ("requests", "requests to the store, a second"),
+    )
+    kinds = list(dict.fromkeys((p.place, p.flush_s) for p in points))
+    figure, axes = plt.subplots(2, 4, figsize=(13, 6), layout="constrained")
+    for axis, (name, title) in zip(axes.flat, panels, strict=True):
+        for place, flush_s in kinds:
+            some = [p for p in points if (p.place, p.flush_s) == (place, flush_s)]
+            axis.plot(
+                [p.logins for p in some],
+                [getattr(p, name) for p in some],
+                marker="o",
+                lw=1.3,
+                label=f"{place}, flush {flush_s:g} s",
+            )
+        axis.set_xscale("log", base=2)
+        numbers = sorted({p.logins for p in points})
+        axis.set_xticks(numbers, [str(n) for n in numbers], fontsize=8)
+        axis.set_title(title, loc="left", fontsize=9)
+        axis.set_ylim(bottom=0)
+        axis.tick_params(axis="y", labelsize=8)
+        axis.grid(alpha=0.25)
+        axis.spines[["top", "right"]].set_visible(False)
+    axes.flat[0].legend(frameon=False, fontsize=7)
+    figure.suptitle("Logins in one lake, on a disk and in a store", x=0.01, ha="left")
+    figure.savefig(path, dpi=90)
+    plt.close(figure)

@@ -1,0 +1,133 @@
+"""Streams and a drain, as processes, while their object store is out of reach or refuses."""
+
+import asyncio
+from collections import Counter
+from datetime import timedelta
+
+import polars as pl
+import pytest
+
+from position_sync_dagster.domain.clock import utc_now
+from position_sync_dagster.domain.gateway_session import SessionState
+from position_sync_dagster.domain.request import QueueRequest, QueueStatus
+from position_sync_dagster.errors import StoreRefusedError, StoreUnavailableError
+from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.lake.storage.threads import offload
+from position_sync_dagster.sync.reports.status import read_status
+from tests.support.forked_workers import worker_forker
+from tests.support.object_store import EVERYTHING, SECRET
+from tests.support.store_proxy import HANG, TOKEN, Rule
+
+ACCOUNT = "DUSIM0001"
+CALL, PUT = 921000001, 921000002
+MANY = range(930_000_001, 930_000_041)
+"""Conids that nobody holds: a request of one ends as FAILED, once."""
+
+LEASE_S = 4.0
+OUTAGES = {
+    "slow down": (StoreUnavailableError, "SlowDown"),
+    "expired": (StoreRefusedError, "credentials for the object store have expired"),
+    HANG: (StoreUnavailableError, "no answer"),
+    "region": (StoreRefusedError, "another region"),
+    "no bucket": (StoreRefusedError, "no such bucket"),
+}
+"""Faults that last, the errors that they are, and what a log says of them."""
+
+IN_SHORT = ("slow down", "expired")
+
+
+@pytest.fixture
+def processes(tmp_path, store):
+    """Start processes of `outage_worker`; return their logs."""
+    started = []
+
+    def start(name, work, lake, port):
+        log = tmp_path / f"{name}.log"
+        worker = worker_forker("tests.support.outage_worker").start(
+            work, lake.path, port, LEASE_S, str(log)
+        )
+        started.append(worker)
+        worker.begin()
+        return log
+
+    yield start
+    store.proxy.fail()
+    for worker in started:
+        worker.kill()
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("fault", OUTAGES if EVERYTHING else IN_SHORT)
+async def test_what_runs_outlives_an_outage_of_the_store(
+    store, simulate, settings_for, processes, eventually, leg, fault
+):
+    error, said = OUTAGES[fault]
+    lake = Lake(store.lake())
+    await lake.initialize()
+    await lake.registry.add_active(**leg(PUT))
+    async with simulate() as sim:
+        settings = settings_for(sim, lake=lake.path)
+        logs = [
+            processes(name, work, lake, sim.port)
+            for name, work in (("a", "stream"), ("b", "stream"), ("drain", "drain"))
+        ]
+        await eventually(lambda: _lives(lake, settings))
+        await eventually(lambda: _streamed(lake, utc_now() - timedelta(seconds=30)))
+        ids = await lake.queue.insert_many(
+            QueueRequest(conid, "SPY", account=ACCOUNT) for conid in MANY
+        )
+        before = await lake.sessions.current(settings.gateway_id)
+
+        store.proxy.fail(Rule(fault))
+        with pytest.raises(error):
+            await offload(lambda: read_status(Lake(lake.path), settings, utc_now()))
+        # Longer than the lease: nobody owns the login, and nobody can take it.
+        over = max(before.expires_at, utc_now()) + timedelta(seconds=2 * LEASE_S)
+        await eventually(lambda: utc_now() > over)
+        await eventually(lambda: any(said in log.read_text() for log in logs[:2]))
+        await eventually(lambda: said in logs[2].read_text())
+        store.proxy.fail()
+
+        back = utc_now()
+        await eventually(lambda: _streamed(lake, back))
+        await eventually(lambda: _lives(lake, settings))
+        status = await offload(lambda: read_status(lake, settings, utc_now()))
+        assert status.session_state == SessionState.LIVE
+        await eventually(lambda: _all_ended(lake, ids))
+
+    assert_never_two_writers(lake.updates.table.rows())
+    statuses = await lake.queue.get_batch(None, 1000, QueueStatus.FAILED)
+    assert Counter(request.request_id for request in statuses) == Counter(ids)
+    for log in logs:
+        lines = [line for line in log.read_text().splitlines() if not line.startswith("INFO")]
+        repeated = {line: n for line, n in Counter(lines).items() if n > 2}
+        assert not repeated, f"{log.name} repeats itself"
+        assert len(lines) < 40
+        assert TOKEN not in log.read_text()
+        assert SECRET not in log.read_text()
+
+
+async def _lives(lake: Lake, settings) -> bool:
+    session = await lake.sessions.current(settings.gateway_id)
+    return session is not None and session.is_alive(utc_now()) and session.state == "LIVE"
+
+
+async def _streamed(lake: Lake, since) -> bool:
+    await asyncio.sleep(0.2)
+    rows = await lake.updates.latest_since(since)
+    return not rows.filter(source="STREAM", conid=PUT).is_empty()
+
+
+async def _all_ended(lake: Lake, ids) -> bool:
+    await asyncio.sleep(0.2)
+    counts = await lake.queue.counts()
+    return counts[QueueStatus.PENDING] == counts[QueueStatus.PROCESSING] == 0
+
+
+def assert_never_two_writers(rows: pl.DataFrame) -> None:
+    """Each token is one session's, and no row of an owner follows one of its successor."""
+    rows = rows.filter(source="STREAM")
+    owners = rows.select("fencing_token", "session_id").unique()
+    assert owners["fencing_token"].is_unique().all()
+    written = rows.sort("ledger_version").get_column("fencing_token")
+    assert written.is_sorted(), "an owner wrote after its successor"
