@@ -409,6 +409,25 @@ def test_an_append_that_was_planned_before_a_fence_is_refused(ledger, make_updat
     assert ledger.sync.count() == 1
 
 
+def test_an_append_that_lost_looks_only_at_what_the_winners_added(ledger, make_update, files_read):
+    ledger.sync.append([make_update(1)])
+    through = ledger.sync.newest_of([9], datetime(2026, 1, 1, tzinfo=UTC)).through
+    other = PositionUpdatesTable(ledger.table.path)
+    for conid in range(2, 8):
+        other.sync.append([make_update(conid)])
+    tries = []
+
+    def lose_twice():
+        tries.append(len(files_read))
+        if len(tries) < 3:
+            other.sync.append([make_update(10 + len(tries))])
+
+    assert ledger.sync.append([make_update(9)], through=through, guard=lose_twice).rows == 1
+    assert len(tries) == 3
+    looked_at = [files_read[tries[0] : tries[1]], files_read[tries[1] : tries[2]]]
+    assert all(max(files) <= 1 for files in looked_at), looked_at
+
+
 def test_writers_merge_small_files_from_time_to_time(ledger, make_update, clock, monkeypatch):
     monkeypatch.setattr(table, "COMPACT_EVERY", 40)
     for _ in range(40):
