@@ -37,7 +37,8 @@ class ForkedRunLauncher(RunLauncher, ConfigurableClass):
 
     A run lives and ends as with Dagster's own launcher: what its process does is the same function,
     a termination interrupts it, and a run whose process ended before it is reported as failed. Its
-    parent is the fork server, a child of the daemon, which ends with the daemon; the run goes on.
+    parent is the fork server, a child of the daemon, which ends when the daemon and the last run
+    have ended.
     """
 
     def __init__(self, inst_data: "ConfigurableClassData | None" = None) -> None:
