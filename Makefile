@@ -13,6 +13,8 @@ UV_INSTALLED := .tools/.uv-$(UV_VERSION)
 SYNCED := .venv/.synced
 BENCH_SYNCED := .venv/.bench-synced
 BIN := .venv/bin
+# uv and pip compile what they install. The package is used where it lies, by a dozen processes at once.
+COMPILE := $(BIN)/python -m compileall -q position_sync_dagster
 
 export UV_PYTHON_DOWNLOADS := never
 export UV_PROJECT_ENVIRONMENT := .venv
@@ -118,7 +120,7 @@ $(SYNCED): $(UV_INSTALLED) pyproject.toml uv.lock
 	if .tools/bin/python -m pip config list 2>/dev/null | grep -Eq '[.](index-url|no-index)='; then \
 	  echo 'pip has an index of its own: installing with pip'; \
 	elif $(UV) sync --quiet --frozen --compile-bytecode --python "$$python"; then \
-	  touch $@; exit 0; \
+	  $(COMPILE); touch $@; exit 0; \
 	else \
 	  echo 'uv could not install them: trying pip' >&2; \
 	fi; \
@@ -126,7 +128,7 @@ $(SYNCED): $(UV_INSTALLED) pyproject.toml uv.lock
 	"$$python" -m venv .venv && \
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r .tools/requirements.txt && \
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable . && \
-	touch $@
+	$(COMPILE) && touch $@
 
 # Beside what the tests need, and lost when that is installed anew.
 $(BENCH_SYNCED): $(SYNCED)

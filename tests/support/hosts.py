@@ -90,6 +90,7 @@ class Host:
         """End everything as Docker does with `TINI_KILL_PROCESS_GROUP`, and wait."""
         self._signal(signal.SIGTERM)
         wait_for("the programs of the host end", lambda: not self._running())
+        self._reap()
 
     def kill(self) -> None:
         """Kill everything, as a loss of power does."""
@@ -98,6 +99,11 @@ class Host:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
         wait_for("no process of the host is left", lambda: not self._running())
+        self._reap()
+
+    def _reap(self) -> None:
+        for loop in self._loops.values():
+            loop.wait()
 
     def _signal(self, sig: signal.Signals) -> None:
         for loop in self._loops.values():

@@ -11,15 +11,15 @@ from position_sync_dagster.cli.app import app
 from position_sync_dagster.domain.gateway_session import Owner
 from position_sync_dagster.domain.request import QueueRequest, QueueStatus
 from position_sync_dagster.errors import BrokenTableError
-from position_sync_dagster.lake.derived import (
-    DAILY_POSITIONS,
-    LATEST_POSITIONS,
-    STRATEGY_EXPOSURE,
-    DerivedTable,
-)
+from position_sync_dagster.lake.derived import DerivedTable
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.queue.table import PositionQueue
 from position_sync_dagster.lake.recovery.checkup import check_up
+from position_sync_dagster.lake.schema.derived_tables import (
+    DAILY_POSITIONS,
+    LATEST_POSITIONS,
+    STRATEGY_EXPOSURE,
+)
 from position_sync_dagster.lake.schema.table_spec import TableSpec
 from tests.support.torn_queues import claim, newest_entry
 
