@@ -150,8 +150,9 @@ class ClientConnection(asyncio.Protocol):
         times = self._request_times
         sent = now - self._host.behind_s()
         if times:
-            # What came while the gateway was busy counts as sent at the greatest rate allowed.
-            sent = min(now, max(sent, times[-1] + RATE_WINDOW_S / limit))
+            # What came while the gateway was busy counts as sent at the greatest rate allowed,
+            # less half a message: sums of floats must not make the 50th the 51st.
+            sent = min(now, max(sent, times[-1] + RATE_WINDOW_S / (limit - 0.5)))
         while times and sent - times[0] > RATE_WINDOW_S:
             times.popleft()
         times.append(sent)

@@ -20,12 +20,19 @@ class Pulse:
     def __init__(self, timers: Timers) -> None:
         self._timers = timers
         self._due_at = math.inf
+        self._late_s = 0.0
 
     def start(self) -> None:
         """Begin to measure; call this once, in the event loop."""
-        self._due_at = asyncio.get_running_loop().time() + PULSE_S
+        now = asyncio.get_running_loop().time()
+        self._late_s = max(0.0, now - self._due_at)
+        self._due_at = now + PULSE_S
         self._timers.call_later(PULSE_S, self.start)
 
     def behind_s(self) -> float:
-        """Return for how long the pulse has been due, in seconds."""
-        return max(0.0, asyncio.get_running_loop().time() - self._due_at)
+        """Return for how long the pulse has been due, or how late the last one was, in seconds.
+
+        A late pulse can come before the loop reads the messages that waited with it.
+        """
+        overdue_s = asyncio.get_running_loop().time() - self._due_at
+        return max(self._late_s, overdue_s)
