@@ -26,6 +26,11 @@ def describe_machine(folder: Path) -> dict[str, str]:
     }
 
 
+def load_afterwards() -> str:
+    """Say how busy the machine is when something was measured."""
+    return f"{os.cpu_count()} cores; load {os.getloadavg()[0]:.1f} afterwards."
+
+
 def _processor() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()

@@ -5,10 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from benchmarks.documents import draw_plainly, markdown_table, replace_part
 from benchmarks.report import quantity
-
-BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
-"""The table of a document lies between these lines."""
 
 PICTURE = (
     "![Each figure over the number of legs](scaling.png)\n\n"
@@ -48,10 +46,8 @@ def write_csv(goals: Sequence[Goal], books: Books, path: Path) -> None:
 
 
 def write_table(goals: Sequence[Goal], books: Books, note: str, document: Path) -> None:
-    """Replace the table of a document that lies between `BEGIN` and `END`."""
-    before, _, rest = document.read_text().partition(BEGIN)
-    _, _, after = rest.partition(END)
-    rows = [["what", "goal", *(f"{legs:,} legs" for legs in books)], ["---"] * (2 + len(books))]
+    """Replace the table of a document, with its picture."""
+    rows = []
     for goal in goals:
         bounds = list(dict.fromkeys(goal.bound(legs) for legs in books))
         text = " / ".join(quantity(bound, "") for bound in bounds)
@@ -60,8 +56,8 @@ def write_table(goals: Sequence[Goal], books: Books, note: str, document: Path) 
             for found in books.values()
         ]
         rows.append([goal.what, f"≤ {text} {goal.unit}".rstrip(), *cells])
-    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
-    document.write_text(f"{before}{BEGIN}\n{note}\n\n{table}\n\n{PICTURE}\n{END}{after}")
+    table = markdown_table(["what", "goal", *(f"{legs:,} legs" for legs in books)], rows)
+    replace_part(document, "measured", f"{note}\n\n{table}\n\n{PICTURE}")
 
 
 def draw(goals: Sequence[Goal], books: Books, path: Path) -> None:
@@ -92,12 +88,8 @@ def draw(goals: Sequence[Goal], books: Books, path: Path) -> None:
         axis.set_xscale("log")
         axis.set_xticks(list(books), [f"{legs:,}" for legs in books], fontsize=8)
         axis.minorticks_off()
-        axis.set_title(goal.what, loc="left", fontsize=9)
-        axis.set_ylim(bottom=0)
         axis.set_ylabel(goal.unit, fontsize=8)
-        axis.tick_params(axis="y", labelsize=8)
-        axis.grid(alpha=0.25)
-        axis.spines[["top", "right"]].set_visible(False)
+        draw_plainly(axis, goal.what)
     axes.flat[0].legend(frameon=False, fontsize=8)
     figure.suptitle("The whole program over books of growing size (legs)", x=0.01, ha="left")
     figure.savefig(path, dpi=100)

@@ -5,12 +5,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import astuple, fields
 from pathlib import Path
 
+from benchmarks.documents import draw_plainly, markdown_table, replace_part
 from benchmarks.gateways.arithmetic import Layout, lay_out, rate_of
 from benchmarks.gateways.point import Point
 from benchmarks.report import quantity
-
-BEGIN, END = "<!-- gateways: begin -->", "<!-- gateways: end -->"
-"""The tables of the document lie between these lines."""
 
 LAYOUTS = ((1.0, 4.0), (5.0, 10.0), (15.0, 20.0))
 """Flush interval and interval of heartbeats, of what is laid out."""
@@ -35,12 +33,8 @@ def write_documents(points: Sequence[Point], docs: Path, note: str = "") -> None
         writer.writerow(field.name for field in fields(Point))
         for point in points:
             writer.writerow(round(v, 4) if isinstance(v, float) else v for v in astuple(point))
-    document = docs / "scaling.md"
-    before, _, rest = document.read_text().partition(BEGIN)
-    _, _, after = rest.partition(END)
     parts = (note, table_of(points), PICTURE, table_of_layouts(layouts(points)))
-    text = "\n\n".join(part for part in parts if part)
-    document.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}")
+    replace_part(docs / "scaling.md", "gateways", "\n\n".join(part for part in parts if part))
 
 
 def read_points(path: Path) -> list[Point]:
@@ -104,7 +98,7 @@ def table_of(points: Iterable[Point]) -> str:
         ]
         for p in points
     ]
-    return _table(head, rows)
+    return markdown_table(head, rows)
 
 
 def table_of_layouts(found: Iterable[tuple[str, float, Layout]]) -> str:
@@ -130,12 +124,7 @@ def table_of_layouts(found: Iterable[tuple[str, float, Layout]]) -> str:
         ]
         for place, rate, layout in found
     ]
-    return _table(head, rows)
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return markdown_table(head, rows)
 
 
 def _s(seconds: float) -> str:
@@ -174,11 +163,7 @@ def draw(points: Sequence[Point], path: Path) -> None:
         axis.set_xscale("log", base=2)
         numbers = sorted({p.logins for p in points})
         axis.set_xticks(numbers, [str(n) for n in numbers], fontsize=8)
-        axis.set_title(title, loc="left", fontsize=9)
-        axis.set_ylim(bottom=0)
-        axis.tick_params(axis="y", labelsize=8)
-        axis.grid(alpha=0.25)
-        axis.spines[["top", "right"]].set_visible(False)
+        draw_plainly(axis, title)
     axes.flat[0].legend(frameon=False, fontsize=7)
     figure.suptitle("Logins in one lake, on a disk and in a store", x=0.01, ha="left")
     figure.savefig(path, dpi=90)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.bench import Bench
+from benchmarks.documents import markdown_table, replace_part
 from benchmarks.hosts.deployment import Deployment, Size
 from benchmarks.hosts.processor import STREAMS, used_s
 from benchmarks.outcome import Line
@@ -27,9 +28,6 @@ QUICK = Size(logins=2, legs=60, active=10, latency_s=0.0)
 DOWN_S, QUICK_DOWN_S = 600.0, 40.0
 WATCHED_S = 60.0
 AWAY_S = 10.0
-
-BEGIN, END = "<!-- together: begin -->", "<!-- together: end -->"
-"""The table of the document lies between these lines."""
 
 
 class Figure(NamedTuple):
@@ -63,16 +61,14 @@ def together(bench: Bench) -> None:
 
 def _document(lines: Sequence[Line], size: Size, began: str, document: Path) -> None:
     """Replace the table of a document."""
-    before, _, rest = document.read_text().partition(BEGIN)
-    after = rest.partition(END)[2]
     note = (
         f"{size.logins} logins of {size.legs:,} legs, {size.active} active in each; "
         f"{size.latency_s * 1e3:.0f} ms for each request to the store; {os.cpu_count()} cores; "
         f"load {began} before."
     )
-    rows = [f"| {line.what} | {quantity(line.ours, line.unit)} | {line.state} |" for line in lines]
-    table = "\n".join(["| what | figure | at a |", "|---|---|---|", *rows])
-    document.write_text(f"{before}{BEGIN}\n{note}\n\n{table}\n{END}{after}")
+    rows = [[line.what, quantity(line.ours, line.unit), line.state] for line in lines]
+    table = markdown_table(["what", "figure", "at a"], rows)
+    replace_part(document, "together", f"{note}\n\n{table}")
 
 
 class _Story:

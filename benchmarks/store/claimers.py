@@ -4,9 +4,10 @@ import os
 from unittest.mock import patch
 
 from benchmarks.bench import Bench
+from benchmarks.documents import markdown_table, replace_part
+from benchmarks.machine import load_afterwards
 from benchmarks.outcome import Line
 from benchmarks.queue.contention import CLAIMERS, drain_together
-from benchmarks.store.documents import write_table
 from benchmarks.timing import median
 from tests.support.object_store import running_store
 
@@ -41,4 +42,5 @@ def claimers(bench: Bench) -> None:
             [line.what, line.state, f"{line.ours:,.0f}", f"{line.theirs or 0:,.0f}"]
             for line in lines
         ]
-        write_table("claimers", head, rows, bench.docs / "object-store.md")
+        text = f"{load_afterwards()}\n\n{markdown_table(head, rows)}"
+        replace_part(bench.docs / "object-store.md", "claimers", text)

@@ -8,8 +8,9 @@ from pathlib import Path
 from unittest.mock import patch
 
 from benchmarks.bench import Bench
+from benchmarks.documents import markdown_table, replace_part
+from benchmarks.machine import load_afterwards
 from benchmarks.outcome import Line
-from benchmarks.store.documents import write_table
 from benchmarks.timing import Samples, median
 from position_sync_dagster.domain.request import QueuedPosition, QueueRequest
 from position_sync_dagster.domain.update import PositionUpdate, Source
@@ -66,7 +67,8 @@ def latency(bench: Bench) -> None:
             for what in OPERATIONS
         ]
         head = ["ms", "requests", *(name for name, _ in columns)]
-        write_table("latency", head, rows, bench.docs / "object-store.md")
+        text = f"{load_afterwards()}\n\n{markdown_table(head, rows)}"
+        replace_part(bench.docs / "object-store.md", "latency", text)
 
 
 def _measured(

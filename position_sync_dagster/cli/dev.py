@@ -113,7 +113,9 @@ def require_safe_store(settings: "Settings") -> None:
     Raises:
         UnsafeStoreError: It has no conditional put.
     """
-    if "://" not in settings.lake:
+    from position_sync_dagster.lake.object_store.client import is_remote
+
+    if not is_remote(settings.lake):
         return
     from position_sync_dagster.lake import Lake
 

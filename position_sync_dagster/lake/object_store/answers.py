@@ -4,7 +4,8 @@ import re
 from enum import Enum, auto
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-_MARKS = ("Error performing", "Generic S3 error", "error occurred while loading credentials")
+_NOT_LOADED = "error occurred while loading credentials"
+_MARKS = ("Error performing", "Generic S3 error", _NOT_LOADED)
 """One of them stands in each error of a request to a store, whichever client made it."""
 
 _CODE = re.compile(r"<Code>\s*(\w+)\s*</Code>")
@@ -26,7 +27,7 @@ _NO_CREDENTIALS = (
     "169.254.169.254",
     "CredentialsNotLoaded",
     "no providers in chain",
-    "error occurred while loading credentials",
+    _NOT_LOADED,
 )
 
 

@@ -12,8 +12,7 @@ from types import MappingProxyType
 
 import polars as pl
 
-PARTITION_COLUMNS = ("bucket", "part")
-"""As `partition_by` of the tables of this kind."""
+from position_sync_dagster.lake.schema.tables import PARTITION_COLUMNS
 
 LIVE = "live"
 """The bucket of rows that still change."""

@@ -26,6 +26,8 @@ _PARTITION = {
     "bucket": text_column("Partition: `live`, or the kind of finished rows."),
     "part": text_column("Partition: the commit that finished the row; `0` for live rows."),
 }
+PARTITION_COLUMNS = tuple(_PARTITION)
+"""As `partition_by` of the tables of this kind; see `schema/partitions.py`."""
 
 ACTIVE_STRATEGIES = TableSpec.of(
     "active_strategies",
@@ -36,7 +38,7 @@ ACTIVE_STRATEGIES = TableSpec.of(
         problem""",
     ),
     version=2,
-    partition_by=tuple(_PARTITION),
+    partition_by=PARTITION_COLUMNS,
     indexed=("added_at", "removed_at"),
 )
 
@@ -50,7 +52,7 @@ POSITION_QUEUE = TableSpec.of(
     )
     | _PARTITION,
     version=2,
-    partition_by=tuple(_PARTITION),
+    partition_by=PARTITION_COLUMNS,
     indexed=("request_id", "created_at", "updated_at"),
 )
 
@@ -189,7 +191,7 @@ CONTRACTS = TableSpec.of(
 GATEWAY_SESSIONS = TableSpec.of(
     "gateway_sessions",
     columns_of(GatewaySession) | _PARTITION,
-    partition_by=tuple(_PARTITION),
+    partition_by=PARTITION_COLUMNS,
     indexed=("started_at",),
 )
 
@@ -226,7 +228,7 @@ RECONCILIATION_BREAKS = TableSpec.of(
         "last_seen_at": moment_column("When the row last changed because the break was seen."),
         **_PARTITION,
     },
-    partition_by=tuple(_PARTITION),
+    partition_by=PARTITION_COLUMNS,
     indexed=("opened_at",),
 )
 

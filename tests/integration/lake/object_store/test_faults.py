@@ -198,13 +198,7 @@ def test_no_credential_is_in_a_log_an_error_or_the_store(store, lake, make_updat
 
 
 def test_an_owner_that_was_stopped_longer_than_its_lease_writes_nothing_more(store, lake):
-    worker = worker_forker("tests.support.fenced_worker").start(lake.path)
-    worker.begin()
-    updates = lake.updates.sync
-    deadline = time.monotonic() + 60
-    while not updates.count():
-        assert time.monotonic() < deadline, "the owner wrote nothing"
-        time.sleep(0.05)
+    worker, updates = _owner_that_writes(lake), lake.updates.sync
     os.kill(worker.pid, signal.SIGSTOP)
     session = _taken_over(lake)
     updates.fence(session.gateway_id, session.fencing_token)
@@ -221,13 +215,7 @@ def test_an_owner_that_was_stopped_longer_than_its_lease_writes_nothing_more(sto
 )
 def test_an_owner_whose_clock_is_off_never_writes_after_its_successor(lake, clock_s, lease_s):
     """To the others its lease has ended before it began; or it ends so much later."""
-    worker = worker_forker("tests.support.fenced_worker").start(lake.path, clock_s, lease_s)
-    worker.begin()
-    updates = lake.updates.sync
-    deadline = time.monotonic() + 60
-    while not updates.count():
-        assert time.monotonic() < deadline, "the owner wrote nothing"
-        time.sleep(0.05)
+    worker, updates = _owner_that_writes(lake, clock_s, lease_s), lake.updates.sync
     session = _taken_over(lake)
     updates.fence(session.gateway_id, session.fencing_token)
     rows = updates.count()
@@ -253,6 +241,17 @@ def test_a_successor_whose_clock_is_a_minute_behind_waits_and_one_ahead_fences(s
     lake.updates.sync.fence("g", second.fencing_token)
     with pytest.raises(LeaseLostError):
         lake.updates.sync.fence("g", first.fencing_token)
+
+
+def _owner_that_writes(lake, *options):
+    """Start a process that owns the login, and wait for its first row."""
+    worker = worker_forker("tests.support.fenced_worker").start(lake.path, *options)
+    worker.begin()
+    deadline = time.monotonic() + 60
+    while not lake.updates.sync.count():
+        assert time.monotonic() < deadline, "the owner wrote nothing"
+        time.sleep(0.05)
+    return worker
 
 
 def _taken_over(lake):
