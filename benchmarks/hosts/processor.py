@@ -7,7 +7,7 @@ from contextlib import suppress
 import psutil
 
 ROLES = {
-    "moto.server": "S3 store (moto)",
+    "store_server": "S3 store (moto)",
     "store_proxy": "latency of the store",
     "position_sync_dagster.simulator": "gateways (simulators)",
     "deployment.daemon": "daemons",

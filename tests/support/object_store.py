@@ -1,4 +1,4 @@
-"""An S3 store on this machine: moto as a process, whose requests pass a proxy of the tests."""
+"""An S3 store on this machine: moto's as a process, whose requests pass a proxy of the tests."""
 
 import http.client
 import os
@@ -107,7 +107,7 @@ def running_store() -> Iterator[ObjectStore]:
     with ExitStack() as stack:
         port = free_port()
         process = subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-m", "moto.server", "-p", str(port)],
+            [sys.executable, "-W", "ignore", "-m", "tests.support.store_server", str(port)],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
@@ -124,7 +124,7 @@ def running_store() -> Iterator[ObjectStore]:
 
 def _plain_environment() -> dict[str, str]:
     names = [name for name in os.environ if not name.startswith(("AWS_", "MOTO_"))]
-    return {name: os.environ[name] for name in names}
+    return {name: os.environ[name] for name in names} | {"PYTHONPATH": os.pathsep.join(sys.path)}
 
 
 def _wait_for(port: int, process: "subprocess.Popen[bytes]") -> None:
@@ -132,7 +132,7 @@ def _wait_for(port: int, process: "subprocess.Popen[bytes]") -> None:
     while time.monotonic() < deadline:
         assert process.poll() is None, "the store ended"
         try:
-            _ask(port, "GET", "/moto-api/data.json")
+            _ask(port, "GET", "/")
         except OSError:
             time.sleep(0.05)
         else:

@@ -8,7 +8,7 @@ import dagster as dg
 from position_sync_dagster.defs.assets.external_tables import observe_table
 from position_sync_dagster.defs.assets.money_metadata import seldom
 from position_sync_dagster.defs.assets.table_asset import QUARTER_HOURLY, data_version, table_asset
-from position_sync_dagster.defs.checks.evaluation import evaluated
+from position_sync_dagster.defs.checks.evaluation import TIME_LIMIT_S, evaluated
 from position_sync_dagster.defs.dagster_failures import dagster_failures
 from position_sync_dagster.defs.resources import PositionSyncResource
 from position_sync_dagster.defs.run_history import DRAIN_JOB, DRAINED, RELEASED, STREAM_JOB
@@ -64,7 +64,13 @@ def position_updates(
     )
     if context.job_name == DRAIN_JOB:
         run_id = context.run.run_id
-        for event in evaluated(lake, position_sync.settings, context.instance, run_id=run_id):
+        for event in evaluated(
+            lake,
+            position_sync.settings,
+            context.instance,
+            run_id=run_id,
+            time_limit_s=TIME_LIMIT_S,
+        ):
             context.log_event(event)
         context.log_event(observe_table(lake, RECONCILIATION_BREAKS))
 

@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime, timedelta
-from itertools import islice
+from itertools import islice, takewhile
 
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.instrument import ContractDetails
@@ -18,7 +18,13 @@ from position_sync_dagster.lake.contracts import ContractsTable
 logger = logging.getLogger(__name__)
 
 CHUNK = 20
-"""Conids fetched at once in the background, in one commit: lines come first."""
+"""Conids fetched at once in the background: lines come first."""
+
+STORED_AT_ONCE = 200
+"""Details fetched in the background are stored in one commit when there are so many, or all."""
+
+STORE_AGAIN = timedelta(seconds=10)
+"""Details that could not be stored are stored again after so long."""
 
 HOURS_AGAIN = timedelta(hours=1)
 """Hours that end are fetched again at most so often: the gateway lists a few days ahead."""
@@ -40,6 +46,8 @@ class ContractCache:
         self._hours_at: dict[int, datetime] = {}
         self._task: asyncio.Task[None] | None = None
         self._wanted: dict[int, None] = {}
+        self._unstored: dict[int, ContractDetails] = {}
+        self._store_at: datetime | None = None
         self._legs: tuple[ActiveContract, ...] = ()
         self._leg_conids: frozenset[int] = frozenset()
         self._changed = False
@@ -127,25 +135,24 @@ class ContractCache:
         """
         if self._task is not None and not self._task.done():
             return
-        missing: list[int] = []
-        for conid in list(islice(self._wanted, CHUNK)):
-            if self._is_missing(conid):
-                missing.append(conid)
-            else:
-                del self._wanted[conid]
+        for conid in list(takewhile(lambda c: not self._is_missing(c), self._wanted)):
+            del self._wanted[conid]
+        missing = list(islice(filter(self._is_missing, self._wanted), CHUNK))
         if not missing:
             now = self._clock()
             missing = [c for c in streamed if self._hours_are_over(c, now)][:CHUNK]
             self._hours_at |= dict.fromkeys(missing, now)
         if missing:
-            work = self._fetch_or_log(connection, missing)
-            self._task = asyncio.create_task(work)
+            self._task = asyncio.create_task(self._fetch_or_log(connection, missing))
+        elif self._unstored:
+            self._task = asyncio.create_task(self._store())
 
     async def remember(self, details: Iterable[ContractDetails]) -> None:
         """Keep details that were fetched, in place of older ones."""
         found = {one.conid: one for one in details}
         if self._table is not None:
             await self._table.put(list(found.values()))
+        self._unstored = {c: one for c, one in self._unstored.items() if c not in found}
         self._keep(found)
 
     async def close(self) -> None:
@@ -160,11 +167,29 @@ class ContractCache:
 
     async def _fetch_or_log(self, connection: GatewayConnection, conids: list[int]) -> None:
         try:
-            await self._fetch(connection, conids)
-        except (LakeError, ConnectionError) as error:
+            found = await connection.details(conids)
+        except ConnectionError as error:
             logger.warning("contract details could not be fetched, they are due again: %s", error)
             return
+        self._keep(found)
+        if self._table is not None:
+            self._unstored.update(found)
         self._without_details.update(c for c in conids if self._is_missing(c))
+        if len(self._unstored) >= STORED_AT_ONCE or not any(map(self._is_missing, self._wanted)):
+            await self._store()
+
+    async def _store(self) -> None:
+        now, details = self._clock(), dict(self._unstored)
+        if self._table is None or (self._store_at is not None and now < self._store_at):
+            return
+        try:
+            await self._table.put(list(details.values()))
+        except LakeError as error:
+            self._store_at = now + STORE_AGAIN
+            logger.warning("contract details could not be stored, they are due again: %s", error)
+            return
+        self._store_at = None
+        self._unstored = {c: one for c, one in self._unstored.items() if details.get(c) is not one}
 
     def _is_missing(self, conid: int) -> bool:
         details = self._known.get(conid)

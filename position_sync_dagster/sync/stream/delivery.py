@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
@@ -16,6 +17,7 @@ from position_sync_dagster.errors import (
     PositionSyncError,
     TradingModeError,
 )
+from position_sync_dagster.sync.owner.pace import rest_s
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +67,9 @@ class Delivery:
     method gets each update once: it may have acted on the update before it raised. So the error
     is logged, and the update counts as delivered.
 
+    After a flush that was slow to take, a handler of whole flushes is left alone for a while
+    (`rest_s`), unless a position itself changed.
+
     Args:
         on_delivered: Called with the time from a tick's arrival to its delivery, in seconds.
         monotonic: The clock of the failures, in seconds.
@@ -88,8 +93,10 @@ class Delivery:
         self._failed_s = 0.0
         self._logged: set[str] = set()
         self._pending: dict[Key, PendingUpdate] = {}
+        self._positions: dict[Key, float] = {}
         self._in_delivery = 0
         self._filled = asyncio.Event()
+        self._urgent = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
         self._task: asyncio.Task[None] | None = None
@@ -101,6 +108,8 @@ class Delivery:
             if older is not None and older.arrived is not None:
                 pending = PendingUpdate(update=pending.update, arrived=older.arrived)
             self._pending[pending.key] = pending
+            if self._positions.get(pending.key) != pending.update.position:
+                self._urgent.set()
         if self._pending:
             self._idle.clear()
             self._filled.set()
@@ -109,6 +118,7 @@ class Delivery:
 
     async def close(self, *, timeout_s: float) -> None:
         """Deliver the updates that are left, for at most `timeout_s` seconds, and end."""
+        self._urgent.set()
         try:
             await asyncio.wait_for(self._idle.wait(), timeout_s)
         except TimeoutError:
@@ -127,9 +137,13 @@ class Delivery:
         while True:
             await self._filled.wait()
             self._filled.clear()
+            self._urgent.clear()
             updates, self._pending = list(self._pending.values()), {}
+            self._positions.update((one.key, one.update.position) for one in updates)
             self._in_delivery = len(updates)
-            timer = asyncio.get_running_loop().call_later(SLOW_S, self._log_slow, len(updates))
+            loop = asyncio.get_running_loop()
+            began = loop.time()
+            timer = loop.call_later(SLOW_S, self._log_slow, len(updates))
             try:
                 failed = await self._deliver(updates)
             except BaseException:
@@ -146,6 +160,9 @@ class Delivery:
             failures = 0
             if not self._pending:
                 self._idle.set()
+            if self._batched is not None:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._urgent.wait(), rest_s(loop.time() - began))
 
     def _put_back(self, updates: list[PendingUpdate]) -> None:
         newer, self._pending = self._pending, {}

@@ -5,11 +5,13 @@ from collections.abc import Awaitable, Callable
 from position_sync_dagster.domain.routing import Key
 from position_sync_dagster.gateway.connection import GatewayConnection
 from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.owner.pace import rest_s
 from position_sync_dagster.sync.owner.publisher import Publisher
 from position_sync_dagster.sync.stream.routes import Routes
 
 PNL_PUBLISH_S = 2.0
-"""Values of legs without a line are published at most this often, in seconds."""
+"""Values of legs without a line are published at most this often, in seconds; less often where a
+commit is slow."""
 
 
 NEW_AT_ONCE = 20
@@ -53,6 +55,8 @@ class OverflowLegs:
         if legs and now >= self._publish_at and connection.pnl.take_fresh():
             self._publish_at = now + PNL_PUBLISH_S
             await publish()
+            ended = self._monotonic()
+            self._publish_at = max(self._publish_at, ended + rest_s(ended - now))
         if legs and may_queue and now >= self._queue_at:
             self._queue_at = now + self._interval_s
             await self._publisher.enqueue(routes.states, legs)

@@ -306,3 +306,45 @@ async def test_a_handler_that_hangs_is_reported_while_it_hangs(monkeypatch, capl
     table.open.set()
     await delivery.close(timeout_s=5)
     assert table.batches == [[(1, 1.0), (2, 2.0)]]
+
+
+def moved(conid, position):
+    update = PositionUpdate(conid, "SPY", None, position, 1.0, None, None, None, utc_now())
+    return PendingUpdate(update=update)
+
+
+async def turns():
+    """Let every task that can go on do so."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+async def test_after_a_slow_flush_values_wait_and_a_fill_does_not(monkeypatch):
+    monkeypatch.setattr(module, "rest_s", lambda _took_s: 3_600.0)
+    table = Table()
+    delivery = Delivery(table)
+    delivery.put([pending(1, 1.0), pending(2, 2.0)])
+    await turns()
+    assert len(table.batches) == 1
+    delivery.put([pending(1, 1.5), pending(2, 2.5)])
+    await turns()
+    assert len(table.batches) == 1
+    delivery.put([moved(1, 2.0)])
+    await turns()
+    assert table.batches[1:] == [[(1, 1.0), (2, 2.5)]]
+    delivery.put([pending(2, 3.0)])
+    await turns()
+    assert len(table.batches) == 2
+    await delivery.close(timeout_s=5)
+    assert table.batches[2:] == [[(2, 3.0)]]
+
+
+async def test_a_handler_of_single_updates_gets_them_without_a_rest(monkeypatch):
+    monkeypatch.setattr(module, "rest_s", lambda _took_s: 3_600.0)
+    listener = Listener()
+    delivery = Delivery(listener)
+    for price in (1.0, 2.0, 3.0):
+        delivery.put([pending(1, price)])
+        await turns()
+    assert [price for _conid, price in listener.received] == [1.0, 2.0, 3.0]
+    await delivery.close(timeout_s=5)

@@ -1,0 +1,17 @@
+"""How long a writer rests after a commit: where commits are slow, they are fewer and larger."""
+
+REST = 3.0
+"""A writer commits for at most a quarter of the time, so that the others get their turn."""
+
+LONGEST_REST_S = 10.0
+
+
+def rest_s(took_s: float) -> float:
+    """Return how long a writer rests after a commit that took so long, in seconds.
+
+    On a local disk a commit takes milliseconds, and nobody sees the rest.
+
+    >>> rest_s(0.02), rest_s(0.5), rest_s(60.0)
+    (0.06, 1.5, 10.0)
+    """
+    return min(REST * took_s, LONGEST_REST_S)

@@ -1,0 +1,91 @@
+"""Contract details in the background: few at once from the gateway, many at once to the table."""
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+
+from position_sync_dagster.errors import CommitContentionError
+from position_sync_dagster.sync.stream.contract_cache import CHUNK, STORE_AGAIN, ContractCache
+from tests.support.clock import HandClock
+from tests.support.contracts import contract_details
+
+
+class Gateway:
+    """Knows every conid."""
+
+    def __init__(self, clock):
+        self.asked = []
+        self._clock = clock
+
+    async def details(self, conids):
+        self.asked.append(list(conids))
+        return {conid: contract_details(conid, seen_at=self._clock.now) for conid in conids}
+
+
+class Table:
+    """Counts its commits; the first `fails` of them fail."""
+
+    def __init__(self, fails=0):
+        self.commits = []
+        self.fails = fails
+
+    async def put(self, details):
+        if self.fails:
+            self.fails -= 1
+            raise CommitContentionError("busy", remedy="wait")
+        self.commits.append([one.conid for one in details])
+
+
+@pytest.fixture
+def clock():
+    return HandClock()
+
+
+@pytest.fixture
+def steps(clock):
+    async def take(cache, gateway, number):
+        for _step in range(number):
+            cache.fetch_in_background(gateway, streamed=())
+            for _turn in range(10):
+                await asyncio.sleep(0)
+
+    return take
+
+
+async def test_details_of_many_contracts_are_stored_in_few_commits(clock, steps):
+    gateway, table = Gateway(clock), Table()
+    cache = ContractCache(table, clock=clock)
+    cache.want(range(1, 451))
+    await steps(cache, gateway, 40)
+    assert max(map(len, gateway.asked)) == CHUNK
+    assert [len(commit) for commit in table.commits] == [200, 200, 50]
+    assert sorted(conid for commit in table.commits for conid in commit) == list(range(1, 451))
+
+
+async def test_details_are_known_before_they_are_stored(clock, steps):
+    cache = ContractCache(Table(), clock=clock)
+    cache.want(range(1, 101))
+    await steps(cache, Gateway(clock), 1)
+    assert cache.magnifier(1) is not None
+
+
+async def test_details_that_could_not_be_stored_are_stored_later(clock, steps):
+    gateway, table = Gateway(clock), Table(fails=1)
+    cache = ContractCache(table, clock=clock)
+    cache.want(range(1, 11))
+    await steps(cache, gateway, 5)
+    assert not table.commits
+    clock.advance(STORE_AGAIN / timedelta(seconds=1))
+    await steps(cache, gateway, 5)
+    assert table.commits == [list(range(1, 11))]
+    assert len(gateway.asked) == 1
+
+
+async def test_without_a_table_nothing_is_stored(clock, steps):
+    gateway = Gateway(clock)
+    cache = ContractCache(None, clock=clock)
+    cache.want([1])
+    await steps(cache, gateway, 5)
+    assert len(gateway.asked) == 1
+    assert cache._task.done()
