@@ -41,8 +41,10 @@ there are entries, which the commit that writes it waits for."""
 
 CLEAN_EVERY = 100
 COMPACT_EVERY = 200
+REMOTE_COMPACT_EVERY = 50
 """Versions after which small files are merged: each file of a snapshot costs every commit some
-microseconds (a claim takes 10 ms at 50 files, 28 at 1,000)."""
+microseconds (a claim takes 10 ms at 50 files, 28 at 1,000). In an object store each file also costs
+every reader some requests."""
 
 SUSPECT_AFTER_S = 300.0
 """A commit this long after its snapshot may have met a log that was cleaned under it."""
@@ -234,7 +236,8 @@ class Table:
                 remedy="Read the table again before going on; the commit may be lost.",
             )
         self._handle.record(version)
-        if version // COMPACT_EVERY != before // COMPACT_EVERY:
+        every = REMOTE_COMPACT_EVERY if self._remote else COMPACT_EVERY
+        if version // every != before // every:
             self._compaction_due = True
 
     def _checkpoint_if_due(self, handle: DeltaTable, before: int) -> None:

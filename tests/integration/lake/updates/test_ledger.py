@@ -428,8 +428,10 @@ def test_an_append_that_lost_looks_only_at_what_the_winners_added(ledger, make_u
     assert all(max(files) <= 1 for files in looked_at), looked_at
 
 
+@pytest.mark.in_store
 def test_writers_merge_small_files_from_time_to_time(ledger, make_update, clock, monkeypatch):
     monkeypatch.setattr(table, "COMPACT_EVERY", 40)
+    monkeypatch.setattr(table, "REMOTE_COMPACT_EVERY", 40)
     for _ in range(40):
         clock.advance(1)
         ledger.sync.append([make_update(1)])
