@@ -69,7 +69,7 @@ def position_updates(
             position_sync.settings,
             context.instance,
             run_id=run_id,
-            time_limit_s=TIME_LIMIT_S,
+            time_limit_s=TIME_LIMIT_S - report.duration_s,
         ):
             context.log_event(event)
         context.log_event(observe_table(lake, RECONCILIATION_BREAKS))

@@ -35,9 +35,9 @@ T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 CHECKPOINT_EVERY = 10
-REMOTE_CHECKPOINT_EVERY = 50
-"""Versions after which a checkpoint is written. In an object store it takes as many requests as
-there are entries, which the commit that writes it waits for."""
+REMOTE_CHECKPOINT_EVERY = 20
+"""Versions after which a checkpoint is written. In an object store it takes two requests for each
+entry, which the commit that writes it waits for, and so does each process that opens the table."""
 
 CLEAN_EVERY = 100
 COMPACT_EVERY = 200

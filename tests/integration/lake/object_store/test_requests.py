@@ -2,14 +2,22 @@
 
 from dataclasses import replace
 
+import pytest
+
 from position_sync_dagster.domain.gateway_session import Owner, SessionState
 from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.lake.storage import table
 from tests.support.holdings import make_holding
 
 COMMITS = 30
-"""Fewer than lie between two checkpoints, so that the log is not cut meanwhile."""
 
 REQUESTS = 8
+
+
+@pytest.fixture(autouse=True)
+def _without_checkpoints(monkeypatch):
+    """Count what a commit itself takes: one of 20 writes a checkpoint as well."""
+    monkeypatch.setattr(table, "REMOTE_CHECKPOINT_EVERY", 10 * COMMITS)
 
 
 def test_an_append_of_an_owner_takes_as_few_requests_after_many_commits(store, make_update, clock):
