@@ -18,7 +18,11 @@ from position_sync_dagster.lake.contracts import ContractsTable
 logger = logging.getLogger(__name__)
 
 CHUNK = 20
-"""Conids fetched at once in the background, in one commit: lines come first."""
+"""Conids fetched at once in the background: lines come first."""
+
+STORED_AT_ONCE = 200
+"""So many details that were fetched in the background are stored in one commit, or fewer at their
+end. Those of a large book take a quarter of an hour."""
 
 HOURS_AGAIN = timedelta(hours=1)
 """Hours that end are fetched again at most so often: the gateway lists a few days ahead."""
@@ -40,6 +44,7 @@ class ContractCache:
         self._hours_at: dict[int, datetime] = {}
         self._task: asyncio.Task[None] | None = None
         self._wanted: dict[int, None] = {}
+        self._unstored: dict[int, ContractDetails] = {}
         self._legs: tuple[ActiveContract, ...] = ()
         self._leg_conids: frozenset[int] = frozenset()
         self._changed = False
@@ -137,7 +142,7 @@ class ContractCache:
             now = self._clock()
             missing = [c for c in streamed if self._hours_are_over(c, now)][:CHUNK]
             self._hours_at |= dict.fromkeys(missing, now)
-        if missing:
+        if missing or self._unstored:
             work = self._fetch_or_log(connection, missing)
             self._task = asyncio.create_task(work)
 
@@ -149,7 +154,7 @@ class ContractCache:
         self._keep(found)
 
     async def close(self) -> None:
-        """Cancel the fetch in the background."""
+        """Cancel the fetch in the background; what it has not stored is fetched again one day."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -160,11 +165,22 @@ class ContractCache:
 
     async def _fetch_or_log(self, connection: GatewayConnection, conids: list[int]) -> None:
         try:
-            await self._fetch(connection, conids)
+            found = await connection.details(conids)
+            self._keep(found)
+            self._unstored |= found
+            more = any(map(self._is_missing, self._wanted))
+            if len(self._unstored) >= STORED_AT_ONCE or not more:
+                await self._store()
         except (LakeError, ConnectionError) as error:
             logger.warning("contract details could not be fetched, they are due again: %s", error)
             return
         self._without_details.update(c for c in conids if self._is_missing(c))
+
+    async def _store(self) -> None:
+        """Store what was fetched in the background; it stays due where that fails."""
+        if self._table is not None and self._unstored:
+            await self._table.put(list(self._unstored.values()))
+        self._unstored.clear()
 
     def _is_missing(self, conid: int) -> bool:
         details = self._known.get(conid)
