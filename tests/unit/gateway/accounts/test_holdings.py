@@ -130,10 +130,11 @@ def test_a_profit_message_is_as_old_as_its_arrival_whenever_it_is_looked_at(book
     book.put_pnl(KEY, **pnl(6310.0))
     arrived = clock.now
     clock.advance(minutes=1)
+    book.confirm(ACCOUNT)
     assert list(changes.take()) == [KEY]
     (listed,), (of_conid,), holding = book.holdings, book.of_conid(7), book.get(KEY)
     assert listed == of_conid == holding
-    assert (holding.received_at, holding.confirmed_at) == (arrived, arrived)
+    assert (holding.received_at, holding.confirmed_at) == (arrived, clock.now)
     assert (holding.market_value, holding.realized_pnl) == (6310.0, 7.0)
     assert (holding.value_source, holding.instrument) == (ValueOrigin.PNL_SINGLE, LISTED)
 
@@ -154,6 +155,14 @@ def test_a_profit_message_is_forgotten_with_what_it_valued(book, change):
     assert book.get(KEY).value_source is not ValueOrigin.PNL_SINGLE
     assert book.get(KEY).market_value != 6300.0
     assert book.holdings == (book.get(KEY),)
+
+
+def test_a_holding_that_is_put_whole_does_not_get_the_values_from_before_it(book):
+    book.put_position(ACCOUNT, LISTED, 10.0, 600.0)
+    whole = book.get(KEY)
+    book.put_pnl(KEY, **pnl(6300.0))
+    book.put(whole)
+    assert book.get(KEY).market_value is None
 
 
 def test_the_realized_profit_of_a_closed_holding_is_that_of_its_last_profit_message(book):
