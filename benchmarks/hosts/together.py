@@ -187,7 +187,7 @@ class _Story:
         this = self._all
         before = {login.name: this.session(login) for login in this.logins}
         this.database.stop()
-        took = [self._fill(login, login.book.active[-1]) for login in this.logins]
+        took = [self._fill(login, login.book.active[0]) for login in this.logins]
         yield Figure("fill of a streamed leg while Postgres is away, longest", max(took))
         time.sleep(AWAY_S)
         this.database.start()

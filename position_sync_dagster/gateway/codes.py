@@ -200,6 +200,7 @@ class MessageType(IntEnum):
     ACCOUNT_DOWNLOAD_END = 54
     POSITION = 61
     POSITION_END = 62
+    PNL_SINGLE = 95
 
 
 ALGO_VENUE = "QBALGO"

@@ -24,7 +24,7 @@ from position_sync_dagster.gateway.codes import (
     farm_of,
 )
 from position_sync_dagster.gateway.contract_details import fetch_candidates, fetch_details
-from position_sync_dagster.gateway.ib_async_internals import has_socket, socket_closed
+from position_sync_dagster.gateway.ib_async_internals.connection import has_socket, socket_closed
 from position_sync_dagster.gateway.login import log_in
 from position_sync_dagster.gateway.market_data_lines import MarketDataLines
 from position_sync_dagster.gateway.message_reader import MessageReader

@@ -24,14 +24,15 @@ from position_sync_dagster.gateway.codes import (
     GatewayCode,
     farm_of,
 )
-from position_sync_dagster.gateway.ib_async_internals import (
+from position_sync_dagster.gateway.ib_async_internals.connection import (
+    LENGTH_BYTES,
     bytes_received,
-    deliver_holdings,
     quiet_loggers,
     set_pace,
     socket_closed,
 )
-from position_sync_dagster.gateway.message_reader import LENGTH_BYTES, is_no_length
+from position_sync_dagster.gateway.ib_async_internals.holdings import deliver_holdings
+from position_sync_dagster.gateway.message_reader import is_no_length
 from position_sync_dagster.settings import Settings
 
 MAX_REQUESTS, REQUESTS_INTERVAL_S = 10, 0.25

@@ -5,9 +5,11 @@ import logging
 from ib_async import IB
 
 from position_sync_dagster.gateway.codes import MessageType
-from position_sync_dagster.gateway.ib_async_internals import (
+from position_sync_dagster.gateway.ib_async_internals.connection import (
+    LENGTH_BYTES,
     intercept_messages,
     intercept_unknown_requests,
+    read_without_copies,
 )
 from position_sync_dagster.outage_log import LimitedLog
 
@@ -16,9 +18,6 @@ logger = logging.getLogger(__name__)
 MAX_FRAME = 1 << 20
 """No message that we ask for comes near it (1 MiB; contract details take some 2 KB). A length
 prefix that is text, because something before it was lost, is greater: its first bytes are not 0."""
-
-LENGTH_BYTES = 4
-"""Each message begins with its length, big-endian."""
 
 LOG_EVERY_S = 60.0
 """A confused gateway sends hundreds of bad messages a second: a kind is logged once in so long."""
@@ -59,15 +58,17 @@ class MessageReader:
         self._log = LimitedLog(logger, every_s=LOG_EVERY_S)
         self._interpret = intercept_messages(ib, read=self._read, unreadable=self._on_unreadable)
         intercept_unknown_requests(ib, self._on_unknown_request)
+        read_without_copies(ib)
 
     def _read(self, fields: list[str]) -> None:
         self._type, self._failed = fields[0] if fields else "", False
         if self._type == _POSITION_END and self._position_failed:
             return
         self._interpret(fields)
-        may_be_position = self._type == _POSITION or not self._type.isdecimal()
-        self._position_failed |= self._failed and may_be_position
-        self.understood += not self._failed
+        if self._failed:
+            self._position_failed |= self._type == _POSITION or not self._type.isdecimal()
+        else:
+            self.understood += 1
 
     def _on_unreadable(self, error: BaseException | None) -> None:
         self._failed = True

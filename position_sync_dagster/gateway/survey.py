@@ -9,7 +9,7 @@ from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.gateway.accounts.account_time import zone_of_closing
 from position_sync_dagster.gateway.connection import GatewayConnection
-from position_sync_dagster.gateway.ib_async_internals import on_account_time
+from position_sync_dagster.gateway.ib_async_internals.holdings import on_account_time
 from position_sync_dagster.gateway.market_data_lines import Refusal
 
 POLL_S = 0.05

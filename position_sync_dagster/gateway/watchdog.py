@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from ib_async import IB
 
-from position_sync_dagster.gateway.ib_async_internals import bytes_received, unread_bytes
+from position_sync_dagster.gateway.ib_async_internals.connection import bytes_received, unread_bytes
 from position_sync_dagster.gateway.message_reader import MessageReader, is_no_length
 
 SILENCE_S = 10.0

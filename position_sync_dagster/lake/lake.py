@@ -1,6 +1,7 @@
 """All tables of one lake."""
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 from typing import Unpack
@@ -167,8 +168,9 @@ class Lake:
 
     def initialize_sync(self) -> None:
         """Initialize as `initialize` does, and block."""
-        for table in self.tables:
-            table.initialize()
+        with ThreadPoolExecutor(len(self.tables)) as pool:
+            # In an object store each takes dozens of requests, one after the other.
+            list(pool.map(lambda table: table.initialize(), self.tables))
         self.registry.sync.refresh()
 
     def maintain(self, *, clean_now: bool = False) -> list[MaintenanceResult]:

@@ -18,7 +18,7 @@ from position_sync_dagster.gateway.accounts.holdings import HoldingsBook
 from position_sync_dagster.gateway.accounts.odd_rows import OddRows, key_of, oddness
 from position_sync_dagster.gateway.accounts.position_list import PositionList
 from position_sync_dagster.gateway.changes import PendingChanges
-from position_sync_dagster.gateway.ib_async_internals import RowFields, filter_holdings
+from position_sync_dagster.gateway.ib_async_internals.holdings import RowFields, filter_holdings
 from position_sync_dagster.gateway.translate import position_of
 from position_sync_dagster.settings import Settings
 

@@ -10,7 +10,7 @@ from ib_async import IB, PnL
 
 from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.gateway.codes import is_notice
-from position_sync_dagster.gateway.ib_async_internals import (
+from position_sync_dagster.gateway.ib_async_internals.requests import (
     account_pnl_request,
     forget_account_pnl,
 )

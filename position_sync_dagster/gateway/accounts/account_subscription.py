@@ -9,7 +9,7 @@ from enum import StrEnum
 from ib_async import IB
 
 from position_sync_dagster.gateway.codes import GatewayCode
-from position_sync_dagster.gateway.ib_async_internals import on_download_end
+from position_sync_dagster.gateway.ib_async_internals.holdings import on_download_end
 from position_sync_dagster.settings import Settings
 
 LONGEST_TIMEOUTS = 4

@@ -17,7 +17,7 @@ from position_sync_dagster.gateway.accounts.account_subscription import (
 )
 from position_sync_dagster.gateway.accounts.account_time import RowTimes
 from position_sync_dagster.gateway.accounts.holdings import HoldingsBook
-from position_sync_dagster.gateway.ib_async_internals import on_account_time
+from position_sync_dagster.gateway.ib_async_internals.holdings import on_account_time
 from position_sync_dagster.gateway.translate import portfolio_of
 from position_sync_dagster.settings import Settings
 

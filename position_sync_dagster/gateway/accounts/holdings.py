@@ -10,6 +10,12 @@ from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.domain.routing import Key
 from position_sync_dagster.domain.update import ValueOrigin
 from position_sync_dagster.gateway.accounts.holding_index import HoldingIndex
+from position_sync_dagster.gateway.accounts.merging import (
+    PnlValues,
+    closed,
+    with_exchange,
+    with_pnl,
+)
 from position_sync_dagster.gateway.changes import ChangeNotifier, PendingChanges
 from position_sync_dagster.gateway.translate import PortfolioValues
 
@@ -40,6 +46,7 @@ class HoldingsBook:
         self.online = True
         self._confirmed: dict[str, datetime] = {}
         self._row_confirmed: dict[Key, datetime] = {}
+        self._valued: dict[Key, PnlValues] = {}
         self._outdated: set[str] = set()
         self._changes: ChangeNotifier[Key, datetime] = ChangeNotifier()
         self._all_changes: ChangeNotifier[Key, None] = ChangeNotifier()
@@ -48,6 +55,8 @@ class HoldingsBook:
     @property
     def holdings(self) -> tuple[BrokerPosition, ...]:
         """Return every holding, closed ones with a position of 0.0."""
+        for key in list(self._valued):
+            self._merged(key)
         if self._outdated:
             for key, holding in self._holdings.items():
                 if holding.account in self._outdated:
@@ -64,8 +73,8 @@ class HoldingsBook:
 
     def get(self, key: Key) -> BrokerPosition | None:
         """Return one holding."""
-        holding = self._holdings.get(key)
-        if holding is not None and holding.account in self._outdated:
+        holding = self._merged(key)
+        if holding is not None and key[0] in self._outdated:
             holding = self._holdings[key] = self._with_confirmation(holding)
         return holding
 
@@ -79,7 +88,8 @@ class HoldingsBook:
 
     def of_conid(self, conid: int) -> Iterable[BrokerPosition]:
         """Return the holdings of a conid."""
-        return [self._holdings[key] for key in self.index.keys_of(conid)]
+        found = (self._merged(key) for key in self.index.keys_of(conid))
+        return [holding for holding in found if holding is not None]
 
     def confirmed_at(self, account: str) -> datetime | None:
         """Return when the broker last confirmed every holding of an account."""
@@ -99,7 +109,7 @@ class HoldingsBook:
     ) -> None:
         """Merge a position row, which has no values."""
         key = (account, instrument.conid)
-        before = self._holdings.get(key)
+        before = self._merged(key)
         if position == 0:
             if before is not None and before.position:
                 self._close(before)
@@ -108,7 +118,7 @@ class HoldingsBook:
         if before is not None and before.position == position:
             found = replace(
                 before,
-                instrument=_with_exchange(instrument, before),
+                instrument=with_exchange(instrument, before),
                 average_cost=cost if cost is not None else before.average_cost,
                 snapshot_id=self.snapshot_id,
             )
@@ -118,7 +128,7 @@ class HoldingsBook:
             BrokerPosition(
                 gateway_id=self._gateway_id,
                 account=account,
-                instrument=_with_exchange(instrument, before),
+                instrument=with_exchange(instrument, before),
                 position=position,
                 average_cost=cost,
                 received_at=now,
@@ -131,18 +141,18 @@ class HoldingsBook:
         self, account: str, instrument: Instrument, position: float, values: PortfolioValues
     ) -> None:
         """Merge a portfolio row; a closed holding that was never held here is left out."""
-        before = self._holdings.get((account, instrument.conid))
+        key = (account, instrument.conid)
+        before = self._merged(key)
         if before is None and position == 0:
             return
         now = self._clock()
-        key = (account, instrument.conid)
         self._confirm_row(key, now)
         same = before is not None and before.position == position
         self.put(
             BrokerPosition(
                 gateway_id=self._gateway_id,
                 account=account,
-                instrument=_with_exchange(instrument, before),
+                instrument=with_exchange(instrument, before),
                 position=position,
                 value_time=None,
                 received_at=now,
@@ -170,6 +180,9 @@ class HoldingsBook:
     ) -> bool:
         """Merge the values of a PnLSingle message.
 
+        They become a part of the holding when somebody asks for it: a value comes each second,
+        and is looked at every other time.
+
         Returns:
             Whether they belong to the quantity that is held; others are left out.
         """
@@ -178,31 +191,34 @@ class HoldingsBook:
             return False
         now = self._clock()
         self._confirm_row(key, now)
-        valued = replace(
+        if realized_pnl is None and (before := self._valued.get(key)) is not None:
+            realized_pnl = before.realized_pnl
+        self._valued[key] = PnlValues(now, market_value, unrealized_pnl, realized_pnl, daily_pnl)
+        self._all_changes.note(key, None)
+        return True
+
+    def _merged(self, key: Key) -> BrokerPosition | None:
+        """Return a holding, with the newest values of its PnLSingle messages."""
+        holding, values = self._holdings.get(key), self._valued.pop(key, None)
+        if holding is None or values is None:
+            return holding
+        merged = self._holdings[key] = with_pnl(
             holding,
-            market_price=None,
-            market_value=market_value,
-            unrealized_pnl=unrealized_pnl,
-            realized_pnl=realized_pnl if realized_pnl is not None else holding.realized_pnl,
-            daily_pnl=daily_pnl,
-            value_source=ValueOrigin.PNL_SINGLE,
-            value_time=None,
-            received_at=now,
-            completeness=self._completeness_of(holding.account),
+            values,
+            completeness=self._completeness_of(key[0]),
             confirmed_at=self._confirmation_of(key),
         )
-        self._store(key, valued)
-        return True
+        return merged
 
     def clear_daily_pnl(self, key: Key) -> None:
         """Remove the daily profit of a holding: its PnLSingle subscription ended."""
-        holding = self._holdings.get(key)
+        holding = self._merged(key)
         if holding is not None and holding.daily_pnl is not None:
             self._store(key, replace(holding, daily_pnl=None))
 
     def set_value_time(self, key: Key, value_time: datetime | None) -> None:
         """Set the broker's own time of the values of a holding."""
-        holding = self._holdings.get(key)
+        holding = self._merged(key)
         if holding is not None:
             self._store(key, replace(holding, value_time=value_time))
 
@@ -210,7 +226,7 @@ class HoldingsBook:
         """Close every holding that a whole list of positions does not name."""
         for key, holding in list(self._holdings.items()):
             if key not in reported and holding.position:
-                self._close(holding)
+                self._close(self._merged(key) or holding)
 
     def set_completeness(self, account: str, completeness: Completeness) -> None:
         """Set in each row of an account how much of it the broker has sent."""
@@ -251,23 +267,12 @@ class HoldingsBook:
 
     def _store(self, key: Key, holding: BrokerPosition) -> None:
         self.index.put(self._holdings.get(key), holding)
+        self._valued.pop(key, None)
         self._holdings[key] = holding
         self._all_changes.note(key, None)
 
     def _close(self, holding: BrokerPosition) -> None:
-        now = self._clock()
-        self.put(
-            BrokerPosition(
-                gateway_id=holding.gateway_id,
-                account=holding.account,
-                instrument=holding.instrument,
-                position=0.0,
-                realized_pnl=holding.realized_pnl,
-                received_at=now,
-                position_time=now,
-                snapshot_id=self.snapshot_id,
-            ),
-        )
+        self.put(closed(holding, at=self._clock(), snapshot_id=self.snapshot_id))
 
     def _confirm_row(self, key: Key, at: datetime) -> None:
         if self.online:
@@ -290,10 +295,3 @@ class HoldingsBook:
         if of_account is None or of_row is None:
             return of_account or of_row
         return max(of_account, of_row)
-
-
-def _with_exchange(instrument: Instrument, before: BrokerPosition | None) -> Instrument:
-    """Keep the listing exchange when a later message leaves it empty."""
-    if instrument.exchange or before is None:
-        return instrument
-    return replace(instrument, exchange=before.instrument.exchange)

@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 from position_sync_dagster.domain.gateway_session import SET_ASIDE
 from position_sync_dagster.domain.routing import Key
-from position_sync_dagster.gateway.ib_async_internals import RowFields
+from position_sync_dagster.gateway.ib_async_internals.holdings import RowFields
 from position_sync_dagster.gateway.translate import known, multiplier_of
 
 logger = logging.getLogger(__name__)

@@ -2,12 +2,16 @@
 
 from collections.abc import Iterable
 
-from ib_async import IB, PnLSingle
+from ib_async import IB
 
 from position_sync_dagster.domain.routing import Key
 from position_sync_dagster.gateway.accounts.holdings import HoldingsBook
 from position_sync_dagster.gateway.changes import ChangeNotifier, PendingChanges
-from position_sync_dagster.gateway.ib_async_internals import forget_pnl_single
+from position_sync_dagster.gateway.ib_async_internals.holdings import (
+    PnlFields,
+    on_pnl_single,
+)
+from position_sync_dagster.gateway.ib_async_internals.requests import forget_pnl_single
 from position_sync_dagster.gateway.translate import known
 
 
@@ -30,7 +34,7 @@ class PnlSubscriptions:
         self._wanted: dict[object, frozenset[Key]] = {}
         self._fresh = False
         self._valued: ChangeNotifier[Key, None] = ChangeNotifier()
-        ib.pnlSingleEvent += self._on_pnl
+        on_pnl_single(ib, self._on_pnl)
 
     @property
     def keys(self) -> frozenset[Key]:
@@ -72,18 +76,19 @@ class PnlSubscriptions:
         fresh, self._fresh = self._fresh, False
         return fresh
 
-    def _on_pnl(self, pnl: PnLSingle) -> None:
-        value = known(pnl.value)
+    def _on_pnl(self, account: str, conid: int, fields: PnlFields) -> None:
+        value = known(fields.value)
         if value is None:
             return
+        key = (account, conid)
         merged = self._book.put_pnl(
-            (pnl.account, pnl.conId),
-            position=float(pnl.position),
+            key,
+            position=fields.position,
             market_value=value,
-            unrealized_pnl=known(pnl.unrealizedPnL),
-            realized_pnl=known(pnl.realizedPnL),
-            daily_pnl=known(pnl.dailyPnL),
+            unrealized_pnl=known(fields.unrealized),
+            realized_pnl=known(fields.realized),
+            daily_pnl=known(fields.daily),
         )
         if merged:
             self._fresh = True
-            self._valued.note((pnl.account, pnl.conId), None)
+            self._valued.note(key, None)

@@ -41,6 +41,7 @@ from position_sync_dagster.lake.schema.tables import (
 _INSTRUMENT = tuple(Instrument.__dataclass_fields__)
 _REQUEST = tuple(QueuedPosition.__dataclass_fields__)
 _BROKER = tuple(f for f in BrokerPosition.__dataclass_fields__ if f != "instrument")
+_broker_values, _instrument_values = attrgetter(*_BROKER), attrgetter(*_INSTRUMENT)
 _UPDATE = tuple(UPDATE_COLUMNS)
 _update_values = attrgetter(*_UPDATE)
 _UPDATE_CHOICES = {
@@ -227,12 +228,22 @@ def sessions_of(frame: pl.DataFrame) -> list[GatewaySession]:
 
 def _frame(spec: TableSpec, columns: Mapping[str, list[Any]]) -> pl.DataFrame:
     try:
-        return pl.DataFrame(columns, schema={name: spec.polars[name] for name in columns})
+        return pl.DataFrame(
+            [_series(name, values, spec.polars[name]) for name, values in columns.items()]
+        )
     except UnicodeEncodeError as error:
         raise InvalidRequestError(
             f"A text for {spec.name} is not valid Unicode: {error.object[:40]!r}.",
             remedy="Remove the lone surrogate at position " + str(error.start) + ".",
         ) from None
+
+
+def _series(name: str, values: list[Any], kind: pl.DataType) -> pl.Series:
+    """Return a column; Polars takes ten times as long for times with a zone as for numbers."""
+    if kind != pl.Datetime:
+        return pl.Series(name, values, kind)
+    ticks = [None if at is None else (at - _EPOCH) // _MICROSECOND for at in values]
+    return pl.Series(name, ticks, pl.Int64).cast(kind)
 
 
 def _fields(value: Any) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.lake.updates.table import PositionUpdatesTable
 from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.owner.freed_memory import RETURN_EVERY_S, return_freed_memory
 from position_sync_dagster.sync.owner.metrics import StreamMetrics
 from position_sync_dagster.sync.owner.ownership import Ownership, OwnerStatus
 from position_sync_dagster.sync.run_recorder import (
@@ -94,6 +95,7 @@ async def stream(
             asyncio.create_task(_set_in(settings.rotate_after_s, end)),
             asyncio.create_task(reporter.run(report_interval_s)),
             asyncio.create_task(_record(recorder, reporter)),
+            asyncio.create_task(_return_freed_memory()),
         ]
         try:
             await streamer.run(end)
@@ -141,6 +143,12 @@ async def _record(recorder: RunRecorder, reporter: StreamReporter) -> None:
         recorder.note(**stream_columns(reporter.total()))
         await offload(recorder.write)
         await asyncio.sleep(RECORD_EVERY_S)
+
+
+async def _return_freed_memory() -> None:
+    while True:
+        await asyncio.sleep(RETURN_EVERY_S)
+        await offload(return_freed_memory)
 
 
 async def _set_after(event: asyncio.Event, end: asyncio.Event) -> None:

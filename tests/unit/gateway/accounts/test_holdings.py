@@ -115,6 +115,72 @@ def test_a_profit_message_is_merged_if_it_belongs_to_the_quantity_held(book, pos
     assert book.get(KEY).daily_pnl is None
 
 
+def pnl(value, **more):
+    message = dict(unrealized_pnl=None, realized_pnl=None, daily_pnl=5.0) | more
+    return dict(position=10.0, market_value=value) | message
+
+
+def test_a_profit_message_is_as_old_as_its_arrival_whenever_it_is_looked_at(book, clock):
+    book.put_position(ACCOUNT, LISTED, 10.0, 600.0)
+    changes = book.watch_all()
+    changes.take()
+    clock.advance(seconds=1)
+    book.put_pnl(KEY, **pnl(6300.0, realized_pnl=7.0))
+    clock.advance(seconds=1)
+    book.put_pnl(KEY, **pnl(6310.0))
+    arrived = clock.now
+    clock.advance(minutes=1)
+    book.confirm(ACCOUNT)
+    assert list(changes.take()) == [KEY]
+    (listed,), (of_conid,), holding = book.holdings, book.of_conid(7), book.get(KEY)
+    assert listed == of_conid == holding
+    assert (holding.received_at, holding.confirmed_at) == (arrived, clock.now)
+    assert (holding.market_value, holding.realized_pnl) == (6310.0, 7.0)
+    assert (holding.value_source, holding.instrument) == (ValueOrigin.PNL_SINGLE, LISTED)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda book: book.put_position(ACCOUNT, LISTED, 11.0, 600.0),
+        lambda book: book.put_position(ACCOUNT, LISTED, 0.0, None),
+        lambda book: book.put_portfolio(ACCOUNT, LISTED, 10.0, VALUES),
+        lambda book: book.close_absent(set()),
+    ],
+)
+def test_a_profit_message_is_forgotten_with_what_it_valued(book, change):
+    book.put_position(ACCOUNT, LISTED, 10.0, 600.0)
+    book.put_pnl(KEY, **pnl(6300.0))
+    change(book)
+    assert book.get(KEY).value_source is not ValueOrigin.PNL_SINGLE
+    assert book.get(KEY).market_value != 6300.0
+    assert book.holdings == (book.get(KEY),)
+
+
+def test_a_holding_that_is_put_whole_does_not_get_the_values_from_before_it(book):
+    book.put_position(ACCOUNT, LISTED, 10.0, 600.0)
+    whole = book.get(KEY)
+    book.put_pnl(KEY, **pnl(6300.0))
+    book.put(whole)
+    assert book.get(KEY).market_value is None
+
+
+def test_the_realized_profit_of_a_closed_holding_is_that_of_its_last_profit_message(book):
+    book.put_position(ACCOUNT, LISTED, 10.0, 600.0)
+    book.put_pnl(KEY, **pnl(6300.0, realized_pnl=7.0))
+    book.close_absent(set())
+    assert (book.get(KEY).position, book.get(KEY).realized_pnl) == (0.0, 7.0)
+
+
+def test_a_profit_message_from_before_the_gateway_lost_its_data_confirms_nothing(book):
+    book.put_position(ACCOUNT, LISTED, 10.0, 600.0)
+    book.put_pnl(KEY, **pnl(6300.0))
+    book.invalidate()
+    holding = book.get(KEY)
+    assert (holding.market_value, holding.confirmed_at) == (6300.0, None)
+    assert holding.completeness is Completeness.UNKNOWN
+
+
 def test_what_an_earlier_connection_knew_is_remembered_without_its_confirmation(book, clock):
     earlier = HoldingsBook("g:1", [ACCOUNT], clock=clock)
     earlier.put_position(ACCOUNT, LISTED, 10.0, 600.0)

@@ -3,7 +3,7 @@
 import pytest
 
 from position_sync_dagster.gateway.accounts.odd_rows import OddRows, key_of, oddness
-from position_sync_dagster.gateway.ib_async_internals import RowFields
+from position_sync_dagster.gateway.ib_async_internals.holdings import RowFields
 
 ACCOUNTS = ("DU1",)
 

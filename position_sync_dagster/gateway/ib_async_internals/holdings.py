@@ -1,0 +1,179 @@
+"""The messages of accounts and holdings: those that ib_async drops, and the many of large books.
+
+ib_async reads a message in a loop over its fields or its types, into objects that it keeps, and
+writes lines of a log for some. Where thousands come, they are read here.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from ib_async import IB, Contract, PortfolioItem, Position
+
+from position_sync_dagster.gateway.codes import MessageType
+
+_POSITIONS = "positions"
+"""Under this name ib_async collects the rows of a list of positions."""
+
+WHOLE_ROW = 16
+"""The number of fields of a whole position row; a portfolio row has more."""
+
+
+class PnlFields(NamedTuple):
+    """A message of a PnLSingle subscription; a field that is empty is 0, as ib_async reads it."""
+
+    position: float
+    daily: float
+    unrealized: float
+    realized: float
+    value: float
+
+
+def on_pnl_single(ib: IB, handler: Callable[[str, int, PnlFields], None]) -> None:
+    """Call a handler with account, conid and fields of each message of a PnLSingle subscription.
+
+    A large book gets a thousand of them a second. ib_async reads each in a loop over its fields,
+    into an object of its own, and emits an event: twice the time of all that we do with it.
+    """
+    wrapper = ib.wrapper
+
+    def read(fields: list[str]) -> None:
+        request, position, daily, unrealized, realized, value = fields[1:7]
+        found = wrapper.reqId2PnlSingle.get(int(request))
+        if found is not None:
+            handler(
+                found.account,
+                found.conId,
+                PnlFields(
+                    float(position or 0),
+                    float(daily or 0),
+                    float(unrealized or 0),
+                    float(realized or 0),
+                    float(value or 0),
+                ),
+            )
+
+    ib.client.decoder.handlers[MessageType.PNL_SINGLE] = read
+
+
+def on_account_time(ib: IB, handler: Callable[[list[str]], None]) -> None:
+    """Call a handler, besides those before it, with the fields of each account time message.
+
+    ib_async drops these messages, and they are the only time of portfolio values.
+    """
+    before = ib.client.decoder.handlers.get(MessageType.ACCOUNT_TIME)
+
+    def read(fields: list[str]) -> None:
+        if before is not None:
+            before(fields)
+        handler(fields)
+
+    ib.client.decoder.handlers[MessageType.ACCOUNT_TIME] = read
+
+
+def on_download_end(ib: IB, handler: Callable[[str], None]) -> None:
+    """Call a handler with the account of each end of a download; the account may be empty.
+
+    ib_async ignores the account, and ends whatever download it waits for (ib_async issues/72).
+    """
+
+    def read(fields: list[str]) -> None:
+        handler(fields[2] if len(fields) > 2 else "")
+
+    ib.client.decoder.handlers[MessageType.ACCOUNT_DOWNLOAD_END] = read
+
+
+def deliver_holdings(ib: IB) -> None:
+    """Pass position and portfolio rows to the events of `IB` and to the list that is awaited.
+
+    ib_async makes a second contract of each row, keeps the row, and writes the text of a log line
+    that nobody reads. It also lists all positions at the log-in. It looks at the type of each field
+    that a contract may have, for each portfolio row, and all of them come every three minutes.
+    """
+    wrapper = ib.wrapper
+
+    def position(account: str, contract: Contract, size: float, cost: float) -> None:
+        row = Position(account, contract, size, cost)
+        listed = wrapper._results.get(_POSITIONS)
+        if listed is not None:
+            listed.append(row)
+        ib.positionEvent.emit(row)
+
+    def portfolio(fields: list[str]) -> None:
+        contract = Contract()
+        (
+            _,
+            _,
+            conid,
+            contract.symbol,
+            contract.secType,
+            contract.lastTradeDateOrContractMonth,
+            strike,
+            contract.right,
+            contract.multiplier,
+            contract.primaryExchange,
+            contract.currency,
+            contract.localSymbol,
+            contract.tradingClass,
+            *values,
+            account,
+        ) = fields
+        contract.conId = int(conid) if conid else 0
+        contract.strike = float(strike) if strike else 0.0
+        size, price, value, cost, unrealized, realized = map(float, values)
+        ib.updatePortfolioEvent.emit(
+            PortfolioItem(contract, size, price, value, cost, unrealized, realized, account)
+        )
+
+    wrapper.position = position  # type: ignore[method-assign, assignment]
+    ib.client.decoder.handlers[MessageType.PORTFOLIO_VALUE] = portfolio
+
+
+class RowFields(NamedTuple):
+    """What a position and a portfolio row have in common, as sent."""
+
+    account: str
+    conid: str
+    symbol: str
+    sec_type: str
+    multiplier: str
+    quantity: str
+
+
+def filter_holdings(
+    ib: IB,
+    accepts: Callable[[RowFields], bool],
+    unreadable: Callable[[str, str], None],
+) -> None:
+    """Read a position or portfolio row only if a function accepts its fields as sent.
+
+    ib_async takes an empty quantity of a position for 0, and cannot read others at all. A row that
+    is too short goes to ib_async, which reports it as unreadable.
+
+    Args:
+        ib: The connection.
+        accepts: Gets the fields of each row.
+        unreadable: Gets account and conid of an accepted row that ib_async cannot read.
+    """
+    handlers = ib.client.decoder.handlers
+
+    def filtered(message: MessageType, account: int, conid: int, quantity: int) -> None:
+        read = handlers[message]
+
+        def read_accepted(fields: list[str]) -> None:
+            if len(fields) < WHOLE_ROW:
+                read(fields)
+                return
+            symbol, sec_type, *_, multiplier = fields[conid + 1 : conid + 7]
+            row = RowFields(
+                fields[account], fields[conid], symbol, sec_type, multiplier, fields[quantity]
+            )
+            if accepts(row):
+                try:
+                    read(fields)
+                except ValueError:
+                    unreadable(row.account, row.conid)
+
+        handlers[message] = read_accepted
+
+    filtered(MessageType.POSITION, account=2, conid=3, quantity=-2)
+    filtered(MessageType.PORTFOLIO_VALUE, account=-1, conid=2, quantity=-7)

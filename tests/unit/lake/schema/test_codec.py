@@ -1,0 +1,42 @@
+"""Rows of values: what a column holds is what Polars makes of the values itself."""
+
+from datetime import UTC, datetime, timedelta, timezone
+
+import polars as pl
+
+from position_sync_dagster.domain.broker_position import BrokerPosition
+from position_sync_dagster.domain.instrument import Instrument
+from position_sync_dagster.lake.schema.codec import broker_positions_of, broker_rows
+from position_sync_dagster.lake.schema.tables import BROKER_POSITIONS
+
+AT = datetime(2026, 3, 4, 15, 30, 1, 999999, tzinfo=UTC)
+
+
+def holding(conid, **times):
+    return BrokerPosition(
+        gateway_id="g:1",
+        account="DU1",
+        instrument=Instrument(conid=conid, symbol="SPY", sec_type="STK", currency="USD"),
+        position=1.0,
+        snapshot_id="s",
+        **dict(received_at=AT, position_time=AT) | times,
+    )
+
+
+def test_times_are_stored_to_the_microsecond_in_utc():
+    india = timezone(timedelta(hours=5, minutes=30))
+    listed = [
+        holding(1, value_time=AT.astimezone(india), confirmed_at=None),
+        holding(2, received_at=datetime(1969, 12, 31, 23, 59, 59, 1, tzinfo=UTC)),
+        holding(3, received_at=datetime(9999, 12, 31, 23, 59, 59, 999999, tzinfo=UTC)),
+    ]
+    rows = broker_rows(listed, None)
+    assert broker_positions_of(rows) == listed
+    for name in ("received_at", "position_time", "value_time", "confirmed_at"):
+        kind = BROKER_POSITIONS.polars[name]
+        of_polars = pl.Series(name, [getattr(one, name) for one in listed], kind)
+        assert rows[name].equals(of_polars, check_dtypes=True)
+
+
+def test_no_rows_have_the_columns_of_the_table():
+    assert broker_rows([], None).schema == BROKER_POSITIONS.polars
