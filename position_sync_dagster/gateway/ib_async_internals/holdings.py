@@ -32,27 +32,31 @@ def on_pnl_single(ib: IB, handler: Callable[[str, int, PnlFields], None]) -> Non
     """Call a handler with account, conid and fields of each message of a PnLSingle subscription.
 
     A large book gets a thousand of them a second. ib_async reads each in a loop over its fields,
-    into an object of its own, and emits an event: twice the time of all that we do with it.
+    into an object of its own, and emits an event: twice the time of all that we do with it. What
+    cannot be read goes to ib_async, which reports it.
     """
-    wrapper = ib.wrapper
+    wrapper, handlers = ib.wrapper, ib.client.decoder.handlers
+    before = handlers[MessageType.PNL_SINGLE]
 
     def read(fields: list[str]) -> None:
-        request, position, daily, unrealized, realized, value = fields[1:7]
-        found = wrapper.reqId2PnlSingle.get(int(request))
-        if found is not None:
-            handler(
-                found.account,
-                found.conId,
-                PnlFields(
-                    float(position or 0),
-                    float(daily or 0),
-                    float(unrealized or 0),
-                    float(realized or 0),
-                    float(value or 0),
-                ),
+        try:
+            request, position, daily, unrealized, realized, value = fields[1:7]
+            number = int(request)
+            values = PnlFields(
+                float(position or 0),
+                float(daily or 0),
+                float(unrealized or 0),
+                float(realized or 0),
+                float(value or 0),
             )
+        except ValueError:
+            before(fields)
+            return
+        found = wrapper.reqId2PnlSingle.get(number)
+        if found is not None:
+            handler(found.account, found.conId, values)
 
-    ib.client.decoder.handlers[MessageType.PNL_SINGLE] = read
+    handlers[MessageType.PNL_SINGLE] = read
 
 
 def on_account_time(ib: IB, handler: Callable[[list[str]], None]) -> None:
@@ -89,7 +93,8 @@ def deliver_holdings(ib: IB) -> None:
     that nobody reads. It also lists all positions at the log-in. It looks at the type of each field
     that a contract may have, for each portfolio row, and all of them come every three minutes.
     """
-    wrapper = ib.wrapper
+    wrapper, handlers = ib.wrapper, ib.client.decoder.handlers
+    before = handlers[MessageType.PORTFOLIO_VALUE]
 
     def position(account: str, contract: Contract, size: float, cost: float) -> None:
         row = Position(account, contract, size, cost)
@@ -99,6 +104,9 @@ def deliver_holdings(ib: IB) -> None:
         ib.positionEvent.emit(row)
 
     def portfolio(fields: list[str]) -> None:
+        if len(fields) < WHOLE_ROW:
+            before(fields)
+            return
         contract = Contract()
         (
             _,
@@ -125,7 +133,7 @@ def deliver_holdings(ib: IB) -> None:
         )
 
     wrapper.position = position  # type: ignore[method-assign, assignment]
-    ib.client.decoder.handlers[MessageType.PORTFOLIO_VALUE] = portfolio
+    handlers[MessageType.PORTFOLIO_VALUE] = portfolio
 
 
 class RowFields(NamedTuple):

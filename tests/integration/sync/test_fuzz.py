@@ -21,6 +21,7 @@ from pathlib import Path
 from random import SystemRandom
 from types import TracebackType
 
+import eventkit.event
 import pytest
 from eventkit import Event
 from hypothesis import HealthCheck, Phase, given, seed, settings
@@ -417,12 +418,14 @@ def faults():
             found.append(error)
         original(self, error)
 
-    original, logger = MessageReader._on_unreadable, Event.logger
-    Event.logger, MessageReader._on_unreadable = Log(), unreadable
+    # ib_insync, a client of the tests, installs its own release of eventkit over that of ib_async.
+    owner = Event if hasattr(Event, "logger") else eventkit.event
+    original, logger = MessageReader._on_unreadable, owner.logger
+    owner.logger, MessageReader._on_unreadable = Log(), unreadable
     try:
         yield found
     finally:
-        Event.logger, MessageReader._on_unreadable = logger, original
+        owner.logger, MessageReader._on_unreadable = logger, original
 
 
 def innermost(trace: TracebackType | None) -> str:
