@@ -1,5 +1,7 @@
 """Rows and values of accounts: the same as ib_async reads of them."""
 
+import logging
+
 import pytest
 from ib_async import IB, PnLSingle
 
@@ -67,6 +69,7 @@ async def test_what_is_no_portfolio_row_at_all_goes_to_ib_async():
     "fields", [["95"], ["95", "4", "-2", "1.5"], ["95", "x", *"12345"], ["95", "4", "x", *"1234"]]
 )
 async def test_a_profit_message_that_cannot_be_read_is_reported_by_ib_async(fields, caplog):
+    caplog.set_level(logging.ERROR, "ib_async.Decoder")  # a connection in another test silences it
     ib, found = IB(), []
     on_pnl_single(ib, lambda *message: found.append(message))
     ib.wrapper.reqId2PnlSingle[4] = PnLSingle("DU1", "", 7)
