@@ -1,7 +1,6 @@
 """All tables of one lake."""
 
 import asyncio
-from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 from typing import Unpack
@@ -20,7 +19,7 @@ from position_sync_dagster.lake.schema.derived_tables import DERIVED
 from position_sync_dagster.lake.sessions import GatewaySessions
 from position_sync_dagster.lake.storage.maintenance import MaintenanceResult, maintain
 from position_sync_dagster.lake.storage.table import Table, TableOptions
-from position_sync_dagster.lake.storage.threads import offload
+from position_sync_dagster.lake.storage.threads import offload, together
 from position_sync_dagster.lake.updates.table import PositionUpdatesTable
 from position_sync_dagster.settings import Settings
 
@@ -168,9 +167,8 @@ class Lake:
 
     def initialize_sync(self) -> None:
         """Initialize as `initialize` does, and block."""
-        with ThreadPoolExecutor(len(self.tables)) as pool:
-            # In an object store each takes dozens of requests, one after the other.
-            list(pool.map(lambda table: table.initialize(), self.tables))
+        # In an object store each takes dozens of requests, one after the other.
+        together(Table.initialize, self.tables)
         self.registry.sync.refresh()
 
     def maintain(self, *, clean_now: bool = False) -> list[MaintenanceResult]:

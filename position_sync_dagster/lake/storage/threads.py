@@ -1,7 +1,7 @@
 """The threads in which blocking Delta work runs, apart from the event loop."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial, wraps
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
@@ -24,6 +24,14 @@ async def offload(work: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) ->
     """
     loop = asyncio.get_running_loop()
     return await loop.run_in_executor(_pool, partial(work, *args, **kwargs))
+
+
+def together(work: Callable[[S], R], items: Iterable[S]) -> list[R]:
+    """Run blocking work for each item in the lake's threads, and wait for all of it.
+
+    Do not call it in one of these threads: it would wait for itself.
+    """
+    return list(_pool.map(work, items))
 
 
 class Facade(Protocol[S_co]):

@@ -115,7 +115,9 @@ class ContractCache:
         wanted = set(conids)
         missing = {c for c in wanted if c not in self._known or self._is_missing(c)}
         if missing:
-            await self._fetch(connection, missing)
+            found = await connection.details(missing)
+            if found:
+                await self.remember(found.values())
             self._without_details |= {
                 c for c in missing & self._known.keys() if self._is_missing(c)
             }
@@ -206,8 +208,3 @@ class ContractCache:
         hours, asked_at = self._hours(conid), self._hours_at.get(conid)
         over = hours is not None and hours.ends <= now
         return over and (asked_at is None or now - asked_at >= HOURS_AGAIN)
-
-    async def _fetch(self, connection: GatewayConnection, conids: Iterable[int]) -> None:
-        found = await connection.details(conids)
-        if found:
-            await self.remember(found.values())
