@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from benchmarks.bench import Bench
 from benchmarks.documents import markdown_table, replace_part
-from benchmarks.hosts.deployment import Deployment, Size
+from benchmarks.hosts.deployment import SERVICES, Deployment, Size
 from benchmarks.hosts.processor import STREAMS, used_s
 from benchmarks.outcome import Line
 from benchmarks.report import quantity
@@ -91,8 +91,8 @@ class _Story:
     def _start(self) -> Iterator[Figure]:
         this = self._all
         this.began = time.monotonic()
-        this.start("a")
-        this.start("b")
+        for host in this.hosts.values():
+            host.start(*SERVICES)
         this.until("the ledger", this.exists, every_s=0.5)
         for share in (0.25, 0.5, 0.75, 1.0):
             wanted = share * this.legs
@@ -151,8 +151,9 @@ class _Story:
     def _killed_host(self) -> Iterator[Figure]:
         this = self._all
         before = {login.name: this.session(login) for login in this.logins}
+        active = this.active_host()
         began = time.monotonic()
-        this.hosts["a"].kill()
+        active.kill()
         pending = list(this.logins)
         while pending:
             for login in list(pending):
@@ -164,7 +165,7 @@ class _Story:
                         yield Figure(what, _since(began))
             time.sleep(0.3)
         yield Figure("kill -9 of a host to all legs current", self._all_current(began))
-        this.start("a")  # it is the spare one now
+        active.start(*SERVICES)  # it is the spare one now
 
     def _gateway_down(self) -> Iterator[Figure]:
         this = self._all
