@@ -16,6 +16,9 @@ BIN := .venv/bin
 # uv and pip compile what they install. The package is used where it lies, by a dozen processes at once.
 COMPILE := $(BIN)/python -m compileall -q position_sync_dagster
 
+# Earlier locks had eventkit too, which shares its files with aeventkit: it takes them along.
+OWN_FILES := --reinstall-package aeventkit
+
 export UV_PYTHON_DOWNLOADS := never
 export UV_PROJECT_ENVIRONMENT := .venv
 unexport VIRTUAL_ENV PYTHONHOME PYTHONPATH
@@ -119,7 +122,7 @@ $(SYNCED): $(UV_INSTALLED) pyproject.toml uv.lock
 	python=.venv/bin/python; "$$python" -c '' >/dev/null 2>&1 || python=.tools/bin/python; \
 	if .tools/bin/python -m pip config list 2>/dev/null | grep -Eq '[.](index-url|no-index)='; then \
 	  echo 'pip has an index of its own: installing with pip'; \
-	elif $(UV) sync --quiet --frozen --compile-bytecode --python "$$python"; then \
+	elif $(UV) sync --quiet --frozen --compile-bytecode $(OWN_FILES) --python "$$python"; then \
 	  $(COMPILE); touch $@; exit 0; \
 	else \
 	  echo 'uv could not install them: trying pip' >&2; \

@@ -23,7 +23,6 @@ from types import TracebackType
 
 import eventkit.event
 import pytest
-from eventkit import Event
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
@@ -418,14 +417,12 @@ def faults():
             found.append(error)
         original(self, error)
 
-    # ib_insync, a client of the tests, installs its own release of eventkit over that of ib_async.
-    owner = Event if hasattr(Event, "logger") else eventkit.event
-    original, logger = MessageReader._on_unreadable, owner.logger
-    owner.logger, MessageReader._on_unreadable = Log(), unreadable
+    original, logger = MessageReader._on_unreadable, eventkit.event.logger
+    eventkit.event.logger, MessageReader._on_unreadable = Log(), unreadable
     try:
         yield found
     finally:
-        owner.logger, MessageReader._on_unreadable = logger, original
+        eventkit.event.logger, MessageReader._on_unreadable = logger, original
 
 
 def innermost(trace: TracebackType | None) -> str:
