@@ -1,7 +1,7 @@
 """Several logins on two hosts, an object store and Postgres, and what is lost on a bad day."""
 
-from benchmarks.hosts.together import together
+from benchmarks.hosts.together import takeover, together
 
 TITLE = "Several logins on two hosts"
 
-SECTIONS = {"together": together}
+SECTIONS = {"together": together, "takeover": takeover}

@@ -3,7 +3,7 @@
 import os
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
@@ -20,6 +20,7 @@ from benchmarks.outcome import Line
 from benchmarks.report import quantity
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.errors import LakeError
+from tests.support.hosts import Host
 from tests.support.logins import Login
 from tests.support.promises import assert_kept, waiting
 
@@ -40,6 +41,20 @@ class Figure(NamedTuple):
 
 def together(bench: Bench) -> None:
     """Play a bad day over several logins; then count what it left."""
+    size, began, lines = _played(bench, _Story.play)
+    if bench.docs:
+        _document(lines, size, began, bench.docs / "deploy.md")
+
+
+def takeover(bench: Bench) -> None:
+    """Kill the host with the streams, several times."""
+    _played(bench, _Story.takeovers)
+
+
+def _played(
+    bench: Bench, play: Callable[["_Story"], Iterator[Figure]]
+) -> tuple[Size, str, list[Line]]:
+    """Play a story; return its size, the load before it and its figures."""
     size = bench.size(FULL, QUICK)
     if bench.legs:
         size = replace(size, legs=bench.legs[0], active=max(10, bench.legs[0] // 25))
@@ -48,15 +63,14 @@ def together(bench: Bench) -> None:
     lines = []
     with Deployment(bench.new_folder("hosts"), size) as deployment:
         story = _Story(deployment, bench.size(DOWN_S, QUICK_DOWN_S), bench.size(3, 1))
-        for figure in story.play():
+        for figure in play(story):
             at = time.monotonic() - deployment.began
             said = quantity(figure.value, figure.unit)
             bench.report.say(f"  [dim]{at:6.0f} s[/]  {figure.what}: {said}")
             load = f"load {os.getloadavg()[0]:.0f}"
             lines.append(Line(what=figure.what, state=load, ours=figure.value, unit=figure.unit))
     bench.report.add(f"{size.logins} logins of {size.legs:,} legs on two hosts", lines)
-    if bench.docs:
-        _document(lines, size, began, bench.docs / "deploy.md")
+    return size, began, lines
 
 
 def _document(lines: Sequence[Line], size: Size, began: str, document: Path) -> None:
@@ -87,6 +101,14 @@ class _Story:
         yield from self._gateway_down()
         yield from self._postgres()
         yield from self._end()
+
+    def takeovers(self) -> Iterator[Figure]:
+        """Yield the figures of several takeovers, one after the other."""
+        yield from self._start()
+        for _ in range(self._rounds):
+            spare = yield from self._lines_after_kill()
+            spare.start(*SERVICES)
+            self._all.until("the spare host answers", spare.answers, every_s=0.5)
 
     def _start(self) -> Iterator[Figure]:
         this = self._all
@@ -149,6 +171,13 @@ class _Story:
         )
 
     def _killed_host(self) -> Iterator[Figure]:
+        began = time.monotonic()
+        spare = yield from self._lines_after_kill()
+        yield Figure("kill -9 of a host to all legs current", self._all_current(began))
+        spare.start(*SERVICES)
+
+    def _lines_after_kill(self) -> Generator[Figure, None, Host]:
+        """Kill the host with the streams; return it. It is the spare one when it starts again."""
         this = self._all
         before = {login.name: this.session(login) for login in this.logins}
         active = this.active_host()
@@ -164,8 +193,7 @@ class _Story:
                         what = f"kill -9 of a host to all lines of the {which} login"
                         yield Figure(what, _since(began))
             time.sleep(0.3)
-        yield Figure("kill -9 of a host to all legs current", self._all_current(began))
-        active.start(*SERVICES)  # it is the spare one now
+        return active
 
     def _gateway_down(self) -> Iterator[Figure]:
         this = self._all
@@ -179,9 +207,9 @@ class _Story:
         kept = sum(counts[login.name] for login in others)
         yield Figure("legs of the others that are current meanwhile", kept, "")
         this.until("it is up again", lambda: _since(began) >= self._down_s, every_s=0.5)
-        up = time.monotonic()
+        up = began + self._down_s
         this.until("it streams", lambda: this.streams(down), every_s=0.5)
-        yield Figure("gateway up to all its lines", _since(up))
+        yield Figure("gateway up to all its lines, at most", _since(up))
         yield Figure("gateway up to all legs current", self._all_current(up))
 
     def _postgres(self) -> Iterator[Figure]:

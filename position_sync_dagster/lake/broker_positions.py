@@ -63,6 +63,7 @@ class SyncBrokerPositions:
         session: GatewaySession | None = None,
         *,
         captured_at: datetime | None = None,
+        accounts_confirmed_at: Mapping[str, datetime | None] | None = None,
     ) -> int:
         """Make the gateway's rows equal to these, in one commit, and return the table's version.
 
@@ -73,13 +74,14 @@ class SyncBrokerPositions:
             positions: Its rows.
             session: The lease of the writer.
             captured_at: When the rows were taken from the account feed.
+            accounts_confirmed_at: As of `update`.
 
         Raises:
             LeaseLostError: An owner with a newer session has written already.
             TradingModeError: The table holds accounts of another trading mode.
         """
         listed = list(positions)
-        rows = _rows(gateway_id, listed, session, captured_at)
+        rows = _rows(gateway_id, listed, session, captured_at, accounts_confirmed_at or {})
 
         def step(handle: DeltaTable) -> int:
             check_mode(handle, (trading_mode_of(p.account) for p in listed), self.table.path)
@@ -123,13 +125,7 @@ class SyncBrokerPositions:
             TradingModeError: The table holds accounts of another trading mode.
         """
         listed = list(changed)
-        rows = _rows(gateway_id, listed, session, captured_at).with_columns(
-            account_confirmed_at=pl.col("account").replace_strict(
-                accounts_confirmed_at,
-                default=None,
-                return_dtype=BROKER_POSITIONS.polars["account_confirmed_at"],
-            )
-        )
+        rows = _rows(gateway_id, listed, session, captured_at, accounts_confirmed_at)
 
         def step(handle: DeltaTable) -> int | None:
             check_mode(handle, (trading_mode_of(p.account) for p in listed), self.table.path)
@@ -246,9 +242,16 @@ def _rows(
     positions: list[BrokerPosition],
     session: GatewaySession | None,
     captured_at: datetime | None,
+    accounts_confirmed_at: Mapping[str, datetime | None],
 ) -> pl.DataFrame:
     rows = broker_rows(positions, session).with_columns(
-        gateway_id=pl.lit(gateway_id), captured_at=moment(captured_at)
+        gateway_id=pl.lit(gateway_id),
+        captured_at=moment(captured_at),
+        account_confirmed_at=pl.col("account").replace_strict(
+            accounts_confirmed_at,
+            default=None,
+            return_dtype=BROKER_POSITIONS.polars["account_confirmed_at"],
+        ),
     )
     return rows.unique(["account", "conid"], keep="last", maintain_order=True)
 

@@ -57,7 +57,7 @@ def with_account_facts(rows: pl.DataFrame) -> pl.DataFrame:
 def is_fragmented(files: pl.DataFrame, added: int) -> bool:
     """Return whether changes should be folded into one file with all other rows.
 
-    So a reader never reads more than one and a half times the rows that count.
+    So a reader never reads more than twice the rows that count.
 
     Args:
         files: The data files of one gateway.
@@ -66,7 +66,7 @@ def is_fragmented(files: pl.DataFrame, added: int) -> bool:
     rows = files.get_column("num_records")
     largest = int(str(rows.max() or 0))
     changes = int(rows.sum()) - largest + added
-    return files.height >= FOLD_FILES or changes > max(largest // 2, FOLD_FILES)
+    return files.height >= FOLD_FILES or changes > max(largest, FOLD_FILES)
 
 
 def last_time(times: pl.Series, now: datetime) -> datetime | None:

@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
 import yaml
 
@@ -114,6 +115,13 @@ class Host:
         for loop in self._loops.values():
             loop.poll()
         return self.processes()
+
+    def answers(self) -> bool:
+        """Return whether its webserver has loaded the definitions."""
+        with suppress(httpx.HTTPError):
+            found = self.graphql("{ repositoriesOrError { __typename } }")
+            return bool(found["repositoriesOrError"]["__typename"] == "RepositoryConnection")
+        return False
 
     def graphql(self, query: str, **variables: Any) -> Any:
         """Query the webserver of this host."""

@@ -47,7 +47,6 @@ class HoldingsBook:
         self._confirmed: dict[str, datetime] = {}
         self._row_confirmed: dict[Key, datetime] = {}
         self._valued: dict[Key, PnlValues] = {}
-        self._outdated: set[str] = set()
         self._changes: ChangeNotifier[Key, datetime] = ChangeNotifier()
         self._all_changes: ChangeNotifier[Key, None] = ChangeNotifier()
         self.index = HoldingIndex()
@@ -55,14 +54,7 @@ class HoldingsBook:
     @property
     def holdings(self) -> tuple[BrokerPosition, ...]:
         """Return every holding, closed ones with a position of 0.0."""
-        for key in list(self._valued):
-            self._merged(key)
-        if self._outdated:
-            for key, holding in self._holdings.items():
-                if holding.account in self._outdated:
-                    self._holdings[key] = self._with_confirmation(holding)
-            self._outdated.clear()
-        return tuple(self._holdings.values())
+        return tuple(holding for key in self._holdings if (holding := self.get(key)) is not None)
 
     @property
     def is_complete(self) -> bool:
@@ -74,9 +66,20 @@ class HoldingsBook:
     def get(self, key: Key) -> BrokerPosition | None:
         """Return one holding."""
         holding = self._merged(key)
-        if holding is not None and key[0] in self._outdated:
+        if holding is not None:
             holding = self._holdings[key] = self._with_confirmation(holding)
         return holding
+
+    def reported(self, keys: Iterable[Key] | None = None) -> list[BrokerPosition]:
+        """Return holdings, by default all, without what was confirmed of their account since."""
+        found = (self._merged(key) for key in (self._holdings if keys is None else keys))
+        return [
+            holding
+            if holding.completeness is self._completeness_of(holding.account)
+            else self._with_confirmation(holding)
+            for holding in found
+            if holding is not None
+        ]
 
     def watch(self) -> PendingChanges[Key, datetime]:
         """Collect from now on which holdings change, and when; a changed quantity is urgent."""
@@ -231,7 +234,6 @@ class HoldingsBook:
     def set_completeness(self, account: str, completeness: Completeness) -> None:
         """Set in each row of an account how much of it the broker has sent."""
         self.completeness[account] = completeness
-        self._outdated.add(account)
 
     def confirm(self, account: str, at: datetime | None = None) -> None:
         """Record that the broker confirmed every holding of an account.
@@ -247,7 +249,6 @@ class HoldingsBook:
         newest = self._confirmed.get(account)
         if self.online and (at is None or newest is None or at > newest):
             self._confirmed[account] = at or self._clock()
-            self._outdated.add(account)
 
     def invalidate(self) -> None:
         """Mark every account as UNKNOWN and unconfirmed."""
@@ -255,7 +256,8 @@ class HoldingsBook:
         self._row_confirmed.clear()
         for account in self.completeness:
             self.set_completeness(account, Completeness.UNKNOWN)
-        for key in self._holdings:
+        for key, holding in self._holdings.items():
+            self._holdings[key] = self._with_confirmation(holding)
             self._all_changes.note(key, None)
 
     def put(self, holding: BrokerPosition) -> None:

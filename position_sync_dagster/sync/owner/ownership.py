@@ -208,7 +208,9 @@ class Ownership:
             self._renewal_requested.clear()
             status = self._status()
             try:
-                session = await self._sessions.renew(
+                # Not in the lake's threads: there it would wait for commits that are slow.
+                session = await asyncio.to_thread(
+                    self._sessions.sync.renew,
                     self.session,
                     lease_s=self._settings.session_lease_s,
                     state=status.state,

@@ -93,7 +93,7 @@ class Publisher:
             raise
 
     async def _replace(self, feed: AccountFeed, session: GatewaySession | None) -> None:
-        captured_at, holdings = self._clock(), list(feed.holdings)
+        captured_at, holdings = self._clock(), feed.book.reported()
         accounts = _accounts_of(feed)
         if self._positions is not None:
             await self._positions.replace(
@@ -101,6 +101,7 @@ class Publisher:
                 self._recent(holdings),
                 session=session,
                 captured_at=captured_at,
+                accounts_confirmed_at=_confirmations(accounts),
             )
         self._published = {holding.key: holding for holding in holdings}
         self._accounts, self._all_due = accounts, False
@@ -117,14 +118,14 @@ class Publisher:
             key = feed.book.index.one_of(account)
             if key is not None and accounts[account] != self._accounts.get(account):
                 keys.add(key)
-        changed = [holding for key in keys if (holding := feed.get(key)) is not None]
+        changed = feed.book.reported(keys)
         if self._positions is not None:
             version = await self._positions.update(
                 self._settings.gateway_id,
                 changed,
                 session=session,
                 captured_at=captured_at,
-                accounts_confirmed_at={name: one.confirmed_at for name, one in accounts.items()},
+                accounts_confirmed_at=_confirmations(accounts),
             )
             if version is None:
                 return False
@@ -213,6 +214,10 @@ def _accounts_of(feed: AccountFeed) -> dict[str, _Account]:
         account: _Account(completeness, feed.book.confirmed_at(account))
         for account, completeness in feed.completeness.items()
     }
+
+
+def _confirmations(accounts: Mapping[str, _Account]) -> dict[str, datetime | None]:
+    return {name: account.confirmed_at for name, account in accounts.items()}
 
 
 def _request(holding: BrokerPosition, route: LegState | None, reason: Reason) -> QueueRequest:

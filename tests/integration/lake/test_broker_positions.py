@@ -149,6 +149,14 @@ async def test_a_confirmation_of_an_account_holds_for_its_rows_from_before(lake,
     assert {r.completeness for r in await table.read(LOGIN)} == {Completeness.PARTIAL}
 
 
+async def test_all_rows_of_a_replacement_are_confirmed_with_their_account(lake, clock):
+    rows = [holding(clock, 1), holding(clock, 1, account="DUSIM2")]
+    confirmed = {"DUSIM1": clock.now, "DUSIM2": None}
+    await lake.broker_positions.replace(LOGIN, rows, accounts_confirmed_at=confirmed)
+    read = await lake.broker_positions.read(LOGIN)
+    assert [row.confirmed_at for row in read] == [clock.now, None]
+
+
 async def test_many_changes_are_folded_and_lose_nothing(lake, clock):
     table, size = lake.broker_positions, 40
     await table.replace(LOGIN, [holding(clock, conid) for conid in range(size)])

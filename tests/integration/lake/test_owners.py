@@ -1,6 +1,7 @@
 """The owners of logins: one at a time, by lease, followed by one with a greater token."""
 
 import asyncio
+import threading
 from datetime import timedelta
 
 import pytest
@@ -14,6 +15,7 @@ from position_sync_dagster.errors import (
     TradingModeError,
 )
 from position_sync_dagster.lake.storage.maintenance import maintain
+from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.owner.ownership import Ownership
 
@@ -192,6 +194,22 @@ async def test_a_clock_that_went_back_ends_no_owner(owning, clock):
         while own.session.heartbeat_at != clock.now:
             await asyncio.sleep(0.01)
     own.check()
+
+
+async def test_a_lease_is_renewed_while_slow_commits_keep_all_threads_of_the_lake(lake, clock):
+    settings = Settings(_env_file=None, heartbeat_s=0.05, session_lease_s=4000)
+    may_end = threading.Event()
+    async with Ownership(lake.sessions, settings, owner=Owner.STREAM, clock=clock) as own:
+        slow = [asyncio.create_task(offload(may_end.wait, 60)) for _ in range(8)]
+        try:
+            clock.advance(1)
+            async with asyncio.timeout(30):
+                while own.session.heartbeat_at != clock.now:
+                    await asyncio.sleep(0.01)
+            assert not any(one.done() for one in slow)
+        finally:
+            may_end.set()
+            await asyncio.gather(*slow)
 
 
 async def test_an_ended_session_leaves_the_login_free_at_once(lake, clock):

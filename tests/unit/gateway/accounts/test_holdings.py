@@ -209,3 +209,26 @@ def test_what_a_gateway_sends_without_ib_confirms_nothing(book, clock):
     book.put_portfolio(ACCOUNT, LISTED, 10.0, VALUES)
     book.confirm(ACCOUNT)
     assert book.get(KEY).confirmed_at is None
+
+
+def test_what_confirms_the_account_is_no_new_copy_of_what_was_reported(book, clock):
+    book.put_portfolio(ACCOUNT, LISTED, 10.0, VALUES)
+    (before,) = book.reported()
+    clock.advance(minutes=3)
+    book.confirm(ACCOUNT)
+    assert book.reported()[0] is before
+    assert before.confirmed_at == START
+    assert book.get(KEY).confirmed_at == book.confirmed_at(ACCOUNT) == clock.now
+
+
+def test_what_was_reported_has_the_completeness_of_its_account_and_no_lost_confirmation(
+    book, clock
+):
+    book.put_portfolio(ACCOUNT, LISTED, 10.0, VALUES)
+    book.set_completeness(ACCOUNT, Completeness.COMPLETE)
+    assert [row.completeness for row in book.reported([KEY])] == [Completeness.COMPLETE]
+    book.set_completeness(ACCOUNT, Completeness.UNKNOWN)
+    book.get(KEY)
+    book.invalidate()
+    (row,) = book.reported([KEY])
+    assert (row.completeness, row.confirmed_at) == (Completeness.UNKNOWN, None)
