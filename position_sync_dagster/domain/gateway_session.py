@@ -1,6 +1,6 @@
 """The session of a gateway owner: which process may write for a login, and until when."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated
@@ -81,6 +81,14 @@ class GatewaySession:
         if self.state is not SessionState.LIVE:
             return min(now, self.state_since)
         return now if self.is_alive(now) else min(now, self.heartbeat_at)
+
+    def as_followed(self, now: datetime) -> "GatewaySession":
+        """Return the session as it is kept when another one follows: LOST if it has not ended."""
+        if self.state not in ALIVE:
+            return self
+        detail = self.detail or f"lease over at {self.expires_at:%Y-%m-%d %H:%M:%S} UTC"
+        since = self.seen_until(now)
+        return replace(self, state=SessionState.LOST, state_since=since, detail=detail)
 
     def since_after(
         self, state: SessionState | None, live_since: datetime | None, now: datetime

@@ -15,9 +15,14 @@ from position_sync_dagster.domain.update import TradingMode
 from position_sync_dagster.errors import InvalidRequestError, LeaseLostError, LoginOwnedError
 from position_sync_dagster.lake.schema.codec import session_rows, sessions_of
 from position_sync_dagster.lake.schema.ids import NewIds, new_ids
-from position_sync_dagster.lake.schema.partitions import bucket_column, in_bucket
+from position_sync_dagster.lake.schema.partitions import bucket_column, in_bucket, part_named
 from position_sync_dagster.lake.schema.tables import GATEWAY_SESSIONS
-from position_sync_dagster.lake.storage.lifecycle_table import Change, LifecycleTable, Snapshot
+from position_sync_dagster.lake.storage.lifecycle_table import (
+    Change,
+    LifecycleTable,
+    Snapshot,
+    Step,
+)
 from position_sync_dagster.lake.storage.table import Table, TableOptions
 from position_sync_dagster.lake.storage.threads import offloaded
 from position_sync_dagster.lake.storage.trading_mode import check_mode, mode_of
@@ -87,11 +92,11 @@ class SyncSessions:
                 state=SessionState.STARTING,
                 state_since=last.seen_until(now) if last else now,
             )
-            past = [_as_lost(last, now) if last.state in ALIVE else last] if last else []
+            past = [last.as_followed(now)] if last else []
             moved = session_rows(past).with_columns(bucket_column(PAST))
             return Change(session, _live_rows(before, session), moved)
 
-        return self._lifecycle.change(step, {"action": "acquire", "run_id": run_id or ""})
+        return self._change(gateway_id, step, action="acquire", run_id=run_id or "")
 
     def renew(
         self,
@@ -179,19 +184,16 @@ class SyncSessions:
         the detail is recorded already.
         """
 
-        def step(snapshot: Snapshot) -> Change[None]:
+        def step(snapshot: Snapshot) -> Change[bool]:
             before = sessions_of(snapshot.live)
             stored = _newest_of(before, session.gateway_id)
-            if (
-                stored is None
-                or stored.session_id != session.session_id
-                or stored.is_alive(self._clock())
-                or stored.detail == detail
-            ):
-                return Change(None)
-            return Change(None, _live_rows(before, replace(stored, detail=detail)))
+            if stored is None or stored.session_id != session.session_id:
+                return Change(False)
+            if stored.is_alive(self._clock()) or stored.detail == detail:
+                return Change(False)
+            return Change(True, _live_rows(before, replace(stored, detail=detail)))
 
-        self._lifecycle.change(step, {"action": "annotate", "session_id": session.session_id})
+        self._change(session.gateway_id, step, action="annotate", session_id=session.session_id)
 
     def current(self, gateway_id: str) -> GatewaySession | None:
         """Return the newest session of a login, alive or not; None if there never was one."""
@@ -223,7 +225,15 @@ class SyncSessions:
             after = change(stored, self._clock())
             return Change(after, _live_rows(before, after))
 
-        return self._lifecycle.change(step, {"action": action, "session_id": session.session_id})
+        return self._change(session.gateway_id, step, action=action, session_id=session.session_id)
+
+    def _change(self, gateway_id: str, step: Step[T], **commit_info: str) -> T:
+        """Change the session of a login, whatever the owners of other logins change meanwhile.
+
+        A login that has no part yet, as in older tables, is decided upon together with all others.
+        """
+        done = self._lifecycle.change_part(part_named(gateway_id), step, commit_info)
+        return self._lifecycle.change(step, commit_info) if done is None else done
 
 
 class GatewaySessions:
@@ -263,21 +273,14 @@ def _newest_of(sessions: list[GatewaySession], gateway_id: str) -> GatewaySessio
 
 def _live_rows(before: list[GatewaySession], session: GatewaySession) -> pl.DataFrame:
     """Return the live rows, with this session as the newest of its gateway."""
-    others = [s for s in before if s.gateway_id != session.gateway_id]
-    return session_rows([*others, session])
+    return session_rows([*(s for s in before if s.gateway_id != session.gateway_id), session])
 
 
-def _as_lost(session: GatewaySession, now: datetime) -> GatewaySession:
-    detail = session.detail or f"lease over at {session.expires_at:%Y-%m-%d %H:%M:%S} UTC"
-    since = session.seen_until(now)
-    return replace(session, state=SessionState.LOST, state_since=since, detail=detail)
-
-
-def _login_owned(session: GatewaySession) -> LoginOwnedError:
-    run = f", run {session.run_id}" if session.run_id else ""
+def _login_owned(by: GatewaySession) -> LoginOwnedError:
+    run = f", run {by.run_id}" if by.run_id else ""
     return LoginOwnedError(
-        f"The login {session.gateway_id} is owned by {session.owner.value} (process {session.pid} "
-        f"on {session.host}{run}) until {session.expires_at:%Y-%m-%d %H:%M:%S} UTC.",
+        f"The login {by.gateway_id} is owned by {by.owner.value} (process {by.pid} on "
+        f"{by.host}{run}) until {by.expires_at:%Y-%m-%d %H:%M:%S} UTC.",
         remedy="Wait until then, or end that process.",
     )
 

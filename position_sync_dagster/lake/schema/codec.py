@@ -22,8 +22,10 @@ from position_sync_dagster.domain.update import (
 )
 from position_sync_dagster.errors import InvalidRequestError
 from position_sync_dagster.lake.schema.partitions import (
+    LIVE,
     LIVE_COLUMNS,
     LIVE_PARTITION,
+    part_named,
     without_partition,
 )
 from position_sync_dagster.lake.schema.table_spec import TableSpec
@@ -214,8 +216,14 @@ def account_summaries_of(frame: pl.DataFrame) -> list[AccountSummary]:
 
 
 def session_rows(sessions: Iterable[GatewaySession]) -> pl.DataFrame:
-    """Return the live rows of sessions."""
-    return frame_of(GATEWAY_SESSIONS, (_fields(session) | LIVE_PARTITION for session in sessions))
+    """Return the live rows of sessions, each login in a part of its own."""
+    return frame_of(
+        GATEWAY_SESSIONS,
+        (
+            _fields(session) | {"bucket": LIVE, "part": part_named(session.gateway_id)}
+            for session in sessions
+        ),
+    )
 
 
 def sessions_of(frame: pl.DataFrame) -> list[GatewaySession]:

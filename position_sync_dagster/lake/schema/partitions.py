@@ -1,13 +1,14 @@
 """The partitions of a table whose rows change at first and are finished later.
 
-Live rows lie in the one partition `bucket = 'live'`, `part = '0'`. Finished rows lie in a bucket
-of their own kind, in a new part for each commit that finished them. So live and finished rows
-never share a file, and a change names only partitions in its predicate. Everything that depends
-on these two columns is in this module.
+Live rows lie in the bucket `live`, in the part `0` or in several parts. Finished rows lie in a
+bucket of their own kind, in a new part for each commit that finished them. So live and finished
+rows never share a file, and a change names only partitions in its predicate. Everything that
+depends on these two columns is in this module.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from hashlib import sha256
 from types import MappingProxyType
 
 import polars as pl
@@ -86,6 +87,11 @@ def in_part(bucket: str, part: str) -> str:
 def bucket_column(bucket: str) -> pl.Expr:
     """Return the column `bucket` of rows that are finished; the commit sets their part."""
     return pl.lit(bucket).alias("bucket")
+
+
+def part_named(text: str) -> str:
+    """Return the name of a part that holds what a text names; the text itself may be anything."""
+    return sha256(text.encode()).hexdigest()[:32]
 
 
 def without_partition(frame: pl.DataFrame) -> pl.DataFrame:

@@ -5,6 +5,9 @@ Live rows lie in one partition, finished rows in partitions of their own per com
 makes, in one overwrite whose predicate names partitions only; a change that only adds rows may
 append instead. All changes share one application transaction. So two changes always conflict and
 one of them plans again; no change ever scans finished rows; and no value reaches a predicate.
+
+Rows that are decided upon alone may lie in live parts of their own: changes of two parts do not
+conflict (`change_part`).
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -138,6 +141,7 @@ class LifecycleTable:
         self._clock = clock
         self._live: tuple[tuple[int, int], pl.DataFrame] | None = None
         self._counts: tuple[tuple[int, int], _Finished] | None = None
+        self._parts: dict[str, tuple[list[str], pl.DataFrame]] = {}
 
     def initialize(self) -> None:
         """Create, check or migrate the table."""
@@ -146,6 +150,22 @@ class LifecycleTable:
     def change(self, step: Step[T], commit_info: Mapping[str, str]) -> T:
         """Run a step on the newest live rows and commit its decision, all or nothing."""
         result = self.table.transact(lambda handle: self._commit(handle, step, commit_info))
+        compact_if_needed(self.table)
+        return result
+
+    def change_part(self, part: str, step: Step[T], commit_info: Mapping[str, str]) -> T | None:
+        """Run a step on the live rows of one part, and commit its decision, all or nothing.
+
+        The step sees these rows alone, and its decision has all of them. Another change of the
+        part, or of all live rows, conflicts: both replace the files of the part. Changes of other
+        parts do not.
+
+        Returns:
+            None if the part has no rows: nothing was done.
+        """
+        result = self.table.transact(
+            lambda handle: self._commit_part(handle, part, step, commit_info)
+        )
         compact_if_needed(self.table)
         return result
 
@@ -173,9 +193,12 @@ class LifecycleTable:
         cached = self._live
         if cached is None or cached[0] != key:
             cached = self._live = (key, scan(handle, self.table.spec, IS_LIVE))
+        return self._snapshot_of(handle, cached[1])
+
+    def _snapshot_of(self, handle: DeltaTable, live: pl.DataFrame) -> Snapshot:
         return Snapshot(
             handle.version(),
-            cached[1],
+            live,
             lambda where, columns: scan(handle, self.table.spec, is_finished(where), columns),
         )
 
@@ -206,6 +229,30 @@ class LifecycleTable:
         self._live = (self.table.cache_key(handle), live)
         return change.result
 
+    def _commit_part(
+        self, handle: DeltaTable, part: str, step: Step[T], commit_info: Mapping[str, str]
+    ) -> T | None:
+        before = self._rows_of(handle, part)
+        if before.is_empty():
+            return None
+        change = step(self._snapshot_of(handle, before))
+        if change.live is None:
+            return change.result
+        live = change.live
+        frame, predicate = self._replacement(live, [part], change.finished, change.reopened)
+        transactions = [Transaction(f"{CHANGE_TRANSACTION} of {part}", handle.version() + 1)]
+        overwrite(handle, frame, predicate, commit_info, transactions)
+        self._parts[part] = (_files_of(handle, part), live)
+        return change.result
+
+    def _rows_of(self, handle: DeltaTable, part: str) -> pl.DataFrame:
+        """Return the live rows of a part; they are read once for each of its files."""
+        files, known = _files_of(handle, part), self._parts.get(part)
+        if known is None or known[0] != files:
+            rows = scan(handle, self.table.spec, in_part(LIVE, part))
+            known = self._parts[part] = (files, rows)
+        return known[1]
+
     def _replacement(
         self,
         live: pl.DataFrame,
@@ -225,6 +272,15 @@ class LifecycleTable:
         terms += [in_part(bucket, part) for bucket in buckets]
         moved = finished.with_columns(part=pl.lit(part))
         return pl.concat([replaced, moved]), " OR ".join(terms)
+
+
+def _files_of(handle: DeltaTable, part: str) -> list[str]:
+    """Return the paths of the files of a live part; no path is ever given twice."""
+    files = data_files(handle)
+    if files.is_empty():
+        return []
+    own = (pl.col("partition.bucket") == LIVE) & (pl.col("partition.part") == part)
+    return sorted(files.filter(own).get_column("path"))
 
 
 _Finished = tuple[dict[str, int], dict[str, datetime]]

@@ -227,6 +227,7 @@ async def test_of_a_commit_race_with_a_newer_owner_the_older_one_writes_nothing(
     assert [row.position for row in other.read(LOGIN)] == [5.0]
 
 
+@pytest.mark.on_disk  # it deletes a folder
 async def test_after_a_table_was_deleted_the_next_rows_are_all_of_them(lake, clock):
     table = lake.broker_positions
     await table.replace(LOGIN, [holding(clock, 1), holding(clock, 2)])

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from contextlib import nullcontext
 from datetime import timedelta
 
 import pytest
@@ -14,6 +15,10 @@ from position_sync_dagster.errors import (
     LoginOwnedError,
     TradingModeError,
 )
+from position_sync_dagster.lake import Lake
+from position_sync_dagster.lake.schema.partitions import IS_LIVE, LIVE_COLUMNS
+from position_sync_dagster.lake.storage import lifecycle_table
+from position_sync_dagster.lake.storage.frames import overwrite
 from position_sync_dagster.lake.storage.maintenance import maintain
 from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.settings import Settings
@@ -245,6 +250,76 @@ async def test_a_login_of_another_trading_mode_is_refused(lake):
     assert (await lake.sessions.current(LOGIN)).fencing_token == 1
 
 
+def overtaken_by(other, monkeypatch):
+    """Let something else commit right before the next change of the sessions does."""
+    commits = []
+
+    def late(*args):
+        commits.append(args)
+        if len(commits) == 1:
+            other()
+        overwrite(*args)
+
+    # The writer lock only keeps the order; what is proved here must hold without it.
+    monkeypatch.setattr(lifecycle_table, "overwrite", late)
+    return commits
+
+
+def unlocked(lake, monkeypatch):
+    monkeypatch.setattr(lake.sessions.table._writer_lock, "fair", nullcontext)
+    return lake.sessions.sync
+
+
+async def test_a_renewal_does_not_wait_for_those_of_other_logins(lake, clock, monkeypatch):
+    one, two = [await lake.sessions.acquire(f"g:{n}", Owner.STREAM, **WHO) for n in (1, 2)]
+    here, there = (unlocked(Lake(lake.path, clock=clock), monkeypatch) for _ in range(2))
+    live = {"lease_s": 15.0, "state": SessionState.LIVE}
+    there.renew(two, **live)
+    clock.advance(3)
+    commits = overtaken_by(lambda: there.renew(two, lines_in_use=7, **live), monkeypatch)
+    here.renew(one, **live)
+    assert len(commits) == 2  # one each
+    for login, lines in (("g:1", 0), ("g:2", 7)):
+        for reader in (here, there, lake.sessions.sync):
+            session = reader.current(login)
+            assert (session.heartbeat_at, session.lines_in_use) == (clock.now, lines)
+
+
+async def test_of_two_that_follow_a_dead_owner_at_once_one_is_refused(lake, clock, monkeypatch):
+    dead = await lake.sessions.acquire(LOGIN, Owner.STREAM, **WHO)
+    clock.advance(20)
+    here, there = (unlocked(Lake(lake.path, clock=clock), monkeypatch) for _ in range(2))
+    won = []
+    overtaken_by(lambda: won.append(there.acquire(LOGIN, Owner.STREAM, **WHO)), monkeypatch)
+    with pytest.raises(LoginOwnedError):
+        here.acquire(LOGIN, Owner.STREAM, **WHO)
+    assert [here.current(LOGIN), there.current(LOGIN)] == won * 2
+    assert won[0].fencing_token == dead.fencing_token + 1
+    with pytest.raises(LeaseLostError):
+        here.renew(dead, lease_s=15.0)
+
+
+@pytest.mark.parametrize("first", ["renew", "acquire"])
+async def test_the_sessions_of_an_older_table_go_on(lake, clock, monkeypatch, first):
+    sessions = [await lake.sessions.acquire(f"g:{n}", Owner.STREAM, **WHO) for n in (1, 2)]
+    rows = lake.sessions.table.rows(IS_LIVE).with_columns(*LIVE_COLUMNS)
+    lake.sessions.table.transact(lambda handle: overwrite(handle, rows, IS_LIVE, {}))
+    later = Lake(lake.path, clock=clock).sessions.sync
+    if first == "acquire":
+        sessions.append(later.acquire("g:3", Owner.STREAM, **WHO))
+    clock.advance(3)
+    for session in sessions:
+        assert later.renew(session, lease_s=15.0).heartbeat_at == clock.now
+    with pytest.raises(LoginOwnedError):
+        later.acquire("g:1", Owner.STREAM, **WHO)
+    clock.advance(20)
+    assert later.acquire("g:1", Owner.STREAM, **WHO).fencing_token == 2
+    live = lake.sessions.table.rows(IS_LIVE)
+    assert (live.height, live["part"].n_unique()) == (len(sessions), len(sessions))
+    assert [session.fencing_token for session in later.history()].count(1) == len(sessions)
+
+
+@pytest.mark.on_disk  # in a store, its writers merge files earlier
 async def test_weeks_of_heartbeats_leave_a_handful_of_files(lake, clock):
     session = await lake.sessions.acquire(LOGIN, Owner.STREAM, **WHO)
     for _ in range(30):

@@ -44,6 +44,7 @@ def written(table) -> int:
     return sum(json.loads(one["add"]["stats"])["numRecords"] for one in actions if "add" in one)
 
 
+@pytest.mark.on_disk  # it reads the log's files
 @pytest.mark.parametrize("book", BOOKS)
 def test_a_batch_appends_its_rows_and_reads_those_of_the_batch_before(
     lake, make_update, clock, read, book
@@ -68,6 +69,7 @@ def test_a_batch_appends_its_rows_and_reads_those_of_the_batch_before(
         assert sum(read) == BATCH
 
 
+@pytest.mark.on_disk  # it reads the log's files
 @pytest.mark.parametrize("book", BOOKS)
 def test_a_fill_adds_one_row_of_its_holding_and_a_reader_reads_that_alone(lake, clock, read, book):
     table = lake.broker_positions.sync

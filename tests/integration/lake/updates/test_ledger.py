@@ -492,6 +492,7 @@ def test_the_value_at_a_moment_is_the_last_one_before_it(ledger, make_update, cl
     assert since.get_column("position").to_list() == [4.0]
 
 
+@pytest.mark.on_disk  # it lists folders
 def test_the_date_is_the_utc_date_of_the_timestamp(ledger, make_update):
     ledger.sync.append([make_update(1, timestamp=datetime(2026, 1, 2, 23, 59, 59, 999999, UTC))])
     ledger.sync.append([make_update(1, timestamp=datetime(2026, 1, 3, 0, 0, tzinfo=UTC))])
