@@ -197,7 +197,8 @@ class SyncSessions:
 
     def current(self, gateway_id: str) -> GatewaySession | None:
         """Return the newest session of a login, alive or not; None if there never was one."""
-        return _newest_of(sessions_of(self._lifecycle.snapshot().live), gateway_id)
+        own = sessions_of(self._lifecycle.part(part_named(gateway_id)))
+        return _newest_of(own or sessions_of(self._lifecycle.snapshot().live), gateway_id)
 
     def history(self, limit: int = 50) -> list[GatewaySession]:
         """Return the newest sessions of all logins, newest first."""
@@ -228,10 +229,7 @@ class SyncSessions:
         return self._change(session.gateway_id, step, action=action, session_id=session.session_id)
 
     def _change(self, gateway_id: str, step: Step[T], **commit_info: str) -> T:
-        """Change the session of a login, whatever the owners of other logins change meanwhile.
-
-        A login that has no part yet, as in older tables, is decided upon together with all others.
-        """
+        """Change the session of a login, or all sessions where it has no part yet: a new login."""
         done = self._lifecycle.change_part(part_named(gateway_id), step, commit_info)
         return self._lifecycle.change(step, commit_info) if done is None else done
 

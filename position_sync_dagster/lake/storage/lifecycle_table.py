@@ -154,20 +154,20 @@ class LifecycleTable:
         return result
 
     def change_part(self, part: str, step: Step[T], commit_info: Mapping[str, str]) -> T | None:
-        """Run a step on the live rows of one part, and commit its decision, all or nothing.
+        """Run a step on the live rows of one part alone, and commit its decision, all or nothing.
 
-        The step sees these rows alone, and its decision has all of them. Another change of the
-        part, or of all live rows, conflicts: both replace the files of the part. Changes of other
-        parts do not.
-
-        Returns:
-            None if the part has no rows: nothing was done.
+        Another change of the part, or of all live rows, conflicts: both replace the files of the
+        part. Changes of other parts do not. Without any rows nothing is done: None.
         """
         result = self.table.transact(
             lambda handle: self._commit_part(handle, part, step, commit_info)
         )
         compact_if_needed(self.table)
         return result
+
+    def part(self, part: str) -> pl.DataFrame:
+        """Read the newest live rows of one part."""
+        return self.table.snapshot(lambda handle: self._rows_of(handle, part))
 
     def snapshot(self) -> Snapshot:
         """Read the newest live rows."""
