@@ -1,13 +1,12 @@
 """A table whose rows change until they are finished: queue, registry, sessions and breaks.
 
-Live rows lie in one partition, finished rows in partitions of their own per commit (see
+Live rows lie in partitions of their own, finished rows in new ones for each commit (see
 `partitions`). A change reads the live rows and replaces them, together with the parts that it
 makes, in one overwrite whose predicate names partitions only; a change that only adds rows may
 append instead. All changes share one application transaction. So two changes always conflict and
 one of them plans again; no change ever scans finished rows; and no value reaches a predicate.
 
-Rows that are decided upon alone may lie in live parts of their own: changes of two parts do not
-conflict (`change_part`).
+Where each step looks at one live part alone, changes of two parts do not conflict (`change_part`).
 """
 
 from collections.abc import Callable, Iterable, Mapping
