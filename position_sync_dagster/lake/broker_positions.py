@@ -51,6 +51,7 @@ class SyncBrokerPositions:
         self._replaced: dict[str, tuple[int, int | None]] = {}
         self._cached: dict[str, tuple[tuple[int, int], CachedRows]] = {}
         self._values: dict[str, tuple[int, CachedRows, CachedValues, Published]] = {}
+        self._confirmations: dict[str, tuple[frozenset[str], pl.Series]] = {}
 
     def initialize(self) -> None:
         """Create the table, or check and migrate the one that is there."""
@@ -191,14 +192,24 @@ class SyncBrokerPositions:
     def newest_confirmation(self, gateway_id: str, now: datetime) -> datetime | None:
         """Return when the broker last confirmed an account of the gateway; None: never.
 
+        The rows are read once for all calls, until the owner of the gateway writes again.
+
         Args:
             gateway_id: The gateway.
             now: Later times, from before the clock was set back, are ignored as long as there are
                 others.
         """
-        columns = ["confirmed_at", "account_confirmed_at"]
-        rows = self.table.rows(_rows_of(gateway_id), columns)
-        return last_time(pl.concat([rows.get_column(name).rename("at") for name in columns]), now)
+
+        def step(handle: DeltaTable) -> pl.Series:
+            files, known = _paths_of(handle, gateway_id), self._confirmations.get(gateway_id)
+            if known is None or known[0] != files:
+                columns = ["confirmed_at", "account_confirmed_at"]
+                rows = scan(handle, BROKER_POSITIONS, _rows_of(gateway_id), columns)
+                times = pl.concat([rows.get_column(name).rename("at") for name in columns])
+                known = self._confirmations[gateway_id] = (files, times.unique())
+            return known[1]
+
+        return last_time(self.table.snapshot(step), now)
 
     def version(self) -> int:
         """Return the table's newest version."""
@@ -258,7 +269,7 @@ def _rows(
 
 def _read(handle: DeltaTable, gateway_id: str, before: CachedRows | None) -> CachedRows:
     """Read a gateway's rows; of files that were read before, nothing."""
-    files = frozenset(_files_of(handle, gateway_id).get_column("path"))
+    files = _paths_of(handle, gateway_id)
     if before is not None and files == before.files:
         return before  # another gateway's rows changed
     if before is None or not before.covers(files):
@@ -272,6 +283,10 @@ def _files_of(handle: DeltaTable, gateway_id: str) -> pl.DataFrame:
     if files.is_empty():
         return pl.DataFrame(schema={"path": pl.String, "num_records": pl.Int64})
     return files.filter(pl.col("partition.gateway_id") == gateway_id)
+
+
+def _paths_of(handle: DeltaTable, gateway_id: str) -> frozenset[str]:
+    return frozenset(_files_of(handle, gateway_id).get_column("path"))
 
 
 def _commit_info(session: GatewaySession | None) -> dict[str, str]:

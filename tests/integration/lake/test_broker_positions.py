@@ -189,6 +189,29 @@ async def test_a_reader_reads_only_the_rows_that_were_added(lake, clock, monkeyp
     assert (len(read), seen) == (100, [1])
 
 
+async def test_the_newest_confirmation_is_read_once_until_the_owner_writes_again(
+    lake, clock, monkeypatch
+):
+    await lake.broker_positions.replace(LOGIN, [holding(clock, 1, confirmed_at=clock.now)])
+    reader, read = Lake(lake.path).broker_positions.sync, []
+    monkeypatch.setattr(module, "scan", lambda *args: read.append(args) or scan(*args))
+    for port in (1, 2):
+        await lake.broker_positions.replace(
+            f"b:{port}", [holding(clock, 1, gateway_id=f"b:{port}")]
+        )
+        assert reader.newest_confirmation(LOGIN, clock.now) == clock.now
+    assert len(read) == 1
+    before = clock.now
+    clock.advance(600)
+    later = {"DUSIM1": clock.now}
+    await lake.broker_positions.update(LOGIN, [holding(clock, 1)], accounts_confirmed_at=later)
+    assert reader.newest_confirmation(LOGIN, clock.now) == clock.now
+    assert len(read) == 2
+    # A time from before the clock was set back counts only where there is no other.
+    assert reader.newest_confirmation(LOGIN, before) == before
+    assert len(read) == 2
+
+
 async def test_changes_without_rows_of_the_same_session_are_refused(lake, clock):
     table = lake.broker_positions
     assert await table.update(LOGIN, [holding(clock, 1)], **CHANGES) is None
