@@ -81,8 +81,9 @@ Every holding as the broker last reported it, with the broker's own value.
 
 - **Written by** the owner of the login: the stream when the account feed changed, or a refresh by
   `position_queue` while no stream lives.
-- **How to read it:** one row per gateway, account and contract; `confirmed_at` says until when the
-  broker confirmed the values, `completeness` how much of the account the last download covered.
+- **How to read it:** one row per gateway, account and contract. The later of `confirmed_at` and the
+  newest `account_confirmed_at` of its account says until when the broker confirmed the values,
+  `completeness` how much of the account the last download covered.
 """,
     )
     contracts = external_table(

@@ -73,13 +73,7 @@ class HoldingsBook:
     def reported(self, keys: Iterable[Key] | None = None) -> list[BrokerPosition]:
         """Return holdings, by default all, without what was confirmed of their account since."""
         found = (self._merged(key) for key in (self._holdings if keys is None else keys))
-        return [
-            holding
-            if holding.completeness is self._completeness_of(holding.account)
-            else self._with_confirmation(holding)
-            for holding in found
-            if holding is not None
-        ]
+        return [self._with_confirmation(holding, newer=False) for holding in found if holding]
 
     def watch(self) -> PendingChanges[Key, datetime]:
         """Collect from now on which holdings change, and when; a changed quantity is urgent."""
@@ -280,11 +274,17 @@ class HoldingsBook:
         if self.online:
             self._row_confirmed[key] = at
 
-    def _with_confirmation(self, holding: BrokerPosition) -> BrokerPosition:
-        """Return a holding with what is known of its account and of itself."""
+    def _with_confirmation(self, holding: BrokerPosition, newer: bool = True) -> BrokerPosition:
+        """Return a holding with what is known of its account and of itself.
+
+        Without `newer`, an older confirmation stays. A newer one than is known, from before the
+        clock was set back, never does.
+        """
         completeness = self._completeness_of(holding.account)
-        confirmed_at = self._confirmation_of(holding.key)
-        if holding.completeness is completeness and holding.confirmed_at == confirmed_at:
+        confirmed_at, before = self._confirmation_of(holding.key), holding.confirmed_at
+        older = before is None or (confirmed_at is not None and before < confirmed_at)
+        same = before == confirmed_at or (older and not newer)
+        if same and holding.completeness is completeness:
             return holding
         return replace(holding, completeness=completeness, confirmed_at=confirmed_at)
 

@@ -91,7 +91,7 @@ def bucket_column(bucket: str) -> pl.Expr:
 
 def part_named(text: str) -> str:
     """Return the name of a part that holds what a text names; the text itself may be anything."""
-    return sha256(text.encode()).hexdigest()[:32]
+    return sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
 def without_partition(frame: pl.DataFrame) -> pl.DataFrame:

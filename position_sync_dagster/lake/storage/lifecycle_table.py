@@ -7,6 +7,7 @@ append instead. All changes share one application transaction. So two changes al
 one of them plans again; no change ever scans finished rows; and no value reaches a predicate.
 
 Where each step looks at one live part alone, changes of two parts do not conflict (`change_part`).
+What else changes such a table names all its live rows, and so conflicts with each of them.
 """
 
 from collections.abc import Callable, Iterable, Mapping

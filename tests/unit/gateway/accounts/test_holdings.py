@@ -232,3 +232,11 @@ def test_what_was_reported_has_the_completeness_of_its_account_and_no_lost_confi
     book.invalidate()
     (row,) = book.reported([KEY])
     assert (row.completeness, row.confirmed_at) == (Completeness.UNKNOWN, None)
+
+
+def test_what_was_reported_has_no_confirmation_from_before_the_clock_was_set_back(book, clock):
+    book.confirm(ACCOUNT)
+    book.put_position(ACCOUNT, LISTED, 10.0, 600.0)
+    clock.advance(hours=-1)
+    book.confirm(ACCOUNT)
+    assert [row.confirmed_at for row in book.reported()] == [clock.now]
