@@ -1,6 +1,7 @@
 """The stream as a service: one owner by lease, fenced rows, reports, and its end."""
 
 import asyncio
+import threading
 from collections import Counter
 from dataclasses import replace
 from datetime import timedelta
@@ -168,15 +169,12 @@ async def test_a_stream_whose_lease_was_taken_over_writes_nothing_more(
         settings = settings_for(sim, session_lease_s=3.0, heartbeat_s=0.2)
         task, _stop, reports = running(settings)
         await eventually(lambda: reports)
-        beat = lake.sessions.renew
-
-        async def silent(*_args, **_more):
-            await asyncio.Event().wait()
-
-        monkeypatch.setattr(lake.sessions, "renew", silent)
-        with pytest.raises(LeaseLostError):
-            await task
-        monkeypatch.setattr(lake.sessions, "renew", beat)
+        over = threading.Event()
+        with monkeypatch.context() as patched:
+            patched.setattr(lake.sessions.sync, "renew", lambda *_args, **_more: over.wait(60))
+            with pytest.raises(LeaseLostError):
+                await task
+        over.set()
         newest = max(r.timestamp for r in await lake.updates.latest_updates())
         session = await lake.sessions.current(settings.gateway_id)
         assert newest <= session.expires_at
