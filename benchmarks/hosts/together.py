@@ -106,7 +106,7 @@ class _Story:
         """Yield the figures of several takeovers, one after the other."""
         yield from self._start()
         for _ in range(self._rounds):
-            spare = yield from self._lines_after_kill()
+            spare, _killed = yield from self._lines_after_kill()
             spare.start(*SERVICES)
             self._all.until("the spare host answers", spare.answers, every_s=0.5)
 
@@ -171,13 +171,12 @@ class _Story:
         )
 
     def _killed_host(self) -> Iterator[Figure]:
-        began = time.monotonic()
-        spare = yield from self._lines_after_kill()
-        yield Figure("kill -9 of a host to all legs current", self._all_current(began))
+        spare, killed = yield from self._lines_after_kill()
+        yield Figure("kill -9 of a host to all legs current", self._all_current(killed))
         spare.start(*SERVICES)
 
-    def _lines_after_kill(self) -> Generator[Figure, None, Host]:
-        """Kill the host with the streams; return it. It is the spare one when it starts again."""
+    def _lines_after_kill(self) -> Generator[Figure, None, tuple[Host, float]]:
+        """Kill the host with the streams; return it, the spare one from now on, and when."""
         this = self._all
         before = {login.name: this.session(login) for login in this.logins}
         active = this.active_host()
@@ -193,7 +192,7 @@ class _Story:
                         what = f"kill -9 of a host to all lines of the {which} login"
                         yield Figure(what, _since(began))
             time.sleep(0.3)
-        return active
+        return active, began
 
     def _gateway_down(self) -> Iterator[Figure]:
         this = self._all

@@ -141,7 +141,7 @@ class LifecycleTable:
         self._clock = clock
         self._live: tuple[tuple[int, int], pl.DataFrame] | None = None
         self._counts: tuple[tuple[int, int], _Finished] | None = None
-        self._parts: dict[str, tuple[list[str], pl.DataFrame]] = {}
+        self._parts: dict[str, tuple[tuple[int, int], list[str], pl.DataFrame]] = {}
 
     def initialize(self) -> None:
         """Create, check or migrate the table."""
@@ -153,15 +153,13 @@ class LifecycleTable:
         compact_if_needed(self.table)
         return result
 
-    def change_part(self, part: str, step: Step[T], commit_info: Mapping[str, str]) -> T | None:
+    def change_part(self, part: str, step: Step[T], info: Mapping[str, str]) -> T | None:
         """Run a step on the live rows of one part alone, and commit its decision, all or nothing.
 
         Another change of the part, or of all live rows, conflicts: both replace the files of the
         part. Changes of other parts do not. Without any rows nothing is done: None.
         """
-        result = self.table.transact(
-            lambda handle: self._commit_part(handle, part, step, commit_info)
-        )
+        result = self.table.transact(lambda handle: self._commit_part(handle, part, step, info))
         compact_if_needed(self.table)
         return result
 
@@ -238,20 +236,21 @@ class LifecycleTable:
         change = step(self._snapshot_of(handle, before))
         if change.live is None:
             return change.result
-        live = change.live
-        frame, predicate = self._replacement(live, [part], change.finished, change.reopened)
+        frame, predicate = self._replacement(change.live, [part], change.finished, change.reopened)
         transactions = [Transaction(f"{CHANGE_TRANSACTION} of {part}", handle.version() + 1)]
         overwrite(handle, frame, predicate, commit_info, transactions)
-        self._parts[part] = (_files_of(handle, part), live)
+        self._parts[part] = (self.table.cache_key(handle), _files_of(handle, part), change.live)
         return change.result
 
     def _rows_of(self, handle: DeltaTable, part: str) -> pl.DataFrame:
         """Return the live rows of a part; they are read once for each of its files."""
-        files, known = _files_of(handle, part), self._parts.get(part)
-        if known is None or known[0] != files:
-            rows = scan(handle, self.table.spec, in_part(LIVE, part))
-            known = self._parts[part] = (files, rows)
-        return known[1]
+        key, known = self.table.cache_key(handle), self._parts.get(part)
+        if known is None or known[0] != key:
+            files = _files_of(handle, part)
+            where = in_part(LIVE, part)
+            rows = known[2] if known and known[1] == files else scan(handle, self.table.spec, where)
+            known = self._parts[part] = (key, files, rows)
+        return known[2]
 
     def _replacement(
         self,
