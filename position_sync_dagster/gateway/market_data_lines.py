@@ -121,9 +121,15 @@ class MarketDataLines:
         self._request(line)
 
     def resubscribe(self) -> None:
-        """Request every line again with new ids: the gateway dropped them (code 1101)."""
+        """Request every line again with new ids: the gateway dropped them (code 1101).
+
+        A line that has not ticked yet is cancelled first: if its request came to the gateway after
+        that, it runs.
+        """
         for conid, line in list(self._lines.items()):
             self._retire(line)
+            if line.ticker.time is None:
+                self._ib.client.cancelMktData(line.request_id)
             self._lines[conid] = line
             self._request(line)
 

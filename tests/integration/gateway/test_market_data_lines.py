@@ -138,6 +138,21 @@ async def test_a_line_taken_again_starts_without_old_prices(line, eventually):
     assert connection.lines.quote(CALL).received_at is None
 
 
+async def test_a_request_that_reaches_the_gateway_after_its_data_was_lost_has_one_line(
+    line, eventually
+):
+    sim, connection, details = line
+    connection.lines.subscribe(details[PUT])
+    await eventually(lambda: connection.lines.quote(PUT).mark is not None)
+    connection.lines.subscribe(details[CALL])
+    # Before the gateway reads the request:
+    sim.connectivity("lost")
+    sim.connectivity("restored_data_lost")
+    await eventually(lambda: sim.stats()["requests"]["17"]["reqMktData"] == 4)
+    await eventually(lambda: connection.lines.quote(CALL).mark is not None)
+    assert sim.stats()["lines_by_conid"] == {str(CALL): 1, str(PUT): 1}
+
+
 async def test_the_line_too_many_is_refused_while_the_others_go_on(line, eventually):
     sim, connection, details = line
     sim.set_line_limit(2)
