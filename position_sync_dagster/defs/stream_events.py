@@ -15,7 +15,7 @@ import dagster as dg
 from position_sync_dagster.defs.assets.external_tables import GATEWAY, observe_table
 from position_sync_dagster.defs.assets.table_asset import DATA_VERSION
 from position_sync_dagster.defs.checks import a_stream_watches
-from position_sync_dagster.defs.checks.evaluation import CHECKS, evaluated
+from position_sync_dagster.defs.checks.evaluation import CHECKS, TIME_LIMIT_S, evaluated
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.lake.schema.tables import (
     ACCOUNT_VALUES,
@@ -38,6 +38,9 @@ AGAIN_FOR = timedelta(minutes=1)
 """After an outage the account is downloaded anew: until then checks may fail."""
 
 AGAIN_EVERY = timedelta(seconds=2)
+AGAIN_REST = 9
+"""Between two such evaluations pass so many times the time of the last one: where tables are slow,
+the streams of several logins would do nothing else, and keep each other and the drain waiting."""
 
 SETTLED = (SessionState.LIVE, SessionState.BLIND)
 """The states that are worth a materialization. A stream that ended is followed by another, which
@@ -100,7 +103,8 @@ class StreamEvents:
         now = datetime.now(UTC)
         if self._failed and self._again_at <= now < self._again_until:
             self._failed = self._logged(run_id, self._failed, only_passed=True)
-            self._again_at = datetime.now(UTC) + AGAIN_EVERY
+            ended = datetime.now(UTC)
+            self._again_at = ended + max(AGAIN_EVERY, AGAIN_REST * (ended - now))
 
     def _logged(
         self, run_id: str, checks: tuple[tuple[str, str], ...], *, only_passed: bool = False
@@ -108,7 +112,12 @@ class StreamEvents:
         """Evaluate checks, log their results, and return those that do not pass."""
         failed = []
         for event in evaluated(
-            self._lake, self._settings, self._instance, run_id=run_id, checks=checks
+            self._lake,
+            self._settings,
+            self._instance,
+            run_id=run_id,
+            checks=checks,
+            time_limit_s=TIME_LIMIT_S,
         ):
             if event.passed or not only_passed:
                 self._instance.report_runless_asset_event(event)

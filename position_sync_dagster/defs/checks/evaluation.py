@@ -42,8 +42,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 TIME_LIMIT_S = 20.0
-"""So long after its begin a drain begins no further check: where tables are slow, values come
-first."""
+"""So long after its begin a drain begins no further check, and a stream none after so long of
+evaluating: where tables are slow, values come first."""
 
 LEDGER = "position_updates"
 QUEUE = "position_queue"

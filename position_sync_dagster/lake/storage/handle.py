@@ -54,6 +54,7 @@ class TableHandle:
         self._last_entry: _Entry | None = None
         self._table_id: str | None = None
         self.generation = 0
+        self._was_behind = False
         remote = location.remote
         self._reopen_every = REMOTE_REOPEN_EVERY if remote else REOPEN_EVERY
         self._reopen_after_s = REMOTE_REOPEN_AFTER_S if remote else REOPEN_AFTER_S
@@ -88,7 +89,9 @@ class TableHandle:
         if not aged:
             # Between two steps only: an update between plan and commit would hide a conflict.
             if self._is_behind(handle):
+                before = handle.version()
                 handle.update_incremental()
+                self._was_behind = handle.version() > before
                 self._location.refuse_newer(handle)
             aged = handle.version() - self._opened_version >= self._reopen_every
         if aged:
@@ -107,8 +110,9 @@ class TableHandle:
 
     def _is_behind(self, handle: DeltaTable) -> bool:
         if self._location.remote:
-            # One request; an update takes two, also where there is nothing new.
-            return handle._table.get_latest_version() > handle.version()
+            # One request; an update takes two, also where there is nothing new. Where others commit
+            # all the time there nearly always is.
+            return self._was_behind or handle._table.get_latest_version() > handle.version()
         # Versions have no gaps, so one look-up answers it; listing the log takes 1.6 ms.
         following = f"{self._location.path}/{LOG}/{entry_name(handle.version() + 1)}"
         return os.path.exists(following)

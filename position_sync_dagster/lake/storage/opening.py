@@ -94,7 +94,7 @@ class TableLocation:
                     raise self._foreign("it is a file") from unreadable
                 raise to_lake_error(unreadable, self.path) from without_secrets(unreadable)
             else:
-                self._check(handle)
+                self.check(handle)
                 return handle
             try:
                 return self._create()
@@ -157,7 +157,13 @@ class TableLocation:
             )
         return self._foreign(f"it holds {found[0]!r} and no Delta table")
 
-    def _check(self, handle: DeltaTable) -> None:
+    def check(self, handle: DeltaTable) -> None:
+        """Refuse a table of another schema; migrate one of an older release.
+
+        Raises:
+            ForeignTableError, NewerTableError.
+            RetryCommit: The table was migrated; open it again.
+        """
         properties = handle.metadata().configuration
         name, text = properties.get(NAME_PROPERTY), properties.get(VERSION_PROPERTY, "")
         if name != self.spec.name or not text.isdigit():

@@ -206,12 +206,13 @@ class Ownership:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._renewal_requested.wait(), self._settings.heartbeat_s)
             self._renewal_requested.clear()
-            status = self._status()
+            session = self.session
             try:
+                status = self._status()
                 # Not in the lake's threads: there it would wait for commits that are slow.
                 session = await asyncio.to_thread(
                     self._sessions.sync.renew,
-                    self.session,
+                    session,
                     lease_s=self._settings.session_lease_s,
                     state=status.state,
                     live_since=status.live_since,
@@ -232,6 +233,10 @@ class Ownership:
                 if self._clock() >= self.session.expires_at:
                     self.lost.set()
                     return
+            except Exception:
+                logger.exception("the lease on %s is not renewed any more", session.gateway_id)
+                self.lost.set()
+                return
 
 
 def blind_since(session: GatewaySession | None, now: datetime) -> datetime | None:

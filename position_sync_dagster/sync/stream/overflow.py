@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from position_sync_dagster.domain.routing import Key
 from position_sync_dagster.gateway.connection import GatewayConnection
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.owner.pace import rest_s
+from position_sync_dagster.sync.owner.pace import VALUES_REST, rest_s
 from position_sync_dagster.sync.owner.publisher import Publisher
 from position_sync_dagster.sync.stream.routes import Routes
 
@@ -56,7 +56,7 @@ class OverflowLegs:
             self._publish_at = now + PNL_PUBLISH_S
             await publish()
             ended = self._monotonic()
-            self._publish_at = max(self._publish_at, ended + rest_s(ended - now))
+            self._publish_at = max(self._publish_at, ended + rest_s(ended - now, VALUES_REST))
         if legs and may_queue and now >= self._queue_at:
             self._queue_at = now + self._interval_s
             await self._publisher.enqueue(routes.states, legs)

@@ -3,6 +3,7 @@
 import asyncio
 import signal
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -11,6 +12,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from position_sync_dagster.defs import stream_events as stream_events_module
 from position_sync_dagster.defs.resources import POSITION_SYNC
 from position_sync_dagster.defs.stream import stream_positions
 from position_sync_dagster.defs.stream_events import StreamEvents
@@ -149,6 +151,30 @@ def test_the_ledger_agrees_as_soon_as_it_does_after_the_stream_became_live(
     assert not passed(), "the holding has no row yet"
     append_row(1, seconds_ago(1))
     wait_for("the ledger agrees", passed)
+
+
+def test_evaluating_again_leaves_most_of_the_time_to_others(stream_events, monkeypatch) -> None:
+    """Where tables are slow, the streams of several logins would do nothing else."""
+    took_s, begins = 0.5, []
+
+    def slow(*_: object, **__: object) -> list[dg.AssetCheckEvaluation]:
+        begins.append(time.monotonic())
+        time.sleep(took_s)
+        return [
+            dg.AssetCheckEvaluation(
+                asset_key=dg.AssetKey("position_updates"), check_name="one", passed=False
+            )
+        ]
+
+    monkeypatch.setattr(stream_events_module, "evaluated", slow)
+    monkeypatch.setattr(stream_events_module, "AGAIN_EVERY", timedelta(0))
+    list(stream_events.of(REPORT))
+    stream_events.evaluate("the-run")
+    until = time.monotonic() + 3 * took_s
+    while time.monotonic() < until:
+        stream_events.evaluate_again("the-run")
+        time.sleep(0.01)
+    assert len(begins) == 2, "once, and once again"
 
 
 def test_a_span_in_which_nothing_happened_makes_no_event(stream_events) -> None:

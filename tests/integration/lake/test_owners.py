@@ -217,6 +217,22 @@ async def test_a_lease_is_renewed_while_slow_commits_keep_all_threads_of_the_lak
             await asyncio.gather(*slow)
 
 
+async def test_an_owner_whose_heartbeat_fails_for_any_reason_writes_nothing_more(
+    owning, lake, monkeypatch, caplog
+):
+    def fail(*_, **__):
+        raise RuntimeError("a fault that nobody thought of")
+
+    own, _seconds = owning
+    monkeypatch.setattr(lake.sessions.sync, "renew", fail)
+    own.renew_now()
+    await asyncio.wait_for(own.lost.wait(), 30)
+    with pytest.raises(LeaseLostError):
+        own.check()
+    assert f"the lease on {own.session.gateway_id} is not renewed any more" in caplog.text
+    assert "a fault that nobody thought of" in caplog.text
+
+
 async def test_an_ended_session_leaves_the_login_free_at_once(lake, clock):
     first = await lake.sessions.acquire(LOGIN, Owner.STREAM, **WHO)
     ended = await lake.sessions.end(first, detail="rotation")

@@ -53,3 +53,31 @@ def test_an_owner_publishes_with_as_few_requests_after_many_commits(store, clock
         taken.append(len(store.proxy.change()))
         assert version is not None
     assert sorted(taken)[COMMITS // 2] <= REQUESTS, taken
+
+
+def test_an_open_table_is_verified_with_one_request(store):
+    """A check does so for all tables of the lake, in each stream and each drain."""
+    lake = Lake(store.lake())
+    table = lake.sessions.sync.table
+    lake.sessions.sync.initialize()
+    table.version()
+    store.proxy.change()
+    table.verify()
+    assert len(store.proxy.change()) == 1
+
+
+def test_owners_that_commit_in_turns_look_once_for_what_the_others_did(store):
+    """Each commit reads that of the other: list, and read it for its facts and for its files."""
+    uri = store.lake()
+    lakes = [Lake(uri), Lake(uri)]
+    lakes[0].sessions.sync.initialize()
+    who = {"lease_s": 600, "run_id": None, "host": "here", "pid": 1}
+    sessions = [lake.sessions.sync for lake in lakes]
+    own = [s.acquire(f"g:{n}", Owner.STREAM, **who) for n, s in enumerate(sessions)]
+    taken = []
+    for number in range(COMMITS):
+        turn = number % 2
+        store.proxy.change()
+        own[turn] = sessions[turn].renew(own[turn], lease_s=600)
+        taken.append(len(store.proxy.change()))
+    assert sorted(taken)[COMMITS // 2] <= REQUESTS + 1, taken
