@@ -117,23 +117,24 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]
             simulator.wait()
 
 
-def test_a_stream_outlives_a_restart_of_postgres_and_tells_dagster_later(deployment):
-    deployment.a.start("code", "daemon", "webserver")
+@pytest.mark.parametrize("outage", ["refusing", "away"])
+def test_a_stream_outlives_an_outage_of_postgres_and_tells_dagster_later(deployment, outage):
+    if not deployment.a.processes():
+        deployment.a.start("code", "daemon", "webserver")
     before = deployment.streaming()
-    deployment.database.stop()
-    version = deployment.lake.updates.table.version()
-    deployment.post("disconnect")
+    with getattr(deployment.database, outage)():
+        version = deployment.lake.updates.table.version()
+        deployment.post("disconnect")
 
-    def writes_on() -> bool:
-        found = deployment.session()
-        assert found is not None
-        assert found.session_id == before.session_id, "the stream ended with Postgres"
-        again = found.state is SessionState.LIVE and found.state_since > before.state_since
-        return again and deployment.lake.updates.table.version() >= version + 10
+        def writes_on() -> bool:
+            found = deployment.session()
+            assert found is not None
+            assert found.session_id == before.session_id, "the stream ended with Postgres"
+            again = found.state is SessionState.LIVE and found.state_since > before.state_since
+            return again and deployment.lake.updates.table.version() >= version + 10
 
-    wait_for("rows without Postgres, also after an interruption", writes_on, poll_s=0.3)
-    started_again = utc_now()
-    deployment.database.start()
+        wait_for("rows without Postgres, also after an interruption", writes_on, poll_s=0.3)
+        back_at = utc_now()
 
     def told() -> set[str]:
         with suppress(httpx.HTTPError, AssertionError):  # the pages come back a little later
@@ -143,16 +144,17 @@ def test_a_stream_outlives_a_restart_of_postgres_and_tells_dagster_later(deploym
                 event["description"]
                 for event in found["assetMaterializations"]
                 if event["runId"] == before.run_id
-                and float(event["timestamp"]) / 1000 >= started_again.timestamp()
+                and float(event["timestamp"]) / 1000 >= back_at.timestamp()
             }
         return set()
 
-    outage = {"Streamed: blind", "Streamed: live"}
-    wait_for("the events of the outage", lambda: outage <= told(), poll_s=0.5)
+    events = {"Streamed: blind", "Streamed: live"}
+    wait_for("the events of the outage", lambda: events <= told(), poll_s=0.5)
     session = deployment.session()
     assert session is not None
     assert session.session_id == before.session_id
     wait_for("a daemon works again", lambda: deployment.holders() == 1, poll_s=0.3)
+    assert postgres.PASSWORD not in deployment.a.logs()
 
 
 def test_the_stream_of_a_killed_host_comes_up_on_the_other_and_there_are_never_two(deployment):

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg2
+from psycopg2 import sql
 
 from tests.support.demo_program import wait_for
 from tests.support.ports import free_port
@@ -47,6 +48,7 @@ class Postgres:
         self._folder = folder
         self._account = _account()
         self._process: subprocess.Popen[bytes] | None = None
+        self._password = PASSWORD
         if self._account:
             os.chown(folder, self._account["user"], self._account["group"])
 
@@ -76,7 +78,7 @@ class Postgres:
             "host": "127.0.0.1",
             "port": self.port,
             "user": USER,
-            "password": PASSWORD,
+            "password": self._password,
             "dbname": DATABASE,
         }
 
@@ -117,6 +119,32 @@ class Postgres:
             self._process.send_signal(sig)
             self._process.wait(60)
             self._process = None
+
+    @contextmanager
+    def away(self) -> Iterator[None]:
+        """Stop the server for a while."""
+        self.stop()
+        try:
+            yield
+        finally:
+            self.start()
+
+    @contextmanager
+    def refusing(self) -> Iterator[None]:
+        """Have another password for a while: who is connected stays, and nobody else comes in."""
+        self._change_password("an0ther/p@ss")
+        try:
+            yield
+        finally:
+            self._change_password(PASSWORD)
+
+    def _change_password(self, new: str) -> None:
+        connection = psycopg2.connect(**self.arguments)
+        connection.autocommit = True
+        change = sql.SQL("ALTER ROLE {} PASSWORD {}").format(sql.Identifier(USER), sql.Literal(new))
+        connection.cursor().execute(change)
+        connection.close()
+        self._password = new
 
     def query(self, statement: str) -> list[tuple[Any, ...]]:
         """Return the rows of a query."""

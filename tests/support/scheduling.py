@@ -12,17 +12,20 @@ CHAINS = {
 }
 """Modules that share a demo run in one process, one after the other."""
 
+FIRST = ("endings", "logins")
+"""The chains of one worker, one after the other; another worker runs the other whole programs."""
+
 
 class Scheduling(LoadScopeScheduling):
     """Gives each worker one test at a time, but for the tests of whole programs.
 
-    Those are four chains, each of one worker, which begin first because they take longest: the
-    tests around the endings of a demo, those that look at a demo in the UI, those of several
-    logins, and the others.
+    Two workers run those, and begin with them, because they take longest. They are no more than
+    two: a whole program takes a good part of a core for itself while a test waits for something,
+    and four at once make each other slow.
     """
 
     def _split_scope(self, nodeid: str) -> str:
         if not nodeid.startswith(ACCEPTANCE):
             return nodeid
         module = nodeid.removeprefix(ACCEPTANCE).partition("::")[0]
-        return CHAINS.get(module, "running")
+        return "first" if CHAINS.get(module) in FIRST else "second"

@@ -4,7 +4,9 @@ from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.pricing.valuation import Provenance
 from position_sync_dagster.domain.request import QueueStatus
 from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.lake.object_store.client import is_remote
 from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.drain.batch import LARGEST
 from position_sync_dagster.sync.drain.broker_view import LakeValues
 from position_sync_dagster.sync.drain.worker import QueueWorker
 from position_sync_dagster.sync.run_reports import DrainReport
@@ -17,7 +19,8 @@ async def drain(
 
     It ends when nothing more can be claimed or after `drain_time_limit_s`. Requests that the
     broker's current data does not cover are released at its end. While the owner of the login is
-    not connected to the broker, it claims nothing and reports the reason.
+    not connected to the broker, it claims nothing and reports the reason. In an object store it
+    claims all that waits at once, up to `LARGEST`.
 
     Args:
         lake: The tables, initialized.
@@ -26,9 +29,11 @@ async def drain(
         LakeError: A table could not be used; claimed requests are rescued by a later drain.
     """
     started = clock()
+    # In an object store a batch takes seconds, however many requests it has.
+    least = LARGEST if is_remote(lake.path) else 1
     worker = QueueWorker(
         lake.queue,
-        batch_size=settings.batch_size,
+        batch_size=max(settings.batch_size, least),
         values=LakeValues(lake.broker_positions, lake.sessions, settings, clock=clock),
         updates=lake.updates,
         settings=settings,

@@ -1,0 +1,45 @@
+"""A drain as a run does it: how much it claims at once."""
+
+import pytest
+
+from position_sync_dagster.domain.broker_position import Completeness
+from position_sync_dagster.domain.clock import utc_now
+from position_sync_dagster.domain.gateway_session import Owner, SessionState
+from position_sync_dagster.domain.request import QueueRequest, Reason
+from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.drain.run import drain
+from tests.support.holdings import make_holding
+
+WAITING = 120
+
+
+@pytest.mark.in_store
+async def test_a_store_has_all_that_waits_in_one_batch_and_a_disk_a_few_at_a_time(place):
+    lake, settings, now = Lake(place), Settings(batch_size=40), utc_now()
+    await lake.initialize()
+    session = await lake.sessions.acquire(
+        settings.gateway_id, Owner.STREAM, lease_s=600, run_id=None, host="here", pid=1
+    )
+    session = await lake.sessions.renew(session, lease_s=600, state=SessionState.LIVE)
+    held = [
+        make_holding(
+            conid, now, gateway_id=settings.gateway_id, completeness=Completeness.COMPLETE,
+            confirmed_at=now,
+        )
+        for conid in range(1, WAITING + 1)
+    ]  # fmt: skip
+    await lake.broker_positions.replace(settings.gateway_id, held, session=session)
+    await lake.queue.insert_many(
+        [
+            QueueRequest(
+                conid=one.instrument.conid, symbol="X", account=one.account, reason=Reason.REFRESH
+            )
+            for one in held
+        ]
+    )
+    report = await drain(lake, settings)
+    claimed = [batch.claimed for batch in report.batches]
+    assert claimed == ([WAITING] if "://" in lake.path else [40, 40, 40])
+    assert sum(batch.succeeded for batch in report.batches) == WAITING
+    assert report.pending_after == 0
