@@ -104,6 +104,13 @@ class Lake:
     @cached_property
     def sessions(self) -> GatewaySessions:
         """The table gateway_sessions."""
+        return self.open_sessions()
+
+    def open_sessions(self) -> GatewaySessions:
+        """Return the table gateway_sessions, opened for itself.
+
+        It waits for no other use of the table in this process, as a lease must not.
+        """
         return GatewaySessions(
             self.table_path("gateway_sessions"), clock=self._clock, **self._options
         )

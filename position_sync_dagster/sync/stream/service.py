@@ -63,7 +63,7 @@ async def stream(
     async with (
         recorder,
         Ownership(
-            lake.sessions,
+            lake.open_sessions(),
             settings,
             owner=Owner.STREAM,
             run_id=run_id,

@@ -18,6 +18,8 @@ from position_sync_dagster.errors import (
     LoginOwnedError,
     TradingModeError,
 )
+from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.lake.sessions import SyncSessions
 from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.sync.drain.refresh import refresh
 from position_sync_dagster.sync.drain.run import drain
@@ -171,7 +173,7 @@ async def test_a_stream_whose_lease_was_taken_over_writes_nothing_more(
         await eventually(lambda: reports)
         over = threading.Event()
         with monkeypatch.context() as patched:
-            patched.setattr(lake.sessions.sync, "renew", lambda *_args, **_more: over.wait(60))
+            patched.setattr(SyncSessions, "renew", lambda *_args, **_more: over.wait(60))
             with pytest.raises(LeaseLostError):
                 await task
         over.set()
@@ -182,6 +184,31 @@ async def test_a_stream_whose_lease_was_taken_over_writes_nothing_more(
         assert not session.is_alive(utc_now())
         async with Ownership(lake.sessions, settings, owner=Owner.STREAM) as own:
             assert own.session.fencing_token == session.fencing_token + 1
+
+
+async def test_a_lease_is_renewed_while_its_process_reads_the_sessions_for_long(
+    simulate, lake, settings_for, running, eventually
+):
+    """As the checks of a stream do, on a store that is slow."""
+    may_end = threading.Event()
+    async with simulate() as sim:
+        settings = settings_for(sim, heartbeat_s=0.2)
+        _task, _stop, reports = running(settings)
+        await eventually(lambda: reports)
+        reading = asyncio.create_task(
+            asyncio.to_thread(lake.sessions.table.snapshot, lambda _handle: may_end.wait(60))
+        )
+        others, began = Lake(lake.path).sessions, utc_now()
+
+        async def renewed():
+            return (await others.current(settings.gateway_id)).heartbeat_at > began
+
+        try:
+            await eventually(renewed)
+            assert not reading.done()
+        finally:
+            may_end.set()
+            await reading
 
 
 async def test_without_a_gateway_the_stream_is_blind_and_runs_on(
