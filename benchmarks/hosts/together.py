@@ -214,11 +214,10 @@ class _Story:
     def _postgres(self) -> Iterator[Figure]:
         this = self._all
         before = {login.name: this.session(login) for login in this.logins}
-        this.database.stop()
-        took = [self._fill(login, login.book.active[0]) for login in this.logins]
-        yield Figure("fill of a streamed leg while Postgres is away, longest", max(took))
-        time.sleep(AWAY_S)
-        this.database.start()
+        with this.database.away():
+            took = [self._fill(login, login.book.active[0]) for login in this.logins]
+            yield Figure("fill of a streamed leg while Postgres is away, longest", max(took))
+            time.sleep(AWAY_S)
         took = [self._fill(login, login.book.monitored[-1]) for login in this.logins]
         yield Figure("Postgres up to the row of a monitored fill, longest", max(took))
         same = sum(

@@ -24,7 +24,7 @@ from position_sync_dagster.lake.schema.codec import broker_rows, moment
 from position_sync_dagster.lake.schema.ids import text_literal
 from position_sync_dagster.lake.schema.tables import BROKER_POSITIONS
 from position_sync_dagster.lake.storage.fencing import fence, newest_token, refuse_stale_owner
-from position_sync_dagster.lake.storage.frames import append, data_files, overwrite, scan
+from position_sync_dagster.lake.storage.frames import append, files_in, overwrite, scan
 from position_sync_dagster.lake.storage.table import Table, TableOptions
 from position_sync_dagster.lake.storage.threads import offloaded
 from position_sync_dagster.lake.storage.trading_mode import check_mode
@@ -138,7 +138,7 @@ class SyncBrokerPositions:
             if session is not None and stored != session.fencing_token:
                 return None
             numbered = rows.with_columns(published_version=pl.lit(handle.version() + 1, pl.Int64))
-            if is_fragmented(_files_of(handle, gateway_id), rows.height):
+            if is_fragmented(files_in(handle, gateway_id=gateway_id), rows.height):
                 stored_rows = scan(handle, BROKER_POSITIONS, _rows_of(gateway_id))
                 overwrite(
                     handle,
@@ -278,15 +278,8 @@ def _read(handle: DeltaTable, gateway_id: str, before: CachedRows | None) -> Cac
     return read_rows(files, scan(handle, BROKER_POSITIONS, added), before)
 
 
-def _files_of(handle: DeltaTable, gateway_id: str) -> pl.DataFrame:
-    files = data_files(handle)
-    if files.is_empty():
-        return pl.DataFrame(schema={"path": pl.String, "num_records": pl.Int64})
-    return files.filter(pl.col("partition.gateway_id") == gateway_id)
-
-
 def _paths_of(handle: DeltaTable, gateway_id: str) -> frozenset[str]:
-    return frozenset(_files_of(handle, gateway_id).get_column("path"))
+    return frozenset(files_in(handle, gateway_id=gateway_id).get_column("path"))
 
 
 def _commit_info(session: GatewaySession | None) -> dict[str, str]:

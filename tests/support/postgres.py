@@ -62,10 +62,7 @@ class Postgres:
             "--auth", "scram-sha-256", "--encoding", "UTF8", "--no-sync",
         )  # fmt: skip
         self.start()
-        connection = psycopg2.connect(**self.arguments | {"dbname": "postgres"})
-        connection.autocommit = True
-        connection.cursor().execute(f"CREATE DATABASE {DATABASE}")
-        connection.close()
+        self._execute(f"CREATE DATABASE {DATABASE}", dbname="postgres")
 
     @property
     def data(self) -> Path:
@@ -139,12 +136,15 @@ class Postgres:
             self._change_password(PASSWORD)
 
     def _change_password(self, new: str) -> None:
-        connection = psycopg2.connect(**self.arguments)
-        connection.autocommit = True
         change = sql.SQL("ALTER ROLE {} PASSWORD {}").format(sql.Identifier(USER), sql.Literal(new))
-        connection.cursor().execute(change)
-        connection.close()
+        self._execute(change)
         self._password = new
+
+    def _execute(self, statement: str | sql.Composed, dbname: str = DATABASE) -> None:
+        connection = psycopg2.connect(**self.arguments | {"dbname": dbname})
+        connection.autocommit = True
+        connection.cursor().execute(statement)
+        connection.close()
 
     def query(self, statement: str) -> list[tuple[Any, ...]]:
         """Return the rows of a query."""

@@ -101,6 +101,14 @@ def data_files(handle: DeltaTable) -> pl.DataFrame:
     return pl.DataFrame(handle.get_add_actions(flatten=True))
 
 
+def files_in(handle: DeltaTable, **partition: str) -> pl.DataFrame:
+    """Return one row for each data file of a partition; no path is ever given twice."""
+    files = data_files(handle)
+    if files.is_empty():  # it has no columns of partitions
+        return pl.DataFrame(schema={"path": pl.String, "num_records": pl.Int64})
+    return files.filter(pl.col(f"partition.{name}") == value for name, value in partition.items())
+
+
 def _properties(
     commit_info: Mapping[str, str], transactions: list[Transaction] | None
 ) -> CommitProperties:

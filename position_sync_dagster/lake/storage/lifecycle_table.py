@@ -29,7 +29,7 @@ from position_sync_dagster.lake.schema.partitions import (
     in_parts,
     is_finished,
 )
-from position_sync_dagster.lake.storage.frames import append, data_files, overwrite, scan
+from position_sync_dagster.lake.storage.frames import append, data_files, files_in, overwrite, scan
 from position_sync_dagster.lake.storage.live_parts import changed_parts, placed, placed_apart
 from position_sync_dagster.lake.storage.maintenance import compact_if_needed
 from position_sync_dagster.lake.storage.table import Table
@@ -274,12 +274,7 @@ class LifecycleTable:
 
 
 def _files_of(handle: DeltaTable, part: str) -> list[str]:
-    """Return the paths of the files of a live part; no path is ever given twice."""
-    files = data_files(handle)
-    if files.is_empty():
-        return []
-    own = (pl.col("partition.bucket") == LIVE) & (pl.col("partition.part") == part)
-    return sorted(files.filter(own).get_column("path"))
+    return sorted(files_in(handle, bucket=LIVE, part=part).get_column("path"))
 
 
 _Finished = tuple[dict[str, int], dict[str, datetime]]

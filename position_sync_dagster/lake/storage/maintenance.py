@@ -12,7 +12,13 @@ from position_sync_dagster.lake.object_store.answers import plain
 from position_sync_dagster.lake.schema.ids import new_part
 from position_sync_dagster.lake.schema.partitions import LIVE, in_parts
 from position_sync_dagster.lake.storage.commit_errors import STORAGE_ERRORS
-from position_sync_dagster.lake.storage.frames import check_room, data_files, overwrite, scan
+from position_sync_dagster.lake.storage.frames import (
+    check_room,
+    data_files,
+    files_in,
+    overwrite,
+    scan,
+)
 from position_sync_dagster.lake.storage.table import Table
 
 logger = logging.getLogger(__name__)
@@ -111,7 +117,7 @@ def _buckets(table: Table) -> list[str]:
 
 def _merge_parts(table: Table, bucket: str, small_bytes: int) -> int:
     def step(handle: DeltaTable) -> int:
-        files = data_files(handle).filter(pl.col("partition.bucket") == bucket)
+        files = files_in(handle, bucket=bucket)
         sizes = files.group_by("partition.part").agg(
             pl.col("size_bytes").sum(), pl.len().alias("files")
         )

@@ -29,11 +29,12 @@ async def drain(
         LakeError: A table could not be used; claimed requests are rescued by a later drain.
     """
     started = clock()
-    # In an object store a batch takes seconds, however many requests it has.
-    least = LARGEST if is_remote(lake.path) else 1
+    batch_size = settings.batch_size
+    if is_remote(lake.path):  # where a batch takes seconds, however many requests it has
+        batch_size = max(batch_size, LARGEST)
     worker = QueueWorker(
         lake.queue,
-        batch_size=max(settings.batch_size, least),
+        batch_size=batch_size,
         values=LakeValues(lake.broker_positions, lake.sessions, settings, clock=clock),
         updates=lake.updates,
         settings=settings,
