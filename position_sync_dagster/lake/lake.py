@@ -19,7 +19,7 @@ from position_sync_dagster.lake.schema.derived_tables import DERIVED
 from position_sync_dagster.lake.sessions import GatewaySessions
 from position_sync_dagster.lake.storage.maintenance import MaintenanceResult, maintain
 from position_sync_dagster.lake.storage.table import Table, TableOptions
-from position_sync_dagster.lake.storage.threads import offload, together
+from position_sync_dagster.lake.storage.threads import together
 from position_sync_dagster.lake.updates.table import PositionUpdatesTable
 from position_sync_dagster.settings import Settings
 
@@ -169,8 +169,7 @@ class Lake:
 
         May be called any number of times, by processes that race each other.
         """
-        await asyncio.gather(*(offload(table.initialize) for table in self.tables))
-        await self.registry.refresh()
+        await asyncio.to_thread(self.initialize_sync)
 
     def initialize_sync(self) -> None:
         """Initialize as `initialize` does, and block."""

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import partial, wraps
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
@@ -29,9 +29,16 @@ async def offload(work: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) ->
 def together(work: Callable[[S], R], items: Iterable[S]) -> list[R]:
     """Run blocking work for each item in the lake's threads, and wait for all of it.
 
+    If one fails, those that have not begun are left out, and those that have are waited for too.
     Do not call it in one of these threads: it would wait for itself.
     """
-    return list(_pool.map(work, items))
+    running = [_pool.submit(work, item) for item in items]
+    try:
+        return [one.result() for one in running]
+    finally:
+        for one in running:
+            one.cancel()
+        wait(running)
 
 
 class Facade(Protocol[S_co]):
