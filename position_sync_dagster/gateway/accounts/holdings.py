@@ -59,9 +59,7 @@ class HoldingsBook:
     @property
     def is_complete(self) -> bool:
         """Return whether the positions and the values of every account arrived whole."""
-        return bool(self.completeness) and all(
-            c is Completeness.COMPLETE for c in self.completeness.values()
-        )
+        return set(self.completeness.values()) == {Completeness.COMPLETE}
 
     def get(self, key: Key) -> BrokerPosition | None:
         """Return one holding."""
@@ -69,6 +67,11 @@ class HoldingsBook:
         if holding is not None:
             holding = self._holdings[key] = self._with_confirmation(holding)
         return holding
+
+    def position(self, key: Key) -> float | None:
+        """Return the quantity of a holding."""
+        holding = self._holdings.get(key)
+        return holding.position if holding is not None else None
 
     def reported(self, keys: Iterable[Key] | None = None) -> list[BrokerPosition]:
         """Return holdings, by default all, without what was confirmed of their account since."""
@@ -96,10 +99,8 @@ class HoldingsBook:
         """Add what an earlier connection knew, so that a close in the meantime is noticed."""
         for holding in holdings:
             if holding.key not in self._holdings:
-                self._store(
-                    holding.key,
-                    replace(holding, completeness=Completeness.UNKNOWN, confirmed_at=None),
-                )
+                unknown = replace(holding, completeness=Completeness.UNKNOWN, confirmed_at=None)
+                self._store(holding.key, unknown)
 
     def put_position(
         self, account: str, instrument: Instrument, position: float, cost: float | None

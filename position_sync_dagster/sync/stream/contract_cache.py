@@ -29,6 +29,8 @@ STORE_AGAIN = timedelta(seconds=10)
 HOURS_AGAIN = timedelta(hours=1)
 """Hours that end are fetched again at most so often: the gateway lists a few days ahead."""
 
+_LegKey = tuple[str, str | None, int]
+
 
 class ContractCache:
     """The details of every contract that was seen once.
@@ -50,9 +52,9 @@ class ContractCache:
         self._store_at: datetime | None = None
         self._legs: tuple[ActiveContract, ...] = ()
         self._leg_conids: frozenset[int] = frozenset()
-        self._changed = False
+        self._changed: frozenset[int] = frozenset()
         self._matching: tuple[ActiveContract, ...] = ()
-        self._mismatches: dict[tuple[str, str | None, int], str] = {}
+        self._mismatches: dict[_LegKey, str] = {}
 
     @property
     def mismatches(self) -> list[str]:
@@ -67,27 +69,25 @@ class ContractCache:
     def matching(self, legs: Iterable[ActiveContract]) -> tuple[ActiveContract, ...]:
         """Return the legs without those that name another contract than their conid.
 
-        A leg whose contract details are not known yet is among them.
+        A leg whose contract details are not known yet is among them. The same object is returned
+        until there are other ones.
         """
         legs = tuple(legs)  # the same object where it is a tuple
-        if legs is not self._legs or self._changed:
-            before = self._mismatches
-            self._mismatches = {
-                leg.key: difference
-                for leg in legs
-                if (details := self._known.get(leg.conid)) is not None
-                and (difference := contract_mismatch(leg, details)) is not None
-            }
-            for key in self._mismatches.keys() - before.keys():
-                logger.warning(
-                    "the leg %d of strategy %s is not streamed: %s. Correct the leg.",
-                    key[2],
-                    key[0],
-                    self._mismatches[key],
-                )
-            self._matching = tuple(leg for leg in legs if leg.key not in self._mismatches)
-            self._legs, self._changed = legs, False
-            self._leg_conids = frozenset(leg.conid for leg in legs)
+        if legs is not self._legs:
+            self._changed = self._leg_conids = frozenset(leg.conid for leg in legs)
+        elif not self._changed:
+            return self._matching
+        before, found = self._mismatches, self._compared(legs)
+        for key in found.keys() - before.keys():
+            logger.warning(
+                "the leg %d of strategy %s is not streamed: %s. Correct the leg.",
+                key[2],
+                key[0],
+                found[key],
+            )
+        if legs is not self._legs or found.keys() != before.keys():
+            self._matching = tuple(leg for leg in legs if leg.key not in found)
+        self._legs, self._mismatches, self._changed = legs, found, frozenset()
         return self._matching
 
     async def load(self) -> None:
@@ -163,9 +163,23 @@ class ContractCache:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
+    def _compared(self, legs: Iterable[ActiveContract]) -> dict[_LegKey, str]:
+        """Return the mismatches of legs; those whose details are as before are not compared."""
+        found = {}
+        for leg in legs:
+            if leg.conid not in self._changed:
+                difference = self._mismatches.get(leg.key)
+            elif details := self._known.get(leg.conid):
+                difference = contract_mismatch(leg, details)
+            else:
+                difference = None
+            if difference is not None:
+                found[leg.key] = difference
+        return found
+
     def _keep(self, found: Mapping[int, ContractDetails]) -> None:
         self._known.update(found)
-        self._changed = self._changed or not self._leg_conids.isdisjoint(found)
+        self._changed |= self._leg_conids & found.keys()
 
     async def _fetch_or_log(self, connection: GatewayConnection, conids: list[int]) -> None:
         try:

@@ -9,10 +9,13 @@ from position_sync_dagster.sync.owner.pace import VALUES_REST, rest_s
 from position_sync_dagster.sync.owner.publisher import Publisher
 from position_sync_dagster.sync.stream.routes import Routes
 
-PNL_PUBLISH_S = 2.0
-"""Values of legs without a line are published at most this often, in seconds; less often where a
-commit is slow."""
+PUBLISH_S, SELDOM_S = 2.0, 10.0
+"""Values of legs without a line are published at most this often, in seconds, for a drain that
+values the legs and at other times; less often where a commit is slow."""
 
+DRAINED_S = 10.0
+"""So soon after they were queued the legs are drained: a tick of the sensor, and the start of a
+run."""
 
 NEW_AT_ONCE = 20
 """So many holdings are subscribed in one step: the gateway takes 50 messages a second, and
@@ -34,6 +37,7 @@ class OverflowLegs:
         self._monotonic = monotonic
         self._max_streamed = settings.pnl_subscriptions
         self._publish_at = self._queue_at = 0.0
+        self._queued_at = float("-inf")
 
     async def step(
         self,
@@ -52,13 +56,15 @@ class OverflowLegs:
         legs = routes.overflow
         connection.pnl.keep(self, self._chosen(connection.pnl.keys, routes))
         now = self._monotonic()
-        if legs and now >= self._publish_at and connection.pnl.take_fresh():
-            self._publish_at = now + PNL_PUBLISH_S
+        queue_now = bool(legs) and may_queue and now >= self._queue_at
+        if legs and (queue_now or now >= self._publish_at) and connection.pnl.take_fresh():
+            drained = queue_now or now < self._queued_at + DRAINED_S
             await publish()
             ended = self._monotonic()
+            self._publish_at = now + (PUBLISH_S if drained else SELDOM_S)
             self._publish_at = max(self._publish_at, ended + rest_s(ended - now, VALUES_REST))
-        if legs and may_queue and now >= self._queue_at:
-            self._queue_at = now + self._interval_s
+        if queue_now:
+            self._queued_at, self._queue_at = now, now + self._interval_s
             await self._publisher.enqueue(routes.states, legs)
 
     def _chosen(self, subscribed: frozenset[Key], routes: Routes) -> set[Key]:

@@ -55,10 +55,10 @@ class Routes:
         """Return which holdings were opened or closed since they were routed, or are new."""
         found = set()
         for key in keys:
-            holding, state = book.get(key), self.states.get(key)
-            if holding is None:
+            position, state = book.position(key), self.states.get(key)
+            if position is None:
                 continue
-            if state is None or (state is LegState.CLOSED) != (holding.position == 0):
+            if state is None or (state is LegState.CLOSED) != (position == 0):
                 found.add(key)
         return found
 

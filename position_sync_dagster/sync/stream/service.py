@@ -10,7 +10,11 @@ from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.lake.updates.table import PositionUpdatesTable
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.owner.freed_memory import RETURN_EVERY_S, return_freed_memory
+from position_sync_dagster.sync.owner.freed_memory import (
+    RETURN_EVERY_S,
+    look_for_cycles_seldom,
+    return_freed_memory,
+)
 from position_sync_dagster.sync.owner.metrics import StreamMetrics
 from position_sync_dagster.sync.owner.ownership import Ownership, OwnerStatus
 from position_sync_dagster.sync.run_recorder import (
@@ -51,6 +55,7 @@ async def stream(
         LeaseLostError: The login was taken over; nothing was written afterwards.
         TradingModeError: The lake holds data of another trading mode.
     """
+    look_for_cycles_seldom()
     await lake.initialize()
     recorder = RunRecorder(
         lake.runs.sync,

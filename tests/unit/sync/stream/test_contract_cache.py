@@ -9,6 +9,7 @@ from position_sync_dagster.errors import CommitContentionError
 from position_sync_dagster.sync.stream.contract_cache import CHUNK, STORE_AGAIN, ContractCache
 from tests.support.clock import HandClock
 from tests.support.contracts import contract_details
+from tests.support.money_rows import leg
 
 
 class Gateway:
@@ -89,3 +90,22 @@ async def test_without_a_table_nothing_is_stored(clock, steps):
     await steps(cache, gateway, 5)
     assert len(gateway.asked) == 1
     assert cache._task.done()
+
+
+async def test_the_legs_are_other_ones_only_when_a_contract_turns_out_to_be_another():
+    first, second = leg(1, "a"), leg(2, "b")
+    terms = {"symbol": second.symbol, "right": second.right, "strike": second.strike}
+    terms |= {"last_trade_date": second.expiry, "expires_on": second.expiry}
+    fitting = {"sec_type": second.sec_type} | terms
+    cache, legs = ContractCache(None), (first, second)
+    matching = cache.matching(legs)
+    assert matching == legs
+    await cache.remember([contract_details(2, **fitting), contract_details(3)])
+    assert cache.matching(legs) is matching
+    await cache.remember([contract_details(1, symbol="OTHER")])
+    assert cache.matching(legs) == (second,)
+    await cache.remember([contract_details(2, **fitting)])
+    assert cache.matching(legs) == (second,)
+    assert len(cache.mismatches) == 1
+    assert cache.matching((second,)) == (second,)
+    assert cache.mismatches == []
