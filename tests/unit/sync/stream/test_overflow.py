@@ -1,0 +1,89 @@
+"""Legs without a line: when their values are published, and when they are queued."""
+
+import pytest
+
+from position_sync_dagster.domain.leg import LegState
+from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.stream.overflow import OverflowLegs
+from position_sync_dagster.sync.stream.routes import Routes
+
+KEY = ("DU1", 7)
+
+
+class Gateway:
+    """Sends a new value of each subscribed holding between any two steps."""
+
+    def __init__(self):
+        self.pnl = self
+        self.keys = frozenset()
+
+    def keep(self, _owner, keys):
+        self.keys = frozenset(keys)
+
+    def take_fresh(self):
+        return bool(self.keys)
+
+
+class Day:
+    """Steps once a second, and keeps in which second what was done."""
+
+    def __init__(self, **settings):
+        self.second, self.done = 0, []
+        self.legs = OverflowLegs(
+            self, settings=Settings(**settings), monotonic=lambda: float(self.second)
+        )
+
+    async def publish(self):
+        self.done.append(("published", self.second))
+
+    async def enqueue(self, _routes, keys):
+        self.done.append(("queued", self.second))
+        assert set(keys) == {KEY}
+
+    async def pass_(self, seconds, routes, *, may_queue=True):
+        gateway = Gateway()
+        for _ in range(seconds):
+            await self.legs.step(gateway, routes, self.publish, may_queue=may_queue)
+            self.second += 1
+
+    def at(self, what):
+        return [second for done, second in self.done if done == what]
+
+
+@pytest.fixture
+def routes():
+    found = Routes()
+    found.update({KEY: LegState.OVERFLOW})
+    return found
+
+
+async def test_values_are_published_often_while_a_drain_may_read_them(routes):
+    day = Day(overflow_interval_s=30.0)
+    await day.pass_(60, routes)
+    assert day.at("queued") == [0, 30]
+    assert day.at("published") == [0, 2, 4, 6, 8, 10, 20, 30, 32, 34, 36, 38, 40, 50]
+
+
+async def test_the_newest_values_are_published_before_the_legs_are_queued(routes):
+    day = Day(overflow_interval_s=25.0)
+    await day.pass_(26, routes)
+    assert day.done[-2:] == [("published", 25), ("queued", 25)]
+
+
+async def test_legs_that_are_queued_often_are_published_often(routes):
+    day = Day(overflow_interval_s=5.0)
+    await day.pass_(11, routes)
+    assert day.at("published") == [0, 2, 4, 5, 7, 9, 10]
+
+
+async def test_nothing_is_queued_while_a_download_will_queue_it(routes):
+    day = Day(overflow_interval_s=5.0)
+    await day.pass_(11, routes, may_queue=False)
+    assert day.at("queued") == []
+    assert day.at("published") == [0, 10]
+
+
+async def test_without_such_legs_nothing_is_published_or_queued():
+    day = Day()
+    await day.pass_(40, Routes())
+    assert day.done == []
