@@ -2,7 +2,8 @@
 
 import ctypes
 import gc
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 RETURN_EVERY_S = 60.0
 
@@ -21,10 +22,16 @@ def return_freed_memory() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def look_for_cycles_seldom() -> None:
-    """Let Python look for unused cycles of objects seldom.
+@contextmanager
+def few_looks_for_cycles() -> Iterator[None]:
+    """Make Python look for unused cycles of objects seldom meanwhile.
 
     The holdings of an account are in none, and each look at all of a large account takes a quarter
     of a second, in which nothing is valued.
     """
+    before = gc.get_threshold()
     gc.set_threshold(FIRST_LOOK, NEXT_LOOKS, NEXT_LOOKS)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)

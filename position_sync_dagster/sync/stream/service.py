@@ -12,7 +12,7 @@ from position_sync_dagster.lake.updates.table import PositionUpdatesTable
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.owner.freed_memory import (
     RETURN_EVERY_S,
-    look_for_cycles_seldom,
+    few_looks_for_cycles,
     return_freed_memory,
 )
 from position_sync_dagster.sync.owner.metrics import StreamMetrics
@@ -55,7 +55,6 @@ async def stream(
         LeaseLostError: The login was taken over; nothing was written afterwards.
         TradingModeError: The lake holds data of another trading mode.
     """
-    look_for_cycles_seldom()
     await lake.initialize()
     recorder = RunRecorder(
         lake.runs.sync,
@@ -103,7 +102,8 @@ async def stream(
             asyncio.create_task(_return_freed_memory()),
         ]
         try:
-            await streamer.run(end)
+            with few_looks_for_cycles():
+                await streamer.run(end)
         finally:
             for task in tasks:
                 task.cancel()

@@ -1,10 +1,11 @@
 """Freed memory goes back to the system."""
 
+import gc
 import platform
 
 import psutil
 
-from position_sync_dagster.sync.owner.freed_memory import return_freed_memory
+from position_sync_dagster.sync.owner.freed_memory import few_looks_for_cycles, return_freed_memory
 
 BLOCK, BLOCKS, KEPT_EACH = 4_000, 20_000, 500
 
@@ -20,3 +21,18 @@ def test_what_lies_free_among_what_is_used_is_returned():
     assert len(kept) == BLOCKS / KEPT_EACH
     if platform.libc_ver()[0] == "glibc":
         assert returned > BLOCK * BLOCKS / 2
+
+
+def looks_while_objects_come(number: int) -> int:
+    before = [generation["collections"] for generation in gc.get_stats()]
+    kept = [[] for _ in range(number)]
+    assert len(kept) == number
+    return sum(g["collections"] for g in gc.get_stats()) - sum(before)
+
+
+def test_python_looks_seldom_for_cycles_and_afterwards_as_before():
+    before = gc.get_threshold()
+    with few_looks_for_cycles():
+        seldom = looks_while_objects_come(200_000)
+    assert gc.get_threshold() == before
+    assert seldom * 5 < looks_while_objects_come(200_000)
