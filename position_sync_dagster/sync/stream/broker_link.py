@@ -3,6 +3,7 @@
 import asyncio
 import math
 from collections.abc import Callable, Coroutine, Iterable
+from gc import collect
 from random import Random
 from typing import Any
 
@@ -38,6 +39,10 @@ SETTLED_S = 60.0
 NOT_SINCE_LOST = "the line has not ticked since connectivity was lost"
 NOT_SINCE_BROKEN = "the line has not ticked since a data farm broke"
 """Why the broker's value is used: the column `note`."""
+
+COLLECT_AFTER_S = 10.0
+"""So long after a new connection is open the memory of the one before is freed: the holdings of a
+whole account, among which Python looks for cycles seldom. By then its watchdog has ended."""
 
 
 class ReconnectDelay:
@@ -135,6 +140,7 @@ class BrokerLink:
         if self._ownership is not None:
             await self._ownership.claim_mode(connection.trading_mode)
         await self._router.reset()
+        replaces_another = self._attached not in (None, connection)
         if connection is not self._attached:
             await self._attach(connection)
         connection.require_online()
@@ -151,6 +157,8 @@ class BrokerLink:
         self._opened = connection
         # The step may have lasted long, and the accounts' values may have come meanwhile.
         self._health.live(since=listed_at)
+        if replaces_another:
+            asyncio.get_running_loop().call_later(COLLECT_AFTER_S, collect)
 
     async def reconnect(self, stop: asyncio.Event) -> None:
         """Wait for the delay that is due, then try once to connect.

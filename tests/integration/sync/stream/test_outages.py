@@ -39,6 +39,21 @@ async def test_after_a_dropped_connection_it_streams_again_by_itself(
         assert sim.stats()["connections"]["now"] == 1
 
 
+async def test_after_a_reconnect_the_memory_of_the_connection_before_is_freed(
+    stream_legs, eventually, updates_continue, monkeypatch
+):
+    looks: list[bool] = []
+    monkeypatch.setattr(broker_link, "COLLECT_AFTER_S", 0.0)
+    monkeypatch.setattr(broker_link, "collect", lambda: looks.append(True))
+    async with stream_legs(PUT) as (sim, streamer, received):
+        await eventually(lambda: received.newest(A, PUT))
+        assert not looks
+        sim.disconnect()
+        await eventually(lambda: streamer.metrics.reconnects == 1)
+        await updates_continue(streamer, received)
+        await eventually(lambda: looks)
+
+
 async def test_after_connectivity_was_restored_without_data_everything_is_requested_again(
     stream_legs, eventually, updates_continue
 ):
