@@ -11,6 +11,8 @@ FIRST_LOOK, NEXT_LOOKS = 10_000, 20
 """Objects that come before Python looks for cycles among them, and how many such looks come before
 one at older objects. By default (700 and 10) each message looks at what the ones before left."""
 
+_USUAL = gc.get_threshold()
+
 
 def return_freed_memory() -> None:
     """Return to the system what is free, in milliseconds; does nothing without glibc.
@@ -29,9 +31,8 @@ def few_looks_for_cycles() -> Iterator[None]:
     The holdings of an account are in none, and each look at all of a large account takes a quarter
     of a second, in which nothing is valued.
     """
-    before = gc.get_threshold()
     gc.set_threshold(FIRST_LOOK, NEXT_LOOKS, NEXT_LOOKS)
     try:
         yield
     finally:
-        gc.set_threshold(*before)
+        gc.set_threshold(*_USUAL)
