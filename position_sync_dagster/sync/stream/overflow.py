@@ -36,8 +36,7 @@ class OverflowLegs:
         self._interval_s = settings.overflow_interval_s
         self._monotonic = monotonic
         self._max_streamed = settings.pnl_subscriptions
-        self._publish_at = self._queue_at = 0.0
-        self._queued_at = float("-inf")
+        self._publish_at = self._queue_at = float("-inf")
 
     async def step(
         self,
@@ -58,13 +57,13 @@ class OverflowLegs:
         now = self._monotonic()
         queue_now = bool(legs) and may_queue and now >= self._queue_at
         if legs and (queue_now or now >= self._publish_at) and connection.pnl.take_fresh():
-            drained = queue_now or now < self._queued_at + DRAINED_S
+            drained = queue_now or now < self._queue_at - self._interval_s + DRAINED_S
             await publish()
             ended = self._monotonic()
             self._publish_at = now + (PUBLISH_S if drained else SELDOM_S)
             self._publish_at = max(self._publish_at, ended + rest_s(ended - now, VALUES_REST))
         if queue_now:
-            self._queued_at, self._queue_at = now, now + self._interval_s
+            self._queue_at = now + self._interval_s
             await self._publisher.enqueue(routes.states, legs)
 
     def _chosen(self, subscribed: frozenset[Key], routes: Routes) -> set[Key]:
