@@ -45,11 +45,11 @@ async def test_a_recorded_day_ends_with_the_recorded_positions(recording, stream
                 rows = [received.newest(*key) for key in last]
                 return {(r.account, r.conid): r.position for r in rows if r is not None}
 
-            await eventually(lambda: replay.left == 0)
+            await eventually(lambda: replay.is_over)
             held = {key: position for key, position in last.items() if position}
             await eventually(lambda: newest().items() >= held.items())
             await eventually(lambda: set(held) <= streamer.routes.keys())
-            assert streamer.metrics.reconnects >= connections - 1
+            await eventually(lambda: streamer.metrics.reconnects >= connections - 1)
         assert replay.stats.orders == []
     assert received.updates
     for row in received.updates:
