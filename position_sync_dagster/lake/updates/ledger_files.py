@@ -1,8 +1,6 @@
 """The data files of the ledger: chosen by the statistics in the log, and read directly."""
 
-from contextlib import suppress
-from datetime import date, datetime, timedelta
-from pathlib import Path
+from datetime import datetime, timedelta
 
 import polars as pl
 from deltalake import DeltaTable
@@ -95,20 +93,6 @@ class LedgerFiles:
         if "max.ledger_version" in files.columns:
             files = files.filter(pl.col("max.ledger_version") > version)
         return self.scan(files).filter(pl.col("ledger_version") > version)
-
-
-def first_ledger_day(path: str) -> date | None:
-    """Return the first UTC date with rows, from the names of the partitions alone.
-
-    Args:
-        path: Of the ledger, which need not exist; a remote one is not listed.
-    """
-    days: list[date] = []
-    with suppress(OSError):
-        for folder in Path(path).glob("date=*"):
-            with suppress(ValueError):
-                days.append(date.fromisoformat(folder.name.removeprefix("date=")))
-    return min(days, default=None)
 
 
 def count_rows(handle: DeltaTable) -> int:
