@@ -31,7 +31,7 @@ derive_positions = dg.define_asset_job(
 
 @dg.sensor(
     job_name=DERIVE_JOB,
-    minimum_interval_seconds=4,
+    minimum_interval_seconds=2,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Derive again when the stream or the registry was materialized after the derived "
     "tables, and at least each quarter of an hour. A drain derives in its own run. The ledger "

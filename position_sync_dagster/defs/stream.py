@@ -95,7 +95,8 @@ def stream_job(partitions: dg.PartitionsDefinition | None = None) -> dg.JobDefin
     @dg.job(
         name=STREAM_JOB,
         executor_def=dg.in_process_executor,
-        tags={"dagster/max_retries": "0", "domain": "positions"},
+        # Of runs that wait together the stream's is launched first.
+        tags={"dagster/max_retries": "0", "dagster/priority": "1", "domain": "positions"},
         partitions_def=partitions,
     )
     def stream() -> None:

@@ -26,7 +26,7 @@ RUNS_SEEN = 8
 
 @dg.sensor(
     job_name=STREAM_JOB,
-    minimum_interval_seconds=4,
+    minimum_interval_seconds=2,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Start the stream of a login when its lease has ended: after a clean end, a crash, "
     "a kill. Terminating its run pauses it until this sensor is switched off and on, or the job "

@@ -33,7 +33,7 @@ BUDGET = timedelta(seconds=25)
 
 
 @dg.sensor(
-    minimum_interval_seconds=4,
+    minimum_interval_seconds=2,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Send checks that break, and those that pass again, to the receivers in "
     "POSITION_SYNC_ALERT_URLS, each once. Without receivers it does nothing.",
