@@ -8,6 +8,7 @@ import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import cache
+from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
 from typing import TYPE_CHECKING, Any, Self
@@ -131,6 +132,12 @@ def process_context() -> ForkServerContext | SpawnContext:
     found = multiprocessing.get_context("forkserver")
     found.set_forkserver_preload([execute.__module__])
     return found
+
+
+def prepare_processes() -> None:
+    """Start the process from which runs are forked, which imports for a second."""
+    if isinstance(process_context(), ForkServerContext):
+        forkserver.ensure_running()
 
 
 def since_boot_s(process: psutil.Process) -> float:

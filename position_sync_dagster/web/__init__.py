@@ -1,5 +1,5 @@
-"""What a browser can reach on this machine: the guard of each port, and Dagster behind it.
+"""Dagster on one machine: what is started for it, and the guard before what a browser can reach.
 
 `loopback_guard` imports nothing of the package, and the simulator uses it too. The other modules
-are programs of their own: they import Dagster, and nothing imports them.
+belong to programs of their own: they import Dagster, and nothing else imports them.
 """

@@ -18,6 +18,7 @@ from dagster._core.workspace.load_target import ModuleTarget, PythonFileTarget
 from position_sync_dagster.launcher.forked_run_launcher import (
     PROCESS_TAG,
     ForkedRunLauncher,
+    process_context,
     process_of,
     since_boot_s,
 )
@@ -227,3 +228,15 @@ def test_what_is_imported_once_for_all_runs_is_no_code_of_the_project():
     own = {name for name in imported if name.split(".")[0] == package}
     assert own == {package, f"{package}.launcher", LIBRARIES}
     assert not {"polars", "deltalake", "numpy", "ib_async"} & set(imported)
+
+
+def test_the_process_to_fork_from_can_be_started_before_the_first_run():
+    code = (
+        "import psutil\n"
+        "from position_sync_dagster.launcher.forked_run_launcher import prepare_processes\n"
+        "prepare_processes()\n"
+        "print(*(' '.join(c.cmdline()) for c in psutil.Process().children()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    forks = process_context().get_start_method() == "forkserver"
+    assert ("multiprocessing.forkserver" in done.stdout) is forks
