@@ -23,6 +23,9 @@ class AccountRefresh:
     Args:
         refresh_interval_s: Time between two refreshes, in seconds.
         monotonic: The clock of this interval, in seconds.
+
+    Attributes:
+        ended: Set when a download ends that queues every holding: the next step is due at once.
     """
 
     def __init__(
@@ -35,6 +38,7 @@ class AccountRefresh:
         self._publisher = publisher
         self._interval_s = refresh_interval_s
         self._monotonic = monotonic
+        self.ended = asyncio.Event()
         self._download: asyncio.Future[None] | None = None
         self._reason = Reason.SNAPSHOT
         self._next_at = 0.0
@@ -115,3 +119,6 @@ class AccountRefresh:
     def _begin(self, reason: Reason, download: Awaitable[None]) -> None:
         self._reason = reason
         self._download = asyncio.ensure_future(download)
+        if reason is not Reason.CHANGED:
+            self.ended.clear()
+            self._download.add_done_callback(lambda _: self.ended.set())

@@ -105,6 +105,10 @@ class ContractCache:
         hours = self._hours(conid)
         return hours is None or hours.is_open(self._clock()) is not False
 
+    def missing(self, conids: Iterable[int]) -> set[int]:
+        """Return the conids whose details have to be fetched."""
+        return {c for c in conids if c not in self._known or self._is_missing(c)}
+
     async def details(
         self, connection: GatewayConnection, conids: Iterable[int]
     ) -> dict[int, ContractDetails]:
@@ -113,7 +117,7 @@ class ContractCache:
         A conid that the gateway does not know is left out.
         """
         wanted = set(conids)
-        missing = {c for c in wanted if c not in self._known or self._is_missing(c)}
+        missing = self.missing(wanted)
         if missing:
             found = await connection.details(missing)
             if found:

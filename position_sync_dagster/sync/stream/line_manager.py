@@ -128,6 +128,13 @@ class LineManager:
         self._update_demand(book, legs)
         return self._choose(lines) != self._held.keys() or bool(self._due_for_live())
 
+    def planned(
+        self, connection: GatewayConnection, legs: Iterable[ActiveContract]
+    ) -> frozenset[int]:
+        """Return the conids that are to hold a line, as far as is known before one is requested."""
+        self._update_demand(connection.feed.book, legs)
+        return self._choose(connection.lines)
+
     async def allocate(
         self, connection: GatewayConnection, legs: Iterable[ActiveContract]
     ) -> frozenset[int]:
@@ -137,8 +144,7 @@ class LineManager:
             The conids that hold a line afterwards.
         """
         lines, book = connection.lines, connection.feed.book
-        self._update_demand(book, legs)
-        requested = self._choose(lines)
+        requested = self.planned(connection, legs)
         details = await self._contracts.details(connection, requested)
         self._update_demand(book, legs)  # a leg may turn out to be another contract
         for conid in sorted(requested - details.keys() - self._held.keys()):

@@ -1,13 +1,16 @@
 """One step of the stream: tables, lines, routes and queue follow the broker and the registry."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from datetime import datetime
 from functools import partial
 
+from position_sync_dagster.domain.broker_position import BrokerPosition
 from position_sync_dagster.domain.leg import ActiveContract, LegState
 from position_sync_dagster.domain.routing import Key, route
 from position_sync_dagster.errors import LakeError
+from position_sync_dagster.gateway.accounts.holdings import HoldingsBook
 from position_sync_dagster.gateway.changes import PendingChanges
 from position_sync_dagster.gateway.connection import GatewayConnection
 from position_sync_dagster.lake.registry.table import StrategyRegistry
@@ -23,6 +26,9 @@ from position_sync_dagster.sync.stream.line_manager import LineManager
 from position_sync_dagster.sync.stream.overflow import OverflowLegs
 from position_sync_dagster.sync.stream.pricing import StreamPricer
 from position_sync_dagster.sync.stream.routes import RouteLog, Routes
+
+DOWNLOAD_S = 1.0
+"""Lines that wait for contracts wait at most so long for the values of the accounts too."""
 
 
 class Router:
@@ -74,6 +80,11 @@ class Router:
     def urgent(self) -> asyncio.Event:
         """Set while a fill waits for the next step."""
         return self._changes.urgent
+
+    @property
+    def downloaded(self) -> asyncio.Event:
+        """Set when the values of all holdings have arrived, until the streamer clears it."""
+        return self._account_refresh.ended
 
     def problems(self) -> list[str]:
         """Return which legs have no contract, and why."""
@@ -143,6 +154,8 @@ class Router:
             # of the gateway; the values arrive meanwhile.
             self._account_refresh.start(feed)
             await asyncio.sleep(0)
+            if await self._queue_before_lines(connection):
+                return  # the next step, which follows at once, requests the lines
         self._lines.renew(connection.lines, self._pricer.due_for_renewal())
         self._account_refresh.add_changes(feed, changed)
         streamed = {key for key in changed if self._is_streamed(key)}
@@ -190,17 +203,23 @@ class Router:
         """
         book = connection.feed.book
         lines = await self._lines.allocate(connection, self._registry.legs)
-        legs = self._contracts.matching(self._registry.legs)
         if moved is None:
-            self._contracts.want(h.instrument.conid for h in book.holdings if h.position)
-            holdings = book.holdings
+            self._route_all(book, lines)
         else:
             self._contracts.want(conid for _account, conid in moved)
-            keys = moved.union(
-                *(book.index.keys_of(conid) for conid in self._rerouted(lines, legs))
-            )
-            holdings = tuple(holding for key in keys if (holding := book.get(key)) is not None)
+            keys = moved.union(*(book.index.keys_of(conid) for conid in self._rerouted(lines)))
+            self._route((found for key in keys if (found := book.get(key)) is not None), lines)
         self._contracts.want(leg.conid for leg in self._registry.legs)
+        # Holdings that cannot be queued now stay due, and make the next step route again.
+        await self._publisher.enqueue(self._routes.states, self._routes.unqueued)
+        self._routes.unqueued.clear()
+
+    def _route_all(self, book: HoldingsBook, lines: frozenset[int]) -> None:
+        self._contracts.want(h.instrument.conid for h in book.holdings if h.position)
+        self._route(book.holdings, lines)
+
+    def _route(self, holdings: Iterable[BrokerPosition], lines: frozenset[int]) -> None:
+        legs = self._contracts.matching(self._registry.legs)
         routed = route(holdings, legs, lines, sec_types=self._settings.sec_types)
         self._routed_by = (lines, legs)
         self._route_log.record(routed, self._lines.reason_for)
@@ -208,13 +227,30 @@ class Router:
         self._pricer.add(changes.streamed)
         # The stream writes the zero row of a holding that it streamed, whenever it closed.
         self._pricer.mark_due(changes.closed)
-        # Holdings that cannot be queued now stay due, and make the next step route again.
-        await self._publisher.enqueue(self._routes.states, self._routes.unqueued)
-        self._routes.unqueued.clear()
 
-    def _rerouted(self, lines: frozenset[int], legs: tuple[ActiveContract, ...]) -> frozenset[int]:
+    async def _queue_before_lines(self, connection: GatewayConnection) -> bool:
+        """Queue what needs no line, if the lines have to wait for contracts that were never seen.
+
+        At the gateway's pace these take seconds, and the values of the accounts less than one.
+
+        Returns:
+            Whether the lines have to wait.
+        """
+        planned = self._lines.planned(connection, self._registry.legs)
+        if not self._contracts.missing(planned):
+            return False
+        feed = connection.feed
+        self._route_all(feed.book, planned)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self.downloaded.wait(), DOWNLOAD_S)
+        publish = partial(self._publish, connection)
+        await self._account_refresh.step(feed, self._routes.states, publish)
+        return True
+
+    def _rerouted(self, lines: frozenset[int]) -> frozenset[int]:
         """Return the conids whose line or legs are others than when routes were last decided."""
         lines_before, legs_before = self._routed_by
+        legs = self._contracts.matching(self._registry.legs)
         conids = lines ^ lines_before
         if legs is not legs_before:
             conids |= {leg.conid for leg in set(legs) ^ set(legs_before)}

@@ -281,17 +281,17 @@ class IBPositionStreamer:
             logger.warning("%s", error)
 
     async def _pause(self) -> None:
-        """Wait for a flush interval; once in each interval, only until soon after a fill."""
-        interval_s = self.settings.flush_interval_s
-        may_be_early = self._monotonic() - self._early_step_at >= interval_s
-        if not may_be_early or self.state is not SessionState.LIVE:
-            await self._link.pause(interval_s, self._stop)
-            return
+        """Wait for a flush interval or a whole download; once in each, only until after a fill."""
+        interval_s, wakes = self.settings.flush_interval_s, [self._stop, self._router.downloaded]
         fill = self._router.urgent
-        await self._link.pause(interval_s, self._stop, fill)
-        if fill.is_set():
+        may_be_early = self._monotonic() - self._early_step_at >= interval_s
+        if may_be_early and self.state is SessionState.LIVE:
+            wakes.append(fill)
+        await self._link.pause(interval_s, *wakes)
+        if fill in wakes and fill.is_set():
             await self._link.pause(FILLS_S, self._stop)
             self._early_step_at = self._monotonic()
+        self._router.downloaded.clear()
 
     async def _close(self) -> None:
         self._health.ended()

@@ -102,7 +102,7 @@ async def test_a_whole_list_without_any_of_the_holdings_closes_them_in_few_commi
     simulate, streaming, legs = stream_large
     await legs(1)
     async with simulate(book) as sim, streaming(sim) as (streamer, received):
-        await eventually(lambda: _enough(lake, HOLDINGS - 1))
+        await eventually(lambda: received.newest(A, FIRST) and _enough(lake, HOLDINGS - 1))
         batch = await lake.queue.claim_batch(2 * HOLDINGS)
         await lake.queue.mark_success([request.request_id for request in batch])
         before = await lake.broker_positions.version()

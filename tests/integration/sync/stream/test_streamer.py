@@ -18,6 +18,7 @@ from position_sync_dagster.domain.update import PriceKind, ValueOrigin
 from position_sync_dagster.errors import (
     LakeNotWritableError,
 )
+from position_sync_dagster.gateway.connection import GatewayConnection
 from position_sync_dagster.gateway.connection_manager import IBConnectionManager
 from position_sync_dagster.lake.registry.table import StrategyRegistry
 from position_sync_dagster.settings import Settings
@@ -194,6 +195,44 @@ async def test_a_close_has_one_row_however_long_a_step_takes(
         await eventually(lambda: streamer.routes[(A, PUT)] is LegState.CLOSED)
         await asyncio.sleep(0.5)  # what must not happen cannot be waited for
         assert len(received.closes(PUT)) == 1
+
+
+async def test_what_needs_no_line_is_queued_while_the_lines_wait_for_contracts_never_seen(
+    stream_legs, lake, eventually, monkeypatch
+):
+    """At 40 requests in a second the contracts of 95 lines take longer than all values."""
+    answered, details = asyncio.Event(), GatewayConnection.details
+
+    async def late(connection, conids):
+        await answered.wait()
+        return await details(connection, conids)
+
+    monkeypatch.setattr(GatewayConnection, "details", late)
+    async with stream_legs(PUT) as (sim, streamer, received):
+        requests = await eventually(lambda: queued(lake))
+        assert len(requests) == 8
+        assert (A, PUT) not in requests
+        assert streamer.state is SessionState.LIVE
+        assert sim.stats()["lines_in_use"] == 0
+        answered.set()
+        await eventually(lambda: sim.stats()["lines_in_use"] == 1)
+        await eventually(lambda: received.newest(A, PUT))
+        assert (A, PUT) not in await queued(lake)
+
+
+async def test_a_line_that_is_refused_after_all_is_queued(
+    stream_legs, lake, eventually, monkeypatch
+):
+    """Its holding was left out when the others were queued, since it was to have a line."""
+
+    async def unknown(_connection, _conids):
+        return {}
+
+    monkeypatch.setattr(GatewayConnection, "details", unknown)
+    async with stream_legs(PUT) as (_sim, streamer, _received):
+        requests = await eventually(lambda: _both(lake, {(A, PUT), (A, CALL)}))
+        assert requests[(A, PUT)].reason == "OVERFLOW"
+        assert streamer.routes[(A, PUT)] is LegState.OVERFLOW
 
 
 async def test_fills_reroute_at_once(stream_legs, eventually):
