@@ -16,16 +16,11 @@ from position_sync_dagster.errors import (
     StoreRefusedError,
     StoreUnavailableError,
 )
-from position_sync_dagster.processes import dagster_dev, ports
-from position_sync_dagster.processes.checkout import PROJECT
-from position_sync_dagster.processes.child_process import ChildProcess
-from position_sync_dagster.processes.home_lock import exclusive_use
-from position_sync_dagster.processes.probe import GatewayProbes
-from position_sync_dagster.processes.process_tree import MARKER
 from position_sync_dagster.processes.stop_request import StopRequest, StopRequested
 from position_sync_dagster.terminal.text import printable
 
 if TYPE_CHECKING:
+    from position_sync_dagster.processes.child_process import ChildProcess
     from position_sync_dagster.settings import Settings
     from position_sync_dagster.sync.reports.overview import OverviewReader
     from position_sync_dagster.terminal.changes import Changes
@@ -62,6 +57,10 @@ def run(*, ui_port: int, end_with: int | None = None) -> int:
         ChildEndedError: Dagster has ended.
         UnsafeStoreError: The object store of the tables has no conditional put.
     """
+    from position_sync_dagster.processes import dagster_dev, ports
+    from position_sync_dagster.processes.checkout import PROJECT
+    from position_sync_dagster.processes.home_lock import exclusive_use
+    from position_sync_dagster.processes.process_tree import MARKER
     from position_sync_dagster.settings import load_settings
 
     settings = load_settings()
@@ -236,7 +235,7 @@ def output_for(log: Path | None) -> Output:
 
 
 def watch(
-    dagster: ChildProcess, settings: "Settings", ui_port: int, stop: StopRequest, output: Output
+    dagster: "ChildProcess", settings: "Settings", ui_port: int, stop: StopRequest, output: Output
 ) -> None:
     """Report each change: of the UI, of each gateway's port and session.
 
@@ -244,6 +243,9 @@ def watch(
         StopRequested: This process shall stop, or the terminal is closed.
         ChildEndedError: Dagster has ended.
     """
+    from position_sync_dagster.processes import dagster_dev
+    from position_sync_dagster.processes.probe import GatewayProbes
+
     serving = False
     gateways = GatewayProbes()
     next_probe = 0.0
