@@ -212,7 +212,7 @@ async def test_what_needs_no_line_is_queued_while_the_lines_wait_for_contracts_n
         requests = await eventually(lambda: queued(lake))
         assert len(requests) == 8
         assert (A, PUT) not in requests
-        assert streamer.state is SessionState.LIVE
+        await eventually(lambda: streamer.state is SessionState.LIVE)
         assert sim.stats()["lines_in_use"] == 0
         answered.set()
         await eventually(lambda: sim.stats()["lines_in_use"] == 1)
