@@ -1,16 +1,14 @@
 """One step of the stream: tables, lines, routes and queue follow the broker and the registry."""
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
 
-from position_sync_dagster.domain.broker_position import BrokerPosition
 from position_sync_dagster.domain.leg import ActiveContract, LegState
 from position_sync_dagster.domain.routing import Key, route
 from position_sync_dagster.errors import LakeError
-from position_sync_dagster.gateway.accounts.holdings import HoldingsBook
 from position_sync_dagster.gateway.changes import PendingChanges
 from position_sync_dagster.gateway.connection import GatewayConnection
 from position_sync_dagster.lake.registry.table import StrategyRegistry
@@ -18,7 +16,7 @@ from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.owner.leg_resolver import LegResolver
 from position_sync_dagster.sync.owner.metrics import StreamMetrics
 from position_sync_dagster.sync.owner.ownership import Ownership
-from position_sync_dagster.sync.owner.publisher import Publisher
+from position_sync_dagster.sync.owner.publisher import QUEUED, Publisher
 from position_sync_dagster.sync.stream.account_refresh import AccountRefresh
 from position_sync_dagster.sync.stream.contract_cache import ContractCache
 from position_sync_dagster.sync.stream.health import Health
@@ -65,6 +63,7 @@ class Router:
         self._changes: PendingChanges[Key, datetime] = PendingChanges()
         self._route_log = RouteLog(metrics)
         self._routed_by: tuple[frozenset[int], tuple[ActiveContract, ...]] = (frozenset(), ())
+        self._expected: dict[Key, LegState] | None = None
         self._account_refresh = AccountRefresh(
             publisher, refresh_interval_s=settings.refresh_interval_s, monotonic=monotonic
         )
@@ -98,6 +97,7 @@ class Router:
         """Forget the routes and values: a snapshot of the positions comes next."""
         await self._account_refresh.end()
         self._routes.clear()
+        self._expected = None
         self._pricer.reset()
 
     async def attach(self, connection: GatewayConnection, before: GatewayConnection | None) -> None:
@@ -156,6 +156,7 @@ class Router:
             await asyncio.sleep(0)
             if await self._queue_before_lines(connection):
                 return  # the next step, which follows at once, requests the lines
+        first = first or self._expected is not None
         self._lines.renew(connection.lines, self._pricer.due_for_renewal())
         self._account_refresh.add_changes(feed, changed)
         streamed = {key for key in changed if self._is_streamed(key)}
@@ -203,30 +204,34 @@ class Router:
         """
         book = connection.feed.book
         lines = await self._lines.allocate(connection, self._registry.legs)
+        legs = self._contracts.matching(self._registry.legs)
         if moved is None:
-            self._route_all(book, lines)
+            self._contracts.want(h.instrument.conid for h in book.holdings if h.position)
+            holdings = book.holdings
         else:
             self._contracts.want(conid for _account, conid in moved)
-            keys = moved.union(*(book.index.keys_of(conid) for conid in self._rerouted(lines)))
-            self._route((found for key in keys if (found := book.get(key)) is not None), lines)
+            keys = moved.union(
+                *(book.index.keys_of(conid) for conid in self._rerouted(lines, legs))
+            )
+            holdings = tuple(holding for key in keys if (holding := book.get(key)) is not None)
         self._contracts.want(leg.conid for leg in self._registry.legs)
-        # Holdings that cannot be queued now stay due, and make the next step route again.
-        await self._publisher.enqueue(self._routes.states, self._routes.unqueued)
-        self._routes.unqueued.clear()
-
-    def _route_all(self, book: HoldingsBook, lines: frozenset[int]) -> None:
-        self._contracts.want(h.instrument.conid for h in book.holdings if h.position)
-        self._route(book.holdings, lines)
-
-    def _route(self, holdings: Iterable[BrokerPosition], lines: frozenset[int]) -> None:
-        legs = self._contracts.matching(self._registry.legs)
         routed = route(holdings, legs, lines, sec_types=self._settings.sec_types)
+        expected, self._expected = self._expected or {}, None
         self._routed_by = (lines, legs)
         self._route_log.record(routed, self._lines.reason_for)
         changes = self._routes.update(routed)
         self._pricer.add(changes.streamed)
         # The stream writes the zero row of a holding that it streamed, whenever it closed.
         self._pricer.mark_due(changes.closed)
+        # These were not queued with the others, since a line was to be had for them.
+        self._routes.unqueued |= {
+            key
+            for key, state in expected.items()
+            if state is LegState.STREAMED and self._routes.states.get(key) in QUEUED
+        }
+        # Holdings that cannot be queued now stay due, and make the next step route again.
+        await self._publisher.enqueue(self._routes.states, self._routes.unqueued)
+        self._routes.unqueued.clear()
 
     async def _queue_before_lines(self, connection: GatewayConnection) -> bool:
         """Queue what needs no line, if the lines have to wait for contracts that were never seen.
@@ -236,21 +241,20 @@ class Router:
         Returns:
             Whether the lines have to wait.
         """
-        planned = self._lines.planned(connection, self._registry.legs)
-        if not self._contracts.missing(planned):
+        lines = self._lines.planned(connection, self._registry.legs)
+        if not self._contracts.missing(lines):
             return False
-        feed = connection.feed
-        self._route_all(feed.book, planned)
+        feed, legs = connection.feed, self._contracts.matching(self._registry.legs)
+        expected = route(feed.book.holdings, legs, lines, sec_types=self._settings.sec_types)
         with suppress(TimeoutError):
             await asyncio.wait_for(self.downloaded.wait(), DOWNLOAD_S)
-        publish = partial(self._publish, connection)
-        await self._account_refresh.step(feed, self._routes.states, publish)
+        await self._account_refresh.step(feed, expected, partial(self._publish, connection))
+        self._expected = expected
         return True
 
-    def _rerouted(self, lines: frozenset[int]) -> frozenset[int]:
+    def _rerouted(self, lines: frozenset[int], legs: tuple[ActiveContract, ...]) -> frozenset[int]:
         """Return the conids whose line or legs are others than when routes were last decided."""
         lines_before, legs_before = self._routed_by
-        legs = self._contracts.matching(self._registry.legs)
         conids = lines ^ lines_before
         if legs is not legs_before:
             conids |= {leg.conid for leg in set(legs) ^ set(legs_before)}
