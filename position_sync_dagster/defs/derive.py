@@ -8,7 +8,7 @@ from dagster._core.storage.asset_check_execution_record import AssetCheckExecuti
 from position_sync_dagster.defs.checks import a_stream_watches
 from position_sync_dagster.defs.checks.evaluation import KEYS
 from position_sync_dagster.defs.run_history import DERIVE_JOB, DRAIN_JOB, REASON, recent_runs
-from position_sync_dagster.defs.tick_cache import cached_instance
+from position_sync_dagster.defs.tick_cache import SHORTEST_INTERVAL_S, cached_instance
 from position_sync_dagster.sync.decisions.derivation import (
     LONGEST_AGE,
     SOURCES,
@@ -31,7 +31,7 @@ derive_positions = dg.define_asset_job(
 
 @dg.sensor(
     job_name=DERIVE_JOB,
-    minimum_interval_seconds=2,
+    minimum_interval_seconds=SHORTEST_INTERVAL_S,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Derive again when the stream or the registry was materialized after the derived "
     "tables, and at least each quarter of an hour. A drain derives in its own run. The ledger "

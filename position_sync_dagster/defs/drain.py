@@ -15,7 +15,7 @@ from position_sync_dagster.defs.run_history import (
     STREAM_JOB,
     recent_runs,
 )
-from position_sync_dagster.defs.tick_cache import cached_instance, cached_lake
+from position_sync_dagster.defs.tick_cache import SHORTEST_INTERVAL_S, cached_instance, cached_lake
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.request import QueueStatus
 from position_sync_dagster.sync.decisions.availability import unavailable_reason
@@ -49,11 +49,10 @@ drain_positions = dg.define_asset_job(
 
 @dg.sensor(
     job_name=DRAIN_JOB,
-    minimum_interval_seconds=2,
+    minimum_interval_seconds=SHORTEST_INTERVAL_S,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Every 5 s: request a drain when requests wait, and a refresh when one is due and "
-    "no stream is alive. It only reads. (Dagster's daemon checks every 5 s. With an interval as "
-    "long, the check after a late one would come too early and be missed.)",
+    "no stream is alive. It only reads.",
 )
 def drain_queue(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     """Request one run over the assets that have work, or skip with the numbers that explain it.

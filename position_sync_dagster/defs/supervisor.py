@@ -11,7 +11,7 @@ from position_sync_dagster.defs.checks.a_stream_watches import CHECK_NAME, watch
 from position_sync_dagster.defs.checks.check_results import check_evaluation, newest_materialization
 from position_sync_dagster.defs.resources import POSITION_SYNC
 from position_sync_dagster.defs.run_history import LOGINS, REASON, STREAM_JOB, recent_runs
-from position_sync_dagster.defs.tick_cache import cached_instance, cached_lake
+from position_sync_dagster.defs.tick_cache import SHORTEST_INTERVAL_S, cached_instance, cached_lake
 from position_sync_dagster.lake.schema.tables import POSITION_UPDATES
 from position_sync_dagster.sync.decisions.job_runs import IN_PROGRESS
 from position_sync_dagster.sync.decisions.supervision import Supervision, supervise
@@ -26,7 +26,7 @@ RUNS_SEEN = 8
 
 @dg.sensor(
     job_name=STREAM_JOB,
-    minimum_interval_seconds=2,
+    minimum_interval_seconds=SHORTEST_INTERVAL_S,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Start the stream of a login when its lease has ended: after a clean end, a crash, "
     "a kill. Terminating its run pauses it until this sensor is switched off and on, or the job "

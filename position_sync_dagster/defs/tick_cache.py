@@ -1,4 +1,4 @@
-"""Objects that a code server keeps open from one sensor tick to the next.
+"""What the ticks of all sensors share: their shortest interval, and objects that are kept open.
 
 A tick every 5 s has to be cheap. Opening Dagster's instance costs 65 ms (its storages check their
 Alembic revision each time), and a resource parameter or `context.instance` would do so at every
@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 
     from position_sync_dagster.lake.lake import Lake
     from position_sync_dagster.settings import Settings
+
+SHORTEST_INTERVAL_S = 2
+"""Between two ticks of a sensor. The daemon checks the sensors every 5 s, one after the other: with
+an interval as long, the check after a late one would come too early and be missed."""
 
 _lock = Lock()
 _instances: "list[tuple[InstanceRef, dg.DagsterInstance]]" = []
