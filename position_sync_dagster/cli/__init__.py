@@ -26,6 +26,13 @@ def main() -> None:
         # to the same end.
         block_stop_signals()
 
+    from position_sync_dagster.sync.owner.freed_memory import kept_for_good
+
+    with kept_for_good():
+        sys.exit(_run())
+
+
+def _run() -> int:
     from position_sync_dagster.cli.app import app
     from position_sync_dagster.cli.errors import print_error
     from position_sync_dagster.errors import PositionSyncError
@@ -33,4 +40,5 @@ def main() -> None:
     try:
         app()
     except PositionSyncError as error:
-        sys.exit(print_error(error))
+        return print_error(error)
+    return 0

@@ -6,6 +6,7 @@ by each run for itself, as they are then. Nothing here may start a thread, since
 them: that excludes Polars, Delta Lake and NumPy.
 """
 
+import gc
 import multiprocessing
 from importlib import import_module
 from multiprocessing.connection import Connection
@@ -34,6 +35,9 @@ IMPORTED = (
 
 for _name in IMPORTED:
     import_module(_name)
+
+gc.freeze()
+"""A look for cycles writes to each object, so that a run would copy what it has of this process."""
 
 
 def execute(arguments: str, origin: str, begin: Connection) -> None:

@@ -79,10 +79,10 @@ def _first_day(settings: "Settings") -> date:
     if settings.daily_start:
         return date.fromisoformat(settings.daily_start)
     from position_sync_dagster.lake.updates.first_day import first_ledger_day
-    from position_sync_dagster.sync.history.statement_folder import StatementFolder
 
-    found = (
-        first_ledger_day(settings.table("position_updates")),
-        StatementFolder(settings.flex_folder).first_day(),
-    )
+    found = [first_ledger_day(settings.table("position_updates"))]
+    if settings.flex_folder.is_dir():
+        from position_sync_dagster.sync.history.statement_folder import StatementFolder
+
+        found.append(StatementFolder(settings.flex_folder).first_day())
     return min((day for day in found if day is not None), default=datetime.now(UTC).date())

@@ -49,6 +49,12 @@ _update_values = attrgetter(*_UPDATE)
 _UPDATE_CHOICES = {
     name: column.choices for name, column in UPDATE_COLUMNS.items() if column.choices
 }
+_DATE = pl.col("timestamp").dt.date().alias("date")
+_UPDATE_ROW = [
+    {"date": _DATE}.get(name, pl.col(name) if name in _UPDATE else pl.lit(None, kind).alias(name))
+    for name, kind in POSITION_UPDATES.polars.items()
+]
+"""The columns of the table, of a frame of updates; those that only an append knows are null."""
 _SUMMARY = tuple(AccountSummary.__dataclass_fields__)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -115,17 +121,19 @@ def _leg(row: dict[str, Any]) -> Leg:
     return kind(**known | {"right": _maybe(Right, row["right"])})
 
 
-def update_rows(updates: Sequence[PositionUpdate]) -> pl.DataFrame:
-    """Return the rows of updates; `date` is the UTC date of the timestamp."""
+def update_rows(
+    updates: Sequence[PositionUpdate], ids: Mapping[str, list[Any]] | None = None
+) -> pl.DataFrame:
+    """Return the rows of updates; `date` is the UTC date of the timestamp.
+
+    Args:
+        updates: The updates.
+        ids: Columns that take the place of the updates' own; a copy of each update with them takes
+            as long as all else.
+    """
     values = zip(*map(_update_values, updates), strict=True) if updates else [[]] * len(_UPDATE)
     columns = {name: list(column) for name, column in zip(_UPDATE, values, strict=True)}
-    frame = _frame(POSITION_UPDATES, columns).with_columns(date=pl.col("timestamp").dt.date())
-    filled_later = [
-        pl.lit(None, kind).alias(name)
-        for name, kind in POSITION_UPDATES.polars.items()
-        if name not in frame.columns
-    ]
-    return frame.with_columns(filled_later).select(list(POSITION_UPDATES.columns))
+    return _frame(POSITION_UPDATES, columns | dict(ids or {})).select(_UPDATE_ROW)
 
 
 def updates_of(frame: pl.DataFrame) -> list[PositionUpdate]:

@@ -7,9 +7,9 @@ import polars as pl
 from deltalake import DeltaTable, Transaction
 
 from position_sync_dagster.domain.clock import Clock
-from position_sync_dagster.domain.update import PositionUpdate
+from position_sync_dagster.domain.update import PositionUpdate, TradingMode
 from position_sync_dagster.errors import NewerRowError
-from position_sync_dagster.lake.schema.codec import moment, update_rows
+from position_sync_dagster.lake.schema.codec import moment
 from position_sync_dagster.lake.storage.fencing import fence, newest_token, refuse_stale_owner
 from position_sync_dagster.lake.storage.frames import append, data_files
 from position_sync_dagster.lake.storage.maintenance import compact_if_needed
@@ -58,22 +58,22 @@ def append_updates(
     clock: Clock,
 ) -> AppendResult:
     """Write the updates that the table does not hold, in one commit; see `SyncUpdates.append`."""
-    rows = identified(updates, batch_id, run_id)
-    if not rows:
+    frame = identified(updates, batch_id, run_id)
+    if frame.is_empty():
         return AppendResult(version=table.version(), rows=0)
-    frame = update_rows(rows).unique("update_id", keep="first", maintain_order=True)
-    first = rows[0]
-    commit_info = {"batch_id": first.batch_id}
-    if first.run_id:
-        commit_info["run_id"] = first.run_id
+    first = frame.row(0, named=True)
+    commit_info = {"batch_id": first["batch_id"]}
+    if first["run_id"]:
+        commit_info["run_id"] = first["run_id"]
     checked = through
-    owners = {(u.gateway_id, u.fencing_token) for u in rows if u.fencing_token is not None}
+    written_by = set(frame.select("gateway_id", "fencing_token").iter_rows())
+    owners = {(gateway_id, token) for gateway_id, token in written_by if token is not None}
+    modes = [TradingMode(mode) for mode in set(frame.get_column("trading_mode")) if mode]
 
     def step(handle: DeltaTable) -> AppendResult:
         nonlocal checked
         for gateway_id, token in owners:
             refuse_stale_owner(token, newest_token(handle, gateway_id), gateway_id)
-        modes = (u.trading_mode for u in rows if u.trading_mode is not None)
         check_mode(handle, modes, table.path)
         present = data_files(handle)
         new = _without_stored(files, present, frame)
@@ -91,7 +91,7 @@ def append_updates(
         added = max(version, last_added(present) + 1)
         new = new.with_columns(ledger_version=pl.lit(added, pl.Int64), committed_at=moment(clock()))
         append(handle, new, commit_info, [Transaction(WRITER, version)])
-        return AppendResult(version=handle.version(), rows=new.height, batch_id=first.batch_id)
+        return AppendResult(version=handle.version(), rows=new.height, batch_id=first["batch_id"])
 
     refused: Exception
     try:

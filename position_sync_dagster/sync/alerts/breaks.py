@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from functools import cache
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -90,7 +91,7 @@ class AlertCursor:
 
     def to_text(self) -> str:
         """Return the cursor as the text that Dagster stores."""
-        return _CURSOR.dump_json(self).decode()
+        return _format().dump_json(self).decode()
 
     @staticmethod
     def from_text(text: str | None) -> "AlertCursor":
@@ -100,12 +101,14 @@ class AlertCursor:
         True
         """
         try:
-            return _CURSOR.validate_json(text) if text else AlertCursor()
+            return _format().validate_json(text) if text else AlertCursor()
         except ValidationError:
             return AlertCursor()
 
 
-_CURSOR = TypeAdapter(AlertCursor)
+@cache
+def _format() -> TypeAdapter[AlertCursor]:
+    return TypeAdapter(AlertCursor)
 
 
 def follow(

@@ -10,7 +10,7 @@ import pytest
 from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.domain.update import PriceKind, Source
 from position_sync_dagster.errors import InvalidRequestError
-from position_sync_dagster.lake.schema.codec import update_rows, updates_of
+from position_sync_dagster.lake.schema.codec import updates_of
 from position_sync_dagster.lake.updates.coercion import coerce_update
 from position_sync_dagster.lake.updates.identity import identified
 from position_sync_dagster.lake.updates.table import PositionUpdatesTable
@@ -112,7 +112,7 @@ def test_an_update_that_needs_no_change_is_returned_as_it_is(make_update):
 
 
 def test_a_row_with_an_unknown_text_does_not_hide_the_others(make_update):
-    frame = update_rows(identified([make_update(1), make_update(2)]))
+    frame = identified([make_update(1), make_update(2)])
     first = pl.col("conid") == 1
     for name in ("right", "price_kind", "trading_mode", "value_source"):
         odd = pl.when(first).then(pl.lit("odd")).otherwise(name).alias(name)
