@@ -10,14 +10,10 @@ from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.domain.routing import Key
 from position_sync_dagster.domain.update import ValueOrigin
 from position_sync_dagster.gateway.accounts.holding_index import HoldingIndex
-from position_sync_dagster.gateway.accounts.merging import (
-    PnlValues,
-    closed,
-    with_exchange,
-    with_pnl,
-)
+from position_sync_dagster.gateway.accounts.merging import closed, with_exchange, with_pnl
 from position_sync_dagster.gateway.changes import ChangeNotifier, PendingChanges
-from position_sync_dagster.gateway.translate import PortfolioValues
+from position_sync_dagster.gateway.ib_async_internals.holdings import PnlFields
+from position_sync_dagster.gateway.translate import PortfolioValues, known
 
 
 class HoldingsBook:
@@ -46,7 +42,7 @@ class HoldingsBook:
         self.online = True
         self._confirmed: dict[str, datetime] = {}
         self._row_confirmed: dict[Key, datetime] = {}
-        self._valued: dict[Key, PnlValues] = {}
+        self._sent: dict[Key, tuple[datetime, PnlFields]] = {}
         self._changes: ChangeNotifier[Key, datetime] = ChangeNotifier()
         self._all_changes: ChangeNotifier[Key, None] = ChangeNotifier()
         self.index = HoldingIndex()
@@ -166,43 +162,39 @@ class HoldingsBook:
             ),
         )
 
-    def put_pnl(
-        self,
-        key: Key,
-        *,
-        position: float,
-        market_value: float,
-        unrealized_pnl: float | None,
-        realized_pnl: float | None,
-        daily_pnl: float | None,
-    ) -> bool:
-        """Merge the values of a PnLSingle message.
+    def put_pnl(self, key: Key, sent: PnlFields) -> bool:
+        """Merge a PnLSingle message.
 
-        They become a part of the holding when somebody asks for it: a value comes each second,
-        and is looked at every other time.
+        It becomes a part of the holding when somebody asks for that: one comes each second, and is
+        looked at every other time.
 
         Returns:
-            Whether they belong to the quantity that is held; others are left out.
+            Whether it has a value, of the quantity that is held; others are left out.
         """
         holding = self._holdings.get(key)
-        if holding is None or holding.position != position or not position:
+        if holding is None or holding.position != sent.position or not sent.position:
+            return False
+        if known(sent.value) is None:
             return False
         now = self._clock()
         self._confirm_row(key, now)
-        if realized_pnl is None and (before := self._valued.get(key)) is not None:
-            realized_pnl = before.realized_pnl
-        self._valued[key] = PnlValues(now, market_value, unrealized_pnl, realized_pnl, daily_pnl)
+        before = self._sent.get(key)
+        if before is not None and known(sent.realized) is None:
+            realized = before[1].realized
+            sent = sent if known(realized) is None else sent._replace(realized=realized)
+        self._sent[key] = (now, sent)
         self._all_changes.note(key, None)
         return True
 
     def _merged(self, key: Key) -> BrokerPosition | None:
-        """Return a holding, with the newest values of its PnLSingle messages."""
-        holding, values = self._holdings.get(key), self._valued.pop(key, None)
-        if holding is None or values is None:
+        """Return a holding, with the newest of its PnLSingle messages."""
+        holding, newest = self._holdings.get(key), self._sent.pop(key, None)
+        if holding is None or newest is None:
             return holding
         merged = self._holdings[key] = with_pnl(
             holding,
-            values,
+            newest[1],
+            received_at=newest[0],
             completeness=self._completeness_of(key[0]),
             confirmed_at=self._confirmation_of(key),
         )
@@ -264,7 +256,7 @@ class HoldingsBook:
 
     def _store(self, key: Key, holding: BrokerPosition) -> None:
         self.index.put(self._holdings.get(key), holding)
-        self._valued.pop(key, None)
+        self._sent.pop(key, None)
         self._holdings[key] = holding
         self._all_changes.note(key, None)
 

@@ -2,42 +2,34 @@
 
 from dataclasses import replace
 from datetime import datetime
-from typing import NamedTuple
 
 from position_sync_dagster.domain.broker_position import BrokerPosition, Completeness
 from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.domain.update import ValueOrigin
-
-
-class PnlValues(NamedTuple):
-    """What a PnLSingle message says of a holding, and when it arrived."""
-
-    received_at: datetime
-    market_value: float
-    unrealized_pnl: float | None
-    realized_pnl: float | None
-    daily_pnl: float | None
+from position_sync_dagster.gateway.ib_async_internals.holdings import PnlFields
+from position_sync_dagster.gateway.translate import known
 
 
 def with_pnl(
     holding: BrokerPosition,
-    values: PnlValues,
+    sent: PnlFields,
     *,
+    received_at: datetime,
     completeness: Completeness,
     confirmed_at: datetime | None,
 ) -> BrokerPosition:
     """Return a holding with the values of a PnLSingle message, which has no price and no time."""
-    realized_pnl = values.realized_pnl
+    realized_pnl = known(sent.realized)
     return replace(
         holding,
         market_price=None,
-        market_value=values.market_value,
-        unrealized_pnl=values.unrealized_pnl,
+        market_value=known(sent.value),
+        unrealized_pnl=known(sent.unrealized),
         realized_pnl=realized_pnl if realized_pnl is not None else holding.realized_pnl,
-        daily_pnl=values.daily_pnl,
+        daily_pnl=known(sent.daily),
         value_source=ValueOrigin.PNL_SINGLE,
         value_time=None,
-        received_at=values.received_at,
+        received_at=received_at,
         completeness=completeness,
         confirmed_at=confirmed_at,
     )

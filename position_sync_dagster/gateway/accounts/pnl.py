@@ -7,12 +7,8 @@ from ib_async import IB
 from position_sync_dagster.domain.routing import Key
 from position_sync_dagster.gateway.accounts.holdings import HoldingsBook
 from position_sync_dagster.gateway.changes import ChangeNotifier, PendingChanges
-from position_sync_dagster.gateway.ib_async_internals.holdings import (
-    PnlFields,
-    on_pnl_single,
-)
+from position_sync_dagster.gateway.ib_async_internals.holdings import PnlFields, on_pnl_single
 from position_sync_dagster.gateway.ib_async_internals.requests import forget_pnl_single
-from position_sync_dagster.gateway.translate import known
 
 
 class PnlSubscriptions:
@@ -77,18 +73,7 @@ class PnlSubscriptions:
         return fresh
 
     def _on_pnl(self, account: str, conid: int, fields: PnlFields) -> None:
-        value = known(fields.value)
-        if value is None:
-            return
         key = (account, conid)
-        merged = self._book.put_pnl(
-            key,
-            position=fields.position,
-            market_value=value,
-            unrealized_pnl=known(fields.unrealized),
-            realized_pnl=known(fields.realized),
-            daily_pnl=known(fields.daily),
-        )
-        if merged:
+        if self._book.put_pnl(key, fields):
             self._fresh = True
             self._valued.note(key, None)

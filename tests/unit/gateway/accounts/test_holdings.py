@@ -8,7 +8,8 @@ from position_sync_dagster.domain.broker_position import Completeness
 from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.domain.update import ValueOrigin
 from position_sync_dagster.gateway.accounts.holdings import HoldingsBook
-from position_sync_dagster.gateway.translate import PortfolioValues
+from position_sync_dagster.gateway.ib_async_internals.holdings import PnlFields
+from position_sync_dagster.gateway.translate import UNSET, PortfolioValues
 
 START = datetime(2026, 3, 4, 15, 30, tzinfo=UTC)
 ACCOUNT = "DU1"
@@ -22,6 +23,10 @@ VALUES = PortfolioValues(
     unrealized_pnl=200.0,
     realized_pnl=0.0,
 )
+
+
+def pnl(value, position=10.0, realized=UNSET):
+    return PnlFields(position, 5.0, UNSET, realized, value)
 
 
 class Clock:
@@ -108,16 +113,16 @@ def test_only_messages_confirm_and_an_interruption_takes_it_back(book, clock):
 @pytest.mark.parametrize(("position", "merged"), [(10.0, True), (11.0, False)])
 def test_a_profit_message_is_merged_if_it_belongs_to_the_quantity_held(book, position, merged):
     book.put_position(ACCOUNT, LISTED, 10.0, 600.0)
-    message = dict(market_value=6300.0, unrealized_pnl=None, realized_pnl=None, daily_pnl=5.0)
-    assert book.put_pnl(KEY, position=position, **message) is merged
+    assert book.put_pnl(KEY, pnl(6300.0, position=position)) is merged
     assert book.get(KEY).daily_pnl == (5.0 if merged else None)
     book.clear_daily_pnl(KEY)
     assert book.get(KEY).daily_pnl is None
 
 
-def pnl(value, **more):
-    message = dict(unrealized_pnl=None, realized_pnl=None, daily_pnl=5.0) | more
-    return dict(position=10.0, market_value=value) | message
+def test_a_profit_message_without_a_value_is_left_out(book):
+    book.put_position(ACCOUNT, LISTED, 10.0, 600.0)
+    assert not book.put_pnl(KEY, pnl(UNSET))
+    assert book.get(KEY).value_source is ValueOrigin.NONE
 
 
 def test_a_profit_message_is_as_old_as_its_arrival_whenever_it_is_looked_at(book, clock):
@@ -125,9 +130,9 @@ def test_a_profit_message_is_as_old_as_its_arrival_whenever_it_is_looked_at(book
     changes = book.watch_all()
     changes.take()
     clock.advance(seconds=1)
-    book.put_pnl(KEY, **pnl(6300.0, realized_pnl=7.0))
+    book.put_pnl(KEY, pnl(6300.0, realized=7.0))
     clock.advance(seconds=1)
-    book.put_pnl(KEY, **pnl(6310.0))
+    book.put_pnl(KEY, pnl(6310.0))
     arrived = clock.now
     clock.advance(minutes=1)
     book.confirm(ACCOUNT)
@@ -150,7 +155,7 @@ def test_a_profit_message_is_as_old_as_its_arrival_whenever_it_is_looked_at(book
 )
 def test_a_profit_message_is_forgotten_with_what_it_valued(book, change):
     book.put_position(ACCOUNT, LISTED, 10.0, 600.0)
-    book.put_pnl(KEY, **pnl(6300.0))
+    book.put_pnl(KEY, pnl(6300.0))
     change(book)
     assert book.get(KEY).value_source is not ValueOrigin.PNL_SINGLE
     assert book.get(KEY).market_value != 6300.0
@@ -160,21 +165,21 @@ def test_a_profit_message_is_forgotten_with_what_it_valued(book, change):
 def test_a_holding_that_is_put_whole_does_not_get_the_values_from_before_it(book):
     book.put_position(ACCOUNT, LISTED, 10.0, 600.0)
     whole = book.get(KEY)
-    book.put_pnl(KEY, **pnl(6300.0))
+    book.put_pnl(KEY, pnl(6300.0))
     book.put(whole)
     assert book.get(KEY).market_value is None
 
 
 def test_the_realized_profit_of_a_closed_holding_is_that_of_its_last_profit_message(book):
     book.put_position(ACCOUNT, LISTED, 10.0, 600.0)
-    book.put_pnl(KEY, **pnl(6300.0, realized_pnl=7.0))
+    book.put_pnl(KEY, pnl(6300.0, realized=7.0))
     book.close_absent(set())
     assert (book.get(KEY).position, book.get(KEY).realized_pnl) == (0.0, 7.0)
 
 
 def test_a_profit_message_from_before_the_gateway_lost_its_data_confirms_nothing(book):
     book.put_position(ACCOUNT, LISTED, 10.0, 600.0)
-    book.put_pnl(KEY, **pnl(6300.0))
+    book.put_pnl(KEY, pnl(6300.0))
     book.invalidate()
     holding = book.get(KEY)
     assert (holding.market_value, holding.confirmed_at) == (6300.0, None)
@@ -197,8 +202,7 @@ def test_a_value_confirms_its_own_holding_alone(book, clock):
         book.put_position(ACCOUNT, instrument, 10.0, 600.0)
     book.put_portfolio(ACCOUNT, LISTED, 10.0, VALUES)
     clock.advance(minutes=1)
-    message = dict(market_value=6300.0, unrealized_pnl=None, realized_pnl=None, daily_pnl=5.0)
-    book.put_pnl((ACCOUNT, 8), position=10.0, **message)
+    book.put_pnl((ACCOUNT, 8), pnl(6300.0))
     assert book.get(KEY).confirmed_at == START
     assert book.get((ACCOUNT, 8)).confirmed_at == clock.now
 
