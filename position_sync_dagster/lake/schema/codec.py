@@ -1,6 +1,6 @@
 """Values to rows and back: the one place that knows how a dataclass is stored in a table."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from operator import attrgetter
@@ -76,19 +76,27 @@ def moment(at: datetime | None) -> pl.Expr:
     return pl.lit(ticks, pl.Int64).cast(pl.Datetime("us", "UTC"))
 
 
-def new_request_rows(
-    ids: Iterable[str], requests: Collection[QueueRequest], now: datetime
-) -> pl.DataFrame:
-    """Return the live rows of new requests, without the columns that are null at first."""
+def request_rows(requests: Sequence[QueueRequest]) -> pl.DataFrame:
+    """Return what requests ask for, one row each."""
     columns: dict[str, list[Any]] = {
-        "request_id": list(ids),
         "account": [request.account for request in requests],
         "conid": [request.conid for request in requests],
         "symbol": [request.symbol for request in requests],
         "priority": [request.priority for request in requests],
-        "reason": [request.reason.value for request in requests],
+        "reason": [request.reason for request in requests],
     }
-    return _frame(POSITION_QUEUE, columns).with_columns(
+    return _frame(POSITION_QUEUE, columns)
+
+
+def new_request_rows(ids: list[str], requests: pl.DataFrame, now: datetime) -> pl.DataFrame:
+    """Return the live rows of new requests, without the columns that are null at first."""
+    return requests.select(
+        pl.Series("request_id", ids, pl.String),
+        "account",
+        "conid",
+        "symbol",
+        "priority",
+        "reason",
         *LIVE_COLUMNS,
         status=pl.lit(QueueStatus.PENDING.value),
         attempts=pl.lit(0, pl.Int64),

@@ -9,6 +9,9 @@ from hashlib import blake2b
 from position_sync_dagster.errors import InvalidRequestError
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_TICKS = (1 << 60) - 1
+"""48 bits of milliseconds, and 12 of a sequence."""
+_VARIANT = {f"{digit:x}": f"{digit & 3 | 8:x}" for digit in range(16)}
 _SAFE = re.compile(r"[A-Za-z0-9_.:\-]{1,128}\Z")
 
 NewIds = Callable[[datetime, int], list[str]]
@@ -22,10 +25,12 @@ def new_ids(now: datetime, count: int) -> list[str]:
     reads few files.
     """
     first = _milliseconds(now) << 12
-    noise = os.urandom(8 * count)
+    ticks = [f"{first + step & _TICKS:015x}" for step in range(count)]
+    noise = os.urandom(8 * count).hex()
+    random = [noise[start : start + 16] for start in range(0, 16 * count, 16)]
     return [
-        _uuid(first + step, int.from_bytes(noise[8 * step : 8 * step + 8]), 7)
-        for step in range(count)
+        f"{t[:8]}-{t[8:12]}-7{t[12:]}-{_VARIANT[r[0]]}{r[1:4]}-{r[4:]}"
+        for t, r in zip(ticks, random, strict=True)
     ]
 
 

@@ -7,9 +7,12 @@ import polars as pl
 
 from position_sync_dagster.domain.request import QueueRequest, Reason
 from position_sync_dagster.lake.queue.transitions.request_rows import PROCESSING, has_id
-from position_sync_dagster.lake.schema.codec import moment, new_request_rows
+from position_sync_dagster.lake.schema.codec import moment, new_request_rows, request_rows
 from position_sync_dagster.lake.schema.ids import NewIds
 from position_sync_dagster.lake.storage.lifecycle_table import Change
+
+POSITION = ["account", "conid"]
+"""The columns that name a position; the account may be null."""
 
 
 def insert(
@@ -25,42 +28,43 @@ def insert(
     Returns:
         For each request, in order, the id of the live request of its position.
     """
-    known = {
-        (account, conid): (request_id, priority, status)
-        for account, conid, request_id, priority, status in live.select(
-            "account", "conid", "request_id", "priority", "status"
-        ).iter_rows()
-    }
-    fresh: dict[tuple[str | None, int], QueueRequest] = {}
-    raised: dict[str, int] = {}
-    changed: set[str] = set()
-    for request in requests:
-        key = (request.account, request.conid)
-        if key in known:
-            request_id, priority, status = known[key]
-            if request.priority < raised.get(request_id, priority):
-                raised[request_id] = request.priority
-            if status == PROCESSING and request.reason is Reason.CHANGED:
-                changed.add(request_id)
-        elif key not in fresh or request.priority < fresh[key].priority:
-            fresh[key] = request
-    ids = dict(zip(fresh, new_ids(now, len(fresh)), strict=True))
-    result = [
-        known[k][0] if k in known else ids[k] for k in ((r.account, r.conid) for r in requests)
-    ]
-    if not (fresh or raised or changed):
-        return Change(result)
-    added = new_request_rows(ids.values(), fresh.values(), now)
-    if not (raised or changed):
-        return Change(result, pl.concat([live, added], how="diagonal"), unchanged=live.height)
-    marked = has_id(live, {*raised, *changed})
+    now_live = live.select(*POSITION, "request_id", "status", _before="priority")
+    asked = request_rows(requests).join(
+        now_live, on=POSITION, how="left", nulls_equal=True, maintain_order="left"
+    )
+    is_new = pl.col("request_id").is_null()
+    first_urgent = pl.all().get(pl.col("priority").arg_min())
+    fresh = asked.filter(is_new).group_by(POSITION, maintain_order=True).agg(first_urgent)
+    added = new_request_rows(new_ids(now, fresh.height), fresh, now)
+    is_raised = pl.col("priority") < pl.col("_before")
+    is_changed = (pl.col("status") == PROCESSING) & (pl.col("reason") == Reason.CHANGED.value)
+    again = (
+        asked.filter(~is_new)
+        .group_by("request_id")
+        .agg(_raised=pl.col("priority").filter(is_raised).min(), _changed=is_changed.any())
+        .filter(pl.col("_raised").is_not_null() | "_changed")
+    )
+    result = asked.get_column("request_id")
+    if not added.is_empty():
+        ids = asked.select(POSITION).join(
+            added, on=POSITION, how="left", nulls_equal=True, maintain_order="left"
+        )
+        result = result.fill_null(ids.get_column("request_id"))
+    answer = result.to_list()
+    if added.is_empty() and again.is_empty():
+        return Change(answer)
+    if again.is_empty():
+        return Change(answer, pl.concat([live, added], how="diagonal"), unchanged=live.height)
+    marked = has_id(live, again.get_column("request_id"))
     others = live.filter(~marked)
-    is_changed = pl.col("request_id").is_in(list(changed))
-    touched = live.filter(marked).with_columns(
-        priority=pl.col("request_id").replace_strict(
-            raised, default=pl.col("priority"), return_dtype=pl.Int64
-        ),
-        available_at=pl.when(is_changed).then(moment(now)).otherwise("available_at"),
+    touched = (
+        live.filter(marked)
+        .join(again, on="request_id", how="left", maintain_order="left")
+        .with_columns(
+            priority=pl.coalesce("_raised", "priority"),
+            available_at=pl.when("_changed").then(moment(now)).otherwise("available_at"),
+        )
+        .drop("_raised", "_changed")
     )
     after = pl.concat([others, touched, added], how="diagonal")
-    return Change(result, after, unchanged=others.height)
+    return Change(answer, after, unchanged=others.height)

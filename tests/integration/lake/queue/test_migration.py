@@ -7,7 +7,7 @@ import polars as pl
 
 from position_sync_dagster.domain.request import Answer, QueueRequest, QueueStatus
 from position_sync_dagster.lake.queue.table import PositionQueue
-from position_sync_dagster.lake.schema.codec import new_request_rows
+from position_sync_dagster.lake.schema.codec import new_request_rows, request_rows
 from position_sync_dagster.lake.schema.tables import POSITION_QUEUE
 from position_sync_dagster.lake.storage.frames import append
 from position_sync_dagster.lake.storage.table import Table
@@ -22,7 +22,8 @@ async def test_a_queue_without_answers_is_migrated_and_its_requests_end_with_one
     before.initialize()
     empty = pl.DataFrame(schema=before.spec.polars)
     rows = pl.concat(
-        [empty, new_request_rows(["r-1"], [QueueRequest(1, "SPY")], AT)], how="diagonal"
+        [empty, new_request_rows(["r-1"], request_rows([QueueRequest(1, "SPY")]), AT)],
+        how="diagonal",
     )
     before.transact(lambda handle: append(handle, rows, {}))
     queue = PositionQueue(tmp_path / "queue")
