@@ -27,6 +27,7 @@ def _loaded() -> dg.Definitions:
     # types of components for the UI, which takes as long as a third of our own definitions.
     tree = dg.ComponentTree.from_module(package, Path(__file__).parents[1])
     with kept_for_good(), warnings.catch_warnings():
+        # Imported here, as below, so that it is kept for good as well.
         from position_sync_dagster.settings import load_settings
 
         for kind in (dg.BetaWarning, dg.PreviewWarning):

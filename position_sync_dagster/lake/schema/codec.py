@@ -49,12 +49,6 @@ _update_values = attrgetter(*_UPDATE)
 _UPDATE_CHOICES = {
     name: column.choices for name, column in UPDATE_COLUMNS.items() if column.choices
 }
-_DATE = pl.col("timestamp").dt.date().alias("date")
-_UPDATE_ROW = [
-    {"date": _DATE}.get(name, pl.col(name) if name in _UPDATE else pl.lit(None, kind).alias(name))
-    for name, kind in POSITION_UPDATES.polars.items()
-]
-"""The columns of the table, of a frame of updates; those that only an append knows are null."""
 _SUMMARY = tuple(AccountSummary.__dataclass_fields__)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -142,6 +136,16 @@ def update_rows(
     values = zip(*map(_update_values, updates), strict=True) if updates else [[]] * len(_UPDATE)
     columns = {name: list(column) for name, column in zip(_UPDATE, values, strict=True)}
     return _frame(POSITION_UPDATES, columns | dict(ids or {})).select(_UPDATE_ROW)
+
+
+def _of_update(name: str, kind: pl.DataType) -> pl.Expr:
+    """Return a column of the table; one that only an append knows is null."""
+    if name == "date":
+        return pl.col("timestamp").dt.date().alias(name)
+    return pl.col(name) if name in _UPDATE else pl.lit(None, kind).alias(name)
+
+
+_UPDATE_ROW = [_of_update(name, kind) for name, kind in POSITION_UPDATES.polars.items()]
 
 
 def updates_of(frame: pl.DataFrame) -> list[PositionUpdate]:

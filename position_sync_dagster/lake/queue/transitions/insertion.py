@@ -28,7 +28,9 @@ def insert(
     Returns:
         For each request, in order, the id of the live request of its position.
     """
-    now_live = live.select(*POSITION, "request_id", "status", _before="priority")
+    now_live = live.select(*POSITION, "request_id", "status", _before="priority").unique(
+        POSITION, keep="last", maintain_order=True
+    )
     asked = request_rows(requests).join(
         now_live, on=POSITION, how="left", nulls_equal=True, maintain_order="left"
     )
