@@ -82,6 +82,7 @@ def _first_day(settings: "Settings") -> date:
 
     found = [first_ledger_day(settings.table("position_updates"))]
     if settings.flex_folder.is_dir():
+        # Few have statements, and the imports of their reader delay each first load.
         from position_sync_dagster.sync.history.statement_folder import StatementFolder
 
         found.append(StatementFolder(settings.flex_folder).first_day())
