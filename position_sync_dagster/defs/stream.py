@@ -15,6 +15,7 @@ from position_sync_dagster.defs.run_history import LOGINS, STREAM_JOB
 from position_sync_dagster.defs.stream_events import StreamEvents
 from position_sync_dagster.defs.stream_thread import StreamThread
 from position_sync_dagster.errors import GatewaysFileError, PositionSyncError
+from position_sync_dagster.sync.owner.native_threads import one_native_thread_each
 
 if TYPE_CHECKING:
     from position_sync_dagster.settings import Settings
@@ -28,6 +29,7 @@ LOOK_S = 2.0
 
 @dg.op(tags={"domain": "positions"})
 @dagster_failures
+@one_native_thread_each()
 def stream_legs(context: dg.OpExecutionContext, position_sync: PositionSyncResource) -> None:
     """Own a login: stream active legs, write `broker_positions`, enqueue everything else.
 

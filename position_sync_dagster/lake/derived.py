@@ -111,7 +111,7 @@ def current_values(updates: SyncUpdates, latest: DerivedTable) -> pl.DataFrame:
     if not isinstance(added, int):
         return updates.latest().select(list(NEWEST.columns))
     fresh = updates.added_after(added).select(list(NEWEST.columns))
-    return newest_rows(pl.concat([known, fresh]).lazy(), NEWEST).sort(HOLDING)
+    return newest_rows(pl.concat([known, fresh]).lazy(), list(NEWEST.columns)).sort(HOLDING)
 
 
 def values_at_close(

@@ -1,6 +1,7 @@
 """The YAML file of strategies; errors name the line and column of the mistake."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -102,10 +103,6 @@ class _Reader(YamlFile):
         fields = self.mapping(node, _LEG, _NEEDED)
         given = [name for name in _DESCRIBED if name in _NEEDED or not absent(fields.get(name))]
         text = {name: self.text(fields[name], name) for name in given}
-        try:
-            make_leg(**text, strategy_id="x", added_at=self.now)  # type: ignore[arg-type]
-        except InvalidLegError:
-            self._name_mistake(text, fields)
         account, quantity = fields.get("account"), fields.get("quantity")
         own = self._priority(fields["priority"], 1) if "priority" in fields else None
         try:
@@ -117,11 +114,15 @@ class _Reader(YamlFile):
                 account=None if absent(account) else self.text(account, "account"),
             )
         except InvalidLegError as error:
+            self._name_mistake(text, fields)
             raise self.error(place_of(node), error.what, error.remedy) from None
         return leg, own
 
     def _name_mistake(self, text: dict[str, str], fields: dict[str, Node]) -> None:
         """Raise an error at the place of a field that is wrong by itself, if there is one."""
+        with suppress(InvalidLegError):
+            make_leg(**text, strategy_id="x", added_at=self.now)  # type: ignore[arg-type]
+            return  # the mistake is in what the strategy says of the leg
         good = {"conid": "1", "symbol": "X", "right": "C", "strike": "1", "expiry": "20260101"}
         for name in text:
             try:

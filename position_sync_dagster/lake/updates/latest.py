@@ -1,6 +1,6 @@
 """The newest row of each holding, kept up to date by reading only new files."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from threading import Lock
 
@@ -8,7 +8,6 @@ import polars as pl
 from deltalake import DeltaTable
 
 from position_sync_dagster.domain.clock import SKEW
-from position_sync_dagster.lake.schema.table_spec import TableSpec
 from position_sync_dagster.lake.storage.frames import data_files
 from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.lake.updates.ledger_files import LedgerFiles, last_added
@@ -19,16 +18,18 @@ HOLDING = ["account", "conid"]
 BY_TIME = ["timestamp", "update_id"]
 """The order of rows: the newest is the last, however the rows came in."""
 
-
 FOLD_SHARE = 8
 """Rows that came since are folded in when they are more than this part of the others."""
 
 ADDED = "ledger_version"
 """The order in which rows were added; null, which is before all others, in older releases."""
 
+DECIDING = [*HOLDING, *BY_TIME, ADDED, "committed_at"]
+"""The columns that decide which row is the newest."""
 
-def newest_rows(rows: pl.LazyFrame, spec: TableSpec) -> pl.DataFrame:
-    """Return the newest row of each holding, also where a clock was wrong.
+
+def newest_rows(rows: pl.LazyFrame, columns: Sequence[str]) -> pl.DataFrame:
+    """Return columns of the newest row of each holding, also where a clock was wrong.
 
     The greatest timestamp wins, so that rows may be written late. But where a row of the same
     holding was added later, by a writer whose clock had not reached that timestamp yet, the two
@@ -42,7 +43,7 @@ def newest_rows(rows: pl.LazyFrame, spec: TableSpec) -> pl.DataFrame:
     found = rows.join(tops, on=[*HOLDING, "timestamp"], how="inner").collect()
     if found.height > found.select(HOLDING).n_unique():
         found = found.sort("update_id").unique(HOLDING, keep="last")
-    newest = found.select(list(spec.columns))
+    newest = found.select(columns)
     since = _contradicted_since(rows, found)
     if since.is_empty():
         return newest
@@ -52,7 +53,7 @@ def newest_rows(rows: pl.LazyFrame, spec: TableSpec) -> pl.DataFrame:
     return pl.concat(
         [
             newest.join(since, on=HOLDING, how="anti"),
-            newest_rows(later.select(list(spec.columns)), spec),
+            newest_rows(later.select(columns), columns),
         ]
     )
 
@@ -88,18 +89,23 @@ class LatestRows:
     Args:
         table: The ledger.
         files: Its data files.
+        columns: The columns that are read, DECIDING among them; all by default.
     """
 
-    def __init__(self, table: Table, files: LedgerFiles) -> None:
+    def __init__(
+        self, table: Table, files: LedgerFiles, columns: Sequence[str] | None = None
+    ) -> None:
         self._table = table
         self._files = files
+        self._columns = list(columns or table.spec.columns)
         self._mutex = Lock()
         self._generation = 0
         self._seen: frozenset[str] = frozenset()
         self._added: int | None = None
         self._since: datetime | None = None
         self._through = 0
-        self._old = self._new = self._ordered = pl.DataFrame(schema=table.spec.polars)
+        empty = pl.DataFrame(schema=table.spec.polars).select(self._columns)
+        self._old = self._new = self._ordered = empty
 
     def read_since(
         self, since: datetime, conids: Collection[int] | None = None
@@ -160,21 +166,21 @@ class LatestRows:
             if self._added is not None:
                 # A merged file has rows that were seen, and that may have been contradicted.
                 rows = rows.filter((pl.col(ADDED) > self._added) | pl.col(ADDED).is_null())
-            self._take(rows)
+            self._take(rows.select(self._columns))
         self._seen, self._through = present, last_added(files)
         self._added = self._through or None
 
     def _take(self, rows: pl.LazyFrame) -> None:
         """Decide anew about the holdings of rows that were added, and about no others."""
         if self._old.is_empty():
-            self._old = newest_rows(rows, self._table.spec)
+            self._old = newest_rows(rows, self._columns)
             return
         added = rows.collect()
         holdings = added.select(HOLDING).unique()
         of_old = self._old.join(holdings, on=HOLDING, how="semi")
         of_new = self._new.join(holdings, on=HOLDING, how="semi")
         known = [of_old.join(of_new, on=HOLDING, how="anti"), of_new]
-        newest = newest_rows(pl.concat([*known, added]).lazy(), self._table.spec)
+        newest = newest_rows(pl.concat([*known, added]).lazy(), self._columns)
         self._new = pl.concat([self._new.join(holdings, on=HOLDING, how="anti"), newest])
         if FOLD_SHARE * self._new.height > self._old.height:
             self._fold()

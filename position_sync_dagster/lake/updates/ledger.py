@@ -18,9 +18,21 @@ from position_sync_dagster.lake.updates.append import (
     append_updates,
     fence_out_older_owners,
 )
-from position_sync_dagster.lake.updates.latest import BY_TIME, HOLDING, LatestRows, newest_rows
+from position_sync_dagster.lake.updates.latest import (
+    BY_TIME,
+    DECIDING,
+    HOLDING,
+    LatestRows,
+    newest_rows,
+)
 from position_sync_dagster.lake.updates.ledger_files import LedgerFiles, count_rows
 from position_sync_dagster.lake.updates.samples import SAMPLED, sample
+
+STATE = (
+    *DECIDING,
+    *("source", "position", "market_price", "market_value", "value_source", "value_time"),
+)
+"""The columns that say how a holding stands: what is held, its value, and who wrote it."""
 
 LOOK_BACK_DAYS = 14
 """How far back `asof` reads for the last row of a holding, in days."""
@@ -46,6 +58,7 @@ class SyncUpdates:
         self._files = LedgerFiles(table)
         self._latest = LatestRows(table, self._files)
         self._recent = LatestRows(table, self._files)
+        self._recent_states = LatestRows(table, self._files, STATE)
 
     def initialize(self) -> None:
         """Create the table, or check and migrate the one that is there."""
@@ -142,11 +155,11 @@ class SyncUpdates:
         return self._newest_between(moment - timedelta(days=look_back_days), moment)
 
     def latest_since(self, since: datetime) -> pl.DataFrame:
-        """Return the newest row per (account, conid), if it is not older than `since`.
+        """Return the columns STATE of the newest row per (account, conid) since a moment.
 
         The first call reads the rows since then, later calls only what was added.
         """
-        return self._recent.read_since(since.astimezone(UTC))[0]
+        return self._recent_states.read_since(since.astimezone(UTC))[0]
 
     def added_after(self, version: int) -> pl.DataFrame:
         """Return the rows of all commits after a version, whatever their timestamps say."""
@@ -195,6 +208,6 @@ class SyncUpdates:
 
         def step(handle: DeltaTable) -> pl.DataFrame:
             rows = self._files.between(handle, first, last)
-            return newest_rows(rows.filter(in_range), self.table.spec)
+            return newest_rows(rows.filter(in_range), list(self.table.spec.columns))
 
         return self.table.snapshot(step).sort(HOLDING)

@@ -76,13 +76,29 @@ class LedgerFiles:
             pl.col("max.timestamp").is_null() | (pl.col("max.timestamp") >= first)
         )
         recent = pl.col("timestamp") >= since
-        rows = self.scan(files.filter(is_recent)).filter(recent)
-        oldest = rows.select(pl.col("ledger_version").fill_null(-1).min()).collect().item()
+        candidates = files.filter(is_recent)
+        rows = self.scan(candidates).filter(recent)
+        oldest = self._first_added(candidates, since)
         if oldest is None or "max.ledger_version" not in files.columns:
             return rows
         is_later = (pl.col("max.ledger_version") > oldest).fill_null(value=False)
         later = (pl.col("ledger_version") > oldest).fill_null(value=False)
         return self.scan(files.filter(is_recent | is_later)).filter(recent | later)
+
+    def _first_added(self, files: pl.DataFrame, since: datetime) -> int | None:
+        """Return the smallest `ledger_version` of the rows since then; null counts as -1.
+
+        Of files that have later rows only, and no null, it is in the log.
+        """
+        added: list[object] = []
+        if {"min.ledger_version", "null_count.ledger_version"} <= set(files.columns):
+            later = pl.col("min.timestamp") >= since
+            whole = (later & (pl.col("null_count.ledger_version") == 0)).fill_null(value=False)
+            added.append(files.filter(whole).get_column("min.ledger_version").min())
+            files = files.filter(~whole)
+        rows = self.scan(files).filter(pl.col("timestamp") >= since)
+        added.append(rows.select(pl.col("ledger_version").fill_null(-1).min()).collect().item())
+        return min((version for version in added if isinstance(version, int)), default=None)
 
     def added_after(self, handle: DeltaTable, version: int) -> pl.LazyFrame:
         """Return the rows that commits after a version added.
@@ -119,6 +135,8 @@ def _candidates(files: pl.DataFrame, column: str, ids: pl.Series) -> pl.DataFram
     if files.is_empty() or ids.is_empty():
         return files.clear()
     smallest, greatest = files.get_column(f"min.{column}"), files.get_column(f"max.{column}")
+    if not greatest.has_nulls() and str(greatest.max()) < str(ids.min()):
+        return files.clear()  # ids grow with the time, so that most rows of a stream are new
     ordered = ids.sort()
     hits = ordered.search_sorted(greatest, side="right") > ordered.search_sorted(
         smallest, side="left"

@@ -620,6 +620,27 @@ def test_of_a_migrated_ledger_the_rows_of_later_commits_are_found(ledger, make_u
     assert rows.get_column("committed_at").is_null().to_list() == [True, False, False]
 
 
+@pytest.mark.parametrize("first_schema", [False, True])
+def test_a_row_of_a_clock_ahead_hides_no_row_from_before_the_moment(
+    timed_ledger, make_update, clock, first_schema
+):
+    clock.now = clock.now.replace(hour=23)
+    ahead = clock.now + timedelta(hours=2)  # on the next day, in files of its own
+    ledger, by_wrong_clock = timed_ledger(), timed_ledger(lambda: ahead)
+    wrong = make_update(1, position=5.0, timestamp=ahead, update_id="wrong")
+    if first_schema:
+        append_to_first_schema(ledger, wrong)  # it stored no order of the commits
+    else:
+        by_wrong_clock.append([wrong])
+    clock.advance(60)
+    ledger.append([make_update(1)])
+    by_wrong_clock.append([make_update(2, timestamp=ahead)])
+    maintain(ledger.table, clean_now=True)
+    clock.advance(60)
+    assert timed_ledger().latest_since(clock.now).get_column("conid").to_list() == [2]
+    assert positions(ledger) == {1: 1.0, 2: 1.0}
+
+
 def test_later_commits_are_found_by_the_log_alone(ledger, make_update, files_read):
     for conid in range(1, 6):
         done = ledger.sync.append([make_update(conid)])

@@ -1,0 +1,52 @@
+"""A stream's process has one thread each of Polars and Delta Lake, and other processes are free."""
+
+import json
+import os
+import subprocess
+import sys
+
+from position_sync_dagster.sync.owner.native_threads import VARIABLES, one_native_thread_each
+
+WORK = """
+import json, os, tempfile
+from position_sync_dagster.sync.owner.native_threads import VARIABLES, one_native_thread_each
+
+def work():
+    import polars as pl
+    from deltalake import DeltaTable, write_deltalake
+
+    with tempfile.TemporaryDirectory() as folder:
+        write_deltalake(folder, pl.DataFrame({"conid": [1, 2]}))
+        rows = pl.DataFrame(DeltaTable(folder).scan())
+    return pl.thread_pool_size(), rows.height
+
+with one_native_thread_each():
+    found = work()
+print(json.dumps([*found, [name in os.environ for name in VARIABLES]]))
+"""
+
+
+def numbers_in_a_process(**variables: str) -> list[object]:
+    env = {name: text for name, text in os.environ.items() if name not in VARIABLES}
+    done = subprocess.run(
+        [sys.executable, "-c", WORK], env=env | variables, capture_output=True, check=True
+    )
+    return json.loads(done.stdout)
+
+
+def test_polars_has_one_thread_and_the_environment_is_as_before():
+    assert numbers_in_a_process() == [1, 2, [False, False]]
+
+
+def test_a_number_that_the_environment_has_is_kept():
+    assert numbers_in_a_process(POLARS_MAX_THREADS="3") == [3, 2, [True, False]]
+
+
+def test_the_environment_is_as_before_after_an_error(monkeypatch):
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    within = one_native_thread_each()
+    within.__enter__()
+    assert [os.environ[name] for name in VARIABLES] == ["1", "1"]
+    assert not within.__exit__(ZeroDivisionError, ZeroDivisionError(), None)
+    assert not any(name in os.environ for name in VARIABLES)
