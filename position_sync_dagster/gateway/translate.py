@@ -1,6 +1,5 @@
 """Translate ib_async's objects to the domain's values; IB's sentinels and spellings end here."""
 
-import math
 from datetime import date, datetime
 from functools import lru_cache
 from sys import intern
@@ -35,9 +34,7 @@ def known(value: float | None) -> float | None:
     >>> known(UNSET), known(float("nan")), known(0.0)
     (None, None, 0.0)
     """
-    if value is None or not math.isfinite(value) or abs(value) >= UNSET:
-        return None
-    return float(value)
+    return float(value) if value is not None and -UNSET < value < UNSET else None
 
 
 def multiplier_of(sec_type: str, text: str) -> float | None:

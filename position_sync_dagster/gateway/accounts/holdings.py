@@ -249,10 +249,11 @@ class HoldingsBook:
 
     def put(self, holding: BrokerPosition) -> None:
         """Replace a holding and notify the watchers."""
-        before = self._holdings.get(holding.key)
+        key = holding.key
+        before = self._holdings.get(key)
         moved = before is None or before.position != holding.position
-        self._store(holding.key, self._with_confirmation(holding))
-        self._changes.note(holding.key, holding.received_at, urgent=moved)
+        self._store(key, self._with_confirmation(holding))
+        self._changes.note(key, holding.received_at, urgent=moved)
 
     def _store(self, key: Key, holding: BrokerPosition) -> None:
         self.index.put(self._holdings.get(key), holding)
