@@ -23,7 +23,7 @@ SENSOR_S = 5.0
 """Between two ticks of the sensor: a request comes at any moment of it."""
 
 TICKS = """query($sensor: SensorSelector!) { sensorOrError(sensorSelector: $sensor) {
-  ... on Sensor { sensorState { ticks(limit: 20) { timestamp endTimestamp status } } } } }"""
+  ... on Sensor { sensorState { ticks(limit: 60) { timestamp endTimestamp status } } } } }"""
 
 
 class Asked(Protocol):

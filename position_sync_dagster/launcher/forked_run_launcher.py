@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import psutil
 from dagster._core.launcher import LaunchRunContext, RunLauncher
-from dagster._core.storage.tags import HIDDEN_TAG_PREFIX
+from dagster._core.storage.tags import HIDDEN_TAG_PREFIX, PRIORITY_TAG
 from dagster._serdes import ConfigurableClass, serialize_value
 from dagster._utils import get_run_crash_explanation
 
@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 
 PROCESS_TAG = f"{HIDDEN_TAG_PREFIX}run_process"
 """The run's process, so that whatever terminates it finds it: the daemon or the webserver."""
+
+YIELDS = 5
+"""By so much is the niceness of a run without a priority greater: a drain of thousands of requests
+keeps two processors busy for seconds, and the stream, the sensors and the UI wait for nobody."""
 
 SAME_S = 1.5
 """A process that began at another time has only the same number; boot time is in whole seconds."""
@@ -87,6 +91,8 @@ class ForkedRunLauncher(RunLauncher, ConfigurableClass):
             )
             process.start()
             found = psutil.Process(process.pid)
+            if PRIORITY_TAG not in run.tags and sys.platform != "win32":
+                found.nice(min(found.nice() + YIELDS, 19))
             threading.Thread(
                 target=self._report_end, args=(process, found, run.run_id), daemon=True
             ).start()

@@ -21,6 +21,7 @@ def show(context: dg.OpExecutionContext) -> None:
         "parents_threads": process.parent().num_threads(),
         "main_thread": threading.current_thread() is threading.main_thread(),
         "cwd": os.getcwd(),
+        "niceness": process.nice(),
     }
     context.log_event(dg.AssetObservation("shown", metadata={"shown": dg.JsonMetadataValue(shown)}))
     print(f"printed by {os.getpid()}")
@@ -44,6 +45,11 @@ def shows() -> None:
     show()
 
 
+@dg.job(executor_def=dg.in_process_executor, tags={"dagster/priority": "1"})
+def shows_first() -> None:
+    show()
+
+
 @dg.job(executor_def=dg.in_process_executor)
 def waits() -> None:
     wait_for_an_interrupt()
@@ -60,4 +66,4 @@ def shown(record: dg.EventLogRecord) -> dict[str, object]:
     return json.loads(json.dumps(value))
 
 
-defs = dg.Definitions(jobs=[shows, waits, ends_itself])
+defs = dg.Definitions(jobs=[shows, shows_first, waits, ends_itself])

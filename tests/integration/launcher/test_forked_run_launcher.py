@@ -17,6 +17,7 @@ from dagster._core.workspace.load_target import ModuleTarget, PythonFileTarget
 
 from position_sync_dagster.launcher.forked_run_launcher import (
     PROCESS_TAG,
+    YIELDS,
     ForkedRunLauncher,
     process_context,
     process_of,
@@ -79,6 +80,7 @@ def launched(
     remote = location.get_repository("__repository__").get_full_job(job)
     run = instance.create_run_for_job(
         defs.get_job_def(job),
+        tags=remote.run_tags,
         remote_job_origin=remote.get_remote_origin(),
         job_code_origin=remote.get_python_origin(),
     )
@@ -116,6 +118,15 @@ def process_in(instance: dg.DagsterInstance, run_id: str) -> psutil.Process:
     process = process_of(run_of(instance, run_id))
     assert process is not None
     return process
+
+
+@pytest.mark.parametrize(("job", "nicer"), [("shows", YIELDS), ("shows_first", 0)])
+def test_a_run_leaves_the_processor_to_others_unless_it_has_a_priority(
+    instance, launch, job, nicer
+):
+    until(instance, launch(job), dg.DagsterRunStatus.SUCCESS)
+    (record,) = instance.fetch_observations(dg.AssetKey("shown"), limit=1).records
+    assert launched_jobs.shown(record)["niceness"] == min(psutil.Process().nice() + nicer, 19)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere runs are not forked")
