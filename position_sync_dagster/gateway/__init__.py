@@ -13,7 +13,8 @@ def _import_eventkit() -> None:
     """Import the events of ib_async without NumPy.
 
     eventkit imports NumPy for operators on arrays, which ib_async does not use. It takes 12 MB of
-    each process with a gateway, threads of its own, and two thirds of the time to import ib_async.
+    each process with a gateway, threads of its own, and two thirds of the processor time of
+    importing ib_async.
     """
     if "numpy" in sys.modules or "eventkit" in sys.modules:
         return

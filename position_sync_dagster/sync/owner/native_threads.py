@@ -13,8 +13,9 @@ reads its own before it works for the first time in a process, and never again."
 def one_native_thread_each() -> Iterator[None]:
     """Limit Polars and Delta Lake to one thread each, if they have not begun to work.
 
-    A stream writes a hundred rows a second. With several threads, a third of the processor time
-    of such a commit goes into handing its parts from one to another, and each has its own memory.
+    A stream writes a hundred rows a second. With several threads, up to a fifth of the processor
+    time of such a commit goes into handing its parts from one to another, and each has its own
+    memory.
     A number that the environment has already is kept.
     """
     added = [name for name in VARIABLES if name not in os.environ]
