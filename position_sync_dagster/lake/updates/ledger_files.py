@@ -76,11 +76,9 @@ class LedgerFiles:
             pl.col("max.timestamp").is_null() | (pl.col("max.timestamp") >= first)
         )
         recent = pl.col("timestamp") >= since
-        candidates = files.filter(is_recent)
-        rows = self.scan(candidates).filter(recent)
-        oldest = self._first_added(candidates, since)
+        oldest = self._first_added(files.filter(is_recent), since)
         if oldest is None or "max.ledger_version" not in files.columns:
-            return rows
+            return self.scan(files.filter(is_recent)).filter(recent)
         is_later = (pl.col("max.ledger_version") > oldest).fill_null(value=False)
         later = (pl.col("ledger_version") > oldest).fill_null(value=False)
         return self.scan(files.filter(is_recent | is_later)).filter(recent | later)

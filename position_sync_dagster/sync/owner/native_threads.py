@@ -15,8 +15,7 @@ def one_native_thread_each() -> Iterator[None]:
 
     A stream writes a hundred rows a second. With several threads, up to a fifth of the processor
     time of such a commit goes into handing its parts from one to another, and each has its own
-    memory.
-    A number that the environment has already is kept.
+    memory. A number that the environment has already is kept.
     """
     added = [name for name in VARIABLES if name not in os.environ]
     os.environ.update(dict.fromkeys(added, "1"))

@@ -8,15 +8,8 @@ from polars.testing import assert_frame_equal
 
 from position_sync_dagster.lake.storage.maintenance import maintain
 from position_sync_dagster.lake.updates.ledger import STATE
-from position_sync_dagster.lake.updates.table import PositionUpdatesTable
 
 AHEAD = timedelta(hours=2)
-
-
-@pytest.fixture
-def open_ledger(home, clock):
-    """Return a function that opens the ledger anew, by the right clock or by another one."""
-    return lambda own=clock: PositionUpdatesTable(f"{home}/updates", clock=own).sync
 
 
 def whole(ledger, since):

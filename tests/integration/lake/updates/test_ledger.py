@@ -557,31 +557,25 @@ def wrong_clock(clock):
     return lambda: clock.now + timedelta(hours=1)
 
 
-@pytest.fixture
-def timed_ledger(home, clock):
-    """Return a function that opens the ledger anew, by the right clock or by another one."""
-    return lambda by=clock: PositionUpdatesTable(f"{home}/timed", clock=by).sync
-
-
 def positions(ledger):
     return {u.conid: u.position for u in ledger.latest_updates()}
 
 
 def test_a_row_of_a_clock_that_ran_ahead_does_not_hide_the_close_after_it(
-    timed_ledger, make_update, clock, wrong_clock
+    open_ledger, make_update, clock, wrong_clock
 ):
-    reader, writer = timed_ledger(), timed_ledger()
+    reader, writer = open_ledger(), open_ledger()
     writer.append([make_update(1), make_update(2)])
     ahead = [make_update(conid, position=5.0, timestamp=wrong_clock()) for conid in (1, 2)]
-    timed_ledger(wrong_clock).append(ahead)
-    assert positions(reader) == positions(timed_ledger()) == {1: 5.0, 2: 5.0}
+    open_ledger(wrong_clock).append(ahead)
+    assert positions(reader) == positions(open_ledger()) == {1: 5.0, 2: 5.0}
     clock.advance(60)
     writer.append([make_update(1, position=0.0)])
-    assert positions(reader) == positions(timed_ledger()) == {1: 0.0, 2: 5.0}
+    assert positions(reader) == positions(open_ledger()) == {1: 0.0, 2: 5.0}
     clock.advance(3541)  # the time of the wrong row is 1 s ahead: it could be a right one now
     writer.append([make_update(3)])
     maintain(writer.table, clean_now=True)
-    assert positions(reader) == positions(timed_ledger()) == {1: 0.0, 2: 5.0, 3: 1.0}
+    assert positions(reader) == positions(open_ledger()) == {1: 0.0, 2: 5.0, 3: 1.0}
     clock.advance(60)
     began = clock.now - timedelta(hours=2)
     for found in (writer.asof(clock.now), writer.latest_since(began)):
@@ -589,23 +583,23 @@ def test_a_row_of_a_clock_that_ran_ahead_does_not_hide_the_close_after_it(
 
 
 def test_a_row_of_a_clock_that_runs_behind_counts_by_the_order_of_writing(
-    timed_ledger, make_update, clock
+    open_ledger, make_update, clock
 ):
-    timed_ledger().append([make_update(1)])
+    open_ledger().append([make_update(1)])
     slow = clock.now - timedelta(days=9000)
-    timed_ledger(lambda: slow).append([make_update(1, position=0.0, timestamp=slow)])
-    assert positions(timed_ledger()) == {1: 0.0}
+    open_ledger(lambda: slow).append([make_update(1, position=0.0, timestamp=slow)])
+    assert positions(open_ledger()) == {1: 0.0}
     clock.advance(5)
-    timed_ledger().append([make_update(1, position=4.0)])
-    assert positions(timed_ledger()) == {1: 4.0}
+    open_ledger().append([make_update(1, position=4.0)])
+    assert positions(open_ledger()) == {1: 4.0}
 
 
-def test_a_row_that_is_written_late_hides_no_newer_one(timed_ledger, make_update, clock):
-    ledger, began = timed_ledger(), clock.now
+def test_a_row_that_is_written_late_hides_no_newer_one(open_ledger, make_update, clock):
+    ledger, began = open_ledger(), clock.now
     clock.advance(7200)
     ledger.append([make_update(1, position=2.0)])
     ledger.append([make_update(1, position=1.0, timestamp=began)])
-    assert positions(ledger) == positions(timed_ledger()) == {1: 2.0}
+    assert positions(ledger) == positions(open_ledger()) == {1: 2.0}
 
 
 def test_of_a_migrated_ledger_the_rows_of_later_commits_are_found(ledger, make_update, clock):
@@ -622,11 +616,11 @@ def test_of_a_migrated_ledger_the_rows_of_later_commits_are_found(ledger, make_u
 
 @pytest.mark.parametrize("first_schema", [False, True])
 def test_a_row_of_a_clock_ahead_hides_no_row_from_before_the_moment(
-    timed_ledger, make_update, clock, first_schema
+    open_ledger, make_update, clock, first_schema
 ):
     clock.now = clock.now.replace(hour=23)
     ahead = clock.now + timedelta(hours=2)  # on the next day, in files of its own
-    ledger, by_wrong_clock = timed_ledger(), timed_ledger(lambda: ahead)
+    ledger, by_wrong_clock = open_ledger(), open_ledger(lambda: ahead)
     wrong = make_update(1, position=5.0, timestamp=ahead, update_id="wrong")
     if first_schema:
         append_to_first_schema(ledger, wrong)  # it stored no order of the commits
@@ -637,7 +631,7 @@ def test_a_row_of_a_clock_ahead_hides_no_row_from_before_the_moment(
     by_wrong_clock.append([make_update(2, timestamp=ahead)])
     maintain(ledger.table, clean_now=True)
     clock.advance(60)
-    assert timed_ledger().latest_since(clock.now).get_column("conid").to_list() == [2]
+    assert open_ledger().latest_since(clock.now).get_column("conid").to_list() == [2]
     assert positions(ledger) == {1: 1.0, 2: 1.0}
 
 

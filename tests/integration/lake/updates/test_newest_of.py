@@ -1,5 +1,6 @@
 """The newest rows of some contracts: found at a cost that does not grow, and not written over."""
 
+from collections.abc import Sequence
 from datetime import timedelta
 
 import polars as pl
@@ -7,19 +8,11 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from position_sync_dagster.errors import NewerRowError
-from position_sync_dagster.lake.schema.table_spec import TableSpec
 from position_sync_dagster.lake.storage.maintenance import maintain
 from position_sync_dagster.lake.updates import latest
 from position_sync_dagster.lake.updates.ledger_files import LedgerFiles
-from position_sync_dagster.lake.updates.table import PositionUpdatesTable
 
 HOUR = timedelta(hours=1)
-
-
-@pytest.fixture
-def open_ledger(home, clock):
-    """Return a function that opens the ledger anew, as a new process does."""
-    return lambda own=clock: PositionUpdatesTable(f"{home}/updates", clock=own).sync
 
 
 @pytest.fixture
@@ -41,9 +34,9 @@ def rows_decided(monkeypatch):
     """Return a list that grows by the number of rows each time newest rows are looked for."""
     decided, decide = [], latest.newest_rows
 
-    def counted(rows: pl.LazyFrame, spec: TableSpec) -> pl.DataFrame:
+    def counted(rows: pl.LazyFrame, columns: Sequence[str]) -> pl.DataFrame:
         decided.append(rows.select(pl.len()).collect().item())
-        return decide(rows, spec)
+        return decide(rows, columns)
 
     monkeypatch.setattr(latest, "newest_rows", counted)
     return decided

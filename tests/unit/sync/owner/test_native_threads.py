@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import suppress
 
 from position_sync_dagster.sync.owner.native_threads import VARIABLES, one_native_thread_each
 
@@ -45,8 +46,7 @@ def test_a_number_that_the_environment_has_is_kept():
 def test_the_environment_is_as_before_after_an_error(monkeypatch):
     for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
-    within = one_native_thread_each()
-    within.__enter__()
-    assert [os.environ[name] for name in VARIABLES] == ["1", "1"]
-    assert not within.__exit__(ZeroDivisionError, ZeroDivisionError(), None)
+    with suppress(ZeroDivisionError), one_native_thread_each():
+        assert [os.environ[name] for name in VARIABLES] == ["1", "1"]
+        raise ZeroDivisionError
     assert not any(name in os.environ for name in VARIABLES)
