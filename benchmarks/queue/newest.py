@@ -1,4 +1,7 @@
-"""The newest value of each position out of a large ledger, beside DuckDB on the same files."""
+"""The newest value of each position out of a large ledger, beside DuckDB on the same files.
+
+Of a ledger alone, and of one with the derived table `latest_positions` beside it, as a lake has it.
+"""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -12,8 +15,11 @@ from benchmarks.bench import Bench
 from benchmarks.outcome import Line
 from benchmarks.queue.values import bulk_rows, now, updates
 from benchmarks.timing import Samples
+from position_sync_dagster.lake.derived import DerivedTable
+from position_sync_dagster.lake.schema.derived_tables import LATEST_POSITIONS
 from position_sync_dagster.lake.storage.frames import append
 from position_sync_dagster.lake.storage.maintenance import maintain
+from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.lake.updates.table import PositionUpdatesTable
 
 DAYS = 20
@@ -37,12 +43,17 @@ def newest(bench: Bench) -> None:
     rows, positions = bench.size((10_000_000, 10_000), (100_000, 1_000))
     path = bench.new_folder("ledger")
     table = ledger_of(path, rows, positions)
+    known = Table(bench.new_folder("latest"), LATEST_POSITIONS)
+    derived = table.sync.latest().with_columns(confirmed_at="timestamp")
+    DerivedTable(known.path, LATEST_POSITIONS).replace(derived)
     queries = {"by rank": _BY_RANK, "by maximum": _BY_MAXIMUM}
     samples = Samples()
     for _ in range(bench.size(3, 1)):
         reader = PositionUpdatesTable(path)
         found = samples.time("whole", reader.sync.latest)
         assert found.height == positions, found.height
+        beginning = PositionUpdatesTable(path, known=known)
+        assert samples.time("known", beginning.sync.latest).equals(found)
         for name, query in queries.items():
             theirs = samples.time(name, _asking(table, query))
             assert theirs == positions, theirs
@@ -64,6 +75,7 @@ def newest(bench: Bench) -> None:
         )
         for what, name in (
             ("newest row per position, first read", "whole"),
+            ("the same beside latest_positions", "known"),
             ("the same after one more commit", "again"),
             ("of the last hour only", "hour"),
         )
@@ -93,7 +105,11 @@ def ledger_of(path: Path, rows: int, positions: int) -> PositionUpdatesTable:
 
 def _append(table: PositionUpdatesTable, frame: pl.DataFrame) -> None:
     def step(handle: DeltaTable) -> None:
-        append(handle, frame, {"action": "compact"})
+        rows = frame.with_columns(
+            ledger_version=pl.lit(handle.version() + 1, pl.Int64),
+            committed_at=pl.col("timestamp").max(),
+        )
+        append(handle, rows, {"action": "compact"})
 
     table.table.transact(step)
 

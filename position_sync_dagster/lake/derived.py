@@ -9,11 +9,10 @@ import polars as pl
 from deltalake import DeltaTable
 
 from position_sync_dagster.domain.update import ValueOrigin
-from position_sync_dagster.lake.schema.derived_tables import DAILY_POSITIONS, NEWEST
+from position_sync_dagster.lake.schema.derived_tables import DAILY_POSITIONS
 from position_sync_dagster.lake.schema.table_spec import TableSpec
 from position_sync_dagster.lake.storage.frames import overwrite, scan
 from position_sync_dagster.lake.storage.table import Table
-from position_sync_dagster.lake.updates.latest import ADDED, HOLDING, newest_rows
 from position_sync_dagster.lake.updates.ledger import SyncUpdates
 
 LOOK_BACK_DAYS = 4
@@ -56,12 +55,8 @@ class DerivedTable:
         """Return the newest version."""
         return self._table.version()
 
-    def read(self, predicate: str | None = None) -> pl.DataFrame:
-        """Read rows, in no particular order."""
-        return self._table.rows(predicate)
-
-    def read_columns(self, columns: list[str]) -> pl.DataFrame:
-        """Read some columns of all rows."""
+    def read(self, columns: list[str] | None = None) -> pl.DataFrame:
+        """Read all rows, in no particular order."""
         return self._table.rows(columns=columns)
 
     def replace(self, frame: pl.DataFrame, *, run_id: str | None = None) -> Replaced:
@@ -98,20 +93,6 @@ class DerivedTable:
             return Replaced(version=handle.version(), rows=wanted.height, changed=changed)
 
         return self._table.transact(step)
-
-
-def current_values(updates: SyncUpdates, latest: DerivedTable) -> pl.DataFrame:
-    """Return the newest row per (account, conid), reading only rows that `latest` may not have.
-
-    Rows of the ledger never change, and each commit has a greater version than those before it.
-    So only rows of later commits than those in `latest` can be newer, whatever the clocks said.
-    """
-    known = latest.read().select(list(NEWEST.columns))
-    added = known.get_column(ADDED).max()
-    if not isinstance(added, int):
-        return updates.latest().select(list(NEWEST.columns))
-    fresh = updates.added_after(added).select(list(NEWEST.columns))
-    return newest_rows(pl.concat([known, fresh]).lazy(), list(NEWEST.columns)).sort(HOLDING)
 
 
 def values_at_close(

@@ -15,7 +15,8 @@ from position_sync_dagster.lake.executions import ExecutionsTable
 from position_sync_dagster.lake.queue.table import PositionQueue
 from position_sync_dagster.lake.registry.table import StrategyRegistry
 from position_sync_dagster.lake.runs import RunsTable
-from position_sync_dagster.lake.schema.derived_tables import DERIVED
+from position_sync_dagster.lake.schema.derived_tables import DERIVED, LATEST_POSITIONS
+from position_sync_dagster.lake.schema.table_spec import TableSpec
 from position_sync_dagster.lake.sessions import GatewaySessions
 from position_sync_dagster.lake.storage.maintenance import MaintenanceResult, maintain
 from position_sync_dagster.lake.storage.table import Table, TableOptions
@@ -88,7 +89,10 @@ class Lake:
     def updates(self) -> PositionUpdatesTable:
         """The table position_updates."""
         return PositionUpdatesTable(
-            self.table_path("position_updates"), clock=self._clock, **self._options
+            self.table_path("position_updates"),
+            clock=self._clock,
+            known=self._derived(LATEST_POSITIONS),
+            **self._options,
         )
 
     @cached_property
@@ -158,7 +162,10 @@ class Lake:
     @property
     def derived_tables(self) -> tuple[Table, ...]:
         """Return the tables that are computed from the others."""
-        return tuple(Table(self.table_path(spec.name), spec, **self._options) for spec in DERIVED)
+        return tuple(map(self._derived, DERIVED))
+
+    def _derived(self, spec: TableSpec) -> Table:
+        return Table(self.table_path(spec.name), spec, **self._options)
 
     def table_path(self, name: str) -> str:
         """Return the path of a table."""

@@ -43,13 +43,12 @@ def latest_positions(
     context: dg.AssetExecutionContext, position_sync: PositionSyncResource
 ) -> dg.MaterializeResult[None]:
     """Replace the table by the newest rows; unchanged rows make no new version."""
-    from position_sync_dagster.lake.derived import current_values
     from position_sync_dagster.lake.logins import all_broker_rows
     from position_sync_dagster.sync.reports.confirmations import CONFIRMED, with_confirmed
 
     table = position_sync.derived_table(LATEST_POSITIONS)
     lake, now = position_sync.lake, datetime.now(UTC)
-    found = current_values(lake.updates.sync, table)
+    found = lake.updates.sync.latest()
     holdings = all_broker_rows(lake, position_sync.settings)
     rows = with_confirmed(found, holdings, now).rename({CONFIRMED: "confirmed_at"})
     result = table.replace(rows, run_id=context.run.run_id)

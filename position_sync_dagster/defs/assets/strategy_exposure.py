@@ -23,7 +23,7 @@ from position_sync_dagster.defs.dagster_failures import dagster_failures
 from position_sync_dagster.defs.resources import PositionSyncResource
 from position_sync_dagster.defs.run_history import DERIVE_JOB
 from position_sync_dagster.errors import LakeError
-from position_sync_dagster.lake.schema.derived_tables import LATEST_POSITIONS, STRATEGY_EXPOSURE
+from position_sync_dagster.lake.schema.derived_tables import STRATEGY_EXPOSURE
 from position_sync_dagster.sync.reports.money import total_by_currency
 
 if TYPE_CHECKING:
@@ -87,14 +87,12 @@ def strategy_exposure(
     context: dg.AssetExecutionContext, position_sync: PositionSyncResource
 ) -> dg.MaterializeResult[None]:
     """Sum the newest rows over the legs of each strategy."""
-    from position_sync_dagster.lake.derived import current_values
     from position_sync_dagster.lake.logins import rows_of_logins
     from position_sync_dagster.lake.schema.codec import frame_of
     from position_sync_dagster.sync.reports.overview import read_book
 
     lake, now = position_sync.lake, datetime.now(UTC)
-    values = current_values(lake.updates.sync, position_sync.derived_table(LATEST_POSITIONS))
-    latest = rows_of_logins(values, position_sync.settings)
+    latest = rows_of_logins(lake.updates.sync.latest(), position_sync.settings)
     book = read_book(lake, position_sync.settings, now, latest=latest, of_strategies=True)
     found = book.exposures
     table = position_sync.derived_table(STRATEGY_EXPOSURE)

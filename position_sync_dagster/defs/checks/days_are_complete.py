@@ -33,7 +33,7 @@ def days_are_complete(position_sync: PositionSyncResource) -> dg.AssetCheckResul
     over = [day for day in map(date.fromisoformat, keys) if day < today]
     table = position_sync.derived_table(DAILY_POSITIONS)
     newest = (
-        table.read_columns(["session_date", "timestamp"])
+        table.read(["session_date", "timestamp"])
         .group_by("session_date")
         .agg(pl.col("timestamp").max().dt.date())
     )

@@ -17,9 +17,6 @@ _VALUES = {
     if name != "date"
 }
 
-NEWEST = TableSpec.of("newest", _VALUES, indexed=())
-"""The rows from which the tables are derived."""
-
 LATEST_POSITIONS = TableSpec.of(
     "latest_positions",
     _VALUES

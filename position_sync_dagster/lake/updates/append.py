@@ -80,7 +80,7 @@ def append_updates(
         if new.is_empty():
             return AppendResult(version=handle.version(), rows=0)
         if checked is not None:
-            _refuse_newer(files, handle, checked, new)
+            _refuse_newer(files, present, checked, new)
             # After a conflict, only what the winner added is looked at: a try that took longer the
             # more others commit would never end where several streams commit each second.
             checked = max(checked, last_added(present))
@@ -118,9 +118,11 @@ def _without_stored(files: LedgerFiles, present: pl.DataFrame, rows: pl.DataFram
     return rows
 
 
-def _refuse_newer(files: LedgerFiles, handle: DeltaTable, through: int, rows: pl.DataFrame) -> None:
+def _refuse_newer(
+    files: LedgerFiles, present: pl.DataFrame, through: int, rows: pl.DataFrame
+) -> None:
     """Raise an error if a row of one of the holdings was added after that version."""
-    added = files.added_after(handle, through).select(HOLDING)
+    added = files.added_after(present, through).select(HOLDING)
     newer = added.join(rows.lazy().select(HOLDING), on=HOLDING, how="semi").collect()
     if not newer.is_empty():
         account, conid = newer.row(0)

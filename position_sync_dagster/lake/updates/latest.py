@@ -8,6 +8,7 @@ import polars as pl
 from deltalake import DeltaTable
 
 from position_sync_dagster.domain.clock import SKEW
+from position_sync_dagster.errors import LakeError
 from position_sync_dagster.lake.storage.frames import data_files
 from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.lake.updates.ledger_files import LedgerFiles, last_added
@@ -90,13 +91,20 @@ class LatestRows:
         table: The ledger.
         files: Its data files.
         columns: The columns that are read, DECIDING among them; all by default.
+        known: A table with the newest rows of an earlier version, which `read` begins with.
     """
 
     def __init__(
-        self, table: Table, files: LedgerFiles, columns: Sequence[str] | None = None
+        self,
+        table: Table,
+        files: LedgerFiles,
+        columns: Sequence[str] | None = None,
+        *,
+        known: Table | None = None,
     ) -> None:
         self._table = table
         self._files = files
+        self._known = known
         self._columns = list(columns or table.spec.columns)
         self._mutex = Lock()
         self._generation = 0
@@ -138,7 +146,9 @@ class LatestRows:
     def read(self) -> pl.DataFrame:
         """Return the newest row of each holding, in the order of account and conid."""
         with self._mutex:
-            self._table.snapshot(self._refresh)
+            # Before the ledger, which is then the newer of the two.
+            known = None if self._seen else self._known_rows()
+            self._table.snapshot(lambda handle: self._refresh(handle, known))
             self._fold()
             if self._ordered is not self._old:
                 self._old = self._ordered = self._old.sort(HOLDING)
@@ -148,7 +158,17 @@ class LatestRows:
         self._seen, self._added = frozenset(), None
         self._old, self._new = self._old.clear(), self._new.clear()
 
-    def _refresh(self, handle: DeltaTable) -> None:
+    def _known_rows(self) -> pl.DataFrame | None:
+        """Return the rows that are known; None where there are none that can be read."""
+        try:
+            if self._known is None or not self._known.exists():
+                return None
+            files = LedgerFiles(self._known)
+            return self._known.snapshot(lambda handle: files.scan(data_files(handle)).collect())
+        except LakeError:
+            return None  # the ledger has them too
+
+    def _refresh(self, handle: DeltaTable, known: pl.DataFrame | None = None) -> None:
         # Rows are only ever added. So the newest of the rows in the files seen does not change,
         # and another read needs only the files that came since.
         generation = self._table.cache_key(handle)[0]
@@ -159,10 +179,12 @@ class LatestRows:
         present = frozenset(files.get_column("path")) if not files.is_empty() else frozenset()
         new = present - self._seen
         if new:
-            if self._since is not None and not self._seen:
+            if self._seen:
+                rows = self._files.scan(files.filter(pl.col("path").is_in(list(new))))
+            elif self._since is not None:
                 rows = self._files.since(files, self._since)
             else:
-                rows = self._files.scan(files.filter(pl.col("path").is_in(list(new))))
+                rows = self._files.beginning_with(known, files)
             if self._added is not None:
                 # A merged file has rows that were seen, and that may have been contradicted.
                 rows = rows.filter((pl.col(ADDED) > self._added) | pl.col(ADDED).is_null())

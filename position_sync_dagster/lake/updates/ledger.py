@@ -52,11 +52,11 @@ class NewestRows(NamedTuple):
 class SyncUpdates:
     """The ledger as plain calls, for callers that may block; see `PositionUpdatesTable`."""
 
-    def __init__(self, table: Table, clock: Clock = utc_now) -> None:
+    def __init__(self, table: Table, clock: Clock = utc_now, known: Table | None = None) -> None:
         self.table = table
         self._clock = clock
         self._files = LedgerFiles(table)
-        self._latest = LatestRows(table, self._files)
+        self._latest = LatestRows(table, self._files, known=known)
         self._recent = LatestRows(table, self._files)
         self._recent_states = LatestRows(table, self._files, STATE)
 
@@ -128,7 +128,8 @@ class SyncUpdates:
         The newest by `timestamp`, then by `update_id`, in whatever order the rows were written;
         a row whose `timestamp` a later writer found to lie in the future counts by the order in
         which it was written (see `newest_rows`).
-        The first call reads the table, later calls only what was added since.
+        The first call reads `known` and what was added since, and the whole table where that is
+        not there; later calls only what was added since.
         """
         return self._latest.read()
 
@@ -164,7 +165,7 @@ class SyncUpdates:
     def added_after(self, version: int) -> pl.DataFrame:
         """Return the rows of all commits after a version, whatever their timestamps say."""
         return self.table.snapshot(
-            lambda handle: self._files.added_after(handle, version).collect()
+            lambda handle: self._files.added_after(data_files(handle), version).collect()
         )
 
     def between(self, first: datetime, last: datetime) -> pl.DataFrame:

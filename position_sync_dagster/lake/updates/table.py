@@ -26,6 +26,8 @@ class PositionUpdatesTable:
     Args:
         delta_lake_path: Folder or `s3://` URI of the table.
         clock: Returns the current time, which each commit records.
+        known: A table with the newest rows of an earlier version, such as `latest_positions`:
+            with it, `latest` takes as long however long the history is.
 
     Attributes:
         sync: The same table as plain, blocking calls.
@@ -40,10 +42,11 @@ class PositionUpdatesTable:
         delta_lake_path: str | Path = "data/lake/position_updates",
         *,
         clock: Clock = utc_now,
+        known: Table | None = None,
         **options: Unpack[TableOptions],
     ) -> None:
         self.table = Table(delta_lake_path, POSITION_UPDATES, **options)
-        self.sync = SyncUpdates(self.table, clock)
+        self.sync = SyncUpdates(self.table, clock, known)
 
     initialize = offloaded(SyncUpdates.initialize)
     append = offloaded(SyncUpdates.append)

@@ -1,0 +1,132 @@
+"""`latest` begins with the derived newest rows: it is as right as without them, and reads less."""
+
+import random
+import shutil
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from polars.testing import assert_frame_equal
+
+from position_sync_dagster.errors import BrokenTableError
+from position_sync_dagster.lake.derived import DerivedTable
+from position_sync_dagster.lake.schema.derived_tables import LATEST_POSITIONS
+from position_sync_dagster.lake.storage.maintenance import maintain
+from position_sync_dagster.lake.storage.table import Table
+from position_sync_dagster.lake.updates.table import PositionUpdatesTable
+
+AHEAD = timedelta(hours=2)
+
+
+@pytest.fixture
+def known(home):
+    return Path(f"{home}/latest_positions")
+
+
+@pytest.fixture
+def reader(home, known):
+    """Return a function that opens the ledger anew, with the derived rows."""
+    return lambda: (
+        PositionUpdatesTable(f"{home}/updates", known=Table(known, LATEST_POSITIONS)).sync
+    )
+
+
+@pytest.fixture
+def derive(reader, known):
+    """Return a function that writes the newest rows of the ledger, as `latest_positions` does."""
+
+    def step():
+        rows = reader().latest().with_columns(confirmed_at="timestamp")
+        DerivedTable(known, LATEST_POSITIONS).replace(rows)
+
+    return step
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_they_are_those_of_the_whole_ledger(
+    open_ledger, reader, derive, make_update, clock, seed
+) -> None:
+    chance = random.Random(seed)
+    for step in range(30):
+        clock.advance(chance.choice([0, 1, 60, 600]))
+        wrong = clock.now + chance.choice([AHEAD, -AHEAD])
+        own, now = (lambda wrong=wrong: wrong, wrong) if chance.random() < 0.2 else (clock, clock())
+        late = timedelta(seconds=chance.choice([0, 0, 0, 900]))
+        open_ledger(own).append(
+            [
+                make_update(conid, position=float(step), timestamp=now - late)
+                for conid in chance.sample(range(1, 8), 3)
+            ]
+        )
+        if chance.random() < 0.1:
+            maintain(open_ledger().table, clean_now=True)
+        if chance.random() < 0.3:
+            derive()
+        assert_frame_equal(reader().latest(), open_ledger().latest())
+
+
+def test_the_history_before_the_known_rows_is_not_read(
+    open_ledger, reader, derive, make_update, clock
+) -> None:
+    open_ledger().append([make_update(conid) for conid in (1, 2)])
+    old = open_ledger().table.snapshot(lambda handle: handle.file_uris())
+    clock.advance(1)
+    open_ledger().append([make_update(1, position=5.0, timestamp=clock())])
+    derive()
+    clock.advance(1)
+    open_ledger().append([make_update(1, position=7.0, timestamp=clock())])
+    whole, beginning, other = open_ledger().latest(), reader(), open_ledger()
+    for ledger in (beginning, other):
+        ledger.version()  # a ledger that is opened afterwards refuses what is missing
+    for path in old:
+        Path(path).unlink()
+    assert_frame_equal(beginning.latest(), whole)
+    with pytest.raises(BrokenTableError):
+        other.latest()
+
+
+def test_a_ledger_that_was_taken_back_since_is_read_whole(
+    home, open_ledger, reader, derive, make_update, clock
+) -> None:
+    open_ledger().append([make_update(1, position=1.0)])
+    shutil.copytree(f"{home}/updates", f"{home}/before")
+    clock.advance(1)
+    open_ledger().append([make_update(1, position=2.0, timestamp=clock())])
+    derive()
+    shutil.rmtree(f"{home}/updates")
+    shutil.move(f"{home}/before", f"{home}/updates")
+    assert reader().latest()["position"].to_list() == [1.0]
+    # Its versions are counted on from there: the rows that were derived seem to be in it.
+    clock.advance(1)
+    open_ledger().append([make_update(2, position=3.0, timestamp=clock())])
+    assert reader().latest()["position"].to_list() == [1.0, 3.0]
+
+
+def test_a_ledger_without_derived_rows_is_read_whole_and_none_are_made(
+    open_ledger, reader, make_update, known
+) -> None:
+    open_ledger().append([make_update(1, position=1.0)])
+    assert reader().latest()["position"].to_list() == [1.0]
+    assert not known.exists()
+
+
+def test_derived_rows_that_cannot_be_read_are_left_aside(
+    open_ledger, reader, derive, make_update, known
+) -> None:
+    open_ledger().append([make_update(1, position=1.0)])
+    derive()
+    for path in known.glob("*.parquet"):
+        path.write_bytes(b"torn")
+    assert reader().latest()["position"].to_list() == [1.0]
+
+
+def test_rows_of_a_release_without_ledger_versions_are_read_whole(
+    home, reader, derive, make_update, open_ledger
+) -> None:
+    ledger = open_ledger()
+    ledger.append([make_update(1, position=1.0)])
+    derive()
+    rows = DerivedTable(f"{home}/latest_positions", LATEST_POSITIONS)
+    frame = rows.read(list(LATEST_POSITIONS.columns))
+    rows.replace(frame.with_columns(ledger_version=None, position=9.0))
+    assert reader().latest()["position"].to_list() == [1.0]
