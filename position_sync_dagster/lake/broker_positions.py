@@ -1,6 +1,6 @@
 """The newest positions and values that the broker reported, written by the login's owner."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple, Unpack
@@ -12,15 +12,16 @@ from position_sync_dagster.domain.broker_position import BrokerPosition
 from position_sync_dagster.domain.gateway_session import GatewaySession
 from position_sync_dagster.domain.update import trading_mode_of
 from position_sync_dagster.lake.published_rows import (
+    DECIDING,
     CachedRows,
     CachedValues,
     is_fragmented,
     last_time,
     newest,
     read_rows,
+    rows_to_publish,
     values_of,
 )
-from position_sync_dagster.lake.schema.codec import broker_rows, moment
 from position_sync_dagster.lake.schema.ids import text_literal
 from position_sync_dagster.lake.schema.tables import BROKER_POSITIONS
 from position_sync_dagster.lake.storage.fencing import fence, newest_token, refuse_stale_owner
@@ -43,13 +44,17 @@ class Published(NamedTuple):
     captured_at: datetime | None = None
 
 
+_Read = tuple[str, frozenset[str]]
+"""A gateway, and the columns that are read of its rows."""
+
+
 class SyncBrokerPositions:
     """The table as plain calls, for callers that may block; see `BrokerPositionsTable`."""
 
     def __init__(self, table: Table) -> None:
         self.table = table
         self._replaced: dict[str, tuple[int, int | None]] = {}
-        self._cached: dict[str, tuple[tuple[int, int], CachedRows]] = {}
+        self._cached: dict[_Read, tuple[tuple[int, int], CachedRows]] = {}
         self._values: dict[str, tuple[int, CachedRows, CachedValues, Published]] = {}
         self._confirmations: dict[str, tuple[frozenset[str], pl.Series]] = {}
 
@@ -82,7 +87,9 @@ class SyncBrokerPositions:
             TradingModeError: The table holds accounts of another trading mode.
         """
         listed = list(positions)
-        rows = _rows(gateway_id, listed, session, captured_at, accounts_confirmed_at or {})
+        rows = rows_to_publish(
+            gateway_id, listed, session, captured_at, accounts_confirmed_at or {}
+        )
 
         def step(handle: DeltaTable) -> int:
             check_mode(handle, (trading_mode_of(p.account) for p in listed), self.table.path)
@@ -126,7 +133,7 @@ class SyncBrokerPositions:
             TradingModeError: The table holds accounts of another trading mode.
         """
         listed = list(changed)
-        rows = _rows(gateway_id, listed, session, captured_at, accounts_confirmed_at)
+        rows = rows_to_publish(gateway_id, listed, session, captured_at, accounts_confirmed_at)
 
         def step(handle: DeltaTable) -> int | None:
             check_mode(handle, (trading_mode_of(p.account) for p in listed), self.table.path)
@@ -172,19 +179,30 @@ class SyncBrokerPositions:
             known = self._values[gateway_id] = (generation, found, values, published)
         return known[3]
 
-    def rows(self, gateway_id: str) -> pl.DataFrame:
-        """Return the gateway's rows as a frame, in the order of account and conid."""
-        return self._current(gateway_id)[1].stated
+    def rows(self, gateway_id: str, columns: Sequence[str] | None = None) -> pl.DataFrame:
+        """Return the gateway's rows as a frame, in the order of account and conid.
 
-    def _current(self, gateway_id: str) -> tuple[tuple[int, int], CachedRows]:
+        Args:
+            gateway_id: The gateway.
+            columns: The columns to read; all by default.
+        """
+        stated = self._current(gateway_id, columns)[1].stated
+        return stated if columns is None else stated.select(columns)
+
+    def _current(
+        self, gateway_id: str, columns: Sequence[str] | None = None
+    ) -> tuple[tuple[int, int], CachedRows]:
         """Return what was read of the newest version, and which version of which table it is."""
+        read = tuple(BROKER_POSITIONS.columns if columns is None else {*DECIDING, *columns})
+        wanted = (gateway_id, frozenset(read))
 
         def step(handle: DeltaTable) -> tuple[tuple[int, int], CachedRows]:
-            cached, key = self._cached.get(gateway_id), self.table.cache_key(handle)
+            cached, key = self._cached.get(wanted), self.table.cache_key(handle)
             if cached is None or cached[0] != key:
                 same_table = cached is not None and cached[0][0] == key[0]
-                found = _read(handle, gateway_id, cached[1] if cached and same_table else None)
-                cached = self._cached[gateway_id] = (key, found)
+                before = cached[1] if cached and same_table else None
+                found = _read(handle, gateway_id, list(read), before)
+                cached = self._cached[wanted] = (key, found)
             return cached
 
         return self.table.snapshot(step)
@@ -248,34 +266,17 @@ class BrokerPositionsTable:
     version = offloaded(SyncBrokerPositions.version)
 
 
-def _rows(
-    gateway_id: str,
-    positions: list[BrokerPosition],
-    session: GatewaySession | None,
-    captured_at: datetime | None,
-    accounts_confirmed_at: Mapping[str, datetime | None],
-) -> pl.DataFrame:
-    rows = broker_rows(positions, session).with_columns(
-        gateway_id=pl.lit(gateway_id),
-        captured_at=moment(captured_at),
-        account_confirmed_at=pl.col("account").replace_strict(
-            accounts_confirmed_at,
-            default=None,
-            return_dtype=BROKER_POSITIONS.polars["account_confirmed_at"],
-        ),
-    )
-    return rows.unique(["account", "conid"], keep="last", maintain_order=True)
-
-
-def _read(handle: DeltaTable, gateway_id: str, before: CachedRows | None) -> CachedRows:
+def _read(
+    handle: DeltaTable, gateway_id: str, columns: list[str], before: CachedRows | None
+) -> CachedRows:
     """Read a gateway's rows; of files that were read before, nothing."""
     files = _paths_of(handle, gateway_id)
     if before is not None and files == before.files:
         return before  # another gateway's rows changed
     if before is None or not before.covers(files):
-        return read_rows(files, scan(handle, BROKER_POSITIONS, _rows_of(gateway_id)), None)
+        return read_rows(files, scan(handle, BROKER_POSITIONS, _rows_of(gateway_id), columns), None)
     added = f"{_rows_of(gateway_id)} AND published_version > {before.through}"
-    return read_rows(files, scan(handle, BROKER_POSITIONS, added), before)
+    return read_rows(files, scan(handle, BROKER_POSITIONS, added, columns), before)
 
 
 def _paths_of(handle: DeltaTable, gateway_id: str) -> frozenset[str]:

@@ -8,14 +8,47 @@ import polars as pl
 
 from position_sync_dagster.domain.broker_position import BrokerPosition
 from position_sync_dagster.domain.clock import SKEW
+from position_sync_dagster.domain.gateway_session import GatewaySession
 from position_sync_dagster.domain.routing import Key
-from position_sync_dagster.lake.schema.codec import broker_positions_of
+from position_sync_dagster.lake.schema.codec import broker_positions_of, broker_rows, moment
+from position_sync_dagster.lake.schema.tables import BROKER_POSITIONS
 
 FOLD_FILES = 24
 """So many commits of changes are folded into one file: reading costs some time for each."""
 
 _KEY = ["account", "conid"]
 _ORDER = "published_version"
+
+DECIDING = (*_KEY, _ORDER, "completeness", "confirmed_at", "account_confirmed_at")
+"""The columns that decide which row of a holding counts, and what is known of its account."""
+
+
+def rows_to_publish(
+    gateway_id: str,
+    positions: list[BrokerPosition],
+    session: GatewaySession | None,
+    captured_at: datetime | None,
+    accounts_confirmed_at: Mapping[str, datetime | None],
+) -> pl.DataFrame:
+    """Return holdings as rows of a gateway, with what is known of their accounts.
+
+    Args:
+        gateway_id: The gateway.
+        positions: Its holdings; of several with one account and conid, the last.
+        session: The lease of the writer.
+        captured_at: When the holdings were taken from the account feed.
+        accounts_confirmed_at: Until when the broker has confirmed each account.
+    """
+    rows = broker_rows(positions, session).with_columns(
+        gateway_id=pl.lit(gateway_id),
+        captured_at=moment(captured_at),
+        account_confirmed_at=pl.col("account").replace_strict(
+            accounts_confirmed_at,
+            default=None,
+            return_dtype=BROKER_POSITIONS.polars["account_confirmed_at"],
+        ),
+    )
+    return rows.unique(["account", "conid"], keep="last", maintain_order=True)
 
 
 def newest(rows: pl.DataFrame) -> pl.DataFrame:

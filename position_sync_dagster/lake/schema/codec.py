@@ -43,7 +43,6 @@ from position_sync_dagster.lake.schema.tables import (
 _INSTRUMENT = tuple(Instrument.__dataclass_fields__)
 _REQUEST = tuple(QueuedPosition.__dataclass_fields__)
 _BROKER = tuple(f for f in BrokerPosition.__dataclass_fields__ if f != "instrument")
-_broker_values, _instrument_values = attrgetter(*_BROKER), attrgetter(*_INSTRUMENT)
 _UPDATE = tuple(UPDATE_COLUMNS)
 _update_values = attrgetter(*_UPDATE)
 _UPDATE_CHOICES = {

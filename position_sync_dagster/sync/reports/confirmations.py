@@ -25,7 +25,8 @@ _SAID = (
     "confirmed_at",
     "received_at",
 )
-"""What of a holding decides about the confirmation of its row."""
+SAID = (*_KEY, *_SAID)
+"""What of a holding decides about the confirmation of its row, and which holding it is."""
 
 _NONE = ValueOrigin.NONE.value
 _ORIGINS = [origin.value for origin in ValueOrigin]
@@ -38,7 +39,8 @@ def with_confirmed(rows: pl.DataFrame, holdings: pl.DataFrame, now: datetime) ->
 
     Args:
         rows: Rows of `position_updates`.
-        holdings: Rows of `broker_positions`; at most one for each account and conid.
+        holdings: The columns SAID of `broker_positions`; at most one row for each account and
+            conid.
         now: The present time.
     """
     said = holdings.select(*_KEY, pl.col(_SAID).name.prefix("_"))

@@ -13,8 +13,9 @@ from position_sync_dagster.domain.leg_contract import contract_mismatch
 from position_sync_dagster.domain.update import PositionUpdate
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.logins import all_broker_rows, rows_of_logins
-from position_sync_dagster.lake.schema.codec import broker_positions_of, updates_of
+from position_sync_dagster.lake.schema.codec import updates_of
 from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.reports.confirmations import CONFIRMED, SAID, with_confirmed
 from position_sync_dagster.sync.reports.money import Ages, Key
 
 _ORDER = ("account", "symbol", "expiry", "strike", "conid")
@@ -72,10 +73,12 @@ def read_positions(
     rows = tuple(updates_of(shown))
     conids = {row.conid for row in rows}
     matching = _matching(lake, [leg for leg in legs if leg.conid in conids])
-    holdings = all_broker_rows(lake, settings).join(shown, on=["account", "conid"], how="semi")
+    held = shown.filter(pl.col("position") != 0)
+    confirmed = with_confirmed(held, all_broker_rows(lake, settings, SAID), now)
+    times = confirmed.select("account", "conid", CONFIRMED).iter_rows()
     return PositionList(
         rows=rows,
-        ages=Ages.of(rows, broker_positions_of(holdings), now),
+        ages=Ages(now=now, confirmed={(account, conid): at for account, conid, at in times}),
         strategies_of=strategies_by_holding(rows, matching),
         total=ordered.height,
     )

@@ -5,6 +5,7 @@ from contextlib import nullcontext
 from datetime import date
 
 import pytest
+from polars.testing import assert_frame_equal
 
 from position_sync_dagster.domain.broker_position import BrokerPosition, Completeness
 from position_sync_dagster.domain.gateway_session import Owner
@@ -169,6 +170,24 @@ async def test_many_changes_are_folded_and_lose_nothing(lake, clock):
         read = {row.instrument.conid: row.position for row in await table.read(LOGIN)}
         assert read == expected
     assert len(table.table.snapshot(data_files)) <= FOLD_FILES
+
+
+async def test_some_columns_are_those_of_all(lake, clock):
+    table, columns = lake.broker_positions, ["conid", "position", "confirmed_at", "symbol"]
+    reader = Lake(lake.path).broker_positions
+    await table.replace(LOGIN, [holding(clock, conid) for conid in range(5)])
+    for step in range(3):
+        clock.advance(seconds=1)
+        await table.update(
+            LOGIN,
+            [holding(clock, step, 9.0)],
+            accounts_confirmed_at={"DUSIM1": clock.now},
+        )
+        whole = Lake(lake.path).broker_positions.sync.rows(LOGIN)
+        found = reader.sync.rows(LOGIN, columns)
+        assert_frame_equal(found, whole.select(columns))
+        assert found["confirmed_at"].to_list() == [clock.now] * 5
+    assert_frame_equal(reader.sync.rows(LOGIN), whole)
 
 
 async def test_a_reader_reads_only_the_rows_that_were_added(lake, clock, monkeypatch):
