@@ -91,7 +91,7 @@ class LatestRows:
         table: The ledger.
         files: Its data files.
         columns: The columns that are read, DECIDING among them; all by default.
-        known: A table with the newest rows of an earlier version, which `read` begins with.
+        known: A table with the newest rows of an earlier version, which the first read begins with.
     """
 
     def __init__(
@@ -120,8 +120,8 @@ class LatestRows:
     ) -> tuple[pl.DataFrame, int]:
         """Return the newest rows of the holdings that have one since then.
 
-        The first call reads only files that matter for these rows, later calls only new files. Use
-        either this method or `read` of one object.
+        The first call begins with the known rows, or reads only files that matter for the wanted
+        ones; later calls read only new files. Use either this method or `read` of one object.
 
         Args:
             since: With a time zone.
@@ -135,7 +135,7 @@ class LatestRows:
             if self._since is None or since < self._since:
                 self._forget()
                 self._since = since
-            self._table.snapshot(self._refresh)
+            self._follow()
             if conids is None:
                 self._fold()
                 return self._old.filter(recent), self._through
@@ -146,9 +146,7 @@ class LatestRows:
     def read(self) -> pl.DataFrame:
         """Return the newest row of each holding, in the order of account and conid."""
         with self._mutex:
-            # Before the ledger, which is then the newer of the two.
-            known = None if self._seen else self._known_rows()
-            self._table.snapshot(lambda handle: self._refresh(handle, known))
+            self._follow()
             self._fold()
             if self._ordered is not self._old:
                 self._old = self._ordered = self._old.sort(HOLDING)
@@ -158,17 +156,30 @@ class LatestRows:
         self._seen, self._added = frozenset(), None
         self._old, self._new = self._old.clear(), self._new.clear()
 
+    def _follow(self) -> None:
+        # The known rows before the ledger, which is then the newer of the two.
+        known = None if self._seen else self._known_rows()
+        self._table.snapshot(lambda handle: self._refresh(handle, known))
+
     def _known_rows(self) -> pl.DataFrame | None:
         """Return the rows that are known; None where there are none that can be read."""
         try:
             if self._known is None or not self._known.exists():
                 return None
             files = LedgerFiles(self._known)
-            return self._known.snapshot(lambda handle: files.scan(data_files(handle)).collect())
+            with_date = pl.col("timestamp").dt.date().alias("date")
+            return self._known.snapshot(
+                lambda handle: (
+                    files.scan(data_files(handle))
+                    .with_columns(with_date)
+                    .select(self._columns)
+                    .collect()
+                )
+            )
         except LakeError:
             return None  # the ledger has them too
 
-    def _refresh(self, handle: DeltaTable, known: pl.DataFrame | None = None) -> None:
+    def _refresh(self, handle: DeltaTable, known: pl.DataFrame | None) -> None:
         # Rows are only ever added. So the newest of the rows in the files seen does not change,
         # and another read needs only the files that came since.
         generation = self._table.cache_key(handle)[0]
@@ -181,16 +192,31 @@ class LatestRows:
         if new:
             if self._seen:
                 rows = self._files.scan(files.filter(pl.col("path").is_in(list(new))))
-            elif self._since is not None:
-                rows = self._files.since(files, self._since)
             else:
-                rows = self._files.beginning_with(known, files)
+                rows = self._first_rows(files, known)
             if self._added is not None:
                 # A merged file has rows that were seen, and that may have been contradicted.
                 rows = rows.filter((pl.col(ADDED) > self._added) | pl.col(ADDED).is_null())
             self._take(rows.select(self._columns))
         self._seen, self._through = present, last_added(files)
         self._added = self._through or None
+
+    def _first_rows(self, files: pl.DataFrame, known: pl.DataFrame | None) -> pl.LazyFrame:
+        """Return rows among which are the newest ones, as few as can be.
+
+        Each commit has a greater version than those before it. So only rows that were added after
+        the known ones can be newer than they are, whatever the clocks said.
+        """
+        through = None if known is None else known.get_column(ADDED).max()
+        if known is not None and isinstance(through, int):
+            last = known.filter(pl.col(ADDED) == through).get_column("update_id")
+            # A repair takes the ledger back to an earlier version, and counts on from there.
+            if self._files.has(files, last, through):
+                fresh = self._files.added_after(files, through)
+                return pl.concat([known.lazy(), fresh.select(self._columns)])
+        if self._since is not None:
+            return self._files.since(files, self._since)
+        return self._files.scan(files)
 
     def _take(self, rows: pl.LazyFrame) -> None:
         """Decide anew about the holdings of rows that were added, and about no others."""

@@ -57,8 +57,8 @@ class SyncUpdates:
         self._clock = clock
         self._files = LedgerFiles(table)
         self._latest = LatestRows(table, self._files, known=known)
-        self._recent = LatestRows(table, self._files)
-        self._recent_states = LatestRows(table, self._files, STATE)
+        self._recent = LatestRows(table, self._files, known=known)
+        self._recent_states = LatestRows(table, self._files, STATE, known=known)
 
     def initialize(self) -> None:
         """Create the table, or check and migrate the one that is there."""
@@ -128,8 +128,8 @@ class SyncUpdates:
         The newest by `timestamp`, then by `update_id`, in whatever order the rows were written;
         a row whose `timestamp` a later writer found to lie in the future counts by the order in
         which it was written (see `newest_rows`).
-        The first call reads `known` and what was added since, and the whole table where that is
-        not there; later calls only what was added since.
+        The first call reads the known rows and what was added since, or the whole table where there
+        are none; later calls only what was added since.
         """
         return self._latest.read()
 
@@ -140,8 +140,8 @@ class SyncUpdates:
     def newest_of(self, conids: Collection[int], since: datetime) -> NewestRows:
         """Return the newest row of each holding of some contracts, if it is not older than `since`.
 
-        The first call reads the files that have rows since then, later calls only new files: the
-        cost does not grow with the history before.
+        The first call reads the known rows, or the files that have rows since then; later calls
+        only new files. The cost does not grow with the history before.
         """
         rows, through = self._recent.read_since(since.astimezone(UTC), set(conids))
         found = {(row.account, row.conid): row for row in updates_of(rows)}
@@ -158,7 +158,7 @@ class SyncUpdates:
     def latest_since(self, since: datetime) -> pl.DataFrame:
         """Return the columns STATE of the newest row per (account, conid) since a moment.
 
-        The first call reads the rows since then, later calls only what was added.
+        The first call reads the known rows, or the rows since then; later calls what was added.
         """
         return self._recent_states.read_since(since.astimezone(UTC))[0]
 

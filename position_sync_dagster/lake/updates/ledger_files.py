@@ -107,36 +107,14 @@ class LedgerFiles:
             files = files.filter(pl.col("max.ledger_version") > version)
         return self.scan(files).filter(pl.col("ledger_version") > version)
 
-    def beginning_with(self, known: pl.DataFrame | None, files: pl.DataFrame) -> pl.LazyFrame:
-        """Return rows among which is the newest of each holding, however long the history is.
-
-        Each commit has a greater version than those before it. So only rows that were added after
-        the known ones can be newer than they are, whatever the clocks said.
-
-        Args:
-            known: The newest rows of an earlier version. They count only if the ledger has the last
-                of them at that version: a repair may have taken it back to one before, from which
-                it counts on.
-            files: All data files of the ledger.
-        """
-        through = None if known is None else known.get_column("ledger_version").max()
-        if known is None or not isinstance(through, int):
-            return self.scan(files)
-        last = known.filter(pl.col("ledger_version") == through).select("update_id")
-        if not self._has(files, last, through):
-            return self.scan(files)
-        rows = known.lazy().with_columns(date=pl.col("timestamp").dt.date())
-        fresh = self.added_after(files, through)
-        return pl.concat([rows.select(list(self._table.spec.columns)), fresh])
-
-    def _has(self, files: pl.DataFrame, ids: pl.DataFrame, version: int) -> bool:
+    def has(self, files: pl.DataFrame, ids: pl.Series, version: int) -> bool:
         """Return whether the commit of a version added rows with all of these ids."""
         smallest, greatest = "min.ledger_version", "max.ledger_version"
         if not {smallest, greatest} <= set(files.columns):
             return False
         around = files.filter(pl.lit(version).is_between(pl.col(smallest), pl.col(greatest)))
         added = self.scan(around).filter(pl.col("ledger_version") == version).select("update_id")
-        return ids.join(added.collect(), on="update_id", how="anti").is_empty()
+        return bool(ids.is_in(added.collect().get_column("update_id").implode()).all())
 
 
 def count_rows(handle: DeltaTable) -> int:

@@ -13,6 +13,7 @@ from position_sync_dagster.lake.derived import DerivedTable
 from position_sync_dagster.lake.schema.derived_tables import LATEST_POSITIONS
 from position_sync_dagster.lake.storage.maintenance import maintain
 from position_sync_dagster.lake.storage.table import Table
+from position_sync_dagster.lake.updates.ledger import STATE
 from position_sync_dagster.lake.updates.table import PositionUpdatesTable
 
 AHEAD = timedelta(hours=2)
@@ -46,7 +47,7 @@ def derive(reader, known):
 def test_they_are_those_of_the_whole_ledger(
     open_ledger, reader, derive, make_update, clock, seed
 ) -> None:
-    chance = random.Random(seed)
+    chance, following = random.Random(seed), reader()
     for step in range(30):
         clock.advance(chance.choice([0, 1, 60, 600]))
         wrong = clock.now + chance.choice([AHEAD, -AHEAD])
@@ -62,7 +63,13 @@ def test_they_are_those_of_the_whole_ledger(
             maintain(open_ledger().table, clean_now=True)
         if chance.random() < 0.3:
             derive()
-        assert_frame_equal(reader().latest(), open_ledger().latest())
+        whole = open_ledger().latest()
+        assert_frame_equal(reader().latest(), whole)
+        since = clock.now - timedelta(seconds=chance.choice([0, 60, 600, 3600]))
+        recent = whole.filter(whole["timestamp"] >= since).select(STATE)
+        assert_frame_equal(reader().latest_since(since), recent, check_row_order=False)
+        for ledger in (following, reader()):
+            assert ledger.newest_of([1, 2], since) == open_ledger().newest_of([1, 2], since)
 
 
 def test_the_history_before_the_known_rows_is_not_read(
