@@ -155,9 +155,11 @@ class UnresolvedLeg(Membership):
 
     def resolved(self, conid: int, at: datetime | None) -> ActiveContract:
         """Return the same membership with its contract."""
-        known = {f.name: getattr(self, f.name) for f in fields(Membership)}
+        known = {name: getattr(self, name) for name in _MEMBERSHIP}
         return ActiveContract(**known | {"conid": conid}, resolved_at=at)
 
+
+_MEMBERSHIP = tuple(field.name for field in fields(Membership))
 
 Leg = ActiveContract | UnresolvedLeg
 """A leg with its contract, or one whose contract is still to be found."""

@@ -96,7 +96,10 @@ class _Reader(YamlFile):
             if id(node) not in self._read_legs:  # an alias repeats the node that it stands for
                 self._read_legs[id(node)] = self._leg(node, strategy_id)
             leg, own = self._read_legs[id(node)]
-            yield replace(leg, strategy_id=strategy_id, priority=own or priority), node
+            wanted = (strategy_id, own or priority)
+            if (leg.strategy_id, leg.priority) != wanted:
+                leg = replace(leg, strategy_id=wanted[0], priority=wanted[1])
+            yield leg, node
 
     def _leg(self, node: Node, strategy_id: str) -> tuple[Leg, int | None]:
         """Return a leg, and its own priority if it has one."""
