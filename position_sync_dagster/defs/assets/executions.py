@@ -32,7 +32,7 @@ def executions(
     return dg.MaterializeResult(
         metadata={
             "added": added,
-            "dagster/row_count": table.rows(columns=["execution_id"]).height,
+            "dagster/row_count": table.count(),
             "dagster/uri": table.path,
             "delta_version": version,
         },

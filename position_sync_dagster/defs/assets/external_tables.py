@@ -145,7 +145,7 @@ def observe_table(lake: "Lake", spec: TableSpec) -> dg.AssetObservation:
     return dg.AssetObservation(
         spec.name,
         metadata={
-            "dagster/row_count": table.rows(columns=[next(iter(spec.columns))]).height,
+            "dagster/row_count": table.count(),
             "delta_version": table.version(),
         },
     )

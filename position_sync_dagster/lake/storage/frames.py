@@ -101,6 +101,12 @@ def data_files(handle: DeltaTable) -> pl.DataFrame:
     return pl.DataFrame(handle.get_add_actions(flatten=True))
 
 
+def count_rows(handle: DeltaTable) -> int:
+    """Return the number of rows of the snapshot, from the log alone."""
+    files = data_files(handle)
+    return 0 if files.is_empty() else int(files.get_column("num_records").sum())
+
+
 def files_in(handle: DeltaTable, **partition: str) -> pl.DataFrame:
     """Return one row for each data file of a partition; no path is ever given twice."""
     files = data_files(handle)

@@ -25,7 +25,7 @@ from position_sync_dagster.lake.storage.commit_errors import (
     classify,
 )
 from position_sync_dagster.lake.storage.commit_retry import PAUSE_S, REMOTE_PAUSE_S, retried
-from position_sync_dagster.lake.storage.frames import check_room, scan
+from position_sync_dagster.lake.storage.frames import check_room, count_rows, scan
 from position_sync_dagster.lake.storage.handle import TableHandle
 from position_sync_dagster.lake.storage.opening import TableLocation
 from position_sync_dagster.lake.storage.writer_lock import WriterLock
@@ -168,6 +168,10 @@ class Table:
     def rows(self, predicate: str | None = None, columns: list[str] | None = None) -> pl.DataFrame:
         """Read rows; `predicate` holds constants or checked literals only."""
         return self.snapshot(lambda handle: scan(handle, self.spec, predicate, columns))
+
+    def count(self) -> int:
+        """Count the rows, without reading them."""
+        return self.snapshot(count_rows)
 
     def version(self) -> int:
         """Return the newest version."""

@@ -25,7 +25,7 @@ from position_sync_dagster.lake.updates.latest import (
     LatestRows,
     newest_rows,
 )
-from position_sync_dagster.lake.updates.ledger_files import LedgerFiles, count_rows
+from position_sync_dagster.lake.updates.ledger_files import LedgerFiles
 from position_sync_dagster.lake.updates.samples import SAMPLED, sample
 
 STATE = (
@@ -198,7 +198,7 @@ class SyncUpdates:
 
     def count(self) -> int:
         """Count the rows, without reading them."""
-        return self.table.snapshot(count_rows)
+        return self.table.count()
 
     def version(self) -> int:
         """Return the table's newest version."""

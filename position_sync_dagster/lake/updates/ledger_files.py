@@ -117,12 +117,6 @@ class LedgerFiles:
         return bool(ids.is_in(added.collect().get_column("update_id").implode()).all())
 
 
-def count_rows(handle: DeltaTable) -> int:
-    """Return the number of rows, from the log alone."""
-    files = data_files(handle)
-    return 0 if files.is_empty() else int(files.get_column("num_records").sum())
-
-
 def last_added(files: pl.DataFrame) -> int:
     """Return the greatest `ledger_version` of the files, from the log alone; 0 where none is."""
     if files.is_empty() or "max.ledger_version" not in files.columns:
