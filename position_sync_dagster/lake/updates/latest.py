@@ -1,4 +1,4 @@
-"""The newest row of each holding, kept up to date by reading only new files."""
+"""The newest row of each holding, kept up to date by reading only what was added."""
 
 from collections.abc import Collection, Sequence
 from datetime import datetime
@@ -82,8 +82,9 @@ def _contradicted_since(rows: pl.LazyFrame, newest: pl.DataFrame) -> pl.DataFram
 
 
 class LatestRows:
-    """The newest rows of one ledger; the first read reads the table, later ones the new files.
+    """The newest rows of one ledger.
 
+    The first read begins with the known rows, or reads the table; later ones read the new files.
     The rows that came since are kept apart from those of the first read, until they are many: so
     an answer for a few contracts does not copy the rows of the whole book.
 
