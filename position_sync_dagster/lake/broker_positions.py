@@ -44,8 +44,9 @@ class Published(NamedTuple):
     captured_at: datetime | None = None
 
 
-_Read = tuple[str, frozenset[str]]
-"""A gateway, and the columns that are read of its rows."""
+_Read = tuple[str, tuple[str, ...]]
+"""A gateway, and the columns that are read of its rows, in the order of the table."""
+_EVERY = tuple(BROKER_POSITIONS.columns)
 
 
 class SyncBrokerPositions:
@@ -193,8 +194,12 @@ class SyncBrokerPositions:
         self, gateway_id: str, columns: Sequence[str] | None = None
     ) -> tuple[tuple[int, int], CachedRows]:
         """Return what was read of the newest version, and which version of which table it is."""
-        read = tuple(BROKER_POSITIONS.columns if columns is None else {*DECIDING, *columns})
-        wanted = (gateway_id, frozenset(read))
+        # Who has read all columns follows them, and not a few of them beside.
+        if columns is None or (gateway_id, _EVERY) in self._cached:
+            read = _EVERY
+        else:
+            read = tuple(name for name in _EVERY if name in {*DECIDING, *columns})
+        wanted = (gateway_id, read)
 
         def step(handle: DeltaTable) -> tuple[tuple[int, int], CachedRows]:
             cached, key = self._cached.get(wanted), self.table.cache_key(handle)

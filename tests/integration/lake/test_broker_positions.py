@@ -187,7 +187,9 @@ async def test_some_columns_are_those_of_all(lake, clock):
         found = reader.sync.rows(LOGIN, columns)
         assert_frame_equal(found, whole.select(columns))
         assert found["confirmed_at"].to_list() == [clock.now] * 5
+        columns.reverse()  # the same columns in another order are read once
     assert_frame_equal(reader.sync.rows(LOGIN), whole)
+    assert_frame_equal(reader.sync.rows(LOGIN, columns), whole.select(columns))
 
 
 async def test_a_reader_reads_only_the_rows_that_were_added(lake, clock, monkeypatch):

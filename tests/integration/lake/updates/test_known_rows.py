@@ -130,12 +130,10 @@ def test_derived_rows_that_cannot_be_read_are_left_aside(
 
 
 def test_rows_of_a_release_without_ledger_versions_are_read_whole(
-    home, reader, derive, make_update, open_ledger
+    open_ledger, reader, derive, make_update, known
 ) -> None:
-    ledger = open_ledger()
-    ledger.append([make_update(1, position=1.0)])
+    open_ledger().append([make_update(1, position=1.0)])
     derive()
-    rows = DerivedTable(f"{home}/latest_positions", LATEST_POSITIONS)
-    frame = rows.read(list(LATEST_POSITIONS.columns))
-    rows.replace(frame.with_columns(ledger_version=None, position=9.0))
+    rows = DerivedTable(known, LATEST_POSITIONS)
+    rows.replace(rows.read().with_columns(ledger_version=None, position=9.0))
     assert reader().latest()["position"].to_list() == [1.0]
