@@ -7,6 +7,21 @@ from enum import StrEnum
 from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.domain.update import ValueOrigin
 
+Key = tuple[str, int]
+"""(account, conid): what identifies a holding of the login."""
+
+_KEYS: dict[Key, Key] = {}
+
+
+def key_of(account: str, conid: int) -> Key:
+    """Return the key of a holding, each time the same object: a large book keeps it in many places.
+
+    >>> key_of("DU1", 7) is key_of("DU1", 7)
+    True
+    """
+    key = (account, conid)
+    return _KEYS.setdefault(key, key)
+
 
 class Completeness(StrEnum):
     """How much of an account the last download covered.
@@ -59,6 +74,6 @@ class BrokerPosition:
     confirmed_at: datetime | None = None
 
     @property
-    def key(self) -> tuple[str, int]:
+    def key(self) -> Key:
         """The holding's (account, conid)."""
-        return (self.account, self.instrument.conid)
+        return key_of(self.account, self.instrument.conid)

@@ -5,13 +5,12 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from position_sync_dagster.domain.broker_position import BrokerPosition
+from position_sync_dagster.domain.broker_position import BrokerPosition, Key
 from position_sync_dagster.domain.discrepancy import Discrepancy, DiscrepancyType
 from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.domain.leg import ActiveContract
 from position_sync_dagster.domain.leg_contract import contract_mismatch
 from position_sync_dagster.domain.pricing.confirmation import confirmed_time
-from position_sync_dagster.domain.routing import Key
 from position_sync_dagster.domain.update import PositionUpdate
 
 

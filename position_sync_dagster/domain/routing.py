@@ -2,11 +2,8 @@
 
 from collections.abc import Iterable
 
-from position_sync_dagster.domain.broker_position import BrokerPosition
+from position_sync_dagster.domain.broker_position import BrokerPosition, Key
 from position_sync_dagster.domain.leg import ActiveContract, LegState
-
-Key = tuple[str, int]
-"""(account, conid): what identifies a holding of the login."""
 
 
 def route(

@@ -90,7 +90,8 @@ class GatewayConnection:
         self.broken_farms = set(broken_farms)
         self._timeout_s = settings.gateway_timeout_s
         ib.errorEvent += self._on_error
-        self._watchdog = Watchdog(ib, MessageReader(ib, settings.gateway_id), give_up=self.drop)
+        reader = MessageReader(ib, settings.gateway_id, keeps=self.pnl.keep_message)
+        self._watchdog = Watchdog(ib, reader, give_up=self.drop)
 
     @property
     def is_connected(self) -> bool:

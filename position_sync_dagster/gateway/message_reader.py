@@ -1,6 +1,7 @@
 """The reader of messages: counts those that were understood, and reports the others sparingly."""
 
 import logging
+from collections.abc import Callable
 
 from ib_async import IB
 
@@ -45,20 +46,33 @@ class MessageReader:
     ends on this connection: the holding that it lacks would pass for closed. The request for it
     times out, which ends the connection. One end proves nothing: it may come twice.
 
+    Args:
+        ib: The connection.
+        gateway_id: Its gateway.
+        keeps: Gets each message as sent. Those that it keeps to read them later count as
+            understood.
+
     Attributes:
         understood: The number of messages that were understood.
     """
 
-    def __init__(self, ib: IB, gateway_id: str) -> None:
+    def __init__(self, ib: IB, gateway_id: str, *, keeps: Callable[[bytes], bool]) -> None:
         self.understood = 0
         self._gateway_id = gateway_id
+        self._keeps = keeps
         self._type = ""
         self._failed = False
         self._position_failed = False
         self._log = LimitedLog(logger, every_s=LOG_EVERY_S)
         self._interpret = intercept_messages(ib, read=self._read, unreadable=self._on_unreadable)
         intercept_unknown_requests(ib, self._on_unknown_request)
-        read_without_copies(ib)
+        read_without_copies(ib, kept=self._kept)
+
+    def _kept(self, message: bytes) -> bool:
+        if not self._keeps(message):
+            return False
+        self.understood += 1
+        return True
 
     def _read(self, fields: list[str]) -> None:
         self._type, self._failed = fields[0] if fields else "", False

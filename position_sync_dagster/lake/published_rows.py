@@ -6,10 +6,9 @@ from typing import NamedTuple
 
 import polars as pl
 
-from position_sync_dagster.domain.broker_position import BrokerPosition
+from position_sync_dagster.domain.broker_position import BrokerPosition, Key
 from position_sync_dagster.domain.clock import SKEW
 from position_sync_dagster.domain.gateway_session import GatewaySession
-from position_sync_dagster.domain.routing import Key
 from position_sync_dagster.lake.schema.codec import broker_positions_of, broker_rows, moment
 from position_sync_dagster.lake.schema.tables import BROKER_POSITIONS
 

@@ -1,10 +1,16 @@
 """Holdings for tests, by the arguments that a test is about."""
 
 from datetime import datetime
+from functools import partial
 from typing import Any
 
+from ib_async import IB
+
 from position_sync_dagster.domain.broker_position import BrokerPosition
+from position_sync_dagster.domain.clock import Clock
 from position_sync_dagster.domain.instrument import Instrument
+from position_sync_dagster.gateway.accounts.holdings import HoldingsBook
+from position_sync_dagster.gateway.ib_async_internals.holdings import read_pnl
 
 
 def make_holding(
@@ -20,3 +26,8 @@ def make_holding(
         "snapshot_id": "s",
     }
     return BrokerPosition(position=position, **usual | more)
+
+
+def make_book(clock: Clock, *, gateway_id: str = "g", account: str = "A") -> HoldingsBook:
+    """Return an empty book of one account, without a connection."""
+    return HoldingsBook(gateway_id, [account], clock=clock, read_pnl=partial(read_pnl, IB()))

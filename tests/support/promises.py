@@ -6,8 +6,8 @@ from datetime import datetime
 
 import polars as pl
 
+from position_sync_dagster.domain.broker_position import Key
 from position_sync_dagster.domain.request import QueueStatus
-from position_sync_dagster.domain.routing import Key
 from position_sync_dagster.lake import Lake
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.reports.overview import Overview, count_current

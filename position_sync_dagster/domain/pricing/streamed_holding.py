@@ -5,12 +5,11 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from position_sync_dagster.domain.broker_position import BrokerPosition
+from position_sync_dagster.domain.broker_position import BrokerPosition, Key
 from position_sync_dagster.domain.pricing.content import values_of
 from position_sync_dagster.domain.pricing.line_trust import LineTrust
 from position_sync_dagster.domain.pricing.quote import Quote
 from position_sync_dagster.domain.pricing.valuation import Provenance, factor_agrees, revalue
-from position_sync_dagster.domain.routing import Key
 from position_sync_dagster.domain.update import PositionUpdate, PriceKind, ValueOrigin
 
 SETTLE = timedelta(seconds=5)

@@ -4,21 +4,24 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
+from functools import partial
 from random import Random
 from uuid import uuid4
 
 from ib_async import IB, PortfolioItem, Position
 
-from position_sync_dagster.domain.broker_position import BrokerPosition, Completeness
+from position_sync_dagster.domain.broker_position import BrokerPosition, Completeness, Key
 from position_sync_dagster.domain.clock import Clock, utc_now
-from position_sync_dagster.domain.routing import Key
 from position_sync_dagster.errors import BrokerUnavailableError, TooManyAccountsError
 from position_sync_dagster.gateway.accounts.account_values import AccountValues
 from position_sync_dagster.gateway.accounts.holdings import HoldingsBook
-from position_sync_dagster.gateway.accounts.odd_rows import OddRows, key_of, oddness
+from position_sync_dagster.gateway.accounts.odd_rows import OddRows, key_as_sent, oddness
 from position_sync_dagster.gateway.accounts.position_list import PositionList
-from position_sync_dagster.gateway.changes import PendingChanges
-from position_sync_dagster.gateway.ib_async_internals.holdings import RowFields, filter_holdings
+from position_sync_dagster.gateway.ib_async_internals.holdings import (
+    RowFields,
+    filter_holdings,
+    read_pnl,
+)
 from position_sync_dagster.gateway.translate import position_of
 from position_sync_dagster.settings import Settings
 
@@ -58,7 +61,9 @@ class AccountFeed:
         monotonic: Callable[[], float] = time.monotonic,
         random: Random | None = None,
     ) -> None:
-        self.book = HoldingsBook(settings.gateway_id, accounts, clock=clock)
+        self.book = HoldingsBook(
+            settings.gateway_id, accounts, clock=clock, read_pnl=partial(read_pnl, ib)
+        )
         self.accounts = accounts
         self.snapshot_at: datetime | None = None
         self.downloaded_at: datetime | None = None
@@ -93,12 +98,12 @@ class AccountFeed:
     @property
     def completeness(self) -> dict[str, Completeness]:
         """Return how much of each account the broker has confirmed."""
-        return self.book.completeness
+        return self.book.confirmed.completeness
 
     @property
     def is_complete(self) -> bool:
         """Return whether the positions and the values of every account arrived whole."""
-        return self.book.is_complete
+        return set(self.completeness.values()) == {Completeness.COMPLETE}
 
     @property
     def downloaded(self) -> set[str]:
@@ -124,14 +129,6 @@ class AccountFeed:
     def get(self, key: Key) -> BrokerPosition | None:
         """Return one holding."""
         return self.book.get(key)
-
-    def watch(self) -> PendingChanges[Key, datetime]:
-        """Collect from now on which holdings change, and when; a changed quantity is urgent."""
-        return self.book.watch()
-
-    def remember(self, holdings: Iterable[BrokerPosition]) -> None:
-        """Add what an earlier connection knew, so that a close in the meantime is noticed."""
-        self.book.remember(holdings)
 
     def set_offline(self, text: str) -> None:
         """Record that the gateway has lost IB: what it sends now is old and confirms nothing."""
@@ -273,7 +270,7 @@ class AccountFeed:
             rating = Completeness.PARTIAL
         if rating is not self.completeness[account]:
             self._demoted |= self.completeness[account] is Completeness.COMPLETE
-            self.book.set_completeness(account, rating)
+            self.completeness[account] = rating
 
     def _on_position(self, row: Position) -> None:
         self._newest[row.account, row.contract.conId] = row
@@ -286,7 +283,7 @@ class AccountFeed:
         why = oddness(row, self.accounts)
         if why is not None:
             self._set_aside(row.account, row.conid, why)
-        elif (key := key_of(row.account, row.conid)) in self.odd_rows:
+        elif (key := key_as_sent(row.account, row.conid)) in self.odd_rows:
             self.odd_rows.remove(key)
             self._rate(row.account)
         return why is None
@@ -295,6 +292,6 @@ class AccountFeed:
         self._set_aside(account, conid, "a row that cannot be read")
 
     def _set_aside(self, account: str, conid: str, why: str) -> None:
-        self.odd_rows.add(key_of(account, conid), why)
+        self.odd_rows.add(key_as_sent(account, conid), why)
         if account in self.completeness:
             self._rate(account)

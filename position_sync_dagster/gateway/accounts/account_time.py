@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
 
+from position_sync_dagster.domain.broker_position import Key
 from position_sync_dagster.domain.clock import Clock
-from position_sync_dagster.domain.routing import Key
 
 AHEAD = timedelta(minutes=2)
 """A gateway's clock may run so far ahead of ours."""
@@ -139,6 +139,7 @@ class RowTimes:
             }
             for key, text in self._times.items():
                 self._date(key, moments[text])
+        self._times = {}
 
     def follow(self) -> None:
         """End the download: date each later row at once."""

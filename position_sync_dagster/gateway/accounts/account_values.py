@@ -8,6 +8,7 @@ from random import Random
 
 from ib_async import IB, AccountValue, PortfolioItem
 
+from position_sync_dagster.domain.broker_position import key_of
 from position_sync_dagster.domain.clock import Clock
 from position_sync_dagster.errors import GatewayLostError
 from position_sync_dagster.gateway.accounts.account_standing import AccountStanding
@@ -105,7 +106,7 @@ class AccountValues:
 
     def set_online(self, online: bool) -> None:
         """Record that the gateway lost IB, or has it again: what is missing is due then."""
-        self._book.online = online
+        self._book.set_online(online)
         if online:
             self._standing.retry_now()
         else:
@@ -156,7 +157,7 @@ class AccountValues:
             self.ended[account] = self._clock()
         if not self._ib.isConnected():
             raise self._lost(account)
-        online = self._book.online and interruptions == self._interruptions
+        online = self._book.confirmed.online and interruptions == self._interruptions
         if result is DownloadResult.WHOLE and online:
             self._times.date_rows()
             self._complete(account)
@@ -178,13 +179,13 @@ class AccountValues:
     def _complete(self, account: str, at: datetime | None = None) -> None:
         """Record that the download of an account ended whole, and what it confirms."""
         self._standing.complete(account, stays_open=self._only_one)
-        self._book.confirm(account, at)
+        self._book.confirmed.confirm(account, at)
         self._on_change(account)
 
     def _on_late_end(self, account: str) -> None:
         """Count an end that came late: what came before it was whole."""
         at = None if account == self._subscription.account else self._heard.get(account)
-        if self._book.online and account in self._heard:
+        if self._book.confirmed.online and account in self._heard:
             self._complete(account, at)
 
     def _on_stop(self, account: str) -> None:
@@ -193,7 +194,7 @@ class AccountValues:
 
     def _on_portfolio(self, item: PortfolioItem) -> None:
         account, instrument, values = portfolio_of(item)
-        self._times.on_row((account, instrument.conid))
+        self._times.on_row(key_of(account, instrument.conid))
         self._book.put_portfolio(account, instrument, float(item.position), values)
         self._hear(account)
 
@@ -211,4 +212,4 @@ class AccountValues:
         self._heard[account] = self._clock()
         self._subscription.is_heard(account)
         if account == self._subscription.account and self._standing.is_whole(account):
-            self._book.confirm(account)
+            self._book.confirmed.confirm(account)

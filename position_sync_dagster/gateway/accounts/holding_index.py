@@ -1,7 +1,6 @@
 """The holdings of a login by conid and by account, kept as holdings come."""
 
-from position_sync_dagster.domain.broker_position import BrokerPosition
-from position_sync_dagster.domain.routing import Key
+from position_sync_dagster.domain.broker_position import BrokerPosition, Key
 
 
 class HoldingIndex:

@@ -1,18 +1,22 @@
 """The book of holdings: what the broker last reported of each, merged from its three feeds."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 from datetime import datetime
 
-from position_sync_dagster.domain.broker_position import BrokerPosition, Completeness
+from position_sync_dagster.domain.broker_position import BrokerPosition, Completeness, Key, key_of
 from position_sync_dagster.domain.clock import Clock
 from position_sync_dagster.domain.instrument import Instrument
-from position_sync_dagster.domain.routing import Key
 from position_sync_dagster.domain.update import ValueOrigin
 from position_sync_dagster.gateway.accounts.holding_index import HoldingIndex
-from position_sync_dagster.gateway.accounts.merging import closed, with_exchange, with_pnl
+from position_sync_dagster.gateway.accounts.merging import (
+    Confirmations,
+    closed,
+    with_exchange,
+    with_pnl,
+)
 from position_sync_dagster.gateway.changes import ChangeNotifier, PendingChanges
-from position_sync_dagster.gateway.ib_async_internals.holdings import PnlFields
+from position_sync_dagster.gateway.ib_async_internals.holdings import PnlFields, lacks_realized
 from position_sync_dagster.gateway.translate import PortfolioValues, known
 
 
@@ -25,24 +29,29 @@ class HoldingsBook:
         gateway_id: "host:port" of the gateway.
         accounts: The accounts of the login.
         clock: The time of receipt.
+        read_pnl: Reads a PnLSingle message; None where it cannot be read.
 
     Attributes:
         snapshot_id: The id of the newest whole list of positions.
-        completeness: How much of each account the broker has confirmed.
-        online: Whether the gateway has IB; what it sends without IB confirms nothing.
+        confirmed: What the broker has confirmed, of accounts and of holdings.
         index: The holdings by conid and by account.
     """
 
-    def __init__(self, gateway_id: str, accounts: Iterable[str], *, clock: Clock) -> None:
+    def __init__(
+        self,
+        gateway_id: str,
+        accounts: Iterable[str],
+        *,
+        clock: Clock,
+        read_pnl: Callable[[bytes], PnlFields | None],
+    ) -> None:
         self.snapshot_id = ""
-        self.completeness = dict.fromkeys(accounts, Completeness.UNKNOWN)
+        self.confirmed = Confirmations(accounts, clock=clock)
         self._gateway_id = gateway_id
         self._clock = clock
+        self._read_pnl = read_pnl
         self._holdings: dict[Key, BrokerPosition] = {}
-        self.online = True
-        self._confirmed: dict[str, datetime] = {}
-        self._row_confirmed: dict[Key, datetime] = {}
-        self._sent: dict[Key, tuple[datetime, PnlFields]] = {}
+        self._sent: dict[Key, tuple[datetime, bytes]] = {}
         self._changes: ChangeNotifier[Key, datetime] = ChangeNotifier()
         self._all_changes: ChangeNotifier[Key, None] = ChangeNotifier()
         self.index = HoldingIndex()
@@ -52,16 +61,11 @@ class HoldingsBook:
         """Return every holding, closed ones with a position of 0.0."""
         return tuple(holding for key in self._holdings if (holding := self.get(key)) is not None)
 
-    @property
-    def is_complete(self) -> bool:
-        """Return whether the positions and the values of every account arrived whole."""
-        return set(self.completeness.values()) == {Completeness.COMPLETE}
-
     def get(self, key: Key) -> BrokerPosition | None:
         """Return one holding."""
         holding = self._merged(key)
         if holding is not None:
-            holding = self._holdings[key] = self._with_confirmation(holding)
+            holding = self._holdings[key] = self.confirmed.stated(holding)
         return holding
 
     def position(self, key: Key) -> float | None:
@@ -72,7 +76,7 @@ class HoldingsBook:
     def reported(self, keys: Iterable[Key] | None = None) -> list[BrokerPosition]:
         """Return holdings, by default all, without what was confirmed of their account since."""
         found = (self._merged(key) for key in (self._holdings if keys is None else keys))
-        return [self._with_confirmation(holding, newer=False) for holding in found if holding]
+        return [self.confirmed.stated(holding, newer=False) for holding in found if holding]
 
     def watch(self) -> PendingChanges[Key, datetime]:
         """Collect from now on which holdings change, and when; a changed quantity is urgent."""
@@ -87,10 +91,6 @@ class HoldingsBook:
         found = (self._merged(key) for key in self.index.keys_of(conid))
         return [holding for holding in found if holding is not None]
 
-    def confirmed_at(self, account: str) -> datetime | None:
-        """Return when the broker last confirmed every holding of an account."""
-        return self._confirmed.get(account)
-
     def remember(self, holdings: Iterable[BrokerPosition]) -> None:
         """Add what an earlier connection knew, so that a close in the meantime is noticed."""
         for holding in holdings:
@@ -102,7 +102,7 @@ class HoldingsBook:
         self, account: str, instrument: Instrument, position: float, cost: float | None
     ) -> None:
         """Merge a position row, which has no values."""
-        key = (account, instrument.conid)
+        key = key_of(account, instrument.conid)
         before = self._merged(key)
         if position == 0:
             if before is not None and before.position:
@@ -121,7 +121,7 @@ class HoldingsBook:
         self.put(
             BrokerPosition(
                 gateway_id=self._gateway_id,
-                account=account,
+                account=key[0],
                 instrument=with_exchange(instrument, before),
                 position=position,
                 average_cost=cost,
@@ -135,17 +135,17 @@ class HoldingsBook:
         self, account: str, instrument: Instrument, position: float, values: PortfolioValues
     ) -> None:
         """Merge a portfolio row; a closed holding that was never held here is left out."""
-        key = (account, instrument.conid)
+        key = key_of(account, instrument.conid)
         before = self._merged(key)
         if before is None and position == 0:
             return
         now = self._clock()
-        self._confirm_row(key, now)
+        self.confirmed.confirm_holding(key, now)
         same = before is not None and before.position == position
         self.put(
             BrokerPosition(
                 gateway_id=self._gateway_id,
-                account=account,
+                account=key[0],
                 instrument=with_exchange(instrument, before),
                 position=position,
                 value_time=None,
@@ -156,49 +156,57 @@ class HoldingsBook:
                 value_source=(
                     ValueOrigin.NONE if values["market_value"] is None else ValueOrigin.PORTFOLIO
                 ),
-                completeness=self._completeness_of(account),
-                confirmed_at=self._confirmation_of(key),
+                completeness=self.confirmed.completeness_of(account),
+                confirmed_at=self.confirmed.of(key),
                 **values,
             ),
         )
 
-    def put_pnl(self, key: Key, sent: PnlFields) -> bool:
-        """Merge a PnLSingle message.
+    def put_pnl(self, key: Key, message: bytes) -> bool:
+        """Keep a PnLSingle message until somebody asks for its holding, and read it then.
 
-        It becomes a part of the holding when somebody asks for that: one comes each second, and is
-        looked at every other time.
+        One comes each second, and is looked at now and then. It counts if it has a value, of the
+        quantity that is held.
 
         Returns:
-            Whether it has a value, of the quantity that is held; others are left out.
+            Whether it is the first that waits.
         """
-        holding = self._holdings.get(key)
-        if holding is None or holding.position != sent.position or not sent.position:
-            return False
-        if known(sent.value) is None:
-            return False
-        now = self._clock()
-        self._confirm_row(key, now)
         before = self._sent.get(key)
-        if before is not None and known(sent.realized) is None:
-            realized = before[1].realized
-            sent = sent if known(realized) is None else sent._replace(realized=realized)
-        self._sent[key] = (now, sent)
-        self._all_changes.note(key, None)
-        return True
+        if before is not None and lacks_realized(message) and not lacks_realized(before[1]):
+            self._merged(key)  # it says what this one does not
+            before = None
+        self._sent[key] = (self._clock(), message)
+        if before is None:
+            self._all_changes.note(key, None)
+        return before is None
 
     def _merged(self, key: Key) -> BrokerPosition | None:
         """Return a holding, with the newest of its PnLSingle messages."""
         holding, newest = self._holdings.get(key), self._sent.pop(key, None)
-        if holding is None or newest is None:
+        if holding is None or newest is None or not holding.position:
             return holding
+        received_at, message = newest
+        sent = self._read_pnl(message)
+        if sent is None or sent.position != holding.position or known(sent.value) is None:
+            return holding
+        self.confirmed.confirm_holding(key, received_at)
         merged = self._holdings[key] = with_pnl(
             holding,
-            newest[1],
-            received_at=newest[0],
-            completeness=self._completeness_of(key[0]),
-            confirmed_at=self._confirmation_of(key),
+            sent,
+            received_at=received_at,
+            completeness=self.confirmed.completeness_of(key[0]),
+            confirmed_at=self.confirmed.of(key),
         )
         return merged
+
+    def _merge_all(self) -> None:
+        for key in list(self._sent):
+            self._merged(key)
+
+    def set_online(self, online: bool) -> None:
+        """Record whether the gateway has IB; what it sends without IB confirms nothing."""
+        self._merge_all()
+        self.confirmed.online = online
 
     def clear_daily_pnl(self, key: Key) -> None:
         """Remove the daily profit of a holding: its PnLSingle subscription ended."""
@@ -218,33 +226,12 @@ class HoldingsBook:
             if key not in reported and holding.position:
                 self._close(self._merged(key) or holding)
 
-    def set_completeness(self, account: str, completeness: Completeness) -> None:
-        """Set in each row of an account how much of it the broker has sent."""
-        self.completeness[account] = completeness
-
-    def confirm(self, account: str, at: datetime | None = None) -> None:
-        """Record that the broker confirmed every holding of an account.
-
-        Call it for a received message alone: the end of a download, or a later row or time of a
-        subscription whose download ended. The gateway sends only what changed then, so each
-        message confirms the rest. Source: IB, "Account Updates".
-
-        Args:
-            account: The account.
-            at: When the message arrived; by default now. An earlier one than the newest is ignored.
-        """
-        newest = self._confirmed.get(account)
-        if self.online and (at is None or newest is None or at > newest):
-            self._confirmed[account] = at or self._clock()
-
     def invalidate(self) -> None:
         """Mark every account as UNKNOWN and unconfirmed."""
-        self._confirmed.clear()
-        self._row_confirmed.clear()
-        for account in self.completeness:
-            self.set_completeness(account, Completeness.UNKNOWN)
+        self._merge_all()
+        self.confirmed.clear()
         for key, holding in self._holdings.items():
-            self._holdings[key] = self._with_confirmation(holding)
+            self._holdings[key] = self.confirmed.stated(holding)
             self._all_changes.note(key, None)
 
     def put(self, holding: BrokerPosition) -> None:
@@ -252,7 +239,7 @@ class HoldingsBook:
         key = holding.key
         before = self._holdings.get(key)
         moved = before is None or before.position != holding.position
-        self._store(key, self._with_confirmation(holding))
+        self._store(key, self.confirmed.stated(holding))
         self._changes.note(key, holding.received_at, urgent=moved)
 
     def _store(self, key: Key, holding: BrokerPosition) -> None:
@@ -263,31 +250,3 @@ class HoldingsBook:
 
     def _close(self, holding: BrokerPosition) -> None:
         self.put(closed(holding, at=self._clock(), snapshot_id=self.snapshot_id))
-
-    def _confirm_row(self, key: Key, at: datetime) -> None:
-        if self.online:
-            self._row_confirmed[key] = at
-
-    def _with_confirmation(self, holding: BrokerPosition, newer: bool = True) -> BrokerPosition:
-        """Return a holding with what is known of its account and of itself.
-
-        Without `newer`, an older confirmation stays. A newer one than is known, from before the
-        clock was set back, never does.
-        """
-        completeness = self._completeness_of(holding.account)
-        confirmed_at, before = self._confirmation_of(holding.key), holding.confirmed_at
-        older = before is None or (confirmed_at is not None and before < confirmed_at)
-        same = before == confirmed_at or (older and not newer)
-        if same and holding.completeness is completeness:
-            return holding
-        return replace(holding, completeness=completeness, confirmed_at=confirmed_at)
-
-    def _completeness_of(self, account: str) -> Completeness:
-        return self.completeness.get(account, Completeness.UNKNOWN)
-
-    def _confirmation_of(self, key: Key) -> datetime | None:
-        of_account = self._confirmed.get(key[0])
-        of_row = self._row_confirmed.get(key)
-        if of_account is None or of_row is None:
-            return of_account or of_row
-        return max(of_account, of_row)

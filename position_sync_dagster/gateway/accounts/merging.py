@@ -1,13 +1,91 @@
-"""How a holding follows from the one before and a message."""
+"""How a holding follows from the one before and a message, and what the broker has confirmed."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime
 
-from position_sync_dagster.domain.broker_position import BrokerPosition, Completeness
+from position_sync_dagster.domain.broker_position import BrokerPosition, Completeness, Key
+from position_sync_dagster.domain.clock import Clock
 from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.domain.update import ValueOrigin
 from position_sync_dagster.gateway.ib_async_internals.holdings import PnlFields
 from position_sync_dagster.gateway.translate import known
+
+
+class Confirmations:
+    """What the broker has confirmed: of whole accounts, and of single holdings.
+
+    Args:
+        accounts: The accounts of the login.
+        clock: The time of receipt.
+
+    Attributes:
+        completeness: How much of each account the broker has sent.
+        online: Whether the gateway has IB; what it sends without IB confirms nothing.
+    """
+
+    def __init__(self, accounts: Iterable[str], *, clock: Clock) -> None:
+        self.completeness = dict.fromkeys(accounts, Completeness.UNKNOWN)
+        self.online = True
+        self._clock = clock
+        self._accounts: dict[str, datetime] = {}
+        self._holdings: dict[Key, datetime] = {}
+
+    def confirm(self, account: str, at: datetime | None = None) -> None:
+        """Record that the broker confirmed every holding of an account.
+
+        Call it for a received message alone: the end of a download, or a later row or time of a
+        subscription whose download ended. The gateway sends only what changed then, so each
+        message confirms the rest. Source: IB, "Account Updates".
+
+        Args:
+            account: The account.
+            at: When the message arrived; by default now. An earlier one than the newest is ignored.
+        """
+        newest = self._accounts.get(account)
+        if self.online and (at is None or newest is None or at > newest):
+            self._accounts[account] = at or self._clock()
+
+    def confirm_holding(self, key: Key, at: datetime) -> None:
+        """Record that a message of a single holding arrived."""
+        if self.online:
+            self._holdings[key] = at
+
+    def clear(self) -> None:
+        """Mark every account as UNKNOWN and unconfirmed."""
+        self._accounts.clear()
+        self._holdings.clear()
+        self.completeness |= dict.fromkeys(self.completeness, Completeness.UNKNOWN)
+
+    def completeness_of(self, account: str) -> Completeness:
+        """Return how much of an account the broker has sent."""
+        return self.completeness.get(account, Completeness.UNKNOWN)
+
+    def of_account(self, account: str) -> datetime | None:
+        """Return when the broker last confirmed every holding of an account."""
+        return self._accounts.get(account)
+
+    def of(self, key: Key) -> datetime | None:
+        """Return when the broker last confirmed a holding, by itself or with its account."""
+        of_account = self._accounts.get(key[0])
+        of_holding = self._holdings.get(key)
+        if of_account is None or of_holding is None:
+            return of_account or of_holding
+        return max(of_account, of_holding)
+
+    def stated(self, holding: BrokerPosition, *, newer: bool = True) -> BrokerPosition:
+        """Return a holding with what is known of its account and of itself.
+
+        Without `newer`, an older confirmation stays. A newer one than is known, from before the
+        clock was set back, never does.
+        """
+        completeness = self.completeness_of(holding.account)
+        confirmed_at, before = self.of(holding.key), holding.confirmed_at
+        older = before is None or (confirmed_at is not None and before < confirmed_at)
+        same = before == confirmed_at or (older and not newer)
+        if same and holding.completeness is completeness:
+            return holding
+        return replace(holding, completeness=completeness, confirmed_at=confirmed_at)
 
 
 def with_pnl(

@@ -4,8 +4,8 @@ import logging
 import math
 from collections.abc import Collection
 
+from position_sync_dagster.domain.broker_position import Key
 from position_sync_dagster.domain.gateway_session import SET_ASIDE
-from position_sync_dagster.domain.routing import Key
 from position_sync_dagster.gateway.ib_async_internals.holdings import RowFields
 from position_sync_dagster.gateway.translate import known, multiplier_of
 
@@ -92,7 +92,7 @@ class OddRows:
         return f"{count} {noun} {SET_ASIDE}{', '.join(named)}{rest}"
 
 
-def key_of(account: str, conid: str) -> Key:
+def key_as_sent(account: str, conid: str) -> Key:
     """Return the key under which a row is set aside; 0 stands for a conid that is no number."""
     number = _number(conid)
     return (account, int(number) if number is not None and math.isfinite(number) else 0)

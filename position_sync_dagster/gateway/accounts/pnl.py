@@ -4,11 +4,14 @@ from collections.abc import Iterable
 
 from ib_async import IB
 
-from position_sync_dagster.domain.routing import Key
+from position_sync_dagster.domain.broker_position import Key, key_of
 from position_sync_dagster.gateway.accounts.holdings import HoldingsBook
 from position_sync_dagster.gateway.changes import ChangeNotifier, PendingChanges
-from position_sync_dagster.gateway.ib_async_internals.holdings import PnlFields, on_pnl_single
-from position_sync_dagster.gateway.ib_async_internals.requests import forget_pnl_single
+from position_sync_dagster.gateway.ib_async_internals.holdings import PNL_SINGLE, pnl_request
+from position_sync_dagster.gateway.ib_async_internals.requests import (
+    forget_pnl_single,
+    pnl_single_request,
+)
 
 
 class PnlSubscriptions:
@@ -26,11 +29,11 @@ class PnlSubscriptions:
     def __init__(self, ib: IB, book: HoldingsBook) -> None:
         self._ib = ib
         self._book = book
+        self._requests: dict[bytes, Key] = {}
         self._keys: frozenset[Key] = frozenset()
         self._wanted: dict[object, frozenset[Key]] = {}
         self._fresh = False
         self._valued: ChangeNotifier[Key, None] = ChangeNotifier()
-        on_pnl_single(ib, self._on_pnl)
 
     @property
     def keys(self) -> frozenset[Key]:
@@ -41,11 +44,16 @@ class PnlSubscriptions:
         """Subscribe to exactly these holdings for an owner, besides those of other owners."""
         self._wanted[owner] = frozenset(keys)
         wanted = frozenset().union(*self._wanted.values())
-        for account, conid in sorted(self._keys - wanted):
+        ended = self._keys - wanted
+        if ended:
+            self._requests = {sent: key for sent, key in self._requests.items() if key in wanted}
+        for account, conid in sorted(ended):
             self._ib.cancelPnLSingle(account, "", conid)
             self._book.clear_daily_pnl((account, conid))
         for account, conid in sorted(wanted - self._keys):
             self._ib.reqPnLSingle(account, "", conid)
+            request = pnl_single_request(self._ib, account, conid)
+            self._requests[str(request).encode()] = key_of(account, conid)
         self._keys = wanted
 
     def release(self, owner: object) -> None:
@@ -61,19 +69,29 @@ class PnlSubscriptions:
         for account, conid in self._keys:
             forget_pnl_single(self._ib, account, conid)
             self._book.clear_daily_pnl((account, conid))
-        self._keys = frozenset()
+        self._keys, self._requests = frozenset(), {}
 
     def watch(self) -> PendingChanges[Key, None]:
         """Collect from now on which holdings get a new profit or value."""
         return self._valued.watch()
 
     def take_fresh(self) -> bool:
-        """Return whether a value came since the last call."""
+        """Return whether a message came since the last call."""
         fresh, self._fresh = self._fresh, False
         return fresh
 
-    def _on_pnl(self, account: str, conid: int, fields: PnlFields) -> None:
-        key = (account, conid)
-        if self._book.put_pnl(key, fields):
-            self._fresh = True
+    def keep_message(self, message: bytes) -> bool:
+        """Keep a message of a subscription, as sent, until somebody looks at its holding.
+
+        Returns:
+            Whether it is one.
+        """
+        if not message.startswith(PNL_SINGLE):
+            return False
+        key = self._requests.get(pnl_request(message))
+        if key is None:
+            return False
+        self._fresh = True
+        if self._book.put_pnl(key, message):
             self._valued.note(key, None)
+        return True

@@ -55,11 +55,22 @@ def unread_bytes(ib: IB) -> bytes:
     return ib.client._data
 
 
-def read_without_copies(ib: IB) -> None:
+def fields_of(message: bytes) -> list[str]:
+    """Return the fields of a message."""
+    fields = message.decode(errors="backslashreplace").split("\0")
+    fields.pop()  # the text after the last mark
+    return fields
+
+
+def read_without_copies(ib: IB, *, kept: Callable[[bytes], bool] = lambda _message: False) -> None:
     """Read the messages of a log-in that is complete without a copy of all unread bytes for each.
 
     ib_async copies what is left after each message: of a large account, a hundred kilobytes for
     each of its rows. It must be called before others listen to the bytes that arrive.
+
+    Args:
+        ib: The connection.
+        kept: Gets each message as sent, and returns whether it is not to be read now.
     """
     client = ib.client
     usual: Callable[[bytes], None] = client._onSocketHasData
@@ -80,11 +91,11 @@ def read_without_copies(ib: IB) -> None:
                 end = first + int.from_bytes(unread[began:first], "big")
                 if end > received_in_all:
                     break
-                fields = unread[first:end].decode(errors="backslashreplace").split("\0")
-                fields.pop()  # the text after the last mark
-                began = end
+                message, began = unread[first:end], end
                 client._numMsgRecv += 1
-                interpret(fields)
+                if kept(message):
+                    continue
+                interpret(fields_of(message))
                 if client._data is not unread:
                     break  # a message ended the connection, which dropped the others
         finally:

@@ -4,18 +4,30 @@ ib_async reads a message in a loop over its fields or its types, into objects th
 writes lines of a log for some. Where thousands come, they are read here.
 """
 
+import asyncio
 from collections.abc import Callable
 from typing import NamedTuple
 
 from ib_async import IB, Contract, PortfolioItem, Position
 
 from position_sync_dagster.gateway.codes import MessageType
+from position_sync_dagster.gateway.ib_async_internals.connection import fields_of
 
 _POSITIONS = "positions"
 """Under this name ib_async collects the rows of a list of positions."""
 
 WHOLE_ROW = 16
 """The number of fields of a whole position row; a portfolio row has more."""
+
+
+UNSET_TEXT = b"1.797693134862315"
+"""So an unset double begins, as sent (`translate.UNSET`)."""
+
+PNL_SINGLE = f"{MessageType.PNL_SINGLE:d}\0".encode()
+"""So a message of a PnLSingle subscription begins."""
+
+REALIZED = 5
+"""The place of the realized profit among its fields."""
 
 
 class PnlFields(NamedTuple):
@@ -28,35 +40,38 @@ class PnlFields(NamedTuple):
     value: float
 
 
-def on_pnl_single(ib: IB, handler: Callable[[str, int, PnlFields], None]) -> None:
-    """Call a handler with account, conid and fields of each message of a PnLSingle subscription.
+def pnl_request(message: bytes) -> bytes:
+    r"""Return the id of the request that a message of a PnLSingle subscription names, as sent.
 
-    A large book gets a thousand of them a second. ib_async reads each in a loop over its fields,
-    into an object of its own, and emits an event: twice the time of all that we do with it. What
-    cannot be read goes to ib_async, which reports it.
+    >>> pnl_request(b"95\0" b"12\0" b"-2\0")
+    b'12'
     """
-    wrapper, handlers = ib.wrapper, ib.client.decoder.handlers
-    before = handlers[MessageType.PNL_SINGLE]
+    first = len(PNL_SINGLE)
+    return message[first : message.find(b"\0", first)]
 
-    def read(fields: list[str]) -> None:
-        try:
-            request, position, daily, unrealized, realized, value = fields[1:7]
-            number = int(request)
-            values = PnlFields(
-                float(position or 0),
-                float(daily or 0),
-                float(unrealized or 0),
-                float(realized or 0),
-                float(value or 0),
-            )
-        except ValueError:
-            before(fields)
-            return
-        found = wrapper.reqId2PnlSingle.get(number)
-        if found is not None:
-            handler(found.account, found.conId, values)
 
-    handlers[MessageType.PNL_SINGLE] = read
+def lacks_realized(message: bytes) -> bool:
+    """Return whether the realized profit of a message of a PnLSingle subscription is unset."""
+    if UNSET_TEXT not in message:
+        return False
+    fields = message.split(b"\0", REALIZED + 1)
+    return len(fields) > REALIZED and fields[REALIZED].startswith(UNSET_TEXT)
+
+
+def read_pnl(ib: IB, message: bytes) -> PnlFields | None:
+    """Read a message of a PnLSingle subscription as sent.
+
+    A large book gets a thousand of them a second, and looks at a tenth. One that cannot be read is
+    handed to ib_async, which reports it, once the message that is being read has been.
+    """
+    try:
+        _type, _request, *sent, _end = message.split(b"\0")
+        position, daily, unrealized, realized, value = [float(text or 0) for text in sent[:5]]
+    except ValueError:
+        loop = asyncio.get_running_loop()
+        loop.call_soon(ib.client.decoder.interpret, fields_of(message))
+        return None
+    return PnlFields(position, daily, unrealized, realized, value)
 
 
 def on_account_time(ib: IB, handler: Callable[[list[str]], None]) -> None:

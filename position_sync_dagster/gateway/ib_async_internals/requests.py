@@ -51,6 +51,11 @@ def forget_account_pnl(ib: IB, account: str) -> None:
         ib.wrapper.reqId2PnL.pop(request, None)
 
 
+def pnl_single_request(ib: IB, account: str, conid: int) -> int:
+    """Return the id of a holding's request for profit and loss."""
+    return ib.wrapper.pnlSingleKey2ReqId[(account, "", conid)]
+
+
 def forget_pnl_single(ib: IB, account: str, conid: int) -> None:
     """Drop a holding's request without a message: the gateway has ended it."""
     request = ib.wrapper.pnlSingleKey2ReqId.pop((account, "", conid), None)

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import polars as pl
 from deltalake import DeltaTable
 
+from position_sync_dagster.domain.broker_position import Key
 from position_sync_dagster.domain.clock import Clock, utc_now
-from position_sync_dagster.domain.routing import Key
 from position_sync_dagster.domain.update import PositionUpdate
 from position_sync_dagster.lake.schema.codec import updates_of
 from position_sync_dagster.lake.storage.frames import data_files

@@ -5,10 +5,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Self
 
-from position_sync_dagster.domain.broker_position import BrokerPosition
+from position_sync_dagster.domain.broker_position import BrokerPosition, Key
 from position_sync_dagster.domain.clock import SKEW
 from position_sync_dagster.domain.gateway_session import GatewaySession, SessionState
-from position_sync_dagster.domain.routing import Key
 from position_sync_dagster.domain.update import ValueOrigin
 from position_sync_dagster.settings import Settings
 

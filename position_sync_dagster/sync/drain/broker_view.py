@@ -7,10 +7,9 @@ from typing import Protocol, Self, TypeVar
 
 import polars as pl
 
-from position_sync_dagster.domain.broker_position import BrokerPosition, Completeness
+from position_sync_dagster.domain.broker_position import BrokerPosition, Completeness, Key
 from position_sync_dagster.domain.clock import SKEW, Clock, utc_now
 from position_sync_dagster.domain.gateway_session import GatewaySession
-from position_sync_dagster.domain.routing import Key
 from position_sync_dagster.errors import BrokerUnavailableError
 from position_sync_dagster.lake.broker_positions import BrokerPositionsTable, Published
 from position_sync_dagster.lake.published_rows import last_time

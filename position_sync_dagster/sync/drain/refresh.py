@@ -126,7 +126,7 @@ async def _download_and_enqueue(
         connection = await manager.get_connection()
         await own.claim_mode(connection.trading_mode)
         feed = connection.feed
-        feed.remember(await publisher.restore())
+        feed.book.remember(await publisher.restore())
         connection.require_online()
         await feed.ensure(timedelta(seconds=settings.refresh_interval_s))
         connection.require_online()

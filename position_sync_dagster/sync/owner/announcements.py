@@ -5,8 +5,7 @@ from datetime import datetime
 
 import polars as pl
 
-from position_sync_dagster.domain.broker_position import BrokerPosition
-from position_sync_dagster.domain.routing import Key
+from position_sync_dagster.domain.broker_position import BrokerPosition, Key
 from position_sync_dagster.lake.updates.table import PositionUpdatesTable
 
 

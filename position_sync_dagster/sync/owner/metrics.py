@@ -6,7 +6,7 @@ from datetime import datetime
 
 from position_sync_dagster.sync.run_reports import StreamReport
 
-MAX_LATENCIES = 100_000
+MAX_LATENCIES = 10_000
 """So many tick-to-table times, the newest, are kept between two reports."""
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from position_sync_dagster.domain.broker_position import BrokerPosition, Completeness
+from position_sync_dagster.domain.broker_position import BrokerPosition, Completeness, Key
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.gateway_session import GatewaySession
 from position_sync_dagster.domain.leg import LegState
@@ -14,7 +14,6 @@ from position_sync_dagster.domain.request import (
     QueueRequest,
     Reason,
 )
-from position_sync_dagster.domain.routing import Key
 from position_sync_dagster.gateway.accounts.account_feed import AccountFeed
 from position_sync_dagster.gateway.changes import PendingChanges
 from position_sync_dagster.lake.broker_positions import BrokerPositionsTable
@@ -114,12 +113,13 @@ class Publisher:
         What is confirmed of a whole account goes with one row of it at least.
         """
         captured_at, accounts = self._clock(), _accounts_of(feed)
-        for account in accounts.keys() - {account for account, _conid in keys}:
+        reported = feed.book.reported(keys)
+        changed = [h for h in reported if h is not self._published.get(h.key)]
+        for account in accounts.keys() - {holding.account for holding in changed}:
             key = feed.book.index.one_of(account)
             if key is not None and accounts[account] != self._accounts.get(account):
-                keys.add(key)
-        changed = feed.book.reported(keys)
-        if self._positions is not None:
+                changed += feed.book.reported([key])
+        if changed and self._positions is not None:
             version = await self._positions.update(
                 self._settings.gateway_id,
                 changed,
@@ -211,7 +211,7 @@ class _Account(NamedTuple):
 
 def _accounts_of(feed: AccountFeed) -> dict[str, _Account]:
     return {
-        account: _Account(completeness, feed.book.confirmed_at(account))
+        account: _Account(completeness, feed.book.confirmed.of_account(account))
         for account, completeness in feed.completeness.items()
     }
 

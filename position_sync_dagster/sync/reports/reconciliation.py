@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 import polars as pl
 
-from position_sync_dagster.domain.broker_position import BrokerPosition
+from position_sync_dagster.domain.broker_position import BrokerPosition, Key
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.discrepancy import Discrepancy
 from position_sync_dagster.domain.instrument import ContractDetails
@@ -17,7 +17,6 @@ from position_sync_dagster.domain.reconciliation import (
     compare,
     compare_pairs,
 )
-from position_sync_dagster.domain.routing import Key
 from position_sync_dagster.domain.update import PositionUpdate
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.schema.codec import moment

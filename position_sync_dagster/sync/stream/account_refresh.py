@@ -5,9 +5,9 @@ import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from datetime import timedelta
 
+from position_sync_dagster.domain.broker_position import Key
 from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.domain.request import Reason
-from position_sync_dagster.domain.routing import Key
 from position_sync_dagster.gateway.accounts.account_feed import AccountFeed
 from position_sync_dagster.sync.owner.publisher import Publisher
 

@@ -8,8 +8,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
+from position_sync_dagster.domain.broker_position import Key
 from position_sync_dagster.domain.retry import Backoff
-from position_sync_dagster.domain.routing import Key
 from position_sync_dagster.domain.update import PositionUpdate, PositionUpdateHandler
 from position_sync_dagster.errors import (
     ForeignTableError,

@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 
-from position_sync_dagster.domain.routing import Key
+from position_sync_dagster.domain.broker_position import Key
 from position_sync_dagster.gateway.connection import GatewayConnection
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.owner.pace import VALUES_REST, rest_s

@@ -6,8 +6,9 @@ from contextlib import suppress
 from datetime import datetime
 from functools import partial
 
+from position_sync_dagster.domain.broker_position import Key
 from position_sync_dagster.domain.leg import ActiveContract, LegState
-from position_sync_dagster.domain.routing import Key, route
+from position_sync_dagster.domain.routing import route
 from position_sync_dagster.errors import LakeError
 from position_sync_dagster.gateway.changes import PendingChanges
 from position_sync_dagster.gateway.connection import GatewayConnection
@@ -107,9 +108,9 @@ class Router:
             before: The connection before; None: the holdings of the last owner are read.
         """
         known = before.feed.holdings if before is not None else await self._publisher.restore()
-        connection.feed.remember(known)
+        connection.feed.book.remember(known)
         self._lines.attach(connection.lines)
-        self._changes = connection.feed.watch()
+        self._changes = connection.feed.book.watch()
 
     async def step(self, connection: GatewayConnection, *, first: bool = False) -> None:
         """Publish, route and queue what changed since the last step.

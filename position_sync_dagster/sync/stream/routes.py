@@ -5,8 +5,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
+from position_sync_dagster.domain.broker_position import Key
 from position_sync_dagster.domain.leg import LegState
-from position_sync_dagster.domain.routing import Key
 from position_sync_dagster.gateway.accounts.holdings import HoldingsBook
 from position_sync_dagster.sync.owner.metrics import StreamMetrics
 from position_sync_dagster.sync.owner.publisher import QUEUED

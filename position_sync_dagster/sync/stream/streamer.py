@@ -6,10 +6,10 @@ import time
 from datetime import datetime
 from random import Random
 
+from position_sync_dagster.domain.broker_position import Key
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.leg import LegState
-from position_sync_dagster.domain.routing import Key
 from position_sync_dagster.domain.update import PositionUpdateHandler
 from position_sync_dagster.errors import GatewayError, GatewayLostError, LakeError
 from position_sync_dagster.gateway.connection import GatewayConnection

@@ -194,7 +194,7 @@ class Session:
         found = await self.manager.get_connection()
         if found is not self.known:
             self.known, self.offline = found, False
-            found.feed.remember(self.before)
+            found.feed.book.remember(self.before)
         return found
 
     async def play(self, kind, script):

@@ -194,7 +194,7 @@ async def test_a_fill_and_a_close_are_reported_at_once(simulate, settings_for, e
         connection = await opened(sim, settings_for)
         feed = connection.feed
         await feed.ensure(timedelta(seconds=60))
-        changes = feed.watch()
+        changes = feed.book.watch()
         opened_key, closed_key = ("DUSIM0001", 921000007), ("DUSIM0001", 921000002)
         sim.fill("DUSIM0001", 921000007, 4)
         sim.close_position("DUSIM0001", 921000002)
@@ -213,7 +213,7 @@ async def test_a_holding_closed_while_disconnected_is_found_by_the_next_snapshot
         await first.close()
         sim.close_position("DUSIM0001", 921000002)
         second = await opened(sim, settings_for, gateway_client_id=30)
-        second.feed.remember(first.feed.holdings)
+        second.feed.book.remember(first.feed.holdings)
         await second.feed.snapshot()
         assert second.feed.get(("DUSIM0001", 921000002)).position == 0.0
         await second.close()

@@ -7,9 +7,8 @@ import pytest
 from position_sync_dagster.domain.broker_position import Completeness
 from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.domain.update import ValueOrigin
-from position_sync_dagster.gateway.accounts.holdings import HoldingsBook
-from position_sync_dagster.gateway.ib_async_internals.holdings import PnlFields
 from position_sync_dagster.gateway.translate import UNSET, PortfolioValues
+from tests.support.holdings import make_book
 
 START = datetime(2026, 3, 4, 15, 30, tzinfo=UTC)
 ACCOUNT = "DU1"
@@ -26,7 +25,9 @@ VALUES = PortfolioValues(
 
 
 def pnl(value, position=10.0, realized=UNSET):
-    return PnlFields(position, 5.0, UNSET, realized, value)
+    """Return a message as the gateway sends it."""
+    sent = (95, 4, position, 5.0, UNSET, realized, value)
+    return "".join(f"{field}\0" for field in sent).replace("e+308", "E308").encode()
 
 
 class Clock:
@@ -46,7 +47,7 @@ def clock():
 
 @pytest.fixture
 def book(clock):
-    return HoldingsBook("g:1", [ACCOUNT], clock=clock)
+    return make_book(clock, account=ACCOUNT)
 
 
 def test_a_position_row_knows_no_value_and_keeps_those_of_the_portfolio(book):
@@ -97,23 +98,21 @@ def test_a_closed_holding_that_was_never_held_is_left_out(book):
 
 def test_only_messages_confirm_and_an_interruption_takes_it_back(book, clock):
     book.put_position(ACCOUNT, LISTED, 10.0, 600.0)
-    book.set_completeness(ACCOUNT, Completeness.COMPLETE)
-    assert book.is_complete
+    book.confirmed.completeness[ACCOUNT] = Completeness.COMPLETE
     assert (book.get(KEY).completeness, book.get(KEY).confirmed_at) == ("COMPLETE", None)
-    book.confirm(ACCOUNT)
+    book.confirmed.confirm(ACCOUNT)
     assert book.get(KEY).confirmed_at == START
     clock.advance(minutes=1)
-    book.set_completeness(ACCOUNT, Completeness.PARTIAL)
+    book.confirmed.completeness[ACCOUNT] = Completeness.PARTIAL
     assert [(h.completeness, h.confirmed_at) for h in book.holdings] == [("PARTIAL", START)]
     book.invalidate()
-    assert not book.is_complete
     assert (book.get(KEY).completeness, book.get(KEY).confirmed_at) == ("UNKNOWN", None)
 
 
 @pytest.mark.parametrize(("position", "merged"), [(10.0, True), (11.0, False)])
 def test_a_profit_message_is_merged_if_it_belongs_to_the_quantity_held(book, position, merged):
     book.put_position(ACCOUNT, LISTED, 10.0, 600.0)
-    assert book.put_pnl(KEY, pnl(6300.0, position=position)) is merged
+    book.put_pnl(KEY, pnl(6300.0, position=position))
     assert book.get(KEY).daily_pnl == (5.0 if merged else None)
     book.clear_daily_pnl(KEY)
     assert book.get(KEY).daily_pnl is None
@@ -121,7 +120,7 @@ def test_a_profit_message_is_merged_if_it_belongs_to_the_quantity_held(book, pos
 
 def test_a_profit_message_without_a_value_is_left_out(book):
     book.put_position(ACCOUNT, LISTED, 10.0, 600.0)
-    assert not book.put_pnl(KEY, pnl(UNSET))
+    book.put_pnl(KEY, pnl(UNSET))
     assert book.get(KEY).value_source is ValueOrigin.NONE
 
 
@@ -135,7 +134,7 @@ def test_a_profit_message_is_as_old_as_its_arrival_whenever_it_is_looked_at(book
     book.put_pnl(KEY, pnl(6310.0))
     arrived = clock.now
     clock.advance(minutes=1)
-    book.confirm(ACCOUNT)
+    book.confirmed.confirm(ACCOUNT)
     assert list(changes.take()) == [KEY]
     (listed,), (of_conid,), holding = book.holdings, book.of_conid(7), book.get(KEY)
     assert listed == of_conid == holding
@@ -187,10 +186,10 @@ def test_a_profit_message_from_before_the_gateway_lost_its_data_confirms_nothing
 
 
 def test_what_an_earlier_connection_knew_is_remembered_without_its_confirmation(book, clock):
-    earlier = HoldingsBook("g:1", [ACCOUNT], clock=clock)
+    earlier = make_book(clock, account=ACCOUNT)
     earlier.put_position(ACCOUNT, LISTED, 10.0, 600.0)
-    earlier.set_completeness(ACCOUNT, Completeness.COMPLETE)
-    earlier.confirm(ACCOUNT)
+    earlier.confirmed.completeness[ACCOUNT] = Completeness.COMPLETE
+    earlier.confirmed.confirm(ACCOUNT)
     book.remember(earlier.holdings)
     assert (book.get(KEY).position, book.get(KEY).confirmed_at) == (10.0, None)
     assert book.get(KEY).completeness is Completeness.UNKNOWN
@@ -209,9 +208,9 @@ def test_a_value_confirms_its_own_holding_alone(book, clock):
 
 def test_what_a_gateway_sends_without_ib_confirms_nothing(book, clock):
     book.put_position(ACCOUNT, LISTED, 10.0, 600.0)
-    book.online = False
+    book.set_online(False)
     book.put_portfolio(ACCOUNT, LISTED, 10.0, VALUES)
-    book.confirm(ACCOUNT)
+    book.confirmed.confirm(ACCOUNT)
     assert book.get(KEY).confirmed_at is None
 
 
@@ -219,19 +218,19 @@ def test_what_confirms_the_account_is_no_new_copy_of_what_was_reported(book, clo
     book.put_portfolio(ACCOUNT, LISTED, 10.0, VALUES)
     (before,) = book.reported()
     clock.advance(minutes=3)
-    book.confirm(ACCOUNT)
+    book.confirmed.confirm(ACCOUNT)
     assert book.reported()[0] is before
     assert before.confirmed_at == START
-    assert book.get(KEY).confirmed_at == book.confirmed_at(ACCOUNT) == clock.now
+    assert book.get(KEY).confirmed_at == book.confirmed.of_account(ACCOUNT) == clock.now
 
 
 def test_what_was_reported_has_the_completeness_of_its_account_and_no_lost_confirmation(
     book, clock
 ):
     book.put_portfolio(ACCOUNT, LISTED, 10.0, VALUES)
-    book.set_completeness(ACCOUNT, Completeness.COMPLETE)
+    book.confirmed.completeness[ACCOUNT] = Completeness.COMPLETE
     assert [row.completeness for row in book.reported([KEY])] == [Completeness.COMPLETE]
-    book.set_completeness(ACCOUNT, Completeness.UNKNOWN)
+    book.confirmed.completeness[ACCOUNT] = Completeness.UNKNOWN
     book.get(KEY)
     book.invalidate()
     (row,) = book.reported([KEY])
@@ -239,8 +238,8 @@ def test_what_was_reported_has_the_completeness_of_its_account_and_no_lost_confi
 
 
 def test_what_was_reported_has_no_confirmation_from_before_the_clock_was_set_back(book, clock):
-    book.confirm(ACCOUNT)
+    book.confirmed.confirm(ACCOUNT)
     book.put_position(ACCOUNT, LISTED, 10.0, 600.0)
     clock.advance(hours=-1)
-    book.confirm(ACCOUNT)
+    book.confirmed.confirm(ACCOUNT)
     assert [row.confirmed_at for row in book.reported()] == [clock.now]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from position_sync_dagster.gateway.accounts.odd_rows import OddRows, key_of, oddness
+from position_sync_dagster.gateway.accounts.odd_rows import OddRows, key_as_sent, oddness
 from position_sync_dagster.gateway.ib_async_internals.holdings import RowFields
 
 ACCOUNTS = ("DU1",)
@@ -54,6 +54,6 @@ def test_rows_that_are_set_aside_are_counted_and_the_first_are_named():
 
 
 def test_a_conid_that_is_no_number_is_set_aside_as_0():
-    assert key_of("DU1", "seven") == ("DU1", 0)
-    assert key_of("DU1", "nan") == ("DU1", 0)
-    assert key_of("DU1", "-7") == ("DU1", -7)
+    assert key_as_sent("DU1", "seven") == ("DU1", 0)
+    assert key_as_sent("DU1", "nan") == ("DU1", 0)
+    assert key_as_sent("DU1", "-7") == ("DU1", -7)

@@ -1,16 +1,24 @@
 """Rows and values of accounts: the same as ib_async reads of them."""
 
+import asyncio
 import logging
+from datetime import UTC, datetime
 
 import pytest
 from ib_async import IB, PnLSingle
 
+from position_sync_dagster.domain.instrument import Instrument
+from position_sync_dagster.gateway.accounts.pnl import PnlSubscriptions
 from position_sync_dagster.gateway.codes import MessageType
 from position_sync_dagster.gateway.ib_async_internals.holdings import (
     PnlFields,
     deliver_holdings,
-    on_pnl_single,
+    lacks_realized,
+    read_pnl,
 )
+from tests.support.holdings import make_book
+
+NOW = datetime(2026, 3, 4, 15, 30, tzinfo=UTC)
 
 TERMS = [
     "921000001",
@@ -65,28 +73,46 @@ async def test_what_is_no_portfolio_row_at_all_goes_to_ib_async():
     assert raised[0] == raised[1]
 
 
+def as_sent(fields):
+    return "".join(f"{field}\0" for field in fields).encode()
+
+
 @pytest.mark.parametrize(
-    "fields", [["95"], ["95", "4", "-2", "1.5"], ["95", "x", *"12345"], ["95", "4", "x", *"1234"]]
+    "fields", [["95", "4"], ["95", "4", "-2", "1.5"], ["95", "4", "x", *"1234"]]
 )
 async def test_a_profit_message_that_cannot_be_read_is_reported_by_ib_async(fields, caplog):
     caplog.set_level(logging.ERROR, "ib_async.Decoder")  # a connection in another test silences it
-    ib, found = IB(), []
-    on_pnl_single(ib, lambda *message: found.append(message))
+    ib = IB()
     ib.wrapper.reqId2PnlSingle[4] = PnLSingle("DU1", "", 7)
-    ib.client.decoder.interpret(fields)
-    assert found == []
+    assert read_pnl(ib, as_sent(fields)) is None
+    assert not caplog.records
+    await asyncio.sleep(0)
     assert [record.name.split(".")[0] for record in caplog.records] == ["ib_async"]
 
 
-async def test_a_profit_message_is_read_for_the_request_that_it_names():
-    ib, found = IB(), []
-    on_pnl_single(ib, lambda *message: found.append(message))
-    ib.wrapper.reqId2PnlSingle[4] = PnLSingle("DU1", "", 7)
-    read = ib.client.decoder.handlers[MessageType.PNL_SINGLE]
-    read(["95", "4", "-2", "1.5", "", "1.7976931348623157E308", "-300.25", "a later field"])
-    read(["95", "5", "-2", "1.5", "2.5", "0", "1"])
-    unset = 1.7976931348623157e308
-    assert found == [("DU1", 7, PnlFields(-2.0, 1.5, 0.0, unset, -300.25))]
-    ib.wrapper.reset()
-    read(["95", "4", "-2", "1.5", "2.5", "0", "1"])
-    assert len(found) == 1
+def test_a_profit_message_is_read_as_sent():
+    unset = "1.7976931348623157E308"
+    sent = as_sent(["95", "4", "-2", "1.5", "", unset, "-300.25", "a later field"])
+    assert read_pnl(IB(), sent) == PnlFields(-2.0, 1.5, 0.0, float(unset), -300.25)
+    assert lacks_realized(sent)
+    assert not lacks_realized(sent.replace(unset.encode(), b"0"))
+    assert not lacks_realized(as_sent(["95", "4", "-2", unset]))
+
+
+async def test_a_profit_message_is_kept_for_the_request_that_it_names():
+    ib, book = IB(), make_book(lambda: NOW, account="DU1")
+    stock = Instrument(conid=7, symbol="SPY", sec_type="STK", currency="USD")
+    book.put_position("DU1", stock, -2.0, None)
+    ib.client.getReqId = lambda: 4
+    ib.client.reqPnLSingle = ib.client.cancelPnLSingle = lambda *_request: None
+    subscriptions = PnlSubscriptions(ib, book)
+    valued = subscriptions.watch()
+    subscriptions.keep("test", {("DU1", 7)})
+    of_it = as_sent(["95", "4", "-2", "1.5", "", "0", "-300.25"])
+    of_another = as_sent(["95", "40", "-2", "1.5", "", "0", "-400.25"])
+    kept = [subscriptions.keep_message(sent) for sent in (of_another, of_it, b"95", b"9\x001\0")]
+    assert kept == [False, True, False, False]
+    assert set(valued.take()) == {("DU1", 7)}
+    assert book.get(("DU1", 7)).market_value == -300.25
+    subscriptions.keep("test", ())
+    assert not subscriptions.keep_message(of_it)

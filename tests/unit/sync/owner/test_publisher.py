@@ -4,13 +4,12 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from position_sync_dagster.domain.leg import LegState
-from position_sync_dagster.gateway.accounts.holdings import HoldingsBook
 from position_sync_dagster.lake.queue.memory import InMemoryPositionQueue
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.owner.announcements import Announcements
 from position_sync_dagster.sync.owner.metrics import StreamMetrics
 from position_sync_dagster.sync.owner.publisher import Publisher
-from tests.support.holdings import make_holding
+from tests.support.holdings import make_book, make_holding
 
 NOW = datetime(2026, 3, 4, 15, 30, tzinfo=UTC)
 KEY = ("A", 1)
@@ -23,8 +22,8 @@ class Feed:
     """An account feed with the holdings that a test gives it."""
 
     def __init__(self, *holdings):
-        self.book = HoldingsBook("g", ["A"], clock=lambda: NOW)
-        self.completeness = self.book.completeness
+        self.book = make_book(lambda: NOW)
+        self.completeness = self.book.confirmed.completeness
         self.get = self.book.get
         self.put(*holdings)
 

@@ -7,10 +7,10 @@ import pytest
 
 from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.domain.leg import LegState
-from position_sync_dagster.gateway.accounts.holdings import HoldingsBook
 from position_sync_dagster.sync.owner.metrics import StreamMetrics
 from position_sync_dagster.sync.stream import routes as module
 from position_sync_dagster.sync.stream.routes import RouteLog, Routes
+from tests.support.holdings import make_book
 
 STREAMED, OVERFLOW, MONITORED, CLOSED = (
     LegState.STREAMED, LegState.OVERFLOW, LegState.MONITORED, LegState.CLOSED,
@@ -63,7 +63,7 @@ def test_a_change_of_route_is_for_the_stream_or_for_the_queue(
 def test_only_a_holding_that_is_new_or_was_opened_or_closed_has_another_route(
     state, position, outdated
 ):
-    routes, book = Routes(), HoldingsBook("g:1", ["A"], clock=lambda: datetime.now(UTC))
+    routes, book = Routes(), make_book(lambda: datetime.now(UTC))
     instrument = Instrument(conid=1, symbol="SPY", sec_type="OPT", currency="USD")
     book.put_position("A", instrument, 3.0, None)
     book.put_position("A", instrument, position, None)
