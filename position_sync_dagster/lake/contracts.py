@@ -50,6 +50,11 @@ class SyncContracts:
         self.table.transact(step)
         compact_if_needed(self.table)
 
+    def complete(self) -> set[int]:
+        """Return the conids whose details are complete: an older release stored fewer of them."""
+        rows = self.table.rows("valid_exchanges IS NOT NULL", ["conid"])
+        return set(rows.get_column("conid"))
+
     def get(self, conids: Iterable[int] | None = None) -> dict[int, ContractDetails]:
         """Return the details of these contracts, or of all, by conid; unknown ones are absent."""
         if conids is None:
@@ -81,6 +86,7 @@ class ContractsTable:
 
     initialize = offloaded(SyncContracts.initialize)
     put = offloaded(SyncContracts.put)
+    complete = offloaded(SyncContracts.complete)
     get = offloaded(SyncContracts.get)
 
 

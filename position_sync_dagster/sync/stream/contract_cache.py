@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Collection, Iterable, Mapping
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import islice, takewhile
 
 from position_sync_dagster.domain.clock import Clock, utc_now
@@ -23,8 +23,8 @@ CHUNK = 20
 STORED_AT_ONCE = 200
 """Details fetched in the background are stored in one commit when there are so many, or all."""
 
-STORE_AGAIN = timedelta(seconds=10)
-"""Details that could not be stored are stored again after so long."""
+AGAIN = timedelta(seconds=10)
+"""A table that could not be read or written is tried again after so long."""
 
 HOURS_AGAIN = timedelta(hours=1)
 """Hours that end are fetched again at most so often: the gateway lists a few days ahead."""
@@ -33,10 +33,11 @@ _LegKey = tuple[str, str | None, int]
 
 
 class ContractCache:
-    """The details of every contract that was seen once.
+    """The details of contracts: here those of legs, in the table those of every contract seen once.
 
     Args:
-        table: Keeps the details across processes; without it they are fetched in each process.
+        table: Keeps the details across processes; without it they are fetched in each process, and
+            all are kept here.
         clock: The present moment, for trading hours.
     """
 
@@ -44,14 +45,16 @@ class ContractCache:
         self._table = table
         self._clock = clock
         self._known: dict[int, ContractDetails] = {}
+        self._complete: set[int] = set()
         self._without_details: set[int] = set()
         self._hours_at: dict[int, datetime] = {}
         self._task: asyncio.Task[None] | None = None
         self._wanted: dict[int, None] = {}
         self._unstored: dict[int, ContractDetails] = {}
-        self._store_at: datetime | None = None
+        self._again_at = datetime.min.replace(tzinfo=UTC)
         self._legs: tuple[ActiveContract, ...] = ()
         self._leg_conids: frozenset[int] = frozenset()
+        self._read_for: frozenset[int] = frozenset()
         self._changed: frozenset[int] = frozenset()
         self._matching: tuple[ActiveContract, ...] = ()
         self._mismatches: dict[_LegKey, str] = {}
@@ -91,9 +94,9 @@ class ContractCache:
         return self._matching
 
     async def load(self) -> None:
-        """Read the details that the table has."""
+        """Read which contracts the table has complete details of."""
         if self._table is not None:
-            self._keep(await self._table.get(None))
+            self._complete |= await self._table.complete()
 
     def magnifier(self, conid: int) -> int | None:
         """Return the price magnifier; None while the details are unknown."""
@@ -107,7 +110,8 @@ class ContractCache:
 
     def missing(self, conids: Iterable[int]) -> set[int]:
         """Return the conids whose details have to be fetched."""
-        return {c for c in conids if c not in self._known or self._is_missing(c)}
+        here = self._known.keys()
+        return {c for c in conids if self._is_missing(c) or not (c in here or c in self._complete)}
 
     async def details(
         self, connection: GatewayConnection, conids: Iterable[int]
@@ -115,8 +119,12 @@ class ContractCache:
         """Return the details of the conids; fetch from the gateway those that are not known.
 
         A conid that the gateway does not know is left out.
+
+        Raises:
+            LakeError: The table cannot be read or written.
         """
         wanted = set(conids)
+        await self._read(wanted)
         missing = self.missing(wanted)
         if missing:
             found = await connection.details(missing)
@@ -136,10 +144,15 @@ class ContractCache:
     ) -> None:
         """Fetch the next few wanted conids without details, in a task of their own.
 
-        Details that an older release stored are fetched again once. Those of streamed contracts
-        are fetched again when the days that their trading hours list are over.
+        Details of new legs that the table has are read first. Those that an older release stored
+        are fetched again once. Those of streamed contracts are fetched again when the days that
+        their trading hours list are over.
         """
         if self._task is not None and not self._task.done():
+            return
+        table_is_due = self._clock() >= self._again_at
+        if self._leg_conids is not self._read_for and table_is_due:
+            self._task = asyncio.create_task(self._read_legs(self._leg_conids))
             return
         for conid in list(takewhile(lambda c: not self._is_missing(c), self._wanted)):
             del self._wanted[conid]
@@ -150,7 +163,7 @@ class ContractCache:
             self._hours_at |= dict.fromkeys(missing, now)
         if missing:
             self._task = asyncio.create_task(self._fetch_or_log(connection, missing))
-        elif self._unstored:
+        elif self._unstored and table_is_due:
             self._task = asyncio.create_task(self._store())
 
     async def remember(self, details: Iterable[ContractDetails]) -> None:
@@ -181,8 +194,28 @@ class ContractCache:
                 found[leg.key] = difference
         return found
 
-    def _keep(self, found: Mapping[int, ContractDetails]) -> None:
-        self._known.update(found)
+    async def _read(self, conids: Iterable[int]) -> None:
+        """Read the details of these contracts that the table has and that are not here."""
+        absent = {conid for conid in conids if conid not in self._known}
+        unstored = absent & self._unstored.keys()
+        self._keep({conid: self._unstored[conid] for conid in unstored})
+        if absent > unstored and self._table is not None:
+            self._keep(await self._table.get(absent - unstored))
+
+    async def _read_legs(self, conids: frozenset[int]) -> None:
+        try:
+            await self._read(conids)
+        except LakeError as error:
+            self._again_at = self._clock() + AGAIN
+            logger.warning("contract details could not be read, they are due again: %s", error)
+            return
+        self._read_for = conids
+
+    def _keep(self, found: Mapping[int, ContractDetails], *, all_of_them: bool = True) -> None:
+        """Keep details, or those of legs alone: thousands of others are in the table."""
+        kept = found if all_of_them else {c: found[c] for c in found.keys() & self._leg_conids}
+        self._known.update(kept)
+        self._complete.update(c for c, one in found.items() if one.valid_exchanges is not None)
         self._changed |= self._leg_conids & found.keys()
 
     async def _fetch_or_log(self, connection: GatewayConnection, conids: list[int]) -> None:
@@ -191,7 +224,7 @@ class ContractCache:
         except ConnectionError as error:
             logger.warning("contract details could not be fetched, they are due again: %s", error)
             return
-        self._keep(found)
+        self._keep(found, all_of_them=self._table is None)
         if self._table is not None:
             self._unstored.update(found)
         self._without_details.update(c for c in conids if self._is_missing(c))
@@ -199,22 +232,19 @@ class ContractCache:
             await self._store()
 
     async def _store(self) -> None:
-        now, details = self._clock(), dict(self._unstored)
-        if self._table is None or (self._store_at is not None and now < self._store_at):
+        details = dict(self._unstored)
+        if self._table is None or self._clock() < self._again_at:
             return
         try:
             await self._table.put(list(details.values()))
         except LakeError as error:
-            self._store_at = now + STORE_AGAIN
+            self._again_at = self._clock() + AGAIN
             logger.warning("contract details could not be stored, they are due again: %s", error)
             return
-        self._store_at = None
         self._unstored = {c: one for c, one in self._unstored.items() if details.get(c) is not one}
 
     def _is_missing(self, conid: int) -> bool:
-        details = self._known.get(conid)
-        complete = details is not None and details.valid_exchanges is not None
-        return not complete and conid not in self._without_details
+        return conid not in self._complete and conid not in self._without_details
 
     def _hours(self, conid: int) -> TradingHours | None:
         details = self._known.get(conid)

@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 
 from position_sync_dagster.errors import CommitContentionError
-from position_sync_dagster.sync.stream.contract_cache import CHUNK, STORE_AGAIN, ContractCache
+from position_sync_dagster.sync.stream.contract_cache import AGAIN, CHUNK, ContractCache
 from tests.support.clock import HandClock
 from tests.support.contracts import contract_details
 from tests.support.money_rows import leg
@@ -25,17 +25,30 @@ class Gateway:
 
 
 class Table:
-    """Counts its commits; the first `fails` of them fail."""
+    """Counts its commits; the first `fails` calls fail."""
 
-    def __init__(self, fails=0):
-        self.commits = []
+    def __init__(self, *details, fails=0):
+        self.commits, self.reads = [], []
+        self.stored = {one.conid: one for one in details}
         self.fails = fails
 
     async def put(self, details):
+        self._may_fail()
+        self.commits.append([one.conid for one in details])
+        self.stored |= {one.conid: one for one in details}
+
+    async def get(self, conids):
+        self._may_fail()
+        self.reads.append(set(conids))
+        return {conid: self.stored[conid] for conid in conids if conid in self.stored}
+
+    async def complete(self):
+        return {conid for conid, one in self.stored.items() if one.valid_exchanges is not None}
+
+    def _may_fail(self):
         if self.fails:
             self.fails -= 1
             raise CommitContentionError("busy", remedy="wait")
-        self.commits.append([one.conid for one in details])
 
 
 @pytest.fixture
@@ -64,11 +77,61 @@ async def test_details_of_many_contracts_are_stored_in_few_commits(clock, steps)
     assert sorted(conid for commit in table.commits for conid in commit) == list(range(1, 451))
 
 
-async def test_details_are_known_before_they_are_stored(clock, steps):
-    cache = ContractCache(Table(), clock=clock)
+async def test_details_of_legs_are_known_before_they_are_stored(clock, steps):
+    table = Table()
+    cache = ContractCache(table, clock=clock)
+    cache.matching([leg(1, "a")])
     cache.want(range(1, 101))
-    await steps(cache, Gateway(clock), 1)
+    await steps(cache, Gateway(clock), 2)
     assert cache.magnifier(1) is not None
+    assert not table.commits
+
+
+@pytest.mark.parametrize("stored", [True, False])
+async def test_details_of_what_becomes_a_leg_are_read_where_they_are(clock, steps, stored):
+    gateway, table = Gateway(clock), Table()
+    cache = ContractCache(table, clock=clock)
+    cache.want(range(1, 11 if stored else 101))
+    await steps(cache, gateway, 2)
+    assert bool(table.commits) is stored
+    assert cache.magnifier(1) is None
+    cache.matching([leg(1, "a")])
+    await steps(cache, gateway, 1)
+    assert cache.magnifier(1) is not None
+    assert 1 not in {conid for asked in gateway.asked[1:] for conid in asked}
+
+
+async def test_only_the_details_of_legs_are_read_from_the_table(clock, steps):
+    gateway = Gateway(clock)
+    table = Table(
+        *(contract_details(conid, seen_at=clock.now) for conid in (1, 2)),
+        contract_details(3, seen_at=clock.now, valid_exchanges=None),
+    )
+    cache = ContractCache(table, clock=clock)
+    await cache.load()
+    cache.want([1, 2, 3])
+    legs = (leg(1, "a"), leg(3, "b"))
+    assert cache.matching(legs) == legs
+    await steps(cache, gateway, 3)
+    assert table.reads == [{1, 3}]
+    assert gateway.asked == [[3]]
+    assert cache.missing([1, 2, 3]) == set()
+    assert (await cache.details(gateway, [2])).keys() == {2}
+    assert gateway.asked == [[3]]
+
+
+async def test_details_that_cannot_be_read_are_read_later(clock, steps, caplog):
+    gateway, table = Gateway(clock), Table(contract_details(1, seen_at=clock.now), fails=1)
+    cache = ContractCache(table, clock=clock)
+    await cache.load()
+    cache.matching([leg(1, "a")])
+    await steps(cache, gateway, 5)
+    assert cache.magnifier(1) is None
+    assert len(caplog.records) == 1
+    clock.advance(AGAIN / timedelta(seconds=1))
+    await steps(cache, gateway, 1)
+    assert cache.magnifier(1) is not None
+    assert gateway.asked == []
 
 
 async def test_details_that_could_not_be_stored_are_stored_later(clock, steps):
@@ -77,7 +140,7 @@ async def test_details_that_could_not_be_stored_are_stored_later(clock, steps):
     cache.want(range(1, 11))
     await steps(cache, gateway, 5)
     assert not table.commits
-    clock.advance(STORE_AGAIN / timedelta(seconds=1))
+    clock.advance(AGAIN / timedelta(seconds=1))
     await steps(cache, gateway, 5)
     assert table.commits == [list(range(1, 11))]
     assert len(gateway.asked) == 1
