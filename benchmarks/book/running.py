@@ -23,7 +23,6 @@ from position_sync_dagster.processes.process_tree import end_processes, find_mar
 
 PROGRAM = str(Path(sys.executable).with_name("position-sync"))
 HANGS_S = 600.0
-REFRESH_S = 60
 SETTLED_S = 5.0
 LINES = 100
 
@@ -56,7 +55,6 @@ class RunningBook(SeenFromOutside):
             "POSITION_SYNC_GATEWAY_PORT": str(ports["port"]),
             "POSITION_SYNC_TRADING_MODE": "SIMULATED",
             "POSITION_SYNC_STRATEGIES_FILE": str(book.strategies),
-            "POSITION_SYNC_REFRESH_INTERVAL_S": str(REFRESH_S),
         }
         self.ui_port = first_free(22_000)
         self.began, self._began_at = time.monotonic(), datetime.now(UTC)

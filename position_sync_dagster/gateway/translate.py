@@ -37,6 +37,7 @@ def known(value: float | None) -> float | None:
     return float(value) if value is not None and -UNSET < value < UNSET else None
 
 
+@lru_cache(maxsize=1024)
 def multiplier_of(sec_type: str, text: str) -> float | None:
     """Read a multiplier as sent; None where it is unknown. Without one it is 1 (stocks).
 

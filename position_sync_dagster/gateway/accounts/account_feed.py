@@ -188,6 +188,7 @@ class AccountFeed:
         self.snapshot_at = self._clock()
         self.odd_rows.keep_seen()
         newest = {(row.account, row.contract.conId): row for row in rows} | self._newest
+        self._newest.clear()
         for row in filter(None, newest.values()):
             self.book.put_position(*position_of(row))
         self.book.close_absent(newest.keys() | self.odd_rows.seen)
@@ -273,17 +274,19 @@ class AccountFeed:
             self.completeness[account] = rating
 
     def _on_position(self, row: Position) -> None:
-        self._newest[row.account, row.contract.conId] = row
+        if self._list.is_awaited:
+            self._newest[row.account, row.contract.conId] = row
         self.book.put_position(*position_of(row))
 
     def _on_portfolio(self, row: PortfolioItem) -> None:
-        self._newest[row.account, row.contract.conId] = None
+        if self._list.is_awaited:
+            self._newest[row.account, row.contract.conId] = None
 
     def _accepts(self, row: RowFields) -> bool:
         why = oddness(row, self.accounts)
         if why is not None:
             self._set_aside(row.account, row.conid, why)
-        elif (key := key_as_sent(row.account, row.conid)) in self.odd_rows:
+        elif self.odd_rows and (key := key_as_sent(row.account, row.conid)) in self.odd_rows:
             self.odd_rows.remove(key)
             self._rate(row.account)
         return why is None

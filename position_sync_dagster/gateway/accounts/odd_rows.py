@@ -57,6 +57,10 @@ class OddRows:
         """Return whether the newest row of a holding was set aside."""
         return key in self._reasons
 
+    def __bool__(self) -> bool:
+        """Return whether any row is set aside."""
+        return bool(self._reasons)
+
     def add(self, key: Key, reason: str) -> None:
         """Set a row aside."""
         self.seen.add(key)

@@ -49,6 +49,11 @@ class PositionList:
         """Make the list due: what came since the last one may not be all."""
         self._requested = True
 
+    @property
+    def is_awaited(self) -> bool:
+        """Return whether a list is under way, or has ended and was not taken yet."""
+        return self._listing is not None
+
     def accepted(self) -> None:
         """Record that a whole list was used."""
         self._listed_at = self._monotonic()

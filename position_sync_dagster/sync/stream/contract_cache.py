@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 CHUNK = 20
 """Conids fetched at once in the background: lines come first."""
 
-STORED_AT_ONCE = 200
+STORED_AT_ONCE = 500
 """Details fetched in the background are stored in one commit when there are so many, or all."""
 
 AGAIN = timedelta(seconds=10)

@@ -13,7 +13,7 @@ PUBLISH_S, SELDOM_S = 3.0, 10.0
 """Values of legs without a line are published at most this often, in seconds, for a drain that
 values the legs and at other times; less often where a commit is slow."""
 
-DRAINED_S = 10.0
+DRAINED_S = 8.0
 """So soon after they were queued the legs are drained: a tick of the sensor, and the start of a
 run."""
 
@@ -57,10 +57,11 @@ class OverflowLegs:
         now = self._monotonic()
         queue_now = bool(legs) and may_queue and now >= self._queue_at
         if legs and (queue_now or now >= self._publish_at) and connection.pnl.take_fresh():
-            drained = queue_now or now < self._queue_at - self._interval_s + DRAINED_S
+            queued_at = now if queue_now else self._queue_at - self._interval_s
             await publish()
             ended = self._monotonic()
-            self._publish_at = now + (PUBLISH_S if drained else SELDOM_S)
+            next_at = now + PUBLISH_S
+            self._publish_at = next_at if next_at < queued_at + DRAINED_S else now + SELDOM_S
             self._publish_at = max(self._publish_at, ended + rest_s(ended - now, VALUES_REST))
         if queue_now:
             self._queue_at = now + self._interval_s

@@ -70,11 +70,11 @@ def steps(clock):
 async def test_details_of_many_contracts_are_stored_in_few_commits(clock, steps):
     gateway, table = Gateway(clock), Table()
     cache = ContractCache(table, clock=clock)
-    cache.want(range(1, 451))
-    await steps(cache, gateway, 40)
+    cache.want(range(1, 1051))
+    await steps(cache, gateway, 80)
     assert max(map(len, gateway.asked)) == CHUNK
-    assert [len(commit) for commit in table.commits] == [200, 200, 50]
-    assert sorted(conid for commit in table.commits for conid in commit) == list(range(1, 451))
+    assert [len(commit) for commit in table.commits] == [500, 500, 50]
+    assert sorted(conid for commit in table.commits for conid in commit) == list(range(1, 1051))
 
 
 async def test_details_of_legs_are_known_before_they_are_stored(clock, steps):
