@@ -198,8 +198,8 @@ def allowed_difference(own: float, quote: Quote, *, unit: float, band: float) ->
         unit: What a price of 1 is worth for the holding.
         band: The part of the value.
 
-    >>> allowed_difference(100.0, Quote(conid=1, bid=0.9, ask=1.1), unit=100.0, band=0.03)
-    20.000000000000004
+    >>> allowed_difference(100.0, Quote(conid=1, bid=1.0, ask=1.25), unit=100.0, band=0.03)
+    25.0
     """
     width = max(0.0, quote.ask - (quote.bid or 0.0)) if quote.ask is not None else 0.0
     return max(band * abs(own), width * unit, (quote.min_tick or 0.0) * unit, ROUNDING)
