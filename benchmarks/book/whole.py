@@ -20,7 +20,7 @@ SIZES = (200, 1_000, 5_000, 20_000)
 ACTIVE_SHARE = 0.05
 WATCHED_S = 180.0
 """As long as the time between two times that the gateway sends the account again, all of it: so one
-of them is in it, and three refreshes."""
+of them is in it, and one refresh."""
 
 SHARE, TO_SMALL = "stream's share of one core", "share, to 200 legs with as many lines"
 

@@ -93,10 +93,29 @@ class ContractCache:
         self._legs, self._mismatches, self._changed = legs, found, frozenset()
         return self._matching
 
-    async def load(self) -> None:
-        """Read which contracts the table has complete details of."""
+    async def load(self, legs: Iterable[ActiveContract]) -> None:
+        """Read which contracts the table has complete details of, and the details of legs.
+
+        Raises:
+            LakeError: The table cannot be read.
+        """
         if self._table is not None:
             self._complete |= await self._table.complete()
+            await self._read(leg.conid for leg in legs)
+
+    async def read_legs(self, legs: Iterable[ActiveContract]) -> None:
+        """Read the details of new legs that the table has; if it cannot be read, that is due again.
+
+        Before they are routed: a leg may name another contract than its conid.
+        """
+        conids = frozenset(leg.conid for leg in legs)
+        try:
+            await self._read(conids)
+        except LakeError as error:
+            self._again_at = self._clock() + AGAIN
+            logger.warning("contract details could not be read, they are due again: %s", error)
+            return
+        self._read_for = conids
 
     def magnifier(self, conid: int) -> int | None:
         """Return the price magnifier; None while the details are unknown."""
@@ -144,15 +163,15 @@ class ContractCache:
     ) -> None:
         """Fetch the next few wanted conids without details, in a task of their own.
 
-        Details of new legs that the table has are read first. Those that an older release stored
-        are fetched again once. Those of streamed contracts are fetched again when the days that
-        their trading hours list are over.
+        Details that an older release stored are fetched again once. Those of streamed contracts
+        are fetched again when the days that their trading hours list are over. Details of legs that
+        could not be read from the table are read first.
         """
         if self._task is not None and not self._task.done():
             return
         table_is_due = self._clock() >= self._again_at
-        if self._leg_conids is not self._read_for and table_is_due:
-            self._task = asyncio.create_task(self._read_legs(self._leg_conids))
+        if self._leg_conids != self._read_for and table_is_due:
+            self._task = asyncio.create_task(self.read_legs(self._legs))
             return
         for conid in list(takewhile(lambda c: not self._is_missing(c), self._wanted)):
             del self._wanted[conid]
@@ -201,15 +220,6 @@ class ContractCache:
         self._keep({conid: self._unstored[conid] for conid in unstored})
         if absent > unstored and self._table is not None:
             self._keep(await self._table.get(absent - unstored))
-
-    async def _read_legs(self, conids: frozenset[int]) -> None:
-        try:
-            await self._read(conids)
-        except LakeError as error:
-            self._again_at = self._clock() + AGAIN
-            logger.warning("contract details could not be read, they are due again: %s", error)
-            return
-        self._read_for = conids
 
     def _keep(self, found: Mapping[int, ContractDetails], *, all_of_them: bool = True) -> None:
         """Keep details, or those of legs alone: thousands of others are in the table."""

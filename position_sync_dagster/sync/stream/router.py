@@ -164,6 +164,8 @@ class Router:
         self._pricer.mark_due(streamed)
         stale = self._lines.needs_allocation(connection.lines, feed.book, self._registry.legs)
         changed_legs = await self._registry_changed() or self._resolver.take_found()
+        if changed_legs:
+            await self._contracts.read_legs(self._registry.legs)
         stale = stale or self._lines.held != self._routed_by[0]
         stale = stale or self._contracts.matching(self._registry.legs) is not self._routed_by[1]
         moved = self._routes.outdated(feed.book, changed)

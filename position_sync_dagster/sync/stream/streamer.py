@@ -246,7 +246,7 @@ class IBPositionStreamer:
                 if table is not None:
                     await table.initialize()
         await self.registry.refresh()
-        await self._contracts.load()
+        await self._contracts.load(self.registry.legs)
 
     async def _run(self) -> None:
         flushes = asyncio.create_task(self._flusher.run(self._link.live_connection))

@@ -41,6 +41,7 @@ class Positions:
 
     def __init__(self):
         self.rows = []
+        self.updates = 0
         self.meanwhile = None
 
     async def replace(self, _gateway_id, rows, **_more):
@@ -52,7 +53,8 @@ class Positions:
         if self.meanwhile is not None:
             self.meanwhile()
         self.rows = list({row.key: row for row in [*self.rows, *changed]}.values())
-        return 1
+        self.updates += 1
+        return self.updates
 
 
 def publisher_of(positions, queue):
@@ -109,3 +111,20 @@ async def test_a_holding_that_is_not_published_yet_is_not_queued():
     await publisher.publish(Feed(), session=None)
     assert await publisher.enqueue(MONITORED, [KEY]) == 0
     assert await drained(queue) == 0
+
+
+async def test_a_profit_message_that_values_nothing_is_no_reason_to_write():
+    others = [make_holding(conid, NOW, position=1.0) for conid in (2, 3)]
+    feed, positions = Feed(HELD, *others), Positions()
+    publisher = publisher_of(positions, None)
+    await publisher.publish(feed, session=None)
+    feed.book.put_pnl(KEY, b"95\x004\x009.0\x005\x005\x000\x00450\x00")  # another quantity
+    await publisher.publish(feed, session=None)
+    assert positions.updates == 0
+    feed.book.put_pnl(KEY, b"95\x004\x002.0\x005\x005\x000\x00450\x00")
+    await publisher.publish(feed, session=None)
+    assert positions.updates == 1
+    assert [row.market_value for row in positions.rows] == [450.0, None, None]
+    feed.book.confirmed.confirm("A", NOW)
+    await publisher.publish(feed, session=None)
+    assert positions.updates == 2

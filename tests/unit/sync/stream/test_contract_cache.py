@@ -108,10 +108,10 @@ async def test_only_the_details_of_legs_are_read_from_the_table(clock, steps):
         contract_details(3, seen_at=clock.now, valid_exchanges=None),
     )
     cache = ContractCache(table, clock=clock)
-    await cache.load()
-    cache.want([1, 2, 3])
     legs = (leg(1, "a"), leg(3, "b"))
-    assert cache.matching(legs) == legs
+    await cache.load(legs)
+    cache.want([1, 2, 3])
+    cache.matching(legs)
     await steps(cache, gateway, 3)
     assert table.reads == [{1, 3}]
     assert gateway.asked == [[3]]
@@ -120,10 +120,20 @@ async def test_only_the_details_of_legs_are_read_from_the_table(clock, steps):
     assert gateway.asked == [[3]]
 
 
+async def test_new_legs_are_compared_before_they_are_routed(clock):
+    table = Table(contract_details(1, symbol="OTHER"))
+    cache, legs = ContractCache(table, clock=clock), (leg(1, "a"),)
+    await cache.load(())
+    await cache.read_legs(legs)
+    assert cache.matching(legs) == ()
+    cache.fetch_in_background(Gateway(clock), streamed=())
+    assert table.reads == [{1}]
+
+
 async def test_details_that_cannot_be_read_are_read_later(clock, steps, caplog):
     gateway, table = Gateway(clock), Table(contract_details(1, seen_at=clock.now), fails=1)
     cache = ContractCache(table, clock=clock)
-    await cache.load()
+    await cache.load(())
     cache.matching([leg(1, "a")])
     await steps(cache, gateway, 5)
     assert cache.magnifier(1) is None
