@@ -37,13 +37,15 @@ class PnlSubscriptions:
 
     @property
     def keys(self) -> frozenset[Key]:
-        """Return the (account, conid) that are subscribed."""
+        """Return the (account, conid) that are subscribed: the same object until it changes."""
         return self._keys
 
     def keep(self, owner: object, keys: Iterable[Key]) -> None:
         """Subscribe to exactly these holdings for an owner, besides those of other owners."""
         self._wanted[owner] = frozenset(keys)
         wanted = frozenset().union(*self._wanted.values())
+        if wanted == self._keys:
+            return
         ended = self._keys - wanted
         if ended:
             self._requests = {sent: key for sent, key in self._requests.items() if key in wanted}

@@ -1,15 +1,16 @@
 """Values by PnLSingle, without a line: of legs in OVERFLOW, and beside the lines of the others."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 from position_sync_dagster.domain.broker_position import Key
+from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.gateway.connection import GatewayConnection
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.owner.pace import VALUES_REST, rest_s
 from position_sync_dagster.sync.owner.publisher import Publisher
 from position_sync_dagster.sync.stream.routes import Routes
 
-PUBLISH_S, SELDOM_S = 3.0, 10.0
+PUBLISH_S, SELDOM_S = 3.0, 12.0
 """Values of legs without a line are published at most this often, in seconds, for a drain that
 values the legs and at other times; less often where a commit is slow."""
 
@@ -37,6 +38,8 @@ class OverflowLegs:
         self._monotonic = monotonic
         self._max_streamed = settings.pnl_subscriptions
         self._publish_at = self._queue_at = float("-inf")
+        self._states: Mapping[Key, LegState] | None = None
+        self._keys: frozenset[Key] | None = None
 
     async def step(
         self,
@@ -53,7 +56,10 @@ class OverflowLegs:
             may_queue: False while a download will queue every holding anyway.
         """
         legs = routes.overflow
-        connection.pnl.keep(self, self._chosen(connection.pnl.keys, routes))
+        states, keys = routes.states, connection.pnl.keys
+        if states is not self._states or keys is not self._keys:
+            self._states, self._keys = states, keys
+            connection.pnl.keep(self, self._chosen(keys, routes))
         now = self._monotonic()
         queue_now = bool(legs) and may_queue and now >= self._queue_at
         if legs and (queue_now or now >= self._publish_at) and connection.pnl.take_fresh():
