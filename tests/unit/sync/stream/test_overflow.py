@@ -4,7 +4,7 @@ import pytest
 
 from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.stream.overflow import OverflowLegs
+from position_sync_dagster.sync.stream.overflow import NEW_AT_ONCE, OverflowLegs
 from position_sync_dagster.sync.stream.routes import Routes
 
 KEY = ("DU1", 7)
@@ -16,9 +16,12 @@ class Gateway:
     def __init__(self):
         self.pnl = self
         self.keys = frozenset()
+        self.kept = 0
 
     def keep(self, _owner, keys):
-        self.keys = frozenset(keys)
+        self.kept += 1
+        if keys != self.keys:
+            self.keys = frozenset(keys)
 
     def take_fresh(self):
         return bool(self.keys)
@@ -38,10 +41,10 @@ class Day:
 
     async def enqueue(self, _routes, keys):
         self.done.append(("queued", self.second))
-        assert set(keys) == {KEY}
+        assert KEY in keys
 
-    async def pass_(self, seconds, routes, *, may_queue=True):
-        gateway = Gateway()
+    async def pass_(self, seconds, routes, *, may_queue=True, gateway=None):
+        gateway = gateway or Gateway()
         for _ in range(seconds):
             await self.legs.step(gateway, routes, self.publish, may_queue=may_queue)
             self.second += 1
@@ -87,3 +90,22 @@ async def test_without_such_legs_nothing_is_published_or_queued():
     day = Day()
     await day.pass_(40, Routes())
     assert day.done == []
+
+
+async def test_subscriptions_are_looked_at_when_routes_or_they_themselves_change():
+    legs = [("DU1", conid) for conid in range(1, 2 * NEW_AT_ONCE + 2)]
+    routes, gateway, day = Routes(), Gateway(), Day()
+    routes.update(dict.fromkeys(legs, LegState.OVERFLOW))
+    steps = []
+    for _step in range(6):
+        await day.pass_(1, routes, gateway=gateway)
+        steps.append((len(gateway.keys), gateway.kept))
+    most = len(legs)
+    assert steps == [(20, 1), (40, 2), (most, 3), (most, 4), (most, 4), (most, 4)]
+    gateway.keys = frozenset()  # the gateway dropped them
+    await day.pass_(1, routes, gateway=gateway)
+    assert (len(gateway.keys), gateway.kept) == (20, 5)
+    await day.pass_(4, routes, gateway=gateway)
+    routes.update({legs[0]: LegState.MONITORED})
+    await day.pass_(1, routes, gateway=gateway)
+    assert gateway.keys == set(legs[1:])
