@@ -15,9 +15,8 @@ class HoldingIndex:
         self._by_conid: dict[int, tuple[Key, ...]] = {}
         self._one_of: dict[str, Key] = {}
 
-    def put(self, before: BrokerPosition | None, holding: BrokerPosition) -> None:
+    def put(self, before: BrokerPosition | None, key: Key, holding: BrokerPosition) -> None:
         """Follow a holding that takes the place of another state of it, or is new."""
-        key = holding.key
         if before is None:
             self._by_conid[key[1]] = (*self.keys_of(key[1]), key)
         if before is None or (before.position == 0) != (holding.position == 0):

@@ -142,7 +142,8 @@ class HoldingsBook:
         now = self._clock()
         self.confirmed.confirm_holding(key, now)
         same = before is not None and before.position == position
-        self.put(
+        self._put(
+            key,
             BrokerPosition(
                 gateway_id=self._gateway_id,
                 account=key[0],
@@ -236,14 +237,16 @@ class HoldingsBook:
 
     def put(self, holding: BrokerPosition) -> None:
         """Replace a holding and notify the watchers."""
-        key = holding.key
+        self._put(holding.key, self.confirmed.stated(holding))
+
+    def _put(self, key: Key, holding: BrokerPosition) -> None:
         before = self._holdings.get(key)
         moved = before is None or before.position != holding.position
-        self._store(key, self.confirmed.stated(holding))
+        self._store(key, holding)
         self._changes.note(key, holding.received_at, urgent=moved)
 
     def _store(self, key: Key, holding: BrokerPosition) -> None:
-        self.index.put(self._holdings.get(key), holding)
+        self.index.put(self._holdings.get(key), key, holding)
         self._sent.pop(key, None)
         self._holdings[key] = holding
         self._all_changes.note(key, None)

@@ -96,10 +96,19 @@ def with_pnl(
     completeness: Completeness,
     confirmed_at: datetime | None,
 ) -> BrokerPosition:
-    """Return a holding with the values of a PnLSingle message, which has no price and no time."""
+    """Return a holding with the values of a PnLSingle message, which has no price and no time.
+
+    It is written out: `replace` takes half as long again, for hundreds in a second.
+    """
     realized_pnl = known(sent.realized)
-    return replace(
-        holding,
+    return BrokerPosition(
+        gateway_id=holding.gateway_id,
+        account=holding.account,
+        instrument=holding.instrument,
+        position=holding.position,
+        average_cost=holding.average_cost,
+        position_time=holding.position_time,
+        snapshot_id=holding.snapshot_id,
         market_price=None,
         market_value=known(sent.value),
         unrealized_pnl=known(sent.unrealized),

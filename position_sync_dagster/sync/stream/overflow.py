@@ -10,7 +10,7 @@ from position_sync_dagster.sync.owner.pace import VALUES_REST, rest_s
 from position_sync_dagster.sync.owner.publisher import Publisher
 from position_sync_dagster.sync.stream.routes import Routes
 
-PUBLISH_S, SELDOM_S = 3.0, 12.0
+PUBLISH_S, SELDOM_S = 4.0, 13.0
 """Values of legs without a line are published at most this often, in seconds, for a drain that
 values the legs and at other times; less often where a commit is slow."""
 
