@@ -18,6 +18,9 @@ from benchmarks.report import quantity
 
 SIZES = (200, 1_000, 5_000, 20_000)
 ACTIVE_SHARE = 0.05
+STREAMED = LINES - 5
+"""As many lines as a stream takes: it leaves five to other programs of the login."""
+
 WATCHED_S = 180.0
 """As long as the time between two times that the gateway sends the account again, all of it: so one
 of them is in it, and one refresh."""
@@ -58,7 +61,7 @@ def whole(bench: Bench) -> None:
         try:
             active = round(legs * ACTIVE_SHARE)
             # Just before: the same work takes a third more or less from one hour to the next.
-            on_as_many_lines = _small_share(bench) if active >= LINES - 5 else None
+            on_as_many_lines = _small_share(bench) if active >= STREAMED else None
             book = generate(bench.new_folder(f"book-{legs}"), legs, active)
             with closing(RunningBook(bench.new_folder(f"home-{legs}"), book)) as running:
                 for what, value in _figures(running, bench.size(5, 1)):
@@ -80,11 +83,11 @@ def whole(bench: Bench) -> None:
 
 def _small_share(bench: Bench) -> float:
     """Return the share of a stream that has all lines in the smallest book."""
-    book = generate(bench.new_folder("book-lines"), SIZES[0], LINES - 5)
+    book = generate(bench.new_folder("book-lines"), SIZES[0], STREAMED)
     with closing(RunningBook(bench.new_folder("home-lines"), book)) as running:
         figures = dict(islice(_figures(running, 1), 2))
     bench.report.say(
-        f"  {SHARE}, {SIZES[0]} legs, {LINES - 5} lines: {quantity(figures[SHARE], '%')}"
+        f"  {SHARE}, {SIZES[0]} legs, {STREAMED} lines: {quantity(figures[SHARE], '%')}"
     )
     return figures[SHARE]
 
@@ -94,7 +97,7 @@ def _figures(running: RunningBook, rounds: int) -> Iterator[tuple[str, float]]:
     running.until(lambda: running.current() >= legs, every_s=0.2)
     yield "start to every leg current", running.age_s()
     active = list(running.book.active)
-    wanted = min(len(active), LINES - 5)
+    wanted = min(len(active), STREAMED)
     running.until(lambda: running.statistics()["lines_in_use"] >= wanted, every_s=0.5)
     running.until_settled()
     refreshes = running.refreshes().height

@@ -11,7 +11,6 @@ ROLES = {
     "store_proxy": "latency of the store",
     "position_sync_dagster.simulator": "gateways (simulators)",
     "deployment.daemon": "daemons",
-    "dagster._daemon": "daemons",
     "webserver": "webservers",
     "api grpc": "code servers",
     "api": "code servers",
