@@ -101,21 +101,18 @@ class ContractCache:
         """
         if self._table is not None:
             self._complete |= await self._table.complete()
-            await self._read(leg.conid for leg in legs)
+        await self._read_legs(legs)
 
     async def read_legs(self, legs: Iterable[ActiveContract]) -> None:
         """Read the details of new legs that the table has; if it cannot be read, that is due again.
 
         Before they are routed: a leg may name another contract than its conid.
         """
-        conids = frozenset(leg.conid for leg in legs)
         try:
-            await self._read(conids)
+            await self._read_legs(legs)
         except LakeError as error:
             self._again_at = self._clock() + AGAIN
             logger.warning("contract details could not be read, they are due again: %s", error)
-            return
-        self._read_for = conids
 
     def magnifier(self, conid: int) -> int | None:
         """Return the price magnifier; None while the details are unknown."""
@@ -129,8 +126,11 @@ class ContractCache:
 
     def missing(self, conids: Iterable[int]) -> set[int]:
         """Return the conids whose details have to be fetched."""
-        here = self._known.keys()
-        return {c for c in conids if self._is_missing(c) or not (c in here or c in self._complete)}
+        return {
+            c
+            for c in conids
+            if c not in self._complete and not (c in self._known and c in self._without_details)
+        }
 
     async def details(
         self, connection: GatewayConnection, conids: Iterable[int]
@@ -213,13 +213,21 @@ class ContractCache:
                 found[leg.key] = difference
         return found
 
+    async def _read_legs(self, legs: Iterable[ActiveContract]) -> None:
+        conids = frozenset(leg.conid for leg in legs)
+        await self._read(conids)
+        self._read_for = conids
+
     async def _read(self, conids: Iterable[int]) -> None:
         """Read the details of these contracts that the table has and that are not here."""
         absent = {conid for conid in conids if conid not in self._known}
         unstored = absent & self._unstored.keys()
         self._keep({conid: self._unstored[conid] for conid in unstored})
         if absent > unstored and self._table is not None:
-            self._keep(await self._table.get(absent - unstored))
+            stored = (absent - unstored) & self._complete
+            found = await self._table.get(absent - unstored)
+            self._complete -= stored - found.keys()  # the table was taken back: fetch them again
+            self._keep(found)
 
     def _keep(self, found: Mapping[int, ContractDetails], *, all_of_them: bool = True) -> None:
         """Keep details, or those of legs alone: thousands of others are in the table."""

@@ -120,6 +120,15 @@ async def test_only_the_details_of_legs_are_read_from_the_table(clock, steps):
     assert gateway.asked == [[3]]
 
 
+async def test_details_that_the_table_lost_are_fetched_again(clock):
+    gateway, table = Gateway(clock), Table(contract_details(1), contract_details(2))
+    cache = ContractCache(table, clock=clock)
+    await cache.load(())
+    del table.stored[1]
+    assert (await cache.details(gateway, [1, 2])).keys() == {1, 2}
+    assert gateway.asked == [[1]]
+
+
 async def test_new_legs_are_compared_before_they_are_routed(clock):
     table = Table(contract_details(1, symbol="OTHER"))
     cache, legs = ContractCache(table, clock=clock), (leg(1, "a"),)
