@@ -28,6 +28,6 @@ def make_holding(
     return BrokerPosition(position=position, **usual | more)
 
 
-def make_book(clock: Clock, *, gateway_id: str = "g", account: str = "A") -> HoldingsBook:
+def make_book(clock: Clock, *, account: str = "A") -> HoldingsBook:
     """Return an empty book of one account, without a connection."""
-    return HoldingsBook(gateway_id, [account], clock=clock, read_pnl=partial(read_pnl, IB()))
+    return HoldingsBook("g", [account], clock=clock, read_pnl=partial(read_pnl, IB()))

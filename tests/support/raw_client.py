@@ -7,6 +7,7 @@ import struct
 from collections.abc import Callable
 from contextlib import suppress
 
+from tests.support.messages import frame
 from tests.support.waiting import DEADLINE_S
 
 Message = list[str]
@@ -43,8 +44,7 @@ class RawClient:
         self.writer.write(b"API\0" + struct.pack(">I", len(offer)) + offer)
 
     def send(self, *fields: object) -> None:
-        payload = "".join(f"{field}\0" for field in fields).encode()
-        self.writer.write(struct.pack(">I", len(payload)) + payload)
+        self.writer.write(frame(*fields))
 
     async def wait(self, test: Test, since: int = 0) -> Message:
         """Return the first message from `since` on that passes a test; fail at the deadline."""

@@ -5,7 +5,6 @@ import json
 import os
 import signal
 import stat
-import struct
 import subprocess
 import sys
 from contextlib import asynccontextmanager
@@ -15,6 +14,7 @@ import pytest
 from position_sync_dagster.recording.recorder import Recorder
 from position_sync_dagster.simulator.errors import RecordingError
 from position_sync_dagster.simulator.recordings.recording import load_recording
+from tests.support.messages import frame
 from tests.support.ports import free_port
 from tests.support.raw_client import RawClient
 
@@ -76,11 +76,6 @@ async def test_an_order_message_is_refused_and_neither_passed_on_nor_recorded(
     requests = ["startApi", "reqCurrentTime"]
     assert [name for name in names if name in requests or "rder" in str(name)] == requests
     assert "it is not passed on" in caplog.text
-
-
-def frame(*fields):
-    payload = "".join(f"{field}\0" for field in fields).encode()
-    return struct.pack(">I", len(payload)) + payload
 
 
 REPORTS = (

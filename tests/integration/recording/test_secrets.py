@@ -2,7 +2,6 @@
 
 import json
 import re
-import struct
 from dataclasses import replace
 from decimal import Decimal
 
@@ -10,17 +9,13 @@ import pytest
 from ib_async import IB
 
 from position_sync_dagster.simulator import load_book
+from tests.support.messages import frame
 from tests.support.raw_client import RawClient
 
 ONE, TWO = "U7654321", "U1122334"
 MODEL, GROUP, OWNER = "IncomeModel", "GrowthClients", "Marion Holder"
 QUANTITIES = (137, -4211, -1999, 389, 1733, 641, -977, 2203, -821, 163, -167, 173)
 """Primes: none of them comes up by chance as a whole field."""
-
-
-def frame(*fields):
-    payload = "".join(f"{field}\0" for field in fields).encode()
-    return struct.pack(">I", len(payload)) + payload
 
 
 def secret_book():

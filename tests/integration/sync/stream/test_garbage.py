@@ -13,6 +13,7 @@ from position_sync_dagster.errors import GatewayTimeoutError
 from position_sync_dagster.gateway import watchdog
 from position_sync_dagster.gateway.connection_manager import IBConnectionManager
 from position_sync_dagster.sync.stream import broker_link
+from tests.support.messages import frame
 
 A, PUT = "DUSIM0001", 921000002
 UNREADABLE = "sent a message that cannot be read"
@@ -21,12 +22,6 @@ GIVEN_UP = {
     "longer than any message": "it sent a frame longer than any message",
 }
 STRAY = "sent a tick that nobody asked for"
-
-
-def frame(*fields):
-    """Return a message as it goes over the wire."""
-    payload = "".join(f"{field}\0" for field in fields).encode()
-    return struct.pack(">I", len(payload)) + payload
 
 
 @pytest.fixture(autouse=True)

@@ -2,7 +2,6 @@
 
 import asyncio
 import shutil
-import struct
 import time
 from dataclasses import replace
 from datetime import timedelta
@@ -23,6 +22,7 @@ from position_sync_dagster.gateway.connection_manager import IBConnectionManager
 from position_sync_dagster.lake.registry.table import StrategyRegistry
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.stream.streamer import IBPositionStreamer
+from tests.support.messages import frame
 
 A, B = "DUSIM0001", "DUSIM0002"
 CALL, PUT, WORTHLESS, CENTS, STOCK, UNHELD = (
@@ -49,8 +49,7 @@ def portfolio_without_value(holding):
         contract.multiplier, "", contract.currency, "", "", holding.position, unset, unset,
         holding.average_cost, unset, unset, holding.account,
     )  # fmt: skip
-    payload = "".join(f"{field}\0" for field in fields).encode()
-    return struct.pack(">I", len(payload)) + payload
+    return frame(*fields)
 
 
 async def test_active_legs_stream_and_everything_else_is_queued(stream_legs, lake, eventually):

@@ -9,6 +9,7 @@ from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.domain.update import ValueOrigin
 from position_sync_dagster.gateway.translate import UNSET, PortfolioValues
 from tests.support.holdings import make_book
+from tests.support.messages import as_sent
 
 START = datetime(2026, 3, 4, 15, 30, tzinfo=UTC)
 ACCOUNT = "DU1"
@@ -26,8 +27,7 @@ VALUES = PortfolioValues(
 
 def pnl(value, position=10.0, realized=UNSET):
     """Return a message as the gateway sends it."""
-    sent = (95, 4, position, 5.0, UNSET, realized, value)
-    return "".join(f"{field}\0" for field in sent).replace("e+308", "E308").encode()
+    return as_sent(95, 4, position, 5.0, UNSET, realized, value).replace(b"e+308", b"E308")
 
 
 class Clock:
@@ -212,6 +212,18 @@ def test_what_a_gateway_sends_without_ib_confirms_nothing(book, clock):
     book.put_portfolio(ACCOUNT, LISTED, 10.0, VALUES)
     book.confirmed.confirm(ACCOUNT)
     assert book.get(KEY).confirmed_at is None
+
+
+@pytest.mark.parametrize(("online", "confirmed"), [(True, START), (False, None)])
+def test_a_profit_message_confirms_as_of_its_arrival_whenever_it_is_looked_at(
+    book, clock, online, confirmed
+):
+    book.put_position(ACCOUNT, LISTED, 10.0, 600.0)
+    book.set_online(online)
+    book.put_pnl(KEY, pnl(6300.0))
+    clock.advance(seconds=5)
+    book.set_online(not online)
+    assert (book.get(KEY).market_value, book.get(KEY).confirmed_at) == (6300.0, confirmed)
 
 
 def test_what_confirms_the_account_is_no_new_copy_of_what_was_reported(book, clock):

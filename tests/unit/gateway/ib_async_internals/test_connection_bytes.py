@@ -7,6 +7,7 @@ from position_sync_dagster.gateway.ib_async_internals.connection import (
     read_without_copies,
     unread_bytes,
 )
+from tests.support.messages import frame
 
 MESSAGES = [
     ["49", "1", "1772637000"],
@@ -16,12 +17,7 @@ MESSAGES = [
 ]
 
 
-def framed(fields):
-    content = "".join(f"{field}\0" for field in fields).encode()
-    return len(content).to_bytes(4, "big") + content
-
-
-SENT = b"".join(map(framed, MESSAGES))
+SENT = b"".join(frame(*fields) for fields in MESSAGES)
 
 
 def arrive(ib, data, size):
@@ -41,7 +37,7 @@ def connected(*, ours):
 
 @pytest.mark.parametrize("size", [1, 3, 4, 5, 64, len(SENT), len(SENT) + 2])
 async def test_messages_are_read_as_ib_async_reads_them(size):
-    half = framed(["49", "1", "2"])[:-2]
+    half = frame("49", "1", "2")[:-2]
     found = []
     for ours in (True, False):
         ib, read = connected(ours=ours)
@@ -76,5 +72,5 @@ async def test_a_message_that_raises_is_read_once_and_the_others_after_it():
 
     ib.client.decoder.interpret = fail
     arrive(ib, SENT, len(SENT))
-    arrive(ib, framed(["49", "1", "2"]), 100)
+    arrive(ib, frame("49", "1", "2"), 100)
     assert read == [*MESSAGES, ["49", "1", "2"]]

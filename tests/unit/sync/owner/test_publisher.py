@@ -10,6 +10,7 @@ from position_sync_dagster.sync.owner.announcements import Announcements
 from position_sync_dagster.sync.owner.metrics import StreamMetrics
 from position_sync_dagster.sync.owner.publisher import Publisher
 from tests.support.holdings import make_book, make_holding
+from tests.support.messages import as_sent
 
 NOW = datetime(2026, 3, 4, 15, 30, tzinfo=UTC)
 KEY = ("A", 1)
@@ -118,10 +119,10 @@ async def test_a_profit_message_that_values_nothing_is_no_reason_to_write():
     feed, positions = Feed(HELD, *others), Positions()
     publisher = publisher_of(positions, None)
     await publisher.publish(feed, session=None)
-    feed.book.put_pnl(KEY, b"95\x004\x009.0\x005\x005\x000\x00450\x00")  # another quantity
+    feed.book.put_pnl(KEY, as_sent(95, 4, 9.0, 5, 5, 0, 450))  # another quantity
     await publisher.publish(feed, session=None)
     assert positions.updates == 0
-    feed.book.put_pnl(KEY, b"95\x004\x002.0\x005\x005\x000\x00450\x00")
+    feed.book.put_pnl(KEY, as_sent(95, 4, 2.0, 5, 5, 0, 450))
     await publisher.publish(feed, session=None)
     assert positions.updates == 1
     assert [row.market_value for row in positions.rows] == [450.0, None, None]
