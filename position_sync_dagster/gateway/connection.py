@@ -90,7 +90,7 @@ class GatewayConnection:
         self.broken_farms = set(broken_farms)
         self._timeout_s = settings.gateway_timeout_s
         ib.errorEvent += self._on_error
-        reader = MessageReader(ib, settings.gateway_id, keeps=self.pnl.keep_message)
+        reader = MessageReader(ib, settings.gateway_id, reads=self._read_message)
         self._watchdog = Watchdog(ib, reader, give_up=self.drop)
 
     @property
@@ -180,6 +180,9 @@ class GatewayConnection:
                     while has_socket(self.ib):
                         await closed
         self.lost.set()
+
+    def _read_message(self, message: bytes) -> bool:
+        return self.pnl.keep_message(message) or self.feed.read_message(message)
 
     def _on_error(self, _request: int, code: int, text: str, _contract: object) -> None:
         if code in OFFLINE:

@@ -31,7 +31,7 @@ from position_sync_dagster.gateway.ib_async_internals.connection import (
     set_pace,
     socket_closed,
 )
-from position_sync_dagster.gateway.ib_async_internals.holdings import deliver_holdings
+from position_sync_dagster.gateway.ib_async_internals.holdings import deliver_positions
 from position_sync_dagster.gateway.message_reader import is_no_length
 from position_sync_dagster.settings import Settings
 
@@ -111,7 +111,7 @@ async def _log_in_as(client_id: int, settings: Settings, port: int) -> Login:
     """
     ib = IB()
     set_pace(ib, max_requests=MAX_REQUESTS, interval_s=REQUESTS_INTERVAL_S)
-    deliver_holdings(ib)
+    deliver_positions(ib)
     listener = _LoginListener(ib, client_id, f"{settings.gateway_host}:{port}")
     attempt = asyncio.ensure_future(
         ib.connectAsync(

@@ -49,27 +49,27 @@ class MessageReader:
     Args:
         ib: The connection.
         gateway_id: Its gateway.
-        keeps: Gets each message as sent. Those that it keeps to read them later count as
-            understood.
+        reads: Gets each message as sent. Those that it reads, now or later, count as understood,
+            and ib_async does not get them.
 
     Attributes:
         understood: The number of messages that were understood.
     """
 
-    def __init__(self, ib: IB, gateway_id: str, *, keeps: Callable[[bytes], bool]) -> None:
+    def __init__(self, ib: IB, gateway_id: str, *, reads: Callable[[bytes], bool]) -> None:
         self.understood = 0
         self._gateway_id = gateway_id
-        self._keeps = keeps
+        self._reads = reads
         self._type = ""
         self._failed = False
         self._position_failed = False
         self._log = LimitedLog(logger, every_s=LOG_EVERY_S)
         self._interpret = intercept_messages(ib, read=self._read, unreadable=self._on_unreadable)
         intercept_unknown_requests(ib, self._on_unknown_request)
-        read_without_copies(ib, kept=self._kept)
+        read_without_copies(ib, reads=self._read_by_us)
 
-    def _kept(self, message: bytes) -> bool:
-        if not self._keeps(message):
+    def _read_by_us(self, message: bytes) -> bool:
+        if not self._reads(message):
             return False
         self.understood += 1
         return True

@@ -9,7 +9,6 @@ from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.gateway.accounts.account_time import zone_of_closing
 from position_sync_dagster.gateway.connection import GatewayConnection
-from position_sync_dagster.gateway.ib_async_internals.holdings import on_account_time
 from position_sync_dagster.gateway.market_data_lines import Refusal
 
 POLL_S = 0.05
@@ -52,28 +51,14 @@ async def clock_difference_s(
     return None
 
 
-class AccountClock:
-    """The account times that a gateway sends: a time of day, without a zone.
+def zone_offset(account_time: str, now: datetime) -> timedelta | None:
+    """Return how far ahead of UTC the gateway's wall clock is; None where no zone fits.
 
-    Attributes:
-        newest: The newest one; empty until one came.
+    The newest time of a download is about now, if the account is kept current (IB, "Account
+    Updates": every 3 minutes).
     """
-
-    def __init__(self, connection: GatewayConnection) -> None:
-        self.newest = ""
-        on_account_time(connection.ib, self._on_time)
-
-    def _on_time(self, fields: list[str]) -> None:
-        self.newest = fields[2] if len(fields) > 2 else ""
-
-    def offset(self, now: datetime) -> timedelta | None:
-        """Return how far ahead of UTC the gateway's wall clock is; None where no zone fits.
-
-        The newest time of a download is about now, if the account is kept current (IB, "Account
-        Updates": every 3 minutes).
-        """
-        zone = zone_of_closing(self.newest, now=now)
-        return None if zone is None else now.astimezone(zone).utcoffset()
+    zone = zone_of_closing(account_time, now=now)
+    return None if zone is None else now.astimezone(zone).utcoffset()
 
 
 async def try_line(

@@ -3,9 +3,9 @@
 from datetime import date, datetime
 from functools import lru_cache
 from sys import intern
-from typing import TypedDict
+from typing import NamedTuple
 
-from ib_async import Contract, PortfolioItem, Position, Ticker
+from ib_async import Contract, Position, Ticker
 from ib_async import ContractDetails as IBContractDetails
 
 from position_sync_dagster.domain.instrument import (
@@ -194,7 +194,7 @@ def position_of(position: Position) -> tuple[str, Instrument, float, float | Non
     )
 
 
-class PortfolioValues(TypedDict):
+class PortfolioValues(NamedTuple):
     """The values of a portfolio row; None where the broker gave none."""
 
     average_cost: float | None
@@ -202,18 +202,6 @@ class PortfolioValues(TypedDict):
     market_value: float | None
     unrealized_pnl: float | None
     realized_pnl: float | None
-
-
-def portfolio_of(item: PortfolioItem) -> tuple[str, Instrument, PortfolioValues]:
-    """Read (account, instrument, values) from message 7."""
-    values = PortfolioValues(
-        average_cost=known(item.averageCost),
-        market_price=known(item.marketPrice),
-        market_value=known(item.marketValue),
-        unrealized_pnl=known(item.unrealizedPNL),
-        realized_pnl=known(item.realizedPNL),
-    )
-    return item.account, instrument_of(item.contract), values
 
 
 def _side(price: float) -> float | None:

@@ -8,20 +8,17 @@ from functools import partial
 from random import Random
 from uuid import uuid4
 
-from ib_async import IB, PortfolioItem, Position
+from ib_async import IB, Position
 
 from position_sync_dagster.domain.broker_position import BrokerPosition, Completeness, Key
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.errors import BrokerUnavailableError, TooManyAccountsError
 from position_sync_dagster.gateway.accounts.account_values import AccountValues
 from position_sync_dagster.gateway.accounts.holdings import HoldingsBook
-from position_sync_dagster.gateway.accounts.odd_rows import OddRows, key_as_sent, oddness
+from position_sync_dagster.gateway.accounts.odd_rows import OddRows
+from position_sync_dagster.gateway.accounts.portfolio_rows import PortfolioRow, PortfolioRows
 from position_sync_dagster.gateway.accounts.position_list import PositionList
-from position_sync_dagster.gateway.ib_async_internals.holdings import (
-    RowFields,
-    filter_holdings,
-    read_pnl,
-)
+from position_sync_dagster.gateway.ib_async_internals.holdings import filter_positions, read_pnl
 from position_sync_dagster.gateway.translate import position_of
 from position_sync_dagster.settings import Settings
 
@@ -68,7 +65,7 @@ class AccountFeed:
         self.snapshot_at: datetime | None = None
         self.downloaded_at: datetime | None = None
         self.offline: str | None = None
-        self.odd_rows = OddRows()
+        self.odd_rows = OddRows(accounts, on_change=self._rate)
         self._clock = clock
         self._list = PositionList(ib, settings=settings, give_up=give_up, monotonic=monotonic)
         self._values = AccountValues(
@@ -87,8 +84,8 @@ class AccountFeed:
         self._requesting = asyncio.Lock()
         self._ensuring = asyncio.Lock()
         ib.positionEvent += self._on_position
-        ib.updatePortfolioEvent += self._on_portfolio
-        filter_holdings(ib, self._accepts, self._on_unreadable)
+        filter_positions(ib, self.odd_rows.accepts, self.odd_rows.set_aside)
+        self._rows = PortfolioRows(accounts, self.odd_rows, on_row=self._on_portfolio)
 
     @property
     def holdings(self) -> tuple[BrokerPosition, ...]:
@@ -104,6 +101,11 @@ class AccountFeed:
     def is_complete(self) -> bool:
         """Return whether the positions and the values of every account arrived whole."""
         return set(self.completeness.values()) == {Completeness.COMPLETE}
+
+    @property
+    def account_time(self) -> str:
+        """Return the newest time of day that came with values; empty until one came."""
+        return self._values.account_time
 
     @property
     def downloaded(self) -> set[str]:
@@ -129,6 +131,10 @@ class AccountFeed:
     def get(self, key: Key) -> BrokerPosition | None:
         """Return one holding."""
         return self.book.get(key)
+
+    def read_message(self, message: bytes) -> bool:
+        """Read a message as sent if it is a portfolio row or an account time."""
+        return self._rows.read(message) or self._values.read_time(message)
 
     def set_offline(self, text: str) -> None:
         """Record that the gateway has lost IB: what it sends now is old and confirms nothing."""
@@ -278,23 +284,7 @@ class AccountFeed:
             self._newest[row.account, row.contract.conId] = row
         self.book.put_position(*position_of(row))
 
-    def _on_portfolio(self, row: PortfolioItem) -> None:
+    def _on_portfolio(self, row: PortfolioRow) -> None:
         if self._list.is_awaited:
-            self._newest[row.account, row.contract.conId] = None
-
-    def _accepts(self, row: RowFields) -> bool:
-        why = oddness(row, self.accounts)
-        if why is not None:
-            self._set_aside(row.account, row.conid, why)
-        elif self.odd_rows and (key := key_as_sent(row.account, row.conid)) in self.odd_rows:
-            self.odd_rows.remove(key)
-            self._rate(row.account)
-        return why is None
-
-    def _on_unreadable(self, account: str, conid: str) -> None:
-        self._set_aside(account, conid, "a row that cannot be read")
-
-    def _set_aside(self, account: str, conid: str, why: str) -> None:
-        self.odd_rows.add(key_as_sent(account, conid), why)
-        if account in self.completeness:
-            self._rate(account)
+            self._newest[row.account, row.instrument.conid] = None
+        self._values.put_row(row)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from datetime import datetime
 from random import Random
 
-from ib_async import IB, AccountValue, PortfolioItem
+from ib_async import IB, AccountValue
 
 from position_sync_dagster.domain.broker_position import key_of
 from position_sync_dagster.domain.clock import Clock
@@ -18,8 +18,8 @@ from position_sync_dagster.gateway.accounts.account_subscription import (
 )
 from position_sync_dagster.gateway.accounts.account_time import RowTimes
 from position_sync_dagster.gateway.accounts.holdings import HoldingsBook
-from position_sync_dagster.gateway.ib_async_internals.holdings import on_account_time
-from position_sync_dagster.gateway.translate import portfolio_of
+from position_sync_dagster.gateway.accounts.portfolio_rows import PortfolioRow
+from position_sync_dagster.gateway.codes import MessageType
 from position_sync_dagster.settings import Settings
 
 WHY_INCOMPLETE = {
@@ -27,6 +27,9 @@ WHY_INCOMPLETE = {
     DownloadResult.UNFINISHED: "its download did not end",
     DownloadResult.STOPPED: "its values stopped (code 2100)",
 }
+
+ACCOUNT_TIME = f"{MessageType.ACCOUNT_TIME:d}\0".encode()
+"""So an account time begins; ib_async drops these messages."""
 
 
 class AccountValues:
@@ -42,6 +45,7 @@ class AccountValues:
     Attributes:
         downloaded: The accounts of which a download ended, served or not.
         ended: When the newest download of each account ended.
+        account_time: The newest time of day that came with values; empty until one came.
     """
 
     def __init__(
@@ -58,6 +62,7 @@ class AccountValues:
     ) -> None:
         self.downloaded: set[str] = set()
         self.ended: dict[str, datetime] = {}
+        self.account_time = ""
         self._ib = ib
         self._book = book
         self._gateway_id = settings.gateway_id
@@ -81,9 +86,7 @@ class AccountValues:
         )
         self._interruptions = 0
         self._heard: dict[str, datetime] = {}
-        ib.updatePortfolioEvent += self._on_portfolio
         ib.accountValueEvent += self._on_account_value
-        on_account_time(ib, self._on_account_time)
 
     @property
     def overdue(self) -> list[str]:
@@ -118,6 +121,22 @@ class AccountValues:
         self.downloaded.clear()
         self._standing.invalidate()
         self._subscription.reset()
+
+    def put_row(self, row: PortfolioRow) -> None:
+        """Merge a portfolio row."""
+        self._times.on_row(key_of(row.account, row.instrument.conid))
+        self._book.put_portfolio(*row)
+        self._hear(row.account)
+
+    def read_time(self, message: bytes) -> bool:
+        """Read a message as sent if it is an account time, which is the only time of the values."""
+        if not message.startswith(ACCOUNT_TIME):
+            return False
+        self.account_time = message.split(b"\0")[-2].decode(errors="backslashreplace")
+        self._times.on_time(self.account_time)
+        if self._subscription.account is not None:
+            self._hear(self._subscription.account)
+        return True
 
     async def download(self, accounts: Iterable[str]) -> None:
         """Download the accounts, first those that answered the last time.
@@ -192,20 +211,9 @@ class AccountValues:
         self._standing.end(account, WHY_INCOMPLETE[DownloadResult.STOPPED])
         self._on_change(account)
 
-    def _on_portfolio(self, item: PortfolioItem) -> None:
-        account, instrument, values = portfolio_of(item)
-        self._times.on_row(key_of(account, instrument.conid))
-        self._book.put_portfolio(account, instrument, float(item.position), values)
-        self._hear(account)
-
     def _on_account_value(self, value: AccountValue) -> None:
         self._subscription.is_active(value.account)
         self._heard[value.account] = self._clock()
-
-    def _on_account_time(self, fields: list[str]) -> None:
-        self._times.on_time(fields[-1])
-        if self._subscription.account is not None:
-            self._hear(self._subscription.account)
 
     def _hear(self, account: str) -> None:
         """Record a row or a time of an account, which confirms it once its download ended."""

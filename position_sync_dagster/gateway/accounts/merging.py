@@ -122,6 +122,29 @@ def with_pnl(
     )
 
 
+def with_value_time(holding: BrokerPosition, value_time: datetime | None) -> BrokerPosition:
+    """Return a holding with the broker's own time of its values, written out as above."""
+    return BrokerPosition(
+        gateway_id=holding.gateway_id,
+        account=holding.account,
+        instrument=holding.instrument,
+        position=holding.position,
+        average_cost=holding.average_cost,
+        market_price=holding.market_price,
+        market_value=holding.market_value,
+        unrealized_pnl=holding.unrealized_pnl,
+        realized_pnl=holding.realized_pnl,
+        daily_pnl=holding.daily_pnl,
+        value_time=value_time,
+        received_at=holding.received_at,
+        position_time=holding.position_time,
+        snapshot_id=holding.snapshot_id,
+        value_source=holding.value_source,
+        completeness=holding.completeness,
+        confirmed_at=holding.confirmed_at,
+    )
+
+
 def closed(holding: BrokerPosition, *, at: datetime, snapshot_id: str) -> BrokerPosition:
     """Return a holding that is closed: of its values, the realized profit stays."""
     return BrokerPosition(
@@ -138,6 +161,6 @@ def closed(holding: BrokerPosition, *, at: datetime, snapshot_id: str) -> Broker
 
 def with_exchange(instrument: Instrument, before: BrokerPosition | None) -> Instrument:
     """Keep the listing exchange when a later message leaves it empty."""
-    if instrument.exchange or before is None:
+    if instrument.exchange or before is None or not before.instrument.exchange:
         return instrument
     return replace(instrument, exchange=before.instrument.exchange)

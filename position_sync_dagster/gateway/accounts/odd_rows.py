@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 from position_sync_dagster.domain.broker_position import Key
 from position_sync_dagster.domain.gateway_session import SET_ASIDE
@@ -13,6 +13,8 @@ logger = logging.getLogger(__name__)
 
 LARGEST_CONID = 2**31 - 1
 """Conids are positive numbers of 32 bits. Source: IB, `Contract.ConId` is a Java int."""
+
+UNREADABLE = "a row that cannot be read"
 
 NAMED = 3
 """So many rows are named in the detail of the session; the others are counted."""
@@ -44,12 +46,18 @@ def oddness(row: RowFields, accounts: Collection[str]) -> str | None:
 class OddRows:
     """The rows that were set aside, by account and conid, each with the reason.
 
+    Args:
+        accounts: The accounts of the login.
+        on_change: Called with an account when a row of it is set aside, or is no more.
+
     Attributes:
         seen: The rows that were set aside since `seen` was cleared last.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, accounts: Collection[str], *, on_change: Callable[[str], None]) -> None:
         self.seen: set[Key] = set()
+        self._accounts = accounts
+        self._on_change = on_change
         self._reasons: dict[Key, str] = {}
         self._logged: set[Key] = set()
 
@@ -61,17 +69,25 @@ class OddRows:
         """Return whether any row is set aside."""
         return bool(self._reasons)
 
-    def add(self, key: Key, reason: str) -> None:
-        """Set a row aside."""
+    def accepts(self, row: RowFields) -> bool:
+        """Return whether a row can be used, by its fields as sent; set it aside if not."""
+        why = oddness(row, self._accounts)
+        if why is not None:
+            self.set_aside(row.account, row.conid, why)
+        elif self and self._reasons.pop(key_as_sent(row.account, row.conid), None) is not None:
+            self._on_change(row.account)
+        return why is None
+
+    def set_aside(self, account: str, conid: str, reason: str = UNREADABLE) -> None:
+        """Set a row aside, by its account and conid as sent."""
+        key = key_as_sent(account, conid)
         self.seen.add(key)
         self._reasons[key] = reason
         if key not in self._logged:
             self._logged.add(key)
             logger.warning("a holding (conid %s) is set aside: the gateway sent %s", key[1], reason)
-
-    def remove(self, key: Key) -> None:
-        """Forget a row: a usable one came."""
-        self._reasons.pop(key, None)
+        if account in self._accounts:
+            self._on_change(account)
 
     def keep_seen(self) -> None:
         """Forget what was not seen since `seen` was cleared: a whole list does not name it."""

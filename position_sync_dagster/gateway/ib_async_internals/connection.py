@@ -62,7 +62,7 @@ def fields_of(message: bytes) -> list[str]:
     return fields
 
 
-def read_without_copies(ib: IB, *, kept: Callable[[bytes], bool] = lambda _message: False) -> None:
+def read_without_copies(ib: IB, *, reads: Callable[[bytes], bool] = lambda _message: False) -> None:
     """Read the messages of a log-in that is complete without a copy of all unread bytes for each.
 
     ib_async copies what is left after each message: of a large account, a hundred kilobytes for
@@ -70,7 +70,7 @@ def read_without_copies(ib: IB, *, kept: Callable[[bytes], bool] = lambda _messa
 
     Args:
         ib: The connection.
-        kept: Gets each message as sent, and returns whether it is not to be read now.
+        reads: Gets each message as sent, and returns whether ib_async does not get it.
     """
     client = ib.client
     usual: Callable[[bytes], None] = client._onSocketHasData
@@ -93,7 +93,7 @@ def read_without_copies(ib: IB, *, kept: Callable[[bytes], bool] = lambda _messa
                     break
                 message, began = unread[first:end], end
                 client._numMsgRecv += 1
-                if kept(message):
+                if reads(message):
                     continue
                 interpret(fields_of(message))
                 if client._data is not unread:

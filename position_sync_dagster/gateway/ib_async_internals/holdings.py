@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Callable
 from typing import NamedTuple
 
-from ib_async import IB, Contract, PortfolioItem, Position
+from ib_async import IB, Contract, Position
 
 from position_sync_dagster.gateway.codes import MessageType
 from position_sync_dagster.gateway.ib_async_internals.connection import fields_of
@@ -74,21 +74,6 @@ def read_pnl(ib: IB, message: bytes) -> PnlFields | None:
     return PnlFields(position, daily, unrealized, realized, value)
 
 
-def on_account_time(ib: IB, handler: Callable[[list[str]], None]) -> None:
-    """Call a handler, besides those before it, with the fields of each account time message.
-
-    ib_async drops these messages, and they are the only time of portfolio values.
-    """
-    before = ib.client.decoder.handlers.get(MessageType.ACCOUNT_TIME)
-
-    def read(fields: list[str]) -> None:
-        if before is not None:
-            before(fields)
-        handler(fields)
-
-    ib.client.decoder.handlers[MessageType.ACCOUNT_TIME] = read
-
-
 def on_download_end(ib: IB, handler: Callable[[str], None]) -> None:
     """Call a handler with the account of each end of a download; the account may be empty.
 
@@ -101,15 +86,13 @@ def on_download_end(ib: IB, handler: Callable[[str], None]) -> None:
     ib.client.decoder.handlers[MessageType.ACCOUNT_DOWNLOAD_END] = read
 
 
-def deliver_holdings(ib: IB) -> None:
-    """Pass position and portfolio rows to the events of `IB` and to the list that is awaited.
+def deliver_positions(ib: IB) -> None:
+    """Pass position rows to the event of `IB` and to the list that is awaited.
 
-    ib_async makes a second contract of each row, keeps the row, and writes the text of a log line
-    that nobody reads. It also lists all positions at the log-in. It looks at the type of each field
-    that a contract may have, for each portfolio row, and all of them come every three minutes.
+    ib_async keeps each row, and writes the text of a log line that nobody reads. It also lists all
+    positions at the log-in.
     """
-    wrapper, handlers = ib.wrapper, ib.client.decoder.handlers
-    before = handlers[MessageType.PORTFOLIO_VALUE]
+    wrapper = ib.wrapper
 
     def position(account: str, contract: Contract, size: float, cost: float) -> None:
         row = Position(account, contract, size, cost)
@@ -118,37 +101,7 @@ def deliver_holdings(ib: IB) -> None:
             listed.append(row)
         ib.positionEvent.emit(row)
 
-    def portfolio(fields: list[str]) -> None:
-        if len(fields) < WHOLE_ROW:
-            before(fields)
-            return
-        contract = Contract()
-        (
-            _,
-            _,
-            conid,
-            contract.symbol,
-            contract.secType,
-            contract.lastTradeDateOrContractMonth,
-            strike,
-            contract.right,
-            contract.multiplier,
-            contract.primaryExchange,
-            contract.currency,
-            contract.localSymbol,
-            contract.tradingClass,
-            *values,
-            account,
-        ) = fields
-        contract.conId = int(conid) if conid else 0
-        contract.strike = float(strike) if strike else 0.0
-        size, price, value, cost, unrealized, realized = map(float, values)
-        ib.updatePortfolioEvent.emit(
-            PortfolioItem(contract, size, price, value, cost, unrealized, realized, account)
-        )
-
     wrapper.position = position  # type: ignore[method-assign, assignment]
-    handlers[MessageType.PORTFOLIO_VALUE] = portfolio
 
 
 class RowFields(NamedTuple):
@@ -162,15 +115,15 @@ class RowFields(NamedTuple):
     quantity: str
 
 
-def filter_holdings(
+def filter_positions(
     ib: IB,
     accepts: Callable[[RowFields], bool],
     unreadable: Callable[[str, str], None],
 ) -> None:
-    """Read a position or portfolio row only if a function accepts its fields as sent.
+    """Read a position row only if a function accepts its fields as sent.
 
-    ib_async takes an empty quantity of a position for 0, and cannot read others at all. A row that
-    is too short goes to ib_async, which reports it as unreadable.
+    ib_async takes an empty quantity for 0, and cannot read others at all. A row that is too short
+    goes to ib_async, which reports it as unreadable.
 
     Args:
         ib: The connection.
@@ -178,25 +131,17 @@ def filter_holdings(
         unreadable: Gets account and conid of an accepted row that ib_async cannot read.
     """
     handlers = ib.client.decoder.handlers
+    read = handlers[MessageType.POSITION]
 
-    def filtered(message: MessageType, account: int, conid: int, quantity: int) -> None:
-        read = handlers[message]
-
-        def read_accepted(fields: list[str]) -> None:
-            if len(fields) < WHOLE_ROW:
+    def read_accepted(fields: list[str]) -> None:
+        if len(fields) < WHOLE_ROW:
+            read(fields)
+            return
+        row = RowFields(fields[2], fields[3], fields[4], fields[5], fields[9], fields[-2])
+        if accepts(row):
+            try:
                 read(fields)
-                return
-            symbol, sec_type, *_, multiplier = fields[conid + 1 : conid + 7]
-            row = RowFields(
-                fields[account], fields[conid], symbol, sec_type, multiplier, fields[quantity]
-            )
-            if accepts(row):
-                try:
-                    read(fields)
-                except ValueError:
-                    unreadable(row.account, row.conid)
+            except ValueError:
+                unreadable(row.account, row.conid)
 
-        handlers[message] = read_accepted
-
-    filtered(MessageType.POSITION, account=2, conid=3, quantity=-2)
-    filtered(MessageType.PORTFOLIO_VALUE, account=-1, conid=2, quantity=-7)
+    handlers[MessageType.POSITION] = read_accepted

@@ -15,11 +15,11 @@ from position_sync_dagster.errors import GatewayError, SettingsError
 from position_sync_dagster.gateway.codes import NOT_PERMITTED, GatewayCode
 from position_sync_dagster.gateway.connection import GatewayConnection, connect
 from position_sync_dagster.gateway.survey import (
-    AccountClock,
     LineTrial,
     clock_difference_s,
     server_version,
     try_line,
+    zone_offset,
 )
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.owner.leg_resolver import AT_ONCE, look_up
@@ -89,13 +89,12 @@ class _Survey:
     async def run(self, legs: list[Leg]) -> None:
         connection = await connect(self._settings)
         try:
-            account_clock = AccountClock(connection)
             connection.on_message.append(lambda code, text: self._notices.append((code, text)))
             self._identity(connection)
             await self._clock(connection)
             connection.require_online()
             await connection.feed.ensure(timedelta(seconds=self._settings.refresh_interval_s))
-            self._found.append(of_account_time(account_clock, utc_now()))
+            self._found.append(of_account_time(connection.feed.account_time, utc_now()))
             self._accounts(connection)
             await self._line(connection, legs)
             await self._legs(connection, legs)
@@ -215,14 +214,14 @@ class _Survey:
             self._found.append(good("legs", f"{text}; the stream does it"))
 
 
-def of_account_time(clock: AccountClock, now: datetime) -> Finding:
-    """Return which time zone the gateway's account times are in."""
-    if not clock.newest:
+def of_account_time(newest: str, now: datetime) -> Finding:
+    """Return which time zone the gateway's account times are in, by the newest of them."""
+    if not newest:
         remedy = "Values of monitored legs have no time of their own; run it again."
         return warning("gateway's zone", "unknown: it sent no account time", remedy)
-    offset = clock.offset(now)
+    offset = zone_offset(newest, now)
     if offset is None:
-        text = f"unknown: its account time {clock.newest!r} is about now in no time zone"
+        text = f"unknown: its account time {newest!r} is about now in no time zone"
         remedy = "Compare the clocks; until it fits, such values have no time of their own."
         return warning("gateway's zone", text, remedy)
     hours = offset.total_seconds() / 3600

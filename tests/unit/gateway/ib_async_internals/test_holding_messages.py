@@ -1,4 +1,4 @@
-"""Rows and values of accounts: the same as ib_async reads of them."""
+"""Messages of holdings: profit messages are kept, and read as sent."""
 
 import asyncio
 import logging
@@ -9,10 +9,8 @@ from ib_async import IB, PnLSingle
 
 from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.gateway.accounts.pnl import PnlSubscriptions
-from position_sync_dagster.gateway.codes import MessageType
 from position_sync_dagster.gateway.ib_async_internals.holdings import (
     PnlFields,
-    deliver_holdings,
     lacks_realized,
     read_pnl,
 )
@@ -20,58 +18,6 @@ from tests.support.holdings import make_book
 from tests.support.messages import as_sent
 
 NOW = datetime(2026, 3, 4, 15, 30, tzinfo=UTC)
-
-TERMS = [
-    "921000001",
-    "SPY",
-    "OPT",
-    "20281215",
-    "550.5",
-    "C",
-    "100",
-    "SMART",
-    "USD",
-    "SPY C",
-    "2SPY",
-]
-OPTION = ["7", "8", *TERMS, "-2.0", "1.5", "-300.0", "151.25", "2.5", "0.0", "DU1"]
-NAMES = ["", "SPY", "STK", "", "", "", "", "", "USD", "SPY", "SPY"]
-STOCK = ["7", "8", *NAMES, "10", "1.5", "15", "1.25", "nan", "1.7976931348623157E308", "DU1"]
-
-
-def rows_of(ib, *messages):
-    found = []
-    ib.updatePortfolioEvent += found.append
-    for fields in messages:
-        ib.client.decoder.handlers[MessageType.PORTFOLIO_VALUE](list(fields))
-    # ib_async makes the contract of an option a subclass; nan differs from itself.
-    return [(vars(row.contract), str(row[1:])) for row in found]
-
-
-async def test_a_portfolio_row_is_read_as_ib_async_reads_it():
-    ours = IB()
-    deliver_holdings(ours)
-    assert rows_of(ours, OPTION, STOCK) == rows_of(IB(), OPTION, STOCK)
-    assert len(rows_of(ours, OPTION)) == 1
-
-
-@pytest.mark.parametrize("row", [OPTION[:-1], [*OPTION, "more"], [*OPTION[:14], "x", *OPTION[15:]]])
-async def test_a_portfolio_row_of_another_form_cannot_be_read(row):
-    ib = IB()
-    deliver_holdings(ib)
-    with pytest.raises(ValueError, match=r"unpack|convert"):
-        rows_of(ib, row)
-
-
-async def test_what_is_no_portfolio_row_at_all_goes_to_ib_async():
-    ours, theirs = IB(), IB()
-    deliver_holdings(ours)
-    raised = []
-    for ib in (ours, theirs):
-        with pytest.raises(Exception) as error:  # noqa: PT011 - the same one, whichever it is
-            rows_of(ib, ["7"])
-        raised.append((error.type, str(error.traceback[-1].path)))
-    assert raised[0] == raised[1]
 
 
 @pytest.mark.parametrize(
