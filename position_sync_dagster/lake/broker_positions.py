@@ -10,7 +10,7 @@ from deltalake import DeltaTable
 
 from position_sync_dagster.domain.broker_position import BrokerPosition
 from position_sync_dagster.domain.gateway_session import GatewaySession
-from position_sync_dagster.domain.update import trading_mode_of
+from position_sync_dagster.domain.update import TradingMode
 from position_sync_dagster.lake.published_rows import (
     DECIDING,
     CachedRows,
@@ -87,13 +87,12 @@ class SyncBrokerPositions:
             LeaseLostError: An owner with a newer session has written already.
             TradingModeError: The table holds accounts of another trading mode.
         """
-        listed = list(positions)
         rows = rows_to_publish(
-            gateway_id, listed, session, captured_at, accounts_confirmed_at or {}
+            gateway_id, list(positions), session, captured_at, accounts_confirmed_at or {}
         )
 
         def step(handle: DeltaTable) -> int:
-            check_mode(handle, (trading_mode_of(p.account) for p in listed), self.table.path)
+            check_mode(handle, _modes_of(rows), self.table.path)
             if session is not None:
                 fence(handle, gateway_id, session.fencing_token)
             numbered = rows.with_columns(published_version=pl.lit(handle.version() + 1, pl.Int64))
@@ -133,11 +132,12 @@ class SyncBrokerPositions:
             LeaseLostError: An owner with a newer session has written already.
             TradingModeError: The table holds accounts of another trading mode.
         """
-        listed = list(changed)
-        rows = rows_to_publish(gateway_id, listed, session, captured_at, accounts_confirmed_at)
+        rows = rows_to_publish(
+            gateway_id, list(changed), session, captured_at, accounts_confirmed_at
+        )
 
         def step(handle: DeltaTable) -> int | None:
-            check_mode(handle, (trading_mode_of(p.account) for p in listed), self.table.path)
+            check_mode(handle, _modes_of(rows), self.table.path)
             stored = newest_token(handle, gateway_id) if session is not None else None
             if session is not None:
                 refuse_stale_owner(session.fencing_token, stored, gateway_id)
@@ -286,6 +286,10 @@ def _read(
 
 def _paths_of(handle: DeltaTable, gateway_id: str) -> frozenset[str]:
     return frozenset(files_in(handle, gateway_id=gateway_id).get_column("path"))
+
+
+def _modes_of(rows: pl.DataFrame) -> list[TradingMode]:
+    return [TradingMode(mode) for mode in rows.get_column("trading_mode").unique()]
 
 
 def _commit_info(session: GatewaySession | None) -> dict[str, str]:

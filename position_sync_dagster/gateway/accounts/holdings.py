@@ -52,7 +52,7 @@ class HoldingsBook:
         self._clock = clock
         self._read_pnl = read_pnl
         self._holdings: dict[Key, BrokerPosition] = {}
-        self._sent: dict[Key, tuple[datetime, bytes]] = {}
+        self._sent: dict[Key, tuple[datetime, bytes, bool]] = {}
         self._changes: ChangeNotifier[Key, datetime] = ChangeNotifier()
         self._all_changes: ChangeNotifier[Key, None] = ChangeNotifier()
         self.index = HoldingIndex()
@@ -177,11 +177,11 @@ class HoldingsBook:
         Returns:
             Whether it is the first that waits.
         """
-        before = self._sent.get(key)
-        if before is not None and lacks_realized(message) and not lacks_realized(before[1]):
+        before, lacks = self._sent.get(key), lacks_realized(message)
+        if before is not None and lacks and not before[2]:
             self._merged(key)  # it says what this one does not
             before = None
-        self._sent[key] = (self._clock(), message)
+        self._sent[key] = (self._clock(), message, lacks)
         if before is None:
             self._all_changes.note(key, None)
         return before is None
@@ -191,7 +191,7 @@ class HoldingsBook:
         holding, newest = self._holdings.get(key), self._sent.pop(key, None)
         if holding is None or newest is None or not holding.position:
             return holding
-        received_at, message = newest
+        received_at, message, _lacks = newest
         sent = self._read_pnl(message)
         if sent is None or sent.position != holding.position or known(sent.value) is None:
             return holding

@@ -93,9 +93,8 @@ def read_without_copies(ib: IB, *, reads: Callable[[bytes], bool] = lambda _mess
                     break
                 message, began = unread[first:end], end
                 client._numMsgRecv += 1
-                if reads(message):
-                    continue
-                interpret(fields_of(message))
+                if not reads(message):
+                    interpret(fields_of(message))
                 if client._data is not unread:
                     break  # a message ended the connection, which dropped the others
         finally:

@@ -147,7 +147,7 @@ def plan_drain(workload: Workload, cursor: DrainCursor, *, refresh_interval_s: f
     >>> plan_drain(workload, DrainCursor(), refresh_interval_s=180).steps
     ()
     """
-    cursor = _track_owners(workload, cursor)
+    cursor = _track_registry(workload, _track_owners(workload, cursor))
     due, waits = _refreshes_due(workload, cursor, refresh_interval_s)
     if len(workload.logins) == 1:
         return _plan_run(
@@ -221,6 +221,13 @@ def _track_owners(workload: Workload, cursor: DrainCursor) -> DrainCursor:
         if _owner(login, now) is None and not login.stream_in_progress
     }
     return replace(cursor, unowned_since=since)
+
+
+def _track_registry(workload: Workload, cursor: DrainCursor) -> DrainCursor:
+    """Keep what a run recorded: it is read of the newest runs alone, and soon not among them."""
+    if workload.registry_version != workload.recorded_version:
+        return cursor
+    return replace(cursor, registry_version=workload.registry_version)
 
 
 def _delay_s(workload: Workload) -> float:

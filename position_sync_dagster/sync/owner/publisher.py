@@ -133,6 +133,10 @@ class Publisher:
         self._accounts = accounts
         return True
 
+    async def requests_wait(self) -> bool:
+        """Return whether the queue has requests that a drain may claim now."""
+        return self._queue is not None and (await self._queue.overview()).claimable > 0
+
     async def enqueue_all(
         self, routes: Mapping[Key, LegState], reason: Reason = Reason.SNAPSHOT
     ) -> int:

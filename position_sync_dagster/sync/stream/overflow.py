@@ -10,13 +10,9 @@ from position_sync_dagster.sync.owner.pace import VALUES_REST, rest_s
 from position_sync_dagster.sync.owner.publisher import Publisher
 from position_sync_dagster.sync.stream.routes import Routes
 
-PUBLISH_S, SELDOM_S = 4.0, 13.0
-"""Values of legs without a line are published at most this often, in seconds, for a drain that
-values the legs and at other times; less often where a commit is slow."""
-
-DRAINED_S = 8.0
-"""So soon after they were queued the legs are drained: a tick of the sensor, and the start of a
-run."""
+PUBLISH_S = 4.0
+"""Values of legs without a line are published when the legs are queued, and at most this often, in
+seconds, while requests wait for a drain, which reads them; less often where a commit is slow."""
 
 NEW_AT_ONCE = 20
 """So many holdings are subscribed in one step: the gateway takes 50 messages a second, and
@@ -37,7 +33,7 @@ class OverflowLegs:
         self._interval_s = settings.overflow_interval_s
         self._monotonic = monotonic
         self._max_streamed = settings.pnl_subscriptions
-        self._publish_at = self._queue_at = float("-inf")
+        self._look_at = self._queue_at = float("-inf")
         self._states: Mapping[Key, LegState] | None = None
         self._keys: frozenset[Key] | None = None
 
@@ -62,13 +58,12 @@ class OverflowLegs:
             connection.pnl.keep(self, self._chosen(keys, routes))
         now = self._monotonic()
         queue_now = bool(legs) and may_queue and now >= self._queue_at
-        if legs and (queue_now or now >= self._publish_at) and connection.pnl.take_fresh():
-            queued_at = now if queue_now else self._queue_at - self._interval_s
-            await publish()
+        if queue_now or (legs and now >= self._look_at):
+            wanted = queue_now or await self._publisher.requests_wait()
+            if wanted and connection.pnl.take_fresh():
+                await publish()
             ended = self._monotonic()
-            next_at = now + PUBLISH_S
-            self._publish_at = next_at if next_at < queued_at + DRAINED_S else now + SELDOM_S
-            self._publish_at = max(self._publish_at, ended + rest_s(ended - now, VALUES_REST))
+            self._look_at = max(now + PUBLISH_S, ended + rest_s(ended - now, VALUES_REST))
         if queue_now:
             self._queue_at = now + self._interval_s
             await self._publisher.enqueue(routes.states, legs)

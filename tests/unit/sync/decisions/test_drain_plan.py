@@ -147,7 +147,14 @@ def test_a_registry_that_changed_is_recorded_once() -> None:
 
 
 def test_a_registry_version_that_dagster_has_recorded_needs_no_run() -> None:
-    assert plan(workload(registry_version=7, recorded_version=7)).steps == ()
+    decided = plan(workload(registry_version=7, recorded_version=7))
+    assert decided.steps == ()
+    # Later the run that recorded it is not among the newest runs any more.
+    later = plan(workload(registry_version=7, recorded_version=None), decided.cursor)
+    assert later.steps == ()
+    assert plan(workload(registry_version=8, recorded_version=None), later.cursor).steps == (
+        Step.STRATEGIES,
+    )
 
 
 def test_a_saved_strategies_file_is_applied_once_even_when_it_is_malformed() -> None:

@@ -28,10 +28,14 @@ class Gateway:
 
 
 class Day:
-    """Steps once a second, and keeps in which second what was done."""
+    """Steps once a second, and keeps in which second what was done.
 
-    def __init__(self, **settings):
+    Requests wait from when the legs are queued until they are `drained` so many seconds later.
+    """
+
+    def __init__(self, *, drained=6, **settings):
         self.second, self.done = 0, []
+        self.wait_until, self._drained = 0, drained
         self.legs = OverflowLegs(
             self, settings=Settings(**settings), monotonic=lambda: float(self.second)
         )
@@ -41,7 +45,12 @@ class Day:
 
     async def enqueue(self, _routes, keys):
         self.done.append(("queued", self.second))
+        self.wait_until = self.second + self._drained
         assert KEY in keys
+
+    async def requests_wait(self):
+        self.done.append(("looked", self.second))
+        return self.second < self.wait_until
 
     async def pass_(self, seconds, routes, *, may_queue=True, gateway=None):
         gateway = gateway or Gateway()
@@ -60,11 +69,26 @@ def routes():
     return found
 
 
-async def test_values_are_published_often_while_a_drain_may_read_them(routes):
-    day = Day(overflow_interval_s=30.0)
+@pytest.mark.parametrize(
+    ("drained", "published"),
+    [(3, [0, 30]), (6, [0, 4, 30, 34]), (15, [0, 4, 8, 12, 30, 34, 38, 42])],
+)
+async def test_values_are_published_while_a_drain_is_awaited_however_long(
+    drained, published, routes
+):
+    day = Day(overflow_interval_s=30.0, drained=drained)
     await day.pass_(60, routes)
     assert day.at("queued") == [0, 30]
-    assert day.at("published") == [0, 4, 17, 30, 34, 47]
+    assert day.at("published") == published
+    assert day.at("looked")[:7] == [4, 8, 12, 16, 20, 24, 28]
+
+
+async def test_values_are_published_for_a_request_that_somebody_else_made(routes):
+    day = Day(overflow_interval_s=30.0, drained=3)
+    await day.pass_(17, routes)
+    day.wait_until = 22
+    await day.pass_(8, routes)
+    assert day.at("published") == [0, 20]
 
 
 async def test_the_newest_values_are_published_before_the_legs_are_queued(routes):
@@ -81,9 +105,30 @@ async def test_legs_that_are_queued_often_are_published_often(routes):
 
 async def test_nothing_is_queued_while_a_download_will_queue_it(routes):
     day = Day(overflow_interval_s=5.0)
+    day.wait_until = 6
     await day.pass_(14, routes, may_queue=False)
     assert day.at("queued") == []
-    assert day.at("published") == [0, 13]
+    assert day.at("published") == [0, 4]
+
+
+async def test_a_slow_commit_is_followed_by_a_long_rest(routes):
+    day = Day(overflow_interval_s=30.0, drained=29)
+    publish = day.publish
+
+    async def slowly():
+        await publish()
+        day.second += 1
+
+    day.publish = slowly
+    await day.pass_(26, routes)
+    assert day.at("published") == [0, 10, 20]
+
+
+async def test_what_has_no_new_value_is_not_published(routes):
+    day, gateway = Day(overflow_interval_s=30.0), Gateway()
+    gateway.take_fresh = lambda: False
+    await day.pass_(35, routes, gateway=gateway)
+    assert (day.at("queued"), day.at("published")) == ([0, 30], [])
 
 
 async def test_without_such_legs_nothing_is_published_or_queued():
