@@ -286,5 +286,5 @@ class AccountFeed:
 
     def _on_portfolio(self, row: PortfolioRow) -> None:
         if self._list.is_awaited:
-            self._newest[row.account, row.instrument.conid] = None
+            self._newest[row.key] = None
         self._values.put_row(row)

@@ -8,7 +8,6 @@ from random import Random
 
 from ib_async import IB, AccountValue
 
-from position_sync_dagster.domain.broker_position import key_of
 from position_sync_dagster.domain.clock import Clock
 from position_sync_dagster.errors import GatewayLostError
 from position_sync_dagster.gateway.accounts.account_standing import AccountStanding
@@ -124,9 +123,9 @@ class AccountValues:
 
     def put_row(self, row: PortfolioRow) -> None:
         """Merge a portfolio row."""
-        self._times.on_row(key_of(row.account, row.instrument.conid))
+        self._times.on_row(row.key)
         self._book.put_portfolio(*row)
-        self._hear(row.account)
+        self._hear(row.key[0])
 
     def read_time(self, message: bytes) -> bool:
         """Read a message as sent if it is an account time, which is the only time of the values."""

@@ -66,7 +66,7 @@ class HoldingsBook:
         """Return one holding."""
         holding = self._merged(key)
         if holding is not None:
-            holding = self._holdings[key] = self.confirmed.stated(holding)
+            holding = self._holdings[key] = self.confirmed.stated(key, holding)
         return holding
 
     def position(self, key: Key) -> float | None:
@@ -74,10 +74,14 @@ class HoldingsBook:
         holding = self._holdings.get(key)
         return holding.position if holding is not None else None
 
-    def reported(self, keys: Iterable[Key] | None = None) -> list[BrokerPosition]:
+    def reported(self, keys: Iterable[Key] | None = None) -> dict[Key, BrokerPosition]:
         """Return holdings, by default all, without what was confirmed of their account since."""
-        found = (self._merged(key) for key in (self._holdings if keys is None else keys))
-        return [self.confirmed.stated(holding, newer=False) for holding in found if holding]
+        stated = self.confirmed.stated
+        return {
+            key: stated(key, holding, newer=False)
+            for key in (self._holdings if keys is None else keys)
+            if (holding := self._merged(key)) is not None
+        }
 
     def watch(self) -> PendingChanges[Key, datetime]:
         """Collect from now on which holdings change, and when; a changed quantity is urgent."""
@@ -97,7 +101,7 @@ class HoldingsBook:
         for holding in holdings:
             if holding.key not in self._holdings:
                 unknown = replace(holding, completeness=Completeness.UNKNOWN, confirmed_at=None)
-                self._store(holding.key, unknown)
+                self._store(holding.key, None, unknown)
 
     def put_position(
         self, account: str, instrument: Instrument, position: float, cost: float | None
@@ -117,7 +121,7 @@ class HoldingsBook:
                 average_cost=cost if cost is not None else before.average_cost,
                 snapshot_id=self.snapshot_id,
             )
-            self._store(key, found)
+            self._store(key, before, found)
             return
         self.put(
             BrokerPosition(
@@ -133,18 +137,18 @@ class HoldingsBook:
         )
 
     def put_portfolio(
-        self, account: str, instrument: Instrument, position: float, values: PortfolioValues
+        self, key: Key, instrument: Instrument, position: float, values: PortfolioValues
     ) -> None:
         """Merge a portfolio row; a closed holding that was never held here is left out."""
-        key = key_of(account, instrument.conid)
         before = self._merged(key)
         if before is None and position == 0:
             return
         now = self._clock()
-        self.confirmed.confirm_holding(key, now)
+        confirmed_at = self.confirmed.confirm_holding(key, now)
         same = before is not None and before.position == position
         self._put(
             key,
+            before,
             BrokerPosition(
                 gateway_id=self._gateway_id,
                 account=key[0],
@@ -158,8 +162,8 @@ class HoldingsBook:
                 value_source=(
                     ValueOrigin.NONE if values.market_value is None else ValueOrigin.PORTFOLIO
                 ),
-                completeness=self.confirmed.completeness_of(account),
-                confirmed_at=self.confirmed.of(key),
+                completeness=self.confirmed.completeness_of(key[0]),
+                confirmed_at=confirmed_at,
                 average_cost=values.average_cost,
                 market_price=values.market_price,
                 market_value=values.market_value,
@@ -195,13 +199,12 @@ class HoldingsBook:
         sent = self._read_pnl(message)
         if sent is None or sent.position != holding.position or known(sent.value) is None:
             return holding
-        self.confirmed.confirm_holding(key, received_at)
         merged = self._holdings[key] = with_pnl(
             holding,
             sent,
             received_at=received_at,
             completeness=self.confirmed.completeness_of(key[0]),
-            confirmed_at=self.confirmed.of(key),
+            confirmed_at=self.confirmed.confirm_holding(key, received_at),
         )
         return merged
 
@@ -218,13 +221,13 @@ class HoldingsBook:
         """Remove the daily profit of a holding: its PnLSingle subscription ended."""
         holding = self._merged(key)
         if holding is not None and holding.daily_pnl is not None:
-            self._store(key, replace(holding, daily_pnl=None))
+            self._store(key, holding, replace(holding, daily_pnl=None))
 
     def set_value_time(self, key: Key, value_time: datetime | None) -> None:
         """Set the broker's own time of the values of a holding."""
         holding = self._merged(key)
         if holding is not None:
-            self._store(key, with_value_time(holding, value_time))
+            self._store(key, holding, with_value_time(holding, value_time))
 
     def close_absent(self, reported: Collection[Key]) -> None:
         """Close every holding that a whole list of positions does not name."""
@@ -237,22 +240,23 @@ class HoldingsBook:
         self._merge_all()
         self.confirmed.clear()
         for key, holding in self._holdings.items():
-            self._holdings[key] = self.confirmed.stated(holding)
+            self._holdings[key] = self.confirmed.stated(key, holding)
             self._all_changes.note(key, None)
 
     def put(self, holding: BrokerPosition) -> None:
         """Replace a holding and notify the watchers."""
-        self._put(holding.key, self.confirmed.stated(holding))
+        key = holding.key
+        self._sent.pop(key, None)
+        self._put(key, self._holdings.get(key), self.confirmed.stated(key, holding))
 
-    def _put(self, key: Key, holding: BrokerPosition) -> None:
-        before = self._holdings.get(key)
+    def _put(self, key: Key, before: BrokerPosition | None, holding: BrokerPosition) -> None:
         moved = before is None or before.position != holding.position
-        self._store(key, holding)
+        self._store(key, before, holding)
         self._changes.note(key, holding.received_at, urgent=moved)
 
-    def _store(self, key: Key, holding: BrokerPosition) -> None:
-        self.index.put(self._holdings.get(key), key, holding)
-        self._sent.pop(key, None)
+    def _store(self, key: Key, before: BrokerPosition | None, holding: BrokerPosition) -> None:
+        """Put a holding in the place of one that is merged with all that was sent of it."""
+        self.index.put(before, key, holding)
         self._holdings[key] = holding
         self._all_changes.note(key, None)
 

@@ -46,10 +46,13 @@ class Confirmations:
         if self.online and (at is None or newest is None or at > newest):
             self._accounts[account] = at or self._clock()
 
-    def confirm_holding(self, key: Key, at: datetime) -> None:
-        """Record that a message of a single holding arrived."""
-        if self.online:
-            self._holdings[key] = at
+    def confirm_holding(self, key: Key, at: datetime) -> datetime | None:
+        """Record that a message of a single holding arrived, and return as `of`."""
+        if not self.online:
+            return self.of(key)
+        self._holdings[key] = at
+        of_account = self._accounts.get(key[0])
+        return at if of_account is None or of_account < at else of_account
 
     def clear(self) -> None:
         """Mark every account as UNKNOWN and unconfirmed."""
@@ -73,14 +76,14 @@ class Confirmations:
             return of_account or of_holding
         return max(of_account, of_holding)
 
-    def stated(self, holding: BrokerPosition, *, newer: bool = True) -> BrokerPosition:
-        """Return a holding with what is known of its account and of itself.
+    def stated(self, key: Key, holding: BrokerPosition, *, newer: bool = True) -> BrokerPosition:
+        """Return a holding, of this key, with what is known of its account and of itself.
 
         Without `newer`, an older confirmation stays. A newer one than is known, from before the
         clock was set back, never does.
         """
-        completeness = self.completeness_of(holding.account)
-        confirmed_at, before = self.of(holding.key), holding.confirmed_at
+        completeness = self.completeness_of(key[0])
+        confirmed_at, before = self.of(key), holding.confirmed_at
         older = before is None or (confirmed_at is not None and before < confirmed_at)
         same = before == confirmed_at or (older and not newer)
         if same and holding.completeness is completeness:

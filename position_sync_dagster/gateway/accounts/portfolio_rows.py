@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from ib_async import Contract
 
+from position_sync_dagster.domain.broker_position import Key, key_of
 from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.gateway.accounts.odd_rows import OddRows
 from position_sync_dagster.gateway.codes import MessageType
@@ -25,7 +26,7 @@ AFTER_CONTRACT = 8
 class PortfolioRow(NamedTuple):
     """A portfolio row: what an account holds of an instrument, and the broker's values of it."""
 
-    account: str
+    key: Key
     instrument: Instrument
     position: float
     values: PortfolioValues
@@ -64,7 +65,10 @@ class PortfolioRows:
         if instrument is None:
             return self._read_anew(message, contract)
         account = self._accounts.get(sent[-2])
-        if account is None or (self._odd_rows and (account, instrument.conid) in self._odd_rows):
+        if account is None:
+            return self._read_anew(message, contract)
+        key = key_of(account, instrument.conid)
+        if self._odd_rows and key in self._odd_rows:
             return self._read_anew(message, contract)
         try:
             position, values = _values_of(sent)
@@ -72,7 +76,7 @@ class PortfolioRows:
             return self._read_anew(message, contract)
         if known(position) is None:
             return self._read_anew(message, contract)
-        self._on_row(PortfolioRow(account, instrument, position, values))
+        self._on_row(PortfolioRow(key, instrument, position, values))
         return True
 
     def _read_anew(self, message: bytes, contract: bytes) -> bool:
@@ -90,7 +94,8 @@ class PortfolioRows:
                 self._odd_rows.set_aside(account, conid)
             else:
                 self._instruments[contract] = instrument
-                self._on_row(PortfolioRow(account, instrument, position, values))
+                key = key_of(account, instrument.conid)
+                self._on_row(PortfolioRow(key, instrument, position, values))
         return True
 
 

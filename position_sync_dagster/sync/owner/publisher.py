@@ -92,18 +92,17 @@ class Publisher:
             raise
 
     async def _replace(self, feed: AccountFeed, session: GatewaySession | None) -> None:
-        captured_at, holdings = self._clock(), feed.book.reported()
+        captured_at, reported = self._clock(), feed.book.reported()
         accounts = _accounts_of(feed)
         if self._positions is not None:
             await self._positions.replace(
                 self._settings.gateway_id,
-                self._recent(holdings),
+                self._recent(reported.values()),
                 session=session,
                 captured_at=captured_at,
                 accounts_confirmed_at=_confirmations(accounts),
             )
-        self._published = {holding.key: holding for holding in holdings}
-        self._accounts, self._all_due = accounts, False
+        self._published, self._accounts, self._all_due = reported, accounts, False
 
     async def _update(
         self, feed: AccountFeed, keys: set[Key], session: GatewaySession | None
@@ -114,22 +113,22 @@ class Publisher:
         """
         captured_at, accounts = self._clock(), _accounts_of(feed)
         reported = feed.book.reported(keys)
-        changed = [h for h in reported if h is not self._published.get(h.key)]
-        for account in accounts.keys() - {holding.account for holding in changed}:
+        changed = {k: h for k, h in reported.items() if h is not self._published.get(k)}
+        for account in accounts.keys() - {account for account, _conid in changed}:
             key = feed.book.index.one_of(account)
             if key is not None and accounts[account] != self._accounts.get(account):
-                changed += feed.book.reported([key])
+                changed |= feed.book.reported([key])
         if changed and self._positions is not None:
             version = await self._positions.update(
                 self._settings.gateway_id,
-                changed,
+                changed.values(),
                 session=session,
                 captured_at=captured_at,
                 accounts_confirmed_at=_confirmations(accounts),
             )
             if version is None:
                 return False
-        self._published.update((holding.key, holding) for holding in changed)
+        self._published |= changed
         self._accounts = accounts
         return True
 
@@ -169,7 +168,7 @@ class Publisher:
             if key in routes
             and routes[key] is not LegState.STREAMED
             and (holding := self._published.get(key)) is not None
-            and not self._announced.is_current(holding)
+            and not self._announced.is_current(key, holding)
         ]
         await self.enqueue(routes, keys)
 
@@ -189,13 +188,13 @@ class Publisher:
         """
         if self._queue is None:
             return 0
-        holdings = [self._published[key] for key in keys if key in self._published]
+        holdings = {key: self._published[key] for key in keys if key in self._published}
         if not holdings:
             return 0
         await self._queue.insert_many(
-            [_request(holding, routes.get(holding.key), reason) for holding in holdings]
+            [_request(holding, routes.get(key), reason) for key, holding in holdings.items()]
         )
-        self._announced.record(holdings)
+        self._announced.record(holdings.values())
         self._metrics.queued(len(holdings), (await self._queue.overview()).version)
         return len(holdings)
 

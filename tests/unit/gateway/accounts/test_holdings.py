@@ -53,7 +53,7 @@ def book(clock):
 def test_a_position_row_knows_no_value_and_keeps_those_of_the_portfolio(book):
     book.put_position(ACCOUNT, LISTED, 10.0, 600.0)
     assert book.get(KEY).market_value is None
-    book.put_portfolio(ACCOUNT, UNLISTED, 10.0, VALUES)
+    book.put_portfolio(KEY, UNLISTED, 10.0, VALUES)
     book.put_position(ACCOUNT, UNLISTED, 10.0, 601.0)
     holding = book.get(KEY)
     assert (holding.market_value, holding.average_cost) == (6200.0, 601.0)
@@ -63,10 +63,10 @@ def test_a_position_row_knows_no_value_and_keeps_those_of_the_portfolio(book):
 def test_the_time_of_the_position_moves_with_the_quantity_alone(book, clock):
     book.put_position(ACCOUNT, LISTED, 10.0, 600.0)
     clock.advance(minutes=1)
-    book.put_portfolio(ACCOUNT, LISTED, 10.0, VALUES)
+    book.put_portfolio(KEY, LISTED, 10.0, VALUES)
     assert book.get(KEY).position_time == START
     assert book.get(KEY).received_at == clock.now
-    book.put_portfolio(ACCOUNT, LISTED, 12.0, VALUES)
+    book.put_portfolio(KEY, LISTED, 12.0, VALUES)
     assert book.get(KEY).position_time == clock.now
 
 
@@ -75,14 +75,14 @@ def test_a_changed_quantity_is_urgent_and_a_changed_value_is_not(book):
     book.put_position(ACCOUNT, LISTED, 10.0, 600.0)
     assert changes.urgent.is_set()
     changes.take()
-    book.put_portfolio(ACCOUNT, LISTED, 10.0, VALUES)
+    book.put_portfolio(KEY, LISTED, 10.0, VALUES)
     assert not changes.urgent.is_set()
     assert set(changes.take()) == {KEY}
 
 
 def test_a_whole_list_closes_what_it_does_not_name(book):
     book.put_position(ACCOUNT, LISTED, 10.0, 600.0)
-    book.put_portfolio(ACCOUNT, LISTED, 10.0, VALUES)
+    book.put_portfolio(KEY, LISTED, 10.0, VALUES)
     book.close_absent({KEY})
     assert book.get(KEY).position == 10.0
     book.close_absent(set())
@@ -92,7 +92,7 @@ def test_a_whole_list_closes_what_it_does_not_name(book):
 
 def test_a_closed_holding_that_was_never_held_is_left_out(book):
     book.put_position(ACCOUNT, LISTED, 0.0, None)
-    book.put_portfolio(ACCOUNT, LISTED, 0.0, VALUES)
+    book.put_portfolio(KEY, LISTED, 0.0, VALUES)
     assert book.holdings == ()
 
 
@@ -148,7 +148,7 @@ def test_a_profit_message_is_as_old_as_its_arrival_whenever_it_is_looked_at(book
     [
         lambda book: book.put_position(ACCOUNT, LISTED, 11.0, 600.0),
         lambda book: book.put_position(ACCOUNT, LISTED, 0.0, None),
-        lambda book: book.put_portfolio(ACCOUNT, LISTED, 10.0, VALUES),
+        lambda book: book.put_portfolio(KEY, LISTED, 10.0, VALUES),
         lambda book: book.close_absent(set()),
     ],
 )
@@ -199,7 +199,7 @@ def test_a_value_confirms_its_own_holding_alone(book, clock):
     other = Instrument(conid=8, symbol="QQQ", sec_type="STK", currency="USD")
     for instrument in (LISTED, other):
         book.put_position(ACCOUNT, instrument, 10.0, 600.0)
-    book.put_portfolio(ACCOUNT, LISTED, 10.0, VALUES)
+    book.put_portfolio(KEY, LISTED, 10.0, VALUES)
     clock.advance(minutes=1)
     book.put_pnl((ACCOUNT, 8), pnl(6300.0))
     assert book.get(KEY).confirmed_at == START
@@ -209,7 +209,7 @@ def test_a_value_confirms_its_own_holding_alone(book, clock):
 def test_what_a_gateway_sends_without_ib_confirms_nothing(book, clock):
     book.put_position(ACCOUNT, LISTED, 10.0, 600.0)
     book.set_online(False)
-    book.put_portfolio(ACCOUNT, LISTED, 10.0, VALUES)
+    book.put_portfolio(KEY, LISTED, 10.0, VALUES)
     book.confirmed.confirm(ACCOUNT)
     assert book.get(KEY).confirmed_at is None
 
@@ -227,11 +227,11 @@ def test_a_profit_message_confirms_as_of_its_arrival_whenever_it_is_looked_at(
 
 
 def test_what_confirms_the_account_is_no_new_copy_of_what_was_reported(book, clock):
-    book.put_portfolio(ACCOUNT, LISTED, 10.0, VALUES)
-    (before,) = book.reported()
+    book.put_portfolio(KEY, LISTED, 10.0, VALUES)
+    (before,) = book.reported().values()
     clock.advance(minutes=3)
     book.confirmed.confirm(ACCOUNT)
-    assert book.reported()[0] is before
+    assert book.reported()[KEY] is before
     assert before.confirmed_at == START
     assert book.get(KEY).confirmed_at == book.confirmed.of_account(ACCOUNT) == clock.now
 
@@ -239,13 +239,13 @@ def test_what_confirms_the_account_is_no_new_copy_of_what_was_reported(book, clo
 def test_what_was_reported_has_the_completeness_of_its_account_and_no_lost_confirmation(
     book, clock
 ):
-    book.put_portfolio(ACCOUNT, LISTED, 10.0, VALUES)
+    book.put_portfolio(KEY, LISTED, 10.0, VALUES)
     book.confirmed.completeness[ACCOUNT] = Completeness.COMPLETE
-    assert [row.completeness for row in book.reported([KEY])] == [Completeness.COMPLETE]
+    assert [row.completeness for row in book.reported([KEY]).values()] == [Completeness.COMPLETE]
     book.confirmed.completeness[ACCOUNT] = Completeness.UNKNOWN
     book.get(KEY)
     book.invalidate()
-    (row,) = book.reported([KEY])
+    (row,) = book.reported([KEY]).values()
     assert (row.completeness, row.confirmed_at) == (Completeness.UNKNOWN, None)
 
 
@@ -254,4 +254,4 @@ def test_what_was_reported_has_no_confirmation_from_before_the_clock_was_set_bac
     book.put_position(ACCOUNT, LISTED, 10.0, 600.0)
     clock.advance(hours=-1)
     book.confirmed.confirm(ACCOUNT)
-    assert [row.confirmed_at for row in book.reported()] == [clock.now]
+    assert [row.confirmed_at for row in book.reported().values()] == [clock.now]

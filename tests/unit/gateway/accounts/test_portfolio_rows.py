@@ -61,7 +61,8 @@ def as_ib_async_reads(fields):
         unrealized_pnl=known(row.unrealizedPNL),
         realized_pnl=known(row.realizedPNL),
     )
-    return PortfolioRow(row.account, instrument_of(row.contract), row.position, values)
+    key = (row.account, row.contract.conId)
+    return PortfolioRow(key, instrument_of(row.contract), row.position, values)
 
 
 @pytest.mark.parametrize("row", [OPTION, STOCK])
@@ -72,7 +73,7 @@ async def test_a_row_is_read_as_ib_async_reads_it_the_first_time_and_later(feed,
     assert all(map(feed.read, sent))
     assert feed.rows == [as_ib_async_reads(fields) for fields in sent]
     assert (feed.rows[2].position, feed.rows[2].values.market_price) == (3.0, 1.75)
-    assert feed.rows[3].account == "DU2"
+    assert feed.rows[3].key[0] == "DU2"
 
 
 async def test_the_fields_of_a_contract_are_read_once(feed, monkeypatch):
