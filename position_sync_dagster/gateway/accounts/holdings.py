@@ -55,7 +55,7 @@ class HoldingsBook:
         self._sent: dict[Key, tuple[datetime, bytes, bool]] = {}
         self._changes: ChangeNotifier[Key, datetime] = ChangeNotifier()
         self._all_changes: ChangeNotifier[Key, None] = ChangeNotifier()
-        self.index = HoldingIndex()
+        self.index = HoldingIndex(self._holdings)
 
     @property
     def holdings(self) -> tuple[BrokerPosition, ...]:

@@ -10,9 +10,10 @@ from position_sync_dagster.sync.owner.pace import VALUES_REST, rest_s
 from position_sync_dagster.sync.owner.publisher import Publisher
 from position_sync_dagster.sync.stream.routes import Routes
 
-PUBLISH_S = 4.0
+PUBLISH_S = 5.0
 """Values of legs without a line are published when the legs are queued, and at most this often, in
-seconds, while requests wait for a drain, which reads them; less often where a commit is slow."""
+seconds, while requests wait for a drain, which reads them: as often as its sensor looks. Less often
+where a commit is slow."""
 
 NEW_AT_ONCE = 20
 """So many holdings are subscribed in one step: the gateway takes 50 messages a second, and
