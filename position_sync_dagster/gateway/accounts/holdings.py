@@ -52,6 +52,7 @@ class HoldingsBook:
         self._clock = clock
         self._read_pnl = read_pnl
         self._holdings: dict[Key, BrokerPosition] = {}
+        # When the message arrived, as it was sent, and whether it lacks the realized profit.
         self._sent: dict[Key, tuple[datetime, bytes, bool]] = {}
         self._changes: ChangeNotifier[Key, datetime] = ChangeNotifier()
         self._all_changes: ChangeNotifier[Key, None] = ChangeNotifier()

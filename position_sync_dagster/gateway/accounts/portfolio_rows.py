@@ -1,6 +1,7 @@
 """Portfolio rows, read as sent: of a contract that came before, its fields are not read again."""
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import NamedTuple
 
 from ib_async import Contract
@@ -61,42 +62,47 @@ class PortfolioRows:
         if not message.startswith(PORTFOLIO_ROW):
             return False
         contract, *sent = message.rsplit(b"\0", AFTER_CONTRACT)
-        instrument = self._instruments.get(contract)
-        if instrument is None:
-            return self._read_anew(message, contract)
-        account = self._accounts.get(sent[-2])
-        if account is None:
-            return self._read_anew(message, contract)
-        key = key_of(account, instrument.conid)
-        if self._odd_rows and key in self._odd_rows:
-            return self._read_anew(message, contract)
-        try:
-            position, values = _values_of(sent)
-        except ValueError:
-            return self._read_anew(message, contract)
-        if known(position) is None:
-            return self._read_anew(message, contract)
-        self._on_row(PortfolioRow(key, instrument, position, values))
-        return True
-
-    def _read_anew(self, message: bytes, contract: bytes) -> bool:
-        """Read every field of a row: its contract is new, or something about it is odd."""
+        row = self._row_of(contract, sent)
+        if row is not None:
+            self._on_row(row)
+            return True
         fields = fields_of(message)
         if len(fields) < WHOLE_ROW:
             return False
         account, conid = fields[-1], fields[2]
-        row = RowFields(account, conid, fields[3], fields[4], fields[8], fields[-7])
-        if self._odd_rows.accepts(row):
-            try:
-                instrument = instrument_of(_contract_of(fields))
-                position, values = _values_of(message.rsplit(b"\0", AFTER_CONTRACT)[1:])
-            except ValueError:
-                self._odd_rows.set_aside(account, conid)
+        if self._odd_rows.accepts(
+            RowFields(account, conid, fields[3], fields[4], fields[8], fields[-7])
+        ):
+            with suppress(ValueError):
+                self._instruments[contract] = instrument_of(_contract_of(fields))
+                row = self._row_of(contract, sent)
+            if row is not None:
+                self._on_row(row)
             else:
-                self._instruments[contract] = instrument
-                key = key_of(account, instrument.conid)
-                self._on_row(PortfolioRow(key, instrument, position, values))
+                self._odd_rows.set_aside(account, conid)
         return True
+
+    def _row_of(self, contract: bytes, sent: list[bytes]) -> PortfolioRow | None:
+        """Return a usable row of a contract that came before; None for any other."""
+        instrument = self._instruments.get(contract)
+        account = self._accounts.get(sent[-2]) if instrument is not None else None
+        if instrument is None or account is None:
+            return None
+        try:
+            position, price, value, cost, unrealized, realized = map(float, sent[:6])
+        except ValueError:
+            return None
+        key = key_of(account, instrument.conid)
+        if known(position) is None or (self._odd_rows and key in self._odd_rows):
+            return None
+        values = PortfolioValues(
+            average_cost=known(cost),
+            market_price=known(price),
+            market_value=known(value),
+            unrealized_pnl=known(unrealized),
+            realized_pnl=known(realized),
+        )
+        return PortfolioRow(key, instrument, position, values)
 
 
 def _contract_of(fields: list[str]) -> Contract:
@@ -126,19 +132,3 @@ def _contract_of(fields: list[str]) -> Contract:
     contract.conId = int(conid) if conid else 0
     contract.strike = float(strike) if strike else 0.0
     return contract
-
-
-def _values_of(sent: list[bytes]) -> tuple[float, PortfolioValues]:
-    """Return the quantity and the values of a row.
-
-    Raises:
-        ValueError: One of them is no number.
-    """
-    position, price, value, cost, unrealized, realized = map(float, sent[:6])
-    return position, PortfolioValues(
-        average_cost=known(cost),
-        market_price=known(price),
-        market_value=known(value),
-        unrealized_pnl=known(unrealized),
-        realized_pnl=known(realized),
-    )
