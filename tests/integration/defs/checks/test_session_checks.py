@@ -34,9 +34,9 @@ def live(own_login, lake):
 
 @pytest.mark.parametrize("count", [1, 3, 5])
 def test_holdings_set_aside_are_named_as_the_feed_says_it(count, live) -> None:
-    odd = OddRows()
+    odd = OddRows(["DU1"], on_change=lambda _account: None)
     for conid in range(1, count + 1):
-        odd.add(("DU1", str(conid)), "quantity 'nan, or (so)'")
+        odd.set_aside("DU1", str(conid), "quantity 'nan, or (so)'")
     result = judge_detail(live(detail=f"farm x is broken; {odd.problem()}"), datetime.now(UTC))
     assert not result.passed
     rows = [record.data for record in result.metadata["rows"].records]

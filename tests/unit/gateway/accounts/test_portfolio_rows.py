@@ -27,6 +27,11 @@ OPTION = ["7", "8", *TERMS, "-2.0", "1.5", "-300.0", "151.25", "2.5", "0.0", "DU
 NAMES = ["5", "SPY", "STK", "", "", "", "", "", "USD", "SPY", "SPY"]
 STOCK = ["7", "8", *NAMES, "10", "1.5", "15", "1.25", "nan", "1.7976931348623157E308", "DU1"]
 
+SHARE = ["17382246", "000660", "STK", "", "0", "", "", "KRX", "KRW", "000660.KS", "000660"]
+VALUES = ["4", "1941000.0", "7764000.0", "2228000.0", "-1148000.0", "0.0"]
+RECORDED = ["7", "8", *SHARE, *VALUES, "DU1"]
+"""Source: ibkr-go, account_updates.txt, with another account."""
+
 
 class Feed:
     """Collects the rows of two accounts, and which accounts had one set aside or accepted again."""
@@ -65,7 +70,7 @@ def as_ib_async_reads(fields):
     return PortfolioRow(key, instrument_of(row.contract), row.position, values)
 
 
-@pytest.mark.parametrize("row", [OPTION, STOCK])
+@pytest.mark.parametrize("row", [OPTION, STOCK, RECORDED])
 async def test_a_row_is_read_as_ib_async_reads_it_the_first_time_and_later(feed, row):
     later = changed(changed(row, -6, "1.75"), -7, "3")
     of_the_other = changed(later, -1, "DU2")
