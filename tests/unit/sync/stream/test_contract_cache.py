@@ -71,7 +71,7 @@ async def test_details_of_many_contracts_are_stored_in_few_commits(clock, steps)
     gateway, table = Gateway(clock), Table()
     cache = ContractCache(table, clock=clock)
     cache.want(range(1, 1051))
-    await steps(cache, gateway, 80)
+    await steps(cache, gateway, 1050 // CHUNK + 10)
     assert max(map(len, gateway.asked)) == CHUNK
     assert [len(commit) for commit in table.commits] == [500, 500, 50]
     assert sorted(conid for commit in table.commits for conid in commit) == list(range(1, 1051))
