@@ -202,6 +202,15 @@ class MessageType(IntEnum):
     POSITION_END = 62
     PNL_SINGLE = 95
 
+    @property
+    def start(self) -> bytes:
+        r"""So a message of this type begins, as sent.
+
+        >>> MessageType.PNL_SINGLE.start
+        b'95\x00'
+        """
+        return f"{self:d}\0".encode()
+
 
 ALGO_VENUE = "QBALGO"
 """The names of venues of algorithms begin so. Contract details of futures list one beside the

@@ -3,7 +3,7 @@
 from datetime import date, datetime
 from functools import lru_cache
 from sys import intern
-from typing import NamedTuple
+from typing import TypedDict
 
 from ib_async import Contract, Position, Ticker
 from ib_async import ContractDetails as IBContractDetails
@@ -194,7 +194,7 @@ def position_of(position: Position) -> tuple[str, Instrument, float, float | Non
     )
 
 
-class PortfolioValues(NamedTuple):
+class PortfolioValues(TypedDict):
     """The values of a portfolio row; None where the broker gave none."""
 
     average_cost: float | None

@@ -27,7 +27,7 @@ WHY_INCOMPLETE = {
     DownloadResult.STOPPED: "its values stopped (code 2100)",
 }
 
-ACCOUNT_TIME = f"{MessageType.ACCOUNT_TIME:d}\0".encode()
+ACCOUNT_TIME = MessageType.ACCOUNT_TIME.start
 """So an account time begins; ib_async drops these messages."""
 
 

@@ -14,7 +14,6 @@ from position_sync_dagster.gateway.accounts.merging import (
     closed,
     with_exchange,
     with_pnl,
-    with_value_time,
 )
 from position_sync_dagster.gateway.changes import ChangeNotifier, PendingChanges
 from position_sync_dagster.gateway.ib_async_internals.holdings import PnlFields, lacks_realized
@@ -161,15 +160,11 @@ class HoldingsBook:
                 snapshot_id=self.snapshot_id,
                 daily_pnl=before.daily_pnl if before else None,
                 value_source=(
-                    ValueOrigin.NONE if values.market_value is None else ValueOrigin.PORTFOLIO
+                    ValueOrigin.NONE if values["market_value"] is None else ValueOrigin.PORTFOLIO
                 ),
                 completeness=self.confirmed.completeness_of(key[0]),
                 confirmed_at=confirmed_at,
-                average_cost=values.average_cost,
-                market_price=values.market_price,
-                market_value=values.market_value,
-                unrealized_pnl=values.unrealized_pnl,
-                realized_pnl=values.realized_pnl,
+                **values,
             ),
         )
 
@@ -228,7 +223,7 @@ class HoldingsBook:
         """Set the broker's own time of the values of a holding."""
         holding = self._merged(key)
         if holding is not None:
-            self._store(key, holding, with_value_time(holding, value_time))
+            self._store(key, holding, replace(holding, value_time=value_time))
 
     def close_absent(self, reported: Collection[Key]) -> None:
         """Close every holding that a whole list of positions does not name."""

@@ -48,11 +48,9 @@ class Confirmations:
 
     def confirm_holding(self, key: Key, at: datetime) -> datetime | None:
         """Record that a message of a single holding arrived, and return as `of`."""
-        if not self.online:
-            return self.of(key)
-        self._holdings[key] = at
-        of_account = self._accounts.get(key[0])
-        return at if of_account is None or of_account < at else of_account
+        if self.online:
+            self._holdings[key] = at
+        return self.of(key)
 
     def clear(self) -> None:
         """Mark every account as UNKNOWN and unconfirmed."""
@@ -122,29 +120,6 @@ def with_pnl(
         received_at=received_at,
         completeness=completeness,
         confirmed_at=confirmed_at,
-    )
-
-
-def with_value_time(holding: BrokerPosition, value_time: datetime | None) -> BrokerPosition:
-    """Return a holding with the broker's own time of its values, written out as above."""
-    return BrokerPosition(
-        gateway_id=holding.gateway_id,
-        account=holding.account,
-        instrument=holding.instrument,
-        position=holding.position,
-        average_cost=holding.average_cost,
-        market_price=holding.market_price,
-        market_value=holding.market_value,
-        unrealized_pnl=holding.unrealized_pnl,
-        realized_pnl=holding.realized_pnl,
-        daily_pnl=holding.daily_pnl,
-        value_time=value_time,
-        received_at=holding.received_at,
-        position_time=holding.position_time,
-        snapshot_id=holding.snapshot_id,
-        value_source=holding.value_source,
-        completeness=holding.completeness,
-        confirmed_at=holding.confirmed_at,
     )
 
 

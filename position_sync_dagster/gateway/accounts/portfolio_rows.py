@@ -14,7 +14,7 @@ from position_sync_dagster.gateway.ib_async_internals.connection import fields_o
 from position_sync_dagster.gateway.ib_async_internals.holdings import WHOLE_ROW, RowFields
 from position_sync_dagster.gateway.translate import PortfolioValues, instrument_of, known
 
-PORTFOLIO_ROW = f"{MessageType.PORTFOLIO_VALUE:d}\0".encode()
+PORTFOLIO_ROW = MessageType.PORTFOLIO_VALUE.start
 """So a portfolio row begins."""
 
 FIELDS = 20

@@ -23,7 +23,7 @@ WHOLE_ROW = 16
 UNSET_TEXT = b"1.797693134862315"
 """So an unset double begins, as sent (`translate.UNSET`)."""
 
-PNL_SINGLE = f"{MessageType.PNL_SINGLE:d}\0".encode()
+PNL_SINGLE = MessageType.PNL_SINGLE.start
 """So a message of a PnLSingle subscription begins."""
 
 REALIZED = 5

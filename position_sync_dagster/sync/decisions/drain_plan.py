@@ -240,9 +240,8 @@ def _delay_s(workload: Workload) -> float:
 
 
 def _registry_changed(workload: Workload, cursor: DrainCursor) -> bool:
-    if workload.strategies_mark != cursor.strategies_mark:
-        return True
-    return workload.registry_version not in (cursor.registry_version, workload.recorded_version)
+    applied = (cursor.registry_version, cursor.strategies_mark)
+    return (workload.registry_version, workload.strategies_mark) != applied
 
 
 def _refreshes_due(

@@ -71,9 +71,9 @@ class Announcements:
             self._announced[holding.key] = _fingerprint(holding)
             self._unwritten_closes.discard(holding.key)
 
-    def is_current(self, key: Key, holding: BrokerPosition) -> bool:
-        """Return whether nothing of the holding of this key changed that needs a row at once."""
-        return self._announced.get(key) == _fingerprint(holding)
+    def is_current(self, holding: BrokerPosition) -> bool:
+        """Return whether nothing of this holding changed that needs a new row at once."""
+        return self._announced.get(holding.key) == _fingerprint(holding)
 
     def has_zero_row(self, key: Key) -> bool:
         """Return whether the close of a holding was announced already."""

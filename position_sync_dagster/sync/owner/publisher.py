@@ -168,7 +168,7 @@ class Publisher:
             if key in routes
             and routes[key] is not LegState.STREAMED
             and (holding := self._published.get(key)) is not None
-            and not self._announced.is_current(key, holding)
+            and not self._announced.is_current(holding)
         ]
         await self.enqueue(routes, keys)
 

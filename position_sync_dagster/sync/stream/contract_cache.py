@@ -18,8 +18,8 @@ from position_sync_dagster.lake.contracts import ContractsTable
 logger = logging.getLogger(__name__)
 
 CHUNK = 10
-"""Conids fetched in a step in the background: lines come first, and nobody waits for these. Those
-that a line needs are fetched at once."""
+"""Conids fetched in a step in the background: lines come first, and what they need is fetched at
+once."""
 
 STORED_AT_ONCE = 500
 """Details fetched in the background are stored in one commit when there are so many, or all."""

@@ -77,7 +77,7 @@ async def test_a_row_is_read_as_ib_async_reads_it_the_first_time_and_later(feed,
     sent = [row, row, later, of_the_other]
     assert all(map(feed.read, sent))
     assert feed.rows == [as_ib_async_reads(fields) for fields in sent]
-    assert (feed.rows[2].position, feed.rows[2].values.market_price) == (3.0, 1.75)
+    assert (feed.rows[2].position, feed.rows[2].values["market_price"]) == (3.0, 1.75)
     assert feed.rows[3].key[0] == "DU2"
 
 

@@ -32,14 +32,14 @@ class Ledger:
 
 def test_a_quantity_or_a_value_that_becomes_known_needs_a_row_and_another_value_does_not():
     announced, held = Announcements(), holding(1, 2.0)
-    assert not announced.is_current(held.key, held)
+    assert not announced.is_current(held)
     announced.record([held])
-    assert announced.is_current(held.key, held)
+    assert announced.is_current(held)
     valued = replace(held, market_value=5.0)
-    assert not announced.is_current(held.key, valued)
+    assert not announced.is_current(valued)
     announced.record([valued])
-    assert announced.is_current(held.key, replace(valued, market_value=6.0))
-    assert not announced.is_current(held.key, replace(valued, position=3.0))
+    assert announced.is_current(replace(valued, market_value=6.0))
+    assert not announced.is_current(replace(valued, position=3.0))
 
 
 def test_a_close_has_its_zero_row_once_it_was_recorded():
