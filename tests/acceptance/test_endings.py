@@ -64,7 +64,8 @@ def test_a_closed_terminal_ends_all_of_it(home):
     reader.start()
     until_streaming(demo)
     wait_for("the live status", lambda: b"20 of 100 in use" in b"".join(shown))
-    assert f"127.0.0.1:{demo.ui_port}".encode() in b"".join(shown)
+    ui = f"127.0.0.1:{demo.ui_port}".encode()
+    wait_for("the address of the UI, once it answers", lambda: ui in b"".join(shown))
     # A terminal that closes takes its side away and hangs up on the foreground group.
     os.killpg(demo.process.pid, signal.SIGHUP)
     demo.ended_without_a_trace()
