@@ -83,7 +83,7 @@ def test_the_lineage_is_green(demo, page):
 
 
 def test_a_check_goes_bad_and_good_again_as_the_gateway_goes_and_comes(demo, page):
-    assert page.checks_pass("position_updates")
+    wait_for("the checks pass", lambda: page.checks_pass("position_updates"))
     demo.post("connectivity", state="lost")
     wait_for("a check is bad", lambda: page.checks_pass("position_updates") is False)
     demo.post("connectivity", state="restored_data_kept")
