@@ -12,9 +12,12 @@ import dagster as dg
 import pytest
 import yaml
 from dagster._config.field_utils import IntEnvVar
+from dagster._daemon.controller import create_daemon_of_type
+from dagster._daemon.run_coordinator.queued_run_coordinator_daemon import QueuedRunCoordinatorDaemon
 
 from position_sync_dagster.definitions import defs
 from position_sync_dagster.defs.resources import shown_resource
+from position_sync_dagster.launcher.run_queue import LOOK_S
 
 ROOT = Path(__file__).parents[3]
 
@@ -194,7 +197,11 @@ def test_the_instance_accepts_its_configuration(tmp_path: Path) -> None:
     with dg.DagsterInstance.from_ref(
         dg.DagsterInstance.from_config(str(tmp_path)).get_ref()
     ) as instance:
-        assert instance.run_coordinator.dequeue_interval_seconds == 1
+        queue = create_daemon_of_type(QueuedRunCoordinatorDaemon.daemon_type(), instance)
+        assert queue.interval_seconds == LOOK_S
+        limits = instance.get_concurrency_config()
+        assert limits.run_queue_config.max_concurrent_runs == 32
+        assert limits.pool_config.default_pool_limit == 1
         assert instance.run_monitoring_enabled
         assert instance.run_monitoring_poll_interval_seconds == 10
         assert not instance.telemetry_enabled

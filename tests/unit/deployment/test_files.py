@@ -110,6 +110,9 @@ def test_the_instance_is_that_of_one_machine_on_postgres():
     assert several.pop("compute_logs")["class"] == "NoOpComputeLogManager"
     # In a deployment the code server and the daemon need not be on one machine.
     assert one.pop("run_launcher")["class"] == "ForkedRunLauncher"
+    assert one.pop("run_coordinator")["class"] == "PromptRunQueue"
+    own = {"class": "QueuedRunCoordinator", "config": {"dequeue_interval_seconds": 1}}
+    assert several.pop("run_coordinator").items() >= own.items()
     assert several == one
 
 
