@@ -30,6 +30,7 @@ IMPORTED = (
     "sqlalchemy.dialects.sqlite",
     "tenacity",
     "tomlkit",
+    "upath.implementations.local",
 )
 """What a run imports besides, before its first step."""
 
