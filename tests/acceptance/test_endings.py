@@ -77,7 +77,7 @@ def missed_figures(verdict: dict[str, Any]) -> set[str]:
 
 
 def test_by_itself_it_ends_with_a_verdict(home):
-    for seconds in (90, 150):  # a busy machine needs more than a quiet one
+    for seconds in (60, 150):  # a busy machine needs more than a quiet one
         demo = home.start("--for", str(seconds))
         verdict = demo.event("verdict")
         missed = missed_figures(verdict)

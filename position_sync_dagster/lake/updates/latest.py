@@ -22,6 +22,9 @@ BY_TIME = ["timestamp", "update_id"]
 FOLD_SHARE = 8
 """Rows that came since are folded in when they are more than this part of the others."""
 
+BEHIND = 2
+"""With more new rows than so many times those that are held, a reader begins anew."""
+
 ADDED = "ledger_version"
 """The order in which rows were added; null, which is before all others, in older releases."""
 
@@ -81,12 +84,19 @@ def _contradicted_since(rows: pl.LazyFrame, newest: pl.DataFrame) -> pl.DataFram
     )
 
 
+def _through(rows: pl.DataFrame) -> int:
+    """Return the greatest `ledger_version` of rows; 0 where none has one."""
+    found = rows.get_column(ADDED).max()
+    return found if isinstance(found, int) else 0
+
+
 class LatestRows:
     """The newest rows of one ledger.
 
     The first read begins with the known rows, or reads the table; later ones read the new files.
-    The rows that came since are kept apart from those of the first read, until they are many: so
-    an answer for a few contracts does not copy the rows of the whole book.
+    One after a long time begins anew, with the known rows that were derived meanwhile. The rows
+    that came since are kept apart from those of the first read, until they are many: so an answer
+    for a few contracts does not copy the rows of the whole book.
 
     Args:
         table: The ledger.
@@ -160,7 +170,11 @@ class LatestRows:
     def _follow(self) -> None:
         # The known rows before the ledger, which is then the newer of the two.
         known = None if self._seen else self._known_rows()
-        self._table.snapshot(lambda handle: self._refresh(handle, known))
+        if not self._table.snapshot(lambda handle: self._refresh(handle, known)):
+            known = self._known_rows()
+            if known is not None and _through(known) > (self._added or 0):
+                self._forget()
+            self._table.snapshot(lambda handle: self._refresh(handle, known, all_of_it=True))
 
     def _known_rows(self) -> pl.DataFrame | None:
         """Return the rows that are known; None where there are none that can be read."""
@@ -180,7 +194,16 @@ class LatestRows:
         except LakeError:
             return None  # the ledger has them too
 
-    def _refresh(self, handle: DeltaTable, known: pl.DataFrame | None) -> None:
+    def _refresh(
+        self, handle: DeltaTable, known: pl.DataFrame | None, *, all_of_it: bool = False
+    ) -> bool:
+        """Read what was added; return False if that is much, and nothing was read.
+
+        Args:
+            handle: The ledger.
+            known: What the first read begins with.
+            all_of_it: Read it, however much it is.
+        """
         # Rows are only ever added. So the newest of the rows in the files seen does not change,
         # and another read needs only the files that came since.
         generation = self._table.cache_key(handle)[0]
@@ -192,7 +215,10 @@ class LatestRows:
         new = present - self._seen
         if new:
             if self._seen:
-                rows = self._files.scan(files.filter(pl.col("path").is_in(list(new))))
+                added = files.filter(pl.col("path").is_in(list(new)))
+                if self._known is not None and not all_of_it and self._is_much(added):
+                    return False
+                rows = self._files.scan(added)
             else:
                 rows = self._first_rows(files, known)
             if self._added is not None:
@@ -201,6 +227,11 @@ class LatestRows:
             self._take(rows.select(self._columns))
         self._seen, self._through = present, last_added(files)
         self._added = self._through or None
+        return True
+
+    def _is_much(self, added: pl.DataFrame) -> bool:
+        held = self._old.height + self._new.height
+        return int(added.get_column("num_records").sum()) > BEHIND * held
 
     def _first_rows(self, files: pl.DataFrame, known: pl.DataFrame | None) -> pl.LazyFrame:
         """Return rows among which are the newest ones, as few as can be.
@@ -208,8 +239,8 @@ class LatestRows:
         Each commit has a greater version than those before it. So only rows that were added after
         the known ones can be newer than they are, whatever the clocks said.
         """
-        through = None if known is None else known.get_column(ADDED).max()
-        if known is not None and isinstance(through, int):
+        through = 0 if known is None else _through(known)
+        if known is not None and through:
             last = known.filter(pl.col(ADDED) == through).get_column("update_id")
             # A repair takes the ledger back to an earlier version, and counts on from there.
             if self._files.has(files, last, through):

@@ -13,6 +13,7 @@ from position_sync_dagster.lake.derived import DerivedTable
 from position_sync_dagster.lake.schema.derived_tables import LATEST_POSITIONS
 from position_sync_dagster.lake.storage.maintenance import maintain
 from position_sync_dagster.lake.storage.table import Table
+from position_sync_dagster.lake.updates import latest
 from position_sync_dagster.lake.updates.ledger import STATE
 from position_sync_dagster.lake.updates.table import PositionUpdatesTable
 
@@ -43,11 +44,13 @@ def derive(reader, known):
     return step
 
 
+@pytest.mark.parametrize("behind", [0, latest.BEHIND])
 @pytest.mark.parametrize("seed", range(3))
 def test_they_are_those_of_the_whole_ledger(
-    open_ledger, reader, derive, make_update, clock, seed
+    open_ledger, reader, derive, make_update, clock, monkeypatch, seed, behind
 ) -> None:
-    chance, following = random.Random(seed), reader()
+    monkeypatch.setattr(latest, "BEHIND", behind)
+    chance, following, looking = random.Random(seed), reader(), reader()
     for step in range(30):
         clock.advance(chance.choice([0, 1, 60, 600]))
         wrong = clock.now + chance.choice([AHEAD, -AHEAD])
@@ -67,6 +70,7 @@ def test_they_are_those_of_the_whole_ledger(
             continue
         whole = open_ledger().latest()
         assert_frame_equal(reader().latest(), whole)
+        assert_frame_equal(looking.latest(), whole)
         since = clock.now - timedelta(seconds=chance.choice([0, 60, 600, 3600]))
         recent = whole.filter(whole["timestamp"] >= since).select(STATE)
         assert_frame_equal(reader().latest_since(since), recent, check_row_order=False)
@@ -92,6 +96,27 @@ def test_the_history_before_the_known_rows_is_not_read(
     assert_frame_equal(beginning.latest(), whole)
     with pytest.raises(BrokenTableError):
         other.latest()
+
+
+def test_a_reader_that_was_away_for_long_begins_with_the_known_rows_too(
+    open_ledger, reader, derive, make_update, clock
+) -> None:
+    open_ledger().append([make_update(conid) for conid in (1, 2)])
+    away = reader()
+    away.latest()
+    for step in range(3):
+        old = open_ledger().table.snapshot(lambda handle: handle.file_uris())
+        clock.advance(1)
+        open_ledger().append([make_update(conid, position=step + 2.0) for conid in (1, 2)])
+    derive()
+    clock.advance(1)
+    open_ledger().append([make_update(1, position=9.0)])
+    whole = open_ledger().latest()
+    away.version()
+    for path in old:
+        Path(path).unlink()
+    assert_frame_equal(away.latest(), whole)
+    assert whole["position"].to_list() == [9.0, 4.0]
 
 
 def test_a_ledger_that_was_taken_back_since_is_read_whole(
