@@ -14,8 +14,8 @@ LOOK_S = 0.5
 class PromptRunQueue(QueuedRunCoordinator):
     """Dagster's queue of runs, from which the daemon takes what waits every `LOOK_S`.
 
-    A request waits for the sensor, for this look and for the drain: of what a person waits, a look
-    each second is a seventh.
+    A single request has its row after four seconds: it waits for the sensor, then for this look,
+    and then for the drain. With a look each second it would be 0.3 s more.
     """
 
     @property
