@@ -30,6 +30,9 @@ ACCOUNT = "DUSIM0001"
 FIRST_CONID = 920_000_001
 BATCH = 50
 
+MANY = 5_000
+"""With so many waiting, a drain's own time no longer counts."""
+
 
 def tables(bench: Bench) -> None:
     """Drain and reconcile books of growing size."""
@@ -46,20 +49,22 @@ def tables(bench: Bench) -> None:
         batch = _batch_ms(lake, settings, legs, bench.size(5, 2))
         per_row = per_row or batch
         state = f"{legs:,} legs"
+        # 5,000 rows a second while thousands wait: what a drain costs at least weighs more on few.
+        fast = Target(value=0.2) if legs >= MANY else None
         lines = [
             Line(
                 what="drain end to end, rows a second",
                 state=state,
                 ours=first / legs * 1e3,
                 unit="ms a row",
-                target=Target(value=0.2),
+                target=fast,
             ),
             Line(
                 what="drain of unchanged holdings, new process's tables",
                 state=state,
                 ours=again / legs * 1e3,
                 unit="ms a row",
-                target=Target(value=0.2),
+                target=fast,
             ),
             Line(
                 what="one batch with all waiting, a row",
