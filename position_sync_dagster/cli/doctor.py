@@ -14,7 +14,6 @@ from position_sync_dagster.terminal.typed import as_typed
 
 if TYPE_CHECKING:
     from position_sync_dagster.lake.recovery.checkup import Checkup
-    from position_sync_dagster.lake.recovery.diagnosis import Diagnosis
 
 SHOWN = 5
 """The number of requests named on the terminal. JSON names all."""
@@ -116,6 +115,8 @@ def as_data(results: "Iterable[Checkup]") -> dict[str, object]:
                 "repairable": one.found.repairable,
                 "tears": one.found.torn_files,
                 "unfinished": one.found.unfinished,
+                "doubled": one.found.doubled.surplus,
+                "removed": one.removed,
                 "rows": one.found.rows,
                 "requests": one.found.requests,
                 "writer": one.writer,
@@ -140,7 +141,7 @@ def as_lines(results: "Iterable[Checkup]", *, repair: bool) -> list[str]:
             )
             lines.append(f"{found.table:<22} {state}")
             continue
-        lines.append(f"{found.table:<22} {one.failure or found.problem or _flaw(found)}")
+        lines.append(f"{found.table:<22} {one.failure or found.flaw}")
         for torn in found.torn_files:
             rows = "" if torn.rows is None else f" ({torn.rows} rows)"
             lines.append(f"  version {torn.version}: {torn.file} {torn.flaw}{rows}")
@@ -154,12 +155,6 @@ def as_lines(results: "Iterable[Checkup]", *, repair: bool) -> list[str]:
             as_typed("Stop what writes to the lake, then run `position-sync doctor --repair`.")
         )
     return lines
-
-
-def _flaw(found: "Diagnosis") -> str:
-    if found.torn_files:
-        return f"torn at version {found.version}"
-    return "a repair of it was interrupted"
 
 
 def _affected(one: "Checkup") -> list[str]:
@@ -183,11 +178,14 @@ def _affected(one: "Checkup") -> list[str]:
 
 def _repaired(one: "Checkup") -> list[str]:
     done = one.repair
+    removed = f"{one.removed:,} rows removed, each the same as one that stays"
     if done is None:
-        return []
+        return [removed] if one.removed else []
     lines = [f"taken back to version {done.whole_version}; {done.saved} rows put back"]
     if not done.moved:
         lines = [f"the interrupted repair is finished; {done.saved} rows put back"]
+    if one.removed:
+        lines.append(removed)
     if done.kept:
         rest = REST.get(one.found.table, "compare them, and write again what is missing")
         lines.append(f"{done.kept} rows are kept in {done.files[0]}: {rest}")

@@ -9,6 +9,7 @@ COLUMNS = {
     "deleted": "right",
     "files": "right",
     "version": "right",
+    "doubled": "right",
     "skipped": "left",
 }
 
@@ -18,7 +19,8 @@ def maintain(json: Json = False, home: HomeFolder = None) -> None:
 
     Dagster does this every hour while it runs. Other programs may read and write at the same
     time. The output shows the number of files merged and deleted, the files and the version
-    afterwards, and why a part was skipped until the next time.
+    afterwards, rows that are there more than once (`doctor --repair` removes them), and why a part
+    was skipped until the next time.
     """
     from position_sync_dagster.lake import Lake
 
@@ -35,6 +37,7 @@ def maintain(json: Json = False, home: HomeFolder = None) -> None:
                 f"{result.deleted:,}",
                 f"{result.files:,}",
                 str(result.version),
+                f"{result.doubled.surplus:,}",
                 result.skipped or "",
             )
             for result in results

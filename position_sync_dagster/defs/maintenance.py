@@ -16,17 +16,28 @@ PRUNED_JOBS = (DRAIN_JOB, STREAM_JOB, MAINTENANCE_JOB, DERIVE_JOB)
 """Jobs with many runs. Runs of `close_day` are kept: they record which days are filled."""
 
 
+WHAT_TO_DO = "Stop what writes to the lake, run `position-sync doctor --repair`, and report it."
+
+
 @dg.op(tags={"domain": "upkeep"})
 @dagster_failures
 @recorded("maintain_tables")
 def maintain_tables(context: dg.OpExecutionContext, position_sync: PositionSyncResource) -> None:
-    """Compact files, write checkpoints and clean the log of every table."""
-    for result in position_sync.lake.maintain():
+    """Compact files, write checkpoints and clean the log of every table.
+
+    Raises:
+        Failure: A table has rows more than once. The maintenance is done all the same.
+    """
+    results = position_sync.lake.maintain()
+    for result in results:
         context.log.info(
             f"{result.table}: {result.compacted} files merged, {result.deleted} deleted, "
             f"{result.files} left at version {result.version}"
             + (f"; {result.skipped}" if result.skipped else "")
         )
+    doubled = [f"{one.table}: {one.doubled}." for one in results if one.doubled.surplus]
+    if doubled:
+        raise dg.Failure(" ".join([*doubled, WHAT_TO_DO]), allow_retries=False)
 
 
 @dg.op(tags={"domain": "upkeep"})

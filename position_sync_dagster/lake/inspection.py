@@ -10,6 +10,7 @@ from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.logins import broker_rows
 from position_sync_dagster.lake.schema.ids import id_prefix
 from position_sync_dagster.lake.schema.partitions import IS_LIVE, in_bucket
+from position_sync_dagster.lake.storage.doubled_rows import DoubledRows, find_doubled
 from position_sync_dagster.lake.updates.ledger_files import LedgerFiles
 from position_sync_dagster.settings import Settings
 
@@ -56,6 +57,11 @@ def repeated_ids(lake: Lake, since: datetime, until: datetime) -> pl.DataFrame:
         )
 
     return ledger.snapshot(step)
+
+
+def doubled_rows(lake: Lake) -> DoubledRows:
+    """Return the rows of the whole ledger that were merged twice."""
+    return find_doubled(lake.updates.table)
 
 
 def held_at_the_broker(lake: Lake, login: Settings) -> pl.DataFrame:

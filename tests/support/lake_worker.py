@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -17,6 +18,7 @@ from position_sync_dagster.domain.request import QueueRequest
 from position_sync_dagster.domain.update import PositionUpdate, Source
 from position_sync_dagster.errors import LakeError, LeaseLostError, LoginOwnedError
 from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.lake.storage import maintenance
 
 
 def claim(lake: Lake, limit: int) -> list[str]:
@@ -111,6 +113,24 @@ def maintain(lake: Lake) -> None:
         lake.maintain()
 
 
+def merge(lake: Lake, table: str, stop: str) -> int:
+    """Merge the small files of a table; stand still before or after the first commit."""
+    commit, stops = maintenance.overwrite, [stop]
+
+    def stopping(*arguments: Any) -> None:
+        here = stops.pop() if stops else ""
+        if here == "before":
+            os.kill(os.getpid(), signal.SIGSTOP)
+        commit(*arguments)
+        if here == "after":
+            os.kill(os.getpid(), signal.SIGSTOP)
+
+    if stop:
+        maintenance.overwrite = stopping
+    [found] = [one for one in lake.tables if one.spec.name == table]
+    return maintenance.compact(found, maintenance.SMALL_BYTES)
+
+
 def create(lake: Lake) -> list[int]:
     """Create all tables; return their versions."""
     lake.initialize_sync()
@@ -152,6 +172,7 @@ WORK: dict[str, Callable[..., object]] = {
         insert,
         insert_the_same,
         maintain,
+        merge,
         own,
     )
 }

@@ -89,11 +89,12 @@ def verify(
         if instance is not None:
             instance.dispose()
     if json:
-        print_json({"found": found, "left": left.findings, "repaired": repair})
+        doubled = left.doubled.surplus
+        print_json({"found": found, "left": left.findings, "doubled": doubled, "repaired": repair})
     else:
         for line in as_lines(found, left, repair=repair):
             typer.echo(printable(line))
-    raise typer.Exit(1 if left.findings else 0)
+    raise typer.Exit(1 if left.findings or left.doubled.surplus else 0)
 
 
 def dagster_home(home: Path | None) -> Path:
@@ -123,5 +124,7 @@ def as_lines(found: "Verification", left: "Verification", *, repair: bool) -> It
         yield f"left      {len(left.findings):,}"
     elif any(finding.repairable for finding in found.findings):
         yield "`position-sync audit verify --repair` mends records and events."
+    if left.doubled.surplus:
+        yield f"{left.doubled}: `position-sync doctor --repair` removes them."
     if any(not finding.repairable for finding in left.findings):
         yield "Rows that are missing are not mended: see docs/audit.md."

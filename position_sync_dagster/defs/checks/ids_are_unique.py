@@ -16,6 +16,11 @@ if TYPE_CHECKING:
 
 CHECK_NAME = "ids_are_unique"
 
+WHAT_TO_DO = (
+    "A value was written twice: count each update_id once in your reports, and run `position-sync "
+    "doctor --repair`, which keeps one of rows that are the same."
+)
+
 WINDOW = timedelta(minutes=30)
 """Twice as long as the longest time between two evaluations."""
 
@@ -25,17 +30,25 @@ def evaluate(lake: "Lake", settings: "Settings") -> dg.AssetCheckResult:
     from position_sync_dagster.lake import inspection
 
     now = datetime.now(UTC)
-    return judge_ids(inspection.repeated_ids(lake, now - WINDOW, now + SKEW))
+    repeated = inspection.repeated_ids(lake, now - WINDOW, now + SKEW)
+    doubled = inspection.doubled_rows(lake)
+    if repeated.is_empty() and doubled.surplus:
+        return dg.AssetCheckResult(
+            passed=False,
+            severity=dg.AssetCheckSeverity.ERROR,
+            description=f"{doubled}. {WHAT_TO_DO}",
+            metadata={"rows": doubled.surplus},
+        )
+    return judge_ids(repeated)
 
 
 def judge_ids(repeated: "pl.DataFrame") -> dg.AssetCheckResult:
     """Return the check's result for the ids that the ledger has more than once; pure."""
     return rows_result(
         repeated.sort("rows", "update_id", descending=True),
-        passed="Each row of the last half hour has an id of its own.",
+        passed="No row was merged twice, and each of the last half hour has an id of its own.",
         failed="ids are in the ledger more than once",
-        what_to_do="A value was written twice: count each update_id once in your reports, and run "
-        "`position-sync doctor`.",
+        what_to_do=WHAT_TO_DO,
         severity=dg.AssetCheckSeverity.ERROR,
     )
 
@@ -44,5 +57,6 @@ ids_are_unique = table_check(
     "position_updates",
     CHECK_NAME,
     evaluate,
-    description="Whether each update_id of the last half hour is in the ledger once.",
+    description="Whether each row of the ledger is there once: by its update_id in the last half "
+    "hour, and before that by the statistics of its files.",
 )

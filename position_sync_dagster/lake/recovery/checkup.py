@@ -5,10 +5,12 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from position_sync_dagster.errors import LakeError
+from position_sync_dagster.lake.object_store.client import is_remote
 from position_sync_dagster.lake.recovery.diagnosis import PAUSE_S, Diagnosis, diagnose
 from position_sync_dagster.lake.recovery.repair import Repair, repair
 from position_sync_dagster.lake.schema.derived_tables import DERIVED
 from position_sync_dagster.lake.sessions import SyncSessions
+from position_sync_dagster.lake.storage.doubled_rows import remove_doubled
 from position_sync_dagster.lake.storage.table import Table
 
 
@@ -20,6 +22,7 @@ class Checkup:
         derived: Whether the table is computed from the others.
         writer: Who writes to the table, in words; None if nobody was noticed.
         repair: The repair that was made.
+        removed: Rows that were removed, since the table has the same row still.
         failure: Why a repair was not made, or did not end.
         healthy: Whether nothing is wrong now.
     """
@@ -28,6 +31,7 @@ class Checkup:
     derived: bool
     writer: str | None = None
     repair: Repair | None = None
+    removed: int = 0
     failure: str | None = None
     healthy: bool = True
 
@@ -76,11 +80,15 @@ def _checked(
     if writer is not None:
         return replace(checkup, failure=f"is not repaired while {writer} writes to it")
     try:
-        done = repair(table, now)
+        done = None if is_remote(table.path) else repair(table, now)
+        removed = remove_doubled(table)
         after = diagnose(table, pause_s=0.0)
     except LakeError as error:
         return replace(checkup, failure=str(error))
-    return replace(checkup, repair=done, healthy=after.healthy, failure=after.problem)
+    failure = after.problem
+    if after.doubled.surplus:
+        failure = f"{after.doubled}, and differ: compare them, and correct what wrote them"
+    return replace(checkup, repair=done, removed=removed, healthy=after.healthy, failure=failure)
 
 
 def _owner(sessions: SyncSessions, now: datetime) -> str | None:

@@ -19,6 +19,7 @@ from position_sync_dagster.lake.schema.partitions import LIVE_PREFIX
 from position_sync_dagster.lake.schema.table_spec import TableSpec
 from position_sync_dagster.lake.schema.tables import POSITION_QUEUE
 from position_sync_dagster.lake.storage.commit_errors import to_lake_error
+from position_sync_dagster.lake.storage.doubled_rows import NONE_DOUBLED, DoubledRows, find_doubled
 from position_sync_dagster.lake.storage.opening import TableLocation
 from position_sync_dagster.lake.storage.table import Table
 
@@ -47,6 +48,7 @@ class Diagnosis:
         rows: Rows that the commits after the whole version wrote and that can be read.
         requests: Ids of the queue's requests that those commits added or changed.
         unfinished: Files of rows that an interrupted repair has not put back yet.
+        doubled: Rows that the table has more than once.
         being_written: Whether somebody committed between the readings.
         problem: Why the path holds no table that can be examined.
     """
@@ -59,20 +61,32 @@ class Diagnosis:
     rows: int = 0
     requests: tuple[str, ...] = ()
     unfinished: tuple[Path, ...] = ()
+    doubled: DoubledRows = NONE_DOUBLED
     being_written: bool = False
     problem: str | None = None
 
     @property
     def healthy(self) -> bool:
         """Return whether nothing wrong was found."""
-        return not (self.torn_files or self.unfinished) and self.problem is None
+        return not (self.torn_files or self.unfinished or self.doubled.surplus) and not self.problem
+
+    @property
+    def flaw(self) -> str:
+        """Return what is wrong, in a few words."""
+        if self.problem:
+            return self.problem
+        if self.torn_files:
+            return f"torn at version {self.version}"
+        if self.doubled.surplus:
+            return str(self.doubled)
+        return "a repair of it was interrupted"
 
     @property
     def repairable(self) -> bool:
-        """Return whether there is a whole version to go back to, or a repair to finish."""
+        """Return whether there is a whole version to go back to, or another repair to make."""
         if self.torn_files:
             return self.whole_version is not None
-        return bool(self.unfinished)
+        return bool(self.unfinished or self.doubled.surplus)
 
 
 def diagnose(table: Table, *, pause_s: float = PAUSE_S) -> Diagnosis:
@@ -196,6 +210,7 @@ def _changed_requests(log: LogReader, whole: int, undone: pl.DataFrame) -> tuple
 def _open(table: Table, unknown: Diagnosis) -> Diagnosis:
     try:
         version = table.version()
+        doubled = find_doubled(table)
     except LakeError as error:
         return replace(unknown, problem=str(error))
-    return replace(unknown, version=version, whole_version=version)
+    return replace(unknown, version=version, whole_version=version, doubled=doubled)

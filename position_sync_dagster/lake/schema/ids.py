@@ -86,6 +86,21 @@ def text_literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
+def literal(value: object) -> str:
+    """Return a value of a partition or of a file's statistics as an SQL literal.
+
+    >>> literal(datetime(2026, 1, 2, tzinfo=UTC))
+    "'2026-01-02T00:00:00.000000+00:00'"
+    >>> literal(7)
+    '7'
+    """
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, datetime):
+        return text_literal(value.isoformat(timespec="microseconds"))
+    return text_literal(str(value))
+
+
 def _milliseconds(at: datetime) -> int:
     return max(0, (at - _EPOCH) // timedelta(milliseconds=1))
 

@@ -38,6 +38,10 @@ class TableSpec:
         columns: The type of each column, in the physical order.
         indexed: Columns with minimum and maximum per file in the log. Few, since each costs
             bytes in every commit and checkpoint.
+        order: The indexed column that grows as rows come, if only roughly. Files are merged along
+            it, and rows that are there twice are searched for where files overlap in it. None in
+            tables that are only ever replaced.
+        key: Columns that no two rows share; all columns but the partitions by default.
         descriptions: The meaning of each column, with its unit, for people.
     """
 
@@ -46,6 +50,8 @@ class TableSpec:
     columns: Mapping[str, Kind]
     partition_by: tuple[str, ...] = ()
     indexed: tuple[str, ...] = ()
+    order: str | None = None
+    key: tuple[str, ...] = ()
     properties: Mapping[str, str] = field(default_factory=dict)
     descriptions: Mapping[str, str] = field(default_factory=dict)
 
@@ -57,6 +63,8 @@ class TableSpec:
         *,
         partition_by: tuple[str, ...] = (),
         indexed: tuple[str, ...],
+        order: str | None = None,
+        key: tuple[str, ...] = (),
         version: int = 1,
     ) -> "TableSpec":
         """Return the specification of a table with described columns."""
@@ -66,6 +74,8 @@ class TableSpec:
             columns={column: found.kind for column, found in columns.items()},
             partition_by=partition_by,
             indexed=indexed,
+            order=order,
+            key=key,
             descriptions={column: found.description for column, found in columns.items()},
         )
 

@@ -40,6 +40,7 @@ ACTIVE_STRATEGIES = TableSpec.of(
     version=2,
     partition_by=PARTITION_COLUMNS,
     indexed=("added_at", "removed_at"),
+    order="removed_at",
 )
 
 POSITION_QUEUE = TableSpec.of(
@@ -54,6 +55,8 @@ POSITION_QUEUE = TableSpec.of(
     version=2,
     partition_by=PARTITION_COLUMNS,
     indexed=("request_id", "created_at", "updated_at"),
+    order="updated_at",
+    key=("request_id",),
 )
 
 UPDATE_COLUMNS = columns_of(PositionUpdate)
@@ -86,6 +89,8 @@ POSITION_UPDATES = TableSpec.of(
     version=4,
     partition_by=("date",),
     indexed=("update_id", "timestamp", "batch_id", "ledger_version"),
+    order="ledger_version",
+    key=("update_id",),
 )
 
 _LOCAL_SYMBOL = text_column(
@@ -153,6 +158,8 @@ BROKER_POSITIONS = TableSpec.of(
     version=4,
     partition_by=("gateway_id",),
     indexed=("confirmed_at", "fencing_token", "published_version"),
+    order="published_version",
+    key=("gateway_id", "account", "conid", "published_version"),
 )
 
 CONTRACTS = TableSpec.of(
@@ -185,6 +192,8 @@ CONTRACTS = TableSpec.of(
         "expires_on": day_column("Day on which a derivative expires; null where it is not known."),
     },
     indexed=("conid",),
+    order="conid",
+    key=("conid",),
     version=2,
 )
 
@@ -193,6 +202,8 @@ GATEWAY_SESSIONS = TableSpec.of(
     columns_of(GatewaySession) | _PARTITION,
     partition_by=PARTITION_COLUMNS,
     indexed=("started_at",),
+    order="started_at",
+    key=("session_id",),
 )
 
 RECONCILIATION_BREAKS = TableSpec.of(
@@ -230,10 +241,16 @@ RECONCILIATION_BREAKS = TableSpec.of(
     },
     partition_by=PARTITION_COLUMNS,
     indexed=("opened_at",),
+    order="opened_at",
+    key=("break_id",),
 )
 
 EXECUTIONS = TableSpec.of(
-    "executions", columns_of(Execution), indexed=("execution_id", "time", "account")
+    "executions",
+    columns_of(Execution),
+    indexed=("execution_id", "time", "account"),
+    order="time",
+    key=("execution_id",),
 )
 
 ACCOUNT_VALUES = TableSpec.of(
@@ -249,6 +266,8 @@ ACCOUNT_VALUES = TableSpec.of(
     version=2,
     partition_by=("date",),
     indexed=("row_id", "timestamp", "ledger_version"),
+    order="ledger_version",
+    key=("row_id",),
 )
 
 RUNS = TableSpec.of(
@@ -256,6 +275,7 @@ RUNS = TableSpec.of(
     columns_of(RunRecord) | {"date": day_column("Partition: the UTC date of started_at.")},
     partition_by=("date",),
     indexed=("run_id", "started_at"),
+    order="started_at",
 )
 
 TABLES = (

@@ -3,6 +3,7 @@
 import errno
 import os
 from collections.abc import Mapping
+from datetime import datetime, timedelta
 from urllib.parse import unquote
 
 import polars as pl
@@ -15,6 +16,7 @@ from deltalake import (
 )
 
 from position_sync_dagster.lake.delta_log.commit_log import TRANSACTIONS
+from position_sync_dagster.lake.schema.ids import literal
 from position_sync_dagster.lake.schema.table_spec import TableSpec
 
 _NO_HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
@@ -99,6 +101,31 @@ def append(
 def data_files(handle: DeltaTable) -> pl.DataFrame:
     """Return one row for each data file of the snapshot, from the log alone."""
     return pl.DataFrame(handle.get_add_actions(flatten=True))
+
+
+def rows_between(
+    spec: TableSpec, partition: Mapping[str, object], first: object, last: object
+) -> str:
+    """Return the predicate of the rows of one partition from one value of `order` to another.
+
+    Args:
+        spec: The table.
+        partition: The values of partition columns.
+        first: A smallest value, as the log's statistics have it, which cut times to milliseconds;
+            None for the rows that have no value.
+        last: A greatest value, likewise; the rest of its millisecond is included.
+    """
+    if isinstance(last, datetime):
+        last += timedelta(milliseconds=1)
+    terms = [
+        f"{name} IS NULL" if value is None else f"{name} = {literal(value)}"
+        for name, value in partition.items()
+    ]
+    if first is None:
+        terms.append(f"{spec.order} IS NULL")
+    else:
+        terms += [f"{spec.order} >= {literal(first)}", f"{spec.order} <= {literal(last)}"]
+    return " AND ".join(terms)
 
 
 def count_rows(handle: DeltaTable) -> int:

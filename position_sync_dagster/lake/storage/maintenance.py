@@ -11,12 +11,14 @@ from position_sync_dagster.errors import CommitContentionError, LakeError, LakeN
 from position_sync_dagster.lake.object_store.answers import plain
 from position_sync_dagster.lake.schema.ids import new_part
 from position_sync_dagster.lake.schema.partitions import LIVE, in_parts
+from position_sync_dagster.lake.schema.table_spec import TableSpec
 from position_sync_dagster.lake.storage.commit_errors import STORAGE_ERRORS
+from position_sync_dagster.lake.storage.doubled_rows import NONE_DOUBLED, DoubledRows, find_doubled
 from position_sync_dagster.lake.storage.frames import (
-    check_room,
     data_files,
     files_in,
     overwrite,
+    rows_between,
     scan,
 )
 from position_sync_dagster.lake.storage.table import Table
@@ -32,7 +34,10 @@ SMALL_BYTES = 16 * 1024 * 1024
 Writers merge files below the first bound after their commits, `maintain` below the second."""
 
 MAX_FILES = 512
-"""Files that one commit merges; the others wait for the next compaction."""
+"""Parts that one commit merges; the others wait for the next compaction."""
+
+MAX_SMALL = 4
+"""One merge reads the rows of at most so many files of the largest size that counts as small."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +49,7 @@ class MaintenanceResult:
         deleted: Files that were deleted: no version within the retention needs them.
         files: Data files of the newest version.
         version: The newest version.
+        doubled: Rows that are there more than once, which never happens; see `doubled_rows`.
         skipped: Why a part was left for the next maintenance; None when all was done.
     """
 
@@ -52,6 +58,7 @@ class MaintenanceResult:
     deleted: int
     files: int
     version: int
+    doubled: DoubledRows = NONE_DOUBLED
     skipped: str | None = None
 
 
@@ -82,6 +89,7 @@ def maintain(table: Table, *, clean_now: bool = False) -> MaintenanceResult:
         deleted=deleted,
         files=files,
         version=version,
+        doubled=find_doubled(table),
         skipped=skipped,
     )
 
@@ -100,12 +108,22 @@ def compact_if_needed(table: Table) -> None:
 def compact(table: Table, small_bytes: int) -> int:
     """Merge files smaller than `small_bytes`; return how many were merged.
 
-    Finished rows of a table with parts are merged by an overwrite of those parts alone, which does
-    not conflict with changes of the live rows. The other tables use Delta's own compaction.
+    This is the one place that merges files, and each merge is an overwrite of exactly the rows
+    that it read: of two merges of the same rows at once, and of a merge and any change of them,
+    one fails and is decided again. Delta's own OPTIMIZE does not conflict with another one
+    (delta-rs 1.6): both add the merged rows, and each is in the table twice.
+
+    Finished rows are merged by their parts, so that changes of live rows go on. Other tables are
+    merged along their `order`: rows that are appended meanwhile come after the merged ones.
     """
     if "part" in table.spec.partition_by:
         return sum(_merge_parts(table, bucket, small_bytes) for bucket in _buckets(table))
-    return table.transact(lambda handle: _compact_by_delta(handle, small_bytes))
+    if table.spec.order is None:
+        return 0
+    merged = 0
+    while done := table.transact(lambda handle: _merge_in_order(handle, table.spec, small_bytes)):
+        merged += done
+    return merged
 
 
 def _buckets(table: Table) -> list[str]:
@@ -135,22 +153,33 @@ def _merge_parts(table: Table, bucket: str, small_bytes: int) -> int:
     return table.transact(step)
 
 
-def _compact_by_delta(handle: DeltaTable, small_bytes: int) -> int:
+def _merge_in_order(handle: DeltaTable, spec: TableSpec, small_bytes: int) -> int:
+    """Merge the small files of one partition that follow each other; return how many."""
     files = data_files(handle)
-    if files.is_empty() or not _fragmented(files, small_bytes):
+    first, last = f"min.{spec.order}", f"max.{spec.order}"
+    if not {first, last} <= set(files.columns):
         return 0
-    small = files.get_column("size_bytes").filter(files.get_column("size_bytes") < small_bytes)
-    check_room(handle.table_uri, int(small.sum()))
-    metrics = handle.optimize.compact(target_size=small_bytes)
-    return int(metrics["numFilesRemoved"])
-
-
-def _fragmented(files: pl.DataFrame, small_bytes: int) -> bool:
-    small = files.filter(pl.col("size_bytes") < small_bytes)
-    keys = [name for name in files.columns if name.startswith("partition.")]
-    if not keys:
-        return small.height >= COMPACT_FROM
-    return bool((small.group_by(keys).len().get_column("len") >= COMPACT_FROM).any())
+    keys = [f"partition.{name}" for name in spec.partition_by]
+    known = files.filter(pl.col(first).is_not_null(), pl.col(f"null_count.{spec.order}") == 0)
+    small = pl.col("size_bytes") < small_bytes
+    runs = (
+        known.sort(*keys, first, last)
+        .with_columns(_run=(~small).cum_sum())  # a large file ends a run
+        .filter(small)
+        .with_columns(_bytes=pl.col("size_bytes").cum_sum().over(*keys, "_run"))
+        .filter(pl.col("_bytes") <= MAX_SMALL * small_bytes)
+        .group_by(*keys, "_run", maintain_order=True)
+        .agg(pl.col(first).min(), pl.col(last).max(), pl.len().alias("files"))
+        .filter(pl.col("files") >= COMPACT_FROM)
+    )
+    if runs.is_empty():
+        return 0
+    run = runs.row(0, named=True)
+    partition = {name: run[f"partition.{name}"] for name in spec.partition_by}
+    predicate = rows_between(spec, partition, run[first], run[last])
+    rows = scan(handle, spec, predicate).sort(str(spec.order))
+    overwrite(handle, rows, predicate, {"action": "compact"})
+    return int(run["files"])
 
 
 def _clean(table: Table, handle: DeltaTable, *, clean_now: bool) -> int:

@@ -153,7 +153,8 @@ class LedgerProvenance:
 
         Returns:
             `run_id`, `ledger_version`, `batch_id`, `rows`, `committed_at`, `gateway_id`,
-            `session_id` and `source`; rows that no run wrote are left out.
+            `session_id` and `source`; rows that no run wrote are left out, and a row that is there
+            more than once counts once.
         """
         added = pl.col("committed_at").fill_null(pl.col("timestamp"))
 
@@ -164,7 +165,7 @@ class LedgerProvenance:
                 .group_by("run_id", "ledger_version", "batch_id")
                 .agg(
                     pl.col("gateway_id", "session_id", "source").first(),
-                    rows=pl.len().cast(pl.Int64),
+                    rows=pl.col("update_id").n_unique().cast(pl.Int64),
                     committed_at=added.max(),
                 )
                 .sort("committed_at", "ledger_version", "batch_id")

@@ -7,6 +7,7 @@ from datetime import date, datetime, timedelta
 from position_sync_dagster.domain.records.run_record import RunRecord
 from position_sync_dagster.domain.update import Source
 from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.lake.storage.doubled_rows import DoubledRows, find_doubled
 from position_sync_dagster.lake.updates.provenance import LedgerProvenance
 from position_sync_dagster.sync.audit.comparison import (
     LEDGER,
@@ -31,6 +32,7 @@ class Verification:
         since: Runs that began on this UTC date or later were compared.
         runs: How many wrote rows since then; `rows` is the number of those rows.
         events: How many events were read; None when rows and records alone were compared.
+        doubled: Rows of the ledger that are there more than once; they are counted once.
     """
 
     since: date
@@ -38,6 +40,7 @@ class Verification:
     rows: int
     records: int
     events: int | None
+    doubled: DoubledRows
     findings: tuple[Finding, ...]
 
 
@@ -78,6 +81,7 @@ def verify(
         rows=sum(one.rows for one in rows),
         records=len(records),
         events=None if events is None else len(events.events),
+        doubled=find_doubled(lake.updates.table),
         findings=tuple(compare(rows, records, events, now=now, grace=grace, alive=alive)),
     )
 

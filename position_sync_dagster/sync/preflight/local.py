@@ -76,7 +76,7 @@ def check_tables(lake: Lake) -> list[Finding]:
     if not ill:
         return [good("tables", f"{len(tables)} at {lake.path}, each whole or not there yet")]
     remedy = "Run `position-sync doctor --tables`, which shows each and says what to do."
-    return [bad("tables", f"{one.table}: {one.problem or 'torn'}", remedy) for one in ill]
+    return [bad("tables", f"{one.table}: {one.flaw}", remedy) for one in ill]
 
 
 def check_store(lake: Lake) -> list[Finding]:

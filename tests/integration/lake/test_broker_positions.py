@@ -18,7 +18,9 @@ from position_sync_dagster.lake.published_rows import FOLD_FILES
 from position_sync_dagster.lake.schema.codec import broker_rows
 from position_sync_dagster.lake.schema.table_spec import TableSpec
 from position_sync_dagster.lake.schema.tables import BROKER_POSITIONS
+from position_sync_dagster.lake.storage import maintenance
 from position_sync_dagster.lake.storage.frames import append, data_files, scan
+from position_sync_dagster.lake.storage.maintenance import maintain
 from position_sync_dagster.lake.storage.table import Table
 
 LOGIN = "127.0.0.1:7497"
@@ -288,12 +290,13 @@ async def test_changes_of_another_trading_mode_are_refused(lake, clock):
         await lake.broker_positions.update(LOGIN, other, **CHANGES)
 
 
-async def test_compaction_keeps_the_newest_row_of_each_holding(lake, clock):
+async def test_a_merge_keeps_the_newest_row_of_each_holding(lake, clock, monkeypatch):
+    monkeypatch.setattr(maintenance, "COMPACT_FROM", 8)
     table = lake.broker_positions
     await table.replace(LOGIN, [holding(clock, conid) for conid in range(60)])
     for number in range(20):
         await table.update(LOGIN, [holding(clock, 1, float(number))], **CHANGES)
-    table.table.transact(lambda handle: handle.optimize.compact())
+    assert maintain(table.table, clean_now=True).compacted >= 8
     found = {r.instrument.conid: r.position for r in await table.read(LOGIN)}
     assert found == dict.fromkeys(range(60), 2.0) | {1: 19.0}
     await table.update(LOGIN, [holding(clock, 1, 77.0)], **CHANGES)

@@ -1,0 +1,144 @@
+"""Two merges of the same files: one counts, whoever stands still meanwhile; and what if not."""
+
+from datetime import UTC, datetime, timedelta
+
+import polars as pl
+import pytest
+from deltalake import DeltaTable, write_deltalake
+
+from position_sync_dagster.domain.records.account_summary import AccountSummary
+from position_sync_dagster.domain.records.run_record import RunRecord, RunResult
+from position_sync_dagster.domain.request import QueueRequest
+from position_sync_dagster.domain.update import PositionUpdate
+from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.lake.recovery.checkup import check_up
+from position_sync_dagster.lake.storage.doubled_rows import find_doubled, remove_doubled
+from position_sync_dagster.lake.storage.maintenance import COMPACT_FROM, maintain
+from position_sync_dagster.lake.storage.table import Table
+from tests.support.lake_processes import Worker, workers
+
+NOW = datetime(2026, 1, 2, 12, tzinfo=UTC)
+COMMITS = COMPACT_FROM + 1
+
+
+def add_row(lake: Lake, table: str, number: int) -> None:
+    """Make one commit that is known by its number to one of the tables."""
+    at = NOW + timedelta(seconds=number)
+    match table:
+        case "position_updates":
+            row = PositionUpdate(number, "SPY", None, 1.0, 1.0, 1.0, 1.0, 1.0, at)
+            lake.updates.sync.append([row])
+        case "position_queue":
+            lake.queue.sync.mark_success(lake.queue.sync.insert_many([QueueRequest(number, "SPY")]))
+        case "account_values":
+            lake.account_values.sync.append([AccountSummary(account="DU1", timestamp=at, cash=1.0)])
+        case "runs":
+            at = NOW + timedelta(seconds=number // 2)  # of a run, two records
+            run = {"run_id": f"run-{number // 2}", "step": "x", "job": None, "started_at": at}
+            result = RunResult.RUNNING if number % 2 else RunResult.SUCCESS
+            lake.runs.sync.record([RunRecord(**run, result=result, recorded_at=at)])
+
+
+TABLES = ("position_updates", "position_queue", "account_values", "runs")
+
+
+def table_of(lake: Lake, name: str) -> Table:
+    [found] = [table for table in lake.tables if table.spec.name == name]
+    return found
+
+
+def filled(place, name: str) -> Lake:
+    lake = Lake(place, fsync=False)
+    table_of(lake, name).initialize()
+    for number in range(1, COMMITS + 1):
+        add_row(lake, name, number)
+    return lake
+
+
+def rows_of(lake: Lake, name: str) -> pl.DataFrame:
+    rows = table_of(lake, name).rows().drop("part", strict=False)
+    return rows.sort(rows.columns[:8])
+
+
+@pytest.mark.parametrize("stop", ["before", "after"])
+@pytest.mark.parametrize("name", TABLES)
+def test_a_merge_that_stands_still_while_another_one_merges_doubles_nothing(place, name, stop):
+    lake = filled(place, name)
+    before = rows_of(lake, name)
+    first, second = (
+        Worker("merge", place, table=name, stop=stop),
+        Worker("merge", place, table=name, stop=""),
+    )
+    with workers(first):
+        first.wait_until_it_stands_still()
+        with workers(second):
+            merged = second.result()
+        assert merged >= COMMITS if stop == "before" else not merged
+        add_row(lake, name, COMMITS + 1)
+        first.go_on()
+        first.result()
+    after = Lake(place, fsync=False)
+    assert find_doubled(table_of(after, name)).surplus == 0
+    keys = [column for column in before.columns if before.schema[column] == pl.String]
+    kept = rows_of(after, name).join(before, on=keys, how="semi", nulls_equal=True)
+    assert kept.equals(before)
+    assert rows_of(after, name).height == before.height + 1
+
+
+@pytest.mark.parametrize("name", ["position_updates", "account_values"])
+def test_rows_that_are_appended_meanwhile_do_not_delay_a_merge(tmp_path, name, monkeypatch):
+    lake, tries = filled(tmp_path, name), []
+    merge = table_of(Lake(tmp_path, fsync=False), name)
+    transact = merge.transact
+
+    def beside(step):
+        def once(handle):
+            tries.append(handle.version())
+            if len(tries) == 1:
+                add_row(lake, name, COMMITS + 1)
+            return step(handle)
+
+        return transact(once)
+
+    monkeypatch.setattr(merge, "transact", beside)
+    result = maintain(merge)
+    assert (result.compacted, result.files, result.skipped) == (COMMITS, 2, None)
+    assert len(tries) == 2  # the merge, and the look that found nothing more
+
+
+def double(lake: Lake, name: str) -> int:
+    """Add the rows of a table again, as two merges at once would; return how many there are."""
+    table = table_of(lake, name)
+    rows = table.rows()
+    write_deltalake(DeltaTable(table.path), rows, mode="append")
+    return rows.height
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_rows_that_are_there_twice_are_found_and_one_of_each_is_kept(tmp_path, name):
+    lake = filled(tmp_path, name)
+    before = rows_of(lake, name)
+    maintain(table_of(lake, name))
+    assert find_doubled(table_of(lake, name)).surplus == 0
+    count = double(lake, name)
+    result = maintain(table_of(lake, name))
+    assert result.doubled.surplus == count
+    assert len(result.doubled.examples) == 3
+    [found] = check_up([table_of(lake, name)], lake.sessions.sync, NOW, mend=False, pause_s=0.0)
+    assert (found.healthy, found.found.doubled.surplus) == (False, count)
+    [done] = check_up([table_of(lake, name)], lake.sessions.sync, NOW, mend=True, pause_s=0.0)
+    assert (done.healthy, done.removed) == (True, count)
+    assert rows_of(Lake(tmp_path), name).equals(before)
+
+
+def test_rows_of_one_id_that_differ_are_left_to_a_person(tmp_path):
+    lake = filled(tmp_path, "position_updates")
+    table = lake.updates.table
+    changed = table.rows().with_columns(market_value=pl.lit(7.0))
+    write_deltalake(DeltaTable(table.path), changed, mode="append")
+    assert remove_doubled(table) == 0
+    [found] = check_up([table], lake.sessions.sync, NOW, mend=True, pause_s=0.0)
+    assert not found.healthy
+    assert found.failure is not None
+    assert found.failure.endswith("differ: compare them, and correct what wrote them")
+    assert table.count() == 2 * COMMITS

@@ -1,0 +1,323 @@
+"""Every two changes of every table, one committed inside the other, on the real delta-rs.
+
+The first change has read and decided when the second one commits. What is there afterwards must be
+what one of the two orders leaves: nothing lost, and nothing twice.
+"""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import fields
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from deltalake import write_deltalake
+
+from position_sync_dagster.domain.broker_position import BrokerPosition
+from position_sync_dagster.domain.discrepancy import Discrepancy, DiscrepancyType
+from position_sync_dagster.domain.gateway_session import Owner
+from position_sync_dagster.domain.instrument import ContractDetails, Instrument
+from position_sync_dagster.domain.records.account_summary import AccountSummary
+from position_sync_dagster.domain.records.run_record import RunRecord, RunResult
+from position_sync_dagster.domain.records.statement import Execution
+from position_sync_dagster.domain.request import QueueRequest
+from position_sync_dagster.domain.update import PositionUpdate
+from position_sync_dagster.errors import LakeError
+from position_sync_dagster.lake.derived import DerivedTable
+from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.lake.schema.derived_tables import DERIVED, LATEST_POSITIONS
+from position_sync_dagster.lake.schema.tables import TABLES
+from position_sync_dagster.lake.storage import frames, maintenance, writer_lock
+from position_sync_dagster.lake.storage.doubled_rows import find_doubled, remove_doubled
+from position_sync_dagster.lake.storage.table import Table
+
+NOW = datetime(2026, 1, 2, 12, tzinfo=UTC)
+LOGIN = "127.0.0.1:7497"
+FILES = 6
+"""Commits before the pair, and the number of files from which they are merged here."""
+
+NUMBERS = count(50)
+"""Of runs, whose records nobody compares with those that are there."""
+
+Work = Callable[[Lake], Any]
+
+
+def at(seconds: float) -> datetime:
+    return NOW + timedelta(seconds=seconds)
+
+
+def update(number: int) -> PositionUpdate:
+    return PositionUpdate(number, "SPY", None, 1.0, 1.0, 1.0, 1.0, 1.0, at(number))
+
+
+def summary(number: int) -> AccountSummary:
+    return AccountSummary(account="DUSIM1", timestamp=at(number), cash=float(number))
+
+
+def holding(number: int) -> BrokerPosition:
+    instrument = Instrument(conid=number, symbol="SPY", sec_type="OPT", currency="USD")
+    return BrokerPosition(
+        gateway_id=LOGIN, account="DUSIM1", instrument=instrument, position=1.0, received_at=NOW,
+        position_time=NOW, snapshot_id="s",
+    )  # fmt: skip
+
+
+def details(number: int) -> ContractDetails:
+    given = {"conid": number, "symbol": "SPY", "sec_type": "OPT", "seen_at": NOW}
+    return ContractDetails(**dict.fromkeys(f.name for f in fields(ContractDetails)) | given)
+
+
+def execution(number: int) -> Execution:
+    given = {"execution_id": f"e{number}", "account": "DUSIM1", "time": at(number)}
+    return Execution(**dict.fromkeys(f.name for f in fields(Execution)) | given)
+
+
+def run(number: int) -> RunRecord:
+    return RunRecord(
+        run_id=f"run-{number}", step="drain", job=None, result=RunResult.SUCCESS,
+        started_at=at(number), recorded_at=at(number),
+    )  # fmt: skip
+
+
+def discrepancy(number: int) -> Discrepancy:
+    return Discrepancy(
+        type=DiscrepancyType.MISSING, account="DUSIM1", conid=number, symbol="SPY", expected=1.0,
+        actual=None, detail="held, no row",
+    )  # fmt: skip
+
+
+def leg(lake: Lake, number: int) -> None:
+    lake.registry.sync.add_active(
+        conid=number, symbol="SPY", right="PUT", strike=1.0, expiry="20270115", strategy_id="s"
+    )
+
+
+def ids(lake: Lake, *conids: int) -> list[str]:
+    rows = lake.queue.table.rows(columns=["request_id", "conid"])
+    return rows.filter(pl.col("conid").is_in(conids)).get_column("request_id").to_list()
+
+
+def later(lake: Lake) -> Lake:
+    """Return the lake as a process whose clock is years ahead sees it: every lease is over."""
+    return Lake(lake.path, clock=lambda: datetime.now(UTC) + timedelta(days=999), fsync=False)
+
+
+def finish(lake: Lake, number: int, *, well: bool = True) -> None:
+    [request_id] = lake.queue.sync.insert_many([QueueRequest(number, "SPY")])
+    if well:
+        lake.queue.sync.mark_success([request_id])
+    else:
+        lake.queue.sync.mark_failed(request_id, "no", retryable=False)
+
+
+def own(lake: Lake, login: str) -> None:
+    lake.sessions.sync.acquire(login, Owner.REFRESH, lease_s=600, run_id=None, host="h", pid=1)
+
+
+def end_session(lake: Lake, login: str) -> None:
+    session = lake.sessions.sync.current(login)
+    assert session is not None
+    lake.sessions.sync.end(session)
+
+
+def derive(lake: Lake, number: int) -> None:
+    table = DerivedTable(lake.table_path("latest_positions"), LATEST_POSITIONS)
+    row = dict.fromkeys(LATEST_POSITIONS.columns) | {"account": "DUSIM1", "conid": number}
+    table.replace(pl.DataFrame([row], schema=LATEST_POSITIONS.polars))
+
+
+FILL: dict[str, Callable[[Lake, int], Any]] = {
+    "active_strategies": lambda lake, n: (
+        leg(lake, n), n % 2 or lake.registry.sync.remove_active(n)
+    ),
+    "position_queue": finish,
+    "position_updates": lambda lake, n: lake.updates.sync.append([update(n)]),
+    "broker_positions": lambda lake, n: (
+        lake.broker_positions.sync.replace(f"login{n}", [holding(n)])
+    ),
+    "contracts": lambda lake, n: lake.contracts.sync.put([details(n)]),
+    "gateway_sessions": lambda lake, n: (own(lake, f"login{n}"), end_session(lake, f"login{n}")),
+    "reconciliation_breaks": lambda lake, n: [
+        lake.breaks.sync.record(f"login{n}", found, at(n)) for found in ([discrepancy(n)], [])
+    ],
+    "executions": lambda lake, n: lake.executions.sync.add([execution(n)]),
+    "account_values": lambda lake, n: lake.account_values.sync.append([summary(n)]),
+    "runs": lambda lake, n: lake.runs.sync.record([run(n)]),
+    "latest_positions": derive,
+}  # fmt: skip
+
+CHANGES: dict[str, dict[str, Work]] = {
+    "active_strategies": {
+        "add": lambda lake: leg(lake, 50),
+        "add the same": lambda lake: leg(lake, 50),
+        "remove": lambda lake: lake.registry.sync.remove_active(1),
+        "replace all": lambda lake: lake.registry.sync.replace_all([]),
+    },
+    "position_queue": {
+        "insert": lambda lake: lake.queue.sync.insert_many([QueueRequest(60, "SPY")]),
+        "claim": lambda lake: lake.queue.sync.claim_batch(limit=2, lease_s=600),
+        "succeed": lambda lake: lake.queue.sync.mark_success(ids(lake, 31, 32)),
+        "fail": lambda lake: lake.queue.sync.mark_failed(*ids(lake, 31), "no", retryable=False),
+        "release": lambda lake: lake.queue.sync.release(ids(lake, 30)),
+        "rescue": lambda lake: later(lake).queue.sync.rescue(),
+        "retry": lambda lake: lake.queue.sync.retry(ids(lake, 40)),
+    },
+    "position_updates": {
+        "append": lambda lake: lake.updates.sync.append([update(50)]),
+        "append two": lambda lake: lake.updates.sync.append([update(50), update(51)]),
+        "fence": lambda lake: lake.updates.sync.fence(LOGIN, 7),
+        "remove doubled rows": lambda lake: remove_doubled(lake.updates.table),
+    },
+    "broker_positions": {
+        "replace": lambda lake: lake.broker_positions.sync.replace("login1", [holding(70)]),
+        "replace another": lambda lake: lake.broker_positions.sync.replace("login2", [holding(71)]),
+    },
+    "contracts": {
+        "put new": lambda lake: lake.contracts.sync.put([details(50)]),
+        "put known": lambda lake: lake.contracts.sync.put([details(1), details(50)]),
+    },
+    "gateway_sessions": {
+        "acquire": lambda lake: own(lake, "login1"),
+        "acquire another": lambda lake: own(lake, "login2"),
+        "end": lambda lake: end_session(lake, "held"),
+    },
+    "reconciliation_breaks": {
+        "open": lambda lake: lake.breaks.sync.record("login1", [discrepancy(50)], at(99)),
+        "resolve": lambda lake: lake.breaks.sync.record("held", [], at(99)),
+    },
+    "executions": {
+        "add": lambda lake: lake.executions.sync.add([execution(50)]),
+        "add two": lambda lake: lake.executions.sync.add([execution(50), execution(51)]),
+    },
+    "account_values": {
+        "append": lambda lake: lake.account_values.sync.append([summary(50)]),
+        "append two": lambda lake: lake.account_values.sync.append([summary(50), summary(51)]),
+        "fence": lambda lake: lake.account_values.sync.fence(LOGIN, 7),
+    },
+    "runs": {
+        "record": lambda lake: lake.runs.sync.record([run(next(NUMBERS))]),
+    },
+    "latest_positions": {
+        "derive": lambda lake: derive(lake, 50),
+        "derive otherwise": lambda lake: derive(lake, 51),
+    },
+}  # fmt: skip
+
+UPKEEP: dict[str, Callable[[Table], Any]] = {
+    "merge": lambda table: maintenance.compact(table, maintenance.SMALL_BYTES),
+    "clean": lambda table: maintenance.maintain(table, clean_now=True),
+}
+
+UNTOLD = {
+    "request_id", "update_id", "batch_id", "part", "bucket", "created_at", "updated_at", "added_at",
+    "available_at", "lease_token", "lease_expires_at", "removed_at", "committed_at",
+    "ledger_version", "published_version", "session_id", "started_at", "heartbeat_at",
+    "expires_at", "ended_at", "run_id", "recorded_at", "break_id", "row_id", "resolved_at",
+    "fencing_token",
+}  # fmt: skip
+"""Columns that hold an id, a time or a version: they differ from try to try."""
+
+
+def table_of(lake: Lake, name: str) -> Table:
+    return next(t for t in (*lake.tables, *lake.derived_tables) if t.spec.name == name)
+
+
+def changes_of(name: str) -> dict[str, Work]:
+    upkeep = {
+        what: lambda lake, work=work: work(table_of(lake, name)) for what, work in UPKEEP.items()
+    }
+    return CHANGES[name] | upkeep
+
+
+def template(path: Path, name: str) -> Path:
+    """Fill a table with finished rows in several files, and a few that changes act on."""
+    lake = Lake(path, fsync=False)
+    table_of(lake, name).initialize()
+    for number in range(1, FILES + 1):
+        FILL[name](lake, number)
+    if name == "position_queue":
+        finish(lake, 40, well=False)
+        lake.queue.sync.insert_many(QueueRequest(number, "SPY") for number in range(30, 33))
+        lake.queue.sync.claim_batch(limit=1, lease_s=600)
+    elif name == "gateway_sessions":
+        own(lake, "held")
+    elif name == "reconciliation_breaks":
+        lake.breaks.sync.record("held", [discrepancy(9)], at(9))
+    return path
+
+
+Outcome = tuple[list[str], pl.DataFrame]
+
+
+def outcome(path: Path, name: str, *works: Work) -> Outcome:
+    """Do one work after the other; return their errors and what the table holds then."""
+    errors = []
+    for work in works:
+        try:
+            work(Lake(path, fsync=False))
+        except LakeError as error:
+            errors.append(type(error).__name__)
+    table = table_of(Lake(path, fsync=False), name)
+    assert find_doubled(table).surplus == 0
+    rows = table.rows()
+    if table.spec.key:
+        assert not rows.select(table.spec.key).is_duplicated().any()
+    told = rows.drop(UNTOLD, strict=False)
+    return sorted(errors), told.sort(told.columns, nulls_last=True)
+
+
+def inside(monkeypatch: pytest.MonkeyPatch, path: Path, name: str, *works: Work) -> Outcome:
+    """Do the first work, and the second one right before it commits rows, or after it if never."""
+    first, meanwhile = works
+    errors: list[str] = []
+
+    def committing(*arguments: Any, **more: Any) -> None:
+        monkeypatch.setattr(frames, "write_deltalake", write_deltalake)
+        errors.extend(outcome(path, name, meanwhile)[0])
+        write_deltalake(*arguments, **more)
+
+    monkeypatch.setattr(frames, "write_deltalake", committing)
+    found, rows = outcome(path, name, first)
+    if frames.write_deltalake is committing:
+        monkeypatch.undo()
+        found_later, rows = outcome(path, name, meanwhile)
+        errors.extend(found_later)
+    return sorted(found + errors), rows
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_two_changes_at_once_leave_what_one_of_the_two_orders_leaves(tmp_path, name, monkeypatch):
+    monkeypatch.setattr(writer_lock, "FAIR_WAIT_S", ((0.001, 0.001),))
+    monkeypatch.setattr(maintenance, "COMPACT_FROM", FILES)
+    filled = template(tmp_path / "filled", name)
+    changes = changes_of(name)
+    copies = iter(range(10_000))
+
+    def copy() -> Path:
+        return Path(shutil.copytree(filled, tmp_path / f"copy{next(copies)}"))
+
+    @cache
+    def in_order(*names: str) -> Outcome:
+        return outcome(copy(), name, *(changes[one] for one in names))
+
+    def leaves(found: Outcome, *names: str) -> bool:
+        errors, rows = in_order(*names)
+        return found[0] == errors and found[1].equals(rows)
+
+    for first, work in changes.items():
+        for second, meanwhile in changes.items():
+            with monkeypatch.context() as patch:
+                found = inside(patch, copy(), name, work, meanwhile)
+            assert leaves(found, second, first) or leaves(found, first, second), (
+                f"{second} inside {first} of {name}: {found}"
+            )
+
+
+def test_every_table_is_among_them():
+    assert {"strategy_exposure", "daily_positions"} | set(CHANGES) == {
+        spec.name for spec in (*TABLES, *DERIVED)
+    }
