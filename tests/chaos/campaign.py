@@ -1,6 +1,8 @@
-"""Kill processes at random while all of them work; then drain the queue, and count."""
+"""Kill and stop processes at random while all of them work; then drain the queue, and count."""
 
 import asyncio
+import os
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -26,17 +28,21 @@ from tests.chaos.workers import AlwaysCurrent, price_at
 from tests.support.forked_workers import ForkedWorker, worker_forker
 
 MODULE = "tests.chaos.workers"
-WORKERS = ("insert", "insert", "drain", "drain", "claim", "maintain")
+WORKERS = ("insert", "insert", "drain", "drain", "claim", "maintain", "maintain")
 VICTIMS = {*WORKERS, "doctor"}
 
 POWER_LOSS_EVERY = 20
 """Kills between two losses of power, after each of which a repair is killed twice."""
 
 RETENTION = {
-    "delta.logRetentionDuration": "interval 2 seconds",
-    "delta.deletedFileRetentionDuration": "interval 5 seconds",
+    "delta.logRetentionDuration": "interval 8 seconds",
+    "delta.deletedFileRetentionDuration": "interval 10 seconds",
 }
-"""Short, so that log and files are deleted while others use them; far longer than a commit."""
+"""Short, so that log and files are deleted while others use them; far longer than a commit, and
+longer than a process stands still."""
+
+LONGEST_STOP_S = 3.5
+"""A writer waits 2 s for the turn lock of one that stands still, and goes on without it."""
 
 FULL_CAMPAIGN = 100
 """Kills from which a campaign must have merged and deleted files: a shorter one may end before the
@@ -52,11 +58,13 @@ class CampaignResult:
 
     Attributes:
         kills: By the work of the killed process.
+        stops: How often a process stood still for up to `LONGEST_STOP_S`.
         unchanged: Requests that ended with a row which said the same already.
     """
 
     seed: int
     kills: dict[str, int] = field(default_factory=dict)
+    stops: int = 0
     requests: int = 0
     acknowledged: int = 0
     values: int = 0
@@ -69,7 +77,8 @@ class CampaignResult:
     def __str__(self) -> str:
         by = ", ".join(f"{work} {count}" for work, count in sorted(self.kills.items()))
         return (
-            f"seed {self.seed}: {sum(self.kills.values())} kills ({by}) in {self.seconds:.0f} s; "
+            f"seed {self.seed}: {sum(self.kills.values())} kills ({by}) and {self.stops} stops in "
+            f"{self.seconds:.0f} s; "
             f"{self.requests} requests ({self.acknowledged} acknowledged inserts) ended once, "
             f"{self.values} values, {self.unchanged} unchanged, "
             f"{self.put_back} rows put back by repairs, {self.merged} files merged, "
@@ -92,8 +101,9 @@ def run(
     for table in (lake.queue.table, lake.updates.table):
         DeltaTable(table.path).alter.set_table_properties(RETENTION)
     with worker_processes(path, random) as running:
-        left = kills
+        left, stopped = kills, dict[int, float]()
         while left:
+            result.stops += stop_and_go_on(running, stopped, random)
             if (kills - left) % POWER_LOSS_EVERY == POWER_LOSS_EVERY - 1:
                 left -= lose_power(lake, running, random, result, left)
                 lake = Lake(path)
@@ -114,6 +124,28 @@ def run(
     check_breadth(result)
     result.seconds = monotonic() - began
     return result
+
+
+def stop_and_go_on(
+    running: list[tuple[str, ForkedWorker]], stopped: dict[int, float], random: Random
+) -> int:
+    """Let processes go on whose time is over, and stop another one in half of all calls.
+
+    Args:
+        stopped: The processes that stand still, and when each goes on.
+    """
+    pids = [worker.pid for _, worker in running]
+    for pid in [pid for pid, until in stopped.items() if pid not in pids or until < monotonic()]:
+        del stopped[pid]
+        if pid in pids:
+            os.kill(pid, signal.SIGCONT)
+    moving = [pid for pid in pids if pid not in stopped]
+    if random.random() < 0.5 or len(stopped) > 1:
+        return 0
+    pid = random.choice(moving)
+    os.kill(pid, signal.SIGSTOP)
+    stopped[pid] = monotonic() + random.uniform(0.05, LONGEST_STOP_S)
+    return 1
 
 
 @contextmanager

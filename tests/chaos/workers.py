@@ -13,7 +13,7 @@ from position_sync_dagster.domain.request import QueueRequest
 from position_sync_dagster.errors import LakeError, LeaseLostError
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.recovery.checkup import check_up
-from position_sync_dagster.lake.storage.maintenance import maintain as maintain_table
+from position_sync_dagster.lake.storage import maintenance
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.drain.broker_view import BrokerView
 from position_sync_dagster.sync.drain.worker import QueueWorker
@@ -113,11 +113,14 @@ def claim(lake: Lake, random: Random, records: Path) -> None:
 
 
 def maintain(lake: Lake, random: Random, records: Path) -> None:
-    """Compact, write checkpoints, cut the log and vacuum; record how much."""
+    """Merge a few files at a time, write checkpoints, cut the log, vacuum; record how much."""
+    maintenance.COMPACT_FROM = 4
     with records.open("ab", buffering=0) as out:
         while True:
             for table in lake.tables:
-                done = maintain_table(table)
+                done = maintenance.maintain(table)
+                if done.doubled.surplus:
+                    print(f"maintain: {done}", flush=True)
                 out.write(f"{done.compacted} {done.deleted}\n".encode())
 
 
