@@ -7,7 +7,7 @@ import dagster as dg
 from position_sync_dagster.defs.audit.recorded_runs import recorded
 from position_sync_dagster.defs.dagster_failures import dagster_failures
 from position_sync_dagster.defs.old_events import forget_old_events, forget_skipped_ticks
-from position_sync_dagster.defs.old_runs import delete_run, old_runs
+from position_sync_dagster.defs.old_runs import delete_run, lost_runs, old_runs
 from position_sync_dagster.defs.resources import PositionSyncResource
 from position_sync_dagster.defs.run_history import DERIVE_JOB, DRAIN_JOB, STREAM_JOB
 
@@ -43,7 +43,8 @@ def forget_old_runs(context: dg.OpExecutionContext, position_sync: PositionSyncR
     """Delete old runs with their events and logs, and what goes with no run; rows are kept."""
     settings, began = position_sync.settings, datetime.now(UTC)
     before = began - timedelta(days=settings.keep_runs_days)
-    old = old_runs(context.instance, PRUNED_JOBS, before=before, keep=settings.keep_runs)
+    old = lost_runs(context.instance)
+    old += old_runs(context.instance, PRUNED_JOBS, before=before, keep=settings.keep_runs)
     deleted = 0
     for run_id in old:
         if datetime.now(UTC) > began + LONGEST:

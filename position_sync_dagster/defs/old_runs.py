@@ -46,10 +46,27 @@ def old_runs(
     return [run_id for run_id in found if run_id not in held]
 
 
+def lost_runs(instance: dg.DagsterInstance) -> list[str]:
+    """Return the ids of runs that are deleted, and whose SQLite files are still there.
+
+    Dagster leaves them when a person deletes a run, and a deletion may be killed.
+    """
+    from dagster._core.storage.event_log import SqliteEventLogStorage
+
+    storage = instance.event_log_storage
+    if not isinstance(storage, SqliteEventLogStorage):
+        return []
+    # The files first: a run that begins now is among the runs before it has a file.
+    there = storage.get_all_run_ids()
+    return sorted({*there} - {*instance.get_run_ids()})
+
+
 def delete_run(instance: dg.DagsterInstance, run_id: str) -> None:
     """Delete a run with its events, its logs and the SQLite files that hold its events."""
     _record_end(instance, run_id)
     instance.compute_log_manager.delete_logs(prefix=[run_id])
+    # Before the run: one that is left without its events is found again.
+    instance.event_log_storage.delete_events(run_id)
     instance.delete_run(run_id)
     shard_of = getattr(instance.event_log_storage, "path_for_shard", None)
     if shard_of is not None:

@@ -7,7 +7,13 @@ from pathlib import Path
 import dagster as dg
 
 from position_sync_dagster.defs.maintenance import PRUNED_JOBS, maintain_lake
-from position_sync_dagster.defs.old_runs import NEWEST, delete_run, deleted_through, old_runs
+from position_sync_dagster.defs.old_runs import (
+    NEWEST,
+    delete_run,
+    deleted_through,
+    lost_runs,
+    old_runs,
+)
 from position_sync_dagster.defs.resources import POSITION_SYNC
 from position_sync_dagster.defs.run_history import DRAIN_JOB
 from position_sync_dagster.domain.request import QueueRequest, QueueStatus
@@ -103,6 +109,21 @@ def test_a_deleted_run_leaves_no_file(instance_on_disk, tmp_path: Path) -> None:
     assert before - timedelta(minutes=10) < deleted_through(instance_on_disk) < before
     assert instance_on_disk.get_run_by_id(run_id) is None
     assert [path for path in tmp_path.rglob(f"*{run_id}*") if path.exists()] == []
+
+
+def test_the_files_of_a_run_that_a_person_deleted_are_found(instance_on_disk, tmp_path) -> None:
+    @dg.job(executor_def=dg.in_process_executor)
+    def job() -> None:
+        noisy()
+
+    [deleted, kept] = [job.execute_in_process(instance=instance_on_disk).run_id for _ in range(2)]
+    assert lost_runs(instance_on_disk) == []
+    instance_on_disk.delete_run(deleted)
+    assert lost_runs(instance_on_disk) == [deleted]
+    delete_run(instance_on_disk, deleted)
+    assert lost_runs(instance_on_disk) == []
+    assert [path for path in tmp_path.rglob(f"*{deleted}*") if path.exists()] == []
+    assert instance_on_disk.all_logs(kept)
 
 
 @dg.op
