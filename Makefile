@@ -1,6 +1,6 @@
 # Position Sync for Interactive Brokers. `make` alone lists what there is.
 #
-# Each target works as the first command on a machine that has Python 3.11+ with pip and venv,
+# Each target works as the first command on a machine that has Python 3.11.2 to 3.13, pip and venv,
 # and make: what it needs is installed into .tools and .venv of this folder, nowhere else.
 
 .DEFAULT_GOAL := help
@@ -95,10 +95,13 @@ setup: $(SYNCED) ## install the tools and the locked dependencies only
 
 # The candidates are asked, not trusted: a launcher may exist for a Python that does not.
 $(UV_INSTALLED):
-	@found=; novenv=; \
+	@found=; novenv=; others=; \
 	for python in $(PYTHON) python3 python3.13 python3.12 python3.11; do \
-	  "$$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' \
-	    >/dev/null 2>&1 || continue; \
+	  if ! "$$python" -c 'import sys; sys.exit(not (3, 11, 2) <= sys.version_info < (3, 14))' \
+	    >/dev/null 2>&1; then \
+	    version=$$("$$python" --version 2>/dev/null) && others="$$others $$python is $$version."; \
+	    continue; \
+	  fi; \
 	  if "$$python" -c 'import ensurepip, venv' >/dev/null 2>&1; then found=$$python; break; fi; \
 	  novenv=$${novenv:-$$python}; \
 	done; \
@@ -106,7 +109,7 @@ $(UV_INSTALLED):
 	  if [ -n "$$novenv" ]; then \
 	    echo "$$novenv has no venv and pip. Install them (on Debian and Ubuntu: apt install python3-venv)." >&2; \
 	  else \
-	    echo 'No Python 3.11 to 3.13 was found. Install one, or name it: make PYTHON=/path/to/python3 ...' >&2; \
+	    echo "No Python 3.11.2 to 3.13 was found.$$others Install one, or name it: make PYTHON=/path/to/python3 ..." >&2; \
 	  fi; \
 	  exit 1; \
 	fi; \

@@ -139,10 +139,16 @@ class Settings(GatewaySettings):
     )
 
     keep_runs_days: int = Field(
-        14,
+        3,
         ge=1,
         le=36_500,
         description="Age at which finished Dagster runs are deleted; rows never are.",
+    )
+    keep_runs: int = Field(
+        300,
+        ge=10,
+        le=1_000_000,
+        description="Finished runs of a job that stay until that age; a drain takes 0.4 MB.",
     )
 
     calendar: str = Field(

@@ -63,8 +63,7 @@ def doctor(
     from position_sync_dagster.lake.recovery.checkup import check_up
 
     lake = Lake.of(settings_for(home))
-    every = (*lake.tables, *lake.derived_tables)
-    results = check_up(every, lake.sessions.sync, utc_now(), mend=repair)
+    results = check_up(lake.all_tables, lake.sessions.sync, utc_now(), mend=repair)
     if json:
         print_json(as_data(results))
     else:

@@ -8,7 +8,7 @@ from dagster._core.storage.asset_check_execution_record import AssetCheckExecuti
 from position_sync_dagster.defs.checks import a_stream_watches
 from position_sync_dagster.defs.checks.evaluation import KEYS
 from position_sync_dagster.defs.run_history import DERIVE_JOB, DRAIN_JOB, REASON, recent_runs
-from position_sync_dagster.defs.tick_cache import SHORTEST_INTERVAL_S, cached_instance
+from position_sync_dagster.defs.tick_cache import SHORTEST_INTERVAL_S, cached_instance, fails_once
 from position_sync_dagster.sync.decisions.derivation import (
     LONGEST_AGE,
     SOURCES,
@@ -37,6 +37,7 @@ derive_positions = dg.define_asset_job(
     "tables, and at least each quarter of an hour. A drain derives in its own run. The ledger "
     "itself changes every second: who needs live values reads it.",
 )
+@fails_once
 def refresh_derived(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
     """Request one run when a derived table is older than what it is derived from."""
     instance = cached_instance(context)

@@ -15,7 +15,12 @@ from position_sync_dagster.defs.run_history import (
     STREAM_JOB,
     recent_runs,
 )
-from position_sync_dagster.defs.tick_cache import SHORTEST_INTERVAL_S, cached_instance, cached_lake
+from position_sync_dagster.defs.tick_cache import (
+    SHORTEST_INTERVAL_S,
+    cached_instance,
+    cached_lake,
+    fails_once,
+)
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.request import QueueStatus
 from position_sync_dagster.sync.decisions.availability import unavailable_reason
@@ -54,6 +59,7 @@ drain_positions = dg.define_asset_job(
     description="Every 5 s: request a drain when requests wait, and a refresh when one is due and "
     "no stream is alive. It only reads.",
 )
+@fails_once
 def drain_queue(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     """Request one run over the assets that have work, or skip with the numbers that explain it.
 

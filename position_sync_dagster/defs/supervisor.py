@@ -11,7 +11,12 @@ from position_sync_dagster.defs.checks.a_stream_watches import CHECK_NAME, watch
 from position_sync_dagster.defs.checks.check_results import check_evaluation, newest_materialization
 from position_sync_dagster.defs.resources import POSITION_SYNC
 from position_sync_dagster.defs.run_history import LOGINS, REASON, STREAM_JOB, recent_runs
-from position_sync_dagster.defs.tick_cache import SHORTEST_INTERVAL_S, cached_instance, cached_lake
+from position_sync_dagster.defs.tick_cache import (
+    SHORTEST_INTERVAL_S,
+    cached_instance,
+    cached_lake,
+    fails_once,
+)
 from position_sync_dagster.lake.schema.tables import POSITION_UPDATES
 from position_sync_dagster.sync.decisions.job_runs import IN_PROGRESS
 from position_sync_dagster.sync.decisions.supervision import Supervision, supervise
@@ -32,6 +37,7 @@ RUNS_SEEN = 8
     "a kill. Terminating its run pauses it until this sensor is switched off and on, or the job "
     "launched. The logins are those of the gateways file, where there is one.",
 )
+@fails_once
 def supervise_stream(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     """Request a stream run where none is alive; report a run as failed when its process is gone.
 

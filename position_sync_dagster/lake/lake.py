@@ -161,8 +161,13 @@ class Lake:
 
     @property
     def derived_tables(self) -> tuple[Table, ...]:
-        """Return the tables that are computed from the others."""
+        """Return the tables that are computed from the others; made by their first rows."""
         return tuple(map(self._derived, DERIVED))
+
+    @property
+    def all_tables(self) -> tuple[Table, ...]:
+        """Return every table that the program writes."""
+        return (*self.tables, *self.derived_tables)
 
     def _derived(self, spec: TableSpec) -> Table:
         return Table(self.table_path(spec.name), spec, **self._options)
@@ -185,5 +190,6 @@ class Lake:
         self.registry.sync.refresh()
 
     def maintain(self, *, clean_now: bool = False) -> list[MaintenanceResult]:
-        """Maintain every table; blocks. See `maintenance.maintain`."""
-        return [maintain(table, clean_now=clean_now) for table in self.tables]
+        """Maintain every table that is there; blocks. See `maintenance.maintain`."""
+        there = (*self.tables, *(table for table in self.derived_tables if table.exists()))
+        return [maintain(table, clean_now=clean_now) for table in there]

@@ -129,11 +129,8 @@ class ForkedRunLauncher(RunLauncher, ConfigurableClass):
 
 @cache
 def process_context() -> ForkServerContext | SpawnContext:
-    """Return how processes are started: forked on Linux; elsewhere the libraries forbid a fork.
-
-    The fork server of Python 3.11.0 obeys every user of the machine (CVE-2022-42919).
-    """
-    if sys.platform != "linux" or sys.version_info < (3, 11, 1):
+    """Return how processes are started: forked on Linux; elsewhere the libraries forbid a fork."""
+    if sys.platform != "linux":
         return multiprocessing.get_context("spawn")
     found = multiprocessing.get_context("forkserver")
     found.set_forkserver_preload([execute.__module__])

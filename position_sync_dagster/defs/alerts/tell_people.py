@@ -12,7 +12,7 @@ from dagster._core.storage.asset_check_execution_record import (
 from position_sync_dagster.defs.checks.check_results import UNKNOWN, WHAT_TO_DO
 from position_sync_dagster.defs.checks.evaluation import KEYS
 from position_sync_dagster.defs.resources import POSITION_SYNC
-from position_sync_dagster.defs.tick_cache import SHORTEST_INTERVAL_S, cached_instance
+from position_sync_dagster.defs.tick_cache import SHORTEST_INTERVAL_S, cached_instance, fails_once
 from position_sync_dagster.sync.alerts.breaks import (
     AlertCursor,
     CheckState,
@@ -38,6 +38,7 @@ BUDGET = timedelta(seconds=25)
     description="Send checks that break, and those that pass again, to the receivers in "
     "POSITION_SYNC_ALERT_URLS, each once. Without receivers it does nothing.",
 )
+@fails_once
 def tell_people(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
     """Follow the newest results, and send what is due; the cursor has what is not sent yet."""
     settings = POSITION_SYNC.read_settings()

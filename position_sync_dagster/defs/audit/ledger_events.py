@@ -7,6 +7,7 @@ from typing import Any
 
 import dagster as dg
 
+from position_sync_dagster.defs.old_runs import deleted_through
 from position_sync_dagster.domain.records.run_record import RunResult
 from position_sync_dagster.sync.audit.comparison import (
     LEDGER,
@@ -57,7 +58,7 @@ def read_events(
     return Events(
         events=tuple(events),
         runs=_runs(instance, since),
-        kept_since=now - timedelta(days=keep_days),
+        kept_since=max(now - timedelta(days=keep_days), deleted_through(instance)),
     )
 
 

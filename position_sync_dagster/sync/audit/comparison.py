@@ -86,7 +86,7 @@ class Events:
 
     Attributes:
         runs: The runs that wrote rows or have an event, by id; pruned ones are absent.
-        kept_since: Older runs may have been deleted with their events.
+        kept_since: Runs that ended earlier may have been deleted with their events.
     """
 
     events: tuple[RunEvent, ...]
@@ -148,7 +148,7 @@ def compare(
         known = events.runs.get(run_id) if events else None
         found += _record_findings(run_id, rows, record, named, known, now)
         if events is not None:
-            found += _event_findings(run_id, rows, named, events.kept_since, now)
+            found += _event_findings(run_id, rows, named, known, events.kept_since, now)
     return found
 
 
@@ -202,6 +202,7 @@ def _event_findings(
     run_id: str,
     rows: RunRows | None,
     events: Sequence[RunEvent],
+    known: KnownRun | None,
     kept_since: datetime,
     now: datetime,
 ) -> list[Finding]:
@@ -230,7 +231,7 @@ def _event_findings(
                 )
             )
     unnamed = [numbered[at] for at in range(len(numbered)) if at not in named]
-    pruned = not events and bool(commits) and commits[-1].at < kept_since
+    pruned = known is None and not events and bool(commits) and commits[-1].at < kept_since
     if unnamed and not pruned:
         missing = RunEvent(
             run_id=run_id,

@@ -71,10 +71,11 @@ def check_tables(lake: Lake) -> list[Finding]:
     """Return whether each table is whole, as `position-sync doctor --tables` diagnoses it."""
     if not lake.exists:
         return [good("tables", f"none at {lake.path} yet: the first start makes them")]
-    tables = (*lake.tables, *lake.derived_tables)
-    ill = [one for one in map(diagnose, tables) if not one.healthy]
+    ill = [one for one in map(diagnose, lake.all_tables) if not one.healthy]
     if not ill:
-        return [good("tables", f"{len(tables)} at {lake.path}, each whole or not there yet")]
+        return [
+            good("tables", f"{len(lake.all_tables)} at {lake.path}, each whole or not there yet")
+        ]
     remedy = "Run `position-sync doctor --tables`, which shows each and says what to do."
     return [bad("tables", f"{one.table}: {one.flaw}", remedy) for one in ill]
 

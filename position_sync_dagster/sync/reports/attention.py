@@ -66,7 +66,7 @@ def torn_folders(lake: Lake) -> list[str]:
     """List the folders to which a repair moved torn commits."""
     return [
         str(folder)
-        for table in lake.tables
+        for table in lake.all_tables
         if "://" not in table.path
         for folder in sorted(Path(table.path).glob(f"{SET_ASIDE}-*"))
     ]

@@ -15,11 +15,13 @@ from position_sync_dagster.defs.stream import stream_positions
 from position_sync_dagster.defs.supervisor import supervise_stream
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import Owner, SessionState
+from position_sync_dagster.errors import StoreUnavailableError
 from position_sync_dagster.lake.sessions import GatewaySessions
 from position_sync_dagster.processes.checkout import PROJECT
 from position_sync_dagster.sync.owner.metrics import StreamMetrics
 from position_sync_dagster.sync.reports.status import read_status
 from position_sync_dagster.sync.stream import service as stream_module
+from tests.support.store_proxy import Rule
 
 pytestmark = pytest.mark.usefixtures("settings", "lake")
 
@@ -202,3 +204,26 @@ def test_a_tick_of_a_code_server_opens_the_instance_once(
         supervise_stream(context)
     assert len(opened) == 1
     opened[0].dispose()
+
+
+def test_an_outage_of_the_store_fails_one_tick_and_skips_the_others(
+    instance, store, monkeypatch
+) -> None:
+    monkeypatch.setenv("POSITION_SYNC_LAKE", store.lake())
+    POSITION_SYNC.lake.initialize_sync()
+
+    def tick() -> object:
+        with dg.build_sensor_context(instance=instance, last_sensor_start_time=0.0) as context:
+            return supervise_stream(context)
+
+    assert isinstance(tick(), dg.SensorResult)
+    for _ in range(2):
+        store.proxy.fail(Rule("slow down"))
+        with pytest.raises(StoreUnavailableError, match="SlowDown"):
+            tick()
+        for _ in range(3):
+            found = tick()
+            assert isinstance(found, dg.SkipReason)
+            assert "SlowDown" in found.skip_message
+        store.proxy.fail()
+        assert isinstance(tick(), dg.SensorResult)

@@ -1,15 +1,26 @@
 """Maintenance: fewer files, the same rows, and no effect on others."""
 
+import importlib
+import pkgutil
+from datetime import UTC, datetime
 from pathlib import Path
 
+import polars as pl
 import pytest
 from deltalake import DeltaTable
 
 from position_sync_dagster.domain.request import QueueRequest, QueueStatus
 from position_sync_dagster.errors import BrokenTableError
+from position_sync_dagster.lake import schema
+from position_sync_dagster.lake.derived import DerivedTable
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.queue.table import PositionQueue
-from position_sync_dagster.lake.storage.maintenance import maintain
+from position_sync_dagster.lake.schema.derived_tables import DERIVED, LATEST_POSITIONS
+from position_sync_dagster.lake.schema.ids import new_part
+from position_sync_dagster.lake.schema.table_spec import TableSpec
+from position_sync_dagster.lake.storage.frames import append
+from position_sync_dagster.lake.storage.maintenance import COMPACT_FROM, maintain
+from position_sync_dagster.lake.storage.table import CHECKPOINT_EVERY, Table
 
 
 def finish_some(queue: PositionQueue, count: int, first: int = 1) -> list[str]:
@@ -112,3 +123,84 @@ def test_a_whole_lake_is_maintained_in_one_call(tmp_path):
     lake = Lake(tmp_path)
     lake.initialize_sync()
     assert [r.table for r in lake.maintain()] == [t.spec.name for t in lake.tables]
+    DerivedTable(lake.table_path("latest_positions"), LATEST_POSITIONS).replace(a_row(1))
+    assert [r.table for r in lake.maintain()] == [
+        *(t.spec.name for t in lake.tables),
+        "latest_positions",
+    ]
+
+
+def test_every_table_that_the_code_describes_is_in_the_one_list(tmp_path):
+    modules = pkgutil.iter_modules(schema.__path__, f"{schema.__name__}.")
+    values = [vars(importlib.import_module(module.name)).values() for module in modules]
+    described = {one.name for found in values for one in found if isinstance(one, TableSpec)}
+    assert {table.spec.name for table in Lake(tmp_path).all_tables} == described
+
+
+HOURS, COMMITS = 3, 40
+"""Maintenances, and the commits of each table between two: more than make a compaction due."""
+
+
+def a_row(number: int, spec: TableSpec = LATEST_POSITIONS) -> pl.DataFrame:
+    """Return one row with an id of its own."""
+    text = [column for column, kind in spec.polars.items() if kind == pl.String]
+    places = {name: [name if name in spec.partition_by else f"{name}-{number}"] for name in text}
+    days = [column for column, kind in spec.polars.items() if kind == pl.Date]
+    rest = {name: [None] for name in spec.columns if name not in places}
+    places |= rest | {name: [datetime(2026, 3, 2, tzinfo=UTC).date()] for name in days}
+    if "part" in spec.partition_by:
+        places |= {"bucket": ["SUCCESS"], "part": [new_part(datetime.now(UTC))]}
+    return pl.DataFrame(places, schema=spec.polars)
+
+
+def write(table: Table, number: int) -> None:
+    row = a_row(number, table.spec)
+    if table.spec not in DERIVED:
+        table.transact(lambda handle: append(handle, row, {}))
+    elif table.spec.partition_by:
+        day = row.get_column(table.spec.partition_by[0]).item()
+        DerivedTable(table.path, table.spec).replace_days({day: row})
+    else:
+        DerivedTable(table.path, table.spec).replace(row)
+
+
+def stored(table: Table) -> tuple[int, int]:
+    """Return the number of data files, and of entries and checkpoints in the log."""
+    folder = Path(table.path)
+    log = list((folder / "_delta_log").iterdir())
+    return len([p for p in folder.rglob("*.parquet") if p not in log]), len(log)
+
+
+def test_no_table_grows_in_files_or_log_over_a_day_of_commits(tmp_path):
+    lake = Lake(tmp_path, fsync=False)
+    lake.initialize_sync()
+    for table in lake.all_tables:
+        Table(table.path, table.spec).initialize()
+        DeltaTable(table.path).alter.set_table_properties(
+            {"delta.logRetentionDuration": "interval 0 seconds"}
+        )
+    afterwards = []
+    for hour in range(HOURS):
+        for table in lake.all_tables:
+            for number in range(COMMITS):
+                write(table, hour * COMMITS + number)
+        lake.maintain(clean_now=True)
+        afterwards.append({table.spec.name: stored(table) for table in lake.all_tables})
+    for table in lake.all_tables:
+        files, entries = zip(*(one[table.spec.name] for one in afterwards), strict=True)
+        assert max(files) < COMPACT_FROM, table.spec.name
+        assert max(entries) <= 2 * CHECKPOINT_EVERY, table.spec.name
+        assert table.count() == (1 if table.spec in DERIVED else HOURS * COMMITS), table.spec.name
+
+
+def test_who_reads_a_derived_table_may_take_minutes_beside_its_maintenance(tmp_path):
+    lake = Lake(tmp_path, fsync=False)
+    lake.initialize_sync()
+    path = lake.table_path("latest_positions")
+    derived = DerivedTable(path, LATEST_POSITIONS)
+    derived.replace(a_row(0))
+    reader = DeltaTable(path)
+    for number in range(1, COMMITS):
+        derived.replace(a_row(number))
+    lake.maintain()
+    assert pl.DataFrame(reader.scan()).get_column("symbol").to_list() == ["symbol-0"]

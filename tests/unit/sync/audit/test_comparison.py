@@ -118,6 +118,12 @@ def test_events_that_were_deleted_by_their_age_are_not_missing():
     assert found(events=(), kept_since=NOW) == []
 
 
+def test_events_of_a_run_that_dagster_still_knows_are_missing_at_any_age():
+    ended = KnownRun(job="stream_positions", started_at=AT, ended_at=AT, result=RunResult.SUCCESS)
+    missing = kinds(events=(), kept_since=NOW, runs={RUN: ended})
+    assert missing == [(FindingKind.EVENT_MISSING, 5)]
+
+
 def test_without_events_rows_and_records_are_compared():
     assert found(events=None) == []
     assert kinds(records=(), events=None) == [(FindingKind.RECORD_MISSING, 5)]

@@ -1,0 +1,174 @@
+"""Dagster's storage stays as large as the retention says, in SQLite and in Postgres."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from dagster._core.definitions.run_request import InstigatorType
+from dagster._core.remote_origin import (
+    RegisteredCodeLocationOrigin,
+    RemoteInstigatorOrigin,
+    RemoteRepositoryOrigin,
+)
+from dagster._core.scheduler.instigation import (
+    InstigatorState,
+    InstigatorStatus,
+    TickData,
+    TickStatus,
+)
+from dagster._core.storage.asset_check_execution_record import (
+    AssetCheckExecutionRecordStatus as Result,
+)
+from dagster._core.storage.event_log.schema import (
+    AssetCheckExecutionsTable,
+    AssetEventTagsTable,
+    SqlEventLogStorageTable,
+)
+from dagster._core.storage.runs.schema import RunsTable, RunTagsTable
+from sqlalchemy import func, select
+
+from position_sync_dagster.defs.maintenance import PRUNED_JOBS
+from position_sync_dagster.defs.old_events import forget_old_events, forget_skipped_ticks
+from position_sync_dagster.defs.old_runs import delete_run, old_runs
+from position_sync_dagster.defs.run_history import DRAIN_JOB
+from tests.support import postgres
+
+SOON = datetime.now(UTC) + timedelta(days=1)
+LONG_AGO = datetime.now(UTC) - timedelta(days=14)
+KEEP = 10
+
+TABLE = dg.AssetKey("a_table")
+CHECK = dg.AssetCheckKey(TABLE, "is_right")
+
+
+@dg.asset(name="a_table", check_specs=[dg.AssetCheckSpec("is_right", asset="a_table")])
+def a_table() -> dg.MaterializeResult:
+    metadata = {"plot": dg.MetadataValue.md("x" * 20_000)}
+    result = dg.AssetCheckResult(passed=True, check_name="is_right")
+    return dg.MaterializeResult(metadata=metadata, check_results=[result], tags={"a": "tag"})
+
+
+JOB = dg.define_asset_job(
+    DRAIN_JOB, tags={"reason": "a drain"}, executor_def=dg.in_process_executor
+).resolve(asset_graph=dg.Definitions(assets=[a_table]).resolve_asset_graph())
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def instance(request, tmp_path: Path, monkeypatch) -> Iterator[dg.DagsterInstance]:
+    """Return an instance of a home with each storage."""
+    if request.param == "sqlite":
+        with dg.instance_for_test(temp_dir=str(tmp_path)) as made:
+            yield made
+        return
+    if postgres.programs() is None:
+        pytest.skip(postgres.MISSING)
+    with postgres.running() as server:
+        for name, value in server.environment.items():
+            monkeypatch.setenv(name, value)
+        url = {"postgres_url": "postgresql+psycopg2://"}
+        with dg.instance_for_test(
+            temp_dir=str(tmp_path), overrides={"storage": {"postgres": url}}
+        ) as made:
+            yield made
+
+
+def evaluate(instance: dg.DagsterInstance, *, passed: bool = True) -> None:
+    """Store a result of the check without a run, as a stream does when its state changes."""
+    instance.report_runless_asset_event(
+        dg.AssetCheckEvaluation(asset_key=TABLE, check_name="is_right", passed=passed, metadata={})
+    )
+
+
+def observe(instance: dg.DagsterInstance, text: str) -> None:
+    instance.report_runless_asset_event(
+        dg.AssetObservation(TABLE, description=text, tags={"a": "tag"})
+    )
+
+
+def stored(instance: dg.DagsterInstance) -> dict[str, int]:
+    """Return the number of rows of each table that grows."""
+    index, runs = instance.event_log_storage.index_connection, instance.run_storage.connect
+    tables = {
+        SqlEventLogStorageTable: index,
+        AssetCheckExecutionsTable: index,
+        AssetEventTagsTable: index,
+        RunsTable: runs,
+        RunTagsTable: runs,
+    }
+    counts = {}
+    for table, connect in tables.items():
+        with connect() as connection:
+            counts[table.name] = connection.execute(select(func.count(table.c.id))).scalar()
+    return counts
+
+
+def size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def test_the_storage_stops_growing_when_as_much_is_old_as_is_new(instance, tmp_path) -> None:
+    rows, sizes = [], []
+    for _ in range(4):
+        for _ in range(4):
+            JOB.execute_in_process(instance=instance)
+        for number in range(12):
+            evaluate(instance, passed=number % 2 == 0)
+            observe(instance, "x" * 1000)
+        for run_id in old_runs(instance, PRUNED_JOBS, before=LONG_AGO, keep=KEEP):
+            delete_run(instance, run_id)
+        forget_old_events(instance, before=LONG_AGO, keep=KEEP)
+        rows.append(stored(instance))
+        sizes.append(size(tmp_path))
+    assert rows[-1] == rows[2]
+    assert rows[-1]["runs"] == KEEP
+    assert sizes[-1] <= 1.1 * sizes[2]
+
+
+def test_the_newest_of_each_kind_stay_at_any_age(instance) -> None:
+    JOB.execute_in_process(instance=instance)
+    evaluate(instance, passed=False)
+    for number in range(5):
+        evaluate(instance)
+        observe(instance, str(number))
+    history = instance.event_log_storage.get_asset_check_execution_history
+    before = history(CHECK, limit=100)
+    newest = instance.event_log_storage.get_latest_asset_check_execution_by_key([CHECK])
+    deleted = forget_old_events(instance, before=LONG_AGO, keep=1000)
+    assert (deleted, history(CHECK, limit=100)) == (0, before)
+    assert forget_old_events(instance, before=SOON, keep=1000) > 0
+    after = history(CHECK, limit=100)
+    assert [one.status for one in after] == [Result.SUCCEEDED, Result.FAILED]
+    assert after == [before[0], next(one for one in before if one.status is Result.FAILED)]
+    assert instance.event_log_storage.get_latest_asset_check_execution_by_key([CHECK]) == newest
+    [seen] = instance.fetch_observations(TABLE, limit=100).records
+    assert seen.asset_observation.description == "4"
+    assert instance.get_latest_materialization_event(TABLE) is not None
+
+
+def test_ticks_that_found_nothing_are_deleted_and_others_kept(instance) -> None:
+    location = RegisteredCodeLocationOrigin("here")
+    origin = RemoteInstigatorOrigin(RemoteRepositoryOrigin(location, "here"), "drain_queue")
+    state = InstigatorState(origin, InstigatorType.SENSOR, InstigatorStatus.RUNNING)
+    instance.add_instigator_state(state)
+    for status in (TickStatus.SKIPPED, TickStatus.SUCCESS):
+        for day in (LONG_AGO, SOON):
+            instance.create_tick(
+                TickData(
+                    state.instigator_origin_id,
+                    state.instigator_name,
+                    InstigatorType.SENSOR,
+                    status,
+                    day.timestamp(),
+                    run_ids=[],
+                    selector_id=state.selector_id,
+                )
+            )
+    forget_skipped_ticks(instance, before=datetime.now(UTC))
+    ticks = instance.get_ticks(state.instigator_origin_id, state.selector_id)
+    assert sorted((tick.status.value, tick.timestamp) for tick in ticks) == [
+        ("SKIPPED", SOON.timestamp()),
+        ("SUCCESS", LONG_AGO.timestamp()),
+        ("SUCCESS", SOON.timestamp()),
+    ]
