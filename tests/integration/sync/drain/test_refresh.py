@@ -16,6 +16,7 @@ from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.sync.drain.refresh import refresh
 from position_sync_dagster.sync.drain.run import drain
 from position_sync_dagster.sync.owner.publisher import Publisher
+from position_sync_dagster.sync.reports.reconciliation import ReconciliationService
 from position_sync_dagster.sync.reports.status import read_status
 from position_sync_dagster.sync.stream.service import stream
 
@@ -273,6 +274,7 @@ async def test_accounts_of_another_login_are_kept_by_a_refresh_until_a_file_leav
         assert {row.account for row in held} == {B}
         session = await lake.sessions.current(settings.gateway_id)
         assert session.detail is None
-        status = read_status(lake, settings_for(sim, gateways_file=file), utc_now())
-        assert status.positions == 4
+        whole = settings_for(sim, gateways_file=file)
+        assert read_status(lake, whole, utc_now()).positions == 4
+        assert (await ReconciliationService(lake, whole).run()).ok
         assert await lake.updates.count() == rows
