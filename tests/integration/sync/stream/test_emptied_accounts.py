@@ -5,7 +5,9 @@ import pytest
 
 from position_sync_dagster.domain.broker_position import Completeness
 from position_sync_dagster.domain.gateway_session import SessionState
+from position_sync_dagster.gateway.connection_manager import IBConnectionManager
 from position_sync_dagster.sync.drain.run import drain
+from position_sync_dagster.sync.drain.shared_connection import ConnectionValues
 from tests.integration.sync.conftest import CALL, PUT, A, B
 
 NEVER_S = 3600.0
@@ -214,3 +216,17 @@ async def test_a_stream_that_starts_behind_another_login_knows_whose_accounts_it
                 await eventually(lambda received=received: received.newest(B, CALL))
                 assert received.newest(A, CALL) is None
         assert await zero_rows(lake, settings) == set()
+
+
+async def test_a_request_of_an_account_that_is_not_managed_waits_in_a_library_too(
+    stream_legs, lake, eventually
+):
+    async with stream_legs(PUT) as (sim, streamer, _received):
+        settings = streamer.settings
+        await eventually(lambda: all_valued(lake, settings))
+        sim.log_in_as([B])
+        await eventually(lambda: f"account {A} is not managed" in (streamer.detail or ""))
+        manager = IBConnectionManager(settings)
+        view = await ConnectionValues(manager).view()
+        await manager.close()
+        assert not view.covers(A)
