@@ -106,6 +106,11 @@ class Settings(GatewaySettings):
     positions_interval_s: Seconds = Field(
         900.0, description="How often all positions are listed again, as a second opinion."
     )
+    second_list_s: Seconds = Field(
+        30.0,
+        description="A list of positions that empties an account counts when another one, so much "
+        "later, says the same.",
+    )
     flush_interval_s: Seconds = Field(1.0, description="How often streamed rows are committed.")
     row_interval_s: Seconds = Field(
         60.0, description="A streamed holding without any change has a row this often."

@@ -27,7 +27,8 @@ class Completeness(StrEnum):
     """How much of an account the last download covered.
 
     COMPLETE: positions and portfolio values ended with the broker's own end messages.
-    PARTIAL: positions ended, portfolio values did not. UNKNOWN: neither can be trusted.
+    PARTIAL: positions ended, portfolio values did not. UNKNOWN: neither can be trusted,
+    or the login does not manage the account.
     """
 
     COMPLETE = "COMPLETE"

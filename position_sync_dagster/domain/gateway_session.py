@@ -107,6 +107,29 @@ class GatewaySession:
         return now if changed and SessionState.LIVE in (state, self.state) else self.state_since
 
 
+EMPTIED = "has none of its holdings in the list of positions"
+NOT_MANAGED = "is not managed by this login now"
+"""How the detail of a session names accounts whose holdings are unknown; see `unknown_accounts`."""
+
+
+def unknown_accounts(detail: str | None, *because: str) -> dict[str, str]:
+    """Return the parts of a session's detail that name accounts with unknown holdings, by account.
+
+    Args:
+        detail: The detail of a session.
+        because: EMPTIED, NOT_MANAGED; both by default.
+
+    >>> unknown_accounts("a farm is broken; account DU1 is not managed by this login now: its …")
+    {'DU1': 'account DU1 is not managed by this login now: its …'}
+    """
+    causes = because or (EMPTIED, NOT_MANAGED)
+    return {
+        part.split()[1]: part
+        for part in (detail or "").split("; ")
+        if part.startswith("account ") and any(cause in part for cause in causes)
+    }
+
+
 SET_ASIDE = "set aside: "
 """How the detail of a session names holdings whose rows cannot be used; see `set_aside`."""
 

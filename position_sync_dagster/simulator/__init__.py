@@ -21,12 +21,12 @@ A test runs it in its own event loop:
   `recent_ticks(conid)`, `orders_received`;
 - trades and market time (`control/faults.py`): `fill`, `close_position`, `assign`, `reset_day`,
   `step(n)`;
-- faults of connections (`control/faults.py`): `disconnect`, `send_error`, `send_raw`, `pause`,
-  `resume`, `connectivity`, `farm`, `move_port`, `restart`;
+- faults of connections (`control/faults.py`): `disconnect`, `log_in_as`, `send_error`, `send_raw`,
+  `pause`, `resume`, `connectivity`, `farm`, `move_port`, `restart`;
 - faults of market data (`control/market_data_faults.py`): `set_line_limit`, `set_permission`,
   `pin_quote`, `freeze`, `silence_line`, `after_restore`, `ticking`;
 - faults of accounts (`control/account_faults.py`): `silence_account`,
-  `download_end`, `positions_end`, `holding`.
+  `download_end`, `positions_end`, `empty_lists`, `holding`.
 
 The control port offers the same over HTTP; `GET /` lists it. `load_book` reads `"demo"`,
 `"small"` or the path of a YAML file. `run(...)` serves until a signal, as

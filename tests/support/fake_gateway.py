@@ -174,16 +174,20 @@ async def _read(reader: asyncio.StreamReader) -> list[str]:
 class Told:
     """What a client may believe of each holding, after all that a gateway has said.
 
-    A usable row sets a quantity, and the end of a list closes what the list did not name. Where
+    A usable row sets a quantity, and the end of a list closes what the list did not name. In an
+    account of which it names nothing it closes nothing, unless a list before it did the same. Where
     nobody knows how much of a phase was read, what was believed before is allowed as well.
 
     Attributes:
+        accounts: Those that the login manages; nothing changes in others.
         allowed: The quantities that each holding may have.
+        emptied: The accounts that a list may have emptied, so that the next one may close them.
     """
 
     def __init__(self, accounts: Sequence[str]) -> None:
         self.accounts = accounts
         self.allowed: dict[Key, set[float]] = {}
+        self.emptied: set[str] = set()
 
     def hear(self, said: Sequence[Message], *, list_at: int | None, whole: bool) -> None:
         """Take what was said in a phase.
@@ -196,23 +200,45 @@ class Told:
         rows = [(message[0], row) for message in said if (row := named(message)) is not None]
         # A list may be older than a value that came in it, and than a row that cannot be used.
         unsure = {row[0] for kind, row in rows if row[1] is None or kind == PORTFOLIO}
+        last = {row[0]: row[1] for _, row in rows if row[1] is not None}
+        mentioned = {account for message in said for account in self._mentioned_by(message)}
         named_since: set[Key] = set()
+        listing = list_at is not None
         for at, message in enumerate(said):
+            if message in (LOST, DROPPED) and whole:
+                self.emptied.clear()
             if list_at is not None and at >= list_at and message == END:
                 list_at = None
-                for key in self.allowed.keys() - named_since:
-                    self._set(key, 0.0, certain=whole and key not in unsure)
+                open_ones = {account for account, conid in named_since if last[account, conid]}
+                for account in self.accounts:
+                    absent = {key for key in self.allowed.keys() - named_since if key[0] == account}
+                    if account in mentioned or account in self.emptied:
+                        for key in absent:
+                            certain = whole and account in open_ones and key not in unsure
+                            self._set(key, 0.0, certain=certain)
+                    is_named = whole and account in open_ones
+                    (self.emptied.discard if is_named else self.emptied.add)(account)
             elif (row := named(message)) is not None and row[0][0] in self.accounts:
                 key, quantity, is_position = row[0], row[1], message[0] == POSITION
-                if is_position and list_at is not None and at >= list_at:
+                if is_position and quantity and list_at is not None and at >= list_at:
                     named_since.add(key)
                 if quantity is not None:
                     self._set(key, quantity, certain=whole)
+                if quantity and whole and not listing:
+                    self.emptied.discard(key[0])
+
+    def _mentioned_by(self, message: Message) -> set[str]:
+        """Return the accounts of which a message is, or may be, a row of an open holding."""
+        if isinstance(message, bytes | Cut) or not message:
+            return set()
+        row = named(message)
+        is_row = message[0] in (POSITION, PORTFOLIO) and (row is None or row[1] != 0)
+        return set(self.accounts).intersection(message) if is_row else set()
 
     def after(self, said: Sequence[Message], *, list_at: int | None) -> dict[Key, set[float]]:
         """Return what each holding may have had in a phase, or before it."""
         found = Told(self.accounts)
-        found.allowed = dict(self.allowed)
+        found.allowed, found.emptied = dict(self.allowed), set(self.emptied)
         found.hear(said, list_at=list_at, whole=False)
         return found.allowed
 

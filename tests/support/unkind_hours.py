@@ -51,6 +51,7 @@ class UnkindHours:
             6: self.account_feeds_end,
             8: self.downloads_end_late_never_and_without_a_name,
             10: self.position_lists_end_late_and_not_in_time,
+            12: self.lists_are_empty_and_another_user_logs_in,
             13: self.quotes_are_odd_and_ticks_are_few,
             15: self.odd_holdings,
         }
@@ -195,6 +196,21 @@ class UnkindHours:
                 )
             sim.positions_end()
             await self._is(SessionState.LIVE)
+
+    async def lists_are_empty_and_another_user_logs_in(self) -> None:
+        sim = self.sim
+        for empty, happens in ((True, self._has_problem), (False, self._recovers)):
+            sim.empty_lists(empty=empty)
+            sim.connectivity("lost")
+            await self._is(SessionState.BLIND)
+            sim.connectivity("restored_data_kept")  # the positions are listed again
+            await self._is(SessionState.LIVE)
+            for account in (self.a, self.b):
+                await happens(account)
+        sim.log_in_as([self.b])
+        await self._has_problem(self.a)
+        sim.log_in_as([self.a, self.b])
+        await self._recovers(self.a)
 
     async def odd_holdings(self) -> None:
         sim = self.sim

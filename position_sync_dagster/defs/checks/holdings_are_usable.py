@@ -1,4 +1,4 @@
-"""The check `holdings_are_usable`: whether the gateway sent holdings that had to be set aside."""
+"""The check `holdings_are_usable`: whether holdings were set aside, or are unknown as a whole."""
 
 import re
 from datetime import UTC, datetime
@@ -12,7 +12,12 @@ from position_sync_dagster.defs.checks.check_results import (
     table_check,
     unknown_result,
 )
-from position_sync_dagster.domain.gateway_session import GatewaySession, SessionState, set_aside
+from position_sync_dagster.domain.gateway_session import (
+    GatewaySession,
+    SessionState,
+    set_aside,
+    unknown_accounts,
+)
 
 if TYPE_CHECKING:
     from position_sync_dagster.lake.lake import Lake
@@ -40,8 +45,12 @@ def judge_detail(session: GatewaySession | None, now: datetime) -> dg.AssetCheck
         return unknown_result("no owner of the login sees the gateway now.")
     text = set_aside(session.detail)
     named = _NAMED.findall(text or "")
+    unknown = unknown_accounts(session.detail)
     rows = pl.DataFrame(
-        [(int(conid), account, reason) for conid, account, reason in named],
+        [
+            *((None, account, why) for account, why in unknown.items()),
+            *((int(conid), account, reason) for conid, account, reason in named),
+        ],
         schema={"conid": pl.Int64, "account": pl.String, "reason": pl.String},
         orient="row",
     )
@@ -51,10 +60,11 @@ def judge_detail(session: GatewaySession | None, now: datetime) -> dg.AssetCheck
         rows = rows.vstack(pl.DataFrame([(None, "", rest)], schema=rows.schema, orient="row"))
     return rows_result(
         rows,
-        passed="The gateway sent no holding that cannot be used.",
-        failed="rows of holdings are set aside" if text is None else f"shown: {text}",
+        passed="The gateway sent no holding that cannot be used, and no account is unknown.",
+        failed="shown: " + "; ".join([*unknown.values(), *([text] if text else [])]),
         what_to_do="Their newest usable values stay, with their age. Compare these holdings with "
-        "TWS; restart the gateway if it shows them otherwise.",
+        "TWS; restart the gateway if it shows them otherwise. Log in as the user of an account "
+        "that is not managed; one that is gone is left out by a gateways file.",
     )
 
 
@@ -62,6 +72,7 @@ holdings_are_usable = table_check(
     "broker_positions",
     CHECK_NAME,
     evaluate,
-    description="Whether the gateway sent rows of holdings that cannot be used: no number for a "
-    "quantity, an impossible conid or account.",
+    description="Whether the gateway sent rows of holdings that cannot be used (no number for a "
+    "quantity, an impossible conid or account), and whether the holdings of an account are "
+    "unknown: the login does not manage it, or a list of positions emptied it.",
 )

@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, timedelta
 from functools import partial
 from random import Random
@@ -12,12 +13,13 @@ from ib_async import IB, Position
 
 from position_sync_dagster.domain.broker_position import BrokerPosition, Completeness, Key
 from position_sync_dagster.domain.clock import Clock, utc_now
+from position_sync_dagster.domain.gateway_session import EMPTIED, NOT_MANAGED
 from position_sync_dagster.errors import BrokerUnavailableError, TooManyAccountsError
 from position_sync_dagster.gateway.accounts.account_values import AccountValues
 from position_sync_dagster.gateway.accounts.holdings import HoldingsBook
 from position_sync_dagster.gateway.accounts.odd_rows import OddRows
 from position_sync_dagster.gateway.accounts.portfolio_rows import PortfolioRow, PortfolioRows
-from position_sync_dagster.gateway.accounts.position_list import PositionList
+from position_sync_dagster.gateway.accounts.position_list import EmptiedAccounts, PositionList
 from position_sync_dagster.gateway.ib_async_internals.holdings import filter_positions, read_pnl
 from position_sync_dagster.gateway.translate import position_of
 from position_sync_dagster.settings import Settings
@@ -32,8 +34,8 @@ class AccountFeed:
     `snapshot()` requests all positions. `download()` requests the accounts' portfolio values,
     strictly one account after the other: the gateway serves one account at a time to all its
     clients. Afterwards events keep the book current. A holding that vanishes stays, with a
-    position of 0.0; a failed request closes nothing. Only messages confirm: a socket that is open
-    proves nothing.
+    position of 0.0; a failed request closes nothing, and neither does a first list that empties an
+    account. Only messages confirm: a socket that is open proves nothing.
 
     Args:
         give_up: Called with the reason when the connection must not be used any more.
@@ -45,6 +47,7 @@ class AccountFeed:
         downloaded_at: When the newest download of every account ended; None: none is valid.
         offline: The gateway's message that it has lost IB, else None.
         odd_rows: The rows that were set aside.
+        emptied: The accounts whose holdings are in doubt.
     """
 
     def __init__(
@@ -67,6 +70,8 @@ class AccountFeed:
         self.offline: str | None = None
         self.odd_rows = OddRows(accounts, on_change=self._rate)
         self._clock = clock
+        self.emptied = EmptiedAccounts(second_s=settings.second_list_s, monotonic=monotonic)
+        self.book.confirmed.doubted = self.emptied
         self._list = PositionList(ib, settings=settings, give_up=give_up, monotonic=monotonic)
         self._values = AccountValues(
             ib,
@@ -115,7 +120,7 @@ class AccountFeed:
     @property
     def positions_due(self) -> bool:
         """Return whether the positions should be listed again, as a second opinion."""
-        return self._list.is_due
+        return self._list.is_due or self.emptied.is_due
 
     @property
     def overdue(self) -> list[str]:
@@ -126,11 +131,29 @@ class AccountFeed:
     def problems(self) -> list[str]:
         """Return what a person should know: accounts without current values, rows set aside."""
         odd = self.odd_rows.problem()
-        return [*self._values.problems, odd] if odd else self._values.problems
+        return [*self._unknown_accounts(), *self._values.problems, *([odd] if odd else [])]
+
+    def _unknown_accounts(self) -> Iterator[str]:
+        for account in sorted(self.emptied):
+            yield (
+                f"account {account} {EMPTIED}: all {self.book.open_in(account)} are unknown until "
+                "a second list, or trades, say the same"
+            )
+        others = Counter(row.account for row in self.book.unmanaged.values() if row.position)
+        for account, count in sorted(others.items()):
+            yield f"account {account} {NOT_MANAGED}: its {count} holdings are unknown"
 
     def get(self, key: Key) -> BrokerPosition | None:
         """Return one holding."""
         return self.book.get(key)
+
+    def is_known(self, holding: BrokerPosition) -> bool:
+        """Return whether a holding may be valued: its account was downloaded and is not in doubt.
+
+        That it is closed is known anyway.
+        """
+        account = holding.account
+        return account in self.downloaded and not (holding.position and account in self.emptied)
 
     def read_message(self, message: bytes) -> bool:
         """Read a message as sent if it is a portfolio row or an account time."""
@@ -139,6 +162,7 @@ class AccountFeed:
     def set_offline(self, text: str) -> None:
         """Record that the gateway has lost IB: what it sends now is old and confirms nothing."""
         self._interruptions += 1
+        self.emptied.take_back()
         self.offline = text
         self._values.set_online(False)
 
@@ -151,6 +175,7 @@ class AccountFeed:
     def invalidate(self) -> None:
         """Mark all that is known as old: the gateway dropped every subscription."""
         self._interruptions += 1
+        self.emptied.take_back()
         self.snapshot_at = self.downloaded_at = None
         self.book.invalidate()
         self._values.invalidate()
@@ -197,7 +222,12 @@ class AccountFeed:
         self._newest.clear()
         for row in filter(None, newest.values()):
             self.book.put_position(*position_of(row))
-        self.book.close_absent(newest.keys() | self.odd_rows.seen)
+        reported = newest.keys() | self.odd_rows.seen
+        before, held = set(self.emptied), {h.key for h in self.book.holdings if h.position}
+        named = {account for account, _conid in (held & newest.keys()) | self.odd_rows.seen}
+        self.emptied.take_list({account for account, _conid in held}, named)
+        self.book.close_absent(reported, except_in=self.emptied)
+        self._values.request(before & named)
         for account in self.accounts:
             self._rate(account)
 
@@ -269,7 +299,7 @@ class AccountFeed:
 
     def _rate(self, account: str) -> None:
         """Set how much of an account the broker has sent."""
-        if self.snapshot_at is None:
+        if self.snapshot_at is None or account in self.emptied:
             rating = Completeness.UNKNOWN
         elif self._values.is_whole(account) and not self.odd_rows.of(account):
             rating = Completeness.COMPLETE
@@ -283,8 +313,20 @@ class AccountFeed:
         if self._list.is_awaited:
             self._newest[row.account, row.contract.conId] = row
         self.book.put_position(*position_of(row))
+        self._hear(row.account, row.position)
 
     def _on_portfolio(self, row: PortfolioRow) -> None:
         if self._list.is_awaited:
             self._newest[row.key] = None
         self._values.put_row(row)
+        self._hear(row.key[0], row.position)
+
+    def _hear(self, account: str, position: float) -> None:
+        """Take what a row says of an account that is in doubt."""
+        if account not in self.emptied:
+            return
+        if position:
+            self.emptied.take_back(account)
+        elif not self.book.open_in(account):
+            self.emptied.settle(account)
+            self._rate(account)

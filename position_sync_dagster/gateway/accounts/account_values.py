@@ -106,6 +106,11 @@ class AccountValues:
         """Return whether the newest download of an account ended, and nothing ended it since."""
         return self._standing.is_whole(account)
 
+    def request(self, accounts: Iterable[str]) -> None:
+        """Make accounts overdue at once: what came of them lately may not have counted."""
+        for account in accounts:
+            self._standing.interrupt(account)
+
     def set_online(self, online: bool) -> None:
         """Record that the gateway lost IB, or has it again: what is missing is due then."""
         self._book.set_online(online)

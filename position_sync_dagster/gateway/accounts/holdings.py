@@ -1,6 +1,6 @@
 """The book of holdings: what the broker last reported of each, merged from its three feeds."""
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Container, Iterable
 from dataclasses import replace
 from datetime import datetime
 
@@ -35,6 +35,8 @@ class HoldingsBook:
         snapshot_id: The id of the newest whole list of positions.
         confirmed: What the broker has confirmed, of accounts and of holdings.
         index: The holdings by conid and by account.
+        unmanaged: What earlier connections knew of accounts that the login does not manage now:
+            its lists say nothing of them. They are no holdings of the book, and stay unknown.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class HoldingsBook:
         self._changes: ChangeNotifier[Key, datetime] = ChangeNotifier()
         self._all_changes: ChangeNotifier[Key, None] = ChangeNotifier()
         self.index = HoldingIndex(self._holdings)
+        self.unmanaged: dict[Key, BrokerPosition] = {}
 
     @property
     def holdings(self) -> tuple[BrokerPosition, ...]:
@@ -75,9 +78,12 @@ class HoldingsBook:
         return holding.position if holding is not None else None
 
     def reported(self, keys: Iterable[Key] | None = None) -> dict[Key, BrokerPosition]:
-        """Return holdings, by default all, without what was confirmed of their account since."""
+        """Return holdings, without what was confirmed of their account since.
+
+        By default they are all that is known, those of accounts that are not managed too.
+        """
         stated = self.confirmed.stated
-        return {
+        return (self.unmanaged if keys is None else {}) | {
             key: stated(key, holding, newer=False)
             for key in (self._holdings if keys is None else keys)
             if (holding := self._merged(key)) is not None
@@ -99,8 +105,10 @@ class HoldingsBook:
     def remember(self, holdings: Iterable[BrokerPosition]) -> None:
         """Add what an earlier connection knew, so that a close in the meantime is noticed."""
         for holding in holdings:
-            if holding.key not in self._holdings:
-                unknown = replace(holding, completeness=Completeness.UNKNOWN, confirmed_at=None)
+            unknown = replace(holding, completeness=Completeness.UNKNOWN, confirmed_at=None)
+            if holding.account not in self.confirmed.completeness:
+                self.unmanaged[holding.key] = unknown
+            elif holding.key not in self._holdings:
                 self._store(holding.key, None, unknown)
 
     def put_position(
@@ -225,10 +233,19 @@ class HoldingsBook:
         if holding is not None:
             self._store(key, holding, replace(holding, value_time=value_time))
 
-    def close_absent(self, reported: Collection[Key]) -> None:
-        """Close every holding that a whole list of positions does not name."""
+    def open_in(self, account: str) -> int:
+        """Count the open holdings of an account."""
+        return sum(key[0] == account and h.position != 0 for key, h in self._holdings.items())
+
+    def close_absent(self, reported: Collection[Key], except_in: Container[str] = ()) -> None:
+        """Close every holding that a whole list of positions does not name.
+
+        Args:
+            reported: What it names.
+            except_in: The accounts whose holdings stay open.
+        """
         for key, holding in list(self._holdings.items()):
-            if key not in reported and holding.position:
+            if key not in reported and holding.position and key[0] not in except_in:
                 self._close(self._merged(key) or holding)
 
     def invalidate(self) -> None:

@@ -1,6 +1,6 @@
 """How a holding follows from the one before and a message, and what the broker has confirmed."""
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import replace
 from datetime import datetime
 
@@ -22,11 +22,13 @@ class Confirmations:
     Attributes:
         completeness: How much of each account the broker has sent.
         online: Whether the gateway has IB; what it sends without IB confirms nothing.
+        doubted: The accounts whose holdings are in doubt: no message confirms all of them.
     """
 
     def __init__(self, accounts: Iterable[str], *, clock: Clock) -> None:
         self.completeness = dict.fromkeys(accounts, Completeness.UNKNOWN)
         self.online = True
+        self.doubted: Container[str] = ()
         self._clock = clock
         self._accounts: dict[str, datetime] = {}
         self._holdings: dict[Key, datetime] = {}
@@ -43,6 +45,8 @@ class Confirmations:
             at: When the message arrived; by default now. An earlier one than the newest is ignored.
         """
         newest = self._accounts.get(account)
+        if account in self.doubted:
+            return
         if self.online and (at is None or newest is None or at > newest):
             self._accounts[account] = at or self._clock()
 

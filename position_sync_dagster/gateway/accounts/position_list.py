@@ -1,8 +1,9 @@
-"""The list of all positions: one request at a time, and none mistaken for another."""
+"""The list of all positions: one request at a time, and when one that empties an account counts."""
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Set
+from typing import NamedTuple
 
 from ib_async import IB, Position
 
@@ -102,6 +103,92 @@ class PositionList:
             f"The connection to {self._gateway_id} ended while the positions were awaited.",
             remedy="It is tried again.",
         )
+
+
+class _FirstList(NamedTuple):
+    """The first list that emptied an account: when it came, and whether a second one may count."""
+
+    at_s: float
+    counts: bool
+
+
+class EmptiedAccounts:
+    """Decides when a list of positions that names no holding of an account closes its holdings.
+
+    After a restart, gateways have answered with a list that ends properly and is empty (thetagang
+    issues/272). Therefore such a list does not count by itself: the holdings stay as they were
+    until a second one, `second_s` later, says the same. After a row of an open holding of the
+    account, or an interruption, the next such list is a first one again. A list that names a
+    holding, or messages that close each of them, end the doubt.
+
+    Args:
+        second_s: How much later a second list counts, in seconds; it is due then.
+        monotonic: The clock of this time, in seconds.
+
+    >>> now = iter([0.0, 10.0, 30.0])
+    >>> emptied = EmptiedAccounts(second_s=30.0, monotonic=lambda: next(now))
+    >>> for _ in range(3):
+    ...     emptied.take_list({"DU1", "DU2"}, {"DU2"})
+    ...     print("DU1" in emptied)
+    True
+    True
+    False
+    """
+
+    def __init__(self, *, second_s: float, monotonic: Callable[[], float]) -> None:
+        self._second_s = second_s
+        self._monotonic = monotonic
+        self._first: dict[str, _FirstList] = {}
+        self._listed = False
+
+    def __contains__(self, account: object) -> bool:
+        """Return whether the holdings of an account are in doubt."""
+        return account in self._first
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the accounts whose holdings are in doubt."""
+        return iter(self._first)
+
+    @property
+    def is_due(self) -> bool:
+        """Return whether a second list should be requested now."""
+        now = self._monotonic()
+        return any(now - first.at_s >= self._second_s for first in self._first.values())
+
+    def take_list(self, held: Set[str], named: Set[str]) -> None:
+        """Take a whole list; the holdings of accounts that are in doubt afterwards stay open.
+
+        Args:
+            held: The accounts with open holdings.
+            named: Those of which the list names one.
+        """
+        now, doubted = self._monotonic(), {}
+        for account in held - named:
+            first = self._first.get(account)
+            if first is None or not first.counts:
+                doubted[account] = _FirstList(now, counts=True)
+            elif now - first.at_s < self._second_s:
+                doubted[account] = first
+        self._first, self._listed = doubted, True
+
+    def recall(self, ages_s: Mapping[str, float]) -> None:
+        """Continue from lists of an earlier connection; a list of this one says more.
+
+        Args:
+            ages_s: The accounts that these lists emptied, each with the age in seconds.
+        """
+        if not self._listed:
+            now = self._monotonic()
+            self._first = {name: _FirstList(now - s, counts=True) for name, s in ages_s.items()}
+
+    def take_back(self, account: str | None = None) -> None:
+        """Make the next list that empties an account, by default any, a first one again."""
+        for name in self._first.keys() if account is None else {account} & self._first.keys():
+            self._first[name] = self._first[name]._replace(counts=False)
+
+    def settle(self, account: str) -> None:
+        """End the doubt: messages have closed each holding of the account."""
+        self._first.pop(account, None)
 
 
 def _retrieve(listing: asyncio.Future[list[Position]]) -> None:

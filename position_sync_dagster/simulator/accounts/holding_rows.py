@@ -32,6 +32,8 @@ class HoldingRows:
         self._ledger = ledger
         self._market = market
         self._odd: dict[tuple[str, int], OddRow] = {}
+        self.unlisted: set[str] = set()
+        """The accounts without a row in any list or download."""
         self._cached: _Cache | None = None
 
     def add_odd(self, row: OddRow) -> None:
@@ -76,7 +78,8 @@ class HoldingRows:
     def positions(self) -> Iterator[Fields]:
         """Yield the rows of a position list, of all accounts."""
         for row in self._rows():
-            yield self.position(row)
+            if row.account not in self.unlisted:
+                yield self.position(row)
 
     def positions_multi(self, req_id: int, account: str) -> Iterator[Fields]:
         """Yield the rows of the positions of one account, for one request."""
@@ -91,7 +94,7 @@ class HoldingRows:
             yield from self._cached.downloads[account]
             return
         for row in self._rows():
-            if self.concerns(row, account):
+            if self.concerns(row, account) and account not in self.unlisted:
                 yield self.portfolio_row(row)
 
     def position(self, row: Row) -> Fields:

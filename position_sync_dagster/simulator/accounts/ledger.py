@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 
 from position_sync_dagster.simulator.books.book import Account, Book
@@ -46,7 +46,9 @@ class Ledger:
     def __init__(self, book: Book, price_of: Callable[[int], float]) -> None:
         self._price_of = price_of
         self._contracts = book.contracts
-        self.accounts: dict[str, Account] = {account.name: account for account in book.accounts}
+        self._known = {account.name: account for account in book.accounts}
+        self.accounts: dict[str, Account] = dict(self._known)
+        """The accounts that the login manages."""
         self.cash: dict[str, float] = {account.name: account.cash for account in book.accounts}
         self._holdings: dict[tuple[str, int], Holding] = {}
         for opening in book.openings:
@@ -69,8 +71,25 @@ class Ledger:
             )
 
     def holdings(self, account: str | None = None) -> list[Holding]:
-        """Return the rows of one account, or of all; also those closed today."""
-        return [h for h in self._holdings.values() if account in (None, h.account)]
+        """Return the rows of one account, or of all of the login; also those closed today."""
+        return [
+            holding
+            for holding in self._holdings.values()
+            if account in (None, holding.account) and holding.account in self.accounts
+        ]
+
+    def manage(self, accounts: Collection[str]) -> None:
+        """Replace the accounts that the login manages by these of the book.
+
+        Raises:
+            ActionError: There is none, or the book does not know one.
+        """
+        unknown = [name for name in accounts if name not in self._known]
+        if unknown or not accounts:
+            named = f"the book has no account {unknown[0]!r}" if unknown else "name one or more"
+            raise ActionError("accounts", named)
+        self.accounts.clear()
+        self.accounts.update({name: self._known[name] for name in accounts})
 
     def holding(self, account: str, conid: int) -> Holding | None:
         """Return one row, or None where the account never held the contract."""

@@ -77,6 +77,20 @@ class AccountFaults(Readings):
         positions = self._gateway.accounts.positions
         positions.end_delay_s, positions.late_rows = delay_s, late_rows
 
+    def empty_lists(self, account: str | None = None, empty: bool = True) -> None:
+        """Name no holding of an account, or of any, in lists of positions and in downloads.
+
+        They end properly, and every trade is sent as it happens. Lists of positions without any,
+        while the account held some, are reported after a restart of the gateway (thetagang
+        issues/272). Whether its downloads are empty too was never recorded: the worst case. With
+        `empty` false they name the holdings again.
+        """
+        if account is not None:
+            self._check_account(account)
+        names = self._gateway.accounts.names if account is None else (account,)
+        unlisted = self._gateway.accounts.rows.unlisted
+        (unlisted.update if empty else unlisted.difference_update)(names)
+
     def holding(
         self, account: str, conid: int, position: float | str | None, symbol: str | None = None
     ) -> dict[str, Any]:

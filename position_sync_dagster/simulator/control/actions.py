@@ -132,6 +132,15 @@ class EndOfPositions(Arguments):
     late_rows: Annotated[int, Field(ge=0)] = 0
 
 
+class EmptyLists(Arguments):
+    account: str | None = None
+    empty: bool = True
+
+
+class OtherLogin(Arguments):
+    accounts: Annotated[list[str], Field(min_length=1)]
+
+
 def _text_unless_finite(value: object) -> object:
     return value if not isinstance(value, float) or math.isfinite(value) else str(value)
 
@@ -193,6 +202,8 @@ ACTIONS: dict[str, Action] = {
     "account_pnl": Action(arguments=AccountPnl, method="account_pnl"),
     "download_end": Action(arguments=EndOfDownload, method="download_end"),
     "positions_end": Action(arguments=EndOfPositions, method="positions_end"),
+    "empty_lists": Action(arguments=EmptyLists, method="empty_lists"),
+    "login": Action(arguments=OtherLogin, method="log_in_as"),
     "ticking": Action(arguments=Ticking, method="ticking"),
     "holding": Action(arguments=OddHolding, method="holding"),
     "raw": Action(arguments=RawBytes, method="send_raw"),

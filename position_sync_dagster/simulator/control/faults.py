@@ -83,6 +83,16 @@ class Faults(AccountFaults, MarketDataFaults, ABC):
             client.abort()
         return len(clients)
 
+    def log_in_as(self, accounts: list[str]) -> int:
+        """Log the gateway in with another user name, and return how many clients it cut.
+
+        From then on the login manages these accounts of the book: it names them at each log-in
+        (IB, "Managed Accounts"), its lists have their holdings, and requests for others are
+        refused (321). A gateway keeps its port whoever logs in.
+        """
+        self._gateway.ledger.manage(accounts)
+        return self.disconnect()
+
     def send_error(
         self, code: int, text: str | None = None, req_id: int = -1, client_id: int | None = None
     ) -> int:

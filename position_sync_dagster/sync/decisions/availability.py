@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Self
 
-from position_sync_dagster.domain.broker_position import BrokerPosition, Key
+from position_sync_dagster.domain.broker_position import BrokerPosition, Completeness, Key
 from position_sync_dagster.domain.clock import SKEW
 from position_sync_dagster.domain.gateway_session import GatewaySession, SessionState
 from position_sync_dagster.domain.update import ValueOrigin
@@ -17,7 +17,7 @@ class ConfirmationSpan:
     """The first and the last `confirmed_at` of rows, so that not each use looks at all rows.
 
     Attributes:
-        first: None where a row was never confirmed.
+        first: None where a row was never confirmed, or is of an account that is UNKNOWN.
         last: None where no row was confirmed.
     """
 
@@ -28,9 +28,9 @@ class ConfirmationSpan:
     def of(cls, rows: Sequence[BrokerPosition]) -> Self:
         """Return the span of the rows."""
         times = [row.confirmed_at for row in rows if row.confirmed_at is not None]
-        return cls(
-            min(times) if times and len(times) == len(rows) else None, max(times, default=None)
-        )
+        all_known = all(row.completeness is not Completeness.UNKNOWN for row in rows)
+        first = min(times) if all_known and times and len(times) == len(rows) else None
+        return cls(first, max(times, default=None))
 
 
 def unconfirmed(
@@ -43,7 +43,8 @@ def unconfirmed(
 
     An interval is that of a refresh, or that in which the broker sends values by itself, whichever
     is longer. Messages of its account, once its download ended, confirm a holding; so does a value
-    for this holding (a PnLSingle subscription needs no download).
+    for this holding (a PnLSingle subscription needs no download). A holding of an account that is
+    UNKNOWN is not confirmed, whatever was received of it before.
 
     Args:
         known: The span of the rows, where the caller has it.
@@ -55,7 +56,8 @@ def unconfirmed(
     return frozenset(
         row.key
         for row in rows
-        if not (
+        if row.completeness is Completeness.UNKNOWN
+        or not (
             _is_recent(row.confirmed_at, span, now)
             or (row.value_source is not ValueOrigin.NONE and _is_recent(row.received_at, span, now))
         )

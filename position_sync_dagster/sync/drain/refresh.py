@@ -1,12 +1,18 @@
 """The refresh: enqueue all positions from one short connection, while no stream is alive."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
 from position_sync_dagster.domain.broker_position import Completeness
 from position_sync_dagster.domain.clock import Clock, utc_now
-from position_sync_dagster.domain.gateway_session import Owner, SessionState
+from position_sync_dagster.domain.gateway_session import (
+    EMPTIED,
+    GatewaySession,
+    Owner,
+    SessionState,
+    unknown_accounts,
+)
 from position_sync_dagster.domain.request import Reason
 from position_sync_dagster.domain.routing import route
 from position_sync_dagster.errors import GatewayTimeoutError, LoginOwnedError, PositionSyncError
@@ -30,7 +36,8 @@ async def refresh(
     A stream that is alive enqueues by itself: then nothing is requested from the gateway.
     Otherwise this process owns the login for one short connection. It downloads all positions and
     the values of every account, looks up the contracts of legs without a conid, writes
-    `broker_positions`, enqueues, and disconnects.
+    `broker_positions`, enqueues, and disconnects. An account that its list of positions empties is
+    closed if the refresh before it found the same.
 
     Args:
         lake: The tables, initialized.
@@ -41,11 +48,13 @@ async def refresh(
     """
     started = clock()
     await lake.registry.refresh()
+    before = await lake.sessions.current(settings.gateway_id)
     try:
         async with Ownership(
             lake.sessions, settings, owner=Owner.REFRESH, run_id=run_id, clock=clock
         ) as own:
-            feed, enqueued = await _download_and_enqueue(lake, settings, own, clock)
+            emptied = _emptied_before(before, own.session)
+            feed, enqueued = await _download_and_enqueue(lake, settings, own, clock, emptied)
     except LoginOwnedError as error:
         return RefreshReport(
             connected=False,
@@ -109,8 +118,25 @@ async def refresh_logins(
     return {login.gateway_id: report for login, report in zip(logins, reports, strict=True)}
 
 
+def _emptied_before(before: GatewaySession | None, own: GatewaySession) -> dict[str, float]:
+    """Return the accounts that the refresh right before this one found emptied, and their age.
+
+    A refresh is too short for a second list; the next one has it. What a stream found has no
+    meaning here: its next list may have said otherwise.
+    """
+    if (
+        before is None
+        or before.owner is not Owner.REFRESH
+        or before.state is not SessionState.ENDED
+        or before.fencing_token != own.fencing_token - 1
+    ):
+        return {}
+    age_s = (own.started_at - before.heartbeat_at).total_seconds()
+    return dict.fromkeys(unknown_accounts(before.detail, EMPTIED), age_s)
+
+
 async def _download_and_enqueue(
-    lake: Lake, settings: Settings, own: Ownership, clock: Clock
+    lake: Lake, settings: Settings, own: Ownership, clock: Clock, emptied: Mapping[str, float]
 ) -> tuple[AccountFeed, int]:
     """Return the account feed, whose connection is closed, and the number of new requests."""
     publisher = Publisher(
@@ -127,6 +153,7 @@ async def _download_and_enqueue(
         await own.claim_mode(connection.trading_mode)
         feed = connection.feed
         feed.book.remember(await publisher.restore())
+        feed.emptied.recall(emptied)
         connection.require_online()
         await feed.ensure(timedelta(seconds=settings.refresh_interval_s))
         connection.require_online()

@@ -33,7 +33,7 @@ class ConnectionValues:
         feed = connection.feed
         return BrokerView(
             holdings={h.key: h for h in feed.holdings},
-            complete=feed.is_complete,
+            complete=feed.is_complete and not feed.book.unmanaged,
             unconfirmed=unconfirmed(feed.holdings, self._manager.settings, utc_now()),
         )
 

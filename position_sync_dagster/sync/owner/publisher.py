@@ -63,11 +63,18 @@ class Publisher:
         """Continue where the last owner of the login ended.
 
         Returns:
-            The holdings that it wrote. A holding that closed since then gets its zero row.
+            The holdings that it wrote. A holding that closed since then gets its zero row. Those
+            of an account that the gateways file does not name any more are left out: they are no
+            holdings of this login, and have no part in what it publishes.
         """
         if self._positions is None:
             return []
-        recent = self._recent(await self._positions.read(self._settings.gateway_id))
+        accounts = self._settings.accounts
+        recent = [
+            holding
+            for holding in self._recent(await self._positions.read(self._settings.gateway_id))
+            if accounts is None or holding.account in accounts
+        ]
         await self._announced.restore(recent, since=self._kept_since())
         return recent
 

@@ -19,6 +19,7 @@ from position_sync_dagster.domain.reconciliation import (
 )
 from position_sync_dagster.domain.update import PositionUpdate
 from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.lake.logins import rows_of_logins
 from position_sync_dagster.lake.schema.codec import moment
 from position_sync_dagster.settings import Settings, load_settings
 from position_sync_dagster.sync.drain.broker_view import Coverage, LakeValues, ValueSource
@@ -119,7 +120,7 @@ class ReconciliationService:
             for login in self._settings.logins
             if not login.accounts or not coverage.unavailable.issuperset(login.accounts)
         }
-        latest = (await self._lake.updates.latest()).filter(
+        latest = rows_of_logins(await self._lake.updates.latest(), self._settings).filter(
             pl.col("gateway_id").is_in(list(logins)),
             ~pl.col("account").is_in(list(coverage.unavailable)),
             followed.fill_null(value=True),  # the others hold what nobody follows any more

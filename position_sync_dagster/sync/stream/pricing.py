@@ -125,7 +125,8 @@ class StreamPricer:
         """Value the holdings that are due, and return the rows worth writing.
 
         A holding whose account has not been downloaded yet waits: its price factor is checked
-        against its portfolio row before its first row is written.
+        against its portfolio row before its first row is written. So does one whose account is in
+        doubt.
 
         Args:
             ticked: conid → arrival of its first tick since the last flush, in Unix seconds.
@@ -146,7 +147,7 @@ class StreamPricer:
             if not (state.due or state.check_at_s <= now_s):
                 continue
             holding = connection.feed.get(key)
-            if holding is not None and key[0] not in connection.feed.downloaded:
+            if holding is not None and not connection.feed.is_known(holding):
                 continue
             if holding is not None:
                 conid, arrived = key[1], state.arrived

@@ -107,8 +107,11 @@ class Router:
         Args:
             before: The connection before; None: the holdings of the last owner are read.
         """
-        known = before.feed.holdings if before is not None else await self._publisher.restore()
-        connection.feed.book.remember(known)
+        connection.feed.book.remember(
+            before.feed.book.reported().values()
+            if before is not None
+            else await self._publisher.restore()
+        )
         self._lines.attach(connection.lines)
         self._changes = connection.feed.book.watch()
 

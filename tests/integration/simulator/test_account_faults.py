@@ -290,3 +290,49 @@ async def test_account_values_come_in_the_base_currency_and_by_currency_with_the
         assert values["NetLiquidationByCurrency", "BASE"] == values["NetLiquidation", "USD"]
         assert values["TotalCashBalance", "BASE"] == values["TotalCashValue", "USD"] == "100000.00"
         assert float(values["AvailableFunds", "USD"]) < total
+
+
+async def test_an_account_without_rows_has_whole_empty_lists_until_it_has_them_again(
+    connect_ib: ConnectIB, controlled: Controlled, eventually: Eventually
+) -> None:
+    sim, post = await controlled()
+    ib = await connect_ib(sim)
+    rows: list[Any] = []
+    ib.updatePortfolioEvent += rows.append
+
+    async def listed() -> set[str]:
+        found = await asyncio.wait_for(ib.reqPositionsAsync(), DEADLINE_S)
+        return {row.account for row in found}
+
+    assert await listed() == {FIRST, SECOND}
+    await post("empty_lists", account=FIRST)
+    assert await listed() == {SECOND}
+    await download(ib, FIRST)
+    assert rows == []
+    sim.fill(FIRST, CALL, 1)  # a trade is sent all the same
+    await eventually(lambda: rows)
+    await post("empty_lists")
+    assert await listed() == set()
+    await post("empty_lists", empty=False)
+    assert await listed() == {FIRST, SECOND}
+    with pytest.raises(ActionError, match="no account"):
+        sim.empty_lists("DU1")
+
+
+async def test_another_login_manages_other_accounts_at_the_same_port(
+    connect_ib: ConnectIB, controlled: Controlled, eventually: Eventually
+) -> None:
+    sim, post = await controlled()
+    ib, port = await connect_ib(sim), sim.port
+    assert ib.managedAccounts() == [FIRST, SECOND]
+    assert await post("login", accounts=[SECOND]) == 1
+    await eventually(lambda: not ib.isConnected())
+    other = await connect_ib(sim)
+    assert (other.managedAccounts(), sim.port) == ([SECOND], port)
+    found = await asyncio.wait_for(other.reqPositionsAsync(), DEADLINE_S)
+    assert {row.account for row in found} == {SECOND}
+    codes = codes_of(other)
+    other.client.reqAccountUpdates(True, FIRST)
+    await eventually(lambda: 321 in codes)
+    with pytest.raises(ActionError, match="no account 'DU1'"):
+        sim.log_in_as(["DU1"])

@@ -14,7 +14,7 @@ from position_sync_dagster.defs.checks.holdings_are_usable import (
 from position_sync_dagster.defs.checks.legs_are_resolved import legs_are_resolved
 from position_sync_dagster.defs.checks.lines_suffice import lines_suffice
 from position_sync_dagster.defs.checks.tables_fit_the_code import evaluate as fitting_tables
-from position_sync_dagster.domain.gateway_session import SessionState
+from position_sync_dagster.domain.gateway_session import EMPTIED, NOT_MANAGED, SessionState
 from position_sync_dagster.domain.leg import make_leg
 from position_sync_dagster.domain.update import Source
 from position_sync_dagster.gateway.accounts.odd_rows import OddRows
@@ -45,6 +45,21 @@ def test_holdings_set_aside_are_named_as_the_feed_says_it(count, live) -> None:
     assert f"{count} holding" in result.description
     if count > 3:
         assert rows[3]["reason"] == f"{count - 3} more"
+
+
+def test_accounts_with_unknown_holdings_are_named_beside_those_set_aside(live) -> None:
+    odd = OddRows(["DU1"], on_change=lambda _account: None)
+    odd.set_aside("DU1", "7", "quantity 'nan'")
+    others = [
+        f"account DU2 {EMPTIED}: all 3 are unknown until a second list, or trades, say the same",
+        f"account DU3 {NOT_MANAGED}: its 4 holdings are unknown",
+    ]
+    detail = "; ".join(["account DU4: its download did not end", *others, odd.problem()])
+    result = judge_detail(live(detail=detail), datetime.now(UTC))
+    rows = [record.data for record in result.metadata["rows"].records]
+    assert [row["account"] for row in rows] == ["DU2", "DU3", "DU1"]
+    assert [row["reason"] for row in rows] == [*others, "quantity 'nan'"]
+    assert all(text in result.description for text in [*others, odd.problem()])
 
 
 def test_a_gateway_without_odd_holdings_passes(check, live) -> None:

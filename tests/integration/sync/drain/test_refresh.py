@@ -1,9 +1,13 @@
 """A refresh and the drains behind it: one short connection, then values from the tables."""
 
+import asyncio
+import json
 from datetime import timedelta
+from functools import partial
 
 import pytest
 
+from position_sync_dagster.domain.broker_position import Completeness
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.request import QueueStatus
@@ -12,9 +16,11 @@ from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.sync.drain.refresh import refresh
 from position_sync_dagster.sync.drain.run import drain
 from position_sync_dagster.sync.owner.publisher import Publisher
+from position_sync_dagster.sync.reports.reconciliation import ReconciliationService
 from position_sync_dagster.sync.reports.status import read_status
+from position_sync_dagster.sync.stream.service import stream
 
-A = "DUSIM0001"
+A, B = "DUSIM0001", "DUSIM0002"
 CALL, PUT, UNHELD = 921000001, 921000002, 921000007
 
 
@@ -164,3 +170,111 @@ async def test_what_a_second_refresh_finds_unchanged_has_no_second_row_and_is_cu
         status = read_status(lake, settings, utc_now())
         assert (status.legs_queued, status.legs_streamed) == (9, 0)
         assert status.last_drained_at is not None
+
+
+async def refreshed(lake, settings, after_s=0.0):
+    """Refresh and drain so many seconds later; return the report and the holdings that are zero."""
+    clock = partial(later, after_s)
+    at = Lake(lake.path, clock=clock)
+    report = await refresh(at, settings, clock=clock)
+    await drain(at, settings, clock=clock)
+    rows = await lake.updates.latest_updates()
+    return report, {(row.account, row.conid) for row in rows if row.position == 0}
+
+
+def later(seconds):
+    return utc_now() + timedelta(seconds=seconds)
+
+
+async def test_a_refresh_closes_an_emptied_account_only_if_the_one_before_saw_the_same(
+    simulate, lake, settings_for
+):
+    async with simulate() as sim:
+        settings = settings_for(sim)
+        await refreshed(lake, settings)
+        sim.empty_lists(A)
+        for after_s in (10, 30):  # the second list comes too early
+            report, zero = await refreshed(lake, settings, after_s)
+            assert (report.positions, report.incomplete_accounts, zero) == (9, (A,), set())
+            session = await lake.sessions.current(settings.gateway_id)
+            assert session.detail.startswith(f"account {A} has none of its holdings in the list")
+            assert session.detail in read_status(lake, settings, utc_now()).session_detail
+        report, zero = await refreshed(lake, settings, 90)
+        assert (report.positions, report.incomplete_accounts) == (4, ())
+        assert {account for account, _conid in zero} == {A}
+        assert len(zero) == 5
+
+
+async def test_a_refresh_between_two_empty_lists_that_names_the_holdings_takes_the_first_back(
+    simulate, lake, settings_for
+):
+    async with simulate() as sim:
+        settings = settings_for(sim)
+        await refreshed(lake, settings)
+        for after_s, empty in ((60, True), (120, False), (180, True)):
+            sim.empty_lists(A, empty=empty)
+            report, zero = await refreshed(lake, settings, after_s)
+            assert (report.incomplete_accounts, zero) == ((A,) if empty else (), set())
+        held = await lake.broker_positions.read(settings.gateway_id)
+        assert sum(row.position != 0 for row in held) == 9
+
+
+async def test_what_a_stream_saw_before_is_no_first_list_of_a_refresh(
+    simulate, lake, settings_for, eventually
+):
+    async with simulate() as sim:
+        settings = settings_for(sim, second_list_s=3600.0)
+        await refreshed(lake, settings)
+        sim.empty_lists(A)
+        stop = asyncio.Event()
+        streaming = asyncio.create_task(stream(lake, settings, stop=stop, report=lambda _: None))
+
+        async def is_named():
+            session = await lake.sessions.current(settings.gateway_id)
+            return f"account {A} has none" in (session.detail or "")
+
+        await eventually(is_named)
+        stop.set()
+        await streaming
+        settings = settings_for(sim)
+        _, zero = await refreshed(lake, settings, 60)
+        assert zero == set()
+        _, zero = await refreshed(lake, settings, 120)
+        assert len(zero) == 5
+
+
+async def test_accounts_of_another_login_are_kept_by_a_refresh_until_a_file_leaves_them_out(
+    simulate, lake, settings_for, tmp_path
+):
+    async with simulate() as sim:
+        settings = settings_for(sim)
+        await refreshed(lake, settings)
+        sim.log_in_as([B])
+        for _ in range(2):
+            report, zero = await refreshed(lake, settings)
+            assert (report.accounts, report.positions, zero) == (1, 4, set())
+            session = await lake.sessions.current(settings.gateway_id)
+            assert session.detail == (
+                f"account {A} is not managed by this login now: its 5 holdings are unknown"
+            )
+            held = await lake.broker_positions.read(settings.gateway_id)
+            assert sum(row.account == A and row.position != 0 for row in held) == 5
+            rated = {row.completeness for row in held if row.account == A}
+            assert rated == {Completeness.UNKNOWN}
+        rows = await lake.updates.count()
+
+        file = tmp_path / "gateways.yaml"
+        named = {"name": settings.gateway_id, "port": sim.port, "accounts": [B]}
+        file.write_text(json.dumps({"gateways": [named]}))
+        (login,) = settings_for(sim, gateways_file=file).logins
+        assert login.gateway_id == settings.gateway_id
+        report, zero = await refreshed(lake, login)
+        assert (report.incomplete_accounts, zero) == ((), set())
+        held = await lake.broker_positions.read(settings.gateway_id)
+        assert {row.account for row in held} == {B}
+        session = await lake.sessions.current(settings.gateway_id)
+        assert session.detail is None
+        whole = settings_for(sim, gateways_file=file)
+        assert read_status(lake, whole, utc_now()).positions == 4
+        assert (await ReconciliationService(lake, whole).run()).ok
+        assert await lake.updates.count() == rows

@@ -90,6 +90,26 @@ def test_a_whole_list_closes_what_it_does_not_name(book):
     assert (closed.position, closed.market_value, closed.realized_pnl) == (0.0, None, 0.0)
 
 
+def test_a_list_closes_nothing_in_an_account_that_is_in_doubt(book):
+    book.put_position(ACCOUNT, LISTED, 10.0, 600.0)
+    book.close_absent(set(), except_in={ACCOUNT})
+    assert (book.get(KEY).position, book.open_in(ACCOUNT)) == (10.0, 1)
+    book.confirmed.doubted = {ACCOUNT}
+    book.confirmed.confirm(ACCOUNT)
+    assert book.get(KEY).confirmed_at is None
+
+
+def test_what_is_remembered_of_an_account_that_is_not_managed_is_kept_apart(book, clock):
+    earlier = make_book(clock, account="DU2")
+    earlier.put_position("DU2", LISTED, 10.0, 600.0)
+    book.remember(earlier.holdings)
+    assert (book.holdings, book.get(("DU2", 7)), list(book.of_conid(7))) == ((), None, [])
+    book.close_absent(set())
+    kept = book.reported()["DU2", 7]
+    assert (kept.position, kept.completeness) == (10.0, Completeness.UNKNOWN)
+    assert book.reported([]) == {}
+
+
 def test_a_closed_holding_that_was_never_held_is_left_out(book):
     book.put_position(ACCOUNT, LISTED, 0.0, None)
     book.put_portfolio(KEY, LISTED, 0.0, VALUES)

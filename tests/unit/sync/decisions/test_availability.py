@@ -5,10 +5,12 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from position_sync_dagster.domain.broker_position import Completeness
 from position_sync_dagster.domain.gateway_session import GatewaySession, Owner, SessionState
 from position_sync_dagster.domain.update import ValueOrigin
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.decisions.availability import (
+    ConfirmationSpan,
     confirmed_at,
     unavailable_reason,
     unconfirmed,
@@ -20,7 +22,9 @@ SETTINGS = Settings(_env_file=None, refresh_interval_s=180, drain_time_limit_s=3
 
 
 def holding(conid):
-    return make_holding(conid, NOW, market_price=2.0, market_value=200.0)
+    return make_holding(
+        conid, NOW, market_price=2.0, market_value=200.0, completeness=Completeness.PARTIAL
+    )
 
 
 def confirmed_row(conid, *, confirmed_s=None, received_s=0, by=ValueOrigin.NONE):
@@ -55,6 +59,17 @@ def test_a_holding_is_confirmed_by_a_download_or_by_a_value_of_its_own(row, coun
     silent = confirmed_row(2, confirmed_s=HOUR_S)
     found = unconfirmed([row, silent], SETTINGS, NOW)
     assert found == ({silent.key} if counts else {silent.key, row.key})
+
+
+def test_nothing_of_an_account_that_is_unknown_counts_as_confirmed():
+    known = confirmed_row(1, confirmed_s=7)
+    doubted = replace(known, completeness=Completeness.UNKNOWN)
+    other = confirmed_row(2, confirmed_s=7)
+    for rows in ([doubted], [doubted, other]):
+        span = ConfirmationSpan.of(rows)
+        assert unconfirmed(rows, SETTINGS, NOW) == {doubted.key}
+        assert unconfirmed(rows, SETTINGS, NOW, span) == {doubted.key}
+    assert unconfirmed([known, other], SETTINGS, NOW) == frozenset()
 
 
 def test_a_confirmation_from_before_the_clock_was_set_back_does_not_hide_a_later_one():

@@ -54,7 +54,7 @@ class PricerWithLines:
         for conid, value in dict(valued).items():
             self.values[conid] = (value, self.now)
         connection = SimpleNamespace(
-            feed=SimpleNamespace(downloaded={"A"}, get=self._holding),
+            feed=SimpleNamespace(is_known=lambda _holding: True, get=self._holding),
             lines=SimpleNamespace(quote=self._quote),
         )
         updates = self.pricer.flush(

@@ -1,0 +1,232 @@
+"""A list that empties an account, and another login behind the port: nothing is flat by that."""
+
+import polars as pl
+import pytest
+
+from position_sync_dagster.domain.broker_position import Completeness
+from position_sync_dagster.domain.gateway_session import SessionState
+from position_sync_dagster.gateway.connection_manager import IBConnectionManager
+from position_sync_dagster.sync.drain.run import drain
+from position_sync_dagster.sync.drain.shared_connection import ConnectionValues
+from tests.integration.sync.conftest import CALL, PUT, A, B
+
+NEVER_S = 3600.0
+"""No second list comes within a test."""
+
+UNKNOWN, COMPLETE = Completeness.UNKNOWN, Completeness.COMPLETE
+
+
+@pytest.fixture
+def emptied_by_restart(stream_legs, eventually):
+    """Restart the gateway under a stream; after that its lists are empty."""
+
+    async def restart(sim, streamer, *accounts):
+        for account in accounts:
+            sim.empty_lists(account)
+        await sim.restart(down_s=0.05)
+        await eventually(lambda: streamer.metrics.reconnects)
+        await eventually(lambda: streamer.state is SessionState.LIVE)
+
+    return restart
+
+
+def open_keys(sim, account):
+    rows = [row for row in sim.positions() if row["account"] == account and row["quantity"]]
+    return {(account, row["conid"]) for row in rows}
+
+
+async def published(lake, settings):
+    """Return the completeness of each account, and the open holdings of each."""
+    rows = await lake.broker_positions.read(settings.gateway_id)
+    rated, held = {}, {}
+    for row in rows:
+        rated.setdefault(row.account, set()).add(row.completeness)
+        held[row.account] = held.get(row.account, 0) + (row.position != 0)
+    return {account: found.pop() for account, found in rated.items() if len(found) == 1}, held
+
+
+def publishes(lake, settings, rated, held):
+    async def is_so():
+        return await published(lake, settings) == (rated, held)
+
+    return is_so
+
+
+async def zero_rows(lake, settings):
+    await drain(lake, settings)
+    return {(u.account, u.conid) for u in await lake.updates.latest_updates() if u.position == 0}
+
+
+async def all_valued(lake, settings):
+    await drain(lake, settings)
+    return len(await lake.updates.latest_updates()) == 9
+
+
+@pytest.mark.parametrize("accounts", [(A,), (A, B)], ids=["one of two", "all"])
+async def test_an_empty_list_after_a_restart_closes_nothing_until_one_names_the_holdings(
+    stream_legs, emptied_by_restart, lake, eventually, accounts
+):
+    async with stream_legs(PUT, second_list_s=NEVER_S) as (sim, streamer, received):
+        settings = streamer.settings
+        await eventually(lambda: received.newest(A, PUT))
+        await eventually(lambda: all_valued(lake, settings))
+        _, held = await published(lake, settings)
+        await emptied_by_restart(sim, streamer, *accounts)
+        rated = {A: UNKNOWN, B: UNKNOWN if B in accounts else COMPLETE}
+        await eventually(publishes(lake, settings, rated, held))
+        for account in accounts:
+            assert f"account {account} has none of its holdings in the list" in streamer.detail
+        assert (B in streamer.detail) == (B in accounts)
+        shown = len(received.updates)
+        sim.connectivity("lost")
+        await eventually(lambda: streamer.state is SessionState.BLIND)
+        sim.connectivity("restored_data_kept")  # its list comes too early to be a second one
+        await eventually(lambda: streamer.state is SessionState.LIVE)
+        await eventually(publishes(lake, settings, rated, held))
+        assert [u for u in received.updates[shown:] if u.account in accounts] == []
+        assert await zero_rows(lake, settings) == set()
+
+        for account in accounts:
+            sim.empty_lists(account, empty=False)
+        sim.connectivity("lost")
+        await eventually(lambda: streamer.state is SessionState.BLIND)
+        sim.connectivity("restored_data_kept")
+        await eventually(publishes(lake, settings, {A: COMPLETE, B: COMPLETE}, held))
+        await eventually(lambda: streamer.detail is None)
+        await eventually(lambda: len(received.updates) > shown)
+        assert await zero_rows(lake, settings) == set()
+
+
+async def test_an_account_that_was_emptied_while_nobody_saw_it_closes_with_the_second_list(
+    stream_legs, lake, eventually
+):
+    async with stream_legs(PUT, second_list_s=0.3) as (sim, streamer, _received):
+        settings = streamer.settings
+        await eventually(lambda: all_valued(lake, settings))
+        keys = open_keys(sim, A)
+        sim.connectivity("lost")  # what is traded now is told to nobody
+        await eventually(lambda: streamer.state is SessionState.BLIND)
+        for key in keys:
+            sim.close_position(*key)
+        await sim.restart(down_s=0.05)
+        sim.connectivity("restored_data_kept")
+        await eventually(lambda: streamer.metrics.reconnects)
+
+        async def closed():
+            return await zero_rows(lake, settings) == keys
+
+        await eventually(closed)
+        rows = pl.read_delta(lake.updates.table.path).filter(pl.col("position") == 0)
+        assert rows.height == len(keys), "each has one zero row"
+        await eventually(lambda: streamer.detail is None)
+
+
+async def test_trades_that_arrive_close_what_an_empty_list_did_not(
+    stream_legs, emptied_by_restart, lake, eventually
+):
+    async with stream_legs(PUT, second_list_s=NEVER_S) as (sim, streamer, _received):
+        settings = streamer.settings
+        await eventually(lambda: all_valued(lake, settings))
+        _, held = await published(lake, settings)
+        await emptied_by_restart(sim, streamer, A)
+        await eventually(lambda: streamer.detail)
+        sim.close_position(A, PUT)
+
+        async def put_is_closed():
+            return await zero_rows(lake, settings) == {(A, PUT)}
+
+        await eventually(put_is_closed)
+        left = held | {A: held[A] - 1}
+        await eventually(publishes(lake, settings, {A: UNKNOWN, B: COMPLETE}, left))
+        for key in open_keys(sim, A):
+            sim.close_position(*key)
+        closed = {A: COMPLETE, B: COMPLETE}, held | {A: 0}
+        await eventually(publishes(lake, settings, *closed))
+        await eventually(lambda: streamer.detail is None)
+
+
+async def test_the_last_holding_that_closes_while_it_is_watched_closes_at_once(
+    stream_legs, lake, eventually
+):
+    async with stream_legs(CALL, second_list_s=NEVER_S) as (sim, streamer, received):
+        await eventually(lambda: all_valued(lake, streamer.settings))
+        for key in open_keys(sim, B):
+            sim.close_position(*key)
+        await eventually(lambda: [u for u in received.closes(CALL) if u.account == B])
+        assert streamer.detail is None
+
+
+async def test_the_first_list_of_a_new_process_is_a_first_one_again(
+    simulate, streaming, lake, leg, eventually
+):
+    await lake.registry.add_active(**leg(PUT))
+    async with simulate() as sim:
+        async with streaming(sim) as (streamer, _):
+            settings = streamer.settings
+            await eventually(lambda: all_valued(lake, settings))
+            _, held = await published(lake, settings)
+        sim.empty_lists(A)
+        for _ in range(3):
+            async with streaming(sim, second_list_s=NEVER_S) as (streamer, _):
+                rated = {A: UNKNOWN, B: COMPLETE}
+                await eventually(publishes(lake, settings, rated, held))
+                assert f"account {A} has none" in streamer.detail
+        assert await zero_rows(lake, settings) == set()
+
+
+async def test_accounts_of_another_login_at_the_port_are_unknown_and_never_closed(
+    stream_legs, lake, eventually
+):
+    async with stream_legs(PUT, CALL) as (sim, streamer, received):
+        settings = streamer.settings
+        await eventually(lambda: all_valued(lake, settings))
+        _, held = await published(lake, settings)
+        sim.log_in_as([B])
+        await eventually(publishes(lake, settings, {A: UNKNOWN, B: COMPLETE}, held))
+        shown = len(received.updates)
+        unknown = (
+            f"account {A} is not managed by this login now: its {held[A]} holdings are unknown"
+        )
+        await eventually(lambda: streamer.detail == unknown)
+        await eventually(lambda: len(received.updates) > shown + 3)
+        assert {update.account for update in received.updates[shown:]} == {B}
+        assert {account for account, _ in streamer.routes} == {B}
+        assert await zero_rows(lake, settings) == set()
+        sim.log_in_as([A, B])
+        await eventually(publishes(lake, settings, {A: COMPLETE, B: COMPLETE}, held))
+        await eventually(lambda: streamer.detail is None)
+        assert await zero_rows(lake, settings) == set()
+
+
+async def test_a_stream_that_starts_behind_another_login_knows_whose_accounts_it_lacks(
+    simulate, streaming, lake, leg, eventually
+):
+    await lake.registry.add_active(**leg(CALL))
+    async with simulate() as sim:
+        sim.log_in_as([A])
+        async with streaming(sim) as (streamer, _):
+            settings = streamer.settings
+            await eventually(publishes(lake, settings, {A: COMPLETE}, {A: 5}))
+        sim.log_in_as([B])
+        for _ in range(2):
+            async with streaming(sim) as (streamer, received):
+                expected = {A: UNKNOWN, B: COMPLETE}, {A: 5, B: 4}
+                await eventually(publishes(lake, settings, *expected))
+                assert f"account {A} is not managed" in streamer.detail
+                await eventually(lambda received=received: received.newest(B, CALL))
+                assert received.newest(A, CALL) is None
+        assert await zero_rows(lake, settings) == set()
+
+
+async def test_a_request_of_an_account_that_is_not_managed_waits_in_a_library_too(
+    stream_legs, lake, eventually
+):
+    async with stream_legs(PUT) as (sim, streamer, _received):
+        settings = streamer.settings
+        await eventually(lambda: all_valued(lake, settings))
+        sim.log_in_as([B])
+        await eventually(lambda: f"account {A} is not managed" in (streamer.detail or ""))
+        manager = IBConnectionManager(settings)
+        view = await ConnectionValues(manager).view()
+        await manager.close()
+        assert not view.covers(A)
