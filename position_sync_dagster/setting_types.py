@@ -5,6 +5,7 @@ Every number is finite and bounded: 1e308 seconds would end in no error but an o
 
 import json
 import os
+from contextlib import suppress
 from datetime import date
 from pathlib import Path
 from typing import Annotated, TypeVar
@@ -61,10 +62,11 @@ def _split_types(value: object) -> object:
 def _checked_day(value: str | None) -> str | None:
     if value is None or not value.strip():
         return None
-    try:
-        return date.fromisoformat(value.strip()).isoformat()
-    except ValueError:
-        raise ValueError("write a day such as 2026-01-02") from None
+    with suppress(ValueError):
+        day = date.fromisoformat(value.strip())
+        if 1990 <= day.year < 2100:  # a trading day that an exchange calendar knows
+            return day.isoformat()
+    raise ValueError("write a day such as 2026-01-02")
 
 
 Seconds = Annotated[float, Field(gt=0, le=DAY_S)]

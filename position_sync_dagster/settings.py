@@ -7,7 +7,7 @@ from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import SettingsConfigDict
 from pydantic_settings import SettingsError as SourceError
 
-from position_sync_dagster.errors import SettingsError
+from position_sync_dagster.errors import SettingsError, shown
 from position_sync_dagster.gateway_settings import GatewaySettings
 from position_sync_dagster.setting_types import (
     DAY_S,
@@ -21,8 +21,6 @@ from position_sync_dagster.setting_types import (
 )
 
 PREFIX = "POSITION_SYNC_"
-_SHOWN = 60
-"""So many characters of a value stand in its error."""
 _SECRETS = ("alert_urls", "flex_token")
 _CORRECT = "Correct it in the environment or in .env; .env.example lists each setting."
 
@@ -229,11 +227,9 @@ def load_settings(**overrides: object) -> Settings:
         first = error.errors()[0]
         name = PREFIX + str(first["loc"][0]).upper() if first["loc"] else PREFIX.rstrip("_")
         secret = str(first["loc"][0]) in _SECRETS if first["loc"] else False
-        shown = "(secret)" if secret else repr(first.get("input"))
-        if len(shown) > _SHOWN:
-            shown = f"{shown[:_SHOWN]}… ({len(shown):,} characters)"
+        value = "(secret)" if secret else shown(first.get("input"))
         raise SettingsError(
-            f"{name}={shown} is not usable: {first['msg'].removeprefix('Value error, ')}.",
+            f"{name}={value} is not usable: {first['msg'].removeprefix('Value error, ')}.",
             remedy=_CORRECT,
         ) from None
     except SourceError as error:
