@@ -10,6 +10,7 @@ from contextlib import suppress
 from datetime import date
 from pathlib import Path
 from typing import Annotated, TypeVar
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic_settings import NoDecode
@@ -58,6 +59,37 @@ def _checked_lake(value: str) -> str:
     return _checked_path(value)
 
 
+def address_flaw(url: str) -> str | None:
+    """Return why a token cannot be sent to an address; None where it can. The address is not shown.
+
+    >>> address_flaw("https://broker.example/flex")
+    >>> address_flaw("https://ann:secret@broker.example/flex")
+    'holds a user name or a password, which would be shown'
+    >>> address_flaw("http://broker.example/flex")
+    'would send the token in the clear'
+    """
+    try:
+        parts = urlsplit(url)
+        host, _port = parts.hostname, parts.port
+    except ValueError:
+        return "is no address"
+    if "@" in parts.netloc:
+        return "holds a user name or a password, which would be shown"
+    local = parts.scheme == "http" and host in ("127.0.0.1", "localhost", "::1")
+    return (
+        None
+        if local or (parts.scheme == "https" and host)
+        else ("would send the token in the clear")
+    )
+
+
+def _checked_address(value: str) -> str:
+    flaw = address_flaw(value)
+    if flaw is not None:
+        raise ValueError(f"it {flaw}")
+    return value
+
+
 def _split_urls(value: object) -> object:
     return tuple(value.split()) if isinstance(value, str) else value
 
@@ -99,6 +131,7 @@ Seconds = Annotated[float, Field(gt=0, le=DAY_S)]
 FilePath = Annotated[Path, AfterValidator(_checked_path)]
 LakePath = Annotated[str, AfterValidator(_checked_lake)]
 Day = Annotated[str | None, AfterValidator(_checked_day)]
+Address = Annotated[str, AfterValidator(_checked_address)]
 SecTypes = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_types)]
 SecretUrls = Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_split_urls)]
 Severities = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_severities)]

@@ -11,6 +11,7 @@ from position_sync_dagster.errors import SettingsError, shown
 from position_sync_dagster.gateway_settings import GatewaySettings
 from position_sync_dagster.setting_types import (
     DAY_S,
+    Address,
     Day,
     FilePath,
     LakePath,
@@ -21,7 +22,7 @@ from position_sync_dagster.setting_types import (
 )
 
 PREFIX = "POSITION_SYNC_"
-_SECRETS = ("alert_urls", "flex_token")
+_SECRETS = ("alert_urls", "flex_token", "flex_url")
 _CORRECT = "Correct it in the environment or in .env; .env.example lists each setting."
 
 
@@ -35,7 +36,12 @@ class Settings(GatewaySettings):
     """
 
     model_config = SettingsConfigDict(
-        env_prefix=PREFIX, env_file=".env", extra="ignore", frozen=True, allow_inf_nan=False
+        env_prefix=PREFIX,
+        env_file=".env",
+        extra="ignore",
+        frozen=True,
+        allow_inf_nan=False,
+        hide_input_in_errors=True,
     )
 
     lake: LakePath = Field(
@@ -159,7 +165,7 @@ class Settings(GatewaySettings):
     flex_query_id: str | None = Field(
         None, max_length=255, description="Activity Flex query that is downloaded with the token."
     )
-    flex_url: str = Field(
+    flex_url: Address = Field(
         "https://ndcdyn.interactivebrokers.com/AccountManagement/FlexWebService",
         max_length=1024,
         description="Address of the Flex Web Service.",

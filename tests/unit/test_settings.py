@@ -1,6 +1,7 @@
 """Settings: a malformed or contradictory value is reported with its variable."""
 
 import pytest
+from pydantic import ValidationError
 
 from position_sync_dagster import cli
 from position_sync_dagster.errors import InvalidRequestError, SettingsError
@@ -144,3 +145,15 @@ def test_a_relative_lake_is_refused_for_the_folder_that_it_is_in(monkeypatch, tm
     monkeypatch.chdir(tmp_path / "a[1]")
     with pytest.raises(SettingsError, match=r"POSITION_SYNC_LAKE='lake' .* it contains '\['"):
         load_settings(lake="lake")
+
+
+@pytest.mark.parametrize(
+    "url", ["https://ann:pa55word@example.invalid/flex", "http://example.invalid/?key=pa55word"]
+)
+def test_a_password_in_the_address_of_the_flex_service_is_refused_and_not_shown(url):
+    with pytest.raises(SettingsError, match=r"POSITION_SYNC_FLEX_URL=\(secret\)") as caught:
+        load_settings(flex_url=url)
+    assert "pa55word" not in str(caught.value)
+    with pytest.raises(ValidationError) as raw:
+        Settings(flex_url=url)
+    assert "pa55word" not in str(raw.value)
