@@ -50,7 +50,7 @@ def parse_expiry(value: str | int | date) -> date:
         return value.date()
     if isinstance(value, date):
         return value
-    text = str(value).strip()
+    text = "" if isinstance(value, int) and value > 10**8 else str(value).strip()
     if text.replace("-", "").isdigit() and (len(text), text.count("-")) in ((8, 0), (10, 2)):
         with suppress(ValueError):
             return date.fromisoformat(text)

@@ -230,7 +230,7 @@ def make_leg(
         expiry=None if expiry is None else parse_expiry(expiry),
         strategy_id=str(strategy_id),
         added_at=added_at,
-        quantity=None if quantity is None else float(quantity),
+        quantity=None if quantity is None else _quantity(quantity),
         account=account or None,
         priority=priority,
         sec_type=(sec_type or "").strip().upper() or None,
@@ -240,6 +240,15 @@ def make_leg(
         currency=(currency or "").strip().upper() or None,
     )
     return leg if conid is None else leg.resolved(parse_conid(conid), None)
+
+
+def _quantity(value: float) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        raise InvalidLegError(
+            f"The quantity {shown(value)} is no number of contracts.", remedy="Write it as -1."
+        ) from None
 
 
 def word(value: object) -> str:

@@ -59,7 +59,7 @@ def check_text(name: str, text: object) -> None:
 
 def check_limit(limit: object) -> None:
     """Check that a limit is a number of requests."""
-    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 0:
+    if isinstance(limit, bool) or not isinstance(limit, int) or not 0 <= limit < 2**32:
         raise InvalidRequestError(
             f"The limit {shown(limit)} is not a number of requests.",
             remedy="Use a whole number, 0 or more.",
