@@ -25,6 +25,25 @@ def _rebuild(cls: type[PositionSyncError], what: str, remedy: str) -> PositionSy
     return cls(what, remedy=remedy)
 
 
+def shown(value: object) -> str:
+    """Return a value as an error repeats it: what somebody else wrote may be of any length.
+
+    >>> shown("4002x")
+    "'4002x'"
+    >>> shown("9" * 5000)
+    "'99999999999999999999999999999999999999999999999999999999999… (5,002 characters)"
+    """
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no integer of more than 4,300 digits
+        return "a number of thousands of digits"
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}… ({len(text):,} characters)"
+
+
+_SHOWN = 60
+"""So many characters of a value stand in its error."""
+
+
 # What a person gives: settings, legs, the files of strategies and gateways.
 
 

@@ -7,10 +7,11 @@ from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import SettingsConfigDict
 from pydantic_settings import SettingsError as SourceError
 
-from position_sync_dagster.errors import SettingsError
+from position_sync_dagster.errors import SettingsError, shown
 from position_sync_dagster.gateway_settings import GatewaySettings
 from position_sync_dagster.setting_types import (
     DAY_S,
+    Address,
     Day,
     FilePath,
     LakePath,
@@ -21,9 +22,7 @@ from position_sync_dagster.setting_types import (
 )
 
 PREFIX = "POSITION_SYNC_"
-_SHOWN = 60
-"""So many characters of a value stand in its error."""
-_SECRETS = ("alert_urls", "flex_token")
+_SECRETS = ("alert_urls", "flex_token", "flex_url")
 _CORRECT = "Correct it in the environment or in .env; .env.example lists each setting."
 
 
@@ -37,7 +36,12 @@ class Settings(GatewaySettings):
     """
 
     model_config = SettingsConfigDict(
-        env_prefix=PREFIX, env_file=".env", extra="ignore", frozen=True, allow_inf_nan=False
+        env_prefix=PREFIX,
+        env_file=".env",
+        extra="ignore",
+        frozen=True,
+        allow_inf_nan=False,
+        hide_input_in_errors=True,
     )
 
     lake: LakePath = Field(
@@ -172,7 +176,7 @@ class Settings(GatewaySettings):
     flex_query_id: str | None = Field(
         None, max_length=255, description="Activity Flex query that is downloaded with the token."
     )
-    flex_url: str = Field(
+    flex_url: Address = Field(
         "https://ndcdyn.interactivebrokers.com/AccountManagement/FlexWebService",
         max_length=1024,
         description="Address of the Flex Web Service.",
@@ -240,11 +244,9 @@ def load_settings(**overrides: object) -> Settings:
         first = error.errors()[0]
         name = PREFIX + str(first["loc"][0]).upper() if first["loc"] else PREFIX.rstrip("_")
         secret = str(first["loc"][0]) in _SECRETS if first["loc"] else False
-        shown = "(secret)" if secret else repr(first.get("input"))
-        if len(shown) > _SHOWN:
-            shown = f"{shown[:_SHOWN]}… ({len(shown):,} characters)"
+        value = "(secret)" if secret else shown(first.get("input"))
         raise SettingsError(
-            f"{name}={shown} is not usable: {first['msg'].removeprefix('Value error, ')}.",
+            f"{name}={value} is not usable: {first['msg'].removeprefix('Value error, ')}.",
             remedy=_CORRECT,
         ) from None
     except SourceError as error:

@@ -9,7 +9,7 @@ import yaml
 from yaml.composer import Composer, ComposerError
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
-from position_sync_dagster.errors import PositionSyncError
+from position_sync_dagster.errors import PositionSyncError, shown
 
 LARGEST_FILE = 4 * 2**20
 """Bytes; a leg takes about a hundred."""
@@ -96,13 +96,13 @@ class YamlFile:
         for key, value in node.value:
             name = key.value if isinstance(key, ScalarNode) else "?"
             if name not in allowed:
-                self.fail(key, f"the field {name!r} is not known", f"Use {', '.join(allowed)}")
+                self.fail(key, f"the field {shown(name)} is not known", f"Use {', '.join(allowed)}")
             if name in fields:
-                self.fail(key, f"the field {name!r} is there twice", "Keep one of them")
+                self.fail(key, f"the field {shown(name)} is there twice", "Keep one of them")
             fields[name] = value
         for name in needed:
             if name not in fields:
-                self.fail(node, f"the field {name!r} is missing", "Add it")
+                self.fail(node, f"the field {shown(name)} is missing", "Add it")
         return fields
 
     def entries(self, node: Node | None, name: str) -> list[tuple[Node, Node]]:

@@ -26,7 +26,8 @@ def positions(
     strategy: Strategy = None,
     closed: Annotated[bool, typer.Option("--closed", help="Show closed positions too.")] = False,
     limit: Annotated[
-        int | None, typer.Option(min=1, help="The highest number of positions to show.")
+        int | None,
+        typer.Option(min=1, max=1_000_000, help="The highest number of positions to show."),
     ] = None,
     watch: Watch = False,
     json: Json = False,

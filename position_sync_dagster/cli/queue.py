@@ -62,7 +62,9 @@ def list_requests(
         QueueStatus | None,
         typer.Option(case_sensitive=False, help="Show the requests of this status too."),
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, help="The highest number of requests to show.")] = 50,
+    limit: Annotated[
+        int, typer.Option(min=1, max=1_000_000, help="The highest number of requests to show.")
+    ] = 50,
     json: Json = False,
     home: HomeFolder = None,
 ) -> None:

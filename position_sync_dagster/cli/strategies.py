@@ -153,7 +153,9 @@ def add_leg(
         typer.Option(help="Signed number of contracts of this strategy. Default: all."),
     ] = None,
     account: Annotated[str | None, typer.Option(help="The account. Default: any.")] = None,
-    priority: Annotated[int, typer.Option(min=1, help="1 gets a market data line before 2.")] = 1,
+    priority: Annotated[
+        int, typer.Option(min=1, max=1_000_000, help="1 gets a market data line before 2.")
+    ] = 1,
     json: Json = False,
     home: HomeFolder = None,
 ) -> None:

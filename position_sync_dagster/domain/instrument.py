@@ -6,7 +6,10 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from enum import StrEnum
 
-from position_sync_dagster.errors import InvalidLegError
+from position_sync_dagster.errors import InvalidLegError, shown
+
+CONIDS = range(1, 2**31)
+"""Conids are positive numbers of 32 bits. Source: IB, `Contract.ConId` is a Java int."""
 
 
 class Right(StrEnum):
@@ -30,7 +33,7 @@ def parse_right(text: str) -> Right:
     """
     right = _RIGHTS.get(str(text).strip().upper())
     if right is None:
-        raise InvalidLegError(f"The right {text!r} is not known.", remedy="Write CALL or PUT.")
+        raise InvalidLegError(f"The right {shown(text)} is not known.", remedy="Write CALL or PUT.")
     return right
 
 
@@ -47,12 +50,12 @@ def parse_expiry(value: str | int | date) -> date:
         return value.date()
     if isinstance(value, date):
         return value
-    text = str(value).strip()
+    text = "" if isinstance(value, int) and value > 10**8 else str(value).strip()
     if text.replace("-", "").isdigit() and (len(text), text.count("-")) in ((8, 0), (10, 2)):
         with suppress(ValueError):
             return date.fromisoformat(text)
     raise InvalidLegError(
-        f"The expiry {value!r} is no day.", remedy='Write it as "20260220" or "2026-02-20".'
+        f"The expiry {shown(value)} is no day.", remedy='Write it as "20260220" or "2026-02-20".'
     )
 
 
@@ -67,11 +70,11 @@ def parse_conid(value: int | str) -> int:
     """
     try:
         conid = int(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         conid = 0
     if isinstance(value, bool) or conid <= 0 or conid >= 2**63 or str(conid) != str(value).strip():
         raise InvalidLegError(
-            f"The conid {value!r} is no contract id.",
+            f"The conid {shown(value)} is no contract id.",
             remedy="Take the whole number that TWS shows under Contract Info > Description.",
         )
     return conid
@@ -88,10 +91,12 @@ def parse_strike(value: float | str) -> float:
     """
     try:
         strike = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         strike = math.nan
     if not math.isfinite(strike):
-        raise InvalidLegError(f"The strike {value!r} is no number.", remedy="Write it as 450.0.")
+        raise InvalidLegError(
+            f"The strike {shown(value)} is no number.", remedy="Write it as 450.0."
+        )
     return strike
 
 
@@ -106,11 +111,11 @@ def parse_multiplier(value: float | str) -> float:
     """
     try:
         multiplier = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         multiplier = math.nan
     if not (math.isfinite(multiplier) and multiplier > 0):
         raise InvalidLegError(
-            f"The multiplier {value!r} is no number above zero.", remedy="Write it as 100."
+            f"The multiplier {shown(value)} is no number above zero.", remedy="Write it as 100."
         )
     return multiplier
 

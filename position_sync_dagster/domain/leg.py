@@ -14,7 +14,7 @@ from position_sync_dagster.domain.instrument import (
     parse_right,
     parse_strike,
 )
-from position_sync_dagster.errors import InvalidLegError
+from position_sync_dagster.errors import InvalidLegError, shown
 
 
 class LegState(StrEnum):
@@ -205,16 +205,17 @@ def make_leg(
     Raises:
         InvalidLegError: A field does not parse; the message names field and value.
     """
-    name = symbol if conid is None else conid
+    name = str(symbol)[:60] if conid is None else parse_conid(conid)
     if not str(symbol).strip():
         raise InvalidLegError(
             f"The leg {name} has no symbol.", remedy="Set the symbol of its underlying."
         )
     if not str(strategy_id).strip():
         raise InvalidLegError(f"The leg {name} has no strategy.", remedy="Set its strategy_id.")
-    if priority < 1:
+    if not 1 <= priority < 2**31:
         raise InvalidLegError(
-            f"The priority {priority} of leg {name} is below 1.", remedy="Use 1 (first) or more."
+            f"The priority {shown(priority)} of leg {name} is below 1 or too large.",
+            remedy="Use 1 (first), 2 and so on.",
         )
     if (right is None) != (strike is None) or (right is not None and expiry is None):
         raise InvalidLegError(
@@ -229,7 +230,7 @@ def make_leg(
         expiry=None if expiry is None else parse_expiry(expiry),
         strategy_id=str(strategy_id),
         added_at=added_at,
-        quantity=None if quantity is None else float(quantity),
+        quantity=None if quantity is None else _quantity(quantity),
         account=account or None,
         priority=priority,
         sec_type=(sec_type or "").strip().upper() or None,
@@ -239,6 +240,15 @@ def make_leg(
         currency=(currency or "").strip().upper() or None,
     )
     return leg if conid is None else leg.resolved(parse_conid(conid), None)
+
+
+def _quantity(value: float) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        raise InvalidLegError(
+            f"The quantity {shown(value)} is no number of contracts.", remedy="Write it as -1."
+        ) from None
 
 
 def word(value: object) -> str:

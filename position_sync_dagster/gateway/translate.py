@@ -9,6 +9,7 @@ from ib_async import Contract, Position, Ticker
 from ib_async import ContractDetails as IBContractDetails
 
 from position_sync_dagster.domain.instrument import (
+    CONIDS,
     ContractDetails,
     Instrument,
     Right,
@@ -84,9 +85,13 @@ def instrument_of(contract: Contract) -> Instrument:
 
 
 def details_of(details: IBContractDetails, *, seen_at: datetime) -> ContractDetails:
-    """Read contract details; the contract in them has the exchange to request it on."""
+    """Read contract details; the contract in them has the exchange to request it on.
+
+    Raises:
+        ValueError: There is no contract in them, or its conid or its multiplier is none.
+    """
     contract = details.contract
-    if contract is None:
+    if contract is None or contract.conId > CONIDS[-1]:
         raise ValueError("contract details without a contract")
     instrument = instrument_of(contract)
     return ContractDetails(
@@ -97,7 +102,7 @@ def details_of(details: IBContractDetails, *, seen_at: datetime) -> ContractDeta
         local_symbol=instrument.local_symbol,
         trading_class=instrument.trading_class,
         exchange=contract.exchange,
-        under_conid=details.underConId or None,
+        under_conid=details.underConId if details.underConId in CONIDS else None,
         multiplier=instrument.multiplier,
         price_magnifier=details.priceMagnifier or 1,
         right=instrument.right,

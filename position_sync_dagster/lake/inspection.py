@@ -8,6 +8,7 @@ from deltalake import DeltaTable
 from position_sync_dagster.errors import LakeError
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.logins import broker_rows
+from position_sync_dagster.lake.queue.transitions.request_rows import is_request
 from position_sync_dagster.lake.schema.ids import id_prefix
 from position_sync_dagster.lake.schema.partitions import IS_LIVE, in_bucket
 from position_sync_dagster.lake.storage.doubled_rows import DoubledRows, find_doubled
@@ -20,6 +21,11 @@ REQUEST = ["request_id", "account", "conid", "symbol", "status", "attempts", "er
 def live_requests(lake: Lake) -> pl.DataFrame:
     """Return the requests that are not finished."""
     return lake.queue.table.rows(IS_LIVE, [*REQUEST, "created_at", "updated_at"])
+
+
+def foreign_requests(lake: Lake) -> pl.DataFrame:
+    """Return the rows among them that are no requests: another Delta writer left them."""
+    return lake.queue.table.rows(IS_LIVE).filter(~is_request())
 
 
 def finished_requests(lake: Lake, status: str, since: datetime) -> pl.DataFrame:

@@ -20,7 +20,7 @@ ENDS_OF_ORDER_LISTS = frozenset({"53", "55", "102"})
 """The ends of the lists of open orders, of executions and of completed orders."""
 
 _PUBLIC_MESSAGES = frozenset(
-    map(str, (1, 2, 8, 9, 10, 21, 45, 46, 49, 52, 53, 55, 57, 58, 62, 64, 72))
+    map(str, (1, 2, 8, 10, 21, 45, 46, 49, 52, 53, 55, 57, 58, 62, 64, 72))
 ) | frozenset(map(str, (74, 75, 76, 77, 79, 80, 81, 82, 85, 93, 102)))
 """Messages of the gateway about market data, contracts and time, and ends of lists."""
 
@@ -42,7 +42,12 @@ _KEPT_TAGS = re.compile(
 """Values of an account that are neither a name nor an amount. All others are scaled."""
 
 _ACCOUNT_TAGS = frozenset({"AccountCode", "AccountOrGroup", "Account"})
-_TEXTS_OF_OURS = frozenset(int(code) for code in Code)
+_PUBLISHED_TEXTS = frozenset((str(int(code)), code.text) for code in Code)
+"""What errors say, word for word: their digits are everybody's."""
+
+NEXT_ID = "9"
+FIRST_ID = "1"
+"""Stands for the id of the next order, which counts the orders of the account."""
 
 
 class Disguise:
@@ -89,6 +94,8 @@ class Disguise:
         match fields[0], len(fields):
             case kind, _ if kind in _PUBLIC_MESSAGES:
                 written = fields
+            case kind, 3 if kind == NEXT_ID:
+                written = (*fields[:2], FIRST_ID)
             case "4", 5 | 6 | 7:
                 written = self._error(fields)
             case "6", 6:
@@ -151,13 +158,13 @@ class Disguise:
         return _changed(fields, {account_at: self._names.account(account), tag_at + 1: value})
 
     def _error(self, fields: Fields) -> Fields:
-        """Keep the words of an error; digits only where the text of the code is known.
+        """Keep the words of an error; digits only where all of the text is published.
 
-        The texts of other codes may hold amounts ("needs 2500 USD more").
+        Others may hold amounts ("needs 2500 USD more"), whatever their code.
         """
         text = self._names.text(fields[4])
-        if not fields[3].isdecimal() or int(fields[3]) not in _TEXTS_OF_OURS:
-            text = re.sub(r"\d", "0", text)
+        if (fields[3], text) not in _PUBLISHED_TEXTS:
+            text = self._names.without_digits(text)
         return (*fields[:4], text, *("" for _ in fields[5:]))
 
     def _scrubbed(self, fields: Fields, written: Fields | None) -> Fields | None:

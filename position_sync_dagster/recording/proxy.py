@@ -9,7 +9,12 @@ import struct
 from contextlib import suppress
 from types import TracebackType
 
-from position_sync_dagster.recording.disguise import ENDS_OF_ORDER_LISTS, REPORTS_OF_ORDERS
+from position_sync_dagster.recording.disguise import (
+    ENDS_OF_ORDER_LISTS,
+    FIRST_ID,
+    NEXT_ID,
+    REPORTS_OF_ORDERS,
+)
 from position_sync_dagster.recording.recorder import Recorder
 from position_sync_dagster.simulator.errors import PortInUseError, WireError
 from position_sync_dagster.simulator.protocol import messages, wire
@@ -178,6 +183,11 @@ class _Link:
                 if not self._greeted:
                     self._greet(fields)
                 elif self._is_withheld(fields[0] if fields else ""):
+                    continue
+                elif fields[:1] == (NEXT_ID,):
+                    # It counts the account's orders, and clients begin their own ids with it.
+                    self._recorder.message(self._number, fields)
+                    self._client.write(wire.frame((NEXT_ID, "1", FIRST_ID)))
                     continue
                 else:
                     self._recorder.message(self._number, fields)

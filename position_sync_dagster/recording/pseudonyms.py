@@ -79,6 +79,11 @@ class Pseudonyms:
             self.account(found)
         return self.known_in(text)
 
+    def without_digits(self, text: str) -> str:
+        """Return a text with 0 for each digit that is not part of what stands for an account."""
+        kept = "|".join(self._accounts.values())
+        return re.sub(rf"\b(?:{kept})\b|\d" if kept else r"\d", _pseudonym_or_zero, text)
+
     # -- numbers ------------------------------------------------------------------------------
 
     def quantity(self, account: str, conid: str, text: str) -> str:
@@ -123,6 +128,10 @@ class Pseudonyms:
         if key not in self._factors:
             self._factors[key] = self._random.uniform(LEAST_FACTOR, GREATEST_FACTOR)
         return self._factors[key]
+
+
+def _pseudonym_or_zero(found: re.Match[str]) -> str:
+    return found[0] if len(found[0]) > 1 else "0"
 
 
 def scaled(text: str, ratio: float) -> str:

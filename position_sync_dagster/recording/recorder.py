@@ -127,8 +127,8 @@ class Recorder:
         self._message(connection, "client", OFFER, (versions,))
 
     def greeting(self, connection: int, fields: Fields) -> None:
-        """Record the gateway's answer to the offer: its version and its time."""
-        self._message(connection, "gateway", GREETING, fields[:2])
+        """Record the gateway's answer to the offer: its version, without its time and zone."""
+        self._message(connection, "gateway", GREETING, (*fields[:1], ""))
 
     def request(self, connection: int, name: str, fields: Fields) -> None:
         """Record a request of the client. An order message is no matter for the recorder.

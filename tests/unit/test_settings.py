@@ -1,9 +1,11 @@
 """Settings: a malformed or contradictory value is reported with its variable."""
 
 import pytest
+from pydantic import ValidationError
 
 from position_sync_dagster import cli
-from position_sync_dagster.errors import SettingsError
+from position_sync_dagster.errors import InvalidRequestError, SettingsError
+from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import Settings, load_settings
 
 
@@ -121,3 +123,37 @@ def test_a_deeply_nested_list_of_types_is_a_settings_error(monkeypatch):
     monkeypatch.setenv("POSITION_SYNC_SEC_TYPES", "[" * 100_000)
     with pytest.raises(SettingsError, match=r"POSITION_SYNC_SEC_TYPES=.* more than 255 characters"):
         load_settings()
+
+
+UNUSABLE_IN_LAKES = ("[", "]", "^", "|", "\\", "%41", "%2F", "\n", "\x7f")
+
+
+@pytest.mark.parametrize("text", UNUSABLE_IN_LAKES, ids=ascii)
+@pytest.mark.parametrize("before", ["/data/", "", "s3://bucket/", "file:///data/"])
+def test_a_lake_where_no_table_works_is_refused_by_name(before, text):
+    with pytest.raises(SettingsError) as caught:
+        load_settings(lake=f"{before}a{text}b/lake")
+    assert caught.value.what.startswith("POSITION_SYNC_LAKE=")
+    assert f"it contains {text!r}" in caught.value.what
+    with pytest.raises(InvalidRequestError) as refused:
+        Lake(f"{before}a{text}b/lake").registry.table.version()
+    assert f"it contains {text!r}" in refused.value.what
+
+
+def test_a_relative_lake_is_refused_for_the_folder_that_it_is_in(monkeypatch, tmp_path):
+    (tmp_path / "a[1]").mkdir()
+    monkeypatch.chdir(tmp_path / "a[1]")
+    with pytest.raises(SettingsError, match=r"POSITION_SYNC_LAKE='lake' .* it contains '\['"):
+        load_settings(lake="lake")
+
+
+@pytest.mark.parametrize(
+    "url", ["https://ann:pa55word@example.invalid/flex", "http://example.invalid/?key=pa55word"]
+)
+def test_a_password_in_the_address_of_the_flex_service_is_refused_and_not_shown(url):
+    with pytest.raises(SettingsError, match=r"POSITION_SYNC_FLEX_URL=\(secret\)") as caught:
+        load_settings(flex_url=url)
+    assert "pa55word" not in str(caught.value)
+    with pytest.raises(ValidationError) as raw:
+        Settings(flex_url=url)
+    assert "pa55word" not in str(raw.value)

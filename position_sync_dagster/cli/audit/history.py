@@ -51,7 +51,8 @@ def parse_holding(text: str) -> tuple[str, int]:
     ('DU1234567', 728937835)
     """
     account, _, conid = text.rpartition(":")
-    if not account or not conid.isascii() or not conid.isdigit():
+    # No conid has more digits.
+    if not account or not conid.isascii() or not conid.isdigit() or len(conid) > 10:
         raise typer.BadParameter(f"{text[:80]!r} is no holding; write DU1234567:728937835.")
     return account, int(conid)
 

@@ -36,11 +36,16 @@ def verify(
         ),
     ] = False,
     days: Annotated[
-        int, typer.Option(min=1, help="Compare the runs that began so many days ago or later.")
+        int,
+        typer.Option(
+            min=1, max=36_500, help="Compare the runs that began so many days ago or later."
+        ),
     ] = 1,
     grace: Annotated[
         float,
-        typer.Option(min=0, help="Seconds in which a run may still write its record and event."),
+        typer.Option(
+            min=0, max=86_400, help="Seconds in which a run may still write its record and event."
+        ),
     ] = 120.0,
     json: Json = False,
     home: HomeFolder = None,

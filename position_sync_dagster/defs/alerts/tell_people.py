@@ -9,6 +9,7 @@ from dagster._core.storage.asset_check_execution_record import (
     AssetCheckExecutionRecordStatus,
 )
 
+from position_sync_dagster.defs.assets.flex_statements import FILES_CHECK
 from position_sync_dagster.defs.checks.check_results import UNKNOWN, WHAT_TO_DO
 from position_sync_dagster.defs.checks.evaluation import KEYS
 from position_sync_dagster.defs.resources import POSITION_SYNC
@@ -25,6 +26,7 @@ from position_sync_dagster.sync.alerts.breaks import (
 WATCHED = (
     *KEYS,
     dg.AssetCheckKey(dg.AssetKey("daily_positions"), "days_are_complete"),
+    dg.AssetCheckKey(dg.AssetKey("flex_statements"), FILES_CHECK),
 )
 """Every check of the project."""
 

@@ -22,7 +22,10 @@ The trades that the broker's statements name, with commission and realized profi
 def executions(
     context: dg.AssetExecutionContext, position_sync: PositionSyncResource
 ) -> dg.MaterializeResult[None]:
-    """Store the executions of all statements that are not stored yet, in one commit."""
+    """Store the executions of all statements that are not stored yet, in one commit.
+
+    A file that cannot be read is left out: `flex_statements` names it.
+    """
     from position_sync_dagster.sync.history.statements import StatementService
 
     service = StatementService(position_sync.lake, position_sync.settings)

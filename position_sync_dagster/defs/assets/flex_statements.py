@@ -12,12 +12,19 @@ from position_sync_dagster.defs.assets.table_asset import (
     code_reference,
 )
 from position_sync_dagster.defs.audit.recorded_runs import recorded
+from position_sync_dagster.defs.checks.check_results import WHAT_TO_DO
 from position_sync_dagster.defs.dagster_failures import dagster_failures
 from position_sync_dagster.defs.resources import PositionSyncResource
 from position_sync_dagster.defs.run_history import IMPORT_JOB
 
 if TYPE_CHECKING:
     from position_sync_dagster.domain.records.statement import Statement
+    from position_sync_dagster.sync.history.statement_folder import Statements
+
+FILES_CHECK = "files_are_readable"
+
+FAULTS_SHOWN = 20
+"""Files that a failing check names."""
 
 SHOWN = 400
 """How many statements are listed with an event; the folder has all."""
@@ -32,11 +39,20 @@ SHOWN = 400
         "written_by": dg.MetadataValue.job(IMPORT_JOB, location_name=LOCATION),
         **code_reference(__file__, 1),
     },
+    check_specs=[
+        dg.AssetCheckSpec(
+            FILES_CHECK,
+            asset="flex_statements",
+            description="Whether each file of the folder is a statement of an account of the lake.",
+        )
+    ],
     description="""
 Activity Flex statements of the broker, as XML files of a folder: its own record of past days.
 
 - **Written by** the job `import_statements`, which downloads the query of the settings, or by a
   person who puts a file into `POSITION_SYNC_FLEX_FOLDER`.
+- **Errors:** a file that cannot be read, or is of a foreign account, is left out and named by the
+  check `files_are_readable`; the others are imported.
 - **How to read it:** an event lists the statements and the days that they cover. Net liquidation
   and cash of each day go to `account_values` (source FLEX).
 """,
@@ -45,13 +61,16 @@ Activity Flex statements of the broker, as XML files of a folder: its own record
 @recorded("flex_statements")
 def flex_statements(
     context: dg.AssetExecutionContext, position_sync: PositionSyncResource
-) -> dg.MaterializeResult[None]:
+) -> dg.MaterializeResult:  # type: ignore[type-arg]
     """Download the query if there is one, read every file, and list what they cover."""
     from position_sync_dagster.sync.history.statements import StatementService
 
     service = StatementService(position_sync.lake, position_sync.settings)
     downloaded = service.download()
-    found = service.read()
+    read = service.read()
+    found = read.found
+    for error in read.unreadable:
+        context.log.warning(f"A statement was left out: {error}")
     account_rows = service.import_account_values(run_id=context.run.run_id)
     days = {day for one in found for day in one.days}
     return dg.MaterializeResult(
@@ -64,7 +83,30 @@ def flex_statements(
             "account_rows": account_rows,
             "dagster/uri": str(position_sync.settings.flex_folder.absolute()),
             "listed": dg.MetadataValue.table([_record(one) for one in found[:SHOWN]], _SCHEMA),
-        }
+        },
+        check_results=[judge_files(read)],
+    )
+
+
+def judge_files(read: "Statements") -> dg.AssetCheckResult:
+    """Return the result of the check for what was read of the folder; pure."""
+    if not read.unreadable:
+        return dg.AssetCheckResult(
+            passed=True,
+            check_name=FILES_CHECK,
+            description=f"All {len(read.found)} statements of the folder can be used.",
+        )
+    return dg.AssetCheckResult(
+        passed=False,
+        check_name=FILES_CHECK,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=f"{len(read.unreadable)} files of the folder are left out: "
+        + " ".join(error.what for error in read.unreadable[:FAULTS_SHOWN]),
+        metadata={
+            "left_out": len(read.unreadable),
+            "errors": [str(error) for error in read.unreadable[:FAULTS_SHOWN]],
+            WHAT_TO_DO: read.unreadable[0].remedy,
+        },
     )
 
 

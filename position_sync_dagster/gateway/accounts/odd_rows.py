@@ -6,13 +6,12 @@ from collections.abc import Callable, Collection
 
 from position_sync_dagster.domain.broker_position import Key
 from position_sync_dagster.domain.gateway_session import SET_ASIDE
+from position_sync_dagster.domain.instrument import CONIDS
+from position_sync_dagster.errors import shown
 from position_sync_dagster.gateway.ib_async_internals.holdings import RowFields
 from position_sync_dagster.gateway.translate import known, multiplier_of
 
 logger = logging.getLogger(__name__)
-
-LARGEST_CONID = 2**31 - 1
-"""Conids are positive numbers of 32 bits. Source: IB, `Contract.ConId` is a Java int."""
 
 UNREADABLE = "a row that cannot be read"
 
@@ -32,14 +31,14 @@ def oddness(row: RowFields, accounts: Collection[str]) -> str | None:
     if row.account not in accounts:
         return "an account of another login" if row.account else "no account"
     number = _number(row.conid)
-    if number is None or not number.is_integer() or not 0 < number <= LARGEST_CONID:
-        return f"conid {row.conid!r}"
+    if number is None or not number.is_integer() or int(number) not in CONIDS:
+        return f"conid {shown(row.conid)}"
     if not row.symbol.strip():
         return "no symbol"
     if known(_number(row.quantity)) is None:
-        return f"quantity {row.quantity!r}"
+        return f"quantity {shown(row.quantity)}"
     if multiplier_of(row.sec_type, row.multiplier) is None:
-        return f"multiplier {row.multiplier!r} ({row.sec_type})"
+        return f"multiplier {shown(row.multiplier)} ({row.sec_type})"
     return None
 
 

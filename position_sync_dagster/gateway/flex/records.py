@@ -1,5 +1,7 @@
 """The records of a statement: one element, one value."""
 
+import math
+
 from position_sync_dagster.domain.instrument import Right
 from position_sync_dagster.domain.records.statement import (
     FLEX,
@@ -23,31 +25,29 @@ def position_of(fields: Fields) -> StatementPosition | None:
     """
     if fields.text("levelOfDetail") not in _DETAIL:
         return None
-    quantity = fields.number("position")
-    if quantity is None:
-        fields.required("position")
-        return None
+    quantity = fields.required_number("position")
     cost = fields.number("costBasisMoney")
     multiplier = fields.number("multiplier") or 1.0
     price = fields.number("costBasisPrice")
     average = price * multiplier if price is not None else None
-    expiry = fields.text("expiry")
+    if cost is not None and quantity:
+        average = abs(cost / quantity)
     return StatementPosition(
         account=fields.required("accountId"),
         day=fields.own_day("reportDate"),
-        conid=fields.count("conid"),
+        conid=fields.conid(),
         symbol=fields.text("underlyingSymbol") or fields.required("symbol"),
         sec_type=fields.text("assetCategory") or "OPT",
         right=_RIGHTS.get((fields.text("putCall") or "").upper()),
         strike=fields.number("strike"),
-        expiry=fields.day("expiry") if expiry else None,
+        expiry=fields.expiry(),
         multiplier=multiplier,
         currency=fields.required("currency"),
         local_symbol=fields.text("symbol"),
         position=quantity,
         market_price=fields.number("markPrice"),
         market_value=fields.number("positionValue"),
-        average_cost=abs(cost / quantity) if cost is not None and quantity else average,
+        average_cost=average if average is not None and math.isfinite(average) else None,
         unrealized_pnl=fields.number("fifoPnlUnrealized"),
     )
 
@@ -63,16 +63,13 @@ def execution_of(fields: Fields) -> Execution | None:
     """
     if fields.text("levelOfDetail") not in _EXECUTION:
         return None
-    quantity = fields.number("quantity")
-    if quantity is None:
-        fields.required("quantity")
-        return None
+    quantity = fields.required_number("quantity")
     commission = fields.number("ibCommission")
     own_id = fields.text("ibExecID") or fields.text("tradeID")
     return Execution(
         execution_id=own_id or fields.required("transactionID"),
         account=fields.required("accountId"),
-        conid=fields.count("conid"),
+        conid=fields.conid(),
         symbol=fields.text("underlyingSymbol") or fields.required("symbol"),
         sec_type=fields.text("assetCategory") or "OPT",
         time=fields.moment("dateTime" if fields.text("dateTime") else "tradeDate"),

@@ -94,8 +94,10 @@ def read_entry(log: Path, version: int) -> LogEntry:
 def parse_entry(version: int, text: bytes) -> LogEntry:
     """Parse an entry and check that all of it is there.
 
-    Delta readers accept an empty entry, and one that is cut at the end of a line. The first line
-    says how many files the commit added and removed; so a missing line is found.
+    Delta readers accept an empty entry, and one that is cut at the end of a line. Where
+    `commitInfo` says how many files the commit added and removed, a missing line is found. Other
+    writers may leave it out, as the Delta protocol allows; ours begin with it, so that an entry
+    without it is none of ours that was cut.
     """
     if not text.strip(b"\0 \r\n"):
         return LogEntry(version=version, flaw="is empty")
@@ -145,7 +147,7 @@ def _missing_action(info: dict[str, Any], kinds: list[str]) -> str | None:
     missing = any(
         count is not None and kinds.count(kind) < int(count) for kind, count in expected.items()
     )
-    return "is cut" if missing or not info else None
+    return "is cut" if missing else None
 
 
 def _versions(log: Path, pattern: re.Pattern[str]) -> list[int]:

@@ -1,5 +1,6 @@
 """The lease tokens that a queue object remembers, so that marking needs the ids alone."""
 
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from threading import Lock
 
@@ -11,7 +12,8 @@ class LeaseTokens:
     """The newest lease token of each claimed request; safe to use from any thread."""
 
     def __init__(self) -> None:
-        self._tokens: dict[str, str] = {}
+        # A dict looks over all that was dropped from its start, each time again.
+        self._tokens: OrderedDict[str, str] = OrderedDict()
         self._lock = Lock()
 
     def of(self, ids: Sequence[str], lease_token: str | None) -> Mapping[str, str]:
@@ -25,7 +27,7 @@ class LeaseTokens:
                 self._tokens.pop(request_id, None)
                 self._tokens[request_id] = token
             while len(self._tokens) > REMEMBERED + len(ids):
-                self._tokens.pop(next(iter(self._tokens)))
+                self._tokens.popitem(last=False)
 
     def forget(self, ids: Iterable[str]) -> None:
         """Drop the tokens of requests that are no longer claimed."""

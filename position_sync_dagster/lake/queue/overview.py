@@ -11,6 +11,7 @@ from position_sync_dagster.lake.queue.transitions.request_rows import (
     PENDING,
     SUCCESS,
     is_claimable,
+    is_request,
     lease_has_expired,
 )
 from position_sync_dagster.lake.storage.lifecycle_table import CountedSnapshot
@@ -49,12 +50,13 @@ def overview_of(
         now: The time.
         except_accounts: Requests of these accounts count as neither claimable nor expired.
     """
-    live = counted.snapshot.live
+    live = counted.snapshot.live.filter(is_request())
     counts = dict.fromkeys(QueueStatus, 0)
     for status, number in live.group_by("status").len().iter_rows():
         counts[QueueStatus(status)] += number
     for bucket, number in counted.finished.items():
-        counts[QueueStatus(bucket)] += number
+        if bucket in counts:
+            counts[QueueStatus(bucket)] += number
     pending = live.filter(pl.col("status") == PENDING)
     oldest = pending.get_column("created_at").min()
     return QueueOverview(

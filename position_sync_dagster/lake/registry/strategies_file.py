@@ -9,7 +9,7 @@ from yaml.nodes import Node
 
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.leg import ActiveContract, Leg, make_leg
-from position_sync_dagster.errors import InvalidLegError, StrategiesFileError
+from position_sync_dagster.errors import InvalidLegError, StrategiesFileError, shown
 from position_sync_dagster.lake.registry.legs import LegKey, name_of
 from position_sync_dagster.lake.registry.whole_holders import WholeHolders
 from position_sync_dagster.yaml_file import YamlFile, absent, place_of
@@ -154,7 +154,7 @@ class _Reader(YamlFile):
         if number == 0 or number - number != 0:
             self.fail(
                 node,
-                f"the quantity {text!r} is not a number of contracts",
+                f"the quantity {shown(text)} is not a number of contracts",
                 "Write it with its sign, as -1; leave it out for the whole holding",
             )
         return number
@@ -163,8 +163,8 @@ class _Reader(YamlFile):
         if node is None:
             return default
         text = self.text(node, "priority")
-        if not text.isdecimal() or int(text) < 1:
+        if not text.isdecimal() or len(text) > 9 or int(text) < 1:
             self.fail(
-                node, f"the priority {text!r} is not a whole number above zero", "Write 1 or 2"
+                node, f"the priority {shown(text)} is not a whole number above zero", "Write 1 or 2"
             )
         return int(text)

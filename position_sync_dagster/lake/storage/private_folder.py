@@ -4,6 +4,8 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
+from position_sync_dagster.lake.delta_log.durability import sync_paths
+
 OWNER_ONLY = 0o700
 
 
@@ -12,7 +14,8 @@ def make_private_folder(path: str) -> None:
 
     The files inside are out of reach of others then, whatever their own permissions. A folder that
     exists stays as it is: its owner may have opened it to a group. An error is left to the writer
-    that needs the folder next, which names it.
+    that needs the folder next, which names it. The names of new folders are synced: the commits
+    in them are acknowledged later, and sync no folder around the lake.
 
     Args:
         path: A folder or a URI; a URI has none.
@@ -20,7 +23,9 @@ def make_private_folder(path: str) -> None:
     if "://" in path or os.path.isdir(path):
         return
     lake = Path(path).parent
+    new = [folder for folder in (lake, *lake.parents) if not folder.exists()]
     with suppress(OSError):
         lake.parent.mkdir(parents=True, exist_ok=True)
         lake.mkdir(mode=OWNER_ONLY, exist_ok=True)
         Path(path).mkdir(mode=OWNER_ONLY, exist_ok=True)
+        sync_paths(folder.parent for folder in new)

@@ -118,7 +118,7 @@ class ControlPort:
         try:
             conid = None if given is None else int(given)
         except ValueError:
-            return _problem(400, "conid", f"{given!r} is not a whole number")
+            return _problem(400, "conid", f"{str(given)[:60]!r} is not a whole number")
         if request.query_params.get("recent") in ("1", "true"):
             return JSONResponse(self._simulator.recent_ticks(conid))
         if conid is None:
@@ -133,7 +133,7 @@ class ControlPort:
         body = await request.body()
         try:
             given: Any = json.loads(body) if body else {}
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             return _problem(400, "body", f"not JSON: {error}")
         if not isinstance(given, dict):
             return _problem(400, "body", "a JSON object is expected")

@@ -10,7 +10,7 @@ from types import TracebackType
 
 from position_sync_dagster.simulator.clients.connection import ClientConnection
 from position_sync_dagster.simulator.clients.stats import OrderMessage, Stats
-from position_sync_dagster.simulator.errors import PortInUseError
+from position_sync_dagster.simulator.errors import PortInUseError, RecordingError
 from position_sync_dagster.simulator.options import Options
 from position_sync_dagster.simulator.protocol import messages
 from position_sync_dagster.simulator.protocol.codes import Code
@@ -46,6 +46,7 @@ class Replay:
         unmade: How many recorded requests no client made.
 
     Raises:
+        RecordingError: No client logged in: there is nothing to play.
         PortInUseError: On entering the context: the port cannot be listened on.
     """
 
@@ -69,6 +70,10 @@ class Replay:
         self._speed = speed
         self._patience_s = patience_s
         self._waiting = list(connections_of(recording.entries))
+        if not self._waiting:
+            raise RecordingError(
+                "the recording", 0, "no client logged in: record again, from the log-in on"
+            )
         self._started_at = recording.header.started_at.timestamp()
         self._known = Known()
         self._connections: set[ClientConnection] = set()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from itertools import zip_longest
 
 from position_sync_dagster.simulator.errors import MalformedRequestError
 from position_sync_dagster.simulator.protocol import requests
@@ -122,7 +123,7 @@ def connections_of(entries: Iterable[Entry]) -> Iterator[RecordedConnection]:
     found = {number: _connection(number, mine) for number, mine in by_number.items()}
     whole = sorted(filter(None, found.values()), key=lambda connection: connection.started_at_s)
     failed = [by_number[number][-1] for number, one in found.items() if one is None]
-    for one, after in zip(whole, [*whole[1:], None], strict=True):
+    for one, after in zip_longest(whole, whole[1:]):
         ended_at_s = by_number[one.number][-1].at_s
         until_s = after.started_at_s if after else math.inf
         down = [

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date, datetime
 
+from position_sync_dagster.domain.instrument import parse_conid
 from position_sync_dagster.domain.leg import Leg
 from position_sync_dagster.errors import UnknownIdError
 from position_sync_dagster.lake.breaks import Break
@@ -54,7 +55,9 @@ def history(
 
     Raises:
         UnknownIdError: The holding has no row, on that day if one is given.
+        InvalidLegError: The conid is none.
     """
+    parse_conid(conid)
     ledger = LedgerProvenance(lake.updates.table)
     rows, more = ledger.of_holding(account, conid, day=day, limit=limit)
     if rows.is_empty():

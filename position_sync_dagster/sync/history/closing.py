@@ -15,7 +15,7 @@ from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.statement_rows import join_rows, stated_rows
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.history.accounts import known_accounts
-from position_sync_dagster.sync.history.statement_folder import StatementFolder, refuse_foreign
+from position_sync_dagster.sync.history.statement_folder import StatementFolder, Statements
 from position_sync_dagster.sync.reports.exchange_days import closing_times, time_zone_of
 
 STATEMENT_BREAKS = "statement:"
@@ -101,16 +101,17 @@ class ClosingService:
         Raises:
             NoTradingDayError: One of the days is no trading day.
             StatementError, FlexServiceError: A day has no source, and a file of the folder, which
-                may be its source, cannot be read.
-            ForeignStatementError: A statement of one of these days is of a foreign account.
+                may be its source, cannot be read or is of a foreign account.
         """
         now = self._clock()
         closes = closing_times(self._settings.calendar, days)
         read = StatementFolder(self._settings.flex_folder).read()
         concerned = [one for one in read.found if one.days & set(days)]
+        read = Statements(found=tuple(concerned), unreadable=read.unreadable)
         if concerned:
-            refuse_foreign(concerned, known_accounts(self._lake), self._settings.trading_mode)
-        stated = _Stated(concerned, days, self._settings.sec_types)
+            known = known_accounts(self._lake)
+            read = read.without_foreign(known, self._settings.trading_mode)
+        stated = _Stated(read.found, days, self._settings.sec_types)
         result = ClosedDays(unreadable=read.unreadable)
         zone = time_zone_of(self._settings.calendar)
         for day in sorted(days):

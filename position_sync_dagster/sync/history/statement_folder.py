@@ -1,7 +1,9 @@
 """The folder of the broker's statements: read, and extended by downloads."""
 
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator
+import stat
+from collections.abc import Callable, Collection, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -14,7 +16,12 @@ from position_sync_dagster.errors import (
     PositionSyncError,
     StatementError,
 )
-from position_sync_dagster.gateway.flex.statement_reader import first_day, read_statements
+from position_sync_dagster.gateway.flex.statement_reader import (
+    HEAD_BYTES,
+    LARGEST_STATEMENT,
+    first_day,
+    read_statements,
+)
 
 _NEVER = datetime.min.replace(tzinfo=UTC)
 
@@ -25,7 +32,7 @@ class Statements:
 
     Attributes:
         found: The newest first: of two for one day, the one that was made later counts.
-        unreadable: What is wrong with the other files, each named.
+        unreadable: What is wrong with the other files, each named. They harm no file beside them.
     """
 
     found: tuple[Statement, ...]
@@ -40,6 +47,23 @@ class Statements:
         if self.unreadable:
             raise self.unreadable[0]
 
+    def without_foreign(self, accounts: Collection[str], mode: TradingMode | None) -> "Statements":
+        """Return them with the files that name a foreign account among the unreadable ones.
+
+        Args:
+            accounts, mode: As `refuse_foreign` takes them.
+        """
+        foreign: dict[str, PositionSyncError] = {}
+        for one in self.found:
+            try:
+                refuse_foreign([one], accounts, mode)
+            except ForeignStatementError as error:
+                foreign.setdefault(one.file, error)
+        return Statements(
+            found=tuple(one for one in self.found if one.file not in foreign),
+            unreadable=(*self.unreadable, *foreign.values()),
+        )
+
 
 class StatementFolder:
     """Reads statements from the XML files of a folder; one that is absent has none.
@@ -52,10 +76,14 @@ class StatementFolder:
         self._folder = folder
 
     def read(self) -> Statements:
-        """Read every file."""
+        """Read every file; a fault is one of its file alone."""
         found: list[Statement] = []
         unreadable: list[PositionSyncError] = []
-        for path in self._files():
+        try:
+            paths = self._files()
+        except StatementError as error:
+            return Statements(found=(), unreadable=(error,))
+        for path in paths:
             try:
                 found += read_statements(_content(path), path.name)
             except (StatementError, FlexServiceError) as error:
@@ -65,8 +93,13 @@ class StatementFolder:
 
     def first_day(self) -> date | None:
         """Return the first day that a statement covers, reading only the start of each file."""
-        days = (first_day(path) for path in self._files())
-        return min((day for day in days if day is not None), default=None)
+        days: list[date] = []
+        with suppress(StatementError):
+            for path in self._files():
+                with suppress(StatementError):
+                    day = first_day(_content(path, HEAD_BYTES))
+                    days += [] if day is None else [day]
+        return min(days, default=None)
 
     def store(
         self, data: bytes, query_id: str, *, check: Callable[[list[Statement]], None]
@@ -90,6 +123,7 @@ class StatementFolder:
         check(found)
         first, last = min(one.first for one in found), max(one.last for one in found)
         safe = "".join(letter for letter in query_id if letter.isalnum()) or "query"
+        safe = safe.encode()[:100].decode(errors="ignore")
         self._folder.mkdir(parents=True, exist_ok=True)
         path = self._folder / f"{safe}-{first:%Y%m%d}-{last:%Y%m%d}.xml"
         draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
@@ -100,13 +134,20 @@ class StatementFolder:
             draft.unlink(missing_ok=True)
         return read_statements(data, path.name)
 
-    def _files(self) -> Iterator[Path]:
-        if self._folder.is_dir():
-            yield from sorted(
+    def _files(self) -> list[Path]:
+        try:
+            return sorted(
                 path
                 for path in self._folder.iterdir()
                 if path.suffix.lower() == ".xml" and not path.name.startswith(".")
             )
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise StatementError(
+                f"The folder {self._folder} cannot be read: {error.strerror}.",
+                remedy="Make it readable, or correct POSITION_SYNC_FLEX_FOLDER.",
+            ) from None
 
 
 def refuse_foreign(
@@ -137,9 +178,31 @@ def refuse_foreign(
             )
 
 
-def _content(path: Path) -> bytes:
+def _content(path: Path, most: int = LARGEST_STATEMENT) -> bytes:
+    """Return the content of a regular file, or the first bytes of it.
+
+    Raises:
+        StatementError: It is none, it cannot be read, or its name is no text.
+    """
+    if not path.name.isprintable():  # it stands in rows and messages
+        name = path.name.encode("ascii", "backslashreplace").decode()
+        raise StatementError(f"{name} has a name that is no text.", remedy="Rename the file.")
     try:
-        return path.read_bytes()
+        # Not blocking: to open a pipe would wait for a writer.
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        found = os.fstat(fd)
+        if not stat.S_ISREG(found.st_mode):
+            os.close(fd)
+            raise StatementError(
+                f"{path.name} is not a regular file.", remedy="Remove it from the folder."
+            )
+        with open(fd, "rb") as file:
+            if most < found.st_size and most == LARGEST_STATEMENT:
+                raise StatementError(
+                    f"{path.name} has more than {LARGEST_STATEMENT // 2**20} MB.",
+                    remedy="Download fewer days at once.",
+                )
+            return file.read(most)
     except OSError as error:
         raise StatementError(
             f"{path.name} cannot be read: {error.strerror}.", remedy="Make the file readable."

@@ -11,7 +11,11 @@ from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.schema.ids import content_id
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.history.accounts import known_accounts
-from position_sync_dagster.sync.history.statement_folder import StatementFolder, refuse_foreign
+from position_sync_dagster.sync.history.statement_folder import (
+    StatementFolder,
+    Statements,
+    refuse_foreign,
+)
 
 STATED_AT, STATED_ZONE = time(16, 0), ZoneInfo("America/New_York")
 """The time that stands for the end of a statement's day: the statement names the day alone."""
@@ -48,41 +52,28 @@ class StatementService:
         data = self._service.download(token.get_secret_value(), query_id)
         return len(self._folder.store(data, query_id, check=self._refuse_foreign))
 
-    def read(self) -> tuple[Statement, ...]:
-        """Return every statement of the folder, the newest first.
-
-        Raises:
-            StatementError, FlexServiceError: A file cannot be read, or is of a foreign account.
-        """
+    def read(self) -> Statements:
+        """Return every statement of the folder, the newest first, and what is wrong with others."""
         read = self._folder.read()
-        read.require_readable()
-        self._refuse_foreign(read.found)
-        return read.found
+        if not read.found:
+            return read
+        return read.without_foreign(known_accounts(self._lake), self._settings.trading_mode)
 
     def import_executions(self, run_id: str | None = None) -> int:
-        """Store the executions of all statements in one commit; return how many were new.
-
-        Raises:
-            StatementError, FlexServiceError: As `read`; nothing was stored.
-        """
-        found = self.read()
+        """Store the executions of all statements in one commit; return how many were new."""
+        found = self.read().found
         return self._lake.executions.sync.add(
             (execution for one in found for execution in one.executions), run_id=run_id
         )
 
     def import_account_values(self, run_id: str | None = None) -> int:
-        """Store net liquidation and cash of all statements; return how many rows were new.
-
-        Raises:
-            StatementError, FlexServiceError: As `read`; nothing was stored.
-        """
-        found = self.read()
+        """Store net liquidation and cash of all statements; return how many rows were new."""
+        found = self.read().found
         rows = (summary_of(cash, run_id) for one in found for cash in one.cash)
         return self._lake.account_values.sync.append(rows).rows
 
-    def _refuse_foreign(self, statements: tuple[Statement, ...] | list[Statement]) -> None:
-        if statements:
-            refuse_foreign(statements, known_accounts(self._lake), self._settings.trading_mode)
+    def _refuse_foreign(self, statements: list[Statement]) -> None:
+        refuse_foreign(statements, known_accounts(self._lake), self._settings.trading_mode)
 
 
 def summary_of(cash: StatementCash, run_id: str | None = None) -> AccountSummary:

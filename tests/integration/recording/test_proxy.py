@@ -250,3 +250,16 @@ async def test_the_command_records_the_login_that_is_named(simulate, tmp_path):
         code, output, errors = await record("--login", "west")
     assert (code, errors) == (0, "")
     assert json.loads(output.splitlines()[0])["gateway"] == f"127.0.0.1:{sim.port}"
+
+
+async def test_the_id_of_the_next_order_reaches_neither_the_recording_nor_the_client(
+    simulate, recorded
+):
+    async with simulate(first_order_id=987654) as sim, recorded(sim.port) as proxy:
+        raw = RawClient()
+        await raw.open(proxy.port)
+        raw.greet()
+        raw.send(71, 2, 4, "")
+        assert (await raw.wait_id(9))[2] == "1"
+        await raw.close()
+    assert "987654" not in proxy.path.read_text()

@@ -42,3 +42,18 @@ async def test_its_own_names_are_taken(small: Book) -> None:
             headers = {"Host": name, "Origin": f"http://{name}"}
             url = f"http://127.0.0.1:{sim.control_port}/stats"
             assert (await http.get(url, headers=headers)).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "body", ["[" * 100_000, '{"a":' * 100_000, '{"conid": ' + "9" * 5000 + "}", "{", "[]"]
+)
+async def test_a_body_that_is_no_json_object_is_refused(small: Book, body) -> None:
+    async with Simulator(small, control_port=0) as sim, httpx.AsyncClient(trust_env=False) as http:
+        answer = await http.post(
+            f"http://127.0.0.1:{sim.control_port}/holding",
+            content=body,
+            headers={"Content-Type": "application/json"},
+            timeout=DEADLINE_S,
+        )
+        assert answer.status_code == 400
+        assert len(answer.text) < 400

@@ -159,3 +159,13 @@ def test_delayed_data_takes_the_delayed_time_of_its_last_trade():
     both = {"lastTimestamp": live, "delayedLastTimestamp": late}
     assert quote_of(ticker(marketDataType=3, **both), mark_time=None).last_time == late
     assert quote_of(ticker(marketDataType=1, **both), mark_time=None).last_time == live
+
+
+@pytest.mark.parametrize("conid", [2**31, 2**63, 10**5000], ids=lambda conid: conid.bit_length())
+def test_a_conid_that_no_contract_has_cannot_be_read(conid):
+    contract = Contract(conId=conid, symbol="SPY", secType="STK", currency="USD")
+    with pytest.raises(ValueError, match="without a contract"):
+        details_of(IBContractDetails(contract=contract), seen_at=NOW)
+    contract.conId = 1
+    found = details_of(IBContractDetails(contract=contract, underConId=conid), seen_at=NOW)
+    assert found.under_conid is None

@@ -61,9 +61,15 @@ def test_profits_belong_to_the_holding_that_was_asked_for(disguise):
     assert float(row[6]) == pytest.approx(40 * ratio, abs=0.01)
 
 
-def test_an_error_keeps_its_words_and_digits_only_where_the_code_is_known(disguise):
-    known = disguise.message(("4", "2", "-1", "1100", f"{ACCOUNT} lost line 7", "{json}"))
-    assert known == ("4", "2", "-1", "1100", "DUSIM0001 lost line 7", "")
+def test_an_error_keeps_its_words_and_digits_only_where_its_text_is_published(disguise):
+    published = (
+        "Unable to connect as the client id is already in use. Retry with a unique client id."
+    )
+    assert disguise.message(("4", "2", "-1", "326", published, "{json}"))[4] == published
+    known = disguise.message(
+        ("4", "2", "-1", "321", f"{ACCOUNT} (No 7654321) lost line 7", "{json}")
+    )
+    assert known == ("4", "2", "-1", "321", "DUSIM0001 (No 0000000) lost line 0", "")
     other = disguise.message(("4", "2", "-1", "201", "needs 2,500 USD", ""))
     assert other[4] == "needs 0,000 USD"
 
@@ -80,3 +86,7 @@ def test_lists_of_orders_have_their_ends():
         "completedOrdersEnd",
     }
     assert not REPORTS_OF_ORDERS & ENDS_OF_ORDER_LISTS
+
+
+def test_the_id_of_the_next_order_is_not_written(disguise):
+    assert disguise.message(("9", "1", "4711")) == ("9", "1", "1")

@@ -47,6 +47,7 @@ def evaluate(lake: "Lake", settings: "Settings") -> dg.AssetCheckResult:
         failed,
         inspection.live_requests(lake),
         answered,
+        foreign=inspection.foreign_requests(lake),
         now=now,
         old_after=timedelta(seconds=settings.stale_after_s),
     )
@@ -57,6 +58,7 @@ def judge_requests(
     live: "pl.DataFrame",
     answered: "pl.DataFrame",
     *,
+    foreign: "pl.DataFrame",
     now: datetime,
     old_after: timedelta,
 ) -> dg.AssetCheckResult:
@@ -67,6 +69,7 @@ def judge_requests(
         live: Requests that are not finished.
         answered: When holdings were valued (`account`, `conid`, `at`): a failure before does not
             count any more.
+        foreign: Rows of the queue that another program wrote, and that are no requests.
         now: The time.
         old_after: How long a request may wait.
     """
@@ -76,23 +79,30 @@ def judge_requests(
     lasting = failed.join(newest, on=["account", "conid"], how="left", nulls_equal=True).filter(
         pl.col("at").is_null() | (pl.col("at") < pl.col("updated_at"))
     )
+    live = live.join(foreign, on="request_id", how="anti", nulls_equal=True)
     old = live.filter(pl.col("created_at") < now - old_after)
     rows = pl.concat(
         [
             lasting.sort("updated_at").select(pl.all(), since="updated_at").select(_COLUMNS),
             old.sort("created_at").select(pl.all(), since="created_at").select(_COLUMNS),
+            foreign.select(pl.all(), since="created_at").select(_COLUMNS),
         ]
     )
     return rows_result(
         rows,
         passed=f"No request failed for good; {live.height} wait, none for long.",
-        failed="requests are FAILED or have waited for more than "
+        failed="requests are FAILED, have waited for more than "
+        f"{old_after.total_seconds() / 60:.0f} min, or are none"
+        if foreign.height
+        else "requests are FAILED or have waited for more than "
         f"{old_after.total_seconds() / 60:.0f} min",
         what_to_do="Read error_message; `position-sync queue retry --all` tries FAILED requests "
-        "again. Old ones wait for the broker: see the check a_stream_watches.",
+        "again. Old ones wait for the broker: see the check a_stream_watches. Rows without an id, "
+        "a conid or a known status are of another Delta writer, and never claimed: delete them.",
         failed_for_good=lasting.height,
         old=old.height,
         waiting=live.height,
+        foreign=foreign.height,
     )
 
 

@@ -6,7 +6,11 @@ from datetime import datetime
 import polars as pl
 
 from position_sync_dagster.domain.request import QueueRequest, Reason
-from position_sync_dagster.lake.queue.transitions.request_rows import PROCESSING, has_id
+from position_sync_dagster.lake.queue.transitions.request_rows import (
+    PROCESSING,
+    has_id,
+    is_request,
+)
 from position_sync_dagster.lake.schema.codec import moment, new_request_rows, request_rows
 from position_sync_dagster.lake.schema.ids import NewIds
 from position_sync_dagster.lake.storage.lifecycle_table import Change
@@ -28,8 +32,10 @@ def insert(
     Returns:
         For each request, in order, the id of the live request of its position.
     """
-    now_live = live.select(*POSITION, "request_id", "status", _before="priority").unique(
-        POSITION, keep="last", maintain_order=True
+    now_live = (
+        live.filter(is_request())
+        .select(*POSITION, "request_id", "status", _before="priority")
+        .unique(POSITION, keep="last", maintain_order=True)
     )
     asked = request_rows(requests).join(
         now_live, on=POSITION, how="left", nulls_equal=True, maintain_order="left"

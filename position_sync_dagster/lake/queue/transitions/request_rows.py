@@ -6,15 +6,30 @@ from datetime import datetime
 import polars as pl
 
 from position_sync_dagster.domain.clock import SKEW
-from position_sync_dagster.domain.request import QueueStatus
+from position_sync_dagster.domain.request import QueueStatus, Reason
 from position_sync_dagster.lake.schema.codec import moment
 
 PENDING, PROCESSING = QueueStatus.PENDING.value, QueueStatus.PROCESSING.value
 SUCCESS, FAILED = QueueStatus.SUCCESS.value, QueueStatus.FAILED.value
 
 
+_NEEDED = ("request_id", "conid", "symbol", "priority", "created_at", "updated_at")
+_REASONS = [reason.value for reason in Reason]
+_STATUSES = [status.value for status in QueueStatus]
+
+
+def is_request() -> pl.Expr:
+    """Return which rows are requests, as this program writes them.
+
+    Other Delta writers may have left rows without an id, a conid or a known status: these are
+    neither claimed nor counted, and stay as they are.
+    """
+    known = pl.col("reason").is_in(_REASONS) & pl.col("status").is_in(_STATUSES)
+    return pl.all_horizontal(pl.col(*_NEEDED).is_not_null(), known.fill_null(value=False))
+
+
 def is_claimable(now: datetime, except_accounts: Collection[str] = ()) -> pl.Expr:
-    """Return which requests may be claimed: PENDING, and no back-off is left.
+    """Return which rows are requests that may be claimed: PENDING, and no back-off is left.
 
     Args:
         now: The time.
@@ -22,14 +37,14 @@ def is_claimable(now: datetime, except_accounts: Collection[str] = ()) -> pl.Exp
     """
     waited = pl.col("available_at").is_null() | (pl.col("available_at") <= moment(now))
     found = (pl.col("status") == PENDING) & (waited | is_in_future("updated_at", now))
-    return found & is_of_others(except_accounts)
+    return found & is_request() & is_of_others(except_accounts)
 
 
 def lease_has_expired(now: datetime, except_accounts: Collection[str] = ()) -> pl.Expr:
     """Return which requests are PROCESSING under a lease that has expired; see `is_claimable`."""
     expired = pl.col("lease_expires_at") <= moment(now)
     found = (pl.col("status") == PROCESSING) & (expired | is_in_future("updated_at", now))
-    return found & is_of_others(except_accounts)
+    return found & is_request() & is_of_others(except_accounts)
 
 
 def is_of_others(accounts: Collection[str]) -> pl.Expr:
@@ -46,7 +61,7 @@ def is_in_future(column: str, now: datetime) -> pl.Expr:
 
 def has_id(rows: pl.DataFrame, ids: Iterable[str]) -> pl.Series:
     """Return which rows have one of the ids."""
-    return rows.get_column("request_id").is_in(list(ids))
+    return rows.get_column("request_id").is_in(list(ids)).fill_null(value=False)
 
 
 def without_lease(rows: pl.DataFrame) -> pl.DataFrame:

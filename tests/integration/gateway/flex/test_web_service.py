@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, quote_plus, urlsplit
 
 import pytest
 
-from position_sync_dagster.errors import FlexServiceError, SettingsError
+from position_sync_dagster.errors import FlexServiceError, PositionSyncError, SettingsError
 from position_sync_dagster.gateway.flex.web_service import FlexService
 from tests.support.flex_files import position, refused, statement
 
@@ -35,6 +35,8 @@ class Receiver:
                 if len(receiver.answers) > 1:
                     receiver.answers.pop(0)
                 self.send_response(answer if isinstance(answer, int) else 200)
+                if isinstance(answer, int) and 300 <= answer < 400:
+                    self.send_header("Location", f"{receiver.url}/elsewhere?t={query.get('t')}")
                 self.end_headers()
                 if isinstance(answer, bytes):
                     self.wfile.write(answer)
@@ -123,3 +125,55 @@ def test_no_answer_is_named_without_the_token() -> None:
 def test_the_token_is_not_sent_in_the_clear() -> None:
     with pytest.raises(SettingsError, match="in the clear"):
         FlexService(url="http://example.invalid/flex").download(TOKEN, "123456")
+
+
+@pytest.mark.parametrize("token", [TOKEN, "kept/to itself+%"])
+def test_a_token_that_the_service_repeats_is_in_no_error(service, receiver, token) -> None:
+    for said in (token, quote_plus(token)):
+        receiver.answers = [
+            refused("1015", f"The token {said} is unknown to /SendRequest?t={said}")
+        ]
+        with pytest.raises(FlexServiceError, match=r"The token \*\*\* is unknown") as caught:
+            service.download(token, "123456")
+        assert said not in str(caught.value) + repr(caught.value)
+    receiver.answers = [
+        f"<FlexStatementResponse><Status>Success</Status><ErrorMessage>{token}"
+        "</ErrorMessage></FlexStatementResponse>".encode()
+    ]
+    with pytest.raises(FlexServiceError) as caught:
+        service.download(token, "123456")
+    assert token not in str(caught.value)
+
+
+def test_a_statement_that_repeats_the_token_is_refused(service, receiver) -> None:
+    receiver.answers = [ACCEPTED, statement(position(conid=TOKEN))]
+    with pytest.raises(FlexServiceError, match="has the token in it") as caught:
+        service.download(TOKEN, "123456")
+    assert TOKEN not in str(caught.value)
+
+
+@pytest.mark.parametrize("code", [301, 302, 303, 307, 308])
+def test_a_redirect_is_not_followed(service, receiver, waits, code) -> None:
+    receiver.answers = [code, ACCEPTED]
+    with pytest.raises(FlexServiceError, match=f"a redirect, which is refused {code}") as caught:
+        service.download(TOKEN, "123456")
+    assert len(receiver.asked) == 1
+    assert waits == []
+    assert TOKEN not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://ann:pa55word@example.invalid/flex",
+        "http://pa55word@127.0.0.1/flex",
+        "http://127.0.0.1:pa55word/x",
+        "ftp://example.invalid/pa55word",
+        "https://[pa55word",
+    ],
+)
+def test_no_part_of_an_address_that_cannot_be_used_is_shown(url) -> None:
+    service = FlexService(url=url)
+    with pytest.raises(PositionSyncError) as caught:
+        service.download(TOKEN, "123456")
+    assert "pa55word" not in str(caught.value) + repr(service)

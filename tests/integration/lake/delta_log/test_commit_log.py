@@ -6,7 +6,18 @@ from deltalake import DeltaTable
 from position_sync_dagster.domain.request import QueueRequest
 from position_sync_dagster.lake.delta_log.commit_log import parse_entry
 from position_sync_dagster.lake.lake import Lake
-from tests.support.torn_queues import STEPS, cuts, insert, insert_many, newest_entry, small_queue
+from position_sync_dagster.lake.queue.table import PositionQueue
+from position_sync_dagster.lake.recovery.diagnosis import diagnose
+from position_sync_dagster.lake.recovery.repair import repair
+from tests.support.torn_queues import (
+    STEPS,
+    cuts,
+    insert,
+    insert_many,
+    newest_entry,
+    rows,
+    small_queue,
+)
 
 
 @pytest.mark.parametrize(("step", "mode"), [(insert, "Overwrite"), (insert_many, "Append")])
@@ -43,3 +54,19 @@ def test_entries_of_every_kind_are_found_whole_and_torn_when_cut(tmp_path, make_
         ends = [at for at, byte in enumerate(text) if byte == ord("\n")]
         for length in [*cuts(len(text), 5), *ends, *(at + 1 for at in ends)]:
             assert parse_entry(0, text[:length]).flaw, (file, length)
+
+
+@pytest.mark.parametrize("step", STEPS, ids=lambda step: step.__name__)
+def test_an_entry_of_another_writer_without_commit_info_is_whole(tmp_path, step, clock):
+    lake = Lake(tmp_path, clock=clock, fsync=False)
+    lake.initialize_sync()
+    queue = small_queue(tmp_path / "position_queue")
+    step(queue)
+    entry = newest_entry(tmp_path / "position_queue")
+    info, *actions = entry.read_bytes().splitlines(keepends=True)
+    assert b'"commitInfo"' in info
+    entry.write_bytes(b"".join(actions))
+    assert DeltaTable(tmp_path / "position_queue").version() == 3
+    assert diagnose(lake.queue.table).healthy
+    assert rows(PositionQueue(tmp_path / "position_queue")) == rows(queue)
+    assert repair(lake.queue.table, clock()) is None

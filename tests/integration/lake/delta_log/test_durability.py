@@ -65,6 +65,16 @@ def everything(queue: PositionQueue) -> list[dict]:
     return queue.table.rows().sort("request_id").to_dicts()
 
 
+def test_a_new_lake_is_there_after_a_loss_of_power_with_all_folders_around_it(tmp_path, synced):
+    source = tmp_path / "before"
+    source.mkdir()
+    queue = Lake(source / "new" / "data" / "lake").queue
+    queue.sync.initialize()
+    queue.sync.insert(1, "SPY")
+    survived = synced.lose_power(source, tmp_path / "after") / "new" / "data" / "lake"
+    assert everything(Lake(survived).queue) == everything(queue)
+
+
 def test_after_a_loss_of_power_each_acknowledged_commit_is_there(tmp_path, synced, monkeypatch):
     monkeypatch.setattr(table, "CLEAN_EVERY", 20)
     source = tmp_path / "q"

@@ -251,3 +251,20 @@ async def test_the_command_plays_a_recording(session, tmp_path):
     finally:
         if process.returncode is None:
             process.kill()
+
+
+def test_a_recording_in_which_no_client_logged_in_is_refused(tmp_path):
+    with Recorder(tmp_path / "a.ibrec") as recorder:
+        number = recorder.opened()
+        recorder.offer(number, "v176..178")
+        recorder.greeting(number, ("178", ""))
+        recorder.closed(number, "client")
+    played = subprocess.run(
+        [sys.executable, "-m", "position_sync_dagster.simulator", "--replay", recorder.path],
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+        check=False,
+    )
+    assert played.returncode == 2
+    assert "no client logged in" in played.stderr

@@ -1,7 +1,6 @@
 """Flex statements: what is read of them, and what is refused."""
 
 from datetime import UTC, date, datetime
-from pathlib import Path
 
 import pytest
 
@@ -79,7 +78,7 @@ def test_an_account_without_positions_is_flat_only_where_the_section_is_there() 
         (b"", "is not complete XML"),
         (b"<html><body>log in</body></html>", "its root is 'html'"),
         (statement(position(position="much")), "position='much', which is no number"),
-        (statement(position(conid="x")), "conid='x', which is no whole number"),
+        (statement(position(conid="x")), "conid='x', which is no conid"),
         (statement(position(day="05/03/2026")), "reportDate='05/03/2026', which is no day"),
         (statement(position(currency="")), "has no currency"),
         (statement(trades=(trade(dateTime="20260305;9am"),)), "which is no time"),
@@ -113,9 +112,26 @@ def test_an_answer_of_the_service_is_no_statement(code: str, remedy: str) -> Non
     assert caught.value.remedy.startswith(remedy)
 
 
-def test_the_first_day_is_read_from_the_start_of_a_file(tmp_path: Path) -> None:
-    path = tmp_path / "a.xml"
-    path.write_bytes(statement(position(), first="20250102", last="20260305"))
-    assert first_day(path) == date(2025, 1, 2)
-    path.write_bytes(b"nothing")
-    assert first_day(path) is None
+def test_the_first_day_is_read_from_the_start_of_a_file() -> None:
+    head = statement(position(), first="20250102", last="20260305")[:400]
+    assert first_day(head) == date(2025, 1, 2)
+    assert first_day(b"nothing") is None
+
+
+def test_what_a_statement_says_is_from_1990_to_tomorrow() -> None:
+    def clock() -> datetime:
+        return datetime(2026, 3, 5, 23, tzinfo=UTC)
+
+    for day, usable in {
+        "19891231": False,
+        "19900101": True,
+        "20260306": True,
+        "20260307": False,
+    }.items():
+        data = statement(position(day=day), first=day, generated="20260305;210000")
+        assert (first_day(data, clock=clock) is not None) is usable
+        if usable:
+            assert read_statements(data, "a.xml", clock=clock)
+        else:
+            with pytest.raises(StatementError, match=r"=\S+ which is before 1990 or after"):
+                read_statements(data, "a.xml", clock=clock)

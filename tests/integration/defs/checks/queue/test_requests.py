@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 import polars as pl
+from deltalake import write_deltalake
 
 from position_sync_dagster.defs.checks.queue.requests_are_answered import (
     judge_requests,
@@ -89,7 +90,14 @@ def test_twenty_of_many_are_shown_and_all_are_counted(lake, enqueue) -> None:
     now = datetime.now(UTC) + timedelta(hours=1)
     live = lake.queue.table.rows()
     none = live.clear().select("account", "conid", at="updated_at")
-    result = judge_requests(live.clear(), live, none, now=now, old_after=timedelta(minutes=10))
+    result = judge_requests(
+        live.clear(),
+        live,
+        none,
+        foreign=live.clear(),
+        now=now,
+        old_after=timedelta(minutes=10),
+    )
     assert len(result.metadata["rows"].records) == 20
     assert result.metadata["found"].value == 100
 
@@ -127,3 +135,15 @@ def test_a_request_that_is_stored_twice_or_in_a_wrong_place_is_an_error(lake, en
     )
     moved = stored.with_columns(bucket=pl.lit("FAILED"), status=pl.lit("SUCCESS"))
     assert "another status" in judge_ends(moved, rows=()).metadata["rows"].records[0].data["why"]
+
+
+def test_a_row_of_another_writer_is_named_and_left_alone(check, lake, enqueue) -> None:
+    enqueue(1)
+    table = lake.queue.table
+    row = table.rows().with_columns(request_id=pl.lit(None, pl.String))
+    write_deltalake(table.path, row.to_arrow(), mode="append")
+    found = check(requests_are_answered)
+    assert not found.passed
+    assert found.metadata["foreign"].value == 1
+    assert "another Delta writer" in found.metadata["what_to_do"].value
+    assert table.rows().height == 2

@@ -1,0 +1,177 @@
+"""Files in the folder of statements that are none: each is an error of its own, and of no other."""
+
+import os
+import socket
+from collections.abc import Callable
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from position_sync_dagster.defs.assets.exchange_partitions import known_days
+from position_sync_dagster.defs.assets.executions import executions
+from position_sync_dagster.defs.assets.flex_statements import flex_statements
+from position_sync_dagster.settings import load_settings
+from position_sync_dagster.sync.history.statement_folder import LARGEST_STATEMENT, StatementFolder
+from tests.support.flex_files import element, position, refused, statement, trade
+
+GOOD = statement(position(), trades=(trade("good"),))
+LONG = "9" * 5000
+
+
+def nested(levels: int) -> bytes:
+    return statement(more="<a>" * levels)
+
+
+def declared(encoding: str, data: bytes = GOOD) -> bytes:
+    return f'<?xml version="1.0" encoding="{encoding}"?>'.encode() + data
+
+
+def doctype(declarations: str, body: str = "") -> bytes:
+    return f"<!DOCTYPE a [{declarations}]>".encode() + statement(more=body)
+
+
+BOMB = "".join(f'<!ENTITY e{n + 1} "{f"&e{n};" * 10}">' for n in range(12))
+TOMORROW_BUT_ONE = f"{datetime.now(UTC) + timedelta(days=2):%Y%m%d}"
+
+CONTENTS: dict[str, bytes] = {
+    "empty": b"",
+    "blank": b" \n" * 1000,
+    "zeros": b"\0" * 100_000,
+    "noise": bytes(range(256)) * 100,
+    "text": b"accountId,conid\nDUSIM0001,1\n",
+    "page": b"<html><body>Please log in</body></html>",
+    "answer": refused("1019", "Statement generation in progress."),
+    "cut off": GOOD[:-30],
+    "cut off in a name": GOOD[:300],
+    "two documents": GOOD + GOOD,
+    "a NUL inside": GOOD.replace(b"SPY", b"S\0Y"),
+    "a reference to NUL": GOOD.replace(b"SPY", b"S&#0;Y"),
+    "bytes that are no UTF-8": GOOD.replace(b"SPY", b"S\xffY"),
+    "unknown encoding": declared("klingon"),
+    "encoding of several bytes": declared("shift_jis"),
+    "encoding that is no text": declared("base64"),
+    "another encoding than it says": declared("utf-16"),
+    "UTF-16 cut off": GOOD.decode().encode("utf-16")[:-41],
+    "UTF-32": GOOD.decode().encode("utf-32"),
+    "entities that grow": doctype('<!ENTITY e0 "x">' + BOMB, "&e12;"),
+    "an entity of a file": doctype('<!ENTITY e SYSTEM "file:///etc/passwd">', "&e;"),
+    "nested deeply": nested(200_000),
+    "an attribute twice": GOOD.replace(b"symbol=", b"conid=", 1),
+    "a long root": b"<" + b"r" * 1_000_000 + b"/>",
+    "a long account": statement(position(), account="D" * 1_000_000),
+    "a conid of 5,000 digits": statement(position().replace('conid="1"', f'conid="{LONG}"')),
+    "a conid of 64 bits": statement(position(conid=2**63)),
+    "a conid of other digits": statement(position().replace('conid="1"', 'conid="\u0661"')),
+    "a negative conid": statement(position(conid=-1)),
+    "a quantity that is no number": statement(position(position="nan")),
+    "a quantity without end": statement(position(position="1e999")),
+    "a traded quantity of 5,000 digits": statement(trades=(trade("e", quantity=LONG),)),
+    "a price that is no number": statement(position(markPrice="0x1p3")),
+    "made at no time": statement(position(), generated=";;;"),
+    "made in the year 1": statement(position(), generated="00010101;000000"),
+    "traded in the year 9999": statement(trades=(trade("e", dateTime="99991231;235959"),)),
+    "from the year 1": statement(position(), first="00010101"),
+    "to the year 9999": statement(position(), last="99991231"),
+    "from the year 9999": statement(position(), first="99991231"),
+    "before 1990": statement(position(), first="19891231"),
+    "after tomorrow": statement(position(), last=TOMORROW_BUT_ONE),
+    "a cash row of the year 1": statement(
+        more=element("EquitySummaryByReportDateInBase", {"reportDate": "00010101", "total": "1"})
+    ),
+    "a foreign account": statement(position(accountId="U7654321"), account="U7654321"),
+}
+
+
+def fifo(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def bound_socket(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as one:
+        one.bind(os.path.relpath(path))
+
+
+def too_large(path: Path) -> None:
+    with path.open("wb") as file:
+        file.truncate(LARGEST_STATEMENT + 1)
+
+
+THINGS: dict[str, Callable[[Path], None]] = {
+    "a pipe": fifo,
+    "a socket": bound_socket,
+    "a folder": Path.mkdir,
+    "a link to nothing": lambda path: path.symlink_to("absent"),
+    "a link to itself": lambda path: path.symlink_to(path.name),
+    "a link to a device": lambda path: path.symlink_to("/dev/zero"),
+    "a link to a folder": lambda path: path.symlink_to("/"),
+    "a file that cannot be read": lambda path: path.symlink_to("/proc/self/mem"),
+    "a file of half a gigabyte": too_large,
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "flex"
+    folder.mkdir()
+    monkeypatch.setenv("POSITION_SYNC_FLEX_FOLDER", str(folder))
+    monkeypatch.setenv("POSITION_SYNC_TRADING_MODE", "SIMULATED")
+    monkeypatch.chdir(tmp_path)  # the name of a socket is short
+    (folder / "good.xml").write_bytes(GOOD)
+    return folder
+
+
+def check_bad_is_named_and_good_is_read(folder: Path) -> None:
+    settings = load_settings(flex_folder=folder, lake=str(folder / "absent"))
+    read = StatementFolder(folder).read().without_foreign((), settings.trading_mode)
+    assert [one.file for one in read.found] == ["good.xml"]
+    (error,) = read.unreadable
+    assert error.what.startswith("bad.xml")
+    assert error.remedy
+    assert len(str(error)) < 500
+    assert known_days(settings).first == date(2026, 3, 5), "Dagster loads from the good one's day"
+
+
+@pytest.mark.parametrize("content", CONTENTS.values(), ids=CONTENTS)
+def test_a_file_with_such_a_content_is_an_error_of_its_own(folder, content: bytes) -> None:
+    (folder / "bad.xml").write_bytes(content)
+    check_bad_is_named_and_good_is_read(folder)
+
+
+@pytest.mark.parametrize("make", THINGS.values(), ids=THINGS)
+def test_what_is_no_file_is_an_error_of_its_own(folder, make) -> None:
+    make(folder / "bad.xml")
+    check_bad_is_named_and_good_is_read(folder)
+
+
+def test_a_name_that_is_no_text_is_an_error_of_its_file(folder) -> None:
+    os.rename(folder / "good.xml", os.fsencode(folder) + b"/\xff.xml")
+    read = StatementFolder(folder).read()
+    assert read.found == ()
+    assert str(read.unreadable[0]).startswith("\\udcff.xml has a name that is no text")
+
+
+def test_a_folder_that_is_none_is_named(folder) -> None:
+    found = StatementFolder(folder / "good.xml")
+    assert "cannot be read" in str(found.read().unreadable[0])
+    assert found.first_day() is None
+
+
+def test_all_others_are_imported_and_the_check_names_the_bad_ones(
+    folder, materialize, lake
+) -> None:
+    for number, content in enumerate(CONTENTS.values()):
+        (folder / f"bad-{number:02}.xml").write_bytes(content)
+    fifo(folder / "pipe.xml")
+    result = materialize(flex_statements, executions)
+    assert result.success
+    assert lake.executions.sync.read()["execution_id"].to_list() == ["good"]
+    (check,) = result.get_asset_check_evaluations()
+    assert (check.check_name, check.passed) == ("files_are_readable", False)
+    assert check.metadata["left_out"].value == len(CONTENTS) + 1
+    assert check.severity is dg.AssetCheckSeverity.WARN
+    for path in folder.glob("[bp]*.xml"):
+        path.unlink()
+    (check,) = materialize(flex_statements).get_asset_check_evaluations()
+    assert check.passed

@@ -1,0 +1,20 @@
+"""Names of folders that real Delta tables can be kept in."""
+
+import os
+import string
+
+import pytest
+
+from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.setting_types import lake_path_error
+
+ODD = "".join(mark for mark in string.punctuation if mark not in r"/[]^|\ ") + " é日😀\xa0"
+
+
+@pytest.mark.parametrize("name", [ODD, "100%", "%zz", " a ", "~", "...", "C:"])
+def test_a_table_is_kept_in_the_folder_that_was_named(tmp_path, name):
+    path = tmp_path / name / "lake"
+    assert lake_path_error(str(path)) is None
+    Lake(path).registry.sync.add_active(1, "SPY", strategy_id="a")
+    assert [one.conid for one in Lake(str(path)).registry.sync.get_all_active()] == [1]
+    assert os.listdir(tmp_path) == [name]
