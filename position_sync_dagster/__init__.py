@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 _HOMES = {
     "domain.broker_position": ("BrokerPosition", "Completeness"),
     "domain.leg": ("ActiveContract", "LegState"),
-    "domain.discrepancy": ("Discrepancy", "DiscrepancyType"),
-    "domain.reconciliation": ("ReconciliationResult",),
+    "domain.reconciliation": ("Discrepancy", "DiscrepancyType", "ReconciliationResult"),
     "domain.request": ("QueuedPosition", "QueueRequest", "QueueStatus", "Reason"),
     "domain.retry": ("RetryPolicy",),
     "domain.update": ("PositionUpdate", "PositionUpdateHandler"),
@@ -22,8 +21,7 @@ _HOMES = {
     "lake.queue.memory": ("InMemoryPositionQueue",),
     "lake.queue.table": ("PositionQueue",),
     "lake.registry.table": ("StrategyRegistry",),
-    "lake.updates.table": ("PositionUpdatesTable",),
-    "lake.updates.handler": ("DeltaLakePositionWriter",),
+    "lake.updates.table": ("DeltaLakePositionWriter", "PositionUpdatesTable"),
     "settings": ("Settings", "load_settings"),
     "sync.reports.reconciliation": ("PositionReconciler", "ReconciliationService"),
     "sync.stream.streamer": ("IBPositionStreamer",),
@@ -34,9 +32,12 @@ _EXPORTS = {name: home for home, names in _HOMES.items() for name in names}
 
 if TYPE_CHECKING:
     from position_sync_dagster.domain.broker_position import BrokerPosition, Completeness
-    from position_sync_dagster.domain.discrepancy import Discrepancy, DiscrepancyType
     from position_sync_dagster.domain.leg import ActiveContract, LegState
-    from position_sync_dagster.domain.reconciliation import ReconciliationResult
+    from position_sync_dagster.domain.reconciliation import (
+        Discrepancy,
+        DiscrepancyType,
+        ReconciliationResult,
+    )
     from position_sync_dagster.domain.request import (
         QueuedPosition,
         QueueRequest,
@@ -52,8 +53,10 @@ if TYPE_CHECKING:
     from position_sync_dagster.lake.queue.memory import InMemoryPositionQueue
     from position_sync_dagster.lake.queue.table import PositionQueue
     from position_sync_dagster.lake.registry.table import StrategyRegistry
-    from position_sync_dagster.lake.updates.handler import DeltaLakePositionWriter
-    from position_sync_dagster.lake.updates.table import PositionUpdatesTable
+    from position_sync_dagster.lake.updates.table import (
+        DeltaLakePositionWriter,
+        PositionUpdatesTable,
+    )
     from position_sync_dagster.settings import Settings, load_settings
     from position_sync_dagster.sync.drain.worker import QueueWorker, WorkerStats
     from position_sync_dagster.sync.reports.reconciliation import (

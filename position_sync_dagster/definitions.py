@@ -38,7 +38,7 @@ def _loaded() -> dg.Definitions:
 
 def _with_uri(spec: dg.AssetSpec, settings: "Settings") -> dg.AssetSpec:
     from position_sync_dagster.defs.assets.external_tables import GATEWAY
-    from position_sync_dagster.lake.object_store.place import absolute_path
+    from position_sync_dagster.lake.object_store import absolute_path
 
     name = spec.key.to_user_string()
     if "dagster/table_name" in spec.metadata:

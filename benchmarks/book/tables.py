@@ -13,8 +13,8 @@ from benchmarks.outcome import Line, Target
 from position_sync_dagster.domain.broker_position import BrokerPosition, Completeness
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.instrument import Instrument, Right
-from position_sync_dagster.domain.pricing.valuation import Provenance
 from position_sync_dagster.domain.request import QueueRequest, Reason
+from position_sync_dagster.domain.valuation import Provenance
 from position_sync_dagster.lake import Lake
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.drain.batch import SHARE, BatchProcessor

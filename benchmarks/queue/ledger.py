@@ -14,7 +14,7 @@ from benchmarks.queue.values import now, updates
 from benchmarks.timing import Samples
 from position_sync_dagster.lake.schema.codec import update_rows
 from position_sync_dagster.lake.storage.maintenance import maintain
-from position_sync_dagster.lake.updates.identity import identified
+from position_sync_dagster.lake.updates.append import identified
 from position_sync_dagster.lake.updates.table import PositionUpdatesTable
 
 STREAMED = 20

@@ -112,7 +112,7 @@ def require_safe_store(settings: "Settings") -> None:
     Raises:
         UnsafeStoreError: It has no conditional put.
     """
-    from position_sync_dagster.lake.object_store.client import is_remote
+    from position_sync_dagster.lake.object_store import is_remote
 
     if not is_remote(settings.lake):
         return

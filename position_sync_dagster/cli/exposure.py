@@ -31,7 +31,7 @@ def exposure(
     """
     from position_sync_dagster.domain.clock import utc_now
     from position_sync_dagster.lake import Lake
-    from position_sync_dagster.lake.logins import rows_of_logins
+    from position_sync_dagster.lake.lake import rows_of_logins
     from position_sync_dagster.sync.reports.money import Money, total_by_currency
     from position_sync_dagster.sync.reports.overview import read_book
     from position_sync_dagster.terminal.money_tables import strategy_table

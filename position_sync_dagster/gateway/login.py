@@ -24,14 +24,14 @@ from position_sync_dagster.gateway.codes import (
     GatewayCode,
     farm_of,
 )
-from position_sync_dagster.gateway.ib_async_internals.connection import (
+from position_sync_dagster.gateway.ib_async_internals import (
     LENGTH_BYTES,
     bytes_received,
+    deliver_positions,
     quiet_loggers,
     set_pace,
     socket_closed,
 )
-from position_sync_dagster.gateway.ib_async_internals.holdings import deliver_positions
 from position_sync_dagster.gateway.message_reader import is_no_length
 from position_sync_dagster.settings import Settings
 

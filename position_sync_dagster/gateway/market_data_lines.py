@@ -10,10 +10,10 @@ from typing import Any
 from ib_async import IB, Contract, OptionComputation, Ticker
 
 from position_sync_dagster.domain.instrument import ContractDetails
-from position_sync_dagster.domain.pricing.quote import Quote
+from position_sync_dagster.domain.valuation import Quote
 from position_sync_dagster.gateway.changes import ChangeNotifier, PendingChanges
 from position_sync_dagster.gateway.codes import ENDS_LINE, MARK_PRICE_GENERIC_TICK, MARK_TICK
-from position_sync_dagster.gateway.ib_async_internals.requests import (
+from position_sync_dagster.gateway.ib_async_internals import (
     forget_request,
     packet_time,
     request_id_of,

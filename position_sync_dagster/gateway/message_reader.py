@@ -6,7 +6,7 @@ from collections.abc import Callable
 from ib_async import IB
 
 from position_sync_dagster.gateway.codes import MessageType
-from position_sync_dagster.gateway.ib_async_internals.connection import (
+from position_sync_dagster.gateway.ib_async_internals import (
     LENGTH_BYTES,
     intercept_messages,
     intercept_unknown_requests,

@@ -16,7 +16,7 @@ from position_sync_dagster.domain.instrument import (
     parse_expiry,
     parse_right,
 )
-from position_sync_dagster.domain.pricing.quote import Quote
+from position_sync_dagster.domain.valuation import Quote
 from position_sync_dagster.errors import InvalidLegError
 from position_sync_dagster.gateway.codes import ALGO_VENUE, DELAYED_TYPES
 

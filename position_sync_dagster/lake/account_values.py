@@ -9,18 +9,22 @@ from typing import Unpack
 import polars as pl
 from deltalake import DeltaTable, Transaction
 
+from position_sync_dagster.domain.account_summary import AccountSource, AccountSummary
 from position_sync_dagster.domain.clock import Clock, utc_now
-from position_sync_dagster.domain.records.account_summary import AccountSource, AccountSummary
 from position_sync_dagster.domain.update import trading_mode_of
 from position_sync_dagster.lake.schema.codec import account_rows, account_summaries_of, moment
 from position_sync_dagster.lake.schema.ids import content_id
 from position_sync_dagster.lake.schema.tables import ACCOUNT_VALUES
-from position_sync_dagster.lake.storage.fencing import fence, newest_token, refuse_stale_owner
+from position_sync_dagster.lake.storage.fencing import (
+    check_mode,
+    fence,
+    newest_token,
+    refuse_stale_owner,
+)
 from position_sync_dagster.lake.storage.frames import append, data_files
 from position_sync_dagster.lake.storage.maintenance import compact_if_needed
 from position_sync_dagster.lake.storage.table import Table, TableOptions
 from position_sync_dagster.lake.storage.threads import offloaded
-from position_sync_dagster.lake.storage.trading_mode import check_mode
 from position_sync_dagster.lake.updates.append import AppendResult
 from position_sync_dagster.lake.updates.ledger_files import LedgerFiles, last_added
 

@@ -9,7 +9,7 @@ from typing import Unpack
 import polars as pl
 
 from position_sync_dagster.domain.clock import Clock, utc_now
-from position_sync_dagster.domain.discrepancy import BreakState, Discrepancy, DiscrepancyType
+from position_sync_dagster.domain.reconciliation import BreakState, Discrepancy, DiscrepancyType
 from position_sync_dagster.errors import UnknownRequestError
 from position_sync_dagster.lake.schema.codec import frame_of, moment
 from position_sync_dagster.lake.schema.ids import NewIds, new_ids

@@ -8,7 +8,7 @@ from typing import Unpack
 import polars as pl
 from deltalake import DeltaTable, Transaction
 
-from position_sync_dagster.domain.records.statement import Execution
+from position_sync_dagster.domain.statement import Execution
 from position_sync_dagster.lake.schema.codec import frame_of
 from position_sync_dagster.lake.schema.tables import EXECUTIONS
 from position_sync_dagster.lake.storage.frames import append, scan

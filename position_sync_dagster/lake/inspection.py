@@ -6,12 +6,11 @@ import polars as pl
 from deltalake import DeltaTable
 
 from position_sync_dagster.errors import LakeError
-from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.logins import broker_rows
-from position_sync_dagster.lake.queue.transitions.request_rows import is_request
+from position_sync_dagster.lake.lake import Lake, broker_rows
+from position_sync_dagster.lake.queue.transitions import is_request
 from position_sync_dagster.lake.schema.ids import id_prefix
 from position_sync_dagster.lake.schema.partitions import IS_LIVE, in_bucket
-from position_sync_dagster.lake.storage.doubled_rows import DoubledRows, find_doubled
+from position_sync_dagster.lake.storage.maintenance import DoubledRows, find_doubled
 from position_sync_dagster.lake.updates.ledger_files import LedgerFiles
 from position_sync_dagster.settings import Settings
 

@@ -7,7 +7,7 @@ from typing import Any, Unpack
 
 import polars as pl
 
-from position_sync_dagster.domain.records.run_record import RecordedBy, RunRecord, RunResult
+from position_sync_dagster.domain.run_record import RecordedBy, RunRecord, RunResult
 from position_sync_dagster.lake.schema.codec import frame_of
 from position_sync_dagster.lake.schema.ids import id_literals, is_id
 from position_sync_dagster.lake.schema.tables import RUNS

@@ -17,6 +17,7 @@ from position_sync_dagster.lake.schema.codec import session_rows, sessions_of
 from position_sync_dagster.lake.schema.ids import NewIds, new_ids
 from position_sync_dagster.lake.schema.partitions import bucket_column, in_bucket, part_named
 from position_sync_dagster.lake.schema.tables import GATEWAY_SESSIONS
+from position_sync_dagster.lake.storage.fencing import check_mode, mode_of
 from position_sync_dagster.lake.storage.lifecycle_table import (
     Change,
     LifecycleTable,
@@ -25,7 +26,6 @@ from position_sync_dagster.lake.storage.lifecycle_table import (
 )
 from position_sync_dagster.lake.storage.table import Table, TableOptions
 from position_sync_dagster.lake.storage.threads import offloaded
-from position_sync_dagster.lake.storage.trading_mode import check_mode, mode_of
 
 T = TypeVar("T")
 

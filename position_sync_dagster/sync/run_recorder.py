@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any, Self
 
 from position_sync_dagster.domain.clock import Clock, utc_now
-from position_sync_dagster.domain.records.run_record import RunRecord, RunResult
+from position_sync_dagster.domain.run_record import RunRecord, RunResult
 from position_sync_dagster.errors import LakeError
 from position_sync_dagster.lake.runs import SyncRuns
 from position_sync_dagster.lake.storage.threads import offload

@@ -7,7 +7,7 @@ from position_sync_dagster.terminal.text import age, duration, number, printable
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from position_sync_dagster.domain.records.account_summary import AccountSummary
+    from position_sync_dagster.domain.account_summary import AccountSummary
     from position_sync_dagster.sync.reports.status import LoginStatus, Status
 
 

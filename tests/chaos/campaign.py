@@ -15,14 +15,14 @@ import polars as pl
 from deltalake import DeltaTable
 
 from position_sync_dagster.domain.request import QueueStatus
-from position_sync_dagster.lake.delta_log.commit_log import (
+from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.lake.recovery.diagnosis import diagnose
+from position_sync_dagster.lake.storage.delta_log import (
     LOG,
     checkpoint_versions,
     entry_name,
     entry_versions,
 )
-from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.recovery.diagnosis import diagnose
 from position_sync_dagster.sync.drain.worker import QueueWorker
 from tests.chaos.workers import AlwaysCurrent, price_at
 from tests.support.forked_workers import ForkedWorker, worker_forker

@@ -10,7 +10,7 @@ from position_sync_dagster.domain.broker_position import BrokerPosition
 from position_sync_dagster.domain.clock import Clock
 from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.gateway.accounts.holdings import HoldingsBook
-from position_sync_dagster.gateway.ib_async_internals.holdings import read_pnl
+from position_sync_dagster.gateway.ib_async_internals import read_pnl
 
 
 def make_holding(

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from position_sync_dagster.domain.request import QueueRequest
-from position_sync_dagster.lake.delta_log.commit_log import parse_entry
 from position_sync_dagster.lake.queue.table import PositionQueue
+from position_sync_dagster.lake.storage.delta_log import parse_entry
 
 
 def entry(table: Path, version: int) -> Path:

@@ -11,12 +11,6 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "position_sync_dagster"
 TESTS = ROOT / "tests"
 
-MOST_MODULES = 20
-"""A folder is one subject."""
-
-MOST_LINES = 600
-"""A module is a concept that a reader looks for by name; one that is longer is two."""
-
 MIRRORING = ("contract", "integration", "unit")
 """Tiers whose folders are those of the package; the other folders of tests are named below."""
 
@@ -45,18 +39,10 @@ def docstrings_of(path: Path) -> Iterator[tuple[int, str]]:
 
 
 @pytest.mark.parametrize("folder", folders_of(PACKAGE), ids=name_of)
-def test_a_folder_has_few_modules_and_says_what_it_holds(folder):
-    modules = [path.name for path in folder.glob("*.py") if path.name != "__init__.py"]
-    assert len(modules) <= MOST_MODULES
+def test_a_folder_says_what_it_holds(folder):
     text = ast.get_docstring(ast.parse((folder / "__init__.py").read_text()))
     assert text, "it has no docstring"
     assert len(re.findall(r"\.(?=\s|$)", text)) >= 2, "what lives here, and what may import what"
-
-
-def test_no_module_is_long():
-    lines = {name_of(path): len(path.read_text().splitlines()) for path in PACKAGE.rglob("*.py")}
-    too_long = {name: n for name, n in lines.items() if n > MOST_LINES}
-    assert too_long == {}
 
 
 def test_each_folder_of_tests_mirrors_a_folder_of_the_package():

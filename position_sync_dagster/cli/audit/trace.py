@@ -11,7 +11,7 @@ from position_sync_dagster.terminal.output import print_json
 from position_sync_dagster.terminal.text import number, printable, quantity
 
 if TYPE_CHECKING:
-    from position_sync_dagster.domain.records.run_record import RunRecord
+    from position_sync_dagster.domain.run_record import RunRecord
     from position_sync_dagster.sync.audit.trace import Trace
 
 Limit = Annotated[

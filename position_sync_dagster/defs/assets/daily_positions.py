@@ -18,7 +18,7 @@ from position_sync_dagster.defs.assets.table_asset import (
 from position_sync_dagster.defs.resources import PositionSyncResource
 from position_sync_dagster.defs.run_history import CLOSE_JOB
 from position_sync_dagster.domain.clock import Clock, utc_now
-from position_sync_dagster.lake.schema.derived_tables import DAILY_POSITIONS
+from position_sync_dagster.lake.schema.tables import DAILY_POSITIONS
 
 if TYPE_CHECKING:
     from position_sync_dagster.lake.derived import Replaced

@@ -18,7 +18,7 @@ from position_sync_dagster.defs.resources import PositionSyncResource
 from position_sync_dagster.defs.run_history import IMPORT_JOB
 
 if TYPE_CHECKING:
-    from position_sync_dagster.domain.records.statement import Statement
+    from position_sync_dagster.domain.statement import Statement
     from position_sync_dagster.sync.history.statement_folder import Statements
 
 FILES_CHECK = "files_are_readable"

@@ -15,7 +15,7 @@ from position_sync_dagster.defs.assets.table_asset import (
 from position_sync_dagster.defs.dagster_failures import dagster_failures
 from position_sync_dagster.defs.resources import PositionSyncResource
 from position_sync_dagster.defs.run_history import DERIVE_JOB
-from position_sync_dagster.lake.schema.derived_tables import LATEST_POSITIONS
+from position_sync_dagster.lake.schema.tables import LATEST_POSITIONS
 
 LINEAGE = {name: [("position_updates", name)] for name in LATEST_POSITIONS.columns} | {
     "confirmed_at": [("broker_positions", "confirmed_at"), ("position_updates", "timestamp")]
@@ -43,7 +43,7 @@ def latest_positions(
     context: dg.AssetExecutionContext, position_sync: PositionSyncResource
 ) -> dg.MaterializeResult[None]:
     """Replace the table by the newest rows; unchanged rows make no new version."""
-    from position_sync_dagster.lake.logins import all_broker_rows
+    from position_sync_dagster.lake.lake import all_broker_rows
     from position_sync_dagster.sync.reports.confirmations import CONFIRMED, with_confirmed
 
     table = position_sync.derived_table(LATEST_POSITIONS)

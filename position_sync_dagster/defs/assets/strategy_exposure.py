@@ -23,7 +23,7 @@ from position_sync_dagster.defs.dagster_failures import dagster_failures
 from position_sync_dagster.defs.resources import PositionSyncResource
 from position_sync_dagster.defs.run_history import DERIVE_JOB
 from position_sync_dagster.errors import LakeError
-from position_sync_dagster.lake.schema.derived_tables import STRATEGY_EXPOSURE
+from position_sync_dagster.lake.schema.tables import STRATEGY_EXPOSURE
 from position_sync_dagster.sync.reports.money import total_by_currency
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def strategy_exposure(
     context: dg.AssetExecutionContext, position_sync: PositionSyncResource
 ) -> dg.MaterializeResult[None]:
     """Sum the newest rows over the legs of each strategy."""
-    from position_sync_dagster.lake.logins import rows_of_logins
+    from position_sync_dagster.lake.lake import rows_of_logins
     from position_sync_dagster.lake.schema.codec import frame_of
     from position_sync_dagster.sync.reports.overview import read_book
 

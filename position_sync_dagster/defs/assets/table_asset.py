@@ -9,8 +9,7 @@ import dagster as dg
 
 from position_sync_dagster.defs.audit.recorded_runs import recorded
 from position_sync_dagster.defs.dagster_failures import dagster_failures
-from position_sync_dagster.lake.schema.columns import Kind
-from position_sync_dagster.lake.schema.table_spec import TableSpec
+from position_sync_dagster.lake.schema.table_spec import Kind, TableSpec
 
 if TYPE_CHECKING:
     from position_sync_dagster.lake.derived import DerivedTable, Replaced

@@ -8,7 +8,7 @@ from typing import Any
 import dagster as dg
 
 from position_sync_dagster.defs.old_runs import deleted_through
-from position_sync_dagster.domain.records.run_record import RunResult
+from position_sync_dagster.domain.run_record import RunResult
 from position_sync_dagster.sync.audit.comparison import (
     LEDGER,
     Events,

@@ -9,8 +9,11 @@ from position_sync_dagster.defs.assets.external_tables import observe_table
 from position_sync_dagster.defs.checks.check_results import WHAT_TO_DO, unknown_result
 from position_sync_dagster.defs.dagster_failures import dagster_failures
 from position_sync_dagster.defs.resources import PositionSyncResource
-from position_sync_dagster.domain.discrepancy import Discrepancy, DiscrepancyType
-from position_sync_dagster.domain.reconciliation import ReconciliationResult
+from position_sync_dagster.domain.reconciliation import (
+    Discrepancy,
+    DiscrepancyType,
+    ReconciliationResult,
+)
 from position_sync_dagster.errors import GatewayError
 from position_sync_dagster.lake.schema.tables import RECONCILIATION_BREAKS
 

@@ -10,7 +10,7 @@ from position_sync_dagster.defs.assets.exchange_partitions import exchange_parti
 from position_sync_dagster.defs.checks.check_results import WHAT_TO_DO
 from position_sync_dagster.defs.dagster_failures import dagster_failures
 from position_sync_dagster.defs.resources import PositionSyncResource
-from position_sync_dagster.lake.schema.derived_tables import DAILY_POSITIONS
+from position_sync_dagster.lake.schema.tables import DAILY_POSITIONS
 
 SHOWN = 20
 """Ranges that are shown with the check."""

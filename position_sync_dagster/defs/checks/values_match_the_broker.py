@@ -51,7 +51,7 @@ def judge_difference(
     """
     import polars as pl
 
-    from position_sync_dagster.lake.statement_rows import LEAST_DIFFERENCE
+    from position_sync_dagster.lake.derived import LEAST_DIFFERENCE
 
     ours = newest.select("account", "conid", "position", "market_value", "timestamp", "price_kind")
     pairs = (

@@ -1,25 +1,285 @@
-"""The values of the accounts: downloaded one account after the other, then followed by events."""
+"""The values of the accounts: downloaded one account after the other, then followed by events.
+
+Which accounts have current values, why others have none, and when to request those again.
+
+The subscription to the values of one account at a time, and the ends of its downloads.
+"""
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from datetime import datetime
+from enum import StrEnum
 from random import Random
 
 from ib_async import IB, AccountValue
 
 from position_sync_dagster.domain.clock import Clock
+from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.errors import GatewayLostError
-from position_sync_dagster.gateway.accounts.account_standing import AccountStanding
-from position_sync_dagster.gateway.accounts.account_subscription import (
-    AccountSubscription,
-    DownloadResult,
-)
 from position_sync_dagster.gateway.accounts.account_time import RowTimes
 from position_sync_dagster.gateway.accounts.holdings import HoldingsBook
 from position_sync_dagster.gateway.accounts.portfolio_rows import PortfolioRow
-from position_sync_dagster.gateway.codes import MessageType
+from position_sync_dagster.gateway.codes import GatewayCode, MessageType
+from position_sync_dagster.gateway.ib_async_internals import on_download_end
 from position_sync_dagster.settings import Settings
+
+AGAIN = Backoff(first_s=15.0, longest_s=300.0, jitter=(1.0, 1.2))
+"""Waits until an account is requested again whose download did not end, or whose subscription ended
+soon after its download. The first request after a subscription that lasted has no delay."""
+
+
+class AccountStanding:
+    """Keeps, for each account, whether its newest download is whole and what is wrong otherwise.
+
+    Args:
+        lasts_s: A subscription that lasted so long was a good one.
+        random: The jitter of the waits.
+        monotonic: The clock of the waits, in seconds.
+    """
+
+    def __init__(
+        self,
+        *,
+        lasts_s: float,
+        random: Random,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._lasts_s = lasts_s
+        self._random = random
+        self._monotonic = monotonic
+        self._whole_since: dict[str, float] = {}
+        self._problems: dict[str, str] = {}
+        self._failures: Counter[str] = Counter()
+        self._again_at: dict[str, float] = {}
+
+    @property
+    def overdue(self) -> list[str]:
+        """Return the accounts that should be requested again now."""
+        now = self._monotonic()
+        return [account for account, at in self._again_at.items() if at <= now]
+
+    @property
+    def problems(self) -> list[str]:
+        """Return why accounts have no current values, by account."""
+        return [f"account {account}: {why}" for account, why in sorted(self._problems.items())]
+
+    def is_whole(self, account: str | None) -> bool:
+        """Return whether the newest download of an account ended, and nothing ended it since."""
+        return account in self._whole_since
+
+    def has_failed(self, account: str) -> bool:
+        """Return whether the last request of an account was in vain."""
+        return self._failures[account] > 0
+
+    def invalidate(self) -> None:
+        """Forget what is whole, and what is not: the gateway dropped every subscription."""
+        self._whole_since.clear()
+        self._problems.clear()
+        self._again_at.clear()
+
+    def retry_now(self) -> None:
+        """Make every account overdue that waits to be requested again."""
+        now = self._monotonic()
+        self._again_at = dict.fromkeys(self._again_at, now)
+
+    def begin(self, account: str) -> None:
+        """Record that a download of an account begins."""
+        self._whole_since.pop(account, None)
+
+    def complete(self, account: str, *, stays_open: bool) -> None:
+        """Record that a download ended whole.
+
+        Args:
+            account: The account.
+            stays_open: Whether its subscription goes on. It has to last to be a success.
+        """
+        self._whole_since[account] = self._monotonic()
+        self._problems.pop(account, None)
+        self._again_at.pop(account, None)
+        if not stays_open:
+            self._failures.pop(account, None)
+
+    def interrupt(self, account: str) -> None:
+        """Record that nobody waits for a download any more: the account is overdue at once."""
+        self._again_at[account] = self._monotonic()
+
+    def fail(self, account: str, why: str) -> None:
+        """Record that a download did not end whole."""
+        self._failures[account] += 1
+        self._await_again(account, why)
+
+    def end(self, account: str, why: str) -> None:
+        """Record that a subscription ended, after its download or in it."""
+        whole_since = self._whole_since.pop(account, None)
+        if whole_since is None:
+            self.fail(account, why)
+            return
+        if self._monotonic() - whole_since >= self._lasts_s:
+            self._failures[account] = 0
+        self._await_again(account, why)
+        self._failures[account] += 1
+
+    def _await_again(self, account: str, why: str) -> None:
+        delay_s = AGAIN.delay_s(self._failures[account], self._random)
+        self._again_at[account] = self._monotonic() + delay_s
+        self._problems[account] = why
+
+
+LONGEST_TIMEOUTS = 4
+"""A download that never falls silent and never ends is given up after so many timeouts."""
+
+
+class DownloadResult(StrEnum):
+    """How the download of an account ended."""
+
+    WHOLE = "WHOLE"
+    REFUSED = "REFUSED"
+    UNFINISHED = "UNFINISHED"
+    STOPPED = "STOPPED"
+
+
+class AccountSubscription:
+    """Subscribes to the values of one account, and matches each end of a download to its account.
+
+    An end may come late, without the name of its account, or never (ib_insync issues/303 and /584;
+    ib_async issues/72). ib_async ends whatever download it waits for at any of them. Here an end
+    counts for the account that it names. An end without a name counts where only one account can
+    be meant.
+
+    Args:
+        on_late_end: Called with the account of an end that came after its download was given up.
+        on_stop: Called with the account when the gateway ends its subscription (code 2100).
+
+    Attributes:
+        account: The account that is subscribed; None: none is.
+        heard_at: When its newest row, time or end arrived, in monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        ib: IB,
+        *,
+        settings: Settings,
+        on_late_end: Callable[[str], None],
+        on_stop: Callable[[str], None],
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.account: str | None = None
+        self.heard_at = monotonic()
+        self._ib = ib
+        self._timeout_s = settings.gateway_timeout_s
+        self._quiet_s = settings.account_quiet_s
+        self._on_late_end = on_late_end
+        self._on_stop = on_stop
+        self._monotonic = monotonic
+        self._active_at = self.heard_at
+        self._spoke = False
+        self._older_end_is_due = False
+        self._ends_due: set[str] = set()
+        self._own_stops = 0
+        self._result: asyncio.Future[DownloadResult] | None = None
+        ib.errorEvent += self._on_error
+        ib.disconnectedEvent += self.reset
+        on_download_end(ib, self._on_end)
+
+    async def download(self, account: str, *, impatient: bool = False) -> DownloadResult:
+        """Subscribe to an account, and wait until its download ends or falls silent.
+
+        Args:
+            impatient: Wait for the first message no longer than for the others: the account did
+                not answer the last time.
+
+        Raises:
+            ConnectionError: There is no connection.
+        """
+        result: asyncio.Future[DownloadResult] = asyncio.get_running_loop().create_future()
+        self._result = result
+        self.account, self._spoke = account, False
+        self._older_end_is_due = account in self._ends_due
+        self._ends_due.add(account)
+        started = self.heard_at = self._active_at = self._monotonic()
+        try:
+            self._ib.client.reqAccountUpdates(True, account)
+            while not result.done():
+                now = self._monotonic()
+                patience_s = self._quiet_s if self._spoke or impatient else self._timeout_s
+                left_s = min(
+                    self._active_at + patience_s - now,
+                    started + LONGEST_TIMEOUTS * self._timeout_s - now,
+                )
+                if left_s <= 0:
+                    return DownloadResult.UNFINISHED
+                # The first message makes the wait shorter.
+                await asyncio.wait({result}, timeout=min(left_s, self._quiet_s))
+            return result.result()
+        finally:
+            self._result = None
+
+    def stop(self) -> None:
+        """End the subscription: the gateway serves one account at a time."""
+        account, self.account = self.account, None
+        if account is not None and self._ib.isConnected():
+            self._own_stops += 1
+            with suppress(ConnectionError):
+                self._ib.client.reqAccountUpdates(False, account)
+
+    def reset(self) -> None:
+        """Forget the subscription: the gateway dropped it."""
+        self.account, self._own_stops = None, 0
+        self._ends_due.clear()
+        self._finish(DownloadResult.STOPPED)
+
+    def is_active(self, account: str) -> None:
+        """Record that any message of an account arrived."""
+        if account == self.account:
+            self._active_at, self._spoke, self._own_stops = self._monotonic(), True, 0
+
+    def is_heard(self, account: str) -> None:
+        """Record that a row or a time of an account arrived."""
+        self.is_active(account)
+        if account == self.account:
+            self.heard_at = self._active_at
+
+    def _finish(self, result: DownloadResult) -> bool:
+        waiting = self._result
+        if waiting is None or waiting.done():
+            return False
+        waiting.set_result(result)
+        return True
+
+    def _on_end(self, account: str) -> None:
+        if not account and len(self._ends_due) == 1:
+            (account,) = self._ends_due
+        if account not in self._ends_due:
+            return
+        current = account == self.account
+        if current and self._result is not None and not self._spoke and self._older_end_is_due:
+            # It ends the download before this one: nothing of this one has arrived.
+            self._older_end_is_due = False
+            return
+        self._ends_due.discard(account)
+        if current:
+            self.is_heard(account)
+        if not (current and self._finish(DownloadResult.WHOLE)):
+            self._on_late_end(account)
+
+    def _on_error(self, _request: int, code: int, _text: str, _contract: object) -> None:
+        if code == GatewayCode.ACCOUNT_NOT_SERVED and self._result is not None:
+            if self.account is not None:
+                self._ends_due.discard(self.account)
+            self.account = None
+            self._finish(DownloadResult.REFUSED)
+        elif code == GatewayCode.ACCOUNT_UNSUBSCRIBED:
+            if self._own_stops:
+                self._own_stops -= 1
+                return
+            account, self.account = self.account, None
+            if account is not None and not self._finish(DownloadResult.STOPPED):
+                self._on_stop(account)
+
 
 WHY_INCOMPLETE = {
     DownloadResult.REFUSED: "another program is subscribed to another account (code 2101)",

@@ -1,19 +1,39 @@
 """Reads of requests by status and by id, live and finished ones."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from typing import Protocol, TypeVar
 
 import polars as pl
 
 from position_sync_dagster.domain.request import QueuedPosition, QueueStatus
 from position_sync_dagster.errors import RequestStateError, UnknownRequestError
-from position_sync_dagster.lake.queue.store import QueueStore
-from position_sync_dagster.lake.queue.transitions.claims import claim_order
-from position_sync_dagster.lake.queue.transitions.request_rows import FAILED, is_request
+from position_sync_dagster.lake.queue.transitions import FAILED, claim_order, is_request
 from position_sync_dagster.lake.schema.codec import requests_of
 from position_sync_dagster.lake.schema.ids import id_literals, id_prefix, is_id
 from position_sync_dagster.lake.schema.partitions import PartRange, in_bucket, ranges_of
-from position_sync_dagster.lake.storage.lifecycle_table import Snapshot
+from position_sync_dagster.lake.storage.lifecycle_table import Change, CountedSnapshot, Snapshot
+
+T = TypeVar("T")
+
+
+class QueueStore(Protocol):
+    """The rows of a queue; a `LifecycleTable` is one."""
+
+    def initialize(self) -> None:
+        """Create the store, or check the one that is there."""
+
+    def change(self, step: Callable[[Snapshot], Change[T]], commit_info: Mapping[str, str]) -> T:
+        """Run a step on the live rows and commit its decision, all or nothing."""
+
+    def snapshot(self) -> Snapshot:
+        """Read the live rows."""
+
+    def finished(self, predicate: str, columns: list[str] | None = None) -> pl.DataFrame:
+        """Read finished rows."""
+
+    def counted_snapshot(self) -> CountedSnapshot:
+        """Read the live rows and count the finished ones by bucket."""
 
 
 def read_batch(

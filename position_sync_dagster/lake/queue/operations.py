@@ -1,18 +1,30 @@
 """The queue as plain calls, over any store of its rows.
 
 Each call checks its arguments, runs one transition on the live rows and commits its result.
+
+The lease tokens that a queue object remembers, so that marking needs the ids alone.
+
+The queue at one moment, in numbers.
+
+The checks of the queue's arguments.
+
+Each function raises `InvalidRequestError`, which names the argument and its value.
 """
 
 import os
+from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from random import Random
+from threading import Lock
 from typing import TypeVar
 
 import polars as pl
 
 from position_sync_dagster.domain.clock import Clock
 from position_sync_dagster.domain.request import (
+    ACTIVE_PRIORITY,
     MONITORING_PRIORITY,
     Answer,
     QueuedPosition,
@@ -21,35 +33,207 @@ from position_sync_dagster.domain.request import (
     Reason,
 )
 from position_sync_dagster.domain.retry import RetryPolicy
-from position_sync_dagster.lake.queue.arguments import (
-    check_lease,
-    check_limit,
-    check_priority,
-    check_request,
-    check_text,
-    ids_of,
-    status_of,
-    storable,
-)
-from position_sync_dagster.lake.queue.lease_tokens import LeaseTokens
+from position_sync_dagster.errors import InvalidRequestError, shown
+from position_sync_dagster.lake.queue import transitions
 from position_sync_dagster.lake.queue.lookup import (
+    QueueStore,
     failed_rows,
     read_batch,
     read_confirmations,
     statuses_of,
     wrong_state,
 )
-from position_sync_dagster.lake.queue.overview import QueueOverview, overview_of
-from position_sync_dagster.lake.queue.store import QueueStore
-from position_sync_dagster.lake.queue.transitions import claims, completion, insertion, returns
-from position_sync_dagster.lake.queue.transitions.lease_check import (
+from position_sync_dagster.lake.queue.transitions import (
+    PENDING,
+    SUCCESS,
     Action,
     check_leases,
+    is_claimable,
+    is_request,
+    lease_has_expired,
     lease_lost,
 )
 from position_sync_dagster.lake.schema.codec import requests_of
 from position_sync_dagster.lake.schema.ids import NewIds
-from position_sync_dagster.lake.storage.lifecycle_table import Change, Snapshot
+from position_sync_dagster.lake.storage.lifecycle_table import Change, CountedSnapshot, Snapshot
+
+REMEMBERED = 10_000
+"""Tokens that are remembered beside those of the newest claim."""
+
+
+class LeaseTokens:
+    """The newest lease token of each claimed request; safe to use from any thread."""
+
+    def __init__(self) -> None:
+        # A dict looks over all that was dropped from its start, each time again.
+        self._tokens: OrderedDict[str, str] = OrderedDict()
+        self._lock = Lock()
+
+    def of(self, ids: Sequence[str], lease_token: str | None) -> Mapping[str, str]:
+        """Return the caller's tokens by request: the given one for all, or the remembered ones."""
+        return self._tokens if lease_token is None else dict.fromkeys(ids, lease_token)
+
+    def remember(self, ids: Sequence[str], token: str) -> None:
+        """Remember the token of a claim, and drop the oldest tokens that are too many."""
+        with self._lock:
+            for request_id in ids:
+                self._tokens.pop(request_id, None)
+                self._tokens[request_id] = token
+            while len(self._tokens) > REMEMBERED + len(ids):
+                self._tokens.popitem(last=False)
+
+    def forget(self, ids: Iterable[str]) -> None:
+        """Drop the tokens of requests that are no longer claimed."""
+        with self._lock:
+            for request_id in ids:
+                self._tokens.pop(request_id, None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueOverview:
+    """The queue at one moment, for sensors and people.
+
+    Attributes:
+        counts: Requests by status.
+        claimable: Pending requests that may be claimed now (no back-off left).
+        oldest_pending_at: When the oldest pending request was inserted; None without any.
+        by_priority: Pending requests by priority.
+        expired: Requests in processing whose lease has expired.
+        version: The version of the table that was read; 0 in memory.
+        last_success_at: When a request last succeeded; None before the first.
+    """
+
+    counts: dict[QueueStatus, int]
+    claimable: int
+    oldest_pending_at: datetime | None
+    by_priority: dict[int, int]
+    expired: int
+    version: int
+    last_success_at: datetime | None = None
+
+
+def overview_of(
+    counted: CountedSnapshot, now: datetime, except_accounts: Collection[str] = ()
+) -> QueueOverview:
+    """Return the overview of one snapshot.
+
+    Args:
+        counted: The snapshot.
+        now: The time.
+        except_accounts: Requests of these accounts count as neither claimable nor expired.
+    """
+    live = counted.snapshot.live.filter(is_request())
+    counts = dict.fromkeys(QueueStatus, 0)
+    for status, number in live.group_by("status").len().iter_rows():
+        counts[QueueStatus(status)] += number
+    for bucket, number in counted.finished.items():
+        if bucket in counts:
+            counts[QueueStatus(bucket)] += number
+    pending = live.filter(pl.col("status") == PENDING)
+    oldest = pending.get_column("created_at").min()
+    return QueueOverview(
+        counts=counts,
+        claimable=live.filter(is_claimable(now, except_accounts)).height,
+        oldest_pending_at=oldest if isinstance(oldest, datetime) else None,
+        by_priority=dict(pending.group_by("priority").len().sort("priority").iter_rows()),
+        expired=live.filter(lease_has_expired(now, except_accounts)).height,
+        version=counted.snapshot.version,
+        last_success_at=counted.newest.get(SUCCESS),
+    )
+
+
+PRIORITIES = (ACTIVE_PRIORITY, MONITORING_PRIORITY)
+
+
+def check_request(request: QueueRequest) -> QueueRequest:
+    """Check every field of a request, and return the request."""
+    conid, symbol = request.conid, request.symbol
+    if isinstance(conid, bool) or not isinstance(conid, int) or not 0 < conid < 2**63:
+        raise InvalidRequestError(
+            f"The conid {shown(conid)} of a request is not a whole number above zero.",
+            remedy="Use the contract id that TWS shows.",
+        )
+    check_priority(request.priority, f" of the request for {conid}")
+    check_text("account", request.account)
+    if not isinstance(request.reason, Reason):
+        raise InvalidRequestError(
+            f"The reason {shown(request.reason)} of the request for {conid} is not a Reason.",
+            remedy=f"Use a Reason: {', '.join(Reason)}.",
+        )
+    if not isinstance(symbol, str) or not symbol.strip():
+        raise InvalidRequestError(
+            f"The symbol {shown(symbol)} of the request for {conid} is empty.",
+            remedy="Use the symbol of the position's underlying.",
+        )
+    return request
+
+
+def check_priority(priority: object, whose: str = "") -> None:
+    """Check that a priority is 1 or 2."""
+    if isinstance(priority, (bool, float)) or priority not in PRIORITIES:
+        raise InvalidRequestError(
+            f"The priority {shown(priority)}{whose} is neither 1 nor 2.",
+            remedy="Use 1 for an active leg without a line, 2 for everything else.",
+        )
+
+
+def check_text(name: str, text: object) -> None:
+    """Check that an argument is a text or None."""
+    if text is not None and not isinstance(text, str):
+        raise InvalidRequestError(
+            f"The {name} {shown(text)} is not a text.", remedy=f"Pass the {name} as a str, or None."
+        )
+
+
+def check_limit(limit: object) -> None:
+    """Check that a limit is a number of requests."""
+    if isinstance(limit, bool) or not isinstance(limit, int) or not 0 <= limit < 2**32:
+        raise InvalidRequestError(
+            f"The limit {shown(limit)} is not a number of requests.",
+            remedy="Use a whole number, 0 or more.",
+        )
+
+
+def check_lease(lease_s: object) -> None:
+    """Check that a lease has a length, and an end."""
+    number = isinstance(lease_s, (int, float)) and not isinstance(lease_s, bool)
+    if not number or not 0 < lease_s < 10**9:  # type: ignore[operator]
+        raise InvalidRequestError(
+            f"A lease cannot last {shown(lease_s)} s.",
+            remedy="Use a number of seconds above 0, such as 60.",
+        )
+
+
+def status_of(status: QueueStatus | str) -> QueueStatus:
+    """Return the status with this name."""
+    try:
+        return QueueStatus(status)
+    except ValueError:
+        raise InvalidRequestError(
+            f"{shown(status)} is not a status of a request.",
+            remedy=f"Use {', '.join(QueueStatus)}.",
+        ) from None
+
+
+def ids_of(request_ids: str | Iterable[str]) -> list[str]:
+    """Return ids as a list, each once."""
+    try:
+        ids = [request_ids] if isinstance(request_ids, str) else list(request_ids)
+    except TypeError:
+        raise InvalidRequestError(
+            f"{shown(request_ids)} are not ids of requests.",
+            remedy="Use ids that `insert` or `claim_batch` returned.",
+        ) from None
+    return list(dict.fromkeys(storable(str(one)) for one in ids))
+
+
+def storable(text: str) -> str:
+    """Return the text with lone surrogates spelled out, since they have no UTF-8.
+
+    They come from bytes that could not be decoded, for example in an error message.
+    """
+    return str(text).encode("utf-8", "backslashreplace").decode()
+
 
 T = TypeVar("T")
 
@@ -119,7 +303,7 @@ class SyncQueue:
             return []
         now = self._clock()
         return self.store.change(
-            lambda snapshot: insertion.insert(
+            lambda snapshot: transitions.insert(
                 snapshot.live, checked, now=now, new_ids=self._new_ids
             ),
             {"action": "insert"},
@@ -172,7 +356,7 @@ class SyncQueue:
             return []
         token = os.urandom(16).hex()
         claimed = self.store.change(
-            lambda snapshot: claims.claim(
+            lambda snapshot: transitions.claim(
                 snapshot.live,
                 limit,
                 now=self._clock(),
@@ -214,7 +398,7 @@ class SyncQueue:
             return
 
         def step(live: pl.DataFrame, now: datetime) -> Change[None]:
-            return completion.succeed(
+            return transitions.succeed(
                 live, ids, answers=answers or {}, now=now, new_ids=self._new_ids
             )
 
@@ -250,14 +434,14 @@ class SyncQueue:
             errors: Error message by request id.
         """
         failures = {
-            request_id: completion.Failure(error_message=storable(text), retryable=retryable)
+            request_id: transitions.Failure(error_message=storable(text), retryable=retryable)
             for request_id, text in errors.items()
         }
         if not failures:
             return
 
         def step(live: pl.DataFrame, now: datetime) -> Change[None]:
-            return completion.fail(
+            return transitions.fail(
                 live,
                 failures,
                 now=now,
@@ -285,7 +469,7 @@ class SyncQueue:
             return
 
         def step(live: pl.DataFrame, now: datetime) -> Change[None]:
-            return returns.release(live, ids, now=now)
+            return transitions.release(live, ids, now=now)
 
         info = {"action": "release", "reason": storable(reason)[:200]}
         self._change_claimed(ids, Action.RELEASE, lease_token, step, info)
@@ -309,7 +493,7 @@ class SyncQueue:
             return
 
         def step(live: pl.DataFrame, now: datetime) -> Change[None]:
-            return claims.renew(live, ids, now=now, lease_s=lease_s)
+            return transitions.renew(live, ids, now=now, lease_s=lease_s)
 
         self._change_claimed(ids, Action.RENEW, lease_token, step, {"action": "renew"})
 
@@ -321,7 +505,7 @@ class SyncQueue:
         if not self.overview().expired:
             return []
         return self.store.change(
-            lambda snapshot: returns.rescue(snapshot.live, now=self._clock()),
+            lambda snapshot: transitions.rescue(snapshot.live, now=self._clock()),
             {"action": "rescue"},
         )
 
@@ -338,7 +522,7 @@ class SyncQueue:
 
         def step(snapshot: Snapshot) -> Change[list[str]]:
             failed, siblings, parts = failed_rows(snapshot, ids)
-            return returns.retry(snapshot.live, failed, siblings, parts, now=now)
+            return transitions.retry(snapshot.live, failed, siblings, parts, now=now)
 
         return self.store.change(step, {"action": "retry"})
 

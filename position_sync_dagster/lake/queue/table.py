@@ -1,15 +1,20 @@
-"""The queue of positions to be valued, for asyncio and in a Delta table."""
+"""The queue of positions to be valued, for asyncio and in a Delta table.
+
+The place where a queue keeps its rows: a Delta table, or memory.
+"""
 
 from pathlib import Path
 from random import Random
-from typing import Unpack
+from typing import TypeVar, Unpack
 
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.retry import RetryPolicy
 from position_sync_dagster.lake.queue.operations import PROMOTE_AFTER_S, SyncQueue
 from position_sync_dagster.lake.schema.ids import NewIds, new_ids
 from position_sync_dagster.lake.schema.tables import POSITION_QUEUE
-from position_sync_dagster.lake.storage.lifecycle_table import LifecycleTable
+from position_sync_dagster.lake.storage.lifecycle_table import (
+    LifecycleTable,
+)
 from position_sync_dagster.lake.storage.table import Table, TableOptions
 from position_sync_dagster.lake.storage.threads import offloaded
 
@@ -83,3 +88,6 @@ class PositionQueue(AsyncQueue):
                 promote_after_s=promote_after_s,
             )
         )
+
+
+T = TypeVar("T")

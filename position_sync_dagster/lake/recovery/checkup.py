@@ -5,12 +5,12 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from position_sync_dagster.errors import LakeError
-from position_sync_dagster.lake.object_store.client import is_remote
+from position_sync_dagster.lake.object_store import is_remote
 from position_sync_dagster.lake.recovery.diagnosis import PAUSE_S, Diagnosis, diagnose
 from position_sync_dagster.lake.recovery.repair import Repair, repair
-from position_sync_dagster.lake.schema.derived_tables import DERIVED
+from position_sync_dagster.lake.schema.tables import DERIVED
 from position_sync_dagster.lake.sessions import SyncSessions
-from position_sync_dagster.lake.storage.doubled_rows import remove_doubled
+from position_sync_dagster.lake.storage.maintenance import remove_doubled
 from position_sync_dagster.lake.storage.table import Table
 
 

@@ -9,17 +9,18 @@ from urllib.parse import unquote
 import polars as pl
 
 from position_sync_dagster.errors import LakeError
-from position_sync_dagster.lake.delta_log.commit_log import LOG
-from position_sync_dagster.lake.delta_log.kept_rows import unfinished_repairs
-from position_sync_dagster.lake.delta_log.log_reader import LogReader
-from position_sync_dagster.lake.delta_log.torn_commits import TornFile
-from position_sync_dagster.lake.object_store.client import is_remote
-from position_sync_dagster.lake.schema.columns import Kind
+from position_sync_dagster.lake.object_store import is_remote
 from position_sync_dagster.lake.schema.partitions import LIVE_PREFIX
-from position_sync_dagster.lake.schema.table_spec import TableSpec
+from position_sync_dagster.lake.schema.table_spec import Kind, TableSpec
 from position_sync_dagster.lake.schema.tables import POSITION_QUEUE
 from position_sync_dagster.lake.storage.commit_errors import to_lake_error
-from position_sync_dagster.lake.storage.doubled_rows import NONE_DOUBLED, DoubledRows, find_doubled
+from position_sync_dagster.lake.storage.delta_log import (
+    LOG,
+    LogReader,
+    TornFile,
+    unfinished_repairs,
+)
+from position_sync_dagster.lake.storage.maintenance import NONE_DOUBLED, DoubledRows, find_doubled
 from position_sync_dagster.lake.storage.opening import TableLocation
 from position_sync_dagster.lake.storage.table import Table
 

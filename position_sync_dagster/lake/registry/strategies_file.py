@@ -10,8 +10,7 @@ from yaml.nodes import Node
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.leg import ActiveContract, Leg, make_leg
 from position_sync_dagster.errors import InvalidLegError, StrategiesFileError, shown
-from position_sync_dagster.lake.registry.legs import LegKey, name_of
-from position_sync_dagster.lake.registry.whole_holders import WholeHolders
+from position_sync_dagster.lake.registry.legs import LegKey, WholeHolders, name_of
 from position_sync_dagster.yaml_file import YamlFile, absent, place_of
 
 MOST_LEGS = 500_000

@@ -8,11 +8,11 @@ from typing import Any
 
 import polars as pl
 
+from position_sync_dagster.domain.account_summary import AccountSource, AccountSummary
 from position_sync_dagster.domain.broker_position import BrokerPosition, Completeness
 from position_sync_dagster.domain.gateway_session import GatewaySession, Owner, SessionState
 from position_sync_dagster.domain.instrument import ContractDetails, Instrument, Right
 from position_sync_dagster.domain.leg import ActiveContract, Leg, UnresolvedLeg
-from position_sync_dagster.domain.records.account_summary import AccountSource, AccountSummary
 from position_sync_dagster.domain.request import QueuedPosition, QueueRequest, QueueStatus, Reason
 from position_sync_dagster.domain.update import (
     PositionUpdate,

@@ -14,7 +14,7 @@ from position_sync_dagster.errors import (
     StoreRefusedError,
     StoreUnavailableError,
 )
-from position_sync_dagster.lake.object_store.answers import (
+from position_sync_dagster.lake.object_store import (
     StoreFault,
     plain,
     store_fault,

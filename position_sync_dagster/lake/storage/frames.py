@@ -15,9 +15,9 @@ from deltalake import (
     write_deltalake,
 )
 
-from position_sync_dagster.lake.delta_log.commit_log import TRANSACTIONS
 from position_sync_dagster.lake.schema.ids import literal
 from position_sync_dagster.lake.schema.table_spec import TableSpec
+from position_sync_dagster.lake.storage.delta_log import TRANSACTIONS
 
 _NO_HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
 

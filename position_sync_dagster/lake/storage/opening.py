@@ -1,4 +1,7 @@
-"""Open the table at a path: create it, check it, migrate it, or refuse what lies there."""
+"""Open the table at a path: create it, check it, migrate it, or refuse what lies there.
+
+The folder of a table: only its owner may enter it, whatever the umask of the process.
+"""
 
 import logging
 import os
@@ -10,10 +13,12 @@ from deltalake.exceptions import TableNotFoundError
 from deltalake.schema import PrimitiveType
 
 from position_sync_dagster.errors import BrokenTableError, ForeignTableError, NewerTableError
-from position_sync_dagster.lake.delta_log.commit_log import LOG, SET_ASIDE
-from position_sync_dagster.lake.object_store.answers import without_secrets
-from position_sync_dagster.lake.object_store.client import delta_options, is_remote
-from position_sync_dagster.lake.object_store.conditional_put import require_conditional_put
+from position_sync_dagster.lake.object_store import (
+    delta_options,
+    is_remote,
+    require_conditional_put,
+    without_secrets,
+)
 from position_sync_dagster.lake.schema.table_spec import (
     NAME_PROPERTY,
     STATISTICS_PROPERTY,
@@ -27,8 +32,8 @@ from position_sync_dagster.lake.storage.commit_errors import (
     classify,
     to_lake_error,
 )
-from position_sync_dagster.lake.storage.private_folder import make_private_folder
-from position_sync_dagster.lake.storage.writer_lock import WRITER_LOCK
+from position_sync_dagster.lake.storage.delta_log import LOG, SET_ASIDE
+from position_sync_dagster.lake.storage.writer_lock import WRITER_LOCK, make_private_folder
 
 logger = logging.getLogger(__name__)
 

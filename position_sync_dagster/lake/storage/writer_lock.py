@@ -4,15 +4,17 @@ The lock makes writers fair to each other; it does not make them safe. Safety is
 of each commit. Without the lock, four writers in a tight loop keep each other waiting for seconds.
 """
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from position_sync_dagster.errors import CommitContentionError
-from position_sync_dagster.lake.object_store.client import is_remote
+from position_sync_dagster.lake.object_store import is_remote
 from position_sync_dagster.lake.storage.commit_errors import to_lake_error
-from position_sync_dagster.lake.storage.private_folder import make_private_folder
+from position_sync_dagster.lake.storage.delta_log import sync_paths
 
 WRITER_LOCK = ".turn.lock"
 """The name of the lock file; it may lie in a folder before its table."""
@@ -21,6 +23,30 @@ FAIR_WAIT_S = ((0.02, 0.002), (0.08, 0.0005), (1.9, 0.0001))
 """How long a writer waits for the others, and how often it tries meanwhile. The longer it waits,
 the more often it tries: a writer that tries seldom is overtaken by the one that just released the
 lock. After the last wait it goes on without the lock."""
+
+OWNER_ONLY = 0o700
+
+
+def make_private_folder(path: str) -> None:
+    """Create the folder of a table, and the lake's folder around it, for the owner alone.
+
+    The files inside are out of reach of others then, whatever their own permissions. A folder that
+    exists stays as it is: its owner may have opened it to a group. An error is left to the writer
+    that needs the folder next, which names it. The names of new folders are synced: the commits
+    in them are acknowledged later, and sync no folder around the lake.
+
+    Args:
+        path: A folder or a URI; a URI has none.
+    """
+    if "://" in path or os.path.isdir(path):
+        return
+    lake = Path(path).parent
+    new = [folder for folder in (lake, *lake.parents) if not folder.exists()]
+    with suppress(OSError):
+        lake.parent.mkdir(parents=True, exist_ok=True)
+        lake.mkdir(mode=OWNER_ONLY, exist_ok=True)
+        Path(path).mkdir(mode=OWNER_ONLY, exist_ok=True)
+        sync_paths(folder.parent for folder in new)
 
 
 class WriterLock:

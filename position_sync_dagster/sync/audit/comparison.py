@@ -8,7 +8,7 @@ from enum import StrEnum
 from itertools import accumulate
 from typing import Any
 
-from position_sync_dagster.domain.records.run_record import RecordedBy, RunRecord, RunResult
+from position_sync_dagster.domain.run_record import RecordedBy, RunRecord, RunResult
 
 LEDGER = "position_updates"
 

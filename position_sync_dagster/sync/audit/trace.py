@@ -7,8 +7,8 @@ from enum import StrEnum
 import polars as pl
 
 from position_sync_dagster.domain.gateway_session import GatewaySession
-from position_sync_dagster.domain.records.run_record import RunRecord
 from position_sync_dagster.domain.request import QueuedPosition
+from position_sync_dagster.domain.run_record import RunRecord
 from position_sync_dagster.errors import AmbiguousIdError, UnknownIdError
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.queue.lookup import beginning_with

@@ -4,10 +4,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
-from position_sync_dagster.domain.records.run_record import RunRecord
+from position_sync_dagster.domain.run_record import RunRecord
 from position_sync_dagster.domain.update import Source
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.storage.doubled_rows import DoubledRows, find_doubled
+from position_sync_dagster.lake.storage.maintenance import DoubledRows, find_doubled
 from position_sync_dagster.lake.updates.provenance import LedgerProvenance
 from position_sync_dagster.sync.audit.comparison import (
     LEDGER,

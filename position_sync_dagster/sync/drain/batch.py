@@ -7,8 +7,8 @@ from datetime import datetime, timedelta
 from uuid import uuid4
 
 from position_sync_dagster.domain.clock import Clock
-from position_sync_dagster.domain.pricing.valuation import Provenance
 from position_sync_dagster.domain.request import QueuedPosition
+from position_sync_dagster.domain.valuation import Provenance
 from position_sync_dagster.errors import (
     BrokerUnavailableError,
     LakeError,

@@ -7,11 +7,10 @@ from enum import StrEnum
 
 from position_sync_dagster.domain.broker_position import BrokerPosition, Key
 from position_sync_dagster.domain.clock import SKEW
-from position_sync_dagster.domain.pricing.confirmation import confirmed_time
-from position_sync_dagster.domain.pricing.content import says_the_same
-from position_sync_dagster.domain.pricing.valuation import Provenance, from_portfolio
 from position_sync_dagster.domain.request import Answer, QueuedPosition
+from position_sync_dagster.domain.streamed_holding import confirmed_time
 from position_sync_dagster.domain.update import PositionUpdate, Source
+from position_sync_dagster.domain.valuation import Provenance, from_portfolio, says_the_same
 from position_sync_dagster.lake.schema.ids import content_id
 from position_sync_dagster.sync.drain.broker_view import BrokerView
 

@@ -11,8 +11,7 @@ from position_sync_dagster.domain.broker_position import BrokerPosition, Complet
 from position_sync_dagster.domain.clock import SKEW, Clock, utc_now
 from position_sync_dagster.domain.gateway_session import GatewaySession
 from position_sync_dagster.errors import BrokerUnavailableError
-from position_sync_dagster.lake.broker_positions import BrokerPositionsTable, Published
-from position_sync_dagster.lake.published_rows import last_time
+from position_sync_dagster.lake.broker_positions import BrokerPositionsTable, Published, last_time
 from position_sync_dagster.lake.sessions import GatewaySessions
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.decisions.availability import (

@@ -13,8 +13,8 @@ from position_sync_dagster.domain.gateway_session import (
     SessionState,
     unknown_accounts,
 )
+from position_sync_dagster.domain.line_allocation import route
 from position_sync_dagster.domain.request import Reason
-from position_sync_dagster.domain.routing import route
 from position_sync_dagster.errors import GatewayTimeoutError, LoginOwnedError, PositionSyncError
 from position_sync_dagster.gateway.accounts.account_feed import AccountFeed
 from position_sync_dagster.gateway.connection_manager import IBConnectionManager

@@ -1,10 +1,10 @@
 """The drain of a run: value the queue's requests from the tables, within a time limit."""
 
 from position_sync_dagster.domain.clock import Clock, utc_now
-from position_sync_dagster.domain.pricing.valuation import Provenance
 from position_sync_dagster.domain.request import QueueStatus
+from position_sync_dagster.domain.valuation import Provenance
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.object_store.client import is_remote
+from position_sync_dagster.lake.object_store import is_remote
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.drain.batch import LARGEST
 from position_sync_dagster.sync.drain.broker_view import LakeValues

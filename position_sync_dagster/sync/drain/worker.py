@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from position_sync_dagster.domain.clock import Clock, utc_now
-from position_sync_dagster.domain.pricing.valuation import Provenance
 from position_sync_dagster.domain.request import QueuedPosition
+from position_sync_dagster.domain.valuation import Provenance
 from position_sync_dagster.errors import (
     BrokerUnavailableError,
     PositionSyncError,

@@ -7,12 +7,11 @@ from datetime import UTC, date, datetime, time, timedelta
 import polars as pl
 
 from position_sync_dagster.domain.clock import Clock, utc_now
-from position_sync_dagster.domain.discrepancy import Discrepancy
-from position_sync_dagster.domain.records.statement import FLEX, Statement, StatementPosition
+from position_sync_dagster.domain.reconciliation import Discrepancy
+from position_sync_dagster.domain.statement import FLEX, Statement, StatementPosition
 from position_sync_dagster.errors import PositionSyncError
-from position_sync_dagster.lake.derived import values_at_close
+from position_sync_dagster.lake.derived import join_rows, stated_rows, values_at_close
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.statement_rows import join_rows, stated_rows
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.history.accounts import known_accounts
 from position_sync_dagster.sync.history.statement_folder import StatementFolder, Statements

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
 
-from position_sync_dagster.domain.records.statement import Statement
+from position_sync_dagster.domain.statement import Statement
 from position_sync_dagster.domain.update import TradingMode, trading_mode_of
 from position_sync_dagster.errors import (
     FlexServiceError,
@@ -16,7 +16,7 @@ from position_sync_dagster.errors import (
     PositionSyncError,
     StatementError,
 )
-from position_sync_dagster.gateway.flex.statement_reader import (
+from position_sync_dagster.gateway.flex import (
     HEAD_BYTES,
     LARGEST_STATEMENT,
     first_day,

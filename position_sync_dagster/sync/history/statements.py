@@ -3,10 +3,10 @@
 from datetime import UTC, datetime, time
 from zoneinfo import ZoneInfo
 
-from position_sync_dagster.domain.records.account_summary import AccountSource, AccountSummary
-from position_sync_dagster.domain.records.statement import Statement, StatementCash
+from position_sync_dagster.domain.account_summary import AccountSource, AccountSummary
+from position_sync_dagster.domain.statement import Statement, StatementCash
 from position_sync_dagster.domain.update import trading_mode_of
-from position_sync_dagster.gateway.flex.web_service import FlexService
+from position_sync_dagster.gateway.flex import FlexService
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.schema.ids import content_id
 from position_sync_dagster.settings import Settings

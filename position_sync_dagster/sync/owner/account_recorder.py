@@ -7,8 +7,8 @@ from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import replace
 from typing import Any
 
-from position_sync_dagster.domain.pricing.valuation import Provenance
-from position_sync_dagster.domain.records.account_summary import AccountSummary
+from position_sync_dagster.domain.account_summary import AccountSummary
+from position_sync_dagster.domain.valuation import Provenance
 from position_sync_dagster.errors import LakeError
 from position_sync_dagster.gateway.connection import GatewayConnection
 from position_sync_dagster.lake.account_values import AccountValuesTable

@@ -6,8 +6,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable
 
 from position_sync_dagster.domain.instrument import ContractDetails
-from position_sync_dagster.domain.leg import UnresolvedLeg
-from position_sync_dagster.domain.leg_contract import matching_contracts, problem_of
+from position_sync_dagster.domain.leg import UnresolvedLeg, matching_contracts, problem_of
 from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.errors import LakeError, LeaseLostError
 from position_sync_dagster.gateway.connection import GatewayConnection

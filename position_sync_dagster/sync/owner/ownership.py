@@ -13,8 +13,8 @@ from typing import NamedTuple, Self
 
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.gateway_session import GatewaySession, Owner, SessionState
-from position_sync_dagster.domain.pricing.valuation import Provenance
 from position_sync_dagster.domain.update import TradingMode
+from position_sync_dagster.domain.valuation import Provenance
 from position_sync_dagster.errors import (
     CommitContentionError,
     LakeError,

@@ -8,8 +8,7 @@ from position_sync_dagster.domain.broker_position import BrokerPosition, Complet
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import GatewaySession
 from position_sync_dagster.domain.instrument import ContractDetails
-from position_sync_dagster.domain.leg import ActiveContract, Leg, UnresolvedLeg
-from position_sync_dagster.domain.leg_contract import contract_mismatch
+from position_sync_dagster.domain.leg import ActiveContract, Leg, UnresolvedLeg, contract_mismatch
 from position_sync_dagster.domain.update import TradingMode, trading_mode_of
 from position_sync_dagster.errors import GatewayError, SettingsError
 from position_sync_dagster.gateway.codes import NOT_PERMITTED, GatewayCode

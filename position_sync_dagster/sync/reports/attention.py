@@ -5,9 +5,9 @@ from functools import lru_cache
 from pathlib import Path
 
 from position_sync_dagster.errors import StrategiesFileError
-from position_sync_dagster.lake.delta_log.commit_log import SET_ASIDE
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.registry.strategies_file import load_strategies
+from position_sync_dagster.lake.storage.delta_log import SET_ASIDE
 from position_sync_dagster.settings import Settings
 
 

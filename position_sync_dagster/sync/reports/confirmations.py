@@ -7,7 +7,7 @@ import polars as pl
 
 from position_sync_dagster.domain.broker_position import BrokerPosition
 from position_sync_dagster.domain.clock import SKEW
-from position_sync_dagster.domain.pricing.confirmation import BROKER
+from position_sync_dagster.domain.streamed_holding import BROKER
 from position_sync_dagster.domain.update import ValueOrigin
 from position_sync_dagster.lake.schema.codec import moment
 from position_sync_dagster.lake.schema.tables import BROKER_POSITIONS

@@ -9,8 +9,7 @@ from enum import StrEnum
 
 from position_sync_dagster.domain.broker_position import Key
 from position_sync_dagster.domain.instrument import ContractDetails
-from position_sync_dagster.domain.leg import ActiveContract
-from position_sync_dagster.domain.leg_contract import contract_mismatch
+from position_sync_dagster.domain.leg import ActiveContract, contract_mismatch
 from position_sync_dagster.domain.update import PositionUpdate
 from position_sync_dagster.sync.reports.shares import Share, shares_of
 

@@ -11,7 +11,7 @@ from typing import TypedDict
 
 from position_sync_dagster.domain.broker_position import BrokerPosition
 from position_sync_dagster.domain.leg import ActiveContract
-from position_sync_dagster.domain.pricing.confirmation import confirmed_time
+from position_sync_dagster.domain.streamed_holding import confirmed_time
 from position_sync_dagster.domain.update import PositionUpdate
 from position_sync_dagster.sync.reports.exposure import Exposure
 

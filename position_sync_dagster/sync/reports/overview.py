@@ -12,8 +12,8 @@ from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.instrument import ContractDetails, leg_name
 from position_sync_dagster.domain.leg import ActiveContract
 from position_sync_dagster.domain.update import PositionUpdate, Source
-from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.logins import (
+from position_sync_dagster.lake.lake import (
+    Lake,
     all_broker_holdings,
     all_broker_rows,
     rows_of_logins,

@@ -8,11 +8,9 @@ from datetime import datetime
 import polars as pl
 
 from position_sync_dagster.domain.instrument import ContractDetails
-from position_sync_dagster.domain.leg import ActiveContract
-from position_sync_dagster.domain.leg_contract import contract_mismatch
+from position_sync_dagster.domain.leg import ActiveContract, contract_mismatch
 from position_sync_dagster.domain.update import PositionUpdate
-from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.logins import all_broker_rows, rows_of_logins
+from position_sync_dagster.lake.lake import Lake, all_broker_rows, rows_of_logins
 from position_sync_dagster.lake.schema.codec import updates_of
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.reports.confirmations import CONFIRMED, SAID, with_confirmed

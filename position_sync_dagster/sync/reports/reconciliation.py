@@ -8,18 +8,17 @@ import polars as pl
 
 from position_sync_dagster.domain.broker_position import BrokerPosition, Key
 from position_sync_dagster.domain.clock import Clock, utc_now
-from position_sync_dagster.domain.discrepancy import Discrepancy
 from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.domain.leg import ActiveContract
 from position_sync_dagster.domain.reconciliation import (
+    Discrepancy,
     Pair,
     ReconciliationResult,
     compare,
     compare_pairs,
 )
 from position_sync_dagster.domain.update import PositionUpdate
-from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.logins import rows_of_logins
+from position_sync_dagster.lake.lake import Lake, rows_of_logins
 from position_sync_dagster.lake.schema.codec import moment
 from position_sync_dagster.settings import Settings, load_settings
 from position_sync_dagster.sync.drain.broker_view import Coverage, LakeValues, ValueSource

@@ -7,15 +7,14 @@ from typing import Any
 
 import polars as pl
 
+from position_sync_dagster.domain.account_summary import AccountSummary
 from position_sync_dagster.domain.broker_position import Key
 from position_sync_dagster.domain.clock import SKEW
 from position_sync_dagster.domain.gateway_session import ALIVE, GatewaySession, SessionState
 from position_sync_dagster.domain.leg import ActiveContract, Leg, LegState
-from position_sync_dagster.domain.records.account_summary import AccountSummary
 from position_sync_dagster.domain.request import QueueStatus
 from position_sync_dagster.domain.update import Source
-from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.logins import all_broker_rows, rows_of_logins
+from position_sync_dagster.lake.lake import Lake, all_broker_rows, rows_of_logins
 from position_sync_dagster.lake.schema.codec import moment
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.owner.ownership import blind_since

@@ -8,9 +8,8 @@ from itertools import islice, takewhile
 
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.instrument import ContractDetails
-from position_sync_dagster.domain.leg import ActiveContract
-from position_sync_dagster.domain.leg_contract import contract_mismatch
-from position_sync_dagster.domain.pricing.trading_hours import TradingHours, parse_trading_hours
+from position_sync_dagster.domain.leg import ActiveContract, contract_mismatch
+from position_sync_dagster.domain.trading_hours import TradingHours, parse_trading_hours
 from position_sync_dagster.errors import LakeError
 from position_sync_dagster.gateway.connection import GatewayConnection
 from position_sync_dagster.lake.contracts import ContractsTable

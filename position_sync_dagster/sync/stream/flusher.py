@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 from position_sync_dagster.domain.broker_position import Key
 from position_sync_dagster.domain.clock import Clock
-from position_sync_dagster.domain.pricing.valuation import Provenance
 from position_sync_dagster.domain.update import PositionUpdateHandler
+from position_sync_dagster.domain.valuation import Provenance
 from position_sync_dagster.gateway.changes import PendingChanges
 from position_sync_dagster.gateway.connection import GatewayConnection
 from position_sync_dagster.sync.owner.account_recorder import AccountRecorder

@@ -7,10 +7,9 @@ from datetime import UTC, datetime, timedelta
 
 from position_sync_dagster.domain.broker_position import Key
 from position_sync_dagster.domain.leg import LegState
-from position_sync_dagster.domain.pricing.login_lines import LoginLines
-from position_sync_dagster.domain.pricing.quote import Quote
-from position_sync_dagster.domain.pricing.streamed_holding import StreamedHolding, StreamRules
-from position_sync_dagster.domain.pricing.valuation import Provenance
+from position_sync_dagster.domain.line_trust import LoginLines
+from position_sync_dagster.domain.streamed_holding import StreamedHolding, StreamRules
+from position_sync_dagster.domain.valuation import Provenance, Quote
 from position_sync_dagster.gateway.connection import GatewayConnection
 from position_sync_dagster.outage_log import OutageLog
 from position_sync_dagster.settings import Settings

@@ -8,7 +8,7 @@ from functools import partial
 
 from position_sync_dagster.domain.broker_position import Key
 from position_sync_dagster.domain.leg import ActiveContract, LegState
-from position_sync_dagster.domain.routing import route
+from position_sync_dagster.domain.line_allocation import route
 from position_sync_dagster.errors import LakeError
 from position_sync_dagster.gateway.changes import PendingChanges
 from position_sync_dagster.gateway.connection import GatewayConnection

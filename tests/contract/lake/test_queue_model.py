@@ -30,7 +30,7 @@ from position_sync_dagster.errors import (
 from position_sync_dagster.lake.queue.memory import InMemoryPositionQueue
 from position_sync_dagster.lake.queue.operations import PROMOTE_AFTER_S, SyncQueue
 from position_sync_dagster.lake.queue.table import PositionQueue
-from position_sync_dagster.lake.storage import live_parts, maintenance
+from position_sync_dagster.lake.storage import lifecycle_table, maintenance
 from position_sync_dagster.lake.storage.maintenance import maintain
 
 PENDING, PROCESSING = QueueStatus.PENDING, QueueStatus.PROCESSING
@@ -392,4 +392,4 @@ class TestDeltaInParts(DeltaQueueMachine.TestCase):
 
     @pytest.fixture(autouse=True)
     def _in_small_parts(self, monkeypatch):
-        monkeypatch.setattr(live_parts, "PART_ROWS", 2)
+        monkeypatch.setattr(lifecycle_table, "PART_ROWS", 2)

@@ -15,12 +15,12 @@ from position_sync_dagster.lake.derived import DerivedTable
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.queue.table import PositionQueue
 from position_sync_dagster.lake.recovery.checkup import check_up
-from position_sync_dagster.lake.schema.derived_tables import (
+from position_sync_dagster.lake.schema.table_spec import TableSpec
+from position_sync_dagster.lake.schema.tables import (
     DAILY_POSITIONS,
     LATEST_POSITIONS,
     STRATEGY_EXPOSURE,
 )
-from position_sync_dagster.lake.schema.table_spec import TableSpec
 from tests.support.torn_queues import claim, newest_entry
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from position_sync_dagster.gateway.connection import connect
-from position_sync_dagster.gateway.ib_async_internals.requests import request_id_of
+from position_sync_dagster.gateway.ib_async_internals import request_id_of
 from position_sync_dagster.gateway.market_data_lines import CANCEL_EFFECT_S, MarketDataLines
 from position_sync_dagster.gateway.translate import streamable
 from position_sync_dagster.simulator.gateway.reference_data import ReferenceDataService

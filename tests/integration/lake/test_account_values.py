@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from position_sync_dagster.domain.records.account_summary import AccountSource, AccountSummary
+from position_sync_dagster.domain.account_summary import AccountSource, AccountSummary
 from position_sync_dagster.errors import LeaseLostError, TradingModeError
 from position_sync_dagster.lake.recovery.diagnosis import diagnose
 from position_sync_dagster.lake.storage.frames import data_files

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from position_sync_dagster.domain.discrepancy import BreakState, Discrepancy, DiscrepancyType
+from position_sync_dagster.domain.reconciliation import BreakState, Discrepancy, DiscrepancyType
 from position_sync_dagster.errors import UnknownRequestError
 from position_sync_dagster.lake.breaks import BreakCounts
 

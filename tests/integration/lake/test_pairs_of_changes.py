@@ -17,22 +17,21 @@ import polars as pl
 import pytest
 from deltalake import write_deltalake
 
+from position_sync_dagster.domain.account_summary import AccountSummary
 from position_sync_dagster.domain.broker_position import BrokerPosition
-from position_sync_dagster.domain.discrepancy import Discrepancy, DiscrepancyType
 from position_sync_dagster.domain.gateway_session import Owner
 from position_sync_dagster.domain.instrument import ContractDetails, Instrument
-from position_sync_dagster.domain.records.account_summary import AccountSummary
-from position_sync_dagster.domain.records.run_record import RunRecord, RunResult
-from position_sync_dagster.domain.records.statement import Execution
+from position_sync_dagster.domain.reconciliation import Discrepancy, DiscrepancyType
 from position_sync_dagster.domain.request import QueueRequest
+from position_sync_dagster.domain.run_record import RunRecord, RunResult
+from position_sync_dagster.domain.statement import Execution
 from position_sync_dagster.domain.update import PositionUpdate
 from position_sync_dagster.errors import LakeError
 from position_sync_dagster.lake.derived import DerivedTable
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.schema.derived_tables import DERIVED, LATEST_POSITIONS
-from position_sync_dagster.lake.schema.tables import TABLES
+from position_sync_dagster.lake.schema.tables import DERIVED, LATEST_POSITIONS, TABLES
 from position_sync_dagster.lake.storage import frames, maintenance, writer_lock
-from position_sync_dagster.lake.storage.doubled_rows import find_doubled, remove_doubled
+from position_sync_dagster.lake.storage.maintenance import find_doubled, remove_doubled
 from position_sync_dagster.lake.storage.table import Table
 
 NOW = datetime(2026, 1, 2, 12, tzinfo=UTC)

@@ -4,9 +4,9 @@ from datetime import UTC, date, datetime
 
 import pytest
 
-from position_sync_dagster.domain.leg import make_leg
-from position_sync_dagster.domain.leg_contract import (
+from position_sync_dagster.domain.leg import (
     contract_mismatch,
+    make_leg,
     matching_contracts,
     problem_of,
 )

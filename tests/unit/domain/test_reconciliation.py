@@ -6,12 +6,11 @@ from datetime import UTC, date, datetime, timedelta
 import pytest
 
 from position_sync_dagster.domain.broker_position import BrokerPosition
-from position_sync_dagster.domain.discrepancy import DiscrepancyType
 from position_sync_dagster.domain.instrument import Instrument, Right
 from position_sync_dagster.domain.leg import make_leg
-from position_sync_dagster.domain.pricing.valuation import Provenance, from_portfolio
-from position_sync_dagster.domain.reconciliation import compare
+from position_sync_dagster.domain.reconciliation import DiscrepancyType, compare
 from position_sync_dagster.domain.update import Source
+from position_sync_dagster.domain.valuation import Provenance, from_portfolio
 from tests.support.contracts import contract_details
 
 NOW = datetime(2026, 3, 4, 15, 30, tzinfo=UTC)

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 
 from position_sync_dagster.domain.leg import LegState, make_leg
-from position_sync_dagster.domain.routing import route
+from position_sync_dagster.domain.line_allocation import route
 from tests.support.holdings import make_holding
 
 NOW = datetime(2026, 3, 4, 15, 30, tzinfo=UTC)

@@ -3,7 +3,7 @@
 from datetime import date
 from pathlib import Path
 
-from position_sync_dagster.gateway.flex.statement_reader import read_statements
+from position_sync_dagster.gateway.flex import read_statements
 from position_sync_dagster.simulator.books.loader import load_book
 from position_sync_dagster.simulator.statements import write_statements
 

@@ -15,7 +15,7 @@ from position_sync_dagster.domain.request import Answer
 from position_sync_dagster.domain.update import ValueOrigin
 from position_sync_dagster.lake.derived import DerivedTable
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.schema.derived_tables import DAILY_POSITIONS
+from position_sync_dagster.lake.schema.tables import DAILY_POSITIONS
 from position_sync_dagster.settings import load_settings
 from position_sync_dagster.sync.reports.exchange_days import exchange_days
 

@@ -13,7 +13,7 @@ from position_sync_dagster.defs.assets.exchange_partitions import exchange_parti
 from position_sync_dagster.defs.assets.executions import executions
 from position_sync_dagster.defs.assets.flex_statements import flex_statements
 from position_sync_dagster.lake.derived import DerivedTable
-from position_sync_dagster.lake.schema.derived_tables import DAILY_POSITIONS
+from position_sync_dagster.lake.schema.tables import DAILY_POSITIONS
 from position_sync_dagster.sync.reports.exchange_days import exchange_days
 from tests.support.flex_files import element, of_day, position, statement, trade
 

@@ -12,7 +12,7 @@ from position_sync_dagster.defs.maintenance import maintain_lake
 from position_sync_dagster.defs.old_runs import delete_run
 from position_sync_dagster.defs.resources import POSITION_SYNC
 from position_sync_dagster.defs.stream import STREAM_JOB
-from position_sync_dagster.domain.records.run_record import RecordedBy, RunResult
+from position_sync_dagster.domain.run_record import RecordedBy, RunResult
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.sync import run_recorder
 from position_sync_dagster.sync.audit.trace import trace

@@ -17,7 +17,7 @@ from position_sync_dagster.defs.checks.tables_fit_the_code import evaluate as fi
 from position_sync_dagster.domain.gateway_session import EMPTIED, NOT_MANAGED, SessionState
 from position_sync_dagster.domain.leg import make_leg
 from position_sync_dagster.domain.update import Source
-from position_sync_dagster.gateway.accounts.odd_rows import OddRows
+from position_sync_dagster.gateway.accounts.portfolio_rows import OddRows
 from position_sync_dagster.lake.schema.table_spec import VERSION_PROPERTY
 
 

@@ -12,7 +12,7 @@ from position_sync_dagster.defs.checks.account_values_follow import (
 from position_sync_dagster.defs.checks.ids_are_unique import ids_are_unique
 from position_sync_dagster.defs.checks.legs_have_values import legs_have_values
 from position_sync_dagster.defs.checks.values_match_the_broker import values_match_the_broker
-from position_sync_dagster.domain.records.account_summary import AccountSummary
+from position_sync_dagster.domain.account_summary import AccountSummary
 from position_sync_dagster.lake import inspection
 
 ACCOUNT = "DUSIM0001"

@@ -7,8 +7,8 @@ import pytest
 
 from position_sync_dagster.domain.request import QueueRequest, QueueStatus, Reason
 from position_sync_dagster.lake.queue.table import PositionQueue
-from position_sync_dagster.lake.storage import lifecycle_table, live_parts
-from position_sync_dagster.lake.storage.live_parts import PART_ROWS
+from position_sync_dagster.lake.storage import lifecycle_table
+from position_sync_dagster.lake.storage.lifecycle_table import PART_ROWS
 
 SMALL, LARGE = 2 * PART_ROWS, 10 * PART_ROWS
 
@@ -79,7 +79,7 @@ def test_rows_that_older_releases_wrote_in_one_part_are_divided_by_the_next_chan
     old = PositionQueue(path, fsync=False).sync
     old.initialize()
     with monkeypatch.context() as older:
-        older.setattr(live_parts, "PART_ROWS", 10**9)
+        older.setattr(lifecycle_table, "PART_ROWS", 10**9)
         ids = old.insert_many(QueueRequest(conid, "SPY") for conid in range(1, 2_501))
     assert old.store.snapshot().live["part"].unique().to_list() == ["0"]
     queue = PositionQueue(path, fsync=False).sync
@@ -103,7 +103,7 @@ def rows_of(queue):
 def test_whatever_changes_another_process_reads_the_rows_that_this_one_knows(
     tmp_path, monkeypatch, clock, seed
 ):
-    monkeypatch.setattr(live_parts, "PART_ROWS", 2 + seed)
+    monkeypatch.setattr(lifecycle_table, "PART_ROWS", 2 + seed)
     random, path = Random(seed), tmp_path / "queue"
     queue = PositionQueue(path, fsync=False, clock=clock).sync
     queue.initialize()

@@ -10,7 +10,6 @@ from deltalake import DeltaTable
 
 from position_sync_dagster.domain.request import QueueRequest
 from position_sync_dagster.errors import CommitContentionError
-from position_sync_dagster.lake.delta_log import log_reader
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.queue.table import PositionQueue
 from position_sync_dagster.lake.recovery import diagnosis
@@ -18,6 +17,7 @@ from position_sync_dagster.lake.recovery.checkup import Checkup, check_up
 from position_sync_dagster.lake.recovery.diagnosis import diagnose
 from position_sync_dagster.lake.recovery.repair import repair
 from position_sync_dagster.lake.schema.tables import POSITION_QUEUE
+from position_sync_dagster.lake.storage import delta_log
 from position_sync_dagster.lake.storage.frames import append
 from position_sync_dagster.lake.storage.table import CHECKPOINT_EVERY
 from tests.support.lake_processes import Worker, workers
@@ -51,7 +51,7 @@ def test_a_lake_that_is_being_written_is_healthy_at_each_of_many_examinations(tm
 def test_a_checkpoint_that_is_written_during_the_examination_is_no_fault(tmp_path, monkeypatch):
     path = tmp_path / "q"
     queue = small_queue(path)
-    real, conids = log_reader.checkpoint_versions, iter(range(1000, 2000))
+    real, conids = delta_log.checkpoint_versions, iter(range(1000, 2000))
 
     def versions_before_a_checkpoint(log: Path) -> list[int]:
         found = real(log)
@@ -59,7 +59,7 @@ def test_a_checkpoint_that_is_written_during_the_examination_is_no_fault(tmp_pat
             queue.sync.insert_many([QueueRequest(next(conids), "SPY")])
         return found
 
-    monkeypatch.setattr(log_reader, "checkpoint_versions", versions_before_a_checkpoint)
+    monkeypatch.setattr(delta_log, "checkpoint_versions", versions_before_a_checkpoint)
     monkeypatch.setattr(diagnosis, "READINGS", 1)
     assert diagnose(queue_at(path).table).healthy
 

@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 from deltalake import DeltaTable
 
-from position_sync_dagster.domain.records.account_summary import AccountSummary
+from position_sync_dagster.domain.account_summary import AccountSummary
 from position_sync_dagster.domain.request import QueueRequest, QueueStatus
 from position_sync_dagster.errors import BrokenTableError
 from position_sync_dagster.lake.account_values import AccountValuesTable
@@ -19,8 +19,7 @@ from position_sync_dagster.lake.queue.table import PositionQueue
 from position_sync_dagster.lake.recovery.diagnosis import Diagnosis, diagnose
 from position_sync_dagster.lake.recovery.repair import repair
 from position_sync_dagster.lake.schema.codec import update_rows
-from position_sync_dagster.lake.schema.columns import day_column, text_column
-from position_sync_dagster.lake.schema.table_spec import TableSpec
+from position_sync_dagster.lake.schema.table_spec import TableSpec, day_column, text_column
 from position_sync_dagster.lake.schema.tables import POSITION_UPDATES
 from position_sync_dagster.lake.storage.frames import append
 from position_sync_dagster.lake.storage.table import Table

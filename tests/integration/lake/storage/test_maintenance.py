@@ -2,7 +2,7 @@
 
 import importlib
 import pkgutil
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import polars as pl
@@ -15,9 +15,9 @@ from position_sync_dagster.lake import schema
 from position_sync_dagster.lake.derived import DerivedTable
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.queue.table import PositionQueue
-from position_sync_dagster.lake.schema.derived_tables import DERIVED, LATEST_POSITIONS
 from position_sync_dagster.lake.schema.ids import new_part
 from position_sync_dagster.lake.schema.table_spec import TableSpec
+from position_sync_dagster.lake.schema.tables import DERIVED, LATEST_POSITIONS
 from position_sync_dagster.lake.storage.frames import append
 from position_sync_dagster.lake.storage.maintenance import COMPACT_FROM, maintain
 from position_sync_dagster.lake.storage.table import CHECKPOINT_EVERY, Table
@@ -141,13 +141,19 @@ HOURS, COMMITS = 3, 40
 """Maintenances, and the commits of each table between two: more than make a compaction due."""
 
 
+NOW = datetime(2026, 3, 2, tzinfo=UTC)
+
+
 def a_row(number: int, spec: TableSpec = LATEST_POSITIONS) -> pl.DataFrame:
     """Return one row with an id of its own."""
     text = [column for column, kind in spec.polars.items() if kind == pl.String]
     places = {name: [name if name in spec.partition_by else f"{name}-{number}"] for name in text}
     days = [column for column, kind in spec.polars.items() if kind == pl.Date]
     rest = {name: [None] for name in spec.columns if name not in places}
-    places |= rest | {name: [datetime(2026, 3, 2, tzinfo=UTC).date()] for name in days}
+    places |= rest | {name: [NOW.date()] for name in days}
+    if spec.order is not None and spec.order not in text:
+        is_count = spec.polars[spec.order] == pl.Int64
+        places[spec.order] = [number if is_count else NOW + timedelta(seconds=number)]
     if "part" in spec.partition_by:
         places |= {"bucket": ["SUCCESS"], "part": [new_part(datetime.now(UTC))]}
     return pl.DataFrame(places, schema=spec.polars)

@@ -13,9 +13,8 @@ from position_sync_dagster.errors import (
     RequestStateError,
     StalledError,
 )
-from position_sync_dagster.lake.delta_log import durability
 from position_sync_dagster.lake.queue.table import PositionQueue
-from position_sync_dagster.lake.storage import table, writer_lock
+from position_sync_dagster.lake.storage import delta_log, table, writer_lock
 from position_sync_dagster.lake.storage.lifecycle_table import Change
 from tests.support.filled_queue import filled_queue
 
@@ -28,7 +27,7 @@ def test_a_disk_that_cannot_sync_is_reported_and_the_change_is_not_made_twice(
     def refuse(path: Path) -> None:
         raise OSError(5, "Input/output error", str(path))
 
-    monkeypatch.setattr(durability, "sync_path", refuse)
+    monkeypatch.setattr(delta_log, "sync_path", refuse)
     with pytest.raises(LakeNotWritableError, match="did not confirm"):
         queue.sync.claim_batch(limit=1)
     monkeypatch.undo()

@@ -6,14 +6,18 @@ import polars as pl
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
-from position_sync_dagster.domain.records.account_summary import AccountSummary
-from position_sync_dagster.domain.records.run_record import RunRecord, RunResult
+from position_sync_dagster.domain.account_summary import AccountSummary
 from position_sync_dagster.domain.request import QueueRequest
+from position_sync_dagster.domain.run_record import RunRecord, RunResult
 from position_sync_dagster.domain.update import PositionUpdate
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.recovery.checkup import check_up
-from position_sync_dagster.lake.storage.doubled_rows import find_doubled, remove_doubled
-from position_sync_dagster.lake.storage.maintenance import COMPACT_FROM, maintain
+from position_sync_dagster.lake.storage.maintenance import (
+    COMPACT_FROM,
+    find_doubled,
+    maintain,
+    remove_doubled,
+)
 from position_sync_dagster.lake.storage.table import Table
 from tests.support.lake_processes import Worker, workers
 

@@ -10,7 +10,7 @@ from polars.testing import assert_frame_equal
 
 from position_sync_dagster.errors import BrokenTableError
 from position_sync_dagster.lake.derived import DerivedTable
-from position_sync_dagster.lake.schema.derived_tables import LATEST_POSITIONS
+from position_sync_dagster.lake.schema.tables import LATEST_POSITIONS
 from position_sync_dagster.lake.storage.maintenance import maintain
 from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.lake.updates import latest

@@ -13,8 +13,8 @@ from position_sync_dagster.domain.update import PositionUpdate, PositionUpdateHa
 from position_sync_dagster.errors import LeaseLostError, TradingModeError
 from position_sync_dagster.lake.queue.table import PositionQueue
 from position_sync_dagster.lake.schema.codec import update_rows
-from position_sync_dagster.lake.schema.columns import Kind
 from position_sync_dagster.lake.schema.ids import new_ids
+from position_sync_dagster.lake.schema.table_spec import Kind
 from position_sync_dagster.lake.schema.tables import POSITION_UPDATES
 from position_sync_dagster.lake.storage import table, writer_lock
 from position_sync_dagster.lake.storage.frames import append, scan
@@ -22,10 +22,9 @@ from position_sync_dagster.lake.storage.maintenance import maintain
 from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.lake.storage.writer_lock import WRITER_LOCK
 from position_sync_dagster.lake.updates.append import WRITER
-from position_sync_dagster.lake.updates.handler import DeltaLakePositionWriter
 from position_sync_dagster.lake.updates.ledger import SyncUpdates
 from position_sync_dagster.lake.updates.ledger_files import LedgerFiles
-from position_sync_dagster.lake.updates.table import PositionUpdatesTable
+from position_sync_dagster.lake.updates.table import DeltaLakePositionWriter, PositionUpdatesTable
 
 
 @pytest.fixture

@@ -10,12 +10,12 @@ from random import Random
 
 import pytest
 
+from position_sync_dagster.domain import line_trust, streamed_holding
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.leg import LegState
-from position_sync_dagster.domain.pricing import line_trust, streamed_holding
 from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.gateway import login
-from position_sync_dagster.gateway.accounts import account_standing
+from position_sync_dagster.gateway.accounts import account_values
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.simulator import load_book
 from position_sync_dagster.sync.drain.run import drain
@@ -81,7 +81,7 @@ def two_accounts():
 def quick(monkeypatch):
     monkeypatch.setattr(line_manager, "PROBE_WAIT", Backoff(first_s=0.5, longest_s=1.0))
     monkeypatch.setattr(broker_link, "RECONNECT", Backoff(first_s=0.1, longest_s=0.1))
-    monkeypatch.setattr(account_standing, "AGAIN", Backoff(first_s=0.1, longest_s=0.3))
+    monkeypatch.setattr(account_values, "AGAIN", Backoff(first_s=0.1, longest_s=0.3))
     monkeypatch.setattr(streamed_holding, "SETTLE", timedelta(seconds=1))
     monkeypatch.setattr(line_trust, "GRACE_S", 1.0)
     monkeypatch.setattr(login, "MAX_REQUESTS", 100)  # a second of the day is two minutes

@@ -10,7 +10,7 @@ import pytest
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.errors import GatewayTimeoutError
-from position_sync_dagster.gateway import watchdog
+from position_sync_dagster.gateway import connection
 from position_sync_dagster.gateway.connection_manager import IBConnectionManager
 from position_sync_dagster.sync.stream import broker_link
 from tests.support.messages import frame
@@ -133,7 +133,7 @@ async def test_a_second_end_does_not_make_positions_whole_of_which_one_cannot_be
 async def test_half_a_message_ends_the_connection_even_if_others_follow(
     live, eventually, caplog, monkeypatch, half, why
 ):
-    monkeypatch.setattr(watchdog, "SILENCE_S", 0.4)
+    monkeypatch.setattr(connection, "SILENCE_S", 0.4)
     async with live() as (sim, streamer, updates_continue):
         sim.send_raw(bytes.fromhex(half))
         await eventually(lambda: streamer.metrics.reconnects == 1)
@@ -145,7 +145,7 @@ async def test_half_a_message_ends_the_connection_even_if_others_follow(
 async def test_half_a_message_ends_the_connection_even_if_nothing_follows(
     live, eventually, caplog, monkeypatch, half
 ):
-    monkeypatch.setattr(watchdog, "SILENCE_S", 0.4)
+    monkeypatch.setattr(connection, "SILENCE_S", 0.4)
     async with live(gateway_timeout_s=0.5) as (sim, streamer, updates_continue):
         sim.send_raw(bytes.fromhex(half))
         sim.pause()
@@ -158,10 +158,10 @@ async def test_half_a_message_ends_the_connection_even_if_nothing_follows(
 async def test_a_gateway_that_sends_only_garbage_is_disconnected(
     live, eventually, caplog, monkeypatch
 ):
-    monkeypatch.setattr(watchdog, "SILENCE_S", 0.3)
+    monkeypatch.setattr(connection, "SILENCE_S", 0.3)
     async with live(gateway_timeout_s=0.5) as (sim, streamer, updates_continue):
-        send = watchdog.IB.reqCurrentTimeAsync
-        monkeypatch.setattr(watchdog.IB, "reqCurrentTimeAsync", _never)
+        send = connection.IB.reqCurrentTimeAsync
+        monkeypatch.setattr(connection.IB, "reqCurrentTimeAsync", _never)
         sim.freeze()
 
         async def left():
@@ -169,7 +169,7 @@ async def test_a_gateway_that_sends_only_garbage_is_disconnected(
             return streamer.metrics.reconnects
 
         await eventually(left)
-        monkeypatch.setattr(watchdog.IB, "reqCurrentTimeAsync", send)
+        monkeypatch.setattr(connection.IB, "reqCurrentTimeAsync", send)
         sim.freeze(False)
         await updates_continue()
         assert "it has not answered" in caplog.text
@@ -180,7 +180,7 @@ async def _never(_ib):
 
 
 async def test_a_quiet_market_ends_no_connection(live, monkeypatch):
-    monkeypatch.setattr(watchdog, "SILENCE_S", 0.2)
+    monkeypatch.setattr(connection, "SILENCE_S", 0.2)
     async with live() as (sim, streamer, updates_continue):
         sim.freeze()
         await asyncio.sleep(1.0)  # what must not happen cannot be waited for

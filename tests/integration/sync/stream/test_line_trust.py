@@ -6,8 +6,8 @@ from datetime import timedelta
 
 import pytest
 
+from position_sync_dagster.domain import streamed_holding
 from position_sync_dagster.domain.gateway_session import SessionState
-from position_sync_dagster.domain.pricing import streamed_holding
 from position_sync_dagster.domain.update import PriceKind, ValueOrigin
 
 A = "DUSIM0001"

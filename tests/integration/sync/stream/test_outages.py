@@ -13,7 +13,7 @@ from position_sync_dagster.errors import (
     GatewayRefusedError,
     LakeNotWritableError,
 )
-from position_sync_dagster.gateway import watchdog
+from position_sync_dagster.gateway import connection
 from position_sync_dagster.gateway.connection_manager import IBConnectionManager
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.simulator import Simulator, load_book
@@ -238,7 +238,7 @@ async def test_after_data_was_lost_the_lines_have_new_request_ids(
 async def test_a_gateway_that_hangs_makes_the_stream_blind_until_it_answers(
     stream_legs, eventually, monkeypatch, updates_continue
 ):
-    monkeypatch.setattr(watchdog, "SILENCE_S", 0.3)
+    monkeypatch.setattr(connection, "SILENCE_S", 0.3)
     monkeypatch.setattr(broker_link, "RECONNECT", Backoff(first_s=0.1, longest_s=0.1))
     async with stream_legs(PUT, gateway_timeout_s=0.5) as (sim, streamer, received):
         await eventually(lambda: received.newest(A, PUT))

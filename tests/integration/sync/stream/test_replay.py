@@ -8,7 +8,7 @@ import pytest
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.updates.handler import DeltaLakePositionWriter
+from position_sync_dagster.lake.updates.table import DeltaLakePositionWriter
 from position_sync_dagster.simulator.recordings.recording import load_recording
 from position_sync_dagster.simulator.replay.server import Replay
 from position_sync_dagster.sync.drain.run import drain

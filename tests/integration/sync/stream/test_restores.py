@@ -8,7 +8,7 @@ from position_sync_dagster.domain.broker_position import Completeness
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.domain.retry import Backoff
-from position_sync_dagster.gateway.accounts import account_standing
+from position_sync_dagster.gateway.accounts import account_values
 from position_sync_dagster.sync.stream import broker_link
 from position_sync_dagster.sync.stream.streamer import IBPositionStreamer
 
@@ -19,7 +19,7 @@ CALL, PUT = 921000001, 921000002
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
     quick = Backoff(first_s=0.05, longest_s=0.05)
-    monkeypatch.setattr(account_standing, "AGAIN", quick)
+    monkeypatch.setattr(account_values, "AGAIN", quick)
     monkeypatch.setattr(broker_link, "RECONNECT", quick)
 
 

@@ -3,8 +3,8 @@
 import asyncio
 from dataclasses import replace
 
+from position_sync_dagster.domain import streamed_holding
 from position_sync_dagster.domain.gateway_session import SessionState
-from position_sync_dagster.domain.pricing import streamed_holding
 from position_sync_dagster.domain.update import ValueOrigin
 from tests.integration.sync.conftest import CALL, PUT, STOCK, A
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from position_sync_dagster.gateway.accounts.odd_rows import OddRows, key_as_sent, oddness
-from position_sync_dagster.gateway.ib_async_internals.holdings import RowFields
+from position_sync_dagster.gateway.accounts.portfolio_rows import OddRows, key_as_sent, oddness
+from position_sync_dagster.gateway.ib_async_internals import RowFields
 
 ACCOUNTS = ("DU1",)
 

@@ -4,8 +4,11 @@ import pytest
 from ib_async import IB
 
 from position_sync_dagster.gateway.accounts import portfolio_rows
-from position_sync_dagster.gateway.accounts.odd_rows import OddRows
-from position_sync_dagster.gateway.accounts.portfolio_rows import PortfolioRow, PortfolioRows
+from position_sync_dagster.gateway.accounts.portfolio_rows import (
+    OddRows,
+    PortfolioRow,
+    PortfolioRows,
+)
 from position_sync_dagster.gateway.codes import MessageType
 from position_sync_dagster.gateway.translate import PortfolioValues, instrument_of, known
 from tests.support.messages import as_sent

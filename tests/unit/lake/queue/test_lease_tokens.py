@@ -1,6 +1,6 @@
 """The lease tokens that a queue object remembers."""
 
-from position_sync_dagster.lake.queue.lease_tokens import REMEMBERED, LeaseTokens
+from position_sync_dagster.lake.queue.operations import REMEMBERED, LeaseTokens
 
 
 def test_after_a_claim_of_a_million_the_next_one_drops_them_in_one_pass() -> None:

@@ -7,8 +7,7 @@ import pytest
 
 from position_sync_dagster.domain.leg import make_leg
 from position_sync_dagster.errors import InvalidLegError
-from position_sync_dagster.lake.registry.legs import refuse_two_whole_holders
-from position_sync_dagster.lake.registry.whole_holders import WholeHolders
+from position_sync_dagster.lake.registry.legs import WholeHolders, refuse_two_whole_holders
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 

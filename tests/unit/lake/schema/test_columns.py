@@ -9,13 +9,14 @@ import pytest
 from position_sync_dagster.domain.column import Column
 from position_sync_dagster.domain.request import QueueStatus
 from position_sync_dagster.domain.update import PositionUpdate
-from position_sync_dagster.lake.schema.columns import Kind, StoredColumn, columns_of, in_order
-from position_sync_dagster.lake.schema.derived_tables import (
+from position_sync_dagster.lake.schema.table_spec import Kind, StoredColumn, columns_of, in_order
+from position_sync_dagster.lake.schema.tables import (
     DAILY_POSITIONS,
     LATEST_POSITIONS,
+    POSITION_UPDATES,
     STRATEGY_EXPOSURE,
+    TABLES,
 )
-from position_sync_dagster.lake.schema.tables import POSITION_UPDATES, TABLES
 
 
 @dataclass

@@ -11,7 +11,7 @@ from position_sync_dagster.errors import (
     NewerTableError,
 )
 from position_sync_dagster.lake.storage.commit_errors import RetryCommit
-from position_sync_dagster.lake.storage.commit_retry import retried
+from position_sync_dagster.lake.storage.table import retried
 
 CONFLICT = CommitFailedError("a concurrent transaction added new data")
 STALE = DeltaError("part-0.parquet not found")

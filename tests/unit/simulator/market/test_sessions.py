@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from position_sync_dagster.domain.pricing.trading_hours import parse_trading_hours
+from position_sync_dagster.domain.trading_hours import parse_trading_hours
 from position_sync_dagster.simulator import load_book
 from position_sync_dagster.simulator.market.sessions import Sessions, checked, listing
 

@@ -6,9 +6,9 @@ from itertools import pairwise
 
 import pytest
 
-from position_sync_dagster.domain.pricing.valuation import Provenance, closed
 from position_sync_dagster.domain.request import QueueRequest, QueueStatus
 from position_sync_dagster.domain.update import Source
+from position_sync_dagster.domain.valuation import Provenance, closed
 from position_sync_dagster.errors import BrokerUnavailableError, NewerRowError
 from position_sync_dagster.lake.queue.memory import InMemoryPositionQueue
 from position_sync_dagster.lake.updates.table import AppendResult, NewestRows

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from position_sync_dagster.domain.broker_position import BrokerPosition
 from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.domain.leg import make_leg
-from position_sync_dagster.domain.pricing.confirmation import confirmed_time
-from position_sync_dagster.domain.pricing.valuation import Provenance, from_portfolio
 from position_sync_dagster.domain.reconciliation import Pair, compare, compare_pairs
+from position_sync_dagster.domain.streamed_holding import confirmed_time
 from position_sync_dagster.domain.update import PositionUpdate, Source, ValueOrigin
+from position_sync_dagster.domain.valuation import Provenance, from_portfolio
 from position_sync_dagster.lake.schema.codec import update_rows, updates_of
 from position_sync_dagster.sync.reports.confirmations import CONFIRMED, said_of, with_confirmed
 from position_sync_dagster.sync.reports.reconciliation import held_of, pairs_of, undecided

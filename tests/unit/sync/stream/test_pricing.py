@@ -11,9 +11,8 @@ import pytest
 from position_sync_dagster.domain.broker_position import BrokerPosition
 from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.domain.leg import LegState
-from position_sync_dagster.domain.pricing.login_lines import RENEWALS_AT_ONCE
-from position_sync_dagster.domain.pricing.quote import Quote
-from position_sync_dagster.domain.pricing.valuation import Provenance
+from position_sync_dagster.domain.line_trust import RENEWALS_AT_ONCE
+from position_sync_dagster.domain.valuation import Provenance, Quote
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.stream.pricing import StreamPricer
 

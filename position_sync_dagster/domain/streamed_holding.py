@@ -1,0 +1,267 @@
+"""A streamed holding: its value now, and whether a row is due; without a clock of its own.
+
+When the source of a row last confirmed its value; pure.
+"""
+
+import math
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from position_sync_dagster.domain.broker_position import BrokerPosition, Key
+from position_sync_dagster.domain.clock import SKEW
+from position_sync_dagster.domain.line_trust import LineTrust
+from position_sync_dagster.domain.update import PositionUpdate, PriceKind, ValueOrigin
+from position_sync_dagster.domain.valuation import (
+    Provenance,
+    Quote,
+    factor_agrees,
+    revalue,
+    values_of,
+)
+
+SETTLE = timedelta(seconds=5)
+"""The broker's own values follow the market after a moment. A line that has not ticked for so long
+while they differ has missed something."""
+
+BROKER_CADENCE = timedelta(minutes=3)
+"""The values of a portfolio row without a time may be this old when they arrive. Source: IB,
+"Account Updates" (every three minutes or on a trade)."""
+
+ROUNDING = 0.01
+"""The broker rounds money to cents."""
+
+TOO_OLD_BY_S = 0.001
+"""A last trade is replaced as soon as it is older than the limit."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamRules:
+    """The settings of the rule.
+
+    Attributes:
+        max_last_age: An older last trade is not used.
+        band: By what part of the value the broker's newer value may differ from that of a line.
+        heartbeat_s: A row is written at least so often, in seconds.
+        silence_s: A line that is silent for so long after a restore is requested again.
+    """
+
+    max_last_age: timedelta
+    band: float
+    heartbeat_s: float
+    silence_s: float
+
+
+@dataclass(slots=True)
+class StreamedHolding:
+    """The state of one streamed holding.
+
+    Events (a tick, a change of the broker's values, the passing of time) make it due. `row` then
+    decides the value, and whether a reader could use a row with it.
+
+    Attributes:
+        key: (account, conid).
+        line: The trust in its line, shared by the holdings of the conid.
+        due: Whether it is to be valued at the next flush.
+        arrived: When the first tick since the last row arrived, in Unix seconds.
+        check_at_s: It becomes due at this time by itself.
+    """
+
+    key: Key
+    line: LineTrust
+    due: bool = False
+    arrived: float | None = None
+    check_at_s: float = math.inf
+    _factor: bool | None = None
+    _written: Any = field(default=None, repr=False)
+    _written_at_s: float = -math.inf
+
+    def ticked(self, arrived: float) -> None:
+        """Record that its line ticked."""
+        self.due = True
+        self.arrived = arrived if self.arrived is None else self.arrived
+
+    def check_by(self, at_s: float) -> None:
+        """Become due at this time at the latest."""
+        self.check_at_s = min(self.check_at_s, at_s)
+
+    def row(
+        self,
+        holding: BrokerPosition,
+        quote: Quote | None,
+        *,
+        price_magnifier: int | None,
+        now: datetime,
+        now_s: float,
+        rules: StreamRules,
+        by: Provenance,
+    ) -> PositionUpdate | None:
+        """Value the holding, and return its row; None when nothing that readers use has changed.
+
+        Args:
+            holding: What the broker last reported of it.
+            quote: The newest market data of its line, whether it is trusted or not.
+            price_magnifier: Divisor from quoted prices to the major unit; None: unknown.
+            now: The time of the row.
+            now_s: The same moment by the clock of the line's trust.
+            rules: The settings.
+            by: The writer of the row.
+        """
+        self.due, self.check_at_s = False, math.inf
+        if self._is_withheld(holding, now_s):
+            self.due = self.arrived is not None
+            self.check_at_s = self.line.withheld_until_s
+            return None
+        self.arrived = None
+        update = self._valued(holding, quote, price_magnifier, now, now_s, rules, by)
+        if update.price_kind is PriceKind.LAST and update.value_time is not None:
+            too_old_in = update.value_time + rules.max_last_age - now
+            self.check_by(now_s + max(0.0, too_old_in.total_seconds()) + TOO_OLD_BY_S)
+        seen = values_of(update)
+        if seen == self._written and now_s < self._written_at_s + rules.heartbeat_s:
+            self.check_by(self._written_at_s + rules.heartbeat_s)
+            return None
+        self._written, self._written_at_s = seen, now_s
+        self.check_by(now_s + rules.heartbeat_s)
+        return update
+
+    def _is_withheld(self, holding: BrokerPosition, now_s: float) -> bool:
+        """Return whether a moment is left to a line that should tick soon.
+
+        A close is never withheld, nor a change of the quantity after the first row.
+        """
+        if self.line.trusted or now_s >= self.line.withheld_until_s or not holding.position:
+            return False
+        return self._written is None or bool(self._written[0] == holding.position)
+
+    def _valued(
+        self,
+        holding: BrokerPosition,
+        quote: Quote | None,
+        price_magnifier: int | None,
+        now: datetime,
+        now_s: float,
+        rules: StreamRules,
+        by: Provenance,
+    ) -> PositionUpdate:
+        if price_magnifier is not None:
+            agrees = factor_agrees(holding, price_magnifier=price_magnifier)
+            self._factor = self._factor if agrees is None else agrees
+        magnifier = None if self._factor is False else price_magnifier
+        counts = quote if self.line.trusted and _has_ticked(quote, now) else None
+        for _ in range(2):
+            update = revalue(
+                holding,
+                counts,
+                price_magnifier=magnifier,
+                now=now,
+                max_last_age=rules.max_last_age,
+                by=by,
+                note=None if self.line.trusted or not holding.position else self.line.reason,
+            )
+            if counts is None or not self._is_contradicted(
+                update, holding, counts, magnifier, rules, now_s
+            ):
+                break
+            if not self.line.disagrees(now_s):
+                break
+            counts = None
+        return update
+
+    def _is_contradicted(
+        self,
+        update: PositionUpdate,
+        holding: BrokerPosition,
+        quote: Quote,
+        price_magnifier: int | None,
+        rules: StreamRules,
+        now_s: float,
+    ) -> bool:
+        """Return whether the broker's value is newer than the line's last tick and differs."""
+        own, broker = update.market_value, holding.market_value
+        if own is None or broker is None or update.value_source is not ValueOrigin.TICK:
+            return False
+        ticked_at, valued_at = quote.received_at, _valued_at(holding)
+        if ticked_at is None or price_magnifier is None or valued_at <= ticked_at:
+            return False
+        unit = abs(holding.position) * holding.instrument.multiplier / price_magnifier
+        if abs(own - broker) <= allowed_difference(own, quote, unit=unit, band=rules.band):
+            self.line.agrees()
+            return False
+        if update.timestamp - ticked_at < SETTLE:
+            self.check_by(now_s + SETTLE.total_seconds())
+            return False
+        return True
+
+
+def allowed_difference(own: float, quote: Quote, *, unit: float, band: float) -> float:
+    """Return by how much the broker's value may differ from that of a line which is alive.
+
+    It is the largest of a part of the value, the width of the quote (a bid that does not exist
+    counts as 0), the smallest change of the price, and the broker's rounding.
+
+    Args:
+        own: The value by the line.
+        quote: Its market data.
+        unit: What a price of 1 is worth for the holding.
+        band: The part of the value.
+
+    >>> allowed_difference(100.0, Quote(conid=1, bid=1.0, ask=1.25), unit=100.0, band=0.03)
+    25.0
+    """
+    width = max(0.0, quote.ask - (quote.bid or 0.0)) if quote.ask is not None else 0.0
+    return max(band * abs(own), width * unit, (quote.min_tick or 0.0) * unit, ROUNDING)
+
+
+def _has_ticked(quote: Quote | None, now: datetime) -> bool:
+    """Return whether a quote has a tick; one ahead of the clock is from before it was set back."""
+    return quote is not None and quote.received_at is not None and quote.received_at <= now
+
+
+def _valued_at(holding: BrokerPosition) -> datetime:
+    """Return the earliest moment at which the broker's value may have been calculated."""
+    if holding.value_source is ValueOrigin.PORTFOLIO:
+        return holding.value_time or holding.received_at - BROKER_CADENCE
+    return holding.received_at
+
+
+BROKER = (ValueOrigin.PORTFOLIO, ValueOrigin.PNL_SINGLE)
+"""The origins of values that the broker calculates."""
+
+
+def confirmed_time(
+    row: PositionUpdate, holding: BrokerPosition | None, now: datetime
+) -> datetime | None:
+    """Return the newest time at which its source is known to have confirmed a row's value.
+
+    A row of market data is as old as it says. A row of the account feed may have been written long
+    after the broker sent its value, and is not written again while the value stays the same: the
+    time of the value counts, and each later time at which the broker confirmed the holding while
+    it had the same value. Where neither is known, the value is at least as old as the row. A row
+    that says that there is no value is as old as it says, or confirmed in the same way.
+
+    Args:
+        holding: What the broker reports of the holding; None where that is not known.
+
+    Returns:
+        None if the only time is one that a wrong clock wrote: the age is unknown.
+    """
+    times: list[datetime | None] = []
+    no_value = row.value_source is ValueOrigin.NONE and row.market_value is None
+    if row.position and (no_value or row.value_source in BROKER):
+        times = [row.timestamp if no_value else row.value_time]
+        if holding is not None and _agree(row, holding):
+            times += [holding.confirmed_at, holding.value_time]
+            if holding.value_source is ValueOrigin.PNL_SINGLE:
+                times.append(holding.received_at)
+    known = [at for at in times if at is not None and at <= now + SKEW]
+    at = max(known, default=row.timestamp)
+    return at if at <= now + SKEW else None
+
+
+def _agree(row: PositionUpdate, holding: BrokerPosition) -> bool:
+    return (row.position, row.market_price, row.market_value) == (
+        holding.position,
+        holding.market_price,
+        holding.market_value,
+    )

@@ -1,0 +1,413 @@
+"""The newest market data of a contract.
+
+What a reader sees of a row: whether another row would tell anything new; pure.
+
+The price rule: which price of a quote values a position; pure.
+
+Valuation: from a holding and a price to a row of `position_updates`; pure.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from operator import attrgetter
+
+from position_sync_dagster.domain.broker_position import BrokerPosition
+from position_sync_dagster.domain.update import (
+    PositionUpdate,
+    PriceKind,
+    Source,
+    ValueOrigin,
+    trading_mode_of,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quote:
+    """The newest market data of one contract; None where the gateway sent nothing usable.
+
+    Attributes:
+        bid, ask, last, mark: In the contract's price unit (cents for cent-quoted contracts).
+        mark_time: When the mark arrived here.
+        last_time: The exchange's time of the last trade.
+        received_at: When the newest tick arrived here; None before the first.
+        market_data_type: 1 live, 2 frozen, 3 delayed, 4 delayed frozen.
+        halted: Trading is halted (tick 49).
+        implied_vol, delta, gamma, vega, theta, underlying_price: From IB's option model.
+        model_price: The option price of that model (tick 13).
+        greeks_time: When the newest values of that model arrived here.
+        min_tick: The smallest change of a price (message 81).
+    """
+
+    conid: int
+    received_at: datetime | None = None
+    bid: float | None = None
+    ask: float | None = None
+    last: float | None = None
+    mark: float | None = None
+    mark_time: datetime | None = None
+    last_time: datetime | None = None
+    market_data_type: int | None = None
+    halted: bool = False
+    implied_vol: float | None = None
+    delta: float | None = None
+    gamma: float | None = None
+    vega: float | None = None
+    theta: float | None = None
+    underlying_price: float | None = None
+    model_price: float | None = None
+    greeks_time: datetime | None = None
+    min_tick: float | None = None
+
+    @property
+    def is_live(self) -> bool:
+        """Whether its ticks are true when they arrive.
+
+        Those of frozen data were true when the market closed, those of delayed data some 15 minutes
+        before they came, or at the close before. Source: IB, "Market Data Types".
+        """
+        return self.market_data_type not in (2, 3, 4)
+
+
+VALUES = (
+    "position",
+    "market_price",
+    "market_value",
+    "average_cost",
+    "unrealized_pnl",
+    "realized_pnl",
+    "daily_pnl",
+    "price_kind",
+    "value_source",
+    "bid",
+    "ask",
+    "implied_vol",
+    "delta",
+    "gamma",
+    "vega",
+    "theta",
+    "underlying_price",
+    "market_data_type",
+    "note",
+)
+"""The columns whose change makes a row worth writing; times, sizes and ids are none of them."""
+
+_TERMS = (
+    "symbol",
+    "sec_type",
+    "right",
+    "strike",
+    "expiry",
+    "multiplier",
+    "currency",
+    "trading_class",
+    "local_symbol",
+    "gateway_id",
+)
+
+values_of = attrgetter(*VALUES)
+"""Returns what readers see of the value of a row."""
+
+_content_of = attrgetter(*VALUES, *_TERMS)
+
+
+def says_the_same(row: PositionUpdate, known: PositionUpdate) -> bool:
+    """Return whether a row would tell readers nothing that the known row of its holding does not.
+
+    Which path wrote the newest row of a holding shows how the holding is valued now. So a row of
+    another path is new, except that of a close.
+    """
+    if row.position and row.source is not known.source:
+        return False
+    return bool(_content_of(row) == _content_of(known))
+
+
+CLOCK_LEAD = timedelta(seconds=2)
+"""The exchange's clock may be ahead of ours by so much."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Price:
+    """A price, its kind, and when it was true.
+
+    Attributes:
+        at: For LAST the exchange's time of the trade; otherwise the arrival of the tick.
+    """
+
+    value: float
+    kind: PriceKind
+    at: datetime | None = None
+
+
+def price_of(quote: Quote, *, now: datetime, max_last_age: timedelta) -> Price | None:
+    """Choose the price that values a position: MARK, LAST, MID, MODEL, else None.
+
+    The quote must be that of a line that can be trusted (`domain.line_trust`). Then a mark counts
+    however long it has stood still: a gateway ticks on change, so an unchanged mark is not old.
+
+    LAST counts only if the exchange's time of the trade is recent, and inside an uncrossed
+    two-sided quote. Without a bid, a last trade says nothing about today: bid none, ask 0.05 and
+    last 1.20 do not mean 1.20. Of a trade without a time the age is unknown.
+
+    While trading is halted there is no MID: the quote is frozen or withdrawn, and nobody has to
+    trade at it. MODEL is the option price of the gateway's own model (tick 13).
+
+    Args:
+        quote: The newest market data of the contract.
+        now: The present moment. A mark that is ahead of it came before the clock was set back, and
+            is not used.
+        max_last_age: An older last trade is not used.
+
+    >>> from datetime import UTC
+    >>> now = datetime(2026, 1, 2, tzinfo=UTC)
+    >>> price_of(Quote(conid=1, ask=0.05, last=1.20), now=now, max_last_age=timedelta(60))
+    >>> price_of(Quote(conid=1, bid=1.0, ask=1.5), now=now, max_last_age=timedelta(60)).value
+    1.25
+    """
+    if quote.mark is not None and (quote.mark_time is None or quote.mark_time <= now):
+        return Price(value=quote.mark, kind=PriceKind.MARK, at=quote.mark_time)
+    if quote.bid is not None and quote.ask is not None and quote.bid <= quote.ask:
+        if (
+            quote.last is not None
+            and quote.bid <= quote.last <= quote.ask
+            and quote.last_time is not None
+            and -CLOCK_LEAD <= now - quote.last_time <= max_last_age
+        ):
+            return Price(value=quote.last, kind=PriceKind.LAST, at=quote.last_time)
+        if not quote.halted:
+            mid = (quote.bid + quote.ask) / 2
+            return Price(value=mid, kind=PriceKind.MID, at=quote.received_at)
+    if quote.model_price is not None:
+        return Price(value=quote.model_price, kind=PriceKind.MODEL, at=quote.greeks_time)
+    return None
+
+
+ROUNDING = 0.01
+"""The broker's money is rounded to so much, in the major unit."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Provenance:
+    """The writer of a row: the columns that make it auditable."""
+
+    session_id: str | None = None
+    fencing_token: int | None = None
+    run_id: str | None = None
+
+
+def factor_agrees(
+    holding: BrokerPosition, *, price_magnifier: int, tolerance: float = 0.02
+) -> bool | None:
+    """Check multiplier / price_magnifier against the broker's own value of the holding.
+
+    The portfolio row has position, price and value, so the broker's factor is known. Its price may
+    be in the quoted unit or in the major unit; both are accepted. The broker rounds the value to
+    cents (recorded: message 7, market values with two decimals), so that a value of a few cents
+    may differ by more than the tolerance.
+
+    Returns:
+        None where the broker gave no value to compare with.
+    """
+    if not holding.position or not holding.market_price or not holding.market_value:
+        return None
+    quoted = holding.position * holding.market_price * holding.instrument.multiplier
+    return any(
+        abs(holding.market_value - expected) <= tolerance * abs(expected) + ROUNDING
+        for expected in (quoted / price_magnifier, quoted)
+    )
+
+
+def revalue(
+    holding: BrokerPosition,
+    quote: Quote | None,
+    *,
+    price_magnifier: int | None,
+    now: datetime,
+    max_last_age: timedelta,
+    by: Provenance,
+    note: str | None = None,
+) -> PositionUpdate:
+    """Value a streamed holding by its quote, or by the broker's value where no price counts.
+
+    A closed holding gives the explicit zero row. With an unknown factor (`price_magnifier` None)
+    the broker's value is used; where it gave none, the price is kept and the money stays unknown,
+    theta and vega too. The row's `value_time` is that of its source, never now: of delayed or
+    frozen data only a last trade has a known time.
+
+    Args:
+        holding: The holding as the broker last reported it.
+        quote: The newest market data of its contract; None where its line cannot be trusted, so
+            that nothing of it is used, not even bid, ask or greeks.
+        price_magnifier: Divisor from quoted prices to the major unit; None: unknown.
+        now: The time of the row.
+        max_last_age: An older last trade is not used.
+        by: The writer of the row.
+        note: Why the value is not the usual one.
+    """
+    if holding.position == 0:
+        return closed(holding, source=Source.STREAM, now=now, by=by)
+    price = None if quote is None else price_of(quote, now=now, max_last_age=max_last_age)
+    unknown_money = price_magnifier is None and holding.market_value is not None
+    if quote is None or price is None or unknown_money:
+        return from_portfolio(
+            holding,
+            source=Source.STREAM,
+            now=now,
+            by=by,
+            quote=quote,
+            price_magnifier=price_magnifier,
+            note=note,
+        )
+    value = pnl = None
+    if price_magnifier is not None:
+        value = holding.position * price.value * holding.instrument.multiplier / price_magnifier
+        if holding.average_cost is not None:
+            pnl = value - holding.position * holding.average_cost
+    return _row(
+        holding,
+        source=Source.STREAM,
+        now=now,
+        by=by,
+        market_price=price.value,
+        price_kind=price.kind,
+        value_time=_value_time(price, quote),
+        market_value=value,
+        unrealized_pnl=pnl,
+        value_source=ValueOrigin.TICK,
+        quote=quote,
+        price_magnifier=price_magnifier,
+        note=note,
+    )
+
+
+def from_portfolio(
+    holding: BrokerPosition,
+    *,
+    source: Source,
+    now: datetime,
+    by: Provenance,
+    quote: Quote | None = None,
+    price_magnifier: int | None = None,
+    note: str | None = None,
+) -> PositionUpdate:
+    """Value a holding by the broker's value; what the broker did not give stays None.
+
+    Args:
+        holding: The holding as the broker last reported it.
+        source: The path that writes the row.
+        now: The time of the row.
+        by: The writer of the row.
+        quote: Market data beside the value: bid, ask and greeks of a trusted line.
+        price_magnifier: Divisor of theta and vega to the major unit; None: unknown.
+        note: Why the value is not the usual one.
+    """
+    if holding.position == 0:
+        return closed(holding, source=source, now=now, by=by)
+    return _row(
+        holding,
+        source=source,
+        now=now,
+        by=by,
+        market_price=holding.market_price,
+        price_kind=PriceKind.PORTFOLIO if holding.market_price is not None else None,
+        value_time=holding.value_time,
+        market_value=holding.market_value,
+        unrealized_pnl=holding.unrealized_pnl,
+        value_source=holding.value_source,
+        quote=quote,
+        price_magnifier=price_magnifier,
+        note=note,
+    )
+
+
+def closed(
+    holding: BrokerPosition, *, source: Source, now: datetime, by: Provenance
+) -> PositionUpdate:
+    """Return the explicit zero row of a holding that is no longer held."""
+    return _row(
+        holding,
+        source=source,
+        now=now,
+        by=by,
+        market_price=None,
+        price_kind=None,
+        value_time=None,
+        market_value=0.0,
+        unrealized_pnl=0.0,
+        value_source=ValueOrigin.NONE,
+        quote=None,
+    )
+
+
+def _value_time(price: Price, quote: Quote) -> datetime | None:
+    """Return when a price was true; None where only its arrival is known.
+
+    IB sends the time of the last trade (ticks 45 and 88), and no time of marks, bids and asks.
+    """
+    if quote.is_live:
+        return price.at
+    return quote.last_time if price.kind is PriceKind.LAST else None
+
+
+def _money(quoted: float | None, price_magnifier: int | None) -> float | None:
+    """Return a quoted amount in the major unit; None where the factor is unknown."""
+    return quoted / price_magnifier if quoted is not None and price_magnifier else None
+
+
+def _row(
+    holding: BrokerPosition,
+    *,
+    source: Source,
+    now: datetime,
+    by: Provenance,
+    market_price: float | None,
+    price_kind: PriceKind | None,
+    value_time: datetime | None,
+    market_value: float | None,
+    unrealized_pnl: float | None,
+    value_source: ValueOrigin,
+    quote: Quote | None,
+    price_magnifier: int | None = None,
+    note: str | None = None,
+) -> PositionUpdate:
+    instrument = holding.instrument
+    return PositionUpdate(
+        conid=instrument.conid,
+        symbol=instrument.symbol,
+        right=instrument.right,
+        position=holding.position,
+        market_price=market_price,
+        market_value=market_value,
+        average_cost=holding.average_cost if holding.position else None,
+        unrealized_pnl=unrealized_pnl,
+        timestamp=now,
+        account=holding.account,
+        sec_type=instrument.sec_type,
+        strike=instrument.strike,
+        expiry=instrument.expiry,
+        multiplier=instrument.multiplier,
+        currency=instrument.currency,
+        price_kind=price_kind,
+        bid=quote.bid if quote else None,
+        ask=quote.ask if quote else None,
+        realized_pnl=holding.realized_pnl,
+        daily_pnl=holding.daily_pnl,
+        implied_vol=quote.implied_vol if quote else None,
+        delta=quote.delta if quote else None,
+        gamma=quote.gamma if quote else None,
+        vega=_money(quote.vega, price_magnifier) if quote else None,
+        theta=_money(quote.theta, price_magnifier) if quote else None,
+        underlying_price=quote.underlying_price if quote else None,
+        value_time=value_time,
+        source=source,
+        value_source=value_source,
+        market_data_type=quote.market_data_type if quote else None,
+        gateway_id=holding.gateway_id,
+        trading_mode=trading_mode_of(holding.account),
+        session_id=by.session_id,
+        fencing_token=by.fencing_token,
+        run_id=by.run_id,
+        greeks_time=quote.greeks_time if quote else None,
+        note=note,
+        trading_class=instrument.trading_class or None,
+        local_symbol=instrument.local_symbol or None,
+    )

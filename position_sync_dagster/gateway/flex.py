@@ -1,0 +1,624 @@
+"""The attributes of one element of a statement, as values.
+
+The records of a statement: one element, one value.
+
+Read a Flex query result: XML, as the broker sends it, to statements.
+
+Source of the names: IB, "Flex Queries" reference, sections Open Positions, Trades and Net Asset
+Value in Base.
+
+What the Flex service answers instead of a statement, and what to do about it.
+
+Download a statement from the Flex Web Service: request it, wait for it, fetch it.
+"""
+
+import logging
+import math
+import re
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from http.client import HTTPException
+from typing import Any
+from urllib.error import HTTPError, URLError
+from urllib.parse import quote_plus, urlencode, urlsplit
+from urllib.request import HTTPRedirectHandler, Request, build_opener
+from xml.etree import ElementTree as Xml
+from zoneinfo import ZoneInfo
+
+from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_exponential
+
+from position_sync_dagster.domain.clock import Clock, utc_now
+from position_sync_dagster.domain.instrument import CONIDS, Right
+from position_sync_dagster.domain.statement import (
+    FLEX,
+    Execution,
+    Side,
+    Statement,
+    StatementCash,
+    StatementPosition,
+)
+from position_sync_dagster.errors import FlexServiceError, SettingsError, StatementError, shown
+from position_sync_dagster.setting_types import address_flaw
+
+FIRST_DAY = date(1990, 1, 1)
+"""No statement is of a day before: the broker's first customers traded later."""
+
+LONGEST_TEXT = 1000
+"""Characters of an attribute. The longest that the broker writes, a description, has some 100."""
+
+STATEMENT_ZONE = ZoneInfo("America/New_York")
+"""The times of a statement are New York's, whatever the account's country.
+
+Source: IB, "Flex Queries", times are Eastern.
+"""
+
+_REMEDY = (
+    "In the Flex query choose the date format yyyyMMdd or yyyy-MM-dd, the time format HHmmss or "
+    "HH:mm:ss and the fields that docs/operations.md lists, and download it again."
+)
+
+
+class Fields:
+    """The attributes of one element; an empty attribute is unknown.
+
+    Args:
+        file, element: For messages.
+        today: The present day in UTC. What happened is from 1990 to tomorrow.
+    """
+
+    def __init__(
+        self, attributes: Mapping[str, str], *, file: str, element: str, today: date
+    ) -> None:
+        self.file = file
+        self.element = element
+        self._latest = today + timedelta(days=1)
+        self._attributes = attributes
+        self._last: Fields | None = None
+
+    def statement_days(self, statement: "Fields") -> None:
+        """Take the last day of the statement for a record without a day of its own."""
+        self._last = statement
+
+    def text(self, name: str) -> str | None:
+        """Return a text, None where it is absent, empty or a dash.
+
+        Raises:
+            StatementError: It is longer than any that the broker writes.
+        """
+        found = self._attributes.get(name, "").strip()
+        if len(found) > LONGEST_TEXT:
+            raise self._error(f"has a {name} of {len(found):,} characters")
+        return None if found in ("", "-", "--") else found
+
+    def required(self, name: str) -> str:
+        """Return a text that must be there.
+
+        Raises:
+            StatementError: It is absent.
+        """
+        found = self.text(name)
+        if found is None:
+            raise self._error(f"has no {name}")
+        return found
+
+    def number(self, name: str) -> float | None:
+        """Return a number, None where it is absent or not finite.
+
+        Raises:
+            StatementError: It is there and no number.
+        """
+        found = self.text(name)
+        if found is None:
+            return None
+        try:
+            value = float(found.replace(",", ""))
+        except ValueError:
+            raise self._error(f"has {name}={shown(found)}, which is no number") from None
+        return value if math.isfinite(value) else None
+
+    def required_number(self, name: str) -> float:
+        """Return a number that must be there.
+
+        Raises:
+            StatementError: It is absent, no number or not finite.
+        """
+        found = self.number(name)
+        if found is None:
+            raise self._error(f"has {name}={shown(self.required(name))}, which is no number")
+        return found
+
+    def conid(self) -> int:
+        """Return the conid, which must be there.
+
+        Raises:
+            StatementError: It is absent or no conid.
+        """
+        found = self.required("conid")
+        # A number of so many digits is out of range, and Python refuses to read thousands of them.
+        if found.isascii() and found.isdigit() and len(found) <= 10 and int(found) in CONIDS:
+            return int(found)
+        raise self._error(f"has conid={shown(found)}, which is no conid")
+
+    def expiry(self) -> date | None:
+        """Return the day on which the contract expires, None where it names none.
+
+        Raises:
+            StatementError: It is there and no day.
+        """
+        found = self.text("expiry")
+        return None if found is None else self._date("expiry", found)
+
+    def day(self, name: str) -> date:
+        """Return a past day that must be there, written as yyyyMMdd or yyyy-MM-dd.
+
+        Raises:
+            StatementError: It is absent, written otherwise, before 1990 or after tomorrow.
+        """
+        return self._past(name, self._date(name, self.required(name)))
+
+    def own_day(self, name: str) -> date:
+        """Return the record's day, or the last day of its statement where it names none."""
+        found = self.text(name)
+        if found is None and self._last is not None:
+            return self._last.day("toDate")
+        return self.day(name)
+
+    def moment(self, name: str) -> datetime:
+        """Return a time that must be there, in UTC; a day alone is its midnight in New York.
+
+        Raises:
+            StatementError: It is absent, written in another way than 20260305;153000, before 1990
+                or after tomorrow.
+        """
+        text = self.required(name)
+        for separator in (";", ",", "T", " "):
+            text = text.replace(separator, " ")
+        day, *rest = text.split() or [""]
+        digits = rest[0].replace(":", "") if rest else "000000"
+        try:
+            clock = datetime.strptime(digits, "%H%M%S").time()  # noqa: DTZ007 - New York's below
+        except ValueError:
+            raise self._error(f"has {name}={shown(text)}, which is no time") from None
+        found = self._past(name, self._date(name, day))
+        return datetime.combine(found, clock, STATEMENT_ZONE).astimezone(UTC)
+
+    def _date(self, name: str, text: str) -> date:
+        try:
+            return date.fromisoformat(text)
+        except ValueError:
+            raise self._error(f"has {name}={shown(text)}, which is no day") from None
+
+    def _past(self, name: str, day: date) -> date:
+        if not FIRST_DAY <= day <= self._latest:
+            raise self._error(f"has {name}={day}, which is before 1990 or after tomorrow")
+        return day
+
+    def _error(self, what: str) -> StatementError:
+        return StatementError(f"{self.file}: {self.element} {what}.", remedy=_REMEDY)
+
+
+_RIGHTS = {"C": Right.CALL, "CALL": Right.CALL, "P": Right.PUT, "PUT": Right.PUT}
+_DETAIL = {None, "SUMMARY"}
+_EXECUTION = {None, "EXECUTION"}
+
+
+def position_of(fields: Fields) -> StatementPosition | None:
+    """Return an OpenPosition; None for a lot, which its summary includes.
+
+    Raises:
+        StatementError: A field is missing or cannot be read.
+    """
+    if fields.text("levelOfDetail") not in _DETAIL:
+        return None
+    quantity = fields.required_number("position")
+    cost = fields.number("costBasisMoney")
+    multiplier = fields.number("multiplier") or 1.0
+    price = fields.number("costBasisPrice")
+    average = price * multiplier if price is not None else None
+    if cost is not None and quantity:
+        average = abs(cost / quantity)
+    return StatementPosition(
+        account=fields.required("accountId"),
+        day=fields.own_day("reportDate"),
+        conid=fields.conid(),
+        symbol=fields.text("underlyingSymbol") or fields.required("symbol"),
+        sec_type=fields.text("assetCategory") or "OPT",
+        right=_RIGHTS.get((fields.text("putCall") or "").upper()),
+        strike=fields.number("strike"),
+        expiry=fields.expiry(),
+        multiplier=multiplier,
+        currency=fields.required("currency"),
+        local_symbol=fields.text("symbol"),
+        position=quantity,
+        market_price=fields.number("markPrice"),
+        market_value=fields.number("positionValue"),
+        average_cost=average if average is not None and math.isfinite(average) else None,
+        unrealized_pnl=fields.number("fifoPnlUnrealized"),
+    )
+
+
+def execution_of(fields: Fields) -> Execution | None:
+    """Return a Trade; None for a sum over several, which is no execution.
+
+    An exercise, an assignment and an expiry have no `ibExecID`: their `tradeID` or
+    `transactionID` names them.
+
+    Raises:
+        StatementError: A field is missing or cannot be read.
+    """
+    if fields.text("levelOfDetail") not in _EXECUTION:
+        return None
+    quantity = fields.required_number("quantity")
+    commission = fields.number("ibCommission")
+    own_id = fields.text("ibExecID") or fields.text("tradeID")
+    return Execution(
+        execution_id=own_id or fields.required("transactionID"),
+        account=fields.required("accountId"),
+        conid=fields.conid(),
+        symbol=fields.text("underlyingSymbol") or fields.required("symbol"),
+        sec_type=fields.text("assetCategory") or "OPT",
+        time=fields.moment("dateTime" if fields.text("dateTime") else "tradeDate"),
+        side=Side.SELL if quantity < 0 else Side.BUY,
+        quantity=abs(quantity),
+        price=fields.number("tradePrice"),
+        commission=None if commission is None else 0.0 - commission,
+        commission_currency=fields.text("ibCommissionCurrency"),
+        realized_pnl=fields.number("fifoPnlRealized"),
+        currency=fields.required("currency"),
+        source=FLEX,
+        statement=fields.file,
+    )
+
+
+def cash_of(fields: Fields) -> StatementCash:
+    """Return net liquidation and cash of an account in its base currency.
+
+    Raises:
+        StatementError: A field is missing or cannot be read.
+    """
+    return StatementCash(
+        account=fields.required("accountId"),
+        day=fields.own_day("reportDate"),
+        currency=fields.text("currency"),
+        net_liquidation=fields.number("total"),
+        cash=fields.number("cash"),
+    )
+
+
+HEAD_BYTES = 4096
+"""How much of a file holds the start of its first statement."""
+
+LARGEST_STATEMENT = 512 * 2**20
+"""Bytes; a day of 20,000 holdings takes some 15 MB."""
+
+_FROM_DATE = re.compile(r"<FlexStatement\s[^>]*?\bfromDate=[\"']([0-9-]{8,10})[\"']")
+
+_RECORDS: dict[str, tuple[str, Callable[[Fields], Any]]] = {
+    "OpenPosition": ("positions", position_of),
+    "Trade": ("executions", execution_of),
+    "EquitySummaryByReportDateInBase": ("cash", cash_of),
+}
+
+
+def read_statements(data: bytes, file: str, *, clock: Clock = utc_now) -> list[Statement]:
+    """Return the statements of a Flex query result, one for each account and period.
+
+    The elements are read as they are parsed, so that a year needs no tree in memory. A document
+    type is refused: a statement has none, and entities are declared there.
+
+    Args:
+        file: The name of the file, for messages and for the rows.
+        clock: What a statement says has happened is not after tomorrow.
+
+    Raises:
+        StatementError: It is no Flex statement, it is cut off, or a field cannot be read.
+        FlexServiceError: It is an answer of the service instead of a statement: an error, or
+            "in progress".
+    """
+    target = _parsed(data, file, clock().date())
+    if target.root == "FlexStatementResponse":
+        raise refusal(target.texts, file)
+    if target.root != "FlexQueryResponse":
+        raise StatementError(
+            f"{file} is no Flex statement: its root is {shown(target.root)}.",
+            remedy="Put the XML of an activity Flex query into the folder, and nothing else.",
+        )
+    return target.statements
+
+
+def first_day(head: bytes, *, clock: Clock = utc_now) -> date | None:
+    """Return the first day of the first statement; None where a statement names no such day.
+
+    Args:
+        head: The first bytes of a file, `HEAD_BYTES` or more: callers ask at every load.
+    """
+    found = _FROM_DATE.search(head.decode("utf-8", "replace"))
+    try:
+        day = None if found is None else date.fromisoformat(found[1])
+    except ValueError:
+        return None
+    latest = clock().date() + timedelta(days=1)
+    return day if day is not None and FIRST_DAY <= day <= latest else None
+
+
+def answer_of(data: bytes) -> dict[str, str]:
+    """Return the texts of an answer of the service by name; empty for anything else."""
+    try:
+        target = _parsed(data, "the answer", utc_now().date())
+    except StatementError:
+        return {}
+    return target.texts if target.root == "FlexStatementResponse" else {}
+
+
+def _parsed(data: bytes, file: str, today: date) -> "_Target":
+    target = _Target(file, today)
+    # What the standard parser would load from outside it does not load, and expat bounds the
+    # growth of entities; what declares them is refused all the same.
+    parser = Xml.XMLParser(target=target)  # noqa: S314
+    try:
+        parser.feed(data)
+        parser.close()
+    except Xml.ParseError as error:
+        raise StatementError(
+            f"{file} is not complete XML: {error}.",
+            remedy="Download it again and replace the file.",
+        ) from None
+    except (LookupError, ValueError) as error:  # an encoding that Python or the parser lacks
+        raise StatementError(
+            f"{file} cannot be decoded: {str(error)[:80]}.",
+            remedy="Download it again and replace the file: the broker writes UTF-8.",
+        ) from None
+    return target
+
+
+class _Target:
+    """Receives the elements of one file."""
+
+    def __init__(self, file: str, today: date) -> None:
+        self.file = file
+        self.today = today
+        self.root = ""
+        self.texts: dict[str, str] = {}
+        self.statements: list[Statement] = []
+        self._open: Fields | None = None
+        self._sections: set[str] = set()
+        self._found: dict[str, list[Any]] = {}
+        self._text: list[str] = []
+
+    def doctype(self, name: str, public: str | None, system: str | None) -> None:
+        raise StatementError(
+            f"{self.file} declares a document type, which no statement does.",
+            remedy="Remove the file: it was not made by the broker.",
+        )
+
+    def start(self, tag: str, attributes: dict[str, str]) -> None:
+        self._text.clear()
+        if not self.root:
+            self.root = tag
+        if tag == "FlexStatement":
+            self._open = self._fields(tag, attributes)
+            self._sections = set()
+            self._found = {"positions": [], "executions": [], "cash": []}
+        elif self._open is not None:
+            self._sections.add(tag)
+            if tag in _RECORDS:
+                kind, parse = _RECORDS[tag]
+                inherited = {"accountId": self._open.text("accountId") or ""}
+                fields = self._fields(tag, {**inherited, **attributes})
+                fields.statement_days(self._open)
+                record = parse(fields)
+                if record is not None:
+                    self._found[kind].append(record)
+
+    def data(self, text: str) -> None:
+        if self.root == "FlexStatementResponse":
+            self._text.append(text)
+
+    def end(self, tag: str) -> None:
+        if self.root == "FlexStatementResponse":
+            self.texts[tag] = "".join(self._text).strip()
+        if tag == "FlexStatement" and self._open is not None:
+            self.statements.append(self._statement(self._open))
+            self._open = None
+
+    def close(self) -> None:
+        """Do nothing: everything was taken as it came."""
+
+    def _fields(self, tag: str, attributes: dict[str, str]) -> Fields:
+        return Fields(attributes, file=self.file, element=tag, today=self.today)
+
+    def _statement(self, fields: Fields) -> Statement:
+        first, last = fields.day("fromDate"), fields.day("toDate")
+        return Statement(
+            file=self.file,
+            account=fields.required("accountId"),
+            first=first,
+            last=last,
+            generated_at=_generated(fields),
+            states_positions="OpenPositions" in self._sections,
+            positions=tuple(self._found["positions"]),
+            executions=tuple(self._found["executions"]),
+            cash=tuple(self._found["cash"]),
+        )
+
+
+def _generated(fields: Fields) -> datetime | None:
+    return fields.moment("whenGenerated") if fields.text("whenGenerated") else None
+
+
+IN_PROGRESS = "1019"
+TOO_MANY_REQUESTS = "1018"
+
+_LATER = {
+    "1001", "1003", "1004", "1005", "1006", "1007", "1008", "1009", TOO_MANY_REQUESTS, IN_PROGRESS,
+    "1021",
+}  # fmt: skip
+"""Codes after which the same request may succeed.
+
+Source: IB, "Flex Web Service", error codes.
+"""
+
+_SETTINGS = "(POSITION_SYNC_FLEX_TOKEN, POSITION_SYNC_FLEX_QUERY_ID)"
+_REMEDIES = {
+    "1010": "Use an activity Flex query of the present kind: legacy queries are not served.",
+    "1011": "Activate the Flex Web Service in the Client Portal (Settings, Reporting).",
+    "1012": f"Make a new token in the Client Portal and set it {_SETTINGS}.",
+    "1013": "Allow this machine's address for the token in the Client Portal, or remove the limit.",
+    "1014": f"Correct the query id {_SETTINGS}; the Client Portal shows it beside the query.",
+    "1015": f"Correct the token {_SETTINGS}; the Client Portal shows it.",
+    "1016": "Use token and query of the same login.",
+    "1017": "Request the statement again: the reference is not known any more.",
+    TOO_MANY_REQUESTS: "Wait ten minutes: one request a second and ten a minute are allowed.",
+    IN_PROGRESS: "Wait a few minutes and download it again; replace the file, if it is one.",
+    "1020": f"Correct token and query id {_SETTINGS}.",
+}
+
+
+def may_succeed_later(code: str) -> bool:
+    """Return whether the same request may succeed later."""
+    return code in _LATER
+
+
+def refusal(texts: Mapping[str, str], what: str) -> FlexServiceError:
+    """Return the error of an answer that is no statement.
+
+    Args:
+        texts: The elements of the answer, by name.
+        what: The file or the query, for the message.
+    """
+    code = texts.get("ErrorCode") or texts.get("code") or "no code"
+    said = (texts.get("ErrorMessage") or "no statement and no error")[:200].rstrip(".")
+    return FlexServiceError(
+        f"{what}: the Flex service answered {code}: {said}.",
+        remedy=_REMEDIES.get(code, "See the error codes of IB's Flex Web Service."),
+    )
+
+
+logger = logging.getLogger(__name__)
+
+FLEX_URL = "https://ndcdyn.interactivebrokers.com/AccountManagement/FlexWebService"
+"""Source: IB, "Flex Web Service" (version 3)."""
+
+USER_AGENT = "Python/3"
+"""The service refuses requests without one."""
+
+LEAST_TOKEN = 12
+"""A token that is found in a statement has so many characters: a shorter text may be there anyway.
+The broker's have some 25."""
+
+FIRST_WAIT_S = 2.0
+LONGEST_WAIT_S = 30.0
+
+
+class _LaterError(Exception):
+    """Carries the error of an answer after which the same request may succeed."""
+
+    def __init__(self, error: FlexServiceError) -> None:
+        self.error = error
+
+
+class _NoRedirects(HTTPRedirectHandler):
+    """Makes a redirect an error: the request has the token in its address."""
+
+    def redirect_request(self, *_: object) -> None:
+        return None
+
+
+_OPENER = build_opener(_NoRedirects)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlexService:
+    """The service that makes statements; neither its messages nor its logs contain the token.
+
+    Args:
+        url: Its address; https, or http on this machine.
+        timeout_s: Longest wait for one answer.
+        patience_s: Longest wait for a statement that is being made, and for a busy service.
+        sleep: Waits between two requests.
+
+    Example:
+        data = FlexService().download(token, "123456")
+    """
+
+    url: str = field(default=FLEX_URL, repr=False)
+    timeout_s: float = 30.0
+    patience_s: float = 300.0
+    sleep: Callable[[float], None] = time.sleep
+
+    def download(self, token: str, query_id: str) -> bytes:
+        """Return the XML of a statement that is complete.
+
+        Raises:
+            FlexServiceError: The service refused, or was not ready in time; it names the query,
+                the code and the remedy.
+            SettingsError: The address would send the token in the clear, or holds a password.
+        """
+        flaw = address_flaw(self.url)
+        if flaw is not None:
+            raise SettingsError(f"POSITION_SYNC_FLEX_URL {flaw}.", remedy="Use an https address.")
+        asked = self._until_ready(lambda: self._ask("SendRequest", token, query_id, query_id))
+        reference = answer_of(asked).get("ReferenceCode", "")
+        if not reference:
+            raise refusal(_without(token, answer_of(asked)), f"query {query_id}")
+        logger.info("the Flex service makes the statement of query %s", query_id)
+        data = self._until_ready(lambda: self._ask("GetStatement", token, reference, query_id))
+        if len(token) >= LEAST_TOKEN and token.encode() in data:
+            raise FlexServiceError(
+                f"query {query_id}: the statement has the token in it, and is not stored.",
+                remedy="Make a new token, and look into what POSITION_SYNC_FLEX_URL answers.",
+            )
+        return data
+
+    def _ask(self, step: str, token: str, subject: str, query_id: str) -> bytes:
+        address = f"{self.url.rstrip('/')}/{step}?" + urlencode({"t": token, "q": subject, "v": 3})
+        request = Request(address, headers={"User-Agent": USER_AGENT})  # noqa: S310 - checked above
+        try:
+            with _OPENER.open(request, timeout=self.timeout_s) as answer:
+                data: bytes = answer.read(LARGEST_STATEMENT)
+        except HTTPError as error:
+            error.close()
+            why = "a redirect, which is refused" if 300 <= error.code < 400 else "HTTP"
+            failure = self._unreachable(query_id, f"{why} {error.code}")
+            if error.code < 500 and error.code != 429:
+                raise failure from None
+            raise _LaterError(failure) from None
+        except (HTTPException, URLError, OSError, ValueError) as error:
+            reason = getattr(error, "reason", None) or type(error).__name__
+            why = _without(token, {"": str(reason)})[""]
+            raise _LaterError(self._unreachable(query_id, why)) from None
+        texts = _without(token, answer_of(data))
+        if texts and texts.get("Status") != "Success":
+            error_ = refusal(texts, f"query {query_id}")
+            if may_succeed_later(texts.get("ErrorCode", "")):
+                raise _LaterError(error_)
+            raise error_
+        return data
+
+    def _until_ready(self, ask: Callable[[], bytes]) -> bytes:
+        attempts = Retrying(
+            retry=retry_if_exception(lambda error: isinstance(error, _LaterError)),
+            stop=stop_after_delay(self.patience_s),
+            wait=wait_exponential(multiplier=FIRST_WAIT_S, max=LONGEST_WAIT_S),
+            sleep=self.sleep,
+            reraise=True,
+        )
+        try:
+            return attempts(ask)
+        except _LaterError as late:
+            raise late.error from None
+
+    def _unreachable(self, query_id: str, why: str) -> FlexServiceError:
+        host = urlsplit(self.url).hostname
+        return FlexServiceError(
+            f"query {query_id}: the Flex service at {host} gave no answer: {why}.",
+            remedy="Try again later; check the network and POSITION_SYNC_FLEX_URL.",
+        )
+
+
+def _without(token: str, texts: Mapping[str, str]) -> dict[str, str]:
+    """Return texts of the service without the token, which it may repeat."""
+    hidden = {name: text.replace(token, "***") for name, text in texts.items()}
+    return {name: text.replace(quote_plus(token), "***") for name, text in hidden.items()}

@@ -1,0 +1,371 @@
+"""The connection: its loggers, its pace, its bytes, and which messages were understood.
+
+The ids of requests: ib_async keeps them, and refusals name the id alone.
+
+The messages of accounts and holdings: those that ib_async drops, and the many of large books.
+
+ib_async reads a message in a loop over its fields or its types, into objects that it keeps, and
+writes lines of a log for some. Where thousands come, they are read here.
+"""
+
+import asyncio
+import logging
+import sys
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from ib_async import IB, Contract, Event, Position, Ticker
+
+from position_sync_dagster.gateway.codes import MessageType
+
+LENGTH_BYTES = 4
+"""Each message begins with its length, big-endian."""
+
+
+def quiet_loggers() -> None:
+    """Silence the lines of ib_async that would leak holdings or repeat our own errors.
+
+    It logs each position with its account at INFO. Its client, its decoder and eventkit log what
+    we raise as errors with a cause and a remedy.
+    """
+    logging.getLogger("ib_async").setLevel(logging.WARNING)
+    for name in ("ib_async.client", "ib_async.Decoder", "eventkit"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+def set_pace(ib: IB, *, max_requests: int, interval_s: float) -> None:
+    """Send at most so many messages per interval; `IB` has no setting for it."""
+    ib.client.MaxRequests = max_requests
+    ib.client.RequestsInterval = interval_s  # type: ignore[assignment] # any seconds do
+
+
+# The socket: `IB` reports a connection when it is ready, and an end when it was ready. We must see
+# what happens before, and wait until the socket is really closed.
+
+
+def bytes_received(ib: IB) -> Event:
+    """Return the event of the bytes that arrive, before they are read."""
+    return ib.client.conn.hasData
+
+
+def socket_closed(ib: IB) -> Event:
+    """Return the event of the end of the socket, also before the log-in is complete."""
+    return ib.client.conn.disconnected
+
+
+def has_socket(ib: IB) -> bool:
+    """Return whether the socket is still open, also after `IB.disconnect()`."""
+    return bool(ib.client.conn.isConnected())
+
+
+def unread_bytes(ib: IB) -> bytes:
+    """Return the bytes that arrived and are no whole message yet.
+
+    ib_async waits for the rest of a message without a bound.
+    """
+    return ib.client._data
+
+
+def fields_of(message: bytes) -> list[str]:
+    """Return the fields of a message."""
+    fields = message.decode(errors="backslashreplace").split("\0")
+    fields.pop()  # the text after the last mark
+    return fields
+
+
+def read_without_copies(ib: IB, *, reads: Callable[[bytes], bool] = lambda _message: False) -> None:
+    """Read the messages of a log-in that is complete without a copy of all unread bytes for each.
+
+    ib_async copies what is left after each message: of a large account, a hundred kilobytes for
+    each of its rows. It must be called before others listen to the bytes that arrive.
+
+    Args:
+        ib: The connection.
+        reads: Gets each message as sent, and returns whether ib_async does not get it.
+    """
+    client = ib.client
+    usual: Callable[[bytes], None] = client._onSocketHasData
+    bytes_received(ib).disconnect(usual)
+
+    def received(data: bytes) -> None:
+        if not client.isReady():
+            usual(data)
+            return
+        ib.wrapper.tcpDataArrived()
+        client._numBytesRecv += len(data)
+        unread = client._data = client._data + data
+        began, received_in_all = 0, len(unread)
+        interpret: Callable[[list[str]], None] = client.decoder.interpret
+        try:
+            while received_in_all - began > LENGTH_BYTES:
+                first = began + LENGTH_BYTES
+                end = first + int.from_bytes(unread[began:first], "big")
+                if end > received_in_all:
+                    break
+                message, began = unread[first:end], end
+                client._numMsgRecv += 1
+                if not reads(message):
+                    interpret(fields_of(message))
+                if client._data is not unread:
+                    break  # a message ended the connection, which dropped the others
+        finally:
+            if client._data is unread:
+                client._data = unread[began:]
+        ib.wrapper.tcpDataProcessed()
+
+    bytes_received(ib).connect(received)
+
+
+# The reading of messages: ib_async logs a trace or a line for each that it cannot use.
+
+
+def intercept_messages(
+    ib: IB,
+    *,
+    read: Callable[[list[str]], None],
+    unreadable: Callable[[BaseException | None], None],
+) -> Callable[[list[str]], None]:
+    """Read each message with a function of ours, which may call ib_async's own.
+
+    ib_async does not tell whether it understood a message: its decoder logs the exception and
+    goes on.
+
+    Args:
+        ib: The connection.
+        read: Gets the fields of each message.
+        unreadable: Gets the cause when ib_async's own function cannot read a message.
+
+    Returns:
+        ib_async's own function.
+    """
+    decoder = ib.client.decoder
+    interpret: Callable[[list[str]], None] = decoder.interpret
+    decoder.interpret = read  # type: ignore[method-assign]
+    decoder.logger = _DecoderLog(unreadable)  # type: ignore[assignment]
+    return interpret
+
+
+class _DecoderLog:
+    """Stands for the decoder's logger, which it uses for messages that it cannot read."""
+
+    def __init__(self, unreadable: Callable[[BaseException | None], None]) -> None:
+        self._unreadable = unreadable
+
+    def exception(self, _message: str) -> None:
+        """Report the cause; the message holds values of the account and is not logged."""
+        error = sys.exc_info()[1]
+        self._unreadable((error and error.__context__) or error)
+
+
+def intercept_unknown_requests(ib: IB, report: Callable[[str], None]) -> None:
+    """Report the ticks of requests that ib_async does not know; it logs a line for each."""
+    ib.wrapper._logger = _WrapperLog(ib.wrapper._logger, report)  # type: ignore[assignment]
+
+
+class _WrapperLog(logging.LoggerAdapter[logging.Logger]):
+    """The wrapper's logger, without a line for each tick of an unknown request."""
+
+    def __init__(self, inner: logging.Logger, report: Callable[[str], None]) -> None:
+        super().__init__(inner)
+        self._report = report
+
+    def error(self, msg: object, *args: object, **more: Any) -> None:
+        if "Unknown reqId" in str(msg):
+            self._report(str(msg))
+        else:
+            super().error(msg, *args, **more)
+
+
+_MARKET_DATA = "mktData"
+"""Under this name ib_async keeps the requests of `reqMktData`."""
+
+# Tickers: `IB` has one ticker per contract for ever. We need the id of each request, and a ticker
+# without old prices when a contract is requested again.
+
+
+def request_id_of(ib: IB, ticker: Ticker) -> int:
+    """Return the id of the market data request of a ticker; refusals name the id alone."""
+    return ib.wrapper.ticker2ReqId[_MARKET_DATA][ticker]
+
+
+def packet_time(ib: IB) -> float:
+    """Return when the packet that is being read arrived, in Unix seconds.
+
+    `Ticker.time` is the same as a datetime: this one is cheaper for each tick.
+    """
+    return ib.wrapper.time
+
+
+def retire_ticker(ib: IB, ticker: Ticker, contract: Contract) -> None:
+    """End a ticker without a message, so that the next request of the contract gets a new one.
+
+    Ticks of the old request still find the old ticker, until `forget_request`.
+    """
+    ib.wrapper.endTicker(ticker, _MARKET_DATA)
+    ib.wrapper.tickers.pop(hash(contract), None)
+
+
+def forget_request(ib: IB, request_id: int) -> None:
+    """Drop a retired request; ib_async keeps each for ever, and logs ticks of unknown ones."""
+    ib.wrapper.reqId2Ticker.pop(request_id, None)
+
+
+# Profit and loss: refusals name the id alone, and a refused request stays listed.
+
+
+def account_pnl_request(ib: IB, account: str) -> int | None:
+    """Return the id of an account's request for profit and loss; None where there is none."""
+    return ib.wrapper.pnlKey2ReqId.get((account, ""))
+
+
+def forget_account_pnl(ib: IB, account: str) -> None:
+    """Drop an account's request without a message: the gateway has ended it."""
+    request = ib.wrapper.pnlKey2ReqId.pop((account, ""), None)
+    if request is not None:
+        ib.wrapper.reqId2PnL.pop(request, None)
+
+
+def pnl_single_request(ib: IB, account: str, conid: int) -> int:
+    """Return the id of a holding's request for profit and loss."""
+    return ib.wrapper.pnlSingleKey2ReqId[(account, "", conid)]
+
+
+def forget_pnl_single(ib: IB, account: str, conid: int) -> None:
+    """Drop a holding's request without a message: the gateway has ended it."""
+    request = ib.wrapper.pnlSingleKey2ReqId.pop((account, "", conid), None)
+    if request is not None:
+        ib.wrapper.reqId2PnlSingle.pop(request, None)
+
+
+_POSITIONS = "positions"
+"""Under this name ib_async collects the rows of a list of positions."""
+
+WHOLE_ROW = 16
+"""The number of fields of a whole position row; a portfolio row has more."""
+
+
+UNSET_TEXT = b"1.797693134862315"
+"""So an unset double begins, as sent (`translate.UNSET`)."""
+
+PNL_SINGLE = MessageType.PNL_SINGLE.start
+"""So a message of a PnLSingle subscription begins."""
+
+REALIZED = 5
+"""The place of the realized profit among its fields."""
+
+
+class PnlFields(NamedTuple):
+    """A message of a PnLSingle subscription; a field that is empty is 0, as ib_async reads it."""
+
+    position: float
+    daily: float
+    unrealized: float
+    realized: float
+    value: float
+
+
+def pnl_request(message: bytes) -> bytes:
+    r"""Return the id of the request that a message of a PnLSingle subscription names, as sent.
+
+    >>> pnl_request(b"95\0" b"12\0" b"-2\0")
+    b'12'
+    """
+    first = len(PNL_SINGLE)
+    return message[first : message.find(b"\0", first)]
+
+
+def lacks_realized(message: bytes) -> bool:
+    """Return whether the realized profit of a message of a PnLSingle subscription is unset."""
+    if UNSET_TEXT not in message:
+        return False
+    fields = message.split(b"\0", REALIZED + 1)
+    return len(fields) > REALIZED and fields[REALIZED].startswith(UNSET_TEXT)
+
+
+def read_pnl(ib: IB, message: bytes) -> PnlFields | None:
+    """Read a message of a PnLSingle subscription as sent.
+
+    A large book gets a thousand of them a second, and looks at a tenth. One that cannot be read is
+    handed to ib_async, which reports it, once the message that is being read has been.
+    """
+    try:
+        _type, _request, *sent, _end = message.split(b"\0")
+        position, daily, unrealized, realized, value = [float(text or 0) for text in sent[:5]]
+    except ValueError:
+        loop = asyncio.get_running_loop()
+        loop.call_soon(ib.client.decoder.interpret, fields_of(message))
+        return None
+    return PnlFields(position, daily, unrealized, realized, value)
+
+
+def on_download_end(ib: IB, handler: Callable[[str], None]) -> None:
+    """Call a handler with the account of each end of a download; the account may be empty.
+
+    ib_async ignores the account, and ends whatever download it waits for (ib_async issues/72).
+    """
+
+    def read(fields: list[str]) -> None:
+        handler(fields[2] if len(fields) > 2 else "")
+
+    ib.client.decoder.handlers[MessageType.ACCOUNT_DOWNLOAD_END] = read
+
+
+def deliver_positions(ib: IB) -> None:
+    """Pass position rows to the event of `IB` and to the list that is awaited.
+
+    ib_async keeps each row, and writes the text of a log line that nobody reads. It also lists all
+    positions at the log-in.
+    """
+    wrapper = ib.wrapper
+
+    def position(account: str, contract: Contract, size: float, cost: float) -> None:
+        row = Position(account, contract, size, cost)
+        listed = wrapper._results.get(_POSITIONS)
+        if listed is not None:
+            listed.append(row)
+        ib.positionEvent.emit(row)
+
+    wrapper.position = position  # type: ignore[method-assign, assignment]
+
+
+class RowFields(NamedTuple):
+    """What a position and a portfolio row have in common, as sent."""
+
+    account: str
+    conid: str
+    symbol: str
+    sec_type: str
+    multiplier: str
+    quantity: str
+
+
+def filter_positions(
+    ib: IB,
+    accepts: Callable[[RowFields], bool],
+    unreadable: Callable[[str, str], None],
+) -> None:
+    """Read a position row only if a function accepts its fields as sent.
+
+    ib_async takes an empty quantity for 0, and cannot read others at all. A row that is too short
+    goes to ib_async, which reports it as unreadable.
+
+    Args:
+        ib: The connection.
+        accepts: Gets the fields of each row.
+        unreadable: Gets account and conid of an accepted row that ib_async cannot read.
+    """
+    handlers = ib.client.decoder.handlers
+    read = handlers[MessageType.POSITION]
+
+    def read_accepted(fields: list[str]) -> None:
+        if len(fields) < WHOLE_ROW:
+            read(fields)
+            return
+        row = RowFields(fields[2], fields[3], fields[4], fields[5], fields[9], fields[-2])
+        if accepts(row):
+            try:
+                read(fields)
+            except ValueError:
+                unreadable(row.account, row.conid)
+
+    handlers[MessageType.POSITION] = read_accepted

@@ -1,0 +1,285 @@
+"""What the errors of an object store mean, and how they are shown without a secret.
+
+The options of the clients that talk to an object store: those of Delta and of Polars.
+
+Address, region and credentials are not among them. Both clients take these from the environment,
+as every AWS program does; so no setting and no object of this package ever holds a secret.
+
+Find out whether a store keeps two writers apart: racing creates of a table, of which one wins.
+
+Two commits of the same version of a table are two puts of the same object. A store with conditional
+put (`If-None-Match`) refuses the second. One without it takes both, and the first is lost: claims
+would be granted twice. Nothing but a race shows it, since a writer that begins later sees the
+other's commit and does not try. So a race proves something only if its loser did try.
+
+Where a table lies: a folder of this machine, or a place in an object store.
+"""
+
+import os
+import re
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from enum import Enum, auto
+from pathlib import Path
+from threading import Barrier, Lock
+from uuid import uuid4
+
+from deltalake import CommitProperties, DeltaTable, Field, Schema
+from deltalake._internal import DeltaFileSystemHandler
+from deltalake.exceptions import CommitFailedError, DeltaError
+from deltalake.schema import PrimitiveType
+
+from position_sync_dagster.errors import InvalidRequestError, UnsafeStoreError, shown
+from position_sync_dagster.setting_types import lake_path_error
+
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+_NOT_LOADED = "error occurred while loading credentials"
+_MARKS = ("Error performing", "Generic S3 error", _NOT_LOADED)
+"""One of them stands in each error of a request to a store, whichever client made it."""
+
+_CODE = re.compile(r"<Code>\s*(\w+)\s*</Code>")
+_SAYS = re.compile(r"<Message>\s*([^<]*?)\s*</Message>")
+_STATUS = re.compile(r"\b([345]\d\d) [A-Z]")
+_ADDRESS = re.compile(r"Error performing \w+ (\w+://)(?:[^/@\s]*@)?([^/\s]+)")
+_USER = re.compile(r"(?<=://)[^/@\s]*@")
+_BODY = re.compile(r"<(\?xml|Error)\b.*", re.DOTALL)
+
+_EXPIRED = {"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "RequestExpired"}
+_CLOCK = {"RequestTimeTooSkewed"}
+_REGION = {
+    "AuthorizationHeaderMalformed",
+    "IllegalLocationConstraintException",
+    "PermanentRedirect",
+    "TemporaryRedirect",
+}
+_NO_CREDENTIALS = (
+    "169.254.169.254",
+    "CredentialsNotLoaded",
+    "no providers in chain",
+    _NOT_LOADED,
+)
+
+
+class StoreFault(Enum):
+    """The faults of a store that a person or time must mend; the table itself is whole."""
+
+    UNAVAILABLE = auto()
+    DENIED = auto()
+    EXPIRED = auto()
+    NO_CREDENTIALS = auto()
+    NO_BUCKET = auto()
+    REGION = auto()
+    CLOCK = auto()
+    HTTP = auto()
+
+
+def store_fault(text: str) -> StoreFault | None:
+    """Return the fault that an error's text reports.
+
+    Returns:
+        None for an error of something else, and for what a store says of a single object: that it
+        is not there, or that it is there already.
+    """
+    text = _COLOUR.sub("", text)
+    if not any(mark in text for mark in _MARKS):
+        return None
+    found, status = _CODE.search(text), _STATUS.search(text)
+    code = found[1] if found else ""
+    if code in _EXPIRED:
+        return StoreFault.EXPIRED
+    if code in _CLOCK:
+        return StoreFault.CLOCK
+    if code == "NoSuchBucket":
+        return StoreFault.NO_BUCKET
+    if code in _REGION or "incorrectly configured region" in text:
+        return StoreFault.REGION
+    if any(mark in text for mark in _NO_CREDENTIALS):
+        return StoreFault.NO_CREDENTIALS
+    if "URL scheme is not allowed" in text:
+        return StoreFault.HTTP
+    if status and status[1] in ("401", "403"):
+        return StoreFault.DENIED
+    if status and status[1] in ("404", "409", "412", "416", "304"):
+        return None
+    return StoreFault.UNAVAILABLE
+
+
+def plain(text: str) -> str:
+    """Return an error's text in one line, without what a store repeats of the request.
+
+    S3 answers an expired session token with the token itself, and a wrong signature with what was
+    signed. Of an answer only its code and its message are kept.
+
+    >>> plain("403: <Error><Code>AccessDenied</Code><Message>No.</Message><Token>t</Token></Error>")
+    '403: AccessDenied: No.'
+    """
+    line = _COLOUR.sub("", text)
+    body = _BODY.search(line)
+    if body:
+        parts = (pattern.search(body[0]) for pattern in (_CODE, _SAYS))
+        line = line[: body.start()] + ": ".join(part[1] for part in parts if part)
+    return " ".join(_USER.sub("", line).replace("↳", "").split())
+
+
+def summary(text: str) -> str:
+    """Return what a store answered, in the same words for each request of an outage."""
+    text = _COLOUR.sub("", text)
+    code, says, status = (pattern.search(text) for pattern in (_CODE, _SAYS, _STATUS))
+    if code:
+        return f"{code[1]}: {says[1].rstrip('.')}" if says else code[1]
+    address = _ADDRESS.search(text)
+    where = f" from {address[1]}{address[2]}" if address else ""
+    return f"status {status[1]}{where}" if status else f"no answer{where}"
+
+
+def without_secrets(error: Exception) -> Exception:
+    """Return the error, or one with its plain text if a store's answer stands in it."""
+    text = str(error)
+    if _BODY.search(text) or any(mark in text for mark in _MARKS):
+        return OSError(plain(text))
+    return error
+
+
+CONNECT_S, ANSWER_S, RETRIES, RETRY_S = 5, 30, 4, 10
+"""Seconds for a connection and for an answer; how often a request is repeated, and how long at
+most. By default the client repeats for three minutes, in which a lease of 15 s is long lost."""
+
+_DELTA = {
+    "connect_timeout": f"{CONNECT_S}s",
+    "timeout": f"{ANSWER_S}s",
+    "max_retries": str(RETRIES),
+    "retry_timeout": f"{RETRY_S}s",
+}
+_POLARS: dict[str, object] = {"max_retries": RETRIES}
+
+
+def is_remote(path: str) -> bool:
+    """Return whether a path names a place in an object store.
+
+    >>> is_remote("s3://bucket/lake"), is_remote("data/lake"), is_remote("file:///data/lake")
+    (True, False, False)
+    """
+    return "://" in path and not path.startswith("file://")
+
+
+def delta_options(path: str, given: Mapping[str, str] | None) -> dict[str, str] | None:
+    """Return the options of Delta's client for a path; None for a local one without any.
+
+    Args:
+        given: What the caller wants otherwise; it takes precedence.
+    """
+    if not is_remote(path):
+        return dict(given) if given else None
+    return _DELTA | dict(given or {})
+
+
+def polars_options(path: str, given: Mapping[str, str] | None) -> dict[str, object] | None:
+    """Return the options of Polars' client for a path.
+
+    Args:
+        given: Options that a caller gave to Delta's client.
+    """
+    kept: dict[str, object] = {
+        name: text for name, text in (given or {}).items() if name not in _DELTA
+    }
+    return _POLARS | kept if is_remote(path) else kept or None
+
+
+PROBES = "_probes"
+"""The folder of the tables that are made for this, in the lake; each is deleted at once."""
+
+RACERS, ROUNDS = 2, 10
+"""Creates at once, and how often at most. Racers begin together and ask the store before they
+write: they meet in about nine of ten rounds, of which each takes about 20 requests."""
+
+_SCHEMA = Schema([Field("probe", PrimitiveType("long"))])
+
+_proven: set[str] = set()
+_mutex = Lock()
+
+
+class _End(Enum):
+    """How a create ended."""
+
+    WON = auto()
+    REFUSED = auto()  # by the store, for the put of the other
+    NOT_TRIED = auto()  # it saw the other's table, or the client cannot
+
+
+def require_conditional_put(lake: str, options: Mapping[str, str] | None = None) -> None:
+    """Check that the store of a lake refuses the second of two commits; once for a bucket.
+
+    Args:
+        lake: The URI of the lake, where the probes are written and deleted.
+        options: As for the tables of the lake.
+
+    Raises:
+        UnsafeStoreError: It takes both, or none.
+        OSError, DeltaError: The store cannot be used.
+    """
+    bucket = lake.split("://", 1)[1].split("/", 1)[0]
+    with _mutex:
+        if bucket in _proven:
+            return
+        for _ in range(ROUNDS):
+            ends = _race(f"{lake}/{PROBES}/{uuid4()}", delta_options(lake, options))
+            won = ends.count(_End.WON)
+            if won > 1:
+                raise _unsafe(lake, f"{won} of {RACERS} writers of the same version of a table won")
+            if _End.REFUSED in ends:
+                _proven.add(bucket)
+                return
+        raise _unsafe(lake, f"in {ROUNDS} races for the same version of a table no writer lost")
+
+
+def _unsafe(lake: str, found: str) -> UnsafeStoreError:
+    return UnsafeStoreError(
+        f"The object store of {lake} has no conditional put (If-None-Match), or the environment "
+        f"switches it off: {found}.",
+        remedy="Use a store that has it (AWS S3, MinIO, Cloudflare R2, Ceph from Squid on), unset "
+        "AWS_S3_ALLOW_UNSAFE_RENAME and AWS_CONDITIONAL_PUT, or set POSITION_SYNC_LAKE to a "
+        "folder.",
+    )
+
+
+def _race(table: str, options: dict[str, str] | None) -> list[_End]:
+    """Create one table several times at once."""
+    start = Barrier(RACERS)
+
+    def create(_: int) -> _End:
+        start.wait()
+        try:
+            DeltaTable.create(
+                table,
+                schema=_SCHEMA,
+                storage_options=options,
+                commit_properties=CommitProperties(max_commit_retries=0),
+            )
+        except (DeltaError, OSError) as error:
+            if store_fault(str(error)) is not None:
+                raise
+            return _End.REFUSED if isinstance(error, CommitFailedError) else _End.NOT_TRIED
+        return _End.WON
+
+    with ThreadPoolExecutor(RACERS) as pool:
+        try:
+            return list(pool.map(create, range(RACERS)))
+        finally:
+            DeltaFileSystemHandler(table, options).delete_dir("_delta_log")
+
+
+def absolute_path(path: str | Path) -> str:
+    """Return the absolute path of a local table, or the URI of a remote one.
+
+    Raises:
+        InvalidRequestError: Delta Lake cannot keep a table there.
+    """
+    text = str(path)
+    found = text.rstrip("/") if is_remote(text) else os.path.abspath(text.removeprefix("file://"))
+    wrong = lake_path_error(found)
+    if wrong is not None:
+        raise InvalidRequestError(
+            f"No table can be kept at {shown(found)}: {wrong}.",
+            remedy="Choose a path without [ ] ^ | \\ , control characters and % before two digits.",
+        )
+    return found

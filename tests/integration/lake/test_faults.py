@@ -1,0 +1,266 @@
+"""A lake in an object store: refused where it is not safe, and whole after every fault."""
+
+import logging
+import os
+import signal
+import time
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from deltalake import DeltaTable
+
+from position_sync_dagster.domain.gateway_session import Owner
+from position_sync_dagster.domain.request import QueueRequest, QueueStatus
+from position_sync_dagster.domain.update import PositionUpdate
+from position_sync_dagster.errors import (
+    LeaseLostError,
+    LoginOwnedError,
+    NewerTableError,
+    StoreRefusedError,
+    StoreUnavailableError,
+    UnsafeStoreError,
+)
+from position_sync_dagster.lake import object_store
+from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.lake.recovery.diagnosis import diagnose
+from position_sync_dagster.lake.schema.table_spec import VERSION_PROPERTY
+from tests.support.forked_workers import worker_forker
+from tests.support.object_store import EVERYTHING, KEY_ID, SECRET, stored_under
+from tests.support.store_proxy import CUT, CUT_AFTER, ERRORS, TOKEN, Rule
+
+REQUESTS = 6
+
+
+@pytest.fixture
+def lake(store):
+    """Return a lake in the store, with some requests."""
+    made = Lake(store.lake())
+    made.initialize_sync()
+    made.queue.sync.insert_many(QueueRequest(c, "SPY") for c in range(1, REQUESTS + 1))
+    return made
+
+
+@pytest.fixture
+def unproven(monkeypatch):
+    """Forget which stores are proven to be safe."""
+    monkeypatch.setattr(object_store, "_proven", set())
+
+
+def drained(lake, make_update) -> None:
+    """Drain the queue with one batch for each request, and check that each ended once."""
+    queue, updates = lake.queue.sync, lake.updates.sync
+    while batch := queue.claim_batch(limit=2, lease_s=600):
+        ids = [request.request_id for request in batch]
+        rows = [make_update(one.conid, request_id=one.request_id) for one in batch]
+        updates.append(rows)
+        queue.mark_success(ids)
+
+
+def assert_each_once(lake) -> None:
+    again = Lake(lake.path)
+    assert again.queue.sync.counts()[QueueStatus.SUCCESS] == REQUESTS
+    assert sorted(again.updates.table.rows().get_column("conid")) == list(range(1, REQUESTS + 1))
+
+
+@pytest.mark.usefixtures("unproven")
+def test_a_store_without_conditional_put_is_refused_by_name_and_left_empty(store):
+    store.proxy.change(stripped=("if-none-match",))
+    path = store.lake()
+    with pytest.raises(UnsafeStoreError, match=r"conditional put .*If-None-Match") as caught:
+        Lake(path).initialize_sync()
+    assert path in caught.value.what
+    assert stored_under(path) == {}
+
+
+@pytest.mark.usefixtures("unproven")
+def test_a_client_that_may_not_use_conditional_put_is_refused(store, monkeypatch):
+    monkeypatch.setenv("AWS_CONDITIONAL_PUT", "disabled")
+    with pytest.raises(UnsafeStoreError, match="AWS_CONDITIONAL_PUT"):
+        Lake(store.lake()).initialize_sync()
+
+
+@pytest.mark.usefixtures("unproven")
+def test_the_probe_leaves_nothing_in_a_safe_store(store):
+    path = store.lake()
+    Lake(path).queue.sync.initialize()
+    assert [name for name in stored_under(path) if "/position_queue/" not in name] == []
+
+
+@pytest.mark.parametrize("fault", ["denied", "expired", "bad signature", "region"])
+def test_a_refusal_in_the_middle_is_named_and_work_goes_on_after_it(
+    store, lake, make_update, fault
+):
+    [first] = lake.queue.sync.claim_batch(limit=1, lease_s=600)
+    store.proxy.fail(Rule(fault))
+    for call in (
+        lambda: lake.queue.sync.claim_batch(limit=1, lease_s=600),
+        lambda: lake.updates.sync.append([make_update(1, request_id=first.request_id)]),
+        lambda: lake.updates.sync.latest_since(make_update(1).timestamp),
+        lambda: Lake(lake.path).initialize_sync(),
+    ):
+        with pytest.raises(StoreRefusedError) as caught:
+            call()
+        assert lake.path in caught.value.what
+        assert TOKEN not in repr((caught.value, caught.value.__cause__))
+    assert {diagnose(table).problem is None for table in Lake(lake.path).tables} == {False}
+    store.proxy.fail()
+    lake.queue.sync.release([first.request_id])
+    drained(lake, make_update)
+    assert_each_once(lake)
+
+
+@pytest.mark.parametrize("fault", ["slow down", "broken", CUT])
+def test_passing_faults_of_a_store_are_not_noticed(store, lake, make_update, fault):
+    store.proxy.fail(*(Rule(fault, kind, times=2) for kind in ("GET", "PUT", "LIST")))
+    drained(lake, make_update)
+    assert_each_once(lake)
+
+
+def test_a_store_that_is_down_is_an_outage_with_the_same_words_each_time(store, lake, make_update):
+    store.proxy.fail(Rule("slow down"))
+    said = set()
+    for _ in range(2):
+        with pytest.raises(StoreUnavailableError) as caught:
+            lake.queue.sync.claim_batch(limit=1, lease_s=600)
+        said.add(str(caught.value))
+    [text] = said  # so that it is logged once
+    assert "SlowDown" in text
+    store.proxy.fail()
+    drained(lake, make_update)
+    assert_each_once(lake)
+
+
+def test_a_commit_whose_answer_is_lost_counts_once(store, lake, make_update):
+    store.proxy.fail(Rule(CUT_AFTER, "PUT", "position_updates/_delta_log", times=1))
+    drained(lake, make_update)
+    assert_each_once(lake)
+
+
+def test_a_mark_whose_answer_is_lost_counts_once_and_says_that_the_lease_is_over(
+    store, lake, make_update
+):
+    batch = lake.queue.sync.claim_batch(limit=REQUESTS, lease_s=600)
+    lake.updates.sync.append([make_update(r.conid, request_id=r.request_id) for r in batch])
+    store.proxy.fail(Rule(CUT_AFTER, "PUT", "position_queue/_delta_log", times=1))
+    with pytest.raises(LeaseLostError):  # it does not know its own commit: nothing is done twice
+        lake.queue.sync.mark_success([request.request_id for request in batch])
+    assert_each_once(lake)
+
+
+def test_a_missing_bucket_is_named(store):
+    with pytest.raises(StoreRefusedError, match="no such bucket"):
+        Lake("s3://not-there/lake").initialize_sync()
+
+
+def test_missing_credentials_are_named(store, monkeypatch):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_METADATA_ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises((StoreRefusedError, StoreUnavailableError)):
+        Lake(store.lake()).initialize_sync()
+
+
+def test_an_older_release_refuses_the_tables_of_a_newer_one_and_writes_nothing(store, lake):
+    table = DeltaTable(lake.queue.table.path)
+    table.alter.set_table_properties({VERSION_PROPERTY: "999"}, raise_if_not_exists=False)
+    before = stored_under(lake.queue.table.path)
+    older = Lake(lake.path)
+    for call in (
+        older.initialize_sync,
+        older.queue.sync.counts,
+        lambda: older.queue.sync.insert_many([QueueRequest(99, "SPY")]),
+        lambda: older.queue.sync.claim_batch(limit=1, lease_s=600),
+        older.maintain,
+        lake.queue.sync.counts,
+    ):
+        with pytest.raises(NewerTableError, match="999"):
+            call()
+    assert stored_under(lake.queue.table.path) == before
+
+
+def test_no_credential_is_in_a_log_an_error_or_the_store(store, lake, make_update, caplog):
+    caplog.set_level(logging.DEBUG)
+    drained(lake, make_update)
+    lake.maintain()
+    said = []
+    for fault in ERRORS:
+        store.proxy.fail(Rule(fault))
+        with pytest.raises((StoreRefusedError, StoreUnavailableError)) as caught:
+            Lake(lake.path).queue.sync.counts()
+        said.append(repr(caught.getrepr(chain=True)))
+    everything = (
+        b"\n".join(stored_under(lake.path).values()) + "\n".join([*said, caplog.text]).encode()
+    )
+    assert len(everything) > 10_000
+    for secret in (SECRET, TOKEN, KEY_ID):
+        assert secret.encode() not in everything
+
+
+def test_an_owner_that_was_stopped_longer_than_its_lease_writes_nothing_more(store, lake):
+    worker, updates = _owner_that_writes(lake), lake.updates.sync
+    os.kill(worker.pid, signal.SIGSTOP)
+    session = _taken_over(lake)
+    updates.fence(session.gateway_id, session.fencing_token)
+    rows = updates.count()
+    os.kill(worker.pid, signal.SIGCONT)
+    assert worker.output() == f"{LeaseLostError.__name__}\n"
+    assert updates.count() == rows
+
+
+@pytest.mark.parametrize(
+    ("clock_s", "lease_s"),
+    [(-60.0, 50.0), (60.0 if EVERYTHING else 5.0, 2.0)],
+    ids=["behind", "ahead"],
+)
+def test_an_owner_whose_clock_is_off_never_writes_after_its_successor(lake, clock_s, lease_s):
+    """To the others its lease has ended before it began; or it ends so much later."""
+    worker, updates = _owner_that_writes(lake, clock_s, lease_s), lake.updates.sync
+    session = _taken_over(lake)
+    updates.fence(session.gateway_id, session.fencing_token)
+    rows = updates.count()
+    assert worker.output() == f"{LeaseLostError.__name__}\n"
+    assert updates.count() == rows
+    own = PositionUpdate(
+        2, "SPY", None, 1.0, 1.0, 1.0, 1.0, 1.0, datetime.now(UTC),
+        gateway_id="g", fencing_token=session.fencing_token,
+    )  # fmt: skip
+    assert updates.append([own]).rows == 1
+    tokens = lake.updates.table.rows().sort("ledger_version")["fencing_token"].to_list()
+    assert tokens == sorted(tokens)
+    assert set(tokens) == {session.fencing_token - 1, session.fencing_token}
+
+
+def test_a_successor_whose_clock_is_a_minute_behind_waits_and_one_ahead_fences(store, lake):
+    first = lake.sessions.sync.acquire("g", Owner.STREAM, lease_s=30, run_id=None, host="h", pid=1)
+    ahead = Lake(lake.path, clock=lambda: datetime.now(UTC) + timedelta(minutes=1))
+    second = ahead.sessions.sync.acquire(
+        "g", Owner.STREAM, lease_s=30, run_id=None, host="i", pid=2
+    )
+    assert second.fencing_token > first.fencing_token
+    lake.updates.sync.fence("g", second.fencing_token)
+    with pytest.raises(LeaseLostError):
+        lake.updates.sync.fence("g", first.fencing_token)
+
+
+def _owner_that_writes(lake, *options):
+    """Start a process that owns the login, and wait for its first row."""
+    worker = worker_forker("tests.support.fenced_worker").start(lake.path, *options)
+    worker.begin()
+    deadline = time.monotonic() + 60
+    while not lake.updates.sync.count():
+        assert time.monotonic() < deadline, "the owner wrote nothing"
+        time.sleep(0.05)
+    return worker
+
+
+def _taken_over(lake):
+    """Acquire the login as soon as the lease of its owner is over."""
+    deadline = time.monotonic() + 180
+    while time.monotonic() < deadline:
+        with suppress(LoginOwnedError):
+            return lake.sessions.sync.acquire(
+                "g", Owner.STREAM, lease_s=60, run_id=None, host="other", pid=os.getpid()
+            )
+        time.sleep(0.1)
+    raise AssertionError("the lease of a stopped owner never ended")

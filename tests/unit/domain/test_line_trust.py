@@ -1,0 +1,117 @@
+"""When the values of a line count, and when it is requested again."""
+
+import math
+from itertools import pairwise
+
+import pytest
+
+from position_sync_dagster.domain.line_trust import GRACE_S, LineTrust, Trust
+
+
+@pytest.fixture
+def line():
+    line = LineTrust(silence_s=30.0)
+    line.requested(0.0)
+    return line
+
+
+def test_a_line_is_trusted_from_its_first_tick_however_long_it_stands_still(line):
+    assert not line.trusted
+    line.ticked()
+    assert line.trusted
+    assert not line.elapsed(1e9)
+    assert (line.trusted, line.reason) == (True, None)
+
+
+def test_a_line_that_does_not_answer_its_request_is_requested_again_less_and_less_often(line):
+    assert not line.elapsed(29.9)
+    assert line.elapsed(30.0)
+    renewals = []
+    for second in range(30, 3600):
+        if line.is_due_for_renewal(second):
+            renewals.append(second)
+            line.renewed(second)
+    waits = [b - a for a, b in pairwise(renewals)]
+    assert waits == [30, 60, 120, 240, 480, 900, 900]
+
+
+@pytest.mark.parametrize("ticks_after_s", [None, 29.0])
+def test_after_an_interruption_only_a_tick_brings_the_trust_back(line, ticks_after_s):
+    line.ticked()
+    line.interrupted(100.0, "a farm broke")
+    assert (line.trusted, line.reason) == (False, "a farm broke")
+    assert not line.elapsed(1000.0)  # the farm is still broken
+    line.restored(1000.0)
+    assert (line.trusted, line.elapsed(1029.0)) == (False, False)
+    if ticks_after_s:
+        line.ticked()
+        assert (line.trusted, line.overdue_at_s) == (True, math.inf)
+    else:
+        assert line.elapsed(1030.0)
+        assert line.is_due_for_renewal(1030.0)
+
+
+def test_a_farm_that_returns_again_and_again_does_not_put_off_the_renewal(line):
+    line.ticked()
+    for second in range(0, 40, 5):
+        line.restored(float(second))
+    assert line.elapsed(30.0)
+
+
+def test_a_line_that_may_only_be_quiet_has_a_moment_to_answer_before_a_row_says_so(line):
+    line.ticked()
+    line.restored(0.0)
+    assert line.elapsed(30.0)
+    assert line.withheld_until_s == 30.0 + GRACE_S
+
+
+def test_a_line_that_the_broker_contradicts_is_requested_again_at_a_growing_pace(line):
+    line.ticked()
+    suspected = []
+    for second in range(100, 1000):
+        if line.disagrees(float(second)):
+            suspected.append(second)
+            line.renewed(float(second))
+            line.ticked()  # it is alive: the broker values the holding in another way
+    waits = [b - a for a, b in pairwise(suspected)]
+    assert waits == [30, 60, 120, 240]
+    line.agrees()
+    assert line.renewals == 0
+
+
+def test_a_natural_tick_clears_a_suspicion(line):
+    line.ticked()
+    assert line.disagrees(50.0)
+    assert line.suspect
+    line.ticked()
+    assert line.state is Trust.TRUSTED
+    assert not line.is_due_for_renewal(60.0)
+
+
+def test_a_restore_says_nothing_new_of_a_line_that_is_suspect_already(line):
+    line.ticked()
+    assert line.disagrees(50.0)
+    reason = line.reason
+    line.restored(60.0)
+    assert not line.elapsed(1000.0)
+    assert line.reason == reason
+
+
+def test_outside_its_session_a_line_has_the_whole_time_to_tick_once_it_opens(line):
+    line.ticked()
+    line.interrupted(0.0, "a farm broke")
+    line.restored(0.0)
+    for second in range(0, 5000, 7):
+        assert not line.elapsed(float(second), session_open=False)
+    assert (line.state, line.reason) == (Trust.INTERRUPTED, "a farm broke")
+    assert not line.elapsed(second + 29.0)
+    assert line.elapsed(second + 30.0)
+
+
+def test_outside_its_session_only_what_the_broker_contradicts_is_requested_again(line):
+    assert line.elapsed(30.0)
+    assert not line.is_due_for_renewal(40.0, session_open=False)
+    assert line.is_due_for_renewal(40.0)
+    line.ticked()
+    assert line.disagrees(50.0)
+    assert line.is_due_for_renewal(50.0, session_open=False)

@@ -1,0 +1,158 @@
+"""Which price values a position: a table of real cases."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from position_sync_dagster.domain.update import PriceKind
+from position_sync_dagster.domain.valuation import Quote, price_of
+
+NOW = datetime(2026, 3, 4, 15, 30, tzinfo=UTC)
+RECENT, OLD = NOW - timedelta(seconds=5), NOW - timedelta(hours=3)
+MINUTE = timedelta(seconds=60)
+AHEAD = NOW + timedelta(hours=1)
+DELAYED = 3
+
+CASES = {
+    "young mark wins over all": (
+        dict(bid=1.0, ask=1.2, last=1.1, mark=1.15, mark_time=RECENT),
+        (1.15, PriceKind.MARK),
+    ),
+    "a mark does not age: the gateway sends it when it changes": (
+        dict(bid=1.0, ask=1.2, last=1.1, last_time=RECENT, mark=1.12, mark_time=OLD),
+        (1.12, PriceKind.MARK),
+    ),
+    "a mark of unknown time is a mark": (
+        dict(bid=1.0, ask=1.2, mark=1.12),
+        (1.12, PriceKind.MARK),
+    ),
+    "a quiet short wing: no bid, ask 0.05, mark 0.02": (
+        dict(ask=0.05, last=1.2, last_time=RECENT, mark=0.02, mark_time=OLD),
+        (0.02, PriceKind.MARK),
+    ),
+    "last on the bid counts as inside": (
+        dict(bid=1.0, ask=1.2, last=1.0, last_time=RECENT),
+        (1.0, PriceKind.LAST),
+    ),
+    "last of a minute ago counts": (
+        dict(bid=1.0, ask=1.2, last=1.0, last_time=NOW - MINUTE),
+        (1.0, PriceKind.LAST),
+    ),
+    "a wide quote with an old last trade": (
+        dict(bid=1.0, ask=3.0, last=1.1, last_time=NOW - MINUTE - timedelta(seconds=1)),
+        (2.0, PriceKind.MID),
+    ),
+    "last of unknown age gives the mid": (
+        dict(bid=1.0, ask=1.2, last=1.0),
+        (1.1, PriceKind.MID),
+    ),
+    "last of an exchange whose clock is a second ahead counts": (
+        dict(bid=1.0, ask=1.2, last=1.0, last_time=NOW + timedelta(seconds=1)),
+        (1.0, PriceKind.LAST),
+    ),
+    "last from the future is of unknown age": (
+        dict(bid=1.0, ask=1.2, last=1.0, last_time=AHEAD),
+        (1.1, PriceKind.MID),
+    ),
+    "last outside the quote gives the mid": (
+        dict(bid=1.0, ask=1.2, last=2.0, last_time=RECENT),
+        (1.1, PriceKind.MID),
+    ),
+    "locked quote": (dict(bid=1.0, ask=1.0), (1.0, PriceKind.MID)),
+    "crossed quote says nothing": (
+        dict(bid=1.3, ask=1.2, last=1.25, last_time=RECENT),
+        None,
+    ),
+    "crossed quote with a model": (
+        dict(bid=1.3, ask=1.2, model_price=1.24),
+        (1.24, PriceKind.MODEL),
+    ),
+    "no bid and no mark: the model": (
+        dict(ask=0.05, last=1.2, model_price=0.01),
+        (0.01, PriceKind.MODEL),
+    ),
+    "a model price of zero is a price": (dict(model_price=0.0), (0.0, PriceKind.MODEL)),
+    "the mid comes before the model": (
+        dict(bid=1.0, ask=1.2, model_price=1.3),
+        (1.1, PriceKind.MID),
+    ),
+    "halted without a mark: the model": (
+        dict(bid=1.0, ask=1.2, model_price=1.3, halted=True),
+        (1.3, PriceKind.MODEL),
+    ),
+    "short worthless option: no bid, ask 0.05, last 1.20": (dict(ask=0.05, last=1.2), None),
+    "only a bid": (dict(bid=1.0, last=1.0), None),
+    "no quote at all": (dict(), None),
+    "only a last trade": (dict(last=3.0), None),
+    "a worthless mark is a price": (dict(mark=0.0, mark_time=RECENT), (0.0, PriceKind.MARK)),
+    "a negative mark of a future is a price": (
+        dict(mark=-37.63, mark_time=RECENT),
+        (-37.63, PriceKind.MARK),
+    ),
+    "a mark from before the clock was set back is not young": (
+        dict(bid=1.0, ask=1.2, last=1.1, last_time=RECENT, mark=9.0, mark_time=AHEAD),
+        (1.1, PriceKind.LAST),
+    ),
+    "halted: a young mark": (
+        dict(bid=1.0, ask=1.2, mark=1.15, mark_time=RECENT, halted=True),
+        (1.15, PriceKind.MARK),
+    ),
+    "halted: the mark does not age": (
+        dict(bid=1.0, ask=1.2, last=1.1, mark=1.15, mark_time=OLD, halted=True),
+        (1.15, PriceKind.MARK),
+    ),
+    "halted: nor does it lie ahead": (
+        dict(mark=9.0, mark_time=AHEAD, halted=True),
+        None,
+    ),
+    "halted: the last trade before it": (
+        dict(bid=1.0, ask=1.2, last=1.1, last_time=RECENT, halted=True),
+        (1.1, PriceKind.LAST),
+    ),
+    "halted: a frozen quote has no mid": (dict(bid=1.0, ask=1.2, halted=True), None),
+    "halted: a last trade outside of the frozen quote says nothing": (
+        dict(bid=1.0, ask=1.2, last=2.0, halted=True),
+        None,
+    ),
+    "halted and worthless: no bid, ask 0.05, last 1.20": (
+        dict(ask=0.05, last=1.2, halted=True),
+        None,
+    ),
+    "delayed: the mark as live": (
+        dict(bid=1.0, ask=1.2, mark=1.15, mark_time=RECENT, market_data_type=DELAYED),
+        (1.15, PriceKind.MARK),
+    ),
+    "delayed without a mark: the last trade is too old, so the mid": (
+        dict(bid=1.0, ask=1.2, last=1.2, last_time=OLD, market_data_type=DELAYED),
+        (1.1, PriceKind.MID),
+    ),
+    "delayed without a trade: mid": (
+        dict(bid=1.0, ask=1.2, market_data_type=DELAYED),
+        (1.1, PriceKind.MID),
+    ),
+    "a futures option quoted in cents": (
+        dict(bid=12.375, ask=12.625, last=11.0),
+        (12.5, PriceKind.MID),
+    ),
+}
+
+
+@pytest.mark.parametrize(("quote", "expected"), CASES.values(), ids=CASES.keys())
+def test_the_price_of_a_quote(quote, expected):
+    price = price_of(Quote(conid=1, **quote), now=NOW, max_last_age=MINUTE)
+    assert (None if price is None else (pytest.approx(price.value), price.kind)) == expected
+
+
+def at(**quote):
+    price = price_of(Quote(conid=1, **quote), now=NOW, max_last_age=MINUTE)
+    assert price is not None
+    return price.at
+
+
+def test_a_price_has_the_time_of_the_exchange_or_that_of_its_tick_and_never_now():
+    traded = NOW - timedelta(seconds=50)
+    assert at(bid=1.0, ask=1.2, last=1.1, last_time=traded, received_at=RECENT) == traded
+    assert at(bid=1.0, ask=1.2, received_at=OLD) == OLD
+    assert at(mark=1.0, mark_time=RECENT, last_time=traded, received_at=NOW) == RECENT
+    assert at(mark=1.0, mark_time=OLD, received_at=NOW) == OLD
+    assert at(model_price=1.0, greeks_time=OLD, received_at=NOW) == OLD

@@ -1,0 +1,389 @@
+"""One streamed holding: cases that a trader meets, then any history of events.
+
+`HISTORIES=10000 pytest -k Histories` runs more of the same seed.
+"""
+
+import os
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from position_sync_dagster.domain.broker_position import BrokerPosition
+from position_sync_dagster.domain.instrument import Instrument
+from position_sync_dagster.domain.line_trust import LineTrust, Trust
+from position_sync_dagster.domain.streamed_holding import StreamedHolding, StreamRules
+from position_sync_dagster.domain.update import PriceKind, ValueOrigin
+from position_sync_dagster.domain.valuation import Provenance, Quote
+
+START = datetime(2026, 3, 4, 15, 30, tzinfo=UTC)
+RULES = StreamRules(max_last_age=timedelta(seconds=60), band=0.03, heartbeat_s=60.0, silence_s=30.0)
+KEY = ("A", 7)
+OPTION = Instrument(conid=7, symbol="SPY", sec_type="OPT", currency="USD", multiplier=100.0)
+
+
+class World:
+    """A holding, its line and its broker, with a clock that only `wait` moves."""
+
+    def __init__(self):
+        self.now_s = 0.0
+        self.line = LineTrust(silence_s=RULES.silence_s)
+        self.line.requested(0.0)
+        self.state = StreamedHolding(key=KEY, line=self.line)
+        self.state.check_by(self.line.withheld_until_s)
+        self.quote = Quote(conid=7)
+        self.holding = BrokerPosition(
+            gateway_id="g", account="A", instrument=OPTION, position=-2.0, average_cost=100.0,
+            received_at=START, position_time=START, snapshot_id="s",
+        )  # fmt: skip
+        self.rows = []
+
+    @property
+    def now(self):
+        return START + timedelta(seconds=self.now_s)
+
+    def wait(self, seconds):
+        self.now_s += seconds
+
+    def tick(self, **values):
+        if "mark" in values:
+            values["mark_time"] = self.now
+        self.quote = replace(self.quote, received_at=self.now, **values)
+        self.line.ticked()
+        self.state.ticked(self.now.timestamp())
+
+    def broker(self, price, source=ValueOrigin.PNL_SINGLE, value_time=None):
+        self.holding = replace(
+            self.holding,
+            market_value=self.holding.position * price * 100,
+            market_price=price if source is ValueOrigin.PORTFOLIO else None,
+            value_source=source, received_at=self.now, value_time=value_time,
+        )  # fmt: skip
+        self.state.due = True
+
+    def hold(self, position):
+        self.holding = replace(
+            self.holding, position=position, market_value=None, market_price=None,
+            received_at=self.now, value_source=ValueOrigin.NONE,
+        )  # fmt: skip
+        self.state.due = True
+
+    def flush(self):
+        self.line.elapsed(self.now_s)
+        if not (self.state.due or self.state.check_at_s <= self.now_s):
+            return None
+        row = self.state.row(
+            self.holding, self.quote, price_magnifier=1, now=self.now, now_s=self.now_s,
+            rules=RULES, by=Provenance(),
+        )  # fmt: skip
+        if row is not None:
+            self.rows.append(row)
+        return row
+
+
+@pytest.fixture
+def world():
+    return World()
+
+
+def test_a_quiet_short_wing_keeps_its_mark_and_has_a_row_a_minute(world):
+    world.tick(ask=0.05, last=1.2, mark=0.02)
+    for _ in range(300):
+        world.flush()
+        world.wait(1)
+    assert {(r.market_value, r.price_kind, r.value_time) for r in world.rows} == {
+        (-4.0, PriceKind.MARK, START)
+    }
+    assert len(world.rows) == 5
+
+
+def test_a_tick_without_news_for_a_reader_writes_nothing(world):
+    world.tick(bid=1.0, ask=1.2, mark=1.1)
+    assert world.flush()
+    world.wait(1)
+    world.tick()  # a size
+    assert world.flush() is None
+    world.tick(bid=1.05)
+    assert world.flush()
+
+
+def test_a_line_that_has_missed_a_move_is_suspect_and_the_row_says_why(world):
+    world.tick(bid=1.0, ask=1.2, mark=1.1)
+    world.flush()
+    world.wait(6)
+    world.broker(2.0)
+    row = world.flush()
+    assert (row.market_value, row.value_source) == (-400.0, ValueOrigin.PNL_SINGLE)
+    assert "differs" in row.note
+    assert row.bid is None
+    assert world.line.is_due_for_renewal(world.now_s)
+    world.tick(bid=1.9, ask=2.1, mark=2.01)
+    row = world.flush()
+    assert row.market_value == pytest.approx(-402.0)
+    assert (row.price_kind, row.note) == (PriceKind.MARK, None)
+
+
+@pytest.mark.parametrize("price", [1.12, 1.28, 0.92])
+def test_a_value_of_the_broker_within_the_width_of_the_quote_raises_no_suspicion(world, price):
+    world.tick(bid=1.0, ask=1.2, mark=1.1)
+    world.wait(60)
+    world.broker(price)
+    assert world.flush().price_kind is PriceKind.MARK
+    assert world.line.trusted
+
+
+def test_the_broker_has_a_moment_to_follow_a_fast_market(world):
+    world.tick(bid=2.0, ask=2.1, mark=2.05)
+    world.wait(1)
+    world.broker(1.0)
+    assert world.flush().market_value == pytest.approx(-410.0)
+    assert world.line.trusted
+    world.wait(5)
+    assert world.flush().market_value == -200.0  # no other value of the broker has come
+    assert world.line.suspect
+
+
+def test_a_portfolio_row_may_be_three_minutes_old_when_it_arrives(world):
+    world.tick(bid=2.0, ask=2.1, mark=2.05)
+    world.wait(170)
+    world.broker(1.0, ValueOrigin.PORTFOLIO)
+    assert world.flush().price_kind is PriceKind.MARK
+    assert world.line.trusted
+    world.broker(1.0, ValueOrigin.PORTFOLIO, value_time=world.now - timedelta(seconds=20))
+    assert world.flush().price_kind is PriceKind.PORTFOLIO
+    assert world.line.suspect
+
+
+def test_a_broken_farm_that_returns_within_seconds_writes_no_other_value(world):
+    world.tick(bid=1.0, ask=1.2, mark=1.1)
+    world.flush()
+    world.line.interrupted(world.now_s, "a farm broke")
+    world.broker(1.11)
+    assert world.flush() is None
+    world.wait(2)
+    world.tick()
+    assert world.flush() is None
+    assert len(world.rows) == 1
+
+
+def test_after_an_interruption_that_lasts_the_brokers_value_is_used(world):
+    world.broker(1.15)
+    world.tick(bid=1.0, ask=1.2, mark=1.1)
+    world.flush()
+    world.line.interrupted(world.now_s, "a farm broke")
+    world.state.check_by(world.line.withheld_until_s)
+    world.wait(5)
+    row = world.flush()
+    assert row.market_value == pytest.approx(-230.0)
+    assert (row.note, row.bid) == ("a farm broke", None)
+
+
+def test_a_changed_quantity_is_written_at_once_even_while_the_line_is_silent(world):
+    world.tick(bid=1.0, ask=1.2, mark=1.1)
+    world.flush()
+    world.line.interrupted(world.now_s, "a farm broke")
+    world.hold(-3.0)
+    row = world.flush()
+    assert (row.position, row.market_value) == (-3.0, None)
+
+
+def test_a_close_is_written_once_whatever_the_line_says(world):
+    world.hold(0.0)
+    assert world.flush().position == 0.0
+    world.broker(0.0)
+    world.tick(mark=3.0)
+    assert world.flush() is None
+
+
+def test_a_first_row_waits_a_moment_for_the_first_tick(world):
+    world.broker(1.1)
+    assert world.flush() is None
+    world.wait(5)
+    assert world.flush().value_source is ValueOrigin.PNL_SINGLE
+
+
+def test_a_factor_that_the_portfolio_row_contradicts_stays_refused_when_a_profit_comes(world):
+    world.broker(1.1, ValueOrigin.PORTFOLIO)
+    world.holding = replace(world.holding, market_value=world.holding.market_value / 50)
+    world.tick(mark=1.1)
+    assert world.flush().value_source is ValueOrigin.PORTFOLIO
+    world.broker(1.2)
+    assert world.flush().value_source is ValueOrigin.PNL_SINGLE
+
+
+def test_ticks_from_before_the_clock_was_set_back_do_not_count(world):
+    world.broker(1.1)
+    world.wait(3600)
+    world.tick(mark=2.0)
+    world.wait(-1800)
+    assert world.flush().value_source is ValueOrigin.PNL_SINGLE
+
+
+prices = st.integers(1, 400).map(lambda n: n / 100)
+
+
+class Histories(RuleBasedStateMachine):
+    """Any order of events; `price` is what the market would say."""
+
+    def __init__(self):
+        super().__init__()
+        self.world = World()
+        self.alive = True
+        self.broken = False
+        self.price = 1.0
+        self.ticked_s = None  # the last tick of the present request
+        self.counts = False  # it ticked after its request and the last interruption
+        self.pnl_s = None
+
+    @rule(price=prices)
+    def the_market_moves(self, price):
+        self.price = price
+        if self.alive and not self.broken:
+            self.tick()
+
+    @rule()
+    def sizes_tick(self):
+        if self.alive and not self.broken and self.ticked_s is not None:
+            self.ticked_s, self.counts = self.world.now_s, True
+            self.world.tick()
+
+    @rule()
+    def the_line_dies(self):
+        self.alive = False
+
+    @rule()
+    def the_farm_breaks(self):
+        self.broken, self.counts = True, False
+        self.world.line.interrupted(self.world.now_s, "a farm broke")
+        self.world.state.check_by(self.world.line.withheld_until_s)
+
+    @precondition(lambda self: self.broken)
+    @rule(alive=st.booleans())
+    def the_farm_returns(self, alive):
+        self.broken = False
+        self.alive = self.alive and alive
+        self.world.line.restored(self.world.now_s)
+
+    @rule()
+    def the_gateway_ends_the_line(self):
+        world = self.world
+        world.line.ended(world.now_s, "354 Not subscribed.")
+        world.state.check_by(world.line.withheld_until_s)
+        world.quote, self.ticked_s = Quote(conid=7), None
+        self.counts = self.alive = False
+
+    @precondition(lambda self: self.world.line.refused)
+    @rule(works=st.booleans())
+    def an_ended_line_is_granted_again(self, works):
+        self.world.line.requested(self.world.now_s)
+        self.world.state.check_by(self.world.line.withheld_until_s)
+        self.alive = works
+        if works and not self.broken:
+            self.tick()
+
+    @precondition(lambda self: self.world.holding.position)
+    @rule()
+    def a_profit_arrives(self):
+        self.pnl_s = self.world.now_s
+        self.world.broker(self.price)
+
+    @precondition(lambda self: self.world.holding.position)
+    @rule(dated=st.booleans())
+    def a_portfolio_row_arrives(self, dated):
+        self.pnl_s = None
+        at = self.world.now.replace(second=0) if dated else None
+        self.world.broker(self.price, ValueOrigin.PORTFOLIO, at)
+
+    @rule(position=st.sampled_from([-2.0, -1.0, 0.0, 3.0]))
+    def the_position_changes(self, position):
+        if position != self.world.holding.position:
+            self.pnl_s = None
+            self.world.hold(position)
+
+    @rule(seconds=st.sampled_from([0.5, 1.0, 4.0, 31.0, 200.0]))
+    def time_passes(self, seconds):
+        self.world.wait(seconds)
+
+    @rule(works=st.booleans())
+    def a_suspect_line_is_requested_again(self, works):
+        world = self.world
+        if world.line.is_due_for_renewal(world.now_s):
+            world.line.renewed(world.now_s)
+            world.quote, self.ticked_s = Quote(conid=7), None
+            self.counts = False
+            self.alive = works
+            if works and not self.broken:
+                self.tick()
+
+    @rule()
+    def flush(self):
+        self.check(self.world.flush())
+
+    @invariant()
+    def the_last_row_says_what_is_held(self):
+        """Flush: then no close is lost, and none is false."""
+        world = self.world
+        self.check(world.flush())
+        written = world.rows[-1] if world.rows else None
+        if written is not None and not world.state.due:
+            assert written.position == world.holding.position
+        if world.holding.position == 0:
+            assert written is not None
+            assert (written.position, written.market_value) == (0.0, 0.0)
+        assert world.flush() is None
+
+    def tick(self):
+        self.ticked_s, self.counts = self.world.now_s, True
+        self.world.tick(bid=self.price, ask=self.price + 0.01, mark=self.price)
+
+    def check(self, row):
+        if row is None:
+            return
+        world, holding = self.world, self.world.holding
+        assert row.position == holding.position
+        if row.position == 0:
+            assert len(world.rows) < 2 or world.rows[-2].position or self.is_heartbeat()
+            return
+        if holding.market_value is not None:
+            assert row.market_value is not None
+        if row.value_source is ValueOrigin.TICK:
+            assert self.counts
+            assert row.market_value == pytest.approx(row.position * world.quote.mark * 100)
+            assert row.note is None
+        else:
+            assert not world.line.trusted
+            assert row.note is not None or world.line.state is Trust.WAITING
+            assert row.market_value == holding.market_value
+            assert row.bid is None
+        self.check_that_a_contradicted_line_is_not_used(row)
+
+    def is_heartbeat(self):
+        newest, before = self.world.rows[-1], self.world.rows[-2]
+        return newest.timestamp - before.timestamp >= timedelta(seconds=RULES.heartbeat_s)
+
+    def check_that_a_contradicted_line_is_not_used(self, row):
+        world = self.world
+        if self.pnl_s is None or self.ticked_s is None or self.pnl_s <= self.ticked_s:
+            return
+        paced = world.now_s < world.line.renew_at_s
+        late = world.now_s - self.ticked_s >= 5
+        own = row.position * world.quote.mark * 100 if world.quote.mark is not None else None
+        if own is None or paced or not late:
+            return
+        if abs(own - world.holding.market_value) > max(0.03 * abs(own), 3.0 * abs(row.position)):
+            assert row.value_source is not ValueOrigin.TICK
+
+
+class TestHistories(Histories.TestCase):
+    settings = settings(
+        max_examples=int(os.environ.get("HISTORIES", "100")),
+        stateful_step_count=40,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )

@@ -1,0 +1,263 @@
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from position_sync_dagster.domain.broker_position import BrokerPosition
+from position_sync_dagster.domain.instrument import Instrument, Right
+from position_sync_dagster.domain.update import PriceKind, Source, TradingMode, ValueOrigin
+from position_sync_dagster.domain.valuation import (
+    Provenance,
+    Quote,
+    factor_agrees,
+    from_portfolio,
+    revalue,
+)
+
+NOW = datetime(2026, 3, 4, 15, 30, tzinfo=UTC)
+OPTION = Instrument(
+    conid=7,
+    symbol="SPY",
+    sec_type="OPT",
+    currency="USD",
+    multiplier=100.0,
+    right=Right.PUT,
+    strike=500.0,
+)
+STOCK = Instrument(conid=8, symbol="SPY", sec_type="STK", currency="USD")
+PENCE = Instrument(conid=9, symbol="VOD", sec_type="STK", currency="GBP")
+CORN_CALL = Instrument(
+    conid=11,
+    symbol="ZC",
+    sec_type="FOP",
+    currency="USD",
+    multiplier=5000.0,
+    right=Right.CALL,
+    strike=460.0,
+)
+FUTURE = Instrument(conid=10, symbol="ES", sec_type="FUT", currency="USD", multiplier=50.0)
+
+
+def holding(instrument=OPTION, position=-3.0, **more):
+    return BrokerPosition(
+        **{
+            "gateway_id": "g:1",
+            "account": "DUSIM0001",
+            "instrument": instrument,
+            "position": position,
+            "average_cost": 210.0,
+            "received_at": NOW,
+            "position_time": NOW,
+            "snapshot_id": "s",
+        }
+        | more
+    )
+
+
+def value(held, quote, magnifier=1, **more):
+    return revalue(
+        held,
+        quote,
+        price_magnifier=magnifier,
+        now=NOW,
+        max_last_age=timedelta(seconds=60),
+        by=Provenance(session_id="s1", fencing_token=4, run_id="r1"),
+        **more,
+    )
+
+
+def marked(price):
+    return Quote(conid=1, mark=price, mark_time=NOW, received_at=NOW, market_data_type=1)
+
+
+def test_a_short_option_is_worth_its_signed_quantity_times_price_times_multiplier():
+    row = value(holding(), marked(1.5))
+    assert row.market_value == pytest.approx(-450.0)
+    assert row.unrealized_pnl == pytest.approx(-450.0 + 3 * 210.0)
+    assert (row.price_kind, row.value_source) == (PriceKind.MARK, ValueOrigin.TICK)
+    assert (row.session_id, row.fencing_token, row.run_id) == ("s1", 4, "r1")
+    assert row.trading_mode is TradingMode.SIMULATED
+
+
+def test_a_stock_without_a_multiplier_counts_once():
+    assert value(holding(STOCK, 10.0), marked(620.0)).market_value == pytest.approx(6200.0)
+
+
+def test_a_cent_quoted_contract_is_valued_in_its_major_unit():
+    row = value(holding(PENCE, 1000.0, average_cost=0.8), marked(75.0), magnifier=100)
+    assert row.market_value == pytest.approx(750.0)
+    assert row.unrealized_pnl == pytest.approx(-50.0)
+    assert row.market_price == 75.0
+
+
+def test_a_futures_option_quoted_in_cents_is_valued_in_dollars():
+    quote = Quote(conid=11, bid=12.375, ask=12.625, received_at=NOW, market_data_type=3)
+    row = value(holding(CORN_CALL, 2.0, average_cost=602.5), quote, magnifier=100)
+    assert (row.market_price, row.price_kind, row.market_data_type) == (12.5, PriceKind.MID, 3)
+    assert row.market_value == pytest.approx(2 * 12.5 * 5000 / 100)
+    assert row.unrealized_pnl == pytest.approx(1250.0 - 2 * 602.5)
+
+
+def test_a_future_has_its_notional_value():
+    held = holding(FUTURE, 2.0, average_cost=250_000.0)
+    row = value(held, marked(5100.0))
+    assert row.market_value == pytest.approx(510_000.0)
+    assert row.unrealized_pnl == pytest.approx(10_000.0)
+
+
+def test_without_a_usable_price_the_money_is_unknown_and_not_zero():
+    row = value(holding(), Quote(conid=1, ask=0.05, last=1.2, received_at=NOW))
+    assert (row.market_price, row.market_value, row.unrealized_pnl) == (None, None, None)
+    assert (row.position, row.ask, row.bid) == (-3.0, 0.05, None)
+
+
+def test_with_an_unknown_factor_the_price_is_kept_and_the_money_unknown():
+    row = value(holding(), marked(1.5), magnifier=None)
+    assert (row.market_price, row.market_value) == (1.5, None)
+
+
+def test_without_an_average_cost_the_profit_is_unknown():
+    row = value(holding(average_cost=None), marked(1.5))
+    assert (row.market_value, row.unrealized_pnl) == (pytest.approx(-450.0), None)
+
+
+def test_a_line_without_a_tick_leaves_the_portfolio_value_in_force():
+    held = holding(
+        market_price=1.4,
+        market_value=-420.0,
+        unrealized_pnl=210.0,
+        value_source=ValueOrigin.PORTFOLIO,
+    )
+    row = value(held, None)
+    assert (row.source, row.value_source) == (Source.STREAM, ValueOrigin.PORTFOLIO)
+    assert (row.market_value, row.price_kind) == (-420.0, PriceKind.PORTFOLIO)
+
+
+TOLD = NOW - timedelta(minutes=1)
+BEFORE = NOW - timedelta(minutes=20)
+VALUED = holding(
+    market_price=1.4,
+    market_value=-420.0,
+    unrealized_pnl=210.0,
+    value_time=TOLD,
+    value_source=ValueOrigin.PORTFOLIO,
+)
+
+
+def test_of_a_quote_without_a_price_the_brokers_value_is_used_beside_its_bid_ask_and_greeks():
+    quote = Quote(conid=7, ask=0.05, last=1.2, delta=-0.01, received_at=NOW)
+    row = value(VALUED, quote)
+    assert (row.market_value, row.price_kind) == (-420.0, PriceKind.PORTFOLIO)
+    assert (row.value_source, row.value_time) == (ValueOrigin.PORTFOLIO, TOLD)
+    assert (row.ask, row.bid, row.delta) == (0.05, None, -0.01)
+
+
+def test_with_an_unknown_factor_the_brokers_value_is_used():
+    row = value(VALUED, marked(1.5), magnifier=None)
+    assert (row.market_price, row.market_value) == (1.4, -420.0)
+    assert row.value_source is ValueOrigin.PORTFOLIO
+
+
+def test_the_model_price_values_a_holding_that_has_no_other_price():
+    quote = Quote(conid=7, ask=0.05, model_price=0.01, greeks_time=BEFORE, received_at=NOW)
+    row = value(VALUED, quote)
+    assert (row.price_kind, row.value_source) == (PriceKind.MODEL, ValueOrigin.TICK)
+    assert row.market_value == pytest.approx(-3.0)
+    assert row.value_time == row.greeks_time == BEFORE
+
+
+def test_a_mark_of_zero_is_a_value_of_zero():
+    row = value(VALUED, marked(0.0))
+    assert (row.market_price, row.market_value) == (0.0, 0.0)
+    assert row.unrealized_pnl == pytest.approx(630.0)
+
+
+def test_a_row_says_why_its_value_is_not_the_usual_one():
+    row = value(VALUED, None, note="the line is dead")
+    assert (row.note, row.value_source) == ("the line is dead", ValueOrigin.PORTFOLIO)
+
+
+def test_an_unchanged_quote_that_counts_is_used_with_the_time_of_its_tick():
+    row = value(VALUED, Quote(conid=7, bid=1.0, ask=1.2, received_at=BEFORE))
+    assert (row.value_source, row.price_kind) == (ValueOrigin.TICK, PriceKind.MID)
+    assert (row.timestamp, row.value_time) == (NOW, BEFORE)
+
+
+@pytest.mark.parametrize("kind", [2, 3, 4])
+def test_delayed_and_frozen_data_have_no_value_time_but_that_of_the_last_trade(kind):
+    traded = NOW - timedelta(days=2)
+    data = {"conid": 7, "received_at": NOW, "market_data_type": kind}
+    mark = value(VALUED, Quote(mark=1.3, mark_time=NOW, **data))
+    mid = value(VALUED, Quote(bid=1.0, ask=1.2, **data))
+    last = value(VALUED, Quote(bid=1.0, ask=1.2, last=1.1, last_time=traded, **data))
+    undated = value(VALUED, Quote(bid=1.0, ask=1.2, last=1.1, **data))
+    assert {row.value_source for row in (mark, mid, last, undated)} == {ValueOrigin.TICK}
+    assert (mark.value_time, mid.value_time, undated.value_time) == (None, None, None)
+    if last.price_kind is PriceKind.LAST:
+        assert last.value_time == traded
+
+
+def test_theta_and_vega_of_a_cent_quoted_contract_are_in_its_major_unit():
+    greeks = {"delta": 0.4, "gamma": 0.02, "vega": 62.0, "theta": -11.0, "underlying_price": 450.0}
+    row = value(holding(CORN_CALL, 2.0), replace(marked(12.5), **greeks), magnifier=100)
+    assert (row.vega, row.theta) == (pytest.approx(0.62), pytest.approx(-0.11))
+    assert (row.delta, row.gamma, row.underlying_price) == (0.4, 0.02, 450.0)
+    unknown = value(holding(CORN_CALL, 2.0), replace(marked(12.5), **greeks), magnifier=None)
+    assert (unknown.delta, unknown.vega, unknown.theta) == (0.4, None, None)
+
+
+def test_a_mark_of_zero_is_a_mark():
+    row = value(holding(), marked(0.0))
+    assert (row.market_price, row.price_kind, row.market_value) == (0.0, PriceKind.MARK, 0.0)
+    assert row.unrealized_pnl == pytest.approx(630.0)
+
+
+def test_a_closed_position_is_an_explicit_zero_row():
+    row = value(holding(position=0.0, realized_pnl=55.0), marked(1.5))
+    assert (row.position, row.market_value, row.unrealized_pnl) == (0.0, 0.0, 0.0)
+    assert (row.market_price, row.realized_pnl) == (None, 55.0)
+
+
+def test_what_the_gateway_did_not_give_stays_null_in_a_drained_row():
+    row = from_portfolio(holding(), source=Source.QUEUE, now=NOW, by=Provenance())
+    assert (row.market_price, row.market_value, row.unrealized_pnl) == (None, None, None)
+    assert row.value_source is ValueOrigin.NONE
+    assert row.average_cost == 210.0
+
+
+def test_a_drained_row_carries_the_time_of_its_source():
+    told = NOW - timedelta(minutes=2)
+    held = holding(market_price=1.4, market_value=-420.0, value_time=told)
+    row = from_portfolio(held, source=Source.QUEUE, now=NOW, by=Provenance())
+    assert (row.timestamp, row.value_time) == (NOW, told)
+
+
+@pytest.mark.parametrize(
+    ("held", "magnifier", "agrees"),
+    [
+        (holding(market_price=1.5, market_value=-450.0), 1, True),
+        (holding(market_price=1.5, market_value=-4.5), 1, False),
+        (holding(PENCE, 1000.0, market_price=75.0, market_value=750.0), 100, True),
+        (holding(PENCE, 1000.0, market_price=0.75, market_value=750.0), 100, True),
+        (holding(PENCE, 1000.0, market_price=75.0, market_value=750.0), 1, False),
+        (holding(position=1.0, market_price=0.0004, market_value=0.05), 1, True),
+        (holding(position=2.0, market_price=0.00023, market_value=0.05), 1, True),
+        (holding(position=1.0, market_price=0.0004, market_value=0.4), 1, False),
+        (holding(), 1, None),
+        (holding(market_price=0.0, market_value=0.0), 1, None),
+    ],
+)
+def test_the_factor_is_checked_against_the_brokers_own_value(held, magnifier, agrees):
+    assert factor_agrees(held, price_magnifier=magnifier) is agrees
+
+
+def test_a_row_names_the_trading_class_and_the_local_symbol_where_the_broker_does():
+    weekly = replace(OPTION, symbol="SPX", trading_class="SPXW", local_symbol="SPXW  260220P05")
+    for row in (
+        value(holding(weekly), marked(1.5)),
+        value(holding(weekly, position=0.0), None),
+        from_portfolio(holding(weekly), source=Source.QUEUE, now=NOW, by=Provenance()),
+    ):
+        assert (row.trading_class, row.local_symbol) == ("SPXW", "SPXW  260220P05")
+    row = value(holding(), marked(1.5))
+    assert (row.trading_class, row.local_symbol) == (None, None)

@@ -1,0 +1,137 @@
+"""Flex statements: what is read of them, and what is refused."""
+
+from datetime import UTC, date, datetime
+
+import pytest
+
+from position_sync_dagster.domain.instrument import Right
+from position_sync_dagster.domain.statement import Side
+from position_sync_dagster.errors import FlexServiceError, StatementError
+from position_sync_dagster.gateway.flex import first_day, read_statements
+from tests.support.flex_files import element, position, refused, statement, trade
+
+
+def test_a_position_has_the_broker_s_values_and_its_cost_per_contract() -> None:
+    (found,) = read_statements(statement(position(position="-2", costBasisMoney="-500")), "a.xml")
+    (one,) = found.positions
+    assert (one.conid, one.symbol, one.right, one.strike) == (1, "SPY", Right.CALL, 575.0)
+    assert (one.day, one.expiry) == (date(2026, 3, 5), date(2028, 12, 15))
+    assert (one.position, one.market_price, one.market_value) == (-2.0, 1.5, 150.0)
+    assert (one.average_cost, one.unrealized_pnl) == (250.0, 50.0)
+
+
+def test_what_a_statement_leaves_out_is_unknown_and_not_zero() -> None:
+    empty = dict.fromkeys(["markPrice", "positionValue", "costBasisMoney", "fifoPnlUnrealized"], "")
+    (found,) = read_statements(statement(position(**empty)), "a.xml")
+    (one,) = found.positions
+    assert (one.market_price, one.market_value, one.average_cost) == (None, None, None)
+    assert one.unrealized_pnl is None
+
+
+def test_lots_do_not_count_beside_their_summary() -> None:
+    data = statement(position(), position(levelOfDetail="LOT"))
+    (found,) = read_statements(data, "a.xml")
+    assert len(found.positions) == 1
+
+
+def test_a_trade_has_its_time_in_utc_and_its_commission_as_a_cost() -> None:
+    (found,) = read_statements(statement(trades=(trade(),)), "a.xml")
+    (one,) = found.executions
+    assert one.execution_id == "0000e1.01"
+    assert one.time == datetime(2026, 3, 5, 20, 30, tzinfo=UTC)
+    assert (one.side, one.quantity, one.price) == (Side.SELL, 2.0, 1.25)
+    assert (one.commission, one.realized_pnl) == (1.3, 12.5)
+
+
+def test_an_assignment_without_an_execution_id_has_that_of_its_trade() -> None:
+    (found,) = read_statements(statement(trades=(trade(""),)), "a.xml")
+    assert found.executions[0].execution_id == "77"
+
+
+@pytest.mark.parametrize("text", ["20260305;153000", "2026-03-05;15:30:00", "2026-03-05, 15:30:00"])
+def test_the_usual_formats_of_a_time_are_read(text: str) -> None:
+    (found,) = read_statements(statement(trades=(trade(dateTime=text),)), "a.xml")
+    assert found.executions[0].time == datetime(2026, 3, 5, 20, 30, tzinfo=UTC)
+
+
+def test_cash_and_net_liquidation_are_those_of_their_day() -> None:
+    row = {"reportDate": "20260305", "currency": "USD", "cash": "10.5", "total": "99"}
+    data = statement(more=element("EquitySummaryByReportDateInBase", row))
+    (found,) = read_statements(data, "a.xml")
+    (one,) = found.cash
+    assert (one.day, one.cash, one.net_liquidation) == (date(2026, 3, 5), 10.5, 99.0)
+    assert one.account == "DUSIM0001"
+
+
+def test_an_account_without_positions_is_flat_only_where_the_section_is_there() -> None:
+    (flat,) = read_statements(statement(), "a.xml")
+    assert flat.days == {date(2026, 3, 5)}
+    silent = statement().replace(b"<OpenPositions></OpenPositions>", b"")
+    (unknown,) = read_statements(silent, "a.xml")
+    assert unknown.days == set()
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (statement(position())[:-40], "is not complete XML"),
+        (b"", "is not complete XML"),
+        (b"<html><body>log in</body></html>", "its root is 'html'"),
+        (statement(position(position="much")), "position='much', which is no number"),
+        (statement(position(conid="x")), "conid='x', which is no conid"),
+        (statement(position(day="05/03/2026")), "reportDate='05/03/2026', which is no day"),
+        (statement(position(currency="")), "has no currency"),
+        (statement(trades=(trade(dateTime="20260305;9am"),)), "which is no time"),
+    ],
+)
+def test_what_cannot_be_read_is_named_with_its_file_and_a_remedy(data: bytes, says: str) -> None:
+    with pytest.raises(StatementError, match=says) as caught:
+        read_statements(data, "march.xml")
+    assert caught.value.what.startswith("march.xml")
+    assert caught.value.remedy
+
+
+def test_a_document_type_is_refused_before_its_entities_are_used() -> None:
+    bomb = b'<!DOCTYPE a [<!ENTITY b SYSTEM "file:///etc/passwd">]><a>&b;</a>'
+    with pytest.raises(StatementError, match="declares a document type"):
+        read_statements(bomb, "bomb.xml")
+
+
+@pytest.mark.parametrize(
+    ("code", "remedy"),
+    [
+        ("1012", "Make a new token"),
+        ("1015", "Correct the token"),
+        ("1018", "Wait ten minutes"),
+        ("1019", "Wait a few minutes"),
+    ],
+)
+def test_an_answer_of_the_service_is_no_statement(code: str, remedy: str) -> None:
+    with pytest.raises(FlexServiceError, match=f"march.xml: .* {code}: It says so") as caught:
+        read_statements(refused(code, "It says so."), "march.xml")
+    assert caught.value.remedy.startswith(remedy)
+
+
+def test_the_first_day_is_read_from_the_start_of_a_file() -> None:
+    head = statement(position(), first="20250102", last="20260305")[:400]
+    assert first_day(head) == date(2025, 1, 2)
+    assert first_day(b"nothing") is None
+
+
+def test_what_a_statement_says_is_from_1990_to_tomorrow() -> None:
+    def clock() -> datetime:
+        return datetime(2026, 3, 5, 23, tzinfo=UTC)
+
+    for day, usable in {
+        "19891231": False,
+        "19900101": True,
+        "20260306": True,
+        "20260307": False,
+    }.items():
+        data = statement(position(day=day), first=day, generated="20260305;210000")
+        assert (first_day(data, clock=clock) is not None) is usable
+        if usable:
+            assert read_statements(data, "a.xml", clock=clock)
+        else:
+            with pytest.raises(StatementError, match=r"=\S+ which is before 1990 or after"):
+                read_statements(data, "a.xml", clock=clock)

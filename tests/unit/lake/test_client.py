@@ -1,0 +1,24 @@
+"""The options of the clients: bounded, and without credentials."""
+
+from position_sync_dagster.lake.object_store import delta_options, polars_options
+
+
+def test_a_folder_has_no_options_but_those_that_were_given():
+    assert delta_options("/data/lake/t", None) is None
+    assert polars_options("/data/lake/t", None) is None
+    assert delta_options("file:///data/lake/t", {"a": "b"}) == {"a": "b"}
+
+
+def test_given_options_take_precedence_in_a_store():
+    options = delta_options("s3://b/t", {"timeout": "1s", "aws_region": "eu-west-1"})
+    assert options is not None
+    assert (options["timeout"], options["aws_region"]) == ("1s", "eu-west-1")
+    assert polars_options("s3://b/t", {"timeout": "1s", "aws_region": "eu-west-1"}) == {
+        "max_retries": 4,
+        "aws_region": "eu-west-1",
+    }
+
+
+def test_no_option_is_a_credential():
+    names = {*(delta_options("s3://b/t", None) or {}), *(polars_options("s3://b/t", None) or {})}
+    assert names == {"connect_timeout", "timeout", "max_retries", "retry_timeout"}
