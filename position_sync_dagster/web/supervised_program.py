@@ -33,6 +33,9 @@ HANG_S = 15.0
 START_S = 180.0
 """The longest time from a program's start to its first answer, as Dagster allows it."""
 
+LAST_LINES_S = 1.0
+"""How long the last lines of a program that has ended are waited for."""
+
 RESTART = Backoff(first_s=0.5, longest_s=30.0)
 SHORT_LIFE_S = 60.0
 MOST_FAILURES = 5
@@ -105,7 +108,8 @@ class Program:
         self._tail.clear()
         output = self.process.stdout
         assert output is not None  # noqa: S101 - it is a pipe
-        threading.Thread(target=follow, args=(output, self._tail), daemon=True).start()
+        self._follower = threading.Thread(target=follow, args=(output, self._tail), daemon=True)
+        self._follower.start()
 
     def say(self, text: str) -> None:
         """Write its one line to its standard input, once; one that has ended is noticed."""
@@ -164,6 +168,8 @@ class Program:
                     child.kill()
             self.process.kill()
             self.process.wait()
+            if self.process.stdin is not None:
+                self.process.stdin.close()
             self.process, self.answered, self._children = None, None, []
 
     def _failed(self, what: str, code: int | None = None) -> None:
@@ -174,6 +180,7 @@ class Program:
         self._failures = self._failures + 1 if lived_s < SHORT_LIFE_S else 1
         hopeless = not self._ever_answered and code is not None and code > 0
         if hopeless or self._failures > MOST_FAILURES:
+            self._follower.join(LAST_LINES_S)
             times = f", the {self._failures}th time in a row" if self._failures > 1 else ""
             tail = "\n".join(f"  {line}" for line in self._tail)
             raise CannotRunError(
