@@ -32,6 +32,7 @@ from dotenv import dotenv_values
 from position_sync_dagster import last_work
 from position_sync_dagster.processes.local_http import get_json
 from position_sync_dagster.web.outage_alerts import OutageAlerts
+from position_sync_dagster.web.storage_files import StorageFiles
 from position_sync_dagster.web.supervised_program import (
     ASK_S,
     HANG_S,
@@ -50,9 +51,6 @@ GRACE_S = 5.0
 
 ALREADY_S = 1.0
 """Who asks this program to end has asked the daemon too, as a rule: a second signal is noise."""
-
-STORAGE = ("history/runs.db", "history/runs/index.db", "schedules/schedules.db")
-"""The files of Dagster's storage on SQLite, in its home."""
 
 OWN = "position_sync_dagster.web"
 DEVELOPMENT = {"DAGSTER_IS_DEV_CLI": "1", "DAGSTER_verbose": ""}
@@ -111,26 +109,6 @@ class DaemonSigns:
         return Answer.YES
 
 
-def storage_files() -> dict[str, int]:
-    """Return the inode of each file of Dagster's storage that is there."""
-    found = {}
-    for name in STORAGE:
-        with suppress(OSError):
-            found[name] = (last_work.dagster_home() / name).stat().st_ino
-    return found
-
-
-def make_storage() -> None:
-    """Make the files of Dagster's storage that are missing, before several programs do at once."""
-    from dagster import DagsterInstance
-
-    try:
-        with DagsterInstance.get():
-            pass
-    except Exception as error:
-        raise CannotRunError(f"Dagster's storage cannot be used: {error}") from error
-
-
 class Supervisor:
     """Keeps the code server, the daemon and the webserver running."""
 
@@ -163,7 +141,7 @@ class Supervisor:
         )
         self.programs = (self.daemon, self.code_server, self.webserver)
         self.alerts = OutageAlerts()
-        self._inodes: dict[str, int] = {}
+        self._storage = StorageFiles()
 
     def run(self) -> None:
         """Start the programs, and keep them running until an interrupt.
@@ -171,9 +149,7 @@ class Supervisor:
         Raises:
             CannotRunError: One of them cannot be kept running.
         """
-        if len(storage_files()) < len(STORAGE):
-            make_storage()
-        self._inodes = storage_files()
+        self._storage.make()
         self.alerts.start()
         looked = time.monotonic()
         while True:
@@ -202,8 +178,7 @@ class Supervisor:
         self.alerts.states = {program.name: program.trouble for program in self.programs}
 
     def _look_at_storage(self) -> None:
-        found = storage_files()
-        lost = [name for name, inode in self._inodes.items() if found.get(name) != inode]
+        lost = self._storage.lost()
         if not lost:
             return
         logger.error(
@@ -213,8 +188,7 @@ class Supervisor:
         )
         for program in self.programs:
             program.end_at_once()
-        make_storage()
-        self._inodes = storage_files()
+        self._storage.make()
 
     def end(self, reason: str) -> None:
         """End the daemon in order, which waits for its runs, and the others at once."""

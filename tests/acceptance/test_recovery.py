@@ -5,10 +5,12 @@ One round in the suite, where a kill of everything is a test of its own (`test_e
 """
 
 import os
+import random
 import signal
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import httpx
 import polars as pl
@@ -37,6 +39,10 @@ STREAM_RUNS = """{ runsOrError(filter: {pipelineName: "stream_positions"}) {
   ... on Runs { results { runId status } } } }"""
 TERMINATE = """mutation($run: String!) {
   terminateRun(runId: $run) { __typename ... on Error { message } } }"""
+
+
+RELOAD = """mutation { reloadRepositoryLocation(repositoryLocationName: "position_sync_dagster") {
+  ... on WorkspaceLocationEntry { loadStatus } ... on Error { message } } }"""
 
 
 def streaming(demo: Demo, *, after: GatewaySession | None) -> GatewaySession:
@@ -78,7 +84,7 @@ def until_valued(demo: Demo, what: str) -> None:
     """Wait until a request that is inserted now has its row, and the stream has written others."""
     asked, began = utc_now(), time.monotonic()
     lake = Lake(demo.lake)
-    leg = demo.updates().filter(source="QUEUE").sample(1).row(0, named=True)
+    leg = random.choice(wait_for("rows of the queue", lambda: of_the_queue(demo), poll_s=0.5))
     request = lake.queue.sync.insert(leg["conid"], leg["symbol"], account=leg["account"])
 
     def valued() -> bool:
@@ -95,6 +101,10 @@ def until_valued(demo: Demo, what: str) -> None:
 
     wait_for(f"streamed again after {what}", streamed, poll_s=0.3)
     print(f"valued again {time.monotonic() - began:.1f} s after {what}")
+
+
+def of_the_queue(demo: Demo) -> list[dict[str, Any]]:
+    return demo.updates().filter(source="QUEUE").to_dicts()
 
 
 def stream_runs(demo: Demo) -> dict[str, str]:
@@ -169,6 +179,19 @@ def test_what_hangs_is_started_again_and_the_stream_goes_on(home, name):
 
 
 @pytest.mark.timeout(1200)
+def test_a_reload_in_the_ui_loads_the_code_again_and_is_no_outage(home):
+    demo = home.running()
+    session = streaming(demo, after=None)
+    before, loaded = len(said(demo)), service(demo, "definitions")
+    found = demo.graphql(RELOAD)["reloadRepositoryLocation"]
+    assert found == {"loadStatus": "LOADED"}
+    wait_for("the server with the code of before has ended", lambda: not loaded.is_running())
+    until_valued(demo, "a reload")
+    assert said(demo)[before:] == []
+    assert streaming(demo, after=None).session_id == session.session_id
+
+
+@pytest.mark.timeout(1200)
 def test_a_stream_whose_daemon_was_killed_can_be_terminated_and_resumed(home):
     demo = home.running()
     session = streaming(demo, after=None)
@@ -193,7 +216,7 @@ def test_when_its_storage_is_deleted_dagster_works_on_new_files_and_one_stream_f
         file.unlink()
     until_valued(demo, "the deletion of runs.db")
     (line,) = said(demo)[before:]
-    assert "storage were deleted or replaced (history/runs.db)" in line
+    assert "storage were deleted or replaced (runs.db)" in line
     follower = streaming(demo, after=session)
     assert stream_runs(demo) == {follower.run_id: "STARTED"}
     after = log.read_text(errors="replace").splitlines()[lines:]
