@@ -37,9 +37,11 @@ LAST_LINES_S = 1.0
 """How long the last lines of a program that has ended are waited for."""
 
 RESTART = Backoff(first_s=0.5, longest_s=30.0)
-SHORT_LIFE_S = 60.0
 MOST_FAILURES = 5
-"""Everything ends when a program has lived shorter than this so many times in a row."""
+"""Everything ends when a program has failed more often than this in a row before it worked."""
+
+MOST_RESTARTS, WITHIN_S = 30, 600.0
+"""Everything ends when a program is started again more often than this within this time."""
 
 logger = logging.getLogger("position_sync_dagster.supervisor")
 
@@ -85,6 +87,7 @@ class Program:
         self._whole = whole
         self._children: list[psutil.Process] = []
         self._failures = 0
+        self._restarts: list[float] = []
         self._due = self._next_question = self._started = 0.0
         self._ever_answered = False
         self._tail: deque[str] = deque(maxlen=8)
@@ -173,15 +176,19 @@ class Program:
             self.process, self.answered, self._children = None, None, []
 
     def _failed(self, what: str, code: int | None = None) -> None:
-        lived_s = time.monotonic() - self._started
+        now, worked = time.monotonic(), self.works
         pid = self.process.pid if self.process else 0
         self.end_at_once()
         self.trouble = f"The {self.name} (process {pid}) {what}"
-        self._failures = self._failures + 1 if lived_s < SHORT_LIFE_S else 1
+        self._failures = 1 if worked else self._failures + 1
+        self._restarts = [at for at in self._restarts if now - at < WITHIN_S] + [now]
         hopeless = not self._ever_answered and code is not None and code > 0
-        if hopeless or self._failures > MOST_FAILURES:
+        often = len(self._restarts) > MOST_RESTARTS
+        if hopeless or often or self._failures > MOST_FAILURES:
             self._follower.join(LAST_LINES_S)
             times = f", the {self._failures}th time in a row" if self._failures > 1 else ""
+            if often:
+                times = f", after {MOST_RESTARTS} restarts within {WITHIN_S / 60:.0f} minutes"
             tail = "\n".join(f"  {line}" for line in self._tail)
             raise CannotRunError(
                 f"{self.trouble}{times}." + (f" Its last output:\n{tail}" if tail else "")

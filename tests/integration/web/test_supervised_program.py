@@ -134,21 +134,23 @@ def test_one_that_ends_at_its_first_start_is_not_tried_again_and_the_cause_is_sa
         assert part in str(found.value)
 
 
-def test_one_that_is_killed_again_and_again_ends_everything(make):
+def test_one_that_is_killed_again_and_again_ends_everything(make, monkeypatch):
+    monkeypatch.setattr(supervised_program, "MOST_RESTARTS", 7)
     program = make()
-
-    for _ in range(5):
+    for _ in range(7):
         psutil.Process(until_it_works(program)).kill()
         wait_for("it is noticed", lambda: program.look() or program.process is None)
     psutil.Process(until_it_works(program)).kill()
-    with pytest.raises(CannotRunError, match=r"SIGKILL.*, the 6th time in a row"):
+    with pytest.raises(CannotRunError, match=r"SIGKILL\), after 7 restarts within 10 minutes"):
         wait_for("it is given up", program.look)
 
 
-def test_one_that_lived_long_enough_may_fail_as_often_as_it_likes(make, monkeypatch):
-    monkeypatch.setattr(supervised_program, "SHORT_LIFE_S", 0.0)
-    program = make()
-    for _ in range(9):
-        psutil.Process(until_it_works(program)).kill()
-        wait_for("it is noticed", lambda: program.look() or program.process is None)
-    until_it_works(program)
+def test_one_that_never_works_ends_everything(make, monkeypatch):
+    monkeypatch.setattr(supervised_program, "START_S", 0.05)
+    program = make(ask=lambda: Answer.NONE)
+
+    def look_on() -> None:
+        program.look()  # True for a start
+
+    with pytest.raises(CannotRunError, match=r"has not answered for .*, the 6th time in a row"):
+        wait_for("it is given up", look_on, poll_s=0.02)
