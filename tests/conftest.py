@@ -42,6 +42,7 @@ def _own_settings(monkeypatch, tmp_path):
     for name in list(os.environ):
         if name.startswith(("POSITION_SYNC_", "AWS_")):
             monkeypatch.delenv(name)
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "no-dagster-home"))
     monkeypatch.chdir(tmp_path)
 
 

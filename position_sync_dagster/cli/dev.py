@@ -57,8 +57,8 @@ def run(*, ui_port: int, end_with: int | None = None) -> int:
         ChildEndedError: Dagster has ended.
         UnsafeStoreError: The object store of the tables has no conditional put.
     """
+    from position_sync_dagster.last_work import dagster_home
     from position_sync_dagster.processes import dagster_dev, ports
-    from position_sync_dagster.processes.checkout import PROJECT
     from position_sync_dagster.processes.home_lock import exclusive_use
     from position_sync_dagster.processes.process_tree import MARKER
     from position_sync_dagster.settings import load_settings
@@ -69,16 +69,16 @@ def run(*, ui_port: int, end_with: int | None = None) -> int:
     require_safe_store(settings)
     ports.require_free(ui_port, purpose="Dagster UI", option="--ui-port")
     live = sys.stdout.isatty() and sys.stderr.isatty()
-    dagster_home = Path(os.environ.get("DAGSTER_HOME") or PROJECT / "dagster_home").absolute()
+    home = dagster_home()
     with (
         StopRequest(end_with=end_with) as stop,
-        exclusive_use(dagster_home, purpose="position-sync dev") as lock,
+        exclusive_use(home, purpose="position-sync dev") as lock,
     ):
-        log = dagster_home / LOG_NAME if live else None
+        log = home / LOG_NAME if live else None
         try:
             with dagster_dev.start(
-                env={**os.environ, MARKER: str(dagster_home)},
-                dagster_home=dagster_home,
+                env={**os.environ, MARKER: str(home)},
+                dagster_home=home,
                 ui_port=ui_port,
                 cwd=Path.cwd(),
                 log=log,

@@ -74,18 +74,16 @@ def doctor(
 
 def look_at_everything(ui_port: int, home: Path | None, *, json: bool) -> int:
     """Print what the preflight finds; return 1 if anything is bad."""
-    from position_sync_dagster.processes.checkout import PROJECT
-    from position_sync_dagster.processes.home import Home
+    from position_sync_dagster.last_work import dagster_home
     from position_sync_dagster.processes.preflight import run_preflight
     from position_sync_dagster.sync.preflight.finding import Level
 
     settings = settings_for(home, warn=False)
-    own = os.environ.get("DAGSTER_HOME") or PROJECT / "dagster_home"
     found = run_preflight(
         settings,
         os.environ,
         env_file=".env" if home is None else None,
-        dagster_home=Path(own).absolute() if home is None else Home.at(home).dagster_home,
+        dagster_home=dagster_home(),
         ui_port=ui_port,
     )
     bad = any(one.level is Level.BAD for one in found)

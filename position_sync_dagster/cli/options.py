@@ -82,10 +82,11 @@ def settings_for(home: Path | None, *, warn: bool = True) -> "Settings":
         if warn:
             warn_of_unknown_settings()
         return load_settings()
-    from position_sync_dagster.processes.environment import adopt_environment
+    from position_sync_dagster.processes.environment import DAGSTER_HOME, adopt_environment
     from position_sync_dagster.processes.home import Home
 
-    adopt_environment(Home.at(home).read_settings())
+    found = Home.at(home)
+    adopt_environment(found.read_settings() | {DAGSTER_HOME: str(found.dagster_home)})
     if warn:
         warn_of_unknown_settings(env_file=None)
     return load_settings(_env_file=None)

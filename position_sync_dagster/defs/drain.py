@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
+from position_sync_dagster import last_work
 from position_sync_dagster.defs.resources import POSITION_SYNC
 from position_sync_dagster.defs.run_history import (
     DRAIN_JOB,
@@ -78,6 +79,7 @@ def drain_queue(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     if plan.refreshes:
         names = " ".join(plan.refreshes)
         requests.append(_request([Step.REFRESH], f"a refresh is due: {names}", {REFRESHED: names}))
+    last_work.note(last_work.SENSORS)
     return dg.SensorResult(
         run_requests=requests,
         skip_reason=None if requests else plan.reason,

@@ -8,7 +8,7 @@ import dagster as dg
 from dagster._core.errors import DagsterExecutionInterruptedError
 from dagster._utils.interrupts import capture_interrupts, check_captured_interrupt
 
-from position_sync_dagster.defs.audit.patient_log import PatientLog
+from position_sync_dagster.defs.audit.patient_log import PatientLog, is_storage_error
 from position_sync_dagster.defs.dagster_failures import dagster_failures
 from position_sync_dagster.defs.resources import POSITION_SYNC, PositionSyncResource
 from position_sync_dagster.defs.run_history import LOGINS, STREAM_JOB
@@ -24,7 +24,7 @@ CLEAN_END_S = 10.0
 """A stream that was asked to stop has this long to free its lines and its lease."""
 
 LOOK_S = 2.0
-"""How often a stream looks whether the gateways file still has its login."""
+"""How often a stream looks whether the gateways file still has its login, and Dagster its run."""
 
 
 @dg.op(tags={"domain": "positions"})
@@ -33,9 +33,9 @@ LOOK_S = 2.0
 def stream_legs(context: dg.OpExecutionContext, position_sync: PositionSyncResource) -> None:
     """Own a login: stream active legs, write `broker_positions`, enqueue everything else.
 
-    The op runs until it is interrupted, its rotation is due, or the gateways file no longer has
-    its login as it was; the supervisor starts another one for a login that changed. Its events are
-    those of `StreamEvents`, which evaluates the ledger's checks after each materialization.
+    The op runs until it is interrupted, its rotation is due, the gateways file no longer has its
+    login as it was, or Dagster no longer has its run; the supervisor starts another one. Its events
+    are those of `StreamEvents`, which evaluates the ledger's checks after each materialization.
 
     An interrupt ends it cleanly: the last rows are logged and the run succeeds. A person's
     termination in the UI ends it in the same way, as a canceled run: that pauses the stream.
@@ -44,6 +44,7 @@ def stream_legs(context: dg.OpExecutionContext, position_sync: PositionSyncResou
     name = context.partition_key if context.has_partition_key else None
     settings = position_sync.settings.for_login(name)
     login = LoginWatch(settings)
+    own_run = RunWatch(instance, context.run_id)
     events = StreamEvents(lake, settings, instance)
     log = PatientLog(events, context.log_event, context.run_id)
     thread = StreamThread(lake, settings, run_id=context.run_id)
@@ -51,7 +52,7 @@ def stream_legs(context: dg.OpExecutionContext, position_sync: PositionSyncResou
     try:
         with log.keeping_lines(), capture_interrupts(), thread.running(grace_s=CLEAN_END_S):
             for report in thread.reports(
-                stop=lambda: check_captured_interrupt() or login.is_gone(),
+                stop=lambda: check_captured_interrupt() or login.is_gone() or own_run.is_gone(),
                 between=log.deliver,
                 grace_s=CLEAN_END_S,
             ):
@@ -89,6 +90,27 @@ class LoginWatch:
         with suppress(GatewaysFileError):
             self.gone = self._login not in self._login.logins
         return self.gone
+
+
+class RunWatch:
+    """Looks now and then whether Dagster still has a run: one that it has not cannot be ended."""
+
+    def __init__(self, instance: dg.DagsterInstance, run_id: str) -> None:
+        self._instance = instance
+        self._run_id = run_id
+        self._next_look = time.monotonic() + LOOK_S
+
+    def is_gone(self) -> bool:
+        """Return whether the run was deleted; a storage that cannot be read says no."""
+        if time.monotonic() < self._next_look:
+            return False
+        self._next_look = time.monotonic() + LOOK_S
+        try:
+            return not self._instance.has_run(self._run_id)
+        except Exception as error:
+            if is_storage_error(error):
+                return False
+            raise
 
 
 def stream_job(partitions: dg.PartitionsDefinition | None = None) -> dg.JobDefinition:

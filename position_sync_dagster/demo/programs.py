@@ -17,7 +17,11 @@ from position_sync_dagster.demo.day import write_day
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.processes import dagster_dev, ports
 from position_sync_dagster.processes.child_process import ChildProcess
-from position_sync_dagster.processes.environment import adopt_environment, home_environment
+from position_sync_dagster.processes.environment import (
+    DAGSTER_HOME,
+    adopt_environment,
+    home_environment,
+)
 from position_sync_dagster.processes.home import Home
 from position_sync_dagster.processes.stop_request import StopRequest
 from position_sync_dagster.settings import PREFIX, load_settings
@@ -123,7 +127,7 @@ def start(
                 f"{PREFIX}FLEX_FOLDER": str(home.path / "flex"),
             }
         )
-        adopt_environment(settings)
+        adopt_environment(settings | {DAGSTER_HOME: str(home.dagster_home)})
         if is_first:
             history.prepare(load_settings(_env_file=None))
         stop.check()

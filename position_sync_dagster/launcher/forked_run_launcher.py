@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import psutil
 from dagster._core.launcher import LaunchRunContext, RunLauncher
+from dagster._core.storage.dagster_run import DagsterRunStatus, RunsFilter
 from dagster._core.storage.tags import HIDDEN_TAG_PREFIX, PRIORITY_TAG
 from dagster._serdes import ConfigurableClass, serialize_value
 from dagster._utils import get_run_crash_explanation
@@ -116,13 +117,34 @@ class ForkedRunLauncher(RunLauncher, ConfigurableClass):
         self._instance.report_engine_event("The run has no process.", run, cls=type(self))
         return False
 
-    def _report_end(self, process: BaseProcess, found: psutil.Process, run_id: str) -> None:
-        process.join()
+    def adopt_runs(self) -> None:
+        """Watch the runs that an earlier daemon started, and report those whose process is gone.
+
+        A run that is STARTING without a process was being launched when that daemon was killed.
+        """
+        begun = [DagsterRunStatus.STARTING, DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING]
+        for run in self._instance.get_runs(RunsFilter(statuses=begun)):
+            found = process_of(run)
+            ours = PROCESS_TAG in run.tags or run.status is DagsterRunStatus.STARTING
+            if found is not None:
+                threading.Thread(
+                    target=self._report_end, args=(None, found, run.run_id), daemon=True
+                ).start()
+            elif ours:
+                self._report_failed(run.run_id, "The process of the run ended without a daemon.")
+
+    def _report_end(self, process: BaseProcess | None, found: psutil.Process, run_id: str) -> None:
+        text = "The process of the run has ended. An earlier daemon started it: why is not known."
+        if process is not None:
+            process.join()
+            text = get_run_crash_explanation("The process of the run", process.exitcode or 0)
         found.wait()  # longer, if it was the fork server that ended
+        self._report_failed(run_id, text)
+
+    def _report_failed(self, run_id: str, text: str) -> None:
         run = self._instance.get_run_by_id(run_id)
         if run is None or run.is_finished:
             return
-        text = get_run_crash_explanation("The process of the run", process.exitcode or 0)
         self._instance.report_engine_event(text, run, cls=type(self))
         self._instance.report_run_failed(run)
 

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
@@ -29,6 +30,7 @@ class ChildProcess:
         cwd: The working directory.
         log: The file for the program's output. The file of the start before is kept beside it.
             None leaves the output on this terminal.
+        reason: The file in which the program writes why it ends by itself.
         grace_s: Seconds between the interrupt and the kill.
         patience: As for `end_processes`.
         inherited_fds: File descriptors that stay open until the program has ended: the lock of a
@@ -43,12 +45,14 @@ class ChildProcess:
         env: Mapping[str, str],
         cwd: Path,
         log: Path | None = None,
+        reason: Path | None = None,
         grace_s: float = 3.5,
         patience: tuple[str, float] | None = None,
         inherited_fds: Sequence[int] = (),
     ) -> None:
         self.name = name
         self.log = log
+        self.reason = reason
         self.longest_s = max(grace_s, patience[1] if patience else 0.0)
         owner_fd, self.pipe_fd = os.pipe()
         self._pipe_open = True
@@ -95,12 +99,18 @@ class ChildProcess:
         """
         if self.running:
             return
-        tail = self.tail()
+        text = self._why()
         raise ChildEndedError(
-            f"{self.name} has ended with code {self._reaper.returncode}."
-            + (f" Its last output:\n{tail}\n" if tail else ""),
+            f"{self.name} has ended with code {self._reaper.returncode}.{text}",
             remedy=f"See {self.log}." if self.log else "See its output above.",
         )
+
+    def _why(self) -> str:
+        with suppress(OSError):
+            if self.reason and (text := self.reason.read_text(encoding="utf-8")):
+                return f" {text}\n"
+        tail = self.tail()
+        return f" Its last output:\n{tail}\n" if tail else ""
 
     def tail(self, lines: int = 8) -> str:
         """Return the last lines of the log."""

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from position_sync_dagster import last_work
 from position_sync_dagster.processes.checkout import WORKSPACE_FILE
 from position_sync_dagster.processes.child_process import ChildProcess
 from position_sync_dagster.processes.local_http import get_json, post_json
@@ -47,6 +48,7 @@ def start(
         env={**env, "DAGSTER_HOME": str(dagster_home)},
         cwd=cwd,
         log=log,
+        reason=last_work.file_of(last_work.ENDED, dagster_home),
         grace_s=GRACE_S,
         patience=PATIENCE,
         inherited_fds=inherited_fds,

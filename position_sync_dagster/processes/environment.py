@@ -11,6 +11,9 @@ NOT_INHERITED = (PREFIX, "DAGSTER_")
 """The processes of a home never inherit variables with these prefixes."""
 
 
+DAGSTER_HOME = "DAGSTER_HOME"
+
+
 def home_environment(home: Path, values: Mapping[str, str]) -> dict[str, str]:
     """Return the environment for the processes of a home.
 
@@ -24,7 +27,9 @@ def home_environment(home: Path, values: Mapping[str, str]) -> dict[str, str]:
 
 
 def adopt_environment(values: Mapping[str, str]) -> None:
-    """Replace the settings in this process's environment by those in `values`."""
+    """Replace the settings, and Dagster's home, in this process's environment by `values`."""
     for name in [name for name in os.environ if name.startswith(PREFIX)]:
         del os.environ[name]
-    os.environ.update({k: v for k, v in values.items() if k.startswith(PREFIX)})
+    os.environ.update(
+        {k: v for k, v in values.items() if k.startswith(PREFIX) or k == DAGSTER_HOME}
+    )

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from position_sync_dagster import last_work
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import GatewaySession
 from position_sync_dagster.domain.leg import Leg
@@ -54,6 +55,7 @@ def run_preflight(
     )
     found += bounded("tables", lambda: local.check_lake(lake), within_s=TABLES_S)
     found += bounded("disk", lambda: local.check_disk(settings.lake), within_s=QUICK_S)
+    found += bounded("programs", lambda: check_programs(dagster_home), within_s=QUICK_S)
     found += bounded("Dagster home", lambda: check_dagster(dagster_home, ui_port), within_s=QUICK_S)
     try:
         logins = settings.logins
@@ -87,6 +89,22 @@ async def _gateways(
         replace(finding, check=f"{login.gateway_id}: {finding.check}")
         for login, of_login in zip(logins, found, strict=True)
         for finding in of_login
+    ]
+
+
+def check_programs(home: Path) -> list[Finding]:
+    """Return whether the programs of Dagster work, if they were started and not ended in order."""
+    programs = last_work.read(home)
+    if programs.problems:
+        return [
+            bad("programs", text, "Then look at `position-sync status`.")
+            for text in programs.problems
+        ]
+    if not programs.works:
+        return [good("programs", "none runs")]
+    first = programs.works[0]
+    return [
+        good("programs", f"the last {last_work.SAYS[first.program]} at {first.at:%H:%M:%S} UTC")
     ]
 
 

@@ -12,6 +12,13 @@ import psutil
 MARKER = "POSITION_SYNC_LAUNCHED_FROM"
 """The environment variable that each process of a home carries: the home's absolute path."""
 
+AFTER_PATIENCE_S = 1.0
+"""What waited for a patient process has this long to end after it."""
+
+UNINTERRUPTED = "watch_orphans.py"
+"""Of the command line of Dagster's helper that ends with its run: interrupted, it would write a
+traceback."""
+
 
 def descendants(pid: int) -> list[psutil.Process]:
     """List the living processes below `pid`, without itself and without zombies."""
@@ -85,8 +92,11 @@ def end_processes(
     part, patience_s = patience or ("", 0.0)
     while remaining := find():
         age_s = time.monotonic() - began
-        if age_s < grace_s or (age_s < patience_s and any(part in line(p) for p in remaining)):
-            send(set(remaining) - interrupted, signal.SIGINT)
+        if part and age_s < patience_s and any(part in line(p) for p in remaining):
+            grace_s = max(grace_s, age_s + AFTER_PATIENCE_S)
+        if age_s < grace_s:
+            new = set(remaining) - interrupted
+            send((one for one in new if UNINTERRUPTED not in line(one)), signal.SIGINT)
             interrupted.update(remaining)
         else:
             killed = {process: describe(process) for process in remaining} | killed

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from position_sync_dagster.terminal.changes import Change
 from position_sync_dagster.terminal.money_tables import strategy_table
-from position_sync_dagster.terminal.status_lines import describe
+from position_sync_dagster.terminal.status_lines import LATE, describe
 from position_sync_dagster.terminal.text import printable
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ Lines = Sequence[tuple[str, str]]
 """Labels with their values."""
 
 LABEL = 12
-SHOWN = {"queue", "updates"}
+SHOWN = {"programs", "queue", "updates"}
 ROOMY = 30
 """From so many rows on, the parts stand apart."""
 
@@ -105,7 +105,8 @@ def _lines(lines: Lines, width: int | None = None) -> "RenderableType":
     table.add_column(style="bold cyan", no_wrap=True, min_width=LABEL)
     table.add_column(no_wrap=width is not None, overflow="ellipsis" if width else "fold")
     for label, value in lines:
-        table.add_row(label, Text(printable(value), style="cyan" if "://" in value else ""))
+        style = "cyan" if "://" in value else "bold red" if LATE in value else ""
+        table.add_row(label, Text(printable(value), style=style))
     return table
 
 

@@ -11,11 +11,16 @@ if TYPE_CHECKING:
     from position_sync_dagster.sync.reports.status import LoginStatus, Status
 
 
+LATE = "(late)"
+"""What marks a program that should work and does not."""
+
+
 def describe(status: "Status") -> list[tuple[str, str]]:
     """Return the label and the value of each figure."""
     queue = status.queue
     return [
         *(("gateway", _gateway(login, status)) for login in status.each_login),
+        ("programs", _programs(status)),
         *(("attention", printable(text)) for text in status.attention),
         (
             "lines",
@@ -44,6 +49,23 @@ def describe(status: "Status") -> list[tuple[str, str]]:
         ),
         *((printable(one.account), _account(one, status.at)) for one in status.accounts),
     ]
+
+
+def _programs(status: "Status") -> str:
+    """Return when the sensors last ticked, and which other programs are late."""
+    from position_sync_dagster.last_work import SAYS
+
+    late = status.programs.late
+    shown = [
+        *status.programs.works[:1],
+        *(one for one in late if one is not status.programs.works[0]),
+    ]
+    if not shown:
+        return f"none {LATE}" if status.programs.ended else "none runs"
+    return ", ".join(
+        f"last {SAYS[one.program]} {age(one.at, status.at)} ago{f' {LATE}' if one in late else ''}"
+        for one in shown
+    )
 
 
 def _account(summary: "AccountSummary", at: "datetime") -> str:

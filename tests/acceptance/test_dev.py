@@ -156,3 +156,20 @@ def test_without_a_gateway_it_advises_and_keeps_running_until_it_is_killed(one, 
 
     os.kill(one.process.pid, signal.SIGKILL)
     wait_for("nothing is left", one.gone, within_s=GONE_S, poll_s=0.05)
+
+
+def test_what_cannot_run_ends_everything_with_its_reason_as_the_last_word(tmp_path):
+    (tmp_path / "dagster_home").mkdir()
+    (tmp_path / "dagster_home" / "dagster.yaml").write_text("storage: {nowhere: {}}\n")
+    started = Dev(tmp_path)
+    try:
+        assert started.process.wait(LIMIT_S) == 1
+        wait_for("nothing is left", started.gone)
+        text = started.text()
+        assert "Dagster has ended with code 1. Dagster's storage cannot be used: " in text
+        assert "nowhere" in text
+        assert "Traceback" not in text
+    finally:
+        for process in processes_of(tmp_path):
+            process.kill()
+        started.process.wait()

@@ -1,15 +1,18 @@
-"""Whatever is killed, the stream comes back by itself, and never are there two.
+"""Whatever is killed, hangs or is deleted, legs are valued again, and never are there two streams.
 
 One round in the suite, where a kill of everything is a test of its own (`test_endings.py`);
 `make chaos` asks for ten rounds of each.
 """
 
 import os
+import random
 import signal
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
+import httpx
 import polars as pl
 import psutil
 import pytest
@@ -17,10 +20,29 @@ import pytest
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import GatewaySession, SessionState
 from position_sync_dagster.lake import Lake
+from position_sync_dagster.processes import dagster_dev
 from tests.support.demo_program import LIMIT_S, STREAMED, Demo, assert_tables_are_whole, wait_for
 
 ROUNDS = int(os.environ.get("CHAOS_ROUNDS", "1"))
 VICTIMS = ["dagster", "everything"] if ROUNDS > 1 else ["dagster"]
+
+
+SERVICES = {
+    "definitions": ("dagster api grpc", "has lost the server of the definitions"),
+    "code server": ("dagster code-server start", "was killed by signal 9 (SIGKILL)"),
+    "daemon": ("web.daemon", "was killed by signal 9 (SIGKILL)"),
+    "webserver": ("web.webserver", "was killed by signal 9 (SIGKILL)"),
+}
+"""What is started beside the runs: a part of its command line, and what is said of its kill."""
+
+STREAM_RUNS = """{ runsOrError(filter: {pipelineName: "stream_positions"}) {
+  ... on Runs { results { runId status } } } }"""
+TERMINATE = """mutation($run: String!) {
+  terminateRun(runId: $run) { __typename ... on Error { message } } }"""
+
+
+RELOAD = """mutation { reloadRepositoryLocation(repositoryLocationName: "position_sync_dagster") {
+  ... on WorkspaceLocationEntry { loadStatus } ... on Error { message } } }"""
 
 
 def streaming(demo: Demo, *, after: GatewaySession | None) -> GatewaySession:
@@ -41,6 +63,62 @@ def streaming(demo: Demo, *, after: GatewaySession | None) -> GatewaySession:
     print(f"{STREAMED} lines again after {time.monotonic() - began:.1f} s")  # shown by `make chaos`
     wait_for("the broker agrees", lambda: demo.lines() == STREAMED)
     return session
+
+
+def service(demo: Demo, name: str) -> psutil.Process:
+    """Find a process by its command line."""
+    for process in demo.processes():
+        with suppress(psutil.NoSuchProcess):
+            if SERVICES[name][0] in " ".join(process.cmdline()):
+                return process
+    pytest.fail(f"no process of the {name}")
+
+
+def said(demo: Demo) -> list[str]:
+    """Return what the supervisor said of what went wrong."""
+    log = (demo.home / "dagster.log").read_text(errors="replace")
+    return [line for line in log.splitlines() if "ERROR supervisor:" in line]
+
+
+def until_valued(demo: Demo, what: str) -> None:
+    """Wait until a request that is inserted now has its row, and the stream has written others."""
+    asked, began = utc_now(), time.monotonic()
+    lake = Lake(demo.lake)
+    leg = random.choice(wait_for("rows of the queue", lambda: of_the_queue(demo), poll_s=0.5))
+    request = lake.queue.sync.insert(leg["conid"], leg["symbol"], account=leg["account"])
+
+    def valued() -> bool:
+        demo.check()
+        rows = demo.table("position_queue").filter(request_id=request)
+        return rows["status"].to_list() == ["SUCCESS"]
+
+    wait_for(f"valued again after {what}", valued, poll_s=0.3)
+
+    def streamed() -> bool:
+        demo.check()
+        newest = demo.updates().filter(source="STREAM")["timestamp"].max()
+        return newest is not None and newest > asked
+
+    wait_for(f"streamed again after {what}", streamed, poll_s=0.3)
+    print(f"valued again {time.monotonic() - began:.1f} s after {what}")
+
+
+def of_the_queue(demo: Demo) -> list[dict[str, Any]]:
+    return demo.updates().filter(source="QUEUE").to_dicts()
+
+
+def stream_runs(demo: Demo) -> dict[str, str]:
+    """Return the status of each run of the stream, which the UI tells once it answers."""
+    found: list[dict[str, str]] = []
+
+    def told() -> bool:
+        with suppress(httpx.HTTPError):
+            found[:] = demo.graphql(STREAM_RUNS)["runsOrError"]["results"]
+            return True
+        return False
+
+    wait_for("the UI answers", told, poll_s=0.5)
+    return {run["runId"]: run["status"] for run in found}
 
 
 def assert_never_two_writers(lake: Path) -> None:
@@ -68,6 +146,86 @@ def test_after_a_kill_of_the_streams_process_another_streams(home):
     assert_tables_are_whole(demo.lake)
 
 
+@pytest.mark.timeout(1200 * ROUNDS)
+def test_what_is_killed_beside_the_stream_is_started_again_and_the_stream_goes_on(home):
+    demo = home.running()
+    session = streaming(demo, after=None)
+    runs = stream_runs(demo)
+    for _ in range(ROUNDS):
+        for name, (_part, how) in SERVICES.items():
+            before = len(said(demo))
+            service(demo, name).kill()
+            until_valued(demo, f"a kill of the {name}")
+            (line,) = wait_for("it is said", lambda before=before: said(demo)[before:])
+            assert how in line
+    now = streaming(demo, after=None)
+    assert (now.session_id, now.pid) == (session.session_id, session.pid)
+    assert stream_runs(demo) == runs, "no other stream was started, nor this one called failed"
+    assert_never_two_writers(demo.lake)
+    assert_tables_are_whole(demo.lake)
+
+
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("name", ["definitions", "daemon"])
+def test_what_hangs_is_started_again_and_the_stream_goes_on(home, name):
+    demo = home.running()
+    session = streaming(demo, after=None)
+    before = len(said(demo))
+    service(demo, name).send_signal(signal.SIGSTOP)
+    until_valued(demo, f"a stop of the {name}")
+    (line,) = said(demo)[before:]
+    assert "has not answered for" in line
+    assert streaming(demo, after=None).session_id == session.session_id
+
+
+@pytest.mark.timeout(1200)
+def test_a_reload_in_the_ui_loads_the_code_again_and_is_no_outage(home):
+    demo = home.running()
+    session = streaming(demo, after=None)
+    before, loaded = len(said(demo)), service(demo, "definitions")
+    found = demo.graphql(RELOAD)["reloadRepositoryLocation"]
+    assert found == {"loadStatus": "LOADED"}
+    wait_for("the server with the code of before has ended", lambda: not loaded.is_running())
+    until_valued(demo, "a reload")
+    assert said(demo)[before:] == []
+    assert streaming(demo, after=None).session_id == session.session_id
+
+
+@pytest.mark.timeout(1200)
+def test_a_stream_whose_daemon_was_killed_can_be_terminated_and_resumed(home):
+    demo = home.running()
+    session = streaming(demo, after=None)
+    process = psutil.Process(session.pid)
+    service(demo, "daemon").kill()
+    until_valued(demo, "a kill of the daemon")
+    assert stream_runs(demo)[session.run_id] == "STARTED"
+    demo.graphql(TERMINATE, run=session.run_id)
+    wait_for("its process has ended", lambda: not process.is_running())
+    wait_for("the run has ended", lambda: stream_runs(demo)[session.run_id] == "CANCELED")
+    dagster_dev.launch(demo.ui_port, "stream_positions", {})
+    streaming(demo, after=session)
+
+
+@pytest.mark.timeout(1200)
+def test_when_its_storage_is_deleted_dagster_works_on_new_files_and_one_stream_follows(home):
+    demo = home.running()
+    session = streaming(demo, after=None)
+    log, before = demo.home / "dagster.log", len(said(demo))
+    lines = len(log.read_text(errors="replace").splitlines())
+    for file in (demo.home / "dagster_home" / "history").glob("runs.db*"):
+        file.unlink()
+    until_valued(demo, "the deletion of runs.db")
+    (line,) = said(demo)[before:]
+    assert "storage were deleted or replaced (runs.db)" in line
+    follower = streaming(demo, after=session)
+    assert stream_runs(demo) == {follower.run_id: "STARTED"}
+    after = log.read_text(errors="replace").splitlines()[lines:]
+    errors = [text for text in after if "Error" in text or "ERROR" in text]
+    assert len(errors) < 20, errors
+    assert_never_two_writers(demo.lake)
+    assert_tables_are_whole(demo.lake)
+
+
 @pytest.mark.timeout(600 * ROUNDS)
 @pytest.mark.parametrize("victims", VICTIMS)
 def test_after_a_crash_that_leaves_runs_started_the_next_start_streams(home, victims):
@@ -85,12 +243,12 @@ def test_after_a_crash_that_leaves_runs_started_the_next_start_streams(home, vic
 
 
 def kill(demo: Demo, victims: str) -> None:
+    parts = ("dagster_services", "multiprocessing", *(part for part, _ in SERVICES.values()))
     for process in demo.processes():
         with suppress(psutil.NoSuchProcess):
             words = " ".join(process.cmdline())
-            dagster = "dagster dev" in words or "dagster" in words.split("/")[-1]
-            inside = dagster or "multiprocessing" in words or "_daemon" in words
-            if victims == "everything" or (inside and "processes.reaper" not in words):
+            inside = any(part in words for part in parts) and "processes.reaper" not in words
+            if victims == "everything" or inside:
                 process.kill()
     if victims == "everything":
         demo.process.kill()

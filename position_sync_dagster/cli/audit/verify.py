@@ -1,9 +1,7 @@
 """The command `position-sync audit verify`: rows, events and records against each other."""
 
-import os
 from collections.abc import Iterator
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -63,12 +61,13 @@ def verify(
     )
     from position_sync_dagster.domain.clock import utc_now
     from position_sync_dagster.lake import Lake
+    from position_sync_dagster.last_work import dagster_home
     from position_sync_dagster.sync.audit.verify import MARGIN, repair_records
     from position_sync_dagster.sync.audit.verify import verify as compare
 
     settings = settings_for(home)
     lake = existing(Lake.of(settings))
-    storage = dagster_home(home)
+    storage = dagster_home()
     instance = instance_at(storage)
     if instance is None:
         typer.echo(f"No Dagster storage is at {storage}: events are not compared.", err=True)
@@ -100,16 +99,6 @@ def verify(
         for line in as_lines(found, left, repair=repair):
             typer.echo(printable(line))
     raise typer.Exit(1 if left.findings or left.doubled.surplus else 0)
-
-
-def dagster_home(home: Path | None) -> Path:
-    """Return the folder of Dagster's state: of the demo's home, or as `make dev` uses it."""
-    from position_sync_dagster.processes.checkout import PROJECT
-    from position_sync_dagster.processes.home import Home
-
-    if home is not None:
-        return Home.at(home).dagster_home
-    return Path(os.environ.get("DAGSTER_HOME") or PROJECT / "dagster_home").absolute()
 
 
 def as_lines(found: "Verification", left: "Verification", *, repair: bool) -> Iterator[str]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import polars as pl
 
+from position_sync_dagster import last_work
 from position_sync_dagster.domain.account_summary import AccountSummary
 from position_sync_dagster.domain.broker_position import Key
 from position_sync_dagster.domain.clock import SKEW
@@ -21,6 +22,8 @@ from position_sync_dagster.sync.owner.ownership import blind_since
 from position_sync_dagster.sync.reports.attention import attention
 from position_sync_dagster.sync.reports.confirmations import CONFIRMED, SAID, with_confirmed
 
+NOT_LOOKED_UP = "its contract has not been looked up yet"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoginStatus:
@@ -32,9 +35,8 @@ class LoginStatus:
             owner; None when the login never had an owner.
         session_since: LIVE: since when the gateway is seen; `blind_since` while an owner that is
             alive is not connected to the gateway.
-        blind_since: Since when no owner has been connected to the gateway, across sessions; None
-            while the session is LIVE.
-        lines_in_use, line_limit: Of the owner that is alive; None while there is none.
+        blind_since: Since when no owner has been connected; None while the session is LIVE.
+        lines_in_use, line_limit: Of the owner that is alive, if there is one.
     """
 
     gateway_id: str
@@ -66,11 +68,12 @@ class Status:
         oldest_pending_age_s: Age of the oldest waiting request, in seconds.
         updates_rows, updates_version: Rows and Delta version of `position_updates`.
         legs_streamed: Holdings whose newest row was written by the stream, recently.
-        legs_queued: Holdings whose newest row was written by the queue, and was written, or
-            confirmed by the broker, within the last two refresh intervals.
+        legs_queued: Holdings whose newest row was written by the queue, and was written or
+            confirmed within the last two refresh intervals.
         last_drained_at: When a request was last answered by a row.
         accounts: The newest net liquidation and profit of each account.
-        attention: What a person should look at although everything runs.
+        attention: What a person should look at.
+        programs: When each program of Dagster last did its work.
         logins: Each login, where there are several.
     """
 
@@ -99,6 +102,7 @@ class Status:
     trading_mode: str | None
     accounts: tuple[AccountSummary, ...]
     attention: tuple[str, ...] = ()
+    programs: last_work.Programs = last_work.NONE
     logins: tuple[LoginStatus, ...] = ()
 
     @property
@@ -108,10 +112,7 @@ class Status:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON; times as ISO 8601."""
-        plain = _plain(asdict(self))
-        for name in ("accounts", "logins"):
-            plain[name] = [_plain(one) for one in plain[name]]
-        return plain
+        return dict(_plain(asdict(self)))
 
 
 def read_status(
@@ -129,6 +130,7 @@ def read_status(
         _login_status(login.gateway_id, lake.sessions.sync.current(login.gateway_id), now)
         for login in settings.logins
     )
+    programs = last_work.read()
     worst = max(logins, key=lambda login: _trouble(login, now))
     overview = lake.queue.sync.overview()
     lake.registry.sync.refresh()
@@ -151,17 +153,12 @@ def read_status(
         active_legs=len(active),
         legs_held=len(active.intersection(held)),
         unresolved_legs=tuple(
-            f"{leg.described} of strategy {leg.strategy_id}: "
-            f"{leg.problem or 'its contract has not been looked up yet'}"
+            f"{leg.described} of strategy {leg.strategy_id}: {leg.problem or NOT_LOOKED_UP}"
             for leg in lake.registry.unresolved
         ),
         positions=len(held),
         queue={status.value: overview.counts.get(status, 0) for status in QueueStatus},
-        oldest_pending_age_s=(
-            (now - overview.oldest_pending_at).total_seconds()
-            if overview.oldest_pending_at
-            else None
-        ),
+        oldest_pending_age_s=_age_s(overview.oldest_pending_at, now),
         updates_rows=lake.updates.sync.count(),
         updates_version=lake.updates.sync.version(),
         legs_streamed=len(_streamed(lake, settings, now, latest)),
@@ -169,7 +166,11 @@ def read_status(
         last_drained_at=overview.last_success_at,
         trading_mode=lake.sessions.sync.mode(),
         accounts=tuple(lake.account_values.sync.latest_summaries()),
-        attention=attention(lake, settings, failed=overview.counts.get(QueueStatus.FAILED, 0)),
+        attention=(
+            *programs.problems,
+            *attention(lake, settings, failed=overview.counts.get(QueueStatus.FAILED, 0)),
+        ),
+        programs=programs,
         logins=logins if len(logins) > 1 else (),
     )
 
@@ -233,20 +234,18 @@ def _count_queued(
     return with_confirmed(found, holdings, now).filter(last >= moment(now - window)).height
 
 
-def _plain(values: dict[str, Any]) -> dict[str, Any]:
-    return {
-        name: value.isoformat() if isinstance(value, datetime) else value
-        for name, value in values.items()
-    }
+def _plain(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    if isinstance(value, dict):
+        return {name: _plain(one) for name, one in value.items()}
+    return value.isoformat() if isinstance(value, datetime) else value
 
 
 def _newest_since(
     since: datetime, lake: Lake, settings: Settings, now: datetime, latest: pl.DataFrame | None
 ) -> pl.DataFrame:
-    """Return the newest row of each open holding with a row since then.
-
-    A row whose time lies in the future says nothing about that.
-    """
+    """Return the newest row of each open holding with a row since then, not from the future."""
     found = lake.updates.sync.latest_since(since) if latest is None else latest
     rows = rows_of_logins(found, settings)
     return rows.filter(pl.col("position") != 0, pl.col("timestamp").is_between(since, now + SKEW))
@@ -271,7 +270,11 @@ def _trouble(login: LoginStatus, now: datetime) -> float:
     """Return how much a login needs a look: for how long nobody has seen its gateway."""
     if login.session_state is None:
         return float("inf")
-    return 0.0 if login.blind_since is None else (now - login.blind_since).total_seconds()
+    return _age_s(login.blind_since, now) or 0.0
+
+
+def _age_s(at: datetime | None, now: datetime) -> float | None:
+    return None if at is None else (now - at).total_seconds()
 
 
 def _sum(numbers: Iterable[int | None]) -> int | None:

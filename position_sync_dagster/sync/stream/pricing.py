@@ -25,8 +25,8 @@ ENDED = "the gateway ended the line"
 class StreamPricer:
     """Passes events to the streamed holdings, and collects the rows that are due.
 
-    Each holding has one state (`domain.pricing.streamed_holding`), and each line one
-    trust (`domain.pricing.line_trust`), which its holdings share.
+    Each holding has one state (`domain.streamed_holding`), and each line one
+    trust (`domain.line_trust`), which its holdings share.
 
     Args:
         contracts: The price magnifiers and trading hours.

@@ -12,6 +12,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from position_sync_dagster.defs import stream as stream_job_module
 from position_sync_dagster.defs import stream_events as stream_events_module
 from position_sync_dagster.defs.resources import POSITION_SYNC
 from position_sync_dagster.defs.stream import stream_positions
@@ -67,6 +68,22 @@ def run(settings: Settings, instance: dg.DagsterInstance) -> Callable[[], Any]:
 
 def names(events: Sequence[Any]) -> list[tuple[str, str]]:
     return [(type(e).__name__.removeprefix("Asset"), e.asset_key.to_user_string()) for e in events]
+
+
+def test_a_stream_whose_run_was_deleted_ends_as_if_asked(play, run, instance, monkeypatch) -> None:
+    """Nobody could terminate it, and Dagster would show no stream."""
+    monkeypatch.setattr(stream_job_module, "LOOK_S", 0.05)
+    ended = []
+
+    async def stream(lake, settings, *, run_id, stop, report):
+        instance.delete_run(run_id)
+        await asyncio.wait_for(stop.wait(), 60)
+        ended.append(run_id)
+        return REPORT
+
+    play(stream)
+    run()
+    assert len(ended) == 1
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ import pytest
 from dagster._core.workspace.context import BaseWorkspaceRequestContext, WorkspaceProcessContext
 from dagster._core.workspace.load_target import ModuleTarget, PythonFileTarget
 
+from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.launcher.forked_run_launcher import (
     PROCESS_TAG,
     YIELDS,
@@ -168,6 +169,36 @@ def test_a_run_whose_process_ends_by_itself_has_failed(instance, launch):
     run_id = launch("ends_itself")
     until(instance, run_id, dg.DagsterRunStatus.FAILURE)
     assert any("exited with code 3" in text for text in messages(instance, run_id))
+
+
+def test_a_daemon_that_follows_watches_the_runs_of_the_one_before(instance, launch):
+    run_id = launch("waits")
+    process = process_in(instance, run_id)
+    with dg.DagsterInstance.from_ref(instance.get_ref()) as next_daemon:
+        # What the launcher of the killed daemon would do is left out: it died with it.
+        instance.run_launcher._report_failed = lambda *_: None
+        try:
+            next_daemon.run_launcher.adopt_runs()
+            assert run_of(instance, run_id).status is dg.DagsterRunStatus.STARTED
+            process.kill()
+            until(instance, run_id, dg.DagsterRunStatus.FAILURE)
+        finally:
+            del instance.run_launcher._report_failed
+    assert any("An earlier daemon started it" in text for text in messages(instance, run_id))
+
+
+def test_a_daemon_that_follows_reports_runs_whose_process_is_gone(instance, workspace):
+    defs = launched_jobs.defs
+    gone, other = (instance.create_run_for_job(defs.get_job_def("waits")) for _ in range(2))
+    instance.report_engine_event("it was being launched", gone)
+    instance.handle_run_event(
+        gone.run_id,
+        dg.DagsterEvent(dg.DagsterEventType.PIPELINE_STARTING.value, "waits"),
+        utc_now(),
+    )
+    instance.run_launcher.adopt_runs()
+    until(instance, gone.run_id, dg.DagsterRunStatus.FAILURE)
+    assert run_of(instance, other.run_id).status is dg.DagsterRunStatus.NOT_STARTED
 
 
 def test_any_program_of_the_instance_terminates_a_run(instance, launch):

@@ -73,6 +73,19 @@ def family(home, *arguments, grace_s=1.0):
     )
 
 
+def test_dagsters_helper_that_ends_with_its_run_is_not_interrupted(home):
+    (home / "watch_orphans.py").write_text("import time; time.sleep(600)")
+    with subprocess.Popen(
+        [sys.executable, str(home / "watch_orphans.py")],
+        env=environment(home),
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as helper:
+        wait_for("it runs", lambda: find_marked(home))
+        end_processes(lambda: find_marked(home) if helper.poll() is None else [], grace_s=0.5)
+        assert (helper.communicate()[1], helper.returncode) == ("", -signal.SIGKILL)
+
+
 def ready(home):
     log = home / "family.log"
     return log.exists() and "ready" in log.read_text()

@@ -1,0 +1,141 @@
+"""When each program of the family last did its work: a file of each, whose time says it.
+
+The files are in the folder `alive` of Dagster's home. `dagster_services` removes them when it ends
+in order, so that one that is old belongs to a program that stopped by itself, or hangs.
+"""
+
+import os
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+SUPERVISOR, CODE_SERVER, DAEMON, WEBSERVER, SENSORS = (
+    "supervisor",
+    "code server",
+    "daemon",
+    "webserver",
+    "sensors",
+)
+SAYS: Mapping[str, str] = {
+    SENSORS: "sensor tick",
+    SUPERVISOR: "look of the supervisor",
+    CODE_SERVER: "answer of the code server",
+    DAEMON: "sign of the daemon",
+    WEBSERVER: "answer of the webserver",
+}
+"""The programs, the most telling one first, with the name of what each did last."""
+
+EVERY = timedelta(seconds=10)
+"""Each works more often than this: sensors tick every 5 s, and one that sends messages blocks the
+others for some seconds."""
+
+MISSED = 3
+"""A program is late after so many times `EVERY`."""
+
+ENDED = "ended"
+"""The file with the reason why everything ended, if nobody asked for the end."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LastWork:
+    """When a program last did its work.
+
+    Attributes:
+        program: A name in `SAYS`.
+        at: The time.
+        late: Whether it has missed three times.
+    """
+
+    program: str
+    at: datetime
+    late: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Programs:
+    """What the files say of the programs.
+
+    Attributes:
+        works: Of each program that has a file, in the order of `SAYS`.
+        supervised: Whether a supervisor has not ended in order: only then a late program is wrong.
+        ended: Why everything ended, if nobody asked for the end.
+    """
+
+    works: tuple[LastWork, ...] = ()
+    supervised: bool = False
+    ended: str | None = None
+
+    @property
+    def late(self) -> tuple[LastWork, ...]:
+        """The programs that should work and do not."""
+        return tuple(one for one in self.works if one.late) if self.supervised else ()
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What is wrong and what to do, in sentences."""
+        todo = "Read Dagster's log, and start `make dev` or `make demo` again if it has ended."
+        if self.ended:
+            return (f"Everything ended by itself. {self.ended} {todo}",)
+        if not self.late:
+            return ()
+        texts = ", ".join(f"the last {SAYS[one.program]} at {one.at:%H:%M:%S}" for one in self.late)
+        return (f"Programs have stopped or hang: {texts} UTC. {todo}",)
+
+
+NONE = Programs()
+"""Nothing runs."""
+
+
+def dagster_home() -> Path:
+    """Return the folder of Dagster's state, as `make dev` uses it."""
+    own = Path(__file__).resolve().parents[1] / "dagster_home"
+    return Path(os.environ.get("DAGSTER_HOME") or own).absolute()
+
+
+def file_of(program: str, home: Path | None = None) -> Path:
+    """Return the file of a program, in Dagster's home."""
+    return (home or dagster_home()) / "alive" / program
+
+
+def note(program: str, text: str = "") -> None:
+    """Write that a program does its work now; a full or read-only disk is said by others."""
+    with suppress(OSError):
+        file = file_of(program)
+        file.parent.mkdir(mode=0o700, exist_ok=True)
+        file.write_text(text, encoding="utf-8")
+
+
+def clear() -> None:
+    """Remove the files: nothing runs, in order."""
+    for program in (*SAYS, ENDED):
+        with suppress(OSError):
+            file_of(program).unlink()
+
+
+def changed_at(program: str, home: Path | None = None) -> float | None:
+    """Return when a program's file was written, as seconds since 1970; None without one."""
+    try:
+        return file_of(program, home).stat().st_mtime
+    except OSError:
+        return None
+
+
+def read(home: Path | None = None) -> Programs:
+    """Read what the files in a home of Dagster say, by default in this process's."""
+    now = time.time()
+    found = [(program, at) for program in SAYS if (at := changed_at(program, home)) is not None]
+    limit_s = MISSED * EVERY.total_seconds()
+    ended = None
+    with suppress(OSError):
+        ended = file_of(ENDED, home).read_text(encoding="utf-8") or None
+    return Programs(
+        works=tuple(
+            LastWork(program=program, at=datetime.fromtimestamp(at, UTC), late=now - at > limit_s)
+            for program, at in found
+        ),
+        supervised=any(program == SUPERVISOR for program, _at in found),
+        ended=ended,
+    )
