@@ -14,7 +14,7 @@ SYNCED := .venv/.synced
 BENCH_SYNCED := .venv/.bench-synced
 BIN := .venv/bin
 # uv and pip compile what they install. The package is used where it lies, by a dozen processes at once.
-COMPILE := $(BIN)/python -m compileall -q position_sync_dagster
+COMPILE := $(BIN)/python -m compileall -q ib_gateway_simulator position_sync_dagster
 
 # Earlier locks had eventkit too, which shares its files with aeventkit: it takes them along.
 OWN_FILES := --reinstall-package aeventkit
@@ -66,7 +66,7 @@ test-fast: $(SYNCED) ## unit tests and in-memory contract tests, in seconds: for
 chaos: $(SYNCED) ## 200 random kills of all that writes and repairs, then 30 of the whole program (half an hour)
 	@$(BIN)/python -m tests.chaos --kills 200 $(if $(SEED),--seed $(SEED)) $(ARGS)
 	@STORE_TESTS=all $(BIN)/pytest -q -k store tests/contract/lake tests/integration/lake tests/integration/sync/test_store_outages.py
-	@AUDIT_KILLS=20 $(BIN)/pytest -q tests/integration/defs/audit/test_kills.py
+	@AUDIT_KILLS=20 $(BIN)/pytest -q tests/integration/defs/test_kills.py
 	@CHAOS_ROUNDS=10 $(BIN)/pytest -q -s tests/acceptance/test_recovery.py
 
 .PHONY: fuzz

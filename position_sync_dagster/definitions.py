@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from position_sync_dagster import defs as package
-from position_sync_dagster.sync.owner.freed_memory import kept_for_good
+from position_sync_dagster.sync.owner.process import kept_for_good
 
 if TYPE_CHECKING:
     from position_sync_dagster.settings import Settings
@@ -37,7 +37,7 @@ def _loaded() -> dg.Definitions:
 
 
 def _with_uri(spec: dg.AssetSpec, settings: "Settings") -> dg.AssetSpec:
-    from position_sync_dagster.defs.assets.external_tables import GATEWAY
+    from position_sync_dagster.defs.assets.table_asset import GATEWAY
     from position_sync_dagster.lake.object_store import absolute_path
 
     name = spec.key.to_user_string()

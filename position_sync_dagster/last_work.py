@@ -1,7 +1,7 @@
 """When each program of the family last did its work: a file of each, whose time says it.
 
-The files are in the folder `alive` of Dagster's home. `dagster_services` removes them when it ends
-in order, so that one that is old belongs to a program that stopped by itself, or hangs.
+The files are in the folder `alive` of Dagster's home. `dagster_host.services` removes them when
+it ends in order, so that an old one belongs to a program that stopped by itself, or hangs.
 """
 
 import os

@@ -1,19 +1,27 @@
-"""Settings: read from the environment or a `.env` file, with the prefix POSITION_SYNC_."""
+"""Settings: read from the environment or a `.env` file, with the prefix POSITION_SYNC_.
 
+Variables that look like settings and are none: a mistyped name would have no effect, unseen.
+"""
+
+import os
+from collections.abc import Iterable
+from contextlib import suppress
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Self
 
+from dotenv import dotenv_values
 from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import SettingsConfigDict
 from pydantic_settings import SettingsError as SourceError
 
 from position_sync_dagster.errors import SettingsError, shown
-from position_sync_dagster.gateway_settings import GatewaySettings
-from position_sync_dagster.setting_types import (
+from position_sync_dagster.gateway_settings import (
     DAY_S,
     Address,
     Day,
     FilePath,
+    GatewaySettings,
     LakePath,
     Seconds,
     SecretUrls,
@@ -251,3 +259,36 @@ def load_settings(**overrides: object) -> Settings:
         ) from None
     except SourceError as error:
         raise SettingsError(f"The settings cannot be read: {error}.", remedy=_CORRECT) from None
+
+
+OWN_VARIABLES = frozenset({PREFIX + "LAUNCHED_FROM"})
+"""Variables that the package itself sets in its processes, and that are no settings."""
+
+
+def unknown_settings(names: Iterable[str]) -> dict[str, str | None]:
+    """Return the names with the prefix that are no settings, each with the nearest setting.
+
+    >>> unknown_settings(["POSITION_SYNC_MAX_LINE", "POSITION_SYNC_LAKE", "HOME"])
+    {'POSITION_SYNC_MAX_LINE': 'POSITION_SYNC_MAX_LINES'}
+    """
+    known = [field.upper() for field in Settings.model_fields]
+    found: dict[str, str | None] = {}
+    for name in sorted(names):
+        prefix, rest = name.upper()[: len(PREFIX)], name.upper()[len(PREFIX) :]
+        if prefix == PREFIX and rest not in known and name not in OWN_VARIABLES:
+            nearest = get_close_matches(rest, known, n=1)
+            found[name] = PREFIX + nearest[0] if nearest else None
+    return found
+
+
+def warnings_of(environ: Iterable[str], *, env_file: str | None = ".env") -> list[str]:
+    """Return one line for each unknown setting of an environment and of a `.env` file."""
+    names = set(environ)
+    if env_file is not None and os.path.isfile(env_file):
+        with suppress(OSError, UnicodeDecodeError):  # reading the settings themselves reports it
+            names.update(dotenv_values(env_file, interpolate=False))
+    return [
+        f"{name} is no setting and has no effect"
+        + (f"; is {nearest} meant?" if nearest else "; .env.example lists each setting.")
+        for name, nearest in unknown_settings(names).items()
+    ]

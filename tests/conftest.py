@@ -10,8 +10,8 @@ from typing import Any
 import hypothesis
 import pytest
 
+from ib_gateway_simulator import Book, Simulator, load_book
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.simulator import Book, Simulator, load_book
 from tests.support import object_store, signals, waiting
 from tests.support.object_store import ObjectStore
 from tests.support.scheduling import Scheduling

@@ -19,7 +19,7 @@ from position_sync_dagster.lake import Lake
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.drain.batch import SHARE, BatchProcessor
 from position_sync_dagster.sync.drain.broker_view import LakeValues
-from position_sync_dagster.sync.drain.run import drain
+from position_sync_dagster.sync.drain.refresh import drain
 from position_sync_dagster.sync.drain.worker import QueueWorker
 from position_sync_dagster.sync.reports.position_list import read_positions
 from position_sync_dagster.sync.reports.reconciliation import ReconciliationService

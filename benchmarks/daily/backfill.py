@@ -9,8 +9,8 @@ from pathlib import Path
 
 from benchmarks.bench import Bench
 from benchmarks.outcome import Line, Target
-from position_sync_dagster.simulator.books.loader import load_book
-from position_sync_dagster.simulator.statements import write_statements
+from ib_gateway_simulator.books.loader import load_book
+from ib_gateway_simulator.statements import write_statements
 from position_sync_dagster.sync.reports.exchange_days import exchange_days
 
 YEAR = 252

@@ -9,8 +9,8 @@ import psutil
 ROLES = {
     "store_server": "S3 store (moto)",
     "store_proxy": "latency of the store",
-    "position_sync_dagster.simulator": "gateways (simulators)",
-    "deployment.daemon": "daemons",
+    "ib_gateway_simulator": "gateways (simulators)",
+    "dagster_host.standby_daemon": "daemons",
     "webserver": "webservers",
     "api grpc": "code servers",
     "api": "code servers",

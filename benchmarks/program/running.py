@@ -15,7 +15,7 @@ import polars as pl
 
 from benchmarks.outside import SeenFromOutside
 from position_sync_dagster.processes.ports import first_free
-from position_sync_dagster.processes.process_tree import end_processes, find_marked
+from position_sync_dagster.processes.reaper import end_processes, find_marked
 
 PROGRAM = str(Path(sys.executable).with_name("position-sync"))
 ACCOUNT = "DUSIM0001"

@@ -15,7 +15,7 @@ from position_sync_dagster.domain.request import QueueRequest, QueueStatus, Reas
 from position_sync_dagster.domain.update import ValueOrigin
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.drain.run import drain
+from position_sync_dagster.sync.drain.refresh import drain
 
 LEGS = 5_000
 

@@ -77,7 +77,7 @@ def measure(bench: Bench, program: str, lines: int, rate: int, seconds: int) -> 
     legs = asyncio.run(_activate(lake, lines))
     simulator = subprocess.Popen(
         [
-            sys.executable, "-m", "position_sync_dagster.simulator", "--port", "0",
+            sys.executable, "-m", "ib_gateway_simulator", "--port", "0",
             "--control-port", "0", "--book", "demo", "--max-lines", "105",
             "--tick-interval", str(1 / rate),
             "--tick-ring", str(lines * rate * 8 * (seconds + 30)),
@@ -158,7 +158,7 @@ def _figures(
 
 async def _activate(folder: Path, lines: int) -> set[int]:
     """Add the first legs of the demo's book to the registry."""
-    from position_sync_dagster.simulator import load_book
+    from ib_gateway_simulator import load_book
 
     lake = Lake(folder)
     await lake.registry.initialize()

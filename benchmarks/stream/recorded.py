@@ -8,9 +8,9 @@ from pathlib import Path
 
 from benchmarks.bench import Bench
 from benchmarks.outcome import Line
+from ib_gateway_simulator.recordings.recording import load_recording
 from position_sync_dagster.domain.leg import ActiveContract
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.simulator.recordings.recording import load_recording
 from tests.support.recorded_session import SMALL, legs_of
 
 
@@ -25,7 +25,7 @@ def recorded(bench: Bench) -> None:
     asyncio.run(_activate(lake, legs))
     player = subprocess.Popen(
         [
-            sys.executable, "-m", "position_sync_dagster.simulator", "--port", "0",
+            sys.executable, "-m", "ib_gateway_simulator", "--port", "0",
             "--replay", str(Path(path).absolute()),
         ],
         stdout=subprocess.PIPE,

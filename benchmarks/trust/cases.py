@@ -19,7 +19,7 @@ from deltalake import DeltaTable
 from deltalake.exceptions import TableNotFoundError
 
 from benchmarks.bench import Bench
-from position_sync_dagster.simulator import load_book
+from ib_gateway_simulator import load_book
 
 ACCOUNT, CALL, PUT, WING = "DUSIM0001", 921000001, 921000002, 921000003
 LEGS = (CALL, PUT, WING)
@@ -267,7 +267,7 @@ def _leg(conid: int) -> dict[str, Any]:
 def _simulator(book: str) -> Iterator[tuple[int, int]]:
     process = subprocess.Popen(
         [
-            sys.executable, "-m", "position_sync_dagster.simulator", "--port", "0",
+            sys.executable, "-m", "ib_gateway_simulator", "--port", "0",
             "--control-port", "0", "--book", book,
         ],
         stdout=subprocess.PIPE,

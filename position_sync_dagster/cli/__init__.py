@@ -26,15 +26,14 @@ def main() -> None:
         # to the same end.
         block_stop_signals()
 
-    from position_sync_dagster.sync.owner.freed_memory import kept_for_good
+    from position_sync_dagster.sync.owner.process import kept_for_good
 
     with kept_for_good():
         sys.exit(_run())
 
 
 def _run() -> int:
-    from position_sync_dagster.cli.app import app
-    from position_sync_dagster.cli.errors import print_error
+    from position_sync_dagster.cli.app import app, print_error
     from position_sync_dagster.errors import PositionSyncError
 
     try:

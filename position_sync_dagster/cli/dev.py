@@ -1,4 +1,7 @@
-"""The command `position-sync dev`: `dagster dev` for the user's own gateway."""
+"""The command `position-sync dev`: `dagster dev` for the user's own gateway.
+
+The command `position-sync demo`: the whole system on a simulated gateway.
+"""
 
 import os
 import sys
@@ -9,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Self
 
 import typer
 
-from position_sync_dagster.cli.options import EndWith, warn_of_unknown_settings
+from position_sync_dagster.cli.options import EndWith, Json, warn_of_unknown_settings
 from position_sync_dagster.errors import (
     LakeError,
     SettingsError,
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
     from position_sync_dagster.settings import Settings
     from position_sync_dagster.sync.reports.overview import OverviewReader
     from position_sync_dagster.terminal.changes import Changes
+
 
 LOG_NAME = "dagster-dev.log"
 STARTING_INTERVAL_S = 1.0
@@ -59,8 +63,8 @@ def run(*, ui_port: int, end_with: int | None = None) -> int:
     """
     from position_sync_dagster.last_work import dagster_home
     from position_sync_dagster.processes import dagster_dev, ports
-    from position_sync_dagster.processes.home_lock import exclusive_use
-    from position_sync_dagster.processes.process_tree import MARKER
+    from position_sync_dagster.processes.home import exclusive_use
+    from position_sync_dagster.processes.reaper import MARKER
     from position_sync_dagster.settings import load_settings
 
     settings = load_settings()
@@ -244,7 +248,7 @@ def watch(
         ChildEndedError: Dagster has ended.
     """
     from position_sync_dagster.processes import dagster_dev
-    from position_sync_dagster.processes.probe import GatewayProbes
+    from position_sync_dagster.processes.ports import GatewayProbes
 
     serving = False
     gateways = GatewayProbes()
@@ -298,3 +302,68 @@ def write_lines(text: str) -> None:
         sys.stderr.flush()
     except OSError as error:
         raise StopRequested("the terminal is gone", 1) from error
+
+
+def demo(
+    seconds: Annotated[
+        float | None,
+        typer.Option(
+            "--for",
+            min=1,
+            metavar="SECONDS",
+            help="Run unattended for this time, then compare the figures with the wanted ones.",
+        ),
+    ] = None,
+    ui_port: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=65535, help="Port of the Dagster UI.", show_default="3000 or the next free"
+        ),
+    ] = None,
+    gateway_port: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=65535,
+            help="Port of the simulated gateway.",
+            show_default="that of the start before, 17497, or the next free",
+        ),
+    ] = None,
+    control_port: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=65535, help="Port of the simulator's controls.", show_default="any free"
+        ),
+    ] = None,
+    home: Annotated[
+        Path, typer.Option(metavar="FOLDER", help="Folder of the demo's tables and settings.")
+    ] = Path(".demo"),
+    calm: Annotated[
+        bool, typer.Option("--calm", help="Without fills, rolls and outages; only prices move.")
+    ] = False,
+    json: Json = False,
+    end_with: EndWith = None,
+) -> None:
+    """Run the whole system on a simulated gateway: 200 option legs, 20 of them streamed.
+
+    After 40 s the book has a day's life: fills, a roll, an outage of some seconds every 10 min.
+
+    Without --for it runs until you stop it: with Ctrl-C, SIGTERM, or by closing the terminal. The
+    exit code is then 0.
+
+    With --for the exit code is 0 if all figures are met and 1 if not. If it is stopped before its
+    time, the code is 128 plus the number of the signal: 130 after Ctrl-C.
+    """
+    from position_sync_dagster.demo.run import Options, run
+
+    options = Options(
+        home=home,
+        seconds=seconds,
+        ui_port=ui_port,
+        gateway_port=gateway_port,
+        control_port=control_port,
+        as_json=json,
+        end_with=end_with,
+        calm=calm,
+    )
+    sys.exit(run(options))

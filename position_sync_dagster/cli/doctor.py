@@ -9,8 +9,7 @@ import typer
 
 from position_sync_dagster.cli.options import HomeFolder, Json, settings_for
 from position_sync_dagster.terminal.output import print_json
-from position_sync_dagster.terminal.text import printable
-from position_sync_dagster.terminal.typed import as_typed
+from position_sync_dagster.terminal.text import as_typed, printable
 
 if TYPE_CHECKING:
     from position_sync_dagster.lake.recovery.checkup import Checkup
@@ -76,7 +75,7 @@ def look_at_everything(ui_port: int, home: Path | None, *, json: bool) -> int:
     """Print what the preflight finds; return 1 if anything is bad."""
     from position_sync_dagster.last_work import dagster_home
     from position_sync_dagster.processes.preflight import run_preflight
-    from position_sync_dagster.sync.preflight.finding import Level
+    from position_sync_dagster.sync.preflight import Level
 
     settings = settings_for(home, warn=False)
     found = run_preflight(

@@ -82,8 +82,7 @@ def settings_for(home: Path | None, *, warn: bool = True) -> "Settings":
         if warn:
             warn_of_unknown_settings()
         return load_settings()
-    from position_sync_dagster.processes.environment import DAGSTER_HOME, adopt_environment
-    from position_sync_dagster.processes.home import Home
+    from position_sync_dagster.processes.home import DAGSTER_HOME, Home, adopt_environment
 
     found = Home.at(home)
     adopt_environment(found.read_settings() | {DAGSTER_HOME: str(found.dagster_home)})
@@ -94,7 +93,7 @@ def settings_for(home: Path | None, *, warn: bool = True) -> "Settings":
 
 def warn_of_unknown_settings(*, env_file: str | None = ".env") -> None:
     """Write one line to stderr for each variable that looks like a setting and is none."""
-    from position_sync_dagster.unknown_settings import warnings_of
+    from position_sync_dagster.settings import warnings_of
 
     for line in warnings_of(os.environ, env_file=env_file):
         typer.echo(printable(f"position-sync: {line}"), err=True)

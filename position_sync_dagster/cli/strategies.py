@@ -9,8 +9,7 @@ import typer
 
 from position_sync_dagster.cli.options import HomeFolder, Json, existing, settings_for
 from position_sync_dagster.terminal.output import print_json, print_table
-from position_sync_dagster.terminal.text import printable, quantity
-from position_sync_dagster.terminal.typed import as_typed
+from position_sync_dagster.terminal.text import as_typed, printable, quantity
 
 if TYPE_CHECKING:
     from position_sync_dagster.domain.leg import Leg, LegState

@@ -7,15 +7,22 @@ from dagster._core.storage.asset_check_execution_record import AssetCheckExecuti
 
 from position_sync_dagster.defs.checks import a_stream_watches
 from position_sync_dagster.defs.checks.evaluation import KEYS
-from position_sync_dagster.defs.run_history import DERIVE_JOB, DRAIN_JOB, REASON, recent_runs
-from position_sync_dagster.defs.tick_cache import SHORTEST_INTERVAL_S, cached_instance, fails_once
-from position_sync_dagster.sync.decisions.derivation import (
+from position_sync_dagster.defs.runs import (
+    DERIVE_JOB,
+    DRAIN_JOB,
+    REASON,
+    SHORTEST_INTERVAL_S,
+    cached_instance,
+    fails_once,
+    recent_runs,
+)
+from position_sync_dagster.sync.drain_plan import (
     LONGEST_AGE,
     SOURCES,
     TARGETS,
     plan_derivation,
 )
-from position_sync_dagster.sync.decisions.job_runs import IN_PROGRESS
+from position_sync_dagster.sync.supervision import IN_PROGRESS
 
 BEING_EVALUATED = timedelta(seconds=20)
 """Who materializes a table evaluates its checks right after. A run that planned them as well would

@@ -9,30 +9,28 @@ import dagster as dg
 
 from position_sync_dagster import last_work
 from position_sync_dagster.defs.resources import POSITION_SYNC
-from position_sync_dagster.defs.run_history import (
+from position_sync_dagster.defs.runs import (
     DRAIN_JOB,
     REASON,
     REFRESHED,
-    STREAM_JOB,
-    recent_runs,
-)
-from position_sync_dagster.defs.tick_cache import (
     SHORTEST_INTERVAL_S,
+    STREAM_JOB,
     cached_instance,
     cached_lake,
     fails_once,
+    recent_runs,
 )
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.request import QueueStatus
-from position_sync_dagster.sync.decisions.availability import unavailable_reason
-from position_sync_dagster.sync.decisions.drain_plan import (
+from position_sync_dagster.sync.availability import unavailable_reason
+from position_sync_dagster.sync.drain_plan import (
     DrainCursor,
     LoginState,
     Step,
     Workload,
     plan_drain,
 )
-from position_sync_dagster.sync.decisions.job_runs import IN_PROGRESS, JobRun, RunState, consecutive
+from position_sync_dagster.sync.supervision import IN_PROGRESS, JobRun, RunState, consecutive
 
 if TYPE_CHECKING:
     from position_sync_dagster.lake.lake import Lake

@@ -1,15 +1,215 @@
-"""The maintenance job: compact the lake's tables, and delete old runs from Dagster's storage."""
+"""The maintenance job: compact the lake's tables, and delete old runs from Dagster's storage.
 
+Old results of checks, events and ticks in Dagster's storage, which go with no run.
+
+Dagster deletes a run with its events, and has no call for results of checks, for events without a
+run, and for the tags of runs that were deleted from SQLite. So this module deletes them from the
+tables of its storages, which are the same in SQLite and Postgres. Without it they grow by tens of
+megabytes a day. SQLite uses freed pages again: its files stop growing, and need no VACUUM.
+
+Old runs in Dagster's storage: which ones may be deleted, and how.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from position_sync_dagster.defs.audit.recorded_runs import recorded
-from position_sync_dagster.defs.dagster_failures import dagster_failures
-from position_sync_dagster.defs.old_events import forget_old_events, forget_skipped_ticks
-from position_sync_dagster.defs.old_runs import delete_run, lost_runs, old_runs
 from position_sync_dagster.defs.resources import PositionSyncResource
-from position_sync_dagster.defs.run_history import DERIVE_JOB, DRAIN_JOB, STREAM_JOB
+from position_sync_dagster.defs.runs import (
+    DERIVE_JOB,
+    DRAIN_JOB,
+    STREAM_JOB,
+    dagster_failures,
+    recorded,
+)
+
+if TYPE_CHECKING:
+    from sqlalchemy import Column, ColumnElement, Connection, Table
+
+
+CHUNK = 200
+"""Rows of one transaction: SQLite has one writer at a time, and the others wait for it."""
+
+Connect = Callable[[], AbstractContextManager["Connection"]]
+
+
+def forget_old_events(instance: dg.DagsterInstance, *, before: datetime, keep: int) -> int:
+    """Delete old results of checks, and old events without a run; return how many.
+
+    The newest result of each check stays, for each status, and so does the newest event of each
+    type and asset.
+
+    Args:
+        before: What is earlier is old.
+        keep: What is followed by as many of its kind is old, too.
+    """
+    # Not with the definitions, which must load fast.
+    from dagster._core.instance import RUNLESS_RUN_ID
+    from dagster._core.storage.event_log import SqlEventLogStorage
+    from dagster._core.storage.event_log import schema as events
+    from dagster._core.storage.runs import SqlRunStorage
+    from dagster._core.storage.runs import schema as runs
+    from sqlalchemy import select
+
+    found = 0
+    storage, run_storage = instance.event_log_storage, instance.run_storage
+    if isinstance(storage, SqlEventLogStorage):
+        index = storage.index_connection
+        checks, logged = events.AssetCheckExecutionsTable, events.SqlEventLogStorageTable
+        c = checks.c
+        kinds = [c.asset_key, c.check_name, c.partition, c.execution_status]
+        old = _old_ids(index, checks, kinds, c.evaluation_event_timestamp, before, keep)
+        found += _delete(index, c.id, old)
+        c, tagged = logged.c, events.AssetEventTagsTable.c.event_id
+        # In SQLite they are twice, in the index and in a file of their own.
+        for connect in (index, lambda: storage.run_connection(RUNLESS_RUN_ID)):
+            kinds = [c.dagster_event_type, c.asset_key]
+            where = [c.run_id == RUNLESS_RUN_ID]
+            old = _old_ids(connect, logged, kinds, c.timestamp, before, keep, where)
+            _delete(connect, tagged, old)
+            found += _delete(connect, c.id, old)
+    if isinstance(run_storage, SqlRunStorage):
+        # Postgres deletes them with the run.
+        c, known = runs.RunTagsTable.c, select(runs.RunsTable.c.run_id)
+        with run_storage.connect() as connection:
+            query = select(c.id).where(c.run_id.not_in(known))
+            left = connection.execute(query).scalars().all()
+        _delete(run_storage.connect, c.id, left)
+    return found
+
+
+def _old_ids(
+    connect: Connect,
+    table: "Table",
+    kinds: "Sequence[Column[str]]",
+    at: "Column[datetime]",
+    before: datetime,
+    keep: int,
+    where: "Iterable[ColumnElement[bool]]" = (),
+) -> list[int]:
+    """Return the ids of rows that are old, without the newest of each kind."""
+    from sqlalchemy import func, or_, select
+
+    newer = func.row_number().over(partition_by=kinds, order_by=table.c.id.desc()) - 1
+    rows = select(table.c.id, at.label("at"), newer.label("newer")).where(*where).subquery()
+    early = rows.c.at < before.astimezone(UTC).replace(tzinfo=None)
+    old = select(rows.c.id).where(rows.c.newer > 0, or_(early, rows.c.newer >= keep))
+    with connect() as connection:
+        return list(connection.execute(old).scalars())
+
+
+def _delete(connect: Connect, column: "Column[int]", values: Sequence[int]) -> int:
+    """Delete the rows with these values, some at a time; return the number of values."""
+    for first in range(0, len(values), CHUNK):
+        some = values[first : first + CHUNK]
+        with connect() as connection:
+            connection.execute(column.table.delete().where(column.in_(some)))
+    return len(values)
+
+
+def forget_skipped_ticks(instance: dg.DagsterInstance, *, before: datetime) -> None:
+    """Delete the ticks of sensors that found nothing to do.
+
+    Dagster's own retention counts whole days: a hundred megabytes of them.
+    """
+    from dagster._core.scheduler.instigation import TickStatus
+
+    if instance.schedule_storage is None:
+        return
+    for state in instance.all_instigator_state():
+        instance.purge_ticks(
+            state.instigator_origin_id,
+            state.selector_id,
+            before.timestamp(),
+            [TickStatus.SKIPPED],
+        )
+
+
+ENDED = [
+    dg.DagsterRunStatus.SUCCESS,
+    dg.DagsterRunStatus.FAILURE,
+    dg.DagsterRunStatus.CANCELED,
+]
+
+NEWEST = 10
+"""Ended runs of each job that stay at any age: they hold the newest observations of the tables."""
+
+_DELETED_THROUGH = "position_sync/deleted_through"
+"""The key in Dagster's storage of the time when the last of the deleted runs had ended."""
+
+
+def old_runs(
+    instance: dg.DagsterInstance, job_names: Iterable[str], *, before: datetime, keep: int
+) -> list[str]:
+    """Return the ids of ended runs of some jobs, the oldest of each job first.
+
+    The run with the newest materialization of an asset is none of them.
+
+    Args:
+        before: Runs that were created earlier are old.
+        keep: Runs of a job that are followed by as many others of it are old, too.
+    """
+    found: list[str] = []
+    for name in job_names:
+        ids = instance.get_run_ids(dg.RunsFilter(job_name=name, statuses=ENDED))
+        early = instance.get_run_ids(
+            dg.RunsFilter(job_name=name, statuses=ENDED, created_before=before)
+        )
+        old = {*ids[keep:], *early} - {*ids[:NEWEST]}
+        found += [run_id for run_id in reversed(ids) if run_id in old]
+    held = {
+        record.asset_entry.last_materialization_record.run_id
+        for record in instance.get_asset_records()
+        if record.asset_entry.last_materialization_record is not None
+    }
+    return [run_id for run_id in found if run_id not in held]
+
+
+def lost_runs(instance: dg.DagsterInstance) -> list[str]:
+    """Return the ids of runs that are deleted, and whose SQLite files are still there.
+
+    Dagster leaves them when a person deletes a run, and a deletion may be killed.
+    """
+    from dagster._core.storage.event_log import SqliteEventLogStorage
+
+    storage = instance.event_log_storage
+    if not isinstance(storage, SqliteEventLogStorage):
+        return []
+    # The files first: a run that begins now is among the runs before it has a file.
+    there = storage.get_all_run_ids()
+    return sorted({*there} - {*instance.get_run_ids()})
+
+
+def delete_run(instance: dg.DagsterInstance, run_id: str) -> None:
+    """Delete a run with its events, its logs and the SQLite files that hold its events."""
+    _record_end(instance, run_id)
+    instance.compute_log_manager.delete_logs(prefix=[run_id])
+    # Before the run: one that is left without its events is found again.
+    instance.event_log_storage.delete_events(run_id)
+    instance.delete_run(run_id)
+    shard_of = getattr(instance.event_log_storage, "path_for_shard", None)
+    if shard_of is not None:
+        for ending in ("", "-wal", "-shm"):  # the last two are left by a process that was killed
+            Path(f"{shard_of(run_id)}{ending}").unlink(missing_ok=True)
+
+
+def _record_end(instance: dg.DagsterInstance, run_id: str) -> None:
+    """Remember when the run ended, before it is deleted: its rows miss their event from then on."""
+    record = instance.get_run_record_by_id(run_id)
+    ended = record.end_time if record is not None else None
+    if ended is not None and datetime.fromtimestamp(ended, UTC) > deleted_through(instance):
+        instance.daemon_cursor_storage.set_cursor_values({_DELETED_THROUGH: str(ended)})
+
+
+def deleted_through(instance: dg.DagsterInstance) -> datetime:
+    """Return when the last of the deleted runs had ended; the beginning of time without any."""
+    values = instance.daemon_cursor_storage.get_cursor_values({_DELETED_THROUGH})
+    return datetime.fromtimestamp(float(values.get(_DELETED_THROUGH, 0.0)), UTC)
+
 
 MAINTENANCE_JOB = "maintain_lake"
 

@@ -10,16 +10,18 @@ import dagster as dg
 from position_sync_dagster.defs.checks.a_stream_watches import CHECK_NAME, watched_now
 from position_sync_dagster.defs.checks.check_results import check_evaluation, newest_materialization
 from position_sync_dagster.defs.resources import POSITION_SYNC
-from position_sync_dagster.defs.run_history import LOGINS, REASON, STREAM_JOB, recent_runs
-from position_sync_dagster.defs.tick_cache import (
+from position_sync_dagster.defs.runs import (
+    LOGINS,
+    REASON,
     SHORTEST_INTERVAL_S,
+    STREAM_JOB,
     cached_instance,
     cached_lake,
     fails_once,
+    recent_runs,
 )
 from position_sync_dagster.lake.schema.tables import POSITION_UPDATES
-from position_sync_dagster.sync.decisions.job_runs import IN_PROGRESS
-from position_sync_dagster.sync.decisions.supervision import Supervision, supervise
+from position_sync_dagster.sync.supervision import IN_PROGRESS, Supervision, supervise
 
 if TYPE_CHECKING:
     from position_sync_dagster.lake.lake import Lake

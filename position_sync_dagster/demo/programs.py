@@ -3,28 +3,159 @@
 Both end with this process, whatever ends it: each runs under a reaper that reads a pipe from
 here. Dagster's reaper also holds the simulator's pipe, so that the simulator ends last and the
 stream can close its gateway session while the gateway still answers.
+
+A day in the life of the demo's book: fills, rolls and short outages, by a seed.
+
+Each change is undone later, so that the book stays what it is. The first minute only has fills of
+legs that are held: what the acceptance test counts does not change.
+
+The demo's past: statements of its last sessions, of which the newer half is recorded.
 """
 
+import json
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, date, datetime, timedelta
 from importlib.resources import as_file, files
 from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
 
-from position_sync_dagster.demo import history, simulator_process
-from position_sync_dagster.demo.day import write_day
+from position_sync_dagster.demo import simulator_process
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.processes import dagster_dev, ports
 from position_sync_dagster.processes.child_process import ChildProcess
-from position_sync_dagster.processes.environment import (
+from position_sync_dagster.processes.home import (
     DAGSTER_HOME,
+    Home,
     adopt_environment,
     home_environment,
 )
-from position_sync_dagster.processes.home import Home
 from position_sync_dagster.processes.stop_request import StopRequest
-from position_sync_dagster.settings import PREFIX, load_settings
+from position_sync_dagster.settings import PREFIX, Settings, load_settings
+
+SEED = 7
+HOURS = 2.0
+ACCOUNT = "DUSIM0001"
+
+FIRST_S = 42.0
+"""Seconds after the start until the first event: each leg has a current row before."""
+
+FIRST_OUTAGE_S = 150.0
+OUTAGE_EVERY_S = 600.0
+OUTAGE_S = 6.0
+
+FILLED = {
+    911000010: -1,
+    912000012: -1,
+    913000007: 1,
+    914000010: -1,
+    915000003: 1,
+    911000020: 1,
+    913000030: -1,
+    915000036: -1,
+}
+"""Legs that are filled, with the sign of the holding: five of strategies, three monitored ones.
+
+A fill adds one contract, and the next one of the leg takes it away: no leg opens or closes.
+"""
+
+ROLLED = (912000018, 912000038)
+"""QQQ 585 call: from December of one strategy to January of another, and back."""
+
+ROLL_EVERY_S = 240.0
+
+
+def day_events(seed: int = SEED, hours: float = HOURS) -> list[dict[str, Any]]:
+    """Return the events as a scenario of the simulator has them, ordered by time."""
+    chance = random.Random(seed)  # noqa: S311 - it decides what a demo shows
+    end_s = hours * 3600
+    events: list[dict[str, Any]] = []
+    at_s, added = FIRST_S, set[int]()
+    while at_s < end_s:
+        conid = chance.choice(list(FILLED))
+        step = -FILLED[conid] if conid in added else FILLED[conid]
+        added ^= {conid}
+        events.append(_fill(at_s, conid, step))
+        at_s += chance.uniform(20.0, 45.0)
+    at_s, towards = 90.0, 1
+    while at_s < end_s:
+        december, january = ROLLED
+        events += [_fill(at_s, december, -towards), _fill(at_s + 0.5, january, towards)]
+        at_s, towards = at_s + ROLL_EVERY_S, -towards
+    at_s = FIRST_OUTAGE_S
+    while at_s < end_s:
+        events.append({"at_s": at_s, "do": "connectivity", "state": "lost"})
+        back = {"do": "connectivity", "state": "restored_data_kept"}
+        events.append({"at_s": at_s + OUTAGE_S, **back})
+        at_s += OUTAGE_EVERY_S
+    return sorted(events, key=lambda event: float(event["at_s"]))
+
+
+def write_day(path: Path) -> None:
+    """Write the events as a scenario file; JSON is YAML."""
+    lines = ",\n".join(json.dumps(event) for event in day_events())
+    path.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
+
+
+def _fill(at_s: float, conid: int, quantity: int) -> dict[str, Any]:
+    return {
+        "at_s": round(at_s, 1),
+        "do": "fill",
+        "account": ACCOUNT,
+        "conid": conid,
+        "quantity": quantity,
+    }
+
+
+SESSIONS = 10
+"""How many past sessions have a statement."""
+
+RECORDED = 5
+"""How many of them, the newest, are in daily_positions from the start; the others wait for the
+person who tries a backfill."""
+
+
+def prepare(settings: Settings) -> None:
+    """Write the statements of the last sessions into the folder of the settings."""
+    from ib_gateway_simulator.books.loader import load_book
+    from ib_gateway_simulator.statements import write_statements
+
+    days = past_sessions(settings.calendar, datetime.now(UTC))
+    write_statements(load_book("demo"), days, settings.flex_folder)
+
+
+def record(settings: Settings, ui_port: int) -> None:
+    """Launch the runs that import the statements and record the newest of the sessions.
+
+    Raises:
+        OSError, ValueError: Dagster's UI does not answer or refuses.
+    """
+    days = past_sessions(settings.calendar, datetime.now(UTC))[-RECORDED:]
+    dagster_dev.launch(ui_port, "import_statements", {})
+    dagster_dev.launch(
+        ui_port,
+        "close_day",
+        {
+            "dagster/asset_partition_range_start": days[0].isoformat(),
+            "dagster/asset_partition_range_end": days[-1].isoformat(),
+        },
+    )
+
+
+def past_sessions(calendar: str, now: datetime, count: int = SESSIONS) -> list[date]:
+    """Return the last trading days that are over, oldest first."""
+    from position_sync_dagster.sync.reports.exchange_days import exchange_days
+
+    first = now.date() - timedelta(days=count * 3)
+    exchange = exchange_days(calendar, first, now.date() + timedelta(days=1))
+    local = now.astimezone(ZoneInfo(exchange.timezone))
+    ends = local.date() if local.time() < exchange.settled_at else local.date() + timedelta(days=1)
+    span = (first + timedelta(days=n) for n in range((ends - first).days))
+    return [day for day in span if exchange.is_trading_day(day)][-count:]
+
 
 GATEWAY_PORT = 17497
 """No port of TWS or IB Gateway, and below the ports that operating systems assign."""
@@ -129,7 +260,7 @@ def start(
         )
         adopt_environment(settings | {DAGSTER_HOME: str(home.dagster_home)})
         if is_first:
-            history.prepare(load_settings(_env_file=None))
+            prepare(load_settings(_env_file=None))
         stop.check()
         with dagster_dev.start(
             env=home_environment(home.path, settings),
@@ -154,7 +285,7 @@ def import_strategies(lake_path: Path) -> None:
     from position_sync_dagster.lake import Lake
     from position_sync_dagster.lake.registry.strategies_file import load_strategies
 
-    book = files("position_sync_dagster.simulator") / "books" / "demo_strategies.yaml"
+    book = files("ib_gateway_simulator") / "books" / "demo_strategies.yaml"
     with as_file(book) as path:
         legs = load_strategies(path)
     lake = Lake(str(lake_path))

@@ -3,31 +3,42 @@
 The exit code is 0 for a run without a time limit, however it is stopped. A run with a time limit
 ends with 0 if all figures of the acceptance test are met and with 1 if not. If it is stopped
 before its time, nothing was tested, and the code says what stopped it: 128 + n for signal n.
+
+Read the state of a running demo from the tables and from the simulator.
 """
 
 import time
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from position_sync_dagster.demo import history, programs
-from position_sync_dagster.demo.acceptance import TIME_LIMIT_S, AcceptanceResult
+from position_sync_dagster.demo import programs, simulator_process
+from position_sync_dagster.demo.acceptance import (
+    TIME_LIMIT_S,
+    AcceptanceResult,
+    Coverage,
+    Expectation,
+    count_coverage,
+    evaluate,
+    expect_paths,
+    is_complete,
+)
 from position_sync_dagster.demo.display import Display, Look, choose_display
 from position_sync_dagster.demo.programs import DemoRun
 from position_sync_dagster.demo.simulator_process import SimulatorProcessError
+from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.errors import LakeError
+from position_sync_dagster.lake import Lake
 from position_sync_dagster.processes import dagster_dev, ports
-from position_sync_dagster.processes.home import Home
-from position_sync_dagster.processes.home_lock import exclusive_use
+from position_sync_dagster.processes.home import Home, exclusive_use
 from position_sync_dagster.processes.stop_request import StopRequest, StopRequested
+from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.reports.money import Ages
+from position_sync_dagster.sync.reports.overview import Overview, OverviewReader
 from position_sync_dagster.terminal.board import Lines, figures_of
 from position_sync_dagster.terminal.changes import Changes
-from position_sync_dagster.terminal.text import printable
-from position_sync_dagster.terminal.typed import program_as_typed
-
-if TYPE_CHECKING:
-    from position_sync_dagster.demo.observation import Observer
+from position_sync_dagster.terminal.text import printable, program_as_typed
 
 UI_PORT = 3000
 READ_INTERVAL_S = 1.0
@@ -118,7 +129,6 @@ def watch(
         StopRequested: This process shall stop, or the output was closed.
         ChildEndedError: One of the programs has ended.
     """
-    from position_sync_dagster.demo.observation import Observer
     from position_sync_dagster.lake import Lake
     from position_sync_dagster.settings import load_settings
 
@@ -142,7 +152,7 @@ def watch(
                 display.event("serving", {"ui": addresses["ui"]})
                 if demo_run.is_first:
                     try:
-                        history.record(settings, demo_run.ui_port)
+                        programs.record(settings, demo_run.ui_port)
                     except (OSError, ValueError) as error:
                         display.note(f"No history: {printable(str(error))}")
             display.show(
@@ -182,3 +192,55 @@ def look_at(observer: "Observer", changes: Changes, addresses: Lines) -> Look:
         addresses=addresses,
         status=values,
     )
+
+
+class Observer:
+    """Reads the state of one run of the demo.
+
+    Args:
+        lake: The tables.
+        settings: The settings of the demo's home.
+        control_port: The control port of the simulator, which knows the positions held.
+        since: The start of the run. Older rows belong to an earlier run.
+    """
+
+    def __init__(
+        self, lake: Lake, settings: Settings, *, control_port: int, since: datetime
+    ) -> None:
+        self._lake = lake
+        self._settings = settings
+        self._control_port = control_port
+        self._since = since
+        self._overviews = OverviewReader(lake, settings)
+        self.complete_after_s: float | None = None
+        """Seconds from the start until each leg had a current row; None until then."""
+
+    def overview(self) -> Overview:
+        """Read what the live status shows, of which only what came since the last time."""
+        return self._overviews.read(utc_now())
+
+    def coverage(self) -> tuple[Expectation, Coverage]:
+        """Compare the positions held with the rows of this run."""
+        legs = self._lake.registry.sync.get_all_active()
+        latest = self._lake.updates.sync.latest_updates()
+        now = utc_now()
+        expectation = expect_paths(simulator_process.held(self._control_port), legs)
+        holdings = self._lake.broker_positions.sync.read(self._settings.gateway_id)
+        confirmed = Ages.of(latest, holdings, now).confirmed
+        coverage = count_coverage(expectation, latest, since=self._since, confirmed=confirmed)
+        if self.complete_after_s is None and is_complete(expectation, coverage):
+            self.complete_after_s = (now - self._since).total_seconds()
+        return expectation, coverage
+
+    def acceptance(self, *, limit_s: float) -> tuple[AcceptanceResult, ...]:
+        """Read the tables a last time, and return the results of the acceptance test."""
+        expectation, coverage = self.coverage()
+        counts = simulator_process.stats(self._control_port)
+        return evaluate(
+            expectation,
+            coverage,
+            complete_after_s=self.complete_after_s,
+            limit_s=limit_s,
+            peak_lines=counts["peak_lines"],
+            order_messages=len(counts["orders_received"]),
+        )

@@ -8,8 +8,7 @@ from typing import Any, NamedTuple
 
 from position_sync_dagster.errors import PositionSyncError
 from position_sync_dagster.processes.child_process import ChildProcess
-from position_sync_dagster.processes.local_http import get_json
-from position_sync_dagster.processes.ports import LOOPBACK, NEXT_PORTS
+from position_sync_dagster.processes.ports import LOOPBACK, NEXT_PORTS, get_json
 from position_sync_dagster.processes.stop_request import StopRequest
 
 READY_TIMEOUT_S = 20.0
@@ -46,7 +45,7 @@ def start(
             once, so that two demos that start together get two.
         control_port: The port of the controls; 0 takes any free one.
     """
-    command = [sys.executable, "-m", "position_sync_dagster.simulator", "--book", "demo"]
+    command = [sys.executable, "-m", "ib_gateway_simulator", "--book", "demo"]
     command += ["--host", LOOPBACK, "--port", str(port), "--next-ports", str(NEXT_PORTS)]
     command += ["--control-port", str(control_port)]
     command += [] if scenario is None else ["--scenario", str(scenario)]

@@ -40,7 +40,7 @@ from position_sync_dagster.domain.statement import (
     StatementPosition,
 )
 from position_sync_dagster.errors import FlexServiceError, SettingsError, StatementError, shown
-from position_sync_dagster.setting_types import address_flaw
+from position_sync_dagster.gateway_settings import address_flaw
 
 FIRST_DAY = date(1990, 1, 1)
 """No statement is of a day before: the broker's first customers traded later."""

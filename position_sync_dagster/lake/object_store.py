@@ -30,7 +30,7 @@ from deltalake.exceptions import CommitFailedError, DeltaError
 from deltalake.schema import PrimitiveType
 
 from position_sync_dagster.errors import InvalidRequestError, UnsafeStoreError, shown
-from position_sync_dagster.setting_types import lake_path_error
+from position_sync_dagster.gateway_settings import lake_path_error
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _NOT_LOADED = "error occurred while loading credentials"

@@ -5,10 +5,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from position_sync_dagster import last_work
-from position_sync_dagster.processes.checkout import WORKSPACE_FILE
 from position_sync_dagster.processes.child_process import ChildProcess
-from position_sync_dagster.processes.local_http import get_json, post_json
-from position_sync_dagster.processes.ports import LOOPBACK
+from position_sync_dagster.processes.home import WORKSPACE_FILE
+from position_sync_dagster.processes.ports import LOOPBACK, get_json, post_json
 
 GRACE_S = 3.0
 """Seconds between the interrupt and the kill.
@@ -40,7 +39,7 @@ def start(
         log: As for `ChildProcess`.
         inherited_fds: As for `ChildProcess`.
     """
-    command = [sys.executable, "-m", "position_sync_dagster.web.dagster_services"]
+    command = [sys.executable, "-m", "position_sync_dagster.dagster_host.services"]
     command += ["--port", str(ui_port), "--workspace", str(WORKSPACE_FILE)]
     return ChildProcess(
         "Dagster",

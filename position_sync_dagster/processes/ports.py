@@ -1,9 +1,23 @@
-"""Free and taken TCP ports on 127.0.0.1."""
+"""Free and taken TCP ports on 127.0.0.1.
+
+Test whether something listens at the gateway's address, and advise what to do if not.
+
+Exchange JSON with an HTTP server on this machine, without a proxy of the environment.
+"""
 
 import errno
+import http.client
+import json
 import socket
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
 
-from position_sync_dagster.errors import PositionSyncError
+from position_sync_dagster.errors import PositionSyncError, SettingsError
+
+if TYPE_CHECKING:
+    from position_sync_dagster.settings import Settings
+
 
 LOOPBACK = "127.0.0.1"
 NEXT_PORTS = 50
@@ -54,3 +68,104 @@ def first_free(wanted: int) -> int:
     raise PortTakenError(
         f"The ports from {wanted} on are all taken.", remedy="Give another one that is free."
     )
+
+
+CONNECT_TIMEOUT_S = 2.0
+
+
+class ProbeResult(StrEnum):
+    """The outcome of one attempt to connect. Each value completes the sentence of `advice`."""
+
+    OPEN = "something listens"
+    REFUSED = "nothing listens there"
+    SILENT = "there is no answer"
+    UNKNOWN = "the address is not known"
+
+
+def probe(host: str, port: int, *, timeout_s: float = CONNECT_TIMEOUT_S) -> ProbeResult:
+    """Connect, and close the connection at once."""
+    try:
+        socket.create_connection((host, port), timeout=timeout_s).close()
+    except ConnectionRefusedError:
+        return ProbeResult.REFUSED
+    except socket.gaierror:
+        return ProbeResult.UNKNOWN
+    except OSError:
+        return ProbeResult.SILENT
+    return ProbeResult.OPEN
+
+
+def advice(host: str, port: int, result: ProbeResult) -> str:
+    """Return a message for the user: the address that was tried, and what to change."""
+    return (
+        f"No gateway at {host}:{port}: {result}.\n"
+        "  Start TWS or IB Gateway and log in; in its API settings enable socket clients and\n"
+        "  compare the port. Another address: POSITION_SYNC_GATEWAY_HOST and\n"
+        "  POSITION_SYNC_GATEWAY_PORT (TWS live 7496, paper 7497; Gateway live 4001, paper 4002),\n"
+        "  in the environment or in .env. Everything keeps running, and the stream keeps trying."
+    )
+
+
+class GatewayProbes:
+    """Looks whether something listens at each gateway, until something did."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[str, int], ProbeResult] = {}
+
+    def look(self, settings: "Settings") -> list[str]:
+        """Probe the ports that were not open yet; return what is new, in words."""
+        news = []
+        for login in logins_of(settings):
+            address = (login.gateway_host, login.gateway_port)
+            before = self._found.get(address)
+            if before is ProbeResult.OPEN:
+                continue
+            found = self._found[address] = probe(*address)
+            if found is not ProbeResult.OPEN and found != before:
+                news.append(advice(*address, found))
+            elif found is ProbeResult.OPEN and before is not None:
+                news.append(f"Something listens at {login.gateway_address} now.")
+        return news
+
+
+def logins_of(settings: "Settings") -> "Sequence[Settings]":
+    """Return the logins; none while the gateways file cannot be read, which `look` shows."""
+    try:
+        return settings.logins
+    except SettingsError:
+        return ()
+
+
+def get_json(port: int, path: str, *, timeout_s: float = 2.0) -> Any:
+    """Return the JSON value that the server on 127.0.0.1 answers with.
+
+    Raises:
+        OSError: The server does not answer, or not with status 200.
+        ValueError: The answer is not JSON.
+    """
+    return _exchange("GET", port, path, None, timeout_s)
+
+
+def post_json(port: int, path: str, value: Any, *, timeout_s: float = 10.0) -> Any:
+    """Send a JSON value, and return the one that the server on 127.0.0.1 answers with.
+
+    Raises:
+        OSError: The server does not answer, or not with status 200.
+        ValueError: The answer is not JSON.
+    """
+    return _exchange("POST", port, path, json.dumps(value), timeout_s)
+
+
+def _exchange(method: str, port: int, path: str, body: str | None, timeout_s: float) -> Any:
+    connection = http.client.HTTPConnection(LOOPBACK, port, timeout=timeout_s)
+    try:
+        connection.request(method, path, body, {"Content-Type": "application/json"})
+        answer = connection.getresponse()
+        content = answer.read()
+        if answer.status != http.HTTPStatus.OK:
+            raise OSError(f"it answered {answer.status} {answer.reason}")
+        return json.loads(content)
+    except http.client.HTTPException as error:
+        raise OSError(f"it does not speak HTTP: {error!r}") from error
+    finally:
+        connection.close()

@@ -19,14 +19,14 @@ from position_sync_dagster.errors import (
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.registry.strategies_file import load_strategies
 from position_sync_dagster.processes import ports
-from position_sync_dagster.processes.home_lock import LOCK_FILE, living_holder
+from position_sync_dagster.processes.home import LOCK_FILE, living_holder
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.preflight import gateway, local
-from position_sync_dagster.sync.preflight.finding import Finding, bad, bounded, good, warning
+from position_sync_dagster.sync import preflight
+from position_sync_dagster.sync.preflight import Finding, bad, bounded, good, warning
 
 QUICK_S, TABLES_S = 3.0, 7.0
-"""Longest times of the checks at this machine. All of them and `gateway.WITHIN_S` together are less
-than a minute."""
+"""Longest times of the checks at this machine. All of them and `sync.preflight.WITHIN_S` together
+are less than a minute."""
 
 
 def run_preflight(
@@ -48,13 +48,13 @@ def run_preflight(
         ui_port: The port of the Dagster UI.
     """
     lake = Lake.of(settings)
-    found = local.check_settings(settings, environ, env_file=env_file)
-    found += local.check_time_zone(utc_now())
+    found = preflight.check_settings(settings, environ, env_file=env_file)
+    found += preflight.check_time_zone(utc_now())
     found += bounded(
-        "strategies file", lambda: local.check_strategies_file(settings), within_s=QUICK_S
+        "strategies file", lambda: preflight.check_strategies_file(settings), within_s=QUICK_S
     )
-    found += bounded("tables", lambda: local.check_lake(lake), within_s=TABLES_S)
-    found += bounded("disk", lambda: local.check_disk(settings.lake), within_s=QUICK_S)
+    found += bounded("tables", lambda: preflight.check_lake(lake), within_s=TABLES_S)
+    found += bounded("disk", lambda: preflight.check_disk(settings.lake), within_s=QUICK_S)
     found += bounded("programs", lambda: check_programs(dagster_home), within_s=QUICK_S)
     found += bounded("Dagster home", lambda: check_dagster(dagster_home, ui_port), within_s=QUICK_S)
     try:
@@ -79,8 +79,8 @@ async def _gateways(
     async def one(login: Settings) -> list[Finding]:
         session = sessions.get(login.gateway_id)
         if session is not None:
-            return gateway.of_session(session)
-        return await gateway.of_gateway(login, legs)
+            return preflight.of_session(session)
+        return await preflight.of_gateway(login, legs)
 
     found = await asyncio.gather(*(one(login) for login in logins))
     if len(logins) == 1:

@@ -1,15 +1,24 @@
-"""Print the result of a command: JSON for a program, a table for a person."""
+"""Print the result of a command: JSON for a program, a table for a person.
+
+The console that output goes to, and how wide it is.
+
+Print a result once, or again and again in the same place until Ctrl-C.
+"""
 
 import dataclasses
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date, datetime
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from position_sync_dagster.terminal.text import printable
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
 
 
 def as_json(value: Any) -> str:
@@ -103,3 +112,46 @@ def print_table_with_notes(
             console.print(Text(f"  {note}"), no_wrap=True, overflow="ellipsis")
         elif note:
             console.print(Text(f"  {note}"), soft_wrap=True)
+
+
+PIPE_WIDTH = 200
+"""A pipe has no width, and would cut rows to 80 columns."""
+
+
+def console() -> "Console":
+    """Return a console for the standard output; a pipe is wide enough for each column."""
+    from rich.console import Console
+
+    found = Console()
+    return found if sys.stdout.isatty() else Console(width=PIPE_WIDTH)
+
+
+INTERVAL_S = 2.0
+
+
+def print_or_watch(render: "Callable[[int], RenderableType]", *, watch: bool) -> None:
+    """Print what `render` returns for the width of the output; with `watch`, until Ctrl-C.
+
+    In a pipe each look is printed below the one before.
+    """
+    output = console()
+    if not watch:
+        output.print(render(output.width))
+        return
+    try:
+        if output.is_terminal:
+            _watch_in_place(output, render)
+        while True:
+            output.print(render(output.width))
+            time.sleep(INTERVAL_S)
+    except KeyboardInterrupt:
+        return
+
+
+def _watch_in_place(output, render) -> None:  # type: ignore[no-untyped-def]
+    from rich.live import Live
+
+    with Live(console=output, auto_refresh=False, vertical_overflow="crop", screen=True) as live:
+        while True:
+            live.update(render(output.width), refresh=True)
+            time.sleep(INTERVAL_S)

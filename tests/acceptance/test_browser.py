@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import polars as pl
 import pytest
 
-from position_sync_dagster.demo.history import RECORDED, SESSIONS
+from position_sync_dagster.demo.programs import RECORDED, SESSIONS
 from position_sync_dagster.lake import Lake
 from position_sync_dagster.processes.dagster_dev import is_serving
 from tests.support.browser import (

@@ -97,7 +97,7 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]
     import_strategies(folder / "lake")
     with postgres.running() as database, (folder / "simulator.log").open("wb") as log:
         simulator = subprocess.Popen(
-            [sys.executable, "-m", "position_sync_dagster.simulator", *words],
+            [sys.executable, "-m", "ib_gateway_simulator", *words],
             env=clean_environment(),
             stdout=log,
             stderr=log,

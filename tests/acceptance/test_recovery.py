@@ -30,8 +30,8 @@ VICTIMS = ["dagster", "everything"] if ROUNDS > 1 else ["dagster"]
 SERVICES = {
     "definitions": ("dagster api grpc", "has lost the server of the definitions"),
     "code server": ("dagster code-server start", "was killed by signal 9 (SIGKILL)"),
-    "daemon": ("web.daemon", "was killed by signal 9 (SIGKILL)"),
-    "webserver": ("web.webserver", "was killed by signal 9 (SIGKILL)"),
+    "daemon": ("dagster_host.daemon", "was killed by signal 9 (SIGKILL)"),
+    "webserver": ("dagster_host.webserver", "was killed by signal 9 (SIGKILL)"),
 }
 """What is started beside the runs: a part of its command line, and what is said of its kill."""
 
@@ -243,7 +243,7 @@ def test_after_a_crash_that_leaves_runs_started_the_next_start_streams(home, vic
 
 
 def kill(demo: Demo, victims: str) -> None:
-    parts = ("dagster_services", "multiprocessing", *(part for part, _ in SERVICES.values()))
+    parts = ("dagster_host.services", "multiprocessing", *(part for part, _ in SERVICES.values()))
     for process in demo.processes():
         with suppress(psutil.NoSuchProcess):
             words = " ".join(process.cmdline())

@@ -12,7 +12,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from position_sync_dagster.demo.history import RECORDED, SESSIONS
+from position_sync_dagster.demo.programs import RECORDED, SESSIONS
 from position_sync_dagster.domain.update import PositionUpdate, Source, TradingMode
 from position_sync_dagster.lake import Lake
 from position_sync_dagster.processes.dagster_dev import is_serving

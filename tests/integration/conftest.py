@@ -5,8 +5,8 @@ from random import Random
 
 import pytest
 
-from position_sync_dagster.recording.proxy import Proxy
-from position_sync_dagster.recording.recorder import Recorder
+from ib_gateway_simulator.recording.proxy import Proxy
+from ib_gateway_simulator.recording.recorder import Recorder
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 from functools import cache
 from typing import Any
 
-from position_sync_dagster.simulator import Book, load_book
+from ib_gateway_simulator import Book, load_book
 
 
 @cache

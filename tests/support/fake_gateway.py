@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from enum import Enum
 
-from position_sync_dagster.simulator.protocol import account_messages, messages, wire
-from position_sync_dagster.simulator.protocol.contract import Contract, SecType
+from ib_gateway_simulator.protocol import account_messages, messages, wire
+from ib_gateway_simulator.protocol.contract import Contract, SecType
 
 Key = tuple[str, int]
 

@@ -48,7 +48,7 @@ class Login:
         book = generate(folder / name, legs, active, account)
         process = subprocess.Popen(
             [
-                sys.executable, "-m", "position_sync_dagster.simulator",
+                sys.executable, "-m", "ib_gateway_simulator",
                 *("--host", "127.0.0.1", "--port", str(port), "--control-port", "0"),
                 *("--book", str(book.book), "--max-lines", str(max_lines), "--seed", str(number)),
             ],

@@ -9,15 +9,15 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
 
+from ib_gateway_simulator import Simulator, load_book
+from ib_gateway_simulator.recording.proxy import Proxy
+from ib_gateway_simulator.recording.recorder import Recorder
+from ib_gateway_simulator.recordings.entry import Message
+from ib_gateway_simulator.recordings.recording import Recording
 from position_sync_dagster.domain.leg import ActiveContract, make_leg
 from position_sync_dagster.errors import GatewayError
 from position_sync_dagster.gateway.connection import GatewayConnection, connect
-from position_sync_dagster.recording.proxy import Proxy
-from position_sync_dagster.recording.recorder import Recorder
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.simulator import Simulator, load_book
-from position_sync_dagster.simulator.recordings.entry import Message
-from position_sync_dagster.simulator.recordings.recording import Recording
 
 SMALL = Path(__file__).with_name("small.ibrec")
 """Two accounts, three lines, a fill, a close, an outage of IB, a restart of the gateway."""

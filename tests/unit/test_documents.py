@@ -45,7 +45,7 @@ def test_each_named_file_exists(document):
         for name in CODE.findall(FENCE.sub("", document.read_text()))
         if re.fullmatch(r"[\w./-]+\.(py|md|toml|yaml)|[\w-]+(/[\w-]+)+/", name)
     ]
-    roots = (ROOT, PACKAGE, document.parent, PACKAGE / "simulator" / "control")
+    roots = (ROOT, PACKAGE, document.parent, ROOT / "ib_gateway_simulator" / "control")
     missing = [name for name in named if not any((root / name).exists() for root in roots)]
     assert [name for name in missing if not name.startswith((".demo", "backup/", "data/"))] == []
 

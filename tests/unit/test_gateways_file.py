@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from position_sync_dagster.errors import GatewaysFileError, SettingsError
-from position_sync_dagster.gateways_file import load_gateways
+from position_sync_dagster.gateway_settings import load_gateways
 from position_sync_dagster.settings import Settings, load_settings
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "gateways.yaml"

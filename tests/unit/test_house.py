@@ -9,6 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "position_sync_dagster"
+SIMULATOR = ROOT / "ib_gateway_simulator"
 TESTS = ROOT / "tests"
 
 MIRRORING = ("contract", "integration", "unit")
@@ -38,11 +39,17 @@ def docstrings_of(path: Path) -> Iterator[tuple[int, str]]:
             yield getattr(node, "lineno", 1), text
 
 
-@pytest.mark.parametrize("folder", folders_of(PACKAGE), ids=name_of)
+@pytest.mark.parametrize("folder", [*folders_of(PACKAGE), *folders_of(SIMULATOR)], ids=name_of)
 def test_a_folder_says_what_it_holds(folder):
     text = ast.get_docstring(ast.parse((folder / "__init__.py").read_text()))
     assert text, "it has no docstring"
     assert len(re.findall(r"\.(?=\s|$)", text)) >= 2, "what lives here, and what may import what"
+
+
+def folder_under_test(tests: Path) -> Path:
+    """Return the folder that a folder of tests mirrors."""
+    first, *rest = (*tests.parts, ".")
+    return SIMULATOR.joinpath(*rest) if first == "simulator" else PACKAGE / tests
 
 
 def test_each_folder_of_tests_mirrors_a_folder_of_the_package():
@@ -52,7 +59,7 @@ def test_each_folder_of_tests_mirrors_a_folder_of_the_package():
         name_of(folder)
         for tier in MIRRORING
         for folder in folders_of(TESTS / tier)
-        if not (PACKAGE / folder.relative_to(TESTS / tier)).is_dir()
+        if not folder_under_test(folder.relative_to(TESTS / tier)).is_dir()
     ]
     assert strange == []
 
@@ -65,7 +72,8 @@ def test_tests_find_what_they_import_without_a_changed_search_path():
 def test_docstrings_begin_with_the_usual_verbs():
     found = [
         f"{name_of(path)}:{line}: {text.splitlines()[0]}"
-        for path in sorted(PACKAGE.rglob("*.py"))
+        for root in (PACKAGE, SIMULATOR)
+        for path in sorted(root.rglob("*.py"))
         for line, text in docstrings_of(path)
         if text.split()[0].rstrip(".,:") in NOT_FIRST
     ]

@@ -3,9 +3,14 @@
 import contextlib
 
 from position_sync_dagster import cli
-from position_sync_dagster.processes.process_tree import MARKER
-from position_sync_dagster.settings import PREFIX, Settings
-from position_sync_dagster.unknown_settings import OWN_VARIABLES, unknown_settings, warnings_of
+from position_sync_dagster.processes.reaper import MARKER
+from position_sync_dagster.settings import (
+    OWN_VARIABLES,
+    PREFIX,
+    Settings,
+    unknown_settings,
+    warnings_of,
+)
 
 
 def test_a_mistyped_name_is_found_with_the_nearest_setting():

@@ -12,7 +12,7 @@ from position_sync_dagster.terminal.output import print_json
 from position_sync_dagster.terminal.text import number, printable, quantity
 
 if TYPE_CHECKING:
-    from position_sync_dagster.sync.audit.history import History, PastValue
+    from position_sync_dagster.sync.audit.trace import History, PastValue
 
 
 def history(
@@ -32,7 +32,7 @@ def history(
 ) -> None:
     """Show each value of a holding with its source, batch, run, request, break and strategy."""
     from position_sync_dagster.lake import Lake
-    from position_sync_dagster.sync.audit.history import history as read
+    from position_sync_dagster.sync.audit.trace import history as read
 
     account, conid = parse_holding(holding)
     on: date | None = None if day is None else day.date()

@@ -54,7 +54,7 @@ def verify(
     mends the records and the events; rows are never changed. The exit code is 1 if anything is
     left that does not agree.
     """
-    from position_sync_dagster.defs.audit.ledger_events import (
+    from position_sync_dagster.defs.ledger_events import (
         instance_at,
         log_missing_events,
         read_events,

@@ -6,9 +6,8 @@ import dagster as dg
 
 from position_sync_dagster.defs.assets.table_asset import data_version, table_asset
 from position_sync_dagster.defs.checks.evaluation import CHECKS, LEDGER, LEGS, evaluated
-from position_sync_dagster.defs.dagster_failures import dagster_failures
 from position_sync_dagster.defs.resources import PositionSyncResource
-from position_sync_dagster.defs.run_history import DRAIN_JOB, REGISTRY_VERSION
+from position_sync_dagster.defs.runs import DRAIN_JOB, REGISTRY_VERSION, dagster_failures
 from position_sync_dagster.lake.schema.tables import ACTIVE_STRATEGIES
 
 

@@ -1,12 +1,23 @@
-"""The asset `daily_positions`: every holding at the close of each trading day."""
+"""The asset `daily_positions`: every holding at the close of each trading day.
 
+The trading days of an exchange as partitions: each is there from its close on.
+
+The job that records trading days, and its schedules: after the close, and again by night.
+"""
+
+import json
 from collections.abc import Iterator, Mapping
-from datetime import date, timedelta
-from typing import TYPE_CHECKING
+from datetime import UTC, date, datetime, timedelta
+from typing import TYPE_CHECKING, NamedTuple
+from zoneinfo import ZoneInfo
 
 import dagster as dg
+from dagster._core.definitions.definitions_load_context import (
+    DefinitionsLoadContext,
+    DefinitionsLoadType,
+)
 
-from position_sync_dagster.defs.assets.money_metadata import day_metadata, seldom
+from position_sync_dagster.defs.assets.strategy_exposure import day_metadata, seldom
 from position_sync_dagster.defs.assets.table_asset import (
     DATA_VERSION,
     Lineage,
@@ -16,13 +27,17 @@ from position_sync_dagster.defs.assets.table_asset import (
     table_asset,
 )
 from position_sync_dagster.defs.resources import PositionSyncResource
-from position_sync_dagster.defs.run_history import CLOSE_JOB
+from position_sync_dagster.defs.runs import CLOSE_JOB, IMPORT_JOB
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.lake.schema.tables import DAILY_POSITIONS
+from position_sync_dagster.settings import load_settings
+from position_sync_dagster.sync.reports.exchange_days import ExchangeDays, exchange_days
 
 if TYPE_CHECKING:
     from position_sync_dagster.lake.derived import Replaced
-    from position_sync_dagster.sync.history.closing import ClosedDay, ClosedDays
+    from position_sync_dagster.settings import Settings
+    from position_sync_dagster.sync.closing import ClosedDay, ClosedDays
+
 
 CLOSED_DAYS = dg.FreshnessPolicy.time_window(
     fail_window=timedelta(days=5), warn_window=timedelta(days=4)
@@ -93,7 +108,7 @@ Every holding at the close of a trading day: the last value at or before the clo
     def fill(
         context: dg.AssetExecutionContext, position_sync: PositionSyncResource
     ) -> "tuple[ClosedDays, Replaced | None]":
-        from position_sync_dagster.sync.history.closing import ClosingService
+        from position_sync_dagster.sync.closing import ClosingService
 
         days = [date.fromisoformat(key) for key in context.partition_keys]
         service = ClosingService(position_sync.lake, position_sync.settings, clock=clock)
@@ -128,3 +143,191 @@ def describe(closed: "ClosedDay") -> "Mapping[str, dg.RawMetadataValue]":
         "differences": len(closed.differences),
         "statements": ", ".join(closed.files),
     }
+
+
+METADATA_KEY = "position_sync/exchange_days"
+"""The key under which a code location passes the days to the runs that it starts."""
+
+YEARS_AHEAD = 2
+"""How many years ahead holidays are looked up: a code location may run that long."""
+
+
+class KnownDays(NamedTuple):
+    """The days of an exchange, and the first of them that is a partition."""
+
+    exchange: ExchangeDays
+    first: date
+
+
+def known_days(settings: "Settings") -> KnownDays:
+    """Return the days of the exchange that the settings name.
+
+    To look up the holidays takes as long as a third of starting a run, and the first day is to be
+    the same in all processes. So the code location does it once, and each run that it starts takes
+    over the result. A reload of the code location looks again.
+
+    Raises:
+        SettingsError: The exchange is not known.
+    """
+    context = DefinitionsLoadContext.get()
+    if context.load_type is DefinitionsLoadType.RECONSTRUCTION:
+        stored = context.reconstruction_metadata.get(METADATA_KEY)
+        if stored is not None:
+            first, text = json.loads(stored)
+            days = ExchangeDays.from_text(text)
+            if days.calendar == settings.calendar:
+                return KnownDays(days, date.fromisoformat(first))
+    start = _first_day(settings)
+    last = date(datetime.now(UTC).year + YEARS_AHEAD, 12, 31)
+    days = exchange_days(settings.calendar, start, last)
+    context.add_to_pending_reconstruction_metadata(
+        METADATA_KEY, json.dumps([start.isoformat(), days.to_text()])
+    )
+    return KnownDays(days, start)
+
+
+def exchange_partitions(days: ExchangeDays, first: date) -> dg.TimeWindowPartitionsDefinition:
+    """Return one partition per trading day, which begins when the day can be recorded.
+
+    The window of a day is the time from its close to the next one, so that Dagster offers the
+    day from its close on and not before. Weekends are no windows of their own: with them as
+    exclusions Dagster would offer Monday from Saturday on.
+    """
+    at = days.settled_at
+    return dg.TimeWindowPartitionsDefinition(
+        start=first.isoformat(),
+        fmt="%Y-%m-%d",
+        timezone=days.timezone,
+        cron_schedule=f"{at.minute} {at.hour} * * 1-5",
+        end_offset=1,
+        exclusions=days.settled_holidays(),
+    )
+
+
+def _first_day(settings: "Settings") -> date:
+    """Return the setting, or the first day of the ledger or of a statement; else today."""
+    if settings.daily_start:
+        return date.fromisoformat(settings.daily_start)
+    from position_sync_dagster.lake.updates.ledger_files import first_ledger_day
+
+    found = [first_ledger_day(settings.table("position_updates"))]
+    if settings.flex_folder.is_dir():
+        # Few have statements, and the imports of their reader delay each first load.
+        from position_sync_dagster.sync.statements import StatementFolder
+
+        found.append(StatementFolder(settings.flex_folder).first_day())
+    return min((day for day in found if day is not None), default=datetime.now(UTC).date())
+
+
+LATE_DAYS = 3
+"""How many trading days are recorded again by night: rows and statements may come late."""
+
+RANGE_START = "dagster/asset_partition_range_start"
+RANGE_END = "dagster/asset_partition_range_end"
+
+
+@dg.definitions
+def daily() -> dg.Definitions:
+    """Build asset, job and schedules for the exchange that the settings name."""
+    days, first = known_days(load_settings())
+    asset = daily_asset(exchange_partitions(days, first))
+    job = dg.define_asset_job(
+        CLOSE_JOB,
+        selection=dg.AssetSelection.assets(asset) | dg.AssetSelection.checks_for_assets(asset),
+        description="Record every holding at the close of a trading day, or of a range of them.",
+    )
+    importing = dg.define_asset_job(
+        IMPORT_JOB,
+        selection=dg.AssetSelection.assets("flex_statements", "executions"),
+        description="Download the Flex query of the settings, and store trades and cash of all "
+        "statements.",
+    )
+    schedules = [closing_schedule(days), late_schedule(days, first), statement_schedule(days)]
+    return dg.Definitions(assets=[asset], jobs=[job, importing], schedules=schedules)
+
+
+def closing_schedule(days: ExchangeDays) -> dg.ScheduleDefinition:
+    """Build the schedule that records each trading day shortly after its usual close.
+
+    Dagster's own schedule for partitions would run on holidays too, for the trading day before,
+    unless the job were given its partitions in a way that is deprecated.
+    """
+    at = days.settled_at
+
+    @dg.schedule(
+        name="after_the_close",
+        job_name=CLOSE_JOB,
+        cron_schedule=f"{at.minute} {at.hour} * * 1-5",
+        execution_timezone=days.timezone,
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description=f"Shortly after the usual close of {days.calendar}, on its trading days.",
+    )
+    def after_the_close(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+        day = context.scheduled_execution_time.astimezone(ZoneInfo(days.timezone)).date()
+        if not days.is_trading_day(day):
+            return dg.SkipReason(f"{days.calendar} is closed on {day}.")
+        return dg.RunRequest(partition_key=day.isoformat())
+
+    return after_the_close
+
+
+def late_schedule(days: ExchangeDays, first: date) -> dg.ScheduleDefinition:
+    """Build the schedule that records the last trading days again, before the next one opens.
+
+    Rows may be written late, and the broker makes a day's statement in the night after it. A day
+    without news changes nothing.
+    """
+
+    @dg.schedule(
+        name="late_rows",
+        job_name=CLOSE_JOB,
+        cron_schedule="15 6 * * 2-6",
+        execution_timezone=days.timezone,
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description=f"By night: the last {LATE_DAYS} trading days again, for late rows and "
+        "statements.",
+    )
+    def late_rows(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+        today = context.scheduled_execution_time.astimezone(ZoneInfo(days.timezone)).date()
+        last = [day for day in last_days(days, before=today) if day >= first]
+        if not last:
+            return dg.SkipReason("No trading day is over yet.")
+        return dg.RunRequest(
+            tags={RANGE_START: last[0].isoformat(), RANGE_END: last[-1].isoformat()}
+        )
+
+    return late_rows
+
+
+def statement_schedule(days: ExchangeDays) -> dg.ScheduleDefinition:
+    """Build the schedule that imports statements, before the last days are recorded again."""
+
+    @dg.schedule(
+        name="nightly_statements",
+        job_name=IMPORT_JOB,
+        cron_schedule="0 6 * * 2-6",
+        execution_timezone=days.timezone,
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description="By night: download and import the broker's statements, if there are any.",
+    )
+    def nightly_statements(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+        settings = load_settings()
+        if settings.flex_token is None and not settings.flex_folder.is_dir():
+            return dg.SkipReason(
+                "No statements: POSITION_SYNC_FLEX_FOLDER is no folder, and no "
+                "POSITION_SYNC_FLEX_TOKEN is set."
+            )
+        return dg.RunRequest()
+
+    return nightly_statements
+
+
+def last_days(days: ExchangeDays, *, before: date, count: int = LATE_DAYS) -> list[date]:
+    """Return the last trading days before a day, oldest first."""
+    found: list[date] = []
+    day = before
+    while len(found) < count:
+        day -= timedelta(days=1)
+        if days.is_trading_day(day):
+            found.append(day)
+    return found[::-1]

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
-from position_sync_dagster.defs.assets.money_metadata import positions_metadata, seldom
+from position_sync_dagster.defs.assets.strategy_exposure import positions_metadata, seldom
 from position_sync_dagster.defs.assets.table_asset import (
     QUARTER_HOURLY,
     column_lineage,
@@ -12,9 +12,8 @@ from position_sync_dagster.defs.assets.table_asset import (
     replacement_metadata,
     table_asset,
 )
-from position_sync_dagster.defs.dagster_failures import dagster_failures
 from position_sync_dagster.defs.resources import PositionSyncResource
-from position_sync_dagster.defs.run_history import DERIVE_JOB
+from position_sync_dagster.defs.runs import DERIVE_JOB, dagster_failures
 from position_sync_dagster.lake.schema.tables import LATEST_POSITIONS
 
 LINEAGE = {name: [("position_updates", name)] for name in LATEST_POSITIONS.columns} | {

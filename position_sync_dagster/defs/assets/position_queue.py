@@ -4,18 +4,22 @@ import asyncio
 
 import dagster as dg
 
-from position_sync_dagster.defs.assets.external_tables import gateway_seen, observe_table
-from position_sync_dagster.defs.assets.table_asset import QUARTER_HOURLY, data_version, table_asset
-from position_sync_dagster.defs.dagster_failures import dagster_failures
+from position_sync_dagster.defs.assets.table_asset import (
+    QUARTER_HOURLY,
+    data_version,
+    gateway_seen,
+    observe_table,
+    table_asset,
+)
 from position_sync_dagster.defs.resources import PositionSyncResource
-from position_sync_dagster.defs.run_history import REFRESHED, STREAM_JOB
+from position_sync_dagster.defs.runs import REFRESHED, STREAM_JOB, dagster_failures
 from position_sync_dagster.errors import PositionSyncError
 from position_sync_dagster.lake.schema.tables import (
     BROKER_POSITIONS,
     GATEWAY_SESSIONS,
     POSITION_QUEUE,
 )
-from position_sync_dagster.sync.run_reports import RefreshReport
+from position_sync_dagster.sync.run_recorder import RefreshReport
 
 REFRESH_S = 75.0
 """Longest refresh of one of several logins; less than the longest time of a run of the drain."""

@@ -5,15 +5,24 @@ from collections.abc import Iterator, Mapping
 
 import dagster as dg
 
-from position_sync_dagster.defs.assets.external_tables import observe_table
-from position_sync_dagster.defs.assets.money_metadata import seldom
-from position_sync_dagster.defs.assets.table_asset import QUARTER_HOURLY, data_version, table_asset
+from position_sync_dagster.defs.assets.strategy_exposure import seldom
+from position_sync_dagster.defs.assets.table_asset import (
+    QUARTER_HOURLY,
+    data_version,
+    observe_table,
+    table_asset,
+)
 from position_sync_dagster.defs.checks.evaluation import TIME_LIMIT_S, evaluated
-from position_sync_dagster.defs.dagster_failures import dagster_failures
 from position_sync_dagster.defs.resources import PositionSyncResource
-from position_sync_dagster.defs.run_history import DRAIN_JOB, DRAINED, RELEASED, STREAM_JOB
+from position_sync_dagster.defs.runs import (
+    DRAIN_JOB,
+    DRAINED,
+    RELEASED,
+    STREAM_JOB,
+    dagster_failures,
+)
 from position_sync_dagster.lake.schema.tables import POSITION_UPDATES, RECONCILIATION_BREAKS
-from position_sync_dagster.sync.run_reports import BatchReport, DrainReport
+from position_sync_dagster.sync.run_recorder import BatchReport, DrainReport
 
 MAX_BATCHES = 50
 """Batches shown with a run; the rows themselves name every batch."""
@@ -46,7 +55,7 @@ def position_updates(
     A drain evaluates the checks right after its rows, without having planned them: while
     a planned check waits for its step, Dagster shows no result of it.
     """
-    from position_sync_dagster.sync.drain.run import drain
+    from position_sync_dagster.sync.drain.refresh import drain
 
     lake = position_sync.lake
     report = asyncio.run(drain(lake, position_sync.settings, run_id=context.run.run_id))

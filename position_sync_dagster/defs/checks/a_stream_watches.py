@@ -11,8 +11,8 @@ from position_sync_dagster.defs.checks.check_results import (
     of_each_login,
     unknown_result,
 )
-from position_sync_dagster.defs.dagster_failures import dagster_failures
 from position_sync_dagster.defs.resources import PositionSyncResource
+from position_sync_dagster.defs.runs import dagster_failures
 from position_sync_dagster.domain.gateway_session import GatewaySession, Owner, SessionState
 
 if TYPE_CHECKING:

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from position_sync_dagster.defs.assets.external_tables import observe_table
+from position_sync_dagster.defs.assets.table_asset import observe_table
 from position_sync_dagster.defs.checks.check_results import WHAT_TO_DO, unknown_result
-from position_sync_dagster.defs.dagster_failures import dagster_failures
 from position_sync_dagster.defs.resources import PositionSyncResource
+from position_sync_dagster.defs.runs import dagster_failures
 from position_sync_dagster.domain.reconciliation import (
     Discrepancy,
     DiscrepancyType,

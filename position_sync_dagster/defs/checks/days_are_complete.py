@@ -6,10 +6,10 @@ from zoneinfo import ZoneInfo
 
 import dagster as dg
 
-from position_sync_dagster.defs.assets.exchange_partitions import exchange_partitions, known_days
+from position_sync_dagster.defs.assets.daily_positions import exchange_partitions, known_days
 from position_sync_dagster.defs.checks.check_results import WHAT_TO_DO
-from position_sync_dagster.defs.dagster_failures import dagster_failures
 from position_sync_dagster.defs.resources import PositionSyncResource
+from position_sync_dagster.defs.runs import dagster_failures
 from position_sync_dagster.lake.schema.tables import DAILY_POSITIONS
 
 SHOWN = 20

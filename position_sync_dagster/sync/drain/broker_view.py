@@ -14,7 +14,7 @@ from position_sync_dagster.errors import BrokerUnavailableError
 from position_sync_dagster.lake.broker_positions import BrokerPositionsTable, Published, last_time
 from position_sync_dagster.lake.sessions import GatewaySessions
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.decisions.availability import (
+from position_sync_dagster.sync.availability import (
     ConfirmationSpan,
     confirmed_at,
     unavailable_reason,

@@ -1,28 +1,33 @@
-"""The queue worker: drain the queue, batch after batch, once per interval."""
+"""The queue worker: drain the queue, batch after batch, once per interval.
+
+Values over the shared connection of this process, for use as a library.
+"""
 
 import asyncio
 import logging
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.request import QueuedPosition
 from position_sync_dagster.domain.valuation import Provenance
 from position_sync_dagster.errors import (
     BrokerUnavailableError,
+    GatewayError,
     PositionSyncError,
     SettingsError,
 )
+from position_sync_dagster.gateway.connection_manager import IBConnectionManager
 from position_sync_dagster.lake.queue.table import PositionQueue
 from position_sync_dagster.lake.updates.table import PositionUpdatesTable
 from position_sync_dagster.outage_log import OutageLog
 from position_sync_dagster.settings import Settings, load_settings
-from position_sync_dagster.sync.drain.batch import BatchProcessor, batch_limit
-from position_sync_dagster.sync.drain.batch_plan import NOT_COVERED
-from position_sync_dagster.sync.drain.broker_view import ValueSource
-from position_sync_dagster.sync.run_reports import BatchReport
+from position_sync_dagster.sync.availability import unconfirmed
+from position_sync_dagster.sync.drain.batch import NOT_COVERED, BatchProcessor, batch_limit
+from position_sync_dagster.sync.drain.broker_view import BrokerView, ValueSource
+from position_sync_dagster.sync.run_recorder import BatchReport
 
 logger = logging.getLogger(__name__)
 
@@ -236,6 +241,38 @@ class QueueWorker:
 def _shared_connection(settings: Settings) -> ValueSource:
     """Return the default source; a drain run passes its own and never imports ib_async."""
     from position_sync_dagster.gateway.connection_manager import IBConnectionManager
-    from position_sync_dagster.sync.drain.shared_connection import ConnectionValues
 
     return ConnectionValues(IBConnectionManager(settings))
+
+
+class ConnectionValues:
+    """Values from the account feed of the process's shared connection."""
+
+    def __init__(self, manager: IBConnectionManager) -> None:
+        self._manager = manager
+
+    async def view(self) -> BrokerView:
+        """Return the account feed's holdings; download them first where they are missing.
+
+        Raises:
+            BrokerUnavailableError: The gateway cannot be used, or it has lost the broker.
+        """
+        try:
+            connection = await self._manager.get_connection()
+            connection.require_online()
+            await connection.feed.ensure(
+                timedelta(seconds=self._manager.settings.refresh_interval_s)
+            )
+        except GatewayError as error:
+            raise BrokerUnavailableError(error.what, remedy=error.remedy) from error
+        connection.require_online()
+        feed = connection.feed
+        return BrokerView(
+            holdings={h.key: h for h in feed.holdings},
+            complete=feed.is_complete and not feed.book.unmanaged,
+            unconfirmed=unconfirmed(feed.holdings, self._manager.settings, utc_now()),
+        )
+
+    async def close(self) -> None:
+        """Close the connection, unless others still use it."""
+        await self._manager.close()

@@ -4,7 +4,7 @@ from collections import deque
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 
-from position_sync_dagster.sync.run_reports import StreamReport
+from position_sync_dagster.sync.run_recorder import StreamReport
 
 MAX_LATENCIES = 10_000
 """So many tick-to-table times, the newest, are kept between two reports."""

@@ -1,10 +1,16 @@
-"""The profit and loss of each strategy over the last hours, from the ledger."""
+"""The profit and loss of each strategy over the last hours, from the ledger.
 
+A small picture of the day: profit and loss by strategy, and the age of each leg's value.
+
+matplotlib is imported when a picture is drawn; nothing else needs it.
+"""
+
+import io
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
@@ -13,6 +19,10 @@ from position_sync_dagster.domain.update import PositionUpdate
 from position_sync_dagster.lake.updates.ledger import SyncUpdates
 from position_sync_dagster.sync.reports.exposure import exposures
 from position_sync_dagster.sync.reports.money import add
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 
 SPAN = timedelta(hours=12)
 """A day of trading with the hours around it."""
@@ -79,3 +89,90 @@ def _update(row: dict[str, Any]) -> PositionUpdate:
         sec_type=row["sec_type"],
         currency=row["currency"],
     )
+
+
+MOST_BYTES = 40_000
+"""The size of a picture that an event may keep; Dagster stores each one."""
+
+SIZE_INCHES = (8.4, 5.0)
+DOTS_PER_INCH = 80
+COLOURS = 64
+"""Few colours make the file a third of its size."""
+
+MOST_LINES = 10
+MOST_BARS = 40
+
+
+def draw_day(
+    lines: Sequence[ProfitLine],
+    ages: Sequence[tuple[str, float | None]],
+    now: datetime,
+) -> bytes | None:
+    """Draw the two diagrams as a PNG; None if it would be larger than MOST_BYTES.
+
+    Args:
+        lines: The profit and loss of each strategy. Only the MOST_LINES that moved furthest from
+            zero are drawn.
+        ages: The name of each leg with the age of its value in seconds; None where it is not
+            known. The MOST_BARS oldest are drawn.
+    """
+    from matplotlib.figure import Figure
+    from PIL import Image
+
+    figure = Figure(figsize=SIZE_INCHES, dpi=DOTS_PER_INCH)
+    above, below = figure.subplots(2, 1)
+    figure.subplots_adjust(left=0.08, right=0.8, top=0.94, bottom=0.24, hspace=0.45)
+    _draw_profits(above, lines, now)
+    _draw_ages(below, ages)
+    drawn, output = io.BytesIO(), io.BytesIO()
+    figure.savefig(drawn, format="png")
+    with Image.open(drawn) as image:
+        image.convert("RGB").quantize(COLOURS).save(output, format="PNG", optimize=True)
+    picture = output.getvalue()
+    return picture if len(picture) <= MOST_BYTES else None
+
+
+def _draw_profits(axes: "Axes", lines: Sequence[ProfitLine], now: datetime) -> None:
+    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter, date2num
+
+    known = [line for line in lines if any(value is not None for _, value in line.points)]
+    known.sort(key=_reach, reverse=True)
+    for line in known[:MOST_LINES]:
+        axes.plot(
+            date2num([at for at, _ in line.points]),  # type: ignore[no-untyped-call]
+            [float("nan") if value is None else value for _, value in line.points],
+            label=f"{line.strategy_id} {line.currency}",
+            linewidth=1.2,
+            marker="." if len(line.points) < 3 else "",
+        )
+    left_out = len(known) - MOST_LINES
+    rest = f"; {left_out} smaller ones left out" if left_out > 0 else ""
+    axes.set_title(f"Daily P&L by strategy, {now:%Y-%m-%d %H:%M} UTC{rest}", fontsize=9)
+    axes.axhline(0, color="grey", linewidth=0.6)
+    axes.tick_params(labelsize=7)
+    if known:
+        locator = AutoDateLocator()  # type: ignore[no-untyped-call]
+        axes.xaxis.set_major_locator(locator)
+        axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
+        axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
+    else:
+        axes.set_xticks([])
+        axes.text(0.5, 0.5, "no daily P&L is known", ha="center", transform=axes.transAxes)
+
+
+def _reach(line: ProfitLine) -> float:
+    return max(abs(value) for _, value in line.points if value is not None)
+
+
+def _draw_ages(axes: "Axes", ages: Sequence[tuple[str, float | None]]) -> None:
+    known = [(name, age) for name, age in ages if age is not None]
+    known.sort(key=lambda one: one[1], reverse=True)
+    known = known[:MOST_BARS]
+    positions = range(len(known))
+    axes.bar(positions, [age for _, age in known], color="tab:blue", width=0.7)
+    axes.set_xticks(positions, [name for name, _ in known], rotation=90, fontsize=6)
+    axes.tick_params(axis="y", labelsize=7)
+    unknown = sum(age is None for _, age in ages)
+    more = f"; {unknown} unknown" if unknown else ""
+    axes.set_title(f"Age of the value of each leg, seconds{more}", fontsize=9)
+    axes.set_ylim(bottom=0)

@@ -17,7 +17,7 @@ from position_sync_dagster.errors import (
     PositionSyncError,
     TradingModeError,
 )
-from position_sync_dagster.sync.owner.pace import rest_s
+from position_sync_dagster.sync.owner.process import rest_s
 
 logger = logging.getLogger(__name__)
 

@@ -10,11 +10,11 @@ from position_sync_dagster.domain.valuation import Provenance
 from position_sync_dagster.gateway.changes import PendingChanges
 from position_sync_dagster.gateway.connection import GatewayConnection
 from position_sync_dagster.sync.owner.account_recorder import AccountRecorder
-from position_sync_dagster.sync.owner.announcements import Announcements
 from position_sync_dagster.sync.owner.ownership import Ownership
+from position_sync_dagster.sync.owner.publisher import Announcements
 from position_sync_dagster.sync.stream.delivery import Delivery
 from position_sync_dagster.sync.stream.pricing import StreamPricer
-from position_sync_dagster.sync.stream.routes import Routes
+from position_sync_dagster.sync.stream.router import Routes
 
 GATHER_S = 0.05
 """Ticks of one packet and its neighbours are flushed together."""

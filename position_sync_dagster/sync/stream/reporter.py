@@ -8,7 +8,7 @@ from position_sync_dagster.domain.clock import Clock
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.sync.owner.metrics import StreamMetrics
-from position_sync_dagster.sync.run_reports import StreamReport
+from position_sync_dagster.sync.run_recorder import StreamReport
 from position_sync_dagster.sync.stream.streamer import IBPositionStreamer
 
 CHECK_INTERVAL_S = 1.0

@@ -1,15 +1,29 @@
-"""One step of the stream: tables, lines, routes and queue follow the broker and the registry."""
+"""One step of the stream: tables, lines, routes and queue follow the broker and the registry.
+
+The routes of the holdings: their changes, what these require, and their log.
+
+Downloads of the accounts' values that do not arrive by themselves, beside the flushes.
+
+Values by PnLSingle, without a line: of legs in OVERFLOW, and beside the lines of the others.
+"""
 
 import asyncio
-from collections.abc import Callable
+import logging
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from contextlib import suppress
-from datetime import datetime
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from functools import partial
 
 from position_sync_dagster.domain.broker_position import Key
 from position_sync_dagster.domain.leg import ActiveContract, LegState
 from position_sync_dagster.domain.line_allocation import route
+from position_sync_dagster.domain.request import Reason
 from position_sync_dagster.errors import LakeError
+from position_sync_dagster.gateway.accounts.account_feed import AccountFeed
+from position_sync_dagster.gateway.accounts.holdings import HoldingsBook
 from position_sync_dagster.gateway.changes import PendingChanges
 from position_sync_dagster.gateway.connection import GatewayConnection
 from position_sync_dagster.lake.registry.table import StrategyRegistry
@@ -17,14 +31,310 @@ from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.owner.leg_resolver import LegResolver
 from position_sync_dagster.sync.owner.metrics import StreamMetrics
 from position_sync_dagster.sync.owner.ownership import Ownership
+from position_sync_dagster.sync.owner.process import VALUES_REST, rest_s
 from position_sync_dagster.sync.owner.publisher import QUEUED, Publisher
-from position_sync_dagster.sync.stream.account_refresh import AccountRefresh
 from position_sync_dagster.sync.stream.contract_cache import ContractCache
 from position_sync_dagster.sync.stream.health import Health
 from position_sync_dagster.sync.stream.line_manager import LineManager
-from position_sync_dagster.sync.stream.overflow import OverflowLegs
 from position_sync_dagster.sync.stream.pricing import StreamPricer
-from position_sync_dagster.sync.stream.routes import RouteLog, Routes
+
+logger = logging.getLogger(__name__)
+
+MAX_LINES_LOGGED = 20
+"""So many changes at once have a log line each. More than that are summed up in one: a line costs
+milliseconds in the log of a run."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RouteChanges:
+    """The holdings whose change of route concerns the stream.
+
+    Attributes:
+        streamed: Those that are streamed from now on.
+        closed: Those that were streamed and are closed now.
+    """
+
+    streamed: list[Key]
+    closed: list[Key]
+
+
+class Routes:
+    """The route of each holding on the present connection.
+
+    Attributes:
+        states: (account, conid) → STREAMED, OVERFLOW, MONITORED or CLOSED.
+        streamed, overflow: The holdings with that route.
+        unqueued: Holdings that lost their line, or became active without one, and that the queue
+            does not have yet. The next step routes and queues again while there are any.
+    """
+
+    def __init__(self) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget every route: the connection is a new one, or lost its data."""
+        self.states: dict[Key, LegState] = {}
+        self.streamed: set[Key] = set()
+        self.overflow: set[Key] = set()
+        self.unqueued: set[Key] = set()
+
+    def outdated(self, book: HoldingsBook, keys: Iterable[Key]) -> set[Key]:
+        """Return which holdings were opened or closed since they were routed, or are new."""
+        found = set()
+        for key in keys:
+            position, state = book.position(key), self.states.get(key)
+            if position is None:
+                continue
+            if state is None or (state is LegState.CLOSED) != (position == 0):
+                found.add(key)
+        return found
+
+    def update(self, states: Mapping[Key, LegState]) -> RouteChanges:
+        """Set the routes of these holdings, and return which changes concern the stream.
+
+        The mapping `states` is another one after a change.
+        """
+        streamed, closed, changed = [], [], {}
+        for key, state in states.items():
+            before = self.states.get(key)
+            if state is before:
+                continue
+            changed[key] = state
+            if state is LegState.STREAMED:
+                streamed.append(key)
+            elif before is LegState.STREAMED and state is LegState.CLOSED:
+                closed.append(key)
+            elif before is LegState.STREAMED or (before and state is LegState.OVERFLOW):
+                self.unqueued.add(key)
+        if changed:
+            self.states = self.states | changed
+            for found, sought in (
+                (self.streamed, LegState.STREAMED),
+                (self.overflow, LegState.OVERFLOW),
+            ):
+                found.difference_update(changed)
+                found.update(key for key, state in changed.items() if state is sought)
+        self.unqueued = {key for key in self.unqueued if self.states.get(key) in QUEUED}
+        return RouteChanges(streamed=streamed, closed=closed)
+
+
+class RouteLog:
+    """Logs each change of a route and counts promotions and demotions, also across a reconnect."""
+
+    def __init__(self, metrics: StreamMetrics) -> None:
+        self._metrics = metrics
+        self._logged: dict[Key, LegState] = {}
+
+    def record(
+        self, routes: Mapping[Key, LegState], reason_for: Callable[[int, LegState], str]
+    ) -> None:
+        """Log and count the routes that differ from those recorded before.
+
+        Args:
+            reason_for: Returns the reason for the route of a conid, in brackets.
+        """
+        changed = [
+            (key, before, state)
+            for key, state in routes.items()
+            if (before := self._logged.get(key)) is not None and before is not state
+        ]
+        self._logged.update(routes)
+        counts = Counter((before, state) for _key, before, state in changed)
+        self._metrics.promotions += counts[LegState.OVERFLOW, LegState.STREAMED]
+        self._metrics.demotions += counts[LegState.STREAMED, LegState.OVERFLOW]
+        for (account, conid), before, state in changed[:MAX_LINES_LOGGED]:
+            reason = reason_for(conid, state)
+            logger.info("%s of %s: %s → %s%s", conid, account, before, state, reason)
+        if len(changed) > MAX_LINES_LOGGED:
+            summary = ", ".join(f"{n} {before} → {state}" for (before, state), n in counts.items())
+            logger.info("%d routes changed: %s", len(changed), summary)
+
+
+class AccountRefresh:
+    """Downloads the accounts on a new connection, at each refresh interval, and after changes.
+
+    It also lists the positions again when that is due, and requests an account again whose values
+    do not arrive. One download runs at a time. Its values are published when it ends. After the
+    first download of a connection, and after a refresh, every holding that is not streamed is
+    queued.
+
+    Args:
+        refresh_interval_s: Time between two refreshes, in seconds.
+        monotonic: The clock of this interval, in seconds.
+
+    Attributes:
+        ended: Set when a download ends that queues every holding: the next step is due at once.
+    """
+
+    def __init__(
+        self,
+        publisher: Publisher,
+        *,
+        refresh_interval_s: float,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._publisher = publisher
+        self._interval_s = refresh_interval_s
+        self._monotonic = monotonic
+        self.ended = asyncio.Event()
+        self._download: asyncio.Future[None] | None = None
+        self._reason = Reason.SNAPSHOT
+        self._next_at = 0.0
+        self._accounts_to_download: set[str] = set()
+
+    @property
+    def idle(self) -> bool:
+        """Return whether no download is under way."""
+        return self._download is None
+
+    @property
+    def opening(self) -> bool:
+        """Return whether the first download of a connection runs, which queues every holding."""
+        return self._download is not None and self._reason is Reason.SNAPSHOT
+
+    def start(self, feed: AccountFeed, reason: Reason = Reason.SNAPSHOT) -> None:
+        """Start to download every account whose values are older than half an interval."""
+        self._next_at = self._monotonic() + self._interval_s
+        half = timedelta(seconds=self._interval_s / 2)
+        self._begin(reason, feed.ensure(half))
+
+    def add_changes(self, feed: AccountFeed, keys: Collection[Key]) -> None:
+        """Add changed holdings; an account that sends no values by itself is downloaded next."""
+        self._accounts_to_download |= feed.unsubscribed(keys)
+
+    async def step(
+        self,
+        feed: AccountFeed,
+        routes: Mapping[Key, LegState],
+        publish: Callable[[], Awaitable[None]],
+    ) -> None:
+        """Finish a download that ended, or start the next one that is due.
+
+        Args:
+            publish: Writes `broker_positions`.
+
+        Raises:
+            GatewayError: The download failed.
+            LakeError: A table is busy; the same step is due again.
+        """
+        if feed.lapse():
+            await publish()
+        download = self._download
+        if download is not None and download.cancelled():
+            self._download = None
+        elif download is not None and download.done():
+            if download.exception() is None:
+                await publish()
+                if self._reason is not Reason.CHANGED:
+                    await self._publisher.enqueue_all(routes, self._reason)
+            self._download = None
+            download.result()
+        elif download is None and self._monotonic() >= self._next_at:
+            self.start(feed, Reason.REFRESH)
+        elif download is None and feed.positions_due:
+            self._begin(Reason.CHANGED, feed.snapshot())
+        elif download is None and (overdue := feed.overdue):
+            self._begin(Reason.CHANGED, feed.download(overdue))
+        elif download is None and self._accounts_to_download:
+            accounts, self._accounts_to_download = self._accounts_to_download, set()
+            self._begin(Reason.CHANGED, feed.download(accounts))
+
+    def interrupt(self) -> None:
+        """Cancel the download that is under way: the gateway dropped its subscriptions.
+
+        A download that went on would count as whole, with some accounts from before.
+        """
+        if self._download is not None:
+            self._download.cancel()
+
+    async def end(self) -> None:
+        """Cancel the download that is under way, and wait until it has ended."""
+        self.interrupt()
+        download, self._download = self._download, None
+        if download is not None:
+            await asyncio.gather(download, return_exceptions=True)
+
+    def _begin(self, reason: Reason, download: Awaitable[None]) -> None:
+        self._reason = reason
+        self._download = asyncio.ensure_future(download)
+        if reason is not Reason.CHANGED:
+            self.ended.clear()
+            self._download.add_done_callback(lambda _: self.ended.set())
+
+
+PUBLISH_S = 5.0
+"""Values of legs without a line are published when the legs are queued, and at most this often, in
+seconds, while requests wait for a drain, which reads them: as often as its sensor looks. Less often
+where a commit is slow."""
+
+NEW_AT_ONCE = 20
+"""So many holdings are subscribed in one step: the gateway takes 50 messages a second, and
+positions and market data come first."""
+
+
+class OverflowLegs:
+    """Keeps the values of legs without a line about a second old, and queues the legs often.
+
+    Streamed holdings are subscribed too, up to a bound: that gives their daily profit, and a second
+    opinion by which a dead line is found.
+    """
+
+    def __init__(
+        self, publisher: Publisher, *, settings: Settings, monotonic: Callable[[], float]
+    ) -> None:
+        self._publisher = publisher
+        self._interval_s = settings.overflow_interval_s
+        self._monotonic = monotonic
+        self._max_streamed = settings.pnl_subscriptions
+        self._look_at = self._queue_at = float("-inf")
+        self._states: Mapping[Key, LegState] | None = None
+        self._keys: frozenset[Key] | None = None
+
+    async def step(
+        self,
+        connection: GatewayConnection,
+        routes: Routes,
+        publish: Callable[[], Awaitable[None]],
+        *,
+        may_queue: bool,
+    ) -> None:
+        """Subscribe to the values of the legs; publish and queue the legs when that is due.
+
+        Args:
+            publish: Writes `broker_positions`.
+            may_queue: False while a download will queue every holding anyway.
+        """
+        legs = routes.overflow
+        states, keys = routes.states, connection.pnl.keys
+        if states is not self._states or keys is not self._keys:
+            self._states, self._keys = states, keys
+            connection.pnl.keep(self, self._chosen(keys, routes))
+        now = self._monotonic()
+        queue_now = bool(legs) and may_queue and now >= self._queue_at
+        if queue_now or (legs and now >= self._look_at):
+            wanted = queue_now or await self._publisher.requests_wait()
+            if wanted and connection.pnl.take_fresh():
+                await publish()
+            ended = self._monotonic()
+            self._look_at = max(now + PUBLISH_S, ended + rest_s(ended - now, VALUES_REST))
+        if queue_now:
+            self._queue_at = now + self._interval_s
+            await self._publisher.enqueue(routes.states, legs)
+
+    def _chosen(self, subscribed: frozenset[Key], routes: Routes) -> set[Key]:
+        """Return the holdings that are subscribed and stay so, and the next few, first the legs."""
+        legs = routes.overflow & subscribed
+        streamed = set(sorted(routes.streamed & subscribed)[: self._max_streamed])
+        new = sorted(routes.overflow - legs)[:NEW_AT_ONCE]
+        room = min(NEW_AT_ONCE - len(new), self._max_streamed - len(streamed))
+        if room > 0:
+            new += sorted(routes.streamed - streamed)[:room]
+        return legs | streamed | set(new)
+
+    def release(self, connection: GatewayConnection) -> None:
+        """End the subscriptions that only this stream needs."""
+        connection.pnl.release(self)
+
 
 DOWNLOAD_S = 1.0
 """Lines that wait for contracts wait at most so long for the values of the accounts too."""

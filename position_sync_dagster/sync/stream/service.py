@@ -10,21 +10,21 @@ from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.lake.updates.table import PositionUpdatesTable
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.owner.freed_memory import (
+from position_sync_dagster.sync.owner.metrics import StreamMetrics
+from position_sync_dagster.sync.owner.ownership import Ownership, OwnerStatus
+from position_sync_dagster.sync.owner.process import (
     RETURN_EVERY_S,
     few_looks_for_cycles,
     return_freed_memory,
 )
-from position_sync_dagster.sync.owner.metrics import StreamMetrics
-from position_sync_dagster.sync.owner.ownership import Ownership, OwnerStatus
 from position_sync_dagster.sync.run_recorder import (
     RECORD_EVERY_S,
     STREAM_JOB,
     STREAM_STEP,
     RunRecorder,
+    StreamReport,
     stream_columns,
 )
-from position_sync_dagster.sync.run_reports import StreamReport
 from position_sync_dagster.sync.stream.reporter import StreamReporter
 from position_sync_dagster.sync.stream.streamer import IBPositionStreamer
 

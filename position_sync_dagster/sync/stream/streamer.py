@@ -23,18 +23,16 @@ from position_sync_dagster.lake.updates.table import PositionUpdatesTable
 from position_sync_dagster.outage_log import OutageLog
 from position_sync_dagster.settings import Settings, load_settings
 from position_sync_dagster.sync.owner.account_recorder import AccountRecorder
-from position_sync_dagster.sync.owner.announcements import Announcements
 from position_sync_dagster.sync.owner.metrics import StreamMetrics
 from position_sync_dagster.sync.owner.ownership import Ownership
-from position_sync_dagster.sync.owner.publisher import Publisher
+from position_sync_dagster.sync.owner.publisher import Announcements, Publisher
 from position_sync_dagster.sync.stream.broker_link import BrokerLink
 from position_sync_dagster.sync.stream.contract_cache import ContractCache
 from position_sync_dagster.sync.stream.flusher import Flusher
 from position_sync_dagster.sync.stream.health import Health
 from position_sync_dagster.sync.stream.line_manager import LineManager
 from position_sync_dagster.sync.stream.pricing import StreamPricer
-from position_sync_dagster.sync.stream.router import Router
-from position_sync_dagster.sync.stream.routes import Routes
+from position_sync_dagster.sync.stream.router import Router, Routes
 
 logger = logging.getLogger(__name__)
 

@@ -235,7 +235,7 @@ def test_watching_shows_it_again_until_ctrl_c_and_ends_well(lake, monkeypatch):
         if len(looks) == 3:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr("position_sync_dagster.terminal.watching.time.sleep", pause)
+    monkeypatch.setattr("position_sync_dagster.terminal.output.time.sleep", pause)
     assert run("positions", "--watch").count("total USD") == 3
 
 

@@ -7,7 +7,7 @@ from position_sync_dagster.domain.request import QueueRequest
 from position_sync_dagster.errors import InvalidLegError, InvalidRequestError
 from position_sync_dagster.lake import Lake
 from position_sync_dagster.settings import load_settings
-from position_sync_dagster.sync.audit.history import history
+from position_sync_dagster.sync.audit.trace import history
 
 HUGE = (str(2**63), "9" * 5000)
 

@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from position_sync_dagster.lake import Lake
-from position_sync_dagster.processes.process_tree import end_processes, find_marked
+from position_sync_dagster.processes.reaper import end_processes, find_marked
 from tests.support.demo_program import LIMIT_S, PROGRAM, clean_environment, wait_for
 from tests.support.ports import free_port
 

@@ -15,9 +15,9 @@ from dagster._config.field_utils import IntEnvVar
 from dagster._daemon.controller import create_daemon_of_type
 from dagster._daemon.run_coordinator.queued_run_coordinator_daemon import QueuedRunCoordinatorDaemon
 
+from position_sync_dagster.dagster_host.run_queue import LOOK_S
 from position_sync_dagster.definitions import defs
 from position_sync_dagster.defs.resources import shown_resource
-from position_sync_dagster.launcher.run_queue import LOOK_S
 
 ROOT = Path(__file__).parents[3]
 

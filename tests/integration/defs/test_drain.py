@@ -8,11 +8,11 @@ import dagster as dg
 import pytest
 
 from position_sync_dagster.defs.drain import MAX_RUNTIME_S, drain_queue, observe
-from position_sync_dagster.defs.run_history import DRAIN_JOB, FAILURE_REASON, RELEASED, STREAM_JOB
+from position_sync_dagster.defs.runs import DRAIN_JOB, FAILURE_REASON, RELEASED, STREAM_JOB
 from position_sync_dagster.domain.gateway_session import Owner, SessionState
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.decisions.drain_plan import DrainCursor
+from position_sync_dagster.sync.drain_plan import DrainCursor
 
 pytestmark = pytest.mark.usefixtures("settings")
 

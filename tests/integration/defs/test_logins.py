@@ -18,9 +18,14 @@ from position_sync_dagster.defs.assets.position_updates import position_updates
 from position_sync_dagster.defs.checks import a_stream_watches, agrees_with_the_broker
 from position_sync_dagster.defs.drain import drain_queue
 from position_sync_dagster.defs.resources import POSITION_SYNC
-from position_sync_dagster.defs.run_history import LOGINS, REASON, REFRESHED, STREAM_JOB
-from position_sync_dagster.defs.stream import LOOK_S, LoginWatch, stream_definitions, stream_job
-from position_sync_dagster.defs.stream_events import StreamEvents
+from position_sync_dagster.defs.runs import LOGINS, REASON, REFRESHED, STREAM_JOB
+from position_sync_dagster.defs.stream import (
+    LOOK_S,
+    LoginWatch,
+    StreamEvents,
+    stream_definitions,
+    stream_job,
+)
 from position_sync_dagster.defs.supervisor import supervise_stream
 from position_sync_dagster.domain.broker_position import BrokerPosition, Completeness
 from position_sync_dagster.domain.clock import utc_now
@@ -29,7 +34,7 @@ from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.domain.request import QueueRequest, QueueStatus
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import Settings, load_settings
-from position_sync_dagster.sync.decisions.drain_plan import DrainCursor
+from position_sync_dagster.sync.drain_plan import DrainCursor
 from position_sync_dagster.sync.owner.metrics import StreamMetrics
 from position_sync_dagster.sync.reports.reconciliation import OF_STRATEGIES
 from position_sync_dagster.sync.reports.status import read_status

@@ -6,16 +6,17 @@ from pathlib import Path
 
 import dagster as dg
 
-from position_sync_dagster.defs.maintenance import PRUNED_JOBS, maintain_lake
-from position_sync_dagster.defs.old_runs import (
+from position_sync_dagster.defs.maintenance import (
     NEWEST,
+    PRUNED_JOBS,
     delete_run,
     deleted_through,
     lost_runs,
+    maintain_lake,
     old_runs,
 )
 from position_sync_dagster.defs.resources import POSITION_SYNC
-from position_sync_dagster.defs.run_history import DRAIN_JOB
+from position_sync_dagster.defs.runs import DRAIN_JOB
 from position_sync_dagster.domain.request import QueueRequest, QueueStatus
 from position_sync_dagster.lake.lake import Lake
 

@@ -29,10 +29,14 @@ from dagster._core.storage.event_log.schema import (
 from dagster._core.storage.runs.schema import RunsTable, RunTagsTable
 from sqlalchemy import func, select
 
-from position_sync_dagster.defs.maintenance import PRUNED_JOBS
-from position_sync_dagster.defs.old_events import forget_old_events, forget_skipped_ticks
-from position_sync_dagster.defs.old_runs import delete_run, old_runs
-from position_sync_dagster.defs.run_history import DRAIN_JOB
+from position_sync_dagster.defs.maintenance import (
+    PRUNED_JOBS,
+    delete_run,
+    forget_old_events,
+    forget_skipped_ticks,
+    old_runs,
+)
+from position_sync_dagster.defs.runs import DRAIN_JOB
 from tests.support import postgres
 
 SOON = datetime.now(UTC) + timedelta(days=1)

@@ -12,17 +12,15 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from position_sync_dagster.defs import stream as stream_events_module
 from position_sync_dagster.defs import stream as stream_job_module
-from position_sync_dagster.defs import stream_events as stream_events_module
 from position_sync_dagster.defs.resources import POSITION_SYNC
-from position_sync_dagster.defs.stream import stream_positions
-from position_sync_dagster.defs.stream_events import StreamEvents
-from position_sync_dagster.defs.stream_thread import StreamThread
+from position_sync_dagster.defs.stream import StreamEvents, StreamThread, stream_positions
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.errors import LeaseLostError, LoginOwnedError
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.run_reports import StreamReport
+from position_sync_dagster.sync.run_recorder import StreamReport
 from position_sync_dagster.sync.stream import service as stream_module
 from tests.support.demo_program import wait_for
 

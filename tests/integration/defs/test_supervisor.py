@@ -10,14 +10,14 @@ import pytest
 import yaml
 
 from position_sync_dagster.defs.resources import POSITION_SYNC
-from position_sync_dagster.defs.run_history import STREAM_JOB
+from position_sync_dagster.defs.runs import STREAM_JOB
 from position_sync_dagster.defs.stream import stream_positions
 from position_sync_dagster.defs.supervisor import supervise_stream
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import Owner, SessionState
 from position_sync_dagster.errors import StoreUnavailableError
 from position_sync_dagster.lake.sessions import GatewaySessions
-from position_sync_dagster.processes.checkout import PROJECT
+from position_sync_dagster.processes.home import PROJECT
 from position_sync_dagster.sync.owner.metrics import StreamMetrics
 from position_sync_dagster.sync.reports.status import read_status
 from position_sync_dagster.sync.stream import service as stream_module

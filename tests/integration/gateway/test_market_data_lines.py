@@ -2,14 +2,14 @@
 
 import pytest
 
+from ib_gateway_simulator.gateway.reference_data import ReferenceDataService
+from ib_gateway_simulator.protocol import contract_messages
+from ib_gateway_simulator.protocol.contract import Contract as ListedContract
+from ib_gateway_simulator.protocol.wire import frame
 from position_sync_dagster.gateway.connection import connect
 from position_sync_dagster.gateway.ib_async_internals import request_id_of
 from position_sync_dagster.gateway.market_data_lines import CANCEL_EFFECT_S, MarketDataLines
 from position_sync_dagster.gateway.translate import streamable
-from position_sync_dagster.simulator.gateway.reference_data import ReferenceDataService
-from position_sync_dagster.simulator.protocol import contract_messages
-from position_sync_dagster.simulator.protocol.contract import Contract as ListedContract
-from position_sync_dagster.simulator.protocol.wire import frame
 
 CALL, PUT, WORTHLESS, CENTS, FUTURE, STOCK = (
     921000001,

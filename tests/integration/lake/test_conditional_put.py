@@ -11,7 +11,7 @@ from position_sync_dagster.lake import object_store
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.owner.ownership import Ownership
-from position_sync_dagster.sync.preflight.local import check_lake
+from position_sync_dagster.sync.preflight import check_lake
 from tests.support.object_store import stored_under
 from tests.support.ports import free_port
 from tests.support.store_proxy import CUT_AFTER, Rule

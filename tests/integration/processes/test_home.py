@@ -9,16 +9,22 @@ import textwrap
 import pytest
 
 from position_sync_dagster.processes.child_process import ChildProcess
-from position_sync_dagster.processes.environment import adopt_environment, home_environment
-from position_sync_dagster.processes.home import Home, HomeError
-from position_sync_dagster.processes.home_lock import HomeInUseError, HomeLock, exclusive_use
-from position_sync_dagster.processes.process_tree import MARKER, find_marked, is_running
+from position_sync_dagster.processes.home import (
+    Home,
+    HomeError,
+    HomeInUseError,
+    HomeLock,
+    adopt_environment,
+    exclusive_use,
+    home_environment,
+)
+from position_sync_dagster.processes.reaper import MARKER, find_marked, is_running
 from tests.support.demo_program import wait_for
 
 HOLDER = textwrap.dedent(
     """
     import pathlib, sys, time
-    from position_sync_dagster.processes.home_lock import exclusive_use
+    from position_sync_dagster.processes.home import exclusive_use
     with exclusive_use(pathlib.Path(sys.argv[1]), purpose="a holder"):
         print("held", flush=True)
         time.sleep(600)

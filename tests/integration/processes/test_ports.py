@@ -8,8 +8,7 @@ import pytest
 
 from position_sync_dagster.demo import simulator_process
 from position_sync_dagster.processes import dagster_dev, ports
-from position_sync_dagster.processes.local_http import get_json
-from position_sync_dagster.processes.probe import ProbeResult, advice, probe
+from position_sync_dagster.processes.ports import ProbeResult, advice, get_json, probe
 from tests.support.ports import free_port
 
 

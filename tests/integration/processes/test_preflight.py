@@ -17,8 +17,7 @@ from position_sync_dagster.gateway.survey import clock_difference_s
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.processes.preflight import run_preflight
 from position_sync_dagster.sync.owner.ownership import Ownership
-from position_sync_dagster.sync.preflight.finding import Finding, Level
-from position_sync_dagster.sync.preflight.gateway import of_account_time
+from position_sync_dagster.sync.preflight import Finding, Level, of_account_time
 from tests.support.ports import free_port
 
 A, B = "DUSIM0001", "DUSIM0002"

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from position_sync_dagster.processes.child_process import ChildEndedError, ChildProcess
-from position_sync_dagster.processes.process_tree import MARKER, end_processes, find_marked
+from position_sync_dagster.processes.reaper import MARKER, end_processes, find_marked
 from position_sync_dagster.processes.stop_request import block_stop_signals
 from tests.support.demo_program import GONE_S, wait_for
 

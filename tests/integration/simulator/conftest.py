@@ -12,7 +12,7 @@ import httpx
 import pytest
 from ib_async import IB, StartupFetchNONE
 
-from position_sync_dagster.simulator import Book, Simulator, load_book
+from ib_gateway_simulator import Book, Simulator, load_book
 from tests.support.raw_client import RawClient
 from tests.support.waiting import DEADLINE_S
 

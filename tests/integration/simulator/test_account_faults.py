@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from ib_async import IB
 
-from position_sync_dagster.simulator import ActionError, Book, Simulator
+from ib_gateway_simulator import ActionError, Book, Simulator
 from tests.support.waiting import DEADLINE_S
 
 Eventually = Callable[[Callable[[], Any]], Awaitable[Any]]

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from position_sync_dagster.simulator import ActionError, Book, Simulator
+from ib_gateway_simulator import ActionError, Book, Simulator
 
 Connect = Callable[..., Awaitable[Any]]
 Eventually = Callable[[Callable[[], bool]], Awaitable[None]]

@@ -14,7 +14,7 @@ from ibapi.client import EClient
 from ibapi.contract import Contract as IbapiContract
 from ibapi.wrapper import EWrapper
 
-from position_sync_dagster.simulator import Book, Simulator, load_book
+from ib_gateway_simulator import Book, Simulator, load_book
 
 Eventually = Callable[[Callable[[], Any]], Awaitable[Any]]
 CALL, FUTURE = 921000001, 920000002

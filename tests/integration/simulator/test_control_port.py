@@ -3,7 +3,7 @@
 import httpx
 import pytest
 
-from position_sync_dagster.simulator import Book, Simulator
+from ib_gateway_simulator import Book, Simulator
 from tests.support.waiting import DEADLINE_S
 
 HOLDING = {"account": "DUSIM0001", "conid": 921000001, "position": 7}

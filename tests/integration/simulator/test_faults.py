@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from position_sync_dagster.simulator import ActionError, Book, Simulator
+from ib_gateway_simulator import ActionError, Book, Simulator
 from tests.support.waiting import DEADLINE_S
 
 Connect = Callable[..., Awaitable[Any]]

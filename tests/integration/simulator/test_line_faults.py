@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from ib_async import IB, Contract, Ticker
 
-from position_sync_dagster.simulator import ActionError, Book, Simulator
+from ib_gateway_simulator import ActionError, Book, Simulator
 
 Eventually = Callable[[Callable[[], Any]], Awaitable[Any]]
 Post = Callable[..., Awaitable[Any]]

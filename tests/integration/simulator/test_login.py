@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from position_sync_dagster.simulator import Book, PortInUseError, Simulator, SimulatorError
+from ib_gateway_simulator import Book, PortInUseError, Simulator, SimulatorError
 from tests.support.ports import free_port
 
 Connect = Callable[..., Awaitable[Any]]

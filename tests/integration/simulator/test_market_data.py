@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from position_sync_dagster.simulator import Book, Simulator
+from ib_gateway_simulator import Book, Simulator
 
 Connect = Callable[..., Awaitable[Any]]
 Eventually = Callable[[Callable[[], bool]], Awaitable[None]]

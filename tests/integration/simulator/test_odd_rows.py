@@ -11,7 +11,7 @@ import httpx
 import pytest
 from ib_async import IB, PortfolioItem, Position
 
-from position_sync_dagster.simulator import ActionError, Book, Simulator
+from ib_gateway_simulator import ActionError, Book, Simulator
 from tests.support.waiting import DEADLINE_S
 
 Eventually = Callable[[Callable[[], Any]], Awaitable[Any]]

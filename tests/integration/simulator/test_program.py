@@ -26,7 +26,7 @@ CALL = 921000001
 async def program(*arguments: str) -> AsyncIterator[Process]:
     process = await asyncio.create_subprocess_exec(
         sys.executable,
-        *("-m", "position_sync_dagster.simulator", *arguments),
+        *("-m", "ib_gateway_simulator", *arguments),
         stdout=PIPE,
         stderr=PIPE,
     )

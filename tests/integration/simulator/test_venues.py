@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from ib_async import IB, Contract
 
-from position_sync_dagster.simulator import Book, BookError, Simulator, load_book
+from ib_gateway_simulator import Book, BookError, Simulator, load_book
 from tests.support.waiting import DEADLINE_S
 
 Eventually = Callable[[Callable[[], Any]], Awaitable[Any]]

@@ -26,6 +26,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
+from ib_gateway_simulator.protocol import account_messages, messages
 from position_sync_dagster.domain.gateway_session import Owner
 from position_sync_dagster.domain.update import PositionUpdate
 from position_sync_dagster.errors import GatewayError, LeaseLostError
@@ -33,9 +34,7 @@ from position_sync_dagster.gateway.connection_manager import IBConnectionManager
 from position_sync_dagster.gateway.message_reader import MessageReader
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.simulator.protocol import account_messages, messages
-from position_sync_dagster.sync.drain.refresh import refresh
-from position_sync_dagster.sync.drain.run import drain
+from position_sync_dagster.sync.drain.refresh import drain, refresh
 from tests.support.fake_gateway import (
     ACCOUNTS,
     CONIDS,

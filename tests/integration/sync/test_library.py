@@ -12,7 +12,7 @@ async def test_registry_queue_streamer_and_worker_in_one_script(simulate, monkey
         monkeypatch.setenv("POSITION_SYNC_FLUSH_INTERVAL_S", "0.2")
         registry, queue = ps.StrategyRegistry(), ps.PositionQueue()
         await registry.initialize()
-        with as_file(files("position_sync_dagster.simulator") / "books") as books:
+        with as_file(files("ib_gateway_simulator") / "books") as books:
             await registry.add_many(load_strategies(books / "demo_strategies.yaml"))
         streamer = ps.IBPositionStreamer(registry, queue)
         streamer.register_handler(ps.DeltaLakePositionWriter())

@@ -6,14 +6,13 @@ from dataclasses import replace
 
 import pytest
 
+from ib_gateway_simulator import load_book
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.update import Source
 from position_sync_dagster.errors import SettingsError
 from position_sync_dagster.gateway.connection import connect
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.simulator import load_book
-from position_sync_dagster.sync.drain.refresh import refresh_logins
-from position_sync_dagster.sync.drain.run import drain
+from position_sync_dagster.sync.drain.refresh import drain, refresh_logins
 from position_sync_dagster.sync.reports.overview import OverviewReader
 from position_sync_dagster.sync.reports.reconciliation import ReconciliationService
 from position_sync_dagster.sync.reports.status import read_status

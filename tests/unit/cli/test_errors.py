@@ -4,8 +4,7 @@ import pytest
 from typer.testing import CliRunner
 
 from position_sync_dagster import cli
-from position_sync_dagster.cli import errors
-from position_sync_dagster.cli.app import app
+from position_sync_dagster.cli.app import app, print_error
 from position_sync_dagster.errors import GatewayError, InvalidLegError, LakeError, SettingsError
 
 
@@ -13,14 +12,14 @@ from position_sync_dagster.errors import GatewayError, InvalidLegError, LakeErro
     ("kind", "code"), [(SettingsError, 2), (InvalidLegError, 2), (GatewayError, 1), (LakeError, 1)]
 )
 def test_the_exit_code_is_2_for_what_the_user_can_correct(kind, code, capsys):
-    assert errors.print_error(kind("The thing broke.", remedy="Mend it.")) == code
+    assert print_error(kind("The thing broke.", remedy="Mend it.")) == code
     printed = capsys.readouterr()
     assert printed.out == ""
     assert printed.err == "position-sync: The thing broke.\n  Mend it.\n"
 
 
 def test_a_message_cannot_steer_the_terminal(capsys):
-    errors.print_error(LakeError("Odd \x1b[2J name.", remedy="Rename it."))
+    print_error(LakeError("Odd \x1b[2J name.", remedy="Rename it."))
     assert "\x1b" not in capsys.readouterr().err
 
 

@@ -3,9 +3,9 @@
 from collections import Counter
 from importlib.resources import files
 
-from position_sync_dagster.demo.day import FILLED, day_events, write_day
-from position_sync_dagster.simulator.books.loader import load_book
-from position_sync_dagster.simulator.control.scenario import load_scenario
+from ib_gateway_simulator.books.loader import load_book
+from ib_gateway_simulator.control.scenario import load_scenario
+from position_sync_dagster.demo.programs import FILLED, day_events, write_day
 
 
 def test_the_simulator_can_play_the_day(tmp_path):
@@ -42,5 +42,5 @@ def test_each_outage_ends_after_some_seconds_and_the_first_minutes_have_one():
 
 
 def test_the_legs_that_are_filled_and_rolled_belong_to_strategies_too():
-    text = files("position_sync_dagster.simulator").joinpath("books/demo_strategies.yaml")
+    text = files("ib_gateway_simulator").joinpath("books/demo_strategies.yaml")
     assert sum(str(conid) in text.read_text() for conid in FILLED) >= 5

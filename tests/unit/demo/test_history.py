@@ -4,7 +4,7 @@ from datetime import UTC, date, datetime
 
 import pytest
 
-from position_sync_dagster.demo.history import past_sessions
+from position_sync_dagster.demo.programs import past_sessions
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,10 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
+from ib_gateway_simulator import Options, Simulator, load_book, program
+from ib_gateway_simulator.command_line import simulate
+from ib_gateway_simulator.options import PROGRAM_OPTIONS
 from position_sync_dagster.cli.app import app
-from position_sync_dagster.simulator import Options, Simulator, load_book, program
-from position_sync_dagster.simulator.command_line import simulate
-from position_sync_dagster.simulator.options import PROGRAM_OPTIONS
 
 
 @pytest.fixture

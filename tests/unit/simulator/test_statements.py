@@ -3,9 +3,9 @@
 from datetime import date
 from pathlib import Path
 
+from ib_gateway_simulator.books.loader import load_book
+from ib_gateway_simulator.statements import write_statements
 from position_sync_dagster.gateway.flex import read_statements
-from position_sync_dagster.simulator.books.loader import load_book
-from position_sync_dagster.simulator.statements import write_statements
 
 DAYS = [date(2026, 3, 4), date(2026, 3, 5), date(2026, 3, 6)]
 

@@ -1,7 +1,7 @@
 """The numbers that a report derives from its batches."""
 
 from position_sync_dagster.lake.updates.table import AppendResult
-from position_sync_dagster.sync.run_reports import BatchReport, DrainReport
+from position_sync_dagster.sync.run_recorder import BatchReport, DrainReport
 
 
 def batch(version: int | None, rows: int = 0, reason: str | None = None) -> BatchReport:

@@ -10,11 +10,11 @@ from position_sync_dagster.defs.assets.active_strategies import active_strategie
 from position_sync_dagster.defs.assets.position_queue import position_queue
 from position_sync_dagster.defs.assets.position_updates import position_updates
 from position_sync_dagster.defs.checks.evaluation import CHECKS
-from position_sync_dagster.defs.run_history import DRAIN_JOB, DRAINED, REGISTRY_VERSION, RELEASED
+from position_sync_dagster.defs.runs import DRAIN_JOB, DRAINED, REGISTRY_VERSION, RELEASED
 from position_sync_dagster.domain.broker_position import Completeness
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.sync.decisions.drain_plan import DRAIN_AND_DERIVE
+from position_sync_dagster.sync.drain_plan import DRAIN_AND_DERIVE
 
 STRATEGIES = """\
 strategies:

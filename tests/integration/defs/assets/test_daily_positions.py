@@ -7,9 +7,13 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from position_sync_dagster.defs.assets.daily_positions import daily_asset
-from position_sync_dagster.defs.assets.exchange_partitions import exchange_partitions, known_days
-from position_sync_dagster.defs.close_day import daily, last_days
+from position_sync_dagster.defs.assets.daily_positions import (
+    daily,
+    daily_asset,
+    exchange_partitions,
+    known_days,
+    last_days,
+)
 from position_sync_dagster.defs.resources import resources
 from position_sync_dagster.domain.request import Answer
 from position_sync_dagster.domain.update import ValueOrigin

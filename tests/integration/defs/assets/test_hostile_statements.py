@@ -9,11 +9,10 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from position_sync_dagster.defs.assets.exchange_partitions import known_days
-from position_sync_dagster.defs.assets.executions import executions
-from position_sync_dagster.defs.assets.flex_statements import flex_statements
+from position_sync_dagster.defs.assets.daily_positions import known_days
+from position_sync_dagster.defs.assets.statements import executions, flex_statements
 from position_sync_dagster.settings import load_settings
-from position_sync_dagster.sync.history.statement_folder import LARGEST_STATEMENT, StatementFolder
+from position_sync_dagster.sync.statements import LARGEST_STATEMENT, StatementFolder
 from tests.support.flex_files import element, position, refused, statement, trade
 
 GOOD = statement(position(), trades=(trade("good"),))

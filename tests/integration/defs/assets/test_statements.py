@@ -8,10 +8,8 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from position_sync_dagster.defs.assets.daily_positions import daily_asset
-from position_sync_dagster.defs.assets.exchange_partitions import exchange_partitions
-from position_sync_dagster.defs.assets.executions import executions
-from position_sync_dagster.defs.assets.flex_statements import flex_statements
+from position_sync_dagster.defs.assets.daily_positions import daily_asset, exchange_partitions
+from position_sync_dagster.defs.assets.statements import executions, flex_statements
 from position_sync_dagster.lake.derived import DerivedTable
 from position_sync_dagster.lake.schema.tables import DAILY_POSITIONS
 from position_sync_dagster.sync.reports.exchange_days import exchange_days

@@ -2,8 +2,7 @@
 
 from datetime import UTC, date, datetime
 
-from position_sync_dagster.defs.assets.daily_positions import daily_asset
-from position_sync_dagster.defs.assets.exchange_partitions import exchange_partitions
+from position_sync_dagster.defs.assets.daily_positions import daily_asset, exchange_partitions
 from position_sync_dagster.defs.checks.days_are_complete import (
     days_are_complete,
     judge_days,

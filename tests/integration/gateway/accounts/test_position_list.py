@@ -5,12 +5,12 @@ from datetime import timedelta
 
 import pytest
 
+from ib_gateway_simulator.protocol.account_messages import portfolio_value
+from ib_gateway_simulator.protocol.contract import Contract, SecType
+from ib_gateway_simulator.protocol.wire import frame
 from position_sync_dagster.errors import BrokerUnavailableError, GatewayTimeoutError
 from position_sync_dagster.gateway.connection_manager import IBConnectionManager
-from position_sync_dagster.simulator.protocol.account_messages import portfolio_value
-from position_sync_dagster.simulator.protocol.contract import Contract, SecType
-from position_sync_dagster.simulator.protocol.wire import frame
-from position_sync_dagster.sync.drain.shared_connection import ConnectionValues
+from position_sync_dagster.sync.drain.worker import ConnectionValues
 
 HELD = 9
 LATE = {"delay_s": 1.5, "late_rows": 4}

@@ -13,17 +13,17 @@ import ib_async.decoder
 import ibapi.decoder
 import pytest
 
-from position_sync_dagster.simulator.market.sessions import listing
-from position_sync_dagster.simulator.protocol import (
+from ib_gateway_simulator.market.sessions import listing
+from ib_gateway_simulator.protocol import (
     account_messages,
     contract_messages,
     messages,
     wire,
 )
-from position_sync_dagster.simulator.protocol.codes import Code
-from position_sync_dagster.simulator.protocol.contract import Contract, SecType
-from position_sync_dagster.simulator.protocol.contract_messages import contract_details
-from position_sync_dagster.simulator.protocol.message_ids import NAMES
+from ib_gateway_simulator.protocol.codes import Code
+from ib_gateway_simulator.protocol.contract import Contract, SecType
+from ib_gateway_simulator.protocol.contract_messages import contract_details
+from ib_gateway_simulator.protocol.message_ids import NAMES
 
 RECORDED = [
     json.loads(line) for line in (Path(__file__).parent / "recorded.jsonl").read_text().splitlines()

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from position_sync_dagster.simulator.recordings.entry import Closed
-from position_sync_dagster.simulator.recordings.recording import load_recording
-from position_sync_dagster.simulator.replay.server import Replay
+from ib_gateway_simulator.recordings.entry import Closed
+from ib_gateway_simulator.recordings.recording import load_recording
+from ib_gateway_simulator.replay.server import Replay
 from tests.support.raw_client import RawClient
 from tests.support.recorded_session import SMALL
 from tests.support.waiting import eventually

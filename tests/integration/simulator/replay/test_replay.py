@@ -11,11 +11,11 @@ from datetime import datetime
 
 import pytest
 
-from position_sync_dagster.recording.proxy import Proxy
-from position_sync_dagster.recording.recorder import Recorder
-from position_sync_dagster.simulator.recordings.entry import Closed, Message
-from position_sync_dagster.simulator.recordings.recording import load_recording
-from position_sync_dagster.simulator.replay.server import Replay
+from ib_gateway_simulator.recording.proxy import Proxy
+from ib_gateway_simulator.recording.recorder import Recorder
+from ib_gateway_simulator.recordings.entry import Closed, Message
+from ib_gateway_simulator.recordings.recording import load_recording
+from ib_gateway_simulator.replay.server import Replay
 from tests.support.raw_client import RawClient
 from tests.support.waiting import DEADLINE_S, eventually
 
@@ -235,7 +235,7 @@ async def test_a_late_request_gets_at_once_what_it_missed(session):
 async def test_the_command_plays_a_recording(session, tmp_path):
     path = await session()
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "position_sync_dagster.simulator",
+        sys.executable, "-m", "ib_gateway_simulator",
         "--replay", str(path), "--speed", "10", "--port", "0",
         stdout=subprocess.PIPE,
     )  # fmt: skip
@@ -260,7 +260,7 @@ def test_a_recording_in_which_no_client_logged_in_is_refused(tmp_path):
         recorder.greeting(number, ("178", ""))
         recorder.closed(number, "client")
     played = subprocess.run(
-        [sys.executable, "-m", "position_sync_dagster.simulator", "--replay", recorder.path],
+        [sys.executable, "-m", "ib_gateway_simulator", "--replay", recorder.path],
         capture_output=True,
         text=True,
         timeout=DEADLINE_S,

@@ -2,7 +2,7 @@
 
 from position_sync_dagster.domain.request import QueueStatus
 from position_sync_dagster.sync.drain.broker_view import LakeValues
-from position_sync_dagster.sync.drain.run import drain
+from position_sync_dagster.sync.drain.refresh import drain
 
 A = "DUSIM0001"
 PUT = 921000002

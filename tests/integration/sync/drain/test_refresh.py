@@ -13,8 +13,7 @@ from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.request import QueueStatus
 from position_sync_dagster.errors import BrokerUnavailableError
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.sync.drain.refresh import refresh
-from position_sync_dagster.sync.drain.run import drain
+from position_sync_dagster.sync.drain.refresh import drain, refresh
 from position_sync_dagster.sync.owner.publisher import Publisher
 from position_sync_dagster.sync.reports.reconciliation import ReconciliationService
 from position_sync_dagster.sync.reports.status import read_status

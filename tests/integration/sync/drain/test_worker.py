@@ -13,8 +13,7 @@ from position_sync_dagster.errors import (
 )
 from position_sync_dagster.gateway.connection_manager import IBConnectionManager
 from position_sync_dagster.lake.storage import frames
-from position_sync_dagster.sync.drain.shared_connection import ConnectionValues
-from position_sync_dagster.sync.drain.worker import QueueWorker
+from position_sync_dagster.sync.drain.worker import ConnectionValues, QueueWorker
 
 A, B = "DUSIM0001", "DUSIM0002"
 CALL, PUT = 921000001, 921000002

@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 
+from ib_gateway_simulator import load_book
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.errors import LakeNotWritableError
 from position_sync_dagster.lake.account_values import SyncAccountValues
-from position_sync_dagster.simulator import load_book
 from position_sync_dagster.sync.reports.status import read_status
 from position_sync_dagster.sync.stream.service import stream
 from position_sync_dagster.terminal.status_lines import describe

@@ -7,10 +7,8 @@ import pytest
 from position_sync_dagster.domain.request import QueueStatus
 from position_sync_dagster.gateway.connection import connect
 from position_sync_dagster.gateway.connection_manager import IBConnectionManager
-from position_sync_dagster.sync.drain.refresh import refresh
-from position_sync_dagster.sync.drain.run import drain
-from position_sync_dagster.sync.drain.shared_connection import ConnectionValues
-from position_sync_dagster.sync.drain.worker import QueueWorker
+from position_sync_dagster.sync.drain.refresh import drain, refresh
+from position_sync_dagster.sync.drain.worker import ConnectionValues, QueueWorker
 
 LEGS = 6
 BATCH = 4

@@ -10,6 +10,7 @@ from random import Random
 
 import pytest
 
+from ib_gateway_simulator import load_book
 from position_sync_dagster.domain import line_trust, streamed_holding
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.leg import LegState
@@ -17,8 +18,7 @@ from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.gateway import login
 from position_sync_dagster.gateway.accounts import account_values
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.simulator import load_book
-from position_sync_dagster.sync.drain.run import drain
+from position_sync_dagster.sync.drain.refresh import drain
 from position_sync_dagster.sync.stream import broker_link, line_manager
 from position_sync_dagster.sync.stream.streamer import IBPositionStreamer
 from tests.support.booked_legs import terms_of

@@ -11,12 +11,12 @@ from datetime import timedelta
 import httpx
 import pytest
 
+from ib_gateway_simulator import Simulator, load_book
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.leg import LegState, make_leg
 from position_sync_dagster.domain.request import QueueStatus
 from position_sync_dagster.gateway import login
 from position_sync_dagster.gateway.connection import connect
-from position_sync_dagster.simulator import Simulator, load_book
 from position_sync_dagster.sync.stream.contract_cache import ContractCache
 from position_sync_dagster.sync.stream.line_manager import LineManager
 from position_sync_dagster.sync.stream.streamer import IBPositionStreamer

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from ib_gateway_simulator import Simulator, load_book
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.domain.retry import Backoff
@@ -16,8 +17,7 @@ from position_sync_dagster.errors import (
 from position_sync_dagster.gateway import connection
 from position_sync_dagster.gateway.connection_manager import IBConnectionManager
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.simulator import Simulator, load_book
-from position_sync_dagster.sync.drain.shared_connection import ConnectionValues
+from position_sync_dagster.sync.drain.worker import ConnectionValues
 from position_sync_dagster.sync.stream import broker_link
 from position_sync_dagster.sync.stream.streamer import IBPositionStreamer
 

@@ -6,9 +6,9 @@ that nobody has, and at the end the positions that the gateway told last.
 
 import pytest
 
-from position_sync_dagster.simulator.recordings.entry import Message
-from position_sync_dagster.simulator.recordings.recording import load_recording
-from position_sync_dagster.simulator.replay.server import Replay
+from ib_gateway_simulator.recordings.entry import Message
+from ib_gateway_simulator.recordings.recording import load_recording
+from ib_gateway_simulator.replay.server import Replay
 from tests.support.recorded_session import SMALL, held_in, legs_of
 from tests.support.waiting import eventually
 

@@ -21,8 +21,7 @@ from position_sync_dagster.errors import (
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.sessions import SyncSessions
 from position_sync_dagster.lake.storage.table import Table
-from position_sync_dagster.sync.drain.refresh import refresh
-from position_sync_dagster.sync.drain.run import drain
+from position_sync_dagster.sync.drain.refresh import drain, refresh
 from position_sync_dagster.sync.owner.ownership import Ownership
 from position_sync_dagster.sync.reports.overview import OverviewReader
 from position_sync_dagster.sync.reports.reconciliation import ReconciliationService

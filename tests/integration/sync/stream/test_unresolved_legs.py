@@ -4,9 +4,9 @@ import logging
 
 import pytest
 
+from ib_gateway_simulator import load_book
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.leg import LegState
-from position_sync_dagster.simulator import load_book
 from position_sync_dagster.sync.drain.refresh import refresh
 from position_sync_dagster.sync.reports.status import leg_states, read_status
 from tests.integration.sync.conftest import CALL, PUT, A

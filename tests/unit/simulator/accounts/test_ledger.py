@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from position_sync_dagster.simulator import ActionError, load_book
-from position_sync_dagster.simulator.accounts.ledger import Ledger
+from ib_gateway_simulator import ActionError, load_book
+from ib_gateway_simulator.accounts.ledger import Ledger
 
 A, CALL, PUT, STOCK, FUTURE = "DUSIM0001", 921000001, 921000002, 920000001, 920000002
 INDEX_PUT = 921000006

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from position_sync_dagster.simulator import BookError, load_book
-from position_sync_dagster.simulator.books.loader import BOOKS
-from position_sync_dagster.simulator.control.scenario import load_scenario
-from position_sync_dagster.simulator.protocol.codes import Code
-from position_sync_dagster.simulator.protocol.contract import ContractQuery, SecType
+from ib_gateway_simulator import BookError, load_book
+from ib_gateway_simulator.books.loader import BOOKS
+from ib_gateway_simulator.control.scenario import load_scenario
+from ib_gateway_simulator.protocol.codes import Code
+from ib_gateway_simulator.protocol.contract import ContractQuery, SecType
 
 GOOD = """\
 as_of: 2028-06-01

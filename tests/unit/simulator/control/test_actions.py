@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from position_sync_dagster.simulator import ActionError, BookError
-from position_sync_dagster.simulator.control.actions import ACTIONS, check
-from position_sync_dagster.simulator.control.faults import Faults
-from position_sync_dagster.simulator.control.scenario import load_scenario
+from ib_gateway_simulator import ActionError, BookError
+from ib_gateway_simulator.control.actions import ACTIONS, check
+from ib_gateway_simulator.control.faults import Faults
+from ib_gateway_simulator.control.scenario import load_scenario
 
 UNKIND: list[tuple[str, dict[str, Any]]] = [
     ("silence_line", {"conid": 1, "reset": False}),

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 
-from position_sync_dagster.simulator.gateway.pulse import PULSE_S, Pulse
-from position_sync_dagster.simulator.gateway.timers import Timers
+from ib_gateway_simulator.gateway.pulse import PULSE_S, Pulse
+from ib_gateway_simulator.gateway.timers import Timers
 
 
 async def test_a_busy_loop_is_behind_also_when_its_pulse_comes_before_what_waited() -> None:

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from position_sync_dagster.simulator import Book, load_book
-from position_sync_dagster.simulator.market.market import Market
-from position_sync_dagster.simulator.market.noise import mix
-from position_sync_dagster.simulator.market.pricing import Greeks, black_scholes, round_to
-from position_sync_dagster.simulator.market.quote import Pin
-from position_sync_dagster.simulator.protocol.contract import SecType
+from ib_gateway_simulator import Book, load_book
+from ib_gateway_simulator.market.market import Market
+from ib_gateway_simulator.market.noise import mix
+from ib_gateway_simulator.market.pricing import Greeks, black_scholes, round_to
+from ib_gateway_simulator.market.quote import Pin
+from ib_gateway_simulator.protocol.contract import SecType
 
 
 def price(call: bool = True, **changes: float) -> Greeks:

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from position_sync_dagster.simulator.errors import MalformedRequestError, WireError
-from position_sync_dagster.simulator.protocol.request_ids import NAMES
-from position_sync_dagster.simulator.protocol.requests import decode
-from position_sync_dagster.simulator.protocol.wire import FrameReader, fields_of, frame, negotiate
+from ib_gateway_simulator.errors import MalformedRequestError, WireError
+from ib_gateway_simulator.protocol.request_ids import NAMES
+from ib_gateway_simulator.protocol.requests import decode
+from ib_gateway_simulator.protocol.wire import FrameReader, fields_of, frame, negotiate
 
 TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20)
 

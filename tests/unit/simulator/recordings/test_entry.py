@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from position_sync_dagster.simulator.recordings.entry import (
+from ib_gateway_simulator.recordings.entry import (
     Closed,
     Header,
     Message,

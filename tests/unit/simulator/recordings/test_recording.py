@@ -2,8 +2,8 @@
 
 import pytest
 
-from position_sync_dagster.simulator.errors import RecordingError
-from position_sync_dagster.simulator.recordings.recording import MAX_LINE_BYTES, load_recording
+from ib_gateway_simulator.errors import RecordingError
+from ib_gateway_simulator.recordings.recording import MAX_LINE_BYTES, load_recording
 from tests.support.recorded_session import SMALL
 
 HEADER = '{"format":"ibrec","version":1,"started_at":"2026-01-02T03:04:05Z","quantities":"kept"}\n'

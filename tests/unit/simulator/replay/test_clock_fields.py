@@ -2,7 +2,7 @@
 
 import pytest
 
-from position_sync_dagster.simulator.replay.clock_fields import shifted
+from ib_gateway_simulator.replay.clock_fields import shifted
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,8 @@
 
 import pytest
 
-from position_sync_dagster.simulator.protocol import requests
-from position_sync_dagster.simulator.replay.known import Known
+from ib_gateway_simulator.protocol import requests
+from ib_gateway_simulator.replay.known import Known
 
 A = "DUSIM0001"
 HELD = ("61", "3", A, "77", *["x"] * 12)

@@ -4,11 +4,11 @@ import asyncio
 
 import pytest
 
-from position_sync_dagster.simulator.protocol import requests
-from position_sync_dagster.simulator.recordings.entry import Message
-from position_sync_dagster.simulator.replay.known import Known
-from position_sync_dagster.simulator.replay.player import Player
-from position_sync_dagster.simulator.replay.timeline import connections_of
+from ib_gateway_simulator.protocol import requests
+from ib_gateway_simulator.recordings.entry import Message
+from ib_gateway_simulator.replay.known import Known
+from ib_gateway_simulator.replay.player import Player
+from ib_gateway_simulator.replay.timeline import connections_of
 from tests.support.waiting import eventually
 
 RECORDED_TIME = ("49", "1", "1000")
@@ -98,7 +98,7 @@ async def test_an_early_cancel_is_the_recorded_one(play):
 
 
 def requests_of_a_line():
-    from position_sync_dagster.simulator.recordings.recording import load_recording
+    from ib_gateway_simulator.recordings.recording import load_recording
     from tests.support.recorded_session import SMALL
 
     line = next(e for e in load_recording(SMALL).entries if getattr(e, "name", "") == "reqMktData")

@@ -1,7 +1,7 @@
 """The recorded connections: their requests, what answers them, and the outages between them."""
 
-from position_sync_dagster.simulator.recordings.entry import Closed, Message, Opened
-from position_sync_dagster.simulator.replay.timeline import Asked, Ended, Told, connections_of
+from ib_gateway_simulator.recordings.entry import Closed, Message, Opened
+from ib_gateway_simulator.replay.timeline import Asked, Ended, Told, connections_of
 
 
 def message(at_s, connection, sender, name, *fields):

@@ -8,7 +8,7 @@ import pytest
 from position_sync_dagster.domain.request import Answer, QueuedPosition, QueueStatus
 from position_sync_dagster.domain.update import PriceKind, Source, ValueOrigin
 from position_sync_dagster.domain.valuation import Provenance
-from position_sync_dagster.sync.drain.batch_plan import Outcome, match_holdings, plan_batch
+from position_sync_dagster.sync.drain.batch import Outcome, match_holdings, plan_batch
 from position_sync_dagster.sync.drain.broker_view import BrokerView
 from tests.support.holdings import make_holding
 

@@ -3,7 +3,7 @@
 import pytest
 
 from position_sync_dagster.sync.drain.worker import DrainResult
-from position_sync_dagster.sync.run_reports import BatchReport
+from position_sync_dagster.sync.run_recorder import BatchReport
 
 
 def batch(*, released: int) -> BatchReport:

@@ -5,7 +5,7 @@ import platform
 
 import psutil
 
-from position_sync_dagster.sync.owner.freed_memory import (
+from position_sync_dagster.sync.owner.process import (
     FIRST_LOOK,
     few_looks_for_cycles,
     kept_for_good,

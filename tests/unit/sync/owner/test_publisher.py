@@ -6,9 +6,8 @@ from datetime import UTC, datetime
 from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.lake.queue.memory import InMemoryPositionQueue
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.owner.announcements import Announcements
 from position_sync_dagster.sync.owner.metrics import StreamMetrics
-from position_sync_dagster.sync.owner.publisher import Publisher
+from position_sync_dagster.sync.owner.publisher import Announcements, Publisher
 from tests.support.holdings import make_book, make_holding
 from tests.support.messages import as_sent
 

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from position_sync_dagster.domain.request import Reason
-from position_sync_dagster.sync.stream.account_refresh import AccountRefresh
+from position_sync_dagster.sync.stream.router import AccountRefresh
 
 INTERVAL_S = 180.0
 

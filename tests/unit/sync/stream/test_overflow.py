@@ -4,8 +4,7 @@ import pytest
 
 from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.stream.overflow import NEW_AT_ONCE, OverflowLegs
-from position_sync_dagster.sync.stream.routes import Routes
+from position_sync_dagster.sync.stream.router import NEW_AT_ONCE, OverflowLegs, Routes
 
 KEY = ("DU1", 7)
 

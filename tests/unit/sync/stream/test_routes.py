@@ -8,8 +8,8 @@ import pytest
 from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.sync.owner.metrics import StreamMetrics
-from position_sync_dagster.sync.stream import routes as module
-from position_sync_dagster.sync.stream.routes import RouteLog, Routes
+from position_sync_dagster.sync.stream import router as module
+from position_sync_dagster.sync.stream.router import RouteLog, Routes
 from tests.support.holdings import make_book
 
 STREAMED, OVERFLOW, MONITORED, CLOSED = (

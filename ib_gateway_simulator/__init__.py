@@ -1,0 +1,83 @@
+"""A simulated Interactive Brokers gateway that unmodified clients connect to.
+
+The rest of the package and the tests import the names below; the simulator imports nothing of
+the rest. It serves server versions 176 to 178 and never carries out an order.
+
+A test runs it in its own event loop:
+
+    from ib_gateway_simulator import Simulator, load_book
+
+    async with Simulator(load_book("demo"), seed=7, control_port=0) as sim:
+        await ib.connectAsync("127.0.0.1", sim.port, clientId=1)
+        sim.fill("DUSIM0001", 911000000, -1)     # a position changes
+        sim.disconnect()                         # every client is cut
+        assert sim.stats()["lines_in_use"] == 0
+        assert not sim.orders_received
+
+`Options` lists the options of `Simulator(book, **options)`. A simulator has
+
+- `port` and `control_port`;
+- readings (`control/readings.py`): `stats()`, `positions()`, `ticks(conid)`,
+  `recent_ticks(conid)`, `orders_received`;
+- trades and market time (`control/faults.py`): `fill`, `close_position`, `assign`, `reset_day`,
+  `step(n)`;
+- faults of connections (`control/faults.py`): `disconnect`, `log_in_as`, `send_error`, `send_raw`,
+  `pause`, `resume`, `connectivity`, `farm`, `move_port`, `restart`;
+- faults of market data (`control/market_data_faults.py`): `set_line_limit`, `set_permission`,
+  `pin_quote`, `freeze`, `silence_line`, `after_restore`, `ticking`;
+- faults of accounts (`control/account_faults.py`): `silence_account`,
+  `download_end`, `positions_end`, `empty_lists`, `holding`.
+
+The control port offers the same over HTTP; `GET /` lists it. `load_book` reads `"demo"`,
+`"small"` or the path of a YAML file. `run(...)` serves until a signal, as
+`python -m ib_gateway_simulator` does.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ib_gateway_simulator.books.book import Book
+    from ib_gateway_simulator.books.loader import load_book
+    from ib_gateway_simulator.errors import (
+        ActionError,
+        BookError,
+        PortInUseError,
+        SimulatorError,
+    )
+    from ib_gateway_simulator.options import Options
+    from ib_gateway_simulator.program import run
+    from ib_gateway_simulator.server import Simulator
+
+_MODULES = {
+    "ActionError": "errors",
+    "Book": "books.book",
+    "BookError": "errors",
+    "Options": "options",
+    "PortInUseError": "errors",
+    "Simulator": "server",
+    "SimulatorError": "errors",
+    "load_book": "books.loader",
+    "run": "program",
+}
+
+__all__ = [
+    "ActionError",
+    "Book",
+    "BookError",
+    "Options",
+    "PortInUseError",
+    "Simulator",
+    "SimulatorError",
+    "load_book",
+    "run",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name at its first use, so that the command line starts quickly."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -1,0 +1,78 @@
+"""The values of an account: net liquidation, cash, profits and the like."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from ib_gateway_simulator.accounts.ledger import Ledger
+from ib_gateway_simulator.market.market import Market
+
+BASE = "BASE"
+"""The currency of a sum over all currencies, in the base currency of the account."""
+
+MARGIN_RATE = 0.2
+"""The margin of the simulator, as a share of the gross value of all positions."""
+
+
+@dataclass(slots=True)
+class _Ledger:
+    """The sums of one currency."""
+
+    cash: float = 0.0
+    stocks: float = 0.0
+    options: float = 0.0
+    unrealized: float = 0.0
+    realized: float = 0.0
+
+
+def account_values(ledger: Ledger, market: Market, account: str) -> Iterator[tuple[str, str, str]]:
+    """Yield tag, value and currency of one account: a small, true part of what a gateway sends.
+
+    Values of the account come in its base currency, those of the ledger once for each currency
+    and once as `BASE`, the sum of all. The simulator converts nothing: each currency counts 1.
+    """
+    base = ledger.accounts[account].currency
+    total, by_currency = _Ledger(), {base: _Ledger()}
+    gross = 0.0
+    for holding in ledger.holdings(account):
+        contract = holding.contract
+        worth = ledger.value(holding, market.close_price(contract.conid))
+        kind = "OPT" if contract.is_option else contract.sec_type.value
+        for sums in (total, by_currency.setdefault(contract.currency, _Ledger())):
+            sums.options += worth.value if kind == "OPT" else 0.0
+            sums.stocks += worth.value if kind == "STK" else 0.0
+            sums.unrealized += worth.unrealized
+            sums.realized += holding.realized or 0.0
+        gross += abs(worth.value) if kind in ("OPT", "STK") else 0.0
+    total.cash = by_currency[base].cash = ledger.cash[account]
+    net = total.cash + total.stocks + total.options
+    margin = MARGIN_RATE * gross
+    yield "AccountCode", account, ""
+    yield "AccountReady", "true", ""
+    yield "AccountType", "INDIVIDUAL", ""
+    for tag, amount in (
+        ("AvailableFunds", net - margin),
+        ("BuyingPower", 4 * (net - margin)),
+        ("EquityWithLoanValue", net),
+        ("ExcessLiquidity", net - margin),
+        ("GrossPositionValue", gross),
+        ("InitMarginReq", margin),
+        ("MaintMarginReq", margin),
+        ("NetLiquidation", net),
+        ("TotalCashValue", total.cash),
+    ):
+        yield tag, f"{amount:.2f}", base
+    for currency, sums in {BASE: total, **by_currency}.items():
+        yield "Currency", currency, currency
+        for tag, amount in (
+            ("CashBalance", sums.cash),
+            ("ExchangeRate", 1.0),
+            ("NetLiquidationByCurrency", sums.cash + sums.stocks + sums.options),
+            ("OptionMarketValue", sums.options),
+            ("RealizedPnL", sums.realized),
+            ("StockMarketValue", sums.stocks),
+            ("TotalCashBalance", sums.cash),
+            ("UnrealizedPnL", sums.unrealized),
+        ):
+            yield tag, f"{amount:.2f}", currency

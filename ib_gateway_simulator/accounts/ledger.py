@@ -1,0 +1,199 @@
+"""The ledger: the positions of every account, and what fills and assignments do to them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
+
+from ib_gateway_simulator.books.book import Account, Book
+from ib_gateway_simulator.errors import ActionError
+from ib_gateway_simulator.market.noise import mix
+from ib_gateway_simulator.protocol.contract import Contract, SecType
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holding:
+    """One position; `average_cost` is per contract and includes the multiplier.
+
+    `realized` is None until the position trades today. A quantity of 0 is a position that was
+    closed today: it stays in the lists until the nightly reset.
+    """
+
+    account: str
+    contract: Contract
+    quantity: float
+    average_cost: float
+    realized: float | None = None
+    overnight: float = 0.0
+    """The quantity held at the previous close, for the daily profit."""
+    cash_today: float = 0.0
+    """The money that today's trades brought in (above 0) or cost (below 0)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Valuation:
+    """The value of a position, in the major unit of its currency."""
+
+    price: float
+    value: float
+    unrealized: float
+    daily: float
+
+
+class Ledger:
+    """Keeps the holdings; prices come from `price_of(conid)`, in the major unit."""
+
+    def __init__(self, book: Book, price_of: Callable[[int], float]) -> None:
+        self._price_of = price_of
+        self._contracts = book.contracts
+        self._known = {account.name: account for account in book.accounts}
+        self.accounts: dict[str, Account] = dict(self._known)
+        """The accounts that the login manages."""
+        self.cash: dict[str, float] = {account.name: account.cash for account in book.accounts}
+        self._holdings: dict[tuple[str, int], Holding] = {}
+        for opening in book.openings:
+            contract = book.contracts[opening.conid]
+            cost = opening.average_cost
+            if cost is None:
+                # Near the fair price, but not at it: profits and losses from the start.
+                percent = mix(opening.conid) % 41 - 20
+                factor = contract.multiplier * (1 + percent / 100)
+                cost = round(price_of(opening.conid) * factor, 4)
+            if opening.quantity == 0:
+                cost = 0.0
+            self._holdings[opening.account, opening.conid] = Holding(
+                account=opening.account,
+                contract=contract,
+                quantity=opening.quantity,
+                average_cost=cost,
+                overnight=opening.quantity,
+                realized=None if opening.quantity else 0.0,
+            )
+
+    def holdings(self, account: str | None = None) -> list[Holding]:
+        """Return the rows of one account, or of all of the login; also those closed today."""
+        return [
+            holding
+            for holding in self._holdings.values()
+            if account in (None, holding.account) and holding.account in self.accounts
+        ]
+
+    def manage(self, accounts: Collection[str]) -> None:
+        """Replace the accounts that the login manages by these of the book.
+
+        Raises:
+            ActionError: There is none, or the book does not know one.
+        """
+        unknown = [name for name in accounts if name not in self._known]
+        if unknown or not accounts:
+            named = f"the book has no account {unknown[0]!r}" if unknown else "name one or more"
+            raise ActionError("accounts", named)
+        self.accounts.clear()
+        self.accounts.update({name: self._known[name] for name in accounts})
+
+    def holding(self, account: str, conid: int) -> Holding | None:
+        """Return one row, or None where the account never held the contract."""
+        return self._holdings.get((account, conid))
+
+    def value(self, holding: Holding, close_price: float) -> Valuation:
+        """Return the value of one holding at the current price."""
+        price = self._price_of(holding.contract.conid)
+        factor = holding.contract.multiplier
+        value = holding.quantity * price * factor
+        unrealized = value - holding.quantity * holding.average_cost
+        return Valuation(
+            price=price,
+            value=value,
+            unrealized=unrealized,
+            daily=value + holding.cash_today - holding.overnight * close_price * factor,
+        )
+
+    def fill(
+        self, account: str, conid: int, quantity: float, price: float | None = None
+    ) -> Holding:
+        """Trade a signed quantity and return the new row.
+
+        Args:
+            account: The account that trades.
+            conid: The contract.
+            quantity: Above 0 buys, below 0 sells.
+            price: Per unit in the major currency; without it the current price.
+
+        Raises:
+            ActionError: The account or the conid is unknown, or the quantity is 0.
+        """
+        self._check_known(account, conid)
+        if quantity == 0:
+            raise ActionError("quantity", "a fill of 0 contracts changes nothing")
+        contract = self._contracts[conid]
+        paid = (self._price_of(conid) if price is None else price) * contract.multiplier
+        old = self._holdings.get((account, conid)) or Holding(
+            account=account, contract=contract, quantity=0.0, average_cost=0.0
+        )
+        held = old.quantity + quantity
+        realized = old.realized or 0.0
+        if old.quantity * quantity >= 0:
+            cost = (old.quantity * old.average_cost + quantity * paid) / held
+        else:
+            closed = min(abs(quantity), abs(old.quantity)) * (1 if old.quantity > 0 else -1)
+            realized += closed * (paid - old.average_cost)
+            flipped = held * old.quantity < 0
+            cost = paid if flipped else old.average_cost if held else 0.0
+        new = replace(
+            old,
+            quantity=held,
+            average_cost=cost,
+            realized=realized,
+            cash_today=old.cash_today - quantity * paid,
+        )
+        self._holdings[account, conid] = new
+        if contract.sec_type is not SecType.FUT:
+            self.cash[account] -= quantity * paid
+        return new
+
+    def close(self, account: str, conid: int) -> Holding:
+        """Trade a position down to 0 at the current price and return its row."""
+        held = self._held(account, conid)
+        return self.fill(account, conid, -held.quantity)
+
+    def assign(self, account: str, conid: int) -> list[Holding]:
+        """Assign a short option: close it, and trade its underlying at the strike.
+
+        Returns:
+            The changed rows. Options on an index settle in cash, so only one row changes.
+
+        Raises:
+            ActionError: The account does not hold the contract, or it is not a short option.
+        """
+        held = self._held(account, conid)
+        option = held.contract
+        if not option.is_option or held.quantity >= 0:
+            raise ActionError("conid", f"{option.local_symbol} is not a short option")
+        rows = [self.fill(account, conid, -held.quantity, 0.0)]
+        under = self._contracts[option.under_conid]
+        if under.sec_type is not SecType.IND:
+            units = option.multiplier / under.multiplier * -held.quantity
+            side = 1.0 if option.right == "P" else -1.0
+            rows.append(self.fill(account, under.conid, side * units, option.strike))
+        return rows
+
+    def reset_day(self) -> None:
+        """Remove the closed rows and today's realized profits, as the nightly reset does."""
+        self._holdings = {
+            key: replace(holding, realized=None, overnight=holding.quantity, cash_today=0.0)
+            for key, holding in self._holdings.items()
+            if holding.quantity
+        }
+
+    def _check_known(self, account: str, conid: int) -> None:
+        if account not in self.accounts:
+            raise ActionError("account", f"there is no account {account!r} on this login")
+        if conid not in self._contracts:
+            raise ActionError("conid", f"no contract of the book has conid {conid}")
+
+    def _held(self, account: str, conid: int) -> Holding:
+        self._check_known(account, conid)
+        held = self._holdings.get((account, conid))
+        if held is None or not held.quantity:
+            raise ActionError("conid", f"{account} does not hold conid {conid}")
+        return held

@@ -1,0 +1,54 @@
+"""A book: accounts, contracts and positions of a simulated login at the start."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import date
+
+from ib_gateway_simulator.market.quote import Pin
+from ib_gateway_simulator.market.underlying import Underlying
+from ib_gateway_simulator.protocol.codes import Code
+from ib_gateway_simulator.protocol.contract import Contract
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Account:
+    """One managed account; `cash` is in its currency."""
+
+    name: str
+    currency: str
+    cash: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opening:
+    """One position at the start; a cost of None stands for one near the fair price."""
+
+    account: str
+    conid: int
+    quantity: float
+    average_cost: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Book:
+    """Everything that a simulated login knows at the start.
+
+    Prices belong to the day `as_of`; `rate` is the interest rate per year.
+    """
+
+    name: str
+    as_of: date
+    rate: float
+    accounts: tuple[Account, ...]
+    underlyings: dict[str, Underlying]
+    contracts: dict[int, Contract]
+    openings: tuple[Opening, ...]
+    permissions: dict[int, Code] = field(default_factory=dict)
+    """Conid to the code of a missing market data permission."""
+    pins: dict[int, Pin] = field(default_factory=dict)
+    """Conid to the values at which its quote is held."""
+    hours: str = ""
+    """When every contract trades, as `0930-1600` in its time zone; empty: around the clock."""
+    halted: frozenset[int] = frozenset()
+    """Conids whose trading is halted."""

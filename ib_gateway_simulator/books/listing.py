@@ -1,0 +1,77 @@
+"""Contracts on an underlying: their names, symbols and data farms."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ib_gateway_simulator.books.schema import ListedPart
+from ib_gateway_simulator.market.underlying import Underlying
+from ib_gateway_simulator.protocol.contract import DEFAULT_FARM, Contract, SecType
+
+FARMS = {SecType.FUT: "usfuture", SecType.FOP: "usfuture"}
+"""The data farms of the kinds that do not tick from DEFAULT_FARM."""
+
+
+def derived_contract(
+    conid: int,
+    underlying: Underlying,
+    sec_type: SecType,
+    *,
+    expiry: str,
+    strike: float,
+    right: str,
+    multiplier: float,
+    exchange: str,
+    currency: str,
+    trading_class: str,
+    local_symbol: str,
+    price_magnifier: int,
+    min_tick: float,
+) -> Contract:
+    """Return a contract on an underlying; an empty `local_symbol` is replaced by the usual one."""
+    if not local_symbol:
+        local_symbol = underlying.symbol
+        if sec_type is SecType.OPT:
+            local_symbol = f"{trading_class:<6}{expiry[2:]}{right}{round(strike * 1000):08d}"
+        elif sec_type is SecType.FUT:
+            local_symbol = future_name(underlying.symbol, expiry)
+        elif sec_type is SecType.FOP:
+            local_symbol = f"{future_name(underlying.symbol, expiry)} {right}{strike:g}"
+    return Contract(
+        conid=conid,
+        symbol=underlying.symbol,
+        sec_type=sec_type,
+        underlying=underlying.symbol,
+        under_conid=underlying.conid,
+        expiry=expiry,
+        strike=strike,
+        right=right,
+        multiplier=multiplier,
+        currency=currency,
+        exchange=exchange,
+        local_symbol=local_symbol,
+        trading_class=trading_class,
+        price_magnifier=price_magnifier,
+        min_tick=min_tick,
+        long_name=underlying.name or underlying.symbol,
+        farm=FARMS.get(sec_type, DEFAULT_FARM),
+    )
+
+
+def listed(contract: Contract, part: ListedPart) -> Contract:
+    """Return a contract with the farm, the exchanges and the algo venues of a part of a book."""
+    exchange = contract.exchange
+    if part.exchanges and exchange not in part.exchanges:
+        exchange = next((each for each in part.exchanges if each != "SMART"), part.exchanges[0])
+    return replace(
+        contract,
+        farm=part.farm or contract.farm,
+        exchange=exchange,
+        exchanges=tuple(part.exchanges),
+        algo_venues=tuple(part.algo_venues),
+    )
+
+
+def future_name(symbol: str, expiry: str) -> str:
+    """Return the name of a future: symbol, letter of the month, last digit of the year."""
+    return f"{symbol}{'FGHJKMNQUVXZ'[int(expiry[4:6]) - 1]}{expiry[3]}" if expiry else symbol

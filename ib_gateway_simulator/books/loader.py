@@ -1,0 +1,277 @@
+"""Reading books from YAML files, with every reference in them resolved."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from ib_gateway_simulator.books.book import Account, Book, Opening
+from ib_gateway_simulator.books.listing import (
+    FARMS,
+    derived_contract,
+    future_name,
+    listed,
+)
+from ib_gateway_simulator.books.schema import (
+    BookPart,
+    ChainPart,
+    ContractPart,
+    ListedPart,
+    StrikeRange,
+    UnderlyingPart,
+)
+from ib_gateway_simulator.books.yaml_source import Location, Source
+from ib_gateway_simulator.errors import BookError
+from ib_gateway_simulator.market.quote import Pin
+from ib_gateway_simulator.market.underlying import Underlying
+from ib_gateway_simulator.protocol.contract import (
+    DATED,
+    DEFAULT_FARM,
+    OPTIONS,
+    Contract,
+    SecType,
+)
+
+BOOKS = Path(__file__).parent
+
+
+def shipped_books() -> list[str]:
+    """Return the names of the books in this folder, without files that go with a book."""
+    return sorted(path.stem for path in BOOKS.glob("*.yaml") if "_" not in path.stem)
+
+
+def load_book(book: str | Path) -> Book:
+    """Read a book: the name of one in this folder (`demo`, `small`) or the path of a YAML file.
+
+    Raises:
+        BookError: The file has a mistake; it names file, line and column, cause and remedy.
+    """
+    path = Path(book)
+    if path.suffix == "" and not path.is_file():
+        shipped = BOOKS / f"{path.name}.yaml"
+        if len(path.parts) != 1 or not shipped.exists():
+            names = ", ".join(shipped_books())
+            raise BookError(
+                path, 0, 0, "there is no such book", f"use one of {names}, or a path to a YAML file"
+            )
+        path = shipped
+    source = Source.read(path)
+    return _Builder(source, source.parse(BookPart)).build()
+
+
+class _Builder:
+    """Resolves the references between the parts of one file."""
+
+    def __init__(self, source: Source, part: BookPart) -> None:
+        self._source = source
+        self._part = part
+        self._underlyings: dict[str, Underlying] = {}
+        self._contracts: dict[int, Contract] = {}
+        self._chains: dict[str, list[int]] = {}
+
+    def build(self) -> Book:
+        part = self._part
+        for index, account in enumerate(part.accounts):
+            if account.name in {other.name for other in part.accounts[:index]}:
+                raise self._error(("accounts", index, "name"), "this account is defined twice")
+        for index, underlying in enumerate(part.underlyings):
+            self._add_underlying(("underlyings", index), underlying)
+        for index, contract in enumerate(part.contracts):
+            self._add_contract(("contracts", index), contract)
+        for index, chain in enumerate(part.chains):
+            self._add_chain(("chains", index), chain)
+        openings = tuple(self._openings())
+        pins: dict[int, Pin] = {}
+        for index, entry in enumerate(part.no_bid):
+            self._check_known(("no_bid", index, "conid"), entry.conid)
+            pins[entry.conid] = Pin(ask=entry.ask, last=entry.last)
+        for index, permission in enumerate(part.permissions):
+            self._check_known(("permissions", index, "conid"), permission.conid)
+        for index, conid in enumerate(part.halted):
+            self._check_known(("halted", index), conid)
+        return Book(
+            name=part.name or self._source.path.stem,
+            as_of=part.as_of,
+            rate=part.rate,
+            accounts=tuple(
+                Account(name=a.name, currency=a.currency, cash=a.cash) for a in part.accounts
+            ),
+            underlyings=self._underlyings,
+            contracts=self._contracts,
+            openings=openings,
+            permissions={p.conid: p.code for p in part.permissions},
+            pins=pins,
+            hours=self._part.hours,
+            halted=frozenset(part.halted),
+        )
+
+    def _error(self, location: Location, cause: str, remedy: str = "correct it") -> BookError:
+        return self._source.error(location, cause, remedy)
+
+    def _check_known(self, location: Location, conid: int) -> None:
+        if conid not in self._contracts:
+            raise self._error(
+                location,
+                f"no contract of this book has conid {conid}",
+                "define it under contracts or chains, or correct the number",
+            )
+
+    def _add(self, location: Location, part: ListedPart, contract: Contract) -> None:
+        if contract.conid in self._contracts:
+            raise self._error(
+                location,
+                f"conid {contract.conid} is used twice",
+                "give every contract its own number (chains count up from first_conid)",
+            )
+        self._contracts[contract.conid] = listed(contract, part)
+
+    def _add_underlying(self, at: Location, part: UnderlyingPart) -> None:
+        if part.symbol in self._underlyings:
+            raise self._error((*at, "symbol"), f"the underlying {part.symbol} is defined twice")
+        if part.sec_type not in (SecType.STK, SecType.IND, SecType.FUT):
+            raise self._error((*at, "sec_type"), "an underlying is a STK, an IND or a FUT")
+        if part.sec_type is SecType.FUT and part.expiry is None:
+            raise self._error(at, "a future needs an expiry", "add expiry: YYYYMMDD")
+        self._underlyings[part.symbol] = Underlying(
+            symbol=part.symbol,
+            conid=part.conid,
+            price=part.price,
+            volatility=part.volatility,
+            currency=part.currency,
+            exchange=part.exchange,
+            sec_type=part.sec_type,
+            name=part.name,
+        )
+        future = part.sec_type is SecType.FUT
+        self._add(
+            (*at, "conid"),
+            part,
+            Contract(
+                conid=part.conid,
+                symbol=part.symbol,
+                sec_type=part.sec_type,
+                underlying=part.symbol,
+                expiry=(part.expiry or "") if future else "",
+                multiplier=part.multiplier if future else 1.0,
+                currency=part.currency,
+                exchange=part.exchange,
+                local_symbol=future_name(part.symbol, part.expiry or "") if future else part.symbol,
+                trading_class=part.symbol,
+                price_magnifier=part.price_magnifier,
+                min_tick=part.min_tick,
+                long_name=part.name or part.symbol,
+                farm=FARMS.get(part.sec_type, DEFAULT_FARM),
+            ),
+        )
+
+    def _add_contract(self, at: Location, part: ContractPart) -> None:
+        underlying = self._underlying((*at, "underlying"), part.underlying)
+        if part.sec_type in DATED and part.expiry is None:
+            raise self._error(at, f"a {part.sec_type} needs an expiry", "add expiry: YYYYMMDD")
+        if part.sec_type in OPTIONS and (part.strike is None or part.right is None):
+            raise self._error(at, f"a {part.sec_type} needs strike and right", "add both")
+        exchange = part.exchange or (
+            "AMEX" if part.sec_type is SecType.OPT else underlying.exchange
+        )
+        self._add(
+            (*at, "conid"),
+            part,
+            derived_contract(
+                part.conid,
+                underlying,
+                part.sec_type,
+                expiry=part.expiry or "",
+                strike=part.strike or 0.0,
+                right=part.right or "",
+                multiplier=part.multiplier or (100.0 if part.sec_type is SecType.OPT else 1.0),
+                exchange=exchange,
+                currency=part.currency or underlying.currency,
+                trading_class=part.trading_class or underlying.symbol,
+                local_symbol=part.local_symbol or "",
+                price_magnifier=part.price_magnifier,
+                min_tick=part.min_tick,
+            ),
+        )
+
+    def _add_chain(self, at: Location, part: ChainPart) -> None:
+        underlying = self._underlying((*at, "underlying"), part.underlying)
+        if part.name in self._chains:
+            raise self._error((*at, "name"), f"the chain {part.name} is defined twice")
+        strikes = part.strikes.values() if isinstance(part.strikes, StrikeRange) else part.strikes
+        legs = [
+            (expiry, strike, right)
+            for expiry in part.expiries
+            for strike in strikes
+            for right in part.rights
+        ]
+        exchange = part.exchange or (
+            "AMEX" if part.sec_type is SecType.OPT else underlying.exchange
+        )
+        for offset, (expiry, strike, right) in enumerate(legs):
+            self._add(
+                (*at, "first_conid"),
+                part,
+                derived_contract(
+                    part.first_conid + offset,
+                    underlying,
+                    part.sec_type,
+                    expiry=expiry,
+                    strike=strike,
+                    right=right,
+                    multiplier=part.multiplier,
+                    exchange=exchange,
+                    currency=underlying.currency,
+                    trading_class=part.trading_class or underlying.symbol,
+                    local_symbol="",
+                    price_magnifier=part.price_magnifier,
+                    min_tick=part.min_tick,
+                ),
+            )
+        self._chains[part.name] = [part.first_conid + offset for offset in range(len(legs))]
+
+    def _underlying(self, location: Location, symbol: str) -> Underlying:
+        found = self._underlyings.get(symbol)
+        if found is None:
+            known = ", ".join(self._underlyings)
+            raise self._error(
+                location, f"there is no underlying {symbol}", f"define it, or use one of {known}"
+            )
+        return found
+
+    def _openings(self) -> Iterator[Opening]:
+        accounts = {account.name for account in self._part.accounts}
+        seen: set[tuple[str, int]] = set()
+        for index, part in enumerate(self._part.positions):
+            at: Location = ("positions", index)
+            if part.account not in accounts:
+                raise self._error(
+                    (*at, "account"),
+                    f"there is no account {part.account} in this book",
+                    f"use one of {', '.join(sorted(accounts))}, or add it under accounts",
+                )
+            if (part.conid is None) == (part.chain is None):
+                raise self._error(
+                    at, "a position names either a conid or a chain", "give one of them"
+                )
+            quantities = part.quantities or ([] if part.quantity is None else [part.quantity])
+            if not quantities or (part.quantities is not None and part.quantity is not None):
+                raise self._error(
+                    at, "a position has either a quantity or quantities", "give one of them"
+                )
+            if part.conid is not None:
+                self._check_known((*at, "conid"), part.conid)
+                conids = [part.conid]
+            else:
+                conids = self._chains.get(part.chain or "", [])
+                if not conids:
+                    raise self._error((*at, "chain"), f"there is no chain {part.chain}")
+            for offset, conid in enumerate(conids):
+                if (part.account, conid) in seen:
+                    raise self._error(at, f"{part.account} holds conid {conid} twice")
+                seen.add((part.account, conid))
+                yield Opening(
+                    account=part.account,
+                    conid=conid,
+                    quantity=quantities[offset % len(quantities)],
+                    average_cost=part.average_cost,
+                )

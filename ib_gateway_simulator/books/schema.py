@@ -1,0 +1,229 @@
+"""The schema of a book file: its fields and their rules, before references are resolved."""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Annotated, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    Tag,
+    model_validator,
+)
+
+from ib_gateway_simulator.market.sessions import checked
+from ib_gateway_simulator.protocol.codes import PERMISSION_CODES, Code
+from ib_gateway_simulator.protocol.contract import SecType
+
+ACCOUNT_PREFIX = "DUSIM"
+MAX_STRIKES = 1000
+
+
+def _account_name(value: str) -> str:
+    if not value.startswith(ACCOUNT_PREFIX) or not value.isalnum():
+        raise ValueError(
+            f"an account of the simulator starts with {ACCOUNT_PREFIX} and has letters and "
+            "digits only, so that nobody takes it for a real one"
+        )
+    return value
+
+
+def _expiry(value: object) -> str:
+    text = str(value)
+    try:
+        datetime.strptime(text, "%Y%m%d")  # noqa: DTZ007 - a date only, no time zone
+    except ValueError:
+        raise ValueError("an expiry is a date written as YYYYMMDD") from None
+    return text
+
+
+def _right(value: object) -> str:
+    short = {"C": "C", "CALL": "C", "P": "P", "PUT": "P"}.get(str(value).upper())
+    if short is None:
+        raise ValueError("a right is C, CALL, P or PUT")
+    return short
+
+
+def _permission_code(value: object) -> object:
+    if value not in PERMISSION_CODES:
+        raise ValueError(f"a permission code is one of {', '.join(map(str, PERMISSION_CODES))}")
+    return value
+
+
+AccountName = Annotated[str, AfterValidator(_account_name)]
+Expiry = Annotated[str, BeforeValidator(_expiry)]
+Right = Annotated[str, BeforeValidator(_right)]
+Conid = Annotated[int, Field(gt=0, lt=2**31)]
+PermissionCode = Annotated[Code, BeforeValidator(_permission_code)]
+
+
+class Part(BaseModel):
+    """A part of a book file; unknown fields are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class AccountPart(Part):
+    name: AccountName
+    currency: str = "USD"
+    cash: float = 0.0
+
+
+class ListedPart(Part):
+    """Where a contract is listed and which data farm sends its ticks; empty stands for the usual.
+
+    `algo_venues` (QBALGO) have contract details of the contract. Here they have no market data;
+    that real ones have none is not verified.
+    """
+
+    farm: str = ""
+    exchanges: list[str] = []
+    algo_venues: list[str] = []
+
+    @model_validator(mode="after")
+    def _listed(self) -> Self:
+        exchange = getattr(self, "exchange", None) if "exchange" in self.model_fields_set else None
+        if self.exchanges and exchange is not None and exchange not in self.exchanges:
+            raise ValueError(f"exchange {exchange} is not one of exchanges")
+        return self
+
+
+class UnderlyingPart(ListedPart):
+    symbol: str = Field(min_length=1)
+    conid: Conid
+    price: PositiveFloat
+    volatility: NonNegativeFloat
+    currency: str = "USD"
+    exchange: str = "NASDAQ"
+    sec_type: SecType = SecType.STK
+    name: str = ""
+    price_magnifier: PositiveInt = 1
+    min_tick: PositiveFloat = 0.01
+    multiplier: PositiveFloat = 1.0
+    """For an underlying that is a future."""
+    expiry: Expiry | None = None
+
+
+class ContractPart(ListedPart):
+    """One contract on an underlying of the book."""
+
+    conid: Conid
+    underlying: str
+    sec_type: SecType
+    expiry: Expiry | None = None
+    strike: PositiveFloat | None = None
+    right: Right | None = None
+    multiplier: PositiveFloat | None = None
+    exchange: str | None = None
+    currency: str | None = None
+    trading_class: str | None = None
+    local_symbol: str | None = None
+    price_magnifier: PositiveInt = 1
+    min_tick: PositiveFloat = 0.01
+
+
+class StrikeRange(Part):
+    start: PositiveFloat
+    stop: PositiveFloat
+    step: PositiveFloat
+
+    @model_validator(mode="after")
+    def _countable(self) -> StrikeRange:
+        if not 0 <= (self.stop - self.start) / self.step <= MAX_STRIKES:
+            raise ValueError(f"a range of strikes goes upwards and has at most {MAX_STRIKES} steps")
+        return self
+
+    def values(self) -> list[float]:
+        """Return the strikes from start to stop, both included, in decimal arithmetic."""
+        at, stop, step = (Decimal(str(x)) for x in (self.start, self.stop, self.step))
+        strikes = []
+        while at <= stop:
+            strikes.append(float(at))
+            at += step
+        return strikes
+
+
+def _strikes_kind(value: object) -> str:
+    return "range" if isinstance(value, (dict, StrikeRange)) else "list"
+
+
+Strikes = Annotated[
+    Annotated[list[PositiveFloat], Field(min_length=1), Tag("list")]
+    | Annotated[StrikeRange, Tag("range")],
+    Discriminator(_strikes_kind),
+]
+
+
+class ChainPart(ListedPart):
+    """A whole chain of options; conids count up by expiry, then strike, then right."""
+
+    name: str = Field(min_length=1)
+    underlying: str
+    first_conid: Conid
+    expiries: Annotated[list[Expiry], Field(min_length=1)]
+    strikes: Strikes
+    rights: Annotated[list[Right], Field(min_length=1)] = ["C", "P"]
+    sec_type: Literal[SecType.OPT, SecType.FOP] = SecType.OPT
+    multiplier: PositiveFloat = 100.0
+    exchange: str | None = None
+    trading_class: str | None = None
+    price_magnifier: PositiveInt = 1
+    min_tick: PositiveFloat = 0.01
+
+
+class PositionPart(Part):
+    """A position in one contract or, with `chain`, in every contract of a chain.
+
+    `quantities` repeats over the chain. Without `average_cost`, the cost is near the first fair
+    price. A quantity of 0 is a position that was closed today.
+    """
+
+    account: AccountName
+    conid: Conid | None = None
+    chain: str | None = None
+    quantity: float | None = None
+    quantities: Annotated[list[float], Field(min_length=1)] | None = None
+    average_cost: float | None = None
+
+
+class PermissionPart(Part):
+    conid: Conid
+    code: PermissionCode
+
+
+class NoBidPart(Part):
+    """A contract that has no bid; `last` is the price of an old trade."""
+
+    conid: Conid
+    ask: PositiveFloat = 0.05
+    last: PositiveFloat | None = None
+
+
+class BookPart(Part):
+    """The whole file.
+
+    `hours` are those of every contract: "0930-1600" on Monday to Friday in its time zone, "CLOSED",
+    or nothing for around the clock.
+    """
+
+    name: str = ""
+    as_of: date
+    rate: float = 0.04
+    hours: Annotated[str, AfterValidator(checked)] = ""
+    accounts: Annotated[list[AccountPart], Field(min_length=1)]
+    underlyings: Annotated[list[UnderlyingPart], Field(min_length=1)]
+    contracts: list[ContractPart] = []
+    chains: list[ChainPart] = []
+    positions: list[PositionPart] = []
+    permissions: list[PermissionPart] = []
+    no_bid: list[NoBidPart] = []
+    halted: list[Conid] = []

@@ -1,0 +1,136 @@
+"""Faults of positions and of the account feed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from dataclasses import replace
+from typing import Any, get_args
+
+from ib_gateway_simulator.accounts.download_ends import DownloadEnd
+from ib_gateway_simulator.accounts.odd_row import OddRow
+from ib_gateway_simulator.accounts.profit_and_loss import PnlAnswer
+from ib_gateway_simulator.control.readings import Readings
+from ib_gateway_simulator.errors import ActionError
+from ib_gateway_simulator.protocol.contract import Contract
+
+
+class AccountFaults(Readings):
+    """Changes what one gateway answers about accounts."""
+
+    def silence_account(self, account: str, notice: bool = True) -> int:
+        """End the feed of an account, and return how many clients had it.
+
+        The clients get 2100, or with `notice` false not a word; in both cases no values, portfolio
+        rows and times follow, and a new request works. 2100 is recorded by ibkr-go (pnl_single)
+        and means that the client has no account data any more (IB, "System Message Codes"). A
+        feed that ends as if it had been unsubscribed, without a notice, is reported in IbPy
+        issues/12.
+        """
+        self._check_account(account)
+        ended = self._gateway.accounts.updates.end_account(account, notice=notice)
+        self._gateway.flush()
+        return ended
+
+    def download_end(self, account: str, delay_s: float | None = 0.0, blank: bool = False) -> None:
+        """Set when the end of an account's next downloads comes: `delay_s` after the last row.
+
+        None means never. With `blank` the end has an empty account name. Reported are downloads
+        without an end, for all but one account in five (ib_insync issues/303), and an end with
+        an empty name (ib-ruby issues/9). A late end comes even if its client has asked for
+        another account since, which takes it for its own (ib_async pull/165): the worst case.
+        It does not come after 1101 or when the feed of the account was silenced.
+        """
+        self._check_account(account)
+        _check_delay(delay_s)
+        end = DownloadEnd(delay_s=delay_s, blank=blank)
+        self._gateway.accounts.updates.ends.set(account, end)
+
+    def account_pnl(self, account: str, answer: PnlAnswer = "values") -> None:
+        """Set how `reqPnL` of an account is answered, from its next message on.
+
+        `unset`: with 1.7976931348623157E308 in each field, the gateway's "no value" (ib_insync
+        issues/462, there of a position). `silent`: granted, and never
+        answered. `refused`: with 321, also the subscriptions that run (321 is recorded for
+        accounts that the login does not serve; that it ends a running one was never recorded).
+        """
+        self._check_account(account)
+        if answer not in get_args(PnlAnswer):
+            known = ", ".join(get_args(PnlAnswer))
+            raise ActionError("answer", f"{answer!r} is not one of {known}")
+        self._gateway.profits.set_answer(account, answer)
+        self._gateway.flush()
+
+    def positions_end(self, delay_s: float | None = 0.0, late_rows: int = 0) -> None:
+        """Set when the end of the next position lists comes: `delay_s` after the first rows.
+
+        None means never. With `late_rows` so many of the last rows come only with the end. A
+        client's next request is answered after that: a client that stopped waiting and asks
+        again first receives the tail of the list before, which ib_async takes for the whole
+        answer (its wrapper knows one request for positions at a time). Requests that often time
+        out before their end are reported in ib_insync issues/689 and in
+        Lean.Brokerages.InteractiveBrokers pull/13; their order was never recorded.
+        """
+        _check_delay(delay_s)
+        if late_rows < 0:
+            raise ActionError("late_rows", "a number of rows is 0 or more")
+        positions = self._gateway.accounts.positions
+        positions.end_delay_s, positions.late_rows = delay_s, late_rows
+
+    def empty_lists(self, account: str | None = None, empty: bool = True) -> None:
+        """Name no holding of an account, or of any, in lists of positions and in downloads.
+
+        They end properly, and every trade is sent as it happens. Lists of positions without any,
+        while the account held some, are reported after a restart of the gateway (thetagang
+        issues/272). Whether its downloads are empty too was never recorded: the worst case. With
+        `empty` false they name the holdings again.
+        """
+        if account is not None:
+            self._check_account(account)
+        names = self._gateway.accounts.names if account is None else (account,)
+        unlisted = self._gateway.accounts.rows.unlisted
+        (unlisted.update if empty else unlisted.difference_update)(names)
+
+    def holding(
+        self, account: str, conid: int, position: float | str | None, symbol: str | None = None
+    ) -> dict[str, Any]:
+        """Send a row of a holding exactly as given, now and in every list, and return it.
+
+        The row is sent to the subscribers of positions and of its account, and it is in each
+        position list and account download; one of an account that the login does not know (also
+        an empty one) is in every download. It replaces the holding of the same account and conid
+        until that trades. All else of it is that of the contract, or of the book's first option
+        where the book does not know the conid. None as position removes the row.
+
+        Played are a quantity that is no number (`nan`, `inf`, 1.7976931348623157E308, the
+        gateway's "no value" in ib_insync issues/462), quantities as decimals (ib_insync
+        issues/542), conid 0, and symbols and accounts that are blank or foreign. No capture shows
+        them in a position; clients must expect them in any field of a number or a text.
+        """
+        rows = self._gateway.accounts.rows
+        if position is None:
+            if not rows.remove_odd(account, conid):
+                raise ActionError("conid", f"there is no odd row of {account!r} with conid {conid}")
+            return {"account": account, "conid": conid, "position": None}
+        contracts = self._gateway.book.contracts
+        like = contracts.get(conid) or _first_option(contracts.values())
+        contract = replace(like, conid=conid, symbol=like.symbol if symbol is None else symbol)
+        row = OddRow(account=account, contract=contract, quantity=position, priced_as=like.conid)
+        self._gateway.accounts.send_odd(row)
+        self._gateway.flush()
+        odd = {"account": account, "conid": conid, "position": position}
+        return {**odd, "symbol": contract.symbol}
+
+    def _check_account(self, account: str) -> None:
+        if account not in self._gateway.ledger.accounts:
+            raise ActionError("account", f"there is no account {account!r} on this login")
+
+
+def _first_option(contracts: Collection[Contract]) -> Contract:
+    options = (contract for contract in contracts if contract.is_option)
+    return next(options, next(iter(contracts)))
+
+
+def _check_delay(delay_s: float | None) -> None:
+    if delay_s is not None and not 0 <= delay_s < math.inf:
+        raise ActionError("delay_s", "a delay is 0 seconds or more, or null for never")

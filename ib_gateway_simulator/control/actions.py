@@ -1,0 +1,243 @@
+"""Actions: the methods of Faults by name, with checked arguments.
+
+The control port and the scenario files use them.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from ib_gateway_simulator.accounts.profit_and_loss import PnlAnswer
+from ib_gateway_simulator.control.faults import Answers, Connectivity, Faults
+from ib_gateway_simulator.control.market_data_faults import Lines
+from ib_gateway_simulator.errors import ActionError
+from ib_gateway_simulator.market.sessions import checked
+from ib_gateway_simulator.market_data.ticks import Kind
+from ib_gateway_simulator.protocol.codes import Code
+from ib_gateway_simulator.protocol.contract import DEFAULT_FARM
+
+
+class Arguments(BaseModel):
+    """The arguments of one action; unknown ones are refused."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+class NoArguments(Arguments):
+    pass
+
+
+class Fill(Arguments):
+    account: str
+    conid: int
+    quantity: float
+    price: Annotated[float, Field(ge=0)] | None = None
+
+
+class HeldPosition(Arguments):
+    account: str
+    conid: int
+
+
+class Disconnect(Arguments):
+    client_id: int | None = None
+    busy_s: Annotated[float, Field(ge=0)] = 0.0
+
+
+class SendError(Arguments):
+    code: int
+    text: str | None = None
+    req_id: int = -1
+    client_id: int | None = None
+
+
+class ConnectivityState(Arguments):
+    state: Connectivity
+    answers: Answers = "cached"
+    login_code: int = Code.GATEWAY_OFFLINE
+
+
+class FarmNotice(Arguments):
+    farm: str = DEFAULT_FARM
+    code: int = Code.MARKET_FARM_BROKEN
+
+
+class LineLimit(Arguments):
+    limit: Annotated[int, Field(ge=0)]
+
+
+class Permission(Arguments):
+    conid: int | None = None
+    code: int | None = None
+
+
+class PinQuote(Arguments):
+    conid: int
+    bid: float | None = None
+    ask: float | None = None
+    last: float | None = None
+    mark: float | None = None
+    no_mark: bool = False
+    release: bool = False
+    last_age_s: Annotated[float, Field(ge=0)] | None = None
+
+
+class SilenceLine(Arguments):
+    conid: int
+    reset: bool = False
+
+
+class Ticking(Arguments):
+    conid: int
+    only: Annotated[list[Kind], Field(min_length=1)] | None = None
+
+
+class SetHours(Arguments):
+    conid: int | None = None
+    hours: Annotated[str, AfterValidator(checked)] = ""
+
+
+class AfterRestore(Arguments):
+    lines: Lines
+
+
+class Freeze(Arguments):
+    frozen: bool = True
+
+
+class SilenceAccount(Arguments):
+    account: str
+    notice: bool = True
+
+
+class AccountPnl(Arguments):
+    account: str
+    answer: PnlAnswer = "values"
+
+
+class EndOfDownload(Arguments):
+    account: str
+    delay_s: Annotated[float, Field(ge=0)] | None = 0.0
+    blank: bool = False
+
+
+class EndOfPositions(Arguments):
+    delay_s: Annotated[float, Field(ge=0)] | None = 0.0
+    late_rows: Annotated[int, Field(ge=0)] = 0
+
+
+class EmptyLists(Arguments):
+    account: str | None = None
+    empty: bool = True
+
+
+class OtherLogin(Arguments):
+    accounts: Annotated[list[str], Field(min_length=1)]
+
+
+def _text_unless_finite(value: object) -> object:
+    return value if not isinstance(value, float) or math.isfinite(value) else str(value)
+
+
+class OddHolding(Arguments):
+    account: str
+    conid: int
+    position: Annotated[float | str | None, BeforeValidator(_text_unless_finite)]
+    symbol: str | None = None
+
+
+def _from_hex(value: object) -> bytes:
+    return bytes.fromhex(str(value))
+
+
+class RawBytes(Arguments):
+    data: Annotated[bytes, BeforeValidator(_from_hex)] = Field(alias="hex")
+    client_id: int | None = None
+
+
+class NewPort(Arguments):
+    port: Annotated[int, Field(ge=0, le=65535)] = 0
+
+
+class Restart(Arguments):
+    down_s: Annotated[float, Field(ge=0)] = 1.0
+
+
+class Step(Arguments):
+    count: Annotated[int, Field(ge=1, le=100_000)] = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Action:
+    """The arguments of an action, and the method of Faults that does it."""
+
+    arguments: type[Arguments]
+    method: str
+
+
+ACTIONS: dict[str, Action] = {
+    "fill": Action(arguments=Fill, method="fill"),
+    "close": Action(arguments=HeldPosition, method="close_position"),
+    "assign": Action(arguments=HeldPosition, method="assign"),
+    "disconnect": Action(arguments=Disconnect, method="disconnect"),
+    "error": Action(arguments=SendError, method="send_error"),
+    "connectivity": Action(arguments=ConnectivityState, method="connectivity"),
+    "farm": Action(arguments=FarmNotice, method="farm"),
+    "line_limit": Action(arguments=LineLimit, method="set_line_limit"),
+    "pause": Action(arguments=NoArguments, method="pause"),
+    "resume": Action(arguments=NoArguments, method="resume"),
+    "permissions": Action(arguments=Permission, method="set_permission"),
+    "quote": Action(arguments=PinQuote, method="pin_quote"),
+    "freeze": Action(arguments=Freeze, method="freeze"),
+    "hours": Action(arguments=SetHours, method="set_hours"),
+    "silence_line": Action(arguments=SilenceLine, method="silence_line"),
+    "after_restore": Action(arguments=AfterRestore, method="after_restore"),
+    "silence_account": Action(arguments=SilenceAccount, method="silence_account"),
+    "account_pnl": Action(arguments=AccountPnl, method="account_pnl"),
+    "download_end": Action(arguments=EndOfDownload, method="download_end"),
+    "positions_end": Action(arguments=EndOfPositions, method="positions_end"),
+    "empty_lists": Action(arguments=EmptyLists, method="empty_lists"),
+    "login": Action(arguments=OtherLogin, method="log_in_as"),
+    "ticking": Action(arguments=Ticking, method="ticking"),
+    "holding": Action(arguments=OddHolding, method="holding"),
+    "raw": Action(arguments=RawBytes, method="send_raw"),
+    "port": Action(arguments=NewPort, method="move_port"),
+    "restart": Action(arguments=Restart, method="restart"),
+    "reset_day": Action(arguments=NoArguments, method="reset_day"),
+    "step": Action(arguments=Step, method="step"),
+}
+"""Every action, by the name of its `POST` path and of `do` in a scenario."""
+
+
+def check(name: str, given: dict[str, Any]) -> Arguments:
+    """Return the checked arguments of an action.
+
+    Raises:
+        ActionError: There is no such action, or an argument is wrong; it names the argument.
+    """
+    action = ACTIONS.get(name)
+    if action is None:
+        raise ActionError("do", f"there is no action {name!r}; use one of {', '.join(ACTIONS)}")
+    try:
+        return action.arguments.model_validate(given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(step) for step in first["loc"]) or "body"
+        raise ActionError(field, str(first["msg"])) from None
+
+
+async def perform(simulator: Faults, name: str, arguments: Arguments) -> Any:
+    """Do an action and return the result of its method.
+
+    Raises:
+        ActionError: The action makes no sense in the present state.
+    """
+    method: Callable[..., Any | Awaitable[Any]] = getattr(simulator, ACTIONS[name].method)
+    result = method(**{key: getattr(arguments, key) for key in type(arguments).model_fields})
+    return await result if inspect.isawaitable(result) else result

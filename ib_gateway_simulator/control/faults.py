@@ -1,0 +1,205 @@
+"""Faults and trades: everything that can be done to a running gateway.
+
+Tests, the control port and scenarios call these methods. Each method raises ActionError for
+arguments that make no sense, and then changes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from typing import Any, Literal, get_args
+
+from ib_gateway_simulator.accounts.ledger import Holding
+from ib_gateway_simulator.clients.connection import ClientConnection
+from ib_gateway_simulator.control.account_faults import AccountFaults
+from ib_gateway_simulator.control.market_data_faults import MarketDataFaults
+from ib_gateway_simulator.control.readings import as_dict
+from ib_gateway_simulator.errors import ActionError
+from ib_gateway_simulator.gateway.farm_notices import farm_summary
+from ib_gateway_simulator.protocol import messages
+from ib_gateway_simulator.protocol.codes import FARM_NOTICES, Code
+
+Connectivity = Literal["lost", "restored_data_lost", "restored_data_kept"]
+Answers = Literal["none", "cached"]
+
+CODES_WITH_TEXT = frozenset(
+    {
+        Code.MESSAGE_RATE_EXCEEDED,
+        Code.LINE_LIMIT_REACHED,
+        Code.UNKNOWN_CONTRACT,
+        Code.NOT_SUBSCRIBED,
+        Code.COMPETING_SESSION,
+    }
+)
+"""The codes that `send_error` sends with their own text if the caller passes none."""
+
+
+class Faults(AccountFaults, MarketDataFaults, ABC):
+    """Changes one gateway, besides reading it.
+
+    `move_port` and `restart` act on the listening socket; the class that owns it defines them.
+    """
+
+    # -- trades and market time ---------------------------------------------------------------
+
+    def fill(
+        self, account: str, conid: int, quantity: float, price: float | None = None
+    ) -> dict[str, Any]:
+        """Trade a signed quantity in an account: opens, changes or closes its position."""
+        return self._send_change(self._gateway.ledger.fill(account, conid, quantity, price))
+
+    def close_position(self, account: str, conid: int) -> dict[str, Any]:
+        """Trade a position down to 0; its row stays, with 0, until the nightly reset."""
+        return self._send_change(self._gateway.ledger.close(account, conid))
+
+    def assign(self, account: str, conid: int) -> list[dict[str, Any]]:
+        """Assign a short option: it goes to 0, and its underlying is traded at the strike."""
+        return [self._send_change(row) for row in self._gateway.ledger.assign(account, conid)]
+
+    def _send_change(self, holding: Holding) -> dict[str, Any]:
+        self._gateway.accounts.send_change(holding)
+        self._gateway.flush()
+        return as_dict(holding)
+
+    def reset_day(self) -> None:
+        """Remove the rows closed today and today's realized profits."""
+        self._gateway.ledger.reset_day()
+
+    def step(self, count: int = 1) -> None:
+        """Advance the market now, besides the steps that it takes by itself."""
+        for _ in range(count):
+            self._gateway.step()
+
+    # -- connections --------------------------------------------------------------------------
+
+    def disconnect(self, client_id: int | None = None, busy_s: float = 0.0) -> int:
+        """Cut one client or all, and return how many; their ids answer 326 for `busy_s`."""
+        clients = self._clients(client_id)
+        until = asyncio.get_running_loop().time() + busy_s
+        for client in clients:
+            if busy_s and client.client_id is not None:
+                self._gateway.busy_ids[client.client_id] = until
+            client.abort()
+        return len(clients)
+
+    def log_in_as(self, accounts: list[str]) -> int:
+        """Log the gateway in with another user name, and return how many clients it cut.
+
+        From then on the login manages these accounts of the book: it names them at each log-in
+        (IB, "Managed Accounts"), its lists have their holdings, and requests for others are
+        refused (321). A gateway keeps its port whoever logs in.
+        """
+        self._gateway.ledger.manage(accounts)
+        return self.disconnect()
+
+    def send_error(
+        self, code: int, text: str | None = None, req_id: int = -1, client_id: int | None = None
+    ) -> int:
+        """Send an error with any code to one client or all, and return how many.
+
+        Nothing else happens: the gateway's state stays as it is.
+        """
+        if text is None and code not in CODES_WITH_TEXT:
+            text = f"Simulated error {code}"
+        clients = self._clients(client_id)
+        for client in clients:
+            client.send(messages.error(req_id, code, text))
+            client.flush()
+        return len(clients)
+
+    def send_raw(self, data: bytes, client_id: int | None = None) -> int:
+        """Send bytes as they are (garbage, half frames, huge lengths); return to how many."""
+        clients = self._clients(client_id)
+        for client in clients:
+            client.send_raw(data)
+            client.flush()
+        return len(clients)
+
+    def _clients(self, client_id: int | None) -> list[ClientConnection]:
+        clients = self._gateway.clients
+        if client_id is None:
+            return list(clients.values())
+        if client_id not in clients:
+            raise ActionError("client_id", f"no client {client_id} is connected")
+        return [clients[client_id]]
+
+    def _send_notice(self, code: Code, **values: object) -> None:
+        self.send_error(code, code.text.format(**values))
+
+    def pause(self) -> None:
+        """Stop answering: connections are accepted, but nothing is answered and nothing ticks."""
+        self._gateway.set_paused(True)
+
+    def resume(self) -> None:
+        """Answer what arrived during the pause, and tick again."""
+        self._gateway.set_paused(False)
+
+    @abstractmethod
+    async def move_port(self, port: int = 0) -> int:
+        """Move to another port and return it: 1300 to every client, then they are cut."""
+
+    @abstractmethod
+    async def restart(self, down_s: float = 1.0) -> None:
+        """Restart as gateways do every night: down for `down_s`, then without closed rows."""
+
+    # -- connectivity to IB -------------------------------------------------------------------
+
+    def connectivity(
+        self,
+        state: Connectivity,
+        answers: Answers = "cached",
+        login_code: int = Code.GATEWAY_OFFLINE,
+    ) -> None:
+        """Lose the connection to IB (1100), or get it back without (1101) or with (1102) data.
+
+        While it is lost, nothing ticks. After 1101 every subscription is gone; after 1102 all
+        continue by themselves, unless `after_restore` says that lines are dead; the contracts of
+        a broken farm, which 1102 names, still do not tick.
+
+        A client may log in while it is lost, and then gets `login_code` instead of farm notices:
+        2110 (stoqey errorCode.ts), or 1100, which gateways repeat until the restore (IBC
+        issues/143). `answers` counts while it is lost: requests about positions and accounts are
+        answered at once from what the gateway had `cached` when it was lost, or with `none` only
+        after the restore. Account data that did not come before a time-out while IB's servers
+        were away are reported in Lean.Brokerages.InteractiveBrokers pull/13; that the answers
+        come after the restore was never recorded.
+        """
+        if answers not in get_args(Answers):
+            raise ActionError("answers", f"{answers!r} is not none or cached")
+        if login_code not in (Code.GATEWAY_OFFLINE, Code.CONNECTIVITY_LOST):
+            raise ActionError("login_code", f"{login_code} is not 1100 or 2110")
+        gateway = self._gateway
+        if state == "lost":
+            gateway.login_code = Code(login_code)
+            gateway.lose_connectivity(answers=answers == "cached")
+            self._send_notice(Code.CONNECTIVITY_LOST)
+        elif state == "restored_data_lost":
+            gateway.end_subscriptions()
+            self._send_notice(Code.CONNECTIVITY_RESTORED_DATA_LOST)
+            gateway.restore_connectivity()
+        elif state == "restored_data_kept":
+            market_data = gateway.market_data
+            farms = farm_summary(market_data.farms(), market_data.broken_farms)
+            self._send_notice(Code.CONNECTIVITY_RESTORED_DATA_KEPT, farms=farms)
+            gateway.restore_connectivity()
+        else:
+            raise ActionError("state", f"{state!r} is not a state of the connection")
+
+    def farm(self, farm: str, code: int = Code.MARKET_FARM_BROKEN) -> None:
+        """Send a farm notice; after 2103 the farm's contracts stop ticking, after 2104 they go on.
+
+        2105 and 2106 do the same to a farm of historical data. All other codes are notices only.
+        The farm may have any name, also one with a dot (`usfarm.nj`) or one of which the book has
+        no contracts. A broken farm is announced at each log-in (ibkr-go,
+        contract_details_not_found: 2103 for usbond among the OK notices).
+        """
+        if code not in FARM_NOTICES:
+            codes = ", ".join(map(str, FARM_NOTICES))
+            raise ActionError("code", f"{code} is not a farm notice; use one of {codes}")
+        market_data = self._gateway.market_data
+        if code in (Code.MARKET_FARM_BROKEN, Code.HISTORY_FARM_BROKEN):
+            market_data.broken_farms[farm] = Code(code)
+        elif code in (Code.MARKET_FARM_OK, Code.HISTORY_FARM_OK):
+            market_data.farm_restored(farm)
+        self._send_notice(Code(code), farm=farm)

@@ -1,0 +1,119 @@
+"""Faults of market data: missing lines, permissions, quotes and ticks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+from ib_gateway_simulator.control.readings import Readings
+from ib_gateway_simulator.errors import ActionError
+from ib_gateway_simulator.market.quote import Pin
+from ib_gateway_simulator.market.sessions import checked
+from ib_gateway_simulator.market_data.ticks import Kind
+
+Lines = Literal["dead", "alive"]
+
+
+class MarketDataFaults(Readings):
+    """Changes what the market data lines of one gateway send."""
+
+    def set_line_limit(self, limit: int) -> None:
+        """Change the number of lines; running ones go on even above a lower limit."""
+        if limit < 0:
+            raise ActionError("limit", "a line limit is 0 or more")
+        self._gateway.market_data.lines.limit = limit
+
+    def set_permission(self, conid: int | None = None, code: int | None = None) -> None:
+        """Set the market data permission of one contract, or of all; code None permits."""
+        self._gateway.market_data.set_permission(conid, code)
+        self._gateway.flush()
+
+    def pin_quote(
+        self,
+        conid: int,
+        bid: float | None = None,
+        ask: float | None = None,
+        last: float | None = None,
+        mark: float | None = None,
+        no_mark: bool = False,
+        release: bool = False,
+        last_age_s: float | None = None,
+    ) -> None:
+        """Hold a contract's quote at these values; with `release` it moves again.
+
+        A side that is not given does not exist. Without `mark` the mark follows from the sides,
+        with `no_mark` none is sent. A given mark is sent as it is, also outside the quote and at
+        0: IB calculates it apart from the quote (IB, "Tick Types": 37, mark price). With
+        `last_age_s` the last trade was so long ago and none follows (the time of the last trade is
+        tick 45); else trades go on at `last`.
+        """
+        self._check_contract(conid)
+        if last_age_s is not None and not 0 <= last_age_s < math.inf:
+            raise ActionError("last_age_s", "the age of a trade is 0 seconds or more")
+        at = None if last_age_s is None else int(self._gateway.now() - last_age_s)
+        pin = Pin(bid=bid, ask=ask, last=last, mark=mark, no_mark=no_mark, traded_at=at)
+        self._gateway.market.pin(conid, None if release else pin)
+
+    def freeze(self, frozen: bool = True) -> None:
+        """Stop the ticks without any notice (a closed market), or continue them.
+
+        A line that opens meanwhile has a last trade of the time before, as frozen data are the
+        last ones of the session (IB, "Market Data Types").
+        """
+        self._gateway.market_data.freeze(frozen)
+
+    def set_hours(self, conid: int | None = None, hours: str = "") -> None:
+        """Set when a contract trades, or when all do; without hours around the clock.
+
+        `hours` are "0930-1600" on Monday to Friday in the time zone of the contract, or "CLOSED".
+        Outside them running lines do not tick; a new line sends its quote once. Contract details
+        list them as `tradingHours` and `liquidHours` (IB, "Requesting Contract Details").
+        """
+        if conid is not None:
+            self._check_contract(conid)
+        try:
+            self._gateway.sessions.set(conid, checked(hours))
+        except ValueError as error:
+            raise ActionError("hours", str(error)) from None
+
+    def silence_line(self, conid: int, reset: bool = False) -> int:
+        """Silence the running lines of a contract, and return how many there are.
+
+        Such a line stays granted and counted and never speaks again, while the gateway says that
+        its farm is OK; a new request for the contract gets a line that works. With `reset` the
+        silenced lines that still run speak again from the next change on. Single subscriptions
+        stay dead for hours after a farm notice of OK: nautilus_trader pull/3968, IBC issues/143.
+        """
+        self._check_contract(conid)
+        lines = self._gateway.market_data.lines
+        return lines.set_silent(not reset, lambda contract: contract.conid == conid)
+
+    def after_restore(self, lines: Lines) -> None:
+        """Set what happens to running lines after 1102, and after 2104 to those of its farm.
+
+        Alive ones go on by themselves, as IB describes 1102 and 2104. Dead ones stay granted and
+        counted and never speak again, until they are requested anew: 2104 seconds after 2103 and
+        no tick for hours in nautilus_trader pull/3968, no tick after the 1102 of the nightly
+        reset in IBC issues/143. Lines that are dead already stay dead.
+        """
+        if lines not in get_args(Lines):
+            raise ActionError("lines", f"{lines!r} is not one of {', '.join(get_args(Lines))}")
+        self._gateway.market_data.dead_after_restore = lines == "dead"
+
+    def ticking(self, conid: int, only: Sequence[Kind] | None = None) -> None:
+        """Restrict the ticks of a contract to some kinds; None sends all ticks again.
+
+        With `size` sizes of bid and ask and the volume tick while the prices stand still. With
+        `model` nothing but option computations comes: no quote, no last trade, no mark. Both are
+        what IB documents ("Tick Types"): every type ticks by itself, when it changes, and model
+        values come without a trade or a quote. A new line of the contract is restricted too.
+        """
+        self._check_contract(conid)
+        if only is not None and (not only or not set(only) <= set(get_args(Kind))):
+            raise ActionError("only", f"give some of {', '.join(get_args(Kind))}, or null for all")
+        self._gateway.market_data.restrict(conid, None if only is None else tuple(only))
+
+    def _check_contract(self, conid: int) -> None:
+        if self._gateway.market_data.contract(conid) is None:
+            raise ActionError("conid", f"no contract of the book has conid {conid}")

@@ -1,0 +1,77 @@
+"""Readings of a running gateway: counts, positions, ticks and order messages."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ib_gateway_simulator.accounts.ledger import Holding
+from ib_gateway_simulator.clients.stats import OrderMessage
+from ib_gateway_simulator.gateway.gateway import Gateway
+
+
+class Readings:
+    """Reads one gateway; every result is a copy, and every dict is ready for JSON."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+
+    @property
+    def orders_received(self) -> list[OrderMessage]:
+        """Every order message of every client, oldest first."""
+        return list(self._gateway.stats.orders)
+
+    def stats(self) -> dict[str, Any]:
+        """Return all counts, as `GET /stats` does."""
+        gateway = self._gateway
+        lines = gateway.market_data.lines
+        return {
+            "book": gateway.book.name,
+            "lines_in_use": len(lines),
+            "peak_lines": lines.peak,
+            "line_limit": lines.limit,
+            "lines_by_conid": lines.by_conid(),
+            "silent_lines": lines.silent,
+            "steps": gateway.market.steps,
+            "account_feed": gateway.accounts.updates.feed(),
+            "odd_rows": gateway.accounts.rows.odd,
+            "pnl_subscriptions": len(gateway.profits),
+            "account_pnl_subscriptions": gateway.profits.accounts(),
+            "connectivity": "up" if gateway.connected else "lost",
+            "paused": gateway.paused,
+            **gateway.stats.as_dict(),
+        }
+
+    def positions(self) -> list[dict[str, Any]]:
+        """Return all positions, also those that were closed today."""
+        return [as_dict(holding) for holding in self._gateway.ledger.holdings()]
+
+    def ticks(self, conid: int) -> dict[str, dict[str, Any]]:
+        """Return the newest price that was sent per field, and when it was sent."""
+        return self._gateway.market_data.log.newest(conid)
+
+    def recent_ticks(self, conid: int | None = None) -> list[dict[str, Any]]:
+        """Return the last ticks that were sent, oldest first; needs the option `tick_ring`."""
+        return [
+            {"conid": t.conid, "field": t.field, "value": t.value, "sent_at_us": t.sent_at_us}
+            for t in self._gateway.market_data.log.recent(conid)
+        ]
+
+
+def as_dict(holding: Holding) -> dict[str, Any]:
+    """Return one position for JSON."""
+    contract = holding.contract
+    return {
+        "account": holding.account,
+        "conid": contract.conid,
+        "symbol": contract.symbol,
+        "sec_type": contract.sec_type.value,
+        "local_symbol": contract.local_symbol,
+        "expiry": contract.expiry or None,
+        "strike": contract.strike if contract.is_option else None,
+        "right": contract.right or None,
+        "multiplier": contract.multiplier,
+        "currency": contract.currency,
+        "quantity": holding.quantity,
+        "average_cost": holding.average_cost,
+        "realized_pnl": holding.realized,
+    }

@@ -1,0 +1,95 @@
+"""Answers about contracts: details, option chains and matching symbols."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ib_gateway_simulator.books.book import Book
+from ib_gateway_simulator.clients.connection import ClientConnection
+from ib_gateway_simulator.market.sessions import Sessions
+from ib_gateway_simulator.protocol import contract_messages, messages
+from ib_gateway_simulator.protocol.codes import Code
+from ib_gateway_simulator.protocol.contract import Contract
+from ib_gateway_simulator.protocol.requests import Request
+
+
+class ReferenceDataService:
+    """Answers questions about the contracts of a book."""
+
+    def __init__(self, *, book: Book, sessions: Sessions, now: Callable[[], float]) -> None:
+        self._book = book
+        self._sessions = sessions
+        self._now = now
+
+    def details(self, client: ClientConnection, request: Request) -> None:
+        """Answer reqContractDetails: rows and an end, or error 200 without an end.
+
+        Recorded by ibkr-go (contract_details_not_found). A request without an exchange gets one
+        row for each algo venue that lists the contract (`validExchanges` of futures is recorded
+        as `CME,QBALGO`), and one for its exchange. The algo venues come first, since no capture
+        shows an order and a client must not take the first row for the right one.
+        """
+        query = request.contract
+        found = [
+            contract
+            for contract in query.find(self._book.contracts.values())
+            if query.exchange in ("", *contract.valid_exchanges, *contract.algo_venues)
+        ]
+        if not found:
+            client.send(messages.error(request.req_id, Code.UNKNOWN_CONTRACT))
+            return
+        for contract in found:
+            under = self._underlying_type(contract)
+            hours = self._sessions.listing(contract, self._now())
+            named = (query.exchange,) if query.exchange else ()
+            for exchange in named or (*contract.algo_venues, contract.valid_exchanges[0]):
+                row = (request.req_id, contract, exchange, under, hours)
+                client.send(contract_messages.contract_details(*row))
+        client.send(contract_messages.contract_details_end(request.req_id))
+
+    def _underlying_type(self, contract: Contract) -> str:
+        under = self._book.contracts.get(contract.under_conid)
+        return under.sec_type.value if under else ""
+
+    def option_chain(self, client: ClientConnection, request: Request) -> None:
+        """Answer reqSecDefOptParams with one row per exchange and trading class."""
+        under_conid = request.contract.conid
+        chains: dict[tuple[str, str, str], list[Contract]] = {}
+        for contract in self._book.contracts.values():
+            if contract.is_option and contract.under_conid == under_conid:
+                for exchange in contract.valid_exchanges:
+                    key = (exchange, contract.trading_class, contract.multiplier_text)
+                    chains.setdefault(key, []).append(contract)
+        for (exchange, trading_class, multiplier), contracts in chains.items():
+            client.send(
+                contract_messages.option_chain(
+                    request.req_id,
+                    exchange=exchange,
+                    under_conid=under_conid,
+                    trading_class=trading_class,
+                    multiplier=multiplier,
+                    expiries=sorted({contract.expiry for contract in contracts}),
+                    strikes=[f"{strike:g}" for strike in sorted({c.strike for c in contracts})],
+                )
+            )
+        client.send(contract_messages.option_chain_end(request.req_id))
+
+    def matching_symbols(self, client: ClientConnection, request: Request) -> None:
+        """Answer reqMatchingSymbols with the underlyings whose symbol starts with the pattern."""
+        pattern = request.text.upper()
+        samples = [
+            (
+                str(under.conid),
+                under.symbol,
+                under.sec_type.value,
+                under.exchange,
+                under.currency,
+                "1",
+                "OPT",
+                under.name,
+                "",
+            )
+            for under in self._book.underlyings.values()
+            if under.symbol.startswith(pattern)
+        ]
+        client.send(contract_messages.symbol_samples(request.req_id, samples))

@@ -1,0 +1,201 @@
+"""The simulated market: quotes that follow from the random walks of the underlyings.
+
+Everything is a function of (book, seed, step): the same seed gives the same prices at the same
+step, independent of what clients request and when.
+"""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import NamedTuple
+
+from ib_gateway_simulator.market.noise import mix
+from ib_gateway_simulator.market.pricing import (
+    DAYS_PER_YEAR,
+    Greeks,
+    black_scholes,
+    round_to,
+    skewed,
+)
+from ib_gateway_simulator.market.quote import Pin, Quote
+from ib_gateway_simulator.market.underlying import (
+    TRADE_EVERY,
+    RandomWalk,
+    Underlying,
+)
+from ib_gateway_simulator.protocol.contract import Contract, SecType
+
+OPTION_SPREAD = 0.02
+STOCK_SPREAD = 0.0002
+"""Width of a quote, as a share of the price at the opening."""
+
+
+class _Terms(NamedTuple):
+    """An option's time to expiry and its volatility; neither changes with the steps."""
+
+    years: float
+    volatility: float
+
+
+class _Trade(NamedTuple):
+    step: int
+    price: float
+
+
+class _Day(NamedTuple):
+    """A contract's values that hold for the whole day."""
+
+    half_spread: float
+    open: float
+    close: float
+
+
+class Market:
+    """Quotes every contract of a book at the current step; `step` advances it.
+
+    Args:
+        as_of: The day of the prices; times to expiry count from it.
+        rate: The interest rate per year.
+        seed: Decides the random walks.
+        pins: Quotes that are held at given values, by conid.
+    """
+
+    def __init__(
+        self,
+        *,
+        underlyings: dict[str, Underlying],
+        contracts: dict[int, Contract],
+        as_of: date,
+        rate: float,
+        seed: int,
+        pins: dict[int, Pin] | None = None,
+    ) -> None:
+        self._underlyings = underlyings
+        self._contracts = contracts
+        self._as_of = as_of
+        self._rate = rate
+        self._seed = seed
+        self._pins: dict[int, Pin] = dict(pins or {})
+        self._walks = {symbol: RandomWalk(item, seed) for symbol, item in underlyings.items()}
+        self._quotes: dict[int, Quote] = {}
+        self._terms: dict[int, _Terms] = {}
+        self._trades: dict[int, _Trade] = {}
+        self._days: dict[int, _Day] = {}
+        self.steps = 0
+        """How many steps have passed."""
+
+    def step(self) -> None:
+        """Advance the market by one step."""
+        self.steps += 1
+        for walk in self._walks.values():
+            walk.step()
+        self._quotes.clear()
+
+    def pin(self, conid: int, pin: Pin | None) -> None:
+        """Hold a contract's quote at given values; None lets it move again."""
+        if pin is None:
+            self._pins.pop(conid, None)
+        else:
+            self._pins[conid] = pin
+        self._quotes.pop(conid, None)
+
+    def quote(self, conid: int) -> Quote:
+        """Return the quote of a contract of the book at this step."""
+        quote = self._quotes.get(conid)
+        if quote is None:
+            quote = self._quotes[conid] = self._new_quote(self._contracts[conid])
+        return quote
+
+    def value_price(self, conid: int) -> float:
+        """Return the price for portfolio values, in the major unit of the currency."""
+        quote = self.quote(conid)
+        candidates = (quote.mark, quote.last, quote.ask)
+        price = next((value for value in candidates if value is not None), 0.0)
+        return price / self._contracts[conid].price_magnifier
+
+    def close_price(self, conid: int) -> float:
+        """Return the previous close in the major unit of the currency."""
+        return self.quote(conid).close / self._contracts[conid].price_magnifier
+
+    def _new_quote(self, contract: Contract) -> Quote:
+        walk = self._walks[contract.underlying]
+        spot = walk.price()
+        theory = self._theory(contract, spot)
+        fair = (spot if theory is None else theory.price) * contract.price_magnifier
+        day = self._day(contract, walk)
+        tick = contract.min_tick
+        bid: float | None = round_to(fair - day.half_spread, tick, up=False)
+        ask: float | None = round_to(fair + day.half_spread, tick, up=True)
+        if bid is not None and bid <= 0:
+            bid, ask = None, max(ask or 0.0, tick)
+        noise = mix(self._seed, contract.conid, self.steps)
+        trade = self._last_trade(contract, walk, fair)
+        volume = mix(self._seed, contract.conid) % 500 + trade.step // TRADE_EVERY
+        quote = Quote(
+            bid=bid,
+            ask=ask,
+            last=trade.price,
+            mark=round(fair, 4),
+            bid_size=noise % 90 + 1,
+            ask_size=(noise >> 8) % 90 + 1,
+            last_size=mix(contract.conid, trade.step) % 9 + 1,
+            volume=volume,
+            open=day.open,
+            close=day.close,
+            greeks=theory,
+            underlying_price=spot * contract.price_magnifier,
+            trade_step=trade.step,
+        )
+        pin = self._pins.get(contract.conid)
+        return quote if pin is None else pin.applied_to(quote)
+
+    def _theory(self, contract: Contract, spot: float) -> Greeks | None:
+        """Return the theoretical price of an option in the major unit; None for other kinds."""
+        if not contract.is_option:
+            return None
+        strike = contract.strike / contract.price_magnifier
+        terms = self._terms.get(contract.conid)
+        if terms is None:
+            expiry = date.fromisoformat(contract.expiry)
+            underlying = self._underlyings[contract.underlying]
+            terms = self._terms[contract.conid] = _Terms(
+                years=(expiry - self._as_of).days / DAYS_PER_YEAR,
+                volatility=skewed(underlying.volatility, strike, underlying.price),
+            )
+        return black_scholes(
+            spot=spot,
+            strike=strike,
+            years=terms.years,
+            volatility=terms.volatility,
+            rate=self._rate,
+            call=contract.right == "C",
+            on_future=contract.sec_type is SecType.FOP,
+        )
+
+    def _fair_price(self, contract: Contract, spot: float) -> float:
+        theory = self._theory(contract, spot)
+        return (spot if theory is None else theory.price) * contract.price_magnifier
+
+    def _last_trade(self, contract: Contract, walk: RandomWalk, fair: float) -> _Trade:
+        back = min((self.steps + contract.conid) % TRADE_EVERY, self.steps)
+        step = self.steps - back
+        trade = self._trades.get(contract.conid)
+        if trade is None or trade.step != step:
+            at = self._fair_price(contract, walk.price(back)) if back else fair
+            price = max(round_to(at, contract.min_tick, up=False), contract.min_tick)
+            trade = self._trades[contract.conid] = _Trade(step, price)
+        return trade
+
+    def _day(self, contract: Contract, walk: RandomWalk) -> _Day:
+        day = self._days.get(contract.conid)
+        if day is None:
+            open_price = self._fair_price(contract, self._underlyings[contract.underlying].price)
+            close_price = self._fair_price(contract, walk.close)
+            share = OPTION_SPREAD if contract.is_option else STOCK_SPREAD
+            tick = contract.min_tick
+            day = self._days[contract.conid] = _Day(
+                half_spread=max(open_price * share / 2, tick / 2),
+                open=round_to(open_price, tick, up=False),
+                close=round_to(close_price, tick, up=False),
+            )
+        return day

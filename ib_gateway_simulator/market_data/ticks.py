@@ -1,0 +1,149 @@
+"""Ticks: the messages that lead a market data line from one quote to the next; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from typing import Literal
+
+from ib_gateway_simulator.market.quote import Quote
+from ib_gateway_simulator.protocol import messages
+from ib_gateway_simulator.protocol.contract import SecType
+from ib_gateway_simulator.protocol.fields import Fields
+
+_LIVE_TYPES = {
+    "bid_size": 0,
+    "bid": 1,
+    "ask": 2,
+    "ask_size": 3,
+    "last": 4,
+    "last_size": 5,
+    "high": 6,
+    "low": 7,
+    "volume": 8,
+    "close": 9,
+    "model": 13,
+    "open": 14,
+    "timestamp": 45,
+    "halted": 49,
+}
+_DELAYED_TYPES = {
+    "bid": 66,
+    "ask": 67,
+    "last": 68,
+    "bid_size": 69,
+    "ask_size": 70,
+    "last_size": 71,
+    "high": 72,
+    "low": 73,
+    "volume": 74,
+    "close": 75,
+    "open": 76,
+    "model": 83,
+    "timestamp": 88,
+    "halted": 90,
+}
+"""Delayed tick types as recorded by ibkr-go (delayed_quote_reconnect) and listed in ibapi."""
+
+MARK_PRICE = 37
+"""The tick type of mark prices; it comes with generic tick 232."""
+
+PRICE_NAMES = {1: "bid", 2: "ask", 4: "last", 37: "mark", 66: "bid", 67: "ask", 68: "last"}
+"""The price tick types that the tick log keeps."""
+
+
+Kind = Literal["size", "model"]
+"""The kinds of tick to which a contract can be restricted."""
+
+_MESSAGES: dict[Kind, str] = {"size": "2", "model": "21"}
+"""The message id of each kind."""
+
+
+def is_of(kinds: Collection[Kind], fields: Fields) -> bool:
+    """Return whether a tick is of one of these kinds."""
+    return fields[0] in {_MESSAGES[kind] for kind in kinds}
+
+
+def changed(
+    req_id: int,
+    sec_type: SecType,
+    before: Quote | None,
+    quote: Quote,
+    *,
+    epoch_s: int,
+    mark: bool,
+    delayed: bool,
+    greeks: bool = True,
+    halted: bool = False,
+    sizes: bool = False,
+) -> Iterator[Fields]:
+    """Yield the ticks that lead from one quote to the next; a line opens with `before` None.
+
+    A side without a price is sent as -1 with size 0 (IB, "Tick Types"). An index has no sides,
+    and its last price comes with an empty size (ib_insync issues/428).
+
+    Args:
+        req_id: The request of the line.
+        sec_type: The security type of the contract.
+        before: The quote that the client has seen.
+        quote: The quote now.
+        epoch_s: The time of trades without a time of their own, in seconds since 1970.
+        mark: Whether the line has requested mark prices.
+        delayed: Whether the line has delayed data.
+        greeks: Whether the login may see greeks.
+        halted: Whether trading in the contract is halted.
+        sizes: Whether sizes of bid and ask are sent that change without their prices.
+    """
+    types = _DELAYED_TYPES if delayed else _LIVE_TYPES
+    index = sec_type is SecType.IND
+    opening = before is None
+    known = quote if before is None else before
+    trade, known_trade = (quote.trade_step, quote.traded_at), (known.trade_step, known.traded_at)
+    if quote.last is not None and (opening or trade != known_trade):
+        at_s = epoch_s if quote.traded_at is None else quote.traded_at
+        yield messages.tick_string(req_id, types["timestamp"], str(at_s))
+    if quote.last is not None and (opening or quote.last != known.last):
+        size = "" if index else str(quote.last_size)
+        yield messages.tick_price(req_id, types["last"], quote.last, size)
+    if opening:
+        yield messages.tick_generic(req_id, types["halted"], 1.0 if halted else 0.0)
+    if not index:
+        if opening or quote.bid != known.bid:
+            yield _side(req_id, types["bid"], quote.bid, quote.bid_size)
+        if opening or quote.ask != known.ask:
+            yield _side(req_id, types["ask"], quote.ask, quote.ask_size)
+        if sizes and (opening or quote.bid_size != known.bid_size):
+            yield messages.tick_size(req_id, types["bid_size"], str(quote.bid_size))
+        if sizes and (opening or quote.ask_size != known.ask_size):
+            yield messages.tick_size(req_id, types["ask_size"], str(quote.ask_size))
+        if opening or quote.volume != known.volume:
+            yield messages.tick_size(req_id, types["volume"], str(quote.volume))
+    if opening:
+        traded = quote.open if quote.last is None else quote.last
+        for name, price in (
+            ("high", max(quote.open, traded)),
+            ("low", min(quote.open, traded)),
+            ("close", quote.close),
+            ("open", quote.open),
+        ):
+            yield messages.tick_price(req_id, types[name], price, "0")
+    if mark and not delayed and quote.mark is not None and (opening or quote.mark != known.mark):
+        yield messages.tick_price(req_id, MARK_PRICE, quote.mark, "0")
+    model = quote.greeks
+    if model is not None and greeks and (opening or model != known.greeks):
+        yield messages.option_computation(
+            req_id,
+            types["model"],
+            implied_vol=model.implied_vol,
+            delta=model.delta,
+            price=model.price,
+            gamma=model.gamma,
+            vega=model.vega,
+            theta=model.theta,
+            underlying_price=quote.underlying_price,
+        )
+
+
+def _side(req_id: int, tick_type: int, price: float | None, size: int) -> Fields:
+    if price is None:
+        return messages.tick_price(req_id, tick_type, -1.0, "0")
+    return messages.tick_price(req_id, tick_type, price, str(size), 1)

@@ -1,0 +1,75 @@
+"""The options of a simulated gateway: the one definition of their names, types and defaults."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from ib_gateway_simulator.errors import OptionError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """How a gateway listens and behaves; times are in seconds.
+
+    Raises:
+        OptionError: A time is not above 0, a count is below 0, or there is no such time zone.
+    """
+
+    host: str = "127.0.0.1"
+    """Address to listen on."""
+    port: int = 0
+    """Port of the gateway; 0 takes any free one."""
+    next_ports: int = 0
+    """How many of the ports after it are tried where it is taken."""
+    control_port: int | None = None
+    """Port of the controls, on 127.0.0.1; 0 takes any free one, None opens none."""
+    seed: int = 7
+    """The same seed gives the same prices."""
+    max_lines: int = 100
+    """Market data lines of the login."""
+    tick_interval_s: float = 0.5
+    """Seconds between two steps of the market."""
+    refresh_interval_s: float = 180.0
+    """Seconds between two account updates."""
+    time_zone: str = "UTC"
+    """Zone of the gateway and of its account times: a name of the IANA database."""
+    pnl_interval_s: float = 1.0
+    snapshot_s: float = 12.0
+    """How long a market data snapshot takes."""
+    max_messages_per_s: int = 50
+    """0 switches the check off."""
+    max_buffer_bytes: int = 4 << 20
+    """How much a client may leave unread before it is dropped."""
+    handshake_timeout_s: float = 10.0
+    """How long a connection may take until startApi."""
+    tick_ring: int = 0
+    """Sent ticks to keep for GET /ticks?recent=1."""
+    first_order_id: int = 1
+    autostep: bool = True
+    """Whether the market steps by itself; with False it moves by `step` only."""
+
+    def __post_init__(self) -> None:
+        """Refuse values that would make the event loop run without a pause, and unknown zones."""
+        for name in ("tick_interval_s", "refresh_interval_s", "pnl_interval_s"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise OptionError(f"{name} is {getattr(self, name)}: give a time above 0 seconds")
+        for name in ("max_lines", "next_ports", "tick_ring", "max_messages_per_s"):
+            if getattr(self, name) < 0:
+                raise OptionError(f"{name} is {getattr(self, name)}: give 0 or more")
+        try:
+            ZoneInfo(self.time_zone)
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            raise OptionError(
+                f"time_zone is {self.time_zone!r}: give a name such as America/New_York"
+            ) from None
+
+    @property
+    def zone(self) -> ZoneInfo:
+        """The time zone of the gateway."""
+        return ZoneInfo(self.time_zone)
+
+
+PROGRAM_OPTIONS = Options(port=7497, control_port=0)
+"""The defaults of the program: the port of TWS's paper trading, and a control port."""

@@ -1,0 +1,111 @@
+"""Messages about contracts: details, option chains and symbols that match a pattern."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import chain
+
+from ib_gateway_simulator.protocol.contract import DATED, Contract, SecType
+from ib_gateway_simulator.protocol.fields import Fields
+
+ORDER_TYPES = (
+    "ACTIVETIM,AD,ADJUST,ALERT,ALLOC,AVGCOST,BASKET,COND,CONDORDER,DAY,DEACT,GAT,GTC,GTD,GTT,"
+    "IOC,LIT,LMT,MIT,MKT,MTL,NONALGO,OCA,PEGBENCH,SCALE,STP,STPLMT,TRAIL,WHATIF"
+)
+
+
+def contract_details(
+    req_id: int, contract: Contract, exchange: str, under_sec_type: str, hours: str
+) -> Fields:
+    """Return the details of one contract as routed to `exchange`.
+
+    The layout is that of versions 164 to 178 (recorded by ibkr-go for AAPL and ES). The strike
+    of anything but an option is `0`, and an expiry comes with a time and a zone. Trading and liquid
+    hours are the same.
+    """
+    derivative = contract.sec_type in DATED
+    venues = (*contract.valid_exchanges, *contract.algo_venues)
+    zone = contract.time_zone
+    expiry = f"{contract.expiry} 16:00:00 {zone}" if derivative else ""
+    return (
+        "10",
+        str(req_id),
+        contract.symbol,
+        contract.sec_type,
+        expiry,
+        f"{contract.strike:g}",
+        contract.right,
+        exchange,
+        contract.currency,
+        contract.local_symbol,
+        contract.trading_class,
+        contract.trading_class,
+        str(contract.conid),
+        f"{contract.min_tick:g}",
+        contract.multiplier_text,
+        ORDER_TYPES,
+        ",".join(venues),
+        str(contract.price_magnifier),
+        str(contract.under_conid),
+        contract.long_name,
+        contract.exchange if contract.sec_type is SecType.STK else "",
+        contract.expiry[:6],
+        "",
+        "",
+        "",
+        zone,
+        hours,
+        hours,
+        "",
+        "",
+        "0",
+        "1",
+        contract.underlying if derivative else "",
+        under_sec_type if derivative else "",
+        ",".join("26" for _ in venues),
+        contract.expiry,
+        "COMMON" if contract.sec_type is SecType.STK else "",
+        "1",
+        "1",
+        "1",
+    )
+
+
+def contract_details_end(req_id: int) -> Fields:
+    """Return the end of the details of one request."""
+    return ("52", "1", str(req_id))
+
+
+def option_chain(
+    req_id: int,
+    *,
+    exchange: str,
+    under_conid: int,
+    trading_class: str,
+    multiplier: str,
+    expiries: Sequence[str],
+    strikes: Sequence[str],
+) -> Fields:
+    """Return the option chain of one exchange and trading class."""
+    return (
+        "75",
+        str(req_id),
+        exchange,
+        str(under_conid),
+        trading_class,
+        multiplier,
+        str(len(expiries)),
+        *expiries,
+        str(len(strikes)),
+        *strikes,
+    )
+
+
+def option_chain_end(req_id: int) -> Fields:
+    """Return the end of the option chains of one request."""
+    return ("76", str(req_id))
+
+
+def symbol_samples(req_id: int, samples: Sequence[Fields]) -> Fields:
+    """Return underlyings that match a pattern; each sample is the fields of one."""
+    return ("79", str(req_id), str(len(samples)), *chain.from_iterable(samples))

@@ -1,0 +1,236 @@
+"""The past sessions of a book, as the broker's statements: one XML file a day.
+
+The names of elements and attributes are those of IB's activity Flex queries.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import date
+from pathlib import Path
+from xml.etree import ElementTree as Xml
+
+from ib_gateway_simulator.books.book import Book
+from ib_gateway_simulator.market.market import Market
+from ib_gateway_simulator.market.noise import mix
+from ib_gateway_simulator.protocol.contract import Contract
+
+SESSIONS_PER_YEAR = 252
+TRADES_PER_DAY = 3
+COMMISSION = 0.65
+"""What one contract costs to trade."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Trade:
+    """One execution; `quantity` is signed."""
+
+    conid: int
+    quantity: float
+    time: str
+    number: int
+
+
+def write_statements(
+    book: Book, days: Sequence[date], folder: Path, *, seed: int = 7
+) -> list[Path]:
+    """Write one statement for each account and day; return the files, in the order of days.
+
+    The last day ends near the prices with which the simulator starts, and after it the holdings
+    are those of the book. The same book, days and seed give the same files.
+
+    Args:
+        days: The sessions, ascending.
+        folder: Is created if it is absent.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    written: list[Path] = []
+    marks = _marks(book, days, seed)
+    now = _market(book, {name: one.price for name, one in book.underlyings.items()}, 0, seed)
+    for account in book.accounts:
+        held = {one.conid: one.quantity for one in book.openings if one.account == account.name}
+        cost = {conid: _cost(book.contracts[conid], now) for conid in held}
+        cash = account.cash
+        for day in reversed(days):
+            root = _statement(account.name, day)
+            statement = root[0][0]
+            trades = _trades(sorted(held), day, seed)
+            _add_positions(book, statement, account.name, day, held, cost, marks[day])
+            _add_trades(book, statement, account.name, day, trades, cost, marks[day])
+            value = sum(
+                quantity * marks[day][conid] * book.contracts[conid].multiplier
+                for conid, quantity in held.items()
+            )
+            _add_cash(statement, account.name, day, account.currency, cash, cash + value)
+            path = folder / f"{account.name}-{day:%Y%m%d}.xml"
+            Xml.ElementTree(root).write(path, encoding="utf-8", xml_declaration=True)
+            written.append(path)
+            for trade in trades:  # the day before begins without what was traded on this one
+                held[trade.conid] -= trade.quantity
+                paid = trade.quantity * marks[day][trade.conid]
+                cash += paid * book.contracts[trade.conid].multiplier
+    return sorted(written)
+
+
+def _marks(book: Book, days: Sequence[date], seed: int) -> dict[date, dict[int, float]]:
+    """Return the prices of all contracts at the close of each day, walking back from today's."""
+    noise = {name: random.Random(f"{seed}:{name}:past") for name in book.underlyings}  # noqa: S311
+    spots = {name: one.price for name, one in book.underlyings.items()}
+    found: dict[date, dict[int, float]] = {}
+    for back, day in enumerate(reversed(days), start=1):
+        for name, one in book.underlyings.items():
+            shock = noise[name].gauss(0.0, one.volatility / math.sqrt(SESSIONS_PER_YEAR))
+            spots[name] *= math.exp(-shock)
+        market = _market(book, spots, back, seed)
+        found[day] = {conid: round(market.value_price(conid), 4) for conid in book.contracts}
+    return found
+
+
+def _market(book: Book, spots: dict[str, float], back: int, seed: int) -> Market:
+    """Return the market some sessions before the book's day."""
+    return Market(
+        underlyings={n: replace(one, price=spots[n]) for n, one in book.underlyings.items()},
+        contracts=book.contracts,
+        as_of=date.fromordinal(book.as_of.toordinal() - back * 7 // 5),
+        rate=book.rate,
+        seed=seed,
+    )
+
+
+def _cost(contract: Contract, now: Market) -> float:
+    """Return the average cost that the simulator gives a position without one."""
+    percent = mix(contract.conid) % 41 - 20
+    return round(now.value_price(contract.conid) * contract.multiplier * (1 + percent / 100), 4)
+
+
+def _trades(conids: Sequence[int], day: date, seed: int) -> list[_Trade]:
+    chance = random.Random(f"{seed}:{day}:trades")  # noqa: S311
+    return [
+        _Trade(
+            conid=conid,
+            quantity=chance.choice((-1.0, 1.0)),
+            time=f"{day:%Y%m%d};{chance.randint(10, 15)}{chance.randint(10, 59)}00",
+            number=number,
+        )
+        for number, conid in enumerate(chance.sample(conids, min(TRADES_PER_DAY, len(conids))))
+    ]
+
+
+def _statement(account: str, day: date) -> Xml.Element:
+    text = f"{day:%Y%m%d}"
+    root = Xml.Element("FlexQueryResponse", queryName="simulated", type="AF")
+    statements = Xml.SubElement(root, "FlexStatements", count="1")
+    Xml.SubElement(
+        statements,
+        "FlexStatement",
+        accountId=account,
+        fromDate=text,
+        toDate=text,
+        period="LastBusinessDay",
+        whenGenerated=f"{text};210000",
+    )
+    return root
+
+
+def _instrument(contract: Contract) -> dict[str, str]:
+    option = contract.is_option
+    return {
+        "currency": contract.currency,
+        "assetCategory": contract.sec_type.value,
+        "symbol": contract.local_symbol,
+        "conid": str(contract.conid),
+        "underlyingSymbol": contract.symbol,
+        "multiplier": f"{contract.multiplier:g}",
+        "strike": f"{contract.strike:g}" if option else "",
+        "expiry": contract.expiry,
+        "putCall": contract.right if option else "",
+    }
+
+
+def _add_positions(
+    book: Book,
+    statement: Xml.Element,
+    account: str,
+    day: date,
+    held: dict[int, float],
+    cost: dict[int, float],
+    marks: dict[int, float],
+) -> None:
+    section = Xml.SubElement(statement, "OpenPositions")
+    for conid, quantity in sorted(held.items()):
+        if not quantity:
+            continue
+        contract = book.contracts[conid]
+        value = quantity * marks[conid] * contract.multiplier
+        basis = quantity * cost[conid]
+        _add(
+            section,
+            "OpenPosition",
+            accountId=account,
+            **_instrument(contract),
+            reportDate=f"{day:%Y%m%d}",
+            position=f"{quantity:g}",
+            markPrice=f"{marks[conid] * contract.price_magnifier:.4f}",
+            positionValue=f"{value:.2f}",
+            costBasisPrice=f"{cost[conid] / contract.multiplier:.6f}",
+            costBasisMoney=f"{basis:.2f}",
+            fifoPnlUnrealized=f"{value - basis:.2f}",
+            side="Long" if quantity > 0 else "Short",
+            levelOfDetail="SUMMARY",
+        )
+
+
+def _add_trades(
+    book: Book,
+    statement: Xml.Element,
+    account: str,
+    day: date,
+    trades: Sequence[_Trade],
+    cost: dict[int, float],
+    marks: dict[int, float],
+) -> None:
+    section = Xml.SubElement(statement, "Trades")
+    for trade in trades:
+        contract = book.contracts[trade.conid]
+        price = marks[trade.conid]
+        closing = trade.quantity < 0
+        realized = price * contract.multiplier - cost[trade.conid] if closing else 0.0
+        _add(
+            section,
+            "Trade",
+            accountId=account,
+            **_instrument(contract),
+            tradeID=f"{day:%Y%m%d}{trade.number:03}",
+            ibExecID=f"0000sim.{day:%Y%m%d}.{account}.{trade.number:02}.01",
+            dateTime=trade.time,
+            tradeDate=f"{day:%Y%m%d}",
+            buySell="SELL" if closing else "BUY",
+            quantity=f"{trade.quantity:g}",
+            tradePrice=f"{price * contract.price_magnifier:.4f}",
+            ibCommission=f"{-COMMISSION:.2f}",
+            ibCommissionCurrency=contract.currency,
+            fifoPnlRealized=f"{realized:.2f}",
+            levelOfDetail="EXECUTION",
+        )
+
+
+def _add_cash(
+    statement: Xml.Element, account: str, day: date, currency: str, cash: float, total: float
+) -> None:
+    section = Xml.SubElement(statement, "EquitySummaryInBase")
+    Xml.SubElement(
+        section,
+        "EquitySummaryByReportDateInBase",
+        accountId=account,
+        currency=currency,
+        reportDate=f"{day:%Y%m%d}",
+        cash=f"{cash:.2f}",
+        total=f"{total:.2f}",
+    )
+
+
+def _add(parent: Xml.Element, name: str, **attributes: str) -> None:
+    Xml.SubElement(parent, name, attributes)

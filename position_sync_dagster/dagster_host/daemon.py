@@ -1,0 +1,98 @@
+"""Dagster's daemon on one machine, which is ready when the code server is.
+
+It imports Dagster while the code server starts, and so does the process from which runs are forked.
+
+Run as `python -m position_sync_dagster.dagster_host.daemon`, with DAGSTER_HOME and the path of a
+workspace file on the standard input.
+"""
+
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+
+from dagster._cli.utils import get_instance_for_cli
+from dagster._core.errors import DagsterUserCodeUnreachableError
+from dagster._core.instance.ref import InstanceRef
+from dagster._core.workspace.load_target import WorkspaceFileTarget
+from dagster._daemon.controller import daemon_controller_from_instance
+from dagster._utils.interrupts import capture_interrupts, setup_interrupt_handlers
+from dagster._utils.log import configure_loggers
+
+from position_sync_dagster import last_work
+from position_sync_dagster.dagster_host.launcher import ForkedRunLauncher, prepare_processes
+
+SIGN_S = 1.0
+THREADS = "dagster-daemon-"
+"""How Dagster names the threads that do the work."""
+
+
+def run(workspace: str) -> None:
+    """Run the daemon until an interrupt."""
+    with (
+        get_instance_for_cli() as instance,
+        capture_interrupts(),
+        daemon_controller_from_instance(
+            instance, workspace_load_target=WorkspaceFileTarget([workspace])
+        ) as controller,
+    ):
+        if isinstance(instance.run_launcher, ForkedRunLauncher):
+            instance.run_launcher.adopt_runs()
+        for handler in logging.getLogger("dagster").handlers:
+            handler.addFilter(says_more_than_the_supervisor)
+        threading.Thread(target=give_signs, daemon=True).start()
+        controller.check_daemon_loop()
+
+
+def give_signs() -> None:
+    """Write each second that this process works, until one of Dagster's threads has ended.
+
+    The main thread, which ends the process then, looks every 5 s.
+    """
+    works = [thread for thread in threading.enumerate() if thread.name.startswith(THREADS)]
+    while all(thread.is_alive() for thread in works):
+        last_work.note(last_work.DAEMON)
+        time.sleep(SIGN_S)
+
+
+def says_more_than_the_supervisor(record: logging.LogRecord) -> bool:
+    """Return whether a line is of use: that there is no code server was said once.
+
+    Dagster writes a hundred lines for it, at each tick of each sensor.
+    """
+    error = record.exc_info[0] if record.exc_info else None
+    name = DagsterUserCodeUnreachableError.__name__
+    return error is not DagsterUserCodeUnreachableError and name not in record.getMessage()
+
+
+def forks_runs() -> bool:
+    """Return whether `dagster.yaml` names our launcher; the storages are not opened for it."""
+    home = os.environ.get("DAGSTER_HOME")
+    launcher = InstanceRef.from_dir(home).run_launcher_data if home else None
+    return launcher is not None and launcher.class_name == ForkedRunLauncher.__name__
+
+
+def main() -> None:
+    """Run the daemon as soon as the workspace is known.
+
+    Raises:
+        SystemExit: The standard input ended without a path.
+    """
+    configure_loggers(formatter="colored", log_level="INFO")
+    setup_interrupt_handlers()
+    try:
+        if forks_runs():
+            prepare_processes()
+        workspace = sys.stdin.readline().strip()
+        if not workspace:
+            sys.exit("The daemon needs the path of a workspace file on the standard input.")
+        run(workspace)
+    except KeyboardInterrupt:
+        for sig in (signal.SIGINT, signal.SIGTERM):  # it waits for its runs, and ends already
+            signal.signal(sig, signal.SIG_IGN)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,182 @@
+"""The run launcher: each run is a process, forked from one that has imported Dagster already."""
+
+import json
+import multiprocessing
+import signal
+import sys
+import threading
+from collections.abc import Mapping
+from contextlib import suppress
+from functools import cache
+from multiprocessing import forkserver
+from multiprocessing.context import ForkServerContext, SpawnContext
+from multiprocessing.process import BaseProcess
+from typing import TYPE_CHECKING, Any, Self
+
+import psutil
+from dagster._core.launcher import LaunchRunContext, RunLauncher
+from dagster._core.storage.dagster_run import DagsterRunStatus, RunsFilter
+from dagster._core.storage.tags import HIDDEN_TAG_PREFIX, PRIORITY_TAG
+from dagster._serdes import ConfigurableClass, serialize_value
+from dagster._utils import get_run_crash_explanation
+
+from position_sync_dagster.dagster_host.run_process import execute
+
+if TYPE_CHECKING:
+    from dagster._config.config_schema import UserConfigSchema
+    from dagster._core.storage.dagster_run import DagsterRun
+    from dagster._serdes import ConfigurableClassData
+
+
+PROCESS_TAG = f"{HIDDEN_TAG_PREFIX}run_process"
+"""The run's process, so that whatever terminates it finds it: the daemon or the webserver."""
+
+YIELDS = 5
+"""By so much is the niceness of a run without a priority greater: a drain of thousands of requests
+keeps two processors busy for seconds, and the stream, the sensors and the UI wait for nobody."""
+
+SAME_S = 1.5
+"""A process that began at another time has only the same number; boot time is in whole seconds."""
+
+
+class ForkedRunLauncher(RunLauncher, ConfigurableClass):
+    """Starts the processes of runs, on the machine on which Dagster's daemon works.
+
+    A run lives and ends as with Dagster's own launcher: what its process does is the same function,
+    a termination interrupts it, and a run whose process ended before it is reported as failed. Its
+    parent is the fork server, a child of the daemon, which ends when the daemon and the last run
+    have ended.
+    """
+
+    def __init__(self, inst_data: "ConfigurableClassData | None" = None) -> None:
+        self._inst_data = inst_data
+        super().__init__()  # type: ignore[no-untyped-call]
+
+    @property
+    def inst_data(self) -> "ConfigurableClassData | None":
+        """Return what Dagster made this object from."""
+        return self._inst_data
+
+    @classmethod
+    def config_type(cls) -> "UserConfigSchema":
+        """Return that there is nothing to configure."""
+        return {}
+
+    @classmethod
+    def from_config_value(
+        cls, inst_data: "ConfigurableClassData | None", config_value: Mapping[str, Any]
+    ) -> Self:
+        """Return the launcher."""
+        return cls(inst_data)
+
+    def launch_run(self, context: LaunchRunContext) -> None:
+        """Start the process of a run, and return at once.
+
+        It begins when the run's tags are written: both rewrite the whole row of the run.
+        """
+        from dagster._grpc.types import ExecuteExternalJobArgs
+
+        run = context.dagster_run
+        if run.remote_job_origin is None or run.job_code_origin is None:
+            raise ValueError(f"run {run.run_id} does not say where its job is defined")
+        arguments = ExecuteExternalJobArgs(
+            job_origin=run.remote_job_origin,
+            run_id=run.run_id,
+            instance_ref=self._instance.get_ref(),
+        )
+        processes = process_context()
+        receiver, begin = processes.Pipe(duplex=False)
+        with receiver, begin:
+            process = processes.Process(
+                target=execute,
+                args=(serialize_value(arguments), serialize_value(run.job_code_origin), receiver),
+            )
+            process.start()
+            found = psutil.Process(process.pid)
+            if PRIORITY_TAG not in run.tags and sys.platform != "win32":
+                found.nice(min(found.nice() + YIELDS, 19))
+            threading.Thread(
+                target=self._report_end, args=(process, found, run.run_id), daemon=True
+            ).start()
+            self._instance.add_run_tags(
+                run.run_id,
+                {PROCESS_TAG: json.dumps({"pid": found.pid, "since_boot_s": since_boot_s(found)})},
+            )
+            begin.send(None)
+
+    def terminate(self, run_id: str) -> bool:
+        """Interrupt the process of a run; return False if there is none."""
+        run = self._instance.get_run_by_id(run_id)
+        if run is None or run.is_finished:
+            return False
+        self._instance.report_run_canceling(run)
+        process = process_of(run)
+        if process is not None:
+            with suppress(psutil.NoSuchProcess):
+                process.send_signal(signal.SIGINT)
+                return True
+        self._instance.report_engine_event("The run has no process.", run, cls=type(self))
+        return False
+
+    def adopt_runs(self) -> None:
+        """Watch the runs that an earlier daemon started, and report those whose process is gone.
+
+        A run that is STARTING without a process was being launched when that daemon was killed.
+        """
+        begun = [DagsterRunStatus.STARTING, DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING]
+        for run in self._instance.get_runs(RunsFilter(statuses=begun)):
+            found = process_of(run)
+            ours = PROCESS_TAG in run.tags or run.status is DagsterRunStatus.STARTING
+            if found is not None:
+                threading.Thread(
+                    target=self._report_end, args=(None, found, run.run_id), daemon=True
+                ).start()
+            elif ours:
+                self._report_failed(run.run_id, "The process of the run ended without a daemon.")
+
+    def _report_end(self, process: BaseProcess | None, found: psutil.Process, run_id: str) -> None:
+        text = "The process of the run has ended. An earlier daemon started it: why is not known."
+        if process is not None:
+            process.join()
+            text = get_run_crash_explanation("The process of the run", process.exitcode or 0)
+        found.wait()  # longer, if it was the fork server that ended
+        self._report_failed(run_id, text)
+
+    def _report_failed(self, run_id: str, text: str) -> None:
+        run = self._instance.get_run_by_id(run_id)
+        if run is None or run.is_finished:
+            return
+        self._instance.report_engine_event(text, run, cls=type(self))
+        self._instance.report_run_failed(run)
+
+
+@cache
+def process_context() -> ForkServerContext | SpawnContext:
+    """Return how processes are started: forked on Linux; elsewhere the libraries forbid a fork."""
+    if sys.platform != "linux":
+        return multiprocessing.get_context("spawn")
+    found = multiprocessing.get_context("forkserver")
+    found.set_forkserver_preload([execute.__module__])
+    return found
+
+
+def prepare_processes() -> None:
+    """Start the process from which runs are forked, which imports for a second."""
+    if isinstance(process_context(), ForkServerContext):
+        forkserver.ensure_running()
+
+
+def since_boot_s(process: psutil.Process) -> float:
+    """Return when a process began, in seconds since the boot: no clock that is set changes it."""
+    return process.create_time() - psutil.boot_time()
+
+
+def process_of(run: "DagsterRun") -> psutil.Process | None:
+    """Return the process of a run, None if it has ended or never began."""
+    try:
+        said = json.loads(run.tags[PROCESS_TAG])
+        process = psutil.Process(said["pid"])
+        same = abs(since_boot_s(process) - said["since_boot_s"]) < SAME_S
+    except (KeyError, psutil.NoSuchProcess):
+        return None
+    return process if same else None

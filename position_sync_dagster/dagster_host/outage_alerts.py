@@ -1,0 +1,119 @@
+"""Messages to people about programs that stopped, sent by the process that starts them again.
+
+What is told, and how often, is decided as for checks (`sync/alerts`): an outage that lasts for
+POSITION_SYNC_ALERT_AFTER_S is told once, and its end once. That everything ends is told at once.
+"""
+
+import logging
+import threading
+from collections.abc import Iterator, Mapping
+from datetime import timedelta
+
+from position_sync_dagster import last_work
+from position_sync_dagster.domain.clock import utc_now
+from position_sync_dagster.errors import SettingsError
+from position_sync_dagster.outage_log import OutageLog
+from position_sync_dagster.sync.alerts import (
+    AlertCursor,
+    CheckState,
+    after_delivery,
+    due,
+    follow,
+    together,
+)
+
+LOOK_S = 1.0
+LAST_S = 15.0
+"""The longest time that the last message may take."""
+
+ERROR = "ERROR"
+WHAT_TO_DO = (
+    "Read Dagster's log, which `make dev` and `make demo` name, and run `position-sync doctor`."
+)
+
+
+class OutageAlerts:
+    """Follows the troubles of the programs in a thread of its own: a receiver may be slow.
+
+    Attributes:
+        states: The trouble of each program, "" for one that works; set by the supervisor.
+    """
+
+    def __init__(self) -> None:
+        self.states: Mapping[str, str] = {}
+        self._reason = ""
+        self._ended = threading.Event()
+        self._cursor = AlertCursor()
+        self._log = OutageLog(logging.getLogger("position_sync_dagster.supervisor"))
+        self._thread = threading.Thread(target=self._run, name="alerts", daemon=True)
+
+    def start(self) -> None:
+        """Begin to follow."""
+        self._thread.start()
+
+    def end(self, reason: str) -> None:
+        """Send that everything ends, and wait until it is sent, but not for long."""
+        self._reason = reason
+        self._ended.set()
+        if self._thread.is_alive():
+            self._thread.join(LAST_S)
+
+    def _run(self) -> None:
+        while not self._ended.wait(LOOK_S):
+            self._look()
+        self._look()
+
+    def _look(self) -> None:
+        states = list(self._checks())
+        if all(state.passed for state in states) and not (
+            self._cursor.breaks or self._cursor.outbox
+        ):
+            return
+        from position_sync_dagster.settings import load_settings
+        from position_sync_dagster.sync.alerts import deliver
+
+        try:
+            settings = load_settings()
+        except SettingsError as error:
+            self._log.report(f"No message can be sent: {error.what}")
+            return
+        now = utc_now()
+        self._cursor = follow(
+            self._cursor,
+            states,
+            now=now,
+            after=timedelta(seconds=0 if self._reason else settings.alert_after_s),
+            severities=settings.alert_severities,
+            receivers=len(settings.alert_urls),
+        )
+        for place, messages in due(self._cursor, now).items():
+            title, body = together(messages)
+            ok = deliver(settings.alert_urls[place], place, title=title, body=body)
+            self._cursor = after_delivery(self._cursor, place, messages, ok=ok, now=utc_now())
+
+    def _checks(self) -> Iterator[CheckState]:
+        now = utc_now()
+        if self._reason:
+            yield CheckState(
+                name="Dagster",
+                at=now,
+                passed=False,
+                severity=ERROR,
+                description=f"Everything ends, also the stream. {self._reason}",
+                what_to_do=WHAT_TO_DO,
+            )
+            return
+        troubles = dict(self.states)
+        for work in last_work.read().works:
+            if work.program == last_work.SENSORS:
+                late = f"The last sensor tick was at {work.at:%H:%M:%S} UTC: nothing is drained."
+                troubles[work.program] = late if work.late else ""
+        for program, trouble in troubles.items():
+            yield CheckState(
+                name=f"Dagster's {program}",
+                at=now,
+                passed=not trouble,
+                severity=ERROR,
+                description=trouble or "It works again.",
+                what_to_do=WHAT_TO_DO if trouble else "",
+            )

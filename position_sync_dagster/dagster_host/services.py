@@ -1,0 +1,524 @@
+"""A program that is started again when it ends or hangs, within a limit.
+
+It is asked every two seconds whether it works. One that hangs is killed. One that cannot be kept
+running ends its supervisor, with the reason: how it ended, and the last lines that it wrote.
+
+The files of Dagster's storage on SQLite, which may be deleted or replaced while it runs.
+
+A program that has one open goes on with what is deleted, and one that opens it later finds an empty
+file without tables: each of Dagster's steps fails then, hundreds of times.
+
+What `dagster dev` starts, with the guarded webserver, and started again when it stops.
+
+`dagster dev` starts a code server, the webserver and the daemon, has no place for a middleware, and
+ends when one of them does. This program starts the same three and patches nothing. It asks each
+every two seconds whether it works, kills one that hangs, and starts it again; one that cannot be
+kept running ends everything, with the reason. A stream is no child of these: it outlives them.
+
+The code server is Dagster's proxy, with which the UI can reload the code, and the server of the
+definitions behind it. The proxy does not start that one again; here both are.
+
+Run as `python -m position_sync_dagster.dagster_host.services --port N --workspace FILE`, with
+DAGSTER_HOME.
+"""
+
+import argparse
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from enum import Enum
+from pathlib import Path
+from typing import TextIO
+
+import grpc
+import psutil
+import yaml
+from dotenv import dotenv_values
+
+from position_sync_dagster import last_work
+from position_sync_dagster.dagster_host.outage_alerts import OutageAlerts
+from position_sync_dagster.domain.retry import Backoff
+from position_sync_dagster.processes.ports import get_json
+from position_sync_dagster.processes.reaper import descendants
+
+ASK_S = 2.0
+"""Seconds between two questions whether a program works, and the longest wait for the answer."""
+
+REFUSED_S = 3.0
+"""A program that answers with an error, or refuses to, is lost after this time."""
+
+HANG_S = 15.0
+"""A program that has answered and does not any more hangs after this time."""
+
+START_S = 180.0
+"""The longest time from a program's start to its first answer, as Dagster allows it."""
+
+LAST_LINES_S = 1.0
+"""How long the last lines of a program that has ended are waited for."""
+
+RESTART = Backoff(first_s=0.5, longest_s=30.0)
+MOST_FAILURES = 5
+"""Everything ends when a program has failed more often than this in a row before it worked."""
+
+MOST_RESTARTS, WITHIN_S = 30, 600.0
+"""Everything ends when a program is started again more often than this within this time."""
+
+logger = logging.getLogger("position_sync_dagster.supervisor")
+
+
+class Answer(Enum):
+    """What a program answers to the question whether it works."""
+
+    YES = "yes"
+    NONE = "none"
+    ERROR = "error"
+
+
+class CannotRunError(Exception):
+    """A program cannot be kept running; the text says which and why."""
+
+
+class Program:
+    """A program that is started again when it ends or hangs.
+
+    Args:
+        name: As in `last_work`.
+        module: The module and its arguments.
+        ask: Asks it whether it works.
+        lost: What an `ERROR` as its answer means.
+        whole: Whether its child processes end with it. The daemon's do not: they are the runs.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *module: str,
+        ask: Callable[[], Answer],
+        lost: str = "does not work any more",
+        whole: bool = True,
+    ) -> None:
+        self.name = name
+        self.process: subprocess.Popen[str] | None = None
+        self.answered: float | None = None
+        self.trouble = ""
+        self._module = module
+        self._ask = ask
+        self._lost = lost
+        self._whole = whole
+        self._children: list[psutil.Process] = []
+        self._failures = 0
+        self._restarts: list[float] = []
+        self._due = self._next_question = self._started = 0.0
+        self._ever_answered = False
+        self._tail: deque[str] = deque(maxlen=8)
+
+    @property
+    def works(self) -> bool:
+        """Whether it has answered since its start."""
+        return self.answered is not None
+
+    def start(self) -> None:
+        """Start it."""
+        self._started, self.answered, self._children = time.monotonic(), None, []
+        self.process = subprocess.Popen(  # noqa: S603 - our own command, no shell
+            [sys.executable, "-m", *self._module],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+        )
+        self._tail.clear()
+        output = self.process.stdout
+        assert output is not None  # noqa: S101 - it is a pipe
+        self._follower = threading.Thread(target=follow, args=(output, self._tail), daemon=True)
+        self._follower.start()
+
+    def say(self, text: str) -> None:
+        """Write its one line to its standard input, once; one that has ended is noticed."""
+        to = self.process.stdin if self.process is not None else None
+        if to is not None and not to.closed:
+            with suppress(OSError), to:
+                to.write(f"{text}\n")
+
+    def forgive(self) -> None:
+        """Ask it anew: the time since its last answer passed while nobody could ask."""
+        now = time.monotonic()
+        self._started = now
+        self.answered = None if self.answered is None else now
+
+    def look(self) -> bool:
+        """Start it if that is due, and look whether it works; return whether it was started.
+
+        Raises:
+            CannotRunError: It has failed too often.
+        """
+        now = time.monotonic()
+        if self.process is None:
+            if now >= self._due:
+                self.start()
+            return self.process is not None
+        code = self.process.poll()
+        if code is not None:
+            self._failed(describe_end(code), code)
+            return False
+        if now < self._next_question:
+            return False
+        if self._whole:
+            self._children = descendants(self.process.pid)
+        answer = self._ask()
+        self._next_question = time.monotonic() + ASK_S
+        if answer is Answer.YES:
+            if self.trouble:
+                logger.info("The %s works again.", self.name)
+            self.answered, self.trouble, self._ever_answered = time.monotonic(), "", True
+            return False
+        silent_s = now - (self.answered or self._started)
+        patience_s = REFUSED_S if answer is Answer.ERROR else HANG_S
+        if silent_s > (patience_s if self.answered else START_S):
+            if answer is Answer.ERROR and self.answered:
+                text = self._lost
+            else:
+                text = f"has not answered for {silent_s:.0f} s"
+            self._failed(text)
+        return False
+
+    def end_at_once(self) -> None:
+        """Kill it, and what came from it unless that outlives it."""
+        if self.process is not None:
+            for child in self._children:
+                with suppress(psutil.NoSuchProcess):  # a number that is another's now is left alone
+                    child.kill()
+            self.process.kill()
+            self.process.wait()
+            if self.process.stdin is not None:
+                self.process.stdin.close()
+            self.process, self.answered, self._children = None, None, []
+
+    def _failed(self, what: str, code: int | None = None) -> None:
+        now, worked = time.monotonic(), self.works
+        pid = self.process.pid if self.process else 0
+        self.end_at_once()
+        self.trouble = f"The {self.name} (process {pid}) {what}"
+        self._failures = 1 if worked else self._failures + 1
+        self._restarts = [at for at in self._restarts if now - at < WITHIN_S] + [now]
+        hopeless = not self._ever_answered and code is not None and code > 0
+        often = len(self._restarts) > MOST_RESTARTS
+        if hopeless or often or self._failures > MOST_FAILURES:
+            self._follower.join(LAST_LINES_S)
+            times = f", the {self._failures}th time in a row" if self._failures > 1 else ""
+            if often:
+                times = f", after {MOST_RESTARTS} restarts within {WITHIN_S / 60:.0f} minutes"
+            tail = "\n".join(f"  {line}" for line in self._tail)
+            raise CannotRunError(
+                f"{self.trouble}{times}." + (f" Its last output:\n{tail}" if tail else "")
+            )
+        delay_s = RESTART.delay_s(self._failures)
+        self._due = time.monotonic() + delay_s
+        logger.error("%s. It is started again.", self.trouble)
+
+
+def follow(output: TextIO, tail: deque[str]) -> None:
+    """Write each line of a program to this program's output, and keep the last ones."""
+    with suppress(ValueError, OSError), output:
+        for line in output:
+            tail.append(line.rstrip())
+            sys.stdout.write(line)
+            sys.stdout.flush()
+
+
+def describe_end(code: int) -> str:
+    """Return how a process ended, in words."""
+    if code >= 0:
+        return f"ended with exit code {code}"
+    with suppress(ValueError):
+        return f"was killed by signal {-code} ({signal.Signals(-code).name})"
+    return f"was killed by signal {-code}"
+
+
+STORAGE = ("history/runs.db", "history/runs/index.db", "schedules/schedules.db")
+"""The files of Dagster's storage on SQLite, in its home."""
+
+
+class StorageFiles:
+    """The files of Dagster's storage, held open: else the next file may get the same inode."""
+
+    def __init__(self) -> None:
+        self._held: dict[Path, int] = {}
+        self._made = False
+
+    def make(self) -> None:
+        """Make the files that are missing, before several programs do so at once, and hold all.
+
+        Raises:
+            CannotRunError: The storage cannot be used.
+        """
+        self.close()
+        paths = [last_work.dagster_home() / name for name in STORAGE]
+        if self._made or not all(path.exists() for path in paths):
+            from dagster import DagsterInstance
+
+            try:
+                with DagsterInstance.get():
+                    pass
+            except Exception as error:
+                raise CannotRunError(f"Dagster's storage cannot be used: {error}") from error
+        self._made = True
+        self._held = {path: os.open(path, os.O_RDONLY) for path in paths if path.exists()}
+
+    def close(self) -> None:
+        """Hold nothing any more."""
+        for fd in self._held.values():
+            os.close(fd)
+        self._held = {}
+
+    def lost(self) -> list[str]:
+        """Return the files that were deleted or replaced since."""
+        return [path.name for path, fd in self._held.items() if not is_still(path, fd)]
+
+
+def is_still(path: Path, fd: int) -> bool:
+    """Return whether a path still names an open file."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(fd))
+    except OSError:
+        return False
+
+
+LOOK_S = 0.5
+TICK_S = 90.0
+"""A daemon whose sensors ticked and do not any more hangs after this time."""
+
+GRACE_S = 5.0
+"""Seconds that the daemon has to end before it is killed."""
+
+ALREADY_S = 1.0
+"""Who asks this program to end has asked the daemon too, as a rule: a second signal is noise."""
+
+OWN = "position_sync_dagster.dagster_host"
+DEVELOPMENT = {"DAGSTER_IS_DEV_CLI": "1", "DAGSTER_verbose": ""}
+"""Dagster's own mark of a local deployment, which all its processes inherit."""
+
+
+def ask_code_server(socket: Path) -> Answer:
+    """Ask through the proxy whether the server of the definitions answers."""
+    with grpc.insecure_channel(f"unix:{socket}") as channel:
+        ping = channel.unary_unary("/api.DagsterApi/Ping")  # an empty message is a good request
+        try:
+            ping(b"", timeout=ASK_S)
+        except grpc.RpcError as error:
+            late = error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+            return Answer.NONE if late else Answer.ERROR
+    last_work.note(last_work.CODE_SERVER)
+    return Answer.YES
+
+
+def ask_webserver(port: int) -> Answer:
+    """Ask the webserver for its version."""
+    try:
+        get_json(port, "/server_info", timeout_s=ASK_S)
+    except (OSError, ValueError):
+        return Answer.NONE
+    last_work.note(last_work.WEBSERVER)
+    return Answer.YES
+
+
+class DaemonSigns:
+    """What shows that the daemon works: its own file changes, and that of the sensors."""
+
+    def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin anew: what was written until now is of an earlier daemon."""
+        self._sign = last_work.changed_at(last_work.DAEMON)
+        self._tick = last_work.changed_at(last_work.SENSORS)
+        self._ticked: float | None = None
+
+    def ask(self) -> Answer:
+        """Return whether it has given a sign since the last question."""
+        tick = last_work.changed_at(last_work.SENSORS)
+        if tick != self._tick:
+            self._tick, self._ticked = tick, time.monotonic()
+        sign = last_work.changed_at(last_work.DAEMON)
+        if sign == self._sign:
+            return Answer.NONE
+        self._sign = sign
+        if self._ticked is not None and time.monotonic() - self._ticked > TICK_S:
+            self._ticked = None  # judged once: a sensor that is switched off does not tick either
+            return Answer.ERROR
+        return Answer.YES
+
+
+class Supervisor:
+    """Keeps the code server, the daemon and the webserver running."""
+
+    def __init__(self, *, port: int, workspace: str, folder: Path) -> None:
+        socket = folder / "code"
+        self._workspace = folder / "workspace.yaml"  # JSON is YAML
+        module, location = only_location(workspace)
+        served = {"location_name": location, "socket": str(socket), "host": "localhost"}
+        self._workspace.write_text(json.dumps({"load_from": [{"grpc_server": served}]}))
+        self.code_server = Program(
+            last_work.CODE_SERVER,
+            *("dagster", "code-server", "start", "--socket", str(socket)),
+            *("--module-name", module, "--location-name", location, "--log-level", "warning"),
+            *("--inject-env-vars-from-instance", "--startup-timeout", f"{START_S:.0f}"),
+            ask=lambda: ask_code_server(socket),
+            lost="has lost the server of the definitions",
+        )
+        self._signs = DaemonSigns()
+        self.daemon = Program(
+            last_work.DAEMON,
+            f"{OWN}.daemon",
+            ask=self._signs.ask,
+            lost=f"has let no sensor tick for {TICK_S:.0f} s",
+            whole=False,
+        )
+        self.webserver = Program(
+            last_work.WEBSERVER,
+            *(f"{OWN}.webserver", "--port", str(port), "--workspace", str(self._workspace)),
+            ask=lambda: ask_webserver(port),
+        )
+        self.programs = (self.daemon, self.code_server, self.webserver)
+        self.alerts = OutageAlerts()
+        self._storage = StorageFiles()
+
+    def run(self) -> None:
+        """Start the programs, and keep them running until an interrupt.
+
+        Raises:
+            CannotRunError: One of them cannot be kept running.
+        """
+        self._storage.make()
+        self.alerts.start()
+        looked = time.monotonic()
+        while True:
+            if time.monotonic() - looked > HANG_S / 2:  # this process, or the machine, stood still
+                for program in self.programs:
+                    program.forgive()
+            looked = time.monotonic()
+            self.look()
+            last_work.note(last_work.SUPERVISOR)
+            time.sleep(LOOK_S)
+
+    def look(self) -> None:
+        """Look once at everything, and start what has to be started.
+
+        Raises:
+            CannotRunError: A program cannot be kept running.
+        """
+        self._look_at_storage()
+        self.code_server.look()
+        if self.daemon.look():
+            self._signs.forget()
+        if self.code_server.works:
+            self.daemon.say(str(self._workspace))
+        if self.webserver.process is not None or self.code_server.works or self.webserver.trouble:
+            self.webserver.look()
+        self.alerts.states = {program.name: program.trouble for program in self.programs}
+
+    def _look_at_storage(self) -> None:
+        lost = self._storage.lost()
+        if not lost:
+            return
+        logger.error(
+            "Files of Dagster's storage were deleted or replaced (%s). Dagster is started again "
+            "on what is there now; runs and events that were in them are gone, rows are not.",
+            ", ".join(lost),
+        )
+        for program in self.programs:
+            program.end_at_once()
+        self._storage.make()
+
+    def end(self, reason: str) -> None:
+        """End the daemon in order, which waits for its runs, and the others at once."""
+        if reason:
+            self.alerts.end(reason)
+        self.webserver.end_at_once()
+        self.code_server.end_at_once()
+        process = self.daemon.process
+        if process is not None:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(ALREADY_S)
+            process.send_signal(signal.SIGTERM)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(GRACE_S)
+        self.daemon.end_at_once()
+
+
+def only_location(workspace: str) -> tuple[str, str]:
+    """Return the module and the name of the one code location in a workspace file."""
+    try:
+        (entry,) = yaml.safe_load(Path(workspace).read_text(encoding="utf-8"))["load_from"]
+        module = entry["python_module"]
+        return module["module_name"], module["location_name"]
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+        raise CannotRunError(
+            f"{workspace} does not name one python_module with module_name and location_name "
+            f"({type(error).__name__}). Use `dagster dev -w {workspace}` for other workspaces."
+        ) from error
+
+
+def run(*, port: int, workspace: str) -> int:
+    """Run the programs until an interrupt, or until one cannot run; return the exit code."""
+    os.environ |= DEVELOPMENT | variables_of_the_folder()
+    last_work.clear()
+    supervisor = None
+    reason = ""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            supervisor = Supervisor(port=port, workspace=workspace, folder=Path(folder))
+            supervisor.run()
+        except KeyboardInterrupt:
+            pass
+        except CannotRunError as error:
+            reason = str(error)
+        finally:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            if supervisor is not None:
+                supervisor.end(reason)
+    last_work.clear()
+    if reason:
+        last_work.note(last_work.ENDED, reason)
+        logger.error("Everything ends. %s", reason)
+    else:
+        logger.info("Everything has ended, as was asked.")
+    return int(bool(reason))
+
+
+def variables_of_the_folder() -> dict[str, str]:
+    """Return what the file `.env` of the working directory sets, as Dagster's programs read it."""
+    return {name: value for name, value in dotenv_values(".env").items() if value is not None}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse the command line and run the programs."""
+    parser = argparse.ArgumentParser(
+        prog="services", description="Run Dagster's code server, webserver and daemon."
+    )
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--workspace", required=True)
+    options = parser.parse_args(arguments)
+    logging.basicConfig(
+        stream=sys.stdout,
+        level=logging.INFO,
+        format="%(asctime)s %(levelname)s supervisor: %(message)s",
+    )
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
+    return run(port=options.port, workspace=options.workspace)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,152 @@
+"""Dagster's daemon on each of several hosts, of which one works at a time.
+
+Dagster supports one daemon for an instance: two would start the same queued run twice, and Dagster
+only logs that there are two. So the daemon works while its process holds an advisory lock of the
+Postgres that keeps Dagster's state; the daemons of the other hosts wait for it. Postgres gives the
+lock to the next when the connection of its holder ends, and it ends the connection of a holder that
+says nothing for `SILENCE_S`: one whose host lost its power or its network, or stands still. A
+holder that loses the lock ends at once, and whatever starts it again makes it wait.
+
+Run as `python -m position_sync_dagster.dagster_host.standby_daemon --workspace FILE`, with
+DAGSTER_HOME.
+"""
+
+import argparse
+import logging
+import os
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+
+from dagster import DagsterInstance
+from dagster._core.workspace.load_target import WorkspaceFileTarget
+from dagster._daemon.controller import daemon_controller_from_instance
+from dagster._utils.interrupts import capture_interrupts, setup_interrupt_handlers
+from dagster._utils.log import configure_loggers
+from dagster_postgres.utils import DagsterPostgresException
+from sqlalchemy import Connection, NullPool, create_engine, text
+from sqlalchemy.exc import SQLAlchemyError
+
+LOCK = 7497
+"""The number of the advisory lock, in the database of the instance."""
+
+SILENCE_S = 15
+"""Postgres ends the connection of a holder that says nothing for so long."""
+
+PULSE_S = 3.0
+POLL_S = 1.0
+
+LOST = 75
+"""Exit code after the loss of the lock: temporary, start it again (EX_TEMPFAIL)."""
+
+DEAD_PEER = {
+    "connect_timeout": 5,
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,
+}
+"""A connection to a host that has vanished fails within 11 s, before its lock is another's."""
+
+WAITS = "The daemon of another host works. This one waits."
+
+logger = logging.getLogger("dagster.daemon.host")
+
+
+def run(workspace: str) -> int:
+    """Wait for Postgres and for the lock, run the daemon, and return the exit code."""
+    with ExitStack() as stack:
+        instance = stack.enter_context(opened_instance())
+        url = getattr(instance.run_storage, "postgres_url", None)
+        if url is None:
+            logger.error(
+                "The storage of this Dagster instance is not Postgres, which several hosts need. "
+                "Take `storage` from deploy/dagster.yaml, or run `dagster-daemon run`."
+            )
+            return 1
+        lock = acquire(url)
+        threading.Thread(target=keep, args=(lock,), name="lock", daemon=True).start()
+        stack.enter_context(capture_interrupts())
+        controller = stack.enter_context(
+            daemon_controller_from_instance(
+                instance, workspace_load_target=WorkspaceFileTarget([workspace])
+            )
+        )
+        controller.check_daemon_loop()
+    return 0
+
+
+def opened_instance() -> DagsterInstance:
+    """Return Dagster's instance, as soon as Postgres answers."""
+    told = ""
+    while True:
+        try:
+            return DagsterInstance.get()
+        except DagsterPostgresException as error:
+            told = tell(error.__cause__ or error, told)
+            time.sleep(POLL_S)
+
+
+def acquire(url: str) -> Connection:
+    """Wait until this process holds the lock, and return the connection that holds it."""
+    engine = create_engine(
+        url, poolclass=NullPool, isolation_level="AUTOCOMMIT", connect_args=DEAD_PEER
+    )
+    told = ""
+    while True:
+        try:
+            connection = engine.connect()
+            connection.execute(text(f"SET idle_session_timeout = '{SILENCE_S}s'"))
+            while not connection.scalar(text(f"SELECT pg_try_advisory_lock({LOCK})")):
+                if told != WAITS:
+                    logger.info(WAITS)
+                    told = WAITS
+                time.sleep(POLL_S)
+        except SQLAlchemyError as error:
+            told = tell(error, told)
+            time.sleep(POLL_S)
+        else:
+            logger.info("This host's daemon works: it holds the lock.")
+            return connection
+
+
+def keep(lock: Connection) -> None:
+    """Keep the lock; end this process when it is lost."""
+    try:
+        while True:
+            lock.execute(text("SELECT 1"))
+            time.sleep(PULSE_S)
+    except SQLAlchemyError as error:
+        tell(error, "")
+        logger.error("The lock is lost: this daemon ends, for another may work by now.")
+        logging.shutdown()
+        os._exit(LOST)
+
+
+def tell(error: BaseException, told: str) -> str:
+    """Log why Postgres cannot be used, once for each reason; return what was told."""
+    reason = " ".join(str(getattr(error, "orig", None) or error).split())
+    if reason != told:
+        logger.error("Postgres cannot be used, which is tried again: %s", reason)
+    return reason
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse the command line and run."""
+    parser = argparse.ArgumentParser(
+        prog="daemon", description="Run Dagster's daemon on one of several hosts at a time."
+    )
+    parser.add_argument("--workspace", required=True)
+    options = parser.parse_args(arguments)
+    configure_loggers(formatter="colored", log_level="INFO")
+    setup_interrupt_handlers()
+    try:
+        return run(options.workspace)
+    except KeyboardInterrupt:
+        return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

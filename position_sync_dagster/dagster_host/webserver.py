@@ -1,0 +1,86 @@
+"""Dagster's webserver behind the loopback guard, and without GraphQL by GET.
+
+Dagster answers any GraphQL document by GET, mutations too. An image on any page could end a stream
+that way, and a browser names no origin for an image. The UI itself uses POST and WebSockets.
+
+Run as `python -m position_sync_dagster.dagster_host.webserver --port N --workspace FILE`, with
+DAGSTER_HOME. In a container, `--host 0.0.0.0` listens at each of its addresses. The guard stays:
+publish the port at 127.0.0.1 of the machine.
+"""
+
+import argparse
+from collections.abc import Sequence
+
+import uvicorn
+from dagster._cli.utils import get_instance_for_cli
+from dagster._core.workspace.context import WorkspaceProcessContext
+from dagster._core.workspace.load_target import WorkspaceFileTarget
+from dagster._utils.interrupts import setup_interrupt_handlers
+from dagster._utils.log import configure_loggers
+from dagster_webserver.cli import (
+    DEFAULT_DB_STATEMENT_TIMEOUT,
+    DEFAULT_POOL_MAX_OVERFLOW,
+    DEFAULT_POOL_RECYCLE,
+)
+from dagster_webserver.version import __version__
+from dagster_webserver.webserver import DagsterWebserver
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+
+from ib_gateway_simulator.loopback_guard import LoopbackGuard
+from position_sync_dagster.processes.ports import LOOPBACK
+
+LIVE_DATA_POLL_MS = 2000
+"""How often the UI reads the state of assets, as `dagster dev` sets it."""
+
+
+class GuardedWebserver(DagsterWebserver[WorkspaceProcessContext, object]):  # type: ignore[type-var]
+    """Dagster's webserver with the guard before each route."""
+
+    def build_middleware(self) -> list[Middleware]:
+        """Return Dagster's own middleware behind the guard."""
+        return [Middleware(LoopbackGuard), *super().build_middleware()]
+
+    async def graphql_http_endpoint(self, request: Request) -> Response:
+        """Answer a GraphQL document that was posted as JSON; a GET shows the playground only."""
+        shows_page = "text/html" in request.headers.get("accept", "")
+        if request.method == "GET" and not shows_page:
+            return PlainTextResponse("Post GraphQL as application/json.", 405, {"Allow": "POST"})
+        if request.method == "POST":
+            kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+            if kind not in ("application/json", "application/graphql"):
+                return PlainTextResponse("Post GraphQL as application/json.", 415)
+        answer: Response = await super().graphql_http_endpoint(request)
+        return answer
+
+
+def serve(*, host: str, port: int, workspace: str) -> None:
+    """Serve the UI until an interrupt."""
+    with get_instance_for_cli() as instance:
+        instance.optimize_for_webserver(
+            DEFAULT_DB_STATEMENT_TIMEOUT, DEFAULT_POOL_RECYCLE, DEFAULT_POOL_MAX_OVERFLOW
+        )
+        with WorkspaceProcessContext(
+            instance,
+            version=__version__,
+            workspace_load_target=WorkspaceFileTarget([workspace]),
+        ) as context:
+            app = GuardedWebserver(context, "", LIVE_DATA_POLL_MS).create_asgi_app()
+            uvicorn.run(app, host=host, port=port, log_level="warning")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Parse the command line and serve."""
+    parser = argparse.ArgumentParser(prog="webserver", description="Serve Dagster's UI, guarded.")
+    parser.add_argument("--host", default=LOOPBACK)
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--workspace", required=True)
+    options = parser.parse_args(arguments)
+    configure_loggers(formatter="colored", log_level="INFO")
+    setup_interrupt_handlers()
+    serve(host=options.host, port=options.port, workspace=options.workspace)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,120 @@
+"""The sensor `tell_people`: sends each break of a check once, and its end once."""
+
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+
+import dagster as dg
+from dagster._core.storage.asset_check_execution_record import (
+    AssetCheckExecutionRecord,
+    AssetCheckExecutionRecordStatus,
+)
+
+from position_sync_dagster.defs.assets.statements import FILES_CHECK
+from position_sync_dagster.defs.checks.check_results import UNKNOWN, WHAT_TO_DO
+from position_sync_dagster.defs.checks.evaluation import KEYS
+from position_sync_dagster.defs.resources import POSITION_SYNC
+from position_sync_dagster.defs.runs import SHORTEST_INTERVAL_S, cached_instance, fails_once
+from position_sync_dagster.sync.alerts import (
+    AlertCursor,
+    CheckState,
+    after_delivery,
+    due,
+    follow,
+    together,
+)
+
+WATCHED = (
+    *KEYS,
+    dg.AssetCheckKey(dg.AssetKey("daily_positions"), "days_are_complete"),
+    dg.AssetCheckKey(dg.AssetKey("flex_statements"), FILES_CHECK),
+)
+"""Every check of the project."""
+
+BUDGET = timedelta(seconds=25)
+"""A tick begins no delivery later than this; what is left is sent by the next ticks."""
+
+
+@dg.sensor(
+    minimum_interval_seconds=SHORTEST_INTERVAL_S,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Send checks that break, and those that pass again, to the receivers in "
+    "POSITION_SYNC_ALERT_URLS, each once. Without receivers it does nothing.",
+)
+@fails_once
+def tell_people(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+    """Follow the newest results, and send what is due; the cursor has what is not sent yet."""
+    settings = POSITION_SYNC.read_settings()
+    urls = settings.alert_urls
+    if not urls:
+        return dg.SkipReason("POSITION_SYNC_ALERT_URLS names no receiver")
+    now = datetime.now(UTC)
+    cursor = follow(
+        AlertCursor.from_text(context.cursor),
+        check_states(cached_instance(context), settings.ui_url),
+        now=now,
+        after=timedelta(seconds=settings.alert_after_s),
+        severities=settings.alert_severities,
+        receivers=len(urls),
+    )
+    sent = 0
+    for place, messages in due(cursor, now).items():
+        if datetime.now(UTC) - now > BUDGET:
+            break
+        from position_sync_dagster.sync.alerts import deliver
+
+        title, body = together(messages)
+        ok = deliver(urls[place], place, title=title, body=body)
+        cursor = after_delivery(cursor, place, messages, ok=ok, now=datetime.now(UTC))
+        sent += ok
+    waiting = f"; {len(cursor.outbox)} messages wait" if cursor.outbox else ""
+    return dg.SensorResult(
+        skip_reason=f"{len(cursor.breaks)} checks do not pass; {sent} messages sent{waiting}",
+        cursor=cursor.to_text(),
+    )
+
+
+def check_states(
+    instance: dg.DagsterInstance, ui_url: str, keys: Sequence[dg.AssetCheckKey] = WATCHED
+) -> Iterator[CheckState]:
+    """Return the newest result of each check that has one.
+
+    A check that is planned, and whose run goes on, says nothing new.
+    """
+    found = instance.event_log_storage.get_latest_asset_check_execution_by_key(keys)
+    for key in keys:
+        if key in found:
+            yield _state_of(instance, key, found[key], ui_url)
+
+
+def _state_of(
+    instance: dg.DagsterInstance,
+    key: dg.AssetCheckKey,
+    record: AssetCheckExecutionRecord,
+    ui_url: str,
+) -> CheckState:
+    asset = key.asset_key.to_user_string()
+    name = f"{asset}: {key.name}"
+    link = f"{ui_url.rstrip('/')}/assets/{asset}?view=checks&checkDetail={key.name}"
+    planned = record.status is AssetCheckExecutionRecordStatus.PLANNED
+    if planned or record.evaluation is None or record.event is None:
+        run = instance.get_run_by_id(record.run_id)
+        failed = run is not None and run.status is dg.DagsterRunStatus.FAILURE
+        return CheckState(
+            name=name,
+            at=datetime.fromtimestamp(record.create_timestamp, UTC),
+            passed=False if failed else None,
+            description="The run that should have evaluated the check failed.",
+            what_to_do=f"Read the run's log: {ui_url.rstrip('/')}/runs/{record.run_id}",
+            link=link,
+        )
+    evaluation = record.evaluation
+    to_do = evaluation.metadata.get(WHAT_TO_DO)
+    return CheckState(
+        name=name,
+        at=datetime.fromtimestamp(record.event.timestamp, UTC),
+        passed=None if UNKNOWN in evaluation.metadata else evaluation.passed,
+        severity=evaluation.severity.value,
+        description=evaluation.description or "",
+        what_to_do=str(to_do.value) if to_do is not None else "",
+        link=link,
+    )

@@ -1,0 +1,175 @@
+"""The asset `executions`: the trades that the broker's statements name.
+
+The asset `flex_statements`: the broker's statements, as XML files in a folder.
+"""
+
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+from position_sync_dagster.defs.assets.table_asset import (
+    LOCATION,
+    OWNERS,
+    POSITIONS,
+    TAGS,
+    code_reference,
+    data_version,
+    table_asset,
+)
+from position_sync_dagster.defs.checks.check_results import WHAT_TO_DO
+from position_sync_dagster.defs.resources import PositionSyncResource
+from position_sync_dagster.defs.runs import IMPORT_JOB, dagster_failures, recorded
+from position_sync_dagster.lake.schema.tables import EXECUTIONS
+
+if TYPE_CHECKING:
+    from position_sync_dagster.domain.statement import Statement
+    from position_sync_dagster.sync.statements import Statements
+
+
+@table_asset(
+    EXECUTIONS,
+    deps=["flex_statements"],
+    job=IMPORT_JOB,
+    description="""
+The trades that the broker's statements name, with commission and realized profit.
+
+- **Written by** the job `import_statements`, each night.
+- **How to read it:** one row per execution; it is stored once, however many statements name it.
+""",
+)
+def executions(
+    context: dg.AssetExecutionContext, position_sync: PositionSyncResource
+) -> dg.MaterializeResult[None]:
+    """Store the executions of all statements that are not stored yet, in one commit.
+
+    A file that cannot be read is left out: `flex_statements` names it.
+    """
+    from position_sync_dagster.sync.statements import StatementService
+
+    service = StatementService(position_sync.lake, position_sync.settings)
+    added = service.import_executions(run_id=context.run.run_id)
+    table = position_sync.lake.executions.table
+    version = table.version()
+    return dg.MaterializeResult(
+        metadata={
+            "added": added,
+            "dagster/row_count": table.count(),
+            "dagster/uri": table.path,
+            "delta_version": version,
+        },
+        data_version=data_version(version),
+    )
+
+
+FILES_CHECK = "files_are_readable"
+
+FAULTS_SHOWN = 20
+"""Files that a failing check names."""
+
+SHOWN = 400
+"""How many statements are listed with an event; the folder has all."""
+
+
+@dg.asset(
+    group_name=POSITIONS,
+    owners=OWNERS,
+    kinds={"xml"},
+    tags=TAGS,
+    metadata={
+        "written_by": dg.MetadataValue.job(IMPORT_JOB, location_name=LOCATION),
+        **code_reference(__file__, 1),
+    },
+    check_specs=[
+        dg.AssetCheckSpec(
+            FILES_CHECK,
+            asset="flex_statements",
+            description="Whether each file of the folder is a statement of an account of the lake.",
+        )
+    ],
+    description="""
+Activity Flex statements of the broker, as XML files of a folder: its own record of past days.
+
+- **Written by** the job `import_statements`, which downloads the query of the settings, or by a
+  person who puts a file into `POSITION_SYNC_FLEX_FOLDER`.
+- **Errors:** a file that cannot be read, or is of a foreign account, is left out and named by the
+  check `files_are_readable`; the others are imported.
+- **How to read it:** an event lists the statements and the days that they cover. Net liquidation
+  and cash of each day go to `account_values` (source FLEX).
+""",
+)
+@dagster_failures
+@recorded("flex_statements")
+def flex_statements(
+    context: dg.AssetExecutionContext, position_sync: PositionSyncResource
+) -> dg.MaterializeResult:  # type: ignore[type-arg]
+    """Download the query if there is one, read every file, and list what they cover."""
+    from position_sync_dagster.sync.statements import StatementService
+
+    service = StatementService(position_sync.lake, position_sync.settings)
+    downloaded = service.download()
+    read = service.read()
+    found = read.found
+    for error in read.unreadable:
+        context.log.warning(f"A statement was left out: {error}")
+    account_rows = service.import_account_values(run_id=context.run.run_id)
+    days = {day for one in found for day in one.days}
+    return dg.MaterializeResult(
+        metadata={
+            "statements": len(found),
+            "days": len(days),
+            "first_day": min(days).isoformat() if days else "",
+            "last_day": max(days).isoformat() if days else "",
+            "downloaded": downloaded,
+            "account_rows": account_rows,
+            "dagster/uri": str(position_sync.settings.flex_folder.absolute()),
+            "listed": dg.MetadataValue.table([_record(one) for one in found[:SHOWN]], _SCHEMA),
+        },
+        check_results=[judge_files(read)],
+    )
+
+
+def judge_files(read: "Statements") -> dg.AssetCheckResult:
+    """Return the result of the check for what was read of the folder; pure."""
+    if not read.unreadable:
+        return dg.AssetCheckResult(
+            passed=True,
+            check_name=FILES_CHECK,
+            description=f"All {len(read.found)} statements of the folder can be used.",
+        )
+    return dg.AssetCheckResult(
+        passed=False,
+        check_name=FILES_CHECK,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=f"{len(read.unreadable)} files of the folder are left out: "
+        + " ".join(error.what for error in read.unreadable[:FAULTS_SHOWN]),
+        metadata={
+            "left_out": len(read.unreadable),
+            "errors": [str(error) for error in read.unreadable[:FAULTS_SHOWN]],
+            WHAT_TO_DO: read.unreadable[0].remedy,
+        },
+    )
+
+
+_SCHEMA = dg.TableSchema(
+    columns=[
+        dg.TableColumn("file", "string"),
+        dg.TableColumn("account", "string"),
+        dg.TableColumn("first", "string"),
+        dg.TableColumn("last", "string"),
+        dg.TableColumn("positions", "int"),
+        dg.TableColumn("executions", "int"),
+    ]
+)
+
+
+def _record(one: "Statement") -> dg.TableRecord:
+    return dg.TableRecord(
+        {
+            "file": one.file,
+            "account": one.account,
+            "first": one.first.isoformat(),
+            "last": one.last.isoformat(),
+            "positions": len(one.positions),
+            "executions": len(one.executions),
+        }
+    )

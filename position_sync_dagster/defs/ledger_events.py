@@ -1,0 +1,141 @@
+"""The events of `position_updates` in Dagster's storage, as plain values; and missing ones."""
+
+from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from position_sync_dagster.defs.maintenance import deleted_through
+from position_sync_dagster.domain.run_record import RunResult
+from position_sync_dagster.sync.audit.verify import LEDGER, Events, Finding, KnownRun, RunEvent
+
+RUN = "audit/run_id"
+"""The metadata of an observation that stands for the missing event of this run."""
+
+PAGE = 1000
+RUNS_AT_ONCE = 500
+
+_RESULTS = {
+    dg.DagsterRunStatus.SUCCESS: RunResult.SUCCESS,
+    dg.DagsterRunStatus.FAILURE: RunResult.FAILED,
+    dg.DagsterRunStatus.CANCELED: RunResult.STOPPED,
+}
+
+
+def instance_at(home: Path) -> dg.DagsterInstance | None:
+    """Return the Dagster instance of a home; None where no Dagster has run.
+
+    Nothing is created where somebody mistyped a path.
+    """
+    if not (home / "history").is_dir() and not (home / "dagster.yaml").is_file():
+        return None
+    return dg.DagsterInstance.from_config(str(home))
+
+
+def read_events(
+    instance: dg.DagsterInstance, *, since: datetime, now: datetime, keep_days: int
+) -> Events:
+    """Read the events of the ledger, and the runs that they name.
+
+    Args:
+        keep_days: Ended runs older than this may be deleted (POSITION_SYNC_KEEP_RUNS_DAYS).
+    """
+    wanted = dg.AssetRecordsFilter(asset_key=dg.AssetKey(LEDGER), after_timestamp=since.timestamp())
+    events = [
+        event
+        for fetch in (instance.fetch_materializations, instance.fetch_observations)
+        for record in _pages(fetch, wanted)
+        if (event := _event_of(record)) is not None
+    ]
+    return Events(
+        events=tuple(events),
+        runs=_runs(instance, since),
+        kept_since=max(now - timedelta(days=keep_days), deleted_through(instance)),
+    )
+
+
+def log_missing_events(instance: dg.DagsterInstance, findings: Iterable[Finding]) -> int:
+    """Log an observation of `position_updates` for each missing event; return how many.
+
+    It is no materialization of the run: nothing was written now, and a run that has ended takes
+    no event. The observation belongs to no run, and names the one whose rows it stands for.
+    """
+    count = 0
+    for finding in findings:
+        event = finding.event
+        if event is None:
+            continue
+        instance.report_runless_asset_event(
+            dg.AssetObservation(
+                asset_key=LEDGER,
+                description=f"Found by `position-sync audit verify`: {finding.detail}",
+                metadata={
+                    RUN: event.run_id,
+                    "audit/rows": event.rows,
+                    "audit/delta_version_from": event.version_from or 0,
+                    "audit/delta_version": event.version_to or 0,
+                },
+            )
+        )
+        count += 1
+    return count
+
+
+def _pages(fetch: Callable[..., Any], wanted: dg.AssetRecordsFilter) -> Iterator[dg.EventLogRecord]:
+    cursor, more = None, True
+    while more:
+        result = fetch(wanted, limit=PAGE, cursor=cursor)
+        cursor, more = result.cursor, result.has_more
+        yield from result.records
+
+
+def _event_of(record: dg.EventLogRecord) -> RunEvent | None:
+    entry = record.event_log_entry
+    found = record.asset_materialization or entry.asset_observation
+    if found is None:
+        return None
+    # A name may have a prefix, as in `stream/rows`.
+    values = {name.rpartition("/")[2]: found.metadata[name].value for name in found.metadata}
+    audited = found.metadata.get(RUN)
+    run_id = str(audited.value) if audited is not None else entry.run_id
+    rows = values.get("rows")
+    if not run_id or not isinstance(rows, int):
+        return None
+    return RunEvent(
+        run_id=run_id,
+        rows=rows,
+        version_from=_version(values.get("delta_version_from")),
+        version_to=_version(values.get("delta_version")),
+        at=datetime.fromtimestamp(entry.timestamp, UTC),
+    )
+
+
+def _version(value: object) -> int | None:
+    return value if isinstance(value, int) else None
+
+
+def _runs(instance: dg.DagsterInstance, since: datetime) -> dict[str, KnownRun]:
+    """Return the runs that were created or changed since a time."""
+    found: dict[str, KnownRun] = {}
+    cursor = None
+    while True:
+        records = instance.get_run_records(
+            dg.RunsFilter(updated_after=since), limit=RUNS_AT_ONCE, cursor=cursor
+        )
+        for record in records:
+            run = record.dagster_run
+            found[run.run_id] = KnownRun(
+                job=run.job_name,
+                started_at=_utc(record.start_time),
+                ended_at=_utc(record.end_time),
+                result=_RESULTS.get(run.status, RunResult.RUNNING),
+            )
+        if len(records) < RUNS_AT_ONCE:
+            return found
+        cursor = records[-1].dagster_run.run_id
+
+
+def _utc(timestamp: float | None) -> datetime | None:
+    return None if timestamp is None else datetime.fromtimestamp(timestamp, UTC)

@@ -1,0 +1,334 @@
+"""The recent runs of a job in Dagster's storage, as plain values for a decision.
+
+How the package's errors read in Dagster.
+
+What all sensors share: their shortest interval, objects that are kept open, a quiet outage.
+
+A tick every 5 s has to be cheap. Opening Dagster's instance costs 65 ms (its storages check their
+Alembic revision each time), and a resource parameter or `context.instance` would do so at every
+tick. Opening the tables costs another 30 ms. Both may be kept open and shared by threads.
+
+How the steps of Dagster's runs get into the table `runs`.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from functools import lru_cache, wraps
+from inspect import isgeneratorfunction
+from threading import Lock
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
+
+import dagster as dg
+from dagster._core.storage.tags import PARTITION_NAME_TAG
+
+from position_sync_dagster.defs.resources import PositionSyncResource
+from position_sync_dagster.errors import PositionSyncError
+from position_sync_dagster.sync.supervision import JobRun, RunState
+
+if TYPE_CHECKING:
+    from dagster._core.instance.ref import InstanceRef
+
+    from position_sync_dagster.lake.lake import Lake
+    from position_sync_dagster.settings import Settings
+
+
+DRAIN_JOB = "drain_positions"
+
+STREAM_JOB = "stream_positions"
+
+CLOSE_JOB = "close_day"
+IMPORT_JOB = "import_statements"
+DERIVE_JOB = "derive_positions"
+
+LOGINS = dg.DynamicPartitionsDefinition(name="logins")
+"""The partitions of `stream_positions`, where a gateways file names several logins.
+
+They are dynamic: the supervisor adds and removes them as the file says, without a reload.
+"""
+
+REFRESHED = "position_sync/refreshed"
+"""The tag of a run that does nothing but refresh the logins that it names."""
+
+REASON = "position_sync/reason"
+"""The tag with the reason for which a sensor requested the run."""
+
+RELEASED = "position_sync/given_back"
+"""The tag with the number of requests that a drain released without a value."""
+
+DRAINED = "position_sync/drained"
+"""The tag of a drain run whose rows are written, whatever became of what is derived from them."""
+
+REGISTRY_VERSION = "position_sync/registry_version"
+"""The tag with the version of `active_strategies` that a run recorded."""
+
+FAILURE_REASON = "dagster/failure_reason"
+"""Dagster's tag with the reason why a run failed."""
+
+OWN_FAULTS = frozenset({"STEP_FAILURE", "RUN_EXCEPTION", "JOB_INITIALIZATION_FAILURE"})
+"""Reasons caused by the run itself; an interrupted or killed run carries another one, or none."""
+
+_STATES = {
+    dg.DagsterRunStatus.STARTING: RunState.STARTING,
+    dg.DagsterRunStatus.STARTED: RunState.RUNNING,
+    dg.DagsterRunStatus.CANCELING: RunState.CANCELING,
+    dg.DagsterRunStatus.SUCCESS: RunState.ENDED,
+    dg.DagsterRunStatus.FAILURE: RunState.FAILED,
+    dg.DagsterRunStatus.CANCELED: RunState.CANCELED,
+}
+
+
+def recent_runs(
+    instance: dg.DagsterInstance, job_name: str, *, limit: int, login: str | None = None
+) -> Sequence[JobRun]:
+    """Return the newest runs of a job, newest first.
+
+    Args:
+        instance: Where the runs are.
+        job_name: The job.
+        limit: The highest number of runs.
+        login: Only runs of the partition of this login.
+    """
+    tags = {} if login is None else {PARTITION_NAME_TAG: login}
+    records = instance.get_run_records(dg.RunsFilter(job_name=job_name, tags=tags), limit=limit)
+    return [_run_of(record) for record in records]
+
+
+def _run_of(record: dg.RunRecord) -> JobRun:
+    run = record.dagster_run
+    state = _STATES.get(run.status, RunState.WAITING)
+    launched = record.update_timestamp if state is RunState.STARTING else record.create_timestamp
+    return JobRun(
+        run_id=run.run_id,
+        state=state,
+        since=_utc(record.start_time) or launched,
+        ended_at=_utc(record.end_time),
+        own_fault=run.tags.get(FAILURE_REASON) in OWN_FAULTS and DRAINED not in run.tags,
+        refreshed=run.tags.get(REFRESHED),
+        released=int(run.tags.get(RELEASED, 0)),
+        registry_version=int(run.tags[REGISTRY_VERSION]) if REGISTRY_VERSION in run.tags else None,
+    )
+
+
+def _utc(timestamp: float | None) -> datetime | None:
+    return None if timestamp is None else datetime.fromtimestamp(timestamp, UTC)
+
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def dagster_failures(function: Callable[P, R]) -> Callable[P, R]:
+    """Turn an error of the package into a Dagster failure with its cause and its remedy.
+
+    Such an error is a finding, not a bug: its traceback would only hide its message.
+
+    Example:
+        @dg.asset
+        @dagster_failures
+        def position_updates(position_sync: PositionSyncResource) -> None: ...
+    """
+
+    @wraps(function)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        with _translated():
+            return function(*args, **kwargs)
+
+    @wraps(function)
+    def generate(*args: P.args, **kwargs: P.kwargs) -> Iterator[object]:
+        with _translated():
+            yield from cast("Iterator[object]", function(*args, **kwargs))
+
+    return cast("Callable[P, R]", generate) if isgeneratorfunction(function) else run
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except PositionSyncError as error:
+        raise dg.Failure(
+            description=str(error),
+            metadata={
+                "error": type(error).__name__,
+                "what": error.what,
+                "remedy": error.remedy,
+            },
+            allow_retries=False,
+        ) from None
+
+
+SHORTEST_INTERVAL_S = 2
+"""Between two ticks of a sensor. The daemon checks the sensors every 5 s, one after the other: with
+an interval as long, the check after a late one would come too early and be missed."""
+
+_lock = Lock()
+_instances: "list[tuple[InstanceRef, dg.DagsterInstance]]" = []
+
+
+def cached_instance(context: dg.SensorEvaluationContext) -> dg.DagsterInstance:
+    """Return the instance of a tick, opened at the first tick."""
+    ref = context.instance_ref
+    if ref is None:
+        return context.instance
+    with _lock:
+        for known, instance in _instances:
+            if known == ref:
+                return instance
+        instance = dg.DagsterInstance.from_ref(ref)
+        _instances[:] = [(ref, instance)]
+        return instance
+
+
+@lru_cache(maxsize=2)
+def cached_lake(settings: "Settings") -> "Lake":
+    """Return the tables that the settings name, opened at the first tick."""
+    from position_sync_dagster.lake.lake import Lake
+
+    return Lake.of(settings)
+
+
+def fails_once(
+    tick: Callable[[dg.SensorEvaluationContext], R],
+) -> Callable[[dg.SensorEvaluationContext], R | dg.SkipReason]:
+    """Raise the first error of an outage, and skip the ticks that meet it again, with its text.
+
+    The daemon logs two hundred lines for a tick that fails, and the next one comes after 5 s.
+
+    Example:
+        @dg.sensor(job_name=DRAIN_JOB)
+        @fails_once
+        def drain_queue(context: dg.SensorEvaluationContext) -> dg.SensorResult: ...
+    """
+    fault = ""
+
+    @wraps(tick)
+    def run(context: dg.SensorEvaluationContext) -> R | dg.SkipReason:
+        nonlocal fault
+        try:
+            result = tick(context)
+        except PositionSyncError as error:
+            found = error.what.partition(": ")[0]  # behind it are the words of one attempt
+            if found == fault:
+                return dg.SkipReason(str(error))
+            fault = found
+            raise
+        fault = ""
+        return result
+
+    return run
+
+
+COLUMNS = {
+    "rows": "rows",
+    "delta_version": "version_to",
+    "delta_version_from": "version_from",
+    "first_batch_id": "first_batch_id",
+    "last_batch_id": "last_batch_id",
+    "claimed": "claimed",
+    "succeeded": "succeeded",
+    "failed": "failed",
+    "released": "released",
+    "enqueued": "enqueued",
+    "commits": "commits",
+    "changed": "commits",
+    "note": "reason",
+}
+"""The metadata of an event that a record keeps, and the column of each."""
+
+
+def recorded(step: str, table: str | None = None) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Record each run of an asset or an op in the table `runs`: one commit, at its end.
+
+    The record keeps the counts of the event that the step returns, or of the last one that it
+    yields, so the two say the same.
+
+    Args:
+        step: The name of the step in the record.
+        table: The table that the step writes.
+
+    Example:
+        @dg.asset
+        @dagster_failures
+        @recorded("latest_positions", "latest_positions")
+        def latest_positions(context, position_sync: PositionSyncResource) -> dg.MaterializeResult:
+    """
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        @wraps(function)
+        def run(*args: P.args, **kwargs: P.kwargs) -> R:
+            with _recorder(step, table, args, kwargs) as note:
+                result = function(*args, **kwargs)
+                note(result)
+            return result
+
+        @wraps(function)
+        def generate(*args: P.args, **kwargs: P.kwargs) -> Iterator[object]:
+            with _recorder(step, table, args, kwargs) as note:
+                for event in cast("Iterator[object]", function(*args, **kwargs)):
+                    note(event)
+                    yield event
+
+        return cast("Callable[P, R]", generate) if isgeneratorfunction(function) else run
+
+    return decorate
+
+
+@contextmanager
+def _recorder(
+    step: str, table: str | None, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> Iterator[Callable[[object], None]]:
+    """Record what happens within; give a function that takes the events of the step."""
+    position_sync = kwargs.get("position_sync")
+    context = next((one for one in args if hasattr(one, "run")), None)
+    if not isinstance(position_sync, PositionSyncResource) or context is None:
+        yield lambda event: None
+        return
+    from position_sync_dagster.sync.run_recorder import RunRecorder
+
+    recorder = RunRecorder(
+        position_sync.lake.runs.sync,
+        run_id=context.run.run_id,
+        job=context.run.job_name,
+        step=step,
+        gateway_id=_login_of(position_sync),
+    )
+    recorder.note(table_name=table, partitions=_partitions(context))
+
+    def note(event: object) -> None:
+        if isinstance(event, dg.MaterializeResult | dg.AssetMaterialization):
+            recorder.note(**columns_of_event(event.metadata or {}))
+
+    with recorder:
+        yield note
+
+
+def columns_of_event(metadata: Any) -> dict[str, Any]:
+    """Return the columns of a record that the metadata of an event fill; pure.
+
+    A name may have a prefix, as in `drain/rows`.
+    """
+    values = {name.rpartition("/")[2]: _plain(value) for name, value in metadata.items()}
+    found = {column: values[name] for name, column in COLUMNS.items() if name in values}
+    if "claimed" in found:  # a drain leaves out what did not happen
+        found = {"failed": 0, "released": 0} | found
+    if not found.get("reason"):
+        found.pop("reason", None)
+    return found
+
+
+def _login_of(position_sync: PositionSyncResource) -> str | None:
+    """Return the login of a step, where there is only one."""
+    settings = position_sync.settings
+    return settings.gateway_id if settings.gateways_file is None else None
+
+
+def _plain(value: Any) -> Any:
+    return value.value if isinstance(value, dg.MetadataValue) else value
+
+
+def _partitions(context: Any) -> str | None:
+    if not getattr(context, "has_partition_key_range", False) and not context.has_partition_key:
+        return None
+    keys = context.partition_keys
+    return keys[0] if len(keys) == 1 else f"{keys[0]}...{keys[-1]}"

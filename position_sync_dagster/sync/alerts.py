@@ -1,0 +1,277 @@
+"""What is told of checks: a break once, its end once, and each message until it was sent; pure.
+
+Sends messages to the receivers of the setting, through apprise.
+"""
+
+import logging
+import warnings
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from functools import cache
+
+from pydantic import SecretStr, TypeAdapter, ValidationError
+
+from position_sync_dagster.domain.retry import Backoff
+
+RETRY = Backoff(first_s=30.0, longest_s=900.0)
+"""Delays after deliveries to one receiver that failed in a row."""
+
+LONGEST_TEXT = 600
+"""Characters of a description that are told; the page of the check has all of it."""
+
+MOST_KEPT = 200
+"""Messages kept for receivers that cannot be reached; beyond them the oldest are dropped."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckState:
+    """The newest result of one check.
+
+    Attributes:
+        name: "asset: check".
+        at: When it was evaluated.
+        passed: None where nothing could be compared: neither a break nor the end of one.
+        severity: WARN or ERROR.
+        what_to_do: "" where the check does not say.
+        link: The page of the check.
+    """
+
+    name: str
+    at: datetime
+    passed: bool | None
+    severity: str = "WARN"
+    description: str = ""
+    what_to_do: str = ""
+    link: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Break:
+    """A check that does not pass.
+
+    Attributes:
+        since: When it was first seen not to pass.
+        told: Whether a message was made of it.
+    """
+
+    since: datetime
+    told: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """A message, and the receivers that do not have it yet.
+
+    Attributes:
+        to: Receivers by their place in the setting; their URLs are secrets and are stored nowhere.
+    """
+
+    title: str
+    body: str
+    to: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Receiver:
+    """Deliveries to one receiver that failed in a row, and when to try again."""
+
+    failures: int
+    retry_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AlertCursor:
+    """What one decision stores for the next one.
+
+    Attributes:
+        breaks: The checks that do not pass, by name.
+        outbox: What is still to be sent, the oldest first.
+        failing: Receivers that could not be reached, by their place.
+    """
+
+    breaks: dict[str, Break] = field(default_factory=dict)
+    outbox: tuple[Message, ...] = ()
+    failing: dict[int, Receiver] = field(default_factory=dict)
+
+    def to_text(self) -> str:
+        """Return the cursor as the text that Dagster stores."""
+        return _format().dump_json(self).decode()
+
+    @staticmethod
+    def from_text(text: str | None) -> "AlertCursor":
+        """Parse a cursor; no text, or text of another format, is the empty cursor.
+
+        >>> AlertCursor.from_text(AlertCursor().to_text()) == AlertCursor.from_text(None)
+        True
+        """
+        try:
+            return _format().validate_json(text) if text else AlertCursor()
+        except ValidationError:
+            return AlertCursor()
+
+
+@cache
+def _format() -> TypeAdapter[AlertCursor]:
+    return TypeAdapter(AlertCursor)
+
+
+def follow(
+    cursor: AlertCursor,
+    states: Iterable[CheckState],
+    *,
+    now: datetime,
+    after: timedelta,
+    severities: Collection[str],
+    receivers: int,
+) -> AlertCursor:
+    """Return the cursor with the messages that the newest results ask for.
+
+    Args:
+        cursor: Of the last decision.
+        states: The newest result of each check that has one.
+        now: The time.
+        after: How long a break must last before it is told.
+        severities: The severities that are told.
+        receivers: How many there are.
+    """
+    found = {state.name: state for state in states}
+    breaks = {name: one for name, one in cursor.breaks.items() if name in found}
+    messages: list[Message] = []
+    everyone = tuple(range(receivers))
+    for name, state in found.items():
+        known = breaks.get(name)
+        if state.passed:
+            if known is not None and known.told:
+                messages.append(_ended(state, known, everyone))
+            breaks.pop(name, None)
+        elif state.passed is None:
+            continue
+        else:
+            known = known or Break(since=state.at)
+            if not known.told and state.severity in severities and now - known.since >= after:
+                messages.append(_begun(state, known, everyone))
+                known = replace(known, told=True)
+            breaks[name] = known
+    kept = [replace(m, to=tuple(n for n in m.to if n < receivers)) for m in cursor.outbox]
+    outbox = [message for message in (*kept, *messages) if message.to]
+    failing = {place: one for place, one in cursor.failing.items() if place < receivers}
+    return AlertCursor(breaks=breaks, outbox=tuple(outbox[-MOST_KEPT:]), failing=failing)
+
+
+def due(cursor: AlertCursor, now: datetime) -> dict[int, list[Message]]:
+    """Return the messages of each receiver that may be tried now, the oldest first."""
+    waiting: dict[int, list[Message]] = {}
+    for message in cursor.outbox:
+        for place in message.to:
+            failed = cursor.failing.get(place)
+            if failed is None or now >= failed.retry_at:
+                waiting.setdefault(place, []).append(message)
+    return waiting
+
+
+def after_delivery(
+    cursor: AlertCursor, place: int, sent: Collection[Message], *, ok: bool, now: datetime
+) -> AlertCursor:
+    """Return the cursor after an attempt to send messages to one receiver."""
+    if not ok:
+        before = cursor.failing.get(place)
+        failures = (before.failures if before else 0) + 1
+        wait = timedelta(seconds=RETRY.delay_s(failures))
+        failed = Receiver(failures=failures, retry_at=now + wait)
+        return replace(cursor, failing=cursor.failing | {place: failed})
+    outbox = [
+        replace(message, to=tuple(one for one in message.to if one != place))
+        if message in sent
+        else message
+        for message in cursor.outbox
+    ]
+    return replace(
+        cursor,
+        outbox=tuple(message for message in outbox if message.to),
+        failing={one: failed for one, failed in cursor.failing.items() if one != place},
+    )
+
+
+def together(messages: Collection[Message]) -> tuple[str, str]:
+    """Return the title and the body of one message that says all of these."""
+    if len(messages) == 1:
+        (only,) = messages
+        return only.title, only.body
+    return f"Position Sync: {len(messages)} messages", "\n\n".join(
+        f"{message.title}\n{message.body}" for message in messages
+    )
+
+
+def _begun(state: CheckState, known: Break, to: tuple[int, ...]) -> Message:
+    lines = [
+        _short(state.description.removesuffix(state.what_to_do)),
+        f"Since: {known.since:%Y-%m-%d %H:%M:%S} UTC",
+        f"What to do: {_short(state.what_to_do)}" if state.what_to_do else "",
+        state.link,
+    ]
+    body = "\n".join(line for line in lines if line)
+    return Message(title=f"{state.severity}: {state.name}", body=body, to=to)
+
+
+def _ended(state: CheckState, known: Break, to: tuple[int, ...]) -> Message:
+    lines = [
+        _short(state.description),
+        f"It did not pass from {known.since:%Y-%m-%d %H:%M:%S} to "
+        f"{state.at:%Y-%m-%d %H:%M:%S} UTC.",
+        state.link,
+    ]
+    body = "\n".join(line for line in lines if line)
+    return Message(title=f"Passes again: {state.name}", body=body, to=to)
+
+
+def _short(text: str) -> str:
+    text = text.strip()
+    return text if len(text) <= LONGEST_TEXT else f"{text[:LONGEST_TEXT]}…"
+
+
+logger = logging.getLogger(__name__)
+
+
+def deliver(url: SecretStr, place: int, *, title: str, body: str) -> bool:
+    """Send one message to one receiver, and return whether it took it.
+
+    Apprise and what it uses name the URL in their logs, tokens and passwords with it. So they are
+    silent meanwhile, and an error is logged by the receiver's place in the setting.
+
+    Args:
+        url: As apprise understands it.
+        place: Of the URL in POSITION_SYNC_ALERT_URLS, from 0.
+        title: Of the message.
+        body: Of the message, as plain text.
+    """
+    why = "it did not take the message"
+    with _silent("apprise", "requests", "urllib3"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # its plugins import what later Pythons drop
+        try:
+            import apprise
+
+            sender = apprise.Apprise()
+            if not sender.add(url.get_secret_value()):
+                why = "apprise does not understand it"
+            elif sender.notify(title=title, body=body, body_format=apprise.NotifyFormat.TEXT):
+                return True
+        except Exception as error:  # noqa: BLE001 - any service; its text may hold the URL
+            why = type(error).__name__
+    logger.error("POSITION_SYNC_ALERT_URLS: receiver %d cannot be reached: %s", place + 1, why)
+    return False
+
+
+@contextmanager
+def _silent(*names: str) -> Iterator[None]:
+    """Silence these loggers and those below them, which follow their level."""
+    loggers = [logging.getLogger(name) for name in names]
+    before = [one.level for one in loggers]
+    for one in loggers:
+        one.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        for one, level in zip(loggers, before, strict=True):
+            one.setLevel(level)

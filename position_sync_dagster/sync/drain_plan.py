@@ -1,0 +1,364 @@
+"""When to drain: decide whether a drain run is needed, and what it has to do; pure.
+
+When to derive: decide whether the derived tables need a run; pure.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Self
+
+from position_sync_dagster.domain.clock import SKEW
+from position_sync_dagster.domain.gateway_session import GatewaySession
+from position_sync_dagster.domain.retry import Backoff
+from position_sync_dagster.sync.supervision import JobRun
+
+SETTLE_S = 10.0
+"""How long a login may have no owner before a refresh takes it: a starting stream comes first."""
+
+RETRY = Backoff(first_s=10.0, longest_s=120.0)
+"""Delays after drain runs in a row that failed or released requests."""
+
+
+class Step(StrEnum):
+    """A part of a drain run; its value is the name of the table that it brings up to date."""
+
+    STRATEGIES = "active_strategies"
+    REFRESH = "position_queue"
+    DRAIN = "position_updates"
+    LATEST = "latest_positions"
+    EXPOSURE = "strategy_exposure"
+
+
+DRAIN_AND_DERIVE = (Step.DRAIN, Step.LATEST, Step.EXPOSURE)
+"""Deriving costs a tenth of starting a run, and nothing derived is older than its source for long.
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DrainCursor:
+    """What one decision stores for the next one.
+
+    Attributes:
+        registry_version: Delta version of `active_strategies` that was last recorded.
+        strategies_mark: Fingerprint of the strategies file that was last applied.
+        unowned_since: Since when the decisions have seen no owner of a login, by its name.
+    """
+
+    registry_version: int | None = None
+    strategies_mark: str | None = None
+    unowned_since: Mapping[str, datetime] = field(default_factory=dict)
+
+    def to_text(self) -> str:
+        """Return the cursor as the text that Dagster stores."""
+        since = {name: at.isoformat() for name, at in self.unowned_since.items()}
+        return json.dumps(asdict(self) | {"unowned_since": since})
+
+    @classmethod
+    def from_text(cls, text: str | None) -> Self:
+        """Parse a cursor; no text, or text of another format, is the empty cursor.
+
+        >>> DrainCursor.from_text(DrainCursor(registry_version=3).to_text()).registry_version
+        3
+        """
+        try:
+            values = json.loads(text) if text else {}
+            since = values.get("unowned_since") or {}
+            return cls(
+                registry_version=values.get("registry_version"),
+                strategies_mark=values.get("strategies_mark"),
+                unowned_since={name: datetime.fromisoformat(at) for name, at in since.items()},
+            )
+        except (ValueError, AttributeError, TypeError):
+            return cls()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoginState:
+    """What is known of a login when a decision is made.
+
+    Attributes:
+        name: Its `gateway_id`.
+        session: Its newest session, alive or not.
+        stream_in_progress: A stream run of it is queued, starting or running.
+        unavailable: Why a drain cannot take its values from `broker_positions`; None when it can.
+    """
+
+    name: str = ""
+    session: GatewaySession | None = None
+    stream_in_progress: bool = False
+    unavailable: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workload:
+    """Everything that the decision depends on, as read at one moment.
+
+    Attributes:
+        pending: Requests that wait, including those that may not be claimed yet.
+        claimable: Requests that may be claimed now, and claims whose lease has expired. With
+            several logins, only those of accounts whose login can give values.
+        logins: The logins. Of the only one, a refresh is a step of the drain run; of several, it is
+            a run of its own, so that a gateway that does not answer delays no other's rows.
+        drain_in_progress: Id of a drain run that is queued, starting or running.
+        refresh_in_progress: A run that does nothing but refresh is queued, starting or running.
+        unsuccessful_runs: Drain runs in a row that failed or released requests, newest first.
+        last_unsuccessful_at: When the newest of them ended.
+        released: Requests that the newest of them released; 0 when it failed.
+        recorded_version: Version of `active_strategies` that a run last recorded.
+    """
+
+    now: datetime
+    pending: int
+    claimable: int
+    oldest_pending_at: datetime | None = None
+    logins: tuple[LoginState, ...] = (LoginState(),)
+    drain_in_progress: str | None = None
+    refresh_in_progress: bool = False
+    unsuccessful_runs: int = 0
+    last_unsuccessful_at: datetime | None = None
+    released: int = 0
+    registry_version: int | None = None
+    recorded_version: int | None = None
+    strategies_mark: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DrainPlan:
+    """What to do next, and why.
+
+    Attributes:
+        steps: The steps of the next drain run; none when there is nothing to do.
+        refreshes: The logins to refresh in a run of its own.
+    """
+
+    steps: tuple[Step, ...]
+    reason: str
+    cursor: DrainCursor
+    refreshes: tuple[str, ...] = ()
+
+
+def plan_drain(workload: Workload, cursor: DrainCursor, *, refresh_interval_s: float) -> DrainPlan:
+    """Decide what the next drain run has to do.
+
+    A run is requested only when it can make progress: requests that cannot be valued now wait,
+    and at most one refresh per `refresh_interval_s` connects to the gateway.
+
+    >>> from datetime import UTC
+    >>> workload = Workload(now=datetime(2026, 1, 2, tzinfo=UTC), pending=0, claimable=0)
+    >>> plan_drain(workload, DrainCursor(), refresh_interval_s=180).steps
+    ()
+    """
+    cursor = _track_registry(workload, _track_owners(workload, cursor))
+    due, waits = _refreshes_due(workload, cursor, refresh_interval_s)
+    if len(workload.logins) == 1:
+        return _plan_run(
+            workload, cursor, refresh=bool(due), idle="; ".join([*due.values(), *waits])
+        )
+    plan = _plan_run(workload, cursor, refresh=False, idle="; ".join(waits) or "no login")
+    if not due or workload.refresh_in_progress:
+        return plan
+    names = tuple(login.name for login in workload.logins if login.name in due)
+    return replace(plan, refreshes=names)
+
+
+def _plan_run(workload: Workload, cursor: DrainCursor, *, refresh: bool, idle: str) -> DrainPlan:
+    """Decide about the drain run.
+
+    Args:
+        workload: What was read.
+        cursor: Of this decision.
+        refresh: A refresh is due, as a step of this run.
+        idle: Why none is; or why one is.
+    """
+    if workload.drain_in_progress is not None:
+        return _skip(f"drain run {workload.drain_in_progress[:8]} is in progress", workload, cursor)
+    wait_s = _delay_s(workload)
+    if wait_s > 0:
+        what = "released requests that they could not value" if workload.released else "failed"
+        reason = f"the last {workload.unsuccessful_runs} drain runs {what}; next in {wait_s:.0f} s"
+        return _skip(reason, workload, cursor)
+
+    steps: list[Step] = []
+    reasons: list[str] = []
+    if _registry_changed(workload, cursor):
+        steps.append(Step.STRATEGIES)
+        reasons.append("the registry changed")
+        cursor = replace(
+            cursor,
+            registry_version=workload.registry_version,
+            strategies_mark=workload.strategies_mark,
+        )
+    unavailable = _unavailable(workload)
+    if refresh:
+        steps += [Step.REFRESH, *DRAIN_AND_DERIVE]
+        reasons.append(idle)
+    elif workload.claimable:
+        if unavailable is None:
+            steps += DRAIN_AND_DERIVE
+        reasons.append(unavailable or "requests wait")
+    if not steps:
+        return _skip("; ".join(reasons) or idle, workload, cursor)
+    return DrainPlan(
+        steps=tuple(steps), reason=_with_counts("; ".join(reasons), workload), cursor=cursor
+    )
+
+
+def _unavailable(workload: Workload) -> str | None:
+    """Return why no login can give values; None when one can."""
+    reasons = [login.unavailable for login in workload.logins]
+    return None if None in reasons else " ".join(filter(None, reasons))
+
+
+def _owner(login: LoginState, now: datetime) -> GatewaySession | None:
+    session = login.session
+    return session if session is not None and session.is_alive(now) else None
+
+
+def _track_owners(workload: Workload, cursor: DrainCursor) -> DrainCursor:
+    now, before = workload.now, cursor.unowned_since
+    since = {
+        login.name: min(before.get(login.name, now), now)
+        for login in workload.logins
+        if _owner(login, now) is None and not login.stream_in_progress
+    }
+    return replace(cursor, unowned_since=since)
+
+
+def _track_registry(workload: Workload, cursor: DrainCursor) -> DrainCursor:
+    """Keep what a run recorded: it is read of the newest runs alone, and soon not among them."""
+    if workload.registry_version != workload.recorded_version:
+        return cursor
+    return replace(cursor, registry_version=workload.registry_version)
+
+
+def _delay_s(workload: Workload) -> float:
+    if workload.last_unsuccessful_at is None or 0 < workload.released < workload.claimable:
+        return 0.0
+    if workload.last_unsuccessful_at > workload.now + SKEW:
+        return 0.0
+    since_s = (workload.now - workload.last_unsuccessful_at).total_seconds()
+    return max(0.0, RETRY.delay_s(workload.unsuccessful_runs) - since_s)
+
+
+def _registry_changed(workload: Workload, cursor: DrainCursor) -> bool:
+    applied = (cursor.registry_version, cursor.strategies_mark)
+    return (workload.registry_version, workload.strategies_mark) != applied
+
+
+def _refreshes_due(
+    workload: Workload, cursor: DrainCursor, refresh_interval_s: float
+) -> tuple[dict[str, str], list[str]]:
+    """Return why a refresh of each login is due, by name; and why one of the others is not."""
+    due: dict[str, str] = {}
+    waits: list[str] = []
+    for login in workload.logins:
+        is_due, reason = _refresh_due(workload.now, login, cursor, refresh_interval_s)
+        if len(workload.logins) > 1:
+            reason = f"{login.name}: {reason}"
+        if is_due:
+            due[login.name] = reason
+        else:
+            waits.append(reason)
+    return due, waits
+
+
+def _refresh_due(
+    now: datetime, login: LoginState, cursor: DrainCursor, refresh_interval_s: float
+) -> tuple[bool, str]:
+    owner, unowned_since = _owner(login, now), cursor.unowned_since.get(login.name)
+    if owner is not None:
+        return False, f"the {owner.owner.name.lower()} is {owner.state.value.lower()}"
+    if login.stream_in_progress or unowned_since is None:
+        return False, "a stream run is starting"
+    if login.session is not None:
+        due_at = login.session.started_at + timedelta(seconds=refresh_interval_s)
+        if now < due_at and login.session.started_at <= now + SKEW:
+            return False, f"next refresh in {(due_at - now).total_seconds():.0f} s"
+    settled_at = unowned_since + timedelta(seconds=SETTLE_S)
+    if now < settled_at:
+        return False, "a stream may be about to start"
+    return True, "a refresh is due and no stream is alive"
+
+
+def _with_counts(reason: str, workload: Workload) -> str:
+    numbers = f"pending {workload.pending}, claimable {workload.claimable}"
+    if workload.oldest_pending_at is not None:
+        numbers += f", oldest {(workload.now - workload.oldest_pending_at).total_seconds():.1f} s"
+    return f"{reason} ({numbers})"
+
+
+def _skip(reason: str, workload: Workload, cursor: DrainCursor) -> DrainPlan:
+    return DrainPlan(steps=(), reason=_with_counts(reason, workload), cursor=cursor)
+
+
+LEDGER = "position_updates"
+
+SOURCES = (LEDGER, "active_strategies")
+"""What the derived tables are made from, as far as its materializations make them old."""
+
+TARGETS = ("latest_positions", "strategy_exposure")
+"""The derived tables without partitions."""
+
+LONGEST_AGE = timedelta(minutes=15)
+"""The stream changes the ledger every second without a materialization."""
+
+SHORTEST_GAP = timedelta(seconds=15)
+"""Between two runs: a gateway that comes and goes shall not start a run each time."""
+
+LEFT_BEHIND = timedelta(seconds=120)
+"""A run that lasts longer was left behind by a crash."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Derivation:
+    """Whether to derive now, and why."""
+
+    start: bool
+    reason: str
+
+
+def plan_derivation(
+    materialized_at: Mapping[str, datetime],
+    *,
+    now: datetime,
+    in_progress: JobRun | None,
+    last_run: JobRun | None,
+) -> Derivation:
+    """Decide whether the derived tables need a run.
+
+    Args:
+        materialized_at: When each source and target was last materialized.
+        in_progress: A run of a drain, which derives as well, or of the derivation itself.
+        last_run: The newest run of the derivation.
+
+    >>> from datetime import UTC
+    >>> noon = datetime(2026, 1, 2, 12, tzinfo=UTC)
+    >>> plan_derivation({LEDGER: noon}, now=noon, in_progress=None, last_run=None).start
+    True
+    """
+    if LEDGER not in materialized_at:
+        return Derivation(start=False, reason="the ledger was never materialized")
+    if in_progress is not None and now - in_progress.since < LEFT_BEHIND:
+        return Derivation(start=False, reason=f"run {in_progress.run_id[:8]} is in progress")
+    why = _why(materialized_at, now)
+    if why is None:
+        return Derivation(start=False, reason="everything derived is up to date")
+    if last_run is not None and abs(now - last_run.since) < SHORTEST_GAP:
+        return Derivation(start=False, reason=f"{why}; the last run was less than 15 s ago")
+    return Derivation(start=True, reason=why)
+
+
+def _why(materialized_at: Mapping[str, datetime], now: datetime) -> str | None:
+    for target in TARGETS:
+        derived_at = materialized_at.get(target)
+        if derived_at is None:
+            return f"{target} was never derived"
+        for source in SOURCES:
+            if source in materialized_at and materialized_at[source] > derived_at:
+                return f"{source} is newer than {target}"
+        if now - derived_at >= LONGEST_AGE:
+            return f"{target} is a quarter of an hour old"
+    return None

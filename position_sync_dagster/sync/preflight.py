@@ -1,0 +1,450 @@
+"""One line of the preflight.
+
+What can be checked at the gateway: for a moment, with one line, and without writing anything.
+
+What can be checked without the gateway: settings, clock, files, tables, disk.
+"""
+
+import asyncio
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from pathlib import Path
+
+from position_sync_dagster.domain.broker_position import BrokerPosition, Completeness
+from position_sync_dagster.domain.clock import utc_now
+from position_sync_dagster.domain.gateway_session import GatewaySession
+from position_sync_dagster.domain.instrument import ContractDetails
+from position_sync_dagster.domain.leg import ActiveContract, Leg, UnresolvedLeg, contract_mismatch
+from position_sync_dagster.domain.update import TradingMode, trading_mode_of
+from position_sync_dagster.errors import GatewayError, GatewaysFileError, LakeError, SettingsError
+from position_sync_dagster.gateway.codes import NOT_PERMITTED, GatewayCode
+from position_sync_dagster.gateway.connection import GatewayConnection, connect
+from position_sync_dagster.gateway.survey import (
+    LineTrial,
+    clock_difference_s,
+    server_version,
+    try_line,
+    zone_offset,
+)
+from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.lake.recovery.diagnosis import diagnose
+from position_sync_dagster.settings import Settings, warnings_of
+from position_sync_dagster.sync.owner.leg_resolver import AT_ONCE, look_up
+from position_sync_dagster.sync.reports.status import strategies_problem
+
+
+class Level(StrEnum):
+    """How a finding is to be taken."""
+
+    GOOD = "good"
+    WARNING = "warning"
+    BAD = "bad"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one check found.
+
+    Attributes:
+        check: The name of the check.
+        remedy: What to do; empty for a good finding.
+    """
+
+    check: str
+    level: Level
+    text: str
+    remedy: str = ""
+
+
+def good(check: str, text: str) -> Finding:
+    """Return a finding that needs nothing."""
+    return Finding(check, Level.GOOD, text)
+
+
+def warning(check: str, text: str, remedy: str) -> Finding:
+    """Return a finding with which the program runs, perhaps not as its user expects."""
+    return Finding(check, Level.WARNING, text, remedy)
+
+
+def bad(check: str, text: str, remedy: str) -> Finding:
+    """Return a finding that has to be put right."""
+    return Finding(check, Level.BAD, text, remedy)
+
+
+def bounded(check: str, look: Callable[[], list[Finding]], *, within_s: float) -> list[Finding]:
+    """Return what a check finds, or that it did not end in time.
+
+    It runs in a thread that dies with the process: a disk or a store that hangs must not make the
+    preflight hang.
+    """
+    found: list[Finding] = []
+    errors: list[Exception] = []
+
+    def work() -> None:
+        try:
+            found.extend(look())
+        except Exception as error:  # noqa: BLE001 - it is raised in the caller's thread
+            errors.append(error)
+
+    thread = threading.Thread(target=work, name=f"preflight {check}", daemon=True)
+    thread.start()
+    thread.join(within_s)
+    if errors:
+        raise errors[0]
+    if thread.is_alive():
+        return [
+            bad(
+                check,
+                f"no answer within {within_s:g} s",
+                "Look whether a disk hangs, and try again.",
+            )
+        ]
+    return found
+
+
+WITHIN_S = 40.0
+"""Longest time of all checks at the gateway together."""
+
+ANSWER_S = 8.0
+"""Longest wait for one answer."""
+
+CLOCK_S = 2.0
+MOST_LEGS = 100
+"""So many legs are compared with their contract details; each is one request."""
+
+MOST_OPEN_LEGS = 40
+"""So many legs without a conid are looked up; each is one or two requests."""
+
+CORRECT = "Correct the leg in the strategies file or with `position-sync strategies`."
+
+UNKNOWN_READ_ONLY = (
+    "unknown: a gateway says it only when it refuses an order or the list of orders (321), and "
+    "opens a dialog then; this program asks for neither"
+)
+"""The list of orders is refused in that mode: github.com/erdewit/ib_insync/issues/1 and 7; so is
+that of completed ones: issues/224. The dialog: github.com/IbcAlpha/IBC/issues/10. No other message
+of the API depends on it."""
+
+DELAYED = 3
+_KINDS = {1: "live", 2: "frozen", 3: "delayed", 4: "delayed and frozen"}
+
+
+def of_session(session: GatewaySession) -> list[Finding]:
+    """Return what the session of an owner that is alive says; nobody else connects meanwhile."""
+    who = f"the {session.owner.lower()} owns the login, so that nothing else was asked"
+    lines = f"{session.lines_in_use} of {session.line_limit} lines in use"
+    detail = f"; {session.detail}" if session.detail else ""
+    text = f"{session.gateway_id} is {session.state}: {who}; {lines}{detail}"
+    if session.state == "LIVE" and not session.detail:
+        return [good("gateway", text)]
+    return [warning("gateway", text, "See `position-sync status` and docs/operations.md.")]
+
+
+async def of_gateway(settings: Settings, legs: Iterable[Leg]) -> list[Finding]:
+    """Connect, look, and disconnect; return what was found, within `WITHIN_S` seconds."""
+    found: list[Finding] = []
+    patience = {"gateway_timeout_s": min(settings.gateway_timeout_s, ANSWER_S)}
+    try:
+        async with asyncio.timeout(WITHIN_S):
+            await _Survey(settings.model_copy(update=patience), found).run(list(legs))
+    except TimeoutError:
+        text = f"not all was answered within {WITHIN_S:g} s"
+        found.append(bad("gateway", text, "Try again; look at the gateway if it stays."))
+    except (GatewayError, SettingsError) as error:
+        found.append(bad("gateway", error.what, error.remedy))
+    return found
+
+
+class _Survey:
+    """One connection, and what was found on it."""
+
+    def __init__(self, settings: Settings, found: list[Finding]) -> None:
+        self._settings = settings
+        self._found = found
+        self._notices: list[tuple[int, str]] = []
+
+    async def run(self, legs: list[Leg]) -> None:
+        connection = await connect(self._settings)
+        try:
+            connection.on_message.append(lambda code, text: self._notices.append((code, text)))
+            self._identity(connection)
+            await self._clock(connection)
+            connection.require_online()
+            await connection.feed.ensure(timedelta(seconds=self._settings.refresh_interval_s))
+            self._found.append(of_account_time(connection.feed.account_time, utc_now()))
+            self._accounts(connection)
+            await self._line(connection, legs)
+            await self._legs(connection, legs)
+        finally:
+            await connection.close()
+
+    def _identity(self, connection: GatewayConnection) -> None:
+        version = server_version(connection)
+        found = self._found
+        found.append(good("gateway", f"{connection.gateway_id} answers, server version {version}"))
+        modes = sorted({str(trading_mode_of(account)) for account in connection.accounts})
+        text = f"{', '.join(connection.accounts)}: {', '.join(modes)}"
+        if modes == [TradingMode.LIVE] and self._settings.trading_mode is None:
+            remedy = "Set POSITION_SYNC_TRADING_MODE=LIVE once that is what you mean."
+            found.append(warning("accounts", f"{text}; any mode is accepted", remedy))
+        else:
+            found.append(good("accounts", text))
+        remedy = "In the gateway: Configure → API → Settings, tick Read-Only API."
+        found.append(
+            warning(
+                "read-only",
+                UNKNOWN_READ_ONLY,
+                remedy,
+            )
+        )
+
+    async def _clock(self, connection: GatewayConnection) -> None:
+        ahead_s = await clock_difference_s(connection, timeout_s=ANSWER_S)
+        if ahead_s is None:
+            remedy = "Look for a dialog in TWS that waits for a click."
+            self._found.append(warning("clock", "the gateway did not say its time", remedy))
+        elif abs(ahead_s) <= CLOCK_S:
+            self._found.append(good("clock", f"within {CLOCK_S:g} s of the gateway's"))
+        else:
+            way = "behind" if ahead_s > 0 else "ahead of"
+            text = f"{abs(ahead_s):.0f} s {way} the gateway's"
+            self._found.append(
+                bad("clock", text, "Set both clocks by NTP: ages and leases depend on them.")
+            )
+
+    def _accounts(self, connection: GatewayConnection) -> None:
+        others = [text for code, text in self._notices if code == GatewayCode.ACCOUNT_NOT_SERVED]
+        remedy = "End the other program's account subscription, or give it another login."
+        self._found.append(
+            warning("account feed", f"another client uses it (2101): {others[0]}", remedy)
+            if others
+            else good("account feed", "no other client stands in the way (2101)")
+        )
+        feed = connection.feed
+        for account in connection.accounts:
+            held = [row for row in feed.holdings if row.account == account and row.position]
+            valued = sum(row.market_value is not None for row in held)
+            state = feed.completeness[account]
+            text = f"{account}: {len(held)} positions, {valued} with a value, {state}"
+            whole = state is Completeness.COMPLETE and valued == len(held)
+            remedy = "See docs/operations.md, “An account is PARTIAL”."
+            self._found.append(
+                good("positions", text) if whole else warning("positions", text, remedy)
+            )
+        for problem in feed.problems:
+            self._found.append(warning("positions", problem, "See docs/operations.md."))
+
+    async def _line(self, connection: GatewayConnection, legs: list[Leg]) -> None:
+        conid = trial_conid(connection.feed.holdings, legs, self._settings.sec_types)
+        if conid is None:
+            remedy = "Run it again once a position is held."
+            self._found.append(warning("market data", "not tried: nothing is held", remedy))
+            return
+        details = (await connection.details([conid])).get(conid)
+        if details is None:
+            remedy = "Run it again; look at the gateway if it stays."
+            text = f"not tried: the gateway has no details of {conid}"
+            self._found.append(warning("market data", text, remedy))
+            return
+        trial = await try_line(connection, details, wait_s=ANSWER_S)
+        delayed = None
+        if trial.refusal is not None and trial.refusal.code in NOT_PERMITTED:
+            delayed = await try_line(connection, details, wait_s=ANSWER_S, market_data_type=DELAYED)
+        name = details.local_symbol or str(conid)
+        self._found += of_trial(trial, delayed, name=name, settings=self._settings)
+
+    async def _legs(self, connection: GatewayConnection, legs: list[Leg]) -> None:
+        known = [leg for leg in legs if isinstance(leg, ActiveContract)]
+        compared = list(dict.fromkeys(leg.conid for leg in known))[:MOST_LEGS]
+        details = await connection.details(compared)
+        wrong = []
+        for leg in known:
+            one = details.get(leg.conid)
+            if leg.conid not in compared:
+                continue
+            differs = "the gateway knows no such contract"
+            if one is None or (differs := contract_mismatch(leg, one) or ""):
+                wrong.append(bad("legs", f"{leg.conid} of {leg.strategy_id}: {differs}", CORRECT))
+        rest = len({leg.conid for leg in known}) - len(compared)
+        more = f"; {rest} more were not compared" if rest else ""
+        text = f"{len(compared)} of the active legs agree with their contracts{more}"
+        self._found += wrong or [good("legs", text)]
+        await self._open_legs(connection, [leg for leg in legs if isinstance(leg, UnresolvedLeg)])
+
+    async def _open_legs(self, connection: GatewayConnection, legs: list[UnresolvedLeg]) -> None:
+        """Look up the legs without a conid, as the stream will; nothing is stored."""
+        answers: list[ContractDetails | str | None] = []
+        for at in range(0, min(len(legs), MOST_OPEN_LEGS), AT_ONCE):
+            some = legs[at : min(at + AT_ONCE, MOST_OPEN_LEGS)]
+            answers += await asyncio.gather(*(look_up(connection, leg) for leg in some))
+        for leg, answer in zip(legs, answers, strict=False):
+            name = f"{leg.described} of {leg.strategy_id}"
+            if isinstance(answer, ContractDetails):
+                self._found.append(good("legs", f"{name} is {answer.conid}"))
+            elif answer is None:
+                remedy = "Run it again; look at the gateway if it stays."
+                self._found.append(warning("legs", f"{name}: the gateway did not answer", remedy))
+            else:
+                self._found.append(bad("legs", f"{name}: {answer}", CORRECT))
+        if len(legs) > len(answers):
+            text = f"{len(legs) - len(answers)} more without a conid were not looked up"
+            self._found.append(good("legs", f"{text}; the stream does it"))
+
+
+def of_account_time(newest: str, now: datetime) -> Finding:
+    """Return which time zone the gateway's account times are in, by the newest of them."""
+    if not newest:
+        remedy = "Values of monitored legs have no time of their own; run it again."
+        return warning("gateway's zone", "unknown: it sent no account time", remedy)
+    offset = zone_offset(newest, now)
+    if offset is None:
+        text = f"unknown: its account time {newest!r} is about now in no time zone"
+        remedy = "Compare the clocks; until it fits, such values have no time of their own."
+        return warning("gateway's zone", text, remedy)
+    hours = offset.total_seconds() / 3600
+    ours = now.astimezone().utcoffset() == offset
+    text = f"UTC{hours:+g} h, {'as' if ours else 'unlike'} this machine; values are dated by it"
+    return good("gateway's zone", text)
+
+
+def trial_conid(
+    holdings: Iterable[BrokerPosition], legs: Iterable[Leg], sec_types: Iterable[str]
+) -> int | None:
+    """Return the holding whose line is tried: of an active leg if one is held."""
+    active = {leg.conid for leg in legs if isinstance(leg, ActiveContract)}
+    held = [
+        row.instrument.conid
+        for row in holdings
+        if row.position and row.instrument.sec_type in set(sec_types)
+    ]
+    return min(held, key=lambda conid: (conid not in active, conid), default=None)
+
+
+def of_trial(
+    trial: LineTrial, delayed: LineTrial | None, *, name: str, settings: Settings
+) -> list[Finding]:
+    """Return what a line that was taken and given back says of permission and of free lines."""
+    refusal = trial.refusal
+    if refusal is not None and refusal.code == GatewayCode.TOO_MANY_LINES:
+        remedy = "End other programs on this login, or lower what they stream."
+        return [bad("lines", "no line is free: others use all of them (101)", remedy)]
+    lines = good(
+        "lines",
+        f"at least one of {settings.max_lines} is free; how many others use, no gateway says",
+    )
+    if refusal is None and trial.market_data_type is not None:
+        kind = _KINDS.get(trial.market_data_type, str(trial.market_data_type))
+        text = f"{name} ticks, {kind}"
+        if trial.market_data_type == 1:
+            return [good("market data", text), lines]
+        remedy = "Subscribe to the exchange's live data, or accept values that are not live."
+        return [warning("market data", text, remedy), lines]
+    if refusal is None:
+        text = f"{name} did not tick within {ANSWER_S:g} s"
+        remedy = "Run it again while its exchange is open."
+        return [warning("market data", text, remedy), lines]
+    text = f"{name} is refused ({refusal.code}): {refusal.text}"
+    if delayed is not None and delayed.market_data_type is not None:
+        remedy = "Subscribe to its live data, or set POSITION_SYNC_DELAYED_FALLBACK=true."
+        return [warning("market data", f"{text}; delayed data tick", remedy), lines]
+    remedy = "Subscribe to its data in IB's client portal; until then the queue values it."
+    return [bad("market data", text, remedy), lines]
+
+
+LITTLE_DISK, TOO_LITTLE_DISK = 5 * 2**30, 2**29
+"""Bytes: a day of a streamed book takes a few hundred MB before it is compacted."""
+
+
+def check_settings(
+    settings: Settings, environ: Mapping[str, str], *, env_file: str | None
+) -> list[Finding]:
+    """Return a finding for each unknown name; settings that are malformed never come here."""
+    lines = warnings_of(environ, env_file=env_file)
+    if lines:
+        remedy = "Correct the name, or remove it."
+        return [warning("settings", line, remedy) for line in lines]
+    mode = settings.trading_mode or "the mode that is found"
+    try:
+        logins = settings.logins
+    except GatewaysFileError as error:
+        return [bad("gateways file", error.what, error.remedy)]
+    found = [
+        good("gateway", f"{login.gateway_id} at {login.gateway_address}")
+        for login in logins
+        if settings.gateways_file is not None
+    ]
+    named = settings.gateway_address if settings.gateways_file is None else settings.gateways_file
+    return [good("settings", f"gateway {named}, lake {settings.lake}, {mode}"), *found]
+
+
+def check_time_zone(now: datetime) -> list[Finding]:
+    """Return the time zone of this process; nothing depends on it."""
+    local = now.astimezone()
+    offset = f"{local:%z}"
+    return [
+        good("time zone", f"{local.tzname()} (UTC{offset}); all times in the tables are in UTC")
+        if time.tzname
+        else warning("time zone", "unknown", "Set TZ.")
+    ]
+
+
+def check_strategies_file(settings: Settings) -> list[Finding]:
+    """Return whether the strategies file can be read."""
+    if settings.strategies_file is None:
+        return [good("strategies file", "none is configured: the registry's table decides")]
+    problem = strategies_problem(settings.strategies_file)
+    if problem is not None:
+        return [bad("strategies file", problem, "Correct the file.")]
+    return [good("strategies file", f"{settings.strategies_file} can be read")]
+
+
+def check_lake(lake: Lake) -> list[Finding]:
+    """Return whether the tables and their place can be used."""
+    return [*check_tables(lake), *check_store(lake)]
+
+
+def check_tables(lake: Lake) -> list[Finding]:
+    """Return whether each table is whole, as `position-sync doctor --tables` diagnoses it."""
+    if not lake.exists:
+        return [good("tables", f"none at {lake.path} yet: the first start makes them")]
+    ill = [one for one in map(diagnose, lake.all_tables) if not one.healthy]
+    if not ill:
+        return [
+            good("tables", f"{len(lake.all_tables)} at {lake.path}, each whole or not there yet")
+        ]
+    remedy = "Run `position-sync doctor --tables`, which shows each and says what to do."
+    return [bad("tables", f"{one.table}: {one.flaw}", remedy) for one in ill]
+
+
+def check_store(lake: Lake) -> list[Finding]:
+    """Return whether an object store keeps two writers apart; nothing for a folder."""
+    if "://" not in lake.path:
+        return []
+    try:
+        lake.sessions.table.prove_store()
+    except LakeError as error:
+        return [bad("store", error.what, error.remedy)]
+    return [good("store", "it refuses the second of two writers (conditional put)")]
+
+
+def check_disk(path: str) -> list[Finding]:
+    """Return how much room the disk of the lake has, and whether it can be written."""
+    if "://" in path:
+        return [good("disk", f"the lake is in an object store ({path})")]
+    folder = Path(path).absolute()
+    while not folder.exists():
+        folder = folder.parent
+    if not os.access(folder, os.W_OK | os.X_OK):
+        return [bad("disk", f"{folder} cannot be written", "Set POSITION_SYNC_LAKE elsewhere.")]
+    free = shutil.disk_usage(folder).free
+    text = f"{free / 2**30:.1f} GiB free at {folder}"
+    remedy = "Free some, or set POSITION_SYNC_LAKE to another disk."
+    if free < TOO_LITTLE_DISK:
+        return [bad("disk", text, remedy)]
+    return [warning("disk", text, remedy) if free < LITTLE_DISK else good("disk", text)]

@@ -1,0 +1,304 @@
+"""The folder of the broker's statements: read, and extended by downloads.
+
+The statements of the broker: downloaded, checked, and stored where they belong.
+"""
+
+import os
+import stat
+from collections.abc import Callable, Collection, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import polars as pl
+
+from position_sync_dagster.domain.account_summary import AccountSource, AccountSummary
+from position_sync_dagster.domain.statement import Statement, StatementCash
+from position_sync_dagster.domain.update import TradingMode, trading_mode_of
+from position_sync_dagster.errors import (
+    FlexServiceError,
+    ForeignStatementError,
+    PositionSyncError,
+    StatementError,
+)
+from position_sync_dagster.gateway.flex import (
+    HEAD_BYTES,
+    LARGEST_STATEMENT,
+    FlexService,
+    first_day,
+    read_statements,
+)
+from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.lake.schema.ids import content_id
+from position_sync_dagster.settings import Settings
+
+_NEVER = datetime.min.replace(tzinfo=UTC)
+
+
+def known_accounts(lake: Lake) -> set[str]:
+    """Return the accounts of the broker's holdings, of the ledger and of the gateway's values."""
+    held = lake.broker_positions.table.rows(columns=["account"])
+    own = lake.updates.sync.latest().select("account")
+    valued = lake.account_values.sync.latest().select("account")
+    return set(pl.concat([held, own, valued]).get_column("account").unique()) - {""}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Statements:
+    """What the files of a folder say.
+
+    Attributes:
+        found: The newest first: of two for one day, the one that was made later counts.
+        unreadable: What is wrong with the other files, each named. They harm no file beside them.
+    """
+
+    found: tuple[Statement, ...]
+    unreadable: tuple[PositionSyncError, ...]
+
+    def require_readable(self) -> None:
+        """Raise for the first file that cannot be read.
+
+        Raises:
+            StatementError, FlexServiceError: As `read_statements`.
+        """
+        if self.unreadable:
+            raise self.unreadable[0]
+
+    def without_foreign(self, accounts: Collection[str], mode: TradingMode | None) -> "Statements":
+        """Return them with the files that name a foreign account among the unreadable ones.
+
+        Args:
+            accounts, mode: As `refuse_foreign` takes them.
+        """
+        foreign: dict[str, PositionSyncError] = {}
+        for one in self.found:
+            try:
+                refuse_foreign([one], accounts, mode)
+            except ForeignStatementError as error:
+                foreign.setdefault(one.file, error)
+        return Statements(
+            found=tuple(one for one in self.found if one.file not in foreign),
+            unreadable=(*self.unreadable, *foreign.values()),
+        )
+
+
+class StatementFolder:
+    """Reads statements from the XML files of a folder; one that is absent has none.
+
+    Example:
+        statements = StatementFolder(Path("data/flex")).read()
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def read(self) -> Statements:
+        """Read every file; a fault is one of its file alone."""
+        found: list[Statement] = []
+        unreadable: list[PositionSyncError] = []
+        try:
+            paths = self._files()
+        except StatementError as error:
+            return Statements(found=(), unreadable=(error,))
+        for path in paths:
+            try:
+                found += read_statements(_content(path), path.name)
+            except (StatementError, FlexServiceError) as error:
+                unreadable.append(error)
+        found.sort(key=lambda one: (one.generated_at or _NEVER, one.last, one.file), reverse=True)
+        return Statements(found=tuple(found), unreadable=tuple(unreadable))
+
+    def first_day(self) -> date | None:
+        """Return the first day that a statement covers, reading only the start of each file."""
+        days: list[date] = []
+        with suppress(StatementError):
+            for path in self._files():
+                with suppress(StatementError):
+                    day = first_day(_content(path, HEAD_BYTES))
+                    days += [] if day is None else [day]
+        return min(days, default=None)
+
+    def store(
+        self, data: bytes, query_id: str, *, check: Callable[[list[Statement]], None]
+    ) -> list[Statement]:
+        """Store a downloaded statement under its query and days, if it can be read.
+
+        The file appears whole or not at all; the same statement again replaces it.
+
+        Args:
+            check: Refuses statements by an error before anything is stored.
+
+        Raises:
+            StatementError, FlexServiceError: It is no statement; nothing was stored.
+        """
+        found = read_statements(data, f"query {query_id}")
+        if not found:
+            raise StatementError(
+                f"query {query_id}: the answer has no statement of an account.",
+                remedy="Choose at least one account in the Flex query.",
+            )
+        check(found)
+        first, last = min(one.first for one in found), max(one.last for one in found)
+        safe = "".join(letter for letter in query_id if letter.isalnum()) or "query"
+        safe = safe.encode()[:100].decode(errors="ignore")
+        self._folder.mkdir(parents=True, exist_ok=True)
+        path = self._folder / f"{safe}-{first:%Y%m%d}-{last:%Y%m%d}.xml"
+        draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
+        try:
+            draft.write_bytes(data)
+            draft.replace(path)
+        finally:
+            draft.unlink(missing_ok=True)
+        return read_statements(data, path.name)
+
+    def _files(self) -> list[Path]:
+        try:
+            return sorted(
+                path
+                for path in self._folder.iterdir()
+                if path.suffix.lower() == ".xml" and not path.name.startswith(".")
+            )
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise StatementError(
+                f"The folder {self._folder} cannot be read: {error.strerror}.",
+                remedy="Make it readable, or correct POSITION_SYNC_FLEX_FOLDER.",
+            ) from None
+
+
+def refuse_foreign(
+    statements: Iterable[Statement], accounts: Collection[str], mode: TradingMode | None
+) -> None:
+    """Raise for a statement of an account that the tables do not know.
+
+    Args:
+        accounts: The accounts that the tables know; where there are none yet, the mode decides.
+        mode: The trading mode of the settings, None for any.
+
+    Raises:
+        ForeignStatementError: It names file and account.
+    """
+    for one in statements:
+        named = {one.account, *(row.account for row in one.positions)}
+        named |= {row.account for row in one.executions}
+        for account in sorted(named):
+            if accounts and account not in accounts:
+                why = f"the tables hold {', '.join(sorted(accounts))}"
+            elif not accounts and mode is not None and trading_mode_of(account) is not mode:
+                why = f"the trading mode is {mode.value}"
+            else:
+                continue
+            raise ForeignStatementError(
+                f"{one.file} is a statement of the account {account}, and {why}.",
+                remedy="Remove the file from the folder, or choose this account's lake.",
+            )
+
+
+def _content(path: Path, most: int = LARGEST_STATEMENT) -> bytes:
+    """Return the content of a regular file, or the first bytes of it.
+
+    Raises:
+        StatementError: It is none, it cannot be read, or its name is no text.
+    """
+    if not path.name.isprintable():  # it stands in rows and messages
+        name = path.name.encode("ascii", "backslashreplace").decode()
+        raise StatementError(f"{name} has a name that is no text.", remedy="Rename the file.")
+    try:
+        # Not blocking: to open a pipe would wait for a writer.
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        found = os.fstat(fd)
+        if not stat.S_ISREG(found.st_mode):
+            os.close(fd)
+            raise StatementError(
+                f"{path.name} is not a regular file.", remedy="Remove it from the folder."
+            )
+        with open(fd, "rb") as file:
+            if most < found.st_size and most == LARGEST_STATEMENT:
+                raise StatementError(
+                    f"{path.name} has more than {LARGEST_STATEMENT // 2**20} MB.",
+                    remedy="Download fewer days at once.",
+                )
+            return file.read(most)
+    except OSError as error:
+        raise StatementError(
+            f"{path.name} cannot be read: {error.strerror}.", remedy="Make the file readable."
+        ) from None
+
+
+STATED_AT, STATED_ZONE = time(16, 0), ZoneInfo("America/New_York")
+"""The time that stands for the end of a statement's day: the statement names the day alone."""
+
+
+class StatementService:
+    """Downloads the query of the settings, reads the folder, and stores executions and values.
+
+    Example:
+        StatementService(lake, settings).import_executions()
+    """
+
+    def __init__(
+        self, lake: Lake, settings: Settings, *, service: FlexService | None = None
+    ) -> None:
+        self._lake = lake
+        self._settings = settings
+        self._folder = StatementFolder(settings.flex_folder)
+        self._service = service or FlexService(
+            url=settings.flex_url, patience_s=settings.flex_patience_s
+        )
+
+    def download(self) -> int:
+        """Download the query that the settings name, if any; return how many statements came.
+
+        Raises:
+            FlexServiceError: The service gave no statement.
+            StatementError: What came cannot be read, or is of a foreign account. In both cases
+                the folder is as it was.
+        """
+        token, query_id = self._settings.flex_token, self._settings.flex_query_id
+        if token is None or not token.get_secret_value() or not query_id:
+            return 0
+        data = self._service.download(token.get_secret_value(), query_id)
+        return len(self._folder.store(data, query_id, check=self._refuse_foreign))
+
+    def read(self) -> Statements:
+        """Return every statement of the folder, the newest first, and what is wrong with others."""
+        read = self._folder.read()
+        if not read.found:
+            return read
+        return read.without_foreign(known_accounts(self._lake), self._settings.trading_mode)
+
+    def import_executions(self, run_id: str | None = None) -> int:
+        """Store the executions of all statements in one commit; return how many were new."""
+        found = self.read().found
+        return self._lake.executions.sync.add(
+            (execution for one in found for execution in one.executions), run_id=run_id
+        )
+
+    def import_account_values(self, run_id: str | None = None) -> int:
+        """Store net liquidation and cash of all statements; return how many rows were new."""
+        found = self.read().found
+        rows = (summary_of(cash, run_id) for one in found for cash in one.cash)
+        return self._lake.account_values.sync.append(rows).rows
+
+    def _refuse_foreign(self, statements: list[Statement]) -> None:
+        refuse_foreign(statements, known_accounts(self._lake), self._settings.trading_mode)
+
+
+def summary_of(cash: StatementCash, run_id: str | None = None) -> AccountSummary:
+    """Return the row of `account_values`; the same amounts of a day have the same id."""
+    at = datetime.combine(cash.day, STATED_AT, STATED_ZONE).astimezone(UTC)
+    amounts = (cash.currency, cash.net_liquidation, cash.cash)
+    return AccountSummary(
+        row_id=content_id(at, AccountSource.FLEX.value, cash.account, *amounts),
+        account=cash.account,
+        currency=cash.currency,
+        net_liquidation=cash.net_liquidation,
+        cash=cash.cash,
+        timestamp=at,
+        source=AccountSource.FLEX,
+        trading_mode=trading_mode_of(cash.account).value,
+        run_id=run_id,
+    )

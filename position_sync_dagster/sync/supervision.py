@@ -1,0 +1,213 @@
+"""The runs of a Dagster job as plain values, which the deciders work on.
+
+When to start a stream: decide whether it needs a new run; pure.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from position_sync_dagster.domain.gateway_session import ALIVE, GatewaySession, Owner
+from position_sync_dagster.domain.retry import Backoff
+
+
+class RunState(StrEnum):
+    """The state of a run, as far as the decisions need it."""
+
+    WAITING = "WAITING"
+    STARTING = "STARTING"
+    RUNNING = "RUNNING"
+    CANCELING = "CANCELING"
+    ENDED = "ENDED"
+    FAILED = "FAILED"
+    CANCELED = "CANCELED"
+
+
+IN_PROGRESS = frozenset({RunState.WAITING, RunState.STARTING, RunState.RUNNING, RunState.CANCELING})
+"""The states of a run that has not ended, as far as Dagster knows."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobRun:
+    """A run of a job, as Dagster stores it.
+
+    Attributes:
+        since: When it began; before that, when it was created or launched.
+        ended_at: None while it is in progress.
+        own_fault: It failed by an error of its own; it was not interrupted, killed or given up.
+        released: Requests that a drain claimed and released without a value.
+        registry_version: Delta version of `active_strategies` that the run recorded.
+        refreshed: The logins that a run refreshes that does nothing else.
+    """
+
+    run_id: str
+    state: RunState
+    since: datetime
+    ended_at: datetime | None = None
+    own_fault: bool = False
+    released: int = 0
+    registry_version: int | None = None
+    refreshed: str | None = None
+
+
+def consecutive(outcomes: Iterable[bool]) -> int:
+    """Count the failures at the front of outcomes, newest first; True is a failure.
+
+    >>> consecutive([True, True, False, True])
+    2
+    """
+    count = 0
+    for failed in outcomes:
+        if not failed:
+            break
+        count += 1
+    return count
+
+
+START_GRACE = timedelta(seconds=30)
+"""How long a run may have no lease: from its launch to its lease it takes 3 to 10 s, and less time
+from the end of its lease to its own end."""
+
+ROTATION_LEAD_S = 30.0
+"""How long before a session's end its successor starts, so that the gap is one hand-over of the
+lease and not the start of a run."""
+
+CLOCK_SLACK_S = 5.0
+"""By how much the times of Dagster's database and of this process may differ."""
+
+RESTART = Backoff(first_s=10.0, longest_s=120.0)
+"""Delays between runs in a crash loop."""
+
+SHORT_LIFE = timedelta(seconds=30)
+"""A run that fails within this time after its start counts towards a crash loop."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Supervision:
+    """What the supervisor has to do.
+
+    Attributes:
+        start: Request a new run.
+        lost: Runs to report as failed: Dagster shows them as running, but their lease has ended.
+        paused: A person terminated the stream, and nobody has resumed it.
+        future_heartbeat: A heartbeat that lies in the future; pass it to the next decision.
+    """
+
+    start: bool
+    lost: tuple[str, ...]
+    reason: str
+    paused: bool = False
+    future_heartbeat: datetime | None = None
+
+
+def supervise(
+    runs: Sequence[JobRun],
+    session: GatewaySession | None,
+    *,
+    now: datetime,
+    supervised_since: datetime | None,
+    rotate_after_s: float,
+    last_future_heartbeat: datetime | None = None,
+) -> Supervision:
+    """Decide whether the stream needs a new run, by its lease and never by the status of a run.
+
+    Args:
+        runs: The recent stream runs, newest first.
+        session: The newest session of the gateway, alive or not.
+        supervised_since: When a person last switched the supervisor on.
+        rotate_after_s: Length of a session; its successor starts a little before the end and
+            waits for the lease.
+        last_future_heartbeat: The `future_heartbeat` of the last decision.
+    """
+    # If the owner of a lease from the future is alive, it renews it before the next decision.
+    ahead = session is not None and session.state in ALIVE and session.is_ahead(now)
+    if session is not None and ahead and session.heartbeat_at != last_future_heartbeat:
+        return _wait_for_clock(session, now)
+    owner = session if session is not None and session.is_alive(now) else None
+    lost = tuple(r.run_id for r in runs if _is_lost(r, session, owner, now))
+    in_progress = [r for r in runs if r.state in IN_PROGRESS and r.run_id not in lost]
+    if owner is not None and [r.run_id for r in in_progress] == [owner.run_id]:
+        due_s = (owner.started_at - now).total_seconds() + rotate_after_s
+        if due_s <= min(ROTATION_LEAD_S, rotate_after_s / 2):
+            reason = f"run {in_progress[0].run_id[:8]} ends in {due_s:.0f} s: its successor starts"
+            return Supervision(start=True, lost=lost, reason=reason)
+    if in_progress:
+        return Supervision(start=False, lost=lost, reason=_describe(in_progress[0], owner, now))
+    if (
+        owner is not None
+        and owner.owner is Owner.STREAM
+        and not _belongs_to_ended_run(owner, runs, lost)
+    ):
+        reason = f"process {owner.pid} on {owner.host} streams outside Dagster"
+        return Supervision(start=False, lost=lost, reason=reason)
+    if lost:
+        return Supervision(start=True, lost=lost, reason="the lease of the last stream expired")
+    if not runs:
+        return Supervision(start=True, lost=(), reason="no stream has run yet")
+    return _after(runs, now, supervised_since)
+
+
+def _after(runs: Sequence[JobRun], now: datetime, supervised_since: datetime | None) -> Supervision:
+    newest = runs[0]
+    ended_at = newest.ended_at or now
+    if newest.state is RunState.CANCELED and (
+        supervised_since is None or ended_at > supervised_since
+    ):
+        return Supervision(
+            start=False,
+            lost=(),
+            reason=f"paused by a person at {ended_at:%Y-%m-%d %H:%M:%S} UTC: switch this sensor "
+            "off and on, or launch the job, to resume",
+            paused=True,
+        )
+    crashes = consecutive(_crashed(r) for r in runs)
+    past_s = (now - ended_at).total_seconds()
+    wait_s = RESTART.delay_s(crashes - 1) - past_s
+    # An end in the future means that the clock was set back: its age is unknown.
+    if crashes > 1 and wait_s > 0 and past_s > -CLOCK_SLACK_S:
+        reason = f"{crashes} runs failed in a row soon after their start; next in {wait_s:.0f} s"
+        return Supervision(start=False, lost=(), reason=reason)
+    return Supervision(start=True, lost=(), reason=f"the last run {newest.state.value.lower()}")
+
+
+def _wait_for_clock(session: GatewaySession, now: datetime) -> Supervision:
+    heartbeat = session.heartbeat_at
+    reason = (
+        f"the last heartbeat of process {session.pid} on {session.host} lies "
+        f"{(heartbeat - now).total_seconds():.0f} s in the future: a clock was set; checking once "
+        "more"
+    )
+    return Supervision(start=False, lost=(), reason=reason, future_heartbeat=heartbeat)
+
+
+def _is_lost(
+    run: JobRun, session: GatewaySession | None, owner: GatewaySession | None, now: datetime
+) -> bool:
+    if run.state not in (RunState.STARTING, RunState.RUNNING) or owner is not None:
+        return False
+    if session is None or session.run_id != run.run_id:
+        return abs(now - run.since) > START_GRACE
+    if session.state in ALIVE:
+        return True
+    return abs(now - session.heartbeat_at) > START_GRACE
+
+
+def _belongs_to_ended_run(
+    owner: GatewaySession, runs: Sequence[JobRun], lost: Sequence[str]
+) -> bool:
+    ended = {r.run_id for r in runs if r.state not in IN_PROGRESS} | set(lost)
+    return owner.run_id in ended
+
+
+def _crashed(run: JobRun) -> bool:
+    if run.state is not RunState.FAILED or not run.own_fault or run.ended_at is None:
+        return False
+    return run.ended_at - run.since < SHORT_LIFE
+
+
+def _describe(run: JobRun, owner: GatewaySession | None, now: datetime) -> str:
+    if owner is None or owner.run_id != run.run_id:
+        return f"run {run.run_id[:8]} is {run.state.value.lower()}"
+    left_s = (owner.expires_at - now).total_seconds()
+    return f"run {run.run_id[:8]} is {owner.state.value.lower()}, its lease holds {left_s:.0f} s"

@@ -1,0 +1,113 @@
+"""The daemon of several hosts: one works, the others wait, and what makes them change places."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from position_sync_dagster.dagster_host.standby_daemon import LOST
+from tests.support import postgres
+from tests.support.demo_program import LIMIT_S, clean_environment, wait_for
+from tests.support.hosts import DEPLOY, ROOT
+
+pytestmark = pytest.mark.skipif(postgres.programs() is None, reason=postgres.MISSING)
+
+WORKS, WAITS = "it holds the lock", "This one waits"
+
+
+class Daemon:
+    """One daemon, with a home and without a code location."""
+
+    def __init__(self, folder: Path, environment: dict[str, str], instance: Path) -> None:
+        folder.mkdir()
+        (folder / "dagster.yaml").write_text(instance.read_text())
+        (folder / "workspace.yaml").write_text("load_from: []\n")
+        self.output = folder / "output"
+        words = ["-m", "position_sync_dagster.dagster_host.standby_daemon"]
+        with self.output.open("wb") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, *words, "--workspace", str(folder / "workspace.yaml")],
+                cwd=folder,
+                env=clean_environment() | environment | {"DAGSTER_HOME": str(folder)},
+                stdout=output,
+                stderr=output,
+            )
+
+    def says(self, text: str, times: int = 1) -> None:
+        """Wait until it has logged a text so often."""
+
+        def said() -> bool:
+            return self.output.read_text().count(text) >= times
+
+        wait_for(f"the daemon says {text!r}: {self.output.read_text()[-2000:]}", said)
+
+    def end(self, sig: signal.Signals = signal.SIGKILL) -> int:
+        self.process.send_signal(sig)
+        return self.process.wait(LIMIT_S)
+
+
+@pytest.fixture(scope="module")
+def database() -> Iterator[postgres.Postgres]:
+    with postgres.running() as server:
+        yield server
+
+
+@pytest.fixture
+def start(tmp_path: Path, database: postgres.Postgres) -> Iterator[Callable[..., Daemon]]:
+    started: list[Daemon] = []
+
+    def run(instance: Path = DEPLOY / "dagster.yaml", **more: str) -> Daemon:
+        folder = tmp_path / f"host-{len(started)}"
+        started.append(Daemon(folder, database.environment | more, instance))
+        return started[-1]
+
+    yield run
+    for daemon in started:
+        daemon.end()
+
+
+def test_a_daemon_that_stands_still_is_followed_by_the_other_and_ends_when_it_goes_on(start):
+    first = start()
+    first.says(WORKS)
+    second = start()
+    second.says(WAITS)
+    assert WORKS not in second.output.read_text()
+    os.kill(first.process.pid, signal.SIGSTOP)
+    second.says(WORKS)
+    os.kill(first.process.pid, signal.SIGCONT)
+    assert first.process.wait(LIMIT_S) == LOST
+    assert second.end(signal.SIGTERM) == 0
+
+
+def test_a_daemon_waits_for_postgres_and_ends_when_postgres_does(start, database):
+    database.stop()
+    try:
+        daemon = start()
+        daemon.says("Postgres cannot be used, which is tried again")
+    finally:
+        database.start()
+    daemon.says(WORKS)
+    database.stop()
+    try:
+        assert daemon.process.wait(LIMIT_S) == LOST
+    finally:
+        database.start()
+
+
+def test_a_wrong_password_is_told_and_never_shown(start):
+    wrong = "wr0ng/p@ss:word"
+    daemon = start(PGPASSWORD=wrong)
+    daemon.says("password authentication failed")
+    daemon.end()
+    text = daemon.output.read_text()
+    assert [part for part in (wrong, *wrong.split("/"), postgres.PASSWORD) if part in text] == []
+
+
+def test_an_instance_without_postgres_is_refused_by_name(start):
+    daemon = start(ROOT / "dagster_home" / "dagster.yaml")
+    assert daemon.process.wait(LIMIT_S) == 1
+    daemon.says("The storage of this Dagster instance is not Postgres")

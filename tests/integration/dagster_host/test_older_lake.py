@@ -1,0 +1,92 @@
+"""A lake that an older release was writing goes on: nothing is lost, and what waited is answered.
+
+`tests/support/older-lake.tar.gz` was written by the release of commit d35d2a4, with its stream, its
+drain and its command line: a streamed leg, nine holdings, seven answered requests, two that
+wait, and one that a worker had claimed when it was stopped. Five of its tables have older columns.
+"""
+
+import asyncio
+import tarfile
+from pathlib import Path
+
+import polars as pl
+import pytest
+from deltalake import DeltaTable
+from polars.testing import assert_frame_equal
+
+from position_sync_dagster.domain.clock import utc_now
+from position_sync_dagster.domain.request import QueueStatus
+from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.lake.storage.opening import VERSION_PROPERTY
+from position_sync_dagster.sync.drain.refresh import drain
+from position_sync_dagster.sync.reports.status import read_status
+from position_sync_dagster.sync.stream.service import stream
+from tests.support.hosts import ROOT
+
+OLDER = ROOT / "tests" / "support" / "older-lake.tar.gz"
+LEG, ABSENT = 921000001, 1
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    with tarfile.open(OLDER) as archive:
+        # The argument `filter` came with 3.11.4: Debian 12 has 3.11.2.
+        archive.extraction_filter = getattr(tarfile, "data_filter", None)
+        archive.extractall(tmp_path / "lake")  # noqa: S202 - an archive of this repository
+    return tmp_path / "lake"
+
+
+def rows_of(folder: Path, table: str, key: str) -> pl.DataFrame:
+    return pl.read_delta(str(folder / table)).sort(key)
+
+
+async def test_an_older_lake_loses_no_row_and_its_waiting_requests_end_once(
+    folder, simulate, settings_for, eventually
+):
+    before = {
+        name: rows_of(folder, name, key)
+        for name, key in (("position_updates", "update_id"), ("position_queue", "request_id"))
+    }
+    ledger, requests = before.values()
+    waiting = requests.filter(~pl.col("status").is_in(["SUCCESS", "FAILED"]))
+    assert sorted(waiting["status"]) == ["PENDING", "PENDING", "PROCESSING"]
+    async with simulate() as sim:
+        settings = settings_for(sim, lake=str(folder))
+        lake = Lake.of(settings)
+        await lake.initialize()
+        for table in lake.tables:
+            properties = DeltaTable(str(table.path)).metadata().configuration
+            assert properties[VERSION_PROPERTY] == str(table.spec.version), table.path
+        for name, key in (("position_updates", "update_id"), ("position_queue", "request_id")):
+            after = rows_of(folder, name, key).select(before[name].columns)
+            assert_frame_equal(after, before[name])
+        await lake.registry.refresh()
+        assert [leg.conid for leg in lake.registry.legs] == [LEG]
+
+        stop = asyncio.Event()
+        streaming = asyncio.create_task(
+            stream(lake, settings, run_id="new", stop=stop, report=lambda _: None)
+        )
+
+        async def answered() -> bool:
+            await drain(lake, settings)
+            counts = await lake.queue.counts()
+            return counts[QueueStatus.PENDING] + counts[QueueStatus.PROCESSING] == 0
+
+        await eventually(lambda: read_status(lake, settings, utc_now()).lines_in_use == 1)
+        await eventually(answered)
+        stop.set()
+        await streaming
+    ended = {
+        one.request_id: one
+        for status in (QueueStatus.SUCCESS, QueueStatus.FAILED)
+        for one in await lake.queue.get_batch(None, status=status)
+    }
+    assert set(requests["request_id"]) <= ended.keys()
+    for request_id, conid in waiting.select("request_id", "conid").iter_rows():
+        request = ended[request_id]
+        held = conid != ABSENT
+        assert request.status is (QueueStatus.SUCCESS if held else QueueStatus.FAILED)
+    rows = rows_of(folder, "position_updates", "update_id")
+    assert set(ledger["update_id"]) < set(rows["update_id"])
+    assert rows["update_id"].is_unique().all()

@@ -1,0 +1,156 @@
+"""A program that ends or hangs is started again: real processes, real kills."""
+
+import logging
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from position_sync_dagster.dagster_host import services
+from position_sync_dagster.dagster_host.services import Answer, CannotRunError, Program
+from position_sync_dagster.domain.retry import Backoff
+from tests.support.demo_program import wait_for
+
+ROOT = Path(__file__).parents[3]
+
+Make = Callable[..., Program]
+
+
+@pytest.fixture(autouse=True)
+def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)  # where the support of the tests is found
+    monkeypatch.setattr(services, "ASK_S", 0.05)
+    monkeypatch.setattr(services, "HANG_S", 1.0)
+    monkeypatch.setattr(services, "REFUSED_S", 0.2)
+    monkeypatch.setattr(services, "RESTART", Backoff(first_s=0.01, longest_s=0.01))
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Iterator[Make]:
+    made: list[Program] = []
+
+    def program(
+        *words: str, whole: bool = True, ask: Callable[[], Answer] | None = None
+    ) -> Program:
+        sign = tmp_path / "sign"
+        seen: list[int] = []
+
+        def gave_a_sign() -> Answer:
+            at = sign.stat().st_mtime_ns if sign.exists() else 0
+            new = at not in seen
+            seen[:] = [at]
+            return Answer.YES if new and at else Answer.NONE
+
+        module = ("tests.support.supervised", str(sign), str(tmp_path / "child"), *words)
+        made.append(Program("helper", *module, ask=ask or gave_a_sign, whole=whole))
+        return made[-1]
+
+    yield program
+    for one in made:
+        one.end_at_once()
+    with_child = tmp_path / "child"
+    if with_child.exists() and psutil.pid_exists(int(with_child.read_text())):
+        psutil.Process(int(with_child.read_text())).kill()
+
+
+def until_it_works(program: Program) -> int:
+    def works() -> int | None:
+        program.look()
+        return program.process.pid if program.process is not None and program.works else None
+
+    found: int = wait_for("it works", works, poll_s=0.02)
+    return found
+
+
+def until_another_works(program: Program, before: int) -> int:
+    def works() -> int | None:
+        program.look()
+        process = program.process
+        return process.pid if process and program.works and process.pid != before else None
+
+    found: int = wait_for("another works", works, poll_s=0.02)
+    return found
+
+
+def said(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+@pytest.mark.parametrize(
+    ("sig", "text"),
+    [
+        (signal.SIGKILL, "was killed by signal 9 (SIGKILL)"),
+        (signal.SIGSTOP, "has not answered for"),
+    ],
+)
+def test_one_that_is_killed_or_hangs_is_started_again_and_one_line_says_so(
+    make, caplog, tmp_path, sig, text
+):
+    program = make()
+    first = until_it_works(program)
+    child = psutil.Process(int((tmp_path / "child").read_text()))
+    psutil.Process(first).send_signal(sig)
+    until_another_works(program, first)
+    (line,) = said(caplog)
+    assert f"The helper (process {first})" in line
+    assert text in line
+    wait_for("what came from it has ended", lambda: not child.is_running())
+
+
+def test_what_came_from_the_daemon_outlives_it(make, tmp_path):
+    program = make(whole=False)
+    first = until_it_works(program)
+    child = psutil.Process(int((tmp_path / "child").read_text()))
+    psutil.Process(first).kill()
+    until_another_works(program, first)
+    assert child.is_running()
+    child.kill()
+
+
+def test_one_that_answers_with_an_error_is_started_again(make, caplog):
+    answers = [Answer.YES]
+    program = make(ask=lambda: answers[-1])
+    first = until_it_works(program)
+    answers.append(Answer.ERROR)
+
+    def lost() -> bool:
+        program.look()
+        return program.process is None
+
+    wait_for("it is given up", lost, poll_s=0.02)
+    answers.append(Answer.YES)
+    until_another_works(program, first)
+    assert "does not work any more" in said(caplog)[0]
+
+
+def test_one_that_ends_at_its_first_start_is_not_tried_again_and_the_cause_is_said(make):
+    program = make("fails")
+    program.look()
+    with pytest.raises(CannotRunError) as found:
+        wait_for("it ends", program.look)
+    for part in ("The helper (process ", "exit code 3", "I cannot work", "the cause of it"):
+        assert part in str(found.value)
+
+
+def test_one_that_is_killed_again_and_again_ends_everything(make, monkeypatch):
+    monkeypatch.setattr(services, "MOST_RESTARTS", 7)
+    program = make()
+    for _ in range(7):
+        psutil.Process(until_it_works(program)).kill()
+        wait_for("it is noticed", lambda: program.look() or program.process is None)
+    psutil.Process(until_it_works(program)).kill()
+    with pytest.raises(CannotRunError, match=r"SIGKILL\), after 7 restarts within 10 minutes"):
+        wait_for("it is given up", program.look)
+
+
+def test_one_that_never_works_ends_everything(make, monkeypatch):
+    monkeypatch.setattr(services, "START_S", 0.05)
+    program = make(ask=lambda: Answer.NONE)
+
+    def look_on() -> None:
+        program.look()  # True for a start
+
+    with pytest.raises(CannotRunError, match=r"has not answered for .*, the 6th time in a row"):
+        wait_for("it is given up", look_on, poll_s=0.02)

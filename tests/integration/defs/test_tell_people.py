@@ -1,0 +1,152 @@
+"""The sensor that tells people, over a real instance and a receiver on this machine."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import dagster as dg
+import pytest
+
+from position_sync_dagster.definitions import defs
+from position_sync_dagster.defs.alerts import WATCHED, check_states, tell_people
+from position_sync_dagster.defs.checks.check_results import unknown_result
+from position_sync_dagster.settings import load_settings
+from position_sync_dagster.sync.alerts import AlertCursor
+from tests.support.receiver import PASSWORD, Receiver, running_receiver
+
+Tick = Callable[..., dg.SensorResult | dg.SkipReason]
+
+KEY = dg.AssetCheckKey(dg.AssetKey("position_queue"), "requests_are_answered")
+
+
+@pytest.fixture
+def receiver(settings, monkeypatch) -> Iterator[Receiver]:
+    with running_receiver() as found:
+        monkeypatch.setenv("POSITION_SYNC_ALERT_URLS", found.url)
+        monkeypatch.setenv("POSITION_SYNC_ALERT_AFTER_S", "0")
+        yield found
+
+
+@pytest.fixture
+def tick(instance: dg.DagsterInstance) -> Tick:
+    """Evaluate the sensor with the cursor that it stored last."""
+    stored: list[str | None] = [None]
+
+    def evaluate(cursor: str | None = None) -> dg.SensorResult | dg.SkipReason:
+        with dg.build_sensor_context(instance=instance, cursor=cursor or stored[0]) as context:
+            result = tell_people(context)
+        if isinstance(result, dg.SensorResult):
+            stored[0] = result.cursor
+        return result
+
+    return evaluate
+
+
+@pytest.fixture
+def evaluated(instance: dg.DagsterInstance) -> Callable[..., None]:
+    def report(*, passed: bool, **values) -> None:
+        instance.report_runless_asset_event(
+            dg.AssetCheckEvaluation(
+                asset_key=KEY.asset_key, check_name=KEY.name, passed=passed, **values
+            )
+        )
+
+    return report
+
+
+def broken(evaluated) -> None:
+    evaluated(
+        passed=False,
+        severity=dg.AssetCheckSeverity.WARN,
+        description="1 requests are FAILED. Retry them.",
+        metadata={"what_to_do": "Retry them."},
+    )
+
+
+def test_a_break_and_its_end_are_each_sent_once(tick, evaluated, receiver) -> None:
+    tick()
+    assert receiver.messages == []
+    broken(evaluated)
+    tick()
+    broken(evaluated)
+    tick()
+    ((title, body),) = receiver.taken()
+    assert title == "WARN: position_queue: requests_are_answered"
+    assert "1 requests are FAILED." in body
+    assert "What to do: Retry them." in body
+    link = "http://127.0.0.1:3000/assets/position_queue?view=checks"
+    assert f"{link}&checkDetail=requests_are_answered" in body
+    evaluated(passed=True, description="None failed.")
+    tick()
+    tick()
+    assert [title.split(":")[0] for title, _ in receiver.taken()] == ["WARN", "Passes again"]
+
+
+def test_a_message_waits_for_a_receiver_that_is_away_and_no_url_is_stored(
+    tick, evaluated, receiver
+) -> None:
+    receiver.answer = 503
+    broken(evaluated)
+    result = tick()
+    assert (receiver.asked, receiver.messages) == (1, [])
+    assert "1 messages wait" in result.skip_reason.skip_message
+    assert PASSWORD not in result.cursor + result.skip_reason.skip_message
+    tick()
+    assert receiver.asked == 1, "it backs off"
+    receiver.answer = 200
+    cursor = AlertCursor.from_text(result.cursor)
+    over = replace(cursor.failing[0], retry_at=datetime.now(UTC))
+    result = tick(replace(cursor, failing={0: over}).to_text())
+    assert [title.split(":")[0] for title, _ in receiver.taken()] == ["WARN"]
+    assert AlertCursor.from_text(result.cursor).outbox == ()
+
+
+def test_an_unknown_result_is_not_sent(tick, evaluated, receiver) -> None:
+    result = unknown_result("the gateway is away")
+    evaluated(
+        passed=False,
+        severity=result.severity,
+        description=result.description,
+        metadata=result.metadata,
+    )
+    tick()
+    assert receiver.messages == []
+
+
+def test_severities_that_are_not_asked_for_are_not_sent(
+    tick, evaluated, receiver, monkeypatch
+) -> None:
+    monkeypatch.setenv("POSITION_SYNC_ALERT_SEVERITIES", "ERROR")
+    broken(evaluated)
+    tick()
+    assert receiver.messages == []
+
+
+def test_without_receivers_it_does_nothing(tick, settings) -> None:
+    assert "names no receiver" in tick().skip_message
+
+
+def test_every_check_is_watched(settings) -> None:
+    graph = defs().get_repository_def().asset_graph
+    assert set(WATCHED) == set(graph.asset_check_keys)
+
+
+def test_a_check_whose_run_failed_is_a_break(instance, settings, lake, monkeypatch) -> None:
+    job = defs().resolve_job_def("derive_positions")
+    monkeypatch.setenv("POSITION_SYNC_BATCH_SIZE", "many")
+    result = job.execute_in_process(instance=instance, raise_on_error=False)
+    assert not result.success
+    states = {state.name: state for state in check_states(instance, "http://ui")}
+    state = states["position_queue: requests_are_answered"]
+    assert state.passed is False
+    assert f"http://ui/runs/{result.run_id}" in state.what_to_do
+
+
+def test_the_urls_are_never_shown(monkeypatch) -> None:
+    monkeypatch.setenv("POSITION_SYNC_ALERT_URLS", f"json://a:{PASSWORD}@x tgram://{PASSWORD}/1")
+    settings = load_settings()
+    assert [url.get_secret_value() for url in settings.alert_urls] == [
+        f"json://a:{PASSWORD}@x",
+        f"tgram://{PASSWORD}/1",
+    ]
+    assert PASSWORD not in f"{settings!r} {settings} {settings.model_dump_json()}"

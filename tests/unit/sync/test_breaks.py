@@ -1,0 +1,156 @@
+"""What is told of checks, when and how often."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from position_sync_dagster.sync.alerts import (
+    MOST_KEPT,
+    RETRY,
+    AlertCursor,
+    CheckState,
+    after_delivery,
+    due,
+    follow,
+    together,
+)
+
+NOW = datetime(2026, 3, 9, 15, 0, tzinfo=UTC)
+MINUTE = timedelta(minutes=1)
+
+BAD = CheckState(
+    name="position_queue: requests_are_answered",
+    at=NOW,
+    passed=False,
+    description="3 requests are FAILED. Retry them.",
+    what_to_do="Retry them.",
+    link="http://ui/check",
+)
+GOOD = replace(BAD, passed=True, description="None failed.", at=NOW + 5 * MINUTE)
+UNKNOWN = replace(BAD, passed=None, at=NOW + 4 * MINUTE)
+
+
+def told(
+    cursor: AlertCursor,
+    *states: CheckState,
+    at: timedelta = timedelta(),
+    after: timedelta = timedelta(),
+    severities: Sequence[str] = ("WARN", "ERROR"),
+    receivers: int = 1,
+) -> AlertCursor:
+    """Follow results at NOW + `at`, through the text that Dagster stores."""
+    cursor = AlertCursor.from_text(cursor.to_text())
+    return follow(
+        cursor, states, now=NOW + at, after=after, severities=severities, receivers=receivers
+    )
+
+
+def titles(cursor: AlertCursor) -> list[str]:
+    return [message.title for message in cursor.outbox]
+
+
+def test_a_break_says_what_since_when_what_to_do_and_where() -> None:
+    (message,) = told(AlertCursor(), BAD).outbox
+    assert message.title == "WARN: position_queue: requests_are_answered"
+    assert message.body.splitlines() == [
+        "3 requests are FAILED.",
+        "Since: 2026-03-09 15:00:00 UTC",
+        "What to do: Retry them.",
+        "http://ui/check",
+    ]
+
+
+def test_a_break_is_told_once_however_often_it_is_evaluated() -> None:
+    cursor = told(AlertCursor(), BAD)
+    again = replace(BAD, at=NOW + MINUTE, description="4 requests are FAILED.")
+    assert titles(told(cursor, again, at=MINUTE)) == titles(cursor)
+
+
+def test_its_end_is_told_once_with_both_times_and_a_new_break_is_told_again() -> None:
+    cursor = told(told(AlertCursor(), BAD), GOOD, at=5 * MINUTE)
+    assert titles(cursor) == [
+        "WARN: position_queue: requests_are_answered",
+        "Passes again: position_queue: requests_are_answered",
+    ]
+    assert "from 2026-03-09 15:00:00 to 2026-03-09 15:05:00 UTC" in cursor.outbox[1].body
+    assert titles(told(cursor, GOOD, at=6 * MINUTE)) == titles(cursor)
+    assert len(titles(told(cursor, replace(BAD, at=NOW + 7 * MINUTE), at=7 * MINUTE))) == 3
+
+
+def test_a_break_that_ends_soon_is_not_told_and_neither_is_its_end() -> None:
+    cursor = told(AlertCursor(), BAD, after=MINUTE)
+    assert cursor.outbox == ()
+    assert told(cursor, GOOD, at=MINUTE / 2, after=MINUTE).outbox == ()
+    lasted = told(cursor, replace(BAD, at=NOW + MINUTE), at=MINUTE, after=MINUTE)
+    assert "Since: 2026-03-09 15:00:00" in lasted.outbox[0].body
+
+
+def test_an_unknown_result_neither_breaks_nor_mends() -> None:
+    assert told(AlertCursor(), UNKNOWN).breaks == {}
+    cursor = told(AlertCursor(), BAD)
+    assert told(cursor, UNKNOWN).breaks == cursor.breaks
+    assert len(told(told(cursor, UNKNOWN), GOOD).outbox) == 2
+
+
+def test_a_severity_that_is_not_asked_for_is_told_when_it_becomes_one_that_is() -> None:
+    cursor = told(AlertCursor(), BAD, severities=["ERROR"])
+    assert cursor.outbox == ()
+    assert told(cursor, GOOD, severities=["ERROR"]).outbox == ()
+    worse = told(cursor, replace(BAD, severity="ERROR"), severities=["ERROR"])
+    assert titles(worse) == ["ERROR: position_queue: requests_are_answered"]
+
+
+def test_a_check_that_is_gone_is_forgotten() -> None:
+    assert told(told(AlertCursor(), BAD)).breaks == {}
+
+
+def test_each_receiver_has_its_own_back_off_and_loses_nothing() -> None:
+    cursor = told(AlertCursor(), BAD, receivers=2)
+    messages = due(cursor, NOW)
+    assert sorted(messages) == [0, 1]
+    cursor = after_delivery(cursor, 0, messages[0], ok=True, now=NOW)
+    cursor = after_delivery(cursor, 1, messages[1], ok=False, now=NOW)
+    cursor = told(cursor, GOOD, at=timedelta(seconds=10), receivers=2)
+    assert {p: len(m) for p, m in due(cursor, NOW + timedelta(seconds=10)).items()} == {0: 1}
+    later = NOW + timedelta(seconds=RETRY.first_s)
+    found = due(cursor, later)[1]
+    assert [m.title.split(":")[0] for m in found] == ["WARN", "Passes again"]
+    cursor = after_delivery(cursor, 1, found, ok=True, now=later)
+    assert sorted(due(cursor, later)) == [0]
+    assert cursor.failing == {}
+
+
+def test_the_back_off_grows() -> None:
+    cursor, waits = told(AlertCursor(), BAD), []
+    for _ in range(3):
+        cursor = after_delivery(cursor, 0, cursor.outbox, ok=False, now=NOW)
+        waits.append((cursor.failing[0].retry_at - NOW).total_seconds())
+    assert waits == [30, 60, 120]
+
+
+def test_a_receiver_that_was_removed_is_not_waited_for() -> None:
+    cursor = after_delivery(told(AlertCursor(), BAD, receivers=2), 1, (), ok=False, now=NOW)
+    cursor = told(cursor, BAD, receivers=1)
+    assert [message.to for message in cursor.outbox] == [(0,)]
+    assert cursor.failing == {}
+
+
+def test_messages_that_cannot_be_sent_are_bounded() -> None:
+    cursor = AlertCursor()
+    for _ in range(MOST_KEPT):
+        cursor = told(told(cursor, BAD), GOOD)
+    assert len(cursor.outbox) == MOST_KEPT
+
+
+def test_several_messages_are_sent_as_one() -> None:
+    outbox = told(told(AlertCursor(), BAD), GOOD).outbox
+    title, body = together(outbox)
+    assert title == "Position Sync: 2 messages"
+    assert all(message.title in body and message.body in body for message in outbox)
+
+
+@pytest.mark.parametrize("text", [None, "", "{", "[]", '{"breaks": 3}'])
+def test_a_cursor_of_another_format_begins_anew(text) -> None:
+    assert AlertCursor.from_text(text) == AlertCursor()

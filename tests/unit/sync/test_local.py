@@ -1,0 +1,29 @@
+"""What the preflight finds at this machine."""
+
+from collections import namedtuple
+
+import pytest
+
+from position_sync_dagster.settings import load_settings
+from position_sync_dagster.sync import preflight
+from position_sync_dagster.sync.preflight import Level
+
+
+@pytest.mark.parametrize(
+    ("free", "level"),
+    [(2**40, Level.GOOD), (2**31, Level.WARNING), (2**20, Level.BAD)],
+)
+def test_a_disk_without_room_is_found(monkeypatch, tmp_path, free, level):
+    usage = namedtuple("usage", "free")
+    monkeypatch.setattr(preflight.shutil, "disk_usage", lambda _: usage(free))
+    [found] = preflight.check_disk(str(tmp_path / "not" / "there" / "yet"))
+    assert found.level is level
+    assert bool(found.remedy) == (level is not Level.GOOD)
+
+
+def test_unknown_settings_are_a_warning_each():
+    names = {"POSITION_SYNC_MAX_LINE": "3", "POSITION_SYNC_LAKES": "x"}
+    found = preflight.check_settings(load_settings(), names, env_file=None)
+    assert [one.level for one in found] == [Level.WARNING] * 2
+    [fine] = preflight.check_settings(load_settings(), {}, env_file=None)
+    assert fine.level is Level.GOOD

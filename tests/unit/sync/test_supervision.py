@@ -1,0 +1,237 @@
+"""When the stream gets a new run."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from position_sync_dagster.domain.gateway_session import GatewaySession, Owner, SessionState
+from position_sync_dagster.sync.supervision import JobRun, RunState, Supervision, supervise
+
+NOW = datetime(2026, 3, 9, 15, 0, tzinfo=UTC)
+
+
+def ago(seconds: float) -> datetime:
+    return NOW - timedelta(seconds=seconds)
+
+
+def lease(
+    run_id: str | None = "new",
+    *,
+    left_s: float = 10.0,
+    owner: Owner = Owner.STREAM,
+    state: SessionState = SessionState.LIVE,
+    age_s: float = 600.0,
+) -> GatewaySession:
+    return GatewaySession(
+        gateway_id="127.0.0.1:4002",
+        owner=owner,
+        session_id="s1",
+        run_id=run_id,
+        host="here",
+        pid=4711,
+        fencing_token=1,
+        started_at=ago(age_s),
+        heartbeat_at=NOW + timedelta(seconds=left_s - 15),
+        expires_at=NOW + timedelta(seconds=left_s),
+        state=state,
+        state_since=ago(age_s),
+    )
+
+
+def run(
+    state: RunState, *, began_s: float = 600.0, ended_s: float | None = None, name: str = "new"
+) -> JobRun:
+    return JobRun(
+        run_id=name,
+        state=state,
+        since=ago(began_s),
+        ended_at=None if ended_s is None else ago(ended_s),
+        own_fault=state is RunState.FAILED,
+    )
+
+
+def decide(
+    *runs: JobRun,
+    session: GatewaySession | None = None,
+    supervised_since: datetime | None = None,
+    rotate_after_s: float = 21600.0,
+    last_future_heartbeat: datetime | None = None,
+) -> Supervision:
+    return supervise(
+        runs,
+        session,
+        now=NOW,
+        supervised_since=supervised_since or ago(3600),
+        rotate_after_s=rotate_after_s,
+        last_future_heartbeat=last_future_heartbeat,
+    )
+
+
+def test_the_first_run_is_started_at_once() -> None:
+    assert decide().start
+
+
+@pytest.mark.parametrize("state", [RunState.WAITING, RunState.STARTING, RunState.RUNNING])
+def test_a_run_that_is_starting_is_waited_for(state: RunState) -> None:
+    decided = decide(run(state, began_s=5))
+    assert not decided.start
+    assert not decided.lost
+
+
+def test_a_run_whose_lease_holds_is_left_alone() -> None:
+    decided = decide(run(RunState.RUNNING), session=lease())
+    assert not decided.start
+    assert "its lease holds 10 s" in decided.reason
+
+
+def test_a_run_whose_lease_ended_is_reported_as_lost_and_followed() -> None:
+    decided = decide(run(RunState.RUNNING), session=lease(left_s=-1))
+    assert decided.start
+    assert decided.lost == ("new",)
+
+
+def test_a_run_killed_before_it_had_a_lease_is_lost_after_a_grace() -> None:
+    assert decide(run(RunState.STARTING, began_s=29)).lost == ()
+    decided = decide(run(RunState.STARTING, began_s=31))
+    assert decided.start
+    assert decided.lost == ("new",)
+
+
+def test_a_run_whose_session_ended_cleanly_gets_time_to_end_itself() -> None:
+    ended = lease(state=SessionState.ENDED, left_s=13)
+    assert decide(run(RunState.RUNNING), session=ended).lost == ()
+    ended = lease(state=SessionState.ENDED, left_s=-25)
+    assert decide(run(RunState.RUNNING), session=ended).lost == ("new",)
+
+
+def test_a_run_in_the_queue_is_never_taken_for_dead() -> None:
+    decided = decide(run(RunState.WAITING, began_s=4000), session=lease("old", left_s=-100))
+    assert not decided.start
+    assert not decided.lost
+
+
+def test_several_runs_left_behind_by_a_host_crash_are_all_reported() -> None:
+    decided = decide(
+        run(RunState.RUNNING, name="b"),
+        run(RunState.RUNNING, name="a", began_s=9000),
+        session=lease("b", left_s=-60),
+    )
+    assert decided.lost == ("b", "a")
+    assert decided.start
+
+
+def test_a_clean_end_is_followed_without_waiting_for_its_lease() -> None:
+    decided = decide(run(RunState.ENDED, ended_s=1), session=lease("new", left_s=12))
+    assert decided.start
+
+
+def test_a_drain_that_owns_the_login_does_not_keep_the_stream_from_starting() -> None:
+    decided = decide(run(RunState.ENDED, ended_s=1), session=lease("x", owner=Owner.REFRESH))
+    assert decided.start
+
+
+def test_a_stream_outside_dagster_is_not_doubled() -> None:
+    decided = decide(session=lease(None))
+    assert not decided.start
+    assert "process 4711 on here" in decided.reason
+
+
+def test_a_terminated_run_is_a_pause_until_the_sensor_is_switched_on_again() -> None:
+    paused = run(RunState.CANCELED, ended_s=100)
+    decided = decide(paused, session=lease(state=SessionState.ENDED))
+    assert not decided.start
+    assert "paused by a person" in decided.reason
+    assert decide(paused, supervised_since=ago(50)).start
+
+
+def test_a_launch_by_hand_ends_the_pause() -> None:
+    runs = (run(RunState.ENDED, ended_s=1), run(RunState.CANCELED, ended_s=100, name="old"))
+    assert decide(*runs).start
+
+
+def test_one_failure_is_followed_at_once() -> None:
+    assert decide(run(RunState.FAILED, began_s=5, ended_s=0)).start
+
+
+@pytest.mark.parametrize(("crashes", "pause_s"), [(2, 10), (3, 20), (4, 40), (8, 120)])
+def test_the_delay_of_a_crash_loop_grows(crashes: int, pause_s: int) -> None:
+    def crashed(last_s: float) -> list[JobRun]:
+        return [
+            run(
+                RunState.FAILED, began_s=last_s + 5 + n * 200, ended_s=last_s + n * 200, name=str(n)
+            )
+            for n in range(crashes)
+        ]
+
+    early = decide(*crashed(pause_s - 1))
+    assert not early.start
+    assert f"{crashes} runs failed in a row" in early.reason
+    assert decide(*crashed(pause_s + 1)).start
+
+
+def test_a_crash_loop_is_not_paused_for_longer_because_the_clock_went_back() -> None:
+    runs = [
+        run(RunState.FAILED, began_s=-3595 + n, ended_s=-3600 + n, name=str(n)) for n in range(8)
+    ]
+    assert decide(*runs).start
+    again = run(RunState.FAILED, began_s=6, ended_s=1, name="again")
+    early = decide(again, *runs)
+    assert not early.start
+    assert "next in 119 s" in early.reason
+
+
+def test_a_run_that_began_in_the_future_and_has_no_lease_is_lost() -> None:
+    """It was killed before it had one, and then the clock went back."""
+    assert decide(run(RunState.STARTING, began_s=-20)).lost == ()
+    assert decide(run(RunState.STARTING, began_s=-3600)).lost == ("new",)
+
+
+def test_a_lease_from_the_future_is_accepted_for_one_decision() -> None:
+    running = run(RunState.RUNNING)
+    for ahead_s in (0, 250):
+        assert decide(running, session=lease(left_s=ahead_s + 15)).future_heartbeat is None
+    far = lease(left_s=7200)
+    first = decide(running, session=far)
+    assert (first.start, first.lost, first.future_heartbeat) == (False, (), far.heartbeat_at)
+    second = decide(running, session=far, last_future_heartbeat=first.future_heartbeat)
+    assert (second.start, second.lost) == (True, ("new",))
+
+
+def test_runs_that_were_killed_are_no_crash_loop() -> None:
+    killed = [
+        replace(run(RunState.FAILED, began_s=20, ended_s=0, name=str(n)), own_fault=False)
+        for n in range(8)
+    ]
+    assert decide(*killed).start
+
+
+def test_a_failure_after_a_long_life_is_no_crash_loop() -> None:
+    runs = [
+        run(RunState.FAILED, began_s=700 * n + 600, ended_s=700 * n, name=str(n)) for n in (0, 1)
+    ]
+    assert decide(*runs).start
+
+
+def test_a_successor_starts_shortly_before_the_end_of_a_session() -> None:
+    running = run(RunState.RUNNING)
+    assert not decide(running, session=lease(age_s=569), rotate_after_s=600).start
+    assert decide(running, session=lease(age_s=571), rotate_after_s=600).start
+
+
+def test_a_rotation_starts_one_successor_only() -> None:
+    runs = (run(RunState.RUNNING, began_s=3, name="next"), run(RunState.RUNNING))
+    decided = decide(*runs, session=lease(age_s=590), rotate_after_s=600)
+    assert not decided.start
+    assert not decided.lost
+
+
+def test_a_successor_that_waits_for_the_lease_is_not_lost() -> None:
+    runs = (run(RunState.RUNNING, began_s=40, name="next"), run(RunState.RUNNING))
+    assert not decide(*runs, session=lease(age_s=595), rotate_after_s=600).lost
+
+
+def test_a_run_that_is_being_terminated_is_waited_for() -> None:
+    decided = decide(run(RunState.CANCELING), session=lease(left_s=-5))
+    assert not decided.start
+    assert not decided.lost
