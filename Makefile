@@ -62,6 +62,10 @@ test: $(SYNCED) ## the whole test suite, in parallel (ARGS='-n 0': one test afte
 test-fast: $(SYNCED) ## unit tests and in-memory contract tests, in seconds: for every save
 	@$(BIN)/pytest -m 'not delta' tests/unit tests/contract $(ARGS)
 
+.PHONY: test-simulator
+test-simulator: $(SYNCED) ## the tests of the gateway simulator alone
+	@$(BIN)/pytest -n 4 tests/unit/simulator tests/integration/simulator $(ARGS)
+
 .PHONY: chaos
 chaos: $(SYNCED) ## 200 random kills of all that writes and repairs, then 30 of the whole program (half an hour)
 	@$(BIN)/python -m tests.chaos --kills 200 $(if $(SEED),--seed $(SEED)) $(ARGS)

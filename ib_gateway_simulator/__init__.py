@@ -1,20 +1,20 @@
 """A simulated Interactive Brokers gateway that unmodified clients connect to.
 
-The rest of the package and the tests import the names below; the simulator imports nothing of
-the rest. It serves server versions 176 to 178 and never carries out an order.
+It imports nothing of the package `position_sync_dagster`. It serves server versions 176 to 178 and
+never carries out an order.
 
 A test runs it in its own event loop:
 
-    from ib_gateway_simulator import Simulator, load_book
+    from ib_gateway_simulator import SimulatedGateway
 
-    async with Simulator(load_book("demo"), seed=7, control_port=0) as sim:
-        await ib.connectAsync("127.0.0.1", sim.port, clientId=1)
-        sim.fill("DUSIM0001", 911000000, -1)     # a position changes
-        sim.disconnect()                         # every client is cut
-        assert sim.stats()["lines_in_use"] == 0
-        assert not sim.orders_received
+    async with SimulatedGateway(book="demo", seed=7) as gateway:
+        await ib.connectAsync("127.0.0.1", gateway.port, clientId=1)
+        gateway.fill("DUSIM0001", 911000000, -1)     # a position changes
+        gateway.disconnect()                         # every client is cut
+        assert gateway.stats()["lines_in_use"] == 0
+        assert not gateway.orders_received
 
-`Options` lists the options of `Simulator(book, **options)`. A simulator has
+`Options` lists the options of `SimulatedGateway(book, **options)`. A simulator has
 
 - `port` and `control_port`;
 - readings (`control/readings.py`): `stats()`, `positions()`, `ticks(conid)`,
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     )
     from ib_gateway_simulator.options import Options
     from ib_gateway_simulator.program import run
-    from ib_gateway_simulator.server import Simulator
+    from ib_gateway_simulator.server import SimulatedGateway
 
 _MODULES = {
     "ActionError": "errors",
@@ -57,7 +57,7 @@ _MODULES = {
     "BookError": "errors",
     "Options": "options",
     "PortInUseError": "errors",
-    "Simulator": "server",
+    "SimulatedGateway": "server",
     "SimulatorError": "errors",
     "load_book": "books.loader",
     "run": "program",
@@ -69,7 +69,7 @@ __all__ = [
     "BookError",
     "Options",
     "PortInUseError",
-    "Simulator",
+    "SimulatedGateway",
     "SimulatorError",
     "load_book",
     "run",

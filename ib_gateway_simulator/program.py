@@ -12,7 +12,7 @@ from ib_gateway_simulator.books.loader import load_book
 from ib_gateway_simulator.control.scenario import Event, load_scenario, play
 from ib_gateway_simulator.errors import SimulatorError
 from ib_gateway_simulator.options import PROGRAM_OPTIONS, Options
-from ib_gateway_simulator.server import Simulator
+from ib_gateway_simulator.server import SimulatedGateway
 
 if TYPE_CHECKING:
     from ib_gateway_simulator.replay.server import Replay
@@ -34,7 +34,7 @@ def run(
         scenario: The path of a YAML list of actions with their times.
     """
     try:
-        simulator = Simulator(load_book(book), options)
+        simulator = SimulatedGateway(load_book(book), options)
         events = [] if scenario is None else load_scenario(scenario)
         asyncio.run(_serve(simulator, events))
     except SimulatorError as error:
@@ -79,7 +79,7 @@ def _stop_signal() -> asyncio.Event:
     return stop
 
 
-async def _serve(simulator: Simulator, events: list[Event]) -> None:
+async def _serve(simulator: SimulatedGateway, events: list[Event]) -> None:
     stop = _stop_signal()
     async with simulator as sim:
         ready = {"port": sim.port, "control_port": sim.control_port, "host": sim.host}

@@ -8,10 +8,12 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from ib_gateway_simulator.books.book import Book
+from ib_gateway_simulator.books.loader import load_book
 from ib_gateway_simulator.clients.connection import ClientConnection
 from ib_gateway_simulator.control.control_port import ControlPort
 from ib_gateway_simulator.control.faults import Faults
@@ -27,13 +29,14 @@ LAST_PORT = 65535
 LISTEN_RETRY_S = 0.2
 
 
-class Simulator(Faults):
+class SimulatedGateway(Faults):
     """Runs one simulated gateway; use it as an async context manager.
 
     All methods belong to the event loop that entered the context.
 
     Args:
-        book: Accounts, contracts and positions of the login at the start.
+        book: Accounts, contracts and positions of the login at the start: a `Book`, or the name or
+            file that `load_book` reads.
         options: How the gateway listens and behaves.
         now: The wall clock, in seconds since 1970.
         changes: Single fields of Options that replace those of `options`.
@@ -43,22 +46,23 @@ class Simulator(Faults):
         PortInUseError: On entering the context: a port cannot be listened on.
 
     Example:
-        async with Simulator(load_book("small"), seed=7) as sim:
-            await ib.connectAsync("127.0.0.1", sim.port, clientId=1)
-            sim.fill("DUSIM0001", 921000001, -1)
-            assert not sim.orders_received
+        async with SimulatedGateway(book="small", seed=7) as gateway:
+            await ib.connectAsync("127.0.0.1", gateway.port, clientId=1)
+            gateway.fill("DUSIM0001", 921000001, -1)
+            assert not gateway.orders_received
     """
 
     def __init__(
         self,
-        book: Book,
+        book: Book | str | Path = "demo",
         options: Options = DEFAULTS,
         *,
         now: Callable[[], float] = time.time,
         **changes: Any,
     ) -> None:
         options = replace(options, **changes)
-        super().__init__(Gateway(book, options, now=now))
+        held = book if isinstance(book, Book) else load_book(str(book))
+        super().__init__(Gateway(held, options, now=now))
         self.host = options.host
         self.port = options.port
         self._next_ports = options.next_ports
@@ -72,7 +76,7 @@ class Simulator(Faults):
         """The port of the controls, or None without them."""
         return None if self._control is None else self._control.port
 
-    async def __aenter__(self) -> Simulator:
+    async def __aenter__(self) -> SimulatedGateway:
         await self._listen(self.port, next_ports=self._next_ports)
         try:
             if self._wanted_control_port is not None:

@@ -1,7 +1,7 @@
 """Every option leg of an Interactive Brokers account, valued on a fixed budget of lines.
 
 The public names below are imported when they are first used, so that importing the package is
-cheap. The whole works without Dagster: see "As a library" in the README.
+cheap. The whole works without Dagster: see docs/library.md.
 """
 
 from importlib import import_module

@@ -10,7 +10,7 @@ from typing import Any
 import hypothesis
 import pytest
 
-from ib_gateway_simulator import Book, Simulator, load_book
+from ib_gateway_simulator import Book, SimulatedGateway, load_book
 from position_sync_dagster.settings import Settings
 from tests.support import object_store, signals, waiting
 from tests.support.object_store import ObjectStore
@@ -94,10 +94,10 @@ def simulate() -> Callable[..., Any]:
     """Run a simulator; at its end no order message may have reached it."""
 
     @asynccontextmanager
-    async def run(book: str | Book = "small", **options: Any) -> AsyncIterator[Simulator]:
+    async def run(book: str | Book = "small", **options: Any) -> AsyncIterator[SimulatedGateway]:
         options.setdefault("tick_interval_s", 0.05)
         found = book if isinstance(book, Book) else load_book(book)
-        async with Simulator(found, seed=7, port=0, control_port=None, **options) as sim:
+        async with SimulatedGateway(found, seed=7, port=0, control_port=None, **options) as sim:
             yield sim
             assert sim.orders_received == []
 
@@ -108,7 +108,7 @@ def simulate() -> Callable[..., Any]:
 def settings_for() -> Callable[..., Settings]:
     """Return settings for a simulator, with short intervals."""
 
-    def make(sim: Simulator, **more: Any) -> Settings:
+    def make(sim: SimulatedGateway, **more: Any) -> Settings:
         return Settings(
             _env_file=None,
             **{

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
 
-from ib_gateway_simulator import Simulator, load_book
+from ib_gateway_simulator import SimulatedGateway, load_book
 from ib_gateway_simulator.recording.proxy import Proxy
 from ib_gateway_simulator.recording.recorder import Recorder
 from ib_gateway_simulator.recordings.entry import Message
@@ -69,13 +69,13 @@ def held_in(recording: Recording) -> dict[tuple[str, int], float]:
 async def make(path: Path) -> None:
     """Record a session of the stream's own connection with the small book."""
     options = {"tick_interval_s": 0.5, "port": 0, "control_port": None}
-    async with Simulator(load_book("small"), seed=7, **options) as sim:
+    async with SimulatedGateway(load_book("small"), seed=7, **options) as sim:
         with Recorder(path, random=Random(5)) as recorder:
             async with Proxy(recorder, ("127.0.0.1", sim.port)) as proxy:
                 await _session(sim, proxy)
 
 
-async def _session(sim: Simulator, proxy: Proxy) -> None:
+async def _session(sim: SimulatedGateway, proxy: Proxy) -> None:
     settings = Settings(_env_file=None, gateway_port=proxy.port)
     connection = await _connected(settings)
     await asyncio.sleep(4)

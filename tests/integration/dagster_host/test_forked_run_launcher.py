@@ -30,7 +30,7 @@ from tests.support.demo_program import wait_for
 LAUNCHER = {
     "run_launcher": {"module": ForkedRunLauncher.__module__, "class": ForkedRunLauncher.__name__}
 }
-LIBRARIES = ForkedRunLauncher.__module__.replace("forked_run_launcher", "run_process")
+LIBRARIES = "position_sync_dagster.dagster_host.run_process"
 IN_PLACE = """
 import dagster as dg
 
@@ -268,7 +268,7 @@ def test_what_is_imported_once_for_all_runs_is_no_code_of_the_project():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     imported = done.stdout.split()
     own = {name for name in imported if name.split(".")[0] == package}
-    assert own == {package, f"{package}.launcher", LIBRARIES}
+    assert own == {package, f"{package}.dagster_host", LIBRARIES}
     assert not {"polars", "deltalake", "numpy", "ib_async"} & set(imported)
 
 

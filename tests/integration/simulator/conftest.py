@@ -12,13 +12,13 @@ import httpx
 import pytest
 from ib_async import IB, StartupFetchNONE
 
-from ib_gateway_simulator import Book, Simulator, load_book
+from ib_gateway_simulator import Book, SimulatedGateway, load_book
 from tests.support.raw_client import RawClient
 from tests.support.waiting import DEADLINE_S
 
 Connect = Callable[..., Awaitable[RawClient]]
 Post = Callable[..., Awaitable[Any]]
-Controlled = Callable[..., Awaitable[tuple[Simulator, Post]]]
+Controlled = Callable[..., Awaitable[tuple[SimulatedGateway, Post]]]
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ async def connect_ib() -> AsyncIterator[Callable[..., Awaitable[IB]]]:
     libraries: list[IB] = []
 
     async def open_library(
-        sim: Simulator, client_id: int = 1, listen: list[tuple[int, str]] | None = None
+        sim: SimulatedGateway, client_id: int = 1, listen: list[tuple[int, str]] | None = None
     ) -> IB:
         ib = IB()
         libraries.append(ib)
@@ -86,8 +86,10 @@ async def controlled(small: Book) -> AsyncIterator[Controlled]:
     """
     async with AsyncExitStack() as running:
 
-        async def start(book: Book = small, **options: Any) -> tuple[Simulator, Post]:
-            sim = await running.enter_async_context(Simulator(book, control_port=0, **options))
+        async def start(book: Book = small, **options: Any) -> tuple[SimulatedGateway, Post]:
+            sim = await running.enter_async_context(
+                SimulatedGateway(book, control_port=0, **options)
+            )
             http = await running.enter_async_context(
                 httpx.AsyncClient(
                     base_url=f"http://127.0.0.1:{sim.control_port}", timeout=DEADLINE_S

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from ib_async import IB
 
-from ib_gateway_simulator import ActionError, Book, Simulator
+from ib_gateway_simulator import ActionError, Book, SimulatedGateway
 from tests.support.waiting import DEADLINE_S
 
 Eventually = Callable[[Callable[[], Any]], Awaitable[Any]]
 Post = Callable[..., Awaitable[Any]]
-Controlled = Callable[..., Awaitable[tuple[Simulator, Post]]]
+Controlled = Callable[..., Awaitable[tuple[SimulatedGateway, Post]]]
 ConnectIB = Callable[..., Awaitable[IB]]
 CALL = 921000001
 FIRST, SECOND = "DUSIM0001", "DUSIM0002"
@@ -68,7 +68,7 @@ async def test_a_silenced_account_feed_ends_and_a_new_request_works(
 async def test_only_an_account_of_the_login_can_be_silenced(
     small: Book, connect_ib: ConnectIB
 ) -> None:
-    async with Simulator(small) as sim:
+    async with SimulatedGateway(small) as sim:
         ib = await connect_ib(sim)
         await download(ib, FIRST)
         assert sim.silence_account(SECOND) == 0
@@ -131,7 +131,7 @@ async def test_an_end_of_a_download_may_have_no_name(
 async def test_an_end_that_is_due_while_ib_is_away_comes_after_the_restore(
     small: Book, connect_ib: ConnectIB, eventually: Eventually
 ) -> None:
-    async with Simulator(small) as sim:
+    async with SimulatedGateway(small) as sim:
         ib = await connect_ib(sim)
         ends = ends_of(ib)
         sim.download_end(FIRST, 0.01)
@@ -150,7 +150,7 @@ async def test_an_end_that_is_due_while_ib_is_away_comes_after_the_restore(
 async def test_a_late_end_of_a_silenced_account_never_comes(
     small: Book, connect_ib: ConnectIB, eventually: Eventually
 ) -> None:
-    async with Simulator(small) as sim:
+    async with SimulatedGateway(small) as sim:
         ib = await connect_ib(sim)
         ends = ends_of(ib)
         sim.download_end(FIRST, 0.01)
@@ -226,7 +226,7 @@ async def test_a_position_list_may_never_end_and_the_next_one_does(
 async def test_the_late_tail_of_a_position_list_is_lost_with_its_subscription(
     small: Book, connect_ib: ConnectIB, eventually: Eventually
 ) -> None:
-    async with Simulator(small) as sim:
+    async with SimulatedGateway(small) as sim:
         ib = await connect_ib(sim)
         sim.positions_end(0.01)
         sim.connectivity("lost")
@@ -242,7 +242,9 @@ async def test_the_late_tail_of_a_position_list_is_lost_with_its_subscription(
 async def test_ib_async_receives_account_times_in_the_zone_of_the_gateway(
     small: Book, connect_ib: ConnectIB
 ) -> None:
-    async with Simulator(small, now=lambda: 1_789_996_400.0, time_zone="America/New_York") as sim:
+    async with SimulatedGateway(
+        small, now=lambda: 1_789_996_400.0, time_zone="America/New_York"
+    ) as sim:
         ib = await connect_ib(sim)
         times: list[str] = []
         ib.client.decoder.handlers[8] = lambda fields: times.append(fields[2])
@@ -278,7 +280,7 @@ async def test_the_profit_of_an_account_may_be_unset_silent_or_refused(
 async def test_account_values_come_in_the_base_currency_and_by_currency_with_their_sum(
     small: Book, connect_ib: ConnectIB
 ) -> None:
-    async with Simulator(small) as sim:
+    async with SimulatedGateway(small) as sim:
         ib = await connect_ib(sim)
         await download(ib, FIRST)
         values = {(v.tag, v.currency): v.value for v in ib.accountValues(FIRST)}

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ib_gateway_simulator import ActionError, Book, Simulator
+from ib_gateway_simulator import ActionError, Book, SimulatedGateway
 
 Connect = Callable[..., Awaitable[Any]]
 Eventually = Callable[[Callable[[], bool]], Awaitable[None]]
@@ -21,7 +21,7 @@ UNSET = 1.7976931348623157e308
 
 
 async def test_positions_come_with_the_layout_of_each_kind(small: Book, connect: Connect) -> None:
-    async with Simulator(small) as sim:
+    async with SimulatedGateway(small) as sim:
         client = await connect(sim.port)
         client.send(61, 1)
         await client.wait_id(62)
@@ -44,7 +44,7 @@ async def test_positions_come_with_the_layout_of_each_kind(small: Book, connect:
 async def test_position_changes_come_while_subscribed_and_not_after(
     small: Book, connect: Connect
 ) -> None:
-    async with Simulator(small) as sim:
+    async with SimulatedGateway(small) as sim:
         client = await connect(sim.port)
         client.send(61, 1)
         await client.wait_id(62)
@@ -66,7 +66,7 @@ async def test_position_changes_come_while_subscribed_and_not_after(
 async def test_an_account_download_has_a_time_after_every_row_and_then_its_end(
     small: Book, connect: Connect
 ) -> None:
-    async with Simulator(small) as sim:
+    async with SimulatedGateway(small) as sim:
         client = await connect(sim.port)
         client.send(6, 2, 1, "DUSIM0001")
         await client.wait_id(54)
@@ -100,7 +100,7 @@ async def test_account_times_are_in_the_zone_of_the_gateway(
     def now() -> float:
         return 1_789_996_400.0
 
-    async with Simulator(small, now=now, time_zone=zone) as sim:
+    async with SimulatedGateway(small, now=now, time_zone=zone) as sim:
         client = await connect(sim.port)
         assert client.messages[0][1] == greeting
         client.send(6, 2, 1, "DUSIM0001")
@@ -109,7 +109,7 @@ async def test_account_times_are_in_the_zone_of_the_gateway(
 
 
 async def test_cents_are_worth_dollars_in_the_portfolio(small: Book, connect: Connect) -> None:
-    async with Simulator(small, autostep=False) as sim:
+    async with SimulatedGateway(small, autostep=False) as sim:
         client = await connect(sim.port)
         client.send(6, 2, 1, "DUSIM0001")
         client.market_data(1, CENTS, exchange="CBOT", sec_type="FOP", ticks="232")
@@ -122,7 +122,7 @@ async def test_cents_are_worth_dollars_in_the_portfolio(small: Book, connect: Co
 async def test_one_account_at_a_time_over_all_clients(
     small: Book, connect: Connect, eventually: Eventually
 ) -> None:
-    async with Simulator(small) as sim:
+    async with SimulatedGateway(small) as sim:
         one, two, three = [await connect(sim.port, n) for n in (1, 2, 3)]
         one.send(6, 2, 1, "DUSIM0001")
         await one.wait_id(54)
@@ -145,7 +145,7 @@ async def test_one_account_at_a_time_over_all_clients(
 
 
 async def test_a_clients_next_account_replaces_its_first(small: Book, connect: Connect) -> None:
-    async with Simulator(small) as sim:
+    async with SimulatedGateway(small) as sim:
         client = await connect(sim.port)
         client.send(6, 2, 1, "DUSIM0001")
         await client.wait_id(54)
@@ -156,7 +156,7 @@ async def test_a_clients_next_account_replaces_its_first(small: Book, connect: C
 
 
 async def test_an_unknown_account_gets_321_and_no_end(small: Book, connect: Connect) -> None:
-    async with Simulator(small) as sim:
+    async with SimulatedGateway(small) as sim:
         client = await connect(sim.port)
         client.send(6, 2, 1, "DU999")
         client.send(6, 2, 1, "")
@@ -169,7 +169,7 @@ async def test_an_unknown_account_gets_321_and_no_end(small: Book, connect: Conn
 async def test_a_change_brings_one_row_with_its_time_and_the_refresh_brings_all(
     small: Book, connect: Connect
 ) -> None:
-    async with Simulator(small, refresh_interval_s=0.1) as sim:
+    async with SimulatedGateway(small, refresh_interval_s=0.1) as sim:
         client = await connect(sim.port)
         client.send(6, 2, 1, "DUSIM0001")
         await client.wait_id(54)
@@ -193,7 +193,7 @@ async def test_subscribing_again_does_not_make_the_refresh_more_frequent(
     small: Book, connect: Connect
 ) -> None:
     loop = asyncio.get_running_loop()
-    async with Simulator(small, refresh_interval_s=0.1) as sim:
+    async with SimulatedGateway(small, refresh_interval_s=0.1) as sim:
         client = await connect(sim.port)
         for _ in range(5):
             client.send(6, 2, 1, "DUSIM0001")
@@ -206,7 +206,7 @@ async def test_subscribing_again_does_not_make_the_refresh_more_frequent(
 async def test_the_profit_of_a_held_contract_is_sent_repeatedly_and_of_others_never(
     small: Book, connect: Connect, eventually: Eventually
 ) -> None:
-    async with Simulator(small, pnl_interval_s=0.03) as sim:
+    async with SimulatedGateway(small, pnl_interval_s=0.03) as sim:
         client = await connect(sim.port)
         client.send(94, 1, "DUSIM0001", "", CALL)
         client.send(94, 2, "DUSIM0001", "", UNHELD)
@@ -234,7 +234,7 @@ async def test_the_profit_of_a_held_contract_is_sent_repeatedly_and_of_others_ne
 async def test_daily_profit_counts_from_the_close_and_todays_cash(
     small: Book, connect: Connect
 ) -> None:
-    async with Simulator(small, autostep=False) as sim:
+    async with SimulatedGateway(small, autostep=False) as sim:
         client = await connect(sim.port)
         client.send(94, 1, "DUSIM0001", "", STOCK)
         client.market_data(2, STOCK, sec_type="STK", ticks="232")
@@ -255,7 +255,7 @@ async def test_daily_profit_counts_from_the_close_and_todays_cash(
 async def test_a_short_put_that_is_assigned_is_closed_and_delivers_the_stock(
     small: Book, connect: Connect
 ) -> None:
-    async with Simulator(small) as sim:
+    async with SimulatedGateway(small) as sim:
         client = await connect(sim.port)
         client.send(61, 1)
         await client.wait_id(62)
@@ -273,7 +273,7 @@ async def test_a_short_put_that_is_assigned_is_closed_and_delivers_the_stock(
 
 
 async def test_contract_details_by_conid_and_by_fields(small: Book, connect: Connect) -> None:
-    async with Simulator(small) as sim:
+    async with SimulatedGateway(small) as sim:
         client = await connect(sim.port)
         client.contract_details(1, CALL, "", "", "", 0.0, "", "", "", "", "", "", "")
         await client.wait(lambda m: m == ["52", "1", "1"])
@@ -291,7 +291,7 @@ async def test_contract_details_by_conid_and_by_fields(small: Book, connect: Con
 
 
 async def test_unknown_contract_details_get_200_and_no_end(small: Book, connect: Connect) -> None:
-    async with Simulator(small) as sim:
+    async with SimulatedGateway(small) as sim:
         client = await connect(sim.port)
         client.contract_details(1, 77, "", "", "", 0.0, "", "", "", "", "", "", "")
         client.contract_details(2, 0, "AAPL", "OPT", "20281215", 1.0, "C", *[""] * 6)
@@ -304,7 +304,7 @@ async def test_unknown_contract_details_get_200_and_no_end(small: Book, connect:
 
 
 async def test_every_remaining_request_is_answered(small: Book, connect: Connect) -> None:
-    async with Simulator(small) as sim:
+    async with SimulatedGateway(small) as sim:
         client = await connect(sim.port)
         client.send(62, 1, 5, "All", "NetLiquidation")
         await client.wait_id(64)

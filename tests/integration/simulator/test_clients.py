@@ -14,13 +14,15 @@ from ibapi.client import EClient
 from ibapi.contract import Contract as IbapiContract
 from ibapi.wrapper import EWrapper
 
-from ib_gateway_simulator import Book, Simulator, load_book
+from ib_gateway_simulator import Book, SimulatedGateway, load_book
 
 Eventually = Callable[[Callable[[], Any]], Awaitable[Any]]
 CALL, FUTURE = 921000001, 920000002
 
 
-async def use_library(library: Any, sim: Simulator, version: int, eventually: Eventually) -> None:
+async def use_library(
+    library: Any, sim: SimulatedGateway, version: int, eventually: Eventually
+) -> None:
     """Use one of the two libraries that share their interface, as its users do."""
     ib = library.IB()
     errors: list[int] = []
@@ -74,19 +76,19 @@ async def use_library(library: Any, sim: Simulator, version: int, eventually: Ev
 
 
 async def test_ib_async_connects_and_sees_everything(small: Book, eventually: Eventually) -> None:
-    async with Simulator(small, tick_interval_s=0.02, pnl_interval_s=0.05) as sim:
+    async with SimulatedGateway(small, tick_interval_s=0.02, pnl_interval_s=0.05) as sim:
         await use_library(ib_async, sim, 178, eventually)
 
 
 async def test_ib_insync_connects_and_sees_everything(small: Book, eventually: Eventually) -> None:
     import ib_insync
 
-    async with Simulator(small, tick_interval_s=0.02, pnl_interval_s=0.05) as sim:
+    async with SimulatedGateway(small, tick_interval_s=0.02, pnl_interval_s=0.05) as sim:
         await use_library(ib_insync, sim, 176, eventually)
 
 
 async def test_ib_async_snapshots_end(small: Book) -> None:
-    async with Simulator(small, snapshot_s=0.1) as sim:
+    async with SimulatedGateway(small, snapshot_s=0.1) as sim:
         ib = ib_async.IB()
         await ib.connectAsync("127.0.0.1", sim.port, clientId=3, timeout=30)
         contract = ib_async.Contract(conId=CALL, exchange="SMART")
@@ -96,7 +98,7 @@ async def test_ib_async_snapshots_end(small: Book) -> None:
 
 
 async def test_ib_async_loads_the_demo_book_with_200_legs() -> None:
-    async with Simulator(load_book("demo")) as sim:
+    async with SimulatedGateway(load_book("demo")) as sim:
         ib = ib_async.IB()
         await ib.connectAsync("127.0.0.1", sim.port, clientId=3, timeout=30)
         assert len(ib.positions()) == 200
@@ -106,7 +108,7 @@ async def test_ib_async_loads_the_demo_book_with_200_legs() -> None:
 
 
 async def test_ib_async_gets_326_before_its_connection_closes(small: Book) -> None:
-    async with Simulator(small) as sim:
+    async with SimulatedGateway(small) as sim:
         first, second = ib_async.IB(), ib_async.IB()
         await first.connectAsync("127.0.0.1", sim.port, clientId=3, timeout=30)
         codes: list[int] = []
@@ -234,6 +236,6 @@ def use_original(app: Original, port: int) -> None:
 async def test_the_original_ibapi_connects_and_sees_everything(
     small: Book, original: Original
 ) -> None:
-    async with Simulator(small, tick_interval_s=0.02, pnl_interval_s=0.05) as sim:
+    async with SimulatedGateway(small, tick_interval_s=0.02, pnl_interval_s=0.05) as sim:
         await asyncio.to_thread(use_original, original, sim.port)
         assert sim.orders_received == []

@@ -3,7 +3,7 @@
 import httpx
 import pytest
 
-from ib_gateway_simulator import Book, Simulator
+from ib_gateway_simulator import Book, SimulatedGateway
 from tests.support.waiting import DEADLINE_S
 
 HOLDING = {"account": "DUSIM0001", "conid": 921000001, "position": 7}
@@ -21,7 +21,7 @@ HOLDING = {"account": "DUSIM0001", "conid": 921000001, "position": 7}
     ],
 )
 async def test_what_a_web_page_can_send_changes_nothing(small: Book, headers, status) -> None:
-    async with Simulator(small, control_port=0) as sim:
+    async with SimulatedGateway(small, control_port=0) as sim:
         before = sim.positions()
         url = f"http://127.0.0.1:{sim.control_port}"
         async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=DEADLINE_S) as http:
@@ -36,7 +36,10 @@ async def test_what_a_web_page_can_send_changes_nothing(small: Book, headers, st
 
 
 async def test_its_own_names_are_taken(small: Book) -> None:
-    async with Simulator(small, control_port=0) as sim, httpx.AsyncClient(trust_env=False) as http:
+    async with (
+        SimulatedGateway(small, control_port=0) as sim,
+        httpx.AsyncClient(trust_env=False) as http,
+    ):
         for host in ("127.0.0.1", "localhost"):
             name = f"{host}:{sim.control_port}"
             headers = {"Host": name, "Origin": f"http://{name}"}
@@ -48,7 +51,10 @@ async def test_its_own_names_are_taken(small: Book) -> None:
     "body", ["[" * 100_000, '{"a":' * 100_000, '{"conid": ' + "9" * 5000 + "}", "{", "[]"]
 )
 async def test_a_body_that_is_no_json_object_is_refused(small: Book, body) -> None:
-    async with Simulator(small, control_port=0) as sim, httpx.AsyncClient(trust_env=False) as http:
+    async with (
+        SimulatedGateway(small, control_port=0) as sim,
+        httpx.AsyncClient(trust_env=False) as http,
+    ):
         answer = await http.post(
             f"http://127.0.0.1:{sim.control_port}/holding",
             content=body,

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from ib_gateway_simulator import ActionError, Book, Simulator
+from ib_gateway_simulator import ActionError, Book, SimulatedGateway
 from tests.support.waiting import DEADLINE_S
 
 Connect = Callable[..., Awaitable[Any]]
@@ -18,7 +18,7 @@ CALL, PUT = 921000001, 921000002
 JSON = {"Content-Type": "application/json"}
 
 
-def control(sim: Simulator) -> httpx.AsyncClient:
+def control(sim: SimulatedGateway) -> httpx.AsyncClient:
     return httpx.AsyncClient(base_url=f"http://127.0.0.1:{sim.control_port}", timeout=DEADLINE_S)
 
 
@@ -29,7 +29,7 @@ async def post(http: httpx.AsyncClient, name: str, **body: Any) -> Any:
 
 
 async def test_counts_positions_and_ticks_can_be_read(small: Book, connect: Connect) -> None:
-    async with Simulator(small, control_port=0, autostep=False) as sim, control(sim) as http:
+    async with SimulatedGateway(small, control_port=0, autostep=False) as sim, control(sim) as http:
         client = await connect(sim.port, client_id=6)
         client.market_data(1, CALL, ticks="232")
         await client.barrier()
@@ -50,7 +50,7 @@ async def test_counts_positions_and_ticks_can_be_read(small: Book, connect: Conn
 
 
 async def test_trades_through_the_control_port(small: Book, connect: Connect) -> None:
-    async with Simulator(small, control_port=0) as sim, control(sim) as http:
+    async with SimulatedGateway(small, control_port=0) as sim, control(sim) as http:
         client = await connect(sim.port)
         client.send(61, 1)
         await client.wait_id(62)
@@ -68,7 +68,7 @@ async def test_trades_through_the_control_port(small: Book, connect: Connect) ->
 async def test_a_disconnect_cuts_one_client_or_all_and_can_keep_ids_busy(
     small: Book, connect: Connect
 ) -> None:
-    async with Simulator(small, control_port=0) as sim, control(sim) as http:
+    async with SimulatedGateway(small, control_port=0) as sim, control(sim) as http:
         one, two, three = [await connect(sim.port, n) for n in (1, 2, 3)]
         assert await post(http, "disconnect", client_id=1, busy_s=60) == 1
         await one.wait_closed()
@@ -82,7 +82,7 @@ async def test_a_disconnect_cuts_one_client_or_all_and_can_keep_ids_busy(
 
 
 async def test_any_error_can_be_sent(small: Book, connect: Connect) -> None:
-    async with Simulator(small, control_port=0) as sim, control(sim) as http:
+    async with SimulatedGateway(small, control_port=0) as sim, control(sim) as http:
         one, two = await connect(sim.port, 1), await connect(sim.port, 2)
         await post(http, "error", code=10197, req_id=9, client_id=1)
         error = await one.wait_error(10197, 9)
@@ -95,7 +95,7 @@ async def test_any_error_can_be_sent(small: Book, connect: Connect) -> None:
 async def test_lines_continue_by_themselves_after_connectivity_is_restored_with_data(
     small: Book, connect: Connect
 ) -> None:
-    async with Simulator(small, control_port=0, autostep=False) as sim, control(sim) as http:
+    async with SimulatedGateway(small, control_port=0, autostep=False) as sim, control(sim) as http:
         client = await connect(sim.port)
         client.market_data(1, CALL, ticks="232")
         await client.barrier()
@@ -118,7 +118,7 @@ async def test_lines_continue_by_themselves_after_connectivity_is_restored_with_
         assert sim.stats()["lines_in_use"] == 2
 
 
-async def connect_offline(sim: Simulator, connect: Connect) -> Any:
+async def connect_offline(sim: SimulatedGateway, connect: Connect) -> Any:
     client = await connect(sim.port, start=False)
     client.greet()
     client.send(71, 2, 30, "")
@@ -129,7 +129,10 @@ async def connect_offline(sim: Simulator, connect: Connect) -> Any:
 async def test_connectivity_restored_without_data_has_lost_every_subscription(
     small: Book, connect: Connect
 ) -> None:
-    async with Simulator(small, control_port=0, pnl_interval_s=0.02) as sim, control(sim) as http:
+    async with (
+        SimulatedGateway(small, control_port=0, pnl_interval_s=0.02) as sim,
+        control(sim) as http,
+    ):
         client = await connect(sim.port)
         client.market_data(1, CALL, ticks="232")
         client.send(94, 2, "DUSIM0001", "", CALL)
@@ -156,7 +159,9 @@ async def test_a_paused_gateway_accepts_connections_and_sends_nothing(
     small: Book, connect: Connect
 ) -> None:
     async with (
-        Simulator(small, control_port=0, tick_interval_s=0.01, refresh_interval_s=0.02) as sim,
+        SimulatedGateway(
+            small, control_port=0, tick_interval_s=0.01, refresh_interval_s=0.02
+        ) as sim,
         control(sim) as http,
     ):
         client = await connect(sim.port)
@@ -184,7 +189,7 @@ async def test_a_paused_gateway_accepts_connections_and_sends_nothing(
 async def test_the_line_limit_and_permissions_can_change_while_running(
     small: Book, connect: Connect
 ) -> None:
-    async with Simulator(small, control_port=0, autostep=False) as sim, control(sim) as http:
+    async with SimulatedGateway(small, control_port=0, autostep=False) as sim, control(sim) as http:
         client = await connect(sim.port)
         client.market_data(1, CALL)
         await client.barrier()
@@ -203,7 +208,7 @@ async def test_the_line_limit_and_permissions_can_change_while_running(
 
 
 async def test_the_port_can_move_and_1300_names_the_new_one(small: Book, connect: Connect) -> None:
-    async with Simulator(small, control_port=0) as sim, control(sim) as http:
+    async with SimulatedGateway(small, control_port=0) as sim, control(sim) as http:
         client = await connect(sim.port)
         old = sim.port
         new = await post(http, "port")
@@ -218,7 +223,7 @@ async def test_the_port_can_move_and_1300_names_the_new_one(small: Book, connect
 async def test_a_restart_refuses_connections_for_a_while_and_removes_closed_rows(
     small: Book, connect: Connect, eventually: Eventually
 ) -> None:
-    async with Simulator(small, control_port=0) as sim, control(sim) as http:
+    async with SimulatedGateway(small, control_port=0) as sim, control(sim) as http:
         client = await connect(sim.port)
         sim.close_position("DUSIM0001", CALL)
         await post(http, "restart", down_s=0.1)
@@ -238,14 +243,14 @@ async def test_a_restart_refuses_connections_for_a_while_and_removes_closed_rows
 
 
 async def test_raw_bytes_reach_the_client_as_they_are(small: Book, connect: Connect) -> None:
-    async with Simulator(small, control_port=0) as sim, control(sim) as http:
+    async with SimulatedGateway(small, control_port=0) as sim, control(sim) as http:
         client = await connect(sim.port)
         await post(http, "raw", hex=(b"\0\0\0\x05hell\0").hex(), client_id=1)
         await client.wait(lambda m: m == ["hell"])
 
 
 async def test_quotes_farms_and_steps_can_be_driven(small: Book, connect: Connect) -> None:
-    async with Simulator(small, control_port=0, autostep=False) as sim, control(sim) as http:
+    async with SimulatedGateway(small, control_port=0, autostep=False) as sim, control(sim) as http:
         client = await connect(sim.port)
         client.market_data(1, CALL)
         await client.barrier()
@@ -287,7 +292,7 @@ BAD: list[tuple[str, Any, int, str]] = [
 async def test_bad_input_names_its_field_and_changes_nothing(
     small: Book, name: str, body: Any, status: int, field: str
 ) -> None:
-    async with Simulator(small, control_port=0) as sim, control(sim) as http:
+    async with SimulatedGateway(small, control_port=0) as sim, control(sim) as http:
         before = sim.positions()
         answer = await http.post(f"/{name}", json=body)
         assert answer.status_code == status
@@ -298,7 +303,7 @@ async def test_bad_input_names_its_field_and_changes_nothing(
 
 
 async def test_broken_json_and_unknown_paths_are_answered(small: Book) -> None:
-    async with Simulator(small, control_port=0) as sim, control(sim) as http:
+    async with SimulatedGateway(small, control_port=0) as sim, control(sim) as http:
         answer = await http.post("/fill", content=b"{no json", headers=JSON)
         assert (answer.status_code, answer.json()["field"]) == (400, "body")
         assert (await http.get("/ticks")).status_code == 400
@@ -308,7 +313,7 @@ async def test_broken_json_and_unknown_paths_are_answered(small: Book) -> None:
 
 
 async def test_the_python_methods_refuse_the_same_arguments(small: Book) -> None:
-    async with Simulator(small) as sim:
+    async with SimulatedGateway(small) as sim:
         with pytest.raises(ActionError, match="state"):
             sim.connectivity("sideways")  # type: ignore[arg-type]
         with pytest.raises(ActionError, match="limit"):
@@ -319,7 +324,7 @@ async def test_the_python_methods_refuse_the_same_arguments(small: Book) -> None
 async def test_changes_during_lost_connectivity_are_sent_after_it(
     small: Book, connect: Connect
 ) -> None:
-    async with Simulator(small) as sim:
+    async with SimulatedGateway(small) as sim:
         client = await connect(sim.port)
         client.send(61, 1)
         await client.wait_id(62)
@@ -339,7 +344,7 @@ async def test_changes_during_lost_connectivity_are_sent_after_it(
 async def test_changes_during_a_pause_are_sent_after_it(
     small: Book, connect: Connect, eventually: Eventually
 ) -> None:
-    async with Simulator(small, control_port=0) as sim, control(sim) as http:
+    async with SimulatedGateway(small, control_port=0) as sim, control(sim) as http:
         client = await connect(sim.port)
         client.send(61, 1)
         await client.wait_id(62)

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from ib_async import IB, Contract, Ticker
 
-from ib_gateway_simulator import ActionError, Book, Simulator
+from ib_gateway_simulator import ActionError, Book, SimulatedGateway
 
 Eventually = Callable[[Callable[[], Any]], Awaitable[Any]]
 Post = Callable[..., Awaitable[Any]]
-Controlled = Callable[..., Awaitable[tuple[Simulator, Post]]]
+Controlled = Callable[..., Awaitable[tuple[SimulatedGateway, Post]]]
 ConnectIB = Callable[..., Awaitable[IB]]
 CALL, PUT = 921000001, 921000002
 
@@ -36,7 +36,7 @@ def listen(ib: IB, conid: int) -> Ticks:
     return Ticks(ib.reqMktData(Contract(conId=conid, exchange="SMART"), "232"))
 
 
-async def ticked(sim: Simulator, eventually: Eventually, ticks: Ticks) -> None:
+async def ticked(sim: SimulatedGateway, eventually: Eventually, ticks: Ticks) -> None:
     """Advance the market until one more tick of a ticker arrives."""
     before = ticks.count
 
@@ -87,7 +87,7 @@ async def test_a_silenced_line_speaks_again_after_a_reset(
 
 
 async def test_a_line_is_not_silenced_for_an_unknown_contract(small: Book) -> None:
-    async with Simulator(small) as sim:
+    async with SimulatedGateway(small) as sim:
         with pytest.raises(ActionError, match="conid"):
             sim.silence_line(7)
 
@@ -134,7 +134,7 @@ async def test_lines_are_dead_after_a_restore_until_they_are_requested_anew(
 async def test_a_restored_farm_leaves_the_lines_of_other_farms_alive(
     small: Book, connect_ib: ConnectIB, eventually: Eventually
 ) -> None:
-    async with Simulator(small, autostep=False) as sim:
+    async with SimulatedGateway(small, autostep=False) as sim:
         ib = await connect_ib(sim)
         sim.after_restore("dead")
         live = listen(ib, CALL)
@@ -192,7 +192,7 @@ async def test_a_new_line_may_have_nothing_but_the_model_price(
 
 
 async def test_the_kinds_of_tick_are_checked(small: Book) -> None:
-    async with Simulator(small) as sim:
+    async with SimulatedGateway(small) as sim:
         for only in ([], ["greeks"]):
             with pytest.raises(ActionError, match="only"):
                 sim.ticking(CALL, only)  # type: ignore[arg-type]
@@ -258,7 +258,7 @@ async def test_in_a_frozen_market_the_last_trade_was_before(
     small: Book, connect_ib: ConnectIB, eventually: Eventually
 ) -> None:
     clock = [NOW_S]
-    async with Simulator(small, autostep=False, now=lambda: clock[0]) as sim:
+    async with SimulatedGateway(small, autostep=False, now=lambda: clock[0]) as sim:
         ib = await connect_ib(sim)
         times = trade_times(ib)
         sim.freeze()

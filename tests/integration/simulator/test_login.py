@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from ib_gateway_simulator import Book, PortInUseError, Simulator, SimulatorError
+from ib_gateway_simulator import Book, PortInUseError, SimulatedGateway, SimulatorError
 from tests.support.ports import free_port
 
 Connect = Callable[..., Awaitable[Any]]
@@ -22,7 +22,7 @@ Eventually = Callable[[Callable[[], bool]], Awaitable[None]]
 async def test_a_login_brings_accounts_then_next_id_then_farm_notices(
     small: Book, connect: Connect
 ) -> None:
-    async with Simulator(small) as sim:
+    async with SimulatedGateway(small) as sim:
         client = await connect(sim.port)
         version, stamp = client.messages[0]
         assert version == "178"
@@ -40,7 +40,7 @@ async def test_a_login_brings_accounts_then_next_id_then_farm_notices(
 async def test_the_newest_version_that_both_sides_know_is_used(
     small: Book, connect: Connect, offer: str, version: str
 ) -> None:
-    async with Simulator(small) as sim:
+    async with SimulatedGateway(small) as sim:
         client = await connect(sim.port, versions=offer)
         assert client.messages[0][0] == version
 
@@ -49,7 +49,7 @@ async def test_the_newest_version_that_both_sides_know_is_used(
 async def test_a_client_without_a_common_version_is_closed_and_named_in_the_log(
     small: Book, connect: Connect, caplog: pytest.LogCaptureFixture, offer: str
 ) -> None:
-    async with Simulator(small) as sim:
+    async with SimulatedGateway(small) as sim:
         client = await connect(sim.port, start=False)
         client.greet(offer)
         await client.wait_closed()
@@ -62,7 +62,7 @@ async def test_a_client_without_a_common_version_is_closed_and_named_in_the_log(
 async def test_a_client_id_in_use_gets_326_and_is_closed_while_the_first_client_stays(
     small: Book, connect: Connect, eventually: Eventually
 ) -> None:
-    async with Simulator(small) as sim:
+    async with SimulatedGateway(small) as sim:
         first = await connect(sim.port, client_id=5)
         second = await connect(sim.port, start=False)
         second.greet()
@@ -80,7 +80,7 @@ async def test_a_client_id_in_use_gets_326_and_is_closed_while_the_first_client_
 
 
 async def test_the_33rd_client_is_refused(small: Book, connect: Connect) -> None:
-    async with Simulator(small) as sim:
+    async with SimulatedGateway(small) as sim:
         for client_id in range(1, 33):
             await connect(sim.port, client_id=client_id)
         late = await connect(sim.port, start=False)
@@ -95,7 +95,7 @@ async def test_the_33rd_client_is_refused(small: Book, connect: Connect) -> None
 async def test_more_than_50_messages_a_second_bring_one_error_100_and_the_connection_goes_on(
     small: Book, connect: Connect
 ) -> None:
-    async with Simulator(small) as sim:
+    async with SimulatedGateway(small) as sim:
         client = await connect(sim.port)
         for _ in range(200):  # so many that no busy machine excuses them
             client.send(49, 1)
@@ -109,7 +109,7 @@ async def test_more_than_50_messages_a_second_bring_one_error_100_and_the_connec
 async def test_messages_that_waited_while_the_gateway_was_busy_are_not_counted_as_one_burst(
     small: Book, connect: Connect
 ) -> None:
-    async with Simulator(small) as sim:
+    async with SimulatedGateway(small) as sim:
         client = await connect(sim.port)
         await asyncio.sleep(0.2)
         for _ in range(90):  # at the pace of a client that keeps the limit: 2 s of messages
@@ -123,7 +123,7 @@ async def test_messages_that_waited_while_the_gateway_was_busy_are_not_counted_a
 async def test_a_request_that_cannot_be_read_gets_320_and_is_closed(
     small: Book, connect: Connect
 ) -> None:
-    async with Simulator(small) as sim:
+    async with SimulatedGateway(small) as sim:
         client = await connect(sim.port)
         client.market_data(3, "Option(symbol='SPY')")  # what ib_async issue 158 sent
         error = await client.wait_error(320)
@@ -138,7 +138,7 @@ async def test_a_request_that_cannot_be_read_gets_320_and_is_closed(
 async def test_unknown_and_incomplete_requests_get_320_too(
     small: Book, connect: Connect, fields: tuple[object, ...]
 ) -> None:
-    async with Simulator(small) as sim:
+    async with SimulatedGateway(small) as sim:
         client = await connect(sim.port)
         client.send(*fields)
         await client.wait_error(320)
@@ -158,7 +158,7 @@ async def test_unknown_and_incomplete_requests_get_320_too(
 async def test_garbage_closes_its_connection_and_no_other(
     small: Book, connect: Connect, garbage: bytes
 ) -> None:
-    async with Simulator(small) as sim:
+    async with SimulatedGateway(small) as sim:
         good = await connect(sim.port)
         bad = await connect(sim.port, start=False)
         bad.writer.write(garbage)
@@ -170,7 +170,7 @@ async def test_garbage_closes_its_connection_and_no_other(
 async def test_garbage_after_the_login_closes_that_client_only(
     small: Book, connect: Connect
 ) -> None:
-    async with Simulator(small) as sim:
+    async with SimulatedGateway(small) as sim:
         good, bad = await connect(sim.port, 1), await connect(sim.port, 2)
         bad.writer.write(struct.pack(">I", 0xFFFFFFF) + b"x" * 100)
         await bad.wait_closed()
@@ -181,7 +181,7 @@ async def test_garbage_after_the_login_closes_that_client_only(
 async def test_connections_without_a_handshake_are_not_counted_as_clients(
     small: Book, connect: Connect, eventually: Eventually
 ) -> None:
-    async with Simulator(small) as sim:
+    async with SimulatedGateway(small) as sim:
         for _ in range(20):
             _, writer = await asyncio.open_connection("127.0.0.1", sim.port)
             writer.close()
@@ -192,7 +192,7 @@ async def test_connections_without_a_handshake_are_not_counted_as_clients(
 
 
 async def test_a_frame_may_arrive_byte_by_byte(small: Book, connect: Connect) -> None:
-    async with Simulator(small) as sim:
+    async with SimulatedGateway(small) as sim:
         client = await connect(sim.port, start=False)
         offer = b"v157..178"
         for byte in b"API\0" + struct.pack(">I", len(offer)) + offer:
@@ -204,7 +204,7 @@ async def test_a_frame_may_arrive_byte_by_byte(small: Book, connect: Connect) ->
 async def test_a_client_that_does_not_read_is_dropped_at_its_limit(
     small: Book, connect: Connect, eventually: Eventually, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with Simulator(small, max_buffer_bytes=50_000, max_messages_per_s=0) as sim:
+    async with SimulatedGateway(small, max_buffer_bytes=50_000, max_messages_per_s=0) as sim:
         good = await connect(sim.port, 1)
         slow = await connect(sim.port, 2)
         slow.writer.transport.pause_reading()
@@ -221,12 +221,12 @@ async def test_a_client_that_does_not_read_is_dropped_at_its_limit(
 
 
 async def test_a_port_in_use_is_named(small: Book) -> None:
-    async with Simulator(small) as sim:
+    async with SimulatedGateway(small) as sim:
         with pytest.raises(PortInUseError, match=f"127.0.0.1:{sim.port}"):
-            async with Simulator(small, port=sim.port):
+            async with SimulatedGateway(small, port=sim.port):
                 pass
         with pytest.raises(PortInUseError, match=str(sim.port)):
-            async with Simulator(small, control_port=sim.port):
+            async with SimulatedGateway(small, control_port=sim.port):
                 pass
 
 
@@ -235,7 +235,7 @@ async def test_where_a_port_is_taken_one_of_the_next_is_used(small: Book) -> Non
     async with AsyncExitStack() as running:
         found = []
         for _ in range(3):
-            simulator = Simulator(small, port=wanted, next_ports=50)
+            simulator = SimulatedGateway(small, port=wanted, next_ports=50)
             found.append((await running.enter_async_context(simulator)).port)
         assert found[0] == wanted
         assert found == sorted(set(found))
@@ -245,7 +245,7 @@ async def test_every_request_is_counted_by_client_and_name(
     small: Book, connect: Connect, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    async with Simulator(small) as sim:
+    async with SimulatedGateway(small) as sim:
         client = await connect(sim.port, client_id=7)
         client.send(14, 1, 5)
         client.send(12, 1, 1)
@@ -276,7 +276,7 @@ async def test_every_request_is_counted_by_client_and_name(
 async def test_any_order_message_is_recorded_and_changes_nothing(
     small: Book, connect: Connect, name: str, fields: tuple[object, ...]
 ) -> None:
-    async with Simulator(small) as sim:
+    async with SimulatedGateway(small) as sim:
         client = await connect(sim.port, client_id=4)
         before = sim.positions()
         client.send(*fields)
@@ -290,7 +290,7 @@ async def test_any_order_message_is_recorded_and_changes_nothing(
 
 
 async def test_a_request_that_only_reads_records_no_order(small: Book, connect: Connect) -> None:
-    async with Simulator(small) as sim:
+    async with SimulatedGateway(small) as sim:
         client = await connect(sim.port)
         for request in ((5, 1), (16, 1), (15, 1, 0), (99, 0), (7, 3, 1, 0, "", "", "", "", "", "")):
             client.send(*request)
@@ -302,7 +302,7 @@ async def test_a_request_that_only_reads_records_no_order(small: Book, connect: 
 async def test_a_connection_that_never_logs_in_is_closed_after_the_timeout(
     small: Book, connect: Connect
 ) -> None:
-    async with Simulator(small, handshake_timeout_s=0.05) as sim:
+    async with SimulatedGateway(small, handshake_timeout_s=0.05) as sim:
         mute = await connect(sim.port, start=False)
         half = await connect(sim.port, start=False)
         half.greet()
@@ -314,4 +314,4 @@ async def test_a_connection_that_never_logs_in_is_closed_after_the_timeout(
 @pytest.mark.parametrize("option", ["tick_interval_s", "refresh_interval_s", "pnl_interval_s"])
 def test_a_time_of_zero_is_refused(small: Book, option: str) -> None:
     with pytest.raises(SimulatorError, match=f"{option} is 0"):
-        Simulator(small, **{option: 0})  # type: ignore[arg-type]
+        SimulatedGateway(small, **{option: 0})  # type: ignore[arg-type]

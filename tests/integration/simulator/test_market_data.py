@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ib_gateway_simulator import Book, Simulator
+from ib_gateway_simulator import Book, SimulatedGateway
 
 Connect = Callable[..., Awaitable[Any]]
 Eventually = Callable[[Callable[[], bool]], Awaitable[None]]
@@ -19,7 +19,7 @@ STOCK, FUTURE, INDEX = 920000001, 920000002, 920000004
 async def test_a_line_opens_with_type_and_parameters_then_ticks(
     small: Book, connect: Connect
 ) -> None:
-    async with Simulator(small, autostep=False) as sim:
+    async with SimulatedGateway(small, autostep=False) as sim:
         client = await connect(sim.port)
         client.market_data(9, CALL, ticks="232")
         await client.barrier()
@@ -34,7 +34,7 @@ async def test_a_line_opens_with_type_and_parameters_then_ticks(
 async def test_the_mark_price_comes_with_generic_tick_232_only(
     small: Book, connect: Connect
 ) -> None:
-    async with Simulator(small, autostep=False) as sim:
+    async with SimulatedGateway(small, autostep=False) as sim:
         client = await connect(sim.port)
         client.market_data(9, CALL, ticks="")
         client.market_data(10, CALL, ticks="100,232")
@@ -47,7 +47,7 @@ async def test_the_mark_price_comes_with_generic_tick_232_only(
 
 
 async def test_only_changes_are_sent_as_ticks(small: Book, connect: Connect) -> None:
-    async with Simulator(small, autostep=False) as sim:
+    async with SimulatedGateway(small, autostep=False) as sim:
         client = await connect(sim.port)
         client.market_data(9, STOCK, sec_type="STK", ticks="232")
         await client.barrier()
@@ -60,7 +60,7 @@ async def test_only_changes_are_sent_as_ticks(small: Book, connect: Connect) -> 
 
 
 async def test_quote_mark_and_model_agree_with_each_other(small: Book, connect: Connect) -> None:
-    async with Simulator(small, autostep=False) as sim:
+    async with SimulatedGateway(small, autostep=False) as sim:
         client = await connect(sim.port)
         client.market_data(9, CALL, ticks="232")
         await client.barrier()
@@ -78,7 +78,7 @@ async def test_quote_mark_and_model_agree_with_each_other(small: Book, connect: 
 async def test_a_duplicate_request_is_another_full_stream_and_another_line(
     small: Book, connect: Connect
 ) -> None:
-    async with Simulator(small, autostep=False) as sim:
+    async with SimulatedGateway(small, autostep=False) as sim:
         client = await connect(sim.port)
         client.market_data(1, CALL, ticks="232")
         client.market_data(2, CALL, ticks="232")
@@ -102,7 +102,7 @@ async def test_a_duplicate_request_is_another_full_stream_and_another_line(
 async def test_over_the_limit_a_request_gets_101_and_running_lines_continue(
     small: Book, connect: Connect
 ) -> None:
-    async with Simulator(small, autostep=False, max_lines=2) as sim:
+    async with SimulatedGateway(small, autostep=False, max_lines=2) as sim:
         one, two = await connect(sim.port, 1), await connect(sim.port, 2)
         one.market_data(1, CALL)
         await one.barrier()
@@ -126,7 +126,7 @@ async def test_over_the_limit_a_request_gets_101_and_running_lines_continue(
 async def test_a_disconnect_frees_the_lines_of_that_client(
     small: Book, connect: Connect, eventually: Eventually
 ) -> None:
-    async with Simulator(small) as sim:
+    async with SimulatedGateway(small) as sim:
         one, two = await connect(sim.port, 1), await connect(sim.port, 2)
         one.market_data(1, CALL)
         one.market_data(2, PUT)
@@ -145,7 +145,7 @@ async def test_a_disconnect_frees_the_lines_of_that_client(
 async def test_the_same_request_id_twice_gets_102_and_the_first_line_continues(
     small: Book, connect: Connect
 ) -> None:
-    async with Simulator(small, autostep=False) as sim:
+    async with SimulatedGateway(small, autostep=False) as sim:
         client = await connect(sim.port)
         client.market_data(1, CALL)
         client.market_data(1, PUT)
@@ -160,7 +160,7 @@ async def test_the_same_request_id_twice_gets_102_and_the_first_line_continues(
 async def test_a_cancel_of_an_id_that_does_not_stream_gets_300(
     small: Book, connect: Connect
 ) -> None:
-    async with Simulator(small, autostep=False) as sim:
+    async with SimulatedGateway(small, autostep=False) as sim:
         client = await connect(sim.port)
         client.market_data(1, CALL)
         client.send(2, 2, 1)
@@ -172,7 +172,7 @@ async def test_a_cancel_of_an_id_that_does_not_stream_gets_300(
 
 
 async def test_nothing_comes_after_a_cancel(small: Book, connect: Connect) -> None:
-    async with Simulator(small, tick_interval_s=0.01) as sim:
+    async with SimulatedGateway(small, tick_interval_s=0.01) as sim:
         client = await connect(sim.port)
         client.market_data(1, CALL, ticks="232")
         client.market_data(2, PUT, ticks="232")
@@ -188,7 +188,7 @@ async def test_nothing_comes_after_a_cancel(small: Book, connect: Connect) -> No
 async def test_an_unknown_contract_gets_200_and_nothing_after_it(
     small: Book, connect: Connect
 ) -> None:
-    async with Simulator(small, autostep=False) as sim:
+    async with SimulatedGateway(small, autostep=False) as sim:
         client = await connect(sim.port)
         client.market_data(1, 123456)
         error = await client.wait_error(200)
@@ -203,7 +203,7 @@ async def test_an_unknown_contract_gets_200_and_nothing_after_it(
 async def test_a_derivative_without_exchange_gets_321(
     small: Book, connect: Connect, conid: int
 ) -> None:
-    async with Simulator(small, autostep=False) as sim:
+    async with SimulatedGateway(small, autostep=False) as sim:
         client = await connect(sim.port)
         client.market_data(1, conid, exchange="")
         assert (await client.wait_error(321, 1))[4].endswith("Please enter exchange")
@@ -214,7 +214,7 @@ async def test_a_derivative_without_exchange_gets_321(
 async def test_an_illegal_generic_tick_refuses_the_whole_request(
     small: Book, connect: Connect
 ) -> None:
-    async with Simulator(small, autostep=False) as sim:
+    async with SimulatedGateway(small, autostep=False) as sim:
         client = await connect(sim.port)
         client.market_data(1, CALL, ticks="232,999")
         text = (await client.wait_error(321, 1))[4]
@@ -226,7 +226,7 @@ async def test_an_illegal_generic_tick_refuses_the_whole_request(
 async def test_a_snapshot_uses_a_line_until_its_end_and_cannot_be_cancelled_then(
     small: Book, connect: Connect, eventually: Eventually
 ) -> None:
-    async with Simulator(small, tick_interval_s=0.01, snapshot_s=0.15) as sim:
+    async with SimulatedGateway(small, tick_interval_s=0.01, snapshot_s=0.15) as sim:
         client = await connect(sim.port)
         client.market_data(1, CALL, snapshot=1)
         await client.wait(lambda m: m[0] == "21" and m[1] == "1")
@@ -240,7 +240,7 @@ async def test_a_snapshot_uses_a_line_until_its_end_and_cannot_be_cancelled_then
 
 
 async def test_a_contract_without_a_bid_has_an_empty_bid(small: Book, connect: Connect) -> None:
-    async with Simulator(small, autostep=False) as sim:
+    async with SimulatedGateway(small, autostep=False) as sim:
         client = await connect(sim.port)
         client.market_data(1, WORTHLESS, ticks="232")
         await client.barrier()
@@ -254,7 +254,7 @@ async def test_a_contract_without_a_bid_has_an_empty_bid(small: Book, connect: C
 async def test_cents_are_quoted_in_cents_and_an_index_has_no_sides(
     small: Book, connect: Connect
 ) -> None:
-    async with Simulator(small, autostep=False) as sim:
+    async with SimulatedGateway(small, autostep=False) as sim:
         client = await connect(sim.port)
         client.market_data(1, CENTS, exchange="CBOT", sec_type="FOP", ticks="232")
         client.market_data(2, INDEX, exchange="CBOE", sec_type="IND")
@@ -270,7 +270,7 @@ async def test_cents_are_quoted_in_cents_and_an_index_has_no_sides(
 async def test_delayed_data_comes_with_10167_and_delayed_types(
     small: Book, connect: Connect
 ) -> None:
-    async with Simulator(small, autostep=False) as sim:
+    async with SimulatedGateway(small, autostep=False) as sim:
         sim.set_permission(CALL, 354)
         client = await connect(sim.port)
         client.market_data(1, CALL)
@@ -296,7 +296,7 @@ async def test_delayed_data_comes_with_10167_and_delayed_types(
 async def test_a_permission_that_ends_stops_the_running_line_with_its_code(
     small: Book, connect: Connect, code: int
 ) -> None:
-    async with Simulator(small, autostep=False) as sim:
+    async with SimulatedGateway(small, autostep=False) as sim:
         client = await connect(sim.port)
         client.market_data(1, CALL)
         client.market_data(2, PUT)
@@ -313,7 +313,7 @@ async def test_a_permission_that_ends_stops_the_running_line_with_its_code(
 async def test_an_advisory_code_leaves_the_ticks_but_not_the_greeks(
     small: Book, connect: Connect, code: int
 ) -> None:
-    async with Simulator(small, autostep=False) as sim:
+    async with SimulatedGateway(small, autostep=False) as sim:
         sim.set_permission(CALL, code)
         client = await connect(sim.port)
         client.market_data(1, CALL, ticks="232")
@@ -326,7 +326,7 @@ async def test_an_advisory_code_leaves_the_ticks_but_not_the_greeks(
 
 
 async def test_a_pinned_quote_can_be_crossed_half_or_missing(small: Book, connect: Connect) -> None:
-    async with Simulator(small, autostep=False) as sim:
+    async with SimulatedGateway(small, autostep=False) as sim:
         client = await connect(sim.port)
         sim.pin_quote(CALL, bid=3.0, ask=2.5, last=2.7)
         client.market_data(1, CALL, ticks="232")
@@ -350,7 +350,7 @@ async def test_a_pinned_quote_can_be_crossed_half_or_missing(small: Book, connec
 
 
 async def test_a_broken_farm_stops_its_own_ticks_only(small: Book, connect: Connect) -> None:
-    async with Simulator(small, autostep=False) as sim:
+    async with SimulatedGateway(small, autostep=False) as sim:
         client = await connect(sim.port)
         client.market_data(1, CALL)
         client.market_data(2, FUTURE, exchange="CME", sec_type="FUT")
@@ -374,7 +374,7 @@ async def test_a_broken_farm_stops_its_own_ticks_only(small: Book, connect: Conn
 async def test_halted_contracts_are_marked_and_do_not_tick(small: Book, connect: Connect) -> None:
     from dataclasses import replace
 
-    async with Simulator(replace(small, halted=frozenset({CALL})), autostep=False) as sim:
+    async with SimulatedGateway(replace(small, halted=frozenset({CALL})), autostep=False) as sim:
         client = await connect(sim.port)
         client.market_data(1, CALL)
         since = await client.barrier()
@@ -387,7 +387,7 @@ async def test_halted_contracts_are_marked_and_do_not_tick(small: Book, connect:
 async def test_a_frozen_market_sends_neither_ticks_nor_a_notice(
     small: Book, connect: Connect
 ) -> None:
-    async with Simulator(small, autostep=False) as sim:
+    async with SimulatedGateway(small, autostep=False) as sim:
         client = await connect(sim.port)
         client.market_data(1, CALL)
         since = await client.barrier()
@@ -405,7 +405,9 @@ async def test_a_frozen_market_sends_neither_ticks_nor_a_notice(
 
 
 async def recorded_run(book: Book, connect: Connect, seed: int) -> list[list[str]]:
-    async with Simulator(book, seed=seed, autostep=False, now=lambda: 1_790_000_000.0) as sim:
+    async with SimulatedGateway(
+        book, seed=seed, autostep=False, now=lambda: 1_790_000_000.0
+    ) as sim:
         client = await connect(sim.port)
         client.send(6, 2, 1, "DUSIM0001")
         client.send(61, 1)
@@ -432,7 +434,7 @@ async def test_the_same_seed_and_requests_give_the_same_messages(
 async def test_every_sent_price_can_be_looked_up_with_its_time(
     small: Book, connect: Connect
 ) -> None:
-    async with Simulator(small, autostep=False, tick_ring=50) as sim:
+    async with SimulatedGateway(small, autostep=False, tick_ring=50) as sim:
         client = await connect(sim.port)
         client.market_data(1, CALL, ticks="232")
         await client.barrier()

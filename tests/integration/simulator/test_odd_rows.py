@@ -11,12 +11,12 @@ import httpx
 import pytest
 from ib_async import IB, PortfolioItem, Position
 
-from ib_gateway_simulator import ActionError, Book, Simulator
+from ib_gateway_simulator import ActionError, Book, SimulatedGateway
 from tests.support.waiting import DEADLINE_S
 
 Eventually = Callable[[Callable[[], Any]], Awaitable[Any]]
 Post = Callable[..., Awaitable[Any]]
-Controlled = Callable[..., Awaitable[tuple[Simulator, Post]]]
+Controlled = Callable[..., Awaitable[tuple[SimulatedGateway, Post]]]
 Connect = Callable[..., Awaitable[Any]]
 ConnectIB = Callable[..., Awaitable[IB]]
 CALL = 921000001
@@ -99,7 +99,7 @@ async def test_an_odd_row_can_be_removed_and_a_trade_replaces_it(
 
 
 async def test_a_text_is_sent_as_it_is(small: Book, connect: Connect) -> None:
-    async with Simulator(small) as sim:
+    async with SimulatedGateway(small) as sim:
         client = await connect(sim.port)
         sim.holding(FIRST, 2, -math.inf)
         sim.holding(FIRST, 1, "no number", "")
@@ -115,7 +115,7 @@ async def test_a_text_is_sent_as_it_is(small: Book, connect: Connect) -> None:
 
 async def test_a_json_number_that_is_none_is_taken_too(small: Book) -> None:
     async with (
-        Simulator(small, control_port=0) as sim,
+        SimulatedGateway(small, control_port=0) as sim,
         httpx.AsyncClient(timeout=DEADLINE_S) as http,
     ):
         for number in ("NaN", "1e400"):

@@ -9,19 +9,19 @@ from typing import Any
 import pytest
 from ib_async import IB, Contract
 
-from ib_gateway_simulator import ActionError, Book, Simulator
+from ib_gateway_simulator import ActionError, Book, SimulatedGateway
 from tests.support.waiting import DEADLINE_S
 
 Eventually = Callable[[Callable[[], Any]], Awaitable[Any]]
 Post = Callable[..., Awaitable[Any]]
-Controlled = Callable[..., Awaitable[tuple[Simulator, Post]]]
+Controlled = Callable[..., Awaitable[tuple[SimulatedGateway, Post]]]
 Connect = Callable[..., Awaitable[Any]]
 ConnectIB = Callable[..., Awaitable[IB]]
 CALL = 921000001
 RESTORES = [("restored_data_lost", 1101), ("restored_data_kept", 1102)]
 
 
-async def log_in(ib: IB, sim: Simulator) -> None:
+async def log_in(ib: IB, sim: SimulatedGateway) -> None:
     """Connect as a user of ib_async does: the log-in ends with positions and account."""
     await ib.connectAsync(
         "127.0.0.1", sim.port, clientId=1, timeout=DEADLINE_S, account="DUSIM0001"
@@ -134,7 +134,7 @@ async def test_cached_answers_are_those_of_the_moment_when_the_connection_was_lo
     small: Book, connect_ib: ConnectIB, eventually: Eventually
 ) -> None:
     clock = [1_789_996_400.0]
-    async with Simulator(small, autostep=False, now=lambda: clock[0]) as sim:
+    async with SimulatedGateway(small, autostep=False, now=lambda: clock[0]) as sim:
         ib = await connect_ib(sim)
         times: list[str] = []
         ib.client.decoder.handlers[8] = lambda fields: times.append(fields[2])
@@ -163,7 +163,7 @@ async def test_cached_answers_are_those_of_the_moment_when_the_connection_was_lo
 async def test_kept_requests_are_answered_in_their_order_and_not_to_a_client_that_left(
     small: Book, connect: Connect, eventually: Eventually
 ) -> None:
-    async with Simulator(small) as sim:
+    async with SimulatedGateway(small) as sim:
         stays, leaves = await connect(sim.port, 1), await connect(sim.port, 2)
         sim.connectivity("lost", "none")
         for client in (stays, leaves):
@@ -181,7 +181,7 @@ async def test_kept_requests_are_answered_in_their_order_and_not_to_a_client_tha
 
 
 async def test_answers_are_none_or_cached(small: Book) -> None:
-    async with Simulator(small) as sim:
+    async with SimulatedGateway(small) as sim:
         with pytest.raises(ActionError, match="answers"):
             sim.connectivity("lost", "some")  # type: ignore[arg-type]
         assert sim.stats()["connectivity"] == "up"
@@ -190,7 +190,7 @@ async def test_answers_are_none_or_cached(small: Book) -> None:
 async def test_a_farm_that_is_still_broken_is_named_when_the_connection_is_restored(
     small: Book, connect_ib: ConnectIB, eventually: Eventually
 ) -> None:
-    async with Simulator(small) as sim:
+    async with SimulatedGateway(small) as sim:
         ib = await connect_ib(sim, listen=(notices := []))
         ticker = ib.reqMktData(Contract(conId=CALL, exchange="SMART"))
         await eventually(lambda: ticker.modelGreeks)

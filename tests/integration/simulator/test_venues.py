@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from ib_async import IB, Contract
 
-from ib_gateway_simulator import Book, BookError, Simulator, load_book
+from ib_gateway_simulator import Book, BookError, SimulatedGateway, load_book
 from tests.support.waiting import DEADLINE_S
 
 Eventually = Callable[[Callable[[], Any]], Awaitable[Any]]
@@ -48,7 +48,7 @@ async def details_of(ib: IB, contract: Contract) -> list[tuple[str, str]]:
 async def test_algo_venues_are_among_several_contract_details(
     venues: Book, connect_ib: ConnectIB
 ) -> None:
-    async with Simulator(venues) as sim:
+    async with SimulatedGateway(venues) as sim:
         ib = await connect_ib(sim)
         assert await details_of(ib, Contract(conId=FUTURE)) == [
             ("QBALGO", "CME,QBALGO"),
@@ -66,7 +66,7 @@ async def test_algo_venues_are_among_several_contract_details(
 async def test_market_data_come_from_a_listed_exchange_only(
     venues: Book, connect_ib: ConnectIB, eventually: Eventually, conid: int, good: str, bad: str
 ) -> None:
-    async with Simulator(venues) as sim:
+    async with SimulatedGateway(venues) as sim:
         ib = await connect_ib(sim, listen=(errors := []))
         ib.reqMktData(Contract(conId=conid, exchange=bad))
         await eventually(lambda: 200 in [code for code, _ in errors])
@@ -78,7 +78,7 @@ async def test_market_data_come_from_a_listed_exchange_only(
 async def test_a_contract_that_does_not_list_smart_says_so(
     venues: Book, connect_ib: ConnectIB
 ) -> None:
-    async with Simulator(venues) as sim:
+    async with SimulatedGateway(venues) as sim:
         ib = await connect_ib(sim)
         assert await details_of(ib, Contract(conId=CBOE_CALL)) == [("CBOE", "CBOE")]
 
@@ -86,7 +86,7 @@ async def test_a_contract_that_does_not_list_smart_says_so(
 async def test_a_farm_with_a_dot_is_not_the_one_before_the_dot(
     venues: Book, connect_ib: ConnectIB, eventually: Eventually
 ) -> None:
-    async with Simulator(venues, autostep=False) as sim:
+    async with SimulatedGateway(venues, autostep=False) as sim:
         ib = await connect_ib(sim, listen=(notices := []))
         await asyncio.wait_for(ib.reqCurrentTimeAsync(), DEADLINE_S)
         farms = [text.split(":")[1] for code, text in notices if code == 2104]

@@ -8,7 +8,7 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
-from ib_gateway_simulator import Options, Simulator, load_book, program
+from ib_gateway_simulator import Options, SimulatedGateway, load_book, program
 from ib_gateway_simulator.command_line import simulate
 from ib_gateway_simulator.options import PROGRAM_OPTIONS
 from position_sync_dagster.cli.app import app
@@ -91,7 +91,7 @@ def test_an_unknown_time_zone_ends_it_with_exit_code_2_and_the_reason(
 
 
 def test_a_simulator_takes_options_and_single_changes() -> None:
-    sim = Simulator(load_book("small"), Options(max_lines=5, seed=1), max_lines=6)
+    sim = SimulatedGateway(load_book("small"), Options(max_lines=5, seed=1), max_lines=6)
     assert sim.stats()["line_limit"] == 6
     with pytest.raises(TypeError, match="max_line"):
-        Simulator(load_book("small"), max_line=6)
+        SimulatedGateway(load_book("small"), max_line=6)

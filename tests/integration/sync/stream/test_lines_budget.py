@@ -11,7 +11,7 @@ from datetime import timedelta
 import httpx
 import pytest
 
-from ib_gateway_simulator import Simulator, load_book
+from ib_gateway_simulator import SimulatedGateway, load_book
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.leg import LegState, make_leg
 from position_sync_dagster.domain.request import QueueStatus
@@ -317,7 +317,7 @@ async def crowd(tmp_path, lake, settings_for, monkeypatch, eventually):
     monkeypatch.setattr(login, "MAX_REQUESTS", 100)
     (tmp_path / "many.yaml").write_text(MANY)
     book = load_book(tmp_path / "many.yaml")
-    async with Simulator(book, seed=7, control_port=0, max_messages_per_s=500) as sim:
+    async with SimulatedGateway(book, seed=7, control_port=0, max_messages_per_s=500) as sim:
         conids = sorted(row["conid"] for row in sim.positions())
         await lake.registry.add_many(
             make_leg(
@@ -388,7 +388,7 @@ async def test_the_values_of_an_account_are_requested_before_its_lines(
 ):
     (tmp_path / "many.yaml").write_text(MANY)
     book = load_book(tmp_path / "many.yaml")
-    async with Simulator(book, seed=7) as sim:
+    async with SimulatedGateway(book, seed=7) as sim:
         for row in sim.positions()[:30]:
             terms = terms_of(row["conid"], book)
             await lake.registry.add_active(conid=row["conid"], strategy_id="s", **terms)

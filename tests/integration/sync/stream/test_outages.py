@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from ib_gateway_simulator import Simulator, load_book
+from ib_gateway_simulator import SimulatedGateway, load_book
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.domain.retry import Backoff
@@ -166,7 +166,7 @@ async def test_run_tries_again_until_the_gateway_is_there(
     task = asyncio.create_task(streamer.run(stop))
     await eventually(lambda: streamer.state is SessionState.BLIND)
     assert f"127.0.0.1:{port}" in streamer.detail
-    async with Simulator(load_book("small"), port=port, control_port=None):
+    async with SimulatedGateway(load_book("small"), port=port, control_port=None):
         await eventually(lambda: streamer.state is SessionState.LIVE)
         stop.set()
         await task
