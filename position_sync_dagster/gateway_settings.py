@@ -1,10 +1,6 @@
-"""The settings of one login, and the logins that a gateways file names.
-
-The types of settings: their bounds, and how a text becomes a value.
+"""The settings of one login, the gateways file of several, and the types that all settings share.
 
 Every number is finite and bounded: 1e308 seconds would end in no error but an overflow.
-
-The YAML file of logins: where the gateway of each is, and which accounts it serves.
 """
 
 import json

@@ -1,12 +1,6 @@
-"""The application `position-sync` with all its commands.
+"""The application `position-sync`: its commands, and those of them that are a few lines.
 
-The command `position-sync status`: the state of the whole system.
-
-The command `position-sync record`: a session with a gateway, in a file to send to others.
-
-The command `position-sync maintain`: merge and delete files of the tables.
-
-Errors on the command line: a message for a person, an exit code for a script.
+An error of this package becomes a message for a person and an exit code for a script.
 """
 
 import sys

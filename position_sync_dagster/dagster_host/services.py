@@ -1,22 +1,17 @@
-"""A program that is started again when it ends or hangs, within a limit.
-
-It is asked every two seconds whether it works. One that hangs is killed. One that cannot be kept
-running ends its supervisor, with the reason: how it ended, and the last lines that it wrote.
-
-The files of Dagster's storage on SQLite, which may be deleted or replaced while it runs.
-
-A program that has one open goes on with what is deleted, and one that opens it later finds an empty
-file without tables: each of Dagster's steps fails then, hundreds of times.
-
-What `dagster dev` starts, with the guarded webserver, and started again when it stops.
+"""The supervisor: it starts Dagster's programs, and starts one again that ends or hangs.
 
 `dagster dev` starts a code server, the webserver and the daemon, has no place for a middleware, and
 ends when one of them does. This program starts the same three and patches nothing. It asks each
-every two seconds whether it works, kills one that hangs, and starts it again; one that cannot be
-kept running ends everything, with the reason. A stream is no child of these: it outlives them.
+every two seconds whether it works, kills one that hangs, and starts it again. One that cannot be
+kept running ends everything, with the reason: how it ended, and the last lines that it wrote. A
+stream is no child of these: it outlives them.
 
 The code server is Dagster's proxy, with which the UI can reload the code, and the server of the
 definitions behind it. The proxy does not start that one again; here both are.
+
+The files of Dagster's storage on SQLite are watched too. A program that has one open goes on with
+what is deleted, and one that opens it later finds an empty file without tables: each of Dagster's
+steps fails then, hundreds of times.
 
 Run as `python -m position_sync_dagster.dagster_host.services --port N --workspace FILE`, with
 DAGSTER_HOME.

@@ -1,13 +1,9 @@
-"""The maintenance job: compact the lake's tables, and delete old runs from Dagster's storage.
-
-Old results of checks, events and ticks in Dagster's storage, which go with no run.
+"""The maintenance job: maintain the lake's tables, and keep Dagster's storage small.
 
 Dagster deletes a run with its events, and has no call for results of checks, for events without a
-run, and for the tags of runs that were deleted from SQLite. So this module deletes them from the
+run, and for the tags of runs that were deleted from SQLite. This module deletes them from the
 tables of its storages, which are the same in SQLite and Postgres. Without it they grow by tens of
 megabytes a day. SQLite uses freed pages again: its files stop growing, and need no VACUUM.
-
-Old runs in Dagster's storage: which ones may be deleted, and how.
 """
 
 from collections.abc import Callable, Iterable, Sequence

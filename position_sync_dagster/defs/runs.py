@@ -1,14 +1,8 @@
-"""The recent runs of a job in Dagster's storage, as plain values for a decision.
-
-How the package's errors read in Dagster.
-
-What all sensors share: their shortest interval, objects that are kept open, a quiet outage.
+"""What jobs and sensors share: recent runs as values, records in `runs`, errors, a cheap tick.
 
 A tick every 5 s has to be cheap. Opening Dagster's instance costs 65 ms (its storages check their
 Alembic revision each time), and a resource parameter or `context.instance` would do so at every
 tick. Opening the tables costs another 30 ms. Both may be kept open and shared by threads.
-
-How the steps of Dagster's runs get into the table `runs`.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -1,19 +1,15 @@
 """The stream: one long-running op that owns the login and values legs with market data lines.
 
-What a stream tells Dagster, kept while Dagster's storage is away.
+Its event loop runs in a thread, outside Dagster's main thread, which waits for a termination.
 
-The rows need the lake and the gateway, not Dagster. So a stream goes on when Postgres restarts or
-cannot be reached: its events wait in order, and so do the lines of its log, which would otherwise
-be written by the thread that values the ticks, and raise there.
+A materialization of the ledger makes everything derived from it old, and its checks as well. For
+that reason a span of the stream is an observation, which leaves both as they are. The stream
+materializes when its state changes, each quarter of an hour, and when the registry was materialized
+after it; the sensor `refresh_derived` then brings up to date what derives from it.
 
-The events of a stream run: what it tells Dagster, and when.
-
-A materialization of the ledger makes everything derived from it old, and its checks as well. So a
-span of the stream is an observation, which leaves both as they are. The stream materializes when
-its state changes, each quarter of an hour, and when the registry was materialized after it; the
-sensor `refresh_derived` then brings up to date what derives from it.
-
-The stream's thread: its event loop runs outside Dagster's main thread.
+The rows need the lake and the gateway, not Dagster. A stream goes on when Dagster's storage cannot
+be reached: its events wait in order, and so do the lines of its log, which would otherwise be
+written by the thread that values the ticks, and raise there.
 """
 
 import asyncio

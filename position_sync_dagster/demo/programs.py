@@ -1,15 +1,12 @@
-"""The programs of a demo, the simulator and `dagster dev`, in a home of their own.
+"""The programs of a demo, the simulator and Dagster, and what happens in its book.
 
-Both end with this process, whatever ends it: each runs under a reaper that reads a pipe from
-here. Dagster's reaper also holds the simulator's pipe, so that the simulator ends last and the
+Both programs end with this process, whatever ends it: each runs under a reaper that reads a pipe
+from here. Dagster's reaper also holds the simulator's pipe, so that the simulator ends last and the
 stream can close its gateway session while the gateway still answers.
 
-A day in the life of the demo's book: fills, rolls and short outages, by a seed.
-
-Each change is undone later, so that the book stays what it is. The first minute only has fills of
-legs that are held: what the acceptance test counts does not change.
-
-The demo's past: statements of its last sessions, of which the newer half is recorded.
+The book has a day by a seed: fills, rolls and short outages. Each change is undone later. The first
+minute only has fills of legs that are held: what the acceptance test counts does not change. The
+demo's past are statements of its last sessions, of which the newer half is recorded.
 """
 
 import json

@@ -1,10 +1,8 @@
-"""The run of a demo: start the programs, show their state, and end with an exit code.
+"""The run of a demo: start the programs, read and show their state, and end with an exit code.
 
 The exit code is 0 for a run without a time limit, however it is stopped. A run with a time limit
 ends with 0 if all figures of the acceptance test are met and with 1 if not. If it is stopped
 before its time, nothing was tested, and the code says what stopped it: 128 + n for signal n.
-
-Read the state of a running demo from the tables and from the simulator.
 """
 
 import time

@@ -1,6 +1,7 @@
-"""A leg of an active strategy: the membership of one contract in one strategy.
+"""A leg of an active strategy, and which contract it means; pure.
 
-Which contract a leg means: the one of its conid, or the one that its description fits; pure.
+A leg is the membership of one contract in one strategy. Its contract is the one of its conid, or
+the one that its description fits.
 """
 
 import math

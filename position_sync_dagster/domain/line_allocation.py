@@ -1,8 +1,6 @@
-"""Line priority: which conids get a market data line, and how many lines there are; pure.
+"""Which holdings are streamed, which conids get a line, and how many lines there are; pure.
 
 Intervals are in seconds of a monotonic clock, since the wall clock may jump.
-
-The route of each holding (streamed, queued or closed); pure.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping

@@ -1,8 +1,6 @@
-"""Whether what a market data line said last still counts, and when to request it again; pure.
+"""Whether what the lines of a login said last still counts, and which are requested again; pure.
 
-Whether every line of a login may have died without a notice, and when to probe one; pure.
-
-The lines of one login: how far each is trusted, and which are requested again; pure.
+It looks at each line alone, and at all of them: whether they may have died without a notice.
 """
 
 import math

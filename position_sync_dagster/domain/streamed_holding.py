@@ -1,7 +1,4 @@
-"""A streamed holding: its value now, and whether a row is due; without a clock of its own.
-
-When the source of a row last confirmed its value; pure.
-"""
+"""A streamed holding: its value, when its source confirmed it, and whether a row is due; pure."""
 
 import math
 from dataclasses import dataclass, field

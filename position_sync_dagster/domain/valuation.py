@@ -1,11 +1,4 @@
-"""The newest market data of a contract.
-
-What a reader sees of a row: whether another row would tell anything new; pure.
-
-The price rule: which price of a quote values a position; pure.
-
-Valuation: from a holding and a price to a row of `position_updates`; pure.
-"""
+"""From market data to a value: the quote, the price rule, the row, and what in it is news; pure."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta

@@ -1,15 +1,7 @@
-"""The attributes of one element of a statement, as values.
-
-The records of a statement: one element, one value.
-
-Read a Flex query result: XML, as the broker sends it, to statements.
+"""Flex statements of the broker: downloaded from its web service, and read from XML.
 
 Source of the names: IB, "Flex Queries" reference, sections Open Positions, Trades and Net Asset
 Value in Base.
-
-What the Flex service answers instead of a statement, and what to do about it.
-
-Download a statement from the Flex Web Service: request it, wait for it, fetch it.
 """
 
 import logging

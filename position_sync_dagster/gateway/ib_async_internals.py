@@ -1,11 +1,10 @@
-"""The connection: its loggers, its pace, its bytes, and which messages were understood.
+"""Every private symbol of ib_async that is used, each with its reason.
 
-The ids of requests: ib_async keeps them, and refusals name the id alone.
-
-The messages of accounts and holdings: those that ib_async drops, and the many of large books.
-
-ib_async reads a message in a loop over its fields or its types, into objects that it keeps, and
-writes lines of a log for some. Where thousands come, they are read here.
+- The connection: its loggers, its pace, its bytes, and which messages were understood.
+- The ids of requests: ib_async keeps them, and refusals name the id alone.
+- The messages of accounts and holdings: those that ib_async drops, and the many of large books. It
+  reads a message in a loop over its fields or its types, into objects that it keeps, and writes
+  lines of a log for some. Where thousands come, they are read here.
 """
 
 import asyncio

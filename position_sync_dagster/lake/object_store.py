@@ -1,18 +1,12 @@
-"""What the errors of an object store mean, and how they are shown without a secret.
+"""The lake in an object store: places of tables, clients, errors, and the proof of a store.
 
-The options of the clients that talk to an object store: those of Delta and of Polars.
-
-Address, region and credentials are not among them. Both clients take these from the environment,
-as every AWS program does; so no setting and no object of this package ever holds a secret.
-
-Find out whether a store keeps two writers apart: racing creates of a table, of which one wins.
+Address, region and credentials come from the environment, as for every AWS program; no setting and
+no object of this package ever holds a secret, and errors are shown without one.
 
 Two commits of the same version of a table are two puts of the same object. A store with conditional
 put (`If-None-Match`) refuses the second. One without it takes both, and the first is lost: claims
 would be granted twice. Nothing but a race shows it, since a writer that begins later sees the
-other's commit and does not try. So a race proves something only if its loser did try.
-
-Where a table lies: a folder of this machine, or a place in an object store.
+other's commit and does not try. A race proves something only if its loser did try.
 """
 
 import os

@@ -1,15 +1,9 @@
-"""A home: the folder in which a demo keeps its settings, its tables and Dagster's state.
+"""A home: the folder of settings, tables and Dagster's state, its lock, and what its processes get.
 
-The files of the checkout that Dagster needs.
-
-The environment variables of the processes of a home.
-
-The lock of a home: only one `dagster dev` runs in it at a time.
-
-It is an advisory lock (`flock`) on an open file. Each reaper that was started under it holds the
-same open file. So the home stays locked until the last of its processes has ended, also when the
-owner was killed. The package filelock cannot do this: its release unlocks the file for all
-processes that share it.
+The lock is an advisory lock (`flock`) on an open file: only one Dagster runs in a home at a time.
+Each reaper that was started under it holds the same open file, so that the home stays locked until
+the last of its processes has ended, also when the owner was killed. The package filelock cannot do
+this: its release unlocks the file for all processes that share it.
 """
 
 import fcntl

@@ -1,9 +1,4 @@
-"""Free and taken TCP ports on 127.0.0.1.
-
-Test whether something listens at the gateway's address, and advise what to do if not.
-
-Exchange JSON with an HTTP server on this machine, without a proxy of the environment.
-"""
+"""Ports on this machine: free and taken ones, whether a gateway listens, and JSON over HTTP."""
 
 import errno
 import http.client

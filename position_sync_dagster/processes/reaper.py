@@ -4,14 +4,13 @@ It leads a process session of its own, so that a Ctrl-C in the terminal or its c
 reach only a part of the program. It reads a pipe of which only its owner holds the other end. When
 the owner ends in any way, also by `kill -9`, the pipe closes. Then, or when the program ends by
 itself, the reaper interrupts each process that came from the program, and kills it after a grace
-time. On Linux the reaper is the subreaper of them all, so that no process escapes by leading a
-process session of its own or by losing its parent.
+time. It finds them by their marker, their parent or their group. On Linux the reaper is the
+subreaper of them all, so that no process escapes by leading a process session of its own or by
+losing its parent.
 
 Run as `python -m position_sync_dagster.processes.reaper --owner-fd N --grace-s S -- PROGRAM ...`.
 With `--patient-with TEXT --patience-s S` it kills nothing for S seconds while a process runs that
 has TEXT in its command line.
-
-Find the processes of a home, by their marker, their parent or their group, and end them.
 """
 
 import argparse

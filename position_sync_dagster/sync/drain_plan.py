@@ -1,7 +1,4 @@
-"""When to drain: decide whether a drain run is needed, and what it has to do; pure.
-
-When to derive: decide whether the derived tables need a run; pure.
-"""
+"""When to drain and when to derive: whether a run is needed, and what it has to do; pure."""
 
 import json
 from collections.abc import Mapping

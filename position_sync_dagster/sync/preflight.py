@@ -1,8 +1,6 @@
-"""One line of the preflight.
+"""The preflight: what is found at this machine and at the gateway before the first start.
 
-What can be checked at the gateway: for a moment, with one line, and without writing anything.
-
-What can be checked without the gateway: settings, clock, files, tables, disk.
+The gateway is asked for a moment, with one line, and nothing is written.
 """
 
 import asyncio

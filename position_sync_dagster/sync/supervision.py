@@ -1,7 +1,4 @@
-"""The runs of a Dagster job as plain values, which the deciders work on.
-
-When to start a stream: decide whether it needs a new run; pure.
-"""
+"""When to start a stream: whether it needs a new run, by its lease and its runs; pure."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

@@ -1,9 +1,4 @@
-"""Print the result of a command: JSON for a program, a table for a person.
-
-The console that output goes to, and how wide it is.
-
-Print a result once, or again and again in the same place until Ctrl-C.
-"""
+"""Print the result of a command: JSON or a table, once or again and again until Ctrl-C."""
 
 import dataclasses
 import json

@@ -1,8 +1,7 @@
 """The asset `daily_positions`: every holding at the close of each trading day.
 
-The trading days of an exchange as partitions: each is there from its close on.
-
-The job that records trading days, and its schedules: after the close, and again by night.
+The trading days of an exchange are its partitions; each is there from its close on. The job
+`close_day` records them, after the close and again by night.
 """
 
 import json

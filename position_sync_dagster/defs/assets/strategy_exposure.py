@@ -1,9 +1,7 @@
-"""The asset `strategy_exposure`: what each strategy holds, and its value.
+"""The asset `strategy_exposure`: what each strategy holds, and its value, as tables and plots.
 
-The money as metadata of events: tables to read, and numbers that the UI plots.
-
-A number that is not known is left out, and never zero. Each sum has one currency in its name,
-because different currencies are never added.
+In the metadata a number that is not known is left out, and never zero. Each sum has one currency in
+its name, because different currencies are never added.
 """
 
 import base64

@@ -1,8 +1,6 @@
-"""The asset of a table: everything that all assets share is stated here once.
+"""What all assets share, and those that no run materializes: gateway and owner's tables.
 
-What the assets are made from and no run materializes: the gateway, and the tables of its owner.
-
-The stream observes them, and a refresh while no stream lives.
+The stream observes those, and a refresh while no stream lives.
 """
 
 import inspect

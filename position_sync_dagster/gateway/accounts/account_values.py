@@ -1,8 +1,7 @@
 """The values of the accounts: downloaded one account after the other, then followed by events.
 
-Which accounts have current values, why others have none, and when to request those again.
-
-The subscription to the values of one account at a time, and the ends of its downloads.
+It keeps which accounts have current values, why others have none, and when those are requested
+again.
 """
 
 import asyncio

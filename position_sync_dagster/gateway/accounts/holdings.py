@@ -1,8 +1,6 @@
 """The book of holdings: what the broker last reported of each, merged from its three feeds.
 
-The holdings of a login by conid and by account, kept as holdings come.
-
-How a holding follows from the one before and a message, and what the broker has confirmed.
+A holding follows from the one before and a message; what the broker has confirmed is kept with it.
 """
 
 from collections.abc import Callable, Collection, Container, Iterable

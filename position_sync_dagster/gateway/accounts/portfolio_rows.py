@@ -1,8 +1,7 @@
-"""Portfolio rows, read as sent: of a contract that came before, its fields are not read again.
+"""Values of single holdings: portfolio rows, PnLSingle, and rows that cannot be used.
 
-Rows of holdings that cannot be used: each is set aside by name, and harms no other.
-
-PnLSingle subscriptions: values of single holdings without a market data line.
+Portfolio rows are read as sent: of a contract that came before, its fields are not read again. An
+unusable row is set aside by name, and harms no other.
 """
 
 import logging

@@ -1,14 +1,8 @@
 """The queue as plain calls, over any store of its rows.
 
-Each call checks its arguments, runs one transition on the live rows and commits its result.
-
-The lease tokens that a queue object remembers, so that marking needs the ids alone.
-
-The queue at one moment, in numbers.
-
-The checks of the queue's arguments.
-
-Each function raises `InvalidRequestError`, which names the argument and its value.
+Each call checks its arguments, runs one transition on the live rows and commits its result. A bad
+argument raises `InvalidRequestError`, which names it and its value. A queue object remembers the
+lease tokens of its claims, so that marking needs the ids alone.
 """
 
 import os

@@ -1,14 +1,7 @@
-"""Rows of requests: which may be claimed, whose lease has expired, and how they become PENDING.
+"""The transitions of requests: inserted, claimed, ended, released, rescued and retried; pure.
 
-Leases on requests: which requests are claimed first, and how a lease is granted or renewed.
-
-The end of an attempt: success, failure with another attempt, or final failure.
-
-New requests: at most one live request for each position.
-
-The check whether a caller may act on requests that it claimed or read.
-
-Requests that become PENDING again: released, rescued, or retried by a person.
+Each takes the live rows and returns a `Change`. A caller may act on requests whose lease it holds,
+and on requests that it only read while nobody else holds their lease.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence

@@ -5,10 +5,8 @@ A repair may be killed anywhere, and started again:
 1. The rows of the undone commits are written to a file in a set-aside folder, and synced.
 2. The log after the whole version is moved into that folder, the newest first. The table is torn
    until the last of these moves, so a repair that is started again does the same.
-3. The rows are put back. Each step knows what is there already.
+3. The rows are put back, each once. Each step knows what is there already.
 4. The file is renamed. Until then the table is refused, and a repair that is started again goes on.
-
-Put the rows of undone commits back into their table, each once, however often it is tried.
 """
 
 import os

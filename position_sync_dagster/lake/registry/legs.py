@@ -1,8 +1,7 @@
 """The rules for legs of active strategies; pure.
 
-A membership is one leg in one strategy, from the time it is added until it is removed.
-
-Who holds the whole of a leg: at most one strategy in an account.
+A membership is one leg in one strategy, from the time it is added until it is removed. At most one
+strategy in an account holds the whole of a leg.
 """
 
 from collections.abc import Iterable, Mapping

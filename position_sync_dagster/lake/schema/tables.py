@@ -1,9 +1,7 @@
-"""The schema of every table of the lake, its version and its physical layout.
+"""The schema of every table of the lake, the derived ones too: its version and its physical layout.
 
 Where one dataclass holds exactly a table's columns, they are derived from it; the order of the
 columns in the table stands here.
-
-The schema of the tables that are derived from `position_updates`.
 """
 
 from position_sync_dagster.domain.account_summary import AccountSummary

@@ -1,20 +1,12 @@
-"""The entries of a table's log: their file names, and what the text of an entry says.
-
-Rows of undone commits, kept in a file beside the table until a repair has put them back.
-
-The file is written before anything of the table is moved. While its name says that rows are to be
-put back, the repair is not finished: whoever opens the table is refused, and the next repair goes
-on. So a repair may be killed anywhere.
-
-Torn commits: files that are not as the log says, since a loss of power came before a sync.
+"""The log of a local table as files: its entries, their sync, and what a loss of power tore.
 
 With fsync on, only commits that nobody acknowledged yet can be torn: the newest few, between
 their writing and their sync. With fsync off, or on a disk that confirms what it has not written,
 any commit can be. A Delta reader may take a torn commit for a whole one, so it is searched for.
 
-The whole log of a local table, read once: what is torn, and which version is whole.
-
-Sync the commits of a table to the disk, so that they survive a loss of power.
+Rows of undone commits are kept in a file beside the table until a repair has put them back. The
+file is written before anything of the table is moved. While its name says that rows are to be put
+back, the repair is not finished: whoever opens the table is refused, and the next repair goes on.
 """
 
 import json

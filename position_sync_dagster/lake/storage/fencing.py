@@ -1,10 +1,8 @@
-"""Fencing: a table remembers the newest owner of a gateway and refuses those before it.
+"""What a table refuses: older owners of a gateway, and data of another trading mode.
 
 The token of the newest owner is a property of the table. An open handle has the properties in
 memory, so that each commit checks it without a request; and a commit that was planned before the
 property changed conflicts with the change.
-
-A table remembers the trading mode of its first data and refuses data of other modes.
 """
 
 from collections.abc import Iterable

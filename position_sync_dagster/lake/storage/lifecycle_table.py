@@ -3,15 +3,13 @@
 Live rows lie in partitions of their own, finished rows in new ones for each commit (see
 `partitions`). A change reads the live rows and replaces them, together with the parts that it
 makes, in one overwrite whose predicate names partitions only; a change that only adds rows may
-append instead. All changes share one application transaction. So two changes always conflict and
-one of them plans again; no change ever scans finished rows; and no value reaches a predicate.
+append instead. All changes share one application transaction. Two changes always conflict and one
+of them plans again; no change ever scans finished rows; and no value reaches a predicate.
 
-Where each step looks at one live part alone, changes of two parts do not conflict (`change_part`).
-What else changes such a table names all its live rows, and so conflicts with each of them.
-
-Many live rows lie in parts, so that a change of a few rows rewrites the parts of those alone.
-
-Up to `PART_ROWS` live rows lie in the one part `0`. More lie in parts of about so many rows each.
+Up to `PART_ROWS` live rows lie in the one part `0`. More lie in parts of about so many rows each,
+so that a change of a few rows rewrites the parts of those alone. Where each step looks at one live
+part alone, changes of two parts do not conflict (`change_part`). What else changes such a table
+names all its live rows, and so conflicts with each of them.
 """
 
 from collections.abc import Callable, Iterable, Mapping

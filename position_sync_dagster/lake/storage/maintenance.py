@@ -1,10 +1,8 @@
-"""Maintenance of a table: compaction, checkpoints and retention keep it fast as it grows.
-
-Rows that a table has twice: found by the statistics in the log, and removed.
+"""Maintenance of a table: merges, checkpoints and retention; and rows that it has twice.
 
 A table is made of files that follow each other along the table's `order`. Rows that were merged
-twice are in files that overlap in it. So the log says where to look, and only the keys of rows
-there are read, however long the history is.
+twice are in files that overlap in it. The log says where to look, and only the keys of rows there
+are read, however long the history is.
 """
 
 import logging

@@ -1,8 +1,7 @@
 """One Delta table: created, checked, read, and changed by commits that never lose an update.
 
-Retries of reads and commits: how often, for how long, and which error remains.
-
-The open handle of one table: kept as new as the log, and opened again when it must be.
+Its open handle is kept as new as the log, and opened again when it must be. Reads and commits that
+fail are tried again, for a bounded time.
 """
 
 import logging

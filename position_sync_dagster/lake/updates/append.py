@@ -1,13 +1,10 @@
 """The idempotent append: a row whose id the ledger holds is not written again.
 
-Updates from callers: other spellings are read, and values that cannot be stored are refused.
-
-The checks follow the columns of `position_updates` (see `PositionUpdate`). They are plain
-functions and not a pydantic model: a model of the same rules needs a Python function for nearly
-every field (IB's spellings, local times, DBL_MAX) and a second list of the fields, and it copies
-each of the usual updates, in which nothing has to change.
-
-The ids of updates: an update and a batch that come again have the same ids.
+An update and a batch that come again have the same ids. Updates of callers are checked first: other
+spellings are read, and values that cannot be stored are refused. The checks follow the columns of
+`position_updates` (see `PositionUpdate`). They are plain functions and not a pydantic model: such a
+model needs a Python function for nearly every field (IB's spellings, local times, DBL_MAX) and a
+second list of the fields, and it copies each of the usual updates, in which nothing has to change.
 """
 
 from collections.abc import Callable, Iterable

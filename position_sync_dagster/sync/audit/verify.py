@@ -1,7 +1,4 @@
-"""The verification of the audit trail: read the tables, compare them, and mend the records.
-
-Rows, records and events of the same runs, compared in all directions; pure.
-"""
+"""The verification of the audit trail: rows, records and events, compared and mended."""
 
 from bisect import bisect_right
 from collections.abc import Collection, Iterable, Mapping, Sequence

@@ -1,7 +1,4 @@
-"""One batch of the queue: claim, value, write the rows in one commit, mark the requests.
-
-The plan of a claimed batch: which rows to write and how to mark each request; pure.
-"""
+"""One batch of the queue: claim, plan, write the rows in one commit, mark the requests."""
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence

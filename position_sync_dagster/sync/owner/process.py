@@ -1,8 +1,7 @@
-"""The memory of a process: what is free goes back to the system, and Python's looks for cycles.
+"""What an owner does with its process: memory, native threads, and the rest after a slow commit.
 
-The threads that Polars and Delta Lake start for themselves.
-
-How long a writer rests after a commit: where commits are slow, they are fewer and larger.
+What is free goes back to the system, and Python's garbage collector looks less often. Where commits
+are slow, they are fewer and larger.
 """
 
 import gc

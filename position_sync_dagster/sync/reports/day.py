@@ -1,6 +1,4 @@
-"""The profit and loss of each strategy over the last hours, from the ledger.
-
-A small picture of the day: profit and loss by strategy, and the age of each leg's value.
+"""The profit and loss of each strategy over the last hours, from the ledger, and a picture of it.
 
 matplotlib is imported when a picture is drawn; nothing else needs it.
 """

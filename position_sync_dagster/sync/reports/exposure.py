@@ -1,7 +1,4 @@
-"""The exposure of each strategy, by currency and class of asset; pure.
-
-The share of each holding that belongs to a leg, and what it is worth; pure.
-"""
+"""The exposure of each strategy by currency and class of asset, from shares of holdings; pure."""
 
 import json
 from collections import defaultdict

@@ -1,10 +1,7 @@
 """One step of the stream: tables, lines, routes and queue follow the broker and the registry.
 
-The routes of the holdings: their changes, what these require, and their log.
-
-Downloads of the accounts' values that do not arrive by themselves, beside the flushes.
-
-Values by PnLSingle, without a line: of legs in OVERFLOW, and beside the lines of the others.
+It asks for values that no line gives: of legs in OVERFLOW by PnLSingle, and of accounts by a
+download that did not arrive by itself.
 """
 
 import asyncio
