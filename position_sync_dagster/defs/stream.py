@@ -28,7 +28,6 @@ from dagster._core.errors import DagsterExecutionInterruptedError
 from dagster._utils.interrupts import capture_interrupts, check_captured_interrupt
 
 from position_sync_dagster.defs.assets.table_asset import DATA_VERSION, GATEWAY, observe_table
-from position_sync_dagster.defs.checks import a_stream_watches
 from position_sync_dagster.defs.checks.evaluation import CHECKS, TIME_LIMIT_S, evaluated
 from position_sync_dagster.defs.resources import POSITION_SYNC, PositionSyncResource
 from position_sync_dagster.defs.runs import LOGINS, STREAM_JOB, dagster_failures
@@ -222,7 +221,7 @@ class StreamEvents:
         These events belong to no run: Dagster stores one evaluation of a check for each run, at the
         place of the first, so that a later one would be taken for older than those of other runs.
         """
-        watches = ((POSITION_UPDATES.name, a_stream_watches.CHECK_NAME),)
+        watches = ((POSITION_UPDATES.name, "a_stream_watches"),)
         checks = CHECKS if self._state in SETTLED else watches
         self._failed = self._logged(run_id, checks)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from position_sync_dagster.defs.checks.a_stream_watches import CHECK_NAME, watched_now
+from position_sync_dagster.defs.checks.broker import watched_now
 from position_sync_dagster.defs.checks.check_results import check_evaluation, newest_materialization
 from position_sync_dagster.defs.resources import POSITION_SYNC
 from position_sync_dagster.defs.runs import (
@@ -140,7 +140,7 @@ class _Supervisor:
             # Its stream cannot say any more that nobody sees the gateway.
             evaluation = check_evaluation(
                 POSITION_UPDATES.name,
-                CHECK_NAME,
+                "a_stream_watches",
                 watched_now(self._lake, settings),
                 newest_materialization(self._instance, POSITION_UPDATES.name),
             )

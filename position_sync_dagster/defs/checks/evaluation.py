@@ -14,25 +14,13 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from position_sync_dagster.defs.checks import (
-    a_stream_watches,
-    account_values_follow,
-    agrees_with_the_broker,
-    holdings_are_usable,
-    ids_are_unique,
-    legs_are_resolved,
-    legs_have_values,
-    lines_suffice,
-    tables_fit_the_code,
-    values_match_the_broker,
-)
+from position_sync_dagster.defs.checks import broker, ledger, requests
 from position_sync_dagster.defs.checks.check_results import (
     Evaluate,
     check_evaluation,
     newest_materialization,
     unknown_result,
 )
-from position_sync_dagster.defs.checks.queue import requests_are_answered, requests_end_once
 from position_sync_dagster.errors import PositionSyncError
 
 if TYPE_CHECKING:
@@ -50,38 +38,36 @@ QUEUE = "position_queue"
 LEGS = "active_strategies"
 
 CHECKS: tuple[tuple[str, str], ...] = (
-    (LEDGER, a_stream_watches.CHECK_NAME),
-    (LEDGER, agrees_with_the_broker.CHECK_NAME),
-    (LEDGER, legs_have_values.CHECK_NAME),
-    (LEDGER, values_match_the_broker.CHECK_NAME),
-    (LEDGER, ids_are_unique.CHECK_NAME),
-    (LEDGER, tables_fit_the_code.CHECK_NAME),
-    (QUEUE, requests_are_answered.CHECK_NAME),
-    (QUEUE, requests_end_once.CHECK_NAME),
-    (LEGS, legs_are_resolved.CHECK_NAME),
-    ("broker_positions", holdings_are_usable.CHECK_NAME),
-    ("gateway_sessions", lines_suffice.CHECK_NAME),
-    ("account_values", account_values_follow.CHECK_NAME),
+    (LEDGER, "a_stream_watches"),
+    (LEDGER, "agrees_with_the_broker"),
+    (LEDGER, "legs_have_values"),
+    (LEDGER, "values_match_the_broker"),
+    (LEDGER, "ids_are_unique"),
+    (LEDGER, "tables_fit_the_code"),
+    (QUEUE, "requests_are_answered"),
+    (QUEUE, "requests_end_once"),
+    (LEGS, "legs_are_resolved"),
+    ("broker_positions", "holdings_are_usable"),
+    ("gateway_sessions", "lines_suffice"),
+    ("account_values", "account_values_follow"),
 )
 """Asset and name of each check."""
 
 KEYS = tuple(dg.AssetCheckKey(dg.AssetKey(asset), name) for asset, name in CHECKS)
 
 _EVALUATE: dict[str, Evaluate] = {
-    module.CHECK_NAME: module.evaluate
-    for module in (
-        legs_have_values,
-        values_match_the_broker,
-        ids_are_unique,
-        tables_fit_the_code,
-        requests_are_answered,
-        requests_end_once,
-        legs_are_resolved,
-        holdings_are_usable,
-        lines_suffice,
-        account_values_follow,
-    )
-} | {a_stream_watches.CHECK_NAME: a_stream_watches.watched_now}
+    "a_stream_watches": broker.watched_now,
+    "legs_have_values": ledger.evaluate_legs_have_values,
+    "values_match_the_broker": ledger.evaluate_values_match_the_broker,
+    "ids_are_unique": ledger.evaluate_ids_are_unique,
+    "tables_fit_the_code": ledger.evaluate_tables_fit_the_code,
+    "requests_are_answered": requests.evaluate_requests_are_answered,
+    "requests_end_once": requests.evaluate_requests_end_once,
+    "legs_are_resolved": broker.evaluate_legs_are_resolved,
+    "holdings_are_usable": broker.evaluate_holdings_are_usable,
+    "lines_suffice": broker.evaluate_lines_suffice,
+    "account_values_follow": broker.evaluate_account_values_follow,
+}
 
 
 def evaluated(
@@ -106,8 +92,8 @@ def evaluated(
         time_limit_s: No check is begun after it; `refresh_derived` evaluates the others.
     """
     until = None if time_limit_s is None else time.monotonic() + time_limit_s
-    compared = partial(agrees_with_the_broker.compared_now, run_id=run_id)
-    functions = _EVALUATE | {agrees_with_the_broker.CHECK_NAME: compared}
+    compared = partial(ledger.compared_now, run_id=run_id)
+    functions = _EVALUATE | {"agrees_with_the_broker": compared}
     targets: dict[str, dg.EventLogRecord | None] = {}
     for asset, name in checks:
         if until is not None and time.monotonic() >= until:

@@ -15,7 +15,7 @@ import dagster as dg
 import pytest
 
 from position_sync_dagster.defs.assets.position_updates import position_updates
-from position_sync_dagster.defs.checks import a_stream_watches, agrees_with_the_broker
+from position_sync_dagster.defs.checks import broker, ledger
 from position_sync_dagster.defs.drain import drain_queue
 from position_sync_dagster.defs.resources import POSITION_SYNC
 from position_sync_dagster.defs.runs import LOGINS, REASON, REFRESHED, STREAM_JOB
@@ -214,7 +214,7 @@ def test_the_checks_of_a_stream_that_goes_on_name_the_mistake_of_the_file(
     file.write_text("gateways:\n  - {name: east, port: x, accounts: [DUSIM0001]}\n")
     events = StreamEvents(lake, login, instance)
     events.evaluate(run_id)
-    keys = [dg.AssetCheckKey(dg.AssetKey("position_updates"), a_stream_watches.CHECK_NAME)]
+    keys = [dg.AssetCheckKey(dg.AssetKey("position_updates"), "a_stream_watches")]
     (record,) = instance.event_log_storage.get_latest_asset_check_execution_by_key(keys).values()
     evaluation = record.event.dagster_event.asset_check_evaluation_data
     assert not evaluation.passed
@@ -329,11 +329,11 @@ def test_the_checks_and_the_status_name_the_login_that_is_down(
     own("west", 1)
     insert(lake, (1, "DUSIM0001"), (1, "DUSIM0002"))
     assert materialize(position_updates).success
-    assert agrees_with_the_broker.compared_now(lake, settings, run_id="r").passed
-    assert a_stream_watches.watched_now(lake, settings).passed
+    assert ledger.compared_now(lake, settings, run_id="r").passed
+    assert broker.watched_now(lake, settings).passed
     session = lake.sessions.sync.current("west")
     lake.sessions.sync.renew(session, lease_s=60, state=SessionState.BLIND, detail="no socket")
-    found = a_stream_watches.watched_now(lake, settings)
+    found = broker.watched_now(lake, settings)
     assert not found.passed
     assert found.description.startswith("west: The stream has not seen the gateway since")
     assert found.metadata["west/note"].text == "no socket"
@@ -351,13 +351,13 @@ def test_breaks_of_a_login_without_data_stay_as_they_are(own, lake, settings, ma
     own("west", 1, 2)
     insert(lake, (1, "DUSIM0001"), (1, "DUSIM0002"))
     assert materialize(position_updates).success
-    found = agrees_with_the_broker.compared_now(lake, settings, run_id="r")
+    found = ledger.compared_now(lake, settings, run_id="r")
     assert not found.passed
     breaks = lake.breaks.sync
     assert [one.conid for one in breaks.open_breaks("west")] == [2]
     session = lake.sessions.sync.current("west")
     lake.sessions.sync.renew(session, lease_s=60, state=SessionState.BLIND)
-    agrees_with_the_broker.compared_now(lake, settings, run_id="r")
+    ledger.compared_now(lake, settings, run_id="r")
     assert [one.conid for one in breaks.open_breaks("west")] == [2]
     assert breaks.open_breaks("east") == breaks.open_breaks(OF_STRATEGIES) == []
 

@@ -5,11 +5,11 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 import pytest
 
-from position_sync_dagster.defs.checks.a_stream_watches import (
+from position_sync_dagster.defs.checks.broker import (
     a_stream_watches,
     judge_stream_session,
 )
-from position_sync_dagster.defs.checks.agrees_with_the_broker import agrees_with_the_broker
+from position_sync_dagster.defs.checks.ledger import agrees_with_the_broker
 from position_sync_dagster.domain.broker_position import Completeness
 from position_sync_dagster.domain.gateway_session import Owner, SessionState
 from position_sync_dagster.sync.reports.status import read_status

@@ -7,13 +7,13 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from position_sync_dagster.defs.checks.holdings_are_usable import (
+from position_sync_dagster.defs.checks.broker import (
     holdings_are_usable,
     judge_detail,
+    legs_are_resolved,
+    lines_suffice,
 )
-from position_sync_dagster.defs.checks.legs_are_resolved import legs_are_resolved
-from position_sync_dagster.defs.checks.lines_suffice import lines_suffice
-from position_sync_dagster.defs.checks.tables_fit_the_code import evaluate as fitting_tables
+from position_sync_dagster.defs.checks.ledger import evaluate_tables_fit_the_code as fitting_tables
 from position_sync_dagster.domain.gateway_session import EMPTIED, NOT_MANAGED, SessionState
 from position_sync_dagster.domain.leg import make_leg
 from position_sync_dagster.domain.update import Source

@@ -5,13 +5,15 @@ from datetime import timedelta
 import dagster as dg
 import pytest
 
-from position_sync_dagster.defs.checks.account_values_follow import (
+from position_sync_dagster.defs.checks.broker import (
     account_values_follow,
     judge_accounts,
 )
-from position_sync_dagster.defs.checks.ids_are_unique import ids_are_unique
-from position_sync_dagster.defs.checks.legs_have_values import legs_have_values
-from position_sync_dagster.defs.checks.values_match_the_broker import values_match_the_broker
+from position_sync_dagster.defs.checks.ledger import (
+    ids_are_unique,
+    legs_have_values,
+    values_match_the_broker,
+)
 from position_sync_dagster.domain.account_summary import AccountSummary
 from position_sync_dagster.lake import inspection
 

@@ -6,12 +6,10 @@ import dagster as dg
 import polars as pl
 from deltalake import write_deltalake
 
-from position_sync_dagster.defs.checks.queue.requests_are_answered import (
+from position_sync_dagster.defs.checks.requests import (
+    judge_ends,
     judge_requests,
     requests_are_answered,
-)
-from position_sync_dagster.defs.checks.queue.requests_end_once import (
-    judge_ends,
     requests_end_once,
 )
 from position_sync_dagster.domain.request import Answer

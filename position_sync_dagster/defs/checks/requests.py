@@ -1,5 +1,6 @@
-"""The check `requests_are_answered`: whether requests failed for good, or wait for too long."""
+"""Checks of the queue: each request ends once, with a value."""
 
+from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
     from position_sync_dagster.lake.lake import Lake
     from position_sync_dagster.settings import Settings
 
-CHECK_NAME = "requests_are_answered"
 
 LOOK_BACK = timedelta(days=1)
 """An older failure is history: `position-sync queue list --status FAILED` still has it."""
@@ -25,7 +25,7 @@ ANSWERED_WITHIN = timedelta(hours=1)
 _COLUMNS = ["request_id", "account", "conid", "symbol", "status", "since", "error_message"]
 
 
-def evaluate(lake: "Lake", settings: "Settings") -> dg.AssetCheckResult:
+def evaluate_requests_are_answered(lake: "Lake", settings: "Settings") -> dg.AssetCheckResult:
     """Return the check's result now."""
     import polars as pl
 
@@ -108,8 +108,73 @@ def judge_requests(
 
 requests_are_answered = table_check(
     "position_queue",
-    CHECK_NAME,
-    evaluate,
+    "requests_are_answered",
+    evaluate_requests_are_answered,
     description="Whether requests are FAILED and their holding has no value since, or wait for "
     "longer than POSITION_SYNC_STALE_AFTER_S.",
+)
+
+
+WINDOW = timedelta(minutes=30)
+"""Twice as long as the longest time between two evaluations."""
+
+
+def evaluate_requests_end_once(lake: "Lake", settings: "Settings") -> dg.AssetCheckResult:
+    """Return the check's result now.
+
+    The queue is read first: a row is committed before its request is marked.
+    """
+    from position_sync_dagster.lake import inspection
+
+    requests = inspection.requests_since(lake, datetime.now(UTC) - WINDOW)
+    answers = requests.get_column("update_id").drop_nulls().unique()
+    return judge_ends(requests, rows=lake.updates.sync.existing(answers))
+
+
+def judge_ends(requests: "pl.DataFrame", *, rows: Collection[str]) -> dg.AssetCheckResult:
+    """Return the check's result; pure.
+
+    Args:
+        requests: As stored, live and finished ones.
+        rows: Those of their `update_id`s that the ledger has.
+    """
+    import polars as pl
+
+    from position_sync_dagster.lake.schema.partitions import LIVE
+
+    live = [QueueStatus.PENDING.value, QueueStatus.PROCESSING.value]
+    is_live = pl.col("bucket") == LIVE
+    answer = pl.col("update_id")
+    why = (
+        pl.when(pl.len().over("request_id") > 1)
+        .then(pl.lit("stored more than once"))
+        .when(is_live & ~pl.col("status").is_in(live))
+        .then(pl.lit("finished, and still among the live ones"))
+        .when(~is_live & (pl.col("status") != pl.col("bucket")))
+        .then(pl.lit("ended with another status than its partition says"))
+        .when(
+            answer.is_not_null() & ~answer.is_in(pl.Series(list(rows), dtype=pl.String).implode())
+        )
+        .then(pl.lit("the row that answers it is not in the ledger"))
+    )
+    wrong = requests.with_columns(why=why).filter(pl.col("why").is_not_null())
+    return rows_result(
+        wrong.sort("request_id").select(
+            "request_id", "account", "conid", "status", "update_id", "why"
+        ),
+        passed=f"{requests.height} requests, each live or ended once.",
+        failed="requests did not end exactly once",
+        what_to_do="Run `position-sync doctor`; `position-sync trace REQUEST_ID` shows what "
+        "belongs to each.",
+        severity=dg.AssetCheckSeverity.ERROR,
+        checked=requests.height,
+    )
+
+
+requests_end_once = table_check(
+    "position_queue",
+    "requests_end_once",
+    evaluate_requests_end_once,
+    description="Of the requests of the last half hour: each is live, or ended once, and the row "
+    "that answers it is in the ledger.",
 )

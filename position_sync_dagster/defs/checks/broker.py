@@ -1,0 +1,364 @@
+"""Checks of what comes from the broker: streams, holdings, lines, accounts, contracts of legs."""
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+from position_sync_dagster.defs.checks.check_results import (
+    WHAT_TO_DO,
+    of_each_login,
+    rows_result,
+    table_check,
+    unknown_result,
+)
+from position_sync_dagster.defs.resources import PositionSyncResource
+from position_sync_dagster.defs.runs import dagster_failures
+from position_sync_dagster.domain.gateway_session import (
+    GatewaySession,
+    Owner,
+    SessionState,
+    set_aside,
+    unknown_accounts,
+)
+from position_sync_dagster.domain.leg import UnresolvedLeg
+from position_sync_dagster.domain.update import Source
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from position_sync_dagster.lake.lake import Lake
+    from position_sync_dagster.settings import Settings
+
+
+SESSIONS_SEEN = 1000
+"""Enough to find the last stream behind two days of refreshes that owned the login."""
+
+
+@dg.asset_check(
+    name="a_stream_watches",
+    asset="position_updates",
+    description="Whether a stream sees the gateway, and since when none does.",
+)
+@dagster_failures
+def a_stream_watches(position_sync: PositionSyncResource) -> dg.AssetCheckResult:
+    """Check the newest session of a stream; a refresh that owns the login does not count."""
+    return watched_now(position_sync.lake, position_sync.settings)
+
+
+def watched_now(lake: "Lake", settings: "Settings") -> dg.AssetCheckResult:
+    """Return the check's result now; the stream itself evaluates it when its state changes."""
+    return of_each_login(
+        settings,
+        lambda login: judge_stream_session(_session_of(lake, login), datetime.now(UTC)),
+    )
+
+
+def _session_of(lake: "Lake", login: "Settings") -> GatewaySession | None:
+    sessions, gateway_id = lake.sessions.sync, login.gateway_id
+    session = sessions.current(gateway_id)
+    if session is not None and session.owner is not Owner.STREAM:
+        streams = (s for s in sessions.history(SESSIONS_SEEN) if s.owner is Owner.STREAM)
+        session = next((s for s in streams if s.gateway_id == gateway_id), None)
+    return session
+
+
+def judge_stream_session(session: GatewaySession | None, now: datetime) -> dg.AssetCheckResult:
+    """Return the check's result for the newest session of a stream; pure."""
+    if session is None:
+        return unknown_result("No stream has run yet.")
+    metadata: Mapping[str, dg.RawMetadataValue] = {
+        "state": session.state.value,
+        "owner": session.owner.value,
+        "lines_in_use": session.lines_in_use,
+        "line_limit": session.line_limit,
+        "note": session.detail or "",
+    }
+    alive = session.is_alive(now)
+    if alive and session.state is SessionState.LIVE:
+        return dg.AssetCheckResult(
+            passed=True, description="A stream sees the gateway.", metadata=metadata
+        )
+    since = session.seen_until(now)
+    who = "The stream has not" if alive else "No stream has"
+    return dg.AssetCheckResult(
+        passed=False,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=f"{who} seen the gateway since {since:%Y-%m-%d %H:%M:%S} UTC.",
+        metadata={
+            **metadata,
+            "blind_for_s": (now - since).total_seconds(),
+            WHAT_TO_DO: "Look whether TWS or IB Gateway runs and is logged in; `position-sync "
+            "status` says what the stream tried.",
+        },
+    )
+
+
+_NAMED = re.compile(r"conid (-?\d+) of (.+?) \((.*?)\)(?=, conid | and \d+ more|$)")
+_MORE = re.compile(r" and (\d+) more$")
+
+
+def evaluate_holdings_are_usable(lake: "Lake", settings: "Settings") -> dg.AssetCheckResult:
+    """Return the check's result now."""
+    sessions, now = lake.sessions.sync, datetime.now(UTC)
+    return of_each_login(
+        settings, lambda login: judge_detail(sessions.current(login.gateway_id), now)
+    )
+
+
+def judge_detail(session: GatewaySession | None, now: datetime) -> dg.AssetCheckResult:
+    """Return the check's result for the session of the login's owner; pure."""
+    import polars as pl
+
+    if session is None or not session.is_alive(now) or session.state is not SessionState.LIVE:
+        return unknown_result("no owner of the login sees the gateway now.")
+    text = set_aside(session.detail)
+    named = _NAMED.findall(text or "")
+    unknown = unknown_accounts(session.detail)
+    rows = pl.DataFrame(
+        [
+            *((None, account, why) for account, why in unknown.items()),
+            *((int(conid), account, reason) for conid, account, reason in named),
+        ],
+        schema={"conid": pl.Int64, "account": pl.String, "reason": pl.String},
+        orient="row",
+    )
+    if text is not None and (not named or (more := _MORE.search(text))):
+        # What the session does not name by itself is counted there.
+        rest = f"{more[1]} more" if named and more else text
+        rows = rows.vstack(pl.DataFrame([(None, "", rest)], schema=rows.schema, orient="row"))
+    return rows_result(
+        rows,
+        passed="The gateway sent no holding that cannot be used, and no account is unknown.",
+        failed="shown: " + "; ".join([*unknown.values(), *([text] if text else [])]),
+        what_to_do="Their newest usable values stay, with their age. Compare these holdings with "
+        "TWS; restart the gateway if it shows them otherwise. Log in as the user of an account "
+        "that is not managed; one that is gone is left out by a gateways file.",
+    )
+
+
+holdings_are_usable = table_check(
+    "broker_positions",
+    "holdings_are_usable",
+    evaluate_holdings_are_usable,
+    description="Whether the gateway sent rows of holdings that cannot be used (no number for a "
+    "quantity, an impossible conid or account), and whether the holdings of an account are "
+    "unknown: the login does not manage it, or a list of positions emptied it.",
+)
+
+
+NEAR = 0.9
+"""Part of the line limit from which the lines are short."""
+
+
+def evaluate_lines_suffice(lake: "Lake", settings: "Settings") -> dg.AssetCheckResult:
+    """Return the check's result now."""
+    from position_sync_dagster.lake import inspection
+
+    lake.registry.sync.refresh()
+    active = {leg.conid for leg in lake.registry.legs}
+    return of_each_login(
+        settings,
+        lambda login: judge_lines(
+            lake.sessions.sync.current(login.gateway_id),
+            inspection.held_at_the_broker(lake, login),
+            inspection.newest_values(lake, login),
+            active=active,
+            now=datetime.now(UTC),
+        ),
+    )
+
+
+def judge_lines(
+    session: GatewaySession | None,
+    broker: "pl.DataFrame",
+    newest: "pl.DataFrame",
+    *,
+    active: Collection[int],
+    now: datetime,
+) -> dg.AssetCheckResult:
+    """Return the check's result; pure.
+
+    Args:
+        session: Of the login's owner.
+        broker: What the broker last said of each holding.
+        newest: The newest row of each open holding.
+        active: The conids of active strategies.
+        now: The time.
+    """
+    import polars as pl
+
+    if (
+        session is None
+        or session.owner is not Owner.STREAM
+        or not session.is_alive(now)
+        or session.state is not SessionState.LIVE
+        or session.line_limit <= 0
+    ):
+        return unknown_result("no stream uses lines now.")
+    used, limit = session.lines_in_use, session.line_limit
+    numbers: dict[str, int] = {
+        "lines_in_use": used,
+        "line_limit": limit,
+        "active_legs": len(active),
+    }
+    if used < NEAR * limit:
+        return dg.AssetCheckResult(
+            passed=True, description=f"{used} of {limit} lines are in use.", metadata=numbers
+        )
+    held = broker.filter(pl.col("conid").is_in(list(active))).join(
+        newest.select("account", "conid", "source"), on=["account", "conid"], how="left"
+    )
+    without = held.filter(pl.col("source").ne_missing(Source.STREAM.value))
+    if without.is_empty():
+        return dg.AssetCheckResult(
+            passed=False,
+            severity=dg.AssetCheckSeverity.WARN,
+            description=f"{used} of {limit} lines are in use. {TO_DO}",
+            metadata={**numbers, WHAT_TO_DO: TO_DO},
+        )
+    return rows_result(
+        without.select("account", "conid", "symbol", "position"),
+        passed="",
+        failed=f"active holdings are without a line; {used} of {limit} are in use",
+        what_to_do=TO_DO,
+        lines_in_use=used,
+        line_limit=limit,
+        active_legs=len(active),
+    )
+
+
+TO_DO = (
+    "Remove legs from strategies, or buy lines (quote boosters) and raise POSITION_SYNC_MAX_LINES. "
+    "Legs without a line are valued by the queue."
+)
+
+lines_suffice = table_check(
+    "gateway_sessions",
+    "lines_suffice",
+    evaluate_lines_suffice,
+    description="Whether the stream uses nine tenths of its market data lines or more, and which "
+    "active holdings have none.",
+)
+
+
+def evaluate_account_values_follow(lake: "Lake", settings: "Settings") -> dg.AssetCheckResult:
+    """Return the check's result now."""
+    from position_sync_dagster.lake import inspection
+
+    values = lake.account_values.sync.latest()
+
+    def of_login(login: "Settings") -> dg.AssetCheckResult:
+        session = lake.sessions.sync.current(login.gateway_id)
+        return judge_accounts(
+            inspection.held_at_the_broker(lake, login),
+            values,
+            since=session.started_at if session else datetime.now(UTC),
+            patience=timedelta(seconds=settings.stale_after_s),
+        )
+
+    return of_each_login(settings, of_login)
+
+
+def judge_accounts(
+    broker: "pl.DataFrame", values: "pl.DataFrame", *, since: datetime, patience: timedelta
+) -> dg.AssetCheckResult:
+    """Return the check's result; pure.
+
+    A row is written when the worth changed. While no value of a holding changes, as in the night,
+    an old row is right: it is compared with the newest change of a holding, not with the clock.
+
+    Args:
+        broker: What the broker last said of each holding; `received_at` is its last change.
+        values: The newest row of each account.
+        since: When the owner of the login began: an account without a row is due after that.
+        patience: How far the row may be behind.
+    """
+    import polars as pl
+
+    if broker.is_empty():
+        return unknown_result("the broker has not reported a holding yet.")
+    accounts = (
+        broker.group_by("account")
+        .agg(holdings_changed_at=pl.col("received_at").max())
+        .join(values.select("account", "timestamp"), on="account", how="left")
+    )
+    written = pl.col("timestamp").fill_null(pl.lit(since))
+    late = accounts.filter(pl.col("holdings_changed_at") - written > patience)
+    waiting = accounts.filter(pl.col("timestamp").is_null())
+    if late.is_empty() and waiting.height:
+        return unknown_result(f"{waiting.height} accounts have no row yet.")
+    return rows_result(
+        late.sort("timestamp", nulls_last=False),
+        passed=f"{accounts.height} accounts, all as new as their holdings.",
+        failed=f"of {accounts.height} accounts have values that are more than "
+        f"{patience.total_seconds() / 60:.0f} min older than those of their holdings",
+        what_to_do="Net liquidation, cash and margin of these accounts are not current. See "
+        "whether TWS shows them; restart the stream if it does.",
+        accounts=accounts.height,
+    )
+
+
+account_values_follow = table_check(
+    "account_values",
+    "account_values_follow",
+    evaluate_account_values_follow,
+    description="Whether each account with holdings has values that are no more than "
+    "POSITION_SYNC_STALE_AFTER_S older than the newest change of its holdings.",
+)
+
+
+NOT_TRIED = "its contract has not been looked up yet"
+
+
+def evaluate_legs_are_resolved(lake: "Lake", settings: "Settings") -> dg.AssetCheckResult:
+    """Return the check's result now."""
+    lake.registry.sync.refresh()
+    return judge_legs(
+        lake.registry.unresolved,
+        resolved=len(lake.registry.legs),
+        now=datetime.now(UTC),
+        patience=timedelta(seconds=settings.stale_after_s),
+    )
+
+
+def judge_legs(
+    unresolved: Sequence[UnresolvedLeg], *, resolved: int, now: datetime, patience: timedelta
+) -> dg.AssetCheckResult:
+    """Return the check's result; pure.
+
+    Args:
+        unresolved: The active legs without a conid.
+        resolved: How many have one.
+        now: The time.
+        patience: How long a leg may wait for its first look-up.
+    """
+    import polars as pl
+
+    rows = pl.DataFrame(
+        [
+            (leg.strategy_id, leg.account or "", leg.described, leg.problem or NOT_TRIED)
+            for leg in unresolved
+            if leg.problem or now - leg.added_at > patience
+        ],
+        schema=dict.fromkeys(("strategy_id", "account", "leg", "problem"), pl.String),
+        orient="row",
+    )
+    return rows_result(
+        rows,
+        passed=f"{resolved} legs with their contract, {len(unresolved)} that wait for the gateway.",
+        failed="legs have no contract, and are not streamed",
+        what_to_do="Add what tells the candidates apart (trading_class, multiplier, exchange), or "
+        "the conid: `position-sync strategies add`.",
+        legs=resolved + len(unresolved),
+    )
+
+
+legs_are_resolved = table_check(
+    "active_strategies",
+    "legs_are_resolved",
+    evaluate_legs_are_resolved,
+    description="Whether the one contract of each leg that was given without a conid was found.",
+)

@@ -1,0 +1,319 @@
+"""Checks of the ledger: its ids, its values, and whether it agrees with the broker."""
+
+import asyncio
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+from position_sync_dagster.defs.assets.table_asset import observe_table
+from position_sync_dagster.defs.checks.check_results import (
+    WHAT_TO_DO,
+    of_each_login,
+    rows_result,
+    table_check,
+    unknown_result,
+)
+from position_sync_dagster.defs.resources import PositionSyncResource
+from position_sync_dagster.defs.runs import dagster_failures
+from position_sync_dagster.domain.clock import SKEW
+from position_sync_dagster.domain.reconciliation import (
+    Discrepancy,
+    DiscrepancyType,
+    ReconciliationResult,
+)
+from position_sync_dagster.errors import GatewayError, LakeError
+from position_sync_dagster.lake.schema.tables import RECONCILIATION_BREAKS
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from position_sync_dagster.lake.lake import Lake
+    from position_sync_dagster.settings import Settings
+
+
+MAX_DISCREPANCIES = 100
+"""Discrepancies shown with a check; the table `reconciliation_breaks` has all of them."""
+
+ERROR_TYPES = frozenset(
+    {DiscrepancyType.MISSING, DiscrepancyType.SURPLUS, DiscrepancyType.QUANTITY}
+)
+"""Types of discrepancy in which the ledger and the broker differ about a holding itself."""
+
+
+TO_DO = (
+    "Compare the rows of the check with TWS. MISSING, SURPLUS and QUANTITY are wrong positions "
+    "here until the next refresh; LEG_QUANTITY and LEG_MISMATCH are mended in the strategies."
+)
+
+
+@dg.asset_check(
+    name="agrees_with_the_broker",
+    asset="position_updates",
+    description="The newest rows against the broker's last complete snapshot and the registry.",
+)
+@dagster_failures
+def agrees_with_the_broker(
+    context: dg.AssetCheckExecutionContext, position_sync: PositionSyncResource
+) -> dg.AssetCheckResult:
+    """Reconcile; a snapshot that is missing or incomplete is reported and does not pass."""
+    result = compared_now(position_sync.lake, position_sync.settings, run_id=context.run.run_id)
+    context.op_execution_context.log_event(observe_table(position_sync.lake, RECONCILIATION_BREAKS))
+    return result
+
+
+def compared_now(lake: "Lake", settings: "Settings", *, run_id: str) -> dg.AssetCheckResult:
+    """Return the check's result now; a drain evaluates it right after its rows."""
+    from position_sync_dagster.sync.reports.reconciliation import ReconciliationService
+
+    service = ReconciliationService(lake, settings)
+    try:
+        result = asyncio.run(service.run(run_id=run_id))
+    except GatewayError as error:
+        return unknown_result(str(error))
+    return judge_reconciliation(result)
+
+
+def judge_reconciliation(result: ReconciliationResult) -> dg.AssetCheckResult:
+    """Return the check's result for a reconciliation; pure."""
+    is_error = any(d.type in ERROR_TYPES for d in result.discrepancies)
+    summary = f"{result.checked} holdings compared, {len(result.discrepancies)} discrepancies"
+    if not result.complete:
+        summary += "; the snapshot does not cover every account, so what is absent proves nothing"
+    return dg.AssetCheckResult(
+        passed=result.ok,
+        severity=dg.AssetCheckSeverity.ERROR if is_error else dg.AssetCheckSeverity.WARN,
+        description=summary,
+        metadata={
+            "checked": result.checked,
+            **({} if result.ok else {WHAT_TO_DO: TO_DO}),
+            "snapshot_complete": result.complete,
+            **{kind.value.lower(): result.count(kind) for kind in DiscrepancyType},
+            "discrepancies": dg.MetadataValue.table(
+                [_record(d) for d in result.discrepancies[:MAX_DISCREPANCIES]], schema=_SCHEMA
+            ),
+        },
+    )
+
+
+_SCHEMA = dg.TableSchema(
+    columns=[
+        dg.TableColumn("type", "string"),
+        dg.TableColumn("account", "string"),
+        dg.TableColumn("conid", "int"),
+        dg.TableColumn("symbol", "string"),
+        dg.TableColumn("expected", "string"),
+        dg.TableColumn("actual", "string"),
+        dg.TableColumn("detail", "string"),
+    ]
+)
+
+
+def _record(one: Discrepancy) -> dg.TableRecord:
+    return dg.TableRecord(
+        {
+            "type": one.type.value,
+            "account": one.account,
+            "conid": one.conid,
+            "symbol": one.symbol,
+            "expected": "" if one.expected is None else f"{one.expected:g}",
+            "actual": "" if one.actual is None else f"{one.actual:g}",
+            "detail": one.detail,
+        }
+    )
+
+
+COUNT_ONCE = (
+    "A value was written twice: count each update_id once in your reports, and run `position-sync "
+    "doctor --repair`, which keeps one of rows that are the same."
+)
+
+WINDOW = timedelta(minutes=30)
+"""Twice as long as the longest time between two evaluations."""
+
+
+def evaluate_ids_are_unique(lake: "Lake", settings: "Settings") -> dg.AssetCheckResult:
+    """Return the check's result now."""
+    from position_sync_dagster.lake import inspection
+
+    now = datetime.now(UTC)
+    repeated = inspection.repeated_ids(lake, now - WINDOW, now + SKEW)
+    doubled = inspection.doubled_rows(lake)
+    if repeated.is_empty() and doubled.surplus:
+        return dg.AssetCheckResult(
+            passed=False,
+            severity=dg.AssetCheckSeverity.ERROR,
+            description=f"{doubled}. {COUNT_ONCE}",
+            metadata={"rows": doubled.surplus},
+        )
+    return judge_ids(repeated)
+
+
+def judge_ids(repeated: "pl.DataFrame") -> dg.AssetCheckResult:
+    """Return the check's result for the ids that the ledger has more than once; pure."""
+    return rows_result(
+        repeated.sort("rows", "update_id", descending=True),
+        passed="No row was merged twice, and each of the last half hour has an id of its own.",
+        failed="ids are in the ledger more than once",
+        what_to_do=COUNT_ONCE,
+        severity=dg.AssetCheckSeverity.ERROR,
+    )
+
+
+ids_are_unique = table_check(
+    "position_updates",
+    "ids_are_unique",
+    evaluate_ids_are_unique,
+    description="Whether each row of the ledger is there once: by its update_id in the last half "
+    "hour, and before that by the statistics of its files.",
+)
+
+
+def evaluate_legs_have_values(lake: "Lake", settings: "Settings") -> dg.AssetCheckResult:
+    """Return the check's result now."""
+    from position_sync_dagster.lake import inspection
+
+    return of_each_login(
+        settings, lambda login: judge_values(inspection.newest_values(lake, login))
+    )
+
+
+def judge_values(newest: "pl.DataFrame") -> dg.AssetCheckResult:
+    """Return the check's result for the newest row of each open holding; pure."""
+    import polars as pl
+
+    if newest.is_empty():
+        return unknown_result("the ledger has no open holding of this gateway yet.")
+    without = newest.filter(pl.col("market_value").is_null()).sort("timestamp")
+    return rows_result(
+        without.select("account", "conid", "symbol", "position", "source", "timestamp", "note"),
+        passed=f"{newest.height} holdings, all with a value.",
+        failed=f"of {newest.height} holdings have no value",
+        what_to_do="Their value is unknown, not zero, and in no total. Read note; look whether TWS "
+        "shows a price, and whether the login may see market data of the contract.",
+        holdings=newest.height,
+    )
+
+
+legs_have_values = table_check(
+    "position_updates",
+    "legs_have_values",
+    evaluate_legs_have_values,
+    description="Whether the newest row of each open holding has a value.",
+)
+
+
+SAME_TIME = timedelta(seconds=5)
+"""Values further apart in time may differ because the market moved: that proves nothing."""
+
+
+def evaluate_values_match_the_broker(lake: "Lake", settings: "Settings") -> dg.AssetCheckResult:
+    """Return the check's result now."""
+    from position_sync_dagster.lake import inspection
+
+    return of_each_login(
+        settings,
+        lambda login: judge_difference(
+            inspection.newest_values(lake, login),
+            inspection.held_at_the_broker(lake, login),
+            band=settings.value_band,
+        ),
+    )
+
+
+def judge_difference(
+    newest: "pl.DataFrame", broker: "pl.DataFrame", *, band: float
+) -> dg.AssetCheckResult:
+    """Return the check's result; pure.
+
+    Args:
+        newest: The newest row of each open holding.
+        broker: What the broker last said of each.
+        band: Part of its value by which a value may differ. A difference below five cents of the
+            price is never one: the smallest steps of a cheap option are large parts of it.
+    """
+    import polars as pl
+
+    from position_sync_dagster.lake.derived import LEAST_DIFFERENCE
+
+    ours = newest.select("account", "conid", "position", "market_value", "timestamp", "price_kind")
+    pairs = (
+        ours.join(broker, on=["account", "conid"], suffix="_broker")
+        .drop_nulls(["market_value", "market_value_broker"])
+        .filter(pl.col("position") == pl.col("position_broker"))
+    )
+    if pairs.is_empty():
+        return unknown_result("no holding has both a value of ours and one of the broker.")
+    difference = (pl.col("market_value") - pl.col("market_value_broker")).abs()
+    units = pl.col("position").abs() * pl.col("multiplier").fill_null(1.0)
+    allowed = pl.max_horizontal(
+        band * pl.col("market_value_broker").abs(), LEAST_DIFFERENCE * units
+    )
+    apart = pairs.with_columns(difference=difference).filter(difference > allowed)
+    same_time = (pl.col("timestamp") - pl.col("received_at")).abs() <= SAME_TIME
+    wrong = apart.filter(same_time.fill_null(value=False))
+    return rows_result(
+        wrong.sort("difference", descending=True).select(
+            "account",
+            "conid",
+            "symbol",
+            "price_kind",
+            "market_value",
+            broker_value="market_value_broker",
+            at="timestamp",
+            broker_at="received_at",
+        ),
+        passed=f"{pairs.height} values compared, none differs by more than {band:.0%} from the "
+        "broker's of the same time.",
+        failed=f"of {pairs.height} values differ by more than {band:.0%} from the broker's of the "
+        "same time",
+        what_to_do="Compare the price in TWS. A wide quote explains it, and so does a multiplier "
+        "or a price magnifier; POSITION_SYNC_VALUE_BAND is the band.",
+        compared=pairs.height,
+        apart_at_another_time=apart.height - wrong.height,
+    )
+
+
+values_match_the_broker = table_check(
+    "position_updates",
+    "values_match_the_broker",
+    evaluate_values_match_the_broker,
+    description="Whether the newest values differ from the broker's own of the same time by more "
+    "than POSITION_SYNC_VALUE_BAND.",
+)
+
+
+def evaluate_tables_fit_the_code(lake: "Lake", settings: "Settings") -> dg.AssetCheckResult:
+    """Return the check's result now."""
+    from position_sync_dagster.lake import inspection
+
+    return judge_tables(inspection.unusable_tables(lake), checked=len(lake.tables))
+
+
+def judge_tables(unusable: Sequence[tuple[str, LakeError]], *, checked: int) -> dg.AssetCheckResult:
+    """Return the check's result for the tables that cannot be opened; pure."""
+    import polars as pl
+
+    rows = pl.DataFrame(
+        [(name, error.what, error.remedy) for name, error in unusable],
+        schema=dict.fromkeys(("table", "what", "remedy"), pl.String),
+        orient="row",
+    )
+    return rows_result(
+        rows,
+        passed=f"{checked} tables, all with the version and columns of this release.",
+        failed=f"of {checked} tables cannot be used by this release",
+        what_to_do="; ".join(dict.fromkeys(error.remedy for _, error in unusable)),
+        severity=dg.AssetCheckSeverity.ERROR,
+        tables=checked,
+    )
+
+
+tables_fit_the_code = table_check(
+    "position_updates",
+    "tables_fit_the_code",
+    evaluate_tables_fit_the_code,
+    description="Whether each table of the lake has the version, columns and partitions that this "
+    "release expects.",
+)
