@@ -10,8 +10,7 @@ from typing import Annotated
 import typer
 
 from ib_gateway_simulator.command_line import simulate
-from position_sync_dagster.cli import dev, doctor, queue, reports, strategies
-from position_sync_dagster.cli.audit import history, trace, verify
+from position_sync_dagster.cli import audit, dev, doctor, queue, reports, strategies
 from position_sync_dagster.cli.options import HomeFolder, Json, existing, settings_for
 from position_sync_dagster.errors import (
     AmbiguousIdError,
@@ -44,7 +43,7 @@ def status(json: Json = False, home: HomeFolder = None) -> None:
     if json:
         print_json(found.to_dict())
         return
-    from position_sync_dagster.terminal.status_lines import describe
+    from position_sync_dagster.terminal.board import describe
 
     for label, value in describe(found):
         typer.echo(f"{label:<18} {value}")
@@ -168,14 +167,14 @@ app.command("simulate")(simulate)
 app.command("record")(record)
 app.command("status")(status)
 app.command("positions")(reports.positions)
-app.command("trace")(trace.trace)
-app.command("history")(history.history)
+app.command("trace")(audit.trace)
+app.command("history")(audit.history)
 app.command("exposure")(reports.exposure)
 app.command("doctor")(doctor.doctor)
 app.command("maintain")(maintain)
 app.add_typer(strategies.app, name="strategies")
 app.add_typer(queue.app, name="queue")
-app.add_typer(verify.app, name="audit")
+app.add_typer(audit.app, name="audit")
 
 
 def _print_version(wanted: bool) -> None:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from position_sync_dagster.processes.child_process import ChildProcess
     from position_sync_dagster.settings import Settings
     from position_sync_dagster.sync.reports.overview import OverviewReader
-    from position_sync_dagster.terminal.changes import Changes
+    from position_sync_dagster.terminal.board import Changes
 
 
 LOG_NAME = "dagster-dev.log"
@@ -204,7 +204,7 @@ class LiveOutput(Output):
         from position_sync_dagster.domain.clock import utc_now
         from position_sync_dagster.lake import Lake
         from position_sync_dagster.sync.reports.overview import OverviewReader
-        from position_sync_dagster.terminal.changes import Changes
+        from position_sync_dagster.terminal.board import Changes
 
         addresses = [("Dagster UI", ui), ("logs", str(self._log))]
         lake = Lake.of(settings)

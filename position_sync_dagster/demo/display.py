@@ -16,8 +16,7 @@ from rich.text import Text
 
 from position_sync_dagster.demo.acceptance import AcceptanceResult
 from position_sync_dagster.processes.stop_request import StopRequested
-from position_sync_dagster.terminal.board import Lines, board
-from position_sync_dagster.terminal.changes import Change
+from position_sync_dagster.terminal.board import Change, Lines, board
 from position_sync_dagster.terminal.text import printable
 
 if TYPE_CHECKING:

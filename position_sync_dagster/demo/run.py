@@ -34,8 +34,7 @@ from position_sync_dagster.processes.stop_request import StopRequest, StopReques
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.reports.money import Ages
 from position_sync_dagster.sync.reports.overview import Overview, OverviewReader
-from position_sync_dagster.terminal.board import Lines, figures_of
-from position_sync_dagster.terminal.changes import Changes
+from position_sync_dagster.terminal.board import Changes, Lines, figures_of
 from position_sync_dagster.terminal.text import printable, program_as_typed
 
 UI_PORT = 3000

@@ -1,18 +1,218 @@
-"""The live status of a running program: one screen, in the width and height that there is."""
+"""The live status on a terminal: the board, its lines, and what changed last."""
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING
 
-from position_sync_dagster.terminal.changes import Change
+from position_sync_dagster.domain.broker_position import BrokerPosition
+from position_sync_dagster.domain.gateway_session import SessionState
+from position_sync_dagster.domain.instrument import leg_name
+from position_sync_dagster.domain.update import PositionUpdate, Source
+from position_sync_dagster.sync.reports.overview import Overview
+from position_sync_dagster.sync.reports.status import LoginStatus, Status
 from position_sync_dagster.terminal.money_tables import strategy_table
-from position_sync_dagster.terminal.status_lines import LATE, describe
-from position_sync_dagster.terminal.text import printable
+from position_sync_dagster.terminal.text import age, duration, number, printable, quantity
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
-    from position_sync_dagster.sync.reports.overview import Overview
-    from position_sync_dagster.sync.reports.status import Status
+    from position_sync_dagster.domain.account_summary import AccountSummary
+
+
+MOST_OF_A_KIND = 2
+"""More changes of a kind in one look become one line with their number."""
+
+KEPT = 6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """One change, in words."""
+
+    at: datetime
+    text: str
+
+
+class Changes:
+    """The last changes, found by comparing each look with the one before."""
+
+    def __init__(self) -> None:
+        self._before: Overview | None = None
+        self._found: deque[Change] = deque(maxlen=KEPT)
+
+    def add(self, now: Overview) -> Sequence[Change]:
+        """Compare a look with the one before; return the last changes, the newest first."""
+        if self._before is not None:
+            for text in changes_between(self._before, now):
+                self._found.appendleft(Change(at=now.status.at, text=text))
+        self._before = now
+        return list(self._found)
+
+
+def changes_between(before: Overview, now: Overview) -> list[str]:
+    """Return what changed, in words."""
+    return [
+        *_few("positions changed", _fills(before.book.holdings, now.book.holdings)),
+        *_lines(before, now),
+        *_gateways(before, now),
+    ]
+
+
+def _fills(before: Iterable[BrokerPosition], now: Iterable[BrokerPosition]) -> list[str]:
+    earlier = {holding.key: holding.position for holding in before}
+    if not earlier:  # the first download is no trade
+        return []
+    return [
+        f"fill: {_name(holding)}  {quantity(earlier.get(holding.key, 0.0))} → "
+        f"{quantity(holding.position)}"
+        for holding in now
+        if holding.position != earlier.get(holding.key, 0.0)
+    ]
+
+
+def _name(holding: BrokerPosition) -> str:
+    one = holding.instrument
+    return leg_name(one.symbol, one.right, one.strike, one.expiry)
+
+
+def _lines(before: Overview, now: Overview) -> list[str]:
+    earlier = {(row.account, row.conid): row for row in before.book.latest}
+
+    def moved(source: Source) -> list[PositionUpdate]:
+        return [
+            row
+            for row in now.book.latest
+            if row.position
+            and row.source is source
+            and (was := earlier.get((row.account, row.conid))) is not None
+            and was.source is not source
+        ]
+
+    promoted = [f"promotion: {_leg(row)} is streamed now" for row in moved(Source.STREAM)]
+    demoted = [f"demotion: {_leg(row)} is monitored now" for row in moved(Source.QUEUE)]
+    return [*_few("legs promoted", promoted), *_few("legs demoted", demoted)]
+
+
+def _leg(row: PositionUpdate) -> str:
+    return leg_name(row.symbol, row.right, row.strike, row.expiry)
+
+
+def _few(what: str, texts: list[str]) -> list[str]:
+    return texts if len(texts) <= MOST_OF_A_KIND else [f"{len(texts)} {what}"]
+
+
+def _gateways(before: Overview, now: Overview) -> list[str]:
+    earlier = {login.gateway_id: login for login in before.status.each_login}
+    return [
+        text
+        for login in now.status.each_login
+        if (was := earlier.get(login.gateway_id)) is not None
+        and (text := _gateway_change(was, login, now.status)) is not None
+    ]
+
+
+def _gateway_change(
+    before: LoginStatus | Status, now: LoginStatus | Status, status: Status
+) -> str | None:
+    was, state = before.session_state, now.session_state
+    if was == state or state is None:
+        return None
+    name = f" {now.gateway_id}" if status.logins else ""
+    if state == SessionState.LIVE:
+        gap = before.blind_since
+        back = "" if gap is None or was is None else f" after {age(gap, status.at)}"
+        return f"gateway{name}: connected{back}"
+    detail = f" – {now.session_detail}" if now.session_detail else ""
+    word = "outage" if was == SessionState.LIVE else "gateway"
+    return f"{word}{name}: {state}{detail}"
+
+
+LATE = "(late)"
+"""What marks a program that should work and does not."""
+
+
+def describe(status: "Status") -> list[tuple[str, str]]:
+    """Return the label and the value of each figure."""
+    queue = status.queue
+    return [
+        *(("gateway", _gateway(login, status)) for login in status.each_login),
+        ("programs", _programs(status)),
+        *(("attention", printable(text)) for text in status.attention),
+        (
+            "lines",
+            "–"
+            if status.lines_in_use is None
+            else f"{status.lines_in_use} of {status.line_limit} in use",
+        ),
+        (
+            "legs",
+            f"{status.legs_streamed} streamed, {status.legs_queued} monitored "
+            f"({status.legs_held} of {status.active_legs} active legs held, "
+            f"{status.positions} positions)",
+        ),
+        *(("without contract", printable(text)) for text in status.unresolved_legs),
+        (
+            "queue",
+            ", ".join(f"{count:,} {name.lower()}" for name, count in queue.items()) or "empty",
+        ),
+        ("oldest pending", duration(status.oldest_pending_age_s)),
+        ("updates", f"{status.updates_rows:,} rows, version {status.updates_version}"),
+        (
+            "last drain",
+            "none yet"
+            if status.last_drained_at is None
+            else f"{age(status.last_drained_at, status.at)} ago",
+        ),
+        *((printable(one.account), _account(one, status.at)) for one in status.accounts),
+    ]
+
+
+def _programs(status: "Status") -> str:
+    """Return when the sensors last ticked, and which other programs are late."""
+    from position_sync_dagster.last_work import SAYS
+
+    late = status.programs.late
+    shown = [
+        *status.programs.works[:1],
+        *(one for one in late if one is not status.programs.works[0]),
+    ]
+    if not shown:
+        return f"none {LATE}" if status.programs.ended else "none runs"
+    return ", ".join(
+        f"last {SAYS[one.program]} {age(one.at, status.at)} ago{f' {LATE}' if one in late else ''}"
+        for one in shown
+    )
+
+
+def _account(summary: "AccountSummary", at: "datetime") -> str:
+    """Return what an account is worth and earned today, each with its age."""
+    figures = (
+        ("net liquidation", summary.net_liquidation, summary.values_received_at),
+        ("daily P&L", summary.daily_pnl, summary.pnl_received_at),
+    )
+    currency = f" {printable(summary.currency)}" if summary.currency else ""
+    return ", ".join(
+        f"{label} –"
+        if amount is None
+        else f"{label} {number(amount)}{currency} ({age(received, at)} ago)"
+        for label, amount, received in figures
+    )
+
+
+def _gateway(login: "LoginStatus | Status", status: "Status") -> str:
+    mode = f", {status.trading_mode}" if status.trading_mode else ""
+    if login.session_state is None:
+        return f"{login.gateway_id}: nobody has connected yet{mode}"
+    state = f"{login.session_state} for {age(login.session_since, status.at)}"
+    owner = f" ({login.session_owner}{mode})" if login.session_owner else ""
+    lines = ""
+    if login is not status and login.lines_in_use is not None:
+        lines = f", {login.lines_in_use} of {login.line_limit} lines"
+    detail = f" – {printable(login.session_detail)}" if login.session_detail else ""
+    return f"{login.gateway_id}: {state}{owner}{lines}{detail}"
+
 
 Lines = Sequence[tuple[str, str]]
 """Labels with their values."""
@@ -44,8 +244,8 @@ def board(
 
     width, height = console.width, console.height
     gap: list[RenderableType] = [Text("")] if height >= ROOMY else []
-    head: list[RenderableType] = [_lines(notes)] if notes else []
-    foot = [*gap, _lines(addresses), Text("Ctrl-C ends it.", style="dim")]
+    head: list[RenderableType] = [_shown_lines(notes)] if notes else []
+    foot = [*gap, _shown_lines(addresses), Text("Ctrl-C ends it.", style="dim")]
     room = height - len(notes) - len(gap) - len(addresses) - 1
     if overview is None:
         return Group(*head, *foot)
@@ -54,7 +254,7 @@ def board(
     figures = [(name, text) for name, text in status if name in SHOWN]
     if len(gateways) > max(room // 4, 1):
         gateways = _worst(overview.status, gateways, max(room // 4, 1))
-    head += [_lines(gateways, width), _gauges(overview, width), _lines(figures, width)]
+    head += [_shown_lines(gateways, width), _gauges(overview, width), _shown_lines(figures, width)]
     room -= 2 + len(gateways) + len(figures)
     if overview.strategies:
         room -= len(gap) + 1 + len(overview.totals)
@@ -97,7 +297,7 @@ def figures_of(overview: "Overview") -> list[tuple[str, str]]:
     return [("current", current_text(overview)), *describe(overview.status)]
 
 
-def _lines(lines: Lines, width: int | None = None) -> "RenderableType":
+def _shown_lines(lines: Lines, width: int | None = None) -> "RenderableType":
     from rich.table import Table
     from rich.text import Text
 

@@ -15,8 +15,13 @@ from position_sync_dagster.sync.reports.exposure import exposures
 from position_sync_dagster.sync.reports.money import Ages, total_by_currency
 from position_sync_dagster.sync.reports.overview import Book, Overview, count_current
 from position_sync_dagster.sync.reports.status import Status
-from position_sync_dagster.terminal.board import board, current_text
-from position_sync_dagster.terminal.changes import Change, Changes, changes_between
+from position_sync_dagster.terminal.board import (
+    Change,
+    Changes,
+    board,
+    changes_between,
+    current_text,
+)
 from tests.support.money_rows import NOW, leg, row
 
 LIVE = Status(

@@ -1,0 +1,320 @@
+"""The commands of the audit trail: `trace`, `history` and `audit verify`."""
+
+from collections.abc import Iterator
+from datetime import date, datetime, timedelta
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from position_sync_dagster.cli.options import HomeFolder, Json, existing, settings_for
+from position_sync_dagster.terminal.output import print_json
+from position_sync_dagster.terminal.text import number, printable, quantity
+
+if TYPE_CHECKING:
+    from position_sync_dagster.domain.run_record import RunRecord
+    from position_sync_dagster.sync.audit.trace import History, PastValue, Trace
+    from position_sync_dagster.sync.audit.verify import Verification
+
+
+Limit = Annotated[
+    int, typer.Option(min=1, max=100_000, help="The highest number of rows to show, the last ones.")
+]
+
+
+def trace(
+    id_: Annotated[
+        str,
+        typer.Argument(
+            metavar="ID", help="The id of a run, a batch, a row or a request, or its beginning."
+        ),
+    ],
+    limit: Limit = 10,
+    json: Json = False,
+    home: HomeFolder = None,
+) -> None:
+    """Show what belongs to an id: run, session, request, batches and rows, in both directions."""
+    from position_sync_dagster.lake import Lake
+    from position_sync_dagster.sync.audit.trace import trace as find
+
+    found = find(existing(Lake.of(settings_for(home))), id_, limit=limit)
+    if json:
+        print_json(found)
+        return
+    for line in trace_lines(found):
+        typer.echo(printable(line))
+
+
+def trace_lines(found: "Trace") -> Iterator[str]:
+    """Return a trace as lines that fit 80 columns, but for long reasons."""
+    yield f"{found.kind.lower():<8} {found.id}"
+    if found.kind != "RUN" and not found.run_ids and found.row_count:
+        yield "run      none: the rows were written without Dagster"
+    recorded = {record.run_id for record in found.runs}
+    for run_id in found.run_ids:
+        if found.kind != "RUN":
+            yield f"run      {run_id}"
+        if run_id not in recorded:
+            yield "         not in `runs`: `position-sync audit verify --repair` adds it"
+        for record in found.runs:
+            if record.run_id == run_id:
+                yield from (f"         {line}" for line in _record_lines(record))
+    for session in found.sessions:
+        yield f"session  {session.session_id}"
+        yield (
+            f"         {session.owner} {session.state}, {session.gateway_id}, "
+            f"since {stamp(session.started_at)}"
+        )
+    for request in found.requests:
+        if found.kind != "REQUEST":
+            yield f"request  {request.request_id}"
+        yield (
+            f"         {request.status}, {request.reason}, {request.account or 'any account'}:"
+            f"{request.conid} {request.symbol}, {stamp(request.created_at)}"
+        )
+        if request.update_id:
+            yield f"         answered by the row {request.update_id}"
+        if request.confirmed_at:
+            yield f"         the broker confirmed its value at {stamp(request.confirmed_at)} UTC"
+        if request.error_message:
+            yield f"         {request.error_message}"
+    if not found.row_count:
+        yield "rows     none in position_updates"
+        return
+    yield f"batches  {found.batch_count:,}{_last(len(found.batches), found.batch_count)}"
+    for batch in found.batches:
+        version = "–" if batch.version is None else f"v{batch.version}"
+        yield f"  {batch.batch_id} {version:>8} {batch.rows:>5} rows  {stamp(batch.committed_at)}"
+    yield f"rows     {found.row_count:,}{_last(len(found.rows), found.row_count)}"
+    for row in found.rows:
+        value = f"{quantity(_float(row, 'position'))} × {number(_float(row, 'market_price'))}"
+        yield f"  {row['update_id']}  {row['account']}:{row['conid']} {value}"
+
+
+def stamp(at: datetime | None) -> str:
+    """Return a UTC time in full seconds; an unknown one is a dash."""
+    return "–" if at is None else f"{at:%Y-%m-%d %H:%M:%S}"
+
+
+def _record_lines(record: "RunRecord") -> Iterator[str]:
+    rebuilt = ", rebuilt from its rows" if record.recorded_by == "AUDIT" else ""
+    yield f"{record.job or 'job unknown'} / {record.step}: {record.result}{rebuilt}"
+    until = stamp(record.ended_at)
+    yield f"{stamp(record.started_at)} to {until} UTC" + (
+        f" on {record.host}" if record.host else ""
+    )
+    counts = {
+        "rows": record.rows,
+        "commits": record.commits,
+        "claimed": record.claimed,
+        "succeeded": record.succeeded,
+        "failed": record.failed,
+        "released": record.released,
+        "enqueued": record.enqueued,
+    }
+    known = [f"{value:,} {name}" for name, value in counts.items() if value is not None]
+    if known:
+        yield ", ".join(known)
+    if record.version_to is not None:
+        first = "–" if record.version_from is None else str(record.version_from)
+        yield f"{record.table_name} versions {first} to {record.version_to}"
+    if record.partitions:
+        yield f"days {record.partitions}"
+    if record.reason:
+        yield record.reason
+
+
+def _last(shown: int, count: int) -> str:
+    return "" if shown == count else f", the last {shown:,} (--limit shows more)"
+
+
+def _float(row: dict[str, object], name: str) -> float | None:
+    value = row[name]
+    return value if isinstance(value, float) else None
+
+
+SHOWN = 20
+"""The number of findings on the terminal. JSON names all."""
+
+app = typer.Typer(help="Compare rows, Dagster's events and the table `runs`.", no_args_is_help=True)
+
+
+@app.callback()
+def audit() -> None:
+    """Compare rows, Dagster's events and the table `runs`."""
+
+
+@app.command("verify")
+def verify(
+    repair: Annotated[
+        bool,
+        typer.Option(
+            "--repair",
+            help="Write missing records into `runs`, and observations for missing events.",
+        ),
+    ] = False,
+    days: Annotated[
+        int,
+        typer.Option(
+            min=1, max=36_500, help="Compare the runs that began so many days ago or later."
+        ),
+    ] = 1,
+    grace: Annotated[
+        float,
+        typer.Option(
+            min=0, max=86_400, help="Seconds in which a run may still write its record and event."
+        ),
+    ] = 120.0,
+    json: Json = False,
+    home: HomeFolder = None,
+) -> None:
+    """Compare rows, Dagster's events and the table `runs`, in all directions.
+
+    A run that was killed between its commit and its event has rows that no event names. --repair
+    mends the records and the events; rows are never changed. The exit code is 1 if anything is
+    left that does not agree.
+    """
+    from position_sync_dagster.defs.ledger_events import (
+        instance_at,
+        log_missing_events,
+        read_events,
+    )
+    from position_sync_dagster.domain.clock import utc_now
+    from position_sync_dagster.lake import Lake
+    from position_sync_dagster.last_work import dagster_home
+    from position_sync_dagster.sync.audit.verify import MARGIN, repair_records
+    from position_sync_dagster.sync.audit.verify import verify as compare
+
+    settings = settings_for(home)
+    lake = existing(Lake.of(settings))
+    storage = dagster_home()
+    instance = instance_at(storage)
+    if instance is None:
+        typer.echo(f"No Dagster storage is at {storage}: events are not compared.", err=True)
+
+    def compared() -> "Verification":
+        now = utc_now()
+        since = (now - timedelta(days=days)).date()
+        start = datetime.fromisoformat(f"{since}T00:00:00+00:00") - MARGIN
+        events = None
+        if instance is not None:
+            keep = settings.keep_runs_days
+            events = read_events(instance, since=start, now=now, keep_days=keep)
+        return compare(lake, events, since=since, now=now, grace=timedelta(seconds=grace))
+
+    try:
+        found = left = compared()
+        if repair and any(one.repairable for one in found.findings):
+            repair_records(lake, found.findings)
+            if instance is not None:
+                log_missing_events(instance, found.findings)
+            left = compared()
+    finally:
+        if instance is not None:
+            instance.dispose()
+    if json:
+        doubled = left.doubled.surplus
+        print_json({"found": found, "left": left.findings, "doubled": doubled, "repaired": repair})
+    else:
+        for line in verification_lines(found, left, repair=repair):
+            typer.echo(printable(line))
+    raise typer.Exit(1 if left.findings or left.doubled.surplus else 0)
+
+
+def verification_lines(
+    found: "Verification", left: "Verification", *, repair: bool
+) -> Iterator[str]:
+    """Return the result as lines for a person."""
+    events = "not read" if found.events is None else f"{found.events:,}"
+    yield f"since     {found.since} (UTC)"
+    yield f"runs      {found.runs:,} wrote {found.rows:,} rows"
+    yield f"records   {found.records:,}"
+    yield f"events    {events}"
+    yield f"findings  {len(found.findings):,}"
+    for finding in found.findings[:SHOWN]:
+        yield f"  {finding.run_id} {finding.kind}"
+        yield f"    {finding.detail}"
+    if len(found.findings) > SHOWN:
+        yield f"  … and {len(found.findings) - SHOWN:,} more; --json names all"
+    if repair:
+        yield f"left      {len(left.findings):,}"
+    elif any(finding.repairable for finding in found.findings):
+        yield "`position-sync audit verify --repair` mends records and events."
+    if left.doubled.surplus:
+        yield f"{left.doubled}: `position-sync doctor --repair` removes them."
+    if any(not finding.repairable for finding in left.findings):
+        yield "Rows that are missing are not mended: see docs/audit.md."
+
+
+def history(
+    holding: Annotated[
+        str, typer.Argument(metavar="ACCOUNT:CONID", help="The holding, as DU1234567:728937835.")
+    ],
+    day: Annotated[
+        datetime | None,
+        typer.Option(formats=["%Y-%m-%d"], help="Only the values of this date, in UTC."),
+    ] = None,
+    limit: Annotated[
+        int,
+        typer.Option(min=1, max=100_000, help="The highest number of values, the newest ones."),
+    ] = 20,
+    json: Json = False,
+    home: HomeFolder = None,
+) -> None:
+    """Show each value of a holding with its source, batch, run, request, break and strategy."""
+    from position_sync_dagster.lake import Lake
+    from position_sync_dagster.sync.audit.trace import history as read
+
+    account, conid = parse_holding(holding)
+    on: date | None = None if day is None else day.date()
+    found = read(existing(Lake.of(settings_for(home))), account, conid, day=on, limit=limit)
+    if json:
+        print_json(found)
+        return
+    for line in history_lines(found):
+        typer.echo(printable(line))
+
+
+def parse_holding(text: str) -> tuple[str, int]:
+    """Return account and conid of a holding.
+
+    >>> parse_holding("DU1234567:728937835")
+    ('DU1234567', 728937835)
+    """
+    account, _, conid = text.rpartition(":")
+    # No conid has more digits.
+    if not account or not conid.isascii() or not conid.isdigit() or len(conid) > 10:
+        raise typer.BadParameter(f"{text[:80]!r} is no holding; write DU1234567:728937835.")
+    return account, int(conid)
+
+
+def history_lines(found: "History") -> Iterator[str]:
+    """Return a history as lines of at most 80 columns."""
+    symbol = found.values[-1].row["symbol"]
+    yield f"{found.account}:{found.conid} {symbol}"
+    if found.more:
+        yield f"the newest {len(found.values):,} values; --limit shows more"
+    for one in found.values:
+        yield from _value_lines(one)
+
+
+def _value_lines(one: "PastValue") -> Iterator[str]:
+    row = one.row
+    at = row["timestamp"]
+    kind = f" {row['price_kind']}" if row["price_kind"] else ""
+    yield (
+        f"{stamp(at if isinstance(at, datetime) else None)}  {quantity(_float(row, 'position'))} × "
+        f"{number(_float(row, 'market_price'))}{kind} = {number(_float(row, 'market_value'))} "
+        f"{row['currency']}  {row['source']}/{row['value_source']}"
+    )
+    links = {
+        "row": row["update_id"],
+        "batch": row["batch_id"],
+        "run": row["run_id"],
+        "request": row["request_id"],
+        "strategy": ", ".join(one.strategies),
+        "break": ", ".join(f"{b['type']} {b['state']} {b['break_id']}" for b in one.breaks),
+        "note": row["note"],
+    }
+    for name, value in links.items():
+        if value:
+            yield f"    {name:<9} {value}"
