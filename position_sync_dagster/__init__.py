@@ -19,9 +19,9 @@ _HOMES = {
     "gateway.connection_manager": ("IBConnectionManager",),
     "lake.lake": ("Lake",),
     "lake.queue.memory": ("InMemoryPositionQueue",),
-    "lake.queue.table": ("PositionQueue",),
-    "lake.registry.table": ("StrategyRegistry",),
-    "lake.updates.table": ("DeltaLakePositionWriter", "PositionUpdatesTable"),
+    "lake.queue.position_queue": ("PositionQueue",),
+    "lake.registry.strategy_registry": ("StrategyRegistry",),
+    "lake.updates.position_updates": ("DeltaLakePositionWriter", "PositionUpdatesTable"),
     "settings": ("Settings", "load_settings"),
     "sync.reports.reconciliation": ("PositionReconciler", "ReconciliationService"),
     "sync.stream.streamer": ("IBPositionStreamer",),
@@ -51,9 +51,9 @@ if TYPE_CHECKING:
     from position_sync_dagster.gateway.connection_manager import IBConnectionManager
     from position_sync_dagster.lake.lake import Lake
     from position_sync_dagster.lake.queue.memory import InMemoryPositionQueue
-    from position_sync_dagster.lake.queue.table import PositionQueue
-    from position_sync_dagster.lake.registry.table import StrategyRegistry
-    from position_sync_dagster.lake.updates.table import (
+    from position_sync_dagster.lake.queue.position_queue import PositionQueue
+    from position_sync_dagster.lake.registry.strategy_registry import StrategyRegistry
+    from position_sync_dagster.lake.updates.position_updates import (
         DeltaLakePositionWriter,
         PositionUpdatesTable,
     )

@@ -170,7 +170,7 @@ _LOCAL = {"localhost": "127.0.0.1", "::1": "127.0.0.1"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Login:
+class LoginEntry:
     """One login of the file; what it leaves out is as the settings say.
 
     Attributes:
@@ -193,7 +193,7 @@ class Login:
 
 def load_gateways(
     path: str | Path, *, host: str = "127.0.0.1", max_lines: int = 100, reserved_lines: int = 5
-) -> tuple[Login, ...]:
+) -> tuple[LoginEntry, ...]:
     """Read the logins of a file, in the order of the file.
 
     Example of a file::
@@ -230,7 +230,7 @@ def load_gateways(
 
 def gateways_as_saved(
     path: Path, *, host: str, max_lines: int, reserved_lines: int
-) -> tuple[Login, ...]:
+) -> tuple[LoginEntry, ...]:
     """Return what `load_gateways` returns, and read the file only if it was saved since.
 
     Raises:
@@ -248,7 +248,7 @@ def gateways_as_saved(
 @lru_cache(maxsize=4)
 def _cached(
     path: Path, _state: tuple[int, int, int], host: str, max_lines: int, reserved_lines: int
-) -> tuple[Login, ...]:
+) -> tuple[LoginEntry, ...]:
     return load_gateways(path, host=host, max_lines=max_lines, reserved_lines=reserved_lines)
 
 
@@ -263,7 +263,7 @@ class _Reader(YamlFile):
         self._seen: dict[tuple[str, ...], tuple[str, int]] = {}
         self._mode: tuple[TradingMode, str] | None = None
 
-    def read(self) -> tuple[Login, ...]:
+    def read(self) -> tuple[LoginEntry, ...]:
         top = self.mapping(self.compose(), ("gateways",), ("gateways",))
         nodes = self.items(top["gateways"], "gateways")
         if not nodes:
@@ -280,7 +280,7 @@ class _Reader(YamlFile):
             )
         return tuple(self._login(node) for node in nodes)
 
-    def _login(self, node: Node) -> Login:
+    def _login(self, node: Node) -> LoginEntry:
         fields = self.mapping(node, _FIELDS, ("name", "port", "accounts"))
         name = self.text(fields["name"], "name")
         if not _NAME.fullmatch(name):
@@ -308,7 +308,7 @@ class _Reader(YamlFile):
         )
         self._check_lines(fields, numbers)
         accounts = self._accounts(fields["accounts"], name)
-        return Login(
+        return LoginEntry(
             name=name,
             host=host,
             port=port,
@@ -455,7 +455,7 @@ class GatewaySettings(BaseSettings):
         5, ge=0, le=100_000, description="Of these, lines that are always left to other programs."
     )
 
-    _login: "Login | None" = PrivateAttr(None)
+    _login: "LoginEntry | None" = PrivateAttr(None)
     _whole: "Self | None" = PrivateAttr(None)
 
     @property
@@ -540,7 +540,7 @@ class GatewaySettings(BaseSettings):
             remedy=f"Choose one of its logins: {known}.",
         )
 
-    def _of(self, login: "Login") -> Self:
+    def _of(self, login: "LoginEntry") -> Self:
         """Return these settings with those of a login in the place of their own."""
         given = {
             "gateway_host": login.host,

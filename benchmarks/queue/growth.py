@@ -14,7 +14,7 @@ from benchmarks.queue.values import now, updates
 from benchmarks.timing import Samples, elapsed_ms, median
 from position_sync_dagster.lake.storage.maintenance import maintain
 from position_sync_dagster.lake.storage.table import Table
-from position_sync_dagster.lake.updates.table import PositionUpdatesTable
+from position_sync_dagster.lake.updates.position_updates import PositionUpdatesTable
 
 DRAINS = 100_000
 

@@ -15,7 +15,7 @@ from benchmarks.timing import Samples
 from position_sync_dagster.lake.schema.codec import update_rows
 from position_sync_dagster.lake.storage.maintenance import maintain
 from position_sync_dagster.lake.updates.append import identified
-from position_sync_dagster.lake.updates.table import PositionUpdatesTable
+from position_sync_dagster.lake.updates.position_updates import PositionUpdatesTable
 
 STREAMED = 20
 """Rows of one second: how many of a hundred lines tick in it."""

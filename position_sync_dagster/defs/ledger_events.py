@@ -9,7 +9,7 @@ import dagster as dg
 
 from position_sync_dagster.defs.maintenance import deleted_through
 from position_sync_dagster.domain.run_record import RunResult
-from position_sync_dagster.sync.audit.verify import LEDGER, Events, Finding, KnownRun, RunEvent
+from position_sync_dagster.sync.audit.verify import LEDGER, AuditFinding, Events, KnownRun, RunEvent
 
 RUN = "audit/run_id"
 """The metadata of an observation that stands for the missing event of this run."""
@@ -56,7 +56,7 @@ def read_events(
     )
 
 
-def log_missing_events(instance: dg.DagsterInstance, findings: Iterable[Finding]) -> int:
+def log_missing_events(instance: dg.DagsterInstance, findings: Iterable[AuditFinding]) -> int:
     """Log an observation of `position_updates` for each missing event; return how many.
 
     It is no materialization of the run: nothing was written now, and a run that has ended takes

@@ -36,7 +36,7 @@ class Expectation:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Coverage:
+class CurrentLegs:
     """The number of legs whose value is of this run, by the path that wrote the newest row.
 
     A row of an earlier run counts if the broker has confirmed its value in this one.
@@ -81,7 +81,7 @@ def count_coverage(
     *,
     since: datetime,
     confirmed: Mapping[Key, datetime | None] | None = None,
-) -> Coverage:
+) -> CurrentLegs:
     """Count the legs whose newest row was written, or confirmed, at `since` or later.
 
     Args:
@@ -100,10 +100,10 @@ def count_coverage(
     streamed = sum(current.get(key) is Source.STREAM for key in expectation.streamed)
     queued = sum(current.get(key) is Source.QUEUE for key in expectation.queued)
     legs = len(current.keys() & (expectation.streamed | expectation.queued))
-    return Coverage(streamed=streamed, queued=queued, misrouted=legs - streamed - queued)
+    return CurrentLegs(streamed=streamed, queued=queued, misrouted=legs - streamed - queued)
 
 
-def is_complete(expectation: Expectation, coverage: Coverage) -> bool:
+def is_complete(expectation: Expectation, coverage: CurrentLegs) -> bool:
     """Return whether each leg has a current row from its own path."""
     return coverage.streamed == len(expectation.streamed) and coverage.queued == len(
         expectation.queued
@@ -112,7 +112,7 @@ def is_complete(expectation: Expectation, coverage: Coverage) -> bool:
 
 def evaluate(
     expectation: Expectation,
-    coverage: Coverage,
+    coverage: CurrentLegs,
     *,
     complete_after_s: float | None,
     limit_s: float,

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from position_sync_dagster.demo.acceptance import AcceptanceResult
 from position_sync_dagster.processes.stop_request import StopRequested
-from position_sync_dagster.terminal.board import Change, Lines, board
+from position_sync_dagster.terminal.board import Lines, StatusChange, board
 from position_sync_dagster.terminal.text import printable
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class Look:
     """
 
     overview: "Overview | None" = None
-    changes: Sequence[Change] = ()
+    changes: Sequence[StatusChange] = ()
     notes: Lines = ()
     figures: Lines = ()
     addresses: Lines = ()
@@ -129,7 +129,7 @@ class LineDisplay(Display):
     def __init__(self) -> None:
         self._next = 0.0
         self._addresses: Lines = ()
-        self._changes: Sequence[Change] = ()
+        self._changes: Sequence[StatusChange] = ()
 
     def _note(self, text: str) -> None:
         _write_line(text)

@@ -15,7 +15,7 @@ from position_sync_dagster.demo import programs, simulator_process
 from position_sync_dagster.demo.acceptance import (
     TIME_LIMIT_S,
     AcceptanceResult,
-    Coverage,
+    CurrentLegs,
     Expectation,
     count_coverage,
     evaluate,
@@ -216,7 +216,7 @@ class Observer:
         """Read what the live status shows, of which only what came since the last time."""
         return self._overviews.read(utc_now())
 
-    def coverage(self) -> tuple[Expectation, Coverage]:
+    def coverage(self) -> tuple[Expectation, CurrentLegs]:
         """Compare the positions held with the rows of this run."""
         legs = self._lake.registry.sync.get_all_active()
         latest = self._lake.updates.sync.latest_updates()

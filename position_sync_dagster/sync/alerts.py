@@ -48,7 +48,7 @@ class CheckState:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Break:
+class FailedCheck:
     """A check that does not pass.
 
     Attributes:
@@ -91,7 +91,7 @@ class AlertCursor:
         failing: Receivers that could not be reached, by their place.
     """
 
-    breaks: dict[str, Break] = field(default_factory=dict)
+    breaks: dict[str, FailedCheck] = field(default_factory=dict)
     outbox: tuple[Message, ...] = ()
     failing: dict[int, Receiver] = field(default_factory=dict)
 
@@ -149,7 +149,7 @@ def follow(
         elif state.passed is None:
             continue
         else:
-            known = known or Break(since=state.at)
+            known = known or FailedCheck(since=state.at)
             if not known.told and state.severity in severities and now - known.since >= after:
                 messages.append(_begun(state, known, everyone))
                 known = replace(known, told=True)
@@ -204,7 +204,7 @@ def together(messages: Collection[Message]) -> tuple[str, str]:
     )
 
 
-def _begun(state: CheckState, known: Break, to: tuple[int, ...]) -> Message:
+def _begun(state: CheckState, known: FailedCheck, to: tuple[int, ...]) -> Message:
     lines = [
         _short(state.description.removesuffix(state.what_to_do)),
         f"Since: {known.since:%Y-%m-%d %H:%M:%S} UTC",
@@ -215,7 +215,7 @@ def _begun(state: CheckState, known: Break, to: tuple[int, ...]) -> Message:
     return Message(title=f"{state.severity}: {state.name}", body=body, to=to)
 
 
-def _ended(state: CheckState, known: Break, to: tuple[int, ...]) -> Message:
+def _ended(state: CheckState, known: FailedCheck, to: tuple[int, ...]) -> Message:
     lines = [
         _short(state.description),
         f"It did not pass from {known.since:%Y-%m-%d %H:%M:%S} to "

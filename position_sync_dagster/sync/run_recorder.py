@@ -16,7 +16,7 @@ from position_sync_dagster.lake.runs import SyncRuns
 from position_sync_dagster.lake.storage.threads import offload
 
 if TYPE_CHECKING:
-    from position_sync_dagster.lake.updates.table import AppendResult
+    from position_sync_dagster.lake.updates.position_updates import AppendResult
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

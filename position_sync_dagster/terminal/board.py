@@ -28,7 +28,7 @@ KEPT = 6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Change:
+class StatusChange:
     """One change, in words."""
 
     at: datetime
@@ -40,13 +40,13 @@ class Changes:
 
     def __init__(self) -> None:
         self._before: Overview | None = None
-        self._found: deque[Change] = deque(maxlen=KEPT)
+        self._found: deque[StatusChange] = deque(maxlen=KEPT)
 
-    def add(self, now: Overview) -> Sequence[Change]:
+    def add(self, now: Overview) -> Sequence[StatusChange]:
         """Compare a look with the one before; return the last changes, the newest first."""
         if self._before is not None:
             for text in changes_between(self._before, now):
-                self._found.appendleft(Change(at=now.status.at, text=text))
+                self._found.appendleft(StatusChange(at=now.status.at, text=text))
         self._before = now
         return list(self._found)
 
@@ -228,7 +228,7 @@ MOST_BAR = 40
 
 def board(
     overview: "Overview | None",
-    changes: Sequence[Change],
+    changes: Sequence[StatusChange],
     notes: Lines,
     addresses: Lines,
     console: "Console",
@@ -349,7 +349,7 @@ def _gauges(overview: "Overview", width: int) -> "RenderableType":
     return table
 
 
-def _change(change: Change, width: int) -> "RenderableType":
+def _change(change: StatusChange, width: int) -> "RenderableType":
     from rich.text import Text
 
     text = f"{change.at.astimezone():%H:%M:%S}"

@@ -36,7 +36,7 @@ from position_sync_dagster.gateway.translate import position_of
 from position_sync_dagster.settings import Settings
 
 
-class PositionList:
+class PositionDownload:
     """Requests the list of all positions, and decides when it is due again.
 
     Messages of positions do not name their request, and ib_async ends whatever request it waits
@@ -270,7 +270,7 @@ class AccountFeed:
         self._clock = clock
         self.emptied = EmptiedAccounts(second_s=settings.second_list_s, monotonic=monotonic)
         self.book.confirmed.doubted = self.emptied
-        self._list = PositionList(ib, settings=settings, give_up=give_up, monotonic=monotonic)
+        self._list = PositionDownload(ib, settings=settings, give_up=give_up, monotonic=monotonic)
         self._values = AccountValues(
             ib,
             self.book,

@@ -10,7 +10,7 @@ import polars as pl
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.retry import RetryPolicy
 from position_sync_dagster.lake.queue.operations import PROMOTE_AFTER_S, SyncQueue
-from position_sync_dagster.lake.queue.table import AsyncQueue
+from position_sync_dagster.lake.queue.position_queue import AsyncQueue
 from position_sync_dagster.lake.schema.ids import NewIds, new_ids
 from position_sync_dagster.lake.schema.tables import POSITION_QUEUE
 from position_sync_dagster.lake.storage.lifecycle_table import Change, CountedSnapshot, Snapshot

@@ -23,7 +23,7 @@ IN_ORDER = ["ledger_version", "committed_at", "timestamp", "update_id"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RunRows:
+class RowsOfRun:
     """The rows of a run.
 
     Attributes:
@@ -88,20 +88,20 @@ class LedgerProvenance:
 
     def of_run(
         self, run_id: str, *, first: date | None, last: date | None, limit: int
-    ) -> "RunRows":
+    ) -> "RowsOfRun":
         """Return the rows of a run, of files of these dates; all of them are counted.
 
         Args:
             limit: At most so many rows, and batches, are returned: the last ones.
         """
 
-        def step(handle: DeltaTable) -> RunRows:
+        def step(handle: DeltaTable) -> RowsOfRun:
             chosen = _from(data_files(handle), first, last)
             rows = self._files.scan(chosen).filter(pl.col("run_id") == run_id)
             batches = batches_of(rows).collect()
             newest = batches.tail(limit)
             written = rows.filter(pl.col("batch_id").is_in(newest.get_column("batch_id").implode()))
-            return RunRows(
+            return RowsOfRun(
                 count=int(batches.get_column("rows").sum()),
                 batch_count=batches.height,
                 batches=newest,

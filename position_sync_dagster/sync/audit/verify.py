@@ -100,7 +100,7 @@ class Events:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
+class AuditFinding:
     """One disagreement about one run.
 
     Attributes:
@@ -130,7 +130,7 @@ def compare(
     now: datetime,
     grace: timedelta,
     alive: Collection[str],
-) -> list[Finding]:
+) -> list[AuditFinding]:
     """Return every disagreement about runs that have ended.
 
     Args:
@@ -144,7 +144,7 @@ def compare(
     by_event: dict[str, list[RunEvent]] = {}
     for event in events.events if events else ():
         by_event.setdefault(event.run_id, []).append(event)
-    found: list[Finding] = []
+    found: list[AuditFinding] = []
     for run_id in sorted({*by_rows, *by_record, *by_event}):
         rows, record = by_rows.get(run_id), by_record.get(run_id)
         named = by_event.get(run_id, [])
@@ -177,7 +177,7 @@ def _record_findings(
     events: Sequence[RunEvent],
     known: KnownRun | None,
     now: datetime,
-) -> list[Finding]:
+) -> list[AuditFinding]:
     held = rows.rows if rows else 0
     if record is None:
         first = rows.commits[0].at if rows else min(event.at for event in events)
@@ -188,7 +188,9 @@ def _record_findings(
     if said > held:
         detail = f"its record says {said} rows, the ledger holds {held}"
         return [
-            Finding(kind=FindingKind.ROWS_MISSING, run_id=run_id, rows=said - held, detail=detail)
+            AuditFinding(
+                kind=FindingKind.ROWS_MISSING, run_id=run_id, rows=said - held, detail=detail
+            )
         ]
     if said < held or record.is_running:
         mended = replace(record, recorded_at=now, recorded_by=RecordedBy.AUDIT, **_counts(rows))
@@ -199,8 +201,8 @@ def _record_findings(
     return []
 
 
-def _record_finding(kind: FindingKind, record: RunRecord, rows: int, detail: str) -> Finding:
-    return Finding(kind=kind, run_id=record.run_id, rows=rows, detail=detail, record=record)
+def _record_finding(kind: FindingKind, record: RunRecord, rows: int, detail: str) -> AuditFinding:
+    return AuditFinding(kind=kind, run_id=record.run_id, rows=rows, detail=detail, record=record)
 
 
 def _event_findings(
@@ -210,7 +212,7 @@ def _event_findings(
     known: KnownRun | None,
     kept_since: datetime,
     now: datetime,
-) -> list[Finding]:
+) -> list[AuditFinding]:
     commits = rows.commits if rows else ()
     numbered = sorted((c.version, c.rows) for c in commits if c.version is not None)
     versions = [version for version, _ in numbered]
@@ -227,7 +229,7 @@ def _event_findings(
         held = sums[span.stop] - sums[span.start]
         if event.rows > held:
             found.append(
-                Finding(
+                AuditFinding(
                     kind=FindingKind.ROWS_MISSING,
                     run_id=run_id,
                     rows=event.rows - held,
@@ -246,7 +248,7 @@ def _event_findings(
             at=now,
         )
         found.append(
-            Finding(
+            AuditFinding(
                 kind=FindingKind.EVENT_MISSING,
                 run_id=run_id,
                 rows=missing.rows,
@@ -327,7 +329,7 @@ class Verification:
     records: int
     events: int | None
     doubled: DoubledRows
-    findings: tuple[Finding, ...]
+    findings: tuple[AuditFinding, ...]
 
 
 def verify(
@@ -372,7 +374,7 @@ def verify(
     )
 
 
-def repair_records(lake: Lake, findings: Iterable[Finding]) -> list[RunRecord]:
+def repair_records(lake: Lake, findings: Iterable[AuditFinding]) -> list[RunRecord]:
     """Write the records that mend findings, in one commit; return them.
 
     Raises:

@@ -20,9 +20,9 @@ from position_sync_dagster.errors import (
     LeaseLostError,
     NewerRowError,
 )
-from position_sync_dagster.lake.queue.table import PositionQueue
+from position_sync_dagster.lake.queue.position_queue import PositionQueue
 from position_sync_dagster.lake.schema.ids import content_id, new_ids
-from position_sync_dagster.lake.updates.table import AppendResult, PositionUpdatesTable
+from position_sync_dagster.lake.updates.position_updates import AppendResult, PositionUpdatesTable
 from position_sync_dagster.sync.drain.broker_view import BrokerView, ValueSource
 from position_sync_dagster.sync.run_recorder import BatchReport
 

@@ -20,8 +20,8 @@ from position_sync_dagster.errors import (
     SettingsError,
 )
 from position_sync_dagster.gateway.connection_manager import IBConnectionManager
-from position_sync_dagster.lake.queue.table import PositionQueue
-from position_sync_dagster.lake.updates.table import PositionUpdatesTable
+from position_sync_dagster.lake.queue.position_queue import PositionQueue
+from position_sync_dagster.lake.updates.position_updates import PositionUpdatesTable
 from position_sync_dagster.outage_log import OutageLog
 from position_sync_dagster.settings import Settings, load_settings
 from position_sync_dagster.sync.availability import unconfirmed

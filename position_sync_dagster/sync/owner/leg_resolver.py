@@ -10,7 +10,7 @@ from position_sync_dagster.domain.leg import UnresolvedLeg, matching_contracts, 
 from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.errors import LakeError, LeaseLostError
 from position_sync_dagster.gateway.connection import GatewayConnection
-from position_sync_dagster.lake.registry.table import StrategyRegistry
+from position_sync_dagster.lake.registry.strategy_registry import StrategyRegistry
 
 logger = logging.getLogger(__name__)
 

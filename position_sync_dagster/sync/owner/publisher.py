@@ -22,8 +22,8 @@ from position_sync_dagster.domain.request import (
 from position_sync_dagster.gateway.accounts.account_feed import AccountFeed
 from position_sync_dagster.gateway.changes import PendingChanges
 from position_sync_dagster.lake.broker_positions import BrokerPositionsTable
-from position_sync_dagster.lake.queue.table import PositionQueue
-from position_sync_dagster.lake.updates.table import PositionUpdatesTable
+from position_sync_dagster.lake.queue.position_queue import PositionQueue
+from position_sync_dagster.lake.updates.position_updates import PositionUpdatesTable
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.owner.metrics import StreamMetrics
 

@@ -17,9 +17,9 @@ from position_sync_dagster.gateway.connection_manager import IBConnectionManager
 from position_sync_dagster.lake.account_values import AccountValuesTable
 from position_sync_dagster.lake.broker_positions import BrokerPositionsTable
 from position_sync_dagster.lake.contracts import ContractsTable
-from position_sync_dagster.lake.queue.table import PositionQueue
-from position_sync_dagster.lake.registry.table import StrategyRegistry
-from position_sync_dagster.lake.updates.table import PositionUpdatesTable
+from position_sync_dagster.lake.queue.position_queue import PositionQueue
+from position_sync_dagster.lake.registry.strategy_registry import StrategyRegistry
+from position_sync_dagster.lake.updates.position_updates import PositionUpdatesTable
 from position_sync_dagster.outage_log import OutageLog
 from position_sync_dagster.settings import Settings, load_settings
 from position_sync_dagster.sync.owner.account_recorder import AccountRecorder

@@ -8,7 +8,7 @@ import pytest
 
 from position_sync_dagster.domain.retry import RetryPolicy
 from position_sync_dagster.lake.queue.memory import InMemoryPositionQueue
-from position_sync_dagster.lake.queue.table import AsyncQueue, PositionQueue
+from position_sync_dagster.lake.queue.position_queue import AsyncQueue, PositionQueue
 from tests.support.clock import HandClock
 
 

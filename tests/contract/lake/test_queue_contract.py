@@ -18,7 +18,7 @@ from position_sync_dagster.errors import (
     RequestStateError,
     UnknownRequestError,
 )
-from position_sync_dagster.lake.queue.table import AsyncQueue
+from position_sync_dagster.lake.queue.position_queue import AsyncQueue
 
 P1, P2 = 1, 2
 PENDING, PROCESSING = QueueStatus.PENDING, QueueStatus.PROCESSING

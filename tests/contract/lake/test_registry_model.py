@@ -15,7 +15,7 @@ from position_sync_dagster.errors import (
     InvalidLegError,
     UnknownLegError,
 )
-from position_sync_dagster.lake.registry.table import StrategyRegistry
+from position_sync_dagster.lake.registry.strategy_registry import StrategyRegistry
 from position_sync_dagster.lake.storage.maintenance import maintain
 
 Key = tuple[str, str | None, int]

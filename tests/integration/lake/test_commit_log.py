@@ -5,7 +5,7 @@ from deltalake import DeltaTable
 
 from position_sync_dagster.domain.request import QueueRequest
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.queue.table import PositionQueue
+from position_sync_dagster.lake.queue.position_queue import PositionQueue
 from position_sync_dagster.lake.recovery.diagnosis import diagnose
 from position_sync_dagster.lake.recovery.repair import repair
 from position_sync_dagster.lake.storage.delta_log import parse_entry

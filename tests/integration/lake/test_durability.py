@@ -7,7 +7,7 @@ from deltalake import DeltaTable
 
 from position_sync_dagster.domain.request import QueueRequest, QueueStatus
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.queue.table import PositionQueue
+from position_sync_dagster.lake.queue.position_queue import PositionQueue
 from position_sync_dagster.lake.storage import delta_log, table
 from position_sync_dagster.lake.storage.maintenance import maintain
 from position_sync_dagster.settings import Settings

@@ -4,7 +4,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from position_sync_dagster.demo.acceptance import (
-    Coverage,
+    CurrentLegs,
     count_coverage,
     evaluate,
     expect_paths,
@@ -65,7 +65,7 @@ def test_one_line_serves_a_conid_in_two_accounts():
 
 def test_each_leg_current_by_its_own_path_is_complete():
     coverage = count_coverage(EXPECTED, ROWS, since=START)
-    assert coverage == Coverage(streamed=2, queued=8, misrouted=0)
+    assert coverage == CurrentLegs(streamed=2, queued=8, misrouted=0)
     assert is_complete(EXPECTED, coverage)
 
 
@@ -79,7 +79,7 @@ def test_a_row_of_an_earlier_run_is_not_current():
 
 def test_an_active_leg_valued_by_the_queue_is_misrouted():
     coverage = count_coverage(EXPECTED, [row(1, Source.QUEUE), *ROWS[1:]], since=START)
-    assert coverage == Coverage(streamed=1, queued=8, misrouted=1)
+    assert coverage == CurrentLegs(streamed=1, queued=8, misrouted=1)
     assert not is_complete(EXPECTED, coverage)
 
 
@@ -121,4 +121,4 @@ def test_a_row_of_an_earlier_run_counts_once_the_broker_has_confirmed_it():
     old = [row(c, Source.QUEUE, seconds=-600.0) for c in range(3, 11)]
     times = {(ACCOUNT, 3): START + timedelta(seconds=1), (ACCOUNT, 4): None}
     found = count_coverage(EXPECTED, old, since=START, confirmed=times)
-    assert found == Coverage(streamed=0, queued=1, misrouted=0)
+    assert found == CurrentLegs(streamed=0, queued=1, misrouted=0)

@@ -16,8 +16,8 @@ from position_sync_dagster.sync.reports.money import Ages, total_by_currency
 from position_sync_dagster.sync.reports.overview import Book, Overview, count_current
 from position_sync_dagster.sync.reports.status import Status
 from position_sync_dagster.terminal.board import (
-    Change,
     Changes,
+    StatusChange,
     board,
     changes_between,
     current_text,
@@ -80,7 +80,7 @@ def overview(status: Status = LIVE, *, legs: int = 2, **values: object) -> Overv
 
 def screen(seen: Overview | None, width: int, height: int = 24) -> list[str]:
     console = Console(width=width, height=height, file=io.StringIO(), record=True)
-    changes = [Change(at=NOW, text="fill: SPY 575P 15Dec28  -2 → -3")] * 6
+    changes = [StatusChange(at=NOW, text="fill: SPY 575P 15Dec28  -2 → -3")] * 6
     addresses = [("Dagster UI", "http://127.0.0.1:3000"), ("logs", ".demo/*.log")]
     console.print(board(seen, changes, [], addresses, console))
     return [line.rstrip() for line in console.export_text().splitlines()]

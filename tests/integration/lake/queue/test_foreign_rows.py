@@ -5,7 +5,7 @@ import pytest
 from deltalake import write_deltalake
 
 from position_sync_dagster.domain.request import QueueStatus
-from position_sync_dagster.lake.queue.table import PositionQueue
+from position_sync_dagster.lake.queue.position_queue import PositionQueue
 from tests.support.filled_queue import filled_queue
 
 NULLS = (

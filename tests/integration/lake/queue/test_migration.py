@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import polars as pl
 
 from position_sync_dagster.domain.request import Answer, QueueRequest, QueueStatus
-from position_sync_dagster.lake.queue.table import PositionQueue
+from position_sync_dagster.lake.queue.position_queue import PositionQueue
 from position_sync_dagster.lake.schema.codec import new_request_rows, request_rows
 from position_sync_dagster.lake.schema.tables import POSITION_QUEUE
 from position_sync_dagster.lake.storage.frames import append

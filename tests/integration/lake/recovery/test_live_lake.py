@@ -11,7 +11,7 @@ from deltalake import DeltaTable
 from position_sync_dagster.domain.request import QueueRequest
 from position_sync_dagster.errors import CommitContentionError
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.queue.table import PositionQueue
+from position_sync_dagster.lake.queue.position_queue import PositionQueue
 from position_sync_dagster.lake.recovery import diagnosis
 from position_sync_dagster.lake.recovery.checkup import Checkup, check_up
 from position_sync_dagster.lake.recovery.diagnosis import diagnose

@@ -15,7 +15,7 @@ from position_sync_dagster.domain.account_summary import AccountSummary
 from position_sync_dagster.domain.request import QueueRequest, QueueStatus
 from position_sync_dagster.errors import BrokenTableError
 from position_sync_dagster.lake.account_values import AccountValuesTable
-from position_sync_dagster.lake.queue.table import PositionQueue
+from position_sync_dagster.lake.queue.position_queue import PositionQueue
 from position_sync_dagster.lake.recovery.diagnosis import Diagnosis, diagnose
 from position_sync_dagster.lake.recovery.repair import repair
 from position_sync_dagster.lake.schema.codec import update_rows
@@ -23,7 +23,7 @@ from position_sync_dagster.lake.schema.table_spec import TableSpec, day_column, 
 from position_sync_dagster.lake.schema.tables import POSITION_UPDATES
 from position_sync_dagster.lake.storage.frames import append
 from position_sync_dagster.lake.storage.table import Table
-from position_sync_dagster.lake.updates.table import PositionUpdatesTable
+from position_sync_dagster.lake.updates.position_updates import PositionUpdatesTable
 from tests.support.torn_queues import (
     STEPS,
     claim,

@@ -13,7 +13,7 @@ from position_sync_dagster.errors import (
     RequestStateError,
     StalledError,
 )
-from position_sync_dagster.lake.queue.table import PositionQueue
+from position_sync_dagster.lake.queue.position_queue import PositionQueue
 from position_sync_dagster.lake.storage import delta_log, table, writer_lock
 from position_sync_dagster.lake.storage.lifecycle_table import Change
 from tests.support.filled_queue import filled_queue

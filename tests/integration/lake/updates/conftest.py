@@ -2,7 +2,7 @@
 
 import pytest
 
-from position_sync_dagster.lake.updates.table import PositionUpdatesTable
+from position_sync_dagster.lake.updates.position_updates import PositionUpdatesTable
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from position_sync_dagster.domain.update import PriceKind, Source
 from position_sync_dagster.errors import InvalidRequestError
 from position_sync_dagster.lake.schema.codec import updates_of
 from position_sync_dagster.lake.updates.append import coerce_update, identified
-from position_sync_dagster.lake.updates.table import PositionUpdatesTable
+from position_sync_dagster.lake.updates.position_updates import PositionUpdatesTable
 
 DBL_MAX = 1.7976931348623157e308
 

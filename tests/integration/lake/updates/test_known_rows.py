@@ -15,7 +15,7 @@ from position_sync_dagster.lake.storage.maintenance import maintain
 from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.lake.updates import latest
 from position_sync_dagster.lake.updates.ledger import STATE
-from position_sync_dagster.lake.updates.table import PositionUpdatesTable
+from position_sync_dagster.lake.updates.position_updates import PositionUpdatesTable
 
 AHEAD = timedelta(hours=2)
 

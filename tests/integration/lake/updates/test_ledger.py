@@ -11,7 +11,7 @@ from deltalake import ColumnProperties, DeltaTable, Transaction, WriterPropertie
 
 from position_sync_dagster.domain.update import PositionUpdate, PositionUpdateHandler, TradingMode
 from position_sync_dagster.errors import LeaseLostError, TradingModeError
-from position_sync_dagster.lake.queue.table import PositionQueue
+from position_sync_dagster.lake.queue.position_queue import PositionQueue
 from position_sync_dagster.lake.schema.codec import update_rows
 from position_sync_dagster.lake.schema.ids import new_ids
 from position_sync_dagster.lake.schema.table_spec import Kind
@@ -24,7 +24,10 @@ from position_sync_dagster.lake.storage.writer_lock import WRITER_LOCK
 from position_sync_dagster.lake.updates.append import WRITER
 from position_sync_dagster.lake.updates.ledger import SyncUpdates
 from position_sync_dagster.lake.updates.ledger_files import LedgerFiles
-from position_sync_dagster.lake.updates.table import DeltaLakePositionWriter, PositionUpdatesTable
+from position_sync_dagster.lake.updates.position_updates import (
+    DeltaLakePositionWriter,
+    PositionUpdatesTable,
+)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from ib_gateway_simulator.replay.server import Replay
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.updates.table import DeltaLakePositionWriter
+from position_sync_dagster.lake.updates.position_updates import DeltaLakePositionWriter
 from position_sync_dagster.sync.drain.refresh import drain
 from position_sync_dagster.sync.stream import broker_link
 from position_sync_dagster.sync.stream.streamer import IBPositionStreamer
