@@ -10,6 +10,7 @@ publish the port at 127.0.0.1 of the machine.
 
 import argparse
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
 import uvicorn
 from dagster._cli.utils import get_instance_for_cli
@@ -26,13 +27,25 @@ from dagster_webserver.version import __version__
 from dagster_webserver.webserver import DagsterWebserver
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import BaseRoute, Route
 
 from ib_gateway_simulator.loopback_guard import LoopbackGuard
+from position_sync_dagster import last_work
 from position_sync_dagster.processes.ports import LOOPBACK
 
 LIVE_DATA_POLL_MS = 2000
 """How often the UI reads the state of assets, as `dagster dev` sets it."""
+
+
+def stats(_: Request) -> JSONResponse:
+    """Return when each program last did its work, and what is wrong, as `status --json` does."""
+    found, now = last_work.read(), datetime.now(UTC)
+    programs = [
+        {"program": one.program, "seconds": (now - one.at).total_seconds(), "late": one.late}
+        for one in found.works
+    ]
+    return JSONResponse({"programs": programs, "problems": found.problems})
 
 
 class GuardedWebserver(DagsterWebserver[WorkspaceProcessContext, object]):  # type: ignore[type-var]
@@ -41,6 +54,10 @@ class GuardedWebserver(DagsterWebserver[WorkspaceProcessContext, object]):  # ty
     def build_middleware(self) -> list[Middleware]:
         """Return Dagster's own middleware behind the guard."""
         return [Middleware(LoopbackGuard), *super().build_middleware()]
+
+    def build_routes(self) -> list[BaseRoute]:
+        """Return Dagster's own routes after `/stats`."""
+        return [Route("/stats", stats), *super().build_routes()]  # type: ignore[no-untyped-call]
 
     async def graphql_http_endpoint(self, request: Request) -> Response:
         """Answer a GraphQL document that was posted as JSON; a GET shows the playground only."""

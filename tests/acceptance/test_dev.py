@@ -86,7 +86,7 @@ MUTATION = "mutation { reloadWorkspace { __typename } }"
 def test_a_web_page_of_another_site_reaches_nothing(one):
     own = f"127.0.0.1:{one.ui_port}"
     with httpx.Client(base_url=f"http://{own}", timeout=LIMIT_S, trust_env=False) as http:
-        for path in ("/", "/server_info", "/graphql"):
+        for path in ("/", "/server_info", "/graphql", "/stats"):
             assert http.get(path, headers={"Host": "pages.example"}).status_code == 400
             assert http.get(path, headers={"Origin": "http://pages.example"}).status_code == 403
         body = {"query": MUTATION}
@@ -99,6 +99,8 @@ def test_a_web_page_of_another_site_reaches_nothing(one):
             assert http.post("/graphql", json=body, headers=headers).status_code == status
         assert http.get("/graphql", params=body).status_code == 405
         assert http.post("/graphql", params=body).status_code == 415
+
+        assert http.get("/stats").json()["problems"] == []
 
         # The UI itself: its page, GraphQL, and the subscription by which it follows a run.
         assert "<html" in http.get("/").text
