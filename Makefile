@@ -67,11 +67,13 @@ test-simulator: $(SYNCED) ## the tests of the gateway simulator alone
 	@$(BIN)/pytest -n 4 tests/unit/simulator tests/integration/simulator $(ARGS)
 
 .PHONY: chaos
-chaos: $(SYNCED) ## 200 random kills of all that writes and repairs, then 30 of the whole program (half an hour)
+chaos: $(SYNCED) ## random kills and stops of all that writes, of each program, and odd lists (an hour)
 	@$(BIN)/python -m tests.chaos --kills 200 $(if $(SEED),--seed $(SEED)) $(ARGS)
 	@STORE_TESTS=all $(BIN)/pytest -q -k store tests/contract/lake tests/integration/lake tests/integration/sync/test_store_outages.py
 	@AUDIT_KILLS=20 $(BIN)/pytest -q tests/integration/defs/test_kills.py
 	@CHAOS_ROUNDS=10 $(BIN)/pytest -q -s tests/acceptance/test_recovery.py
+	@FUZZ_MESSAGES=50000 FUZZ_SEED=random $(BIN)/pytest -q -o timeout=0 tests/integration/sync/test_fuzz.py \
+	  tests/integration/sync/stream/test_emptied_accounts.py
 
 .PHONY: fuzz
 fuzz: $(SYNCED) ## a gateway that sends anything: a million messages, over a night
