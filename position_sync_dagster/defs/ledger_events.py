@@ -9,7 +9,13 @@ import dagster as dg
 
 from position_sync_dagster.defs.maintenance import deleted_through
 from position_sync_dagster.domain.run_record import RunResult
-from position_sync_dagster.sync.audit.verify import LEDGER, AuditFinding, Events, KnownRun, RunEvent
+from position_sync_dagster.sync.audit.comparison import (
+    LEDGER,
+    AuditFinding,
+    Events,
+    KnownRun,
+    RunEvent,
+)
 
 RUN = "audit/run_id"
 """The metadata of an observation that stands for the missing event of this run."""

@@ -1,29 +1,16 @@
-"""The lake in an object store: places of tables, clients, errors, and the proof of a store.
+"""The lake in an object store: where a table lies, the clients, and what their errors mean.
 
 Address, region and credentials come from the environment, as for every AWS program; no setting and
 no object of this package ever holds a secret, and errors are shown without one.
-
-Two commits of the same version of a table are two puts of the same object. A store with conditional
-put (`If-None-Match`) refuses the second. One without it takes both, and the first is lost: claims
-would be granted twice. Nothing but a race shows it, since a writer that begins later sees the
-other's commit and does not try. A race proves something only if its loser did try.
 """
 
 import os
 import re
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from enum import Enum, auto
 from pathlib import Path
-from threading import Barrier, Lock
-from uuid import uuid4
 
-from deltalake import CommitProperties, DeltaTable, Field, Schema
-from deltalake._internal import DeltaFileSystemHandler
-from deltalake.exceptions import CommitFailedError, DeltaError
-from deltalake.schema import PrimitiveType
-
-from position_sync_dagster.errors import InvalidRequestError, UnsafeStoreError, shown
+from position_sync_dagster.errors import InvalidRequestError, shown
 from position_sync_dagster.gateway_settings import lake_path_error
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
@@ -177,89 +164,6 @@ def polars_options(path: str, given: Mapping[str, str] | None) -> dict[str, obje
         name: text for name, text in (given or {}).items() if name not in _DELTA
     }
     return _POLARS | kept if is_remote(path) else kept or None
-
-
-PROBES = "_probes"
-"""The folder of the tables that are made for this, in the lake; each is deleted at once."""
-
-RACERS, ROUNDS = 2, 10
-"""Creates at once, and how often at most. Racers begin together and ask the store before they
-write: they meet in about nine of ten rounds, of which each takes about 20 requests."""
-
-_SCHEMA = Schema([Field("probe", PrimitiveType("long"))])
-
-_proven: set[str] = set()
-_mutex = Lock()
-
-
-class _End(Enum):
-    """How a create ended."""
-
-    WON = auto()
-    REFUSED = auto()  # by the store, for the put of the other
-    NOT_TRIED = auto()  # it saw the other's table, or the client cannot
-
-
-def require_conditional_put(lake: str, options: Mapping[str, str] | None = None) -> None:
-    """Check that the store of a lake refuses the second of two commits; once for a bucket.
-
-    Args:
-        lake: The URI of the lake, where the probes are written and deleted.
-        options: As for the tables of the lake.
-
-    Raises:
-        UnsafeStoreError: It takes both, or none.
-        OSError, DeltaError: The store cannot be used.
-    """
-    bucket = lake.split("://", 1)[1].split("/", 1)[0]
-    with _mutex:
-        if bucket in _proven:
-            return
-        for _ in range(ROUNDS):
-            ends = _race(f"{lake}/{PROBES}/{uuid4()}", delta_options(lake, options))
-            won = ends.count(_End.WON)
-            if won > 1:
-                raise _unsafe(lake, f"{won} of {RACERS} writers of the same version of a table won")
-            if _End.REFUSED in ends:
-                _proven.add(bucket)
-                return
-        raise _unsafe(lake, f"in {ROUNDS} races for the same version of a table no writer lost")
-
-
-def _unsafe(lake: str, found: str) -> UnsafeStoreError:
-    return UnsafeStoreError(
-        f"The object store of {lake} has no conditional put (If-None-Match), or the environment "
-        f"switches it off: {found}.",
-        remedy="Use a store that has it (AWS S3, MinIO, Cloudflare R2, Ceph from Squid on), unset "
-        "AWS_S3_ALLOW_UNSAFE_RENAME and AWS_CONDITIONAL_PUT, or set POSITION_SYNC_LAKE to a "
-        "folder.",
-    )
-
-
-def _race(table: str, options: dict[str, str] | None) -> list[_End]:
-    """Create one table several times at once."""
-    start = Barrier(RACERS)
-
-    def create(_: int) -> _End:
-        start.wait()
-        try:
-            DeltaTable.create(
-                table,
-                schema=_SCHEMA,
-                storage_options=options,
-                commit_properties=CommitProperties(max_commit_retries=0),
-            )
-        except (DeltaError, OSError) as error:
-            if store_fault(str(error)) is not None:
-                raise
-            return _End.REFUSED if isinstance(error, CommitFailedError) else _End.NOT_TRIED
-        return _End.WON
-
-    with ThreadPoolExecutor(RACERS) as pool:
-        try:
-            return list(pool.map(create, range(RACERS)))
-        finally:
-            DeltaFileSystemHandler(table, options).delete_dir("_delta_log")
 
 
 def absolute_path(path: str | Path) -> str:

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, Self
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.run_record import RunRecord, RunResult
 from position_sync_dagster.errors import LakeError
-from position_sync_dagster.lake.runs import SyncRuns
 from position_sync_dagster.lake.storage.threads import offload
 
 if TYPE_CHECKING:
+    from position_sync_dagster.lake.runs import SyncRuns
     from position_sync_dagster.lake.updates.position_updates import AppendResult
 
 
@@ -224,7 +224,7 @@ class RunRecorder:
 
     def __init__(
         self,
-        runs: SyncRuns,
+        runs: "SyncRuns",
         *,
         run_id: str | None,
         job: str | None,

@@ -13,12 +13,8 @@ from deltalake.exceptions import TableNotFoundError
 from deltalake.schema import PrimitiveType
 
 from position_sync_dagster.errors import BrokenTableError, ForeignTableError, NewerTableError
-from position_sync_dagster.lake.object_store import (
-    delta_options,
-    is_remote,
-    require_conditional_put,
-    without_secrets,
-)
+from position_sync_dagster.lake.conditional_put import require_conditional_put
+from position_sync_dagster.lake.object_store import delta_options, is_remote, without_secrets
 from position_sync_dagster.lake.schema.table_spec import (
     NAME_PROPERTY,
     STATISTICS_PROPERTY,

@@ -1,11 +1,6 @@
-"""The data files of the ledger: chosen by the statistics in the log, and read directly.
+"""The data files of the ledger: chosen by the statistics in the log, and read directly."""
 
-The first day of the ledger, for the definitions: without Polars, which takes long to import.
-"""
-
-from contextlib import suppress
-from datetime import date, datetime, timedelta
-from pathlib import Path
+from datetime import datetime, timedelta
 
 import polars as pl
 from deltalake import DeltaTable
@@ -147,17 +142,3 @@ def _candidates(files: pl.DataFrame, column: str, ids: pl.Series) -> pl.DataFram
         smallest, side="left"
     )
     return files.filter(hits | smallest.is_null() | greatest.is_null())
-
-
-def first_ledger_day(path: str) -> date | None:
-    """Return the first UTC date with rows, from the names of the partitions alone.
-
-    Args:
-        path: Of the ledger, which need not exist; a remote one is not listed.
-    """
-    days: list[date] = []
-    with suppress(OSError):
-        for folder in Path(path).glob("date=*"):
-            with suppress(ValueError):
-                days.append(date.fromisoformat(folder.name.removeprefix("date=")))
-    return min(days, default=None)

@@ -21,7 +21,7 @@ from position_sync_dagster.errors import (
     StoreUnavailableError,
     UnsafeStoreError,
 )
-from position_sync_dagster.lake import object_store
+from position_sync_dagster.lake import conditional_put
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.recovery.diagnosis import diagnose
 from position_sync_dagster.lake.schema.table_spec import VERSION_PROPERTY
@@ -44,7 +44,7 @@ def lake(store):
 @pytest.fixture
 def unproven(monkeypatch):
     """Forget which stores are proven to be safe."""
-    monkeypatch.setattr(object_store, "_proven", set())
+    monkeypatch.setattr(conditional_put, "_proven", set())
 
 
 def drained(lake, make_update) -> None:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from position_sync_dagster.domain.run_record import RecordedBy, RunRecord, RunResult
-from position_sync_dagster.sync.audit.verify import (
+from position_sync_dagster.sync.audit.comparison import (
     Commit,
     Events,
     FindingKind,
