@@ -137,7 +137,7 @@ def test_every_table_that_the_code_describes_is_in_the_one_list(tmp_path):
     assert {table.spec.name for table in Lake(tmp_path).all_tables} == described
 
 
-HOURS, COMMITS = 3, 40
+HOURS, COMMITS = 2, 34
 """Maintenances, and the commits of each table between two: more than make a compaction due."""
 
 

@@ -65,7 +65,11 @@ def rows_of(lake: Lake, name: str) -> pl.DataFrame:
 
 
 @pytest.mark.parametrize("stop", ["before", "after"])
-@pytest.mark.parametrize("name", TABLES)
+@pytest.mark.parametrize(
+    ("place", "name"),
+    [*(("disk", name) for name in TABLES), ("store", TABLES[0]), ("store", TABLES[1])],
+    indirect=["place"],
+)
 def test_a_merge_that_stands_still_while_another_one_merges_doubles_nothing(place, name, stop):
     lake = filled(place, name)
     before = rows_of(lake, name)
