@@ -70,7 +70,7 @@ MOST_RESTARTS, WITHIN_S = 30, 600.0
 logger = logging.getLogger("position_sync_dagster.supervisor")
 
 
-class ProbeResult(Enum):
+class ProgramAnswer(Enum):
     """What a program answers to the question whether it works."""
 
     YES = "yes"
@@ -97,7 +97,7 @@ class Program:
         self,
         name: str,
         *module: str,
-        ask: Callable[[], ProbeResult],
+        ask: Callable[[], ProgramAnswer],
         lost: str = "does not work any more",
         whole: bool = True,
     ) -> None:
@@ -172,15 +172,15 @@ class Program:
             self._children = descendants(self.process.pid)
         answer = self._ask()
         self._next_question = time.monotonic() + ASK_S
-        if answer is ProbeResult.YES:
+        if answer is ProgramAnswer.YES:
             if self.trouble:
                 logger.info("The %s works again.", self.name)
             self.answered, self.trouble, self._ever_answered = time.monotonic(), "", True
             return False
         silent_s = now - (self.answered or self._started)
-        patience_s = REFUSED_S if answer is ProbeResult.ERROR else HANG_S
+        patience_s = REFUSED_S if answer is ProgramAnswer.ERROR else HANG_S
         if silent_s > (patience_s if self.answered else START_S):
-            if answer is ProbeResult.ERROR and self.answered:
+            if answer is ProgramAnswer.ERROR and self.answered:
                 text = self._lost
             else:
                 text = f"has not answered for {silent_s:.0f} s"
@@ -304,7 +304,7 @@ DEVELOPMENT = {"DAGSTER_IS_DEV_CLI": "1", "DAGSTER_verbose": ""}
 """Dagster's own mark of a local deployment, which all its processes inherit."""
 
 
-def ask_code_server(socket: Path) -> ProbeResult:
+def ask_code_server(socket: Path) -> ProgramAnswer:
     """Ask through the proxy whether the server of the definitions answers."""
     with grpc.insecure_channel(f"unix:{socket}") as channel:
         ping = channel.unary_unary("/api.DagsterApi/Ping")  # an empty message is a good request
@@ -312,19 +312,19 @@ def ask_code_server(socket: Path) -> ProbeResult:
             ping(b"", timeout=ASK_S)
         except grpc.RpcError as error:
             late = error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-            return ProbeResult.NONE if late else ProbeResult.ERROR
+            return ProgramAnswer.NONE if late else ProgramAnswer.ERROR
     last_work.note(last_work.CODE_SERVER)
-    return ProbeResult.YES
+    return ProgramAnswer.YES
 
 
-def ask_webserver(port: int) -> ProbeResult:
+def ask_webserver(port: int) -> ProgramAnswer:
     """Ask the webserver for its version."""
     try:
         get_json(port, "/server_info", timeout_s=ASK_S)
     except (OSError, ValueError):
-        return ProbeResult.NONE
+        return ProgramAnswer.NONE
     last_work.note(last_work.WEBSERVER)
-    return ProbeResult.YES
+    return ProgramAnswer.YES
 
 
 class DaemonSigns:
@@ -339,19 +339,19 @@ class DaemonSigns:
         self._tick = last_work.changed_at(last_work.SENSORS)
         self._ticked: float | None = None
 
-    def ask(self) -> ProbeResult:
+    def ask(self) -> ProgramAnswer:
         """Return whether it has given a sign since the last question."""
         tick = last_work.changed_at(last_work.SENSORS)
         if tick != self._tick:
             self._tick, self._ticked = tick, time.monotonic()
         sign = last_work.changed_at(last_work.DAEMON)
         if sign == self._sign:
-            return ProbeResult.NONE
+            return ProgramAnswer.NONE
         self._sign = sign
         if self._ticked is not None and time.monotonic() - self._ticked > TICK_S:
             self._ticked = None  # judged once: a sensor that is switched off does not tick either
-            return ProbeResult.ERROR
-        return ProbeResult.YES
+            return ProgramAnswer.ERROR
+        return ProgramAnswer.YES
 
 
 class Supervisor:

@@ -2,6 +2,7 @@
 
 import ast
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -44,6 +45,16 @@ def test_a_folder_says_what_it_holds(folder):
     text = ast.get_docstring(ast.parse((folder / "__init__.py").read_text()))
     assert text, "it has no docstring"
     assert len(re.findall(r"\.(?=\s|$)", text)) >= 2, "what lives here, and what may import what"
+
+
+def test_a_search_for_a_class_finds_one_place():
+    named = Counter(
+        node.name
+        for path in PACKAGE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
+    )
+    assert [name for name, times in named.items() if times > 1] == []
 
 
 def folder_under_test(tests: Path) -> Path:

@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from position_sync_dagster.dagster_host import services
-from position_sync_dagster.dagster_host.services import CannotRunError, ProbeResult, Program
+from position_sync_dagster.dagster_host.services import CannotRunError, ProgramAnswer, Program
 from position_sync_dagster.domain.retry import Backoff
 from tests.support.demo_program import wait_for
 
@@ -32,16 +32,16 @@ def make(tmp_path: Path) -> Iterator[Make]:
     made: list[Program] = []
 
     def program(
-        *words: str, whole: bool = True, ask: Callable[[], ProbeResult] | None = None
+        *words: str, whole: bool = True, ask: Callable[[], ProgramAnswer] | None = None
     ) -> Program:
         sign = tmp_path / "sign"
         seen: list[int] = []
 
-        def gave_a_sign() -> ProbeResult:
+        def gave_a_sign() -> ProgramAnswer:
             at = sign.stat().st_mtime_ns if sign.exists() else 0
             new = at not in seen
             seen[:] = [at]
-            return ProbeResult.YES if new and at else ProbeResult.NONE
+            return ProgramAnswer.YES if new and at else ProgramAnswer.NONE
 
         module = ("tests.support.supervised", str(sign), str(tmp_path / "child"), *words)
         made.append(Program("helper", *module, ask=ask or gave_a_sign, whole=whole))
@@ -110,17 +110,17 @@ def test_what_came_from_the_daemon_outlives_it(make, tmp_path):
 
 
 def test_one_that_answers_with_an_error_is_started_again(make, caplog):
-    answers = [ProbeResult.YES]
+    answers = [ProgramAnswer.YES]
     program = make(ask=lambda: answers[-1])
     first = until_it_works(program)
-    answers.append(ProbeResult.ERROR)
+    answers.append(ProgramAnswer.ERROR)
 
     def lost() -> bool:
         program.look()
         return program.process is None
 
     wait_for("it is given up", lost, poll_s=0.02)
-    answers.append(ProbeResult.YES)
+    answers.append(ProgramAnswer.YES)
     until_another_works(program, first)
     assert "does not work any more" in said(caplog)[0]
 
@@ -147,7 +147,7 @@ def test_one_that_is_killed_again_and_again_ends_everything(make, monkeypatch):
 
 def test_one_that_never_works_ends_everything(make, monkeypatch):
     monkeypatch.setattr(services, "START_S", 0.05)
-    program = make(ask=lambda: ProbeResult.NONE)
+    program = make(ask=lambda: ProgramAnswer.NONE)
 
     def look_on() -> None:
         program.look()  # True for a start
