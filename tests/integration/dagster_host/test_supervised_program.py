@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from position_sync_dagster.dagster_host import services
-from position_sync_dagster.dagster_host.services import CannotRunError, ProgramAnswer, Program
+from position_sync_dagster.dagster_host.services import CannotRunError, Program, ProgramAnswer
 from position_sync_dagster.domain.retry import Backoff
 from tests.support.demo_program import wait_for
 
