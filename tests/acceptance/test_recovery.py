@@ -67,11 +67,21 @@ def streaming(demo: Demo, *, after: GatewaySession | None) -> GatewaySession:
 
 def service(demo: Demo, name: str) -> psutil.Process:
     """Find a process by its command line."""
-    for process in demo.processes():
-        with suppress(psutil.NoSuchProcess):
-            if SERVICES[name][0] in " ".join(process.cmdline()):
-                return process
-    pytest.fail(f"no process of the {name}")
+
+    def found() -> psutil.Process | None:
+        for process in demo.processes():
+            with suppress(psutil.NoSuchProcess):
+                if SERVICES[name][0] in " ".join(process.cmdline()):
+                    return process
+        return None
+
+    process: psutil.Process = wait_for(f"a process of the {name}", found)
+    return process
+
+
+def times_again(demo: Demo) -> int:
+    """Return how often the log says that a program works again."""
+    return (demo.home / "dagster.log").read_text(errors="replace").count(" works again.")
 
 
 def said(demo: Demo) -> list[str]:
@@ -153,10 +163,12 @@ def test_what_is_killed_beside_the_stream_is_started_again_and_the_stream_goes_o
     runs = stream_runs(demo)
     for _ in range(ROUNDS):
         for name, (_part, how) in SERVICES.items():
-            before = len(said(demo))
+            before, again = len(said(demo)), times_again(demo)
             service(demo, name).kill()
             until_valued(demo, f"a kill of the {name}")
-            (line,) = wait_for("it is said", lambda before=before: said(demo)[before:])
+            # A run in progress may value before anything is started again.
+            wait_for("it works again", lambda again=again: times_again(demo) > again)
+            (line,) = said(demo)[before:]
             assert how in line
     now = streaming(demo, after=None)
     assert (now.session_id, now.pid) == (session.session_id, session.pid)
@@ -170,8 +182,9 @@ def test_what_is_killed_beside_the_stream_is_started_again_and_the_stream_goes_o
 def test_what_hangs_is_started_again_and_the_stream_goes_on(home, name):
     demo = home.running()
     session = streaming(demo, after=None)
-    before = len(said(demo))
+    before, again = len(said(demo)), times_again(demo)
     service(demo, name).send_signal(signal.SIGSTOP)
+    wait_for("it works again", lambda: times_again(demo) > again)
     until_valued(demo, f"a stop of the {name}")
     (line,) = said(demo)[before:]
     assert "has not answered for" in line
