@@ -6,6 +6,7 @@ are read, however long the history is.
 """
 
 import logging
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -108,14 +109,21 @@ def _overlaps(handle: DeltaTable, spec: TableSpec) -> Iterator[str]:
     if spec.order is None or not set(statistics) <= set(files.columns):
         return
     names = [name for name in spec.partition_by if name != PART]
-    partitions = files.group_by([f"partition.{name}" for name in names] or pl.lit(0))
-    for values, same in partitions:
-        partition = dict(zip(names, values, strict=False))
-        ranges = same.select(statistics[:2]).drop_nulls().sort(statistics[:2])
-        for first, last in _shared(ranges.iter_rows()):
-            yield rows_between(spec, partition, first, last)
-        if same.filter(pl.col(statistics[2]) > 0).height > 1:
-            yield rows_between(spec, partition, None, None)
+    ranges: dict[tuple[object, ...], list[tuple[Any, Any]]] = defaultdict(list)
+    without = Counter[tuple[object, ...]]()
+    # In one pass: a check does this after each drain, and a year has hundreds of partitions.
+    columns = [*(f"partition.{name}" for name in names), *statistics]
+    for *values, first, last, nulls in files.select(columns).iter_rows():
+        if first is not None and last is not None:
+            ranges[tuple(values)].append((first, last))
+        if nulls:
+            without[tuple(values)] += 1
+    for key, some in ranges.items():
+        for first, last in _shared(sorted(some)):
+            yield rows_between(spec, dict(zip(names, key, strict=True)), first, last)
+    for key, count in without.items():
+        if count > 1:
+            yield rows_between(spec, dict(zip(names, key, strict=True)), None, None)
 
 
 def _shared(ranges: Iterable[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
