@@ -274,10 +274,14 @@ def test_what_is_imported_once_for_all_runs_is_no_code_of_the_project():
 
 def test_the_process_to_fork_from_can_be_started_before_the_first_run():
     code = (
-        "import psutil\n"
+        "import psutil, time\n"
         "from position_sync_dagster.dagster_host.launcher import prepare_processes\n"
         "prepare_processes()\n"
-        "print(*(' '.join(c.cmdline()) for c in psutil.Process().children()))"
+        "children = psutil.Process().children()\n"
+        # Between its fork and its exec a process has no command line.
+        "while not all(child.cmdline() for child in children):\n"
+        "    time.sleep(0.01)\n"
+        "print(*(' '.join(child.cmdline()) for child in children))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     forks = process_context().get_start_method() == "forkserver"
