@@ -3,7 +3,7 @@
 The rows of `broker_positions`: of a holding with several, the one that was added last counts.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple, Unpack
@@ -11,7 +11,7 @@ from typing import NamedTuple, Unpack
 import polars as pl
 from deltalake import DeltaTable
 
-from position_sync_dagster.domain.broker_position import BrokerPosition, Key
+from position_sync_dagster.domain.broker_position import BrokerPosition
 from position_sync_dagster.domain.clock import SKEW
 from position_sync_dagster.domain.gateway_session import GatewaySession
 from position_sync_dagster.domain.update import TradingMode
@@ -33,9 +33,6 @@ FOLD_FILES = 24
 
 _KEY = ["account", "conid"]
 _ORDER = "published_version"
-
-DECIDING = (*_KEY, _ORDER, "completeness", "confirmed_at", "account_confirmed_at")
-"""The columns that decide which row of a holding counts, and what is known of its account."""
 
 
 def rows_to_publish(
@@ -149,18 +146,6 @@ class CachedRows(NamedTuple):
         return self.files <= files and self.through is not None
 
 
-class CachedValues(NamedTuple):
-    """The rows as values, to make only those anew that changed.
-
-    Attributes:
-        rows: The values, by account and conid.
-        versions: The `published_version` of each of them.
-    """
-
-    rows: Mapping[Key, BrokerPosition]
-    versions: Mapping[Key, int | None]
-
-
 def read_rows(files: frozenset[str], found: pl.DataFrame, before: CachedRows | None) -> CachedRows:
     """Return the rows of a gateway.
 
@@ -174,55 +159,14 @@ def read_rows(files: frozenset[str], found: pl.DataFrame, before: CachedRows | N
     return CachedRows(files, frame, with_account_facts(frame))
 
 
-def values_of(stated: pl.DataFrame, before: CachedValues | None) -> CachedValues:
-    """Return rows as values, and make only those that changed since `before`, of the same table."""
-    keys = list(zip(stated["account"], stated["conid"], strict=True))
-    versions = dict(zip(keys, stated[_ORDER], strict=True))
-    if before is None:
-        return CachedValues(dict(zip(keys, broker_positions_of(stated), strict=True)), versions)
-    facts = zip(stated["confirmed_at"], stated["completeness"], strict=True)
-    changed = [
-        (held := before.rows.get(key)) is None
-        or version is None
-        or before.versions[key] != version
-        or held.confirmed_at != confirmed_at
-        or held.completeness != completeness
-        for (key, version), (confirmed_at, completeness) in zip(
-            versions.items(), facts, strict=True
-        )
-    ]
-    made = broker_positions_of(stated.filter(pl.Series(changed, dtype=pl.Boolean)))
-    known = dict(before.rows) | {row.key: row for row in made}
-    return CachedValues({key: known[key] for key in keys}, versions)
-
-
-class Published(NamedTuple):
-    """What the owner of a login published last.
-
-    Attributes:
-        session_id: The session that published it; None for an owner without a lease.
-        captured_at: When that session took the rows from its account feed, by its clock.
-    """
-
-    rows: list[BrokerPosition]
-    session_id: str | None = None
-    captured_at: datetime | None = None
-
-
-_Read = tuple[str, tuple[str, ...]]
-"""A gateway, and the columns that are read of its rows, in the order of the table."""
-_EVERY = tuple(BROKER_POSITIONS.columns)
-
-
 class SyncBrokerPositions:
     """The table as plain calls, for callers that may block; see `BrokerPositionsTable`."""
 
     def __init__(self, table: Table) -> None:
         self.table = table
         self._replaced: dict[str, tuple[int, int | None]] = {}
-        self._cached: dict[_Read, tuple[tuple[int, int], CachedRows]] = {}
-        self._values: dict[str, tuple[int, CachedRows, CachedValues, Published]] = {}
-        self._confirmations: dict[str, tuple[frozenset[str], pl.Series]] = {}
+        self._cached: dict[str, tuple[tuple[int, int], CachedRows]] = {}
+        self._values: dict[str, tuple[pl.DataFrame, list[BrokerPosition]]] = {}
 
     def initialize(self) -> None:
         """Create the table, or check and migrate the one that is there."""
@@ -326,78 +270,40 @@ class SyncBrokerPositions:
         return self.table.transact(step)
 
     def read(self, gateway_id: str) -> list[BrokerPosition]:
-        """Return the gateway's rows, in the order of account and conid."""
-        return list(self.published(gateway_id).rows)
+        """Return the gateway's rows as values, in the order of account and conid.
 
-    def published(self, gateway_id: str) -> Published:
-        """Return the gateway's rows, in the order of account and conid, and who published them.
-
-        The same object is returned until the table changes: do not change it.
+        They are made once for each state of the rows: do not change the list.
         """
-        (generation, _version), found = self._current(gateway_id)
-        known = self._values.get(gateway_id)
-        if known is None or known[0] != generation or known[1] is not found:
-            before = known[2] if known is not None and known[0] == generation else None
-            values = values_of(found.stated, before)
-            newest_row = found.frame.sort("published_version").tail(1)
-            who = next(newest_row.select("session_id", "captured_at").iter_rows(), ())
-            published = Published(list(values.rows.values()), *who)
-            known = self._values[gateway_id] = (generation, found, values, published)
-        return known[3]
+        rows, known = self.rows(gateway_id), self._values.get(gateway_id)
+        if known is None or known[0] is not rows:
+            known = self._values[gateway_id] = (rows, broker_positions_of(rows))
+        return known[1]
 
-    def rows(self, gateway_id: str, columns: Sequence[str] | None = None) -> pl.DataFrame:
+    def rows(self, gateway_id: str) -> pl.DataFrame:
         """Return the gateway's rows as a frame, in the order of account and conid.
 
-        Args:
-            gateway_id: The gateway.
-            columns: The columns to read; all by default.
+        It is the same object until the owner of the gateway writes again.
         """
-        stated = self._current(gateway_id, columns)[1].stated
-        return stated if columns is None else stated.select(columns)
 
-    def _current(
-        self, gateway_id: str, columns: Sequence[str] | None = None
-    ) -> tuple[tuple[int, int], CachedRows]:
-        """Return what was read of the newest version, and which version of which table it is."""
-        # Who has read all columns follows them, and not a few of them beside.
-        if columns is None or (gateway_id, _EVERY) in self._cached:
-            read = _EVERY
-        else:
-            read = tuple(name for name in _EVERY if name in {*DECIDING, *columns})
-        wanted = (gateway_id, read)
-
-        def step(handle: DeltaTable) -> tuple[tuple[int, int], CachedRows]:
-            cached, key = self._cached.get(wanted), self.table.cache_key(handle)
+        def step(handle: DeltaTable) -> CachedRows:
+            cached, key = self._cached.get(gateway_id), self.table.cache_key(handle)
             if cached is None or cached[0] != key:
                 same_table = cached is not None and cached[0][0] == key[0]
                 before = cached[1] if cached and same_table else None
-                found = _read(handle, gateway_id, list(read), before)
-                cached = self._cached[wanted] = (key, found)
-            return cached
+                cached = self._cached[gateway_id] = (key, _read(handle, gateway_id, before))
+            return cached[1]
 
-        return self.table.snapshot(step)
+        return self.table.snapshot(step).stated
 
     def newest_confirmation(self, gateway_id: str, now: datetime) -> datetime | None:
-        """Return when the broker last confirmed an account of the gateway; None: never.
-
-        The rows are read once for all calls, until the owner of the gateway writes again.
+        """Return when the broker last confirmed a holding of the gateway; None: never.
 
         Args:
             gateway_id: The gateway.
             now: Later times, from before the clock was set back, are ignored as long as there are
                 others.
         """
-
-        def step(handle: DeltaTable) -> pl.Series:
-            files, known = _paths_of(handle, gateway_id), self._confirmations.get(gateway_id)
-            if known is None or known[0] != files:
-                columns = ["confirmed_at", "account_confirmed_at"]
-                rows = scan(handle, BROKER_POSITIONS, _rows_of(gateway_id), columns)
-                times = pl.concat([rows.get_column(name).rename("at") for name in columns])
-                known = self._confirmations[gateway_id] = (files, times.unique())
-            return known[1]
-
-        return last_time(self.table.snapshot(step), now)
+        return last_time(self.rows(gateway_id).get_column("confirmed_at"), now)
 
     def version(self) -> int:
         """Return the table's newest version."""
@@ -431,26 +337,19 @@ class BrokerPositionsTable:
     replace = offloaded(SyncBrokerPositions.replace)
     update = offloaded(SyncBrokerPositions.update)
     read = offloaded(SyncBrokerPositions.read)
-    published = offloaded(SyncBrokerPositions.published)
     rows = offloaded(SyncBrokerPositions.rows)
     version = offloaded(SyncBrokerPositions.version)
 
 
-def _read(
-    handle: DeltaTable, gateway_id: str, columns: list[str], before: CachedRows | None
-) -> CachedRows:
+def _read(handle: DeltaTable, gateway_id: str, before: CachedRows | None) -> CachedRows:
     """Read a gateway's rows; of files that were read before, nothing."""
-    files = _paths_of(handle, gateway_id)
+    files = frozenset(files_in(handle, gateway_id=gateway_id).get_column("path"))
     if before is not None and files == before.files:
         return before  # another gateway's rows changed
     if before is None or not before.covers(files):
-        return read_rows(files, scan(handle, BROKER_POSITIONS, _rows_of(gateway_id), columns), None)
+        return read_rows(files, scan(handle, BROKER_POSITIONS, _rows_of(gateway_id)), None)
     added = f"{_rows_of(gateway_id)} AND published_version > {before.through}"
-    return read_rows(files, scan(handle, BROKER_POSITIONS, added, columns), before)
-
-
-def _paths_of(handle: DeltaTable, gateway_id: str) -> frozenset[str]:
-    return frozenset(files_in(handle, gateway_id=gateway_id).get_column("path"))
+    return read_rows(files, scan(handle, BROKER_POSITIONS, added), before)
 
 
 def _modes_of(rows: pl.DataFrame) -> list[TradingMode]:

@@ -4,7 +4,6 @@ What the broker last said of the holdings of the logins.
 """
 
 import asyncio
-from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Unpack
@@ -202,27 +201,18 @@ class Lake:
         return [maintain(table, clean_now=clean_now) for table in there]
 
 
-def broker_rows(lake: Lake, login: Settings, columns: Sequence[str] | None = None) -> pl.DataFrame:
+def broker_rows(lake: Lake, login: Settings) -> pl.DataFrame:
     """Return the rows of `broker_positions` of one login, of the accounts that it has now.
 
     An account that another login has by now stays in its rows until it connects again.
-
-    Args:
-        columns: The columns to read, `account` among them; all by default.
     """
-    rows = lake.broker_positions.sync.rows(login.gateway_id, columns)
+    rows = lake.broker_positions.sync.rows(login.gateway_id)
     return rows if login.accounts is None else rows.filter(pl.col("account").is_in(login.accounts))
 
 
-def all_broker_rows(
-    lake: Lake, settings: Settings, columns: Sequence[str] | None = None
-) -> pl.DataFrame:
-    """Return the rows of all logins, in the order of the logins, accounts and conids.
-
-    Args:
-        columns: As of `broker_rows`.
-    """
-    return pl.concat([broker_rows(lake, login, columns) for login in settings.logins])
+def all_broker_rows(lake: Lake, settings: Settings) -> pl.DataFrame:
+    """Return the rows of all logins, in the order of the logins, accounts and conids."""
+    return pl.concat([broker_rows(lake, login) for login in settings.logins])
 
 
 def rows_of_logins(rows: pl.DataFrame, settings: Settings) -> pl.DataFrame:
@@ -237,7 +227,7 @@ def rows_of_logins(rows: pl.DataFrame, settings: Settings) -> pl.DataFrame:
 
 
 def all_broker_holdings(lake: Lake, settings: Settings) -> list[BrokerPosition]:
-    """Return the rows of all logins as values; those that did not change are the same objects."""
+    """Return the rows of all logins as values."""
     return [
         holding
         for login in settings.logins

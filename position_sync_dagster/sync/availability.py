@@ -1,9 +1,7 @@
 """Decide whether the stored data of the broker is still current; pure."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
 from datetime import datetime, timedelta
-from typing import Self
 
 from position_sync_dagster.domain.broker_position import BrokerPosition, Completeness, Key
 from position_sync_dagster.domain.clock import SKEW
@@ -12,32 +10,8 @@ from position_sync_dagster.domain.update import ValueOrigin
 from position_sync_dagster.settings import Settings
 
 
-@dataclass(frozen=True, slots=True)
-class ConfirmationSpan:
-    """The first and the last `confirmed_at` of rows, so that not each use looks at all rows.
-
-    Attributes:
-        first: None where a row was never confirmed, or is of an account that is UNKNOWN.
-        last: None where no row was confirmed.
-    """
-
-    first: datetime | None
-    last: datetime | None
-
-    @classmethod
-    def of(cls, rows: Sequence[BrokerPosition]) -> Self:
-        """Return the span of the rows."""
-        times = [row.confirmed_at for row in rows if row.confirmed_at is not None]
-        all_known = all(row.completeness is not Completeness.UNKNOWN for row in rows)
-        first = min(times) if all_known and times and len(times) == len(rows) else None
-        return cls(first, max(times, default=None))
-
-
 def unconfirmed(
-    rows: Iterable[BrokerPosition],
-    settings: Settings,
-    now: datetime,
-    known: ConfirmationSpan | None = None,
+    rows: Iterable[BrokerPosition], settings: Settings, now: datetime
 ) -> frozenset[Key]:
     """Return the holdings that the broker has not confirmed for two intervals.
 
@@ -45,14 +19,9 @@ def unconfirmed(
     is longer. Messages of its account, once its download ended, confirm a holding; so does a value
     for this holding (a PnLSingle subscription needs no download). A holding of an account that is
     UNKNOWN is not confirmed, whatever was received of it before.
-
-    Args:
-        known: The span of the rows, where the caller has it.
     """
     interval_s = max(settings.refresh_interval_s, settings.account_interval_s)
     span = timedelta(seconds=2 * interval_s + settings.drain_time_limit_s)
-    if known and _is_recent(known.first, span, now) and _is_recent(known.last, span, now):
-        return frozenset()
     return frozenset(
         row.key
         for row in rows
@@ -62,18 +31,6 @@ def unconfirmed(
             or (row.value_source is not ValueOrigin.NONE and _is_recent(row.received_at, span, now))
         )
     )
-
-
-def confirmed_at(rows: Iterable[BrokerPosition], now: datetime | None = None) -> datetime | None:
-    """Return when the broker last confirmed an account of these rows; None when it never has.
-
-    Args:
-        now: Later times, from before the clock was set back, are ignored as long as there are
-            others.
-    """
-    times = [row.confirmed_at for row in rows if row.confirmed_at is not None]
-    past = [at for at in times if now is None or at <= now + SKEW]
-    return max(past or times, default=None)
 
 
 def unavailable_reason(

@@ -60,7 +60,7 @@ class EveryHolding(Mapping[tuple[str, int], BrokerPosition]):
 class AlwaysCurrent:
     """A source of values that is always available."""
 
-    async def view(self) -> BrokerView:
+    async def view(self, _conids: object = None) -> BrokerView:
         return BrokerView(holdings=EveryHolding(), complete=True)
 
     async def close(self) -> None:

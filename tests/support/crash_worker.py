@@ -200,7 +200,7 @@ class Holdings(dict[tuple[str, int], BrokerPosition]):
 class Values:
     """A source of values that is always available."""
 
-    async def view(self) -> BrokerView:
+    async def view(self, _conids: object = None) -> BrokerView:
         return BrokerView(holdings=Holdings(), complete=True)
 
     async def close(self) -> None:

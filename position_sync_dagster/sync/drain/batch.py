@@ -231,7 +231,7 @@ class BatchProcessor:
             LakeError: A table could not be used; the requests are released, or rescued later.
         """
         started = self._clock()
-        view = await self._values.view()  # without a view, nothing is claimed
+        view = await self._values.view(())  # without a view, nothing is claimed
         batch = await self._queue.claim_batch(
             limit,
             owner=self._owner,
@@ -274,12 +274,11 @@ class BatchProcessor:
             now = self._clock()
             # The ledger is read before the view: a row that is added later may be newer than the
             # view, and makes the append fail.
-            newest = await self._updates.newest_of(
-                [request.conid for request in batch], now - self._row_interval
-            )
+            conids = {request.conid for request in batch}
+            newest = await self._updates.newest_of(conids, now - self._row_interval)
             plan = plan_batch(
                 batch,
-                await self._values.view(),
+                await self._values.view(conids),
                 newest.rows,
                 batch_id=batch_id,
                 now=now,

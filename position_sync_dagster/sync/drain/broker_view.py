@@ -1,27 +1,20 @@
 """The broker's data that a drain takes its values from."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol, Self, TypeVar
+from typing import Protocol
 
 import polars as pl
 
 from position_sync_dagster.domain.broker_position import BrokerPosition, Completeness, Key
-from position_sync_dagster.domain.clock import SKEW, Clock, utc_now
-from position_sync_dagster.domain.gateway_session import GatewaySession
+from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.errors import BrokerUnavailableError
-from position_sync_dagster.lake.broker_positions import BrokerPositionsTable, Published, last_time
+from position_sync_dagster.lake.broker_positions import BrokerPositionsTable, last_time
+from position_sync_dagster.lake.schema.codec import broker_positions_of
 from position_sync_dagster.lake.sessions import GatewaySessions
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.availability import (
-    ConfirmationSpan,
-    confirmed_at,
-    unavailable_reason,
-    unconfirmed,
-)
-
-T = TypeVar("T")
+from position_sync_dagster.sync.availability import unavailable_reason, unconfirmed
 
 _WAIT = "The requests wait; nothing is lost and nothing is failed."
 
@@ -52,9 +45,10 @@ class Coverage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BrokerView(Coverage):
-    """The current holdings of the logins, by account and conid.
+    """The current holdings of some contracts.
 
     Attributes:
+        holdings: The holdings, by account and conid.
         unconfirmed: Holdings whose values are too old to be written as new rows.
         captured: When each session took the holdings that it published from its account feed.
     """
@@ -67,8 +61,8 @@ class BrokerView(Coverage):
 class ValueSource(Protocol):
     """A source of the current broker view that uses no market data line."""
 
-    async def view(self) -> BrokerView:
-        """Return the current view.
+    async def view(self, conids: Collection[int] | None = None) -> BrokerView:
+        """Return the current holdings of these contracts; by default of all.
 
         Raises:
             BrokerUnavailableError: There is no current view; try again later.
@@ -80,37 +74,11 @@ class ValueSource(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class _Known:
-    """What was worked out of one version of the table, for as long as it is the newest."""
-
-    published: Published
-    rows: Sequence[BrokerPosition]
-    holdings: Mapping[Key, BrokerPosition]
-    complete: bool
-    span: ConfirmationSpan
-
-    @classmethod
-    def of(cls, published: Published, accounts: tuple[str, ...] | None) -> Self:
-        rows = published.rows
-        if accounts is not None:
-            # What another login serves by now stays in the table until this one connects again.
-            rows = [row for row in rows if row.account in accounts]
-        complete = all(row.completeness is Completeness.COMPLETE for row in rows)
-        return cls(
-            published,
-            rows,
-            {row.key: row for row in rows},
-            bool(rows) and complete,
-            ConfirmationSpan.of(rows),
-        )
-
-
 class LakeValues:
     """Values from the table `broker_positions`, which the owners of the logins write.
 
     This source works across processes. `unavailable_reason` decides for each login whether its rows
-    are current. They are looked at once for each version of the table.
+    are current.
     """
 
     def __init__(
@@ -121,127 +89,75 @@ class LakeValues:
         *,
         clock: Clock = utc_now,
     ) -> None:
-        self._logins = tuple(
-            _LoginValues(broker_positions, sessions, login, clock) for login in settings.logins
-        )
+        self._positions = broker_positions
+        self._sessions = sessions
+        self._settings = settings
+        self._clock = clock
 
-    async def view(self) -> BrokerView:
-        """Return the rows of the logins whose rows are current.
+    async def view(self, conids: Collection[int] | None = None) -> BrokerView:
+        """Return the holdings of these contracts in the logins whose rows are current.
 
         Raises:
-            BrokerUnavailableError: None of them are; the message says why.
+            BrokerUnavailableError: No login has current rows; the message says why.
         """
-        views, unavailable = await self._current(_LoginValues.view)
-        if len(self._logins) == 1:
-            return views[0]
-        together = _together(views, unavailable)
+        rows, coverage = await self.rows()
+        wanted = rows if conids is None else rows.filter(pl.col("conid").is_in(list(conids)))
+        holdings = broker_positions_of(wanted)
+        newest = rows.select("gateway_id", "published_version", "session_id", "captured_at")
+        newest = newest.sort("published_version").unique("gateway_id", keep="last")
         return BrokerView(
-            holdings={key: row for view in views for key, row in view.holdings.items()},
-            complete=together.complete,
-            unconfirmed=frozenset().union(*(view.unconfirmed for view in views)),
-            captured={name: at for view in views for name, at in view.captured.items()},
-            covered=together.covered,
-            unavailable=together.unavailable,
+            holdings={holding.key: holding for holding in holdings},
+            complete=coverage.complete,
+            covered=coverage.covered,
+            unavailable=coverage.unavailable,
+            unconfirmed=unconfirmed(holdings, self._settings, self._clock()),
+            captured=dict(newest.select("session_id", "captured_at").drop_nulls().iter_rows()),
         )
 
     async def rows(self) -> tuple[pl.DataFrame, Coverage]:
         """Return the rows of the table as they are stored, of the logins whose rows are current.
 
         Raises:
-            BrokerUnavailableError: None of them are; the message says why.
+            BrokerUnavailableError: No login has current rows; the message says why.
         """
-        found, unavailable = await self._current(_LoginValues.rows)
-        rows = pl.concat(rows for rows, _ in found)
-        coverages = [coverage for _, coverage in found]
-        return rows, coverages[0] if len(self._logins) == 1 else _together(coverages, unavailable)
-
-    async def _current(
-        self, read: Callable[["_LoginValues"], Awaitable[T]]
-    ) -> tuple[list[T], list["_LoginValues"]]:
-        """Read the logins that have current data; return them, and the logins that have none."""
-        found: list[T] = []
-        unavailable: list[_LoginValues] = []
+        found: list[pl.DataFrame] = []
+        covered: dict[str, bool] = {}
+        complete: list[bool] = []
+        unavailable: set[str] = set()
         reasons: list[str] = []
-        for login in self._logins:
+        for login in self._settings.logins:
+            accounts = login.accounts or ()
             try:
-                found.append(await read(login))
+                rows = await self._rows_of(login)
             except BrokerUnavailableError as error:
                 reasons.append(error.what)
-                unavailable.append(login)
+                unavailable.update(accounts)
+                covered |= dict.fromkeys(accounts, False)
+                continue
+            found.append(rows)
+            is_whole = rows.get_column("completeness") == Completeness.COMPLETE.value
+            complete.append(rows.height > 0 and is_whole.all())
+            covered |= dict.fromkeys(accounts, complete[-1])
         if not found:
             raise BrokerUnavailableError(" ".join(reasons), remedy=_WAIT)
-        return found, unavailable
+        return pl.concat(found), Coverage(
+            complete=not reasons and all(complete),
+            covered=covered,
+            unavailable=frozenset(unavailable),
+        )
+
+    async def _rows_of(self, login: Settings) -> pl.DataFrame:
+        gateway_id, now = login.gateway_id, self._clock()
+        session = await self._sessions.current(gateway_id)
+        rows = await self._positions.rows(gateway_id)
+        if login.accounts is not None:
+            # What another login serves by now stays in the table until this one connects again.
+            rows = rows.filter(pl.col("account").is_in(login.accounts))
+        last = last_time(rows.get_column("confirmed_at"), now)
+        why = unavailable_reason(session, last, login, now)
+        if why is not None:
+            raise BrokerUnavailableError(why, remedy=_WAIT)
+        return rows
 
     async def close(self) -> None:
         """Do nothing: the tables are shared with others."""
-
-
-def _together(found: Sequence[Coverage], unavailable: Sequence["_LoginValues"]) -> Coverage:
-    """Return what several logins cover."""
-    missing = [account for login in unavailable for account in login.accounts]
-    covered = {name: covers for one in found for name, covers in one.covered.items()}
-    return Coverage(
-        complete=not unavailable and all(one.complete for one in found),
-        covered=dict.fromkeys(missing, False) | covered,
-        unavailable=frozenset(missing),
-    )
-
-
-class _LoginValues:
-    """The rows of one login."""
-
-    def __init__(
-        self,
-        broker_positions: BrokerPositionsTable,
-        sessions: GatewaySessions,
-        settings: Settings,
-        clock: Clock,
-    ) -> None:
-        self._positions = broker_positions
-        self._sessions = sessions
-        self._settings = settings
-        self._clock = clock
-        self._known: _Known | None = None
-
-    @property
-    def accounts(self) -> tuple[str, ...]:
-        return self._settings.accounts or ()
-
-    async def view(self) -> BrokerView:
-        gateway_id, now = self._settings.gateway_id, self._clock()
-        session = await self._sessions.current(gateway_id)
-        known = self._known
-        published = await self._positions.published(gateway_id)
-        if known is None or known.published is not published:
-            known = self._known = _Known.of(published, self._settings.accounts)
-        last = known.span.last
-        if last is not None and last > now + SKEW:
-            last = confirmed_at(known.rows, now)
-        self._require_current(session, last, now)
-        captured_by, captured_at = published.session_id, published.captured_at
-        return BrokerView(
-            holdings=known.holdings,
-            complete=known.complete,
-            unconfirmed=unconfirmed(known.rows, self._settings, now, known.span),
-            captured={captured_by: captured_at} if captured_by and captured_at else {},
-            covered=dict.fromkeys(self.accounts, known.complete),
-        )
-
-    async def rows(self) -> tuple[pl.DataFrame, Coverage]:
-        gateway_id, now = self._settings.gateway_id, self._clock()
-        session = await self._sessions.current(gateway_id)
-        rows = await self._positions.rows(gateway_id)
-        if self._settings.accounts is not None:
-            rows = rows.filter(pl.col("account").is_in(self._settings.accounts))
-        self._require_current(session, last_time(rows.get_column("confirmed_at"), now), now)
-        completeness = rows.get_column("completeness")
-        complete = rows.height > 0 and (completeness == Completeness.COMPLETE.value).all()
-        covered = dict.fromkeys(self.accounts, complete)
-        return rows, Coverage(complete=complete, covered=covered)
-
-    def _require_current(
-        self, session: GatewaySession | None, last: datetime | None, now: datetime
-    ) -> None:
-        why = unavailable_reason(session, last, self._settings, now)
-        if why is not None:
-            raise BrokerUnavailableError(why, remedy=_WAIT)

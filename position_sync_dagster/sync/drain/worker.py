@@ -5,7 +5,7 @@ Values over the shared connection of this process, for use as a library.
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -251,7 +251,7 @@ class ConnectionValues:
     def __init__(self, manager: IBConnectionManager) -> None:
         self._manager = manager
 
-    async def view(self) -> BrokerView:
+    async def view(self, conids: Collection[int] | None = None) -> BrokerView:
         """Return the account feed's holdings; download them first where they are missing.
 
         Raises:
@@ -267,10 +267,11 @@ class ConnectionValues:
             raise BrokerUnavailableError(error.what, remedy=error.remedy) from error
         connection.require_online()
         feed = connection.feed
+        holdings = [h for h in feed.holdings if conids is None or h.instrument.conid in conids]
         return BrokerView(
-            holdings={h.key: h for h in feed.holdings},
+            holdings={holding.key: holding for holding in holdings},
             complete=feed.is_complete and not feed.book.unmanaged,
-            unconfirmed=unconfirmed(feed.holdings, self._manager.settings, utc_now()),
+            unconfirmed=unconfirmed(holdings, self._manager.settings, utc_now()),
         )
 
     async def close(self) -> None:

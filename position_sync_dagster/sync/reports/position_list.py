@@ -13,7 +13,7 @@ from position_sync_dagster.domain.update import PositionUpdate
 from position_sync_dagster.lake.lake import Lake, all_broker_rows, rows_of_logins
 from position_sync_dagster.lake.schema.codec import updates_of
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.reports.confirmations import CONFIRMED, SAID, with_confirmed
+from position_sync_dagster.sync.reports.confirmations import CONFIRMED, with_confirmed
 from position_sync_dagster.sync.reports.money import Ages, Key
 
 _ORDER = ("account", "symbol", "expiry", "strike", "conid")
@@ -72,7 +72,7 @@ def read_positions(
     conids = {row.conid for row in rows}
     matching = _matching(lake, [leg for leg in legs if leg.conid in conids])
     held = shown.filter(pl.col("position") != 0)
-    confirmed = with_confirmed(held, all_broker_rows(lake, settings, SAID), now)
+    confirmed = with_confirmed(held, all_broker_rows(lake, settings), now)
     times = confirmed.select("account", "conid", CONFIRMED).iter_rows()
     return PositionList(
         rows=rows,

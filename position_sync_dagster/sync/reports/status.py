@@ -28,7 +28,7 @@ from position_sync_dagster.lake.schema.codec import moment
 from position_sync_dagster.lake.storage.delta_log import SET_ASIDE
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.owner.ownership import blind_since
-from position_sync_dagster.sync.reports.confirmations import CONFIRMED, SAID, with_confirmed
+from position_sync_dagster.sync.reports.confirmations import CONFIRMED, with_confirmed
 
 
 def attention(lake: Lake, settings: Settings, *, failed: int) -> tuple[str, ...]:
@@ -277,7 +277,7 @@ def leg_states(
 
 def _held(lake: Lake, settings: Settings) -> pl.DataFrame:
     """Return the open holdings that the broker last reported."""
-    return all_broker_rows(lake, settings, SAID).filter(pl.col("position") != 0)
+    return all_broker_rows(lake, settings).filter(pl.col("position") != 0)
 
 
 def _streamed(
@@ -299,7 +299,7 @@ def _count_queued(
     since = now - window - timedelta(seconds=settings.monitored_row_interval_s)
     rows = _newest_since(since, lake, settings, now, latest)
     found = rows.filter(pl.col("source") == Source.QUEUE.value)
-    holdings = all_broker_rows(lake, settings, SAID)
+    holdings = all_broker_rows(lake, settings)
     last = pl.max_horizontal("timestamp", CONFIRMED)
     return with_confirmed(found, holdings, now).filter(last >= moment(now - window)).height
 

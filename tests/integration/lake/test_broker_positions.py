@@ -118,11 +118,10 @@ async def test_changes_take_the_place_of_the_rows_before_them_and_leave_the_othe
     written = table.table.rows().height
     await table.update(LOGIN, changed, captured_at=clock.now, **CHANGES)
     assert table.table.rows().height == written + 3  # what did not change was not written
-    published = await table.published(LOGIN)
-    positions = {row.instrument.conid: row.position for row in published.rows}
-    assert positions == {1: 2.0, 2: 5.0, 3: 0.0, 4: 2.0}
-    assert published.captured_at == clock.now
-    assert published == await Lake(lake.path).broker_positions.published(LOGIN)
+    rows = await table.rows(LOGIN)
+    assert dict(rows.select("conid", "position").iter_rows()) == {1: 2.0, 2: 5.0, 3: 0.0, 4: 2.0}
+    assert rows.sort("published_version")["captured_at"][-1] == clock.now
+    assert_frame_equal(rows, await Lake(lake.path).broker_positions.rows(LOGIN))
 
 
 async def test_a_confirmation_of_an_account_holds_for_its_rows_from_before(lake, clock):
@@ -173,26 +172,6 @@ async def test_many_changes_are_folded_and_lose_nothing(lake, clock):
     assert len(table.table.snapshot(data_files)) <= FOLD_FILES
 
 
-async def test_some_columns_are_those_of_all(lake, clock):
-    table, columns = lake.broker_positions, ["conid", "position", "confirmed_at", "symbol"]
-    reader = Lake(lake.path).broker_positions
-    await table.replace(LOGIN, [holding(clock, conid) for conid in range(5)])
-    for step in range(3):
-        clock.advance(seconds=1)
-        await table.update(
-            LOGIN,
-            [holding(clock, step, 9.0)],
-            accounts_confirmed_at={"DUSIM1": clock.now},
-        )
-        whole = Lake(lake.path).broker_positions.sync.rows(LOGIN)
-        found = reader.sync.rows(LOGIN, columns)
-        assert_frame_equal(found, whole.select(columns))
-        assert found["confirmed_at"].to_list() == [clock.now] * 5
-        columns.reverse()  # the same columns in another order are read once
-    assert_frame_equal(reader.sync.rows(LOGIN), whole)
-    assert_frame_equal(reader.sync.rows(LOGIN, columns), whole.select(columns))
-
-
 async def test_a_reader_reads_only_the_rows_that_were_added(lake, clock, monkeypatch):
     await lake.broker_positions.replace(LOGIN, [holding(clock, conid) for conid in range(100)])
     reader = Lake(lake.path).broker_positions
@@ -225,8 +204,8 @@ async def test_the_newest_confirmation_is_read_once_until_the_owner_writes_again
     assert len(read) == 1
     before = clock.now
     clock.advance(600)
-    later = {"DUSIM1": clock.now}
-    await lake.broker_positions.update(LOGIN, [holding(clock, 1)], accounts_confirmed_at=later)
+    added, later = [holding(clock, 1, account="DUSIM2")], {"DUSIM1": None, "DUSIM2": clock.now}
+    await lake.broker_positions.update(LOGIN, added, accounts_confirmed_at=later)
     assert reader.newest_confirmation(LOGIN, clock.now) == clock.now
     assert len(read) == 2
     # A time from before the clock was set back counts only where there is no other.

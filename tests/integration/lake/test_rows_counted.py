@@ -82,7 +82,7 @@ def test_a_fill_adds_one_row_of_its_holding_and_a_reader_reads_that_alone(lake, 
         for conid in range(1, book + 1)
     ]  # fmt: skip
     table.replace(LOGIN, held)
-    table.published(LOGIN)
+    table.rows(LOGIN)
     for conid in (3, 7):
         clock.advance(1)
         read.clear()
@@ -90,6 +90,6 @@ def test_a_fill_adds_one_row_of_its_holding_and_a_reader_reads_that_alone(lake, 
         table.update(LOGIN, [fill], accounts_confirmed_at={ACCOUNT: clock.now})
         assert read == []
         assert written(table.table) == 1
-        assert table.published(LOGIN).rows[conid - 1].position == 5.0
+        assert table.read(LOGIN)[conid - 1].position == 5.0
         assert table.rows(LOGIN).height == book
         assert read == [1]

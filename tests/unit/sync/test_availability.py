@@ -9,12 +9,7 @@ from position_sync_dagster.domain.broker_position import Completeness
 from position_sync_dagster.domain.gateway_session import GatewaySession, Owner, SessionState
 from position_sync_dagster.domain.update import ValueOrigin
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.availability import (
-    ConfirmationSpan,
-    confirmed_at,
-    unavailable_reason,
-    unconfirmed,
-)
+from position_sync_dagster.sync.availability import unavailable_reason, unconfirmed
 from tests.support.holdings import make_holding
 
 NOW = datetime(2026, 3, 4, 15, 30, tzinfo=UTC)
@@ -65,18 +60,8 @@ def test_nothing_of_an_account_that_is_unknown_counts_as_confirmed():
     known = confirmed_row(1, confirmed_s=7)
     doubted = replace(known, completeness=Completeness.UNKNOWN)
     other = confirmed_row(2, confirmed_s=7)
-    for rows in ([doubted], [doubted, other]):
-        span = ConfirmationSpan.of(rows)
-        assert unconfirmed(rows, SETTINGS, NOW) == {doubted.key}
-        assert unconfirmed(rows, SETTINGS, NOW, span) == {doubted.key}
+    assert unconfirmed([doubted, other], SETTINGS, NOW) == {doubted.key}
     assert unconfirmed([known, other], SETTINGS, NOW) == frozenset()
-
-
-def test_a_confirmation_from_before_the_clock_was_set_back_does_not_hide_a_later_one():
-    rows = [confirmed_row(1, confirmed_s=-HOUR_S), confirmed_row(2, confirmed_s=7)]
-    assert confirmed_at(rows, NOW) == NOW - timedelta(seconds=7)
-    assert confirmed_at(rows[:1], NOW) == NOW + timedelta(seconds=HOUR_S)
-    assert confirmed_at([], NOW) is None
 
 
 def session(state, *, alive=True):

@@ -21,8 +21,8 @@ async def test_a_close_that_arrives_while_a_drain_is_stopped_gets_its_zero_row(
 
         look, looks = LakeValues.view, []
 
-        async def stopped_after_the_first_look(self):
-            view = await look(self)
+        async def stopped_after_the_first_look(self, conids=None):
+            view = await look(self, conids)
             looks.append(view)
             if len(looks) == 1:
                 sim.close_position(A, PUT)

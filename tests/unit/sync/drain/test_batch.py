@@ -69,7 +69,7 @@ class Broker:
     def holding(self, conid, at):
         return make_holding(conid, at, position=self.positions[conid])
 
-    async def view(self):
+    async def view(self, _conids=None):
         self.looks += 1
         if self.lost_after is not None and self.looks > self.lost_after:
             raise BrokerUnavailableError("The owner is BLIND.", remedy="Wait.")
