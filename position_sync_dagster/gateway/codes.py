@@ -114,6 +114,9 @@ class GatewayCode(IntEnum):
 OFFLINE = frozenset({GatewayCode.CONNECTIVITY_LOST, GatewayCode.GATEWAY_OFFLINE})
 """The gateway has lost IB: while we were connected, or before."""
 
+RESTORED = frozenset({GatewayCode.RESTORED_DATA_LOST, GatewayCode.RESTORED_DATA_KEPT})
+"""The gateway has IB again, without or with the subscriptions from before."""
+
 FARM_BROKEN = frozenset(
     {
         GatewayCode.MARKET_DATA_FARM_BROKEN,
@@ -201,15 +204,6 @@ class MessageType(IntEnum):
     POSITION = 61
     POSITION_END = 62
     PNL_SINGLE = 95
-
-    @property
-    def start(self) -> bytes:
-        r"""So a message of this type begins, as sent.
-
-        >>> MessageType.PNL_SINGLE.start
-        b'95\x00'
-        """
-        return f"{self:d}\0".encode()
 
 
 ALGO_VENUE = "QBALGO"

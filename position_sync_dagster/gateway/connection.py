@@ -15,11 +15,12 @@ from ib_async import IB
 from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.domain.leg import UnresolvedLeg
 from position_sync_dagster.domain.update import TradingMode, trading_mode_of
-from position_sync_dagster.errors import BrokerUnavailableError, SettingsError
+from position_sync_dagster.errors import SettingsError
 from position_sync_dagster.gateway.accounts.account_feed import AccountFeed
 from position_sync_dagster.gateway.accounts.account_summaries import AccountSummaries
 from position_sync_dagster.gateway.accounts.portfolio_rows import PnlSubscriptions
-from position_sync_dagster.gateway.codes import FARM_BROKEN, FARM_OK, OFFLINE, GatewayCode, farm_of
+from position_sync_dagster.gateway.codes import OFFLINE, RESTORED, GatewayCode
+from position_sync_dagster.gateway.connectivity import Connectivity
 from position_sync_dagster.gateway.contract_details import fetch_candidates, fetch_details
 from position_sync_dagster.gateway.ib_async_internals import (
     bytes_received,
@@ -100,8 +101,7 @@ class GatewayConnection:
 
     Attributes:
         accounts: The accounts of the login.
-        connectivity_lost: The gateway's message that it has lost IB (1100, 2110), else None.
-        broken_farms: The data farms that are broken, as the gateway reported since the log-in.
+        connectivity: Whether the gateway has IB, and its data farms.
         new_port: The port that the gateway said it moves to (code 1300).
         on_message: Listeners, called with (code, text) for each message of type 4.
         lost: Set when the socket is gone.
@@ -127,23 +127,23 @@ class GatewayConnection:
         self.accounts: tuple[str, ...] = tuple(ib.client.getAccounts())
         self.lost = asyncio.Event()
         ib.disconnectedEvent.connect(self.lost.set, keep_ref=True)
-        self.feed = AccountFeed(ib, settings=settings, accounts=self.accounts, give_up=self.drop)
-        if connectivity_lost is not None:
-            self.feed.set_offline(connectivity_lost)
+        self.connectivity = Connectivity(connectivity_lost, broken_farms)
+        self.feed = AccountFeed(
+            ib,
+            self.connectivity,
+            settings=settings,
+            accounts=self.accounts,
+            give_up=self.drop,
+        )
         self.lines = MarketDataLines(ib, settings=settings)
         self.pnl = PnlSubscriptions(ib, self.feed.book)
         self.summaries = AccountSummaries(
-            ib,
-            settings=settings,
-            accounts=self.accounts,
-            is_online=lambda: self.connectivity_lost is None,
+            ib, self.connectivity, settings=settings, accounts=self.accounts
         )
         self.on_message: list[Callable[[int, str], None]] = []
-        self.connectivity_lost = connectivity_lost
-        self.broken_farms = set(broken_farms)
         self._timeout_s = settings.gateway_timeout_s
         ib.errorEvent += self._on_error
-        reader = MessageReader(ib, settings.gateway_id, reads=self._read_message)
+        reader = MessageReader(ib, settings.gateway_id)
         self._watchdog = Watchdog(ib, reader, give_up=self.drop)
 
     @property
@@ -162,8 +162,7 @@ class GatewayConnection:
         Raises:
             BrokerUnavailableError: With the gateway's own message.
         """
-        if self.connectivity_lost is not None:
-            raise BrokerUnavailableError(self.connectivity_lost, remedy="It comes back by itself.")
+        self.connectivity.require_ib()
 
     def require_trading_mode(self, settings: Settings) -> None:
         """Check that every account is of the trading mode that the settings name, if any.
@@ -207,10 +206,10 @@ class GatewayConnection:
 
         While the gateway has lost IB, nothing that it says of a contract counts.
         """
-        if self.connectivity_lost is not None or not self.is_connected:
+        if not (self.connectivity.has_ib and self.is_connected):
             return None
         found = await fetch_candidates(self.ib, leg, timeout_s=self._timeout_s, like=like)
-        return None if self.connectivity_lost is not None else found
+        return found if self.connectivity.has_ib else None
 
     def drop(self, why: str) -> None:
         """End the connection without waiting; the manager makes a new one on demand."""
@@ -234,20 +233,12 @@ class GatewayConnection:
                         await closed
         self.lost.set()
 
-    def _read_message(self, message: bytes) -> bool:
-        return self.pnl.keep_message(message) or self.feed.read_message(message)
-
     def _on_error(self, _request: int, code: int, text: str, _contract: object) -> None:
+        self.connectivity.take(code, text)
         if code in OFFLINE:
-            self.connectivity_lost = text
-            self.feed.set_offline(text)
-        elif code in (GatewayCode.RESTORED_DATA_LOST, GatewayCode.RESTORED_DATA_KEPT):
-            self.connectivity_lost = None
-            self.feed.set_online()
-        elif code in FARM_BROKEN:
-            self.broken_farms.add(farm_of(text))
-        elif code in FARM_OK:
-            self.broken_farms.discard(farm_of(text))
+            self.feed.interrupted()
+        elif code in RESTORED:
+            self.feed.restored()
         if code == GatewayCode.RESTORED_DATA_LOST:
             # Every subscription is gone; the listeners request positions and values again.
             self.feed.invalidate()
@@ -296,8 +287,8 @@ async def connect(
         login.ib,
         client_id=login.client_id,
         settings=settings,
-        connectivity_lost=login.offline,
-        broken_farms=login.broken_farms,
+        connectivity_lost=login.connectivity.lost,
+        broken_farms=login.connectivity.broken_farms,
     )
     try:
         connection.require_trading_mode(settings)

@@ -4,10 +4,9 @@
 - The ids of requests: ib_async keeps them, and refusals name the id alone.
 - The messages of accounts and holdings: those that ib_async drops, and the many of large books. It
   reads a message in a loop over its fields or its types, into objects that it keeps, and writes
-  lines of a log for some. Where thousands come, they are read here.
+  lines of a log for some. Functions of ours read those.
 """
 
-import asyncio
 import logging
 import sys
 from collections.abc import Callable
@@ -65,22 +64,11 @@ def unread_bytes(ib: IB) -> bytes:
     return ib.client._data
 
 
-def fields_of(message: bytes) -> list[str]:
-    """Return the fields of a message."""
-    fields = message.decode(errors="backslashreplace").split("\0")
-    fields.pop()  # the text after the last mark
-    return fields
-
-
-def read_without_copies(ib: IB, *, reads: Callable[[bytes], bool] = lambda _message: False) -> None:
+def read_without_copies(ib: IB) -> None:
     """Read the messages of a log-in that is complete without a copy of all unread bytes for each.
 
     ib_async copies what is left after each message: of a large account, a hundred kilobytes for
     each of its rows. It must be called before others listen to the bytes that arrive.
-
-    Args:
-        ib: The connection.
-        reads: Gets each message as sent, and returns whether ib_async does not get it.
     """
     client = ib.client
     usual: Callable[[bytes], None] = client._onSocketHasData
@@ -101,10 +89,11 @@ def read_without_copies(ib: IB, *, reads: Callable[[bytes], bool] = lambda _mess
                 end = first + int.from_bytes(unread[began:first], "big")
                 if end > received_in_all:
                     break
-                message, began = unread[first:end], end
+                fields = unread[first:end].decode(errors="backslashreplace").split("\0")
+                fields.pop()  # the text after the last mark
+                began = end
                 client._numMsgRecv += 1
-                if not reads(message):
-                    interpret(fields_of(message))
+                interpret(fields)
                 if client._data is not unread:
                     break  # a message ended the connection, which dropped the others
         finally:
@@ -243,70 +232,22 @@ WHOLE_ROW = 16
 """The number of fields of a whole position row; a portfolio row has more."""
 
 
-UNSET_TEXT = b"1.797693134862315"
-"""So an unset double begins, as sent (`translate.UNSET`)."""
+def read_messages(ib: IB, kind: MessageType, read: Callable[[list[str]], bool]) -> None:
+    """Read the messages of a type with a function of ours.
 
-PNL_SINGLE = MessageType.PNL_SINGLE.start
-"""So a message of a PnLSingle subscription begins."""
+    ib_async drops account times, ignores the account that an end of a download names (ib_async
+    issues/72), and reads rows and values in a loop over the types of their fields, into objects
+    that it keeps.
 
-REALIZED = 5
-"""The place of the realized profit among its fields."""
-
-
-class PnlFields(NamedTuple):
-    """A message of a PnLSingle subscription; a field that is empty is 0, as ib_async reads it."""
-
-    position: float
-    daily: float
-    unrealized: float
-    realized: float
-    value: float
-
-
-def pnl_request(message: bytes) -> bytes:
-    r"""Return the id of the request that a message of a PnLSingle subscription names, as sent.
-
-    >>> pnl_request(b"95\0" b"12\0" b"-2\0")
-    b'12'
+    Args:
+        ib: The connection.
+        kind: The type of the messages.
+        read: Gets the fields of a message, and returns whether it could read them. Other messages
+            go to ib_async, which reports those that are malformed.
     """
-    first = len(PNL_SINGLE)
-    return message[first : message.find(b"\0", first)]
-
-
-def lacks_realized(message: bytes) -> bool:
-    """Return whether the realized profit of a message of a PnLSingle subscription is unset."""
-    if UNSET_TEXT not in message:
-        return False
-    fields = message.split(b"\0", REALIZED + 1)
-    return len(fields) > REALIZED and fields[REALIZED].startswith(UNSET_TEXT)
-
-
-def read_pnl(ib: IB, message: bytes) -> PnlFields | None:
-    """Read a message of a PnLSingle subscription as sent.
-
-    A large book gets a thousand of them a second, and looks at a tenth. One that cannot be read is
-    handed to ib_async, which reports it, once the message that is being read has been.
-    """
-    try:
-        _type, _request, *sent, _end = message.split(b"\0")
-        position, daily, unrealized, realized, value = [float(text or 0) for text in sent[:5]]
-    except ValueError:
-        loop = asyncio.get_running_loop()
-        loop.call_soon(ib.client.decoder.interpret, fields_of(message))
-        return None
-    return PnlFields(position, daily, unrealized, realized, value)
-
-
-def on_download_end(ib: IB, handler: Callable[[str], None]) -> None:
-    """Call a handler with the account of each end of a download; the account may be empty.
-
-    ib_async ignores the account, and ends whatever download it waits for (ib_async issues/72).
-    """
-
-    def read(fields: list[str]) -> None:
-        handler(fields[2] if len(fields) > 2 else "")
-
-    ib.client.decoder.handlers[MessageType.ACCOUNT_DOWNLOAD_END] = read
+    handlers = ib.client.decoder.handlers
+    usual = handlers[kind]
+    handlers[kind] = lambda fields: read(fields) or usual(fields)
 
 
 def deliver_positions(ib: IB) -> None:

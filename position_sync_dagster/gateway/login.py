@@ -17,13 +17,8 @@ from position_sync_dagster.errors import (
     GatewayTimeoutError,
     NotAGatewayError,
 )
-from position_sync_dagster.gateway.codes import (
-    FARM_BROKEN,
-    FARM_OK,
-    OFFLINE,
-    GatewayCode,
-    farm_of,
-)
+from position_sync_dagster.gateway.codes import GatewayCode
+from position_sync_dagster.gateway.connectivity import Connectivity
 from position_sync_dagster.gateway.ib_async_internals import (
     LENGTH_BYTES,
     bytes_received,
@@ -51,15 +46,12 @@ class Login:
     """A client that the gateway accepted.
 
     Attributes:
-        offline: The gateway's message that it has lost IB, where it sent one at the log-in and did
-            not take it back before the end of it.
-        broken_farms: The data farms that it reported as broken at the log-in.
+        connectivity: What the gateway reported of its connections at the log-in.
     """
 
     ib: IB
     client_id: int
-    offline: str | None = None
-    broken_farms: frozenset[str] = frozenset()
+    connectivity: Connectivity
 
 
 async def log_in(
@@ -145,12 +137,7 @@ async def _log_in_as(client_id: int, settings: Settings, port: int) -> Login:
         if not ib.isConnected() or listener.failure.done():
             ib.client.disconnect()
         listener.detach()
-    return Login(
-        ib=ib,
-        client_id=client_id,
-        offline=listener.offline,
-        broken_farms=frozenset(listener.broken_farms),
-    )
+    return Login(ib=ib, client_id=client_id, connectivity=listener.connectivity)
 
 
 class _LoginListener:
@@ -158,15 +145,13 @@ class _LoginListener:
 
     Attributes:
         failure: Gets the error.
-        offline: The gateway's first message that it has lost IB, until it is restored.
-        broken_farms: The data farms that it reported as broken.
+        connectivity: What the gateway reported of its connections.
     """
 
     def __init__(self, ib: IB, client_id: int, address: str) -> None:
         self.address = address
         self.failure: asyncio.Future[GatewayError] = asyncio.get_running_loop().create_future()
-        self.offline: str | None = None
-        self.broken_farms: set[str] = set()
+        self.connectivity = Connectivity()
         self._client_id = client_id
         self._head = bytearray()
         self._listeners = (
@@ -191,14 +176,7 @@ class _LoginListener:
                 f"Client id {self._client_id}: {text}", remedy="Use another."
             )
             self._fail(error)
-        elif code in OFFLINE and self.offline is None:
-            self.offline = text
-        elif code in (GatewayCode.RESTORED_DATA_LOST, GatewayCode.RESTORED_DATA_KEPT):
-            self.offline = None
-        elif code in FARM_BROKEN:
-            self.broken_farms.add(farm_of(text))
-        elif code in FARM_OK:
-            self.broken_farms.discard(farm_of(text))
+        self.connectivity.take(code, text)
 
     def _on_bytes(self, data: bytes) -> None:
         # The first message is "version NUL time NUL": a length, then digits.

@@ -1,7 +1,6 @@
 """The reader of messages: counts those that were understood, and reports the others sparingly."""
 
 import logging
-from collections.abc import Callable
 
 from ib_async import IB
 
@@ -49,30 +48,21 @@ class MessageReader:
     Args:
         ib: The connection.
         gateway_id: Its gateway.
-        reads: Gets each message as sent. Those that it reads, now or later, count as understood,
-            and ib_async does not get them.
 
     Attributes:
         understood: The number of messages that were understood.
     """
 
-    def __init__(self, ib: IB, gateway_id: str, *, reads: Callable[[bytes], bool]) -> None:
+    def __init__(self, ib: IB, gateway_id: str) -> None:
         self.understood = 0
         self._gateway_id = gateway_id
-        self._reads = reads
         self._type = ""
         self._failed = False
         self._position_failed = False
         self._log = LimitedLog(logger, every_s=LOG_EVERY_S)
         self._interpret = intercept_messages(ib, read=self._read, unreadable=self._on_unreadable)
         intercept_unknown_requests(ib, self._on_unknown_request)
-        read_without_copies(ib, reads=self._read_by_us)
-
-    def _read_by_us(self, message: bytes) -> bool:
-        if not self._reads(message):
-            return False
-        self.understood += 1
-        return True
+        read_without_copies(ib)
 
     def _read(self, fields: list[str]) -> None:
         self._type, self._failed = fields[0] if fields else "", False

@@ -1,16 +1,13 @@
 """Holdings for tests, by the arguments that a test is about."""
 
 from datetime import datetime
-from functools import partial
 from typing import Any
-
-from ib_async import IB
 
 from position_sync_dagster.domain.broker_position import BrokerPosition
 from position_sync_dagster.domain.clock import Clock
 from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.gateway.accounts.holdings import HoldingsBook
-from position_sync_dagster.gateway.ib_async_internals import read_pnl
+from position_sync_dagster.gateway.connectivity import Connectivity
 
 
 def make_holding(
@@ -28,6 +25,8 @@ def make_holding(
     return BrokerPosition(position=position, **usual | more)
 
 
-def make_book(clock: Clock, *, account: str = "A") -> HoldingsBook:
+def make_book(
+    clock: Clock, *, account: str = "A", connectivity: Connectivity | None = None
+) -> HoldingsBook:
     """Return an empty book of one account, without a connection."""
-    return HoldingsBook("g", [account], clock=clock, read_pnl=partial(read_pnl, IB()))
+    return HoldingsBook("g", [account], connectivity or Connectivity(), clock=clock)

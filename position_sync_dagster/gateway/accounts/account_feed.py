@@ -8,18 +8,15 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from datetime import datetime, timedelta
-from functools import partial
-from random import Random
 from typing import NamedTuple
 from uuid import uuid4
 
 from ib_async import IB, Position
 
 from position_sync_dagster.domain.broker_position import BrokerPosition, Completeness, Key
-from position_sync_dagster.domain.clock import Clock, utc_now
+from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import EMPTIED, NOT_MANAGED
 from position_sync_dagster.errors import (
-    BrokerUnavailableError,
     GatewayLostError,
     GatewayTimeoutError,
     TooManyAccountsError,
@@ -31,7 +28,8 @@ from position_sync_dagster.gateway.accounts.portfolio_rows import (
     PortfolioRow,
     PortfolioRows,
 )
-from position_sync_dagster.gateway.ib_async_internals import filter_positions, read_pnl
+from position_sync_dagster.gateway.connectivity import Connectivity
+from position_sync_dagster.gateway.ib_async_internals import filter_positions
 from position_sync_dagster.gateway.translate import position_of
 from position_sync_dagster.settings import Settings
 
@@ -54,22 +52,20 @@ class PositionDownload:
         *,
         settings: Settings,
         give_up: Callable[[str], None],
-        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._ib = ib
         self._gateway_id = settings.gateway_id
         self._timeout_s = settings.gateway_timeout_s
         self._interval_s = settings.positions_interval_s
         self._give_up = give_up
-        self._monotonic = monotonic
         self._listing: asyncio.Future[list[Position]] | None = None
-        self._listed_at = monotonic()
+        self._listed_at = time.monotonic()
         self._requested = False
 
     @property
     def is_due(self) -> bool:
         """Return whether the positions should be listed again, as a second opinion."""
-        return self._requested or self._monotonic() - self._listed_at >= self._interval_s
+        return self._requested or time.monotonic() - self._listed_at >= self._interval_s
 
     def request(self) -> None:
         """Make the list due: what came since the last one may not be all."""
@@ -82,7 +78,7 @@ class PositionDownload:
 
     def accepted(self) -> None:
         """Record that a whole list was used."""
-        self._listed_at = self._monotonic()
+        self._listed_at = time.monotonic()
 
     async def abandoned(self) -> None:
         """Wait for the end of a list whose request was cancelled, and ignore its rows.
@@ -243,7 +239,7 @@ class AccountFeed:
         accounts: The accounts of the login.
         snapshot_at: When the newest list of positions arrived whole; None: none is valid.
         downloaded_at: When the newest download of every account ended; None: none is valid.
-        offline: The gateway's message that it has lost IB, else None.
+        connectivity: Whether the gateway has IB.
         odd_rows: The rows that were set aside.
         emptied: The accounts whose holdings are in doubt.
     """
@@ -251,44 +247,36 @@ class AccountFeed:
     def __init__(
         self,
         ib: IB,
+        connectivity: Connectivity,
         *,
         settings: Settings,
         accounts: tuple[str, ...],
-        give_up: Callable[[str], None] = lambda _why: None,
-        clock: Clock = utc_now,
-        monotonic: Callable[[], float] = time.monotonic,
-        random: Random | None = None,
+        give_up: Callable[[str], None],
     ) -> None:
-        self.book = HoldingsBook(
-            settings.gateway_id, accounts, clock=clock, read_pnl=partial(read_pnl, ib)
-        )
+        self.book = HoldingsBook(settings.gateway_id, accounts, connectivity, clock=utc_now)
         self.accounts = accounts
         self.snapshot_at: datetime | None = None
         self.downloaded_at: datetime | None = None
-        self.offline: str | None = None
         self.odd_rows = OddRows(accounts, on_change=self._rate)
-        self._clock = clock
-        self.emptied = EmptiedAccounts(second_s=settings.second_list_s, monotonic=monotonic)
+        self.emptied = EmptiedAccounts(second_s=settings.second_list_s, monotonic=time.monotonic)
         self.book.confirmed.doubted = self.emptied
-        self._list = PositionDownload(ib, settings=settings, give_up=give_up, monotonic=monotonic)
+        self.connectivity = connectivity
+        self._list = PositionDownload(ib, settings=settings, give_up=give_up)
         self._values = AccountValues(
             ib,
             self.book,
+            connectivity,
             settings=settings,
             accounts=accounts,
             on_change=self._rate,
-            clock=clock,
-            monotonic=monotonic,
-            random=random,
         )
         self._newest: dict[Key, Position | None] = {}  # None: its newest row is a portfolio row
-        self._interruptions = 0
         self._demoted = False
         self._requesting = asyncio.Lock()
         self._ensuring = asyncio.Lock()
         ib.positionEvent += self._on_position
         filter_positions(ib, self.odd_rows.accepts, self.odd_rows.set_aside)
-        self._rows = PortfolioRows(accounts, self.odd_rows, on_row=self._on_portfolio)
+        PortfolioRows(ib, self.odd_rows, on_row=self._on_portfolio)
 
     @property
     def holdings(self) -> tuple[BrokerPosition, ...]:
@@ -353,26 +341,17 @@ class AccountFeed:
         account = holding.account
         return account in self.downloaded and not (holding.position and account in self.emptied)
 
-    def read_message(self, message: bytes) -> bool:
-        """Read a message as sent if it is a portfolio row or an account time."""
-        return self._rows.read(message) or self._values.read_time(message)
-
-    def set_offline(self, text: str) -> None:
-        """Record that the gateway has lost IB: what it sends now is old and confirms nothing."""
-        self._interruptions += 1
+    def interrupted(self) -> None:
+        """Take back what the last list said of emptied accounts: the gateway has lost IB."""
         self.emptied.take_back()
-        self.offline = text
-        self._values.set_online(False)
 
-    def set_online(self) -> None:
-        """Record that the gateway has IB again: positions and missing values are due."""
-        self.offline = None
+    def restored(self) -> None:
+        """Make the positions and missing values due: the gateway has IB again."""
         self._list.request()
-        self._values.set_online(True)
+        self._values.retry_now()
 
     def invalidate(self) -> None:
         """Mark all that is known as old: the gateway dropped every subscription."""
-        self._interruptions += 1
         self.emptied.take_back()
         self.snapshot_at = self.downloaded_at = None
         self.book.invalidate()
@@ -397,13 +376,12 @@ class AccountFeed:
         async with self._requesting:
             await self._list.abandoned()
             while True:
-                interruptions = self._interruptions
+                interruptions = self.connectivity.interruptions
                 self.odd_rows.seen.clear()
                 self._newest.clear()
                 rows = await self._list.fetch()
-                if self.offline is not None:
-                    raise BrokerUnavailableError(self.offline, remedy="It comes back by itself.")
-                if interruptions == self._interruptions:
+                self.connectivity.require_ib()
+                if interruptions == self.connectivity.interruptions:
                     break
             self._list.accepted()
             self._take_positions(rows)
@@ -414,7 +392,7 @@ class AccountFeed:
         Rows may have come between its end and now, in the same packet: they are newer.
         """
         self.book.snapshot_id = str(uuid4())
-        self.snapshot_at = self._clock()
+        self.snapshot_at = utc_now()
         self.odd_rows.keep_seen()
         newest = {(row.account, row.contract.conId): row for row in rows} | self._newest
         self._newest.clear()
@@ -446,7 +424,7 @@ class AccountFeed:
             listed_at = self.snapshot_at
             await self._values.download(self.accounts if accounts is None else accounts)
             if accounts is None and self.snapshot_at is listed_at:
-                self.downloaded_at = self._clock()
+                self.downloaded_at = utc_now()
 
     async def ensure(self, max_age: timedelta) -> None:
         """Request what is missing for a snapshot and values no older than `max_age`.
@@ -493,7 +471,7 @@ class AccountFeed:
     def _downloaded_within(self, max_age: timedelta) -> bool:
         # A download in the future was before the clock was set back: its age is unknown.
         downloaded_at = self.downloaded_at
-        return downloaded_at is not None and timedelta() <= self._clock() - downloaded_at <= max_age
+        return downloaded_at is not None and timedelta() <= utc_now() - downloaded_at <= max_age
 
     def _rate(self, account: str) -> None:
         """Set how much of an account the broker has sent."""

@@ -13,9 +13,10 @@ from random import Random
 from ib_async import IB, AccountValue, PnL
 
 from position_sync_dagster.domain.account_summary import AccountSummary
-from position_sync_dagster.domain.clock import Clock, utc_now
+from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.gateway.codes import is_notice
+from position_sync_dagster.gateway.connectivity import Connectivity
 from position_sync_dagster.gateway.ib_async_internals import account_pnl_request, forget_account_pnl
 from position_sync_dagster.gateway.translate import known
 from position_sync_dagster.settings import Settings
@@ -62,16 +63,13 @@ class AccountPnlSubscriptions:
         on_pnl: Callable[[PnL], None],
         on_refused: Callable[[str], None],
         silence_s: float,
-        monotonic: Callable[[], float] = time.monotonic,
-        random: Random | None = None,
     ) -> None:
         self._ib = ib
         self._subscriptions = {account: _Subscription() for account in accounts}
         self._on_pnl = on_pnl
         self._on_refused = on_refused
         self._backoff = Backoff(first_s=silence_s, longest_s=LONGEST_S, jitter=JITTER)
-        self._monotonic = monotonic
-        self._random = random or Random()  # noqa: S311 - jitter of a delay
+        self._random = Random()  # noqa: S311 - jitter of a delay
         ib.pnlEvent += self._on_message
         ib.errorEvent += self._on_error
 
@@ -79,7 +77,7 @@ class AccountPnlSubscriptions:
         """Request the accounts that are due, the next few of them."""
         if not self._ib.isConnected():
             return
-        now = self._monotonic()
+        now = time.monotonic()
         due = [account for account, one in self._subscriptions.items() if one.due_at <= now]
         for account in due[:NEW_AT_ONCE]:
             self._request(account)
@@ -88,7 +86,7 @@ class AccountPnlSubscriptions:
         """Expect a message of each account: one that stays silent is requested again."""
         for one in self._subscriptions.values():
             one.attempts = max(one.attempts, 1)
-            one.due_at = min(one.due_at, self._monotonic() + self._delay_s(one))
+            one.due_at = min(one.due_at, time.monotonic() + self._delay_s(one))
 
     def dropped(self) -> None:
         """Make all of them due: the gateway dropped them (code 1101)."""
@@ -102,7 +100,7 @@ class AccountPnlSubscriptions:
         self._ib.reqPnL(account)
         one = self._subscriptions[account]
         one.attempts += 1
-        one.due_at = self._monotonic() + self._delay_s(one)
+        one.due_at = time.monotonic() + self._delay_s(one)
 
     def _delay_s(self, one: _Subscription) -> float:
         return self._backoff.delay_s(one.attempts, self._random)
@@ -121,7 +119,7 @@ class AccountPnlSubscriptions:
                 # Without a cancel: the gateway knows the request no more, and would answer 300.
                 forget_account_pnl(self._ib, account)
                 one.attempts = max(one.attempts, 1)
-                one.due_at = self._monotonic() + self._delay_s(one)
+                one.due_at = time.monotonic() + self._delay_s(one)
                 self._on_refused(account)
 
 
@@ -159,33 +157,28 @@ class AccountSummaries:
     while the gateway is without IB is old, and is not taken.
 
     Args:
-        is_online: Returns whether the gateway has IB.
+        connectivity: Whether the gateway has IB.
     """
 
     def __init__(
         self,
         ib: IB,
+        connectivity: Connectivity,
         *,
         settings: Settings,
         accounts: tuple[str, ...],
-        is_online: Callable[[], bool],
-        clock: Clock = utc_now,
-        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._gateway_id = settings.gateway_id
         self._timeout_s = settings.gateway_timeout_s
-        self._is_online = is_online
-        self._clock = clock
-        self._monotonic = monotonic
+        self._connectivity = connectivity
         self._accounts = {account: _Account() for account in accounts}
-        self._since = monotonic()
+        self._since = time.monotonic()
         self._pnl = AccountPnlSubscriptions(
             ib,
             accounts,
             on_pnl=self._on_pnl,
             on_refused=self._on_refused,
             silence_s=settings.line_silence_s,
-            monotonic=monotonic,
         )
         ib.accountValueEvent += self._on_value
 
@@ -200,7 +193,7 @@ class AccountSummaries:
     def dropped(self) -> None:
         """Forget everything: the gateway dropped every subscription (1101)."""
         self._accounts = {account: _Account() for account in self._accounts}
-        self._since = self._monotonic()
+        self._since = time.monotonic()
         self._pnl.dropped()
 
     def current(self) -> list[AccountSummary]:
@@ -208,7 +201,7 @@ class AccountSummaries:
 
         A row before its values would show a known net liquidation as unknown for a moment.
         """
-        waited = self._monotonic() - self._since >= self._timeout_s
+        waited = time.monotonic() - self._since >= self._timeout_s
         return [
             summary
             for account, one in self._accounts.items()
@@ -230,7 +223,7 @@ class AccountSummaries:
             daily_pnl=daily,
             unrealized_pnl=unrealized,
             realized_pnl=realized,
-            timestamp=self._clock(),
+            timestamp=utc_now(),
             values_received_at=one.values_at if currency is not None else None,
             pnl_received_at=one.pnl_at,
             gateway_id=self._gateway_id,
@@ -238,19 +231,19 @@ class AccountSummaries:
 
     def _on_value(self, value: AccountValue) -> None:
         one = self._accounts.get(value.account)
-        if one is None or value.tag not in TAGS or value.modelCode or not self._is_online():
+        if one is None or value.tag not in TAGS or value.modelCode or not self._connectivity.has_ib:
             return
         if value.currency in ("", "BASE"):
             return
         one.values[value.tag] = (_amount(value.value), value.currency)
-        one.values_at = self._clock()
+        one.values_at = utc_now()
 
     def _on_pnl(self, pnl: PnL) -> None:
-        if not self._is_online():
+        if not self._connectivity.has_ib:
             return
         one = self._accounts[pnl.account]
         one.pnl = (known(pnl.dailyPnL), known(pnl.unrealizedPnL), known(pnl.realizedPnL))
-        one.pnl_at, one.is_answered = self._clock(), True
+        one.pnl_at, one.is_answered = utc_now(), True
 
     def _on_refused(self, account: str) -> None:
         one = self._accounts[account]

@@ -15,14 +15,15 @@ from random import Random
 
 from ib_async import IB, AccountValue
 
-from position_sync_dagster.domain.clock import Clock
+from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.errors import GatewayLostError
 from position_sync_dagster.gateway.accounts.account_time import RowTimes
 from position_sync_dagster.gateway.accounts.holdings import HoldingsBook
 from position_sync_dagster.gateway.accounts.portfolio_rows import PortfolioRow
 from position_sync_dagster.gateway.codes import GatewayCode, MessageType
-from position_sync_dagster.gateway.ib_async_internals import on_download_end
+from position_sync_dagster.gateway.connectivity import Connectivity
+from position_sync_dagster.gateway.ib_async_internals import read_messages
 from position_sync_dagster.settings import Settings
 
 AGAIN = Backoff(first_s=15.0, longest_s=300.0, jitter=(1.0, 1.2))
@@ -164,16 +165,14 @@ class AccountSubscription:
         settings: Settings,
         on_late_end: Callable[[str], None],
         on_stop: Callable[[str], None],
-        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.account: str | None = None
-        self.heard_at = monotonic()
+        self.heard_at = time.monotonic()
         self._ib = ib
         self._timeout_s = settings.gateway_timeout_s
         self._quiet_s = settings.account_quiet_s
         self._on_late_end = on_late_end
         self._on_stop = on_stop
-        self._monotonic = monotonic
         self._active_at = self.heard_at
         self._spoke = False
         self._older_end_is_due = False
@@ -182,7 +181,7 @@ class AccountSubscription:
         self._result: asyncio.Future[DownloadResult] | None = None
         ib.errorEvent += self._on_error
         ib.disconnectedEvent += self.reset
-        on_download_end(ib, self._on_end)
+        read_messages(ib, MessageType.ACCOUNT_DOWNLOAD_END, self._read_end)
 
     async def download(self, account: str, *, impatient: bool = False) -> DownloadResult:
         """Subscribe to an account, and wait until its download ends or falls silent.
@@ -199,11 +198,11 @@ class AccountSubscription:
         self.account, self._spoke = account, False
         self._older_end_is_due = account in self._ends_due
         self._ends_due.add(account)
-        started = self.heard_at = self._active_at = self._monotonic()
+        started = self.heard_at = self._active_at = time.monotonic()
         try:
             self._ib.client.reqAccountUpdates(True, account)
             while not result.done():
-                now = self._monotonic()
+                now = time.monotonic()
                 patience_s = self._quiet_s if self._spoke or impatient else self._timeout_s
                 left_s = min(
                     self._active_at + patience_s - now,
@@ -234,7 +233,7 @@ class AccountSubscription:
     def is_active(self, account: str) -> None:
         """Record that any message of an account arrived."""
         if account == self.account:
-            self._active_at, self._spoke, self._own_stops = self._monotonic(), True, 0
+            self._active_at, self._spoke, self._own_stops = time.monotonic(), True, 0
 
     def is_heard(self, account: str) -> None:
         """Record that a row or a time of an account arrived."""
@@ -247,6 +246,10 @@ class AccountSubscription:
         if waiting is None or waiting.done():
             return False
         waiting.set_result(result)
+        return True
+
+    def _read_end(self, fields: list[str]) -> bool:
+        self._on_end(fields[2] if len(fields) > 2 else "")
         return True
 
     def _on_end(self, account: str) -> None:
@@ -286,9 +289,6 @@ WHY_INCOMPLETE = {
     DownloadResult.STOPPED: "its values stopped (code 2100)",
 }
 
-ACCOUNT_TIME = MessageType.ACCOUNT_TIME.start
-"""So an account time begins; ib_async drops these messages."""
-
 
 class AccountValues:
     """Brings the portfolio values of the accounts into the book of holdings, and confirms them.
@@ -297,6 +297,8 @@ class AccountValues:
     that stays open, which only a login with one account has.
 
     Args:
+        book: Gets the values.
+        connectivity: Whether the gateway has IB.
         accounts: The accounts of the login.
         on_change: Called with an account whose values became whole, or are whole no more.
 
@@ -310,13 +312,11 @@ class AccountValues:
         self,
         ib: IB,
         book: HoldingsBook,
+        connectivity: Connectivity,
         *,
         settings: Settings,
         accounts: tuple[str, ...],
         on_change: Callable[[str], None],
-        clock: Clock,
-        monotonic: Callable[[], float] = time.monotonic,
-        random: Random | None = None,
     ) -> None:
         self.downloaded: set[str] = set()
         self.ended: dict[str, datetime] = {}
@@ -327,24 +327,21 @@ class AccountValues:
         self._silence_s = 2 * settings.account_interval_s
         self._only_one = len(accounts) == 1
         self._on_change = on_change
-        self._clock = clock
-        self._monotonic = monotonic
-        self._times = RowTimes(book.set_value_time, clock=clock)
+        self._connectivity = connectivity
+        self._times = RowTimes(book.set_value_time, clock=utc_now)
         self._subscription = AccountSubscription(
             ib,
             settings=settings,
             on_late_end=self._on_late_end,
             on_stop=self._on_stop,
-            monotonic=monotonic,
         )
         self._standing = AccountStanding(
             lasts_s=settings.account_interval_s,
-            random=random or Random(),  # noqa: S311 - jitter of a delay
-            monotonic=monotonic,
+            random=Random(),  # noqa: S311 - jitter of a delay
         )
-        self._interruptions = 0
         self._heard: dict[str, datetime] = {}
         ib.accountValueEvent += self._on_account_value
+        read_messages(ib, MessageType.ACCOUNT_TIME, self._read_time)
 
     @property
     def overdue(self) -> list[str]:
@@ -370,17 +367,12 @@ class AccountValues:
         for account in accounts:
             self._standing.interrupt(account)
 
-    def set_online(self, online: bool) -> None:
-        """Record that the gateway lost IB, or has it again: what is missing is due then."""
-        self._book.set_online(online)
-        if online:
-            self._standing.retry_now()
-        else:
-            self._interruptions += 1
+    def retry_now(self) -> None:
+        """Make every account overdue whose values are missing: the gateway has IB again."""
+        self._standing.retry_now()
 
     def invalidate(self) -> None:
         """Forget every subscription: the gateway dropped them."""
-        self._interruptions += 1
         self.downloaded.clear()
         self._standing.invalidate()
         self._subscription.reset()
@@ -391,11 +383,9 @@ class AccountValues:
         self._book.put_portfolio(*row)
         self._hear(row.key[0])
 
-    def read_time(self, message: bytes) -> bool:
-        """Read a message as sent if it is an account time, which is the only time of the values."""
-        if not message.startswith(ACCOUNT_TIME):
-            return False
-        self.account_time = message.split(b"\0")[-2].decode(errors="backslashreplace")
+    def _read_time(self, fields: list[str]) -> bool:
+        """Read an account time, which is the only time of the values."""
+        self.account_time = fields[-1]
         self._times.on_time(self.account_time)
         if self._subscription.account is not None:
             self._hear(self._subscription.account)
@@ -413,14 +403,14 @@ class AccountValues:
     def check_silence(self) -> None:
         """End a subscription that has been silent for two intervals."""
         account = self._subscription.account
-        silent_s = self._monotonic() - self._subscription.heard_at
+        silent_s = time.monotonic() - self._subscription.heard_at
         if account is not None and self._standing.is_whole(account) and silent_s >= self._silence_s:
             self._subscription.account = None
             self._standing.end(account, f"its values have not come for {self._silence_s:g} s")
             self._on_change(account)
 
     async def _download(self, account: str) -> None:
-        interruptions = self._interruptions
+        interruptions = self._connectivity.interruptions
         self._times.start()
         self._standing.begin(account)
         try:
@@ -436,11 +426,11 @@ class AccountValues:
         finally:
             self._times.follow()
             self.downloaded.add(account)
-            self.ended[account] = self._clock()
+            self.ended[account] = utc_now()
         if not self._ib.isConnected():
             raise self._lost(account)
-        online = self._book.confirmed.online and interruptions == self._interruptions
-        if result is DownloadResult.WHOLE and online:
+        uninterrupted = interruptions == self._connectivity.interruptions
+        if result is DownloadResult.WHOLE and self._connectivity.has_ib and uninterrupted:
             self._times.date_rows()
             self._complete(account)
         else:
@@ -467,7 +457,7 @@ class AccountValues:
     def _on_late_end(self, account: str) -> None:
         """Count an end that came late: what came before it was whole."""
         at = None if account == self._subscription.account else self._heard.get(account)
-        if self._book.confirmed.online and account in self._heard:
+        if self._connectivity.has_ib and account in self._heard:
             self._complete(account, at)
 
     def _on_stop(self, account: str) -> None:
@@ -476,11 +466,11 @@ class AccountValues:
 
     def _on_account_value(self, value: AccountValue) -> None:
         self._subscription.is_active(value.account)
-        self._heard[value.account] = self._clock()
+        self._heard[value.account] = utc_now()
 
     def _hear(self, account: str) -> None:
         """Record a row or a time of an account, which confirms it once its download ended."""
-        self._heard[account] = self._clock()
+        self._heard[account] = utc_now()
         self._subscription.is_heard(account)
         if account == self._subscription.account and self._standing.is_whole(account):
             self._book.confirmed.confirm(account)

@@ -3,50 +3,28 @@
 A holding follows from the one before and a message; what the broker has confirmed is kept with it.
 """
 
-from collections.abc import Callable, Collection, Container, Iterable
+from collections.abc import Collection, Container, Iterable
 from dataclasses import replace
 from datetime import datetime
+from typing import NamedTuple
 
 from position_sync_dagster.domain.broker_position import BrokerPosition, Completeness, Key, key_of
 from position_sync_dagster.domain.clock import Clock
 from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.domain.update import ValueOrigin
 from position_sync_dagster.gateway.changes import ChangeNotifier, PendingChanges
-from position_sync_dagster.gateway.ib_async_internals import PnlFields, lacks_realized
+from position_sync_dagster.gateway.connectivity import Connectivity
 from position_sync_dagster.gateway.translate import PortfolioValues, known
 
 
-class HoldingIndex:
-    """Finds holdings without a look at all of them.
+class PnlValues(NamedTuple):
+    """The values of a PnLSingle message as sent: one that the broker does not know is DBL_MAX."""
 
-    A login has few accounts, so that the holdings of a conid are looked for in each of them.
-
-    Args:
-        keys: The keys of all holdings, followed as they come.
-
-    Attributes:
-        moves: How often a holding came, was opened or was closed.
-    """
-
-    def __init__(self, keys: Container[Key]) -> None:
-        self.moves = 0
-        self._keys = keys
-        self._one_of: dict[str, Key] = {}
-
-    def put(self, before: BrokerPosition | None, key: Key, holding: BrokerPosition) -> None:
-        """Follow a holding that takes the place of another state of it, or is new."""
-        if before is None or (before.position == 0) != (holding.position == 0):
-            self.moves += 1
-        if holding.position or key[0] not in self._one_of:
-            self._one_of[key[0]] = key
-
-    def keys_of(self, conid: int) -> tuple[Key, ...]:
-        """Return the keys of the holdings of a conid."""
-        return tuple(key for name in self._one_of if (key := (name, conid)) in self._keys)
-
-    def one_of(self, account: str) -> Key | None:
-        """Return the key of some holding of an account; None where it has none."""
-        return self._one_of.get(account)
+    position: float
+    daily: float
+    unrealized: float
+    realized: float
+    value: float
 
 
 class Confirmations:
@@ -54,17 +32,19 @@ class Confirmations:
 
     Args:
         accounts: The accounts of the login.
+        connectivity: Whether the gateway has IB; what it sends without IB confirms nothing.
         clock: The time of receipt.
 
     Attributes:
         completeness: How much of each account the broker has sent.
-        online: Whether the gateway has IB; what it sends without IB confirms nothing.
         doubted: The accounts whose holdings are in doubt: no message confirms all of them.
     """
 
-    def __init__(self, accounts: Iterable[str], *, clock: Clock) -> None:
+    def __init__(
+        self, accounts: Iterable[str], connectivity: Connectivity, *, clock: Clock
+    ) -> None:
         self.completeness = dict.fromkeys(accounts, Completeness.UNKNOWN)
-        self.online = True
+        self._connectivity = connectivity
         self.doubted: Container[str] = ()
         self._clock = clock
         self._accounts: dict[str, datetime] = {}
@@ -81,15 +61,15 @@ class Confirmations:
             account: The account.
             at: When the message arrived; by default now. An earlier one than the newest is ignored.
         """
-        newest = self._accounts.get(account)
-        if account in self.doubted:
+        if account in self.doubted or not self._connectivity.has_ib:
             return
-        if self.online and (at is None or newest is None or at > newest):
+        newest = self._accounts.get(account)
+        if at is None or newest is None or at > newest:
             self._accounts[account] = at or self._clock()
 
     def confirm_holding(self, key: Key, at: datetime) -> datetime | None:
         """Record that a message of a single holding arrived, and return as `of`."""
-        if self.online:
+        if self._connectivity.has_ib:
             self._holdings[key] = at
         return self.of(key)
 
@@ -132,7 +112,7 @@ class Confirmations:
 
 def with_pnl(
     holding: BrokerPosition,
-    sent: PnlFields,
+    sent: PnlValues,
     *,
     received_at: datetime,
     completeness: Completeness,
@@ -193,13 +173,13 @@ class HoldingsBook:
     Args:
         gateway_id: "host:port" of the gateway.
         accounts: The accounts of the login.
+        connectivity: Whether the gateway has IB.
         clock: The time of receipt.
-        read_pnl: Reads a PnLSingle message; None where it cannot be read.
 
     Attributes:
         snapshot_id: The id of the newest whole list of positions.
         confirmed: What the broker has confirmed, of accounts and of holdings.
-        index: The holdings by conid and by account.
+        moves: How often a holding came, was opened or was closed.
         unmanaged: What earlier connections knew of accounts that the login does not manage now:
             its lists say nothing of them. They are no holdings of the book, and stay unknown.
     """
@@ -208,34 +188,30 @@ class HoldingsBook:
         self,
         gateway_id: str,
         accounts: Iterable[str],
+        connectivity: Connectivity,
         *,
         clock: Clock,
-        read_pnl: Callable[[bytes], PnlFields | None],
     ) -> None:
         self.snapshot_id = ""
-        self.confirmed = Confirmations(accounts, clock=clock)
+        self.confirmed = Confirmations(accounts, connectivity, clock=clock)
+        self.moves = 0
         self._gateway_id = gateway_id
         self._clock = clock
-        self._read_pnl = read_pnl
         self._holdings: dict[Key, BrokerPosition] = {}
-        # When the message arrived, as it was sent, and whether it lacks the realized profit.
-        self._sent: dict[Key, tuple[datetime, bytes, bool]] = {}
         self._changes: ChangeNotifier[Key, datetime] = ChangeNotifier()
         self._all_changes: ChangeNotifier[Key, None] = ChangeNotifier()
-        self.index = HoldingIndex(self._holdings)
         self.unmanaged: dict[Key, BrokerPosition] = {}
 
     @property
     def holdings(self) -> tuple[BrokerPosition, ...]:
         """Return every holding, closed ones with a position of 0.0."""
-        return tuple(holding for key in self._holdings if (holding := self.get(key)) is not None)
+        stated = self.confirmed.stated
+        return tuple(stated(key, holding) for key, holding in self._holdings.items())
 
     def get(self, key: Key) -> BrokerPosition | None:
         """Return one holding."""
-        holding = self._merged(key)
-        if holding is not None:
-            holding = self._holdings[key] = self.confirmed.stated(key, holding)
-        return holding
+        holding = self._holdings.get(key)
+        return None if holding is None else self.confirmed.stated(key, holding)
 
     def position(self, key: Key) -> float | None:
         """Return the quantity of a holding."""
@@ -251,7 +227,7 @@ class HoldingsBook:
         return (self.unmanaged if keys is None else {}) | {
             key: stated(key, holding, newer=False)
             for key in (self._holdings if keys is None else keys)
-            if (holding := self._merged(key)) is not None
+            if (holding := self._holdings.get(key)) is not None
         }
 
     def watch(self) -> PendingChanges[Key, datetime]:
@@ -262,9 +238,19 @@ class HoldingsBook:
         """Collect from now on which holdings change in any way, except by `confirm`."""
         return self._all_changes.watch()
 
+    def keys_of(self, conid: int) -> list[Key]:
+        """Return the keys of the holdings of a conid; a login has few accounts."""
+        keys = ((account, conid) for account in self.confirmed.completeness)
+        return [key_of(*key) for key in keys if key in self._holdings]
+
+    def one_of(self, account: str) -> Key | None:
+        """Return the key of a holding of an account, of an open one if there is any."""
+        keys = [key for key in self._holdings if key[0] == account]
+        return next((key for key in keys if self._holdings[key].position), next(iter(keys), None))
+
     def of_conid(self, conid: int) -> Iterable[BrokerPosition]:
         """Return the holdings of a conid."""
-        found = (self._merged(key) for key in self.index.keys_of(conid))
+        found = map(self.get, self.keys_of(conid))
         return [holding for holding in found if holding is not None]
 
     def remember(self, holdings: Iterable[BrokerPosition]) -> None:
@@ -281,7 +267,7 @@ class HoldingsBook:
     ) -> None:
         """Merge a position row, which has no values."""
         key = key_of(account, instrument.conid)
-        before = self._merged(key)
+        before = self._holdings.get(key)
         if position == 0:
             if before is not None and before.position:
                 self._close(before)
@@ -313,7 +299,7 @@ class HoldingsBook:
         self, key: Key, instrument: Instrument, position: float, values: PortfolioValues
     ) -> None:
         """Merge a portfolio row; a closed holding that was never held here is left out."""
-        before = self._merged(key)
+        before = self._holdings.get(key)
         if before is None and position == 0:
             return
         now = self._clock()
@@ -341,60 +327,37 @@ class HoldingsBook:
             ),
         )
 
-    def put_pnl(self, key: Key, message: bytes) -> bool:
-        """Keep a PnLSingle message until somebody asks for its holding, and read it then.
-
-        One comes each second, and is looked at now and then. It counts if it has a value, of the
-        quantity that is held.
+    def put_pnl(self, key: Key, sent: PnlValues) -> bool:
+        """Merge a PnLSingle message if it has a value, of the quantity that is held.
 
         Returns:
-            Whether it is the first that waits.
+            Whether it does.
         """
-        before, lacks = self._sent.get(key), lacks_realized(message)
-        if before is not None and lacks and not before[2]:
-            self._merged(key)  # it says what this one does not
-            before = None
-        self._sent[key] = (self._clock(), message, lacks)
-        if before is None:
-            self._all_changes.note(key, None)
-        return before is None
-
-    def _merged(self, key: Key) -> BrokerPosition | None:
-        """Return a holding, with the newest of its PnLSingle messages."""
-        holding, newest = self._holdings.get(key), self._sent.pop(key, None)
-        if holding is None or newest is None or not holding.position:
-            return holding
-        received_at, message, _lacks = newest
-        sent = self._read_pnl(message)
-        if sent is None or sent.position != holding.position or known(sent.value) is None:
-            return holding
-        merged = self._holdings[key] = with_pnl(
+        holding = self._holdings.get(key)
+        if holding is None or not holding.position or sent.position != holding.position:
+            return False
+        if known(sent.value) is None:
+            return False
+        now = self._clock()
+        merged = with_pnl(
             holding,
             sent,
-            received_at=received_at,
+            received_at=now,
             completeness=self.confirmed.completeness_of(key[0]),
-            confirmed_at=self.confirmed.confirm_holding(key, received_at),
+            confirmed_at=self.confirmed.confirm_holding(key, now),
         )
-        return merged
-
-    def _merge_all(self) -> None:
-        for key in list(self._sent):
-            self._merged(key)
-
-    def set_online(self, online: bool) -> None:
-        """Record whether the gateway has IB; what it sends without IB confirms nothing."""
-        self._merge_all()
-        self.confirmed.online = online
+        self._store(key, holding, merged)
+        return True
 
     def clear_daily_pnl(self, key: Key) -> None:
         """Remove the daily profit of a holding: its PnLSingle subscription ended."""
-        holding = self._merged(key)
+        holding = self._holdings.get(key)
         if holding is not None and holding.daily_pnl is not None:
             self._store(key, holding, replace(holding, daily_pnl=None))
 
     def set_value_time(self, key: Key, value_time: datetime | None) -> None:
         """Set the broker's own time of the values of a holding."""
-        holding = self._merged(key)
+        holding = self._holdings.get(key)
         if holding is not None:
             self._store(key, holding, replace(holding, value_time=value_time))
 
@@ -411,20 +374,17 @@ class HoldingsBook:
         """
         for key, holding in list(self._holdings.items()):
             if key not in reported and holding.position and key[0] not in except_in:
-                self._close(self._merged(key) or holding)
+                self._close(holding)
 
     def invalidate(self) -> None:
         """Mark every account as UNKNOWN and unconfirmed."""
-        self._merge_all()
         self.confirmed.clear()
-        for key, holding in self._holdings.items():
-            self._holdings[key] = self.confirmed.stated(key, holding)
+        for key in self._holdings:
             self._all_changes.note(key, None)
 
     def put(self, holding: BrokerPosition) -> None:
         """Replace a holding and notify the watchers."""
         key = holding.key
-        self._sent.pop(key, None)
         self._put(key, self._holdings.get(key), self.confirmed.stated(key, holding))
 
     def _put(self, key: Key, before: BrokerPosition | None, holding: BrokerPosition) -> None:
@@ -433,8 +393,8 @@ class HoldingsBook:
         self._changes.note(key, holding.received_at, urgent=moved)
 
     def _store(self, key: Key, before: BrokerPosition | None, holding: BrokerPosition) -> None:
-        """Put a holding in the place of one that is merged with all that was sent of it."""
-        self.index.put(before, key, holding)
+        if before is None or (before.position == 0) != (holding.position == 0):
+            self.moves += 1
         self._holdings[key] = holding
         self._all_changes.note(key, None)
 

@@ -1,13 +1,11 @@
 """Values of single holdings: portfolio rows, PnLSingle, and rows that cannot be used.
 
-Portfolio rows are read as sent: of a contract that came before, its fields are not read again. An
-unusable row is set aside by name, and harms no other.
+An unusable row is set aside by name, and harms no other.
 """
 
 import logging
 import math
 from collections.abc import Callable, Collection, Iterable
-from contextlib import suppress
 from typing import NamedTuple
 
 from ib_async import IB, Contract
@@ -16,17 +14,15 @@ from position_sync_dagster.domain.broker_position import Key, key_of
 from position_sync_dagster.domain.gateway_session import SET_ASIDE
 from position_sync_dagster.domain.instrument import CONIDS, Instrument
 from position_sync_dagster.errors import shown
-from position_sync_dagster.gateway.accounts.holdings import HoldingsBook
+from position_sync_dagster.gateway.accounts.holdings import HoldingsBook, PnlValues
 from position_sync_dagster.gateway.changes import ChangeNotifier, PendingChanges
 from position_sync_dagster.gateway.codes import MessageType
 from position_sync_dagster.gateway.ib_async_internals import (
-    PNL_SINGLE,
     WHOLE_ROW,
     RowFields,
-    fields_of,
     forget_pnl_single,
-    pnl_request,
     pnl_single_request,
+    read_messages,
 )
 from position_sync_dagster.gateway.translate import (
     PortfolioValues,
@@ -163,11 +159,12 @@ class PnlSubscriptions:
     def __init__(self, ib: IB, book: HoldingsBook) -> None:
         self._ib = ib
         self._book = book
-        self._requests: dict[bytes, Key] = {}
+        self._requests: dict[str, Key] = {}
         self._keys: frozenset[Key] = frozenset()
         self._wanted: dict[object, frozenset[Key]] = {}
         self._fresh = False
         self._valued: ChangeNotifier[Key, None] = ChangeNotifier()
+        read_messages(ib, MessageType.PNL_SINGLE, self._read)
 
     @property
     def keys(self) -> frozenset[Key]:
@@ -189,7 +186,7 @@ class PnlSubscriptions:
         for account, conid in sorted(wanted - self._keys):
             self._ib.reqPnLSingle(account, "", conid)
             request = pnl_single_request(self._ib, account, conid)
-            self._requests[str(request).encode()] = key_of(account, conid)
+            self._requests[str(request)] = key_of(account, conid)
         self._keys = wanted
 
     def release(self, owner: object) -> None:
@@ -216,31 +213,25 @@ class PnlSubscriptions:
         fresh, self._fresh = self._fresh, False
         return fresh
 
-    def keep_message(self, message: bytes) -> bool:
-        """Keep a message of a subscription, as sent, until somebody looks at its holding.
-
-        Returns:
-            Whether it is one.
-        """
-        if not message.startswith(PNL_SINGLE):
-            return False
-        key = self._requests.get(pnl_request(message))
+    def _read(self, fields: list[str]) -> bool:
+        key = self._requests.get(fields[1]) if len(fields) > PNL_FIELDS else None
         if key is None:
             return False
+        try:
+            sent = PnlValues(*[float(text or 0) for text in fields[2 : PNL_FIELDS + 1]])
+        except ValueError:
+            return False
         self._fresh = True
-        if self._book.put_pnl(key, message):
+        if self._book.put_pnl(key, sent):
             self._valued.note(key, None)
         return True
 
 
-PORTFOLIO_ROW = MessageType.PORTFOLIO_VALUE.start
-"""So a portfolio row begins."""
+PNL_FIELDS = 6
+"""The place of the last field of a PnLSingle message that is read: the value."""
 
 FIELDS = 20
-"""So many fields it has."""
-
-AFTER_CONTRACT = 8
-"""So many of its zero bytes come after its contract: six numbers, the account, and the end."""
+"""The number of fields of a portfolio row."""
 
 
 class PortfolioRow(NamedTuple):
@@ -259,61 +250,31 @@ class PortfolioRows:
     writes the text of a log line that nobody reads.
 
     Args:
-        accounts: The accounts of the login.
+        ib: The connection.
         odd_rows: Decides which rows are set aside.
         on_row: Gets each of the others.
     """
 
     def __init__(
-        self,
-        accounts: Iterable[str],
-        odd_rows: OddRows,
-        *,
-        on_row: Callable[[PortfolioRow], None],
+        self, ib: IB, odd_rows: OddRows, *, on_row: Callable[[PortfolioRow], None]
     ) -> None:
-        self._accounts = {account.encode(): account for account in accounts}
         self._odd_rows = odd_rows
         self._on_row = on_row
-        self._instruments: dict[bytes, Instrument] = {}
+        read_messages(ib, MessageType.PORTFOLIO_VALUE, self._read)
 
-    def read(self, message: bytes) -> bool:
-        """Read a message if it is a portfolio row; one that is too short is left to ib_async."""
-        if not message.startswith(PORTFOLIO_ROW):
-            return False
-        contract, *sent = message.rsplit(b"\0", AFTER_CONTRACT)
-        row = self._row_of(contract, sent)
-        if row is not None:
-            self._on_row(row)
-            return True
-        fields = fields_of(message)
+    def _read(self, fields: list[str]) -> bool:
         if len(fields) < WHOLE_ROW:
             return False
         account, conid = fields[-1], fields[2]
-        if self._odd_rows.accepts(
-            RowFields(account, conid, fields[3], fields[4], fields[8], fields[-7])
-        ):
-            with suppress(ValueError):
-                self._instruments[contract] = instrument_of(_contract_of(fields))
-                row = self._row_of(contract, sent)
-            if row is not None:
-                self._on_row(row)
-            else:
-                self._odd_rows.set_aside(account, conid)
-        return True
-
-    def _row_of(self, contract: bytes, sent: list[bytes]) -> PortfolioRow | None:
-        """Return a usable row of a contract that came before; None for any other."""
-        instrument = self._instruments.get(contract)
-        account = self._accounts.get(sent[-2]) if instrument is not None else None
-        if instrument is None or account is None:
-            return None
+        sent = RowFields(account, conid, fields[3], fields[4], fields[8], fields[-7])
+        if not self._odd_rows.accepts(sent):
+            return True
         try:
-            position, price, value, cost, unrealized, realized = map(float, sent[:6])
+            instrument = instrument_of(_contract_of(fields))
+            position, price, value, cost, unrealized, realized = map(float, fields[-7:-1])
         except ValueError:
-            return None
-        key = key_of(account, instrument.conid)
-        if known(position) is None or (self._odd_rows and key in self._odd_rows):
-            return None
+            self._odd_rows.set_aside(account, conid)
+            return True
         values = PortfolioValues(
             average_cost=known(cost),
             market_price=known(price),
@@ -321,7 +282,8 @@ class PortfolioRows:
             unrealized_pnl=known(unrealized),
             realized_pnl=known(realized),
         )
-        return PortfolioRow(key, instrument, position, values)
+        self._on_row(PortfolioRow(key_of(account, instrument.conid), instrument, position, values))
+        return True
 
 
 def _contract_of(fields: list[str]) -> Contract:

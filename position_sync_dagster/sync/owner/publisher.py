@@ -222,8 +222,9 @@ class Publisher:
         reported = feed.book.reported(keys)
         changed = {k: h for k, h in reported.items() if h is not self._published.get(k)}
         for account in accounts.keys() - {account for account, _conid in changed}:
-            key = feed.book.index.one_of(account)
-            if key is not None and accounts[account] != self._accounts.get(account):
+            if accounts[account] == self._accounts.get(account):
+                continue
+            if (key := feed.book.one_of(account)) is not None:
                 changed |= feed.book.reported([key])
         if changed and self._positions is not None:
             version = await self._positions.update(

@@ -241,11 +241,11 @@ class LineManager:
         """Find the demands anew, if a holding was opened or closed or a leg has changed."""
         matching = self._contracts.matching(legs)
         before = self._demand_of
-        if before is not None and before[:2] == (book, book.index.moves) and before[2] is matching:
+        if before is not None and before[:2] == (book, book.moves) and before[2] is matching:
             return
         found = demands(book.of_conid, matching, sec_types=self._settings.sec_types)
         self._demand = {demand.conid: demand for demand in found}
-        self._demand_of = (book, book.index.moves, matching)
+        self._demand_of = (book, book.moves, matching)
 
     def _choose(self, lines: MarketDataLines) -> frozenset[int]:
         denied = {c for c in self._denials if (d := self._denied(c)) is not None and not d.delayed}

@@ -523,9 +523,7 @@ class Router:
             holdings = book.holdings
         else:
             self._contracts.want(conid for _account, conid in moved)
-            keys = moved.union(
-                *(book.index.keys_of(conid) for conid in self._rerouted(lines, legs))
-            )
+            keys = moved.union(*(book.keys_of(conid) for conid in self._rerouted(lines, legs)))
             holdings = tuple(holding for key in keys if (holding := book.get(key)) is not None)
         self._contracts.want(leg.conid for leg in self._registry.legs)
         routed = route(holdings, legs, lines, sec_types=self._settings.sec_types)

@@ -115,7 +115,7 @@ async def test_what_a_gateway_answers_from_its_cache_without_ib_is_refused(
         connection = await connect(settings_for(sim))
         feed = connection.feed
         sim.connectivity("lost")
-        await eventually(lambda: connection.connectivity_lost)
+        await eventually(lambda: connection.connectivity.lost)
         with pytest.raises(BrokerUnavailableError, match="has been lost"):
             await feed.snapshot()
         assert feed.snapshot_at is None

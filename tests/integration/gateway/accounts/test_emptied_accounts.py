@@ -84,9 +84,9 @@ async def test_after_a_row_of_an_open_holding_the_next_list_is_a_first_one(empti
 async def test_after_an_interruption_the_next_list_is_a_first_one(emptied, eventually, restored):
     async with emptied() as (sim, feed):
         sim.connectivity("lost")
-        await eventually(lambda: feed.offline)
+        await eventually(lambda: not feed.connectivity.has_ib)
         sim.connectivity(restored)
-        await eventually(lambda: feed.offline is None)
+        await eventually(lambda: feed.connectivity.has_ib)
         await feed.snapshot()
         assert held(feed) == 5
         await feed.snapshot()

@@ -7,9 +7,11 @@ import pytest
 from position_sync_dagster.domain.broker_position import Completeness
 from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.domain.update import ValueOrigin
+from position_sync_dagster.gateway.accounts.holdings import PnlValues
+from position_sync_dagster.gateway.codes import GatewayCode
+from position_sync_dagster.gateway.connectivity import Connectivity
 from position_sync_dagster.gateway.translate import UNSET, PortfolioValues
 from tests.support.holdings import make_book
-from tests.support.messages import as_sent
 
 START = datetime(2026, 3, 4, 15, 30, tzinfo=UTC)
 ACCOUNT = "DU1"
@@ -26,8 +28,7 @@ VALUES = PortfolioValues(
 
 
 def pnl(value, position=10.0, realized=UNSET):
-    """Return a message as the gateway sends it."""
-    return as_sent(95, 4, position, 5.0, UNSET, realized, value).replace(b"e+308", b"E308")
+    return PnlValues(position, 5.0, UNSET, realized, value)
 
 
 class Clock:
@@ -46,8 +47,13 @@ def clock():
 
 
 @pytest.fixture
-def book(clock):
-    return make_book(clock, account=ACCOUNT)
+def connectivity():
+    return Connectivity()
+
+
+@pytest.fixture
+def book(clock, connectivity):
+    return make_book(clock, account=ACCOUNT, connectivity=connectivity)
 
 
 def test_a_position_row_knows_no_value_and_keeps_those_of_the_portfolio(book):
@@ -144,7 +150,7 @@ def test_a_profit_message_without_a_value_is_left_out(book):
     assert book.get(KEY).value_source is ValueOrigin.NONE
 
 
-def test_a_profit_message_is_as_old_as_its_arrival_whenever_it_is_looked_at(book, clock):
+def test_a_profit_message_is_as_old_as_its_arrival(book, clock):
     book.put_position(ACCOUNT, LISTED, 10.0, 600.0)
     changes = book.watch_all()
     changes.take()
@@ -226,24 +232,36 @@ def test_a_value_confirms_its_own_holding_alone(book, clock):
     assert book.get((ACCOUNT, 8)).confirmed_at == clock.now
 
 
-def test_what_a_gateway_sends_without_ib_confirms_nothing(book, clock):
+def test_what_a_gateway_sends_without_ib_confirms_nothing(book, connectivity):
     book.put_position(ACCOUNT, LISTED, 10.0, 600.0)
-    book.set_online(False)
+    connectivity.take(GatewayCode.CONNECTIVITY_LOST, "lost")
     book.put_portfolio(KEY, LISTED, 10.0, VALUES)
     book.confirmed.confirm(ACCOUNT)
     assert book.get(KEY).confirmed_at is None
 
 
-@pytest.mark.parametrize(("online", "confirmed"), [(True, START), (False, None)])
-def test_a_profit_message_confirms_as_of_its_arrival_whenever_it_is_looked_at(
-    book, clock, online, confirmed
+def test_a_profit_message_confirms_as_of_its_arrival_while_the_gateway_has_ib(
+    book, clock, connectivity
 ):
     book.put_position(ACCOUNT, LISTED, 10.0, 600.0)
-    book.set_online(online)
     book.put_pnl(KEY, pnl(6300.0))
     clock.advance(seconds=5)
-    book.set_online(not online)
-    assert (book.get(KEY).market_value, book.get(KEY).confirmed_at) == (6300.0, confirmed)
+    connectivity.take(GatewayCode.CONNECTIVITY_LOST, "lost")
+    book.put_pnl(KEY, pnl(6400.0))
+    assert (book.get(KEY).market_value, book.get(KEY).confirmed_at) == (6400.0, START)
+    connectivity.take(GatewayCode.RESTORED_DATA_KEPT, "restored")
+    assert book.get(KEY).confirmed_at == START
+
+
+def test_a_look_at_a_holding_changes_nothing(book, clock):
+    book.put_position(ACCOUNT, LISTED, 10.0, 600.0)
+    book.put_pnl(KEY, pnl(6300.0))
+    clock.advance(seconds=5)
+    book.confirmed.confirm(ACCOUNT)
+    before = book.reported()[KEY]
+    changes = book.watch_all()
+    assert book.get(KEY) == book.holdings[0] == book.get(KEY)
+    assert (book.reported()[KEY] is before, changes.take()) == (True, {})
 
 
 def test_what_confirms_the_account_is_no_new_copy_of_what_was_reported(book, clock):

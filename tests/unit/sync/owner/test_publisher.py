@@ -4,12 +4,12 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from position_sync_dagster.domain.leg import LegState
+from position_sync_dagster.gateway.accounts.holdings import PnlValues
 from position_sync_dagster.lake.queue.memory import InMemoryPositionQueue
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.owner.metrics import StreamMetrics
 from position_sync_dagster.sync.owner.publisher import Announcements, Publisher
 from tests.support.holdings import make_book, make_holding
-from tests.support.messages import as_sent
 
 NOW = datetime(2026, 3, 4, 15, 30, tzinfo=UTC)
 KEY = ("A", 1)
@@ -118,10 +118,10 @@ async def test_a_profit_message_that_values_nothing_is_no_reason_to_write():
     feed, positions = Feed(HELD, *others), Positions()
     publisher = publisher_of(positions, None)
     await publisher.publish(feed, session=None)
-    feed.book.put_pnl(KEY, as_sent(95, 4, 9.0, 5, 5, 0, 450))  # another quantity
+    feed.book.put_pnl(KEY, PnlValues(9.0, 5.0, 5.0, 0.0, 450.0))  # another quantity
     await publisher.publish(feed, session=None)
     assert positions.updates == 0
-    feed.book.put_pnl(KEY, as_sent(95, 4, 2.0, 5, 5, 0, 450))
+    feed.book.put_pnl(KEY, PnlValues(2.0, 5.0, 5.0, 0.0, 450.0))
     await publisher.publish(feed, session=None)
     assert positions.updates == 1
     assert [row.market_value for row in positions.rows] == [450.0, None, None]
