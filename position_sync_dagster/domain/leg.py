@@ -11,16 +11,9 @@ from datetime import date, datetime, timedelta
 from enum import StrEnum
 from typing import Annotated, Self
 
+from position_sync_dagster.domain import instrument
 from position_sync_dagster.domain.column import Column
-from position_sync_dagster.domain.instrument import (
-    ContractDetails,
-    Right,
-    parse_conid,
-    parse_expiry,
-    parse_multiplier,
-    parse_right,
-    parse_strike,
-)
+from position_sync_dagster.domain.instrument import ContractDetails, Right
 from position_sync_dagster.errors import InvalidLegError, shown
 
 
@@ -212,7 +205,7 @@ def make_leg(
     Raises:
         InvalidLegError: A field does not parse; the message names field and value.
     """
-    name = str(symbol)[:60] if conid is None else parse_conid(conid)
+    name = str(symbol)[:60] if conid is None else instrument.parse_conid(conid)
     if not str(symbol).strip():
         raise InvalidLegError(
             f"The leg {name} has no symbol.", remedy="Set the symbol of its underlying."
@@ -232,9 +225,9 @@ def make_leg(
     leg = UnresolvedLeg(
         conid=None,
         symbol=str(symbol),
-        right=None if right is None else parse_right(right),
-        strike=None if strike is None else parse_strike(strike),
-        expiry=None if expiry is None else parse_expiry(expiry),
+        right=None if right is None else instrument.parse_right(right),
+        strike=None if strike is None else instrument.parse_strike(strike),
+        expiry=None if expiry is None else instrument.parse_expiry(expiry),
         strategy_id=str(strategy_id),
         added_at=added_at,
         quantity=None if quantity is None else _quantity(quantity),
@@ -242,11 +235,11 @@ def make_leg(
         priority=priority,
         sec_type=(sec_type or "").strip().upper() or None,
         trading_class=(trading_class or "").strip() or None,
-        multiplier=None if multiplier is None else parse_multiplier(multiplier),
+        multiplier=None if multiplier is None else instrument.parse_multiplier(multiplier),
         exchange=(exchange or "").strip().upper() or None,
         currency=(currency or "").strip().upper() or None,
     )
-    return leg if conid is None else leg.resolved(parse_conid(conid), None)
+    return leg if conid is None else leg.resolved(instrument.parse_conid(conid), None)
 
 
 def _quantity(value: float) -> float:

@@ -16,18 +16,13 @@ from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.domain.leg import UnresolvedLeg
 from position_sync_dagster.domain.update import TradingMode, trading_mode_of
 from position_sync_dagster.errors import SettingsError
+from position_sync_dagster.gateway import ib_async_internals
 from position_sync_dagster.gateway.accounts.account_feed import AccountFeed
 from position_sync_dagster.gateway.accounts.account_summaries import AccountSummaries
 from position_sync_dagster.gateway.accounts.portfolio_rows import PnlSubscriptions
 from position_sync_dagster.gateway.codes import OFFLINE, RESTORED, GatewayCode
 from position_sync_dagster.gateway.connectivity import Connectivity
 from position_sync_dagster.gateway.contract_details import fetch_candidates, fetch_details
-from position_sync_dagster.gateway.ib_async_internals import (
-    bytes_received,
-    has_socket,
-    socket_closed,
-    unread_bytes,
-)
 from position_sync_dagster.gateway.login import log_in
 from position_sync_dagster.gateway.market_data_lines import MarketDataLines
 from position_sync_dagster.gateway.message_reader import MessageReader, is_no_length
@@ -54,7 +49,7 @@ class Watchdog:
         self._ib = ib
         self._reader = reader
         self._give_up = give_up
-        bytes_received(ib).connect(self._check_length)
+        ib_async_internals.bytes_received(ib).connect(self._check_length)
         self._task = asyncio.create_task(self._watch())
 
     def stop(self) -> None:
@@ -70,7 +65,7 @@ class Watchdog:
             await asyncio.sleep(SILENCE_S / 2)
             if self._reader.understood != seen or loop.time() - seen_at < SILENCE_S:
                 continue
-            if unread_bytes(self._ib):
+            if ib_async_internals.unread_bytes(self._ib):
                 self._give_up(f"half a message has been waiting for its rest for {SILENCE_S:g} s")
                 return
             try:
@@ -81,7 +76,7 @@ class Watchdog:
                 return
 
     def _check_length(self, _data: bytes) -> None:
-        if is_no_length(unread_bytes(self._ib)):
+        if is_no_length(ib_async_internals.unread_bytes(self._ib)):
             self._give_up("it sent a frame longer than any message")
 
 
@@ -223,13 +218,13 @@ class GatewayConnection:
     async def close(self) -> None:
         """Free the lines, end the connection and wait until the socket is closed."""
         self._watchdog.stop()
-        if has_socket(self.ib):
+        if ib_async_internals.has_socket(self.ib):
             self.lines.cancel_all()
-            closed = socket_closed(self.ib)
+            closed = ib_async_internals.socket_closed(self.ib)
             self.ib.disconnect()
             with suppress(TimeoutError):
                 async with asyncio.timeout(CLOSE_S):
-                    while has_socket(self.ib):
+                    while ib_async_internals.has_socket(self.ib):
                         await closed
         self.lost.set()
 

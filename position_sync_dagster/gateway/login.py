@@ -9,24 +9,11 @@ from random import Random
 
 from ib_async import IB, StartupFetchNONE
 
+from position_sync_dagster import errors
 from position_sync_dagster.domain.retry import Backoff
-from position_sync_dagster.errors import (
-    ClientIdInUseError,
-    GatewayError,
-    GatewayRefusedError,
-    GatewayTimeoutError,
-    NotAGatewayError,
-)
+from position_sync_dagster.gateway import ib_async_internals
 from position_sync_dagster.gateway.codes import GatewayCode
 from position_sync_dagster.gateway.connectivity import Connectivity
-from position_sync_dagster.gateway.ib_async_internals import (
-    LENGTH_BYTES,
-    bytes_received,
-    deliver_positions,
-    quiet_loggers,
-    set_pace,
-    socket_closed,
-)
 from position_sync_dagster.gateway.message_reader import is_no_length
 from position_sync_dagster.settings import Settings
 
@@ -71,14 +58,14 @@ async def log_in(
         NotAGatewayError: It speaks another protocol.
         ClientIdInUseError: Every client id of the pool is in use.
     """
-    quiet_loggers()
+    ib_async_internals.quiet_loggers()
     pool, pauses = settings.client_id_pool, client_id_pauses(random)
     for client_id in pool:
         if client_id != pool[0]:
             await sleep(next(pauses))
-        with suppress(ClientIdInUseError):
+        with suppress(errors.ClientIdInUseError):
             return await _log_in_as(client_id, settings, port)
-    raise ClientIdInUseError(
+    raise errors.ClientIdInUseError(
         f"The gateway at {settings.gateway_id} has each of the client ids "
         f"{pool[0]} to {pool[-1]} in use (code 326).",
         remedy="End the other program, or set POSITION_SYNC_GATEWAY_CLIENT_ID to a free one; "
@@ -102,8 +89,8 @@ async def _log_in_as(client_id: int, settings: Settings, port: int) -> Login:
     `connectAsync` fails at its timeout then; `errorEvent` comes before.
     """
     ib = IB()
-    set_pace(ib, max_requests=MAX_REQUESTS, interval_s=REQUESTS_INTERVAL_S)
-    deliver_positions(ib)
+    ib_async_internals.set_pace(ib, max_requests=MAX_REQUESTS, interval_s=REQUESTS_INTERVAL_S)
+    ib_async_internals.deliver_positions(ib)
     listener = _LoginListener(ib, client_id, f"{settings.gateway_host}:{port}")
     attempt = asyncio.ensure_future(
         ib.connectAsync(
@@ -122,7 +109,7 @@ async def _log_in_as(client_id: int, settings: Settings, port: int) -> Login:
             raise listener.failure.result()
         await attempt
     except TimeoutError as error:
-        raise GatewayTimeoutError(
+        raise errors.GatewayTimeoutError(
             f"{listener.address} accepted the connection and did not answer within "
             f"{settings.gateway_timeout_s:g} s.",
             remedy="See whether TWS or IB Gateway waits at a dialog, and whether the port is its "
@@ -150,14 +137,16 @@ class _LoginListener:
 
     def __init__(self, ib: IB, client_id: int, address: str) -> None:
         self.address = address
-        self.failure: asyncio.Future[GatewayError] = asyncio.get_running_loop().create_future()
+        self.failure: asyncio.Future[errors.GatewayError] = (
+            asyncio.get_running_loop().create_future()
+        )
         self.connectivity = Connectivity()
         self._client_id = client_id
         self._head = bytearray()
         self._listeners = (
             (ib.errorEvent, self._on_error),
-            (bytes_received(ib), self._on_bytes),
-            (socket_closed(ib), self._on_close),
+            (ib_async_internals.bytes_received(ib), self._on_bytes),
+            (ib_async_internals.socket_closed(ib), self._on_close),
         )
         for event, listener in self._listeners:
             event.connect(listener)
@@ -166,13 +155,13 @@ class _LoginListener:
         for event, listener in self._listeners:
             event.disconnect(listener)
 
-    def _fail(self, error: GatewayError) -> None:
+    def _fail(self, error: errors.GatewayError) -> None:
         if not self.failure.done():
             self.failure.set_result(error)
 
     def _on_error(self, _request: int, code: int, text: str, _contract: object) -> None:
         if code == GatewayCode.CLIENT_ID_IN_USE:
-            error = ClientIdInUseError(
+            error = errors.ClientIdInUseError(
                 f"Client id {self._client_id}: {text}", remedy="Use another."
             )
             self._fail(error)
@@ -180,13 +169,13 @@ class _LoginListener:
 
     def _on_bytes(self, data: bytes) -> None:
         # The first message is "version NUL time NUL": a length, then digits.
-        if len(self._head) > LENGTH_BYTES:
+        if len(self._head) > ib_async_internals.LENGTH_BYTES:
             return
-        self._head.extend(data[: LENGTH_BYTES + 1])
-        text = self._head[LENGTH_BYTES : LENGTH_BYTES + 1]
+        self._head.extend(data[: ib_async_internals.LENGTH_BYTES + 1])
+        text = self._head[ib_async_internals.LENGTH_BYTES : ib_async_internals.LENGTH_BYTES + 1]
         if is_no_length(self._head) or (text and not text.isdigit()):
             self._fail(
-                NotAGatewayError(
+                errors.NotAGatewayError(
                     f"What listens at {self.address} is not an IB gateway.",
                     remedy="Set POSITION_SYNC_GATEWAY_PORT to the API port of TWS or IB Gateway "
                     "(TWS 7496 live, 7497 paper; Gateway 4001 live, 4002 paper).",
@@ -195,7 +184,7 @@ class _LoginListener:
 
     def _on_close(self, _message: str) -> None:
         self._fail(
-            GatewayRefusedError(
+            errors.GatewayRefusedError(
                 f"The gateway at {self.address} closed the connection before it was ready.",
                 remedy="Allow this machine under API > Settings > Trusted IPs and see whether the "
                 "gateway has logged in.",
@@ -203,13 +192,13 @@ class _LoginListener:
         )
 
 
-def _failed_to_connect(address: str, error: OSError | ValueError) -> GatewayError:
+def _failed_to_connect(address: str, error: OSError | ValueError) -> errors.GatewayError:
     if isinstance(error, ConnectionError) and not isinstance(error, ConnectionRefusedError):
-        return GatewayTimeoutError(
+        return errors.GatewayTimeoutError(
             f"The gateway at {address} dropped the first requests: {error}.",
             remedy="Wait for it to finish its log-in; it is tried again.",
         )
-    return GatewayRefusedError(
+    return errors.GatewayRefusedError(
         f"Nothing listens at {address} ({error}).",
         remedy="Start TWS or IB Gateway, enable its API (Configure > API > Settings > Enable "
         "ActiveX and Socket Clients), and set POSITION_SYNC_GATEWAY_HOST and "

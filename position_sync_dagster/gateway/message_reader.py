@@ -4,13 +4,8 @@ import logging
 
 from ib_async import IB
 
+from position_sync_dagster.gateway import ib_async_internals
 from position_sync_dagster.gateway.codes import MessageType
-from position_sync_dagster.gateway.ib_async_internals import (
-    LENGTH_BYTES,
-    intercept_messages,
-    intercept_unknown_requests,
-    read_without_copies,
-)
 from position_sync_dagster.outage_log import LimitedLog
 
 logger = logging.getLogger(__name__)
@@ -31,8 +26,10 @@ def is_no_length(data: bytes | bytearray) -> bool:
     >>> is_no_length(b"HTTP/1.1"), is_no_length(bytes([0, 0, 0, 26, 49])), is_no_length(b"HT")
     (True, False, False)
     """
-    length = data[:LENGTH_BYTES]
-    return len(length) == LENGTH_BYTES and int.from_bytes(length, "big") > MAX_FRAME
+    length = data[: ib_async_internals.LENGTH_BYTES]
+    return (
+        len(length) == ib_async_internals.LENGTH_BYTES and int.from_bytes(length, "big") > MAX_FRAME
+    )
 
 
 class MessageReader:
@@ -60,9 +57,11 @@ class MessageReader:
         self._failed = False
         self._position_failed = False
         self._log = LimitedLog(logger, every_s=LOG_EVERY_S)
-        self._interpret = intercept_messages(ib, read=self._read, unreadable=self._on_unreadable)
-        intercept_unknown_requests(ib, self._on_unknown_request)
-        read_without_copies(ib)
+        self._interpret = ib_async_internals.intercept_messages(
+            ib, read=self._read, unreadable=self._on_unreadable
+        )
+        ib_async_internals.intercept_unknown_requests(ib, self._on_unknown_request)
+        ib_async_internals.read_without_copies(ib)
 
     def _read(self, fields: list[str]) -> None:
         self._type, self._failed = fields[0] if fields else "", False

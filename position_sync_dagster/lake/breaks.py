@@ -11,15 +11,9 @@ import polars as pl
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.reconciliation import BreakState, Discrepancy, DiscrepancyType
 from position_sync_dagster.errors import UnknownRequestError
+from position_sync_dagster.lake.schema import partitions
 from position_sync_dagster.lake.schema.codec import frame_of, moment
 from position_sync_dagster.lake.schema.ids import NewIds, new_ids
-from position_sync_dagster.lake.schema.partitions import (
-    LIVE_COLUMNS,
-    LIVE_PARTITION,
-    bucket_column,
-    in_bucket,
-    without_partition,
-)
 from position_sync_dagster.lake.schema.tables import RECONCILIATION_BREAKS
 from position_sync_dagster.lake.storage.lifecycle_table import Change, LifecycleTable, Snapshot
 from position_sync_dagster.lake.storage.table import Table, TableOptions
@@ -160,7 +154,7 @@ class SyncBreaks:
             )
             new = found.join(known, on=_KEY, how="anti", maintain_order="left")
             opened = new.with_columns(
-                *LIVE_COLUMNS,
+                *partitions.LIVE_COLUMNS,
                 break_id=pl.Series(self._new_ids(at, new.height), dtype=pl.String),
                 gateway_id=pl.lit(gateway_id),
                 state=pl.lit(BreakState.OPENED.value),
@@ -180,7 +174,7 @@ class SyncBreaks:
             return Change(
                 counts,
                 pl.concat([others, still_open, opened]),
-                gone.with_columns(bucket_column(CLOSED)),
+                gone.with_columns(partitions.bucket_column(CLOSED)),
             )
 
         return self._lifecycle.change(step, {"action": "reconcile", "run_id": run_id or ""})
@@ -222,7 +216,7 @@ class SyncBreaks:
 
     def closed_breaks(self, limit: int = 50) -> list[Break]:
         """Return the breaks that are gone, newest first."""
-        rows = self._lifecycle.finished(in_bucket(CLOSED))
+        rows = self._lifecycle.finished(partitions.in_bucket(CLOSED))
         return breaks_of(rows.sort("resolved_at", descending=True).head(limit))
 
 
@@ -258,7 +252,7 @@ def breaks_of(frame: pl.DataFrame) -> list[Break]:
     """Return the breaks in a frame of this table."""
     return [
         Break(**row | {"type": DiscrepancyType(row["type"]), "state": BreakState(row["state"])})
-        for row in without_partition(frame).iter_rows(named=True)
+        for row in partitions.without_partition(frame).iter_rows(named=True)
     ]
 
 
@@ -266,7 +260,8 @@ def _rows(breaks: Iterable[Break]) -> pl.DataFrame:
     return frame_of(
         RECONCILIATION_BREAKS,
         (
-            {name: getattr(one, name) for name in Break.__dataclass_fields__} | LIVE_PARTITION
+            {name: getattr(one, name) for name in Break.__dataclass_fields__}
+            | partitions.LIVE_PARTITION
             for one in breaks
         ),
     )

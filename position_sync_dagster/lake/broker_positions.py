@@ -18,12 +18,7 @@ from position_sync_dagster.domain.update import TradingMode
 from position_sync_dagster.lake.schema.codec import broker_positions_of, broker_rows, moment
 from position_sync_dagster.lake.schema.ids import text_literal
 from position_sync_dagster.lake.schema.tables import BROKER_POSITIONS
-from position_sync_dagster.lake.storage.fencing import (
-    check_mode,
-    fence,
-    newest_token,
-    refuse_stale_owner,
-)
+from position_sync_dagster.lake.storage import fencing
 from position_sync_dagster.lake.storage.frames import append, files_in, overwrite, scan
 from position_sync_dagster.lake.storage.table import Table, TableOptions
 from position_sync_dagster.lake.storage.threads import offloaded
@@ -201,9 +196,9 @@ class SyncBrokerPositions:
         )
 
         def step(handle: DeltaTable) -> int:
-            check_mode(handle, _modes_of(rows), self.table.path)
+            fencing.check_mode(handle, _modes_of(rows), self.table.path)
             if session is not None:
-                fence(handle, gateway_id, session.fencing_token)
+                fencing.fence(handle, gateway_id, session.fencing_token)
             numbered = rows.with_columns(published_version=pl.lit(handle.version() + 1, pl.Int64))
             overwrite(handle, numbered, _rows_of(gateway_id), _commit_info(session))
             self._replaced[gateway_id] = self._base(handle, session)
@@ -246,10 +241,10 @@ class SyncBrokerPositions:
         )
 
         def step(handle: DeltaTable) -> int | None:
-            check_mode(handle, _modes_of(rows), self.table.path)
-            stored = newest_token(handle, gateway_id) if session is not None else None
+            fencing.check_mode(handle, _modes_of(rows), self.table.path)
+            stored = fencing.newest_token(handle, gateway_id) if session is not None else None
             if session is not None:
-                refuse_stale_owner(session.fencing_token, stored, gateway_id)
+                fencing.refuse_stale_owner(session.fencing_token, stored, gateway_id)
             if self._replaced.get(gateway_id) != self._base(handle, session):
                 return None
             if session is not None and stored != session.fencing_token:

@@ -13,21 +13,13 @@ from uuid import uuid4
 
 from ib_async import IB, Position
 
+from position_sync_dagster import errors
 from position_sync_dagster.domain.broker_position import BrokerPosition, Completeness, Key
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import EMPTIED, NOT_MANAGED
-from position_sync_dagster.errors import (
-    GatewayLostError,
-    GatewayTimeoutError,
-    TooManyAccountsError,
-)
+from position_sync_dagster.gateway.accounts import portfolio_rows
 from position_sync_dagster.gateway.accounts.account_values import AccountValues
 from position_sync_dagster.gateway.accounts.holdings import HoldingsBook
-from position_sync_dagster.gateway.accounts.portfolio_rows import (
-    OddRows,
-    PortfolioRow,
-    PortfolioRows,
-)
 from position_sync_dagster.gateway.connectivity import Connectivity
 from position_sync_dagster.gateway.ib_async_internals import filter_positions
 from position_sync_dagster.gateway.translate import position_of
@@ -111,7 +103,7 @@ class PositionDownload:
             raise self._lost() from error
         if not self._ib.isConnected():
             raise self._lost()
-        timeout = GatewayTimeoutError(
+        timeout = errors.GatewayTimeoutError(
             f"The gateway at {self._gateway_id} did not give the positions whole.",
             remedy="It is asked again on a new connection. If this goes on, raise "
             "POSITION_SYNC_GATEWAY_TIMEOUT_S.",
@@ -119,8 +111,8 @@ class PositionDownload:
         self._give_up(timeout.what)
         raise timeout
 
-    def _lost(self) -> GatewayLostError:
-        return GatewayLostError(
+    def _lost(self) -> errors.GatewayLostError:
+        return errors.GatewayLostError(
             f"The connection to {self._gateway_id} ended while the positions were awaited.",
             remedy="It is tried again.",
         )
@@ -257,7 +249,7 @@ class AccountFeed:
         self.accounts = accounts
         self.snapshot_at: datetime | None = None
         self.downloaded_at: datetime | None = None
-        self.odd_rows = OddRows(accounts, on_change=self._rate)
+        self.odd_rows = portfolio_rows.OddRows(accounts, on_change=self._rate)
         self.emptied = EmptiedAccounts(second_s=settings.second_list_s, monotonic=time.monotonic)
         self.book.confirmed.doubted = self.emptied
         self.connectivity = connectivity
@@ -276,7 +268,7 @@ class AccountFeed:
         self._ensuring = asyncio.Lock()
         ib.positionEvent += self._on_position
         filter_positions(ib, self.odd_rows.accepts, self.odd_rows.set_aside)
-        PortfolioRows(ib, self.odd_rows, on_row=self._on_portfolio)
+        portfolio_rows.PortfolioRows(ib, self.odd_rows, on_row=self._on_portfolio)
 
     @property
     def holdings(self) -> tuple[BrokerPosition, ...]:
@@ -368,7 +360,7 @@ class AccountFeed:
             BrokerUnavailableError: The gateway has lost IB; nothing was changed.
         """
         if len(self.accounts) > MAX_ACCOUNTS:
-            raise TooManyAccountsError(
+            raise errors.TooManyAccountsError(
                 f"The login has {len(self.accounts)} accounts; the gateway serves positions "
                 f"for up to {MAX_ACCOUNTS}.",
                 remedy="Use a login that sees fewer accounts.",
@@ -491,7 +483,7 @@ class AccountFeed:
         self.book.put_position(*position_of(row))
         self._hear(row.account, row.position)
 
-    def _on_portfolio(self, row: PortfolioRow) -> None:
+    def _on_portfolio(self, row: portfolio_rows.PortfolioRow) -> None:
         if self._list.is_awaited:
             self._newest[row.key] = None
         self._values.put_row(row)

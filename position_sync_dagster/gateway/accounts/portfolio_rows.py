@@ -14,22 +14,12 @@ from position_sync_dagster.domain.broker_position import Key, key_of
 from position_sync_dagster.domain.gateway_session import SET_ASIDE
 from position_sync_dagster.domain.instrument import CONIDS, Instrument
 from position_sync_dagster.errors import shown
+from position_sync_dagster.gateway import ib_async_internals, translate
 from position_sync_dagster.gateway.accounts.holdings import HoldingsBook, PnlValues
 from position_sync_dagster.gateway.changes import ChangeNotifier, PendingChanges
 from position_sync_dagster.gateway.codes import MessageType
-from position_sync_dagster.gateway.ib_async_internals import (
-    WHOLE_ROW,
-    RowFields,
-    forget_pnl_single,
-    pnl_single_request,
-    read_messages,
-)
-from position_sync_dagster.gateway.translate import (
-    PortfolioValues,
-    instrument_of,
-    known,
-    multiplier_of,
-)
+from position_sync_dagster.gateway.ib_async_internals import RowFields
+from position_sync_dagster.gateway.translate import PortfolioValues
 
 logger = logging.getLogger(__name__)
 
@@ -55,9 +45,9 @@ def oddness(row: RowFields, accounts: Collection[str]) -> str | None:
         return f"conid {shown(row.conid)}"
     if not row.symbol.strip():
         return "no symbol"
-    if known(_number(row.quantity)) is None:
+    if translate.known(_number(row.quantity)) is None:
         return f"quantity {shown(row.quantity)}"
-    if multiplier_of(row.sec_type, row.multiplier) is None:
+    if translate.multiplier_of(row.sec_type, row.multiplier) is None:
         return f"multiplier {shown(row.multiplier)} ({row.sec_type})"
     return None
 
@@ -164,7 +154,7 @@ class PnlSubscriptions:
         self._wanted: dict[object, frozenset[Key]] = {}
         self._fresh = False
         self._valued: ChangeNotifier[Key, None] = ChangeNotifier()
-        read_messages(ib, MessageType.PNL_SINGLE, self._read)
+        ib_async_internals.read_messages(ib, MessageType.PNL_SINGLE, self._read)
 
     @property
     def keys(self) -> frozenset[Key]:
@@ -185,7 +175,7 @@ class PnlSubscriptions:
             self._book.clear_daily_pnl((account, conid))
         for account, conid in sorted(wanted - self._keys):
             self._ib.reqPnLSingle(account, "", conid)
-            request = pnl_single_request(self._ib, account, conid)
+            request = ib_async_internals.pnl_single_request(self._ib, account, conid)
             self._requests[str(request)] = key_of(account, conid)
         self._keys = wanted
 
@@ -200,7 +190,7 @@ class PnlSubscriptions:
         Nothing is sent. Positions and lines come first, and `keep` requests them again.
         """
         for account, conid in self._keys:
-            forget_pnl_single(self._ib, account, conid)
+            ib_async_internals.forget_pnl_single(self._ib, account, conid)
             self._book.clear_daily_pnl((account, conid))
         self._keys, self._requests = frozenset(), {}
 
@@ -260,27 +250,27 @@ class PortfolioRows:
     ) -> None:
         self._odd_rows = odd_rows
         self._on_row = on_row
-        read_messages(ib, MessageType.PORTFOLIO_VALUE, self._read)
+        ib_async_internals.read_messages(ib, MessageType.PORTFOLIO_VALUE, self._read)
 
     def _read(self, fields: list[str]) -> bool:
-        if len(fields) < WHOLE_ROW:
+        if len(fields) < ib_async_internals.WHOLE_ROW:
             return False
         account, conid = fields[-1], fields[2]
         sent = RowFields(account, conid, fields[3], fields[4], fields[8], fields[-7])
         if not self._odd_rows.accepts(sent):
             return True
         try:
-            instrument = instrument_of(_contract_of(fields))
+            instrument = translate.instrument_of(_contract_of(fields))
             position, price, value, cost, unrealized, realized = map(float, fields[-7:-1])
         except ValueError:
             self._odd_rows.set_aside(account, conid)
             return True
         values = PortfolioValues(
-            average_cost=known(cost),
-            market_price=known(price),
-            market_value=known(value),
-            unrealized_pnl=known(unrealized),
-            realized_pnl=known(realized),
+            average_cost=translate.known(cost),
+            market_price=translate.known(price),
+            market_value=translate.known(value),
+            unrealized_pnl=translate.known(unrealized),
+            realized_pnl=translate.known(realized),
         )
         self._on_row(PortfolioRow(key_of(account, instrument.conid), instrument, position, values))
         return True

@@ -7,15 +7,10 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
+from position_sync_dagster.domain import gateway_session
 from position_sync_dagster.domain.broker_position import Completeness
 from position_sync_dagster.domain.clock import Clock, utc_now
-from position_sync_dagster.domain.gateway_session import (
-    EMPTIED,
-    GatewaySession,
-    Owner,
-    SessionState,
-    unknown_accounts,
-)
+from position_sync_dagster.domain.gateway_session import GatewaySession, Owner, SessionState
 from position_sync_dagster.domain.line_allocation import route
 from position_sync_dagster.domain.request import QueueStatus, Reason
 from position_sync_dagster.domain.valuation import Provenance
@@ -139,7 +134,9 @@ def _emptied_before(before: GatewaySession | None, own: GatewaySession) -> dict[
     ):
         return {}
     age_s = (own.started_at - before.heartbeat_at).total_seconds()
-    return dict.fromkeys(unknown_accounts(before.detail, EMPTIED), age_s)
+    return dict.fromkeys(
+        gateway_session.unknown_accounts(before.detail, gateway_session.EMPTIED), age_s
+    )
 
 
 async def _download_and_enqueue(
