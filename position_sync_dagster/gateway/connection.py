@@ -97,6 +97,7 @@ class GatewayConnection:
     Attributes:
         accounts: The accounts of the login.
         connectivity: Whether the gateway has IB, and its data farms.
+        broken_farms: The data farms that are broken now.
         new_port: The port that the gateway said it moves to (code 1300).
         on_message: Listeners, called with (code, text) for each message of type 4.
         lost: Set when the socket is gone.
@@ -123,6 +124,7 @@ class GatewayConnection:
         self.lost = asyncio.Event()
         ib.disconnectedEvent.connect(self.lost.set, keep_ref=True)
         self.connectivity = Connectivity(connectivity_lost, broken_farms)
+        self.broken_farms = self.connectivity.broken_farms
         self.feed = AccountFeed(
             ib,
             self.connectivity,

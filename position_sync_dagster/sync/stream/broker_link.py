@@ -216,7 +216,7 @@ class BrokerLink:
         await self._router.attach(connection, before)
         self._flusher.watch(connection)
         connection.on_message.append(self._on_message)
-        self._health.connected(connection.connectivity)
+        self._health.connected(connection.broken_farms)
         self._metrics.reconnects += before is not None
         self._attached = connection
 
@@ -237,7 +237,7 @@ class BrokerLink:
                 self._pricer.interrupt(self._clock(), NOT_SINCE_BROKEN)
             elif code == GatewayCode.MARKET_DATA_FARM_OK:
                 self._pricer.restored()
-            self._health.farms_changed()
+            self._health.farm(code, text)
 
 
 async def _wait_for_any(events: Iterable[asyncio.Event], *, timeout_s: float) -> None:

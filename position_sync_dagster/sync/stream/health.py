@@ -6,7 +6,7 @@ from datetime import datetime
 
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.errors import LakeError
-from position_sync_dagster.gateway.connectivity import Connectivity
+from position_sync_dagster.gateway.codes import FARM_BROKEN, farm_of
 from position_sync_dagster.outage_log import OutageLog
 
 logger = logging.getLogger(__name__)
@@ -25,7 +25,7 @@ class Health:
         self._on_change = on_change
         self._gateway = OutageLog(logger)
         self._registry = OutageLog(logger)
-        self._connectivity = Connectivity()
+        self._broken_farms: set[str] = set()
 
     def detail(self, problems: Iterable[str]) -> str | None:
         """Return why the stream is BLIND, or what it cannot stream while it is LIVE.
@@ -35,7 +35,7 @@ class Health:
         """
         if self.state is not SessionState.LIVE:
             return self._gateway.fault
-        found = [f"data farm {farm} is broken" for farm in sorted(self._connectivity.broken_farms)]
+        found = [f"data farm {farm} is broken" for farm in sorted(self._broken_farms)]
         found += [self._registry.fault] if self._registry.fault else []
         return "; ".join([*found, *problems]) or None
 
@@ -62,12 +62,14 @@ class Health:
         """Record the end of the stream."""
         self.state = SessionState.ENDED
 
-    def connected(self, connectivity: Connectivity) -> None:
-        """Follow the data farms of a new connection."""
-        self._connectivity = connectivity
+    def connected(self, broken_farms: Iterable[str] = ()) -> None:
+        """Replace the broken farms by those that a new connection reported until now."""
+        self._broken_farms = set(broken_farms)
 
-    def farms_changed(self) -> None:
-        """Record that the gateway reported one of its data farms."""
+    def farm(self, code: int, text: str) -> None:
+        """Record what the gateway reports of one of its data farms."""
+        name = farm_of(text)
+        (self._broken_farms.add if code in FARM_BROKEN else self._broken_farms.discard)(name)
         self._on_change()
 
     def registry_failed(self, error: LakeError) -> None:
