@@ -55,7 +55,6 @@ class SyncSessions:
         run_id: str | None,
         host: str,
         pid: int,
-        trading_mode: TradingMode | None = None,
     ) -> GatewaySession:
         """Acquire a login for `lease_s` seconds.
 
@@ -66,11 +65,8 @@ class SyncSessions:
         Raises:
             LoginOwnedError: Another owner holds the lease; the message names it and the end of its
                 lease.
-            TradingModeError: The lake belongs to another trading mode.
         """
         _check_lease(lease_s)
-        if trading_mode is not None:
-            self.claim_mode(trading_mode)
 
         def step(snapshot: Snapshot) -> Change[GatewaySession]:
             now = self._clock()

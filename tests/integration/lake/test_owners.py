@@ -257,13 +257,11 @@ async def test_a_lease_of_no_time_is_refused(lake):
 
 @pytest.mark.in_store
 async def test_a_login_of_another_trading_mode_is_refused(lake):
-    session = await lake.sessions.acquire(
-        LOGIN, Owner.STREAM, trading_mode=TradingMode.PAPER, **WHO
-    )
-    await lake.sessions.end(session)
+    for _ in range(2):
+        await lake.sessions.claim_mode(TradingMode.PAPER)
     with pytest.raises(TradingModeError, match="PAPER"):
-        await lake.sessions.acquire(LOGIN, Owner.STREAM, trading_mode=TradingMode.LIVE, **WHO)
-    assert (await lake.sessions.current(LOGIN)).fencing_token == 1
+        await lake.sessions.claim_mode(TradingMode.LIVE)
+    assert lake.sessions.sync.mode() is TradingMode.PAPER
 
 
 def overtaken_by(other, monkeypatch):
