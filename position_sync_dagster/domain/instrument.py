@@ -13,7 +13,7 @@ CONIDS = range(1, 2**31)
 
 
 class Right(StrEnum):
-    """The right of an option; IB's C and P do not pass the gateway room."""
+    """The right of an option. `gateway` translates IB's C and P."""
 
     CALL = "CALL"
     PUT = "PUT"

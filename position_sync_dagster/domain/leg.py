@@ -262,10 +262,10 @@ UNDATED_TYPES = frozenset({"STK", "IND", "CASH"})
 """Security types without an expiry."""
 
 SETTLED_WITHIN = timedelta(days=4)
-"""A contract expires at most so long after its last trade: one trading day, over a long weekend."""
+"""How long after its last trade a contract expires at most: one trading day and a long weekend."""
 
 MOST_CANDIDATES = 8
-"""So many contracts are named when a description fits none or several."""
+"""How many contracts are named when a description fits none or several."""
 
 
 def contract_mismatch(leg: Membership, details: ContractDetails) -> str | None:

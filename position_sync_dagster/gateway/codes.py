@@ -207,7 +207,7 @@ class MessageType(IntEnum):
 
 
 ALGO_VENUE = "QBALGO"
-"""The names of venues of algorithms begin so. Contract details of futures list one beside the
+"""How the names of venues of algorithms begin. Contract details of futures list one beside the
 exchange, as in `CME,QBALGO`; programs leave its details out.
 [P: public listings of contract details] That it has no market data is not verified: no public
 source was found that says so."""

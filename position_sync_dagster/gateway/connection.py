@@ -83,7 +83,7 @@ class Watchdog:
 logger = logging.getLogger(__name__)
 
 CLOSE_S = 2.0
-"""A socket that is being closed is waited for so long."""
+"""How long to wait until a socket is closed."""
 
 _NEW_PORT = re.compile(r"new port\D*(\d{2,5})")
 

@@ -14,7 +14,7 @@ from position_sync_dagster.gateway.codes import ALGO_VENUE, GatewayCode
 from position_sync_dagster.gateway.translate import details_of
 
 CONCURRENT_REQUESTS = 20
-"""The gateway answers contract details one after the other."""
+"""How many requests may wait at once: the gateway answers them one after the other."""
 
 
 async def fetch_details(

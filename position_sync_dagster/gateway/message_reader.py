@@ -15,7 +15,7 @@ MAX_FRAME = 1 << 20
 prefix that is text, because something before it was lost, is greater: its first bytes are not 0."""
 
 LOG_EVERY_S = 60.0
-"""A confused gateway sends hundreds of bad messages a second: a kind is logged once in so long."""
+"""How often each kind of bad message is logged: a gateway may send hundreds of them a second."""
 
 _POSITION, _POSITION_END = str(int(MessageType.POSITION)), str(int(MessageType.POSITION_END))
 
@@ -38,9 +38,10 @@ class MessageReader:
     ib_async logs a trace for each message that it cannot read, and a line for each tick of a
     request that it does not know.
 
-    Once a position could not be read, or a message that may have been one, no list of positions
-    ends on this connection: the holding that it lacks would pass for closed. The request for it
-    times out, which ends the connection. One end proves nothing: it may come twice.
+    After a position that could not be read, or a message that may have been one, no list of
+    positions ends on this connection: the holding that the list lacks would count as closed. The
+    request for the list times out, which ends the connection. A later end message proves nothing:
+    the gateway may send the end of one list twice.
 
     Args:
         ib: The connection.

@@ -33,8 +33,8 @@ WRITER = "account_values"
 one checks its ids against all rows before it."""
 
 LOOK_BACK = timedelta(days=14)
-"""`latest` reads the rows of the day that was written last and of so many days before it, so that
-its cost does not grow with the history."""
+"""How far `latest` looks back from the day that was written last: its cost does not grow with the
+history."""
 
 
 class SyncAccountValues:

@@ -24,7 +24,8 @@ from position_sync_dagster.lake.storage.table import Table, TableOptions
 from position_sync_dagster.lake.storage.threads import offloaded
 
 FOLD_FILES = 24
-"""So many commits of changes are folded into one file: reading costs some time for each."""
+"""After how many commits of changes all rows are written into one file: each file takes time to
+read."""
 
 _KEY = ["account", "conid"]
 _ORDER = "published_version"
@@ -68,7 +69,7 @@ def newest(rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def with_account_facts(rows: pl.DataFrame) -> pl.DataFrame:
-    """Bring what the newest row of each account says of all its holdings into the older rows.
+    """Write what the newest row of each account says of the account into the older rows.
 
     A message that confirms an account changes none of its holdings: it is stored once.
 
@@ -78,26 +79,23 @@ def with_account_facts(rows: pl.DataFrame) -> pl.DataFrame:
     newest_of_account = rows.sort(_ORDER).unique("account", keep="last")
     facts = newest_of_account.select(
         "account",
-        _said_in=_ORDER,
+        _version=_ORDER,
         _completeness="completeness",
         _confirmed_at="account_confirmed_at",
     )
-    said_in, order = pl.col("_said_in"), pl.col(_ORDER).fill_null(-1)
-    confirmed_at = pl.max_horizontal("confirmed_at", "_confirmed_at")
-    return rows.join(facts, on="account", how="left", maintain_order="left").select(
-        pl.when(said_in > order).then("_completeness").otherwise("completeness").alias(name)
-        if name == "completeness"
-        else pl.when(said_in >= order).then(confirmed_at).otherwise("confirmed_at").alias(name)
-        if name == "confirmed_at"
-        else name
-        for name in rows.columns
+    version, own_version = pl.col("_version"), pl.col(_ORDER).fill_null(-1)
+    newest_time = pl.max_horizontal("confirmed_at", "_confirmed_at")
+    joined = rows.join(facts, on="account", how="left", maintain_order="left").with_columns(
+        completeness=pl.when(version > own_version).then("_completeness").otherwise("completeness"),
+        confirmed_at=pl.when(version >= own_version).then(newest_time).otherwise("confirmed_at"),
     )
+    return joined.select(rows.columns)
 
 
 def is_fragmented(files: pl.DataFrame, added: int) -> bool:
     """Return whether changes should be folded into one file with all other rows.
 
-    So a reader never reads more than twice the rows that count.
+    With that, a reader reads at most twice the rows that count.
 
     Args:
         files: The data files of one gateway.

@@ -1,4 +1,4 @@
-"""What each account is worth and what it earned today, as the gateway last said it.
+"""What each account is worth and what it earned today, as the gateway last reported it.
 
 The profit and loss of whole accounts: one subscription each, tried again while it is refused.
 """
@@ -22,8 +22,8 @@ from position_sync_dagster.gateway.translate import known
 from position_sync_dagster.settings import Settings
 
 NEW_AT_ONCE = 10
-"""So many accounts are subscribed in one step: the gateway takes 50 messages a second, and market
-data come first."""
+"""How many accounts are subscribed in one step at most: the gateway takes 50 messages a second, and
+market data come first."""
 
 LONGEST_S = 900.0
 JITTER = (0.8, 1.2)
@@ -34,7 +34,7 @@ class _Subscription:
     """The state of one account.
 
     Attributes:
-        due_at: When it is requested, or requested again, unless it speaks before.
+        due_at: When it is requested, or requested again unless a message comes before.
         attempts: Requests in a row that brought no value.
     """
 
@@ -45,9 +45,9 @@ class _Subscription:
 class AccountPnlSubscriptions:
     """Keeps one `reqPnL` for each account.
 
-    A subscription that is refused, or that says nothing, is requested again after a delay that
-    doubles each time. ib_async refuses a second request of the same account until the first one is
-    cancelled or forgotten.
+    A subscription that is refused, or that brings no message, is requested again after a delay
+    that doubles each time. ib_async refuses a second request of the same account until the first
+    one is cancelled or forgotten.
 
     Args:
         on_pnl: Called with each message.
@@ -83,7 +83,7 @@ class AccountPnlSubscriptions:
             self._request(account)
 
     def restored(self) -> None:
-        """Expect a message of each account: one that stays silent is requested again."""
+        """Expect a message of each account; an account without one is requested again."""
         for one in self._subscriptions.values():
             one.attempts = max(one.attempts, 1)
             one.due_at = min(one.due_at, time.monotonic() + self._delay_s(one))
@@ -197,7 +197,7 @@ class AccountSummaries:
         self._pnl.dropped()
 
     def current(self) -> list[AccountSummary]:
-        """Return what is known of each account, and nothing of those whose first answers are due.
+        """Return what is known of each account; leave out accounts whose first answers are due.
 
         A row before its values would show a known net liquidation as unknown for a moment.
         """

@@ -7,26 +7,26 @@ from position_sync_dagster.domain.broker_position import Key
 from position_sync_dagster.domain.clock import Clock
 
 AHEAD = timedelta(minutes=2)
-"""A gateway's clock may run so far ahead of ours."""
+"""How far a gateway's clock may be ahead of ours."""
 
 OLDEST = timedelta(hours=6)
-"""A moment further back is a misread one: the text of a clock that runs ahead of ours by more than
-`AHEAD`, or in another zone, reads as yesterday's, 23 hours ago."""
+"""How long ago a text may have been written. A text of a clock in another zone, or ahead of ours by
+more than `AHEAD`, would be read as one of yesterday, 23 hours ago."""
 
 ABOUT_NOW = timedelta(minutes=10)
-"""The last time message of a download, and the one after a row that comes later by itself, is at
-most so old, if we read it in the right zone."""
+"""How old a time message is at most, if it is read in the right zone: the last one of a download,
+and the one after a row that comes later by itself."""
 
 CLOSING_AGE = timedelta(minutes=5)
-"""The last time message of a download is usually at most so old: the gateway renews the account
-every 3 minutes (IB, "Account Updates"), and the text has no seconds. Another zone than ours and UTC
-is taken from a time message only within this bound."""
+"""How old the last time message of a download usually is at most: the gateway renews the account
+every 3 minutes (IB, "Account Updates"), and the text has no seconds. Only within this bound is
+another zone than ours and UTC taken from a time message."""
 
 OFFSETS = frozenset(
     timedelta(hours=hours)
     for hours in (*range(-11, 13), -9.5, -3.5, -2.5, 3.5, 4.5, 5.5, 6.5, 9.5, 10.5, 5.75, 8.75)
 ) | {timedelta(hours=-11.25), timedelta(hours=-10.25)}
-"""Every difference to UTC that a clock on a wall may have, in the IANA time zone database of 2026.
+"""Every offset from UTC that a zone has in the IANA time zone database of 2026.
 A day more or less shows the same time of day: -11:15 stands for +12:45, and -10:00 for +14:00."""
 
 
@@ -71,9 +71,9 @@ def zone_of(text: str, *, now: datetime, known: tzinfo | None = None) -> tzinfo 
 def zone_of_closing(text: str, *, now: datetime) -> tzinfo | None:
     """Return the zone in which the last time message of a download was written, else None.
 
-    That message is about now. So its difference to UTC is known to a few minutes, and it must be a
-    difference that exists: none is nearer than 15 minutes to another. A message that is older than
-    `CLOSING_AGE` fits none, unless its age is by chance that between two zones.
+    That message is about now. Its offset from UTC is therefore known to a few minutes, and it must
+    be an offset that exists: no two are nearer to each other than 15 minutes. A message that is
+    older than `CLOSING_AGE` fits none, except where its age is by chance that between two zones.
 
     >>> zone_of_closing("20:28", now=datetime(2026, 1, 2, 15, 0, tzinfo=UTC))
     datetime.timezone(datetime.timedelta(seconds=19800))
@@ -175,6 +175,6 @@ class RowTimes:
                 return at
         zone = zone_of(text, now=now, known=self._zone)
         found = moment_of(text, now=now, zone=zone) if zone is not None else None
-        # Of a clock ahead of ours it is cut to now, which a later row must not take for its own.
+        # A clock ahead of ours gives now, which is not the moment of a later row.
         self._newest = (text, found) if found is not None and found < now else None
         return found

@@ -129,7 +129,7 @@ class AccountStanding:
 
 
 LONGEST_TIMEOUTS = 4
-"""A download that never falls silent and never ends is given up after so many timeouts."""
+"""After how many timeouts a download is given up that neither falls silent nor ends."""
 
 
 class DownloadResult(StrEnum):

@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 UNREADABLE = "a row that cannot be read"
 
 NAMED = 3
-"""So many rows are named in the detail of the session; the others are counted."""
+"""How many rows the detail of the session names; the others are counted."""
 
 
 def oddness(row: RowFields, accounts: Collection[str]) -> str | None:
@@ -134,6 +134,10 @@ def _number(text: str) -> float | None:
         return None
 
 
+PNL_VALUE = 6
+"""The place of the value among the fields of a PnLSingle message; it is the last that is read."""
+
+
 class PnlSubscriptions:
     """Keeps the values of some holdings about a second old, without a line.
 
@@ -204,11 +208,11 @@ class PnlSubscriptions:
         return fresh
 
     def _read(self, fields: list[str]) -> bool:
-        key = self._requests.get(fields[1]) if len(fields) > PNL_FIELDS else None
+        key = self._requests.get(fields[1]) if len(fields) > PNL_VALUE else None
         if key is None:
             return False
         try:
-            sent = PnlValues(*[float(text or 0) for text in fields[2 : PNL_FIELDS + 1]])
+            sent = PnlValues(*[float(text or 0) for text in fields[2 : PNL_VALUE + 1]])
         except ValueError:
             return False
         self._fresh = True
@@ -216,9 +220,6 @@ class PnlSubscriptions:
             self._valued.note(key, None)
         return True
 
-
-PNL_FIELDS = 6
-"""The place of the last field of a PnLSingle message that is read: the value."""
 
 FIELDS = 20
 """The number of fields of a portfolio row."""

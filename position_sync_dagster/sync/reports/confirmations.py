@@ -16,7 +16,7 @@ CONFIRMED = "confirmed_until"
 """The column that `with_confirmed` adds."""
 
 _KEY = ("account", "conid")
-_SAID = (
+_CONFIRMING = (
     "position",
     "market_price",
     "market_value",
@@ -25,8 +25,7 @@ _SAID = (
     "confirmed_at",
     "received_at",
 )
-SAID = (*_KEY, *_SAID)
-"""What of a holding decides about the confirmation of its row, and which holding it is."""
+"""The columns of a holding that decide when its row was confirmed."""
 
 _NONE = ValueOrigin.NONE.value
 _ORIGINS = [origin.value for origin in ValueOrigin]
@@ -39,12 +38,11 @@ def with_confirmed(rows: pl.DataFrame, holdings: pl.DataFrame, now: datetime) ->
 
     Args:
         rows: Rows of `position_updates`.
-        holdings: The columns SAID of `broker_positions`; at most one row for each account and
-            conid.
+        holdings: Rows of `broker_positions`; at most one for each account and conid.
         now: The present time.
     """
-    said = holdings.select(*_KEY, pl.col(_SAID).name.prefix("_"))
-    joined = rows.join(said, on=_KEY, how="left", maintain_order="left")
+    confirming = holdings.select(*_KEY, pl.col(_CONFIRMING).name.prefix("_"))
+    joined = rows.join(confirming, on=_KEY, how="left", maintain_order="left")
     latest = moment(now + SKEW)
     # A text that is not known counts as NONE, as in the values of such a row.
     source = pl.col("value_source").replace_strict(_ORIGINS, _ORIGINS, default=_NONE)
@@ -69,9 +67,9 @@ def with_confirmed(rows: pl.DataFrame, holdings: pl.DataFrame, now: datetime) ->
     )
 
 
-def said_of(holdings: Iterable[BrokerPosition]) -> pl.DataFrame:
-    """Return what reports need of holdings, as `broker_positions` has it."""
-    listed, names = list(holdings), (*_SAID, "gateway_id", "snapshot_id")
+def holdings_frame(holdings: Iterable[BrokerPosition]) -> pl.DataFrame:
+    """Return holdings as rows of `broker_positions`, with the columns that reports need."""
+    listed, names = list(holdings), (*_CONFIRMING, "gateway_id", "snapshot_id")
     columns: dict[str, list[object]] = {
         "account": [holding.account for holding in listed],
         **{n: [getattr(h.instrument, n) for h in listed] for n in ("conid", "symbol", "sec_type")},

@@ -22,7 +22,11 @@ from position_sync_dagster.lake.lake import Lake, rows_of_logins
 from position_sync_dagster.lake.schema.codec import moment
 from position_sync_dagster.settings import Settings, load_settings
 from position_sync_dagster.sync.drain.broker_view import Coverage, LakeValues, ValueSource
-from position_sync_dagster.sync.reports.confirmations import CONFIRMED, said_of, with_confirmed
+from position_sync_dagster.sync.reports.confirmations import (
+    CONFIRMED,
+    holdings_frame,
+    with_confirmed,
+)
 
 _KEY = ("account", "conid")
 OF_STRATEGIES = "(strategies)"
@@ -155,7 +159,7 @@ class ReconciliationService:
         if self._values is None:
             return await self._published.rows()
         view = await self._values.view()
-        return said_of(view.holdings.values()), view
+        return holdings_frame(view.holdings.values()), view
 
 
 def _by_login(
@@ -181,7 +185,7 @@ def pairs_of(holdings: pl.DataFrame, latest: pl.DataFrame, now: datetime) -> pl.
     A quantity that is not known is NaN, which equals nothing: it is neither zero nor an absence.
 
     Args:
-        holdings: Rows of `broker_positions`, or of `said_of`.
+        holdings: Rows of `broker_positions`, or of `holdings_frame`.
         latest: The newest row of each holding.
         now: The present time.
     """

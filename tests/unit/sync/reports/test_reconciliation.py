@@ -17,7 +17,11 @@ from position_sync_dagster.domain.streamed_holding import confirmed_time
 from position_sync_dagster.domain.update import PositionUpdate, Source, ValueOrigin
 from position_sync_dagster.domain.valuation import Provenance, from_portfolio
 from position_sync_dagster.lake.schema.codec import update_rows, updates_of
-from position_sync_dagster.sync.reports.confirmations import CONFIRMED, said_of, with_confirmed
+from position_sync_dagster.sync.reports.confirmations import (
+    CONFIRMED,
+    holdings_frame,
+    with_confirmed,
+)
 from position_sync_dagster.sync.reports.reconciliation import held_of, pairs_of, undecided
 
 NOW = datetime(2026, 3, 4, 15, 30, tzinfo=UTC)
@@ -71,7 +75,7 @@ def test_the_confirmation_of_rows_in_columns_is_that_of_the_rule(book, unknown):
     frame = update_rows(rows)
     if unknown:  # as a later release may write it
         frame = frame.with_columns(value_source=pl.col("value_source").replace("PORTFOLIO", "NEW"))
-    found = with_confirmed(frame, said_of(held), NOW)
+    found = with_confirmed(frame, holdings_frame(held), NOW)
     assert found.get_column(CONFIRMED).to_list() == [
         confirmed_time(row, by_key.get(key_of(row)), NOW) for row in updates_of(frame)
     ]
@@ -109,7 +113,7 @@ def test_books_compared_in_columns_differ_as_the_rule_says(book, complete, quant
     held, rows = book
     legs = legs_of({holding.instrument.conid for holding in held}, quantity)
     terms = {"complete": complete, "now": NOW, "stale_after": STALE_AFTER}
-    waiting, found = compared(said_of(held), update_rows(rows), legs, complete)
+    waiting, found = compared(holdings_frame(held), update_rows(rows), legs, complete)
     assert found == compare(held, rows, legs, **terms)
     surely = {(d.account, d.conid) for d in compare(held, rows, [], **terms).discrepancies}
     assert surely <= set(waiting.select("account", "conid").iter_rows())
@@ -125,10 +129,10 @@ ROW = from_portfolio(HELD, source=Source.QUEUE, now=NOW, by=Provenance())
 
 @pytest.mark.parametrize("quantity", [None, math.nan])
 def test_a_quantity_that_is_not_known_agrees_with_nothing_and_is_no_close(quantity):
-    odd = said_of([HELD]).with_columns(position=pl.lit(quantity, pl.Float64))
+    odd = holdings_frame([HELD]).with_columns(position=pl.lit(quantity, pl.Float64))
     row = update_rows([ROW])
     no_number = row.with_columns(position=pl.lit(quantity, pl.Float64))
-    for holdings, latest in [(odd, row), (said_of([HELD]), no_number), (odd, no_number)]:
+    for holdings, latest in [(odd, row), (holdings_frame([HELD]), no_number), (odd, no_number)]:
         _, result = compared(holdings, latest, [], complete=True)
         assert [d.type for d in result.discrepancies] == ["QUANTITY"]
     _, result = compared(odd, row.clear(), [], complete=True)
@@ -139,12 +143,12 @@ def test_a_row_of_a_source_that_is_not_known_is_confirmed_as_one_without_a_value
     before = NOW - timedelta(hours=1)
     old = update_rows([replace(ROW, timestamp=before)])
     unknown = old.with_columns(value_source=pl.lit("NEW"))
-    found = with_confirmed(unknown, said_of([HELD]), NOW).get_column(CONFIRMED).to_list()
+    found = with_confirmed(unknown, holdings_frame([HELD]), NOW).get_column(CONFIRMED).to_list()
     assert found == [confirmed_time(updates_of(unknown)[0], HELD, NOW)] == [NOW]
 
 
 def test_of_rows_that_agree_none_is_looked_at_one_by_one():
-    waiting, result = compared(said_of([HELD]), update_rows([ROW]), [], complete=True)
+    waiting, result = compared(holdings_frame([HELD]), update_rows([ROW]), [], complete=True)
     assert waiting.is_empty()
     assert result.ok
     assert result.checked == 1
