@@ -1,0 +1,46 @@
+"""Whether the gateway has IB, and which of its data farms are broken, by its messages."""
+
+import pytest
+
+from position_sync_dagster.errors import BrokerUnavailableError
+from position_sync_dagster.gateway.codes import GatewayCode
+from position_sync_dagster.gateway.connectivity import Connectivity
+
+
+@pytest.fixture
+def connectivity():
+    return Connectivity()
+
+
+@pytest.mark.parametrize("lost", [GatewayCode.CONNECTIVITY_LOST, GatewayCode.GATEWAY_OFFLINE])
+@pytest.mark.parametrize(
+    ("restored", "interruptions"),
+    [(GatewayCode.RESTORED_DATA_KEPT, 1), (GatewayCode.RESTORED_DATA_LOST, 2)],
+)
+def test_ib_is_away_from_the_message_of_its_loss_to_that_of_its_return(
+    connectivity, lost, restored, interruptions
+):
+    connectivity.take(lost, "no IB")
+    assert not connectivity.has_ib
+    with pytest.raises(BrokerUnavailableError, match="no IB"):
+        connectivity.require_ib()
+    connectivity.take(GatewayCode.MARKET_DATA_FARM_OK, "is OK:usfarm")
+    assert not connectivity.has_ib
+    connectivity.take(restored, "back")
+    connectivity.require_ib()
+    assert (connectivity.has_ib, connectivity.interruptions) == (True, interruptions)
+
+
+def test_subscriptions_that_were_dropped_are_an_interruption_without_a_loss_before(connectivity):
+    connectivity.take(GatewayCode.RESTORED_DATA_LOST, "back")
+    assert (connectivity.has_ib, connectivity.interruptions) == (True, 1)
+
+
+def test_a_data_farm_is_broken_until_it_works_or_is_idle(connectivity):
+    farms = connectivity.broken_farms
+    for name in ("usfarm", "usfarm.nj", "ushmds"):
+        connectivity.take(GatewayCode.MARKET_DATA_FARM_BROKEN, f"is broken:{name}")
+    connectivity.take(GatewayCode.MARKET_DATA_FARM_OK, "is OK:usfarm")
+    connectivity.take(GatewayCode.HISTORY_FARM_INACTIVE, "is inactive, upon demand.ushmds")
+    connectivity.take(GatewayCode.CONNECTIVITY_LOST, "no IB")
+    assert farms == connectivity.broken_farms == {"usfarm.nj"}
