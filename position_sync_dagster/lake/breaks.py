@@ -1,7 +1,7 @@
 """Breaks: discrepancies between the broker and the tables, from the first sight to the end."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Unpack
@@ -189,22 +189,23 @@ class SyncBreaks:
         """
 
         def step(snapshot: Snapshot) -> Change[Break]:
-            stored = breaks_of(snapshot.live)
-            found = next((one for one in stored if one.break_id == break_id), None)
-            if found is None:
+            is_it = pl.col("break_id") == break_id
+            if snapshot.live.filter(is_it).is_empty():
                 raise UnknownRequestError(
                     f"No open break has the id {break_id[:80]!r}.",
                     remedy="List the open breaks and take the id from there.",
                 )
-            accepted = replace(
-                found,
-                state=BreakState.ACCEPTED,
-                accepted_at=self._clock(),
-                accepted_by=by,
-                note=note or None,
+            changes = {
+                "state": pl.lit(BreakState.ACCEPTED.value),
+                "accepted_at": moment(self._clock()),
+                "accepted_by": pl.lit(by),
+                "note": pl.lit(note or None, pl.String),
+            }
+            after = snapshot.live.with_columns(
+                pl.when(is_it).then(value).otherwise(name).alias(name)
+                for name, value in changes.items()
             )
-            after = [accepted if one is found else one for one in stored]
-            return Change(accepted, _rows(after))
+            return Change(breaks_of(after.filter(is_it))[0], after)
 
         return self._lifecycle.change(step, {"action": "accept"})
 
@@ -254,17 +255,6 @@ def breaks_of(frame: pl.DataFrame) -> list[Break]:
         Break(**row | {"type": DiscrepancyType(row["type"]), "state": BreakState(row["state"])})
         for row in partitions.without_partition(frame).iter_rows(named=True)
     ]
-
-
-def _rows(breaks: Iterable[Break]) -> pl.DataFrame:
-    return frame_of(
-        RECONCILIATION_BREAKS,
-        (
-            {name: getattr(one, name) for name in Break.__dataclass_fields__}
-            | partitions.LIVE_PARTITION
-            for one in breaks
-        ),
-    )
 
 
 def _rows_of(discrepancies: Iterable[Discrepancy]) -> pl.DataFrame:
