@@ -121,7 +121,8 @@ class CachedRows(NamedTuple):
     Attributes:
         files: The paths of the data files that were read.
         frame: The newest row of each holding, as it is stored.
-        stated: The same, with what is known of their accounts, in the order of account and conid.
+        stated: The same rows with the newest facts of their accounts, in the order of account and
+            conid.
     """
 
     files: frozenset[str]
@@ -265,7 +266,7 @@ class SyncBrokerPositions:
     def read(self, gateway_id: str) -> list[BrokerPosition]:
         """Return the gateway's rows as values, in the order of account and conid.
 
-        They are made once for each state of the rows: do not change the list.
+        The same list is returned until the owner of the gateway writes again: do not change it.
         """
         rows, known = self.rows(gateway_id), self._values.get(gateway_id)
         if known is None or known[0] is not rows:

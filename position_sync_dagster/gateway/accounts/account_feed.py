@@ -1,6 +1,7 @@
 """The account feed: requests positions first, then the values of one account after the other.
 
-The list of all positions: one request at a time, and when one that empties an account counts.
+One list of positions is requested at a time. The first list that empties an account does
+not count.
 """
 
 import asyncio
@@ -334,7 +335,7 @@ class AccountFeed:
         return account in self.downloaded and not (holding.position and account in self.emptied)
 
     def interrupted(self) -> None:
-        """Take back what the last list said of emptied accounts: the gateway has lost IB."""
+        """Make the next list that empties an account a first one: the gateway has lost IB."""
         self.emptied.take_back()
 
     def restored(self) -> None:

@@ -1,6 +1,7 @@
 """The book of holdings: what the broker last reported of each, merged from its three feeds.
 
-A holding follows from the one before and a message; what the broker has confirmed is kept with it.
+Each message makes a new holding of the one before. What the broker has confirmed of accounts and
+holdings is kept beside them, and stands in each holding that is returned.
 """
 
 from collections.abc import Collection, Container, Iterable
@@ -96,10 +97,13 @@ class Confirmations:
         return max(of_account, of_holding)
 
     def stated(self, key: Key, holding: BrokerPosition, *, newer: bool = True) -> BrokerPosition:
-        """Return a holding, of this key, with what is known of its account and of itself.
+        """Return a holding with the completeness of its account and its newest confirmation.
 
-        Without `newer`, an older confirmation stays. A newer one than is known, from before the
-        clock was set back, never does.
+        Args:
+            key: The key of the holding.
+            holding: The holding as its last message left it.
+            newer: False: keep its confirmation although there is a newer one. One that was taken
+                back, or is ahead of the newest since the clock was set back, is not kept.
         """
         completeness = self.completeness_of(key[0])
         confirmed_at, before = self.of(key), holding.confirmed_at
@@ -120,7 +124,8 @@ def with_pnl(
 ) -> BrokerPosition:
     """Return a holding with the values of a PnLSingle message, which has no price and no time.
 
-    It is written out: `replace` takes half as long again, for hundreds in a second.
+    It names each field, because `replace` takes half as long again and hundreds of messages come
+    in a second.
     """
     realized_pnl = known(sent.realized)
     return BrokerPosition(
@@ -219,9 +224,10 @@ class HoldingsBook:
         return holding.position if holding is not None else None
 
     def reported(self, keys: Iterable[Key] | None = None) -> dict[Key, BrokerPosition]:
-        """Return holdings, without what was confirmed of their account since.
+        """Return holdings as their last messages left them, with the completeness of their account.
 
-        By default they are all that is known, those of accounts that are not managed too.
+        A later confirmation of the account is not in them. By default all are returned, those of
+        accounts that the login does not manage too.
         """
         stated = self.confirmed.stated
         return (self.unmanaged if keys is None else {}) | {

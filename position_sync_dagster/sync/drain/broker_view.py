@@ -1,4 +1,4 @@
-"""The broker's data that a drain takes its values from."""
+"""The broker's current holdings, from which a drain takes its values."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
