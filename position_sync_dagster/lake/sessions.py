@@ -101,14 +101,20 @@ class SyncSessions:
         lease_s: float,
         state: SessionState | None = None,
         live_since: datetime | None = None,
-        lines_in_use: int | None = None,
-        line_limit: int | None = None,
+        lines: tuple[int, int] | None = None,
         detail: str | None = None,
     ) -> GatewaySession:
         """Renew the lease: it ends `lease_s` seconds from now. Record the state of the owner.
 
         An argument that is None changes nothing; `detail` is cleared when the state changes.
-        `live_since` is since when a LIVE owner has seen the gateway without an interruption.
+
+        Args:
+            session: The session of the owner.
+            lease_s: How long the lease lasts, in seconds.
+            state: The state of the owner.
+            live_since: Since when a LIVE owner has seen the gateway without an interruption.
+            lines: The market data lines that the owner has in use, and how many it may use.
+            detail: The state for a person.
 
         Raises:
             LeaseLostError: The lease has expired, or a newer session has followed.
@@ -119,14 +125,15 @@ class SyncSessions:
             if now >= stored.expires_at:
                 raise _lease_lost(stored, "its lease has expired")
             entered = state is not None and state is not stored.state
+            lines_in_use, line_limit = lines or (stored.lines_in_use, stored.line_limit)
             return replace(
                 stored,
                 heartbeat_at=now,
                 expires_at=now + timedelta(seconds=lease_s),
                 state=state or stored.state,
                 state_since=stored.since_after(state, live_since, now),
-                lines_in_use=stored.lines_in_use if lines_in_use is None else lines_in_use,
-                line_limit=stored.line_limit if line_limit is None else line_limit,
+                lines_in_use=lines_in_use,
+                line_limit=line_limit,
                 detail=detail if detail is not None or entered else stored.detail,
             )
 

@@ -216,8 +216,7 @@ class Ownership:
                     lease_s=self._settings.session_lease_s,
                     state=status.state,
                     live_since=status.live_since,
-                    lines_in_use=status.lines_in_use,
-                    line_limit=status.line_limit,
+                    lines=(status.lines_in_use, status.line_limit),
                     detail=status.detail,
                 )
                 self._take_session(session)

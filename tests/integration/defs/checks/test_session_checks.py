@@ -83,13 +83,13 @@ def add_legs(lake, *conids: int) -> None:
 def test_lines_near_the_limit_name_the_holdings_without_one(
     check, shown, live, lake, write_holdings, append_row, seconds_ago
 ) -> None:
-    session = live(lines_in_use=8, line_limit=10)
+    session = live(lines=(8, 10))
     write_holdings(session, 1, 2, 3)
     add_legs(lake, 1, 2)
     append_row(1, seconds_ago(1))
     append_row(2, seconds_ago(1), source=Source.QUEUE)
     assert check(lines_suffice).passed
-    live(lines_in_use=9, line_limit=10)
+    live(lines=(9, 10))
     found = check(lines_suffice)
     assert not found.passed
     assert [row["conid"] for row in shown(found)] == [2]
