@@ -89,10 +89,7 @@ def parse_strike(value: float | str) -> float:
     >>> parse_strike("450")
     450.0
     """
-    try:
-        strike = float(value)
-    except (TypeError, ValueError, OverflowError):
-        strike = math.nan
+    strike = _number(value)
     if not math.isfinite(strike):
         raise InvalidLegError(
             f"The strike {shown(value)} is no number.", remedy="Write it as 450.0."
@@ -109,15 +106,20 @@ def parse_multiplier(value: float | str) -> float:
     >>> parse_multiplier("100")
     100.0
     """
-    try:
-        multiplier = float(value)
-    except (TypeError, ValueError, OverflowError):
-        multiplier = math.nan
+    multiplier = _number(value)
     if not (math.isfinite(multiplier) and multiplier > 0):
         raise InvalidLegError(
             f"The multiplier {shown(value)} is no number above zero.", remedy="Write it as 100."
         )
     return multiplier
+
+
+def _number(value: float | str) -> float:
+    """Return a number; NaN where the value is none."""
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        return math.nan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

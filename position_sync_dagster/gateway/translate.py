@@ -38,6 +38,18 @@ def known(value: float | None) -> float | None:
     return float(value) if value is not None and -UNSET < value < UNSET else None
 
 
+def number_of(text: str) -> float | None:
+    """Read a number as sent; None where it is no number, not finite or not set.
+
+    >>> number_of("1234.50"), number_of(""), number_of("1.7976931348623157E308")
+    (1234.5, None, None)
+    """
+    try:
+        return known(float(text))
+    except ValueError:
+        return None
+
+
 @lru_cache(maxsize=1024)
 def multiplier_of(sec_type: str, text: str) -> float | None:
     """Read a multiplier as sent; None where it is unknown. Without one it is 1 (stocks).
@@ -45,10 +57,7 @@ def multiplier_of(sec_type: str, text: str) -> float | None:
     >>> multiplier_of("STK", ""), multiplier_of("OPT", "100"), multiplier_of("OPT", "")
     (1.0, 100.0, None)
     """
-    try:
-        value = known(float(text or 0))
-    except ValueError:
-        return None
+    value = number_of(text or "0")
     if value == 0 and sec_type not in MULTIPLIED_TYPES:
         return 1.0
     return value if value is not None and value > 0 else None

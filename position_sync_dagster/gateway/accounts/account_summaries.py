@@ -18,7 +18,7 @@ from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.gateway.codes import is_notice
 from position_sync_dagster.gateway.connectivity import Connectivity
 from position_sync_dagster.gateway.ib_async_internals import account_pnl_request, forget_account_pnl
-from position_sync_dagster.gateway.translate import known
+from position_sync_dagster.gateway.translate import known, number_of
 from position_sync_dagster.settings import Settings
 
 NEW_AT_ONCE = 10
@@ -235,7 +235,7 @@ class AccountSummaries:
             return
         if value.currency in ("", "BASE"):
             return
-        one.values[value.tag] = (_amount(value.value), value.currency)
+        one.values[value.tag] = (number_of(value.value), value.currency)
         one.values_at = utc_now()
 
     def _on_pnl(self, pnl: PnL) -> None:
@@ -248,15 +248,3 @@ class AccountSummaries:
     def _on_refused(self, account: str) -> None:
         one = self._accounts[account]
         one.pnl, one.pnl_at, one.is_answered = (None, None, None), None, True
-
-
-def _amount(text: str) -> float | None:
-    """Read an amount; one that is empty or no number is unknown.
-
-    >>> _amount("1234.50"), _amount(""), _amount("1.7976931348623157E308")
-    (1234.5, None, None)
-    """
-    try:
-        return known(float(text))
-    except ValueError:
-        return None

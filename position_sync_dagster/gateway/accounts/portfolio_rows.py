@@ -4,7 +4,6 @@ An unusable row is set aside by name, and harms no other.
 """
 
 import logging
-import math
 from collections.abc import Callable, Collection, Iterable
 from typing import NamedTuple
 
@@ -40,12 +39,12 @@ def oddness(row: RowFields, accounts: Collection[str]) -> str | None:
     """
     if row.account not in accounts:
         return "an account of another login" if row.account else "no account"
-    number = _number(row.conid)
+    number = translate.number_of(row.conid)
     if number is None or not number.is_integer() or int(number) not in CONIDS:
         return f"conid {shown(row.conid)}"
     if not row.symbol.strip():
         return "no symbol"
-    if translate.known(_number(row.quantity)) is None:
+    if translate.number_of(row.quantity) is None:
         return f"quantity {shown(row.quantity)}"
     if translate.multiplier_of(row.sec_type, row.multiplier) is None:
         return f"multiplier {shown(row.multiplier)} ({row.sec_type})"
@@ -123,15 +122,7 @@ class OddRows:
 
 def key_as_sent(account: str, conid: str) -> Key:
     """Return the key under which a row is set aside; 0 stands for a conid that is no number."""
-    number = _number(conid)
-    return (account, int(number) if number is not None and math.isfinite(number) else 0)
-
-
-def _number(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None
+    return (account, int(translate.number_of(conid) or 0))
 
 
 PNL_VALUE = 6
