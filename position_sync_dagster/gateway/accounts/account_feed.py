@@ -422,7 +422,7 @@ class AccountFeed:
     async def ensure(self, max_age: timedelta) -> None:
         """Request what is missing for a snapshot and values no older than `max_age`.
 
-        With one account the open subscription keeps the values current, as long as it speaks.
+        With one account the open subscription keeps the values current, as long as messages come.
 
         Raises:
             GatewayError: As `snapshot` and `download`.
@@ -491,7 +491,7 @@ class AccountFeed:
         self._hear(row.key[0], row.position)
 
     def _hear(self, account: str, position: float) -> None:
-        """Take what a row says of an account that is in doubt."""
+        """Take a row of an account, which may be in doubt."""
         if account not in self.emptied:
             return
         if position:

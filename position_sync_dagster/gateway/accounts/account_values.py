@@ -35,7 +35,7 @@ class AccountStanding:
     """Keeps, for each account, whether its newest download is whole and what is wrong otherwise.
 
     Args:
-        lasts_s: A subscription that lasted so long was a good one.
+        lasts_s: How long a subscription must last to count as a success.
         random: The jitter of the waits.
         monotonic: The clock of the waits, in seconds.
     """
