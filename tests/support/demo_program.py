@@ -233,6 +233,32 @@ class Demo:
         self.control.close()
 
 
+class SharedHome:
+    """A home whose demo runs on from test to test until one of them ends it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._demo: Demo | None = None
+
+    def running(self) -> Demo:
+        """Return the demo that runs here; start one if none does."""
+        if self._demo is None or self._demo.process.poll() is not None:
+            return self.start()
+        return self._demo
+
+    def start(self, *arguments: str, terminal: int | None = None) -> Demo:
+        """Start a demo here, which carries on from the tables of the one before."""
+        self.end()
+        self._demo = Demo(self.path, *arguments, terminal=terminal)
+        return self._demo
+
+    def end(self) -> None:
+        """End the demo that runs here."""
+        if self._demo is not None:
+            self._demo.close()
+            self._demo = None
+
+
 def assert_tables_are_whole(lake: Path) -> None:
     """Read each table completely: no file is missing, and no commit is half-written."""
     tables = [path.parent for path in lake.glob("*/_delta_log")]

@@ -8,24 +8,33 @@ CHAINS = {
     "test_recovery.py": "endings",
     "test_browser.py": "looks",
     "test_colours.py": "looks",
-    "test_logins.py": "logins",
+    "test_dev.py": "looks",
+    "test_hosts.py": "looks",
 }
-"""Modules that share a demo run in one process, one after the other."""
+"""Modules of whole programs that run in one process, one after the other; some share a demo."""
 
-FIRST = ("endings", "logins")
-"""The chains of one worker, one after the other; another worker runs the other whole programs."""
+OTHERS = "others"
+"""The chain of the other modules of whole programs."""
+
+WHOLE = {
+    "tests/integration/dagster_host/test_bad_postgres.py",
+    "tests/integration/dagster_host/test_daemon.py",
+    "tests/integration/dagster_host/test_forked_run_launcher.py",
+    "tests/integration/defs/test_definitions.py",
+}
+"""Modules whose tests share what takes seconds to start: in two processes it would start twice."""
 
 
 class Scheduling(LoadScopeScheduling):
-    """Gives each worker one test at a time, but for the tests of whole programs.
+    """Gives each worker one test at a time, but for the modules and chains above.
 
-    Two workers run those, and begin with them, because they take longest. They are no more than
-    two: a whole program takes a good part of a core for itself while a test waits for something,
-    and four at once make each other slow.
+    Those with the most tests begin first. The chains of whole programs are three: a whole program
+    takes a good part of a core while a test waits for something, and more at once make each other
+    slow.
     """
 
     def _split_scope(self, nodeid: str) -> str:
-        if not nodeid.startswith(ACCEPTANCE):
-            return nodeid
-        module = nodeid.removeprefix(ACCEPTANCE).partition("::")[0]
-        return "first" if CHAINS.get(module) in FIRST else "second"
+        module = nodeid.partition("::")[0]
+        if module.startswith(ACCEPTANCE):
+            return CHAINS.get(module.removeprefix(ACCEPTANCE), OTHERS)
+        return module if module in WHOLE else nodeid

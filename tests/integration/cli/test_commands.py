@@ -12,12 +12,12 @@ from position_sync_dagster import cli
 from position_sync_dagster.cli.app import app
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import Owner
-from position_sync_dagster.domain.leg import make_leg
 from position_sync_dagster.domain.update import PositionUpdate, Source, ValueOrigin
 from position_sync_dagster.lake import Lake
 from position_sync_dagster.settings import load_settings
 from position_sync_dagster.sync.reports.status import read_status
 from tests.support.holdings import make_holding
+from tests.support.legs import leg
 
 GATEWAY = "127.0.0.1:7497"
 STREAMED, QUEUED, STALE, UNHELD, CLOSED, SHARED = 911, 912, 913, 914, 915, 916
@@ -33,13 +33,6 @@ def row(conid, source, *, account=A, ago_s=1.0):
     return PositionUpdate(
         conid, "SPY", None, 1.0, 1.5, 150.0, 120.0, 30.0, at, account, source=source
     )
-
-
-def leg(conid, strategy="s", account=None):
-    return make_leg(
-        conid=conid, symbol="SPY", right="C", strike=450, expiry="20281215", strategy_id=strategy,
-        quantity=1, account=account, added_at=utc_now(),
-    )  # fmt: skip
 
 
 @pytest.fixture

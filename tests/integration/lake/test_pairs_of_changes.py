@@ -252,14 +252,20 @@ def template(path: Path, name: str) -> Path:
 Outcome = tuple[list[str], pl.DataFrame]
 
 
-def outcome(path: Path, name: str, *works: Work) -> Outcome:
-    """Do one work after the other; return their errors and what the table holds then."""
+def errors_of(path: Path, *works: Work) -> list[str]:
+    """Do one work after the other; return their errors."""
     errors = []
     for work in works:
         try:
             work(Lake(path, fsync=False))
         except LakeError as error:
             errors.append(type(error).__name__)
+    return errors
+
+
+def outcome(path: Path, name: str, *works: Work) -> Outcome:
+    """Do one work after the other; return their errors and what the table holds then."""
+    errors = errors_of(path, *works)
     table = table_of(Lake(path, fsync=False), name)
     assert find_doubled(table).surplus == 0
     rows = table.rows()
@@ -276,7 +282,7 @@ def inside(monkeypatch: pytest.MonkeyPatch, path: Path, name: str, *works: Work)
 
     def committing(*arguments: Any, **more: Any) -> None:
         monkeypatch.setattr(frames, "write_deltalake", write_deltalake)
-        errors.extend(outcome(path, name, meanwhile)[0])
+        errors.extend(errors_of(path, meanwhile))
         write_deltalake(*arguments, **more)
 
     monkeypatch.setattr(frames, "write_deltalake", committing)

@@ -22,7 +22,8 @@ from position_sync_dagster.terminal.board import (
     changes_between,
     current_text,
 )
-from tests.support.money_rows import NOW, leg, row
+from tests.support.legs import leg
+from tests.support.money_rows import NOW, row
 
 LIVE = Status(
     at=NOW, lake="lake", gateway_id="127.0.0.1:7497", session_state="LIVE", session_owner="STREAM",
