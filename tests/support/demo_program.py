@@ -21,6 +21,7 @@ from deltalake import DeltaTable
 
 from position_sync_dagster.processes.home import Home
 from tests.support.ports import free_port
+from tests.support.waiting import pause_s
 
 PROGRAM = str(Path(sys.executable).parent / "position-sync")
 LEGS, STREAMED, QUEUED = 200, 20, 180
@@ -42,11 +43,12 @@ def wait_for(
     """Wait until the condition holds, and return its result."""
     deadline = time.monotonic() + within_s
     while True:
+        began = time.monotonic()
         found = condition()
         if found:
             return found
         assert time.monotonic() < deadline, f"did not happen within {within_s:g} s: {what}"
-        time.sleep(poll_s)
+        time.sleep(pause_s(began, poll_s))
 
 
 def command(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
