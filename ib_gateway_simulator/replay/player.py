@@ -22,8 +22,8 @@ from ib_gateway_simulator.replay.timeline import (
 )
 
 HORIZON_S = 5.0
-"""A request whose recorded answer is further ahead than this, in seconds, is answered at once from
-the values that were played so far, if they are enough: a client does not wait that long."""
+"""A request that was recorded more than this ahead of the replay, in seconds, is answered at once
+from the values that were played so far, if they are enough: a client does not wait that long."""
 
 
 class Player:
