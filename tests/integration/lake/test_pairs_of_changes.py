@@ -20,7 +20,7 @@ from deltalake import write_deltalake
 from position_sync_dagster.domain.account_summary import AccountSummary
 from position_sync_dagster.domain.broker_position import BrokerPosition
 from position_sync_dagster.domain.gateway_session import Owner
-from position_sync_dagster.domain.instrument import ContractDetails, Instrument
+from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.domain.reconciliation import Discrepancy, DiscrepancyType
 from position_sync_dagster.domain.request import QueueRequest
 from position_sync_dagster.domain.run_record import RunRecord, RunResult
@@ -33,6 +33,7 @@ from position_sync_dagster.lake.schema.tables import DERIVED, LATEST_POSITIONS, 
 from position_sync_dagster.lake.storage import frames, maintenance, writer_lock
 from position_sync_dagster.lake.storage.maintenance import find_doubled, remove_doubled
 from position_sync_dagster.lake.storage.table import Table
+from tests.support.holdings import make_holding
 
 NOW = datetime(2026, 1, 2, 12, tzinfo=UTC)
 LOGIN = "127.0.0.1:7497"
@@ -58,11 +59,7 @@ def summary(number: int) -> AccountSummary:
 
 
 def holding(number: int) -> BrokerPosition:
-    instrument = Instrument(conid=number, symbol="SPY", sec_type="OPT", currency="USD")
-    return BrokerPosition(
-        gateway_id=LOGIN, account="DUSIM1", instrument=instrument, position=1.0, received_at=NOW,
-        position_time=NOW, snapshot_id="s",
-    )  # fmt: skip
+    return make_holding(number, NOW, gateway_id=LOGIN, account="DUSIM1")
 
 
 def details(number: int) -> ContractDetails:
