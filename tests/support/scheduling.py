@@ -1,5 +1,8 @@
 """Which tests pytest-xdist may run beside each other."""
 
+from functools import cache
+from pathlib import Path
+
 from xdist.scheduler import LoadScopeScheduling
 
 ACCEPTANCE = "tests/acceptance/"
@@ -16,25 +19,22 @@ CHAINS = {
 OTHERS = "others"
 """The chain of the other modules of whole programs."""
 
-WHOLE = {
-    "tests/integration/dagster_host/test_bad_postgres.py",
-    "tests/integration/dagster_host/test_daemon.py",
-    "tests/integration/dagster_host/test_forked_run_launcher.py",
-    "tests/integration/defs/test_definitions.py",
-}
-"""Modules whose tests share what takes seconds to start: in two processes it would start twice."""
-
 
 class Scheduling(LoadScopeScheduling):
-    """Gives each worker one test at a time, but for the modules and chains above.
+    """Gives each worker one test at a time, but for chains and for modules with shared fixtures.
 
-    Those with the most tests begin first. The chains of whole programs are three: a whole program
-    takes a good part of a core while a test waits for something, and more at once make each other
-    slow.
+    A fixture of a module takes seconds: in two processes it would be made twice. The scopes with
+    the most tests begin first. The chains of whole programs are three: such a program takes a good
+    part of a core while a test waits for something, and more at once make each other slow.
     """
 
     def _split_scope(self, nodeid: str) -> str:
         module = nodeid.partition("::")[0]
         if module.startswith(ACCEPTANCE):
             return CHAINS.get(module.removeprefix(ACCEPTANCE), OTHERS)
-        return module if module in WHOLE else nodeid
+        return module if _has_shared_fixtures(self.config.rootpath / module) else nodeid
+
+
+@cache
+def _has_shared_fixtures(module: Path) -> bool:
+    return 'scope="module"' in module.read_text()
