@@ -10,6 +10,7 @@ from position_sync_dagster.lake.lake import Lake
 from tests.support.lake_processes import Worker, together, workers
 from tests.support.lake_worker import drain
 from tests.support.object_store import EVERYTHING
+from tests.support.waiting import DEADLINE_S
 
 REQUESTS = 5000
 COMMITS = 60
@@ -61,11 +62,12 @@ def test_racing_inserts_keep_one_live_request_per_position(place):
 def test_inserting_claiming_and_compacting_at_once_loses_nothing(place):
     lake, _ = filled(place, 1)
     maintaining = Worker("maintain", place)
-    size = 300 // commits_on(place)
+    commits = commits_on(place)
+    size, limit = 300 // commits, 540 // commits
     inserting = [
         Worker("insert", place, first=first, count=100, size=size) for first in (1000, 2000)
     ]
-    draining = [Worker("drain", place, lease_s=600, limit=9, until_empty=False)]
+    draining = [Worker("drain", place, lease_s=600, limit=limit, until_empty=False)]
     with workers(maintaining, *inserting, *draining):
         ids = [i for worker in inserting for i in worker.result()]
         wait_until(lambda: not lake.queue.sync.overview().claimable)
@@ -112,8 +114,8 @@ def assert_every_request_ended_once(lake: Lake, at_least: int) -> None:
     assert set(written) == set(stored.get_column("request_id"))
 
 
-def wait_until(condition, deadline_s: float = 60) -> None:
-    end = time.monotonic() + deadline_s
+def wait_until(condition) -> None:
+    end = time.monotonic() + DEADLINE_S
     while not condition():
         assert time.monotonic() < end, "the condition never came true"
         time.sleep(0.02)
