@@ -49,7 +49,7 @@ class DownloadEnds:
         self._ends[account] = end
 
     def finish(self, client: ClientConnection, account: str) -> None:
-        """Send the end of a download now, or see to it that it comes at its time."""
+        """Send the end of a download now, or schedule it for its time."""
         end = self._ends.get(account, ON_TIME)
         name = "" if end.blank else account
         if end.delay_s is None:

@@ -50,9 +50,9 @@ class HoldingRows:
         return len(self._odd)
 
     def concerns(self, row: Row, account: str) -> bool:
-        """Return whether a row belongs into the download of an account.
+        """Return whether a row belongs to the download of an account.
 
-        One of an account that the login does not know belongs into every download.
+        A row of an account that the login does not know belongs to every download.
         """
         return row.account == account or row.account not in self._ledger.accounts
 

@@ -16,7 +16,7 @@ from ib_gateway_simulator.protocol.fields import Fields
 from ib_gateway_simulator.protocol.requests import Request
 
 PnlAnswer = Literal["values", "unset", "silent", "refused"]
-"""What reqPnL of an account is answered with."""
+"""How reqPnL of an account is answered."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

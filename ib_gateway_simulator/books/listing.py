@@ -9,7 +9,7 @@ from ib_gateway_simulator.market.underlying import Underlying
 from ib_gateway_simulator.protocol.contract import DEFAULT_FARM, Contract, SecType
 
 FARMS = {SecType.FUT: "usfuture", SecType.FOP: "usfuture"}
-"""The data farms of the kinds that do not tick from DEFAULT_FARM."""
+"""The data farms of the security types that have another one than DEFAULT_FARM."""
 
 
 def derived_contract(

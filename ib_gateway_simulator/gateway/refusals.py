@@ -27,7 +27,7 @@ REFUSALS: dict[str, tuple[Code, dict[str, str]]] = {
     "calculateImpliedVolatility": _NO_OPTION_MODEL,
     "calculateOptionPrice": _NO_OPTION_MODEL,
 }
-"""Per request the code and the values of its text, so that no request stays unanswered."""
+"""By refused request: the error code and the values of its text. No request stays unanswered."""
 
 
 def refusal(request: Request) -> Fields:

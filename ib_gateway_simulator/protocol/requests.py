@@ -13,7 +13,7 @@ from ib_gateway_simulator.protocol.contract import ContractQuery
 from ib_gateway_simulator.protocol.request_ids import NAMES, ORDER_REQUESTS
 
 UNSET_STRIKE = 1e300
-"""A strike above this is none: newer ibapi versions send the largest double for "no strike"."""
+"""A greater strike means "no strike": newer ibapi versions send the largest double for it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

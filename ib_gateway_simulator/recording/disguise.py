@@ -43,7 +43,7 @@ _KEPT_TAGS = re.compile(
 
 _ACCOUNT_TAGS = frozenset({"AccountCode", "AccountOrGroup", "Account"})
 _PUBLISHED_TEXTS = frozenset((str(int(code)), code.text) for code in Code)
-"""What errors say, word for word: their digits are everybody's."""
+"""The texts of errors that IB publishes: their digits say nothing about the account."""
 
 NEXT_ID = "9"
 FIRST_ID = "1"

@@ -29,12 +29,12 @@ LOCALHOST = "127.0.0.1"
 
 READ_BYTES = 1 << 16
 MAX_MESSAGE_BYTES = 1 << 24
-"""The greatest message of a gateway, the parameters of scanners, has some 2 MB."""
+"""The largest message of a gateway, the parameters of scanners, has about 2 MB."""
 
 CONNECT_S = 10.0
 
 NOT_PASSED_ON = ORDER_REQUESTS | {"replaceFA", "reqAutoOpenOrders"}
-"""What changes something at the gateway: orders, their owner, the groups of an advisor."""
+"""Requests that change something at the gateway: orders, their owner, an advisor's groups."""
 
 _NAMES = {str(number): name for number, name in NAMES.items()}
 _OFFER = re.compile(rb"v\d{1,9}")
@@ -131,7 +131,7 @@ class Proxy:
             for task in done:
                 with suppress(OSError):
                     task.result()
-            # A write to a client that has gone fails on the way of the messages.
+            # A write to a client that has gone fails in the task that passes messages to it.
             return "client" if reader.at_eof() or reader.exception() is not None else "gateway"
         finally:
             for task in ways:
@@ -266,5 +266,5 @@ def _frame(payload: bytes) -> bytes:
 
 async def _close(writer: asyncio.StreamWriter) -> None:
     writer.close()
-    with suppress(OSError, asyncio.CancelledError):  # it closes without us as well
+    with suppress(OSError, asyncio.CancelledError):
         await writer.wait_closed()

@@ -10,16 +10,16 @@ from random import Random
 from ib_gateway_simulator.protocol.fields import number
 
 UNREADABLE = "?"
-"""Stands for a quantity or an amount that is no number: it may be anything."""
+"""Replaces a quantity or an amount that is not a number: its text may be anything."""
 
 LEAST_FACTOR, GREATEST_FACTOR = 2.0, 10.0
-"""At 2 or more, different quantities stay different when they are rounded up."""
+"""A factor of 2 or more keeps different quantities different when they are rounded up."""
 
 UNSET = 1e300
-"""A number above it is none: the gateway writes the largest double for "no value"."""
+"""A greater number means "no value": the gateway writes the largest double for it."""
 
 MOST_DIGITS = 8
-"""A quantity has at most so many digits after its point; IB's have four."""
+"""The largest number of digits after the point of a quantity; IB's quantities have four."""
 
 _ANY_ACCOUNT = re.compile(r"\bD?[UFI][A-Z]*\d{3,}[A-Z]?\b", re.IGNORECASE)
 """Account ids as IB writes them: U1234567, DU1234567, F1234567, DF1234567, I1234567."""
@@ -135,7 +135,7 @@ def _pseudonym_or_zero(found: re.Match[str]) -> str:
 
 
 def scaled(text: str, ratio: float) -> str:
-    """Return an amount times a ratio; what has no value stays, what is no number does not.
+    """Multiply an amount; a text for "no value" stays, any other text is replaced.
 
     >>> scaled("-12.5", 3.0), scaled("NaN", 3.0), scaled("0.00", 3.0), scaled("Ann Smith", 3.0)
     ('-37.5', 'NaN', '0.00', '?')

@@ -131,7 +131,7 @@ class Recorder:
         self._message(connection, "gateway", GREETING, (*fields[:1], ""))
 
     def request(self, connection: int, name: str, fields: Fields) -> None:
-        """Record a request of the client. An order message is no matter for the recorder.
+        """Record a request of the client. An order message is never recorded.
 
         Raises:
             ValueError: It is an order message.

@@ -13,7 +13,7 @@ from ib_gateway_simulator.recordings.entry import Entry, Header, entry_of, heade
 log = logging.getLogger(__name__)
 
 MAX_LINE_BYTES = 1 << 22
-"""No line of a recording comes near it; a file that is none is refused early."""
+"""No line of a recording is nearly as long: a file of another kind is refused early."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,8 +22,8 @@ from ib_gateway_simulator.replay.timeline import (
 )
 
 HORIZON_S = 5.0
-"""A request that was recorded so much later than the replay has come to is answered from what is
-known, if it can be: its client does not wait that long."""
+"""A request that was recorded more than this ahead of the replay, in seconds, is answered at once
+from the values that were played so far, if they are enough: a client does not wait that long."""
 
 
 class Player:
@@ -113,7 +113,7 @@ class Player:
         self._known.note(fields, asked.request if asked else None)
         if asked is None:
             at = request_place(fields)
-            if at is None or int(fields[at]) not in self._by_id:  # an id that nobody asked with
+            if at is None or int(fields[at]) not in self._by_id:  # of no request
                 self._client.send(fields)
             return
         asked.newest[fields[0], _tick_type(fields)] = fields

@@ -33,7 +33,7 @@ _OF_LIST = {
     "53": "reqOpenOrders",
     "102": "reqCompletedOrders",
 }
-"""Messages without an id that answer a request, with its name."""
+"""The name of the request that a message without an id answers, by the type of the message."""
 
 Key = tuple[object, ...]
 
@@ -114,8 +114,8 @@ def key_of(request: Request, recorded_id: int = -1) -> Key:
 def connections_of(entries: Iterable[Entry]) -> Iterator[RecordedConnection]:
     """Yield the connections on which a client logged in, in the order of their log-ins.
 
-    The gateway was down after one of them as far as attempts that it ended show; the pauses of the
-    client between its attempts are no outage.
+    After a connection, the gateway counts as down until the last attempt to log in that it ended.
+    The time that a client waits between its attempts does not count.
     """
     by_number: dict[int, list[Entry]] = {}
     for entry in entries:

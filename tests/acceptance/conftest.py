@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.demo_program import Demo
+from tests.support.demo_program import Demo, SharedHome
 from tests.support.scheduling import CHAINS
 
-Homes = dict[str, "SharedHome"]
+Homes = dict[str, SharedHome]
 
 
 @pytest.fixture
@@ -23,32 +23,6 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Demo]]:
     yield run
     for demo in demos:
         demo.close()
-
-
-class SharedHome:
-    """A home whose demo runs on from test to test until one of them ends it."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._demo: Demo | None = None
-
-    def running(self) -> Demo:
-        """Return the demo that runs here; start one if none does."""
-        if self._demo is None or self._demo.process.poll() is not None:
-            return self.start()
-        return self._demo
-
-    def start(self, *arguments: str, terminal: int | None = None) -> Demo:
-        """Start a demo here, which carries on from the tables of the one before."""
-        self.end()
-        self._demo = Demo(self.path, *arguments, terminal=terminal)
-        return self._demo
-
-    def end(self) -> None:
-        """End the demo that runs here."""
-        if self._demo is not None:
-            self._demo.close()
-            self._demo = None
 
 
 @pytest.fixture(scope="session")

@@ -1,18 +1,20 @@
 """However the demo ends, nothing of it is left, and the next start carries on.
 
-SIGINT ends the demo of `test_colours.py`, and SIGTERM that of `test_running.py`.
+SIGINT ends the demo of `test_colours.py`, SIGTERM that of `test_running.py`, and SIGKILL that of
+`test_recovery.py`, which goes on with the demo that these tests leave.
 """
 
 import os
 import random
 import signal
 import threading
+from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import polars as pl
 import psutil
+import pytest
 
 from tests.support.demo_program import (
     LEGS,
@@ -20,6 +22,7 @@ from tests.support.demo_program import (
     QUEUED,
     STREAMED,
     Demo,
+    SharedHome,
     assert_tables_are_whole,
     wait_for,
 )
@@ -33,43 +36,93 @@ def until_streaming(demo: Demo) -> None:
     wait_for("the stream has its lines", streaming, poll_s=0.2)
 
 
-def rows_written(home: Path) -> int:
-    count: int = pl.scan_delta(str(home / "lake" / "position_updates")).select(pl.len()).collect()
-    return count.item()
+class Terminal:
+    """A terminal that a person watches while a demo runs on it in a home."""
 
+    def __init__(self, home: SharedHome) -> None:
+        self._home = home
+        self._demo: Demo | None = None
+        self._shown: list[bytes] = []
+        self._reader: threading.Thread | None = None
 
-def test_sigkill_ends_all_of_it(home):
-    demo = home.running()
-    until_streaming(demo)
-    before = rows_written(home.path)
-    wait_for("it writes", lambda: rows_written(home.path) > before)
-    demo.process.kill()
-    demo.ended_without_a_trace()
-    assert demo.process.wait(LIMIT_S) == -signal.SIGKILL
-    assert rows_written(home.path) > before
+    def running(self) -> Demo:
+        """Return the demo that runs on it; start one if none does."""
+        if self._demo is None or self._demo.process.poll() is not None:
+            person, program = os.openpty()  # the side that a person sees, and the program's side
+            self._demo = self._home.start(terminal=program)
+            os.close(program)
+            self._reader = threading.Thread(target=self._watch, args=(person,))
+            self._reader.start()
+        return self._demo
 
+    def shown(self) -> bytes:
+        """Return what was written to it."""
+        return b"".join(self._shown)
 
-def test_a_closed_terminal_ends_all_of_it(home):
-    person, program = os.openpty()  # the side that a person sees, and the program's side
-    demo = home.start(terminal=program)
-    os.close(program)
-    shown: list[bytes] = []
+    def close(self) -> None:
+        """Wait until nothing can be written to it: the demo has ended."""
+        if self._reader is not None:
+            self._reader.join(LIMIT_S)
 
-    def watch() -> None:
+    def _watch(self, person: int) -> None:
         with open(person, "rb", buffering=0) as screen, suppress(OSError):
             while text := screen.read(65536):
-                shown.append(text)
+                self._shown.append(text)
 
-    reader = threading.Thread(target=watch)
-    reader.start()
+
+@pytest.fixture(scope="module")
+def terminal(chain_home: SharedHome) -> Iterator[Terminal]:
+    """Return the terminal of one demo in the shared home."""
+    made = Terminal(chain_home)
+    yield made
+    made.close()
+
+
+def test_after_a_kill_of_everything_no_request_is_lost_or_written_twice(home, terminal):
+    demo = home.running()
     until_streaming(demo)
-    wait_for("the live status", lambda: b"20 of 100 in use" in b"".join(shown))
+
+    def in_the_queue() -> set[str]:
+        return set(demo.table("position_queue").filter(bucket="live")["request_id"])
+
+    requests = wait_for("requests in the queue", in_the_queue)
+    threading.Event().wait(random.uniform(0.0, 6.0))
+    victims = [psutil.Process(demo.process.pid), *demo.processes()]
+    random.shuffle(victims)
+    for process in victims:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    demo.ended_without_a_trace()
+
+    again = terminal.running()
+    until_streaming(again)
+
+    def all_answered() -> bool:
+        done = again.table("position_queue").filter(status="SUCCESS")["request_id"]
+        return requests <= set(done)
+
+    wait_for("each request that was there is answered", all_answered, poll_s=0.5)
+    done = again.table("position_queue").filter(pl.col("request_id").is_in(requests))
+    assert done["request_id"].is_unique().all(), "a request was answered twice"
+    rows = again.updates()
+    assert rows["update_id"].is_unique().all(), "a row was written twice"
+    assert rows["request_id"].drop_nulls().is_unique().all(), "a request has two rows"
+    answered = done.join(rows, on=["update_id", "account", "conid"], suffix="_of_row")
+    assert set(answered["request_id"]) == requests, "a request without its row"
+    own = answered.filter(pl.col("request_id").is_in(rows["request_id"].drop_nulls().implode()))
+    assert (own["request_id"] == own["request_id_of_row"]).all()
+    assert_tables_are_whole(again.lake)
+
+
+def test_a_closed_terminal_ends_all_of_it(terminal):
+    demo = terminal.running()
+    until_streaming(demo)
+    wait_for("the live status", lambda: b"20 of 100 in use" in terminal.shown())
     ui = f"127.0.0.1:{demo.ui_port}".encode()
-    wait_for("the address of the UI, once it answers", lambda: ui in b"".join(shown))
+    wait_for("the address of the UI, once it answers", lambda: ui in terminal.shown())
     # A terminal that closes takes its side away and hangs up on the foreground group.
     os.killpg(demo.process.pid, signal.SIGHUP)
     demo.ended_without_a_trace()
-    reader.join(LIMIT_S)
 
 
 def missed_figures(verdict: dict[str, Any]) -> set[str]:
@@ -102,39 +155,3 @@ def test_a_verdict_names_what_was_missed(start):
     assert {"legs with a current row", "by QUEUE", "all current after"} <= missed
     assert demo.process.wait(LIMIT_S) == 1
     demo.ended_without_a_trace()
-
-
-def test_after_a_kill_of_everything_no_request_is_lost_or_written_twice(home):
-    demo = home.running()
-    until_streaming(demo)
-
-    def in_the_queue() -> set[str]:
-        return set(demo.table("position_queue").filter(bucket="live")["request_id"])
-
-    requests = wait_for("requests in the queue", in_the_queue)
-    threading.Event().wait(random.uniform(0.0, 6.0))
-    victims = [psutil.Process(demo.process.pid), *demo.processes()]
-    random.shuffle(victims)
-    for process in victims:
-        with suppress(psutil.NoSuchProcess):
-            process.kill()
-    demo.ended_without_a_trace()
-
-    again = home.start()
-    until_streaming(again)
-
-    def all_answered() -> bool:
-        done = again.table("position_queue").filter(status="SUCCESS")["request_id"]
-        return requests <= set(done)
-
-    wait_for("each request that was there is answered", all_answered, poll_s=0.5)
-    done = again.table("position_queue").filter(pl.col("request_id").is_in(requests))
-    assert done["request_id"].is_unique().all(), "a request was answered twice"
-    rows = again.updates()
-    assert rows["update_id"].is_unique().all(), "a row was written twice"
-    assert rows["request_id"].drop_nulls().is_unique().all(), "a request has two rows"
-    answered = done.join(rows, on=["update_id", "account", "conid"], suffix="_of_row")
-    assert set(answered["request_id"]) == requests, "a request without its row"
-    own = answered.filter(pl.col("request_id").is_in(rows["request_id"].drop_nulls().implode()))
-    assert (own["request_id"] == own["request_id_of_row"]).all()
-    assert_tables_are_whole(again.lake)

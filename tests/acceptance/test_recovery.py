@@ -255,6 +255,17 @@ def test_after_a_crash_that_leaves_runs_started_the_next_start_streams(home, vic
     assert_never_two_writers(demo.lake)
 
 
+def test_sigkill_ends_all_of_it(home):
+    demo = home.running()
+    streaming(demo, after=None)
+    before = demo.updates().height
+    wait_for("it writes", lambda: demo.updates().height > before)
+    demo.process.kill()
+    demo.ended_without_a_trace()
+    assert demo.process.wait(LIMIT_S) == -signal.SIGKILL
+    assert demo.updates().height > before
+
+
 def kill(demo: Demo, victims: str) -> None:
     parts = ("dagster_host.services", "multiprocessing", *(part for part, _ in SERVICES.values()))
     for process in demo.processes():

@@ -20,8 +20,8 @@ from tests.support.object_store import ObjectStore
 from tests.support.ports import free_port
 from tests.support.store_proxy import CUT, Rule
 
-TICKS = 6
-"""Ticks of the two sensors that need the store, in one outage: a quarter of a minute at least."""
+TICKS = 4
+"""Ticks of the two sensors that need the store, in one outage: two of each."""
 
 LINES_OF_A_TICK = 4
 """That the sensor is evaluated, and why it was skipped; of other sensors beside it, the same."""

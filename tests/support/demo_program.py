@@ -21,6 +21,7 @@ from deltalake import DeltaTable
 
 from position_sync_dagster.processes.home import Home
 from tests.support.ports import free_port
+from tests.support.waiting import pause_s
 
 PROGRAM = str(Path(sys.executable).parent / "position-sync")
 LEGS, STREAMED, QUEUED = 200, 20, 180
@@ -42,11 +43,12 @@ def wait_for(
     """Wait until the condition holds, and return its result."""
     deadline = time.monotonic() + within_s
     while True:
+        began = time.monotonic()
         found = condition()
         if found:
             return found
         assert time.monotonic() < deadline, f"did not happen within {within_s:g} s: {what}"
-        time.sleep(poll_s)
+        time.sleep(pause_s(began, poll_s))
 
 
 def command(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -231,6 +233,32 @@ class Demo:
         if self.process.stdout is not None:
             self.process.stdout.close()
         self.control.close()
+
+
+class SharedHome:
+    """A home whose demo runs on from test to test until one of them ends it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._demo: Demo | None = None
+
+    def running(self) -> Demo:
+        """Return the demo that runs here; start one if none does."""
+        if self._demo is None or self._demo.process.poll() is not None:
+            return self.start()
+        return self._demo
+
+    def start(self, *arguments: str, terminal: int | None = None) -> Demo:
+        """Start a demo here, which carries on from the tables of the one before."""
+        self.end()
+        self._demo = Demo(self.path, *arguments, terminal=terminal)
+        return self._demo
+
+    def end(self) -> None:
+        """End the demo that runs here."""
+        if self._demo is not None:
+            self._demo.close()
+            self._demo = None
 
 
 def assert_tables_are_whole(lake: Path) -> None:

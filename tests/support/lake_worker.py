@@ -113,9 +113,10 @@ def maintain(lake: Lake) -> None:
         lake.maintain()
 
 
-def merge(lake: Lake, table: str, stop: str) -> int:
-    """Merge the small files of a table; stand still before or after the first commit."""
+def merge(lake: Lake, table: str, stop: str, files: int) -> int:
+    """Merge so many small files of a table; stand still before or after the first commit."""
     commit, stops = maintenance.overwrite, [stop]
+    maintenance.COMPACT_FROM = files
 
     def stopping(*arguments: Any) -> None:
         here = stops.pop() if stops else ""

@@ -4,7 +4,6 @@ from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 
 from position_sync_dagster.domain.instrument import Right
-from position_sync_dagster.domain.leg import ActiveContract
 from position_sync_dagster.domain.update import PositionUpdate
 
 NOW = datetime(2026, 3, 9, 15, 0, tzinfo=UTC)
@@ -32,10 +31,3 @@ def row(conid: int, **values: object) -> PositionUpdate:
         underlying_price=600.0,
     )
     return replace(plain, **values)  # type: ignore[arg-type]
-
-
-def leg(conid: int, strategy: str) -> ActiveContract:
-    return ActiveContract(
-        conid=conid, symbol="SPY", right=Right.PUT, strike=575.0, expiry=date(2028, 12, 15),
-        strategy_id=strategy, added_at=NOW,
-    )  # fmt: skip

@@ -1,5 +1,8 @@
 """Which tests pytest-xdist may run beside each other."""
 
+from functools import cache
+from pathlib import Path
+
 from xdist.scheduler import LoadScopeScheduling
 
 ACCEPTANCE = "tests/acceptance/"
@@ -8,24 +11,30 @@ CHAINS = {
     "test_recovery.py": "endings",
     "test_browser.py": "looks",
     "test_colours.py": "looks",
-    "test_logins.py": "logins",
+    "test_dev.py": "looks",
+    "test_hosts.py": "looks",
 }
-"""Modules that share a demo run in one process, one after the other."""
+"""Modules of whole programs that run in one process, one after the other; some share a demo."""
 
-FIRST = ("endings", "logins")
-"""The chains of one worker, one after the other; another worker runs the other whole programs."""
+OTHERS = "others"
+"""The chain of the other modules of whole programs."""
 
 
 class Scheduling(LoadScopeScheduling):
-    """Gives each worker one test at a time, but for the tests of whole programs.
+    """Gives each worker one test at a time, but for chains and for modules with shared fixtures.
 
-    Two workers run those, and begin with them, because they take longest. They are no more than
-    two: a whole program takes a good part of a core for itself while a test waits for something,
-    and four at once make each other slow.
+    A fixture of a module takes seconds: in two processes it would be made twice. The scopes with
+    the most tests begin first. The chains of whole programs are three: such a program takes a good
+    part of a core while a test waits for something, and more at once make each other slow.
     """
 
     def _split_scope(self, nodeid: str) -> str:
-        if not nodeid.startswith(ACCEPTANCE):
-            return nodeid
-        module = nodeid.removeprefix(ACCEPTANCE).partition("::")[0]
-        return "first" if CHAINS.get(module) in FIRST else "second"
+        module = nodeid.partition("::")[0]
+        if module.startswith(ACCEPTANCE):
+            return CHAINS.get(module.removeprefix(ACCEPTANCE), OTHERS)
+        return module if _has_shared_fixtures(self.config.rootpath / module) else nodeid
+
+
+@cache
+def _has_shared_fixtures(module: Path) -> bool:
+    return 'scope="module"' in module.read_text()

@@ -9,16 +9,31 @@ DEADLINE_S = 120.0
 """Only a hang reaches it."""
 
 POLL_S = 0.02
+LONGEST_PAUSE_S = 2.0
+
+
+def pause_s(began: float, poll_s: float = POLL_S) -> float:
+    """Return how long to wait before a condition is checked again.
+
+    It is at least twice as long as the check took: a check that reads tables leaves most of a
+    processor to what it waits for.
+
+    Args:
+        began: When the check began, by `time.monotonic`.
+        poll_s: The shortest pause.
+    """
+    return max(poll_s, min(2 * (time.monotonic() - began), LONGEST_PAUSE_S))
 
 
 async def eventually(condition: Callable[[], Any]) -> Any:
     """Wait until a condition (plain or async) holds, and return its result."""
     deadline = time.monotonic() + DEADLINE_S
     while True:
+        began = time.monotonic()
         result = condition()
         if asyncio.iscoroutine(result):
             result = await result
         if result:
             return result
         assert time.monotonic() < deadline, f"did not happen within {DEADLINE_S:g} s: {condition}"
-        await asyncio.sleep(POLL_S)
+        await asyncio.sleep(pause_s(began))

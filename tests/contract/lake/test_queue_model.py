@@ -376,7 +376,7 @@ def _merge_early(monkeypatch):
 
 
 class TestInMemory(QueueMachine.TestCase):
-    settings = settings(PROFILE, max_examples=45, stateful_step_count=50)
+    settings = settings(PROFILE, max_examples=30, stateful_step_count=50)
 
 
 @pytest.mark.delta

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,11 +13,10 @@ from position_sync_dagster import cli
 from position_sync_dagster.cli.app import app
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import Owner
-from position_sync_dagster.domain.leg import make_leg
 from position_sync_dagster.domain.update import PositionUpdate, Source, ValueOrigin
-from position_sync_dagster.lake import Lake
 from position_sync_dagster.settings import load_settings
 from position_sync_dagster.sync.reports.status import read_status
+from tests.support import legs
 from tests.support.holdings import make_holding
 
 GATEWAY = "127.0.0.1:7497"
@@ -35,17 +35,12 @@ def row(conid, source, *, account=A, ago_s=1.0):
     )
 
 
-def leg(conid, strategy="s", account=None):
-    return make_leg(
-        conid=conid, symbol="SPY", right="C", strike=450, expiry="20281215", strategy_id=strategy,
-        quantity=1, account=account, added_at=utc_now(),
-    )  # fmt: skip
+leg = partial(legs.leg, quantity=1.0)
+"""A leg of which its strategy holds one, so that several strategies may have it."""
 
 
 @pytest.fixture
-def lake():
-    lake = Lake.of(load_settings())
-    lake.initialize_sync()
+def lake(lake):
     lake.broker_positions.sync.replace(
         GATEWAY,
         [held(STREAMED), held(QUEUED), held(STALE), held(CLOSED, position=0.0), held(SHARED, B)],

@@ -5,18 +5,9 @@ import pytest
 from position_sync_dagster import cli
 from position_sync_dagster.domain.request import QueueRequest
 from position_sync_dagster.errors import InvalidLegError, InvalidRequestError
-from position_sync_dagster.lake import Lake
-from position_sync_dagster.settings import load_settings
 from position_sync_dagster.sync.audit.trace import history
 
 HUGE = (str(2**63), "9" * 5000)
-
-
-@pytest.fixture
-def lake() -> Lake:
-    lake = Lake.of(load_settings())
-    lake.initialize_sync()
-    return lake
 
 
 @pytest.mark.parametrize("number", HUGE, ids=len)

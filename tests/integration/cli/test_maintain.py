@@ -11,17 +11,15 @@ from position_sync_dagster import cli
 from position_sync_dagster.cli.app import app
 from position_sync_dagster.domain.request import QueueRequest
 from position_sync_dagster.lake import Lake
-from position_sync_dagster.settings import load_settings
+from position_sync_dagster.lake.storage import maintenance
 
-FINISHED = 40
+FINISHED = 12
 
 
 @pytest.fixture
-def lake(monkeypatch) -> Lake:
-    """A lake whose queue has many small commits, and keeps no replaced file."""
-    monkeypatch.setenv("POSITION_SYNC_FSYNC", "false")
-    lake = Lake.of(load_settings())
-    lake.initialize_sync()
+def lake(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> Lake:
+    """Return a lake whose queue has many small commits, and keeps no replaced file."""
+    monkeypatch.setattr(maintenance, "COMPACT_FROM", FINISHED)
     DeltaTable(lake.queue.table.path).alter.set_table_properties(
         {"delta.deletedFileRetentionDuration": "interval 0 seconds"}
     )

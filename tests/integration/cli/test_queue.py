@@ -11,7 +11,6 @@ from position_sync_dagster.cli.app import app
 from position_sync_dagster.domain.request import QueueRequest, QueueStatus
 from position_sync_dagster.lake import Lake
 from position_sync_dagster.lake.queue.operations import SyncQueue
-from position_sync_dagster.settings import load_settings
 
 ACCOUNT = "DUSIM0001"
 FAILED, PENDING = QueueStatus.FAILED, QueueStatus.PENDING
@@ -19,10 +18,7 @@ ERROR = "No value of 911 came.\n  \x1b[2Jsecond line\x9b31m"
 
 
 @pytest.fixture
-def queue(monkeypatch) -> SyncQueue:
-    monkeypatch.setenv("POSITION_SYNC_FSYNC", "false")
-    lake = Lake.of(load_settings())
-    lake.initialize_sync()
+def queue(lake: Lake) -> SyncQueue:
     return lake.queue.sync
 
 

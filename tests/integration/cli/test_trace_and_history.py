@@ -14,9 +14,7 @@ from position_sync_dagster.domain.reconciliation import Discrepancy, Discrepancy
 from position_sync_dagster.domain.request import Answer, QueueRequest
 from position_sync_dagster.domain.run_record import RunResult
 from position_sync_dagster.domain.update import PositionUpdate, Source
-from position_sync_dagster.lake import Lake
 from position_sync_dagster.lake.schema.ids import content_id, new_ids
-from position_sync_dagster.settings import load_settings
 from position_sync_dagster.sync.run_recorder import RunRecorder
 
 ACCOUNT = "DUSIM0001"
@@ -36,14 +34,6 @@ ROW = PositionUpdate(
     source=Source.QUEUE,
     gateway_id="127.0.0.1:7497",
 )
-
-
-@pytest.fixture
-def lake(monkeypatch) -> Lake:
-    monkeypatch.setenv("POSITION_SYNC_FSYNC", "false")
-    lake = Lake.of(load_settings())
-    lake.initialize_sync()
-    return lake
 
 
 @pytest.fixture

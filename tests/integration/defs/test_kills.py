@@ -23,7 +23,7 @@ from tests.support.forked_workers import worker_forker
 
 CALL = 921000001
 MODULE = "tests.support.audited_worker"
-KILLS = int(os.environ.get("AUDIT_KILLS", "5"))
+KILLS = int(os.environ.get("AUDIT_KILLS", "4"))
 """`make chaos` makes 20."""
 
 INSTANCE = """

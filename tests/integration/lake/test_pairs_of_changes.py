@@ -20,7 +20,7 @@ from deltalake import write_deltalake
 from position_sync_dagster.domain.account_summary import AccountSummary
 from position_sync_dagster.domain.broker_position import BrokerPosition
 from position_sync_dagster.domain.gateway_session import Owner
-from position_sync_dagster.domain.instrument import ContractDetails, Instrument
+from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.domain.reconciliation import Discrepancy, DiscrepancyType
 from position_sync_dagster.domain.request import QueueRequest
 from position_sync_dagster.domain.run_record import RunRecord, RunResult
@@ -33,6 +33,7 @@ from position_sync_dagster.lake.schema.tables import DERIVED, LATEST_POSITIONS, 
 from position_sync_dagster.lake.storage import frames, maintenance, writer_lock
 from position_sync_dagster.lake.storage.maintenance import find_doubled, remove_doubled
 from position_sync_dagster.lake.storage.table import Table
+from tests.support.holdings import make_holding
 
 NOW = datetime(2026, 1, 2, 12, tzinfo=UTC)
 LOGIN = "127.0.0.1:7497"
@@ -58,11 +59,7 @@ def summary(number: int) -> AccountSummary:
 
 
 def holding(number: int) -> BrokerPosition:
-    instrument = Instrument(conid=number, symbol="SPY", sec_type="OPT", currency="USD")
-    return BrokerPosition(
-        gateway_id=LOGIN, account="DUSIM1", instrument=instrument, position=1.0, received_at=NOW,
-        position_time=NOW, snapshot_id="s",
-    )  # fmt: skip
+    return make_holding(number, NOW, gateway_id=LOGIN, account="DUSIM1")
 
 
 def details(number: int) -> ContractDetails:
@@ -252,14 +249,20 @@ def template(path: Path, name: str) -> Path:
 Outcome = tuple[list[str], pl.DataFrame]
 
 
-def outcome(path: Path, name: str, *works: Work) -> Outcome:
-    """Do one work after the other; return their errors and what the table holds then."""
+def errors_of(path: Path, *works: Work) -> list[str]:
+    """Do one work after the other; return their errors."""
     errors = []
     for work in works:
         try:
             work(Lake(path, fsync=False))
         except LakeError as error:
             errors.append(type(error).__name__)
+    return errors
+
+
+def outcome(path: Path, name: str, *works: Work) -> Outcome:
+    """Do one work after the other; return their errors and what the table holds then."""
+    errors = errors_of(path, *works)
     table = table_of(Lake(path, fsync=False), name)
     assert find_doubled(table).surplus == 0
     rows = table.rows()
@@ -276,7 +279,7 @@ def inside(monkeypatch: pytest.MonkeyPatch, path: Path, name: str, *works: Work)
 
     def committing(*arguments: Any, **more: Any) -> None:
         monkeypatch.setattr(frames, "write_deltalake", write_deltalake)
-        errors.extend(outcome(path, name, meanwhile)[0])
+        errors.extend(errors_of(path, meanwhile))
         write_deltalake(*arguments, **more)
 
     monkeypatch.setattr(frames, "write_deltalake", committing)

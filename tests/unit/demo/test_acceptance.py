@@ -10,24 +10,12 @@ from position_sync_dagster.demo.acceptance import (
     expect_paths,
     is_complete,
 )
-from position_sync_dagster.domain.leg import make_leg
 from position_sync_dagster.domain.update import PositionUpdate, Source
+from tests.support.legs import leg
 
 START = datetime(2026, 1, 2, 15, 0, tzinfo=UTC)
 ACCOUNT = "DUSIM0001"
 HELD = frozenset((ACCOUNT, conid) for conid in range(1, 11))
-
-
-def leg(conid, strategy="a"):
-    return make_leg(
-        conid=conid,
-        symbol="SPY",
-        right="PUT",
-        strike=600,
-        expiry="20281215",
-        strategy_id=strategy,
-        added_at=START,
-    )
 
 
 def row(conid, source, *, seconds=5.0):

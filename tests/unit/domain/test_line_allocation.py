@@ -1,12 +1,12 @@
 """Line priority: who gets a market data line, and how the number of lines is learned."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from position_sync_dagster.domain.leg import LegState, make_leg
+from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.domain.line_allocation import (
     Demand,
     LineLimit,
@@ -16,23 +16,10 @@ from position_sync_dagster.domain.line_allocation import (
 )
 from position_sync_dagster.domain.retry import Backoff
 from tests.support.holdings import make_holding
+from tests.support.legs import ADDED_AT, leg
 
-NOW = datetime(2026, 3, 4, 15, 30, tzinfo=UTC)
+NOW = ADDED_AT
 OPT = ("OPT",)
-
-
-def leg(conid, strategy="s", account=None, priority=1, at=NOW):
-    return make_leg(
-        conid=conid,
-        symbol="SPY",
-        right="PUT",
-        strike=500,
-        expiry="20261218",
-        strategy_id=strategy,
-        added_at=at,
-        account=account,
-        priority=priority,
-    )
 
 
 def held(conid, account="A", position=1.0, sec_type="OPT"):

@@ -2,24 +2,12 @@
 
 from datetime import UTC, datetime
 
-from position_sync_dagster.domain.leg import LegState, make_leg
+from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.domain.line_allocation import route
 from tests.support.holdings import make_holding
+from tests.support.legs import leg
 
 NOW = datetime(2026, 3, 4, 15, 30, tzinfo=UTC)
-
-
-def leg(conid, account=None):
-    return make_leg(
-        conid=conid,
-        symbol="SPY",
-        right="PUT",
-        strike=500,
-        expiry="20261218",
-        strategy_id="s",
-        added_at=NOW,
-        account=account,
-    )
 
 
 def held(conid, account, position=1.0, sec_type="OPT"):

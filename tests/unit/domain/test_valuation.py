@@ -3,7 +3,6 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from position_sync_dagster.domain.broker_position import BrokerPosition
 from position_sync_dagster.domain.instrument import Instrument, Right
 from position_sync_dagster.domain.update import PriceKind, Source, TradingMode, ValueOrigin
 from position_sync_dagster.domain.valuation import (
@@ -13,6 +12,7 @@ from position_sync_dagster.domain.valuation import (
     from_portfolio,
     revalue,
 )
+from tests.support.holdings import make_holding
 
 NOW = datetime(2026, 3, 4, 15, 30, tzinfo=UTC)
 OPTION = Instrument(
@@ -39,19 +39,8 @@ FUTURE = Instrument(conid=10, symbol="ES", sec_type="FUT", currency="USD", multi
 
 
 def holding(instrument=OPTION, position=-3.0, **more):
-    return BrokerPosition(
-        **{
-            "gateway_id": "g:1",
-            "account": "DUSIM0001",
-            "instrument": instrument,
-            "position": position,
-            "average_cost": 210.0,
-            "received_at": NOW,
-            "position_time": NOW,
-            "snapshot_id": "s",
-        }
-        | more
-    )
+    usual = {"account": "DUSIM0001", "instrument": instrument, "average_cost": 210.0}
+    return make_holding(instrument.conid, NOW, position=position, **usual | more)
 
 
 def value(held, quote, magnifier=1, **more):

@@ -22,7 +22,9 @@ from position_sync_dagster.terminal.board import (
     changes_between,
     current_text,
 )
-from tests.support.money_rows import NOW, leg, row
+from tests.support.holdings import make_holding
+from tests.support.legs import leg
+from tests.support.money_rows import NOW, row
 
 LIVE = Status(
     at=NOW, lake="lake", gateway_id="127.0.0.1:7497", session_state="LIVE", session_owner="STREAM",
@@ -38,18 +40,12 @@ BLIND = replace(
 
 
 def holding(conid: int, position: float = -2.0) -> BrokerPosition:
-    return BrokerPosition(
-        gateway_id=LIVE.gateway_id,
-        account="DUSIM0001",
-        instrument=Instrument(
-            conid=conid, symbol="SPY", sec_type="OPT", currency="USD", right=row(1).right,
-            strike=575.0, expiry=row(1).expiry,
-        ),
-        position=position,
-        received_at=NOW,
-        position_time=NOW,
-        snapshot_id="s",
+    instrument = Instrument(
+        conid=conid, symbol="SPY", sec_type="OPT", currency="USD", right=row(1).right,
+        strike=575.0, expiry=row(1).expiry,
     )  # fmt: skip
+    of = {"gateway_id": LIVE.gateway_id, "account": "DUSIM0001", "instrument": instrument}
+    return make_holding(conid, NOW, position=position, **of)
 
 
 def overview(status: Status = LIVE, *, legs: int = 2, **values: object) -> Overview:

@@ -16,7 +16,8 @@ from position_sync_dagster.sync.reports.money import (
     total_by_currency,
 )
 from position_sync_dagster.terminal.money_tables import positions_table, strategy_table
-from tests.support.money_rows import NOW, leg, row
+from tests.support.legs import leg
+from tests.support.money_rows import NOW, row
 
 
 def money(rows: list[PositionUpdate], legs: list[ActiveContract]) -> list[Money]:

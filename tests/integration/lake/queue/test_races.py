@@ -10,14 +10,15 @@ from position_sync_dagster.lake.lake import Lake
 from tests.support.lake_processes import Worker, together, workers
 from tests.support.lake_worker import drain
 from tests.support.object_store import EVERYTHING
+from tests.support.waiting import DEADLINE_S
 
 REQUESTS = 5000
-ON_STORE = REQUESTS if EVERYTHING else 600
-"""The same on an object store, where a commit takes far longer."""
+COMMITS = 60
+"""Claims that take them all, in `make test` a third of them on a store, where each takes longer."""
 
 
-def many(place: Path | str) -> int:
-    return REQUESTS if isinstance(place, Path) else ON_STORE
+def commits_on(place: Path | str) -> int:
+    return COMMITS if EVERYTHING or isinstance(place, Path) else COMMITS // 3
 
 
 def filled(path: Path | str, count: int) -> tuple[Lake, list[str]]:
@@ -33,33 +34,40 @@ def double_or_lost(granted: list[list[str]], ids: list[str]) -> tuple[list[str],
 
 
 def test_four_claimers_are_never_granted_the_same_request_and_lose_none(place):
-    lake, ids = filled(place, many(place))
-    granted = together(*(Worker("claim", place, limit=many(place) // 60) for _ in range(4)))
+    lake, ids = filled(place, REQUESTS)
+    limit = REQUESTS // commits_on(place)
+    granted = together(*(Worker("claim", place, limit=limit) for _ in range(4)))
     assert double_or_lost(granted, ids) == ([], set())
     # Writers of one machine take turns; those of a store do not.
     assert isinstance(place, str) or all(granted), "a claimer was starved"
     assert lake.queue.sync.counts()[QueueStatus.PROCESSING] == len(ids)
 
 
-def test_the_same_check_fails_on_a_claim_that_reads_and_writes_on_two_handles(place):
-    _, ids = filled(place, many(place))
-    granted = together(*(Worker("claim_wrongly", place, limit=many(place) // 20) for _ in range(4)))
+def test_the_same_check_fails_on_a_claim_that_reads_and_writes_on_two_handles(tmp_path):
+    _, ids = filled(tmp_path, REQUESTS)
+    wrong = [Worker("claim_wrongly", tmp_path, limit=REQUESTS // 20) for _ in range(4)]
+    granted = together(*wrong)
     assert double_or_lost(granted, ids) != ([], set())
 
 
 def test_racing_inserts_keep_one_live_request_per_position(place):
     lake = Lake(place)
     lake.initialize_sync()
-    results = together(*(Worker("insert_the_same", place, count=25) for _ in range(4)))
+    count = commits_on(place) // 2
+    results = together(*(Worker("insert_the_same", place, count=count) for _ in range(4)))
     assert results[0] == results[1] == results[2] == results[3]
-    assert lake.queue.sync.counts()[QueueStatus.PENDING] == 25
+    assert lake.queue.sync.counts()[QueueStatus.PENDING] == count
 
 
 def test_inserting_claiming_and_compacting_at_once_loses_nothing(place):
     lake, _ = filled(place, 1)
     maintaining = Worker("maintain", place)
-    inserting = [Worker("insert", place, first=first, count=100, size=5) for first in (1000, 2000)]
-    draining = [Worker("drain", place, lease_s=600, limit=9, until_empty=False)]
+    commits = commits_on(place)
+    size, limit = 300 // commits, 540 // commits
+    inserting = [
+        Worker("insert", place, first=first, count=100, size=size) for first in (1000, 2000)
+    ]
+    draining = [Worker("drain", place, lease_s=600, limit=limit, until_empty=False)]
     with workers(maintaining, *inserting, *draining):
         ids = [i for worker in inserting for i in worker.result()]
         wait_until(lambda: not lake.queue.sync.overview().claimable)
@@ -106,8 +114,8 @@ def assert_every_request_ended_once(lake: Lake, at_least: int) -> None:
     assert set(written) == set(stored.get_column("request_id"))
 
 
-def wait_until(condition, deadline_s: float = 60) -> None:
-    end = time.monotonic() + deadline_s
+def wait_until(condition) -> None:
+    end = time.monotonic() + DEADLINE_S
     while not condition():
         assert time.monotonic() < end, "the condition never came true"
         time.sleep(0.02)

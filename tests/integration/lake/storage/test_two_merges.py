@@ -12,17 +12,18 @@ from position_sync_dagster.domain.run_record import RunRecord, RunResult
 from position_sync_dagster.domain.update import PositionUpdate
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.recovery.checkup import check_up
-from position_sync_dagster.lake.storage.maintenance import (
-    COMPACT_FROM,
-    find_doubled,
-    maintain,
-    remove_doubled,
-)
+from position_sync_dagster.lake.storage import maintenance
+from position_sync_dagster.lake.storage.maintenance import find_doubled, maintain, remove_doubled
 from position_sync_dagster.lake.storage.table import Table
 from tests.support.lake_processes import Worker, workers
 
 NOW = datetime(2026, 1, 2, 12, tzinfo=UTC)
-COMMITS = COMPACT_FROM + 1
+COMMITS = 9
+
+
+@pytest.fixture(autouse=True)
+def _merge_early(monkeypatch):
+    monkeypatch.setattr(maintenance, "COMPACT_FROM", COMMITS - 1)
 
 
 def add_row(lake: Lake, table: str, number: int) -> None:
@@ -74,8 +75,7 @@ def test_a_merge_that_stands_still_while_another_one_merges_doubles_nothing(plac
     lake = filled(place, name)
     before = rows_of(lake, name)
     first, second = (
-        Worker("merge", place, table=name, stop=stop),
-        Worker("merge", place, table=name, stop=""),
+        Worker("merge", place, table=name, stop=where, files=COMMITS - 1) for where in (stop, "")
     )
     with workers(first):
         first.wait_until_it_stands_still()

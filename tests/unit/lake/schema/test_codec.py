@@ -1,26 +1,18 @@
 """Rows of values: what a column holds is what Polars makes of the values itself."""
 
 from datetime import UTC, datetime, timedelta, timezone
+from functools import partial
 
 import polars as pl
 
-from position_sync_dagster.domain.broker_position import BrokerPosition
-from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.lake.schema.codec import broker_positions_of, broker_rows
 from position_sync_dagster.lake.schema.tables import BROKER_POSITIONS
+from tests.support.holdings import make_holding
 
 AT = datetime(2026, 3, 4, 15, 30, 1, 999999, tzinfo=UTC)
 
 
-def holding(conid, **times):
-    return BrokerPosition(
-        gateway_id="g:1",
-        account="DU1",
-        instrument=Instrument(conid=conid, symbol="SPY", sec_type="STK", currency="USD"),
-        position=1.0,
-        snapshot_id="s",
-        **dict(received_at=AT, position_time=AT) | times,
-    )
+holding = partial(make_holding, at=AT)
 
 
 def test_times_are_stored_to_the_microsecond_in_utc():

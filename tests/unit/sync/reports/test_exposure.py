@@ -7,29 +7,13 @@ from datetime import UTC, date, datetime, timedelta
 import pytest
 
 from position_sync_dagster.domain.instrument import Right
-from position_sync_dagster.domain.leg import ActiveContract
 from position_sync_dagster.domain.update import PositionUpdate
 from position_sync_dagster.sync.reports.exposure import AssetClass, Exposure, exposures
 from tests.support.contracts import contract_details
+from tests.support.legs import leg
 
 PUT = Right.PUT
 NOW = datetime(2026, 3, 9, 15, 0, tzinfo=UTC)
-
-
-def leg(
-    conid: int, strategy: str = "iron", quantity: float | None = None, account: str | None = None
-) -> ActiveContract:
-    return ActiveContract(
-        conid=conid,
-        symbol="SPY",
-        right=Right.CALL,
-        strike=500.0,
-        expiry=date(2026, 4, 17),
-        strategy_id=strategy,
-        added_at=NOW,
-        quantity=quantity,
-        account=account,
-    )
 
 
 def row(conid: int, position: float = 4.0, **values: object) -> PositionUpdate:
@@ -66,7 +50,7 @@ def test_a_strategy_sums_its_legs_with_their_signs() -> None:
 
 
 def test_a_shared_leg_is_divided_by_quantity_and_the_rest_is_the_open_holders() -> None:
-    found = exposures([leg(1, "a", 1.0), leg(1, "b")], [row(1, 4.0)])
+    found = exposures([leg(1, "a", quantity=1.0), leg(1, "b")], [row(1, 4.0)])
     assert [(e.strategy_id, e.market_value) for e in found] == [("a", 150.0), ("b", 450.0)]
 
 
@@ -196,7 +180,8 @@ def test_a_leg_that_is_another_contract_than_its_conid_is_in_no_sum_and_is_named
     day = date(2026, 4, 17)
     contract |= {"last_trade_date": day, "expires_on": day}
     details = {1: contract_details(1, **contract), 2: contract_details(2, **contract, right=PUT)}
-    legs = [leg(1), leg(2, quantity=1.0), leg(2, "other", quantity=None)]
+    terms = {"right": Right.CALL, "strike": 500.0, "expiry": day}
+    legs = [leg(1, **terms), leg(2, quantity=1.0, **terms), leg(2, "t", **terms)]
     right = replace(legs[2], right=PUT)
     found = exposures([*legs[:2], right], [row(1), row(2)], details=details)
     iron, other = found

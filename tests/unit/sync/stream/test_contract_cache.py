@@ -9,7 +9,7 @@ from position_sync_dagster.errors import CommitContentionError
 from position_sync_dagster.sync.stream.contract_cache import AGAIN, CHUNK, ContractCache
 from tests.support.clock import HandClock
 from tests.support.contracts import contract_details
-from tests.support.money_rows import leg
+from tests.support.legs import leg
 
 
 class Gateway:

@@ -1,0 +1,15 @@
+"""The lake that the commands find in the environment of a test."""
+
+import pytest
+
+from position_sync_dagster.lake import Lake
+from position_sync_dagster.settings import load_settings
+
+
+@pytest.fixture
+def lake(monkeypatch: pytest.MonkeyPatch) -> Lake:
+    """Return the tables, empty."""
+    monkeypatch.setenv("POSITION_SYNC_FSYNC", "false")
+    lake = Lake.of(load_settings())
+    lake.initialize_sync()
+    return lake
