@@ -7,7 +7,7 @@ from typing import Any
 
 from position_sync_dagster.domain.broker_position import BrokerPosition, Key
 from position_sync_dagster.domain.clock import SKEW
-from position_sync_dagster.domain.line_trust import LineTrust
+from position_sync_dagster.domain.line import LineTrust
 from position_sync_dagster.domain.update import PositionUpdate, PriceKind, ValueOrigin
 from position_sync_dagster.domain.valuation import (
     Provenance,

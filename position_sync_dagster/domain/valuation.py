@@ -134,7 +134,7 @@ class Price:
 def price_of(quote: Quote, *, now: datetime, max_last_age: timedelta) -> Price | None:
     """Choose the price that values a position: MARK, LAST, MID, MODEL, else None.
 
-    The quote must be that of a line that can be trusted (`domain.line_trust`). Then a mark counts
+    The quote must be that of a line that can be trusted (`domain.line`). Then a mark counts
     however long it has stood still: a gateway ticks on change, so an unchanged mark is not old.
 
     LAST counts only if the exchange's time of the trade is recent, and inside an uncrossed

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 from position_sync_dagster.domain.broker_position import Key
 from position_sync_dagster.domain.leg import LegState
-from position_sync_dagster.domain.line_trust import LoginLines
+from position_sync_dagster.domain.line import LoginLines
 from position_sync_dagster.domain.streamed_holding import StreamedHolding, StreamRules
 from position_sync_dagster.domain.valuation import Provenance, Quote
 from position_sync_dagster.gateway.connection import GatewayConnection
@@ -26,7 +26,7 @@ class StreamPricer:
     """Passes events to the streamed holdings, and collects the rows that are due.
 
     Each holding has one state (`domain.streamed_holding`), and each line one
-    trust (`domain.line_trust`), which its holdings share.
+    trust (`domain.line`), which its holdings share.
 
     Args:
         contracts: The price magnifiers and trading hours.

@@ -30,7 +30,7 @@ from position_sync_dagster.sync.stream.broker_link import BrokerLink
 from position_sync_dagster.sync.stream.contract_cache import ContractCache
 from position_sync_dagster.sync.stream.flusher import Flusher
 from position_sync_dagster.sync.stream.health import Health
-from position_sync_dagster.sync.stream.line_manager import LineManager
+from position_sync_dagster.sync.stream.lines import LineManager
 from position_sync_dagster.sync.stream.pricing import StreamPricer
 from position_sync_dagster.sync.stream.router import Router, Routes
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from position_sync_dagster.domain.line_trust import LOGIN_SILENT, LoginLines
+from position_sync_dagster.domain.line import LOGIN_SILENT, LoginLines
 from position_sync_dagster.domain.valuation import Quote
 
 

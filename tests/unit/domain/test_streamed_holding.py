@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from position_sync_dagster.domain.broker_position import BrokerPosition
 from position_sync_dagster.domain.instrument import Instrument
-from position_sync_dagster.domain.line_trust import LineTrust, Trust
+from position_sync_dagster.domain.line import LineTrust, Trust
 from position_sync_dagster.domain.streamed_holding import StreamedHolding, StreamRules
 from position_sync_dagster.domain.update import PriceKind, ValueOrigin
 from position_sync_dagster.domain.valuation import Provenance, Quote

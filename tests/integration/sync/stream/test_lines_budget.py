@@ -18,7 +18,7 @@ from position_sync_dagster.domain.request import QueueStatus
 from position_sync_dagster.gateway import login
 from position_sync_dagster.gateway.connection import connect
 from position_sync_dagster.sync.stream.contract_cache import ContractCache
-from position_sync_dagster.sync.stream.line_manager import LineManager
+from position_sync_dagster.sync.stream.lines import LineManager
 from position_sync_dagster.sync.stream.streamer import IBPositionStreamer
 from tests.support.booked_legs import terms_of
 from tests.support.waiting import DEADLINE_S

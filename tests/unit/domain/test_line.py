@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 
-from position_sync_dagster.domain.line_trust import GRACE_S, LineTrust, Trust
+from position_sync_dagster.domain.line import GRACE_S, LineTrust, Trust
 
 
 @pytest.fixture
