@@ -1,13 +1,17 @@
-"""Whether what the lines of a login said last still counts, and which are requested again; pure.
+"""The market data lines of a login: one record each, and what follows from its events; pure.
 
-It looks at each line alone, and at all of them: whether they may have died without a notice.
+A record says whether the line is held, why it was denied, and whether what it said last still
+counts. All lines together show which are to be held, and whether they died without a notice.
+Times are seconds of one monotonic clock that the caller reads, unless they are called a moment.
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from enum import StrEnum
 
+from position_sync_dagster.domain.line_allocation import Demand, LineLimit, allocate_lines
 from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.domain.valuation import Quote
 
@@ -23,12 +27,14 @@ says that it does not. Farms often break and return within seconds (recorded: IB
 class Trust(StrEnum):
     """How far the values of a line count.
 
-    WAITING: requested, and not ticked yet. TRUSTED: its newest values are the present ones, however
-    old they are, since a gateway ticks on change. INTERRUPTED: its farm broke or connectivity was
-    lost after its last tick. SUSPECT: it seems dead and is requested again. A tick makes each of
-    them TRUSTED. REFUSED: the gateway ended it, and only a new request can bring it back.
+    IDLE: not requested. WAITING: requested, and not ticked yet. TRUSTED: its newest values are the
+    present ones, however old they are, since a gateway ticks on change. INTERRUPTED: its farm broke
+    or connectivity was lost after its last tick. SUSPECT: it seems dead and is requested again.
+    REFUSED: the gateway ended it. A tick makes a line that is held TRUSTED; one that is IDLE or
+    REFUSED has to be requested first.
     """
 
+    IDLE = "IDLE"
     WAITING = "WAITING"
     TRUSTED = "TRUSTED"
     INTERRUPTED = "INTERRUPTED"
@@ -36,23 +42,43 @@ class Trust(StrEnum):
     REFUSED = "REFUSED"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Denial:
+    """A refusal of live data for one contract.
+
+    Attributes:
+        until_s: When live data may be requested again.
+        times: Number of refusals in a row.
+        delayed: Whether delayed data may be requested meanwhile.
+    """
+
+    until_s: float
+    reason: str
+    times: int
+    delayed: bool
+
+
 @dataclass(slots=True)
-class LineTrust:
-    """The trust in one line, which all holdings of its conid share.
+class Line:
+    """The line of one contract, which all holdings of the contract share.
 
     Single lines may stay dead for hours after a farm notice of OK or after 1102 (nautilus_trader
-    pull/3968, IBC issues/143). Times are seconds of one clock that the caller reads.
+    pull/3968, IBC issues/143).
 
     Attributes:
         silence_s: A line that has not ticked for so long after its request, or after the data
             should flow again, is suspect.
+        held_since_s: When it was requested; None while it is not held.
+        delayed: Whether it was requested as delayed data.
+        denial: The last refusal of live data; it may be over.
         reason: Why the line is not trusted; None while it is, or waits for its first tick.
         withheld_until_s: Until then no row says that the line is not trusted.
         overdue_at_s: When it becomes suspect unless it ticks.
         renew_at_s: It is requested again at this time at the earliest.
         renewals: Number of times in a row that it was requested again without success.
+        changes: How often its trust changed.
 
-    >>> line = LineTrust(silence_s=30.0)
+    >>> line = Line(silence_s=30.0)
     >>> line.requested(0.0)
     >>> line.elapsed(31.0)
     True
@@ -65,13 +91,22 @@ class LineTrust:
     """
 
     silence_s: float
-    state: Trust = Trust.WAITING
+    held_since_s: float | None = None
+    delayed: bool = False
+    denial: Denial | None = None
+    state: Trust = Trust.IDLE
     reason: str | None = None
     withheld_until_s: float = -math.inf
     overdue_at_s: float = math.inf
     renew_at_s: float = -math.inf
     renewals: int = 0
     disagreed: bool = False
+    changes: int = 0
+
+    @property
+    def held(self) -> bool:
+        """Return whether the line is held: requested, and neither cancelled nor refused."""
+        return self.held_since_s is not None
 
     @property
     def trusted(self) -> bool:
@@ -93,38 +128,49 @@ class LineTrust:
         """Return whether it becomes suspect unless it ticks."""
         return self.overdue_at_s < math.inf and not self.suspect
 
-    def requested(self, now_s: float) -> None:
-        """Record that the line was requested for the first time, or anew after a refusal."""
-        self.state, self.reason = Trust.WAITING, None
-        self.withheld_until_s = now_s + GRACE_S
-        self.overdue_at_s = now_s + self.silence_s
+    def requested(self, now_s: float, *, delayed: bool = False) -> None:
+        """Record that the line was requested: for the first time, or as another kind of data."""
+        self.held_since_s, self.delayed = now_s, delayed
+        self._follow_request(now_s)
+
+    def reopened(self, now_s: float) -> None:
+        """Record that its connection opens again: its trust begins anew."""
+        self.renew_at_s, self.renewals, self.disagreed = -math.inf, 0, False
+        self._follow_request(now_s)
+
+    def cancelled(self) -> None:
+        """Record that the line was cancelled; only the denial stays."""
+        self.held_since_s, self.delayed = None, False
+        self.renew_at_s, self.renewals, self.disagreed = -math.inf, 0, False
+        self.withheld_until_s, self.overdue_at_s = -math.inf, math.inf
+        self._become(Trust.IDLE, None)
 
     def ticked(self) -> None:
         """Record a tick, which came after everything that was recorded before."""
-        self.state, self.reason = Trust.TRUSTED, None
+        if not self.held:
+            return
         self.overdue_at_s = math.inf
         if not self.disagreed:
             self.renewals = 0
+        if not self.trusted:
+            self._become(Trust.TRUSTED, None)
 
     def ended(self, now_s: float, reason: str) -> None:
         """Record that the gateway refused or ended it: nothing that it said counts any more."""
-        self.state, self.reason = Trust.REFUSED, reason
-        self.withheld_until_s = now_s + GRACE_S
-        self.overdue_at_s = math.inf
+        self.held_since_s, self.delayed = None, False
+        self.withheld_until_s, self.overdue_at_s = now_s + GRACE_S, math.inf
+        self._become(Trust.REFUSED, reason)
 
     def interrupted(self, now_s: float, reason: str) -> None:
         """Record that its farm broke or that connectivity was lost."""
-        if self.refused:
-            return
-        self.state, self.reason = Trust.INTERRUPTED, reason
-        self.withheld_until_s = now_s + GRACE_S
-        self.overdue_at_s = math.inf
+        if self.held:
+            self.withheld_until_s, self.overdue_at_s = now_s + GRACE_S, math.inf
+            self._become(Trust.INTERRUPTED, reason)
 
     def restored(self, now_s: float) -> None:
         """Record that the data should flow again (2104, 1102)."""
-        if self.refused:
-            return
-        self.overdue_at_s = min(self.overdue_at_s, now_s + self.silence_s)
+        if self.held:
+            self.overdue_at_s = min(self.overdue_at_s, now_s + self.silence_s)
 
     def elapsed(self, now_s: float, *, session_open: bool = True) -> bool:
         """Record that time passed, and return whether the line became suspect.
@@ -174,7 +220,7 @@ class LineTrust:
 
         Outside the session only a line that the broker's value contradicts is.
         """
-        due = self.state is Trust.SUSPECT and now_s >= self.renew_at_s
+        due = self.suspect and now_s >= self.renew_at_s
         return due and (session_open or self.disagreed)
 
     def renewed(self, now_s: float) -> None:
@@ -182,9 +228,33 @@ class LineTrust:
         self.renewals += 1
         self.renew_at_s = now_s + RENEWAL.delay_s(self.renewals)
 
+    def deny(self, now_s: float, reason: str, wait: Backoff, *, delayed: bool) -> Denial:
+        """Record that there is no live data, and return until when; the wait grows each time."""
+        times = self.denial.times if self.denial is not None else 0
+        if self.denied(now_s) is None:  # else delayed data were refused too
+            times += 1
+        self.denial = Denial(
+            until_s=now_s + wait.delay_s(times), reason=reason, times=times, delayed=delayed
+        )
+        return self.denial
+
+    def denied(self, now_s: float) -> Denial | None:
+        """Return the refusal of live data that still counts, if any."""
+        denial = self.denial
+        return denial if denial is not None and now_s < denial.until_s else None
+
+    def _follow_request(self, now_s: float) -> None:
+        self.withheld_until_s = now_s + GRACE_S
+        self.overdue_at_s = now_s + self.silence_s
+        self._become(Trust.WAITING, None)
+
     def _suspect(self, reason: str) -> None:
-        self.state, self.reason = Trust.SUSPECT, reason
         self.overdue_at_s = math.inf
+        self._become(Trust.SUSPECT, reason)
+
+    def _become(self, state: Trust, reason: str | None) -> None:
+        self.state, self.reason = state, reason
+        self.changes += 1
 
 
 LONGEST_S = 900.0
@@ -282,142 +352,222 @@ NAMED = 3
 
 
 class LoginLines:
-    """The trust in every line, and the probe of a login on which none ticks.
+    """Every line that one stream has on its connection: events come in, decisions come out.
 
-    Silence says something only while a line's contract trades. Times are seconds of one clock that
-    the caller reads.
+    Silence says something only while a line's contract trades. Other streams of the process may
+    share the connection, and the lines of one contract.
 
     Args:
         silence_s: A line that should tick and has not for so long is suspect.
         session_open: Whether a contract trades now, by conid; true where that is not known.
+        limit: The number of lines of the login.
+        min_hold_s: How long a line is kept at least.
 
-    >>> lines = LoginLines(silence_s=30.0, session_open=lambda conid: conid != 2)
+    Attributes:
+        limit: The number of lines, as configured or learned.
+        wanted: conid → its demand.
+
+    >>> lines = LoginLines(
+    ...     silence_s=30.0, session_open=lambda conid: conid != 2, min_hold_s=5.0,
+    ...     limit=LineLimit(configured=100, reserve=5, wait=RENEWAL),
+    ... )
     >>> for conid in (1, 2):
-    ...     lines.trust(conid).requested(0.0)
-    >>> lines.elapsed(31.0), lines.take_due_for_renewal(31.0)
-    ([1], [1])
+    ...     lines.line(conid).requested(0.0)
+    >>> lines.ticked({}, lambda conid: None, datetime.now(UTC), 31.0)
+    >>> lines.take_due_for_renewal(31.0)
+    [1]
     """
 
-    def __init__(self, *, silence_s: float, session_open: Callable[[int], bool]) -> None:
+    def __init__(
+        self,
+        *,
+        silence_s: float,
+        session_open: Callable[[int], bool],
+        limit: LineLimit,
+        min_hold_s: float,
+    ) -> None:
         self._silence_s = silence_s
         self._session_open = session_open
+        self._min_hold_s = min_hold_s
+        self._interrupted_at = datetime.min.replace(tzinfo=UTC)
+        self.limit = limit
         self.clear()
 
-    def __contains__(self, conid: int) -> bool:
-        """Return whether the line of a contract is known."""
-        return conid in self._trust
-
     def clear(self) -> None:
-        """Forget every line."""
-        self._trust: dict[int, LineTrust] = {}
-        self._login = SilentLogin(silence_s=2 * self._silence_s)
-        self._probe: Quote | None = None
-        self._newest_tick: int | None = None
+        """Forget every line: they ended with their connection. The limit stays."""
+        self._lines: dict[int, Line] = {}
+        self.wanted: dict[int, Demand] = {}
+        self._begin_anew()
 
-    def trust(self, conid: int) -> LineTrust:
-        """Return the trust in a line, which is a new one where it is not known."""
-        line = self._trust.get(conid)
+    def reopened(self, now_s: float) -> None:
+        """Record that the connection opens again: every line has to tick before it counts."""
+        for line in self._held_lines():
+            line.reopened(now_s)
+        self._begin_anew()
+
+    def line(self, conid: int) -> Line:
+        """Return the record of a contract's line, which is a new one where it is not known."""
+        line = self._lines.get(conid)
         if line is None:
-            line = self._trust[conid] = LineTrust(silence_s=self._silence_s)
+            line = self._lines[conid] = Line(silence_s=self._silence_s)
         return line
 
-    def drop(self, conid: int) -> None:
-        """Forget a line."""
-        del self._trust[conid]
+    @property
+    def held(self) -> dict[int, float]:
+        """The conids that hold a line, and since when."""
+        return {
+            conid: line.held_since_s
+            for conid, line in self._lines.items()
+            if line.held_since_s is not None
+        }
 
-    def interrupted(self, now_s: float, reason: str) -> None:
-        """Record that a farm broke or that connectivity was lost."""
-        for line in self._trust.values():
+    def chosen(self, in_use: int, now_s: float) -> frozenset[int]:
+        """Return the conids that are to hold a line now.
+
+        Args:
+            in_use: The lines of the connection, those of other streams too.
+            now_s: The time.
+        """
+        held = self.held
+        others = max(0, in_use - len(held))
+        denials = {c: line.denied(now_s) for c, line in self._lines.items()}
+        denied = {c for c, denial in denials.items() if denial is not None and not denial.delayed}
+        return allocate_lines(
+            (demand for conid, demand in self.wanted.items() if conid not in denied),
+            held,
+            limit=self.limit.lines - others,
+            reserve=self.limit.reserve,
+            now=now_s,
+            min_hold_s=self._min_hold_s,
+        )
+
+    def denied(self, conid: int, now_s: float) -> Denial | None:
+        """Return why a contract has no live data now; None if it may have it."""
+        line = self._lines.get(conid)
+        return line.denied(now_s) if line is not None else None
+
+    def due_for_live(self, now_s: float) -> list[int]:
+        """Return the lines with delayed data for which live data may be requested again."""
+        return sorted(
+            conid
+            for conid, line in self._lines.items()
+            if line.held and line.delayed and line.denied(now_s) is None
+        )
+
+    def interrupted(self, at: datetime, now_s: float, reason: str) -> None:
+        """Record that a farm broke or that connectivity was lost.
+
+        Args:
+            at: The moment; quotes whose newest tick came before it do not count any more.
+            now_s: The same in seconds.
+            reason: The cause, for people.
+        """
+        self._interrupted_at = at
+        for line in self._held_lines():
             line.interrupted(now_s, reason)
 
     def restored(self, now_s: float) -> None:
         """Record that the data of all lines should flow again."""
-        for line in self._trust.values():
+        for line in self._held_lines():
             line.restored(now_s)
 
-    def elapsed(self, now_s: float) -> list[int]:
-        """Record that time passed, and return the lines that became suspect."""
-        return [
-            conid
-            for conid, line in self._trust.items()
-            if line.is_awaited and line.elapsed(now_s, session_open=self._session_open(conid))
-        ]
+    def ticked(
+        self,
+        quotes: Mapping[int, Quote | None],
+        quote: Callable[[int], Quote | None],
+        now: datetime,
+        now_s: float,
+    ) -> None:
+        """Record which lines ticked since the last call, and that time passed.
+
+        A line is probed when none ticks; every line is suspect when the probed one had moved. Only
+        a line whose session is open is probed: the quote of another one stands still anyway.
+
+        Args:
+            quotes: conid → quote of the lines that ticked.
+            quote: Returns the present quote of a line.
+            now: The moment.
+            now_s: The same in seconds.
+        """
+        # A time ahead of the clock is from before the clock was set back.
+        self._interrupted_at = min(self._interrupted_at, now)
+        for conid, its_quote in quotes.items():
+            if conid in self._lines and _came_between(self._interrupted_at, its_quote, now):
+                self._lines[conid].ticked()
+        self._look_for_silence(quotes, quote, now_s)
+        for conid, line in self._lines.items():
+            if line.is_awaited:
+                line.elapsed(now_s, session_open=self._session_open(conid))
 
     def take_due_for_renewal(self, now_s: float) -> list[int]:
         """Return the lines to request again now, a few at once; they count as requested then."""
         due = [
             conid
-            for conid, line in self._trust.items()
+            for conid, line in self._lines.items()
             if line.suspect
             and line.is_due_for_renewal(now_s, session_open=self._session_open(conid))
         ]
-        due = sorted(due, key=lambda conid: self._trust[conid].renew_at_s)[:RENEWALS_AT_ONCE]
+        due = sorted(due, key=lambda conid: self._lines[conid].renew_at_s)[:RENEWALS_AT_ONCE]
         for conid in due:
-            self._trust[conid].renewed(now_s)
+            self._lines[conid].renewed(now_s)
         return due
-
-    def watch(
-        self,
-        ticked: Mapping[int, Quote | None],
-        quote: Callable[[int], Quote | None],
-        now_s: float,
-    ) -> list[int]:
-        """Probe a line when none ticks; suspect every line when the probed one had moved.
-
-        Only a line whose session is open is probed: the quote of another one stands still anyway.
-
-        Args:
-            ticked: conid → quote of the lines that ticked since the last call.
-            quote: The present quote of a line.
-            now_s: The time.
-
-        Returns:
-            The lines that are suspect since now.
-        """
-        doubted: list[int] = []
-        probe = self._probe
-        if probe is not None and probe.conid in ticked:
-            has_moved = missed(probe, ticked[probe.conid])
-            self._probe = probe if has_moved is None else None
-            if has_moved:
-                self._login.found_dead()
-                doubted += self._doubt(self._trust.keys() - ticked.keys(), now_s)
-        others = [c for c in ticked if c in self._trust and (probe is None or c != probe.conid)]
-        self._login.heard(len(others), now_s)
-        self._newest_tick = others[-1] if others else self._newest_tick
-        if self._login.is_due(now_s):
-            doubted += self._probe_one(quote, now_s)
-        return doubted
 
     def problems(self) -> list[str]:
         """Return which lines are suspect and why, a few of them by name."""
         reasons: dict[str, list[int]] = {}
-        for conid in sorted(c for c, line in self._trust.items() if line.suspect):
-            reasons.setdefault(self._trust[conid].reason or "", []).append(conid)
+        for conid in sorted(c for c, line in self._lines.items() if line.suspect):
+            reasons.setdefault(self._lines[conid].reason or "", []).append(conid)
         return [f"{_named(conids)}: {reason}" for reason, conids in reasons.items()]
 
     def suspect_reasons(self) -> list[str]:
         """Return why lines are suspect, in order."""
-        return sorted({line.reason or "" for line in self._trust.values() if line.suspect})
+        return sorted({line.reason or "" for line in self._lines.values() if line.suspect})
 
-    def _probe_one(self, quote: Callable[[int], Quote | None], now_s: float) -> list[int]:
+    def _begin_anew(self) -> None:
+        self._login = SilentLogin(silence_s=2 * self._silence_s)
+        self._probe: Quote | None = None
+        self._newest_tick: int | None = None
+
+    def _held_lines(self) -> list[Line]:
+        return [line for line in self._lines.values() if line.held]
+
+    def _look_for_silence(
+        self,
+        quotes: Mapping[int, Quote | None],
+        quote: Callable[[int], Quote | None],
+        now_s: float,
+    ) -> None:
+        probe = self._probe
+        if probe is not None and probe.conid in quotes:
+            has_moved = missed(probe, quotes[probe.conid])
+            self._probe = probe if has_moved is None else None
+            if has_moved:
+                self._login.found_dead()
+                for conid in self._lines.keys() - quotes.keys():
+                    self._lines[conid].doubted(now_s, LOGIN_SILENT)
+        others = [c for c in quotes if c in self._lines and (probe is None or c != probe.conid)]
+        self._login.heard(len(others), now_s)
+        self._newest_tick = others[-1] if others else self._newest_tick
+        if self._login.is_due(now_s):
+            self._probe_one(quote, now_s)
+
+    def _probe_one(self, quote: Callable[[int], Quote | None], now_s: float) -> None:
         """Doubt the line that ticked last, or another one if that does not trade now."""
-        trading = [conid for conid in self._trust if self._session_open(conid)]
+        trading = [c for c, line in self._lines.items() if line.held and self._session_open(c)]
         if not trading:
             self._login.rested(now_s)
-            return []
+            return
         chosen = self._newest_tick if self._newest_tick in trading else trading[0]
-        if not self._trust[chosen].trusted:
-            return []
-        self._login.probed(now_s)
-        self._probe = quote(chosen)
-        return self._doubt([chosen], now_s)
+        if self._lines[chosen].trusted:
+            self._login.probed(now_s)
+            self._probe = quote(chosen)
+            self._lines[chosen].doubted(now_s, LOGIN_SILENT)
 
-    def _doubt(self, conids: Iterable[int], now_s: float) -> list[int]:
-        trusted = [conid for conid in conids if self._trust[conid].trusted]
-        for conid in trusted:
-            self._trust[conid].doubted(now_s, LOGIN_SILENT)
-        return trusted
+
+def _came_between(interrupted_at: datetime, quote: Quote | None, now: datetime) -> bool:
+    """Return whether the newest tick of a quote came after an interruption, and not ahead."""
+    at = quote.received_at if quote is not None else None
+    return at is not None and interrupted_at < at <= now
 
 
 def _named(conids: list[int]) -> str:

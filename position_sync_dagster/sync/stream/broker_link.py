@@ -26,7 +26,7 @@ from position_sync_dagster.sync.owner.metrics import StreamMetrics
 from position_sync_dagster.sync.owner.ownership import Ownership
 from position_sync_dagster.sync.stream.flusher import Flusher
 from position_sync_dagster.sync.stream.health import Health
-from position_sync_dagster.sync.stream.pricing import StreamPricer
+from position_sync_dagster.sync.stream.lines import LineManager
 from position_sync_dagster.sync.stream.router import Router
 
 RECONNECT = Backoff(first_s=2.0, longest_s=10.0, jitter=(0.5, 1.0))
@@ -89,7 +89,7 @@ class BrokerLink:
         manager: IBConnectionManager,
         router: Router,
         flusher: Flusher,
-        pricer: StreamPricer,
+        lines: LineManager,
         *,
         health: Health,
         random: Random,
@@ -102,7 +102,7 @@ class BrokerLink:
         self._manager = manager
         self._router = router
         self._flusher = flusher
-        self._pricer = pricer
+        self._lines = lines
         self._health = health
         self._delay = ReconnectDelay(random=random, monotonic=monotonic)
         self._ownership = ownership
@@ -200,7 +200,7 @@ class BrokerLink:
     def go_blind(self, reason: str) -> None:
         """Record that the gateway cannot be seen; no quote from before counts any more."""
         if self._health.blind(reason):
-            self._pricer.interrupt(self._clock(), NOT_SINCE_LOST)
+            self._lines.interrupted(NOT_SINCE_LOST)
 
     async def close(self) -> None:
         """Close the connection, and drop all that the stream holds on it."""
@@ -225,7 +225,7 @@ class BrokerLink:
             self.go_blind(text)
         elif code == GatewayCode.RESTORED_DATA_KEPT and self._opened is not None:
             self._health.live(since=self._clock())
-            self._pricer.restored()
+            self._lines.restored()
         elif code in (GatewayCode.RESTORED_DATA_LOST, GatewayCode.PORT_CHANGED):
             # The connection has asked for its lines again (1101) or is about to end (1300);
             # positions come first in both cases, as after every interruption.
@@ -234,9 +234,9 @@ class BrokerLink:
             self._router.interrupt()
         elif code in FARM_BROKEN | FARM_OK:
             if code == GatewayCode.MARKET_DATA_FARM_BROKEN:
-                self._pricer.interrupt(self._clock(), NOT_SINCE_BROKEN)
+                self._lines.interrupted(NOT_SINCE_BROKEN)
             elif code == GatewayCode.MARKET_DATA_FARM_OK:
-                self._pricer.restored()
+                self._lines.restored()
             self._health.farm(code, text)
 
 

@@ -14,7 +14,6 @@ from position_sync_dagster.sync.owner.ownership import Ownership
 from position_sync_dagster.sync.owner.publisher import Announcements
 from position_sync_dagster.sync.stream.delivery import Delivery
 from position_sync_dagster.sync.stream.pricing import StreamPricer
-from position_sync_dagster.sync.stream.router import Routes
 
 GATHER_S = 0.05
 """Ticks of one packet and its neighbours are flushed together."""
@@ -39,7 +38,6 @@ class Flusher:
     def __init__(
         self,
         pricer: StreamPricer,
-        routes: Routes,
         announced: Announcements,
         accounts: AccountRecorder,
         *,
@@ -50,7 +48,6 @@ class Flusher:
         monotonic: Callable[[], float],
     ) -> None:
         self._pricer = pricer
-        self._routes = routes
         self._announced = announced
         self._accounts = accounts
         self._ownership = ownership
@@ -103,7 +100,6 @@ class Flusher:
         valued = self._pricer.flush(
             connection,
             self._ticks.take(),
-            self._routes.states,
             valued=self._valued.take(),
             now=self._clock(),
             provenance=provenance,

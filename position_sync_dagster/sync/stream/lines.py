@@ -1,24 +1,16 @@
-"""The market data lines that the stream holds: the allocation, put into effect."""
+"""The market data lines that the stream holds: decisions of `domain.line`, put into effect."""
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
-from typing import NamedTuple
 
 from position_sync_dagster.domain.clock import Clock
-from position_sync_dagster.domain.leg import ActiveContract, LegState
-from position_sync_dagster.domain.line_allocation import (
-    Demand,
-    LineLimit,
-    allocate_lines,
-    demands,
-    rank,
-    reason,
-)
+from position_sync_dagster.domain.leg import LegState
+from position_sync_dagster.domain.line import LoginLines
+from position_sync_dagster.domain.line_allocation import LineLimit, demands, rank, reason
 from position_sync_dagster.domain.retry import Backoff
-from position_sync_dagster.gateway.accounts.holdings import HoldingsBook
 from position_sync_dagster.gateway.codes import (
     DELAYED_TYPES,
     NOT_PERMITTED,
@@ -50,28 +42,19 @@ BURST_S = 5.0
 the gateway."""
 
 
-class Denial(NamedTuple):
-    """A conid that the gateway gives no live data for.
-
-    Attributes:
-        until: When live data may be requested again, in monotonic seconds.
-        times: Number of refusals in a row.
-        delayed: Whether it streams delayed data instead.
-    """
-
-    until: float
-    reason: str
-    times: int
-    delayed: bool
+ENDED = "the gateway ended the line"
+"""Why the broker's value is used: the column `note`."""
 
 
 class LineManager:
     """Holds the lines that the allocation chooses, and learns from what the gateway refuses.
 
     Args:
-        on_ended: Called with each conid whose line was refused or ended, and with the reason.
         clock: The clock of the times that a person reads.
         monotonic: The clock of every interval, in seconds.
+
+    Attributes:
+        login: The record of each line.
     """
 
     def __init__(
@@ -79,211 +62,192 @@ class LineManager:
         contracts: ContractCache,
         *,
         settings: Settings,
-        on_ended: Callable[[int, str], None] = lambda _conid, _reason: None,
         clock: Clock,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._contracts = contracts
         self._settings = settings
-        self._on_ended = on_ended
         self._clock = clock
         self._monotonic = monotonic
-        self._demand: dict[int, Demand] = {}
-        self._demand_of: tuple[HoldingsBook, int, tuple[ActiveContract, ...]] | None = None
-        self._denials: dict[int, Denial] = {}
-        self._held: dict[int, float] = {}
+        self._wanted_as_of: tuple[int, int] | None = None
         self._on_refusal: Callable[[Refusal], None] | None = None
-        self._delayed: set[int] = set()
         self._burst: tuple[float, int, str] | None = None
-        self._limit = LineLimit(
-            configured=settings.max_lines,
-            reserve=settings.reserved_lines,
-            wait=PROBE_WAIT,
+        self.login = LoginLines(
+            silence_s=settings.line_silence_s,
+            session_open=contracts.session_open,
+            limit=LineLimit(
+                configured=settings.max_lines, reserve=settings.reserved_lines, wait=PROBE_WAIT
+            ),
+            min_hold_s=settings.min_hold_s,
         )
 
     @property
     def held(self) -> frozenset[int]:
         """The conids that hold a line."""
-        return frozenset(self._held)
+        return frozenset(self.login.held)
 
     @property
     def in_use(self) -> int:
         """The number of lines held here."""
-        return len(self._held)
+        return len(self.login.held)
 
     @property
     def limit(self) -> int:
         """The number of lines of the login, as configured, or as learned from code 101."""
-        return self._limit.lines
+        return self.login.limit.lines
 
-    def needs_allocation(
-        self, lines: MarketDataLines, book: HoldingsBook, legs: Iterable[ActiveContract]
-    ) -> bool:
-        """Return whether other lines are due than those held: a hold, a denial or a wait ended."""
+    def follow(self, connection: GatewayConnection) -> None:
+        """Record that time passed, and which holdings and legs want a line now."""
         now = self._monotonic()
-        self._log_burst(now)
-        before, self._limit = self.limit, self._limit.probed(lines.in_use, now)
+        if self._burst is not None and now - self._burst[0] >= BURST_S:
+            logger.warning("the gateway gives %d lines: %s", *self._burst[1:])
+            self._burst = None
+        before = self.limit
+        self.login.limit = self.login.limit.probed(connection.lines.in_use, now)
         if self.limit > before:
             logger.info("up to %d lines are requested now, up to %d before", self.limit, before)
-        self._update_demand(book, legs)
-        return self._choose(lines) != self._held.keys() or bool(self._due_for_live())
+        self._update_wanted(connection)
 
-    def planned(
-        self, connection: GatewayConnection, legs: Iterable[ActiveContract]
-    ) -> frozenset[int]:
+    def chosen(self, connection: GatewayConnection) -> frozenset[int]:
         """Return the conids that are to hold a line, as far as is known before one is requested."""
-        self._update_demand(connection.feed.book, legs)
-        return self._choose(connection.lines)
+        return self.login.chosen(connection.lines.in_use, self._monotonic())
 
-    async def allocate(
-        self, connection: GatewayConnection, legs: Iterable[ActiveContract]
-    ) -> frozenset[int]:
+    def are_due(self, connection: GatewayConnection) -> bool:
+        """Return whether other lines are due than those held: a hold, a denial or a wait ended."""
+        if self.chosen(connection) != self.held:
+            return True
+        return bool(self.login.due_for_live(self._monotonic()))
+
+    async def allocate(self, connection: GatewayConnection) -> frozenset[int]:
         """Subscribe and cancel lines as the allocation chooses.
 
         Returns:
             The conids that hold a line afterwards.
         """
-        lines, book = connection.lines, connection.feed.book
-        requested = self.planned(connection, legs)
+        lines, login = connection.lines, self.login
+        requested = self.chosen(connection)
         details = await self._contracts.details(connection, requested)
-        self._update_demand(book, legs)  # a leg may turn out to be another contract
-        for conid in sorted(requested - details.keys() - self._held.keys()):
-            self._deny(
-                conid,
-                GatewayCode.NO_CONTRACT,
-                "the gateway gave no contract details",
-                delayed=False,
-            )
-        chosen = self._choose(lines)  # a line may have been refused in the meantime
-        for conid in self._held.keys() - chosen:
-            self._drop(conid)
+        self._update_wanted(connection)  # a leg may turn out to be another contract
+        for conid in sorted(requested - details.keys() - self.held):
+            self._deny(conid, GatewayCode.NO_CONTRACT, "the gateway gave no contract details")
+        chosen = self.chosen(connection)  # a line may have been refused in the meantime
+        now = self._monotonic()
+        for conid in self.held - chosen:
+            login.line(conid).cancelled()
             lines.cancel(conid)
-        for conid in self._due_for_live():
+        for conid in login.due_for_live(now):
             lines.switch(conid)
-            self._delayed.discard(conid)
-            self._held[conid] = self._monotonic()
-        new = (chosen - self._held.keys()) & details.keys()
-        for conid in sorted(new, key=lambda c: rank(self._demand[c], self._held)):
-            delayed = self._denied(conid) is not None
-            lines.subscribe(
-                details[conid], market_data_type=MarketDataType.DELAYED if delayed else None
-            )
-            self._held[conid] = self._monotonic()
-            if delayed:
-                self._delayed.add(conid)
+            login.line(conid).requested(now)
+        held = self.held
+        for conid in sorted(
+            (chosen - held) & details.keys(), key=lambda c: rank(login.wanted[c], held)
+        ):
+            delayed = login.denied(conid, now) is not None
+            lines.subscribe(details[conid], market_data_type=_kind(delayed=delayed))
+            login.line(conid).requested(now, delayed=delayed)
         return self.held
 
-    def renew(self, lines: MarketDataLines, conids: Iterable[int]) -> None:
+    def renew(self, connection: GatewayConnection) -> None:
         """Cancel lines that seem dead, and request them again with new ids."""
-        for conid in conids:
-            if conid in self._held:
-                delayed = conid in self._delayed
-                lines.switch(conid, market_data_type=MarketDataType.DELAYED if delayed else None)
+        for conid in self.login.take_due_for_renewal(self._monotonic()):
+            kind = _kind(delayed=self.login.line(conid).delayed)
+            connection.lines.switch(conid, market_data_type=kind)
+
+    def interrupted(self, reason: str) -> None:
+        """Record that a farm broke or that connectivity was lost: no quote from before counts."""
+        self.login.interrupted(self._clock(), self._monotonic(), reason)
+
+    def restored(self) -> None:
+        """Record that the data should flow again: each line has to tick soon."""
+        self.login.restored(self._monotonic())
 
     def refused(self, refusal: Refusal, lines: MarketDataLines) -> None:
         """Record a refusal: the login has fewer lines, or a conid has no market data."""
-        if not self._drop(refusal.conid):
+        line, now = self.login.line(refusal.conid), self._monotonic()
+        if not line.held:
             return
-        self._on_ended(refusal.conid, f"{refusal.code} {refusal.text}")
+        text = f"{refusal.code} {refusal.text}"
+        line.ended(now, f"{ENDED}: {text}")
         if refusal.code == GatewayCode.TOO_MANY_LINES:
-            now = self._monotonic()
-            self._limit = self._limit.refused(lines.in_use, now)
-            self._burst = (now, self._limit.lines, refusal.text)
+            self.login.limit = self.login.limit.refused(lines.in_use, now)
+            self._burst = (now, self.limit, refusal.text)
             return
         fallback = (
             self._settings.delayed_fallback
             and refusal.code in NOT_PERMITTED
             and refusal.market_data_type not in DELAYED_TYPES
         )
-        self._deny(refusal.conid, refusal.code, f"{refusal.code} {refusal.text}", delayed=fallback)
+        self._deny(refusal.conid, refusal.code, text, delayed=fallback)
 
     def reason_for(self, conid: int, state: LegState = LegState.OVERFLOW) -> str:
         """Return, in brackets, the reason for the route of a conid's holdings."""
-        denial = self._denied(conid)
+        denial = self.login.denied(conid, self._monotonic())
         denied = None
         if denial is not None:
             denied = f"{'delayed data' if denial.delayed else 'no market data'}: {denial.reason}"
         text = reason(
-            conid, state, wanted=self._demand, lines=self._held, denied=denied, limit=self._limit
+            conid,
+            state,
+            wanted=self.login.wanted,
+            lines=self.held,
+            denied=denied,
+            limit=self.login.limit,
         )
         return f" ({text})"
 
     def problems(self) -> list[str]:
-        """Return which active conids have no live data, why, and until when; the first few."""
-        found = [(c, d) for c in self._demand if (d := self._denied(c)) is not None]
+        """Return what is wrong with which legs and lines, the first few of each kind."""
+        now = self._monotonic()
+        denials = {c: self.login.denied(c, now) for c in self.login.wanted}
+        found = [(conid, denial) for conid, denial in denials.items() if denial is not None]
         texts = self._contracts.mismatches
         for conid, denial in sorted(found, key=lambda pair: (pair[1].delayed, pair[0])):
             has = "streams delayed data" if denial.delayed else "has no market data"
-            wait = timedelta(seconds=denial.until - self._monotonic())
-            again = f"{self._clock() + wait:%H:%M} UTC"
+            again = f"{self._clock() + timedelta(seconds=denial.until_s - now):%H:%M} UTC"
             texts.append(f"{conid} {has}: {denial.reason} (requested again at {again})")
-        return texts[:3] + ([f"and {len(texts) - 3} more"] if len(texts) > 3 else [])
+        more = [f"and {len(texts) - 3} more"] if len(texts) > 3 else []
+        return texts[:3] + more + self.login.problems()
 
     def attach(self, lines: MarketDataLines) -> None:
         """Start on a new connection; the lines and denials ended with the one before.
 
         Other data may be permitted after a login. The number of lines stays the same.
         """
-        self._held, self._delayed, self._denials = {}, set(), {}
+        self.login.clear()
+        self._wanted_as_of = None
         self._on_refusal = partial(self.refused, lines=lines)
         lines.on_refusal.append(self._on_refusal)
 
+    def reopened(self) -> None:
+        """Record that the connection opens again, with a snapshot of the positions."""
+        self.login.reopened(self._monotonic())
+
     def detach(self, lines: MarketDataLines) -> None:
         """Free the lines held here; a line that another streamer shares stays subscribed."""
-        for conid in list(self._held):
-            self._drop(conid)
+        for conid in self.held:
+            self.login.line(conid).cancelled()
             lines.cancel(conid)
         if self._on_refusal is not None:
             lines.on_refusal.remove(self._on_refusal)
             self._on_refusal = None
 
-    def _update_demand(self, book: HoldingsBook, legs: Iterable[ActiveContract]) -> None:
+    def _update_wanted(self, connection: GatewayConnection) -> None:
         """Find the demands anew, if a holding was opened or closed or a leg has changed."""
-        matching = self._contracts.matching(legs)
-        before = self._demand_of
-        if before is not None and before[:2] == (book, book.index.moves) and before[2] is matching:
-            return
-        found = demands(book.of_conid, matching, sec_types=self._settings.sec_types)
-        self._demand = {demand.conid: demand for demand in found}
-        self._demand_of = (book, book.index.moves, matching)
+        book, contracts = connection.feed.book, self._contracts
+        as_of = (book.index.moves, contracts.version)
+        if as_of != self._wanted_as_of:
+            found = demands(book.of_conid, contracts.matching, sec_types=self._settings.sec_types)
+            self.login.wanted = {demand.conid: demand for demand in found}
+            self._wanted_as_of = as_of
 
-    def _choose(self, lines: MarketDataLines) -> frozenset[int]:
-        denied = {c for c in self._denials if (d := self._denied(c)) is not None and not d.delayed}
-        others = max(0, lines.in_use - len(self._held))  # held by other streamers of this process
-        return allocate_lines(
-            (demand for conid, demand in self._demand.items() if conid not in denied),
-            self._held,
-            limit=self._limit.lines - others,
-            reserve=self._settings.reserved_lines,
-            now=self._monotonic(),
-            min_hold_s=self._settings.min_hold_s,
-        )
-
-    def _denied(self, conid: int) -> Denial | None:
-        denial = self._denials.get(conid)
-        return denial if denial is not None and self._monotonic() < denial.until else None
-
-    def _due_for_live(self) -> list[int]:
-        """Return the lines with delayed data for which live data may be requested again."""
-        return sorted(conid for conid in self._delayed if self._denied(conid) is None)
-
-    def _drop(self, conid: int) -> bool:
-        self._delayed.discard(conid)
-        return self._held.pop(conid, None) is not None
-
-    def _deny(self, conid: int, code: int, reason: str, *, delayed: bool) -> None:
-        before = self._denials.get(conid)
-        still = self._denied(conid) is not None  # delayed data were refused too
-        times = (before.times if before else 0) + (not still)
-        wait_s = RETRY_WAITS.get(code, OTHER_RETRY_WAIT).delay_s(times)
-        self._denials[conid] = Denial(self._monotonic() + wait_s, reason, times, delayed)
+    def _deny(self, conid: int, code: int, reason: str, *, delayed: bool = False) -> None:
+        wait = RETRY_WAITS.get(code, OTHER_RETRY_WAIT)
+        denial = self.login.line(conid).deny(self._monotonic(), reason, wait, delayed=delayed)
         has = "streams delayed data" if delayed else "has no market data, it is queued instead"
-        logger.log(
-            logging.WARNING if times == 1 else logging.INFO, "conid %d %s: %s", conid, has, reason
-        )
+        level = logging.WARNING if denial.times == 1 else logging.INFO
+        logger.log(level, "conid %d %s: %s", conid, has, reason)
 
-    def _log_burst(self, now: float) -> None:
-        """Log a burst of refusals once, when it is over."""
-        if self._burst is not None and now - self._burst[0] >= BURST_S:
-            logger.warning("the gateway gives %d lines: %s", *self._burst[1:])
-            self._burst = None
+
+def _kind(*, delayed: bool) -> MarketDataType | None:
+    """Return the kind of market data to request; None stands for that of the settings."""
+    return MarketDataType.DELAYED if delayed else None

@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
+from typing import NamedTuple
 
 from position_sync_dagster.domain.broker_position import Key
 from position_sync_dagster.domain.leg import ActiveContract, LegState
@@ -49,10 +50,12 @@ class RouteChanges:
     Attributes:
         streamed: Those that are streamed from now on.
         closed: Those that were streamed and are closed now.
+        left: Those that were streamed and are left to the queue now.
     """
 
     streamed: list[Key]
     closed: list[Key]
+    left: list[Key]
 
 
 class Routes:
@@ -63,13 +66,16 @@ class Routes:
         streamed, overflow: The holdings with that route.
         unqueued: Holdings that lost their line, or became active without one, and that the queue
             does not have yet. The next step routes and queues again while there are any.
+        version: How often the routes changed.
     """
 
     def __init__(self) -> None:
+        self.version = 0
         self.clear()
 
     def clear(self) -> None:
         """Forget every route: the connection is a new one, or lost its data."""
+        self.version += 1
         self.states: dict[Key, LegState] = {}
         self.streamed: set[Key] = set()
         self.overflow: set[Key] = set()
@@ -87,24 +93,25 @@ class Routes:
         return found
 
     def update(self, states: Mapping[Key, LegState]) -> RouteChanges:
-        """Set the routes of these holdings, and return which changes concern the stream.
-
-        The mapping `states` is another one after a change.
-        """
-        streamed, closed, changed = [], [], {}
+        """Set the routes of these holdings, and return which changes concern the stream."""
+        changes, changed = RouteChanges(streamed=[], closed=[], left=[]), dict[Key, LegState]()
         for key, state in states.items():
             before = self.states.get(key)
             if state is before:
                 continue
             changed[key] = state
             if state is LegState.STREAMED:
-                streamed.append(key)
+                changes.streamed.append(key)
             elif before is LegState.STREAMED and state is LegState.CLOSED:
-                closed.append(key)
-            elif before is LegState.STREAMED or (before and state is LegState.OVERFLOW):
+                changes.closed.append(key)
+            elif before is LegState.STREAMED:
+                changes.left.append(key)
+                self.unqueued.add(key)
+            elif before and state is LegState.OVERFLOW:
                 self.unqueued.add(key)
         if changed:
-            self.states = self.states | changed
+            self.states |= changed
+            self.version += 1
             for found, sought in (
                 (self.streamed, LegState.STREAMED),
                 (self.overflow, LegState.OVERFLOW),
@@ -112,7 +119,7 @@ class Routes:
                 found.difference_update(changed)
                 found.update(key for key, state in changed.items() if state is sought)
         self.unqueued = {key for key in self.unqueued if self.states.get(key) in QUEUED}
-        return RouteChanges(streamed=streamed, closed=closed)
+        return changes
 
 
 class RouteLog:
@@ -284,8 +291,7 @@ class OverflowLegs:
         self._monotonic = monotonic
         self._max_streamed = settings.pnl_subscriptions
         self._look_at = self._queue_at = float("-inf")
-        self._states: Mapping[Key, LegState] | None = None
-        self._keys: frozenset[Key] | None = None
+        self._chosen_as_of: tuple[int, frozenset[Key]] | None = None
 
     async def step(
         self,
@@ -302,10 +308,10 @@ class OverflowLegs:
             may_queue: False while a download will queue every holding anyway.
         """
         legs = routes.overflow
-        states, keys = routes.states, connection.pnl.keys
-        if states is not self._states or keys is not self._keys:
-            self._states, self._keys = states, keys
-            connection.pnl.keep(self, self._chosen(keys, routes))
+        as_of = (routes.version, connection.pnl.keys)
+        if as_of != self._chosen_as_of:
+            self._chosen_as_of = as_of
+            connection.pnl.keep(self, self._chosen(connection.pnl.keys, routes))
         now = self._monotonic()
         queue_now = bool(legs) and may_queue and now >= self._queue_at
         if queue_now or (legs and now >= self._look_at):
@@ -335,6 +341,14 @@ class OverflowLegs:
 
 DOWNLOAD_S = 1.0
 """Lines that wait for contracts wait at most so long for the values of the accounts too."""
+
+
+class RoutedBy(NamedTuple):
+    """What the routes were decided by: the conids with a line, and the legs with their version."""
+
+    lines: frozenset[int]
+    legs: tuple[ActiveContract, ...]
+    version: int
 
 
 class Router:
@@ -370,7 +384,7 @@ class Router:
         self._settings = settings
         self._changes: PendingChanges[Key, datetime] = PendingChanges()
         self._route_log = RouteLog(metrics)
-        self._routed_by: tuple[frozenset[int], tuple[ActiveContract, ...]] = (frozenset(), ())
+        self._routed_by = RoutedBy(frozenset(), (), 0)
         self._expected: dict[Key, LegState] | None = None
         self._account_refresh = AccountRefresh(
             publisher, refresh_interval_s=settings.refresh_interval_s, monotonic=monotonic
@@ -407,6 +421,7 @@ class Router:
         self._routes.clear()
         self._expected = None
         self._pricer.reset()
+        self._lines.reopened()
 
     async def attach(self, connection: GatewayConnection, before: GatewayConnection | None) -> None:
         """Follow a new connection, from the holdings known before it.
@@ -468,16 +483,17 @@ class Router:
             if await self._queue_before_lines(connection):
                 return  # the next step, which follows at once, requests the lines
         first = first or self._expected is not None
-        self._lines.renew(connection.lines, self._pricer.due_for_renewal())
+        self._lines.renew(connection)
         self._account_refresh.add_changes(feed, changed)
         streamed = {key for key in changed if self._is_streamed(key)}
         self._pricer.mark_due(streamed)
-        stale = self._lines.needs_allocation(connection.lines, feed.book, self._registry.legs)
         changed_legs = await self._registry_changed() or self._resolver.take_found()
         if changed_legs:
             await self._contracts.read_legs(self._registry.legs)
-        stale = stale or self._lines.held != self._routed_by[0]
-        stale = stale or self._contracts.matching(self._registry.legs) is not self._routed_by[1]
+        self._contracts.follow(self._registry.legs)
+        self._lines.follow(connection)
+        stale = self._lines.are_due(connection) or self._lines.held != self._routed_by.lines
+        stale = stale or self._contracts.version != self._routed_by.version
         moved = self._routes.outdated(feed.book, changed)
         if changed_legs or first or moved or stale or self._routes.unqueued:
             await self._reroute(connection, None if first else moved)
@@ -516,8 +532,8 @@ class Router:
             moved: The holdings that were opened or closed; None: all of them may have been.
         """
         book = connection.feed.book
-        lines = await self._lines.allocate(connection, self._registry.legs)
-        legs = self._contracts.matching(self._registry.legs)
+        lines = await self._lines.allocate(connection)
+        legs, version = self._contracts.matching, self._contracts.version
         if moved is None:
             self._contracts.want(h.instrument.conid for h in book.holdings if h.position)
             holdings = book.holdings
@@ -530,12 +546,13 @@ class Router:
         self._contracts.want(leg.conid for leg in self._registry.legs)
         routed = route(holdings, legs, lines, sec_types=self._settings.sec_types)
         expected, self._expected = self._expected or {}, None
-        self._routed_by = (lines, legs)
+        self._routed_by = RoutedBy(lines, legs, version)
         self._route_log.record(routed, self._lines.reason_for)
         changes = self._routes.update(routed)
         self._pricer.add(changes.streamed)
+        self._pricer.leave(changes.left)
         # The stream writes the zero row of a holding that it streamed, whenever it closed.
-        self._pricer.mark_due(changes.closed)
+        self._pricer.close(changes.closed)
         # These were not queued with the others, since a line was to be had for them.
         self._routes.unqueued |= {
             key
@@ -554,10 +571,12 @@ class Router:
         Returns:
             Whether the lines have to wait.
         """
-        lines = self._lines.planned(connection, self._registry.legs)
+        self._contracts.follow(self._registry.legs)
+        self._lines.follow(connection)
+        lines = self._lines.chosen(connection)
         if not self._contracts.missing(lines):
             return False
-        feed, legs = connection.feed, self._contracts.matching(self._registry.legs)
+        feed, legs = connection.feed, self._contracts.matching
         expected = route(feed.book.holdings, legs, lines, sec_types=self._settings.sec_types)
         with suppress(TimeoutError):
             await asyncio.wait_for(self.downloaded.wait(), DOWNLOAD_S)
@@ -567,8 +586,8 @@ class Router:
 
     def _rerouted(self, lines: frozenset[int], legs: tuple[ActiveContract, ...]) -> frozenset[int]:
         """Return the conids whose line or legs are others than when routes were last decided."""
-        lines_before, legs_before = self._routed_by
-        conids = lines ^ lines_before
-        if legs is not legs_before:
-            conids |= {leg.conid for leg in set(legs) ^ set(legs_before)}
+        before = self._routed_by
+        conids = lines ^ before.lines
+        if self._contracts.version != before.version:
+            conids |= {leg.conid for leg in set(legs) ^ set(before.legs)}
         return conids

@@ -102,15 +102,11 @@ class IBPositionStreamer:
         )
         self._health = Health(ownership.renew_now if ownership else lambda: None)
         self._contracts = ContractCache(contracts, clock=clock)
-        self._pricer = pricer = StreamPricer(
-            self._contracts, settings=self.settings, monotonic=self._monotonic
-        )
         self._lines = LineManager(
-            self._contracts,
-            settings=self.settings,
-            on_ended=pricer.refuse,
-            clock=clock,
-            monotonic=self._monotonic,
+            self._contracts, settings=self.settings, clock=clock, monotonic=self._monotonic
+        )
+        pricer = StreamPricer(
+            self._lines.login, self._contracts, settings=self.settings, monotonic=self._monotonic
         )
         self._router = Router(
             registry=self.registry,
@@ -127,7 +123,6 @@ class IBPositionStreamer:
         )
         self._flusher = Flusher(
             pricer,
-            routes,
             announced,
             AccountRecorder(account_values, settings=self.settings, monotonic=self._monotonic),
             ownership=ownership,
@@ -140,7 +135,7 @@ class IBPositionStreamer:
             manager or IBConnectionManager(self.settings),
             self._router,
             self._flusher,
-            pricer,
+            self._lines,
             health=self._health,
             random=random or Random(),  # noqa: S311 - jitter of a delay
             monotonic=self._monotonic,
@@ -173,7 +168,7 @@ class IBPositionStreamer:
     @property
     def detail(self) -> str | None:
         """Why the stream is BLIND, or which legs it cannot stream while it is LIVE."""
-        parts = (self._link, self._router, self._lines, self._pricer)
+        parts = (self._link, self._router, self._lines)
         return self._health.detail(problem for part in parts for problem in part.problems())
 
     @property

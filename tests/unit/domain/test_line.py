@@ -5,12 +5,12 @@ from itertools import pairwise
 
 import pytest
 
-from position_sync_dagster.domain.line import GRACE_S, LineTrust, Trust
+from position_sync_dagster.domain.line import GRACE_S, Line, Trust
 
 
 @pytest.fixture
 def line():
-    line = LineTrust(silence_s=30.0)
+    line = Line(silence_s=30.0)
     line.requested(0.0)
     return line
 

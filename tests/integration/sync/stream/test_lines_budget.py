@@ -65,9 +65,10 @@ class ManagedLines:
     async def tick(self, *, after_s=0.0):
         """Let time pass, and return the conids that hold a line then."""
         self.now += after_s
-        lines, book = self.connection.lines, self.connection.feed.book
-        if self.manager.needs_allocation(lines, book, self.legs):
-            return set(await self.manager.allocate(self.connection, self.legs))
+        self.contracts.follow(self.legs)
+        self.manager.follow(self.connection)
+        if self.manager.are_due(self.connection):
+            return set(await self.manager.allocate(self.connection))
         return set(self.manager.held)
 
     @property
