@@ -26,6 +26,7 @@ from position_sync_dagster.lake.queue.position_queue import PositionQueue
 from position_sync_dagster.lake.updates.position_updates import PositionUpdatesTable
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.owner.metrics import StreamMetrics
+from position_sync_dagster.sync.run_recorder import StreamCounts
 
 
 class Announcements:
@@ -302,7 +303,8 @@ class Publisher:
             [_request(holding, routes.get(key), reason) for key, holding in holdings.items()]
         )
         self._announced.record(holdings.values())
-        self._metrics.queued(len(holdings), (await self._queue.overview()).version)
+        version = (await self._queue.overview()).version
+        self._metrics.counts += StreamCounts(enqueued=len(holdings), queue_version=version)
         return len(holdings)
 
     def _recent(self, holdings: Iterable[BrokerPosition]) -> list[BrokerPosition]:

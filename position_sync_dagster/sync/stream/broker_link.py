@@ -24,6 +24,7 @@ from position_sync_dagster.gateway.connection_manager import IBConnectionManager
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.owner.metrics import StreamMetrics
 from position_sync_dagster.sync.owner.ownership import Ownership
+from position_sync_dagster.sync.run_recorder import StreamCounts
 from position_sync_dagster.sync.stream.flusher import Flusher
 from position_sync_dagster.sync.stream.health import Health
 from position_sync_dagster.sync.stream.lines import LineManager
@@ -217,7 +218,7 @@ class BrokerLink:
         self._flusher.watch(connection)
         connection.on_message.append(self._on_message)
         self._health.connected(connection.broken_farms)
-        self._metrics.reconnects += before is not None
+        self._metrics.counts += StreamCounts(reconnects=int(before is not None))
         self._attached = connection
 
     def _on_message(self, code: int, text: str) -> None:

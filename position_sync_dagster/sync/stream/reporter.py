@@ -2,12 +2,13 @@
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import asdict
 from datetime import datetime, timedelta
 
 from position_sync_dagster.domain.clock import Clock
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.leg import LegState
-from position_sync_dagster.sync.owner.metrics import StreamMetrics
+from position_sync_dagster.sync.owner.metrics import StreamMetrics, quantile
 from position_sync_dagster.sync.run_recorder import StreamReport
 from position_sync_dagster.sync.stream.streamer import IBPositionStreamer
 
@@ -50,12 +51,12 @@ class StreamReporter:
             await asyncio.sleep(min(CHECK_INTERVAL_S, interval_s))
             now = self._clock()
             if self._state_changed():
-                queued_at = now if self._streamer.metrics.enqueued else queued_at
+                queued_at = now if self._streamer.metrics.counts.enqueued else queued_at
                 self._send(self._streamer.metrics.take(), always=True)
             elif now - self._since >= interval:
-                queued_at = now if self._streamer.metrics.enqueued else queued_at
+                queued_at = now if self._streamer.metrics.counts.enqueued else queued_at
                 self._send(self._streamer.metrics.take())
-            elif self._streamer.metrics.enqueued and now - queued_at >= interval:
+            elif self._streamer.metrics.counts.enqueued and now - queued_at >= interval:
                 queued_at = now
                 self._send(self._streamer.metrics.take_queued())
 
@@ -86,13 +87,16 @@ class StreamReporter:
             self._report(report)
 
     def _report_of(self, metrics: StreamMetrics, since: datetime) -> StreamReport:
-        streamer = self._streamer
-        return metrics.report(
+        streamer, ordered = self._streamer, sorted(metrics.latencies_s)
+        return StreamReport(
+            **asdict(metrics.counts),
             since=since,
             until=self._clock(),
             lines_in_use=streamer.lines_in_use,
             line_limit=streamer.line_limit,
             legs_streamed=sum(state is LegState.STREAMED for state in streamer.routes.values()),
+            tick_to_table_p50_s=quantile(ordered, 0.5),
+            tick_to_table_p95_s=quantile(ordered, 0.95),
             state=streamer.state,
             detail=streamer.detail,
         )

@@ -31,6 +31,7 @@ from position_sync_dagster.sync.owner.metrics import StreamMetrics
 from position_sync_dagster.sync.owner.ownership import Ownership
 from position_sync_dagster.sync.owner.process import VALUES_REST, rest_s
 from position_sync_dagster.sync.owner.publisher import QUEUED, Publisher
+from position_sync_dagster.sync.run_recorder import StreamCounts
 from position_sync_dagster.sync.stream.contract_cache import ContractCache
 from position_sync_dagster.sync.stream.health import Health
 from position_sync_dagster.sync.stream.lines import LineManager
@@ -144,8 +145,10 @@ class RouteLog:
         ]
         self._logged.update(routes)
         counts = Counter((before, state) for _key, before, state in changed)
-        self._metrics.promotions += counts[LegState.OVERFLOW, LegState.STREAMED]
-        self._metrics.demotions += counts[LegState.STREAMED, LegState.OVERFLOW]
+        self._metrics.counts += StreamCounts(
+            promotions=counts[LegState.OVERFLOW, LegState.STREAMED],
+            demotions=counts[LegState.STREAMED, LegState.OVERFLOW],
+        )
         for (account, conid), before, state in changed[:MAX_LINES_LOGGED]:
             reason = reason_for(conid, state)
             logger.info("%s of %s: %s → %s%s", conid, account, before, state, reason)

@@ -127,7 +127,7 @@ class IBPositionStreamer:
             AccountRecorder(account_values, settings=self.settings, monotonic=self._monotonic),
             ownership=ownership,
             interval_s=self.settings.flush_interval_s,
-            on_delivered=self.metrics.delivered,
+            on_delivered=self.metrics.latencies_s.append,
             clock=clock,
             monotonic=self._monotonic,
         )
