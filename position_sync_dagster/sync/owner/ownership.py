@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import datetime
 from types import TracebackType
 from typing import NamedTuple, Self
@@ -25,6 +26,7 @@ from position_sync_dagster.lake.sessions import GatewaySessions
 from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.outage_log import OutageLog
 from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.owner.metrics import StreamMetrics
 
 logger = logging.getLogger(__name__)
 
@@ -237,6 +239,42 @@ class Ownership:
                 logger.exception("the lease on %s is not renewed any more", session.gateway_id)
                 self.lost.set()
                 return
+
+
+class Unowned:
+    """Stands for the lease where one process has the tables for itself: it is never lost."""
+
+    session = None
+    provenance = Provenance()
+
+    def __init__(self) -> None:
+        self.lost = asyncio.Event()
+
+    def check(self) -> None:
+        """Allow each write."""
+
+    def renew_now(self) -> None:
+        """Renew nothing."""
+
+    async def claim_mode(self, mode: TradingMode) -> None:
+        """Bind nothing to the trading mode of the login."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnerContext:
+    """What every part of a stream works with.
+
+    Attributes:
+        lease: Is checked before each write; its loss ends every pause.
+        metrics: What is counted.
+        monotonic: The clock of every interval, in seconds.
+    """
+
+    settings: Settings
+    lease: Ownership | Unowned
+    metrics: StreamMetrics
+    clock: Clock
+    monotonic: Callable[[], float]
 
 
 def blind_since(session: GatewaySession | None, now: datetime) -> datetime | None:

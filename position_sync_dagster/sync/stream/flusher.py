@@ -4,13 +4,11 @@ import asyncio
 from collections.abc import Callable
 
 from position_sync_dagster.domain.broker_position import Key
-from position_sync_dagster.domain.clock import Clock
 from position_sync_dagster.domain.update import PositionUpdateHandler
-from position_sync_dagster.domain.valuation import Provenance
 from position_sync_dagster.gateway.changes import PendingChanges
 from position_sync_dagster.gateway.connection import GatewayConnection
 from position_sync_dagster.sync.owner.account_recorder import AccountRecorder
-from position_sync_dagster.sync.owner.ownership import Ownership
+from position_sync_dagster.sync.owner.ownership import OwnerContext
 from position_sync_dagster.sync.owner.publisher import Announcements
 from position_sync_dagster.sync.stream.delivery import Delivery
 from position_sync_dagster.sync.stream.pricing import StreamPricer
@@ -32,37 +30,29 @@ class Flusher:
     Args:
         announced: What has its row or request already; a close is written once.
         accounts: Records the values of the accounts with each flush.
-        ownership: The lease that is checked before each flush.
     """
 
     def __init__(
         self,
+        context: OwnerContext,
         pricer: StreamPricer,
         announced: Announcements,
         accounts: AccountRecorder,
-        *,
-        ownership: Ownership | None,
-        interval_s: float,
-        on_delivered: Callable[[float], None],
-        clock: Clock,
-        monotonic: Callable[[], float],
     ) -> None:
+        self._context = context
         self._pricer = pricer
         self._announced = announced
         self._accounts = accounts
-        self._ownership = ownership
-        self._interval_s = interval_s
-        self._on_delivered = on_delivered
-        self._clock = clock
-        self._monotonic = monotonic
+        self._interval_s = context.settings.flush_interval_s
         self._ticks: PendingChanges[int, float] = PendingChanges()
         self._valued: PendingChanges[Key, None] = PendingChanges()
         self._deliveries: list[Delivery] = []
 
     def add_handler(self, handler: PositionUpdateHandler) -> None:
         """Deliver each flush to this handler too."""
-        delivery = Delivery(handler, on_delivered=self._on_delivered, monotonic=self._monotonic)
-        self._deliveries.append(delivery)
+        delivered = self._context.metrics.latencies_s.append
+        monotonic = self._context.monotonic
+        self._deliveries.append(Delivery(handler, on_delivered=delivered, monotonic=monotonic))
 
     def watch(self, connection: GatewayConnection) -> None:
         """Collect the ticks and the profits of a new connection."""
@@ -84,7 +74,7 @@ class Flusher:
             pause, connection = self._interval_s, live_connection()
             if connection is not None:
                 self._flush(connection)
-                pause = pace.pause_s(self._monotonic() - connection.lines.ticked_at)
+                pause = pace.pause_s(self._context.monotonic() - connection.lines.ticked_at)
 
     async def close(self) -> None:
         """Deliver what is left, and end the deliveries."""
@@ -93,15 +83,13 @@ class Flusher:
         await self._accounts.close(timeout_s=CLOSE_TIMEOUT_S)
 
     def _flush(self, connection: GatewayConnection) -> None:
-        provenance = Provenance()
-        if self._ownership is not None:
-            self._ownership.check()
-            provenance = self._ownership.provenance
+        self._context.lease.check()
+        provenance = self._context.lease.provenance
         valued = self._pricer.flush(
             connection,
             self._ticks.take(),
             valued=self._valued.take(),
-            now=self._clock(),
+            now=self._context.clock(),
             provenance=provenance,
         )
         updates = [

@@ -25,15 +25,15 @@ from position_sync_dagster.gateway.accounts.holdings import HoldingsBook
 from position_sync_dagster.gateway.changes import PendingChanges
 from position_sync_dagster.gateway.connection import GatewayConnection
 from position_sync_dagster.lake.registry.strategy_registry import StrategyRegistry
+from position_sync_dagster.outage_log import OutageLog
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.owner.leg_resolver import LegResolver
 from position_sync_dagster.sync.owner.metrics import StreamMetrics
-from position_sync_dagster.sync.owner.ownership import Ownership
+from position_sync_dagster.sync.owner.ownership import OwnerContext
 from position_sync_dagster.sync.owner.process import VALUES_REST, rest_s
 from position_sync_dagster.sync.owner.publisher import QUEUED, Publisher
 from position_sync_dagster.sync.run_recorder import StreamCounts
 from position_sync_dagster.sync.stream.contract_cache import ContractCache
-from position_sync_dagster.sync.stream.health import Health
 from position_sync_dagster.sync.stream.lines import LineManager
 from position_sync_dagster.sync.stream.pricing import StreamPricer
 
@@ -357,46 +357,39 @@ class RoutedBy(NamedTuple):
 class Router:
     """Sends each holding to a line or to the queue, and publishes what the broker reports.
 
-    Args:
-        ownership: The lease that is checked before `broker_positions` is written.
+    Attributes:
+        routes: The route of each holding.
     """
 
     def __init__(
         self,
+        context: OwnerContext,
         *,
         registry: StrategyRegistry,
         publisher: Publisher,
         contracts: ContractCache,
         lines: LineManager,
         pricer: StreamPricer,
-        routes: Routes,
-        health: Health,
-        ownership: Ownership | None,
-        metrics: StreamMetrics,
-        settings: Settings,
-        monotonic: Callable[[], float],
     ) -> None:
         self._registry = registry
         self._publisher = publisher
         self._contracts = contracts
         self._lines = lines
         self._pricer = pricer
-        self._routes = routes
-        self._health = health
-        self._ownership = ownership
-        self._settings = settings
+        self._lease = context.lease
+        self._sec_types = context.settings.sec_types
+        self._registry_outage = OutageLog(logger)
+        self.routes = Routes()
         self._changes: PendingChanges[Key, datetime] = PendingChanges()
-        self._route_log = RouteLog(metrics)
+        self._route_log = RouteLog(context.metrics)
         self._routed_by = RoutedBy(frozenset(), (), 0)
         self._expected: dict[Key, LegState] | None = None
+        monotonic, settings = context.monotonic, context.settings
         self._account_refresh = AccountRefresh(
             publisher, refresh_interval_s=settings.refresh_interval_s, monotonic=monotonic
         )
         self._resolver = LegResolver(
-            registry,
-            contracts.remember,
-            check=ownership.check if ownership is not None else lambda: None,
-            monotonic=monotonic,
+            registry, contracts.remember, check=context.lease.check, monotonic=monotonic
         )
         self._overflow = OverflowLegs(publisher, settings=settings, monotonic=monotonic)
 
@@ -411,8 +404,9 @@ class Router:
         return self._account_refresh.ended
 
     def problems(self) -> list[str]:
-        """Return which legs have no contract, and why."""
-        return self._resolver.problems()
+        """Return why the registry cannot be read, and which legs have no contract, and why."""
+        fault = self._registry_outage.fault
+        return ([fault] if fault else []) + self._resolver.problems()
 
     def interrupt(self) -> None:
         """End the download under way: the gateway dropped its subscriptions."""
@@ -421,7 +415,7 @@ class Router:
     async def reset(self) -> None:
         """Forget the routes and values: a snapshot of the positions comes next."""
         await self._account_refresh.end()
-        self._routes.clear()
+        self.routes.clear()
         self._expected = None
         self._pricer.reset()
         self._lines.reopened()
@@ -470,7 +464,7 @@ class Router:
         """Free the lines and the subscriptions on a connection, and forget the routes."""
         self._lines.detach(connection.lines)
         self._overflow.release(connection)
-        self._routes.clear()
+        self.routes.clear()
 
     async def _follow(
         self, connection: GatewayConnection, changed: set[Key], *, first: bool
@@ -497,35 +491,36 @@ class Router:
         self._lines.follow(connection)
         stale = self._lines.are_due(connection) or self._lines.held != self._routed_by.lines
         stale = stale or self._contracts.version != self._routed_by.version
-        moved = self._routes.outdated(feed.book, changed)
-        if changed_legs or first or moved or stale or self._routes.unqueued:
+        moved = self.routes.outdated(feed.book, changed)
+        if changed_legs or first or moved or stale or self.routes.unqueued:
             await self._reroute(connection, None if first else moved)
-        states, publish = self._routes.states, partial(self._publish, connection)
+        states, publish = self.routes.states, partial(self._publish, connection)
         if not self._account_refresh.opening:
             await self._publisher.enqueue_changed(states, changed - streamed)
         await self._account_refresh.step(feed, states, publish)
         await self._overflow.step(
-            connection, self._routes, publish, may_queue=self._account_refresh.idle
+            connection, self.routes, publish, may_queue=self._account_refresh.idle
         )
 
     def _is_streamed(self, key: Key) -> bool:
-        return self._routes.states.get(key) is LegState.STREAMED or self._pricer.is_due(key)
+        return self.routes.states.get(key) is LegState.STREAMED or self._pricer.is_due(key)
 
     async def _publish(self, connection: GatewayConnection) -> None:
-        session = None
-        if self._ownership is not None:
-            self._ownership.check()
-            session = self._ownership.session
-        await self._publisher.publish(connection.feed, session=session)
+        self._lease.check()
+        await self._publisher.publish(connection.feed, session=self._lease.session)
 
     async def _registry_changed(self) -> bool:
         """Read the registry; while it cannot be read, the legs known so far stay active."""
         try:
             changed = await self._registry.refresh()
         except LakeError as error:
-            self._health.registry_failed(error)
+            text = f"the legs known so far stay active: {error}"
+            if self._registry_outage.report(error.what, text=text):
+                self._lease.renew_now()
             return False
-        self._health.registry_works()
+        if self._registry_outage.fault is not None:
+            self._registry_outage.clear()
+            self._lease.renew_now()
         return changed
 
     async def _reroute(self, connection: GatewayConnection, moved: set[Key] | None) -> None:
@@ -547,24 +542,24 @@ class Router:
             )
             holdings = tuple(holding for key in keys if (holding := book.get(key)) is not None)
         self._contracts.want(leg.conid for leg in self._registry.legs)
-        routed = route(holdings, legs, lines, sec_types=self._settings.sec_types)
+        routed = route(holdings, legs, lines, sec_types=self._sec_types)
         expected, self._expected = self._expected or {}, None
         self._routed_by = RoutedBy(lines, legs, version)
         self._route_log.record(routed, self._lines.reason_for)
-        changes = self._routes.update(routed)
+        changes = self.routes.update(routed)
         self._pricer.add(changes.streamed)
         self._pricer.leave(changes.left)
         # The stream writes the zero row of a holding that it streamed, whenever it closed.
         self._pricer.close(changes.closed)
         # These were not queued with the others, since a line was to be had for them.
-        self._routes.unqueued |= {
+        self.routes.unqueued |= {
             key
             for key, state in expected.items()
-            if state is LegState.STREAMED and self._routes.states.get(key) in QUEUED
+            if state is LegState.STREAMED and self.routes.states.get(key) in QUEUED
         }
         # Holdings that cannot be queued now stay due, and make the next step route again.
-        await self._publisher.enqueue(self._routes.states, self._routes.unqueued)
-        self._routes.unqueued.clear()
+        await self._publisher.enqueue(self.routes.states, self.routes.unqueued)
+        self.routes.unqueued.clear()
 
     async def _queue_before_lines(self, connection: GatewayConnection) -> bool:
         """Queue what needs no line, if the lines have to wait for contracts that were never seen.
@@ -580,7 +575,7 @@ class Router:
         if not self._contracts.missing(lines):
             return False
         feed, legs = connection.feed, self._contracts.matching
-        expected = route(feed.book.holdings, legs, lines, sec_types=self._settings.sec_types)
+        expected = route(feed.book.holdings, legs, lines, sec_types=self._sec_types)
         with suppress(TimeoutError):
             await asyncio.wait_for(self.downloaded.wait(), DOWNLOAD_S)
         await self._account_refresh.step(feed, expected, partial(self._publish, connection))

@@ -26,7 +26,7 @@ from position_sync_dagster.sync.run_recorder import (
     stream_columns,
 )
 from position_sync_dagster.sync.stream.reporter import StreamReporter
-from position_sync_dagster.sync.stream.streamer import IBPositionStreamer
+from position_sync_dagster.sync.stream.streamer import IBPositionStreamer, StreamTables
 
 
 async def stream(
@@ -83,11 +83,13 @@ async def stream(
             lake.registry,
             lake.queue,
             settings=settings,
-            broker_positions=lake.broker_positions,
-            updates=lake.updates,
-            contracts=lake.contracts,
-            account_values=lake.account_values,
-            ownership=own,
+            tables=StreamTables(
+                broker_positions=lake.broker_positions,
+                updates=lake.updates,
+                contracts=lake.contracts,
+                account_values=lake.account_values,
+                ownership=own,
+            ),
             clock=clock,
         )
         streamer.register_handler(UpdatesWriter(lake.updates, own, streamer.metrics))

@@ -20,7 +20,7 @@ from position_sync_dagster.gateway.accounts import account_values
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.sync.drain.refresh import drain
 from position_sync_dagster.sync.stream import broker_link, lines
-from position_sync_dagster.sync.stream.streamer import IBPositionStreamer
+from position_sync_dagster.sync.stream.streamer import IBPositionStreamer, StreamTables
 from tests.support.booked_legs import terms_of
 from tests.support.unkind_hours import UnkindHours
 
@@ -111,7 +111,9 @@ async def test_a_day_of_faults_and_changes(simulate, settings_for, tmp_path, eve
         )  # fmt: skip
         streamer = IBPositionStreamer(
             lake.registry, lake.queue, settings=settings,
-            broker_positions=lake.broker_positions, contracts=lake.contracts,
+            tables=StreamTables(
+                broker_positions=lake.broker_positions, contracts=lake.contracts
+            ),
         )  # fmt: skip
         auditor = Auditor(book)
         streamer.register_handler(auditor)

@@ -19,7 +19,7 @@ from position_sync_dagster.gateway import login
 from position_sync_dagster.gateway.connection import connect
 from position_sync_dagster.sync.stream.contract_cache import ContractCache
 from position_sync_dagster.sync.stream.lines import LineManager
-from position_sync_dagster.sync.stream.streamer import IBPositionStreamer
+from position_sync_dagster.sync.stream.streamer import IBPositionStreamer, StreamTables
 from tests.support.booked_legs import terms_of
 from tests.support.waiting import DEADLINE_S
 
@@ -327,7 +327,10 @@ async def crowd(tmp_path, lake, settings_for, monkeypatch, eventually):
             for conid in conids[:ACTIVE]
         )  # fmt: skip
         streamer = IBPositionStreamer(
-            lake.registry, lake.queue, settings=settings_for(sim), contracts=lake.contracts
+            lake.registry,
+            lake.queue,
+            settings=settings_for(sim),
+            tables=StreamTables(contracts=lake.contracts),
         )
         await streamer.start()
         yield sim, streamer, conids
@@ -394,7 +397,10 @@ async def test_the_values_of_an_account_are_requested_before_its_lines(
             terms = terms_of(row["conid"], book)
             await lake.registry.add_active(conid=row["conid"], strategy_id="s", **terms)
         streamer = IBPositionStreamer(
-            lake.registry, lake.queue, settings=settings_for(sim), contracts=lake.contracts
+            lake.registry,
+            lake.queue,
+            settings=settings_for(sim),
+            tables=StreamTables(contracts=lake.contracts),
         )
         starting = asyncio.create_task(streamer.start())
 

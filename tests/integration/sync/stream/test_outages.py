@@ -19,7 +19,7 @@ from position_sync_dagster.gateway.connection_manager import IBConnectionManager
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.drain.worker import ConnectionValues
 from position_sync_dagster.sync.stream import broker_link
-from position_sync_dagster.sync.stream.streamer import IBPositionStreamer
+from position_sync_dagster.sync.stream.streamer import IBPositionStreamer, StreamTables
 
 A = "DUSIM0001"
 CALL, PUT = 921000001, 921000002
@@ -113,7 +113,7 @@ async def test_a_lake_that_fails_while_it_connects_is_tried_again(
         streamer = IBPositionStreamer(
             lake.registry,
             lake.queue,
-            broker_positions=lake.broker_positions,
+            tables=StreamTables(broker_positions=lake.broker_positions),
             settings=settings_for(sim, flush_interval_s=0.1),
         )
         stop = asyncio.Event()

@@ -21,7 +21,7 @@ from position_sync_dagster.gateway.connection import GatewayConnection
 from position_sync_dagster.gateway.connection_manager import IBConnectionManager
 from position_sync_dagster.lake.registry.strategy_registry import StrategyRegistry
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.stream.streamer import IBPositionStreamer
+from position_sync_dagster.sync.stream.streamer import IBPositionStreamer, StreamTables
 from tests.support.messages import frame
 
 A, B = "DUSIM0001", "DUSIM0002"
@@ -385,7 +385,7 @@ async def test_a_clock_that_goes_back_stops_neither_refresh_nor_queue(
         streamer = IBPositionStreamer(
             lake.registry,
             lake.queue,
-            broker_positions=lake.broker_positions,
+            tables=StreamTables(broker_positions=lake.broker_positions),
             settings=settings_for(sim, flush_interval_s=0.1, refresh_interval_s=1),
             clock=lambda: utc_now() - behind,
         )
