@@ -95,10 +95,14 @@ class Announcements:
         """Return whether nothing of this holding changed that needs a new row at once."""
         return self._announced.get(holding.key) == _fingerprint(holding)
 
+    def is_held(self, key: Key, position: float) -> bool:
+        """Return whether this is the quantity that was last announced of a holding."""
+        announced = self._announced.get(key)
+        return announced is not None and announced[0] == position
+
     def has_zero_row(self, key: Key) -> bool:
         """Return whether the close of a holding was announced already."""
-        announced = self._announced.get(key)
-        return announced is not None and announced[0] == 0
+        return self.is_held(key, 0.0)
 
     def lacks_zero_row(self, holding: BrokerPosition) -> bool:
         """Return whether a holding is closed while it was last announced as open."""

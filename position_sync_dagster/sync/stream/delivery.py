@@ -68,7 +68,7 @@ class Delivery:
     is logged, and the update counts as delivered.
 
     After a flush that was slow to take, a handler of whole flushes is left alone for a while
-    (`rest_s`), unless a position itself changed.
+    (`rest_s`), unless an update is urgent.
 
     Args:
         on_delivered: Called with the time from a tick's arrival to its delivery, in seconds.
@@ -93,7 +93,6 @@ class Delivery:
         self._failed_s = 0.0
         self._logged: set[str] = set()
         self._pending: dict[Key, PendingUpdate] = {}
-        self._positions: dict[Key, float] = {}
         self._in_delivery = 0
         self._filled = asyncio.Event()
         self._urgent = asyncio.Event()
@@ -101,15 +100,19 @@ class Delivery:
         self._idle.set()
         self._task: asyncio.Task[None] | None = None
 
-    def put(self, updates: Iterable[PendingUpdate]) -> None:
-        """Add updates; a newer one of a position replaces an undelivered older one."""
+    def put(self, updates: Iterable[PendingUpdate], *, urgent: bool = False) -> None:
+        """Add updates; a newer one of a position replaces an undelivered older one.
+
+        Args:
+            urgent: Whether a rest ends: a position itself changed.
+        """
+        if urgent:
+            self._urgent.set()
         for pending in updates:
             older = self._pending.get(pending.key)
             if older is not None and older.arrived is not None:
                 pending = PendingUpdate(update=pending.update, arrived=older.arrived)
             self._pending[pending.key] = pending
-            if self._positions.get(pending.key) != pending.update.position:
-                self._urgent.set()
         if self._pending:
             self._idle.clear()
             self._filled.set()
@@ -139,7 +142,6 @@ class Delivery:
             self._filled.clear()
             self._urgent.clear()
             updates, self._pending = list(self._pending.values()), {}
-            self._positions.update((one.key, one.update.position) for one in updates)
             self._in_delivery = len(updates)
             loop = asyncio.get_running_loop()
             began = loop.time()

@@ -97,10 +97,13 @@ class Flusher:
             for pending in valued
             if pending.update.position or not self._announced.has_zero_row(pending.key)
         ]
+        urgent = not all(
+            self._announced.is_held(pending.key, pending.update.position) for pending in updates
+        )
         holdings = (connection.feed.get(pending.key) for pending in updates)
         self._announced.record(holding for holding in holdings if holding is not None)
         for delivery in self._deliveries:
-            delivery.put(updates)
+            delivery.put(updates, urgent=urgent)
         self._accounts.flush(connection, provenance)
 
 

@@ -329,7 +329,7 @@ async def test_after_a_slow_flush_values_wait_and_a_fill_does_not(monkeypatch):
     delivery.put([pending(1, 1.5), pending(2, 2.5)])
     await turns()
     assert len(table.batches) == 1
-    delivery.put([moved(1, 2.0)])
+    delivery.put([moved(1, 2.0)], urgent=True)
     await turns()
     assert table.batches[1:] == [[(1, 1.0), (2, 2.5)]]
     delivery.put([pending(2, 3.0)])
