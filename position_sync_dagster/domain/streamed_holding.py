@@ -9,10 +9,11 @@ from typing import Any
 from position_sync_dagster.domain.broker_position import BrokerPosition, Key
 from position_sync_dagster.domain.clock import SKEW
 from position_sync_dagster.domain.line import Line
-from position_sync_dagster.domain.update import PositionUpdate, PriceKind, ValueOrigin
+from position_sync_dagster.domain.update import PositionUpdate, PriceKind, Source, ValueOrigin
 from position_sync_dagster.domain.valuation import (
     Provenance,
     Quote,
+    Writing,
     factor_agrees,
     revalue,
     values_of,
@@ -187,15 +188,13 @@ class StreamedHolding:
         rules: StreamRules,
         by: Provenance,
     ) -> PositionUpdate:
-        untrusted = holding.position and not self.line.trusted
+        note = None if self.line.trusted else self.line.reason
         return revalue(
             holding,
             quote,
+            Writing(source=Source.STREAM, now=now, by=by, note=note),
             price_magnifier=price_magnifier,
-            now=now,
             max_last_age=rules.max_last_age,
-            by=by,
-            note=self.line.reason if untrusted else None,
         )
 
 
