@@ -25,7 +25,7 @@ from position_sync_dagster.gateway.connection_manager import IBConnectionManager
 from position_sync_dagster.outage_log import OutageLog
 from position_sync_dagster.sync.owner.ownership import OwnerContext
 from position_sync_dagster.sync.run_recorder import StreamCounts
-from position_sync_dagster.sync.stream.flusher import Flusher
+from position_sync_dagster.sync.stream.delivery import Flusher
 from position_sync_dagster.sync.stream.lines import LineManager
 from position_sync_dagster.sync.stream.router import Router
 

@@ -3,19 +3,37 @@
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from position_sync_dagster.domain.broker_position import Key
 from position_sync_dagster.domain.line import LoginLines
 from position_sync_dagster.domain.streamed_holding import Moment, StreamedHolding, StreamRules
+from position_sync_dagster.domain.update import PositionUpdate
 from position_sync_dagster.domain.valuation import Provenance
 from position_sync_dagster.gateway.connection import GatewayConnection
 from position_sync_dagster.outage_log import OutageLog
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.stream.contract_cache import ContractCache
-from position_sync_dagster.sync.stream.delivery import PendingUpdate
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PendingUpdate:
+    """An update that was not delivered yet.
+
+    Attributes:
+        arrived: When the tick behind it arrived, in Unix seconds; None without a tick.
+    """
+
+    update: PositionUpdate
+    arrived: float | None = None
+
+    @property
+    def key(self) -> Key:
+        """(account, conid) of the position."""
+        return (self.update.account, self.update.conid)
 
 
 class StreamPricer:

@@ -28,7 +28,7 @@ from position_sync_dagster.sync.owner.ownership import OwnerContext, Ownership, 
 from position_sync_dagster.sync.owner.publisher import Announcements, Publisher
 from position_sync_dagster.sync.stream.broker_link import BrokerLink
 from position_sync_dagster.sync.stream.contract_cache import ContractCache
-from position_sync_dagster.sync.stream.flusher import Flusher
+from position_sync_dagster.sync.stream.delivery import Flusher
 from position_sync_dagster.sync.stream.lines import LineManager
 from position_sync_dagster.sync.stream.pricing import StreamPricer
 from position_sync_dagster.sync.stream.router import Router

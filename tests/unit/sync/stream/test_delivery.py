@@ -9,7 +9,8 @@ from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.domain.update import PositionUpdate
 from position_sync_dagster.errors import CommitContentionError, TradingModeError
 from position_sync_dagster.sync.stream import delivery as module
-from position_sync_dagster.sync.stream.delivery import Delivery, PendingUpdate
+from position_sync_dagster.sync.stream.delivery import Delivery
+from position_sync_dagster.sync.stream.pricing import PendingUpdate
 
 
 @pytest.fixture(autouse=True)
