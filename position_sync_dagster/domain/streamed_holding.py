@@ -6,18 +6,11 @@ from datetime import datetime, timedelta
 from enum import Enum
 from typing import Any
 
+from position_sync_dagster.domain import valuation
 from position_sync_dagster.domain.broker_position import BrokerPosition, Key
 from position_sync_dagster.domain.clock import SKEW
 from position_sync_dagster.domain.line import Line
 from position_sync_dagster.domain.update import PositionUpdate, PriceKind, Source, ValueOrigin
-from position_sync_dagster.domain.valuation import (
-    Provenance,
-    Quote,
-    Writing,
-    factor_agrees,
-    revalue,
-    values_of,
-)
 
 SETTLE = timedelta(seconds=5)
 """The broker's own values follow the market after a moment. A line that has not ticked for so long
@@ -112,12 +105,12 @@ class StreamedHolding:
     def row(
         self,
         holding: BrokerPosition,
-        quote: Quote | None,
+        quote: valuation.Quote | None,
         at: Moment,
         *,
         price_magnifier: int | None,
         rules: StreamRules,
-        by: Provenance,
+        by: valuation.Provenance,
     ) -> PositionUpdate | None:
         """Value the holding, and return its row; None when nothing that readers use has changed.
 
@@ -150,7 +143,7 @@ class StreamedHolding:
         if update.price_kind is PriceKind.LAST and update.value_time is not None:
             too_old_in = update.value_time + rules.max_last_age - at.now
             self._check_by(at.now_s + max(0.0, too_old_in.total_seconds()) + TOO_OLD_BY_S)
-        seen = values_of(update)
+        seen = valuation.values_of(update)
         if seen == self._written and at.now_s < self._written_at_s + rules.heartbeat_s:
             self._check_by(self._written_at_s + rules.heartbeat_s)
             return None
@@ -176,23 +169,23 @@ class StreamedHolding:
 
     def _check_factor(self, holding: BrokerPosition, price_magnifier: int | None) -> None:
         if price_magnifier is not None:
-            agrees = factor_agrees(holding, price_magnifier=price_magnifier)
+            agrees = valuation.factor_agrees(holding, price_magnifier=price_magnifier)
             self._factor = self._factor if agrees is None else agrees
 
     def _valued(
         self,
         holding: BrokerPosition,
-        quote: Quote | None,
+        quote: valuation.Quote | None,
         price_magnifier: int | None,
         now: datetime,
         rules: StreamRules,
-        by: Provenance,
+        by: valuation.Provenance,
     ) -> PositionUpdate:
         note = None if self.line.trusted else self.line.reason
-        return revalue(
+        return valuation.revalue(
             holding,
             quote,
-            Writing(source=Source.STREAM, now=now, by=by, note=note),
+            valuation.Writing(source=Source.STREAM, now=now, by=by, note=note),
             price_magnifier=price_magnifier,
             max_last_age=rules.max_last_age,
         )
@@ -201,7 +194,7 @@ class StreamedHolding:
 def compared(
     update: PositionUpdate,
     holding: BrokerPosition,
-    quote: Quote | None,
+    quote: valuation.Quote | None,
     *,
     price_magnifier: int | None,
     band: float,
@@ -229,7 +222,7 @@ def compared(
     return Agreement.UNDECIDED if update.timestamp - ticked_at < SETTLE else Agreement.DIFFERS
 
 
-def allowed_difference(own: float, quote: Quote, *, unit: float, band: float) -> float:
+def allowed_difference(own: float, quote: valuation.Quote, *, unit: float, band: float) -> float:
     """Return by how much the broker's value may differ from that of a line which is alive.
 
     It is the largest of a part of the value, the width of the quote (a bid that does not exist
@@ -241,14 +234,15 @@ def allowed_difference(own: float, quote: Quote, *, unit: float, band: float) ->
         unit: What a price of 1 is worth for the holding.
         band: The part of the value.
 
-    >>> allowed_difference(100.0, Quote(conid=1, bid=1.0, ask=1.25), unit=100.0, band=0.03)
+    >>> quote = valuation.Quote(conid=1, bid=1.0, ask=1.25)
+    >>> allowed_difference(100.0, quote, unit=100.0, band=0.03)
     25.0
     """
     width = max(0.0, quote.ask - (quote.bid or 0.0)) if quote.ask is not None else 0.0
     return max(band * abs(own), width * unit, (quote.min_tick or 0.0) * unit, ROUNDING)
 
 
-def _has_ticked(quote: Quote | None, now: datetime) -> bool:
+def _has_ticked(quote: valuation.Quote | None, now: datetime) -> bool:
     """Return whether a quote has a tick; one ahead of the clock is from before it was set back."""
     return quote is not None and quote.received_at is not None and quote.received_at <= now
 

@@ -9,16 +9,9 @@ from gc import collect
 from random import Random
 from typing import Any
 
+from position_sync_dagster import errors
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.retry import Backoff
-from position_sync_dagster.errors import (
-    BrokerUnavailableError,
-    GatewayError,
-    GatewayTimeoutError,
-    LakeError,
-    LeaseLostError,
-    TradingModeError,
-)
 from position_sync_dagster.gateway.codes import FARM_BROKEN, FARM_OK, OFFLINE, GatewayCode
 from position_sync_dagster.gateway.connection import GatewayConnection
 from position_sync_dagster.gateway.connection_manager import IBConnectionManager
@@ -157,7 +150,7 @@ class BrokerLink:
         connection.require_online()
         listed_at = connection.feed.snapshot_at
         if listed_at is None:
-            raise BrokerUnavailableError(
+            raise errors.BrokerUnavailableError(
                 f"{self._settings.gateway_id} dropped every subscription.",
                 remedy="Everything is requested again.",
             )
@@ -184,14 +177,14 @@ class BrokerLink:
         try:
             await _run_until(stop, self.open())
             self._delay.connected()
-        except BrokerUnavailableError as error:
+        except errors.BrokerUnavailableError as error:
             self._delay.reset()
             self.go_blind(error.what)
             await self.pause(self._settings.flush_interval_s, stop)
-        except (LeaseLostError, TradingModeError):
+        except (errors.LeaseLostError, errors.TradingModeError):
             raise
-        except (GatewayError, ConnectionError, LakeError) as error:
-            if isinstance(error, GatewayTimeoutError) and self._attached is not None:
+        except (errors.GatewayError, ConnectionError, errors.LakeError) as error:
+            if isinstance(error, errors.GatewayTimeoutError) and self._attached is not None:
                 self._attached.drop(str(error))
             self.go_blind(str(error))
 

@@ -11,12 +11,7 @@ from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.domain.line import LoginLines
 from position_sync_dagster.domain.line_allocation import LineLimit, demands, rank, reason
 from position_sync_dagster.domain.retry import Backoff
-from position_sync_dagster.gateway.codes import (
-    DELAYED_TYPES,
-    NOT_PERMITTED,
-    GatewayCode,
-    MarketDataType,
-)
+from position_sync_dagster.gateway import codes
 from position_sync_dagster.gateway.connection import GatewayConnection
 from position_sync_dagster.gateway.market_data_lines import MarketDataLines, Refusal
 from position_sync_dagster.settings import Settings
@@ -25,10 +20,10 @@ from position_sync_dagster.sync.stream.contract_cache import ContractCache
 logger = logging.getLogger(__name__)
 
 RETRY_WAITS: dict[int, Backoff] = {
-    GatewayCode.COMPETING_SESSION: Backoff(first_s=60.0, longest_s=60.0),
-    GatewayCode.CUT_BY_FARM: Backoff(first_s=30.0, longest_s=30.0),
-    GatewayCode.LINE_UNKNOWN: Backoff(first_s=5.0, longest_s=300.0),
-    GatewayCode.NO_CONTRACT: Backoff(first_s=60.0, longest_s=14_400.0),
+    codes.GatewayCode.COMPETING_SESSION: Backoff(first_s=60.0, longest_s=60.0),
+    codes.GatewayCode.CUT_BY_FARM: Backoff(first_s=30.0, longest_s=30.0),
+    codes.GatewayCode.LINE_UNKNOWN: Backoff(first_s=5.0, longest_s=300.0),
+    codes.GatewayCode.NO_CONTRACT: Backoff(first_s=60.0, longest_s=14_400.0),
 }
 OTHER_RETRY_WAIT = Backoff(first_s=1800.0, longest_s=14_400.0)
 """Waits until a line that was refused is requested again. A competing session (10197) and a farm
@@ -129,7 +124,7 @@ class LineManager:
         details = await self._contracts.details(connection, requested)
         self._update_wanted(connection)  # a leg may turn out to be another contract
         for conid in sorted(requested - details.keys() - self.held):
-            self._deny(conid, GatewayCode.NO_CONTRACT, "the gateway gave no contract details")
+            self._deny(conid, codes.GatewayCode.NO_CONTRACT, "the gateway gave no contract details")
         chosen = self.chosen(connection)  # a line may have been refused in the meantime
         now = self._monotonic()
         for conid in self.held - chosen:
@@ -168,14 +163,14 @@ class LineManager:
             return
         text = f"{refusal.code} {refusal.text}"
         line.ended(now, f"{ENDED}: {text}")
-        if refusal.code == GatewayCode.TOO_MANY_LINES:
+        if refusal.code == codes.GatewayCode.TOO_MANY_LINES:
             self.login.limit = self.login.limit.refused(lines.in_use, now)
             self._burst = (now, self.limit, refusal.text)
             return
         fallback = (
             self._settings.delayed_fallback
-            and refusal.code in NOT_PERMITTED
-            and refusal.market_data_type not in DELAYED_TYPES
+            and refusal.code in codes.NOT_PERMITTED
+            and refusal.market_data_type not in codes.DELAYED_TYPES
         )
         self._deny(refusal.conid, refusal.code, text, delayed=fallback)
 
@@ -248,6 +243,6 @@ class LineManager:
         logger.log(level, "conid %d %s: %s", conid, has, reason)
 
 
-def _kind(*, delayed: bool) -> MarketDataType | None:
+def _kind(*, delayed: bool) -> codes.MarketDataType | None:
     """Return the kind of market data to request; None stands for that of the settings."""
-    return MarketDataType.DELAYED if delayed else None
+    return codes.MarketDataType.DELAYED if delayed else None
