@@ -159,7 +159,6 @@ class Publisher:
         self._metrics = metrics
         self._clock = clock
         self._published: dict[Key, BrokerPosition] = {}
-        self._feed: AccountFeed | None = None
         self._all_due = True
         self._changes: PendingChanges[Key, None] = PendingChanges()
         self._accounts: dict[str, _Account] = {}
@@ -183,17 +182,18 @@ class Publisher:
         await self._announced.restore(recent, since=self._kept_since())
         return recent
 
+    def follow(self, feed: AccountFeed) -> None:
+        """Collect from now on what changes in an account feed; all of it is due."""
+        self._changes, self._all_due = feed.book.watch_all(), True
+
     async def publish(self, feed: AccountFeed, *, session: GatewaySession | None) -> None:
-        """Write to `broker_positions` what changed in an account feed, in one commit.
+        """Write to `broker_positions` what changed in the feed that is followed, in one commit.
 
         The first time, and when most holdings changed, all rows of the gateway are replaced.
 
         A request is made of what was published, not of what the feed says since: a drain values
         it from the table. What changed in between is due in the next step.
         """
-        if feed is not self._feed:
-            self._feed, self._changes = feed, feed.book.watch_all()
-            self._all_due = True
         changes = self._changes.take()
         self._all_due |= 2 * len(changes) > len(self._published)
         try:
@@ -225,7 +225,7 @@ class Publisher:
         """
         captured_at, accounts = self._clock(), _accounts_of(feed)
         reported = feed.book.reported(keys)
-        changed = {k: h for k, h in reported.items() if h is not self._published.get(k)}
+        changed = {k: h for k, h in reported.items() if h != self._published.get(k)}
         for account in accounts.keys() - {account for account, _conid in changed}:
             key = feed.book.index.one_of(account)
             if key is not None and accounts[account] != self._accounts.get(account):

@@ -431,6 +431,7 @@ class Router:
             if before is not None
             else await self._publisher.restore()
         )
+        self._publisher.follow(connection.feed)
         self._lines.attach(connection.lines)
         self._changes = connection.feed.book.watch()
 
