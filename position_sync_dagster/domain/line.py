@@ -66,8 +66,8 @@ class Line:
     pull/3968, IBC issues/143).
 
     Attributes:
-        silence_s: A line that has not ticked for so long after its request, or after the data
-            should flow again, is suspect.
+        silence_s: A line is suspect when it has not ticked for this long after its request, or
+            after the data should flow again.
         held_since_s: When it was requested; None while it is not held.
         delayed: Whether it was requested as delayed data.
         denial: The last refusal of live data; it may be over.
@@ -261,7 +261,7 @@ LONGEST_S = 900.0
 """A book that stays quiet is probed this often, in seconds."""
 
 MANY_TICKS = 100
-"""After so many ticks a login is a lively one again, and its next silence is probed soon."""
+"""After this many ticks a login counts as busy again, and its next silence is probed soon."""
 
 
 @dataclass(slots=True)
@@ -269,12 +269,12 @@ class SilentLogin:
     """Decides when one line of a login is requested again because none has ticked for a while.
 
     Market data may stop on all lines at once while the gateway reports nothing. A line that is
-    requested anew opens with its present quote, also in a quiet market. So a quote that differs
-    from the last one of the old request shows that ticks were missed; the same quote shows nothing
-    but a quiet book, and the next probe waits twice as long.
+    requested anew opens with its present quote, also in a quiet market. A quote that differs from
+    the last one of the old request shows that ticks were missed. The same quote only shows a quiet
+    book, and the next probe waits twice as long.
 
     Attributes:
-        silence_s: The first probe comes after so long a silence.
+        silence_s: The length of the silence before the first probe.
 
     >>> login = SilentLogin(silence_s=60.0)
     >>> login.heard(3, 0.0)
@@ -296,7 +296,7 @@ class SilentLogin:
         self._wait = Backoff(first_s=self.silence_s, longest_s=max(LONGEST_S, self.silence_s))
 
     def heard(self, lines: int, now_s: float) -> None:
-        """Record that so many lines ticked by themselves, not in answer to a probe."""
+        """Record that this number of lines ticked by themselves, not in answer to a probe."""
         if lines:
             self._heard_at_s = now_s
             self._ticks += lines
@@ -308,7 +308,7 @@ class SilentLogin:
         return now_s >= self._heard_at_s + self._wait.delay_s(self._probes + 1)
 
     def rested(self, now_s: float) -> None:
-        """Record that nothing could tick until now: every contract is outside its session."""
+        """Record that no line could tick until now: every contract is outside its session."""
         self._heard_at_s, self._probes = now_s, 0
 
     def probed(self, now_s: float) -> None:
@@ -342,13 +342,13 @@ def missed(before: Quote, opened: Quote | None) -> bool | None:
 
 
 RENEWALS_AT_ONCE = 10
-"""So many suspect lines are requested again in one step: each takes two of the 50 messages that a
+"""The number of suspect lines requested again in one step: each takes two of the 50 messages that a
 gateway takes in a second, and account requests need some of them too."""
 
 LOGIN_SILENT = "no line of the login has ticked"
 
 NAMED = 3
-"""So many suspect lines are named in the session's detail and in the log."""
+"""The number of suspect lines that the session's detail and the log name."""
 
 
 class LoginLines:
@@ -358,7 +358,7 @@ class LoginLines:
     share the connection, and the lines of one contract.
 
     Args:
-        silence_s: A line that should tick and has not for so long is suspect.
+        silence_s: A line is suspect when it should tick and has not for this long.
         session_open: Whether a contract trades now, by conid; true where that is not known.
         limit: The number of lines of the login.
         min_hold_s: How long a line is kept at least.

@@ -13,8 +13,8 @@ from position_sync_dagster.domain.line import Line
 from position_sync_dagster.domain.update import PositionUpdate, PriceKind, Source, ValueOrigin
 
 SETTLE = timedelta(seconds=5)
-"""The broker's own values follow the market after a moment. A line that has not ticked for so long
-while they differ has missed something."""
+"""The broker's own values follow the market after a moment. A line has missed something when they
+differ and it has not ticked for this long."""
 
 BROKER_CADENCE = timedelta(minutes=3)
 """The values of a portfolio row without a time may be this old when they arrive. Source: IB,
@@ -34,7 +34,7 @@ class StreamRules:
     Attributes:
         max_last_age: An older last trade is not used.
         band: By what part of the value the broker's newer value may differ from that of a line.
-        heartbeat_s: A row is written at least so often, in seconds.
+        heartbeat_s: The longest time between two rows, in seconds.
     """
 
     max_last_age: timedelta
@@ -53,9 +53,9 @@ class Moment:
 class Agreement(Enum):
     """What the broker's value says of the value of a line.
 
-    SILENT: it is not newer than the line's last tick, or there is none to compare. AGREES: it is
-    about the same. UNDECIDED: it differs, and may be the one that follows a moment later. DIFFERS:
-    it is newer, and the line has missed something.
+    SILENT: there is none, or none that is newer than the line's last tick. AGREES: it is about the
+    same. UNDECIDED: it differs, and the line ticked a moment ago: the broker's value follows the
+    market late. DIFFERS: it is newer and differs, so that the line has missed something.
     """
 
     SILENT = "SILENT"
@@ -75,7 +75,7 @@ class StreamedHolding:
         key: (account, conid).
         line: Its line, shared by the holdings of the conid.
         due: Whether it is to be valued at the next flush.
-        streamed: Whether its route is to be streamed; else it ends with the row that is due.
+        streamed: Whether it has a line; without one it ends with the row that is due.
         arrived: When the first tick since the last row arrived, in Unix seconds.
         check_at_s: It becomes due at this time by itself.
     """

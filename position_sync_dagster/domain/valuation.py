@@ -82,7 +82,7 @@ VALUES = (
     "market_data_type",
     "note",
 )
-"""The columns whose change makes a row worth writing; times, sizes and ids are none of them."""
+"""The columns whose change makes a row worth writing. Times, sizes and ids are not among them."""
 
 _TERMS = (
     "symbol",
@@ -115,7 +115,7 @@ def says_the_same(row: PositionUpdate, known: PositionUpdate) -> bool:
 
 
 CLOCK_LEAD = timedelta(seconds=2)
-"""The exchange's clock may be ahead of ours by so much."""
+"""The most by which the exchange's clock may be ahead of ours."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,7 +175,7 @@ def price_of(quote: Quote, *, now: datetime, max_last_age: timedelta) -> Price |
 
 
 ROUNDING = 0.01
-"""The broker's money is rounded to so much, in the major unit."""
+"""The unit to which the broker rounds money, in the major unit of the currency."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

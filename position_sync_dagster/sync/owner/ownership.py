@@ -26,7 +26,7 @@ from position_sync_dagster.sync.owner.metrics import StreamMetrics
 logger = logging.getLogger(__name__)
 
 POLL_S = 0.5
-"""How often a login that is owned by another process is tried again, in seconds."""
+"""The seconds between two attempts to own a login that another process owns."""
 
 CLOCK_CHANGE_S = 5.0
 """The wall clock and the monotonic clock differ by less than this between two heartbeats, unless

@@ -36,8 +36,8 @@ NOT_SINCE_BROKEN = "the line has not ticked since a data farm broke"
 """Why the broker's value is used: the column `note`."""
 
 COLLECT_AFTER_S = 10.0
-"""So long after a new connection is open the memory of the one before is freed: the holdings of a
-whole account, among which Python looks for cycles seldom. By then its watchdog has ended."""
+"""The garbage collector runs this long after a new connection is open. It frees the holdings of the
+connection before, of a whole account; the watchdog of that connection has ended by then."""
 
 
 class ReconnectDelay:

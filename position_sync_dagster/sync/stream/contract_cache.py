@@ -21,13 +21,14 @@ CHUNK = 10
 once."""
 
 STORED_AT_ONCE = 500
-"""Details fetched in the background are stored in one commit when there are so many, or all."""
+"""Details fetched in the background are stored in commits of this many; the last one is smaller."""
 
 AGAIN = timedelta(seconds=10)
-"""A table that could not be read or written is tried again after so long."""
+"""The wait before a table that could not be read or written is tried again."""
 
 HOURS_AGAIN = timedelta(hours=1)
-"""Hours that end are fetched again at most so often: the gateway lists a few days ahead."""
+"""The least time between two requests for new trading hours of a contract whose listed days are
+over. The gateway lists a few days ahead."""
 
 _LegKey = tuple[str, str | None, int]
 

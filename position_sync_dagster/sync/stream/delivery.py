@@ -28,8 +28,8 @@ RETRY = Backoff(first_s=0.5, longest_s=2.0)
 """Delays between attempts. They are shorter than the time that `close` waits for a delivery."""
 
 QUIET_S = 60.0
-"""So long without an error ends the outage of a handler that gets each update once: it may raise
-for one leg only, and take those of all others. Any other outage ends when updates are taken."""
+"""A handler of single updates has recovered when it raised no error for this long: it may raise for
+one leg, and take the updates of all others. Any other handler recovers when it takes a flush."""
 
 CANCEL_TIMEOUT_S = 1.0
 """A handler that is cancelled has this long to end."""
@@ -222,8 +222,8 @@ GATHER_S = 0.05
 """Ticks of one packet and its neighbours are flushed together."""
 
 SHORTER = 0.1
-"""By this part of all pauses some may be shorter, so that flushes come no more than a tenth more
-often. The first two may be half as long: that suffices for ticks that come in step."""
+"""The share of all pauses that may be saved, so that flushes come at most a tenth more often. The
+first two pauses may be half as long: that suffices for ticks that come at the flush interval."""
 
 CLOSE_TIMEOUT_S = 5.0
 """At the end of the stream, each handler has this long to take its last updates."""
@@ -315,10 +315,10 @@ class Flusher:
 class FlushPace:
     """The pause before the next flush, so that a flush comes right behind the ticks.
 
-    Where ticks come in step (a slow feed, or a snapshot a second), a flush at any moment would
-    find each of its values to be old already. A shorter pause moves it to where the values are new.
-    Where they come in step at another interval (each 0.6 s), it would have to be moved each time:
-    so pauses are shortened by a tenth in all.
+    Where all ticks come at once, once per interval (a slow feed, or a snapshot a second), a flush
+    between them would write values that are old already. A shorter pause moves it right behind the
+    ticks. Where they come at another interval (each 0.6 s), every pause would have to be shorter:
+    that is why pauses are shortened by a tenth in all.
 
     >>> pace = FlushPace(1.0)
     >>> pace.pause_s(0.45), pace.pause_s(0.02), pace.pause_s(30.0)

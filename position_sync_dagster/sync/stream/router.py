@@ -40,8 +40,8 @@ from position_sync_dagster.sync.stream.pricing import StreamPricer
 logger = logging.getLogger(__name__)
 
 MAX_LINES_LOGGED = 20
-"""So many changes at once have a log line each. More than that are summed up in one: a line costs
-milliseconds in the log of a run."""
+"""The number of changes at once that have a log line each. The others are summed up in one line: a
+line costs milliseconds in the log of a run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -275,8 +275,8 @@ seconds, while requests wait for a drain, which reads them: as often as its sens
 where a commit is slow."""
 
 NEW_AT_ONCE = 20
-"""So many holdings are subscribed in one step: the gateway takes 50 messages a second, and
-positions and market data come first."""
+"""The number of holdings that are subscribed in one step: the gateway takes 50 messages a second,
+and positions and market data come first."""
 
 
 class OverflowLegs:
@@ -332,9 +332,9 @@ class OverflowLegs:
         legs = routes.overflow & subscribed
         streamed = set(sorted(routes.streamed & subscribed)[: self._max_streamed])
         new = sorted(routes.overflow - legs)[:NEW_AT_ONCE]
-        room = min(NEW_AT_ONCE - len(new), self._max_streamed - len(streamed))
-        if room > 0:
-            new += sorted(routes.streamed - streamed)[:room]
+        more = min(NEW_AT_ONCE - len(new), self._max_streamed - len(streamed))
+        if more > 0:
+            new += sorted(routes.streamed - streamed)[:more]
         return legs | streamed | set(new)
 
     def release(self, connection: GatewayConnection) -> None:
@@ -343,7 +343,7 @@ class OverflowLegs:
 
 
 DOWNLOAD_S = 1.0
-"""Lines that wait for contracts wait at most so long for the values of the accounts too."""
+"""The longest wait for the values of the accounts, in seconds, while lines wait for contracts."""
 
 
 class RoutedBy(NamedTuple):

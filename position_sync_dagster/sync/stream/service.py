@@ -21,7 +21,7 @@ from position_sync_dagster.sync.run_recorder import RunRecorder, StreamReport
 from position_sync_dagster.sync.stream.streamer import IBPositionStreamer, StreamTables
 
 CHECK_INTERVAL_S = 1.0
-"""How often the reporter checks whether a report is due."""
+"""The seconds between two checks whether a report is due."""
 
 
 class StreamReporter:

@@ -14,6 +14,7 @@ import pytest
 from ib_gateway_simulator import SimulatedGateway, load_book
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.leg import LegState, make_leg
+from position_sync_dagster.domain.line import Trust
 from position_sync_dagster.domain.request import QueueStatus
 from position_sync_dagster.gateway import login
 from position_sync_dagster.gateway.connection import connect
@@ -211,7 +212,10 @@ async def test_a_leg_with_delayed_data_is_reported_and_live_data_are_requested_a
         managed.add(PUT)
         await managed.tick()
         await eventually(lambda: not managed.streams)
+        line = managed.manager.login.line(PUT)
+        assert line.refused
         assert await managed.tick() == {PUT}
+        assert (line.state, line.is_awaited) == (Trust.WAITING, True)  # in the same step
         await eventually(lambda: managed.connection.lines.quote(PUT).market_data_type == 3)
         (text,) = managed.manager.problems()
         assert text.startswith(f"{PUT} streams delayed data: {code} ")

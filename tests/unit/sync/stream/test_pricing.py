@@ -64,6 +64,7 @@ class PricerWithLines:
             connection, {conid: self.now.timestamp() for conid in ticked},
             valued=[("A", conid) for conid in dict(valued)], now=self.now, provenance=Provenance(),
         )  # fmt: skip
+        self.rows = {pending.key: pending.update for pending in updates}
         return {pending.update.conid: pending.update for pending in updates}
 
     def source(self, after_s, *ticked):
@@ -149,6 +150,14 @@ def test_a_second_holding_of_a_line_that_ticks_has_its_row_at_once(two_lines):
     other = ("B", QUIET)
     two_lines.pricer.add([other])
     assert two_lines.pricer.is_due(other)
+
+
+def test_a_line_that_one_holding_finds_dead_counts_for_none_of_its_holdings(two_lines):
+    other = ("B", QUIET)
+    two_lines.pricer.add([other])
+    two_lines.flush(1, QUIET)
+    two_lines.flush(20, valued={QUIET: 300.0})  # of the first account
+    assert two_lines.rows[other].value_source == "PNL_SINGLE"
 
 
 def test_a_dead_line_among_live_ones_is_found_by_the_brokers_value(two_lines, caplog):
