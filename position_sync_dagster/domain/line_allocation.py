@@ -13,7 +13,8 @@ from position_sync_dagster.domain.leg import ActiveContract, LegState
 from position_sync_dagster.domain.retry import Backoff
 
 PROBE_STEP = 5
-"""The first probe of a limit learned from code 101 tries so many lines above the reserve."""
+"""The number of lines above the reserve that the first probe of a limit learned from code 101
+tries."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

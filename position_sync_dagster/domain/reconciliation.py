@@ -105,16 +105,30 @@ class Pair(NamedTuple):
     confirmed_at: datetime | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scope:
+    """What a comparison covers, and by what it is made.
+
+    Attributes:
+        complete: Whether the snapshot covers every account.
+        now: The moment of the comparison.
+        stale_after: A value that its source has not confirmed for longer is STALE.
+        details: The contract details that are known, by conid.
+        covers: Whether the snapshot covers an account; by default it covers all if it is complete.
+    """
+
+    complete: bool
+    now: datetime
+    stale_after: timedelta
+    details: Mapping[int, ContractDetails] = field(default_factory=dict)
+    covers: Callable[[str], bool] | None = None
+
+
 def compare(
     snapshot: Iterable[BrokerPosition],
     latest: Iterable[PositionUpdate],
     legs: Iterable[ActiveContract],
-    *,
-    complete: bool,
-    now: datetime,
-    stale_after: timedelta,
-    details: Mapping[int, ContractDetails] | None = None,
-    covers: Callable[[str], bool] | None = None,
+    scope: Scope,
 ) -> ReconciliationResult:
     """Compare one broker snapshot with the latest rows and the registry.
 
@@ -122,71 +136,46 @@ def compare(
         snapshot: Every holding of every account; a position of zero counts as not held.
         latest: The newest row per (account, conid).
         legs: The legs of strategies.
-        complete, now, stale_after, details, covers: As of `compare_pairs`.
+        scope: What the snapshot covers.
     """
     broker = {p.key: p for p in snapshot}
     rows = {(u.account, u.conid): u for u in latest}
     pairs = [
-        _pair(key, broker.get(key), rows.get(key), now)
+        _pair(key, broker.get(key), rows.get(key), scope.now)
         for key in sorted(broker.keys() | rows.keys())
     ]
-    return compare_pairs(
-        pairs,
-        legs,
-        held={key: holding.position for key, holding in broker.items()},
-        checked=len(pairs),
-        complete=complete,
-        now=now,
-        stale_after=stale_after,
-        details=details,
-        covers=covers,
-    )
+    held = {key: holding.position for key, holding in broker.items()}
+    return compare_pairs(pairs, legs, scope, held=held, checked=len(pairs))
 
 
 def compare_pairs(
     pairs: Iterable[Pair],
     legs: Iterable[ActiveContract],
+    scope: Scope,
     *,
     held: Mapping[Key, float],
     checked: int,
-    complete: bool,
-    now: datetime,
-    stale_after: timedelta,
-    details: Mapping[int, ContractDetails] | None = None,
-    covers: Callable[[str], bool] | None = None,
 ) -> ReconciliationResult:
     """Compare what is held with the rows and the registry, as `compare` does.
 
     Args:
         pairs: Each holding that may differ, in the order of account and conid.
         legs: The legs of strategies.
+        scope: What the snapshot covers.
         held: The broker's quantities, at least of every contract that a leg names.
         checked: How many holdings were compared, also those that are known to agree.
-        complete: Whether the snapshot covers every account.
-        now: The moment of the comparison.
-        stale_after: A value that its source has not confirmed for longer is STALE.
-        details: The contract details that are known, by conid.
-        covers: Whether the snapshot covers an account; by default it covers all if it is complete.
     """
     legs = [leg for leg in legs if leg.removed_at is None]
-    found = (
-        _difference(
-            pair,
-            complete=complete if covers is None else covers(pair.account),
-            now=now,
-            stale_after=stale_after,
-        )
-        for pair in pairs
-    )
+    found = (_difference(pair, scope) for pair in pairs)
     return ReconciliationResult(
-        at=now,
-        complete=complete,
+        at=scope.now,
+        complete=scope.complete,
         checked=checked,
         discrepancies=(
             *(one for one in found if one is not None),
             *_overclaimed(held, legs),
-            *(_overclaimed_in_any_account(held, legs) if complete else ()),
-            *_mismatched(legs, details or {}),
+            *(_overclaimed_in_any_account(held, legs) if scope.complete else ()),
+            *_mismatched(legs, scope.details),
         ),
     )
 
@@ -204,9 +193,7 @@ def _pair(
     )
 
 
-def _difference(
-    pair: Pair, *, complete: bool, now: datetime, stale_after: timedelta
-) -> Discrepancy | None:
+def _difference(pair: Pair, scope: Scope) -> Discrepancy | None:
     """Compare one holding of the broker with its newest row."""
     account, conid, symbol, at_broker, ours, confirmed_at = pair
     held = 0.0 if at_broker is None else at_broker
@@ -215,12 +202,13 @@ def _difference(
             return None
         kind, detail = DiscrepancyType.MISSING, "held at the broker, no row"
     elif held == 0 and ours != 0:
-        if at_broker is None and not complete:
+        covered = scope.complete if scope.covers is None else scope.covers(account)
+        if at_broker is None and not covered:
             return None
         kind, detail = DiscrepancyType.SURPLUS, "not held at the broker"
     elif held != ours:
         kind, detail = DiscrepancyType.QUANTITY, "quantities differ"
-    elif held and (why := _stale(confirmed_at, now, stale_after)) is not None:
+    elif held and (why := _stale(confirmed_at, scope.now, scope.stale_after)) is not None:
         kind, detail = DiscrepancyType.STALE, why
     else:
         return None

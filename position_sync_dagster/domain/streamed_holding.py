@@ -3,23 +3,18 @@
 import math
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from enum import Enum
 from typing import Any
 
+from position_sync_dagster.domain import valuation
 from position_sync_dagster.domain.broker_position import BrokerPosition, Key
 from position_sync_dagster.domain.clock import SKEW
-from position_sync_dagster.domain.line_trust import LineTrust
-from position_sync_dagster.domain.update import PositionUpdate, PriceKind, ValueOrigin
-from position_sync_dagster.domain.valuation import (
-    Provenance,
-    Quote,
-    factor_agrees,
-    revalue,
-    values_of,
-)
+from position_sync_dagster.domain.line import Line
+from position_sync_dagster.domain.update import PositionUpdate, PriceKind, Source, ValueOrigin
 
 SETTLE = timedelta(seconds=5)
-"""The broker's own values follow the market after a moment. A line that has not ticked for so long
-while they differ has missed something."""
+"""The broker's own values follow the market after a moment. A line has missed something when they
+differ and it has not ticked for this long."""
 
 BROKER_CADENCE = timedelta(minutes=3)
 """The values of a portfolio row without a time may be this old when they arrive. Source: IB,
@@ -39,37 +34,60 @@ class StreamRules:
     Attributes:
         max_last_age: An older last trade is not used.
         band: By what part of the value the broker's newer value may differ from that of a line.
-        heartbeat_s: A row is written at least so often, in seconds.
-        silence_s: A line that is silent for so long after a restore is requested again.
+        heartbeat_s: The longest time between two rows, in seconds.
     """
 
     max_last_age: timedelta
     band: float
     heartbeat_s: float
-    silence_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moment:
+    """One moment, by the clock of the rows and by that of the lines."""
+
+    now: datetime
+    now_s: float
+
+
+class Agreement(Enum):
+    """What the broker's value says of the value of a line.
+
+    SILENT: there is none, or none that is newer than the line's last tick. AGREES: it is about the
+    same. UNDECIDED: it differs, and the line ticked a moment ago: the broker's value follows the
+    market late. DIFFERS: it is newer and differs, so that the line has missed something.
+    """
+
+    SILENT = "SILENT"
+    AGREES = "AGREES"
+    UNDECIDED = "UNDECIDED"
+    DIFFERS = "DIFFERS"
 
 
 @dataclass(slots=True)
 class StreamedHolding:
     """The state of one streamed holding.
 
-    Events (a tick, a change of the broker's values, the passing of time) make it due. `row` then
-    decides the value, and whether a reader could use a row with it.
+    Events (a tick, a change of the broker's values or of the line's trust, the passing of time)
+    make it due. `row` then decides the value, and whether a reader could use a row with it.
 
     Attributes:
         key: (account, conid).
-        line: The trust in its line, shared by the holdings of the conid.
+        line: Its line, shared by the holdings of the conid.
         due: Whether it is to be valued at the next flush.
+        streamed: Whether it has a line; without one it ends with the row that is due.
         arrived: When the first tick since the last row arrived, in Unix seconds.
         check_at_s: It becomes due at this time by itself.
     """
 
     key: Key
-    line: LineTrust
+    line: Line
     due: bool = False
+    streamed: bool = True
     arrived: float | None = None
     check_at_s: float = math.inf
     _factor: bool | None = None
+    _line_changes: int = -1
     _written: Any = field(default=None, repr=False)
     _written_at_s: float = -math.inf
 
@@ -78,120 +96,133 @@ class StreamedHolding:
         self.due = True
         self.arrived = arrived if self.arrived is None else self.arrived
 
-    def check_by(self, at_s: float) -> None:
-        """Become due at this time at the latest."""
-        self.check_at_s = min(self.check_at_s, at_s)
+    def is_due(self, now_s: float) -> bool:
+        """Return whether it is to be valued now."""
+        if self.due or self.check_at_s <= now_s:
+            return True
+        return self._line_changes != self.line.changes and not self._may_tick_soon(now_s)
 
     def row(
         self,
         holding: BrokerPosition,
-        quote: Quote | None,
+        quote: valuation.Quote | None,
+        at: Moment,
         *,
         price_magnifier: int | None,
-        now: datetime,
-        now_s: float,
         rules: StreamRules,
-        by: Provenance,
+        by: valuation.Provenance,
     ) -> PositionUpdate | None:
         """Value the holding, and return its row; None when nothing that readers use has changed.
 
         Args:
             holding: What the broker last reported of it.
             quote: The newest market data of its line, whether it is trusted or not.
+            at: The time of the row.
             price_magnifier: Divisor from quoted prices to the major unit; None: unknown.
-            now: The time of the row.
-            now_s: The same moment by the clock of the line's trust.
             rules: The settings.
             by: The writer of the row.
         """
         self.due, self.check_at_s = False, math.inf
-        if self._is_withheld(holding, now_s):
+        if self._is_withheld(holding, at.now_s):
             self.due = self.arrived is not None
             self.check_at_s = self.line.withheld_until_s
             return None
         self.arrived = None
-        update = self._valued(holding, quote, price_magnifier, now, now_s, rules, by)
+        self._check_factor(holding, price_magnifier)
+        magnifier = None if self._factor is False else price_magnifier
+        counts = quote if self.line.trusted and _has_ticked(quote, at.now) else None
+        update = self._valued(holding, counts, magnifier, at.now, rules, by)
+        agreement = compared(update, holding, counts, price_magnifier=magnifier, band=rules.band)
+        if agreement is Agreement.AGREES:
+            self.line.agrees()
+        elif agreement is Agreement.UNDECIDED:
+            self._check_by(at.now_s + SETTLE.total_seconds())
+        elif agreement is Agreement.DIFFERS and self.line.disagrees(at.now_s):
+            update = self._valued(holding, None, magnifier, at.now, rules, by)
+        self._line_changes = self.line.changes
         if update.price_kind is PriceKind.LAST and update.value_time is not None:
-            too_old_in = update.value_time + rules.max_last_age - now
-            self.check_by(now_s + max(0.0, too_old_in.total_seconds()) + TOO_OLD_BY_S)
-        seen = values_of(update)
-        if seen == self._written and now_s < self._written_at_s + rules.heartbeat_s:
-            self.check_by(self._written_at_s + rules.heartbeat_s)
+            too_old_in = update.value_time + rules.max_last_age - at.now
+            self._check_by(at.now_s + max(0.0, too_old_in.total_seconds()) + TOO_OLD_BY_S)
+        seen = valuation.values_of(update)
+        if seen == self._written and at.now_s < self._written_at_s + rules.heartbeat_s:
+            self._check_by(self._written_at_s + rules.heartbeat_s)
             return None
-        self._written, self._written_at_s = seen, now_s
-        self.check_by(now_s + rules.heartbeat_s)
+        self._written, self._written_at_s = seen, at.now_s
+        self._check_by(at.now_s + rules.heartbeat_s)
         return update
 
+    def _check_by(self, at_s: float) -> None:
+        self.check_at_s = min(self.check_at_s, at_s)
+
+    def _may_tick_soon(self, now_s: float) -> bool:
+        """Return whether a moment is left to a line that should tick soon."""
+        return not self.line.trusted and now_s < self.line.withheld_until_s
+
     def _is_withheld(self, holding: BrokerPosition, now_s: float) -> bool:
-        """Return whether a moment is left to a line that should tick soon.
+        """Return whether the row waits for the line to tick.
 
         A close is never withheld, nor a change of the quantity after the first row.
         """
-        if self.line.trusted or now_s >= self.line.withheld_until_s or not holding.position:
+        if not holding.position or not self._may_tick_soon(now_s):
             return False
         return self._written is None or bool(self._written[0] == holding.position)
+
+    def _check_factor(self, holding: BrokerPosition, price_magnifier: int | None) -> None:
+        if price_magnifier is not None:
+            agrees = valuation.factor_agrees(holding, price_magnifier=price_magnifier)
+            self._factor = self._factor if agrees is None else agrees
 
     def _valued(
         self,
         holding: BrokerPosition,
-        quote: Quote | None,
+        quote: valuation.Quote | None,
         price_magnifier: int | None,
         now: datetime,
-        now_s: float,
         rules: StreamRules,
-        by: Provenance,
+        by: valuation.Provenance,
     ) -> PositionUpdate:
-        if price_magnifier is not None:
-            agrees = factor_agrees(holding, price_magnifier=price_magnifier)
-            self._factor = self._factor if agrees is None else agrees
-        magnifier = None if self._factor is False else price_magnifier
-        counts = quote if self.line.trusted and _has_ticked(quote, now) else None
-        for _ in range(2):
-            update = revalue(
-                holding,
-                counts,
-                price_magnifier=magnifier,
-                now=now,
-                max_last_age=rules.max_last_age,
-                by=by,
-                note=None if self.line.trusted or not holding.position else self.line.reason,
-            )
-            if counts is None or not self._is_contradicted(
-                update, holding, counts, magnifier, rules, now_s
-            ):
-                break
-            if not self.line.disagrees(now_s):
-                break
-            counts = None
-        return update
-
-    def _is_contradicted(
-        self,
-        update: PositionUpdate,
-        holding: BrokerPosition,
-        quote: Quote,
-        price_magnifier: int | None,
-        rules: StreamRules,
-        now_s: float,
-    ) -> bool:
-        """Return whether the broker's value is newer than the line's last tick and differs."""
-        own, broker = update.market_value, holding.market_value
-        if own is None or broker is None or update.value_source is not ValueOrigin.TICK:
-            return False
-        ticked_at, valued_at = quote.received_at, _valued_at(holding)
-        if ticked_at is None or price_magnifier is None or valued_at <= ticked_at:
-            return False
-        unit = abs(holding.position) * holding.instrument.multiplier / price_magnifier
-        if abs(own - broker) <= allowed_difference(own, quote, unit=unit, band=rules.band):
-            self.line.agrees()
-            return False
-        if update.timestamp - ticked_at < SETTLE:
-            self.check_by(now_s + SETTLE.total_seconds())
-            return False
-        return True
+        note = None if self.line.trusted else self.line.reason
+        return valuation.revalue(
+            holding,
+            quote,
+            valuation.Writing(source=Source.STREAM, now=now, by=by, note=note),
+            price_magnifier=price_magnifier,
+            max_last_age=rules.max_last_age,
+        )
 
 
-def allowed_difference(own: float, quote: Quote, *, unit: float, band: float) -> float:
+def compared(
+    update: PositionUpdate,
+    holding: BrokerPosition,
+    quote: valuation.Quote | None,
+    *,
+    price_magnifier: int | None,
+    band: float,
+) -> Agreement:
+    """Compare the value of a line with the broker's, where that is newer than the last tick.
+
+    Args:
+        update: The row, valued by the quote.
+        holding: What the broker last reported.
+        quote: The newest market data of a trusted line; None without one.
+        price_magnifier: Divisor from quoted prices to the major unit; None: unknown.
+        band: By what part of the value the two may differ.
+    """
+    own, broker = update.market_value, holding.market_value
+    ticked_at = quote.received_at if quote is not None else None
+    if own is None or broker is None or update.value_source is not ValueOrigin.TICK:
+        return Agreement.SILENT
+    if quote is None or ticked_at is None or price_magnifier is None:
+        return Agreement.SILENT
+    if _valued_at(holding) <= ticked_at:
+        return Agreement.SILENT
+    unit = abs(holding.position) * holding.instrument.multiplier / price_magnifier
+    if abs(own - broker) <= allowed_difference(own, quote, unit=unit, band=band):
+        return Agreement.AGREES
+    return Agreement.UNDECIDED if update.timestamp - ticked_at < SETTLE else Agreement.DIFFERS
+
+
+def allowed_difference(own: float, quote: valuation.Quote, *, unit: float, band: float) -> float:
     """Return by how much the broker's value may differ from that of a line which is alive.
 
     It is the largest of a part of the value, the width of the quote (a bid that does not exist
@@ -203,14 +234,15 @@ def allowed_difference(own: float, quote: Quote, *, unit: float, band: float) ->
         unit: What a price of 1 is worth for the holding.
         band: The part of the value.
 
-    >>> allowed_difference(100.0, Quote(conid=1, bid=1.0, ask=1.25), unit=100.0, band=0.03)
+    >>> quote = valuation.Quote(conid=1, bid=1.0, ask=1.25)
+    >>> allowed_difference(100.0, quote, unit=100.0, band=0.03)
     25.0
     """
     width = max(0.0, quote.ask - (quote.bid or 0.0)) if quote.ask is not None else 0.0
     return max(band * abs(own), width * unit, (quote.min_tick or 0.0) * unit, ROUNDING)
 
 
-def _has_ticked(quote: Quote | None, now: datetime) -> bool:
+def _has_ticked(quote: valuation.Quote | None, now: datetime) -> bool:
     """Return whether a quote has a tick; one ahead of the clock is from before it was set back."""
     return quote is not None and quote.received_at is not None and quote.received_at <= now
 

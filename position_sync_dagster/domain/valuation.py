@@ -82,7 +82,7 @@ VALUES = (
     "market_data_type",
     "note",
 )
-"""The columns whose change makes a row worth writing; times, sizes and ids are none of them."""
+"""The columns whose change makes a row worth writing. Times, sizes and ids are not among them."""
 
 _TERMS = (
     "symbol",
@@ -115,7 +115,7 @@ def says_the_same(row: PositionUpdate, known: PositionUpdate) -> bool:
 
 
 CLOCK_LEAD = timedelta(seconds=2)
-"""The exchange's clock may be ahead of ours by so much."""
+"""The most by which the exchange's clock may be ahead of ours."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,7 +134,7 @@ class Price:
 def price_of(quote: Quote, *, now: datetime, max_last_age: timedelta) -> Price | None:
     """Choose the price that values a position: MARK, LAST, MID, MODEL, else None.
 
-    The quote must be that of a line that can be trusted (`domain.line_trust`). Then a mark counts
+    The quote must be that of a line that can be trusted (`domain.line`). Then a mark counts
     however long it has stood still: a gateway ticks on change, so an unchanged mark is not old.
 
     LAST counts only if the exchange's time of the trade is recent, and inside an uncrossed
@@ -175,7 +175,7 @@ def price_of(quote: Quote, *, now: datetime, max_last_age: timedelta) -> Price |
 
 
 ROUNDING = 0.01
-"""The broker's money is rounded to so much, in the major unit."""
+"""The unit to which the broker rounds money, in the major unit of the currency."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,6 +185,43 @@ class Provenance:
     session_id: str | None = None
     fencing_token: int | None = None
     run_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Writing:
+    """How a row comes to be written.
+
+    Attributes:
+        source: The path that writes it.
+        now: Its time.
+        by: Its writer.
+        note: Why the value is not the usual one.
+    """
+
+    source: Source
+    now: datetime
+    by: Provenance
+    note: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Worth:
+    """The price and the value of a holding; None where unknown.
+
+    Attributes:
+        value_time: When the value was true at its source.
+    """
+
+    market_price: float | None = None
+    price_kind: PriceKind | None = None
+    value_time: datetime | None = None
+    market_value: float | None
+    unrealized_pnl: float | None
+    value_source: ValueOrigin
+
+
+CLOSED = Worth(market_value=0.0, unrealized_pnl=0.0, value_source=ValueOrigin.NONE)
+"""What a holding is worth that is no longer held."""
 
 
 def factor_agrees(
@@ -212,12 +249,10 @@ def factor_agrees(
 def revalue(
     holding: BrokerPosition,
     quote: Quote | None,
+    writing: Writing,
     *,
     price_magnifier: int | None,
-    now: datetime,
     max_last_age: timedelta,
-    by: Provenance,
-    note: str | None = None,
 ) -> PositionUpdate:
     """Value a streamed holding by its quote, or by the broker's value where no price counts.
 
@@ -230,104 +265,56 @@ def revalue(
         holding: The holding as the broker last reported it.
         quote: The newest market data of its contract; None where its line cannot be trusted, so
             that nothing of it is used, not even bid, ask or greeks.
+        writing: The time and the writer of the row.
         price_magnifier: Divisor from quoted prices to the major unit; None: unknown.
-        now: The time of the row.
         max_last_age: An older last trade is not used.
-        by: The writer of the row.
-        note: Why the value is not the usual one.
     """
-    if holding.position == 0:
-        return closed(holding, source=Source.STREAM, now=now, by=by)
-    price = None if quote is None else price_of(quote, now=now, max_last_age=max_last_age)
+    price = None
+    if quote is not None:
+        price = price_of(quote, now=writing.now, max_last_age=max_last_age)
     unknown_money = price_magnifier is None and holding.market_value is not None
     if quote is None or price is None or unknown_money:
-        return from_portfolio(
-            holding,
-            source=Source.STREAM,
-            now=now,
-            by=by,
-            quote=quote,
-            price_magnifier=price_magnifier,
-            note=note,
-        )
+        return _row(holding, _broker_worth(holding), writing, quote, price_magnifier)
     value = pnl = None
     if price_magnifier is not None:
         value = holding.position * price.value * holding.instrument.multiplier / price_magnifier
         if holding.average_cost is not None:
             pnl = value - holding.position * holding.average_cost
-    return _row(
-        holding,
-        source=Source.STREAM,
-        now=now,
-        by=by,
+    worth = Worth(
         market_price=price.value,
         price_kind=price.kind,
         value_time=_value_time(price, quote),
         market_value=value,
         unrealized_pnl=pnl,
         value_source=ValueOrigin.TICK,
-        quote=quote,
-        price_magnifier=price_magnifier,
-        note=note,
     )
+    return _row(holding, worth, writing, quote, price_magnifier)
 
 
 def from_portfolio(
-    holding: BrokerPosition,
-    *,
-    source: Source,
-    now: datetime,
-    by: Provenance,
-    quote: Quote | None = None,
-    price_magnifier: int | None = None,
-    note: str | None = None,
+    holding: BrokerPosition, *, source: Source, now: datetime, by: Provenance
 ) -> PositionUpdate:
     """Value a holding by the broker's value; what the broker did not give stays None.
+
+    A closed holding gives the explicit zero row.
 
     Args:
         holding: The holding as the broker last reported it.
         source: The path that writes the row.
         now: The time of the row.
         by: The writer of the row.
-        quote: Market data beside the value: bid, ask and greeks of a trusted line.
-        price_magnifier: Divisor of theta and vega to the major unit; None: unknown.
-        note: Why the value is not the usual one.
     """
-    if holding.position == 0:
-        return closed(holding, source=source, now=now, by=by)
-    return _row(
-        holding,
-        source=source,
-        now=now,
-        by=by,
+    return _row(holding, _broker_worth(holding), Writing(source=source, now=now, by=by))
+
+
+def _broker_worth(holding: BrokerPosition) -> Worth:
+    return Worth(
         market_price=holding.market_price,
         price_kind=PriceKind.PORTFOLIO if holding.market_price is not None else None,
         value_time=holding.value_time,
         market_value=holding.market_value,
         unrealized_pnl=holding.unrealized_pnl,
         value_source=holding.value_source,
-        quote=quote,
-        price_magnifier=price_magnifier,
-        note=note,
-    )
-
-
-def closed(
-    holding: BrokerPosition, *, source: Source, now: datetime, by: Provenance
-) -> PositionUpdate:
-    """Return the explicit zero row of a holding that is no longer held."""
-    return _row(
-        holding,
-        source=source,
-        now=now,
-        by=by,
-        market_price=None,
-        price_kind=None,
-        value_time=None,
-        market_value=0.0,
-        unrealized_pnl=0.0,
-        value_source=ValueOrigin.NONE,
-        quote=None,
     )
 
 
@@ -348,38 +335,32 @@ def _money(quoted: float | None, price_magnifier: int | None) -> float | None:
 
 def _row(
     holding: BrokerPosition,
-    *,
-    source: Source,
-    now: datetime,
-    by: Provenance,
-    market_price: float | None,
-    price_kind: PriceKind | None,
-    value_time: datetime | None,
-    market_value: float | None,
-    unrealized_pnl: float | None,
-    value_source: ValueOrigin,
-    quote: Quote | None,
+    worth: Worth,
+    writing: Writing,
+    quote: Quote | None = None,
     price_magnifier: int | None = None,
-    note: str | None = None,
 ) -> PositionUpdate:
-    instrument = holding.instrument
+    """Return a row; of a holding that is closed it is the zero row, without market data."""
+    instrument, note = holding.instrument, writing.note
+    if holding.position == 0:
+        worth, quote, note = CLOSED, None, None
     return PositionUpdate(
         conid=instrument.conid,
         symbol=instrument.symbol,
         right=instrument.right,
         position=holding.position,
-        market_price=market_price,
-        market_value=market_value,
+        market_price=worth.market_price,
+        market_value=worth.market_value,
         average_cost=holding.average_cost if holding.position else None,
-        unrealized_pnl=unrealized_pnl,
-        timestamp=now,
+        unrealized_pnl=worth.unrealized_pnl,
+        timestamp=writing.now,
         account=holding.account,
         sec_type=instrument.sec_type,
         strike=instrument.strike,
         expiry=instrument.expiry,
         multiplier=instrument.multiplier,
         currency=instrument.currency,
-        price_kind=price_kind,
+        price_kind=worth.price_kind,
         bid=quote.bid if quote else None,
         ask=quote.ask if quote else None,
         realized_pnl=holding.realized_pnl,
@@ -390,15 +371,15 @@ def _row(
         vega=_money(quote.vega, price_magnifier) if quote else None,
         theta=_money(quote.theta, price_magnifier) if quote else None,
         underlying_price=quote.underlying_price if quote else None,
-        value_time=value_time,
-        source=source,
-        value_source=value_source,
+        value_time=worth.value_time,
+        source=writing.source,
+        value_source=worth.value_source,
         market_data_type=quote.market_data_type if quote else None,
         gateway_id=holding.gateway_id,
         trading_mode=trading_mode_of(holding.account),
-        session_id=by.session_id,
-        fencing_token=by.fencing_token,
-        run_id=by.run_id,
+        session_id=writing.by.session_id,
+        fencing_token=writing.by.fencing_token,
+        run_id=writing.by.run_id,
         greeks_time=quote.greeks_time if quote else None,
         note=note,
         trading_class=instrument.trading_class or None,

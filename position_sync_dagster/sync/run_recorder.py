@@ -5,7 +5,7 @@ Reports of the services to their callers: plain numbers for a log, the UI or a t
 
 import logging
 import socket
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Self
 
@@ -20,47 +20,77 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StreamReport:
-    """What the stream did in a span of time.
+class StreamCounts:
+    """What a stream counts in a span of time; `earlier + later` is what it counted in both.
 
     Attributes:
         rows: Rows written to `position_updates`.
         commits: Commits that hold them.
         version_from, version_to: Delta versions of `position_updates` around the span; None
             without a commit.
+        first_batch_id, last_batch_id: The batches of the first and the last commit; batch ids sort
+            by time.
         enqueued: Requests put into `position_queue`.
         queue_version: Delta version of `position_queue` after the last of them.
-        legs_streamed: Holdings valued by a line at the end of the span.
         reconnects: Number of times the connection was made again.
         promotions, demotions: Legs that got, or lost, a line while they were active.
+
+    >>> first = StreamCounts(rows=1, version_from=3, version_to=4)
+    >>> both = first + StreamCounts(rows=2, version_from=6, version_to=7)
+    >>> both.rows, both.version_from, both.version_to
+    (3, 3, 7)
+    """
+
+    rows: int = 0
+    commits: int = 0
+    version_from: int | None = None
+    version_to: int | None = None
+    first_batch_id: str | None = None
+    last_batch_id: str | None = None
+    enqueued: int = 0
+    queue_version: int | None = None
+    reconnects: int = 0
+    promotions: int = 0
+    demotions: int = 0
+
+    def __add__(self, later: "StreamCounts") -> "StreamCounts":
+        values = {}
+        for field in fields(StreamCounts):
+            ours, theirs = getattr(self, field.name), getattr(later, field.name)
+            if field.default == 0:
+                values[field.name] = ours + theirs
+            elif ours is None or (theirs is not None and field.name not in FIRST_COUNTS):
+                values[field.name] = theirs
+            else:
+                values[field.name] = ours
+        return StreamCounts(**values)
+
+
+FIRST_COUNTS = frozenset({"version_from", "first_batch_id"})
+"""Of two spans the earlier one says these; of the other fields that are no counts, the later."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamReport(StreamCounts):
+    """What the stream did in a span of time.
+
+    Attributes:
+        legs_streamed: Holdings valued by a line at the end of the span.
         tick_to_table_p50_s, tick_to_table_p95_s: From the arrival of a tick to the end of the
             commit that holds it or a newer value, in seconds; None without a tick.
         state: The session's state at the end (LIVE, BLIND, …).
         detail: The reason of that state, for a person.
-        first_batch_id, last_batch_id: The batches of the first and the last commit; batch ids sort
-            by time.
     """
 
     since: datetime
     until: datetime
-    rows: int
-    commits: int
-    version_from: int | None
-    version_to: int | None
-    enqueued: int
-    queue_version: int | None
     lines_in_use: int
     line_limit: int
     legs_streamed: int
-    reconnects: int
-    promotions: int
-    demotions: int
-    tick_to_table_p50_s: float | None
-    tick_to_table_p95_s: float | None
+    tick_to_table_p50_s: float | None = None
+    tick_to_table_p95_s: float | None = None
     state: str
     detail: str | None = None
-    first_batch_id: str | None = None
-    last_batch_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -302,14 +332,7 @@ class RunRecorder:
 
 def stream_columns(total: StreamReport) -> dict[str, Any]:
     """Return the columns that a stream's totals fill."""
-    return {
-        "table_name": "position_updates",
-        "reason": total.detail,
-        "rows": total.rows,
-        "commits": total.commits,
-        "version_from": total.version_from,
-        "version_to": total.version_to,
-        "first_batch_id": total.first_batch_id,
-        "last_batch_id": total.last_batch_id,
-        "enqueued": total.enqueued,
-    }
+    columns = {field.name for field in fields(RunRecord)}
+    counted = columns.intersection(field.name for field in fields(StreamCounts))
+    counts = {name: getattr(total, name) for name in counted}
+    return {"table_name": "position_updates", "reason": total.detail} | counts

@@ -168,6 +168,7 @@ async def _download_and_enqueue(
     own.check()
     own.report_status(lambda: OwnerStatus(SessionState.LIVE))
     own.last_words = "; ".join(feed.problems) or None
+    publisher.follow(feed)
     await publisher.publish(feed, session=own.session)
     routes = route(feed.holdings, lake.registry.legs, frozenset(), sec_types=settings.sec_types)
     return feed, await publisher.enqueue_all(routes, Reason.REFRESH)

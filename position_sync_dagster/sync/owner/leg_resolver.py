@@ -19,7 +19,7 @@ RETRY = Backoff(first_s=60.0, longest_s=3600.0)
 every day."""
 
 AT_ONCE = 10
-"""So many legs are looked up at once; the gateway answers contract details one after the other."""
+"""The number of legs looked up at once; the gateway answers contract details one by one."""
 
 
 class LegResolver:

@@ -7,29 +7,26 @@ import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import datetime
 from types import TracebackType
 from typing import NamedTuple, Self
 
+from position_sync_dagster import errors
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.gateway_session import GatewaySession, Owner, SessionState
 from position_sync_dagster.domain.update import TradingMode
 from position_sync_dagster.domain.valuation import Provenance
-from position_sync_dagster.errors import (
-    CommitContentionError,
-    LakeError,
-    LeaseLostError,
-    LoginOwnedError,
-)
 from position_sync_dagster.lake.sessions import GatewaySessions
 from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.outage_log import OutageLog
 from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.owner.metrics import StreamMetrics
 
 logger = logging.getLogger(__name__)
 
 POLL_S = 0.5
-"""How often a login that is owned by another process is tried again, in seconds."""
+"""The seconds between two attempts to own a login that another process owns."""
 
 CLOCK_CHANGE_S = 5.0
 """The wall clock and the monotonic clock differ by less than this between two heartbeats, unless
@@ -103,7 +100,9 @@ class Ownership:
     def session(self) -> GatewaySession:
         """The lease as it was last renewed."""
         if self._session is None:
-            raise LeaseLostError("The login is not owned yet.", remedy="Enter the block first.")
+            raise errors.LeaseLostError(
+                "The login is not owned yet.", remedy="Enter the block first."
+            )
         return self._session
 
     @property
@@ -135,7 +134,7 @@ class Ownership:
             LeaseLostError: The lease ended or belongs to another.
         """
         if self.lost.is_set() or self._clock() >= self.session.expires_at:
-            raise LeaseLostError(
+            raise errors.LeaseLostError(
                 f"The lease on {self.session.gateway_id} ended at "
                 f"{self.session.expires_at:%H:%M:%S} UTC.{self._clock_change()}",
                 remedy="Another process may own the login now; this one writes nothing more.",
@@ -178,7 +177,7 @@ class Ownership:
                     pid=os.getpid(),
                 )
                 self._take_session(session)
-            except LoginOwnedError:
+            except errors.LoginOwnedError:
                 stopped = self._stop is not None and self._stop.is_set()
                 if stopped or asyncio.get_running_loop().time() >= deadline:
                     raise
@@ -198,7 +197,7 @@ class Ownership:
                 await self._task
         if not self.lost.is_set():
             detail = self.last_words if kind is None else f"{kind.__name__}: {error}"
-            with suppress(LakeError):
+            with suppress(errors.LakeError):
                 await self._sessions.end(self.session, detail=detail)
 
     async def _heartbeat(self) -> None:
@@ -221,13 +220,13 @@ class Ownership:
                 )
                 self._take_session(session)
                 self._outage.clear()
-            except CommitContentionError as error:
+            except errors.CommitContentionError as error:
                 self._outage.report(str(error), level=logging.WARNING)
-            except LeaseLostError as error:
+            except errors.LeaseLostError as error:
                 logger.error("%s%s", error, self._clock_change())
                 self.lost.set()
                 return
-            except LakeError as error:
+            except errors.LakeError as error:
                 self._outage.report(str(error))
                 if self._clock() >= self.session.expires_at:
                     self.lost.set()
@@ -236,6 +235,42 @@ class Ownership:
                 logger.exception("the lease on %s is not renewed any more", session.gateway_id)
                 self.lost.set()
                 return
+
+
+class Unowned:
+    """Stands for the lease where one process has the tables for itself: it is never lost."""
+
+    session = None
+    provenance = Provenance()
+
+    def __init__(self) -> None:
+        self.lost = asyncio.Event()
+
+    def check(self) -> None:
+        """Allow each write."""
+
+    def renew_now(self) -> None:
+        """Renew nothing."""
+
+    async def claim_mode(self, mode: TradingMode) -> None:
+        """Bind nothing to the trading mode of the login."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnerContext:
+    """What every part of a stream works with.
+
+    Attributes:
+        lease: Is checked before each write; its loss ends every pause.
+        metrics: What is counted.
+        monotonic: The clock of every interval, in seconds.
+    """
+
+    settings: Settings
+    lease: Ownership | Unowned
+    metrics: StreamMetrics
+    clock: Clock
+    monotonic: Callable[[], float]
 
 
 def blind_since(session: GatewaySession | None, now: datetime) -> datetime | None:

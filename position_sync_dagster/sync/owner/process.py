@@ -12,9 +12,9 @@ from contextlib import contextmanager, suppress
 RETURN_EVERY_S = 60.0
 
 FIRST_LOOK, NEXT_LOOKS = 10_000, 20
-"""Objects that come before Python looks for cycles among them, and how many such looks come before
-one at older objects. By default (700 and 10; from Python 3.13 on 2,000 and 10) each message looks
-at what the ones before left."""
+"""Thresholds of Python's garbage collector (`gc.set_threshold`): of the youngest objects, and of
+the older ones. With the default (700 and 10; from Python 3.13 on 2,000 and 10) it runs with each
+message."""
 
 _USUAL = gc.get_threshold()
 
@@ -33,10 +33,10 @@ def return_freed_memory() -> None:
 
 @contextmanager
 def few_looks_for_cycles() -> Iterator[None]:
-    """Make Python look for unused cycles of objects seldom meanwhile.
+    """Run Python's garbage collector seldom while the block runs.
 
-    The holdings of an account are in none, and each look at all of a large account takes a quarter
-    of a second, in which nothing is valued.
+    Holdings form no cycles, and a collection over those of a large account takes a quarter of a
+    second, in which nothing is valued.
     """
     gc.set_threshold(FIRST_LOOK, NEXT_LOOKS, NEXT_LOOKS)
     try:
@@ -47,10 +47,10 @@ def few_looks_for_cycles() -> Iterator[None]:
 
 @contextmanager
 def kept_for_good() -> Iterator[None]:
-    """Load what stays until the process ends: Python looks for no cycles among it, also at the end.
+    """Exclude what the block loads from Python's garbage collection (`gc.freeze`).
 
-    The looks at what is imported are a sixth of the time of a short command. They also write to
-    each object, so that a process that is forked copies what it would share.
+    Collections over what is imported take a sixth of the time of a short command. They also write
+    to each object, so that a forked process copies memory that it would share.
     """
     with few_looks_for_cycles():
         try:
@@ -91,7 +91,7 @@ VALUES_REST = 9.0
 
 
 def rest_s(took_s: float, rest: float = REST) -> float:
-    """Return how long a writer rests after a commit that took so long, in seconds.
+    """Return how long a writer rests after a commit of this duration, in seconds.
 
     On a local disk a commit takes milliseconds, and nobody sees the rest.
 

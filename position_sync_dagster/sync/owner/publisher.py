@@ -26,6 +26,7 @@ from position_sync_dagster.lake.queue.position_queue import PositionQueue
 from position_sync_dagster.lake.updates.position_updates import PositionUpdatesTable
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.owner.metrics import StreamMetrics
+from position_sync_dagster.sync.run_recorder import StreamCounts
 
 
 class Announcements:
@@ -94,10 +95,14 @@ class Announcements:
         """Return whether nothing of this holding changed that needs a new row at once."""
         return self._announced.get(holding.key) == _fingerprint(holding)
 
+    def is_held(self, key: Key, position: float) -> bool:
+        """Return whether this is the quantity that was last announced of a holding."""
+        announced = self._announced.get(key)
+        return announced is not None and announced[0] == position
+
     def has_zero_row(self, key: Key) -> bool:
         """Return whether the close of a holding was announced already."""
-        announced = self._announced.get(key)
-        return announced is not None and announced[0] == 0
+        return self.is_held(key, 0.0)
 
     def lacks_zero_row(self, holding: BrokerPosition) -> bool:
         """Return whether a holding is closed while it was last announced as open."""
@@ -154,7 +159,6 @@ class Publisher:
         self._metrics = metrics
         self._clock = clock
         self._published: dict[Key, BrokerPosition] = {}
-        self._feed: AccountFeed | None = None
         self._all_due = True
         self._changes: PendingChanges[Key, None] = PendingChanges()
         self._accounts: dict[str, _Account] = {}
@@ -178,17 +182,18 @@ class Publisher:
         await self._announced.restore(recent, since=self._kept_since())
         return recent
 
+    def follow(self, feed: AccountFeed) -> None:
+        """Collect from now on what changes in an account feed; all of it is due."""
+        self._changes, self._all_due = feed.book.watch_all(), True
+
     async def publish(self, feed: AccountFeed, *, session: GatewaySession | None) -> None:
-        """Write to `broker_positions` what changed in an account feed, in one commit.
+        """Write to `broker_positions` what changed in the feed that is followed, in one commit.
 
         The first time, and when most holdings changed, all rows of the gateway are replaced.
 
         A request is made of what was published, not of what the feed says since: a drain values
         it from the table. What changed in between is due in the next step.
         """
-        if feed is not self._feed:
-            self._feed, self._changes = feed, feed.book.watch_all()
-            self._all_due = True
         changes = self._changes.take()
         self._all_due |= 2 * len(changes) > len(self._published)
         try:
@@ -220,7 +225,7 @@ class Publisher:
         """
         captured_at, accounts = self._clock(), _accounts_of(feed)
         reported = feed.book.reported(keys)
-        changed = {k: h for k, h in reported.items() if h is not self._published.get(k)}
+        changed = {k: h for k, h in reported.items() if h != self._published.get(k)}
         for account in accounts.keys() - {account for account, _conid in changed}:
             if accounts[account] == self._accounts.get(account):
                 continue
@@ -303,7 +308,8 @@ class Publisher:
             [_request(holding, routes.get(key), reason) for key, holding in holdings.items()]
         )
         self._announced.record(holdings.values())
-        self._metrics.queued(len(holdings), (await self._queue.overview()).version)
+        version = (await self._queue.overview()).version
+        self._metrics.counts += StreamCounts(enqueued=len(holdings), queue_version=version)
         return len(holdings)
 
     def _recent(self, holdings: Iterable[BrokerPosition]) -> list[BrokerPosition]:

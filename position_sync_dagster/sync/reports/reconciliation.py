@@ -14,6 +14,7 @@ from position_sync_dagster.domain.reconciliation import (
     Discrepancy,
     Pair,
     ReconciliationResult,
+    Scope,
     compare,
     compare_pairs,
 )
@@ -67,15 +68,13 @@ class PositionReconciler:
                 difference.
             details: The contract details that are known, by conid: each leg is compared with them.
         """
-        return compare(
-            snapshot,
-            latest,
-            legs,
+        scope = Scope(
             complete=complete,
-            details=details,
+            details=details or {},
             now=self._clock(),
             stale_after=self._stale_after,
         )
+        return compare(snapshot, latest, legs, scope)
 
 
 class ReconciliationService:
@@ -135,13 +134,15 @@ class ReconciliationService:
         result = compare_pairs(
             map(Pair._make, undecided(pairs, now=now, stale_after=self._stale_after).iter_rows()),
             legs,
+            Scope(
+                complete=coverage.complete,
+                details=await self._lake.contracts.get(conids),
+                now=now,
+                stale_after=self._stale_after,
+                covers=coverage.covers,
+            ),
             held=held_of(pairs, conids),
             checked=pairs.height,
-            complete=coverage.complete,
-            details=await self._lake.contracts.get(conids),
-            now=now,
-            stale_after=self._stale_after,
-            covers=coverage.covers,
         )
         for gateway_id, found in _by_login(result.discrepancies, logins).items():
             ids = holdings.filter(pl.col("gateway_id") == gateway_id).get_column("snapshot_id")

@@ -1,33 +1,28 @@
 """The stream's link to the broker: connected, opened with its positions, lost, opened again."""
 
 import asyncio
+import logging
 import math
 from collections.abc import Callable, Coroutine, Iterable
+from datetime import datetime
 from gc import collect
 from random import Random
 from typing import Any
 
-from position_sync_dagster.domain.clock import Clock
+from position_sync_dagster import errors
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.retry import Backoff
-from position_sync_dagster.errors import (
-    BrokerUnavailableError,
-    GatewayError,
-    GatewayTimeoutError,
-    LakeError,
-    LeaseLostError,
-    TradingModeError,
-)
 from position_sync_dagster.gateway.codes import FARM_BROKEN, FARM_OK, OFFLINE, GatewayCode
 from position_sync_dagster.gateway.connection import GatewayConnection
 from position_sync_dagster.gateway.connection_manager import IBConnectionManager
-from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.owner.metrics import StreamMetrics
-from position_sync_dagster.sync.owner.ownership import Ownership
-from position_sync_dagster.sync.stream.flusher import Flusher
-from position_sync_dagster.sync.stream.health import Health
-from position_sync_dagster.sync.stream.pricing import StreamPricer
+from position_sync_dagster.outage_log import OutageLog
+from position_sync_dagster.sync.owner.ownership import OwnerContext
+from position_sync_dagster.sync.run_recorder import StreamCounts
+from position_sync_dagster.sync.stream.delivery import Flusher
+from position_sync_dagster.sync.stream.lines import LineManager
 from position_sync_dagster.sync.stream.router import Router
+
+logger = logging.getLogger(__name__)
 
 RECONNECT = Backoff(first_s=2.0, longest_s=10.0, jitter=(0.5, 1.0))
 """Delays between attempts to connect."""
@@ -41,8 +36,8 @@ NOT_SINCE_BROKEN = "the line has not ticked since a data farm broke"
 """Why the broker's value is used: the column `note`."""
 
 COLLECT_AFTER_S = 10.0
-"""So long after a new connection is open the memory of the one before is freed: the holdings of a
-whole account, among which Python looks for cycles seldom. By then its watchdog has ended."""
+"""The garbage collector runs this long after a new connection is open. It frees the holdings of the
+connection before, of a whole account; the watchdog of that connection has ended by then."""
 
 
 class ReconnectDelay:
@@ -80,35 +75,33 @@ class BrokerLink:
     A connection is attached from its login on: the stream listens to it. It is open once the
     positions of a snapshot are published and routed, until the socket or its data are lost.
 
-    Args:
-        ownership: Its loss ends every pause, and it binds the lake to the login's trading mode.
+    Attributes:
+        state: STARTING, LIVE, BLIND (no gateway) or ENDED.
+        live_since: When the newest connection opened: what the broker confirmed since is current.
     """
 
     def __init__(
         self,
+        context: OwnerContext,
         manager: IBConnectionManager,
         router: Router,
         flusher: Flusher,
-        pricer: StreamPricer,
-        *,
-        health: Health,
-        random: Random,
-        monotonic: Callable[[], float],
-        ownership: Ownership | None,
-        metrics: StreamMetrics,
-        settings: Settings,
-        clock: Clock,
+        lines: LineManager,
     ) -> None:
+        self.state = SessionState.STARTING
+        self.live_since: datetime | None = None
+        self._context = context
+        self._settings = context.settings
+        self._lease = context.lease
         self._manager = manager
         self._router = router
         self._flusher = flusher
-        self._pricer = pricer
-        self._health = health
-        self._delay = ReconnectDelay(random=random, monotonic=monotonic)
-        self._ownership = ownership
-        self._metrics = metrics
-        self._settings = settings
-        self._clock = clock
+        self._lines = lines
+        self._outage = OutageLog(logger)
+        self._delay = ReconnectDelay(
+            random=Random(),  # noqa: S311 - jitter of a delay
+            monotonic=context.monotonic,
+        )
         self._attached: GatewayConnection | None = None
         self._opened: GatewayConnection | None = None
 
@@ -119,13 +112,21 @@ class BrokerLink:
         return opened if opened is not None and opened.is_connected else None
 
     def problems(self) -> list[str]:
-        """Return what a person should know of the accounts and positions of the connection."""
+        """Return which data farms are broken, and what is wrong with accounts and positions."""
         connection = self.connection
-        return connection.feed.problems if connection is not None else []
+        if connection is None:
+            return []
+        farms = [f"data farm {farm} is broken" for farm in sorted(connection.broken_farms)]
+        return farms + connection.feed.problems
+
+    @property
+    def fault(self) -> str | None:
+        """Why the stream is BLIND."""
+        return self._outage.fault
 
     def live_connection(self) -> GatewayConnection | None:
         """Return the open connection; None while the stream is not LIVE."""
-        return self._opened if self._health.state is SessionState.LIVE else None
+        return self._opened if self.state is SessionState.LIVE else None
 
     async def open(self) -> None:
         """Connect, request the positions, and make the first step with them.
@@ -137,8 +138,7 @@ class BrokerLink:
         """
         self._opened = None
         connection = await self._manager.get_connection()
-        if self._ownership is not None:
-            await self._ownership.claim_mode(connection.trading_mode)
+        await self._lease.claim_mode(connection.trading_mode)
         await self._router.reset()
         replaces_another = self._attached not in (None, connection)
         if connection is not self._attached:
@@ -150,13 +150,13 @@ class BrokerLink:
         connection.require_online()
         listed_at = connection.feed.snapshot_at
         if listed_at is None:
-            raise BrokerUnavailableError(
+            raise errors.BrokerUnavailableError(
                 f"{self._settings.gateway_id} dropped every subscription.",
                 remedy="Everything is requested again.",
             )
         self._opened = connection
         # The step may have lasted long, and the accounts' values may have come meanwhile.
-        self._health.live(since=listed_at)
+        self._become_live(since=listed_at)
         if replaces_another:
             asyncio.get_running_loop().call_later(COLLECT_AFTER_S, collect)
 
@@ -177,30 +177,36 @@ class BrokerLink:
         try:
             await _run_until(stop, self.open())
             self._delay.connected()
-        except BrokerUnavailableError as error:
+        except errors.BrokerUnavailableError as error:
             self._delay.reset()
             self.go_blind(error.what)
             await self.pause(self._settings.flush_interval_s, stop)
-        except (LeaseLostError, TradingModeError):
+        except (errors.LeaseLostError, errors.TradingModeError):
             raise
-        except (GatewayError, ConnectionError, LakeError) as error:
-            if isinstance(error, GatewayTimeoutError) and self._attached is not None:
+        except (errors.GatewayError, ConnectionError, errors.LakeError) as error:
+            if isinstance(error, errors.GatewayTimeoutError) and self._attached is not None:
                 self._attached.drop(str(error))
             self.go_blind(str(error))
 
     async def pause(self, seconds: float, *until: asyncio.Event) -> None:
         """Wait, at most until one of the events, the loss of the socket or of the lease."""
-        events = list(until)
+        events = [*until, self._lease.lost]
         if (connection := self.connection) is not None:
             events.append(connection.lost)
-        if self._ownership is not None:
-            events.append(self._ownership.lost)
         await _wait_for_any(events, timeout_s=seconds)
 
     def go_blind(self, reason: str) -> None:
         """Record that the gateway cannot be seen; no quote from before counts any more."""
-        if self._health.blind(reason):
-            self._pricer.interrupt(self._clock(), NOT_SINCE_LOST)
+        text = f"the stream is BLIND: {reason}"
+        new = self._outage.report(reason, text=text, level=logging.WARNING)
+        self.state = SessionState.BLIND
+        self._lease.renew_now()
+        if new:
+            self._lines.interrupted(NOT_SINCE_LOST)
+
+    def ended(self) -> None:
+        """Record the end of the stream."""
+        self.state = SessionState.ENDED
 
     async def close(self) -> None:
         """Close the connection, and drop all that the stream holds on it."""
@@ -216,16 +222,20 @@ class BrokerLink:
         await self._router.attach(connection, before)
         self._flusher.watch(connection)
         connection.on_message.append(self._on_message)
-        self._health.connected(connection.broken_farms)
-        self._metrics.reconnects += before is not None
+        self._context.metrics.counts += StreamCounts(reconnects=int(before is not None))
         self._attached = connection
+
+    def _become_live(self, since: datetime) -> None:
+        self.state, self.live_since = SessionState.LIVE, since
+        self._outage.clear()
+        self._lease.renew_now()
 
     def _on_message(self, code: int, text: str) -> None:
         if code in OFFLINE:
             self.go_blind(text)
         elif code == GatewayCode.RESTORED_DATA_KEPT and self._opened is not None:
-            self._health.live(since=self._clock())
-            self._pricer.restored()
+            self._become_live(since=self._context.clock())
+            self._lines.restored()
         elif code in (GatewayCode.RESTORED_DATA_LOST, GatewayCode.PORT_CHANGED):
             # The connection has asked for its lines again (1101) or is about to end (1300);
             # positions come first in both cases, as after every interruption.
@@ -234,10 +244,10 @@ class BrokerLink:
             self._router.interrupt()
         elif code in FARM_BROKEN | FARM_OK:
             if code == GatewayCode.MARKET_DATA_FARM_BROKEN:
-                self._pricer.interrupt(self._clock(), NOT_SINCE_BROKEN)
+                self._lines.interrupted(NOT_SINCE_BROKEN)
             elif code == GatewayCode.MARKET_DATA_FARM_OK:
-                self._pricer.restored()
-            self._health.farm(code, text)
+                self._lines.restored()
+            self._lease.renew_now()
 
 
 async def _wait_for_any(events: Iterable[asyncio.Event], *, timeout_s: float) -> None:

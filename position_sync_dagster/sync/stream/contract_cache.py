@@ -21,13 +21,14 @@ CHUNK = 10
 once."""
 
 STORED_AT_ONCE = 500
-"""Details fetched in the background are stored in one commit when there are so many, or all."""
+"""Details fetched in the background are stored in commits of this many; the last one is smaller."""
 
 AGAIN = timedelta(seconds=10)
-"""A table that could not be read or written is tried again after so long."""
+"""The wait before a table that could not be read or written is tried again."""
 
 HOURS_AGAIN = timedelta(hours=1)
-"""Hours that end are fetched again at most so often: the gateway lists a few days ahead."""
+"""The least time between two requests for new trading hours of a contract whose listed days are
+over. The gateway lists a few days ahead."""
 
 _LegKey = tuple[str, str | None, int]
 
@@ -39,6 +40,11 @@ class ContractCache:
         table: Keeps the details across processes; without it they are fetched in each process, and
             all are kept here.
         clock: The present moment, for trading hours.
+
+    Attributes:
+        matching: The legs without those that name another contract than their conid. A leg whose
+            contract details are not known yet is among them.
+        version: How often these legs changed.
     """
 
     def __init__(self, table: ContractsTable | None, *, clock: Clock = utc_now) -> None:
@@ -55,9 +61,9 @@ class ContractCache:
         self._legs: tuple[ActiveContract, ...] = ()
         self._leg_conids: frozenset[int] = frozenset()
         self._read_for: frozenset[int] = frozenset()
-        self._changed: frozenset[int] = frozenset()
-        self._matching: tuple[ActiveContract, ...] = ()
         self._mismatches: dict[_LegKey, str] = {}
+        self.matching: tuple[ActiveContract, ...] = ()
+        self.version = 0
 
     @property
     def mismatches(self) -> list[str]:
@@ -69,29 +75,12 @@ class ContractCache:
             )
         ]
 
-    def matching(self, legs: Iterable[ActiveContract]) -> tuple[ActiveContract, ...]:
-        """Return the legs without those that name another contract than their conid.
-
-        A leg whose contract details are not known yet is among them. The same object is returned
-        until there are other ones.
-        """
-        legs = tuple(legs)  # the same object where it is a tuple
-        if legs is not self._legs:
-            self._changed = self._leg_conids = frozenset(leg.conid for leg in legs)
-        elif not self._changed:
-            return self._matching
-        before, found = self._mismatches, self._compared(legs)
-        for key in found.keys() - before.keys():
-            logger.warning(
-                "the leg %d of strategy %s is not streamed: %s. Correct the leg.",
-                key[2],
-                key[0],
-                found[key],
-            )
-        if legs is not self._legs or found.keys() != before.keys():
-            self._matching = tuple(leg for leg in legs if leg.key not in found)
-        self._legs, self._mismatches, self._changed = legs, found, frozenset()
-        return self._matching
+    def follow(self, legs: Iterable[ActiveContract]) -> None:
+        """Record the active legs, and compare new ones with their contracts."""
+        legs = tuple(legs)
+        if legs != self._legs:
+            self._legs, self._leg_conids = legs, frozenset(leg.conid for leg in legs)
+            self._compare(self._leg_conids)
 
     async def load(self, legs: Iterable[ActiveContract]) -> None:
         """Read which contracts the table has complete details of, and the details of legs.
@@ -199,22 +188,32 @@ class ContractCache:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
-    def _compared(self, legs: Iterable[ActiveContract]) -> dict[_LegKey, str]:
-        """Return the mismatches of legs; those whose details are as before are not compared."""
-        found = {}
-        for leg in legs:
-            if leg.conid not in self._changed:
-                difference = self._mismatches.get(leg.key)
-            elif details := self._known.get(leg.conid):
-                difference = contract_mismatch(leg, details)
-            else:
-                difference = None
+    def _compare(self, conids: Collection[int]) -> None:
+        """Compare the legs of these conids with their contracts, and log new mismatches."""
+        before, found = self._mismatches, dict[_LegKey, str]()
+        for leg in self._legs:
+            difference = before.get(leg.key)
+            if leg.conid in conids:
+                details = self._known.get(leg.conid)
+                difference = contract_mismatch(leg, details) if details is not None else None
             if difference is not None:
                 found[leg.key] = difference
-        return found
+        for strategy, account, conid in found.keys() - before.keys():
+            logger.warning(
+                "the leg %d of strategy %s is not streamed: %s. Correct the leg.",
+                conid,
+                strategy,
+                found[strategy, account, conid],
+            )
+        self._mismatches = found
+        matching = tuple(leg for leg in self._legs if leg.key not in found)
+        if matching != self.matching:
+            self.matching = matching
+            self.version += 1
 
     async def _read_legs(self, legs: Iterable[ActiveContract]) -> None:
-        conids = frozenset(leg.conid for leg in legs)
+        self.follow(legs)
+        conids = self._leg_conids
         await self._read(conids)
         self._read_for = conids
 
@@ -234,7 +233,8 @@ class ContractCache:
         kept = found if all_of_them else {c: found[c] for c in found.keys() & self._leg_conids}
         self._known.update(kept)
         self._complete.update(c for c, one in found.items() if one.valid_exchanges is not None)
-        self._changed |= self._leg_conids & found.keys()
+        if changed := self._leg_conids & found.keys():
+            self._compare(changed)
 
     async def _fetch_or_log(self, connection: GatewayConnection, conids: list[int]) -> None:
         try:

@@ -1,58 +1,41 @@
-"""Delivery of updates to one handler: the newest value of each position, at the handler's pace."""
+"""The flushes: what changed is valued once per interval, and delivered at each handler's pace."""
 
 import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 
+from position_sync_dagster import errors
 from position_sync_dagster.domain.broker_position import Key
 from position_sync_dagster.domain.retry import Backoff
-from position_sync_dagster.domain.update import PositionUpdate, PositionUpdateHandler
-from position_sync_dagster.errors import (
-    ForeignTableError,
-    LeaseLostError,
-    PositionSyncError,
-    TradingModeError,
-)
+from position_sync_dagster.domain.update import PositionUpdateHandler
+from position_sync_dagster.gateway.changes import PendingChanges
+from position_sync_dagster.gateway.connection import GatewayConnection
+from position_sync_dagster.sync.owner.account_recorder import AccountRecorder
+from position_sync_dagster.sync.owner.ownership import OwnerContext
 from position_sync_dagster.sync.owner.process import rest_s
+from position_sync_dagster.sync.owner.publisher import Announcements
+from position_sync_dagster.sync.stream.pricing import PendingUpdate, StreamPricer
 
 logger = logging.getLogger(__name__)
 
-FINAL = (LeaseLostError, TradingModeError, ForeignTableError)
+FINAL = (errors.LeaseLostError, errors.TradingModeError, errors.ForeignTableError)
 """Errors that another attempt cannot repair."""
 
 RETRY = Backoff(first_s=0.5, longest_s=2.0)
 """Delays between attempts. They are shorter than the time that `close` waits for a delivery."""
 
 QUIET_S = 60.0
-"""So long without an error ends the outage of a handler that gets each update once: it may raise
-for one leg only, and take those of all others. Any other outage ends when updates are taken."""
+"""A handler of single updates has recovered when it raised no error for this long: it may raise for
+one leg, and take the updates of all others. Any other handler recovers when it takes a flush."""
 
 CANCEL_TIMEOUT_S = 1.0
 """A handler that is cancelled has this long to end."""
 
 SLOW_S = 10.0
 """A delivery that takes longer is logged."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PendingUpdate:
-    """An update that was not delivered yet.
-
-    Attributes:
-        arrived: When the tick behind it arrived, in Unix seconds; None without a tick.
-    """
-
-    update: PositionUpdate
-    arrived: float | None = None
-
-    @property
-    def key(self) -> Key:
-        """(account, conid) of the position."""
-        return (self.update.account, self.update.conid)
 
 
 class Delivery:
@@ -68,7 +51,7 @@ class Delivery:
     is logged, and the update counts as delivered.
 
     After a flush that was slow to take, a handler of whole flushes is left alone for a while
-    (`rest_s`), unless a position itself changed.
+    (`rest_s`), unless an update is urgent.
 
     Args:
         on_delivered: Called with the time from a tick's arrival to its delivery, in seconds.
@@ -93,7 +76,6 @@ class Delivery:
         self._failed_s = 0.0
         self._logged: set[str] = set()
         self._pending: dict[Key, PendingUpdate] = {}
-        self._positions: dict[Key, float] = {}
         self._in_delivery = 0
         self._filled = asyncio.Event()
         self._urgent = asyncio.Event()
@@ -101,15 +83,19 @@ class Delivery:
         self._idle.set()
         self._task: asyncio.Task[None] | None = None
 
-    def put(self, updates: Iterable[PendingUpdate]) -> None:
-        """Add updates; a newer one of a position replaces an undelivered older one."""
+    def put(self, updates: Iterable[PendingUpdate], *, urgent: bool = False) -> None:
+        """Add updates; a newer one of a position replaces an undelivered older one.
+
+        Args:
+            urgent: Whether a rest ends: a position itself changed.
+        """
+        if urgent:
+            self._urgent.set()
         for pending in updates:
             older = self._pending.get(pending.key)
             if older is not None and older.arrived is not None:
                 pending = PendingUpdate(update=pending.update, arrived=older.arrived)
             self._pending[pending.key] = pending
-            if self._positions.get(pending.key) != pending.update.position:
-                self._urgent.set()
         if self._pending:
             self._idle.clear()
             self._filled.set()
@@ -139,7 +125,6 @@ class Delivery:
             self._filled.clear()
             self._urgent.clear()
             updates, self._pending = list(self._pending.values()), {}
-            self._positions.update((one.key, one.update.position) for one in updates)
             self._in_delivery = len(updates)
             loop = asyncio.get_running_loop()
             began = loop.time()
@@ -200,7 +185,7 @@ class Delivery:
         if kind in self._logged:
             return
         self._logged.add(kind)
-        trace = None if isinstance(error, PositionSyncError) else error
+        trace = None if isinstance(error, errors.PositionSyncError) else error
         text = str(error) or kind
         logger.error("%s failed: %s", type(self.handler).__name__, text, exc_info=trace)
 
@@ -231,3 +216,129 @@ async def _raised(call: Callable[[], Awaitable[None]]) -> BaseException | None:
     if task is not None and task.cancelling():
         raise asyncio.CancelledError
     return raised
+
+
+GATHER_S = 0.05
+"""Ticks of one packet and its neighbours are flushed together."""
+
+SHORTER = 0.1
+"""The share of all pauses that may be saved, so that flushes come at most a tenth more often. The
+first two pauses may be half as long: that suffices for ticks that come at the flush interval."""
+
+CLOSE_TIMEOUT_S = 5.0
+"""At the end of the stream, each handler has this long to take its last updates."""
+
+
+class Flusher:
+    """Hands the newest value of each streamed holding to the handlers, once per interval.
+
+    Args:
+        announced: What has its row or request already; a close is written once.
+        accounts: Records the values of the accounts with each flush.
+    """
+
+    def __init__(
+        self,
+        context: OwnerContext,
+        pricer: StreamPricer,
+        announced: Announcements,
+        accounts: AccountRecorder,
+    ) -> None:
+        self._context = context
+        self._pricer = pricer
+        self._announced = announced
+        self._accounts = accounts
+        self._interval_s = context.settings.flush_interval_s
+        self._ticks: PendingChanges[int, float] = PendingChanges()
+        self._valued: PendingChanges[Key, None] = PendingChanges()
+        self._deliveries: list[Delivery] = []
+
+    def add_handler(self, handler: PositionUpdateHandler) -> None:
+        """Deliver each flush to this handler too."""
+        delivered = self._context.metrics.latencies_s.append
+        monotonic = self._context.monotonic
+        self._deliveries.append(Delivery(handler, on_delivered=delivered, monotonic=monotonic))
+
+    def watch(self, connection: GatewayConnection) -> None:
+        """Collect the ticks and the profits of a new connection."""
+        self._ticks = connection.lines.watch()
+        self._valued = connection.pnl.watch()
+
+    async def run(self, live_connection: Callable[[], GatewayConnection | None]) -> None:
+        """Flush once per interval, whatever tables and requests the other steps wait for.
+
+        Args:
+            live_connection: Returns the connection, or None while nothing may be flushed.
+
+        Raises:
+            LeaseLostError: The login belongs to another process now.
+        """
+        pause, pace = self._interval_s, FlushPace(self._interval_s)
+        while True:
+            await asyncio.sleep(pause)
+            pause, connection = self._interval_s, live_connection()
+            if connection is not None:
+                self._flush(connection)
+                pause = pace.pause_s(self._context.monotonic() - connection.lines.ticked_at)
+
+    async def close(self) -> None:
+        """Deliver what is left, and end the deliveries."""
+        for delivery in self._deliveries:
+            await delivery.close(timeout_s=CLOSE_TIMEOUT_S)
+        await self._accounts.close(timeout_s=CLOSE_TIMEOUT_S)
+
+    def _flush(self, connection: GatewayConnection) -> None:
+        self._context.lease.check()
+        provenance = self._context.lease.provenance
+        valued = self._pricer.flush(
+            connection,
+            self._ticks.take(),
+            valued=self._valued.take(),
+            now=self._context.clock(),
+            provenance=provenance,
+        )
+        updates = [
+            pending
+            for pending in valued
+            if pending.update.position or not self._announced.has_zero_row(pending.key)
+        ]
+        urgent = not all(
+            self._announced.is_held(pending.key, pending.update.position) for pending in updates
+        )
+        holdings = (connection.feed.get(pending.key) for pending in updates)
+        self._announced.record(holding for holding in holdings if holding is not None)
+        for delivery in self._deliveries:
+            delivery.put(updates, urgent=urgent)
+        self._accounts.flush(connection, provenance)
+
+
+class FlushPace:
+    """The pause before the next flush, so that a flush comes right behind the ticks.
+
+    Where all ticks come at once, once per interval (a slow feed, or a snapshot a second), a flush
+    between them would write values that are old already. A shorter pause moves it right behind the
+    ticks. Where they come at another interval (each 0.6 s), every pause would have to be shorter:
+    that is why pauses are shortened by a tenth in all.
+
+    >>> pace = FlushPace(1.0)
+    >>> pace.pause_s(0.45), pace.pause_s(0.02), pace.pause_s(30.0)
+    (0.6, 1.0, 1.0)
+    """
+
+    def __init__(self, interval_s: float) -> None:
+        self._interval_s = interval_s
+        self._spare_s = interval_s
+
+    def pause_s(self, waited_s: float) -> float:
+        """Return the pause after a flush.
+
+        Args:
+            waited_s: How long ago the newest tick arrived when the flush took it.
+        """
+        self._spare_s = min(self._spare_s + self._interval_s * SHORTER, self._interval_s)
+        late_s = waited_s - GATHER_S
+        shorter_s = min(late_s, self._interval_s / 2)
+        if not 0 < late_s < self._interval_s or shorter_s > self._spare_s:
+            return self._interval_s
+        self._spare_s -= shorter_s
+        return self._interval_s - shorter_s

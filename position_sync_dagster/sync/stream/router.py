@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
+from typing import NamedTuple
 
 from position_sync_dagster.domain.broker_position import Key
 from position_sync_dagster.domain.leg import ActiveContract, LegState
@@ -24,22 +25,23 @@ from position_sync_dagster.gateway.accounts.holdings import HoldingsBook
 from position_sync_dagster.gateway.changes import PendingChanges
 from position_sync_dagster.gateway.connection import GatewayConnection
 from position_sync_dagster.lake.registry.strategy_registry import StrategyRegistry
+from position_sync_dagster.outage_log import OutageLog
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.owner.leg_resolver import LegResolver
 from position_sync_dagster.sync.owner.metrics import StreamMetrics
-from position_sync_dagster.sync.owner.ownership import Ownership
+from position_sync_dagster.sync.owner.ownership import OwnerContext
 from position_sync_dagster.sync.owner.process import VALUES_REST, rest_s
 from position_sync_dagster.sync.owner.publisher import QUEUED, Publisher
+from position_sync_dagster.sync.run_recorder import StreamCounts
 from position_sync_dagster.sync.stream.contract_cache import ContractCache
-from position_sync_dagster.sync.stream.health import Health
-from position_sync_dagster.sync.stream.line_manager import LineManager
+from position_sync_dagster.sync.stream.lines import LineManager
 from position_sync_dagster.sync.stream.pricing import StreamPricer
 
 logger = logging.getLogger(__name__)
 
 MAX_LINES_LOGGED = 20
-"""So many changes at once have a log line each. More than that are summed up in one: a line costs
-milliseconds in the log of a run."""
+"""The number of changes at once that have a log line each. The others are summed up in one line: a
+line costs milliseconds in the log of a run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,10 +51,12 @@ class RouteChanges:
     Attributes:
         streamed: Those that are streamed from now on.
         closed: Those that were streamed and are closed now.
+        left: Those that were streamed and are left to the queue now.
     """
 
     streamed: list[Key]
     closed: list[Key]
+    left: list[Key]
 
 
 class Routes:
@@ -63,13 +67,16 @@ class Routes:
         streamed, overflow: The holdings with that route.
         unqueued: Holdings that lost their line, or became active without one, and that the queue
             does not have yet. The next step routes and queues again while there are any.
+        version: How often the routes changed.
     """
 
     def __init__(self) -> None:
+        self.version = 0
         self.clear()
 
     def clear(self) -> None:
         """Forget every route: the connection is a new one, or lost its data."""
+        self.version += 1
         self.states: dict[Key, LegState] = {}
         self.streamed: set[Key] = set()
         self.overflow: set[Key] = set()
@@ -87,24 +94,25 @@ class Routes:
         return found
 
     def update(self, states: Mapping[Key, LegState]) -> RouteChanges:
-        """Set the routes of these holdings, and return which changes concern the stream.
-
-        The mapping `states` is another one after a change.
-        """
-        streamed, closed, changed = [], [], {}
+        """Set the routes of these holdings, and return which changes concern the stream."""
+        changes, changed = RouteChanges(streamed=[], closed=[], left=[]), dict[Key, LegState]()
         for key, state in states.items():
             before = self.states.get(key)
             if state is before:
                 continue
             changed[key] = state
             if state is LegState.STREAMED:
-                streamed.append(key)
+                changes.streamed.append(key)
             elif before is LegState.STREAMED and state is LegState.CLOSED:
-                closed.append(key)
-            elif before is LegState.STREAMED or (before and state is LegState.OVERFLOW):
+                changes.closed.append(key)
+            elif before is LegState.STREAMED:
+                changes.left.append(key)
+                self.unqueued.add(key)
+            elif before and state is LegState.OVERFLOW:
                 self.unqueued.add(key)
         if changed:
-            self.states = self.states | changed
+            self.states |= changed
+            self.version += 1
             for found, sought in (
                 (self.streamed, LegState.STREAMED),
                 (self.overflow, LegState.OVERFLOW),
@@ -112,7 +120,7 @@ class Routes:
                 found.difference_update(changed)
                 found.update(key for key, state in changed.items() if state is sought)
         self.unqueued = {key for key in self.unqueued if self.states.get(key) in QUEUED}
-        return RouteChanges(streamed=streamed, closed=closed)
+        return changes
 
 
 class RouteLog:
@@ -137,8 +145,10 @@ class RouteLog:
         ]
         self._logged.update(routes)
         counts = Counter((before, state) for _key, before, state in changed)
-        self._metrics.promotions += counts[LegState.OVERFLOW, LegState.STREAMED]
-        self._metrics.demotions += counts[LegState.STREAMED, LegState.OVERFLOW]
+        self._metrics.counts += StreamCounts(
+            promotions=counts[LegState.OVERFLOW, LegState.STREAMED],
+            demotions=counts[LegState.STREAMED, LegState.OVERFLOW],
+        )
         for (account, conid), before, state in changed[:MAX_LINES_LOGGED]:
             reason = reason_for(conid, state)
             logger.info("%s of %s: %s → %s%s", conid, account, before, state, reason)
@@ -265,8 +275,8 @@ seconds, while requests wait for a drain, which reads them: as often as its sens
 where a commit is slow."""
 
 NEW_AT_ONCE = 20
-"""So many holdings are subscribed in one step: the gateway takes 50 messages a second, and
-positions and market data come first."""
+"""The number of holdings that are subscribed in one step: the gateway takes 50 messages a second,
+and positions and market data come first."""
 
 
 class OverflowLegs:
@@ -284,8 +294,7 @@ class OverflowLegs:
         self._monotonic = monotonic
         self._max_streamed = settings.pnl_subscriptions
         self._look_at = self._queue_at = float("-inf")
-        self._states: Mapping[Key, LegState] | None = None
-        self._keys: frozenset[Key] | None = None
+        self._chosen_as_of: tuple[int, frozenset[Key]] | None = None
 
     async def step(
         self,
@@ -302,10 +311,10 @@ class OverflowLegs:
             may_queue: False while a download will queue every holding anyway.
         """
         legs = routes.overflow
-        states, keys = routes.states, connection.pnl.keys
-        if states is not self._states or keys is not self._keys:
-            self._states, self._keys = states, keys
-            connection.pnl.keep(self, self._chosen(keys, routes))
+        as_of = (routes.version, connection.pnl.keys)
+        if as_of != self._chosen_as_of:
+            self._chosen_as_of = as_of
+            connection.pnl.keep(self, self._chosen(connection.pnl.keys, routes))
         now = self._monotonic()
         queue_now = bool(legs) and may_queue and now >= self._queue_at
         if queue_now or (legs and now >= self._look_at):
@@ -323,9 +332,9 @@ class OverflowLegs:
         legs = routes.overflow & subscribed
         streamed = set(sorted(routes.streamed & subscribed)[: self._max_streamed])
         new = sorted(routes.overflow - legs)[:NEW_AT_ONCE]
-        room = min(NEW_AT_ONCE - len(new), self._max_streamed - len(streamed))
-        if room > 0:
-            new += sorted(routes.streamed - streamed)[:room]
+        more = min(NEW_AT_ONCE - len(new), self._max_streamed - len(streamed))
+        if more > 0:
+            new += sorted(routes.streamed - streamed)[:more]
         return legs | streamed | set(new)
 
     def release(self, connection: GatewayConnection) -> None:
@@ -334,52 +343,53 @@ class OverflowLegs:
 
 
 DOWNLOAD_S = 1.0
-"""Lines that wait for contracts wait at most so long for the values of the accounts too."""
+"""The longest wait for the values of the accounts, in seconds, while lines wait for contracts."""
+
+
+class RoutedBy(NamedTuple):
+    """What the routes were decided by: the conids with a line, and the legs with their version."""
+
+    lines: frozenset[int]
+    legs: tuple[ActiveContract, ...]
+    version: int
 
 
 class Router:
     """Sends each holding to a line or to the queue, and publishes what the broker reports.
 
-    Args:
-        ownership: The lease that is checked before `broker_positions` is written.
+    Attributes:
+        routes: The route of each holding.
     """
 
     def __init__(
         self,
+        context: OwnerContext,
         *,
         registry: StrategyRegistry,
         publisher: Publisher,
         contracts: ContractCache,
         lines: LineManager,
         pricer: StreamPricer,
-        routes: Routes,
-        health: Health,
-        ownership: Ownership | None,
-        metrics: StreamMetrics,
-        settings: Settings,
-        monotonic: Callable[[], float],
     ) -> None:
         self._registry = registry
         self._publisher = publisher
         self._contracts = contracts
         self._lines = lines
         self._pricer = pricer
-        self._routes = routes
-        self._health = health
-        self._ownership = ownership
-        self._settings = settings
+        self._lease = context.lease
+        self._sec_types = context.settings.sec_types
+        self._registry_outage = OutageLog(logger)
+        self.routes = Routes()
         self._changes: PendingChanges[Key, datetime] = PendingChanges()
-        self._route_log = RouteLog(metrics)
-        self._routed_by: tuple[frozenset[int], tuple[ActiveContract, ...]] = (frozenset(), ())
+        self._route_log = RouteLog(context.metrics)
+        self._routed_by = RoutedBy(frozenset(), (), 0)
         self._expected: dict[Key, LegState] | None = None
+        monotonic, settings = context.monotonic, context.settings
         self._account_refresh = AccountRefresh(
             publisher, refresh_interval_s=settings.refresh_interval_s, monotonic=monotonic
         )
         self._resolver = LegResolver(
-            registry,
-            contracts.remember,
-            check=ownership.check if ownership is not None else lambda: None,
-            monotonic=monotonic,
+            registry, contracts.remember, check=context.lease.check, monotonic=monotonic
         )
         self._overflow = OverflowLegs(publisher, settings=settings, monotonic=monotonic)
 
@@ -394,8 +404,9 @@ class Router:
         return self._account_refresh.ended
 
     def problems(self) -> list[str]:
-        """Return which legs have no contract, and why."""
-        return self._resolver.problems()
+        """Return why the registry cannot be read, and which legs have no contract, and why."""
+        fault = self._registry_outage.fault
+        return ([fault] if fault else []) + self._resolver.problems()
 
     def interrupt(self) -> None:
         """End the download under way: the gateway dropped its subscriptions."""
@@ -404,9 +415,10 @@ class Router:
     async def reset(self) -> None:
         """Forget the routes and values: a snapshot of the positions comes next."""
         await self._account_refresh.end()
-        self._routes.clear()
+        self.routes.clear()
         self._expected = None
         self._pricer.reset()
+        self._lines.reopened()
 
     async def attach(self, connection: GatewayConnection, before: GatewayConnection | None) -> None:
         """Follow a new connection, from the holdings known before it.
@@ -419,6 +431,7 @@ class Router:
             if before is not None
             else await self._publisher.restore()
         )
+        self._publisher.follow(connection.feed)
         self._lines.attach(connection.lines)
         self._changes = connection.feed.book.watch()
 
@@ -452,7 +465,7 @@ class Router:
         """Free the lines and the subscriptions on a connection, and forget the routes."""
         self._lines.detach(connection.lines)
         self._overflow.release(connection)
-        self._routes.clear()
+        self.routes.clear()
 
     async def _follow(
         self, connection: GatewayConnection, changed: set[Key], *, first: bool
@@ -468,45 +481,47 @@ class Router:
             if await self._queue_before_lines(connection):
                 return  # the next step, which follows at once, requests the lines
         first = first or self._expected is not None
-        self._lines.renew(connection.lines, self._pricer.due_for_renewal())
+        self._lines.renew(connection)
         self._account_refresh.add_changes(feed, changed)
         streamed = {key for key in changed if self._is_streamed(key)}
         self._pricer.mark_due(streamed)
-        stale = self._lines.needs_allocation(connection.lines, feed.book, self._registry.legs)
         changed_legs = await self._registry_changed() or self._resolver.take_found()
         if changed_legs:
             await self._contracts.read_legs(self._registry.legs)
-        stale = stale or self._lines.held != self._routed_by[0]
-        stale = stale or self._contracts.matching(self._registry.legs) is not self._routed_by[1]
-        moved = self._routes.outdated(feed.book, changed)
-        if changed_legs or first or moved or stale or self._routes.unqueued:
+        self._contracts.follow(self._registry.legs)
+        self._lines.follow(connection)
+        stale = self._lines.are_due(connection) or self._lines.held != self._routed_by.lines
+        stale = stale or self._contracts.version != self._routed_by.version
+        moved = self.routes.outdated(feed.book, changed)
+        if changed_legs or first or moved or stale or self.routes.unqueued:
             await self._reroute(connection, None if first else moved)
-        states, publish = self._routes.states, partial(self._publish, connection)
+        states, publish = self.routes.states, partial(self._publish, connection)
         if not self._account_refresh.opening:
             await self._publisher.enqueue_changed(states, changed - streamed)
         await self._account_refresh.step(feed, states, publish)
         await self._overflow.step(
-            connection, self._routes, publish, may_queue=self._account_refresh.idle
+            connection, self.routes, publish, may_queue=self._account_refresh.idle
         )
 
     def _is_streamed(self, key: Key) -> bool:
-        return self._routes.states.get(key) is LegState.STREAMED or self._pricer.is_due(key)
+        return self.routes.states.get(key) is LegState.STREAMED or self._pricer.is_due(key)
 
     async def _publish(self, connection: GatewayConnection) -> None:
-        session = None
-        if self._ownership is not None:
-            self._ownership.check()
-            session = self._ownership.session
-        await self._publisher.publish(connection.feed, session=session)
+        self._lease.check()
+        await self._publisher.publish(connection.feed, session=self._lease.session)
 
     async def _registry_changed(self) -> bool:
         """Read the registry; while it cannot be read, the legs known so far stay active."""
         try:
             changed = await self._registry.refresh()
         except LakeError as error:
-            self._health.registry_failed(error)
+            text = f"the legs known so far stay active: {error}"
+            if self._registry_outage.report(error.what, text=text):
+                self._lease.renew_now()
             return False
-        self._health.registry_works()
+        if self._registry_outage.fault is not None:
+            self._registry_outage.clear()
+            self._lease.renew_now()
         return changed
 
     async def _reroute(self, connection: GatewayConnection, moved: set[Key] | None) -> None:
@@ -516,8 +531,8 @@ class Router:
             moved: The holdings that were opened or closed; None: all of them may have been.
         """
         book = connection.feed.book
-        lines = await self._lines.allocate(connection, self._registry.legs)
-        legs = self._contracts.matching(self._registry.legs)
+        lines = await self._lines.allocate(connection)
+        legs, version = self._contracts.matching, self._contracts.version
         if moved is None:
             self._contracts.want(h.instrument.conid for h in book.holdings if h.position)
             holdings = book.holdings
@@ -526,23 +541,24 @@ class Router:
             keys = moved.union(*(book.keys_of(conid) for conid in self._rerouted(lines, legs)))
             holdings = tuple(holding for key in keys if (holding := book.get(key)) is not None)
         self._contracts.want(leg.conid for leg in self._registry.legs)
-        routed = route(holdings, legs, lines, sec_types=self._settings.sec_types)
+        routed = route(holdings, legs, lines, sec_types=self._sec_types)
         expected, self._expected = self._expected or {}, None
-        self._routed_by = (lines, legs)
+        self._routed_by = RoutedBy(lines, legs, version)
         self._route_log.record(routed, self._lines.reason_for)
-        changes = self._routes.update(routed)
+        changes = self.routes.update(routed)
         self._pricer.add(changes.streamed)
+        self._pricer.leave(changes.left)
         # The stream writes the zero row of a holding that it streamed, whenever it closed.
-        self._pricer.mark_due(changes.closed)
+        self._pricer.close(changes.closed)
         # These were not queued with the others, since a line was to be had for them.
-        self._routes.unqueued |= {
+        self.routes.unqueued |= {
             key
             for key, state in expected.items()
-            if state is LegState.STREAMED and self._routes.states.get(key) in QUEUED
+            if state is LegState.STREAMED and self.routes.states.get(key) in QUEUED
         }
         # Holdings that cannot be queued now stay due, and make the next step route again.
-        await self._publisher.enqueue(self._routes.states, self._routes.unqueued)
-        self._routes.unqueued.clear()
+        await self._publisher.enqueue(self.routes.states, self.routes.unqueued)
+        self.routes.unqueued.clear()
 
     async def _queue_before_lines(self, connection: GatewayConnection) -> bool:
         """Queue what needs no line, if the lines have to wait for contracts that were never seen.
@@ -552,11 +568,13 @@ class Router:
         Returns:
             Whether the lines have to wait.
         """
-        lines = self._lines.planned(connection, self._registry.legs)
+        self._contracts.follow(self._registry.legs)
+        self._lines.follow(connection)
+        lines = self._lines.chosen(connection)
         if not self._contracts.missing(lines):
             return False
-        feed, legs = connection.feed, self._contracts.matching(self._registry.legs)
-        expected = route(feed.book.holdings, legs, lines, sec_types=self._settings.sec_types)
+        feed, legs = connection.feed, self._contracts.matching
+        expected = route(feed.book.holdings, legs, lines, sec_types=self._sec_types)
         with suppress(TimeoutError):
             await asyncio.wait_for(self.downloaded.wait(), DOWNLOAD_S)
         await self._account_refresh.step(feed, expected, partial(self._publish, connection))
@@ -565,8 +583,8 @@ class Router:
 
     def _rerouted(self, lines: frozenset[int], legs: tuple[ActiveContract, ...]) -> frozenset[int]:
         """Return the conids whose line or legs are others than when routes were last decided."""
-        lines_before, legs_before = self._routed_by
-        conids = lines ^ lines_before
-        if legs is not legs_before:
-            conids |= {leg.conid for leg in set(legs) ^ set(legs_before)}
+        before = self._routed_by
+        conids = lines ^ before.lines
+        if self._contracts.version != before.version:
+            conids |= {leg.conid for leg in set(legs) ^ set(before.legs)}
         return conids

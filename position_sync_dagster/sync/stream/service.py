@@ -2,31 +2,112 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from datetime import datetime, timedelta
 
 from position_sync_dagster.domain.clock import Clock, utc_now
-from position_sync_dagster.domain.gateway_session import Owner
+from position_sync_dagster.domain.gateway_session import Owner, SessionState
+from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.domain.update import PositionUpdate
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.lake.updates.position_updates import PositionUpdatesTable
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.owner.metrics import StreamMetrics
+from position_sync_dagster.sync import run_recorder
+from position_sync_dagster.sync.owner import process
+from position_sync_dagster.sync.owner.metrics import StreamMetrics, quantile
 from position_sync_dagster.sync.owner.ownership import Ownership, OwnerStatus
-from position_sync_dagster.sync.owner.process import (
-    RETURN_EVERY_S,
-    few_looks_for_cycles,
-    return_freed_memory,
-)
-from position_sync_dagster.sync.run_recorder import (
-    RECORD_EVERY_S,
-    STREAM_JOB,
-    STREAM_STEP,
-    RunRecorder,
-    StreamReport,
-    stream_columns,
-)
-from position_sync_dagster.sync.stream.reporter import StreamReporter
-from position_sync_dagster.sync.stream.streamer import IBPositionStreamer
+from position_sync_dagster.sync.run_recorder import RunRecorder, StreamReport
+from position_sync_dagster.sync.stream.streamer import IBPositionStreamer, StreamTables
+
+CHECK_INTERVAL_S = 1.0
+"""The seconds between two checks whether a report is due."""
+
+
+class StreamReporter:
+    """Turns the streamer's metrics into a report per interval, and into the totals at the end.
+
+    Args:
+        stored_state: The state as `gateway_sessions` shows it: who hears of a new state and reads
+            the table finds it there.
+    """
+
+    def __init__(
+        self,
+        streamer: IBPositionStreamer,
+        report: Callable[[StreamReport], None],
+        clock: Clock,
+        *,
+        stored_state: Callable[[], SessionState],
+    ) -> None:
+        self._streamer = streamer
+        self._report = report
+        self._clock = clock
+        self._stored_state = stored_state
+        self._reported_state = SessionState.STARTING
+        self._started = self._since = clock()
+        self._total = StreamMetrics()
+
+    async def run(self, interval_s: float) -> None:
+        """Report once per interval.
+
+        Report a new state at once, and new requests as well, since a drain follows soon.
+        """
+        interval = timedelta(seconds=interval_s)
+        queued_at = self._since - interval
+        while True:
+            await asyncio.sleep(min(CHECK_INTERVAL_S, interval_s))
+            now = self._clock()
+            if self._state_changed():
+                queued_at = now if self._streamer.metrics.counts.enqueued else queued_at
+                self._send(self._streamer.metrics.take(), always=True)
+            elif now - self._since >= interval:
+                queued_at = now if self._streamer.metrics.counts.enqueued else queued_at
+                self._send(self._streamer.metrics.take())
+            elif self._streamer.metrics.counts.enqueued and now - queued_at >= interval:
+                queued_at = now
+                self._send(self._streamer.metrics.take_queued())
+
+    def total(self) -> StreamReport:
+        """Return the totals so far, with what was not reported yet; nothing is reported by it."""
+        total = StreamMetrics()
+        total.add(self._total)
+        total.add(self._streamer.metrics)
+        return self._report_of(total, self._started)
+
+    def finish(self) -> StreamReport:
+        """Report what was counted since the last report, and return the totals."""
+        self._send(self._streamer.metrics.take())
+        return self._report_of(self._total, self._started)
+
+    def _state_changed(self) -> bool:
+        state = self._streamer.state
+        return state is not self._reported_state and state is self._stored_state()
+
+    def _send(self, span: StreamMetrics, *, always: bool = False) -> None:
+        self._total.add(span)
+        report = self._report_of(span, self._since)
+        if always:
+            self._reported_state = self._streamer.state
+        if always or report.rows or report.reconnects:
+            self._since = report.until
+        if always or report.rows or report.enqueued or report.reconnects:
+            self._report(report)
+
+    def _report_of(self, metrics: StreamMetrics, since: datetime) -> StreamReport:
+        streamer, ordered = self._streamer, sorted(metrics.latencies_s)
+        return StreamReport(
+            **asdict(metrics.counts),
+            since=since,
+            until=self._clock(),
+            lines_in_use=streamer.lines_in_use,
+            line_limit=streamer.line_limit,
+            legs_streamed=sum(state is LegState.STREAMED for state in streamer.routes.values()),
+            tick_to_table_p50_s=quantile(ordered, 0.5),
+            tick_to_table_p95_s=quantile(ordered, 0.95),
+            state=streamer.state,
+            detail=streamer.detail,
+        )
 
 
 async def stream(
@@ -59,8 +140,8 @@ async def stream(
     recorder = RunRecorder(
         lake.runs.sync,
         run_id=run_id,
-        job=STREAM_JOB,
-        step=STREAM_STEP,
+        job=run_recorder.STREAM_JOB,
+        step=run_recorder.STREAM_STEP,
         gateway_id=settings.gateway_id,
         clock=clock,
     )
@@ -83,11 +164,13 @@ async def stream(
             lake.registry,
             lake.queue,
             settings=settings,
-            broker_positions=lake.broker_positions,
-            updates=lake.updates,
-            contracts=lake.contracts,
-            account_values=lake.account_values,
-            ownership=own,
+            tables=StreamTables(
+                broker_positions=lake.broker_positions,
+                updates=lake.updates,
+                contracts=lake.contracts,
+                account_values=lake.account_values,
+                ownership=own,
+            ),
             clock=clock,
         )
         streamer.register_handler(UpdatesWriter(lake.updates, own, streamer.metrics))
@@ -102,14 +185,14 @@ async def stream(
             asyncio.create_task(_return_freed_memory()),
         ]
         try:
-            with few_looks_for_cycles():
+            with process.few_looks_for_cycles():
                 await streamer.run(end)
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             total = reporter.finish()
-            recorder.note(**stream_columns(total))
+            recorder.note(**run_recorder.stream_columns(total))
         return total
 
 
@@ -145,15 +228,15 @@ def _status(streamer: IBPositionStreamer) -> OwnerStatus:
 
 async def _record(recorder: RunRecorder, reporter: StreamReporter) -> None:
     while True:
-        recorder.note(**stream_columns(reporter.total()))
+        recorder.note(**run_recorder.stream_columns(reporter.total()))
         await offload(recorder.write)
-        await asyncio.sleep(RECORD_EVERY_S)
+        await asyncio.sleep(run_recorder.RECORD_EVERY_S)
 
 
 async def _return_freed_memory() -> None:
     while True:
-        await asyncio.sleep(RETURN_EVERY_S)
-        await offload(return_freed_memory)
+        await asyncio.sleep(process.RETURN_EVERY_S)
+        await offload(process.return_freed_memory)
 
 
 async def _set_after(event: asyncio.Event, end: asyncio.Event) -> None:

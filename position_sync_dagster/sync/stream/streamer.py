@@ -3,8 +3,8 @@
 import asyncio
 import logging
 import time
+from dataclasses import dataclass
 from datetime import datetime
-from random import Random
 
 from position_sync_dagster.domain.broker_position import Key
 from position_sync_dagster.domain.clock import Clock, utc_now
@@ -24,21 +24,40 @@ from position_sync_dagster.outage_log import OutageLog
 from position_sync_dagster.settings import Settings, load_settings
 from position_sync_dagster.sync.owner.account_recorder import AccountRecorder
 from position_sync_dagster.sync.owner.metrics import StreamMetrics
-from position_sync_dagster.sync.owner.ownership import Ownership
+from position_sync_dagster.sync.owner.ownership import OwnerContext, Ownership, Unowned
 from position_sync_dagster.sync.owner.publisher import Announcements, Publisher
 from position_sync_dagster.sync.stream.broker_link import BrokerLink
 from position_sync_dagster.sync.stream.contract_cache import ContractCache
-from position_sync_dagster.sync.stream.flusher import Flusher
-from position_sync_dagster.sync.stream.health import Health
-from position_sync_dagster.sync.stream.line_manager import LineManager
+from position_sync_dagster.sync.stream.delivery import Flusher
+from position_sync_dagster.sync.stream.lines import LineManager
 from position_sync_dagster.sync.stream.pricing import StreamPricer
-from position_sync_dagster.sync.stream.router import Router, Routes
+from position_sync_dagster.sync.stream.router import Router
 
 logger = logging.getLogger(__name__)
 
 FILLS_S = 0.2
 """Fills that arrive within this time are handled in one step: an order of several legs, or one
 that is filled in many parts."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamTables:
+    """The tables that a stream uses besides the registry and the queue.
+
+    Attributes:
+        broker_positions, contracts: Keep the positions and the contract details of the broker.
+        account_values: Gets the net liquidation and profit of the accounts; None: they are not
+            subscribed.
+        updates: The ledger. It shows at the start which closes have their row already.
+        ownership: The lease that is checked before each write; None in a single process. With
+            it, the tables belong to a lake that is initialized already.
+    """
+
+    broker_positions: BrokerPositionsTable | None = None
+    contracts: ContractsTable | None = None
+    account_values: AccountValuesTable | None = None
+    updates: PositionUpdatesTable | None = None
+    ownership: Ownership | None = None
 
 
 class IBPositionStreamer:
@@ -52,12 +71,7 @@ class IBPositionStreamer:
         registry: Which legs are active; by default the registry at its default path.
         queue: Takes the positions that are not streamed; None: nothing is queued.
         manager: The shared connection.
-        broker_positions, contracts: Keep the positions and the contract details of the broker.
-        account_values: Gets the net liquidation and profit of the accounts; None: they are not
-            subscribed.
-        updates: The ledger. It shows at the start which closes have their row already.
-        ownership: The lease that is checked before each write; None in a single process. With
-            it, the tables belong to a lake that is initialized already.
+        tables: What is written besides, and under which lease.
 
     Attributes:
         metrics: What was counted since the last report.
@@ -77,79 +91,56 @@ class IBPositionStreamer:
         *,
         manager: IBConnectionManager | None = None,
         settings: Settings | None = None,
-        broker_positions: BrokerPositionsTable | None = None,
-        updates: PositionUpdatesTable | None = None,
-        contracts: ContractsTable | None = None,
-        account_values: AccountValuesTable | None = None,
-        ownership: Ownership | None = None,
+        tables: StreamTables | None = None,
         clock: Clock = utc_now,
-        random: Random | None = None,
     ) -> None:
         self.settings = settings or (manager.settings if manager else load_settings())
         self.registry = registry or StrategyRegistry()
         self.metrics = StreamMetrics()
-        self._tables = (self.registry, queue, broker_positions, contracts, account_values)
-        self._ownership = ownership
-        announced = Announcements(updates)
-        routes = Routes()
+        self._queue = queue
+        self._tables = tables = tables or StreamTables()
+        self._context = context = OwnerContext(
+            settings=self.settings,
+            lease=tables.ownership or Unowned(),
+            metrics=self.metrics,
+            clock=clock,
+            monotonic=self._monotonic,
+        )
+        announced = Announcements(tables.updates)
         publisher = Publisher(
             queue,
-            broker_positions,
+            tables.broker_positions,
             announced,
             settings=self.settings,
             metrics=self.metrics,
             clock=clock,
         )
-        self._health = Health(ownership.renew_now if ownership else lambda: None)
-        self._contracts = ContractCache(contracts, clock=clock)
-        self._pricer = pricer = StreamPricer(
-            self._contracts, settings=self.settings, monotonic=self._monotonic
-        )
+        self._contracts = ContractCache(tables.contracts, clock=clock)
         self._lines = LineManager(
-            self._contracts,
-            settings=self.settings,
-            on_ended=pricer.refuse,
-            clock=clock,
-            monotonic=self._monotonic,
+            self._contracts, settings=self.settings, clock=clock, monotonic=self._monotonic
+        )
+        pricer = StreamPricer(
+            self._lines.login, self._contracts, settings=self.settings, monotonic=self._monotonic
         )
         self._router = Router(
+            context,
             registry=self.registry,
             publisher=publisher,
             contracts=self._contracts,
             lines=self._lines,
             pricer=pricer,
-            routes=routes,
-            health=self._health,
-            ownership=ownership,
-            metrics=self.metrics,
-            settings=self.settings,
-            monotonic=self._monotonic,
         )
-        self._flusher = Flusher(
-            pricer,
-            routes,
-            announced,
-            AccountRecorder(account_values, settings=self.settings, monotonic=self._monotonic),
-            ownership=ownership,
-            interval_s=self.settings.flush_interval_s,
-            on_delivered=self.metrics.delivered,
-            clock=clock,
-            monotonic=self._monotonic,
+        accounts = AccountRecorder(
+            tables.account_values, settings=self.settings, monotonic=self._monotonic
         )
+        self._flusher = Flusher(context, pricer, announced, accounts)
         self._link = BrokerLink(
+            context,
             manager or IBConnectionManager(self.settings),
             self._router,
             self._flusher,
-            pricer,
-            health=self._health,
-            random=random or Random(),  # noqa: S311 - jitter of a delay
-            monotonic=self._monotonic,
-            ownership=ownership,
-            metrics=self.metrics,
-            settings=self.settings,
-            clock=clock,
+            self._lines,
         )
-        self._routes = routes
         self._task: asyncio.Task[None] | None = None
         self._stop = asyncio.Event()
         self._early_step_at = float("-inf")
@@ -163,18 +154,20 @@ class IBPositionStreamer:
     @property
     def state(self) -> SessionState:
         """STARTING, LIVE, BLIND (no gateway) or ENDED."""
-        return self._health.state
+        return self._link.state
 
     @property
     def live_since(self) -> datetime | None:
         """Since when it has seen the broker without an interruption, while it is LIVE."""
-        return self._health.live_since
+        return self._link.live_since
 
     @property
     def detail(self) -> str | None:
         """Why the stream is BLIND, or which legs it cannot stream while it is LIVE."""
-        parts = (self._link, self._router, self._lines, self._pricer)
-        return self._health.detail(problem for part in parts for problem in part.problems())
+        if self.state is not SessionState.LIVE:
+            return self._link.fault
+        parts = (self._link, self._router, self._lines)
+        return "; ".join(problem for part in parts for problem in part.problems()) or None
 
     @property
     def lines_in_use(self) -> int:
@@ -189,7 +182,7 @@ class IBPositionStreamer:
     @property
     def routes(self) -> dict[Key, LegState]:
         """(account, conid) → STREAMED, OVERFLOW, MONITORED or CLOSED."""
-        return dict(self._routes.states)
+        return dict(self._router.routes.states)
 
     def register_handler(self, handler: PositionUpdateHandler) -> None:
         """Deliver each streamed update to a handler; one that fails does not harm the others.
@@ -239,8 +232,15 @@ class IBPositionStreamer:
         await self._run()
 
     async def _initialize(self) -> None:
-        if self._ownership is None:
-            for table in self._tables:
+        written = self._tables
+        if written.ownership is None:
+            for table in (
+                self.registry,
+                self._queue,
+                written.broker_positions,
+                written.contracts,
+                written.account_values,
+            ):
                 if table is not None:
                     await table.initialize()
         await self.registry.refresh()
@@ -250,8 +250,7 @@ class IBPositionStreamer:
         flushes = asyncio.create_task(self._flusher.run(self._link.live_connection))
         try:
             while not self._stop.is_set():
-                if self._ownership is not None:
-                    self._ownership.check()
+                self._context.lease.check()
                 if flushes.done():
                     flushes.result()
                 connection = self._link.connection
@@ -292,7 +291,7 @@ class IBPositionStreamer:
         self._router.downloaded.clear()
 
     async def _close(self) -> None:
-        self._health.ended()
+        self._link.ended()
         await self._router.close()
         await self._flusher.close()
         await self._link.close()

@@ -35,9 +35,9 @@ from position_sync_dagster.domain.request import QueueRequest, QueueStatus
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.settings import Settings, load_settings
 from position_sync_dagster.sync.drain_plan import DrainCursor
-from position_sync_dagster.sync.owner.metrics import StreamMetrics
 from position_sync_dagster.sync.reports.reconciliation import OF_STRATEGIES
 from position_sync_dagster.sync.reports.status import read_status
+from position_sync_dagster.sync.run_recorder import StreamReport
 from position_sync_dagster.sync.stream import service
 
 ACCOUNTS = {"east": "DUSIM0001", "west": "DUSIM0002"}
@@ -389,7 +389,7 @@ def test_the_stream_of_a_login_that_is_removed_or_changed_ends_by_itself(
         before, after = ("east", "north") if edit == "removed" else ("port: 1\n", "port: 77\n")
         file.write_text(text.replace(before, after))
         await stop.wait()
-        return StreamMetrics().report(
+        return StreamReport(
             since=utc_now(), until=utc_now(), lines_in_use=0, line_limit=9, legs_streamed=0,
             state="LIVE", detail=None,
         )  # fmt: skip

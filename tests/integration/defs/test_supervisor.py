@@ -18,8 +18,8 @@ from position_sync_dagster.domain.gateway_session import Owner, SessionState
 from position_sync_dagster.errors import StoreUnavailableError
 from position_sync_dagster.lake.sessions import GatewaySessions
 from position_sync_dagster.processes.home import PROJECT
-from position_sync_dagster.sync.owner.metrics import StreamMetrics
 from position_sync_dagster.sync.reports.status import read_status
+from position_sync_dagster.sync.run_recorder import StreamReport
 from position_sync_dagster.sync.stream import service as stream_module
 from tests.support.store_proxy import Rule
 
@@ -153,7 +153,7 @@ def test_the_log_of_a_run_shows_what_the_stream_logged(
         )
         logging.getLogger("position_sync_dagster.sync.stream.streamer").debug("a detail")
         logging.getLogger("ib_async.wrapper").warning("a line of another library")
-        return StreamMetrics().report(
+        return StreamReport(
             since=utc_now(), until=utc_now(), lines_in_use=0, line_limit=100, legs_streamed=0,
             state="LIVE", detail=None,
         )  # fmt: skip

@@ -7,7 +7,7 @@ import pytest
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.updates.position_updates import DeltaLakePositionWriter
-from position_sync_dagster.sync.stream.streamer import IBPositionStreamer
+from position_sync_dagster.sync.stream.streamer import IBPositionStreamer, StreamTables
 from tests.support.booked_legs import terms_of
 
 A, B = "DUSIM0001", "DUSIM0002"
@@ -59,8 +59,10 @@ def streaming(lake, settings_for):
         settings = settings_for(sim, **more)
         streamer = IBPositionStreamer(
             lake.registry, lake.queue, settings=settings,
-            broker_positions=lake.broker_positions, contracts=lake.contracts, updates=updates,
-            account_values=account_values,
+            tables=StreamTables(
+                broker_positions=lake.broker_positions, contracts=lake.contracts, updates=updates,
+                account_values=account_values,
+            ),
         )  # fmt: skip
         received = Recorder()
         streamer.register_handler(received)

@@ -1,11 +1,18 @@
 """All lines of a login: silence says something only while their contracts trade."""
 
+from datetime import UTC, datetime, timedelta
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from position_sync_dagster.domain.line_trust import LOGIN_SILENT, LoginLines
+from position_sync_dagster.domain.line import LOGIN_SILENT, LoginLines
+from position_sync_dagster.domain.line_allocation import LineLimit
+from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.domain.valuation import Quote
+
+START = datetime(2026, 3, 4, 15, 30, tzinfo=UTC)
+LIMIT = LineLimit(configured=100, reserve=5, wait=Backoff(first_s=60.0, longest_s=900.0))
 
 
 class Login:
@@ -13,21 +20,27 @@ class Login:
 
     def __init__(self, *conids):
         self.closed = set()
-        self.lines = LoginLines(silence_s=30.0, session_open=lambda c: c not in self.closed)
+        self.lines = LoginLines(
+            silence_s=30.0, session_open=lambda c: c not in self.closed, limit=LIMIT,
+            min_hold_s=5.0,
+        )  # fmt: skip
+        self.now_s = 0.0
         self.bid = 1.0
         for conid in conids:
-            self.lines.trust(conid).requested(0.0)
+            self.lines.line(conid).requested(0.0)
         self.pass_to(0.0, *conids)
 
     def quote(self, conid):
-        return Quote(conid=conid, bid=self.bid, ask=2.0)
+        return Quote(conid=conid, bid=self.bid, ask=2.0, received_at=self.at(self.now_s))
+
+    def at(self, now_s):
+        return START + timedelta(seconds=now_s)
 
     def pass_to(self, now_s, *ticked):
         """Pass time; return the lines that are requested again."""
-        for conid in ticked:
-            self.lines.trust(conid).ticked()
-        self.lines.watch({conid: self.quote(conid) for conid in ticked}, self.quote, now_s)
-        self.lines.elapsed(now_s)
+        self.now_s = now_s
+        quotes = {conid: self.quote(conid) for conid in ticked}
+        self.lines.ticked(quotes, self.quote, self.at(now_s), now_s)
         return self.lines.take_due_for_renewal(now_s)
 
     def renewals(self, first_s, last_s):
@@ -40,31 +53,31 @@ def login():
 
 
 def test_silence_after_a_restore_counts_from_the_opening_of_the_session(login):
-    login.lines.interrupted(1.0, "a farm broke")
+    login.lines.interrupted(login.at(1.0), 1.0, "a farm broke")
     login.closed = {1, 2}
     login.lines.restored(2.0)
     assert login.renewals(3, 1000) == []
-    assert {login.lines.trust(c).reason for c in (1, 2)} == {"a farm broke"}
+    assert {login.lines.line(c).reason for c in (1, 2)} == {"a farm broke"}
     login.closed = {2}
     assert login.renewals(1000, 1040) == [(1029, 1)]  # it opened right after 999
 
 
 def test_a_new_line_that_is_silent_outside_its_session_goes_on_waiting(login):
     login.closed = {3}
-    login.lines.trust(3).requested(5.0)
+    login.lines.line(3).requested(5.0)
     login.renewals(6, 50)
-    assert not login.lines.trust(3).suspect
+    assert not login.lines.line(3).suspect
     assert login.lines.problems() == []
 
 
 def test_a_line_that_the_broker_contradicts_is_requested_again_outside_its_session_too(login):
     login.closed = {1, 2}
-    assert login.lines.trust(1).disagrees(100.0)
+    assert login.lines.line(1).disagrees(100.0)
     assert login.pass_to(100.0) == [1]
 
 
 def test_a_line_that_became_suspect_before_its_session_ended_waits_for_the_next(login):
-    login.lines.trust(1).doubted(10.0, "why")
+    login.lines.line(1).doubted(10.0, "why")
     login.closed = {1, 2}
     assert login.renewals(10, 500) == []
     assert login.lines.suspect_reasons() == ["why"]
@@ -85,7 +98,7 @@ def test_the_probe_is_a_line_whose_session_is_open(login):
     assert login.renewals(1, 70) == [(60, 1)]
     login.bid = 1.5
     login.pass_to(70.0, 1)
-    assert login.lines.trust(2).reason == LOGIN_SILENT  # it was in session while ticks were missed
+    assert login.lines.line(2).reason == LOGIN_SILENT  # it was in session while ticks were missed
 
 
 @given(
@@ -105,9 +118,9 @@ def test_outside_the_session_passing_time_changes_no_trust_and_requests_nothing(
         elif event == "restore":
             login.lines.restored(now_s)
         elif event == "break":
-            login.lines.interrupted(now_s, "a farm broke")
-        before = [(login.lines.trust(c).state, login.lines.trust(c).reason) for c in (1, 2, 3)]
+            login.lines.interrupted(login.at(now_s), now_s, "a farm broke")
+        before = [(login.lines.line(c).state, login.lines.line(c).reason) for c in (1, 2, 3)]
         assert login.pass_to(now_s) == []
         assert before == [
-            (login.lines.trust(c).state, login.lines.trust(c).reason) for c in (1, 2, 3)
+            (login.lines.line(c).state, login.lines.line(c).reason) for c in (1, 2, 3)
         ]

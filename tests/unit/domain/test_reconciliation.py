@@ -8,7 +8,7 @@ import pytest
 from position_sync_dagster.domain.broker_position import BrokerPosition
 from position_sync_dagster.domain.instrument import Instrument, Right
 from position_sync_dagster.domain.leg import make_leg
-from position_sync_dagster.domain.reconciliation import DiscrepancyType, compare
+from position_sync_dagster.domain.reconciliation import DiscrepancyType, Scope, compare
 from position_sync_dagster.domain.update import Source
 from position_sync_dagster.domain.valuation import Provenance, from_portfolio
 from tests.support.contracts import contract_details
@@ -27,15 +27,10 @@ ROW = from_portfolio(HELD, source=Source.QUEUE, now=NOW, by=Provenance())
 
 
 def types(snapshot, latest, legs=(), complete=True, details=None):
-    result = compare(
-        snapshot,
-        latest,
-        legs,
-        complete=complete,
-        now=NOW,
-        stale_after=timedelta(minutes=10),
-        details=details,
+    scope = Scope(
+        complete=complete, now=NOW, stale_after=timedelta(minutes=10), details=details or {}
     )
+    result = compare(snapshot, latest, legs, scope)
     return [d.type for d in result.discrepancies], result
 
 

@@ -14,13 +14,13 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from position_sync_dagster.domain.broker_position import BrokerPosition
 from position_sync_dagster.domain.instrument import Instrument
-from position_sync_dagster.domain.line_trust import LineTrust, Trust
-from position_sync_dagster.domain.streamed_holding import StreamedHolding, StreamRules
+from position_sync_dagster.domain.line import Line, Trust
+from position_sync_dagster.domain.streamed_holding import Moment, StreamedHolding, StreamRules
 from position_sync_dagster.domain.update import PriceKind, ValueOrigin
 from position_sync_dagster.domain.valuation import Provenance, Quote
 
 START = datetime(2026, 3, 4, 15, 30, tzinfo=UTC)
-RULES = StreamRules(max_last_age=timedelta(seconds=60), band=0.03, heartbeat_s=60.0, silence_s=30.0)
+RULES = StreamRules(max_last_age=timedelta(seconds=60), band=0.03, heartbeat_s=60.0)
 KEY = ("A", 7)
 OPTION = Instrument(conid=7, symbol="SPY", sec_type="OPT", currency="USD", multiplier=100.0)
 
@@ -30,10 +30,9 @@ class World:
 
     def __init__(self):
         self.now_s = 0.0
-        self.line = LineTrust(silence_s=RULES.silence_s)
+        self.line = Line(silence_s=30.0)
         self.line.requested(0.0)
         self.state = StreamedHolding(key=KEY, line=self.line)
-        self.state.check_by(self.line.withheld_until_s)
         self.quote = Quote(conid=7)
         self.holding = BrokerPosition(
             gateway_id="g", account="A", instrument=OPTION, position=-2.0, average_cost=100.0,
@@ -73,11 +72,11 @@ class World:
 
     def flush(self):
         self.line.elapsed(self.now_s)
-        if not (self.state.due or self.state.check_at_s <= self.now_s):
+        if not self.state.is_due(self.now_s):
             return None
         row = self.state.row(
-            self.holding, self.quote, price_magnifier=1, now=self.now, now_s=self.now_s,
-            rules=RULES, by=Provenance(),
+            self.holding, self.quote, Moment(now=self.now, now_s=self.now_s),
+            price_magnifier=1, rules=RULES, by=Provenance(),
         )  # fmt: skip
         if row is not None:
             self.rows.append(row)
@@ -174,7 +173,6 @@ def test_after_an_interruption_that_lasts_the_brokers_value_is_used(world):
     world.tick(bid=1.0, ask=1.2, mark=1.1)
     world.flush()
     world.line.interrupted(world.now_s, "a farm broke")
-    world.state.check_by(world.line.withheld_until_s)
     world.wait(5)
     row = world.flush()
     assert row.market_value == pytest.approx(-230.0)
@@ -258,7 +256,6 @@ class Histories(RuleBasedStateMachine):
     def the_farm_breaks(self):
         self.broken, self.counts = True, False
         self.world.line.interrupted(self.world.now_s, "a farm broke")
-        self.world.state.check_by(self.world.line.withheld_until_s)
 
     @precondition(lambda self: self.broken)
     @rule(alive=st.booleans())
@@ -271,7 +268,6 @@ class Histories(RuleBasedStateMachine):
     def the_gateway_ends_the_line(self):
         world = self.world
         world.line.ended(world.now_s, "354 Not subscribed.")
-        world.state.check_by(world.line.withheld_until_s)
         world.quote, self.ticked_s = Quote(conid=7), None
         self.counts = self.alive = False
 
@@ -279,7 +275,6 @@ class Histories(RuleBasedStateMachine):
     @rule(works=st.booleans())
     def an_ended_line_is_granted_again(self, works):
         self.world.line.requested(self.world.now_s)
-        self.world.state.check_by(self.world.line.withheld_until_s)
         self.alive = works
         if works and not self.broken:
             self.tick()

@@ -8,6 +8,7 @@ from position_sync_dagster.domain.update import PriceKind, Source, TradingMode, 
 from position_sync_dagster.domain.valuation import (
     Provenance,
     Quote,
+    Writing,
     factor_agrees,
     from_portfolio,
     revalue,
@@ -47,11 +48,14 @@ def value(held, quote, magnifier=1, **more):
     return revalue(
         held,
         quote,
+        Writing(
+            source=Source.STREAM,
+            now=NOW,
+            by=Provenance(session_id="s1", fencing_token=4, run_id="r1"),
+            **more,
+        ),
         price_magnifier=magnifier,
-        now=NOW,
         max_last_age=timedelta(seconds=60),
-        by=Provenance(session_id="s1", fencing_token=4, run_id="r1"),
-        **more,
     )
 
 

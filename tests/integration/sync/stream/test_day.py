@@ -11,7 +11,7 @@ from random import Random
 import pytest
 
 from ib_gateway_simulator import load_book
-from position_sync_dagster.domain import line_trust, streamed_holding
+from position_sync_dagster.domain import line, streamed_holding
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.domain.retry import Backoff
@@ -19,8 +19,8 @@ from position_sync_dagster.gateway import login
 from position_sync_dagster.gateway.accounts import account_values
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.sync.drain.refresh import drain
-from position_sync_dagster.sync.stream import broker_link, line_manager
-from position_sync_dagster.sync.stream.streamer import IBPositionStreamer
+from position_sync_dagster.sync.stream import broker_link, lines
+from position_sync_dagster.sync.stream.streamer import IBPositionStreamer, StreamTables
 from tests.support.booked_legs import terms_of
 from tests.support.unkind_hours import UnkindHours
 
@@ -79,13 +79,13 @@ def two_accounts():
 
 @pytest.fixture
 def quick(monkeypatch):
-    monkeypatch.setattr(line_manager, "PROBE_WAIT", Backoff(first_s=0.5, longest_s=1.0))
+    monkeypatch.setattr(lines, "PROBE_WAIT", Backoff(first_s=0.5, longest_s=1.0))
     monkeypatch.setattr(broker_link, "RECONNECT", Backoff(first_s=0.1, longest_s=0.1))
     monkeypatch.setattr(account_values, "AGAIN", Backoff(first_s=0.1, longest_s=0.3))
     monkeypatch.setattr(streamed_holding, "SETTLE", timedelta(seconds=1))
-    monkeypatch.setattr(line_trust, "GRACE_S", 1.0)
+    monkeypatch.setattr(line, "GRACE_S", 1.0)
     monkeypatch.setattr(login, "MAX_REQUESTS", 100)  # a second of the day is two minutes
-    monkeypatch.setattr(line_trust, "RENEWAL", Backoff(first_s=0.5, longest_s=1.0))
+    monkeypatch.setattr(line, "RENEWAL", Backoff(first_s=0.5, longest_s=1.0))
 
 
 @pytest.mark.usefixtures("quick")
@@ -111,7 +111,9 @@ async def test_a_day_of_faults_and_changes(simulate, settings_for, tmp_path, eve
         )  # fmt: skip
         streamer = IBPositionStreamer(
             lake.registry, lake.queue, settings=settings,
-            broker_positions=lake.broker_positions, contracts=lake.contracts,
+            tables=StreamTables(
+                broker_positions=lake.broker_positions, contracts=lake.contracts
+            ),
         )  # fmt: skip
         auditor = Auditor(book)
         streamer.register_handler(auditor)

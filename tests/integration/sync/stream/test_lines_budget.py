@@ -14,12 +14,13 @@ import pytest
 from ib_gateway_simulator import SimulatedGateway, load_book
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.leg import LegState, make_leg
+from position_sync_dagster.domain.line import Trust
 from position_sync_dagster.domain.request import QueueStatus
 from position_sync_dagster.gateway import login
 from position_sync_dagster.gateway.connection import connect
 from position_sync_dagster.sync.stream.contract_cache import ContractCache
-from position_sync_dagster.sync.stream.line_manager import LineManager
-from position_sync_dagster.sync.stream.streamer import IBPositionStreamer
+from position_sync_dagster.sync.stream.lines import LineManager
+from position_sync_dagster.sync.stream.streamer import IBPositionStreamer, StreamTables
 from tests.support.booked_legs import terms_of
 from tests.support.waiting import DEADLINE_S
 
@@ -65,9 +66,10 @@ class ManagedLines:
     async def tick(self, *, after_s=0.0):
         """Let time pass, and return the conids that hold a line then."""
         self.now += after_s
-        lines, book = self.connection.lines, self.connection.feed.book
-        if self.manager.needs_allocation(lines, book, self.legs):
-            return set(await self.manager.allocate(self.connection, self.legs))
+        self.contracts.follow(self.legs)
+        self.manager.follow(self.connection)
+        if self.manager.are_due(self.connection):
+            return set(await self.manager.allocate(self.connection))
         return set(self.manager.held)
 
     @property
@@ -210,7 +212,10 @@ async def test_a_leg_with_delayed_data_is_reported_and_live_data_are_requested_a
         managed.add(PUT)
         await managed.tick()
         await eventually(lambda: not managed.streams)
+        line = managed.manager.login.line(PUT)
+        assert line.refused
         assert await managed.tick() == {PUT}
+        assert (line.state, line.is_awaited) == (Trust.WAITING, True)  # in the same step
         await eventually(lambda: managed.connection.lines.quote(PUT).market_data_type == 3)
         (text,) = managed.manager.problems()
         assert text.startswith(f"{PUT} streams delayed data: {code} ")
@@ -326,7 +331,10 @@ async def crowd(tmp_path, lake, settings_for, monkeypatch, eventually):
             for conid in conids[:ACTIVE]
         )  # fmt: skip
         streamer = IBPositionStreamer(
-            lake.registry, lake.queue, settings=settings_for(sim), contracts=lake.contracts
+            lake.registry,
+            lake.queue,
+            settings=settings_for(sim),
+            tables=StreamTables(contracts=lake.contracts),
         )
         await streamer.start()
         yield sim, streamer, conids
@@ -377,7 +385,7 @@ async def test_250_active_legs_on_a_login_with_100_lines(crowd, lake, eventually
     assert {request.conid for request in then} == set(conids[ACTIVE:])
 
     await lake.registry.remove_active(conids[0])
-    await eventually(lambda: streamer.metrics.promotions == 1)
+    await eventually(lambda: streamer.metrics.counts.promotions == 1)
     streamed = await eventually(agreed)
     assert streamed == set(conids[1 : STREAMED + 1])
     assert streamer.routes[(A, conids[0])] is LegState.MONITORED
@@ -393,7 +401,10 @@ async def test_the_values_of_an_account_are_requested_before_its_lines(
             terms = terms_of(row["conid"], book)
             await lake.registry.add_active(conid=row["conid"], strategy_id="s", **terms)
         streamer = IBPositionStreamer(
-            lake.registry, lake.queue, settings=settings_for(sim), contracts=lake.contracts
+            lake.registry,
+            lake.queue,
+            settings=settings_for(sim),
+            tables=StreamTables(contracts=lake.contracts),
         )
         starting = asyncio.create_task(streamer.start())
 

@@ -19,7 +19,7 @@ from position_sync_dagster.gateway.connection_manager import IBConnectionManager
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.drain.worker import ConnectionValues
 from position_sync_dagster.sync.stream import broker_link
-from position_sync_dagster.sync.stream.streamer import IBPositionStreamer
+from position_sync_dagster.sync.stream.streamer import IBPositionStreamer, StreamTables
 
 A = "DUSIM0001"
 CALL, PUT = 921000001, 921000002
@@ -33,7 +33,7 @@ async def test_after_a_dropped_connection_it_streams_again_by_itself(
         sim.close_position(A, CALL)
         await eventually(lambda: streamer.routes[(A, CALL)] is LegState.CLOSED)
         sim.disconnect()
-        await eventually(lambda: streamer.metrics.reconnects == 1)
+        await eventually(lambda: streamer.metrics.counts.reconnects == 1)
         await updates_continue(streamer, received)
         assert sim.stats()["lines_in_use"] == 1
         assert sim.stats()["connections"]["now"] == 1
@@ -49,7 +49,7 @@ async def test_after_a_reconnect_the_memory_of_the_connection_before_is_freed(
         await eventually(lambda: received.newest(A, PUT))
         assert not looks
         sim.disconnect()
-        await eventually(lambda: streamer.metrics.reconnects == 1)
+        await eventually(lambda: streamer.metrics.counts.reconnects == 1)
         await updates_continue(streamer, received)
         await eventually(lambda: looks)
 
@@ -87,10 +87,10 @@ async def test_the_delay_grows_while_a_gateway_drops_each_connection(
         stop = asyncio.Event()
         task = asyncio.create_task(streamer.run(stop))
         for reconnects in range(4):
-            await eventually(lambda n=reconnects: streamer.metrics.reconnects == n)
+            await eventually(lambda n=reconnects: streamer.metrics.counts.reconnects == n)
             await eventually(lambda: streamer.state is SessionState.LIVE)
             sim.disconnect()
-        await eventually(lambda: streamer.metrics.reconnects == 4)
+        await eventually(lambda: streamer.metrics.counts.reconnects == 4)
         stop.set()
         await task
     assert failures_seen == [1, 2, 3, 4]
@@ -113,7 +113,7 @@ async def test_a_lake_that_fails_while_it_connects_is_tried_again(
         streamer = IBPositionStreamer(
             lake.registry,
             lake.queue,
-            broker_positions=lake.broker_positions,
+            tables=StreamTables(broker_positions=lake.broker_positions),
             settings=settings_for(sim, flush_interval_s=0.1),
         )
         stop = asyncio.Event()
@@ -142,7 +142,7 @@ async def test_the_stream_waits_on_one_connection_for_a_gateway_without_ib(
         sim.connectivity("restored_data_kept")
         await eventually(lambda: streamer.state is SessionState.LIVE)
         await eventually(lambda: sim.stats()["lines_in_use"] == 1)
-        assert streamer.metrics.reconnects == 0
+        assert streamer.metrics.counts.reconnects == 0
         stop.set()
         await task
 
@@ -218,7 +218,7 @@ async def test_a_gateway_that_moves_to_another_port_is_followed(
     async with stream_legs(PUT) as (sim, streamer, received):
         await eventually(lambda: received.newest(A, PUT))
         await sim.move_port()
-        await eventually(lambda: streamer.metrics.reconnects == 1)
+        await eventually(lambda: streamer.metrics.counts.reconnects == 1)
         await updates_continue(streamer, received)
 
 
@@ -254,7 +254,7 @@ async def test_a_frame_longer_than_any_message_ends_the_connection(
     async with stream_legs(PUT) as (sim, streamer, received):
         await eventually(lambda: received.newest(A, PUT))
         sim.send_raw(bytes.fromhex("7fffffff41"))
-        await eventually(lambda: streamer.metrics.reconnects == 1)
+        await eventually(lambda: streamer.metrics.counts.reconnects == 1)
         await updates_continue(streamer, received)
 
 

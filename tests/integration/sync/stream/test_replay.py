@@ -13,7 +13,7 @@ from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.updates.position_updates import DeltaLakePositionWriter
 from position_sync_dagster.sync.drain.refresh import drain
 from position_sync_dagster.sync.stream import broker_link
-from position_sync_dagster.sync.stream.streamer import IBPositionStreamer
+from position_sync_dagster.sync.stream.streamer import IBPositionStreamer, StreamTables
 from tests.support.booked_legs import terms_of
 
 A = "DUSIM0001"
@@ -38,7 +38,9 @@ def stream_to(tmp_path, settings_for, monkeypatch):
         settings = settings_for(server, account_quiet_s=1.0)
         streamer = IBPositionStreamer(
             lake.registry, lake.queue, settings=settings,
-            broker_positions=lake.broker_positions, contracts=lake.contracts,
+            tables=StreamTables(
+                broker_positions=lake.broker_positions, contracts=lake.contracts
+            ),
         )  # fmt: skip
         streamer.register_handler(DeltaLakePositionWriter(table=lake.updates))
 
@@ -90,7 +92,7 @@ async def test_a_replay_ends_in_the_same_ledger(simulate, recorded, stream_to, e
             await asyncio.sleep(1.0)  # some of the market's steps
             sim.freeze()  # each account is downloaded once more, and says the same whenever it is
             sim.disconnect()
-            await eventually(lambda: streamer.metrics.reconnects == 1)
+            await eventually(lambda: streamer.metrics.counts.reconnects == 1)
             await eventually(lambda: streamer.state is SessionState.LIVE)
             await eventually(lambda: streamer.lines_in_use == 3)
             sim.close_position(A, PUT)

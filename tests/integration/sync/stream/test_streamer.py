@@ -21,7 +21,7 @@ from position_sync_dagster.gateway.connection import GatewayConnection
 from position_sync_dagster.gateway.connection_manager import IBConnectionManager
 from position_sync_dagster.lake.registry.strategy_registry import StrategyRegistry
 from position_sync_dagster.settings import Settings
-from position_sync_dagster.sync.stream.streamer import IBPositionStreamer
+from position_sync_dagster.sync.stream.streamer import IBPositionStreamer, StreamTables
 from tests.support.messages import frame
 
 A, B = "DUSIM0001", "DUSIM0002"
@@ -385,16 +385,16 @@ async def test_a_clock_that_goes_back_stops_neither_refresh_nor_queue(
         streamer = IBPositionStreamer(
             lake.registry,
             lake.queue,
-            broker_positions=lake.broker_positions,
+            tables=StreamTables(broker_positions=lake.broker_positions),
             settings=settings_for(sim, flush_interval_s=0.1, refresh_interval_s=1),
             clock=lambda: utc_now() - behind,
         )
         stop = asyncio.Event()
         task = asyncio.create_task(streamer.run(stop))
-        await eventually(lambda: streamer.metrics.enqueued)
+        await eventually(lambda: streamer.metrics.counts.enqueued)
         behind = timedelta(hours=1)
-        enqueued = streamer.metrics.enqueued
-        await eventually(lambda: streamer.metrics.enqueued >= 3 * enqueued)
+        enqueued = streamer.metrics.counts.enqueued
+        await eventually(lambda: streamer.metrics.counts.enqueued >= 3 * enqueued)
         stop.set()
         await task
 
@@ -435,7 +435,7 @@ async def test_legs_without_a_line_are_valued_by_their_own_profit_and_loss_feed(
             assert streamer.routes[(A, STOCK)] is LegState.OVERFLOW
             await lake.registry.remove_active(PUT)
             await eventually(lambda: streamer.routes[(A, STOCK)] is LegState.STREAMED)
-            assert streamer.metrics.promotions == 1
+            assert streamer.metrics.counts.promotions == 1
             assert sim.stats()["peak_lines"] == 1
             requests = sim.stats()["requests"]["17"]
             await eventually(lambda: "cancelPnLSingle" in sim.stats()["requests"]["17"])

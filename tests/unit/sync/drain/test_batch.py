@@ -8,7 +8,7 @@ import pytest
 
 from position_sync_dagster.domain.request import QueueRequest, QueueStatus
 from position_sync_dagster.domain.update import Source
-from position_sync_dagster.domain.valuation import Provenance, closed
+from position_sync_dagster.domain.valuation import Provenance, from_portfolio
 from position_sync_dagster.errors import BrokerUnavailableError, NewerRowError
 from position_sync_dagster.lake.queue.memory import InMemoryPositionQueue
 from position_sync_dagster.lake.updates.position_updates import AppendResult, NewestRows
@@ -187,7 +187,7 @@ async def test_a_zero_row_that_the_stream_writes_meanwhile_is_not_followed_by_an
         if broker.looks == 2:  # the look for which the batch is planned
             at = clock()
             streamed.append(
-                closed(
+                from_portfolio(
                     replace(broker.holding(1, at), position=0.0), source=Source.STREAM, now=at,
                     by=Provenance(session_id="s"),
                 )

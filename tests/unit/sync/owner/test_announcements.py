@@ -42,6 +42,14 @@ def test_a_quantity_or_a_value_that_becomes_known_needs_a_row_and_another_value_
     assert not announced.is_current(replace(valued, position=3.0))
 
 
+def test_a_fill_is_another_quantity_than_the_one_that_was_announced():
+    announced, key = Announcements(), ("A", 1)
+    assert not announced.is_held(key, 2.0)
+    announced.record([holding(1, 2.0)])
+    assert announced.is_held(key, 2.0)
+    assert not announced.is_held(key, 3.0)
+
+
 def test_a_close_has_its_zero_row_once_it_was_recorded():
     announced, key = Announcements(), ("A", 1)
     announced.record([holding(1, 2.0)])

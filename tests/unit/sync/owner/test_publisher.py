@@ -57,11 +57,13 @@ class Positions:
         return self.updates
 
 
-def publisher_of(positions, queue):
-    return Publisher(
+def publisher_of(feed, positions, queue):
+    publisher = Publisher(
         queue, positions, Announcements(), settings=Settings(), metrics=StreamMetrics(),
         clock=lambda: NOW,
     )  # fmt: skip
+    publisher.follow(feed)
+    return publisher
 
 
 async def drained(queue):
@@ -73,7 +75,7 @@ async def drained(queue):
 
 async def test_a_close_that_arrives_while_the_positions_are_published_is_queued_by_the_next_step():
     feed, positions, queue = Feed(HELD), Positions(), InMemoryPositionQueue()
-    publisher = publisher_of(positions, queue)
+    publisher = publisher_of(feed, positions, queue)
     await publisher.publish(feed, session=None)
     await publisher.enqueue_all(MONITORED)
     assert await drained(queue) == 1
@@ -96,7 +98,7 @@ async def test_a_close_that_arrives_while_the_positions_are_published_is_queued_
 
 async def test_a_close_that_arrives_while_a_download_is_published_lacks_its_zero_row():
     feed, positions, queue = Feed(HELD), Positions(), InMemoryPositionQueue()
-    publisher = publisher_of(positions, queue)
+    publisher = publisher_of(feed, positions, queue)
     positions.meanwhile = lambda: feed.put(CLOSED)
     await publisher.publish(feed, session=None)
     assert await publisher.enqueue_all(MONITORED) == 1
@@ -106,9 +108,9 @@ async def test_a_close_that_arrives_while_a_download_is_published_lacks_its_zero
 
 
 async def test_a_holding_that_is_not_published_yet_is_not_queued():
-    queue = InMemoryPositionQueue()
-    publisher = publisher_of(Positions(), queue)
-    await publisher.publish(Feed(), session=None)
+    feed, queue = Feed(), InMemoryPositionQueue()
+    publisher = publisher_of(feed, Positions(), queue)
+    await publisher.publish(feed, session=None)
     assert await publisher.enqueue(MONITORED, [KEY]) == 0
     assert await drained(queue) == 0
 
@@ -116,7 +118,7 @@ async def test_a_holding_that_is_not_published_yet_is_not_queued():
 async def test_a_profit_message_that_values_nothing_is_no_reason_to_write():
     others = [make_holding(conid, NOW, position=1.0) for conid in (2, 3)]
     feed, positions = Feed(HELD, *others), Positions()
-    publisher = publisher_of(positions, None)
+    publisher = publisher_of(feed, positions, None)
     await publisher.publish(feed, session=None)
     feed.book.put_pnl(KEY, PnlValues(9.0, 5.0, 5.0, 0.0, 450.0))  # another quantity
     await publisher.publish(feed, session=None)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from position_sync_dagster.domain.broker_position import BrokerPosition
 from position_sync_dagster.domain.instrument import Instrument
 from position_sync_dagster.domain.leg import make_leg
-from position_sync_dagster.domain.reconciliation import Pair, compare, compare_pairs
+from position_sync_dagster.domain.reconciliation import Pair, Scope, compare, compare_pairs
 from position_sync_dagster.domain.streamed_holding import confirmed_time
 from position_sync_dagster.domain.update import PositionUpdate, Source, ValueOrigin
 from position_sync_dagster.domain.valuation import Provenance, from_portfolio
@@ -99,11 +99,9 @@ def compared(holdings, latest, legs, complete):
     return waiting, compare_pairs(
         map(Pair._make, waiting.iter_rows()),
         legs,
+        Scope(complete=complete, now=NOW, stale_after=STALE_AFTER),
         held=held_of(pairs, {leg.conid for leg in legs}),
         checked=pairs.height,
-        complete=complete,
-        now=NOW,
-        stale_after=STALE_AFTER,
     )
 
 
@@ -112,10 +110,10 @@ def compared(holdings, latest, legs, complete):
 def test_books_compared_in_columns_differ_as_the_rule_says(book, complete, quantity):
     held, rows = book
     legs = legs_of({holding.instrument.conid for holding in held}, quantity)
-    terms = {"complete": complete, "now": NOW, "stale_after": STALE_AFTER}
+    scope = Scope(complete=complete, now=NOW, stale_after=STALE_AFTER)
     waiting, found = compared(holdings_frame(held), update_rows(rows), legs, complete)
-    assert found == compare(held, rows, legs, **terms)
-    surely = {(d.account, d.conid) for d in compare(held, rows, [], **terms).discrepancies}
+    assert found == compare(held, rows, legs, scope)
+    surely = {(d.account, d.conid) for d in compare(held, rows, [], scope).discrepancies}
     assert surely <= set(waiting.select("account", "conid").iter_rows())
 
 

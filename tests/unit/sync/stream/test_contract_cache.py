@@ -80,7 +80,7 @@ async def test_details_of_many_contracts_are_stored_in_few_commits(clock, steps)
 async def test_details_of_legs_are_known_before_they_are_stored(clock, steps):
     table = Table()
     cache = ContractCache(table, clock=clock)
-    cache.matching([leg(1, "a")])
+    cache.follow([leg(1, "a")])
     cache.want(range(1, 101))
     await steps(cache, Gateway(clock), 2)
     assert cache.magnifier(1) is not None
@@ -95,7 +95,7 @@ async def test_details_of_what_becomes_a_leg_are_read_where_they_are(clock, step
     await steps(cache, gateway, 2)
     assert bool(table.commits) is stored
     assert cache.magnifier(1) is None
-    cache.matching([leg(1, "a")])
+    cache.follow([leg(1, "a")])
     await steps(cache, gateway, 1)
     assert cache.magnifier(1) is not None
     assert 1 not in {conid for asked in gateway.asked[1:] for conid in asked}
@@ -111,7 +111,7 @@ async def test_only_the_details_of_legs_are_read_from_the_table(clock, steps):
     legs = (leg(1, "a"), leg(3, "b"))
     await cache.load(legs)
     cache.want([1, 2, 3])
-    cache.matching(legs)
+    cache.follow(legs)
     await steps(cache, gateway, 3)
     assert table.reads == [{1, 3}]
     assert gateway.asked == [[3]]
@@ -134,7 +134,7 @@ async def test_new_legs_are_compared_before_they_are_routed(clock):
     cache, legs = ContractCache(table, clock=clock), (leg(1, "a"),)
     await cache.load(())
     await cache.read_legs(legs)
-    assert cache.matching(legs) == ()
+    assert cache.matching == ()
     cache.fetch_in_background(Gateway(clock), streamed=())
     assert table.reads == [{1}]
 
@@ -143,7 +143,7 @@ async def test_details_that_cannot_be_read_are_read_later(clock, steps, caplog):
     gateway, table = Gateway(clock), Table(contract_details(1, seen_at=clock.now), fails=1)
     cache = ContractCache(table, clock=clock)
     await cache.load(())
-    cache.matching([leg(1, "a")])
+    cache.follow([leg(1, "a")])
     await steps(cache, gateway, 5)
     assert cache.magnifier(1) is None
     assert len(caplog.records) == 1
@@ -180,14 +180,17 @@ async def test_the_legs_are_other_ones_only_when_a_contract_turns_out_to_be_anot
     terms |= {"last_trade_date": second.expiry, "expires_on": second.expiry}
     fitting = {"sec_type": second.sec_type} | terms
     cache, legs = ContractCache(None), (first, second)
-    matching = cache.matching(legs)
-    assert matching == legs
+    cache.follow(legs)
+    version = cache.version
+    assert cache.matching == legs
     await cache.remember([contract_details(2, **fitting), contract_details(3)])
-    assert cache.matching(legs) is matching
+    assert cache.version == version
     await cache.remember([contract_details(1, symbol="OTHER")])
-    assert cache.matching(legs) == (second,)
+    assert cache.matching == (second,)
+    assert cache.version > version
     await cache.remember([contract_details(2, **fitting)])
-    assert cache.matching(legs) == (second,)
+    assert cache.matching == (second,)
     assert len(cache.mismatches) == 1
-    assert cache.matching((second,)) == (second,)
+    cache.follow((second,))
+    assert cache.matching == (second,)
     assert cache.mismatches == []

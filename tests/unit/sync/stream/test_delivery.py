@@ -9,7 +9,8 @@ from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.domain.update import PositionUpdate
 from position_sync_dagster.errors import CommitContentionError, TradingModeError
 from position_sync_dagster.sync.stream import delivery as module
-from position_sync_dagster.sync.stream.delivery import Delivery, PendingUpdate
+from position_sync_dagster.sync.stream.delivery import Delivery
+from position_sync_dagster.sync.stream.pricing import PendingUpdate
 
 
 @pytest.fixture(autouse=True)
@@ -329,7 +330,7 @@ async def test_after_a_slow_flush_values_wait_and_a_fill_does_not(monkeypatch):
     delivery.put([pending(1, 1.5), pending(2, 2.5)])
     await turns()
     assert len(table.batches) == 1
-    delivery.put([moved(1, 2.0)])
+    delivery.put([moved(1, 2.0)], urgent=True)
     await turns()
     assert table.batches[1:] == [[(1, 1.0), (2, 2.5)]]
     delivery.put([pending(2, 3.0)])

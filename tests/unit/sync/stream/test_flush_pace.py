@@ -4,7 +4,7 @@ import statistics
 
 import pytest
 
-from position_sync_dagster.sync.stream.flusher import GATHER_S, SHORTER, FlushPace
+from position_sync_dagster.sync.stream.delivery import GATHER_S, SHORTER, FlushPace
 
 WORK_S = 0.02
 """A flush takes a moment, and the loop wakes a little late."""

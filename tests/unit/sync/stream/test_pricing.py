@@ -10,8 +10,9 @@ import pytest
 
 from position_sync_dagster.domain.broker_position import BrokerPosition
 from position_sync_dagster.domain.instrument import Instrument
-from position_sync_dagster.domain.leg import LegState
-from position_sync_dagster.domain.line_trust import RENEWALS_AT_ONCE
+from position_sync_dagster.domain.line import RENEWALS_AT_ONCE, LoginLines
+from position_sync_dagster.domain.line_allocation import LineLimit
+from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.domain.valuation import Provenance, Quote
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.stream.pricing import StreamPricer
@@ -29,18 +30,21 @@ class PricerWithLines:
         self.second = 0.0
         self.back = timedelta()
         self.closed = set()
+        self.lines = LoginLines(
+            silence_s=SETTINGS.line_silence_s, session_open=lambda conid: conid not in self.closed,
+            limit=LineLimit(configured=100, reserve=5, wait=Backoff(first_s=60.0, longest_s=900.0)),
+            min_hold_s=5.0,
+        )  # fmt: skip
         self.pricer = StreamPricer(
-            SimpleNamespace(
-                magnifier=lambda _conid: 1, session_open=lambda conid: conid not in self.closed
-            ),
-            settings=SETTINGS,
+            self.lines, SimpleNamespace(magnifier=lambda _conid: 1), settings=SETTINGS,
             monotonic=lambda: self.second,
-        )
+        )  # fmt: skip
         self.ticks = {}
         self.bid = 1.0
         self.values = {}
-        self.routes = {("A", conid): LegState.STREAMED for conid in conids}
-        self.pricer.add(self.routes)
+        for conid in conids:
+            self.lines.line(conid).requested(0.0)
+        self.pricer.add([("A", conid) for conid in conids])
 
     @property
     def now(self):
@@ -57,9 +61,10 @@ class PricerWithLines:
             lines=SimpleNamespace(quote=self._quote),
         )
         updates = self.pricer.flush(
-            connection, {conid: self.now.timestamp() for conid in ticked}, self.routes,
+            connection, {conid: self.now.timestamp() for conid in ticked},
             valued=[("A", conid) for conid in dict(valued)], now=self.now, provenance=Provenance(),
         )  # fmt: skip
+        self.rows = {pending.key: pending.update for pending in updates}
         return {pending.update.conid: pending.update for pending in updates}
 
     def source(self, after_s, *ticked):
@@ -67,6 +72,12 @@ class PricerWithLines:
         self.pricer.mark_due([KEY])
         row = self.flush(after_s, *ticked).get(QUIET)
         return None if row is None else row.value_source
+
+    def interrupt(self, reason):
+        self.lines.interrupted(self.now, self.second, reason)
+
+    def due_for_renewal(self):
+        return self.lines.take_due_for_renewal(self.second)
 
     def _quote(self, conid):
         return Quote(conid=conid, bid=self.bid, ask=1.2, received_at=self.ticks.get(conid))
@@ -107,7 +118,7 @@ def test_an_unchanged_holding_has_a_row_a_minute(two_lines):
 
 def test_what_came_before_a_farm_broke_counts_again_with_its_next_tick(two_lines):
     two_lines.second = 1
-    two_lines.pricer.interrupt(two_lines.now, "a farm broke")
+    two_lines.interrupt("a farm broke")
     assert two_lines.source(2, BUSY) is None  # it may return in a moment
     assert two_lines.source(6, BUSY) == "PORTFOLIO"
     assert two_lines.source(7, QUIET) == "TICK"
@@ -115,7 +126,7 @@ def test_what_came_before_a_farm_broke_counts_again_with_its_next_tick(two_lines
 
 def test_a_tick_that_waited_for_the_flush_while_the_farm_broke_gives_no_trust(two_lines):
     two_lines.second = 3
-    two_lines.pricer.interrupt(two_lines.now, "a farm broke")
+    two_lines.interrupt("a farm broke")
     two_lines.second = 2
     two_lines.flush(2, QUIET)
     assert two_lines.source(8) == "PORTFOLIO"
@@ -123,7 +134,7 @@ def test_a_tick_that_waited_for_the_flush_while_the_farm_broke_gives_no_trust(tw
 
 def test_a_clock_that_is_set_back_makes_quotes_wait_for_their_next_tick(two_lines):
     two_lines.second = 1
-    two_lines.pricer.interrupt(two_lines.now, "a farm broke")
+    two_lines.interrupt("a farm broke")
     two_lines.back = timedelta(hours=1)
     assert two_lines.source(7, BUSY) == "PORTFOLIO"
     assert two_lines.source(9, QUIET) == "TICK"
@@ -137,9 +148,16 @@ def test_the_first_tick_of_a_new_line_is_awaited_for_a_moment():
 
 def test_a_second_holding_of_a_line_that_ticks_has_its_row_at_once(two_lines):
     other = ("B", QUIET)
-    two_lines.routes = {**two_lines.routes, other: LegState.STREAMED}
     two_lines.pricer.add([other])
     assert two_lines.pricer.is_due(other)
+
+
+def test_a_line_that_one_holding_finds_dead_counts_for_none_of_its_holdings(two_lines):
+    other = ("B", QUIET)
+    two_lines.pricer.add([other])
+    two_lines.flush(1, QUIET)
+    two_lines.flush(20, valued={QUIET: 300.0})  # of the first account
+    assert two_lines.rows[other].value_source == "PNL_SINGLE"
 
 
 def test_a_dead_line_among_live_ones_is_found_by_the_brokers_value(two_lines, caplog):
@@ -148,14 +166,14 @@ def test_a_dead_line_among_live_ones_is_found_by_the_brokers_value(two_lines, ca
     assert (rows[QUIET].market_value, rows[QUIET].value_source) == (300.0, "PNL_SINGLE")
     assert "differs" in rows[QUIET].note
     assert BUSY not in rows  # it has just ticked: the broker's value may be the older one
-    assert two_lines.pricer.due_for_renewal() == [QUIET]
-    assert two_lines.pricer.due_for_renewal() == []
-    assert two_lines.pricer.problems()[0].startswith("requested again: 1: the broker's newer")
+    assert two_lines.due_for_renewal() == [QUIET]
+    assert two_lines.due_for_renewal() == []
+    assert two_lines.lines.problems()[0].startswith("requested again: 1: the broker's newer")
     two_lines.flush(21, BUSY)
     assert len(caplog.records) == 1
     rows = two_lines.flush(22, QUIET)
     assert (rows[QUIET].value_source, rows[QUIET].note) == ("TICK", None)
-    assert two_lines.pricer.problems() == []
+    assert two_lines.lines.problems() == []
 
 
 def test_every_line_of_a_login_that_is_dead_after_a_restore_is_requested_again_some_at_once():
@@ -163,17 +181,17 @@ def test_every_line_of_a_login_that_is_dead_after_a_restore_is_requested_again_s
     lines = PricerWithLines(*conids)
     lines.flush(0, *conids)
     lines.second = 10
-    lines.pricer.interrupt(lines.now, "connectivity was lost")
+    lines.interrupt("connectivity was lost")
     lines.second = 20
-    lines.pricer.restored()
+    lines.lines.restored(lines.second)
     lines.flush(25, 3)
     lines.flush(49.9)
-    assert lines.pricer.due_for_renewal() == []
+    assert lines.due_for_renewal() == []
     lines.flush(50)
-    batches = [lines.pricer.due_for_renewal() for _ in range(4)]
+    batches = [lines.due_for_renewal() for _ in range(4)]
     assert [len(batch) for batch in batches] == [RENEWALS_AT_ONCE, RENEWALS_AT_ONCE, 4, 0]
     assert {c for batch in batches for c in batch} == set(conids) - {3}
-    assert "and 21 more" in lines.pricer.problems()[0]
+    assert "and 21 more" in lines.lines.problems()[0]
 
 
 def test_one_warning_is_logged_for_an_outage_of_all_lines(caplog):
@@ -185,7 +203,7 @@ def test_one_warning_is_logged_for_an_outage_of_all_lines(caplog):
 
 
 def test_a_holding_that_is_not_streamed_any_more_is_forgotten(two_lines):
-    two_lines.routes = {("A", BUSY): LegState.STREAMED}
+    two_lines.pricer.leave([KEY])
     two_lines.flush(1)
     assert QUIET not in two_lines.flush(100)
     assert not two_lines.pricer.is_due(KEY)
@@ -193,30 +211,30 @@ def test_a_holding_that_is_not_streamed_any_more_is_forgotten(two_lines):
 
 def test_a_line_that_the_gateway_ended_values_nothing_and_the_row_says_why(two_lines):
     two_lines.second = 1
-    two_lines.pricer.refuse(QUIET, "354 Not subscribed.")
+    two_lines.lines.line(QUIET).ended(1, "354 Not subscribed.")
     assert two_lines.source(2) is None  # a moment later it is queued, or requested as delayed data
     two_lines.pricer.mark_due([KEY])
     row = two_lines.flush(6)[QUIET]
     assert (row.value_source, row.bid) == ("PORTFOLIO", None)
-    assert row.note == "the gateway ended the line: 354 Not subscribed."
-    assert two_lines.pricer.due_for_renewal() == []
+    assert row.note == "354 Not subscribed."
+    assert two_lines.due_for_renewal() == []
 
 
 def test_a_line_that_was_granted_again_and_never_ticks_is_requested_again(two_lines):
     two_lines.second = 1
-    two_lines.pricer.refuse(QUIET, "354 Not subscribed.")
-    two_lines.routes = dict(two_lines.routes)  # as delayed data
+    two_lines.lines.line(QUIET).ended(1, "354 Not subscribed.")
+    two_lines.lines.line(QUIET).requested(2, delayed=True)
     two_lines.flush(2)
     two_lines.flush(31)
-    assert two_lines.pricer.due_for_renewal() == []
+    assert two_lines.due_for_renewal() == []
     two_lines.flush(32)
-    assert two_lines.pricer.due_for_renewal() == [QUIET]
+    assert two_lines.due_for_renewal() == [QUIET]
 
 
 def test_a_holding_without_its_line_is_left_to_the_queue(two_lines):
     two_lines.pricer.mark_due([KEY])
-    two_lines.pricer.refuse(QUIET, "101 Max number of tickers has been reached.")
-    two_lines.routes = {**two_lines.routes, KEY: LegState.OVERFLOW}
+    two_lines.lines.line(QUIET).ended(1, "101 Max number of tickers has been reached.")
+    two_lines.pricer.leave([KEY])
     two_lines.flush(2, QUIET)
     assert not two_lines.pricer.is_due(KEY)
     assert QUIET not in two_lines.flush(100)
@@ -227,20 +245,20 @@ def test_when_all_lines_stop_without_a_notice_one_is_probed_and_then_all_are_req
     lines = PricerWithLines(*conids)
     lines.flush(0, *conids)
     lines.flush(59.9)
-    assert lines.pricer.due_for_renewal() == []
+    assert lines.due_for_renewal() == []
     lines.flush(60)
-    (probed,) = lines.pricer.due_for_renewal()
+    (probed,) = lines.due_for_renewal()
     lines.bid = 1.1  # it moved meanwhile: ticks were missed
     lines.flush(61, probed)
-    batches = [lines.pricer.due_for_renewal() for _ in range(4)]
+    batches = [lines.due_for_renewal() for _ in range(4)]
     assert [len(batch) for batch in batches] == [RENEWALS_AT_ONCE, RENEWALS_AT_ONCE, 4, 0]
-    assert "no line of the login has ticked" in lines.pricer.problems()[0]
+    assert "no line of the login has ticked" in lines.lines.problems()[0]
 
 
 def test_a_quiet_book_is_probed_less_and_less_often_and_its_rows_stay_the_same(two_lines):
     probes, rows = [], []
     for second in range(1, 7200):
-        answered = two_lines.pricer.due_for_renewal()
+        answered = two_lines.due_for_renewal()
         probes += [second] * len(answered)
         rows += two_lines.flush(second, *answered).values()
     waits = [later - earlier for earlier, later in pairwise(probes)]

@@ -8,8 +8,8 @@ from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.sync.owner.metrics import StreamMetrics
 from position_sync_dagster.sync.run_recorder import StreamReport
-from position_sync_dagster.sync.stream import reporter as reporter_module
-from position_sync_dagster.sync.stream.reporter import StreamReporter
+from position_sync_dagster.sync.stream import service
+from position_sync_dagster.sync.stream.service import StreamReporter
 
 
 @dataclass
@@ -26,7 +26,7 @@ class Streamer:
 
 async def test_a_state_is_reported_when_the_session_shows_it_and_not_before(monkeypatch) -> None:
     """Who hears of the state reads the table: the check would judge the state before."""
-    monkeypatch.setattr(reporter_module, "CHECK_INTERVAL_S", 0.001)
+    monkeypatch.setattr(service, "CHECK_INTERVAL_S", 0.001)
     streamer, reports = Streamer(), list[StreamReport]()
     stored = [SessionState.STARTING]
     reporter = StreamReporter(streamer, reports.append, utc_now, stored_state=lambda: stored[-1])

@@ -88,7 +88,7 @@ def test_promotions_and_demotions_are_counted_and_each_change_is_logged_with_its
     log = RouteLog(metrics)
     for state in (OVERFLOW, STREAMED, STREAMED, OVERFLOW, STREAMED):
         log.record({KEY: state}, lambda _conid, _state: " (a reason)")
-    assert (metrics.promotions, metrics.demotions) == (2, 1)
+    assert (metrics.counts.promotions, metrics.counts.demotions) == (2, 1)
     assert [r.getMessage() for r in caplog.records] == [
         "1 of A: OVERFLOW → STREAMED (a reason)",
         "1 of A: STREAMED → OVERFLOW (a reason)",

@@ -5,12 +5,13 @@ from itertools import pairwise
 
 import pytest
 
-from position_sync_dagster.domain.line_trust import GRACE_S, LineTrust, Trust
+from position_sync_dagster.domain.line import GRACE_S, Denial, Line, Trust
+from position_sync_dagster.domain.retry import Backoff
 
 
 @pytest.fixture
 def line():
-    line = LineTrust(silence_s=30.0)
+    line = Line(silence_s=30.0)
     line.requested(0.0)
     return line
 
@@ -115,3 +116,57 @@ def test_outside_its_session_only_what_the_broker_contradicts_is_requested_again
     line.ticked()
     assert line.disagrees(50.0)
     assert line.is_due_for_renewal(50.0, session_open=False)
+
+
+@pytest.mark.parametrize(
+    "change", [lambda line: line.requested(50.0), lambda line: line.reopened(50.0)]
+)
+def test_a_line_that_is_requested_anew_has_to_tick_before_it_counts(line, change):
+    line.ticked()
+    change(line)
+    assert (line.trusted, line.withheld_until_s) == (False, 50.0 + GRACE_S)
+    assert not line.elapsed(79.0)
+    assert line.elapsed(80.0)
+
+
+@pytest.mark.parametrize(
+    "end", [lambda line: line.cancelled(), lambda line: line.ended(1.0, "354")]
+)
+def test_a_line_that_is_not_held_is_never_trusted_or_requested_again(line, end):
+    line.ticked()
+    end(line)
+    line.ticked()
+    line.restored(2.0)
+    line.interrupted(3.0, "a farm broke")
+    assert (line.held, line.trusted, line.elapsed(1e9)) == (False, False, False)
+    assert not line.is_due_for_renewal(1e9)
+
+
+def test_each_change_of_the_trust_is_seen_by_the_number_of_changes(line):
+    seen = [line.changes]
+    for change in (
+        line.ticked,
+        lambda: line.interrupted(1.0, "a farm broke"),
+        line.ticked,
+        lambda: line.disagrees(50.0),
+        line.cancelled,
+    ):
+        change()
+        seen.append(line.changes)
+    assert seen == list(range(seen[0], seen[0] + 6))
+    line.requested(60.0)
+    line.ticked()
+    changes = line.changes
+    line.ticked()
+    assert line.changes == changes
+
+
+def test_the_wait_after_a_denial_grows_and_a_refusal_of_delayed_data_is_the_same_denial(line):
+    wait = Backoff(first_s=60.0, longest_s=900.0)
+    assert line.deny(0.0, "354", wait, delayed=True).until_s == 60.0
+    assert line.deny(1.0, "354", wait, delayed=False) == Denial(
+        until_s=61.0, reason="354", times=1, delayed=False
+    )
+    assert line.denied(61.0) is None
+    assert line.deny(61.0, "354", wait, delayed=False).times == 2
+    assert line.denied(180.9).until_s == 181.0

@@ -1,0 +1,576 @@
+"""The market data lines of a login: one record each, and what follows from its events; pure.
+
+A record says whether the line is held, why it was denied, and whether what it said last still
+counts. All lines together show which are to be held, and whether they died without a notice.
+Times are seconds of one monotonic clock that the caller reads, unless they are called a moment.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+
+from position_sync_dagster.domain.line_allocation import Demand, LineLimit, allocate_lines
+from position_sync_dagster.domain.retry import Backoff
+from position_sync_dagster.domain.valuation import Quote
+
+RENEWAL = Backoff(first_s=30.0, longest_s=900.0)
+"""Time between two requests of a suspect line. A line that its new request brought back, and that
+the broker's value agrees with again, starts anew."""
+
+GRACE_S = 5.0
+"""A line that was requested, or that may have been interrupted, has this long to tick before a row
+says that it does not. Farms often break and return within seconds (recorded: IBC issues/143)."""
+
+
+class Trust(StrEnum):
+    """How far the values of a line count.
+
+    IDLE: not requested. WAITING: requested, and not ticked yet. TRUSTED: its newest values are the
+    present ones, however old they are, since a gateway ticks on change. INTERRUPTED: its farm broke
+    or connectivity was lost after its last tick. SUSPECT: it seems dead and is requested again.
+    REFUSED: the gateway ended it. A tick makes a line that is held TRUSTED; one that is IDLE or
+    REFUSED has to be requested first.
+    """
+
+    IDLE = "IDLE"
+    WAITING = "WAITING"
+    TRUSTED = "TRUSTED"
+    INTERRUPTED = "INTERRUPTED"
+    SUSPECT = "SUSPECT"
+    REFUSED = "REFUSED"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Denial:
+    """A refusal of live data for one contract.
+
+    Attributes:
+        until_s: When live data may be requested again.
+        times: Number of refusals in a row.
+        delayed: Whether delayed data may be requested meanwhile.
+    """
+
+    until_s: float
+    reason: str
+    times: int
+    delayed: bool
+
+
+@dataclass(slots=True)
+class Line:
+    """The line of one contract, which all holdings of the contract share.
+
+    Single lines may stay dead for hours after a farm notice of OK or after 1102 (nautilus_trader
+    pull/3968, IBC issues/143).
+
+    Attributes:
+        silence_s: A line is suspect when it has not ticked for this long after its request, or
+            after the data should flow again.
+        held_since_s: When it was requested; None while it is not held.
+        delayed: Whether it was requested as delayed data.
+        denial: The last refusal of live data; it may be over.
+        reason: Why the line is not trusted; None while it is, or waits for its first tick.
+        withheld_until_s: Until then no row says that the line is not trusted.
+        overdue_at_s: When it becomes suspect unless it ticks.
+        renew_at_s: It is requested again at this time at the earliest.
+        renewals: Number of times in a row that it was requested again without success.
+        changes: How often its trust changed.
+
+    >>> line = Line(silence_s=30.0)
+    >>> line.requested(0.0)
+    >>> line.elapsed(31.0)
+    True
+    >>> line.is_due_for_renewal(31.0), line.trusted
+    (True, False)
+    >>> line.renewed(31.0)
+    >>> line.ticked()
+    >>> line.trusted
+    True
+    """
+
+    silence_s: float
+    held_since_s: float | None = None
+    delayed: bool = False
+    denial: Denial | None = None
+    state: Trust = Trust.IDLE
+    reason: str | None = None
+    withheld_until_s: float = -math.inf
+    overdue_at_s: float = math.inf
+    renew_at_s: float = -math.inf
+    renewals: int = 0
+    disagreed: bool = False
+    changes: int = 0
+
+    @property
+    def held(self) -> bool:
+        """Return whether the line is held: requested, and neither cancelled nor refused."""
+        return self.held_since_s is not None
+
+    @property
+    def trusted(self) -> bool:
+        """Return whether its newest values count."""
+        return self.state is Trust.TRUSTED
+
+    @property
+    def suspect(self) -> bool:
+        """Return whether it seems dead and is requested again."""
+        return self.state is Trust.SUSPECT
+
+    @property
+    def refused(self) -> bool:
+        """Return whether the gateway ended it and it was not requested since."""
+        return self.state is Trust.REFUSED
+
+    @property
+    def is_awaited(self) -> bool:
+        """Return whether it becomes suspect unless it ticks."""
+        return self.overdue_at_s < math.inf and not self.suspect
+
+    def requested(self, now_s: float, *, delayed: bool = False) -> None:
+        """Record that the line was requested: for the first time, or as another kind of data."""
+        self.held_since_s, self.delayed = now_s, delayed
+        self._follow_request(now_s)
+
+    def reopened(self, now_s: float) -> None:
+        """Record that its connection opens again: its trust begins anew."""
+        self.renew_at_s, self.renewals, self.disagreed = -math.inf, 0, False
+        self._follow_request(now_s)
+
+    def cancelled(self) -> None:
+        """Record that the line was cancelled; only the denial stays."""
+        self.held_since_s, self.delayed = None, False
+        self.renew_at_s, self.renewals, self.disagreed = -math.inf, 0, False
+        self.withheld_until_s, self.overdue_at_s = -math.inf, math.inf
+        self._become(Trust.IDLE, None)
+
+    def ticked(self) -> None:
+        """Record a tick, which came after everything that was recorded before."""
+        if not self.held:
+            return
+        self.overdue_at_s = math.inf
+        if not self.disagreed:
+            self.renewals = 0
+        if not self.trusted:
+            self._become(Trust.TRUSTED, None)
+
+    def ended(self, now_s: float, reason: str) -> None:
+        """Record that the gateway refused or ended it: nothing that it said counts any more."""
+        self.held_since_s, self.delayed = None, False
+        self.withheld_until_s, self.overdue_at_s = now_s + GRACE_S, math.inf
+        self._become(Trust.REFUSED, reason)
+
+    def interrupted(self, now_s: float, reason: str) -> None:
+        """Record that its farm broke or that connectivity was lost."""
+        if self.held:
+            self.withheld_until_s, self.overdue_at_s = now_s + GRACE_S, math.inf
+            self._become(Trust.INTERRUPTED, reason)
+
+    def restored(self, now_s: float) -> None:
+        """Record that the data should flow again (2104, 1102)."""
+        if self.held:
+            self.overdue_at_s = min(self.overdue_at_s, now_s + self.silence_s)
+
+    def elapsed(self, now_s: float, *, session_open: bool = True) -> bool:
+        """Record that time passed, and return whether the line became suspect.
+
+        Outside the session a silent line says nothing: its trust stays as it is, and it has the
+        whole time to tick once the session opens.
+        """
+        if not self.is_awaited:
+            return False
+        if not session_open:
+            self.overdue_at_s = now_s + self.silence_s
+        if now_s < self.overdue_at_s:
+            return False
+        reason = "the line has not ticked since its data should flow"
+        if self.trusted:
+            self.doubted(now_s, reason)
+        else:
+            self._suspect(reason)
+        return True
+
+    def doubted(self, now_s: float, reason: str) -> None:
+        """Record that a trusted line may be dead, or only quiet: a new request shows which.
+
+        It has a moment to answer before a row says so.
+        """
+        if self.trusted:
+            self.withheld_until_s = now_s + GRACE_S
+            self._suspect(reason)
+
+    def disagrees(self, now_s: float) -> bool:
+        """Record that a newer value of the broker differs; return whether it became suspect.
+
+        A line that was requested again lately is left alone: its value is a fresh one.
+        """
+        if not self.trusted or now_s < self.renew_at_s:
+            return False
+        self.disagreed = True
+        self._suspect("the broker's newer value differs from that of the line")
+        return True
+
+    def agrees(self) -> None:
+        """Record that a newer value of the broker is about the same."""
+        self.disagreed, self.renewals = False, 0
+
+    def is_due_for_renewal(self, now_s: float, *, session_open: bool = True) -> bool:
+        """Return whether the line is to be cancelled and requested with a new id now.
+
+        Outside the session only a line that the broker's value contradicts is.
+        """
+        due = self.suspect and now_s >= self.renew_at_s
+        return due and (session_open or self.disagreed)
+
+    def renewed(self, now_s: float) -> None:
+        """Record that a suspect line was requested again; its next tick makes it trusted."""
+        self.renewals += 1
+        self.renew_at_s = now_s + RENEWAL.delay_s(self.renewals)
+
+    def deny(self, now_s: float, reason: str, wait: Backoff, *, delayed: bool) -> Denial:
+        """Record that there is no live data, and return until when; the wait grows each time."""
+        times = self.denial.times if self.denial is not None else 0
+        if self.denied(now_s) is None:  # else delayed data were refused too
+            times += 1
+        self.denial = Denial(
+            until_s=now_s + wait.delay_s(times), reason=reason, times=times, delayed=delayed
+        )
+        return self.denial
+
+    def denied(self, now_s: float) -> Denial | None:
+        """Return the refusal of live data that still counts, if any."""
+        denial = self.denial
+        return denial if denial is not None and now_s < denial.until_s else None
+
+    def _follow_request(self, now_s: float) -> None:
+        self.withheld_until_s = now_s + GRACE_S
+        self.overdue_at_s = now_s + self.silence_s
+        self._become(Trust.WAITING, None)
+
+    def _suspect(self, reason: str) -> None:
+        self.overdue_at_s = math.inf
+        self._become(Trust.SUSPECT, reason)
+
+    def _become(self, state: Trust, reason: str | None) -> None:
+        self.state, self.reason = state, reason
+        self.changes += 1
+
+
+LONGEST_S = 900.0
+"""A book that stays quiet is probed this often, in seconds."""
+
+MANY_TICKS = 100
+"""After this many ticks a login counts as busy again, and its next silence is probed soon."""
+
+
+@dataclass(slots=True)
+class SilentLogin:
+    """Decides when one line of a login is requested again because none has ticked for a while.
+
+    Market data may stop on all lines at once while the gateway reports nothing. A line that is
+    requested anew opens with its present quote, also in a quiet market. A quote that differs from
+    the last one of the old request shows that ticks were missed. The same quote only shows a quiet
+    book, and the next probe waits twice as long.
+
+    Attributes:
+        silence_s: The length of the silence before the first probe.
+
+    >>> login = SilentLogin(silence_s=60.0)
+    >>> login.heard(3, 0.0)
+    >>> login.is_due(59.0), login.is_due(60.0)
+    (False, True)
+    >>> login.probed(60.0)
+    >>> login.is_due(179.0), login.is_due(180.0)
+    (False, True)
+    """
+
+    silence_s: float
+    _heard_at_s: float = math.inf
+    _ticks: int = 0
+    _probes: int = 0
+    _wait: Backoff = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Derive the waits."""
+        self._wait = Backoff(first_s=self.silence_s, longest_s=max(LONGEST_S, self.silence_s))
+
+    def heard(self, lines: int, now_s: float) -> None:
+        """Record that this number of lines ticked by themselves, not in answer to a probe."""
+        if lines:
+            self._heard_at_s = now_s
+            self._ticks += lines
+            if self._ticks >= MANY_TICKS:
+                self._probes = 0
+
+    def is_due(self, now_s: float) -> bool:
+        """Return whether a line should be probed now; never before the first tick."""
+        return now_s >= self._heard_at_s + self._wait.delay_s(self._probes + 1)
+
+    def rested(self, now_s: float) -> None:
+        """Record that no line could tick until now: every contract is outside its session."""
+        self._heard_at_s, self._probes = now_s, 0
+
+    def probed(self, now_s: float) -> None:
+        """Record that a line is requested again; the next probe waits twice as long."""
+        self._heard_at_s, self._ticks = now_s, 0
+        self._probes += 1
+
+    def found_dead(self) -> None:
+        """Record that a probe showed missed ticks: the next silence is probed soon."""
+        self._probes = 0
+
+
+def missed(before: Quote, opened: Quote | None) -> bool | None:
+    """Return whether a new request's quote differs from the last one of the old request.
+
+    Returns:
+        None while the new one lacks a price that the old one had.
+
+    >>> missed(Quote(conid=1, bid=1.0), Quote(conid=1, bid=1.1, ask=1.2))
+    True
+    >>> missed(Quote(conid=1, bid=1.0, mark=1.0), Quote(conid=1, bid=1.0)) is None
+    True
+    """
+    pairs = [
+        (getattr(before, name), getattr(opened, name, None)) for name in ("bid", "ask", "mark")
+    ]
+    known = [(old, new) for old, new in pairs if old is not None]
+    if any(new is not None and new != old for old, new in known):
+        return True
+    return None if opened is None or any(new is None for _, new in known) else False
+
+
+RENEWALS_AT_ONCE = 10
+"""The number of suspect lines requested again in one step: each takes two of the 50 messages that a
+gateway takes in a second, and account requests need some of them too."""
+
+LOGIN_SILENT = "no line of the login has ticked"
+
+NAMED = 3
+"""The number of suspect lines that the session's detail and the log name."""
+
+
+class LoginLines:
+    """Every line that one stream has on its connection: events come in, decisions come out.
+
+    Silence says something only while a line's contract trades. Other streams of the process may
+    share the connection, and the lines of one contract.
+
+    Args:
+        silence_s: A line is suspect when it should tick and has not for this long.
+        session_open: Whether a contract trades now, by conid; true where that is not known.
+        limit: The number of lines of the login.
+        min_hold_s: How long a line is kept at least.
+
+    Attributes:
+        limit: The number of lines, as configured or learned.
+        wanted: conid → its demand.
+
+    >>> lines = LoginLines(
+    ...     silence_s=30.0, session_open=lambda conid: conid != 2, min_hold_s=5.0,
+    ...     limit=LineLimit(configured=100, reserve=5, wait=RENEWAL),
+    ... )
+    >>> for conid in (1, 2):
+    ...     lines.line(conid).requested(0.0)
+    >>> lines.ticked({}, lambda conid: None, datetime.now(UTC), 31.0)
+    >>> lines.take_due_for_renewal(31.0)
+    [1]
+    """
+
+    def __init__(
+        self,
+        *,
+        silence_s: float,
+        session_open: Callable[[int], bool],
+        limit: LineLimit,
+        min_hold_s: float,
+    ) -> None:
+        self._silence_s = silence_s
+        self._session_open = session_open
+        self._min_hold_s = min_hold_s
+        self._interrupted_at = datetime.min.replace(tzinfo=UTC)
+        self.limit = limit
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget every line: they ended with their connection. The limit stays."""
+        self._lines: dict[int, Line] = {}
+        self.wanted: dict[int, Demand] = {}
+        self._begin_anew()
+
+    def reopened(self, now_s: float) -> None:
+        """Record that the connection opens again: every line has to tick before it counts."""
+        for line in self._held_lines():
+            line.reopened(now_s)
+        self._begin_anew()
+
+    def line(self, conid: int) -> Line:
+        """Return the record of a contract's line, which is a new one where it is not known."""
+        line = self._lines.get(conid)
+        if line is None:
+            line = self._lines[conid] = Line(silence_s=self._silence_s)
+        return line
+
+    @property
+    def held(self) -> dict[int, float]:
+        """The conids that hold a line, and since when."""
+        return {
+            conid: line.held_since_s
+            for conid, line in self._lines.items()
+            if line.held_since_s is not None
+        }
+
+    def chosen(self, in_use: int, now_s: float) -> frozenset[int]:
+        """Return the conids that are to hold a line now.
+
+        Args:
+            in_use: The lines of the connection, those of other streams too.
+            now_s: The time.
+        """
+        held = self.held
+        others = max(0, in_use - len(held))
+        denials = {c: line.denied(now_s) for c, line in self._lines.items()}
+        denied = {c for c, denial in denials.items() if denial is not None and not denial.delayed}
+        return allocate_lines(
+            (demand for conid, demand in self.wanted.items() if conid not in denied),
+            held,
+            limit=self.limit.lines - others,
+            reserve=self.limit.reserve,
+            now=now_s,
+            min_hold_s=self._min_hold_s,
+        )
+
+    def denied(self, conid: int, now_s: float) -> Denial | None:
+        """Return why a contract has no live data now; None if it may have it."""
+        line = self._lines.get(conid)
+        return line.denied(now_s) if line is not None else None
+
+    def due_for_live(self, now_s: float) -> list[int]:
+        """Return the lines with delayed data for which live data may be requested again."""
+        return sorted(
+            conid
+            for conid, line in self._lines.items()
+            if line.held and line.delayed and line.denied(now_s) is None
+        )
+
+    def interrupted(self, at: datetime, now_s: float, reason: str) -> None:
+        """Record that a farm broke or that connectivity was lost.
+
+        Args:
+            at: The moment; quotes whose newest tick came before it do not count any more.
+            now_s: The same in seconds.
+            reason: The cause, for people.
+        """
+        self._interrupted_at = at
+        for line in self._held_lines():
+            line.interrupted(now_s, reason)
+
+    def restored(self, now_s: float) -> None:
+        """Record that the data of all lines should flow again."""
+        for line in self._held_lines():
+            line.restored(now_s)
+
+    def ticked(
+        self,
+        quotes: Mapping[int, Quote | None],
+        quote: Callable[[int], Quote | None],
+        now: datetime,
+        now_s: float,
+    ) -> None:
+        """Record which lines ticked since the last call, and that time passed.
+
+        A line is probed when none ticks; every line is suspect when the probed one had moved. Only
+        a line whose session is open is probed: the quote of another one stands still anyway.
+
+        Args:
+            quotes: conid → quote of the lines that ticked.
+            quote: Returns the present quote of a line.
+            now: The moment.
+            now_s: The same in seconds.
+        """
+        # A time ahead of the clock is from before the clock was set back.
+        self._interrupted_at = min(self._interrupted_at, now)
+        for conid, its_quote in quotes.items():
+            if conid in self._lines and _came_between(self._interrupted_at, its_quote, now):
+                self._lines[conid].ticked()
+        self._look_for_silence(quotes, quote, now_s)
+        for conid, line in self._lines.items():
+            if line.is_awaited:
+                line.elapsed(now_s, session_open=self._session_open(conid))
+
+    def take_due_for_renewal(self, now_s: float) -> list[int]:
+        """Return the lines to request again now, a few at once; they count as requested then."""
+        due = [
+            conid
+            for conid, line in self._lines.items()
+            if line.suspect
+            and line.is_due_for_renewal(now_s, session_open=self._session_open(conid))
+        ]
+        due = sorted(due, key=lambda conid: self._lines[conid].renew_at_s)[:RENEWALS_AT_ONCE]
+        for conid in due:
+            self._lines[conid].renewed(now_s)
+        return due
+
+    def problems(self) -> list[str]:
+        """Return which lines are suspect and why, a few of them by name."""
+        reasons: dict[str, list[int]] = {}
+        for conid in sorted(c for c, line in self._lines.items() if line.suspect):
+            reasons.setdefault(self._lines[conid].reason or "", []).append(conid)
+        return [f"{_named(conids)}: {reason}" for reason, conids in reasons.items()]
+
+    def suspect_reasons(self) -> list[str]:
+        """Return why lines are suspect, in order."""
+        return sorted({line.reason or "" for line in self._lines.values() if line.suspect})
+
+    def _begin_anew(self) -> None:
+        self._login = SilentLogin(silence_s=2 * self._silence_s)
+        self._probe: Quote | None = None
+        self._newest_tick: int | None = None
+
+    def _held_lines(self) -> list[Line]:
+        return [line for line in self._lines.values() if line.held]
+
+    def _look_for_silence(
+        self,
+        quotes: Mapping[int, Quote | None],
+        quote: Callable[[int], Quote | None],
+        now_s: float,
+    ) -> None:
+        probe = self._probe
+        if probe is not None and probe.conid in quotes:
+            has_moved = missed(probe, quotes[probe.conid])
+            self._probe = probe if has_moved is None else None
+            if has_moved:
+                self._login.found_dead()
+                for conid in self._lines.keys() - quotes.keys():
+                    self._lines[conid].doubted(now_s, LOGIN_SILENT)
+        others = [c for c in quotes if c in self._lines and (probe is None or c != probe.conid)]
+        self._login.heard(len(others), now_s)
+        self._newest_tick = others[-1] if others else self._newest_tick
+        if self._login.is_due(now_s):
+            self._probe_one(quote, now_s)
+
+    def _probe_one(self, quote: Callable[[int], Quote | None], now_s: float) -> None:
+        """Doubt the line that ticked last, or another one if that does not trade now."""
+        trading = [c for c, line in self._lines.items() if line.held and self._session_open(c)]
+        if not trading:
+            self._login.rested(now_s)
+            return
+        chosen = self._newest_tick if self._newest_tick in trading else trading[0]
+        if self._lines[chosen].trusted:
+            self._login.probed(now_s)
+            self._probe = quote(chosen)
+            self._lines[chosen].doubted(now_s, LOGIN_SILENT)
+
+
+def _came_between(interrupted_at: datetime, quote: Quote | None, now: datetime) -> bool:
+    """Return whether the newest tick of a quote came after an interruption, and not ahead."""
+    at = quote.received_at if quote is not None else None
+    return at is not None and interrupted_at < at <= now
+
+
+def _named(conids: list[int]) -> str:
+    names = ", ".join(map(str, conids[:NAMED]))
+    more = f" and {len(conids) - NAMED} more" if len(conids) > NAMED else ""
+    return f"requested again: {names}{more}"

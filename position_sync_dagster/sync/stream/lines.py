@@ -1,0 +1,248 @@
+"""The market data lines that the stream holds: decisions of `domain.line`, put into effect."""
+
+import logging
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from functools import partial
+
+from position_sync_dagster.domain.clock import Clock
+from position_sync_dagster.domain.leg import LegState
+from position_sync_dagster.domain.line import LoginLines
+from position_sync_dagster.domain.line_allocation import LineLimit, demands, rank, reason
+from position_sync_dagster.domain.retry import Backoff
+from position_sync_dagster.gateway import codes
+from position_sync_dagster.gateway.connection import GatewayConnection
+from position_sync_dagster.gateway.market_data_lines import MarketDataLines, Refusal
+from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.stream.contract_cache import ContractCache
+
+logger = logging.getLogger(__name__)
+
+RETRY_WAITS: dict[int, Backoff] = {
+    codes.GatewayCode.COMPETING_SESSION: Backoff(first_s=60.0, longest_s=60.0),
+    codes.GatewayCode.CUT_BY_FARM: Backoff(first_s=30.0, longest_s=30.0),
+    codes.GatewayCode.LINE_UNKNOWN: Backoff(first_s=5.0, longest_s=300.0),
+    codes.GatewayCode.NO_CONTRACT: Backoff(first_s=60.0, longest_s=14_400.0),
+}
+OTHER_RETRY_WAIT = Backoff(first_s=1800.0, longest_s=14_400.0)
+"""Waits until a line that was refused is requested again. A competing session (10197) and a farm
+outage (10182) may end at any moment; a missing subscription seldom comes."""
+
+PROBE_WAIT = Backoff(first_s=60.0, longest_s=900.0)
+"""Waits until more lines than a limit learned from code 101 are tried."""
+
+BURST_S = 5.0
+"""A burst of refusals is over this long after the last one: 100 requests take 2.5 s at the pace of
+the gateway."""
+
+
+ENDED = "the gateway ended the line"
+"""Why the broker's value is used: the column `note`."""
+
+
+class LineManager:
+    """Holds the lines that the allocation chooses, and learns from what the gateway refuses.
+
+    Args:
+        clock: The clock of the times that a person reads.
+        monotonic: The clock of every interval, in seconds.
+
+    Attributes:
+        login: The record of each line.
+    """
+
+    def __init__(
+        self,
+        contracts: ContractCache,
+        *,
+        settings: Settings,
+        clock: Clock,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._contracts = contracts
+        self._settings = settings
+        self._clock = clock
+        self._monotonic = monotonic
+        self._wanted_as_of: tuple[int, int] | None = None
+        self._on_refusal: Callable[[Refusal], None] | None = None
+        self._burst: tuple[float, int, str] | None = None
+        self.login = LoginLines(
+            silence_s=settings.line_silence_s,
+            session_open=contracts.session_open,
+            limit=LineLimit(
+                configured=settings.max_lines, reserve=settings.reserved_lines, wait=PROBE_WAIT
+            ),
+            min_hold_s=settings.min_hold_s,
+        )
+
+    @property
+    def held(self) -> frozenset[int]:
+        """The conids that hold a line."""
+        return frozenset(self.login.held)
+
+    @property
+    def in_use(self) -> int:
+        """The number of lines held here."""
+        return len(self.login.held)
+
+    @property
+    def limit(self) -> int:
+        """The number of lines of the login, as configured, or as learned from code 101."""
+        return self.login.limit.lines
+
+    def follow(self, connection: GatewayConnection) -> None:
+        """Record that time passed, and which holdings and legs want a line now."""
+        now = self._monotonic()
+        if self._burst is not None and now - self._burst[0] >= BURST_S:
+            logger.warning("the gateway gives %d lines: %s", *self._burst[1:])
+            self._burst = None
+        before = self.limit
+        self.login.limit = self.login.limit.probed(connection.lines.in_use, now)
+        if self.limit > before:
+            logger.info("up to %d lines are requested now, up to %d before", self.limit, before)
+        self._update_wanted(connection)
+
+    def chosen(self, connection: GatewayConnection) -> frozenset[int]:
+        """Return the conids that are to hold a line, as far as is known before one is requested."""
+        return self.login.chosen(connection.lines.in_use, self._monotonic())
+
+    def are_due(self, connection: GatewayConnection) -> bool:
+        """Return whether other lines are due than those held: a hold, a denial or a wait ended."""
+        if self.chosen(connection) != self.held:
+            return True
+        return bool(self.login.due_for_live(self._monotonic()))
+
+    async def allocate(self, connection: GatewayConnection) -> frozenset[int]:
+        """Subscribe and cancel lines as the allocation chooses.
+
+        Returns:
+            The conids that hold a line afterwards.
+        """
+        lines, login = connection.lines, self.login
+        requested = self.chosen(connection)
+        details = await self._contracts.details(connection, requested)
+        self._update_wanted(connection)  # a leg may turn out to be another contract
+        for conid in sorted(requested - details.keys() - self.held):
+            self._deny(conid, codes.GatewayCode.NO_CONTRACT, "the gateway gave no contract details")
+        chosen = self.chosen(connection)  # a line may have been refused in the meantime
+        now = self._monotonic()
+        for conid in self.held - chosen:
+            login.line(conid).cancelled()
+            lines.cancel(conid)
+        for conid in login.due_for_live(now):
+            lines.switch(conid)
+            login.line(conid).requested(now)
+        held = self.held
+        for conid in sorted(
+            (chosen - held) & details.keys(), key=lambda c: rank(login.wanted[c], held)
+        ):
+            delayed = login.denied(conid, now) is not None
+            lines.subscribe(details[conid], market_data_type=_kind(delayed=delayed))
+            login.line(conid).requested(now, delayed=delayed)
+        return self.held
+
+    def renew(self, connection: GatewayConnection) -> None:
+        """Cancel lines that seem dead, and request them again with new ids."""
+        for conid in self.login.take_due_for_renewal(self._monotonic()):
+            kind = _kind(delayed=self.login.line(conid).delayed)
+            connection.lines.switch(conid, market_data_type=kind)
+
+    def interrupted(self, reason: str) -> None:
+        """Record that a farm broke or that connectivity was lost: no quote from before counts."""
+        self.login.interrupted(self._clock(), self._monotonic(), reason)
+
+    def restored(self) -> None:
+        """Record that the data should flow again: each line has to tick soon."""
+        self.login.restored(self._monotonic())
+
+    def refused(self, refusal: Refusal, lines: MarketDataLines) -> None:
+        """Record a refusal: the login has fewer lines, or a conid has no market data."""
+        line, now = self.login.line(refusal.conid), self._monotonic()
+        if not line.held:
+            return
+        text = f"{refusal.code} {refusal.text}"
+        line.ended(now, f"{ENDED}: {text}")
+        if refusal.code == codes.GatewayCode.TOO_MANY_LINES:
+            self.login.limit = self.login.limit.refused(lines.in_use, now)
+            self._burst = (now, self.limit, refusal.text)
+            return
+        fallback = (
+            self._settings.delayed_fallback
+            and refusal.code in codes.NOT_PERMITTED
+            and refusal.market_data_type not in codes.DELAYED_TYPES
+        )
+        self._deny(refusal.conid, refusal.code, text, delayed=fallback)
+
+    def reason_for(self, conid: int, state: LegState = LegState.OVERFLOW) -> str:
+        """Return, in brackets, the reason for the route of a conid's holdings."""
+        denial = self.login.denied(conid, self._monotonic())
+        denied = None
+        if denial is not None:
+            denied = f"{'delayed data' if denial.delayed else 'no market data'}: {denial.reason}"
+        text = reason(
+            conid,
+            state,
+            wanted=self.login.wanted,
+            lines=self.held,
+            denied=denied,
+            limit=self.login.limit,
+        )
+        return f" ({text})"
+
+    def problems(self) -> list[str]:
+        """Return what is wrong with which legs and lines, the first few of each kind."""
+        now = self._monotonic()
+        denials = {c: self.login.denied(c, now) for c in self.login.wanted}
+        found = [(conid, denial) for conid, denial in denials.items() if denial is not None]
+        texts = self._contracts.mismatches
+        for conid, denial in sorted(found, key=lambda pair: (pair[1].delayed, pair[0])):
+            has = "streams delayed data" if denial.delayed else "has no market data"
+            again = f"{self._clock() + timedelta(seconds=denial.until_s - now):%H:%M} UTC"
+            texts.append(f"{conid} {has}: {denial.reason} (requested again at {again})")
+        more = [f"and {len(texts) - 3} more"] if len(texts) > 3 else []
+        return texts[:3] + more + self.login.problems()
+
+    def attach(self, lines: MarketDataLines) -> None:
+        """Start on a new connection; the lines and denials ended with the one before.
+
+        Other data may be permitted after a login. The number of lines stays the same.
+        """
+        self.login.clear()
+        self._wanted_as_of = None
+        self._on_refusal = partial(self.refused, lines=lines)
+        lines.on_refusal.append(self._on_refusal)
+
+    def reopened(self) -> None:
+        """Record that the connection opens again, with a snapshot of the positions."""
+        self.login.reopened(self._monotonic())
+
+    def detach(self, lines: MarketDataLines) -> None:
+        """Free the lines held here; a line that another streamer shares stays subscribed."""
+        for conid in self.held:
+            self.login.line(conid).cancelled()
+            lines.cancel(conid)
+        if self._on_refusal is not None:
+            lines.on_refusal.remove(self._on_refusal)
+            self._on_refusal = None
+
+    def _update_wanted(self, connection: GatewayConnection) -> None:
+        """Find the demands anew, if a holding was opened or closed or a leg has changed."""
+        book, contracts = connection.feed.book, self._contracts
+        as_of = (book.moves, contracts.version)
+        if as_of != self._wanted_as_of:
+            found = demands(book.of_conid, contracts.matching, sec_types=self._settings.sec_types)
+            self.login.wanted = {demand.conid: demand for demand in found}
+            self._wanted_as_of = as_of
+
+    def _deny(self, conid: int, code: int, reason: str, *, delayed: bool = False) -> None:
+        wait = RETRY_WAITS.get(code, OTHER_RETRY_WAIT)
+        denial = self.login.line(conid).deny(self._monotonic(), reason, wait, delayed=delayed)
+        has = "streams delayed data" if delayed else "has no market data, it is queued instead"
+        level = logging.WARNING if denial.times == 1 else logging.INFO
+        logger.log(level, "conid %d %s: %s", conid, has, reason)
+
+
+def _kind(*, delayed: bool) -> codes.MarketDataType | None:
+    """Return the kind of market data to request; None stands for that of the settings."""
+    return codes.MarketDataType.DELAYED if delayed else None
