@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from position_sync_dagster import defs as package
+from position_sync_dagster.dagster_host import dagster_internals
 from position_sync_dagster.sync.owner.process import kept_for_good
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ def _loaded() -> dg.Definitions:
     # A run over a selection of assets loads its definitions twice in one process.
     # `dg.load_from_defs_folder` needs a pyproject.toml, which an image has not, and describes all
     # types of components for the UI, which takes as long as a third of our own definitions.
+    dagster_internals.keep_engines()
     tree = dg.ComponentTree.from_module(package, Path(__file__).parents[1])
     with kept_for_good(), warnings.catch_warnings():
         # Imported here, as below, so that it is kept for good as well.

@@ -14,15 +14,12 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 import dagster as dg
-from dagster._core.storage.tags import PARTITION_NAME_TAG
 
 from position_sync_dagster.defs.resources import PositionSyncResource
 from position_sync_dagster.errors import PositionSyncError
 from position_sync_dagster.sync.supervision import JobRun, RunState
 
 if TYPE_CHECKING:
-    from dagster._core.instance.ref import InstanceRef
-
     from position_sync_dagster.lake.lake import Lake
     from position_sync_dagster.settings import Settings
 
@@ -56,6 +53,9 @@ DRAINED = "position_sync/drained"
 REGISTRY_VERSION = "position_sync/registry_version"
 """The tag with the version of `active_strategies` that a run recorded."""
 
+PARTITION = "dagster/partition"
+"""Dagster's tag with the partition of a run."""
+
 FAILURE_REASON = "dagster/failure_reason"
 """Dagster's tag with the reason why a run failed."""
 
@@ -83,7 +83,7 @@ def recent_runs(
         limit: The highest number of runs.
         login: Only runs of the partition of this login.
     """
-    tags = {} if login is None else {PARTITION_NAME_TAG: login}
+    tags = {} if login is None else {PARTITION: login}
     records = instance.get_run_records(dg.RunsFilter(job_name=job_name, tags=tags), limit=limit)
     return [_run_of(record) for record in records]
 
@@ -157,7 +157,7 @@ SHORTEST_INTERVAL_S = 2
 an interval as long, the check after a late one would come too early and be missed."""
 
 _lock = Lock()
-_instances: "list[tuple[InstanceRef, dg.DagsterInstance]]" = []
+_instances: list[tuple[object, dg.DagsterInstance]] = []
 
 
 def cached_instance(context: dg.SensorEvaluationContext) -> dg.DagsterInstance:

@@ -19,14 +19,13 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import dagster as dg
-from dagster._core.errors import DagsterExecutionInterruptedError
-from dagster._utils.interrupts import capture_interrupts, check_captured_interrupt
 
+from position_sync_dagster.dagster_host import dagster_internals
 from position_sync_dagster.defs.assets.table_asset import DATA_VERSION, GATEWAY, observe_table
 from position_sync_dagster.defs.checks.evaluation import CHECKS, TIME_LIMIT_S, evaluated
 from position_sync_dagster.defs.resources import POSITION_SYNC, PositionSyncResource
@@ -474,11 +473,14 @@ def stream_legs(context: dg.OpExecutionContext, position_sync: PositionSyncResou
     events = StreamEvents(lake, settings, instance)
     log = PatientLog(events, context.log_event, context.run_id)
     thread = StreamThread(lake, settings, run_id=context.run_id)
+    interrupts = dagster_internals.INTERRUPTS.load()
+    capture = interrupts.capture_interrupts if interrupts else nullcontext
+    is_interrupted = interrupts.check_captured_interrupt if interrupts else bool
     watched = False
     try:
-        with log.keeping_lines(), capture_interrupts(), thread.running(grace_s=CLEAN_END_S):
+        with log.keeping_lines(), capture(), thread.running(grace_s=CLEAN_END_S):
             for report in thread.reports(
-                stop=lambda: check_captured_interrupt() or login.is_gone() or own_run.is_gone(),
+                stop=lambda: is_interrupted() or login.is_gone() or own_run.is_gone(),
                 between=log.deliver,
                 grace_s=CLEAN_END_S,
             ):
@@ -487,7 +489,7 @@ def stream_legs(context: dg.OpExecutionContext, position_sync: PositionSyncResou
                 context.log.info(f"{settings.gateways_file} no longer has {name} as it was.")
             run = instance.get_run_by_id(context.run_id)
             if run is not None and run.status is dg.DagsterRunStatus.CANCELING:
-                raise DagsterExecutionInterruptedError
+                raise dg.DagsterExecutionInterruptedError
             total = thread.result()
             watched = True
     finally:

@@ -11,11 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from zoneinfo import ZoneInfo
 
 import dagster as dg
-from dagster._core.definitions.definitions_load_context import (
-    DefinitionsLoadContext,
-    DefinitionsLoadType,
-)
 
+from position_sync_dagster.dagster_host import dagster_internals
 from position_sync_dagster.defs.assets.strategy_exposure import day_metadata, seldom
 from position_sync_dagster.defs.assets.table_asset import (
     DATA_VERSION,
@@ -168,8 +165,9 @@ def known_days(settings: "Settings") -> KnownDays:
     Raises:
         SettingsError: The exchange is not known.
     """
-    context = DefinitionsLoadContext.get()
-    if context.load_type is DefinitionsLoadType.RECONSTRUCTION:
+    internals = dagster_internals.LOADING.load()
+    context = internals.DefinitionsLoadContext.get() if internals else None
+    if context and context.load_type is internals.DefinitionsLoadType.RECONSTRUCTION:
         stored = context.reconstruction_metadata.get(METADATA_KEY)
         if stored is not None:
             first, text = json.loads(stored)
@@ -179,9 +177,10 @@ def known_days(settings: "Settings") -> KnownDays:
     start = _first_day(settings)
     last = date(datetime.now(UTC).year + YEARS_AHEAD, 12, 31)
     days = exchange_days(settings.calendar, start, last)
-    context.add_to_pending_reconstruction_metadata(
-        METADATA_KEY, json.dumps([start.isoformat(), days.to_text()])
-    )
+    if context:
+        context.add_to_pending_reconstruction_metadata(
+            METADATA_KEY, json.dumps([start.isoformat(), days.to_text()])
+        )
     return KnownDays(days, start)
 
 

@@ -4,10 +4,8 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import dagster as dg
-from dagster._core.definitions.asset_checks.asset_check_evaluation import (
-    AssetCheckEvaluationTargetMaterializationData,
-)
 
+from position_sync_dagster.dagster_host import dagster_internals
 from position_sync_dagster.defs.resources import PositionSyncResource
 from position_sync_dagster.defs.runs import dagster_failures
 
@@ -163,6 +161,12 @@ def check_evaluation(
         target: The materialization that was checked, for an event outside its run. Without it
             Dagster compares times in whole seconds, and takes a check in the same second for old.
     """
+    judged = None
+    internals = dagster_internals.CHECKED_EVENT.load()
+    if target is not None and internals is not None:
+        judged = internals.AssetCheckEvaluationTargetMaterializationData(
+            storage_id=target.storage_id, run_id=target.run_id, timestamp=target.timestamp
+        )
     return dg.AssetCheckEvaluation(
         asset_key=dg.AssetKey(asset),
         check_name=name,
@@ -170,11 +174,7 @@ def check_evaluation(
         severity=result.severity,
         description=result.description,
         metadata=result.metadata,
-        target_materialization_data=None
-        if target is None
-        else AssetCheckEvaluationTargetMaterializationData(
-            storage_id=target.storage_id, run_id=target.run_id, timestamp=target.timestamp
-        ),
+        target_materialization_data=judged,
     )
 
 
