@@ -1,4 +1,4 @@
-"""Another version of Dagster may lack any private symbol: everything still runs, and says so once."""
+"""Another version of Dagster may lack a private symbol: everything runs, and says so once."""
 
 import os
 import subprocess
@@ -46,9 +46,7 @@ def remove(monkeypatch):
     return removed
 
 
-@pytest.mark.parametrize(
-    ("internal", "name"), SYMBOLS, ids=lambda one: getattr(one, "purpose", one)
-)
+@pytest.mark.parametrize(("internal", "name"), SYMBOLS)
 def test_a_symbol_that_is_missing_is_logged_once_with_what_happens_instead(
     internal, name, remove, caplog
 ):
@@ -68,12 +66,9 @@ def test_without_what_forks_a_run_dagsters_own_launcher_starts_and_ends_it(
 ):
     remove(dagster_internals.FORKED_RUNS, name)
     called = []
-    for method in ("launch_run", "terminate"):
-        monkeypatch.setattr(
-            dg.DefaultRunLauncher,
-            method,
-            lambda self, it, method=method: called.append((method, it)),
-        )
+    own = dg.DefaultRunLauncher
+    monkeypatch.setattr(own, "launch_run", lambda self, it: called.append(("launch_run", it)))
+    monkeypatch.setattr(own, "terminate", lambda self, it: called.append(("terminate", it)))
     one = launcher.ForkedRunLauncher()
     context = SimpleNamespace(dagster_run=None)
     one.launch_run(context)
