@@ -95,8 +95,8 @@ def _run_of(record: dg.RunRecord) -> JobRun:
     return JobRun(
         run_id=run.run_id,
         state=state,
-        since=_utc(record.start_time) or launched,
-        ended_at=_utc(record.end_time),
+        since=utc(record.start_time) or launched,
+        ended_at=utc(record.end_time),
         own_fault=run.tags.get(FAILURE_REASON) in OWN_FAULTS and DRAINED not in run.tags,
         refreshed=run.tags.get(REFRESHED),
         released=int(run.tags.get(RELEASED, 0)),
@@ -104,7 +104,8 @@ def _run_of(record: dg.RunRecord) -> JobRun:
     )
 
 
-def _utc(timestamp: float | None) -> datetime | None:
+def utc(timestamp: float | None) -> datetime | None:
+    """Return a time of Dagster's storage."""
     return None if timestamp is None else datetime.fromtimestamp(timestamp, UTC)
 
 

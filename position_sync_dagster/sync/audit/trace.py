@@ -116,7 +116,7 @@ def find_id(lake: Lake, ledger: LedgerProvenance, text: str) -> tuple[IdKind, st
         found |= {(IdKind.UPDATE, i) for i in ledger.ids_beginning_with("update_id", text)}
         found |= {(IdKind.REQUEST, r.request_id) for r in beginning_with(store, text)}
         if not found:
-            found |= {(IdKind.RUN, i) for i in ledger.run_ids_beginning_with(text)}
+            found |= {(IdKind.RUN, i) for i in ledger.ids_beginning_with("run_id", text)}
     exact = {one for one in found if one[1] == text}
     candidates = sorted(exact or found)
     ids = {one[1] for one in candidates}

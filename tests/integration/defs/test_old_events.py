@@ -27,6 +27,7 @@ from dagster._core.storage.event_log.schema import (
     SqlEventLogStorageTable,
 )
 from dagster._core.storage.runs.schema import RunsTable, RunTagsTable
+from dagster._utils.error import SerializableErrorInfo
 from sqlalchemy import func, select
 
 from position_sync_dagster.defs.maintenance import (
@@ -169,6 +170,7 @@ def test_ticks_of_sensors_are_kept_as_long_as_their_kind_is_of_use(instance) -> 
                     (now - age).timestamp(),
                     run_ids=[],
                     selector_id=state.selector_id,
+                    error=SerializableErrorInfo("why", [], None) if status == "FAILURE" else None,
                 )
             )
     forget_old_ticks(instance, now=now)
