@@ -15,6 +15,7 @@ from position_sync_dagster.sync.alerts import (
     AlertCursor,
     CheckState,
     after_delivery,
+    deliver,
     due,
     follow,
     together,
@@ -63,7 +64,6 @@ def tell_people(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.Ski
     for place, messages in due(cursor, now).items():
         if datetime.now(UTC) - now > BUDGET:
             break
-        from position_sync_dagster.sync.alerts import deliver
 
         title, body = together(messages)
         ok = deliver(urls[place], place, title=title, body=body)

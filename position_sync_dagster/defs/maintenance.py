@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import dagster as dg
 
 from position_sync_dagster.dagster_host import dagster_internals
+from position_sync_dagster.defs.libraries import sql
 from position_sync_dagster.defs.resources import PositionSyncResource
 from position_sync_dagster.defs.runs import (
     DERIVE_JOB,
@@ -23,10 +23,6 @@ from position_sync_dagster.defs.runs import (
     dagster_failures,
     recorded,
 )
-
-if TYPE_CHECKING:
-    from sqlalchemy import Column, ColumnElement, Connection, Table
-
 
 CHUNK = 200
 """Rows of one transaction: SQLite has one writer at a time, and the others wait for it."""
@@ -62,7 +58,7 @@ WHAT_TO_DO = "Stop what writes to the lake, run `position-sync doctor --repair`,
 _DELETED_THROUGH = "position_sync/deleted_through"
 """The key in Dagster's storage of the time when the last of the deleted runs had ended."""
 
-Connect = Callable[[], AbstractContextManager["Connection"]]
+Connect = Callable[[], AbstractContextManager["sql.Connection"]]
 
 
 def forget_old_events(instance: dg.DagsterInstance, *, before: datetime, keep: int) -> int:
@@ -79,7 +75,6 @@ def forget_old_events(instance: dg.DagsterInstance, *, before: datetime, keep: i
     if internals is None:
         return 0
     # Not imported with the definitions, which must load fast.
-    from sqlalchemy import select
 
     found = 0
     storage, run_storage = instance.event_log_storage, instance.run_storage
@@ -100,9 +95,9 @@ def forget_old_events(instance: dg.DagsterInstance, *, before: datetime, keep: i
             found += _delete(connect, c.id, old)
     if isinstance(run_storage, internals.SqlRunStorage):
         # Postgres deletes them with the run.
-        c, known = internals.RunTagsTable.c, select(internals.RunsTable.c.run_id)
+        c, known = internals.RunTagsTable.c, sql.select(internals.RunsTable.c.run_id)
         with run_storage.connect() as connection:
-            query = select(c.id).where(c.run_id.not_in(known))
+            query = sql.select(c.id).where(c.run_id.not_in(known))
             left = connection.execute(query).scalars().all()
         _delete(run_storage.connect, c.id, left)
     return found
@@ -110,25 +105,23 @@ def forget_old_events(instance: dg.DagsterInstance, *, before: datetime, keep: i
 
 def _old_ids(
     connect: Connect,
-    table: "Table",
-    kinds: "Sequence[Column[str]]",
-    at: "Column[datetime]",
+    table: "sql.Table",
+    kinds: "Sequence[sql.Column[str]]",
+    at: "sql.Column[datetime]",
     before: datetime,
     keep: int,
-    where: "Iterable[ColumnElement[bool]]" = (),
+    where: "Iterable[sql.ColumnElement[bool]]" = (),
 ) -> list[int]:
     """Return the ids of rows that are old, without the newest of each kind."""
-    from sqlalchemy import func, or_, select
-
-    newer = func.row_number().over(partition_by=kinds, order_by=table.c.id.desc()) - 1
-    rows = select(table.c.id, at.label("at"), newer.label("newer")).where(*where).subquery()
+    newer = sql.func.row_number().over(partition_by=kinds, order_by=table.c.id.desc()) - 1
+    rows = sql.select(table.c.id, at.label("at"), newer.label("newer")).where(*where).subquery()
     early = rows.c.at < before.astimezone(UTC).replace(tzinfo=None)
-    old = select(rows.c.id).where(rows.c.newer > 0, or_(early, rows.c.newer >= keep))
+    old = sql.select(rows.c.id).where(rows.c.newer > 0, sql.or_(early, rows.c.newer >= keep))
     with connect() as connection:
         return list(connection.execute(old).scalars())
 
 
-def _delete(connect: Connect, column: "Column[int]", values: Sequence[int]) -> int:
+def _delete(connect: Connect, column: "sql.Column[int]", values: Sequence[int]) -> int:
     """Delete the rows with these values, some at a time; return the number of values."""
     for first in range(0, len(values), CHUNK):
         some = values[first : first + CHUNK]

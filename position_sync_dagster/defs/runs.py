@@ -11,18 +11,17 @@ from datetime import UTC, datetime
 from functools import lru_cache, wraps
 from inspect import isgeneratorfunction
 from threading import Lock
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
+from typing import Any, ParamSpec, TypeVar, cast
 
 import dagster as dg
 
+from position_sync_dagster.dagster_host import dagster_internals
+from position_sync_dagster.defs.libraries import tables
 from position_sync_dagster.defs.resources import PositionSyncResource
 from position_sync_dagster.errors import PositionSyncError
+from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.run_recorder import RunRecorder
 from position_sync_dagster.sync.supervision import JobRun, RunState
-
-if TYPE_CHECKING:
-    from position_sync_dagster.lake.lake import Lake
-    from position_sync_dagster.settings import Settings
-
 
 DRAIN_JOB = "drain_positions"
 
@@ -170,17 +169,16 @@ def cached_instance(context: dg.SensorEvaluationContext) -> dg.DagsterInstance:
         for known, instance in _instances:
             if known == ref:
                 return instance
+        dagster_internals.keep_engines()
         instance = dg.DagsterInstance.from_ref(ref)
         _instances[:] = [(ref, instance)]
         return instance
 
 
 @lru_cache(maxsize=2)
-def cached_lake(settings: "Settings") -> "Lake":
+def cached_lake(settings: Settings) -> "tables.Lake":
     """Return the tables that the settings name, opened at the first tick."""
-    from position_sync_dagster.lake.lake import Lake
-
-    return Lake.of(settings)
+    return tables.Lake.of(settings)
 
 
 def fails_once(
@@ -279,7 +277,6 @@ def _recorder(
     if not isinstance(position_sync, PositionSyncResource) or context is None:
         yield lambda event: None
         return
-    from position_sync_dagster.sync.run_recorder import RunRecorder
 
     recorder = RunRecorder(
         position_sync.lake.runs.sync,

@@ -21,13 +21,13 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
 
 import dagster as dg
 
 from position_sync_dagster.dagster_host import dagster_internals
 from position_sync_dagster.defs.assets.table_asset import DATA_VERSION, GATEWAY, observe_table
 from position_sync_dagster.defs.checks.evaluation import CHECKS, TIME_LIMIT_S, evaluated
+from position_sync_dagster.defs.libraries import sql, stream_service, tables
 from position_sync_dagster.defs.resources import POSITION_SYNC, PositionSyncResource
 from position_sync_dagster.defs.runs import LOGINS, STREAM_JOB, dagster_failures
 from position_sync_dagster.domain.gateway_session import SessionState
@@ -40,13 +40,9 @@ from position_sync_dagster.lake.schema.tables import (
     POSITION_QUEUE,
     POSITION_UPDATES,
 )
+from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.owner.process import one_native_thread_each
 from position_sync_dagster.sync.run_recorder import StreamReport
-
-if TYPE_CHECKING:
-    from position_sync_dagster.lake.lake import Lake
-    from position_sync_dagster.settings import Settings
-
 
 PACKAGE = "position_sync_dagster"
 
@@ -65,9 +61,9 @@ def is_storage_error(error: BaseException) -> bool:
     >>> is_storage_error(ValueError("something else"))
     False
     """
-    from sqlalchemy.exc import SQLAlchemyError
-
-    return isinstance(error, SQLAlchemyError) or isinstance(error.__cause__, SQLAlchemyError)
+    return isinstance(error, sql.exc.SQLAlchemyError) or isinstance(
+        error.__cause__, sql.exc.SQLAlchemyError
+    )
 
 
 class PatientLog:
@@ -176,7 +172,9 @@ materializes; one that a person stopped leaves the tables as they are."""
 class StreamEvents:
     """Turns the reports of a stream run into events; each row is counted in exactly one of them."""
 
-    def __init__(self, lake: "Lake", settings: "Settings", instance: dg.DagsterInstance) -> None:
+    def __init__(
+        self, lake: "tables.Lake", settings: Settings, instance: dg.DagsterInstance
+    ) -> None:
         self._lake = lake
         self._settings = settings
         self._instance = instance
@@ -347,7 +345,7 @@ class StreamThread:
                 print(report.rows)
     """
 
-    def __init__(self, lake: "Lake", settings: "Settings", *, run_id: str | None) -> None:
+    def __init__(self, lake: "tables.Lake", settings: Settings, *, run_id: str | None) -> None:
         self._lake = lake
         self._settings = settings
         self._run_id = run_id
@@ -424,12 +422,11 @@ class StreamThread:
             self._ready.set()
 
     async def _stream(self) -> StreamReport:
-        from position_sync_dagster.sync.stream.service import stream
 
         self._stop = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._ready.set()
-        return await stream(
+        return await stream_service.stream(
             self._lake,
             self._settings,
             run_id=self._run_id,
@@ -505,7 +502,7 @@ def stream_legs(context: dg.OpExecutionContext, position_sync: PositionSyncResou
 class LoginWatch:
     """Looks now and then whether the gateways file still has a login as it was."""
 
-    def __init__(self, login: "Settings") -> None:
+    def __init__(self, login: Settings) -> None:
         self._login = login
         self._next_look = 0.0
         self.gone = False

@@ -6,10 +6,11 @@ The stream observes those, and a refresh while no stream lives.
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import dagster as dg
 
+from position_sync_dagster.defs.libraries import derived, tables
 from position_sync_dagster.defs.runs import DERIVE_JOB, STREAM_JOB, dagster_failures, recorded
 from position_sync_dagster.lake.schema.table_spec import Kind, TableSpec
 from position_sync_dagster.lake.schema.tables import (
@@ -19,11 +20,6 @@ from position_sync_dagster.lake.schema.tables import (
     GATEWAY_SESSIONS,
     RECONCILIATION_BREAKS,
 )
-
-if TYPE_CHECKING:
-    from position_sync_dagster.lake.derived import DerivedTable, Replaced
-    from position_sync_dagster.lake.lake import Lake
-
 
 OWNERS = ["team:position-sync"]
 KINDS = {"deltalake", "python"}
@@ -158,7 +154,7 @@ def data_version(version: int | None) -> dg.DataVersion | None:
 
 
 def replacement_metadata(
-    table: "DerivedTable", result: "Replaced"
+    table: "derived.DerivedTable", result: "derived.Replaced"
 ) -> "dict[str, dg.RawMetadataValue]":
     """Return the metadata of a derived table that was replaced."""
     return {
@@ -272,11 +268,12 @@ Differences between the broker and the tables, each with its life.
   again, RESOLVED when it is gone, ACCEPTED by a person. `position-sync status` lists open ones.
 """,
     )
-    tables = [broker_positions, contracts, sessions, account_values, breaks]
-    return dg.Definitions(assets=[gateway, *tables])
+    return dg.Definitions(
+        assets=[gateway, broker_positions, contracts, sessions, account_values, breaks]
+    )
 
 
-def observe_table(lake: "Lake", spec: TableSpec) -> dg.AssetObservation:
+def observe_table(lake: "tables.Lake", spec: TableSpec) -> dg.AssetObservation:
     """Return an observation of a table as it is now.
 
     It has no data version: the ledger follows these tables all the time, so that a new version of
