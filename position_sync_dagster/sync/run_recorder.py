@@ -311,14 +311,6 @@ class RunRecorder:
 
 def stream_columns(total: StreamReport) -> dict[str, Any]:
     """Return the columns that a stream's totals fill."""
-    return {
-        "table_name": "position_updates",
-        "reason": total.detail,
-        "rows": total.rows,
-        "commits": total.commits,
-        "version_from": total.version_from,
-        "version_to": total.version_to,
-        "first_batch_id": total.first_batch_id,
-        "last_batch_id": total.last_batch_id,
-        "enqueued": total.enqueued,
-    }
+    same = ("rows", "commits", "version_from", "version_to", "first_batch_id", "last_batch_id")
+    counts = {name: getattr(total, name) for name in (*same, "enqueued")}
+    return counts | {"table_name": "position_updates", "reason": total.detail}

@@ -52,7 +52,7 @@ def daily_asset(
         deps=["position_updates", "flex_statements"],
         lineage=LINEAGE,
         job=CLOSE_JOB,
-        freshness=CLOSED_DAYS,
+        freshness_policy=CLOSED_DAYS,
         partitions_def=partitions,
         backfill_policy=dg.BackfillPolicy.single_run(),
         metadata={"partition_expr": "session_date"},

@@ -27,7 +27,7 @@ LINEAGE = {name: [("position_updates", name)] for name in LATEST_POSITIONS.colum
     deps=["position_updates", "broker_positions"],
     lineage=LINEAGE,
     job=DERIVE_JOB,
-    freshness=QUARTER_HOURLY,
+    freshness_policy=QUARTER_HOURLY,
     description="""
 The newest row of every holding: a small table for readers without code.
 

@@ -30,7 +30,7 @@ REFRESH_S = 75.0
     POSITION_QUEUE,
     deps=["active_strategies", "broker_positions"],
     job=STREAM_JOB,
-    freshness=QUARTER_HOURLY,
+    freshness_policy=QUARTER_HOURLY,
     description="""
 Requests to value a position without a market data line.
 

@@ -33,7 +33,7 @@ MAX_BATCHES = 50
     POSITION_UPDATES,
     deps=["position_queue", "active_strategies", "broker_positions", "contracts"],
     job=STREAM_JOB,
-    freshness=QUARTER_HOURLY,
+    freshness_policy=QUARTER_HOURLY,
     description="""
 The ledger: every value of every position, streamed or drained. All else is derived from it.
 

@@ -256,7 +256,7 @@ LINEAGE = {
     deps=["position_updates", "active_strategies", "contracts"],
     lineage=LINEAGE,
     job=DERIVE_JOB,
-    freshness=QUARTER_HOURLY,
+    freshness_policy=QUARTER_HOURLY,
     description="""
 What each strategy holds, and what that is worth.
 

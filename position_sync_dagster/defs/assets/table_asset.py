@@ -55,15 +55,10 @@ _TYPES = {
 def table_asset(
     spec: TableSpec,
     *,
-    description: str,
-    deps: Sequence[str] = (),
     metadata: "Mapping[str, dg.RawMetadataValue] | None" = None,
     lineage: Lineage | None = None,
     job: str | None = None,
-    freshness: dg.FreshnessPolicy | None = None,
-    partitions_def: dg.PartitionsDefinition[str] | None = None,
-    backfill_policy: dg.BackfillPolicy | None = None,
-    output_required: bool = True,
+    **options: Any,
 ) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
     """Return `dg.asset` with the owners, kinds, tags and columns that every table shows.
 
@@ -72,10 +67,9 @@ def table_asset(
     Args:
         spec: The table; the asset has its name.
         metadata: Shown beside the columns.
-        output_required: Whether each run materializes all that it was asked for.
         lineage: Of a derived table, where each column comes from.
         job: The job that writes the table, to link it.
-        freshness: How old the newest materialization may be.
+        options: What else `dg.asset` takes, such as `description` and `deps`.
 
     Example:
         @table_asset(LATEST_POSITIONS, deps=["position_updates"], description="…")
@@ -84,7 +78,7 @@ def table_asset(
 
     def decorate(function: Callable[..., Any]) -> dg.AssetsDefinition:
         code = inspect.unwrap(function).__code__
-        return dg.asset(
+        asset: dg.AssetsDefinition = dg.asset(
             name=spec.name,
             group_name=POSITIONS,
             owners=OWNERS,
@@ -95,13 +89,9 @@ def table_asset(
                 **code_reference(code.co_filename, code.co_firstlineno),
                 **(metadata or {}),
             },
-            description=description,
-            deps=deps,
-            freshness_policy=freshness,
-            partitions_def=partitions_def,
-            backfill_policy=backfill_policy,
-            output_required=output_required,
+            **options,
         )(dagster_failures(recorded(spec.name, spec.name)(function)))
+        return asset
 
     return decorate
 

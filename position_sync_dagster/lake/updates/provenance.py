@@ -28,7 +28,7 @@ class RowsOfRun:
 
     Attributes:
         count, batch_count: Of all of them.
-        batches: The last ones: `batch_id`, `ledger_version`, `rows`, `committed_at`.
+        batches: The last ones: `batch_id`, `version`, `rows`, `committed_at`.
         rows: The last ones.
     """
 
@@ -173,9 +173,9 @@ class LedgerProvenance:
 def batches_of(rows: pl.LazyFrame) -> pl.LazyFrame:
     """Return one row per batch: its id, version, number of rows and time of commit."""
     return (
-        rows.group_by("batch_id", "ledger_version")
+        rows.group_by("batch_id", version="ledger_version")
         .agg(rows=pl.len().cast(pl.Int64), committed_at=pl.col("committed_at").max())
-        .sort("ledger_version", "batch_id")
+        .sort("version", "batch_id")
     )
 
 
