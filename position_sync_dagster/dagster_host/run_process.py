@@ -34,7 +34,8 @@ dagster_internals.FORKED_RUNS.load()
 dagster_internals.keep_engines()
 
 gc.freeze()
-"""A look for cycles writes to each object, so that a run would copy what it has of this process."""
+"""Python's garbage collector writes to each object that it looks at. A run would then copy the
+memory that it shares with this process."""
 
 
 def execute(arguments: str, origin: str, begin: Connection) -> None:

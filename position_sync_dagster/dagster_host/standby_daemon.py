@@ -32,7 +32,7 @@ LOCK = 7497
 """The number of the advisory lock, in the database of the instance."""
 
 SILENCE_S = 15
-"""Postgres ends the connection of a holder that says nothing for so long."""
+"""Postgres ends the connection of a holder that sends nothing for this time."""
 
 PULSE_S = 3.0
 POLL_S = 1.0

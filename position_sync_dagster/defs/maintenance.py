@@ -42,7 +42,8 @@ PRUNED_JOBS = (DRAIN_JOB, STREAM_JOB, MAINTENANCE_JOB, DERIVE_JOB)
 """Jobs with many runs. Runs of `close_day` are kept: they record which days are filled."""
 
 LONGEST = timedelta(minutes=45)
-"""What is left after it waits for the next hour: two would delete the same."""
+"""A run of the job deletes runs for no longer than this, and the run of the next hour goes on: two
+at once would delete the same."""
 
 KEPT_TICKS = {
     "SKIPPED": timedelta(hours=6),

@@ -47,10 +47,12 @@ from position_sync_dagster.sync.run_recorder import StreamReport
 PACKAGE = "position_sync_dagster"
 
 RETRY_S = 5.0
-"""Each try costs up to 7 s: Dagster itself tries six times to connect."""
+"""Seconds between two tries to reach Dagster's storage. Each takes up to 7 s, since Dagster itself
+tries six times to connect."""
 
 MOST_LINES = 1000
-"""Lines of the log that are kept; in a longer outage the oldest are lost, and events are not."""
+"""Lines of the log that are kept while the storage is away; then the oldest are lost. Events are
+all kept."""
 
 Event = dg.AssetMaterialization | dg.AssetObservation
 
@@ -160,9 +162,11 @@ AGAIN_FOR = timedelta(minutes=1)
 """After an outage the account is downloaded anew: until then checks may fail."""
 
 AGAIN_EVERY = timedelta(seconds=2)
+"""The shortest time between two such evaluations."""
+
 AGAIN_REST = 9
-"""Between two such evaluations pass so many times the time of the last one: where tables are slow,
-the streams of several logins would do nothing else, and keep each other and the drain waiting."""
+"""After an evaluation the stream waits for this many times its duration. Where tables are slow, the
+streams of several logins would otherwise keep each other and the drain waiting."""
 
 SETTLED = (SessionState.LIVE, SessionState.BLIND)
 """The states that are worth a materialization. A stream that ended is followed by another, which

@@ -142,7 +142,7 @@ holdings_are_usable = table_check(
 
 
 NEAR = 0.9
-"""Part of the line limit from which the lines are short."""
+"""The lines run short when this part of the limit is in use."""
 
 
 def evaluate_lines_suffice(lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:

@@ -27,8 +27,8 @@ from position_sync_dagster.settings import Settings
 logger = logging.getLogger(__name__)
 
 TIME_LIMIT_S = 20.0
-"""So long after its begin a drain begins no further check, and a stream none after so long of
-evaluating: where tables are slow, values come first."""
+"""A drain begins no further check when it has run for this time, and a stream when it has evaluated
+checks for this time: where tables are slow, values come first."""
 
 LEDGER = "position_updates"
 QUEUE = "position_queue"
