@@ -3,15 +3,15 @@
 import warnings
 from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import dagster as dg
 
 from position_sync_dagster import defs as package
+from position_sync_dagster.defs.assets.table_asset import GATEWAY
+from position_sync_dagster.errors import GatewaysFileError
+from position_sync_dagster.lake.object_store import absolute_path
+from position_sync_dagster.settings import Settings, load_settings
 from position_sync_dagster.sync.owner.process import kept_for_good
-
-if TYPE_CHECKING:
-    from position_sync_dagster.settings import Settings
 
 
 @dg.definitions
@@ -27,19 +27,13 @@ def _loaded() -> dg.Definitions:
     # types of components for the UI, which takes as long as a third of our own definitions.
     tree = dg.ComponentTree.from_module(package, Path(__file__).parents[1])
     with kept_for_good(), warnings.catch_warnings():
-        # Imported here, as below, so that it is kept for good as well.
-        from position_sync_dagster.settings import load_settings
-
         for kind in (dg.BetaWarning, dg.PreviewWarning):
             warnings.simplefilter("ignore", kind)
         found = tree.build_defs(Path())
         return found.map_asset_specs(func=partial(_with_uri, settings=load_settings()))
 
 
-def _with_uri(spec: dg.AssetSpec, settings: "Settings") -> dg.AssetSpec:
-    from position_sync_dagster.defs.assets.table_asset import GATEWAY
-    from position_sync_dagster.lake.object_store import absolute_path
-
+def _with_uri(spec: dg.AssetSpec, settings: Settings) -> dg.AssetSpec:
     name = spec.key.to_user_string()
     if "dagster/table_name" in spec.metadata:
         uri = absolute_path(settings.table(name))
@@ -50,13 +44,11 @@ def _with_uri(spec: dg.AssetSpec, settings: "Settings") -> dg.AssetSpec:
     return spec.merge_attributes(metadata={"dagster/uri": uri})
 
 
-def _gateways(settings: "Settings") -> str:
+def _gateways(settings: Settings) -> str:
     """Return the addresses of all gateways; a file that cannot be read keeps no job from loading.
 
     What needs the logins names the mistake: the sensors, the runs and the checks.
     """
-    from position_sync_dagster.errors import GatewaysFileError
-
     try:
         return ", ".join(f"tcp://{login.gateway_address}" for login in settings.logins)
     except GatewaysFileError:

@@ -26,11 +26,11 @@ SAYS: Mapping[str, str] = {
     DAEMON: "sign of the daemon",
     WEBSERVER: "answer of the webserver",
 }
-"""The programs, the most telling one first, with the name of what each did last."""
+"""What each program did last, in words. The first that is late says most about the cause."""
 
 EVERY = timedelta(seconds=10)
-"""Each works more often than this: sensors tick every 5 s, and one that sends messages blocks the
-others for some seconds."""
+"""Each program works more often than this: sensors tick every 5 s, and one that sends messages
+blocks the others for some seconds."""
 
 MISSED = 3
 """A program is late after so many times `EVERY`."""

@@ -7,11 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from position_sync_dagster.cli.options import HomeFolder, Json, existing, settings_for
+from position_sync_dagster.domain.clock import utc_now
+from position_sync_dagster.last_work import dagster_home
 from position_sync_dagster.terminal.output import print_json
 from position_sync_dagster.terminal.text import number, printable, quantity
 
 if TYPE_CHECKING:
     from position_sync_dagster.domain.run_record import RunRecord
+    from position_sync_dagster.lake import Lake
+    from position_sync_dagster.settings import Settings
     from position_sync_dagster.sync.audit.trace import History, PastValue, Trace
     from position_sync_dagster.sync.audit.verify import Verification
 
@@ -33,15 +37,20 @@ def trace(
     home: HomeFolder = None,
 ) -> None:
     """Show what belongs to an id: run, session, request, batches and rows, in both directions."""
-    from position_sync_dagster.lake import Lake
     from position_sync_dagster.sync.audit.trace import trace as find
 
-    found = find(existing(Lake.of(settings_for(home))), id_, limit=limit)
+    found = find(_lake(settings_for(home)), id_, limit=limit)
     if json:
         print_json(found)
         return
     for line in trace_lines(found):
         typer.echo(printable(line))
+
+
+def _lake(settings: "Settings") -> "Lake":
+    from position_sync_dagster.lake import Lake
+
+    return existing(Lake.of(settings))
 
 
 def trace_lines(found: "Trace") -> Iterator[str]:
@@ -82,11 +91,12 @@ def trace_lines(found: "Trace") -> Iterator[str]:
         return
     yield f"batches  {found.batch_count:,}{_last(len(found.batches), found.batch_count)}"
     for batch in found.batches:
-        version = "–" if batch.version is None else f"v{batch.version}"
-        yield f"  {batch.batch_id} {version:>8} {batch.rows:>5} rows  {stamp(batch.committed_at)}"
+        version = "–" if batch["version"] is None else f"v{batch['version']}"
+        at = stamp(batch["committed_at"])
+        yield f"  {batch['batch_id']} {version:>8} {batch['rows']:>5} rows  {at}"
     yield f"rows     {found.row_count:,}{_last(len(found.rows), found.row_count)}"
     for row in found.rows:
-        value = f"{quantity(_float(row, 'position'))} × {number(_float(row, 'market_price'))}"
+        value = f"{quantity(row['position'])} × {number(row['market_price'])}"
         yield f"  {row['update_id']}  {row['account']}:{row['conid']} {value}"
 
 
@@ -125,11 +135,6 @@ def _record_lines(record: "RunRecord") -> Iterator[str]:
 
 def _last(shown: int, count: int) -> str:
     return "" if shown == count else f", the last {shown:,} (--limit shows more)"
-
-
-def _float(row: dict[str, object], name: str) -> float | None:
-    value = row[name]
-    return value if isinstance(value, float) else None
 
 
 SHOWN = 20
@@ -173,40 +178,33 @@ def verify(
     mends the records and the events; rows are never changed. The exit code is 1 if anything is
     left that does not agree.
     """
-    from position_sync_dagster.defs.ledger_events import (
-        instance_at,
-        log_missing_events,
-        read_events,
-    )
-    from position_sync_dagster.domain.clock import utc_now
-    from position_sync_dagster.lake import Lake
-    from position_sync_dagster.last_work import dagster_home
-    from position_sync_dagster.sync.audit.verify import MARGIN, repair_records
-    from position_sync_dagster.sync.audit.verify import verify as compare
+    from position_sync_dagster.defs import ledger_events
+    from position_sync_dagster.sync.audit import verify as audit_trail
 
     settings = settings_for(home)
-    lake = existing(Lake.of(settings))
+    lake = _lake(settings)
     storage = dagster_home()
-    instance = instance_at(storage)
+    instance = ledger_events.instance_at(storage)
     if instance is None:
         typer.echo(f"No Dagster storage is at {storage}: events are not compared.", err=True)
 
     def compared() -> "Verification":
         now = utc_now()
         since = (now - timedelta(days=days)).date()
-        start = datetime.fromisoformat(f"{since}T00:00:00+00:00") - MARGIN
+        start = datetime.fromisoformat(f"{since}T00:00:00+00:00") - audit_trail.MARGIN
         events = None
         if instance is not None:
             keep = settings.keep_runs_days
-            events = read_events(instance, since=start, now=now, keep_days=keep)
-        return compare(lake, events, since=since, now=now, grace=timedelta(seconds=grace))
+            events = ledger_events.read_events(instance, since=start, now=now, keep_days=keep)
+        within = timedelta(seconds=grace)
+        return audit_trail.verify(lake, events, since=since, now=now, grace=within)
 
     try:
         found = left = compared()
         if repair and any(one.repairable for one in found.findings):
-            repair_records(lake, found.findings)
+            audit_trail.repair_records(lake, found.findings)
             if instance is not None:
-                log_missing_events(instance, found.findings)
+                ledger_events.log_missing_events(instance, found.findings)
             left = compared()
     finally:
         if instance is not None:
@@ -261,12 +259,11 @@ def history(
     home: HomeFolder = None,
 ) -> None:
     """Show each value of a holding with its source, batch, run, request, break and strategy."""
-    from position_sync_dagster.lake import Lake
     from position_sync_dagster.sync.audit.trace import history as read
 
     account, conid = parse_holding(holding)
     on: date | None = None if day is None else day.date()
-    found = read(existing(Lake.of(settings_for(home))), account, conid, day=on, limit=limit)
+    found = read(_lake(settings_for(home)), account, conid, day=on, limit=limit)
     if json:
         print_json(found)
         return
@@ -299,11 +296,10 @@ def history_lines(found: "History") -> Iterator[str]:
 
 def _value_lines(one: "PastValue") -> Iterator[str]:
     row = one.row
-    at = row["timestamp"]
     kind = f" {row['price_kind']}" if row["price_kind"] else ""
     yield (
-        f"{stamp(at if isinstance(at, datetime) else None)}  {quantity(_float(row, 'position'))} × "
-        f"{number(_float(row, 'market_price'))}{kind} = {number(_float(row, 'market_value'))} "
+        f"{stamp(row['timestamp'])}  {quantity(row['position'])} × "
+        f"{number(row['market_price'])}{kind} = {number(row['market_value'])} "
         f"{row['currency']}  {row['source']}/{row['value_source']}"
     )
     links = {

@@ -7,21 +7,16 @@ workspace file on the standard input.
 """
 
 import logging
-import os
 import signal
 import sys
 import threading
 import time
+from typing import Any
 
-from dagster._cli.utils import get_instance_for_cli
-from dagster._core.errors import DagsterUserCodeUnreachableError
-from dagster._core.instance.ref import InstanceRef
-from dagster._core.workspace.load_target import WorkspaceFileTarget
-from dagster._daemon.controller import daemon_controller_from_instance
-from dagster._utils.interrupts import capture_interrupts, setup_interrupt_handlers
-from dagster._utils.log import configure_loggers
+import yaml
 
 from position_sync_dagster import last_work
+from position_sync_dagster.dagster_host import dagster_internals
 from position_sync_dagster.dagster_host.launcher import ForkedRunLauncher, prepare_processes
 
 SIGN_S = 1.0
@@ -29,13 +24,17 @@ THREADS = "dagster-daemon-"
 """How Dagster names the threads that do the work."""
 
 
-def run(workspace: str) -> None:
+UNREACHABLE = "DagsterUserCodeUnreachableError"
+"""Dagster's error without a code server."""
+
+
+def run(workspace: str, internals: Any) -> None:
     """Run the daemon until an interrupt."""
     with (
-        get_instance_for_cli() as instance,
-        capture_interrupts(),
-        daemon_controller_from_instance(
-            instance, workspace_load_target=WorkspaceFileTarget([workspace])
+        internals.get_instance_for_cli() as instance,
+        internals.capture_interrupts(),
+        internals.daemon_controller_from_instance(
+            instance, workspace_load_target=internals.WorkspaceFileTarget([workspace])
         ) as controller,
     ):
         if isinstance(instance.run_launcher, ForkedRunLauncher):
@@ -63,32 +62,39 @@ def says_more_than_the_supervisor(record: logging.LogRecord) -> bool:
     Dagster writes a hundred lines for it, at each tick of each sensor.
     """
     error = record.exc_info[0] if record.exc_info else None
-    name = DagsterUserCodeUnreachableError.__name__
-    return error is not DagsterUserCodeUnreachableError and name not in record.getMessage()
+    named = error is not None and error.__name__ == UNREACHABLE
+    return not named and UNREACHABLE not in record.getMessage()
 
 
 def forks_runs() -> bool:
     """Return whether `dagster.yaml` names our launcher; the storages are not opened for it."""
-    home = os.environ.get("DAGSTER_HOME")
-    launcher = InstanceRef.from_dir(home).run_launcher_data if home else None
-    return launcher is not None and launcher.class_name == ForkedRunLauncher.__name__
+    try:
+        text = (last_work.dagster_home() / "dagster.yaml").read_text(encoding="utf-8")
+        launcher = yaml.safe_load(text)["run_launcher"]["class"]
+    except (OSError, KeyError, TypeError, yaml.YAMLError):
+        return False
+    return bool(launcher == ForkedRunLauncher.__name__)
 
 
 def main() -> None:
     """Run the daemon as soon as the workspace is known.
 
     Raises:
-        SystemExit: The standard input ended without a path.
+        SystemExit: The standard input ended without a path, or Dagster lacks what this needs.
     """
-    configure_loggers(formatter="colored", log_level="INFO")
-    setup_interrupt_handlers()
+    internals = dagster_internals.DAEMON.load()
+    if internals is None:
+        sys.exit(dagster_internals.LACKING)
+    dagster_internals.keep_engines()
+    internals.configure_loggers(formatter="colored", log_level="INFO")
+    internals.setup_interrupt_handlers()
     try:
         if forks_runs():
             prepare_processes()
         workspace = sys.stdin.readline().strip()
         if not workspace:
             sys.exit("The daemon needs the path of a workspace file on the standard input.")
-        run(workspace)
+        run(workspace, internals)
     except KeyboardInterrupt:
         for sig in (signal.SIGINT, signal.SIGTERM):  # it waits for its runs, and ends already
             signal.signal(sig, signal.SIG_IGN)

@@ -11,75 +11,55 @@ from functools import cache
 from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
+import dagster as dg
 import psutil
-from dagster._core.launcher import LaunchRunContext, RunLauncher
-from dagster._core.storage.dagster_run import DagsterRunStatus, RunsFilter
-from dagster._core.storage.tags import HIDDEN_TAG_PREFIX, PRIORITY_TAG
-from dagster._serdes import ConfigurableClass, serialize_value
-from dagster._utils import get_run_crash_explanation
 
+from position_sync_dagster.dagster_host import dagster_internals
 from position_sync_dagster.dagster_host.run_process import execute
 
-if TYPE_CHECKING:
-    from dagster._config.config_schema import UserConfigSchema
-    from dagster._core.storage.dagster_run import DagsterRun
-    from dagster._serdes import ConfigurableClassData
+PROCESS_TAG = ".dagster/run_process"
+"""The run's process, so that whatever terminates it finds it: the daemon or the webserver. Dagster
+hides tags that begin so."""
 
+PRIORITY_TAG = "dagster/priority"
 
-PROCESS_TAG = f"{HIDDEN_TAG_PREFIX}run_process"
-"""The run's process, so that whatever terminates it finds it: the daemon or the webserver."""
-
-YIELDS = 5
-"""By so much is the niceness of a run without a priority greater: a drain of thousands of requests
-keeps two processors busy for seconds, and the stream, the sensors and the UI wait for nobody."""
+NICENESS = 5
+"""The niceness of a run without a priority is greater by this: a drain of thousands of requests
+keeps two processors busy for seconds, and the stream, the sensors and the UI must not wait."""
 
 SAME_S = 1.5
 """A process that began at another time has only the same number; boot time is in whole seconds."""
 
 
-class ForkedRunLauncher(RunLauncher, ConfigurableClass):
+class ForkedRunLauncher(dg.DefaultRunLauncher):
     """Starts the processes of runs, on the machine on which Dagster's daemon works.
 
     A run lives and ends as with Dagster's own launcher: what its process does is the same function,
     a termination interrupts it, and a run whose process ended before it is reported as failed. Its
     parent is the fork server, a child of the daemon, which ends when the daemon and the last run
-    have ended.
+    have ended. Where Dagster lacks what that needs, Dagster's own launcher does all of it.
     """
 
-    def __init__(self, inst_data: "ConfigurableClassData | None" = None) -> None:
-        self._inst_data = inst_data
-        super().__init__()  # type: ignore[no-untyped-call]
-
-    @property
-    def inst_data(self) -> "ConfigurableClassData | None":
-        """Return what Dagster made this object from."""
-        return self._inst_data
-
     @classmethod
-    def config_type(cls) -> "UserConfigSchema":
-        """Return that there is nothing to configure."""
-        return {}
-
-    @classmethod
-    def from_config_value(
-        cls, inst_data: "ConfigurableClassData | None", config_value: Mapping[str, Any]
-    ) -> Self:
-        """Return the launcher."""
+    def from_config_value(cls, inst_data: Any, config_value: Mapping[str, Any]) -> Self:
+        """Return the launcher; there is nothing to configure."""
         return cls(inst_data)
 
-    def launch_run(self, context: LaunchRunContext) -> None:
+    def launch_run(self, context: Any) -> None:
         """Start the process of a run, and return at once.
 
         It begins when the run's tags are written: both rewrite the whole row of the run.
         """
-        from dagster._grpc.types import ExecuteExternalJobArgs
-
+        internals = dagster_internals.FORKED_RUNS.load()
+        if internals is None:
+            super().launch_run(context)
+            return
         run = context.dagster_run
         if run.remote_job_origin is None or run.job_code_origin is None:
             raise ValueError(f"run {run.run_id} does not say where its job is defined")
-        arguments = ExecuteExternalJobArgs(
+        arguments = internals.ExecuteExternalJobArgs(
             job_origin=run.remote_job_origin,
             run_id=run.run_id,
             instance_ref=self._instance.get_ref(),
@@ -89,12 +69,16 @@ class ForkedRunLauncher(RunLauncher, ConfigurableClass):
         with receiver, begin:
             process = processes.Process(
                 target=execute,
-                args=(serialize_value(arguments), serialize_value(run.job_code_origin), receiver),
+                args=(
+                    dg.serialize_value(arguments),
+                    dg.serialize_value(run.job_code_origin),
+                    receiver,
+                ),
             )
             process.start()
             found = psutil.Process(process.pid)
             if PRIORITY_TAG not in run.tags and sys.platform != "win32":
-                found.nice(min(found.nice() + YIELDS, 19))
+                found.nice(min(found.nice() + NICENESS, 19))
             threading.Thread(
                 target=self._report_end, args=(process, found, run.run_id), daemon=True
             ).start()
@@ -109,6 +93,8 @@ class ForkedRunLauncher(RunLauncher, ConfigurableClass):
         run = self._instance.get_run_by_id(run_id)
         if run is None or run.is_finished:
             return False
+        if PROCESS_TAG not in run.tags:
+            return bool(super().terminate(run_id))  # type: ignore[no-untyped-call]
         self._instance.report_run_canceling(run)
         process = process_of(run)
         if process is not None:
@@ -123,10 +109,14 @@ class ForkedRunLauncher(RunLauncher, ConfigurableClass):
 
         A run that is STARTING without a process was being launched when that daemon was killed.
         """
-        begun = [DagsterRunStatus.STARTING, DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING]
-        for run in self._instance.get_runs(RunsFilter(statuses=begun)):
+        begun = [
+            dg.DagsterRunStatus.STARTING,
+            dg.DagsterRunStatus.STARTED,
+            dg.DagsterRunStatus.CANCELING,
+        ]
+        for run in self._instance.get_runs(dg.RunsFilter(statuses=begun)):
             found = process_of(run)
-            ours = PROCESS_TAG in run.tags or run.status is DagsterRunStatus.STARTING
+            ours = PROCESS_TAG in run.tags or run.status is dg.DagsterRunStatus.STARTING
             if found is not None:
                 threading.Thread(
                     target=self._report_end, args=(None, found, run.run_id), daemon=True
@@ -138,7 +128,10 @@ class ForkedRunLauncher(RunLauncher, ConfigurableClass):
         text = "The process of the run has ended. An earlier daemon started it: why is not known."
         if process is not None:
             process.join()
-            text = get_run_crash_explanation("The process of the run", process.exitcode or 0)
+            internals = dagster_internals.FORKED_RUNS.load()
+            text = internals.get_run_crash_explanation(
+                "The process of the run", process.exitcode or 0
+            )
         found.wait()  # longer, if it was the fork server that ended
         self._report_failed(run_id, text)
 
@@ -171,7 +164,7 @@ def since_boot_s(process: psutil.Process) -> float:
     return process.create_time() - psutil.boot_time()
 
 
-def process_of(run: "DagsterRun") -> psutil.Process | None:
+def process_of(run: dg.DagsterRun) -> psutil.Process | None:
     """Return the process of a run, None if it has ended or never began."""
     try:
         said = json.loads(run.tags[PROCESS_TAG])

@@ -13,10 +13,12 @@ from position_sync_dagster import last_work
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.errors import SettingsError
 from position_sync_dagster.outage_log import OutageLog
+from position_sync_dagster.settings import load_settings
 from position_sync_dagster.sync.alerts import (
     AlertCursor,
     CheckState,
     after_delivery,
+    deliver,
     due,
     follow,
     together,
@@ -69,9 +71,6 @@ class OutageAlerts:
             self._cursor.breaks or self._cursor.outbox
         ):
             return
-        from position_sync_dagster.settings import load_settings
-        from position_sync_dagster.sync.alerts import deliver
-
         try:
             settings = load_settings()
         except SettingsError as error:

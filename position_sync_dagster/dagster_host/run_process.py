@@ -12,19 +12,12 @@ from importlib import import_module
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
 
-from dagster._core.origin import JobPythonOrigin
-from dagster._grpc.impl import start_run_in_subprocess
-from dagster._serdes import deserialize_value
-from dagster._utils.hosted_user_process import recon_job_from_origin
+import dagster as dg
+
+from position_sync_dagster.dagster_host import dagster_internals
 
 IMPORTED = (
     "alembic.command",
-    "dagster._core.run_coordinator",
-    "dagster._core.storage.event_log.sqlite",
-    "dagster._core.storage.local_compute_log_manager",
-    "dagster._core.storage.root",
-    "dagster._core.storage.runs.sqlite",
-    "dagster._core.storage.schedules.sqlite",
     "psutil",
     "pydantic_settings",
     "sqlalchemy.dialects.sqlite",
@@ -36,9 +29,13 @@ IMPORTED = (
 
 for _name in IMPORTED:
     import_module(_name)
+dagster_internals.import_for_runs()
+dagster_internals.FORKED_RUNS.load()
+dagster_internals.keep_engines()
 
 gc.freeze()
-"""A look for cycles writes to each object, so that a run would copy what it has of this process."""
+"""Python's garbage collector writes to each object that it looks at. A run would then copy the
+memory that it shares with this process."""
 
 
 def execute(arguments: str, origin: str, begin: Connection) -> None:
@@ -50,6 +47,7 @@ def execute(arguments: str, origin: str, begin: Connection) -> None:
         begin: The run begins when something comes from it.
     """
     begin.recv()
-    job = recon_job_from_origin(deserialize_value(origin, JobPythonOrigin))
+    internals = dagster_internals.FORKED_RUNS.load()
+    job = internals.recon_job_from_origin(dg.deserialize_value(origin))
     ended = multiprocessing.Event()
-    start_run_in_subprocess(arguments, job, SimpleQueue(), ended)  # type: ignore[no-untyped-call]
+    internals.start_run_in_subprocess(arguments, job, SimpleQueue(), ended)

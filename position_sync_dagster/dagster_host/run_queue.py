@@ -1,12 +1,8 @@
 """The run queue: Dagster's own, looked at twice a second."""
 
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 from dagster import Field, QueuedRunCoordinator
-
-if TYPE_CHECKING:
-    from dagster._config.config_schema import UserConfigSchema
-
 
 LOOK_S = 0.5
 """Dagster's daemon waits in steps of this length; its own setting is in whole seconds."""
@@ -25,7 +21,7 @@ class PromptRunQueue(QueuedRunCoordinator):
         return LOOK_S
 
     @classmethod
-    def config_type(cls) -> "UserConfigSchema":
+    def config_type(cls) -> dict[str, Field]:
         """Return the settings of Dagster's queue, without the seconds between two looks."""
         own = cast("dict[str, Field]", super().config_type())
         return {name: field for name, field in own.items() if name != "dequeue_interval_seconds"}

@@ -1,10 +1,11 @@
 """The supervisor: it starts Dagster's programs, and starts one again that ends or hangs.
 
 `dagster dev` starts a code server, the webserver and the daemon, has no place for a middleware, and
-ends when one of them does. This program starts the same three and patches nothing. It asks each
+ends when one of them does. This program starts the same three. It asks each
 every two seconds whether it works, kills one that hangs, and starts it again. One that cannot be
 kept running ends everything, with the reason: how it ended, and the last lines that it wrote. A
-stream is no child of these: it outlives them.
+stream is no child of these: it outlives them. Where a version of Dagster lacks a private symbol
+that the daemon or the webserver needs (`dagster_internals`), `dagster dev` runs instead.
 
 The code server is Dagster's proxy, with which the UI can reload the code, and the server of the
 definitions behind it. The proxy does not start that one again; here both are.
@@ -32,7 +33,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from enum import Enum
 from pathlib import Path
-from typing import TextIO
+from typing import NoReturn, TextIO
 
 import grpc
 import psutil
@@ -40,10 +41,14 @@ import yaml
 from dotenv import dotenv_values
 
 from position_sync_dagster import last_work
+from position_sync_dagster.dagster_host.dagster_internals import LACKING
 from position_sync_dagster.dagster_host.outage_alerts import OutageAlerts
 from position_sync_dagster.domain.retry import Backoff
-from position_sync_dagster.processes.ports import get_json
+from position_sync_dagster.processes.ports import LOOPBACK, get_json
 from position_sync_dagster.processes.reaper import descendants
+
+LOOK_S = 0.5
+"""Seconds between two looks at all programs."""
 
 ASK_S = 2.0
 """Seconds between two questions whether a program works, and the longest wait for the answer."""
@@ -67,6 +72,34 @@ MOST_FAILURES = 5
 MOST_RESTARTS, WITHIN_S = 30, 600.0
 """Everything ends when a program is started again more often than this within this time."""
 
+TICK_S = 90.0
+"""A daemon whose sensors ticked and do not any more hangs after this time."""
+
+GRACE_S = 5.0
+"""Seconds that the daemon has to end before it is killed."""
+
+ALREADY_S = 1.0
+"""Seconds that the daemon has to end by itself: whoever interrupts this program mostly interrupts
+the daemon as well."""
+
+STORAGE = ("history/runs.db", "history/runs/index.db", "schedules/schedules.db")
+"""The files of Dagster's storage on SQLite, in its home."""
+
+MAKE_STORAGE = """
+from dagster import DagsterInstance
+try:
+    with DagsterInstance.get():
+        pass
+except Exception as error:
+    print(error)
+    raise SystemExit(1)
+"""
+"""Run as a process of its own, so that the supervisor never imports Dagster."""
+
+OWN = "position_sync_dagster.dagster_host"
+DEVELOPMENT = {"DAGSTER_IS_DEV_CLI": "1", "DAGSTER_verbose": ""}
+"""Dagster's own mark of a local deployment, which all its processes inherit."""
+
 logger = logging.getLogger("position_sync_dagster.supervisor")
 
 
@@ -80,6 +113,10 @@ class ProgramAnswer(Enum):
 
 class CannotRunError(Exception):
     """A program cannot be kept running; the text says which and why."""
+
+
+class DagsterLacksError(Exception):
+    """Dagster lacks private symbols that a program of ours needs."""
 
 
 class Program:
@@ -156,6 +193,7 @@ class Program:
 
         Raises:
             CannotRunError: It has failed too often.
+            DagsterLacksError: It cannot run with this version of Dagster.
         """
         now = time.monotonic()
         if self.process is None:
@@ -163,6 +201,8 @@ class Program:
                 self.start()
             return self.process is not None
         code = self.process.poll()
+        if code == LACKING:
+            raise DagsterLacksError
         if code is not None:
             self._failed(describe_end(code), code)
             return False
@@ -240,10 +280,6 @@ def describe_end(code: int) -> str:
     return f"was killed by signal {-code}"
 
 
-STORAGE = ("history/runs.db", "history/runs/index.db", "schedules/schedules.db")
-"""The files of Dagster's storage on SQLite, in its home."""
-
-
 class StorageFiles:
     """The files of Dagster's storage, held open: else the next file may get the same inode."""
 
@@ -260,13 +296,11 @@ class StorageFiles:
         self.close()
         paths = [last_work.dagster_home() / name for name in STORAGE]
         if self._made or not all(path.exists() for path in paths):
-            from dagster import DagsterInstance
-
-            try:
-                with DagsterInstance.get():
-                    pass
-            except Exception as error:
-                raise CannotRunError(f"Dagster's storage cannot be used: {error}") from error
+            command = [sys.executable, "-c", MAKE_STORAGE]
+            made = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own command, no shell
+            if made.returncode:
+                reason = made.stdout.strip() or made.stderr.strip()
+                raise CannotRunError(f"Dagster's storage cannot be used: {reason}")
         self._made = True
         self._held = {path: os.open(path, os.O_RDONLY) for path in paths if path.exists()}
 
@@ -287,21 +321,6 @@ def is_still(path: Path, fd: int) -> bool:
         return os.path.samestat(path.stat(), os.fstat(fd))
     except OSError:
         return False
-
-
-LOOK_S = 0.5
-TICK_S = 90.0
-"""A daemon whose sensors ticked and do not any more hangs after this time."""
-
-GRACE_S = 5.0
-"""Seconds that the daemon has to end before it is killed."""
-
-ALREADY_S = 1.0
-"""Who asks this program to end has asked the daemon too, as a rule: a second signal is noise."""
-
-OWN = "position_sync_dagster.dagster_host"
-DEVELOPMENT = {"DAGSTER_IS_DEV_CLI": "1", "DAGSTER_verbose": ""}
-"""Dagster's own mark of a local deployment, which all its processes inherit."""
 
 
 def ask_code_server(socket: Path) -> ProgramAnswer:
@@ -469,7 +488,7 @@ def run(*, port: int, workspace: str) -> int:
     os.environ |= DEVELOPMENT | variables_of_the_folder()
     last_work.clear()
     supervisor = None
-    reason = ""
+    reason, lacking = "", False
     with tempfile.TemporaryDirectory() as folder:
         try:
             supervisor = Supervisor(port=port, workspace=workspace, folder=Path(folder))
@@ -478,18 +497,31 @@ def run(*, port: int, workspace: str) -> int:
             pass
         except CannotRunError as error:
             reason = str(error)
+        except DagsterLacksError:
+            lacking = True
         finally:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
             if supervisor is not None:
                 supervisor.end(reason)
     last_work.clear()
+    if lacking:
+        run_dagster_dev(port=port, workspace=workspace)
     if reason:
         last_work.note(last_work.ENDED, reason)
         logger.error("Everything ends. %s", reason)
     else:
         logger.info("Everything has ended, as was asked.")
     return int(bool(reason))
+
+
+def run_dagster_dev(*, port: int, workspace: str) -> NoReturn:
+    """Become `dagster dev`, which needs nothing private."""
+    logger.error("`dagster dev` runs instead, without a guard before its web page.")
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    command = [sys.executable, "-m", "dagster", "dev", "--workspace", workspace]
+    os.execv(sys.executable, [*command, "--host", LOOPBACK, "--port", str(port)])  # noqa: S606
 
 
 def variables_of_the_folder() -> dict[str, str]:

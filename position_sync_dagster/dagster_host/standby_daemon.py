@@ -19,21 +19,20 @@ import threading
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
+from typing import Any
 
 from dagster import DagsterInstance
-from dagster._core.workspace.load_target import WorkspaceFileTarget
-from dagster._daemon.controller import daemon_controller_from_instance
-from dagster._utils.interrupts import capture_interrupts, setup_interrupt_handlers
-from dagster._utils.log import configure_loggers
 from dagster_postgres.utils import DagsterPostgresException
 from sqlalchemy import Connection, NullPool, create_engine, text
 from sqlalchemy.exc import SQLAlchemyError
+
+from position_sync_dagster.dagster_host import dagster_internals
 
 LOCK = 7497
 """The number of the advisory lock, in the database of the instance."""
 
 SILENCE_S = 15
-"""Postgres ends the connection of a holder that says nothing for so long."""
+"""Postgres ends the connection of a holder that sends nothing for this time."""
 
 PULSE_S = 3.0
 POLL_S = 1.0
@@ -55,7 +54,7 @@ WAITS = "The daemon of another host works. This one waits."
 logger = logging.getLogger("dagster.daemon.host")
 
 
-def run(workspace: str) -> int:
+def run(workspace: str, internals: Any) -> int:
     """Wait for Postgres and for the lock, run the daemon, and return the exit code."""
     with ExitStack() as stack:
         instance = stack.enter_context(opened_instance())
@@ -68,10 +67,10 @@ def run(workspace: str) -> int:
             return 1
         lock = acquire(url)
         threading.Thread(target=keep, args=(lock,), name="lock", daemon=True).start()
-        stack.enter_context(capture_interrupts())
+        stack.enter_context(internals.capture_interrupts())
         controller = stack.enter_context(
-            daemon_controller_from_instance(
-                instance, workspace_load_target=WorkspaceFileTarget([workspace])
+            internals.daemon_controller_from_instance(
+                instance, workspace_load_target=internals.WorkspaceFileTarget([workspace])
             )
         )
         controller.check_daemon_loop()
@@ -140,10 +139,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--workspace", required=True)
     options = parser.parse_args(arguments)
-    configure_loggers(formatter="colored", log_level="INFO")
-    setup_interrupt_handlers()
+    internals = dagster_internals.DAEMON.load()
+    if internals is None:
+        logger.error("Run `dagster-daemon run` on one of the hosts, and on no other.")
+        return dagster_internals.LACKING
+    internals.configure_loggers(formatter="colored", log_level="INFO")
+    internals.setup_interrupt_handlers()
     try:
-        return run(options.workspace)
+        return run(options.workspace, internals)
     except KeyboardInterrupt:
         return 0
 

@@ -9,15 +9,12 @@ publish the port at 127.0.0.1 of the machine.
 """
 
 import argparse
+import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 import uvicorn
-from dagster._cli.utils import get_instance_for_cli
-from dagster._core.workspace.context import WorkspaceProcessContext
-from dagster._core.workspace.load_target import WorkspaceFileTarget
-from dagster._utils.interrupts import setup_interrupt_handlers
-from dagster._utils.log import configure_loggers
 from dagster_webserver.cli import (
     DEFAULT_DB_STATEMENT_TIMEOUT,
     DEFAULT_POOL_MAX_OVERFLOW,
@@ -32,6 +29,7 @@ from starlette.routing import BaseRoute, Route
 
 from ib_gateway_simulator.loopback_guard import LoopbackGuard
 from position_sync_dagster import last_work
+from position_sync_dagster.dagster_host import dagster_internals
 from position_sync_dagster.processes.ports import LOOPBACK
 
 LIVE_DATA_POLL_MS = 2000
@@ -48,7 +46,7 @@ def stats(_: Request) -> JSONResponse:
     return JSONResponse({"programs": programs, "problems": found.problems})
 
 
-class GuardedWebserver(DagsterWebserver[WorkspaceProcessContext, object]):  # type: ignore[type-var]
+class GuardedWebserver(DagsterWebserver[Any, Any]):
     """Dagster's webserver with the guard before each route."""
 
     def build_middleware(self) -> list[Middleware]:
@@ -73,15 +71,24 @@ class GuardedWebserver(DagsterWebserver[WorkspaceProcessContext, object]):  # ty
 
 
 def serve(*, host: str, port: int, workspace: str) -> None:
-    """Serve the UI until an interrupt."""
-    with get_instance_for_cli() as instance:
+    """Serve the UI until an interrupt.
+
+    Raises:
+        SystemExit: Dagster lacks what this needs.
+    """
+    internals = dagster_internals.WEBSERVER.load()
+    if internals is None:
+        sys.exit(dagster_internals.LACKING)
+    internals.configure_loggers(formatter="colored", log_level="INFO")
+    internals.setup_interrupt_handlers()
+    with internals.get_instance_for_cli() as instance:
         instance.optimize_for_webserver(
             DEFAULT_DB_STATEMENT_TIMEOUT, DEFAULT_POOL_RECYCLE, DEFAULT_POOL_MAX_OVERFLOW
         )
-        with WorkspaceProcessContext(
+        with internals.WorkspaceProcessContext(
             instance,
             version=__version__,
-            workspace_load_target=WorkspaceFileTarget([workspace]),
+            workspace_load_target=internals.WorkspaceFileTarget([workspace]),
         ) as context:
             app = GuardedWebserver(context, "", LIVE_DATA_POLL_MS).create_asgi_app()
             uvicorn.run(app, host=host, port=port, log_level="warning")
@@ -94,8 +101,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--workspace", required=True)
     options = parser.parse_args(arguments)
-    configure_loggers(formatter="colored", log_level="INFO")
-    setup_interrupt_handlers()
     serve(host=options.host, port=options.port, workspace=options.workspace)
 
 

@@ -2,12 +2,9 @@
 
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import dagster as dg
-from dagster._core.storage.asset_check_execution_record import (
-    AssetCheckExecutionRecord,
-    AssetCheckExecutionRecordStatus,
-)
 
 from position_sync_dagster.defs.assets.statements import FILES_CHECK
 from position_sync_dagster.defs.checks.check_results import UNKNOWN, WHAT_TO_DO
@@ -18,6 +15,7 @@ from position_sync_dagster.sync.alerts import (
     AlertCursor,
     CheckState,
     after_delivery,
+    deliver,
     due,
     follow,
     together,
@@ -34,8 +32,14 @@ BUDGET = timedelta(seconds=25)
 """A tick begins no delivery later than this; what is left is sent by the next ticks."""
 
 
+WITHOUT_RECEIVERS_S = 60
+"""Between two ticks while there is nobody to tell: each costs as much as one of the drain."""
+
+
 @dg.sensor(
-    minimum_interval_seconds=SHORTEST_INTERVAL_S,
+    minimum_interval_seconds=SHORTEST_INTERVAL_S
+    if POSITION_SYNC.read_settings().alert_urls
+    else WITHOUT_RECEIVERS_S,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Send checks that break, and those that pass again, to the receivers in "
     "POSITION_SYNC_ALERT_URLS, each once. Without receivers it does nothing.",
@@ -60,7 +64,6 @@ def tell_people(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.Ski
     for place, messages in due(cursor, now).items():
         if datetime.now(UTC) - now > BUDGET:
             break
-        from position_sync_dagster.sync.alerts import deliver
 
         title, body = together(messages)
         ok = deliver(urls[place], place, title=title, body=body)
@@ -89,13 +92,13 @@ def check_states(
 def _state_of(
     instance: dg.DagsterInstance,
     key: dg.AssetCheckKey,
-    record: AssetCheckExecutionRecord,
+    record: Any,
     ui_url: str,
 ) -> CheckState:
     asset = key.asset_key.to_user_string()
     name = f"{asset}: {key.name}"
     link = f"{ui_url.rstrip('/')}/assets/{asset}?view=checks&checkDetail={key.name}"
-    planned = record.status is AssetCheckExecutionRecordStatus.PLANNED
+    planned = record.status.value == "PLANNED"
     if planned or record.evaluation is None or record.event is None:
         run = instance.get_run_by_id(record.run_id)
         failed = run is not None and run.status is dg.DagsterRunStatus.FAILURE

@@ -3,7 +3,6 @@
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
-from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 
 from position_sync_dagster.defs.checks.evaluation import KEYS
 from position_sync_dagster.defs.runs import (
@@ -79,13 +78,13 @@ def due_checks(instance: dg.DagsterInstance, now: datetime) -> list[dg.AssetChec
     def stands(key: dg.AssetCheckKey) -> bool:
         materialized = newest.get(key.asset_key.to_user_string(), oldest)
         record = found.get(key)
-        if record is not None and record.status is AssetCheckExecutionRecordStatus.PLANNED:
+        if record is not None and record.status.value == "PLANNED":
             return False  # the run that planned it ended without a result
         event = record.event if record is not None else None
         at = datetime.fromtimestamp(event.timestamp, UTC) if event is not None else None
         if record is None or at is None or at < max(materialized, oldest):
             return now - materialized < BEING_EVALUATED
-        passed = record.status is AssetCheckExecutionRecordStatus.SUCCEEDED
+        passed = record.status.value == "SUCCEEDED"
         return passed or key.name == "a_stream_watches"
 
     return [key for key in KEYS if not stands(key)]

@@ -3,11 +3,11 @@
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import dagster as dg
 
 from position_sync_dagster import last_work
+from position_sync_dagster.defs.libraries import tables
 from position_sync_dagster.defs.resources import POSITION_SYNC
 from position_sync_dagster.defs.runs import (
     DRAIN_JOB,
@@ -22,6 +22,7 @@ from position_sync_dagster.defs.runs import (
 )
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.request import QueueStatus
+from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.availability import unavailable_reason
 from position_sync_dagster.sync.drain_plan import (
     DrainCursor,
@@ -31,10 +32,6 @@ from position_sync_dagster.sync.drain_plan import (
     plan_drain,
 )
 from position_sync_dagster.sync.supervision import IN_PROGRESS, JobRun, RunState, consecutive
-
-if TYPE_CHECKING:
-    from position_sync_dagster.lake.lake import Lake
-    from position_sync_dagster.settings import Settings
 
 MAX_RUNTIME_S = 90
 """A drain limits itself to half of this; a run that lasts longer was left behind by a crash."""
@@ -96,7 +93,7 @@ def _request(
 
 
 def observe(
-    instance: dg.DagsterInstance, lake: "Lake", settings: "Settings", *, now: datetime
+    instance: dg.DagsterInstance, lake: "tables.Lake", settings: Settings, *, now: datetime
 ) -> Workload:
     """Read everything that the decision needs; nothing is changed."""
     runs = recent_runs(instance, DRAIN_JOB, limit=RUNS_SEEN)
@@ -128,7 +125,7 @@ def observe(
 
 
 def _logins(
-    instance: dg.DagsterInstance, lake: "Lake", settings: "Settings", now: datetime
+    instance: dg.DagsterInstance, lake: "tables.Lake", settings: Settings, now: datetime
 ) -> list[tuple[LoginState, Sequence[str]]]:
     """Return the state of each login, and its accounts where a file names them."""
     found: list[tuple[LoginState, Sequence[str]]] = []

@@ -8,12 +8,12 @@ from typing import Any
 import dagster as dg
 
 from position_sync_dagster.defs.maintenance import deleted_through
-from position_sync_dagster.domain.run_record import RunResult
+from position_sync_dagster.defs.runs import utc
+from position_sync_dagster.domain.run_record import RunRecord, RunResult
 from position_sync_dagster.sync.audit.comparison import (
     LEDGER,
     AuditFinding,
     Events,
-    KnownRun,
     RunEvent,
 )
 
@@ -21,7 +21,7 @@ RUN = "audit/run_id"
 """The metadata of an observation that stands for the missing event of this run."""
 
 PAGE = 1000
-RUNS_AT_ONCE = 500
+"""Events that are read at once."""
 
 _RESULTS = {
     dg.DagsterRunStatus.SUCCESS: RunResult.SUCCESS,
@@ -106,42 +106,30 @@ def _event_of(record: dg.EventLogRecord) -> RunEvent | None:
     values = {name.rpartition("/")[2]: found.metadata[name].value for name in found.metadata}
     audited = found.metadata.get(RUN)
     run_id = str(audited.value) if audited is not None else entry.run_id
-    rows = values.get("rows")
+    rows, *versions = map(values.get, ("rows", "delta_version_from", "delta_version"))
     if not run_id or not isinstance(rows, int):
         return None
     return RunEvent(
         run_id=run_id,
         rows=rows,
-        version_from=_version(values.get("delta_version_from")),
-        version_to=_version(values.get("delta_version")),
+        version_from=versions[0] if isinstance(versions[0], int) else None,
+        version_to=versions[1] if isinstance(versions[1], int) else None,
         at=datetime.fromtimestamp(entry.timestamp, UTC),
     )
 
 
-def _version(value: object) -> int | None:
-    return value if isinstance(value, int) else None
-
-
-def _runs(instance: dg.DagsterInstance, since: datetime) -> dict[str, KnownRun]:
+def _runs(instance: dg.DagsterInstance, since: datetime) -> dict[str, RunRecord]:
     """Return the runs that were created or changed since a time."""
-    found: dict[str, KnownRun] = {}
-    cursor = None
-    while True:
-        records = instance.get_run_records(
-            dg.RunsFilter(updated_after=since), limit=RUNS_AT_ONCE, cursor=cursor
+    now = datetime.now(UTC)
+    return {
+        record.dagster_run.run_id: RunRecord(
+            run_id=record.dagster_run.run_id,
+            step=LEDGER,
+            job=record.dagster_run.job_name,
+            result=_RESULTS.get(record.dagster_run.status, RunResult.RUNNING),
+            started_at=utc(record.start_time) or record.create_timestamp,
+            ended_at=utc(record.end_time),
+            recorded_at=now,
         )
-        for record in records:
-            run = record.dagster_run
-            found[run.run_id] = KnownRun(
-                job=run.job_name,
-                started_at=_utc(record.start_time),
-                ended_at=_utc(record.end_time),
-                result=_RESULTS.get(run.status, RunResult.RUNNING),
-            )
-        if len(records) < RUNS_AT_ONCE:
-            return found
-        cursor = records[-1].dagster_run.run_id
-
-
-def _utc(timestamp: float | None) -> datetime | None:
-    return None if timestamp is None else datetime.fromtimestamp(timestamp, UTC)
+        for record in instance.get_run_records(dg.RunsFilter(updated_after=since))
+    }

@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import dagster as dg
 
+from position_sync_dagster.dagster_host import dagster_internals
+from position_sync_dagster.defs.libraries import sql
 from position_sync_dagster.defs.resources import PositionSyncResource
 from position_sync_dagster.defs.runs import (
     DERIVE_JOB,
@@ -23,14 +24,42 @@ from position_sync_dagster.defs.runs import (
     recorded,
 )
 
-if TYPE_CHECKING:
-    from sqlalchemy import Column, ColumnElement, Connection, Table
-
-
 CHUNK = 200
 """Rows of one transaction: SQLite has one writer at a time, and the others wait for it."""
 
-Connect = Callable[[], AbstractContextManager["Connection"]]
+ENDED = [
+    dg.DagsterRunStatus.SUCCESS,
+    dg.DagsterRunStatus.FAILURE,
+    dg.DagsterRunStatus.CANCELED,
+]
+
+NEWEST = 10
+"""Ended runs of each job that stay at any age: they hold the newest observations of the tables."""
+
+MAINTENANCE_JOB = "maintain_lake"
+
+PRUNED_JOBS = (DRAIN_JOB, STREAM_JOB, MAINTENANCE_JOB, DERIVE_JOB)
+"""Jobs with many runs. Runs of `close_day` are kept: they record which days are filled."""
+
+LONGEST = timedelta(minutes=45)
+"""A run of the job deletes runs for no longer than this, and the run of the next hour goes on: two
+at once would delete the same."""
+
+KEPT_TICKS = {
+    "SKIPPED": timedelta(hours=6),
+    "STARTED": timedelta(days=1),
+    "SUCCESS": timedelta(days=3),
+    "FAILURE": timedelta(days=14),
+}
+"""How long ticks of sensors are kept. One that finds nothing to do leaves 1.7 KB, every 5 s.
+Dagster would look for old ones after each tick: a tenth of what its daemon does at rest."""
+
+WHAT_TO_DO = "Stop what writes to the lake, run `position-sync doctor --repair`, and report it."
+
+_DELETED_THROUGH = "position_sync/deleted_through"
+"""The key in Dagster's storage of the time when the last of the deleted runs had ended."""
+
+Connect = Callable[[], AbstractContextManager["sql.Connection"]]
 
 
 def forget_old_events(instance: dg.DagsterInstance, *, before: datetime, keep: int) -> int:
@@ -43,36 +72,33 @@ def forget_old_events(instance: dg.DagsterInstance, *, before: datetime, keep: i
         before: What is earlier is old.
         keep: What is followed by as many of its kind is old, too.
     """
-    # Not with the definitions, which must load fast.
-    from dagster._core.instance import RUNLESS_RUN_ID
-    from dagster._core.storage.event_log import SqlEventLogStorage
-    from dagster._core.storage.event_log import schema as events
-    from dagster._core.storage.runs import SqlRunStorage
-    from dagster._core.storage.runs import schema as runs
-    from sqlalchemy import select
+    internals = dagster_internals.EVENT_TABLES.load()
+    if internals is None:
+        return 0
+    # Not imported with the definitions, which must load fast.
 
     found = 0
     storage, run_storage = instance.event_log_storage, instance.run_storage
-    if isinstance(storage, SqlEventLogStorage):
+    if isinstance(storage, internals.SqlEventLogStorage):
         index = storage.index_connection
-        checks, logged = events.AssetCheckExecutionsTable, events.SqlEventLogStorageTable
+        checks, logged = internals.AssetCheckExecutionsTable, internals.SqlEventLogStorageTable
         c = checks.c
         kinds = [c.asset_key, c.check_name, c.partition, c.execution_status]
         old = _old_ids(index, checks, kinds, c.evaluation_event_timestamp, before, keep)
         found += _delete(index, c.id, old)
-        c, tagged = logged.c, events.AssetEventTagsTable.c.event_id
+        c, tagged = logged.c, internals.AssetEventTagsTable.c.event_id
+        no_run = internals.RUNLESS_RUN_ID
         # In SQLite they are twice, in the index and in a file of their own.
-        for connect in (index, lambda: storage.run_connection(RUNLESS_RUN_ID)):
+        for connect in (index, lambda: storage.run_connection(no_run)):
             kinds = [c.dagster_event_type, c.asset_key]
-            where = [c.run_id == RUNLESS_RUN_ID]
-            old = _old_ids(connect, logged, kinds, c.timestamp, before, keep, where)
+            old = _old_ids(connect, logged, kinds, c.timestamp, before, keep, [c.run_id == no_run])
             _delete(connect, tagged, old)
             found += _delete(connect, c.id, old)
-    if isinstance(run_storage, SqlRunStorage):
+    if isinstance(run_storage, internals.SqlRunStorage):
         # Postgres deletes them with the run.
-        c, known = runs.RunTagsTable.c, select(runs.RunsTable.c.run_id)
+        c, known = internals.RunTagsTable.c, sql.select(internals.RunsTable.c.run_id)
         with run_storage.connect() as connection:
-            query = select(c.id).where(c.run_id.not_in(known))
+            query = sql.select(c.id).where(c.run_id.not_in(known))
             left = connection.execute(query).scalars().all()
         _delete(run_storage.connect, c.id, left)
     return found
@@ -80,25 +106,23 @@ def forget_old_events(instance: dg.DagsterInstance, *, before: datetime, keep: i
 
 def _old_ids(
     connect: Connect,
-    table: "Table",
-    kinds: "Sequence[Column[str]]",
-    at: "Column[datetime]",
+    table: "sql.Table",
+    kinds: "Sequence[sql.Column[str]]",
+    at: "sql.Column[datetime]",
     before: datetime,
     keep: int,
-    where: "Iterable[ColumnElement[bool]]" = (),
+    where: "Iterable[sql.ColumnElement[bool]]" = (),
 ) -> list[int]:
     """Return the ids of rows that are old, without the newest of each kind."""
-    from sqlalchemy import func, or_, select
-
-    newer = func.row_number().over(partition_by=kinds, order_by=table.c.id.desc()) - 1
-    rows = select(table.c.id, at.label("at"), newer.label("newer")).where(*where).subquery()
+    newer = sql.func.row_number().over(partition_by=kinds, order_by=table.c.id.desc()) - 1
+    rows = sql.select(table.c.id, at.label("at"), newer.label("newer")).where(*where).subquery()
     early = rows.c.at < before.astimezone(UTC).replace(tzinfo=None)
-    old = select(rows.c.id).where(rows.c.newer > 0, or_(early, rows.c.newer >= keep))
+    old = sql.select(rows.c.id).where(rows.c.newer > 0, sql.or_(early, rows.c.newer >= keep))
     with connect() as connection:
         return list(connection.execute(old).scalars())
 
 
-def _delete(connect: Connect, column: "Column[int]", values: Sequence[int]) -> int:
+def _delete(connect: Connect, column: "sql.Column[int]", values: Sequence[int]) -> int:
     """Delete the rows with these values, some at a time; return the number of values."""
     for first in range(0, len(values), CHUNK):
         some = values[first : first + CHUNK]
@@ -107,35 +131,21 @@ def _delete(connect: Connect, column: "Column[int]", values: Sequence[int]) -> i
     return len(values)
 
 
-def forget_skipped_ticks(instance: dg.DagsterInstance, *, before: datetime) -> None:
-    """Delete the ticks of sensors that found nothing to do.
-
-    Dagster's own retention counts whole days: a hundred megabytes of them.
-    """
-    from dagster._core.scheduler.instigation import TickStatus
-
-    if instance.schedule_storage is None:
+def forget_old_ticks(instance: dg.DagsterInstance, *, now: datetime) -> None:
+    """Delete the ticks of sensors that are older than `KEPT_TICKS` allows."""
+    internals = dagster_internals.TICKS.load()
+    if internals is None or instance.schedule_storage is None:
         return
     for state in instance.all_instigator_state():
-        instance.purge_ticks(
-            state.instigator_origin_id,
-            state.selector_id,
-            before.timestamp(),
-            [TickStatus.SKIPPED],
-        )
-
-
-ENDED = [
-    dg.DagsterRunStatus.SUCCESS,
-    dg.DagsterRunStatus.FAILURE,
-    dg.DagsterRunStatus.CANCELED,
-]
-
-NEWEST = 10
-"""Ended runs of each job that stay at any age: they hold the newest observations of the tables."""
-
-_DELETED_THROUGH = "position_sync/deleted_through"
-"""The key in Dagster's storage of the time when the last of the deleted runs had ended."""
+        if state.instigator_type.value != "SENSOR":
+            continue
+        for status, kept in KEPT_TICKS.items():
+            instance.purge_ticks(
+                state.instigator_origin_id,
+                state.selector_id,
+                (now - kept).timestamp(),
+                [internals.TickStatus[status]],
+            )
 
 
 def old_runs(
@@ -170,10 +180,9 @@ def lost_runs(instance: dg.DagsterInstance) -> list[str]:
 
     Dagster leaves them when a person deletes a run, and a deletion may be killed.
     """
-    from dagster._core.storage.event_log import SqliteEventLogStorage
-
+    internals = dagster_internals.EVENT_TABLES.load()
     storage = instance.event_log_storage
-    if not isinstance(storage, SqliteEventLogStorage):
+    if internals is None or not isinstance(storage, internals.SqliteEventLogStorage):
         return []
     # The files first: a run that begins now is among the runs before it has a file.
     there = storage.get_all_run_ids()
@@ -205,21 +214,6 @@ def deleted_through(instance: dg.DagsterInstance) -> datetime:
     """Return when the last of the deleted runs had ended; the beginning of time without any."""
     values = instance.daemon_cursor_storage.get_cursor_values({_DELETED_THROUGH})
     return datetime.fromtimestamp(float(values.get(_DELETED_THROUGH, 0.0)), UTC)
-
-
-MAINTENANCE_JOB = "maintain_lake"
-
-PRUNED_JOBS = (DRAIN_JOB, STREAM_JOB, MAINTENANCE_JOB, DERIVE_JOB)
-"""Jobs with many runs. Runs of `close_day` are kept: they record which days are filled."""
-
-LONGEST = timedelta(minutes=45)
-"""What is left after it waits for the next hour: two would delete the same."""
-
-KEEP_SKIPPED = timedelta(hours=6)
-"""A sensor that finds nothing to do leaves a tick of 1.7 KB, every 5 s."""
-
-
-WHAT_TO_DO = "Stop what writes to the lake, run `position-sync doctor --repair`, and report it."
 
 
 @dg.op(tags={"domain": "upkeep"})
@@ -263,7 +257,7 @@ def forget_old_runs(context: dg.OpExecutionContext, position_sync: PositionSyncR
         f"and of each job all but the newest {settings.keep_runs}."
     )
     events = forget_old_events(context.instance, before=before, keep=settings.keep_runs)
-    forget_skipped_ticks(context.instance, before=began - KEEP_SKIPPED)
+    forget_old_ticks(context.instance, now=began)
     context.log.info(f"Deleted {events} old results of checks and events without a run.")
 
 

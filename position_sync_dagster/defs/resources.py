@@ -2,16 +2,13 @@
 
 import os
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import dagster as dg
 from pydantic import Field
 
-if TYPE_CHECKING:
-    from position_sync_dagster.lake.derived import DerivedTable
-    from position_sync_dagster.lake.lake import Lake
-    from position_sync_dagster.lake.schema.table_spec import TableSpec
-    from position_sync_dagster.settings import Settings
+from position_sync_dagster.defs.libraries import derived, tables
+from position_sync_dagster.lake.schema.table_spec import TableSpec
+from position_sync_dagster.settings import PREFIX, Settings, load_settings
 
 
 class PositionSyncResource(dg.ConfigurableResource):  # type: ignore[type-arg]
@@ -36,7 +33,7 @@ class PositionSyncResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     )
 
     @cached_property
-    def settings(self) -> "Settings":
+    def settings(self) -> Settings:
         """Return the settings as they were at the first use in the run.
 
         Raises:
@@ -45,33 +42,27 @@ class PositionSyncResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         return self.read_settings()
 
     @cached_property
-    def lake(self) -> "Lake":
+    def lake(self) -> "tables.Lake":
         """Return the tables, created or migrated at the first use in the run.
 
         Raises:
             SettingsError: A value is malformed.
             LakeError: A table cannot be used.
         """
-        from position_sync_dagster.lake.lake import Lake
-
-        lake = Lake.of(self.settings)
+        lake = tables.Lake.of(self.settings)
         lake.initialize_sync()
         return lake
 
-    def derived_table(self, spec: "TableSpec") -> "DerivedTable":
+    def derived_table(self, spec: TableSpec) -> "derived.DerivedTable":
         """Return a table that is derived from `position_updates`."""
-        from position_sync_dagster.lake.derived import DerivedTable
+        return derived.DerivedTable(self.settings.table(spec.name), spec)
 
-        return DerivedTable(self.settings.table(spec.name), spec)
-
-    def read_settings(self) -> "Settings":
+    def read_settings(self) -> Settings:
         """Read the settings as they are now; values of this resource win over the environment.
 
         Raises:
             SettingsError: A value is malformed.
         """
-        from position_sync_dagster.settings import load_settings
-
         given = {
             "lake": self.path,
             "gateway_host": self.host,
@@ -90,8 +81,6 @@ def shown_resource() -> PositionSyncResource:
     A variable of the environment is shown by its name and read by each run; another value is the
     one of `.env`, or the default.
     """
-    from position_sync_dagster.settings import PREFIX
-
     settings = POSITION_SYNC.read_settings()
 
     def text(name: str, value: str) -> str:

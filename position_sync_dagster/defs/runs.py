@@ -11,21 +11,17 @@ from datetime import UTC, datetime
 from functools import lru_cache, wraps
 from inspect import isgeneratorfunction
 from threading import Lock
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
+from typing import Any, ParamSpec, TypeVar, cast
 
 import dagster as dg
-from dagster._core.storage.tags import PARTITION_NAME_TAG
 
+from position_sync_dagster.dagster_host import dagster_internals
+from position_sync_dagster.defs.libraries import tables
 from position_sync_dagster.defs.resources import PositionSyncResource
 from position_sync_dagster.errors import PositionSyncError
+from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.run_recorder import RunRecorder
 from position_sync_dagster.sync.supervision import JobRun, RunState
-
-if TYPE_CHECKING:
-    from dagster._core.instance.ref import InstanceRef
-
-    from position_sync_dagster.lake.lake import Lake
-    from position_sync_dagster.settings import Settings
-
 
 DRAIN_JOB = "drain_positions"
 
@@ -56,6 +52,9 @@ DRAINED = "position_sync/drained"
 REGISTRY_VERSION = "position_sync/registry_version"
 """The tag with the version of `active_strategies` that a run recorded."""
 
+PARTITION = "dagster/partition"
+"""Dagster's tag with the partition of a run."""
+
 FAILURE_REASON = "dagster/failure_reason"
 """Dagster's tag with the reason why a run failed."""
 
@@ -83,7 +82,7 @@ def recent_runs(
         limit: The highest number of runs.
         login: Only runs of the partition of this login.
     """
-    tags = {} if login is None else {PARTITION_NAME_TAG: login}
+    tags = {} if login is None else {PARTITION: login}
     records = instance.get_run_records(dg.RunsFilter(job_name=job_name, tags=tags), limit=limit)
     return [_run_of(record) for record in records]
 
@@ -95,8 +94,8 @@ def _run_of(record: dg.RunRecord) -> JobRun:
     return JobRun(
         run_id=run.run_id,
         state=state,
-        since=_utc(record.start_time) or launched,
-        ended_at=_utc(record.end_time),
+        since=utc(record.start_time) or launched,
+        ended_at=utc(record.end_time),
         own_fault=run.tags.get(FAILURE_REASON) in OWN_FAULTS and DRAINED not in run.tags,
         refreshed=run.tags.get(REFRESHED),
         released=int(run.tags.get(RELEASED, 0)),
@@ -104,7 +103,8 @@ def _run_of(record: dg.RunRecord) -> JobRun:
     )
 
 
-def _utc(timestamp: float | None) -> datetime | None:
+def utc(timestamp: float | None) -> datetime | None:
+    """Return a time of Dagster's storage."""
     return None if timestamp is None else datetime.fromtimestamp(timestamp, UTC)
 
 
@@ -157,7 +157,7 @@ SHORTEST_INTERVAL_S = 2
 an interval as long, the check after a late one would come too early and be missed."""
 
 _lock = Lock()
-_instances: "list[tuple[InstanceRef, dg.DagsterInstance]]" = []
+_instances: list[tuple[object, dg.DagsterInstance]] = []
 
 
 def cached_instance(context: dg.SensorEvaluationContext) -> dg.DagsterInstance:
@@ -169,17 +169,16 @@ def cached_instance(context: dg.SensorEvaluationContext) -> dg.DagsterInstance:
         for known, instance in _instances:
             if known == ref:
                 return instance
+        dagster_internals.keep_engines()
         instance = dg.DagsterInstance.from_ref(ref)
         _instances[:] = [(ref, instance)]
         return instance
 
 
 @lru_cache(maxsize=2)
-def cached_lake(settings: "Settings") -> "Lake":
+def cached_lake(settings: Settings) -> "tables.Lake":
     """Return the tables that the settings name, opened at the first tick."""
-    from position_sync_dagster.lake.lake import Lake
-
-    return Lake.of(settings)
+    return tables.Lake.of(settings)
 
 
 def fails_once(
@@ -278,7 +277,6 @@ def _recorder(
     if not isinstance(position_sync, PositionSyncResource) or context is None:
         yield lambda event: None
         return
-    from position_sync_dagster.sync.run_recorder import RunRecorder
 
     recorder = RunRecorder(
         position_sync.lake.runs.sync,

@@ -19,16 +19,15 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
 
 import dagster as dg
-from dagster._core.errors import DagsterExecutionInterruptedError
-from dagster._utils.interrupts import capture_interrupts, check_captured_interrupt
 
+from position_sync_dagster.dagster_host import dagster_internals
 from position_sync_dagster.defs.assets.table_asset import DATA_VERSION, GATEWAY, observe_table
 from position_sync_dagster.defs.checks.evaluation import CHECKS, TIME_LIMIT_S, evaluated
+from position_sync_dagster.defs.libraries import sql, stream_service, tables
 from position_sync_dagster.defs.resources import POSITION_SYNC, PositionSyncResource
 from position_sync_dagster.defs.runs import LOGINS, STREAM_JOB, dagster_failures
 from position_sync_dagster.domain.gateway_session import SessionState
@@ -41,21 +40,19 @@ from position_sync_dagster.lake.schema.tables import (
     POSITION_QUEUE,
     POSITION_UPDATES,
 )
+from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.owner.process import one_native_thread_each
 from position_sync_dagster.sync.run_recorder import StreamReport
-
-if TYPE_CHECKING:
-    from position_sync_dagster.lake.lake import Lake
-    from position_sync_dagster.settings import Settings
-
 
 PACKAGE = "position_sync_dagster"
 
 RETRY_S = 5.0
-"""Each try costs up to 7 s: Dagster itself tries six times to connect."""
+"""Seconds between two tries to reach Dagster's storage. Each takes up to 7 s, since Dagster itself
+tries six times to connect."""
 
 MOST_LINES = 1000
-"""Lines of the log that are kept; in a longer outage the oldest are lost, and events are not."""
+"""Lines of the log that are kept while the storage is away; then the oldest are lost. Events are
+all kept."""
 
 Event = dg.AssetMaterialization | dg.AssetObservation
 
@@ -66,9 +63,9 @@ def is_storage_error(error: BaseException) -> bool:
     >>> is_storage_error(ValueError("something else"))
     False
     """
-    from sqlalchemy.exc import SQLAlchemyError
-
-    return isinstance(error, SQLAlchemyError) or isinstance(error.__cause__, SQLAlchemyError)
+    return isinstance(error, sql.exc.SQLAlchemyError) or isinstance(
+        error.__cause__, sql.exc.SQLAlchemyError
+    )
 
 
 class PatientLog:
@@ -165,9 +162,11 @@ AGAIN_FOR = timedelta(minutes=1)
 """After an outage the account is downloaded anew: until then checks may fail."""
 
 AGAIN_EVERY = timedelta(seconds=2)
+"""The shortest time between two such evaluations."""
+
 AGAIN_REST = 9
-"""Between two such evaluations pass so many times the time of the last one: where tables are slow,
-the streams of several logins would do nothing else, and keep each other and the drain waiting."""
+"""After an evaluation the stream waits for this many times its duration. Where tables are slow, the
+streams of several logins would otherwise keep each other and the drain waiting."""
 
 SETTLED = (SessionState.LIVE, SessionState.BLIND)
 """The states that are worth a materialization. A stream that ended is followed by another, which
@@ -177,7 +176,9 @@ materializes; one that a person stopped leaves the tables as they are."""
 class StreamEvents:
     """Turns the reports of a stream run into events; each row is counted in exactly one of them."""
 
-    def __init__(self, lake: "Lake", settings: "Settings", instance: dg.DagsterInstance) -> None:
+    def __init__(
+        self, lake: "tables.Lake", settings: Settings, instance: dg.DagsterInstance
+    ) -> None:
         self._lake = lake
         self._settings = settings
         self._instance = instance
@@ -348,7 +349,7 @@ class StreamThread:
                 print(report.rows)
     """
 
-    def __init__(self, lake: "Lake", settings: "Settings", *, run_id: str | None) -> None:
+    def __init__(self, lake: "tables.Lake", settings: Settings, *, run_id: str | None) -> None:
         self._lake = lake
         self._settings = settings
         self._run_id = run_id
@@ -425,12 +426,11 @@ class StreamThread:
             self._ready.set()
 
     async def _stream(self) -> StreamReport:
-        from position_sync_dagster.sync.stream.service import stream
 
         self._stop = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._ready.set()
-        return await stream(
+        return await stream_service.stream(
             self._lake,
             self._settings,
             run_id=self._run_id,
@@ -474,11 +474,14 @@ def stream_legs(context: dg.OpExecutionContext, position_sync: PositionSyncResou
     events = StreamEvents(lake, settings, instance)
     log = PatientLog(events, context.log_event, context.run_id)
     thread = StreamThread(lake, settings, run_id=context.run_id)
+    interrupts = dagster_internals.INTERRUPTS.load()
+    capture = interrupts.capture_interrupts if interrupts else nullcontext
+    is_interrupted = interrupts.check_captured_interrupt if interrupts else bool
     watched = False
     try:
-        with log.keeping_lines(), capture_interrupts(), thread.running(grace_s=CLEAN_END_S):
+        with log.keeping_lines(), capture(), thread.running(grace_s=CLEAN_END_S):
             for report in thread.reports(
-                stop=lambda: check_captured_interrupt() or login.is_gone() or own_run.is_gone(),
+                stop=lambda: is_interrupted() or login.is_gone() or own_run.is_gone(),
                 between=log.deliver,
                 grace_s=CLEAN_END_S,
             ):
@@ -487,7 +490,7 @@ def stream_legs(context: dg.OpExecutionContext, position_sync: PositionSyncResou
                 context.log.info(f"{settings.gateways_file} no longer has {name} as it was.")
             run = instance.get_run_by_id(context.run_id)
             if run is not None and run.status is dg.DagsterRunStatus.CANCELING:
-                raise DagsterExecutionInterruptedError
+                raise dg.DagsterExecutionInterruptedError
             total = thread.result()
             watched = True
     finally:
@@ -503,7 +506,7 @@ def stream_legs(context: dg.OpExecutionContext, position_sync: PositionSyncResou
 class LoginWatch:
     """Looks now and then whether the gateways file still has a login as it was."""
 
-    def __init__(self, login: "Settings") -> None:
+    def __init__(self, login: Settings) -> None:
         self._login = login
         self._next_look = 0.0
         self.gone = False

@@ -3,12 +3,12 @@
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
 import dagster as dg
 
 from position_sync_dagster.defs.checks.broker import watched_now
 from position_sync_dagster.defs.checks.check_results import check_evaluation, newest_materialization
+from position_sync_dagster.defs.libraries import tables
 from position_sync_dagster.defs.resources import POSITION_SYNC
 from position_sync_dagster.defs.runs import (
     LOGINS,
@@ -21,11 +21,8 @@ from position_sync_dagster.defs.runs import (
     recent_runs,
 )
 from position_sync_dagster.lake.schema.tables import POSITION_UPDATES
+from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.supervision import IN_PROGRESS, Supervision, supervise
-
-if TYPE_CHECKING:
-    from position_sync_dagster.lake.lake import Lake
-    from position_sync_dagster.settings import Settings
 
 RUNS_SEEN = 8
 """Enough to recognize a crash loop up to its longest delay."""
@@ -85,7 +82,7 @@ class _Supervisor:
 
     def __init__(
         self,
-        lake: "Lake",
+        lake: "tables.Lake",
         instance: dg.DagsterInstance,
         *,
         supervised_since: datetime | None,
@@ -98,7 +95,7 @@ class _Supervisor:
         self.heartbeats_seen: dict[str, str] = {}
         self.reasons: list[str] = []
 
-    def tick(self, login: "Settings", *, partition: str | None) -> list[dg.RunRequest]:
+    def tick(self, login: Settings, *, partition: str | None) -> list[dg.RunRequest]:
         """Return the request for the stream of a login, if it needs one."""
         decision = self._decide(login, login.gateway_id, partition)
         self.reasons.append(f"{partition}: {decision.reason}" if partition else decision.reason)
@@ -116,7 +113,7 @@ class _Supervisor:
         self.reasons.append(f"{name} is no longer in the gateways file: {decision.reason}")
         return False
 
-    def _decide(self, settings: "Settings", name: str, partition: str | None) -> Supervision:
+    def _decide(self, settings: Settings, name: str, partition: str | None) -> Supervision:
         session = self._lake.sessions.sync.current(name)
         last = self._heartbeats.get(name)
         decision = supervise(

@@ -133,17 +133,26 @@ class DrainReport:
 
     Attributes:
         rescued: Requests whose lease had expired and that became claimable again.
-        queue_version: Delta version of `position_queue` at the end.
-        pending_after: Requests that still wait at the end.
+        exhausted: Whether nothing more could be claimed.
+        queue_version: Delta version of `position_queue` at the end; None until it is read.
+        pending_after: Requests that still wait at the end; None until they are counted.
         unavailable: Why the broker's data could not be read; None when it could.
     """
 
     batches: tuple[BatchReport, ...]
     rescued: int
-    queue_version: int | None
-    pending_after: int
     duration_s: float
+    exhausted: bool
+    queue_version: int | None = None
+    pending_after: int | None = None
     unavailable: str | None = None
+
+    @property
+    def may_continue(self) -> bool:
+        """Whether another drain, at once, is likely to value more requests."""
+        if self.exhausted or self.unavailable is not None:
+            return False
+        return any(batch.released < batch.claimed for batch in self.batches)
 
     @property
     def claimed(self) -> int:

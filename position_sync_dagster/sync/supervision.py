@@ -63,15 +63,15 @@ def consecutive(outcomes: Iterable[bool]) -> int:
 
 
 START_GRACE = timedelta(seconds=30)
-"""How long a run may have no lease: from its launch to its lease it takes 3 to 10 s, and less time
-from the end of its lease to its own end."""
+"""How long a run may have no lease. It takes 3 to 10 s from its launch to its lease, and less from
+the end of its lease to its own end."""
 
 ROTATION_LEAD_S = 30.0
 """How long before a session's end its successor starts, so that the gap is one hand-over of the
 lease and not the start of a run."""
 
 CLOCK_SLACK_S = 5.0
-"""By how much the times of Dagster's database and of this process may differ."""
+"""The largest difference between the clocks of Dagster's database and of this process."""
 
 RESTART = Backoff(first_s=10.0, longest_s=120.0)
 """Delays between runs in a crash loop."""

@@ -12,7 +12,7 @@ from position_sync_dagster.sync.reports.money import add
 from position_sync_dagster.terminal.text import amount, duration, number, printable, quantity
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import Group
 
     from position_sync_dagster.domain.update import PositionUpdate
     from position_sync_dagster.sync.reports.money import Ages, Money
@@ -55,44 +55,41 @@ def choose_columns(columns: Sequence[FittedColumn], width: int) -> list[FittedCo
     return [column for column in columns if any(column is one for one in chosen)]
 
 
-def fitted_table(
-    columns: Sequence[FittedColumn], width: int, *, totals: int = 0, title: str | None = None
-) -> "Table":
-    """Return a table of the columns that fit.
+def fitted_table(columns: Sequence[FittedColumn], width: int, *, totals: int = 0) -> "Group":
+    """Return a table of the columns that fit, one line of text a row.
+
+    The live status draws it each second; a table of Rich, which measures each cell, takes four
+    times as long.
 
     Args:
         totals: So many rows at the end are totals.
     """
-    from rich.table import Table
+    from rich.console import Group
     from rich.text import Text
 
-    chosen = choose_columns(columns, width)
-    rows = max((len(column.cells) for column in chosen), default=0)
-    table = Table(
-        box=None,
-        pad_edge=False,
-        padding=(0, gap_of(width), 0, 0),
-        header_style="bold",
-        title=title,
-        title_justify="left",
+    chosen = [(column, _width(column, width)) for column in choose_columns(columns, width)]
+    rows = max((len(column.cells) for column, _wide in chosen), default=0)
+
+    def line(cells: Sequence[Text], style: str) -> Text:
+        for cell, (column, wide) in zip(cells, chosen, strict=True):
+            cell.align("right" if column.justify == "right" else "left", wide)
+        found = Text(" " * gap_of(width)).join(cells)
+        found.style, found.no_wrap, found.overflow = style, True, "ellipsis"
+        return found
+
+    return Group(
+        line([Text(column.heading) for column, _wide in chosen], "bold"),
+        *(
+            line(
+                [
+                    Text(_cut(column, column.cells[row], width), style=_colour(column, row))
+                    for column, _wide in chosen
+                ],
+                "bold" if row >= rows - totals else "",
+            )
+            for row in range(rows)
+        ),
     )
-    for column in chosen:
-        table.add_column(
-            column.heading,
-            justify="right" if column.justify == "right" else "left",
-            no_wrap=True,
-            overflow="ellipsis",
-        )
-    for row in range(rows):
-        style = "bold" if row >= rows - totals else ""
-        table.add_row(
-            *(
-                Text(_cut(column, column.cells[row], width), style=_colour(column, row))
-                for column in chosen
-            ),
-            style=style,
-        )
-    return table
 
 
 def gap_of(width: int) -> int:
@@ -119,7 +116,7 @@ def _colour(column: FittedColumn, row: int) -> str:
     return "red" if text.startswith("-") else "green"
 
 
-def strategy_table(strategies: "Sequence[Money]", totals: "Sequence[Money]", width: int) -> "Table":
+def strategy_table(strategies: "Sequence[Money]", totals: "Sequence[Money]", width: int) -> "Group":
     """Return the strategies, with a total for each currency."""
     rows = [*strategies, *totals]
 
@@ -169,7 +166,7 @@ def positions_table(
     ages: "Ages",
     strategies_of: Mapping[tuple[str, int], Sequence[str]],
     width: int,
-) -> "Table":
+) -> "Group":
     """Return the newest rows, with a total for each currency.
 
     The greeks are those of the whole position: per unit × quantity × multiplier.

@@ -89,3 +89,27 @@ def test_docstrings_begin_with_the_usual_verbs():
         if text.split()[0].rstrip(".,:") in NOT_FIRST
     ]
     assert found == []
+
+
+INTERNALS = PACKAGE / "dagster_host" / "dagster_internals.py"
+PRIVATE = re.compile(r"dagster(_[a-z]+)?\.([a-z_]+\.)*_[a-z]")
+
+
+def names_of(path: Path) -> Iterator[str]:
+    """Yield each module and name that a module imports, and each of its texts without spaces."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield from [node.value] if " " not in node.value else []
+
+
+def test_private_symbols_of_dagster_are_named_in_one_module():
+    found = {
+        name_of(path)
+        for path in PACKAGE.rglob("*.py")
+        if any(PRIVATE.match(name) for name in names_of(path))
+    }
+    assert found == {name_of(INTERNALS)}

@@ -6,6 +6,7 @@ import dagster as dg
 
 from position_sync_dagster.defs.assets.table_asset import data_version, table_asset
 from position_sync_dagster.defs.checks.evaluation import CHECKS, LEDGER, LEGS, evaluated
+from position_sync_dagster.defs.libraries import strategies_file
 from position_sync_dagster.defs.resources import PositionSyncResource
 from position_sync_dagster.defs.runs import DRAIN_JOB, REGISTRY_VERSION, dagster_failures
 from position_sync_dagster.lake.schema.tables import ACTIVE_STRATEGIES
@@ -34,9 +35,7 @@ def active_strategies(
     path = position_sync.settings.strategies_file
     registry = position_sync.lake.registry.sync
     if path is not None:
-        from position_sync_dagster.lake.registry.strategies_file import load_strategies
-
-        registry.replace_all(load_strategies(path))
+        registry.replace_all(strategies_file.load_strategies(path))
     legs = registry.get_all_active()
     context.instance.add_run_tags(context.run.run_id, {REGISTRY_VERSION: str(registry.version)})
     yield dg.MaterializeResult(

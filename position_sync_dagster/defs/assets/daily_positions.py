@@ -7,15 +7,12 @@ The trading days of an exchange are its partitions; each is there from its close
 import json
 from collections.abc import Iterator, Mapping
 from datetime import UTC, date, datetime, timedelta
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
 import dagster as dg
-from dagster._core.definitions.definitions_load_context import (
-    DefinitionsLoadContext,
-    DefinitionsLoadType,
-)
 
+from position_sync_dagster.dagster_host import dagster_internals
 from position_sync_dagster.defs.assets.strategy_exposure import day_metadata, seldom
 from position_sync_dagster.defs.assets.table_asset import (
     DATA_VERSION,
@@ -25,18 +22,13 @@ from position_sync_dagster.defs.assets.table_asset import (
     replacement_metadata,
     table_asset,
 )
+from position_sync_dagster.defs.libraries import closing, derived, first_day, statements
 from position_sync_dagster.defs.resources import PositionSyncResource
 from position_sync_dagster.defs.runs import CLOSE_JOB, IMPORT_JOB
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.lake.schema.tables import DAILY_POSITIONS
-from position_sync_dagster.settings import load_settings
+from position_sync_dagster.settings import Settings, load_settings
 from position_sync_dagster.sync.reports.exchange_days import ExchangeDays, exchange_days
-
-if TYPE_CHECKING:
-    from position_sync_dagster.lake.derived import Replaced
-    from position_sync_dagster.settings import Settings
-    from position_sync_dagster.sync.closing import ClosedDay, ClosedDays
-
 
 CLOSED_DAYS = dg.FreshnessPolicy.time_window(
     fail_window=timedelta(days=5), warn_window=timedelta(days=4)
@@ -60,7 +52,7 @@ def daily_asset(
         deps=["position_updates", "flex_statements"],
         lineage=LINEAGE,
         job=CLOSE_JOB,
-        freshness=CLOSED_DAYS,
+        freshness_policy=CLOSED_DAYS,
         partitions_def=partitions,
         backfill_policy=dg.BackfillPolicy.single_run(),
         metadata={"partition_expr": "session_date"},
@@ -106,11 +98,10 @@ Every holding at the close of a trading day: the last value at or before the clo
 
     def fill(
         context: dg.AssetExecutionContext, position_sync: PositionSyncResource
-    ) -> "tuple[ClosedDays, Replaced | None]":
-        from position_sync_dagster.sync.closing import ClosingService
+    ) -> "tuple[closing.ClosedDays, derived.Replaced | None]":
 
         days = [date.fromisoformat(key) for key in context.partition_keys]
-        service = ClosingService(position_sync.lake, position_sync.settings, clock=clock)
+        service = closing.ClosingService(position_sync.lake, position_sync.settings, clock=clock)
         found = service.collect(days)
         for error in found.unreadable:
             context.log.warning(f"A statement was left out: {error}")
@@ -127,7 +118,7 @@ Every holding at the close of a trading day: the last value at or before the clo
     return daily_positions
 
 
-def describe(closed: "ClosedDay") -> "Mapping[str, dg.RawMetadataValue]":
+def describe(closed: "closing.ClosedDay") -> "Mapping[str, dg.RawMetadataValue]":
     """Return the metadata of one day."""
     rows = closed.rows
     return {
@@ -158,7 +149,7 @@ class KnownDays(NamedTuple):
     first: date
 
 
-def known_days(settings: "Settings") -> KnownDays:
+def known_days(settings: Settings) -> KnownDays:
     """Return the days of the exchange that the settings name.
 
     To look up the holidays takes as long as a third of starting a run, and the first day is to be
@@ -168,8 +159,9 @@ def known_days(settings: "Settings") -> KnownDays:
     Raises:
         SettingsError: The exchange is not known.
     """
-    context = DefinitionsLoadContext.get()
-    if context.load_type is DefinitionsLoadType.RECONSTRUCTION:
+    internals = dagster_internals.LOADING.load()
+    context = internals.DefinitionsLoadContext.get() if internals else None
+    if context and context.load_type is internals.DefinitionsLoadType.RECONSTRUCTION:
         stored = context.reconstruction_metadata.get(METADATA_KEY)
         if stored is not None:
             first, text = json.loads(stored)
@@ -179,9 +171,10 @@ def known_days(settings: "Settings") -> KnownDays:
     start = _first_day(settings)
     last = date(datetime.now(UTC).year + YEARS_AHEAD, 12, 31)
     days = exchange_days(settings.calendar, start, last)
-    context.add_to_pending_reconstruction_metadata(
-        METADATA_KEY, json.dumps([start.isoformat(), days.to_text()])
-    )
+    if context:
+        context.add_to_pending_reconstruction_metadata(
+            METADATA_KEY, json.dumps([start.isoformat(), days.to_text()])
+        )
     return KnownDays(days, start)
 
 
@@ -203,18 +196,16 @@ def exchange_partitions(days: ExchangeDays, first: date) -> dg.TimeWindowPartiti
     )
 
 
-def _first_day(settings: "Settings") -> date:
+def _first_day(settings: Settings) -> date:
     """Return the setting, or the first day of the ledger or of a statement; else today."""
     if settings.daily_start:
         return date.fromisoformat(settings.daily_start)
-    from position_sync_dagster.lake.updates.first_day import first_ledger_day
 
-    found = [first_ledger_day(settings.table("position_updates"))]
+    found = [first_day.first_ledger_day(settings.table("position_updates"))]
     if settings.flex_folder.is_dir():
         # Few have statements, and the imports of their reader delay each first load.
-        from position_sync_dagster.sync.statements import StatementFolder
 
-        found.append(StatementFolder(settings.flex_folder).first_day())
+        found.append(statements.StatementFolder(settings.flex_folder).first_day())
     return min((day for day in found if day is not None), default=datetime.now(UTC).date())
 
 

@@ -12,6 +12,7 @@ from position_sync_dagster.defs.assets.table_asset import (
     replacement_metadata,
     table_asset,
 )
+from position_sync_dagster.defs.libraries import confirmations, tables
 from position_sync_dagster.defs.resources import PositionSyncResource
 from position_sync_dagster.defs.runs import DERIVE_JOB, dagster_failures
 from position_sync_dagster.lake.schema.tables import LATEST_POSITIONS
@@ -26,7 +27,7 @@ LINEAGE = {name: [("position_updates", name)] for name in LATEST_POSITIONS.colum
     deps=["position_updates", "broker_positions"],
     lineage=LINEAGE,
     job=DERIVE_JOB,
-    freshness=QUARTER_HOURLY,
+    freshness_policy=QUARTER_HOURLY,
     description="""
 The newest row of every holding: a small table for readers without code.
 
@@ -42,14 +43,13 @@ def latest_positions(
     context: dg.AssetExecutionContext, position_sync: PositionSyncResource
 ) -> dg.MaterializeResult[None]:
     """Replace the table by the newest rows; unchanged rows make no new version."""
-    from position_sync_dagster.lake.lake import all_broker_rows
-    from position_sync_dagster.sync.reports.confirmations import CONFIRMED, with_confirmed
-
     table = position_sync.derived_table(LATEST_POSITIONS)
     lake, now = position_sync.lake, datetime.now(UTC)
     found = lake.updates.sync.latest()
-    holdings = all_broker_rows(lake, position_sync.settings)
-    rows = with_confirmed(found, holdings, now).rename({CONFIRMED: "confirmed_at"})
+    holdings = tables.all_broker_rows(lake, position_sync.settings)
+    rows = confirmations.with_confirmed(found, holdings, now).rename(
+        {confirmations.CONFIRMED: "confirmed_at"}
+    )
     result = table.replace(rows, run_id=context.run.run_id)
     return dg.MaterializeResult(
         metadata=positions_metadata(rows)

@@ -11,6 +11,7 @@ from position_sync_dagster.defs.assets.table_asset import (
     observe_table,
     table_asset,
 )
+from position_sync_dagster.defs.libraries import refresh
 from position_sync_dagster.defs.resources import PositionSyncResource
 from position_sync_dagster.defs.runs import REFRESHED, STREAM_JOB, dagster_failures
 from position_sync_dagster.errors import PositionSyncError
@@ -29,7 +30,7 @@ REFRESH_S = 75.0
     POSITION_QUEUE,
     deps=["active_strategies", "broker_positions"],
     job=STREAM_JOB,
-    freshness=QUARTER_HOURLY,
+    freshness_policy=QUARTER_HOURLY,
     description="""
 Requests to value a position without a market data line.
 
@@ -49,8 +50,6 @@ def position_queue(
 
     Of several logins, those that cannot be refreshed are named; the run fails if none of them can.
     """
-    from position_sync_dagster.sync.drain.refresh import refresh_logins
-
     lake, settings = position_sync.lake, position_sync.settings
     named = context.run.tags.get(REFRESHED)
     logins = [
@@ -58,7 +57,9 @@ def position_queue(
     ]
     several = len(settings.logins) > 1
     within_s = REFRESH_S if several else None
-    found = asyncio.run(refresh_logins(lake, logins, run_id=context.run.run_id, within_s=within_s))
+    found = asyncio.run(
+        refresh.refresh_logins(lake, logins, run_id=context.run.run_id, within_s=within_s)
+    )
     errors = {name: one for name, one in found.items() if isinstance(one, PositionSyncError)}
     reports = {name: one for name, one in found.items() if isinstance(one, RefreshReport)}
     if errors and not reports:

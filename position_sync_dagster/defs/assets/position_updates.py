@@ -13,6 +13,7 @@ from position_sync_dagster.defs.assets.table_asset import (
     table_asset,
 )
 from position_sync_dagster.defs.checks.evaluation import TIME_LIMIT_S, evaluated
+from position_sync_dagster.defs.libraries import refresh
 from position_sync_dagster.defs.resources import PositionSyncResource
 from position_sync_dagster.defs.runs import (
     DRAIN_JOB,
@@ -32,7 +33,7 @@ MAX_BATCHES = 50
     POSITION_UPDATES,
     deps=["position_queue", "active_strategies", "broker_positions", "contracts"],
     job=STREAM_JOB,
-    freshness=QUARTER_HOURLY,
+    freshness_policy=QUARTER_HOURLY,
     description="""
 The ledger: every value of every position, streamed or drained. All else is derived from it.
 
@@ -55,10 +56,8 @@ def position_updates(
     A drain evaluates the checks right after its rows, without having planned them: while
     a planned check waits for its step, Dagster shows no result of it.
     """
-    from position_sync_dagster.sync.drain.refresh import drain
-
     lake = position_sync.lake
-    report = asyncio.run(drain(lake, position_sync.settings, run_id=context.run.run_id))
+    report = asyncio.run(refresh.drain(lake, position_sync.settings, run_id=context.run.run_id))
     version = report.version_to
     if version is None:
         version = lake.updates.table.version()

@@ -3,8 +3,6 @@
 The asset `flex_statements`: the broker's statements, as XML files in a folder.
 """
 
-from typing import TYPE_CHECKING
-
 import dagster as dg
 
 from position_sync_dagster.defs.assets.table_asset import (
@@ -17,13 +15,11 @@ from position_sync_dagster.defs.assets.table_asset import (
     table_asset,
 )
 from position_sync_dagster.defs.checks.check_results import WHAT_TO_DO
+from position_sync_dagster.defs.libraries import statements
 from position_sync_dagster.defs.resources import PositionSyncResource
 from position_sync_dagster.defs.runs import IMPORT_JOB, dagster_failures, recorded
+from position_sync_dagster.domain.statement import Statement
 from position_sync_dagster.lake.schema.tables import EXECUTIONS
-
-if TYPE_CHECKING:
-    from position_sync_dagster.domain.statement import Statement
-    from position_sync_dagster.sync.statements import Statements
 
 
 @table_asset(
@@ -44,9 +40,7 @@ def executions(
 
     A file that cannot be read is left out: `flex_statements` names it.
     """
-    from position_sync_dagster.sync.statements import StatementService
-
-    service = StatementService(position_sync.lake, position_sync.settings)
+    service = statements.StatementService(position_sync.lake, position_sync.settings)
     added = service.import_executions(run_id=context.run.run_id)
     table = position_sync.lake.executions.table
     version = table.version()
@@ -103,9 +97,7 @@ def flex_statements(
     context: dg.AssetExecutionContext, position_sync: PositionSyncResource
 ) -> dg.MaterializeResult:  # type: ignore[type-arg]
     """Download the query if there is one, read every file, and list what they cover."""
-    from position_sync_dagster.sync.statements import StatementService
-
-    service = StatementService(position_sync.lake, position_sync.settings)
+    service = statements.StatementService(position_sync.lake, position_sync.settings)
     downloaded = service.download()
     read = service.read()
     found = read.found
@@ -128,7 +120,7 @@ def flex_statements(
     )
 
 
-def judge_files(read: "Statements") -> dg.AssetCheckResult:
+def judge_files(read: "statements.Statements") -> dg.AssetCheckResult:
     """Return the result of the check for what was read of the folder; pure."""
     if not read.unreadable:
         return dg.AssetCheckResult(

@@ -8,7 +8,6 @@ import base64
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
 
 import dagster as dg
 
@@ -19,19 +18,12 @@ from position_sync_dagster.defs.assets.table_asset import (
     replacement_metadata,
     table_asset,
 )
+from position_sync_dagster.defs.libraries import codec, day_report, overview, pl, tables
 from position_sync_dagster.defs.resources import PositionSyncResource
 from position_sync_dagster.defs.runs import DERIVE_JOB, dagster_failures
 from position_sync_dagster.errors import LakeError
 from position_sync_dagster.lake.schema.tables import STRATEGY_EXPOSURE
-from position_sync_dagster.sync.reports.money import add, total_by_currency
-
-if TYPE_CHECKING:
-    import polars as pl
-
-    from position_sync_dagster.lake.lake import Lake
-    from position_sync_dagster.sync.reports.money import Money
-    from position_sync_dagster.sync.reports.overview import Book
-
+from position_sync_dagster.sync.reports.money import Money, add, total_by_currency
 
 PICTURE = "picture"
 DRAWN_AT = "picture_drawn_at"
@@ -171,8 +163,6 @@ def positions_metadata(rows: "pl.DataFrame") -> dict[str, dg.MetadataValue]:
 
     The value of a future is notional, and is not compared with the value of options and stocks.
     """
-    import polars as pl
-
     held = rows.filter(pl.col("position") != 0)
     valued = held.filter(pl.col("sec_type") != "FUT", pl.col("market_value").is_not_null())
     losing = held.filter(pl.col("unrealized_pnl") < 0)
@@ -203,8 +193,6 @@ def _kind(kind: "pl.DataType") -> str:
 
 def day_metadata(rows: "pl.DataFrame") -> dict[str, dg.MetadataValue]:
     """Return profit and loss of a day by currency, and how many holdings it leaves out."""
-    import polars as pl
-
     held = rows.filter(pl.col("position") != 0)
     numbers: dict[str, float | None] = {}
     for (currency,), part in rows.group_by("currency", maintain_order=True):
@@ -268,7 +256,7 @@ LINEAGE = {
     deps=["position_updates", "active_strategies", "contracts"],
     lineage=LINEAGE,
     job=DERIVE_JOB,
-    freshness=QUARTER_HOURLY,
+    freshness_policy=QUARTER_HOURLY,
     description="""
 What each strategy holds, and what that is worth.
 
@@ -283,16 +271,12 @@ def strategy_exposure(
     context: dg.AssetExecutionContext, position_sync: PositionSyncResource
 ) -> dg.MaterializeResult[None]:
     """Sum the newest rows over the legs of each strategy."""
-    from position_sync_dagster.lake.lake import rows_of_logins
-    from position_sync_dagster.lake.schema.codec import frame_of
-    from position_sync_dagster.sync.reports.overview import read_book
-
     lake, now = position_sync.lake, datetime.now(UTC)
-    latest = rows_of_logins(lake.updates.sync.latest(), position_sync.settings)
-    book = read_book(lake, position_sync.settings, now, latest=latest, of_strategies=True)
+    latest = tables.rows_of_logins(lake.updates.sync.latest(), position_sync.settings)
+    book = overview.read_book(lake, position_sync.settings, now, latest=latest, of_strategies=True)
     found = book.exposures
     table = position_sync.derived_table(STRATEGY_EXPOSURE)
-    frame = frame_of(STRATEGY_EXPOSURE, (asdict(exposure) for exposure in found))
+    frame = codec.frame_of(STRATEGY_EXPOSURE, (asdict(exposure) for exposure in found))
     result = table.replace(frame, run_id=context.run.run_id)
     times = [e.oldest_value_at for e in found if e.oldest_value_at is not None]
     strategies = book.strategies
@@ -319,7 +303,7 @@ def strategy_exposure(
 
 
 def picture(
-    context: dg.AssetExecutionContext, lake: "Lake", book: "Book", now: datetime
+    context: dg.AssetExecutionContext, lake: "tables.Lake", book: "overview.Book", now: datetime
 ) -> dict[str, dg.MetadataValue]:
     """Return a picture of the day: that of the event before while it is recent, else a new one.
 
@@ -328,10 +312,11 @@ def picture(
     found = recent_picture(context.instance, context.asset_key, now)
     if found or not book.matching:
         return found
-    from position_sync_dagster.sync.reports.day import draw_day, profit_lines
 
     try:
-        png = draw_day(profit_lines(lake.updates.sync, book.matching, now), book.leg_ages, now)
+        png = day_report.draw_day(
+            day_report.profit_lines(lake.updates.sync, book.matching, now), book.leg_ages, now
+        )
     except (ImportError, LakeError, OSError, ValueError) as error:
         context.log.warning(f"No picture could be drawn: {error}")
         return {}

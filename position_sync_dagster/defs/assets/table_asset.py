@@ -6,10 +6,11 @@ The stream observes those, and a refresh while no stream lives.
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import dagster as dg
 
+from position_sync_dagster.defs.libraries import derived, tables
 from position_sync_dagster.defs.runs import DERIVE_JOB, STREAM_JOB, dagster_failures, recorded
 from position_sync_dagster.lake.schema.table_spec import Kind, TableSpec
 from position_sync_dagster.lake.schema.tables import (
@@ -19,11 +20,6 @@ from position_sync_dagster.lake.schema.tables import (
     GATEWAY_SESSIONS,
     RECONCILIATION_BREAKS,
 )
-
-if TYPE_CHECKING:
-    from position_sync_dagster.lake.derived import DerivedTable, Replaced
-    from position_sync_dagster.lake.lake import Lake
-
 
 OWNERS = ["team:position-sync"]
 KINDS = {"deltalake", "python"}
@@ -59,15 +55,10 @@ _TYPES = {
 def table_asset(
     spec: TableSpec,
     *,
-    description: str,
-    deps: Sequence[str] = (),
     metadata: "Mapping[str, dg.RawMetadataValue] | None" = None,
     lineage: Lineage | None = None,
     job: str | None = None,
-    freshness: dg.FreshnessPolicy | None = None,
-    partitions_def: dg.PartitionsDefinition[str] | None = None,
-    backfill_policy: dg.BackfillPolicy | None = None,
-    output_required: bool = True,
+    **options: Any,
 ) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
     """Return `dg.asset` with the owners, kinds, tags and columns that every table shows.
 
@@ -76,10 +67,9 @@ def table_asset(
     Args:
         spec: The table; the asset has its name.
         metadata: Shown beside the columns.
-        output_required: Whether each run materializes all that it was asked for.
         lineage: Of a derived table, where each column comes from.
         job: The job that writes the table, to link it.
-        freshness: How old the newest materialization may be.
+        options: What else `dg.asset` takes, such as `description` and `deps`.
 
     Example:
         @table_asset(LATEST_POSITIONS, deps=["position_updates"], description="…")
@@ -88,7 +78,7 @@ def table_asset(
 
     def decorate(function: Callable[..., Any]) -> dg.AssetsDefinition:
         code = inspect.unwrap(function).__code__
-        return dg.asset(
+        asset: dg.AssetsDefinition = dg.asset(
             name=spec.name,
             group_name=POSITIONS,
             owners=OWNERS,
@@ -99,13 +89,9 @@ def table_asset(
                 **code_reference(code.co_filename, code.co_firstlineno),
                 **(metadata or {}),
             },
-            description=description,
-            deps=deps,
-            freshness_policy=freshness,
-            partitions_def=partitions_def,
-            backfill_policy=backfill_policy,
-            output_required=output_required,
+            **options,
         )(dagster_failures(recorded(spec.name, spec.name)(function)))
+        return asset
 
     return decorate
 
@@ -158,7 +144,7 @@ def data_version(version: int | None) -> dg.DataVersion | None:
 
 
 def replacement_metadata(
-    table: "DerivedTable", result: "Replaced"
+    table: "derived.DerivedTable", result: "derived.Replaced"
 ) -> "dict[str, dg.RawMetadataValue]":
     """Return the metadata of a derived table that was replaced."""
     return {
@@ -272,11 +258,12 @@ Differences between the broker and the tables, each with its life.
   again, RESOLVED when it is gone, ACCEPTED by a person. `position-sync status` lists open ones.
 """,
     )
-    tables = [broker_positions, contracts, sessions, account_values, breaks]
-    return dg.Definitions(assets=[gateway, *tables])
+    return dg.Definitions(
+        assets=[gateway, broker_positions, contracts, sessions, account_values, breaks]
+    )
 
 
-def observe_table(lake: "Lake", spec: TableSpec) -> dg.AssetObservation:
+def observe_table(lake: "tables.Lake", spec: TableSpec) -> dg.AssetObservation:
     """Return an observation of a table as it is now.
 
     It has no data version: the ledger follows these tables all the time, so that a new version of

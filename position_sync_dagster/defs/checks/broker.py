@@ -3,7 +3,6 @@
 import re
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
 
 import dagster as dg
 
@@ -14,6 +13,7 @@ from position_sync_dagster.defs.checks.check_results import (
     table_check,
     unknown_result,
 )
+from position_sync_dagster.defs.libraries import inspection, pl, tables
 from position_sync_dagster.defs.resources import PositionSyncResource
 from position_sync_dagster.defs.runs import dagster_failures
 from position_sync_dagster.domain.gateway_session import (
@@ -25,13 +25,7 @@ from position_sync_dagster.domain.gateway_session import (
 )
 from position_sync_dagster.domain.leg import UnresolvedLeg
 from position_sync_dagster.domain.update import Source
-
-if TYPE_CHECKING:
-    import polars as pl
-
-    from position_sync_dagster.lake.lake import Lake
-    from position_sync_dagster.settings import Settings
-
+from position_sync_dagster.settings import Settings
 
 SESSIONS_SEEN = 1000
 """Enough to find the last stream behind two days of refreshes that owned the login."""
@@ -48,7 +42,7 @@ def a_stream_watches(position_sync: PositionSyncResource) -> dg.AssetCheckResult
     return watched_now(position_sync.lake, position_sync.settings)
 
 
-def watched_now(lake: "Lake", settings: "Settings") -> dg.AssetCheckResult:
+def watched_now(lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
     """Return the check's result now; the stream itself evaluates it when its state changes."""
     return of_each_login(
         settings,
@@ -56,7 +50,7 @@ def watched_now(lake: "Lake", settings: "Settings") -> dg.AssetCheckResult:
     )
 
 
-def _session_of(lake: "Lake", login: "Settings") -> GatewaySession | None:
+def _session_of(lake: "tables.Lake", login: Settings) -> GatewaySession | None:
     sessions, gateway_id = lake.sessions.sync, login.gateway_id
     session = sessions.current(gateway_id)
     if session is not None and session.owner is not Owner.STREAM:
@@ -100,7 +94,7 @@ _NAMED = re.compile(r"conid (-?\d+) of (.+?) \((.*?)\)(?=, conid | and \d+ more|
 _MORE = re.compile(r" and (\d+) more$")
 
 
-def evaluate_holdings_are_usable(lake: "Lake", settings: "Settings") -> dg.AssetCheckResult:
+def evaluate_holdings_are_usable(lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
     """Return the check's result now."""
     sessions, now = lake.sessions.sync, datetime.now(UTC)
     return of_each_login(
@@ -110,8 +104,6 @@ def evaluate_holdings_are_usable(lake: "Lake", settings: "Settings") -> dg.Asset
 
 def judge_detail(session: GatewaySession | None, now: datetime) -> dg.AssetCheckResult:
     """Return the check's result for the session of the login's owner; pure."""
-    import polars as pl
-
     if session is None or not session.is_alive(now) or session.state is not SessionState.LIVE:
         return unknown_result("no owner of the login sees the gateway now.")
     text = set_aside(session.detail)
@@ -150,13 +142,11 @@ holdings_are_usable = table_check(
 
 
 NEAR = 0.9
-"""Part of the line limit from which the lines are short."""
+"""The lines run short when this part of the limit is in use."""
 
 
-def evaluate_lines_suffice(lake: "Lake", settings: "Settings") -> dg.AssetCheckResult:
+def evaluate_lines_suffice(lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
     """Return the check's result now."""
-    from position_sync_dagster.lake import inspection
-
     lake.registry.sync.refresh()
     active = {leg.conid for leg in lake.registry.legs}
     return of_each_login(
@@ -188,8 +178,6 @@ def judge_lines(
         active: The conids of active strategies.
         now: The time.
     """
-    import polars as pl
-
     if (
         session is None
         or session.owner is not Owner.STREAM
@@ -244,13 +232,11 @@ lines_suffice = table_check(
 )
 
 
-def evaluate_account_values_follow(lake: "Lake", settings: "Settings") -> dg.AssetCheckResult:
+def evaluate_account_values_follow(lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
     """Return the check's result now."""
-    from position_sync_dagster.lake import inspection
-
     values = lake.account_values.sync.latest()
 
-    def of_login(login: "Settings") -> dg.AssetCheckResult:
+    def of_login(login: Settings) -> dg.AssetCheckResult:
         session = lake.sessions.sync.current(login.gateway_id)
         return judge_accounts(
             inspection.held_at_the_broker(lake, login),
@@ -276,8 +262,6 @@ def judge_accounts(
         since: When the owner of the login began: an account without a row is due after that.
         patience: How far the row may be behind.
     """
-    import polars as pl
-
     if broker.is_empty():
         return unknown_result("the broker has not reported a holding yet.")
     accounts = (
@@ -313,7 +297,7 @@ account_values_follow = table_check(
 NOT_TRIED = "its contract has not been looked up yet"
 
 
-def evaluate_legs_are_resolved(lake: "Lake", settings: "Settings") -> dg.AssetCheckResult:
+def evaluate_legs_are_resolved(lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
     """Return the check's result now."""
     lake.registry.sync.refresh()
     return judge_legs(
@@ -335,8 +319,6 @@ def judge_legs(
         now: The time.
         patience: How long a leg may wait for its first look-up.
     """
-    import polars as pl
-
     rows = pl.DataFrame(
         [
             (leg.strategy_id, leg.account or "", leg.described, leg.problem or NOT_TRIED)

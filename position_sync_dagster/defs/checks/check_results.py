@@ -1,21 +1,14 @@
 """What several checks share: their definition, their results, and results as events."""
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
 
 import dagster as dg
-from dagster._core.definitions.asset_checks.asset_check_evaluation import (
-    AssetCheckEvaluationTargetMaterializationData,
-)
 
+from position_sync_dagster.dagster_host import dagster_internals
+from position_sync_dagster.defs.libraries import pl, tables
 from position_sync_dagster.defs.resources import PositionSyncResource
 from position_sync_dagster.defs.runs import dagster_failures
-
-if TYPE_CHECKING:
-    import polars as pl
-
-    from position_sync_dagster.lake.lake import Lake
-    from position_sync_dagster.settings import Settings
+from position_sync_dagster.settings import Settings
 
 SHOWN = 20
 """Rows that a failing check shows."""
@@ -26,7 +19,7 @@ UNKNOWN = "unknown"
 WHAT_TO_DO = "what_to_do"
 """The metadata of a failing check for the person who has to act."""
 
-Evaluate = Callable[["Lake", "Settings"], dg.AssetCheckResult]
+Evaluate = Callable[["tables.Lake", Settings], dg.AssetCheckResult]
 
 
 def table_check(
@@ -53,7 +46,7 @@ def unknown_result(why: str) -> dg.AssetCheckResult:
 
 
 def of_each_login(
-    settings: "Settings", evaluate: Callable[["Settings"], dg.AssetCheckResult]
+    settings: Settings, evaluate: Callable[[Settings], dg.AssetCheckResult]
 ) -> dg.AssetCheckResult:
     """Return the result of a check that is evaluated for each login by itself."""
     return merged({login.gateway_id: evaluate(login) for login in settings.logins})
@@ -163,6 +156,12 @@ def check_evaluation(
         target: The materialization that was checked, for an event outside its run. Without it
             Dagster compares times in whole seconds, and takes a check in the same second for old.
     """
+    judged = None
+    internals = dagster_internals.CHECKED_EVENT.load()
+    if target is not None and internals is not None:
+        judged = internals.AssetCheckEvaluationTargetMaterializationData(
+            storage_id=target.storage_id, run_id=target.run_id, timestamp=target.timestamp
+        )
     return dg.AssetCheckEvaluation(
         asset_key=dg.AssetKey(asset),
         check_name=name,
@@ -170,11 +169,7 @@ def check_evaluation(
         severity=result.severity,
         description=result.description,
         metadata=result.metadata,
-        target_materialization_data=None
-        if target is None
-        else AssetCheckEvaluationTargetMaterializationData(
-            storage_id=target.storage_id, run_id=target.run_id, timestamp=target.timestamp
-        ),
+        target_materialization_data=judged,
     )
 
 

@@ -8,6 +8,7 @@ import dagster as dg
 
 from position_sync_dagster.defs.assets.daily_positions import exchange_partitions, known_days
 from position_sync_dagster.defs.checks.check_results import WHAT_TO_DO
+from position_sync_dagster.defs.libraries import pl
 from position_sync_dagster.defs.resources import PositionSyncResource
 from position_sync_dagster.defs.runs import dagster_failures
 from position_sync_dagster.lake.schema.tables import DAILY_POSITIONS
@@ -24,8 +25,6 @@ SHOWN = 20
 @dagster_failures
 def days_are_complete(position_sync: PositionSyncResource) -> dg.AssetCheckResult:
     """Compare the days of the table with the trading days that are over."""
-    import polars as pl
-
     exchange, first = known_days(position_sync.settings)
     keys = exchange_partitions(exchange, first).get_partition_keys()
     # Right after today's close its run may still be on its way.

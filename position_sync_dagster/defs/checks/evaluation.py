@@ -10,7 +10,6 @@ import logging
 import time
 from collections.abc import Iterator
 from functools import partial
-from typing import TYPE_CHECKING
 
 import dagster as dg
 
@@ -21,17 +20,15 @@ from position_sync_dagster.defs.checks.check_results import (
     newest_materialization,
     unknown_result,
 )
+from position_sync_dagster.defs.libraries import tables
 from position_sync_dagster.errors import PositionSyncError
-
-if TYPE_CHECKING:
-    from position_sync_dagster.lake.lake import Lake
-    from position_sync_dagster.settings import Settings
+from position_sync_dagster.settings import Settings
 
 logger = logging.getLogger(__name__)
 
 TIME_LIMIT_S = 20.0
-"""So long after its begin a drain begins no further check, and a stream none after so long of
-evaluating: where tables are slow, values come first."""
+"""A drain begins no further check when it has run for this time, and a stream when it has evaluated
+checks for this time: where tables are slow, values come first."""
 
 LEDGER = "position_updates"
 QUEUE = "position_queue"
@@ -71,8 +68,8 @@ _EVALUATE: dict[str, Evaluate] = {
 
 
 def evaluated(
-    lake: "Lake",
-    settings: "Settings",
+    lake: "tables.Lake",
+    settings: Settings,
     instance: dg.DagsterInstance,
     *,
     run_id: str,

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
 
 import dagster as dg
 
@@ -15,6 +14,7 @@ from position_sync_dagster.defs.checks.check_results import (
     table_check,
     unknown_result,
 )
+from position_sync_dagster.defs.libraries import derived, inspection, pl, reconciliation, tables
 from position_sync_dagster.defs.resources import PositionSyncResource
 from position_sync_dagster.defs.runs import dagster_failures
 from position_sync_dagster.domain.clock import SKEW
@@ -25,13 +25,7 @@ from position_sync_dagster.domain.reconciliation import (
 )
 from position_sync_dagster.errors import GatewayError, LakeError
 from position_sync_dagster.lake.schema.tables import RECONCILIATION_BREAKS
-
-if TYPE_CHECKING:
-    import polars as pl
-
-    from position_sync_dagster.lake.lake import Lake
-    from position_sync_dagster.settings import Settings
-
+from position_sync_dagster.settings import Settings
 
 MAX_DISCREPANCIES = 100
 """Discrepancies shown with a check; the table `reconciliation_breaks` has all of them."""
@@ -63,11 +57,9 @@ def agrees_with_the_broker(
     return result
 
 
-def compared_now(lake: "Lake", settings: "Settings", *, run_id: str) -> dg.AssetCheckResult:
+def compared_now(lake: "tables.Lake", settings: Settings, *, run_id: str) -> dg.AssetCheckResult:
     """Return the check's result now; a drain evaluates it right after its rows."""
-    from position_sync_dagster.sync.reports.reconciliation import ReconciliationService
-
-    service = ReconciliationService(lake, settings)
+    service = reconciliation.ReconciliationService(lake, settings)
     try:
         result = asyncio.run(service.run(run_id=run_id))
     except GatewayError as error:
@@ -133,10 +125,8 @@ WINDOW = timedelta(minutes=30)
 """Twice as long as the longest time between two evaluations."""
 
 
-def evaluate_ids_are_unique(lake: "Lake", settings: "Settings") -> dg.AssetCheckResult:
+def evaluate_ids_are_unique(lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
     """Return the check's result now."""
-    from position_sync_dagster.lake import inspection
-
     now = datetime.now(UTC)
     repeated = inspection.repeated_ids(lake, now - WINDOW, now + SKEW)
     doubled = inspection.doubled_rows(lake)
@@ -170,10 +160,8 @@ ids_are_unique = table_check(
 )
 
 
-def evaluate_legs_have_values(lake: "Lake", settings: "Settings") -> dg.AssetCheckResult:
+def evaluate_legs_have_values(lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
     """Return the check's result now."""
-    from position_sync_dagster.lake import inspection
-
     return of_each_login(
         settings, lambda login: judge_values(inspection.newest_values(lake, login))
     )
@@ -181,8 +169,6 @@ def evaluate_legs_have_values(lake: "Lake", settings: "Settings") -> dg.AssetChe
 
 def judge_values(newest: "pl.DataFrame") -> dg.AssetCheckResult:
     """Return the check's result for the newest row of each open holding; pure."""
-    import polars as pl
-
     if newest.is_empty():
         return unknown_result("the ledger has no open holding of this gateway yet.")
     without = newest.filter(pl.col("market_value").is_null()).sort("timestamp")
@@ -208,10 +194,10 @@ SAME_TIME = timedelta(seconds=5)
 """Values further apart in time may differ because the market moved: that proves nothing."""
 
 
-def evaluate_values_match_the_broker(lake: "Lake", settings: "Settings") -> dg.AssetCheckResult:
+def evaluate_values_match_the_broker(
+    lake: "tables.Lake", settings: Settings
+) -> dg.AssetCheckResult:
     """Return the check's result now."""
-    from position_sync_dagster.lake import inspection
-
     return of_each_login(
         settings,
         lambda login: judge_difference(
@@ -233,10 +219,6 @@ def judge_difference(
         band: Part of its value by which a value may differ. A difference below five cents of the
             price is never one: the smallest steps of a cheap option are large parts of it.
     """
-    import polars as pl
-
-    from position_sync_dagster.lake.derived import LEAST_DIFFERENCE
-
     ours = newest.select("account", "conid", "position", "market_value", "timestamp", "price_kind")
     pairs = (
         ours.join(broker, on=["account", "conid"], suffix="_broker")
@@ -248,7 +230,7 @@ def judge_difference(
     difference = (pl.col("market_value") - pl.col("market_value_broker")).abs()
     units = pl.col("position").abs() * pl.col("multiplier").fill_null(1.0)
     allowed = pl.max_horizontal(
-        band * pl.col("market_value_broker").abs(), LEAST_DIFFERENCE * units
+        band * pl.col("market_value_broker").abs(), derived.LEAST_DIFFERENCE * units
     )
     apart = pairs.with_columns(difference=difference).filter(difference > allowed)
     same_time = (pl.col("timestamp") - pl.col("received_at")).abs() <= SAME_TIME
@@ -284,17 +266,13 @@ values_match_the_broker = table_check(
 )
 
 
-def evaluate_tables_fit_the_code(lake: "Lake", settings: "Settings") -> dg.AssetCheckResult:
+def evaluate_tables_fit_the_code(lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
     """Return the check's result now."""
-    from position_sync_dagster.lake import inspection
-
     return judge_tables(inspection.unusable_tables(lake), checked=len(lake.tables))
 
 
 def judge_tables(unusable: Sequence[tuple[str, LakeError]], *, checked: int) -> dg.AssetCheckResult:
     """Return the check's result for the tables that cannot be opened; pure."""
-    import polars as pl
-
     rows = pl.DataFrame(
         [(name, error.what, error.remedy) for name, error in unusable],
         schema=dict.fromkeys(("table", "what", "remedy"), pl.String),

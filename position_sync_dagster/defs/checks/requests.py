@@ -2,19 +2,13 @@
 
 from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
 
 import dagster as dg
 
 from position_sync_dagster.defs.checks.check_results import rows_result, table_check
+from position_sync_dagster.defs.libraries import inspection, partitions, pl, tables
 from position_sync_dagster.domain.request import QueueStatus
-
-if TYPE_CHECKING:
-    import polars as pl
-
-    from position_sync_dagster.lake.lake import Lake
-    from position_sync_dagster.settings import Settings
-
+from position_sync_dagster.settings import Settings
 
 LOOK_BACK = timedelta(days=1)
 """An older failure is history: `position-sync queue list --status FAILED` still has it."""
@@ -25,12 +19,8 @@ ANSWERED_WITHIN = timedelta(hours=1)
 _COLUMNS = ["request_id", "account", "conid", "symbol", "status", "since", "error_message"]
 
 
-def evaluate_requests_are_answered(lake: "Lake", settings: "Settings") -> dg.AssetCheckResult:
+def evaluate_requests_are_answered(lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
     """Return the check's result now."""
-    import polars as pl
-
-    from position_sync_dagster.lake import inspection
-
     now = datetime.now(UTC)
     failed = inspection.finished_requests(lake, QueueStatus.FAILED.value, now - LOOK_BACK)
     answered = failed.clear().select("account", "conid", at="updated_at")
@@ -73,8 +63,6 @@ def judge_requests(
         now: The time.
         old_after: How long a request may wait.
     """
-    import polars as pl
-
     newest = answered.group_by("account", "conid").agg(pl.col("at").max())
     lasting = failed.join(newest, on=["account", "conid"], how="left", nulls_equal=True).filter(
         pl.col("at").is_null() | (pl.col("at") < pl.col("updated_at"))
@@ -119,13 +107,11 @@ WINDOW = timedelta(minutes=30)
 """Twice as long as the longest time between two evaluations."""
 
 
-def evaluate_requests_end_once(lake: "Lake", settings: "Settings") -> dg.AssetCheckResult:
+def evaluate_requests_end_once(lake: "tables.Lake", settings: Settings) -> dg.AssetCheckResult:
     """Return the check's result now.
 
     The queue is read first: a row is committed before its request is marked.
     """
-    from position_sync_dagster.lake import inspection
-
     requests = inspection.requests_since(lake, datetime.now(UTC) - WINDOW)
     answers = requests.get_column("update_id").drop_nulls().unique()
     return judge_ends(requests, rows=lake.updates.sync.existing(answers))
@@ -138,12 +124,8 @@ def judge_ends(requests: "pl.DataFrame", *, rows: Collection[str]) -> dg.AssetCh
         requests: As stored, live and finished ones.
         rows: Those of their `update_id`s that the ledger has.
     """
-    import polars as pl
-
-    from position_sync_dagster.lake.schema.partitions import LIVE
-
     live = [QueueStatus.PENDING.value, QueueStatus.PROCESSING.value]
-    is_live = pl.col("bucket") == LIVE
+    is_live = pl.col("bucket") == partitions.LIVE
     answer = pl.col("update_id")
     why = (
         pl.when(pl.len().over("request_id") > 1)

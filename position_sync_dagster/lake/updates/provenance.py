@@ -4,7 +4,7 @@ A value never reaches a predicate: files are chosen by dates and by the statisti
 Polars compares the columns.
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import date
 
@@ -28,7 +28,7 @@ class RowsOfRun:
 
     Attributes:
         count, batch_count: Of all of them.
-        batches: The last ones: `batch_id`, `ledger_version`, `rows`, `committed_at`.
+        batches: The last ones: `batch_id`, `version`, `rows`, `committed_at`.
         rows: The last ones.
     """
 
@@ -46,24 +46,22 @@ class LedgerProvenance:
         self._files = LedgerFiles(table)
 
     def ids_beginning_with(self, column: str, prefix: str) -> list[str]:
-        """Return the different ids of `update_id` or `batch_id` that begin so, in order."""
+        """Return the different ids of a column that begin so, in order.
 
-        def step(handle: DeltaTable) -> list[str]:
-            rows = self._files.scan(_overlapping(data_files(handle), column, prefix, prefix))
-            begins = pl.col(column).str.starts_with(prefix)
-            found = rows.filter(begins).select(pl.col(column).unique().sort()).collect()
-            return found.get_column(column).to_list()
-
-        return self._table.snapshot(step)
+        The statistics of files narrow `update_id` and `batch_id`; `run_id` is read from every file.
+        """
+        rows = self._where(
+            pl.col(column).str.starts_with(prefix),
+            lambda files: _overlapping(files, column, prefix, prefix),
+            [column],
+        )
+        return sorted(rows.get_column(column).unique())
 
     def with_id(self, column: str, value: str) -> pl.DataFrame:
         """Return the rows with this `update_id` or `batch_id`, in the order of writing."""
-
-        def step(handle: DeltaTable) -> pl.DataFrame:
-            rows = self._files.scan(_overlapping(data_files(handle), column, value, value))
-            return rows.filter(pl.col(column) == value).sort(IN_ORDER).collect()
-
-        return self._table.snapshot(step)
+        return self._where(
+            pl.col(column) == value, lambda files: _overlapping(files, column, value, value)
+        )
 
     def of_request(self, request_id: str, ids: Collection[str], since: date) -> pl.DataFrame:
         """Return the rows that answer a request.
@@ -73,18 +71,11 @@ class LedgerProvenance:
             since: No row is older; the second, wider look begins there.
         """
         begins = [one[:13] for one in ids]  # the milliseconds of the id
-
-        def step(handle: DeltaTable) -> pl.DataFrame:
-            files = data_files(handle)
-            near = _overlapping(files, "update_id", min(begins), max(begins))
-            for chosen in (near, _from(files, since)):
-                rows = self._files.scan(chosen).filter(pl.col("request_id") == request_id)
-                found = rows.sort(IN_ORDER).collect()
-                if not found.is_empty():
-                    break
-            return found
-
-        return self._table.snapshot(step)
+        wanted = pl.col("request_id") == request_id
+        near = self._where(
+            wanted, lambda files: _overlapping(files, "update_id", min(begins), max(begins))
+        )
+        return self._where(wanted, lambda files: _from(files, since)) if near.is_empty() else near
 
     def of_run(
         self, run_id: str, *, first: date | None, last: date | None, limit: int
@@ -107,16 +98,6 @@ class LedgerProvenance:
                 batches=newest,
                 rows=written.sort(IN_ORDER).tail(limit).collect(),
             )
-
-        return self._table.snapshot(step)
-
-    def run_ids_beginning_with(self, prefix: str) -> list[str]:
-        """Return the runs in the rows whose id begins so; reads that column of every file."""
-
-        def step(handle: DeltaTable) -> list[str]:
-            rows = self._files.scan(data_files(handle)).select("run_id")
-            found = rows.filter(pl.col("run_id").str.starts_with(prefix)).unique().collect()
-            return sorted(found.get_column("run_id"))
 
         return self._table.snapshot(step)
 
@@ -174,19 +155,33 @@ class LedgerProvenance:
 
         return self._table.snapshot(step)
 
+    def _where(
+        self,
+        wanted: pl.Expr,
+        choose: Callable[[pl.DataFrame], pl.DataFrame],
+        columns: Sequence[str] | None = None,
+    ) -> pl.DataFrame:
+        """Return the wanted rows of the chosen files, in the order of writing."""
+
+        def step(handle: DeltaTable) -> pl.DataFrame:
+            rows = self._files.scan(choose(data_files(handle))).filter(wanted)
+            return (rows.sort(IN_ORDER) if columns is None else rows.select(columns)).collect()
+
+        return self._table.snapshot(step)
+
 
 def batches_of(rows: pl.LazyFrame) -> pl.LazyFrame:
     """Return one row per batch: its id, version, number of rows and time of commit."""
     return (
-        rows.group_by("batch_id", "ledger_version")
+        rows.group_by("batch_id", version="ledger_version")
         .agg(rows=pl.len().cast(pl.Int64), committed_at=pl.col("committed_at").max())
-        .sort("ledger_version", "batch_id")
+        .sort("version", "batch_id")
     )
 
 
 def _overlapping(files: pl.DataFrame, column: str, first: str, last: str) -> pl.DataFrame:
     """Return the files that may hold an id from `first` to one that begins with `last`."""
-    if files.is_empty():
+    if f"min.{column}" not in files.columns:
         return files
     smallest, greatest = pl.col(f"min.{column}"), pl.col(f"max.{column}")
     return files.filter(

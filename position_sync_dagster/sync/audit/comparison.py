@@ -1,12 +1,11 @@
 """Rows, records and events of the same runs, compared in all directions; pure."""
 
 from bisect import bisect_right
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from itertools import accumulate
-from typing import Any
 
 from position_sync_dagster.domain.run_record import RecordedBy, RunRecord, RunResult
 
@@ -71,26 +70,16 @@ class RunEvent:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class KnownRun:
-    """A run as Dagster's storage knows it."""
-
-    job: str
-    started_at: datetime | None
-    ended_at: datetime | None
-    result: RunResult
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Events:
     """What Dagster's storage holds.
 
     Attributes:
-        runs: The runs that wrote rows or have an event, by id; pruned ones are absent.
+        runs: The runs that Dagster still knows, by id, as records without counts.
         kept_since: Runs that ended earlier may have been deleted with their events.
     """
 
     events: tuple[RunEvent, ...]
-    runs: Mapping[str, KnownRun]
+    runs: Mapping[str, RunRecord]
     kept_since: datetime
 
 
@@ -146,7 +135,8 @@ def compare(
         if run_id in alive or last_sign(rows, record, named) > now - grace:
             continue
         known = events.runs.get(run_id) if events else None
-        found += _record_findings(run_id, rows, record, named, known, now)
+        rebuilt = rebuilt_record(run_id, rows, record, named, known, now)
+        found += _record_findings(record, rebuilt)
         if events is not None:
             found += _event_findings(run_id, rows, named, known, events.kept_since, now)
     return found
@@ -165,138 +155,118 @@ def last_sign(
     return max(signs)
 
 
-def _record_findings(
+def rebuilt_record(
     run_id: str,
     rows: RunRows | None,
     record: RunRecord | None,
     events: Sequence[RunEvent],
-    known: KnownRun | None,
+    known: RunRecord | None,
     now: datetime,
-) -> list[AuditFinding]:
-    held = rows.rows if rows else 0
+) -> RunRecord:
+    """Return the record of a run as its rows tell it.
+
+    What rows do not tell, such as the requests that it claimed, is as its own record says, or
+    unknown. How a run ended that never said so is as Dagster knows it, or LOST.
+    """
+    commits = rows.commits if rows else ()
+    versions = [commit.version for commit in commits if commit.version is not None]
     if record is None:
-        first = rows.commits[0].at if rows else min(event.at for event in events)
-        rebuilt = rebuilt_record(run_id, rows, known, started_at=first, now=now)
-        what = f"{held} rows name it" if rows else "an event names it"
-        return [_record_finding(FindingKind.RECORD_MISSING, rebuilt, held, f"no record; {what}")]
-    said = record.rows or 0
-    if said > held:
+        first = commits[0].at if commits else min(event.at for event in events)
+        record = RunRecord(
+            run_id=run_id,
+            step=rows.step if rows else LEDGER,
+            job=known.job if known else None,
+            result=RunResult.RUNNING,
+            started_at=known.started_at if known else first,
+            recorded_at=now,
+            gateway_id=rows.gateway_id if rows else None,
+            session_id=rows.session_id if rows else None,
+            table_name=LEDGER,
+        )
+    if record.is_running:
+        ended = known if known is not None and not known.is_running else None
+        record = replace(
+            record,
+            result=ended.result if ended else RunResult.LOST,
+            ended_at=ended.ended_at if ended else None,
+        )
+    return replace(
+        record,
+        recorded_at=now,
+        recorded_by=RecordedBy.AUDIT,
+        rows=rows.rows if rows else 0,
+        commits=len(commits),
+        version_from=min(versions) - 1 if versions else None,
+        version_to=max(versions, default=None),
+        first_batch_id=commits[0].batch_id if commits else None,
+        last_batch_id=commits[-1].batch_id if commits else None,
+    )
+
+
+def _record_findings(record: RunRecord | None, rebuilt: RunRecord) -> Iterator[AuditFinding]:
+    said, held = (record.rows or 0 if record else 0), rebuilt.rows or 0
+    if record is None:
+        kind, detail = FindingKind.RECORD_MISSING, f"no record; {held} rows name it"
+    elif said > held:
+        kind = FindingKind.ROWS_MISSING
         detail = f"its record says {said} rows, the ledger holds {held}"
-        return [
-            AuditFinding(
-                kind=FindingKind.ROWS_MISSING, run_id=run_id, rows=said - held, detail=detail
-            )
-        ]
-    if said < held or record.is_running:
-        mended = replace(record, recorded_at=now, recorded_by=RecordedBy.AUDIT, **_counts(rows))
-        if record.is_running:
-            mended = replace(mended, **_ending(known))
+    elif said < held or record.is_running:
+        kind = FindingKind.RECORD_BEHIND
         detail = f"its record says {record.result}, {said} rows; the ledger holds {held}"
-        return [_record_finding(FindingKind.RECORD_BEHIND, mended, held - said, detail)]
-    return []
-
-
-def _record_finding(kind: FindingKind, record: RunRecord, rows: int, detail: str) -> AuditFinding:
-    return AuditFinding(kind=kind, run_id=record.run_id, rows=rows, detail=detail, record=record)
+    else:
+        return
+    yield AuditFinding(
+        kind=kind,
+        run_id=rebuilt.run_id,
+        rows=abs(held - said),
+        detail=detail,
+        record=None if kind is FindingKind.ROWS_MISSING else rebuilt,
+    )
 
 
 def _event_findings(
     run_id: str,
     rows: RunRows | None,
     events: Sequence[RunEvent],
-    known: KnownRun | None,
+    known: RunRecord | None,
     kept_since: datetime,
     now: datetime,
-) -> list[AuditFinding]:
+) -> Iterator[AuditFinding]:
     commits = rows.commits if rows else ()
-    numbered = sorted((c.version, c.rows) for c in commits if c.version is not None)
-    versions = [version for version, _ in numbered]
-    sums = [0, *accumulate(count for _, count in numbered)]
+    numbered = sorted((one.version, one.rows) for one in commits if one.version is not None)
+    versions = [version for version, _rows in numbered]
+    sums = [0, *accumulate(count for _version, count in numbered)]
     named: set[int] = set()
-    found = []
     for event in events:
         if event.version_from is None or event.version_to is None:
-            span = range(0)
+            first = end = 0
         else:
-            ends = (bisect_right(versions, end) for end in (event.version_from, event.version_to))
-            span = range(*ends)
-        named.update(span)
-        held = sums[span.stop] - sums[span.start]
+            first = bisect_right(versions, event.version_from)
+            end = bisect_right(versions, event.version_to)
+        named.update(range(first, end))
+        held = sums[end] - sums[first]
         if event.rows > held:
-            found.append(
-                AuditFinding(
-                    kind=FindingKind.ROWS_MISSING,
-                    run_id=run_id,
-                    rows=event.rows - held,
-                    detail=f"an event names {event.rows} rows of versions {event.version_from} to "
-                    f"{event.version_to}, the ledger holds {held}",
-                )
+            yield AuditFinding(
+                kind=FindingKind.ROWS_MISSING,
+                run_id=run_id,
+                rows=event.rows - held,
+                detail=f"an event names {event.rows} rows of versions {event.version_from} to "
+                f"{event.version_to}, the ledger holds {held}",
             )
-    unnamed = [numbered[at] for at in range(len(numbered)) if at not in named]
-    pruned = known is None and not events and bool(commits) and commits[-1].at < kept_since
-    if unnamed and not pruned:
+    left = [one for at, one in enumerate(numbered) if at not in named]
+    deleted = known is None and not events and bool(commits) and commits[-1].at < kept_since
+    if left and not deleted:
         missing = RunEvent(
             run_id=run_id,
-            rows=sum(count for _, count in unnamed),
-            version_from=unnamed[0][0] - 1,
-            version_to=unnamed[-1][0],
+            rows=sum(count for _version, count in left),
+            version_from=left[0][0] - 1,
+            version_to=left[-1][0],
             at=now,
         )
-        found.append(
-            AuditFinding(
-                kind=FindingKind.EVENT_MISSING,
-                run_id=run_id,
-                rows=missing.rows,
-                detail=f"{missing.rows} rows in {len(unnamed)} commits are in no event",
-                event=missing,
-            )
+        yield AuditFinding(
+            kind=FindingKind.EVENT_MISSING,
+            run_id=run_id,
+            rows=missing.rows,
+            detail=f"{missing.rows} rows in {len(left)} commits are in no event",
+            event=missing,
         )
-    return found
-
-
-def rebuilt_record(
-    run_id: str,
-    rows: RunRows | None,
-    known: KnownRun | None,
-    *,
-    started_at: datetime,
-    now: datetime,
-) -> RunRecord:
-    """Return the record of a run as its rows, and Dagster where it knows the run, tell it.
-
-    What only the run itself knew, such as the requests that it claimed, stays unknown.
-    """
-    record = RunRecord(
-        run_id=run_id,
-        step=rows.step if rows else LEDGER,
-        job=known.job if known else None,
-        result=RunResult.LOST,
-        started_at=(known.started_at if known else None) or started_at,
-        recorded_at=now,
-        recorded_by=RecordedBy.AUDIT,
-        gateway_id=rows.gateway_id if rows else None,
-        session_id=rows.session_id if rows else None,
-        table_name=LEDGER,
-    )
-    return replace(record, **_counts(rows), **_ending(known))
-
-
-def _ending(known: KnownRun | None) -> dict[str, Any]:
-    """Return how a run ended: LOST where Dagster does not know that it ended."""
-    if known is None or known.result is RunResult.RUNNING:
-        return {"result": RunResult.LOST, "ended_at": None}
-    return {"result": known.result, "ended_at": known.ended_at}
-
-
-def _counts(rows: RunRows | None) -> dict[str, Any]:
-    if rows is None:
-        return {"rows": 0, "commits": 0}
-    versions = [commit.version for commit in rows.commits if commit.version is not None]
-    return {
-        "rows": rows.rows,
-        "commits": len(rows.commits),
-        "version_from": min(versions) - 1 if versions else None,
-        "version_to": max(versions, default=None),
-        "first_batch_id": rows.commits[0].batch_id,
-        "last_batch_id": rows.commits[-1].batch_id,
-    }

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from enum import StrEnum
+from typing import Any
 
 import polars as pl
 
@@ -38,21 +39,6 @@ class IdKind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BatchRows:
-    """One commit of the ledger.
-
-    Attributes:
-        version: The `ledger_version` of its rows; None for rows of older releases.
-        rows: How many of its rows belong to the trace.
-    """
-
-    batch_id: str
-    version: int | None
-    rows: int
-    committed_at: datetime | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Trace:
     """Everything that belongs to one id.
 
@@ -60,7 +46,8 @@ class Trace:
         runs: The newest record of each step of its runs; empty where `runs` has none.
         run_ids: The runs that the rows name.
         rows: The last rows, as in the table; `row_count` is the number of all.
-        batches: The last commits; `batch_count` is the number of all.
+        batches: The last commits (`batch_id`, `version`, `rows` of the trace, `committed_at`), of
+            which `version` is null for rows of older releases; `batch_count` is the number of all.
     """
 
     kind: IdKind
@@ -69,9 +56,9 @@ class Trace:
     runs: tuple[RunRecord, ...]
     sessions: tuple[GatewaySession, ...]
     requests: tuple[QueuedPosition, ...]
-    batches: tuple[BatchRows, ...]
+    batches: tuple[dict[str, Any], ...]
     batch_count: int
-    rows: tuple[dict[str, object], ...]
+    rows: tuple[dict[str, Any], ...]
     row_count: int
 
 
@@ -116,7 +103,7 @@ def find_id(lake: Lake, ledger: LedgerProvenance, text: str) -> tuple[IdKind, st
         found |= {(IdKind.UPDATE, i) for i in ledger.ids_beginning_with("update_id", text)}
         found |= {(IdKind.REQUEST, r.request_id) for r in beginning_with(store, text)}
         if not found:
-            found |= {(IdKind.RUN, i) for i in ledger.run_ids_beginning_with(text)}
+            found |= {(IdKind.RUN, i) for i in ledger.ids_beginning_with("run_id", text)}
     exact = {one for one in found if one[1] == text}
     candidates = sorted(exact or found)
     ids = {one[1] for one in candidates}
@@ -148,7 +135,7 @@ def _of_run(lake: Lake, ledger: LedgerProvenance, run_id: str, limit: int) -> Tr
         runs=records,
         sessions=_sessions(lake, wanted, {run_id}),
         requests=(),
-        batches=_batches(written.batches),
+        batches=_plain(written.batches),
         batch_count=written.batch_count,
         rows=_plain(written.rows),
         row_count=written.count,
@@ -193,7 +180,7 @@ def _of_rows(
         runs=tuple(record for one in run_ids for record in lake.runs.sync.get(one)),
         sessions=_sessions(lake, set(shown.get_column("session_id").drop_nulls()), set()),
         requests=requests,
-        batches=_batches(batches.tail(limit)),
+        batches=_plain(batches.tail(limit)),
         batch_count=batches.height,
         rows=_plain(shown),
         row_count=rows.height,
@@ -218,19 +205,7 @@ def _sessions(lake: Lake, ids: set[str], run_ids: set[str]) -> tuple[GatewaySess
     return tuple(s for s in sessions if s.session_id in ids or s.run_id in run_ids)
 
 
-def _batches(frame: pl.DataFrame) -> tuple[BatchRows, ...]:
-    return tuple(
-        BatchRows(
-            batch_id=row["batch_id"],
-            version=row["ledger_version"],
-            rows=row["rows"],
-            committed_at=row["committed_at"],
-        )
-        for row in frame.iter_rows(named=True)
-    )
-
-
-def _plain(frame: pl.DataFrame) -> tuple[dict[str, object], ...]:
+def _plain(frame: pl.DataFrame) -> tuple[dict[str, Any], ...]:
     return tuple(frame.iter_rows(named=True))
 
 
@@ -247,7 +222,7 @@ class PastValue:
         breaks: The breaks of the holding that were open then: id, type and state.
     """
 
-    row: dict[str, object]
+    row: dict[str, Any]
     strategies: tuple[str, ...]
     breaks: tuple[dict[str, str], ...]
 

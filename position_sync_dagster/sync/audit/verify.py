@@ -21,7 +21,8 @@ from position_sync_dagster.sync.run_recorder import STREAM_STEP
 
 SESSIONS_SEARCHED = 1000
 MARGIN = timedelta(days=1)
-"""Rows are read from so long before the first judged run: one that began earlier is not whole."""
+"""Rows are read from this time before the first compared run on: a run that began earlier is left
+out, since only a part of it would be read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,6 +5,7 @@ The drain of a run: value the queue's requests from the tables, within a time li
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 
 from position_sync_dagster.domain import gateway_session
@@ -190,7 +191,6 @@ async def drain(
     Raises:
         LakeError: A table could not be used; claimed requests are rescued by a later drain.
     """
-    started = clock()
     batch_size = settings.batch_size
     if is_remote(lake.path):  # where a batch takes seconds, however many requests it has
         batch_size = max(batch_size, LARGEST)
@@ -203,13 +203,10 @@ async def drain(
         by=Provenance(run_id=run_id),
         clock=clock,
     )
-    result = await worker.drain(settings.drain_time_limit_s)
+    report = await worker.drain(settings.drain_time_limit_s)
     backlog = await lake.queue.overview()
-    return DrainReport(
-        batches=result.batches,
-        rescued=result.rescued,
+    return replace(
+        report,
         queue_version=backlog.version,
         pending_after=backlog.counts.get(QueueStatus.PENDING, 0),
-        duration_s=(clock() - started).total_seconds(),
-        unavailable=result.unavailable,
     )

@@ -27,7 +27,7 @@ from position_sync_dagster.settings import Settings, load_settings
 from position_sync_dagster.sync.availability import unconfirmed
 from position_sync_dagster.sync.drain.batch import NOT_COVERED, BatchProcessor, batch_limit
 from position_sync_dagster.sync.drain.broker_view import BrokerView, ValueSource
-from position_sync_dagster.sync.run_recorder import BatchReport
+from position_sync_dagster.sync.run_recorder import BatchReport, DrainReport
 
 logger = logging.getLogger(__name__)
 
@@ -41,29 +41,6 @@ class WorkerStats:
     total_failed: int = 0
     last_batch_time: datetime | None = None
     last_batch_size: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DrainResult:
-    """The batches of one drain, and why it ended.
-
-    Attributes:
-        rescued: Requests whose lease had expired and that became claimable again.
-        exhausted: Nothing more could be claimed.
-        unavailable: Why the broker's data could not be read; None when it could.
-    """
-
-    batches: tuple[BatchReport, ...]
-    rescued: int
-    exhausted: bool
-    unavailable: str | None
-
-    @property
-    def may_continue(self) -> bool:
-        """Whether another drain, at once, is likely to value more requests."""
-        if self.exhausted or self.unavailable is not None:
-            return False
-        return any(batch.released < batch.claimed for batch in self.batches)
 
 
 class QueueWorker:
@@ -163,7 +140,7 @@ class QueueWorker:
         await self._batches.release(not_covered, NOT_COVERED)
         return report
 
-    async def drain(self, time_limit_s: float) -> DrainResult:
+    async def drain(self, time_limit_s: float) -> DrainReport:
         """Process batches until nothing more can be claimed, the time is up or the worker stops.
 
         Requests that the broker's data does not cover are released at the end. Released at once,
@@ -178,7 +155,8 @@ class QueueWorker:
             LakeError: A table could not be used; the requests are rescued later.
         """
         loop = asyncio.get_running_loop()
-        until = loop.time() + time_limit_s
+        started = loop.time()
+        until = started + time_limit_s
         rescued = len(await self._queue.rescue())
         limit = await self._limit()
         batches: list[BatchReport] = []
@@ -196,8 +174,12 @@ class QueueWorker:
         finally:
             for requests in unreleased:
                 await self._batches.release(requests, NOT_COVERED)
-        return DrainResult(
-            batches=tuple(batches), rescued=rescued, exhausted=exhausted, unavailable=unavailable
+        return DrainReport(
+            batches=tuple(batches),
+            rescued=rescued,
+            duration_s=loop.time() - started,
+            exhausted=exhausted,
+            unavailable=unavailable,
         )
 
     async def _run(self) -> None:

@@ -16,8 +16,8 @@ from dagster._core.workspace.context import BaseWorkspaceRequestContext, Workspa
 from dagster._core.workspace.load_target import ModuleTarget, PythonFileTarget
 
 from position_sync_dagster.dagster_host.launcher import (
+    NICENESS,
     PROCESS_TAG,
-    YIELDS,
     ForkedRunLauncher,
     process_context,
     process_of,
@@ -121,7 +121,7 @@ def process_in(instance: dg.DagsterInstance, run_id: str) -> psutil.Process:
     return process
 
 
-@pytest.mark.parametrize(("job", "nicer"), [("shows", YIELDS), ("shows_first", 0)])
+@pytest.mark.parametrize(("job", "nicer"), [("shows", NICENESS), ("shows_first", 0)])
 def test_a_run_leaves_the_processor_to_others_unless_it_has_a_priority(
     instance, launch, job, nicer
 ):
@@ -268,7 +268,8 @@ def test_what_is_imported_once_for_all_runs_is_no_code_of_the_project():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     imported = done.stdout.split()
     own = {name for name in imported if name.split(".")[0] == package}
-    assert own == {package, f"{package}.dagster_host", LIBRARIES}
+    internals = f"{package}.dagster_host.dagster_internals"
+    assert own == {package, f"{package}.dagster_host", internals, LIBRARIES}
     assert not {"polars", "deltalake", "numpy", "ib_async"} & set(imported)
 
 

@@ -27,13 +27,15 @@ from dagster._core.storage.event_log.schema import (
     SqlEventLogStorageTable,
 )
 from dagster._core.storage.runs.schema import RunsTable, RunTagsTable
+from dagster._utils.error import SerializableErrorInfo
 from sqlalchemy import func, select
 
 from position_sync_dagster.defs.maintenance import (
+    KEPT_TICKS,
     PRUNED_JOBS,
     delete_run,
     forget_old_events,
-    forget_skipped_ticks,
+    forget_old_ticks,
     old_runs,
 )
 from position_sync_dagster.defs.runs import DRAIN_JOB
@@ -151,28 +153,28 @@ def test_the_newest_of_each_kind_stay_at_any_age(instance) -> None:
     assert instance.get_latest_materialization_event(TABLE) is not None
 
 
-def test_ticks_that_found_nothing_are_deleted_and_others_kept(instance) -> None:
+def test_ticks_of_sensors_are_kept_as_long_as_their_kind_is_of_use(instance) -> None:
     location = RegisteredCodeLocationOrigin("here")
     origin = RemoteInstigatorOrigin(RemoteRepositoryOrigin(location, "here"), "drain_queue")
     state = InstigatorState(origin, InstigatorType.SENSOR, InstigatorStatus.RUNNING)
     instance.add_instigator_state(state)
-    for status in (TickStatus.SKIPPED, TickStatus.SUCCESS):
-        for day in (LONG_AGO, SOON):
+    now = datetime.now(UTC)
+    for status, kept in KEPT_TICKS.items():
+        for age in (kept * 1.1, kept * 0.9):
             instance.create_tick(
                 TickData(
                     state.instigator_origin_id,
                     state.instigator_name,
                     InstigatorType.SENSOR,
-                    status,
-                    day.timestamp(),
+                    TickStatus[status],
+                    (now - age).timestamp(),
                     run_ids=[],
                     selector_id=state.selector_id,
+                    error=SerializableErrorInfo("why", [], None) if status == "FAILURE" else None,
                 )
             )
-    forget_skipped_ticks(instance, before=datetime.now(UTC))
+    forget_old_ticks(instance, now=now)
     ticks = instance.get_ticks(state.instigator_origin_id, state.selector_id)
-    assert sorted((tick.status.value, tick.timestamp) for tick in ticks) == [
-        ("SKIPPED", SOON.timestamp()),
-        ("SUCCESS", LONG_AGO.timestamp()),
-        ("SUCCESS", SOON.timestamp()),
-    ]
+    assert {(tick.status.value, tick.timestamp) for tick in ticks} == {
+        (status, (now - kept * 0.9).timestamp()) for status, kept in KEPT_TICKS.items()
+    }

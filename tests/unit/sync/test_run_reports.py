@@ -14,8 +14,7 @@ def batch(version: int | None, rows: int = 0, reason: str | None = None) -> Batc
 
 def drained(*batches: BatchReport, unavailable: str | None = None) -> DrainReport:
     return DrainReport(
-        batches=batches, rescued=0, queue_version=1, pending_after=0, duration_s=1.0,
-        unavailable=unavailable,
+        batches=batches, rescued=0, duration_s=1.0, exhausted=True, unavailable=unavailable,
     )  # fmt: skip
 
 

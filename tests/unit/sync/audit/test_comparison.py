@@ -10,7 +10,6 @@ from position_sync_dagster.sync.audit.comparison import (
     Commit,
     Events,
     FindingKind,
-    KnownRun,
     RunEvent,
     RunRows,
     compare,
@@ -72,7 +71,7 @@ def test_rows_without_a_record_are_found_and_the_record_is_rebuilt_from_them():
 
 
 def test_what_dagster_knows_of_a_run_is_in_its_rebuilt_record():
-    known = KnownRun(job="stream_positions", started_at=AT, ended_at=NOW, result=RunResult.FAILED)
+    known = replace(RECORD, ended_at=NOW, result=RunResult.FAILED)
     (one,) = found(records=(), runs={RUN: known})
     assert (one.record.job, one.record.ended_at) == ("stream_positions", NOW)
     assert one.record.result is RunResult.FAILED
@@ -119,7 +118,7 @@ def test_events_that_were_deleted_by_their_age_are_not_missing():
 
 
 def test_events_of_a_run_that_dagster_still_knows_are_missing_at_any_age():
-    ended = KnownRun(job="stream_positions", started_at=AT, ended_at=AT, result=RunResult.SUCCESS)
+    ended = RECORD
     missing = kinds(events=(), kept_since=NOW, runs={RUN: ended})
     assert missing == [(FindingKind.EVENT_MISSING, 5)]
 

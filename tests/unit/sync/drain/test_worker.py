@@ -2,8 +2,7 @@
 
 import pytest
 
-from position_sync_dagster.sync.drain.worker import DrainResult
-from position_sync_dagster.sync.run_recorder import BatchReport
+from position_sync_dagster.sync.run_recorder import BatchReport, DrainReport
 
 
 def batch(*, released: int) -> BatchReport:
@@ -27,8 +26,8 @@ def batch(*, released: int) -> BatchReport:
 def test_a_worker_drains_again_at_once_while_requests_are_left_and_can_be_valued(
     released, exhausted, unavailable, expected
 ):
-    result = DrainResult(
-        batches=tuple(batch(released=n) for n in released), rescued=0, exhausted=exhausted,
-        unavailable=unavailable,
+    report = DrainReport(
+        batches=tuple(batch(released=n) for n in released), rescued=0, duration_s=1.0,
+        exhausted=exhausted, unavailable=unavailable,
     )  # fmt: skip
-    assert result.may_continue is expected
+    assert report.may_continue is expected

@@ -1,0 +1,212 @@
+"""Every private symbol of Dagster that this package uses, why, and what happens without it.
+
+Any release of Dagster may move or remove such a symbol. Each `Internal` names those that one
+purpose needs. They are imported when they are used for the first time: a run and the command line
+need few of them. If one is missing, a process logs once what it does instead.
+"""
+
+import logging
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import import_module
+from threading import Lock
+from types import SimpleNamespace
+from typing import Any
+
+logger = logging.getLogger(__name__)
+
+ENGINES_KEPT = 8
+"""Databases whose engine a process keeps: Dagster has three, and one for the events of each run."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Internal:
+    """Private symbols of Dagster that serve one purpose.
+
+    Attributes:
+        purpose: What they are used for, as the subject of a sentence.
+        without: What happens where one of them is missing.
+        symbols: The module of each, by its name.
+    """
+
+    purpose: str
+    without: str
+    symbols: Mapping[str, str] = field(hash=False)
+
+    def load(self) -> Any:
+        """Return an object with the symbols as attributes; None if one is missing."""
+        return _load(self)
+
+
+@cache
+def _load(internal: Internal) -> Any:
+    found = {}
+    for name, module in internal.symbols.items():
+        try:
+            found[name] = getattr(import_module(module), name)
+        except (ImportError, AttributeError):
+            logger.warning(
+                "This version of Dagster has no %s.%s. %s: %s.",
+                module,
+                name,
+                internal.purpose,
+                internal.without,
+            )
+            return None
+    return SimpleNamespace(**found)
+
+
+FORKED_RUNS = Internal(
+    purpose="Forking a run from a process that has imported Dagster",
+    without="Dagster's own launcher starts each run, a second later",
+    symbols={
+        "ExecuteExternalJobArgs": "dagster._grpc.types",
+        "get_run_crash_explanation": "dagster._utils",
+        "recon_job_from_origin": "dagster._utils.hosted_user_process",
+        "start_run_in_subprocess": "dagster._grpc.impl",
+    },
+)
+
+DAEMON = Internal(
+    purpose="Running Dagster's daemon in a program of ours, which waits for the code server",
+    without="`dagster dev` runs all programs, and nothing restarts one that hangs",
+    symbols={
+        "WorkspaceFileTarget": "dagster._core.workspace.load_target",
+        "capture_interrupts": "dagster._utils.interrupts",
+        "configure_loggers": "dagster._utils.log",
+        "daemon_controller_from_instance": "dagster._daemon.controller",
+        "get_instance_for_cli": "dagster._cli.utils",
+        "setup_interrupt_handlers": "dagster._utils.interrupts",
+    },
+)
+
+WEBSERVER = Internal(
+    purpose="Running Dagster's webserver behind the loopback guard",
+    without="`dagster dev` runs all programs, and its web page has no guard",
+    symbols={
+        "WorkspaceFileTarget": "dagster._core.workspace.load_target",
+        "WorkspaceProcessContext": "dagster._core.workspace.context",
+        "configure_loggers": "dagster._utils.log",
+        "get_instance_for_cli": "dagster._cli.utils",
+        "setup_interrupt_handlers": "dagster._utils.interrupts",
+    },
+)
+
+INTERRUPTS = Internal(
+    purpose="Ending a stream cleanly when its run is interrupted",
+    without="Dagster raises in the step, and the run ends as failed or canceled; rows are not lost",
+    symbols={
+        "capture_interrupts": "dagster._utils.interrupts",
+        "check_captured_interrupt": "dagster._utils.interrupts",
+    },
+)
+
+EVENT_TABLES = Internal(
+    purpose="Deleting old results of checks, events without a run, and files of deleted runs",
+    without="they stay, and Dagster's storage grows by megabytes a day",
+    symbols={
+        "AssetCheckExecutionsTable": "dagster._core.storage.event_log.schema",
+        "AssetEventTagsTable": "dagster._core.storage.event_log.schema",
+        "RUNLESS_RUN_ID": "dagster._core.instance",
+        "RunTagsTable": "dagster._core.storage.runs.schema",
+        "RunsTable": "dagster._core.storage.runs.schema",
+        "SqlEventLogStorage": "dagster._core.storage.event_log",
+        "SqlEventLogStorageTable": "dagster._core.storage.event_log.schema",
+        "SqlRunStorage": "dagster._core.storage.runs",
+        "SqliteEventLogStorage": "dagster._core.storage.event_log",
+    },
+)
+
+TICKS = Internal(
+    purpose="Deleting old ticks of sensors",
+    without="they stay, and Dagster's storage grows by megabytes a day",
+    symbols={"TickStatus": "dagster._core.scheduler.instigation"},
+)
+
+CHECKED_EVENT = Internal(
+    purpose="Naming the materialization that a check has judged",
+    without="Dagster may show a check that ran within the same second as old",
+    symbols={
+        "AssetCheckEvaluationTargetMaterializationData": (
+            "dagster._core.definitions.asset_checks.asset_check_evaluation"
+        )
+    },
+)
+
+LOADING = Internal(
+    purpose="Passing the exchange's trading days to the runs of a code location",
+    without="each run looks the holidays up again, which takes a third of its start",
+    symbols={
+        "DefinitionsLoadContext": "dagster._core.definitions.definitions_load_context",
+        "DefinitionsLoadType": "dagster._core.definitions.definitions_load_context",
+    },
+)
+
+LACKING = 76
+"""The exit code of a program of ours for which Dagster lacks something (EX_PROTOCOL)."""
+
+SQLITE_STORAGES = (
+    "dagster._core.storage.event_log.sqlite.sqlite_event_log",
+    "dagster._core.storage.runs.sqlite.sqlite_run_storage",
+    "dagster._core.storage.schedules.sqlite.sqlite_schedule_storage",
+)
+"""The modules that call `create_engine` for each connection to SQLite."""
+
+ALL = (
+    FORKED_RUNS,
+    DAEMON,
+    WEBSERVER,
+    INTERRUPTS,
+    EVENT_TABLES,
+    TICKS,
+    CHECKED_EVENT,
+    LOADING,
+)
+
+IMPORTED_BY_RUNS = (
+    *SQLITE_STORAGES,
+    "dagster._core.run_coordinator",
+    "dagster._core.storage.local_compute_log_manager",
+    "dagster._core.storage.root",
+)
+"""What a run imports before its first step. What is missing, each run imports for itself."""
+
+
+def import_for_runs() -> None:
+    """Import what each run needs, so that a process which is forked from this one has it."""
+    for name in IMPORTED_BY_RUNS:
+        with suppress(ImportError):
+            import_module(name)
+
+
+def keep_engines() -> None:
+    """Make Dagster's storages on SQLite keep their SQLAlchemy engine between two connections.
+
+    Dagster makes a new engine for each connection, and each engine compiles every statement again.
+    That is half of what a daemon at rest computes. A connection is still opened for each use.
+    Without these symbols everything works the same and costs more.
+    """
+    for name in SQLITE_STORAGES:
+        with suppress(ImportError, AttributeError):
+            module: Any = import_module(name)
+            if module.create_engine.__module__ != __name__:
+                module.create_engine = _keeping(module.create_engine)
+
+
+def _keeping(create: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function that makes each engine once, as long as it is among the newest."""
+    kept: dict[tuple[str, str], Any] = {}
+    lock = Lock()
+
+    def create_engine(url: str, **options: Any) -> Any:
+        key = (url, str(options))
+        with lock:
+            if key not in kept:
+                if len(kept) >= ENGINES_KEPT:
+                    del kept[next(iter(kept))]
+                kept[key] = create(url, **options)
+            return kept[key]
+
+    return create_engine
