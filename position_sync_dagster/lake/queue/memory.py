@@ -41,7 +41,8 @@ class _MemoryStore:
                 if change.finished is not None:
                     part = pl.lit(str(self._parts))
                     remaining = pl.concat([remaining, change.finished.with_columns(part=part)])
-                self._live, self._finished = change.live, remaining
+                self._live = pl.concat([change.kept(self._live), change.live])
+                self._finished = remaining
             return change.result
 
     def snapshot(self) -> Snapshot:

@@ -8,8 +8,8 @@ lease tokens of its claims, so that marking needs the ids alone.
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from random import Random
 from threading import Lock
 from typing import TypeVar
@@ -38,12 +38,13 @@ from position_sync_dagster.lake.queue.lookup import (
     wrong_state,
 )
 from position_sync_dagster.lake.queue.transitions import (
+    IS_REQUEST,
     PENDING,
     SUCCESS,
     Action,
     check_leases,
+    has_id,
     is_claimable,
-    is_request,
     lease_has_expired,
     lease_lost,
 )
@@ -116,7 +117,7 @@ def overview_of(
         now: The time.
         except_accounts: Requests of these accounts count as neither claimable nor expired.
     """
-    live = counted.snapshot.live.filter(is_request())
+    live = counted.snapshot.live.filter(IS_REQUEST)
     counts = dict.fromkeys(QueueStatus, 0)
     for status, number in live.group_by("status").len().iter_rows():
         counts[QueueStatus(status)] += number
@@ -348,20 +349,21 @@ class SyncQueue:
         check_text("owner", owner)
         if limit == 0:
             return []
-        token = os.urandom(16).hex()
-        claimed = self.store.change(
-            lambda snapshot: transitions.claim(
+        token, owner = os.urandom(16).hex(), storable(owner or f"pid-{os.getpid()}")
+
+        def step(snapshot: Snapshot) -> Change[pl.DataFrame]:
+            now = self._clock()
+            until = now + timedelta(seconds=lease_s)
+            return transitions.claim(
                 snapshot.live,
                 limit,
-                now=self._clock(),
-                owner=storable(owner or f"pid-{os.getpid()}"),
-                token=token,
-                lease_s=lease_s,
+                transitions.Lease(owner=owner, token=token, expires_at=until),
+                now=now,
                 promote_after_s=self._promote_after_s,
                 except_accounts=except_accounts,
-            ),
-            {"action": "claim", "lease_token": token},
-        )
+            )
+
+        claimed = self.store.change(step, {"action": "claim", "lease_token": token})
         granted = requests_of(claimed)
         self._tokens.remember([request.request_id for request in granted], token)
         return granted
@@ -391,10 +393,8 @@ class SyncQueue:
         if not ids:
             return
 
-        def step(live: pl.DataFrame, now: datetime) -> Change[None]:
-            return transitions.succeed(
-                live, ids, answers=answers or {}, now=now, new_ids=self._new_ids
-            )
+        def step(done: pl.DataFrame, now: datetime) -> Change[None]:
+            return transitions.succeed(done, answers=answers or {}, now=now, new_ids=self._new_ids)
 
         self._change_claimed(ids, Action.MARK, lease_token, step, {"action": "success"})
         self._tokens.forget(ids)
@@ -434,9 +434,9 @@ class SyncQueue:
         if not failures:
             return
 
-        def step(live: pl.DataFrame, now: datetime) -> Change[None]:
+        def step(done: pl.DataFrame, now: datetime) -> Change[None]:
             return transitions.fail(
-                live,
+                done,
                 failures,
                 now=now,
                 policy=self._retry,
@@ -462,8 +462,8 @@ class SyncQueue:
         if not ids:
             return
 
-        def step(live: pl.DataFrame, now: datetime) -> Change[None]:
-            return transitions.release(live, ids, now=now)
+        def step(claimed: pl.DataFrame, now: datetime) -> Change[None]:
+            return transitions.release(claimed, now=now)
 
         info = {"action": "release", "reason": storable(reason)[:200]}
         self._change_claimed(ids, Action.RELEASE, lease_token, step, info)
@@ -486,8 +486,8 @@ class SyncQueue:
         if not ids:
             return
 
-        def step(live: pl.DataFrame, now: datetime) -> Change[None]:
-            return transitions.renew(live, ids, now=now, lease_s=lease_s)
+        def step(claimed: pl.DataFrame, now: datetime) -> Change[None]:
+            return transitions.renew(claimed, now=now, lease_s=lease_s)
 
         self._change_claimed(ids, Action.RENEW, lease_token, step, {"action": "renew"})
 
@@ -561,18 +561,19 @@ class SyncQueue:
         step: Callable[[pl.DataFrame, datetime], Change[T]],
         commit_info: Mapping[str, str],
     ) -> T:
-        """Check that the caller may act on the requests, and change the live rows."""
+        """Check that the caller may act on the requests, and change their rows."""
         now = self._clock()
 
         def checked(snapshot: Snapshot) -> Change[T]:
+            named = has_id(snapshot.live, ids)
+            rows = snapshot.live.filter(named)
             tokens = self._tokens.of(ids, lease_token)
-            missing = check_leases(snapshot.live, ids, tokens, action=action, now=now)
+            missing = check_leases(rows, ids, tokens, action=action, now=now)
             lost = [request_id for request_id in missing if request_id in tokens]
             if lost:
                 raise lease_lost(lost[0])
             if missing:
-                statuses = statuses_of(snapshot, missing)
-                raise wrong_state(statuses, "the step needs a live request")
-            return step(snapshot.live, now)
+                raise wrong_state(statuses_of(snapshot, missing), "the step needs a live request")
+            return replace(step(rows, now), replaced=named)
 
         return self.store.change(checked, commit_info)

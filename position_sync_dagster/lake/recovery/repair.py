@@ -127,7 +127,7 @@ def plan_restore(snapshot: Snapshot, undone: pl.DataFrame, now: datetime) -> Cha
     if unknown.is_empty():
         return Change(0)
     pending = as_pending(unknown, now).with_columns(*LIVE_COLUMNS)
-    return Change(unknown.height, pl.concat([snapshot.live, pending.select(snapshot.live.columns)]))
+    return Change(unknown.height, pending.select(snapshot.live.columns), replaced=False)
 
 
 def _known(snapshot: Snapshot, rows: pl.DataFrame) -> pl.DataFrame:

@@ -23,7 +23,7 @@ from position_sync_dagster.domain.update import (
 from position_sync_dagster.errors import InvalidRequestError
 from position_sync_dagster.lake.schema.partitions import (
     LIVE,
-    LIVE_COLUMNS,
+    LIVE_PART,
     LIVE_PARTITION,
     part_named,
     without_partition,
@@ -42,6 +42,8 @@ from position_sync_dagster.lake.schema.tables import (
 
 _INSTRUMENT = tuple(Instrument.__dataclass_fields__)
 _REQUEST = tuple(QueuedPosition.__dataclass_fields__)
+_STATUSES: dict[str, QueueStatus] = {status.value: status for status in QueueStatus}
+_REASONS: dict[str, Reason] = {reason.value: reason for reason in Reason}
 _BROKER = tuple(f for f in BrokerPosition.__dataclass_fields__ if f != "instrument")
 _UPDATE = tuple(UPDATE_COLUMNS)
 _update_values = attrgetter(*_UPDATE)
@@ -69,40 +71,39 @@ def moment(at: datetime | None) -> pl.Expr:
     return pl.lit(ticks, pl.Int64).cast(pl.Datetime("us", "UTC"))
 
 
-def request_rows(requests: Sequence[QueueRequest]) -> pl.DataFrame:
-    """Return what requests ask for, one row each."""
-    columns: dict[str, list[Any]] = {
+def moments(times: Iterable[datetime | None], name: str = "") -> pl.Series:
+    """Return times as a column; Polars converts a `datetime` ten times as slowly as a number."""
+    ticks = [None if at is None else (at - _EPOCH) // _MICROSECOND for at in times]
+    return pl.Series(name, ticks, pl.Int64).cast(pl.Datetime("us", "UTC"))
+
+
+def new_request_rows(
+    ids: Sequence[str], requests: Sequence[QueueRequest], now: datetime
+) -> pl.DataFrame:
+    """Return the live rows of new requests."""
+    columns: dict[str, Sequence[Any]] = {
+        "request_id": ids,
         "account": [request.account for request in requests],
         "conid": [request.conid for request in requests],
         "symbol": [request.symbol for request in requests],
         "priority": [request.priority for request in requests],
         "reason": [request.reason for request in requests],
+        "status": [QueueStatus.PENDING] * len(ids),
+        "attempts": [0] * len(ids),
+        "created_at": [now] * len(ids),
+        "updated_at": [now] * len(ids),
+        "bucket": [LIVE] * len(ids),
+        "part": [LIVE_PART] * len(ids),
     }
-    return _frame(POSITION_QUEUE, columns)
-
-
-def new_request_rows(ids: list[str], requests: pl.DataFrame, now: datetime) -> pl.DataFrame:
-    """Return the live rows of new requests, without the columns that are null at first."""
-    return requests.select(
-        pl.Series("request_id", ids, pl.String),
-        "account",
-        "conid",
-        "symbol",
-        "priority",
-        "reason",
-        *LIVE_COLUMNS,
-        status=pl.lit(QueueStatus.PENDING.value),
-        attempts=pl.lit(0, pl.Int64),
-        created_at=moment(now),
-        updated_at=moment(now),
-    )
+    nothing = [None] * len(ids)
+    return _frame(POSITION_QUEUE, {n: columns.get(n, nothing) for n in POSITION_QUEUE.columns})
 
 
 def requests_of(frame: pl.DataFrame) -> list[QueuedPosition]:
     """Return the requests in a frame."""
     columns = {name: frame.get_column(name).to_list() for name in _REQUEST}
-    columns["status"] = [QueueStatus(text) for text in columns["status"]]
-    columns["reason"] = [Reason(text) for text in columns["reason"]]
+    columns["status"] = [_STATUSES[text] for text in columns["status"]]
+    columns["reason"] = [_REASONS[text] for text in columns["reason"]]
     return [QueuedPosition(*row) for row in zip(*columns.values(), strict=True)]
 
 
@@ -253,7 +254,7 @@ def sessions_of(frame: pl.DataFrame) -> list[GatewaySession]:
     ]
 
 
-def _frame(spec: TableSpec, columns: Mapping[str, list[Any]]) -> pl.DataFrame:
+def _frame(spec: TableSpec, columns: Mapping[str, Sequence[Any]]) -> pl.DataFrame:
     try:
         return pl.DataFrame(
             [_series(name, values, spec.polars[name]) for name, values in columns.items()]
@@ -265,12 +266,8 @@ def _frame(spec: TableSpec, columns: Mapping[str, list[Any]]) -> pl.DataFrame:
         ) from None
 
 
-def _series(name: str, values: list[Any], kind: pl.DataType) -> pl.Series:
-    """Return a column; Polars takes ten times as long for times with a zone as for numbers."""
-    if kind != pl.Datetime:
-        return pl.Series(name, values, kind)
-    ticks = [None if at is None else (at - _EPOCH) // _MICROSECOND for at in values]
-    return pl.Series(name, ticks, pl.Int64).cast(kind)
+def _series(name: str, values: Sequence[Any], kind: pl.DataType) -> pl.Series:
+    return moments(values, name) if kind == pl.Datetime else pl.Series(name, values, kind)
 
 
 def _fields(value: Any) -> dict[str, Any]:
