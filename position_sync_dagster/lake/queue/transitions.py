@@ -255,22 +255,6 @@ Position = tuple[str | None, int]
 """Account and conid; without an account the conid in any."""
 
 
-@dataclass(slots=True)
-class _LiveRequest:
-    """The live request of a position, and how new requests for the position change it.
-
-    Attributes:
-        raised: The higher priority that was asked for; None without one.
-        again: Whether the value in progress may be an old one.
-    """
-
-    request_id: str
-    status: str
-    priority: int
-    raised: int | None = None
-    again: bool = False
-
-
 def insert(
     live: pl.DataFrame, requests: Sequence[QueueRequest], *, now: datetime, new_ids: NewIds
 ) -> Change[list[str]]:
@@ -285,51 +269,57 @@ def insert(
         For each request, in order, the id of the live request of its position.
     """
     known = _live_requests(live, requests)
+    positions = [(request.account, request.conid) for request in requests]
     fresh: dict[Position, QueueRequest] = {}
-    for request in requests:
-        position = (request.account, request.conid)
+    raised: dict[str, int] = {}
+    again: set[str] = set()
+    for position, request in zip(positions, requests, strict=True):
         present = known.get(position)
         if present is None:
             other = fresh.setdefault(position, request)
             if request.priority < other.priority:
                 fresh[position] = request
             continue
-        if request.priority < (present.raised or present.priority):
-            present.raised = request.priority
-        if present.status == PROCESSING and request.reason is Reason.CHANGED:
-            present.again = True
-    ids = dict(zip(fresh, new_ids(now, len(fresh)), strict=True))
-    ids |= {position: one.request_id for position, one in known.items()}
-    result = [ids[request.account, request.conid] for request in requests]
-    changed = {one.request_id: one for one in known.values() if one.raised or one.again}
-    if not (fresh or changed):
+        request_id, status, priority = present
+        if request.priority < raised.get(request_id, priority):
+            raised[request_id] = request.priority
+        if status == PROCESSING and request.reason is Reason.CHANGED:
+            again.add(request_id)
+    added_ids = new_ids(now, len(fresh))
+    ids = {position: row[0] for position, row in known.items()}
+    ids |= zip(fresh, added_ids, strict=True)
+    result = [ids[position] for position in positions]
+    if not (fresh or raised or again):
         return Change(result)
-    added = new_request_rows([ids[one] for one in fresh], list(fresh.values()), now)
-    if not changed:
+    added = new_request_rows(added_ids, list(fresh.values()), now)
+    if not (raised or again):
         return Change(result, added, replaced=False)
-    touched = has_id(live, changed)
+    touched = has_id(live, raised.keys() | again)
     rows = live.filter(touched)
-    after = [changed[request_id] for request_id in rows.get_column("request_id")]
-    raised = pl.Series([one.raised for one in after], dtype=pl.Int64)
-    again = pl.Series([one.again for one in after], dtype=pl.Boolean)
+    of_rows = rows.get_column("request_id").to_list()
+    higher = pl.Series([raised.get(request_id) for request_id in of_rows], dtype=pl.Int64)
+    is_changed = pl.Series([request_id in again for request_id in of_rows], dtype=pl.Boolean)
     rows = rows.with_columns(
-        priority=pl.coalesce(raised, "priority"),
-        available_at=pl.when(again).then(moment(now)).otherwise("available_at"),
+        priority=pl.coalesce(higher, "priority"),
+        available_at=pl.when(is_changed).then(moment(now)).otherwise("available_at"),
     )
     return Change(result, pl.concat([rows, added]), replaced=touched)
 
 
 def _live_requests(
     live: pl.DataFrame, requests: Sequence[QueueRequest]
-) -> dict[Position, _LiveRequest]:
-    """Return the live requests of the positions that requests ask for."""
+) -> dict[Position, tuple[str, str, int]]:
+    """Return id, status and priority of the live requests of the positions that are asked for."""
     if live.is_empty():
         return {}
-    conids = {request.conid for request in requests}
-    found = live.filter(pl.col("conid").is_in(list(conids)), IS_REQUEST)
+    conids = [request.conid for request in requests]
+    found = live.filter(pl.col("conid").is_in(conids), IS_REQUEST)
     names = ("account", "conid", "request_id", "status", "priority")
     columns = (found.get_column(name).to_list() for name in names)
-    return {(row[0], row[1]): _LiveRequest(*row[2:]) for row in zip(*columns, strict=True)}
+    return {
+        (account, conid): (request_id, status, priority)
+        for account, conid, request_id, status, priority in zip(*columns, strict=True)
+    }
 
 
 class Action(Enum):

@@ -81,22 +81,26 @@ def new_request_rows(
     ids: Sequence[str], requests: Sequence[QueueRequest], now: datetime
 ) -> pl.DataFrame:
     """Return the live rows of new requests."""
-    columns: dict[str, Sequence[Any]] = {
+    asked = {
         "request_id": ids,
         "account": [request.account for request in requests],
         "conid": [request.conid for request in requests],
         "symbol": [request.symbol for request in requests],
         "priority": [request.priority for request in requests],
         "reason": [request.reason for request in requests],
-        "status": [QueueStatus.PENDING] * len(ids),
-        "attempts": [0] * len(ids),
-        "created_at": [now] * len(ids),
-        "updated_at": [now] * len(ids),
-        "bucket": [LIVE] * len(ids),
-        "part": [LIVE_PART] * len(ids),
     }
-    nothing = [None] * len(ids)
-    return _frame(POSITION_QUEUE, {n: columns.get(n, nothing) for n in POSITION_QUEUE.columns})
+    constant = {
+        "status": pl.lit(QueueStatus.PENDING.value),
+        "attempts": pl.lit(0, pl.Int64),
+        "created_at": moment(now),
+        "updated_at": moment(now),
+        "bucket": pl.lit(LIVE),
+        "part": pl.lit(LIVE_PART),
+    }
+    return _frame(POSITION_QUEUE, asked).select(
+        (pl.col(name) if name in asked else constant.get(name, pl.lit(None, kind))).alias(name)
+        for name, kind in POSITION_QUEUE.polars.items()
+    )
 
 
 def requests_of(frame: pl.DataFrame) -> list[QueuedPosition]:
