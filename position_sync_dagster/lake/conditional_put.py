@@ -13,12 +13,12 @@ from threading import Barrier, Lock
 from uuid import uuid4
 
 from deltalake import CommitProperties, DeltaTable, Field, Schema
-from deltalake._internal import DeltaFileSystemHandler
 from deltalake.exceptions import CommitFailedError, DeltaError
 from deltalake.schema import PrimitiveType
 
 from position_sync_dagster.errors import UnsafeStoreError
 from position_sync_dagster.lake.object_store import delta_options, store_fault
+from position_sync_dagster.lake.storage.deltalake_internals import delete_log
 
 PROBES = "_probes"
 """The folder of the tables that are made for this, in the lake; each is deleted at once."""
@@ -100,4 +100,4 @@ def _race(table: str, options: dict[str, str] | None) -> list[_End]:
         try:
             return list(pool.map(create, range(RACERS)))
         finally:
-            DeltaFileSystemHandler(table, options).delete_dir("_delta_log")
+            delete_log(table, options)

@@ -35,6 +35,7 @@ from position_sync_dagster.lake.storage.delta_log import (
     refuse_torn,
     refuse_unfinished,
 )
+from position_sync_dagster.lake.storage.deltalake_internals import is_behind
 from position_sync_dagster.lake.storage.frames import check_room, count_rows, scan
 from position_sync_dagster.lake.storage.opening import TableLocation
 from position_sync_dagster.lake.storage.writer_lock import WriterLock
@@ -189,9 +190,8 @@ class TableHandle:
 
     def _is_behind(self, handle: DeltaTable) -> bool:
         if self._location.remote:
-            # One request; an update takes two, also where there is nothing new. Where others commit
-            # all the time there nearly always is.
-            return self._was_behind or handle._table.get_latest_version() > handle.version()
+            # Where others commit all the time, the handle nearly always is: no request for that.
+            return self._was_behind or is_behind(handle)
         # Versions have no gaps, so one look-up answers it; listing the log takes 1.6 ms.
         following = f"{self._location.path}/{LOG}/{entry_name(handle.version() + 1)}"
         return os.path.exists(following)
