@@ -14,12 +14,13 @@ from position_sync_dagster.domain.broker_position import Key
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.update import PositionUpdate
 from position_sync_dagster.lake.schema.codec import updates_of
+from position_sync_dagster.lake.storage.fencing import fence
 from position_sync_dagster.lake.storage.frames import data_files
 from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.lake.updates.append import (
     AppendResult,
-    append_updates,
-    fence_out_older_owners,
+    append_rows,
+    identified,
 )
 from position_sync_dagster.lake.updates.latest import (
     BY_TIME,
@@ -107,6 +108,7 @@ class SyncUpdates:
         run_id: str | None = None,
         guard: Callable[[], None] | None = None,
         through: int | None = None,
+        own: bool = False,
     ) -> AppendResult:
         """Write updates in one commit; rows that the table holds are not written again.
 
@@ -122,6 +124,7 @@ class SyncUpdates:
                 table's lock is held: keep it short, and do not call this table in it.
             through: The `ledger_version` that `newest_of` returned: nothing is written if a row of
                 one of the holdings was added since, by whomever.
+            own: Whether this package made the updates, so that no field needs a conversion.
 
         Raises:
             TradingModeError: The table holds data of another trading mode.
@@ -131,15 +134,9 @@ class SyncUpdates:
                 or an expiry that does not parse. (A number that is not finite is stored as
                 unknown, and a time without a zone is local time.)
         """
-        return append_updates(
-            self.table,
-            self._files,
-            updates,
-            batch_id=batch_id,
-            run_id=run_id,
-            guard=guard,
-            through=through,
-            clock=self._clock,
+        rows = identified(updates, batch_id, run_id, own=own)
+        return append_rows(
+            self.table, self._files, rows, guard=guard, through=through, clock=self._clock
         )
 
     def fence(self, gateway_id: str, token: int) -> None:
@@ -148,7 +145,7 @@ class SyncUpdates:
         Raises:
             LeaseLostError: An owner with a greater token has fenced the table already.
         """
-        fence_out_older_owners(self.table, gateway_id, token)
+        self.table.transact(lambda handle: fence(handle, gateway_id, token))
 
     def existing(self, update_ids: Iterable[str]) -> set[str]:
         """Return which of these ids the table holds."""

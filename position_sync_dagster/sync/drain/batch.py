@@ -307,7 +307,7 @@ class BatchProcessor:
                 )
 
         return await self._updates.append(
-            plan.rows, batch_id=batch_id, guard=check_lease, through=through
+            plan.rows, batch_id=batch_id, guard=check_lease, through=through, own=True
         )
 
     def _report(

@@ -128,7 +128,7 @@ class UpdatesWriter:
 
     async def on_position_updates(self, updates: Sequence[PositionUpdate]) -> None:
         self._ownership.check()
-        result = await self._table.append(updates)
+        result = await self._table.append(updates, own=True)
         if result.rows:
             self._metrics.committed(result.rows, result.version, result.batch_id)
 
