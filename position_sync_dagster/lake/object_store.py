@@ -7,6 +7,8 @@ no object of this package ever holds a secret, and errors are shown without one.
 import os
 import re
 from collections.abc import Mapping
+from contextlib import suppress
+from datetime import date
 from enum import Enum, auto
 from pathlib import Path
 
@@ -181,3 +183,17 @@ def absolute_path(path: str | Path) -> str:
             remedy="Choose a path without [ ] ^ | \\ , control characters and % before two digits.",
         )
     return found
+
+
+def first_ledger_day(path: str) -> date | None:
+    """Return the first UTC date with rows, from the names of the partitions alone.
+
+    Args:
+        path: Of the ledger, which need not exist; a remote one is not listed.
+    """
+    days: list[date] = []
+    with suppress(OSError):
+        for folder in Path(path).glob("date=*"):
+            with suppress(ValueError):
+                days.append(date.fromisoformat(folder.name.removeprefix("date=")))
+    return min(days, default=None)

@@ -207,7 +207,7 @@ def _first_day(settings: "Settings") -> date:
     """Return the setting, or the first day of the ledger or of a statement; else today."""
     if settings.daily_start:
         return date.fromisoformat(settings.daily_start)
-    from position_sync_dagster.lake.updates.first_day import first_ledger_day
+    from position_sync_dagster.lake.object_store import first_ledger_day
 
     found = [first_ledger_day(settings.table("position_updates"))]
     if settings.flex_folder.is_dir():
