@@ -20,6 +20,7 @@ from types import MappingProxyType
 import polars as pl
 from deltalake import DeltaTable, Transaction
 
+from position_sync_dagster.domain.update import OwnUpdates
 from position_sync_dagster.errors import BrokenTableError, CommitContentionError
 from position_sync_dagster.lake.account_values import SyncAccountValues
 from position_sync_dagster.lake.queue.transitions import as_pending
@@ -83,7 +84,7 @@ def _put_back_requests(table: Table, rows: pl.DataFrame, now: datetime) -> int:
 def _put_back_values(table: Table, rows: pl.DataFrame, _: datetime) -> int:
     ledger = SyncUpdates(table)
     batches = rows.partition_by("batch_id", maintain_order=True)
-    return sum(ledger.append(updates_of(batch), own=True).rows for batch in batches)
+    return sum(ledger.append(OwnUpdates(updates_of(batch))).rows for batch in batches)
 
 
 def _put_back_account_values(table: Table, rows: pl.DataFrame, _: datetime) -> int:

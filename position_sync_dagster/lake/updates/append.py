@@ -20,7 +20,13 @@ from deltalake import DeltaTable, Transaction
 
 from position_sync_dagster.domain.clock import Clock
 from position_sync_dagster.domain.instrument import Right, parse_expiry, parse_right
-from position_sync_dagster.domain.update import PositionUpdate, Source, TradingMode, trading_mode_of
+from position_sync_dagster.domain.update import (
+    OwnUpdates,
+    PositionUpdate,
+    Source,
+    TradingMode,
+    trading_mode_of,
+)
 from position_sync_dagster.errors import InvalidLegError, InvalidRequestError, NewerRowError
 from position_sync_dagster.lake.schema.codec import moment, update_rows
 from position_sync_dagster.lake.schema.ids import content_id
@@ -186,25 +192,19 @@ _NUMBERS = [name for name, column in UPDATE_COLUMNS.items() if column.kind is Ki
 
 
 def identified(
-    updates: Iterable[PositionUpdate],
-    batch_id: str = "",
-    run_id: str | None = None,
-    *,
-    own: bool = False,
+    updates: Iterable[PositionUpdate], batch_id: str = "", run_id: str | None = None
 ) -> pl.DataFrame:
     """Return updates as rows of the table, with the empty ids and the trading mode filled in.
 
     The update of a request takes the id of the request. Another update takes the UUID of its
     content, and a batch that of its rows. The trading mode is that of the account. Of several
-    updates with one id, the first counts.
-
-    Args:
-        own: Whether this package made the updates: their fields have the types of the columns.
-            Then the numbers alone are checked, a column at a time.
+    updates with one id, the first counts. Of `OwnUpdates` only the numbers are checked, a column at
+    a time.
 
     Raises:
         InvalidRequestError: A field of an update cannot be stored; see `coerce_update`.
     """
+    own = isinstance(updates, OwnUpdates)
     listed = list(updates) if own else [coerce_update(update) for update in updates]
     if not listed:
         return update_rows([])

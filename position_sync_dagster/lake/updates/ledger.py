@@ -108,7 +108,6 @@ class SyncUpdates:
         run_id: str | None = None,
         guard: Callable[[], None] | None = None,
         through: int | None = None,
-        own: bool = False,
     ) -> AppendResult:
         """Write updates in one commit; rows that the table holds are not written again.
 
@@ -124,7 +123,6 @@ class SyncUpdates:
                 table's lock is held: keep it short, and do not call this table in it.
             through: The `ledger_version` that `newest_of` returned: nothing is written if a row of
                 one of the holdings was added since, by whomever.
-            own: Whether this package made the updates, so that no field needs a conversion.
 
         Raises:
             TradingModeError: The table holds data of another trading mode.
@@ -134,7 +132,7 @@ class SyncUpdates:
                 or an expiry that does not parse. (A number that is not finite is stored as
                 unknown, and a time without a zone is local time.)
         """
-        rows = identified(updates, batch_id, run_id, own=own)
+        rows = identified(updates, batch_id, run_id)
         return append_rows(
             self.table, self._files, rows, guard=guard, through=through, clock=self._clock
         )

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from position_sync_dagster.domain.instrument import Right
-from position_sync_dagster.domain.update import PriceKind, Source
+from position_sync_dagster.domain.update import OwnUpdates, PriceKind, Source
 from position_sync_dagster.errors import InvalidRequestError
 from position_sync_dagster.lake.schema.codec import updates_of
 from position_sync_dagster.lake.updates import append
@@ -125,17 +125,17 @@ def test_a_row_with_an_unknown_text_does_not_hide_the_others(make_update):
 
 def test_our_own_updates_are_not_checked_field_by_field(make_update, monkeypatch):
     monkeypatch.setattr(append, "coerce_update", None)
-    assert identified([make_update(1)], own=True)["conid"].to_list() == [1]
+    assert identified(OwnUpdates([make_update(1)]))["conid"].to_list() == [1]
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_number_of_our_own_that_is_not_finite_is_unknown_too(ledger, make_update, value):
     updates = [replace(make_update(1), market_value=value), make_update(2)]
-    ledger.sync.append(updates, own=True)
+    ledger.sync.append(OwnUpdates(updates))
     stored = {one.conid: one.market_value for one in ledger.sync.latest_updates()}
     assert stored == {1: None, 2: 150.0}
 
 
 def test_an_own_update_without_a_finite_position_is_refused(ledger, make_update):
     with pytest.raises(InvalidRequestError, match="position"):
-        ledger.sync.append([replace(make_update(), position=math.nan)], own=True)
+        ledger.sync.append(OwnUpdates([replace(make_update(), position=math.nan)]))

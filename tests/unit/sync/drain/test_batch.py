@@ -43,7 +43,7 @@ class Ledger:
         found = {key: r for key, r in newest.items() if r.timestamp >= since and r.conid in conids}
         return NewestRows(found, len(self.rows))
 
-    async def append(self, rows, *, batch_id, guard, through, own):
+    async def append(self, rows, *, batch_id, guard, through):
         known = {row.conid for row in self.rows[through:]}
         if known & {row.conid for row in rows}:
             raise NewerRowError("Another row was written.", remedy="Decide anew.")
