@@ -28,15 +28,7 @@ from position_sync_dagster.domain.request import (
 )
 from position_sync_dagster.domain.retry import RetryPolicy
 from position_sync_dagster.errors import InvalidRequestError, shown
-from position_sync_dagster.lake.queue import transitions
-from position_sync_dagster.lake.queue.lookup import (
-    QueueStore,
-    failed_rows,
-    read_batch,
-    read_confirmations,
-    statuses_of,
-    wrong_state,
-)
+from position_sync_dagster.lake.queue import lookup, transitions
 from position_sync_dagster.lake.queue.transitions import (
     IS_REQUEST,
     PENDING,
@@ -244,7 +236,7 @@ class SyncQueue:
 
     def __init__(
         self,
-        store: QueueStore,
+        store: lookup.QueueStore,
         *,
         retry: RetryPolicy,
         clock: Clock,
@@ -319,7 +311,7 @@ class SyncQueue:
         check_limit(limit)
         if priority is not None:
             check_priority(priority)
-        return read_batch(
+        return lookup.read_batch(
             self.store,
             status_of(status),
             priority,
@@ -515,7 +507,7 @@ class SyncQueue:
         now = self._clock()
 
         def step(snapshot: Snapshot) -> Change[list[str]]:
-            failed, siblings, parts = failed_rows(snapshot, ids)
+            failed, siblings, parts = lookup.failed_rows(snapshot, ids)
             return transitions.retry(snapshot.live, failed, siblings, parts, now=now)
 
         return self.store.change(step, {"action": "retry"})
@@ -543,7 +535,7 @@ class SyncQueue:
 
         They show, for as long as the queue is kept, until when an unchanged row was confirmed.
         """
-        return read_confirmations(self.store, since, until)
+        return lookup.read_confirmations(self.store, since, until)
 
     def counts(self) -> dict[QueueStatus, int]:
         """Count requests by status; the cost does not grow with the finished requests."""
@@ -573,7 +565,9 @@ class SyncQueue:
             if lost:
                 raise lease_lost(lost[0])
             if missing:
-                raise wrong_state(statuses_of(snapshot, missing), "the step needs a live request")
+                raise lookup.wrong_state(
+                    lookup.statuses_of(snapshot, missing), "the step needs a live request"
+                )
             return replace(step(rows, now), replaced=named)
 
         return self.store.change(checked, commit_info)

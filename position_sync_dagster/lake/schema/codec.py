@@ -21,34 +21,18 @@ from position_sync_dagster.domain.update import (
     trading_mode_of,
 )
 from position_sync_dagster.errors import InvalidRequestError
-from position_sync_dagster.lake.schema.partitions import (
-    LIVE,
-    LIVE_PART,
-    LIVE_PARTITION,
-    part_named,
-    without_partition,
-)
+from position_sync_dagster.lake.schema import partitions, tables
 from position_sync_dagster.lake.schema.table_spec import TableSpec
-from position_sync_dagster.lake.schema.tables import (
-    ACCOUNT_VALUES,
-    ACTIVE_STRATEGIES,
-    BROKER_POSITIONS,
-    CONTRACTS,
-    GATEWAY_SESSIONS,
-    POSITION_QUEUE,
-    POSITION_UPDATES,
-    UPDATE_COLUMNS,
-)
 
 _INSTRUMENT = tuple(Instrument.__dataclass_fields__)
 _REQUEST = tuple(QueuedPosition.__dataclass_fields__)
 _STATUSES: dict[str, QueueStatus] = {status.value: status for status in QueueStatus}
 _REASONS: dict[str, Reason] = {reason.value: reason for reason in Reason}
 _BROKER = tuple(f for f in BrokerPosition.__dataclass_fields__ if f != "instrument")
-_UPDATE = tuple(UPDATE_COLUMNS)
+_UPDATE = tuple(tables.UPDATE_COLUMNS)
 _update_values = attrgetter(*_UPDATE)
 _UPDATE_CHOICES = {
-    name: column.choices for name, column in UPDATE_COLUMNS.items() if column.choices
+    name: column.choices for name, column in tables.UPDATE_COLUMNS.items() if column.choices
 }
 _SUMMARY = tuple(AccountSummary.__dataclass_fields__)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -94,12 +78,12 @@ def new_request_rows(
         "attempts": pl.lit(0, pl.Int64),
         "created_at": moment(now),
         "updated_at": moment(now),
-        "bucket": pl.lit(LIVE),
-        "part": pl.lit(LIVE_PART),
+        "bucket": pl.lit(partitions.LIVE),
+        "part": pl.lit(partitions.LIVE_PART),
     }
-    return _frame(POSITION_QUEUE, asked).select(
+    return _frame(tables.POSITION_QUEUE, asked).select(
         (pl.col(name) if name in asked else constant.get(name, pl.lit(None, kind))).alias(name)
-        for name, kind in POSITION_QUEUE.polars.items()
+        for name, kind in tables.POSITION_QUEUE.polars.items()
     )
 
 
@@ -113,12 +97,14 @@ def requests_of(frame: pl.DataFrame) -> list[QueuedPosition]:
 
 def leg_rows(legs: Iterable[Leg]) -> pl.DataFrame:
     """Return the live rows of legs."""
-    return frame_of(ACTIVE_STRATEGIES, (_fields(leg) | LIVE_PARTITION for leg in legs))
+    return frame_of(
+        tables.ACTIVE_STRATEGIES, (_fields(leg) | partitions.LIVE_PARTITION for leg in legs)
+    )
 
 
 def legs_of(frame: pl.DataFrame) -> list[Leg]:
     """Return the legs in a frame; one without a conid is unresolved."""
-    return [_leg(row) for row in without_partition(frame).iter_rows(named=True)]
+    return [_leg(row) for row in partitions.without_partition(frame).iter_rows(named=True)]
 
 
 def _leg(row: dict[str, Any]) -> Leg:
@@ -139,7 +125,7 @@ def update_rows(
     """
     values = zip(*map(_update_values, updates), strict=True) if updates else [[]] * len(_UPDATE)
     columns = {name: list(column) for name, column in zip(_UPDATE, values, strict=True)}
-    return _frame(POSITION_UPDATES, columns | dict(ids or {})).select(_UPDATE_ROW)
+    return _frame(tables.POSITION_UPDATES, columns | dict(ids or {})).select(_UPDATE_ROW)
 
 
 def _of_update(name: str, kind: pl.DataType) -> pl.Expr:
@@ -149,7 +135,7 @@ def _of_update(name: str, kind: pl.DataType) -> pl.Expr:
     return pl.col(name) if name in _UPDATE else pl.lit(None, kind).alias(name)
 
 
-_UPDATE_ROW = [_of_update(name, kind) for name, kind in POSITION_UPDATES.polars.items()]
+_UPDATE_ROW = [_of_update(name, kind) for name, kind in tables.POSITION_UPDATES.polars.items()]
 
 
 def updates_of(frame: pl.DataFrame) -> list[PositionUpdate]:
@@ -183,14 +169,14 @@ def broker_rows(
         "session_id": session.session_id if session else None,
         "fencing_token": session.fencing_token if session else None,
     }
-    nothing = dict.fromkeys(BROKER_POSITIONS.polars.keys() - columns.keys())
+    nothing = dict.fromkeys(tables.BROKER_POSITIONS.polars.keys() - columns.keys())
     return (
-        _frame(BROKER_POSITIONS, columns)
+        _frame(tables.BROKER_POSITIONS, columns)
         .with_columns(
-            pl.lit(value, BROKER_POSITIONS.polars[name]).alias(name)
+            pl.lit(value, tables.BROKER_POSITIONS.polars[name]).alias(name)
             for name, value in (nothing | owner).items()
         )
-        .select(*BROKER_POSITIONS.columns)
+        .select(*tables.BROKER_POSITIONS.columns)
     )
 
 
@@ -214,7 +200,7 @@ def broker_positions_of(frame: pl.DataFrame) -> list[BrokerPosition]:
 
 def contract_rows(details: Iterable[ContractDetails]) -> pl.DataFrame:
     """Return the rows of contract details."""
-    return frame_of(CONTRACTS, (_fields(contract) for contract in details))
+    return frame_of(tables.CONTRACTS, (_fields(contract) for contract in details))
 
 
 def contracts_of(frame: pl.DataFrame) -> list[ContractDetails]:
@@ -227,7 +213,7 @@ def contracts_of(frame: pl.DataFrame) -> list[ContractDetails]:
 
 def account_rows(summaries: Iterable[AccountSummary]) -> pl.DataFrame:
     """Return the rows of account summaries; `date` is the UTC date of the timestamp."""
-    frame = frame_of(ACCOUNT_VALUES, (_fields(summary) for summary in summaries))
+    frame = frame_of(tables.ACCOUNT_VALUES, (_fields(summary) for summary in summaries))
     return frame.with_columns(date=pl.col("timestamp").dt.date())
 
 
@@ -242,9 +228,10 @@ def account_summaries_of(frame: pl.DataFrame) -> list[AccountSummary]:
 def session_rows(sessions: Iterable[GatewaySession]) -> pl.DataFrame:
     """Return the live rows of sessions, each login in a part of its own."""
     return frame_of(
-        GATEWAY_SESSIONS,
+        tables.GATEWAY_SESSIONS,
         (
-            _fields(session) | {"bucket": LIVE, "part": part_named(session.gateway_id)}
+            _fields(session)
+            | {"bucket": partitions.LIVE, "part": partitions.part_named(session.gateway_id)}
             for session in sessions
         ),
     )
@@ -254,7 +241,7 @@ def sessions_of(frame: pl.DataFrame) -> list[GatewaySession]:
     """Return the sessions in a frame."""
     return [
         GatewaySession(**row | {"owner": Owner(row["owner"]), "state": SessionState(row["state"])})
-        for row in without_partition(frame).iter_rows(named=True)
+        for row in partitions.without_partition(frame).iter_rows(named=True)
     ]
 
 
