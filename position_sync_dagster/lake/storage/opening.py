@@ -13,10 +13,10 @@ from deltalake.exceptions import TableNotFoundError
 from deltalake.schema import PrimitiveType
 
 from position_sync_dagster.errors import BrokenTableError, ForeignTableError, NewerTableError
-from position_sync_dagster.lake.conditional_put import require_conditional_put
 from position_sync_dagster.lake.object_store import delta_options, is_remote, without_secrets
 from position_sync_dagster.lake.schema import table_spec
 from position_sync_dagster.lake.storage import commit_errors
+from position_sync_dagster.lake.storage.conditional_put import require_conditional_put
 from position_sync_dagster.lake.storage.delta_log import LOG, SET_ASIDE
 from position_sync_dagster.lake.storage.writer_lock import WRITER_LOCK, make_private_folder
 
