@@ -45,14 +45,14 @@ from position_sync_dagster.lake.schema.ids import NewIds
 from position_sync_dagster.lake.storage.lifecycle_table import Change, CountedSnapshot, Snapshot
 
 REMEMBERED = 10_000
-"""Tokens that are remembered beside those of the newest claim."""
+"""How many tokens of earlier claims are remembered."""
 
 
 class LeaseTokens:
     """The newest lease token of each claimed request; safe to use from any thread."""
 
     def __init__(self) -> None:
-        # A dict looks over all that was dropped from its start, each time again.
+        # An OrderedDict: to find the first key, a dict passes over all keys that were deleted.
         self._tokens: OrderedDict[str, str] = OrderedDict()
         self._lock = Lock()
 
@@ -328,13 +328,19 @@ class SyncQueue:
         *,
         except_accounts: Collection[str] = (),
     ) -> list[QueuedPosition]:
-        """Claim up to `limit` requests under a lease of `lease_s` seconds, none of some accounts.
+        """Claim up to `limit` requests under a lease of `lease_s` seconds.
 
         No request is granted to two callers while its lease lasts, whatever processes they are
         in. Priority 1 comes before 2, then the oldest request. A request that has waited for more
         than a minute (`promote_after_s`) counts as priority 1, so that no request is starved. The
         queue object remembers its newest lease of each request, so that marking needs the ids
         alone. Workers that share one queue object pass their `lease_token` to each step.
+
+        Args:
+            limit: The most requests to claim.
+            owner: A name for people; by default the id of this process.
+            lease_s: The length of the lease, in seconds.
+            except_accounts: Requests of these accounts are not claimed.
         """
         check_limit(limit)
         check_lease(lease_s)
@@ -542,7 +548,11 @@ class SyncQueue:
         return self.overview().counts
 
     def overview(self, except_accounts: Collection[str] = ()) -> QueueOverview:
-        """Read counts, ages and how many are claimable, of other accounts; cost as `counts`."""
+        """Read counts and ages, and how many requests are claimable; the cost is that of `counts`.
+
+        Args:
+            except_accounts: Requests of these accounts count as neither claimable nor expired.
+        """
         return overview_of(self.store.counted_snapshot(), self._clock(), except_accounts)
 
     def _change_claimed(

@@ -66,7 +66,7 @@ def lease_has_expired(now: datetime, except_accounts: Collection[str] = ()) -> p
 
 
 def is_of_others(accounts: Collection[str]) -> pl.Expr:
-    """Return which requests name none of some accounts."""
+    """Return which requests name another account than these, or no account."""
     if not accounts:
         return pl.lit(value=True)
     return ~pl.col("account").is_in(sorted(accounts)).fill_null(value=False)
@@ -102,8 +102,8 @@ def as_pending(rows: pl.DataFrame, now: datetime) -> pl.DataFrame:
 def claim_order(now: datetime, promote_after_s: float) -> list[pl.Expr]:
     """Return the sort keys of claims: priority 1 first, then the oldest request.
 
-    A request that has waited for `promote_after_s` counts as priority 1. So a steady flow of
-    requests of priority 1 cannot starve the others.
+    A request that has waited for `promote_after_s` counts as priority 1, so that a steady
+    flow of requests of priority 1 cannot starve the others.
     """
     undated = is_in_future("created_at", now)
     old = undated | (pl.col("created_at") <= moment(now - timedelta(seconds=promote_after_s)))
@@ -134,7 +134,15 @@ def claim(
     promote_after_s: float,
     except_accounts: Collection[str] = (),
 ) -> Change[pl.DataFrame]:
-    """Grant up to `limit` claimable requests under one lease, except those of some accounts.
+    """Grant up to `limit` claimable requests under one lease.
+
+    Args:
+        live: All live rows.
+        limit: The most requests to grant.
+        lease: The lease that they get.
+        now: The time.
+        promote_after_s: As in `claim_order`.
+        except_accounts: Requests of these accounts are not granted.
 
     Returns:
         The granted rows, in the order of claims.

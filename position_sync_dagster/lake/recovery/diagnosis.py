@@ -20,8 +20,8 @@ from position_sync_dagster.lake.storage.opening import TableLocation
 from position_sync_dagster.lake.storage.table import Table
 
 READINGS = 4
-"""A table in which something is wrong is read so many times. What a writer is replacing or
-deleting meanwhile looks torn to one reading, and not to all of them."""
+"""How often a table is read in which something is wrong. A file that a writer replaces or deletes
+meanwhile looks torn in one reading, and not in all."""
 
 PAUSE_S = 1.0
 """The time between two readings, in seconds: as long as the pace of the busiest table."""

@@ -1,9 +1,9 @@
 """Find out whether a store keeps two writers apart: racing creates of a table, of which one wins.
 
 Two commits of the same version of a table are two puts of the same object. A store with conditional
-put (`If-None-Match`) refuses the second. One without it takes both, and the first is lost: claims
-would be granted twice. Nothing but a race shows it, since a writer that begins later sees the
-other's commit and does not try. So a race proves something only if its loser did try.
+put (`If-None-Match`) refuses the second. A store without it takes both, and the first is lost:
+requests would be claimed twice. Only a race shows this, since a writer that begins later sees the
+commit of the other and does not try. A race in which only one writer tried proves nothing.
 """
 
 from collections.abc import Mapping

@@ -350,11 +350,11 @@ LONGEST_COMMIT_S = 300
 class LogReader:
     """Reads the log of one local table.
 
-    Writers may go on meanwhile. So the pointer is read before the checkpoints, one of which it
-    names, and the entries before the checkpoints, for which they are deleted.
+    Writers may go on meanwhile. Therefore the pointer is read before the checkpoints, since it
+    names one of them, and the entries too, since they are deleted after a checkpoint.
 
-    A checkpoint is read when it is needed, which of most logs is the newest alone: a log that
-    keeps hundreds of them costs no more.
+    A checkpoint is read when it is needed. For most logs that is the newest one only, however many
+    checkpoints they keep.
 
     Attributes:
         entries: The entries that are there, by version.
@@ -507,9 +507,9 @@ _pool = ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix="fsync")
 class SyncedCommits:
     """Syncs the commits of one local table, and remembers which are on the disk.
 
-    A commit is only as safe as the commits that it builds on, whoever made them. So all versions
-    since the last synced one are synced; at first, all since the last checkpoint, which its writer
-    made of synced versions only.
+    A commit is only as safe as the commits that it builds on, whoever made them. Therefore all
+    versions since the last synced one are synced; at first, all since the last checkpoint, whose
+    writer has synced the versions before it.
 
     Args:
         on: Whether to sync at all.

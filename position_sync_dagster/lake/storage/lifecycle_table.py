@@ -6,10 +6,10 @@ makes, in one overwrite whose predicate names partitions only; a change that onl
 append instead. All changes share one application transaction. Two changes always conflict and one
 of them plans again; no change ever scans finished rows; and no value reaches a predicate.
 
-Up to `PART_ROWS` live rows lie in the one part `0`. More lie in parts of about so many rows each,
-so that a change of a few rows rewrites the parts of those alone. Where each step looks at one live
-part alone, changes of two parts do not conflict (`change_part`). What else changes such a table
-names all its live rows, and so conflicts with each of them.
+Up to `PART_ROWS` live rows lie in the one part `0`. More rows lie in parts of about that size, and
+a change of a few rows rewrites only their parts. Changes of two parts do not conflict if each step
+looks at one part alone (`change_part`). Every other change of such a table names all its live rows
+and conflicts with each of them.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -28,7 +28,7 @@ from position_sync_dagster.lake.storage.maintenance import compact_if_needed
 from position_sync_dagster.lake.storage.table import Table
 
 PART_ROWS = 1_000
-"""Rows of a part: as many are written in about the time that the commit itself takes."""
+"""Rows of a part. To write so many takes about as long as the rest of a commit."""
 
 
 def placed(live: pl.DataFrame, now: datetime) -> pl.DataFrame:

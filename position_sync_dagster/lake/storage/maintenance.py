@@ -59,8 +59,8 @@ NONE_DOUBLED = DoubledRows()
 def find_doubled(table: Table) -> DoubledRows:
     """Find the rows of a table that are there more than once; blocks.
 
-    Rows with one key in files that do not overlap were written twice by somebody, and not doubled
-    by a merge; they are not found.
+    Two rows with one key in files that do not overlap are not found: they were not doubled by a
+    merge, somebody wrote them twice.
     """
     return table.snapshot(lambda handle: _find(handle, table.spec))
 
@@ -127,7 +127,7 @@ def _overlaps(handle: DeltaTable, spec: TableSpec) -> Iterator[str]:
 
 
 def _shared(ranges: Iterable[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
-    """Return what two or more ranges have in common, as ranges that do not overlap.
+    """Return where two or more ranges overlap, as ranges that do not overlap each other.
 
     >>> _shared([(1, 5), (4, 8), (6, 7), (9, 9), (9, 9)])
     [(4, 5), (6, 7), (9, 9)]

@@ -20,8 +20,8 @@ WRITER_LOCK = ".turn.lock"
 """The name of the lock file; it may lie in a folder before its table."""
 
 FAIR_WAIT_S = ((0.02, 0.002), (0.08, 0.0005), (1.9, 0.0001))
-"""How long a writer waits for the others, and how often it tries meanwhile. The longer it waits,
-the more often it tries: a writer that tries seldom is overtaken by the one that just released the
+"""Waits of a writer, in seconds: the length of each, and the pause between two tries in it. The
+pauses get shorter, since a writer that tries seldom is overtaken by the one that just released the
 lock. After the last wait it goes on without the lock."""
 
 OWNER_ONLY = 0o700
