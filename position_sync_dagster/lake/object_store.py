@@ -18,7 +18,7 @@ from position_sync_dagster.gateway_settings import lake_path_error
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _NOT_LOADED = "error occurred while loading credentials"
 _MARKS = ("Error performing", "Generic S3 error", _NOT_LOADED)
-"""One of them stands in each error of a request to a store, whichever client made it."""
+"""Each error of a request to a store has one of these texts, whichever client made it."""
 
 _CODE = re.compile(r"<Code>\s*(\w+)\s*</Code>")
 _SAYS = re.compile(r"<Message>\s*([^<]*?)\s*</Message>")

@@ -24,12 +24,12 @@ READINGS = 4
 meanwhile looks torn in one reading, and not in all."""
 
 PAUSE_S = 1.0
-"""The time between two readings, in seconds: as long as the pace of the busiest table."""
+"""The time between two readings, in seconds: the busiest table has one commit in it."""
 
 _NULL = "__HIVE_DEFAULT_PARTITION__"
 
 _COMPARED = ["request_id", "status", "attempts", "priority", "updated_at", "lease_token"]
-"""Columns by which a request is changed or not."""
+"""The columns that are compared to see whether a request was changed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

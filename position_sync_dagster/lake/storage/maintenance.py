@@ -33,7 +33,7 @@ from position_sync_dagster.lake.storage.frames import (
 from position_sync_dagster.lake.storage.table import Table
 
 PART = PARTITION_COLUMNS[1]
-"""The partition that says only which commit wrote the row."""
+"""The partition column that names the commit which wrote the row."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,7 +161,7 @@ MAX_FILES = 512
 """Parts that one commit merges; the others wait for the next compaction."""
 
 MAX_SMALL = 4
-"""One merge reads the rows of at most so many files of the largest size that counts as small."""
+"""One merge reads at most four times the size up to which a file counts as small."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

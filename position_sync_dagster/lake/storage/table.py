@@ -30,11 +30,11 @@ from position_sync_dagster.outage_log import OutageLog
 T = TypeVar("T")
 
 _STALE_ATTEMPTS = 4
-"""A file that is missing on fresh handles too was not vacuumed: the table is broken."""
+"""Attempts with a new handle. If a file is missing in each, the table is broken."""
 
 
 PAUSE_S, REMOTE_PAUSE_S = 0.25, 0.5
-"""The longest pause before another try, in seconds: some times as long as a commit takes."""
+"""The longest pause before another try, in seconds: a few times as long as a commit takes."""
 
 
 def retried(

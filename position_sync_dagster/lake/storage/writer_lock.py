@@ -17,7 +17,7 @@ from position_sync_dagster.lake.storage.commit_errors import to_lake_error
 from position_sync_dagster.lake.storage.delta_log import sync_paths
 
 WRITER_LOCK = ".turn.lock"
-"""The name of the lock file; it may lie in a folder before its table."""
+"""The name of the lock file; it may be in the folder before the table is."""
 
 FAIR_WAIT_S = ((0.02, 0.002), (0.08, 0.0005), (1.9, 0.0001))
 """Waits of a writer, in seconds: the length of each, and the pause between two tries in it. The

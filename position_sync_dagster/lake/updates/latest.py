@@ -17,7 +17,7 @@ HOLDING = ["account", "conid"]
 """The columns that name a holding."""
 
 BY_TIME = ["timestamp", "update_id"]
-"""The order of rows: the newest is the last, however the rows came in."""
+"""The order of rows, whatever the order in which they were written: the newest is the last."""
 
 FOLD_SHARE = 8
 """New rows join the rows of the first read when they are more than one eighth of them."""
@@ -26,7 +26,7 @@ BEHIND = 2
 """A reader begins anew when the new rows are more than twice the rows that it holds."""
 
 ADDED = "ledger_version"
-"""The order in which rows were added; null, which is before all others, in older releases."""
+"""The order in which rows were added; null comes before all others."""
 
 DECIDING = [*HOLDING, *BY_TIME, ADDED, "committed_at"]
 """The columns that decide which row is the newest."""

@@ -68,7 +68,7 @@ STATE = (
     *DECIDING,
     *("source", "position", "market_price", "market_value", "value_source", "value_time"),
 )
-"""The columns that say how a holding stands: what is held, its value, and who wrote it."""
+"""The columns of a holding's state: what is held, its value, and who wrote the row."""
 
 LOOK_BACK_DAYS = 14
 """How far back `asof` reads for the last row of a holding, in days."""

@@ -102,7 +102,7 @@ class LedgerFiles:
     def added_after(self, files: pl.DataFrame, version: int) -> pl.LazyFrame:
         """Return the rows that commits after a version added.
 
-        A file without statistics of the version is of a release that did not store it.
+        The log has no statistics of the version while no row has one.
         """
         if "max.ledger_version" in files.columns:
             files = files.filter(pl.col("max.ledger_version") > version)
