@@ -48,6 +48,12 @@ def options(argv: Sequence[str] | None, names: Sequence[str]) -> argparse.Namesp
         help="size of the book, in the part book; repeatable",
     )
     parser.add_argument("--recording", type=Path, help="what the section `recorded` plays")
+    parser.add_argument(
+        "--against",
+        type=Path,
+        metavar="CHECKOUT",
+        help="another checkout, whose small operation is timed in turn with that of this one",
+    )
     parser.add_argument("--budget-s", type=float, help="how long the growth section may take")
     return parser.parse_args(argv)
 
@@ -87,6 +93,7 @@ def _run_part(
         budget_s=chosen.budget_s,
         legs=tuple(chosen.legs),
         recording=chosen.recording,
+        against=chosen.against and chosen.against.absolute(),
     )
     for name, section in sections.items():
         if chosen.only and name not in chosen.only:

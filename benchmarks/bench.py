@@ -21,6 +21,7 @@ class Bench:
         budget_s: How long a section that goes on as long as it is let may take.
         legs: The sizes of the books that were asked for; empty for the usual ones.
         recording: What the stream is measured with besides; None for the small one of the tests.
+        against: Another checkout of this repository to compare with; None for none.
     """
 
     folder: Path
@@ -30,6 +31,7 @@ class Bench:
     budget_s: float | None = None
     legs: tuple[int, ...] = ()
     recording: Path | None = None
+    against: Path | None = None
     _kept: dict[str, Any] = field(default_factory=dict)
     _folders: int = 0
 

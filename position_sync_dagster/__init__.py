@@ -18,8 +18,7 @@ _HOMES = {
     "gateway.connection": ("GatewayConnection",),
     "gateway.connection_manager": ("IBConnectionManager",),
     "lake.lake": ("Lake",),
-    "lake.queue.memory": ("InMemoryPositionQueue",),
-    "lake.queue.position_queue": ("PositionQueue",),
+    "lake.queue.position_queue": ("InMemoryPositionQueue", "PositionQueue"),
     "lake.registry.strategy_registry": ("StrategyRegistry",),
     "lake.updates.position_updates": ("DeltaLakePositionWriter", "PositionUpdatesTable"),
     "settings": ("Settings", "load_settings"),
@@ -50,8 +49,10 @@ if TYPE_CHECKING:
     from position_sync_dagster.gateway.connection import GatewayConnection
     from position_sync_dagster.gateway.connection_manager import IBConnectionManager
     from position_sync_dagster.lake.lake import Lake
-    from position_sync_dagster.lake.queue.memory import InMemoryPositionQueue
-    from position_sync_dagster.lake.queue.position_queue import PositionQueue
+    from position_sync_dagster.lake.queue.position_queue import (
+        InMemoryPositionQueue,
+        PositionQueue,
+    )
     from position_sync_dagster.lake.registry.strategy_registry import StrategyRegistry
     from position_sync_dagster.lake.updates.position_updates import (
         DeltaLakePositionWriter,

@@ -7,11 +7,13 @@ from benchmarks.queue.growth import growth
 from benchmarks.queue.ledger import appends
 from benchmarks.queue.newest import newest
 from benchmarks.queue.quiet import quiet
+from benchmarks.queue.small_operation import small_operation
 from benchmarks.queue.speed import speed
 
 TITLE = "The queue and the ledger"
 
 SECTIONS = {
+    "small": small_operation,
     "speed": speed,
     "flatness": flatness,
     "claimers": claimers,

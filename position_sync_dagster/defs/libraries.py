@@ -15,7 +15,6 @@ __all__ = [
     "confirmations",
     "day_report",
     "derived",
-    "first_day",
     "inspection",
     "overview",
     "partitions",
@@ -50,7 +49,6 @@ if TYPE_CHECKING:
     from position_sync_dagster.lake import lake as tables
     from position_sync_dagster.lake.registry import strategies_file
     from position_sync_dagster.lake.schema import codec, partitions
-    from position_sync_dagster.lake.updates import first_day
     from position_sync_dagster.sync import closing, statements
     from position_sync_dagster.sync.drain import refresh
     from position_sync_dagster.sync.reports import confirmations, overview, reconciliation
@@ -65,7 +63,6 @@ else:
     strategies_file = LazyModule("position_sync_dagster.lake.registry.strategies_file")
     codec = LazyModule("position_sync_dagster.lake.schema.codec")
     partitions = LazyModule("position_sync_dagster.lake.schema.partitions")
-    first_day = LazyModule("position_sync_dagster.lake.updates.first_day")
     closing = LazyModule("position_sync_dagster.sync.closing")
     statements = LazyModule("position_sync_dagster.sync.statements")
     refresh = LazyModule("position_sync_dagster.sync.drain.refresh")

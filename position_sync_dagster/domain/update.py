@@ -243,6 +243,12 @@ class PositionUpdate:
     ] = None
 
 
+class OwnUpdates(tuple[PositionUpdate, ...]):
+    """Updates that this package made: each field has the type of its column already."""
+
+    __slots__ = ()
+
+
 @runtime_checkable
 class PositionUpdateHandler(Protocol):
     """An object that receives each streamed update.

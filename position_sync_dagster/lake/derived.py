@@ -159,7 +159,7 @@ def _same(found: pl.DataFrame, wanted: pl.DataFrame) -> bool:
 
 
 LEAST_DIFFERENCE = 0.05
-"""A value may differ by so much a unit in any case: half the spread of a cheap option."""
+"""The difference of a value of one unit that is allowed: half the spread of a cheap option."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,6 @@ from position_sync_dagster.lake.schema.codec import frame_of
 from position_sync_dagster.lake.schema.tables import EXECUTIONS
 from position_sync_dagster.lake.storage.frames import append, scan
 from position_sync_dagster.lake.storage.table import Table, TableOptions
-from position_sync_dagster.lake.storage.threads import offloaded
 
 WRITER = "executions"
 """The application transaction of every append. Two appends that name it conflict, so that each
@@ -22,15 +21,15 @@ one sees what the other stored."""
 _FIELDS = tuple(field.name for field in fields(Execution))
 
 
-class SyncExecutions:
-    """The table as plain calls, for callers that may block; see `ExecutionsTable`."""
+class ExecutionsTable:
+    """The table `executions`: one row per execution; its methods block.
 
-    def __init__(self, table: Table) -> None:
-        self.table = table
+    Args:
+        path: Folder or `s3://` URI of the table.
+    """
 
-    def initialize(self) -> None:
-        """Create the table, or check and migrate the one that is there."""
-        self.table.initialize()
+    def __init__(self, path: str | Path, **options: Unpack[TableOptions]) -> None:
+        self.table = Table(path, EXECUTIONS, **options)
 
     def add(self, executions: Iterable[Execution], run_id: str | None = None) -> int:
         """Store the executions that are not known yet, in one commit; return how many were new."""
@@ -54,26 +53,3 @@ class SyncExecutions:
     def read(self) -> pl.DataFrame:
         """Return all executions, oldest first."""
         return self.table.rows().sort("time", "execution_id")
-
-
-class ExecutionsTable:
-    """The table `executions`: one row per execution.
-
-    Args:
-        delta_lake_path: Folder or `s3://` URI of the table.
-
-    Attributes:
-        sync: The same table as plain, blocking calls.
-    """
-
-    def __init__(
-        self,
-        delta_lake_path: str | Path = "data/lake/executions",
-        **options: Unpack[TableOptions],
-    ) -> None:
-        self.table = Table(delta_lake_path, EXECUTIONS, **options)
-        self.sync = SyncExecutions(self.table)
-
-    initialize = offloaded(SyncExecutions.initialize)
-    add = offloaded(SyncExecutions.add)
-    read = offloaded(SyncExecutions.read)

@@ -7,7 +7,7 @@ from deltalake import DeltaTable
 
 from position_sync_dagster.errors import LakeError
 from position_sync_dagster.lake.lake import Lake, broker_rows
-from position_sync_dagster.lake.queue.transitions import is_request
+from position_sync_dagster.lake.queue.transitions import IS_REQUEST
 from position_sync_dagster.lake.schema.ids import id_prefix
 from position_sync_dagster.lake.schema.partitions import IS_LIVE, in_bucket
 from position_sync_dagster.lake.storage.maintenance import DoubledRows, find_doubled
@@ -24,7 +24,7 @@ def live_requests(lake: Lake) -> pl.DataFrame:
 
 def foreign_requests(lake: Lake) -> pl.DataFrame:
     """Return the rows among them that are no requests: another Delta writer left them."""
-    return lake.queue.table.rows(IS_LIVE).filter(~is_request())
+    return lake.queue.table.rows(IS_LIVE).filter(~IS_REQUEST)
 
 
 def finished_requests(lake: Lake, status: str, since: datetime) -> pl.DataFrame:

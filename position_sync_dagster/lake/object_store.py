@@ -7,6 +7,8 @@ no object of this package ever holds a secret, and errors are shown without one.
 import os
 import re
 from collections.abc import Mapping
+from contextlib import suppress
+from datetime import date
 from enum import Enum, auto
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from position_sync_dagster.gateway_settings import lake_path_error
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _NOT_LOADED = "error occurred while loading credentials"
 _MARKS = ("Error performing", "Generic S3 error", _NOT_LOADED)
-"""One of them stands in each error of a request to a store, whichever client made it."""
+"""Each error of a request to a store has one of these texts, whichever client made it."""
 
 _CODE = re.compile(r"<Code>\s*(\w+)\s*</Code>")
 _SAYS = re.compile(r"<Message>\s*([^<]*?)\s*</Message>")
@@ -181,3 +183,17 @@ def absolute_path(path: str | Path) -> str:
             remedy="Choose a path without [ ] ^ | \\ , control characters and % before two digits.",
         )
     return found
+
+
+def first_ledger_day(path: str) -> date | None:
+    """Return the first UTC date with rows, from the names of the partitions alone.
+
+    Args:
+        path: Of the ledger, which need not exist; a remote one is not listed.
+    """
+    days: list[date] = []
+    with suppress(OSError):
+        for folder in Path(path).glob("date=*"):
+            with suppress(ValueError):
+                days.append(date.fromisoformat(folder.name.removeprefix("date=")))
+    return min(days, default=None)

@@ -273,7 +273,7 @@ class StatementService:
     def import_executions(self, run_id: str | None = None) -> int:
         """Store the executions of all statements in one commit; return how many were new."""
         found = self.read().found
-        return self._lake.executions.sync.add(
+        return self._lake.executions.add(
             (execution for one in found for execution in one.executions), run_id=run_id
         )
 

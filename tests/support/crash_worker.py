@@ -19,7 +19,7 @@ from position_sync_dagster.domain.request import QueueRequest
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.queue.operations import SyncQueue
 from position_sync_dagster.lake.recovery import repair
-from position_sync_dagster.lake.storage import lifecycle_table, maintenance
+from position_sync_dagster.lake.storage import delta_log, lifecycle_table, maintenance
 from position_sync_dagster.lake.updates import append as ledger_append
 from position_sync_dagster.lake.updates.ledger import SyncUpdates
 from position_sync_dagster.settings import Settings
@@ -161,15 +161,15 @@ ARM: dict[str, Callable[[str], None]] = {
     "after the checkpoint": lambda p: after(DeltaTable, "create_checkpoint", p),
     "after the cleanup": lambda p: after(DeltaTable, "cleanup_metadata", p),
     "after the vacuum": lambda p: after(DeltaTable, "vacuum", p),
-    "before the rows are kept": lambda p: before(repair, "keep_rows", p),
+    "before the rows are kept": lambda p: before(delta_log, "keep_rows", p),
     "the rows are written": lambda p: replaced(0, p),
-    "the rows are kept": lambda p: after(repair, "keep_rows", p),
+    "the rows are kept": lambda p: after(delta_log, "keep_rows", p),
     "the newest entry is moved": lambda p: replaced(2, p),
     "the last entry is moved": lambda p: replaced(3, p),
     "before the rows are put back": lambda p: before(repair, "put_back", p),
     "the rows' files are written": uncommitted_repair,
     "the rows are back": lambda p: after(repair, "put_back", p),
-    "the repair is finished": lambda p: after(repair, "finish_repair", p),
+    "the repair is finished": lambda p: after(delta_log, "finish_repair", p),
     "the insert's file is written": lambda p: uncommitted(
         lifecycle_table, "overwrite", p, is_commit_of("insert")
     ),

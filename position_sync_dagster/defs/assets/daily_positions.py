@@ -22,10 +22,11 @@ from position_sync_dagster.defs.assets.table_asset import (
     replacement_metadata,
     table_asset,
 )
-from position_sync_dagster.defs.libraries import closing, derived, first_day, statements
+from position_sync_dagster.defs.libraries import closing, derived, statements
 from position_sync_dagster.defs.resources import PositionSyncResource
 from position_sync_dagster.defs.runs import CLOSE_JOB, IMPORT_JOB
 from position_sync_dagster.domain.clock import Clock, utc_now
+from position_sync_dagster.lake.object_store import first_ledger_day
 from position_sync_dagster.lake.schema.tables import DAILY_POSITIONS
 from position_sync_dagster.settings import Settings, load_settings
 from position_sync_dagster.sync.reports.exchange_days import ExchangeDays, exchange_days
@@ -201,7 +202,7 @@ def _first_day(settings: Settings) -> date:
     if settings.daily_start:
         return date.fromisoformat(settings.daily_start)
 
-    found = [first_day.first_ledger_day(settings.table("position_updates"))]
+    found = [first_ledger_day(settings.table("position_updates"))]
     if settings.flex_folder.is_dir():
         # Few have statements, and the imports of their reader delay each first load.
 

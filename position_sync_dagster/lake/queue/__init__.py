@@ -1,5 +1,5 @@
 """The queue of positions to be valued: requests, leases, and their table or memory.
 
-Other folders import `position_queue`, `memory` and `operations`; this package imports the domain
+Other folders import `position_queue` and `operations`; this package imports the domain
 and `lake.storage`, and knows neither the ledger nor the registry.
 """

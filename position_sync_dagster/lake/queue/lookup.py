@@ -8,7 +8,7 @@ import polars as pl
 
 from position_sync_dagster.domain.request import QueuedPosition, QueueStatus
 from position_sync_dagster.errors import RequestStateError, UnknownRequestError
-from position_sync_dagster.lake.queue.transitions import FAILED, claim_order, is_request
+from position_sync_dagster.lake.queue.transitions import FAILED, IS_REQUEST, claim_order
 from position_sync_dagster.lake.schema.codec import requests_of
 from position_sync_dagster.lake.schema.ids import id_literals, id_prefix, is_id
 from position_sync_dagster.lake.schema.partitions import PartRange, in_bucket, ranges_of
@@ -52,13 +52,13 @@ def read_batch(
     if status in (QueueStatus.PENDING, QueueStatus.PROCESSING):
         order = claim_order(now, promote_after_s)
         return requests_of(
-            store.snapshot().live.filter(wanted & is_request()).sort(order).head(limit)
+            store.snapshot().live.filter(wanted & IS_REQUEST).sort(order).head(limit)
         )
     bucket = in_bucket(status.value)
     keys = store.finished(bucket, ["request_id", "updated_at", "priority", "status"])
     newest = keys.filter(wanted).top_k(limit, by="updated_at").get_column("request_id")
     rows = store.snapshot().finished_with("request_id", newest, bucket)
-    known = rows.filter(is_request())
+    known = rows.filter(IS_REQUEST)
     return requests_of(known.sort("updated_at", "request_id", descending=True))
 
 
@@ -130,7 +130,7 @@ def beginning_with(store: QueueStore, prefix: str) -> list[QueuedPosition]:
     end = prefix + "\N{TILDE}"  # sorts after every character of an id
     finished = store.finished(f"request_id >= {id_literals([prefix])} AND request_id <= '{end}'")
     found = pl.concat([live, finished.select(live.columns)])
-    found = found.filter(is_request())
+    found = found.filter(IS_REQUEST)
     return requests_of(found.unique("request_id", keep="first", maintain_order=True))
 
 

@@ -8,8 +8,8 @@ lease tokens of its claims, so that marking needs the ids alone.
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from random import Random
 from threading import Lock
 from typing import TypeVar
@@ -28,22 +28,15 @@ from position_sync_dagster.domain.request import (
 )
 from position_sync_dagster.domain.retry import RetryPolicy
 from position_sync_dagster.errors import InvalidRequestError, shown
-from position_sync_dagster.lake.queue import transitions
-from position_sync_dagster.lake.queue.lookup import (
-    QueueStore,
-    failed_rows,
-    read_batch,
-    read_confirmations,
-    statuses_of,
-    wrong_state,
-)
+from position_sync_dagster.lake.queue import lookup, transitions
 from position_sync_dagster.lake.queue.transitions import (
+    IS_REQUEST,
     PENDING,
     SUCCESS,
     Action,
     check_leases,
+    has_id,
     is_claimable,
-    is_request,
     lease_has_expired,
     lease_lost,
 )
@@ -52,14 +45,14 @@ from position_sync_dagster.lake.schema.ids import NewIds
 from position_sync_dagster.lake.storage.lifecycle_table import Change, CountedSnapshot, Snapshot
 
 REMEMBERED = 10_000
-"""Tokens that are remembered beside those of the newest claim."""
+"""How many tokens of earlier claims are remembered."""
 
 
 class LeaseTokens:
     """The newest lease token of each claimed request; safe to use from any thread."""
 
     def __init__(self) -> None:
-        # A dict looks over all that was dropped from its start, each time again.
+        # An OrderedDict: to find the first key, a dict passes over all keys that were deleted.
         self._tokens: OrderedDict[str, str] = OrderedDict()
         self._lock = Lock()
 
@@ -116,7 +109,7 @@ def overview_of(
         now: The time.
         except_accounts: Requests of these accounts count as neither claimable nor expired.
     """
-    live = counted.snapshot.live.filter(is_request())
+    live = counted.snapshot.live.filter(IS_REQUEST)
     counts = dict.fromkeys(QueueStatus, 0)
     for status, number in live.group_by("status").len().iter_rows():
         counts[QueueStatus(status)] += number
@@ -243,7 +236,7 @@ class SyncQueue:
 
     def __init__(
         self,
-        store: QueueStore,
+        store: lookup.QueueStore,
         *,
         retry: RetryPolicy,
         clock: Clock,
@@ -318,7 +311,7 @@ class SyncQueue:
         check_limit(limit)
         if priority is not None:
             check_priority(priority)
-        return read_batch(
+        return lookup.read_batch(
             self.store,
             status_of(status),
             priority,
@@ -335,33 +328,40 @@ class SyncQueue:
         *,
         except_accounts: Collection[str] = (),
     ) -> list[QueuedPosition]:
-        """Claim up to `limit` requests under a lease of `lease_s` seconds, none of some accounts.
+        """Claim up to `limit` requests under a lease of `lease_s` seconds.
 
         No request is granted to two callers while its lease lasts, whatever processes they are
         in. Priority 1 comes before 2, then the oldest request. A request that has waited for more
         than a minute (`promote_after_s`) counts as priority 1, so that no request is starved. The
         queue object remembers its newest lease of each request, so that marking needs the ids
         alone. Workers that share one queue object pass their `lease_token` to each step.
+
+        Args:
+            limit: The most requests to claim.
+            owner: A name for people; by default the id of this process.
+            lease_s: The length of the lease, in seconds.
+            except_accounts: Requests of these accounts are not claimed.
         """
         check_limit(limit)
         check_lease(lease_s)
         check_text("owner", owner)
         if limit == 0:
             return []
-        token = os.urandom(16).hex()
-        claimed = self.store.change(
-            lambda snapshot: transitions.claim(
+        token, owner = os.urandom(16).hex(), storable(owner or f"pid-{os.getpid()}")
+
+        def step(snapshot: Snapshot) -> Change[pl.DataFrame]:
+            now = self._clock()
+            until = now + timedelta(seconds=lease_s)
+            return transitions.claim(
                 snapshot.live,
                 limit,
-                now=self._clock(),
-                owner=storable(owner or f"pid-{os.getpid()}"),
-                token=token,
-                lease_s=lease_s,
+                transitions.Lease(owner=owner, token=token, expires_at=until),
+                now=now,
                 promote_after_s=self._promote_after_s,
                 except_accounts=except_accounts,
-            ),
-            {"action": "claim", "lease_token": token},
-        )
+            )
+
+        claimed = self.store.change(step, {"action": "claim", "lease_token": token})
         granted = requests_of(claimed)
         self._tokens.remember([request.request_id for request in granted], token)
         return granted
@@ -391,10 +391,8 @@ class SyncQueue:
         if not ids:
             return
 
-        def step(live: pl.DataFrame, now: datetime) -> Change[None]:
-            return transitions.succeed(
-                live, ids, answers=answers or {}, now=now, new_ids=self._new_ids
-            )
+        def step(done: pl.DataFrame, now: datetime) -> Change[None]:
+            return transitions.succeed(done, answers=answers or {}, now=now, new_ids=self._new_ids)
 
         self._change_claimed(ids, Action.MARK, lease_token, step, {"action": "success"})
         self._tokens.forget(ids)
@@ -434,9 +432,9 @@ class SyncQueue:
         if not failures:
             return
 
-        def step(live: pl.DataFrame, now: datetime) -> Change[None]:
+        def step(done: pl.DataFrame, now: datetime) -> Change[None]:
             return transitions.fail(
-                live,
+                done,
                 failures,
                 now=now,
                 policy=self._retry,
@@ -462,8 +460,8 @@ class SyncQueue:
         if not ids:
             return
 
-        def step(live: pl.DataFrame, now: datetime) -> Change[None]:
-            return transitions.release(live, ids, now=now)
+        def step(claimed: pl.DataFrame, now: datetime) -> Change[None]:
+            return transitions.release(claimed, now=now)
 
         info = {"action": "release", "reason": storable(reason)[:200]}
         self._change_claimed(ids, Action.RELEASE, lease_token, step, info)
@@ -486,8 +484,8 @@ class SyncQueue:
         if not ids:
             return
 
-        def step(live: pl.DataFrame, now: datetime) -> Change[None]:
-            return transitions.renew(live, ids, now=now, lease_s=lease_s)
+        def step(claimed: pl.DataFrame, now: datetime) -> Change[None]:
+            return transitions.renew(claimed, now=now, lease_s=lease_s)
 
         self._change_claimed(ids, Action.RENEW, lease_token, step, {"action": "renew"})
 
@@ -515,7 +513,7 @@ class SyncQueue:
         now = self._clock()
 
         def step(snapshot: Snapshot) -> Change[list[str]]:
-            failed, siblings, parts = failed_rows(snapshot, ids)
+            failed, siblings, parts = lookup.failed_rows(snapshot, ids)
             return transitions.retry(snapshot.live, failed, siblings, parts, now=now)
 
         return self.store.change(step, {"action": "retry"})
@@ -543,14 +541,18 @@ class SyncQueue:
 
         They show, for as long as the queue is kept, until when an unchanged row was confirmed.
         """
-        return read_confirmations(self.store, since, until)
+        return lookup.read_confirmations(self.store, since, until)
 
     def counts(self) -> dict[QueueStatus, int]:
         """Count requests by status; the cost does not grow with the finished requests."""
         return self.overview().counts
 
     def overview(self, except_accounts: Collection[str] = ()) -> QueueOverview:
-        """Read counts, ages and how many are claimable, of other accounts; cost as `counts`."""
+        """Read counts and ages, and how many requests are claimable; the cost is that of `counts`.
+
+        Args:
+            except_accounts: Requests of these accounts count as neither claimable nor expired.
+        """
         return overview_of(self.store.counted_snapshot(), self._clock(), except_accounts)
 
     def _change_claimed(
@@ -561,18 +563,21 @@ class SyncQueue:
         step: Callable[[pl.DataFrame, datetime], Change[T]],
         commit_info: Mapping[str, str],
     ) -> T:
-        """Check that the caller may act on the requests, and change the live rows."""
+        """Check that the caller may act on the requests, and change their rows."""
         now = self._clock()
 
         def checked(snapshot: Snapshot) -> Change[T]:
+            named = has_id(snapshot.live, ids)
+            rows = snapshot.live.filter(named)
             tokens = self._tokens.of(ids, lease_token)
-            missing = check_leases(snapshot.live, ids, tokens, action=action, now=now)
+            missing = check_leases(rows, ids, tokens, action=action, now=now)
             lost = [request_id for request_id in missing if request_id in tokens]
             if lost:
                 raise lease_lost(lost[0])
             if missing:
-                statuses = statuses_of(snapshot, missing)
-                raise wrong_state(statuses, "the step needs a live request")
-            return step(snapshot.live, now)
+                raise lookup.wrong_state(
+                    lookup.statuses_of(snapshot, missing), "the step needs a live request"
+                )
+            return replace(step(rows, now), replaced=named)
 
         return self.store.change(checked, commit_info)

@@ -1,7 +1,7 @@
 """The transitions of requests: inserted, claimed, ended, released, rescued and retried; pure.
 
-Each takes the live rows and returns a `Change`. A caller may act on requests whose lease it holds,
-and on requests that it only read while nobody else holds their lease.
+Each returns a `Change` of the rows that it concerns. A caller may act on requests whose lease it
+holds, and on requests that it only read while nobody else holds their lease.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum, auto
 from random import Random
-from typing import TypeVar
 
 import polars as pl
 
@@ -21,9 +20,9 @@ from position_sync_dagster.domain.request import (
     QueueStatus,
     Reason,
 )
-from position_sync_dagster.domain.retry import RetryPolicy, next_attempt
+from position_sync_dagster.domain.retry import NextAttempt, RetryPolicy, next_attempt
 from position_sync_dagster.errors import LeaseLostError, RequestStateError
-from position_sync_dagster.lake.schema.codec import moment, new_request_rows, request_rows
+from position_sync_dagster.lake.schema.codec import moment, moments, new_request_rows
 from position_sync_dagster.lake.schema.ids import NewIds
 from position_sync_dagster.lake.schema.partitions import LIVE_COLUMNS, PartRange, bucket_column
 from position_sync_dagster.lake.storage.lifecycle_table import Change
@@ -37,14 +36,14 @@ _REASONS = [reason.value for reason in Reason]
 _STATUSES = [status.value for status in QueueStatus]
 
 
-def is_request() -> pl.Expr:
-    """Return which rows are requests, as this program writes them.
+IS_REQUEST = pl.all_horizontal(
+    pl.col(*_NEEDED).is_not_null(),
+    (pl.col("reason").is_in(_REASONS) & pl.col("status").is_in(_STATUSES)).fill_null(value=False),
+)
+"""Which rows are requests, as this program writes them.
 
-    Other Delta writers may have left rows without an id, a conid or a known status: these are
-    neither claimed nor counted, and stay as they are.
-    """
-    known = pl.col("reason").is_in(_REASONS) & pl.col("status").is_in(_STATUSES)
-    return pl.all_horizontal(pl.col(*_NEEDED).is_not_null(), known.fill_null(value=False))
+Other Delta writers may have left rows without an id, a conid or a known status: these are neither
+claimed nor counted, and stay as they are."""
 
 
 def is_claimable(now: datetime, except_accounts: Collection[str] = ()) -> pl.Expr:
@@ -56,18 +55,18 @@ def is_claimable(now: datetime, except_accounts: Collection[str] = ()) -> pl.Exp
     """
     waited = pl.col("available_at").is_null() | (pl.col("available_at") <= moment(now))
     found = (pl.col("status") == PENDING) & (waited | is_in_future("updated_at", now))
-    return found & is_request() & is_of_others(except_accounts)
+    return found & IS_REQUEST & is_of_others(except_accounts)
 
 
 def lease_has_expired(now: datetime, except_accounts: Collection[str] = ()) -> pl.Expr:
     """Return which requests are PROCESSING under a lease that has expired; see `is_claimable`."""
     expired = pl.col("lease_expires_at") <= moment(now)
     found = (pl.col("status") == PROCESSING) & (expired | is_in_future("updated_at", now))
-    return found & is_request() & is_of_others(except_accounts)
+    return found & IS_REQUEST & is_of_others(except_accounts)
 
 
 def is_of_others(accounts: Collection[str]) -> pl.Expr:
-    """Return which requests name none of some accounts."""
+    """Return which requests name another account than these, or no account."""
     if not accounts:
         return pl.lit(value=True)
     return ~pl.col("account").is_in(sorted(accounts)).fill_null(value=False)
@@ -80,7 +79,8 @@ def is_in_future(column: str, now: datetime) -> pl.Expr:
 
 def has_id(rows: pl.DataFrame, ids: Iterable[str]) -> pl.Series:
     """Return which rows have one of the ids."""
-    return rows.get_column("request_id").is_in(list(ids)).fill_null(value=False)
+    named = pl.col("request_id").is_in(list(ids)).fill_null(value=False)
+    return rows.select(named).to_series()
 
 
 def without_lease(rows: pl.DataFrame) -> pl.DataFrame:
@@ -99,14 +99,11 @@ def as_pending(rows: pl.DataFrame, now: datetime) -> pl.DataFrame:
     )
 
 
-_ROW = "row"
-
-
 def claim_order(now: datetime, promote_after_s: float) -> list[pl.Expr]:
     """Return the sort keys of claims: priority 1 first, then the oldest request.
 
-    A request that has waited for `promote_after_s` counts as priority 1. So a steady flow of
-    requests of priority 1 cannot starve the others.
+    A request that has waited for `promote_after_s` counts as priority 1, so that a steady
+    flow of requests of priority 1 cannot starve the others.
     """
     undated = is_in_future("created_at", now)
     old = undated | (pl.col("created_at") <= moment(now - timedelta(seconds=promote_after_s)))
@@ -115,48 +112,60 @@ def claim_order(now: datetime, promote_after_s: float) -> list[pl.Expr]:
     return [rank, age, pl.col("request_id")]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lease:
+    """The right to work on requests until a time.
+
+    Attributes:
+        token: Drawn anew at each claim; every later step is checked against it.
+    """
+
+    owner: str
+    token: str
+    expires_at: datetime
+
+
 def claim(
     live: pl.DataFrame,
     limit: int,
+    lease: Lease,
     *,
     now: datetime,
-    owner: str,
-    token: str,
-    lease_s: float,
     promote_after_s: float,
     except_accounts: Collection[str] = (),
 ) -> Change[pl.DataFrame]:
-    """Grant up to `limit` claimable requests under one lease, none of some accounts.
+    """Grant up to `limit` claimable requests under one lease.
+
+    Args:
+        live: All live rows.
+        limit: The most requests to grant.
+        lease: The lease that they get.
+        now: The time.
+        promote_after_s: As in `claim_order`.
+        except_accounts: Requests of these accounts are not granted.
 
     Returns:
         The granted rows, in the order of claims.
     """
-    waiting = live.lazy().with_row_index(_ROW).filter(is_claimable(now, except_accounts))
-    # The columns of the order alone: the other rows are not sorted whole.
-    chosen = waiting.sort(claim_order(now, promote_after_s)).head(limit).select(_ROW).collect()
-    rows = chosen.get_column(_ROW)
-    if rows.is_empty():
-        return Change(live.clear())
-    granted = live[rows].with_columns(
+    waiting = live.filter(is_claimable(now, except_accounts))
+    chosen = waiting.sort(claim_order(now, promote_after_s)).head(limit)
+    if chosen.is_empty():
+        return Change(chosen)
+    granted = chosen.with_columns(
         status=pl.lit(PROCESSING),
         updated_at=moment(now),
         available_at=moment(None),
-        lease_owner=pl.lit(owner, pl.String),
-        lease_token=pl.lit(token),
-        lease_expires_at=moment(now + timedelta(seconds=lease_s)),
+        lease_owner=pl.lit(lease.owner),
+        lease_token=pl.lit(lease.token),
+        lease_expires_at=moment(lease.expires_at),
     )
-    others = live.filter(~has_id(live, granted.get_column("request_id")))
-    return Change(granted, pl.concat([others, granted]), unchanged=others.height)
+    return Change(granted, granted, replaced=has_id(live, granted.get_column("request_id")))
 
 
-def renew(live: pl.DataFrame, ids: Sequence[str], *, now: datetime, lease_s: float) -> Change[None]:
+def renew(claimed: pl.DataFrame, *, now: datetime, lease_s: float) -> Change[None]:
     """Move the end of requests' leases to `lease_s` seconds from now."""
-    marked = has_id(live, ids)
-    others = live.filter(~marked)
-    renewed = live.filter(marked).with_columns(
-        updated_at=moment(now), lease_expires_at=moment(now + timedelta(seconds=lease_s))
-    )
-    return Change(None, pl.concat([others, renewed]), unchanged=others.height)
+    until = moment(now + timedelta(seconds=lease_s))
+    return Change(None, claimed.with_columns(updated_at=moment(now), lease_expires_at=until))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,24 +177,23 @@ class Failure:
 
 
 def succeed(
-    live: pl.DataFrame,
-    ids: Sequence[str],
-    *,
-    answers: Mapping[str, Answer],
-    now: datetime,
-    new_ids: NewIds,
+    done: pl.DataFrame, *, answers: Mapping[str, Answer], now: datetime, new_ids: NewIds
 ) -> Change[None]:
     """Finish requests as SUCCESS with the rows that answer them; insert the follow-up requests."""
-    marked = has_id(live, ids)
-    done = live.filter(marked)
-    others = live.filter(~marked)
-    rest = pl.concat([others, _follow_ups(done, now, new_ids)])
-    finished = _answered(_finish(done, SUCCESS, now), answers)
-    return Change(None, rest, finished, unchanged=others.height)
+    ids = done.get_column("request_id").to_list()
+    given = [answers.get(request_id) for request_id in ids]
+    finished = _finish(
+        done,
+        SUCCESS,
+        now,
+        update_id=pl.Series([one.update_id if one else None for one in given], dtype=pl.String),
+        confirmed_at=moments(one.confirmed_at if one else None for one in given),
+    )
+    return Change(None, _follow_ups(done, now, new_ids), finished)
 
 
 def fail(
-    live: pl.DataFrame,
+    done: pl.DataFrame,
     failures: Mapping[str, Failure],
     *,
     now: datetime,
@@ -200,65 +208,36 @@ def fail(
     Args:
         failures: By request id.
     """
-    marked = has_id(live, failures)
-    before, others = live.filter(marked), live.filter(~marked)
-    after = _with_outcomes(before, failures, now=now, policy=policy, random=random)
-    is_final = pl.col("status") == FAILED
-    retried = without_lease(after.filter(~is_final)).with_columns(updated_at=moment(now))
-    finished = _finish(after.filter(is_final), FAILED, now)
-    finished_ids = finished.get_column("request_id").implode()
-    follow_ups = _follow_ups(before.filter(pl.col("request_id").is_in(finished_ids)), now, new_ids)
-    rest = pl.concat([others, retried, follow_ups])
-    return Change(None, rest, finished, unchanged=others.height)
-
-
-def _with_outcomes(
-    rows: pl.DataFrame,
-    failures: Mapping[str, Failure],
-    *,
-    now: datetime,
-    policy: RetryPolicy,
-    random: Random,
-) -> pl.DataFrame:
-    """Return failed rows with their next status, attempts, back-off and error message."""
-    outcomes = []
-    for request_id, attempts in rows.select("request_id", "attempts").iter_rows():
-        failure = failures[request_id]
-        following = next_attempt(
-            attempts, retryable=failure.retryable, now=now, policy=policy, random=random
+    ids, attempts = (done.get_column(name).to_list() for name in ("request_id", "attempts"))
+    following: list[NextAttempt] = [
+        next_attempt(
+            before,
+            retryable=failures[request_id].retryable,
+            now=now,
+            policy=policy,
+            random=random,
         )
-        outcomes.append(
-            (
-                request_id,
-                following.status.value,
-                following.attempts,
-                following.available_at,
-                failure.error_message,
-            )
-        )
-    changed = pl.DataFrame(
-        outcomes,
-        schema={
-            "request_id": pl.String,
-            "status": pl.String,
-            "attempts": pl.Int64,
-            "available_at": pl.Datetime("us", "UTC"),
-            "error_message": pl.String,
-        },
-        orient="row",
+        for request_id, before in zip(ids, attempts, strict=True)
+    ]
+    after = done.with_columns(
+        attempts=pl.Series([one.attempts for one in following], dtype=pl.Int64),
+        available_at=moments(one.available_at for one in following),
+        error_message=pl.Series([failures[one].error_message for one in ids], dtype=pl.String),
     )
-    return (
-        rows.drop("status", "attempts", "available_at", "error_message")
-        .join(changed, on="request_id", how="left")
-        .select(rows.columns)
+    final = pl.Series([one.status is QueueStatus.FAILED for one in following], dtype=pl.Boolean)
+    retried = without_lease(after.filter(~final)).with_columns(
+        status=pl.lit(PENDING), updated_at=moment(now)
     )
+    follow_ups = _follow_ups(done.filter(final), now, new_ids)
+    finished = _finish(after.filter(final), FAILED, now)
+    return Change(None, pl.concat([retried, follow_ups]), finished)
 
 
 def _follow_ups(done: pl.DataFrame, now: datetime, new_ids: NewIds) -> pl.DataFrame:
     """Return new requests for positions that changed while they were processed (see `insert`)."""
+    if done.get_column("available_at").null_count() == done.height:
+        return done.clear()
     changed = done.filter((pl.col("status") == PROCESSING) & pl.col("available_at").is_not_null())
-    if changed.is_empty():
-        return changed
     return as_pending(changed, now).with_columns(
         request_id=pl.Series(new_ids(now, changed.height), dtype=pl.String),
         attempts=pl.lit(0, pl.Int64),
@@ -268,21 +247,7 @@ def _follow_ups(done: pl.DataFrame, now: datetime, new_ids: NewIds) -> pl.DataFr
     )
 
 
-def _answered(rows: pl.DataFrame, answers: Mapping[str, Answer]) -> pl.DataFrame:
-    known = [answers.get(request_id) for request_id in rows.get_column("request_id").to_list()]
-    return rows.with_columns(
-        pl.Series(
-            "update_id", [answer.update_id if answer else None for answer in known], pl.String
-        ),
-        pl.Series(
-            "confirmed_at",
-            [answer.confirmed_at if answer else None for answer in known],
-            pl.Datetime("us", "UTC"),
-        ),
-    )
-
-
-def _finish(rows: pl.DataFrame, status: str, now: datetime) -> pl.DataFrame:
+def _finish(rows: pl.DataFrame, status: str, now: datetime, **columns: pl.Series) -> pl.DataFrame:
     # The lease's owner and token remain, so that the row shows who finished it.
     return rows.with_columns(
         bucket_column(status),
@@ -290,11 +255,12 @@ def _finish(rows: pl.DataFrame, status: str, now: datetime) -> pl.DataFrame:
         updated_at=moment(now),
         available_at=moment(None),
         lease_expires_at=moment(None),
+        **columns,
     )
 
 
-POSITION = ["account", "conid"]
-"""The columns that name a position; the account may be null."""
+Position = tuple[str | None, int]
+"""Account and conid; without an account the conid in any."""
 
 
 def insert(
@@ -310,50 +276,58 @@ def insert(
     Returns:
         For each request, in order, the id of the live request of its position.
     """
-    now_live = (
-        live.filter(is_request())
-        .select(*POSITION, "request_id", "status", _before="priority")
-        .unique(POSITION, keep="last", maintain_order=True)
+    known = _live_requests(live, requests)
+    positions = [(request.account, request.conid) for request in requests]
+    fresh: dict[Position, QueueRequest] = {}
+    raised: dict[str, int] = {}
+    again: set[str] = set()
+    for position, request in zip(positions, requests, strict=True):
+        present = known.get(position)
+        if present is None:
+            other = fresh.setdefault(position, request)
+            if request.priority < other.priority:
+                fresh[position] = request
+            continue
+        request_id, status, priority = present
+        if request.priority < raised.get(request_id, priority):
+            raised[request_id] = request.priority
+        if status == PROCESSING and request.reason is Reason.CHANGED:
+            again.add(request_id)
+    added_ids = new_ids(now, len(fresh))
+    ids = {position: row[0] for position, row in known.items()}
+    ids |= zip(fresh, added_ids, strict=True)
+    result = [ids[position] for position in positions]
+    if not (fresh or raised or again):
+        return Change(result)
+    added = new_request_rows(added_ids, list(fresh.values()), now)
+    if not (raised or again):
+        return Change(result, added, replaced=False)
+    touched = has_id(live, raised.keys() | again)
+    rows = live.filter(touched)
+    of_rows = rows.get_column("request_id").to_list()
+    higher = pl.Series([raised.get(request_id) for request_id in of_rows], dtype=pl.Int64)
+    is_changed = pl.Series([request_id in again for request_id in of_rows], dtype=pl.Boolean)
+    rows = rows.with_columns(
+        priority=pl.coalesce(higher, "priority"),
+        available_at=pl.when(is_changed).then(moment(now)).otherwise("available_at"),
     )
-    asked = request_rows(requests).join(
-        now_live, on=POSITION, how="left", nulls_equal=True, maintain_order="left"
-    )
-    is_new = pl.col("request_id").is_null()
-    first_urgent = pl.all().get(pl.col("priority").arg_min())
-    fresh = asked.filter(is_new).group_by(POSITION, maintain_order=True).agg(first_urgent)
-    added = new_request_rows(new_ids(now, fresh.height), fresh, now)
-    is_raised = pl.col("priority") < pl.col("_before")
-    is_changed = (pl.col("status") == PROCESSING) & (pl.col("reason") == Reason.CHANGED.value)
-    again = (
-        asked.filter(~is_new)
-        .group_by("request_id")
-        .agg(_raised=pl.col("priority").filter(is_raised).min(), _changed=is_changed.any())
-        .filter(pl.col("_raised").is_not_null() | "_changed")
-    )
-    result = asked.get_column("request_id")
-    if not added.is_empty():
-        ids = asked.select(POSITION).join(
-            added, on=POSITION, how="left", nulls_equal=True, maintain_order="left"
-        )
-        result = result.fill_null(ids.get_column("request_id"))
-    answer = result.to_list()
-    if added.is_empty() and again.is_empty():
-        return Change(answer)
-    if again.is_empty():
-        return Change(answer, pl.concat([live, added], how="diagonal"), unchanged=live.height)
-    marked = has_id(live, again.get_column("request_id"))
-    others = live.filter(~marked)
-    touched = (
-        live.filter(marked)
-        .join(again, on="request_id", how="left", maintain_order="left")
-        .with_columns(
-            priority=pl.coalesce("_raised", "priority"),
-            available_at=pl.when("_changed").then(moment(now)).otherwise("available_at"),
-        )
-        .drop("_raised", "_changed")
-    )
-    after = pl.concat([others, touched, added], how="diagonal")
-    return Change(answer, after, unchanged=others.height)
+    return Change(result, pl.concat([rows, added]), replaced=touched)
+
+
+def _live_requests(
+    live: pl.DataFrame, requests: Sequence[QueueRequest]
+) -> dict[Position, tuple[str, str, int]]:
+    """Return id, status and priority of the live requests of the positions that are asked for."""
+    if live.is_empty():
+        return {}
+    conids = [request.conid for request in requests]
+    found = live.filter(pl.col("conid").is_in(conids), IS_REQUEST)
+    names = ("account", "conid", "request_id", "status", "priority")
+    columns = (found.get_column(name).to_list() for name in names)
+    return {
+        (account, conid): (request_id, status, priority)
+        for account, conid, request_id, status, priority in zip(*columns, strict=True)
+    }
 
 
 class Action(Enum):
@@ -367,16 +341,18 @@ class Action(Enum):
 
 
 def check_leases(
-    live: pl.DataFrame,
-    ids: Iterable[str],
+    rows: pl.DataFrame,
+    ids: Sequence[str],
     tokens: Mapping[str, str],
     *,
     action: Action,
     now: datetime,
 ) -> list[str]:
-    """Check that the caller may act on each live request.
+    """Check that the caller may act on requests, in the order of their ids.
 
     Args:
+        rows: Those of the requests that are live.
+        ids: All of them.
         tokens: The lease tokens of the caller's claims, by request.
 
     Returns:
@@ -386,14 +362,10 @@ def check_leases(
         LeaseLostError: A lease has expired, or another worker holds it.
         RequestStateError: A request is not PROCESSING.
     """
-    wanted = list(ids)
-    found = {
-        request_id: (status, token, expires_at)
-        for request_id, status, token, expires_at in live.filter(has_id(live, wanted))
-        .select("request_id", "status", "lease_token", "lease_expires_at")
-        .rows()
-    }
-    for request_id in wanted:
+    names = ("request_id", "status", "lease_token", "lease_expires_at")
+    columns = (rows.get_column(name).to_list() for name in names)
+    found = {row[0]: row[1:] for row in zip(*columns, strict=True)}
+    for request_id in ids:
         if request_id not in found:
             continue
         status, token, expires_at = found[request_id]
@@ -408,7 +380,7 @@ def check_leases(
                 f"The request {request_id} is PENDING.",
                 remedy="Claim it first; only a claimed request has a lease.",
             )
-    return [request_id for request_id in wanted if request_id not in found]
+    return [request_id for request_id in ids if request_id not in found]
 
 
 def lease_lost(request_id: str) -> LeaseLostError:
@@ -419,12 +391,9 @@ def lease_lost(request_id: str) -> LeaseLostError:
     )
 
 
-T = TypeVar("T")
-
-
-def release(live: pl.DataFrame, ids: Sequence[str], *, now: datetime) -> Change[None]:
+def release(claimed: pl.DataFrame, *, now: datetime) -> Change[None]:
     """Return requests to PENDING at once, without using up an attempt."""
-    return _with_pending(None, live, has_id(live, ids), now)
+    return Change(None, as_pending(claimed, now))
 
 
 def rescue(live: pl.DataFrame, *, now: datetime) -> Change[list[str]]:
@@ -434,8 +403,9 @@ def rescue(live: pl.DataFrame, *, now: datetime) -> Change[list[str]]:
         Their ids.
     """
     expired = live.select(lease_has_expired(now)).to_series()
-    ids = live.filter(expired).get_column("request_id").sort().to_list()
-    return _with_pending(ids, live, expired, now) if ids else Change(ids)
+    rows = live.filter(expired)
+    ids = rows.get_column("request_id").sort().to_list()
+    return Change(ids, as_pending(rows, now), replaced=expired) if ids else Change(ids)
 
 
 def retry(
@@ -476,16 +446,4 @@ def retry(
     pending = as_pending(failed.filter(is_retried), now).with_columns(
         *LIVE_COLUMNS, attempts=pl.lit(0, pl.Int64)
     )
-    return Change(
-        result,
-        pl.concat([live, pending]),
-        siblings.filter(~is_retried),
-        parts,
-        unchanged=live.height,
-    )
-
-
-def _with_pending(result: T, live: pl.DataFrame, returned: pl.Series, now: datetime) -> Change[T]:
-    others = live.filter(~returned)
-    after = pl.concat([others, as_pending(live.filter(returned), now)])
-    return Change(result, after, unchanged=others.height)
+    return Change(result, pending, siblings.filter(~is_retried), parts, replaced=False)

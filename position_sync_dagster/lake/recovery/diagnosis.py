@@ -13,28 +13,23 @@ from position_sync_dagster.lake.object_store import is_remote
 from position_sync_dagster.lake.schema.partitions import LIVE_PREFIX
 from position_sync_dagster.lake.schema.table_spec import Kind, TableSpec
 from position_sync_dagster.lake.schema.tables import POSITION_QUEUE
+from position_sync_dagster.lake.storage import delta_log
 from position_sync_dagster.lake.storage.commit_errors import to_lake_error
-from position_sync_dagster.lake.storage.delta_log import (
-    LOG,
-    LogReader,
-    TornFile,
-    unfinished_repairs,
-)
 from position_sync_dagster.lake.storage.maintenance import NONE_DOUBLED, DoubledRows, find_doubled
 from position_sync_dagster.lake.storage.opening import TableLocation
 from position_sync_dagster.lake.storage.table import Table
 
 READINGS = 4
-"""A table in which something is wrong is read so many times. What a writer is replacing or
-deleting meanwhile looks torn to one reading, and not to all of them."""
+"""How often a table is read in which something is wrong. A file that a writer replaces or deletes
+meanwhile looks torn in one reading, and not in all."""
 
 PAUSE_S = 1.0
-"""The time between two readings, in seconds: as long as the pace of the busiest table."""
+"""The time between two readings, in seconds: the busiest table has one commit in it."""
 
 _NULL = "__HIVE_DEFAULT_PARTITION__"
 
 _COMPARED = ["request_id", "status", "attempts", "priority", "updated_at", "lease_token"]
-"""Columns by which a request is changed or not."""
+"""The columns that are compared to see whether a request was changed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +53,7 @@ class Diagnosis:
     path: str
     version: int | None = None
     whole_version: int | None = None
-    torn_files: tuple[TornFile, ...] = ()
+    torn_files: tuple[delta_log.TornFile, ...] = ()
     rows: int = 0
     requests: tuple[str, ...] = ()
     unfinished: tuple[Path, ...] = ()
@@ -147,8 +142,12 @@ def _examine_remote(table: Table, unknown: Diagnosis) -> Diagnosis:
 
 
 def _examine(table: Table, unknown: Diagnosis) -> Diagnosis:
-    log = LogReader(Path(table.path)) if (Path(table.path) / LOG).is_dir() else None
-    unfinished = tuple(unfinished_repairs(Path(table.path)))
+    log = (
+        delta_log.LogReader(Path(table.path))
+        if (Path(table.path) / delta_log.LOG).is_dir()
+        else None
+    )
+    unfinished = tuple(delta_log.unfinished_repairs(Path(table.path)))
     if log is None or log.newest < 0:
         foreign = TableLocation(table.path, table.spec, None).unexpected_content()
         problem = str(foreign) if foreign else None
@@ -174,7 +173,7 @@ def _examine(table: Table, unknown: Diagnosis) -> Diagnosis:
     return replace(found, rows=undone.height, requests=requests)
 
 
-def undone_rows(log: LogReader, whole: int, spec: TableSpec) -> pl.DataFrame:
+def undone_rows(log: delta_log.LogReader, whole: int, spec: TableSpec) -> pl.DataFrame:
     """Return the rows that commits after a version wrote, as far as they can be read."""
     frames = [
         pl.read_parquet(path, glob=False, hive_partitioning=False).with_columns(
@@ -197,7 +196,9 @@ def _partition(file: Path, spec: TableSpec) -> list[pl.Expr]:
     return [pl.lit(value, spec.polars[name]).alias(name) for name, value in values.items()]
 
 
-def _changed_requests(log: LogReader, whole: int, undone: pl.DataFrame) -> tuple[str, ...]:
+def _changed_requests(
+    log: delta_log.LogReader, whole: int, undone: pl.DataFrame
+) -> tuple[str, ...]:
     if undone.is_empty():
         return ()
     live = [log.table / name for name in log.files_of(whole) or {} if name.startswith(LIVE_PREFIX)]

@@ -20,6 +20,7 @@ from types import MappingProxyType
 import polars as pl
 from deltalake import DeltaTable, Transaction
 
+from position_sync_dagster.domain.update import OwnUpdates
 from position_sync_dagster.errors import BrokenTableError, CommitContentionError
 from position_sync_dagster.lake.account_values import SyncAccountValues
 from position_sync_dagster.lake.queue.transitions import as_pending
@@ -28,20 +29,8 @@ from position_sync_dagster.lake.schema.codec import account_summaries_of, update
 from position_sync_dagster.lake.schema.ids import id_literals
 from position_sync_dagster.lake.schema.partitions import LIVE_COLUMNS
 from position_sync_dagster.lake.schema.table_spec import TableSpec
+from position_sync_dagster.lake.storage import delta_log
 from position_sync_dagster.lake.storage.commit_errors import STORAGE_ERRORS, to_lake_error
-from position_sync_dagster.lake.storage.delta_log import (
-    LAST_CHECKPOINT,
-    LOG,
-    NO_VERSION,
-    SET_ASIDE,
-    LogReader,
-    checkpoint_name,
-    entry_name,
-    finish_repair,
-    keep_rows,
-    sync_paths,
-    unfinished_repairs,
-)
 from position_sync_dagster.lake.storage.frames import append, scan
 from position_sync_dagster.lake.storage.lifecycle_table import Change, LifecycleTable, Snapshot
 from position_sync_dagster.lake.storage.table import Table
@@ -69,7 +58,7 @@ def put_back(table: Table, rows: pl.DataFrame, now: datetime) -> int:
     """
     if rows.is_empty():
         return 0
-    # A file of an older release lacks columns; `diagonal_relaxed` fills them with null.
+    # A file from before a column was added lacks it; `diagonal_relaxed` fills it with null.
     empty = pl.DataFrame(schema=table.spec.polars)
     completed = pl.concat([empty, rows], how="diagonal_relaxed").select(empty.columns)
     return _METHODS[table.spec.name](table, completed, now)
@@ -83,7 +72,7 @@ def _put_back_requests(table: Table, rows: pl.DataFrame, now: datetime) -> int:
 def _put_back_values(table: Table, rows: pl.DataFrame, _: datetime) -> int:
     ledger = SyncUpdates(table)
     batches = rows.partition_by("batch_id", maintain_order=True)
-    return sum(ledger.append(updates_of(batch)).rows for batch in batches)
+    return sum(ledger.append(OwnUpdates(updates_of(batch))).rows for batch in batches)
 
 
 def _put_back_account_values(table: Table, rows: pl.DataFrame, _: datetime) -> int:
@@ -127,7 +116,7 @@ def plan_restore(snapshot: Snapshot, undone: pl.DataFrame, now: datetime) -> Cha
     if unknown.is_empty():
         return Change(0)
     pending = as_pending(unknown, now).with_columns(*LIVE_COLUMNS)
-    return Change(unknown.height, pl.concat([snapshot.live, pending.select(snapshot.live.columns)]))
+    return Change(unknown.height, pending.select(snapshot.live.columns), replaced=False)
 
 
 def _known(snapshot: Snapshot, rows: pl.DataFrame) -> pl.DataFrame:
@@ -191,10 +180,10 @@ def repair(table: Table, now: datetime) -> Repair | None:
                 return None
             moved, kept = _take_back(table, found, now) if found.torn_files else ((), [])
         saved = 0
-        for file in unfinished_repairs(Path(table.path)):
+        for file in delta_log.unfinished_repairs(Path(table.path)):
             rows = pl.read_parquet(file, glob=False, hive_partitioning=False)
             saved += put_back(Table(table.path, table.spec, in_repair=True), rows, now)
-            kept.append((finish_repair(file), 0))
+            kept.append((delta_log.finish_repair(file), 0))
     except STORAGE_ERRORS as error:
         raise to_lake_error(error, table.path) from error
     return Repair(
@@ -220,46 +209,48 @@ def _take_back(
             f"The log of {table.path} reaches back to no whole version.",
             remedy="Restore the folder from a copy, or move it away to start with an empty table.",
         )
-    log = LogReader(Path(table.path))
+    log = delta_log.LogReader(Path(table.path))
     undone = undone_rows(log, whole, table.spec)
     aside = _new_folder(log.table, now)
     kept = []
     if not undone.is_empty():
         comes_back = is_put_back(table.spec)
-        file = keep_rows(aside, undone, put_back=comes_back)
+        file = delta_log.keep_rows(aside, undone, put_back=comes_back)
         kept = [] if comes_back else [(file, undone.height)]
     moved = _files_to_move(log, whole, found)
     for name in moved:
         (aside / name).parent.mkdir(parents=True, exist_ok=True)
         os.replace(log.table / name, aside / name)
-    sync_paths([log.table, log.log, aside, *(aside / Path(name).parent for name in moved)])
+    delta_log.sync_paths(
+        [log.table, log.log, aside, *(aside / Path(name).parent for name in moved)]
+    )
     return tuple(sorted(moved)), kept
 
 
-def _files_to_move(log: LogReader, whole: int, found: Diagnosis) -> list[str]:
+def _files_to_move(log: delta_log.LogReader, whole: int, found: Diagnosis) -> list[str]:
     """Return what to move, in an order in which the table is torn until the last move."""
     torn = {one.file for one in found.torn_files}
-    if whole == NO_VERSION:  # what is left would look like a table that lost its log
-        stays = (LOG, WRITER_LOCK, SET_ASIDE)
+    if whole == delta_log.NO_VERSION:  # what is left would look like a table that lost its log
+        stays = (delta_log.LOG, WRITER_LOCK, delta_log.SET_ASIDE)
         moved = sorted(name for name in os.listdir(log.table) if not name.startswith(stays))
     else:
-        data = (name for name in torn if not name.startswith(f"{LOG}/"))
+        data = (name for name in torn if not name.startswith(f"{delta_log.LOG}/"))
         moved = sorted(name for name in data if (log.table / name).exists())
     names = []
     for version in sorted({*log.entries, *log.checkpoints}, reverse=True):
         if version in log.checkpoints and (version > whole or log.files_at(version) is None):
-            names.append(checkpoint_name(version))
+            names.append(delta_log.checkpoint_name(version))
         if version in log.entries and version > whole:
-            names.append(entry_name(version))
-    pointer = f"{LOG}/{LAST_CHECKPOINT}"
-    if (log.log / LAST_CHECKPOINT).exists() and (names or pointer in torn):
-        names.insert(0, LAST_CHECKPOINT)
-    return moved + [f"{LOG}/{name}" for name in names]
+            names.append(delta_log.entry_name(version))
+    pointer = f"{delta_log.LOG}/{delta_log.LAST_CHECKPOINT}"
+    if (log.log / delta_log.LAST_CHECKPOINT).exists() and (names or pointer in torn):
+        names.insert(0, delta_log.LAST_CHECKPOINT)
+    return moved + [f"{delta_log.LOG}/{name}" for name in names]
 
 
 def _new_folder(table: Path, now: datetime) -> Path:
     for number in count():
-        folder = table / f"{SET_ASIDE}-{now:%Y%m%dT%H%M%S%f}-{number}"
+        folder = table / f"{delta_log.SET_ASIDE}-{now:%Y%m%dT%H%M%S%f}-{number}"
         if not folder.exists():
             folder.mkdir()
             return folder

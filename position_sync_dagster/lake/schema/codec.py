@@ -21,32 +21,18 @@ from position_sync_dagster.domain.update import (
     trading_mode_of,
 )
 from position_sync_dagster.errors import InvalidRequestError
-from position_sync_dagster.lake.schema.partitions import (
-    LIVE,
-    LIVE_COLUMNS,
-    LIVE_PARTITION,
-    part_named,
-    without_partition,
-)
+from position_sync_dagster.lake.schema import partitions, tables
 from position_sync_dagster.lake.schema.table_spec import TableSpec
-from position_sync_dagster.lake.schema.tables import (
-    ACCOUNT_VALUES,
-    ACTIVE_STRATEGIES,
-    BROKER_POSITIONS,
-    CONTRACTS,
-    GATEWAY_SESSIONS,
-    POSITION_QUEUE,
-    POSITION_UPDATES,
-    UPDATE_COLUMNS,
-)
 
 _INSTRUMENT = tuple(Instrument.__dataclass_fields__)
 _REQUEST = tuple(QueuedPosition.__dataclass_fields__)
+_STATUSES: dict[str, QueueStatus] = {status.value: status for status in QueueStatus}
+_REASONS: dict[str, Reason] = {reason.value: reason for reason in Reason}
 _BROKER = tuple(f for f in BrokerPosition.__dataclass_fields__ if f != "instrument")
-_UPDATE = tuple(UPDATE_COLUMNS)
+_UPDATE = tuple(tables.UPDATE_COLUMNS)
 _update_values = attrgetter(*_UPDATE)
 _UPDATE_CHOICES = {
-    name: column.choices for name, column in UPDATE_COLUMNS.items() if column.choices
+    name: column.choices for name, column in tables.UPDATE_COLUMNS.items() if column.choices
 }
 _SUMMARY = tuple(AccountSummary.__dataclass_fields__)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -69,51 +55,56 @@ def moment(at: datetime | None) -> pl.Expr:
     return pl.lit(ticks, pl.Int64).cast(pl.Datetime("us", "UTC"))
 
 
-def request_rows(requests: Sequence[QueueRequest]) -> pl.DataFrame:
-    """Return what requests ask for, one row each."""
-    columns: dict[str, list[Any]] = {
+def moments(times: Iterable[datetime | None], name: str = "") -> pl.Series:
+    """Return times as a column; Polars converts a `datetime` ten times as slowly as a number."""
+    ticks = [None if at is None else (at - _EPOCH) // _MICROSECOND for at in times]
+    return pl.Series(name, ticks, pl.Int64).cast(pl.Datetime("us", "UTC"))
+
+
+def new_request_rows(
+    ids: Sequence[str], requests: Sequence[QueueRequest], now: datetime
+) -> pl.DataFrame:
+    """Return the live rows of new requests."""
+    asked = {
+        "request_id": ids,
         "account": [request.account for request in requests],
         "conid": [request.conid for request in requests],
         "symbol": [request.symbol for request in requests],
         "priority": [request.priority for request in requests],
         "reason": [request.reason for request in requests],
     }
-    return _frame(POSITION_QUEUE, columns)
-
-
-def new_request_rows(ids: list[str], requests: pl.DataFrame, now: datetime) -> pl.DataFrame:
-    """Return the live rows of new requests, without the columns that are null at first."""
-    return requests.select(
-        pl.Series("request_id", ids, pl.String),
-        "account",
-        "conid",
-        "symbol",
-        "priority",
-        "reason",
-        *LIVE_COLUMNS,
-        status=pl.lit(QueueStatus.PENDING.value),
-        attempts=pl.lit(0, pl.Int64),
-        created_at=moment(now),
-        updated_at=moment(now),
+    constant = {
+        "status": pl.lit(QueueStatus.PENDING.value),
+        "attempts": pl.lit(0, pl.Int64),
+        "created_at": moment(now),
+        "updated_at": moment(now),
+        "bucket": pl.lit(partitions.LIVE),
+        "part": pl.lit(partitions.LIVE_PART),
+    }
+    return _frame(tables.POSITION_QUEUE, asked).select(
+        (pl.col(name) if name in asked else constant.get(name, pl.lit(None, kind))).alias(name)
+        for name, kind in tables.POSITION_QUEUE.polars.items()
     )
 
 
 def requests_of(frame: pl.DataFrame) -> list[QueuedPosition]:
     """Return the requests in a frame."""
     columns = {name: frame.get_column(name).to_list() for name in _REQUEST}
-    columns["status"] = [QueueStatus(text) for text in columns["status"]]
-    columns["reason"] = [Reason(text) for text in columns["reason"]]
+    columns["status"] = [_STATUSES[text] for text in columns["status"]]
+    columns["reason"] = [_REASONS[text] for text in columns["reason"]]
     return [QueuedPosition(*row) for row in zip(*columns.values(), strict=True)]
 
 
 def leg_rows(legs: Iterable[Leg]) -> pl.DataFrame:
     """Return the live rows of legs."""
-    return frame_of(ACTIVE_STRATEGIES, (_fields(leg) | LIVE_PARTITION for leg in legs))
+    return frame_of(
+        tables.ACTIVE_STRATEGIES, (_fields(leg) | partitions.LIVE_PARTITION for leg in legs)
+    )
 
 
 def legs_of(frame: pl.DataFrame) -> list[Leg]:
     """Return the legs in a frame; one without a conid is unresolved."""
-    return [_leg(row) for row in without_partition(frame).iter_rows(named=True)]
+    return [_leg(row) for row in partitions.without_partition(frame).iter_rows(named=True)]
 
 
 def _leg(row: dict[str, Any]) -> Leg:
@@ -134,7 +125,7 @@ def update_rows(
     """
     values = zip(*map(_update_values, updates), strict=True) if updates else [[]] * len(_UPDATE)
     columns = {name: list(column) for name, column in zip(_UPDATE, values, strict=True)}
-    return _frame(POSITION_UPDATES, columns | dict(ids or {})).select(_UPDATE_ROW)
+    return _frame(tables.POSITION_UPDATES, columns | dict(ids or {})).select(_UPDATE_ROW)
 
 
 def _of_update(name: str, kind: pl.DataType) -> pl.Expr:
@@ -144,7 +135,7 @@ def _of_update(name: str, kind: pl.DataType) -> pl.Expr:
     return pl.col(name) if name in _UPDATE else pl.lit(None, kind).alias(name)
 
 
-_UPDATE_ROW = [_of_update(name, kind) for name, kind in POSITION_UPDATES.polars.items()]
+_UPDATE_ROW = [_of_update(name, kind) for name, kind in tables.POSITION_UPDATES.polars.items()]
 
 
 def updates_of(frame: pl.DataFrame) -> list[PositionUpdate]:
@@ -178,14 +169,14 @@ def broker_rows(
         "session_id": session.session_id if session else None,
         "fencing_token": session.fencing_token if session else None,
     }
-    nothing = dict.fromkeys(BROKER_POSITIONS.polars.keys() - columns.keys())
+    nothing = dict.fromkeys(tables.BROKER_POSITIONS.polars.keys() - columns.keys())
     return (
-        _frame(BROKER_POSITIONS, columns)
+        _frame(tables.BROKER_POSITIONS, columns)
         .with_columns(
-            pl.lit(value, BROKER_POSITIONS.polars[name]).alias(name)
+            pl.lit(value, tables.BROKER_POSITIONS.polars[name]).alias(name)
             for name, value in (nothing | owner).items()
         )
-        .select(*BROKER_POSITIONS.columns)
+        .select(*tables.BROKER_POSITIONS.columns)
     )
 
 
@@ -209,7 +200,7 @@ def broker_positions_of(frame: pl.DataFrame) -> list[BrokerPosition]:
 
 def contract_rows(details: Iterable[ContractDetails]) -> pl.DataFrame:
     """Return the rows of contract details."""
-    return frame_of(CONTRACTS, (_fields(contract) for contract in details))
+    return frame_of(tables.CONTRACTS, (_fields(contract) for contract in details))
 
 
 def contracts_of(frame: pl.DataFrame) -> list[ContractDetails]:
@@ -222,7 +213,7 @@ def contracts_of(frame: pl.DataFrame) -> list[ContractDetails]:
 
 def account_rows(summaries: Iterable[AccountSummary]) -> pl.DataFrame:
     """Return the rows of account summaries; `date` is the UTC date of the timestamp."""
-    frame = frame_of(ACCOUNT_VALUES, (_fields(summary) for summary in summaries))
+    frame = frame_of(tables.ACCOUNT_VALUES, (_fields(summary) for summary in summaries))
     return frame.with_columns(date=pl.col("timestamp").dt.date())
 
 
@@ -237,9 +228,10 @@ def account_summaries_of(frame: pl.DataFrame) -> list[AccountSummary]:
 def session_rows(sessions: Iterable[GatewaySession]) -> pl.DataFrame:
     """Return the live rows of sessions, each login in a part of its own."""
     return frame_of(
-        GATEWAY_SESSIONS,
+        tables.GATEWAY_SESSIONS,
         (
-            _fields(session) | {"bucket": LIVE, "part": part_named(session.gateway_id)}
+            _fields(session)
+            | {"bucket": partitions.LIVE, "part": partitions.part_named(session.gateway_id)}
             for session in sessions
         ),
     )
@@ -249,11 +241,11 @@ def sessions_of(frame: pl.DataFrame) -> list[GatewaySession]:
     """Return the sessions in a frame."""
     return [
         GatewaySession(**row | {"owner": Owner(row["owner"]), "state": SessionState(row["state"])})
-        for row in without_partition(frame).iter_rows(named=True)
+        for row in partitions.without_partition(frame).iter_rows(named=True)
     ]
 
 
-def _frame(spec: TableSpec, columns: Mapping[str, list[Any]]) -> pl.DataFrame:
+def _frame(spec: TableSpec, columns: Mapping[str, Sequence[Any]]) -> pl.DataFrame:
     try:
         return pl.DataFrame(
             [_series(name, values, spec.polars[name]) for name, values in columns.items()]
@@ -265,12 +257,8 @@ def _frame(spec: TableSpec, columns: Mapping[str, list[Any]]) -> pl.DataFrame:
         ) from None
 
 
-def _series(name: str, values: list[Any], kind: pl.DataType) -> pl.Series:
-    """Return a column; Polars takes ten times as long for times with a zone as for numbers."""
-    if kind != pl.Datetime:
-        return pl.Series(name, values, kind)
-    ticks = [None if at is None else (at - _EPOCH) // _MICROSECOND for at in values]
-    return pl.Series(name, ticks, pl.Int64).cast(kind)
+def _series(name: str, values: Sequence[Any], kind: pl.DataType) -> pl.Series:
+    return moments(values, name) if kind == pl.Datetime else pl.Series(name, values, kind)
 
 
 def _fields(value: Any) -> dict[str, Any]:

@@ -1,9 +1,9 @@
 """The partitions of a table whose rows change at first and are finished later.
 
 Live rows lie in the bucket `live`, in the part `0` or in several parts. Finished rows lie in a
-bucket of their own kind, in a new part for each commit that finished them. So live and finished
-rows never share a file, and a change names only partitions in its predicate. Everything that
-depends on these two columns is in this module.
+bucket of their own kind, in a new part for each commit that finished them. Live and
+finished rows therefore never share a file, and the predicate of a change names only partitions.
+Everything that depends on these two columns is in this module.
 """
 
 from collections.abc import Iterable

@@ -6,14 +6,7 @@ from enum import Enum, auto
 from deltalake.exceptions import CommitFailedError, DeltaError
 from polars.exceptions import PolarsError
 
-from position_sync_dagster.errors import (
-    BrokenTableError,
-    CommitContentionError,
-    LakeError,
-    LakeNotWritableError,
-    StoreRefusedError,
-    StoreUnavailableError,
-)
+from position_sync_dagster import errors
 from position_sync_dagster.lake.object_store import (
     StoreFault,
     plain,
@@ -83,14 +76,14 @@ def classify(error: Exception) -> ErrorKind:
     return ErrorKind.OTHER
 
 
-def to_lake_error(error: Exception, path: str) -> LakeError:
+def to_lake_error(error: Exception, path: str) -> errors.LakeError:
     """Return the error for a failure that stays; it names the table and a remedy.
 
     Raise it from `without_secrets(error)`: a store repeats parts of a request in its answers.
     """
     match classify(error):
         case ErrorKind.UNWRITABLE:
-            return LakeNotWritableError(
+            return errors.LakeNotWritableError(
                 f"The table {path} cannot be written: {line(error)}.",
                 remedy="Check the folder, its permissions and free space, or set "
                 "POSITION_SYNC_LAKE to another place.",
@@ -98,18 +91,18 @@ def to_lake_error(error: Exception, path: str) -> LakeError:
         case ErrorKind.STORE:
             return _store_error(error, path)
         case ErrorKind.EXHAUSTED:
-            return LakeError(
+            return errors.LakeError(
                 f"The table {path} cannot be used now: {line(error)}.",
                 remedy="Raise the limit of this process (`ulimit -n` for files), or free memory; "
                 "the table itself is whole.",
             )
         case ErrorKind.CONFLICT:
-            return CommitContentionError(
+            return errors.CommitContentionError(
                 f"Other writers of {path} committed first each time; nothing was changed.",
                 remedy="Try again; if it repeats, look for a process that writes in a tight loop.",
             )
         case ErrorKind.STALE | ErrorKind.OTHER:
-            return BrokenTableError(
+            return errors.BrokenTableError(
                 f"The table {path} cannot be read whole: {line(error)}.",
                 remedy="Files of it were deleted or damaged: `position-sync doctor` says which; "
                 "with --repair it goes back to the last whole version.",
@@ -140,15 +133,15 @@ _CAUSES = {
 }
 
 
-def _store_error(error: Exception, path: str) -> LakeError:
+def _store_error(error: Exception, path: str) -> errors.LakeError:
     text, lake = str(error), path.rpartition("/")[0]
     fault = store_fault(text) or StoreFault.UNAVAILABLE
     if fault is StoreFault.UNAVAILABLE:
-        return StoreUnavailableError(
+        return errors.StoreUnavailableError(
             f"The object store of {lake} cannot be reached now: {summary(text)}.",
             remedy="What runs tries again by itself; check AWS_ENDPOINT_URL and the network.",
         )
-    return StoreRefusedError(
+    return errors.StoreRefusedError(
         f"The lake {lake} cannot be used: {_CAUSES[fault]} ({summary(text)}).",
         remedy=_REMEDIES[fault],
     )

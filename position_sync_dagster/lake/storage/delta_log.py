@@ -172,10 +172,10 @@ def _versions(log: Path, pattern: re.Pattern[str]) -> list[int]:
 
 
 TO_PUT_BACK = "rows_to_put_back.parquet"
-"""The name of the file while its rows are not back in the table."""
+"""The name of a file of rows that a repair is to write into the table again."""
 
 KEPT = "rows.parquet"
-"""The name of the file afterwards, and where no row is put back."""
+"""The name of that file afterwards, and of a file whose rows are only kept."""
 
 
 def keep_rows(folder: Path, rows: pl.DataFrame, *, put_back: bool) -> Path:
@@ -226,7 +226,8 @@ DOCTOR = (
 
 _MAGIC = b"PAR1"
 _READS = 3
-"""A file may be superseded and deleted between two reads; one that stays away is missing."""
+"""How often a table is read. A file may be replaced and deleted between two reads; one that is
+absent in each read is missing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -340,7 +341,7 @@ def _torn_since_checkpoint(table: Path) -> list[TornFile]:
 
 
 NO_VERSION = -1
-"""The last whole version of a table whose very creation is torn."""
+"""Stands for the last whole version of a table of which the first version is torn."""
 
 LONGEST_COMMIT_S = 300
 """Seconds from the first file of a commit to its entry: a later entry is not acknowledged (see
@@ -350,11 +351,11 @@ LONGEST_COMMIT_S = 300
 class LogReader:
     """Reads the log of one local table.
 
-    Writers may go on meanwhile. So the pointer is read before the checkpoints, one of which it
-    names, and the entries before the checkpoints, for which they are deleted.
+    Writers may go on meanwhile. Therefore the pointer is read before the checkpoints, since it
+    names one of them, and the entries too, since they are deleted after a checkpoint.
 
-    A checkpoint is read when it is needed, which of most logs is the newest alone: a log that
-    keeps hundreds of them costs no more.
+    A checkpoint is read when it is needed. For most logs that is the newest one only, however many
+    checkpoints they keep.
 
     Attributes:
         entries: The entries that are there, by version.
@@ -507,9 +508,9 @@ _pool = ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix="fsync")
 class SyncedCommits:
     """Syncs the commits of one local table, and remembers which are on the disk.
 
-    A commit is only as safe as the commits that it builds on, whoever made them. So all versions
-    since the last synced one are synced; at first, all since the last checkpoint, which its writer
-    made of synced versions only.
+    A commit is only as safe as the commits that it builds on, whoever made them. Therefore all
+    versions since the last synced one are synced; at first, all since the last checkpoint, whose
+    writer has synced the versions before it.
 
     Args:
         on: Whether to sync at all.

@@ -20,10 +20,7 @@ _PROPERTY = "positionSync.owner."
 def newest_token(handle: DeltaTable, gateway_id: str) -> int | None:
     """Return the fencing token of the newest owner of a gateway; None before the first."""
     text = handle.metadata().configuration.get(_PROPERTY + gateway_id)
-    if text is not None:
-        return int(text)
-    # Where releases before kept it: in the log, which is read back to the last checkpoint.
-    return handle.transaction_version(f"owner:{gateway_id}")
+    return None if text is None else int(text)
 
 
 def refuse_stale_owner(token: int, newest: int | None, gateway_id: str) -> None:
@@ -49,7 +46,7 @@ def fence(handle: DeltaTable, gateway_id: str, token: int) -> None:
     """
     newest = newest_token(handle, gateway_id)
     refuse_stale_owner(token, newest, gateway_id)
-    if newest == token and _PROPERTY + gateway_id in handle.metadata().configuration:
+    if newest == token:
         return
     handle.alter.set_table_properties(
         {_PROPERTY + gateway_id: str(token)},

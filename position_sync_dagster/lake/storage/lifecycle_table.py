@@ -6,10 +6,10 @@ makes, in one overwrite whose predicate names partitions only; a change that onl
 append instead. All changes share one application transaction. Two changes always conflict and one
 of them plans again; no change ever scans finished rows; and no value reaches a predicate.
 
-Up to `PART_ROWS` live rows lie in the one part `0`. More lie in parts of about so many rows each,
-so that a change of a few rows rewrites the parts of those alone. Where each step looks at one live
-part alone, changes of two parts do not conflict (`change_part`). What else changes such a table
-names all its live rows, and so conflicts with each of them.
+Up to `PART_ROWS` live rows lie in the one part `0`. More rows lie in parts of about that size, and
+a change of a few rows rewrites only their parts. Changes of two parts do not conflict if each step
+looks at one part alone (`change_part`). Every other change of such a table names all its live rows
+and conflicts with each of them.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -21,23 +21,14 @@ import polars as pl
 from deltalake import DeltaTable, Transaction
 
 from position_sync_dagster.domain.clock import Clock
+from position_sync_dagster.lake.schema import partitions
 from position_sync_dagster.lake.schema.ids import id_literals, new_ids, new_part
-from position_sync_dagster.lake.schema.partitions import (
-    IS_LIVE,
-    LIVE,
-    LIVE_PART,
-    MOST_TERMS,
-    PartRange,
-    in_part,
-    in_parts,
-    is_finished,
-)
 from position_sync_dagster.lake.storage.frames import append, data_files, files_in, overwrite, scan
 from position_sync_dagster.lake.storage.maintenance import compact_if_needed
 from position_sync_dagster.lake.storage.table import Table
 
 PART_ROWS = 1_000
-"""Rows of a part: as many are written in about the time that the commit itself takes."""
+"""Rows of a part. To write so many takes about as long as the rest of a commit."""
 
 
 def placed(live: pl.DataFrame, now: datetime) -> pl.DataFrame:
@@ -51,11 +42,11 @@ def placed(live: pl.DataFrame, now: datetime) -> pl.DataFrame:
     """
     part = pl.col("part")
     if live.height <= PART_ROWS:
-        return live.with_columns(part=pl.lit(LIVE_PART))
-    loose = live.filter(part == LIVE_PART)
+        return live.with_columns(part=pl.lit(partitions.LIVE_PART))
+    loose = live.filter(part == partitions.LIVE_PART)
     if loose.is_empty():
         return live
-    kept = live.filter(part != LIVE_PART)
+    kept = live.filter(part != partitions.LIVE_PART)
     sizes = kept.group_by("part").len().sort("len", "part")
     room = 0
     if not sizes.is_empty():
@@ -65,48 +56,9 @@ def placed(live: pl.DataFrame, now: datetime) -> pl.DataFrame:
     return pl.concat([kept, _in_new_parts(loose.slice(room), now)])
 
 
-def placed_apart(added: pl.DataFrame, count: int, now: datetime) -> pl.DataFrame:
-    """Return rows that are appended, in new parts if there are many rows then.
-
-    Args:
-        added: The rows.
-        count: How many live rows there are then.
-        now: Makes the names of new parts.
-    """
-    return added if count <= PART_ROWS else _in_new_parts(added, now)
-
-
 def _in_new_parts(rows: pl.DataFrame, now: datetime) -> pl.DataFrame:
     names = [name for name in new_ids(now, -(-rows.height // PART_ROWS)) for _ in range(PART_ROWS)]
     return rows.with_columns(part=pl.Series(names[: rows.height], dtype=pl.String))
-
-
-def changed_parts(
-    before: pl.DataFrame, after: pl.DataFrame, decided: pl.DataFrame, unchanged: int
-) -> list[str]:
-    """Return the parts whose rows are not the same before and after, in the order of names.
-
-    Without any part to name, or where there are few rows, the result is empty: all rows are to be
-    written.
-
-    Args:
-        before: All live rows before a change.
-        after: All live rows after it, as `placed` returned them.
-        decided: The same before they were placed.
-        unchanged: How many rows at the start of `decided` are rows of `before` as they were.
-    """
-    if max(before.height, after.height) <= PART_ROWS:
-        return []
-    parts = after.get_column("part")
-    kept = parts.head(unchanged)
-    if not kept.equals(decided.get_column("part").head(unchanged)):
-        kept = kept.clear()  # some of them were placed elsewhere
-    gone = _sizes(before.get_column("part")).join(_sizes(kept), on=["part", "count"], how="anti")
-    return sorted(set(gone.get_column("part")) | set(parts.slice(len(kept)).unique()))
-
-
-def _sizes(parts: pl.Series) -> pl.DataFrame:
-    return parts.value_counts()
 
 
 T = TypeVar("T")
@@ -120,22 +72,28 @@ IDS_AT_ONCE = 5_000
 
 @dataclass(frozen=True, slots=True)
 class Change(Generic[T]):
-    """The decision of a step.
+    """The decision of a step: what is to change, and nothing of the rows that stay as they are.
 
     Attributes:
         result: The value for the caller.
-        live: All live rows afterwards; None changes nothing.
+        live: Live rows that are new or have changed; None changes nothing.
         finished: Rows that are no longer live, with `bucket` set to where they go; None for none.
         reopened: Parts of finished rows all of which are in `live` or `finished` now.
-        unchanged: How many rows at the start of `live` are live rows of the snapshot as they were.
-            A table in parts rewrites the parts of the others alone.
+        replaced: The live rows of the snapshot whose place `live` and `finished` take: a mask, or
+            True for all of them and False for none.
     """
 
     result: T
     live: pl.DataFrame | None = None
     finished: pl.DataFrame | None = None
-    reopened: tuple[PartRange, ...] = ()
-    unchanged: int = 0
+    reopened: tuple[partitions.PartRange, ...] = ()
+    replaced: pl.Series | bool = True
+
+    def kept(self, before: pl.DataFrame) -> pl.DataFrame:
+        """Return the live rows of the snapshot that stay as they are."""
+        if isinstance(self.replaced, bool):
+            return before.clear() if self.replaced else before
+        return before.filter(~self.replaced)
 
 
 class Snapshot:
@@ -172,7 +130,7 @@ class Snapshot:
             within: A predicate of constants that limits the rows further.
         """
         wanted = sorted(set(ids))
-        if len(wanted) <= MOST_TERMS:
+        if len(wanted) <= partitions.MOST_TERMS:
             named = f"{column} IN ({id_literals(wanted)})" if wanted else "false"
             return self._finished(f"{within} AND {named}", columns)
         found = []
@@ -206,8 +164,7 @@ class LifecycleTable:
     """A `Table` whose rows are split into live and finished ones.
 
     Args:
-        in_parts: Many live rows lie in parts (see `live_parts`); for tables whose steps pass on
-            the rows that they do not change.
+        in_parts: Many live rows lie in parts, of which a change rewrites those that it concerns.
     """
 
     def __init__(self, table: Table, clock: Clock, *, in_parts: bool = False) -> None:
@@ -248,7 +205,7 @@ class LifecycleTable:
 
     def finished(self, predicate: str, columns: list[str] | None = None) -> pl.DataFrame:
         """Read finished rows that match a predicate of constants and checked literals."""
-        return self.table.rows(is_finished(predicate), columns)
+        return self.table.rows(partitions.is_finished(predicate), columns)
 
     def counted_snapshot(self) -> CountedSnapshot:
         """Read the live rows, and count the finished ones from the log's file statistics."""
@@ -265,39 +222,40 @@ class LifecycleTable:
         key = self.table.cache_key(handle)
         cached = self._live
         if cached is None or cached[0] != key:
-            cached = self._live = (key, scan(handle, self.table.spec, IS_LIVE))
+            cached = self._live = (key, scan(handle, self.table.spec, partitions.IS_LIVE))
         return self._snapshot_of(handle, cached[1])
 
     def _snapshot_of(self, handle: DeltaTable, live: pl.DataFrame) -> Snapshot:
         return Snapshot(
             handle.version(),
             live,
-            lambda where, columns: scan(handle, self.table.spec, is_finished(where), columns),
+            lambda where, columns: scan(
+                handle, self.table.spec, partitions.is_finished(where), columns
+            ),
         )
 
     def _commit(self, handle: DeltaTable, step: Step[T], commit_info: Mapping[str, str]) -> T:
         snapshot = self._snapshot(handle)
         change = step(snapshot)
-        live = change.live
-        if live is None:
+        if change.live is None:
             return change.result
-        transactions = [Transaction(CHANGE_TRANSACTION, handle.version() + 1)]
-        only_adds = change.unchanged == snapshot.live.height and change.finished is None
-        if only_adds and live.height >= 2 * change.unchanged and live.height > 0:
+        before, kept, now = snapshot.live, change.kept(snapshot.live), self._clock()
+        added, transactions = change.live, [Transaction(CHANGE_TRANSACTION, handle.version() + 1)]
+        count = kept.height + added.height
+        only_adds = kept.height == before.height and change.finished is None
+        if only_adds and added.height >= before.height and count > 0:
             # An append costs a quarter less. It adds at least as many rows as there were, so
             # that there are few files of live rows.
-            added = live.slice(change.unchanged)
-            if self._in_parts:
-                added = placed_apart(added, live.height, self._clock())
-                live = pl.concat([live.head(change.unchanged), added])
+            if self._in_parts and count > PART_ROWS:
+                added = _in_new_parts(added, now)
             append(handle, added, commit_info, transactions)
+            live = pl.concat([kept, added], rechunk=True)
         else:
-            names: list[str] = []
-            if self._in_parts:
-                # In one piece, so that no later look at the rows copies them first.
-                decided, live = live, placed(live, self._clock()).rechunk()
-                names = changed_parts(snapshot.live, live, decided, change.unchanged)
-            frame, predicate = self._replacement(live, names, change.finished, change.reopened)
+            live, names = pl.concat([kept, added], rechunk=True), list[str]()
+            if self._in_parts and max(before.height, count) > PART_ROWS:
+                live = placed(live, now).rechunk()
+                names = _changed_parts(before, kept, live, change.replaced)
+            frame, predicate = self._replacement(live, names, change)
             overwrite(handle, frame, predicate, commit_info, transactions)
         self._live = (self.table.cache_key(handle), live)
         return change.result
@@ -311,10 +269,11 @@ class LifecycleTable:
         change = step(self._snapshot_of(handle, before))
         if change.live is None:
             return change.result
-        frame, predicate = self._replacement(change.live, [part], change.finished, change.reopened)
+        live = pl.concat([change.kept(before), change.live])
+        frame, predicate = self._replacement(live, [part], change)
         transactions = [Transaction(f"{CHANGE_TRANSACTION} of {part}", handle.version() + 1)]
         overwrite(handle, frame, predicate, commit_info, transactions)
-        self._parts[part] = (self.table.cache_key(handle), _files_of(handle, part), change.live)
+        self._parts[part] = (self.table.cache_key(handle), _files_of(handle, part), live)
         return change.result
 
     def _rows_of(self, handle: DeltaTable, part: str) -> pl.DataFrame:
@@ -322,34 +281,58 @@ class LifecycleTable:
         key, known = self.table.cache_key(handle), self._parts.get(part)
         if known is None or known[0] != key:
             files = _files_of(handle, part)
-            where = in_part(LIVE, part)
+            where = partitions.in_part(partitions.LIVE, part)
             rows = known[2] if known and known[1] == files else scan(handle, self.table.spec, where)
             known = self._parts[part] = (key, files, rows)
         return known[2]
 
     def _replacement(
-        self,
-        live: pl.DataFrame,
-        names: list[str],
-        finished: pl.DataFrame | None,
-        reopened: tuple[PartRange, ...],
+        self, live: pl.DataFrame, names: list[str], change: Change[T]
     ) -> tuple[pl.DataFrame, str]:
-        replaced, terms = live, [IS_LIVE]
-        if 0 < len(names) <= MOST_TERMS:
+        """Return the rows to write, and the predicate of those that they replace.
+
+        Args:
+            names: The parts of live rows that are written; empty for all.
+        """
+        replaced, terms = live, [partitions.IS_LIVE]
+        if 0 < len(names) <= partitions.MOST_TERMS:
             replaced = live.filter(pl.col("part").is_in(names))
-            terms = [f"({in_parts(LIVE, names)})"]
-        terms += [parts.predicate for parts in reopened]
+            terms = [f"({partitions.in_parts(partitions.LIVE, names)})"]
+        terms += [parts.predicate for parts in change.reopened]
+        finished = change.finished
         if finished is None or finished.is_empty():
             return replaced, " OR ".join(terms)
         part = new_part(self._clock())
         buckets = sorted(finished.get_column("bucket").unique())
-        terms += [in_part(bucket, part) for bucket in buckets]
+        terms += [partitions.in_part(bucket, part) for bucket in buckets]
         moved = finished.with_columns(part=pl.lit(part))
-        return pl.concat([replaced, moved]), " OR ".join(terms)
+        return pl.concat([replaced, moved], rechunk=True), " OR ".join(terms)
+
+
+def _changed_parts(
+    before: pl.DataFrame, kept: pl.DataFrame, after: pl.DataFrame, replaced: pl.Series | bool
+) -> list[str]:
+    """Return the parts whose rows are not the same before and after; empty for all of them.
+
+    Args:
+        before: All live rows before a change.
+        kept: Those of them that stay as they are.
+        after: All live rows after it, as `placed` returned them.
+        replaced: As in the change.
+    """
+    parts = after.get_column("part")
+    if not kept.get_column("part").equals(parts.head(kept.height)):
+        return []  # some of the rows that stay were placed elsewhere
+    gone = before.get_column("part")
+    if isinstance(replaced, pl.Series):
+        gone = gone.filter(replaced)
+    elif not replaced:
+        gone = gone.clear()
+    return sorted({*gone.unique(), *parts.slice(kept.height).unique()})
 
 
 def _files_of(handle: DeltaTable, part: str) -> list[str]:
-    return sorted(files_in(handle, bucket=LIVE, part=part).get_column("path"))
+    return sorted(files_in(handle, bucket=partitions.LIVE, part=part).get_column("path"))
 
 
 _Finished = tuple[dict[str, int], dict[str, datetime]]
@@ -360,7 +343,9 @@ def _finished_counts(handle: DeltaTable) -> _Finished:
     files = data_files(handle)
     if files.is_empty():
         return {}, {}
-    by_bucket = files.filter(pl.col("partition.bucket") != LIVE).group_by("partition.bucket")
+    by_bucket = files.filter(pl.col("partition.bucket") != partitions.LIVE).group_by(
+        "partition.bucket"
+    )
     counts = by_bucket.agg(pl.col("num_records").sum())
     if "max.updated_at" not in files.columns:
         return dict(counts.iter_rows()), {}

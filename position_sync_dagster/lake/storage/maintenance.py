@@ -33,7 +33,7 @@ from position_sync_dagster.lake.storage.frames import (
 from position_sync_dagster.lake.storage.table import Table
 
 PART = PARTITION_COLUMNS[1]
-"""The partition that says only which commit wrote the row."""
+"""The partition column that names the commit which wrote the row."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,8 +59,8 @@ NONE_DOUBLED = DoubledRows()
 def find_doubled(table: Table) -> DoubledRows:
     """Find the rows of a table that are there more than once; blocks.
 
-    Rows with one key in files that do not overlap were written twice by somebody, and not doubled
-    by a merge; they are not found.
+    Two rows with one key in files that do not overlap are not found: they were not doubled by a
+    merge, somebody wrote them twice.
     """
     return table.snapshot(lambda handle: _find(handle, table.spec))
 
@@ -127,7 +127,7 @@ def _overlaps(handle: DeltaTable, spec: TableSpec) -> Iterator[str]:
 
 
 def _shared(ranges: Iterable[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
-    """Return what two or more ranges have in common, as ranges that do not overlap.
+    """Return where two or more ranges overlap, as ranges that do not overlap each other.
 
     >>> _shared([(1, 5), (4, 8), (6, 7), (9, 9), (9, 9)])
     [(4, 5), (6, 7), (9, 9)]
@@ -161,7 +161,7 @@ MAX_FILES = 512
 """Parts that one commit merges; the others wait for the next compaction."""
 
 MAX_SMALL = 4
-"""One merge reads the rows of at most so many files of the largest size that counts as small."""
+"""One merge reads at most four times the size up to which a file counts as small."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

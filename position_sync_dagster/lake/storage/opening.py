@@ -13,21 +13,10 @@ from deltalake.exceptions import TableNotFoundError
 from deltalake.schema import PrimitiveType
 
 from position_sync_dagster.errors import BrokenTableError, ForeignTableError, NewerTableError
-from position_sync_dagster.lake.conditional_put import require_conditional_put
 from position_sync_dagster.lake.object_store import delta_options, is_remote, without_secrets
-from position_sync_dagster.lake.schema.table_spec import (
-    NAME_PROPERTY,
-    STATISTICS_PROPERTY,
-    VERSION_PROPERTY,
-    TableSpec,
-)
-from position_sync_dagster.lake.storage.commit_errors import (
-    STORAGE_ERRORS,
-    ErrorKind,
-    RetryCommit,
-    classify,
-    to_lake_error,
-)
+from position_sync_dagster.lake.schema import table_spec
+from position_sync_dagster.lake.storage import commit_errors
+from position_sync_dagster.lake.storage.conditional_put import require_conditional_put
 from position_sync_dagster.lake.storage.delta_log import LOG, SET_ASIDE
 from position_sync_dagster.lake.storage.writer_lock import WRITER_LOCK, make_private_folder
 
@@ -45,7 +34,7 @@ class TableLocation:
     """
 
     path: str
-    spec: TableSpec
+    spec: table_spec.TableSpec
     options: Mapping[str, str] | None
 
     @property
@@ -90,20 +79,25 @@ class TableLocation:
                     continue
                 if not create:
                     raise self._vanished() from missing
-            except STORAGE_ERRORS as unreadable:
+            except commit_errors.STORAGE_ERRORS as unreadable:
                 if not self.remote and os.path.isfile(self.path):
                     raise self._foreign("it is a file") from unreadable
-                raise to_lake_error(unreadable, self.path) from without_secrets(unreadable)
+                raise commit_errors.to_lake_error(unreadable, self.path) from without_secrets(
+                    unreadable
+                )
             else:
                 self.check(handle)
                 return handle
             try:
                 return self._create()
-            except STORAGE_ERRORS as lost:
-                if classify(lost) in (ErrorKind.UNWRITABLE, ErrorKind.STORE):
-                    raise to_lake_error(lost, self.path) from without_secrets(lost)
+            except commit_errors.STORAGE_ERRORS as lost:
+                if commit_errors.classify(lost) in (
+                    commit_errors.ErrorKind.UNWRITABLE,
+                    commit_errors.ErrorKind.STORE,
+                ):
+                    raise commit_errors.to_lake_error(lost, self.path) from without_secrets(lost)
                 error = lost
-        raise to_lake_error(error, self.path) from without_secrets(error)
+        raise commit_errors.to_lake_error(error, self.path) from without_secrets(error)
 
     def _create(self) -> DeltaTable:
         if self.remote:
@@ -147,7 +141,7 @@ class TableLocation:
                 if name != WRITER_LOCK and not name.startswith(SET_ASIDE)
             )
         except OSError as error:
-            raise to_lake_error(error, self.path) from error
+            raise commit_errors.to_lake_error(error, self.path) from error
         if found in ([], [LOG]):
             return None
         if LOG in found:
@@ -166,7 +160,10 @@ class TableLocation:
             RetryCommit: The table was migrated; open it again.
         """
         properties = handle.metadata().configuration
-        name, text = properties.get(NAME_PROPERTY), properties.get(VERSION_PROPERTY, "")
+        name, text = (
+            properties.get(table_spec.NAME_PROPERTY),
+            properties.get(table_spec.VERSION_PROPERTY, ""),
+        )
         if name != self.spec.name or not text.isdigit():
             raise self._foreign(f"it holds {f'the table {name!r}' if name else 'a foreign table'}")
         self.refuse_newer(handle)
@@ -188,7 +185,7 @@ class TableLocation:
         Raises:
             NewerTableError: Its schema has a greater version than this release knows.
         """
-        text = handle.metadata().configuration.get(VERSION_PROPERTY, "")
+        text = handle.metadata().configuration.get(table_spec.VERSION_PROPERTY, "")
         if text.isdigit() and int(text) > self.spec.version:
             raise NewerTableError(
                 f"The table {self.path} has schema version {text}; this release knows "
@@ -204,12 +201,14 @@ class TableLocation:
             handle.alter.add_columns([Field(c, PrimitiveType(kind)) for c, kind in kinds])
         handle.alter.set_table_properties(
             {
-                VERSION_PROPERTY: str(self.spec.version),
-                STATISTICS_PROPERTY: self.spec.configuration[STATISTICS_PROPERTY],
+                table_spec.VERSION_PROPERTY: str(self.spec.version),
+                table_spec.STATISTICS_PROPERTY: self.spec.configuration[
+                    table_spec.STATISTICS_PROPERTY
+                ],
             },
             raise_if_not_exists=False,
         )
-        raise RetryCommit
+        raise commit_errors.RetryCommit
 
     def _foreign(self, detail: str) -> ForeignTableError:
         return ForeignTableError(

@@ -20,21 +20,8 @@ from tenacity import RetryCallState, Retrying, retry_if_exception, wait_random_e
 from position_sync_dagster.errors import LakeError, LakeNotWritableError, StalledError
 from position_sync_dagster.lake.object_store import absolute_path, plain, without_secrets
 from position_sync_dagster.lake.schema.table_spec import TableSpec
-from position_sync_dagster.lake.storage.commit_errors import (
-    STORAGE_ERRORS,
-    ErrorKind,
-    RetryCommit,
-    classify,
-    to_lake_error,
-)
-from position_sync_dagster.lake.storage.delta_log import (
-    LOG,
-    SyncedCommits,
-    checkpoint_name,
-    entry_name,
-    refuse_torn,
-    refuse_unfinished,
-)
+from position_sync_dagster.lake.storage import commit_errors, delta_log
+from position_sync_dagster.lake.storage.deltalake_internals import is_behind
 from position_sync_dagster.lake.storage.frames import check_room, count_rows, scan
 from position_sync_dagster.lake.storage.opening import TableLocation
 from position_sync_dagster.lake.storage.writer_lock import WriterLock
@@ -43,11 +30,11 @@ from position_sync_dagster.outage_log import OutageLog
 T = TypeVar("T")
 
 _STALE_ATTEMPTS = 4
-"""A file that is missing on fresh handles too was not vacuumed: the table is broken."""
+"""Attempts with a new handle. If a file is missing in each, the table is broken."""
 
 
 PAUSE_S, REMOTE_PAUSE_S = 0.25, 0.5
-"""The longest pause before another try, in seconds: some times as long as a commit takes."""
+"""The longest pause before another try, in seconds: a few times as long as a commit takes."""
 
 
 def retried(
@@ -73,23 +60,28 @@ def retried(
         with trial:
             try:
                 return attempt()
-            except STORAGE_ERRORS as error:
-                kind = classify(error)
-                transient = kind in (ErrorKind.CONFLICT, ErrorKind.STALE)
+            except commit_errors.STORAGE_ERRORS as error:
+                kind = commit_errors.classify(error)
+                transient = kind in (
+                    commit_errors.ErrorKind.CONFLICT,
+                    commit_errors.ErrorKind.STALE,
+                )
                 if transient and not _is_last(trial.retry_state, kind, contention_s):
                     raise
-                raise to_lake_error(error, path) from without_secrets(error)
+                raise commit_errors.to_lake_error(error, path) from without_secrets(error)
     raise AssertionError("unreachable")  # pragma: no cover
 
 
-def _is_last(state: RetryCallState, kind: ErrorKind, contention_s: float) -> bool:
-    if kind is ErrorKind.STALE:
+def _is_last(state: RetryCallState, kind: commit_errors.ErrorKind, contention_s: float) -> bool:
+    if kind is commit_errors.ErrorKind.STALE:
         return state.attempt_number >= _STALE_ATTEMPTS
     return time.monotonic() - state.start_time >= contention_s
 
 
 def _is_worth_retrying(error: BaseException) -> bool:
-    return isinstance(error, (*STORAGE_ERRORS, RetryCommit)) and not isinstance(error, LakeError)
+    return isinstance(
+        error, (*commit_errors.STORAGE_ERRORS, commit_errors.RetryCommit)
+    ) and not isinstance(error, LakeError)
 
 
 logger = logging.getLogger(__name__)
@@ -152,9 +144,9 @@ class TableHandle:
                 self._on_replaced()
                 self._last_entry = None
             if self._last_entry is None and not self._location.remote:
-                refuse_torn(Path(self._location.path))
+                delta_log.refuse_torn(Path(self._location.path))
                 if not self._in_repair:
-                    refuse_unfinished(Path(self._location.path))
+                    delta_log.refuse_unfinished(Path(self._location.path))
             self._handle, self._table_id = handle, str(handle.metadata().id)
             self._opened_at = time.monotonic()
             self._opened_version = handle.version()
@@ -189,11 +181,12 @@ class TableHandle:
 
     def _is_behind(self, handle: DeltaTable) -> bool:
         if self._location.remote:
-            # One request; an update takes two, also where there is nothing new. Where others commit
-            # all the time there nearly always is.
-            return self._was_behind or handle._table.get_latest_version() > handle.version()
+            # Where others commit all the time, the handle nearly always is: no request for that.
+            return self._was_behind or is_behind(handle)
         # Versions have no gaps, so one look-up answers it; listing the log takes 1.6 ms.
-        following = f"{self._location.path}/{LOG}/{entry_name(handle.version() + 1)}"
+        following = (
+            f"{self._location.path}/{delta_log.LOG}/{delta_log.entry_name(handle.version() + 1)}"
+        )
         return os.path.exists(following)
 
     def _is_another(self, handle: DeltaTable) -> bool:
@@ -215,7 +208,9 @@ class TableHandle:
         if self._location.remote:
             return (version, 0, 0)
         try:
-            found = os.stat(f"{self._location.path}/{LOG}/{entry_name(version)}")
+            found = os.stat(
+                f"{self._location.path}/{delta_log.LOG}/{delta_log.entry_name(version)}"
+            )
         except OSError:
             return (version, 0, 0)
         return (version, found.st_ino, found.st_mtime_ns)
@@ -242,7 +237,10 @@ CONTENTION_S, REMOTE_CONTENTION_S = 15.0, 60.0
 
 def _is_conflict(error: Exception) -> bool:
     """Return whether another writer won: the handle is whole, and only to be updated."""
-    return not isinstance(error, RetryCommit) and classify(error) is ErrorKind.CONFLICT
+    return (
+        not isinstance(error, commit_errors.RetryCommit)
+        and commit_errors.classify(error) is commit_errors.ErrorKind.CONFLICT
+    )
 
 
 class TableOptions(TypedDict, total=False):
@@ -280,7 +278,7 @@ class Table:
         location = TableLocation(self.path, spec, self.options)
         self._location = location
         self._remote = location.remote
-        self._synced = SyncedCommits(Path(self.path), on=fsync and not location.remote)
+        self._synced = delta_log.SyncedCommits(Path(self.path), on=fsync and not location.remote)
         self._handle = TableHandle(location, on_replaced=self._synced.forget, in_repair=in_repair)
         self._writer_lock = WriterLock(self.path)
         usual_s = REMOTE_CONTENTION_S if location.remote else CONTENTION_S
@@ -331,7 +329,7 @@ class Table:
         if self._remote:
             self.snapshot(self._location.check)
             return
-        with suppress(RetryCommit):  # it was of an older release, and is migrated now
+        with suppress(commit_errors.RetryCommit):  # it was of an older release, and is migrated now
             self._location.open(create=False)
 
     def snapshot(self, step: Callable[[DeltaTable], T]) -> T:
@@ -382,7 +380,9 @@ class Table:
         version = handle.version()
         with self._mutex, self._writer_lock.fair():
             self._synced.sync_through(version)
-            if self._remote or not os.path.exists(f"{self.path}/{LOG}/{checkpoint_name(version)}"):
+            if self._remote or not os.path.exists(
+                f"{self.path}/{delta_log.LOG}/{delta_log.checkpoint_name(version)}"
+            ):
                 check_room(self.path)
                 handle.create_checkpoint()
             self._synced.sync_checkpoint(version)
@@ -398,7 +398,7 @@ class Table:
             with self._mutex:
                 try:
                     return self._attempt(step, change=change)
-                except (*STORAGE_ERRORS, RetryCommit) as error:
+                except (*commit_errors.STORAGE_ERRORS, commit_errors.RetryCommit) as error:
                     if not (self._remote and _is_conflict(error)):
                         self._handle.drop()
                     raise
@@ -447,10 +447,10 @@ class Table:
             self.checkpoint(handle)
             if version // CLEAN_EVERY != before // CLEAN_EVERY:
                 handle.cleanup_metadata()
-        except (*STORAGE_ERRORS, LakeNotWritableError) as error:
+        except (*commit_errors.STORAGE_ERRORS, LakeNotWritableError) as error:
             # The commit itself is whole; the next checkpoint or `maintain` makes up for this.
             self._checkpoint_outage.report(
-                classify(error).name,
+                commit_errors.classify(error).name,
                 text=f"cannot write a checkpoint of {self.path} at version {version}; its commits "
                 f"are safe: {plain(str(error))}",
                 level=logging.WARNING,

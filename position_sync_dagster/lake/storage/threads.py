@@ -12,7 +12,7 @@ S = TypeVar("S")
 S_co = TypeVar("S_co", covariant=True)
 
 _THREADS = 4
-"""Delta work waits for the disk, and each table serves one call at a time: a few are enough."""
+"""A few are enough: Delta work waits for the disk, and each table serves one call at a time."""
 
 _pool = ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix="lake")
 

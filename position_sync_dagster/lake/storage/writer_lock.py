@@ -17,11 +17,11 @@ from position_sync_dagster.lake.storage.commit_errors import to_lake_error
 from position_sync_dagster.lake.storage.delta_log import sync_paths
 
 WRITER_LOCK = ".turn.lock"
-"""The name of the lock file; it may lie in a folder before its table."""
+"""The name of the lock file; it may be in the folder before the table is."""
 
 FAIR_WAIT_S = ((0.02, 0.002), (0.08, 0.0005), (1.9, 0.0001))
-"""How long a writer waits for the others, and how often it tries meanwhile. The longer it waits,
-the more often it tries: a writer that tries seldom is overtaken by the one that just released the
+"""Waits of a writer, in seconds: the length of each, and the pause between two tries in it. The
+pauses get shorter, since a writer that tries seldom is overtaken by the one that just released the
 lock. After the last wait it goes on without the lock."""
 
 OWNER_ONLY = 0o700

@@ -1,10 +1,10 @@
 """The idempotent append: a row whose id the ledger holds is not written again.
 
-An update and a batch that come again have the same ids. Updates of callers are checked first: other
-spellings are read, and values that cannot be stored are refused. The checks follow the columns of
-`position_updates` (see `PositionUpdate`). They are plain functions and not a pydantic model: such a
-model needs a Python function for nearly every field (IB's spellings, local times, DBL_MAX) and a
-second list of the fields, and it copies each of the usual updates, in which nothing has to change.
+An update and a batch that come again have the same ids. Updates that other code made are checked
+first: other spellings are read, and values that cannot be stored are refused. The checks follow the
+columns of `position_updates` (see `PositionUpdate`). They are plain functions and not a pydantic
+model: such a model needs a Python function for nearly every field (IB's spellings, local times,
+DBL_MAX) and a second list of the fields, and it copies updates in which nothing has to change.
 """
 
 from collections.abc import Callable, Iterable
@@ -20,18 +20,19 @@ from deltalake import DeltaTable, Transaction
 
 from position_sync_dagster.domain.clock import Clock
 from position_sync_dagster.domain.instrument import Right, parse_expiry, parse_right
-from position_sync_dagster.domain.update import PositionUpdate, Source, TradingMode, trading_mode_of
+from position_sync_dagster.domain.update import (
+    OwnUpdates,
+    PositionUpdate,
+    Source,
+    TradingMode,
+    trading_mode_of,
+)
 from position_sync_dagster.errors import InvalidLegError, InvalidRequestError, NewerRowError
 from position_sync_dagster.lake.schema.codec import moment, update_rows
 from position_sync_dagster.lake.schema.ids import content_id
 from position_sync_dagster.lake.schema.table_spec import Kind, StoredColumn
 from position_sync_dagster.lake.schema.tables import UPDATE_COLUMNS
-from position_sync_dagster.lake.storage.fencing import (
-    check_mode,
-    fence,
-    newest_token,
-    refuse_stale_owner,
-)
+from position_sync_dagster.lake.storage import fencing
 from position_sync_dagster.lake.storage.frames import append, data_files
 from position_sync_dagster.lake.storage.maintenance import compact_if_needed
 from position_sync_dagster.lake.storage.table import Table
@@ -68,11 +69,6 @@ def coerce_update(update: PositionUpdate) -> PositionUpdate:
         if found is not value:
             changes[check.name] = found
     return replace(update, **changes) if changes else update
-
-
-def coerce_updates(updates: Iterable[PositionUpdate]) -> list[PositionUpdate]:
-    """Return updates in the form in which they are stored; see `coerce_update`."""
-    return [coerce_update(update) for update in updates]
 
 
 def _number(name: str, value: object) -> float | None:
@@ -188,6 +184,9 @@ _CHECKS = tuple(_check(name, column) for name, column in UPDATE_COLUMNS.items())
 _VALUES = attrgetter(*UPDATE_COLUMNS)
 
 
+_NUMBERS = [name for name, column in UPDATE_COLUMNS.items() if column.kind is Kind.NUMBER]
+
+
 def identified(
     updates: Iterable[PositionUpdate], batch_id: str = "", run_id: str | None = None
 ) -> pl.DataFrame:
@@ -195,23 +194,28 @@ def identified(
 
     The update of a request takes the id of the request. Another update takes the UUID of its
     content, and a batch that of its rows. The trading mode is that of the account. Of several
-    updates with one id, the first counts.
+    updates with one id, the first counts. Of `OwnUpdates` only the numbers are checked, a column at
+    a time.
 
     Raises:
         InvalidRequestError: A field of an update cannot be stored; see `coerce_update`.
     """
-    coerced = coerce_updates(updates)
-    if not coerced:
+    own = isinstance(updates, OwnUpdates)
+    listed = list(updates) if own else [coerce_update(update) for update in updates]
+    if not listed:
         return update_rows([])
-    ids = [update.update_id or _update_id(update) for update in coerced]
-    batch = batch_id or content_id(max(update.timestamp for update in coerced), *sorted(ids))
+    ids = [update.update_id or _update_id(update) for update in listed]
+    batch = batch_id or content_id(max(update.timestamp for update in listed), *sorted(ids))
     found: dict[str, list[Any]] = {
         "update_id": ids,
-        "batch_id": [batch_id or update.batch_id or batch for update in coerced],
-        "run_id": [update.run_id or run_id for update in coerced],
-        "trading_mode": [update.trading_mode or _trading_mode(update) for update in coerced],
+        "batch_id": [batch_id or update.batch_id or batch for update in listed],
+        "run_id": [update.run_id or run_id for update in listed],
+        "trading_mode": [update.trading_mode or _trading_mode(update) for update in listed],
     }
-    return update_rows(coerced, found).unique("update_id", keep="first", maintain_order=True)
+    rows = update_rows(listed, found)
+    if own and not all(rows.get_column(name).is_finite().all() for name in _NUMBERS):
+        return identified(listed, batch_id, run_id)
+    return rows.unique("update_id", keep="first", maintain_order=True)
 
 
 def _trading_mode(update: PositionUpdate) -> TradingMode | None:
@@ -263,19 +267,20 @@ class _RefusedError(Exception):
         self.error = error
 
 
-def append_updates(
+def append_rows(
     table: Table,
     files: LedgerFiles,
-    updates: Iterable[PositionUpdate],
+    frame: pl.DataFrame,
     *,
-    batch_id: str,
-    run_id: str | None,
     guard: Callable[[], None] | None,
     through: int | None,
     clock: Clock,
 ) -> AppendResult:
-    """Write the updates that the table does not hold, in one commit; see `SyncUpdates.append`."""
-    frame = identified(updates, batch_id, run_id)
+    """Write the rows that the table does not hold, in one commit; see `SyncUpdates.append`.
+
+    Args:
+        frame: As `identified` returned it.
+    """
     if frame.is_empty():
         return AppendResult(version=table.version(), rows=0)
     first = frame.row(0, named=True)
@@ -290,8 +295,8 @@ def append_updates(
     def step(handle: DeltaTable) -> AppendResult:
         nonlocal checked
         for gateway_id, token in owners:
-            refuse_stale_owner(token, newest_token(handle, gateway_id), gateway_id)
-        check_mode(handle, modes, table.path)
+            fencing.refuse_stale_owner(token, fencing.newest_token(handle, gateway_id), gateway_id)
+        fencing.check_mode(handle, modes, table.path)
         present = data_files(handle)
         new = _without_stored(files, present, frame)
         if new.is_empty():
@@ -319,11 +324,6 @@ def append_updates(
         compact_if_needed(table)
         return result
     raise refused  # after the except block, so that it gets no context that the guard did not set
-
-
-def fence_out_older_owners(table: Table, gateway_id: str, token: int) -> None:
-    """Refuse rows of the gateway's owners with a smaller token from now on; see `SyncUpdates`."""
-    table.transact(lambda handle: fence(handle, gateway_id, token))
 
 
 def _without_stored(files: LedgerFiles, present: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:

@@ -17,16 +17,16 @@ HOLDING = ["account", "conid"]
 """The columns that name a holding."""
 
 BY_TIME = ["timestamp", "update_id"]
-"""The order of rows: the newest is the last, however the rows came in."""
+"""The order of rows, whatever the order in which they were written: the newest is the last."""
 
 FOLD_SHARE = 8
-"""Rows that came since are folded in when they are more than this part of the others."""
+"""New rows join the rows of the first read when they are more than one eighth of them."""
 
 BEHIND = 2
-"""With more new rows than so many times those that are held, a reader begins anew."""
+"""A reader begins anew when the new rows are more than twice the rows that it holds."""
 
 ADDED = "ledger_version"
-"""The order in which rows were added; null, which is before all others, in older releases."""
+"""The order in which rows were added; null comes before all others."""
 
 DECIDING = [*HOLDING, *BY_TIME, ADDED, "committed_at"]
 """The columns that decide which row is the newest."""
@@ -94,9 +94,9 @@ class LatestRows:
     """The newest rows of one ledger.
 
     The first read begins with the known rows, or reads the table; later ones read the new files.
-    One after a long time begins anew, with the known rows that were derived meanwhile. The rows
-    that came since are kept apart from those of the first read, until they are many: so an answer
-    for a few contracts does not copy the rows of the whole book.
+    A read after a long time begins anew, with the known rows that were derived meanwhile. The rows
+    that came after the first read are kept apart from its rows until they are many, so that an
+    answer for a few contracts does not copy the rows of the whole book.
 
     Args:
         table: The ledger.
@@ -197,15 +197,15 @@ class LatestRows:
     def _refresh(
         self, handle: DeltaTable, known: pl.DataFrame | None, *, all_of_it: bool = False
     ) -> bool:
-        """Read what was added; return False if that is much, and nothing was read.
+        """Read the rows that were added; read nothing and return False if they are many.
 
         Args:
             handle: The ledger.
             known: What the first read begins with.
             all_of_it: Read it, however much it is.
         """
-        # Rows are only ever added. So the newest of the rows in the files seen does not change,
-        # and another read needs only the files that came since.
+        # Rows are only added: the newest row of the files that were read does not change, and the
+        # next read needs only the files that came since.
         generation = self._table.cache_key(handle)[0]
         if generation != self._generation:
             self._generation = generation
@@ -236,7 +236,7 @@ class LatestRows:
     def _first_rows(self, files: pl.DataFrame, known: pl.DataFrame | None) -> pl.LazyFrame:
         """Return rows among which are the newest ones, as few as can be.
 
-        Each commit has a greater version than those before it. So only rows that were added after
+        Each commit has a greater version than those before it. Only rows that were added after
         the known ones can be newer than they are, whatever the clocks said.
         """
         through = 0 if known is None else _through(known)
@@ -251,7 +251,7 @@ class LatestRows:
         return self._files.scan(files)
 
     def _take(self, rows: pl.LazyFrame) -> None:
-        """Decide anew about the holdings of rows that were added, and about no others."""
+        """Determine the newest row of each holding that has a new row."""
         if self._old.is_empty():
             self._old = newest_rows(rows, self._columns)
             return
@@ -266,7 +266,7 @@ class LatestRows:
             self._fold()
 
     def _fold(self) -> None:
-        """Put the rows that came since the first read in the places of those before them."""
+        """Replace rows of the first read by the newer rows of the same holdings."""
         if not self._new.is_empty():
             others = self._old.join(self._new, on=HOLDING, how="anti")
             self._old, self._new = pl.concat([others, self._new]), self._new.clear()

@@ -14,12 +14,13 @@ from position_sync_dagster.domain.broker_position import Key
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.update import PositionUpdate
 from position_sync_dagster.lake.schema.codec import updates_of
+from position_sync_dagster.lake.storage.fencing import fence
 from position_sync_dagster.lake.storage.frames import data_files
 from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.lake.updates.append import (
     AppendResult,
-    append_updates,
-    fence_out_older_owners,
+    append_rows,
+    identified,
 )
 from position_sync_dagster.lake.updates.latest import (
     BY_TIME,
@@ -67,7 +68,7 @@ STATE = (
     *DECIDING,
     *("source", "position", "market_price", "market_value", "value_source", "value_time"),
 )
-"""The columns that say how a holding stands: what is held, its value, and who wrote it."""
+"""The columns of a holding's state: what is held, its value, and who wrote the row."""
 
 LOOK_BACK_DAYS = 14
 """How far back `asof` reads for the last row of a holding, in days."""
@@ -131,15 +132,9 @@ class SyncUpdates:
                 or an expiry that does not parse. (A number that is not finite is stored as
                 unknown, and a time without a zone is local time.)
         """
-        return append_updates(
-            self.table,
-            self._files,
-            updates,
-            batch_id=batch_id,
-            run_id=run_id,
-            guard=guard,
-            through=through,
-            clock=self._clock,
+        rows = identified(updates, batch_id, run_id)
+        return append_rows(
+            self.table, self._files, rows, guard=guard, through=through, clock=self._clock
         )
 
     def fence(self, gateway_id: str, token: int) -> None:
@@ -148,7 +143,7 @@ class SyncUpdates:
         Raises:
             LeaseLostError: An owner with a greater token has fenced the table already.
         """
-        fence_out_older_owners(self.table, gateway_id, token)
+        self.table.transact(lambda handle: fence(handle, gateway_id, token))
 
     def existing(self, update_ids: Iterable[str]) -> set[str]:
         """Return which of these ids the table holds."""

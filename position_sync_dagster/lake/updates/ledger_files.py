@@ -86,7 +86,8 @@ class LedgerFiles:
     def _first_added(self, files: pl.DataFrame, since: datetime) -> int | None:
         """Return the smallest `ledger_version` of the rows since then; null counts as -1.
 
-        Of files that have later rows only, and no null, it is in the log.
+        The log has it for a file whose rows are all from that time on and all have a version. The
+        other files are read.
         """
         added: list[object] = []
         if {"min.ledger_version", "null_count.ledger_version"} <= set(files.columns):
@@ -101,7 +102,7 @@ class LedgerFiles:
     def added_after(self, files: pl.DataFrame, version: int) -> pl.LazyFrame:
         """Return the rows that commits after a version added.
 
-        A file without statistics of the version is of a release that did not store it.
+        The log has no statistics of the version while no row has one.
         """
         if "max.ledger_version" in files.columns:
             files = files.filter(pl.col("max.ledger_version") > version)

@@ -12,7 +12,7 @@ from position_sync_dagster.domain.broker_position import BrokerPosition, Key
 from position_sync_dagster.domain.clock import SKEW, Clock
 from position_sync_dagster.domain.request import Answer, QueuedPosition
 from position_sync_dagster.domain.streamed_holding import confirmed_time
-from position_sync_dagster.domain.update import PositionUpdate, Source
+from position_sync_dagster.domain.update import OwnUpdates, PositionUpdate, Source
 from position_sync_dagster.domain.valuation import Provenance, from_portfolio, says_the_same
 from position_sync_dagster.errors import (
     BrokerUnavailableError,
@@ -306,7 +306,7 @@ class BatchProcessor:
                 )
 
         return await self._updates.append(
-            plan.rows, batch_id=batch_id, guard=check_lease, through=through
+            OwnUpdates(plan.rows), batch_id=batch_id, guard=check_lease, through=through
         )
 
     def _report(

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.gateway_session import Owner, SessionState
 from position_sync_dagster.domain.leg import LegState
-from position_sync_dagster.domain.update import PositionUpdate
+from position_sync_dagster.domain.update import OwnUpdates, PositionUpdate
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.storage.threads import offload
 from position_sync_dagster.lake.updates.position_updates import PositionUpdatesTable
@@ -211,7 +211,7 @@ class UpdatesWriter:
 
     async def on_position_updates(self, updates: Sequence[PositionUpdate]) -> None:
         self._ownership.check()
-        result = await self._table.append(updates)
+        result = await self._table.append(OwnUpdates(updates))
         if result.rows:
             self._metrics.committed(result.rows, result.version, result.batch_id)
 

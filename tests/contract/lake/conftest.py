@@ -7,8 +7,11 @@ from random import Random
 import pytest
 
 from position_sync_dagster.domain.retry import RetryPolicy
-from position_sync_dagster.lake.queue.memory import InMemoryPositionQueue
-from position_sync_dagster.lake.queue.position_queue import AsyncQueue, PositionQueue
+from position_sync_dagster.lake.queue.position_queue import (
+    AsyncQueue,
+    InMemoryPositionQueue,
+    PositionQueue,
+)
 from tests.support.clock import HandClock
 
 

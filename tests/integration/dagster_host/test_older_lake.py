@@ -17,7 +17,7 @@ from polars.testing import assert_frame_equal
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.request import QueueStatus
 from position_sync_dagster.lake.lake import Lake
-from position_sync_dagster.lake.storage.opening import VERSION_PROPERTY
+from position_sync_dagster.lake.schema.table_spec import VERSION_PROPERTY
 from position_sync_dagster.sync.drain.refresh import drain
 from position_sync_dagster.sync.reports.status import read_status
 from position_sync_dagster.sync.stream.service import stream

@@ -21,10 +21,10 @@ from position_sync_dagster.errors import (
     StoreUnavailableError,
     UnsafeStoreError,
 )
-from position_sync_dagster.lake import conditional_put
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.recovery.diagnosis import diagnose
 from position_sync_dagster.lake.schema.table_spec import VERSION_PROPERTY
+from position_sync_dagster.lake.storage import conditional_put
 from tests.support.forked_workers import worker_forker
 from tests.support.object_store import EVERYTHING, KEY_ID, SECRET, stored_under
 from tests.support.store_proxy import CUT, CUT_AFTER, ERRORS, TOKEN, Rule

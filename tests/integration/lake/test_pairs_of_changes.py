@@ -140,7 +140,7 @@ FILL: dict[str, Callable[[Lake, int], Any]] = {
     "reconciliation_breaks": lambda lake, n: [
         lake.breaks.sync.record(f"login{n}", found, at(n)) for found in ([discrepancy(n)], [])
     ],
-    "executions": lambda lake, n: lake.executions.sync.add([execution(n)]),
+    "executions": lambda lake, n: lake.executions.add([execution(n)]),
     "account_values": lambda lake, n: lake.account_values.sync.append([summary(n)]),
     "runs": lambda lake, n: lake.runs.sync.record([run(n)]),
     "latest_positions": derive,
@@ -186,8 +186,8 @@ CHANGES: dict[str, dict[str, Work]] = {
         "resolve": lambda lake: lake.breaks.sync.record("held", [], at(99)),
     },
     "executions": {
-        "add": lambda lake: lake.executions.sync.add([execution(50)]),
-        "add two": lambda lake: lake.executions.sync.add([execution(50), execution(51)]),
+        "add": lambda lake: lake.executions.add([execution(50)]),
+        "add two": lambda lake: lake.executions.add([execution(50), execution(51)]),
     },
     "account_values": {
         "append": lambda lake: lake.account_values.sync.append([summary(50)]),

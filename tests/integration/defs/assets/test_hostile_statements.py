@@ -165,7 +165,7 @@ def test_all_others_are_imported_and_the_check_names_the_bad_ones(
     fifo(folder / "pipe.xml")
     result = materialize(flex_statements, executions)
     assert result.success
-    assert lake.executions.sync.read()["execution_id"].to_list() == ["good"]
+    assert lake.executions.read()["execution_id"].to_list() == ["good"]
     (check,) = result.get_asset_check_evaluations()
     assert (check.check_name, check.passed) == ("files_are_readable", False)
     assert check.metadata["left_out"].value == len(CONTENTS) + 1

@@ -180,13 +180,13 @@ def test_trades_are_stored_once_however_many_statements_name_them(
     (folder / "a.xml").write_bytes(statement(trades=(trade("e1"), trade("e2"))))
     (folder / "b.xml").write_bytes(statement(trades=(trade("e2"), trade("e3"))))
     assert materialize(executions).success
-    assert lake.executions.sync.read()["execution_id"].to_list() == ["e1", "e2", "e3"]
+    assert lake.executions.read()["execution_id"].to_list() == ["e1", "e2", "e3"]
     version = lake.executions.table.version()
     result = materialize(executions)
     (event,) = result.asset_materializations_for_node("executions")
     assert event.metadata["added"].value == 0
     assert lake.executions.table.version() == version
-    assert set(lake.executions.sync.read()["source"]) == {"FLEX"}
+    assert set(lake.executions.read()["source"]) == {"FLEX"}
 
 
 def test_net_liquidation_and_cash_of_a_statement_are_stored_once(materialize, folder, lake) -> None:

@@ -3,11 +3,9 @@
 from dataclasses import replace
 from datetime import UTC, datetime
 
-import polars as pl
-
 from position_sync_dagster.domain.request import Answer, QueueRequest, QueueStatus
 from position_sync_dagster.lake.queue.position_queue import PositionQueue
-from position_sync_dagster.lake.schema.codec import new_request_rows, request_rows
+from position_sync_dagster.lake.schema.codec import new_request_rows
 from position_sync_dagster.lake.schema.tables import POSITION_QUEUE
 from position_sync_dagster.lake.storage.frames import append
 from position_sync_dagster.lake.storage.table import Table
@@ -20,11 +18,7 @@ async def test_a_queue_without_answers_is_migrated_and_its_requests_end_with_one
     del columns["update_id"], columns["confirmed_at"]
     before = Table(tmp_path / "queue", replace(POSITION_QUEUE, version=1, columns=columns))
     before.initialize()
-    empty = pl.DataFrame(schema=before.spec.polars)
-    rows = pl.concat(
-        [empty, new_request_rows(["r-1"], request_rows([QueueRequest(1, "SPY")]), AT)],
-        how="diagonal",
-    )
+    rows = new_request_rows(["r-1"], [QueueRequest(1, "SPY")], AT).select(list(columns))
     before.transact(lambda handle: append(handle, rows, {}))
     queue = PositionQueue(tmp_path / "queue")
     await queue.initialize()

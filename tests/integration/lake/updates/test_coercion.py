@@ -8,9 +8,10 @@ import polars as pl
 import pytest
 
 from position_sync_dagster.domain.instrument import Right
-from position_sync_dagster.domain.update import PriceKind, Source
+from position_sync_dagster.domain.update import OwnUpdates, PriceKind, Source
 from position_sync_dagster.errors import InvalidRequestError
 from position_sync_dagster.lake.schema.codec import updates_of
+from position_sync_dagster.lake.updates import append
 from position_sync_dagster.lake.updates.append import coerce_update, identified
 from position_sync_dagster.lake.updates.position_updates import PositionUpdatesTable
 
@@ -120,3 +121,21 @@ def test_a_row_with_an_unknown_text_does_not_hide_the_others(make_update):
     assert (read[1].right, read[1].price_kind, read[1].trading_mode) == (None, None, None)
     assert read[1].value_source == "NONE"
     assert read[2].trading_mode == "SIMULATED"
+
+
+def test_our_own_updates_are_not_checked_field_by_field(make_update, monkeypatch):
+    monkeypatch.setattr(append, "coerce_update", None)
+    assert identified(OwnUpdates([make_update(1)]))["conid"].to_list() == [1]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_number_of_our_own_that_is_not_finite_is_unknown_too(ledger, make_update, value):
+    updates = [replace(make_update(1), market_value=value), make_update(2)]
+    ledger.sync.append(OwnUpdates(updates))
+    stored = {one.conid: one.market_value for one in ledger.sync.latest_updates()}
+    assert stored == {1: None, 2: 150.0}
+
+
+def test_an_own_update_without_a_finite_position_is_refused(ledger, make_update):
+    with pytest.raises(InvalidRequestError, match="position"):
+        ledger.sync.append(OwnUpdates([replace(make_update(), position=math.nan)]))

@@ -7,7 +7,7 @@ from random import Random
 
 import polars as pl
 import pytest
-from deltalake import ColumnProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
+from deltalake import ColumnProperties, DeltaTable, WriterProperties, write_deltalake
 
 from position_sync_dagster.domain.update import PositionUpdate, PositionUpdateHandler, TradingMode
 from position_sync_dagster.errors import LeaseLostError, TradingModeError
@@ -21,7 +21,6 @@ from position_sync_dagster.lake.storage.frames import append, scan
 from position_sync_dagster.lake.storage.maintenance import maintain
 from position_sync_dagster.lake.storage.table import Table
 from position_sync_dagster.lake.storage.writer_lock import WRITER_LOCK
-from position_sync_dagster.lake.updates.append import WRITER
 from position_sync_dagster.lake.updates.ledger import SyncUpdates
 from position_sync_dagster.lake.updates.ledger_files import LedgerFiles
 from position_sync_dagster.lake.updates.position_updates import (
@@ -376,23 +375,6 @@ def test_the_fence_survives_when_files_are_merged_and_the_log_is_cut(ledger, mak
     maintain(PositionUpdatesTable(ledger.table.path).table, clean_now=True)
     with pytest.raises(LeaseLostError):
         PositionUpdatesTable(ledger.table.path).sync.fence("g:1", 6)
-
-
-def test_the_fence_of_an_earlier_release_holds_until_a_newer_owner_sets_its_own(
-    ledger, make_update
-):
-    ledger.sync.append([make_update(1)])
-    before = [Transaction(WRITER, 9), Transaction("owner:g:1", 7)]
-    ledger.table.transact(lambda handle: append(handle, update_rows([]), {}, before))
-    stale = replace(make_update(2), gateway_id="g:1", fencing_token=6)
-    for refused in (lambda: ledger.sync.append([stale]), lambda: ledger.sync.fence("g:1", 6)):
-        with pytest.raises(LeaseLostError):
-            refused()
-    ledger.sync.fence("g:1", 7)
-    ledger.sync.fence("g:1", 8)
-    with pytest.raises(LeaseLostError):
-        ledger.sync.append([replace(stale, fencing_token=7)])
-    assert ledger.sync.append([replace(stale, fencing_token=8)]).rows == 1
 
 
 def test_an_append_that_was_planned_before_a_fence_is_refused(ledger, make_update):

@@ -10,7 +10,7 @@ from position_sync_dagster.domain.request import QueueRequest, QueueStatus
 from position_sync_dagster.domain.update import Source
 from position_sync_dagster.domain.valuation import Provenance, from_portfolio
 from position_sync_dagster.errors import BrokerUnavailableError, NewerRowError
-from position_sync_dagster.lake.queue.memory import InMemoryPositionQueue
+from position_sync_dagster.lake.queue.position_queue import InMemoryPositionQueue
 from position_sync_dagster.lake.updates.position_updates import AppendResult, NewestRows
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.drain.batch import LARGEST, BatchProcessor, batch_limit

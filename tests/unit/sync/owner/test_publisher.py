@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 from position_sync_dagster.domain.leg import LegState
 from position_sync_dagster.gateway.accounts.holdings import PnlValues
-from position_sync_dagster.lake.queue.memory import InMemoryPositionQueue
+from position_sync_dagster.lake.queue.position_queue import InMemoryPositionQueue
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.owner.metrics import StreamMetrics
 from position_sync_dagster.sync.owner.publisher import Announcements, Publisher

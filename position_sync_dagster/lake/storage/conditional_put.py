@@ -1,9 +1,9 @@
 """Find out whether a store keeps two writers apart: racing creates of a table, of which one wins.
 
 Two commits of the same version of a table are two puts of the same object. A store with conditional
-put (`If-None-Match`) refuses the second. One without it takes both, and the first is lost: claims
-would be granted twice. Nothing but a race shows it, since a writer that begins later sees the
-other's commit and does not try. So a race proves something only if its loser did try.
+put (`If-None-Match`) refuses the second. A store without it takes both, and the first is lost:
+requests would be claimed twice. Only a race shows this, since a writer that begins later sees the
+commit of the other and does not try. A race in which only one writer tried proves nothing.
 """
 
 from collections.abc import Mapping
@@ -13,12 +13,12 @@ from threading import Barrier, Lock
 from uuid import uuid4
 
 from deltalake import CommitProperties, DeltaTable, Field, Schema
-from deltalake._internal import DeltaFileSystemHandler
 from deltalake.exceptions import CommitFailedError, DeltaError
 from deltalake.schema import PrimitiveType
 
 from position_sync_dagster.errors import UnsafeStoreError
 from position_sync_dagster.lake.object_store import delta_options, store_fault
+from position_sync_dagster.lake.storage.deltalake_internals import delete_log
 
 PROBES = "_probes"
 """The folder of the tables that are made for this, in the lake; each is deleted at once."""
@@ -100,4 +100,4 @@ def _race(table: str, options: dict[str, str] | None) -> list[_End]:
         try:
             return list(pool.map(create, range(RACERS)))
         finally:
-            DeltaFileSystemHandler(table, options).delete_dir("_delta_log")
+            delete_log(table, options)

@@ -7,8 +7,8 @@ from position_sync_dagster.cli.app import app
 from position_sync_dagster.cli.dev import require_safe_store
 from position_sync_dagster.domain.gateway_session import Owner
 from position_sync_dagster.errors import StoreRefusedError, StoreUnavailableError, UnsafeStoreError
-from position_sync_dagster.lake import conditional_put
 from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.lake.storage import conditional_put
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.owner.ownership import Ownership
 from position_sync_dagster.sync.preflight import check_lake
