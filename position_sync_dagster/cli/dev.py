@@ -1,33 +1,45 @@
-"""The command `position-sync dev`: `dagster dev` for the user's own gateway.
-
-The command `position-sync demo`: the whole system on a simulated gateway.
-"""
+"""The commands that run programs: `dev` for the user's own gateway, `demo`, and `record`."""
 
 import os
 import sys
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Self
+from typing import Annotated, Self
 
 import typer
 
-from position_sync_dagster.cli.options import EndWith, Json, warn_of_unknown_settings
+from ib_gateway_simulator.recording import program
+from position_sync_dagster.cli.options import (
+    EndWith,
+    HomeFolder,
+    Json,
+    settings_for,
+    warn_of_unknown_settings,
+)
+from position_sync_dagster.demo.display import LiveDisplay, Look
+from position_sync_dagster.demo.run import Options
+from position_sync_dagster.demo.run import run as run_demo
+from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.errors import (
     LakeError,
     SettingsError,
     StoreRefusedError,
     StoreUnavailableError,
 )
+from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.lake.object_store import is_remote
+from position_sync_dagster.lake.registry.strategies_file import load_strategies
+from position_sync_dagster.last_work import dagster_home
+from position_sync_dagster.processes import dagster_dev, ports
+from position_sync_dagster.processes.child_process import ChildProcess
+from position_sync_dagster.processes.home import exclusive_use
+from position_sync_dagster.processes.reaper import MARKER
 from position_sync_dagster.processes.stop_request import StopRequest, StopRequested
+from position_sync_dagster.settings import Settings, load_settings
+from position_sync_dagster.sync.reports.overview import OverviewReader
+from position_sync_dagster.terminal.board import Changes
 from position_sync_dagster.terminal.text import printable
-
-if TYPE_CHECKING:
-    from position_sync_dagster.processes.child_process import ChildProcess
-    from position_sync_dagster.settings import Settings
-    from position_sync_dagster.sync.reports.overview import OverviewReader
-    from position_sync_dagster.terminal.board import Changes
-
 
 LOG_NAME = "dagster-dev.log"
 STARTING_INTERVAL_S = 1.0
@@ -61,12 +73,6 @@ def run(*, ui_port: int, end_with: int | None = None) -> int:
         ChildEndedError: Dagster has ended.
         UnsafeStoreError: The object store of the tables has no conditional put.
     """
-    from position_sync_dagster.last_work import dagster_home
-    from position_sync_dagster.processes import dagster_dev, ports
-    from position_sync_dagster.processes.home import exclusive_use
-    from position_sync_dagster.processes.reaper import MARKER
-    from position_sync_dagster.settings import load_settings
-
     settings = load_settings()
     warn_of_unknown_settings()
     require_files(settings)
@@ -95,7 +101,7 @@ def run(*, ui_port: int, end_with: int | None = None) -> int:
     return 0
 
 
-def require_files(settings: "Settings") -> None:
+def require_files(settings: Settings) -> None:
     """Read the files of gateways and strategies that are configured.
 
     Raises:
@@ -105,23 +111,17 @@ def require_files(settings: "Settings") -> None:
     """
     _ = settings.logins  # reads the file
     if settings.strategies_file is not None:
-        from position_sync_dagster.lake.registry.strategies_file import load_strategies
-
         load_strategies(settings.strategies_file)
 
 
-def require_safe_store(settings: "Settings") -> None:
+def require_safe_store(settings: Settings) -> None:
     """Check that an object store keeps two writers apart; one that does not answer is waited for.
 
     Raises:
         UnsafeStoreError: It has no conditional put.
     """
-    from position_sync_dagster.lake.object_store import is_remote
-
     if not is_remote(settings.lake):
         return
-    from position_sync_dagster.lake import Lake
-
     with suppress(StoreUnavailableError, StoreRefusedError):  # the streams try again, and say so
         Lake.of(settings).sessions.table.prove_store()
 
@@ -150,7 +150,7 @@ class Output:
         """
         self.note(f"The Dagster UI is at {ui}")
 
-    def look(self, settings: "Settings", ui: str) -> None:
+    def look(self, settings: Settings, ui: str) -> None:
         """Show the state of each gateway's session that has changed.
 
         Raises:
@@ -174,8 +174,6 @@ class LiveOutput(Output):
     interval_s = STARTING_INTERVAL_S
 
     def __init__(self, log: Path) -> None:
-        from position_sync_dagster.demo.display import LiveDisplay
-
         super().__init__()
         self._display = LiveDisplay()
         self._log = log
@@ -194,18 +192,12 @@ class LiveOutput(Output):
     def serving(self, ui: str) -> None:
         """Do nothing: the status has the address, and the last note stays."""
 
-    def look(self, settings: "Settings", ui: str) -> None:
+    def look(self, settings: Settings, ui: str) -> None:
         """Read the tables, and draw the status again.
 
         Raises:
             StopRequested: The terminal is closed.
         """
-        from position_sync_dagster.demo.display import Look
-        from position_sync_dagster.domain.clock import utc_now
-        from position_sync_dagster.lake import Lake
-        from position_sync_dagster.sync.reports.overview import OverviewReader
-        from position_sync_dagster.terminal.board import Changes
-
         addresses = [("Dagster UI", ui), ("logs", str(self._log))]
         lake = Lake.of(settings)
         self._reader = self._reader or OverviewReader(lake, settings)
@@ -239,7 +231,7 @@ def output_for(log: Path | None) -> Output:
 
 
 def watch(
-    dagster: "ChildProcess", settings: "Settings", ui_port: int, stop: StopRequest, output: Output
+    dagster: ChildProcess, settings: Settings, ui_port: int, stop: StopRequest, output: Output
 ) -> None:
     """Report each change: of the UI, of each gateway's port and session.
 
@@ -247,11 +239,8 @@ def watch(
         StopRequested: This process shall stop, or the terminal is closed.
         ChildEndedError: Dagster has ended.
     """
-    from position_sync_dagster.processes import dagster_dev
-    from position_sync_dagster.processes.ports import GatewayProbes
-
     serving = False
-    gateways = GatewayProbes()
+    gateways = ports.GatewayProbes()
     next_probe = 0.0
     with output:
         while True:
@@ -268,13 +257,11 @@ def watch(
             stop.pause(output.interval_s if serving else STARTING_INTERVAL_S)
 
 
-def session_states(settings: "Settings") -> dict[str, str]:
+def session_states(settings: Settings) -> dict[str, str]:
     """Return the state of the current session of each gateway and its reason, where there is one.
 
     What stands in the way of reading them is in the place of a state.
     """
-    from position_sync_dagster.lake import Lake
-
     found = {}
     try:
         sessions = Lake.of(settings).sessions.sync
@@ -354,8 +341,6 @@ def demo(
     With --for the exit code is 0 if all figures are met and 1 if not. If it is stopped before its
     time, the code is 128 plus the number of the signal: 130 after Ctrl-C.
     """
-    from position_sync_dagster.demo.run import Options, run
-
     options = Options(
         home=home,
         seconds=seconds,
@@ -366,4 +351,32 @@ def demo(
         end_with=end_with,
         calm=calm,
     )
-    sys.exit(run(options))
+    sys.exit(run_demo(options))
+
+
+def record(
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The recording; a new file.")],
+    minutes: Annotated[
+        float, typer.Option(min=0.01, max=1440, help="How long to record; Ctrl-C ends it earlier.")
+    ] = 30.0,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port for the client, on 127.0.0.1; 0: any free.")
+    ] = 0,
+    login: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Which login of the gateways file.")
+    ] = None,
+    keep_quantities: Annotated[
+        bool, typer.Option("--keep-quantities", help="Write quantities and amounts as they are.")
+    ] = False,
+    home: HomeFolder = None,
+) -> None:
+    """Record what a client and the gateway of the settings say to each other.
+
+    The client connects to the printed port instead of the gateway's. Account ids, names,
+    quantities and amounts are replaced as they are written; orders are never passed on.
+    """
+    settings = settings_for(home).for_login(login)
+    gateway = (settings.gateway_host, settings.gateway_port)
+    raise typer.Exit(
+        program.run(out, gateway, port=port, minutes=minutes, keep_quantities=keep_quantities)
+    )

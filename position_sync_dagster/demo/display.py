@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from rich.console import Console
 from rich.live import Live
@@ -16,11 +16,9 @@ from rich.text import Text
 
 from position_sync_dagster.demo.acceptance import AcceptanceResult
 from position_sync_dagster.processes.stop_request import StopRequested
+from position_sync_dagster.sync.reports.overview import Overview
 from position_sync_dagster.terminal.board import Lines, StatusChange, board
 from position_sync_dagster.terminal.text import printable
-
-if TYPE_CHECKING:
-    from position_sync_dagster.sync.reports.overview import Overview
 
 LINE_INTERVAL_S = 5.0
 
@@ -38,7 +36,7 @@ class Look:
         status: The state, for a program.
     """
 
-    overview: "Overview | None" = None
+    overview: Overview | None = None
     changes: Sequence[StatusChange] = ()
     notes: Lines = ()
     figures: Lines = ()

@@ -61,6 +61,8 @@ def adopt_environment(values: Mapping[str, str]) -> None:
 class HomeError(PositionSyncError):
     """A folder cannot be made a home, or it is not a home."""
 
+    exit_code = 2
+
 
 @dataclass(frozen=True, slots=True)
 class Home:
@@ -174,6 +176,8 @@ LEFTOVER_GRACE_S = 1.0
 
 class HomeInUseError(PositionSyncError):
     """Another process uses the home."""
+
+    exit_code = 2
 
 
 class HomeLock:

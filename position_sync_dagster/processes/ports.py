@@ -22,6 +22,8 @@ NEXT_PORTS = 50
 class PortTakenError(PositionSyncError):
     """Another program listens at a port that is needed."""
 
+    exit_code = 2
+
 
 def is_free(port: int) -> bool:
     """Return whether a server could listen at `port` now."""

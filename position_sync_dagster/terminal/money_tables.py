@@ -5,18 +5,15 @@ Tables that show as many of their columns as the width has room for.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+
+from rich.cells import cell_len
+from rich.table import Table
+from rich.text import Text
 
 from position_sync_dagster.domain.instrument import leg_name
-from position_sync_dagster.sync.reports.money import add
+from position_sync_dagster.domain.update import PositionUpdate
+from position_sync_dagster.sync.reports.money import Ages, Money, add
 from position_sync_dagster.terminal.text import amount, duration, number, printable, quantity
-
-if TYPE_CHECKING:
-    from rich.table import Table
-
-    from position_sync_dagster.domain.update import PositionUpdate
-    from position_sync_dagster.sync.reports.money import Ages, Money
-
 
 WIDE = 110
 """From this width on, columns stand two spaces apart."""
@@ -57,15 +54,12 @@ def choose_columns(columns: Sequence[FittedColumn], width: int) -> list[FittedCo
 
 def fitted_table(
     columns: Sequence[FittedColumn], width: int, *, totals: int = 0, title: str | None = None
-) -> "Table":
+) -> Table:
     """Return a table of the columns that fit.
 
     Args:
         totals: So many rows at the end are totals.
     """
-    from rich.table import Table
-    from rich.text import Text
-
     chosen = choose_columns(columns, width)
     rows = max((len(column.cells) for column in chosen), default=0)
     table = Table(
@@ -101,7 +95,6 @@ def gap_of(width: int) -> int:
 
 
 def _width(column: FittedColumn, width: int) -> int:
-    from rich.cells import cell_len
 
     return max(cell_len(_cut(column, text, width)) for text in (column.heading, *column.cells))
 
@@ -119,7 +112,7 @@ def _colour(column: FittedColumn, row: int) -> str:
     return "red" if text.startswith("-") else "green"
 
 
-def strategy_table(strategies: "Sequence[Money]", totals: "Sequence[Money]", width: int) -> "Table":
+def strategy_table(strategies: Sequence[Money], totals: Sequence[Money], width: int) -> Table:
     """Return the strategies, with a total for each currency."""
     rows = [*strategies, *totals]
 
@@ -165,11 +158,11 @@ def strategy_table(strategies: "Sequence[Money]", totals: "Sequence[Money]", wid
 
 
 def positions_table(
-    rows: "Sequence[PositionUpdate]",
-    ages: "Ages",
+    rows: Sequence[PositionUpdate],
+    ages: Ages,
     strategies_of: Mapping[tuple[str, int], Sequence[str]],
     width: int,
-) -> "Table":
+) -> Table:
     """Return the newest rows, with a total for each currency.
 
     The greeks are those of the whole position: per unit × quantity × multiplier.
