@@ -3,7 +3,6 @@
 What a person should look at although everything runs.
 """
 
-import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
@@ -29,6 +28,7 @@ from position_sync_dagster.lake.storage.delta_log import SET_ASIDE
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.owner.ownership import blind_since
 from position_sync_dagster.sync.reports.confirmations import CONFIRMED, SAID, with_confirmed
+from position_sync_dagster.yaml_file import saved_state
 
 
 def attention(lake: Lake, settings: Settings, *, failed: int) -> tuple[str, ...]:
@@ -61,20 +61,12 @@ def attention(lake: Lake, settings: Settings, *, failed: int) -> tuple[str, ...]
 
 def strategies_problem(path: Path) -> str | None:
     """Return why a strategies file cannot be read; None for a good one."""
-    try:
-        found = os.stat(path)
-    except OSError:
-        return _read(path)
-    return _cached(path, (found.st_ino, found.st_size, found.st_mtime_ns))
+    return _strategies_problem(path, saved_state(path))
 
 
 @lru_cache(maxsize=4)
-def _cached(path: Path, _state: tuple[int, int, int]) -> str | None:
-    """Return why a file in this state cannot be read: a status that is shown live asks often."""
-    return _read(path)
-
-
-def _read(path: Path) -> str | None:
+def _strategies_problem(path: Path, _state: tuple[int, int, int]) -> str | None:
+    """Return what is wrong with a file in this state: a status that is shown live asks often."""
     try:
         load_strategies(path)
     except StrategiesFileError as error:
