@@ -70,10 +70,6 @@ class Settings(GatewaySettings):
     market_data_type: int = Field(
         1, ge=1, le=4, description="1 live, 2 frozen, 3 delayed, 4 delayed and frozen."
     )
-    max_mark_age_s: Seconds = Field(
-        120.0,
-        description="Without effect: the mark of a line that can be trusted does not age.",
-    )
     max_last_age_s: Seconds = Field(60.0, description="An older last trade is not used.")
     line_silence_s: Seconds = Field(
         30.0,

@@ -117,7 +117,7 @@ class Home:
             )
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self.path.chmod(0o700)  # an earlier version left it open to everybody
+            self.path.chmod(0o700)  # a folder that was there may be open to others
             self.dagster_home.mkdir(mode=0o700, exist_ok=True)
             shutil.copyfile(INSTANCE_FILE, self.dagster_home / "dagster.yaml")
         except OSError as error:

@@ -98,7 +98,11 @@ TAGGED = "gateways:\n- name: a\n  port: 4001\n  accounts: [U1]\n"
         (ONE + "- {name: b, port: 4002, accounts: [U2, U1]}", "line 3", "U1 belongs to two"),
         ("gateways:\n- {name: a, port: 4001, accounts: [U1, U1]}", "line 2", "U1 belongs to two"),
         ("gateways:\n- {name: a, port: 4001, accounts: []}", "line 2", "'a' has no account"),
-        ("gateways:\n- {name: a, port: 4001, accounts: [U 1]}", "line 2", "accounts.0 'U 1' cannot"),
+        (
+            "gateways:\n- {name: a, port: 4001, accounts: [U 1]}",
+            "line 2",
+            "'U 1' cannot",
+        ),
         (ONE + "- {name: b, port: 4002, accounts: [DU2]}", "line 3", "DU2 of 'b' is PAPER and U1"),
         (
             "gateways:\n- {name: a, port: 1, trading_mode: PAPER, accounts: [U1]}",
@@ -131,7 +135,11 @@ TAGGED = "gateways:\n- name: a\n  port: 4001\n  accounts: [U1]\n"
         ("gateways:\n- {name: a b, port: 1, accounts: [U1]}", "line 2", "'a b' cannot be used"),
         ("gateways:\n- {name: a...b, port: 1, accounts: [U1]}", "line 2", "cannot be used"),
         ("gateways:\n- {name: " + "a" * 65 + ", port: 1, accounts: [U1]}", "line 2", "cannot be"),
-        ("gateways:\n- {name: a, host: 'x y', port: 1, accounts: [U1]}", "line 2", "host 'x y' cannot"),
+        (
+            "gateways:\n- {name: a, host: 'x y', port: 1, accounts: [U1]}",
+            "line 2",
+            "'x y' cannot",
+        ),
         (TAGGED + "  tags: [x]\n", "line 5", "tags must be names with values"),
         (TAGGED + "  tags: {a: }\n", "line 5", "tags.a has no value"),
         (TAGGED + "  tags: {a: b, a: c}\n", "line 5", "'a' is there twice"),
