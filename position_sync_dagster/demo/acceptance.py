@@ -7,14 +7,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
+from position_sync_dagster.domain.broker_position import Key
 from position_sync_dagster.domain.leg import ActiveContract
 from position_sync_dagster.domain.update import PositionUpdate, Source
 
 TIME_LIMIT_S = 60.0
 """The time in which each leg must have a current row, for a start with existing tables."""
-
-Key = tuple[str, int]
-"""Account and conid."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,14 +24,14 @@ from position_sync_dagster.demo.acceptance import (
 )
 from position_sync_dagster.demo.display import Display, Look, choose_display
 from position_sync_dagster.demo.programs import DemoRun
-from position_sync_dagster.demo.simulator_process import SimulatorProcessError
+from position_sync_dagster.demo.simulator_process import SimulatorPorts, SimulatorProcessError
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.errors import LakeError
 from position_sync_dagster.lake import Lake
 from position_sync_dagster.processes import dagster_dev, ports
 from position_sync_dagster.processes.home import Home, exclusive_use
 from position_sync_dagster.processes.stop_request import StopRequest, StopRequested
-from position_sync_dagster.settings import Settings
+from position_sync_dagster.settings import Settings, load_settings
 from position_sync_dagster.sync.reports.money import Ages
 from position_sync_dagster.sync.reports.overview import Overview, OverviewReader
 from position_sync_dagster.terminal.board import Changes, Lines, figures_of
@@ -75,12 +75,11 @@ def run(options: Options) -> int:
     with StopRequest(end_with=options.end_with) as stop:
         try:
             with exclusive_use(home.path, purpose="position-sync demo") as lock:
-                ui_port, control_port = choose_ports(options, display)
+                ui_port, wanted = choose_ports(options, display)
                 with programs.start(
                     home,
                     ui_port=ui_port,
-                    gateway_port=options.gateway_port,
-                    control_port=control_port,
+                    wanted=wanted,
                     lock_fd=lock.fd,
                     stop=stop,
                     calm=options.calm,
@@ -97,24 +96,24 @@ def run(options: Options) -> int:
     return 0 if all(result.met for result in results) else 1
 
 
-def choose_ports(options: Options, display: Display) -> tuple[int, int]:
-    """Return the UI's port and the control port, which is 0 for any free port.
+def choose_ports(options: Options, display: Display) -> tuple[int, SimulatorPorts]:
+    """Return the UI's port, and the simulator's as `programs.start` takes them.
 
     Raises:
         PortTakenError: A port that the options name is taken.
     """
-    if options.gateway_port is not None:
-        ports.require_free(options.gateway_port, purpose="gateway", option="--gateway-port")
-    control_port = options.control_port or 0
-    if control_port:
-        ports.require_free(control_port, purpose="control port", option="--control-port")
-    if options.ui_port is not None:
-        ports.require_free(options.ui_port, purpose="Dagster UI", option="--ui-port")
-        return options.ui_port, control_port
-    ui_port = ports.first_free(UI_PORT)
-    if ui_port != UI_PORT:
+    for port, purpose, option in (
+        (options.gateway_port, "gateway", "--gateway-port"),
+        (options.control_port, "control port", "--control-port"),
+        (options.ui_port, "Dagster UI", "--ui-port"),
+    ):
+        if port is not None:
+            ports.require_free(port, purpose=purpose, option=option)
+    wanted = SimulatorPorts(gateway=options.gateway_port or 0, control=options.control_port or 0)
+    ui_port = options.ui_port or ports.first_free(UI_PORT)
+    if options.ui_port is None and ui_port != UI_PORT:
         display.note(f"Port {UI_PORT} is taken: the Dagster UI uses {ui_port}.")
-    return ui_port, control_port
+    return ui_port, wanted
 
 
 def watch(
@@ -126,9 +125,6 @@ def watch(
         StopRequested: This process shall stop, or the output was closed.
         ChildEndedError: One of the programs has ended.
     """
-    from position_sync_dagster.lake import Lake
-    from position_sync_dagster.settings import load_settings
-
     addresses = demo_run.addresses()
     display.event("started", addresses | {"first": demo_run.is_first})
     settings = load_settings(_env_file=None)
