@@ -1,11 +1,12 @@
 """When to drain and when to derive: whether a run is needed, and what it has to do; pure."""
 
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Self
+from functools import cache
+
+from pydantic import TypeAdapter, ValidationError
 
 from position_sync_dagster.domain.clock import SKEW
 from position_sync_dagster.domain.gateway_session import GatewaySession
@@ -46,30 +47,28 @@ class DrainCursor:
 
     registry_version: int | None = None
     strategies_mark: str | None = None
-    unowned_since: Mapping[str, datetime] = field(default_factory=dict)
+    unowned_since: dict[str, datetime] = field(default_factory=dict)
 
     def to_text(self) -> str:
         """Return the cursor as the text that Dagster stores."""
-        since = {name: at.isoformat() for name, at in self.unowned_since.items()}
-        return json.dumps(asdict(self) | {"unowned_since": since})
+        return _format().dump_json(self).decode()
 
-    @classmethod
-    def from_text(cls, text: str | None) -> Self:
+    @staticmethod
+    def from_text(text: str | None) -> "DrainCursor":
         """Parse a cursor; no text, or text of another format, is the empty cursor.
 
         >>> DrainCursor.from_text(DrainCursor(registry_version=3).to_text()).registry_version
         3
         """
         try:
-            values = json.loads(text) if text else {}
-            since = values.get("unowned_since") or {}
-            return cls(
-                registry_version=values.get("registry_version"),
-                strategies_mark=values.get("strategies_mark"),
-                unowned_since={name: datetime.fromisoformat(at) for name, at in since.items()},
-            )
-        except (ValueError, AttributeError, TypeError):
-            return cls()
+            return _format().validate_json(text) if text else DrainCursor()
+        except ValidationError:
+            return DrainCursor()
+
+
+@cache
+def _format() -> TypeAdapter[DrainCursor]:
+    return TypeAdapter(DrainCursor)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -113,9 +113,7 @@ def _gateways(before: Overview, now: Overview) -> list[str]:
     ]
 
 
-def _gateway_change(
-    before: LoginStatus | Status, now: LoginStatus | Status, status: Status
-) -> str | None:
+def _gateway_change(before: LoginStatus, now: LoginStatus, status: Status) -> str | None:
     was, state = before.session_state, now.session_state
     if was == state or state is None:
         return None
@@ -199,7 +197,7 @@ def _account(summary: AccountSummary, at: datetime) -> str:
     )
 
 
-def _gateway(login: LoginStatus | Status, status: Status) -> str:
+def _gateway(login: LoginStatus, status: Status) -> str:
     mode = f", {status.trading_mode}" if status.trading_mode else ""
     if login.session_state is None:
         return f"{login.gateway_id}: nobody has connected yet{mode}"

@@ -12,7 +12,8 @@ from rich.text import Text
 
 from position_sync_dagster.domain.instrument import leg_name
 from position_sync_dagster.domain.update import PositionUpdate
-from position_sync_dagster.sync.reports.money import Ages, Money, add
+from position_sync_dagster.sync.reports.exposure import add
+from position_sync_dagster.sync.reports.money import Ages, Money
 from position_sync_dagster.terminal.text import amount, duration, number, printable, quantity
 
 WIDE = 110

@@ -15,8 +15,7 @@ import polars as pl
 from position_sync_dagster.domain.leg import ActiveContract
 from position_sync_dagster.domain.update import PositionUpdate
 from position_sync_dagster.lake.updates.ledger import SyncUpdates
-from position_sync_dagster.sync.reports.exposure import exposures
-from position_sync_dagster.sync.reports.money import add
+from position_sync_dagster.sync.reports.exposure import add, exposures
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

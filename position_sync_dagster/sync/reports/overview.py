@@ -3,11 +3,11 @@
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import polars as pl
 
-from position_sync_dagster.domain.broker_position import BrokerPosition
+from position_sync_dagster.domain.broker_position import BrokerPosition, Key
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.instrument import ContractDetails, leg_name
 from position_sync_dagster.domain.leg import ActiveContract
@@ -23,13 +23,17 @@ from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.reports.exposure import Exposure, exposures
 from position_sync_dagster.sync.reports.money import (
     Ages,
-    Key,
     Money,
     money_by_strategy,
     total_by_currency,
 )
 from position_sync_dagster.sync.reports.position_list import matching_legs, strategies_by_holding
-from position_sync_dagster.sync.reports.status import LoginStatus, Status, read_status
+from position_sync_dagster.sync.reports.status import (
+    LoginStatus,
+    Status,
+    current_since,
+    read_status,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,13 +136,13 @@ def read_book(
         for session in sessions
         if session is not None and session.is_alive(now) and session.state == SessionState.LIVE
     }
-    window = now - timedelta(seconds=2 * settings.refresh_interval_s)
+    since = current_since(settings, now)
     streamed = frozenset(
         row.conid
         for row in rows
         if row.position
         and row.source is Source.STREAM
-        and row.timestamp >= window
+        and row.timestamp >= since
         and row.gateway_id in live
     )
     if details is None:
@@ -194,12 +198,10 @@ class OverviewReader:
         )
 
 
-def count_current(
-    held: set[Key], ages: Ages, status: Status | LoginStatus, settings: Settings
-) -> int:
+def count_current(held: set[Key], ages: Ages, status: LoginStatus, settings: Settings) -> int:
     """Count the holdings whose value is current now; none is while the gateway is not connected."""
     if status.session_state != SessionState.LIVE or status.session_since is None:
         return 0
-    since = max(status.session_since, ages.now - timedelta(seconds=2 * settings.refresh_interval_s))
+    since = max(status.session_since, current_since(settings, ages.now))
     times = (ages.confirmed.get(key) for key in held)
     return sum(at is not None and at >= since for at in times)

@@ -7,6 +7,7 @@ from datetime import datetime
 
 import polars as pl
 
+from position_sync_dagster.domain.broker_position import Key
 from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.domain.leg import ActiveContract, contract_mismatch
 from position_sync_dagster.domain.update import PositionUpdate
@@ -14,7 +15,7 @@ from position_sync_dagster.lake.lake import Lake, all_broker_rows, rows_of_login
 from position_sync_dagster.lake.schema.codec import updates_of
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.reports.confirmations import CONFIRMED, SAID, with_confirmed
-from position_sync_dagster.sync.reports.money import Ages, Key
+from position_sync_dagster.sync.reports.money import Ages
 
 _ORDER = ("account", "symbol", "expiry", "strike", "conid")
 """The order in which positions are shown; without an expiry they come after those with one."""
