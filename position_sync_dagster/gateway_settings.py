@@ -64,6 +64,10 @@ def _checked_lake(value: str) -> str:
     return _checked_path(value)
 
 
+FLEX_URL = "https://ndcdyn.interactivebrokers.com/AccountManagement/FlexWebService"
+"""Source: IB, "Flex Web Service" (version 3)."""
+
+
 def address_flaw(url: str) -> str | None:
     """Return why a token cannot be sent to an address; None where it can. The address is not shown.
 

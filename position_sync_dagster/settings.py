@@ -18,6 +18,7 @@ from pydantic_settings import SettingsError as SourceError
 from position_sync_dagster.errors import SettingsError, shown
 from position_sync_dagster.gateway_settings import (
     DAY_S,
+    FLEX_URL,
     Address,
     Day,
     FilePath,
@@ -181,9 +182,7 @@ class Settings(GatewaySettings):
         None, max_length=255, description="Activity Flex query that is downloaded with the token."
     )
     flex_url: Address = Field(
-        "https://ndcdyn.interactivebrokers.com/AccountManagement/FlexWebService",
-        max_length=1024,
-        description="Address of the Flex Web Service.",
+        FLEX_URL, max_length=1024, description="Address of the Flex Web Service."
     )
     flex_patience_s: Seconds = Field(
         300.0, description="Longest wait for a statement that is being made."

@@ -205,25 +205,29 @@ def together(messages: Collection[Message]) -> tuple[str, str]:
 
 
 def _begun(state: CheckState, known: FailedCheck, to: tuple[int, ...]) -> Message:
-    lines = [
+    return _message(
+        f"{state.severity}: {state.name}",
         _short(state.description.removesuffix(state.what_to_do)),
         f"Since: {known.since:%Y-%m-%d %H:%M:%S} UTC",
         f"What to do: {_short(state.what_to_do)}" if state.what_to_do else "",
         state.link,
-    ]
-    body = "\n".join(line for line in lines if line)
-    return Message(title=f"{state.severity}: {state.name}", body=body, to=to)
+        to=to,
+    )
 
 
 def _ended(state: CheckState, known: FailedCheck, to: tuple[int, ...]) -> Message:
-    lines = [
+    return _message(
+        f"Passes again: {state.name}",
         _short(state.description),
         f"It did not pass from {known.since:%Y-%m-%d %H:%M:%S} to "
         f"{state.at:%Y-%m-%d %H:%M:%S} UTC.",
         state.link,
-    ]
-    body = "\n".join(line for line in lines if line)
-    return Message(title=f"Passes again: {state.name}", body=body, to=to)
+        to=to,
+    )
+
+
+def _message(title: str, *lines: str, to: tuple[int, ...]) -> Message:
+    return Message(title=title, body="\n".join(filter(None, lines)), to=to)
 
 
 def _short(text: str) -> str:

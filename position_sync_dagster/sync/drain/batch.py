@@ -23,6 +23,7 @@ from position_sync_dagster.errors import (
 from position_sync_dagster.lake.queue.position_queue import PositionQueue
 from position_sync_dagster.lake.schema.ids import content_id, new_ids
 from position_sync_dagster.lake.updates.position_updates import AppendResult, PositionUpdatesTable
+from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.drain.broker_view import BrokerView, ValueSource
 from position_sync_dagster.sync.run_recorder import BatchReport
 
@@ -187,9 +188,7 @@ class BatchProcessor:
     """Processes one batch at a time: rows first, then the marks of their requests.
 
     Args:
-        lease_s: How long a claim holds, in seconds.
-        row_interval_s: A holding without any change has a row this often, in seconds.
-        refresh_interval_s: When its next request may be expected, in seconds.
+        settings: The lease of a claim, and how often a holding has a request and a row.
         provenance: Written into the rows.
     """
 
@@ -199,20 +198,18 @@ class BatchProcessor:
         updates: PositionUpdatesTable,
         values: ValueSource,
         *,
-        lease_s: float,
-        row_interval_s: float,
-        refresh_interval_s: float,
+        settings: Settings,
         provenance: Provenance,
         clock: Clock,
     ) -> None:
         self._queue = queue
         self._updates = updates
         self._values = values
-        self._lease_s = lease_s
+        self._lease_s = settings.lease_s
         self._provenance = provenance
-        self._row_interval = timedelta(seconds=row_interval_s)
+        self._row_interval = timedelta(seconds=settings.monitored_row_interval_s)
         # A row that would be too old at the next request is written now.
-        self._keep = timedelta(seconds=row_interval_s - refresh_interval_s)
+        self._keep = self._row_interval - timedelta(seconds=settings.refresh_interval_s)
         self._clock = clock
         self._owner = f"worker-{uuid4()}"
 

@@ -119,9 +119,7 @@ class QueueWorker:
             queue,
             self._updates,
             self._values,
-            lease_s=settings.lease_s,
-            row_interval_s=settings.monitored_row_interval_s,
-            refresh_interval_s=settings.refresh_interval_s,
+            settings=settings,
             provenance=by or Provenance(),
             clock=clock,
         )
