@@ -10,6 +10,7 @@ from typing import Annotated, Self
 import typer
 
 from ib_gateway_simulator.recording import program
+from position_sync_dagster import errors
 from position_sync_dagster.cli.options import (
     EndWith,
     HomeFolder,
@@ -21,12 +22,6 @@ from position_sync_dagster.demo.display import LiveDisplay, Look
 from position_sync_dagster.demo.run import Options
 from position_sync_dagster.demo.run import run as run_demo
 from position_sync_dagster.domain.clock import utc_now
-from position_sync_dagster.errors import (
-    LakeError,
-    SettingsError,
-    StoreRefusedError,
-    StoreUnavailableError,
-)
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.object_store import is_remote
 from position_sync_dagster.lake.registry.strategies_file import load_strategies
@@ -122,7 +117,9 @@ def require_safe_store(settings: Settings) -> None:
     """
     if not is_remote(settings.lake):
         return
-    with suppress(StoreUnavailableError, StoreRefusedError):  # the streams try again, and say so
+    with suppress(
+        errors.StoreUnavailableError, errors.StoreRefusedError
+    ):  # the streams try again, and say so
         Lake.of(settings).sessions.table.prove_store()
 
 
@@ -204,7 +201,7 @@ class LiveOutput(Output):
         self._changes = self._changes or Changes()
         try:
             overview = self._reader.read(utc_now()) if lake.exists else None
-        except (LakeError, SettingsError) as error:
+        except (errors.LakeError, errors.SettingsError) as error:
             trouble = [("trouble", line) for line in str(error).splitlines()]
             self._display.show(Look(notes=[*self._notes, *trouble], addresses=addresses))
             return
@@ -270,9 +267,9 @@ def session_states(settings: Settings) -> dict[str, str]:
             if session is not None:
                 detail = f" – {session.detail}" if session.detail else ""
                 found[login.gateway_id] = f"{session.state}{detail}"
-    except SettingsError as error:
+    except errors.SettingsError as error:
         return {"file": str(error)}
-    except LakeError as error:
+    except errors.LakeError as error:
         return {login.gateway_id: str(error) for login in settings.logins}
     return found
 

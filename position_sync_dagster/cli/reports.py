@@ -6,15 +6,7 @@ from typing import Annotated
 import typer
 from rich.console import Group, RenderableType
 
-from position_sync_dagster.cli.options import (
-    HomeFolder,
-    Json,
-    Strategy,
-    Watch,
-    existing,
-    known_strategy,
-    settings_for,
-)
+from position_sync_dagster.cli import options
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.lake.lake import Lake, rows_of_logins
 from position_sync_dagster.sync.reports.money import Money, total_by_currency
@@ -27,10 +19,10 @@ from position_sync_dagster.terminal.output import print_json, print_or_watch
 from position_sync_dagster.terminal.text import as_typed
 
 
-def status(json: Json = False, home: HomeFolder = None) -> None:
+def status(json: options.Json = False, home: options.HomeFolder = None) -> None:
     """Show the owner of the gateway, the lines, the queue and the newest rows."""
-    settings = settings_for(home)
-    lake = existing(Lake.of(settings))
+    settings = options.settings_for(home)
+    lake = options.existing(Lake.of(settings))
     found = read_status(lake, settings, utc_now())
     if json:
         print_json(found.to_dict())
@@ -41,23 +33,23 @@ def status(json: Json = False, home: HomeFolder = None) -> None:
 
 
 def exposure(
-    strategy: Strategy = None,
-    watch: Watch = False,
-    json: Json = False,
-    home: HomeFolder = None,
+    strategy: options.Strategy = None,
+    watch: options.Watch = False,
+    json: options.Json = False,
+    home: options.HomeFolder = None,
 ) -> None:
     """Show value, profit, greeks and the oldest value of each strategy; never adds currencies.
 
     The age is the time since its source confirmed the oldest value. What is unknown is a dash and
     is left out of the sums; `no value` counts the held legs that are.
     """
-    settings = settings_for(home)
-    lake = existing(Lake.of(settings))
+    settings = options.settings_for(home)
+    lake = options.existing(Lake.of(settings))
 
     def look() -> tuple[list[Money], list[Money]]:
         latest = rows_of_logins(lake.updates.sync.latest(), settings)
         book = read_book(lake, settings, utc_now(), latest=latest, of_strategies=True)
-        known_strategy(strategy, book.legs)
+        options.known_strategy(strategy, book.legs)
         found = [one for one in book.strategies if strategy in (None, one.name)]
         return found, total_by_currency(found)
 
@@ -75,29 +67,29 @@ def exposure(
 
 
 def positions(
-    strategy: Strategy = None,
+    strategy: options.Strategy = None,
     closed: Annotated[bool, typer.Option("--closed", help="Show closed positions too.")] = False,
     limit: Annotated[
         int | None,
         typer.Option(min=1, max=1_000_000, help="The highest number of positions to show."),
     ] = None,
-    watch: Watch = False,
-    json: Json = False,
-    home: HomeFolder = None,
+    watch: options.Watch = False,
+    json: options.Json = False,
+    home: options.HomeFolder = None,
 ) -> None:
     """Show the newest row of each position: its values, its greeks, its source and its age.
 
     A narrow terminal shows fewer columns; a pipe shows all. The age is the time since its source
     confirmed the value. What is unknown is a dash, and left out of the totals.
     """
-    settings = settings_for(home)
-    lake = existing(Lake.of(settings))
+    settings = options.settings_for(home)
+    lake = options.existing(Lake.of(settings))
 
     def look() -> PositionList:
         found = read_positions(
             lake, settings, utc_now(), strategy=strategy, closed=closed, limit=limit
         )
-        known_strategy(strategy, lake.registry.legs)
+        options.known_strategy(strategy, lake.registry.legs)
         return found
 
     def render(width: int) -> RenderableType:

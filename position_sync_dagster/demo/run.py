@@ -11,17 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from position_sync_dagster.demo import programs, simulator_process
-from position_sync_dagster.demo.acceptance import (
-    TIME_LIMIT_S,
-    AcceptanceResult,
-    CurrentLegs,
-    Expectation,
-    count_coverage,
-    evaluate,
-    expect_paths,
-    is_complete,
-)
+from position_sync_dagster.demo import acceptance, programs, simulator_process
 from position_sync_dagster.demo.display import Display, Look, choose_display
 from position_sync_dagster.demo.programs import DemoRun
 from position_sync_dagster.demo.simulator_process import SimulatorPorts, SimulatorProcessError
@@ -118,7 +108,7 @@ def choose_ports(options: Options, display: Display) -> tuple[int, SimulatorPort
 
 def watch(
     demo_run: DemoRun, options: Options, display: Display, stop: StopRequest
-) -> tuple[AcceptanceResult, ...]:
+) -> tuple[acceptance.AcceptanceResult, ...]:
     """Show the state until the time limit; return the results of the acceptance test.
 
     Raises:
@@ -161,7 +151,7 @@ def watch(
                 )
             )
             stop.pause(READ_INTERVAL_S)
-        limit_s = (options.seconds or 0) if demo_run.is_first else TIME_LIMIT_S
+        limit_s = (options.seconds or 0) if demo_run.is_first else acceptance.TIME_LIMIT_S
         return observer.acceptance(limit_s=limit_s)
 
 
@@ -212,24 +202,26 @@ class Observer:
         """Read what the live status shows, of which only what came since the last time."""
         return self._overviews.read(utc_now())
 
-    def coverage(self) -> tuple[Expectation, CurrentLegs]:
+    def coverage(self) -> tuple[acceptance.Expectation, acceptance.CurrentLegs]:
         """Compare the positions held with the rows of this run."""
         legs = self._lake.registry.sync.get_all_active()
         latest = self._lake.updates.sync.latest_updates()
         now = utc_now()
-        expectation = expect_paths(simulator_process.held(self._control_port), legs)
+        expectation = acceptance.expect_paths(simulator_process.held(self._control_port), legs)
         holdings = self._lake.broker_positions.sync.read(self._settings.gateway_id)
         confirmed = Ages.of(latest, holdings, now).confirmed
-        coverage = count_coverage(expectation, latest, since=self._since, confirmed=confirmed)
-        if self.complete_after_s is None and is_complete(expectation, coverage):
+        coverage = acceptance.count_coverage(
+            expectation, latest, since=self._since, confirmed=confirmed
+        )
+        if self.complete_after_s is None and acceptance.is_complete(expectation, coverage):
             self.complete_after_s = (now - self._since).total_seconds()
         return expectation, coverage
 
-    def acceptance(self, *, limit_s: float) -> tuple[AcceptanceResult, ...]:
+    def acceptance(self, *, limit_s: float) -> tuple[acceptance.AcceptanceResult, ...]:
         """Read the tables a last time, and return the results of the acceptance test."""
         expectation, coverage = self.coverage()
         counts = simulator_process.stats(self._control_port)
-        return evaluate(
+        return acceptance.evaluate(
             expectation,
             coverage,
             complete_after_s=self.complete_after_s,

@@ -21,16 +21,9 @@ from zoneinfo import ZoneInfo
 
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
 
+from position_sync_dagster.domain import statement
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.instrument import CONIDS, Right
-from position_sync_dagster.domain.statement import (
-    FLEX,
-    Execution,
-    Side,
-    Statement,
-    StatementCash,
-    StatementPosition,
-)
 from position_sync_dagster.errors import FlexServiceError, SettingsError, StatementError, shown
 from position_sync_dagster.gateway_settings import FLEX_URL, address_flaw
 
@@ -187,7 +180,7 @@ _DETAIL = {None, "SUMMARY"}
 _EXECUTION = {None, "EXECUTION"}
 
 
-def position_of(fields: Fields) -> StatementPosition | None:
+def position_of(fields: Fields) -> statement.StatementPosition | None:
     """Return an OpenPosition; None for a lot, which its summary includes.
 
     Raises:
@@ -202,7 +195,7 @@ def position_of(fields: Fields) -> StatementPosition | None:
     average = price * multiplier if price is not None else None
     if cost is not None and quantity:
         average = abs(cost / quantity)
-    return StatementPosition(
+    return statement.StatementPosition(
         account=fields.required("accountId"),
         day=fields.day("reportDate"),
         conid=fields.conid(),
@@ -222,7 +215,7 @@ def position_of(fields: Fields) -> StatementPosition | None:
     )
 
 
-def execution_of(fields: Fields) -> Execution | None:
+def execution_of(fields: Fields) -> statement.Execution | None:
     """Return a Trade; None for a sum over several, which is no execution.
 
     An exercise, an assignment and an expiry have no `ibExecID`: their `tradeID` or
@@ -236,32 +229,32 @@ def execution_of(fields: Fields) -> Execution | None:
     quantity = fields.required_number("quantity")
     commission = fields.number("ibCommission")
     own_id = fields.text("ibExecID") or fields.text("tradeID")
-    return Execution(
+    return statement.Execution(
         execution_id=own_id or fields.required("transactionID"),
         account=fields.required("accountId"),
         conid=fields.conid(),
         symbol=fields.text("underlyingSymbol") or fields.required("symbol"),
         sec_type=fields.text("assetCategory") or "OPT",
         time=fields.moment("dateTime" if fields.text("dateTime") else "tradeDate"),
-        side=Side.SELL if quantity < 0 else Side.BUY,
+        side=statement.Side.SELL if quantity < 0 else statement.Side.BUY,
         quantity=abs(quantity),
         price=fields.number("tradePrice"),
         commission=None if commission is None else 0.0 - commission,
         commission_currency=fields.text("ibCommissionCurrency"),
         realized_pnl=fields.number("fifoPnlRealized"),
         currency=fields.required("currency"),
-        source=FLEX,
+        source=statement.FLEX,
         statement=fields.file,
     )
 
 
-def cash_of(fields: Fields) -> StatementCash:
+def cash_of(fields: Fields) -> statement.StatementCash:
     """Return net liquidation and cash of an account in its base currency.
 
     Raises:
         StatementError: A field is missing or cannot be read.
     """
-    return StatementCash(
+    return statement.StatementCash(
         account=fields.required("accountId"),
         day=fields.day("reportDate"),
         currency=fields.text("currency"),
@@ -285,7 +278,7 @@ _RECORDS: dict[str, tuple[str, Callable[[Fields], Any]]] = {
 }
 
 
-def read_statements(data: bytes, file: str, *, clock: Clock = utc_now) -> list[Statement]:
+def read_statements(data: bytes, file: str, *, clock: Clock = utc_now) -> list[statement.Statement]:
     """Return the statements of a Flex query result, one for each account and period.
 
     The elements are read as they are parsed, so that a year needs no tree in memory. A document
@@ -364,7 +357,7 @@ class _Target:
         self.today = today
         self.root = ""
         self.texts: dict[str, str] = {}
-        self.statements: list[Statement] = []
+        self.statements: list[statement.Statement] = []
         self._open: Fields | None = None
         self._inherited: dict[str, str] = {}
         self._sections: set[str] = set()
@@ -416,9 +409,9 @@ class _Target:
     def _fields(self, tag: str, attributes: dict[str, str]) -> Fields:
         return Fields(attributes, file=self.file, element=tag, today=self.today)
 
-    def _statement(self, fields: Fields) -> Statement:
+    def _statement(self, fields: Fields) -> statement.Statement:
         first, last = fields.day("fromDate"), fields.day("toDate")
-        return Statement(
+        return statement.Statement(
             file=self.file,
             account=fields.required("accountId"),
             first=first,

@@ -7,15 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from position_sync_dagster import last_work
+from position_sync_dagster import errors, last_work
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import GatewaySession
 from position_sync_dagster.domain.leg import Leg
-from position_sync_dagster.errors import (
-    GatewaysFileError,
-    PositionSyncError,
-    StrategiesFileError,
-)
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.registry.strategies_file import load_strategies
 from position_sync_dagster.processes import ports
@@ -59,7 +54,7 @@ def run_preflight(
     found += bounded("Dagster home", lambda: check_dagster(dagster_home, ui_port), within_s=QUICK_S)
     try:
         logins = settings.logins
-    except GatewaysFileError:
+    except errors.GatewaysFileError:
         return found  # it has a finding of its own
     sessions: dict[str, GatewaySession] = {}
     legs: list[Leg] = []
@@ -146,8 +141,8 @@ def _read(
         elif lake.exists:
             registry = lake.registry.sync
             legs += [*registry.get_all_active(), *registry.get_unresolved()]
-    except StrategiesFileError:
+    except errors.StrategiesFileError:
         pass  # it has a finding of its own
-    except PositionSyncError as error:
+    except errors.PositionSyncError as error:
         return [bad("tables", error.what, error.remedy)]
     return []

@@ -8,18 +8,13 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from uuid import uuid4
 
+from position_sync_dagster import errors
 from position_sync_dagster.domain.broker_position import BrokerPosition, Key
 from position_sync_dagster.domain.clock import SKEW, Clock
 from position_sync_dagster.domain.request import Answer, QueuedPosition
 from position_sync_dagster.domain.streamed_holding import confirmed_time
 from position_sync_dagster.domain.update import PositionUpdate, Source
 from position_sync_dagster.domain.valuation import Provenance, from_portfolio, says_the_same
-from position_sync_dagster.errors import (
-    BrokerUnavailableError,
-    LakeError,
-    LeaseLostError,
-    NewerRowError,
-)
 from position_sync_dagster.lake.queue.position_queue import PositionQueue
 from position_sync_dagster.lake.schema.ids import content_id, new_ids
 from position_sync_dagster.lake.updates.position_updates import AppendResult, PositionUpdatesTable
@@ -245,9 +240,9 @@ class BatchProcessor:
             await self._queue.mark_failed_many(
                 dict.fromkeys(plan.not_held, NOT_HELD), retryable=False, lease_token=lease
             )
-        except LeaseLostError:
+        except errors.LeaseLostError:
             raise
-        except (LakeError, BrokerUnavailableError, asyncio.CancelledError) as error:
+        except (errors.LakeError, errors.BrokerUnavailableError, asyncio.CancelledError) as error:
             await self.release(batch, _why_released(error))
             raise
         not_covered = [request for request in batch if request.request_id in plan.not_covered]
@@ -256,7 +251,7 @@ class BatchProcessor:
     async def release(self, requests: Sequence[QueuedPosition], reason: str) -> None:
         """Release requests of one claim; where that fails, their lease expires by itself."""
         if requests:
-            with suppress(LakeError):
+            with suppress(errors.LakeError):
                 await self._queue.release(
                     _ids(requests), reason, lease_token=requests[0].lease_token
                 )
@@ -285,7 +280,7 @@ class BatchProcessor:
             )
             try:
                 return plan, await self._append(batch, plan, batch_id, newest.through)
-            except NewerRowError:
+            except errors.NewerRowError:
                 if plans == MAX_PLANS:
                     raise
 
@@ -298,7 +293,7 @@ class BatchProcessor:
 
         def check_lease() -> None:
             if not self._queue.sync.holds(_ids(batch), lease_token=batch[0].lease_token):
-                raise LeaseLostError(
+                raise errors.LeaseLostError(
                     f"The lease of batch {batch_id} ended before its rows were written.",
                     remedy="Raise POSITION_SYNC_LEASE_S; the requests are claimed again.",
                 )
@@ -334,7 +329,7 @@ class BatchProcessor:
 def _why_released(error: BaseException) -> str:
     if isinstance(error, asyncio.CancelledError):
         return "the worker was ended"
-    return "the lake could not be used" if isinstance(error, LakeError) else str(error)
+    return "the lake could not be used" if isinstance(error, errors.LakeError) else str(error)
 
 
 def _ids(requests: Iterable[QueuedPosition]) -> list[str]:

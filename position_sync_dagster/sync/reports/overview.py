@@ -20,13 +20,8 @@ from position_sync_dagster.lake.lake import (
 )
 from position_sync_dagster.lake.schema.codec import broker_positions_of, updates_of
 from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.reports import money
 from position_sync_dagster.sync.reports.exposure import Exposure, exposures
-from position_sync_dagster.sync.reports.money import (
-    Ages,
-    Money,
-    money_by_strategy,
-    total_by_currency,
-)
 from position_sync_dagster.sync.reports.position_list import matching_legs, strategies_by_holding
 from position_sync_dagster.sync.reports.status import (
     LoginStatus,
@@ -54,14 +49,14 @@ class Book:
     holdings: tuple[BrokerPosition, ...]
     legs: tuple[ActiveContract, ...]
     matching: tuple[ActiveContract, ...]
-    ages: Ages
+    ages: money.Ages
     exposures: tuple[Exposure, ...]
     streamed: frozenset[int] | None
 
     @property
-    def strategies(self) -> list[Money]:
+    def strategies(self) -> list[money.Money]:
         """The money of each strategy, by currency."""
-        return money_by_strategy(
+        return money.money_by_strategy(
             self.exposures, self.matching, self.latest, self.ages, self.streamed
         )
 
@@ -99,8 +94,8 @@ class Overview:
     book: Book
     held: int
     current: int
-    strategies: tuple[Money, ...]
-    totals: tuple[Money, ...]
+    strategies: tuple[money.Money, ...]
+    totals: tuple[money.Money, ...]
 
 
 def read_book(
@@ -147,7 +142,7 @@ def read_book(
     )
     if details is None:
         details = lake.contracts.sync.get({leg.conid for leg in legs})
-    ages = Ages.of(rows, holdings, now)
+    ages = money.Ages.of(rows, holdings, now)
     return Book(
         latest=tuple(rows),
         holdings=tuple(holdings),
@@ -194,11 +189,11 @@ class OverviewReader:
                 for login in status.each_login
             ),
             strategies=strategies,
-            totals=tuple(total_by_currency(strategies)),
+            totals=tuple(money.total_by_currency(strategies)),
         )
 
 
-def count_current(held: set[Key], ages: Ages, status: LoginStatus, settings: Settings) -> int:
+def count_current(held: set[Key], ages: money.Ages, status: LoginStatus, settings: Settings) -> int:
     """Count the holdings whose value is current now; none is while the gateway is not connected."""
     if status.session_state != SessionState.LIVE or status.session_since is None:
         return 0

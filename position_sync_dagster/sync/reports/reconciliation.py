@@ -6,17 +6,11 @@ from datetime import datetime, timedelta
 
 import polars as pl
 
+from position_sync_dagster.domain import reconciliation
 from position_sync_dagster.domain.broker_position import BrokerPosition, Key
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.domain.leg import ActiveContract
-from position_sync_dagster.domain.reconciliation import (
-    Discrepancy,
-    Pair,
-    ReconciliationResult,
-    compare,
-    compare_pairs,
-)
 from position_sync_dagster.domain.update import PositionUpdate
 from position_sync_dagster.lake.lake import Lake, rows_of_logins
 from position_sync_dagster.lake.schema.codec import moment
@@ -55,7 +49,7 @@ class PositionReconciler:
         *,
         complete: bool,
         details: Mapping[int, ContractDetails] | None = None,
-    ) -> ReconciliationResult:
+    ) -> reconciliation.ReconciliationResult:
         """Return every difference between the snapshot, the rows and the legs.
 
         Args:
@@ -63,7 +57,7 @@ class PositionReconciler:
                 difference.
             details: The contract details that are known, by conid: each leg is compared with them.
         """
-        return compare(
+        return reconciliation.compare(
             snapshot,
             latest,
             legs,
@@ -101,7 +95,7 @@ class ReconciliationService:
         self._clock = clock
         self._stale_after = timedelta(seconds=settings.stale_after_s)
 
-    async def run(self, run_id: str | None = None) -> ReconciliationResult:
+    async def run(self, run_id: str | None = None) -> reconciliation.ReconciliationResult:
         """Compare, record the breaks of each login in one commit, and return the result.
 
         Of a login without current data nothing is compared, and its breaks stay as they are.
@@ -128,8 +122,11 @@ class ReconciliationService:
         pairs = pairs_of(holdings, latest, now)
         legs = self._lake.registry.legs
         conids = {leg.conid for leg in legs}
-        result = compare_pairs(
-            map(Pair._make, undecided(pairs, now=now, stale_after=self._stale_after).iter_rows()),
+        result = reconciliation.compare_pairs(
+            map(
+                reconciliation.Pair._make,
+                undecided(pairs, now=now, stale_after=self._stale_after).iter_rows(),
+            ),
             legs,
             held=held_of(pairs, conids),
             checked=pairs.height,
@@ -159,8 +156,9 @@ class ReconciliationService:
 
 
 def _by_login(
-    discrepancies: Iterable[Discrepancy], logins: Mapping[str, tuple[str, ...] | None]
-) -> dict[str, list[Discrepancy]]:
+    discrepancies: Iterable[reconciliation.Discrepancy],
+    logins: Mapping[str, tuple[str, ...] | None],
+) -> dict[str, list[reconciliation.Discrepancy]]:
     """Return the discrepancies of each login; of several, those of no account are apart.
 
     Args:
@@ -169,7 +167,7 @@ def _by_login(
     """
     by_account = {name: login for login, names in logins.items() for name in names or ()}
     others = OF_STRATEGIES if by_account else next(iter(logins))
-    found: dict[str, list[Discrepancy]] = {login: [] for login in (*logins, others)}
+    found: dict[str, list[reconciliation.Discrepancy]] = {login: [] for login in (*logins, others)}
     for one in discrepancies:
         found[by_account.get(one.account, others)].append(one)
     return found
