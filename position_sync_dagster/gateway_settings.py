@@ -1,6 +1,6 @@
 """The settings of one login, the gateways file of several, and the types that all settings share.
 
-Every number is finite and bounded: 1e308 seconds would end in no error but an overflow.
+Every number is finite and bounded: a time of 1e308 seconds would overflow.
 """
 
 import json
@@ -137,6 +137,11 @@ def _checked_day(value: str | None) -> str | None:
 
 
 Seconds = Annotated[float, Field(gt=0, le=DAY_S)]
+Port = Annotated[int, Field(ge=1, le=65_535)]
+ClientId = Annotated[int, Field(ge=1, le=2**31 - 1)]
+PoolSize = Annotated[int, Field(ge=1, le=32)]
+LineCount = Annotated[int, Field(ge=1, le=100_000)]
+ReservedCount = Annotated[int, Field(ge=0, le=100_000)]
 FilePath = Annotated[Path, AfterValidator(_checked_path)]
 LakePath = Annotated[str, AfterValidator(_checked_lake)]
 Day = Annotated[str | None, AfterValidator(_checked_day)]
@@ -152,7 +157,7 @@ MOST_LOGINS = 1_000
 _LOCAL = {"localhost": "127.0.0.1", "::1": "127.0.0.1"}
 
 _TAG = r"\A(?!dagster/|\.dagster/|position_sync/)(?:[A-Za-z0-9_.-]{1,63}/)?[A-Za-z0-9_.-]{1,63}\Z"
-"""Dagster and this package find runs again by the tags that are left out."""
+"""The tags of Dagster and of this package are excluded: runs are found by them."""
 
 
 class LoginEntry(Part):
@@ -169,25 +174,17 @@ class LoginEntry(Part):
         pattern=r"\A[A-Za-z0-9](?:[A-Za-z0-9_:-]|\.(?!\.)){0,63}\Z",
         description="Use up to 64 letters, digits and _ . : - without two dots in a row",
     )
-    port: int = Field(ge=1, le=65_535, description="Write a whole number from 1 to 65535")
+    port: Port
     accounts: tuple[Annotated[str, Field(pattern=r"\A[A-Za-z0-9._-]{1,64}\Z")], ...] = Field(
         description="Write account ids such as U1234567"
     )
     host: Annotated[str, Field(pattern=r"\A\S{1,255}\Z")] | None = Field(
         None, description="Write an address such as 127.0.0.1"
     )
-    client_id: Annotated[int, Field(ge=1, lt=2**31)] | None = Field(
-        None, description="Write a whole number from 1 to 2147483647"
-    )
-    client_ids: Annotated[int, Field(ge=1, le=32)] | None = Field(
-        None, description="Write a whole number from 1 to 32"
-    )
-    max_lines: Annotated[int, Field(ge=1, le=100_000)] | None = Field(
-        None, description="Write a whole number from 1 to 100000"
-    )
-    reserved_lines: Annotated[int, Field(ge=0, le=100_000)] | None = Field(
-        None, description="Write a whole number from 0 to 100000"
-    )
+    client_id: ClientId | None = None
+    client_ids: PoolSize | None = None
+    max_lines: LineCount | None = None
+    reserved_lines: ReservedCount | None = None
     trading_mode: TradingMode | None = Field(None, description=f"Use {', '.join(TradingMode)}")
     tags: Annotated[
         dict[Annotated[str, Field(pattern=_TAG)], Text],
@@ -336,16 +333,13 @@ class GatewaySettings(BaseSettings):
         max_length=255,
         description="Address of the gateway; an address, not a name (trusted IPs).",
     )
-    gateway_port: int = Field(
-        7497,
-        ge=1,
-        le=65535,
-        description="API port: TWS 7496 live, 7497 paper; Gateway 4001 live, 4002 paper.",
+    gateway_port: Port = Field(
+        7497, description="API port: TWS 7496 live, 7497 paper; Gateway 4001 live, 4002 paper."
     )
-    gateway_client_id: int = Field(
-        17, ge=1, le=2**31 - 1, description="First client id of the pool; 0 is refused."
+    gateway_client_id: ClientId = Field(
+        17, description="First client id of the pool; 0 is refused."
     )
-    gateway_client_ids: int = Field(4, ge=1, le=32, description="Number of client ids in the pool.")
+    gateway_client_ids: PoolSize = Field(4, description="Number of client ids in the pool.")
     gateway_timeout_s: Seconds = Field(
         15.0, description="Longest wait for one answer of the gateway."
     )
@@ -355,11 +349,9 @@ class GatewaySettings(BaseSettings):
         "the mode that is found.",
     )
 
-    max_lines: int = Field(
-        100, ge=1, le=100_000, description="Market data lines that the login has."
-    )
-    reserved_lines: int = Field(
-        5, ge=0, le=100_000, description="Of these, lines that are always left to other programs."
+    max_lines: LineCount = Field(100, description="Market data lines that the login has.")
+    reserved_lines: ReservedCount = Field(
+        5, description="Of these, lines that are always left to other programs."
     )
 
     _login: LoginEntry | None = PrivateAttr(None)

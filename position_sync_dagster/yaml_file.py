@@ -17,9 +17,9 @@ from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from position_sync_dagster.errors import PositionSyncError, shown
 
 LARGEST_FILE = 4 * 2**20
-"""Bytes; a leg takes about a hundred."""
+"""The largest file, in bytes; a leg takes about a hundred."""
 DEEPEST = 16
-"""Levels of nesting; a file as it should be has 6."""
+"""The most levels of nesting; a correct file has 6."""
 
 _NULL = "tag:yaml.org,2002:null"
 
@@ -214,8 +214,8 @@ def _explain(kind: type[Part], error: Mapping[str, Any]) -> tuple[str, str]:
             return error["ctx"]["what"], error["ctx"]["remedy"]
     if given in (None, ""):
         return f"{name} has no value", "Write one"
-    remedy = field.description if field and field.description else "Correct it"
-    return f"{name} {shown(given)} cannot be used", remedy
+    how = field.description if field else None
+    return f"{name} {shown(given)} cannot be used", how or str(error["msg"])
 
 
 def saved_state(path: Path) -> tuple[int, int, int]:

@@ -39,7 +39,7 @@ from position_sync_dagster.terminal.text import printable
 LOG_NAME = "dagster-dev.log"
 STARTING_INTERVAL_S = 1.0
 INTERVAL_S = 5.0
-"""Seconds between two reports, while the UI starts and afterwards."""
+"""Seconds between two looks at the tables: while the UI starts, and afterwards."""
 
 
 def dev(
@@ -89,7 +89,8 @@ def run(*, ui_port: int, end_with: int | None = None) -> int:
                 log=log,
                 inherited_fds=[lock.fd],
             ) as dagster:
-                watch(dagster, settings, ui_port, stop, output_for(log))
+                output = LiveOutput(settings, log) if log else Output(settings)
+                watch(dagster, settings, ui_port, stop, output)
         except StopRequested as request:
             with suppress(StopRequested):  # the terminal is closed
                 write_lines(f"Ended ({request.reason}).")
@@ -128,7 +129,8 @@ class Output:
 
     interval_s = INTERVAL_S
 
-    def __init__(self) -> None:
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
         self._sessions: dict[str, str] = {}
 
     def note(self, text: str) -> None:
@@ -147,13 +149,13 @@ class Output:
         """
         self.note(f"The Dagster UI is at {ui}")
 
-    def look(self, settings: Settings, ui: str) -> None:
+    def look(self, ui: str) -> None:
         """Show the state of each gateway's session that has changed.
 
         Raises:
             StopRequested: The terminal is closed.
         """
-        states = session_states(settings)
+        states = session_states(self._settings)
         for gateway_id, state in states.items():
             if state != self._sessions.get(gateway_id):
                 self.note(f"Gateway {gateway_id}: {state}")
@@ -170,13 +172,14 @@ class LiveOutput(Output):
 
     interval_s = STARTING_INTERVAL_S
 
-    def __init__(self, log: Path) -> None:
-        super().__init__()
+    def __init__(self, settings: Settings, log: Path) -> None:
+        super().__init__(settings)
         self._display = LiveDisplay()
         self._log = log
         self._notes: list[tuple[str, str]] = []
-        self._reader: OverviewReader | None = None
-        self._changes: Changes | None = None
+        self._lake = Lake.of(settings)
+        self._reader = OverviewReader(self._lake, settings)
+        self._changes = Changes()
 
     def note(self, text: str) -> None:
         """Show a change above the status, until the next one.
@@ -189,18 +192,15 @@ class LiveOutput(Output):
     def serving(self, ui: str) -> None:
         """Do nothing: the status has the address, and the last note stays."""
 
-    def look(self, settings: Settings, ui: str) -> None:
+    def look(self, ui: str) -> None:
         """Read the tables, and draw the status again.
 
         Raises:
             StopRequested: The terminal is closed.
         """
         addresses = [("Dagster UI", ui), ("logs", str(self._log))]
-        lake = Lake.of(settings)
-        self._reader = self._reader or OverviewReader(lake, settings)
-        self._changes = self._changes or Changes()
         try:
-            overview = self._reader.read(utc_now()) if lake.exists else None
+            overview = self._reader.read(utc_now()) if self._lake.exists else None
         except (errors.LakeError, errors.SettingsError) as error:
             trouble = [("trouble", line) for line in str(error).splitlines()]
             self._display.show(Look(notes=[*self._notes, *trouble], addresses=addresses))
@@ -220,11 +220,6 @@ class LiveOutput(Output):
 
     def __exit__(self, *_: object) -> None:
         self._display.__exit__(None, None, None)
-
-
-def output_for(log: Path | None) -> Output:
-    """Return the live status if Dagster's output goes to a file, else lines."""
-    return Output() if log is None else LiveOutput(log)
 
 
 def watch(
@@ -250,7 +245,7 @@ def watch(
                 next_probe = time.monotonic() + (INTERVAL_S if serving else STARTING_INTERVAL_S)
                 for text in gateways.look(settings):
                     output.note(text)
-            output.look(settings, dagster_dev.url(ui_port) if serving else "starting")
+            output.look(dagster_dev.url(ui_port) if serving else "starting")
             stop.pause(output.interval_s if serving else STARTING_INTERVAL_S)
 
 

@@ -17,7 +17,7 @@ from position_sync_dagster.lake.registry.legs import LegKey, WholeHolders, name_
 from position_sync_dagster.yaml_file import Items, Part, Place, Text, YamlFile
 
 MOST_LEGS = 500_000
-"""Memberships; with aliases a small file can name many more than it has lines."""
+"""The most memberships of a file; with YAML aliases a small file can have very many."""
 
 
 def _by(parse: Callable[[str], object]) -> BeforeValidator:
@@ -42,7 +42,6 @@ def _not_zero(quantity: float) -> float:
 
 Quantity = Annotated[float, AfterValidator(_not_zero)]
 Priority = Annotated[int, Field(ge=1, lt=2**31)]
-ONE_OR_TWO = "Write 1 or 2"
 
 
 class LegPart(Part):
@@ -62,7 +61,7 @@ class LegPart(Part):
     quantity: Quantity | None = Field(
         None, description="Write it with its sign, as -1; leave it out for the whole holding"
     )
-    priority: Priority | None = Field(None, description=ONE_OR_TWO)
+    priority: Priority | None = None
 
 
 class StrategyPart(Part):
@@ -70,7 +69,7 @@ class StrategyPart(Part):
 
     strategy_id: str = Field(pattern=r".*\S", description="Write its name or number")
     legs: Items
-    priority: Priority | None = Field(None, description=ONE_OR_TWO)
+    priority: Priority | None = None
 
 
 class StrategiesPart(Part):
