@@ -49,7 +49,7 @@ def shown(value: object) -> str:
 
 
 _SHOWN = 60
-"""So many characters of a value stand in its error."""
+"""The number of characters of a value that its error repeats."""
 
 
 # What a person gives: settings, legs, the files of strategies and gateways.

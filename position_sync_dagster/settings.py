@@ -1,6 +1,6 @@
 """Settings: read from the environment or a `.env` file, with the prefix POSITION_SYNC_.
 
-Variables that look like settings and are none: a mistyped name would have no effect, unseen.
+A variable with the prefix that is no setting is reported: a mistyped name has no effect.
 """
 
 import os

@@ -32,7 +32,7 @@ REST = {
     "strategy_exposure": "the next run of the asset computes them again",
     "daily_positions": "run the days in them again, by a backfill of the asset",
 }
-"""What becomes of the rows that a repair keeps in a file only."""
+"""What to do with rows that a repair could not put back and keeps in a file, by table."""
 
 
 def doctor(

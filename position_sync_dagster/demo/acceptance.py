@@ -1,6 +1,6 @@
 """The acceptance test of the demo: compare the rows in the tables with the positions held.
 
-Pure functions over values that `observation` reads.
+Pure functions over values that `run.Observer` reads.
 """
 
 from collections.abc import Iterable, Mapping

@@ -114,11 +114,11 @@ def _fill(at_s: float, conid: int, quantity: int) -> dict[str, Any]:
 
 
 SESSIONS = 10
-"""How many past sessions have a statement."""
+"""The number of past trading days that have a statement."""
 
 RECORDED = 5
-"""How many of them, the newest, are in daily_positions from the start; the others wait for the
-person who tries a backfill."""
+"""The number of these days, the newest ones, that are in daily_positions from the start. The
+others are left for a person who tries a backfill."""
 
 
 def prepare(settings: Settings) -> None:
@@ -156,7 +156,7 @@ def past_sessions(calendar: str, now: datetime, count: int = SESSIONS) -> list[d
 
 
 GATEWAY_PORT = 17497
-"""No port of TWS or IB Gateway, and below the ports that operating systems assign."""
+"""TWS and IB Gateway do not use it, and operating systems assign only higher ones."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -28,10 +28,10 @@ from position_sync_dagster.errors import FlexServiceError, SettingsError, Statem
 from position_sync_dagster.gateway_settings import FLEX_URL, address_flaw
 
 FIRST_DAY = date(1990, 1, 1)
-"""No statement is of a day before: the broker's first customers traded later."""
+"""The earliest day of a statement: the broker's first customers traded later."""
 
 UNKNOWN = ("", "-", "--")
-"""What the broker writes where it has no value."""
+"""The texts that the broker writes if it has no value."""
 
 LONGEST_TEXT = 1000
 """Characters of an attribute. The longest that the broker writes, a description, has some 100."""
@@ -264,10 +264,10 @@ def cash_of(fields: Fields) -> statement.StatementCash:
 
 
 HEAD_BYTES = 4096
-"""How much of a file holds the start of its first statement."""
+"""The number of bytes at the start of a file that hold the start of its first statement."""
 
 LARGEST_STATEMENT = 512 * 2**20
-"""Bytes; a day of 20,000 holdings takes some 15 MB."""
+"""The largest statement, in bytes; a day of 20,000 holdings takes some 15 MB."""
 
 _FROM_DATE = re.compile(r"<FlexStatement\s[^>]*?\bfromDate=[\"']([0-9-]{8,10})[\"']")
 
@@ -482,8 +482,8 @@ USER_AGENT = "Python/3"
 """The service refuses requests without one."""
 
 LEAST_TOKEN = 12
-"""A token that is found in a statement has so many characters: a shorter text may be there anyway.
-The broker's have some 25."""
+"""The shortest token that is searched for in a statement: a shorter text may be there by chance.
+The broker's tokens have some 25 characters."""
 
 FIRST_WAIT_S = 2.0
 LONGEST_WAIT_S = 30.0

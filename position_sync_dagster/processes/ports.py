@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 LOOPBACK = "127.0.0.1"
 NEXT_PORTS = 50
-"""The number of ports that are tried where the wanted one is taken."""
+"""The number of ports that are tried if the wanted one is taken."""
 
 
 class PortTakenError(PositionSyncError):

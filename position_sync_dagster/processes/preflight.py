@@ -20,8 +20,8 @@ from position_sync_dagster.sync import preflight
 from position_sync_dagster.sync.preflight import Finding, bad, bounded, good, warning
 
 QUICK_S, TABLES_S = 3.0, 7.0
-"""Longest times of the checks at this machine. All of them and `sync.preflight.WITHIN_S` together
-are less than a minute."""
+"""The longest times of the checks at this machine, in seconds. All of them and
+`sync.preflight.WITHIN_S` together are less than a minute."""
 
 
 def run_preflight(

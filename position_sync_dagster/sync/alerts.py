@@ -1,6 +1,7 @@
-"""What is told of checks: a break once, its end once, and each message until it was sent; pure.
+"""Messages about failed checks: which are due, decided by pure functions, and their delivery.
 
-Sends messages to the receivers of the setting, through apprise.
+A failed check leads to one message, and its end to another. Each message is kept until it was
+sent. apprise sends it to the receivers that the settings name.
 """
 
 import logging
@@ -19,7 +20,7 @@ RETRY = Backoff(first_s=30.0, longest_s=900.0)
 """Delays after deliveries to one receiver that failed in a row."""
 
 LONGEST_TEXT = 600
-"""Characters of a description that are told; the page of the check has all of it."""
+"""The longest description in a message, in characters; the page of the check has all of it."""
 
 MOST_KEPT = 200
 """Messages kept for receivers that cannot be reached; beyond them the oldest are dropped."""
@@ -132,8 +133,8 @@ def follow(
         cursor: Of the last decision.
         states: The newest result of each check that has one.
         now: The time.
-        after: How long a break must last before it is told.
-        severities: The severities that are told.
+        after: How long a check must have failed before a message is sent.
+        severities: The severities of which messages are sent.
         receivers: How many there are.
     """
     found = {state.name: state for state in states}

@@ -14,7 +14,7 @@ from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.sync.supervision import JobRun
 
 SETTLE_S = 10.0
-"""How long a login may have no owner before a refresh takes it: a starting stream comes first."""
+"""Seconds without an owner until a refresh may take a login: a starting stream comes first."""
 
 RETRY = Backoff(first_s=10.0, longest_s=120.0)
 """Delays after drain runs in a row that failed or released requests."""
@@ -31,8 +31,7 @@ class Step(StrEnum):
 
 
 DRAIN_AND_DERIVE = (Step.DRAIN, Step.LATEST, Step.EXPOSURE)
-"""Deriving costs a tenth of starting a run, and nothing derived is older than its source for long.
-"""
+"""A drain run derives as well: that takes a tenth of the time in which a run starts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -293,19 +292,19 @@ def _skip(reason: str, workload: Workload, cursor: DrainCursor) -> DrainPlan:
 LEDGER = "position_updates"
 
 SOURCES = (LEDGER, "active_strategies")
-"""What the derived tables are made from, as far as its materializations make them old."""
+"""The tables whose materialization makes the derived tables old."""
 
 TARGETS = ("latest_positions", "strategy_exposure")
 """The derived tables without partitions."""
 
 LONGEST_AGE = timedelta(minutes=15)
-"""The stream changes the ledger every second without a materialization."""
+"""The age at which a table is derived again: the stream adds rows without a materialization."""
 
 SHORTEST_GAP = timedelta(seconds=15)
-"""Between two runs: a gateway that comes and goes shall not start a run each time."""
+"""The shortest time between two runs: a connection that comes and goes starts no run each time."""
 
 LEFT_BEHIND = timedelta(seconds=120)
-"""A run that lasts longer was left behind by a crash."""
+"""A run that lasts longer than this no longer counts as in progress: a crash left it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

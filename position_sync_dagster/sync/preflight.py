@@ -101,17 +101,17 @@ def bounded(check: str, look: Callable[[], list[Finding]], *, within_s: float) -
 
 
 WITHIN_S = 40.0
-"""Longest time of all checks at the gateway together."""
+"""The longest time of all checks at the gateway together, in seconds."""
 
 ANSWER_S = 8.0
-"""Longest wait for one answer."""
+"""The longest wait for one answer, in seconds."""
 
 CLOCK_S = 2.0
 MOST_LEGS = 100
-"""So many legs are compared with their contract details; each is one request."""
+"""The most legs that are compared with their contract details; each takes one request."""
 
 MOST_OPEN_LEGS = 40
-"""So many legs without a conid are looked up; each is one or two requests."""
+"""The most legs without a conid that are looked up; each takes one or two requests."""
 
 CORRECT = "Correct the leg in the strategies file or with `position-sync strategies`."
 

@@ -1,7 +1,4 @@
-"""The folder of the broker's statements: read, and extended by downloads.
-
-The statements of the broker: downloaded, checked, and stored where they belong.
-"""
+"""The statements of the broker: downloaded to a folder, read, checked and stored in the tables."""
 
 import os
 import stat
@@ -220,7 +217,7 @@ def _content(path: Path, most: int = flex.LARGEST_STATEMENT) -> bytes:
 
 
 STATED_AT, STATED_ZONE = time(16, 0), ZoneInfo("America/New_York")
-"""The time that stands for the end of a statement's day: the statement names the day alone."""
+"""The time of the values of a statement's day: the statement gives no time of its own."""
 
 
 class StatementService:

@@ -22,7 +22,7 @@ from position_sync_dagster.terminal.money_tables import strategy_table
 from position_sync_dagster.terminal.text import age, duration, number, printable, quantity
 
 MOST_OF_A_KIND = 2
-"""More changes of a kind in one look become one line with their number."""
+"""If one look finds more changes of a kind than this, one line gives their number."""
 
 KEPT = 6
 
@@ -128,7 +128,7 @@ def _gateway_change(before: LoginStatus, now: LoginStatus, status: Status) -> st
 
 
 LATE = "(late)"
-"""What marks a program that should work and does not."""
+"""The mark of a program that should work and does not."""
 
 
 def describe(status: Status) -> list[tuple[str, str]]:
@@ -216,7 +216,7 @@ Lines = Sequence[tuple[str, str]]
 LABEL = 12
 SHOWN = {"programs", "queue", "updates"}
 ROOMY = 30
-"""From so many rows on, the parts stand apart."""
+"""In a terminal of this many rows or more, empty lines separate the parts."""
 
 LEAST_CHANGES = 2
 MOST_BAR = 40

@@ -1,6 +1,6 @@
 """Strategies and positions with their money, as tables for a terminal of any width.
 
-Tables that show as many of their columns as the width has room for.
+A table shows the columns that fit into the width.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ from position_sync_dagster.sync.reports.money import Ages, Money
 from position_sync_dagster.terminal.text import amount, duration, number, printable, quantity
 
 WIDE = 110
-"""From this width on, columns stand two spaces apart."""
+"""Characters; in a terminal of this width or more, two spaces separate the columns."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +59,7 @@ def fitted_table(
     """Return a table of the columns that fit.
 
     Args:
-        totals: So many rows at the end are totals.
+        totals: The number of rows at the end that are totals.
     """
     chosen = choose_columns(columns, width)
     rows = max((len(column.cells) for column in chosen), default=0)

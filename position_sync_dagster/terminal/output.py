@@ -102,7 +102,7 @@ def print_table_with_notes(
 
 
 PIPE_WIDTH = 200
-"""A pipe has no width, and would cut rows to 80 columns."""
+"""Characters. A pipe has no width, and Rich would cut the rows to 80 columns."""
 
 
 def console() -> Console:

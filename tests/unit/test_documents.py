@@ -78,6 +78,11 @@ def test_each_make_target_exists(document):
     assert named - targets == set()
 
 
+GONE = {"CHANGELOG.md": {"MAX_MARK_AGE_S"}}
+"""Settings of earlier releases that a document may still name."""
+
+
 def test_each_setting_exists(document):
     named = set(re.findall(rf"\b{PREFIX}([A-Z][A-Z_]*[A-Z])\b", document.read_text()))
-    assert named - {name.upper() for name in Settings.model_fields} == set()
+    known = {name.upper() for name in Settings.model_fields}
+    assert named - known - GONE.get(document.name, set()) == set()

@@ -153,14 +153,13 @@ def match_holdings(request: QueuedPosition, view: BrokerView) -> Match:
 
 
 LARGEST = 5_000
-"""Requests that one batch claims at most: their rows are about a second's work, far below a
-lease."""
+"""The most requests that one batch claims: their rows take a second, far less than a lease."""
 
 SHARE = 4
-"""A drain takes what waits in about so many batches."""
+"""A batch claims the waiting requests divided by this number."""
 
 MAX_PLANS = 10
-"""How often a batch is decided anew because newer rows of its holdings came; then it is released.
+"""How often a batch is planned again because newer rows of its holdings came; then it is released.
 """
 
 

@@ -1,6 +1,6 @@
 """The queue worker: drain the queue, batch after batch, once per interval.
 
-Values over the shared connection of this process, for use as a library.
+As a library, without Dagster, it takes the values from the shared connection of its process.
 """
 
 import asyncio

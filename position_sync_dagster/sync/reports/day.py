@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 SPAN = timedelta(hours=12)
-"""A day of trading with the hours around it."""
+"""The time that the diagram covers: a day of trading with the hours around it."""
 
 POINTS = 60
 
@@ -89,7 +89,7 @@ def _update(row: dict[str, Any]) -> PositionUpdate:
 
 
 MOST_BYTES = 40_000
-"""The size of a picture that an event may keep; Dagster stores each one."""
+"""The largest picture that is stored; Dagster keeps it in an event."""
 
 SIZE_INCHES = (8.4, 5.0)
 DOTS_PER_INCH = 80

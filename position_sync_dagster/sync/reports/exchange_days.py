@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 from position_sync_dagster.errors import PositionSyncError, SettingsError
 
 SETTLE = timedelta(minutes=20)
-"""Index options trade, and the last values arrive, until a quarter of an hour after the close."""
+"""How long after the close a day is recorded: index options trade for another 15 minutes."""
 
 
 class NoTradingDayError(PositionSyncError):

@@ -16,7 +16,7 @@ from position_sync_dagster.domain.update import PositionUpdate
 Number = TypeVar("Number", int, float)
 
 FACTOR_TOLERANCE = 0.02
-"""So far may the value of a row be from price × quantity × multiplier ÷ magnifier."""
+"""The greatest difference of a value from price × quantity × multiplier ÷ magnifier, as a part."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +130,7 @@ _CLASSES = {
 }
 
 EXPIRES_SOON = timedelta(days=5)
-"""A leg that expires within so many days is counted."""
+"""A leg that expires within this time is counted in `legs_expiring`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -59,7 +59,7 @@ SUMS = {
     "theta": "theta",
     "vega": "vega",
 }
-"""The sums, each with the column of a row that it adds."""
+"""Each sum, and the column of a row that it adds up."""
 
 GREEKS = {"gamma", "theta", "vega"}
 
@@ -197,7 +197,7 @@ def _total(name: str, currency: str, parts: Sequence[Money]) -> Money:
 
 
 ADDED = ("legs", "legs_held", "unrealized_pnl", "daily_pnl", "dollar_delta", "theta", "vega")
-"""What of exposures adds up to that of a strategy, and of strategies to the total."""
+"""The fields that are added: of exposures to those of a strategy, of strategies to the total."""
 
 
 def _sums(parts: Sequence[Exposure | Money]) -> dict[str, Any]:

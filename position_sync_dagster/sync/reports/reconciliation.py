@@ -20,7 +20,7 @@ from position_sync_dagster.sync.reports.confirmations import CONFIRMED, said_of,
 
 _KEY = ("account", "conid")
 OF_STRATEGIES = "(strategies)"
-"""In the place of a login: breaks of legs that name no account, where there are several logins."""
+"""The gateway_id of breaks of legs that name no account, if there are several logins."""
 
 
 class PositionReconciler:

@@ -1,6 +1,6 @@
 """The status of the whole product at one moment, read from the tables alone.
 
-What a person should look at although everything runs.
+It includes what a person should look at, such as failed requests.
 """
 
 from collections.abc import Iterable
