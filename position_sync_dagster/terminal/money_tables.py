@@ -53,9 +53,7 @@ def choose_columns(columns: Sequence[FittedColumn], width: int) -> list[FittedCo
     return [column for column in columns if any(column is one for one in chosen)]
 
 
-def fitted_table(
-    columns: Sequence[FittedColumn], width: int, *, totals: int = 0, title: str | None = None
-) -> Table:
+def fitted_table(columns: Sequence[FittedColumn], width: int, *, totals: int = 0) -> Table:
     """Return a table of the columns that fit.
 
     Args:
@@ -68,8 +66,6 @@ def fitted_table(
         pad_edge=False,
         padding=(0, gap_of(width), 0, 0),
         header_style="bold",
-        title=title,
-        title_justify="left",
     )
     for column in chosen:
         table.add_column(

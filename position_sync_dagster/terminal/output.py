@@ -50,17 +50,14 @@ def print_json(value: Any) -> None:
     sys.stdout.write(as_json(value) + "\n")
 
 
-def print_table(
-    columns: Mapping[str, str], rows: Iterable[Sequence[str]], *, title: str | None = None
-) -> None:
+def print_table(columns: Mapping[str, str], rows: Iterable[Sequence[str]]) -> None:
     """Print rows as a table.
 
     Args:
         columns: Each heading with its justification, "left" or "right".
         rows: One text per column, printed literally and never read as markup.
-        title: A line above the table.
     """
-    table = Table(box=None, pad_edge=False, header_style="bold", title=title)
+    table = Table(box=None, pad_edge=False, header_style="bold")
     for heading, justify in columns.items():
         table.add_column(heading, justify="right" if justify == "right" else "left")
     for row in rows:
