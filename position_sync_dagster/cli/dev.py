@@ -252,7 +252,7 @@ def watch(
 def session_states(settings: Settings) -> dict[str, str]:
     """Return the state of the current session of each gateway and its reason, where there is one.
 
-    What stands in the way of reading them is in the place of a state.
+    Where they cannot be read, the error stands for the state.
     """
     found = {}
     try:

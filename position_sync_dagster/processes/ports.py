@@ -104,7 +104,7 @@ def advice(host: str, port: int, result: ProbeResult) -> str:
 
 
 class GatewayProbes:
-    """Looks whether something listens at each gateway, until something did."""
+    """Probes the port of each gateway until something listens there."""
 
     def __init__(self) -> None:
         self._found: dict[tuple[str, int], ProbeResult] = {}

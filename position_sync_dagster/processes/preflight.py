@@ -88,7 +88,7 @@ async def _gateways(
 
 
 def check_programs(home: Path) -> list[Finding]:
-    """Return whether the programs of Dagster work, if they were started and not ended in order."""
+    """Return whether the programs of Dagster work, unless none was started or all were ended."""
     programs = last_work.read(home)
     if programs.problems:
         return [

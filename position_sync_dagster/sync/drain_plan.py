@@ -72,7 +72,7 @@ def _format() -> TypeAdapter[DrainCursor]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoginState:
-    """What is known of a login when a decision is made.
+    """The state of a login when a decision is made.
 
     Attributes:
         name: Its `gateway_id`.
@@ -223,7 +223,7 @@ def _track_owners(workload: Workload, cursor: DrainCursor) -> DrainCursor:
 
 
 def _track_registry(workload: Workload, cursor: DrainCursor) -> DrainCursor:
-    """Keep what a run recorded: it is read of the newest runs alone, and soon not among them."""
+    """Keep the version that a run recorded: later only newer runs are looked at."""
     if workload.registry_version != workload.recorded_version:
         return cursor
     return replace(cursor, registry_version=workload.registry_version)
@@ -246,7 +246,7 @@ def _registry_changed(workload: Workload, cursor: DrainCursor) -> bool:
 def _refreshes_due(
     workload: Workload, cursor: DrainCursor, refresh_interval_s: float
 ) -> tuple[dict[str, str], list[str]]:
-    """Return why a refresh of each login is due, by name; and why one of the others is not."""
+    """Return why a refresh is due, by login; and why the other logins have none."""
     due: dict[str, str] = {}
     waits: list[str] = []
     for login in workload.logins:

@@ -32,7 +32,7 @@ from position_sync_dagster.sync.reports.status import strategies_problem
 
 
 class Level(StrEnum):
-    """How a finding is to be taken."""
+    """How serious a finding is."""
 
     GOOD = "good"
     WARNING = "warning"
@@ -323,7 +323,7 @@ def trial_conid(
 def of_trial(
     trial: survey.LineTrial, delayed: survey.LineTrial | None, *, name: str, settings: Settings
 ) -> list[Finding]:
-    """Return what a line that was taken and given back says of permission and of free lines."""
+    """Return whether market data is permitted and a line is free, by the trial of one line."""
     refusal = trial.refusal
     if refusal is not None and refusal.code == GatewayCode.TOO_MANY_LINES:
         remedy = "End other programs on this login, or lower what they stream."

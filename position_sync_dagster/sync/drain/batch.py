@@ -258,7 +258,7 @@ class BatchProcessor:
     async def _plan_and_append(
         self, batch: Sequence[QueuedPosition], batch_id: str
     ) -> tuple[BatchPlan, AppendResult | None]:
-        """Decide about the batch and commit its rows; decide anew if newer rows came between."""
+        """Plan the batch and commit its rows; plan again if newer rows came meanwhile."""
         plans = 0
         while True:
             plans += 1

@@ -90,7 +90,7 @@ def shares_of(
 
 
 def _magnifier_of(row: PositionUpdate) -> int | None:
-    """Return the price magnifier by which a row was valued; None where it does not show.
+    """Return the price magnifier by which a row was valued; None if it cannot be derived.
 
     The row has price, quantity, multiplier and value; a magnifier is 1, or 100 for cents.
     """
@@ -113,7 +113,7 @@ def _part(quantity: float, total: float) -> float:
 
 
 class AssetClass(StrEnum):
-    """Classes that may be summed: a future's market value is notional, an option's is a premium."""
+    """Classes of assets, summed apart: a future's value is notional, an option's is a premium."""
 
     OPTION = "OPTION"
     STOCK = "STOCK"

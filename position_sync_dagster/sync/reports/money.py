@@ -155,9 +155,9 @@ def money_by_strategy(
 
 
 def incomplete(rows: Iterable[PositionUpdate]) -> tuple[str, ...]:
-    """Return the names of the sums that some of the rows are missing in.
+    """Return the names of the sums that leave out some of the rows.
 
-    A stock or a future has no greeks, and is missing in none of their sums.
+    A stock or a future has no greeks: their sums do not leave it out.
     """
     found = {
         name

@@ -33,7 +33,7 @@ from position_sync_dagster.sync.reports.status import (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Book:
-    """What the tables say of the holdings and the strategies at one moment.
+    """The holdings and the strategies at one moment, as the tables have them.
 
     Attributes:
         latest: The newest row of each holding, closed ones too; of the strategies' contracts alone
@@ -194,7 +194,7 @@ class OverviewReader:
 
 
 def count_current(held: set[Key], ages: money.Ages, status: LoginStatus, settings: Settings) -> int:
-    """Count the holdings whose value is current now; none is while the gateway is not connected."""
+    """Count the holdings whose value is current now; 0 while the gateway is not connected."""
     if status.session_state != SessionState.LIVE or status.session_since is None:
         return 0
     since = max(status.session_since, current_since(settings, ages.now))

@@ -86,7 +86,7 @@ def read_positions(
 def matching_legs(
     legs: Iterable[ActiveContract], details: Mapping[int, ContractDetails]
 ) -> list[ActiveContract]:
-    """Return the legs that name the contract of their conid, as far as it is known."""
+    """Return the legs without those that describe another contract than that of their conid."""
     return [
         leg
         for leg in legs
@@ -115,7 +115,7 @@ def strategies_by_holding(
 
 
 def _is_leg(legs: Iterable[ActiveContract]) -> pl.Expr:
-    """Return which rows are of one of these legs."""
+    """Return the condition that a row is of one of these legs."""
     anywhere, named = set(), defaultdict(set)
     for leg in legs:
         if leg.account is None:

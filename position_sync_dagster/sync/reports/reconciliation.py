@@ -159,7 +159,7 @@ def _by_login(
     discrepancies: Iterable[reconciliation.Discrepancy],
     logins: Mapping[str, tuple[str, ...] | None],
 ) -> dict[str, list[reconciliation.Discrepancy]]:
-    """Return the discrepancies of each login; of several, those of no account are apart.
+    """Return the discrepancies of each login; those of no account are under OF_STRATEGIES.
 
     Args:
         discrepancies: What was found.

@@ -321,7 +321,7 @@ def _login_status(gateway_id: str, session: GatewaySession | None, now: datetime
 
 
 def _trouble(login: LoginStatus, now: datetime) -> float:
-    """Return how much a login needs a look: for how long nobody has seen its gateway."""
+    """Return for how many seconds no owner has seen the gateway of a login."""
     if login.session_state is None:
         return float("inf")
     return _age_s(login.blind_since, now) or 0.0
