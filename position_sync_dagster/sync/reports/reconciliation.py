@@ -159,7 +159,7 @@ def _by_login(
     discrepancies: Iterable[reconciliation.Discrepancy],
     logins: Mapping[str, tuple[str, ...] | None],
 ) -> dict[str, list[reconciliation.Discrepancy]]:
-    """Return the discrepancies of each login; those of no account are under OF_STRATEGIES.
+    """Return the discrepancies by login; of several, OF_STRATEGIES has those without an account.
 
     Args:
         discrepancies: What was found.
