@@ -1,5 +1,7 @@
 """The errors of the package: one root; each names the thing, the cause and the remedy."""
 
+from typing import ClassVar
+
 
 class PositionSyncError(Exception):
     """The root of every error of this package.
@@ -8,9 +10,15 @@ class PositionSyncError(Exception):
         what: One sentence: the thing and the cause.
         remedy: One sentence: what the reader can do now.
 
+    Attributes:
+        exit_code: Of a command that ends with the error: 2 where the user can correct it on the
+            command line, in a file or in the environment, else 1.
+
     >>> str(PositionSyncError("The port 4002 is taken.", remedy="Use another one."))
     'The port 4002 is taken. Use another one.'
     """
+
+    exit_code: ClassVar[int] = 1
 
     def __init__(self, what: str, *, remedy: str) -> None:
         self.what = what
@@ -41,7 +49,7 @@ def shown(value: object) -> str:
 
 
 _SHOWN = 60
-"""So many characters of a value stand in its error."""
+"""The number of characters of a value that its error repeats."""
 
 
 # What a person gives: settings, legs, the files of strategies and gateways.
@@ -50,13 +58,19 @@ _SHOWN = 60
 class SettingsError(PositionSyncError):
     """A setting is missing, malformed or out of range."""
 
+    exit_code = 2
+
 
 class InvalidLegError(PositionSyncError):
     """A leg's conid, right, strike, expiry or quantity cannot be read."""
 
+    exit_code = 2
+
 
 class StrategiesFileError(PositionSyncError):
     """A strategies file cannot be read; the message names line and column."""
+
+    exit_code = 2
 
 
 class GatewaysFileError(SettingsError):
@@ -177,9 +191,13 @@ class InvalidRequestError(LakeError, ValueError):
 class UnknownRequestError(LakeError):
     """The queue has no request with this id."""
 
+    exit_code = 2
+
 
 class RequestStateError(LakeError):
     """The state of a request does not allow this step."""
+
+    exit_code = 2
 
 
 # The audit trail.
@@ -188,9 +206,13 @@ class RequestStateError(LakeError):
 class UnknownIdError(LakeError):
     """No table has this id, or no row is of this holding."""
 
+    exit_code = 2
+
 
 class AmbiguousIdError(LakeError):
     """Several ids begin so."""
+
+    exit_code = 2
 
 
 # Leases: of requests and of the login.
@@ -210,10 +232,16 @@ class LoginOwnedError(LakeError):
 class AmbiguousRemovalError(LakeError):
     """Several strategies hold the leg, and the call does not name the one to end."""
 
+    exit_code = 2
+
 
 class UnknownLegError(LakeError):
     """No strategy holds the leg that is to be removed."""
 
+    exit_code = 2
+
 
 class UnknownStrategyError(LakeError):
     """No leg of the named strategy is active."""
+
+    exit_code = 2

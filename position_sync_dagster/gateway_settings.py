@@ -1,13 +1,12 @@
 """The settings of one login, the gateways file of several, and the types that all settings share.
 
-Every number is finite and bounded: 1e308 seconds would end in no error but an overflow.
+Every number is finite and bounded: a time of 1e308 seconds would overflow.
 """
 
 import json
 import os
 import re
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import date
 from functools import lru_cache
 from pathlib import Path
@@ -16,11 +15,10 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, SecretStr
 from pydantic_settings import BaseSettings, NoDecode
-from yaml.nodes import Node
 
 from position_sync_dagster.domain.update import TradingMode, trading_mode_of
 from position_sync_dagster.errors import GatewaysFileError, SettingsError
-from position_sync_dagster.yaml_file import YamlFile, absent
+from position_sync_dagster.yaml_file import Items, Part, Place, Text, YamlFile, saved_state
 
 DAY_S = 86_400
 LONGEST_PATH = 1024
@@ -64,6 +62,10 @@ def _checked_lake(value: str) -> str:
     if wrong is not None:
         raise ValueError(f"{wrong}, with which no table works: choose another folder")
     return _checked_path(value)
+
+
+FLEX_URL = "https://ndcdyn.interactivebrokers.com/AccountManagement/FlexWebService"
+"""Source: IB, "Flex Web Service" (version 3)."""
 
 
 def address_flaw(url: str) -> str | None:
@@ -135,6 +137,11 @@ def _checked_day(value: str | None) -> str | None:
 
 
 Seconds = Annotated[float, Field(gt=0, le=DAY_S)]
+Port = Annotated[int, Field(ge=1, le=65_535)]
+ClientId = Annotated[int, Field(ge=1, le=2**31 - 1)]
+PoolSize = Annotated[int, Field(ge=1, le=32)]
+LineCount = Annotated[int, Field(ge=1, le=100_000)]
+ReservedCount = Annotated[int, Field(ge=0, le=100_000)]
 FilePath = Annotated[Path, AfterValidator(_checked_path)]
 LakePath = Annotated[str, AfterValidator(_checked_lake)]
 Day = Annotated[str | None, AfterValidator(_checked_day)]
@@ -147,30 +154,13 @@ Severities = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_severit
 NAMED_BY = "POSITION_SYNC_GATEWAYS_FILE"
 MOST_LOGINS = 1_000
 
-_FIELDS = (
-    "name", "host", "port", "client_id", "client_ids", "max_lines", "reserved_lines",
-    "trading_mode", "accounts", "tags",
-)  # fmt: skip
-_BOUNDS = {
-    "port": (1, 65_535),
-    "client_id": (1, 2**31 - 1),
-    "client_ids": (1, 32),
-    "max_lines": (1, 100_000),
-    "reserved_lines": (0, 100_000),
-}
-"""The bounds of the settings that these fields replace."""
-
-_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_:-]|\.(?!\.)){0,63}")
-"""Dagster takes "..." in the name of a partition for a range."""
-_ACCOUNT = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_TAG = re.compile(r"(?:[A-Za-z0-9_.-]{1,63}/)?[A-Za-z0-9_.-]{1,63}")
-_RESERVED = ("dagster/", ".dagster/", "position_sync/")
-"""Tags by which Dagster and this package find runs again."""
 _LOCAL = {"localhost": "127.0.0.1", "::1": "127.0.0.1"}
 
+_TAG = r"\A(?!dagster/|\.dagster/|position_sync/)(?:[A-Za-z0-9_.-]{1,63}/)?[A-Za-z0-9_.-]{1,63}\Z"
+"""The tags of Dagster and of this package are excluded: runs are found by them."""
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LoginEntry:
+
+class LoginEntry(Part):
     """One login of the file; what it leaves out is as the settings say.
 
     Attributes:
@@ -179,16 +169,33 @@ class LoginEntry:
         tags: Names and values of the tags that the runs of its stream carry.
     """
 
-    name: str
-    accounts: tuple[str, ...]
-    port: int
-    host: str | None = None
-    client_id: int | None = None
-    client_ids: int | None = None
-    max_lines: int | None = None
-    reserved_lines: int | None = None
-    trading_mode: TradingMode | None = None
-    tags: tuple[tuple[str, str], ...] = ()
+    # Dagster takes "..." in the name of a partition for a range.
+    name: str = Field(
+        pattern=r"\A[A-Za-z0-9](?:[A-Za-z0-9_:-]|\.(?!\.)){0,63}\Z",
+        description="Use up to 64 letters, digits and _ . : - without two dots in a row",
+    )
+    port: Port
+    accounts: tuple[Annotated[str, Field(pattern=r"\A[A-Za-z0-9._-]{1,64}\Z")], ...] = Field(
+        description="Write account ids such as U1234567"
+    )
+    host: Annotated[str, Field(pattern=r"\A\S{1,255}\Z")] | None = Field(
+        None, description="Write an address such as 127.0.0.1"
+    )
+    client_id: ClientId | None = None
+    client_ids: PoolSize | None = None
+    max_lines: LineCount | None = None
+    reserved_lines: ReservedCount | None = None
+    trading_mode: TradingMode | None = Field(None, description=f"Use {', '.join(TradingMode)}")
+    tags: Annotated[
+        dict[Annotated[str, Field(pattern=_TAG)], Text],
+        BeforeValidator(lambda value: {} if value is None else value),
+    ] = Field({}, description="Name it as Dagster allows, and not dagster/… or position_sync/…")
+
+
+class GatewaysPart(Part):
+    """The whole file."""
+
+    gateways: Items
 
 
 def load_gateways(
@@ -225,191 +232,88 @@ def load_gateways(
             field, a value out of its bounds, a name, an address or an account twice, accounts of
             several trading modes. The message names file, line, column, cause and remedy.
     """
-    return _Reader(Path(path), host, max_lines, reserved_lines).read()
-
-
-def gateways_as_saved(
-    path: Path, *, host: str, max_lines: int, reserved_lines: int
-) -> tuple[LoginEntry, ...]:
-    """Return what `load_gateways` returns, and read the file only if it was saved since.
-
-    Raises:
-        GatewaysFileError: As `load_gateways`.
-    """
-    try:
-        found = os.stat(path)
-    except OSError:
-        state = (0, 0, 0)
-    else:
-        state = (found.st_ino, found.st_size, found.st_mtime_ns)
-    return _cached(path, state, host, max_lines, reserved_lines)
-
-
-@lru_cache(maxsize=4)
-def _cached(
-    path: Path, _state: tuple[int, int, int], host: str, max_lines: int, reserved_lines: int
-) -> tuple[LoginEntry, ...]:
-    return load_gateways(path, host=host, max_lines=max_lines, reserved_lines=reserved_lines)
-
-
-class _Reader(YamlFile):
-    """Reads the logins of one file."""
-
-    def __init__(self, path: Path, host: str, max_lines: int, reserved_lines: int) -> None:
-        super().__init__(path, named_by=NAMED_BY, holds="gateways", error=GatewaysFileError)
-        self._host = host
-        self._max_lines = max_lines
-        self._reserved_lines = reserved_lines
-        self._seen: dict[tuple[str, ...], tuple[str, int]] = {}
-        self._mode: tuple[TradingMode, str] | None = None
-
-    def read(self) -> tuple[LoginEntry, ...]:
-        top = self.mapping(self.compose(), ("gateways",), ("gateways",))
-        nodes = self.items(top["gateways"], "gateways")
-        if not nodes:
-            self.fail(
-                top["gateways"],
-                "it names no gateway",
-                f"Add one, or leave out {NAMED_BY}: the other settings then name the one gateway",
-            )
-        if len(nodes) > MOST_LOGINS:
-            self.fail(
-                nodes[MOST_LOGINS],
-                f"it names more than {MOST_LOGINS:,} gateways",
-                "Spread them over several lakes",
-            )
-        return tuple(self._login(node) for node in nodes)
-
-    def _login(self, node: Node) -> LoginEntry:
-        fields = self.mapping(node, _FIELDS, ("name", "port", "accounts"))
-        name = self.text(fields["name"], "name")
-        if not _NAME.fullmatch(name):
-            self.fail(
-                fields["name"],
-                f"the name {name[:80]!r} cannot be used",
-                "Use up to 64 letters, digits and _ . : - without two dots in a row",
-            )
-        self._once(fields["name"], ("name", name), name, f"there are two gateways {name!r}")
-        host = None if absent(fields.get("host")) else self.text(fields["host"], "host")
-        if host is not None and (len(host) > 255 or host.split() != [host]):
-            self.fail(fields["host"], "the host is no address", "Write one such as 127.0.0.1")
-        port = self._number(fields["port"], "port")
-        numbers = {
-            field: None if absent(fields.get(field)) else self._number(fields[field], field)
-            for field in _BOUNDS
-            if field != "port"
-        }
-        at = host or self._host
-        self._once(
-            fields["port"],
-            ("address", _LOCAL.get(at.lower(), at.lower()), str(port)),
-            name,
-            f"the gateway at {at}:{port} is named twice; its client ids and lines are one login's",
+    file = YamlFile(Path(path), named_by=NAMED_BY, holds="gateways", error=GatewaysFileError)
+    values = file.parse(GatewaysPart, file.data).gateways
+    if not values:
+        file.fail(
+            ("gateways",),
+            "it names no gateway",
+            f"Add one, or leave out {NAMED_BY}: the other settings then name the one gateway",
         )
-        self._check_lines(fields, numbers)
-        accounts = self._accounts(fields["accounts"], name)
-        return LoginEntry(
-            name=name,
-            host=host,
-            port=port,
-            **numbers,
-            trading_mode=self._trading_mode(fields, accounts, name),
-            accounts=accounts,
-            tags=self._tags(fields.get("tags")),
+    if len(values) > MOST_LOGINS:
+        file.fail(
+            ("gateways", MOST_LOGINS),
+            f"it names more than {MOST_LOGINS:,} gateways",
+            "Spread them over several lakes",
         )
-
-    def _tags(self, node: Node | None) -> tuple[tuple[str, str], ...]:
-        found: dict[str, str] = {}
-        for key, value in self.entries(node, "tags"):
-            name = self.text(key, "the name of a tag")
-            if not _TAG.fullmatch(name) or name.startswith(_RESERVED):
-                self.fail(
-                    key,
-                    f"the tag {name[:80]!r} cannot be used",
-                    f"Name it as Dagster allows, and not {', '.join(_RESERVED)}…",
-                )
-            if name in found:
-                self.fail(key, f"the tag {name!r} is there twice", "Keep one of them")
-            found[name] = self.text(value, f"the tag {name!r}")
-        return tuple(found.items())
-
-    def _number(self, node: Node, name: str) -> int:
-        text = self.text(node, name)
-        least, greatest = _BOUNDS[name]
-        if not text.isdecimal() or len(text) > 10 or not least <= int(text) <= greatest:
-            self.fail(
-                node,
-                f"{name} {text[:40]!r} is not usable",
-                f"Write a whole number from {least} to {greatest}",
-            )
-        return int(text)
-
-    def _check_lines(self, fields: dict[str, Node], numbers: dict[str, int | None]) -> None:
-        most, reserved = numbers["max_lines"], numbers["reserved_lines"]
-        most = self._max_lines if most is None else most
-        reserved = self._reserved_lines if reserved is None else reserved
+    seen: dict[str, tuple[str, int]] = {}
+    found: list[LoginEntry] = []
+    for number, value in enumerate(values):
+        at: Place = ("gateways", number)
+        login = file.parse(LoginEntry, value, at)
+        address = login.host or host
+        local = _LOCAL.get(address.lower(), address.lower())
+        named = f"the gateway at {address}:{login.port} is named twice"
+        once: list[tuple[Place, str, str]] = [
+            ((*at, "name"), login.name, f"there are two gateways {login.name!r}"),
+            (
+                (*at, "port"),
+                f"{local}:{login.port} ",
+                f"{named}; its client ids and lines are one login's",
+            ),
+        ]
+        for place, account in enumerate(login.accounts):
+            cause = f"the account {account} belongs to two gateways"
+            once.append(((*at, "accounts", place), f"account {account}", cause))
+        for where, thing, cause in once:
+            if thing in seen:
+                other, line = seen[thing]
+                file.fail(where, f"{cause} ({other!r} in line {line})", "Keep one of them")
+            seen[thing] = (login.name, file.line(where))
+        most = max_lines if login.max_lines is None else login.max_lines
+        reserved = reserved_lines if login.reserved_lines is None else login.reserved_lines
         if reserved >= most:
-            self.fail(
-                fields.get("reserved_lines") or fields.get("max_lines"),
+            file.fail(
+                (*at, "max_lines" if login.reserved_lines is None else "reserved_lines"),
                 f"{reserved} reserved lines leave none of {most} to stream with",
                 "Set reserved_lines below max_lines",
             )
-
-    def _accounts(self, node: Node, name: str) -> tuple[str, ...]:
-        accounts = []
-        for one in self.items(node, "accounts"):
-            account = self.text(one, "an account")
-            if not _ACCOUNT.fullmatch(account):
-                self.fail(one, f"{account[:80]!r} is no account id", "Write one such as U1234567")
-            self._once(
-                one, ("account", account), name, f"the account {account} belongs to two gateways"
-            )
-            accounts.append(account)
-        if not accounts:
-            self.fail(
-                node,
-                f"the gateway {name!r} has no account",
+        if not login.accounts:
+            file.fail(
+                (*at, "accounts"),
+                f"the gateway {login.name!r} has no account",
                 "List all accounts that it serves; TWS shows them under Account",
             )
-        return tuple(accounts)
+        found.append(login)
+        _check_modes(file, at, login, found[0].accounts[0])
+    return tuple(found)
 
-    def _trading_mode(
-        self, fields: dict[str, Node], accounts: tuple[str, ...], name: str
-    ) -> TradingMode | None:
-        given = None
-        if not absent(fields.get("trading_mode")):
-            text = self.text(fields["trading_mode"], "trading_mode")
-            if text not in list(TradingMode):
-                self.fail(
-                    fields["trading_mode"],
-                    f"the trading mode {text[:40]!r} is not known",
-                    f"Use {', '.join(TradingMode)}",
-                )
-            given = TradingMode(text)
-        for account in accounts:
-            mode = trading_mode_of(account)
-            if given is not None and mode is not given:
-                self.fail(
-                    fields["trading_mode"],
-                    f"the account {account} is {mode} and not {given}",
-                    "Correct the mode, or the account",
-                )
-            first = self._mode = self._mode or (mode, account)
-            if mode is not first[0]:
-                self.fail(
-                    fields["accounts"],
-                    f"the account {account} of {name!r} is {mode} and {first[1]} is {first[0]}; "
-                    "one lake holds one trading mode",
-                    "Give each trading mode its own file and its own POSITION_SYNC_LAKE",
-                )
-        return given
 
-    def _once(self, node: Node, thing: tuple[str, ...], name: str, cause: str) -> None:
-        """Fail if a thing was there before."""
-        if thing in self._seen:
-            other, line = self._seen[thing]
-            self.fail(node, f"{cause} ({other!r} in line {line})", "Keep one of them")
-        self._seen[thing] = (name, node.start_mark.line + 1)
+def _check_modes(file: YamlFile, at: Place, login: LoginEntry, first: str) -> None:
+    """Check that the accounts of a login have its mode, and that of the file's first account."""
+    for account in login.accounts:
+        mode, mode_of_first = trading_mode_of(account), trading_mode_of(first)
+        if login.trading_mode not in (None, mode):
+            file.fail(
+                (*at, "trading_mode"),
+                f"the account {account} is {mode} and not {login.trading_mode}",
+                "Correct the mode, or the account",
+            )
+        if mode is not mode_of_first:
+            file.fail(
+                (*at, "accounts"),
+                f"the account {account} of {login.name!r} is {mode} and {first} is "
+                f"{mode_of_first}; one lake holds one trading mode",
+                "Give each trading mode its own file and its own POSITION_SYNC_LAKE",
+            )
+
+
+@lru_cache(maxsize=4)
+def _gateways_as_saved(
+    path: Path, _state: tuple[int, int, int], host: str, max_lines: int, reserved_lines: int
+) -> tuple[LoginEntry, ...]:
+    """Return what `load_gateways` returns, and read the file only if it was saved since."""
+    return load_gateways(path, host=host, max_lines=max_lines, reserved_lines=reserved_lines)
 
 
 class GatewaySettings(BaseSettings):
@@ -429,16 +333,13 @@ class GatewaySettings(BaseSettings):
         max_length=255,
         description="Address of the gateway; an address, not a name (trusted IPs).",
     )
-    gateway_port: int = Field(
-        7497,
-        ge=1,
-        le=65535,
-        description="API port: TWS 7496 live, 7497 paper; Gateway 4001 live, 4002 paper.",
+    gateway_port: Port = Field(
+        7497, description="API port: TWS 7496 live, 7497 paper; Gateway 4001 live, 4002 paper."
     )
-    gateway_client_id: int = Field(
-        17, ge=1, le=2**31 - 1, description="First client id of the pool; 0 is refused."
+    gateway_client_id: ClientId = Field(
+        17, description="First client id of the pool; 0 is refused."
     )
-    gateway_client_ids: int = Field(4, ge=1, le=32, description="Number of client ids in the pool.")
+    gateway_client_ids: PoolSize = Field(4, description="Number of client ids in the pool.")
     gateway_timeout_s: Seconds = Field(
         15.0, description="Longest wait for one answer of the gateway."
     )
@@ -448,14 +349,12 @@ class GatewaySettings(BaseSettings):
         "the mode that is found.",
     )
 
-    max_lines: int = Field(
-        100, ge=1, le=100_000, description="Market data lines that the login has."
-    )
-    reserved_lines: int = Field(
-        5, ge=0, le=100_000, description="Of these, lines that are always left to other programs."
+    max_lines: LineCount = Field(100, description="Market data lines that the login has.")
+    reserved_lines: ReservedCount = Field(
+        5, description="Of these, lines that are always left to other programs."
     )
 
-    _login: "LoginEntry | None" = PrivateAttr(None)
+    _login: LoginEntry | None = PrivateAttr(None)
     _whole: "Self | None" = PrivateAttr(None)
 
     @property
@@ -493,7 +392,7 @@ class GatewaySettings(BaseSettings):
     @property
     def run_tags(self) -> dict[str, str]:
         """The tags that the runs of the login's stream carry; only a gateways file names any."""
-        return dict(self._login.tags) if self._login is not None else {}
+        return self._login.tags if self._login is not None else {}
 
     @property
     def logins(self) -> tuple[Self, ...]:
@@ -505,12 +404,12 @@ class GatewaySettings(BaseSettings):
         whole = self._whole or self
         if whole.gateways_file is None:
             return (whole,)
-
-        listed = gateways_as_saved(
+        listed = _gateways_as_saved(
             whole.gateways_file,
-            host=whole.gateway_host,
-            max_lines=whole.max_lines,
-            reserved_lines=whole.reserved_lines,
+            saved_state(whole.gateways_file),
+            whole.gateway_host,
+            whole.max_lines,
+            whole.reserved_lines,
         )
         return tuple(whole._of(login) for login in listed)
 
@@ -540,7 +439,7 @@ class GatewaySettings(BaseSettings):
             remedy=f"Choose one of its logins: {known}.",
         )
 
-    def _of(self, login: "LoginEntry") -> Self:
+    def _of(self, login: LoginEntry) -> Self:
         """Return these settings with those of a login in the place of their own."""
         given = {
             "gateway_host": login.host,

@@ -1,6 +1,6 @@
 """Settings: read from the environment or a `.env` file, with the prefix POSITION_SYNC_.
 
-Variables that look like settings and are none: a mistyped name would have no effect, unseen.
+A variable with the prefix that is no setting is reported: a mistyped name has no effect.
 """
 
 import os
@@ -18,6 +18,7 @@ from pydantic_settings import SettingsError as SourceError
 from position_sync_dagster.errors import SettingsError, shown
 from position_sync_dagster.gateway_settings import (
     DAY_S,
+    FLEX_URL,
     Address,
     Day,
     FilePath,
@@ -69,10 +70,6 @@ class Settings(GatewaySettings):
     )
     market_data_type: int = Field(
         1, ge=1, le=4, description="1 live, 2 frozen, 3 delayed, 4 delayed and frozen."
-    )
-    max_mark_age_s: Seconds = Field(
-        120.0,
-        description="Without effect: the mark of a line that can be trusted does not age.",
     )
     max_last_age_s: Seconds = Field(60.0, description="An older last trade is not used.")
     line_silence_s: Seconds = Field(
@@ -185,9 +182,7 @@ class Settings(GatewaySettings):
         None, max_length=255, description="Activity Flex query that is downloaded with the token."
     )
     flex_url: Address = Field(
-        "https://ndcdyn.interactivebrokers.com/AccountManagement/FlexWebService",
-        max_length=1024,
-        description="Address of the Flex Web Service.",
+        FLEX_URL, max_length=1024, description="Address of the Flex Web Service."
     )
     flex_patience_s: Seconds = Field(
         300.0, description="Longest wait for a statement that is being made."

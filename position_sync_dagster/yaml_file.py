@@ -1,32 +1,61 @@
-"""A YAML file that a person writes: read within bounds; a mistake is named by line and column."""
+"""A YAML file that a person writes: read within bounds, checked by pydantic.
+
+A mistake is named by file, line and column, with its cause and its remedy.
+"""
 
 import os
 import stat
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Annotated, Any, NoReturn, TypeVar
 
 import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from yaml.composer import Composer, ComposerError
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from position_sync_dagster.errors import PositionSyncError, shown
 
 LARGEST_FILE = 4 * 2**20
-"""Bytes; a leg takes about a hundred."""
+"""The largest file, in bytes; a leg takes about a hundred."""
 DEEPEST = 16
-"""Levels of nesting; a file as it should be has 6."""
+"""The most levels of nesting; a correct file has 6."""
 
 _NULL = "tag:yaml.org,2002:null"
 
+Place = tuple[int | str, ...]
+"""Where a value stands in a file: names of fields and numbers of entries, from the root."""
+
+
+class Part(BaseModel):
+    """The fields of one entry. The description of a field says how to write it."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, regex_engine="python-re"
+    )
+
+
+P = TypeVar("P", bound=Part)
+Text = Annotated[str, Field(min_length=1)]
+Items = Annotated[list[Any], BeforeValidator(lambda value: [] if value is None else value)]
+"""The entries of a list; none where there is no value."""
+
 
 class YamlFile:
-    """One file, read from its YAML nodes, which know their line and column.
+    """One file, read into texts, lists and fields; `None` stands where there is no value.
 
     Args:
         path: The file.
         named_by: The setting that holds the path, named in the error when there is no such file.
         holds: What the file is for, as in "strategies".
         error: The kind of each error; its message names file, line, column, cause and remedy.
+
+    Attributes:
+        data: What the file holds. An alias is the same object as the value that it repeats.
+
+    Raises:
+        PositionSyncError: The file is missing, empty, no regular file, larger or nested more
+            deeply than anybody needs, or not YAML; or a field is there twice.
     """
 
     def __init__(
@@ -36,33 +65,95 @@ class YamlFile:
         self._named_by = named_by
         self._holds = holds
         self._error = error
+        self._root = self._compose()
+        self._values: dict[int, Any] = {}
+        self.data = self._value(self._root)
 
-    def compose(self) -> Node:
-        """Return the root of the file.
+    def parse(self, kind: type[P], value: object, at: Place = ()) -> P:
+        """Return a value of the file as a part.
+
+        Args:
+            kind: The class of the part.
+            value: The value, as it is in `data`.
+            at: Where it stands.
 
         Raises:
-            PositionSyncError: The file is missing, empty, no regular file, larger or nested more
-                deeply than anybody needs, or not YAML.
+            PositionSyncError: It has a mistake; the first one is named.
         """
+        try:
+            return kind.model_validate(value)
+        except ValidationError as error:
+            # A mistyped name is also missing under its own one.
+            found = error.errors(include_url=False)
+            first = min(found, key=lambda one: one["type"] != "extra_forbidden")
+            place = (*at, *first["loc"])
+            if first["type"] == "extra_forbidden":
+                place = (*place, _KEY)
+            self.fail(place, *_explain(kind, first))
+
+    def fail(self, at: Place, cause: str, remedy: str) -> NoReturn:
+        """Raise the error of a mistake at a place."""
+        raise self._error_at(self._node(at), cause, remedy) from None
+
+    def line(self, at: Place) -> int:
+        """Return the line of a place, from 1."""
+        return int(self._node(at).start_mark.line) + 1
+
+    def _node(self, at: Place) -> Node:
+        """Return the node at a place, or the one around it where there is none."""
+        node = key = self._root
+        for step in at:
+            if step == _KEY:
+                return key
+            if isinstance(node, SequenceNode) and isinstance(step, int):
+                node = node.value[step]
+            elif isinstance(node, MappingNode):
+                pairs = (pair for pair in node.value if pair[0].value == step)
+                key, node = next(pairs, (node, node))
+        return node
+
+    def _value(self, node: Node) -> Any:
+        if id(node) in self._values:  # an alias
+            return self._values[id(node)]
+        if isinstance(node, SequenceNode):
+            items: list[Any] = []
+            self._values[id(node)] = items
+            items += map(self._value, node.value)
+            return items
+        if not isinstance(node, MappingNode):
+            return None if node.tag == _NULL else node.value
+        fields: dict[str, Any] = {}
+        self._values[id(node)] = fields
+        for key, value in node.value:
+            name = key.value if isinstance(key, ScalarNode) else "?"
+            if name in fields:
+                cause = f"the field {shown(name)} is there twice"
+                raise self._error_at(key, cause, "Keep one of them")
+            fields[name] = self._value(value)
+        return fields
+
+    def _compose(self) -> Node:
         text = self._read_text()
         try:
             root = yaml.compose(text, Loader=_BoundedLoader)
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
-            raise self.error(
-                (mark.line + 1, mark.column + 1) if mark else None,
+            raise self._error_of(
                 f"it is not YAML: {error.problem or error.context}",
                 "Correct the text there; check indentation, quotes and brackets",
+                *((mark.line + 1, mark.column + 1) if mark else ()),
             ) from None
         except yaml.reader.ReaderError as error:
             before = text.encode()[: error.position].decode()
-            at = (before.count("\n") + 1, len(before) - before.rfind("\n"))
-            raise self.error(
-                at, f"it is not YAML: {error.reason}", "Remove the character"
+            raise self._error_of(
+                f"it is not YAML: {error.reason}",
+                "Remove the character",
+                before.count("\n") + 1,
+                len(before) - before.rfind("\n"),
             ) from None
         if root is None:
             holds = self._holds
-            self.fail(None, "it is empty", f"Begin it with `{holds}:`; `{holds}: []` for none")
+            raise self._error_of("it is empty", f"Begin it with `{holds}:`; `{holds}: []` for none")
         return root
 
     def _read_text(self) -> str:
@@ -71,72 +162,69 @@ class YamlFile:
             fd = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
             if not stat.S_ISREG(os.fstat(fd).st_mode):
                 os.close(fd)
-                self.fail(None, "it is not a regular file", "Name a text file")
+                raise self._error_of("it is not a regular file", "Name a text file")
             with open(fd, "rb") as file:
                 content = file.read(LARGEST_FILE + 1)
             if len(content) > LARGEST_FILE:
-                self.fail(
-                    None,
+                raise self._error_of(
                     f"it has more than {LARGEST_FILE // 2**20} MB",
                     f"Name a file that holds {self._holds} and nothing else",
                 )
             return content.decode("utf-8")
         except FileNotFoundError:
-            self.fail(None, "there is no such file", f"Correct {self._named_by}")
+            raise self._error_of("there is no such file", f"Correct {self._named_by}") from None
         except (OSError, UnicodeDecodeError) as error:
-            self.fail(None, f"it cannot be read: {error}", "Write a text file in UTF-8")
+            raise self._error_of(
+                f"it cannot be read: {error}", "Write a text file in UTF-8"
+            ) from None
 
-    def mapping(
-        self, node: Node, allowed: tuple[str, ...], needed: tuple[str, ...]
-    ) -> dict[str, Node]:
-        """Return the fields of a node, each once and none that is unknown."""
-        if not isinstance(node, MappingNode):
-            self.fail(node, "fields are expected here", f"Write {needed[0]}: … and the others")
-        fields: dict[str, Node] = {}
-        for key, value in node.value:
-            name = key.value if isinstance(key, ScalarNode) else "?"
-            if name not in allowed:
-                self.fail(key, f"the field {shown(name)} is not known", f"Use {', '.join(allowed)}")
-            if name in fields:
-                self.fail(key, f"the field {shown(name)} is there twice", "Keep one of them")
-            fields[name] = value
-        for name in needed:
-            if name not in fields:
-                self.fail(node, f"the field {shown(name)} is missing", "Add it")
-        return fields
+    def _error_at(self, node: Node, cause: str, remedy: str) -> PositionSyncError:
+        mark = node.start_mark
+        return self._error_of(cause, remedy, mark.line + 1, mark.column + 1)
 
-    def entries(self, node: Node | None, name: str) -> list[tuple[Node, Node]]:
-        """Return the names and values of free choice in a field; none where there is no value."""
-        if node is None or absent(node):
-            return []
-        if not isinstance(node, MappingNode):
-            self.fail(node, f"{name} must be names with values", "Write {name: value}")
-        return list(node.value)
-
-    def items(self, node: Node, name: str) -> list[Node]:
-        """Return the entries of a list; none where there is no value."""
-        if absent(node):
-            return []
-        if not isinstance(node, SequenceNode):
-            self.fail(node, f"{name} must be a list", "Begin each entry with a dash")
-        return list(node.value)
-
-    def text(self, node: Node | None, name: str) -> str:
-        """Return the text of a field."""
-        if node is None or absent(node) or not isinstance(node, ScalarNode) or not node.value:
-            self.fail(node, f"{name} has no value", "Write one")
-        return str(node.value)
-
-    def fail(self, node: Node | None, cause: str, remedy: str) -> NoReturn:
-        """Raise the error of a mistake at a node."""
-        raise self.error(place_of(node), cause, remedy) from None
-
-    def error(self, at: tuple[int, int] | None, cause: str, remedy: str) -> PositionSyncError:
-        """Return the error of a mistake at a line and a column."""
+    def _error_of(self, cause: str, remedy: str, *at: int) -> PositionSyncError:
+        """Return the error of a mistake at a line and a column, where they are known."""
         place = f", line {at[0]}, column {at[1]}" if at else ""
         return self._error(
             f"{self.path}{place}: {cause.rstrip('.')}.", remedy=f"{remedy.rstrip('.')}."
         )
+
+
+_KEY = "[key]"
+"""The end of a place that is the name of a field, as pydantic has it."""
+
+
+def _explain(kind: type[Part], error: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the cause and the remedy of an error of pydantic."""
+    place, given = error["loc"], error["input"]
+    name = ".".join(str(step) for step in place if step != _KEY)
+    field = kind.model_fields.get(str(place[0])) if place else None
+    match error["type"]:
+        case "missing":
+            return f"the field {shown(name)} is missing", "Add it"
+        case "extra_forbidden":
+            return f"the field {shown(name)} is not known", f"Use {', '.join(kind.model_fields)}"
+        case "model_type":
+            return "fields are expected here", f"Write {', '.join(kind.model_fields)}"
+        case "list_type" | "tuple_type":
+            return f"{name} must be a list", "Begin each entry with a dash"
+        case "dict_type":
+            return f"{name} must be names with values", "Write {name: value}"
+        case "leg":
+            return error["ctx"]["what"], error["ctx"]["remedy"]
+    if given in (None, ""):
+        return f"{name} has no value", "Write one"
+    how = field.description if field else None
+    return f"{name} {shown(given)} cannot be used", how or str(error["msg"])
+
+
+def saved_state(path: Path) -> tuple[int, int, int]:
+    """Return what changes when a file is saved again, or is there no more."""
+    try:
+        found = os.stat(path)
+    except OSError as error:
+        return (error.errno or 0, 0, 0)
+    return (found.st_ino, found.st_size, found.st_mtime_ns)
 
 
 class _BoundedLoader(Composer, yaml.CSafeLoader):
@@ -157,13 +245,3 @@ class _BoundedLoader(Composer, yaml.CSafeLoader):
             return super().compose_node(parent, index)  # type: ignore[arg-type]
         finally:
             self.depth -= 1
-
-
-def place_of(node: Node | None) -> tuple[int, int] | None:
-    """Return the line and the column of a node, both from 1."""
-    return None if node is None else (node.start_mark.line + 1, node.start_mark.column + 1)
-
-
-def absent(node: Node | None) -> bool:
-    """Return whether a field is missing, or has no value."""
-    return node is None or (isinstance(node, ScalarNode) and node.tag == _NULL)

@@ -106,9 +106,7 @@ def batches_of(lake: Lake, settings: Settings) -> tuple[LakeValues, BatchProcess
         lake.queue,
         lake.updates,
         values,
-        lease_s=settings.lease_s,
-        row_interval_s=settings.monitored_row_interval_s,
-        refresh_interval_s=settings.refresh_interval_s,
+        settings=settings,
         provenance=Provenance(),
         clock=utc_now,
     )

@@ -1,8 +1,8 @@
-"""The command line, `position-sync`: one module per command.
+"""The command line, `position-sync`: its commands by subject.
 
 Only the entry point uses `main`; nothing else of the package imports it. It may import every
-other package except the gateway, and imports the heavy ones when a command runs. Of `defs` only
-`audit verify` imports anything: the events of Dagster are read there.
+other package except the gateway. `app` imports the module of a command when the command is called.
+Of `defs` only `audit verify` imports anything: the events of Dagster are read there.
 """
 
 import os
@@ -29,15 +29,10 @@ def main() -> None:
     from position_sync_dagster.sync.owner.process import kept_for_good
 
     with kept_for_good():
-        sys.exit(_run())
+        from position_sync_dagster.cli.app import app, print_error
+        from position_sync_dagster.errors import PositionSyncError
 
-
-def _run() -> int:
-    from position_sync_dagster.cli.app import app, print_error
-    from position_sync_dagster.errors import PositionSyncError
-
-    try:
-        app()
-    except PositionSyncError as error:
-        return print_error(error)
-    return 0
+        try:
+            app()
+        except PositionSyncError as error:
+            sys.exit(print_error(error))

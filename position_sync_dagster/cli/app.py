@@ -1,159 +1,105 @@
-"""The application `position-sync`: its commands, and those of them that are a few lines.
+"""The application `position-sync`: the table of its commands, and how an error is shown.
 
-An error of this package becomes a message for a person and an exit code for a script.
+This is the one place where the command line imports late: the module of a command is imported when
+the command is called, and imports at its top what it needs. `position-sync --help` imports none.
 """
 
 import sys
-from pathlib import Path
-from typing import Annotated
+from importlib import import_module, metadata
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
+from typer.main import get_command, get_group
 
-from ib_gateway_simulator.command_line import simulate
-from position_sync_dagster.cli import audit, dev, doctor, queue, reports, strategies
-from position_sync_dagster.cli.options import HomeFolder, Json, existing, settings_for
-from position_sync_dagster.errors import (
-    AmbiguousIdError,
-    AmbiguousRemovalError,
-    InvalidLegError,
-    PositionSyncError,
-    RequestStateError,
-    SettingsError,
-    StrategiesFileError,
-    UnknownIdError,
-    UnknownLegError,
-    UnknownRequestError,
-    UnknownStrategyError,
-)
-from position_sync_dagster.processes.home import HomeError, HomeInUseError
-from position_sync_dagster.processes.ports import PortTakenError
-from position_sync_dagster.terminal.output import print_json, print_table
+from position_sync_dagster.errors import PositionSyncError
 from position_sync_dagster.terminal.text import as_typed, printable
 
+CLI = "position_sync_dagster.cli"
 
-def status(json: Json = False, home: HomeFolder = None) -> None:
-    """Show the owner of the gateway, the lines, the queue and the newest rows."""
-    from position_sync_dagster.domain.clock import utc_now
-    from position_sync_dagster.lake import Lake
-    from position_sync_dagster.sync.reports.status import read_status
-
-    settings = settings_for(home)
-    lake = existing(Lake.of(settings))
-    found = read_status(lake, settings, utc_now())
-    if json:
-        print_json(found.to_dict())
-        return
-    from position_sync_dagster.terminal.board import describe
-
-    for label, value in describe(found):
-        typer.echo(f"{label:<18} {value}")
-
-
-def record(
-    out: Annotated[Path, typer.Option(metavar="FILE", help="The recording; a new file.")],
-    minutes: Annotated[
-        float, typer.Option(min=0.01, max=1440, help="How long to record; Ctrl-C ends it earlier.")
-    ] = 30.0,
-    port: Annotated[
-        int, typer.Option(min=0, max=65535, help="Port for the client, on 127.0.0.1; 0: any free.")
-    ] = 0,
-    login: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Which login of the gateways file.")
-    ] = None,
-    keep_quantities: Annotated[
-        bool, typer.Option("--keep-quantities", help="Write quantities and amounts as they are.")
-    ] = False,
-    home: HomeFolder = None,
-) -> None:
-    """Record what a client and the gateway of the settings say to each other.
-
-    The client connects to the printed port instead of the gateway's. Account ids, names,
-    quantities and amounts are replaced as they are written; orders are never passed on.
-    """
-    from ib_gateway_simulator.recording.program import run
-
-    settings = settings_for(home).for_login(login)
-    gateway = (settings.gateway_host, settings.gateway_port)
-    raise typer.Exit(run(out, gateway, port=port, minutes=minutes, keep_quantities=keep_quantities))
-
-
-COLUMNS = {
-    "table": "left",
-    "compacted": "right",
-    "deleted": "right",
-    "files": "right",
-    "version": "right",
-    "doubled": "right",
-    "skipped": "left",
+COMMANDS = {
+    "demo": (
+        f"{CLI}.dev:demo",
+        "Run the whole system on a simulated gateway: 200 option legs, 20 of them streamed.",
+    ),
+    "dev": (
+        f"{CLI}.dev:dev",
+        "Run Dagster against your own TWS or IB Gateway, as the settings say.",
+    ),
+    "simulate": (
+        "ib_gateway_simulator.command_line:simulate",
+        "Run the gateway simulator alone. Port 0 takes any free one; the ports are printed.",
+    ),
+    "record": (
+        f"{CLI}.dev:record",
+        "Record what a client and the gateway of the settings say to each other.",
+    ),
+    "status": (
+        f"{CLI}.reports:status",
+        "Show the owner of the gateway, the lines, the queue and the newest rows.",
+    ),
+    "positions": (
+        f"{CLI}.reports:positions",
+        "Show the newest row of each position: its values, its greeks, its source and its age.",
+    ),
+    "trace": (
+        f"{CLI}.audit:trace",
+        "Show what belongs to an id: run, session, request, batches and rows, in both directions.",
+    ),
+    "history": (
+        f"{CLI}.audit:history",
+        "Show each value of a holding with its source, batch, run, request, break and strategy.",
+    ),
+    "exposure": (
+        f"{CLI}.reports:exposure",
+        "Show value, profit, greeks and the oldest value of each strategy; never adds currencies.",
+    ),
+    "doctor": (
+        f"{CLI}.doctor:doctor",
+        "Look at everything that a start needs: settings, clocks, disk, tables, ports, gateway, "
+        "legs.",
+    ),
+    "maintain": (
+        f"{CLI}.doctor:maintain",
+        "Merge small files of each table, and delete files that no version in the retention needs.",
+    ),
+    "strategies": (f"{CLI}.strategies:app", "List and change the legs of active strategies."),
+    "queue": (
+        f"{CLI}.queue:app",
+        "List requests for position values, and retry failed ones. Without a command: `list`.",
+    ),
+    "audit": (f"{CLI}.audit:app", "Compare rows, Dagster's events and the table `runs`."),
 }
+"""Each command with its place and the first line of its help, which the list of commands shows."""
 
 
-def maintain(json: Json = False, home: HomeFolder = None) -> None:
-    """Merge small files of each table, and delete files that no version in the retention needs.
+class LateGroup(TyperGroup):
+    """Imports a command when it is called; until then its entry in COMMANDS stands for it."""
 
-    Dagster does this every hour while it runs. Other programs may read and write at the same
-    time. The output shows the number of files merged and deleted, the files and the version
-    afterwards, rows that are there more than once (`doctor --repair` removes them), and why a part
-    was skipped until the next time.
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        """Return the command that the arguments name, and the arguments that are left for it."""
+        name, command, rest = super().resolve_command(ctx, args)
+        return name, command and load(command.name or ""), rest
+
+
+def load(name: str) -> Any:
+    """Import a command or a group of commands.
+
+    >>> load("status").name
+    'status'
     """
-    from position_sync_dagster.lake import Lake
-
-    results = existing(Lake.of(settings_for(home))).maintain()
-    if json:
-        print_json(results)
-        return
-    print_table(
-        COLUMNS,
-        (
-            (
-                result.table,
-                f"{result.compacted:,}",
-                f"{result.deleted:,}",
-                f"{result.files:,}",
-                str(result.version),
-                f"{result.doubled.surplus:,}",
-                result.skipped or "",
-            )
-            for result in results
-        ),
-    )
-
-
-FAILED = 1
-MISUSED = 2
-
-MISUSES = (
-    AmbiguousIdError,
-    AmbiguousRemovalError,
-    HomeError,
-    HomeInUseError,
-    InvalidLegError,
-    PortTakenError,
-    RequestStateError,
-    SettingsError,
-    StrategiesFileError,
-    UnknownIdError,
-    UnknownLegError,
-    UnknownRequestError,
-    UnknownStrategyError,
-)
-"""Errors that the user can correct on the command line, in a file or in the environment."""
-
-
-def exit_code(error: PositionSyncError) -> int:
-    """Return 2 for an error that the user can correct, else 1."""
-    return MISUSED if isinstance(error, MISUSES) else FAILED
-
-
-def print_error(error: PositionSyncError) -> int:
-    """Print the error and its remedy to stderr; return the exit code."""
-    for text in (f"position-sync: {error.what}", f"  {error.remedy}"):
-        for line in as_typed(text).splitlines():
-            print(printable(line), file=sys.stderr)  # noqa: T201 - the command line's output
-    return exit_code(error)
+    place, _help = COMMANDS[name]
+    module, _, attribute = place.partition(":")
+    found = getattr(import_module(module), attribute)
+    if isinstance(found, typer.Typer):
+        return get_group(found)
+    alone = typer.Typer(add_completion=False)
+    alone.command(name)(found)
+    return get_command(alone)
 
 
 app = typer.Typer(
+    cls=LateGroup,
     name="position-sync",
     help="Every option leg of an Interactive Brokers account, valued into Delta tables.",
     no_args_is_help=True,
@@ -161,27 +107,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("demo")(dev.demo)
-app.command("dev")(dev.dev)
-app.command("simulate")(simulate)
-app.command("record")(record)
-app.command("status")(status)
-app.command("positions")(reports.positions)
-app.command("trace")(audit.trace)
-app.command("history")(audit.history)
-app.command("exposure")(reports.exposure)
-app.command("doctor")(doctor.doctor)
-app.command("maintain")(maintain)
-app.add_typer(strategies.app, name="strategies")
-app.add_typer(queue.app, name="queue")
-app.add_typer(audit.app, name="audit")
+for _name, (_place, _help) in COMMANDS.items():
+    app.command(_name, help=_help)(lambda: None)
 
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        from importlib.metadata import version
-
-        typer.echo(f"position-sync {version('position-sync-dagster')}")
+        typer.echo(f"position-sync {metadata.version('position-sync-dagster')}")
         raise typer.Exit
 
 
@@ -195,3 +127,11 @@ def options(
     ] = False,
 ) -> None:
     """Value every option leg of an Interactive Brokers account into Delta tables."""
+
+
+def print_error(error: PositionSyncError) -> int:
+    """Print the error and its remedy to stderr; return the exit code."""
+    for text in (f"position-sync: {error.what}", f"  {error.remedy}"):
+        for line in as_typed(text).splitlines():
+            print(printable(line), file=sys.stderr)  # noqa: T201 - the command line's output
+    return error.exit_code

@@ -1,38 +1,45 @@
-"""The command `position-sync dev`: `dagster dev` for the user's own gateway.
-
-The command `position-sync demo`: the whole system on a simulated gateway.
-"""
+"""The commands that run programs: `dev` for the user's own gateway, `demo`, and `record`."""
 
 import os
 import sys
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Self
+from typing import Annotated, Self
 
 import typer
 
-from position_sync_dagster.cli.options import EndWith, Json, warn_of_unknown_settings
-from position_sync_dagster.errors import (
-    LakeError,
-    SettingsError,
-    StoreRefusedError,
-    StoreUnavailableError,
+from ib_gateway_simulator.recording import program
+from position_sync_dagster import errors
+from position_sync_dagster.cli.options import (
+    EndWith,
+    HomeFolder,
+    Json,
+    settings_for,
+    warn_of_unknown_settings,
 )
+from position_sync_dagster.demo.display import LiveDisplay, Look
+from position_sync_dagster.demo.run import Options
+from position_sync_dagster.demo.run import run as run_demo
+from position_sync_dagster.domain.clock import utc_now
+from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.lake.object_store import is_remote
+from position_sync_dagster.lake.registry.strategies_file import load_strategies
+from position_sync_dagster.last_work import dagster_home
+from position_sync_dagster.processes import dagster_dev, ports
+from position_sync_dagster.processes.child_process import ChildProcess
+from position_sync_dagster.processes.home import exclusive_use
+from position_sync_dagster.processes.reaper import MARKER
 from position_sync_dagster.processes.stop_request import StopRequest, StopRequested
+from position_sync_dagster.settings import Settings, load_settings
+from position_sync_dagster.sync.reports.overview import OverviewReader
+from position_sync_dagster.terminal.board import Changes
 from position_sync_dagster.terminal.text import printable
-
-if TYPE_CHECKING:
-    from position_sync_dagster.processes.child_process import ChildProcess
-    from position_sync_dagster.settings import Settings
-    from position_sync_dagster.sync.reports.overview import OverviewReader
-    from position_sync_dagster.terminal.board import Changes
-
 
 LOG_NAME = "dagster-dev.log"
 STARTING_INTERVAL_S = 1.0
 INTERVAL_S = 5.0
-"""Seconds between two reports, while the UI starts and afterwards."""
+"""Seconds between two looks at the tables: while the UI starts, and afterwards."""
 
 
 def dev(
@@ -61,12 +68,6 @@ def run(*, ui_port: int, end_with: int | None = None) -> int:
         ChildEndedError: Dagster has ended.
         UnsafeStoreError: The object store of the tables has no conditional put.
     """
-    from position_sync_dagster.last_work import dagster_home
-    from position_sync_dagster.processes import dagster_dev, ports
-    from position_sync_dagster.processes.home import exclusive_use
-    from position_sync_dagster.processes.reaper import MARKER
-    from position_sync_dagster.settings import load_settings
-
     settings = load_settings()
     warn_of_unknown_settings()
     require_files(settings)
@@ -88,14 +89,15 @@ def run(*, ui_port: int, end_with: int | None = None) -> int:
                 log=log,
                 inherited_fds=[lock.fd],
             ) as dagster:
-                watch(dagster, settings, ui_port, stop, output_for(log))
+                output = LiveOutput(settings, log) if log else Output(settings)
+                watch(dagster, settings, ui_port, stop, output)
         except StopRequested as request:
             with suppress(StopRequested):  # the terminal is closed
                 write_lines(f"Ended ({request.reason}).")
     return 0
 
 
-def require_files(settings: "Settings") -> None:
+def require_files(settings: Settings) -> None:
     """Read the files of gateways and strategies that are configured.
 
     Raises:
@@ -105,24 +107,20 @@ def require_files(settings: "Settings") -> None:
     """
     _ = settings.logins  # reads the file
     if settings.strategies_file is not None:
-        from position_sync_dagster.lake.registry.strategies_file import load_strategies
-
         load_strategies(settings.strategies_file)
 
 
-def require_safe_store(settings: "Settings") -> None:
+def require_safe_store(settings: Settings) -> None:
     """Check that an object store keeps two writers apart; one that does not answer is waited for.
 
     Raises:
         UnsafeStoreError: It has no conditional put.
     """
-    from position_sync_dagster.lake.object_store import is_remote
-
     if not is_remote(settings.lake):
         return
-    from position_sync_dagster.lake import Lake
-
-    with suppress(StoreUnavailableError, StoreRefusedError):  # the streams try again, and say so
+    with suppress(
+        errors.StoreUnavailableError, errors.StoreRefusedError
+    ):  # the streams try again, and say so
         Lake.of(settings).sessions.table.prove_store()
 
 
@@ -131,7 +129,8 @@ class Output:
 
     interval_s = INTERVAL_S
 
-    def __init__(self) -> None:
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
         self._sessions: dict[str, str] = {}
 
     def note(self, text: str) -> None:
@@ -150,13 +149,13 @@ class Output:
         """
         self.note(f"The Dagster UI is at {ui}")
 
-    def look(self, settings: "Settings", ui: str) -> None:
+    def look(self, ui: str) -> None:
         """Show the state of each gateway's session that has changed.
 
         Raises:
             StopRequested: The terminal is closed.
         """
-        states = session_states(settings)
+        states = session_states(self._settings)
         for gateway_id, state in states.items():
             if state != self._sessions.get(gateway_id):
                 self.note(f"Gateway {gateway_id}: {state}")
@@ -173,15 +172,14 @@ class LiveOutput(Output):
 
     interval_s = STARTING_INTERVAL_S
 
-    def __init__(self, log: Path) -> None:
-        from position_sync_dagster.demo.display import LiveDisplay
-
-        super().__init__()
+    def __init__(self, settings: Settings, log: Path) -> None:
+        super().__init__(settings)
         self._display = LiveDisplay()
         self._log = log
         self._notes: list[tuple[str, str]] = []
-        self._reader: OverviewReader | None = None
-        self._changes: Changes | None = None
+        self._lake = Lake.of(settings)
+        self._reader = OverviewReader(self._lake, settings)
+        self._changes = Changes()
 
     def note(self, text: str) -> None:
         """Show a change above the status, until the next one.
@@ -194,25 +192,16 @@ class LiveOutput(Output):
     def serving(self, ui: str) -> None:
         """Do nothing: the status has the address, and the last note stays."""
 
-    def look(self, settings: "Settings", ui: str) -> None:
+    def look(self, ui: str) -> None:
         """Read the tables, and draw the status again.
 
         Raises:
             StopRequested: The terminal is closed.
         """
-        from position_sync_dagster.demo.display import Look
-        from position_sync_dagster.domain.clock import utc_now
-        from position_sync_dagster.lake import Lake
-        from position_sync_dagster.sync.reports.overview import OverviewReader
-        from position_sync_dagster.terminal.board import Changes
-
         addresses = [("Dagster UI", ui), ("logs", str(self._log))]
-        lake = Lake.of(settings)
-        self._reader = self._reader or OverviewReader(lake, settings)
-        self._changes = self._changes or Changes()
         try:
-            overview = self._reader.read(utc_now()) if lake.exists else None
-        except (LakeError, SettingsError) as error:
+            overview = self._reader.read(utc_now()) if self._lake.exists else None
+        except (errors.LakeError, errors.SettingsError) as error:
             trouble = [("trouble", line) for line in str(error).splitlines()]
             self._display.show(Look(notes=[*self._notes, *trouble], addresses=addresses))
             return
@@ -233,13 +222,8 @@ class LiveOutput(Output):
         self._display.__exit__(None, None, None)
 
 
-def output_for(log: Path | None) -> Output:
-    """Return the live status if Dagster's output goes to a file, else lines."""
-    return Output() if log is None else LiveOutput(log)
-
-
 def watch(
-    dagster: "ChildProcess", settings: "Settings", ui_port: int, stop: StopRequest, output: Output
+    dagster: ChildProcess, settings: Settings, ui_port: int, stop: StopRequest, output: Output
 ) -> None:
     """Report each change: of the UI, of each gateway's port and session.
 
@@ -247,11 +231,8 @@ def watch(
         StopRequested: This process shall stop, or the terminal is closed.
         ChildEndedError: Dagster has ended.
     """
-    from position_sync_dagster.processes import dagster_dev
-    from position_sync_dagster.processes.ports import GatewayProbes
-
     serving = False
-    gateways = GatewayProbes()
+    gateways = ports.GatewayProbes()
     next_probe = 0.0
     with output:
         while True:
@@ -264,17 +245,15 @@ def watch(
                 next_probe = time.monotonic() + (INTERVAL_S if serving else STARTING_INTERVAL_S)
                 for text in gateways.look(settings):
                     output.note(text)
-            output.look(settings, dagster_dev.url(ui_port) if serving else "starting")
+            output.look(dagster_dev.url(ui_port) if serving else "starting")
             stop.pause(output.interval_s if serving else STARTING_INTERVAL_S)
 
 
-def session_states(settings: "Settings") -> dict[str, str]:
+def session_states(settings: Settings) -> dict[str, str]:
     """Return the state of the current session of each gateway and its reason, where there is one.
 
-    What stands in the way of reading them is in the place of a state.
+    Where they cannot be read, the error stands for the state.
     """
-    from position_sync_dagster.lake import Lake
-
     found = {}
     try:
         sessions = Lake.of(settings).sessions.sync
@@ -283,9 +262,9 @@ def session_states(settings: "Settings") -> dict[str, str]:
             if session is not None:
                 detail = f" – {session.detail}" if session.detail else ""
                 found[login.gateway_id] = f"{session.state}{detail}"
-    except SettingsError as error:
+    except errors.SettingsError as error:
         return {"file": str(error)}
-    except LakeError as error:
+    except errors.LakeError as error:
         return {login.gateway_id: str(error) for login in settings.logins}
     return found
 
@@ -354,8 +333,6 @@ def demo(
     With --for the exit code is 0 if all figures are met and 1 if not. If it is stopped before its
     time, the code is 128 plus the number of the signal: 130 after Ctrl-C.
     """
-    from position_sync_dagster.demo.run import Options, run
-
     options = Options(
         home=home,
         seconds=seconds,
@@ -366,4 +343,32 @@ def demo(
         end_with=end_with,
         calm=calm,
     )
-    sys.exit(run(options))
+    sys.exit(run_demo(options))
+
+
+def record(
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The recording; a new file.")],
+    minutes: Annotated[
+        float, typer.Option(min=0.01, max=1440, help="How long to record; Ctrl-C ends it earlier.")
+    ] = 30.0,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port for the client, on 127.0.0.1; 0: any free.")
+    ] = 0,
+    login: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Which login of the gateways file.")
+    ] = None,
+    keep_quantities: Annotated[
+        bool, typer.Option("--keep-quantities", help="Write quantities and amounts as they are.")
+    ] = False,
+    home: HomeFolder = None,
+) -> None:
+    """Record what a client and the gateway of the settings say to each other.
+
+    The client connects to the printed port instead of the gateway's. Account ids, names,
+    quantities and amounts are replaced as they are written; orders are never passed on.
+    """
+    settings = settings_for(home).for_login(login)
+    gateway = (settings.gateway_host, settings.gateway_port)
+    raise typer.Exit(
+        program.run(out, gateway, port=port, minutes=minutes, keep_quantities=keep_quantities)
+    )

@@ -1,18 +1,21 @@
-"""The command `position-sync doctor`: what a start needs, and commits that a power loss tore."""
+"""The commands about the tables and what they need: `doctor` and `maintain`."""
 
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from position_sync_dagster.cli.options import HomeFolder, Json, settings_for
-from position_sync_dagster.terminal.output import print_json
+from position_sync_dagster.cli.options import HomeFolder, Json, existing, settings_for
+from position_sync_dagster.domain.clock import utc_now
+from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.lake.recovery.checkup import Checkup, check_up
+from position_sync_dagster.last_work import dagster_home
+from position_sync_dagster.processes.preflight import run_preflight
+from position_sync_dagster.sync.preflight import Level
+from position_sync_dagster.terminal.output import print_json, print_table
 from position_sync_dagster.terminal.text import as_typed, printable
-
-if TYPE_CHECKING:
-    from position_sync_dagster.lake.recovery.checkup import Checkup
 
 SHOWN = 5
 """The number of requests named on the terminal. JSON names all."""
@@ -29,7 +32,7 @@ REST = {
     "strategy_exposure": "the next run of the asset computes them again",
     "daily_positions": "run the days in them again, by a backfill of the asset",
 }
-"""What becomes of the rows that a repair keeps in a file only."""
+"""What to do with rows that a repair could not put back and keeps in a file, by table."""
 
 
 def doctor(
@@ -57,9 +60,6 @@ def doctor(
     """
     if not (tables or repair):
         raise typer.Exit(look_at_everything(ui_port, home, json=json))
-    from position_sync_dagster.domain.clock import utc_now
-    from position_sync_dagster.lake import Lake
-    from position_sync_dagster.lake.recovery.checkup import check_up
 
     lake = Lake.of(settings_for(home))
     results = check_up(lake.all_tables, lake.sessions.sync, utc_now(), mend=repair)
@@ -73,10 +73,6 @@ def doctor(
 
 def look_at_everything(ui_port: int, home: Path | None, *, json: bool) -> int:
     """Print what the preflight finds; return 1 if anything is bad."""
-    from position_sync_dagster.last_work import dagster_home
-    from position_sync_dagster.processes.preflight import run_preflight
-    from position_sync_dagster.sync.preflight import Level
-
     settings = settings_for(home, warn=False)
     found = run_preflight(
         settings,
@@ -96,7 +92,7 @@ def look_at_everything(ui_port: int, home: Path | None, *, json: bool) -> int:
     return int(bad)
 
 
-def as_data(results: "Iterable[Checkup]") -> dict[str, object]:
+def as_data(results: Iterable[Checkup]) -> dict[str, object]:
     """Return the diagnoses and repairs as plain data."""
     listed = list(results)
     return {
@@ -124,7 +120,7 @@ def as_data(results: "Iterable[Checkup]") -> dict[str, object]:
     }
 
 
-def as_lines(results: "Iterable[Checkup]", *, repair: bool) -> list[str]:
+def as_lines(results: Iterable[Checkup], *, repair: bool) -> list[str]:
     """Return the diagnoses and repairs as lines for a person."""
     lines: list[str] = []
     writers: list[str] = []
@@ -153,7 +149,7 @@ def as_lines(results: "Iterable[Checkup]", *, repair: bool) -> list[str]:
     return lines
 
 
-def _affected(one: "Checkup") -> list[str]:
+def _affected(one: Checkup) -> list[str]:
     found = one.found
     lines = [f"rows that are not back yet: {file}" for file in found.unfinished]
     if not found.torn_files:
@@ -172,7 +168,7 @@ def _affected(one: "Checkup") -> list[str]:
     return lines
 
 
-def _repaired(one: "Checkup") -> list[str]:
+def _repaired(one: Checkup) -> list[str]:
     done = one.repair
     removed = f"{one.removed:,} rows removed, each the same as one that stays"
     if done is None:
@@ -186,3 +182,43 @@ def _repaired(one: "Checkup") -> list[str]:
         rest = REST.get(one.found.table, "compare them, and write again what is missing")
         lines.append(f"{done.kept} rows are kept in {done.files[0]}: {rest}")
     return lines
+
+
+COLUMNS = {
+    "table": "left",
+    "compacted": "right",
+    "deleted": "right",
+    "files": "right",
+    "version": "right",
+    "doubled": "right",
+    "skipped": "left",
+}
+
+
+def maintain(json: Json = False, home: HomeFolder = None) -> None:
+    """Merge small files of each table, and delete files that no version in the retention needs.
+
+    Dagster does this every hour while it runs. Other programs may read and write at the same
+    time. The output shows the number of files merged and deleted, the files and the version
+    afterwards, rows that are there more than once (`doctor --repair` removes them), and why a part
+    was skipped until the next time.
+    """
+    results = existing(Lake.of(settings_for(home))).maintain()
+    if json:
+        print_json(results)
+        return
+    print_table(
+        COLUMNS,
+        (
+            (
+                result.table,
+                f"{result.compacted:,}",
+                f"{result.deleted:,}",
+                f"{result.files:,}",
+                str(result.version),
+                f"{result.doubled.surplus:,}",
+                result.skipped or "",
+            )
+            for result in results
+        ),
+    )

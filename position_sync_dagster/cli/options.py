@@ -3,16 +3,16 @@
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from position_sync_dagster.domain.leg import ActiveContract
+from position_sync_dagster.errors import LakeError, UnknownStrategyError
+from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.processes.home import DAGSTER_HOME, Home, adopt_environment
+from position_sync_dagster.settings import Settings, load_settings, warnings_of
 from position_sync_dagster.terminal.text import printable
-
-if TYPE_CHECKING:
-    from position_sync_dagster.domain.leg import ActiveContract
-    from position_sync_dagster.lake import Lake
-    from position_sync_dagster.settings import Settings
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for a program.")]
 HomeFolder = Annotated[
@@ -31,7 +31,7 @@ EndWith = Annotated[
 ]
 
 
-def existing(lake: "Lake") -> "Lake":
+def existing(lake: Lake) -> Lake:
     """Return the lake if it has tables.
 
     A command that only reads must not create tables where somebody mistyped a path.
@@ -39,8 +39,6 @@ def existing(lake: "Lake") -> "Lake":
     Raises:
         LakeError: There are no tables.
     """
-    from position_sync_dagster.errors import LakeError
-
     if not lake.exists:
         raise LakeError(
             f"There are no tables at {lake.path} yet.",
@@ -50,14 +48,12 @@ def existing(lake: "Lake") -> "Lake":
     return lake
 
 
-def known_strategy(strategy: str | None, legs: "Iterable[ActiveContract]") -> None:
+def known_strategy(strategy: str | None, legs: Iterable[ActiveContract]) -> None:
     """Refuse a strategy that has no active leg; an empty answer would look like no holding.
 
     Raises:
         UnknownStrategyError: It names the strategy and those that are known.
     """
-    from position_sync_dagster.errors import UnknownStrategyError
-
     known = sorted({leg.strategy_id for leg in legs})
     if strategy is None or strategy in known:
         return
@@ -65,7 +61,7 @@ def known_strategy(strategy: str | None, legs: "Iterable[ActiveContract]") -> No
     raise UnknownStrategyError(f"There is no active strategy {strategy!r}.", remedy=listed)
 
 
-def settings_for(home: Path | None, *, warn: bool = True) -> "Settings":
+def settings_for(home: Path | None, *, warn: bool = True) -> Settings:
     """Read the settings of a home, or without a home those of the environment and `.env`.
 
     Args:
@@ -76,13 +72,10 @@ def settings_for(home: Path | None, *, warn: bool = True) -> "Settings":
         HomeError: There is no home at the path.
         SettingsError: A value is malformed.
     """
-    from position_sync_dagster.settings import load_settings
-
     if home is None:
         if warn:
             warn_of_unknown_settings()
         return load_settings()
-    from position_sync_dagster.processes.home import DAGSTER_HOME, Home, adopt_environment
 
     found = Home.at(home)
     adopt_environment(found.read_settings() | {DAGSTER_HOME: str(found.dagster_home)})
@@ -93,7 +86,5 @@ def settings_for(home: Path | None, *, warn: bool = True) -> "Settings":
 
 def warn_of_unknown_settings(*, env_file: str | None = ".env") -> None:
     """Write one line to stderr for each variable that looks like a setting and is none."""
-    from position_sync_dagster.settings import warnings_of
-
     for line in warnings_of(os.environ, env_file=env_file):
         typer.echo(printable(f"position-sync: {line}"), err=True)

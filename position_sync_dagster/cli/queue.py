@@ -3,19 +3,19 @@
 from collections.abc import Iterable
 from dataclasses import asdict
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from position_sync_dagster.cli.options import HomeFolder, Json, existing, settings_for
-from position_sync_dagster.domain.request import QueueStatus
+from position_sync_dagster.domain.clock import utc_now
+from position_sync_dagster.domain.request import QueuedPosition, QueueStatus
+from position_sync_dagster.errors import RequestStateError, UnknownRequestError
+from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.lake.queue.operations import SyncQueue
 from position_sync_dagster.terminal.output import print_json, print_table_with_notes
 from position_sync_dagster.terminal.text import age, duration, printable
-
-if TYPE_CHECKING:
-    from position_sync_dagster.domain.request import QueuedPosition
-    from position_sync_dagster.lake.queue.operations import SyncQueue
 
 COLUMNS = {
     "id": "left",
@@ -45,14 +45,12 @@ app = typer.Typer(
 )
 
 
-def open_queue(home: HomeFolder) -> "SyncQueue":
+def open_queue(home: HomeFolder) -> SyncQueue:
     """Return the queue of the lake in the settings, without creating tables.
 
     Raises:
         LakeError: There are no tables.
     """
-    from position_sync_dagster.lake import Lake
-
     return existing(Lake.of(settings_for(home))).queue.sync
 
 
@@ -73,8 +71,6 @@ def list_requests(
     PENDING and PROCESSING requests come in the order in which they are claimed, the others newest
     first. The age counts from the creation of the request.
     """
-    from position_sync_dagster.domain.clock import utc_now
-
     queue = open_queue(home)
     overview = queue.overview()
     requests = None if status is None else queue.get_batch(None, limit, status)
@@ -103,14 +99,14 @@ def list_requests(
         typer.echo(f"{len(requests):,} of {counts[status]:,} are shown; --limit shows more.")
 
 
-def as_data(request: "QueuedPosition", now: datetime) -> dict[str, object]:
+def as_data(request: QueuedPosition, now: datetime) -> dict[str, object]:
     """Return a request as plain data, without its lease token, which only its worker may know."""
     fields = asdict(request)
     del fields["lease_token"]
     return fields | {"age_s": (now - request.created_at).total_seconds()}
 
 
-def print_requests(requests: "Iterable[QueuedPosition]", now: datetime) -> None:
+def print_requests(requests: Iterable[QueuedPosition], now: datetime) -> None:
     """Print requests as a table, with the first line of its error below each."""
     print_table_with_notes(
         COLUMNS,
@@ -184,7 +180,7 @@ def retry_requests(
         )
 
 
-def retry(queue: "SyncQueue", request_ids: Iterable[str]) -> dict[str, str]:
+def retry(queue: SyncQueue, request_ids: Iterable[str]) -> dict[str, str]:
     """Put FAILED requests back in one commit.
 
     Returns:
@@ -195,8 +191,6 @@ def retry(queue: "SyncQueue", request_ids: Iterable[str]) -> dict[str, str]:
         UnknownRequestError: A request does not exist. None is changed.
         RequestStateError: A request is not FAILED. None is changed.
     """
-    from position_sync_dagster.errors import UnknownRequestError
-
     ids = list(dict.fromkeys(request_ids))
     try:
         return dict(zip(ids, queue.retry(ids), strict=True))
@@ -207,10 +201,8 @@ def retry(queue: "SyncQueue", request_ids: Iterable[str]) -> dict[str, str]:
         ) from error
 
 
-def retry_all(queue: "SyncQueue") -> dict[str, str]:
+def retry_all(queue: SyncQueue) -> dict[str, str]:
     """Put all FAILED requests back, except those that another program puts back meanwhile."""
-    from position_sync_dagster.errors import RequestStateError
-
     while failed := queue.counts()[QueueStatus.FAILED]:
         requests = queue.get_batch(None, failed, QueueStatus.FAILED)
         try:

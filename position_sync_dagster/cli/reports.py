@@ -1,61 +1,59 @@
-"""The command `position-sync exposure`: the money of each strategy, and the totals.
-
-The command `position-sync positions`: the newest row of each position.
-"""
+"""The commands that show what the tables hold: `status`, `exposure` and `positions`."""
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
+from rich.console import Group, RenderableType
 
-from position_sync_dagster.cli.options import (
-    HomeFolder,
-    Json,
-    Strategy,
-    Watch,
-    existing,
-    known_strategy,
-    settings_for,
-)
-from position_sync_dagster.terminal.output import print_json
+from position_sync_dagster.cli import options
+from position_sync_dagster.domain.clock import utc_now
+from position_sync_dagster.lake.lake import Lake, rows_of_logins
+from position_sync_dagster.sync.reports.money import Money, total_by_currency
+from position_sync_dagster.sync.reports.overview import read_book
+from position_sync_dagster.sync.reports.position_list import PositionList, read_positions
+from position_sync_dagster.sync.reports.status import read_status
+from position_sync_dagster.terminal.board import describe
+from position_sync_dagster.terminal.money_tables import positions_table, strategy_table
+from position_sync_dagster.terminal.output import print_json, print_or_watch
 from position_sync_dagster.terminal.text import as_typed
 
-if TYPE_CHECKING:
-    from rich.console import RenderableType
 
-    from position_sync_dagster.sync.reports.position_list import PositionList
+def status(json: options.Json = False, home: options.HomeFolder = None) -> None:
+    """Show the owner of the gateway, the lines, the queue and the newest rows."""
+    settings = options.settings_for(home)
+    lake = options.existing(Lake.of(settings))
+    found = read_status(lake, settings, utc_now())
+    if json:
+        print_json(found.to_dict())
+        return
+
+    for label, value in describe(found):
+        typer.echo(f"{label:<18} {value}")
 
 
 def exposure(
-    strategy: Strategy = None,
-    watch: Watch = False,
-    json: Json = False,
-    home: HomeFolder = None,
+    strategy: options.Strategy = None,
+    watch: options.Watch = False,
+    json: options.Json = False,
+    home: options.HomeFolder = None,
 ) -> None:
     """Show value, profit, greeks and the oldest value of each strategy; never adds currencies.
 
     The age is the time since its source confirmed the oldest value. What is unknown is a dash and
     is left out of the sums; `no value` counts the held legs that are.
     """
-    from position_sync_dagster.domain.clock import utc_now
-    from position_sync_dagster.lake import Lake
-    from position_sync_dagster.lake.lake import rows_of_logins
-    from position_sync_dagster.sync.reports.money import Money, total_by_currency
-    from position_sync_dagster.sync.reports.overview import read_book
-    from position_sync_dagster.terminal.money_tables import strategy_table
-    from position_sync_dagster.terminal.output import print_or_watch
-
-    settings = settings_for(home)
-    lake = existing(Lake.of(settings))
+    settings = options.settings_for(home)
+    lake = options.existing(Lake.of(settings))
 
     def look() -> tuple[list[Money], list[Money]]:
         latest = rows_of_logins(lake.updates.sync.latest(), settings)
         book = read_book(lake, settings, utc_now(), latest=latest, of_strategies=True)
-        known_strategy(strategy, book.legs)
+        options.known_strategy(strategy, book.legs)
         found = [one for one in book.strategies if strategy in (None, one.name)]
         return found, total_by_currency(found)
 
-    def render(width: int) -> "RenderableType":
+    def render(width: int) -> RenderableType:
         found, totals = look()
         if not found:
             return as_typed("No leg is active. Add one with `position-sync strategies add`.")
@@ -69,45 +67,38 @@ def exposure(
 
 
 def positions(
-    strategy: Strategy = None,
+    strategy: options.Strategy = None,
     closed: Annotated[bool, typer.Option("--closed", help="Show closed positions too.")] = False,
     limit: Annotated[
         int | None,
         typer.Option(min=1, max=1_000_000, help="The highest number of positions to show."),
     ] = None,
-    watch: Watch = False,
-    json: Json = False,
-    home: HomeFolder = None,
+    watch: options.Watch = False,
+    json: options.Json = False,
+    home: options.HomeFolder = None,
 ) -> None:
     """Show the newest row of each position: its values, its greeks, its source and its age.
 
     A narrow terminal shows fewer columns; a pipe shows all. The age is the time since its source
     confirmed the value. What is unknown is a dash, and left out of the totals.
     """
-    from position_sync_dagster.domain.clock import utc_now
-    from position_sync_dagster.lake import Lake
-    from position_sync_dagster.sync.reports.position_list import read_positions
-    from position_sync_dagster.terminal.money_tables import positions_table
-    from position_sync_dagster.terminal.output import print_or_watch
+    settings = options.settings_for(home)
+    lake = options.existing(Lake.of(settings))
 
-    settings = settings_for(home)
-    lake = existing(Lake.of(settings))
-
-    def look() -> "PositionList":
+    def look() -> PositionList:
         found = read_positions(
             lake, settings, utc_now(), strategy=strategy, closed=closed, limit=limit
         )
-        known_strategy(strategy, lake.registry.legs)
+        options.known_strategy(strategy, lake.registry.legs)
         return found
 
-    def render(width: int) -> "RenderableType":
+    def render(width: int) -> RenderableType:
         found = look()
         if not found.rows:
             return f"No leg of {strategy} is held." if strategy else "No position has a row yet."
         table = positions_table(found.rows, found.ages, found.strategies_of, width)
         if len(found.rows) == found.total:
             return table
-        from rich.console import Group
 
         shown = f"{len(found.rows):,} of {found.total:,} positions are shown"
         return Group(table, f"{shown}; the totals are of those shown.")

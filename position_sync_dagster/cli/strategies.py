@@ -3,18 +3,20 @@
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from position_sync_dagster.cli.options import HomeFolder, Json, existing, settings_for
+from position_sync_dagster.domain.clock import utc_now
+from position_sync_dagster.domain.instrument import parse_conid, parse_strike
+from position_sync_dagster.domain.leg import Leg, LegState, make_leg
+from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.lake.registry.strategies_file import load_strategies
+from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.reports.status import leg_states
 from position_sync_dagster.terminal.output import print_json, print_table
 from position_sync_dagster.terminal.text import as_typed, printable, quantity
-
-if TYPE_CHECKING:
-    from position_sync_dagster.domain.leg import Leg, LegState
-    from position_sync_dagster.lake import Lake
-    from position_sync_dagster.settings import Settings
 
 app = typer.Typer(help="List and change the legs of active strategies.", no_args_is_help=True)
 
@@ -32,16 +34,14 @@ TradingClass = Annotated[
 ]
 
 
-def open_lake(settings: "Settings") -> "Lake":
+def open_lake(settings: Settings) -> Lake:
     """Return the lake of the settings; create the tables that do not exist."""
-    from position_sync_dagster.lake import Lake
-
     lake = Lake.of(settings)
     lake.initialize_sync()
     return lake
 
 
-def warn_of_file(settings: "Settings") -> None:
+def warn_of_file(settings: Settings) -> None:
     """Warn that the strategies file will undo a change by hand."""
     if settings.strategies_file is not None:
         typer.echo(
@@ -59,10 +59,6 @@ def list_legs(json: Json = False, home: HomeFolder = None) -> None:
     is held but not streamed at the moment, so the queue values it. A leg without a conid is ARMED
     until its contract is found; if that failed, the reason and the candidates follow.
     """
-    from position_sync_dagster.domain.clock import utc_now
-    from position_sync_dagster.lake import Lake
-    from position_sync_dagster.sync.reports.status import leg_states
-
     settings = settings_for(home)
     lake = existing(Lake.of(settings))
     registry = lake.registry.sync
@@ -91,7 +87,7 @@ def list_legs(json: Json = False, home: HomeFolder = None) -> None:
     print_legs(legs, states)
 
 
-def print_legs(legs: "Sequence[Leg]", states: "Sequence[LegState]") -> None:
+def print_legs(legs: Sequence[Leg], states: Sequence[LegState]) -> None:
     """Print legs and their states as a table, and below it what is wrong with which leg."""
     columns = {
         "strategy": "left",
@@ -128,7 +124,7 @@ def print_legs(legs: "Sequence[Leg]", states: "Sequence[LegState]") -> None:
             typer.echo(printable(f"{leg.described} of {leg.strategy_id}: {problem}"))
 
 
-def _named(leg: "Leg") -> str:
+def _named(leg: Leg) -> str:
     return f"{leg.symbol} {leg.conid}" if leg.conid else leg.described
 
 
@@ -163,9 +159,6 @@ def add_leg(
     Without a conid, whoever owns the gateway finds the contract that the options describe. If none
     or several fit, `strategies list` and `status` say so, with the candidates.
     """
-    from position_sync_dagster.domain.clock import utc_now
-    from position_sync_dagster.domain.leg import make_leg
-
     leg = make_leg(
         conid=conid,
         symbol=symbol,
@@ -213,8 +206,6 @@ def remove_leg(
     home: HomeFolder = None,
 ) -> None:
     """Make a leg inactive: its line becomes free, and the queue values it again."""
-    from position_sync_dagster.domain.instrument import parse_conid, parse_strike
-
     number = None if conid is None else parse_conid(conid)
     settings = settings_for(home)
     lake = open_lake(settings)
@@ -242,8 +233,6 @@ def import_file(
     home: HomeFolder = None,
 ) -> None:
     """Make the active legs equal to a strategies file. If it has an error, nothing changes."""
-    from position_sync_dagster.lake.registry.strategies_file import load_strategies
-
     legs = load_strategies(file, named_by="the path")
     settings = settings_for(home)
     lake = open_lake(settings)

@@ -1,20 +1,18 @@
 """The acceptance test of the demo: compare the rows in the tables with the positions held.
 
-Pure functions over values that `observation` reads.
+Pure functions over values that `run.Observer` reads.
 """
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
+from position_sync_dagster.domain.broker_position import Key
 from position_sync_dagster.domain.leg import ActiveContract
 from position_sync_dagster.domain.update import PositionUpdate, Source
 
 TIME_LIMIT_S = 60.0
 """The time in which each leg must have a current row, for a start with existing tables."""
-
-Key = tuple[str, int]
-"""Account and conid."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,8 +6,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from rich.console import Console
 from rich.live import Live
@@ -16,11 +15,9 @@ from rich.text import Text
 
 from position_sync_dagster.demo.acceptance import AcceptanceResult
 from position_sync_dagster.processes.stop_request import StopRequested
+from position_sync_dagster.sync.reports.overview import Overview
 from position_sync_dagster.terminal.board import Lines, StatusChange, board
 from position_sync_dagster.terminal.text import printable
-
-if TYPE_CHECKING:
-    from position_sync_dagster.sync.reports.overview import Overview
 
 LINE_INTERVAL_S = 5.0
 
@@ -38,7 +35,7 @@ class Look:
         status: The state, for a program.
     """
 
-    overview: "Overview | None" = None
+    overview: Overview | None = None
     changes: Sequence[StatusChange] = ()
     notes: Lines = ()
     figures: Lines = ()
@@ -49,55 +46,26 @@ class Look:
 class Display:
     """The base of the displays: shows nothing by itself.
 
-    Each public method raises `StopRequested` if the output was closed: a demo that nobody can see
-    any more ends. A display overrides the methods with an underscore.
+    Each method raises `StopRequested` if the output was closed: a demo that nobody can see any more
+    ends.
     """
 
     def note(self, text: str) -> None:
         """Show a message."""
-        with _stop_if_closed():
-            self._note(text)
 
     def event(self, name: str, values: Mapping[str, Any]) -> None:
         """Report an event to a program that reads the output."""
-        with _stop_if_closed():
-            self._event(name, values)
 
     def show(self, look: Look) -> None:
         """Show the current state. It is called about once a second."""
-        with _stop_if_closed():
-            self._show(look)
 
     def show_acceptance(self, results: Sequence[AcceptanceResult]) -> None:
         """Show the results of the acceptance test."""
-        with _stop_if_closed():
-            self._show_acceptance(results)
 
     def __enter__(self) -> Self:
-        with _stop_if_closed():
-            self._start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        with suppress(OSError):
-            self._stop()
-
-    def _note(self, text: str) -> None: ...
-
-    def _event(self, name: str, values: Mapping[str, Any]) -> None: ...
-
-    def _show(self, look: Look) -> None: ...
-
-    def _show_acceptance(self, results: Sequence[AcceptanceResult]) -> None: ...
-
-    def _start(self) -> None: ...
-
-    def _stop(self) -> None: ...
+    def __exit__(self, *_: object) -> None: ...
 
 
 class JsonDisplay(Display):
@@ -106,21 +74,21 @@ class JsonDisplay(Display):
     def __init__(self) -> None:
         self._next = 0.0
 
-    def _event(self, name: str, values: Mapping[str, Any]) -> None:
+    def event(self, name: str, values: Mapping[str, Any]) -> None:
         _write_line(json.dumps({"event": name, **values}))
 
-    def _show(self, look: Look) -> None:
+    def show(self, look: Look) -> None:
         if time.monotonic() >= self._next:
             self._next = time.monotonic() + LINE_INTERVAL_S
-            self._event("status", look.status)
+            self.event("status", look.status)
 
-    def _show_acceptance(self, results: Sequence[AcceptanceResult]) -> None:
+    def show_acceptance(self, results: Sequence[AcceptanceResult]) -> None:
         figures = [
             {"name": r.name.strip(), "wanted": r.wanted, "found": r.found, "met": r.met}
             for r in results
         ]
         # Programs read this name and the names of its values.
-        self._event("verdict", {"met": all(r.met for r in results), "figures": figures})
+        self.event("verdict", {"met": all(r.met for r in results), "figures": figures})
 
 
 class LineDisplay(Display):
@@ -131,23 +99,24 @@ class LineDisplay(Display):
         self._addresses: Lines = ()
         self._changes: Sequence[StatusChange] = ()
 
-    def _note(self, text: str) -> None:
+    def note(self, text: str) -> None:
         _write_line(text)
 
-    def _show(self, look: Look) -> None:
+    def show(self, look: Look) -> None:
         if look.addresses != self._addresses:
             self._addresses = look.addresses
-            self._note("\n".join(f"{label}: {value}" for label, value in look.addresses))
+            self.note("\n".join(f"{label}: {value}" for label, value in look.addresses))
         for change in reversed(look.changes):
             if change not in self._changes:
-                self._note(f"{change.at:%H:%M:%S} {printable(change.text)}")
+                self.note(f"{change.at:%H:%M:%S} {printable(change.text)}")
         self._changes = look.changes
         if time.monotonic() >= self._next:
             self._next = time.monotonic() + LINE_INTERVAL_S
-            self._note("; ".join(f"{label}: {value}" for label, value in look.figures))
+            self.note("; ".join(f"{label}: {value}" for label, value in look.figures))
 
-    def _show_acceptance(self, results: Sequence[AcceptanceResult]) -> None:
-        Console(width=100).print(acceptance_table(results))
+    def show_acceptance(self, results: Sequence[AcceptanceResult]) -> None:
+        with _stop_if_closed():
+            Console(width=100).print(acceptance_table(results))
 
 
 class LiveDisplay(Display):
@@ -157,23 +126,29 @@ class LiveDisplay(Display):
         self._console = Console()
         self._live = Live(console=self._console, auto_refresh=False)
 
-    def _note(self, text: str) -> None:
-        self._console.print(Text(text))
+    def note(self, text: str) -> None:
+        with _stop_if_closed():
+            self._console.print(Text(text))
 
-    def _show(self, look: Look) -> None:
-        self._live.update(
-            board(look.overview, look.changes, look.notes, look.addresses, self._console),
-            refresh=True,
-        )
+    def show(self, look: Look) -> None:
+        with _stop_if_closed():
+            self._live.update(
+                board(look.overview, look.changes, look.notes, look.addresses, self._console),
+                refresh=True,
+            )
 
-    def _show_acceptance(self, results: Sequence[AcceptanceResult]) -> None:
-        self._console.print(acceptance_table(results))
+    def show_acceptance(self, results: Sequence[AcceptanceResult]) -> None:
+        with _stop_if_closed():
+            self._console.print(acceptance_table(results))
 
-    def _start(self) -> None:
-        self._live.start()
+    def __enter__(self) -> Self:
+        with _stop_if_closed():
+            self._live.start()
+        return self
 
-    def _stop(self) -> None:
-        self._live.stop()
+    def __exit__(self, *_: object) -> None:
+        with suppress(OSError):
+            self._live.stop()
 
 
 def acceptance_table(results: Sequence[AcceptanceResult]) -> Table:
@@ -197,8 +172,9 @@ def choose_display(*, as_json: bool) -> Display:
 
 
 def _write_line(text: str) -> None:
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
+    with _stop_if_closed():
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
 
 
 @contextmanager

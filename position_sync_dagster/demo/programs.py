@@ -20,8 +20,13 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from ib_gateway_simulator.books.loader import load_book
+from ib_gateway_simulator.statements import write_statements
 from position_sync_dagster.demo import simulator_process
+from position_sync_dagster.demo.simulator_process import SimulatorPorts
 from position_sync_dagster.domain.clock import utc_now
+from position_sync_dagster.lake.lake import Lake
+from position_sync_dagster.lake.registry.strategies_file import load_strategies
 from position_sync_dagster.processes import dagster_dev, ports
 from position_sync_dagster.processes.child_process import ChildProcess
 from position_sync_dagster.processes.home import (
@@ -32,6 +37,7 @@ from position_sync_dagster.processes.home import (
 )
 from position_sync_dagster.processes.stop_request import StopRequest
 from position_sync_dagster.settings import PREFIX, Settings, load_settings
+from position_sync_dagster.sync.reports.exchange_days import exchange_days
 
 SEED = 7
 HOURS = 2.0
@@ -108,18 +114,15 @@ def _fill(at_s: float, conid: int, quantity: int) -> dict[str, Any]:
 
 
 SESSIONS = 10
-"""How many past sessions have a statement."""
+"""The number of past trading days that have a statement."""
 
 RECORDED = 5
-"""How many of them, the newest, are in daily_positions from the start; the others wait for the
-person who tries a backfill."""
+"""The number of these days, the newest ones, that are in daily_positions from the start. The
+others are left for a person who tries a backfill."""
 
 
 def prepare(settings: Settings) -> None:
     """Write the statements of the last sessions into the folder of the settings."""
-    from ib_gateway_simulator.books.loader import load_book
-    from ib_gateway_simulator.statements import write_statements
-
     days = past_sessions(settings.calendar, datetime.now(UTC))
     write_statements(load_book("demo"), days, settings.flex_folder)
 
@@ -144,8 +147,6 @@ def record(settings: Settings, ui_port: int) -> None:
 
 def past_sessions(calendar: str, now: datetime, count: int = SESSIONS) -> list[date]:
     """Return the last trading days that are over, oldest first."""
-    from position_sync_dagster.sync.reports.exchange_days import exchange_days
-
     first = now.date() - timedelta(days=count * 3)
     exchange = exchange_days(calendar, first, now.date() + timedelta(days=1))
     local = now.astimezone(ZoneInfo(exchange.timezone))
@@ -155,7 +156,7 @@ def past_sessions(calendar: str, now: datetime, count: int = SESSIONS) -> list[d
 
 
 GATEWAY_PORT = 17497
-"""No port of TWS or IB Gateway, and below the ports that operating systems assign."""
+"""TWS and IB Gateway do not use it, and operating systems assign only higher ones."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,7 +175,7 @@ class DemoRun:
     is_first: bool
     since: datetime
     ui_port: int
-    simulator: simulator_process.SimulatorPorts
+    simulator: SimulatorPorts
     children: tuple[ChildProcess, ...]
 
     def check(self) -> None:
@@ -203,8 +204,7 @@ def start(
     home: Home,
     *,
     ui_port: int,
-    gateway_port: int | None,
-    control_port: int,
+    wanted: SimulatorPorts,
     lock_fd: int,
     stop: StopRequest,
     calm: bool,
@@ -216,8 +216,8 @@ def start(
     Args:
         home: The home, whose lock this process holds.
         ui_port: The port of the Dagster UI.
-        gateway_port: The gateway's port; None takes that of the start before, or one that is free.
-        control_port: The port of the simulator's controls; 0 takes any free port.
+        wanted: The ports of the simulator. A gateway port of 0 is that of the start before, or one
+            that is free; a control port of 0 is any free one.
         lock_fd: The file descriptor of the home's lock, which the programs share.
         stop: Where a request to stop is noticed.
         calm: Whether nothing happens in the simulated market but prices.
@@ -230,19 +230,12 @@ def start(
     is_first = home.is_new
     home.prepare()
     settings = {} if is_first else home.read_settings()
-    wanted = gateway_port or int(settings.get(f"{PREFIX}GATEWAY_PORT", GATEWAY_PORT))
+    before = int(settings.get(f"{PREFIX}GATEWAY_PORT", GATEWAY_PORT))
+    wanted = wanted._replace(gateway=wanted.gateway or before)
     scenario = None if calm else home.path / "day.yaml"
     if scenario is not None:
         write_day(scenario)
-    with simulator_process.start(
-        env=home_environment(home.path, {}),
-        cwd=home.path,
-        log=home.log_file("simulator"),
-        port=wanted,
-        control_port=control_port,
-        lock_fd=lock_fd,
-        scenario=scenario,
-    ) as gateway:
+    with simulator_process.start(home, wanted, lock_fd=lock_fd, scenario=scenario) as gateway:
         if is_first:
             import_strategies(home.lake)
         found = simulator_process.wait_until_ready(gateway, stop)
@@ -279,9 +272,6 @@ def start(
 
 def import_strategies(lake_path: Path) -> None:
     """Make the demo's strategies active. It is done once, so that a person's changes stay."""
-    from position_sync_dagster.lake import Lake
-    from position_sync_dagster.lake.registry.strategies_file import load_strategies
-
     book = files("ib_gateway_simulator") / "books" / "demo_strategies.yaml"
     with as_file(book) as path:
         legs = load_strategies(path)

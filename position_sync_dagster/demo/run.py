@@ -11,27 +11,17 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from position_sync_dagster.demo import programs, simulator_process
-from position_sync_dagster.demo.acceptance import (
-    TIME_LIMIT_S,
-    AcceptanceResult,
-    CurrentLegs,
-    Expectation,
-    count_coverage,
-    evaluate,
-    expect_paths,
-    is_complete,
-)
+from position_sync_dagster.demo import acceptance, programs, simulator_process
 from position_sync_dagster.demo.display import Display, Look, choose_display
 from position_sync_dagster.demo.programs import DemoRun
-from position_sync_dagster.demo.simulator_process import SimulatorProcessError
+from position_sync_dagster.demo.simulator_process import SimulatorPorts, SimulatorProcessError
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.errors import LakeError
 from position_sync_dagster.lake import Lake
 from position_sync_dagster.processes import dagster_dev, ports
 from position_sync_dagster.processes.home import Home, exclusive_use
 from position_sync_dagster.processes.stop_request import StopRequest, StopRequested
-from position_sync_dagster.settings import Settings
+from position_sync_dagster.settings import Settings, load_settings
 from position_sync_dagster.sync.reports.money import Ages
 from position_sync_dagster.sync.reports.overview import Overview, OverviewReader
 from position_sync_dagster.terminal.board import Changes, Lines, figures_of
@@ -75,12 +65,11 @@ def run(options: Options) -> int:
     with StopRequest(end_with=options.end_with) as stop:
         try:
             with exclusive_use(home.path, purpose="position-sync demo") as lock:
-                ui_port, control_port = choose_ports(options, display)
+                ui_port, wanted = choose_ports(options, display)
                 with programs.start(
                     home,
                     ui_port=ui_port,
-                    gateway_port=options.gateway_port,
-                    control_port=control_port,
+                    wanted=wanted,
                     lock_fd=lock.fd,
                     stop=stop,
                     calm=options.calm,
@@ -97,38 +86,35 @@ def run(options: Options) -> int:
     return 0 if all(result.met for result in results) else 1
 
 
-def choose_ports(options: Options, display: Display) -> tuple[int, int]:
-    """Return the UI's port and the control port, which is 0 for any free port.
+def choose_ports(options: Options, display: Display) -> tuple[int, SimulatorPorts]:
+    """Return the UI's port, and the simulator's as `programs.start` takes them.
 
     Raises:
         PortTakenError: A port that the options name is taken.
     """
-    if options.gateway_port is not None:
-        ports.require_free(options.gateway_port, purpose="gateway", option="--gateway-port")
-    control_port = options.control_port or 0
-    if control_port:
-        ports.require_free(control_port, purpose="control port", option="--control-port")
-    if options.ui_port is not None:
-        ports.require_free(options.ui_port, purpose="Dagster UI", option="--ui-port")
-        return options.ui_port, control_port
-    ui_port = ports.first_free(UI_PORT)
-    if ui_port != UI_PORT:
+    for port, purpose, option in (
+        (options.gateway_port, "gateway", "--gateway-port"),
+        (options.control_port, "control port", "--control-port"),
+        (options.ui_port, "Dagster UI", "--ui-port"),
+    ):
+        if port is not None:
+            ports.require_free(port, purpose=purpose, option=option)
+    wanted = SimulatorPorts(gateway=options.gateway_port or 0, control=options.control_port or 0)
+    ui_port = options.ui_port or ports.first_free(UI_PORT)
+    if options.ui_port is None and ui_port != UI_PORT:
         display.note(f"Port {UI_PORT} is taken: the Dagster UI uses {ui_port}.")
-    return ui_port, control_port
+    return ui_port, wanted
 
 
 def watch(
     demo_run: DemoRun, options: Options, display: Display, stop: StopRequest
-) -> tuple[AcceptanceResult, ...]:
+) -> tuple[acceptance.AcceptanceResult, ...]:
     """Show the state until the time limit; return the results of the acceptance test.
 
     Raises:
         StopRequested: This process shall stop, or the output was closed.
         ChildEndedError: One of the programs has ended.
     """
-    from position_sync_dagster.lake import Lake
-    from position_sync_dagster.settings import load_settings
-
     addresses = demo_run.addresses()
     display.event("started", addresses | {"first": demo_run.is_first})
     settings = load_settings(_env_file=None)
@@ -165,7 +151,7 @@ def watch(
                 )
             )
             stop.pause(READ_INTERVAL_S)
-        limit_s = (options.seconds or 0) if demo_run.is_first else TIME_LIMIT_S
+        limit_s = (options.seconds or 0) if demo_run.is_first else acceptance.TIME_LIMIT_S
         return observer.acceptance(limit_s=limit_s)
 
 
@@ -216,24 +202,26 @@ class Observer:
         """Read what the live status shows, of which only what came since the last time."""
         return self._overviews.read(utc_now())
 
-    def coverage(self) -> tuple[Expectation, CurrentLegs]:
+    def coverage(self) -> tuple[acceptance.Expectation, acceptance.CurrentLegs]:
         """Compare the positions held with the rows of this run."""
         legs = self._lake.registry.sync.get_all_active()
         latest = self._lake.updates.sync.latest_updates()
         now = utc_now()
-        expectation = expect_paths(simulator_process.held(self._control_port), legs)
+        expectation = acceptance.expect_paths(simulator_process.held(self._control_port), legs)
         holdings = self._lake.broker_positions.sync.read(self._settings.gateway_id)
         confirmed = Ages.of(latest, holdings, now).confirmed
-        coverage = count_coverage(expectation, latest, since=self._since, confirmed=confirmed)
-        if self.complete_after_s is None and is_complete(expectation, coverage):
+        coverage = acceptance.count_coverage(
+            expectation, latest, since=self._since, confirmed=confirmed
+        )
+        if self.complete_after_s is None and acceptance.is_complete(expectation, coverage):
             self.complete_after_s = (now - self._since).total_seconds()
         return expectation, coverage
 
-    def acceptance(self, *, limit_s: float) -> tuple[AcceptanceResult, ...]:
+    def acceptance(self, *, limit_s: float) -> tuple[acceptance.AcceptanceResult, ...]:
         """Read the tables a last time, and return the results of the acceptance test."""
         expectation, coverage = self.coverage()
         counts = simulator_process.stats(self._control_port)
-        return evaluate(
+        return acceptance.evaluate(
             expectation,
             coverage,
             complete_after_s=self.complete_after_s,

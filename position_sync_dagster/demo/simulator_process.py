@@ -2,12 +2,12 @@
 
 import json
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from position_sync_dagster.errors import PositionSyncError
 from position_sync_dagster.processes.child_process import ChildProcess
+from position_sync_dagster.processes.home import Home, home_environment
 from position_sync_dagster.processes.ports import LOOPBACK, NEXT_PORTS, get_json
 from position_sync_dagster.processes.stop_request import StopRequest
 
@@ -29,32 +29,27 @@ class SimulatorPorts(NamedTuple):
 
 
 def start(
-    *,
-    env: Mapping[str, str],
-    cwd: Path,
-    log: Path,
-    port: int,
-    control_port: int,
-    lock_fd: int,
-    scenario: Path | None = None,
+    home: Home, wanted: SimulatorPorts, *, lock_fd: int, scenario: Path | None = None
 ) -> ChildProcess:
     """Start the simulator with the demo's book, and a scenario.
 
     Args:
-        port: The gateway's port, or the first that is free after it: the simulator takes it at
-            once, so that two demos that start together get two.
-        control_port: The port of the controls; 0 takes any free one.
+        home: The home of the demo.
+        wanted: The gateway's port, or the first that is free after it: the simulator takes it at
+            once, so that two demos that start together get two. A control port of 0 is any free
+            one.
+        lock_fd: The file descriptor of the home's lock.
     """
     command = [sys.executable, "-m", "ib_gateway_simulator", "--book", "demo"]
-    command += ["--host", LOOPBACK, "--port", str(port), "--next-ports", str(NEXT_PORTS)]
-    command += ["--control-port", str(control_port)]
+    command += ["--host", LOOPBACK, "--port", str(wanted.gateway), "--next-ports", str(NEXT_PORTS)]
+    command += ["--control-port", str(wanted.control)]
     command += [] if scenario is None else ["--scenario", str(scenario)]
     return ChildProcess(
         "The simulator",
         command,
-        env=env,
-        cwd=cwd,
-        log=log,
+        env=home_environment(home.path, {}),
+        cwd=home.path,
+        log=home.log_file("simulator"),
         grace_s=GRACE_S,
         inherited_fds=[lock_fd],
     )

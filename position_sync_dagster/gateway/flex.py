@@ -19,23 +19,19 @@ from urllib.request import HTTPRedirectHandler, Request, build_opener
 from xml.etree import ElementTree as Xml
 from zoneinfo import ZoneInfo
 
-from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_exponential
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
 
+from position_sync_dagster.domain import statement
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.instrument import CONIDS, Right
-from position_sync_dagster.domain.statement import (
-    FLEX,
-    Execution,
-    Side,
-    Statement,
-    StatementCash,
-    StatementPosition,
-)
 from position_sync_dagster.errors import FlexServiceError, SettingsError, StatementError, shown
-from position_sync_dagster.gateway_settings import address_flaw
+from position_sync_dagster.gateway_settings import FLEX_URL, address_flaw
 
 FIRST_DAY = date(1990, 1, 1)
-"""No statement is of a day before: the broker's first customers traded later."""
+"""The earliest day of a statement: the broker's first customers traded later."""
+
+UNKNOWN = ("", "-", "--")
+"""The texts that the broker writes if it has no value."""
 
 LONGEST_TEXT = 1000
 """Characters of an attribute. The longest that the broker writes, a description, has some 100."""
@@ -67,11 +63,6 @@ class Fields:
         self.element = element
         self._latest = today + timedelta(days=1)
         self._attributes = attributes
-        self._last: Fields | None = None
-
-    def statement_days(self, statement: "Fields") -> None:
-        """Take the last day of the statement for a record without a day of its own."""
-        self._last = statement
 
     def text(self, name: str) -> str | None:
         """Return a text, None where it is absent, empty or a dash.
@@ -82,7 +73,7 @@ class Fields:
         found = self._attributes.get(name, "").strip()
         if len(found) > LONGEST_TEXT:
             raise self._error(f"has a {name} of {len(found):,} characters")
-        return None if found in ("", "-", "--") else found
+        return None if found in UNKNOWN else found
 
     def required(self, name: str) -> str:
         """Return a text that must be there.
@@ -150,13 +141,6 @@ class Fields:
         """
         return self._past(name, self._date(name, self.required(name)))
 
-    def own_day(self, name: str) -> date:
-        """Return the record's day, or the last day of its statement where it names none."""
-        found = self.text(name)
-        if found is None and self._last is not None:
-            return self._last.day("toDate")
-        return self.day(name)
-
     def moment(self, name: str) -> datetime:
         """Return a time that must be there, in UTC; a day alone is its midnight in New York.
 
@@ -196,7 +180,7 @@ _DETAIL = {None, "SUMMARY"}
 _EXECUTION = {None, "EXECUTION"}
 
 
-def position_of(fields: Fields) -> StatementPosition | None:
+def position_of(fields: Fields) -> statement.StatementPosition | None:
     """Return an OpenPosition; None for a lot, which its summary includes.
 
     Raises:
@@ -211,9 +195,9 @@ def position_of(fields: Fields) -> StatementPosition | None:
     average = price * multiplier if price is not None else None
     if cost is not None and quantity:
         average = abs(cost / quantity)
-    return StatementPosition(
+    return statement.StatementPosition(
         account=fields.required("accountId"),
-        day=fields.own_day("reportDate"),
+        day=fields.day("reportDate"),
         conid=fields.conid(),
         symbol=fields.text("underlyingSymbol") or fields.required("symbol"),
         sec_type=fields.text("assetCategory") or "OPT",
@@ -231,7 +215,7 @@ def position_of(fields: Fields) -> StatementPosition | None:
     )
 
 
-def execution_of(fields: Fields) -> Execution | None:
+def execution_of(fields: Fields) -> statement.Execution | None:
     """Return a Trade; None for a sum over several, which is no execution.
 
     An exercise, an assignment and an expiry have no `ibExecID`: their `tradeID` or
@@ -245,34 +229,34 @@ def execution_of(fields: Fields) -> Execution | None:
     quantity = fields.required_number("quantity")
     commission = fields.number("ibCommission")
     own_id = fields.text("ibExecID") or fields.text("tradeID")
-    return Execution(
+    return statement.Execution(
         execution_id=own_id or fields.required("transactionID"),
         account=fields.required("accountId"),
         conid=fields.conid(),
         symbol=fields.text("underlyingSymbol") or fields.required("symbol"),
         sec_type=fields.text("assetCategory") or "OPT",
         time=fields.moment("dateTime" if fields.text("dateTime") else "tradeDate"),
-        side=Side.SELL if quantity < 0 else Side.BUY,
+        side=statement.Side.SELL if quantity < 0 else statement.Side.BUY,
         quantity=abs(quantity),
         price=fields.number("tradePrice"),
         commission=None if commission is None else 0.0 - commission,
         commission_currency=fields.text("ibCommissionCurrency"),
         realized_pnl=fields.number("fifoPnlRealized"),
         currency=fields.required("currency"),
-        source=FLEX,
+        source=statement.FLEX,
         statement=fields.file,
     )
 
 
-def cash_of(fields: Fields) -> StatementCash:
+def cash_of(fields: Fields) -> statement.StatementCash:
     """Return net liquidation and cash of an account in its base currency.
 
     Raises:
         StatementError: A field is missing or cannot be read.
     """
-    return StatementCash(
+    return statement.StatementCash(
         account=fields.required("accountId"),
-        day=fields.own_day("reportDate"),
+        day=fields.day("reportDate"),
         currency=fields.text("currency"),
         net_liquidation=fields.number("total"),
         cash=fields.number("cash"),
@@ -280,10 +264,10 @@ def cash_of(fields: Fields) -> StatementCash:
 
 
 HEAD_BYTES = 4096
-"""How much of a file holds the start of its first statement."""
+"""The number of bytes at the start of a file that hold the start of its first statement."""
 
 LARGEST_STATEMENT = 512 * 2**20
-"""Bytes; a day of 20,000 holdings takes some 15 MB."""
+"""The largest statement, in bytes; a day of 20,000 holdings takes some 15 MB."""
 
 _FROM_DATE = re.compile(r"<FlexStatement\s[^>]*?\bfromDate=[\"']([0-9-]{8,10})[\"']")
 
@@ -294,7 +278,7 @@ _RECORDS: dict[str, tuple[str, Callable[[Fields], Any]]] = {
 }
 
 
-def read_statements(data: bytes, file: str, *, clock: Clock = utc_now) -> list[Statement]:
+def read_statements(data: bytes, file: str, *, clock: Clock = utc_now) -> list[statement.Statement]:
     """Return the statements of a Flex query result, one for each account and period.
 
     The elements are read as they are parsed, so that a year needs no tree in memory. A document
@@ -373,8 +357,9 @@ class _Target:
         self.today = today
         self.root = ""
         self.texts: dict[str, str] = {}
-        self.statements: list[Statement] = []
+        self.statements: list[statement.Statement] = []
         self._open: Fields | None = None
+        self._inherited: dict[str, str] = {}
         self._sections: set[str] = set()
         self._found: dict[str, list[Any]] = {}
         self._text: list[str] = []
@@ -391,16 +376,19 @@ class _Target:
             self.root = tag
         if tag == "FlexStatement":
             self._open = self._fields(tag, attributes)
+            self._inherited = {
+                "accountId": attributes.get("accountId", ""),
+                "reportDate": attributes.get("toDate", ""),
+            }
             self._sections = set()
             self._found = {"positions": [], "executions": [], "cash": []}
         elif self._open is not None:
             self._sections.add(tag)
             if tag in _RECORDS:
                 kind, parse = _RECORDS[tag]
-                inherited = {"accountId": self._open.text("accountId") or ""}
-                fields = self._fields(tag, {**inherited, **attributes})
-                fields.statement_days(self._open)
-                record = parse(fields)
+                # Where a record names no account or day, they are the statement's.
+                own = {name: text for name, text in attributes.items() if text not in UNKNOWN}
+                record = parse(self._fields(tag, {**self._inherited, **own}))
                 if record is not None:
                     self._found[kind].append(record)
 
@@ -421,9 +409,9 @@ class _Target:
     def _fields(self, tag: str, attributes: dict[str, str]) -> Fields:
         return Fields(attributes, file=self.file, element=tag, today=self.today)
 
-    def _statement(self, fields: Fields) -> Statement:
+    def _statement(self, fields: Fields) -> statement.Statement:
         first, last = fields.day("fromDate"), fields.day("toDate")
-        return Statement(
+        return statement.Statement(
             file=self.file,
             account=fields.required("accountId"),
             first=first,
@@ -468,9 +456,8 @@ _REMEDIES = {
 }
 
 
-def may_succeed_later(code: str) -> bool:
-    """Return whether the same request may succeed later."""
-    return code in _LATER
+class _LaterError(FlexServiceError):
+    """An answer after which the same request may succeed."""
 
 
 def refusal(texts: Mapping[str, str], what: str) -> FlexServiceError:
@@ -482,7 +469,8 @@ def refusal(texts: Mapping[str, str], what: str) -> FlexServiceError:
     """
     code = texts.get("ErrorCode") or texts.get("code") or "no code"
     said = (texts.get("ErrorMessage") or "no statement and no error")[:200].rstrip(".")
-    return FlexServiceError(
+    kind = _LaterError if code in _LATER else FlexServiceError
+    return kind(
         f"{what}: the Flex service answered {code}: {said}.",
         remedy=_REMEDIES.get(code, "See the error codes of IB's Flex Web Service."),
     )
@@ -490,25 +478,15 @@ def refusal(texts: Mapping[str, str], what: str) -> FlexServiceError:
 
 logger = logging.getLogger(__name__)
 
-FLEX_URL = "https://ndcdyn.interactivebrokers.com/AccountManagement/FlexWebService"
-"""Source: IB, "Flex Web Service" (version 3)."""
-
 USER_AGENT = "Python/3"
 """The service refuses requests without one."""
 
 LEAST_TOKEN = 12
-"""A token that is found in a statement has so many characters: a shorter text may be there anyway.
-The broker's have some 25."""
+"""The shortest token that is searched for in a statement: a shorter text may be there by chance.
+The broker's tokens have some 25 characters."""
 
 FIRST_WAIT_S = 2.0
 LONGEST_WAIT_S = 30.0
-
-
-class _LaterError(Exception):
-    """Carries the error of an answer after which the same request may succeed."""
-
-    def __init__(self, error: FlexServiceError) -> None:
-        self.error = error
 
 
 class _NoRedirects(HTTPRedirectHandler):
@@ -573,38 +551,30 @@ class FlexService:
         except HTTPError as error:
             error.close()
             why = "a redirect, which is refused" if 300 <= error.code < 400 else "HTTP"
-            failure = self._unreachable(query_id, f"{why} {error.code}")
-            if error.code < 500 and error.code != 429:
-                raise failure from None
-            raise _LaterError(failure) from None
+            later = error.code >= 500 or error.code == 429
+            raise self._unreachable(query_id, f"{why} {error.code}", later=later) from None
         except (HTTPException, URLError, OSError, ValueError) as error:
             reason = getattr(error, "reason", None) or type(error).__name__
             why = _without(token, {"": str(reason)})[""]
-            raise _LaterError(self._unreachable(query_id, why)) from None
+            raise self._unreachable(query_id, why, later=True) from None
         texts = _without(token, answer_of(data))
         if texts and texts.get("Status") != "Success":
-            error_ = refusal(texts, f"query {query_id}")
-            if may_succeed_later(texts.get("ErrorCode", "")):
-                raise _LaterError(error_)
-            raise error_
+            raise refusal(texts, f"query {query_id}")
         return data
 
     def _until_ready(self, ask: Callable[[], bytes]) -> bytes:
         attempts = Retrying(
-            retry=retry_if_exception(lambda error: isinstance(error, _LaterError)),
+            retry=retry_if_exception_type(_LaterError),
             stop=stop_after_delay(self.patience_s),
             wait=wait_exponential(multiplier=FIRST_WAIT_S, max=LONGEST_WAIT_S),
             sleep=self.sleep,
             reraise=True,
         )
-        try:
-            return attempts(ask)
-        except _LaterError as late:
-            raise late.error from None
+        return attempts(ask)
 
-    def _unreachable(self, query_id: str, why: str) -> FlexServiceError:
+    def _unreachable(self, query_id: str, why: str, *, later: bool) -> FlexServiceError:
         host = urlsplit(self.url).hostname
-        return FlexServiceError(
+        return (_LaterError if later else FlexServiceError)(
             f"query {query_id}: the Flex service at {host} gave no answer: {why}.",
             remedy="Try again later; check the network and POSITION_SYNC_FLEX_URL.",
         )

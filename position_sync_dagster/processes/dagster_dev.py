@@ -1,4 +1,4 @@
-"""Dagster as a child process: what `dagster dev` starts, behind a guard (`web`)."""
+"""Dagster as a child process: what `dagster dev` starts, behind a guard (`dagster_host`)."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -17,9 +17,8 @@ daemon waits as long as a run's process lives.
 """
 
 PATIENCE = (f"multiprocessing.{'forkserver' if sys.platform == 'linux' else 'spawn'}", 15.0)
-"""What the processes of runs have in their command line (`launcher`), and the seconds that they may
-take on a busy machine: a run that is killed stays STARTED, and what it did since its last event is
-in none."""
+"""A part of the command line of a run's process (`dagster_host`), and the seconds in which it may
+end on a busy machine. A run that is killed stays STARTED, and no event has what it did last."""
 
 
 def start(

@@ -61,6 +61,8 @@ def adopt_environment(values: Mapping[str, str]) -> None:
 class HomeError(PositionSyncError):
     """A folder cannot be made a home, or it is not a home."""
 
+    exit_code = 2
+
 
 @dataclass(frozen=True, slots=True)
 class Home:
@@ -115,7 +117,7 @@ class Home:
             )
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self.path.chmod(0o700)  # an earlier version left it open to everybody
+            self.path.chmod(0o700)  # a folder that was there may be open to others
             self.dagster_home.mkdir(mode=0o700, exist_ok=True)
             shutil.copyfile(INSTANCE_FILE, self.dagster_home / "dagster.yaml")
         except OSError as error:
@@ -174,6 +176,8 @@ LEFTOVER_GRACE_S = 1.0
 
 class HomeInUseError(PositionSyncError):
     """Another process uses the home."""
+
+    exit_code = 2
 
 
 class HomeLock:

@@ -16,11 +16,13 @@ if TYPE_CHECKING:
 
 LOOPBACK = "127.0.0.1"
 NEXT_PORTS = 50
-"""The number of ports that are tried where the wanted one is taken."""
+"""The number of ports that are tried if the wanted one is taken."""
 
 
 class PortTakenError(PositionSyncError):
     """Another program listens at a port that is needed."""
+
+    exit_code = 2
 
 
 def is_free(port: int) -> bool:
@@ -102,7 +104,7 @@ def advice(host: str, port: int, result: ProbeResult) -> str:
 
 
 class GatewayProbes:
-    """Looks whether something listens at each gateway, until something did."""
+    """Probes the port of each gateway until something listens there."""
 
     def __init__(self) -> None:
         self._found: dict[tuple[str, int], ProbeResult] = {}

@@ -7,15 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from position_sync_dagster import last_work
+from position_sync_dagster import errors, last_work
 from position_sync_dagster.domain.clock import utc_now
 from position_sync_dagster.domain.gateway_session import GatewaySession
 from position_sync_dagster.domain.leg import Leg
-from position_sync_dagster.errors import (
-    GatewaysFileError,
-    PositionSyncError,
-    StrategiesFileError,
-)
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.registry.strategies_file import load_strategies
 from position_sync_dagster.processes import ports
@@ -25,8 +20,8 @@ from position_sync_dagster.sync import preflight
 from position_sync_dagster.sync.preflight import Finding, bad, bounded, good, warning
 
 QUICK_S, TABLES_S = 3.0, 7.0
-"""Longest times of the checks at this machine. All of them and `sync.preflight.WITHIN_S` together
-are less than a minute."""
+"""The longest times of the checks at this machine, in seconds. All of them and
+`sync.preflight.WITHIN_S` together are less than a minute."""
 
 
 def run_preflight(
@@ -59,7 +54,7 @@ def run_preflight(
     found += bounded("Dagster home", lambda: check_dagster(dagster_home, ui_port), within_s=QUICK_S)
     try:
         logins = settings.logins
-    except GatewaysFileError:
+    except errors.GatewaysFileError:
         return found  # it has a finding of its own
     sessions: dict[str, GatewaySession] = {}
     legs: list[Leg] = []
@@ -93,7 +88,7 @@ async def _gateways(
 
 
 def check_programs(home: Path) -> list[Finding]:
-    """Return whether the programs of Dagster work, if they were started and not ended in order."""
+    """Return whether the programs of Dagster work, unless none was started or all were ended."""
     programs = last_work.read(home)
     if programs.problems:
         return [
@@ -146,8 +141,8 @@ def _read(
         elif lake.exists:
             registry = lake.registry.sync
             legs += [*registry.get_all_active(), *registry.get_unresolved()]
-    except StrategiesFileError:
+    except errors.StrategiesFileError:
         pass  # it has a finding of its own
-    except PositionSyncError as error:
+    except errors.PositionSyncError as error:
         return [bad("tables", error.what, error.remedy)]
     return []

@@ -33,11 +33,11 @@ MARKER = "POSITION_SYNC_LAUNCHED_FROM"
 """The environment variable that each process of a home carries: the home's absolute path."""
 
 AFTER_PATIENCE_S = 1.0
-"""What waited for a patient process has this long to end after it."""
+"""Seconds in which the other processes may end after the one that was waited for."""
 
 UNINTERRUPTED = "watch_orphans.py"
-"""Of the command line of Dagster's helper that ends with its run: interrupted, it would write a
-traceback."""
+"""A part of the command line of Dagster's helper that ends with its run. It is not interrupted: it
+would write a traceback."""
 
 
 def descendants(pid: int) -> list[psutil.Process]:

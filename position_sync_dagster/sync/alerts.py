@@ -1,6 +1,7 @@
-"""What is told of checks: a break once, its end once, and each message until it was sent; pure.
+"""Messages about failed checks: which are due, decided by pure functions, and their delivery.
 
-Sends messages to the receivers of the setting, through apprise.
+A failed check leads to one message, and its end to another. Each message is kept until it was
+sent. apprise sends it to the receivers that the settings name.
 """
 
 import logging
@@ -19,7 +20,7 @@ RETRY = Backoff(first_s=30.0, longest_s=900.0)
 """Delays after deliveries to one receiver that failed in a row."""
 
 LONGEST_TEXT = 600
-"""Characters of a description that are told; the page of the check has all of it."""
+"""The longest description in a message, in characters; the page of the check has all of it."""
 
 MOST_KEPT = 200
 """Messages kept for receivers that cannot be reached; beyond them the oldest are dropped."""
@@ -132,8 +133,8 @@ def follow(
         cursor: Of the last decision.
         states: The newest result of each check that has one.
         now: The time.
-        after: How long a break must last before it is told.
-        severities: The severities that are told.
+        after: How long a check must have failed before a message is sent.
+        severities: The severities of which messages are sent.
         receivers: How many there are.
     """
     found = {state.name: state for state in states}
@@ -205,25 +206,29 @@ def together(messages: Collection[Message]) -> tuple[str, str]:
 
 
 def _begun(state: CheckState, known: FailedCheck, to: tuple[int, ...]) -> Message:
-    lines = [
+    return _message(
+        f"{state.severity}: {state.name}",
         _short(state.description.removesuffix(state.what_to_do)),
         f"Since: {known.since:%Y-%m-%d %H:%M:%S} UTC",
         f"What to do: {_short(state.what_to_do)}" if state.what_to_do else "",
         state.link,
-    ]
-    body = "\n".join(line for line in lines if line)
-    return Message(title=f"{state.severity}: {state.name}", body=body, to=to)
+        to=to,
+    )
 
 
 def _ended(state: CheckState, known: FailedCheck, to: tuple[int, ...]) -> Message:
-    lines = [
+    return _message(
+        f"Passes again: {state.name}",
         _short(state.description),
         f"It did not pass from {known.since:%Y-%m-%d %H:%M:%S} to "
         f"{state.at:%Y-%m-%d %H:%M:%S} UTC.",
         state.link,
-    ]
-    body = "\n".join(line for line in lines if line)
-    return Message(title=f"Passes again: {state.name}", body=body, to=to)
+        to=to,
+    )
+
+
+def _message(title: str, *lines: str, to: tuple[int, ...]) -> Message:
+    return Message(title=title, body="\n".join(filter(None, lines)), to=to)
 
 
 def _short(text: str) -> str:

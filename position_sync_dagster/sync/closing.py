@@ -1,7 +1,4 @@
-"""The accounts that the tables know.
-
-The holdings at the close of past days: own rows, completed by the broker's statements.
-"""
+"""The holdings at the close of past days: own rows, completed by the broker's statements."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -20,7 +17,7 @@ from position_sync_dagster.sync.reports.exchange_days import closing_times, time
 from position_sync_dagster.sync.statements import StatementFolder, Statements, known_accounts
 
 STATEMENT_BREAKS = "statement:"
-"""The start of what breaks with a statement have as their gateway; the day follows."""
+"""The start of the gateway_id of breaks between rows and a statement; the day follows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

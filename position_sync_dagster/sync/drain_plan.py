@@ -1,11 +1,12 @@
 """When to drain and when to derive: whether a run is needed, and what it has to do; pure."""
 
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Self
+from functools import cache
+
+from pydantic import TypeAdapter, ValidationError
 
 from position_sync_dagster.domain.clock import SKEW
 from position_sync_dagster.domain.gateway_session import GatewaySession
@@ -13,7 +14,7 @@ from position_sync_dagster.domain.retry import Backoff
 from position_sync_dagster.sync.supervision import JobRun
 
 SETTLE_S = 10.0
-"""How long a login may have no owner before a refresh takes it: a starting stream comes first."""
+"""Seconds without an owner until a refresh may take a login: a starting stream comes first."""
 
 RETRY = Backoff(first_s=10.0, longest_s=120.0)
 """Delays after drain runs in a row that failed or released requests."""
@@ -30,8 +31,7 @@ class Step(StrEnum):
 
 
 DRAIN_AND_DERIVE = (Step.DRAIN, Step.LATEST, Step.EXPOSURE)
-"""Deriving costs a tenth of starting a run, and nothing derived is older than its source for long.
-"""
+"""A drain run derives as well: that takes a tenth of the time in which a run starts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,35 +46,33 @@ class DrainCursor:
 
     registry_version: int | None = None
     strategies_mark: str | None = None
-    unowned_since: Mapping[str, datetime] = field(default_factory=dict)
+    unowned_since: dict[str, datetime] = field(default_factory=dict)
 
     def to_text(self) -> str:
         """Return the cursor as the text that Dagster stores."""
-        since = {name: at.isoformat() for name, at in self.unowned_since.items()}
-        return json.dumps(asdict(self) | {"unowned_since": since})
+        return _format().dump_json(self).decode()
 
-    @classmethod
-    def from_text(cls, text: str | None) -> Self:
+    @staticmethod
+    def from_text(text: str | None) -> "DrainCursor":
         """Parse a cursor; no text, or text of another format, is the empty cursor.
 
         >>> DrainCursor.from_text(DrainCursor(registry_version=3).to_text()).registry_version
         3
         """
         try:
-            values = json.loads(text) if text else {}
-            since = values.get("unowned_since") or {}
-            return cls(
-                registry_version=values.get("registry_version"),
-                strategies_mark=values.get("strategies_mark"),
-                unowned_since={name: datetime.fromisoformat(at) for name, at in since.items()},
-            )
-        except (ValueError, AttributeError, TypeError):
-            return cls()
+            return _format().validate_json(text) if text else DrainCursor()
+        except ValidationError:
+            return DrainCursor()
+
+
+@cache
+def _format() -> TypeAdapter[DrainCursor]:
+    return TypeAdapter(DrainCursor)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoginState:
-    """What is known of a login when a decision is made.
+    """The state of a login when a decision is made.
 
     Attributes:
         name: Its `gateway_id`.
@@ -225,7 +223,7 @@ def _track_owners(workload: Workload, cursor: DrainCursor) -> DrainCursor:
 
 
 def _track_registry(workload: Workload, cursor: DrainCursor) -> DrainCursor:
-    """Keep what a run recorded: it is read of the newest runs alone, and soon not among them."""
+    """Keep the version that a run recorded: later only newer runs are looked at."""
     if workload.registry_version != workload.recorded_version:
         return cursor
     return replace(cursor, registry_version=workload.registry_version)
@@ -248,7 +246,7 @@ def _registry_changed(workload: Workload, cursor: DrainCursor) -> bool:
 def _refreshes_due(
     workload: Workload, cursor: DrainCursor, refresh_interval_s: float
 ) -> tuple[dict[str, str], list[str]]:
-    """Return why a refresh of each login is due, by name; and why one of the others is not."""
+    """Return why a refresh is due, by login; and why the other logins have none."""
     due: dict[str, str] = {}
     waits: list[str] = []
     for login in workload.logins:
@@ -294,19 +292,19 @@ def _skip(reason: str, workload: Workload, cursor: DrainCursor) -> DrainPlan:
 LEDGER = "position_updates"
 
 SOURCES = (LEDGER, "active_strategies")
-"""What the derived tables are made from, as far as its materializations make them old."""
+"""The tables whose materialization makes the derived tables old."""
 
 TARGETS = ("latest_positions", "strategy_exposure")
 """The derived tables without partitions."""
 
 LONGEST_AGE = timedelta(minutes=15)
-"""The stream changes the ledger every second without a materialization."""
+"""The age at which a table is derived again: the stream adds rows without a materialization."""
 
 SHORTEST_GAP = timedelta(seconds=15)
-"""Between two runs: a gateway that comes and goes shall not start a run each time."""
+"""The shortest time between two runs: a connection that comes and goes starts no run each time."""
 
 LEFT_BEHIND = timedelta(seconds=120)
-"""A run that lasts longer was left behind by a crash."""
+"""A run that lasts longer than this no longer counts as in progress: a crash left it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,15 +21,9 @@ from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.domain.leg import ActiveContract, Leg, UnresolvedLeg, contract_mismatch
 from position_sync_dagster.domain.update import TradingMode, trading_mode_of
 from position_sync_dagster.errors import GatewayError, GatewaysFileError, LakeError, SettingsError
+from position_sync_dagster.gateway import survey
 from position_sync_dagster.gateway.codes import NOT_PERMITTED, GatewayCode
 from position_sync_dagster.gateway.connection import GatewayConnection, connect
-from position_sync_dagster.gateway.survey import (
-    LineTrial,
-    clock_difference_s,
-    server_version,
-    try_line,
-    zone_offset,
-)
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.recovery.diagnosis import diagnose
 from position_sync_dagster.settings import Settings, warnings_of
@@ -38,7 +32,7 @@ from position_sync_dagster.sync.reports.status import strategies_problem
 
 
 class Level(StrEnum):
-    """How a finding is to be taken."""
+    """How serious a finding is."""
 
     GOOD = "good"
     WARNING = "warning"
@@ -107,17 +101,17 @@ def bounded(check: str, look: Callable[[], list[Finding]], *, within_s: float) -
 
 
 WITHIN_S = 40.0
-"""Longest time of all checks at the gateway together."""
+"""The longest time of all checks at the gateway together, in seconds."""
 
 ANSWER_S = 8.0
-"""Longest wait for one answer."""
+"""The longest wait for one answer, in seconds."""
 
 CLOCK_S = 2.0
 MOST_LEGS = 100
-"""So many legs are compared with their contract details; each is one request."""
+"""The most legs that are compared with their contract details; each takes one request."""
 
 MOST_OPEN_LEGS = 40
-"""So many legs without a conid are looked up; each is one or two requests."""
+"""The most legs without a conid that are looked up; each takes one or two requests."""
 
 CORRECT = "Correct the leg in the strategies file or with `position-sync strategies`."
 
@@ -183,7 +177,7 @@ class _Survey:
             await connection.close()
 
     def _identity(self, connection: GatewayConnection) -> None:
-        version = server_version(connection)
+        version = survey.server_version(connection)
         found = self._found
         found.append(good("gateway", f"{connection.gateway_id} answers, server version {version}"))
         modes = sorted({str(trading_mode_of(account)) for account in connection.accounts})
@@ -203,7 +197,7 @@ class _Survey:
         )
 
     async def _clock(self, connection: GatewayConnection) -> None:
-        ahead_s = await clock_difference_s(connection, timeout_s=ANSWER_S)
+        ahead_s = await survey.clock_difference_s(connection, timeout_s=ANSWER_S)
         if ahead_s is None:
             remedy = "Look for a dialog in TWS that waits for a click."
             self._found.append(warning("clock", "the gateway did not say its time", remedy))
@@ -250,10 +244,12 @@ class _Survey:
             text = f"not tried: the gateway has no details of {conid}"
             self._found.append(warning("market data", text, remedy))
             return
-        trial = await try_line(connection, details, wait_s=ANSWER_S)
+        trial = await survey.try_line(connection, details, wait_s=ANSWER_S)
         delayed = None
         if trial.refusal is not None and trial.refusal.code in NOT_PERMITTED:
-            delayed = await try_line(connection, details, wait_s=ANSWER_S, market_data_type=DELAYED)
+            delayed = await survey.try_line(
+                connection, details, wait_s=ANSWER_S, market_data_type=DELAYED
+            )
         name = details.local_symbol or str(conid)
         self._found += of_trial(trial, delayed, name=name, settings=self._settings)
 
@@ -300,7 +296,7 @@ def of_account_time(newest: str, now: datetime) -> Finding:
     if not newest:
         remedy = "Values of monitored legs have no time of their own; run it again."
         return warning("gateway's zone", "unknown: it sent no account time", remedy)
-    offset = zone_offset(newest, now)
+    offset = survey.zone_offset(newest, now)
     if offset is None:
         text = f"unknown: its account time {newest!r} is about now in no time zone"
         remedy = "Compare the clocks; until it fits, such values have no time of their own."
@@ -325,9 +321,9 @@ def trial_conid(
 
 
 def of_trial(
-    trial: LineTrial, delayed: LineTrial | None, *, name: str, settings: Settings
+    trial: survey.LineTrial, delayed: survey.LineTrial | None, *, name: str, settings: Settings
 ) -> list[Finding]:
-    """Return what a line that was taken and given back says of permission and of free lines."""
+    """Return whether market data is permitted and a line is free, by the trial of one line."""
     refusal = trial.refusal
     if refusal is not None and refusal.code == GatewayCode.TOO_MANY_LINES:
         remedy = "End other programs on this login, or lower what they stream."

@@ -1,7 +1,4 @@
-"""The folder of the broker's statements: read, and extended by downloads.
-
-The statements of the broker: downloaded, checked, and stored where they belong.
-"""
+"""The statements of the broker: downloaded to a folder, read, checked and stored in the tables."""
 
 import os
 import stat
@@ -14,22 +11,11 @@ from zoneinfo import ZoneInfo
 
 import polars as pl
 
+from position_sync_dagster import errors
 from position_sync_dagster.domain.account_summary import AccountSource, AccountSummary
 from position_sync_dagster.domain.statement import Statement, StatementCash
 from position_sync_dagster.domain.update import TradingMode, trading_mode_of
-from position_sync_dagster.errors import (
-    FlexServiceError,
-    ForeignStatementError,
-    PositionSyncError,
-    StatementError,
-)
-from position_sync_dagster.gateway.flex import (
-    HEAD_BYTES,
-    LARGEST_STATEMENT,
-    FlexService,
-    first_day,
-    read_statements,
-)
+from position_sync_dagster.gateway import flex
 from position_sync_dagster.lake.lake import Lake
 from position_sync_dagster.lake.schema.ids import content_id
 from position_sync_dagster.settings import Settings
@@ -55,7 +41,7 @@ class Statements:
     """
 
     found: tuple[Statement, ...]
-    unreadable: tuple[PositionSyncError, ...]
+    unreadable: tuple[errors.PositionSyncError, ...]
 
     def require_readable(self) -> None:
         """Raise for the first file that cannot be read.
@@ -72,11 +58,11 @@ class Statements:
         Args:
             accounts, mode: As `refuse_foreign` takes them.
         """
-        foreign: dict[str, PositionSyncError] = {}
+        foreign: dict[str, errors.PositionSyncError] = {}
         for one in self.found:
             try:
                 refuse_foreign([one], accounts, mode)
-            except ForeignStatementError as error:
+            except errors.ForeignStatementError as error:
                 foreign.setdefault(one.file, error)
         return Statements(
             found=tuple(one for one in self.found if one.file not in foreign),
@@ -97,15 +83,15 @@ class StatementFolder:
     def read(self) -> Statements:
         """Read every file; a fault is one of its file alone."""
         found: list[Statement] = []
-        unreadable: list[PositionSyncError] = []
+        unreadable: list[errors.PositionSyncError] = []
         try:
             paths = self._files()
-        except StatementError as error:
+        except errors.StatementError as error:
             return Statements(found=(), unreadable=(error,))
         for path in paths:
             try:
-                found += read_statements(_content(path), path.name)
-            except (StatementError, FlexServiceError) as error:
+                found += flex.read_statements(_content(path), path.name)
+            except (errors.StatementError, errors.FlexServiceError) as error:
                 unreadable.append(error)
         found.sort(key=lambda one: (one.generated_at or _NEVER, one.last, one.file), reverse=True)
         return Statements(found=tuple(found), unreadable=tuple(unreadable))
@@ -113,10 +99,10 @@ class StatementFolder:
     def first_day(self) -> date | None:
         """Return the first day that a statement covers, reading only the start of each file."""
         days: list[date] = []
-        with suppress(StatementError):
+        with suppress(errors.StatementError):
             for path in self._files():
-                with suppress(StatementError):
-                    day = first_day(_content(path, HEAD_BYTES))
+                with suppress(errors.StatementError):
+                    day = flex.first_day(_content(path, flex.HEAD_BYTES))
                     days += [] if day is None else [day]
         return min(days, default=None)
 
@@ -133,9 +119,9 @@ class StatementFolder:
         Raises:
             StatementError, FlexServiceError: It is no statement; nothing was stored.
         """
-        found = read_statements(data, f"query {query_id}")
+        found = flex.read_statements(data, f"query {query_id}")
         if not found:
-            raise StatementError(
+            raise errors.StatementError(
                 f"query {query_id}: the answer has no statement of an account.",
                 remedy="Choose at least one account in the Flex query.",
             )
@@ -151,7 +137,7 @@ class StatementFolder:
             draft.replace(path)
         finally:
             draft.unlink(missing_ok=True)
-        return read_statements(data, path.name)
+        return flex.read_statements(data, path.name)
 
     def _files(self) -> list[Path]:
         try:
@@ -163,7 +149,7 @@ class StatementFolder:
         except FileNotFoundError:
             return []
         except OSError as error:
-            raise StatementError(
+            raise errors.StatementError(
                 f"The folder {self._folder} cannot be read: {error.strerror}.",
                 remedy="Make it readable, or correct POSITION_SYNC_FLEX_FOLDER.",
             ) from None
@@ -191,13 +177,13 @@ def refuse_foreign(
                 why = f"the trading mode is {mode.value}"
             else:
                 continue
-            raise ForeignStatementError(
+            raise errors.ForeignStatementError(
                 f"{one.file} is a statement of the account {account}, and {why}.",
                 remedy="Remove the file from the folder, or choose this account's lake.",
             )
 
 
-def _content(path: Path, most: int = LARGEST_STATEMENT) -> bytes:
+def _content(path: Path, most: int = flex.LARGEST_STATEMENT) -> bytes:
     """Return the content of a regular file, or the first bytes of it.
 
     Raises:
@@ -205,31 +191,33 @@ def _content(path: Path, most: int = LARGEST_STATEMENT) -> bytes:
     """
     if not path.name.isprintable():  # it stands in rows and messages
         name = path.name.encode("ascii", "backslashreplace").decode()
-        raise StatementError(f"{name} has a name that is no text.", remedy="Rename the file.")
+        raise errors.StatementError(
+            f"{name} has a name that is no text.", remedy="Rename the file."
+        )
     try:
         # Not blocking: to open a pipe would wait for a writer.
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         found = os.fstat(fd)
         if not stat.S_ISREG(found.st_mode):
             os.close(fd)
-            raise StatementError(
+            raise errors.StatementError(
                 f"{path.name} is not a regular file.", remedy="Remove it from the folder."
             )
         with open(fd, "rb") as file:
-            if most < found.st_size and most == LARGEST_STATEMENT:
-                raise StatementError(
-                    f"{path.name} has more than {LARGEST_STATEMENT // 2**20} MB.",
+            if most < found.st_size and most == flex.LARGEST_STATEMENT:
+                raise errors.StatementError(
+                    f"{path.name} has more than {flex.LARGEST_STATEMENT // 2**20} MB.",
                     remedy="Download fewer days at once.",
                 )
             return file.read(most)
     except OSError as error:
-        raise StatementError(
+        raise errors.StatementError(
             f"{path.name} cannot be read: {error.strerror}.", remedy="Make the file readable."
         ) from None
 
 
 STATED_AT, STATED_ZONE = time(16, 0), ZoneInfo("America/New_York")
-"""The time that stands for the end of a statement's day: the statement names the day alone."""
+"""The time of the values of a statement's day: the statement gives no time of its own."""
 
 
 class StatementService:
@@ -240,12 +228,12 @@ class StatementService:
     """
 
     def __init__(
-        self, lake: Lake, settings: Settings, *, service: FlexService | None = None
+        self, lake: Lake, settings: Settings, *, service: flex.FlexService | None = None
     ) -> None:
         self._lake = lake
         self._settings = settings
         self._folder = StatementFolder(settings.flex_folder)
-        self._service = service or FlexService(
+        self._service = service or flex.FlexService(
             url=settings.flex_url, patience_s=settings.flex_patience_s
         )
 

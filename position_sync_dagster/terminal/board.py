@@ -4,25 +4,25 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING
 
+from rich.console import Console, Group, RenderableType
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from position_sync_dagster.domain.account_summary import AccountSummary
 from position_sync_dagster.domain.broker_position import BrokerPosition
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.instrument import leg_name
 from position_sync_dagster.domain.update import PositionUpdate, Source
+from position_sync_dagster.last_work import SAYS
 from position_sync_dagster.sync.reports.overview import Overview
 from position_sync_dagster.sync.reports.status import LoginStatus, Status
 from position_sync_dagster.terminal.money_tables import strategy_table
 from position_sync_dagster.terminal.text import age, duration, number, printable, quantity
 
-if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
-
-    from position_sync_dagster.domain.account_summary import AccountSummary
-
-
 MOST_OF_A_KIND = 2
-"""More changes of a kind in one look become one line with their number."""
+"""If one look finds more changes of a kind than this, one line gives their number."""
 
 KEPT = 6
 
@@ -113,9 +113,7 @@ def _gateways(before: Overview, now: Overview) -> list[str]:
     ]
 
 
-def _gateway_change(
-    before: LoginStatus | Status, now: LoginStatus | Status, status: Status
-) -> str | None:
+def _gateway_change(before: LoginStatus, now: LoginStatus, status: Status) -> str | None:
     was, state = before.session_state, now.session_state
     if was == state or state is None:
         return None
@@ -130,10 +128,10 @@ def _gateway_change(
 
 
 LATE = "(late)"
-"""What marks a program that should work and does not."""
+"""The mark of a program that should work and does not."""
 
 
-def describe(status: "Status") -> list[tuple[str, str]]:
+def describe(status: Status) -> list[tuple[str, str]]:
     """Return the label and the value of each figure."""
     queue = status.queue
     return [
@@ -169,10 +167,8 @@ def describe(status: "Status") -> list[tuple[str, str]]:
     ]
 
 
-def _programs(status: "Status") -> str:
+def _programs(status: Status) -> str:
     """Return when the sensors last ticked, and which other programs are late."""
-    from position_sync_dagster.last_work import SAYS
-
     late = status.programs.late
     shown = [
         *status.programs.works[:1],
@@ -186,7 +182,7 @@ def _programs(status: "Status") -> str:
     )
 
 
-def _account(summary: "AccountSummary", at: "datetime") -> str:
+def _account(summary: AccountSummary, at: datetime) -> str:
     """Return what an account is worth and earned today, each with its age."""
     figures = (
         ("net liquidation", summary.net_liquidation, summary.values_received_at),
@@ -201,7 +197,7 @@ def _account(summary: "AccountSummary", at: "datetime") -> str:
     )
 
 
-def _gateway(login: "LoginStatus | Status", status: "Status") -> str:
+def _gateway(login: LoginStatus, status: Status) -> str:
     mode = f", {status.trading_mode}" if status.trading_mode else ""
     if login.session_state is None:
         return f"{login.gateway_id}: nobody has connected yet{mode}"
@@ -220,28 +216,25 @@ Lines = Sequence[tuple[str, str]]
 LABEL = 12
 SHOWN = {"programs", "queue", "updates"}
 ROOMY = 30
-"""From so many rows on, the parts stand apart."""
+"""In a terminal of this many rows or more, empty lines separate the parts."""
 
 LEAST_CHANGES = 2
 MOST_BAR = 40
 
 
 def board(
-    overview: "Overview | None",
+    overview: Overview | None,
     changes: Sequence[StatusChange],
     notes: Lines,
     addresses: Lines,
-    console: "Console",
-) -> "RenderableType":
+    console: Console,
+) -> RenderableType:
     """Return the whole screen.
 
     Args:
         overview: What the last look at the tables found; None before the first one.
         notes: What a person must know first, such as trouble.
     """
-    from rich.console import Group
-    from rich.text import Text
-
     width, height = console.width, console.height
     gap: list[RenderableType] = [Text("")] if height >= ROOMY else []
     head: list[RenderableType] = [_shown_lines(notes)] if notes else []
@@ -271,7 +264,7 @@ def board(
     return Group(*head, *(gap if listed else []), *listed, *foot)
 
 
-def _worst(status: "Status", lines: Lines, room: int) -> list[tuple[str, str]]:
+def _worst(status: Status, lines: Lines, room: int) -> list[tuple[str, str]]:
     """Return the lines of gateways that there is room for, those that need a look first."""
     logins = zip(status.each_login, lines, strict=True)
     ordered = [
@@ -281,7 +274,7 @@ def _worst(status: "Status", lines: Lines, room: int) -> list[tuple[str, str]]:
     return [*ordered[:room], ("", f"… and {rest} more")] if rest > 0 else ordered
 
 
-def current_text(overview: "Overview") -> str:
+def current_text(overview: Overview) -> str:
     """Return how many legs have a current value at this moment."""
     status, text = overview.status, f"{overview.current} of {overview.held} legs"
     blind = [login.gateway_id for login in status.logins if login.session_state != "LIVE"]
@@ -292,14 +285,12 @@ def current_text(overview: "Overview") -> str:
     return text
 
 
-def figures_of(overview: "Overview") -> list[tuple[str, str]]:
+def figures_of(overview: Overview) -> list[tuple[str, str]]:
     """Return the figures of a look as lines, for a log."""
     return [("current", current_text(overview)), *describe(overview.status)]
 
 
-def _shown_lines(lines: Lines, width: int | None = None) -> "RenderableType":
-    from rich.table import Table
-    from rich.text import Text
+def _shown_lines(lines: Lines, width: int | None = None) -> RenderableType:
 
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column(style="bold cyan", no_wrap=True, min_width=LABEL)
@@ -310,10 +301,7 @@ def _shown_lines(lines: Lines, width: int | None = None) -> "RenderableType":
     return table
 
 
-def _gauges(overview: "Overview", width: int) -> "RenderableType":
-    from rich.progress_bar import ProgressBar
-    from rich.table import Table
-    from rich.text import Text
+def _gauges(overview: Overview, width: int) -> RenderableType:
 
     status = overview.status
     bar = max(min(width - LABEL - 48, MOST_BAR), 10)
@@ -349,8 +337,7 @@ def _gauges(overview: "Overview", width: int) -> "RenderableType":
     return table
 
 
-def _change(change: StatusChange, width: int) -> "RenderableType":
-    from rich.text import Text
+def _change(change: StatusChange, width: int) -> RenderableType:
 
     text = f"{change.at.astimezone():%H:%M:%S}"
     line = Text(f"{text:<{LABEL}} ", style="dim").append(printable(change.text), style="not dim")

@@ -1,25 +1,23 @@
 """Strategies and positions with their money, as tables for a terminal of any width.
 
-Tables that show as many of their columns as the width has room for.
+A table shows the columns that fit into the width.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+
+from rich.cells import cell_len
+from rich.console import Group
+from rich.text import Text
 
 from position_sync_dagster.domain.instrument import leg_name
-from position_sync_dagster.sync.reports.money import add
+from position_sync_dagster.domain.update import PositionUpdate
+from position_sync_dagster.sync.reports.exposure import add
+from position_sync_dagster.sync.reports.money import Ages, Money
 from position_sync_dagster.terminal.text import amount, duration, number, printable, quantity
 
-if TYPE_CHECKING:
-    from rich.console import Group
-
-    from position_sync_dagster.domain.update import PositionUpdate
-    from position_sync_dagster.sync.reports.money import Ages, Money
-
-
 WIDE = 110
-"""From this width on, columns stand two spaces apart."""
+"""Characters; in a terminal of this width or more, two spaces separate the columns."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,18 +53,15 @@ def choose_columns(columns: Sequence[FittedColumn], width: int) -> list[FittedCo
     return [column for column in columns if any(column is one for one in chosen)]
 
 
-def fitted_table(columns: Sequence[FittedColumn], width: int, *, totals: int = 0) -> "Group":
+def fitted_table(columns: Sequence[FittedColumn], width: int, *, totals: int = 0) -> Group:
     """Return a table of the columns that fit, one line of text a row.
 
     The live status draws it each second; a table of Rich, which measures each cell, takes four
     times as long.
 
     Args:
-        totals: So many rows at the end are totals.
+        totals: The number of rows at the end that are totals.
     """
-    from rich.console import Group
-    from rich.text import Text
-
     chosen = [(column, _width(column, width)) for column in choose_columns(columns, width)]
     rows = max((len(column.cells) for column, _wide in chosen), default=0)
 
@@ -98,8 +93,6 @@ def gap_of(width: int) -> int:
 
 
 def _width(column: FittedColumn, width: int) -> int:
-    from rich.cells import cell_len
-
     return max(cell_len(_cut(column, text, width)) for text in (column.heading, *column.cells))
 
 
@@ -116,7 +109,7 @@ def _colour(column: FittedColumn, row: int) -> str:
     return "red" if text.startswith("-") else "green"
 
 
-def strategy_table(strategies: "Sequence[Money]", totals: "Sequence[Money]", width: int) -> "Group":
+def strategy_table(strategies: "Sequence[Money]", totals: "Sequence[Money]", width: int) -> Group:
     """Return the strategies, with a total for each currency."""
     rows = [*strategies, *totals]
 
@@ -162,11 +155,11 @@ def strategy_table(strategies: "Sequence[Money]", totals: "Sequence[Money]", wid
 
 
 def positions_table(
-    rows: "Sequence[PositionUpdate]",
-    ages: "Ages",
+    rows: Sequence[PositionUpdate],
+    ages: Ages,
     strategies_of: Mapping[tuple[str, int], Sequence[str]],
     width: int,
-) -> "Group":
+) -> Group:
     """Return the newest rows, with a total for each currency.
 
     The greeks are those of the whole position: per unit × quantity × multiplier.

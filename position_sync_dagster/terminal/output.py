@@ -8,12 +8,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date, datetime
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, NoReturn
+
+from rich.cells import cell_len
+from rich.console import Console, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
 
 from position_sync_dagster.terminal.text import printable
-
-if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
 
 
 def as_json(value: Any) -> str:
@@ -47,29 +50,19 @@ def print_json(value: Any) -> None:
     sys.stdout.write(as_json(value) + "\n")
 
 
-def print_table(
-    columns: Mapping[str, str], rows: Iterable[Sequence[str]], *, title: str | None = None
-) -> None:
+def print_table(columns: Mapping[str, str], rows: Iterable[Sequence[str]]) -> None:
     """Print rows as a table.
 
     Args:
         columns: Each heading with its justification, "left" or "right".
         rows: One text per column, printed literally and never read as markup.
-        title: A line above the table.
     """
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, pad_edge=False, header_style="bold", title=title)
+    table = Table(box=None, pad_edge=False, header_style="bold")
     for heading, justify in columns.items():
         table.add_column(heading, justify="right" if justify == "right" else "left")
     for row in rows:
         table.add_row(*(Text(printable(cell)) for cell in row))
-    console = Console()
-    if not console.is_terminal:  # a pipe has no width, and rich would cut the rows to 80 columns
-        console = Console(width=200)
-    console.print(table)
+    console().print(table)
 
 
 def print_table_with_notes(
@@ -83,10 +76,6 @@ def print_table_with_notes(
         columns: As for `print_table`.
         rows: One text per column, and the note. An empty note has no line.
     """
-    from rich.cells import cell_len
-    from rich.console import Console
-    from rich.text import Text
-
     listed = [([printable(cell) for cell in cells], printable(note)) for cells, note in rows]
     widths = [
         max(map(cell_len, cells)) for cells in zip(columns, *(c for c, _ in listed), strict=True)
@@ -110,13 +99,11 @@ def print_table_with_notes(
 
 
 PIPE_WIDTH = 200
-"""A pipe has no width, and would cut rows to 80 columns."""
+"""Characters. A pipe has no width, and Rich would cut the rows to 80 columns."""
 
 
-def console() -> "Console":
+def console() -> Console:
     """Return a console for the standard output; a pipe is wide enough for each column."""
-    from rich.console import Console
-
     found = Console()
     return found if sys.stdout.isatty() else Console(width=PIPE_WIDTH)
 
@@ -124,7 +111,7 @@ def console() -> "Console":
 INTERVAL_S = 2.0
 
 
-def print_or_watch(render: "Callable[[int], RenderableType]", *, watch: bool) -> None:
+def print_or_watch(render: Callable[[int], RenderableType], *, watch: bool) -> None:
     """Print what `render` returns for the width of the output; with `watch`, until Ctrl-C.
 
     In a pipe each look is printed below the one before.
@@ -143,9 +130,7 @@ def print_or_watch(render: "Callable[[int], RenderableType]", *, watch: bool) ->
         return
 
 
-def _watch_in_place(output, render) -> None:  # type: ignore[no-untyped-def]
-    from rich.live import Live
-
+def _watch_in_place(output: Console, render: Callable[[int], RenderableType]) -> NoReturn:
     with Live(console=output, auto_refresh=False, vertical_overflow="crop", screen=True) as live:
         while True:
             live.update(render(output.width), refresh=True)

@@ -1,7 +1,4 @@
-"""Values as text for a terminal.
-
-How this program can be typed again, for the commands in its hints.
-"""
+"""Values as text for a terminal, and the commands in hints as the user can type them."""
 
 import re
 import shutil

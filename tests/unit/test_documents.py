@@ -5,9 +5,8 @@ import shlex
 from pathlib import Path
 
 import pytest
-from typer.main import get_command
 
-from position_sync_dagster.cli.app import app
+from position_sync_dagster.cli.app import COMMANDS, load
 from position_sync_dagster.settings import PREFIX, Settings
 
 ROOT = Path(__file__).parents[2]
@@ -51,10 +50,12 @@ def test_each_named_file_exists(document):
 
 
 def test_each_command_and_its_options_exist(document):
-    root = get_command(app)
     for line in commands(document.read_text()):
         words = [word for word in shlex.split(line) if word not in ("…", "[--repair]", "[--json]")]
-        command = root
+        if not words or words[0] not in COMMANDS:
+            assert not words or words[0].startswith("-"), line
+            continue
+        command = load(words.pop(0))
         while words and hasattr(command, "commands") and words[0] in command.commands:
             command = command.commands[words.pop(0)]
         if not words:
@@ -77,6 +78,11 @@ def test_each_make_target_exists(document):
     assert named - targets == set()
 
 
+GONE = {"CHANGELOG.md": {"MAX_MARK_AGE_S"}}
+"""Settings of earlier releases that a document may still name."""
+
+
 def test_each_setting_exists(document):
     named = set(re.findall(rf"\b{PREFIX}([A-Z][A-Z_]*[A-Z])\b", document.read_text()))
-    assert named - {name.upper() for name in Settings.model_fields} == set()
+    known = {name.upper() for name in Settings.model_fields}
+    assert named - known - GONE.get(document.name, set()) == set()

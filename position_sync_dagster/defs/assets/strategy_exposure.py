@@ -23,7 +23,8 @@ from position_sync_dagster.defs.resources import PositionSyncResource
 from position_sync_dagster.defs.runs import DERIVE_JOB, dagster_failures
 from position_sync_dagster.errors import LakeError
 from position_sync_dagster.lake.schema.tables import STRATEGY_EXPOSURE
-from position_sync_dagster.sync.reports.money import Money, add, total_by_currency
+from position_sync_dagster.sync.reports.exposure import add
+from position_sync_dagster.sync.reports.money import Money, total_by_currency
 
 PICTURE = "picture"
 DRAWN_AT = "picture_drawn_at"

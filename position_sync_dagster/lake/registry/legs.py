@@ -23,8 +23,8 @@ class WholeHolders:
     def add(self, leg: ActiveContract) -> ActiveContract | None:
         """Add a leg; return an earlier one that holds the whole of the same leg, if there is one.
 
-        A leg without an account holds in every account. A leg with a quantity holds a part, and is
-        in nobody's way.
+        A leg without an account holds in every account. A leg with a quantity holds a part, and
+        conflicts with no other.
         """
         if leg.quantity is not None:
             return None
@@ -47,7 +47,7 @@ LegKey = tuple[str, str | None, int | Terms]
 
 
 class LegIndex:
-    """The active legs, indexed by conid, apart from those whose contract is not known."""
+    """The active legs by conid, and separately those whose contract is not known."""
 
     def __init__(self, legs: Iterable[Leg] = ()) -> None:
         legs = tuple(legs)
@@ -112,7 +112,7 @@ def with_known_contracts(legs: Iterable[Leg], before: Iterable[Leg]) -> list[Leg
 def settled(
     legs: Mapping[LegKey, Leg], leg: UnresolvedLeg, finding: ActiveContract | str
 ) -> dict[LegKey, Leg]:
-    """Return the legs after the contract of one was found, or not.
+    """Return the legs after the search for the contract of one: with it, or with the problem.
 
     A contract that the strategy has already, or that another strategy holds the whole of, leaves
     the leg as it is, with that problem.

@@ -1,27 +1,81 @@
 """The YAML file of strategies; errors name the line and column of the mistake."""
 
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Callable
 from dataclasses import replace
+from datetime import date, datetime
 from pathlib import Path
+from typing import Annotated
 
-from yaml.nodes import Node
+from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic_core import PydanticCustomError
 
+from position_sync_dagster.domain import instrument
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.leg import ActiveContract, Leg, make_leg
-from position_sync_dagster.errors import InvalidLegError, StrategiesFileError, shown
+from position_sync_dagster.errors import InvalidLegError, StrategiesFileError
 from position_sync_dagster.lake.registry.legs import LegKey, WholeHolders, name_of
-from position_sync_dagster.yaml_file import YamlFile, absent, place_of
+from position_sync_dagster.yaml_file import Items, Part, Place, Text, YamlFile
 
 MOST_LEGS = 500_000
-"""Memberships; with aliases a small file can name many more than it has lines."""
-_STRATEGY = ("strategy_id", "priority", "legs")
-_DESCRIBED = (
-    "conid", "symbol", "right", "strike", "expiry", "sec_type", "trading_class", "multiplier",
-    "exchange", "currency",
-)  # fmt: skip
-_LEG = (*_DESCRIBED, "account", "quantity", "priority")
-_NEEDED = ("symbol",)
+"""The most memberships of a file; with YAML aliases a small file can have very many."""
+
+
+def _by(parse: Callable[[str], object]) -> BeforeValidator:
+    """Return the validator of a field that the domain reads."""
+
+    def read(text: str) -> object:
+        try:
+            return parse(text)
+        except InvalidLegError as error:
+            raise PydanticCustomError(
+                "leg", "{what}", {"what": error.what, "remedy": error.remedy}
+            ) from None
+
+    return BeforeValidator(read)
+
+
+def _not_zero(quantity: float) -> float:
+    if quantity == 0:
+        raise ValueError("zero")
+    return quantity
+
+
+Quantity = Annotated[float, AfterValidator(_not_zero)]
+Priority = Annotated[int, Field(ge=1, lt=2**31)]
+
+
+class LegPart(Part):
+    """A leg as the file describes it."""
+
+    symbol: Text
+    conid: Annotated[int, _by(instrument.parse_conid)] | None = None
+    right: Annotated[instrument.Right, _by(instrument.parse_right)] | None = None
+    strike: Annotated[float, _by(instrument.parse_strike)] | None = None
+    expiry: Annotated[date, _by(instrument.parse_expiry)] | None = None
+    sec_type: Text | None = None
+    trading_class: Text | None = None
+    multiplier: Annotated[float, _by(instrument.parse_multiplier)] | None = None
+    exchange: Text | None = None
+    currency: Text | None = None
+    account: Text | None = None
+    quantity: Quantity | None = Field(
+        None, description="Write it with its sign, as -1; leave it out for the whole holding"
+    )
+    priority: Priority | None = None
+
+
+class StrategyPart(Part):
+    """A strategy as the file has it."""
+
+    strategy_id: str = Field(pattern=r".*\S", description="Write its name or number")
+    legs: Items
+    priority: Priority | None = None
+
+
+class StrategiesPart(Part):
+    """The whole file."""
+
+    strategies: Items
 
 
 def load_strategies(
@@ -50,120 +104,49 @@ def load_strategies(
             or names more legs than anybody needs, or has a mistake. The message names file, line,
             column, cause and remedy.
     """
-    return _Reader(Path(path), clock, named_by).read()
+    file = YamlFile(Path(path), named_by=named_by, holds="strategies", error=StrategiesFileError)
+    now = clock()
+    read: dict[int, tuple[Leg, int | None]] = {}  # an alias is the same object each time
+    places: dict[LegKey, Place] = {}
+    holders = WholeHolders()
+    legs: list[Leg] = []
+    for number, entry in enumerate(file.parse(StrategiesPart, file.data).strategies):
+        strategy = file.parse(StrategyPart, entry, ("strategies", number))
+        for place, value in enumerate(strategy.legs):
+            at = ("strategies", number, "legs", place)
+            if id(value) not in read:
+                part = file.parse(LegPart, value, at)
+                read[id(value)] = _leg(file, part, at, strategy.strategy_id, now), part.priority
+            leg, own = read[id(value)]
+            priority = own or strategy.priority or 1
+            leg = replace(leg, strategy_id=strategy.strategy_id, priority=priority)
+            if leg.key in places:
+                file.fail(
+                    at,
+                    f"the strategy {leg.strategy_id!r} has the leg {name_of(leg)} already, "
+                    f"in line {file.line(places[leg.key])}",
+                    "Keep one of them",
+                )
+            if len(legs) == MOST_LEGS:
+                file.fail(at, f"it names more than {MOST_LEGS:,} legs", "Name each leg only once")
+            # The contract of a description is not known here.
+            other = holders.add(leg) if isinstance(leg, ActiveContract) else None
+            if other is not None:
+                file.fail(
+                    at,
+                    f"the strategies {other.strategy_id!r} and {leg.strategy_id!r} both hold the "
+                    f"whole of leg {leg.conid}",
+                    "Set the quantity that each has of the leg",
+                )
+            places[leg.key] = at
+            legs.append(leg)
+    return legs
 
 
-class _Reader(YamlFile):
-    """Reads the legs of one file."""
-
-    def __init__(self, path: Path, clock: Clock, named_by: str) -> None:
-        super().__init__(path, named_by=named_by, holds="strategies", error=StrategiesFileError)
-        self.now = clock()
-        self._read_legs: dict[int, tuple[Leg, int | None]] = {}  # by the identity of the node
-
-    def read(self) -> list[Leg]:
-        top = self.mapping(self.compose(), ("strategies",), ("strategies",))
-        legs: list[Leg] = []
-        places: dict[LegKey, Node] = {}
-        holders = WholeHolders()
-        for node in self.items(top["strategies"], "strategies"):
-            for leg, place in self._strategy(node):
-                if leg.key in places:
-                    first = places[leg.key].start_mark.line + 1
-                    self.fail(
-                        place,
-                        f"the strategy {leg.strategy_id!r} has the leg {name_of(leg)} already, "
-                        f"in line {first}",
-                        "Keep one of them",
-                    )
-                if len(legs) == MOST_LEGS:
-                    self.fail(
-                        place, f"it names more than {MOST_LEGS:,} legs", "Name each leg only once"
-                    )
-                places[leg.key] = place
-                self._refuse_second_whole(leg, place, holders)
-                legs.append(leg)
-        return legs
-
-    def _strategy(self, node: Node) -> Iterator[tuple[Leg, Node]]:
-        fields = self.mapping(node, _STRATEGY, ("strategy_id", "legs"))
-        strategy_id = self.text(fields["strategy_id"], "strategy_id")
-        if not strategy_id.strip():
-            self.fail(fields["strategy_id"], "strategy_id has no value", "Write one")
-        priority = self._priority(fields.get("priority"), 1)
-        for node in self.items(fields["legs"], "legs"):
-            if id(node) not in self._read_legs:  # an alias repeats the node that it stands for
-                self._read_legs[id(node)] = self._leg(node, strategy_id)
-            leg, own = self._read_legs[id(node)]
-            wanted = (strategy_id, own or priority)
-            if (leg.strategy_id, leg.priority) != wanted:
-                leg = replace(leg, strategy_id=wanted[0], priority=wanted[1])
-            yield leg, node
-
-    def _leg(self, node: Node, strategy_id: str) -> tuple[Leg, int | None]:
-        """Return a leg, and its own priority if it has one."""
-        fields = self.mapping(node, _LEG, _NEEDED)
-        given = [name for name in _DESCRIBED if name in _NEEDED or not absent(fields.get(name))]
-        text = {name: self.text(fields[name], name) for name in given}
-        account, quantity = fields.get("account"), fields.get("quantity")
-        own = self._priority(fields["priority"], 1) if "priority" in fields else None
-        try:
-            leg = make_leg(
-                **text,  # type: ignore[arg-type]
-                strategy_id=strategy_id,
-                added_at=self.now,
-                quantity=None if absent(quantity) else self._number(quantity),
-                account=None if absent(account) else self.text(account, "account"),
-            )
-        except InvalidLegError as error:
-            self._name_mistake(text, fields)
-            raise self.error(place_of(node), error.what, error.remedy) from None
-        return leg, own
-
-    def _name_mistake(self, text: dict[str, str], fields: dict[str, Node]) -> None:
-        """Raise an error at the place of a field that is wrong by itself, if there is one."""
-        with suppress(InvalidLegError):
-            make_leg(**text, strategy_id="x", added_at=self.now)  # type: ignore[arg-type]
-            return  # the mistake is in what the strategy says of the leg
-        good = {"conid": "1", "symbol": "X", "right": "C", "strike": "1", "expiry": "20260101"}
-        for name in text:
-            try:
-                make_leg(**good | {name: text[name]}, strategy_id="x", added_at=self.now)  # type: ignore[arg-type]
-            except InvalidLegError as error:
-                raise self.error(place_of(fields[name]), error.what, error.remedy) from None
-
-    def _refuse_second_whole(self, leg: Leg, place: Node, holders: WholeHolders) -> None:
-        if not isinstance(leg, ActiveContract):
-            return  # the contract of a description is not known here
-        other = holders.add(leg)
-        if other is not None:
-            self.fail(
-                place,
-                f"the strategies {other.strategy_id!r} and {leg.strategy_id!r} both hold the "
-                f"whole of leg {leg.conid}",
-                "Set the quantity that each has of the leg",
-            )
-
-    def _number(self, node: Node | None) -> float:
-        text = self.text(node, "quantity")
-        try:
-            number = float(text)
-        except ValueError:
-            number = 0.0
-        if number == 0 or number - number != 0:
-            self.fail(
-                node,
-                f"the quantity {shown(text)} is not a number of contracts",
-                "Write it with its sign, as -1; leave it out for the whole holding",
-            )
-        return number
-
-    def _priority(self, node: Node | None, default: int) -> int:
-        if node is None:
-            return default
-        text = self.text(node, "priority")
-        if not text.isdecimal() or len(text) > 9 or int(text) < 1:
-            self.fail(
-                node, f"the priority {shown(text)} is not a whole number above zero", "Write 1 or 2"
-            )
-        return int(text)
+def _leg(file: YamlFile, part: LegPart, at: Place, strategy_id: str, now: datetime) -> Leg:
+    try:
+        return make_leg(
+            **part.model_dump(exclude={"priority"}), strategy_id=strategy_id, added_at=now
+        )
+    except InvalidLegError as error:
+        file.fail(at, error.what, error.remedy)

@@ -1,6 +1,6 @@
-"""The registry as plain calls: the active legs in memory, and their table.
+"""The registry: the active legs in memory, and the table `active_strategies`.
 
-The table of the legs of active strategies, for asyncio.
+`StrategyRegistry` is for asyncio, `SyncRegistry` for callers that may block.
 """
 
 from collections.abc import Callable, Iterable, Mapping

@@ -8,21 +8,17 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from uuid import uuid4
 
+from position_sync_dagster import errors
 from position_sync_dagster.domain.broker_position import BrokerPosition, Key
 from position_sync_dagster.domain.clock import SKEW, Clock
 from position_sync_dagster.domain.request import Answer, QueuedPosition
 from position_sync_dagster.domain.streamed_holding import confirmed_time
 from position_sync_dagster.domain.update import OwnUpdates, PositionUpdate, Source
 from position_sync_dagster.domain.valuation import Provenance, from_portfolio, says_the_same
-from position_sync_dagster.errors import (
-    BrokerUnavailableError,
-    LakeError,
-    LeaseLostError,
-    NewerRowError,
-)
 from position_sync_dagster.lake.queue.position_queue import PositionQueue
 from position_sync_dagster.lake.schema.ids import content_id, new_ids
 from position_sync_dagster.lake.updates.position_updates import AppendResult, PositionUpdatesTable
+from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.drain.broker_view import BrokerView, ValueSource
 from position_sync_dagster.sync.run_recorder import BatchReport
 
@@ -157,14 +153,13 @@ def match_holdings(request: QueuedPosition, view: BrokerView) -> Match:
 
 
 LARGEST = 5_000
-"""Requests that one batch claims at most: their rows are about a second's work, far below a
-lease."""
+"""The most requests that one batch claims: their rows take a second, far less than a lease."""
 
 SHARE = 4
-"""A drain takes what waits in about so many batches."""
+"""A batch claims the waiting requests divided by this number."""
 
 MAX_PLANS = 10
-"""How often a batch is decided anew because newer rows of its holdings came; then it is released.
+"""How often a batch is planned again because newer rows of its holdings came; then it is released.
 """
 
 
@@ -187,9 +182,7 @@ class BatchProcessor:
     """Processes one batch at a time: rows first, then the marks of their requests.
 
     Args:
-        lease_s: How long a claim holds, in seconds.
-        row_interval_s: A holding without any change has a row this often, in seconds.
-        refresh_interval_s: When its next request may be expected, in seconds.
+        settings: The lease of a claim, and how often a holding has a request and a row.
         provenance: Written into the rows.
     """
 
@@ -199,20 +192,18 @@ class BatchProcessor:
         updates: PositionUpdatesTable,
         values: ValueSource,
         *,
-        lease_s: float,
-        row_interval_s: float,
-        refresh_interval_s: float,
+        settings: Settings,
         provenance: Provenance,
         clock: Clock,
     ) -> None:
         self._queue = queue
         self._updates = updates
         self._values = values
-        self._lease_s = lease_s
+        self._lease_s = settings.lease_s
         self._provenance = provenance
-        self._row_interval = timedelta(seconds=row_interval_s)
+        self._row_interval = timedelta(seconds=settings.monitored_row_interval_s)
         # A row that would be too old at the next request is written now.
-        self._keep = timedelta(seconds=row_interval_s - refresh_interval_s)
+        self._keep = self._row_interval - timedelta(seconds=settings.refresh_interval_s)
         self._clock = clock
         self._owner = f"worker-{uuid4()}"
 
@@ -248,9 +239,9 @@ class BatchProcessor:
             await self._queue.mark_failed_many(
                 dict.fromkeys(plan.not_held, NOT_HELD), retryable=False, lease_token=lease
             )
-        except LeaseLostError:
+        except errors.LeaseLostError:
             raise
-        except (LakeError, BrokerUnavailableError, asyncio.CancelledError) as error:
+        except (errors.LakeError, errors.BrokerUnavailableError, asyncio.CancelledError) as error:
             await self.release(batch, _why_released(error))
             raise
         not_covered = [request for request in batch if request.request_id in plan.not_covered]
@@ -259,7 +250,7 @@ class BatchProcessor:
     async def release(self, requests: Sequence[QueuedPosition], reason: str) -> None:
         """Release requests of one claim; where that fails, their lease expires by itself."""
         if requests:
-            with suppress(LakeError):
+            with suppress(errors.LakeError):
                 await self._queue.release(
                     _ids(requests), reason, lease_token=requests[0].lease_token
                 )
@@ -267,7 +258,7 @@ class BatchProcessor:
     async def _plan_and_append(
         self, batch: Sequence[QueuedPosition], batch_id: str
     ) -> tuple[BatchPlan, AppendResult | None]:
-        """Decide about the batch and commit its rows; decide anew if newer rows came between."""
+        """Plan the batch and commit its rows; plan again if newer rows came meanwhile."""
         plans = 0
         while True:
             plans += 1
@@ -287,7 +278,7 @@ class BatchProcessor:
             )
             try:
                 return plan, await self._append(batch, plan, batch_id, newest.through)
-            except NewerRowError:
+            except errors.NewerRowError:
                 if plans == MAX_PLANS:
                     raise
 
@@ -300,7 +291,7 @@ class BatchProcessor:
 
         def check_lease() -> None:
             if not self._queue.sync.holds(_ids(batch), lease_token=batch[0].lease_token):
-                raise LeaseLostError(
+                raise errors.LeaseLostError(
                     f"The lease of batch {batch_id} ended before its rows were written.",
                     remedy="Raise POSITION_SYNC_LEASE_S; the requests are claimed again.",
                 )
@@ -336,7 +327,7 @@ class BatchProcessor:
 def _why_released(error: BaseException) -> str:
     if isinstance(error, asyncio.CancelledError):
         return "the worker was ended"
-    return "the lake could not be used" if isinstance(error, LakeError) else str(error)
+    return "the lake could not be used" if isinstance(error, errors.LakeError) else str(error)
 
 
 def _ids(requests: Iterable[QueuedPosition]) -> list[str]:

@@ -1,6 +1,6 @@
 """The queue worker: drain the queue, batch after batch, once per interval.
 
-Values over the shared connection of this process, for use as a library.
+As a library, without Dagster, it takes the values from the shared connection of its process.
 """
 
 import asyncio
@@ -10,15 +10,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from position_sync_dagster import errors
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.request import QueuedPosition
 from position_sync_dagster.domain.valuation import Provenance
-from position_sync_dagster.errors import (
-    BrokerUnavailableError,
-    GatewayError,
-    PositionSyncError,
-    SettingsError,
-)
 from position_sync_dagster.gateway.connection_manager import IBConnectionManager
 from position_sync_dagster.lake.queue.position_queue import PositionQueue
 from position_sync_dagster.lake.updates.position_updates import PositionUpdatesTable
@@ -80,7 +75,7 @@ class QueueWorker:
         clock: Clock = utc_now,
     ) -> None:
         if interval <= 0 or batch_size < 1:
-            raise SettingsError(
+            raise errors.SettingsError(
                 f"A worker with interval={interval!r} and batch_size={batch_size!r} cannot work.",
                 remedy="Give seconds above 0 and at least one request a batch.",
             )
@@ -96,9 +91,7 @@ class QueueWorker:
             queue,
             self._updates,
             self._values,
-            lease_s=settings.lease_s,
-            row_interval_s=settings.monitored_row_interval_s,
-            refresh_interval_s=settings.refresh_interval_s,
+            settings=settings,
             provenance=by or Provenance(),
             clock=clock,
         )
@@ -169,7 +162,7 @@ class QueueWorker:
                 if report.claimed:
                     batches.append(report)
                 exhausted = report.claimed < limit
-        except BrokerUnavailableError as error:
+        except errors.BrokerUnavailableError as error:
             unavailable = str(error)
         finally:
             for requests in unreleased:
@@ -195,7 +188,7 @@ class QueueWorker:
                 else:
                     outage.report(result.unavailable, level=logging.WARNING)
                 may_continue = result.may_continue
-            except PositionSyncError as error:
+            except errors.PositionSyncError as error:
                 # What follows the colon may differ each time, such as the name of a file.
                 outage.report(error.what.partition(": ")[0], text=str(error))
             if not may_continue:
@@ -245,8 +238,8 @@ class ConnectionValues:
             await connection.feed.ensure(
                 timedelta(seconds=self._manager.settings.refresh_interval_s)
             )
-        except GatewayError as error:
-            raise BrokerUnavailableError(error.what, remedy=error.remedy) from error
+        except errors.GatewayError as error:
+            raise errors.BrokerUnavailableError(error.what, remedy=error.remedy) from error
         connection.require_online()
         feed = connection.feed
         holdings = [h for h in feed.holdings if conids is None or h.instrument.conid in conids]

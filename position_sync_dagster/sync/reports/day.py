@@ -15,15 +15,14 @@ import polars as pl
 from position_sync_dagster.domain.leg import ActiveContract
 from position_sync_dagster.domain.update import PositionUpdate
 from position_sync_dagster.lake.updates.ledger import SyncUpdates
-from position_sync_dagster.sync.reports.exposure import exposures
-from position_sync_dagster.sync.reports.money import add
+from position_sync_dagster.sync.reports.exposure import add, exposures
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
 SPAN = timedelta(hours=12)
-"""A day of trading with the hours around it."""
+"""The time that the diagram covers: a day of trading with the hours around it."""
 
 POINTS = 60
 
@@ -90,7 +89,7 @@ def _update(row: dict[str, Any]) -> PositionUpdate:
 
 
 MOST_BYTES = 40_000
-"""The size of a picture that an event may keep; Dagster stores each one."""
+"""The largest picture that is stored; Dagster keeps it in an event."""
 
 SIZE_INCHES = (8.4, 5.0)
 DOTS_PER_INCH = 80

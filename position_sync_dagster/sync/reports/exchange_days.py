@@ -3,18 +3,19 @@
 `exchange_calendars` calls a trading day a session; here a session is the lease of a gateway owner.
 """
 
-import json
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
-from typing import Self
+from functools import cache
 from zoneinfo import ZoneInfo
+
+from pydantic import TypeAdapter
 
 from position_sync_dagster.errors import PositionSyncError, SettingsError
 
 SETTLE = timedelta(minutes=20)
-"""Index options trade, and the last values arrive, until a quarter of an hour after the close."""
+"""How long after the close a day is recorded: index options trade for another 15 minutes."""
 
 
 class NoTradingDayError(PositionSyncError):
@@ -52,25 +53,17 @@ class ExchangeDays:
 
     def to_text(self) -> str:
         """Return the days as text."""
-        return json.dumps(
-            {
-                "calendar": self.calendar,
-                "timezone": self.timezone,
-                "closes_at": self.closes_at.isoformat(),
-                "holidays": [day.isoformat() for day in self.holidays],
-            }
-        )
+        return _format().dump_json(self).decode()
 
-    @classmethod
-    def from_text(cls, text: str) -> Self:
+    @staticmethod
+    def from_text(text: str) -> "ExchangeDays":
         """Parse the text of `to_text`."""
-        values = json.loads(text)
-        return cls(
-            calendar=values["calendar"],
-            timezone=values["timezone"],
-            closes_at=time.fromisoformat(values["closes_at"]),
-            holidays=tuple(date.fromisoformat(day) for day in values["holidays"]),
-        )
+        return _format().validate_json(text)
+
+
+@cache
+def _format() -> TypeAdapter[ExchangeDays]:
+    return TypeAdapter(ExchangeDays)
 
 
 def exchange_days(calendar: str, first: date, last: date) -> ExchangeDays:

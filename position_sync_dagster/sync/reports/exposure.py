@@ -6,14 +6,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import TypeVar
 
 from position_sync_dagster.domain.broker_position import Key
 from position_sync_dagster.domain.instrument import ContractDetails, Right
 from position_sync_dagster.domain.leg import ActiveContract, contract_mismatch
 from position_sync_dagster.domain.update import PositionUpdate
 
+Number = TypeVar("Number", int, float)
+
 FACTOR_TOLERANCE = 0.02
-"""So far may the value of a row be from price × quantity × multiplier ÷ magnifier."""
+"""The greatest difference of a value from price × quantity × multiplier ÷ magnifier, as a part."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +90,7 @@ def shares_of(
 
 
 def _magnifier_of(row: PositionUpdate) -> int | None:
-    """Return the price magnifier by which a row was valued; None where it does not show.
+    """Return the price magnifier by which a row was valued; None if it cannot be derived.
 
     The row has price, quantity, multiplier and value; a magnifier is 1, or 100 for cents.
     """
@@ -110,7 +113,7 @@ def _part(quantity: float, total: float) -> float:
 
 
 class AssetClass(StrEnum):
-    """Classes that may be summed: a future's market value is notional, an option's is a premium."""
+    """Classes of assets, summed apart: a future's value is notional, an option's is a premium."""
 
     OPTION = "OPTION"
     STOCK = "STOCK"
@@ -127,7 +130,7 @@ _CLASSES = {
 }
 
 EXPIRES_SOON = timedelta(days=5)
-"""A leg that expires within so many days is counted."""
+"""A leg that expires within this time is counted in `legs_expiring`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -277,17 +280,17 @@ def _exposure(
         asset_class=kind,
         legs=len(legs) + mismatched,
         legs_held=group.legs_held,
-        market_value=None if kind is AssetClass.FUTURE else _sum(values),
-        notional=_sum(values) if kind is AssetClass.FUTURE else None,
-        unrealized_pnl=_sum(s.of(s.row.unrealized_pnl) for s in shares),
+        market_value=None if kind is AssetClass.FUTURE else add(values),
+        notional=add(values) if kind is AssetClass.FUTURE else None,
+        unrealized_pnl=add(s.of(s.row.unrealized_pnl) for s in shares),
         **greeks,
         legs_without_value=mismatched
         + sum(any(s.row.market_value is None for s in leg) for leg in legs),
         legs_without_greeks=mismatched + sum(any(s.row.delta is None for s in leg) for leg in legs),
         oldest_value_at=min(times, default=None),
-        dollar_delta=_sum(s.dollar_delta for s in shares),
+        dollar_delta=add(s.dollar_delta for s in shares),
         by_underlying=_by_underlying(shares),
-        daily_pnl=_sum(s.of(s.row.daily_pnl) for s in shares),
+        daily_pnl=add(s.of(s.row.daily_pnl) for s in shares),
         worst_value_age_s=(now - min(times)).total_seconds() if now and times else None,
         legs_without_value_time=sum(
             any(s.row.market_value is not None and s.row.value_time is None for s in leg)
@@ -306,7 +309,7 @@ def _by_underlying(shares: Sequence[Share]) -> str | None:
     for share in shares:
         groups[share.row.symbol].append(share)
     sums = {
-        symbol: {**_greeks(group), "dollar_delta": _sum(s.dollar_delta for s in group)}
+        symbol: {**_greeks(group), "dollar_delta": add(s.dollar_delta for s in group)}
         for symbol, group in sorted(groups.items())
     }
     return json.dumps(sums) if sums else None
@@ -323,11 +326,12 @@ def _short(leg: Sequence[Share]) -> list[Share]:
 
 def _greeks(shares: Sequence[Share]) -> Mapping[str, float | None]:
     return {
-        name: _sum(share.greek(getattr(share.row, name)) for share in shares)
+        name: add(share.greek(getattr(share.row, name)) for share in shares)
         for name in ("delta", "gamma", "vega", "theta")
     }
 
 
-def _sum(values: Iterable[float | None]) -> float | None:
+def add(values: Iterable[Number | None]) -> Number | None:
+    """Return the sum of what is known; None where nothing is."""
     known = [value for value in values if value is not None]
-    return sum(known) if known else None
+    return sum(known[1:], known[0]) if known else None

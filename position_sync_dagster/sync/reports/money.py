@@ -7,16 +7,13 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TypedDict
+from typing import Any
 
-from position_sync_dagster.domain.broker_position import BrokerPosition
+from position_sync_dagster.domain.broker_position import BrokerPosition, Key
 from position_sync_dagster.domain.leg import ActiveContract
 from position_sync_dagster.domain.streamed_holding import confirmed_time
 from position_sync_dagster.domain.update import PositionUpdate
-from position_sync_dagster.sync.reports.exposure import Exposure
-
-Key = tuple[str, int]
-"""Account and conid."""
+from position_sync_dagster.sync.reports.exposure import Exposure, add
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +59,7 @@ SUMS = {
     "theta": "theta",
     "vega": "vega",
 }
-"""The sums, each with the column of a row that it adds."""
+"""Each sum, and the column of a row that it adds up."""
 
 GREEKS = {"gamma", "theta", "vega"}
 
@@ -158,9 +155,9 @@ def money_by_strategy(
 
 
 def incomplete(rows: Iterable[PositionUpdate]) -> tuple[str, ...]:
-    """Return the names of the sums that some of the rows are missing in.
+    """Return the names of the sums that leave out some of the rows.
 
-    A stock or a future has no greeks, and is missing in none of their sums.
+    A stock or a future has no greeks: their sums do not leave it out.
     """
     found = {
         name
@@ -199,31 +196,9 @@ def _total(name: str, currency: str, parts: Sequence[Money]) -> Money:
     )
 
 
-class _Sums(TypedDict):
-    """What of exposures adds up to that of a strategy, and of strategies to the total."""
-
-    legs: int
-    legs_held: int
-    unrealized_pnl: float | None
-    daily_pnl: float | None
-    dollar_delta: float | None
-    theta: float | None
-    vega: float | None
+ADDED = ("legs", "legs_held", "unrealized_pnl", "daily_pnl", "dollar_delta", "theta", "vega")
+"""The fields that are added: of exposures to those of a strategy, of strategies to the total."""
 
 
-def _sums(parts: Sequence[Exposure | Money]) -> _Sums:
-    return {
-        "legs": sum(part.legs for part in parts),
-        "legs_held": sum(part.legs_held for part in parts),
-        "unrealized_pnl": add(part.unrealized_pnl for part in parts),
-        "daily_pnl": add(part.daily_pnl for part in parts),
-        "dollar_delta": add(part.dollar_delta for part in parts),
-        "theta": add(part.theta for part in parts),
-        "vega": add(part.vega for part in parts),
-    }
-
-
-def add(values: Iterable[float | None]) -> float | None:
-    """Return the sum of what is known; None where nothing is."""
-    known = [value for value in values if value is not None]
-    return sum(known) if known else None
+def _sums(parts: Sequence[Exposure | Money]) -> dict[str, Any]:
+    return {name: add(getattr(part, name) for part in parts) for name in ADDED}

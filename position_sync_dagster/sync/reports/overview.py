@@ -3,11 +3,11 @@
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import polars as pl
 
-from position_sync_dagster.domain.broker_position import BrokerPosition
+from position_sync_dagster.domain.broker_position import BrokerPosition, Key
 from position_sync_dagster.domain.gateway_session import SessionState
 from position_sync_dagster.domain.instrument import ContractDetails, leg_name
 from position_sync_dagster.domain.leg import ActiveContract
@@ -20,21 +20,20 @@ from position_sync_dagster.lake.lake import (
 )
 from position_sync_dagster.lake.schema.codec import broker_positions_of, updates_of
 from position_sync_dagster.settings import Settings
+from position_sync_dagster.sync.reports import money
 from position_sync_dagster.sync.reports.exposure import Exposure, exposures
-from position_sync_dagster.sync.reports.money import (
-    Ages,
-    Key,
-    Money,
-    money_by_strategy,
-    total_by_currency,
-)
 from position_sync_dagster.sync.reports.position_list import matching_legs, strategies_by_holding
-from position_sync_dagster.sync.reports.status import LoginStatus, Status, read_status
+from position_sync_dagster.sync.reports.status import (
+    LoginStatus,
+    Status,
+    current_since,
+    read_status,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Book:
-    """What the tables say of the holdings and the strategies at one moment.
+    """The holdings and the strategies at one moment, as the tables have them.
 
     Attributes:
         latest: The newest row of each holding, closed ones too; of the strategies' contracts alone
@@ -50,14 +49,14 @@ class Book:
     holdings: tuple[BrokerPosition, ...]
     legs: tuple[ActiveContract, ...]
     matching: tuple[ActiveContract, ...]
-    ages: Ages
+    ages: money.Ages
     exposures: tuple[Exposure, ...]
     streamed: frozenset[int] | None
 
     @property
-    def strategies(self) -> list[Money]:
+    def strategies(self) -> list[money.Money]:
         """The money of each strategy, by currency."""
-        return money_by_strategy(
+        return money.money_by_strategy(
             self.exposures, self.matching, self.latest, self.ages, self.streamed
         )
 
@@ -95,8 +94,8 @@ class Overview:
     book: Book
     held: int
     current: int
-    strategies: tuple[Money, ...]
-    totals: tuple[Money, ...]
+    strategies: tuple[money.Money, ...]
+    totals: tuple[money.Money, ...]
 
 
 def read_book(
@@ -132,18 +131,18 @@ def read_book(
         for session in sessions
         if session is not None and session.is_alive(now) and session.state == SessionState.LIVE
     }
-    window = now - timedelta(seconds=2 * settings.refresh_interval_s)
+    since = current_since(settings, now)
     streamed = frozenset(
         row.conid
         for row in rows
         if row.position
         and row.source is Source.STREAM
-        and row.timestamp >= window
+        and row.timestamp >= since
         and row.gateway_id in live
     )
     if details is None:
         details = lake.contracts.sync.get({leg.conid for leg in legs})
-    ages = Ages.of(rows, holdings, now)
+    ages = money.Ages.of(rows, holdings, now)
     return Book(
         latest=tuple(rows),
         holdings=tuple(holdings),
@@ -190,16 +189,14 @@ class OverviewReader:
                 for login in status.each_login
             ),
             strategies=strategies,
-            totals=tuple(total_by_currency(strategies)),
+            totals=tuple(money.total_by_currency(strategies)),
         )
 
 
-def count_current(
-    held: set[Key], ages: Ages, status: Status | LoginStatus, settings: Settings
-) -> int:
-    """Count the holdings whose value is current now; none is while the gateway is not connected."""
+def count_current(held: set[Key], ages: money.Ages, status: LoginStatus, settings: Settings) -> int:
+    """Count the holdings whose value is current now; 0 while the gateway is not connected."""
     if status.session_state != SessionState.LIVE or status.session_since is None:
         return 0
-    since = max(status.session_since, ages.now - timedelta(seconds=2 * settings.refresh_interval_s))
+    since = max(status.session_since, current_since(settings, ages.now))
     times = (ages.confirmed.get(key) for key in held)
     return sum(at is not None and at >= since for at in times)

@@ -7,6 +7,7 @@ from datetime import datetime
 
 import polars as pl
 
+from position_sync_dagster.domain.broker_position import Key
 from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.domain.leg import ActiveContract, contract_mismatch
 from position_sync_dagster.domain.update import PositionUpdate
@@ -14,7 +15,7 @@ from position_sync_dagster.lake.lake import Lake, all_broker_rows, rows_of_login
 from position_sync_dagster.lake.schema.codec import updates_of
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.reports.confirmations import CONFIRMED, with_confirmed
-from position_sync_dagster.sync.reports.money import Ages, Key
+from position_sync_dagster.sync.reports.money import Ages
 
 _ORDER = ("account", "symbol", "expiry", "strike", "conid")
 """The order in which positions are shown; without an expiry they come after those with one."""
@@ -85,7 +86,7 @@ def read_positions(
 def matching_legs(
     legs: Iterable[ActiveContract], details: Mapping[int, ContractDetails]
 ) -> list[ActiveContract]:
-    """Return the legs that name the contract of their conid, as far as it is known."""
+    """Return the legs without those that describe another contract than that of their conid."""
     return [
         leg
         for leg in legs
@@ -114,7 +115,7 @@ def strategies_by_holding(
 
 
 def _is_leg(legs: Iterable[ActiveContract]) -> pl.Expr:
-    """Return which rows are of one of these legs."""
+    """Return the condition that a row is of one of these legs."""
     anywhere, named = set(), defaultdict(set)
     for leg in legs:
         if leg.account is None:

@@ -6,18 +6,11 @@ from datetime import datetime, timedelta
 
 import polars as pl
 
+from position_sync_dagster.domain import reconciliation
 from position_sync_dagster.domain.broker_position import BrokerPosition, Key
 from position_sync_dagster.domain.clock import Clock, utc_now
 from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.domain.leg import ActiveContract
-from position_sync_dagster.domain.reconciliation import (
-    Discrepancy,
-    Pair,
-    ReconciliationResult,
-    Scope,
-    compare,
-    compare_pairs,
-)
 from position_sync_dagster.domain.update import PositionUpdate
 from position_sync_dagster.lake.lake import Lake, rows_of_logins
 from position_sync_dagster.lake.schema.codec import moment
@@ -31,7 +24,7 @@ from position_sync_dagster.sync.reports.confirmations import (
 
 _KEY = ("account", "conid")
 OF_STRATEGIES = "(strategies)"
-"""In the place of a login: breaks of legs that name no account, where there are several logins."""
+"""The gateway_id of breaks of legs that name no account, if there are several logins."""
 
 
 class PositionReconciler:
@@ -60,7 +53,7 @@ class PositionReconciler:
         *,
         complete: bool,
         details: Mapping[int, ContractDetails] | None = None,
-    ) -> ReconciliationResult:
+    ) -> reconciliation.ReconciliationResult:
         """Return every difference between the snapshot, the rows and the legs.
 
         Args:
@@ -68,13 +61,13 @@ class PositionReconciler:
                 difference.
             details: The contract details that are known, by conid: each leg is compared with them.
         """
-        scope = Scope(
+        scope = reconciliation.Scope(
             complete=complete,
             details=details or {},
             now=self._clock(),
             stale_after=self._stale_after,
         )
-        return compare(snapshot, latest, legs, scope)
+        return reconciliation.compare(snapshot, latest, legs, scope)
 
 
 class ReconciliationService:
@@ -104,7 +97,7 @@ class ReconciliationService:
         self._clock = clock
         self._stale_after = timedelta(seconds=settings.stale_after_s)
 
-    async def run(self, run_id: str | None = None) -> ReconciliationResult:
+    async def run(self, run_id: str | None = None) -> reconciliation.ReconciliationResult:
         """Compare, record the breaks of each login in one commit, and return the result.
 
         Of a login without current data nothing is compared, and its breaks stay as they are.
@@ -131,10 +124,13 @@ class ReconciliationService:
         pairs = pairs_of(holdings, latest, now)
         legs = self._lake.registry.legs
         conids = {leg.conid for leg in legs}
-        result = compare_pairs(
-            map(Pair._make, undecided(pairs, now=now, stale_after=self._stale_after).iter_rows()),
+        result = reconciliation.compare_pairs(
+            map(
+                reconciliation.Pair._make,
+                undecided(pairs, now=now, stale_after=self._stale_after).iter_rows(),
+            ),
             legs,
-            Scope(
+            reconciliation.Scope(
                 complete=coverage.complete,
                 details=await self._lake.contracts.get(conids),
                 now=now,
@@ -164,9 +160,10 @@ class ReconciliationService:
 
 
 def _by_login(
-    discrepancies: Iterable[Discrepancy], logins: Mapping[str, tuple[str, ...] | None]
-) -> dict[str, list[Discrepancy]]:
-    """Return the discrepancies of each login; of several, those of no account are apart.
+    discrepancies: Iterable[reconciliation.Discrepancy],
+    logins: Mapping[str, tuple[str, ...] | None],
+) -> dict[str, list[reconciliation.Discrepancy]]:
+    """Return the discrepancies by login; of several, OF_STRATEGIES has those without an account.
 
     Args:
         discrepancies: What was found.
@@ -174,7 +171,7 @@ def _by_login(
     """
     by_account = {name: login for login, names in logins.items() for name in names or ()}
     others = OF_STRATEGIES if by_account else next(iter(logins))
-    found: dict[str, list[Discrepancy]] = {login: [] for login in (*logins, others)}
+    found: dict[str, list[reconciliation.Discrepancy]] = {login: [] for login in (*logins, others)}
     for one in discrepancies:
         found[by_account.get(one.account, others)].append(one)
     return found

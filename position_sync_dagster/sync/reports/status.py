@@ -1,9 +1,8 @@
 """The status of the whole product at one moment, read from the tables alone.
 
-What a person should look at although everything runs.
+It includes what a person should look at, such as failed requests.
 """
 
-import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
@@ -29,6 +28,8 @@ from position_sync_dagster.lake.storage.delta_log import SET_ASIDE
 from position_sync_dagster.settings import Settings
 from position_sync_dagster.sync.owner.ownership import blind_since
 from position_sync_dagster.sync.reports.confirmations import CONFIRMED, with_confirmed
+from position_sync_dagster.sync.reports.exposure import add
+from position_sync_dagster.yaml_file import saved_state
 
 
 def attention(lake: Lake, settings: Settings, *, failed: int) -> tuple[str, ...]:
@@ -61,20 +62,12 @@ def attention(lake: Lake, settings: Settings, *, failed: int) -> tuple[str, ...]
 
 def strategies_problem(path: Path) -> str | None:
     """Return why a strategies file cannot be read; None for a good one."""
-    try:
-        found = os.stat(path)
-    except OSError:
-        return _read(path)
-    return _cached(path, (found.st_ino, found.st_size, found.st_mtime_ns))
+    return _strategies_problem(path, saved_state(path))
 
 
 @lru_cache(maxsize=4)
-def _cached(path: Path, _state: tuple[int, int, int]) -> str | None:
-    """Return why a file in this state cannot be read: a status that is shown live asks often."""
-    return _read(path)
-
-
-def _read(path: Path) -> str | None:
+def _strategies_problem(path: Path, _state: tuple[int, int, int]) -> str | None:
+    """Return what is wrong with a file in this state: a status that is shown live asks often."""
     try:
         load_strategies(path)
     except StrategiesFileError as error:
@@ -121,15 +114,13 @@ class LoginStatus:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Status:
+class Status(LoginStatus):
     """The state of the logins, the queue and the ledger.
 
-    What is there of a login is that of the only one. Of several, it is that of the one that needs a
-    look most, with the lines of all; `logins` has each.
+    Its fields of a login are those of the only one. Of several, they are those of the one that
+    needs a look most, with the lines of all; `logins` has each.
 
     Attributes:
-        gateway_id, session_state, session_owner, session_since, session_detail, run_id,
-        blind_since, lines_in_use, line_limit: As in `LoginStatus`.
         active_legs: Conids of active strategies; a conid in several strategies counts once.
         legs_held: How many of them are held.
         unresolved_legs: Active legs without a conid, each with why none was found, if that is
@@ -149,15 +140,6 @@ class Status:
 
     at: datetime
     lake: str
-    gateway_id: str
-    session_state: str | None
-    session_owner: str | None
-    session_since: datetime | None
-    session_detail: str | None
-    run_id: str | None
-    blind_since: datetime | None
-    lines_in_use: int | None
-    line_limit: int | None
     active_legs: int
     legs_held: int
     unresolved_legs: tuple[str, ...]
@@ -176,7 +158,7 @@ class Status:
     logins: tuple[LoginStatus, ...] = ()
 
     @property
-    def each_login(self) -> "tuple[LoginStatus | Status, ...]":
+    def each_login(self) -> tuple[LoginStatus, ...]:
         """Each login, also where there is only one."""
         return self.logins or (self,)
 
@@ -211,15 +193,11 @@ def read_status(
     return Status(
         at=now,
         lake=settings.lake,
-        gateway_id=worst.gateway_id,
-        session_state=worst.session_state,
-        session_owner=worst.session_owner,
-        session_since=worst.session_since,
-        session_detail=worst.session_detail,
-        run_id=worst.run_id,
-        blind_since=worst.blind_since,
-        lines_in_use=_sum(login.lines_in_use for login in logins),
-        line_limit=_sum(login.line_limit for login in logins),
+        **asdict(worst)
+        | {
+            "lines_in_use": add(login.lines_in_use for login in logins),
+            "line_limit": add(login.line_limit for login in logins),
+        },
         active_legs=len(active),
         legs_held=len(active.intersection(held)),
         unresolved_legs=tuple(
@@ -243,6 +221,11 @@ def read_status(
         programs=programs,
         logins=logins if len(logins) > 1 else (),
     )
+
+
+def current_since(settings: Settings, now: datetime) -> datetime:
+    """Return since when a value must have been confirmed to be current: two refresh intervals."""
+    return now - timedelta(seconds=2 * settings.refresh_interval_s)
 
 
 def leg_states(
@@ -284,8 +267,9 @@ def _streamed(
     lake: Lake, settings: Settings, now: datetime, latest: pl.DataFrame | None = None
 ) -> set[Key]:
     """Return the holdings whose newest row the stream wrote recently."""
-    window = timedelta(seconds=2 * max(settings.refresh_interval_s, settings.row_interval_s))
-    rows = _newest_since(now - window, lake, settings, now, latest).filter(
+    a_row_each = timedelta(seconds=2 * settings.row_interval_s)
+    since = min(current_since(settings, now), now - a_row_each)
+    rows = _newest_since(since, lake, settings, now, latest).filter(
         pl.col("source") == Source.STREAM.value
     )
     return set(rows.select("account", "conid").iter_rows())
@@ -295,13 +279,13 @@ def _count_queued(
     lake: Lake, settings: Settings, now: datetime, latest: pl.DataFrame | None
 ) -> int:
     """Count the holdings whose newest row the queue wrote, as far as they are current."""
-    window = timedelta(seconds=2 * settings.refresh_interval_s)
-    since = now - window - timedelta(seconds=settings.monitored_row_interval_s)
+    current = current_since(settings, now)
+    since = current - timedelta(seconds=settings.monitored_row_interval_s)
     rows = _newest_since(since, lake, settings, now, latest)
     found = rows.filter(pl.col("source") == Source.QUEUE.value)
     holdings = all_broker_rows(lake, settings)
     last = pl.max_horizontal("timestamp", CONFIRMED)
-    return with_confirmed(found, holdings, now).filter(last >= moment(now - window)).height
+    return with_confirmed(found, holdings, now).filter(last >= moment(current)).height
 
 
 def _plain(value: Any) -> Any:
@@ -337,7 +321,7 @@ def _login_status(gateway_id: str, session: GatewaySession | None, now: datetime
 
 
 def _trouble(login: LoginStatus, now: datetime) -> float:
-    """Return how much a login needs a look: for how long nobody has seen its gateway."""
+    """Return for how many seconds no owner has seen the gateway of a login."""
     if login.session_state is None:
         return float("inf")
     return _age_s(login.blind_since, now) or 0.0
@@ -345,12 +329,6 @@ def _trouble(login: LoginStatus, now: datetime) -> float:
 
 def _age_s(at: datetime | None, now: datetime) -> float | None:
     return None if at is None else (now - at).total_seconds()
-
-
-def _sum(numbers: Iterable[int | None]) -> int | None:
-    """Return the sum of what is known; None if nothing is."""
-    known = [number for number in numbers if number is not None]
-    return sum(known) if known else None
 
 
 def _since(session: GatewaySession | None, now: datetime) -> datetime | None:

@@ -1,10 +1,13 @@
 """Errors on the command line."""
 
+import subprocess
+import sys
+
 import pytest
 from typer.testing import CliRunner
 
 from position_sync_dagster import cli
-from position_sync_dagster.cli.app import app, print_error
+from position_sync_dagster.cli.app import COMMANDS, app, load, print_error
 from position_sync_dagster.errors import GatewayError, InvalidLegError, LakeError, SettingsError
 
 
@@ -60,10 +63,25 @@ def test_a_folder_that_is_not_a_home_is_named(monkeypatch, capsys):
     assert "nowhere is no home" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    "command", ["demo", "dev", "simulate", "status", "positions", "doctor", "maintain", "queue"]
-)
+@pytest.mark.parametrize("command", COMMANDS)
 def test_each_command_has_help(command):
     result = CliRunner().invoke(app, [command, "--help"])
     assert result.exit_code == 0
     assert "Usage" in result.output
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_list_of_commands_shows_the_first_line_of_the_help_of_each(command):
+    _place, listed = COMMANDS[command]
+    assert load(command).help.partition("\n\n")[0] == listed
+
+
+def test_the_list_of_commands_imports_none_of_them():
+    libraries = ("polars", "deltalake", "pydantic", "dagster", "ib_async", "ib_gateway_simulator")
+    code = (
+        "import sys; from typer.testing import CliRunner; from position_sync_dagster.cli.app "
+        "import app; assert 'strategies' in CliRunner().invoke(app, ['--help']).output; "
+        f"print([name for name in {libraries} if name in sys.modules])"
+    )
+    listed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert listed.stdout.strip() == "[]", listed.stderr

@@ -11,8 +11,9 @@ import pytest
 
 from position_sync_dagster.defs.assets.daily_positions import known_days
 from position_sync_dagster.defs.assets.statements import executions, flex_statements
+from position_sync_dagster.gateway.flex import LARGEST_STATEMENT
 from position_sync_dagster.settings import load_settings
-from position_sync_dagster.sync.statements import LARGEST_STATEMENT, StatementFolder
+from position_sync_dagster.sync.statements import StatementFolder
 from tests.support.flex_files import element, position, refused, statement, trade
 
 GOOD = statement(position(), trades=(trade("good"),))

@@ -31,7 +31,7 @@ def stream_pinned(simulate, streaming, lake, leg):
 
 async def test_a_quiet_short_wing_keeps_the_value_of_its_mark(stream_pinned, eventually):
     wing = {"ask": 0.05, "last": 1.2, "mark": 0.02}
-    settings = {"max_mark_age_s": 0.5, "row_interval_s": 0.2}
+    settings = {"row_interval_s": 0.2}
     async with stream_pinned(WORTHLESS, wing, **settings) as (sim, _streamer, received):
         first = await eventually(lambda: received.newest(A, WORTHLESS))
         sim.freeze()

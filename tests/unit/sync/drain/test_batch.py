@@ -96,8 +96,8 @@ def queue(clock):
 
 def processor(queue, ledger, broker, clock):
     return BatchProcessor(
-        queue, ledger, broker, lease_s=60.0, row_interval_s=3600.0,
-        refresh_interval_s=180.0, provenance=Provenance(), clock=clock,
+        queue, ledger, broker, settings=Settings(_env_file=None, lease_s=60.0),
+        provenance=Provenance(), clock=clock,
     )  # fmt: skip
 
 
