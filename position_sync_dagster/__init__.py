@@ -23,7 +23,7 @@ _HOMES = {
     "lake.updates.position_updates": ("DeltaLakePositionWriter", "PositionUpdatesTable"),
     "settings": ("Settings", "load_settings"),
     "sync.reports.reconciliation": ("PositionReconciler", "ReconciliationService"),
-    "sync.stream.streamer": ("IBPositionStreamer",),
+    "sync.stream.streamer": ("IBPositionStreamer", "StreamTables"),
     "sync.drain.worker": ("QueueWorker", "WorkerStats"),
 }
 
@@ -64,7 +64,7 @@ if TYPE_CHECKING:
         PositionReconciler,
         ReconciliationService,
     )
-    from position_sync_dagster.sync.stream.streamer import IBPositionStreamer
+    from position_sync_dagster.sync.stream.streamer import IBPositionStreamer, StreamTables
 
 __all__ = [
     "ActiveContract",
@@ -95,6 +95,7 @@ __all__ = [
     "RetryPolicy",
     "Settings",
     "StrategyRegistry",
+    "StreamTables",
     "WorkerStats",
     "load_settings",
 ]

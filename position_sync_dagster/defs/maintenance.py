@@ -75,8 +75,6 @@ def forget_old_events(instance: dg.DagsterInstance, *, before: datetime, keep: i
     internals = dagster_internals.EVENT_TABLES.load()
     if internals is None:
         return 0
-    # Not imported with the definitions, which must load fast.
-
     found = 0
     storage, run_storage = instance.event_log_storage, instance.run_storage
     if isinstance(storage, internals.SqlEventLogStorage):
@@ -84,14 +82,14 @@ def forget_old_events(instance: dg.DagsterInstance, *, before: datetime, keep: i
         checks, logged = internals.AssetCheckExecutionsTable, internals.SqlEventLogStorageTable
         c = checks.c
         kinds = [c.asset_key, c.check_name, c.partition, c.execution_status]
-        old = _old_ids(index, checks, kinds, c.evaluation_event_timestamp, before, keep)
+        old = _old_ids(index, c.evaluation_event_timestamp, kinds, before, keep)
         found += _delete(index, c.id, old)
         c, tagged = logged.c, internals.AssetEventTagsTable.c.event_id
         no_run = internals.RUNLESS_RUN_ID
         # In SQLite they are twice, in the index and in a file of their own.
         for connect in (index, lambda: storage.run_connection(no_run)):
             kinds = [c.dagster_event_type, c.asset_key]
-            old = _old_ids(connect, logged, kinds, c.timestamp, before, keep, [c.run_id == no_run])
+            old = _old_ids(connect, c.timestamp, kinds, before, keep, [c.run_id == no_run])
             _delete(connect, tagged, old)
             found += _delete(connect, c.id, old)
     if isinstance(run_storage, internals.SqlRunStorage):
@@ -106,16 +104,16 @@ def forget_old_events(instance: dg.DagsterInstance, *, before: datetime, keep: i
 
 def _old_ids(
     connect: Connect,
-    table: "sql.Table",
-    kinds: "Sequence[sql.Column[str]]",
     at: "sql.Column[datetime]",
+    kinds: "Sequence[sql.Column[str]]",
     before: datetime,
     keep: int,
     where: "Iterable[sql.ColumnElement[bool]]" = (),
 ) -> list[int]:
     """Return the ids of rows that are old, without the newest of each kind."""
-    newer = sql.func.row_number().over(partition_by=kinds, order_by=table.c.id.desc()) - 1
-    rows = sql.select(table.c.id, at.label("at"), newer.label("newer")).where(*where).subquery()
+    ids = at.table.c.id
+    newer = sql.func.row_number().over(partition_by=kinds, order_by=ids.desc()) - 1
+    rows = sql.select(ids, at.label("at"), newer.label("newer")).where(*where).subquery()
     early = rows.c.at < before.astimezone(UTC).replace(tzinfo=None)
     old = sql.select(rows.c.id).where(rows.c.newer > 0, sql.or_(early, rows.c.newer >= keep))
     with connect() as connection:
