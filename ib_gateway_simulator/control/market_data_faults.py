@@ -104,10 +104,11 @@ class MarketDataFaults(Readings):
     def ticking(self, conid: int, only: Sequence[Kind] | None = None) -> None:
         """Restrict the ticks of a contract to some kinds; None sends all ticks again.
 
-        With `size` sizes of bid and ask and the volume tick while the prices stand still. With
-        `model` nothing but option computations comes: no quote, no last trade, no mark. Both are
-        what IB documents ("Tick Types"): every type ticks by itself, when it changes, and model
-        values come without a trade or a quote. A new line of the contract is restricted too.
+        With `size` sizes of bid and ask and the volume tick while the prices stand still; with
+        `quote` prices and sizes of bid, ask and last trade; with `mark` mark prices; with `model`
+        option computations. Every type ticks by itself, when it changes (IB, "Tick Types"), and
+        they come from parts of a gateway that die apart: IBC issues/371 has live quotes without
+        option computations. A new line of the contract is restricted too.
         """
         self._check_contract(conid)
         if only is not None and (not only or not set(only) <= set(get_args(Kind))):

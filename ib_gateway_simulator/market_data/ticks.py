@@ -51,16 +51,25 @@ PRICE_NAMES = {1: "bid", 2: "ask", 4: "last", 37: "mark", 66: "bid", 67: "ask", 
 """The price tick types that the tick log keeps."""
 
 
-Kind = Literal["size", "model"]
+Kind = Literal["quote", "mark", "model", "size"]
 """The kinds of tick to which a contract can be restricted."""
 
-_MESSAGES: dict[Kind, str] = {"size": "2", "model": "21"}
-"""The message id of each kind."""
+_QUOTE_TYPES = {
+    str(types[name])
+    for types in (_LIVE_TYPES, _DELAYED_TYPES)
+    for name in ("bid", "bid_size", "ask", "ask_size", "last", "last_size")
+}
 
 
 def is_of(kinds: Collection[Kind], fields: Fields) -> bool:
-    """Return whether a tick is of one of these kinds."""
-    return fields[0] in {_MESSAGES[kind] for kind in kinds}
+    """Return whether a tick is of one of these kinds: of "quote", prices and sizes of its sides."""
+    message = fields[0]
+    found: set[Kind] = {"model"} if message == "21" else {"size"} if message == "2" else set()
+    if message in {"1", "2"}:
+        tick_type = fields[3]
+        found |= {"quote"} if tick_type in _QUOTE_TYPES else set()
+        found |= {"mark"} if tick_type == str(MARK_PRICE) else set()
+    return not found.isdisjoint(kinds)
 
 
 def changed(

@@ -6,9 +6,9 @@ Times are seconds of one monotonic clock that the caller reads, unless they are 
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
 from position_sync_dagster.domain.line_allocation import Demand, LineLimit, allocate_lines
@@ -22,6 +22,10 @@ the broker's value agrees with again, starts anew."""
 GRACE_S = 5.0
 """A line that was requested, or that may have been interrupted, has this long to tick before a row
 says that it does not. Farms often break and return within seconds (recorded: IBC issues/143)."""
+
+
+NEVER = datetime.min.replace(tzinfo=UTC)
+"""The time of what has not arrived yet."""
 
 
 class Trust(StrEnum):
@@ -77,6 +81,7 @@ class Line:
         renew_at_s: It is requested again at this time at the earliest.
         renewals: Number of times in a row that it was requested again without success.
         changes: How often its trust changed.
+        since: What arrived until then does not count any more.
 
     >>> line = Line(silence_s=30.0)
     >>> line.requested(0.0)
@@ -102,6 +107,9 @@ class Line:
     renewals: int = 0
     disagreed: bool = False
     changes: int = 0
+    since: datetime = NEVER
+    _heard_at: datetime = NEVER
+    _priced_at: datetime = NEVER
 
     @property
     def held(self) -> bool:
@@ -145,11 +153,44 @@ class Line:
         self.withheld_until_s, self.overdue_at_s = -math.inf, math.inf
         self._become(Trust.IDLE, None)
 
-    def ticked(self) -> None:
-        """Record a tick, which came after everything that was recorded before."""
+    def heard(self, quote: Quote, now: datetime) -> bool:
+        """Record ticks, and return whether a price was among them that counts.
+
+        A price or size of the quote and a mark are prices. Values of the model come from another
+        part of the gateway, and show nothing about the prices.
+
+        Args:
+            quote: The newest market data of the line.
+            now: The time. What is ahead of it came before the clock was set back.
+        """
+        self._heard_at = min(quote.received_at or NEVER, now)
+        times = [at for at in (quote.quote_time, quote.mark_time) if at is not None and at <= now]
+        newest = max(times, default=NEVER)
+        is_new = self.since < newest and newest != self._priced_at
+        if is_new:
+            self._priced_at = newest
+            parts = (quote.quote_time, quote.mark_time, quote.greeks_time)
+            self.ticked(whole=all(at is None or self.since < at for at in parts))
+        return is_new
+
+    def counted(self, quote: Quote | None, now: datetime) -> Quote | None:
+        """Return what of its newest market data counts; None if it is not held."""
+        if quote is None or not self.held:
+            return None
+        silence = timedelta(seconds=self.silence_s)
+        return quote.counted(since=self.since, now=now, model_silence=silence)
+
+    def ticked(self, *, whole: bool = True) -> None:
+        """Record a price, which came after everything that was recorded before.
+
+        Args:
+            whole: Each part of the line that ticked before has ticked again. A part that does not
+                may have died: the line is requested again then.
+        """
         if not self.held:
             return
-        self.overdue_at_s = math.inf
+        if whole:
+            self.overdue_at_s = math.inf
         if not self.disagreed:
             self.renewals = 0
         if not self.trusted:
@@ -161,8 +202,15 @@ class Line:
         self.withheld_until_s, self.overdue_at_s = now_s + GRACE_S, math.inf
         self._become(Trust.REFUSED, reason)
 
-    def interrupted(self, now_s: float, reason: str) -> None:
-        """Record that its farm broke or that connectivity was lost."""
+    def interrupted(self, at: datetime, now_s: float, reason: str) -> None:
+        """Record that its farm broke or that connectivity was lost.
+
+        Args:
+            at: The moment; what came before it does not count any more.
+            now_s: The same in seconds.
+            reason: The cause, for people.
+        """
+        self.since = max(self.since, at)
         if self.held:
             self.withheld_until_s, self.overdue_at_s = now_s + GRACE_S, math.inf
             self._become(Trust.INTERRUPTED, reason)
@@ -250,6 +298,7 @@ class Line:
 
     def _suspect(self, reason: str) -> None:
         self.overdue_at_s = math.inf
+        self.since = max(self.since, self._heard_at)
         self._become(Trust.SUSPECT, reason)
 
     def _become(self, state: Trust, reason: str | None) -> None:
@@ -389,7 +438,6 @@ class LoginLines:
         self._silence_s = silence_s
         self._session_open = session_open
         self._min_hold_s = min_hold_s
-        self._interrupted_at = datetime.min.replace(tzinfo=UTC)
         self.limit = limit
         self.clear()
 
@@ -458,13 +506,12 @@ class LoginLines:
         """Record that a farm broke or that connectivity was lost.
 
         Args:
-            at: The moment; quotes whose newest tick came before it do not count any more.
+            at: The moment; what came before it does not count any more.
             now_s: The same in seconds.
             reason: The cause, for people.
         """
-        self._interrupted_at = at
         for line in self._held_lines():
-            line.interrupted(now_s, reason)
+            line.interrupted(at, now_s, reason)
 
     def restored(self, now_s: float) -> None:
         """Record that the data of all lines should flow again."""
@@ -489,12 +536,16 @@ class LoginLines:
             now: The moment.
             now_s: The same in seconds.
         """
-        # A time ahead of the clock is from before the clock was set back.
-        self._interrupted_at = min(self._interrupted_at, now)
-        for conid, its_quote in quotes.items():
-            if conid in self._lines and _came_between(self._interrupted_at, its_quote, now):
-                self._lines[conid].ticked()
-        self._look_for_silence(quotes, quote, now_s)
+        for line in self._lines.values():
+            line.since = min(line.since, now)  # a later one is from before the clock was set back
+        priced = [
+            conid
+            for conid, its_quote in quotes.items()
+            if its_quote is not None
+            and conid in self._lines
+            and self._lines[conid].heard(its_quote, now)
+        ]
+        self._look_for_silence(quotes, priced, quote, now_s)
         for conid, line in self._lines.items():
             if line.is_awaited:
                 line.elapsed(now_s, session_open=self._session_open(conid))
@@ -534,6 +585,7 @@ class LoginLines:
     def _look_for_silence(
         self,
         quotes: Mapping[int, Quote | None],
+        priced: Sequence[int],
         quote: Callable[[int], Quote | None],
         now_s: float,
     ) -> None:
@@ -543,9 +595,9 @@ class LoginLines:
             self._probe = probe if has_moved is None else None
             if has_moved:
                 self._login.found_dead()
-                for conid in self._lines.keys() - quotes.keys():
+                for conid in self._lines.keys() - {probe.conid, *priced}:
                     self._lines[conid].doubted(now_s, LOGIN_SILENT)
-        others = [c for c in quotes if c in self._lines and (probe is None or c != probe.conid)]
+        others = [conid for conid in priced if probe is None or conid != probe.conid]
         self._login.heard(len(others), now_s)
         self._newest_tick = others[-1] if others else self._newest_tick
         if self._login.is_due(now_s):
@@ -562,12 +614,6 @@ class LoginLines:
             self._login.probed(now_s)
             self._probe = quote(chosen)
             self._lines[chosen].doubted(now_s, LOGIN_SILENT)
-
-
-def _came_between(interrupted_at: datetime, quote: Quote | None, now: datetime) -> bool:
-    """Return whether the newest tick of a quote came after an interruption, and not ahead."""
-    at = quote.received_at if quote is not None else None
-    return at is not None and interrupted_at < at <= now
 
 
 def _named(conids: list[int]) -> str:

@@ -53,14 +53,12 @@ class Moment:
 class Agreement(Enum):
     """What the broker's value says of the value of a line.
 
-    SILENT: there is none, or none that is newer than the line's last tick. AGREES: it is about the
-    same. UNDECIDED: it differs, and the line ticked a moment ago: the broker's value follows the
-    market late. DIFFERS: it is newer and differs, so that the line has missed something.
+    SILENT: there is none, or none that is newer than the price of the line. AGREES: it is about the
+    same. DIFFERS: it is newer and differs. A price that stays as it is has missed something then.
     """
 
     SILENT = "SILENT"
     AGREES = "AGREES"
-    UNDECIDED = "UNDECIDED"
     DIFFERS = "DIFFERS"
 
 
@@ -87,6 +85,7 @@ class StreamedHolding:
     arrived: float | None = None
     check_at_s: float = math.inf
     _factor: bool | None = None
+    _differs: tuple[datetime, float] | None = None
     _line_changes: int = -1
     _written: Any = field(default=None, repr=False)
     _written_at_s: float = -math.inf
@@ -130,15 +129,12 @@ class StreamedHolding:
         self.arrived = None
         self._check_factor(holding, price_magnifier)
         magnifier = None if self._factor is False else price_magnifier
-        counts = quote if self.line.trusted and _has_ticked(quote, at.now) else None
+        counts = self.line.counted(quote, at.now)
         update = self._valued(holding, counts, magnifier, at.now, rules, by)
-        agreement = compared(update, holding, counts, price_magnifier=magnifier, band=rules.band)
-        if agreement is Agreement.AGREES:
-            self.line.agrees()
-        elif agreement is Agreement.UNDECIDED:
-            self._check_by(at.now_s + SETTLE.total_seconds())
-        elif agreement is Agreement.DIFFERS and self.line.disagrees(at.now_s):
-            update = self._valued(holding, None, magnifier, at.now, rules, by)
+        if self._is_contradicted(update, holding, counts, magnifier, at, rules.band):
+            self.line.disagrees(at.now_s)
+            counts = self.line.counted(quote, at.now)
+            update = self._valued(holding, counts, magnifier, at.now, rules, by)
         self._line_changes = self.line.changes
         if update.price_kind is PriceKind.LAST and update.value_time is not None:
             too_old_in = update.value_time + rules.max_last_age - at.now
@@ -172,6 +168,32 @@ class StreamedHolding:
             agrees = valuation.factor_agrees(holding, price_magnifier=price_magnifier)
             self._factor = self._factor if agrees is None else agrees
 
+    def _is_contradicted(
+        self,
+        update: PositionUpdate,
+        holding: BrokerPosition,
+        quote: valuation.Quote | None,
+        price_magnifier: int | None,
+        at: Moment,
+        band: float,
+    ) -> bool:
+        """Return whether a newer value of the broker has differed from a price for a while."""
+        priced_at = priced_time(update, quote)
+        agreement = compared(
+            update, holding, quote, priced_at, price_magnifier=price_magnifier, band=band
+        )
+        if agreement is Agreement.AGREES:
+            self.line.agrees()
+        if agreement is not Agreement.DIFFERS or priced_at is None:
+            self._differs = None
+            return False
+        if self._differs is None or self._differs[0] != priced_at:
+            self._differs = priced_at, at.now_s
+        settled_at_s = self._differs[1] + SETTLE.total_seconds()
+        if at.now_s < settled_at_s:
+            self._check_by(settled_at_s)
+        return at.now_s >= settled_at_s
+
     def _valued(
         self,
         holding: BrokerPosition,
@@ -186,40 +208,48 @@ class StreamedHolding:
             holding,
             quote,
             valuation.Writing(source=Source.STREAM, now=now, by=by, note=note),
+            trusted=self.line.trusted,
             price_magnifier=price_magnifier,
             max_last_age=rules.max_last_age,
         )
+
+
+def priced_time(update: PositionUpdate, quote: valuation.Quote | None) -> datetime | None:
+    """Return when the price of a row arrived; None where its value is not that of a line."""
+    if quote is None or update.value_source is not ValueOrigin.TICK:
+        return None
+    if update.price_kind is PriceKind.MARK:
+        return quote.mark_time
+    return quote.greeks_time if update.price_kind is PriceKind.MODEL else quote.quote_time
 
 
 def compared(
     update: PositionUpdate,
     holding: BrokerPosition,
     quote: valuation.Quote | None,
+    priced_at: datetime | None,
     *,
     price_magnifier: int | None,
     band: float,
 ) -> Agreement:
-    """Compare the value of a line with the broker's, where that is newer than the last tick.
+    """Compare the value of a line with the broker's, where that is newer than the price.
 
     Args:
         update: The row, valued by the quote.
         holding: What the broker last reported.
-        quote: The newest market data of a trusted line; None without one.
+        quote: What counts of the newest market data.
+        priced_at: When the price of the row arrived; None without one.
         price_magnifier: Divisor from quoted prices to the major unit; None: unknown.
         band: By what part of the value the two may differ.
     """
     own, broker = update.market_value, holding.market_value
-    ticked_at = quote.received_at if quote is not None else None
-    if own is None or broker is None or update.value_source is not ValueOrigin.TICK:
+    if own is None or broker is None or price_magnifier is None:
         return Agreement.SILENT
-    if quote is None or ticked_at is None or price_magnifier is None:
-        return Agreement.SILENT
-    if _valued_at(holding) <= ticked_at:
+    if quote is None or priced_at is None or _valued_at(holding) <= priced_at:
         return Agreement.SILENT
     unit = abs(holding.position) * holding.instrument.multiplier / price_magnifier
-    if abs(own - broker) <= allowed_difference(own, quote, unit=unit, band=band):
-        return Agreement.AGREES
-    return Agreement.UNDECIDED if update.timestamp - ticked_at < SETTLE else Agreement.DIFFERS
+    within = abs(own - broker) <= allowed_difference(own, quote, unit=unit, band=band)
+    return Agreement.AGREES if within else Agreement.DIFFERS
 
 
 def allowed_difference(own: float, quote: valuation.Quote, *, unit: float, band: float) -> float:
@@ -240,11 +270,6 @@ def allowed_difference(own: float, quote: valuation.Quote, *, unit: float, band:
     """
     width = max(0.0, quote.ask - (quote.bid or 0.0)) if quote.ask is not None else 0.0
     return max(band * abs(own), width * unit, (quote.min_tick or 0.0) * unit, ROUNDING)
-
-
-def _has_ticked(quote: valuation.Quote | None, now: datetime) -> bool:
-    """Return whether a quote has a tick; one ahead of the clock is from before it was set back."""
-    return quote is not None and quote.received_at is not None and quote.received_at <= now
 
 
 def _valued_at(holding: BrokerPosition) -> datetime:

@@ -1,8 +1,9 @@
 """From market data to a value: the quote, the price rule, the row, and what in it is news; pure."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from operator import attrgetter
+from typing import Any
 
 from position_sync_dagster.domain.broker_position import BrokerPosition
 from position_sync_dagster.domain.update import (
@@ -20,9 +21,11 @@ class Quote:
 
     Attributes:
         bid, ask, last, mark: In the contract's price unit (cents for cent-quoted contracts).
+        quote_time: When the newest price or size of bid, ask or last arrived here.
+        moved_at: When bid or ask last changed here.
         mark_time: When the mark arrived here.
         last_time: The exchange's time of the last trade.
-        received_at: When the newest tick arrived here; None before the first.
+        received_at: When the newest tick of any kind arrived here; None before the first.
         market_data_type: 1 live, 2 frozen, 3 delayed, 4 delayed frozen.
         halted: Trading is halted (tick 49).
         implied_vol, delta, gamma, vega, theta, underlying_price: From IB's option model.
@@ -37,6 +40,8 @@ class Quote:
     ask: float | None = None
     last: float | None = None
     mark: float | None = None
+    quote_time: datetime | None = None
+    moved_at: datetime | None = None
     mark_time: datetime | None = None
     last_time: datetime | None = None
     market_data_type: int | None = None
@@ -59,6 +64,58 @@ class Quote:
         before they came, or at the close before. Source: IB, "Market Data Types".
         """
         return self.market_data_type not in (2, 3, 4)
+
+    @property
+    def is_delayed(self) -> bool:
+        """Whether it is delayed data, 3 or 4."""
+        return self.market_data_type in (3, 4)
+
+    def counted(self, *, since: datetime, now: datetime, model_silence: timedelta) -> "Quote":
+        """Return what of it counts: the parts that arrived after a moment; the rest is unknown.
+
+        Quote, mark and model come from different parts of a gateway, and one may end while the
+        others go on (IBC issues/371: quotes without the model's ticks). The model follows the
+        price: one that has not ticked although bid or ask changed long after it has ended.
+
+        Args:
+            since: What arrived at this moment or earlier does not count.
+            now: What arrived later is from before the clock was set back.
+            model_silence: The longest time from the newest tick of the model to the newest change
+                of bid or ask.
+        """
+
+        def counts(at: datetime | None) -> bool:
+            return at is not None and since < at <= now
+
+        parts: list[tuple[str, ...]] = []
+        if not counts(self.quote_time):
+            parts.append(_QUOTE_PART)
+        if not counts(self.mark_time):
+            parts.append(_MARK_PART)
+        if not counts(self.greeks_time) or self._model_is_silent(model_silence):
+            parts.append(_MODEL_PART)
+        unknown: dict[str, Any] = dict.fromkeys(name for part in parts for name in part)
+        return replace(self, **unknown) if unknown else self
+
+    def _model_is_silent(self, silence: timedelta) -> bool:
+        if self.moved_at is None or self.greeks_time is None:
+            return False
+        return self.moved_at - self.greeks_time > silence
+
+
+_QUOTE_PART = ("bid", "ask", "last", "last_time", "quote_time", "moved_at")
+_MARK_PART = ("mark", "mark_time")
+_MODEL_PART = (
+    "implied_vol",
+    "delta",
+    "gamma",
+    "vega",
+    "theta",
+    "underlying_price",
+    "model_price",
+    "greeks_time",
+)
+"""The fields of a quote, by the part of a gateway that sends them."""
 
 
 VALUES = (
@@ -131,18 +188,30 @@ class Price:
     at: datetime | None = None
 
 
+WIDEST_MID = 1.0
+"""The widest quote that has a mid, as a part of the mid."""
+
+WIDEST_TICKS = 5
+"""A quote that is not wider than this number of ticks has a mid, however cheap the option is."""
+
+DELAY = timedelta(minutes=15)
+"""The age of delayed data. Source: IB, "Market Data Types" (delayed data)."""
+
+
 def price_of(quote: Quote, *, now: datetime, max_last_age: timedelta) -> Price | None:
     """Choose the price that values a position: MARK, LAST, MID, MODEL, else None.
 
-    The quote must be that of a line that can be trusted (`domain.line`). Then a mark counts
-    however long it has stood still: a gateway ticks on change, so an unchanged mark is not old.
+    The quote has the parts alone that count (`Quote.counted`). A mark counts however long it has
+    stood still, since a gateway ticks on change, but not against the quote: not outside of an
+    uncrossed two-sided quote by more than its width, and not 0 under a bid.
 
     LAST counts only if the exchange's time of the trade is recent, and inside an uncrossed
     two-sided quote. Without a bid, a last trade says nothing about today: bid none, ask 0.05 and
     last 1.20 do not mean 1.20. Of a trade without a time the age is unknown.
 
-    While trading is halted there is no MID: the quote is frozen or withdrawn, and nobody has to
-    trade at it. MODEL is the option price of the gateway's own model (tick 13).
+    MID counts only in a quote that is not wider than its mid or than a few ticks: 0.01/199.99 does
+    not mean 100. While trading is halted there is none: the quote is frozen or withdrawn, and
+    nobody has to trade at it. MODEL is the option price of the gateway's own model (tick 13).
 
     Args:
         quote: The newest market data of the contract.
@@ -156,22 +225,45 @@ def price_of(quote: Quote, *, now: datetime, max_last_age: timedelta) -> Price |
     >>> price_of(Quote(conid=1, bid=1.0, ask=1.5), now=now, max_last_age=timedelta(60)).value
     1.25
     """
-    if quote.mark is not None and (quote.mark_time is None or quote.mark_time <= now):
+    sides = _sides(quote)
+    ahead = quote.mark_time is not None and quote.mark_time > now
+    if quote.mark is not None and not ahead and not _contradicts(quote.mark, quote, sides):
         return Price(value=quote.mark, kind=PriceKind.MARK, at=quote.mark_time)
-    if quote.bid is not None and quote.ask is not None and quote.bid <= quote.ask:
+    if sides is not None:
+        bid, ask = sides
         if (
             quote.last is not None
-            and quote.bid <= quote.last <= quote.ask
+            and bid <= quote.last <= ask
             and quote.last_time is not None
             and -CLOCK_LEAD <= now - quote.last_time <= max_last_age
         ):
             return Price(value=quote.last, kind=PriceKind.LAST, at=quote.last_time)
-        if not quote.halted:
-            mid = (quote.bid + quote.ask) / 2
-            return Price(value=mid, kind=PriceKind.MID, at=quote.received_at)
+        mid = (bid + ask) / 2
+        if not quote.halted and ask - bid <= max(
+            WIDEST_MID * abs(mid), WIDEST_TICKS * (quote.min_tick or 0.0)
+        ):
+            return Price(value=mid, kind=PriceKind.MID, at=quote.quote_time)
     if quote.model_price is not None:
         return Price(value=quote.model_price, kind=PriceKind.MODEL, at=quote.greeks_time)
     return None
+
+
+def _sides(quote: Quote) -> tuple[float, float] | None:
+    """Return bid and ask of an uncrossed two-sided quote."""
+    if quote.bid is None or quote.ask is None or quote.bid > quote.ask:
+        return None
+    return quote.bid, quote.ask
+
+
+def _contradicts(mark: float, quote: Quote, sides: tuple[float, float] | None) -> bool:
+    """Return whether a quote shows that a mark is not the present one."""
+    if mark == 0 and quote.bid is not None and quote.bid > 0:
+        return True
+    if sides is None or quote.halted:
+        return False
+    bid, ask = sides
+    tolerance = max(ask - bid, quote.min_tick or 0.0)
+    return not bid - tolerance <= mark <= ask + tolerance
 
 
 ROUNDING = 0.01
@@ -251,6 +343,7 @@ def revalue(
     quote: Quote | None,
     writing: Writing,
     *,
+    trusted: bool = True,
     price_magnifier: int | None,
     max_last_age: timedelta,
 ) -> PositionUpdate:
@@ -258,22 +351,26 @@ def revalue(
 
     A closed holding gives the explicit zero row. With an unknown factor (`price_magnifier` None)
     the broker's value is used; where it gave none, the price is kept and the money stays unknown,
-    theta and vega too. The row's `value_time` is that of its source, never now: of delayed or
-    frozen data only a last trade has a known time.
+    theta and vega too. A delayed price is older than a value that the broker gave or confirmed
+    within the delay, and is not used then. The row's `value_time` is that of its source, never
+    now: of delayed or frozen data only a last trade has a known time.
 
     Args:
         holding: The holding as the broker last reported it.
-        quote: The newest market data of its contract; None where its line cannot be trusted, so
-            that nothing of it is used, not even bid, ask or greeks.
+        quote: What counts of the newest market data of its contract; None: nothing, not even bid,
+            ask or greeks.
         writing: The time and the writer of the row.
+        trusted: Whether the line's prices are the present ones. Otherwise the broker's value is
+            used if there is one.
         price_magnifier: Divisor from quoted prices to the major unit; None: unknown.
         max_last_age: An older last trade is not used.
     """
     price = None
-    if quote is not None:
+    if quote is not None and (trusted or holding.market_value is None):
         price = price_of(quote, now=writing.now, max_last_age=max_last_age)
     unknown_money = price_magnifier is None and holding.market_value is not None
-    if quote is None or price is None or unknown_money:
+    older = quote is not None and quote.is_delayed and _is_present(holding, writing.now)
+    if quote is None or price is None or unknown_money or older:
         return _row(holding, _broker_worth(holding), writing, quote, price_magnifier)
     value = pnl = None
     if price_magnifier is not None:
@@ -289,6 +386,13 @@ def revalue(
         value_source=ValueOrigin.TICK,
     )
     return _row(holding, worth, writing, quote, price_magnifier)
+
+
+def _is_present(holding: BrokerPosition, now: datetime) -> bool:
+    """Return whether the broker gave or confirmed its value later than delayed data show."""
+    times = (holding.value_time, holding.confirmed_at, holding.received_at)
+    newest = max(at for at in times if at is not None)
+    return holding.market_value is not None and now - newest <= DELAY
 
 
 def from_portfolio(

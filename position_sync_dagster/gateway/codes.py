@@ -215,6 +215,9 @@ source was found that says so."""
 MARK_TICK = 37
 """Tick type of the mark price, sent for generic tick 232. [D]"""
 
+QUOTE_TICKS = frozenset({0, 1, 2, 3, 4, 5, 66, 67, 68, 69, 70, 71})
+"""Tick types of prices and sizes of bid, ask and last, live and delayed. [D]"""
+
 MARK_PRICE_GENERIC_TICK = "232"
 """Asks for the mark price. Real gateways refuse a list by the other names: one illegal entry
 refuses the whole request with 321. [R]"""

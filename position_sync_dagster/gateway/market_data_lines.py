@@ -4,7 +4,6 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any
 
 from ib_async import IB, Contract, OptionComputation, Ticker
@@ -12,14 +11,19 @@ from ib_async import IB, Contract, OptionComputation, Ticker
 from position_sync_dagster.domain.instrument import ContractDetails
 from position_sync_dagster.domain.valuation import Quote
 from position_sync_dagster.gateway.changes import ChangeNotifier, PendingChanges
-from position_sync_dagster.gateway.codes import ENDS_LINE, MARK_PRICE_GENERIC_TICK, MARK_TICK
+from position_sync_dagster.gateway.codes import (
+    ENDS_LINE,
+    MARK_PRICE_GENERIC_TICK,
+    MARK_TICK,
+    QUOTE_TICKS,
+)
 from position_sync_dagster.gateway.ib_async_internals import (
     forget_request,
     packet_time,
     request_id_of,
     retire_ticker,
 )
-from position_sync_dagster.gateway.translate import quote_of, streamable
+from position_sync_dagster.gateway.translate import Arrivals, quote_of, streamable
 from position_sync_dagster.settings import Settings
 
 CANCEL_EFFECT_S = 2.0
@@ -144,7 +148,7 @@ class MarketDataLines:
         line = self._lines.get(conid)
         if line is None:
             return None
-        return quote_of(line.ticker, mark_time=line.mark_time, greeks_time=line.greeks_time)
+        return quote_of(line.ticker, line.arrivals)
 
     def watch(self) -> PendingChanges[int, float]:
         """Collect from now on which conids tick, with the arrival of the first tick of each.
@@ -159,8 +163,8 @@ class MarketDataLines:
             self._requested_type = line.market_data_type
         line.ticker = self._ib.reqMktData(line.contract, MARK_PRICE_GENERIC_TICK)
         line.request_id = request_id_of(self._ib, line.ticker)
-        line.mark, line.mark_time = math.nan, None
-        line.greeks = line.greeks_time = None
+        line.arrivals, line.sides = Arrivals(), (math.nan, math.nan)
+        line.mark, line.greeks = math.nan, None
         self._by_request[line.request_id] = line
 
     def _on_ticks(self, tickers: set[Ticker]) -> None:
@@ -172,13 +176,7 @@ class MarketDataLines:
                 continue
             self._ticked.note(line.contract.conId, packet_time(self._ib))
             self.ticked_at = self._monotonic()
-            # ib_async keeps no tick of a price of 0 (2.1.0, priceSizeTick), only the price itself.
-            became_zero = ticker.markPrice == 0 != line.mark
-            if became_zero or any(tick.tickType == MARK_TICK for tick in ticker.ticks):
-                line.mark_time = ticker.time
-            line.mark = ticker.markPrice
-            if ticker.modelGreeks is not line.greeks:  # each tick 13 makes a new object
-                line.greeks, line.greeks_time = ticker.modelGreeks, ticker.time
+            line.note_arrivals(ticker)
 
     def _cancel_again(self, ticker: Ticker) -> None:
         """Cancel a request again that still ticks: the gateway does not confirm a cancel."""
@@ -220,10 +218,25 @@ class _Line:
     holders: int = 1
     ticker: Ticker = field(default_factory=Ticker)
     request_id: int = -1
+    arrivals: Arrivals = field(default_factory=Arrivals)
+    sides: tuple[float, float] = (math.nan, math.nan)
     mark: float = math.nan
-    mark_time: datetime | None = None
     greeks: OptionComputation | None = None
-    greeks_time: datetime | None = None
+
+    def note_arrivals(self, ticker: Ticker) -> None:
+        """Note which parts of the ticker came with its newest ticks."""
+        kinds, at = {tick.tickType for tick in ticker.ticks}, ticker.time
+        sides = (ticker.bid, ticker.ask)
+        if not _same(sides, self.sides):
+            self.arrivals.quote = self.arrivals.moved = at
+        elif kinds & QUOTE_TICKS:
+            self.arrivals.quote = at
+        # ib_async keeps no tick of a price of 0 (2.1.0, priceSizeTick), only the price itself.
+        if MARK_TICK in kinds or ticker.markPrice == 0 != self.mark:
+            self.arrivals.mark = at
+        if ticker.modelGreeks is not self.greeks:  # each tick 13 makes a new object
+            self.arrivals.model = at
+        self.sides, self.mark, self.greeks = sides, ticker.markPrice, ticker.modelGreeks
 
 
 @dataclass(slots=True)
@@ -231,3 +244,8 @@ class _Retired:
     ticker: Ticker
     request_id: int
     cancelled_at: float
+
+
+def _same(prices: tuple[float, float], others: tuple[float, float]) -> bool:
+    """Return whether two pairs of prices are the same, where NaN is no price."""
+    return all(a == b or (a != a and b != b) for a, b in zip(prices, others, strict=True))

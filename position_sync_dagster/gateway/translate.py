@@ -1,5 +1,6 @@
 """Translate ib_async's objects to the domain's values; IB's sentinels and spellings end here."""
 
+from dataclasses import dataclass
 from datetime import date, datetime
 from functools import lru_cache
 from sys import intern
@@ -159,9 +160,24 @@ def _market_data_exchange(details: ContractDetails) -> str:
     return venues[0]
 
 
-def quote_of(
-    ticker: Ticker, *, mark_time: datetime | None, greeks_time: datetime | None = None
-) -> Quote:
+@dataclass(slots=True)
+class Arrivals:
+    """When the parts of a ticker last arrived; None before the first tick.
+
+    Attributes:
+        quote: The newest price or size of bid, ask or last.
+        moved: The newest change of bid or ask.
+        mark: The newest tick 37.
+        model: The newest tick 13.
+    """
+
+    quote: datetime | None = None
+    moved: datetime | None = None
+    mark: datetime | None = None
+    model: datetime | None = None
+
+
+def quote_of(ticker: Ticker, arrivals: Arrivals) -> Quote:
     """Read the newest market data of a ticker.
 
     A bid or ask of 0 or −1 means that there is none; so does a last of −1. Unset greeks are −2,
@@ -169,8 +185,7 @@ def quote_of(
 
     Args:
         ticker: The ticker of a line.
-        mark_time: When its newest tick 37 arrived.
-        greeks_time: When its newest tick 13 arrived.
+        arrivals: When its parts arrived.
     """
     contract, greeks = ticker.contract, ticker.modelGreeks
     delayed = ticker.marketDataType in DELAYED_TYPES
@@ -182,7 +197,9 @@ def quote_of(
         ask=_side(ticker.ask),
         last=None if ticker.last == -1 else known(ticker.last),
         mark=None if ticker.markPrice == -1 else known(ticker.markPrice),
-        mark_time=mark_time,
+        quote_time=arrivals.quote,
+        moved_at=arrivals.moved,
+        mark_time=arrivals.mark,
         last_time=last_time,
         market_data_type=ticker.marketDataType,
         halted=ticker.halted in (1, 2),
@@ -193,7 +210,7 @@ def quote_of(
         theta=_greek(greeks.theta, -2) if greeks else None,
         underlying_price=_greek(greeks.undPrice, -1) if greeks else None,
         model_price=_greek(greeks.optPrice, -1) if greeks else None,
-        greeks_time=greeks_time if greeks else None,
+        greeks_time=arrivals.model if greeks else None,
         min_tick=known(ticker.minTick) or None,
     )
 

@@ -1,12 +1,17 @@
 """When the values of a line count, and when it is requested again."""
 
 import math
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
 import pytest
 
 from position_sync_dagster.domain.line import GRACE_S, Denial, Line, Trust
 from position_sync_dagster.domain.retry import Backoff
+from position_sync_dagster.domain.valuation import Quote
+
+START = datetime(2026, 3, 4, 15, 30, tzinfo=UTC)
 
 
 @pytest.fixture
@@ -39,7 +44,7 @@ def test_a_line_that_does_not_answer_its_request_is_requested_again_less_and_les
 @pytest.mark.parametrize("ticks_after_s", [None, 29.0])
 def test_after_an_interruption_only_a_tick_brings_the_trust_back(line, ticks_after_s):
     line.ticked()
-    line.interrupted(100.0, "a farm broke")
+    line.interrupted(START, 100.0, "a farm broke")
     assert (line.trusted, line.reason) == (False, "a farm broke")
     assert not line.elapsed(1000.0)  # the farm is still broken
     line.restored(1000.0)
@@ -100,7 +105,7 @@ def test_a_restore_says_nothing_new_of_a_line_that_is_suspect_already(line):
 
 def test_outside_its_session_a_line_has_the_whole_time_to_tick_once_it_opens(line):
     line.ticked()
-    line.interrupted(0.0, "a farm broke")
+    line.interrupted(START, 0.0, "a farm broke")
     line.restored(0.0)
     for second in range(0, 5000, 7):
         assert not line.elapsed(float(second), session_open=False)
@@ -137,7 +142,7 @@ def test_a_line_that_is_not_held_is_never_trusted_or_requested_again(line, end):
     end(line)
     line.ticked()
     line.restored(2.0)
-    line.interrupted(3.0, "a farm broke")
+    line.interrupted(START, 3.0, "a farm broke")
     assert (line.held, line.trusted, line.elapsed(1e9)) == (False, False, False)
     assert not line.is_due_for_renewal(1e9)
 
@@ -146,7 +151,7 @@ def test_each_change_of_the_trust_is_seen_by_the_number_of_changes(line):
     seen = [line.changes]
     for change in (
         line.ticked,
-        lambda: line.interrupted(1.0, "a farm broke"),
+        lambda: line.interrupted(START, 1.0, "a farm broke"),
         line.ticked,
         lambda: line.disagrees(50.0),
         line.cancelled,
@@ -170,3 +175,63 @@ def test_the_wait_after_a_denial_grows_and_a_refusal_of_delayed_data_is_the_same
     assert line.denied(61.0) is None
     assert line.deny(61.0, "354", wait, delayed=False).times == 2
     assert line.denied(180.9).until_s == 181.0
+
+
+def second(number):
+    return START + timedelta(seconds=number)
+
+
+def test_the_model_shows_nothing_about_the_prices_of_a_line(line):
+    model = Quote(conid=1, received_at=second(1), delta=0.5, greeks_time=second(1))
+    assert not line.heard(model, second(1))
+    assert not line.trusted
+    assert line.elapsed(30.0)
+
+
+@pytest.mark.parametrize("part", ["quote_time", "mark_time"])
+def test_a_price_of_the_quote_or_a_mark_makes_a_line_trusted_once(line, part):
+    priced = Quote(conid=1, received_at=second(1), **{part: second(1)})
+    assert line.heard(priced, second(1))
+    assert line.trusted
+    assert not line.heard(priced, second(2))  # the model ticked meanwhile
+
+
+def test_after_an_interruption_each_part_counts_again_with_its_own_next_tick(line):
+    parts = dict(bid=1.0, ask=1.2, mark=1.1, delta=0.5)
+    before = dict.fromkeys(("quote_time", "mark_time", "greeks_time"), second(1))
+    line.heard(Quote(conid=1, received_at=second(1), **parts, **before), second(1))
+    line.interrupted(second(2), 2.0, "a farm broke")
+    line.restored(3.0)
+    after = Quote(conid=1, received_at=second(4), **parts, **before | {"quote_time": second(4)})
+    assert line.heard(after, second(4))
+    counted = line.counted(after, second(4))
+    assert line.trusted
+    assert (counted.bid, counted.ask, counted.mark, counted.delta) == (1.0, 1.2, None, None)
+    assert line.elapsed(33.0)  # the mark and the model have not ticked: a new request brings them
+    assert line.is_due_for_renewal(33.0)
+
+
+def test_what_a_suspect_line_said_counts_no_more_when_a_single_part_of_it_ticks(line):
+    quote = Quote(conid=1, mark=1.5, received_at=second(1), mark_time=second(1))
+    line.heard(quote, second(1))
+    assert line.disagrees(10.0)
+    sized = Quote(
+        conid=1, bid=4.0, ask=4.1, mark=1.5, received_at=second(11), mark_time=second(1),
+        quote_time=second(11),
+    )  # fmt: skip
+    line.heard(sized, second(11))
+    counted = line.counted(sized, second(11))
+    assert (counted.mark, counted.bid) == (None, 4.0)
+
+
+def test_greeks_that_stand_still_while_the_price_moves_do_not_count(line):
+    quote = Quote(
+        conid=1, bid=1.0, delta=0.5, model_price=1.1, received_at=second(60),
+        quote_time=second(60), moved_at=second(31), greeks_time=second(1),
+    )  # fmt: skip
+    line.heard(quote, second(60))
+    assert line.counted(quote, second(60)).delta == 0.5
+    silent = line.counted(replace(quote, moved_at=second(32)), second(60))
+    assert (silent.delta, silent.model_price, silent.greeks_time, silent.bid) == (
+        None, None, None, 1.0,
+    )  # fmt: skip

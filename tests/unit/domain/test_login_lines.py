@@ -31,7 +31,8 @@ class Login:
         self.pass_to(0.0, *conids)
 
     def quote(self, conid):
-        return Quote(conid=conid, bid=self.bid, ask=2.0, received_at=self.at(self.now_s))
+        at = self.at(self.now_s)
+        return Quote(conid=conid, bid=self.bid, ask=2.0, received_at=at, quote_time=at)
 
     def at(self, now_s):
         return START + timedelta(seconds=now_s)

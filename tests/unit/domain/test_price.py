@@ -58,6 +58,31 @@ CASES = {
         dict(bid=1.0, ask=1.2, last=2.0, last_time=RECENT),
         (1.1, PriceKind.MID),
     ),
+    "a mark that stands still while the quote moved away": (
+        dict(bid=4.0, ask=4.1, mark=1.5, mark_time=OLD),
+        (4.05, PriceKind.MID),
+    ),
+    "a mark outside of the quote by its width": (
+        dict(bid=4.0, ask=4.1, mark=4.19, mark_time=OLD),
+        (4.19, PriceKind.MARK),
+    ),
+    "a mark outside of a locked quote by one tick": (
+        dict(bid=4.0, ask=4.0, mark=4.05, mark_time=OLD, min_tick=0.05),
+        (4.05, PriceKind.MARK),
+    ),
+    "a mark of zero under a bid, as before the open": (
+        dict(bid=0.95, mark=0.0, mark_time=RECENT, model_price=1.0),
+        (1.0, PriceKind.MODEL),
+    ),
+    "a quote of nobody: the model": (
+        dict(bid=0.01, ask=199.99, model_price=3.0),
+        (3.0, PriceKind.MODEL),
+    ),
+    "a quote of nobody without a model": (dict(bid=0.01, ask=199.99), None),
+    "a cheap option is a few ticks wide": (
+        dict(bid=0.01, ask=0.05, min_tick=0.01),
+        (0.03, PriceKind.MID),
+    ),
     "locked quote": (dict(bid=1.0, ask=1.0), (1.0, PriceKind.MID)),
     "crossed quote says nothing": (
         dict(bid=1.3, ask=1.2, last=1.25, last_time=RECENT),
@@ -152,7 +177,7 @@ def at(**quote):
 def test_a_price_has_the_time_of_the_exchange_or_that_of_its_tick_and_never_now():
     traded = NOW - timedelta(seconds=50)
     assert at(bid=1.0, ask=1.2, last=1.1, last_time=traded, received_at=RECENT) == traded
-    assert at(bid=1.0, ask=1.2, received_at=OLD) == OLD
+    assert at(bid=1.0, ask=1.2, quote_time=OLD, received_at=NOW) == OLD
     assert at(mark=1.0, mark_time=RECENT, last_time=traded, received_at=NOW) == RECENT
     assert at(mark=1.0, mark_time=OLD, received_at=NOW) == OLD
     assert at(model_price=1.0, greeks_time=OLD, received_at=NOW) == OLD

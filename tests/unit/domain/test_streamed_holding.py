@@ -22,6 +22,7 @@ from position_sync_dagster.domain.valuation import Provenance, Quote
 START = datetime(2026, 3, 4, 15, 30, tzinfo=UTC)
 RULES = StreamRules(max_last_age=timedelta(seconds=60), band=0.03, heartbeat_s=60.0)
 KEY = ("A", 7)
+INSTANT_S = 0.001
 OPTION = Instrument(conid=7, symbol="SPY", sec_type="OPT", currency="USD", multiplier=100.0)
 
 
@@ -48,11 +49,20 @@ class World:
         self.now_s += seconds
 
     def tick(self, **values):
+        """Send prices; without any, a size of the quote."""
+        self.wait(INSTANT_S)
         if "mark" in values:
             values["mark_time"] = self.now
+        if {"bid", "ask", "last"} & values.keys() or not values:
+            values["quote_time"] = self.now
+        if {"bid", "ask"} & values.keys():
+            values["moved_at"] = self.now
         self.quote = replace(self.quote, received_at=self.now, **values)
-        self.line.ticked()
+        self.line.heard(self.quote, self.now)
         self.state.ticked(self.now.timestamp())
+
+    def interrupt(self):
+        self.line.interrupted(self.now, self.now_s, "a farm broke")
 
     def broker(self, price, source=ValueOrigin.PNL_SINGLE, value_time=None):
         self.holding = replace(
@@ -94,7 +104,7 @@ def test_a_quiet_short_wing_keeps_its_mark_and_has_a_row_a_minute(world):
         world.flush()
         world.wait(1)
     assert {(r.market_value, r.price_kind, r.value_time) for r in world.rows} == {
-        (-4.0, PriceKind.MARK, START)
+        (-4.0, PriceKind.MARK, START + timedelta(seconds=INSTANT_S))
     }
     assert len(world.rows) == 5
 
@@ -114,6 +124,8 @@ def test_a_line_that_has_missed_a_move_is_suspect_and_the_row_says_why(world):
     world.flush()
     world.wait(6)
     world.broker(2.0)
+    assert world.flush() is None
+    world.wait(5)
     row = world.flush()
     assert (row.market_value, row.value_source) == (-400.0, ValueOrigin.PNL_SINGLE)
     assert "differs" in row.note
@@ -152,6 +164,8 @@ def test_a_portfolio_row_may_be_three_minutes_old_when_it_arrives(world):
     assert world.flush().price_kind is PriceKind.MARK
     assert world.line.trusted
     world.broker(1.0, ValueOrigin.PORTFOLIO, value_time=world.now - timedelta(seconds=20))
+    world.flush()
+    world.wait(5)
     assert world.flush().price_kind is PriceKind.PORTFOLIO
     assert world.line.suspect
 
@@ -159,11 +173,11 @@ def test_a_portfolio_row_may_be_three_minutes_old_when_it_arrives(world):
 def test_a_broken_farm_that_returns_within_seconds_writes_no_other_value(world):
     world.tick(bid=1.0, ask=1.2, mark=1.1)
     world.flush()
-    world.line.interrupted(world.now_s, "a farm broke")
+    world.interrupt()
     world.broker(1.11)
     assert world.flush() is None
     world.wait(2)
-    world.tick()
+    world.tick(bid=1.0, ask=1.2, mark=1.1)
     assert world.flush() is None
     assert len(world.rows) == 1
 
@@ -172,7 +186,7 @@ def test_after_an_interruption_that_lasts_the_brokers_value_is_used(world):
     world.broker(1.15)
     world.tick(bid=1.0, ask=1.2, mark=1.1)
     world.flush()
-    world.line.interrupted(world.now_s, "a farm broke")
+    world.interrupt()
     world.wait(5)
     row = world.flush()
     assert row.market_value == pytest.approx(-230.0)
@@ -182,7 +196,7 @@ def test_after_an_interruption_that_lasts_the_brokers_value_is_used(world):
 def test_a_changed_quantity_is_written_at_once_even_while_the_line_is_silent(world):
     world.tick(bid=1.0, ask=1.2, mark=1.1)
     world.flush()
-    world.line.interrupted(world.now_s, "a farm broke")
+    world.interrupt()
     world.hold(-3.0)
     row = world.flush()
     assert (row.position, row.market_value) == (-3.0, None)
@@ -255,7 +269,7 @@ class Histories(RuleBasedStateMachine):
     @rule()
     def the_farm_breaks(self):
         self.broken, self.counts = True, False
-        self.world.line.interrupted(self.world.now_s, "a farm broke")
+        self.world.interrupt()
 
     @precondition(lambda self: self.broken)
     @rule(alive=st.booleans())
@@ -346,7 +360,8 @@ class Histories(RuleBasedStateMachine):
             assert row.market_value is not None
         if row.value_source is ValueOrigin.TICK:
             assert self.counts
-            assert row.market_value == pytest.approx(row.position * world.quote.mark * 100)
+            assert row.market_value == pytest.approx(row.position * row.market_price * 100)
+            assert row.market_price == pytest.approx(world.quote.mark, abs=0.01)
             assert row.note is None
         else:
             assert not world.line.trusted
@@ -364,12 +379,11 @@ class Histories(RuleBasedStateMachine):
         if self.pnl_s is None or self.ticked_s is None or self.pnl_s <= self.ticked_s:
             return
         paced = world.now_s < world.line.renew_at_s
-        late = world.now_s - self.ticked_s >= 5
-        own = row.position * world.quote.mark * 100 if world.quote.mark is not None else None
-        if own is None or paced or not late:
+        late = world.now_s - self.pnl_s >= 5
+        if row.value_source is not ValueOrigin.TICK or paced or not late:
             return
-        if abs(own - world.holding.market_value) > max(0.03 * abs(own), 3.0 * abs(row.position)):
-            assert row.value_source is not ValueOrigin.TICK
+        own, broker = row.market_value, world.holding.market_value
+        assert abs(own - broker) <= max(0.03 * abs(own), 3.0 * abs(row.position))
 
 
 class TestHistories(Histories.TestCase):

@@ -44,7 +44,7 @@ def holding(instrument=OPTION, position=-3.0, **more):
     return make_holding(instrument.conid, NOW, position=position, **usual | more)
 
 
-def value(held, quote, magnifier=1, **more):
+def value(held, quote, magnifier=1, trusted=True, **more):
     return revalue(
         held,
         quote,
@@ -54,6 +54,7 @@ def value(held, quote, magnifier=1, **more):
             by=Provenance(session_id="s1", fencing_token=4, run_id="r1"),
             **more,
         ),
+        trusted=trusted,
         price_magnifier=magnifier,
         max_last_age=timedelta(seconds=60),
     )
@@ -137,6 +138,26 @@ VALUED = holding(
 )
 
 
+OLD_VALUE = replace(VALUED, value_time=BEFORE, received_at=BEFORE)
+
+
+def test_a_delayed_price_does_not_replace_a_value_that_the_broker_gave_later():
+    delayed = Quote(conid=7, bid=1.0, ask=1.2, delta=-0.2, market_data_type=3)
+    row = value(VALUED, delayed)
+    assert (row.market_value, row.value_source) == (-420.0, ValueOrigin.PORTFOLIO)
+    assert (row.bid, row.delta, row.market_data_type) == (1.0, -0.2, 3)
+    assert value(OLD_VALUE, delayed).price_kind is PriceKind.MID
+    confirmed = replace(OLD_VALUE, confirmed_at=TOLD)
+    assert value(confirmed, delayed).value_source is ValueOrigin.PORTFOLIO
+
+
+def test_of_a_line_that_is_not_trusted_the_model_counts_where_the_broker_has_no_value():
+    model = Quote(conid=7, model_price=1.4, delta=-0.2, greeks_time=NOW)
+    row = value(VALUED, model, trusted=False)
+    assert (row.value_source, row.delta) == (ValueOrigin.PORTFOLIO, -0.2)
+    assert value(holding(), model, trusted=False).price_kind is PriceKind.MODEL
+
+
 def test_of_a_quote_without_a_price_the_brokers_value_is_used_beside_its_bid_ask_and_greeks():
     quote = Quote(conid=7, ask=0.05, last=1.2, delta=-0.01, received_at=NOW)
     row = value(VALUED, quote)
@@ -171,7 +192,7 @@ def test_a_row_says_why_its_value_is_not_the_usual_one():
 
 
 def test_an_unchanged_quote_that_counts_is_used_with_the_time_of_its_tick():
-    row = value(VALUED, Quote(conid=7, bid=1.0, ask=1.2, received_at=BEFORE))
+    row = value(VALUED, Quote(conid=7, bid=1.0, ask=1.2, quote_time=BEFORE))
     assert (row.value_source, row.price_kind) == (ValueOrigin.TICK, PriceKind.MID)
     assert (row.timestamp, row.value_time) == (NOW, BEFORE)
 
@@ -180,10 +201,10 @@ def test_an_unchanged_quote_that_counts_is_used_with_the_time_of_its_tick():
 def test_delayed_and_frozen_data_have_no_value_time_but_that_of_the_last_trade(kind):
     traded = NOW - timedelta(days=2)
     data = {"conid": 7, "received_at": NOW, "market_data_type": kind}
-    mark = value(VALUED, Quote(mark=1.3, mark_time=NOW, **data))
-    mid = value(VALUED, Quote(bid=1.0, ask=1.2, **data))
-    last = value(VALUED, Quote(bid=1.0, ask=1.2, last=1.1, last_time=traded, **data))
-    undated = value(VALUED, Quote(bid=1.0, ask=1.2, last=1.1, **data))
+    mark = value(OLD_VALUE, Quote(mark=1.3, mark_time=NOW, **data))
+    mid = value(OLD_VALUE, Quote(bid=1.0, ask=1.2, **data))
+    last = value(OLD_VALUE, Quote(bid=1.0, ask=1.2, last=1.1, last_time=traded, **data))
+    undated = value(OLD_VALUE, Quote(bid=1.0, ask=1.2, last=1.1, **data))
     assert {row.value_source for row in (mark, mid, last, undated)} == {ValueOrigin.TICK}
     assert (mark.value_time, mid.value_time, undated.value_time) == (None, None, None)
     if last.price_kind is PriceKind.LAST:

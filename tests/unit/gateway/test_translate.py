@@ -9,6 +9,7 @@ from ib_async import ContractDetails as IBContractDetails
 
 from position_sync_dagster.gateway.translate import (
     UNSET,
+    Arrivals,
     details_of,
     instrument_of,
     known,
@@ -140,25 +141,25 @@ def ticker(**fields):
 
 def test_an_absent_side_is_none_however_it_is_written():
     for absent in (nan, -1, 0):
-        quote = quote_of(ticker(bid=absent, ask=absent, last=nan), mark_time=None)
+        quote = quote_of(ticker(bid=absent, ask=absent, last=nan), Arrivals())
         assert (quote.bid, quote.ask, quote.last) == (None, None, None)
 
 
 def test_unset_greeks_are_none_and_a_delta_of_minus_one_is_a_delta():
     unset = OptionComputation(0, -1, -2, -1, -1, -2, -2, -2, -1)
-    quote = quote_of(ticker(modelGreeks=unset), mark_time=None)
+    quote = quote_of(ticker(modelGreeks=unset), Arrivals())
     assert {quote.implied_vol, quote.delta, quote.gamma, quote.vega, quote.theta} == {None}
     assert quote.underlying_price is None
     deep = OptionComputation(0, 0.2, -1.0, 1, 0, 0.0, 0.0, -0.1, 600.0)
-    quote = quote_of(ticker(modelGreeks=deep), mark_time=None)
+    quote = quote_of(ticker(modelGreeks=deep), Arrivals())
     assert (quote.delta, quote.gamma, quote.theta, quote.underlying_price) == (-1, 0, -0.1, 600)
 
 
 def test_delayed_data_takes_the_delayed_time_of_its_last_trade():
     live, late = NOW, NOW - timedelta(minutes=15)
     both = {"lastTimestamp": live, "delayedLastTimestamp": late}
-    assert quote_of(ticker(marketDataType=3, **both), mark_time=None).last_time == late
-    assert quote_of(ticker(marketDataType=1, **both), mark_time=None).last_time == live
+    assert quote_of(ticker(marketDataType=3, **both), Arrivals()).last_time == late
+    assert quote_of(ticker(marketDataType=1, **both), Arrivals()).last_time == live
 
 
 @pytest.mark.parametrize("conid", [2**31, 2**63, 10**5000], ids=lambda conid: conid.bit_length())

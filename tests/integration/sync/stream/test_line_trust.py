@@ -183,3 +183,62 @@ async def test_ticks_of_sizes_alone_write_nothing(stream_legs, eventually):
         assert len(received.updates) == count
         sim.ticking(PUT, None)
         await eventually(lambda: len(received.updates) > count)
+
+
+@pytest.mark.parametrize("notice", [None, 2103])
+async def test_a_model_that_ticks_keeps_no_dead_quote_alive(
+    stream_legs, eventually, monkeypatch, notice
+):
+    monkeypatch.setattr(streamed_holding, "SETTLE", timedelta(seconds=0.5))
+    async with stream_legs(PUT, simulator={"pnl_interval_s": 0.1}) as (sim, _streamer, received):
+        await eventually(lambda: (row := received.newest(A, PUT)) and row.daily_pnl is not None)
+        sim.ticking(PUT, ["model"])
+        if notice:
+            sim.farm("usfarm", notice)
+        sim.pin_quote(PUT, bid=60.0, ask=60.2, mark=60.1)
+        row = await eventually(
+            lambda: (
+                (found := received.newest(A, PUT)).market_value == pytest.approx(-3 * 60.1 * 100)
+                and found
+            )
+        )
+        assert (row.value_source, row.bid) == (ValueOrigin.PNL_SINGLE, None)
+        assert "differs" in row.note or "farm broke" in row.note
+
+
+async def test_greeks_that_end_while_the_quote_goes_on_are_unknown(stream_legs, eventually):
+    async with stream_legs(PUT, line_silence_s=0.5) as (sim, _streamer, received):
+        await eventually(lambda: (row := received.newest(A, PUT)) and row.delta is not None)
+        sim.ticking(PUT, ["quote", "mark"])
+        row = await eventually(lambda: (found := received.newest(A, PUT)).delta is None and found)
+        assert (row.theta, row.implied_vol, row.greeks_time) == (None, None, None)
+        assert (row.price_kind, row.value_source) == (PriceKind.MARK, ValueOrigin.TICK)
+        assert row.bid is not None
+        sim.ticking(PUT, None)
+        await eventually(lambda: received.newest(A, PUT).delta is not None)
+
+
+async def test_a_mark_that_ends_while_the_quote_goes_on_gives_way_to_the_quote(
+    stream_legs, eventually
+):
+    async with stream_legs(PUT, pnl_subscriptions=0) as (sim, _streamer, received):
+        await eventually(lambda: (row := received.newest(A, PUT)) and row.price_kind == "MARK")
+        sim.ticking(PUT, ["quote"])
+        sim.pin_quote(PUT, bid=60.0, ask=60.2, mark=60.1)
+        row = await eventually(
+            lambda: (found := received.newest(A, PUT)).market_price == 60.1 and found
+        )
+        assert (row.price_kind, row.note) == (PriceKind.MID, None)
+
+
+async def test_after_a_farm_broke_a_part_that_stays_silent_is_requested_again(
+    stream_legs, eventually
+):
+    async with stream_legs(PUT, line_silence_s=0.5, pnl_subscriptions=0) as (sim, _, received):
+        await eventually(lambda: (row := received.newest(A, PUT)) and row.price_kind == "MARK")
+        sim.farm("usfarm", 2103)
+        sim.ticking(PUT, ["quote"])
+        sim.farm("usfarm", 2104)
+        await eventually(lambda: sim.stats()["requests"]["17"]["reqMktData"] == 2)
+        sim.ticking(PUT, None)
+        await eventually(lambda: received.newest(A, PUT).price_kind == "MARK")

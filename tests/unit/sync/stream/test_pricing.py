@@ -80,7 +80,8 @@ class PricerWithLines:
         return self.lines.take_due_for_renewal(self.second)
 
     def _quote(self, conid):
-        return Quote(conid=conid, bid=self.bid, ask=1.2, received_at=self.ticks.get(conid))
+        at = self.ticks.get(conid)
+        return Quote(conid=conid, bid=self.bid, ask=1.2, received_at=at, quote_time=at)
 
     def _holding(self, key):
         holding = BrokerPosition(
@@ -157,21 +158,23 @@ def test_a_line_that_one_holding_finds_dead_counts_for_none_of_its_holdings(two_
     two_lines.pricer.add([other])
     two_lines.flush(1, QUIET)
     two_lines.flush(20, valued={QUIET: 300.0})  # of the first account
+    two_lines.flush(25)
     assert two_lines.rows[other].value_source == "PNL_SINGLE"
 
 
 def test_a_dead_line_among_live_ones_is_found_by_the_brokers_value(two_lines, caplog):
     assert two_lines.flush(1, BUSY, valued={QUIET: 110.0}).keys() <= {QUIET, BUSY}
-    rows = two_lines.flush(20, BUSY, valued={QUIET: 300.0, BUSY: 300.0})
+    two_lines.flush(20, BUSY, valued={QUIET: 300.0, BUSY: 300.0})
+    rows = two_lines.flush(25, BUSY)
     assert (rows[QUIET].market_value, rows[QUIET].value_source) == (300.0, "PNL_SINGLE")
     assert "differs" in rows[QUIET].note
     assert BUSY not in rows  # it has just ticked: the broker's value may be the older one
     assert two_lines.due_for_renewal() == [QUIET]
     assert two_lines.due_for_renewal() == []
     assert two_lines.lines.problems()[0].startswith("requested again: 1: the broker's newer")
-    two_lines.flush(21, BUSY)
+    two_lines.flush(26, BUSY)
     assert len(caplog.records) == 1
-    rows = two_lines.flush(22, QUIET)
+    rows = two_lines.flush(27, QUIET)
     assert (rows[QUIET].value_source, rows[QUIET].note) == ("TICK", None)
     assert two_lines.lines.problems() == []
 
